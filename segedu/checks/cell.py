@@ -1,0 +1,162 @@
+"""What a lab's cells call: `setup()` in the first, `check(f)` after each exercise, `use(f)` in later cells."""
+
+from __future__ import annotations
+
+import html
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+
+from segedu.checks.drawing import draw_difference
+from segedu.checks.exercise import Exercise
+from segedu.checks.judge import Verdict, draw, judge, outcomes_of
+
+VISIBLE_SEED = 0
+
+
+class CheckFailed(AssertionError):
+    """A check that failed, raised under nbval only; its text is the first line that the student sees."""
+
+
+def setup() -> None:
+    """Print one line: versions and device. Seeds are the cells' own business, so that each can be run again."""
+    import torch
+
+    import segedu
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    versions = f"segedu {segedu.__version__}, Python {platform.python_version()}, torch {torch.__version__}"
+    print(f"\x1b[32mReady: {versions}, on {device}\x1b[0m")
+
+
+def raises_on_failure() -> bool:
+    """Should a failed check raise? Under nbval yes, so that its cell fails; for a person no, so that Run All goes on.
+
+    Returns:
+        `SEGEDU_CHECK=raise` or `print` decides; else whether pytest's variables are in the environment.
+    """
+    choice = os.environ.get("SEGEDU_CHECK")
+    if choice in ("raise", "print"):
+        return choice == "raise"
+    return "PYTEST_CURRENT_TEST" in os.environ
+
+
+def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callable]:
+    """Make the two functions that a lab's notebook imports.
+
+    Args:
+        lab: its name, `04_metrics`.
+        exercises: of the lab.
+
+    Returns:
+        `check` and `use`.
+    """
+    by_name = {exercise.name: exercise for exercise in exercises}
+    passed: dict[str, Callable] = {}
+
+    def check(function: Callable) -> None:
+        """Check your function on a few inputs; grading draws new ones.
+
+        Args:
+            function: the one that this lab asks for.
+
+        Raises:
+            CheckFailed: under nbval only.
+            ValueError: for a function that this lab does not ask for.
+        """
+        exercise = _find(by_name, function, lab)
+        passed.pop(exercise.name, None)
+        verdict = _judge_visibly(exercise, function)
+        if verdict.passed:
+            passed[exercise.name] = function
+        elif raises_on_failure():
+            raise CheckFailed(verdict.first_line)
+
+    def use(function: Callable) -> Callable:
+        """Your function if its check has passed, else the library's, so that the lab goes on either way.
+
+        Args:
+            function: one that this lab asks for.
+
+        Returns:
+            A function of the same signature.
+        """
+        exercise = _find(by_name, function, lab)
+        if exercise.name not in passed:
+            print(f"({exercise.name} has not passed its check yet: this cell uses the library's.)")
+        return passed.get(exercise.name, exercise.reference)
+
+    return check, use
+
+
+def _find(by_name: dict[str, Exercise], function: Callable, lab: str) -> Exercise:
+    name = getattr(function, "__name__", None)
+    if name not in by_name:
+        given = name or type(function).__name__
+        raise ValueError(f"check was given {given}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
+    return by_name[name]
+
+
+def _judge_visibly(exercise: Exercise, function: Callable) -> Verdict:
+    drawn = draw(exercise, VISIBLE_SEED)
+    got = outcomes_of(exercise, function, drawn)
+    verdict = judge(exercise, drawn, got)
+    origin = getattr(function, "__module__", None) or ""
+    if origin.partition(".")[0] == "segedu":
+        line = f"{exercise.name} is the library's own, from {origin}. Grading hides it: write it yourself."
+        verdict = Verdict(exercise.name, 0.0, exercise.points, _nothing(verdict.groups), first_line=line)
+        print(line)
+        return verdict
+    if verdict.passed:
+        print(f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m Grading draws new inputs.")
+    else:
+        _show_failure(exercise, verdict, drawn, got)
+    return verdict
+
+
+def _nothing(groups: dict[str, dict]) -> dict[str, dict]:
+    return {name: {**group, "passed": 0, "points": 0} for name, group in groups.items()}
+
+
+def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) -> None:
+    """First line, picture, hint, tally; the traceback last and folded."""
+    case = drawn[verdict.failed_case][2]
+    outcome = got[verdict.failed_case]
+    print(verdict.first_line if verdict.named else verdict.detail.replace("\n", " "))
+    if outcome.get("raises") == "NotImplementedError":
+        return
+    expected = outcomes_of(exercise, exercise.reference, [drawn[verdict.failed_case]])[0]
+    _show_picture(exercise.kind, case, expected, outcome)
+    if verdict.named:
+        print(verdict.detail)
+    if verdict.hint:
+        print(f"Hint: {verdict.hint}")
+    print(f"{exercise.name}: {verdict.tally}; grading draws new inputs.")
+    if trace := outcome.get("_traceback"):
+        _fold("Where it happened", trace)
+
+
+def _show_picture(kind: str, case: dict, expected: dict, got: dict) -> None:
+    """A picture helps; that one cannot be drawn must not hide the message."""
+    if "IPython" not in sys.modules:
+        return
+    try:
+        picture = draw_difference(kind, case, expected, got)
+    except Exception as error:
+        print(f"(no picture: {type(error).__name__})")
+        return
+    if picture:
+        from segedu.viz import show
+
+        show(*picture)
+
+
+def _fold(title: str, text: str) -> None:
+    if "IPython" not in sys.modules:
+        print(text)
+        return
+    from IPython.display import display
+
+    folded = f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+    display({"text/html": folded, "text/plain": text.strip().splitlines()[-1]}, raw=True)
