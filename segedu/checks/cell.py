@@ -123,9 +123,10 @@ def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) 
     """First line, picture, hint, tally; the traceback last and folded."""
     case = drawn[verdict.failed_case][2]
     outcome = got[verdict.failed_case]
-    print(verdict.first_line if verdict.named else verdict.detail.replace("\n", " "))
     if outcome.get("raises") == "NotImplementedError":
+        print(verdict.first_line)
         return
+    print(verdict.first_line if verdict.named else verdict.detail.replace("\n", " "))
     expected = outcomes_of(exercise, exercise.reference, [drawn[verdict.failed_case]])[0]
     _show_picture(exercise.kind, case, expected, outcome)
     if verdict.named:

@@ -44,7 +44,10 @@ def _builtin_name(error: BaseException) -> str:
 
 
 def _raised(error: BaseException) -> dict:
-    text = "".join(traceback.format_exception(error))
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename == __file__:  # a student's traceback begins in their code
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames, chain=False))
     return {"raises": _builtin_name(error), "_message": str(error)[:500], "_traceback": text[-4000:]}
 
 
