@@ -134,7 +134,11 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
 
 def _first(value: Any) -> str:
     array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else None
-    return f"{array.reshape(-1)[0]:.4g}" if array is not None and array.dtype.kind in "iuf" and array.size else _short(value)
+    return (
+        f"{array.reshape(-1)[0]:.4g}"
+        if array is not None and array.dtype.kind in "iuf" and array.size
+        else _short(value)
+    )
 
 
 DRAWERS: dict[str, Callable] = {

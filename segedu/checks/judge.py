@@ -139,7 +139,9 @@ def _explain(exercise: Exercise, drawn: Drawn, expected: list, got: Sequence, fi
     outcome = got[first]
     named = [] if outcome is None else diagnose(exercise, drawn, expected, got)
     if outcome is None:
-        difference = Difference("the result", *2 * ("it gave no result: the cell was stopped before it returned",), np.inf)
+        difference = Difference(
+            "the result", *2 * ("it gave no result: the cell was stopped before it returned",), np.inf
+        )
     else:
         difference = first_difference(expected[first], outcome, exercise.tolerance)
         if difference is None:  # `accept` is stricter than equality only by a property of the case
@@ -178,7 +180,10 @@ def diagnose(exercise: Exercise, drawn: Drawn, expected: list[dict], got: Sequen
     for wrong in exercise.wrong:
         outcomes = outcomes_of(exercise, wrong.function, drawn)
         triples = list(zip(drawn, outcomes, got, strict=True))
-        equal = all(theirs is not None and same_outcome(case, ours, theirs, exercise.tolerance) for (_, _, case), ours, theirs in triples)
+        equal = all(
+            theirs is not None and same_outcome(case, ours, theirs, exercise.tolerance)
+            for (_, _, case), ours, theirs in triples
+        )
         if equal and _differs(exercise, drawn, expected, outcomes):
             found.append(wrong)
     return found[:2]

@@ -126,7 +126,11 @@ def describe(value: Any) -> str:
     """
     if isinstance(value, np.ndarray):
         if value.ndim == 0:
-            return f"the {_kind(value)} {value.item():.6g}" if value.dtype.kind == "f" else f"the {_kind(value)} {value.item()}"
+            return (
+                f"the {_kind(value)} {value.item():.6g}"
+                if value.dtype.kind == "f"
+                else f"the {_kind(value)} {value.item()}"
+            )
         return f"{_article(_kind(value))} array of shape {value.shape}"
     if isinstance(value, bool | int | str):
         return f"the {type(value).__name__} {value!r}"[:80]
@@ -169,7 +173,12 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
     elif isinstance(expected, dict) and isinstance(got, dict):
         if set(expected) != set(got):
             keys = f": keys {sorted(got)}"[:200]
-            return Difference(where, f"{where} has keys {sorted(got)}, expected {sorted(expected)}", f"{where} has other keys than asked{keys}", np.inf)
+            return Difference(
+                where,
+                f"{where} has keys {sorted(got)}, expected {sorted(expected)}",
+                f"{where} has other keys than asked{keys}",
+                np.inf,
+            )
         pairs = [(f"{where}[{key!r}]", expected[key], got[key]) for key in expected]
     elif type(expected) is type(got) and expected == got:
         return None
@@ -205,14 +214,21 @@ def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float, w
     return _number_difference(expected, got, gap, wrong, where)
 
 
-def _number_difference(expected: np.ndarray, got: np.ndarray, gap: np.ndarray, wrong: np.ndarray, where: str) -> Difference:
+def _number_difference(
+    expected: np.ndarray, got: np.ndarray, gap: np.ndarray, wrong: np.ndarray, where: str
+) -> Difference:
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     place = f"{where}[{', '.join(map(str, index))}]" if index else where
     one, two = got[index].item(), expected[index].item()
     form = ".6g" if isinstance(one, float) else ""
     count = f" ({int(wrong.sum())} of {wrong.size} values differ)" if wrong.size > 1 else ""
     text = f"{place} is {one:{form}}"
-    return Difference(where, f"{text}, expected {two:{form}}{count}", f"{text}, which is not right{count}", float(gap[wrong].max()))
+    return Difference(
+        where,
+        f"{text}, expected {two:{form}}{count}",
+        f"{text}, which is not right{count}",
+        float(gap[wrong].max()),
+    )
 
 
 def first_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:

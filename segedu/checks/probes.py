@@ -203,7 +203,9 @@ def _fill(tensor: Any, name: str, key: list[int]) -> None:
     values = rng.uniform(-1, 1, tuple(tensor.shape)) * np.sqrt(3 / fan_in)
     if tensor.ndim < 2:
         # a variance must be positive, a scale or a bias not too small: both lie in [0.5, 1.5] or +-0.5
-        values = rng.uniform(0.5, 1.5, tuple(tensor.shape)) if "var" in name else rng.uniform(-0.5, 0.5, tuple(tensor.shape))
+        values = (
+            rng.uniform(0.5, 1.5, tuple(tensor.shape)) if "var" in name else rng.uniform(-0.5, 0.5, tuple(tensor.shape))
+        )
         if name == "weight":
             values = values + 1
     with torch.no_grad():

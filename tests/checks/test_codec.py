@@ -1,0 +1,104 @@
+"""Bytes of an outcome may be hostile: every lie is a CodecError, nothing is run, nothing large is built."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from segedu.checks.codec import CodecError, pack, read_npy, unpack
+from segedu.checks.outcomes import value_difference
+
+
+def same(a, b):
+    return value_difference(a, b, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 7, -1.5, "text", [1, [2.0, "x"]], (1, (2,)), {"a": [1], "b": {}}, np.arange(6).reshape(2, 3),
+     np.zeros((0, 4), np.float32), np.array(3.5), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.ones((2, 2), bool)],
+)  # fmt: skip
+def test_round_trip(value):
+    assert same(unpack(pack(value).get), value)
+
+
+def test_tensors_come_back_as_tensors():
+    back = unpack(pack([torch.arange(3), torch.ones(2, dtype=torch.float16)]).get)
+    assert torch.equal(back[0], torch.arange(3)) and back[1].dtype == torch.float32
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00",
+        pickle.dumps(1),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}"),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"\0" * 8),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}", b"\0" * 8),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
+        npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
+        npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", b"\0" * 8),
+        npy("{'descr': '<c16', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1)}", b"\0" * 8),
+        npy("__import__('os').abort()"),
+        b"\x93NUMPY\x03\x00" + b"\xff" * 64,
+    ],
+)
+def test_forged_arrays_are_refused(data):
+    with pytest.raises(CodecError):
+        read_npy(data)
+
+
+def nested(depth: int) -> bytes:
+    return b'{"list":[' * depth + b"]}" * depth
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"not json",
+        b'"bare string"',
+        b"[1, 2]",
+        b'{"unknown": 1}',
+        b'{"list": 3}',
+        b'{"list": [], "tuple": []}',
+        b'{"array": "0"}',
+        b'{"array": true}',
+        b'{"array": -1}',
+        b'{"array": 0}',
+        b'{"fixture": "os.system", "with": {}}',
+        b'{"fixture": ["ValidFilter"], "with": {}}',
+        nested(40),
+        nested(100_000),
+        json.dumps({"list": [1] * 30_000}).encode(),
+        b" " * (2**20 + 1),
+    ],
+)
+def test_forged_documents_are_refused(document):
+    with pytest.raises(CodecError):
+        unpack({"json": document}.get)
+
+
+def test_sizes_are_bounded():
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(1000))
+    files = {"json": b'{"list": [{"array": 0}, {"array": 0}]}', "0.npy": buffer.getvalue()}
+    assert len(unpack(files.get, max_bytes=20_000)) == 2
+    with pytest.raises(CodecError, match="larger than the limit"):
+        unpack(files.get, max_bytes=10_000)
+    with pytest.raises(CodecError, match="no outcome"):
+        unpack({}.get)
