@@ -61,17 +61,16 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
         np.save(buffer, value, allow_pickle=False)
         arrays.append(buffer.getvalue())
         return {"tensor" if is_tensor else "array": len(arrays) - 1}
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63:
-        return {"str": str(value)[:100]}
     return {"str": value} if isinstance(value, str) else value
 
 
-def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES) -> Any:
+def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours: bool = False) -> Any:
     """Read back what `pack` wrote, from bytes that may be hostile.
 
     Args:
         get: name -> bytes, or None where there is no such file; it bounds the size of what it reads.
         max_bytes: of all arrays together.
+        ours: the bytes are a case that we packed; only then may they name fixtures.
 
     Returns:
         The value; arrays as numpy, tensors as torch.
@@ -88,24 +87,27 @@ def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES) -> An
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"the outcome is not JSON: {type(error).__name__}") from None
-    return _Reader(get, max_bytes).read(document, 0)
+    return _Reader(get, max_bytes, ours).read(document, 0)
 
 
 class _Reader:
     """Walks a document and counts what it has read."""
 
-    def __init__(self, get: Callable[[str], bytes | None], max_bytes: int) -> None:
-        self.get, self.bytes_left, self.nodes, self.arrays = get, max_bytes, 0, 0
+    def __init__(self, get: Callable[[str], bytes | None], max_bytes: int, ours: bool) -> None:
+        self.get, self.bytes_left, self.ours = get, max_bytes, ours
+        self.nodes = self.arrays = 0
 
     def read(self, node: Any, depth: int) -> Any:
         self.nodes += 1
         if depth > MAX_DEPTH + 2 or self.nodes > MAX_NODES:
             raise CodecError("the outcome is nested too deep or has too many parts")
+        if type(node) is int and abs(node) >= 2**63:
+            raise CodecError("the outcome holds an int of more than 64 bits")
         if node is None or type(node) in (bool, int, float):
             return node
         if type(node) is not dict:
             raise CodecError(f"the outcome holds a bare {type(node).__name__}")
-        if set(node) == {"fixture", "with"}:
+        if self.ours and set(node) == {"fixture", "with"}:
             return self._fixture(node)
         if len(node) != 1:
             raise CodecError("the outcome holds an unknown structure")
@@ -126,10 +128,7 @@ class _Reader:
         raise CodecError(f"the outcome holds an unknown tag {str(tag)[:40]!r}")
 
     def _fixture(self, node: dict) -> Any:
-        name, parameters = node["fixture"], node["with"]
-        if type(name) is not str or name not in FIXTURES or type(parameters) is not dict:
-            raise CodecError("the outcome holds an unknown fixture")
-        return FIXTURES[name](**parameters)
+        return FIXTURES[node["fixture"]](**node["with"])
 
     def _array(self, number: int) -> np.ndarray:
         self.arrays += 1

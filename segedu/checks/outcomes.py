@@ -59,6 +59,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     if depth > MAX_DEPTH:
         raise NotPlain(f"a value nested more than {MAX_DEPTH} levels deep")
+    if type(value) is int and abs(value) >= 2**63:
+        raise NotPlain("an int of more than 64 bits")
     if type(value) in PLAIN:
         return value
     if _is_tensor(value):

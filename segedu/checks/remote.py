@@ -65,7 +65,7 @@ def run_probe(name: str, folder: str, namespace: dict[str, Any]) -> None:
     function = namespace.get(name)
     torch.set_num_threads(1)
     for i in range(job["cases"]):
-        case = codec.unpack(reader(root / "in", str(i)))
+        case = codec.unpack(reader(root / "in", str(i)), ours=True)
         if callable(function):
             outcome = PROBES[job["probe"]](function, case)
         else:
