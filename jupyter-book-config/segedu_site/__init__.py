@@ -1,0 +1,22 @@
+"""The book's own Sphinx extension: what a page of segedu needs beyond Markdown, for Sphinx and Jupyter Book 1 alike.
+
+- `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
+- `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
+- `figures`: alt text of displayed pictures.
+- `methods`: the `{methods}` table, read from the headers of the method files.
+- `sources`: every quoted file as a page of the site, linked from each quotation.
+- `maths`: MathJax served by the site itself.
+- `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
+"""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+
+from segedu_site import address, figures, kernels, lint, maths, methods, sources
+
+
+def setup(app: Sphinx) -> dict:
+    for part in (kernels, address, figures, maths, methods, sources, lint):
+        part.setup(app)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
