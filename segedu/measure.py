@@ -1,0 +1,262 @@
+"""Measures of the labs themselves: what wrong answers get, and what a lab costs to run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from segedu import exercises
+from segedu.checks.cell import VISIBLE_SEED
+from segedu.checks.exercise import Exercise
+from segedu.checks.judge import draw, judge, outcomes_of
+
+LIMITS = {"cpu_seconds": 90.0, "peak_mb": 2048.0, "first_figure": 15.0}
+SEEDS = (VISIBLE_SEED, 1, 2)  # the visible one, and two as grading would draw
+
+
+@dataclass(frozen=True)
+class MutantRow:
+    """One exercise in the table of wrong answers.
+
+    Attributes:
+        lab, exercise: names.
+        wrong: `(name, message, refused, named)` of each wrong answer.
+        accepted: right alternatives that got all points.
+        alternatives: how many there are.
+    """
+
+    lab: str
+    exercise: str
+    wrong: list[tuple[str, str, bool, bool]]
+    accepted: int
+    alternatives: int
+
+    @property
+    def perfect(self) -> bool:
+        """True where every wrong answer is refused and named and every right one accepted."""
+        return all(refused and named for _, _, refused, named in self.wrong) and self.accepted == self.alternatives
+
+
+def load_alternatives(course: Path, lab: str) -> dict[str, list[Callable]]:
+    """Right answers of other kinds, kept with the tests.
+
+    Args:
+        course: the checkout.
+        lab: `04_metrics`.
+
+    Returns:
+        Exercise name -> functions; empty where the lab has no such file.
+    """
+    path = course / "tests" / "exercises" / f"lab{lab}" / "alternatives.py"
+    if not path.is_file():
+        return {}
+    spec = importlib.util.spec_from_file_location(f"alternatives_{lab}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ALTERNATIVES
+
+
+def mutant_row(lab: str, exercise: Exercise, right: Sequence[Callable], seeds: Sequence[int] = SEEDS) -> MutantRow:
+    """Judge every wrong answer and every right alternative of an exercise.
+
+    Args:
+        lab: its name.
+        exercise: the exercise.
+        right: alternatives that must be accepted.
+        seeds: a wrong answer counts as refused, or named, only if it is so under all of them.
+
+    Returns:
+        The row.
+    """
+    drawn = [draw(exercise, seed) for seed in seeds]
+
+    def verdicts(function: Callable) -> list:
+        return [judge(exercise, cases, outcomes_of(exercise, function, cases)) for cases in drawn]
+
+    wrong = []
+    for one in exercise.wrong:
+        results = verdicts(one.function)
+        named = all(v.first_line == one.message and len(v.named) == 1 for v in results)
+        wrong.append((one.name, one.message, all(v.points < v.max_points for v in results), named))
+    accepted = sum(all(v.points == v.max_points for v in verdicts(function)) for function in right)
+    return MutantRow(lab, exercise.name, wrong, accepted, len(right))
+
+
+def mutant_table(course: Path, labs: Sequence[str] = ()) -> list[MutantRow]:
+    """The table of wrong answers.
+
+    Args:
+        course: the checkout, for the right alternatives.
+        labs: names; all by default.
+
+    Returns:
+        One row an exercise, in the order of the labs.
+    """
+    rows = []
+    for lab in labs or exercises.names():
+        right = load_alternatives(course, lab)
+        rows += [mutant_row(lab, e, right.get(e.name, [])) for e in exercises.load(lab).exercises]
+    return rows
+
+
+def print_mutants(course: Path, labs: Sequence[str], write: bool) -> None:
+    """Print the table of wrong answers, and write its page where asked.
+
+    Args:
+        course: the checkout.
+        labs: names; all by default.
+        write: write `course/wrong-answers.md` too.
+
+    Raises:
+        SystemExit: with 1 where a wrong answer is accepted or not named, or a right one refused.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = mutant_table(course, labs)
+    table = Table("lab", "exercise", "wrong refused", "named first", "right accepted")
+    for row in rows:
+        refused, named = (sum(column) for column in zip(*[(r, n) for _, _, r, n in row.wrong], strict=True))
+        total = len(row.wrong)
+        table.add_row(
+            row.lab, row.exercise, f"{refused}/{total}", f"{named}/{total}", f"{row.accepted}/{row.alternatives}"
+        )
+    Console().print(table)
+    for row in rows:
+        for name, _, refused, named in row.wrong:
+            if not (refused and named):
+                print(f"{row.lab} {row.exercise}: {name} is {'not named' if refused else 'ACCEPTED'}")
+    if write:
+        (course / "course" / "wrong-answers.md").write_text(mutants_page(rows))
+    if not all(row.perfect for row in rows):
+        raise SystemExit(1)
+
+
+def mutants_page(rows: Sequence[MutantRow]) -> str:
+    """The table as a page of the book.
+
+    Args:
+        rows: from `mutant_table`.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "# Wrong answers that the labs know",
+        "",
+        "Each exercise carries the wrong answers that people really give, as functions that run. A check compares",
+        "yours with them and says which one it is. This page is written by `segedu mutants --write`, which also",
+        f"measures it: every wrong answer is refused and named, with the visible cases and with {len(SEEDS) - 1} further draws.",
+        "",
+    ]
+    for lab in dict.fromkeys(row.lab for row in rows):
+        lines += [f"## Lab {lab.partition('_')[0]}", ""]
+        lines += ["| exercise | misconception | what the check says | refused | named |", "|---|---|---|---|---|"]
+        for row in (row for row in rows if row.lab == lab):
+            for name, message, refused, named in row.wrong:
+                text = message.replace("|", "\\|")
+                lines.append(f"| `{row.exercise}` | {name} | {text} | {_yes(refused)} | {_yes(named)} |")
+            lines.append(
+                f"| `{row.exercise}` | *right, otherwise written* | | {row.accepted} of {row.alternatives} accepted | |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "NO"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a solved lab costs, run from top to bottom in a fresh kernel.
+
+    Attributes:
+        lab: its name.
+        cpu_seconds: of the kernel and its children.
+        peak_mb: largest resident size of the kernel, MiB.
+        first_figure: seconds from the kernel's start to the end of the first cell that shows a picture.
+        slowest: `(cell, seconds)` of wall time.
+    """
+
+    lab: str
+    cpu_seconds: float
+    peak_mb: float
+    first_figure: float
+    slowest: tuple[str, float]
+
+    @property
+    def within(self) -> bool:
+        """True where all three limits are met."""
+        return all(getattr(self, name) <= limit for name, limit in LIMITS.items())
+
+
+USAGE = """import json as _j, resource as _r
+_s, _c = _r.getrusage(_r.RUSAGE_SELF), _r.getrusage(_r.RUSAGE_CHILDREN)
+print(_j.dumps([_s.ru_utime + _s.ru_stime + _c.ru_utime + _c.ru_stime, _s.ru_maxrss]))"""
+
+
+def measure_lab(course: Path, lab: str) -> Budget:
+    """Run a solved lab and measure it.
+
+    Args:
+        course: the checkout.
+        lab: `04_metrics`.
+
+    Returns:
+        The budget that it used.
+    """
+    import nbformat
+
+    from segedu.authoring import execute, read_source
+
+    notebook = read_source(course, lab)
+    notebook.cells.append(nbformat.v4.new_code_cell(USAGE, metadata={"segedu": {"name": "usage", "role": "show"}}))
+    start = datetime.now().astimezone()
+    done = execute(notebook, course, lab)
+    cells = [cell for cell in done.cells if cell.cell_type == "code"]
+    cpu, rss_kb = json.loads(cells[-1].outputs[0]["text"])
+    times = {cell.metadata["segedu"]["name"]: _span(cell) for cell in cells[:-1]}
+    pictures = (
+        times[cell.metadata["segedu"]["name"]][1] for cell in cells[:-1] if "image/png" in json.dumps(cell.outputs)
+    )
+    first = next(pictures, None)
+    name, (begun, ended) = max(times.items(), key=lambda item: item[1][1] - item[1][0])
+    seconds = (first - start).total_seconds() if first else float("inf")
+    return Budget(lab, cpu, rss_kb / 1024, seconds, (name, (ended - begun).total_seconds()))
+
+
+def _span(cell: Any) -> tuple[datetime, datetime]:
+    stamps = cell.metadata["execution"]
+    keys = ("iopub.execute_input", "shell.execute_reply")
+    return tuple(datetime.fromisoformat(stamps[key].replace("Z", "+00:00")) for key in keys)
+
+
+def print_budgets(course: Path, labs: Sequence[str]) -> None:
+    """Measure labs one after the other and print the table.
+
+    Args:
+        course: the checkout.
+        labs: names.
+
+    Raises:
+        SystemExit: with 1 where a limit is passed.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    budgets = [measure_lab(course, lab) for lab in labs]
+    table = Table("lab", "CPU-seconds", "peak MiB", "first figure, s", "slowest cell", "within limits")
+    for b in budgets:
+        slowest = f"{b.slowest[0]}, {b.slowest[1]:.1f} s"
+        numbers = (f"{b.cpu_seconds:.1f}", f"{b.peak_mb:.0f}", f"{b.first_figure:.1f}")
+        table.add_row(b.lab, *numbers, slowest, _yes(b.within))
+    Console().print(table)
+    print("limits: " + ", ".join(f"{name} {limit:g}" for name, limit in LIMITS.items()))
+    if not all(b.within for b in budgets):
+        raise SystemExit(1)

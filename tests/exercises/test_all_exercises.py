@@ -1,0 +1,113 @@
+"""What every exercise of every lab must fulfil."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segedu import exercises
+from segedu.checks import codec, probes
+from segedu.checks.judge import draw, judge, outcomes_of
+from segedu.checks.outcomes import first_difference, same_outcome
+from segedu.checks.remote import PROBES
+from segedu.measure import load_alternatives, mutant_row
+
+COURSE = Path(__file__).parents[2]
+ALL = [(lab, e) for lab in exercises.names() for e in exercises.load(lab).exercises]
+IDS = [f"{lab}-{e.name}" for lab, e in ALL]
+each = pytest.mark.parametrize("lab, exercise", ALL, ids=IDS)
+
+
+@pytest.mark.parametrize("lab", exercises.names())
+def test_a_lab_has_six_exercises_and_twenty_points(lab):
+    found = exercises.load(lab).exercises
+    assert len(found) == 6 and sum(e.points for e in found) == 20
+    assert len({e.name for e in found}) == 6
+
+
+@each
+def test_definition(lab, exercise):
+    groups = exercise.cases(np.random.default_rng(0))
+    assert sum(points for points, _ in groups.values()) == exercise.points
+    assert all(points > 0 and cases for points, cases in groups.values())
+    assert len(exercise.wrong) >= 4 and len({w.name for w in exercise.wrong}) == len(exercise.wrong)
+    assert len({w.message for w in exercise.wrong}) == len(exercise.wrong)
+    assert exercise.probe in PROBES.values() and exercise.probe.__module__ == probes.__name__
+    assert len(load_alternatives(COURSE, lab).get(exercise.name, [])) >= 2
+    assert all(w.message and w.hint and "nan" not in w.message for w in exercise.wrong)
+
+
+@each
+def test_wrong_answers_are_refused_and_named_and_right_ones_accepted(lab, exercise):
+    row = mutant_row(lab, exercise, load_alternatives(COURSE, lab)[exercise.name], seeds=(0, 1, 2, 3))
+    assert [(name, refused, named) for name, _, refused, named in row.wrong if not (refused and named)] == []
+    assert row.accepted == row.alternatives
+
+
+@each
+def test_no_two_wrong_answers_have_equal_outcomes(lab, exercise):
+    drawn = draw(exercise, 5)
+    outcomes = {w.name: outcomes_of(exercise, w.function, drawn) for w in exercise.wrong}
+    for (one, a), (two, b) in itertools.combinations(outcomes.items(), 2):
+        equal = all(
+            same_outcome(case, x, y, exercise.tolerance) for (_, _, case), x, y in zip(drawn, a, b, strict=True)
+        )
+        assert not equal, (one, two)
+
+
+@each
+def test_wrong_answers_are_far_from_right(lab, exercise):
+    """Never near the tolerance: on a case that refuses it, a wrong answer is 100 tolerances away."""
+    for seed in range(3):
+        drawn = draw(exercise, seed)
+        expected = outcomes_of(exercise, exercise.reference, drawn)
+        for wrong in exercise.wrong:
+            for (_, _, case), want, got in zip(
+                drawn, expected, outcomes_of(exercise, wrong.function, drawn), strict=True
+            ):
+                if not exercise.accept(case, want, got, exercise.tolerance):
+                    difference = first_difference(want, got, exercise.tolerance)
+                    distance = difference.distance if difference else np.inf
+                    assert distance >= 100 * exercise.tolerance, (wrong.name, seed)
+
+
+@each
+def test_constants_and_copies_earn_nothing(lab, exercise):
+    """In no group are all cases so plain that a stub which ignores its task gets the points."""
+    drawn = draw(exercise, 0)
+    spoofs = [lambda *a: 0, lambda *a: 1, lambda *a: 0.0, lambda *a: 1.0, lambda *a: None, lambda *a: a[0]]
+    spoofs += [lambda *a: np.zeros_like(np.asarray(a[0], dtype=float)), lambda *a: 1 / 0, lambda *a: (0.0, 0.0)]
+    spoofs += [lambda *a: (1.0, 1.0), lambda *a: float("nan"), _always_value_error]
+    for spoof in spoofs:
+        assert judge(exercise, drawn, outcomes_of(exercise, spoof, drawn)).points == 0
+
+
+def _always_value_error(*args):
+    raise ValueError("no")
+
+
+@each
+def test_cases_and_outcomes_survive_the_journey(lab, exercise):
+    drawn = draw(exercise, 7)
+    back = [(g, i, codec.unpack(codec.pack(case).get, ours=True)) for g, i, case in drawn]
+    got = [codec.unpack(codec.pack(o).get) for o in outcomes_of(exercise, exercise.reference, back)]
+    assert judge(exercise, drawn, got).points == exercise.points
+
+
+@each
+def test_a_missing_outcome_costs_its_group_only(lab, exercise):
+    drawn = draw(exercise, 0)
+    got = outcomes_of(exercise, exercise.reference, drawn)
+    lost = drawn[-1][0]
+    verdict = judge(exercise, drawn, [*got[:-1], None])
+    assert verdict.points == exercise.points - verdict.groups[lost]["max"] and verdict.first_line
+
+
+@each
+def test_draws_differ_by_seed_and_repeat_by_seed(lab, exercise):
+    packed = [[codec.pack(case) for _, _, case in draw(exercise, seed)] for seed in (1, 1, 2)]
+    assert packed[0] == packed[1]
+    assert packed[0] != packed[2]
