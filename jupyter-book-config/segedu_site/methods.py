@@ -40,9 +40,7 @@ def read_method(path: Path, root: Path = ROOT) -> Method | None:
     """The header of one file; None where the file has no line `Paper:`, because it is no method then."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     parts = re.split(rf"^({'|'.join(FIELDS)}):", docstring, flags=re.MULTILINE)
-    fields = {
-        field: " ".join(text.split()) for field, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    fields = {field: " ".join(text.split()) for field, text in zip(parts[1::2], parts[2::2], strict=True)}
     if "Paper" not in fields:
         return None
     name, _, summary = " ".join(parts[0].split()).partition(":")

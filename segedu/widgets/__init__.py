@@ -1,0 +1,1 @@
+"""One explorer per chapter, all made with `segedu.widgets.explore.explore`."""
