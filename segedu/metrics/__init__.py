@@ -1,0 +1,1 @@
+"""Metrics: functions of (preds, target), and accumulators that hold counts."""

@@ -1,0 +1,217 @@
+"""The confusion matrix: every pixel metric is a function of it.
+
+``matrix[i, j]`` counts the pixels whose true class is i and whose predicted class is j: rows are the truth,
+columns the prediction.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def confusion_matrix(
+    preds: Tensor | np.ndarray,
+    target: Tensor | np.ndarray,
+    num_classes: int,
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Count the pixels of each (true class, predicted class) pair.
+
+    Args:
+        preds: predicted classes, integers of any shape, for instance (H, W) or (B, H, W).
+        target: true classes, the same shape.
+        num_classes: K. Classes are 0 to K - 1.
+        ignore_index: pixels whose target has this value are not counted, whatever is predicted there.
+
+    Returns:
+        (K, K) int64, rows truth, columns prediction. All zeros where no pixel counts.
+
+    Raises:
+        TypeError: a map is not an array of integers.
+        ValueError: the shapes differ, or a counted pixel has a class outside [0, K).
+
+    Example:
+        >>> preds = torch.tensor([[0, 1], [1, 1]])
+        >>> target = torch.tensor([[0, 0], [1, 255]])
+        >>> confusion_matrix(preds, target, num_classes=2, ignore_index=255)
+        tensor([[1, 1],
+                [0, 1]])
+    """
+    check_num_classes(num_classes)
+    preds, target = label_pair(preds, target)
+    if ignore_index is not None:
+        counted = target != ignore_index
+        preds, target = preds[counted], target[counted]
+    _check_range(target, "target", num_classes, ignore_index)
+    _check_range(preds, "preds", num_classes, None)
+    # Each pair (i, j) has its own number K*i + j; minlength keeps the classes that do not occur.
+    pairs = num_classes * target.flatten() + preds.flatten()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K, K)
+
+
+class ConfusionMatrix:
+    """A confusion matrix that grows batch by batch.
+
+    Metrics of a data set are computed once, from the accumulated counts. Their mean over batches is another
+    number.
+
+    Example:
+        >>> total = ConfusionMatrix(num_classes=2)
+        >>> total.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
+        >>> total.update(torch.tensor([1, 1]), torch.tensor([1, 1]))
+        >>> total.compute()
+        tensor([[1, 1],
+                [0, 2]])
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None):
+        """Start with no pixel counted.
+
+        Args:
+            num_classes: K. Classes are 0 to K - 1.
+            ignore_index: pixels whose target has this value are not counted.
+
+        Raises:
+            TypeError: ``num_classes`` is not an integer.
+            ValueError: ``num_classes`` is below 1.
+        """
+        check_num_classes(num_classes)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.reset()
+
+    def update(self, preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> None:
+        """Count one more batch. Arguments and errors are those of ``confusion_matrix``.
+
+        Args:
+            preds: predicted classes, integers.
+            target: true classes, the same shape.
+        """
+        self._matrix += confusion_matrix(preds, target, self.num_classes, self.ignore_index).cpu()
+
+    def compute(self) -> Tensor:
+        """The counts so far.
+
+        Returns:
+            (K, K) int64 on the CPU, rows truth; a copy.
+        """
+        return self._matrix.clone()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self._matrix = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another accumulator, for instance of another process.
+
+        Args:
+            other: it is left as it is.
+
+        Raises:
+            TypeError: ``other`` is not a ``ConfusionMatrix``.
+            ValueError: ``other`` has other classes or ignores another value.
+        """
+        if not isinstance(other, ConfusionMatrix):
+            raise TypeError(f"other is a {type(other).__name__}, expected a ConfusionMatrix")
+        ours, theirs = (self.num_classes, self.ignore_index), (other.num_classes, other.ignore_index)
+        if ours != theirs:
+            raise ValueError(f"other has (num_classes, ignore_index) {theirs}, expected {ours}")
+        self._matrix += other._matrix
+
+
+def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Check two maps of integers and return them as int64 tensors.
+
+    Args:
+        preds: predicted map, a tensor or an array of integers (or bools, as 0 and 1).
+        target: true map, the same shape.
+
+    Returns:
+        The two maps, detached, on the device of ``target``.
+
+    Raises:
+        TypeError: a map is not an array of integers.
+        ValueError: the shapes differ.
+
+    Example:
+        >>> label_pair(np.array([1, 0]), np.array([1, 1]))
+        (tensor([1, 0]), tensor([1, 1]))
+    """
+    preds, target = _integers(preds, "preds"), _integers(target, "target")
+    if preds.shape != target.shape:
+        raise ValueError(
+            f"preds has shape {tuple(preds.shape)}, expected that of target, {tuple(target.shape)}"
+            " (from logits (B, K, H, W), take argmax over dim 1 first)"
+        )
+    return preds.to(target.device), target
+
+
+def mask_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Check two binary masks and return them as bool tensors.
+
+    Args:
+        preds: predicted mask, bool (or 0 and 1).
+        target: true mask, the same shape.
+
+    Returns:
+        The two masks.
+
+    Raises:
+        TypeError: a mask is not an array of bools or integers.
+        ValueError: the shapes differ, or there are other values than 0 and 1.
+
+    Example:
+        >>> mask_pair(np.array([1, 0]), np.array([True, True]))
+        (tensor([ True, False]), tensor([True, True]))
+    """
+    preds, target = label_pair(preds, target)
+    for mask, name in ((preds, "preds"), (target, "target")):
+        other = mask[(mask != 0) & (mask != 1)]
+        if other.numel():
+            raise ValueError(f"{name} has the value {int(other.flatten()[0])}, expected a mask of 0 and 1")
+    return preds.bool(), target.bool()
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuse a number of classes that is not a positive integer.
+
+    Args:
+        num_classes: K.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is below 1.
+
+    Example:
+        >>> check_num_classes(0)
+        Traceback (most recent call last):
+        ValueError: num_classes is 0, expected at least 1
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
+        raise TypeError(f"num_classes is a {type(num_classes).__name__}, expected an int")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+
+
+def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
+    if not isinstance(values, Tensor | np.ndarray):
+        raise TypeError(f"{name} is a {type(values).__name__}, expected a tensor or array of integers")
+    kind = values.dtype
+    if isinstance(values, np.ndarray) and kind.kind in "iub":
+        # via int64: torch has no arithmetic for numpy's uint16, and cannot read a reversed view
+        return torch.from_numpy(values.astype(np.int64))
+    if isinstance(values, np.ndarray) or values.is_floating_point() or values.is_complex():
+        raise TypeError(f"{name} has dtype {kind}, expected integers (classes, not scores)")
+    return values.detach().long()
+
+
+def _check_range(values: Tensor, name: str, num_classes: int, ignore_index: int | None) -> None:
+    outside = values[(values < 0) | (values >= num_classes)]
+    if outside.numel():
+        also = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        raise ValueError(
+            f"{name} has the value {int(outside.flatten()[0])},"
+            f" expected classes 0 to {num_classes - 1} (num_classes={num_classes}){also}"
+        )

@@ -1,0 +1,1 @@
+"""Geometry on boxes and masks: no model, no state."""
