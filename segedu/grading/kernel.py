@@ -1,0 +1,288 @@
+"""Runs a submission's steps in sandboxed kernels: in they go, out comes what became of each.
+
+A step is one cell. When a kernel is lost (dead, stuck, flooding, out of memory), the next step gets a new one in which
+setup, helper and solution steps that had ended are run again, without the fatal one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from .box import Box, BoxError
+from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
+from .nbitems import Fatal, SegCell, SegKernel, exit_words, items
+from .provisioner import ForkServer, Guest, SandboxError
+
+__all__ = ["KernelPool", "Limits", "RunResult", "SandboxError", "Step", "StepResult", "probe_levels"]
+
+KINDS = ("setup", "helper", "solution", "canary", "probe")
+REPLAYED = ("setup", "helper", "solution")
+WORK = "@WORK@"  # in setup, probe and canary steps: the absolute path of the folder that files_in land in
+MAX_RESTARTS = 10
+MAX_TEXT = 4_000
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable to allocate|std::bad_alloc")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cell to run. Setup, helper and solution steps are run again after a restart."""
+
+    kind: str
+    name: str
+    source: str
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of a step: ok, error, timeout, died, flood, memory or skipped."""
+
+    name: str
+    kind: str
+    status: str
+    ename: str = ""
+    evalue: str = ""
+    traceback: str = ""
+    output: str = ""
+    wall: float = 0.0
+    restarted: bool = False
+
+
+@dataclass
+class RunResult:
+    """What became of a run; `files` holds what was fetched, `refused` why a file was not."""
+
+    steps: list[StepResult]
+    level: int
+    level_reason: str
+    cpu_seconds: float = 0.0
+    max_rss: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    restarts: int = 0
+
+
+class KernelPool:
+    """Runs lists of steps, each list in a sandbox of its own; the warm fork server starts once.
+
+    One pool serves one thread or process at a time; make one a worker.
+
+    Args:
+        stage: A folder made by `build_stage`.
+        level: The level of the ladder to use; the best that works where None.
+        cold: Start each kernel without the warm fork server.
+    """
+
+    def __init__(self, stage: Path, level: int | None = None, cold: bool = False) -> None:
+        self.stage = Path(stage).resolve()
+        self.rung: Rung = best_rung(level)
+        self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
+        self.server = ForkServer(cold=cold)
+
+    def __enter__(self) -> KernelPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the fork server."""
+        self.server.close()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def run(
+        self,
+        steps: list[Step],
+        files_in: dict[str, bytes] | None = None,
+        wanted: list[str] | tuple[str, ...] = (),
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """Runs the steps in order in one kernel, a new one after each death.
+
+        Args:
+            steps: What to run.
+            files_in: Files put into the work folder of every kernel, by relative path.
+            wanted: Patterns of files to fetch, such as `job/*/out/*`; a star stays within a folder.
+            limits: Bounds on time, memory, output and disk.
+
+        Raises:
+            SandboxError: No kernel could be started at all.
+        """
+        for step in steps:
+            if step.kind not in KINDS:
+                raise ValueError(f"steps holds the kind {step.kind!r}, expected one of {', '.join(KINDS)}")
+        run = _Run(self, dict(files_in or {}), list(wanted), limits or Limits())
+        try:
+            return run.all(steps)
+        finally:
+            run.end_kernel()
+
+
+class _Run:
+    """One submission on its way through its kernels."""
+
+    def __init__(self, pool: KernelPool, files_in: dict[str, bytes], wanted: list[str], limits: Limits) -> None:
+        self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
+        self.result = RunResult([], pool.rung.level, pool.rung.reason)
+        self.until = time.monotonic() + limits.total_seconds
+        self.kernel: SegKernel | None = None
+        self.guest: Guest | None = None
+        self.place: Place | None = None
+        self.replay: list[SegCell] = []
+        self.starts = 0
+
+    def all(self, steps: list[Step]) -> RunResult:
+        """Every step, through nbval's items."""
+        cells = items([(step.name, step.source) for step in steps], self.pool.folder / "submission.ipynb")
+        for step, cell in zip(steps, cells, strict=True):
+            self.result.steps.append(self.step(step, cell))
+        self.end_kernel()
+        return self.result
+
+    def step(self, step: Step, cell: SegCell) -> StepResult:
+        """One step, with a kernel in which all earlier ones have run."""
+        restarted = self.kernel is None and self.starts > 0
+        try:
+            self.ready(cell)
+        except (Fatal, SandboxError) as error:
+            if self.starts == 0 or isinstance(error, SandboxError) and not self.result.steps:
+                raise SandboxError(str(error)) from None
+            return StepResult(step.name, step.kind, "skipped", evalue=str(error), restarted=restarted)
+        if step.kind not in ("helper", "solution"):
+            cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
+        began = time.monotonic()
+        status, message = self.attempt(cell, min(step.timeout, self.limits.cell_seconds))
+        kernel = self.kernel
+        ended = StepResult(
+            step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted,
+            output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
+        )  # fmt: skip
+        if status not in ("ok", "error"):
+            self.end_kernel()
+        elif step.kind in REPLAYED:
+            self.replay.append(cell)
+        return ended
+
+    def ready(self, cell: SegCell) -> None:
+        """A living kernel in `cell.parent.kernel`, after a restart with the replayed steps in it."""
+        if time.monotonic() > self.until:
+            self.end_kernel()
+            raise Fatal("skipped", f"the {self.limits.total_seconds:g} seconds of the submission are used up")
+        if self.kernel is not None and not self.kernel.is_alive():  # died between two steps
+            self.end_kernel()
+        while self.kernel is None:
+            if self.starts > MAX_RESTARTS:
+                raise Fatal("skipped", f"the kernel was lost {self.starts} times")
+            self.start()
+            cell.parent.kernel = self.kernel
+            for earlier in list(self.replay):
+                if self.attempt(earlier, self.limits.cell_seconds)[0] not in ("ok", "error"):
+                    self.replay.remove(earlier)
+                    self.end_kernel()
+                    break
+        cell.parent.kernel = self.kernel
+
+    def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
+        """Runs an nbval item and names what happened."""
+        self.kernel.begin(max(0.1, min(seconds, self.until - time.monotonic())))
+        call = pytest.CallInfo.from_call(cell.runtest, when="call")
+        if call.excinfo is None:
+            return "ok", ""
+        error = call.excinfo.value
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        if not self.kernel.is_alive() and not isinstance(error, Fatal):
+            error = Fatal("died", f"the kernel died: {exit_words(self.kernel.guest.report['exit'])}")
+        if isinstance(error, Fatal):
+            died_of_memory = error.status == "died" and self.place.out_of_memory()
+            return ("memory", "the memory limit was reached") if died_of_memory else (error.status, str(error))
+        content = {**self.kernel.reply, **self.kernel.error}
+        if content.get("ename") == "MemoryError" or _NO_MEMORY.search(str(content.get("evalue", ""))):
+            return "memory", "the memory limit was reached"
+        return "error", str(error)
+
+    def start(self) -> None:
+        """A new sandbox with the files in it."""
+        self.starts += 1
+        self.result.restarts = self.starts - 1
+        self.place = make_place(self.pool.rung, self.pool.stage, self.limits)
+        self.result.level_reason = describe(self.pool.rung, self.place)
+
+        def launch(key: str) -> Guest:
+            self.guest = Guest(self.pool.server.connect(), {**self.place.job, "key": key})
+            for path, data in self.files_in.items():
+                self.guest.box.put(path, data)
+            return self.guest
+
+        try:
+            self.kernel = SegKernel(launch, self.limits, self.pool.folder)
+        except BaseException:
+            self.end_kernel()
+            raise
+
+    def end_kernel(self) -> None:
+        """Kills the kernel if it lives, fetches its files, counts its use and removes its traces."""
+        if self.kernel is not None:
+            self.kernel.stop()
+            self.kernel = None
+        guest, self.guest = self.guest, None
+        if guest is not None:
+            guest.kill()
+            self.fetch(guest.box)
+            self.result.cpu_seconds += guest.report["cpu"]
+            self.result.max_rss = max(self.result.max_rss, guest.report["max_rss"])
+            guest.close()
+        if self.place is not None:
+            self.place.clear()
+            self.place = None
+
+    def fetch(self, box: Box) -> None:
+        """Reads the wanted files; what an earlier kernel left stays."""
+        left = self.limits.disk_bytes
+        for pattern in self.wanted:
+            try:
+                paths = box.find(pattern)
+            except (BoxError, OSError) as error:
+                self.result.refused[pattern] = str(error)
+                continue
+            for path in paths:
+                if path in self.result.files:
+                    continue
+                try:
+                    data = box.get(path, min(left, 16 << 20))
+                except (BoxError, OSError, ValueError) as error:
+                    self.result.refused[path] = str(error)
+                    continue
+                left -= len(data)
+                self.result.files[path] = data
+
+
+def _failure(status: str, message: str, kernel: SegKernel) -> dict[str, str]:
+    if status == "ok":
+        return {}
+    content = {**kernel.reply, **kernel.error}
+    traceback = content.get("traceback") if isinstance(content.get("traceback"), list) else []
+    if status != "error" and status != "memory":
+        return {"ename": "", "evalue": message, "traceback": _cut("\n".join(map(str, traceback)))}
+    return {
+        "ename": _cut(str(content.get("ename", "")), 200),
+        "evalue": _cut(str(content.get("evalue", message))),
+        "traceback": _cut("\n".join(map(str, traceback))),
+    }
+
+
+def _cut(text: str, size: int = MAX_TEXT) -> str:
+    """Plain text without colours, its middle left out where it is long."""
+    if len(text) > 4 * size:
+        text = text[: 2 * size] + text[-2 * size :]
+    text = _ANSI.sub("", text)
+    return text if len(text) <= size else f"{text[: size // 2]}\n[...]\n{text[-size // 2 :]}"

@@ -1,0 +1,209 @@
+"""Rights and limits of one kernel: namespaces, cgroups, user, capabilities, resource limits, orphans.
+
+Everything here acts on the calling process, before it has threads (capabilities, Landlock and seccomp are per
+thread). The standard library and ctypes only: it runs in processes that must not import anything of the course.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import signal
+import struct
+import sys
+
+from . import landlock, seccomp
+
+LINUX = sys.platform == "linux"
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+    0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+DEVICES = ("null", "zero", "full", "random", "urandom")
+SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")
+
+
+def libc() -> ctypes.CDLL:
+    """The C library, with errno."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int, what: str) -> int:
+    """Raises OSError naming the step where a call of the C library failed."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {errno.errorcode.get(code, code)}")
+    return result
+
+
+def thread_count() -> int:
+    """Tasks of this process as the kernel counts them; `threading` does not see those of torch."""
+    return len(os.listdir("/proc/self/task")) if LINUX else 1
+
+
+def _prctl(option: int, *values: int) -> None:
+    if LINUX:
+        padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+        checked(libc().prctl(option, *padded), f"prctl {option}")
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the thread that forked this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parents die become children of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_all_but(*keep: int) -> None:
+    """Closes every descriptor from 3 up but these."""
+    low = 3
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20))
+
+
+def kill_children() -> None:
+    """Kills whatever descends from this process, again and again until nothing is left."""
+    for _ in range(200):
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        signal.sigtimedwait([signal.SIGCHLD], 0.01) if hasattr(signal, "sigtimedwait") else None
+
+
+def _children() -> list[int]:
+    try:
+        with open("/proc/thread-self/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def join_cgroups(folders: list[str]) -> None:
+    """Moves this process into control groups made for it."""
+    for folder in folders:
+        with open(f"{folder}/cgroup.procs", "w") as file:
+            file.write("0")
+
+
+def unshare(user: bool) -> None:
+    """New namespaces for mounts, processes, network, IPC, host name and control groups.
+
+    Args:
+        user: Also a user namespace, in which an ordinary user gets the rights for the rest.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
+    checked(libc().unshare(flags), "unshare")
+    if user:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def harden_init(level: int) -> None:
+    """Takes all rights from the init; its memory and descriptors are closed to its children."""
+    if level >= 3:  # elsewhere it needs them to kill what runs as another user
+        drop_capabilities()
+    _prctl(_PR_SET_DUMPABLE, 0)
+    die_with_parent()
+
+
+def drop_capabilities() -> None:
+    """Empties the capability sets of the calling thread."""
+    if LINUX:
+        header = struct.pack("Ii", 0x20080522, 0)
+        with contextlib.suppress(OSError):
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        checked(libc().capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
+
+
+def confine(job: dict, scratch: str) -> None:
+    """The kernel's own last steps: limits, user, capabilities, Landlock, seccomp; none of them can be undone."""
+    set_limits(job)
+    if job["uid"] is not None:
+        os.setgroups([])
+        for capability in range(64):
+            try:
+                _prctl(_PR_CAPBSET_DROP, capability)
+            except OSError:
+                break
+        os.setresgid(job["uid"], job["uid"], job["uid"])
+        os.setresuid(job["uid"], job["uid"], job["uid"])
+    if job["level"] >= 2:
+        drop_capabilities()
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 1)  # a change of user closes /proc/self to the process itself
+    die_with_parent()
+    if job["landlock"]:
+        landlock.restrict(readable(job), [scratch, *(f"/dev/{name}" for name in DEVICES)])
+    if job["seccomp"]:
+        seccomp.apply(network=job["level"] >= 3)
+
+
+def readable(job: dict) -> list[str]:
+    """What a kernel without a file system of its own may read: no checkout, no installed copy of the course."""
+    folders = [folder for folder in SYSTEM_FOLDERS if not os.path.islink(folder)]
+    folders += [*SYSTEM_FILES, "/proc", *job["prefixes"]]
+    return [job["stage"], *(part for folder in folders for part in _around(folder, job["masked"]))]
+
+
+def _around(folder: str, masked: list[str]) -> list[str]:
+    """The folder, or, where something in it is masked, everything in it but that."""
+    if folder in masked:
+        return []
+    if not any(path.startswith(folder.rstrip("/") + "/") for path in masked):
+        return [folder]
+    return [part for name in os.listdir(folder) for part in _around(os.path.join(folder, name), masked)]
+
+
+def set_limits(job: dict) -> None:
+    """Resource limits; memory counts from what the process already holds."""
+    bounds = {
+        "CPU": job["cpu_seconds"],
+        "CORE": 0,
+        "FSIZE": job["disk_bytes"],
+        "NOFILE": 1024,
+        "NPROC": job["processes"] + (0 if job["uid"] is not None or job["level"] >= 3 else _tasks_of_user()),
+        "DATA" if LINUX else "AS": job["memory_bytes"] + _held(),
+        "MEMLOCK": 64 << 10,
+        "MSGQUEUE": 0,
+    }
+    for name, value in bounds.items():
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is None:
+            continue
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses some
+            resource.setrlimit(kind, (value, value))
+
+
+def _held() -> int:
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("VmData")).split()[1]) << 10
+    return 1 << 30
+
+
+def _tasks_of_user() -> int:
+    """Without a user of its own a kernel shares the count of processes with everything else its user runs."""
+    count = 0
+    for pid in os.listdir("/proc") if LINUX else []:
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and os.stat(f"/proc/{pid}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count
