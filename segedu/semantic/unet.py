@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from segedu.losses.cross_entropy import cross_entropy
+
 
 class DoubleConv(nn.Sequential):
     """Two 3x3 convolutions, each followed by a ReLU.
@@ -260,7 +262,10 @@ def _class_weight_map(background: np.ndarray, class_weights: bool | tuple[float,
 
 
 def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the pixel-wise softmax, weighted by a map: equation 1 of the paper, as a mean.
+    """Cross-entropy of the pixel-wise softmax, weighted by a map: equation 1 of the paper.
+
+    Paper: the energy is the sum of w(x) times the cross-entropy. Ours is that sum over the sum of w(x), so
+    that the learning rate does not depend on the size of the image.
 
     Args:
         logits: (B, K, H, W).
@@ -268,10 +273,8 @@ def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) 
         weight_map: (B, H, W) weights such as `border_weight_map` gives; None weighs all pixels the same.
 
     Returns:
-        A scalar: see `segedu.losses.cross_entropy` for how the mean is taken.
+        A scalar, 0 where no pixel counts.
     """
-    from segedu.losses.cross_entropy import cross_entropy
-
     return cross_entropy(logits, target, ignore_index=255, pixel_weights=weight_map)
 
 
