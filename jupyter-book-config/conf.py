@@ -53,6 +53,7 @@ if segedu_solutions:
     include_patterns.append("solutions/**")
 
 bibtex_bibfiles = [str(ROOT / path) for path in book["bibtex_bibfiles"]]
+html_favicon = str(ROOT / html_favicon)  # noqa: F821
 html_static_path = [str(ROOT / path) for path in html_static_path]  # noqa: F821
 
 html_theme_options = {

@@ -70,18 +70,36 @@ def places(method: Method, root: Path = ROOT) -> list[str]:
 
 
 def markdown(tasks: dict[str, list[Method]], root: Path = ROOT) -> str:
-    """The page's text below its introduction: a section for each task, an entry for each method."""
+    """The page's text below its introduction: for each task a table, and an entry for each method."""
     lines = []
     for task, methods in tasks.items():
-        lines += [f"## {TASKS[task]}", ""]
+        lines += [f"## {TASKS[task]}", "", "| Method | Quality | Code | Taught in |", "|---|---|---|---|"]
         for method in methods:
-            lines += [f"### {method.name}", "", method.summary[:1].upper() + method.summary[1:], ""]
-            for field in FIELDS[:5]:
+            cells = [
+                f"**{method.name}**",
+                plain(method.fields.get("Quality", "")),
+                f"{{segedu}}`{method.path}`",
+                ", ".join(places(method, root)),
+            ]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+        for method in methods:
+            summary = method.summary[:1].upper() + method.summary[1:]
+            lines += [f"### {method.name}", "", plain(summary), ""]
+            for field in FIELDS[:4]:
                 if field in method.fields:
-                    lines.append(f":{field}: {method.fields[field]}")
-            lines.append(":Read: " + " · ".join([f"{{segedu}}`{method.path}`", *places(method, root)]))
-            lines.append("")
+                    lines += [field, f": {plain(method.fields[field])}", ""]
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Docstring text as Markdown: an asterisk outside of code is an asterisk.
+
+    >>> plain("a multiple of 2**depth, `2**depth`")
+    'a multiple of 2\\\\*\\\\*depth, `2**depth`'
+    """
+    parts = text.split("`")
+    return "`".join(part if i % 2 else part.replace("*", "\\*") for i, part in enumerate(parts))
 
 
 class Methods(SphinxDirective):
