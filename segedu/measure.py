@@ -151,7 +151,7 @@ def mutants_page(rows: Sequence[MutantRow]) -> str:
         "",
         "Each exercise carries the wrong answers that people really give, as functions that run. A check compares",
         "yours with them and says which one it is. This page is written by `segedu mutants --write`, which also",
-        f"measures it: every wrong answer is refused and named, with the visible cases and with {len(SEEDS) - 1} further draws.",
+        f"measures it: each wrong answer is refused and named, with the visible cases and {len(SEEDS) - 1} more draws.",
         "",
     ]
     for lab in dict.fromkeys(row.lab for row in rows):
