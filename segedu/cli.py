@@ -64,5 +64,48 @@ def mutants(
     print_mutants(_course(course), labs or [], write)
 
 
+@app.command()
+def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: Course = Path(".")) -> None:
+    """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
+    from segedu.proofs import prove
+
+    prove(_course(course), claims or [])
+
+
+@app.command()
+def bench(course: Course = Path(".")) -> None:
+    """Time ours beside the peers, interleaved."""
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course) / "tests" / "benchmarks" / "run.py")]))
+
+
+@app.command()
+def grade(
+    submissions: Annotated[
+        Path | None, typer.Argument(help="A folder of notebooks, archives or student folders; or one notebook.")
+    ] = None,
+    lab: Annotated[str, typer.Option(help="Such as 06_unet.")] = "",
+    out: Annotated[Path, typer.Option(help="Where records and reports go; a second run goes on there.")] = Path("graded"),
+    course: Course = Path("."),
+    jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out where not given.")] = None,
+    level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works here where not given.")] = None,
+    cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
+    total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
+    expect: Annotated[Path | None, typer.Option(help="A CSV of expected points; a difference is an error.")] = None,
+    trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here.")] = False,
+) -> None:
+    """Grade a folder of submissions in a sandbox; killed or repeated, it goes on where it stopped."""
+    from segedu.grading import command
+    from segedu.grading.batch import Job
+
+    if doctor:
+        raise typer.Exit(command.doctor())
+    if submissions is None or not lab:
+        raise typer.BadParameter("give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded")
+    job = Job(submissions, lab, out, _course(course), jobs, seed, level, trust, cell_seconds, total_seconds)
+    raise typer.Exit(command.grade(job, expect))
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,72 @@
+"""Ours beside the peers, in one process: interleaved pairs, the median of 15 ratios, and ours against itself.
+
+The last column is the spread that the machine alone makes; a ratio inside it means nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+
+ROUNDS = 15
+
+
+def pairs():
+    """name, ours, peer: functions without arguments that do the same work."""
+    import torchvision
+    from monai.losses import DiceLoss
+    from sklearn.metrics import confusion_matrix as sklearn_confusion
+
+    from segedu.losses.cross_entropy import cross_entropy
+    from segedu.losses.dice import dice_loss
+    from segedu.metrics.confusion import confusion_matrix
+    from segedu.ops.boxes import box_iou, generalized_box_iou
+
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(600, 2, 2, generator=generator).sort(dim=1).values.reshape(600, 4) * 100
+    a, b = corners[:300], corners[300:]
+    preds = torch.randint(0, 21, (4, 256, 256), generator=generator)
+    target = torch.randint(0, 21, (4, 256, 256), generator=generator)
+    logits = torch.randn(4, 21, 128, 128, generator=generator)
+    small = target[:, :128, :128].contiguous()
+    flat = preds.numpy().ravel(), target.numpy().ravel()
+    monai_dice = DiceLoss(to_onehot_y=True, softmax=True)
+    yield "box_iou / torchvision", lambda: box_iou(a, b), lambda: torchvision.ops.box_iou(a, b)
+    giou = torchvision.ops.generalized_box_iou
+    yield "generalized_box_iou / torchvision", lambda: generalized_box_iou(a, b), lambda: giou(a, b)
+    ours = lambda: confusion_matrix(preds, target, 21)  # noqa: E731
+    yield "confusion_matrix / scikit-learn", ours, lambda: sklearn_confusion(flat[1], flat[0], labels=np.arange(21))
+    yield "cross_entropy / torch", lambda: cross_entropy(logits, small), lambda: F.cross_entropy(logits, small)
+    yield "dice_loss / MONAI", lambda: dice_loss(logits, small), lambda: monai_dice(logits, small[:, None])
+
+
+def seconds(function) -> float:
+    """Time enough calls to fill 20 ms."""
+    start, calls = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < 0.02:
+        function()
+        calls += 1
+    return spent / calls
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    table = Table("ours / peer", "median ratio", "of 15, lowest to highest", "ours / ours, lowest to highest")
+    for name, ours, peer in pairs():
+        ours(), peer()
+        ratios = [seconds(ours) / seconds(peer) for _ in range(ROUNDS)]
+        itself = [seconds(ours) / seconds(ours) for _ in range(ROUNDS)]
+        spread, noise = (f"{min(r):.2f} to {max(r):.2f}" for r in (ratios, itself))
+        table.add_row(name, f"{statistics.median(ratios):.2f}", spread, noise)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

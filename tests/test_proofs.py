@@ -1,0 +1,59 @@
+"""Rows of proofs.csv: stale ones are listed, a killed run keeps what it had, a wrong name is refused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from segedu import proofs
+
+ROOT = Path(__file__).parents[1]
+CLAIMS = """
+[[claim]]
+name = "two"
+command = "python -c 'print(\\"answer 2\\")'"
+figure = 'answer (\\d+)'
+sources = ["a.py"]
+
+[[claim]]
+name = "none"
+command = "python -c 'print(1)'"
+figure = 'answer (\\d+)'
+sources = ["*.py"]
+"""
+
+
+@pytest.fixture
+def course(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "claims.toml").write_text(CLAIMS)
+    (tmp_path / "a.py").write_text("1")
+    return tmp_path
+
+
+def test_measures_what_is_stale_and_keeps_it(course, capsys):
+    assert proofs.stale(course) == ["two", "none"]
+    with pytest.raises(SystemExit):
+        proofs.prove(course)
+    assert "no figure for: none" in capsys.readouterr().out
+    row = proofs.read_rows(course)["two"]
+    assert row.figure == "2" and proofs.stale(course) == ["none"]
+    (course / "a.py").write_text("2")
+    assert proofs.stale(course) == ["two", "none"]
+
+
+def test_errors_say_what_is_expected(course):
+    with pytest.raises(ValueError, match="expected one of two, none"):
+        proofs.prove(course, ["three"])
+    with pytest.raises(ValueError, match="matches no file"):
+        proofs.source_hash(course, ["b.py"])
+
+
+def test_the_claims_of_the_course_are_sound():
+    claims = proofs.read_claims(ROOT)
+    assert len({c.name for c in claims}) == len(claims)
+    assert set(proofs.read_rows(ROOT)) <= {c.name for c in claims}
+    if old := proofs.stale(ROOT):
+        warnings.warn(f"make prove: not measured with today's sources: {', '.join(old)}", stacklevel=1)
