@@ -84,10 +84,14 @@ def grade(
         Path | None, typer.Argument(help="A folder of notebooks, archives or student folders; or one notebook.")
     ] = None,
     lab: Annotated[str, typer.Option(help="Such as 06_unet.")] = "",
-    out: Annotated[Path, typer.Option(help="Where records and reports go; a second run goes on there.")] = Path("graded"),
+    out: Annotated[Path, typer.Option(help="Where records and reports go; a second run goes on there.")] = Path(
+        "graded"
+    ),
     course: Course = Path("."),
     jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out where not given.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out where not given.")
+    ] = None,
     level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works here where not given.")] = None,
     cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
     total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
@@ -102,7 +106,9 @@ def grade(
     if doctor:
         raise typer.Exit(command.doctor())
     if submissions is None or not lab:
-        raise typer.BadParameter("give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded")
+        raise typer.BadParameter(
+            "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
+        )
     job = Job(submissions, lab, out, _course(course), jobs, seed, level, trust, cell_seconds, total_seconds)
     raise typer.Exit(command.grade(job, expect))
 

@@ -1,0 +1,124 @@
+"""What `segedu grade` does: run the batch with a progress bar, write the reports, say what happened."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from segedu.grading.batch import SAFE_LEVEL, Batch, Job, grade_batch
+from segedu.grading.kernel import SandboxError, probe_levels
+from segedu.grading.reports import expected_differences, summary, table, write_reports
+
+
+def grade(job: Job, expect: Path | None = None, console: Console | None = None) -> int:
+    """Grade a folder and report.
+
+    Args:
+        job: what to grade and how.
+        expect: a CSV of expected points; a difference makes the exit status 1.
+        console: of the terminal.
+
+    Returns:
+        The exit status: 0; 1 where something differs from `expect` or the grader itself failed on a
+        submission; 2 for wrong arguments.
+    """
+    console = console or Console()
+    where = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
+    console.print(escape(where), soft_wrap=True)
+    try:
+        rows = read_expected(expect) if expect else []
+        batch = _with_progress(job, console)
+    except (ValueError, PermissionError, SandboxError) as error:
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. What was graded is kept: the same command goes on from there.")
+        return 130
+    return _report(batch, job, rows, console)
+
+
+def _with_progress(job: Job, console: Console) -> Batch:
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+
+    def on_sandbox(level: int, reason: str) -> None:
+        console.print(f"Sandbox level {level}: {escape(reason)}.")
+        if level < SAFE_LEVEL:
+            console.print("[bold red]WARNING: below level 2 a submission can read and write your files.[/bold red]")
+
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        return grade_batch(job, _follow(progress, task), on_sandbox)
+
+
+def _follow(progress: Progress, task) -> Callable[[int, int, str], None]:
+    def follow(done: int, total: int, student: str) -> None:
+        progress.update(task, completed=done, total=total, description=escape(student[:24]) or "starting")
+
+    return follow
+
+
+def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
+    written = write_reports(batch, job.out)
+    console.print(table(batch))
+    for line in summary(batch):
+        console.print(escape(line), soft_wrap=True)
+    console.print("Written: " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
+    status = 1 if any(record["status"] == "failed" for record in batch.records) else 0
+    if rows:
+        differences = expected_differences(batch, rows)
+        for line in differences:
+            console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
+        if not differences:
+            console.print(f"All {len(rows)} submissions have exactly the expected points and notes.")
+        status = 1 if differences else status
+    return status
+
+
+def read_expected(path: Path) -> list[dict]:
+    """Read a CSV of expected points.
+
+    Args:
+        path: with the columns student and points; status, note and exercises are optional.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        ValueError: if there is no such file, or it lacks a column.
+    """
+    if not path.is_file():
+        raise ValueError(f"--expect is {path}, which is not a file; give a CSV with the columns student and points")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"student", "points"} <= set(rows[0]):
+        raise ValueError(f"--expect is {path}, expected a CSV with the columns student and points and some rows")
+    return rows
+
+
+def doctor(console: Console | None = None) -> int:
+    """Print which sandbox levels work on this machine, and why the others do not.
+
+    Args:
+        console: of the terminal.
+
+    Returns:
+        The exit status: 0 where a level of at least 2 works, else 1.
+    """
+    console = console or Console()
+    levels = probe_levels()
+    for level, available, reason in levels:
+        mark = "[green]works[/green]" if available else "[yellow]does not[/yellow]"
+        console.print(f"level {level}: {mark}  {escape(reason)}", soft_wrap=True)
+    if not levels:
+        console.print(f"no sandbox is known for {sys.platform}")
+    best = max((level for level, available, _ in levels if available), default=0)
+    asks = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
+    console.print(f"Grading here uses level {best}.{asks}")
+    return 0 if best >= SAFE_LEVEL else 1

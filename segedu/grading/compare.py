@@ -1,0 +1,159 @@
+"""Cases go in, outcomes come out, and the judge compares them here, outside the student's process.
+
+The secret is one seed a batch. Each exercise draws with a seed of its own, made from it. The student's process gets
+the drawn cases and nothing else: no reference, no expected value, no seed, no score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from segedu.checks import codec
+from segedu.checks.exercise import Exercise
+from segedu.checks.judge import Drawn, Verdict, draw, judge
+
+MAX_EXERCISE = 64 << 20
+_KEYS = {"value": None, "raises": str, "refused": str, "mutated": list, "grads": list, "n_params": int, "depends": list}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One exercise of one batch: its drawn cases, and the same as files for the sandbox.
+
+    Attributes:
+        exercise: from the lab's exercises.
+        drawn: the cases, in order.
+        files: path below the sandbox's work folder -> bytes.
+    """
+
+    exercise: Exercise
+    drawn: Drawn
+    files: dict[str, bytes]
+
+
+def exercise_seed(seed: int, lab: str, name: str) -> int:
+    """The seed of one exercise: knowing one exercise's cases tells nothing of another's.
+
+    Args:
+        seed: of the batch.
+        lab: `04_metrics`.
+        name: of the exercise.
+
+    Returns:
+        63 bits.
+    """
+    digest = hashlib.sha256(f"segedu {seed} {lab} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
+    """Draw the cases of an exercise for a batch.
+
+    Args:
+        exercise: from the lab's exercises.
+        lab: `04_metrics`.
+        seed: of the batch.
+
+    Returns:
+        The paper; the same for every student.
+    """
+    drawn = draw(exercise, exercise_seed(seed, lab, exercise.name))
+    folder = f"job/{exercise.name}"
+    job = {"probe": exercise.probe.__name__, "cases": len(drawn)}
+    files = {f"{folder}/job.json": json.dumps(job).encode()}
+    for i, (_, _, case) in enumerate(drawn):
+        files |= {f"{folder}/in/{i}.{name}": data for name, data in codec.pack(case).items()}
+    # the reference and the wrong answers are asked once a batch, not once a student
+    numbered = [(group, i, {**case, "_number": n}) for n, (group, i, case) in enumerate(drawn)]
+    return Paper(replace(exercise, probe=_Remembering(exercise.probe)), numbered, files)
+
+
+class _Remembering:
+    """A probe of our own functions that keeps what they answered; the cases of a paper never change."""
+
+    def __init__(self, probe: Callable[[Callable, dict], dict]) -> None:
+        self.probe, self.known = probe, {}
+
+    def __call__(self, function: Callable, case: dict) -> dict:
+        key = (function, case.pop("_number"))
+        if key not in self.known:
+            self.known[key] = self.probe(function, case)
+        return self.known[key]
+
+
+def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict | None], list[str]]:
+    """Read what the student's process left for one exercise.
+
+    Args:
+        paper: whose cases were run.
+        files: path below the work folder -> bytes; anything may be in them.
+
+    Returns:
+        One outcome a case, None where none came back or it is malformed; and notes on malformed ones.
+    """
+    folder = f"job/{paper.exercise.name}/out"
+    mine = {path: data for path, data in files.items() if path.startswith(folder + "/")}
+    size = sum(map(len, mine.values()))
+    if size > MAX_EXERCISE:
+        note = f"its outcomes have {size >> 20} MB, at most {MAX_EXERCISE >> 20} MB are read"
+        return [None] * len(paper.drawn), [note]
+    outcomes: list[dict | None] = []
+    notes = []
+    for i in range(len(paper.drawn)):
+        stem = f"{folder}/{i}"
+        if f"{stem}.json" not in mine:
+            outcomes.append(None)
+            continue
+        try:
+            outcomes.append(_tidy(codec.unpack(lambda name, stem=stem: mine.get(f"{stem}.{name}"))))
+        except codec.CodecError as error:
+            outcomes.append(None)
+            notes.append(f"outcome {i + 1} was not read: {error}")
+    return outcomes, notes
+
+
+def _tidy(outcome: Any) -> dict:
+    """Keep what a probe writes; the file need not come from a probe."""
+    if not isinstance(outcome, dict):
+        raise codec.CodecError("the outcome is not a dict")
+    kept = {key: outcome[key] for key in _KEYS if key in outcome}
+    for key, kind in _KEYS.items():
+        if kind and key in kept and type(kept[key]) is not kind:
+            raise codec.CodecError(f"the outcome's {key} is not of type {kind.__name__}")
+    for key in ("mutated", "depends"):
+        if any(type(item) is not int or item < 0 for item in kept.get(key, [])):
+            raise codec.CodecError(f"the outcome's {key} does not hold counts")
+    for key in ("raises", "refused"):
+        if key in kept:
+            kept[key] = kept[key][:120]
+    return kept
+
+
+def refusals(outcomes: list[dict | None]) -> list[str]:
+    """The classes of objects that a student's function returned and no outcome can hold.
+
+    Args:
+        outcomes: from `read_outcomes`.
+
+    Returns:
+        Their descriptions, each once.
+    """
+    found = (outcome["refused"] for outcome in outcomes if outcome and isinstance(outcome.get("refused"), str))
+    return list(dict.fromkeys(found))[:3]
+
+
+def verdict_of(paper: Paper, outcomes: list[dict | None]) -> Verdict:
+    """Judge one exercise.
+
+    Args:
+        paper: its cases.
+        outcomes: one a case.
+
+    Returns:
+        Points, groups and the misconception by name.
+    """
+    return judge(paper.exercise, paper.drawn, outcomes)

@@ -1,0 +1,185 @@
+"""Examine one submission: rebuild, run, read the outcomes, judge, and write it all down as one record."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segedu.grading import compare
+from segedu.grading.compare import Paper
+from segedu.grading.kernel import StepResult
+from segedu.grading.lab import Lab
+from segedu.grading.rebuild import Plan, rebuild
+from segedu.grading.records import VERSION, tool_version
+from segedu.grading.submission import Submission
+
+_STOPPED = {
+    "timeout": "was stopped at the limit of {seconds:g} s",
+    "died": "ended the kernel",
+    "flood": "printed too much and was stopped",
+    "memory": "was stopped at the memory limit",
+    "skipped": "was not run, the limit of the whole notebook was reached",
+}
+WANTED = ("job/*/out/*",)
+
+
+@dataclass
+class Desk:
+    """What it takes to examine submissions of one lab; shared by all of a batch.
+
+    Attributes:
+        lab: as the course has it.
+        papers: exercise -> its paper.
+        pool: has `run(steps, files_in, wanted, limits)`.
+        limits: passed on to the pool.
+        cell_seconds: limit of each cell.
+        turn: one judgement at a time; the judge sets torch's threads for the whole process.
+    """
+
+    lab: Lab
+    papers: dict[str, Paper]
+    pool: Any
+    limits: Any
+    cell_seconds: float = 30.0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def max_points(self) -> int:
+        """Of the whole lab."""
+        return sum(paper.exercise.points for paper in self.papers.values())
+
+    @property
+    def hides(self) -> list[str]:
+        """Modules that grading replaces by stubs."""
+        return list(dict.fromkeys(name for paper in self.papers.values() for name in paper.exercise.hides))
+
+
+def clean(text: object, length: int = 300) -> str:
+    """Text that came from a student's process: one line, no control characters, cut.
+
+    Args:
+        text: anything.
+        length: at most so many characters are kept.
+
+    Returns:
+        Plain text.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text)[: 4 * length])
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
+
+
+def examine(submission: Submission, desk: Desk, key: str) -> dict:
+    """Grade one submission.
+
+    Args:
+        submission: read, or with a problem.
+        desk: lab, papers, kernels.
+        key: of the record.
+
+    Returns:
+        The record. Everything but `measured` is the same at every run.
+    """
+    record = _blank_record(submission, desk, key)
+    if submission.problem:
+        return record | {"status": "unreadable", "problem": clean(submission.problem)}
+    started = time.monotonic()
+    plan = rebuild(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+    answered = [name for name in desk.papers if plan.state.get(name) == "answered"]
+    results: Sequence[StepResult] = ()
+    files: dict[str, bytes] = {}
+    if answered:
+        files_in = {path: data for name in answered for path, data in desk.papers[name].files.items()}
+        run = desk.pool.run(plan.steps, files_in, list(WANTED), desk.limits)
+        results, files = run.steps, run.files
+        record["sandbox"] = {"level": run.level, "reason": run.level_reason}
+        record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
+    record["notes"] = [clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, desk)]]
+    record["exercises"] = [_exercise(name, plan, results, files, desk) for name in desk.papers]
+    record["points"] = sum(exercise["points"] for exercise in record["exercises"])
+    record["measured"]["seconds"] = round(time.monotonic() - started, 3)
+    return record
+
+
+def _blank_record(submission: Submission, desk: Desk, key: str) -> dict:
+    nothing = [_entry(paper, "not graded") for paper in desk.papers.values()]
+    return {
+        "version": VERSION, "key": key, "tool": tool_version(), "lab": desk.lab.name, "lab_digest": desk.lab.digest,
+        "student": submission.student, "source": clean(submission.source), "digest": submission.digest,
+        "status": "graded", "problem": "", "points": 0, "max_points": desk.max_points, "exercises": nothing,
+        "notes": [clean(text) for text in submission.notes], "sandbox": None, "measured": {"seconds": 0.0},
+    }  # fmt: skip
+
+
+def _entry(paper: Paper, status: str, **more: Any) -> dict:
+    empty = {"points": 0, "groups": {}, "named": [], "first_line": "", "hint": "", "notes": [], "tampered": False}
+    return {"name": paper.exercise.name, "max": paper.exercise.points, "status": status, **empty, **more}
+
+
+def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
+    bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
+    return [f"the {step.name.replace('cell ', 'cell at position ')} {_ending(step, desk)}" for step in bad]
+
+
+def _ending(step: StepResult, desk: Desk) -> str:
+    """What became of a step that did not end well; the message of an error is for the instructor alone."""
+    if step.status == "error":
+        return f"stopped with {clean(step.ename, 60) or 'an error'}"
+    return _STOPPED.get(step.status, step.status).format(seconds=desk.cell_seconds)
+
+
+def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[str, bytes], desk: Desk) -> dict:
+    paper = desk.papers[name]
+    state, notes = plan.state.get(name, "missing"), [clean(text) for text in plan.notes[name]]
+    if state != "answered":
+        line = f"{name} is not written yet." if state == "blank" else f"{name} is missing."
+        return _entry(paper, state, first_line=line, notes=notes)
+    steps = {(step.kind, step.name): step for step in results}
+    solution, probe = steps.get(("solution", name)), steps.get(("probe", name))
+    if solution and solution.status != "ok":
+        notes.append(f"the cell of {name} {_ending(solution, desk)}")
+    if probe and probe.status != "ok":
+        notes.append(f"the check of {name} {_ending(probe, desk)}")
+    outcomes, more = compare.read_outcomes(paper, files)
+    notes += [clean(text) for text in more]
+    notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
+    with desk.turn:
+        verdict = compare.verdict_of(paper, outcomes)
+    tampered, canary_notes = _canaries(name, plan, steps)
+    entry = _entry(
+        paper, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + canary_notes,
+        named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named],
+        first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=tampered,
+        error=_error(solution, probe),
+    )  # fmt: skip
+    return entry | ({"points": 0, "status": "tampered"} if tampered else {})
+
+
+def _status(verdict: Any, probe: StepResult | None) -> str:
+    if verdict.passed:
+        return "passed"
+    if probe is not None and probe.status in _STOPPED:
+        return probe.status
+    return "partly" if verdict.points else "wrong"
+
+
+def _error(*steps: StepResult | None) -> str:
+    """For the instructor: the student chose these words, and could put a hidden input into them."""
+    bad = [step for step in steps if step and step.status == "error"]
+    return clean(f"{bad[0].ename}: {bad[0].evalue}") if bad else ""
+
+
+def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> tuple[bool, list[str]]:
+    """Did the cells that must fail, fail, in their own words? Then cells still run as they are written."""
+    silent = False
+    for when in ("before", "after"):
+        step = steps.get(("canary", f"{name} {when}"))
+        if step is None or step.status in _STOPPED:
+            continue
+        if (step.status, step.ename, step.evalue) != ("error", "AssertionError", plan.nonces[step.name]):
+            return True, [f"tampering: a cell that must fail, {when} the check of {name}, did not; its points are 0"]
+        silent |= plan.nonces[step.name] not in clean(step.traceback, 20_000)
+    return False, ["errors are not shown in this notebook: showtraceback was changed"] if silent else []

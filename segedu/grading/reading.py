@@ -1,0 +1,170 @@
+"""Read student code as text: which names does a cell define, is it still the stub, what does it mention?
+
+Nothing here runs a line of it. Source that Python cannot parse is no error: the cell will say so when it runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+
+_MAGIC = re.compile(r"^\s*[%!?].*$|^.*\?\??\s*$", re.MULTILINE)
+_NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+# words that no lab needs; each earns a note for a person to look at, and costs nothing
+_ODD = (
+    "ast_transformers", "input_transformers", "showtraceback", "set_custom_exc", "shell_send", "execute_reply",
+    "do_execute", "run_cell", "pre_run_cell", "gradebook", "segedu.grading", "segedu.checks", "get_referrers",
+    "get_objects", "f_back", "_getframe", "ptrace", "/proc/", "ctypes", "setprofile", "settrace", "__import__",
+)  # fmt: skip
+
+
+def parse(source: str) -> ast.Module | None:
+    """Parse a cell, magics and shell lines aside.
+
+    Args:
+        source: of the cell.
+
+    Returns:
+        The tree, or None where Python cannot read it.
+    """
+    for text in (source, _MAGIC.sub("pass", source)):
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return None
+
+
+def binds(source: str, name: str) -> bool:
+    """Does a cell give a top-level name a value other than a stub?
+
+    Args:
+        source: of the cell.
+        name: for example `box_iou`.
+
+    Returns:
+        True for a definition, an assignment or an import of that name.
+    """
+    tree = parse(source)
+    if tree is None:
+        return re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\s*\(", source, re.MULTILINE) is not None
+    return any(name in _bound(node) and not is_stub(node) for node in tree.body)
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    if isinstance(node, _DEFINITIONS):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def is_stub(node: ast.stmt) -> bool:
+    """A function whose body is nothing but a docstring and `raise NotImplementedError`, `pass` or `...`."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    body = [part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
+    return all(isinstance(part, ast.Pass) or _raises_not_implemented(part) for part in body)
+
+
+def _raises_not_implemented(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.Raise) or node.exc is None:
+        return False
+    error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    return isinstance(error, ast.Name) and error.id == "NotImplementedError"
+
+
+def same_text(a: str, b: str) -> bool:
+    """Equal but for spaces at line ends and blank lines around."""
+    return [line.rstrip() for line in a.strip().splitlines()] == [line.rstrip() for line in b.strip().splitlines()]
+
+
+def is_empty(source: str) -> bool:
+    """Nothing but comments and blank lines."""
+    return all(not line.strip() or line.strip().startswith("#") for line in source.splitlines())
+
+
+def strip_markers(source: str) -> str:
+    """Blank the comments that steer nbval; line numbers stay."""
+    return _NBVAL.sub(r"\1#", source)
+
+
+def imports_of(source: str, without: Iterable[str] = ()) -> list[str]:
+    """The top-level imports of a cell, one statement each.
+
+    Args:
+        source: of the cell.
+        without: names that no import may bind.
+
+    Returns:
+        Source of the statements.
+    """
+    tree = parse(source)
+    nodes = [node for node in (tree.body if tree else []) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [ast.unparse(node) for node in nodes if not _bound(node) & set(without)]
+
+
+def new_definitions(source: str, ours: str) -> str:
+    """What a student added to a cell of ours: imports, functions, classes and constants.
+
+    Args:
+        source: the cell now.
+        ours: the cell as the lab has it.
+
+    Returns:
+        Source of the additions, or "".
+    """
+    tree, old = parse(source), parse(ours)
+    if tree is None:
+        return ""
+    try:
+        known = {ast.dump(node) for node in (old.body if old else [])}
+        added = [node for node in tree.body if _defines(node) and ast.dump(node) not in known]
+        return "\n\n".join(ast.unparse(node) for node in added)
+    except (RecursionError, ValueError):
+        return ""
+
+
+def _defines(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+        return True
+    if not isinstance(node, ast.Assign) or _bound(node) == {"SCALE"}:
+        return False
+    try:
+        ast.literal_eval(node.value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def oddities(source: str, hides: Iterable[str]) -> list[str]:
+    """Words for a person to look at: hidden modules that are imported, shell lines, the grader's insides.
+
+    Args:
+        source: of a cell.
+        hides: modules that the lab hides.
+
+    Returns:
+        Phrases such as "mentions showtraceback".
+    """
+    found = [f"imports {name}, which this lab hides" for name in hides if _imports(source, name)]
+    found += [f"mentions {word}" for word in _ODD if word in source]
+    if re.search(r"^\s*!|^\s*%%?(?:bash|sh|pip|conda|system|sx|load_ext)\b", source, re.MULTILINE):
+        found.append("runs a shell command or a magic")
+    return found
+
+
+def _imports(source: str, module: str) -> bool:
+    tree = parse(source)
+    parent, _, last = module.rpartition(".")
+    for node in ast.walk(tree) if tree else []:
+        if isinstance(node, ast.Import) and any(alias.name == module for alias in node.names):
+            return True
+        if isinstance(node, ast.ImportFrom):
+            from_parent = node.module == parent and any(alias.name == last for alias in node.names)
+            if node.module == module or from_parent:
+                return True
+    return False

@@ -1,0 +1,186 @@
+"""Rebuild a submission from the lab's source: the student's cells in their order, our probes in place of checks.
+
+What runs: solution cells, known by their id; the student's own cells, as helpers; imports of our cells. What does
+not: our drawing, training and check cells. A probe hands cases to the student's function and stores what it does.
+Two canaries stand around each probe: cells that must fail. If one does not, the notebook has changed how cells run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from segedu.grading import reading
+from segedu.grading.kernel import WORK, Step
+from segedu.grading.lab import Lab, LabCell
+from segedu.grading.notebook import StudentCell
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+@dataclass
+class Plan:
+    """What will run for one submission.
+
+    Attributes:
+        steps: in order.
+        state: exercise -> "answered", "blank" (still the stub) or "missing".
+        notes: exercise (or "" for the whole notebook) -> what was noticed.
+        nonces: name of a canary step -> what its error must say.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    state: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    nonces: dict[str, str] = field(default_factory=dict)
+
+
+def rebuild(
+    lab: Lab,
+    cells: Sequence[StudentCell],
+    hides: Sequence[str] = (),
+    cell_seconds: float = 30.0,
+    nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> Plan:
+    """Plan the run of one submission.
+
+    Args:
+        lab: as the course has it.
+        cells: as the student left them.
+        hides: modules that the lab hides; importing one is a note.
+        cell_seconds: limit of each step.
+        nonce: makes what a canary says.
+
+    Returns:
+        The plan; its steps run only for exercises that are answered.
+    """
+    return _Builder(lab, cells, hides, cell_seconds, nonce).build()
+
+
+class _Builder:
+    def __init__(
+        self, lab: Lab, cells: Sequence[StudentCell], hides: Sequence[str], cell_seconds: float, nonce: Callable
+    ) -> None:
+        self.lab, self.hides, self.seconds, self.nonce = lab, hides, cell_seconds, nonce
+        self.plan = Plan()
+        self.table = {key: cell for cell in lab.cells for key in (cell.name, cell.id)}
+        self.cells = [cell for cell in cells if cell.cell_type == "code"]
+        self.ours = {cell.position: self._match(cell) for cell in self.cells}
+        others = [self._match(cell) for cell in cells if cell.cell_type != "code"]
+        self.retyped = {match.name for match in others if match and match.role == "solution"}
+        self.used: dict[int, str] = {}  # position -> exercise whose solution cell it is
+
+    def _match(self, cell: StudentCell) -> LabCell | None:
+        return next((self.table[key] for key in cell.ids if key in self.table), None)
+
+    def build(self) -> Plan:
+        for name in self.lab.exercises:
+            self._choose(name)
+        found = {name: self._find_elsewhere(name) for name, state in self.plan.state.items() if state != "answered"}
+        homes = {name: position for position, name in self.used.items()} | {n: p for n, p in found.items() if p}
+        probes: dict[int, list[str]] = defaultdict(list)
+        for name in self.lab.exercises:
+            if name in homes:
+                probes[self._probe_place(name, homes[name])].append(name)
+        self._add("setup", "imports", self._imports())
+        for cell in self.cells:
+            self._student_cell(cell)
+            for name in probes[cell.position]:
+                self._probe(name)
+        return self.plan
+
+    def _choose(self, name: str) -> None:
+        """The first solution cell that is more than the stub is the answer; others with its id are left out."""
+        mine = [cell for cell in self.cells if self.ours[cell.position] == self.table[name]]
+        stub = self.table[name].source
+        written = [cell for cell in mine if not reading.is_empty(cell.source) and not self._is_stub(cell.source, stub)]
+        self.plan.state[name] = "answered" if written else "blank" if mine else "missing"
+        if written:
+            self.used[written[0].position] = name
+        if len(mine) > 1 and written:
+            which = ORDINALS[mine.index(written[0])] if mine.index(written[0]) < len(ORDINALS) else "later one"
+            times = "twice" if len(mine) == 2 else f"{len(mine)} times"
+            self._note(name, f"{name} appears {times}, used the {which}, at position {written[0].position}")
+
+    @staticmethod
+    def _is_stub(source: str, stub: str) -> bool:
+        if reading.same_text(source, stub):
+            return True
+        tree = reading.parse(source)
+        return tree is not None and bool(tree.body) and all(reading.is_stub(node) for node in tree.body)
+
+    def _find_elsewhere(self, name: str) -> int | None:
+        """A cell that was deleted and typed again has lost its id: look for the function by its name."""
+        for cell in self.cells:
+            runs = self.ours[cell.position] is None or cell.position in self.used
+            if runs and reading.binds(cell.source, name):
+                self.plan.state[name] = "answered"
+                self._note(name, f"{name} was not in its own cell, used the one at position {cell.position}")
+                return cell.position
+        if self.plan.state[name] == "missing":
+            text = "is no longer a code cell" if name in self.retyped else "was deleted, and no other cell defines it"
+            self._note(name, f"the cell of {name} {text}")
+        return None
+
+    def _probe_place(self, name: str, home: int) -> int:
+        """Where the student's own check stood, so that what they saw is what counts; else right after the answer."""
+        checks = [p for p, m in self.ours.items() if m and m.role == "check" and m.name == f"check_{name}" and p > home]
+        return min(checks, default=home)
+
+    def _imports(self) -> str:
+        wanted = [cell for cell in self.lab.cells if cell.role not in ("solution", "check")]
+        lines = [line for cell in wanted for line in reading.imports_of(cell.source, self.lab.exercises)]
+        lines = [line for line in dict.fromkeys(lines) if not line.startswith("from __future__")]
+        return "\n".join(f"try:\n    {line}\nexcept Exception:\n    pass" for line in lines)
+
+    def _student_cell(self, cell: StudentCell) -> None:
+        ours = self.ours[cell.position]
+        if ours and ours.role == "solution":
+            if cell.position in self.used:
+                self._look_at(cell, ours.name)
+                self._add("solution", ours.name, cell.source)
+        elif ours:
+            self._edited(cell, ours)
+        elif not reading.is_empty(cell.source) and not self._is_copy(cell.source):
+            self._look_at(cell, "")
+            self._add("helper", f"cell {cell.position}", cell.source)
+
+    def _edited(self, cell: StudentCell, ours: LabCell) -> None:
+        if reading.same_text(cell.source, ours.source):
+            return
+        added = reading.new_definitions(cell.source, ours.source)
+        if added:
+            text = f"the cell {ours.name}, at position {cell.position}, was changed"
+            self._note("", f"{text}; only the definitions added to it were run")
+            self._look_at(cell, "")
+            self._add("helper", f"cell {cell.position}", added)
+        elif ours.role == "check":
+            self._note("", f"the cell {ours.name}, at position {cell.position}, was changed; ours was used")
+
+    def _is_copy(self, source: str) -> bool:
+        return any(cell.role != "solution" and reading.same_text(source, cell.source) for cell in self.lab.cells)
+
+    def _look_at(self, cell: StudentCell, exercise: str) -> None:
+        for phrase in reading.oddities(cell.source, self.hides):
+            self._note(exercise, f"the cell at position {cell.position} {phrase}")
+
+    def _probe(self, name: str) -> None:
+        self._canary(f"{name} before")
+        source = f'from segedu.checks.remote import run_probe; run_probe("{name}", "{WORK}/job/{name}", globals())'
+        self._add("probe", name, source)
+        self._canary(f"{name} after")
+
+    def _canary(self, name: str) -> None:
+        """Fails twice over, so that dropping asserts from the student's cells shows as well."""
+        word = self.nonce()
+        self.plan.nonces[name] = word
+        self._add("canary", name, f'assert False, "{word}"\nraise RuntimeError("the assert was dropped")')
+
+    def _add(self, kind: str, name: str, source: str) -> None:
+        self.plan.steps.append(Step(kind, name, reading.strip_markers(source), timeout=self.seconds))
+
+    def _note(self, exercise: str, text: str) -> None:
+        if text not in self.plan.notes[exercise]:
+            self.plan.notes[exercise].append(text)
