@@ -1,0 +1,386 @@
+"""Training in the open: one loop to read, and a fit that survives being killed.
+
+`train_steps` is the loop. `train_one_epoch` runs it once over the data. `fit` runs it for a number of steps
+and saves checkpoints from which a new process goes on exactly: on a CPU, with the same number of threads,
+the weights at the end are the same bit by bit as if nothing had happened.
+
+Three things make that true. The order of samples and the randomness inside each sample depend on nothing
+but (seed, epoch, index): `shuffled_loader`. A checkpoint holds model, optimizer, schedule, position and the
+state of every random generator (`segedu.checkpoints`). And it is written so that a whole one is always there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
+
+from segedu.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
+from segedu.metrics.confusion import ConfusionMatrix
+from segedu.metrics.semantic import (
+    iou_per_class_from_confusion,
+    mean_iou_from_confusion,
+    pixel_accuracy_from_confusion,
+)
+
+Loss = Callable[[Any, Any], Tensor | dict[str, Tensor]]
+
+
+def train_steps(
+    model: nn.Module,
+    loader: Iterable,
+    loss_function: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: Any = None,
+    clip_norm: float | None = None,
+    fabric: Any = None,
+) -> Iterator[float]:
+    """Take one step of the optimizer for each batch of `loader`, and yield its loss.
+
+    Args:
+        model: maps images to outputs; put into training mode here.
+        loader: yields (images, targets). With a Fabric, one that `fabric.setup_dataloaders` returned.
+        loss_function: (outputs, targets) -> a scalar, or a dict whose key `loss` holds the scalar.
+        optimizer: of the model's parameters.
+        scheduler: its learning rate schedule, moved after each step.
+        clip_norm: gradients longer than this are scaled to it.
+        fabric: a Lightning Fabric, for precision and several devices; None is plain PyTorch, on the
+            device of the model.
+
+    Raises:
+        ValueError: the loss is not a finite number. The weights are those before the step.
+    """
+    model.train()
+    device = _device(model)
+    for images, targets in loader:
+        images, targets = to_device(images, device), to_device(targets, device)
+        losses = loss_function(model(images), targets)
+        loss = losses["loss"] if isinstance(losses, dict) else losses
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise ValueError(f"the loss is {value}, expected a finite number: lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss) if fabric else loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        yield value
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch, in lists, tuples and dicts too."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    return type(batch)(to_device(value, device) for value in batch) if isinstance(batch, list | tuple) else batch
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: Iterable,
+    loss_function: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> float:
+    """Go over the data once and return the mean loss; `options` as for `train_steps`.
+
+    Raises:
+        ValueError: `loader` gives no batch, or a loss is not finite.
+    """
+    steps = train_steps(model, loader, loss_function, optimizer, **options)
+    total = len(loader) if hasattr(loader, "__len__") else None
+    losses = list(tqdm(steps, total=total, desc="train", unit="step", disable=not progress))
+    if not losses:
+        raise ValueError("loader gives no batch, expected at least one (is drop_last on, and the data set small?)")
+    return float(np.mean(losses))
+
+
+def label_of_highest(logits: Tensor) -> Tensor:
+    """Logits (B, K, H, W) -> labels (B, H, W): what `evaluate` compares, if not told otherwise."""
+    return logits.argmax(dim=1)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: Iterable,
+    num_classes: int,
+    *,
+    ignore_index: int | None = 255,
+    predict: Callable[[Any], Tensor] = label_of_highest,
+) -> dict[str, Any]:
+    """Metrics of a semantic model over a whole data set, from one confusion matrix of all its pixels.
+
+    The model is put into evaluation mode and left in the mode in which it came.
+
+    Args:
+        model: maps images (B, C, H, W) to outputs.
+        loader: yields (images, target), target (B, H, W) int64. Batches may differ in size.
+        num_classes: K, background included.
+        ignore_index: pixels with this target are not counted.
+        predict: maps outputs to labels (B, H, W).
+
+    Returns:
+        `mean_iou` and `pixel_accuracy` (floats), `iou_per_class` (K floats, NaN where a class is absent from
+        truth and prediction), `confusion` (K, K).
+
+    Raises:
+        ValueError: `loader` gives no batch, or prediction and target differ in shape.
+    """
+    total, batches = ConfusionMatrix(num_classes, ignore_index), 0
+    was_training, device = model.training, _device(model)
+    model.eval()
+    try:
+        for images, target in loader:
+            total.update(predict(model(to_device(images, device))).cpu(), target.cpu())
+            batches += 1
+    finally:
+        model.train(was_training)
+    if not batches:
+        raise ValueError("loader gives no batch, expected at least one")
+    matrix = total.compute()
+    return {
+        "mean_iou": float(mean_iou_from_confusion(matrix)),
+        "pixel_accuracy": float(pixel_accuracy_from_confusion(matrix)),
+        "iou_per_class": [float(iou) for iou in iou_per_class_from_confusion(matrix)],
+        "confusion": matrix,
+    }
+
+
+class EpochSampler(Sampler):
+    """The order of one epoch: a permutation drawn from (seed, epoch), from sample `first` on.
+
+    Yields (epoch, index). With several processes, each takes every `world`-th entry, and the rest that does
+    not fill a round is left out of this epoch.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+        self.epoch, self.first = 0, 0
+        self.rank, self.world = 0, 1
+
+    def __len__(self) -> int:
+        return self.length // self.world - self.first
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        own = order[: self.length // self.world * self.world][self.rank :: self.world]
+        return ((self.epoch, int(index)) for index in own[self.first :])
+
+
+class _SeededSamples(Dataset):
+    """Sets every global random generator from (seed, epoch, index) around each sample, then puts them back.
+
+    So a random crop is the same whichever process draws it, and after a restart.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        before = random_state(cuda=False)
+        number = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
+        torch.random.default_generator.manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+        try:
+            return self.dataset[key[1]]
+        finally:
+            set_random_state(before)
+
+
+def shuffled_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    collate_fn: Callable | None = None,
+    num_workers: int = 0,
+    drop_last: bool = True,
+) -> DataLoader:
+    """A loader that `fit` can resume in the middle of an epoch.
+
+    Order and random transforms depend on (seed, epoch, index) only: not on the number of workers, and not on
+    what was drawn before.
+
+    Raises:
+        ValueError: the data set is empty or smaller than one batch, or a number is out of range.
+    """
+    if batch_size < 1 or seed < 0 or num_workers < 0:
+        raise ValueError(
+            f"batch_size is {batch_size}, seed {seed}, num_workers {num_workers}, expected at least 1, 0 and 0"
+        )
+    needed = batch_size if drop_last else 1
+    if len(dataset) < needed:
+        raise ValueError(f"dataset has {len(dataset)} samples, expected at least {needed} for one batch")
+    return DataLoader(
+        _SeededSamples(dataset, seed),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), seed),
+        collate_fn=collate_fn,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        generator=torch.Generator(),  # its own: a loader draws from the global one whenever it is started
+    )
+
+
+@dataclass
+class Trained:
+    """What `fit` did so far. Times add up over restarts; `losses` has one entry a step."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    resumed_from: int = 0
+
+
+def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
+    """Count the steps and the time they take, data and checkpoints included."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    for loss in steps:
+        now_cpu, now_wall = time.process_time(), time.perf_counter()
+        trained.cpu_seconds += now_cpu - cpu
+        trained.wall_seconds += now_wall - wall
+        cpu, wall = now_cpu, now_wall
+        trained.step, trained.batch = trained.step + 1, trained.batch + 1
+        trained.losses.append(loss)
+        yield loss
+
+
+def _save(path: str | Path, parts: dict[str, Any], run: dict[str, Any], trained: Trained, fabric: Any) -> None:
+    randoms = [random_state()]
+    if fabric.world_size > 1:
+        randoms = [None] * fabric.world_size
+        torch.distributed.all_gather_object(randoms, random_state())
+    if fabric.is_global_zero:
+        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        save_checkpoint(path, {**states, "run": run, "trained": asdict(trained), "random": randoms})
+    fabric.barrier()
+
+
+def _resume(path: str | Path | None, parts: dict[str, Any], run: dict[str, Any], fabric: Any) -> Trained:
+    """Load a checkpoint into `parts`; where there is none, write the first one, to learn whether it can be."""
+    if path is None or not Path(path).exists():
+        if path is not None:
+            _save(path, parts, run, Trained(), fabric)
+        return Trained()
+    state = load_checkpoint(path)
+    if state["run"] != run:
+        raise ValueError(f"checkpoint {path} is of the run {state['run']}, expected {run}: give another path")
+    try:
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"checkpoint {path} does not fit this model and optimizer: {reason}") from error
+    set_random_state(state["random"][fabric.global_rank])
+    trained = Trained(**state["trained"])
+    trained.resumed_from = trained.step
+    return trained
+
+
+def start_fabric(accelerator: str = "auto", devices: int = 1, precision: str = "32-true") -> Any:
+    """A launched Lightning Fabric: where to train (cpu, cuda, mps, auto), on how many devices, how precisely.
+
+    Raises:
+        ImportError: lightning-fabric is not installed.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ImportError("fit needs lightning-fabric: pip install 'segedu[train]'") from error
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    model: nn.Module,
+    loader: DataLoader,
+    loss_function: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    scheduler: Any = None,
+    clip_norm: float | None = None,
+    fabric: Any = None,
+    checkpoint: str | Path | None = None,
+    every: int = 100,
+    progress: bool = True,
+) -> Trained:
+    """Train for `steps` steps, going on from `checkpoint` where it exists.
+
+    Exact on a CPU with the same number of threads and devices. On a GPU some kernels of PyTorch add in an
+    order that is not fixed, so two runs differ in the last bits with or without a restart.
+
+    Args:
+        model: trained in place; left on the device of `fabric`.
+        loader: from `shuffled_loader`.
+        loss_function, optimizer, scheduler, clip_norm: as for `train_steps`.
+        steps: of the optimizer, in all: a run that resumes does what is left of them.
+        fabric: from `start_fabric`; None: one device, chosen by what is there.
+        checkpoint: file to go on from and to write. None: no checkpoints.
+        every: steps from one checkpoint to the next; the last step is always written.
+        progress: show a bar with the time left.
+
+    Raises:
+        OSError: the checkpoint cannot be written. An unwritable folder shows before the first step.
+        ValueError: the loader is of another kind, the checkpoint of another run, or a loss not finite.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, EpochSampler):
+        raise ValueError(f"loader has the sampler {type(sampler).__name__}, expected a loader of shuffled_loader")
+    if steps < 1 or every < 1:
+        raise ValueError(f"steps is {steps} and every is {every}, expected at least 1")
+    fabric = fabric or start_fabric()
+    sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
+    run = {"steps": steps, "seed": sampler.seed, "samples": sampler.length, "batch_size": loader.batch_size}
+    run["world"] = fabric.world_size
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "precision": fabric.strategy.precision}
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    trained = _resume(checkpoint, parts, run, fabric)
+    options = {"scheduler": scheduler, "clip_norm": clip_norm, "fabric": fabric}
+    hidden = not progress or fabric.global_rank > 0
+    with tqdm(total=steps, initial=trained.step, desc="train", unit="step", disable=hidden) as bar:
+        while trained.step < steps:
+            sampler.epoch, sampler.first = trained.epoch, trained.batch * loader.batch_size
+            before = trained.step
+            for loss in _timed(trained, train_steps(wrapped, batches, loss_function, wrapped_optimizer, **options)):
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                if checkpoint and (trained.step % every == 0 or trained.step == steps):
+                    _save(checkpoint, parts, run, trained, fabric)
+                if trained.step == steps:
+                    break
+            else:
+                if trained.step == before and trained.batch == 0:
+                    raise ValueError("loader gives no batch, expected at least one in each epoch")
+                trained.epoch, trained.batch = trained.epoch + 1, 0
+    return trained
