@@ -73,6 +73,14 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
 
 
 @app.command()
+def book(course: Course = Path(".")) -> None:
+    """Build the site into _build/html; a warning, a failed cell, a dead link or a missing alt text fails."""
+    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-d", "_build/doctrees"]
+    folders = ["-c", "jupyter-book-config", ".", "_build/html"]
+    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=_course(course)))
+
+
+@app.command()
 def bench(course: Course = Path(".")) -> None:
     """Time ours beside the peers, interleaved."""
     raise SystemExit(subprocess.call([sys.executable, str(_course(course) / "tests" / "benchmarks" / "run.py")]))
