@@ -17,7 +17,7 @@ import pytest
 
 from .box import Box, BoxError
 from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
-from .nbitems import Fatal, SegCell, SegKernel, exit_words, items
+from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
 from .provisioner import ForkServer, Guest, SandboxError
 
 __all__ = ["KernelPool", "Limits", "RunResult", "SandboxError", "Step", "StepResult", "probe_levels"]
@@ -73,7 +73,7 @@ class RunResult:
 class KernelPool:
     """Runs lists of steps, each list in a sandbox of its own; the warm fork server starts once.
 
-    One pool serves one thread or process at a time; make one a worker.
+    One pool serves one thread at a time; make one for each worker. Pools of one process share the fork server.
 
     Args:
         stage: A folder made by `build_stage`.
@@ -85,7 +85,8 @@ class KernelPool:
         self.stage = Path(stage).resolve()
         self.rung: Rung = best_rung(level)
         self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
-        self.server = ForkServer(cold=cold)
+        self.server = ForkServer(cold=True) if cold else ForkServer.share()
+        session()  # made here, because threads may share this process
 
     def __enter__(self) -> KernelPool:
         return self

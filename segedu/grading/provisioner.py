@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,32 @@ class SandboxError(RuntimeError):
 
 
 class ForkServer:
-    """The grader's side of the warm parent; without one (`cold=True`) each job gets a process of its own."""
+    """The grader's side of the warm parent; without one (`cold=True`) each job gets a process of its own.
+
+    Threads may share one: a warm parent holds half a gigabyte and takes seconds to start.
+    """
+
+    _shared: ForkServer | None = None
+    _sharing = threading.Lock()
 
     def __init__(self, cold: bool = False) -> None:
         self.cold = cold
+        self.users = 1
+        self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.control: socket.socket | None = None
         if not cold:
             self._start()
+
+    @classmethod
+    def share(cls) -> ForkServer:
+        """The warm parent of this process; each `share` needs its `close`."""
+        with cls._sharing:
+            if cls._shared is None:
+                cls._shared = cls()
+            else:
+                cls._shared.users += 1
+            return cls._shared
 
     def connect(self) -> socket.socket:
         """A fresh connection to a keeper that waits for its job."""
@@ -52,12 +71,22 @@ class ForkServer:
             if self.cold:
                 _python("cold", theirs.fileno())
             else:
-                self._ensure()
-                send(self.control, {}, [theirs.fileno()])
+                with self.lock:
+                    self._ensure()
+                    send(self.control, {}, [theirs.fileno()])
         return ours
 
     def close(self) -> None:
-        """Ends the warm parent; its keepers end with it."""
+        """Ends the warm parent once its last user has closed it; its keepers end with it."""
+        with ForkServer._sharing:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if ForkServer._shared is self:
+                ForkServer._shared = None
+        self._end()
+
+    def _end(self) -> None:
         if self.control is not None:
             self.control.close()
             self.control = None
@@ -77,15 +106,15 @@ class ForkServer:
         try:
             hello, _ = receive(self.control)
         except (EOFError, TimeoutError) as error:
-            self.close()
+            self._end()
             raise SandboxError(f"the fork server did not start: {error}") from None
         if hello["threads"] != 1:  # a forked child of threads may hang: better slow than stuck
-            self.close()
+            self._end()
             self.cold = True
 
     def _ensure(self) -> None:
         if self.process is None or self.process.poll() is not None:
-            self.close()
+            self._end()
             self._start()
 
 

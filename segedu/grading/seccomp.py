@@ -70,7 +70,8 @@ def _program(network: bool) -> bytes:
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     code += [(_JUMP_EQUAL, 0, 4, clone), (_LOAD, 0, 0, 16), (_JUMP_SET, 0, 1, _NAMESPACES)]
     code += [(_RETURN, 0, 0, deny), (_RETURN, 0, 0, _ALLOW)]
-    families = [_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK] if network else [_AF_UNIX]
+    # zmq ends the process where it cannot list the interfaces (netlink), even for sockets that are files
+    families = [_AF_UNIX, _AF_NETLINK, *([_AF_INET, _AF_INET6] if network else [])]
     code += [(_JUMP_EQUAL, 0, 2 + len(families), make_socket), (_LOAD, 0, 0, 16)]
     code += [(_JUMP_EQUAL, len(families) - index, 0, family) for index, family in enumerate(families)]
     code += [(_RETURN, 0, 0, _ERRNO | errno.EACCES), (_RETURN, 0, 0, _ALLOW)]
