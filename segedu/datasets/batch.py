@@ -1,0 +1,50 @@
+"""Collate samples into batches for a DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def semantic_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Stack images and semantic targets: the `collate_fn` of semantic segmentation.
+
+    Returns:
+        images (B, 3, H, W) float32 and target (B, H, W) int64, plain tensors.
+
+    Raises:
+        ValueError: if there is no sample, a key is missing, or sizes differ.
+    """
+    samples = list(samples)
+    if not samples:
+        raise ValueError("samples is empty, expected at least one sample")
+    for key in ("image", "semantic"):
+        if any(key not in sample for sample in samples):
+            raise ValueError(f"samples have no {key!r}, expected the keys 'image' and 'semantic' in each")
+        shapes = {tuple(sample[key].shape) for sample in samples}
+        if len(shapes) > 1:
+            raise ValueError(f"samples have {key}s of shapes {sorted(shapes)}, expected one shape: crop first")
+    images = torch.stack([sample["image"].as_subclass(Tensor) for sample in samples])
+    return images, torch.stack([sample["semantic"].as_subclass(Tensor) for sample in samples])
+
+
+def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """List images and instance targets: torchvision's form for detectors, which takes images of any size.
+
+    Returns:
+        images, each (3, H, W), and targets, each with `boxes`, `labels` and `masks`; N may be 0.
+
+    Raises:
+        ValueError: if there is no sample or a key is missing.
+    """
+    samples = list(samples)
+    if not samples:
+        raise ValueError("samples is empty, expected at least one sample")
+    keys = ("boxes", "labels", "masks")
+    for key in ("image", *keys):
+        if any(key not in sample for sample in samples):
+            raise ValueError(f"samples have no {key!r}, expected 'image', 'boxes', 'labels' and 'masks' in each")
+    targets = [{key: sample[key].as_subclass(Tensor) for key in keys} for sample in samples]
+    return [sample["image"].as_subclass(Tensor) for sample in samples], targets

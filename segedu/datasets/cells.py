@@ -1,0 +1,247 @@
+"""Synthetic microscope images of fluorescent nuclei: touching, of uneven brightness, in uneven light, noisy.
+
+A scene depends on its seed and its arguments only: never on the order of calls or on global state. Dim and
+bright nuclei lie side by side, light and haze vary across the field, and nuclei touch: one threshold for
+the whole image loses the dim ones and glues the others together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segedu.datasets.sample import make_sample
+from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+
+CELLS_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CLASSES = ("background", "nucleus")
+_MIN_SIZE = 16
+_REACH = 1.3 * 1.35  # the furthest outline from the centre, in mean radii: long axis times wobble
+_OVERLAP = 0.15  # the largest share of a nucleus that another may cover
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """An ellipse with a wavy outline: 1 + sum of w_k cos(k t + p_k), k = 2, 3, 4, in its own coordinates."""
+
+    row: float
+    column: float
+    a: float
+    b: float
+    angle: float
+    wobble: tuple[float, ...]
+    phase: tuple[float, ...]
+
+    @property
+    def area(self) -> float:
+        """Closed form: half the integral of the squared radius, pi a b (1 + sum of w_k^2 / 2)."""
+        return float(np.pi * self.a * self.b * (1 + 0.5 * np.square(self.wobble).sum()))
+
+    def depth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Distance from the centre as a share of the distance to the outline: below 1 is inside."""
+        y, x = rows - self.row, columns - self.column
+        u = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.a
+        v = (y * np.cos(self.angle) - x * np.sin(self.angle)) / self.b
+        turn = np.arctan2(v, u)
+        waves = zip((2, 3, 4), self.wobble, self.phase, strict=True)
+        return np.hypot(u, v) / (1 + sum(w * np.cos(k * turn + p) for k, w, p in waves))
+
+
+class _Field:
+    """The canvas, `margin` wider than the image all round: who owns each pixel, and how deep inside."""
+
+    def __init__(self, size: tuple[int, int], margin: int):
+        self.size, self.margin = size, margin
+        shape = (size[0] + 2 * margin, size[1] + 2 * margin)
+        self.owner, self.deep = np.zeros(shape, np.int32), np.full(shape, np.inf)
+        self.nuclei: list[Nucleus] = []
+        self.whole = self.seen = np.zeros(0, np.int64)  # pixels of each: drawn, and owned within the image
+        self.frame = (slice(margin, margin + size[0]), slice(margin, margin + size[1]))
+        self.framed = np.zeros(shape, bool)
+        self.framed[self.frame] = True
+
+    def window(self, nucleus: Nucleus) -> tuple[slice, slice]:
+        """The square of the canvas in which a nucleus lies whole."""
+        reach = self.margin
+        row, column = int(nucleus.row) + self.margin, int(nucleus.column) + self.margin
+        return slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
+
+    def depth(self, nucleus: Nucleus) -> np.ndarray:
+        """Its depth on its window."""
+        rows, columns = self.window(nucleus)
+        grid = np.mgrid[rows, columns] + 0.5 - self.margin
+        return nucleus.depth(*grid)
+
+    def add(self, nucleus: Nucleus) -> bool:
+        """Put a nucleus down unless it covers, or is covered by, too much of another; overlaps are shared out.
+
+        A pixel in two nuclei belongs to the one whose centre it is nearer to, in its own measure.
+        """
+        window = self.window(nucleus)
+        owner, deep, depth = self.owner[window], self.deep[window], self.depth(nucleus)
+        inside = depth < 1
+        pixels = int(inside.sum())
+        shared = np.bincount(owner[inside], minlength=len(self.whole) + 1)[1:]
+        if (shared > _OVERLAP * np.minimum(pixels, self.whole)).any() or shared.sum() > 2 * _OVERLAP * pixels:
+            return False
+        wins = inside & (depth < deep)
+        framed = self.framed[window]
+        if (wins & framed).sum() < max(4, 0.2 * pixels):
+            return False
+        lost = np.bincount(owner[wins & framed], minlength=len(self.whole) + 1)[1:]
+        if len(self.seen) and (self.seen - lost < 1).any():
+            return False
+        self.seen = np.append(self.seen - lost, (wins & framed).sum())
+        self.whole = np.append(self.whole, pixels)
+        owner[wins] = len(self.whole)
+        deep[wins] = depth[wins]
+        self.nuclei.append(nucleus)
+        return True
+
+
+def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float], touching: float) -> Nucleus:
+    """A random nucleus: with probability `touching` against one that is there already, else anywhere."""
+    mean, stretch = rng.uniform(*radius), rng.uniform(1.0, 1.3)
+    a, b, angle = mean * stretch, mean / stretch, rng.uniform(0, np.pi)
+    place = rng.uniform(0, 1, 2) * field.size
+    if rng.uniform() < touching and field.nuclei:
+        other, turn = field.nuclei[rng.integers(len(field.nuclei))], rng.uniform(0, 2 * np.pi)
+        gap = (mean + np.sqrt(other.a * other.b)) * rng.uniform(0.85, 1.0)
+        near = np.array([other.row + gap * np.sin(turn), other.column + gap * np.cos(turn)])
+        place = np.clip(near, 0, np.array(field.size) - 1e-6)
+    wobble = rng.uniform(0, (0.06, 0.06, 0.04))
+    return Nucleus(*place, a, b, angle, tuple(wobble), tuple(rng.uniform(0, 2 * np.pi, 3)))
+
+
+def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> _Field:
+    """Put down as many nuclei as fit, up to a number drawn from `count`."""
+    if count is None:
+        expected = 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2)
+        count = (round(0.6 * expected), max(1, round(1.4 * expected)))
+    wanted = int(rng.integers(count[0], count[1] + 1))
+    field = _Field(size, int(np.ceil(radius[1] * _REACH)) + 1)
+    for _ in range(8 * wanted):
+        if len(field.nuclei) == wanted:
+            break
+        field.add(_nucleus(rng, field, radius, touching))
+    return field
+
+
+def _signal(rng: np.random.Generator, field: _Field) -> np.ndarray:
+    """Light from the nuclei on the canvas: each has its brightness and chromatin, overlaps add up."""
+    signal = np.zeros(field.owner.shape)
+    grain = smooth_field(rng, signal.shape, 3.5) + 0.6 * smooth_field(rng, signal.shape, 1.8)
+    for nucleus in field.nuclei:
+        brightness = 0.15 + 0.85 * rng.uniform() ** 1.6
+        window, depth = field.window(nucleus), field.depth(nucleus)
+        thickness = np.sqrt(np.clip(1 - 0.75 * depth**2, 0, None)) * np.clip((1 - depth) * 6 + 0.5, 0, 1)
+        signal[window] += brightness * thickness * (1 + 0.22 * grain[window])
+    return signal
+
+
+def _photograph(rng, field: _Field, radius: tuple[float, float], noise: float, unevenness: float) -> np.ndarray:
+    """Blur, haze, uneven light, stray light, then photon and camera noise; (H, W) in [0, 1]."""
+    size = field.size
+    signal = _signal(rng, field)
+    haze = ndimage.gaussian_filter(signal, 1.5 * np.mean(radius), truncate=2.5)[field.frame]
+    sharp = ndimage.gaussian_filter(signal, 0.8)[field.frame]
+    light = 1 + unevenness * (0.55 * smooth_field(rng, size, max(size) / 1.5) - 0.2)
+    stray = 0.05 + unevenness * 0.12 * (1 + smooth_field(rng, size, max(size) / 2))
+    image = light * (0.8 * sharp + 0.35 * haze) + stray
+    photons = 250 / max(noise, 1e-3) ** 2
+    image = rng.poisson(np.clip(image, 0, None) * photons) / photons
+    return np.clip(image + 0.02 * noise * rng.standard_normal(size), 0, 1)
+
+
+def _check_radius(radius: tuple[float, float]) -> tuple[float, float]:
+    if not isinstance(radius, (tuple, list)) or len(radius) != 2:
+        raise TypeError(f"radius is {radius!r}, expected two numbers (smallest, largest) in pixels")
+    lowest, highest = (check_amount("radius", part, 1, 200) for part in radius)
+    if lowest > highest:
+        raise ValueError(f"radius is {tuple(radius)!r}, expected (smallest, largest)")
+    return lowest, highest
+
+
+def draw_cells(
+    seed: int | tuple[int, ...],
+    size: tuple[int, int] = (128, 128),
+    *,
+    count: int | tuple[int, int] | None = None,
+    radius: tuple[float, float] = (6.0, 10.0),
+    touching: float = 0.6,
+    noise: float = 1.0,
+    unevenness: float = 1.0,
+) -> dict[str, Tensor]:
+    """Draw one image of nuclei.
+
+    Args:
+        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        size: height and width, at least 16 each.
+        count: how many nuclei, or (lowest, highest); 0 is allowed; by default about a third of the area is
+            covered. Fewer are drawn where they do not fit.
+        radius: smallest and largest mean radius in pixels, 1 to 200.
+        touching: probability that a nucleus is put against another, 0 to 1.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        unevenness: of light and stray light, 0 (none) to 1.
+
+    Returns:
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
+        `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N; `boxes` float32 (N, 4) xyxy; `labels`
+        int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the whole
+        nucleus; `visible` float32 (N,), the share of it that it owns in the image. N may be 0.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if `size` is too small, or another argument is out of range.
+    """
+    size = check_size(size, _MIN_SIZE)
+    count = None if count is None else check_count(count)
+    radius = _check_radius(radius)
+    touching = check_amount("touching", touching, 0, 1)
+    noise = check_amount("noise", noise, 0, 10)
+    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    rng = scene_rng(seed)
+    field = _arrange(rng, size, count, radius, touching)
+    grey = _photograph(rng, field, radius, noise, unevenness)
+    owner = field.owner[field.frame]
+    sample = make_sample(np.repeat(grey[None], 3, axis=0), owner, np.ones(len(field.whole)))
+    areas = torch.tensor([nucleus.area for nucleus in field.nuclei])
+    return sample | {"areas": areas, "visible": torch.tensor(field.seen / field.whole, dtype=torch.float32)}
+
+
+class Cells(Dataset):
+    """`length` images of `draw_cells`; image i depends only on (seed, i), the size and the scene's arguments.
+
+    Args:
+        length: number of images.
+        seed: take different seeds for training and validation.
+        size: height and width.
+        transforms: called with the sample dict, see `segedu.datasets.transforms`.
+        scene: further arguments of `draw_cells`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int = 0,
+        size: tuple[int, int] = (128, 128),
+        transforms: Callable | None = None,
+        **scene,
+    ):
+        self.length, _ = check_count(length)
+        self.seed, self.size, self.transforms, self.scene = seed, check_size(size, _MIN_SIZE), transforms, scene
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"index is {index}, expected one of {self.length} images")
+        sample = draw_cells((self.seed, index % self.length), self.size, **self.scene)
+        return self.transforms(sample) if self.transforms else sample

@@ -1,0 +1,243 @@
+"""Pictures of images, masks and instances. Colour never speaks alone: outlines, numbers and hatches repeat it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from scipy import ndimage
+
+# Okabe and Ito (2008), told apart by people with any of the common kinds of colour blindness; black left out.
+_OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+_OUTCOMES = (("right", "#009E73", ""), ("missed", "#0072B2", "////"), ("false", "#D55E00", "...."))
+
+
+def palette(num: int) -> np.ndarray:
+    """`num` colours that colour-blind people can tell apart, as float64 (num, 3) in [0, 1].
+
+    The first seven are those of Okabe and Ito; further rounds repeat them lighter and darker in turn.
+
+    Raises:
+        TypeError: if `num` is not a whole number.
+        ValueError: if `num` is negative.
+    """
+    if isinstance(num, bool) or not isinstance(num, (int, np.integer)):
+        raise TypeError(f"num is {num!r}, expected a whole number of colours")
+    if num < 0:
+        raise ValueError(f"num is {num}, expected at least 0")
+    base = np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in _OKABE_ITO])
+    shades = (base, base * 0.55 + 0.45, base * 0.65)
+    rounds = [shades[i % 3] for i in range(-(-num // len(base)))]
+    return np.concatenate([np.zeros((0, 3)), *rounds])[:num]
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure as a PNG with alternative text, and close it.
+
+    Args:
+        fig: a matplotlib figure.
+        alt: what the picture shows, for people who cannot see it; at least 10 characters.
+
+    Raises:
+        TypeError: if `fig` is no figure or `alt` no string.
+        ValueError: if `alt` is shorter than 10 characters.
+    """
+    from IPython.display import Image, display
+
+    if not isinstance(fig, Figure):
+        raise TypeError(f"fig is a {type(fig).__name__}, expected a matplotlib Figure")
+    if not isinstance(alt, str):
+        raise TypeError(f"alt is a {type(alt).__name__}, expected a string that says what the picture shows")
+    if len(alt.strip()) < 10:
+        raise ValueError(f"alt is {alt!r}, expected at least 10 characters that say what the picture shows")
+    buffer = io.BytesIO()
+    # No software version in the file: the same figure then gives the same bytes.
+    fig.savefig(buffer, format="png", bbox_inches="tight", dpi=fig.dpi, metadata={"Software": None})
+    plt.close(fig)
+    # In the metadata, where the argument `alt` of newer IPython puts it too: Colab's 7.34 has no such argument.
+    display(Image(data=buffer.getvalue(), format="png", metadata={"alt": alt}))
+
+
+def _array(name: str, value: object) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor or an array")
+    return value
+
+
+def _picture(image: object) -> np.ndarray:
+    """(3, H, W), (1, H, W) or (H, W) in [0, 1] -> (H, W, 3)."""
+    array = _array("image", image)
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or 0 in array.shape:
+        raise ValueError(f"image has shape {array.shape}, expected (3, H, W), (1, H, W) or (H, W), not empty")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"image has dtype {array.dtype}, expected floats in [0, 1]")
+    if not (np.isfinite(array).all() and array.min() >= -1e-6 and array.max() <= 1 + 1e-6):
+        raise ValueError(f"image runs from {array.min()} to {array.max()}, expected finite values in [0, 1]")
+    return np.repeat(np.moveaxis(array, 0, 2), 3 // array.shape[0], axis=2).clip(0, 1).astype(np.float64)
+
+
+def _labels(name: str, value: object, shape: tuple[int, int]) -> np.ndarray:
+    """Label map or mask (H, W), or masks (N, H, W), as an integer map of `shape`; 255 stays 255."""
+    array = _array(name, value)
+    if array.ndim == 3 and array.dtype == bool:
+        numbers = np.arange(1, len(array) + 1)[:, None, None]
+        array = (array * numbers).max(axis=0, initial=0)
+    if array.ndim != 2 or array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}, as the image")
+    if array.dtype != bool and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{name} has dtype {array.dtype}, expected integers or bool")
+    if array.size and array.min() < 0:
+        raise ValueError(f"{name} has the negative label {array.min()}, expected labels of at least 0")
+    return array.astype(np.int64)
+
+
+def outline(labels: np.ndarray) -> np.ndarray:
+    """Pixels of labels (H, W) that have a neighbour above, below, left or right with a smaller label."""
+    cross = ndimage.generate_binary_structure(2, 1)
+    return ndimage.minimum_filter(labels, footprint=cross, mode="nearest") < labels
+
+
+def overlay(image: object, labels: object, *, opacity: float = 0.4) -> np.ndarray:
+    """Tint each label of an image in its own colour and draw its outline.
+
+    Args:
+        image: (3, H, W), (1, H, W) or (H, W), float in [0, 1].
+        labels: label map or semantic target (H, W), mask (H, W) bool, or masks (N, H, W) bool; 0 is left as it
+            is. Colours go by label, so the same label has the same colour in every picture.
+        opacity: of the tint, 0 (outlines only) to 1.
+
+    Returns:
+        float64 (H, W, 3) in [0, 1], for `imshow`.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind or dtype.
+        ValueError: if shapes differ or values are out of range.
+    """
+    picture = _picture(image)
+    labels = _labels("labels", labels, picture.shape[:2])
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity!r}, expected a number from 0 to 1")
+    colours = np.concatenate([np.zeros((1, 3)), palette(int(labels.max()))])[labels]
+    inside = (labels > 0)[..., None]
+    tinted = np.where(inside, (1 - opacity) * picture + opacity * colours, picture)
+    return np.where(outline(labels)[..., None], colours, tinted)
+
+
+def _write_numbers(axis: plt.Axes, labels: np.ndarray) -> None:
+    """Write each label where it is widest."""
+    for label in np.unique(labels[labels > 0])[:60]:
+        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
+        axis.text(column, row, str(label), color="white", fontsize=7, ha="center", va="center", bbox=style)
+
+
+def gallery(
+    images: Sequence,
+    labels: Sequence | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+    numbers: bool = False,
+    width: float = 2.2,
+) -> Figure:
+    """Images in a grid, with their labels laid over them where given.
+
+    Args:
+        images: at least one image, each (3, H, W), (1, H, W) or (H, W) in [0, 1]; or a batch (B, 3, H, W).
+        labels: one label map, mask or masks for each image, as in `overlay`; None in it leaves an image plain.
+        titles: one for each image.
+        columns: pictures in a row.
+        numbers: whether to write the label on each instance.
+        width: of a picture, in inches.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind or dtype.
+        ValueError: if there is no image, lengths differ, or a shape or value is wrong.
+    """
+    images = list(images)
+    labels = [None] * len(images) if labels is None else list(labels)
+    titles = [""] * len(images) if titles is None else list(titles)
+    if not images:
+        raise ValueError("images is empty, expected at least one image")
+    for name, given in (("labels", labels), ("titles", titles)):
+        if len(given) != len(images):
+            raise ValueError(f"{name} has {len(given)} entries, expected {len(images)}, one for each image")
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, expected at least 1")
+    across = min(columns, len(images))
+    down = -(-len(images) // across)
+    fig, axes = plt.subplots(down, across, figsize=(width * across, width * down * 1.08), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, label, title in zip(axes.flat, images, labels, titles, strict=False):
+        picture = _picture(image) if label is None else overlay(image, label)
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        if numbers and label is not None:
+            _write_numbers(axis, _labels("labels", label, picture.shape[:2]))
+    fig.tight_layout(pad=0.4)
+    return fig
+
+
+def _outcomes(truth: np.ndarray, prediction: np.ndarray, ignore_index: int | None) -> list[np.ndarray]:
+    """Right, missed and false pixels; a pixel of the wrong class is false."""
+    counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
+    right = counted & (truth == prediction) & (truth > 0)
+    missed = counted & (truth > 0) & (prediction == 0)
+    return [right, missed, counted & (prediction > 0) & (prediction != truth)]
+
+
+def compare(
+    image: object, truth: object, prediction: object, *, ignore_index: int | None = 255, width: float = 2.6
+) -> Figure:
+    """Image, truth, prediction and the errors side by side.
+
+    Args:
+        image: (3, H, W), (1, H, W) or (H, W), float in [0, 1].
+        truth: semantic target or mask (H, W).
+        prediction: the same of the prediction. (For instances compare `label_map > 0`: numbers are arbitrary.)
+        ignore_index: label of truth that is left out.
+        width: of a picture, in inches.
+
+    Returns:
+        A figure of four panels. In the last, right foreground is plain green, missed foreground (false
+        negative) is blue and hatched with lines, false foreground (false positive, or the wrong class)
+        is orange and dotted; the legend says how many pixels each has.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind or dtype.
+        ValueError: if shapes differ or values are out of range.
+    """
+    picture = _picture(image)
+    truth = _labels("truth", truth, picture.shape[:2])
+    prediction = _labels("prediction", prediction, picture.shape[:2])
+    shown = truth if ignore_index is None else np.where(truth == ignore_index, 0, truth)
+    outcomes = _outcomes(truth, prediction, ignore_index)
+    errors = np.repeat(0.5 + 0.3 * picture.mean(axis=2, keepdims=True), 3, axis=2)
+    for (_, colour, _), where in zip(_OUTCOMES, outcomes, strict=True):
+        errors[where] = 0.25 * errors[where] + 0.75 * np.array(to_rgb(colour))
+    fig, axes = plt.subplots(1, 4, figsize=(4 * width, width * 1.25))
+    panels = (picture, overlay(image, shown), overlay(image, prediction), errors)
+    for axis, panel, title in zip(axes, panels, ("image", "truth", "prediction", "errors"), strict=True):
+        axis.imshow(panel, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+    handles = []
+    for (name, colour, hatch), where in zip(_OUTCOMES, outcomes, strict=True):
+        handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor="black", label=f"{name}: {where.sum()} px"))
+        if hatch and where.any() and min(where.shape) > 1:
+            axes[3].contourf(where, levels=[0.5, 1.5], colors="none", hatches=[hatch])
+    fig.legend(handles=handles, loc="lower right", ncols=3, fontsize=8, frameon=False)
+    fig.tight_layout(pad=0.4, rect=(0, 0.09, 1, 1))
+    return fig
