@@ -1,0 +1,14 @@
+"""Lab 4: confusion matrix, IoU and Dice, mean IoU, boxes, generalised IoU, boundary F1."""
+
+from __future__ import annotations
+
+from segedu.checks.cell import lab_tools
+from segedu.exercises.lab04_metrics.boundary_f1 import exercise as boundary_f1
+from segedu.exercises.lab04_metrics.box_iou import exercise as box_iou
+from segedu.exercises.lab04_metrics.confusion_matrix import exercise as confusion_matrix
+from segedu.exercises.lab04_metrics.giou import exercise as giou
+from segedu.exercises.lab04_metrics.iou_dice import exercise as iou_dice
+from segedu.exercises.lab04_metrics.miou import exercise as miou
+
+exercises = [confusion_matrix, iou_dice, miou, box_iou, giou, boundary_f1]
+check, use = lab_tools("04_metrics", exercises)
