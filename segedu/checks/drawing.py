@@ -40,6 +40,8 @@ def _short(value: Any) -> str:
     """The value itself where it is small, else its kind and shape."""
     if isinstance(value, dict) and "raises" in value:
         return value["raises"]
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, list | tuple) and len(value) <= 3:
         return "(" + ", ".join(_short(item) for item in value) + ")"
     if isinstance(value, np.ndarray) and value.size <= 6:
@@ -94,6 +96,31 @@ def _maps(case: dict, expected: Any, got: Any, numbers: bool = False) -> tuple[A
     return fig, alt
 
 
+def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """Feature maps as plates to scale where the shapes differ, as maps where they agree."""
+    from matplotlib.patches import Rectangle
+
+    want, have = _shape(expected), _shape(got)
+    if not want or want == have:
+        return _maps(case, expected, got)
+    fig, axes = _figure(2)
+    side = max(want[-1], want[-2], *(have[-2:] if len(have) > 1 else (1,)))
+    for ax, name, shape, colour in zip(axes, ("expected", "yours"), (want, have), COLOURS, strict=True):
+        if len(shape) > 1:
+            plates = min(shape[-3] if len(shape) > 2 else 1, 6)
+            for k in reversed(range(plates)):
+                corner = (k * side / 25, -k * side / 25)
+                ax.add_patch(Rectangle(corner, shape[-1], shape[-2], facecolor=PAPER, edgecolor=colour, lw=1.5))
+        ax.set(xlim=(-0.1 * side, 1.3 * side), ylim=(1.1 * side, -0.3 * side), aspect="equal")
+        ax.set_title(f"{name} {shape if shape else _short(got)}", fontsize=8, color=INK)
+        ax.set_axis_off()
+    return fig, f"Two stacks of feature maps to scale: expected shape {want}, yours {have or _short(got)}."
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.shape if isinstance(value, np.ndarray) and value.ndim > 1 and value.size else ()
+
+
 def _matrix(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return _maps(case, expected, got, numbers=True)
 
@@ -106,9 +133,9 @@ def _masks(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     fig, axes = _figure(len(planes))
     for i, (ax, plane) in enumerate(zip(axes, planes, strict=True)):
         _panel(ax, plane, f"argument {i + 1}", (0.0, max(1.0, float(np.nanmax(plane)))), numbers=False)
-    caption = f"expected {_short(expected)}, yours {_short(got)}"
-    fig.supxlabel(caption, fontsize=9)
-    return fig, f"The {len(planes)} inputs of this case as small pictures; {caption}."
+    want, have = _short(expected), _short(got)
+    fig.supxlabel(f"expected {want}\nyours {have}", fontsize=9)
+    return fig, f"The {len(planes)} inputs of this case as small pictures; expected {want}, yours {have}."
 
 
 def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
@@ -147,4 +174,5 @@ DRAWERS: dict[str, Callable] = {
     "matrix": _matrix,
     "mask": _masks,
     "boxes": _boxes,
+    "shape": _shapes,
 }

@@ -1,0 +1,126 @@
+"""What a student sees: the first line, the picture, the hint; and when a check raises."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from segedu import exercises
+from segedu.checks import cell
+from segedu.checks.cell import CheckFailed, lab_tools
+from segedu.checks.drawing import DRAWERS, draw_difference
+from segedu.checks.exercise import Exercise, Wrong
+from segedu.checks.judge import draw, outcomes_of
+
+
+def mean(values):
+    return float(np.mean(values))
+
+
+EXERCISE = Exercise(
+    "mean", 20, lambda rng: {"core": (15, [{"args": [rng.random((2, 3))]}]), "edge": (5, [{"args": [np.ones((1, 2))]}])},
+    mean, [Wrong("sum", lambda v: float(np.sum(v)), "You add up and never divide.", "How many values are there?")],
+    kind="mask",
+)  # fmt: skip
+
+
+def written(body):
+    """A student's function, named as the exercise and defined in a notebook."""
+    function = types.FunctionType(body.__code__, body.__globals__, "mean", body.__defaults__)
+    function.__module__ = "__main__"
+    return function
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    monkeypatch.setenv("SEGEDU_CHECK", "print")
+    return lab_tools("00_tiny", [EXERCISE])
+
+
+def test_a_misconception_is_named_first_then_the_difference_then_the_hint(tools, capsys):
+    check, use = tools
+    check(written(lambda values: float(np.sum(values))))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "You add up and never divide."
+    assert "expected" in lines[1] and lines[2] == "Hint: How many values are there?"
+    assert lines[3].startswith("mean: core 0 of 1, edge 0 of 1")
+
+
+def test_an_unknown_mistake_shows_the_difference_and_a_crash_its_traceback(tools, capsys):
+    check, _ = tools
+    check(written(lambda values: float(np.median(values)) + 7))
+    assert "expected" in capsys.readouterr().out.splitlines()[0]
+    check(written(lambda values: 1 / 0))
+    out = capsys.readouterr().out
+    assert "ZeroDivisionError" in out.splitlines()[0] and "Traceback" in out and "probes.py" not in out
+
+
+def test_use_gives_the_library_until_the_check_has_passed(tools, capsys):
+    check, use = tools
+    wrong, right = written(lambda values: 3.0), written(lambda values: values.mean())
+    assert use(wrong) is mean and "library's" in capsys.readouterr().out
+    check(right)
+    out = capsys.readouterr().out
+    assert "core 1 of 1, edge 1 of 1" in out and "passed" not in out
+    assert use(right) is right
+    check(wrong)
+    assert use(wrong) is mean, "a function that stopped passing is no longer used"
+
+
+def test_a_library_function_is_no_answer(tools, capsys):
+    check, use = tools
+    copy = written(lambda values: float(np.mean(values)))
+    copy.__module__ = "segedu.metrics.semantic"
+    check(copy)
+    assert "write it yourself" in capsys.readouterr().out and use(copy) is mean
+
+
+@pytest.mark.parametrize("thing", [3, lambda: 0, print, None])
+def test_anything_else_is_refused_by_name(tools, thing):
+    with pytest.raises(ValueError, match="expected one of the functions of lab 00_tiny: mean"):
+        tools[0](thing)
+
+
+def test_raises_under_nbval_only(monkeypatch):
+    check, _ = lab_tools("00_tiny", [EXERCISE])
+    monkeypatch.delenv("SEGEDU_CHECK", raising=False)
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "lab.ipynb::Cell 3")
+    with pytest.raises(CheckFailed, match="You add up"):
+        check(written(lambda values: float(np.sum(values))))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    check(written(lambda values: float(np.sum(values))))
+    monkeypatch.setenv("SEGEDU_CHECK", "raise")
+    with pytest.raises(CheckFailed):
+        check(written(lambda values: 0.0))
+
+
+def test_setup_prints_one_green_line(capsys):
+    cell.setup()
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and out.startswith("\x1b[32m") and torch.__version__ in out
+
+
+ALL = [(lab, e) for lab in exercises.names() for e in exercises.load(lab).exercises]
+
+
+@pytest.mark.parametrize("lab, exercise", ALL, ids=[f"{lab}-{e.name}" for lab, e in ALL])
+def test_every_kind_of_failure_can_be_drawn(lab, exercise):
+    """A picture for a number, a wrong shape, nothing and an exception; its alt text says something."""
+    (_, _, case), *_ = drawn = draw(exercise, 0)
+    expected = outcomes_of(exercise, exercise.reference, drawn[:1])[0]
+    for got in (
+        {"value": 0.5},
+        {"value": None},
+        {"value": np.zeros((2, 2))},
+        {"value": np.zeros(0)},
+        {"raises": "ValueError"},
+    ):
+        picture = draw_difference(exercise.kind, case, expected, got)
+        assert exercise.kind in (*DRAWERS, "numbers")
+        if picture:
+            fig, alt = picture
+            fig.canvas.draw()
+            assert len(alt) > 20 and fig.get_axes()
