@@ -1,5 +1,8 @@
 """Cross-entropy against torch.nn.functional: value and gradient, with weights and ignored pixels."""
 
+from functools import partial
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,20 +37,19 @@ def assert_same(ours, theirs, logits):
 def compare(ours):
     for shape in SHAPES:
         logits, target, class_weights, _ = random_case(shape)
-        for reduction in ("none", "mean", "sum"):
-            for weights in (None, class_weights):
-                assert_same(
-                    lambda z, w=weights, r=reduction: ours(z, target, class_weights=w, reduction=r),
-                    lambda z, w=weights, r=reduction: F.cross_entropy(z, target, w, ignore_index=255, reduction=r),
-                    logits,
-                )
+        for weights, reduction in product((None, class_weights), ("none", "mean", "sum")):
+            assert_same(
+                partial(ours, target=target, class_weights=weights, reduction=reduction),
+                partial(F.cross_entropy, target=target, weight=weights, ignore_index=255, reduction=reduction),
+                logits,
+            )
 
 
 def test_equals_torch():
     compare(cross_entropy)
 
 
-def mean_over_n(logits, target, *, class_weights, reduction):
+def mean_over_n(logits, target, class_weights, reduction):
     """The slip: a weighted mean divided by the number of pixels."""
     total = cross_entropy(logits, target, class_weights=class_weights, reduction="sum")
     if reduction != "mean":
@@ -56,12 +58,12 @@ def mean_over_n(logits, target, *, class_weights, reduction):
 
 
 PERTURBED = {
-    "scaled": lambda z, t, **k: cross_entropy(z, t, **k) * (1 + 1e-9),
+    "scaled": lambda z, target, **k: cross_entropy(z, target, **k) * (1 + 1e-9),
     "divided by N": mean_over_n,
-    "softmax twice": lambda z, t, **k: cross_entropy(z.softmax(1), t, **k),
-    "wrong dimension": lambda z, t, **k: cross_entropy(z - z.logsumexp(-1, keepdim=True).detach() * z, t, **k),
-    "ignored counted": lambda z, t, **k: cross_entropy(z, t.clamp(max=z.shape[1] - 1), **k),
-    "gradient lost": lambda z, t, **k: cross_entropy(z.detach(), t, **k) + 0 * z.sum(),
+    "softmax twice": lambda z, target, **k: cross_entropy(z.softmax(1), target, **k),
+    "wrong dimension": lambda z, target, **k: cross_entropy(z.log_softmax(-1), target, **k),
+    "ignored counted": lambda z, target, **k: cross_entropy(z, target.clamp(max=z.shape[1] - 1), **k),
+    "gradient lost": lambda z, target, **k: cross_entropy(z.detach(), target, **k) + 0 * z.sum(),
 }
 
 

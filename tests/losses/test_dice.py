@@ -29,14 +29,14 @@ OPTIONS = [
 def by_monai(logits, target, smooth, squared, per_image, include_background):
     loss = DiceLoss(
         softmax=True,
-        to_onehot_y=True,
         smooth_nr=smooth,
         smooth_dr=smooth,
         squared_pred=squared,
         batch=not per_image,
         include_background=include_background,
     )
-    return loss(logits, target[:, None])
+    one_hot = torch.nn.functional.one_hot(target, logits.shape[1]).movedim(-1, 1)
+    return loss(logits, one_hot.to(logits.dtype))  # its own one-hot is float32, which costs digits
 
 
 def compare(ours):
