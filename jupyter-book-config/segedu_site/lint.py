@@ -94,7 +94,7 @@ def broken_links(page: Page, path: Path, site: Path) -> Iterator[str]:
 def poor_images(page: Page) -> Iterator[str]:
     """Images whose alt text is missing, short, or the file's name."""
     for source, alt in page.images:
-        if not alt or len(alt.strip()) < SHORTEST_ALT or Path(urlsplit(source).path).stem in alt:
+        if not alt or len(alt.strip()) < SHORTEST_ALT or Path(urlsplit(source).path).name in alt:
             yield f"image {source} has no alt text that says what is seen (alt={alt!r})"
 
 

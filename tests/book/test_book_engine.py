@@ -1,0 +1,178 @@
+"""The book's own extension: what makes a build fail, and what is read from where."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from segedu_site import address, kernels, lint, methods, sources
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "jupyter-book-config"
+FRONT = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  name: python3
+  display_name: Python 3
+---
+"""
+HEADER = '''"""Toy: a net.
+
+Paper: Someone,
+    2015.
+Idea: x | y, 2**n.
+Quality: 0.9
+Course: 06-toy
+Lab: 06_toy
+"""
+raise RuntimeError("imported")
+'''
+
+
+def build(folder: Path, page: str) -> tuple[int, str]:
+    """Builds a book of one page with our configuration; exit status and everything it said."""
+    shutil.copytree(CONFIG, folder / CONFIG.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / CONFIG.name / "_toc.yml").write_text("format: jb-book\nroot: course/index\n")
+    (folder / "course").mkdir()
+    (folder / "course" / "index.md").write_text(FRONT + page)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", CONFIG.name, ".", "_build/html"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+PICTURE = """
+import base64
+from IPython.display import Image, display
+png = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+display(Image(data=png, format="png"{}))
+"""
+
+
+def cell(code: str) -> str:
+    return f"\n```{{code-cell}} ipython3\n{code}\n```\n"
+
+
+def test_a_good_page_builds(tmp_path):
+    alt = ', metadata={"alt": "One black pixel and nothing else"}'
+    page = "# A page\n\n## Part\n\n[the part](#part) $x^2$\n" + cell(PICTURE.format(alt))
+    status, said = build(tmp_path, page)
+    assert status == 0, said
+    html = (tmp_path / "_build/html/course/index.html").read_text()
+    assert 'alt="One black pixel and nothing else"' in html
+    assert (tmp_path / "_build/html/_static/mathjax/tex-svg.js").stat().st_size > 1_000_000
+    assert (tmp_path / "_build/html/index.html").is_file()
+
+
+def test_a_poor_page_fails_and_each_fault_is_named(tmp_path):
+    page = (
+        "# A page\n\n### Too deep\n\n[nowhere](missing.md) and [here](#too-deep)\n\n"
+        '<script src="https://cdn.example/x.js"></script>\n\n<a href="../gone.html">gone</a>\n'
+    )
+    status, said = build(tmp_path, page + cell(PICTURE.format("")))
+    assert status != 0
+    for fault in (
+        "missing.md",
+        "H1 to H3",
+        "says only 'here'",
+        "the page loads https://cdn.example/x.js",
+        "leads to ../gone.html, which is not in the site",
+        "has no alt text that says what is seen",
+    ):
+        assert fault in said, f"not said: {fault}\n{said}"
+
+
+def test_a_failed_cell_fails_the_build(tmp_path):
+    status, said = build(tmp_path, "# A page\n" + cell("1 / 0"))
+    assert status != 0
+    assert "ZeroDivisionError" in said
+
+
+@pytest.mark.parametrize(
+    ("html", "complaint"),
+    [
+        ('<img src="a1b2.png" alt="a1b2.png, a file">', "no alt text"),
+        ('<img src="a.png">', "no alt text"),
+        ('<img src="a.png" alt="short">', "no alt text"),
+        ('<a href="other.html#nothing">the other</a>', "no such anchor"),
+        ('<a href="#nothing">this page, further down</a>', "no such anchor"),
+        ('<link rel="stylesheet" href="https://fonts.example/x.css">', "the page loads https://fonts"),
+        ('<script src="//cdn.example/x.js"></script>', "the page loads //cdn"),
+        ("<h1>Second</h1>", "2 headings of the first level"),
+        ("<table><tr><td>1</td></tr></table>", "without header cells"),
+        ('<div class="output traceback highlight"></div>', "ended in an error"),
+    ],
+)
+def test_lint_finds(tmp_path, html, complaint):
+    (tmp_path / "other.html").write_text('<p id="something"></p>')
+    (tmp_path / "page.html").write_text(f"<article><h1>Title</h1>{html}</article>")
+    assert complaint in " ".join(lint.complaints(tmp_path / "page.html", tmp_path))
+
+
+def test_lint_is_quiet_about_a_good_page(tmp_path):
+    page = """<article><h1 id="top">Title</h1><h2>Part</h2><h3>Smaller</h3><h2>Part</h2>
+    <img src="a.png" alt="Two discs that overlap"><a href="#top">back to the title</a>
+    <a href="https://example.org">another site</a><table><tr><th>n</th></tr><tr><td>1</td></tr></table></article>"""
+    (tmp_path / "page.html").write_text(page)
+    assert list(lint.complaints(tmp_path / "page.html", tmp_path)) == []
+
+
+def test_a_change_in_the_library_is_a_new_cache(tmp_path):
+    (tmp_path / "grading").mkdir()
+    (tmp_path / "viz.py").write_text("x = 1\n")
+    before = kernels.hash_of_sources(tmp_path)
+    (tmp_path / "grading" / "batch.py").write_text("no page uses this\n")
+    assert kernels.hash_of_sources(tmp_path) == before
+    (tmp_path / "viz.py").write_text("x = 2\n")
+    assert kernels.hash_of_sources(tmp_path) != before
+
+
+def test_the_address_stands_in_pyproject_only():
+    assert address.repository().startswith("https://github.com/")
+    assert "github.com" not in (CONFIG / "_config.yml").read_text()
+    assert "github.com" not in (CONFIG / "conf.py").read_text()
+
+
+def test_headers_of_methods_are_read_without_importing(tmp_path):
+    folder = tmp_path / "segedu" / "semantic"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "toy.py").write_text(HEADER)
+    (tmp_path / "course" / "06-toy").mkdir(parents=True)
+    (tmp_path / "course" / "06-toy" / "index.md").write_text("# Toy\n")
+    tasks = methods.read_methods(tmp_path)
+    assert [method.name for method in tasks["semantic"]] == ["Toy"]
+    assert tasks["semantic"][0].fields["Paper"] == "Someone, 2015."
+    text = methods.markdown(tasks, tmp_path)
+    assert "[Chapter 6](/course/06-toy/index.md)" in text and "Lab 6" not in text
+    assert "2\\*\\*n" in text
+
+
+def test_sources_give_anchors_to_functions_classes_and_methods():
+    assert list(sources.anchors("def f(): ...\nclass A:\n    def g(self): ...\n")) == [
+        (0, "f"),
+        (1, "A"),
+        (2, "A.g"),
+    ]
+
+
+def test_the_order_of_pages_names_existing_files_once():
+    def files(node):
+        if isinstance(node, dict):
+            yield from (value for key, value in node.items() if key in ("file", "root"))
+            node = list(node.values())
+        if isinstance(node, list):
+            for child in node:
+                yield from files(child)
+
+    named = list(files(yaml.safe_load((CONFIG / "_toc.yml").read_text())))
+    assert len(named) == len(set(named))
+    for name in named:
+        assert (ROOT / f"{name}.md").is_file() or (ROOT / f"{name}.ipynb").is_file(), name
