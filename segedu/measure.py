@@ -13,7 +13,7 @@ from typing import Any
 from segedu import exercises
 from segedu.checks.cell import VISIBLE_SEED
 from segedu.checks.exercise import Exercise
-from segedu.checks.judge import draw, judge, outcomes_of
+from segedu.checks.judge import Answers, draw, judge, outcomes_of
 
 LIMITS = {"cpu_seconds": 90.0, "peak_mb": 2048.0, "first_figure": 15.0}
 SEEDS = (VISIBLE_SEED, 1, 2)  # the visible one, and two as grading would draw
@@ -73,10 +73,10 @@ def mutant_row(lab: str, exercise: Exercise, right: Sequence[Callable], seeds: S
     Returns:
         The row.
     """
-    drawn = [draw(exercise, seed) for seed in seeds]
+    answers = [Answers(exercise, draw(exercise, seed)) for seed in seeds]
 
     def verdicts(function: Callable) -> list:
-        return [judge(exercise, cases, outcomes_of(exercise, function, cases)) for cases in drawn]
+        return [judge(exercise, a.drawn, outcomes_of(exercise, function, a.drawn), a) for a in answers]
 
     wrong = []
     for one in exercise.wrong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,13 +94,38 @@ def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn) -> list[di
         torch.set_num_threads(threads)
 
 
-def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None]) -> Verdict:
+class Answers:
+    """Our own outcomes on drawn cases, each computed when first asked for and kept for the next student.
+
+    Args:
+        exercise: whose reference and wrong answers are run.
+        drawn: the cases.
+    """
+
+    def __init__(self, exercise: Exercise, drawn: Drawn) -> None:
+        self.exercise, self.drawn = exercise, drawn
+        self._wrong: dict[str, list[dict]] = {}
+
+    @cached_property
+    def reference(self) -> list[dict]:
+        """Outcomes of the reference, one a case."""
+        return outcomes_of(self.exercise, self.exercise.reference, self.drawn)
+
+    def wrong(self, wrong: Wrong) -> list[dict]:
+        """Outcomes of a wrong answer, one a case."""
+        if wrong.name not in self._wrong:
+            self._wrong[wrong.name] = outcomes_of(self.exercise, wrong.function, self.drawn)
+        return self._wrong[wrong.name]
+
+
+def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
     """Compare a student's outcomes with the reference's.
 
     Args:
         exercise: the one that was probed.
         drawn: the cases, in the order of `got`.
         got: one outcome a case; None where none came back.
+        answers: ours on the same cases, to be shared where many students are judged on them.
 
     Returns:
         The verdict, with points by group and the misconception by name where one fits.
@@ -109,7 +135,8 @@ def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None]) -> Verdi
     """
     if len(got) != len(drawn):
         raise ValueError(f"got has {len(got)} outcomes, expected {len(drawn)}, one for each drawn case")
-    expected = outcomes_of(exercise, exercise.reference, drawn)
+    answers = answers or Answers(exercise, drawn)
+    expected = answers.reference
     right = [
         outcome is not None and exercise.accept(case, want, outcome, exercise.tolerance)
         for (_, _, case), want, outcome in zip(drawn, expected, got, strict=True)
@@ -119,7 +146,7 @@ def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None]) -> Verdi
     if all(right):
         return Verdict(exercise.name, points, exercise.points, groups)
     first = right.index(False)
-    return _explain(exercise, drawn, expected, got, first, (points, groups))
+    return _explain(answers, got, first, (points, groups))
 
 
 def _groups(exercise: Exercise, drawn: Drawn, right: Sequence[bool]) -> dict[str, dict]:
@@ -134,10 +161,11 @@ def _groups(exercise: Exercise, drawn: Drawn, right: Sequence[bool]) -> dict[str
     return groups
 
 
-def _explain(exercise: Exercise, drawn: Drawn, expected: list, got: Sequence, first: int, score: tuple) -> Verdict:
+def _explain(answers: Answers, got: Sequence, first: int, score: tuple) -> Verdict:
+    exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     points, groups = score
     outcome = got[first]
-    named = [] if outcome is None else diagnose(exercise, drawn, expected, got)
+    named = [] if outcome is None else diagnose(answers, got)
     if outcome is None:
         difference = Difference(
             "the result", *2 * ("it gave no result: the cell was stopped before it returned",), np.inf
@@ -164,21 +192,20 @@ def _case_name(drawn: tuple[str, int, Case]) -> str:
     return case.get("name") or f"case {index + 1} of {group}"
 
 
-def diagnose(exercise: Exercise, drawn: Drawn, expected: list[dict], got: Sequence[dict | None]) -> list[Wrong]:
+def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
     """Find the wrong answers whose outcomes equal the student's on every case.
 
     Args:
-        exercise: whose wrong answers are run.
-        drawn: the cases.
-        expected: outcomes of the reference.
+        answers: ours on the same cases.
         got: outcomes of the student.
 
     Returns:
         At most two, each differing from the reference somewhere.
     """
     found = []
+    exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     for wrong in exercise.wrong:
-        outcomes = outcomes_of(exercise, wrong.function, drawn)
+        outcomes = answers.wrong(wrong)
         triples = list(zip(drawn, outcomes, got, strict=True))
         equal = all(
             theirs is not None and same_outcome(case, ours, theirs, exercise.tolerance)

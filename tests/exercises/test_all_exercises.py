@@ -10,7 +10,7 @@ import pytest
 
 from segedu import exercises
 from segedu.checks import codec, probes
-from segedu.checks.judge import draw, judge, outcomes_of
+from segedu.checks.judge import Answers, draw, judge, outcomes_of
 from segedu.checks.outcomes import first_difference, same_outcome
 from segedu.checks.remote import PROBES
 from segedu.measure import load_alternatives, mutant_row
@@ -81,8 +81,9 @@ def test_constants_and_copies_earn_nothing(lab, exercise):
     spoofs = [lambda *a: 0, lambda *a: 1, lambda *a: 0.0, lambda *a: 1.0, lambda *a: None, lambda *a: a[0]]
     spoofs += [lambda *a: np.zeros_like(np.asarray(a[0], dtype=float)), lambda *a: 1 / 0, lambda *a: (0.0, 0.0)]
     spoofs += [lambda *a: (1.0, 1.0), lambda *a: float("nan"), _always_value_error]
+    answers = Answers(exercise, drawn)
     for spoof in spoofs:
-        assert judge(exercise, drawn, outcomes_of(exercise, spoof, drawn)).points == 0
+        assert judge(exercise, drawn, outcomes_of(exercise, spoof, drawn), answers).points == 0
 
 
 def _always_value_error(*args):
