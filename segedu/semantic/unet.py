@@ -195,10 +195,10 @@ def separate_cells(label_map: np.ndarray | Tensor) -> np.ndarray:
     >>> separate_cells(np.array([[1, 1, 1, 2, 2, 2]]))
     array([[1, 1, 0, 0, 2, 2]], dtype=int32)
     """
-    labels = _check_label_map(label_map)
+    labels = _check_label_map(label_map).astype(np.int64)
     highest = ndimage.maximum_filter(labels, size=3)
-    ceiling = np.iinfo(labels.dtype).max  # background must not count as the lowest label
-    lowest = ndimage.minimum_filter(np.where(labels == 0, ceiling, labels), size=3)
+    above = labels.max() + 1  # background must not count as the lowest label
+    lowest = ndimage.minimum_filter(np.where(labels == 0, above, labels), size=3)
     return np.where((labels > 0) & (lowest < highest), 0, labels).astype(np.int32)
 
 
@@ -296,7 +296,7 @@ def predict_tiles(
             corner of its tile, so tiles at offsets that are no multiple of 2**depth pair other pixels
             than the whole image would, and values jump at the seam. With 384 they do not.
         margin: pixels cut from each side of the model's output. 0 for the unpadded net. A padded net sees
-            zeros around every tile and needs a margin; at 92 (depth 4) no zero reaches a logit.
+            zeros around every tile and needs a margin; from 6 * 2**depth on, 96, no zero reaches a logit.
 
     Returns:
         Logits (K, H, W), equal to those of the whole mirrored image.

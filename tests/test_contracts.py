@@ -1,0 +1,138 @@
+"""What every method promises, by one table. A new method is one line in METHODS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segedu.losses.cross_entropy import cross_entropy
+from segedu.semantic.unet import UNet, unet_out_size
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A method at tiny width.
+
+    `shape` maps (B, H, W) of images to the shape of the output. `sizes` are legal (H, W); `odd` is a pair of
+    odd numbers. Where `odd_error` is set, the method refuses odd sizes with a ValueError that says so.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: Callable[[int, int, int], tuple[int, ...]]
+    sizes: tuple[tuple[int, int], ...]
+    odd: tuple[int, int] = (37, 45)
+    odd_error: str = ""
+    channels: int = 3
+
+
+def _unet_shape(batch: int, height: int, width: int) -> tuple[int, ...]:
+    return batch, 4, unet_out_size(height, 2), unet_out_size(width, 2)
+
+
+METHODS = [
+    Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
+    Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
+]
+
+every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+
+
+def build(method: Contract, dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return method.build().to(dtype)
+
+
+def images(method: Contract, batch: int, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(batch, method.channels, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@every_method
+@pytest.mark.parametrize("batch", [1, 3])
+def test_output_shape(method: Contract, batch: int) -> None:
+    model = build(method).eval()
+    for size in method.sizes:
+        assert model(images(method, batch, size)).shape == method.shape(batch, *size)
+
+
+@every_method
+def test_odd_sizes(method: Contract) -> None:
+    model, odd = build(method), images(method, 1, method.odd)
+    if method.odd_error:
+        with pytest.raises(ValueError, match=method.odd_error):
+            model(odd)
+    else:
+        assert model(odd).shape == method.shape(1, *method.odd)
+
+
+@every_method
+def test_same_type_in_training_and_evaluation(method: Contract) -> None:
+    model, batch = build(method), images(method, 2, method.sizes[0])
+    assert type(model.train()(batch)) is type(model.eval()(batch))
+
+
+@every_method
+def test_backward_reaches_every_parameter(method: Contract) -> None:
+    model = build(method)
+    logits = model(images(method, 2, method.sizes[0]))
+    target = torch.randint(0, logits.shape[1], (2, *logits.shape[-2:]), generator=torch.Generator().manual_seed(2))
+    cross_entropy(logits, target).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@every_method
+def test_evaluation_is_deterministic_and_independent_of_the_batch(method: Contract) -> None:
+    model, batch = build(method, torch.float64).eval(), images(method, 3, method.sizes[0], torch.float64)
+    with torch.no_grad():
+        once, again, alone = model(batch), model(batch), model(batch[1:2])
+    assert torch.equal(once, again)
+    torch.testing.assert_close(once[1:2], alone, rtol=0, atol=1e-12)
+
+
+@every_method
+def test_float64(method: Contract) -> None:
+    single, double = build(method).eval(), build(method).double().eval()
+    batch = images(method, 1, method.sizes[0])
+    out = double(batch.double())
+    assert out.dtype == torch.float64
+    torch.testing.assert_close(single(batch).double(), out, rtol=1e-4, atol=1e-4)
+
+
+@every_method
+def test_images_are_left_as_they_were(method: Contract) -> None:
+    batch = images(method, 1, method.sizes[0])
+    before = batch.clone()
+    build(method)(batch)
+    assert torch.equal(batch, before)
+
+
+@every_method
+def test_under_a_second_on_a_cpu(method: Contract) -> None:
+    model, batch = build(method), images(method, 1, method.sizes[0])
+    model(batch)
+    start = time.process_time()
+    model(batch).sum().backward()
+    assert time.process_time() - start < 1
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda batch: batch[0], ValueError),
+        (lambda batch: batch[:, :1], ValueError),
+        (lambda batch: batch[:0], ValueError),
+        (lambda batch: batch[..., :0], ValueError),
+        (lambda batch: (255 * batch).to(torch.uint8), TypeError),
+    ],
+    ids=["no batch axis", "channels", "empty batch", "empty image", "uint8"],
+)
+def test_bad_images(method: Contract, change: Callable[[Tensor], Tensor], error: type[Exception]) -> None:
+    with pytest.raises(error, match="images has"):
+        build(method)(change(images(method, 1, method.sizes[0])))
