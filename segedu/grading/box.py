@@ -68,10 +68,11 @@ class Box:
             fd = _open_beneath(self.folder, "/".join(parts), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             raise BoxError(error.errno, f"{path} could not be read: {os.strerror(error.errno)}") from None
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise BoxError(errno.EINVAL, f"{path} is not a plain file")
         with os.fdopen(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise BoxError(errno.EINVAL, f"{path} is not a plain file")
             if found.st_size > max_bytes:
                 raise BoxError(errno.EFBIG, f"{path} has {found.st_size} bytes, at most {max_bytes} are allowed")
             data = file.read(max_bytes + 1)

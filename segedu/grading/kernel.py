@@ -77,13 +77,13 @@ class KernelPool:
 
     Args:
         stage: A folder made by `build_stage`.
-        level: The level of the ladder to use; the best that works where None.
+        level: The level of the ladder to use, or one of its rungs; the best that works where None.
         cold: Start each kernel without the warm fork server.
     """
 
-    def __init__(self, stage: Path, level: int | None = None, cold: bool = False) -> None:
+    def __init__(self, stage: Path, level: int | Rung | None = None, cold: bool = False) -> None:
         self.stage = Path(stage).resolve()
-        self.rung: Rung = best_rung(level)
+        self.rung: Rung = level if isinstance(level, Rung) else best_rung(level)
         self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
         self.server = ForkServer(cold=True) if cold else ForkServer.share()
         session()  # made here, because threads may share this process

@@ -84,6 +84,9 @@ def _scratch(job: dict) -> None:
         if job["uid"] is not None:
             os.chown(f"scratch/{name}", job["uid"], job["uid"])
     os.makedirs("dev/shm")
+    os.mkdir("dev/pts")  # a shell command of a notebook wants a terminal
+    mount("devpts", "dev/pts", "devpts", _NOSUID | _NOEXEC, "newinstance,ptmxmode=0666,mode=0600")
+    os.symlink("pts/ptmx", "dev/ptmx")
     os.mkdir("tmp")
     for name, path in (("tmp", "tmp"), ("shm", "dev/shm")):  # one quota for all that can be written
         mount(f"scratch/{name}", path, None, _BIND)

@@ -24,8 +24,8 @@ DENIED = {
     "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "acct": (163, 89),
     "quotactl": (179, 60), "syslog": (103, 116), "settimeofday": (164, 170), "clock_settime": (227, 112),
     "adjtimex": (159, 171), "clock_adjtime": (305, 266), "sethostname": (170, 161),
-    "setdomainname": (171, 162), "kcmp": (312, 272), "personality": (135, 92), "mknod": (133, None),
-    "mknodat": (259, 33), "vhangup": (153, 58), "modify_ldt": (154, None), "iopl": (172, None),
+    "setdomainname": (171, 162), "kcmp": (312, 272), "personality": (135, 92),
+    "vhangup": (153, 58), "modify_ldt": (154, None), "iopl": (172, None),
     "ioperm": (173, None), "fanotify_init": (300, 262), "memfd_secret": (447, 447),
 }  # fmt: skip
 _MACHINES = {"x86_64": (0, 0xC000003E, 56, 41), "aarch64": (1, 0xC00000B7, 220, 198)}  # column, arch, clone, socket

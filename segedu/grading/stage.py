@@ -1,8 +1,8 @@
 """The copy of the course's library that a sandbox mounts, without what a lab asks for.
 
-A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotHere` when they
-are called; constants and imports stay, so that everything built on the module can still be imported. The code itself
-is not in the copy, and no compiled form of it either: there is nothing to read, to disassemble or to import from a file.
+A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotHere` when
+they are called; constants and imports stay, so that everything built on the module can still be imported. The code
+itself is not in the copy, and no compiled form of it either: there is nothing to read, disassemble or load.
 """
 
 from __future__ import annotations

@@ -1,0 +1,315 @@
+"""Kernels under nbval's items: how steps end, what is replayed, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from segedu.checks import codec
+from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, _cut
+from segedu.grading.provisioner import SandboxError
+from segedu.grading.stage import build_stage
+
+QUICK = Limits(cell_seconds=20, total_seconds=120, memory_bytes=300 << 20)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    stage = build_stage(["segedu.ops.boxes"], tmp_path_factory.mktemp("stage") / "stage")
+    with KernelPool(stage) as pool:
+        yield pool
+
+
+def _helper(source: str, name: str = "helper", timeout: float = 20) -> Step:
+    return Step("helper", name, textwrap.dedent(source), timeout)
+
+
+def _statuses(result: RunResult) -> list[str]:
+    return [step.status for step in result.steps]
+
+
+def test_steps_share_a_kernel_and_their_ends_are_told(pool):
+    result = pool.run([
+        Step("setup", "setup", "import math\nx = 3"),
+        _helper("print('x is', x)\nx + 1"),
+        Step("solution", "f", "def f():\n    raise ValueError('no')\n"),
+        Step("probe", "p", "f()"),
+        _helper("import sys; print('on stderr', file=sys.stderr)"),
+        _helper("import sys; sys.exit(0)"),
+        _helper("1 +"),
+        Step("canary", "c", "assert x == 4, 'nonce'"),
+        _helper("print(x)"),
+    ])  # fmt: skip
+    assert _statuses(result) == ["ok", "ok", "ok", "error", "ok", "error", "error", "error", "ok"]
+    assert result.steps[1].output == "x is 3\n4\n"
+    assert (result.steps[3].ename, result.steps[3].evalue) == ("ValueError", "no")
+    assert "raise ValueError('no')" in result.steps[3].traceback and "\x1b" not in result.steps[3].traceback
+    assert [result.steps[number].ename for number in (5, 6, 7)] == ["SystemExit", "SyntaxError", "AssertionError"]
+    assert result.steps[7].evalue == "nonce"
+    assert result.restarts == 0 and result.cpu_seconds > 0 and result.max_rss > 1 << 20
+
+
+def test_death_is_noticed_and_the_rest_goes_on(pool):
+    began = time.monotonic()
+    result = pool.run([
+        Step("setup", "setup", "import os, ctypes, signal\nruns = []"),
+        _helper("runs.append('helper'); print(runs)"),
+        Step("solution", "bad", "runs.append('bad'); os._exit(3)"),
+        Step("solution", "good", "runs.append('good'); print(runs)"),
+        Step("probe", "segfault", "ctypes.string_at(0)"),
+        Step("probe", "kill", "os.kill(os.getpid(), signal.SIGKILL)"),
+        Step("probe", "after", "print(runs)"),
+    ])  # fmt: skip
+    assert _statuses(result) == ["ok", "ok", "died", "ok", "died", "died", "ok"]
+    assert [step.restarted for step in result.steps] == [False, False, False, True, False, True, True]
+    assert result.steps[3].output == result.steps[6].output == "['helper', 'good']\n"
+    assert "exit status 3" in result.steps[2].evalue and "signal" in result.steps[4].evalue
+    assert result.restarts == 3
+    assert time.monotonic() - began < 60  # stock nbval waits for each cell's whole time
+
+
+def test_a_helper_that_kills_later_is_left_out(pool):
+    """It ended well, and killed the kernel from a thread when the next step ran."""
+    result = pool.run([
+        _helper("import os, threading; threading.Timer(0.5, os._exit, [1]).start()"),
+        _helper("import time; time.sleep(5)"),
+        _helper("import time; time.sleep(1); print('here')"),
+    ])  # fmt: skip
+    assert _statuses(result)[:2] == ["ok", "died"]
+    assert result.steps[2].status in ("ok", "died", "skipped")
+    assert result.restarts <= 10
+
+
+@pytest.mark.parametrize("source", [
+    "while True: pass",
+    "import signal\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+])  # fmt: skip
+def test_endless_steps_are_ended(pool, source):
+    result = pool.run([_helper(source, timeout=1.5), _helper("print('next')")], limits=QUICK)
+    assert _statuses(result) == ["timeout", "ok"]
+    assert result.steps[0].wall < 15
+
+
+def test_the_limit_of_a_cell_bounds_the_step(pool):
+    limits = Limits(cell_seconds=1)
+    result = pool.run([_helper("import time; time.sleep(60)", timeout=60)], limits=limits)
+    assert _statuses(result) == ["timeout"]
+
+
+def test_the_limit_of_a_submission(pool):
+    result = pool.run([_helper("while True: pass", timeout=60), _helper("1")], limits=Limits(total_seconds=3))
+    assert _statuses(result) == ["timeout", "skipped"]
+    assert "used up" in result.steps[1].evalue
+
+
+@pytest.mark.parametrize("source", [
+    "for _ in range(300): print('x' * 100_000)",
+    "print('x' * 60_000_000)",
+    "for number in range(10**8): print(number)",
+    "from IPython.display import display, HTML\ndisplay(HTML('x' * 50_000_000))",
+    "for _ in range(10**6): display(1)",
+])  # fmt: skip
+def test_floods_are_cut(pool, source):
+    result = pool.run([_helper(source), _helper("print('next')")])
+    assert _statuses(result) == ["flood", "ok"]
+    assert len(result.steps[0].output) < 10_000
+
+
+def test_output_below_the_limit_is_kept(pool):
+    result = pool.run(
+        [_helper("for _ in range(9): print('x' * 100_000)"), _helper("import os; os.system('yes | head -c 100000')")]
+    )
+    assert _statuses(result) == ["ok", "ok"]
+
+
+def test_memory_is_bounded(pool):
+    allocate = "import numpy as np\nx = np.ones({} << 17)\nprint('made')\ndel x"
+    result = pool.run([
+        _helper(allocate.format(100)), _helper(allocate.format(2000)),
+        _helper("import torch; torch.ones(2000 << 18)"), _helper("x = bytearray(2 << 30)"), _helper("print('next')"),
+    ], limits=QUICK)  # fmt: skip
+    assert _statuses(result) == ["ok", "memory", "memory", "memory", "ok"]
+    assert "memory limit" in result.steps[1].evalue or result.steps[1].ename == "MemoryError"
+
+
+def test_memory_of_children_counts(pool):
+    source = """
+        import os, time
+        for _ in range(12):
+            if os.fork() == 0:
+                x = b"x" * (100 << 20); time.sleep(2); os._exit(0)
+        try:
+            for _ in range(12): print(os.wait()[1])
+        except ChildProcessError: pass
+    """
+    result = pool.run([_helper(source), _helper("print('next')")], limits=QUICK)
+    if "memory" not in result.level_reason:
+        pytest.skip("no control group for memory can be made here")
+    assert result.steps[1].status == "ok"
+    assert result.steps[0].status == "memory" or "9" in result.steps[0].output.split()
+
+
+@pytest.mark.parametrize("attack", [
+    "get_ipython().showtraceback = lambda *a, **k: None",
+    "get_ipython()._showtraceback = lambda *a, **k: None",
+])  # fmt: skip
+def test_a_silenced_error_is_an_error(pool, attack):
+    result = pool.run([_helper(attack), Step("probe", "p", "1 / 0"), Step("probe", "q", "1")])
+    assert _statuses(result) == ["ok", "error", "ok"]
+    assert result.steps[1].ename == "ZeroDivisionError"
+
+
+def test_markers_in_a_students_source_mean_nothing(pool):
+    result = pool.run([_helper("# NBVAL_SKIP\nprint('ran')"), _helper("# NBVAL_RAISES_EXCEPTION\n1 / 0")])
+    assert _statuses(result) == ["ok", "error"]
+    assert result.steps[0].output == "ran\n"
+
+
+def test_forged_messages_do_not_reach_the_grader(pool):
+    source = """
+        kernel = get_ipython().kernel
+        session, where = kernel.session, kernel.iopub_socket
+        for content in ([], {"name": 3}, {"execution_state": "idle"}, "text", {"data": 5, "metadata": 1}):
+            for kind in ("stream", "status", "display_data", "execute_result", "error", "nonsense"):
+                session.send(where, kind, content=content, parent=kernel.get_parent())
+        where.send_multipart([b"a", b"<IDS|MSG>", b"forged", b"{", b"{", b"{", b"{"])
+        print("sent")
+    """
+    result = pool.run([_helper(source), _helper("print('next')")])
+    assert result.steps[0].status in ("ok", "error")
+    assert result.steps[1].status == "ok" and "next" in result.steps[1].output
+
+
+def test_plots_and_widgets_are_quiet(pool):
+    result = pool.run([
+        _helper("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); print(plt.get_backend())"),
+        _helper("import ipywidgets; ipywidgets.IntSlider()"),
+    ])  # fmt: skip
+    assert _statuses(result) == ["ok", "ok"]
+    assert "inline" in result.steps[0].output
+
+
+def test_two_kernels_are_not_alike(pool):
+    source = "import random, uuid, numpy, torch\nprint(random.random(), numpy.random.rand(), torch.rand(1).item(), uuid.uuid4())"
+    first, second = (pool.run([_helper(source)]).steps[0].output.split() for _ in range(2))
+    assert not set(first) & set(second)
+
+
+def test_files_go_in_and_come_out(pool):
+    """Cases in, outcomes out, also from a kernel that died and after a change of folder."""
+    files = {"job/f/job.json": b'{"cases": 2}', "job/f/in/0.json": b"[1]", "job/f/in/1.json": b"[2]"}
+    source = """
+        import json, os, pathlib
+        root = pathlib.Path("@WORK@/job/f")
+        (root / "out").mkdir()
+        for number in range(json.loads((root / "job.json").read_text())["cases"]):
+            (root / "out" / f"{number}.json").write_bytes((root / "in" / f"{number}.json").read_bytes())
+            if DIES: os._exit(1)
+    """
+    for dies, expected in (
+        (False, {"job/f/out/0.json": b"[1]", "job/f/out/1.json": b"[2]"}),
+        (True, {"job/f/out/0.json": b"[1]"}),
+    ):
+        probe = Step("probe", "f", textwrap.dedent(source).replace("DIES", str(dies)))
+        moved = _helper("import os; os.chdir('/')")
+        after = Step("probe", "again", "print(open('@WORK@/job/f/in/1.json').read())")
+        result = pool.run([moved, probe, after], files, ["job/*/out/*"])
+        assert result.files == expected
+        assert result.steps[2].output == "[2]\n"
+
+
+def test_what_an_earlier_kernel_left_stays(pool):
+    write = "import os; os.makedirs('out', exist_ok=True); open('out/a', 'w').write('{}')"
+    result = pool.run([
+        Step("probe", "a", write.format("first")), Step("probe", "b", "import os; os._exit(0)"),
+        Step("probe", "c", write.format("second")),
+    ], wanted=["out/*"])  # fmt: skip
+    assert result.files == {"out/a": b"first"}
+
+
+def test_run_probe_works_inside(pool):
+    files = {"job/double/job.json": b'{"probe": "call", "cases": 1}'}
+    files.update({f"job/double/in/0.{name}": data for name, data in codec.pack({"args": [21]}).items()})
+    result = pool.run([
+        Step("solution", "double", "def double(x):\n    return 2 * x"),
+        Step("probe", "double", "from segedu.checks.remote import run_probe\nrun_probe('double', '@WORK@/job/double', globals())"),
+    ], files, ["job/*/out/*"])  # fmt: skip
+    assert _statuses(result) == ["ok", "ok"], result.steps
+    got = codec.unpack(lambda name: result.files.get(f"job/double/out/0.{name}"))
+    assert got["value"] == 42
+
+
+def test_nothing_is_left_behind(pool):
+    run = [
+        _helper("import os, subprocess; subprocess.Popen(['sleep', '100']); print(1)"),
+        _helper("import os; os._exit(1)"),
+    ]
+    pool.run(run)
+    gc.collect()
+    before = _state(pool)
+    for _ in range(10):
+        pool.run(run)
+    gc.collect()
+    until = time.monotonic() + 10
+    while _state(pool) != before and time.monotonic() < until:
+        time.sleep(0.1)  # keepers end a moment after their kernels
+    assert _state(pool) == before
+
+
+def _state(pool: KernelPool) -> dict:
+    """Descriptors and threads here, descriptors and children of the fork server, control groups, files."""
+    server = pool.server.process.pid
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": len(os.listdir("/proc/self/task")),
+        "server descriptors": len(os.listdir(f"/proc/{server}/fd")),
+        "children": len(Path(f"/proc/{server}/task/{server}/children").read_text().split()),
+        "groups": sum(1 for line in _groups() if line.startswith("segedu-")),
+        "files": sorted(os.listdir(pool.folder)),
+    }
+
+
+def _groups() -> list[str]:
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        folder = Path("/sys/fs/cgroup", names, path.lstrip("/"))
+        found += os.listdir(folder) if folder.is_dir() else []
+    return found
+
+
+def test_a_lost_fork_server_is_started_again(pool):
+    pool.server.process.kill()
+    pool.server.process.wait()
+    assert _statuses(pool.run([_helper("print(1)")])) == ["ok"]
+
+
+def test_the_cold_path_gives_the_same(pool):
+    with KernelPool(pool.stage, cold=True) as cold:
+        steps = [_helper("x = 1; print(x)"), _helper("import os; os._exit(4)"), _helper("print(x)")]
+        result = cold.run(steps)
+    assert _statuses(result) == ["ok", "died", "ok"]
+    assert result.steps[2].output == "1\n"
+
+
+def test_a_stage_that_is_not_there(tmp_path):
+    with KernelPool(tmp_path / "nowhere") as pool, pytest.raises(SandboxError):
+        pool.run([_helper("1")])
+
+
+def test_an_unknown_kind_is_refused(pool):
+    with pytest.raises(ValueError, match="steps holds the kind 'magic'"):
+        pool.run([Step("magic", "m", "1")])
+
+
+def test_long_text_is_cut():
+    assert _cut("\x1b[31mred\x1b[0m") == "red"
+    long = _cut("a" * 10_000 + "b" * 10_000)
+    assert len(long) < 4_100 and long.startswith("a") and long.endswith("b")
