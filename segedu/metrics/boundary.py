@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from segedu.metrics.confusion import mask_pair
+from segedu.metrics.confusion import as_mask, mask_pair
 
 
 def boundary_f1(preds: Tensor | np.ndarray, target: Tensor | np.ndarray, tolerance: float) -> float:
@@ -75,7 +75,7 @@ def mask_boundary(mask: Tensor | np.ndarray) -> Tensor:
         >>> mask_boundary(torch.tensor([[1, 1, 1], [1, 1, 1], [0, 0, 0]])).int().tolist()
         [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
     """
-    mask, _ = mask_pair(mask, mask)
+    mask = as_mask(mask)
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, expected (H, W)")
     pixels = mask.cpu().numpy()

@@ -167,11 +167,32 @@ def mask_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[
         (tensor([ True, False]), tensor([True, True]))
     """
     preds, target = label_pair(preds, target)
-    for mask, name in ((preds, "preds"), (target, "target")):
-        other = mask[(mask != 0) & (mask != 1)]
-        if other.numel():
-            raise ValueError(f"{name} has the value {int(other.flatten()[0])}, expected a mask of 0 and 1")
-    return preds.bool(), target.bool()
+    return as_mask(preds, "preds"), as_mask(target, "target")
+
+
+def as_mask(mask: Tensor | np.ndarray, name: str = "mask") -> Tensor:
+    """Check a binary mask and return it as a bool tensor.
+
+    Args:
+        mask: bool (or 0 and 1), any shape.
+        name: the argument's name in an error.
+
+    Returns:
+        The mask.
+
+    Raises:
+        TypeError: the mask is not an array of bools or integers.
+        ValueError: there are other values than 0 and 1.
+
+    Example:
+        >>> as_mask(np.array([1, 0]))
+        tensor([ True, False])
+    """
+    mask = _integers(mask, name)
+    other = mask[(mask != 0) & (mask != 1)]
+    if other.numel():
+        raise ValueError(f"{name} has the value {int(other[0])}, expected a mask of 0 and 1")
+    return mask.bool()
 
 
 def check_num_classes(num_classes: int) -> None:
