@@ -18,6 +18,7 @@ from segedu.grading.compare import make_paper
 from segedu.grading.examine import Desk, examine
 from segedu.grading.kernel import KernelPool, Limits
 from segedu.grading.lab import Lab, read_lab
+from segedu.grading.ladder import best_rung
 from segedu.grading.records import RecordStore, batch_seed, only_one, record_key
 from segedu.grading.stage import build_stage
 from segedu.grading.submission import Entry, find_entries, fingerprint, read_submission
@@ -214,14 +215,13 @@ def sandboxed_pools(job: Job, hides: list[str], count: int) -> Iterator[list[Ker
     Raises:
         PermissionError: below level 2 without `trust`.
     """
+    rung = best_rung(job.level)
+    if rung.level < SAFE_LEVEL and not job.trust:
+        raise PermissionError(
+            f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
+            "If you trust the authors of these submissions, add --i-trust-these-submissions"
+        )
     with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
         Path(folder).chmod(0o711)
         stage = build_stage(hides, Path(folder, "stage"))
-        pools = [stack.enter_context(KernelPool(stage, job.level)) for _ in range(count)]
-        rung = pools[0].rung
-        if rung.level < SAFE_LEVEL and not job.trust:
-            raise PermissionError(
-                f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
-                "If you trust the authors of these submissions, add --i-trust-these-submissions"
-            )
-        yield pools
+        yield [stack.enter_context(KernelPool(stage, job.level)) for _ in range(count)]

@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterable
 
-_MAGIC = re.compile(r"^\s*[%!?].*$|^.*\?\??\s*$", re.MULTILINE)
+_MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # words that no lab needs; each earns a note for a person to look at, and costs nothing
@@ -29,7 +29,7 @@ def parse(source: str) -> ast.Module | None:
     Returns:
         The tree, or None where Python cannot read it.
     """
-    for text in (source, _MAGIC.sub("pass", source)):
+    for text in (source, _MAGIC.sub(r"\1pass", source)):
         try:
             return ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -75,6 +75,13 @@ def _raises_not_implemented(node: ast.stmt) -> bool:
         return False
     error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     return isinstance(error, ast.Name) and error.id == "NotImplementedError"
+
+
+def is_only_stub(source: str) -> bool:
+    """A cell of stubs and imports and nothing else, its docstrings edited perhaps."""
+    tree = parse(source)
+    nodes = [node for node in (tree.body if tree else []) if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return bool(nodes) and all(is_stub(node) for node in nodes)
 
 
 def same_text(a: str, b: str) -> bool:

@@ -106,10 +106,7 @@ class _Builder:
 
     @staticmethod
     def _is_stub(source: str, stub: str) -> bool:
-        if reading.same_text(source, stub):
-            return True
-        tree = reading.parse(source)
-        return tree is not None and bool(tree.body) and all(reading.is_stub(node) for node in tree.body)
+        return reading.same_text(source, stub) or reading.is_only_stub(source)
 
     def _find_elsewhere(self, name: str) -> int | None:
         """A cell that was deleted and typed again has lost its id: look for the function by its name."""
@@ -130,7 +127,7 @@ class _Builder:
         return min(checks, default=home)
 
     def _imports(self) -> str:
-        wanted = [cell for cell in self.lab.cells if cell.role not in ("solution", "check")]
+        wanted = [cell for cell in self.lab.cells if cell.role in ("setup", "show")]
         lines = [line for cell in wanted for line in reading.imports_of(cell.source, self.lab.exercises)]
         lines = [line for line in dict.fromkeys(lines) if not line.startswith("from __future__")]
         return "\n".join(f"try:\n    {line}\nexcept Exception:\n    pass" for line in lines)

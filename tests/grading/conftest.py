@@ -1,0 +1,87 @@
+"""The tiny course for the tests of the grader's upper half, and a pool that runs steps in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from segedu.grading.kernel import RunResult, StepResult
+
+
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"grading_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module that makes the tiny course and notebooks for it."""
+    return _load("tiny")
+
+
+@pytest.fixture(scope="session")
+def course(tiny, tmp_path_factory) -> Path:
+    """The tiny course's checkout, installed."""
+    folder = tiny.make_course(tmp_path_factory.mktemp("course"))
+    tiny.install(folder)
+    yield folder
+    import segedu.exercises
+
+    segedu.exercises.__path__.remove(str(folder / "exercises"))
+    sys.modules.pop("segedu.exercises.lab00_tiny", None)
+
+
+class InProcessPool:
+    """Runs steps here, without a kernel, for tests of everything around it; it counts its runs."""
+
+    rung = SimpleNamespace(level=3, reason="a pretence, in this process")
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, steps, files_in, wanted, limits) -> RunResult:
+        """As `KernelPool.run`."""
+        self.runs += 1
+        with tempfile.TemporaryDirectory() as work:
+            for path, data in files_in.items():
+                Path(work, path).parent.mkdir(parents=True, exist_ok=True)
+                Path(work, path).write_bytes(data)
+            namespace: dict = {"__name__": "__main__", "print": lambda *_: None}
+            results = [self._step(step, namespace, work) for step in steps]
+            files = {str(p.relative_to(work)): p.read_bytes() for w in wanted for p in Path(work).glob(w)}
+        return RunResult(results, 3, self.rung.reason, files=files)
+
+    @staticmethod
+    def _step(step, namespace: dict, work: str) -> StepResult:
+        try:
+            exec(compile(step.source.replace("@WORK@", work), step.name, "exec"), namespace)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            return StepResult(step.name, step.kind, "error", type(error).__name__, str(error), text)
+        return StepResult(step.name, step.kind, "ok")
+
+
+@pytest.fixture
+def pool() -> InProcessPool:
+    """A fresh pool of pretence."""
+    return InProcessPool()
+
+
+@pytest.fixture
+def open_pools(pool):
+    """What `grade_batch` takes in place of the sandboxed pools."""
+
+    @contextlib.contextmanager
+    def opened(job, hides, count):
+        yield [pool] * count
+
+    return opened

@@ -1,0 +1,98 @@
+"""`segedu grade` from the outside: what it prints, its exit status, and errors that say what to do."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from segedu.cli import app
+from segedu.grading import command
+from segedu.grading.batch import Job
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=160)
+
+
+@pytest.fixture
+def job(course, tiny, tmp_path):
+    folder = tmp_path / "subs"
+    folder.mkdir()
+    (folder / "anna.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
+    (folder / "bert.ipynb").write_text("{")
+    return Job(folder, tiny.LAB, tmp_path / "out", course, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _pools(monkeypatch, open_pools):
+    monkeypatch.setattr("segedu.grading.batch.sandboxed_pools", open_pools)
+
+
+def test_it_prints_the_table_and_writes_reports(job, console):
+    assert command.grade(job, console=console) == 0
+    text = console.file.getvalue()
+    assert f"Lab 00_tiny from {job.course}" in text and "9/9" in text and "unreadable" in text
+    assert "2 graded now" in text and "Sandbox level 3" in text
+    assert (job.out / "00_tiny" / "junit.xml").is_file() and (job.out / "gradebook.sqlite").is_file()
+    assert command.grade(job, console=console) == 0
+    assert "0 graded now, 2 had their record already" in console.file.getvalue()
+
+
+def test_expected_points_decide_the_exit_status(job, console, tmp_path):
+    expect = tmp_path / "expected.csv"
+    expect.write_text("student,points,status,note\nanna,9,graded,\nbert,0,unreadable,not valid JSON\n")
+    assert command.grade(job, expect, console) == 0
+    assert "All 2 submissions have exactly the expected points" in console.file.getvalue()
+    expect.write_text("student,points\nanna,8\nbert,0\n")
+    assert command.grade(job, expect, console) == 1
+    assert "anna: points is 9, expected 8" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("content", [None, "", "name,points\n"])
+def test_a_bad_file_of_expected_points(job, console, tmp_path, content):
+    path = tmp_path / "expected.csv"
+    if content is not None:
+        path.write_text(content)
+    assert command.grade(job, path, console) == 2
+    assert f"--expect is {path}" in console.file.getvalue()
+
+
+def test_ctrl_c_says_how_to_go_on(job, console, monkeypatch):
+    monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert command.grade(job, console=console) == 130
+    assert "the same command goes on from there" in console.file.getvalue()
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["grade", *map(str, arguments)], env={"COLUMNS": "200", "TERM": "dumb"})
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_the_command_line_says_what_is_wrong(job, tmp_path):
+    subs, course = job.submissions, ("--course", job.course)
+    assert run()[0] == 2 and "give SUBMISSIONS and --lab" in run()[1]
+    assert "holds neither labs/ nor solutions/" in run(subs, "--lab", "00_tiny", "--course", tmp_path)[1]
+    code, text = run(subs, "--lab", "77_none", "--out", tmp_path / "o", *course)
+    assert code == 2 and "expected one of 00_tiny" in text
+    code, text = run(tmp_path / "nowhere", "--lab", "00_tiny", "--out", tmp_path / "o", *course)
+    assert code == 2 and "does not exist; give a folder" in text
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, text = run(empty, "--lab", "00_tiny", "--out", tmp_path / "o", *course)
+    assert code == 2 and "holds no notebook" in text
+    code, text = run(subs, "--lab", "00_tiny", "--out", subs / "anna.ipynb" / "o", *course)
+    assert code == 2 and "cannot be written" in text
+    assert run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 1, *course)[0] == 0
+    code, text = run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 2, *course)
+    assert code == 2 and "graded with another seed" in text
+
+
+def test_the_doctor_lists_the_levels(console, monkeypatch):
+    assert command.doctor(console) in (0, 1) and "level 1" in console.file.getvalue()
+    monkeypatch.setattr(command, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
+    assert command.doctor(console) == 1
+    assert "uses level 1. It asks for --i-trust-these-submissions first" in console.file.getvalue()

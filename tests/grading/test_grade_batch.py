@@ -1,0 +1,198 @@
+"""A batch: nothing stops it, nothing is graded twice, a kill loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segedu.grading.batch import Job, grade_batch
+from segedu.grading.kernel import RunResult, SandboxError, Step, probe_levels
+
+
+def write_submissions(folder: Path, tiny) -> Path:
+    folder.mkdir()
+    wrong = {"double": "def double(x):\n    return x + 2"}
+    for name, cells in {
+        "perfect": tiny.answered(**tiny.RIGHT),
+        "partial": tiny.answered(**tiny.RIGHT | wrong),
+        "blank": tiny.lab_cells(),
+        "lone": tiny.answered(total=tiny.RIGHT["total"]),
+    }.items():
+        (folder / f"{name}.ipynb").write_text(tiny.notebook(cells))
+    (folder / "broken.ipynb").write_text('{"cells": [')
+    return folder
+
+
+@pytest.fixture
+def job(course, tiny, tmp_path):
+    return Job(write_submissions(tmp_path / "subs", tiny), tiny.LAB, tmp_path / "out", course)
+
+
+def points(batch):
+    return {record["student"]: (record["status"], record["points"]) for record in batch.records}
+
+
+EXPECTED = {
+    "blank": ("graded", 0),
+    "broken": ("unreadable", 0),
+    "lone": ("graded", 3),
+    "partial": ("graded", 6),
+    "perfect": ("graded", 9),
+}
+
+
+def test_each_is_graded_once_and_a_second_run_grades_nothing(job, pool, open_pools):
+    seen = []
+    batch = grade_batch(job, lambda done, total, student: seen.append((done, total)), open_pools=open_pools)
+    assert points(batch) == EXPECTED and (batch.graded, batch.kept) == (5, 0)
+    assert seen == [(i, 5) for i in range(6)] and batch.sandbox[0] == 3
+    runs = pool.runs
+    again = grade_batch(job, open_pools=open_pools)
+    assert (again.graded, again.kept, pool.runs) == (0, 5, runs) and again.records == batch.records
+
+
+def test_a_changed_submission_alone_is_graded_again(job, pool, open_pools, tiny):
+    grade_batch(job, open_pools=open_pools)
+    (job.submissions / "blank.ipynb").write_text(tiny.notebook(tiny.answered(double=tiny.RIGHT["double"])))
+    (job.submissions / "new.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
+    batch = grade_batch(job, open_pools=open_pools)
+    assert (batch.graded, batch.kept) == (2, 4) and points(batch)["blank"] == ("graded", 3)
+
+
+def test_one_that_makes_the_grader_fail_stops_nobody_and_is_tried_again(job, pool, open_pools, monkeypatch):
+    real = pool.run
+
+    def run(steps: list[Step], *rest) -> RunResult:
+        if any("x + 2" in step.source for step in steps):
+            raise SandboxError("no kernel")
+        return real(steps, *rest)
+
+    monkeypatch.setattr(pool, "run", run)
+    batch = grade_batch(job, open_pools=open_pools)
+    assert points(batch) == EXPECTED | {"partial": ("failed", 0)}
+    failed = next(record for record in batch.records if record["student"] == "partial")
+    assert failed["problem"] == "the grader failed: SandboxError: no kernel" and "Traceback" in failed["trace"]
+    monkeypatch.setattr(pool, "run", real)
+    batch = grade_batch(job, open_pools=open_pools)
+    assert points(batch) == EXPECTED and batch.graded == 1
+
+
+def test_several_at_a_time_give_the_same(job, open_pools, tmp_path):
+    batch = grade_batch(replace(job, jobs=3), open_pools=open_pools)
+    assert points(batch) == EXPECTED
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(job, tmp_path, open_pools):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ValueError, match="--out is .*, which cannot be written .*; give a folder of yours"):
+        grade_batch(replace(job, out=file / "out"), open_pools=open_pools)
+
+
+def test_the_labs_notebook_and_its_exercises_must_agree(job, open_pools, tiny, tmp_path):
+    course = tmp_path / "course"
+    (course / "labs").mkdir(parents=True)
+    cells = [cell for cell in tiny.lab_cells() if "total" not in cell["id"]]
+    (course / "labs" / "00_tiny.ipynb").write_text(tiny.notebook(cells))
+    with pytest.raises(ValueError, match="differ in total; run `make labs`"):
+        grade_batch(replace(job, course=course), open_pools=open_pools)
+
+
+# the pretence of conftest.py, but slow, so that a kill comes in the middle
+SLOW = """
+import importlib.util, sys, time, random
+sys.path.insert(0, {here!r})
+import conftest, tiny
+from pathlib import Path
+import contextlib
+from segedu.grading import batch
+from segedu.grading.batch import Job, grade_batch
+
+class Slow(conftest.InProcessPool):
+    def run(self, *arguments):
+        time.sleep(0.15)
+        return super().run(*arguments)
+
+@contextlib.contextmanager
+def pools(job, hides, count):
+    yield [Slow() for _ in range(count)]
+
+course, subs, out = map(Path, sys.argv[1:])
+tiny.install(course)
+job = Job(subs, tiny.LAB, out, course, jobs=2, seed=11)
+report = lambda done, total, student: print("done", student, flush=True)
+print("end", grade_batch(job, report, open_pools=pools).graded, flush=True)
+"""
+
+
+def timeless(out: Path) -> dict[str, dict]:
+    found = {}
+    for path in sorted((out / "00_tiny" / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        del record["measured"]
+        found[path.name] = record
+    return found
+
+
+def test_a_run_that_is_killed_three_times_ends_with_the_same_records(course, tiny, tmp_path):
+    subs = write_submissions(tmp_path / "subs", tiny)
+    for i in range(12):
+        (subs / f"s{i:02}.ipynb").write_text(
+            tiny.notebook(tiny.answered(double=tiny.RIGHT["double"], total=f"total = {i}"))
+        )
+    code = SLOW.format(here=str(Path(__file__).parent))
+
+    def start(out: Path) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, str(course), str(subs), str(out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole")
+    rng, counts = random.Random(4), []
+    for _ in range(3):
+        process = start(tmp_path / "killed")
+        for _ in range(1 + rng.randrange(1, 4)):  # the first line comes before anything is graded
+            assert process.stdout.readline().startswith("done")
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        counts.append(len(timeless(tmp_path / "killed")))
+    assert counts == sorted(counts) and 0 < counts[0] and counts[-1] < 17
+    last, _ = start(tmp_path / "killed").communicate()
+    assert last.splitlines()[-1] == f"end {17 - counts[-1]}"
+    assert whole.communicate()[0].splitlines()[-1] == "end 17"
+    assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
+    assert len(timeless(tmp_path / "whole")) == 17
+
+
+@pytest.mark.skipif(
+    not any(ok and level >= 2 for level, ok, _ in probe_levels()), reason="this machine offers no sandbox"
+)
+def test_the_tiny_course_in_real_sandboxes(course, tiny, tmp_path):
+    subs = write_submissions(tmp_path / "subs", tiny)
+    stolen = tiny.answered(**tiny.RIGHT | {"box_area": "from segedu.ops.boxes import box_area"})
+    (subs / "stolen.ipynb").write_text(tiny.notebook(stolen))
+    exits = tiny.answered(**tiny.RIGHT | {"total": "import os\ndef total(v):\n    os._exit(0)"})
+    (subs / "exits.ipynb").write_text(tiny.notebook(exits))
+    batch = grade_batch(Job(subs, tiny.LAB, tmp_path / "out", course, seed=3))
+    assert points(batch) == EXPECTED | {"stolen": ("graded", 6), "exits": ("graded", 6)}
+    levels = {record["sandbox"]["level"] for record in batch.records if record["sandbox"]}
+    assert levels == {batch.sandbox[0]} and levels <= {2, 3}
+    record = next(record for record in batch.records if record["student"] == "stolen")
+    assert record["exercises"][2]["notes"] == ["the cell at position 9 imports segedu.ops.boxes, which this lab hides"]
+
+
+def test_without_a_sandbox_it_asks_first(course, tiny, tmp_path, pool, monkeypatch):
+    job = Job(write_submissions(tmp_path / "subs", tiny), tiny.LAB, tmp_path / "out", course, level=1)
+    with pytest.raises(PermissionError, match="level 1 .*--doctor.*add --i-trust-these-submissions"):
+        grade_batch(job)
+    monkeypatch.setattr("segedu.grading.batch.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
+    assert points(grade_batch(replace(job, trust=True))) == EXPECTED

@@ -1,0 +1,159 @@
+"""Rebuilding a submission: what runs, in which order, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segedu.grading.lab import read_lab
+from segedu.grading.notebook import parse_notebook
+from segedu.grading.rebuild import rebuild
+
+
+@pytest.fixture
+def plan_of(course, tiny):
+    lab = read_lab(course, tiny.LAB)
+
+    def make(cells):
+        return rebuild(
+            lab, parse_notebook(tiny.notebook(cells).encode()), ["segedu.ops.boxes"], 7.0, iter("abcdefgh").__next__
+        )
+
+    return make
+
+
+def outline(plan):
+    return [f"{step.kind} {step.name}" for step in plan.steps]
+
+
+def probe(name):
+    return [f"canary {name} before", f"probe {name}", f"canary {name} after"]
+
+
+def test_a_blank_lab_runs_nothing_but_imports(plan_of, tiny):
+    plan = plan_of(tiny.lab_cells())
+    assert outline(plan) == ["setup imports"]
+    assert set(plan.state.values()) == {"blank"}
+    assert not any(plan.notes.values())
+
+
+def test_solutions_run_in_place_with_probes_between_canaries(plan_of, tiny):
+    plan = plan_of(tiny.answered(double=tiny.RIGHT["double"], total=tiny.RIGHT["total"]))
+    assert outline(plan) == ["setup imports", "solution double", *probe("double"), "solution total", *probe("total")]
+    assert plan.state == {"double": "answered", "total": "answered", "box_area": "blank"}
+    assert [step.timeout for step in plan.steps] == [7.0] * 9
+    before = plan.steps[2]
+    assert plan.nonces["double before"] == "a" and before.source.startswith('assert False, "a"')
+    assert '"@WORK@/job/double"' in plan.steps[3].source
+
+
+def test_imports_of_our_cells_survive_and_cannot_replace_an_answer(plan_of, course, tiny):
+    cells = tiny.answered(**tiny.RIGHT)
+    (imports,) = [step for step in plan_of(cells).steps if step.kind == "setup"]
+    assert "import numpy as np" in imports.source and "import math" in imports.source
+    namespace = {}
+    exec(imports.source, namespace)
+    assert namespace["np"].zeros(1).shape == (1,)
+
+
+def test_the_first_duplicate_that_is_more_than_the_stub_counts(plan_of, tiny):
+    cells = tiny.lab_cells()
+    again = {**cells[2], "source": tiny.RIGHT["double"]}
+    third = {**cells[2], "source": "def double(x): return 0"}
+    plan = plan_of([*cells[:4], again, third, *cells[4:]])
+    assert plan.notes["double"] == ["double appears 3 times, used the second, at position 5"]
+    assert outline(plan) == ["setup imports", "solution double", *probe("double")]
+    assert plan.steps[1].source == tiny.RIGHT["double"]
+
+
+def test_a_retyped_cell_is_found_by_the_name_of_its_function(plan_of, tiny):
+    cells = [cell for cell in tiny.lab_cells() if cell["id"] != "00-double"]
+    cells.insert(1, tiny.cell("fresh-id", "k = 2\n\ndef double(x):\n    return k * x"))
+    plan = plan_of(cells)
+    assert plan.state["double"] == "answered"
+    assert plan.notes["double"] == ["double was not in its own cell, used the one at position 2"]
+    assert outline(plan) == ["setup imports", "helper cell 2", *probe("double")]
+
+
+def test_an_answer_below_its_untouched_stub_is_found_and_the_stub_does_not_run_over_it(plan_of, tiny):
+    cells = tiny.lab_cells()
+    cells.insert(1, tiny.cell("mine", tiny.RIGHT["double"]))
+    plan = plan_of(cells)
+    assert outline(plan) == ["setup imports", "helper cell 2", *probe("double")]
+
+
+def test_a_deleted_cell_and_one_that_is_no_code_any_more(plan_of, tiny):
+    cells = [cell for cell in tiny.lab_cells() if cell["id"] != "00-double"]
+    raw = next(cell for cell in cells if cell["id"] == "00-total")
+    raw["cell_type"] = "raw"
+    plan = plan_of(cells)
+    assert plan.state["double"] == plan.state["total"] == "missing"
+    assert plan.notes["double"] == ["the cell of double was deleted, and no other cell defines it"]
+    assert plan.notes["total"] == ["the cell of total is no longer a code cell"]
+
+
+def test_the_probe_stands_where_the_students_check_stood(plan_of, tiny):
+    cells = tiny.answered(double="def double(x): return 0")
+    place = next(i for i, cell in enumerate(cells) if cell["id"] == "00-check-double")
+    cells.insert(place, tiny.cell("second-thought", tiny.RIGHT["double"]))
+    assert outline(plan_of(cells)) == ["setup imports", "solution double", "helper cell 4", *probe("double")]
+    without = [cell for cell in cells if cell["id"] != "00-check-double"]
+    assert outline(plan_of(without)) == ["setup imports", "solution double", *probe("double"), "helper cell 4"]
+    twice = [*cells, cells[place + 1]]
+    assert outline(plan_of(twice)) == outline(plan_of(cells))
+
+
+def test_our_cells_stay_out_even_as_copies_and_edited_ones_give_their_definitions(plan_of, tiny):
+    cells = tiny.answered(double=tiny.RIGHT["double"])
+    train = next(cell for cell in cells if cell["id"] == "00-train")
+    copy = tiny.cell("copied", train["source"] + "\n\n")
+    check = next(cell for cell in cells if cell["id"] == "00-check-double")
+    check["source"] = "print('all right')"
+    show = next(cell for cell in cells if cell["id"] == "00-show-double")
+    show["source"] += "\ndef helper():\n    return 2\nhelper()"
+    plan = plan_of([*cells, copy, tiny.cell("empty", "# nothing\n\n")])
+    assert outline(plan) == ["setup imports", "solution double", *probe("double"), "helper cell 5"]
+    assert plan.steps[-1].source == "def helper():\n    return 2"
+    assert plan.notes[""] == [
+        "the cell check_double, at position 4, was changed; ours was used",
+        "the cell show_double, at position 5, was changed; only the definitions added to it were run",
+    ]
+
+
+def test_ids_that_other_tools_keep_in_the_metadata(plan_of, tiny):
+    cells = tiny.answered(double=tiny.RIGHT["double"])
+    for cell in cells:
+        cell["metadata"] = {"id": cell.pop("id"), "tags": ["raises-exception", "nbval-skip"]}
+    assert outline(plan_of(cells)) == ["setup imports", "solution double", *probe("double")]
+
+
+def test_an_id_that_is_not_ours_means_nothing(plan_of, tiny):
+    cells = [
+        *tiny.lab_cells(),
+        tiny.cell("04-double", tiny.RIGHT["total"]),
+        tiny.cell("x", "y = 1", role="check", name="nope"),
+    ]
+    plan = plan_of(cells)
+    assert plan.state["double"] == "blank" and plan.state["total"] == "answered"
+    assert "helper cell 13" in outline(plan)
+
+
+def test_markers_and_odd_words(plan_of, tiny):
+    cells = tiny.answered(box_area="# NBVAL_SKIP\nfrom segedu.ops.boxes import box_area")
+    plan = plan_of(cells)
+    (solution,) = [step for step in plan.steps if step.kind == "solution"]
+    assert solution.source.startswith("#\n")
+    assert plan.notes["box_area"] == ["the cell at position 9 imports segedu.ops.boxes, which this lab hides"]
+
+
+def test_a_lab_that_is_not_there_says_which_are(course, tmp_path):
+    with pytest.raises(ValueError, match="lab is '99_none'.*expected one of 00_tiny"):
+        read_lab(course, "99_none")
+    with pytest.raises(ValueError, match="make labs"):
+        read_lab(tmp_path, "00_tiny")
+    (tmp_path / "labs").mkdir()
+    cell = {"cell_type": "code", "id": "00-x", "metadata": {}, "source": ""}
+    (tmp_path / "labs" / "00_x.ipynb").write_text(json.dumps({"cells": [cell]}))
+    with pytest.raises(ValueError, match="cell 00-x has role None"):
+        read_lab(tmp_path, "00_x")

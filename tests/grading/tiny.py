@@ -1,0 +1,117 @@
+"""A course with one lab of three exercises, and notebooks for it: the grader is tested without the real labs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+LAB = "00_tiny"
+STUBS = {
+    "double": 'def double(x):\n    """Twice x."""\n    raise NotImplementedError("return twice x")',
+    "total": 'def total(values):\n    """Sum of values."""\n    raise NotImplementedError("add the values")',
+    "box_area": 'def box_area(boxes):\n    """(N, 4) -> (N,)"""\n    raise NotImplementedError("width times height")',
+}
+RIGHT = {
+    "double": 'def double(x):\n    """Twice x."""\n    return 2 * x',
+    "total": "def total(values):\n    return float(np.sum(values))",
+    "box_area": "def box_area(boxes):\n    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])",
+}
+EXERCISES = """
+import numpy as np
+
+from segedu.checks.exercise import Exercise, Wrong
+
+
+def cases(make):
+    def build(rng):
+        return {"core": (2, [{"args": [make(rng)]} for _ in range(3)]), "edge": (1, [{"args": [make(None)], "name": "the edge"}])}
+
+    return build
+
+
+def boxes(rng):
+    return np.array([[0.0, 0.0, 2.0, 3.0]]) if rng is None else np.sort(rng.uniform(0, 9, (4, 4)), axis=1)
+
+
+double = Exercise(
+    "double", 3, cases(lambda rng: -7.0 if rng is None else float(rng.uniform(1, 9))), lambda x: 2 * x,
+    [Wrong("adds two", lambda x: x + 2, "You add 2 instead of doubling.", hint="Try x = 5.")],
+)
+total = Exercise(
+    "total", 3, cases(lambda rng: np.array([4.0]) if rng is None else rng.uniform(1, 9, 5)), lambda v: float(v.sum()),
+    [Wrong("mean", lambda v: float(v.mean()), "You take the mean.")],
+)
+box_area = Exercise(
+    "box_area", 3, cases(boxes), lambda b: (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]),
+    [Wrong("inclusive", lambda b: (b[:, 2] - b[:, 0] + 1) * (b[:, 3] - b[:, 1] + 1), "You count both ends.")],
+    hides=("segedu.ops.boxes",),
+)
+exercises = [double, total, box_area]
+"""
+
+
+def cell(cell_id: str, source: str, cell_type: str = "code", **segedu: str) -> dict:
+    """One notebook cell."""
+    metadata = {"segedu": segedu} if segedu else {}
+    rest = {"outputs": [], "execution_count": None} if cell_type == "code" else {}
+    return {"cell_type": cell_type, "id": cell_id, "metadata": metadata, "source": source, **rest}
+
+
+def lab_cells() -> list[dict]:
+    """The lab: a setup cell, then each exercise with its check and a figure, then training."""
+    cells = [cell("00-title", "# Tiny", "markdown")]
+    cells.append(
+        cell(
+            "00-setup", "import numpy as np\nfrom segedu.exercises.lab00_tiny import check", role="setup", name="setup"
+        )
+    )
+    for name, stub in STUBS.items():
+        stem = name.replace("_", "-")
+        cells.append(cell(f"00-{stem}", stub, role="solution", name=name))
+        cells.append(cell(f"00-check-{stem}", f"check({name})", role="check", name=f"check_{name}"))
+        cells.append(cell(f"00-show-{stem}", f"import math\nprint({name})", role="show", name=f"show_{name}"))
+    cells.append(cell("00-train", "import time\nSCALE = 'cpu'\ntime.sleep(60)", role="train", name="train"))
+    return cells
+
+
+def notebook(cells: list[dict]) -> str:
+    """The text of a notebook file."""
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+
+
+def answered(**answers: str) -> list[dict]:
+    """The lab's cells with the given answers in place of stubs."""
+    cells = lab_cells()
+    for one in cells:
+        name = one["metadata"].get("segedu", {}).get("name")
+        if name in answers and one["metadata"]["segedu"]["role"] == "solution":
+            one["source"] = answers[name]
+    return cells
+
+
+def make_course(folder: Path) -> Path:
+    """Write the checkout and its exercises package below a folder."""
+    (folder / "labs").mkdir(parents=True)
+    (folder / "labs" / f"{LAB}.ipynb").write_text(notebook(lab_cells()))
+    package = folder / "exercises" / "lab00_tiny"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(EXERCISES)
+    return folder
+
+
+def install(course: Path) -> None:
+    """Let `segedu.exercises.load("00_tiny")` find the package."""
+    import segedu.exercises
+
+    path = str(course / "exercises")
+    if path not in segedu.exercises.__path__:
+        segedu.exercises.__path__.append(path)
+
+
+if __name__ == "__main__":  # `python tiny.py COURSE grade ...` is `segedu grade ...` on the tiny course
+    course_folder = Path(sys.argv.pop(1))
+    install(course_folder)
+    from segedu.cli import app
+
+    app()
