@@ -12,10 +12,18 @@ import pytest
 
 from segedu.checks import codec
 from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, _cut
-from segedu.grading.provisioner import SandboxError
+from segedu.grading.provisioner import ForkServer, SandboxError
 from segedu.grading.stage import build_stage
 
 QUICK = Limits(cell_seconds=20, total_seconds=120, memory_bytes=300 << 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server():
+    """One warm parent for all pools of a session."""
+    server = ForkServer.share()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +205,9 @@ def test_plots_and_widgets_are_quiet(pool):
 
 
 def test_two_kernels_are_not_alike(pool):
-    source = "import random, uuid, numpy, torch\nprint(random.random(), numpy.random.rand(), torch.rand(1).item(), uuid.uuid4())"
+    source = (
+        "import random, uuid, numpy, torch as t\nprint(random.random(), numpy.random.rand(), t.rand(1), uuid.uuid4())"
+    )
     first, second = (pool.run([_helper(source)]).steps[0].output.split() for _ in range(2))
     assert not set(first) & set(second)
 
@@ -235,11 +245,12 @@ def test_what_an_earlier_kernel_left_stays(pool):
 
 
 def test_run_probe_works_inside(pool):
+    probe = "from segedu.checks.remote import run_probe\nrun_probe('double', '@WORK@/job/double', globals())"
     files = {"job/double/job.json": b'{"probe": "call", "cases": 1}'}
     files.update({f"job/double/in/0.{name}": data for name, data in codec.pack({"args": [21]}).items()})
     result = pool.run([
         Step("solution", "double", "def double(x):\n    return 2 * x"),
-        Step("probe", "double", "from segedu.checks.remote import run_probe\nrun_probe('double', '@WORK@/job/double', globals())"),
+        Step("probe", "double", probe),
     ], files, ["job/*/out/*"])  # fmt: skip
     assert _statuses(result) == ["ok", "ok"], result.steps
     got = codec.unpack(lambda name: result.files.get(f"job/double/out/0.{name}"))
@@ -254,7 +265,7 @@ def test_nothing_is_left_behind(pool):
     pool.run(run)
     gc.collect()
     before = _state(pool)
-    for _ in range(10):
+    for _ in range(6):
         pool.run(run)
     gc.collect()
     until = time.monotonic() + 10

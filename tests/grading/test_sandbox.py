@@ -205,9 +205,9 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def server():
-    """One warm parent for all pools of this file."""
+    """One warm parent for all pools of a session."""
     server = ForkServer.share()
     yield server
     server.close()
