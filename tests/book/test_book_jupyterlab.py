@@ -1,0 +1,145 @@
+"""A live JupyterLab: the notebook runs to its end, and the widget follows the keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = 120_000  # milliseconds; a busy machine is slow, a broken one never gets there
+SMALL = """
+import matplotlib.pyplot as plt
+from segedu.viz import show
+from segedu.widgets.explore import explore
+
+def draw(points: int = 3, line: bool = True):
+    fig, axes = plt.subplots(figsize=(3, 2))
+    axes.plot(range(points), "-" if line else "o")
+    show(fig, f"A rising line of {points} points")
+
+explore(draw, static=[{"points": 3}], points=(2, 9), line=[True, False])
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Nothing of this user's settings, nothing of pytest, and all cells of a notebook in the page at once."""
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    ours = {
+        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+        "JUPYTER_CONFIG_DIR": folder / "config",
+        "JUPYTER_RUNTIME_DIR": folder / "runtime",
+        "PYTHONPATH": ROOT,
+        "OMP_NUM_THREADS": "1",
+    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "SEGEDU_"))}
+    return kept | {name: str(value) for name, value in ours.items()}
+
+
+@pytest.fixture(scope="module")
+def lab_server(browser, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """Address of a running JupyterLab, and the folder it serves."""
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    notebooks = folder / "notebooks"
+    notebooks.mkdir()
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={notebooks}", "--IdentityProvider.token=", "--LabApp.news_url="]
+    command += ["--ServerApp.ip=127.0.0.1", "--LabApp.collaborative=False"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment(folder), stdout=log, stderr=log, cwd=folder)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(address, server, folder / "log")
+        yield address, notebooks
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + WAIT / 1000
+    while time.monotonic() < end:
+        assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"
+        try:
+            urllib.request.urlopen(f"{address}/api/status", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab does not answer:\n{log.read_text()[-2000:]}")
+
+
+def open_and_run_all(browser, address: str, name: str, last: str):
+    """Opens a notebook, runs all its cells with the menu, and waits until the cell with text `last` has run."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(WAIT)
+    tab = context.new_page()
+    outside: list[str] = []
+    tab.on("request", lambda r: outside.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
+    tab.goto(f"{address}/lab/tree/{name}")
+    tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    tab.get_by_text("| Idle").first.wait_for()  # before that, Run asks which kernel to take
+    tab.locator(".lm-MenuBar-item", has_text="Run").first.click()
+    tab.locator('li[data-command="runmenu:run-all"]').click()
+    tab.wait_for_function(
+        """last => {
+            const cell = [...document.querySelectorAll('.jp-CodeCell')].find(c => c.textContent.includes(last));
+            return cell && /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent);
+        }""",
+        arg=last,
+    )
+    return tab, outside
+
+
+def picture_of(widget) -> str:
+    return widget.locator("img").first.get_attribute("src") or ""
+
+
+def move_first_control(tab) -> None:
+    """Focuses the first control as a keyboard user does, moves it, and sees another picture."""
+    widget = tab.locator(".jp-OutputArea .widget-vbox", has=tab.locator("img")).first
+    widget.scroll_into_view_if_needed()
+    widget.locator("img").first.wait_for()
+    before, label = picture_of(widget), widget.inner_text()
+    control = widget.locator(".noUi-handle, select, input").first
+    control.focus()
+    for _ in range(2):
+        tab.keyboard.press("ArrowRight" if control.get_attribute("role") == "slider" else "ArrowDown")
+    tab.wait_for_function(
+        "([image, before]) => image.isConnected ? image.src !== before : true",
+        arg=[widget.locator("img").first.element_handle(), before],
+    )
+    widget.locator("img").first.wait_for()
+    assert picture_of(widget) != before
+    assert label.strip(), "the controls have no labels"
+
+
+def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server):
+    address, folder = lab_server
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SMALL)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "small.ipynb")
+    tab, outside = open_and_run_all(browser, address, "small.ipynb", "explore(draw")
+    move_first_control(tab)
+    assert tab.locator(".widget-slider").first.inner_text().split()[0] == "points"
+    assert outside == []
+    tab.context.close()
