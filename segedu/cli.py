@@ -65,6 +65,31 @@ def mutants(
 
 
 @app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="Name of the method, as its file: unet.")],
+    data: Annotated[str, typer.Option(help="shapes, cells, or the folder of the nuclei.")] = "shapes",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; a stopped run goes on from it.")] = None,
+    seed: int = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="CPU time for training, instead of steps.")] = None,
+    devices: Annotated[int, typer.Option(min=1)] = 1,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Train a method by its recipe and print its score beside a plain baseline."""
+    from segedu.experiment import print_result, run_recipe
+    from segedu.recipes import find_recipe
+
+    try:
+        recipe, folder = find_recipe(method, data)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    out = out or Path("runs") / f"{method}-{recipe.data}-{seed}"
+    budget = {"steps": steps, "minutes": minutes}
+    result = run_recipe(recipe, out, folder=folder, seed=seed, devices=devices, accelerator=accelerator, **budget)
+    print_result(result, out)
+
+
+@app.command()
 def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: Course = Path(".")) -> None:
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
     from segedu.proofs import prove

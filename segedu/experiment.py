@@ -1,0 +1,228 @@
+"""One run of a recipe: train, evaluate beside a plain baseline, write down what came out.
+
+The folder of a run holds `checkpoint.pt` (a run that was stopped goes on from it), `result.json` and
+`picture.png`: image, truth, prediction and errors of three held-out images.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.filters import gaussian, threshold_otsu
+from torch import Tensor, nn
+
+from segedu.checkpoints import load_checkpoint
+from segedu.metrics.semantic import mean_iou_from_confusion
+from segedu.recipes import Pair, Recipe, Sets
+from segedu.training import evaluate, fit, shuffled_loader, start_fabric, train_steps
+
+BASELINE = "Gaussian + Otsu"
+
+
+def gaussian_otsu(image: Tensor, sigma: float = 1.0) -> Tensor:
+    """The plain baseline: grey values, a Gaussian, Otsu's threshold; the smaller side is foreground.
+
+    Args:
+        image: (3, H, W).
+        sigma: of the Gaussian, in pixels.
+
+    Returns:
+        A mask (H, W), bool. A constant image has no foreground.
+    """
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected (3, H, W)")
+    grey = gaussian(image.mean(dim=0).numpy(), sigma)
+    if grey.min() == grey.max():
+        return torch.zeros(grey.shape, dtype=torch.bool)
+    bright = grey > threshold_otsu(grey)
+    return torch.from_numpy(bright if bright.mean() <= 0.5 else ~bright)
+
+
+class Otsu(nn.Module):
+    """The baseline in the shape of a model: class 1 where there is foreground, for `evaluate`."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        labels = torch.stack([gaussian_otsu(image.cpu()) for image in images]).long()
+        return nn.functional.one_hot(labels, self.num_classes).movedim(-1, 1).float()
+
+
+def scores(matrix: Tensor) -> dict[str, float]:
+    """Mean IoU of all classes and IoU of foreground against background, from pooled counts (K, K)."""
+    matrix = matrix.double()
+    either = matrix.sum() - matrix[0, 0]  # pixels that are foreground in truth or prediction
+    foreground = matrix[1:, 1:].sum() / either if either else torch.tensor(float("nan"))
+    return {"mean_iou": float(mean_iou_from_confusion(matrix)), "foreground_iou": float(foreground)}
+
+
+def measure(model: nn.Module, sets: Sets, num_classes: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of each split: of all its pixels (`all`) and of each of its groups."""
+    result = {}
+    for split, groups in sets.held_out.items():
+        counts = {
+            name: evaluate(model, [(image[None], target[None]) for image, target in pairs], num_classes)["confusion"]
+            for name, pairs in groups.items()
+        }
+        total = torch.stack(list(counts.values())).sum(dim=0)
+        result[split] = {"all": scores(total), **{name: scores(matrix) for name, matrix in counts.items()}}
+    return result
+
+
+def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
+    """Steps that fit into `minutes` of CPU time, from the time of four steps of a copy of the model."""
+    trial = copy.deepcopy(model)
+    loader = shuffled_loader(sets.train, recipe.batch_size)
+    steps = train_steps(trial, loader, recipe.loss, torch.optim.AdamW(trial.parameters()))
+    next(steps)
+    start = time.process_time()
+    counted = sum(1 for _, _ in zip(range(3), steps, strict=False))
+    return max(10, int(minutes * 60 * counted / (time.process_time() - start)))
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    folder: Path | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    minutes: float | None = None,
+    devices: int = 1,
+    accelerator: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train as the recipe says, measure, and write `out`; a run that was stopped goes on.
+
+    Args:
+        recipe: the row.
+        out: folder to write.
+        folder: of the data, where the recipe reads one.
+        seed: of weights, order, augmentation and synthetic scenes.
+        steps: instead of the recipe's.
+        minutes: of CPU time for training, instead of a number of steps.
+        devices: on how many devices to train.
+        accelerator: cpu, cuda, mps or auto.
+        progress: show a bar.
+
+    Returns:
+        What `result.json` holds.
+    """
+    started, cpu = time.perf_counter(), time.process_time()
+    checkpoint = Path(out) / "checkpoint.pt"
+    torch.manual_seed(seed)
+    model, sets = recipe.build(), recipe.sets(seed, folder)
+    if checkpoint.exists():
+        steps = steps or load_checkpoint(checkpoint)["run"]["steps"]
+    elif minutes is not None:
+        steps = steps_in(minutes, recipe, model, sets)
+    steps = steps or recipe.steps
+    torch.manual_seed(seed)
+    fabric = start_fabric(accelerator, devices)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
+    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed)
+    options = {"scheduler": schedule, "clip_norm": 1.0, "checkpoint": checkpoint, "fabric": fabric}
+    trained = fit(model, loader, recipe.loss, optimizer, steps=steps, progress=progress, **options)
+    result = {
+        "method": recipe.method,
+        "data": recipe.data,
+        "seed": seed,
+        "steps": steps,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": str(fabric.device),
+        "metric": recipe.metric,
+        "target": recipe.target,
+        "training_cpu_seconds": round(trained.cpu_seconds, 1),
+        "training_wall_seconds": round(trained.wall_seconds, 1),
+        "rows": {
+            BASELINE: measure(Otsu(len(recipe.classes)), sets, len(recipe.classes)),
+            recipe.method: measure(model, sets, len(recipe.classes)),
+        },
+    }
+    if fabric.is_global_zero:
+        save_picture(Path(out) / "picture.png", model, sets)
+        result["cpu_seconds"] = round(time.process_time() - cpu, 1)
+        result["wall_seconds"] = round(time.perf_counter() - started, 1)
+        write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+    return result
+
+
+def write(path: Path, put: Callable[[Path], Any]) -> None:
+    """Let `put` write a file beside `path`, then rename it: no half file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".part.{path.name}")
+    put(beside)
+    os.replace(beside, path)
+
+
+def three_images(sets: Sets) -> list[Pair]:
+    """Three images of the last split: the first of each group, and then the second ones."""
+    groups = list(list(sets.held_out.values())[-1].values())
+    in_turn = [pairs[i] for i in range(3) for pairs in groups if i < len(pairs)]
+    return in_turn[:3]
+
+
+@torch.no_grad()
+def save_picture(path: Path, model: nn.Module, sets: Sets) -> None:
+    """Write image, truth, prediction and errors of three held-out images as one small PNG."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    from segedu.viz import compare
+
+    model.eval()
+    device = next(model.parameters()).device
+    strips = []
+    for image, target in three_images(sets):
+        prediction = model(image[None].to(device)).argmax(dim=1)[0].cpu()
+        figure = compare(image, target, prediction)
+        figure.set_dpi(72)
+        figure.canvas.draw()
+        strips.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+        plt.close(figure)
+    width = min(strip.shape[1] for strip in strips)
+    picture = Image.fromarray(np.concatenate([strip[:, :width] for strip in strips]))
+    # 128 colours are enough for tinted grey images, and a third of the bytes.
+    write(path, lambda beside: picture.quantize(128).save(beside, format="PNG", optimize=True))
+
+
+def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table that `segedu train` prints, the baseline first."""
+    splits = [(split, group) for split, groups in result["rows"][BASELINE].items() for group in groups]
+    header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
+    lines = [
+        [name, *(f"{table[split][group][result['metric']]:.4f}" for split, group in splits)]
+        for name, table in result["rows"].items()
+    ]
+    return header, lines
+
+
+def print_result(result: dict[str, Any], out: Path) -> None:
+    """Print the table, what it cost, and where the rest lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    header, lines = summary(result)
+    metric = result["metric"].replace("_", " ").replace("iou", "IoU")
+    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, pixels pooled")
+    for line in lines:
+        table.add_row(*line)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
+        f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
+        f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock"
+    )
+    console.print(f"{out / 'result.json'}, {out / 'picture.png'}")
