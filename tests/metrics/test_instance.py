@@ -1,12 +1,24 @@
 """Objects of two label maps, matched one to one, against brute force over all matchings."""
 
+import csv
+import os
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
+from skimage.feature import peak_local_max
+from skimage.filters import gaussian, threshold_otsu
+from skimage.io import imread
+from skimage.measure import label
+from skimage.segmentation import watershed
 
 from segedu.metrics.instance import instance_accuracy, label_map_iou, match_instances
+
+DATA = os.environ.get("SEGEDU_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
+NUCLEI = Path(DATA) / "nuclei"
 
 
 def brute_force(preds, target, iou_threshold):
@@ -87,3 +99,41 @@ def test_labels_may_have_gaps_and_no_background():
     preds, target = np.array([[900, 900, 4]]), np.array([[1, 1, 2]])
     assert label_map_iou(preds, target).tolist() == [[0, 1], [1, 0]]
     assert instance_accuracy(preds, target, 1.0) == 1
+
+
+def otsu_watershed(image):
+    """The classical baseline: Gaussian, Otsu, watershed of the distance; objects are merged, split and missed."""
+    smooth = gaussian(image.astype(float), 1)
+    mask = smooth > threshold_otsu(smooth)
+    distance = distance_transform_edt(mask)
+    peaks = peak_local_max(gaussian(distance, 1), min_distance=5, labels=label(mask))
+    markers = np.zeros(mask.shape, dtype=int)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return watershed(-distance, markers, mask=mask)
+
+
+def count_pairs(preds, target):
+    """Pairs with IoU above 1/2, by loops. Above 1/2 an object has at most one partner: counting is matching."""
+    pairs = 0
+    for i in np.setdiff1d(preds, [0]):
+        ids, overlaps = np.unique(target[preds == i], return_counts=True)
+        unions = [(preds == i).sum() + (target == j).sum() - n for j, n in zip(ids, overlaps, strict=True)]
+        pairs += sum(j != 0 and n / u > 0.5 for j, n, u in zip(ids, overlaps, unions, strict=True))
+    return pairs
+
+
+@pytest.mark.skipif(not NUCLEI.is_dir(), reason=f"no real nuclei at {NUCLEI} (set SEGEDU_DATA)")
+def test_real_nuclei_agree_with_counting():
+    """12 test images; near-duplicates across the splits do not matter, as nothing is trained."""
+    rows = csv.DictReader((NUCLEI / "index.csv").open())
+    names = [r["file"] for r in rows if r["split"] == "test" and r["domain"] == "fluorescence"][:12]
+    assert len(names) == 12
+    found = 0
+    for name in names:
+        image, target = (imread(NUCLEI / kind / f"{name}.png") for kind in ("images", "labels"))
+        preds = otsu_watershed(image if image.ndim == 2 else image[..., 0])
+        hits = count_pairs(preds, target)
+        n_preds, n_target = len(np.unique(preds)) - 1, len(np.unique(target)) - 1
+        assert match_instances(preds, target, 0.5 + 1e-9) == (hits, n_preds - hits, n_target - hits)
+        found += hits
+    assert found > 100
