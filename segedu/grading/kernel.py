@@ -6,8 +6,8 @@ setup, helper and solution steps that had ended are run again, without the fatal
 
 from __future__ import annotations
 
-import contextlib
 import re
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -85,6 +85,9 @@ class KernelPool:
         self.stage = Path(stage).resolve()
         self.rung: Rung = level if isinstance(level, Rung) else best_rung(level)
         self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
+        if self.rung.level < 3 and self.rung.own_user:  # without mounts that user needs a path it may walk
+            self.folder.chmod(0o711)
+            self.stage = Path(shutil.copytree(self.stage, self.folder / "stage"))
         self.server = ForkServer(cold=True) if cold else ForkServer.share()
         session()  # made here, because threads may share this process
 
@@ -97,8 +100,7 @@ class KernelPool:
     def close(self) -> None:
         """Ends the fork server."""
         self.server.close()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(
         self,
