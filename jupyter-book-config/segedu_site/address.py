@@ -80,21 +80,24 @@ class Lab(SphinxDirective):
         return [button_row(self.arguments[0], self.env, with_page=True)]
 
 
-def add_buttons_to_lab_pages(app: Sphinx, doctree: nodes.document) -> None:
-    """Lab pages get the row under their title; solution pages need no place in the table of contents."""
+def dress_notebook_pages(app: Sphinx, doctree: nodes.document) -> None:
+    """Labs get the row under their title. Solutions are named so, and need no place in the table of contents."""
     folder, _, name = app.env.docname.partition("/")
-    if folder == "solutions":
-        app.env.metadata[app.env.docname]["orphan"] = True
-    if folder != "labs":
-        return
     title = next(iter(doctree.findall(nodes.title)), None)
-    if title is not None:
+    if folder not in ("labs", "solutions") or title is None:
+        return
+    if folder == "labs":
         row = button_row(name, app.env, with_page=False)
-        title.parent.insert(title.parent.index(title) + 1, row)
+    else:
+        app.env.metadata[app.env.docname]["orphan"] = True
+        title += nodes.Text(" (solution)")
+        row = nodes.paragraph("", classes=["lab-buttons"])
+        row += page_link(f"labs/{name}", "The lab without the solution", app.env.docname)
+    title.parent.insert(title.parent.index(title) + 1, row)
 
 
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", configure)
     app.add_directive("lab", Lab)
     # Before Sphinx collects the files to download (priority 500).
-    app.connect("doctree-read", add_buttons_to_lab_pages, priority=100)
+    app.connect("doctree-read", dress_notebook_pages, priority=100)
