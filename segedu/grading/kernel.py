@@ -19,6 +19,7 @@ from .box import Box, BoxError
 from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
 from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
 from .provisioner import ForkServer, Guest, SandboxError
+from .sandbox import LINUX
 
 __all__ = ["KernelPool", "Limits", "RunResult", "SandboxError", "Step", "StepResult", "probe_levels"]
 
@@ -88,7 +89,7 @@ class KernelPool:
         if self.rung.level < 3 and self.rung.own_user:  # without mounts that user needs a path it may walk
             self.folder.chmod(0o711)
             self.stage = Path(shutil.copytree(self.stage, self.folder / "stage"))
-        self.server = ForkServer(cold=True) if cold else ForkServer.share()
+        self.server = ForkServer(cold=True) if cold or not LINUX else ForkServer.share()  # macOS cannot fork safely
         session()  # made here, because threads may share this process
 
     def __enter__(self) -> KernelPool:

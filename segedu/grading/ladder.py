@@ -96,7 +96,7 @@ def rungs() -> list[Rung]:
         locked = landlock.abi() > 0
         dropped = root and readable_by_others()
         if locked or dropped:
-            parts = ["seccomp without network", *["Landlock"] * locked, *["own user"] * dropped]
+            parts = ["seccomp without network", *[f"Landlock {landlock.abi()}"] * locked, *["own user"] * dropped]
             ways.append(Rung(2, own_user=dropped, landlock=locked, seccomp=True, reason=", ".join(parts)))
     ways.append(Rung(1, reason="resource limits only: a hostile submission can read and write your files"))
     return ways

@@ -88,10 +88,23 @@ class SegKernel(RunningKernel):
     def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
         """Waits for the reply up to the step's deadline, whatever nbval would grant."""
         while True:
-            message = self.get_message("shell")
+            try:
+                message = self.get_message("shell")
+            except Fatal as fatal:
+                if fatal.status == "timeout":
+                    self._ask_where()
+                raise
             if message["parent_header"].get("msg_id") == msg_id:
                 self.reply = message["content"]
                 return
+
+    def _ask_where(self) -> None:
+        """Ctrl-C before the end, for a traceback that shows where the cell was."""
+        self.interrupt()
+        with contextlib.suppress(Fatal, Empty):
+            until = time.monotonic() + 1
+            while not self.error and time.monotonic() < until:
+                self._poll(0.1)
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict:
         """The next message of a channel, while both channels and the process are watched."""

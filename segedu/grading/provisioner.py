@@ -22,6 +22,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.provisioning import KernelProvisionerBase, KernelProvisionerFactory
 
 from .box import Box, subfolder
+from .mounts import SCRATCH
+from .sandbox import LINUX
 from .wire import receive, send
 from .zygote import PORTS
 
@@ -150,7 +152,8 @@ class Guest:
         self.pid = hello["pid"]
         self.folder, self.pidfd = fds[0], (fds[1] if len(fds) > 1 else -1)
         self.box: Box = subfolder(self.folder, "work")
-        self.work = f"{job['scratch'] or '/scratch'}/work"
+        self.scratch = job["scratch"] or SCRATCH
+        self.work = f"{self.scratch}/work"
 
     @property
     def connection_info(self) -> dict:
@@ -161,7 +164,7 @@ class Guest:
     @property
     def path(self) -> str:
         """The scratch folder, as a path of the grader's process (for sockets only)."""
-        return f"/proc/self/fd/{self.folder}"
+        return f"/proc/self/fd/{self.folder}" if LINUX else self.scratch
 
     def alive(self) -> bool:
         """Whether no report of the end has come, and the keeper is still there."""

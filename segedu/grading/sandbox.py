@@ -14,6 +14,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 
 from . import landlock, seccomp
 
@@ -82,7 +83,7 @@ def kill_children() -> None:
                 pass
         except ChildProcessError:
             return
-        signal.sigtimedwait([signal.SIGCHLD], 0.01) if hasattr(signal, "sigtimedwait") else None
+        time.sleep(0.01)
 
 
 def _children() -> list[int]:

@@ -175,7 +175,9 @@ def run_init(connection: socket.socket, job: dict) -> None:
     for fd in fds:
         os.close(fd)
     send(connection, _reap(kernel))
-    if job["level"] < 3:
+    if job["level"] < 3:  # at level 3 the end of pid 1 is the end of all
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(kernel, signal.SIGKILL)
         sandbox.kill_children()
     os._exit(0)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from segedu.checks import codec
@@ -296,12 +300,6 @@ def _groups() -> list[str]:
     return found
 
 
-def test_a_lost_fork_server_is_started_again(pool):
-    pool.server.process.kill()
-    pool.server.process.wait()
-    assert _statuses(pool.run([_helper("print(1)")])) == ["ok"]
-
-
 def test_the_cold_path_gives_the_same(pool):
     with KernelPool(pool.stage, cold=True) as cold:
         steps = [_helper("x = 1; print(x)"), _helper("import os; os._exit(4)"), _helper("print(x)")]
@@ -324,3 +322,34 @@ def test_long_text_is_cut():
     assert _cut("\x1b[31mred\x1b[0m") == "red"
     long = _cut("a" * 10_000 + "b" * 10_000)
     assert len(long) < 4_100 and long.startswith("a") and long.endswith("b")
+
+
+def test_a_timeout_shows_where_it_was(pool):
+    result = pool.run([_helper("def spin():\n    while True:\n        pass\nspin()", timeout=1)])
+    assert _statuses(result) == ["timeout"]
+    assert "spin()" in result.steps[0].traceback and "KeyboardInterrupt" in result.steps[0].traceback
+
+
+def test_kernels_end_with_the_fork_server_and_it_is_started_again(pool):
+    threading.Timer(1.5, pool.server.process.kill).start()
+    result = pool.run([_helper("import time; time.sleep(15)"), _helper("print('next')")])
+    assert _statuses(result) == ["died", "ok"]
+
+
+def test_kernels_end_with_the_grader(pool):
+    source = f"""
+        from segedu.grading.kernel import KernelPool, Step
+        pool = KernelPool({str(pool.stage)!r}, cold=True)
+        pool.run([Step("helper", "h", "import time; time.sleep(100)", 100)])
+    """
+    grader = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], cwd=Path(__file__).parents[2])
+    until = time.monotonic() + 60
+    family: set[psutil.Process] = set()
+    while len(family) < 3 and time.monotonic() < until:  # keeper, init, kernel
+        family = set(psutil.Process(grader.pid).children(recursive=True))
+        time.sleep(0.1)
+    time.sleep(1)
+    grader.kill()
+    grader.wait()
+    assert len(family) >= 3
+    assert not psutil.wait_procs(family, timeout=20)[1]
