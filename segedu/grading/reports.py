@@ -140,12 +140,13 @@ def table(batch: Batch) -> Table:
         A rich table.
     """
     result = Table(box=box.SIMPLE_HEAD, title=f"{batch.lab}: {len(batch.records)} submissions", title_justify="left")
-    result.add_column("student", overflow="fold")
+    result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12)
     exercises = batch.records[0]["exercises"] if batch.records else []
     for exercise in exercises:
-        result.add_column(f"{exercise['name']}\nof {exercise['max']}", justify="right")
+        name = exercise["name"].replace("_", "\n")  # narrow, so that six of them fit a terminal of 80 columns
+        result.add_column(f"{name}\nof {exercise['max']}", justify="right", no_wrap=True, vertical="bottom")
     for name in ("total", "status", "notes", "s"):
-        result.add_column(name, justify="left" if name == "status" else "right")
+        result.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for record in batch.records:
         points = [_points_cell(exercise) for exercise in record["exercises"]]
         total = Text(f"{points_text(record['points'])}/{record['max_points']}", style="bold")

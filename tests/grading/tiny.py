@@ -25,7 +25,8 @@ from segedu.checks.exercise import Exercise, Wrong
 
 def cases(make):
     def build(rng):
-        return {"core": (2, [{"args": [make(rng)]} for _ in range(3)]), "edge": (1, [{"args": [make(None)], "name": "the edge"}])}
+        core = [{"args": [make(rng)]} for _ in range(3)]
+        return {"core": (2, core), "edge": (1, [{"args": [make(None)], "name": "the edge"}])}
 
     return build
 
