@@ -1,0 +1,61 @@
+"""The ladder of levels: tried once, best first, and what one kernel is given."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from segedu.grading import ladder
+from segedu.grading.ladder import Limits, Rung, best_rung, make_place, prefixes, probe_levels
+from segedu.grading.provisioner import SandboxError
+
+
+def test_levels_are_probed_in_order():
+    levels = probe_levels()
+    assert [level for level, _, _ in levels] == sorted((level for level, _, _ in levels), reverse=True)
+    assert levels[-1][:2] == (1, True)
+    assert best_rung().level == max(level for level, works, _ in levels if works)
+
+
+def test_a_level_that_is_not_there_is_refused():
+    with pytest.raises(SandboxError, match="no sandbox of level 7"):
+        best_rung(7)
+
+
+def test_a_rung_that_fails_is_passed_over_with_its_reason(monkeypatch):
+    def tried():
+        return [(Rung(3), False, "unshare: EPERM"), (Rung(2, reason="seccomp"), True, "seccomp")]
+
+    monkeypatch.setattr(ladder, "_probed", tried)
+    assert best_rung().level == 2
+    with pytest.raises(SandboxError, match="level 3: unshare: EPERM"):
+        best_rung(3)
+
+
+def test_each_kernel_gets_its_own_user_and_groups():
+    places = [make_place(Rung(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
+    try:
+        users = {place.job["uid"] for place in places}
+        groups = [folder for place in places for folder in place.cgroups]
+        assert len(users) == 2 and min(users) > 100_000
+        assert len(set(groups)) == len(groups)
+        assert not any(place.out_of_memory() for place in places)
+    finally:
+        for place in places:
+            place.clear()
+    assert not any(folder.exists() for folder in groups)
+
+
+def test_below_level_three_the_scratch_folder_is_removed():
+    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    assert sorted(path.name for path in place.scratch.iterdir()) == ["home", "run", "tmp", "work"]
+    place.clear()
+    assert not place.scratch.exists()
+
+
+def test_prefixes_do_not_overlap():
+    found = prefixes()
+    assert not [(a, b) for a in ("/usr", *found) for b in found if a != b and b.startswith(a + "/")]
+    assert any(sys.prefix == folder or sys.prefix.startswith(folder + "/") for folder in ("/usr", *found))
