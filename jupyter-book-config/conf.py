@@ -17,7 +17,7 @@ book = yaml.safe_load((HERE / "_config.yml").read_text(encoding="utf-8"))
 _sphinx, _html, _execute = book["sphinx"], book["html"], book["execute"]
 
 for folder in _sphinx["local_extensions"].values():
-    sys.path.insert(0, str(ROOT / folder))
+    sys.path.insert(0, str((HERE / folder).resolve()))
 
 project = book["title"]
 author = book["author"]
@@ -39,6 +39,7 @@ nb_execution_mode = _execute["execute_notebooks"]
 nb_execution_excludepatterns = _execute["exclude_patterns"]
 nb_execution_timeout = _execute["timeout"]
 nb_execution_raise_on_error = _execute["raise_on_error"]
+nb_execution_show_tb = _execute["show_tb"]
 nb_output_stderr = _execute["stderr_output"]
 
 globals().update(book["parse"])
@@ -57,11 +58,7 @@ html_favicon = str(ROOT / html_favicon)  # noqa: F821
 html_static_path = [str(ROOT / path) for path in html_static_path]  # noqa: F821
 
 html_theme_options = {
-    "use_repository_button": _html["use_repository_button"],
-    "use_issues_button": _html["use_issues_button"],
-    "use_edit_page_button": _html["use_edit_page_button"],
     "home_page_in_toc": _html["home_page_in_navbar"],
-    "show_navbar_depth": _html["navbar_number_of_depth"],
     "extra_footer": _html["extra_footer"],
     "repository_branch": book["repository"]["branch"],
     "path_to_docs": book["repository"]["path_to_book"],
