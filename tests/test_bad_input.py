@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.losses.cross_entropy import binary_cross_entropy, check_logits_and_target, cross_entropy
+from segedu.losses.cross_entropy import (
+    binary_cross_entropy,
+    check_logits_and_target,
+    cross_entropy,
+    full_precision,
+)
 from segedu.losses.dice import dice_loss
 from segedu.metrics import semantic
 from segedu.metrics.boundary import boundary_f1, mask_boundary
@@ -245,6 +250,7 @@ LOSSES += [
     refused(ValueError, "reduction is None", BINARY, WEIGHTS, TARGET, reduction=None),
     refused(ValueError, "pixel_weights has shape (1,)", BINARY, WEIGHTS, TARGET, pixel_weights=WEIGHTS[0, 0, :1]),
     defined(0.0, BINARY, WEIGHTS, ALL_IGNORED),
+    defined([0.0, 0.0], full_precision, torch.zeros(2, dtype=torch.bfloat16)),
     refused(TypeError, "smooth is a str", dice_loss, LOGITS, TARGET, smooth="1"),
     refused(ValueError, "smooth is -1", dice_loss, LOGITS, TARGET, smooth=-1),
     refused(ValueError, "smooth is nan", dice_loss, LOGITS, TARGET, smooth=NAN),

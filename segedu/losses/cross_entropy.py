@@ -2,6 +2,7 @@
 
 One rule for every kind of weight: with the weight ``w`` of a pixel (that of its true class times its own), the
 ``"sum"`` is ``Σ w · loss`` and the ``"mean"`` is ``Σ w · loss / Σ w``. An ignored pixel has weight 0.
+Half-precision logits are computed, and the loss returned, in float32.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def cross_entropy(
     _check_weights(class_weights, (num_classes,), "class_weights")
     _check_weights(pixel_weights, tuple(target.shape), "pixel_weights")
     safe_target = torch.where(counted, target, 0)  # 255 is no index; its pixels get weight 0 below
-    log_probability = torch.log_softmax(logits, dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
+    log_probability = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
     loss = -log_probability.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
     weight = counted.to(loss.dtype)
     if class_weights is not None:
@@ -97,6 +98,7 @@ def binary_cross_entropy(
         raise TypeError(f"target is a {type(target).__name__}, expected a torch.Tensor")
     if target.shape != logits.shape:
         raise ValueError(f"target has shape {tuple(target.shape)}, expected that of logits, {tuple(logits.shape)}")
+    logits = full_precision(logits)
     counted = _counted(target, ignore_index)
     soft = torch.where(counted, target, 0).to(logits.dtype)
     outside = soft[~((soft >= 0) & (soft <= 1))]
@@ -153,6 +155,22 @@ def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int | 
             f" or ignore_index={ignore_index}"
         )
     return counted
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Half-precision scores as float32: the sum over an image's pixels is more than float16 can hold (65504).
+
+    Args:
+        logits: floats of any shape.
+
+    Returns:
+        float32 where ``logits`` are float16 or bfloat16, else ``logits`` as they are.
+
+    Example:
+        >>> full_precision(torch.zeros(1, dtype=torch.float16))
+        tensor([0.])
+    """
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _counted(target: Tensor, ignore_index: int | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Dice loss: one minus the soft Dice coefficient, from sums over pixels.
 
 The sums are the point. The fraction of each pixel, averaged over pixels, is another (and useless) quantity.
+Half-precision logits are computed, and the loss returned, in float32.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.cross_entropy import check_logits_and_target
+from segedu.losses.cross_entropy import check_logits_and_target, full_precision
 
 
 def dice_loss(
@@ -54,7 +55,7 @@ def dice_loss(
     _check_smooth(smooth)
     B, K = logits.shape[:2]
     counted = counted.reshape(B, 1, -1)  # (B, 1, P), P pixels
-    p = torch.softmax(logits, dim=1).reshape(B, K, -1) * counted  # (B, K, P)
+    p = torch.softmax(full_precision(logits), dim=1).reshape(B, K, -1) * counted  # (B, K, P)
     classes = torch.arange(K, device=target.device).reshape(1, K, 1)
     y = (target.reshape(B, 1, -1) == classes).to(p.dtype) * counted  # (B, K, P)
     pixels = 2 if per_image else (0, 2)

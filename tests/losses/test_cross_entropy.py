@@ -196,3 +196,18 @@ def test_permuting_classes_changes_nothing():
         cross_entropy(logits[:, order], inverse[target], class_weights=class_weights[order]),
         cross_entropy(logits, target, class_weights=class_weights),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_sums_in_float32(dtype):
+    logits = torch.randn(1, 2, 300, 300).to(dtype).requires_grad_()  # 90,000 pixels: float16 ends at 65504
+    target = torch.randint(2, (1, 300, 300))
+    for ours, theirs in (
+        (cross_entropy(logits, target), F.cross_entropy(logits.float(), target)),
+        (
+            binary_cross_entropy(logits[:, 0], target),
+            F.binary_cross_entropy_with_logits(logits[:, 0].float(), target.float()),
+        ),
+    ):
+        torch.testing.assert_close(ours, theirs)
+        assert torch.isfinite(torch.autograd.grad(ours, logits)[0]).all()

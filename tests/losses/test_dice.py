@@ -158,3 +158,9 @@ def test_bounds_and_permutations(seed, squared, per_image):
     torch.testing.assert_close(dice_loss(logits[:, order], order.argsort()[target], **options), loss)
     torch.testing.assert_close(dice_loss(logits.flip(0), target.flip(0), **options), loss)
     torch.testing.assert_close(dice_loss(logits.flip(-1), target.flip(-1), **options), loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_sums_in_float32(dtype):
+    logits, target = torch.randn(1, 2, 400, 400).to(dtype), torch.randint(2, (1, 400, 400))
+    torch.testing.assert_close(dice_loss(logits, target), dice_loss(logits.float(), target))
