@@ -122,7 +122,7 @@ def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: i
     fig = figure_of(down, up)
     parameters = count_parameters(base_channels, depth)
     memory = 4 * count_activations(down, up) / 2**20
-    rest = f"{parameters / 1e6:.3g} million parameters, {memory:,.3g} MiB of feature maps an image"
+    rest = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps an image"
     fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {rest}", fontsize=10, color=INK)
     deepest = down[-1]
     alt = (
@@ -187,8 +187,9 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colou
     if level:
         ax.text(x, y + 0.1, text, ha="center", fontsize=7.5, color=colour)
     else:
-        side = 1 if end[1] < start[1] else -1
-        ax.text(x + 0.13 * side, y, text, ha="left" if side > 0 else "right", va="center", fontsize=7, color=colour)
+        # pooling labels stand left of their arrow, the others right: at the bottom of the U the arrows meet
+        side = -1 if end[1] < start[1] else 1
+        ax.text(x + 0.13 * side, y - 0.05, text, ha="right" if side < 0 else "left", va="top", fontsize=7, color=colour)
 
 
 def explorer() -> None:
