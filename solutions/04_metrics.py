@@ -344,8 +344,8 @@ show(fig, alt=f"Boxes on the scene and the table of their IoU; the largest in ea
 # ## 5. Generalised IoU
 #
 # **Idea.** Boxes that do not overlap have IoU 0, near or far. A network that is trained on $1 - \text{IoU}$ gets no
-# gradient there and never learns where to go. One cure: an L$_p$ loss plus $(1 - \text{IoU})$, as DETR and others do. Another:
-# look at the smallest box around both, and subtract the share of it that is empty.
+# gradient there and never learns where to go. One cure: an L$_p$ loss plus $(1 - \text{IoU})$. Another: look at the
+# smallest box around both, and subtract the share of it that is empty. (DETR uses both: L1 and this measure.)
 #
 # **Formula.** With $C$ the area of the enclosing box and $U$ the union,
 #
