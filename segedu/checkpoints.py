@@ -1,7 +1,8 @@
-"""Checkpoints that survive a kill and a full disk, and the state of every random generator.
+"""What a run needs to go on exactly where it stopped: the order of samples, random states, and files.
 
-A checkpoint is written beside the old one and then renamed, so at every moment there is one whole checkpoint
-on the disk. It is read without running any code that it may hold.
+The order of samples and the randomness inside each depend on (seed, epoch, index) only. A checkpoint is
+written beside the old one and then renamed, so at every moment there is one whole checkpoint on the disk; it is
+read without running any code that it may hold.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import io
 import os
 import random
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 def random_state(cuda: bool = True) -> dict[str, Any]:
@@ -79,3 +82,94 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not {"model", "run", "trained"} <= state.keys():
         raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: it has no model, run and position")
     return state
+
+
+class EpochSampler(Sampler):
+    """The order of one epoch: a permutation drawn from (seed, epoch), from sample `first` on.
+
+    Yields (epoch, index). With several processes, each takes every `world`-th entry, and the rest that does
+    not fill a round is left out of this epoch.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+        self.epoch, self.first = 0, 0
+        self.rank, self.world = 0, 1
+
+    def __len__(self) -> int:
+        return self.length // self.world - self.first
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        own = order[: self.length // self.world * self.world][self.rank :: self.world]
+        return ((self.epoch, int(index)) for index in own[self.first :])
+
+
+class _SeededSamples(Dataset):
+    """Sets every global random generator from (seed, epoch, index) around each sample, then puts them back.
+
+    So a random crop is the same whichever process draws it, and after a restart.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        before = random_state(cuda=False)
+        number = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
+        torch.random.default_generator.manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+        try:
+            return self.dataset[key[1]]
+        finally:
+            set_random_state(before)
+
+
+def shuffled_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    collate_fn: Callable | None = None,
+    num_workers: int = 0,
+    drop_last: bool = True,
+) -> DataLoader:
+    """A loader that `fit` can resume in the middle of an epoch.
+
+    Order and random transforms depend on (seed, epoch, index) only: not on the number of workers, and not on
+    what was drawn before.
+
+    Args:
+        dataset: any map-style data set.
+        batch_size: samples a batch, on each device.
+        seed: of the order and of what the samples draw.
+        collate_fn: makes a batch of samples, as in torch.
+        num_workers: processes that load.
+        drop_last: leave out a last batch that is not full.
+
+    Returns:
+        A DataLoader whose sampler is an `EpochSampler`.
+
+    Raises:
+        ValueError: the data set is empty or smaller than one batch, or a number is out of range.
+    """
+    if batch_size < 1 or seed < 0 or num_workers < 0:
+        raise ValueError(
+            f"batch_size is {batch_size}, seed {seed}, num_workers {num_workers}, expected at least 1, 0 and 0"
+        )
+    needed = batch_size if drop_last else 1
+    if len(dataset) < needed:
+        raise ValueError(f"dataset has {len(dataset)} samples, expected at least {needed} for one batch")
+    return DataLoader(
+        _SeededSamples(dataset, seed),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), seed),
+        collate_fn=collate_fn,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        generator=torch.Generator(),  # its own: a loader draws from the global one whenever it is started
+    )

@@ -173,7 +173,7 @@ RECIPES = (
         build=lambda: UNet(3, 2, base_channels=16, padding=1),
         loss=cross_entropy_and_dice,
         sets=nuclei_sets,
-        steps=1200,
+        steps=1000,
         batch_size=8,
         learning_rate=2e-3,
         metric="foreground_iou",

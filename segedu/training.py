@@ -11,7 +11,6 @@ state of every random generator (`segedu.checkpoints`). And it is written so tha
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,10 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from segedu.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
+from segedu.checkpoints import (
+    EpochSampler,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from segedu.checkpoints import shuffled_loader as shuffled_loader
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.metrics.semantic import (
     iou_per_class_from_confusion,
@@ -45,7 +51,7 @@ def train_steps(
     clip_norm: float | None = None,
     fabric: Any = None,
 ) -> Iterator[float]:
-    """Take one step of the optimizer for each batch of `loader`, and yield its loss.
+    """Take one step of the optimizer for each batch of `loader`.
 
     Args:
         model: maps images to outputs; put into training mode here.
@@ -56,6 +62,9 @@ def train_steps(
         clip_norm: gradients longer than this are scaled to it.
         fabric: a Lightning Fabric, for precision and several devices; None is plain PyTorch, on the
             device of the model.
+
+    Returns:
+        An iterator: each `next` takes one step and gives the loss before it.
 
     Raises:
         ValueError: the loss is not a finite number. The weights are those before the step.
@@ -80,7 +89,15 @@ def train_steps(
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch, in lists, tuples and dicts too."""
+    """Move the tensors of a batch.
+
+    Args:
+        batch: a tensor, or lists, tuples and dicts of them; anything else stays as it is.
+        device: where to.
+
+    Returns:
+        The same structure.
+    """
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, dict):
@@ -101,7 +118,18 @@ def train_one_epoch(
     progress: bool = True,
     **options: Any,
 ) -> float:
-    """Go over the data once and return the mean loss; `options` as for `train_steps`.
+    """Go over the data once.
+
+    Args:
+        model: as for `train_steps`.
+        loader: as for `train_steps`.
+        loss_function: as for `train_steps`.
+        optimizer: as for `train_steps`.
+        progress: show a bar with the time left.
+        options: `scheduler`, `clip_norm` and `fabric` of `train_steps`.
+
+    Returns:
+        The mean loss of the steps.
 
     Raises:
         ValueError: `loader` gives no batch, or a loss is not finite.
@@ -115,7 +143,14 @@ def train_one_epoch(
 
 
 def label_of_highest(logits: Tensor) -> Tensor:
-    """Logits (B, K, H, W) -> labels (B, H, W): what `evaluate` compares, if not told otherwise."""
+    """What `evaluate` compares, if not told otherwise.
+
+    Args:
+        logits: (B, K, H, W).
+
+    Returns:
+        Labels (B, H, W).
+    """
     return logits.argmax(dim=1)
 
 
@@ -166,86 +201,6 @@ def evaluate(
     }
 
 
-class EpochSampler(Sampler):
-    """The order of one epoch: a permutation drawn from (seed, epoch), from sample `first` on.
-
-    Yields (epoch, index). With several processes, each takes every `world`-th entry, and the rest that does
-    not fill a round is left out of this epoch.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed = length, seed
-        self.epoch, self.first = 0, 0
-        self.rank, self.world = 0, 1
-
-    def __len__(self) -> int:
-        return self.length // self.world - self.first
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        own = order[: self.length // self.world * self.world][self.rank :: self.world]
-        return ((self.epoch, int(index)) for index in own[self.first :])
-
-
-class _SeededSamples(Dataset):
-    """Sets every global random generator from (seed, epoch, index) around each sample, then puts them back.
-
-    So a random crop is the same whichever process draws it, and after a restart.
-    """
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        before = random_state(cuda=False)
-        number = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
-        torch.random.default_generator.manual_seed(number)
-        np.random.seed(number)
-        random.seed(number)
-        try:
-            return self.dataset[key[1]]
-        finally:
-            set_random_state(before)
-
-
-def shuffled_loader(
-    dataset: Dataset,
-    batch_size: int,
-    *,
-    seed: int = 0,
-    collate_fn: Callable | None = None,
-    num_workers: int = 0,
-    drop_last: bool = True,
-) -> DataLoader:
-    """A loader that `fit` can resume in the middle of an epoch.
-
-    Order and random transforms depend on (seed, epoch, index) only: not on the number of workers, and not on
-    what was drawn before.
-
-    Raises:
-        ValueError: the data set is empty or smaller than one batch, or a number is out of range.
-    """
-    if batch_size < 1 or seed < 0 or num_workers < 0:
-        raise ValueError(
-            f"batch_size is {batch_size}, seed {seed}, num_workers {num_workers}, expected at least 1, 0 and 0"
-        )
-    needed = batch_size if drop_last else 1
-    if len(dataset) < needed:
-        raise ValueError(f"dataset has {len(dataset)} samples, expected at least {needed} for one batch")
-    return DataLoader(
-        _SeededSamples(dataset, seed),
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed),
-        collate_fn=collate_fn,
-        num_workers=num_workers,
-        drop_last=drop_last,
-        generator=torch.Generator(),  # its own: a loader draws from the global one whenever it is started
-    )
-
-
 @dataclass
 class Trained:
     """What `fit` did so far. Times add up over restarts; `losses` has one entry a step."""
@@ -292,10 +247,12 @@ def _resume(path: str | Path | None, parts: dict[str, Any], run: dict[str, Any],
     state = load_checkpoint(path)
     if state["run"] != run:
         raise ValueError(f"checkpoint {path} is of the run {state['run']}, expected {run}: give another path")
+    given = {name: part for name, part in parts.items() if part is not None}
+    if given.keys() != state.keys() & parts.keys():
+        raise ValueError(f"checkpoint {path} holds {sorted(state.keys() & parts.keys())}, expected {sorted(given)}")
     try:
-        for name, part in parts.items():
-            if part is not None:
-                part.load_state_dict(state[name])
+        for name, part in given.items():
+            part.load_state_dict(state[name])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"checkpoint {path} does not fit this model and optimizer: {reason}") from error
@@ -306,7 +263,15 @@ def _resume(path: str | Path | None, parts: dict[str, Any], run: dict[str, Any],
 
 
 def start_fabric(accelerator: str = "auto", devices: int = 1, precision: str = "32-true") -> Any:
-    """A launched Lightning Fabric: where to train (cpu, cuda, mps, auto), on how many devices, how precisely.
+    """Launch a Lightning Fabric for `fit`.
+
+    Args:
+        accelerator: where to train: cpu, cuda, mps, or auto for the best that is there.
+        devices: on how many; above 1, each process sees its share of every epoch.
+        precision: 32-true, 64-true, 16-mixed, bf16-mixed and others, as Fabric names them.
+
+    Returns:
+        The Fabric.
 
     Raises:
         ImportError: lightning-fabric is not installed.
@@ -342,12 +307,18 @@ def fit(
     Args:
         model: trained in place; left on the device of `fabric`.
         loader: from `shuffled_loader`.
-        loss_function, optimizer, scheduler, clip_norm: as for `train_steps`.
+        loss_function: as for `train_steps`.
+        optimizer: as for `train_steps`.
         steps: of the optimizer, in all: a run that resumes does what is left of them.
+        scheduler: as for `train_steps`.
+        clip_norm: as for `train_steps`.
         fabric: from `start_fabric`; None: one device, chosen by what is there.
         checkpoint: file to go on from and to write. None: no checkpoints.
         every: steps from one checkpoint to the next; the last step is always written.
         progress: show a bar with the time left.
+
+    Returns:
+        How far the run came, its losses and its cost.
 
     Raises:
         OSError: the checkpoint cannot be written. An unwritable folder shows before the first step.

@@ -3,13 +3,11 @@
 Paper: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
     MICCAI 2015, arXiv 1505.04597.
 Idea: The contracting path pools four times and learns what is in the picture. The expanding path learns
-    where it is: it up-samples and, at every resolution, concatenates the features of the contracting
-    path. Few labelled images suffice, because elastic deformation makes more of them and a weight map
-    makes the thin background between touching cells expensive.
-Simplified: no drop-out at the end of the contracting path (the paper gives no rate); nothing else. With
-    `padding=1`, which is not in the paper, every size is allowed: the image is grown at the bottom and at
-    the right to the next multiple of 2**depth by repeating its last row and column, and the logits are
-    cut back to the size of the image.
+    where: it up-samples and, at every resolution, concatenates the features of the contracting path. Few
+    labelled images suffice: elastic deformation makes more, and a weight map makes the gaps between cells dear.
+Simplified: no drop-out at the end of the contracting path (the paper gives no rate). With `padding=1`, which
+    is not in the paper, every size is allowed: the image is grown at the bottom and at the right to the next
+    multiple of 2**depth by repeating its last row and column, and the logits are cut back.
 Shapes: images (B, C, H, W) -> logits (B, K, H', W'). With padding=0, H' = unet_out_size(H), 572 -> 388;
     with padding=1, H' = H. `postprocess`: logits (B, K, H', W') -> labels (B, H', W').
 Quality: not measured yet.
@@ -32,13 +30,7 @@ from segedu.losses.cross_entropy import cross_entropy
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions, each followed by a ReLU.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels after the first and after the second convolution.
-        padding: 0 as in the paper (each convolution takes 2 pixels off H and W) or 1 (size kept).
-    """
+    """Two 3x3 convolutions, each followed by a ReLU; with padding 0 each takes 2 pixels off H and W."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: int = 0) -> None:
         _check_counts(in_channels=in_channels, out_channels=out_channels)
@@ -71,7 +63,7 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the image, 1 in the paper.
         num_classes: K, background included, 2 in the paper.
-        base_channels: channels at the full resolution, doubled at every pooling: 64 in the paper.
+        base_channels: channels at the full resolution, doubled at every pooling.
         depth: number of poolings, 4 in the paper.
         padding: 0 as in the paper (the output is smaller than the image) or 1 (output as large as the image).
     """
@@ -129,14 +121,14 @@ class UNet(nn.Module):
 
 
 def center_crop(features: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Cut the centre out of the last two axes; an odd rest leaves its extra pixel at the bottom and right.
+    """Cut the centre out of the last two axes; the odd pixel of a rest stays at the bottom and right.
 
     Args:
         features: (..., H, W); also a target (B, H, W) or a weight map.
         size: height and width of the cut, or one number for both.
 
     Returns:
-        A view (..., h, w) that begins at row (H - h) // 2 and column (W - w) // 2.
+        A view (..., h, w) from row (H - h) // 2 and column (W - w) // 2.
 
     Raises:
         ValueError: fewer than two axes, or a size below 1 or above that of `features`.
@@ -159,6 +151,13 @@ def unet_out_size(size: int, depth: int = 4) -> int:
 
     Each of the 2 depth + 1 double convolutions takes 4 pixels, a pooling halves, an up-convolution doubles.
 
+    Args:
+        size: of the image, in pixels.
+        depth: number of poolings.
+
+    Returns:
+        The size of the logits, size - 92 - 92 for depth 4.
+
     Raises:
         ValueError: an odd size would be pooled, or nothing would be left; the message names a legal size.
 
@@ -166,8 +165,8 @@ def unet_out_size(size: int, depth: int = 4) -> int:
     (388, 4, 4)
     """
     _check_counts(size=size, depth=depth)
-    # A double convolution after n poolings takes 4 * 2**n pixels of the image: one on the way down and one on
-    # the way up for each n < depth, and one at the bottom. 184 = 2 * 4 * (1 + 2 + 4 + 8) + 4 * 16.
+    # A double convolution after n poolings takes 4 * 2**n pixels: two of them for each n < depth, and one at
+    # the bottom: 184 = 2 * 4 * (1 + 2 + 4 + 8) + 4 * 16.
     lost = 2 * 4 * (2**depth - 1) + 4 * 2**depth
     # Every pooling meets an even number if what is left at the bottom, (size - 4 * (2**depth - 1)) / 2**depth,
     # is a whole number.
@@ -182,15 +181,13 @@ def unet_out_size(size: int, depth: int = 4) -> int:
 
 
 def separate_cells(label_map: np.ndarray | Tensor) -> np.ndarray:
-    """Put a line of background between cells that touch, as the paper does before it makes the weight map.
-
-    A pixel becomes background if its 3x3 neighbourhood holds two different cells.
+    """Make background of each pixel whose 3x3 neighbourhood holds two cells, as the paper does before the map.
 
     Args:
         label_map: (H, W) integers, 0 is background.
 
     Returns:
-        A new label map (H, W), int32. Cells that do not touch keep every pixel.
+        A new label map (H, W), int32.
 
     >>> separate_cells(np.array([[1, 1, 1, 2, 2, 2]]))
     array([[1, 1, 0, 0, 2, 2]], dtype=int32)
@@ -210,10 +207,9 @@ def border_weight_map(
 ) -> Tensor:
     """Weight of each pixel in the loss: equation 2 of the paper, w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
 
-    d1 and d2 are the distances to the nearest and to the second nearest cell, in pixels from centre to
-    centre, so a background pixel beside a cell has d1 = 1. The second term is there on background pixels
-    only: it is meant for the gap between two cells, and inside a cell there is no gap to learn. With fewer
-    than two cells it is 0. Cells that touch have no gap: call `separate_cells` first.
+    d1 and d2 are the distances to the nearest and the second nearest cell, between centres of pixels: 1 beside
+    a cell. The second term is there on background only, for the gap between two cells; with fewer than two
+    cells it is 0. Cells that touch have no gap: call `separate_cells` first.
 
     Args:
         label_map: (H, W) integers, 0 is background, every other number is one cell.
@@ -237,28 +233,25 @@ def border_weight_map(
     if w0 < 0 or not sigma > 0:
         raise ValueError(f"w0 is {w0} and sigma is {sigma}, expected w0 >= 0 and sigma > 0")
     background = labels == 0
-    weights = _class_weight_map(background, class_weights)
     # With fewer than two cells d2 is infinite, and exp(-inf) is the 0 that we want.
-    nearest = np.full(labels.shape, np.inf)
-    second = np.full(labels.shape, np.inf)
+    nearest, second = np.full((2, *labels.shape), np.inf)
     for label in np.unique(labels[~background]):
         distance = ndimage.distance_transform_edt(labels != label)
         second = np.minimum(second, np.maximum(nearest, distance))
         nearest = np.minimum(nearest, distance)
+    weights = _class_weight_map(background, class_weights)
     border = w0 * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
     return torch.from_numpy((weights + background * border).astype(np.float32))
 
 
 def _class_weight_map(background: np.ndarray, class_weights: bool | tuple[float, float]) -> np.ndarray:
+    counts = background.sum(), (~background).sum()
     if isinstance(class_weights, bool):
-        counts = background.sum(), (~background).sum()
         balanced = class_weights and min(counts) > 0
-        pair = [background.size / (2 * n) if balanced else 1.0 for n in counts]
-    else:
-        pair = list(class_weights)
-        if len(pair) != 2 or min(pair) < 0:
-            raise ValueError(f"class_weights is {class_weights}, expected True, False or two numbers >= 0")
-    return np.where(background, pair[0], pair[1])
+        class_weights = [background.size / (2 * n) if balanced else 1.0 for n in counts]
+    if len(class_weights) != 2 or min(class_weights) < 0:
+        raise ValueError(f"class_weights is {class_weights}, expected True, False or two numbers >= 0")
+    return np.where(background, *class_weights)
 
 
 def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) -> Tensor:
@@ -278,23 +271,24 @@ def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) 
     return cross_entropy(logits, target, ignore_index=255, pixel_weights=weight_map)
 
 
+@torch.no_grad()
 def predict_tiles(
     model: Callable[[Tensor], Tensor], image: Tensor, tile_size: int = 572, stride: int | None = None, margin: int = 0
 ) -> Tensor:
     """Overlap-tile strategy (the paper's figure 2): an image of any size, one tile of input at a time.
 
-    The image is mirrored at its borders, input tiles overlap, and output tiles lie side by side: each
-    logit is computed once, from its full neighbourhood, and no averaging hides a seam.
+    The image is mirrored at its borders, input tiles overlap, output tiles lie side by side: each logit
+    comes from its full neighbourhood, and no averaging hides a seam.
 
     Args:
         model: maps (1, C, tile_size, tile_size) to (1, K, s, s), centred in the tile. In eval mode.
         image: (C, H, W), any H and W from 1.
         tile_size: height and width of an input tile. A tile may be larger than the image.
-        stride: step from tile to tile, at most the valid output size. None: the valid output size, for a
-            model with `depth` poolings rounded down to a multiple of 2**depth.
-            Paper: the step is the valid output size itself, 388. But a pooling pairs pixels from the
-            corner of its tile, so tiles at offsets that are no multiple of 2**depth pair other pixels
-            than the whole image would, and values jump at the seam. With 384 they do not.
+        stride: step from tile to tile. None: the size of the valid output, for a model with `depth` poolings
+            rounded down to a multiple of 2**depth.
+            Paper: the step is the valid size itself, 388. But a pooling pairs pixels from the corner of its
+            tile: at an offset that is no multiple of 2**depth it pairs others than in the whole image, and
+            values jump at the seam. With 384 they do not.
         margin: pixels cut from each side of the model's output. 0 for the unpadded net. A padded net sees
             zeros around every tile and needs a margin; from 6 * 2**depth on, 96, no zero reaches a logit.
 
@@ -321,21 +315,19 @@ def predict_tiles(
     columns = _mirror(torch.arange(-border, lefts[-1] - border + tile_size), width)
     canvas = image[:, rows.to(image.device)][:, :, columns.to(image.device)]
     out = None
-    with torch.no_grad():
-        for top in tops:
-            for left in lefts:
-                tile = canvas[:, top : top + tile_size, left : left + tile_size]
-                logits = center_crop(model(tile[None])[0], valid)
-                if out is None:
-                    out = logits.new_empty((len(logits), height, width))
-                out[:, top : top + valid, left : left + valid] = logits[:, : height - top, : width - left]
+    for top in tops:
+        for left in lefts:
+            tile = canvas[:, top : top + tile_size, left : left + tile_size]
+            logits = center_crop(model(tile[None])[0], valid)
+            if out is None:
+                out = logits.new_empty((len(logits), height, width))
+            out[:, top : top + valid, left : left + valid] = logits[:, : height - top, : width - left]
     return out
 
 
 def _valid_size(model: Callable[[Tensor], Tensor], image: Tensor, tile_size: int, margin: int) -> int:
     """Size of the part of a tile's output that is kept: the model's own output less the margin."""
-    with torch.no_grad():
-        shape = model(image.new_zeros((1, image.shape[0], tile_size, tile_size))).shape
+    shape = model(image.new_zeros((1, image.shape[0], tile_size, tile_size))).shape
     valid = shape[-1] - 2 * margin
     square = len(shape) == 4 and shape[-1] == shape[-2]
     if margin < 0 or not square or not 1 <= valid <= tile_size or (tile_size - valid) % 2:
@@ -354,7 +346,16 @@ def _mirror(index: Tensor, size: int) -> Tensor:
 
 
 def postprocess(logits: Tensor) -> Tensor:
-    """Label of each pixel: logits (B, K, H, W) -> int64 (B, H, W), the lowest class where two are equal.
+    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
+
+    Args:
+        logits: (B, K, H, W).
+
+    Returns:
+        Labels (B, H, W), int64.
+
+    Raises:
+        ValueError: `logits` has another shape or no class.
 
     >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
     tensor([[[1, 0]]])
