@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -102,7 +103,7 @@ def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict |
         note = f"its outcomes have {size >> 20} MB, at most {MAX_EXERCISE >> 20} MB are read"
         return [None] * len(paper.drawn), [note]
     outcomes: list[dict | None] = []
-    notes = []
+    unread: Counter[str] = Counter()
     for i in range(len(paper.drawn)):
         stem = f"{folder}/{i}"
         if f"{stem}.json" not in mine:
@@ -112,8 +113,8 @@ def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict |
             outcomes.append(_tidy(codec.unpack(lambda name, stem=stem: mine.get(f"{stem}.{name}"))))
         except codec.CodecError as error:
             outcomes.append(None)
-            notes.append(f"outcome {i + 1} was not read: {error}")
-    return outcomes, notes
+            unread[str(error)] += 1
+    return outcomes, [f"{count} of its outcomes could not be read: {reason}" for reason, count in unread.items()]
 
 
 def _tidy(outcome: Any) -> dict:

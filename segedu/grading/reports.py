@@ -61,7 +61,11 @@ def all_notes(record: dict) -> list[str]:
         Plain texts.
     """
     notes = [record["problem"]] if record["problem"] else []
-    return notes + record["notes"] + [note for exercise in record["exercises"] for note in exercise["notes"]]
+    notes += record["notes"]
+    for exercise in record["exercises"]:
+        name = exercise["name"]
+        notes += [note if name in note else f"{name}: {note}" for note in exercise["notes"]]
+    return notes
 
 
 def _spreadsheet(value: str) -> str:
@@ -139,20 +143,27 @@ def table(batch: Batch) -> Table:
     Returns:
         A rich table.
     """
-    result = Table(box=box.SIMPLE_HEAD, title=f"{batch.lab}: {len(batch.records)} submissions", title_justify="left")
+    title = f"{batch.lab}: {len(batch.records)} submissions"
+    result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12)
     exercises = batch.records[0]["exercises"] if batch.records else []
     for exercise in exercises:
-        name = exercise["name"].replace("_", "\n")  # narrow, so that six of them fit a terminal of 80 columns
-        result.add_column(f"{name}\nof {exercise['max']}", justify="right", no_wrap=True, vertical="bottom")
-    for name in ("total", "status", "notes", "s"):
-        result.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+        words = [*exercise["name"].split("_"), f"of {exercise['max']}"]  # narrow: six of them fit 80 columns
+        result.add_column("\n".join(words), justify="right", min_width=max(map(len, words)), vertical="bottom")
+    result.add_column("total", justify="right", no_wrap=True, min_width=5)
+    result.add_column("remarks", no_wrap=True, min_width=8)
     for record in batch.records:
         points = [_points_cell(exercise) for exercise in record["exercises"]]
         total = Text(f"{points_text(record['points'])}/{record['max_points']}", style="bold")
-        rest = [record["status"], str(len(all_notes(record)) or ""), f"{record['measured']['seconds']:.1f}"]
-        result.add_row(Text(record["student"]), *points, total, *map(Text, rest))
+        result.add_row(Text(record["student"]), *points, total, Text(_remarks(record)))
     return result
+
+
+def _remarks(record: dict) -> str:
+    """The status, where it is not the usual one; else how many notes there are to read."""
+    count = len(all_notes(record))
+    notes = f"{count} note{'s' * (count > 1)}" if count else ""
+    return {"graded": notes, "unreadable": "bad file"}.get(record["status"], record["status"])
 
 
 def _points_cell(exercise: dict) -> Text:

@@ -116,6 +116,6 @@ ATTACKS = {
     "a02_drop_asserts": (DROP_ASSERTS, "0", "tampering"),
     "a03_blank_cells": (BLANK_CELLS, "0", "tampering"),
     "a04_always_equal": (ALWAYS_EQUAL, "Equal()", "which cannot be compared"),
-    "a09_write_scores": (WRITE_SCORES, "0", "the outcome"),
+    "a09_write_scores": (WRITE_SCORES, "0", "outcomes could not be read"),
     "a24_forge_replies": (FORGE_REPLIES, "0", "tampering"),
 }

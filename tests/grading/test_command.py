@@ -35,7 +35,7 @@ def _pools(monkeypatch, open_pools):
 def test_it_prints_the_table_and_writes_reports(job, console):
     assert command.grade(job, console=console) == 0
     text = console.file.getvalue()
-    assert f"Lab 00_tiny from {job.course}" in text and "9/9" in text and "unreadable" in text
+    assert f"Lab 00_tiny from {job.course}" in text and "9/9" in text and "bad file" in text
     assert "2 graded now" in text and "Sandbox level 3" in text
     assert (job.out / "00_tiny" / "junit.xml").is_file() and (job.out / "gradebook.sqlite").is_file()
     assert command.grade(job, console=console) == 0

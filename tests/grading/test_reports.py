@@ -161,7 +161,8 @@ def test_the_terminal_table_shows_names_as_text(batch):
     console = Console(file=io.StringIO(), width=120)
     console.print(reports.table(batch))
     text = console.file.getvalue()
-    assert "[red]anna[/red]" in text and re.search(r"3/6\s+graded", text)
+    assert "2 notes" in text and "bad file" in text
+    assert "[red]anna[/red]" in text and re.search(r"3/6\s", text)
     console.print(reports.table(Batch("00_tiny")))
 
 
