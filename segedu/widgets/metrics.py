@@ -110,7 +110,7 @@ def draw_boxes(x: float = 24.0, y: float = 13.0, width: float = 8.0, height: flo
         height: of the moving box.
     """
     found = measures(x, y, width, height)
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1.25, 1), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 4.2), width_ratios=(1.25, 1), layout="constrained")
     _draw_zone(axes[0], width, height)
     _draw_boxes(axes[0], _box(x, y, width, height), found)
     _draw_curves(axes[1], x, y, width, height, found)
