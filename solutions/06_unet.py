@@ -233,8 +233,8 @@ show(fig, alt="Output size against legal image size: four lines of dots; the dee
 # %% [markdown] name="build_unet_text"
 # ## 4. The whole net (5 points)
 #
-# For training, most people pad the convolutions nowadays: the logits are then as large as the image, and nothing is
-# cut. Build that U-Net. Your net has, in order of execution,
+# Most people pad the convolutions nowadays: the logits are then as large as the image, and nothing is
+# cut. Build that U-Net. It has, in order of execution,
 #
 # 1. a block (3x3 convolution, ReLU, 3x3 convolution, ReLU, **padding 1**) from `in_channels` to `base_channels`;
 # 2. for each of the `depth` levels below: a 2x2 max pooling, then a block that doubles the channels;
@@ -247,8 +247,8 @@ show(fig, alt="Output size against legal image size: four lines of dots; the dee
 # The skip of a level is the output of its block, before the pooling. All layers have a bias. With numbers, for
 # `build_unet(3, 4, 8, 2)`: channels 3, 8, 16, 32, then 16 + 16, 16, then 8 + 8, 8, and 4 at the end.
 #
-# The check fills your weights in the order in which your layers run, so names and order of construction do not
-# matter. It does not need your other exercises: write the block again inside.
+# The check fills your weights in the order in which your layers run: their names and the order of construction do
+# not matter. Write the block again inside; do not call your other exercises.
 
 
 # %% name="build_unet" role="solution"
@@ -499,7 +499,7 @@ from segedu.losses.cross_entropy import cross_entropy
 from segedu.training import evaluate, train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
-scales = {"cpu": (64, 256, 8, 3, 100, 16), "gpu": (512, 96, 32, 4, 600, 8)}
+scales = {"cpu": (64, 256, 8, 3, 120, 16), "gpu": (512, 96, 32, 4, 600, 8)}
 size, length, base, depth, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 images, target = draw_data(length, 0, size)
@@ -515,7 +515,8 @@ for name, build in (("with skips", use(build_unet)), ("without skips", without_s
     bar = tqdm(train_steps(net, loader, cross_entropy, optimizer, scheduler=schedule), name, steps)
     for loss in bar:
         bar.set_postfix(loss=f"{loss:.3f}")
-    nets[name], scores[name] = net.cpu().eval(), evaluate(net.to(device), val, 2)["mean_iou"]
+    scores[name] = evaluate(net, val, 2)["mean_iou"]
+    nets[name] = net.eval().cpu()
     print(f"{name}: mean IoU {scores[name]:.3f} on {length // 4} new images, scale {SCALE}")
 
 # %% [markdown] name="train_after"
