@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from segedu import exercises
+
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 120_000  # milliseconds; a busy machine is slow, a broken one never gets there
@@ -141,5 +143,20 @@ def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server)
     tab, outside = open_and_run_all(browser, address, "small.ipynb", "explore(draw")
     move_first_control(tab)
     assert tab.locator(".widget-slider").first.inner_text().split()[0] == "points"
+    assert outside == []
+    tab.context.close()
+
+
+@pytest.mark.parametrize("lab", exercises.names())
+def test_the_widget_of_a_lab_moves_in_the_lab_itself(browser, lab_server, lab):
+    """Run All on the student's notebook, then the keyboard. The training cell, which other tests run, is left out."""
+    address, folder = lab_server
+    notebook = nbformat.read(ROOT / "labs" / f"{lab}.ipynb", as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata["segedu"]["role"] != "train"]
+    nbformat.write(notebook, folder / f"{lab}.ipynb")
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1].source.splitlines()[-1]
+    tab, outside = open_and_run_all(browser, address, f"{lab}.ipynb", last)
+    assert tab.locator(".jp-OutputArea img").count() > 2, "the lab shows no pictures"
+    move_first_control(tab)
     assert outside == []
     tab.context.close()
