@@ -22,7 +22,9 @@ from segedu.datasets.texture import check_amount, check_count, check_size, scene
 CELLS_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
 CLASSES = ("background", "nucleus")
 _MIN_SIZE = 16
-_REACH = 1.3 * 1.35  # the furthest outline from the centre, in mean radii: long axis times wobble
+_WAVES = (0.06, 0.06, 0.04)  # the largest w_k
+_REACH = 1 + sum(_WAVES)  # the furthest that an outline can be from the centre, in long half axes
+_STRETCH = 1.3  # the longest half axis, in mean radii
 _OVERLAP = 0.15  # the largest share of a nucleus that another may cover
 
 
@@ -61,6 +63,7 @@ class _Field:
         shape = (size[0] + 2 * margin, size[1] + 2 * margin)
         self.owner, self.deep = np.zeros(shape, np.int32), np.full(shape, np.inf)
         self.nuclei: list[Nucleus] = []
+        self.depths: list[np.ndarray] = []  # of each nucleus on its window
         self.whole = self.seen = np.zeros(0, np.int64)  # pixels of each: drawn, and owned within the image
         self.frame = (slice(margin, margin + size[0]), slice(margin, margin + size[1]))
         self.framed = np.zeros(shape, bool)
@@ -68,7 +71,7 @@ class _Field:
 
     def window(self, nucleus: Nucleus) -> tuple[slice, slice]:
         """The square of the canvas in which a nucleus lies whole."""
-        reach = self.margin
+        reach = int(np.ceil(nucleus.a * _REACH)) + 1
         row, column = int(nucleus.row) + self.margin, int(nucleus.column) + self.margin
         return slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
 
@@ -102,12 +105,13 @@ class _Field:
         owner[wins] = len(self.whole)
         deep[wins] = depth[wins]
         self.nuclei.append(nucleus)
+        self.depths.append(depth)
         return True
 
 
 def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float], touching: float) -> Nucleus:
     """A random nucleus: with probability `touching` against one that is there already, else anywhere."""
-    mean, stretch = rng.uniform(*radius), rng.uniform(1.0, 1.3)
+    mean, stretch = rng.uniform(*radius), rng.uniform(1.0, _STRETCH)
     a, b, angle = mean * stretch, mean / stretch, rng.uniform(0, np.pi)
     place = rng.uniform(0, 1, 2) * field.size
     if rng.uniform() < touching and field.nuclei:
@@ -115,7 +119,7 @@ def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float
         gap = (mean + np.sqrt(other.a * other.b)) * rng.uniform(0.85, 1.0)
         near = np.array([other.row + gap * np.sin(turn), other.column + gap * np.cos(turn)])
         place = np.clip(near, 0, np.array(field.size) - 1e-6)
-    wobble = rng.uniform(0, (0.06, 0.06, 0.04))
+    wobble = rng.uniform(0, _WAVES)
     return Nucleus(*place, a, b, angle, tuple(wobble), tuple(rng.uniform(0, 2 * np.pi, 3)))
 
 
@@ -125,7 +129,7 @@ def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float],
         expected = 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2)
         count = (round(0.6 * expected), max(1, round(1.4 * expected)))
     wanted = int(rng.integers(count[0], count[1] + 1))
-    field = _Field(size, int(np.ceil(radius[1] * _REACH)) + 1)
+    field = _Field(size, int(np.ceil(radius[1] * _STRETCH * _REACH)) + 2)
     for _ in range(8 * wanted):
         if len(field.nuclei) == wanted:
             break
@@ -137,9 +141,9 @@ def _signal(rng: np.random.Generator, field: _Field) -> np.ndarray:
     """Light from the nuclei on the canvas: each has its brightness and chromatin, overlaps add up."""
     signal = np.zeros(field.owner.shape)
     grain = smooth_field(rng, signal.shape, 3.5) + 0.6 * smooth_field(rng, signal.shape, 1.8)
-    for nucleus in field.nuclei:
-        brightness = 0.15 + 0.85 * rng.uniform() ** 1.6
-        window, depth = field.window(nucleus), field.depth(nucleus)
+    for nucleus, depth in zip(field.nuclei, field.depths, strict=True):
+        brightness = 0.18 + 0.92 * rng.uniform() ** 1.6
+        window = field.window(nucleus)
         thickness = np.sqrt(np.clip(1 - 0.75 * depth**2, 0, None)) * np.clip((1 - depth) * 6 + 0.5, 0, 1)
         signal[window] += brightness * thickness * (1 + 0.22 * grain[window])
     return signal
@@ -152,8 +156,8 @@ def _photograph(rng, field: _Field, radius: tuple[float, float], noise: float, u
     haze = ndimage.gaussian_filter(signal, 1.5 * np.mean(radius), truncate=2.5)[field.frame]
     sharp = ndimage.gaussian_filter(signal, 0.8)[field.frame]
     light = 1 + unevenness * (0.55 * smooth_field(rng, size, max(size) / 1.5) - 0.2)
-    stray = 0.05 + unevenness * 0.12 * (1 + smooth_field(rng, size, max(size) / 2))
-    image = light * (0.8 * sharp + 0.35 * haze) + stray
+    stray = 0.04 + unevenness * 0.12 * (1 + smooth_field(rng, size, max(size) / 2))
+    image = light * (0.9 * sharp + 0.4 * haze) + stray
     photons = 250 / max(noise, 1e-3) ** 2
     image = rng.poisson(np.clip(image, 0, None) * photons) / photons
     return np.clip(image + 0.02 * noise * rng.standard_normal(size), 0, 1)

@@ -16,8 +16,8 @@ KEYS = ("image", "semantic", "label_map", "boxes", "labels", "masks")
 def masks_from_label_map(label_map: Tensor) -> Tensor:
     """Split a compact label map (H, W) with labels 0..N into masks (N, H, W) bool; N may be 0."""
     count = int(label_map.max()) if label_map.numel() else 0
-    ids = torch.arange(1, count + 1, dtype=label_map.dtype)
-    return label_map[None] == ids[:, None, None]
+    ids = np.arange(1, count + 1, dtype=np.int32)
+    return torch.from_numpy(label_map.numpy()[None] == ids[:, None, None])
 
 
 def boxes_from_masks(masks: Tensor) -> Tensor:
@@ -32,13 +32,12 @@ def boxes_from_masks(masks: Tensor) -> Tensor:
         raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (N, H, W)")
     if not len(masks):
         return torch.zeros(0, 4)
-    columns, rows = masks.any(dim=1), masks.any(dim=2)  # (N, W), (N, H)
-    if not columns.any(dim=1).all():
+    columns, rows = (masks.numpy().any(axis=axis) for axis in (1, 2))  # (N, W), (N, H)
+    if not columns.any(axis=1).all():
         raise ValueError("masks hold an empty mask, expected at least one pixel in each: it has no box")
-    width, height = columns.shape[1], rows.shape[1]
-    x1, y1 = columns.int().argmax(1), rows.int().argmax(1)  # argmax is the first maximum
-    x2, y2 = width - columns.flip(1).int().argmax(1), height - rows.flip(1).int().argmax(1)
-    return torch.stack([x1, y1, x2, y2], dim=1).float()
+    first = [line.argmax(axis=1) for line in (columns, rows)]  # argmax finds the first maximum
+    last = [line.shape[1] - line[:, ::-1].argmax(axis=1) for line in (columns, rows)]
+    return torch.from_numpy(np.stack([*first, *last], axis=1).astype(np.float32))
 
 
 def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:

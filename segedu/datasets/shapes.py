@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,8 +22,21 @@ from segedu.datasets.texture import check_amount, check_count, check_size, scene
 SHAPES_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
 CLASSES = ("background", "circle", "square", "triangle")
 _MIN_SIZE = 16
+_PERIOD = 0.5  # of checks and stripes, half a wave in radii
 _TRIANGLE = np.sqrt(4 * np.pi / np.sqrt(3))  # side of the triangle of area pi
 _REACH = _TRIANGLE / np.sqrt(3)  # centre to corner: the furthest that any shape of radius 1 extends
+
+
+@dataclass(frozen=True)
+class _Shape:
+    label: int
+    radius: float
+    distance: np.ndarray  # signed, to the outline
+    x: np.ndarray  # its own coordinates
+    y: np.ndarray
+
+    def crop(self, frame: tuple[slice, slice]) -> _Shape:
+        return _Shape(self.label, self.radius, self.distance[frame], self.x[frame], self.y[frame])
 
 
 def shape_area(label: int, radius: float) -> float:
@@ -42,8 +56,17 @@ def _signed_distance(label: int, x: np.ndarray, y: np.ndarray, radius: float) ->
     return np.maximum(slanted, -y) - inner
 
 
-def _outline(rng: np.random.Generator, size: tuple[int, int], margin: int) -> tuple[int, float, np.ndarray]:
-    """A random shape: label, radius and signed distance on the canvas, which is `margin` wider all round."""
+def _surface(label: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+    """How the two colours of a shape mix, in [0, 1]: a ball with a shine, a checked square, a striped triangle."""
+    if label == 1:
+        return np.clip(1.15 - 0.9 * np.hypot(x + 0.35 * radius, y + 0.35 * radius) / radius, 0, 1)
+    wave = np.pi / (_PERIOD * radius)
+    waves = np.sin(wave * x) * np.sin(wave * y) if label == 2 else np.sin(wave * y)
+    return 0.5 + 0.5 * np.clip(3 * waves, -1, 1)
+
+
+def _outline(rng: np.random.Generator, size: tuple[int, int], margin: int) -> _Shape:
+    """A random shape on the canvas, which is `margin` wider than the image all round."""
     height, width = size
     radius = min(height, width) * rng.uniform(0.12, 0.2)
     label = int(rng.integers(1, 4))
@@ -52,63 +75,66 @@ def _outline(rng: np.random.Generator, size: tuple[int, int], margin: int) -> tu
     rows, columns = np.mgrid[: height + 2 * margin, : width + 2 * margin] + 0.5
     x = (columns - column) * np.cos(angle) + (rows - row) * np.sin(angle)
     y = (rows - row) * np.cos(angle) - (columns - column) * np.sin(angle)
-    return label, radius, _signed_distance(label, x, y, radius)
+    return _Shape(label, radius, _signed_distance(label, x, y, radius), x, y)
 
 
 def _arrange(rng: np.random.Generator, size: tuple[int, int], count: tuple[int, int]):
-    """Stack shapes from back to front; each keeps at least 45 % of its pixels in sight.
+    """Stack shapes from back to front; each keeps at least half of its pixels in sight.
 
     A shape that would hide another is not put down at all, so no sliver of an unlabelled one remains.
 
     Returns:
-        The label map of the canvas, and a (label, radius, signed distance) for each shape, back to front.
+        The label map, the shapes from back to front, and the share of each that is in sight.
     """
     wanted = int(rng.integers(count[0], count[1] + 1))
     margin = int(np.ceil(0.2 * min(size) * _REACH)) + 1
     canvas = np.zeros((size[0] + 2 * margin, size[1] + 2 * margin), np.int32)
     frame = (slice(margin, -margin), slice(margin, -margin))
-    put: list[tuple[int, float, np.ndarray]] = []
+    put: list[_Shape] = []
     whole: list[int] = []
     for _ in range(8 * wanted):
         if len(put) == wanted:
             break
         shape = _outline(rng, size, margin)
-        attempt = np.where(shape[2] < 0, len(put) + 1, canvas)
-        pixels = [*whole, int((shape[2] < 0).sum())]
+        attempt = np.where(shape.distance < 0, len(put) + 1, canvas)
+        pixels = [*whole, int((shape.distance < 0).sum())]
         seen = np.bincount(attempt[frame].ravel(), minlength=len(pixels) + 1)[1:]
-        if (seen >= 0.45 * np.array(pixels)).all():
+        if (seen >= 0.5 * np.array(pixels)).all():
             canvas, whole = attempt, pixels
             put.append(shape)
     seen = np.bincount(canvas[frame].ravel(), minlength=len(whole) + 1)[1:]
-    return canvas[frame], [(label, radius, sd[frame]) for label, radius, sd in put], seen / np.array(whole)
+    return canvas[frame], [shape.crop(frame) for shape in put], seen / np.array(whole)
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """A random colour (3, 1, 1)."""
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)))[:, None, None]
+    """A random colour (3, 1)."""
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)))[:, None]
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Two colours that flow into each other, under a pattern of stripes or blotches; (3, H, W)."""
     scale = min(size) / 64
     blend = 0.5 + 0.5 * smooth_field(rng, size, 24 * scale)
-    ground = blend * _colour(rng, (0.2, 0.8), (0.35, 0.9)) + (1 - blend) * _colour(rng, (0.2, 0.8), (0.35, 0.9))
+    ends = [_colour(rng, (0.0, 0.3), (0.35, 0.75))[..., None] for _ in range(2)]
+    ground = blend * ends[0] + (1 - blend) * ends[1]
     if rng.uniform() < 0.5:
         pattern = stripes(rng, size, rng.uniform(5, 9) * scale)
     else:
         pattern = smooth_field(rng, size, rng.uniform(3, 6) * scale)
-    return ground * (1 + 0.18 * pattern)
+    return ground * (1 + 0.06 * pattern)
 
 
 def _paint(rng: np.random.Generator, size: tuple[int, int], put: list, noise: float) -> np.ndarray:
     """Paint ground and shapes with soft edges, then light and noise; (3, H, W) in [0, 1]."""
     image = _ground(rng, size)
-    for _, radius, sd in put:
-        colour = _colour(rng, (0.45, 0.95), (0.3, 1.0)) * (1 + 0.08 * smooth_field(rng, size, radius))
-        rim = np.clip(1 - np.abs(sd + 1) / 1.0, 0, 1) * 0.25  # a slightly darker edge, as of cut paper
-        cover = np.clip(0.5 - sd, 0, 1)
-        image = image * (1 - cover) + colour * (1 - rim) * cover
-    light = 0.8 + 0.3 * smooth_field(rng, size, min(size) / 2)
+    for shape in put:
+        second = _colour(rng, (0.0, 0.3), (0.75, 1.0))
+        first = _colour(rng, (0.7, 1.0), (0.35, 0.9))
+        cover = np.clip(0.5 - shape.distance, 0, 1)  # share of the pixel inside: a smooth edge
+        on = cover > 0
+        mix = _surface(shape.label, shape.x[on], shape.y[on], shape.radius)
+        image[:, on] += cover[on] * (first + (second - first) * mix - image[:, on])
+    light = 0.85 + 0.3 * smooth_field(rng, size, min(size) / 2)
     return np.clip(image * light + noise * rng.standard_normal((3, *size)), 0, 1)
 
 
@@ -117,7 +143,7 @@ def draw_shapes(
     size: tuple[int, int] = (64, 64),
     *,
     count: int | tuple[int, int] = (3, 7),
-    noise: float = 0.05,
+    noise: float = 0.03,
 ) -> dict[str, Tensor]:
     """Draw one scene.
 
@@ -142,8 +168,8 @@ def draw_shapes(
     noise = check_amount("noise", noise, 0, 1)
     rng = scene_rng(seed)
     label_map, put, visible = _arrange(rng, size, count)
-    sample = make_sample(_paint(rng, size, put, noise), label_map, np.array([label for label, _, _ in put]))
-    areas = [shape_area(label, radius) for label, radius, _ in put]
+    sample = make_sample(_paint(rng, size, put, noise), label_map, np.array([shape.label for shape in put]))
+    areas = [shape_area(shape.label, shape.radius) for shape in put]
     return sample | {"areas": torch.tensor(areas), "visible": torch.as_tensor(visible, dtype=torch.float32)}
 
 

@@ -68,15 +68,12 @@ def scene_rng(seed: int | tuple[int, ...]) -> np.random.Generator:
     return np.random.default_rng([int(part) for part in parts])
 
 
-def _weights(length: int, knots: int) -> np.ndarray:
-    """Rows that mix `knots` values into `length` samples with a smooth (cosine) step."""
-    place = (np.arange(length) + 0.5) / length * (knots - 1)
-    left = np.minimum(place.astype(int), knots - 2)
-    step = 0.5 - 0.5 * np.cos(np.pi * (place - left))
-    rows = np.zeros((length, knots))
-    rows[np.arange(length), left] = 1 - step
-    rows[np.arange(length), left + 1] = step
-    return rows
+def _fill_in(grid: np.ndarray, length: int) -> np.ndarray:
+    """Stretch the first axis of `grid` to `length` samples with a smooth (cosine) step between knots."""
+    place = (np.arange(length) + 0.5) / length * (len(grid) - 1)
+    left = np.minimum(place.astype(int), len(grid) - 2)
+    step = (0.5 - 0.5 * np.cos(np.pi * (place - left)))[:, None]
+    return grid[left] * (1 - step) + grid[left + 1] * step
 
 
 def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -> np.ndarray:
@@ -87,7 +84,7 @@ def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -
     """
     knots = [max(2, round(side / cell) + 1) for side in size]
     grid = rng.uniform(-1, 1, knots)
-    return _weights(size[0], knots[0]) @ grid @ _weights(size[1], knots[1]).T
+    return _fill_in(_fill_in(grid, size[0]).T, size[1]).T
 
 
 def stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> np.ndarray:

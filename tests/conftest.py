@@ -1,0 +1,21 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")  # no test opens a window
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: $SEGEDU_DATA, or ../shared/data beside the checkout. Skips where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SEGEDU_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SEGEDU_DATA to the folder that holds nuclei/ and others")
+    return folder
