@@ -104,6 +104,12 @@ def _sum_where_tiles_overlap(model: Callable, image: Tensor, tile_size: int, mar
     return out
 
 
+def _whole_tiles_only(model: Callable, image: Tensor, tile_size: int, margin: int) -> Tensor:
+    _, height, width = image.shape
+    valid = tile_size - 2 * margin
+    return predict_tiles(model, image, tile_size)[:, : height // valid * valid, : width // valid * valid]
+
+
 exercise = Exercise(
     name="tile_predict",
     points=3,
@@ -137,8 +143,14 @@ exercise = Exercise(
         Wrong(
             "last tile lost",
             _tiles(lose_last=True),
-            "You leave out the last tile where the image is no multiple of the output tile.",
+            "You leave zeros where the last tile, the one that hangs over, should be.",
             hint="Count the tiles with a division that rounds up.",
+        ),
+        Wrong(
+            "result too small",
+            _whole_tiles_only,
+            "Your result is smaller than the image: the last tile, the one that hangs over, is missing.",
+            hint="Count the tiles with a division that rounds up, and cut off at the end what is too much.",
         ),
         Wrong(
             "stride of the input tile",

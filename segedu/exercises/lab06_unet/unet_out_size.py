@@ -90,6 +90,10 @@ def _divisible_at_the_top(size: int, depth: int) -> int:
     return _refuse_small(_walk(size, depth, odd_ok=True))
 
 
+def _always_184(size: int, depth: int) -> int:
+    return size - 184
+
+
 def _nothing_rejected(size: int, depth: int) -> int:
     return _walk(size, depth, odd_ok=True)
 
@@ -142,6 +146,12 @@ exercise = Exercise(
             _divisible_at_the_top,
             "You ask the size of the image to be divisible by 2**depth: that is the rule for padded convolutions.",
             hint="572 is not divisible by 16, and yet it is legal. What has to be even, and where?",
+        ),
+        Wrong(
+            "184 at every depth",
+            _always_184,
+            "You take off 184 pixels at every depth: that is what a U of four poolings loses.",
+            hint="Walk through a U of depth 1 with an image of 20 pixels.",
         ),
         Wrong(
             "nothing refused",
