@@ -223,8 +223,11 @@ class _Run:
 
         def launch(key: str) -> Guest:
             self.guest = Guest(self.pool.server.connect(), {**self.place.job, "key": key})
-            for path, data in self.files_in.items():
-                self.guest.box.put(path, data)
+            try:
+                for path, data in self.files_in.items():
+                    self.guest.box.put(path, data)
+            except OSError as error:
+                raise SandboxError(f"the files of the run could not be put into the sandbox: {error}") from None
             return self.guest
 
         try:

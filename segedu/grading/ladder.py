@@ -1,7 +1,8 @@
 """The ladder of levels: what this machine can do, found by doing it once in a throw-away child.
 
 3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
-machine's own tree. 1: resource limits and nothing else. Each kernel's job is written here.
+machine's own tree (so neither shell commands nor data loaders with workers: they need /dev). 1: resource limits and
+nothing else. Each kernel's job is written here.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def rungs() -> list[Rung]:
         locked = landlock.abi() > 0
         dropped = root and readable_by_others()
         if locked or dropped:
-            parts = ["seccomp without network", *[f"Landlock {landlock.abi()}"] * locked, *["own user"] * dropped]
+            files = f"Landlock {landlock.abi()}" if locked else "no Landlock: hidden modules can be read"
+            parts = ["seccomp without network", files, *["own user"] * dropped]
             ways.append(Rung(2, own_user=dropped, landlock=locked, seccomp=True, reason=", ".join(parts)))
     ways.append(Rung(1, reason="resource limits only: a hostile submission can read and write your files"))
     return ways
@@ -159,6 +161,7 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     job = {
         "level": rung.level, "user_namespace": rung.user_namespace, "landlock": rung.landlock,
         "seccomp": rung.seccomp, "uid": uid, "stage": str(stage), "scratch": None, "prefixes": prefixes(),
+        "links": {folder: os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix)},
         "masked": masked(), "memory_bytes": limits.memory_bytes, "processes": limits.processes,
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
         "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * limits.total_seconds + 120,
@@ -177,22 +180,21 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
 
 
 def prefixes() -> list[str]:
-    """The folders of this Python, none inside another or inside /usr."""
-    found = {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}
+    """The folders of this Python, without links, none inside another or inside /usr."""
     kept: list[str] = []
-    for folder in sorted(found):
+    for folder in sorted({os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}):
         if not any(folder == other or folder.startswith(other + "/") for other in ("/usr", *kept)):
             kept.append(folder)
     return kept
 
 
 def masked() -> list[str]:
-    """Installed copies of the course inside those folders: the staged copy is laid over them."""
+    """Copies of the course inside those folders, installed or checked out: the staged copy is laid over them."""
     entries = [Path(entry, "segedu") for entry in sys.path if entry]
-    roots = ("/usr", *prefixes())
-    return sorted(
-        {str(path) for path in entries if path.is_dir() and str(path).startswith(tuple(r + "/" for r in roots))}
-    )
+    root = Path(__file__).resolve().parents[2]
+    entries.append(root if (root / "solutions").is_dir() else root / "segedu")
+    paths = {os.path.realpath(path) for path in entries if path.is_dir()}
+    return sorted(path for path in paths if path.startswith(tuple(f"{top}/" for top in ("/usr", *prefixes()))))
 
 
 def _make_cgroups(place: Place, limits: Limits) -> None:

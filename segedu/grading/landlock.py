@@ -9,7 +9,8 @@ import sys
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _FILE_BITS = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)  # execute, write, read, truncate, ioctl
-_READ = (1 << 0) | (1 << 2) | (1 << 3)  # execute, read a file, list a folder
+_LIST = 1 << 3
+_READ = (1 << 0) | (1 << 2) | _LIST  # execute, read a file, list a folder
 
 
 def abi() -> int:
@@ -19,8 +20,14 @@ def abi() -> int:
     return max(0, ctypes.CDLL(None, use_errno=True).syscall(_CREATE, None, ctypes.c_size_t(0), 1))
 
 
-def restrict(read_only: list[str], read_write: list[str]) -> None:
-    """Leaves only these files and folders; no TCP, no signals to others (where the kernel knows these)."""
+def restrict(read_only: list[str], listed: list[str], read_write: list[str]) -> None:
+    """Leaves only these files and folders; no TCP, no signals to others (where the kernel knows these).
+
+    Args:
+        read_only: What may be read and run, with everything below.
+        listed: Folders of which only the names may be read: imports look into a folder before they open a file.
+        read_write: What may be changed too.
+    """
     version = abi()
     if version == 0:
         raise OSError("landlock: this kernel does not offer it")
@@ -32,6 +39,8 @@ def restrict(read_only: list[str], read_write: list[str]) -> None:
     try:
         for path in read_only:
             _allow(libc, ruleset, path, files & _READ)
+        for path in listed:
+            _allow(libc, ruleset, path, _LIST)
         for path in read_write:
             _allow(libc, ruleset, path, files)
         _checked(libc.syscall(_RESTRICT, ruleset, 0), "restrict")

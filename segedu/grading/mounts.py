@@ -40,8 +40,10 @@ def build_root(job: dict) -> str:
     _scratch(job)
     for tree, path, is_folder in trees:
         _place(tree, f".{path}", is_folder)
-    for path, target in links:
-        os.symlink(target, f".{path}")
+    for path, target in [*links, *job["links"].items()]:
+        if path != target and not os.path.lexists(f".{path}"):
+            os.makedirs(os.path.dirname(f".{path}"), exist_ok=True)
+            os.symlink(target, f".{path}")
     _names(job["uid"] if job["uid"] is not None else 65534)
     os.mkdir("proc")
     mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)

@@ -151,7 +151,8 @@ def confine(job: dict, scratch: str) -> None:
     _prctl(_PR_SET_DUMPABLE, 1)  # a change of user closes /proc/self to the process itself
     die_with_parent()
     if job["landlock"]:
-        landlock.restrict(readable(job), [scratch, *(f"/dev/{name}" for name in DEVICES)])
+        listed = [os.path.dirname(path) for path in job["masked"]]
+        landlock.restrict(readable(job), listed, [scratch, *(f"/dev/{name}" for name in DEVICES)])
     if job["seccomp"]:
         seccomp.apply(network=job["level"] >= 3)
 
@@ -169,7 +170,9 @@ def _around(folder: str, masked: list[str]) -> list[str]:
         return []
     if not any(path.startswith(folder.rstrip("/") + "/") for path in masked):
         return [folder]
-    return [part for name in os.listdir(folder) for part in _around(os.path.join(folder, name), masked)]
+    parts = [os.path.join(folder, name) for name in os.listdir(folder)]
+    # a link among them (a venv's lib64) would be followed to what it names, masked or not
+    return [kept for part in parts if not os.path.islink(part) for kept in _around(part, masked)]
 
 
 def set_limits(job: dict) -> None:

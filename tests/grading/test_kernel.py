@@ -330,6 +330,38 @@ def test_a_timeout_shows_where_it_was(pool):
     assert "spin()" in result.steps[0].traceback and "KeyboardInterrupt" in result.steps[0].traceback
 
 
+def test_orphans_end_with_the_run(pool):
+    """A process that leaves its session and its parent has gone on until then."""
+    source = """
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                while True:
+                    open("beat", "w").write(str(time.time()))
+                    time.sleep(0.05)
+            os._exit(0)
+        time.sleep(0.5)
+        first = open("beat").read(); time.sleep(0.5)
+        print(first != open("beat").read())
+    """
+    assert pool.run([_helper(source)]).steps[0].output == "True\n"
+    until = time.monotonic() + 20
+    while _kernels(pool) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _kernels(pool)
+
+
+def _kernels(pool: KernelPool) -> set[int]:
+    """What runs below the fork server, and copies of it that lost their parent."""
+    found = {child.pid for child in psutil.Process(pool.server.process.pid).children(recursive=True)}
+    mine = pool.server.process.args[-1]
+    for process in psutil.process_iter(["ppid", "cmdline"]):
+        if process.info["ppid"] == 1 and mine in (process.info["cmdline"] or ()):
+            found.add(process.pid)
+    return found
+
+
 def test_kernels_end_with_the_fork_server_and_it_is_started_again(pool):
     threading.Timer(1.5, pool.server.process.kill).start()
     result = pool.run([_helper("import time; time.sleep(15)"), _helper("print('next')")])
