@@ -112,3 +112,12 @@ def test_draws_differ_by_seed_and_repeat_by_seed(lab, exercise):
     packed = [[codec.pack(case) for _, _, case in draw(exercise, seed)] for seed in (1, 1, 2)]
     assert packed[0] == packed[1]
     assert packed[0] != packed[2]
+
+
+@each
+def test_the_page_of_wrong_answers_is_of_today(lab, exercise):
+    """`segedu mutants --write` writes it; here only that its sentences are those of the exercises."""
+    page = (COURSE / "course" / "wrong-answers.md").read_text()
+    for wrong in exercise.wrong:
+        message = wrong.message.replace("|", "\\|")
+        assert f"| `{exercise.name}` | {wrong.name} | {message} | yes | yes |" in page
