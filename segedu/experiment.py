@@ -58,15 +58,19 @@ class Otsu(nn.Module):
         return nn.functional.one_hot(labels, self.num_classes).movedim(-1, 1).float()
 
 
-def scores(matrix: Tensor) -> dict[str, float]:
-    """Mean IoU of all classes and IoU of foreground against background, from pooled counts (K, K)."""
+def scores(matrix: Tensor) -> dict[str, float | None]:
+    """Mean IoU of all classes and IoU of foreground against background, from pooled counts (K, K).
+
+    None where there is nothing to score; JSON knows no NaN.
+    """
     matrix = matrix.double()
-    either = matrix.sum() - matrix[0, 0]  # pixels that are foreground in truth or prediction
-    foreground = matrix[1:, 1:].sum() / either if either else torch.tensor(float("nan"))
-    return {"mean_iou": float(mean_iou_from_confusion(matrix)), "foreground_iou": float(foreground)}
+    either = float(matrix.sum() - matrix[0, 0])  # pixels that are foreground in truth or prediction
+    foreground = float(matrix[1:, 1:].sum()) / either if either else None
+    mean = float(mean_iou_from_confusion(matrix))
+    return {"mean_iou": None if np.isnan(mean) else mean, "foreground_iou": foreground}
 
 
-def measure(model: nn.Module, sets: Sets, num_classes: int) -> dict[str, dict[str, dict[str, float]]]:
+def measure(model: nn.Module, sets: Sets, num_classes: int) -> dict[str, dict[str, dict[str, float | None]]]:
     """Scores of each split: of all its pixels (`all`) and of each of its groups."""
     result = {}
     for split, groups in sets.held_out.items():
@@ -201,10 +205,10 @@ def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the table that `segedu train` prints, the baseline first."""
     splits = [(split, group) for split, groups in result["rows"][BASELINE].items() for group in groups]
     header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
-    lines = [
-        [name, *(f"{table[split][group][result['metric']]:.4f}" for split, group in splits)]
-        for name, table in result["rows"].items()
-    ]
+    lines = []
+    for name, table in result["rows"].items():
+        values = [table[split][group][result["metric"]] for split, group in splits]
+        lines.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
     return header, lines
 
 

@@ -18,7 +18,7 @@ from segedu.datasets.cells import Cells
 from segedu.datasets.shapes import Shapes
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
-from segedu.semantic.unet import UNet, unet_loss
+from segedu.semantic.unet import UNet
 
 Pair = tuple[Tensor, Tensor]  # image (3, H, W) and semantic target (H, W)
 
@@ -140,15 +140,15 @@ RECIPES = (
         method="unet",
         data="shapes",
         classes=("background", "circle", "square", "triangle"),
-        build=lambda: UNet(3, 4, base_channels=8, depth=3, padding=1),
-        loss=unet_loss,
+        build=lambda: UNet(3, 4, base_channels=12, depth=3, padding=1),
+        loss=cross_entropy_and_dice,
         sets=shapes_sets,
-        steps=150,
+        steps=600,
         batch_size=16,
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         metric="mean_iou",
         target=0.80,
-        cpu_minutes=1,
+        cpu_minutes=5,
         gpu_minutes=0.5,
     ),
     Recipe(
@@ -173,7 +173,7 @@ RECIPES = (
         build=lambda: UNet(3, 2, base_channels=16, padding=1),
         loss=cross_entropy_and_dice,
         sets=nuclei_sets,
-        steps=1000,
+        steps=600,
         batch_size=8,
         learning_rate=2e-3,
         metric="foreground_iou",

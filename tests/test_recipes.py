@@ -1,0 +1,250 @@
+"""Recipes: the rows are whole, a run writes what it says, goes on after a stop, and reaches its quality."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from segedu import experiment
+from segedu.checkpoints import load_checkpoint
+from segedu.cli import app
+from segedu.experiment import BASELINE, gaussian_otsu, run_recipe, scores, summary
+from segedu.recipes import (
+    RECIPES,
+    Recipe,
+    Sets,
+    crop_flip_gamma,
+    cross_entropy_and_dice,
+    even_out,
+    find_recipe,
+    flip,
+    nuclei_sets,
+)
+from segedu.semantic.unet import UNet
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def disc(row: float, column: float, radius: float = 5, size: int = 24) -> tuple[Tensor, Tensor]:
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    target = ((rows - row) ** 2 + (columns - column) ** 2 < radius**2).long()
+    return (0.2 + 0.6 * target).expand(3, -1, -1).clone(), target
+
+
+def discs(seed: int, folder: Path | None) -> Sets:
+    from segedu.recipes import Pairs
+
+    train = [disc(8 + i, 14 - i) for i in range(6)]
+    return Sets(Pairs(train, flip), {"val": {"round": [disc(12, 11)], "none": [disc(0, 0, 0)]}})
+
+
+TINY = Recipe(
+    method="unet",
+    data="discs",
+    classes=("background", "disc"),
+    build=lambda: UNet(3, 2, base_channels=4, depth=1, padding=1),
+    loss=cross_entropy_and_dice,
+    sets=discs,
+    steps=12,
+    batch_size=3,
+    learning_rate=0.01,
+    metric="foreground_iou",
+    target=0.5,
+    cpu_minutes=0.1,
+    gpu_minutes=0.1,
+)
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_figures_picture_and_checkpoint(tmp_path: Path) -> None:
+    result = run_recipe(TINY, tmp_path, accelerator="cpu", progress=False)
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert list(result["rows"]) == [BASELINE, "unet"]  # the plain baseline comes first
+    assert set(result["rows"]["unet"]["val"]) == {"all", "round", "none"}
+    assert result["rows"][BASELINE]["val"]["round"]["foreground_iou"] > 0.7
+    assert result["steps"] == 12 and result["training_cpu_seconds"] > 0
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width > 300
+    assert (tmp_path / "picture.png").stat().st_size < 150_000
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "result.json", "picture.png"}
+    header, lines = summary(result)
+    assert header[:2] == ["method", "val"] and [line[0] for line in lines] == [BASELINE, "unet"]
+
+
+def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = run_recipe(TINY, tmp_path / "a", accelerator="cpu", progress=False)
+    real = experiment.fit
+
+    def killed(*args, **options):
+        options["every"] = 5
+        taken = 0
+
+        def loss(logits: Tensor, target: Tensor):
+            nonlocal taken
+            taken += 1
+            if taken == 8:
+                raise KeyboardInterrupt
+            return TINY.loss(logits, target)
+
+        return real(args[0], args[1], loss, args[3], **options)
+
+    monkeypatch.setattr(experiment, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(TINY, tmp_path / "b", accelerator="cpu", progress=False)
+    monkeypatch.setattr(experiment, "fit", real)
+    resumed = run_recipe(TINY, tmp_path / "b", accelerator="cpu", progress=False)
+    assert resumed["rows"]["unet"] == straight["rows"]["unet"]
+
+
+def test_minutes_become_steps_and_a_restart_keeps_them(tmp_path: Path) -> None:
+    first = run_recipe(TINY, tmp_path, minutes=0.01, accelerator="cpu", progress=False)
+    again = run_recipe(TINY, tmp_path, minutes=5, accelerator="cpu", progress=False)
+    assert first["steps"] >= 10 and again["steps"] == first["steps"]
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segedu.recipes.RECIPES", (dataclasses.replace(TINY, data="shapes"),))
+    outcome = CliRunner().invoke(app, ["train", "unet", "--steps", "3", "--seed", "1", "--out", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    table = outcome.output
+    assert table.index(BASELINE) < table.index("│ unet")
+    assert "target 0.5; seed 1, 3 steps" in table and (tmp_path / "result.json").is_file()
+
+
+def test_the_command_names_what_there_is() -> None:
+    outcome = CliRunner().invoke(app, ["train", "vnet", "--data", "shapes"], env={"COLUMNS": "300"})
+    assert outcome.exit_code == 2 and "no recipe trains 'vnet' on 'shapes'" in outcome.output
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; from segedu.cli import app; assert not {'torch', 'lightning_fabric'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# --- rows and parts -----------------------------------------------------------------------------------------------
+
+
+def test_rows_are_whole() -> None:
+    assert len({(recipe.method, recipe.data) for recipe in RECIPES}) == len(RECIPES)
+    for recipe in RECIPES:
+        assert recipe.metric in ("mean_iou", "foreground_iou") and 0 < recipe.target < 1
+        logits = recipe.build()(torch.rand(2, 3, 32, 48))
+        assert logits.shape == (2, len(recipe.classes), 32, 48)
+        loss = recipe.loss(logits, torch.zeros(2, 32, 48, dtype=torch.int64))
+        assert torch.isfinite(loss["loss"] if isinstance(loss, dict) else loss)
+
+
+@pytest.mark.parametrize("row", [recipe for recipe in RECIPES if recipe.data != "nuclei"], ids=lambda row: row.data)
+def test_synthetic_sets_are_seeded_and_apart(row: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Shapes", "Cells"):
+        real = getattr(__import__("segedu.recipes", fromlist=[name]), name)
+        monkeypatch.setattr(f"segedu.recipes.{name}", lambda length, real=real, **options: real(3, **options))
+    sets, again, other = row.sets(0, None), row.sets(0, None), row.sets(1, None)
+    image, held_out = sets.train.pairs[0][0], sets.held_out["val"]["all"][0][0]
+    assert torch.equal(image, again.train.pairs[0][0])
+    assert not torch.equal(image, held_out) and not torch.equal(image, other.train.pairs[0][0])
+    assert not torch.equal(held_out, other.train.pairs[0][0])
+
+
+def test_flip_moves_image_and_target_together() -> None:
+    image = torch.arange(12.0).reshape(1, 3, 4)
+    seen = set()
+    for size in (3, 4):
+        for seed in range(60):
+            torch.manual_seed(seed)
+            flipped, target = flip(image[..., :size], image[0, :, :size].long())
+            assert torch.equal(flipped[0].long(), target) and target.unique().numel() == 3 * size
+            seen.add((size, *target.flatten().tolist()))
+    assert sum(key[0] == 3 for key in seen) == 8 and sum(key[0] == 4 for key in seen) == 4
+
+
+def test_crops_keep_image_and_target_together() -> None:
+    torch.manual_seed(0)
+    image, target = disc(20, 30, radius=9, size=48)
+    for _ in range(10):
+        part, truth = crop_flip_gamma(image, target, size=32)
+        assert part.shape == (3, 32, 32) and truth.shape == (32, 32) and 0 <= part.min() and part.max() <= 1
+        assert torch.equal(part[0] > part[0].min(), truth.bool()) or truth.unique().numel() == 1
+
+
+def test_even_out_makes_nuclei_bright_whatever_the_stain() -> None:
+    image, target = disc(12, 11)
+    dim, inverted = even_out(0.1 * image), even_out(1 - image)
+    for evened in (dim, inverted):
+        assert torch.equal(evened[0] > 0.5, target.bool()) and evened.min() == 0 and evened.max() == 1
+    assert torch.equal(even_out(torch.full((3, 4, 4), 0.3)), torch.zeros(3, 4, 4))
+
+
+def test_scores_by_hand() -> None:
+    matrix = torch.tensor([[5, 1, 0], [1, 2, 1], [0, 0, 2]])
+    assert scores(matrix)["foreground_iou"] == pytest.approx(5 / 7)  # a wrong foreground class is foreground
+    assert scores(matrix)["mean_iou"] == pytest.approx((5 / 7 + 2 / 5 + 2 / 3) / 3)
+    assert scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "foreground_iou": None}
+    assert scores(torch.zeros(2, 2)) == {"mean_iou": None, "foreground_iou": None}
+
+
+def test_gaussian_otsu() -> None:
+    image, target = disc(12, 11)
+    assert (gaussian_otsu(image) == target.bool()).float().mean() > 0.97
+    assert torch.equal(gaussian_otsu(1 - image), gaussian_otsu(image))  # the smaller side is foreground
+    assert not gaussian_otsu(torch.full((3, 8, 8), 0.5)).any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: find_recipe("vnet", "shapes"), "no recipe trains 'vnet'"),
+        (lambda: find_recipe("unet", "street"), "expected one of: unet on shapes"),
+        (lambda: find_recipe("unet", "nuclei"), "the path of a folder that holds index.csv"),
+        (lambda: nuclei_sets(0, None), "without a folder"),
+        (lambda: gaussian_otsu(torch.rand(8, 8)), "image has shape"),
+        (lambda: gaussian_otsu(torch.rand(3, 0, 8)), "image has shape"),
+    ],
+)
+def test_bad_input(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- quality ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("data", ["shapes", "cells"])
+def test_a_recipe_reaches_its_target_within_its_budget(tmp_path: Path, data: str) -> None:
+    recipe, _ = find_recipe("unet", data)
+    result = run_recipe(recipe, tmp_path, accelerator="cpu", progress=False)
+    rows = result["rows"]
+    assert rows["unet"]["val"]["all"][recipe.metric] >= recipe.target
+    assert rows["unet"]["val"]["all"][recipe.metric] > rows[BASELINE]["val"]["all"][recipe.metric]
+    assert result["training_cpu_seconds"] <= 60 * recipe.cpu_minutes
+
+
+@pytest.mark.prove
+def test_nuclei(tmp_path: Path, shared_data: Path) -> None:
+    """Near-duplicates across the splits are likely: the figure is no estimate for images of another kind."""
+    recipe, folder = find_recipe("unet", str(shared_data / "nuclei"))
+    result = run_recipe(recipe, tmp_path, folder=folder, accelerator="cpu", progress=False)
+    rows = result["rows"]
+    assert rows["unet"]["val"]["all"]["foreground_iou"] >= recipe.target
+    assert rows[BASELINE]["test"]["fluorescence"]["foreground_iou"] == pytest.approx(0.81, abs=0.01)
+    assert result["training_cpu_seconds"] <= 60 * recipe.cpu_minutes
+
+
+def test_the_shapes_recipe_begins_to_learn_within_seconds(tmp_path: Path) -> None:
+    """The quick sister of the test above."""
+    recipe, _ = find_recipe("unet", "shapes")
+    run_recipe(recipe, tmp_path, steps=40, accelerator="cpu", progress=False)
+    losses = load_checkpoint(tmp_path / "checkpoint.pt")["trained"]["losses"]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
