@@ -82,9 +82,11 @@ def test_threshold_itself_is_a_match():
 
 
 def test_more_matches_win_over_a_better_match():
-    preds = np.array([[1, 1, 1, 1, 0, 2]])
-    target = np.array([[1, 2, 2, 2, 2, 1]])  # IoU: (1,1) 1/5, (1,2) 3/5, (2,1) 1/2, (2,2) 0
-    assert match_instances(preds, target, 0.2) == (2, 0, 0)
+    # IoU: (1, 1) 0.6, (1, 2) and (2, 1) 0.25, (2, 2) 0. Two matches of 0.25 count more than one of 0.6.
+    preds = np.array([[1] * 6 + [1] * 2 + [2] * 2])
+    target = np.array([[1] * 6 + [2] * 2 + [1] * 2])
+    np.testing.assert_allclose(label_map_iou(preds, target), [[0.6, 0.25], [0.25, 0]])
+    assert match_instances(preds, target, 0.25) == (2, 0, 0)
 
 
 def test_no_objects():
