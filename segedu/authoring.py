@@ -305,6 +305,7 @@ def keep_check_outputs(notebook: Any) -> Any:
         A copy for git.
     """
     kept = copy.deepcopy(notebook)
+    kept.metadata.pop("widgets", None)  # the state of progress bars, under names that differ from run to run
     for cell in kept.cells:
         if cell.cell_type == "code":
             cell.execution_count = None
