@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 _STYLE = """
@@ -55,12 +56,17 @@ def _exercise(exercise: dict) -> str:
     lines = [f"<h2>{escape(exercise['name'])}: {exercise['points']:g} of {exercise['max']:g} points</h2>"]
     lines.append(f"<p>{escape(word)}{escape(_tally(exercise))}</p>")
     if exercise["first_line"] and exercise["status"] != "blank":
-        lines.append(f"<p><strong>{escape(exercise['first_line'])}</strong></p>")
+        lines.append(f"<p><strong>{_text(exercise['first_line'])}</strong></p>")
     if exercise["hint"]:
-        lines.append(f"<p>Hint: {escape(exercise['hint'])}</p>")
+        lines.append(f"<p>Hint: {_text(exercise['hint'])}</p>")
     if exercise["notes"]:
         lines.append(_list(exercise["notes"]))
     return f'<section class="{colour}">{"".join(lines)}</section>'
+
+
+def _text(text: str) -> str:
+    """Escaped; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _tally(exercise: dict) -> str:

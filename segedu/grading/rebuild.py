@@ -137,6 +137,10 @@ class _Builder:
         if ours and ours.role == "solution":
             if cell.position in self.used:
                 self._look_at(cell, ours.name)
+                if not reading.binds(cell.source, ours.name):
+                    self._note(
+                        ours.name, f"the cell of {ours.name}, at position {cell.position}, does not define {ours.name}"
+                    )
                 self._add("solution", ours.name, cell.source)
         elif ours:
             self._edited(cell, ours)

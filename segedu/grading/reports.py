@@ -145,7 +145,7 @@ def table(batch: Batch) -> Table:
     """
     title = f"{batch.lab}: {len(batch.records)} submissions"
     result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
-    result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12)
+    result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12, max_width=16)
     exercises = batch.records[0]["exercises"] if batch.records else []
     for exercise in exercises:
         words = [*exercise["name"].split("_"), f"of {exercise['max']}"]  # narrow: six of them fit 80 columns
@@ -202,8 +202,8 @@ def expected_differences(batch: Batch, rows: list[dict[str, Any]]) -> list[str]:
 
     Args:
         batch: with its records.
-        rows: with the keys `student` and `points`; optional `status`, `note` (a part of some note), and any
-            exercise by name.
+        rows: with the keys `student` and `points`; optional `status`, `note` (a part of some note, or "none"
+            where there must be none), and any exercise by name.
 
     Returns:
         One line a difference; none means equal.
@@ -222,6 +222,9 @@ def expected_differences(batch: Batch, rows: list[dict[str, Any]]) -> list[str]:
             if got[key] != row[key].strip():
                 lines.append(f"{row['student']}: {key} is {got[key]}, expected {row[key].strip()}")
         note = (row.get("note") or "").strip()
-        if note and not any(note in text for text in all_notes(record)):
-            lines.append(f"{row['student']}: no note says {note!r}; the notes are {all_notes(record)}")
+        notes = all_notes(record)
+        if note == "none" and notes:
+            lines.append(f"{row['student']}: there must be no note; the notes are {notes}")
+        elif note and note != "none" and not any(note in text for text in notes):
+            lines.append(f"{row['student']}: no note says {note!r}; the notes are {notes}")
     return lines

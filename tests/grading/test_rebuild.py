@@ -83,6 +83,12 @@ def test_an_answer_below_its_untouched_stub_is_found_and_the_stub_does_not_run_o
     assert outline(plan) == ["setup imports", "helper cell 2", *probe("double")]
 
 
+def test_a_solution_cell_without_its_function_is_said(plan_of, tiny):
+    plan = plan_of(tiny.answered(double="def twice(x):\n    return 2 * x"))
+    assert plan.notes["double"] == ["the cell of double, at position 3, does not define double"]
+    assert outline(plan) == ["setup imports", "solution double", *probe("double")]
+
+
 def test_a_deleted_cell_and_one_that_is_no_code_any_more(plan_of, tiny):
     cells = [cell for cell in tiny.lab_cells() if cell["id"] != "00-double"]
     raw = next(cell for cell in cells if cell["id"] == "00-total")

@@ -114,11 +114,15 @@ def test_feedback_holds_no_markup_of_the_student_and_no_secret(batch):
             "ul",
             "li",
             "strong",
+            "code",
         }
         assert not any(key.startswith("on") or key in ("src", "href") for _, attrs in tags.seen for key in attrs)
         assert "secret" not in page and "default-src 'none'" in page
         assert ("html", {"lang": "en"}) in tags.seen
-    page = feedback_page(batch.records[0])
+    one = batch.records[0]
+    one["exercises"][1]["hint"] = "Try 5. Look at `<up>`."
+    page = feedback_page(one)
+    assert "<code>&lt;up&gt;</code>" in page
     assert "3 of 6 points" in page and "You add 2." in page and "Hint: Try 5." in page and "core 1 of 3" in page
 
 
@@ -171,6 +175,8 @@ def test_the_terminal_table_shows_names_as_text(batch):
     [
         ({"student": "anna", "points": "3"}, None),
         ({"student": "anna", "points": "3", "total": "0", "status": "graded", "note": ""}, None),
+        ({"student": "anna", "points": "3", "note": "none"}, None),
+        ({"student": "=evil", "points": "0", "note": "none"}, "=evil: there must be no note; the notes are [' ']"),
         ({"student": "anna", "points": "4"}, "anna: points is 3, expected 4"),
         ({"student": "anna", "points": "3", "total": "1"}, "anna: total is 0, expected 1"),
         ({"student": "anna", "points": "3", "note": "tampering"}, "anna: no note says 'tampering'; the notes are []"),
@@ -178,5 +184,6 @@ def test_the_terminal_table_shows_names_as_text(batch):
     ],
 )
 def test_differences_from_what_is_expected(row, difference):
-    found = reports.expected_differences(Batch("00_tiny", [record()]), [row])
+    records = [record()] if row["student"] != "=evil" else [record("=evil", points=0, notes=[" "])]
+    found = reports.expected_differences(Batch("00_tiny", records), [row])
     assert (difference in found) if difference else found == []

@@ -27,6 +27,13 @@ from segedu.checks.judge import draw, judge, outcomes_of  # noqa: E402
 
 LABS = ("04_metrics", "06_unet")
 SEEDS = (101, 202)
+# a student's own cell may use the library, though what the lab asks for is not in it
+HELPERS = """from segedu.datasets import cells, shapes
+from segedu.training import evaluate, fit, train_one_epoch
+from segedu.viz import gallery, overlay, show
+
+scene = shapes.draw_shapes(seed=1)
+print(scene["image"].shape, cells.draw_cells(seed=1)["label_map"].max())"""
 
 
 def solution_cells(lab: str) -> dict[str, str]:
@@ -145,7 +152,9 @@ class Maker:
 
     def _honest(self) -> None:
         wrong = {exercise.name: wrong_answer(exercise, self.right[exercise.name]) for exercise in self.exercises}
-        self.add("perfect", self.cells(self.right, full=True), self.max)
+        self.add("perfect", self.cells(self.right, full=True), self.max, "none")
+        helped = self.cells(self.right)
+        self.add("helpers", [helped[0], _cell(HELPERS), *helped[1:]], self.max, "none")
         self.add("blank", self.cells({}, full=True), {})
         self.add(
             "wrong", self.cells({n: text for n, (text, _) in wrong.items()}), {n: p for n, (_, p) in wrong.items()}
@@ -160,9 +169,9 @@ class Maker:
             {name: self.max[name] for name in half},
         )
         loud = {name: f"{self.right[name]}\n\n\n{_loud(name)}" for name in self.names}
-        self.add("stderr", self.cells(loud), self.max)
+        self.add("stderr", self.cells(loud), self.max, "none")
         checks = [c for c in self.cells(self.right) if c["metadata"]["segedu"]["role"] != "check"]
-        self.add("no_checks", checks, self.max)
+        self.add("no_checks", checks, self.max, "none")
         self.add("twice", self._twice(), self.max, f"{self.names[0]} appears twice, used the second")
         imported = {exercise.name: _import_line(exercise, self.lab) for exercise in self.exercises}
         self.add("imported", self.cells(imported), {}, "which this lab hides")
