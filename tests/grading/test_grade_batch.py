@@ -133,7 +133,7 @@ import conftest, tiny
 from pathlib import Path
 import contextlib
 from segedu.grading import batch
-from segedu.grading.batch import Job, _sweep, grade_batch
+from segedu.grading.batch import Job, grade_batch
 
 class Slow(conftest.InProcessPool):
     def run(self, *arguments):
