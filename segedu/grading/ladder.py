@@ -137,6 +137,7 @@ def best_rung(level: int | None = None) -> Rung:
 
 @functools.lru_cache(maxsize=1)
 def _probed() -> list[tuple[Rung, bool, str]]:
+    sweep()
     return [(rung, *_try(rung)) for rung in rungs()]
 
 
@@ -177,6 +178,25 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     _make_cgroups(place, limits)
     job["cgroups"] = [str(folder) for folder in place.cgroups]
     return place
+
+
+def sweep() -> None:
+    """Removes what graders that were killed have left: empty control groups, and folders of an earlier day."""
+    now = time.time()
+    for parent, _ in _cgroup_parents(0, 0):
+        for folder in parent.glob("segedu-*"):
+            with contextlib.suppress(OSError):  # one in use cannot be removed
+                if now - folder.stat().st_mtime > 600:
+                    folder.rmdir()
+    for folder in Path(tempfile.gettempdir()).glob("segedu-*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            if (
+                stat.S_ISDIR(found.st_mode)
+                and folder.name.startswith(("segedu-run-", "segedu-pool-"))
+                and now - found.st_mtime > 86_400
+            ):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def prefixes() -> list[str]:

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from segedu.grading.kernel import RunResult, StepResult
+from segedu.grading.provisioner import ForkServer
 
 
 def _load(name: str) -> ModuleType:
@@ -85,3 +86,11 @@ def open_pools(pool):
         yield [pool] * count
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def server():
+    """One warm fork server for all real pools of a session; each start of one takes seconds."""
+    server = ForkServer.share()
+    yield server
+    server.close()

@@ -16,18 +16,13 @@ import pytest
 
 from segedu.checks import codec
 from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, _cut
-from segedu.grading.provisioner import ForkServer, SandboxError
+from segedu.grading.provisioner import SandboxError
 from segedu.grading.stage import build_stage
 
 QUICK = Limits(cell_seconds=20, total_seconds=120, memory_bytes=300 << 20)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def server():
-    """One warm parent for all pools of a session."""
-    server = ForkServer.share()
-    yield server
-    server.close()
+pytestmark = pytest.mark.usefixtures("server")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -59,3 +60,22 @@ def test_prefixes_do_not_overlap():
     found = prefixes()
     assert not [(a, b) for a in ("/usr", *found) for b in found if a != b and b.startswith(a + "/")]
     assert any(sys.prefix == folder or sys.prefix.startswith(folder + "/") for folder in ("/usr", *found))
+
+
+def test_what_a_killed_grader_left_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(ladder, "_cgroup_parents", lambda *_: [(tmp_path / "groups", {})])
+    for name in (
+        "temporary/segedu-run-old/work",
+        "temporary/segedu-run-new",
+        "temporary/other-old",
+        "groups/segedu-old",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "groups" / "segedu-new").mkdir()
+    (tmp_path / "temporary" / "segedu-pool-link").symlink_to(tmp_path / "temporary" / "other-old")
+    for name in ("temporary/segedu-run-old", "temporary/other-old", "groups/segedu-old"):
+        os.utime(tmp_path / name, (0, 0))
+    ladder.sweep()
+    left = sorted(path.name for folder in ("temporary", "groups") for path in (tmp_path / folder).iterdir())
+    assert left == ["other-old", "segedu-new", "segedu-pool-link", "segedu-run-new"]

@@ -16,7 +16,6 @@ import pytest
 from segedu.grading import ladder
 from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, StepResult
 from segedu.grading.ladder import Rung, _probed, rungs
-from segedu.grading.provisioner import ForkServer
 from segedu.grading.sandbox import _around
 from segedu.grading.stage import build_stage
 
@@ -202,12 +201,7 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def server():
-    """One warm parent for all pools of a session."""
-    server = ForkServer.share()
-    yield server
-    server.close()
+pytestmark = pytest.mark.usefixtures("server")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import segedu.exercises
+from segedu.grading.kernel import KernelPool, Step
 from segedu.grading.stage import build_stage, stub_source
 
 SOURCE = '''
@@ -160,3 +162,18 @@ def test_labs_are_found(tmp_path):
 def test_unknown_module_is_refused(tmp_path, module):
     with pytest.raises(ValueError, match="expected a module of segedu"):
         build_stage([module], tmp_path / "stage")
+
+
+@pytest.mark.parametrize("lab", segedu.exercises.names())
+def test_the_library_can_be_imported_whatever_a_lab_hides(tmp_path, lab, server):
+    """Helper cells import viz, datasets and training; a stub must not stand in their way."""
+    hides = sorted({module for exercise in segedu.exercises.load(lab).exercises for module in exercise.hides})
+    source = """
+        import importlib, pkgutil, segedu
+        for module in pkgutil.walk_packages(segedu.__path__, "segedu."): importlib.import_module(module.name)
+        print(segedu.__file__)
+    """
+    with KernelPool(build_stage(hides, tmp_path / "stage")) as pool:
+        step = pool.run([Step("helper", "imports", textwrap.dedent(source))]).steps[0]
+    assert hides and step.status == "ok", step.traceback
+    assert step.output.endswith("stage/segedu/__init__.py\n")
