@@ -74,6 +74,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(min=0, help="CPU time for training, instead of steps.")] = None,
     devices: Annotated[int, typer.Option(min=1)] = 1,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the checkpoint in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
     from segedu.experiment import print_result, run_recipe
@@ -84,6 +85,8 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     out = out or Path("runs") / f"{method}-{recipe.data}-{seed}"
+    if fresh:
+        (out / "checkpoint.pt").unlink(missing_ok=True)
     budget = {"steps": steps, "minutes": minutes}
     result = run_recipe(recipe, out, folder=folder, seed=seed, devices=devices, accelerator=accelerator, **budget)
     print_result(result, out)

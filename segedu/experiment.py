@@ -222,11 +222,12 @@ def print_result(result: dict[str, Any], out: Path) -> None:
     table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, pixels pooled")
     for line in lines:
         table.add_row(*line)
-    console = Console()
+    console = Console(width=max(Console().width, 110))  # a narrow pipe must not cut figures off
     console.print(table)
     console.print(
         f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
         f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
-        f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock"
+        f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
+        soft_wrap=True,
     )
-    console.print(f"{out / 'result.json'}, {out / 'picture.png'}")
+    console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)

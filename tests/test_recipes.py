@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = outcome.output
     assert table.index(BASELINE) < table.index("│ unet")
     assert "target 0.5; seed 1, 3 steps" in table and (tmp_path / "result.json").is_file()
+    claims = tomllib.loads((ROOT / "tests" / "claims.toml").read_text())["claim"]
+    for figure in [claim["figure"] for claim in claims if claim["name"].startswith("U-Net on")]:
+        assert len(re.search(figure, table, re.M).groups()) == 3
+    again = CliRunner().invoke(app, ["train", "unet", "--steps", "4", "--fresh", "--out", str(tmp_path)])
+    assert again.exit_code == 0 and "seed 0, 4 steps" in again.output
 
 
 def test_the_command_names_what_there_is() -> None:
