@@ -1,8 +1,8 @@
-"""Synthetic scenes of circles, squares and triangles that hide each other on a coloured, textured ground.
+"""Synthetic scenes of balls, checked squares and striped triangles that hide each other on an uneven ground.
 
-A scene depends on its seed and its arguments only: never on the order of calls or on global state. The
-light is uneven, shapes are brighter or darker than what is behind them, and the ground has colours of
-its own, so that no threshold finds the shapes; their outline tells what they are.
+A scene depends on its seed and its arguments only: never on the order of calls or on global state. Light
+and colours vary, shapes have two colours each, brighter or darker than what is behind them, and they
+overlap: no threshold finds them. Outline and surface tell what they are, colour does not.
 """
 
 from __future__ import annotations
