@@ -294,20 +294,19 @@ show(fig, alt=alt)
 def box_iou(boxes1, boxes2):
     """IoU of every box of one set with every box of another.
 
-    boxes1: float tensor (N, 4), each (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2; N may be 0
-    boxes2: float tensor (M, 4)
+    boxes1: float tensor (N, 4), each (x1, y1, x2, y2) with x1 < x2 and y1 < y2; N may be 0
+    boxes2: float tensor (M, 4), likewise
 
     Returns a float tensor (N, M). Coordinates are continuous, so a box is x2 - x1 wide.
-    If the union has area 0 (two boxes without area), the IoU is 0.
     """
-    ### BEGIN SOLUTION: intersection of all pairs by broadcasting, union, and 0 where the union is 0
+    ### BEGIN SOLUTION: intersection of all pairs by broadcasting, then their union
     low = torch.maximum(boxes1[:, None, :2], boxes2[None, :, :2])
     high = torch.minimum(boxes1[:, None, 2:], boxes2[None, :, 2:])
     inter = (high - low).clamp(min=0).prod(dim=2)
     area1 = (boxes1[:, 2:] - boxes1[:, :2]).prod(dim=1)
     area2 = (boxes2[:, 2:] - boxes2[:, :2]).prod(dim=1)
     union = area1[:, None] + area2[None, :] - inter
-    return torch.where(union > 0, inter / union, 0.0)
+    return inter / union
     ### END SOLUTION
 
 

@@ -31,17 +31,20 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     truth = _rectangle((15, 17), top, left, height, width)
     shifted = _rectangle((15, 17), top + 2, left + 2, height, width)
     larger = _rectangle((15, 17), top, left, height + 3, width + 1)
+    smaller = _rectangle((15, 17), top + 2, left + 2, height - 4, width - 4)  # corners 2.83 pixels or 4 steps away
     speck = _rectangle((15, 17), 12, 14, 2, 2)  # too few pixels would let (P + R) / 2 pass for F1
     at_border = _rectangle((15, 17), 0, 0, height, width)
     wider = _rectangle((15, 17), 0, 0, height, width + 4)
     empty = torch.zeros(9, 11, dtype=torch.bool)
     some = _rectangle((9, 11), 3, 4, *rng.integers(2, 4, 2).tolist())
+    far = _rectangle((9, 11), 1, 9, 1, 1)
     return {
         "core": (
             1,
             [
                 {"name": "a shifted rectangle, tolerance 2", "args": [shifted, truth, 2]},
-                {"name": "a larger rectangle, tolerance 0", "args": [larger, truth, 0]},
+                {"name": "a larger rectangle, tolerance 1", "args": [larger, truth, 1]},
+                {"name": "a smaller rectangle, tolerance 3", "args": [smaller, truth, 3]},
                 {"name": "a speck too many, tolerance 1", "args": [truth | speck, truth, 1]},
                 {"name": "a speck missed, tolerance 1.5", "args": [shifted, truth | speck, 1.5]},
             ],
@@ -50,6 +53,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 {"name": "masks that touch the border of the image", "args": [wider, at_border, 1]},
+                {"name": "two masks far apart", "args": [some, far, 1]},
                 {"name": "an empty prediction", "args": [empty, some, 1]},
                 {"name": "an empty truth", "args": [some, empty, 2]},
                 {"name": "two empty masks", "args": [empty, empty.clone(), 1]},
@@ -66,6 +70,10 @@ def _near(boundary: np.ndarray, tolerance: float) -> np.ndarray:
 def _square(boundary: np.ndarray, tolerance: float) -> np.ndarray:
     side = 2 * int(tolerance) + 1
     return binary_dilation(boundary, np.ones((side, side)))
+
+
+def _cross(boundary: np.ndarray, tolerance: float) -> np.ndarray:
+    return binary_dilation(boundary, iterations=int(tolerance))
 
 
 def _score(pred: np.ndarray, true: np.ndarray, tolerance: float, near=_near) -> tuple[float, float] | None:
@@ -89,6 +97,11 @@ def _boundaries(*masks: Tensor) -> list[np.ndarray]:
 def square_window(preds: Tensor, target: Tensor, tolerance: float) -> float:
     """Distances along the diagonal count as 1."""
     return _f1(*_boundaries(preds, target), tolerance, near=_square)
+
+
+def cross_window(preds: Tensor, target: Tensor, tolerance: float) -> float:
+    """Counts steps up, down, left and right."""
+    return _f1(*_boundaries(preds, target), tolerance, near=_cross)
 
 
 def diameter(preds: Tensor, target: Tensor, tolerance: float) -> float:
@@ -136,9 +149,16 @@ def empty_raises(preds: Tensor, target: Tensor, tolerance: float) -> float:
 
 
 def empty_nan(preds: Tensor, target: Tensor, tolerance: float) -> float:
-    """The mean of no pixel is NaN."""
+    """0/0 is NaN, as in numpy: where a boundary is empty, and where precision and recall are 0."""
+    value = apart_nan(preds, target, tolerance)
+    return value if all(b.any() for b in _boundaries(preds, target)) else float("nan")
+
+
+def apart_nan(preds: Tensor, target: Tensor, tolerance: float) -> float:
+    """0/0 where precision and recall are 0."""
     pred, true = _boundaries(preds, target)
-    return _f1(pred, true, tolerance) if pred.any() and true.any() else float("nan")
+    score = _score(pred, true, tolerance)
+    return float("nan") if score == (0.0, 0.0) else _f1(pred, true, tolerance)
 
 
 def empty_zero(preds: Tensor, target: Tensor, tolerance: float) -> float:
@@ -162,6 +182,12 @@ exercise = Exercise(
             square_window,
             "You search a square window: the tolerance is a radius, measured in a straight line.",
             "A neighbour along the diagonal is sqrt(2) = 1.41 pixels away, not 1.",
+        ),
+        Wrong(
+            "steps, not radius",
+            cross_window,
+            "You count steps up, down, left and right: the tolerance is a radius, measured in a straight line.",
+            "Two pixels right and two down is 2.83 pixels away, not 4.",
         ),
         Wrong(
             "width, not radius",
@@ -207,6 +233,12 @@ exercise = Exercise(
         ),
         Wrong("empty raises", empty_raises, "You divide by zero when a mask has no boundary.", EMPTY_HINT),
         Wrong("empty is NaN", empty_nan, "You return NaN when a mask has no boundary.", EMPTY_HINT),
+        Wrong(
+            "0/0 far apart",
+            apart_nan,
+            "You divide 0 by 0 when precision and recall are both 0: F1 is 0 then.",
+            "Two outlines that are nowhere near each other. Look at P + R before you divide.",
+        ),
         Wrong("empty is 0", empty_zero, "You return 0 when neither mask has a boundary: they agree.", EMPTY_HINT),
     ],
 )

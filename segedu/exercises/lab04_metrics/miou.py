@@ -52,8 +52,6 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     invented[:, 1, :] = 0
     invented[:, :, 1] += 1
     invented[:, 1, 1] = 0
-    blank = _matrices(rng, 3, 3)
-    blank[2] = 0
     return {
         "core": (
             2,
@@ -69,7 +67,6 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "a class in neither truth nor prediction", "args": [_without(_matrices(rng, 2, 4), [2])]},
                 {"name": "a class absent from one image only", "args": [_without(_matrices(rng, 2, 3), [2], 1)]},
                 {"name": "a class predicted but never true", "args": [invented]},
-                {"name": "an image without a counted pixel", "args": [blank]},
                 {"name": "no counted pixel at all", "args": [torch.zeros(2, 3, 3, dtype=torch.int64)]},
             ],
         ),
