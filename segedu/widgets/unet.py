@@ -123,7 +123,7 @@ def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: i
     parameters = count_parameters(base_channels, depth)
     memory = 4 * count_activations(down, up) / 2**20
     rest = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps an image"
-    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {rest}", fontsize=10, color=INK)
+    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {rest}", fontsize=10.5, color=INK)
     deepest = down[-1]
     alt = (
         f"A U of {depth} poolings: {size} pixels a side and {base_channels} channels at the top left, "
@@ -144,7 +144,7 @@ def figure_of(down: list[Level], up: list[Level]) -> Figure:
         The figure.
     """
     depth = len(up)
-    fig = Figure(figsize=(9.5, 1.4 + 0.95 * (depth + 1)), layout="constrained")
+    fig = Figure(figsize=(8.4, 1.1 + 0.85 * (depth + 1)), layout="constrained")
     ax = fig.subplots()
     places = {}
     for step, level in enumerate(down):
@@ -170,8 +170,8 @@ def _crop(left: Level, right: Level) -> str:
 def _box(ax: Axes, x: float, y: float, level: Level, text: str) -> tuple[float, float]:
     """A box with its channels inside and its sizes below; a box is one double convolution."""
     ax.add_patch(Rectangle((x - 0.34, y - 0.2), 0.68, 0.4, facecolor="white", edgecolor=BOX, linewidth=1.8))
-    ax.text(x, y, f"{level.channels}", ha="center", va="center", fontsize=10, color=INK)
-    ax.text(x, y - 0.3, text, ha="center", va="center", fontsize=7.5, color=INK)
+    ax.text(x, y, f"{level.channels}", ha="center", va="center", fontsize=10.5, color=INK)
+    ax.text(x, y - 0.3, text, ha="center", va="center", fontsize=8, color=INK)
     return x, y
 
 
@@ -185,11 +185,11 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colou
     ax.annotate("", xy=b, xytext=a, arrowprops=style)
     x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
     if level:
-        ax.text(x, y + 0.1, text, ha="center", fontsize=7.5, color=colour)
+        ax.text(x, y + 0.1, text, ha="center", fontsize=8, color=colour)
     else:
         # pooling labels stand left of their arrow, the others right: at the bottom of the U the arrows meet
         side = -1 if end[1] < start[1] else 1
-        ax.text(x + 0.13 * side, y - 0.05, text, ha="right" if side < 0 else "left", va="top", fontsize=7, color=colour)
+        ax.text(x + 0.13 * side, y - 0.05, text, ha="right" if side < 0 else "left", va="top", fontsize=8, color=colour)
 
 
 def explorer() -> None:
