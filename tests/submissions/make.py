@@ -11,6 +11,7 @@ import copy
 import csv
 import inspect
 import io
+import itertools
 import json
 import re
 import sys
@@ -99,8 +100,9 @@ def points_of(exercise, function) -> float:
 
 
 def wrong_answer(exercise, right: str) -> tuple[str, float]:
-    """The wrong answer that earns least, and its points."""
-    texts = {text: wrong for wrong in exercise.wrong if (text := standalone(exercise, wrong, right))}
+    """Of three wrong answers the one that earns least, and its points."""
+    found = ((standalone(exercise, wrong, right), wrong) for wrong in exercise.wrong)
+    texts = dict(itertools.islice(((text, wrong) for text, wrong in found if text), 3))
     points, text = min((points_of(exercise, wrong.function), text) for text, wrong in texts.items())
     return text, points
 
