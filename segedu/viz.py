@@ -23,6 +23,12 @@ def palette(num: int) -> np.ndarray:
 
     The first seven are those of Okabe and Ito; further rounds repeat them lighter and darker in turn.
 
+    Args:
+        num: how many, at least 0.
+
+    Returns:
+        One row of red, green and blue a colour.
+
     Raises:
         TypeError: if `num` is not a whole number.
         ValueError: if `num` is negative.
@@ -102,7 +108,14 @@ def _labels(name: str, value: object, shape: tuple[int, int]) -> np.ndarray:
 
 
 def outline(labels: np.ndarray) -> np.ndarray:
-    """Pixels of labels (H, W) that have a neighbour above, below, left or right with a smaller label."""
+    """Pixels of labels (H, W) that have a neighbour above, below, left or right with a smaller label.
+
+    Args:
+        labels: integers (H, W).
+
+    Returns:
+        bool (H, W); beyond the border of the image nothing is smaller.
+    """
     cross = ndimage.generate_binary_structure(2, 1)
     return ndimage.minimum_filter(labels, footprint=cross, mode="nearest") < labels
 
@@ -160,6 +173,9 @@ def gallery(
         columns: pictures in a row.
         numbers: whether to write the label on each instance.
         width: of a picture, in inches.
+
+    Returns:
+        The figure; hand it to `show`.
 
     Raises:
         TypeError: if an argument is of the wrong kind or dtype.

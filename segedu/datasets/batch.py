@@ -11,6 +11,9 @@ from torch import Tensor
 def semantic_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
     """Stack images and semantic targets: the `collate_fn` of semantic segmentation.
 
+    Args:
+        samples: dicts with `image` and `semantic`, all of one size.
+
     Returns:
         images (B, 3, H, W) float32 and target (B, H, W) int64, plain tensors.
 
@@ -32,6 +35,9 @@ def semantic_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor
 
 def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """List images and instance targets: torchvision's form for detectors, which takes images of any size.
+
+    Args:
+        samples: dicts with `image`, `boxes`, `labels` and `masks`, of any size.
 
     Returns:
         images, each (3, H, W), and targets, each with `boxes`, `labels` and `masks`; N may be 0.

@@ -46,7 +46,15 @@ class Nucleus:
         return float(np.pi * self.a * self.b * (1 + 0.5 * np.square(self.wobble).sum()))
 
     def depth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Distance from the centre as a share of the distance to the outline: below 1 is inside."""
+        """Distance from the centre as a share of the distance to the outline: below 1 is inside.
+
+        Args:
+            rows: vertical positions in pixels; the centre of the first pixel is 0.5.
+            columns: horizontal positions, of the same shape.
+
+        Returns:
+            An array of that shape.
+        """
         y, x = rows - self.row, columns - self.column
         u = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.a
         v = (y * np.cos(self.angle) - x * np.sin(self.angle)) / self.b

@@ -14,7 +14,14 @@ KEYS = ("image", "semantic", "label_map", "boxes", "labels", "masks")
 
 
 def masks_from_label_map(label_map: Tensor) -> Tensor:
-    """Split a compact label map (H, W) with labels 0..N into masks (N, H, W) bool; N may be 0."""
+    """Split a compact label map (H, W) with labels 0..N into masks (N, H, W) bool; N may be 0.
+
+    Args:
+        label_map: integers (H, W), 0 for background.
+
+    Returns:
+        The masks in order of their labels.
+    """
     count = int(label_map.max()) if label_map.numel() else 0
     ids = np.arange(1, count + 1, dtype=np.int32)
     return torch.from_numpy(label_map.numpy()[None] == ids[:, None, None])
@@ -24,6 +31,12 @@ def boxes_from_masks(masks: Tensor) -> Tensor:
     """Tight boxes (N, 4), float32 xyxy, of masks (N, H, W) bool.
 
     The edges of pixels count: the mask of one pixel at row 2, column 3 has the box (3, 2, 4, 3) of area 1.
+
+    Args:
+        masks: (N, H, W) bool, none of them empty; N may be 0.
+
+    Returns:
+        x1, y1, x2, y2 of each mask.
 
     Raises:
         ValueError: if `masks` is not of three dimensions or a mask is empty.
@@ -42,6 +55,9 @@ def boxes_from_masks(masks: Tensor) -> Tensor:
 
 def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
     """Renumber the labels of a map to 1..N without gaps.
+
+    Args:
+        label_map: integers (H, W) of at least 0.
 
     Returns:
         The new label map (int32) and the old numbers (N,) int64, in order.

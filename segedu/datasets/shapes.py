@@ -40,7 +40,15 @@ class _Shape:
 
 
 def shape_area(label: int, radius: float) -> float:
-    """Closed-form area in pixels; the three kinds of one `radius` are equal in area."""
+    """Closed-form area in pixels; the three kinds of one `radius` are equal in area.
+
+    Args:
+        label: 1 circle, 2 square, 3 triangle.
+        radius: of the circle of equal area, in pixels.
+
+    Returns:
+        pi times the squared radius, by the formula of each kind.
+    """
     sides = {1: np.pi * radius**2, 2: (np.sqrt(np.pi) * radius) ** 2}
     return float(sides[label] if label in sides else np.sqrt(3) / 4 * (_TRIANGLE * radius) ** 2)
 

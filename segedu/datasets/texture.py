@@ -8,6 +8,13 @@ import numpy as np
 def check_size(size: tuple[int, int], minimum: int) -> tuple[int, int]:
     """Return `size` as two integers.
 
+    Args:
+        size: height and width.
+        minimum: the smallest side allowed.
+
+    Returns:
+        (height, width).
+
     Raises:
         TypeError: if `size` is not two whole numbers.
         ValueError: if a side is below `minimum`.
@@ -23,6 +30,12 @@ def check_size(size: tuple[int, int], minimum: int) -> tuple[int, int]:
 
 def check_count(count: int | tuple[int, int]) -> tuple[int, int]:
     """Return `count` as (lowest, highest); one number stands for both.
+
+    Args:
+        count: a number, or (lowest, highest).
+
+    Returns:
+        (lowest, highest).
 
     Raises:
         TypeError: if `count` is not one or two whole numbers.
@@ -42,6 +55,15 @@ def check_count(count: int | tuple[int, int]) -> tuple[int, int]:
 def check_amount(name: str, value: float, lowest: float, highest: float) -> float:
     """Return `value` as a float if it lies in [lowest, highest].
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        lowest: the smallest value allowed.
+        highest: the largest value allowed.
+
+    Returns:
+        The number.
+
     Raises:
         TypeError: if it is not a number.
         ValueError: if it is outside the range or not finite.
@@ -55,6 +77,12 @@ def check_amount(name: str, value: float, lowest: float, highest: float) -> floa
 
 def scene_rng(seed: int | tuple[int, ...]) -> np.random.Generator:
     """A generator that depends on nothing but `seed`, one number or several such as (seed, index).
+
+    Args:
+        seed: one number of at least 0, or several.
+
+    Returns:
+        A fresh generator.
 
     Raises:
         TypeError: if a part is not a whole number.
@@ -79,6 +107,11 @@ def _fill_in(grid: np.ndarray, length: int) -> np.ndarray:
 def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -> np.ndarray:
     """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly filled in.
 
+    Args:
+        rng: where the numbers are drawn from.
+        size: height and width.
+        cell: distance of the knots in pixels.
+
     Returns:
         float64 (H, W) in [-1, 1].
     """
@@ -88,7 +121,16 @@ def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -
 
 
 def stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> np.ndarray:
-    """Slightly bent waves in a random direction, float64 (H, W) in [-1, 1]."""
+    """Slightly bent waves in a random direction, float64 (H, W) in [-1, 1].
+
+    Args:
+        rng: where direction and bends are drawn from.
+        size: height and width.
+        period: of the waves in pixels.
+
+    Returns:
+        The pattern.
+    """
     rows, columns = np.mgrid[: size[0], : size[1]]
     angle = rng.uniform(0, np.pi)
     bend = 0.5 * period * smooth_field(rng, size, max(size) / 3)

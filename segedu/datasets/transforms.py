@@ -45,6 +45,9 @@ def _check_sample(sample: dict[str, Tensor], keys: tuple[str, ...]) -> None:
 def to_tv_tensors(sample: dict[str, Tensor]) -> dict[str, Any]:
     """Wrap a sample so that any transform of torchvision.transforms.v2 knows what each entry is.
 
+    Args:
+        sample: with all keys of `segedu.datasets.sample.KEYS`.
+
     Returns:
         `image` as Image, `semantic` as Mask, `label_map` as LabelMap, `masks` as Mask, `boxes` as
         BoundingBoxes (XYXY); other entries as they are. Nothing is copied.
