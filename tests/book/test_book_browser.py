@@ -13,6 +13,10 @@ SEEN = """() => ({
     formulas: document.querySelectorAll('.math').length,
     rendered: document.querySelectorAll('.math mjx-container svg').length,
     raw: [...document.querySelectorAll('.math')].filter(m => /\\\\[\\[(]/.test(m.innerText)).length,
+    cut: [...document.querySelectorAll('div.math mjx-container')].filter(m => {
+        const drawn = m.querySelector('svg').getBoundingClientRect(), room = m.parentElement.getBoundingClientRect();
+        return drawn.right > room.right + 1 || m.parentElement.scrollWidth > m.parentElement.clientWidth + 1;
+    }).map(m => m.parentElement.id),
     pictures: [...document.querySelectorAll('article img')].map(i => [i.src, i.naturalWidth]),
     code: [...document.querySelectorAll('article .highlight pre')].map(p => p.textContent.trim().length),
     title: document.querySelector('article h1')?.innerText ?? '',
@@ -66,6 +70,10 @@ def test_every_formula_is_rendered(visited):
     for name, page in visited.items():
         assert page["rendered"] == page["formulas"], name
         assert page["raw"] == 0, f"{name}: raw TeX is on the page"
+
+
+def test_no_formula_is_cut_off_on_a_wide_screen(visited):
+    assert {name: page["cut"] for name, page in visited.items() if page["cut"]} == {}
 
 
 def test_every_picture_is_there(visited):
