@@ -98,6 +98,7 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
         record["sandbox"] = {"level": run.level, "reason": run.level_reason}
         record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
     record["notes"] = [clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, desk)]]
+    record["notes"] += _silenced(plan, results)
     record["exercises"] = [_exercise(name, plan, results, files, desk) for name in desk.papers]
     record["points"] = sum(exercise["points"] for exercise in record["exercises"])
     record["measured"]["seconds"] = round(time.monotonic() - started, 3)
@@ -148,14 +149,14 @@ def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[
     notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
     with desk.turn:
         verdict = compare.verdict_of(paper, outcomes)
-    tampered, canary_notes = _canaries(name, plan, steps)
+    tampering = _canaries(name, plan, steps)
     entry = _entry(
-        paper, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + canary_notes,
+        paper, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + tampering,
         named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named],
-        first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=tampered,
+        first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=bool(tampering),
         error=_error(solution, probe),
     )  # fmt: skip
-    return entry | ({"points": 0, "status": "tampered"} if tampered else {})
+    return entry | ({"points": 0, "status": "tampered"} if tampering else {})
 
 
 def _status(verdict: Any, probe: StepResult | None) -> str:
@@ -172,14 +173,19 @@ def _error(*steps: StepResult | None) -> str:
     return clean(f"{bad[0].ename}: {bad[0].evalue}") if bad else ""
 
 
-def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> tuple[bool, list[str]]:
+def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> list[str]:
     """Did the cells that must fail, fail, in their own words? Then cells still run as they are written."""
-    silent = False
     for when in ("before", "after"):
         step = steps.get(("canary", f"{name} {when}"))
         if step is None or step.status in _STOPPED:
             continue
         if (step.status, step.ename, step.evalue) != ("error", "AssertionError", plan.nonces[step.name]):
-            return True, [f"tampering: a cell that must fail, {when} the check of {name}, did not; its points are 0"]
-        silent |= plan.nonces[step.name] not in clean(step.traceback, 20_000)
-    return False, ["errors are not shown in this notebook: showtraceback was changed"] if silent else []
+            return [f"tampering: a cell that must fail, {when} the check of {name}, did not; its points are 0"]
+    return []
+
+
+def _silenced(plan: Plan, results: Sequence[StepResult]) -> list[str]:
+    """Errors that the kernel reports but no longer shows: an attack on other graders, or a taste in tracebacks."""
+    canaries = [step for step in results if step.kind == "canary" and step.status == "error"]
+    hidden = any(plan.nonces[step.name] not in clean(step.traceback, 20_000) for step in canaries)
+    return ["errors are not shown in this notebook: it changes how they are displayed"] * hidden

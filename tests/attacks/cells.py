@@ -112,7 +112,7 @@ session.send = forged
 
 # name -> (cell, what a worthless answer returns, a part of the note that the grader must make)
 ATTACKS = {
-    "a01_silence": (SILENCE, "0", "showtraceback"),
+    "a01_silence": (SILENCE, "0", "errors are not shown"),
     "a02_drop_asserts": (DROP_ASSERTS, "0", "tampering"),
     "a03_blank_cells": (BLANK_CELLS, "0", "tampering"),
     "a04_always_equal": (ALWAYS_EQUAL, "Equal()", "which cannot be compared"),

@@ -104,7 +104,8 @@ def test_canaries(grade, tiny, pool, monkeypatch, change, tampered, when):
     double, total = by_name(record)["double"], by_name(record)["total"]
     assert (double["tampered"], double["points"]) == (tampered, 0 if tampered else 3)
     assert (total["tampered"], total["points"]) == (False, 3)
-    assert bool(double["notes"]) == (tampered or change == {"traceback": ""})
+    assert bool(double["notes"]) == tampered
+    assert ("errors are not shown" in str(record["notes"])) == (change == {"traceback": ""})
 
 
 @pytest.mark.parametrize(
