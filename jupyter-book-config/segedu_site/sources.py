@@ -86,7 +86,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
         lines = body.split("\n")
         for line, name in anchors(source):
             lines[line] = f'<span id="{name}"></span>{lines[line]}'
-        body = f"<h1>{path}</h1>\n{head}<pre>" + "\n".join(lines)
+        body = f'<h1 class="whole-file">{path}</h1>\n{head}<pre>' + "\n".join(lines)
         yield f"source/{path.removesuffix('.py')}", {"title": path, "body": body}, "page.html"
 
 
