@@ -119,7 +119,7 @@ class KernelPool:
             limits: Bounds on time, memory, output and disk.
 
         Raises:
-            SandboxError: No kernel could be started at all.
+            SandboxError: A kernel could not be started: the machine's fault, so there is no result.
         """
         for step in steps:
             if step.kind not in KINDS:
@@ -141,7 +141,7 @@ class _Run:
         self.kernel: SegKernel | None = None
         self.guest: Guest | None = None
         self.place: Place | None = None
-        self.replay: list[SegCell] = []
+        self.replay: list[tuple[Step, SegCell]] = []
         self.starts = 0
 
     def all(self, steps: list[Step]) -> RunResult:
@@ -157,12 +157,9 @@ class _Run:
         restarted = self.kernel is None and self.starts > 0
         try:
             self.ready(cell)
-        except (Fatal, SandboxError) as error:
-            if self.starts == 0 or isinstance(error, SandboxError) and not self.result.steps:
-                raise SandboxError(str(error)) from None
+        except Fatal as error:
             return StepResult(step.name, step.kind, "skipped", evalue=str(error), restarted=restarted)
-        if step.kind not in ("helper", "solution"):
-            cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
+        self.fill(step, cell)
         began = time.monotonic()
         status, message = self.attempt(cell, min(step.timeout, self.limits.cell_seconds))
         kernel = self.kernel
@@ -173,7 +170,7 @@ class _Run:
         if status not in ("ok", "error"):
             self.end_kernel()
         elif step.kind in REPLAYED:
-            self.replay.append(cell)
+            self.replay.append((step, cell))
         return ended
 
     def ready(self, cell: SegCell) -> None:
@@ -186,14 +183,23 @@ class _Run:
         while self.kernel is None:
             if self.starts > MAX_RESTARTS:
                 raise Fatal("skipped", f"the kernel was lost {self.starts} times")
-            self.start()
+            try:
+                self.start()
+            except SandboxError:  # a loaded machine: once more, then it is the machine's fault, never the student's
+                self.start()
             cell.parent.kernel = self.kernel
             for earlier in list(self.replay):
-                if self.attempt(earlier, self.limits.cell_seconds)[0] not in ("ok", "error"):
+                self.fill(*earlier)
+                if self.attempt(earlier[1], self.limits.cell_seconds)[0] not in ("ok", "error"):
                     self.replay.remove(earlier)
                     self.end_kernel()
                     break
         cell.parent.kernel = self.kernel
+
+    def fill(self, step: Step, cell: SegCell) -> None:
+        """Puts this kernel's work folder into a step of ours."""
+        if step.kind not in ("helper", "solution"):
+            cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
 
     def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
         """Runs an nbval item and names what happened."""
@@ -232,6 +238,9 @@ class _Run:
 
         try:
             self.kernel = SegKernel(launch, self.limits, self.pool.folder)
+        except (Fatal, RuntimeError) as error:
+            self.end_kernel()
+            raise error if isinstance(error, SandboxError) else SandboxError(f"no kernel: {error}") from error
         except BaseException:
             self.end_kernel()
             raise

@@ -24,6 +24,7 @@ from .provisioner import ForkServer, Guest, SandboxError
 from .sandbox import LINUX
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_FIRST_USER = 0x5E000000  # each kernel's own user is drawn from here; no other users are up there
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _try(rung: Rung) -> tuple[bool, str]:
 
 def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     """Prepares one kernel: its job, control groups where they can be written, and its folders."""
-    uid = 0x5E000000 + secrets.randbelow(1 << 24) if rung.own_user else None
+    uid = _FIRST_USER + secrets.randbelow(1 << 24) if rung.own_user else None
     job = {
         "level": rung.level, "user_namespace": rung.user_namespace, "landlock": rung.landlock,
         "seccomp": rung.seccomp, "uid": uid, "stage": str(stage), "scratch": None, "prefixes": prefixes(),
@@ -191,11 +192,9 @@ def sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob("segedu-*"):
         with contextlib.suppress(OSError):
             found = folder.lstat()
-            if (
-                stat.S_ISDIR(found.st_mode)
-                and folder.name.startswith(("segedu-run-", "segedu-pool-"))
-                and now - found.st_mtime > 86_400
-            ):
+            ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
+            old = folder.name.startswith(("segedu-run-", "segedu-pool-")) and now - found.st_mtime > 86_400
+            if ours and old and stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -228,10 +228,10 @@ def test_files_go_in_and_come_out(pool):
     ):
         probe = Step("probe", "f", textwrap.dedent(source).replace("DIES", str(dies)))
         moved = _helper("import os; os.chdir('/')")
-        after = Step("probe", "again", "print(open('@WORK@/job/f/in/1.json').read())")
-        result = pool.run([moved, probe, after], files, ["job/*/out/*"])
+        after = Step("probe", "again", "print(open('@WORK@/job/f/in/1.json').read(), where == '@WORK@')")
+        result = pool.run([Step("setup", "s", "where = '@WORK@'"), moved, probe, after], files, ["job/*/out/*"])
         assert result.files == expected
-        assert result.steps[2].output == "[2]\n"
+        assert result.steps[3].output == "[2] True\n"
 
 
 def test_what_an_earlier_kernel_left_stays(pool):
