@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from segedu_site import address, kernels, lint, methods, sources
@@ -36,15 +38,16 @@ raise RuntimeError("imported")
 '''
 
 
-def build(folder: Path, page: str) -> tuple[int, str]:
+def build(folder: Path, page: str, toc: str = "", environment: dict | None = None) -> tuple[int, str]:
     """Builds a book of one page with our configuration; exit status and everything it said."""
     shutil.copytree(CONFIG, folder / CONFIG.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    (folder / CONFIG.name / "_toc.yml").write_text("format: jb-book\nroot: course/index\n")
-    (folder / "course").mkdir()
+    (folder / CONFIG.name / "_toc.yml").write_text("format: jb-book\nroot: course/index\n" + toc)
+    (folder / "course").mkdir(exist_ok=True)
     (folder / "course" / "index.md").write_text(FRONT + page)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", CONFIG.name, ".", "_build/html"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    env = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -87,6 +90,22 @@ def test_a_poor_page_fails_and_each_fault_is_named(tmp_path):
         "has no alt text that says what is seen",
     ):
         assert fault in said, f"not said: {fault}\n{said}"
+
+
+@pytest.mark.parametrize("switch", ["1", "0"])
+def test_an_instructor_can_leave_the_solutions_out(tmp_path, switch):
+    for name in ("labs", "solutions"):
+        (tmp_path / name).mkdir()
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Lab 4")])
+        nbformat.write(notebook, tmp_path / name / "04_toy.ipynb")
+    page = "# A page\n\n```{lab} 04_toy\n```\n"
+    status, said = build(tmp_path, page, "chapters:\n  - file: labs/04_toy\n", {"SEGEDU_SOLUTIONS": switch})
+    assert status == 0, said
+    html = tmp_path / "_build" / "html"
+    there = switch == "1"
+    assert (html / "solutions" / "04_toy.html").exists() is there
+    for path in (html / "course" / "index.html", html / "labs" / "04_toy.html"):
+        assert ("solutions/04_toy.html" in path.read_text()) is there
 
 
 def test_a_failed_cell_fails_the_build(tmp_path):
