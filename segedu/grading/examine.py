@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from segedu.checks.judge import Verdict
 from segedu.grading import compare
 from segedu.grading.compare import Paper
 from segedu.grading.kernel import StepResult
@@ -147,8 +148,8 @@ def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[
     outcomes, more = compare.read_outcomes(paper, files)
     notes += [clean(text) for text in more]
     notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
-    with desk.turn:
-        verdict = compare.verdict_of(paper, outcomes)
+    verdict, more = _verdict(paper, outcomes, desk)
+    notes += more
     tampering = _canaries(name, plan, steps)
     entry = _entry(
         paper, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + tampering,
@@ -159,7 +160,17 @@ def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[
     return entry | ({"points": 0, "status": "tampered"} if tampering else {})
 
 
-def _status(verdict: Any, probe: StepResult | None) -> str:
+def _verdict(paper: Paper, outcomes: list[dict | None], desk: Desk) -> tuple[Verdict, list[str]]:
+    """The judge is ours, but what it compares is not: whatever breaks it counts as no outcome, for this exercise."""
+    with desk.turn:
+        try:
+            return compare.verdict_of(paper, outcomes), []
+        except Exception as error:
+            note = f"what {paper.exercise.name} returned could not be compared ({type(error).__name__})"
+            return compare.verdict_of(paper, [None] * len(outcomes)), [note]
+
+
+def _status(verdict: Verdict, probe: StepResult | None) -> str:
     if verdict.passed:
         return "passed"
     if probe is not None and probe.status in _STOPPED:

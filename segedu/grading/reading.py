@@ -12,11 +12,12 @@ from collections.abc import Iterable
 _MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# words that no lab needs; each earns a note for a person to look at, and costs nothing
+# words that no lab needs, and other libraries' answers; each earns a note for a person to look at, and costs nothing
 _ODD = (
     "ast_transformers", "input_transformers", "showtraceback", "set_custom_exc", "shell_send", "execute_reply",
     "do_execute", "run_cell", "pre_run_cell", "gradebook", "segedu.grading", "segedu.checks", "get_referrers",
     "get_objects", "f_back", "_getframe", "ptrace", "/proc/", "ctypes", "setprofile", "settrace", "__import__",
+    "torchvision.ops", "torchmetrics", "sklearn.metrics", "skimage.metrics", "monai", "segmentation_models",
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from segedu.grading.compare import make_paper
@@ -132,6 +134,17 @@ def test_a_probe_that_was_lost(grade, tiny, pool, monkeypatch, status, words):
     record = grade(tiny.answered(**tiny.RIGHT))
     double = by_name(record)["double"]
     assert (double["points"], double["status"], double["notes"], record["points"]) == (0, status, [words], 6)
+
+
+def test_what_breaks_the_judge_costs_that_exercise_only(grade, tiny, desk, monkeypatch):
+    def accept(case, expected, got, tolerance):
+        raise TypeError("odd")
+
+    paper = desk.papers["double"]
+    desk.papers["double"] = replace(paper, exercise=replace(paper.exercise, accept=accept))
+    record = grade(tiny.answered(**tiny.RIGHT))
+    assert record["points"] == 6 and record["status"] == "graded"
+    assert by_name(record)["double"]["notes"] == ["what double returned could not be compared (TypeError)"]
 
 
 def test_a_problem_becomes_a_record(desk):
