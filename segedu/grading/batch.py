@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import queue
-import shutil
 import tempfile
 import time
 import traceback
@@ -206,16 +204,6 @@ def _one(entry: Entry, job: Job, desk: Desk, keys: Keys) -> dict:
         return examine(problem, desk, key) | {"status": "failed", "trace": traceback.format_exc()[-4000:]}
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed runs of an earlier week left in the folder for temporary files."""
-    for path in (*folder.glob("segedu-stage-*"), *folder.glob("segedu-pool-*")):
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-            if mine and path.is_dir() and not path.is_symlink() and found.st_mtime < time.time() - 7 * 86400:
-                shutil.rmtree(path, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def sandboxed_pools(job: Job, hides: list[str], count: int) -> Iterator[list[KernelPool]]:
     """One kernel pool a worker, on one staged package without what the lab hides.
@@ -237,7 +225,6 @@ def sandboxed_pools(job: Job, hides: list[str], count: int) -> Iterator[list[Ker
             f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
             "If you trust the authors of these submissions, add --i-trust-these-submissions"
         )
-    _sweep(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
         Path(folder).chmod(0o711)
         stage = build_stage(hides, Path(folder, "stage"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading.batch import Job, _sweep, grade_batch
+from segedu.grading.batch import Job, grade_batch
 from segedu.grading.kernel import RunResult, SandboxError, Step, probe_levels
 
 
@@ -104,16 +103,6 @@ def test_reports_inside_the_folder_of_submissions_are_no_student(job, open_pools
     grade_batch(inside, open_pools=open_pools)
     again = grade_batch(inside, open_pools=open_pools)
     assert points(again) == EXPECTED and again.left_out == ["graded"] and again.kept == 5
-
-
-def test_what_killed_runs_left_long_ago_is_swept(tmp_path):
-    old, new, other = (tmp_path / name for name in ("segedu-stage-old", "segedu-stage-new", "other"))
-    for folder in (old, new, other):
-        (folder / "x").mkdir(parents=True)
-    for folder in (old, other):
-        os.utime(folder, (1e9, 1e9))
-    _sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "segedu-stage-new"]
 
 
 def test_the_labs_notebook_and_its_exercises_must_agree(job, open_pools, tiny, tmp_path):
