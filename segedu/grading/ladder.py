@@ -193,7 +193,10 @@ def sweep() -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
-            old = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-")) and now - found.st_mtime > 86_400
+            old = (
+                folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-"))
+                and now - found.st_mtime > 86_400
+            )
             if ours and old and stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(folder, ignore_errors=True)
 
