@@ -224,6 +224,7 @@ def session() -> pytest.Session:
 
 
 def exit_words(code: int | None) -> str:
+    """The end of a process in words: its exit status, or the signal that ended it."""
     if code is None:
         return "no exit status"
     return f"signal {-code}" if code < 0 else f"exit status {code}"
