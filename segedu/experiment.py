@@ -197,8 +197,8 @@ def save_picture(path: Path, model: nn.Module, sets: Sets) -> None:
         plt.close(figure)
     width = min(strip.shape[1] for strip in strips)
     picture = Image.fromarray(np.concatenate([strip[:, :width] for strip in strips]))
-    # 128 colours are enough for tinted grey images, and a third of the bytes.
-    write(path, lambda beside: picture.quantize(128).save(beside, format="PNG", optimize=True))
+    # 64 colours are enough for tinted grey images, and a third of the bytes.
+    write(path, lambda beside: picture.quantize(64).save(beside, format="PNG", optimize=True))
 
 
 def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
