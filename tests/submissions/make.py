@@ -157,7 +157,7 @@ class Maker:
         self.add("perfect", self.cells(self.right, full=True), self.max, "none")
         helped = self.cells(self.right)
         self.add("helpers", [helped[0], _cell(HELPERS), *helped[1:]], self.max, "none")
-        self.add("blank", self.cells({}, full=True), {})
+        self.add("blank", self.cells({}), {})
         self.add(
             "wrong", self.cells({n: text for n, (text, _) in wrong.items()}), {n: p for n, (_, p) in wrong.items()}
         )
@@ -192,7 +192,7 @@ class Maker:
         self.add("endless", self.cells(endless), self.max | {c: 0}, "was stopped at the limit of")
         exits = self.right | {b: "import os\n\nos._exit(0)", d: f"import os\n\n\ndef {d}(*args):\n    os._exit(1)"}
         self.add("exits", self.cells(exits), self.max | {b: 0, d: 0}, "ended the kernel")
-        text = self.files["perfect.ipynb"]
+        text = self.files["stderr.ipynb"]
         self.add("broken", [], {}, "is not valid JSON")
         self.files["broken.ipynb"] = text[: len(text) // 2]
         self.rows[-1]["status"] = "unreadable"
