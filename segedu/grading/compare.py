@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -69,8 +70,14 @@ def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
     for i, (_, _, case) in enumerate(drawn):
         files |= {f"{folder}/in/{i}.{name}": data for name, data in codec.pack(case).items()}
     # the reference and the wrong answers are asked once a batch, not once a student
-    numbered = [(group, i, {**case, "_number": n}) for n, (group, i, case) in enumerate(drawn)]
+    numbered = [(group, i, {**case, "_number": n, **_public_name(case)}) for n, (group, i, case) in enumerate(drawn)]
     return Paper(replace(exercise, probe=_Remembering(exercise.probe)), numbered, files)
+
+
+def _public_name(case: dict) -> dict[str, str]:
+    """The kind of a case may be told; what follows a colon or a bracket is its drawn numbers."""
+    name = re.split(r"[:(]", case.get("name", ""))[0].strip()
+    return {"name": name} if name and not any(mark.isdigit() for mark in name) else {"name": ""}
 
 
 class _Remembering:

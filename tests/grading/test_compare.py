@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def test_right_outcomes_get_full_points(papers):
         outcomes, notes = compare.read_outcomes(paper, right_files(paper))
         verdict = compare.verdict_of(paper, outcomes)
         assert (verdict.points, verdict.passed, notes) == (3, True, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("an empty mask", "an empty mask"),
+        ("a legal size: size 388, depth 2", "a legal size"),
+        ("5 boxes", "case 1 of core"),
+        (None, "case 1 of core"),
+    ],
+)
+def test_feedback_tells_the_kind_of_a_case_and_none_of_its_numbers(papers, tiny, name, told):
+    exercise = papers["double"].exercise
+    case = {"args": [3.0]} | ({"name": name} if name else {})
+    paper = compare.make_paper(
+        replace(exercise, probe=exercise.probe.probe, cases=lambda rng: {"core": (3, [case])}), tiny.LAB, 5
+    )
+    verdict = compare.verdict_of(paper, [{"value": 7.0, "mutated": []}])
+    assert verdict.first_line.startswith(f"On {told}: the result is 7")
 
 
 def test_our_own_functions_answer_once_a_batch(papers):
