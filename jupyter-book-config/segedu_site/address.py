@@ -1,4 +1,4 @@
-"""The repository's address, read from pyproject.toml, and what is made of it: theme buttons and `{lab}`."""
+"""The repository's address, read from pyproject.toml, and what is made of it: theme buttons, `{lab}` and `{clone}`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,17 @@ class Lab(SphinxDirective):
         return [button_row(self.arguments[0], self.env, with_page=True)]
 
 
+class Clone(SphinxDirective):
+    """`{clone}`: its lines as a shell block, below the two that fetch the repository."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        name = repository().rsplit("/", 1)[1]
+        text = "\n".join([f"git clone {repository()}", f"cd {name}", *self.content])
+        return [nodes.literal_block(text, text, language="shell")]
+
+
 def dress_notebook_pages(app: Sphinx, doctree: nodes.document) -> None:
     """Labs get the row under their title. Solutions are named so, and need no place in the table of contents."""
     folder, _, name = app.env.docname.partition("/")
@@ -99,5 +110,6 @@ def dress_notebook_pages(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", configure)
     app.add_directive("lab", Lab)
+    app.add_directive("clone", Clone)
     # Before Sphinx collects the files to download (priority 500).
     app.connect("doctree-read", dress_notebook_pages, priority=100)
