@@ -42,7 +42,7 @@ ifdef SUBMISSIONS
 	$(BIN)/segedu grade $(SUBMISSIONS) --lab $(LAB) --out $(OUT) --jobs $(JOBS)
 else
 	for lab in 04_metrics 06_unet; do \
-	  $(BIN)/segedu grade tests/submissions/$$lab --lab $$lab --out $(OUT)/$$lab --jobs $(JOBS) \
+	  $(BIN)/segedu grade tests/submissions/$$lab --lab $$lab --out $(OUT) --jobs $(JOBS) \
 	    --cell-seconds 20 --expect tests/submissions/$$lab/expected.csv || exit 1; done
 endif
 
@@ -51,6 +51,7 @@ book: $(VENV)/.docs
 
 labs: $(VENV)/.author
 	$(BIN)/segedu labs
+	$(BIN)/python tests/submissions/make.py
 
 fix: $(VENV)/.author
 	$(BIN)/ruff check --fix .
