@@ -502,6 +502,8 @@ SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 scales = {"cpu": (64, 256, 8, 3, 120, 16), "gpu": (512, 96, 32, 4, 600, 8)}
 size, length, base, depth, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
+if SCALE == "cpu":
+    torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
 images, target = draw_data(length, 0, size)
 val = list(zip(*(part.split(batch) for part in draw_data(length // 4, 1, size))))
 nets, scores = {}, {}
