@@ -140,7 +140,7 @@ def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) 
 
 def _show_picture(kind: str, case: dict, expected: dict, got: dict) -> None:
     """A picture helps; that one cannot be drawn must not hide the message."""
-    if "IPython" not in sys.modules:
+    if not _in_notebook():
         return
     try:
         picture = draw_difference(kind, case, expected, got)
@@ -153,8 +153,12 @@ def _show_picture(kind: str, case: dict, expected: dict, got: dict) -> None:
         show(*picture)
 
 
+def _in_notebook() -> bool:
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
 def _fold(title: str, text: str) -> None:
-    if "IPython" not in sys.modules:
+    if not _in_notebook():
         print(text)
         return
     from IPython.display import display

@@ -97,7 +97,8 @@ def open_and_run_all(browser, address: str, name: str, last: str):
     tab = context.new_page()
     outside: list[str] = []
     tab.on("request", lambda r: outside.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
-    tab.goto(f"{address}/lab/tree/{name}")
+    # a workspace of its own: the default one would open the notebooks of the tests before as well
+    tab.goto(f"{address}/lab/workspaces/{name.partition('.')[0]}/tree/{name}")
     tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
     tab.get_by_text("| Idle").first.wait_for()  # before that, Run asks which kernel to take
     tab.locator(".lm-MenuBar-item", has_text="Run").first.click()
