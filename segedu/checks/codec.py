@@ -171,7 +171,7 @@ def read_npy(data: bytes) -> np.ndarray:
     if len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
         raise CodecError("an array has an impossible shape")
     body = data[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise CodecError(f"an array's header says shape {shape}, its file holds {len(body)} bytes")
+    if max(shape, default=0) >= 2**31 or math.prod(shape) * dtype.itemsize != len(body):
+        raise CodecError(f"an array's header says shape {str(shape)[:80]}, its file holds {len(body)} bytes")
     array = np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran else "C")
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="))).reshape(shape)

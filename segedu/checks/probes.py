@@ -114,7 +114,8 @@ def call_grad(function: Callable, case: dict) -> dict:
             grads = [None] * len(inputs)
         return {"value": plain(value), "grads": [plain(g) for g in grads], "mutated": []}
 
-    return _guarded(run)
+    with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
+        return _guarded(run)
 
 
 def module(function: Callable, case: dict) -> dict:
@@ -147,7 +148,8 @@ def module(function: Callable, case: dict) -> dict:
         n_params = sum(p.numel() for p in net.parameters())
         return {"value": plain(output), "n_params": n_params, "depends": _dependence(output, inputs)}
 
-    return _guarded(run)
+    with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
+        return _guarded(run)
 
 
 def _dependence(output: Any, inputs: list) -> list[int]:

@@ -6,6 +6,7 @@ the drawn cases and nothing else: no reference, no expected value, no seed, no s
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import re
@@ -121,6 +122,9 @@ def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict |
         except codec.CodecError as error:
             outcomes.append(None)
             unread[str(error)] += 1
+        except Exception as error:  # whatever its bytes provoke costs this outcome, never the record
+            outcomes.append(None)
+            unread[type(error).__name__] += 1
     return outcomes, [f"{count} of its outcomes could not be read: {reason}" for reason, count in unread.items()]
 
 
@@ -135,10 +139,22 @@ def _tidy(outcome: Any) -> dict:
     for key in ("mutated", "depends"):
         if any(type(item) is not int or item < 0 for item in kept.get(key, [])):
             raise codec.CodecError(f"the outcome's {key} does not hold counts")
-    for key in ("raises", "refused"):
-        if key in kept:
-            kept[key] = kept[key][:120]
+    if "raises" in kept and not _is_exception(kept["raises"]):
+        kept["raises"] = "Exception"
+    if "refused" in kept:
+        kept["refused"] = _name_only(kept["refused"])
     return kept
+
+
+def _is_exception(name: str) -> bool:
+    """Probes name exceptions of Python itself; any other word would be the student's own text in the feedback."""
+    found = getattr(builtins, name, None) if name.isidentifier() else None
+    return isinstance(found, type) and issubclass(found, BaseException)
+
+
+def _name_only(text: str) -> str:
+    """The student names the class: enough of it to recognise, too little to carry a hidden input or a formula."""
+    return " ".join(word[:24] for word in re.sub(r"[^\w.,]+", " ", text).split())[:80]
 
 
 def refusals(outcomes: list[dict | None]) -> list[str]:

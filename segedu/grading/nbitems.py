@@ -167,6 +167,7 @@ class SegKernel(RunningKernel):
         try:
             _, parts = self.kc.session.feed_identities(parts)
             message = self.kc.session.deserialize(parts)
+            _check_form(message)
         except Exception:  # forged or broken: whoever writes such messages gains nothing by them
             return 1
         if name == "shell" or message["msg_type"] in _MESSAGES:
@@ -182,6 +183,13 @@ class SegKernel(RunningKernel):
             self.text.append(str(content.get("text", "")))
         elif kind == "execute_result":
             self.text.append(str(content.get("data", {}).get("text/plain", "")) + "\n")
+
+
+def _check_form(message: dict) -> None:
+    """Whoever holds the key may send anything: what is read later must be of the type that it is read as."""
+    content, parent = message["content"], message["parent_header"]
+    if not (isinstance(content, dict) and isinstance(parent, dict) and isinstance(message["msg_type"], str)):
+        raise ValueError("a message with parts of the wrong types")
 
 
 class SegFile(IPyNbFile):

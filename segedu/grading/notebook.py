@@ -12,6 +12,7 @@ from segedu.grading.archive import SubmissionError
 MAX_NOTEBOOK = 32 << 20
 MAX_CELLS = 2000
 MAX_SOURCE = 1 << 20
+MAX_CODE = 2 << 20
 MAX_BRACKETS = 1_000_000
 _OUR_ID = re.compile(r"^(\d\d)-[a-z0-9-]+$")
 
@@ -85,7 +86,11 @@ def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]
         raise SubmissionError(f"{name} has no list of cells")
     if len(cells) > MAX_CELLS:
         raise SubmissionError(f"{name} has {len(cells)} cells, at most {MAX_CELLS} are read")
-    return [_cell(cell, position, name) for position, cell in enumerate(cells, 1)]
+    found = [_cell(cell, position, name) for position, cell in enumerate(cells, 1)]
+    code = sum(len(cell.source) for cell in found)
+    if code > MAX_CODE:  # reading it takes seconds a megabyte, in which nobody else's cells are watched
+        raise SubmissionError(f"{name} has {code >> 10} kB of code, at most {MAX_CODE >> 10} kB are read")
+    return found
 
 
 def _cell(cell: object, position: int, name: str) -> StudentCell:

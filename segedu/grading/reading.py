@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterable
+from textwrap import indent
 
 _MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_THERE = {*sys.stdlib_module_names, "numpy", "scipy", "torch", "torchvision", "matplotlib", "IPython", "PIL", "segedu"}
 # words that no lab needs, and other libraries' answers; each earns a note for a person to look at, and costs nothing
 _ODD = (
     "ast_transformers", "input_transformers", "showtraceback", "set_custom_exc", "shell_send", "execute_reply",
@@ -136,6 +139,34 @@ def new_definitions(source: str, ours: str) -> str:
         return ""
 
 
+def late_definitions(source: str) -> str:
+    """What a cell defines below lines that may fail where it stands alone, such as `drive.mount(...)`.
+
+    Args:
+        source: of a student's cell.
+
+    Returns:
+        Source that defines each such function or class, unless its name has a value already; or "".
+    """
+    tree = parse(source)
+    body = tree.body if tree else []
+    first = next((i for i, node in enumerate(body) if _may_fail(node)), len(body))
+    late = [node for node in body[first:] if isinstance(node, _DEFINITIONS) and not is_stub(node)]
+    try:
+        parts = [f"if {node.name!r} not in globals():\n{indent(ast.unparse(node), '    ')}" for node in late]
+        return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
+    except (RecursionError, ValueError):
+        return ""
+
+
+def _may_fail(node: ast.stmt) -> bool:
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        return not _THERE.issuperset(module.partition(".")[0] for module in modules)
+    return not (is_text or _defines(node))
+
+
 def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
@@ -160,7 +191,7 @@ def oddities(source: str, hides: Iterable[str]) -> list[str]:
     """
     found = [f"imports {name}, which this lab hides" for name in hides if _imports(source, name)]
     found += [f"mentions {word}" for word in _ODD if word in source]
-    if re.search(r"^\s*!|^\s*%%?(?:bash|sh|pip|conda|system|sx|load_ext)\b", source, re.MULTILINE):
+    if re.search(r"^[ \t]*!|^[ \t]*%%?(?:bash|sh|pip|conda|system|sx|load_ext)\b", source, re.MULTILINE):
         found.append("runs a shell command or a magic")
     return found
 

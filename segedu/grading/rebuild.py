@@ -71,6 +71,7 @@ class _Builder:
         others = [self._match(cell) for cell in cells if cell.cell_type != "code"]
         self.retyped = {match.name for match in others if match and match.role == "solution"}
         self.used: dict[int, str] = {}  # position -> exercise whose solution cell it is
+        self.pieces: set[int] = set()  # what was split off a solution cell: it has the cell's names, not its function
 
     def _match(self, cell: StudentCell) -> LabCell | None:
         return next((self.table[key] for key in cell.ids if key in self.table), None)
@@ -92,17 +93,23 @@ class _Builder:
         return self.plan
 
     def _choose(self, name: str) -> None:
-        """The first solution cell that is more than the stub is the answer; others with its id are left out."""
+        """The cell whose function the student's own check saw is the answer; other copies of it are left out."""
         mine = [cell for cell in self.cells if self.ours[cell.position] == self.table[name]]
         stub = self.table[name].source
         written = [cell for cell in mine if not reading.is_empty(cell.source) and not self._is_stub(cell.source, stub)]
         self.plan.state[name] = "answered" if written else "blank" if mine else "missing"
-        if written:
-            self.used[written[0].position] = name
-        if len(mine) > 1 and written:
-            which = ORDINALS[mine.index(written[0])] if mine.index(written[0]) < len(ORDINALS) else "later one"
+        if not written:
+            return
+        defining = [cell for cell in written if reading.binds(cell.source, name)]
+        check = min((p for p, m in self.ours.items() if m and m.name == f"check_{name}"), default=0)
+        chosen = ([cell for cell in defining if cell.position < check][-1:] or defining or written)[0]
+        self.used[chosen.position] = name
+        self.pieces |= {cell.position for cell in written if defining and cell not in defining}
+        if len(mine) > 1:
+            place = mine.index(chosen)
+            which = ORDINALS[place] if place < len(ORDINALS) else "later one"
             times = "twice" if len(mine) == 2 else f"{len(mine)} times"
-            self._note(name, f"{name} appears {times}, used the {which}, at position {written[0].position}")
+            self._note(name, f"{name} appears {times}, used the {which}, at position {chosen.position}")
 
     @staticmethod
     def _is_stub(source: str, stub: str) -> bool:
@@ -111,8 +118,10 @@ class _Builder:
     def _find_elsewhere(self, name: str) -> int | None:
         """A cell that was deleted and typed again has lost its id: look for the function by its name."""
         for cell in self.cells:
-            runs = self.ours[cell.position] is None or cell.position in self.used
-            if runs and reading.binds(cell.source, name):
+            ours = self.ours[cell.position]
+            runs = ours is None or cell.position in self.used
+            added = reading.new_definitions(cell.source, ours.source) if ours and ours.role != "solution" else ""
+            if reading.binds(cell.source if runs else added, name):
                 self.plan.state[name] = "answered"
                 self._note(name, f"{name} was not in its own cell, used the one at position {cell.position}")
                 return cell.position
@@ -134,7 +143,7 @@ class _Builder:
 
     def _student_cell(self, cell: StudentCell) -> None:
         ours = self.ours[cell.position]
-        if ours and ours.role == "solution":
+        if ours and ours.role == "solution" and cell.position not in self.pieces:
             if cell.position in self.used:
                 self._look_at(cell, ours.name)
                 if not reading.binds(cell.source, ours.name):
@@ -142,11 +151,19 @@ class _Builder:
                         ours.name, f"the cell of {ours.name}, at position {cell.position}, does not define {ours.name}"
                     )
                 self._add("solution", ours.name, cell.source)
-        elif ours:
+                self._add_late(cell)
+        elif ours and ours.role != "solution":
             self._edited(cell, ours)
         elif not reading.is_empty(cell.source) and not self._is_copy(cell.source):
             self._look_at(cell, "")
             self._add("helper", f"cell {cell.position}", cell.source)
+            self._add_late(cell)
+
+    def _add_late(self, cell: StudentCell) -> None:
+        """Where a line of a cell fails because of what stays out here, what it defines further down must not."""
+        late = reading.late_definitions(cell.source)
+        if late:
+            self._add("helper", f"definitions of cell {cell.position}", late)
 
     def _edited(self, cell: StudentCell, ours: LabCell) -> None:
         if reading.same_text(cell.source, ours.source):

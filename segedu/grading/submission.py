@@ -21,6 +21,7 @@ from segedu.grading.notebook import StudentCell, lab_number, parse_notebook
 MAX_FILE = 64 << 20
 MAX_ENTRIES = 2000
 MAX_DEPTH = 4
+MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
 # an instructor's own files beside the submissions, not a student's work
 BESIDE = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
 
@@ -74,7 +75,8 @@ def student_id(name: str) -> str:
     """
     name = re.sub(r"[^\w.@-]+", "_", name)
     name = re.sub(r"\.{2,}", "", name).replace("__", "_")
-    return name.strip("._-@")[:80] or "unnamed"
+    name = name.strip("._-@")[:80].encode()[:MAX_ID].decode(errors="ignore")  # letters may take 4 bytes
+    return name.rstrip("._-@") or "unnamed"
 
 
 def find_entries(folder: Path) -> tuple[list[Entry], list[str]]:
@@ -123,8 +125,9 @@ def _named(paths: list[Path]) -> list[Entry]:
     entries, taken = [], set()
     for path in paths:
         student = student_id(path.name if path.is_dir() else _stem(path.name))
-        if student.casefold() in taken:  # two names that look the same to a file system stay apart
-            student = f"{student}-{hashlib.sha256(path.name.encode(errors='replace')).hexdigest()[:6]}"
+        more = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()
+        while student.casefold() in taken:  # two names that look the same to a file system stay apart
+            student, more = f"{student}-{more[:6]}", more[6:] + more[:1]
         taken.add(student.casefold())
         entries.append(Entry(student, path))
     return sorted(entries, key=lambda entry: entry.student)
@@ -157,6 +160,9 @@ def read_submission(entry: Entry, lab: str, root: Path) -> Submission:
     except OSError as error:
         problem = f"{entry.path.name} cannot be read: {error.strerror or error}"
         return Submission(entry.student, source, digest, problem=problem)
+    except Exception as error:  # a parser that a hostile file breaks in a new way must not end the batch
+        problem = f"{entry.path.name} cannot be read: {type(error).__name__}"
+        return Submission(entry.student, source, digest, problem=problem)
 
 
 def fingerprint(entry: Entry, lab: str) -> str:
@@ -171,7 +177,7 @@ def fingerprint(entry: Entry, lab: str) -> str:
     """
     try:
         return _digest(_notebooks(entry.path, lab)[0])
-    except (SubmissionError, OSError):
+    except Exception:  # what is wrong is said when it is read
         return _name_digest(entry)
 
 
