@@ -1,0 +1,179 @@
+"""Hostile or merely odd input that once cost a batch, a record or an honest student's points; no kernel is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segedu.checks import codec
+from segedu.checks.probes import call_grad
+from segedu.grading import compare, nbitems, reading, submission
+from segedu.grading.archive import SubmissionError
+from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
+from segedu.grading.lab import read_lab
+from segedu.grading.notebook import MAX_CODE, parse_notebook
+from segedu.grading.rebuild import rebuild
+from segedu.grading.records import RecordStore
+from segedu.grading.submission import find_entries, read_submission, student_id
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
+import tiny
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    folder = tiny.make_course(tmp_path_factory.mktemp("course"))
+    tiny.install(folder)
+    return folder
+
+
+@pytest.fixture
+def paper(course):
+    from segedu.exercises import load
+
+    return make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
+
+
+@pytest.fixture
+def plan_of(course):
+    lab = read_lab(course, tiny.LAB)
+    return lambda cells: rebuild(lab, parse_notebook(tiny.notebook(cells).encode()))
+
+
+def steps(plan):
+    return [f"{step.kind} {step.name}" for step in plan.steps if step.kind != "canary"]
+
+
+def test_a_megabyte_of_empty_lines_is_read_at_once():
+    began = time.process_time()
+    reading.oddities("x = 1" + "\n" * 1_000_000 + "y", ())
+    assert time.process_time() - began < 2
+
+
+def test_a_notebook_of_nothing_but_code_is_refused():
+    cells = [tiny.cell(f"c{i}", "x\n" * 200_000) for i in range(6)]
+    with pytest.raises(SubmissionError, match=f"kB of code, at most {MAX_CODE >> 10} kB"):
+        parse_notebook(tiny.notebook(cells).encode())
+
+
+@pytest.mark.parametrize("shape", ["(0, 4611686018427387904, 4611686018427387904)", f"(0, {10**30})"])
+def test_a_header_of_an_impossible_size_is_a_note(paper, shape):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with pytest.raises(codec.CodecError):
+        codec.read_npy(data)
+    document = json.dumps({"dict": {"value": {"array": 0}, "mutated": {"list": []}}}).encode()
+    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
+    assert outcomes[0] is None and len(notes) == 1
+
+
+def test_whatever_breaks_the_reader_costs_one_outcome(paper, monkeypatch):
+    def broken(*_):
+        raise OverflowError("new")
+
+    monkeypatch.setattr(compare.codec, "unpack", broken)
+    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": b"{}"})
+    assert outcomes == [None] * 4 and notes == ["1 of its outcomes could not be read: OverflowError"]
+
+
+def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
+    secret = '; =HYPERLINK(1) <b> {"args": [1.2345678901234567]} ' + "9" * 60
+    told = [{"refused": f"a {secret}"}, {"raises": secret}, {"raises": "ZeroDivisionError"}]
+    files = {
+        f"job/double/out/{i}.{name}": data
+        for i, outcome in enumerate(told)
+        for name, data in codec.pack(outcome).items()
+    }
+    outcomes, _ = read_outcomes(paper, files)
+    assert outcomes[1:3] == [{"raises": "Exception"}, {"raises": "ZeroDivisionError"}]
+    texts = [*refusals(outcomes), verdict_of(paper, outcomes).first_line]
+    assert not any(mark in text for text in texts for mark in ("=", "<", "{", ";", "9" * 25))
+
+
+@pytest.mark.parametrize("change", [{"content": [1]}, {"parent_header": "x"}, {"msg_type": ["error"]}])
+def test_messages_of_the_wrong_form_are_no_messages(change):
+    message = {"content": {}, "parent_header": {}, "msg_type": "error"}
+    nbitems._check_form(message)
+    with pytest.raises(ValueError, match="wrong types"):
+        nbitems._check_form(message | change)
+
+
+@pytest.mark.parametrize("name", ["中" * 78, "𠀀" * 60, "é" * 200])
+def test_a_name_of_many_bytes_has_a_record(tmp_path, name):
+    student = student_id(name)
+    RecordStore(tmp_path, "00_tiny").write({"student": student})
+    assert (tmp_path / "00_tiny" / "records" / f"{student}.json").is_file()
+
+
+def test_nobody_can_take_the_id_that_a_namesake_would_get(tmp_path):
+    for name in ("Anna", "anna"):
+        (tmp_path / f"{name}.ipynb").touch()
+    (second,) = {entry.student for entry in find_entries(tmp_path)[0]} - {"Anna"}
+    (tmp_path / f"{second.replace('a', 'A', 1)}.ipynb").touch()  # it comes first
+    students = [entry.student.casefold() for entry in find_entries(tmp_path)[0]]
+    assert len(set(students)) == len(students) == 3
+
+
+def test_a_parser_that_breaks_in_a_new_way_is_one_students_problem(tmp_path, monkeypatch):
+    (tmp_path / "anna.ipynb").write_text("{}")
+
+    def broken(*_):
+        raise OverflowError("new")
+
+    monkeypatch.setattr(submission, "parse_notebook", broken)
+    (entry,) = find_entries(tmp_path)[0]
+    assert read_submission(entry, tiny.LAB, tmp_path).problem == "anna.ipynb cannot be read: OverflowError"
+
+
+def test_a_split_cell_is_put_together(plan_of):
+    cells = tiny.answered(total="def total(values):\n    return add(values)")
+    place = next(i for i, cell in enumerate(cells) if cell["id"] == "00-total")
+    cells.insert(place, {**cells[place], "source": "def add(values):\n    return float(np.sum(values))"})
+    plan = plan_of(cells)
+    assert steps(plan) == ["setup imports", f"helper cell {place + 1}", "solution total", "probe total"]
+    assert plan.notes["total"] == [f"total appears twice, used the second, at position {place + 2}"]
+
+
+def test_of_two_attempts_the_one_that_the_check_saw_counts(plan_of):
+    cells = tiny.answered(double="def double(x):\n    return x")
+    place = next(i for i, cell in enumerate(cells) if cell["id"] == "00-double")
+    cells.insert(place + 1, {**cells[place], "id": "copy", "source": tiny.RIGHT["double"]})
+    plan = plan_of(cells)
+    assert steps(plan) == ["setup imports", "solution double", "probe double"]
+    assert plan.steps[1].source == tiny.RIGHT["double"]
+
+
+def test_an_answer_in_the_check_cell_is_an_answer(plan_of):
+    cells = tiny.lab_cells()
+    check = next(cell for cell in cells if cell["id"] == "00-check-double")
+    check["source"] = f"{tiny.RIGHT['double']}\n{check['source']}"
+    plan = plan_of(cells)
+    assert plan.state["double"] == "answered"
+    assert steps(plan) == ["setup imports", "helper cell 4", "probe double"]
+
+
+@pytest.mark.parametrize("line", ["from google.colab import drive", "print(a_name_of_our_figures)", "%pip install x"])
+def test_a_line_that_fails_here_does_not_take_the_definitions_below_it(plan_of, line):
+    source = f"{line}\n\n{tiny.RIGHT['double']}"
+    plan = plan_of(tiny.answered(double=source))
+    late = reading.late_definitions(source)
+    assert plan.steps[2].source == late != ""
+    namespace: dict = {"double": lambda x: "kept"}
+    exec(late, namespace)
+    assert namespace["double"](4) == "kept"
+    del namespace["double"]
+    exec(late, namespace)
+    assert namespace["double"](4) == 8
+
+
+def test_gradients_switched_off_in_the_notebook_are_on_in_the_probe():
+    import torch
+
+    with torch.no_grad():
+        outcome = call_grad(lambda x: x**2, {"args": [torch.tensor([3.0])], "grad": [0]})
+    assert np.array_equal(outcome["grads"][0], [6.0])
