@@ -12,7 +12,7 @@ from segedu.grading.archive import SubmissionError
 MAX_NOTEBOOK = 32 << 20
 MAX_CELLS = 2000
 MAX_SOURCE = 1 << 20
-MAX_CODE = 2 << 20
+MAX_CODE = 1 << 20
 MAX_BRACKETS = 1_000_000
 _OUR_ID = re.compile(r"^(\d\d)-[a-z0-9-]+$")
 

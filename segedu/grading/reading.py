@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from textwrap import indent
 
 _MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
@@ -24,6 +25,7 @@ _ODD = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=1)  # several questions are asked of one cell in a row
 def parse(source: str) -> ast.Module | None:
     """Parse a cell, magics and shell lines aside.
 
