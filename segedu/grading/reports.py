@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segedu.grading.batch import SAFE_LEVEL, Batch
+from segedu.grading.examine import clean
 from segedu.grading.feedback import feedback_page
 from segedu.grading.gradebook import write_gradebook
 from segedu.grading.records import write_atomic
@@ -69,7 +70,8 @@ def all_notes(record: dict) -> list[str]:
 
 
 def _spreadsheet(value: str) -> str:
-    """A cell that begins like a formula is shown as text."""
+    """What begins like a formula is shown as text, also after a semicolon: some programs split there."""
+    value = re.sub(r"(;\s*)(?=[=+@-])", r"\1'", value)
     return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -193,7 +195,8 @@ def summary(batch: Batch) -> list[str]:
         if students:
             lines.append(f"{label}: {', '.join(students)}.")
     if batch.left_out:
-        lines.append(f"Left out, being no notebook, archive or folder: {', '.join(batch.left_out[:10])}.")
+        names = ", ".join(clean(name, 80) for name in batch.left_out[:10])
+        lines.append(f"Left out, being no notebook, archive or folder: {names}.")
     return lines
 
 
