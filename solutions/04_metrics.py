@@ -170,7 +170,10 @@ axes[1].plot(range(0, 44, 4), j, "s-", color="#E69F00", label="IoU")
 axes[1].plot(range(0, 44, 4), d, "o--", color="#009E73", label="Dice")
 axes[1].set(xlabel="shift (pixels); both discs have radius 20", ylabel="value")
 axes[1].legend()
-show(fig, alt="Left: Dice against IoU, a curve above the diagonal with the points on it. Right: both fall with the shift.")
+show(
+    fig,
+    alt="Left: Dice against IoU, a curve above the diagonal with the points on it. Right: both fall with the shift.",
+)
 
 # %% [markdown] name="mean_idea"
 # ## 3. The mean IoU of a data set
@@ -254,7 +257,9 @@ ax.axhline(together, color="black", label=f"all counts together: {together:.3f}"
 ax.axhline(mean_of_images, color="#D55E00", ls="--", label=f"mean of the images: {mean_of_images:.3f}")
 ax.set(xlabel="image, sorted", ylabel="mean IoU", ylim=(0, 1.05))
 ax.legend(loc="upper left")
-alt = f"Mean IoU of 40 images as bars; all counts together give {together:.3f}, the mean of images {mean_of_images:.3f}."
+alt = (
+    f"Mean IoU of 40 images as bars; all counts together give {together:.3f}, the mean of images {mean_of_images:.3f}."
+)
 show(fig, alt=alt)
 
 # %% [markdown] name="boxes_idea"

@@ -212,6 +212,7 @@ def unet_out_size(size: int, depth: int = 4) -> int:
 # %% name="check_unet_out_size" role="check"
 check(unet_out_size)
 
+
 # %% name="unet_out_size_figure" role="show"
 def sizes(depth):
     """All legal sizes up to 300 with their outputs."""
@@ -228,7 +229,10 @@ for depth, marker in ((1, "."), (2, "x"), (3, "+"), (4, "o")):
     axis.plot(*zip(*sizes(depth)), marker, label=f"depth {depth}", markersize=5)
 axis.set(xlabel="legal image size", ylabel="output size")
 axis.legend()
-show(fig, alt="Output size against legal image size: four lines of dots; the deeper the net, the rarer and lower the dots.")
+show(
+    fig,
+    alt="Output size against legal image size: four lines of dots; the deeper the net, the rarer and lower the dots.",
+)
 
 # %% [markdown] name="build_unet_text"
 # ## 4. The whole net (5 points)
@@ -265,6 +269,7 @@ def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: in
         A module that maps images (B, in_channels, H, W), H and W divisible by 2**depth, to logits
         (B, num_classes, H, W).
     """
+
     ### BEGIN SOLUTION: define a class derived from torch.nn.Module in here and return one
     def block(before, after):
         first = torch.nn.Conv2d(before, after, 3, padding=1)
@@ -443,7 +448,9 @@ panels = [("image", image[0]), ("from 12 tiles", tiles.sum(0)), (f"difference, a
 for axis, (title, panel) in zip(axes, panels):
     axis.imshow(panel, cmap="cividis", vmin=0, vmax=max(1e-3, float(panel.max())))
     axis.set(title=title, xticks=[], yticks=[])
-show(fig, alt="An image of cells, its features computed in tiles, and the difference to the whole: no seam can be seen.")
+show(
+    fig, alt="An image of cells, its features computed in tiles, and the difference to the whole: no seam can be seen."
+)
 
 # %% [markdown] name="widget_text"
 # ## Move the numbers
