@@ -340,7 +340,8 @@ def test_orphans_end_with_the_run(pool):
         first = open("beat").read(); time.sleep(0.5)
         print(first != open("beat").read())
     """
-    assert pool.run([_helper(source)]).steps[0].output == "True\n"
+    # from Python 3.12 on, a warning about threads and fork comes first
+    assert pool.run([_helper(source)]).steps[0].output.endswith("True\n")
     until = time.monotonic() + 20
     while _kernels(pool) and time.monotonic() < until:
         time.sleep(0.1)
