@@ -11,13 +11,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from segedu.checks import codec
 from segedu.checks.exercise import Exercise
-from segedu.checks.judge import Drawn, Verdict, draw, judge
+from segedu.checks.judge import Answers, Drawn, Verdict, draw, judge
 
 MAX_EXERCISE = 64 << 20
 _KEYS = {"value": None, "raises": str, "refused": str, "mutated": list, "grads": list, "n_params": int, "depends": list}
@@ -31,11 +31,13 @@ class Paper:
         exercise: from the lab's exercises.
         drawn: the cases, in order.
         files: path below the sandbox's work folder -> bytes.
+        answers: of the reference and of the wrong answers; asked once a batch, not once a student.
     """
 
     exercise: Exercise
     drawn: Drawn
     files: dict[str, bytes]
+    answers: Answers
 
 
 def exercise_seed(seed: int, lab: str, name: str) -> int:
@@ -70,28 +72,14 @@ def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
     files = {f"{folder}/job.json": json.dumps(job).encode()}
     for i, (_, _, case) in enumerate(drawn):
         files |= {f"{folder}/in/{i}.{name}": data for name, data in codec.pack(case).items()}
-    # the reference and the wrong answers are asked once a batch, not once a student
-    numbered = [(group, i, {**case, "_number": n, **_public_name(case)}) for n, (group, i, case) in enumerate(drawn)]
-    return Paper(replace(exercise, probe=_Remembering(exercise.probe)), numbered, files)
+    told = [(group, i, {**case, **_public_name(case)}) for group, i, case in drawn]
+    return Paper(exercise, told, files, Answers(exercise, told))
 
 
 def _public_name(case: dict) -> dict[str, str]:
     """The kind of a case may be told; what follows a colon or a bracket is its drawn numbers."""
     name = re.split(r"[:(]", case.get("name", ""))[0].strip()
     return {"name": name} if name and not any(mark.isdigit() for mark in name) else {"name": ""}
-
-
-class _Remembering:
-    """A probe of our own functions that keeps what they answered; the cases of a paper never change."""
-
-    def __init__(self, probe: Callable[[Callable, dict], dict]) -> None:
-        self.probe, self.known = probe, {}
-
-    def __call__(self, function: Callable, case: dict) -> dict:
-        key = (function, case.pop("_number"))
-        if key not in self.known:
-            self.known[key] = self.probe(function, case)
-        return self.known[key]
 
 
 def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict | None], list[str]]:
@@ -180,4 +168,4 @@ def verdict_of(paper: Paper, outcomes: list[dict | None]) -> Verdict:
     Returns:
         Points, groups and the misconception by name.
     """
-    return judge(paper.exercise, paper.drawn, outcomes)
+    return judge(paper.exercise, paper.drawn, outcomes, paper.answers)

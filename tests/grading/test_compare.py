@@ -70,19 +70,19 @@ def test_right_outcomes_get_full_points(papers):
 def test_feedback_tells_the_kind_of_a_case_and_none_of_its_numbers(papers, tiny, name, told):
     exercise = papers["double"].exercise
     case = {"args": [3.0]} | ({"name": name} if name else {})
-    paper = compare.make_paper(
-        replace(exercise, probe=exercise.probe.probe, cases=lambda rng: {"core": (3, [case])}), tiny.LAB, 5
-    )
+    paper = compare.make_paper(replace(exercise, cases=lambda rng: {"core": (3, [case])}), tiny.LAB, 5)
     verdict = compare.verdict_of(paper, [{"value": 7.0, "mutated": []}])
     assert verdict.first_line.startswith(f"On {told}: the result is 7")
 
 
-def test_our_own_functions_answer_once_a_batch(papers):
-    paper = papers["total"]
-    calls = []
-    paper.exercise.probe.probe = lambda function, case, real=paper.exercise.probe.probe: (
-        calls.append(1) or real(function, case)
-    )
+def test_our_own_functions_answer_once_a_batch(papers, tiny):
+    exercise, calls = papers["total"].exercise, []
+
+    def call(function, case, real=exercise.probe):
+        calls.append(function)
+        return real(function, case)
+
+    paper = compare.make_paper(replace(exercise, probe=call), tiny.LAB, 5)
     for _ in range(3):
         compare.verdict_of(paper, [{"value": 0.0, "mutated": []}] * 4)
     assert len(calls) == 4 * 2  # the reference and one wrong answer, on four cases
