@@ -80,7 +80,8 @@ def read_source(course: Path, lab: str) -> Any:
 
     path = course / "solutions" / f"{lab}.py"
     if not path.is_file():
-        raise AuthoringError(f"{path.name} is not in {path.parent.name}/")
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("[0-9]*.py")))
+        raise AuthoringError(f"lab is {lab!r}, which solutions/ does not have; expected one of {known}")
     notebook = jupytext.reads(path.read_text(), fmt="py:percent")
     points = {exercise.name: exercise.points for exercise in exercises.load(lab).exercises}
     names: set[str] = set()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,16 @@ def _course(course: Path) -> Path:
     return course.resolve()
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Our own errors say what was given and what is expected: show the sentence, not where in the code it arose."""
+    try:
+        yield
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
 @app.command()
 def lab(course: Course = Path("."), port: int = 8888, browser: bool = True) -> None:
     """Open JupyterLab on the labs, headless and as root too; it prints its address."""
@@ -41,7 +53,8 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
     """Derive labs/ and solutions/*.ipynb from the lab sources."""
     from segedu.authoring import build_labs
 
-    build_labs(_course(course), execute=execute, force=force)
+    with _told():
+        build_labs(_course(course), execute=execute, force=force)
 
 
 @app.command()
@@ -49,7 +62,8 @@ def budget(labs: list[str], course: Course = Path(".")) -> None:
     """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
     from segedu.measure import print_budgets
 
-    print_budgets(_course(course), labs)
+    with _told():
+        print_budgets(_course(course), labs)
 
 
 @app.command()
@@ -61,7 +75,8 @@ def mutants(
     """Print the table of wrong answers: refused, named, and right alternatives accepted."""
     from segedu.measure import print_mutants
 
-    print_mutants(_course(course), labs or [], write)
+    with _told():
+        print_mutants(_course(course), labs or [], write)
 
 
 @app.command()
@@ -97,7 +112,8 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
     from segedu.proofs import prove
 
-    prove(_course(course), claims or [])
+    with _told():
+        prove(_course(course), claims or [])
 
 
 @app.command()

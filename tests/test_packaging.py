@@ -86,3 +86,17 @@ def test_small_weights_stay_small():
     files = list((ROOT / "segedu" / "weights").glob("*"))
     sizes = [f.stat().st_size for f in files if f.suffix == ".safetensors"]
     assert all(size <= 2 * 10**6 for size in sizes) and sum(sizes) <= 20 * 10**6
+
+
+@pytest.mark.parametrize(
+    "arguments", [["budget", "4_metrics"], ["mutants", "99_x"], ["prove", "nope"], ["labs", "--course", "segedu"]]
+)
+def test_a_typo_gets_a_sentence_and_no_traceback(arguments, monkeypatch):
+    from typer.testing import CliRunner
+
+    from segedu.cli import app
+
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+    assert "expected one of" in result.output or "give the checkout" in result.output
