@@ -1,0 +1,39 @@
+"""Bad and empty input to `segedu.ops.boxes`."""
+
+import numpy as np
+import torch
+from bad_input.rows import BOX, INF, NAN, defined, refused, zeros
+
+from segedu.ops.boxes import box_area, box_iou, generalized_box_iou
+
+ROWS = [
+    row
+    for function, arguments, name in (
+        (box_area, lambda bad: (bad,), "boxes"),
+        (box_iou, lambda bad: (bad, BOX), "boxes1"),
+        (box_iou, lambda bad: (BOX, bad), "boxes2"),
+        (generalized_box_iou, lambda bad: (bad, BOX), "boxes1"),
+        (generalized_box_iou, lambda bad: (BOX, bad), "boxes2"),
+    )
+    for row in (
+        refused(TypeError, f"{name} is a list", function, *arguments([[0, 0, 2, 2]])),
+        refused(TypeError, f"{name} is a ndarray", function, *arguments(np.zeros((1, 4)))),
+        refused(TypeError, f"{name} has dtype torch.bool", function, *arguments(zeros(1, 4).bool())),
+        refused(TypeError, f"{name} has dtype torch.complex64", function, *arguments(BOX.to(torch.complex64))),
+        refused(ValueError, f"{name} has shape (4,)", function, *arguments(BOX[0])),
+        refused(ValueError, f"{name} has shape (1, 5)", function, *arguments(torch.zeros(1, 5))),
+        refused(ValueError, f"{name} has shape (1, 1, 4)", function, *arguments(BOX[None])),
+        refused(ValueError, f"{name} has shape (0,)", function, *arguments(torch.zeros(0))),
+        refused(ValueError, f"{name}[0] is [2.0, 0.0, 1.0, 2.0]", function, *arguments(torch.tensor([[2.0, 0, 1, 2]]))),
+        refused(ValueError, f"{name}[0] is [0.0, 3.0, 1.0, 2.0]", function, *arguments(torch.tensor([[0.0, 3, 1, 2]]))),
+        refused(ValueError, f"{name}[0] is [0.0, 0.0, nan, 2.0]", function, *arguments(torch.tensor([[0, 0, NAN, 2]]))),
+        refused(ValueError, f"{name}[0] is [0.0, 0.0, inf, 2.0]", function, *arguments(torch.tensor([[0, 0, INF, 2]]))),
+    )
+] + [
+    defined(torch.zeros(0), box_area, torch.zeros(0, 4)),
+    defined(torch.zeros(0, 1), box_iou, torch.zeros(0, 4), BOX),
+    defined(torch.zeros(1, 0), generalized_box_iou, BOX, torch.zeros(0, 4)),
+    defined(torch.tensor([[0.0]]), box_iou, BOX[:, [0, 0, 0, 0]], BOX[:, [0, 0, 0, 0]]),
+    defined(torch.tensor([[0.0]]), generalized_box_iou, BOX[:, [0, 0, 0, 0]], BOX[:, [0, 0, 0, 0]]),
+    defined(torch.tensor([4.0]), box_area, BOX.long()),
+]
