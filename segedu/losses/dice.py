@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.cross_entropy import check_logits_and_target, full_precision
+from segedu.losses.checks import check_logits_and_target, check_number, full_precision
 
 
 def dice_loss(
@@ -52,7 +52,7 @@ def dice_loss(
         tensor(0.3750)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    _check_smooth(smooth)
+    check_number(smooth, "smooth")
     B, K = logits.shape[:2]
     counted = counted.reshape(B, 1, -1)  # (B, 1, P), P pixels
     p = torch.softmax(full_precision(logits), dim=1).reshape(B, K, -1) * counted  # (B, K, P)
@@ -66,10 +66,3 @@ def dice_loss(
     dice = torch.where(empty, 1.0, numerator / torch.where(empty, 1.0, denominator))
     loss = 1 - dice
     return (loss if include_background else loss[..., 1:]).mean()
-
-
-def _check_smooth(smooth: float) -> None:
-    if isinstance(smooth, bool) or not isinstance(smooth, int | float):
-        raise TypeError(f"smooth is a {type(smooth).__name__}, expected a number")
-    if not 0 <= smooth < float("inf"):
-        raise ValueError(f"smooth is {smooth}, expected a finite number of at least 0")
