@@ -1,7 +1,8 @@
 """One sample: an image and every kind of truth about it, all derived from one label map.
 
-The label map says who owns each pixel; semantic target, masks and boxes are computed from it. So the
-four can never disagree, and an object without a pixel is absent from all of them.
+The label map says who owns each pixel; semantic target, masks and boxes are computed from it, and panoptic
+segments where there is stuff besides. So they can never disagree, and an object without a pixel is absent from
+all of them.
 """
 
 from __future__ import annotations
@@ -10,47 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.ops.masks import boxes_from_masks, masks_from_label_map
+
 KEYS = ("image", "semantic", "label_map", "boxes", "labels", "masks")
-
-
-def masks_from_label_map(label_map: Tensor) -> Tensor:
-    """Split a compact label map (H, W) with labels 0..N into masks (N, H, W) bool; N may be 0.
-
-    Args:
-        label_map: integers (H, W), 0 for background.
-
-    Returns:
-        The masks in order of their labels.
-    """
-    count = int(label_map.max()) if label_map.numel() else 0
-    ids = np.arange(1, count + 1, dtype=np.int32)
-    return torch.from_numpy(label_map.numpy()[None] == ids[:, None, None])
-
-
-def boxes_from_masks(masks: Tensor) -> Tensor:
-    """Tight boxes (N, 4), float32 xyxy, of masks (N, H, W) bool.
-
-    The edges of pixels count: the mask of one pixel at row 2, column 3 has the box (3, 2, 4, 3) of area 1.
-
-    Args:
-        masks: (N, H, W) bool, none of them empty; N may be 0.
-
-    Returns:
-        x1, y1, x2, y2 of each mask.
-
-    Raises:
-        ValueError: if `masks` is not of three dimensions or a mask is empty.
-    """
-    if masks.ndim != 3:
-        raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (N, H, W)")
-    if not len(masks):
-        return torch.zeros(0, 4)
-    columns, rows = (masks.numpy().any(axis=axis) for axis in (1, 2))  # (N, W), (N, H)
-    if not columns.any(axis=1).all():
-        raise ValueError("masks hold an empty mask, expected at least one pixel in each: it has no box")
-    first = [line.argmax(axis=1) for line in (columns, rows)]  # argmax finds the first maximum
-    last = [line.shape[1] - line[:, ::-1].argmax(axis=1) for line in (columns, rows)]
-    return torch.from_numpy(np.stack([*first, *last], axis=1).astype(np.float32))
+PANOPTIC_KEYS = ("panoptic_seg", "segments_info")
+VOID = 255  # of a semantic target: the pixel counts for nothing
 
 
 def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,26 +34,59 @@ def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
     return table[label_map.long()], old
 
 
-def make_sample(image: np.ndarray, label_map: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
+def panoptic_truth(label_map: Tensor, labels: Tensor, semantic: Tensor) -> tuple[Tensor, list[dict[str, int | bool]]]:
+    """Panoptic truth of a scene: one segment an instance, then one for each class of the remaining pixels.
+
+    Args:
+        label_map: (H, W), 1..N for things, 0 elsewhere.
+        labels: (N,) class of each thing.
+        semantic: (H, W), 255 for void; where `label_map` is 0 its classes are stuff.
+
+    Returns:
+        `panoptic_seg` int32 (H, W), 0 for void, in which thing i has the id i, and `segments_info`: a dict with
+        `id`, `category_id` and `isthing` for each id that occurs.
+    """
+    ids = label_map.to(torch.int32).clone()
+    info = [{"id": i, "category_id": c, "isthing": True} for i, c in enumerate(labels.tolist(), start=1)]
+    stuff = torch.where(label_map == 0, semantic, torch.full_like(semantic, VOID))
+    for category in stuff.unique().tolist():
+        if category != VOID:
+            info.append({"id": len(info) + 1, "category_id": category, "isthing": False})
+            ids[stuff == category] = len(info)
+    return ids, info
+
+
+def make_sample(
+    image: np.ndarray, label_map: np.ndarray, labels: np.ndarray, stuff: np.ndarray | None = None
+) -> dict[str, Tensor | list]:
     """Build the sample dict from an image, a compact label map and the class of each instance.
 
     Args:
         image: (3, H, W) in [0, 1].
         label_map: (H, W), 0 for background, 1..N.
         labels: (N,) class of instance 1..N; classes start at 1.
+        stuff: (H, W) classes of the pixels that belong to no instance, 255 for void; None is 0 everywhere.
 
     Returns:
         `image` float32 (3, H, W); `semantic` int64 (H, W); `label_map` int32 (H, W); `boxes` float32
-        (N, 4); `labels` int64 (N,); `masks` bool (N, H, W).
+        (N, 4); `labels` int64 (N,); `masks` bool (N, H, W). With `stuff` also `panoptic_seg` int32 (H, W) and
+        `segments_info`, see `panoptic_truth`.
     """
     ids = torch.from_numpy(np.ascontiguousarray(label_map, dtype=np.int32))
     classes = torch.as_tensor(np.asarray(labels, dtype=np.int64))
     masks = masks_from_label_map(ids)
-    return {
+    semantic = torch.cat([torch.zeros(1, dtype=torch.int64), classes])[ids.long()]
+    if stuff is not None:
+        rest = torch.from_numpy(np.ascontiguousarray(stuff, dtype=np.int64))
+        semantic = torch.where(ids == 0, rest, semantic)
+    sample = {
         "image": torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)),
-        "semantic": torch.cat([torch.zeros(1, dtype=torch.int64), classes])[ids.long()],
+        "semantic": semantic,
         "label_map": ids,
         "boxes": boxes_from_masks(masks),
         "labels": classes,
         "masks": masks,
     }
+    if stuff is not None:
+        sample["panoptic_seg"], sample["segments_info"] = panoptic_truth(ids, classes, semantic)
+    return sample

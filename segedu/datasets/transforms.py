@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from segedu.datasets.sample import KEYS, boxes_from_masks, compact, masks_from_label_map
+from segedu.datasets.sample import KEYS, compact
+from segedu.ops.masks import boxes_from_masks, masks_from_label_map
 
 
 class LabelMap(tv_tensors.Mask):

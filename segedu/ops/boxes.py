@@ -1,4 +1,4 @@
-"""Axis-aligned boxes: area, intersection over union, and its generalised form.
+"""Axis-aligned boxes: forms of writing them, area, intersection over union, and its relatives with a gradient.
 
 A box is ``(x1, y1, x2, y2)`` in pixels with ``x1 <= x2`` and ``y1 <= y2``. Coordinates are continuous:
 the box from 0 to 2 is 2 wide, not 3. N boxes are a tensor of shape (N, 4), and N may be 0.
@@ -27,7 +27,7 @@ def box_area(boxes: Tensor) -> Tensor:
         >>> box_area(torch.tensor([[0.0, 0.0, 2.0, 3.0], [1.0, 1.0, 1.0, 5.0]]))
         tensor([6., 0.])
     """
-    return _area(_check_boxes(boxes, "boxes"))
+    return _area(check_boxes(boxes, "boxes"))
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> box_iou(a, b)
         tensor([[0.1111]])
     """
-    boxes1, boxes2 = _check_boxes(boxes1, "boxes1"), _check_boxes(boxes2, "boxes2")
+    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
     intersection, union = _intersection_and_union(boxes1, boxes2)
     return _ratio(intersection, union)  # (N, M)
 
@@ -87,12 +87,180 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> generalized_box_iou(a, b)
         tensor([[-0.1389]])
     """
-    boxes1, boxes2 = _check_boxes(boxes1, "boxes1"), _check_boxes(boxes2, "boxes2")
+    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
     intersection, union = _intersection_and_union(boxes1, boxes2)
     top_left = torch.minimum(boxes1[:, None, :2], boxes2[None, :, :2])  # (N, M, 2)
     bottom_right = torch.maximum(boxes1[:, None, 2:], boxes2[None, :, 2:])  # (N, M, 2)
     enclosing = (bottom_right - top_left).prod(dim=-1)  # (N, M)
     return _ratio(intersection, union) - _ratio(enclosing - union, enclosing)
+
+
+def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Distance IoU of every pair: ``IoU - d² / c²``, d between the centres, c the diagonal of the box around both.
+
+    Zheng et al. 2020 (arXiv 1911.08287), equation 7.
+
+    Args:
+        boxes1: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
+        boxes2: (M, 4), xyxy.
+
+    Returns:
+        (N, M) values in [-1, 1]. Two equal points have value 0.
+
+    Raises:
+        TypeError: an argument is not a tensor of numbers.
+        ValueError: a shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        The boxes of ``box_iou``: centres (1, 1) and (2, 2.5), enclosing box 3x4: 1/9 - 3.25 / 25.
+
+        >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> b = torch.tensor([[1.0, 1.0, 3.0, 4.0]])
+        >>> distance_box_iou(a, b)
+        tensor([[-0.0189]])
+    """
+    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
+    return _ratio(*_intersection_and_union(boxes1, boxes2)) - _centre_distance(boxes1, boxes2)
+
+
+def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Complete IoU of every pair: the distance IoU less ``a v``, a penalty for another ratio of sides.
+
+    ``v = 4/π² (atan(w2/h2) - atan(w1/h1))²`` and ``a = v / (1 - IoU + v)``, a number without a gradient.
+    Zheng et al. 2020 (arXiv 1911.08287), equations 8 to 11.
+
+    Args:
+        boxes1: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
+        boxes2: (M, 4), xyxy.
+
+    Returns:
+        (N, M) values of at most 1. A box without width has the angle 0, one without height π/2.
+
+    Raises:
+        TypeError: an argument is not a tensor of numbers.
+        ValueError: a shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        A square in the middle of a box twice as wide: IoU 1/2, no distance, and angles of 45 and 63.4 degrees.
+
+        >>> complete_box_iou(torch.tensor([[1.0, 0.0, 3.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
+        tensor([[0.4968]])
+    """
+    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
+    iou = _ratio(*_intersection_and_union(boxes1, boxes2))
+    angle1, angle2 = _angle(boxes1), _angle(boxes2)
+    v = 4 / torch.pi**2 * (angle2[None, :] - angle1[:, None]) ** 2  # (N, M)
+    with torch.no_grad():
+        a = _ratio(v, 1 - iou + v)
+    return iou - _centre_distance(boxes1, boxes2) - a * v
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """From corners to (left, top, width, height), COCO's form.
+
+    Args:
+        boxes: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
+
+    Returns:
+        (N, 4).
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        >>> xyxy_to_xywh(torch.tensor([[1.0, 2.0, 4.0, 6.0]]))
+        tensor([[1., 2., 3., 4.]])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """From (left, top, width, height) to corners.
+
+    Args:
+        boxes: (N, 4), width and height at least 0.
+
+    Returns:
+        (N, 4), xyxy.
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a value is not finite, or a width or height is negative.
+
+    Example:
+        >>> xywh_to_xyxy(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        tensor([[1., 2., 4., 6.]])
+    """
+    boxes = _check_numbers(boxes, "boxes")
+    return check_boxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1), "boxes")
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """From corners to (centre x, centre y, width, height), DETR's form.
+
+    Args:
+        boxes: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
+
+    Returns:
+        (N, 4).
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        >>> xyxy_to_cxcywh(torch.tensor([[1.0, 2.0, 4.0, 6.0]]))
+        tensor([[2.5000, 4.0000, 3.0000, 4.0000]])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """From (centre x, centre y, width, height) to corners.
+
+    Args:
+        boxes: (N, 4), width and height at least 0.
+
+    Returns:
+        (N, 4), xyxy.
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a value is not finite, or a width or height is negative.
+
+    Example:
+        >>> cxcywh_to_xyxy(torch.tensor([[2.5, 4.0, 3.0, 4.0]]))
+        tensor([[1., 2., 4., 6.]])
+    """
+    boxes = _check_numbers(boxes, "boxes")
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return check_boxes(torch.cat([centre - half, centre + half], dim=1), "boxes")
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut boxes at the edges of an image.
+
+    Args:
+        boxes: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
+        size: (H, W) of the image.
+
+    Returns:
+        (N, 4). A box outside of the image has no area.
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        >>> clip_boxes(torch.tensor([[-1.0, 2.0, 4.0, 9.0]]), (6, 3))
+        tensor([[0., 2., 3., 6.]])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    H, W = size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([W, H, W, H]))
 
 
 def _area(boxes: Tensor) -> Tensor:
@@ -108,13 +276,52 @@ def _intersection_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Ten
     return intersection, union
 
 
+def _centre_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """(N, M): squared distance of the centres over the squared diagonal of the box around both."""
+    centre1, centre2 = (boxes1[:, :2] + boxes1[:, 2:]) / 2, (boxes2[:, :2] + boxes2[:, 2:]) / 2
+    distance = ((centre1[:, None] - centre2[None, :]) ** 2).sum(dim=-1)
+    top_left = torch.minimum(boxes1[:, None, :2], boxes2[None, :, :2])
+    bottom_right = torch.maximum(boxes1[:, None, 2:], boxes2[None, :, 2:])
+    return _ratio(distance, ((bottom_right - top_left) ** 2).sum(dim=-1))
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """(N,): the arc tangent of width over height; 0, without a gradient, where both are 0."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(dim=1)
+    point = (width == 0) & (height == 0)
+    return torch.atan2(width, torch.where(point, 1.0, height))
+
+
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, and 0 where whole is 0, without a NaN in the gradient."""
     positive = whole > 0
     return torch.where(positive, part / torch.where(positive, whole, 1.0), 0.0)
 
 
-def _check_boxes(boxes: Tensor, name: str) -> Tensor:
+def check_boxes(boxes: Tensor, name: str) -> Tensor:
+    """Refuse what is no set of boxes.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        name: of the argument, for the message.
+
+    Returns:
+        The boxes; integers in the default float type, half precision in float32.
+
+    Raises:
+        TypeError: ``boxes`` is not a tensor of numbers.
+        ValueError: the shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
+
+    Example:
+        >>> check_boxes(torch.tensor([[0, 0, 2, 3]]), "boxes")
+        tensor([[0., 0., 2., 3.]])
+    """
+    boxes = _check_numbers(boxes, name)
+    _check_corners(boxes.detach(), name)
+    return boxes
+
+
+def _check_numbers(boxes: Tensor, name: str) -> Tensor:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name} is a {type(boxes).__name__}, expected a torch.Tensor of shape (N, 4)")
     if boxes.dtype == torch.bool or boxes.is_complex():
@@ -125,7 +332,6 @@ def _check_boxes(boxes: Tensor, name: str) -> Tensor:
         boxes = boxes.to(torch.get_default_dtype())
     elif boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()  # the area of a 300x300 box is more than float16 can hold
-    _check_corners(boxes.detach(), name)
     return boxes
 
 
