@@ -132,7 +132,8 @@ def _masks(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         return None
     fig, axes = _figure(len(planes))
     for i, (ax, plane) in enumerate(zip(axes, planes, strict=True)):
-        _panel(ax, plane, f"argument {i + 1}", (0.0, max(1.0, float(np.nanmax(plane)))), numbers=False)
+        top = float(np.max(plane[plane < 255], initial=1.0))  # void, 255, must not make all classes look alike
+        _panel(ax, plane, f"argument {i + 1}", (0.0, top), numbers=len(np.unique(plane)) > 2)
     want, have = _short(expected), _short(got)
     fig.supxlabel(f"expected {want}\nyours {have}", fontsize=9)
     return fig, f"The {len(planes)} inputs of this case as small pictures; expected {want}, yours {have}."
