@@ -1,0 +1,331 @@
+"""Synthetic street scenes in perspective: things and stuff, with semantic, instance and panoptic truth.
+
+A scene depends on its seed and its arguments only. A camera stands in a street between houses, trees and,
+often, a canal; cars, buses, boats and people stand about and hide each other. Light, colour and texture vary
+so that no colour tells the class, and some pairs are told apart by context alone: a boat's cabin is a car's
+cabin on water, a bus has a house's windows, road and pavement change their colours from scene to scene.
+Pixels around things are void (255), as in PASCAL VOC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor
+
+from segedu.datasets.sample import make_sample
+from segedu.datasets.street_canvas import FINE, Camera, Canvas
+from segedu.datasets.street_paint import Paints, Spot, house, person, put_boat, put_bus, put_car, tree
+from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
+
+STREET_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CLASSES = ("road", "sidewalk", "water", "building", "vegetation", "sky", "person", "car", "bus", "boat")
+THINGS = (6, 7, 8, 9)
+VOID = 255
+_ROAD, _SIDEWALK, _WATER, _BUILDING, _VEGETATION, _SKY, _PERSON, _CAR, _BUS, _BOAT = range(len(CLASSES))
+_MIN_SIZE = 32
+_SPECK = 8  # pixels; of a thing with fewer in sight nobody could tell what it is: they become void
+
+
+@dataclass
+class _Street:
+    """Where the ground changes along x, and what stands where; metres."""
+
+    edges: np.ndarray  # (S - 1,) borders between strips, from left to right
+    strips: tuple[int, ...]  # class of each strip
+    walls: tuple[float, float]  # x of the fronts of the houses
+    crossing: tuple[float, float]  # z between which a side street crosses; empty if first >= second
+    shadows: list[tuple[float, float, float, float]] = field(default_factory=list)  # x, z, half width, half length
+    labels: list[int] = field(default_factory=list)
+
+    def spans(self, category: int) -> list[tuple[float, float]]:
+        """From where to where the strips of one class run between the houses."""
+        pairs = zip(self.edges[:-1], self.edges[1:], self.strips[1:-1], strict=True)
+        return [(low, high) for low, high, kind in pairs if kind == category]
+
+    def claim(self, x: float, z: float, half_width: float, half_length: float) -> bool:
+        """Take a piece of ground unless something stands there."""
+        for other in self.shadows:
+            if abs(x - other[0]) < half_width + other[2] and abs(z - other[1]) < half_length + other[3]:
+                return False
+        self.shadows.append((x, z, half_width, half_length))
+        return True
+
+    def number(self, category: int) -> int:
+        """The number of a new thing."""
+        self.labels.append(category)
+        return len(self.labels)
+
+
+def _plan(rng: np.random.Generator) -> _Street:
+    """Strips of ground from left to right: the camera stands at x = 0, on the road or beside it."""
+    middle, half = rng.uniform(-5, 5), rng.uniform(2.8, 6.5)
+    edges, strips = [middle - half, middle + half], [_ROAD]
+    canal = int(rng.integers(0, 2)) if rng.uniform() < 0.6 else -1
+    for side, sign in enumerate((-1, 1)):
+        widths = [(_SIDEWALK, rng.uniform(1.5, 4.5))]
+        if side == canal:
+            widths += [(_WATER, rng.uniform(7, 16))]
+        if rng.uniform() < (0.7 if side == canal else 0.4):
+            widths += [(_VEGETATION, rng.uniform(1, 6))]
+        for kind, width in widths:
+            edges = [edges[0] - width, *edges] if sign < 0 else [*edges, edges[-1] + width]
+            strips = [kind, *strips] if sign < 0 else [*strips, kind]
+    walls = (edges[0], edges[-1])
+    outside = int(rng.choice([_VEGETATION, _SIDEWALK]))
+    start = rng.uniform(10, 40)
+    crossing = (start, start + rng.uniform(5, 10)) if rng.uniform() < 0.45 else (1.0, 0.0)
+    return _Street(np.array(edges), (outside, *strips, outside), walls, crossing)
+
+
+def _surface(paints: Paints, kind: int, x: np.ndarray, z: np.ndarray, sky: np.ndarray) -> np.ndarray:
+    """Colour (3, P) of ground of one class: grain, slabs, ripples or blades; any mineral may have any colour."""
+    rough, tone = paints.pick(0.03, 0.2), paints.mineral()[..., 0]
+    if kind == _VEGETATION:
+        tone, rough = paints.tone((0.1, 0.75), (0.2, 0.75), hue=(0.04, 0.45))[..., 0], 0.3
+    colour = tone * (1 + rough * paints.at(x * paints.pick(2, 8) + 500, z * paints.pick(1, 4)))
+    if kind == _WATER:
+        ripple = np.sin(z * paints.pick(3, 7) + 1.5 * np.sin(x * 1.3) + 6 * paints.at(x * 0.4 + 99, z * 0.4))
+        mix = paints.pick(0.2, 0.9)
+        colour = (mix * sky[:, None] + (1 - mix) * colour) * (1 + 0.18 * ripple)
+    elif kind == _SIDEWALK or (kind == _ROAD and paints.pick(0, 1) < 0.25):
+        slab = paints.pick(0.5, 1.2)
+        joint = ((x / slab) % 1 < 0.12) | ((z / slab) % 1 < 0.12)
+        colour = colour * np.where(joint & (z < 14), 0.78, 1)
+    return colour
+
+
+def _markings(paints: Paints, street: _Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Where the road is painted: dashes in the middle, edges, sometimes a zebra crossing."""
+    left, right = street.spans(_ROAD)[0]
+    middle, width = (left + right) / 2, right - left
+    dash, mark = paints.pick(3, 7), np.zeros(x.shape, bool)
+    if paints.pick(0, 1) < 0.75:
+        mark |= (np.abs(x - middle) < 0.09) & ((z / dash) % 1 < paints.pick(0.4, 1.0))
+    if paints.pick(0, 1) < 0.4:
+        mark |= np.abs(np.abs(x - middle) - (width / 2 - 0.35)) < 0.07
+    if paints.pick(0, 1) < 0.4:
+        near = paints.pick(6, 22)
+        mark |= (np.abs(z - near) < 1.6) & (((x - left) / 1.0) % 1 < 0.5)
+    return mark
+
+
+def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarray) -> None:
+    """Every ray that goes down meets the ground in a strip; things cast soft shadows on it."""
+    below = (canvas.down > canvas.camera.eye / 400) & (canvas.camera.eye < canvas.depth * canvas.down)
+    z = canvas.camera.eye / canvas.down[below]
+    x = canvas.right[below] * z
+    strip = np.searchsorted(street.edges, x)
+    kinds = np.array(street.strips, np.uint8)[strip]
+    dry = kinds != _WATER
+    crossed = (z > street.crossing[0]) & (z < street.crossing[1]) & dry
+    kinds[crossed] = _ROAD
+    strip[crossed] = street.strips.index(_ROAD)
+    colour = np.zeros((3, len(z)), np.float32)
+    for number, kind in enumerate(street.strips):
+        here = strip == number
+        if here.any():
+            colour[:, here] = _surface(paints, kind, x[here], z[here], sky)
+    road = street.spans(_ROAD)[0]
+    for _ in range(int(paints.rng.integers(0, 4))):  # mended patches, in the colours of the pavement
+        px, pz, tone = paints.pick(*road), paints.pick(4, 25), paints.mineral()[..., 0]
+        patch = (kinds == _ROAD) & (np.abs(x - px) < paints.pick(0.4, 1.5)) & (np.abs(z - pz) < paints.pick(0.5, 2.5))
+        colour[:, patch] = tone
+    painted = _markings(paints, street, x, z) & (kinds == _ROAD) & ~crossed
+    colour[:, painted] = 0.3 * colour[:, painted] + 0.7 * paints.tone((0, 0.3), (0.8, 1), hue=(0.1, 0.15))[..., 0]
+    kerb = np.abs(x[:, None] - np.array(road)).min(axis=1) < 0.1
+    colour[:, kerb & ~crossed] *= paints.pick(0.6, 1.2)
+    for sx, sz, wide, long in street.shadows:
+        gap = np.maximum(np.abs(x - sx) / (wide + 0.1), np.abs(z - sz) / (long + 0.15))
+        colour *= np.where((gap < 1.25) & dry, 0.55 + 0.36 * np.clip(gap, 0, 1.25), 1).astype(np.float32)
+    canvas.depth[below], canvas.category[below], canvas.colour[:, below] = z, kinds, colour
+
+
+def _draw_sky(canvas: Canvas, paints: Paints, horizon: np.ndarray) -> None:
+    """From the colour at the horizon to another above, clouds, and perhaps hills."""
+    rng, shape = paints.rng, canvas.shape
+    zenith = paints.tone((0.0, 0.7), (0.25, 0.95), hue=(0.52, 0.68))
+    height = np.clip(-canvas.down * paints.pick(1.0, 2.5), 0, 1)
+    canvas.colour[:] = horizon[:, None, None] * (1 - height) + zenith * height
+    clouds = smooth_field(rng, shape, shape[1] / paints.pick(3, 7)) + 0.5 * smooth_field(rng, shape, shape[1] / 16)
+    cover = np.clip(clouds * 1.6 - paints.pick(-0.6, 1.0), 0, 0.85).astype(np.float32)
+    canvas.colour[:] += cover * (paints.tone((0.0, 0.12), (0.6, 1.0)) - canvas.colour)
+    canvas.category[:] = _SKY
+    if rng.uniform() < 0.5:
+        bumps = smooth_field(rng, (2, 512), 40)[0] + 0.25 * smooth_field(rng, (2, 512), 6)[0]
+        ridge = paints.pick(0.03, 0.12) * (1.4 + bumps)
+        above = ridge[((canvas.right * 120 + 256).astype(int)) % 512]
+        hill = canvas.down > -above
+        canvas.category[hill] = _VEGETATION
+        canvas.colour[:, hill] = (
+            0.5 * horizon[:, None, None] + 0.5 * paints.tone((0.1, 0.6), (0.2, 0.6), hue=(0.1, 0.45))
+        )[:, 0]
+        canvas.depth[hill] = 300
+
+
+def _draw_houses(canvas: Canvas, street: _Street, paints: Paints) -> None:
+    """Rows along both sides, with gaps, and what closes the street at its far end."""
+    for side, wall in enumerate(street.walls):
+        z, usual = paints.pick(-6, 4), paints.pick(5, 16)
+        built = paints.pick(0.55, 1.0)
+        while z < 90:
+            width, height, depth = paints.pick(6, 18), usual * paints.pick(0.6, 1.5), paints.pick(7, 12)
+            blocked = z < street.crossing[1] and z + width > street.crossing[0]
+            if paints.pick(0, 1) < built and not blocked:
+                setback = paints.pick(0, 1.5)
+                x = (wall - setback - depth, wall - setback) if side == 0 else (wall + setback, wall + setback + depth)
+                size = (depth, height, width)
+                canvas.box((x[0], 0, max(z, 0.05)), (x[1], height, z + width), house(paints, size), _BUILDING)
+            z += width + (paints.pick(2, 8) if paints.pick(0, 1) < 0.3 else 0)
+    if paints.pick(0, 1) < 0.7:
+        x, far = -50.0, paints.pick(55, 110)
+        while x < 50:
+            width, height = paints.pick(8, 20), paints.pick(6, 26)
+            canvas.box((x, 0, far), (x + width, height, far + 8), house(paints, (width, height, 8)), _BUILDING)
+            x += width + (paints.pick(3, 20) if paints.pick(0, 1) < 0.4 else 0)
+
+
+def _place_trees(canvas: Canvas, street: _Street, paints: Paints) -> None:
+    """Along the pavement at a regular distance, and anywhere on grass."""
+    for low, high in street.spans(_SIDEWALK):
+        if paints.pick(0, 1) < 0.45 and high - low < 20:
+            x, step, height = paints.pick(low + 0.2, high - 0.2), paints.pick(6, 14), paints.pick(3.5, 8)
+            for z in np.arange(paints.pick(5, 12), 70, step):
+                tall = height * paints.pick(0.8, 1.2)
+                if street.claim(x, z, 0.3, 0.3):
+                    wide = tall * paints.pick(0.5, 0.8)
+                    canvas.board((x, 0, z), (wide * 1.5, tall * 1.1), tree(paints, wide, tall), _VEGETATION)
+    for low, high in street.spans(_VEGETATION):
+        for _ in range(int(paints.rng.integers(0, 7))):
+            x, z, tall = paints.pick(low, high), paints.pick(5, 60), paints.pick(0.6, 7)
+            if street.claim(x, z, 0.3, 0.3):
+                bare = 0.0 if tall < 2 else 0.2
+                wide = tall * paints.pick(0.6, 1.4)
+                canvas.board((x, 0, z), (wide * 1.5, tall * 1.1), tree(paints, wide, tall, bare), _VEGETATION)
+
+
+def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
+    """Cars and buses along the road or across it at a crossing, boats on the water."""
+    rng = paints.rng
+    road, water = street.spans(_ROAD)[0], street.spans(_WATER)
+    for _ in range(int(rng.integers(2, 12))):
+        bus = rng.uniform() < 0.16
+        across = not bus and street.crossing[1] > street.crossing[0] and rng.uniform() < 0.35
+        size = (
+            (2.5, paints.pick(2.9, 3.3), paints.pick(8, 12))
+            if bus
+            else tuple(rng.uniform((1.65, 1.35, 3.6), (1.95, 1.8, 4.9)))
+        )
+        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 3.5 + 45 * rng.uniform() ** 1.6
+        if across:
+            x, z = paints.pick(-18, 18), paints.pick(*street.crossing)
+        _put(canvas, street, paints, put_bus if bus else put_car, (x, 0.0, z), size, 0 if across else 2)
+    for low, high in water:
+        for _ in range(int(rng.integers(0, 6))):
+            size = tuple(rng.uniform((1.7, 1.3, 3.6), (2.4, 2.4, 7.0)))
+            place = (paints.pick(low + 1.5, high - 1.5), -0.1, 5 + 35 * rng.uniform() ** 1.4)
+            _put(canvas, street, paints, put_boat, place, size, 0 if rng.uniform() < 0.4 else 2)
+
+
+def _put(canvas: Canvas, street: _Street, paints: Paints, put, place: tuple, size: tuple, along: int) -> None:
+    """Put down a vehicle at the middle of its near edge, unless something is in its way."""
+    x, y, z = place
+    wide, long = (size[0], size[2]) if along == 2 else (size[2], size[0])
+    if street.claim(x, z + long / 2, wide / 2 + 0.2, long / 2 + 0.4):
+        category = {put_car: _CAR, put_bus: _BUS, put_boat: _BOAT}[put]
+        put(canvas, paints, Spot(np.array([x - wide / 2, y, z]), size, along, category, street.number(category)))
+
+
+def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
+    """On pavements, alone and in groups, some on the road."""
+    rng = paints.rng
+    spans = street.spans(_SIDEWALK)
+    for _ in range(int(rng.integers(2, 9))):
+        low, high = spans[rng.integers(len(spans))] if rng.uniform() < 0.8 else street.spans(_ROAD)[0]
+        x, z = paints.pick(low, high), 2.5 + 26 * rng.uniform() ** 1.5
+        for _ in range(int(rng.integers(1, 4)) if rng.uniform() < 0.35 else 1):
+            tall = paints.pick(1.05, 1.4) if rng.uniform() < 0.2 else paints.pick(1.5, 1.95)
+            if street.claim(x, z, 0.2, 0.2):
+                figure, number = person(paints, tall), street.number(_PERSON)
+                canvas.board((x, 0, z), (0.7 * tall, 1.02 * tall), figure, _PERSON, number)
+            x, z = x + paints.pick(0.4, 0.8) * rng.choice([-1, 1]), z + paints.pick(-0.6, 0.6)
+
+
+def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) -> np.ndarray:
+    """Mist, light from one side, exposure, a tint, soft edges and noise; (3, H, W) in [0, 1]."""
+    rng = paints.rng
+    image = canvas.colour
+    clear = np.exp(-canvas.depth / (paints.pick(40, 120) if rng.uniform() < 0.3 else paints.pick(150, 500)))
+    image = np.where(canvas.category == _SKY, image, image * clear + haze[:, None, None] * (1 - clear))
+    height, width = (side // FINE for side in canvas.shape)
+    image = image.reshape(3, height, FINE, width, FINE).mean(axis=(2, 4))
+    image = ndimage.gaussian_filter(image, (0, *[paints.pick(0.0, 0.45)] * 2), truncate=2)
+    light = 1 + 0.25 * smooth_field(rng, (height, width), width / 2)
+    exposure = paints.pick(0.45, 0.7) if rng.uniform() < 0.2 else paints.pick(0.7, 1.2)
+    tint = 1 + rng.uniform(-0.18, 0.18, (3, 1, 1))
+    image = np.clip(image * light * exposure * tint, 0, 1) ** paints.pick(0.8, 1.25)
+    return np.clip(image + noise * rng.standard_normal(image.shape), 0, 1)
+
+
+def _truth(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label map, classes of its instances, and semantic target with its void border.
+
+    A pixel beside a thing that is nearer than itself becomes void, and so do things of a few pixels.
+    """
+    at = (slice(FINE // 2, None, FINE),) * 2
+    ids, semantic, depth = canvas.instance[at], canvas.category[at].astype(np.int64), canvas.depth[at]
+    border = np.zeros(ids.shape, bool)
+    for axis in (0, 1):
+        for shift in (1, -1):
+            beside, nearer = np.roll(ids, shift, axis), np.roll(depth, shift, axis) < depth
+            edge = (beside != ids) & (beside > 0) & (nearer | (ids == 0))
+            edge[(slice(None),) * axis + (0 if shift == 1 else -1,)] = False  # what np.roll brought round
+            border |= edge
+    border |= np.isin(ids, np.flatnonzero(np.bincount(np.where(border, 0, ids).ravel()) < _SPECK)) & (ids > 0)
+    ids, semantic = np.where(border, 0, ids), np.where(border, VOID, semantic)
+    old, compacted = np.unique(ids, return_inverse=True)
+    compacted = compacted.reshape(ids.shape) + (old[0] > 0)
+    return compacted, np.array(labels, np.int64)[old[old > 0] - 1], semantic
+
+
+def draw_street(
+    seed: int | tuple[int, ...], size: tuple[int, int] = (96, 160), *, noise: float = 0.025
+) -> dict[str, Tensor | list]:
+    """Draw one street scene.
+
+    Args:
+        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        size: height and width, at least 32 each.
+        noise: standard deviation of the pixel noise, 0 to 1.
+
+    Returns:
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`, 255 around things;
+        `label_map` int32 (H, W), 1..N for things, 0 elsewhere; `boxes` float32 (N, 4) xyxy; `labels` int64
+        (N,), all in `THINGS`; `masks` bool (N, H, W), the pixels in sight; `panoptic_seg` int32 (H, W), 0 for
+        void; `segments_info`, a list of dicts with `id`, `category_id`, `isthing`. N may be 0.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if `size` is too small, or `noise` or `seed` is out of range.
+    """
+    size = check_size(size, _MIN_SIZE)
+    noise = check_amount("noise", noise, 0, 1)
+    rng = scene_rng(seed)
+    paints, street = Paints(rng), _plan(rng)
+    tall, wide = FINE * size[0], FINE * size[1]
+    row, column = tall * rng.uniform(0.28, 0.62), wide * rng.uniform(0.2, 0.8)
+    camera = Camera(rng.uniform(1.3, 4.0), wide * rng.uniform(0.5, 0.95), row, column, np.radians(rng.uniform(-5, 5)))
+    canvas = Canvas(size, camera)
+    horizon = paints.tone((0.0, 0.4), (0.45, 1.0))[:, 0, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        _draw_sky(canvas, paints, horizon)
+        _place_vehicles(canvas, street, paints)
+        _place_people(canvas, street, paints)
+        _place_trees(canvas, street, paints)
+        _draw_houses(canvas, street, paints)
+        _draw_ground(canvas, street, paints, horizon)
+    image = _photograph(canvas, paints, horizon, noise)
+    label_map, labels, semantic = _truth(canvas, street.labels)
+    return make_sample(image, label_map, labels, stuff=semantic)

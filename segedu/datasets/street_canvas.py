@@ -1,0 +1,155 @@
+"""Camera and canvas of the street: every pixel's ray, and who is nearest along it.
+
+Metres: x to the right, y up from the ground, z forward; the camera stands at (0, eye, 0) and looks along z,
+turned by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays a pixel make
+soft edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from segedu.datasets.rays import MISSED, box_hit
+
+FINE = 2  # rays a pixel along each axis
+_NEAREST = 0.3  # metres; what is nearer is not drawn
+
+Paint = Callable[..., tuple[np.ndarray, np.ndarray]]  # -> colour (3, ...) and visible (...)
+Window = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the camera looks: focal length and vanishing point in pixels of the canvas, roll in radians."""
+
+    eye: float
+    focal: float
+    row: float
+    column: float
+    roll: float
+
+    def slopes(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Metres to the right, and metres down, a metre forward.
+
+        Args:
+            rows: positions on the canvas in pixels.
+            columns: positions of the same shape.
+
+        Returns:
+            Two arrays of that shape; no entry is 0.
+        """
+        x, y = (columns - self.column) / self.focal, (rows - self.row) / self.focal
+        right, down = x * np.cos(self.roll) + y * np.sin(self.roll), y * np.cos(self.roll) - x * np.sin(self.roll)
+        return np.where(right == 0, 1e-6, right), np.where(down == 0, 1e-6, down)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Rows and columns on the canvas.
+
+        Args:
+            points: (N, 3) in metres, z above 0.
+
+        Returns:
+            (N, 2) in pixels.
+        """
+        right, down = points[:, 0] / points[:, 2], (self.eye - points[:, 1]) / points[:, 2]
+        x, y = (
+            right * np.cos(self.roll) - down * np.sin(self.roll),
+            right * np.sin(self.roll) + down * np.cos(self.roll),
+        )
+        return np.stack([self.row + self.focal * y, self.column + self.focal * x], axis=1)
+
+
+class Canvas:
+    """Depth, category, instance and colour of each ray, painted in any order: the nearest stays.
+
+    Args:
+        size: height and width of the image.
+        camera: in pixels of the canvas.
+    """
+
+    def __init__(self, size: tuple[int, int], camera: Camera):
+        self.shape, self.camera = (FINE * size[0], FINE * size[1]), camera
+        rows, columns = np.mgrid[: self.shape[0], : self.shape[1]] + 0.5
+        self.right, self.down = (slope.astype(np.float32) for slope in camera.slopes(rows, columns))
+        self.depth = np.full(self.shape, np.inf, np.float32)
+        self.category, self.instance = np.zeros(self.shape, np.uint8), np.zeros(self.shape, np.int32)
+        self.colour = np.zeros((3, *self.shape), np.float32)
+
+    def window(self, low: np.ndarray, high: np.ndarray) -> Window:
+        """The part of the canvas in which a box can be seen; all of it where the box reaches the camera.
+
+        Args:
+            low: (3,) its lowest corner.
+            high: (3,) its highest corner.
+
+        Returns:
+            Slices of rows and columns; they may be empty.
+        """
+        if low[2] < _NEAREST:
+            return slice(0, self.shape[0]), slice(0, self.shape[1])
+        corners = np.array(np.meshgrid(*np.stack([low, high], axis=1), indexing="ij")).reshape(3, 8).T
+        seen = self.camera.project(corners)
+        first = np.clip(np.floor(seen.min(axis=0)), 0, self.shape).astype(int)
+        last = np.clip(np.ceil(seen.max(axis=0)), 0, self.shape).astype(int)
+        return slice(first[0], last[0]), slice(first[1], last[1])
+
+    def put(self, window: Window, depth: np.ndarray, colour: np.ndarray, category: int, instance: int = 0) -> None:
+        """Keep what is nearer than all before.
+
+        Args:
+            window: where.
+            depth: (h, w), infinite where there is nothing.
+            colour: (3, h, w).
+            category: semantic class.
+            instance: number of the thing, 0 for stuff.
+        """
+        nearer = depth < self.depth[window]
+        self.depth[window][nearer] = depth[nearer]
+        self.category[window][nearer] = category
+        self.instance[window][nearer] = instance
+        self.colour[(slice(None), *window)][:, nearer] = colour[:, nearer]
+
+    def box(self, low: tuple, high: tuple, paint: Paint, category: int, instance: int = 0) -> None:
+        """Put down a box with its sides along the axes.
+
+        Args:
+            low: its lowest corner.
+            high: its highest corner.
+            paint: (axis of the face, metres across it, metres up, size) -> colour and visible.
+            category: semantic class.
+            instance: number of the thing, 0 for stuff.
+        """
+        low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+        window = self.window(low, high)
+        right, down = self.right[window], self.down[window]
+        if not right.size:
+            return
+        origin = np.array([0, self.camera.eye, 0], np.float32)
+        depth, axis = box_hit(origin, np.stack([right, -down, np.ones_like(right)]), low, high)
+        hit = depth < MISSED
+        if not hit.any():
+            return
+        safe = np.where(hit, depth, 1)
+        x, y = right * safe - low[0], self.camera.eye - down * safe - low[1]
+        colour, visible = paint(axis, np.where(axis == 0, safe - low[2], x), np.where(axis == 1, safe - low[2], y))
+        self.put(window, np.where(visible, depth, MISSED), colour, category, instance)
+
+    def board(self, place: tuple, size: tuple[float, float], paint: Paint, category: int, instance: int = 0) -> None:
+        """Put down a flat figure that stands upright and faces the camera.
+
+        Args:
+            place: (x, y, z) of the middle of its lower edge.
+            size: metres across and up.
+            paint: (metres from the middle, metres up) -> colour and visible.
+            category: semantic class.
+            instance: number of the thing, 0 for stuff.
+        """
+        x, y, z = place
+        window = self.window(np.array([x - size[0] / 2, y, z]), np.array([x + size[0] / 2, y + size[1], z]))
+        right, down = self.right[window], self.down[window]
+        if right.size:
+            colour, visible = paint(right * z - x, self.camera.eye - down * z - y)
+            self.put(window, np.where(visible, np.float32(z), MISSED), colour, category, instance)
