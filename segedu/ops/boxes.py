@@ -6,6 +6,8 @@ the box from 0 to 2 is 2 wide, not 3. N boxes are a tensor of shape (N, 4), and 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -193,8 +195,8 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
         >>> xywh_to_xyxy(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
         tensor([[1., 2., 4., 6.]])
     """
-    boxes = _check_numbers(boxes, "boxes")
-    return check_boxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1), "boxes")
+    boxes = _check_sides(boxes)
+    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
@@ -235,9 +237,9 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
         >>> cxcywh_to_xyxy(torch.tensor([[2.5, 4.0, 3.0, 4.0]]))
         tensor([[1., 2., 4., 6.]])
     """
-    boxes = _check_numbers(boxes, "boxes")
+    boxes = _check_sides(boxes)
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return check_boxes(torch.cat([centre - half, centre + half], dim=1), "boxes")
+    return torch.cat([centre - half, centre + half], dim=1)
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -259,6 +261,8 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[0., 2., 3., 6.]])
     """
     boxes = check_boxes(boxes, "boxes")
+    if len(size) != 2 or min(size) < 0:
+        raise ValueError(f"size is {tuple(size)}, expected (H, W)")
     H, W = size
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([W, H, W, H]))
 
@@ -321,6 +325,29 @@ def check_boxes(boxes: Tensor, name: str) -> Tensor:
     return boxes
 
 
+def check_scores(scores: Tensor, count: int) -> None:
+    """Refuse what is no score for each detection.
+
+    Args:
+        scores: (N,) numbers.
+        count: N.
+
+    Raises:
+        TypeError: ``scores`` are not a tensor of numbers.
+        ValueError: the shape is not (N,), or a score is NaN.
+
+    Example:
+        >>> check_scores(torch.tensor([0.5, 1.0]), 2)
+    """
+    if not isinstance(scores, Tensor) or scores.dtype == torch.bool or scores.is_complex():
+        kind = f"tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(f"scores are a {kind}, expected a tensor of numbers of shape ({count},)")
+    if scores.shape != (count,):
+        raise ValueError(f"scores have shape {tuple(scores.shape)}, expected ({count},)")
+    if scores.isnan().any():
+        raise ValueError("scores have a NaN, expected numbers")
+
+
 def _check_numbers(boxes: Tensor, name: str) -> Tensor:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name} is a {type(boxes).__name__}, expected a torch.Tensor of shape (N, 4)")
@@ -332,6 +359,17 @@ def _check_numbers(boxes: Tensor, name: str) -> Tensor:
         boxes = boxes.to(torch.get_default_dtype())
     elif boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()  # the area of a 300x300 box is more than float16 can hold
+    return boxes
+
+
+def _check_sides(boxes: Tensor) -> Tensor:
+    """Boxes that end in width and height."""
+    boxes = _check_numbers(boxes, "boxes")
+    for row, (*place, width, height) in enumerate(boxes.detach().tolist()):
+        if not all(map(math.isfinite, (*place, width, height))):
+            raise ValueError(f"boxes[{row}] is {[*place, width, height]}, expected finite numbers")
+        if width < 0 or height < 0:
+            raise ValueError(f"boxes[{row}] has the size {[width, height]}, expected width and height of at least 0")
     return boxes
 
 

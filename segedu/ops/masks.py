@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.ops.boxes import check_boxes
+from segedu.ops.boxes import check_boxes, check_scores
 
 _INTEGERS = (torch.uint8, torch.uint16, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -73,7 +73,7 @@ def label_map_from_masks(masks: Tensor, scores: Tensor | None = None) -> Tensor:
     N, H, W = masks.shape
     order = torch.arange(N, device=masks.device)
     if scores is not None:
-        _check_scores(scores, N)
+        check_scores(scores, N)
         order = scores.argsort(descending=True, stable=True)
     label_map = torch.zeros(H, W, dtype=torch.int32, device=masks.device)
     for index in reversed(order.tolist()):  # the best is painted last, over the others
@@ -366,15 +366,6 @@ def _check_bool(mask: Tensor, name: str, ndim: int, shape: str) -> None:
         raise TypeError(f"{name} is a {_kind(mask)}, expected a bool tensor of shape {shape}")
     if mask.ndim != ndim:
         raise ValueError(f"{name} has shape {tuple(mask.shape)}, expected {shape}")
-
-
-def _check_scores(scores: Tensor, count: int) -> None:
-    if not isinstance(scores, Tensor) or scores.dtype == torch.bool or scores.is_complex():
-        raise TypeError(f"scores are a {_kind(scores)}, expected a tensor of numbers of shape ({count},)")
-    if scores.shape != (count,):
-        raise ValueError(f"scores have shape {tuple(scores.shape)}, expected ({count},)")
-    if scores.isnan().any():
-        raise ValueError("scores have a NaN, expected numbers")
 
 
 def _check_size(size: Sequence[int]) -> tuple[int, int]:

@@ -2,18 +2,21 @@
 
 import numpy as np
 import torch
-from bad_input.rows import BOX, INF, NAN, defined, refused, zeros
+from bad_input.rows import BOX, INF, NAN, defined, refused, scores_of, zeros
 
+from segedu.ops import boxes as ops
 from segedu.ops.boxes import box_area, box_iou, generalized_box_iou
+
+PAIRWISE = (box_iou, generalized_box_iou, ops.distance_box_iou, ops.complete_box_iou)
 
 ROWS = [
     row
     for function, arguments, name in (
-        (box_area, lambda bad: (bad,), "boxes"),
-        (box_iou, lambda bad: (bad, BOX), "boxes1"),
-        (box_iou, lambda bad: (BOX, bad), "boxes2"),
-        (generalized_box_iou, lambda bad: (bad, BOX), "boxes1"),
-        (generalized_box_iou, lambda bad: (BOX, bad), "boxes2"),
+        *((f, lambda bad: (bad,), "boxes") for f in (box_area, ops.xyxy_to_xywh, ops.xyxy_to_cxcywh)),
+        (ops.clip_boxes, lambda bad: (bad, (4, 5)), "boxes"),
+        (ops.check_boxes, lambda bad: (bad, "boxes"), "boxes"),
+        *((f, lambda bad: (bad, BOX), "boxes1") for f in PAIRWISE),
+        *((f, lambda bad: (BOX, bad), "boxes2") for f in PAIRWISE),
     )
     for row in (
         refused(TypeError, f"{name} is a list", function, *arguments([[0, 0, 2, 2]])),
@@ -36,4 +39,23 @@ ROWS = [
     defined(torch.tensor([[0.0]]), box_iou, BOX[:, [0, 0, 0, 0]], BOX[:, [0, 0, 0, 0]]),
     defined(torch.tensor([[0.0]]), generalized_box_iou, BOX[:, [0, 0, 0, 0]], BOX[:, [0, 0, 0, 0]]),
     defined(torch.tensor([4.0]), box_area, BOX.long()),
+]
+for function in (ops.xywh_to_xyxy, ops.cxcywh_to_xyxy):
+    ROWS += [
+        refused(TypeError, "boxes is a list", function, [[0, 0, 2, 2]]),
+        refused(TypeError, "boxes has dtype torch.bool", function, zeros(1, 4).bool()),
+        refused(ValueError, "boxes has shape (4,)", function, BOX[0]),
+        refused(
+            ValueError, "boxes[1] has the size [-1.0, 2.0]", function, torch.tensor([[0.0, 0, 1, 1], [0, 0, -1, 2]])
+        ),
+        refused(ValueError, "boxes[0] is [nan", function, NAN * BOX),
+        defined(torch.zeros(0, 4), function, torch.zeros(0, 4)),
+    ]
+ROWS += [
+    defined(torch.zeros(0, 4), ops.xyxy_to_xywh, torch.zeros(0, 4)),
+    defined([[0, 0, 0, 0]], ops.clip_boxes, BOX - 9, (4, 5)),
+    refused(ValueError, "size is (4,)", ops.clip_boxes, BOX, (4,)),
+    refused(ValueError, "size is (-1, 5)", ops.clip_boxes, BOX, (-1, 5)),
+    *scores_of(ops.check_scores, lambda bad: (bad, 2)),
+    defined(None, ops.check_scores, torch.zeros(0), 0),
 ]

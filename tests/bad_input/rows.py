@@ -88,3 +88,14 @@ def logits_and_target(function, *more):
         refused(ValueError, "target has the value 2", function, LOGITS, TARGET + 2, *more),
         refused(ValueError, "target has the value -1", function, LOGITS, TARGET - 1, *more),
     ]
+
+
+def scores_of(function, arguments):
+    """What every function of two detections refuses as scores; `arguments` puts them in their place."""
+    return [
+        refused(TypeError, "scores are a list", function, *arguments([0.5, 0.5])),
+        refused(TypeError, "scores are a tensor of torch.bool", function, *arguments(zeros(2).bool())),
+        refused(ValueError, "scores have shape (3,)", function, *arguments(torch.zeros(3))),
+        refused(ValueError, "scores have shape (2, 1)", function, *arguments(torch.zeros(2, 1))),
+        refused(ValueError, "scores have a NaN", function, *arguments(torch.tensor([0.0, NAN]))),
+    ]

@@ -6,10 +6,25 @@ import torchvision.ops as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segedu.ops.boxes import box_area, box_iou, generalized_box_iou
+from segedu.ops.boxes import (
+    box_area,
+    box_iou,
+    clip_boxes,
+    complete_box_iou,
+    cxcywh_to_xyxy,
+    distance_box_iou,
+    generalized_box_iou,
+    xywh_to_xyxy,
+    xyxy_to_cxcywh,
+    xyxy_to_xywh,
+)
 
 SHAPES = [(4, 6), (1, 7), (13, 5)]
 PAIRWISE = [(box_iou, oracle.box_iou), (generalized_box_iou, oracle.generalized_box_iou)]
+# torchvision adds 1e-7 to the squared diagonal, ours does not.
+DISTANCES = [(distance_box_iou, oracle.distance_box_iou), (complete_box_iou, oracle.complete_box_iou)]
+FORMS = [("xywh", xyxy_to_xywh, xywh_to_xyxy), ("cxcywh", xyxy_to_cxcywh, cxcywh_to_xyxy)]
+ALL = [box_iou, generalized_box_iou, distance_box_iou, complete_box_iou]
 
 
 def random_boxes(count, seed, dtype=torch.float64):
@@ -23,7 +38,7 @@ def box(*corners):
     return torch.tensor([corners], dtype=torch.float64)
 
 
-def compare(ours, theirs):
+def compare(ours, theirs, atol=1e-12):
     """The parity test itself: values and gradients of both arguments, on three shapes."""
     for n, m in SHAPES:
         results = []
@@ -32,12 +47,19 @@ def compare(ours, theirs):
             value = function(a, b)
             weights = torch.linspace(0.5, 2, n * m, dtype=torch.float64).reshape(n, m)
             results.append((value, *torch.autograd.grad((weights * value).sum(), (a, b))))
-        torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(results[0], results[1], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRWISE)
 def test_equals_torchvision(ours, theirs):
     compare(ours, theirs)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), DISTANCES)
+def test_distances_equal_torchvision_up_to_its_eps(ours, theirs):
+    compare(ours, theirs, atol=1e-7)
+    with pytest.raises(AssertionError):
+        compare(lambda a, b: ours(a, b) * (1 + 1e-6), theirs, atol=1e-7)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRWISE)
@@ -91,7 +113,7 @@ def test_degenerate_boxes_are_defined():
         assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("function", [box_iou, generalized_box_iou])
+@pytest.mark.parametrize("function", ALL)
 def test_no_boxes(function):
     none, some = torch.zeros(0, 4), random_boxes(3, 0, torch.float32)
     assert function(none, some).shape == (0, 3)
@@ -108,7 +130,7 @@ def test_integers_and_half_precision_become_floats():
     assert box_area(half).item() == 360_000  # float16 ends at 65504
 
 
-@pytest.mark.parametrize("function", [box_iou, generalized_box_iou])
+@pytest.mark.parametrize("function", ALL[:3])  # the weight of complete_box_iou is held fixed: no true gradient
 def test_gradcheck(function):
     a, b = random_boxes(3, 4).requires_grad_(), random_boxes(2, 5).requires_grad_()
     assert torch.autograd.gradcheck(function, (a, b))
@@ -134,3 +156,40 @@ def test_bounds_symmetry_and_invariance(first, second):
     torch.testing.assert_close(giou, generalized_box_iou(4 * a + 16, 4 * b + 16))
     swap = [1, 0, 3, 2]
     assert torch.equal(iou, box_iou(a[:, swap], b[:, swap]))
+
+
+def test_distances_of_degenerate_boxes():
+    point, square = box(1, 1, 1, 1), box(0, 0, 2, 2)
+    for function in (distance_box_iou, complete_box_iou):
+        assert function(point, point).item() == 0
+        assert torch.isfinite(function(point, square)).all()
+        a = point.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(a, point).sum() + function(a, square).sum(), a)
+        assert torch.isfinite(gradient).all()
+    assert distance_box_iou(point, square).item() == 0
+    assert complete_box_iou(box(0, 0, 2, 4), box(0, 0, 2, 4)).item() == 1
+
+
+@given(CORNERS, CORNERS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_distance_and_complete_iou_order(first, second):
+    a, b = sorted_boxes(first), sorted_boxes(second)
+    iou, diou, ciou = box_iou(a, b), distance_box_iou(a, b), complete_box_iou(a, b)
+    assert ((diou >= -1) & (diou <= iou)).all() and (ciou <= diou + 1e-12).all()
+    assert torch.equal(diou, distance_box_iou(b, a).T)
+
+
+@pytest.mark.parametrize(("form", "there", "back"), FORMS)
+def test_forms_equal_torchvision_and_invert(form, there, back):
+    boxes = random_boxes(9, 6)
+    torch.testing.assert_close(there(boxes), oracle.box_convert(boxes, "xyxy", form), rtol=0, atol=1e-12)
+    torch.testing.assert_close(back(there(boxes)), boxes, rtol=0, atol=1e-12)
+
+
+@given(CORNERS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_clipping_equals_torchvision_and_is_idempotent(corners):
+    boxes = sorted_boxes(corners) * 2 - 4
+    clipped = clip_boxes(boxes, (5, 7))
+    assert torch.equal(clipped, oracle.clip_boxes_to_image(boxes, (5, 7)))
+    assert torch.equal(clip_boxes(clipped, (5, 7)), clipped)

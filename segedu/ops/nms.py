@@ -1,0 +1,193 @@
+"""Non-maximum suppression: of many detections of one object, keep the best.
+
+Three answers to one question. Greedy: drop what overlaps a better one. Soft: lower its score instead. Matrix: lower
+all scores at once, without a loop. A tie in score goes to the detection that comes first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segedu.ops.boxes import box_iou, check_boxes, check_scores
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy suppression: take the best box, drop those that overlap it by more than the threshold, repeat.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,).
+        iou_threshold: in [0, 1]. A box goes if its IoU with a kept one is *above* it.
+
+    Returns:
+        (n,) int64 indices of the kept boxes, best first.
+
+    Raises:
+        TypeError: an argument is not a tensor of numbers.
+        ValueError: the shapes do not fit, a score is NaN, a box is not ordered, or the threshold is outside [0, 1].
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.5], [5.0, 5.0, 6.0, 6.0]])
+        >>> nms(boxes, torch.tensor([0.8, 0.9, 0.7]), iou_threshold=0.5)
+        tensor([1, 2])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    check_scores(scores, len(boxes))
+    _check_threshold(iou_threshold)
+    order = scores.argsort(descending=True, stable=True)
+    suppresses = box_iou(boxes[order], boxes[order]) > iou_threshold  # (N, N)
+    alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for best in range(len(boxes)):
+        if alive[best]:
+            alive[best + 1 :] &= ~suppresses[best, best + 1 :]
+    return order[alive]
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy suppression within each class: a car never suppresses a person.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,).
+        labels: (N,) integers, the class of each box (or the image, or the level of a pyramid).
+        iou_threshold: in [0, 1].
+
+    Returns:
+        (n,) int64 indices of the kept boxes, best first.
+
+    Raises:
+        TypeError: an argument is not a tensor of numbers, or ``labels`` are not integers.
+        ValueError: the shapes do not fit, a score is NaN, a box is not ordered, or the threshold is outside [0, 1].
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+        >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), iou_threshold=0.5)
+        tensor([1, 0])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    check_scores(scores, len(boxes))
+    _check_threshold(iou_threshold)
+    _check_labels(labels, len(boxes))
+    alive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        alive[members[nms(boxes[members], scores[members], iou_threshold)]] = True
+    order = scores.argsort(descending=True, stable=True)
+    return order[alive[order]]
+
+
+def soft_nms(
+    boxes: Tensor, scores: Tensor, sigma: float = 0.5, score_threshold: float = 0.001
+) -> tuple[Tensor, Tensor]:
+    """Gaussian soft suppression: each chosen box lowers the scores of the rest by ``exp(-IoU² / sigma)``.
+
+    Bodla et al. 2017 (arXiv 1704.04503), equation 3 and figure 2.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,) of at least 0.
+        sigma: width of the decay, above 0; the paper uses 0.5.
+        score_threshold: boxes whose score falls below it are dropped.
+
+    Returns:
+        (n,) int64 indices of the kept boxes, best first, and their lowered scores (n,).
+
+    Raises:
+        TypeError: an argument is not a tensor of numbers.
+        ValueError: the shapes do not fit, a score is NaN, a box is not ordered, or ``sigma`` is not above 0.
+
+    Example:
+        Two equal boxes: the second keeps exp(-1 / 0.5) = 0.135 of its score.
+
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+        >>> soft_nms(boxes, torch.tensor([0.9, 0.8]))
+        (tensor([0, 1]), tensor([0.9000, 0.1083]))
+    """
+    boxes = check_boxes(boxes, "boxes")
+    check_scores(scores, len(boxes))
+    _check_sigma(sigma)
+    decay = torch.exp(-(box_iou(boxes, boxes) ** 2) / sigma)  # (N, N)
+    scores = scores.detach().clone().to(decay.dtype)
+    kept, kept_scores = [], []
+    remaining = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    while remaining.any():
+        best = int(torch.where(remaining, scores, -torch.inf).argmax())
+        if scores[best] < score_threshold:
+            break
+        kept.append(best)
+        kept_scores.append(scores[best].clone())
+        remaining[best] = False
+        scores = torch.where(remaining, scores * decay[best], scores)
+    return torch.tensor(kept, dtype=torch.int64, device=boxes.device), (
+        torch.stack(kept_scores) if kept else scores[:0]
+    )
+
+
+def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
+    """Suppression in parallel (SOLOv2): the decay of every mask from one matrix of IoUs, without a loop.
+
+    A mask j is lowered by the better masks i of its class, but less where i was itself suppressed:
+    ``min_i exp(-sigma IoU_ij²) / exp(-sigma max_k IoU_ki²)``. Wang et al. 2020 (arXiv 2003.10152), equation 4 and
+    figure 4.
+
+    Args:
+        masks: (N, H, W) bool.
+        labels: (N,) integers.
+        scores: (N,).
+        sigma: strength of the decay, above 0; the authors use 2.
+
+    Returns:
+        (N,) lowered scores, in the order of the input. Thresholding them is up to the caller.
+
+    Raises:
+        TypeError: ``masks`` are not bool, ``labels`` not integers, or ``scores`` not numbers.
+        ValueError: the shapes do not fit, a score is NaN, or ``sigma`` is not above 0.
+
+    Example:
+        Two equal masks: exp(-2) = 0.135 of the second score is left.
+
+        >>> masks = torch.ones(2, 2, 2).bool()
+        >>> matrix_nms(masks, torch.tensor([1, 1]), torch.tensor([0.9, 0.8]))
+        tensor([0.9000, 0.1083])
+    """
+    if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
+        kind = f"tensor of {masks.dtype}" if isinstance(masks, Tensor) else type(masks).__name__
+        raise TypeError(f"masks are a {kind}, expected a bool tensor of shape (N, H, W)")
+    if masks.ndim != 3:
+        raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (N, H, W)")
+    check_scores(scores, len(masks))
+    _check_labels(labels, len(masks))
+    _check_sigma(sigma)
+    if not len(masks):
+        return scores.clone()
+    order = scores.argsort(descending=True, stable=True)
+    flat = masks[order].flatten(1).to(scores.dtype if scores.is_floating_point() else torch.float32)  # (N, P)
+    intersection = flat @ flat.T
+    area = flat.sum(dim=1)
+    iou = intersection / (area[:, None] + area[None, :] - intersection).clamp(min=1)
+    same = labels[order][:, None] == labels[order][None, :]
+    iou = (iou * same).triu(1)  # iou[i, j]: of j with the better i
+    worst = iou.max(dim=0).values  # (N,): how much i itself was suppressed
+    decay = torch.exp(-sigma * (iou**2 - worst[:, None] ** 2)).min(dim=0).values  # (N,)
+    lowered = torch.empty_like(flat[:, 0])
+    lowered[order] = scores[order] * decay
+    return lowered
+
+
+def _check_labels(labels: Tensor, count: int) -> None:
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        kind = f"tensor of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels are a {kind}, expected a tensor of integers of shape ({count},)")
+    if labels.shape != (count,):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({count},)")
+
+
+def _check_threshold(iou_threshold: float) -> None:
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold is {iou_threshold}, expected a number in [0, 1]")
+
+
+def _check_sigma(sigma: float) -> None:
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"sigma is {sigma}, expected a finite number above 0")

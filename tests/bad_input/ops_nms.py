@@ -1,0 +1,34 @@
+"""Bad and empty input to `segedu.ops.nms`."""
+
+import torch
+from bad_input.rows import NAN, defined, refused, scores_of, zeros
+
+from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
+
+BOXES, SCORES, LABELS = torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2), torch.tensor([0.5, 0.7]), zeros(2)
+MASKS, NONE, NO_BOXES = torch.ones(2, 3, 4).bool(), torch.zeros(0), torch.zeros(0, 4)
+
+ROWS = [
+    *scores_of(nms, lambda bad: (BOXES, bad, 0.5)),
+    *scores_of(batched_nms, lambda bad: (BOXES, bad, LABELS, 0.5)),
+    *scores_of(soft_nms, lambda bad: (BOXES, bad)),
+    *scores_of(matrix_nms, lambda bad: (MASKS, LABELS, bad)),
+    *(
+        refused(TypeError, "boxes is a list", f, [[0, 0, 2, 2]], *more)
+        for f, more in ((nms, (SCORES, 0.5)), (batched_nms, (SCORES, LABELS, 0.5)), (soft_nms, (SCORES,)))
+    ),
+    *(refused(ValueError, f"iou_threshold is {bad}", nms, BOXES, SCORES, bad) for bad in (-0.1, 1.5, NAN)),
+    *(refused(ValueError, f"iou_threshold is {bad}", batched_nms, BOXES, SCORES, LABELS, bad) for bad in (-0.1, NAN)),
+    *(refused(ValueError, f"sigma is {bad}", soft_nms, BOXES, SCORES, bad) for bad in (0, -1, NAN)),
+    *(refused(ValueError, f"sigma is {bad}", matrix_nms, MASKS, LABELS, SCORES, bad) for bad in (0, NAN)),
+    refused(TypeError, "labels are a tensor of torch.float32", batched_nms, BOXES, SCORES, SCORES, 0.5),
+    refused(TypeError, "labels are a list", matrix_nms, MASKS, [1, 1], SCORES),
+    refused(ValueError, "labels have shape (1,)", batched_nms, BOXES, SCORES, LABELS[:1], 0.5),
+    refused(TypeError, "masks are a tensor of torch.float32", matrix_nms, MASKS.float(), LABELS, SCORES),
+    refused(ValueError, "masks have shape (2, 3)", matrix_nms, MASKS[..., 0], LABELS, SCORES),
+    defined([], nms, NO_BOXES, NONE, 0.5),
+    defined([], batched_nms, NO_BOXES, NONE, zeros(0), 0.5),
+    defined([], matrix_nms, MASKS[:0], zeros(0), NONE),
+    defined([1, 0], nms, BOXES, SCORES, 1.0),
+    defined(SCORES, matrix_nms, ~MASKS, LABELS, SCORES),
+]
