@@ -1,0 +1,115 @@
+"""Suppression against torchvision and literal loops."""
+
+import math
+
+import pytest
+import torch
+import torchvision.ops as oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segedu.ops.boxes import box_iou
+from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
+
+quick = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def detections(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 6
+    boxes = torch.cat([corner, corner + 1 + 5 * torch.rand(count, 2, generator=generator)], dim=1)
+    scores = torch.rand(count, generator=generator)
+    return boxes, scores, torch.randint(0, 3, (count,), generator=generator)
+
+
+@given(st.integers(0, 40), st.integers(0, 999), st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
+@quick
+def test_equals_torchvision(count, seed, threshold):
+    boxes, scores, labels = detections(count, seed)
+    assert torch.equal(nms(boxes, scores, threshold), oracle.nms(boxes, scores, threshold))
+    assert torch.equal(
+        batched_nms(boxes, scores, labels, threshold), oracle.batched_nms(boxes, scores, labels, threshold)
+    )
+
+
+@given(st.integers(1, 30), st.integers(0, 999))
+@quick
+def test_what_greedy_suppression_promises(count, seed):
+    boxes, scores, _ = detections(count, seed)
+    kept = nms(boxes, scores, 0.4)
+    among = box_iou(boxes[kept], boxes[kept]) - torch.eye(len(kept))
+    assert (among <= 0.4).all()
+    for lost in set(range(count)) - set(kept.tolist()):
+        better = kept[scores[kept] >= scores[lost]]
+        assert (box_iou(boxes[lost][None], boxes[better]) > 0.4).any()
+    assert torch.equal(nms(boxes[kept], scores[kept], 0.4), torch.arange(len(kept)))
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(shuffled[nms(boxes[shuffled], scores[shuffled], 0.4)], kept)
+
+
+def test_threshold_is_strict_and_ties_go_to_the_first():
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 2.0, 1.0]])  # IoU 1/2, 1
+    scores = torch.tensor([0.5, 0.5, 0.5])
+    assert nms(boxes, scores, 0.5).tolist() == [0, 1]
+    assert nms(boxes, scores, 0.49).tolist() == [0]
+
+
+def soft_by_hand(boxes, scores, sigma, threshold):
+    """Figure 2 of the paper, box by box."""
+    left = [(float(s), i) for i, s in enumerate(scores)]
+    out = []
+    while left:
+        best = max(left, key=lambda pair: pair[0])
+        left.remove(best)
+        if best[0] < threshold:
+            break
+        out.append(best)
+        iou = box_iou(boxes[best[1]][None], boxes)[0].tolist()
+        left = [(s * math.exp(-(iou[i] ** 2) / sigma), i) for s, i in left]
+    return [i for _, i in out], [s for s, _ in out]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_soft_equals_the_loop(seed):
+    boxes, scores, _ = detections(17, seed)
+    boxes, scores = boxes.double(), scores.double()
+    expected, expected_scores = soft_by_hand(boxes, scores, 0.5, 0.05)
+    kept, lowered = soft_nms(boxes, scores, 0.5, 0.05)
+    assert kept.tolist() == expected
+    assert lowered.tolist() == pytest.approx(expected_scores, abs=1e-12)
+    assert scores.equal(detections(17, seed)[1].double())  # the argument is left alone
+
+
+def matrix_by_hand(masks, labels, scores, sigma):
+    """Equation 4 of SOLOv2, pair by pair."""
+    order = sorted(range(len(masks)), key=lambda i: -float(scores[i]))
+
+    def iou(a, b):
+        union = (masks[a] | masks[b]).sum().item()
+        same = labels[a] == labels[b]
+        return (masks[a] & masks[b]).sum().item() / union if union and same else 0.0
+
+    out = torch.zeros(len(masks), dtype=torch.float64)
+    for place, j in enumerate(order):
+        decay = 1.0
+        for position, i in enumerate(order[:place]):
+            worst = max((iou(k, i) for k in order[:position]), default=0.0)
+            decay = min(decay, math.exp(-sigma * iou(i, j) ** 2) / math.exp(-sigma * worst**2))
+        out[j] = scores[j] * decay
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matrix_equals_the_loop(seed):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(9, 5, 6, generator=generator) < 0.6
+    labels = torch.randint(0, 2, (9,), generator=generator)
+    scores = torch.rand(9, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        matrix_nms(masks, labels, scores), matrix_by_hand(masks, labels, scores, 2.0), rtol=0, atol=1e-12
+    )
+
+
+def test_boxes_of_no_area_survive():
+    points = torch.zeros(2, 4)
+    assert nms(points, torch.tensor([0.1, 0.2]), 0.0).tolist() == [1, 0]
