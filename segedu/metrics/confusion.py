@@ -121,6 +121,55 @@ class ConfusionMatrix:
         self._matrix += other._matrix
 
 
+def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels that each pair of labels has in common: a confusion matrix whose zeros are left out.
+
+    Label maps have thousands of objects, and each touches few others. Time and memory grow with the pixels, not
+    with the square of the number of objects.
+
+    Args:
+        preds: predicted label map, integers from 0, any shape.
+        target: true label map, the same shape.
+
+    Returns:
+        Predicted label, true label and number of pixels of every pair that occurs, each (M,) int64, in the order of
+        the true label, then the predicted one.
+
+    Raises:
+        TypeError: a map is not an array of integers.
+        ValueError: the shapes differ, or a label is negative.
+
+    Example:
+        >>> label_overlaps(torch.tensor([[1, 1, 0, 2]]), torch.tensor([[7, 7, 7, 9]]))
+        (tensor([0, 1, 2]), tensor([7, 7, 9]), tensor([1, 2, 1]))
+    """
+    preds, target = label_pair(preds, target)
+    pred_names, preds = _small_labels(preds.flatten(), "preds")
+    true_names, target = _small_labels(target.flatten(), "target")
+    width = int(preds.max()) + 1 if len(preds) else 1
+    codes = (target * width).add_(preds)  # every pair has its own number
+    # Neighbouring pixels mostly have the same pair: count runs, and sort the runs instead of the pixels.
+    runs, lengths = torch.unique_consecutive(codes, return_counts=True)
+    pairs, index = torch.unique(runs, return_inverse=True)
+    counts = torch.zeros_like(pairs).scatter_add_(0, index, lengths)
+    pred_labels, true_labels = pairs % width, pairs // width
+    return (
+        pred_labels if pred_names is None else pred_names[pred_labels],
+        true_labels if true_names is None else true_names[true_labels],
+        counts,
+    )
+
+
+def _small_labels(labels: Tensor, name: str) -> tuple[Tensor | None, Tensor]:
+    """Labels below 2**31, so that the number of a pair fits in 64 bits; larger ones are replaced by their rank."""
+    if len(labels) == 0:
+        return None, labels
+    lowest, highest = (int(value) for value in labels.aminmax())
+    if lowest < 0:
+        raise ValueError(f"{name} has the label {lowest}, expected 0 (background) and above")
+    return (None, labels) if highest < 2**31 else torch.unique(labels, return_inverse=True)
+
+
 def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
     """Check two maps of integers and return them as int64 tensors.
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.metrics.confusion import check_num_classes, label_pair
+from segedu.metrics.confusion import check_num_classes, label_overlaps
 
 Panoptic = Mapping[str, Any]
 
@@ -243,36 +243,20 @@ def _check_info(info: Any, name: str, num_classes: int) -> None:
 
 def _overlap(found: _Segments, true: _Segments) -> np.ndarray:
     """Pixels in common of every true segment (rows) and every predicted one (columns); first void."""
-    preds, target = label_pair(found.pixels, true.pixels)
-    if target.ndim != 2:
-        raise ValueError(f"target's panoptic_seg has shape {tuple(target.shape)}, expected (H, W)")
-    columns, rows = _places(preds, found), _places(target, true)
-    width, height = len(found.category) + 1, len(true.category) + 1
-    # Every pair (row, column) has its own number: one pass over the pixels counts them all.
-    return np.bincount((rows * width + columns).ravel(), minlength=height * width).reshape(height, width)
+    if len(np.shape(true.pixels)) != 2:
+        raise ValueError(f"target's panoptic_seg has shape {tuple(np.shape(true.pixels))}, expected (H, W)")
+    pred_ids, true_ids, counts = (values.cpu().numpy() for values in label_overlaps(found.pixels, true.pixels))
+    overlap = np.zeros((len(true.category) + 1, len(found.category) + 1), dtype=np.int64)
+    np.add.at(overlap, (_places(true_ids, true), _places(pred_ids, found)), counts)
+    return overlap
 
 
-TABLE = 2**24  # COCO writes ids as the three bytes of a colour: all are below this
-
-
-def _places(label_map: Tensor, segments: _Segments) -> np.ndarray:
-    """For every pixel the place of its segment. Ids below TABLE are looked up, without sorting the pixels."""
-    pixels = label_map.cpu().numpy()
-    ids = np.array(sorted(segments.place), dtype=np.int64)
-    place = np.array([segments.place[i] for i in ids.tolist()])
-    if pixels.size and 0 <= pixels.min() and pixels.max() < TABLE:
-        table = np.zeros(int(max(pixels.max(), ids[-1])) + 1, dtype=np.intp)  # 0: not listed
-        table[ids] = np.arange(1, len(ids) + 1)
-        index = table[pixels] - 1
-        unlisted = index < 0
-    else:
-        index = np.searchsorted(ids, pixels).clip(max=len(ids) - 1)
-        unlisted = ids[index] != pixels
-    if unlisted.any():
-        given = int(pixels[unlisted][0])
-        raise ValueError(f"{segments.name}'s panoptic_seg has the id {given}, expected 0 or an id of segments_info")
-    used = np.bincount(index.ravel(), minlength=len(ids)) > 0
-    used[np.searchsorted(ids, 0)] = True  # void need not occur
-    if not used.all():
-        raise ValueError(f"{segments.name}'s segment {ids[~used][0]} has no pixel, expected at least one")
-    return place[index]
+def _places(ids: np.ndarray, segments: _Segments) -> np.ndarray:
+    """The places of the segments with these ids; every segment of the list must occur among them."""
+    unlisted, absent = set(ids.tolist()) - set(segments.place), set(segments.place) - {0, *ids.tolist()}
+    if unlisted:
+        given = f"panoptic_seg has the id {min(unlisted)}"
+        raise ValueError(f"{segments.name}'s {given}, expected 0 or an id of segments_info")
+    if absent:
+        raise ValueError(f"{segments.name}'s segment {min(absent)} has no pixel, expected at least one")
+    return np.array([segments.place[i] for i in ids.tolist()], dtype=np.intp)

@@ -31,7 +31,7 @@ WRONG_PREDS = [
     (ValueError, "preds's segments_info has the id 1 twice", side([[1, 1, 0]], (1, 0, True), (1, 1, True))),
     (ValueError, "preds's class 0 is thing and stuff", side([[1, 2, 0]], (1, 0, True), (2, 0, False))),
     (ValueError, "preds's panoptic_seg has the id 2", side([[1, 2, 0]], (1, 0, True))),
-    (ValueError, "preds's panoptic_seg has the id -1", side([[1, -1, 0]], (1, 0, True))),
+    (ValueError, "preds has the label -1", side([[1, -1, 0]], (1, 0, True))),
     (ValueError, "preds's panoptic_seg has the id 16777217", side([[1, 2**24 + 1, 0]], (1, 0, True))),
     (ValueError, "preds's segment 5 has no pixel", side([[1, 1, 0]], (1, 0, True), (5, 0, True))),
     (ValueError, "preds's segments_info has the id -3", side([[1, 1, 0]], (1, 0, True), (-3, 0, True))),

@@ -1,6 +1,8 @@
 """Panoptic quality against the paper read literally: sets of pixels, every pair of segments, one after the other."""
 
+import functools
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def random_image(seed, shape=(18, 25)):
     classes = rng.choice(K, size=rng.integers(1, K + 1), replace=False)
     target = np.zeros(shape, dtype=np.int32)
     preds = np.zeros(shape, dtype=np.int32)
-    names = rng.choice(np.arange(1, 2**24 if seed % 2 else 99), size=(2, 14), replace=False)
+    names = rng.choice(2**24 if seed % 2 else 99, size=(2, 14), replace=False) + 1
     infos = [], []
     for true_id, pred_id in names.T.tolist():
         category, (y, x) = int(rng.choice(classes)), rng.integers(0, shape)
@@ -102,9 +104,14 @@ def one_pass(images):
 SETS = [[random_image(100 * s + i) for i in range(size)] for s, size in enumerate((1, 1, 1, 1, 1, 1, 2, 3, 6, 6))]
 
 
+@functools.cache
+def expected():
+    return [literal(images) for images in SETS]
+
+
 def compare(ours):
-    for images in SETS:
-        got, rows = ours(images), literal(images)
+    for images, rows in zip(SETS, expected(), strict=True):
+        got = ours(images)
         per_class, means = table(rows)
         counts = got["per_class"]
         for i, name in enumerate(("true_positive", "false_positive", "false_negative")):
@@ -120,12 +127,12 @@ def test_equals_the_literal_paper():
 
 
 def test_random_maps_have_everything():
-    results = [table(literal(images)) for images in SETS]
+    results = [table(rows) for rows in expected()]
     assert any(math.isnan(pq) for per_class, _ in results for pq, _, _ in per_class)  # absent classes
     assert any(means["stuff"][3] == 0 or means["things"][3] == 0 for _, means in results)
-    assert (np.sum([literal(images) for images in SETS], axis=(0, 1)) > 10).all()  # TP, FP and FN
+    assert (np.sum(expected(), axis=(0, 1)) > 10).all()  # TP, FP and FN
     for rule in ("void", "crowd"):  # each decides something
-        assert any(literal(images) != literal(without(images, rule)) for images in SETS)
+        assert any(rows != literal(without(images, rule)) for images, rows in zip(SETS, expected(), strict=True))
 
 
 def without(images, rule):
@@ -283,10 +290,10 @@ def test_a_refused_image_counts_nothing():
     assert total.compute()["stuff"]["pq"] == 1
 
 
-@given(st.integers(0, 10_000), st.integers(1, 3), st.randoms(use_true_random=False))
+@given(st.integers(0, 10_000), st.integers(1, 3))
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_merge_equals_one_pass_and_ids_are_only_names(seed, split, random):
-    images = [random_image(seed + i, shape=(9, 11)) for i in range(4)]
+def test_merge_equals_one_pass_and_ids_are_only_names(seed, split):
+    images, random = [random_image(seed + i, shape=(9, 11)) for i in range(4)], Random(seed)
     whole = one_pass(images)
     parts = [PanopticQuality(K), PanopticQuality(K)]
     for i, (preds, target) in enumerate(images):
@@ -307,9 +314,9 @@ def test_merge_equals_one_pass_and_ids_are_only_names(seed, split, random):
 
 
 def renamed(side, random):
-    """New ids, in another order; void stays 0. Some are above the size of the look-up table."""
+    """New ids in another order, some of them large; void stays 0."""
     old = [info["id"] for info in side["segments_info"]]
-    new = random.sample([*range(1, 40), 2**24 + 5, 2**31], len(old))
+    new = random.sample([*range(1, 40), 2**24 + 5, 2**31, 2**40], len(old))
     pixels = np.zeros(side["panoptic_seg"].shape, dtype=np.int64)
     for a, b in zip(old, new, strict=True):
         pixels[side["panoptic_seg"] == a] = b
