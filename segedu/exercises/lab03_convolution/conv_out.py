@@ -107,7 +107,7 @@ exercise = Exercise(
         Wrong(
             "as often printed",
             as_printed,
-            "Your formula is the one that is often printed, (H - K + 2P)/S + 1: it knows neither rounding nor dilation.",
+            "Your formula is the one that is often printed, (H - K + 2P)/S + 1: no rounding, no dilation.",
             "A size is a whole number of places. And a dilated kernel spans more than K pixels.",
         ),
         Wrong(
