@@ -1,16 +1,20 @@
 """Ours beside the peers, in one process: interleaved pairs, the median of 15 ratios, and ours against itself.
 
-The last column is the spread that the machine alone makes; a ratio inside it means nothing.
+The last column is the spread that the machine alone makes; a ratio inside it means nothing. All groups of pairs
+run, or those named on the command line: `python tests/benchmarks/run.py coco`.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
+import sys
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from coco_evaluation import pairs as coco_pairs  # beside this file
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +50,9 @@ def pairs():
     yield "dice_loss / MONAI", lambda: dice_loss(logits, small), lambda: monai_dice(logits, small[:, None])
 
 
+GROUPS = {"tensors": pairs, "coco": coco_pairs}
+
+
 def seconds(function) -> float:
     """Time enough calls to fill 20 ms."""
     start, calls = time.perf_counter(), 0
@@ -55,11 +62,11 @@ def seconds(function) -> float:
     return spent / calls
 
 
-def main() -> None:
+def main(groups: list[str]) -> None:
     """Print the table."""
     torch.set_num_threads(1)
     table = Table("ours / peer", "median ratio", "of 15, lowest to highest", "ours / ours, lowest to highest")
-    for name, ours, peer in pairs():
+    for name, ours, peer in itertools.chain.from_iterable(GROUPS[group]() for group in groups or GROUPS):
         ours(), peer()
         ratios = [seconds(ours) / seconds(peer) for _ in range(ROUNDS)]
         itself = [seconds(ours) / seconds(ours) for _ in range(ROUNDS)]
@@ -69,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
