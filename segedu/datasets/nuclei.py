@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor, from_numpy
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from segedu.datasets.files import item_of, read_image, read_labels
 from segedu.datasets.sample import compact, make_sample
 
 CLASSES = ("background", "nucleus")
@@ -54,17 +54,6 @@ def _choose(rows: list[dict[str, str]], column: str, wanted: str | None) -> list
     return [row for row in rows if row[column] == wanted]
 
 
-def _read_png(path: Path) -> np.ndarray:
-    """Pixels of a PNG file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, though index.csv names it")
-    try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is no readable image, expected a PNG file: {error}") from error
-
-
 class Nuclei(Dataset):
     """The images of a folder, as the sample dicts of `segedu.datasets.sample`.
 
@@ -97,19 +86,10 @@ class Nuclei(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index is {index}, expected one of {len(self)} images")
-        name = self.rows[index]["file"]
-        name = name if name.lower().endswith(".png") else f"{name}.png"
-        pixels, label_map = (_read_png(self.root / folder / name) for folder in ("images", "labels"))
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-            raise ValueError(f"images/{name} has dtype {pixels.dtype}, expected 8-bit grey or colour")
-        if label_map.ndim != 2 or not np.issubdtype(label_map.dtype, np.integer):
-            raise ValueError(f"labels/{name} has shape {label_map.shape}, expected whole numbers (H, W)")
-        if pixels.shape[:2] != label_map.shape:
-            raise ValueError(f"labels/{name} has shape {label_map.shape}, expected {pixels.shape[:2]} as its image")
-        grey = pixels.ndim == 2
-        image = np.repeat(pixels[None], 3, axis=0) if grey else np.moveaxis(pixels[..., :3], 2, 0)
-        ids, old = compact(from_numpy(label_map.astype(np.int64)))
-        sample = make_sample(image.astype(np.float32) / 255, ids.numpy(), np.ones(len(old)))
-        return self.transforms(sample) if self.transforms else sample
+        return item_of(self.rows, index, self.transforms, self._read)
+
+    def _read(self, row: dict[str, str]) -> dict[str, Tensor]:
+        name = row["file"] if row["file"].lower().endswith(".png") else f"{row['file']}.png"
+        image = read_image(self.root / "images" / name)
+        ids, old = compact(read_labels(self.root / "labels" / name, image.shape[1:]))
+        return make_sample(image, ids.numpy(), np.ones(len(old)))

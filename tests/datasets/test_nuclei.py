@@ -85,7 +85,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 def test_bad_files(folder: Path) -> None:
     label = folder / "labels" / "a.png"
     Image.fromarray(np.zeros((9, 8), np.uint16)).save(label)
-    with pytest.raises(ValueError, match=r"shape \(9, 8\), expected \(9, 7\)"):
+    with pytest.raises(ValueError, match=r"shape \(9, 8\) and dtype uint16, expected whole numbers of shape \(9, 7\)"):
         Nuclei(folder)[0]
     Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(label)
     with pytest.raises(ValueError, match="whole numbers"):
@@ -94,7 +94,7 @@ def test_bad_files(folder: Path) -> None:
     with pytest.raises(ValueError, match="no readable image"):
         Nuclei(folder)[0]
     label.unlink()
-    with pytest.raises(FileNotFoundError, match="missing, though index.csv names it"):
+    with pytest.raises(FileNotFoundError, match="is missing, expected an image"):
         Nuclei(folder)[0]
     Image.fromarray(np.zeros((9, 7), np.uint16)).save(folder / "images" / "b.png")
     with pytest.raises(ValueError, match="expected 8-bit"):

@@ -1,0 +1,122 @@
+"""Cell Tracking Challenge: cells in time, in 2D or 3D, with truth of segmentation and of tracks.
+
+Maška et al. 2023 (Nature Methods 20). A data set holds sequences `01`, `02` of frames `t000.tif`, and for each a
+folder `01_GT` with `SEG/man_seg000.tif` (label maps of some frames), `TRA/man_track000.tif` (markers of all
+frames) and `TRA/man_track.txt`: one line "label first last parent" a track. In 3D a segmentation may exist for single
+slices only: `man_seg_000_003.tif` is slice 3 of frame 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segedu.datasets.files import item_of, require
+
+_LAYOUT = "sequence folders such as 01 with t000.tif, and 01_GT with SEG and TRA"
+_FRAME = re.compile(r"\D*(\d+)\.tif$")
+
+
+def read_tracks(path: str | Path) -> Tensor:
+    """The table of tracks.
+
+    Args:
+        path: man_track.txt or res_track.txt.
+
+    Returns:
+        (T, 4) int64: label, first frame, last frame, label of the parent (0: none).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is not four whole numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}, expected a table of tracks such as man_track.txt")
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 4 or not all(re.fullmatch(r"-?\d+", value) for value in row):
+            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four whole numbers")
+    return torch.tensor([[int(value) for value in row] for row in rows], dtype=torch.int64).reshape(-1, 4)
+
+
+class CellTracking(Dataset):
+    """The frames of one sequence.
+
+    Args:
+        root: the folder of the data set, such as `Fluo-N2DH-SIM+`.
+        sequence: "01" or "02".
+        transforms: called with the sample dict.
+
+    Raises:
+        FileNotFoundError: if the folder or the sequence is missing; on reading, if a file is broken.
+        ValueError: if the sequence has no frame; on reading, if a file is no TIFF or sizes differ.
+
+    Each item has `image` (1, H, W) or, in 3D, (1, D, H, W), float32 in [0, 1] by the range of its dtype; `frame`;
+    `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None where nobody segmented
+    the frame. `slices` are the numbers of segmented slices, where only slices are. `tracks` of the data set is
+    the table of `read_tracks`.
+    """
+
+    def __init__(self, root: str | Path, sequence: str = "01", transforms: Callable | None = None):
+        self.root, self.transforms = Path(root), transforms
+        folder = require(self.root / sequence, self.root, _LAYOUT)
+        self.truth = self.root / f"{sequence}_GT"
+        self.frames = sorted(path for path in folder.glob("t*.tif") if _FRAME.match(path.name))
+        if not self.frames:
+            raise ValueError(f"root is {str(root)!r}, whose {sequence} has no t000.tif; expected {_LAYOUT}")
+        table = self.truth / "TRA" / "man_track.txt"
+        self.tracks = read_tracks(table) if table.is_file() else torch.zeros(0, 4, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return item_of(self.frames, index, self.transforms, self._read)
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        pixels = _read_tiff(path)
+        number = _FRAME.match(path.name)[1]
+        top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
+        sample = {"image": torch.from_numpy(pixels.astype(np.float32) / top)[None], "frame": torch.tensor(int(number))}
+        markers = self.truth / "TRA" / f"man_track{number}.tif"
+        if markers.is_file():
+            sample["markers"] = _read_map(markers, pixels.shape)
+        return sample | self._segmentation(number, pixels.shape)
+
+    def _segmentation(self, number: str, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
+        whole = self.truth / "SEG" / f"man_seg{number}.tif"
+        if whole.is_file():
+            return {"label_map": _read_map(whole, shape)}
+        parts = sorted((self.truth / "SEG").glob(f"man_seg_{number}_*.tif"))
+        if not parts:
+            return {"label_map": None}
+        label_map = torch.zeros(shape, dtype=torch.int32)
+        slices = [int(part.stem.rsplit("_", 1)[1]) for part in parts]
+        for place, part in zip(slices, parts, strict=True):
+            label_map[place] = _read_map(part, shape[1:])
+        return {"label_map": label_map, "slices": torch.tensor(slices)}
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    try:
+        pixels = tifffile.imread(path)
+    except (tifffile.TiffFileError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is no readable image, expected TIFF: {error}") from error
+    if pixels.ndim not in (2, 3):  # a file that is cut short can read as nothing
+        raise ValueError(f"{path} is no readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
+    return pixels
+
+
+def _read_map(path: Path, shape: tuple[int, ...]) -> Tensor:
+    label_map = _read_tiff(path)
+    if label_map.shape != tuple(shape):
+        raise ValueError(f"{path} has shape {label_map.shape}, expected {tuple(shape)} as its frame")
+    return torch.from_numpy(label_map.astype(np.int32))
