@@ -3,7 +3,14 @@
 import torch
 from bad_input.rows import HIGH, MAP, NAN, NEGATIVE, defined, pairs, refused, zeros
 
-from segedu.metrics.instance import instance_accuracy, label_map_iou, match_instances
+from segedu.metrics.instance import InstanceMetrics, instance_accuracy, instance_metrics, label_map_iou, match_instances
+
+
+def counts_of_update(preds, target):
+    total = InstanceMetrics([0.5])
+    total.update(preds, target)
+    return total.compute()["false_negative"]
+
 
 ROWS = []
 for function, two_empty in ((instance_accuracy, 1.0), (match_instances, (0, 0, 0))):
@@ -21,4 +28,19 @@ ROWS += [
     *pairs(label_map_iou),
     refused(ValueError, "target has the label -1", label_map_iou, MAP, NEGATIVE),
     defined(torch.zeros(0, 1).double(), label_map_iou, MAP, HIGH),
+    *pairs(instance_metrics),
+    refused(ValueError, "target has the label -1", instance_metrics, MAP, NEGATIVE),
+    refused(ValueError, "iou_thresholds[1] is 1.5", instance_metrics, MAP, MAP, [0.5, 1.5]),
+    *pairs(InstanceMetrics([0.5]).update),
+    refused(TypeError, "iou_thresholds is a float", InstanceMetrics, 0.5),
+    refused(TypeError, "iou_thresholds is a str", InstanceMetrics, "0.5"),
+    refused(ValueError, "iou_thresholds is empty", InstanceMetrics, []),
+    refused(ValueError, "iou_thresholds[0] is 0", InstanceMetrics, [0]),
+    refused(ValueError, "iou_thresholds[1] is nan", InstanceMetrics, [0.5, NAN]),
+    refused(TypeError, "iou_thresholds[0] is a bool", InstanceMetrics, [True]),
+    refused(TypeError, "iou_thresholds[0] is a str", InstanceMetrics, ["0.5"]),
+    refused(TypeError, "other is a dict", InstanceMetrics().merge, {}),
+    refused(ValueError, "other has iou_thresholds (0.5,)", InstanceMetrics().merge, InstanceMetrics([0.5])),
+    defined([0], counts_of_update, MAP, MAP),
+    defined([1], counts_of_update, MAP, HIGH),
 ]
