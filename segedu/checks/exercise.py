@@ -44,6 +44,8 @@ class Exercise:
         kind: picks the picture of expected and got, see `segedu.checks.drawing`.
         probe: a function of `segedu.checks.probes`.
         accept: `(case, expected, got, tolerance) -> bool`, where right answers are many.
+        alike: `(case, ours, theirs, tolerance) -> bool`, whether a student's outcome shows the same mistake as a
+            wrong answer's; where right answers are many, so are those of one misconception.
         hides: modules that grading replaces by stubs.
     """
 
@@ -56,4 +58,5 @@ class Exercise:
     kind: str = "numbers"
     probe: Callable = call
     accept: Callable[[Case, dict, dict, float], bool] = same_outcome
+    alike: Callable[[Case, dict, dict, float], bool] = same_outcome
     hides: Sequence[str] = ()
