@@ -185,7 +185,7 @@ def _sides(boxes: Tensor) -> Tensor:
 
 def _iou_and_union(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     overlap = torch.minimum(boxes[:, 2:], target[:, 2:]) - torch.maximum(boxes[:, :2], target[:, :2])  # (N, 2)
-    # relu, not clamp(min=0): at 0 exactly, where boxes touch, clamp would let a gradient through
+    # relu, because its gradient at 0 exactly, where boxes touch, is 0; torch.maximum(x, 0) would pass on half
     intersection = torch.relu(overlap).prod(dim=1)  # (N,)
     union = _sides(boxes).prod(dim=1) + _sides(target).prod(dim=1) - intersection
     return _ratio(intersection, union), union
