@@ -106,7 +106,7 @@ class CocoEvaluation:
         }
         if "iscrowd" in target:
             crowd = _numbers(target, "target", "iscrowd", N, integer=True)
-            if not np.isin(crowd, (0, 1)).all():
+            if ((crowd != 0) & (crowd != 1)).any():
                 raise ValueError(f"target['iscrowd'] has the values {np.unique(crowd)}, expected 0 and 1")
             targets["crowd"] = crowd.astype(bool)
         self.add_images(detections, shapes[0], targets, shapes[1])

@@ -102,10 +102,13 @@ def _check_images(image_ids: np.ndarray, images: dict, name: str) -> None:
 
 
 def _boxes(column: list, name: str) -> np.ndarray:
-    boxes = np.array(column, dtype=np.float64).reshape(len(column), -1)
-    if len(column) and (boxes.shape[1] != 4 or not np.isfinite(boxes).all() or (boxes[:, 2:] < 0).any()):
-        raise ValueError(f"{name} has a wrong bbox, expected finite x, y, width, height of at least 0 in each")
-    return boxes.reshape(-1, 4)
+    if any(len(box) != 4 for box in column):
+        raise ValueError(f"{name} has a bbox of {next(len(b) for b in column if len(b) != 4)} numbers, expected 4")
+    boxes = np.array(column, dtype=np.float64).reshape(-1, 4)
+    wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+    if wrong.any():
+        raise ValueError(f"{name} has the bbox {boxes[wrong][0].tolist()}, expected finite x, y, width, height >= 0")
+    return boxes
 
 
 def _masks(column: list, image_ids: list[int], images: dict, name: str) -> list[dict]:

@@ -95,15 +95,28 @@ def mask_pairs(
     found = [np.empty(0, PAIR)]
     for rows, columns in _common_groups(pred_groups, target_groups):
         iou = rle_iou([preds[i] for i in rows], [target[j] for j in columns], iscrowd[columns])
-        if boundary and (iou >= iou_threshold).any():
-            inner = rle_iou(
-                [boundary_rle(preds[i]) for i in rows], [boundary_rle(target[j]) for j in columns], iscrowd[columns]
-            )
-            iou = np.where(iscrowd[columns], iou, np.minimum(iou, inner))
+        if boundary:
+            iou = np.minimum(iou, _boundary_iou(preds, rows, target, columns, iscrowd[columns], iou >= iou_threshold))
         places = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
         found.append(_enough(*places, iou.ravel(), iou_threshold))
     pairs = np.concatenate(found)
     return pairs[np.argsort(pairs["detection"], kind="stable")]
+
+
+def _boundary_iou(
+    preds: Sequence[dict],
+    rows: np.ndarray,
+    target: Sequence[dict],
+    columns: np.ndarray,
+    crowd: np.ndarray,
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """(rows, columns) IoU of boundaries where it is wanted and the target is no crowd, 1 elsewhere."""
+    iou, wanted = np.ones(wanted.shape), wanted & ~crowd
+    which, where = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
+    found, true = [boundary_rle(preds[i]) for i in rows[which]], [boundary_rle(target[j]) for j in columns[where]]
+    iou[np.ix_(which, where)] = rle_iou(found, true, np.zeros(len(true), bool))
+    return np.where(wanted, iou, 1.0)
 
 
 def boundary_rle(rle: dict, dilation_ratio: float = 0.02) -> dict:
