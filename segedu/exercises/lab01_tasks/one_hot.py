@@ -21,7 +21,7 @@ def one_hot(target: Tensor, num_classes: int) -> Tensor:
     Returns:
         (K, H, W) float32.
     """
-    return (target == torch.arange(num_classes)[:, None, None]).float()
+    return (target == torch.arange(num_classes, device=target.device)[:, None, None]).float()
 
 
 def class_map(rng: np.random.Generator, shape: tuple[int, int], classes: list[int]) -> Tensor:

@@ -1,0 +1,197 @@
+"""One street scene, five questions: classification, detection, semantic, instance and panoptic segmentation."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy import ndimage
+
+from segedu.datasets.street import CLASSES, THINGS, VOID, draw_street
+from segedu.viz import overlay, palette, show
+from segedu.widgets.explore import explore
+
+TASKS = ("classification", "detection", "semantic", "instance", "panoptic")
+SIZE = (160, 256)
+SCENE = 34  # three cars in a row that touch in the picture, a bus behind them, people beside
+_BADGE = {"boxstyle": "round,pad=0.12", "facecolor": "black", "alpha": 0.7, "linewidth": 0}
+
+
+def answer(task: str, scene: dict) -> dict:
+    """What a task hands out, from the truth of a scene.
+
+    Args:
+        task: one of `TASKS`.
+        scene: from `segedu.datasets.street.draw_street`.
+
+    Returns:
+        The arrays of the answer by their names in the course's data contracts; `label` for classification is the
+        class of things with the most pixels, or of stuff where there is no thing.
+
+    Raises:
+        ValueError: for another task.
+    """
+    parts = {
+        "detection": ("boxes", "labels"),
+        "semantic": ("semantic",),
+        "instance": ("masks", "labels"),
+        "panoptic": ("panoptic_seg", "segments_info"),
+    }
+    if task == "classification":
+        return {"label": _main_class(scene)}
+    if task not in parts:
+        raise ValueError(f"task is {task!r}, expected one of {', '.join(TASKS)}")
+    return {name: scene[name] for name in parts[task]}
+
+
+def _main_class(scene: dict) -> int:
+    known = scene["semantic"][scene["semantic"] != VOID]
+    pixels = np.bincount(known.numpy(), minlength=len(CLASSES))
+    things = pixels[list(THINGS)]
+    return THINGS[int(things.argmax())] if things.any() else int(pixels.argmax())
+
+
+def describe(task: str, scene: dict) -> str:
+    """The answer in one short phrase: kind and shape.
+
+    Args:
+        task: one of `TASKS`.
+        scene: as in `answer`.
+
+    Returns:
+        For example `3 boxes (3, 4), 3 labels`.
+    """
+    found = answer(task, scene)
+    if task == "classification":
+        return f"one label: {CLASSES[found['label']]}"
+    if task == "semantic":
+        return f"a class for each pixel, {tuple(found['semantic'].shape)}"
+    if task == "panoptic":
+        count = len(found["segments_info"])
+        return f"a segment for each pixel, {tuple(found['panoptic_seg'].shape)}, and a table of {count}"
+    name = "boxes" if task == "detection" else "masks"
+    return f"{name} {tuple(found[name].shape)} and {len(found['labels'])} labels"
+
+
+def _places(labels: np.ndarray, least: float) -> list[tuple[int, int, int]]:
+    """(label, row, column) of each label where it is widest, if at least `least` pixels from its edge."""
+    found = []
+    for label in np.unique(labels[labels > 0]).tolist():
+        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        if depth.max() >= least:
+            found.append((label, int(row), int(column)))
+    return found
+
+
+def _regions(axis: plt.Axes, scene: dict, labels: np.ndarray, words: dict[int, str], *, void: bool) -> None:
+    """Tint the labels and write a word on each; void pixels are black where every other pixel has a label."""
+    axis.imshow(overlay(scene["image"], labels, opacity=0.55), interpolation="nearest")
+    border = scene["semantic"].numpy() == VOID
+    if void and border.any():
+        axis.contourf(border, levels=[0.5, 1.5], colors=["black"])
+    for label, row, column in _places(labels, 3):
+        axis.text(column, row, words[label], color="white", fontsize=7, ha="center", va="center", bbox=_BADGE)
+
+
+def _boxes(axis: plt.Axes, scene: dict) -> None:
+    axis.imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
+    colours = palette(len(CLASSES))
+    for i, (box, label) in enumerate(zip(scene["boxes"].tolist(), scene["labels"].tolist(), strict=True)):
+        x1, y1, x2, y2 = box
+        axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="black", lw=2.6))
+        axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=colours[label], lw=1.4))
+        if min(x2 - x1, y2 - y1) >= 8:
+            axis.text(x1, y1, f"{CLASSES[label]} {i + 1}", color="white", fontsize=7, va="bottom", bbox=_BADGE)
+
+
+def _instance_words(scene: dict) -> dict[int, str]:
+    return {i + 1: f"{CLASSES[k]} {i + 1}" for i, k in enumerate(scene["labels"].tolist())}
+
+
+def _panoptic_words(scene: dict) -> dict[int, str]:
+    words = _instance_words(scene)
+    return {s["id"]: words[s["id"]] if s["isthing"] else CLASSES[s["category_id"]] for s in scene["segments_info"]}
+
+
+def draw_answer(axis: plt.Axes, task: str, scene: dict) -> None:
+    """Draw the answer of one task on an axis, over the image. Numbers and words repeat what colours say.
+
+    Args:
+        axis: of matplotlib.
+        task: one of `TASKS`.
+        scene: as in `answer`.
+    """
+    if task == "classification":
+        axis.imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
+        place = (scene["image"].shape[2] / 2, scene["image"].shape[1] / 6)
+        axis.text(
+            *place, CLASSES[_main_class(scene)], color="white", fontsize=20, ha="center", va="center", bbox=_BADGE
+        )
+    elif task == "detection":
+        _boxes(axis, scene)
+    elif task == "semantic":
+        shown = (scene["semantic"].numpy() - THINGS[0]) % len(CLASSES) + 1  # things first: they get the strong colours
+        shown[scene["semantic"].numpy() == VOID] = 0
+        words = {(k - THINGS[0]) % len(CLASSES) + 1: name for k, name in enumerate(CLASSES)}
+        _regions(axis, scene, shown, words, void=True)
+    elif task == "instance":
+        _regions(axis, scene, scene["label_map"].numpy(), _instance_words(scene), void=False)
+    else:
+        _regions(axis, scene, scene["panoptic_seg"].numpy(), _panoptic_words(scene), void=True)
+    axis.set_title(f"{task}\n{describe(task, scene)}", fontsize=9)
+    axis.set_axis_off()
+
+
+def five_ways(scene: dict) -> tuple[Figure, str]:
+    """The image and the five answers.
+
+    Args:
+        scene: as in `answer`.
+
+    Returns:
+        A figure of six panels and its alternative text.
+    """
+    fig, axes = plt.subplots(2, 3, figsize=(11, 5.4), layout="constrained")
+    axes.flat[0].imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
+    axes.flat[0].set_title(f"image\n{tuple(scene['image'].shape)}", fontsize=9)
+    axes.flat[0].set_axis_off()
+    for axis, task in zip(axes.flat[1:], TASKS, strict=True):
+        draw_answer(axis, task, scene)
+    said = "; ".join(f"{task}: {describe(task, scene)}" for task in TASKS)
+    return fig, f"A drawn street and the answers of five tasks to it. {said}."
+
+
+@lru_cache(maxsize=8)
+def _scene(number: int) -> dict:
+    return draw_street(number, SIZE)
+
+
+def draw_task(task: str = "classification", scene: int = SCENE) -> None:
+    """Show the image beside the answer of one task.
+
+    Args:
+        task: one of `TASKS`.
+        scene: seed of the street.
+    """
+    drawn = _scene(scene)
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 3.4), layout="constrained")
+    axes[0].imshow(drawn["image"].permute(1, 2, 0), interpolation="nearest")
+    axes[0].set_title(f"image\n{tuple(drawn['image'].shape)}", fontsize=9)
+    axes[0].set_axis_off()
+    draw_answer(axes[1], task, drawn)
+    names = ", ".join(CLASSES[k] for k in drawn["labels"].tolist()) or "none"
+    show(fig, alt=f"A drawn street; things in it: {names}. Beside it the answer of {task}: {describe(task, drawn)}.")
+
+
+def explorer() -> None:
+    """The widget of chapter 1: choose a task and a scene; without a live notebook, one frame for each task."""
+    explore(
+        draw_task,
+        static=[{"task": task, "scene": SCENE} for task in TASKS],
+        task=list(TASKS),
+        scene=(0, 59, 1),
+    )

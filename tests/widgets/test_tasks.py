@@ -1,0 +1,77 @@
+"""The widget of chapter 1: its answers and its pictures, without a slider."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segedu.datasets.street import CLASSES, THINGS, draw_street
+from segedu.widgets import tasks
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return draw_street(tasks.SCENE, tasks.SIZE)
+
+
+def test_the_default_scene_shows_what_the_page_speaks_of(scene):
+    """Several cars, more than one class of things, and stuff of at least three classes."""
+    labels = [CLASSES[k] for k in scene["labels"].tolist()]
+    assert labels.count("car") >= 3 and len(set(labels)) >= 2
+    assert sum(not s["isthing"] for s in scene["segments_info"]) >= 3
+
+
+def test_answers_hold_the_arrays_of_the_contracts(scene):
+    assert tasks.answer("classification", scene)["label"] in THINGS
+    assert set(tasks.answer("detection", scene)) == {"boxes", "labels"}
+    assert set(tasks.answer("instance", scene)) == {"masks", "labels"}
+    assert tasks.answer("semantic", scene)["semantic"] is scene["semantic"]
+    assert set(tasks.answer("panoptic", scene)) == {"panoptic_seg", "segments_info"}
+    with pytest.raises(ValueError, match="^task is 'depth', expected one of classification"):
+        tasks.answer("depth", scene)
+
+
+def test_the_one_label_is_the_thing_with_most_pixels(scene):
+    counts = {k: int((scene["semantic"] == k).sum()) for k in THINGS}
+    assert counts[tasks.answer("classification", scene)["label"]] == max(counts.values())
+
+
+def test_a_scene_without_things_is_labelled_by_its_stuff(scene):
+    semantic = torch.full((64, 64), CLASSES.index("road"))
+    assert CLASSES[tasks.answer("classification", {"semantic": semantic})["label"]] == "road"
+
+
+def test_words_say_shape_and_number(scene):
+    count = len(scene["labels"])
+    assert tasks.describe("detection", scene) == f"boxes ({count}, 4) and {count} labels"
+    assert tasks.describe("semantic", scene) == "a class for each pixel, (160, 256)"
+    assert f"table of {len(scene['segments_info'])}" in tasks.describe("panoptic", scene)
+
+
+def test_every_segment_has_a_name(scene):
+    words = tasks._panoptic_words(scene)
+    assert set(words) == set(scene["panoptic_seg"].unique().tolist()) - {0}
+    stuff = [words[s["id"]] for s in scene["segments_info"] if not s["isthing"]]
+    assert all(name in CLASSES for name in stuff)
+
+
+def test_five_ways_draws_six_panels(scene):
+    fig, alt = tasks.five_ways(scene)
+    assert len(fig.axes) == 6 and all(task in alt for task in tasks.TASKS)
+
+
+def test_pictures_have_alt_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(tasks, "show", lambda fig, alt: shown.append(alt))
+    for seed in (0, 4):
+        for task in tasks.TASKS:
+            tasks.draw_task(task, seed)
+    assert len(set(shown)) == 10 and all("drawn street" in alt for alt in shown)
+
+
+def test_static_frames_are_drawn(monkeypatch):
+    shown = []
+    monkeypatch.setenv("SEGEDU_WIDGETS", "static")
+    monkeypatch.setattr(tasks, "show", lambda fig, alt: shown.append(alt))
+    tasks.explorer()
+    assert len(shown) == 5 and len(set(shown)) == 5
