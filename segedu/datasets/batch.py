@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,3 +55,29 @@ def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], 
             raise ValueError(f"samples have no {key!r}, expected 'image', 'boxes', 'labels' and 'masks' in each")
     targets = [{key: sample[key].as_subclass(Tensor) for key in keys} for sample in samples]
     return [sample["image"].as_subclass(Tensor) for sample in samples], targets
+
+
+def panoptic_batch(samples: Sequence[dict[str, Any]]) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Stack images and list panoptic targets, whose segments differ in number.
+
+    Args:
+        samples: dicts with `image`, `panoptic_seg` and `segments_info`, images all of one size.
+
+    Returns:
+        images (B, 3, H, W) and targets, each with `panoptic_seg` int32 (H, W) and `segments_info`.
+
+    Raises:
+        ValueError: if there is no sample, a key is missing, or sizes differ.
+    """
+    samples = list(samples)
+    if not samples:
+        raise ValueError("samples is empty, expected at least one sample")
+    keys = ("panoptic_seg", "segments_info")
+    for key in ("image", *keys):
+        if any(key not in sample for sample in samples):
+            raise ValueError(f"samples have no {key!r}, expected 'image', 'panoptic_seg' and 'segments_info' in each")
+    shapes = {tuple(sample["image"].shape) for sample in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"samples have images of shapes {sorted(shapes)}, expected one shape: crop first")
+    images = torch.stack([sample["image"].as_subclass(Tensor) for sample in samples])
+    return images, [{key: sample[key] for key in keys} for sample in samples]

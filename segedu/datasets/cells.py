@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from segedu.datasets.sample import make_sample
+from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
 
 CELLS_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
@@ -227,8 +228,8 @@ def draw_cells(
     return sample | {"areas": areas, "visible": torch.tensor(field.seen / field.whole, dtype=torch.float32)}
 
 
-class Cells(Dataset):
-    """`length` images of `draw_cells`; image i depends only on (seed, i), the size and the scene's arguments.
+class Cells(Scenes):
+    """`length` images of `draw_cells`; number i depends only on (seed, i), the size and the scene's arguments.
 
     Args:
         length: number of images.
@@ -244,16 +245,6 @@ class Cells(Dataset):
         seed: int = 0,
         size: tuple[int, int] = (128, 128),
         transforms: Callable | None = None,
-        **scene,
+        **scene: Any,
     ):
-        self.length, _ = check_count(length)
-        self.seed, self.size, self.transforms, self.scene = seed, check_size(size, _MIN_SIZE), transforms, scene
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"index is {index}, expected one of {self.length} images")
-        sample = draw_cells((self.seed, index % self.length), self.size, **self.scene)
-        return self.transforms(sample) if self.transforms else sample
+        super().__init__(draw_cells, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)

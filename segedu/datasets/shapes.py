@@ -10,13 +10,14 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from segedu.datasets.sample import make_sample
+from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field, stripes
 
 SHAPES_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
@@ -181,8 +182,8 @@ def draw_shapes(
     return sample | {"areas": torch.tensor(areas), "visible": torch.as_tensor(visible, dtype=torch.float32)}
 
 
-class Shapes(Dataset):
-    """`length` scenes of `draw_shapes`; scene i depends only on (seed, i) and the size.
+class Shapes(Scenes):
+    """`length` scenes of `draw_shapes`; number i depends only on (seed, i), the size and the scene's arguments.
 
     Args:
         length: number of scenes.
@@ -198,16 +199,6 @@ class Shapes(Dataset):
         seed: int = 0,
         size: tuple[int, int] = (64, 64),
         transforms: Callable | None = None,
-        **scene,
+        **scene: Any,
     ):
-        self.length, _ = check_count(length)
-        self.seed, self.size, self.transforms, self.scene = seed, check_size(size, _MIN_SIZE), transforms, scene
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"index is {index}, expected one of {self.length} scenes")
-        sample = draw_shapes((self.seed, index % self.length), self.size, **self.scene)
-        return self.transforms(sample) if self.transforms else sample
+        super().__init__(draw_shapes, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)

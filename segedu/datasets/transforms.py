@@ -2,9 +2,10 @@
 
 `Joint` applies v2 transforms to image, semantic target and label map, then computes masks and boxes anew
 from the label map: after a crop or a bend they are exact, and objects that left the image are gone from all.
-Labels are always sampled by nearest neighbour. Where a transform looks beyond the image, the semantic
-target becomes 255 (the ignore_index of the course) and the label map 0: pass `fill=FILL` to v2 transforms
-that pad. `areas` and `visible` of a drawn scene do not survive: they describe the scene as it was drawn.
+Where a sample has panoptic truth, its segments are numbered anew too. Labels are always sampled by nearest
+neighbour. Where a transform looks beyond the image, the semantic target becomes 255 (the ignore_index of the
+course) and the label map 0: pass `fill=FILL` to v2 transforms that pad. `areas` and `visible` of a drawn scene
+do not survive: they describe the scene as it was drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from segedu.datasets.sample import KEYS, compact
+from segedu.datasets.sample import KEYS, compact, panoptic_truth
 from segedu.ops.masks import boxes_from_masks, masks_from_label_map
 
 
@@ -97,14 +98,18 @@ class Joint:
             moved = transform(moved)
         label_map, old = compact(moved["label_map"].as_subclass(Tensor))
         masks = masks_from_label_map(label_map)
-        return {
+        semantic, labels = moved["semantic"].as_subclass(Tensor).contiguous(), sample["labels"][old - 1]
+        result = {
             "image": moved["image"].as_subclass(Tensor).clamp(0, 1).contiguous(),
-            "semantic": moved["semantic"].as_subclass(Tensor).contiguous(),
+            "semantic": semantic,
             "label_map": label_map,
             "boxes": boxes_from_masks(masks),
-            "labels": sample["labels"][old - 1],
+            "labels": labels,
             "masks": masks,
         }
+        if "panoptic_seg" in sample:
+            result["panoptic_seg"], result["segments_info"] = panoptic_truth(label_map, labels, semantic)
+        return result
 
 
 class RandomRot90(v2.Transform):

@@ -1,0 +1,54 @@
+"""Any drawn scene as a data set of torch: scene i depends only on (seed, i), the size and the scene's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segedu.datasets.texture import check_count, check_size
+
+
+class Scenes(Dataset):
+    """`length` scenes of one kind.
+
+    Args:
+        draw: function (seed, size, ...) -> sample dict, such as `draw_street`; it gets the seed (seed, index).
+        length: number of scenes.
+        seed: take different seeds for training and validation.
+        size: height and width; None takes the size that `draw` draws by itself.
+        transforms: called with the sample dict, see `segedu.datasets.transforms`.
+        scene: further arguments of `draw`.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if `length` is negative or `size` holds a number below 1; on taking a scene, what `draw` raises.
+        IndexError: on taking a scene that is not there.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., dict[str, Any]],
+        length: int,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        transforms: Callable | None = None,
+        **scene: Any,
+    ):
+        if not callable(draw):
+            raise TypeError(f"draw is {draw!r}, expected a function such as draw_street")
+        self.draw, self.seed, self.transforms, self.scene = draw, seed, transforms, scene
+        self.length, _ = check_count(length)
+        if size is not None:
+            self.scene = {"size": check_size(size, 1)} | scene
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | list]:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"index is {index}, expected one of {self.length} scenes")
+        sample = self.draw((self.seed, index % self.length), **self.scene)
+        return self.transforms(sample) if self.transforms else sample
