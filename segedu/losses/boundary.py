@@ -1,0 +1,213 @@
+"""Boundary losses that weigh probabilities by distances: boundary, Hausdorff, boundary DoU, region-wise.
+
+The distances come from the target (or from a thresholded prediction) and carry no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segedu.losses.checks import check_logits_and_target, check_number, full_precision, reduce_loss
+from segedu.losses.distance_maps import class_masks, distance_inside, signed_distance
+from segedu.losses.overlap import mean_over_classes, ratio_or_one
+
+
+def boundary_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    include_background: bool = False,
+) -> Tensor:
+    """``mean φ p``: each pixel's probability times its signed distance to the true boundary.
+
+    Kervadec et al. 2019 (arXiv 1812.07032, equation 5): φ is above 0 outside the class and below 0 inside, so that
+    probability far outside costs most. It approximates the area between two contours, weighted by distance. The
+    paper adds it to a region loss, with a weight that grows during training: alone it has a flat, bad start.
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 true classes.
+        ignore_index: pixels with this target do not count, and are no boundary.
+        include_background: class 0 is one of the classes. Its boundary is that of the others, seen from behind.
+
+    Returns:
+        A scalar, mean over pixels and classes, in pixels. It is at most 0 for a perfect prediction. A class that is
+        not in an image, or fills it, has φ = 0 there. If no pixel counts, the loss is 0 and so is its gradient.
+
+    Raises:
+        TypeError: ``logits`` are no floats or ``target`` is not int64.
+        ValueError: the shapes do not fit, a class is outside [0, K), or the batch is empty.
+
+    Example:
+        φ of class 1 is 2, 1, 0 and -1; p = 1/2 everywhere.
+
+        >>> boundary_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
+        tensor(0.2500)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    p = torch.softmax(full_precision(logits), dim=1)
+    distance = signed_distance(*class_masks(target, p.shape[1], counted)).to(p.dtype)
+    return _mean_of_pixels(p * distance, counted, include_background)
+
+
+def hausdorff_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 2.0,
+    ignore_index: int | None = 255,
+    include_background: bool = False,
+) -> Tensor:
+    """``mean (p - y)² (d_p^α + d_y^α)``: errors weigh by their distance to both contours, the farthest most.
+
+    Karimi and Salcudean 2019 (arXiv 1904.10030, equation 8), the distance-transform form: ``d_y`` is the distance of
+    a pixel to the true boundary, ``d_p`` that to the boundary of the prediction cut at p > 1/2.
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 true classes.
+        alpha: α, above 0: the larger, the more the loss is that of the farthest error. The paper's 2.
+        ignore_index: pixels with this target do not count, and are no boundary.
+        include_background: class 0 is one of the classes.
+
+    Returns:
+        A scalar of at least 0, mean over pixels and classes. A map without a boundary (empty or full) has distance 0.
+        If no pixel counts, the loss is 0 and so is its gradient.
+
+    Raises:
+        TypeError: as ``boundary_loss``; α is not a number.
+        ValueError: as ``boundary_loss``; α is not above 0.
+
+    Example:
+        No pixel has p > 1/2, so d_p = 0. Distances to the boundary of class 1: 2, 1, 1 and 2.
+
+        >>> hausdorff_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # (4 + 1 + 1 + 4) / 4 · 1/4
+        tensor(0.6250)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    check_number(alpha, "alpha", above=True)
+    p = torch.softmax(full_precision(logits), dim=1)
+    inside, outside = class_masks(target, p.shape[1], counted)
+    weight = _distance_to_edge(inside, outside) ** alpha
+    predicted = p.detach() > 0.5
+    weight = weight + _distance_to_edge(predicted & counted[:, None], ~predicted & counted[:, None]) ** alpha
+    return _mean_of_pixels((p - inside.to(p.dtype)) ** 2 * weight.to(p.dtype), counted, include_background)
+
+
+def _distance_to_edge(inside: Tensor, outside: Tensor) -> Tensor:
+    return distance_inside(inside, outside) + distance_inside(outside, inside)
+
+
+def boundary_dou_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    smooth: float = 1e-5,
+    per_image: bool = True,
+    include_background: bool = True,
+) -> Tensor:
+    """``(U - I) / (U - α I)``: the region where truth and prediction differ, over the union's part near the edge.
+
+    Sun et al. 2023 (arXiv 2308.00220, equations 2 and 3). With α = 0 it is ``1 - IoU``; ``α = 1 - 2 C/S`` takes most
+    of the agreed inside of a large object away, so that its edge decides. S is the number of pixels of the class, C
+    that of its pixels at the edge.
+
+    Paper: α is in [0, 1); its authors cut it at 0.8, as we do. A pixel is at the edge if one of its 4 neighbours (6 in
+    volumes) is not of the class, or outside the image, or ignored. Soft: ``I = Σ y p``, ``U = Σ y² + Σ p² - I``.
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 true classes.
+        ignore_index: pixels with this target are left out of every sum.
+        smooth: added to the denominator, at least 0. Not to the numerator as well, as the authors do: there, a
+            class neither there nor predicted would cost 1.
+        per_image: sums and α of each image. False: of the whole batch.
+        include_background: False leaves class 0 out of the mean.
+
+    Returns:
+        A scalar in [0, 1], mean over classes and images. A class neither there nor predicted, and an image whose
+        pixels are all ignored, have loss 0.
+
+    Raises:
+        TypeError: as ``boundary_loss``; ``smooth`` is not a number.
+        ValueError: as ``boundary_loss``; ``smooth`` is negative.
+
+    Example:
+        One pixel of class 0 with p = 1/2, all edge (α = 0): I = 1/2, U = 3/4. Class 1: I = 0, U = 1/4.
+
+        >>> boundary_dou_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1).long(), smooth=0)
+        tensor(0.6667)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    check_number(smooth, "smooth")
+    p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]  # (B, K, H, W)
+    y = class_masks(target, p.shape[1], counted)[0]
+    at_edge = y & ~_all_neighbours_inside(y)
+    y, at_edge = y.to(p.dtype).flatten(2), at_edge.to(p.dtype).flatten(2)
+    pixels = 2 if per_image else (0, 2)
+    size, edge, intersection = y.sum(pixels), at_edge.sum(pixels), (y * p.flatten(2)).sum(pixels)
+    alpha = (1 - 2 * edge / size.clamp(min=1)).clamp(0, 0.8)
+    union = size + p.flatten(2).square().sum(pixels) - intersection
+    agreement = ratio_or_one((1 - alpha) * intersection + smooth, union - alpha * intersection + smooth)
+    return mean_over_classes(1 - agreement, include_background)
+
+
+def _all_neighbours_inside(masks: Tensor) -> Tensor:
+    """True where a pixel's two neighbours along each axis are in the mask; outside the image nothing is."""
+    inside = torch.ones_like(masks)
+    for axis in range(2, masks.ndim):
+        padding = [0, 0] * (masks.ndim - 1 - axis) + [1, 1]
+        padded = F.pad(masks, padding)
+        size = masks.shape[axis]
+        inside &= padded.narrow(axis, 0, size) & padded.narrow(axis, 2, size)
+    return inside
+
+
+def region_wise_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = 255,
+) -> Tensor:
+    """``mean z p`` with the rectified region-wise map: 1 on wrong classes, minus relative depth on the true one.
+
+    Valverde and Tohka 2021 (arXiv 2108.01405, section 3.4): inside its class, ``z = -d / max d`` with the distance d
+    to the boundary, the largest of the image; 1 everywhere else. All wrong classes of a pixel weigh the same, which
+    keeps the gradient from rewarding one wrong class over another (the maps of ``boundary_loss`` do).
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 true classes.
+        ignore_index: pixels with this target do not count, and are no boundary.
+
+    Returns:
+        A scalar in [-1/K, 1/K], mean over pixels and classes; at most 0 for a perfect prediction. A class that fills
+        its image has z = -1 there. If no pixel counts, the loss is 0 and so is its gradient.
+
+    Raises:
+        TypeError: as ``boundary_loss``.
+        ValueError: as ``boundary_loss``.
+
+    Example:
+        z of class 0 is -1, -1/2, 1 and of class 1 is 1, 1, -1; p = 1/2: (1/2) · (-1/2 + 1) / 6.
+
+        >>> region_wise_loss(torch.zeros(1, 2, 1, 3), torch.tensor([[[0, 0, 1]]]))
+        tensor(0.0417)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    p = torch.softmax(full_precision(logits), dim=1)
+    inside, outside = class_masks(target, p.shape[1], counted)
+    distance = distance_inside(inside, outside)
+    deepest = distance.flatten(2).amax(2).reshape(*p.shape[:2], *[1] * (p.ndim - 2))
+    depth = torch.where(deepest > 0, distance / deepest.clamp(min=1), 1.0)  # a class without an outside: 1
+    return _mean_of_pixels(p * torch.where(inside, -depth, 1.0).to(p.dtype), counted, include_background=True)
+
+
+def _mean_of_pixels(each: Tensor, counted: Tensor, include_background: bool) -> Tensor:
+    """Mean of (B, K, H, W) over the pixels that count and the classes."""
+    each = each if include_background else each[:, 1:]
+    return reduce_loss(each, counted[:, None].expand_as(each).to(each.dtype), "mean")

@@ -1,0 +1,114 @@
+"""clDice: Dice of centrelines, for vessels, roads and neurites, whose connection matters more than their width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segedu.losses.checks import check_logits_and_target, check_number, full_precision
+from segedu.losses.overlap import mean_over_classes, ratio_or_one
+
+
+def cldice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    iterations: int = 3,
+    ignore_index: int | None = 255,
+    smooth: float = 1.0,
+    per_image: bool = True,
+    include_background: bool = False,
+) -> Tensor:
+    """``1 - 2 T_prec T_sens / (T_prec + T_sens)`` of soft skeletons S_p and S_y.
+
+    Shit et al. 2021 (arXiv 2003.07311, equations 1 and 2, algorithm 2): topological precision ``(Σ S_p y + s) /
+    (Σ S_p + s)`` is the part of the predicted centreline that lies in the truth, topological sensitivity ``(Σ S_y p +
+    s) / (Σ S_y + s)`` the part of the true centreline that is covered. A gap costs as much as it cuts off the line,
+    however thin it is. The paper adds ``dice_loss`` with weight 1 - α.
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 true classes.
+        iterations: erosions of the skeleton, at least the half width of the thickest line.
+        ignore_index: pixels with this target are background in truth and prediction.
+        smooth: s, at least 0.
+        per_image: sums over each image. False: over the whole batch.
+        include_background: class 0 is one of the classes; its skeleton says little.
+
+    Returns:
+        A scalar in [0, 1], mean over classes and images. A class neither there nor predicted has loss 0.
+
+    Raises:
+        TypeError: an argument is not of the right kind.
+        ValueError: the shapes do not fit, there are no two or three axes of space, a class is outside [0, K),
+            ``iterations`` is below 1 or ``smooth`` negative; an empty batch.
+
+    Example:
+        A line is its own skeleton; the second half of it is missed.
+
+        >>> target = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]])
+        >>> seen = torch.tensor([[[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]])
+        >>> logits = 100.0 * torch.stack([1 - seen, seen], dim=1)
+        >>> cldice_loss(logits, target, smooth=0)  # precision 1, sensitivity 1/2
+        tensor(0.3333)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    check_number(smooth, "smooth")
+    if logits.ndim not in (4, 5):
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W)")
+    p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]
+    classes = torch.arange(p.shape[1], device=p.device).reshape(1, -1, *[1] * (target.ndim - 1))
+    y = ((target[:, None] == classes) & counted[:, None]).to(p.dtype)
+    pixels = tuple(range(2, p.ndim)) if per_image else (0, *range(2, p.ndim))
+    skeleton_p, skeleton_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
+    precision = ratio_or_one((skeleton_p * y).sum(pixels) + smooth, skeleton_p.sum(pixels) + smooth)
+    sensitivity = ratio_or_one((skeleton_y * p).sum(pixels) + smooth, skeleton_y.sum(pixels) + smooth)
+    both = precision + sensitivity
+    cldice = 2 * precision * sensitivity / torch.where(both > 0, both, 1.0)
+    return mean_over_classes(1 - cldice, include_background)
+
+
+def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
+    """Centrelines of soft masks: what an opening removes, at every erosion.
+
+    Erosion is a minimum over a cross (its arms one after the other), dilation a maximum over a 3x3 square, so the
+    skeleton is differentiable wherever minimum and maximum are.
+
+    Args:
+        maps: (B, K, H, W) or (B, K, D, H, W) in [0, 1].
+        iterations: number of erosions, at least 1.
+
+    Returns:
+        The shape of ``maps``, in [0, 1].
+
+    Raises:
+        TypeError: ``iterations`` is not an int.
+        ValueError: it is below 1.
+
+    Example:
+        >>> soft_skeleton(torch.tensor([[[[0.0, 1, 1, 1, 0]] * 5]]), iterations=2)[0, 0, 2]
+        tensor([0., 0., 1., 0., 0.])
+    """
+    if isinstance(iterations, bool) or not isinstance(iterations, int):
+        raise TypeError(f"iterations is a {type(iterations).__name__}, expected an int")
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}, expected at least 1")
+    skeleton = torch.relu(maps - _dilate(_erode(maps)))
+    for _ in range(iterations):
+        maps = _erode(maps)
+        removed = torch.relu(maps - _dilate(_erode(maps)))
+        skeleton = skeleton + torch.relu(removed - skeleton * removed)  # a soft "or"
+    return skeleton
+
+
+def _erode(maps: Tensor) -> Tensor:
+    pool = F.max_pool2d if maps.ndim == 4 else F.max_pool3d
+    axes = maps.ndim - 2
+    arms = [[3 if axis == arm else 1 for axis in range(axes)] for arm in range(axes)]
+    eroded = [-pool(-maps, arm, 1, [size // 2 for size in arm]) for arm in arms]
+    return torch.stack(eroded).amin(0) if axes > 2 else torch.minimum(*eroded)
+
+
+def _dilate(maps: Tensor) -> Tensor:
+    return (F.max_pool2d if maps.ndim == 4 else F.max_pool3d)(maps, 3, 1, 1)

@@ -1,0 +1,133 @@
+"""Region mutual information: how much a 3x3 patch of the prediction says about the same patch of the truth.
+
+Zhao et al. 2019 (arXiv 1910.12037). Pixels depend on their neighbours, so each pixel becomes the vector of its
+region (9 numbers). Under a Gaussian model, ``½ log det`` of the covariance of the truth that the prediction leaves
+unexplained bounds the mutual information from below; that is minimised, besides cross-entropy of each class.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segedu.losses.checks import check_logits_and_target, check_number, full_precision
+
+
+def rmi_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: float = 0.5,
+    region: int = 3,
+    pool: int = 3,
+    ignore_index: int | None = 255,
+    eps: float = 1e-6,
+) -> Tensor:
+    """``λ · BCE + (1 - λ) · Σ_k ½ log det(M_k + ε I) / d``, mean over images (Zhao et al. 2019, equations 13 to 16).
+
+    As in the paper, each class is a yes or a no: ``p = sigmoid(logits)``; BCE is the mean over pixels of the sum
+    over classes; maps are first made smaller by average pooling; d is the length of a region's vector.
+
+    Paper: covariances are means over regions here (equation 9); a sum instead would add the constant ½ log N. An
+    ignored pixel is 0 in truth and prediction.
+
+    Args:
+        logits: (B, K, H, W) scores of K >= 2 classes, before the sigmoid.
+        target: (B, H, W) int64 true classes.
+        weight: λ of cross-entropy, in [0, 1].
+        region: side of a region, at least 1: d = region².
+        pool: side and stride of the average pooling before, at least 1 (1: none).
+        ignore_index: pixels with this target do not count.
+        eps: ε, what is added to the diagonals, above 0.
+
+    Returns:
+        A scalar. It is negative where the truth is well explained: a perfect prediction has ``(1 - λ) K ½ log 2ε``
+        (ε is added twice; less where regions hardly vary). If no pixel counts, it is ``(1 - λ) K ½ log ε``, and its
+        gradient is 0.
+
+    Raises:
+        TypeError: an argument is not of the right kind.
+        ValueError: a shape, a class, λ, ε or a side is not one of those above; the pooled map is smaller than a
+            region; an empty batch.
+
+    Example:
+        Every truth is explained by nothing: 1x1 regions of variance 1/4 in both classes, ½ log 1/4 each.
+
+        >>> target = torch.tensor([[[0, 1], [1, 0]]])
+        >>> rmi_loss(torch.zeros(1, 2, 2, 2), target, weight=0, region=1, pool=1)
+        tensor(-1.3863)
+    """
+    counted = check_logits_and_target(logits, target, ignore_index)
+    check_number(weight, "weight", high=1)
+    check_number(eps, "eps", above=True)
+    _check_sides(logits, region, pool)
+    z = full_precision(logits)
+    classes = torch.arange(z.shape[1], device=target.device).reshape(1, -1, 1, 1)
+    y = ((target[:, None] == classes) & counted[:, None]).to(z.dtype)  # (B, K, H, W)
+    entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * counted[:, None]
+    entropy = entropy.sum() / counted.sum().clamp(min=1)
+    truth, preds = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, torch.sigmoid(z) * counted[:, None]))
+    unexplained = half_log_det_unexplained(truth, preds, eps).to(z.dtype)  # (B, K)
+    return weight * entropy + (1 - weight) * unexplained.sum(1).mean() / region**2
+
+
+def region_vectors(maps: Tensor, region: int) -> Tensor:
+    """The region x region neighbourhood of each pixel that has one, as a vector.
+
+    Args:
+        maps: (B, K, H, W).
+        region: side of a region.
+
+    Returns:
+        (B, K, region², N) with N = (H - region + 1)(W - region + 1).
+
+    Example:
+        >>> region_vectors(torch.arange(6.0).reshape(1, 1, 2, 3), 2)[0, 0].T
+        tensor([[0., 1., 3., 4.],
+                [1., 2., 4., 5.]])
+    """
+    B, K = maps.shape[:2]
+    return F.unfold(maps, region).reshape(B, K, region**2, -1)
+
+
+def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor:
+    """``½ log det(Σ_Y - Σ_YP (Σ_P + ε I)⁻¹ Σ_YPᵀ + ε I)``, with covariances over N vectors.
+
+    Computed in float64: the determinant of a nearly explained truth is a product of tiny numbers.
+
+    Args:
+        truth: (..., d, N).
+        preds: the same shape.
+        eps: ε, above 0.
+
+    Returns:
+        (...,) float64, at least ``d · ½ log ε``.
+
+    Example:
+        The prediction explains all but ε.
+
+        >>> truth = torch.tensor([[0.0, 1.0]])
+        >>> half_log_det_unexplained(truth, 3 * truth, eps=1e-9)  # ½ log(1e-9 (1 + 1/9))
+        tensor(-10.3090, dtype=torch.float64)
+    """
+    y, p = (x.double() - x.double().mean(-1, keepdim=True) for x in (truth, preds))
+    N, identity = y.shape[-1], torch.eye(y.shape[-2], dtype=torch.float64, device=y.device)
+    cov_y, cov_p, cov_py = y @ y.mT / N, p @ p.mT / N, p @ y.mT / N
+    root = torch.linalg.cholesky(cov_p + eps * identity)
+    explained = torch.linalg.solve_triangular(root, cov_py, upper=False)  # its square is what P explains of Y
+    left = torch.linalg.cholesky(cov_y - explained.mT @ explained + eps * identity)
+    return left.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # ½ log det = sum of the logs of the root's diagonal
+
+
+def _check_sides(logits: Tensor, region: int, pool: int) -> None:
+    for value, name in ((region, "region"), (pool, "pool")):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is a {type(value).__name__}, expected an int")
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if logits.ndim != 4 or min(logits.shape[2:]) // pool < region:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W) with H and W of at least"
+            f" pool x region = {pool * region}"
+        )
