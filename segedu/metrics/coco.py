@@ -270,6 +270,9 @@ def _read_shapes(objects: dict, name: str, iou_type: str) -> np.ndarray | list[d
         value = [rle_encode(mask) for mask in value.cpu()]
     if not isinstance(value, list | tuple):
         raise TypeError(f"{name}['masks'] is a {type(value).__name__}, expected a bool tensor (N, H, W) or run lengths")
+    for index, rle in enumerate(value):
+        if not isinstance(rle, dict):
+            raise TypeError(f"{name}['masks'][{index}] is a {type(rle).__name__}, expected a dict of run lengths")
     return [compress_rle(rle) for rle in value]
 
 
@@ -286,6 +289,8 @@ def _numbers(objects: dict, name: str, key: str, count: int, integer: bool = Fal
     numbers = value.detach().cpu().to(torch.int64 if integer else torch.float64).numpy()
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name}['{key}'] has the value {numbers[~np.isfinite(numbers)][0]}, expected finite numbers")
+    if key == "area" and (numbers < 0).any():
+        raise ValueError(f"{name}['area'] has the value {numbers.min()}, expected numbers of at least 0")
     return numbers
 
 

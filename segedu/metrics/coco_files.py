@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from os import PathLike
@@ -34,8 +35,8 @@ def evaluate_coco(
         As `CocoEvaluation.compute`; ``AP_per_class`` by category id.
 
     Raises:
-        TypeError: ``annotations`` is no dict or ``results`` no list.
-        ValueError: a key is missing, a result names an unknown image, or a number is not finite.
+        TypeError: ``annotations`` is no dict, ``results`` no list, or a value is of another kind than numbers.
+        ValueError: a key is missing, an image is unknown, a box or mask is wrong, or a number is not finite.
 
     Example:
         >>> car = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]}
@@ -46,21 +47,20 @@ def evaluate_coco(
     """
     evaluation = CocoEvaluation(iou_type, class_agnostic)
     annotations, results = _read(annotations, dict, "annotations"), _read(results, list, "results")
-    images = {image["id"]: image for image in _field(annotations, "annotations", "images")}
-    categories = {category["id"] for category in _field(annotations, "annotations", "categories")}
-    truth = [a for a in _field(annotations, "annotations", "annotations") if a.get("category_id") in categories]
-    results = [result for result in results if result.get("category_id") in categories]
-    key = "bbox" if iou_type == "bbox" else "segmentation"
-    detections = _columns(results, "results", ("image_id", "category_id", "score", key))
-    targets = _columns(truth, "annotations['annotations']", ("image_id", "category_id", "area", key))
-    targets["crowd"] = np.array([bool(a.get("iscrowd", 0)) for a in truth], dtype=bool)
-    _check_images(detections["image"], images, "results")
-    _check_images(targets["image"], images, "annotations['annotations']")
-    shapes = []
-    for objects, name in ((detections, "results"), (targets, "annotations['annotations']")):
-        column, image_ids = objects.pop("shapes"), objects["image"].tolist()
-        shapes.append(_boxes(column, name) if iou_type == "bbox" else _masks(column, image_ids, images, name))
-    evaluation.add_images(detections, shapes[0], targets, shapes[1])
+    boxes = iou_type == "bbox"
+    tables = {key: _field(annotations, "annotations", key) for key in ("images", "categories", "annotations")}
+    images = _columns(tables["images"], "annotations['images']", ["id"] if boxes else ["id", "height", "width"])
+    categories = _columns(tables["categories"], "annotations['categories']", ["id"])["id"]
+    sides = []
+    for records, name, number in ((results, "results", "score"), (tables["annotations"], "annotations", "area")):
+        columns = _columns(records, name, ["image_id", "category_id", number])
+        known = np.isin(columns["category_id"], categories)
+        records, columns = list(itertools.compress(records, known)), {k: v[known] for k, v in columns.items()}
+        place = _places(columns["image_id"], images["id"], name)  # images in the order of their ids
+        objects = {"image": place, "label": columns["category_id"], number: columns[number]}
+        sides += [objects, _boxes(records, name) if boxes else _masks(records, place, images, name)]
+    sides[2]["crowd"] = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
+    evaluation.add_images(*sides)
     return evaluation.compute()
 
 
@@ -74,34 +74,44 @@ def _read(source: dict | list | str | PathLike, kind: type, name: str) -> dict |
 
 def _field(record: dict, name: str, key: str) -> object:
     if key not in record:
-        raise ValueError(f"{name} has the keys {sorted(record)}, expected also {key!r}")
+        raise ValueError(f"{name} has the keys {sorted(map(str, record))}, expected also {key!r}")
     return record[key]
 
 
-COLUMNS = {"image_id": ("image", np.int64), "category_id": ("label", np.int64)}
-COLUMNS |= {name: (name, np.float64) for name in ("score", "area")}
-
-
-def _columns(records: list[dict], name: str, keys: Sequence[str]) -> dict:
-    """Lists of dicts to arrays; the last key is the shape and stays a list."""
+def _column(records: list[dict], name: str, key: str) -> list:
     try:
-        columns = [[record[key] for record in records] for key in keys]
-    except KeyError as missing:
-        raise ValueError(f"an entry of {name} has no {missing}, expected {', '.join(keys)} in each") from None
-    arrays = {COLUMNS[key][0]: np.array(c, COLUMNS[key][1]) for key, c in zip(keys[:-1], columns[:-1], strict=True)}
-    for key, values in arrays.items():
+        return [record[key] for record in records]
+    except (KeyError, TypeError):
+        wrong = next(record for record in records if not isinstance(record, dict) or key not in record)
+        raise ValueError(f"{name} has the entry {wrong!r:.60}, expected a dict with {key!r}") from None
+
+
+def _columns(records: list[dict], name: str, keys: list[str]) -> dict[str, np.ndarray]:
+    """Arrays of whole numbers, and of floats for scores and areas, from a list of dicts; sorted by id if it has one."""
+    columns = {}
+    for key in keys:
+        kind, kinds = (np.float64, "iuf") if key in ("score", "area") else (np.int64, "iu")
+        values = np.array(_column(records, name, key) or np.empty(0, kind))
+        if values.ndim != 1 or values.dtype.kind not in kinds:
+            expected = "numbers" if "f" in kinds else "whole numbers"
+            raise TypeError(f"{name} has {key} of the kind {values.dtype}, expected {expected}")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has the {key} {values[~np.isfinite(values)][0]}, expected finite numbers")
-    return arrays | {"shapes": columns[-1]}
+        columns[key] = values.astype(kind)
+    order = np.argsort(columns["id"]) if "id" in columns else slice(None)
+    return {key: values[order] for key, values in columns.items()}
 
 
-def _check_images(image_ids: np.ndarray, images: dict, name: str) -> None:
-    unknown = set(image_ids.tolist()) - images.keys()
-    if unknown:
-        raise ValueError(f"{name} names image {min(unknown)}, expected images of annotations['images']")
+def _places(image_ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
+    """Where each image stands among the sorted ids."""
+    unknown = np.setdiff1d(image_ids, known)
+    if len(unknown):
+        raise ValueError(f"{name} has the image_id {unknown[0]}, expected an id of annotations['images']")
+    return np.searchsorted(known, image_ids)
 
 
-def _boxes(column: list, name: str) -> np.ndarray:
+def _boxes(records: list[dict], name: str) -> np.ndarray:
+    column = _column(records, name, "bbox")
     if any(len(box) != 4 for box in column):
         raise ValueError(f"{name} has a bbox of {next(len(b) for b in column if len(b) != 4)} numbers, expected 4")
     boxes = np.array(column, dtype=np.float64).reshape(-1, 4)
@@ -111,15 +121,15 @@ def _boxes(column: list, name: str) -> np.ndarray:
     return boxes
 
 
-def _masks(column: list, image_ids: list[int], images: dict, name: str) -> list[dict]:
+def _masks(records: list[dict], places: np.ndarray, images: dict[str, np.ndarray], name: str) -> list[dict]:
+    """Compressed run lengths of polygons and of run lengths in any form."""
+    sizes = list(zip(images["height"].tolist(), images["width"].tolist(), strict=True))
     masks = []
-    for segmentation, image_id in zip(column, image_ids, strict=True):
-        size = (images[image_id]["height"], images[image_id]["width"])
-        if isinstance(segmentation, dict):
-            rle = compress_rle(segmentation)
-            if tuple(rle["size"]) != size:
-                raise ValueError(f"{name} has a mask of size {rle['size']} in image {image_id}, expected {size}")
-        else:
-            rle = polygons_to_rle(segmentation, size)
-        masks.append(rle)
+    for segmentation, place in zip(_column(records, name, "segmentation"), places.tolist(), strict=True):
+        if not isinstance(segmentation, dict):
+            masks.append(polygons_to_rle(segmentation, sizes[place]))
+            continue
+        masks.append(compress_rle(segmentation))
+        if tuple(masks[-1]["size"]) != sizes[place]:
+            raise ValueError(f"{name} has a mask of size {masks[-1]['size']}, expected {sizes[place]}, as its image")
     return masks

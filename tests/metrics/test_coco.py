@@ -1,24 +1,19 @@
 """The accumulator: images one by one, merged, in any order, in little memory."""
 
-import importlib.util
 import math
 import pickle
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metrics import coco_scenes as scenes
 
 from segedu.metrics.coco import TWELVE, CocoEvaluation
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import rle_decode
-
-SPEC = importlib.util.spec_from_file_location("coco_scenes", Path(__file__).with_name("coco_scenes.py"))
-scenes = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(scenes)
 
 
 def images_of(annotations, results, key, dense=False):

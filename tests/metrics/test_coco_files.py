@@ -1,20 +1,15 @@
 """COCO's evaluation against pycocotools, on random sets with crowds, ties, empty images and absent classes."""
 
 import copy
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from metrics import coco_scenes as scenes
 
 from segedu.metrics.coco import TWELVE
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import decompress_rle
-
-SPEC = importlib.util.spec_from_file_location("coco_scenes", Path(__file__).with_name("coco_scenes.py"))
-scenes = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(scenes)
 
 KEYS = {"bbox": "bbox", "segm": "segmentation"}
 
