@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from scipy import ndimage
 
 from segedu.metrics.average_precision import average_precision_area, precision_recall_curve
 from segedu.metrics.panoptic import panoptic_quality
@@ -130,12 +131,12 @@ def _draw_segments(axis: Axes, side: dict, title: str) -> None:
     colours = np.concatenate([[[0.93, 0.93, 0.93]] * 2, palette(4)])
     axis.imshow(colours[label_map], interpolation="nearest")
     for number in np.unique(label_map[label_map > 1]).tolist():
-        rows, columns = np.nonzero(label_map == number)
-        middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
-        axis.text(columns[middle], rows[middle], f"car {number - 1}", ha="center", va="center", fontsize=9)
+        pieces, count = ndimage.label(label_map == number)
+        for row, column in ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1)):
+            axis.text(column, row, f"{number - 1}", ha="center", va="center", fontsize=10)
         axis.contour(label_map == number, levels=[0.5], colors="black", linewidths=1)
     axis.text(0.2, 10.9, "road", fontsize=9)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(f"{title}, cars by number", fontsize=10)
     axis.set_axis_off()
 
 
