@@ -1,9 +1,15 @@
 """Bad and empty input to `segedu.metrics.boundary`."""
 
 import torch
-from bad_input.rows import FLOATS, HIGH, MAP, NAN, defined, pairs, refused, zeros
+from bad_input.rows import FLOATS, HIGH, INF, MAP, NAN, defined, pairs, refused, zeros
 
-from segedu.metrics.boundary import boundary_f1, mask_boundary
+from segedu.metrics.boundary import (
+    average_surface_distance,
+    boundary_f1,
+    boundary_iou,
+    hausdorff_distance_95,
+    mask_boundary,
+)
 
 ROWS = [
     *pairs(boundary_f1, 1),
@@ -21,3 +27,26 @@ ROWS = [
     refused(ValueError, "mask has the value 7", mask_boundary, HIGH),
     defined([[False] * 3] * 2, mask_boundary, torch.ones(2, 3).bool()),
 ]
+ROWS += [
+    *pairs(boundary_iou),
+    refused(ValueError, "target has shape (3,)", boundary_iou, MAP[0], MAP[0]),
+    refused(ValueError, "target has shape (1, 2, 3)", boundary_iou, MAP[None], MAP[None]),
+    refused(ValueError, "target has the value 7", boundary_iou, MAP, HIGH),
+    refused(TypeError, "dilation_ratio is a str", boundary_iou, MAP, MAP, "0.02"),
+    *(refused(ValueError, f"dilation_ratio is {ratio}", boundary_iou, MAP, MAP, ratio) for ratio in (0, NAN, INF)),
+    defined(1.0, boundary_iou, MAP, MAP),
+    defined(0.0, boundary_iou, MAP, MAP + 1),
+]
+for function in (hausdorff_distance_95, average_surface_distance):
+    ROWS += [
+        *pairs(function),
+        refused(ValueError, "target has shape (3,)", function, MAP[0], MAP[0]),
+        refused(ValueError, "target has shape (1, 1, 2, 3)", function, MAP[None, None], MAP[None, None]),
+        refused(ValueError, "target has the value 7", function, MAP, HIGH),
+        refused(TypeError, "spacing is a str", function, MAP, MAP, "1"),
+        refused(TypeError, "spacing is a NoneType", function, MAP, MAP, (1.0, None)),
+        *(refused(ValueError, "spacing is", function, MAP, MAP, value) for value in (0, NAN, INF, (1, 1, 1), [])),
+        defined(0.0, function, MAP, MAP),
+        defined(INF, function, MAP, MAP + 1),
+        defined(0.0, function, MAP + 1, MAP + 1),
+    ]
