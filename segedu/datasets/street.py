@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
+from segedu.datasets.canvas import FINE, Camera, Canvas
 from segedu.datasets.sample import make_sample
-from segedu.datasets.street_canvas import FINE, Camera, Canvas
 from segedu.datasets.street_paint import Paints, Spot, house, person, put_boat, put_bus, put_car, tree
 from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
 
@@ -63,11 +63,11 @@ def _plan(rng: np.random.Generator) -> _Street:
     """Strips of ground from left to right: the camera stands at x = 0, on the road or beside it."""
     middle, half = rng.uniform(-5, 5), rng.uniform(2.8, 6.5)
     edges, strips = [middle - half, middle + half], [_ROAD]
-    canal = int(rng.integers(0, 2)) if rng.uniform() < 0.6 else -1
+    canal = int(rng.integers(0, 2)) if rng.uniform() < 0.7 else -1
     for side, sign in enumerate((-1, 1)):
-        widths = [(_SIDEWALK, rng.uniform(1.5, 4.5))]
+        widths = [(_SIDEWALK, rng.uniform(1.5, 2.5 if side == canal else 4.5))]
         if side == canal:
-            widths += [(_WATER, rng.uniform(7, 16))]
+            widths += [(_WATER, rng.uniform(9, 18))]
         if rng.uniform() < (0.7 if side == canal else 0.4):
             widths += [(_VEGETATION, rng.uniform(1, 6))]
         for kind, width in widths:
@@ -82,9 +82,8 @@ def _plan(rng: np.random.Generator) -> _Street:
 
 def _surface(paints: Paints, kind: int, x: np.ndarray, z: np.ndarray, sky: np.ndarray) -> np.ndarray:
     """Colour (3, P) of ground of one class: grain, slabs, ripples or blades; any mineral may have any colour."""
-    rough, tone = paints.pick(0.03, 0.2), paints.mineral()[..., 0]
-    if kind == _VEGETATION:
-        tone, rough = paints.tone((0.1, 0.75), (0.2, 0.75), hue=(0.04, 0.45))[..., 0], 0.3
+    rough, tone = paints.pick(0.03, 0.2), paints.of(CLASSES[kind])[..., 0]
+    rough = 0.3 if kind == _VEGETATION else rough
     colour = tone * (1 + rough * paints.at(x * paints.pick(2, 8) + 500, z * paints.pick(1, 4)))
     if kind == _WATER:
         ripple = np.sin(z * paints.pick(3, 7) + 1.5 * np.sin(x * 1.3) + 6 * paints.at(x * 0.4 + 99, z * 0.4))
@@ -130,7 +129,7 @@ def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarra
             colour[:, here] = _surface(paints, kind, x[here], z[here], sky)
     road = street.spans(_ROAD)[0]
     for _ in range(int(paints.rng.integers(0, 4))):  # mended patches, in the colours of the pavement
-        px, pz, tone = paints.pick(*road), paints.pick(4, 25), paints.mineral()[..., 0]
+        px, pz, tone = paints.pick(*road), paints.pick(4, 25), paints.of("sidewalk")[..., 0]
         patch = (kinds == _ROAD) & (np.abs(x - px) < paints.pick(0.4, 1.5)) & (np.abs(z - pz) < paints.pick(0.5, 2.5))
         colour[:, patch] = tone
     painted = _markings(paints, street, x, z) & (kinds == _ROAD) & ~crossed
@@ -159,9 +158,7 @@ def _draw_sky(canvas: Canvas, paints: Paints, horizon: np.ndarray) -> None:
         above = ridge[((canvas.right * 120 + 256).astype(int)) % 512]
         hill = canvas.down > -above
         canvas.category[hill] = _VEGETATION
-        canvas.colour[:, hill] = (
-            0.5 * horizon[:, None, None] + 0.5 * paints.tone((0.1, 0.6), (0.2, 0.6), hue=(0.1, 0.45))
-        )[:, 0]
+        canvas.colour[:, hill] = (0.5 * horizon[:, None, None] + 0.5 * paints.of("vegetation"))[:, 0]
         canvas.depth[hill] = 300
 
 
@@ -211,21 +208,21 @@ def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
     rng = paints.rng
     road, water = street.spans(_ROAD)[0], street.spans(_WATER)
     for _ in range(int(rng.integers(2, 12))):
-        bus = rng.uniform() < 0.16
+        bus = rng.uniform() < 0.22
         across = not bus and street.crossing[1] > street.crossing[0] and rng.uniform() < 0.35
         size = (
             (2.5, paints.pick(2.9, 3.3), paints.pick(8, 12))
             if bus
             else tuple(rng.uniform((1.65, 1.35, 3.6), (1.95, 1.8, 4.9)))
         )
-        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 3.5 + 45 * rng.uniform() ** 1.6
+        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 3.5 + 36 * rng.uniform() ** 1.7
         if across:
             x, z = paints.pick(-18, 18), paints.pick(*street.crossing)
         _put(canvas, street, paints, put_bus if bus else put_car, (x, 0.0, z), size, 0 if across else 2)
     for low, high in water:
-        for _ in range(int(rng.integers(0, 6))):
-            size = tuple(rng.uniform((1.7, 1.3, 3.6), (2.4, 2.4, 7.0)))
-            place = (paints.pick(low + 1.5, high - 1.5), -0.1, 5 + 35 * rng.uniform() ** 1.4)
+        for _ in range(int(rng.integers(2, 8))):
+            size = tuple(rng.uniform((2.0, 1.6, 4.5), (3.2, 3.2, 9.0)))
+            place = (paints.pick(low + 1.7, high - 1.7), -0.1, 3.5 + 26 * rng.uniform() ** 1.5)
             _put(canvas, street, paints, put_boat, place, size, 0 if rng.uniform() < 0.4 else 2)
 
 
@@ -242,9 +239,9 @@ def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
     """On pavements, alone and in groups, some on the road."""
     rng = paints.rng
     spans = street.spans(_SIDEWALK)
-    for _ in range(int(rng.integers(2, 9))):
+    for _ in range(int(rng.integers(4, 11))):
         low, high = spans[rng.integers(len(spans))] if rng.uniform() < 0.8 else street.spans(_ROAD)[0]
-        x, z = paints.pick(low, high), 2.5 + 26 * rng.uniform() ** 1.5
+        x, z = paints.pick(low, high), 2.2 + 17 * rng.uniform() ** 1.5
         for _ in range(int(rng.integers(1, 4)) if rng.uniform() < 0.35 else 1):
             tall = paints.pick(1.05, 1.4) if rng.uniform() < 0.2 else paints.pick(1.5, 1.95)
             if street.claim(x, z, 0.2, 0.2):
@@ -257,14 +254,15 @@ def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) 
     """Mist, light from one side, exposure, a tint, soft edges and noise; (3, H, W) in [0, 1]."""
     rng = paints.rng
     image = canvas.colour
-    clear = np.exp(-canvas.depth / (paints.pick(40, 120) if rng.uniform() < 0.3 else paints.pick(150, 500)))
+    misty, dark = rng.uniform(size=2) < (0.2 * paints.variety, 0.15 * paints.variety)
+    clear = np.exp(-canvas.depth / (paints.pick(50, 120) if misty else paints.pick(150, 500)))
     image = np.where(canvas.category == _SKY, image, image * clear + haze[:, None, None] * (1 - clear))
     height, width = (side // FINE for side in canvas.shape)
     image = image.reshape(3, height, FINE, width, FINE).mean(axis=(2, 4))
     image = ndimage.gaussian_filter(image, (0, *[paints.pick(0.0, 0.45)] * 2), truncate=2)
-    light = 1 + 0.25 * smooth_field(rng, (height, width), width / 2)
-    exposure = paints.pick(0.45, 0.7) if rng.uniform() < 0.2 else paints.pick(0.7, 1.2)
-    tint = 1 + rng.uniform(-0.18, 0.18, (3, 1, 1))
+    light = 1 + 0.2 * paints.variety * smooth_field(rng, (height, width), width / 2)
+    exposure = paints.pick(0.5, 0.7) if dark else 1 + paints.variety * paints.pick(-0.25, 0.2)
+    tint = 1 + paints.variety * rng.uniform(-0.12, 0.12, (3, 1, 1))
     image = np.clip(image * light * exposure * tint, 0, 1) ** paints.pick(0.8, 1.25)
     return np.clip(image + noise * rng.standard_normal(image.shape), 0, 1)
 
@@ -291,13 +289,15 @@ def _truth(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, n
 
 
 def draw_street(
-    seed: int | tuple[int, ...], size: tuple[int, int] = (96, 160), *, noise: float = 0.025
+    seed: int | tuple[int, ...], size: tuple[int, int] = (96, 160), *, variety: float = 0.5, noise: float = 0.02
 ) -> dict[str, Tensor | list]:
     """Draw one street scene.
 
     Args:
         seed: one number, or several such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 32 each.
+        variety: of colours and light, from 0 (each surface has the colour one would expect, and the sun
+            shines) to 1 (any surface has any colour).
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
@@ -308,17 +308,19 @@ def draw_street(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `noise` or `seed` is out of range.
+        ValueError: if `size` is too small, or `variety`, `noise` or `seed` is out of range.
     """
     size = check_size(size, _MIN_SIZE)
+    variety = check_amount("variety", variety, 0, 1)
     noise = check_amount("noise", noise, 0, 1)
     rng = scene_rng(seed)
-    paints, street = Paints(rng), _plan(rng)
+    paints, street = Paints(rng, variety), _plan(rng)
     tall, wide = FINE * size[0], FINE * size[1]
-    row, column = tall * rng.uniform(0.28, 0.62), wide * rng.uniform(0.2, 0.8)
-    camera = Camera(rng.uniform(1.3, 4.0), wide * rng.uniform(0.5, 0.95), row, column, np.radians(rng.uniform(-5, 5)))
+    row, column = tall * rng.uniform(0.3, 0.6), wide * rng.uniform(0.2, 0.8)
+    camera = Camera(rng.uniform(1.3, 4.0), wide * rng.uniform(0.6, 1.0), row, column, np.radians(rng.uniform(-5, 5)))
     canvas = Canvas(size, camera)
-    horizon = paints.tone((0.0, 0.4), (0.45, 1.0))[:, 0, 0]
+    hue = (0.5, 0.66) if rng.uniform() < 0.7 else (-0.03, 0.13)  # by day, or when the sun is low
+    horizon = paints.tone((0.0, 0.4), (0.55, 1.0), hue)[:, 0, 0]
     with np.errstate(over="ignore", invalid="ignore"):
         _draw_sky(canvas, paints, horizon)
         _place_vehicles(canvas, street, paints)

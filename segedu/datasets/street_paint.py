@@ -11,10 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segedu.datasets.street_canvas import Canvas, Paint
+from segedu.datasets.canvas import Canvas, Paint
 from segedu.datasets.texture import smooth_field
 
-_TILE = 128  # side of the table of random numbers
+_TYPICAL = {  # hue, saturation, value that one would expect
+    "road": (0.6, 0.06, 0.4),
+    "sidewalk": (0.1, 0.1, 0.68),
+    "building": (0.06, 0.35, 0.6),
+    "water": (0.54, 0.4, 0.5),
+    "vegetation": (0.28, 0.6, 0.45),
+}
+_TILE = 128  # side of the table of random numbers, a power of 2
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,11 @@ class Paints:
 
     Args:
         rng: where they are drawn from.
+        variety: 0 gives each kind of surface the colour one would expect, 1 any colour to any.
     """
 
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
+    def __init__(self, rng: np.random.Generator, variety: float):
+        self.rng, self.variety = rng, variety
         rough = rng.uniform(-1, 1, (_TILE, _TILE))
         self.grain = (0.6 * rough + 0.6 * smooth_field(rng, (_TILE, _TILE), 4)).astype(np.float32)
         self.glass = self.tone((0.0, 0.4), (0.1, 0.75))
@@ -63,13 +71,23 @@ class Paints:
         hsv = self.rng.uniform(*hue) % 1, self.rng.uniform(*saturation), self.rng.uniform(*value)
         return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)[:, None, None]
 
-    def mineral(self) -> np.ndarray:
-        """A colour of asphalt, stone, plaster, brick, still water: any of them may have any.
+    def of(self, kind: str) -> np.ndarray:
+        """A colour of a surface: between the expected one and any of those that stone, leaves, water share.
+
+        Args:
+            kind: road, sidewalk, building, water or vegetation.
 
         Returns:
             (3, 1, 1).
         """
-        return self.tone((0.0, 0.45), (0.25, 0.85), hue=(-0.05, 0.65))
+        leaves = kind == "vegetation"
+        hsv = (
+            self.rng.uniform((0.04, 0.1, 0.2), (0.45, 0.75, 0.75))
+            if leaves
+            else self.rng.uniform((-0.05, 0.0, 0.25), (0.65, 0.45, 0.85))
+        )
+        mixed = (1 - self.variety) * np.array(_TYPICAL[kind]) + self.variety * hsv
+        return np.array(colorsys.hsv_to_rgb(mixed[0] % 1, *mixed[1:]), np.float32)[:, None, None]
 
     def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Grain at two coordinates, one number a unit square, repeated every 128.
@@ -81,7 +99,7 @@ class Paints:
         Returns:
             Numbers in [-1.2, 1.2] of that shape.
         """
-        return self.grain[u.astype(np.int32) % _TILE, v.astype(np.int32) % _TILE]
+        return self.grain.take((u.astype(np.int32) & (_TILE - 1)) * _TILE + (v.astype(np.int32) & (_TILE - 1)))
 
     def pick(self, low: float, high: float) -> float:
         """A random number.
@@ -110,7 +128,7 @@ def house(paints: Paints, size: tuple[float, float, float]) -> Paint:
     Returns:
         What `Canvas.box` paints with.
     """
-    wall, roof, frame = paints.mineral(), paints.mineral(), paints.mineral()
+    wall, roof, frame = (paints.of("building") for _ in range(3))
     glass, lit = paints.tone((0.0, 0.5), (0.08, 0.8)), paints.tone((0.2, 0.6), (0.8, 1.0), hue=(0.1, 0.17))
     storey, bay = paints.pick(2.6, 3.6), paints.pick(1.6, 3.6)
     tall, wide = paints.pick(0.22, 0.36), paints.pick(0.2, 0.38)
@@ -147,7 +165,7 @@ def tree(paints: Paints, width: float, height: float, bare: float = 0.25) -> Pai
     Returns:
         What `Canvas.board` paints with.
     """
-    leaves = paints.tone((0.15, 0.75), (0.2, 0.75), hue=(0.04, 0.45))
+    leaves = paints.of("vegetation")
     bark, start, fine = paints.tone((0.1, 0.5), (0.15, 0.5), hue=(0.02, 0.12)), paints.pick(0, 99), paints.pick(4, 8)
     lean = paints.pick(-0.15, 0.15)
 

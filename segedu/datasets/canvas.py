@@ -1,4 +1,4 @@
-"""Camera and canvas of the street: every pixel's ray, and who is nearest along it.
+"""Camera and canvas of scenes in perspective: every pixel's ray, and who is nearest along it.
 
 Metres: x to the right, y up from the ground, z forward; the camera stands at (0, eye, 0) and looks along z,
 turned by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays a pixel make
