@@ -35,3 +35,25 @@ def box_hit(
             axis = np.where(near > enter, np.int8(i), axis)
             enter, leave = np.maximum(enter, near), np.minimum(leave, far)
     return np.where((enter < leave) & (enter > 0), enter, MISSED), axis
+
+
+def pole_hit(
+    directions: np.ndarray, centre: tuple[float, float], radius: float, ends: tuple[float, float]
+) -> np.ndarray:
+    """First point at which rays from the origin meet the mantle of an upright cylinder.
+
+    Args:
+        directions: (3, ...); the third axis is up.
+        centre: of the cylinder, along the first two axes; the origin lies outside.
+        radius: of the cylinder.
+        ends: its lower and upper end along the third axis.
+
+    Returns:
+        Distances (...), `MISSED` where the ray passes by.
+    """
+    x, y, up = directions
+    a, b = x * x + y * y, x * centre[0] + y * centre[1]
+    root = b * b - a * (centre[0] ** 2 + centre[1] ** 2 - radius**2)
+    near = (b - np.sqrt(np.where(root > 0, root, 0))) / a
+    height = near * up
+    return np.where((root > 0) & (near > 0) & (height > ends[0]) & (height < ends[1]), near, MISSED)
