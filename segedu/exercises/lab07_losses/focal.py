@@ -129,7 +129,7 @@ exercise = Exercise(
     cases=cases,
     reference=reference,
     probe=call_grad,
-    hides=["segedu.losses.focal"],
+    hides=["segedu.losses"],
     wrong=[
         Wrong(
             "no (1 - p) branch",

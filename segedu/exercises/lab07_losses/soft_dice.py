@@ -1,4 +1,4 @@
-"""soft_dice: one minus the Dice of probabilities, from sums over the pixels of each image."""
+"""soft_dice: one minus the Dice of probabilities, for each image and class but the background."""
 
 from __future__ import annotations
 
@@ -31,17 +31,26 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         "core": (
             2,
             [
-                {"name": "1 image, 3 classes", "args": [scores(rng, 1, 3, 4, 5), classes(rng, 3, 1, 4, 5), 1.0]},
-                {"name": "s = 0.25", "args": [scores(rng, 1, 2, 5, 3), classes(rng, 2, 1, 5, 3), 0.25]},
+                {
+                    "name": "1 image, 3 classes",
+                    "args": [scores(rng, 1, 3, 4, 5, spread=1.5), classes(rng, 3, 1, 4, 5), 1.0],
+                },
+                {"name": "s = 0.25", "args": [scores(rng, 1, 2, 5, 3, spread=1.5), classes(rng, 2, 1, 5, 3), 0.25]},
             ],
         ),
-        "images": (1, [{"name": "3 images of unequal content", "args": [scores(rng, 3, 2, 4, 3), unequal, 1.0]}]),
+        "images": (
+            1,
+            [{"name": "3 images of unequal content", "args": [scores(rng, 3, 2, 4, 3, spread=1.5), unequal, 1.0]}],
+        ),
         "edge": (
             1,
             [
-                {"name": "a class that is nowhere, s = 2", "args": [scores(rng, 1, 3, 3, 4), absent, 2.0]},
+                {"name": "a class that is nowhere, s = 2", "args": [scores(rng, 1, 3, 3, 4, spread=1.5), absent, 2.0]},
                 {"name": "a class with no pixel and no probability, s = 0", "args": [sure, absent, 0.0]},
-                {"name": "2 images, s = 5", "args": [scores(rng, 2, 4, 3, 3), classes(rng, 4, 2, 3, 3), 5.0]},
+                {
+                    "name": "2 images, s = 5",
+                    "args": [scores(rng, 2, 4, 3, 3, spread=1.5), classes(rng, 4, 2, 3, 3), 5.0],
+                },
             ],
         ),
     }
@@ -58,13 +67,14 @@ def with_gradient(function):
 
 
 def reference(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
-    """The library's Dice loss: mean over images and classes."""
-    return dice_loss(logits, target, ignore_index=None, smooth=smooth)
+    """The library's Dice loss: mean over images and classes but the background."""
+    return dice_loss(logits, target, ignore_index=None, smooth=smooth, include_background=False)
 
 
 def _sums(p: Tensor, target: Tensor, over: tuple[int, ...] = (2, 3)) -> tuple[Tensor, Tensor]:
-    """Intersection and sum of areas, by image and class unless `over` says otherwise."""
-    y = F.one_hot(target, p.shape[1]).movedim(-1, 1).to(p)
+    """Intersection and sum of areas, by image and class unless `over` says otherwise; without the background."""
+    y = F.one_hot(target, p.shape[1]).movedim(-1, 1).to(p)[:, 1:]
+    p = p[:, 1:]
     return (y * p).sum(over), (y + p).sum(over)
 
 
@@ -86,6 +96,11 @@ def whole_batch(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
 def all_classes(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
     """One sum over all classes."""
     return _loss(*_sums(logits.softmax(1), target, over=(1, 2, 3)), smooth)
+
+
+def background_too(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
+    """Class 0 in the mean."""
+    return dice_loss(logits, target, ignore_index=None, smooth=smooth)
 
 
 def on_logits(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
@@ -146,7 +161,7 @@ exercise = Exercise(
     cases=with_gradient(cases),
     reference=reference,
     probe=call_grad,
-    hides=["segedu.losses.dice", "segedu.losses.region", "segedu.losses.compound"],
+    hides=["segedu.losses"],
     wrong=[
         Wrong(
             "pixelwise",
@@ -164,8 +179,14 @@ exercise = Exercise(
         Wrong(
             "all classes in one sum",
             all_classes,
-            "You sum over the classes as well: each class has its own Dice, else the background hides the rest.",
+            "You sum over the classes as well: each class has its own Dice, else the largest hides the rest.",
             "Sum over rows and columns only, then take the mean.",
+        ),
+        Wrong(
+            "background too",
+            background_too,
+            "You count the background as a class: here only the classes from 1 on have a Dice.",
+            "Leave channel 0 out, after the softmax.",
         ),
         Wrong(
             "on logits",

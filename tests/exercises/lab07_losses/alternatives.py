@@ -105,11 +105,11 @@ def dice_loop(logits, target, smooth):
     p = torch.softmax(logits, dim=1)
     total = 0
     for b in range(len(p)):
-        for k in range(p.shape[1]):
+        for k in range(1, p.shape[1]):
             y = (target[b] == k).double()
             whole = y.sum() + p[b, k].sum() + smooth
             total = total + (1 - (2 * (y * p[b, k]).sum() + smooth) / whole if whole > 0 else 0.0)
-    return total / (p.shape[0] * p.shape[1])
+    return total / (p.shape[0] * (p.shape[1] - 1))
 
 
 def dice_einsum(logits, target, smooth):
@@ -121,7 +121,8 @@ def dice_einsum(logits, target, smooth):
     whole = areas + smooth
     nowhere = whole == 0
     dice = (2 * inter + smooth + nowhere) / (whole + nowhere)
-    return (1 - dice).sum() / (B * K)
+    dice[:, 0] = 1
+    return (1 - dice).sum() / (B * (K - 1))
 
 
 def dice_by_errors(logits, target, smooth):
@@ -130,7 +131,7 @@ def dice_by_errors(logits, target, smooth):
     y = F.one_hot(target, logits.shape[1]).movedim(-1, 1)
     errors = (p * (1 - y)).sum((2, 3)) + ((1 - p) * y).sum((2, 3))
     whole = p.sum((2, 3)) + y.sum((2, 3)) + smooth
-    return torch.where(whole > 0, errors / whole.clamp(min=1e-300), 0.0).mean()
+    return torch.where(whole > 0, errors / whole.clamp(min=1e-300), 0.0)[:, 1:].mean()
 
 
 def grad_by_hand(boxes, target):
