@@ -121,11 +121,7 @@ def receptive_field(layers: Sequence[tuple[str, int, int, int, int]]) -> tuple[i
     """
     size, jump, start = 1, 1, 0
     for i, layer in enumerate(layers):
-        if not isinstance(layer, tuple | list) or len(layer) != 5:
-            expected = "(name, kernel_size, stride, padding, dilation)"
-            raise TypeError(f"layers[{i}] is {layer!r}, expected {expected}")
-        _, kernel_size, stride, padding, dilation = layer
-        _check_window(1, kernel_size, stride, padding, dilation, where=f"layers[{i}]: ")
+        kernel_size, stride, padding, dilation = _checked_layer(layer, i)
         size += dilation * (kernel_size - 1) * jump
         start += padding * jump
         jump *= stride
@@ -277,6 +273,14 @@ def _check_window(size: int, kernel_size: int, stride: int, padding: int, dilati
     named = (("size", size, 1), ("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0))
     for name, value, least in (*named, ("dilation", dilation, 1)):
         _check_whole(value, where + name, least)
+
+
+def _checked_layer(layer: tuple[str, int, int, int, int], i: int) -> tuple[int, int, int, int]:
+    """The numbers of the layer, without its name."""
+    if not isinstance(layer, tuple | list) or len(layer) != 5:
+        raise TypeError(f"layers[{i}] is {layer!r}, expected (name, kernel_size, stride, padding, dilation)")
+    _check_window(1, *layer[1:], where=f"layers[{i}]: ")
+    return layer[1:]
 
 
 def _check_output_padding(output_padding: int, stride: int, dilation: int) -> None:

@@ -125,19 +125,7 @@ def max_unpool(values: Tensor, indices: Tensor, output_size: tuple[int, int]) ->
                   [0., 0., 2., 0.]]]])
     """
     _check_planes(values, "values")
-    if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-        given = f"has dtype {indices.dtype}" if isinstance(indices, Tensor) else f"is a {type(indices).__name__}"
-        raise TypeError(f"indices {given}, expected a tensor of int64")
-    if indices.shape != values.shape:
-        raise ValueError(f"indices has shape {tuple(indices.shape)}, expected {tuple(values.shape)}, as values")
-    if not isinstance(output_size, tuple | list) or len(output_size) != 2:
-        raise TypeError(f"output_size is {output_size!r}, expected (H, W)")
-    for axis, length in zip("HW", output_size, strict=True):
-        _check_whole(length, f"output_size: {axis}", 1)
-    H, W = output_size
-    if indices.min() < 0 or indices.max() >= H * W:
-        bad = indices.min() if indices.min() < 0 else indices.max()
-        raise ValueError(f"indices has the value {int(bad)}, expected 0 to {H * W - 1} for {H} x {W} pixels")
+    H, W = _check_places(values, indices, output_size)
     flat = values.new_zeros(*values.shape[:2], H * W)
     return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, (H, W))
 
@@ -194,3 +182,20 @@ def _check_planes(tensor: Tensor, name: str) -> None:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected floats")
     if tensor.ndim != 4 or 0 in tensor.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected (B, C, H, W), not empty")
+
+
+def _check_places(values: Tensor, indices: Tensor, output_size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+        given = f"has dtype {indices.dtype}" if isinstance(indices, Tensor) else f"is a {type(indices).__name__}"
+        raise TypeError(f"indices {given}, expected a tensor of int64")
+    if indices.shape != values.shape:
+        raise ValueError(f"indices has shape {tuple(indices.shape)}, expected {tuple(values.shape)}, as values")
+    if not isinstance(output_size, tuple | list) or len(output_size) != 2:
+        raise TypeError(f"output_size is {output_size!r}, expected (H, W)")
+    for axis, length in zip("HW", output_size, strict=True):
+        _check_whole(length, f"output_size: {axis}", 1)
+    H, W = output_size
+    if indices.min() < 0 or indices.max() >= H * W:
+        bad = indices.min() if indices.min() < 0 else indices.max()
+        raise ValueError(f"indices has the value {int(bad)}, expected 0 to {H * W - 1} for {H} x {W} pixels")
+    return H, W

@@ -119,7 +119,7 @@ def _convolution(axes: list[Axes], size: int, out: int, numbers: tuple, pixel: i
             unused = i not in reached or j not in reached
             hatch = "xx" if unused else "...." if outside else None
             colour = TAP if i in rows and j in columns else PLAIN
-            _cell(axes[0], i, j, colour, "0" if outside and whole <= 14 else "", hatch)
+            _cell(axes[0], i, j, colour, "0" if outside and whole <= 16 else "", hatch)
     span = dilation * (kernel_size - 1) + 1
     axes[0].add_patch(Rectangle((columns[0], rows[0]), span, span, fill=False, ec=FRAME, lw=2.5))
     _grid(axes[1], out, {(y, x): CHOSEN})
@@ -142,7 +142,7 @@ def _transposed(axes: list[Axes], size: int, out: int, numbers: tuple, pixel: in
         for j in range(whole):
             cut = not all(padding <= t < padding + out for t in (i, j))
             colour = TAP if i in rows and j in columns else PLAIN
-            _cell(axes[1], i, j, colour, str(count[i] * count[j]) if whole <= 14 else "", "//" if cut else None)
+            _cell(axes[1], i, j, colour, str(count[i] * count[j]) if whole <= 16 else "", "//" if cut else None)
     span = dilation * (kernel_size - 1) + 1
     axes[1].add_patch(Rectangle((columns[0], rows[0]), span, span, fill=False, ec=FRAME, lw=2.5))
     _grid(axes[0], size, {(y, x): CHOSEN})
@@ -150,7 +150,7 @@ def _transposed(axes: list[Axes], size: int, out: int, numbers: tuple, pixel: in
     _frame(axes[1], whole, max(size, whole), "output, with what is cut off (hatched)" if padding else "output")
     inside = [count[t] for t in range(padding, padding + out)]
     low, high = min(inside) ** 2, max(inside) ** 2
-    axes[1].set_xlabel(f"numbers: how many patches add up there, {low} to {high}", fontsize=9)
+    axes[1].set_xlabel(f"patches that add up in a pixel: {low} to {high}", fontsize=9)
     return (
         f"Input pixel ({y}, {x}) puts {kernel_size} x {kernel_size} values on {span} x {span} pixels; "
         f"from {low} to {high} patches meet in an output pixel."
