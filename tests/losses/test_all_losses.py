@@ -113,7 +113,7 @@ def test_perfect_prediction(entry):
         _, target = case(entry, seed=seed, ignored=0.2)
         perfect = entry.function(sure(entry, target, 1e4).double(), target).item()
         worst = entry.function(-sure(entry, target, 1e4).double(), target).item()
-        assert perfect < worst
+        assert perfect < worst or not entry.sees_classes
         if entry.perfect is not None:
             assert perfect == pytest.approx(entry.perfect, abs=0.2 if entry.lowest < 0 else 1e-9)
 
@@ -124,7 +124,7 @@ def test_a_class_that_is_not_there(entry):
     for only in (0, 1):
         value, gradient = gradient_of(entry, logits, torch.full_like(target, only))
         assert torch.isfinite(value) and torch.isfinite(gradient).all()
-        assert gradient.abs().max() > 0 or entry.name in ("boundary_loss", "hausdorff_loss")
+        assert gradient.abs().max() > 0 or entry.needs_edge or (entry.name == "inverse_form_loss" and only == 0)
 
 
 @given(st.integers(0, 10_000))
@@ -139,16 +139,16 @@ def test_pixels_in_another_order(entry, seed):
 
 @pytest.mark.parametrize("entry", [e for e in LOSSES if not e.moves], ids=str)
 def test_place_matters_to_losses_of_place(entry):
-    logits, target = case(entry, (2, 10, 10))
-    target[:, :, :5], target[:, :, 5:] = 0, 1  # two halves, then noise
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    logits, target = case(entry, (2, 12, 40))
+    target[:, :, :20], target[:, :, 20:] = 0, 1  # two halves, then noise
+    order = torch.randperm(480, generator=torch.Generator().manual_seed(0))
     moved = logits.flatten(-2)[..., order].reshape(logits.shape), target.flatten(1)[:, order].reshape(target.shape)
     assert (entry.function(*moved) - entry.function(logits, target)).abs() > 1e-6
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=3, deadline=None, derandomize=True)
-@pytest.mark.parametrize("entry", LOSSES, ids=str)
+@pytest.mark.parametrize("entry", [e for e in LOSSES if e.mirrors], ids=str)
 def test_mirrored_images_cost_the_same(entry, seed):
     logits, target = case(entry, seed=seed)
     value = entry.function(logits, target)
