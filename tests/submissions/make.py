@@ -100,10 +100,11 @@ def points_of(exercise, function) -> float:
 
 
 def wrong_answer(exercise, right: str) -> tuple[str, float]:
-    """Of three wrong answers the one that earns least, and its points."""
-    found = ((standalone(exercise, wrong, right), wrong) for wrong in exercise.wrong)
+    """Of three wrong answers the one that earns least, and its points; nothing at all, where none stands alone."""
+    found = ((standalone(exercise, wrong, right), wrong.function) for wrong in exercise.wrong)
     texts = dict(itertools.islice(((text, wrong) for text, wrong in found if text), 3))
-    points, text = min((points_of(exercise, wrong.function), text) for text, wrong in texts.items())
+    texts = texts or {f"def {exercise.name}(*args):\n    return None": lambda *args: None}
+    points, text = min((points_of(exercise, function), text) for text, function in texts.items())
     return text, points
 
 
@@ -223,7 +224,8 @@ def {name}(*args, **kwargs):
 
 def _import_line(exercise, lab: str) -> str:
     module, name = exercise.reference.__module__, exercise.reference.__name__
-    hidden = module if module in exercise.hides else exercise.hides[0]
+    hides = exercise.hides or [hidden for other in all_exercises.load(lab).exercises for hidden in other.hides]
+    hidden = module if module in hides else hides[0]
     if module == hidden:
         return f"from {module} import {name} as {exercise.name}"
     return f"import {hidden}\nfrom segedu.exercises.lab{lab}.{exercise.name} import {name} as {exercise.name}"
