@@ -68,6 +68,21 @@ def test_more_than_100_detections_an_image():
         assert_equal(evaluate_coco(annotations, results, "bbox", class_agnostic), peer, class_agnostic)
 
 
+@pytest.mark.parametrize("categories", [(3, 6), (6, 3)])
+def test_of_equal_ious_the_object_of_the_higher_category_is_taken(categories):
+    """The first detection lies halfway between two objects; the second fits one of them only."""
+    boxes = [[0, 0, 10, 10], [4, 0, 10, 10]]
+    true = [{"bbox": box, "category_id": c, "area": 100} for box, c in zip(boxes, categories, strict=True)]
+    true = [{**t, "image_id": 1, "iscrowd": 0, "id": i} for i, t in enumerate(true, start=1)]
+    found = [{"bbox": [2, 0, 10, 10], "score": 0.9}, {"bbox": boxes[0], "score": 0.8}]
+    found = [{**f, "image_id": 1, "category_id": 3} for f in found]
+    annotations = {"images": [{"id": 1}], "categories": [{"id": 3}, {"id": 6}], "annotations": true}
+    peer = scenes.pycocotools_evaluation(annotations, found, "bbox", class_agnostic=True)
+    ours = evaluate_coco(annotations, found, class_agnostic=True)
+    assert_equal(ours, peer, class_agnostic=True)
+    assert ours["recall"][0, 0, 0, 2] == (1.0 if categories == (3, 6) else 0.5)
+
+
 def test_a_result_moved_by_a_pixel_changes_the_numbers():
     annotations, results = scenes.scene(1, ties=False, masks=False)
     before = twelve(evaluate_coco(annotations, results))
