@@ -82,7 +82,7 @@ def pairs():
 
     make = scenes()
     annotations, results = make.scene(
-        0, images=IMAGES, classes=10, objects=6, detections=8, size=(240, 320), ties=False, largest=150
+        0, images=IMAGES, classes=20, objects=6, detections=8, size=(240, 320), ties=False, largest=150
     )
     for iou_type, key in (("bbox", "bbox"), ("segm", "segmentation")):
         lists = annotations, make.only(key, results), iou_type
