@@ -54,15 +54,15 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     Returns:
         The cases by group.
     """
-    ramp = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2], [1, 1, 3, 3]], dtype=torch.float64)
-    ramp = ramp + float(rng.integers(1, 4))
+    step = torch.tensor([[0.0, 0, 1, 1, 1], [0, 0, 2, 1, 1], [1, 1, 3, 3, 2], [1, 0, 3, 2, 2]], dtype=torch.float64)
+    step = step * float(rng.integers(1, 4))
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64)
     one = numbers(rng, 1)
     return {
         "core": (
             3,
             [
-                {"name": "an edge filter", "args": [ramp[None, None], sobel[None, None], one, 1, 0]},
+                {"name": "an edge filter", "args": [step[None, None], sobel[None, None], one, 1, 0]},
                 {
                     "name": "2 images, 3 channels to 4, no padding",
                     "args": [numbers(rng, 2, 3, 5, 6), lopsided(rng, 4, 3, 3, 2), numbers(rng, 4), 1, 0],
