@@ -1,8 +1,9 @@
-"""One street scene, five questions: classification, detection, semantic, instance and panoptic segmentation."""
+"""One scene, five questions: classification, detection, semantic, instance and panoptic segmentation."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,16 +17,32 @@ from segedu.widgets.explore import explore
 
 TASKS = ("classification", "detection", "semantic", "instance", "panoptic")
 SIZE = (160, 256)
-SCENE = 34  # three cars in a row that touch in the picture, a bus behind them, people beside
+SCENE = 13  # cars that touch in the picture, people before and beside them, a boat
 _BADGE = {"boxstyle": "round,pad=0.12", "facecolor": "black", "alpha": 0.7, "linewidth": 0}
 
 
-def answer(task: str, scene: dict) -> dict:
+class Kinds(NamedTuple):
+    """The classes of a scene.
+
+    Attributes:
+        classes: names, index = class.
+        things: the classes that are counted.
+    """
+
+    classes: tuple[str, ...]
+    things: tuple[int, ...]
+
+
+STREET = Kinds(CLASSES, THINGS)
+
+
+def answer(task: str, scene: dict, kinds: Kinds = STREET) -> dict:
     """What a task hands out, from the truth of a scene.
 
     Args:
         task: one of `TASKS`.
-        scene: from `segedu.datasets.street.draw_street`.
+        scene: a drawn scene with panoptic truth, such as `segedu.datasets.street.draw_street` gives.
+        kinds: its classes.
 
     Returns:
         The arrays of the answer by their names in the course's data contracts; `label` for classification is the
@@ -41,32 +58,33 @@ def answer(task: str, scene: dict) -> dict:
         "panoptic": ("panoptic_seg", "segments_info"),
     }
     if task == "classification":
-        return {"label": _main_class(scene)}
+        return {"label": _main_class(scene, kinds)}
     if task not in parts:
         raise ValueError(f"task is {task!r}, expected one of {', '.join(TASKS)}")
     return {name: scene[name] for name in parts[task]}
 
 
-def _main_class(scene: dict) -> int:
+def _main_class(scene: dict, kinds: Kinds) -> int:
     known = scene["semantic"][scene["semantic"] != VOID]
-    pixels = np.bincount(known.numpy(), minlength=len(CLASSES))
-    things = pixels[list(THINGS)]
-    return THINGS[int(things.argmax())] if things.any() else int(pixels.argmax())
+    pixels = np.bincount(known.numpy(), minlength=len(kinds.classes))
+    things = pixels[list(kinds.things)]
+    return kinds.things[int(things.argmax())] if things.any() else int(pixels.argmax())
 
 
-def describe(task: str, scene: dict) -> str:
+def describe(task: str, scene: dict, kinds: Kinds = STREET) -> str:
     """The answer in one short phrase: kind and shape.
 
     Args:
         task: one of `TASKS`.
         scene: as in `answer`.
+        kinds: its classes.
 
     Returns:
-        For example `3 boxes (3, 4), 3 labels`.
+        For example `boxes (3, 4) and 3 labels`.
     """
-    found = answer(task, scene)
+    found = answer(task, scene, kinds)
     if task == "classification":
-        return f"one label: {CLASSES[found['label']]}"
+        return f"one label: {kinds.classes[found['label']]}"
     if task == "semantic":
         return f"a class for each pixel, {tuple(found['semantic'].shape)}"
     if task == "panoptic":
@@ -89,80 +107,92 @@ def _places(labels: np.ndarray, least: float) -> list[tuple[int, int, int]]:
 
 def _regions(axis: plt.Axes, scene: dict, labels: np.ndarray, words: dict[int, str], *, void: bool) -> None:
     """Tint the labels and write a word on each; void pixels are black where every other pixel has a label."""
-    axis.imshow(overlay(scene["image"], labels, opacity=0.55), interpolation="nearest")
-    border = scene["semantic"].numpy() == VOID
-    if void and border.any():
-        axis.contourf(border, levels=[0.5, 1.5], colors=["black"])
+    picture = overlay(scene["image"], labels, opacity=0.55)
+    if void:
+        picture[scene["semantic"].numpy() == VOID] = 0
+    axis.imshow(picture, interpolation="nearest")
     for label, row, column in _places(labels, 3):
         axis.text(column, row, words[label], color="white", fontsize=7, ha="center", va="center", bbox=_BADGE)
 
 
-def _boxes(axis: plt.Axes, scene: dict) -> None:
+def _boxes(axis: plt.Axes, scene: dict, kinds: Kinds) -> None:
     axis.imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
-    colours = palette(len(CLASSES))
+    colours = palette(len(kinds.classes))
     for i, (box, label) in enumerate(zip(scene["boxes"].tolist(), scene["labels"].tolist(), strict=True)):
         x1, y1, x2, y2 = box
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="black", lw=2.6))
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=colours[label], lw=1.4))
         if min(x2 - x1, y2 - y1) >= 8:
-            axis.text(x1, y1, f"{CLASSES[label]} {i + 1}", color="white", fontsize=7, va="bottom", bbox=_BADGE)
+            axis.text(x1, y1, f"{kinds.classes[label]} {i + 1}", color="white", fontsize=7, va="bottom", bbox=_BADGE)
 
 
-def _instance_words(scene: dict) -> dict[int, str]:
-    return {i + 1: f"{CLASSES[k]} {i + 1}" for i, k in enumerate(scene["labels"].tolist())}
+def _instance_words(scene: dict, kinds: Kinds) -> dict[int, str]:
+    return {i + 1: f"{kinds.classes[k]} {i + 1}" for i, k in enumerate(scene["labels"].tolist())}
 
 
-def _panoptic_words(scene: dict) -> dict[int, str]:
-    words = _instance_words(scene)
-    return {s["id"]: words[s["id"]] if s["isthing"] else CLASSES[s["category_id"]] for s in scene["segments_info"]}
+def _panoptic_words(scene: dict, kinds: Kinds) -> dict[int, str]:
+    words = _instance_words(scene, kinds)
+    return {
+        s["id"]: words[s["id"]] if s["isthing"] else kinds.classes[s["category_id"]] for s in scene["segments_info"]
+    }
 
 
-def draw_answer(axis: plt.Axes, task: str, scene: dict) -> None:
+def _semantic_labels(scene: dict, kinds: Kinds) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels from 1, things first so that they get the strong colours; void is 0."""
+    order = [*kinds.things, *(k for k in range(len(kinds.classes)) if k not in kinds.things)]
+    table = np.zeros(VOID + 1, np.int64)
+    table[order] = np.arange(1, len(order) + 1)
+    return table[scene["semantic"].numpy()], {i: kinds.classes[k] for i, k in enumerate(order, start=1)}
+
+
+def draw_answer(axis: plt.Axes, task: str, scene: dict, kinds: Kinds = STREET) -> None:
     """Draw the answer of one task on an axis, over the image. Numbers and words repeat what colours say.
 
     Args:
         axis: of matplotlib.
         task: one of `TASKS`.
         scene: as in `answer`.
+        kinds: its classes.
     """
     if task == "classification":
         axis.imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
         place = (scene["image"].shape[2] / 2, scene["image"].shape[1] / 6)
-        axis.text(
-            *place, CLASSES[_main_class(scene)], color="white", fontsize=20, ha="center", va="center", bbox=_BADGE
-        )
+        word = kinds.classes[_main_class(scene, kinds)]
+        axis.text(*place, word, color="white", fontsize=20, ha="center", va="center", bbox=_BADGE)
     elif task == "detection":
-        _boxes(axis, scene)
+        _boxes(axis, scene, kinds)
     elif task == "semantic":
-        shown = (scene["semantic"].numpy() - THINGS[0]) % len(CLASSES) + 1  # things first: they get the strong colours
-        shown[scene["semantic"].numpy() == VOID] = 0
-        words = {(k - THINGS[0]) % len(CLASSES) + 1: name for k, name in enumerate(CLASSES)}
-        _regions(axis, scene, shown, words, void=True)
+        _regions(axis, scene, *_semantic_labels(scene, kinds), void=True)
     elif task == "instance":
-        _regions(axis, scene, scene["label_map"].numpy(), _instance_words(scene), void=False)
+        _regions(axis, scene, scene["label_map"].numpy(), _instance_words(scene, kinds), void=False)
     else:
-        _regions(axis, scene, scene["panoptic_seg"].numpy(), _panoptic_words(scene), void=True)
-    axis.set_title(f"{task}\n{describe(task, scene)}", fontsize=9)
+        _regions(axis, scene, scene["panoptic_seg"].numpy(), _panoptic_words(scene, kinds), void=True)
+    axis.set_title(f"{task}\n{describe(task, scene, kinds)}", fontsize=9)
     axis.set_axis_off()
 
 
-def five_ways(scene: dict) -> tuple[Figure, str]:
+def five_ways(scene: dict, kinds: Kinds = STREET, name: str = "street") -> tuple[Figure, str]:
     """The image and the five answers.
 
     Args:
         scene: as in `answer`.
+        kinds: its classes.
+        name: of the kind of scene, for the alternative text.
 
     Returns:
         A figure of six panels and its alternative text.
     """
-    fig, axes = plt.subplots(2, 3, figsize=(11, 5.4), layout="constrained")
+    height, width = scene["image"].shape[1:]
+    grid = (6, 1) if width > 3 * height else (2, 3)  # a panorama needs the whole width
+    panel = 11 / grid[1]
+    fig, axes = plt.subplots(*grid, figsize=(11, grid[0] * (panel * height / width + 0.5)), layout="constrained")
     axes.flat[0].imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
     axes.flat[0].set_title(f"image\n{tuple(scene['image'].shape)}", fontsize=9)
     axes.flat[0].set_axis_off()
     for axis, task in zip(axes.flat[1:], TASKS, strict=True):
-        draw_answer(axis, task, scene)
-    said = "; ".join(f"{task}: {describe(task, scene)}" for task in TASKS)
-    return fig, f"A drawn street and the answers of five tasks to it. {said}."
+        draw_answer(axis, task, scene, kinds)
+    said = "; ".join(f"{task}: {describe(task, scene, kinds)}" for task in TASKS)
+    return fig, f"A drawn {name} and the answers of five tasks to it. {said}."
 
 
 @lru_cache(maxsize=8)

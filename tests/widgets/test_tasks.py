@@ -49,10 +49,18 @@ def test_words_say_shape_and_number(scene):
 
 
 def test_every_segment_has_a_name(scene):
-    words = tasks._panoptic_words(scene)
+    words = tasks._panoptic_words(scene, tasks.STREET)
     assert set(words) == set(scene["panoptic_seg"].unique().tolist()) - {0}
     stuff = [words[s["id"]] for s in scene["segments_info"] if not s["isthing"]]
     assert all(name in CLASSES for name in stuff)
+
+
+def test_other_scenes_bring_their_own_classes():
+    kinds = tasks.Kinds(("paper", "text"), (1,))
+    scene = {"semantic": torch.tensor([[0, 0, 0], [1, 255, 0]]), "labels": torch.tensor([1])}
+    assert tasks.answer("classification", scene, kinds) == {"label": 1}
+    labels, words = tasks._semantic_labels(scene, kinds)
+    assert labels.tolist() == [[2, 2, 2], [1, 0, 2]] and words == {1: "text", 2: "paper"}
 
 
 def test_five_ways_draws_six_panels(scene):
