@@ -86,7 +86,7 @@ def match_ranks(detections: np.ndarray, targets: np.ndarray, pairs: np.ndarray) 
     pairs = pairs[np.lexsort((pairs["detection"], rank))]
     worth, pair_of_worth = _worth(pairs, optional)
     enough = pairs["iou"][:, None] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # (pairs, T)
-    ranges, thresholds = np.ogrid[:A, :T]
+    ranges = np.arange(A)[:, None]
     for start, stop in itertools.pairwise([0, *np.cumsum(np.bincount(rank)).tolist()]):
         if start == stop:
             continue
@@ -99,10 +99,8 @@ def match_ranks(detections: np.ndarray, targets: np.ndarray, pairs: np.ndarray) 
         winner = pairs["target"][pair_of_worth[ranges, best]]
         matched[detection[first]] = found
         ignored[detection[first]] = np.where(found, optional[winner, ranges], ignored[detection[first]])
-        taking = found & ~targets["crowd"][winner]
-        of_range, of_threshold = np.broadcast_arrays(ranges, thresholds)
-        place = np.nonzero(taking)
-        taken[winner[place], of_range[place[1:]], of_threshold[place[1:]]] = True
+        d, a, t = np.nonzero(found & ~targets["crowd"][winner])
+        taken[winner[d, a, t], a, t] = True
     return matched, ignored
 
 
