@@ -502,8 +502,8 @@ nets, scores = {}, {}
 for name, loss_function in five_losses(counts).items():
     torch.manual_seed(0)
     net = UNet(1, 2, base, depth, padding=1).to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps, pct_start=0.2)
     picks = torch.randint(length, (steps, batch), generator=torch.Generator().manual_seed(0))
     loader = ((images[pick], target[pick]) for pick in picks)
     bar = tqdm(train_steps(net, loader, loss_function, optimizer, scheduler=schedule), name, steps)
