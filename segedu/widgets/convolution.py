@@ -184,7 +184,6 @@ def explorer() -> None:
         draw_grids,
         static=FRAMES,
         labels=LABELS,
-        operation=[CONVOLUTION, TRANSPOSED],
         size=(1, 10, 1),
         kernel_size=(1, 5, 1),
         stride=(1, 4, 1),
@@ -192,4 +191,5 @@ def explorer() -> None:
         dilation=(1, 3, 1),
         output_padding=(0, 3, 1),
         pixel=(0, 99, 1),
+        operation=[CONVOLUTION, TRANSPOSED],
     )
