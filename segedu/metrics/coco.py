@@ -34,7 +34,7 @@ class CocoEvaluation:
     """COCO's twelve numbers, from images that come one by one.
 
     Of an image it keeps the scores, classes and areas of its objects and the IoU of the pairs that overlap by half
-    or more, never a mask: about 50 bytes a detection, whatever the size of the images.
+    or more, never a mask: 32 bytes a detection, 17 a true object and 24 a pair, whatever the size of the images.
 
     1. Of an image and a class, the 100 most confident detections count.
     2. A detection that takes a crowd, or an object outside the area range, is ignored; so is one that takes
@@ -176,6 +176,8 @@ class CocoEvaluation:
 
     def merge(self, other: CocoEvaluation) -> None:
         """Add the images of another accumulator, for instance of another process, after those of this one.
+
+        An image that both have seen counts twice. (PyTorch's ``DistributedSampler`` repeats images to fill up.)
 
         Args:
             other: it is left as it is.
