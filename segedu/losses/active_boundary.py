@@ -82,7 +82,7 @@ def active_boundary_loss(
     log_q = torch.where(there, divergence, -1e30).log_softmax(1)
     chosen, others = log_q.gather(1, direction)[:, 0], torch.where(there, log_q, 0.0).sum(1)
     num_others = (there.sum(1) - 1).clamp(min=1)
-    smooth = torch.where(there.sum(1) > 1, smoothing, 0.0)
+    smooth = smoothing * (there.sum(1) > 1).to(log_p.dtype)  # a lone neighbour has no others to give to
     each = -((1 - smooth) * chosen + smooth / num_others * (others - chosen))
     return (weight * torch.where(on_boundary, each, 0.0)).sum() / on_boundary.sum().clamp(min=1)
 
