@@ -553,8 +553,8 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # Two things are missing: the floor, and the dilation. With K = 3, S = 2, P = 1 it gives 4.5 for 8 pixels.
 # </details>
 #
-# **2.** Find the slip: "Let Y = f(X) be a convolution and g the transposed convolution with the same kernel, padding and
-# stride. Then g(Y) has the same shape as X."
+# **2.** Find the slip, from a textbook: feed X into a convolution f, Y = f(X), and let g be the transposed convolution with
+# the same kernel size, padding and stride; "then g(Y) will have the same shape as X".
 #
 # <details><summary>Answer</summary>
 # Only if the floor lost nothing. With K = 3, S = 2, P = 1, X of 8 pixels gives Y of 4, and g(Y) has 7. An output padding
