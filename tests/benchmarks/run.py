@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from coco_evaluation import pairs as coco_pairs  # beside this file
+from label_maps import pairs as label_map_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -50,7 +51,7 @@ def pairs():
     yield "dice_loss / MONAI", lambda: dice_loss(logits, small), lambda: monai_dice(logits, small[:, None])
 
 
-GROUPS = {"tensors": pairs, "coco": coco_pairs}
+GROUPS = {"tensors": pairs, "coco": coco_pairs, "label_maps": label_map_pairs}
 
 
 def seconds(function) -> float:

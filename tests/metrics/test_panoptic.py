@@ -1,4 +1,4 @@
-"""Panoptic quality against the paper read literally: sets of pixels, every pair of segments, one after the other."""
+"""Panoptic quality against the paper read literally: masks, every pair of segments, one after the other."""
 
 import functools
 import math
@@ -17,18 +17,18 @@ NUMBERS = ("pq", "sq", "rq", "num_classes")
 
 
 def literal(images, num_classes=K):
-    """Section 4 of arXiv 1801.00868, sentence by sentence, on lists of (class, crowd, set of pixels)."""
+    """Section 4 of arXiv 1801.00868, sentence by sentence, on lists of (class, crowd, mask)."""
     iou_sum, tp, fp, fn = ([0.0] * num_classes for _ in range(4))
     for preds, target in images:
-        segments, truth = as_sets(preds, crowds=False), as_sets(target, crowds=True)
-        void = {tuple(p) for p in np.argwhere(np.asarray(target["panoptic_seg"]) == 0).tolist()}
+        segments, truth = as_masks(preds, crowds=False), as_masks(target, crowds=True)
+        void = np.asarray(target["panoptic_seg"]) == 0
         matched = set()
         for j, (true_class, crowd, true) in enumerate(truth):
             for i, (pred_class, _, pred) in enumerate(segments):
                 if pred_class != true_class or crowd:
                     continue
                 # "all void pixels in the ground truth are removed from the prediction"
-                iou = len(pred & true) / len((pred - void) | true)
+                iou = (pred & true).sum() / ((pred & ~void) | true).sum()
                 if iou > 0.5:
                     iou_sum[true_class] += iou
                     tp[true_class] += 1
@@ -36,22 +36,23 @@ def literal(images, num_classes=K):
         for j, (true_class, crowd, _) in enumerate(truth):
             fn[true_class] += ("target", j) not in matched and not crowd
         for i, (pred_class, _, pred) in enumerate(segments):
-            groups = [true for true_class, crowd, true in truth if crowd and true_class == pred_class]
-            unknown = void.union(*groups)
-            if ("preds", i) not in matched and len(pred & unknown) / len(pred) <= 0.5:
+            unknown = void.copy()
+            for true_class, crowd, true in truth:
+                if crowd and true_class == pred_class:
+                    unknown |= true
+            if ("preds", i) not in matched and (pred & unknown).sum() / pred.sum() <= 0.5:
                 fp[pred_class] += 1
     return [(s, t, p, n) for s, t, p, n in zip(iou_sum, tp, fp, fn, strict=True)]
 
 
-def as_sets(side, crowds):
-    """(class, crowd, pixels) of every segment; all regions of a stuff class are one segment."""
+def as_masks(side, crowds):
+    """(class, crowd, mask) of every segment; all regions of a stuff class are one segment."""
     pixels, segments = np.asarray(side["panoptic_seg"]), {}
     for info in side["segments_info"]:
         crowd = crowds and bool(info.get("iscrowd", 0))
         key = (info["category_id"], crowd, info["id"] if info["isthing"] else "stuff")
-        here = {tuple(p) for p in np.argwhere(pixels == info["id"]).tolist()}
-        segments.setdefault(key, set()).update(here)
-    return [(category, crowd, here) for (category, crowd, _), here in segments.items()]
+        segments[key] = segments.get(key, False) | (pixels == info["id"])
+    return [(category, crowd, mask) for (category, crowd, _), mask in segments.items()]
 
 
 def table(rows):
