@@ -174,7 +174,10 @@ for x, values in enumerate((parts, parts / torch.stack([1 - share, share]))):
 axes[3].set_xticks([0, 1], ["plain", "weighted"])
 axes[3].set(ylabel="share of the loss", ylim=(0, 1.35))
 axes[3].legend(loc="upper center", ncols=2, fontsize=8)
-show(fig, alt=f"Three noisy scenes with tiny outlined nuclei, {share:.1%} of the pixels and of the loss; with weights half of it.")
+show(
+    fig,
+    alt=f"Three noisy scenes with tiny outlined nuclei, {share:.1%} of the pixels and of the loss; with weights half of it.",
+)
 
 # %% [markdown] name="focal_idea"
 # ## 3. The focal loss (4 points)
@@ -455,8 +458,8 @@ explorer()
 # %% [markdown] name="train_text"
 # ## Train with them
 #
-# The same small U-Net, the same scenes with 2 % foreground, the same number of steps: five losses. Only the loss
-# differs.
+# The same small U-Net, the same scenes with about 2 % foreground, the same number of steps and the same learning rate:
+# five losses. Only the loss differs.
 
 # %% name="train_parts" role="train"
 from segedu.datasets.batch import semantic_batch
@@ -517,7 +520,13 @@ print(f"{len(scores)} nets of {steps} steps, {counts[1] / counts.sum():.1%} fore
 # What is the IoU of the foreground on new images? The first row is the plain method of chapter 2: smooth the image,
 # then take Otsu's threshold.
 #
-# **RESULTS**
+# One run proves little. We measured three seeds on a CPU (0, 1 and 2, as here): cross-entropy 0.56, 0.61, 0.41; weighted
+# 0.46, 0.47, 0.59; focal 0.61, 0.70, 0.67; Dice 0.73, 0.73, 0.75; cross-entropy and Dice added 0.72, 0.78, 0.74.
+#
+# **Is Dice the better loss, then?** After 120 steps at this learning rate, which we chose because all five train with it.
+# At 0.02, cross-entropy reaches 0.74, 0.74 and 0.02. At 0.01, Dice alone found nothing with one of two seeds. Dice
+# starts sooner on a rare class; it does not win everywhere. And weights of one over the count find too much: look at
+# the outlines.
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
@@ -546,7 +555,8 @@ for column, (name, net) in zip(axes.T, nets.items()):
     column[1].set_title("probability", fontsize=9)
 for ax in axes.flat:
     ax.set_axis_off()
-show(fig, alt=f"One new image with the outlines that five nets predict, and their probabilities. {scores}.")
+said = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+show(fig, alt=f"One new image with the outlines that five nets predict, and their probabilities. IoU: {said}.")
 
 # %% [markdown] name="quiz"
 # ## Quiz
