@@ -63,7 +63,7 @@ def _plan(rng: np.random.Generator) -> _Street:
     """Strips of ground from left to right: the camera stands at x = 0, on the road or beside it."""
     middle, half = rng.uniform(-5, 5), rng.uniform(2.8, 6.5)
     edges, strips = [middle - half, middle + half], [_ROAD]
-    canal = int(rng.integers(0, 2)) if rng.uniform() < 0.7 else -1
+    canal = int(rng.integers(0, 2)) if rng.uniform() < 0.8 else -1
     for side, sign in enumerate((-1, 1)):
         widths = [(_SIDEWALK, rng.uniform(1.5, 2.5 if side == canal else 4.5))]
         if side == canal:
@@ -208,21 +208,21 @@ def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
     rng = paints.rng
     road, water = street.spans(_ROAD)[0], street.spans(_WATER)
     for _ in range(int(rng.integers(2, 12))):
-        bus = rng.uniform() < 0.22
+        bus = rng.uniform() < 0.28
         across = not bus and street.crossing[1] > street.crossing[0] and rng.uniform() < 0.35
         size = (
             (2.5, paints.pick(2.9, 3.3), paints.pick(8, 12))
             if bus
             else tuple(rng.uniform((1.65, 1.35, 3.6), (1.95, 1.8, 4.9)))
         )
-        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 3.5 + 36 * rng.uniform() ** 1.7
+        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 4 + 28 * rng.uniform() ** 1.6
         if across:
             x, z = paints.pick(-18, 18), paints.pick(*street.crossing)
         _put(canvas, street, paints, put_bus if bus else put_car, (x, 0.0, z), size, 0 if across else 2)
     for low, high in water:
         for _ in range(int(rng.integers(2, 8))):
             size = tuple(rng.uniform((2.0, 1.6, 4.5), (3.2, 3.2, 9.0)))
-            place = (paints.pick(low + 1.7, high - 1.7), -0.1, 3.5 + 26 * rng.uniform() ** 1.5)
+            place = (paints.pick(low + 1.7, high - 1.7), -0.1, 4 + 20 * rng.uniform() ** 1.4)
             _put(canvas, street, paints, put_boat, place, size, 0 if rng.uniform() < 0.4 else 2)
 
 
@@ -239,9 +239,9 @@ def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
     """On pavements, alone and in groups, some on the road."""
     rng = paints.rng
     spans = street.spans(_SIDEWALK)
-    for _ in range(int(rng.integers(4, 11))):
+    for _ in range(int(rng.integers(4, 13))):
         low, high = spans[rng.integers(len(spans))] if rng.uniform() < 0.8 else street.spans(_ROAD)[0]
-        x, z = paints.pick(low, high), 2.2 + 17 * rng.uniform() ** 1.5
+        x, z = paints.pick(low, high), 2.5 + 13 * rng.uniform() ** 1.4
         for _ in range(int(rng.integers(1, 4)) if rng.uniform() < 0.35 else 1):
             tall = paints.pick(1.05, 1.4) if rng.uniform() < 0.2 else paints.pick(1.5, 1.95)
             if street.claim(x, z, 0.2, 0.2):
@@ -289,7 +289,7 @@ def _truth(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, n
 
 
 def draw_street(
-    seed: int | tuple[int, ...], size: tuple[int, int] = (96, 160), *, variety: float = 0.5, noise: float = 0.02
+    seed: int | tuple[int, ...], size: tuple[int, int] = (96, 160), *, variety: float = 0.35, noise: float = 0.02
 ) -> dict[str, Tensor | list]:
     """Draw one street scene.
 
@@ -317,7 +317,7 @@ def draw_street(
     paints, street = Paints(rng, variety), _plan(rng)
     tall, wide = FINE * size[0], FINE * size[1]
     row, column = tall * rng.uniform(0.3, 0.6), wide * rng.uniform(0.2, 0.8)
-    camera = Camera(rng.uniform(1.3, 4.0), wide * rng.uniform(0.6, 1.0), row, column, np.radians(rng.uniform(-5, 5)))
+    camera = Camera(rng.uniform(1.3, 4.0), wide * rng.uniform(0.8, 1.3), row, column, np.radians(rng.uniform(-5, 5)))
     canvas = Canvas(size, camera)
     hue = (0.5, 0.66) if rng.uniform() < 0.7 else (-0.03, 0.13)  # by day, or when the sun is low
     horizon = paints.tone((0.0, 0.4), (0.55, 1.0), hue)[:, 0, 0]
