@@ -111,12 +111,12 @@ def _boundary_iou(
     crowd: np.ndarray,
     wanted: np.ndarray,
 ) -> np.ndarray:
-    """(rows, columns) IoU of boundaries where it is wanted and the target is no crowd, 1 elsewhere."""
+    """(rows, columns) IoU of boundaries, at least where it is wanted; 1 for crowds."""
     iou, wanted = np.ones(wanted.shape), wanted & ~crowd
     which, where = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
     found, true = [boundary_rle(preds[i]) for i in rows[which]], [boundary_rle(target[j]) for j in columns[where]]
     iou[np.ix_(which, where)] = rle_iou(found, true, np.zeros(len(true), bool))
-    return np.where(wanted, iou, 1.0)
+    return iou
 
 
 def boundary_rle(rle: dict, dilation_ratio: float = 0.02) -> dict:
