@@ -105,10 +105,10 @@ def best_so_far(precision: Tensor, recall: Tensor, convention: str) -> float:
 
 
 def trapezoid(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Straight lines between the points, from (0, 1) on. (On the envelope they would change nothing.)"""
-    if convention != "area" or not len(recall):
+    """np.trapezoid(precision, recall). (On the envelope, from recall 0 on, straight lines would change nothing.)"""
+    if convention != "area":
         return _answer(precision, recall, convention)
-    r, p = np.append(0.0, recall.numpy()), np.append(1.0, precision.numpy())
+    r, p = recall.numpy(), precision.numpy()
     return float(np.sum(np.diff(r) * (p[1:] + p[:-1]) / 2))
 
 

@@ -128,6 +128,16 @@ def best_only(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float
     return _greedy(iou, _by_score(scores), iscrowd, iou_threshold, best_only=True)
 
 
+def argmax_only(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float) -> Tensor:
+    """iou[p].argmax(), crowd or not, taken or not."""
+    return _greedy(iou, _by_score(scores), iscrowd, iou_threshold, prefer=False, best_only=True, crowd_once=True)
+
+
+def overlap_is_enough(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float) -> Tensor:
+    """(iou >= t).any(1): no matching at all."""
+    return (iou >= iou_threshold).any(dim=1).long()
+
+
 def assigned(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float) -> Tensor:
     """As many pairs as possible, by the Hungarian algorithm."""
     real = torch.nonzero(~iscrowd)[:, 0]
@@ -207,6 +217,18 @@ exercise = Exercise(
             best_only,
             "You look only at the object of largest IoU: if it is taken, another free one may be good enough.",
             "Leave out the taken objects before you look for the largest IoU. (VOC's own program does as you did.)",
+        ),
+        Wrong(
+            "argmax only",
+            argmax_only,
+            "You take the column of largest IoU as it is: taken objects and crowds must be looked at apart.",
+            "Leave out what is taken, look among real objects first, and let a crowd never be taken.",
+        ),
+        Wrong(
+            "no matching",
+            overlap_is_enough,
+            "You call every detection right that overlaps enough: an object is taken once, a crowd never counts.",
+            "Go through the detections by falling score, and keep a list of the objects that are still free.",
         ),
         Wrong(
             "optimal matching",

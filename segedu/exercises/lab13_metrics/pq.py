@@ -214,7 +214,7 @@ def nothing_is_zero(*scene: Tensor) -> Three:
 
 
 MATCH_HINT = "A pair matches if its IoU is above 1/2 and its classes are equal. Then no segment has two partners."
-VOID_HINT = "Void pixels (target 0) are taken out of every union, and out of nothing else."
+VOID_HINT = "Void pixels (target 0) are taken out of every union. Areas of predicted segments still count them."
 EMPTY_HINT = "A class with segments but without a match has PQ, SQ and RQ 0, and counts in all three means."
 
 exercise = Exercise(
@@ -234,6 +234,12 @@ exercise = Exercise(
         Wrong("classes ignored", _variant(same=False), "You match segments of different classes.", MATCH_HINT),
         Wrong("any overlap", _variant(least=1e-9), "You match every pair that overlaps.", MATCH_HINT),
         Wrong("void in the union", _variant(void=False), "You count void pixels in the union.", VOID_HINT),
+        Wrong(
+            "void not treated",
+            _variant(void=False, excuse=1.0),
+            "You do not treat void at all: its pixels leave the unions, and false segments mostly on it are no FP.",
+            VOID_HINT,
+        ),
         Wrong(
             "false over void",
             _variant(excuse=1.0),

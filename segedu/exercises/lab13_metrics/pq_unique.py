@@ -63,13 +63,13 @@ def fault(case: Case, outcome: dict) -> str:
     threshold, value = case["args"][0], outcome["value"]
     if value is None:
         return "none" if threshold < 0.5 else ""
+    if threshold >= 0.5:
+        return "impossible"
     if not isinstance(value, list | tuple) or len(value) != 3:
         return "form"
     target, preds, classes = _mask(value[0]), _mask(value[1]), _classes(value[2])
     if target is None or preds is None or classes is None or target.ndim != 2 or preds.shape != (2, *target.shape):
         return "form"
-    if threshold >= 0.5:
-        return "impossible"
     if not target.any() or not preds.any((1, 2)).all():
         return "empty"
     if (preds[0] & preds[1]).any():
@@ -174,6 +174,12 @@ def uneven(iou_threshold: float) -> Example | None:
     return _halves(width=3, cut=2) if iou_threshold < 0.5 else None
 
 
+def floats(iou_threshold: float) -> tuple | None:
+    """Masks of floats, which could be anything."""
+    target, preds, classes = _halves()
+    return (target.double() / 2, preds.double(), classes) if iou_threshold < 0.5 else None
+
+
 def never(iou_threshold: float) -> None:
     """Believes that matches are always unique."""
     return None
@@ -231,6 +237,12 @@ exercise = Exercise(
             uneven,
             "One of your two IoUs is not above the threshold.",
             SPLIT_HINT,
+        ),
+        Wrong(
+            "another form",
+            floats,
+            "Your answer is not of the form asked for: a bool mask (H, W), bool masks (2, H, W), three whole numbers.",
+            "torch.zeros(2, H, W, dtype=torch.bool) makes two empty masks.",
         ),
         Wrong(
             "no example",

@@ -57,6 +57,8 @@ def test_an_example_of_another_form_is_refused_without_the_reference_as_yardstic
     verdict = verdict_of("pq_unique", answer)
     assert verdict.points == 0 and not verdict.named
     assert "property" in verdict.first_line and "shape" not in verdict.detail
+    verdict = verdict_of("pq_unique", lambda t: answer(t) if t < 0.5 else None)
+    assert verdict.points == 0 and [wrong.name for wrong in verdict.named] == ["another form"]
 
 
 def test_a_right_example_at_low_thresholds_only_earns_nothing_but_is_no_crash():
