@@ -525,8 +525,8 @@ print(f"{len(scores)} nets of {steps} steps, {counts[1] / counts.sum():.1%} fore
 #
 # **Is Dice the better loss, then?** After 120 steps at this learning rate, which we chose because all five train with it.
 # At 0.02, cross-entropy reaches 0.74, 0.74 and 0.02. At 0.01, Dice alone found nothing with one of two seeds. Dice
-# starts sooner on a rare class; it does not win everywhere. And weights of one over the count find too much: look at
-# the outlines.
+# starts sooner on a rare class, but it does not win everywhere: after 480 steps, cross-entropy has 0.83 with seed 0. And
+# weights of one over the count find too much: look at the outlines.
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class

@@ -136,6 +136,11 @@ def softmax_twice(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.softmax(1), target)
 
 
+def plain_number(logits: Tensor, target: Tensor) -> float:
+    """The value alone."""
+    return F.cross_entropy(logits, target).item()
+
+
 exercise = Exercise(
     name="ce_from_logits",
     points=3,
@@ -197,6 +202,12 @@ exercise = Exercise(
             softmax_twice,
             "You apply the softmax twice: probabilities go in where scores belong.",
             "log_softmax and cross_entropy take raw scores.",
+        ),
+        Wrong(
+            "plain number",
+            plain_number,
+            "You return a plain number: it has no gradient, so nothing can be learnt from it.",
+            "Return the tensor as it is, without .item(), float() or .detach().",
         ),
     ],
 )

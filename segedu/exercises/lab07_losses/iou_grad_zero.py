@@ -136,6 +136,12 @@ def by_target(boxes: Tensor, target: Tensor) -> Answer:
     return reference(target, boxes)
 
 
+def all_pairs(boxes: Tensor, target: Tensor) -> Answer:
+    """Each box against every target."""
+    a = _fresh(boxes)
+    return _answer(-sum(iou_box_loss(a, b.expand_as(a), reduction="none") for b in target), a)
+
+
 def moving_only(boxes: Tensor, target: Tensor) -> Answer:
     """Zero where the gradients of opposite sides cancel, so that the box is not moved as a whole."""
     grad, _ = reference(boxes, target)
@@ -210,6 +216,12 @@ exercise = Exercise(
             by_target,
             "You differentiate by the true box: the predicted one is what can be changed.",
             "requires_grad_ belongs on a copy of the first argument.",
+        ),
+        Wrong(
+            "all pairs",
+            all_pairs,
+            "You take every box with every target: row i of boxes belongs to row i of target.",
+            "There are N values of IoU, not N x N.",
         ),
         Wrong(
             "cannot move",

@@ -100,6 +100,11 @@ def infinite(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_index:
     return _mean(*_parts(logits, target, 1 / pixel_counts.double(), ignore_index))
 
 
+def of_torch(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_index: int) -> Tensor:
+    """torch's own, with 1 / n as it is."""
+    return F.cross_entropy(logits, target, weight=1 / pixel_counts.double(), ignore_index=ignore_index)
+
+
 def clamped(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_index: int) -> Tensor:
     """A count of 0 taken for 1: the largest weight of all."""
     return _mean(*_parts(logits, target, 1 / pixel_counts.clamp(min=1).double(), ignore_index))
@@ -158,6 +163,12 @@ exercise = Exercise(
             infinite,
             "You divide by a count of 0: the weight of that class is infinite, and the loss no number.",
             "A class with no counted pixel has weight 0. torch.where chooses.",
+        ),
+        Wrong(
+            "both zeros",
+            of_torch,
+            "You divide by a count of 0, and by a sum of weights of 0: both make the loss no number.",
+            "A class with no counted pixel has weight 0, and where all weights are 0, so is the loss.",
         ),
         Wrong(
             "0 taken for 1",
