@@ -136,8 +136,8 @@ def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> t
         target: true label map, the same shape.
 
     Returns:
-        Predicted label, true label and number of pixels of every pair that occurs, each (M,) int64, in the order of
-        the true label, then the predicted one.
+        Predicted label, true label and number of pixels of every pair that occurs, each (M,) int64 on the CPU, in
+        the order of the true label, then the predicted one.
 
     Raises:
         TypeError: a map is not an array of integers.
@@ -147,31 +147,30 @@ def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> t
         >>> label_overlaps(torch.tensor([[1, 1, 0, 2]]), torch.tensor([[7, 7, 7, 9]]))
         (tensor([0, 1, 2]), tensor([7, 7, 9]), tensor([1, 2, 1]))
     """
-    preds, target = label_pair(preds, target)
-    pred_names, preds = _small_labels(preds.flatten(), "preds")
-    true_names, target = _small_labels(target.flatten(), "target")
-    width = int(preds.max()) + 1 if len(preds) else 1
-    codes = (target * width).add_(preds)  # every pair has its own number
-    # Neighbouring pixels mostly have the same pair: count runs, and sort the runs instead of the pixels.
-    runs, lengths = torch.unique_consecutive(codes, return_counts=True)
-    pairs, index = torch.unique(runs, return_inverse=True)
-    counts = torch.zeros_like(pairs).scatter_add_(0, index, lengths)
-    pred_labels, true_labels = pairs % width, pairs // width
-    return (
-        pred_labels if pred_names is None else pred_names[pred_labels],
-        true_labels if true_names is None else true_names[true_labels],
-        counts,
-    )
+    found, true = _integer_array(preds, "preds"), _integer_array(target, "target")
+    _check_same_shape(found.shape, true.shape)
+    found, true = found.ravel(), true.ravel()
+    if len(true) == 0:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return nothing, nothing.clone(), nothing.clone()
+    # Neighbouring pixels mostly have the same pair: find the runs, and sort and convert them instead of the pixels.
+    change = (found[1:] != found[:-1]) | (true[1:] != true[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1])
+    lengths = np.diff(starts, append=len(true))
+    pred_names, found = _ranks(found[starts], "preds")
+    true_names, true = _ranks(true[starts], "target")
+    pairs, index = np.unique(true * len(pred_names) + found, return_inverse=True)  # every pair has its own number
+    counts = np.bincount(index, weights=lengths).astype(np.int64)
+    labels = pred_names[pairs % len(pred_names)], true_names[pairs // len(pred_names)]
+    return torch.from_numpy(labels[0]), torch.from_numpy(labels[1]), torch.from_numpy(counts)
 
 
-def _small_labels(labels: Tensor, name: str) -> tuple[Tensor | None, Tensor]:
-    """Labels below 2**31, so that the number of a pair fits in 64 bits; larger ones are replaced by their rank."""
-    if len(labels) == 0:
-        return None, labels
-    lowest, highest = (int(value) for value in labels.aminmax())
-    if lowest < 0:
-        raise ValueError(f"{name} has the label {lowest}, expected 0 (background) and above")
-    return (None, labels) if highest < 2**31 else torch.unique(labels, return_inverse=True)
+def _ranks(labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels in order, int64, and the place of each label among them."""
+    names, ranks = np.unique(labels.astype(np.int64), return_inverse=True)
+    if names[0] < 0:
+        raise ValueError(f"{name} has the label {names[0]}, expected 0 (background) and above")
+    return names, ranks
 
 
 def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -193,11 +192,7 @@ def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple
         (tensor([1, 0]), tensor([1, 1]))
     """
     preds, target = _integers(preds, "preds"), _integers(target, "target")
-    if preds.shape != target.shape:
-        raise ValueError(
-            f"preds has shape {tuple(preds.shape)}, expected that of target, {tuple(target.shape)}"
-            " (from logits (B, K, H, W), take argmax over dim 1 first)"
-        )
+    _check_same_shape(preds.shape, target.shape)
     return preds.to(target.device), target
 
 
@@ -279,6 +274,23 @@ def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
     if isinstance(values, np.ndarray) or values.is_floating_point() or values.is_complex():
         raise TypeError(f"{name} has dtype {kind}, expected integers (classes, not scores)")
     return values.detach().long()
+
+
+def _integer_array(values: Tensor | np.ndarray, name: str) -> np.ndarray:
+    """The map as it is, without a copy where it lies in the CPU's memory."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
+        return values
+    if isinstance(values, Tensor) and not values.is_floating_point() and not values.is_complex():
+        return values.detach().cpu().numpy()
+    return _integers(values, name).numpy()  # which says what is wrong
+
+
+def _check_same_shape(preds: tuple[int, ...], target: tuple[int, ...]) -> None:
+    if tuple(preds) != tuple(target):
+        raise ValueError(
+            f"preds has shape {tuple(preds)}, expected that of target, {tuple(target)}"
+            " (from logits (B, K, H, W), take argmax over dim 1 first)"
+        )
 
 
 def _check_range(values: Tensor, name: str, num_classes: int, ignore_index: int | None) -> None:

@@ -214,7 +214,7 @@ def _segments(side: Panoptic, name: str, num_classes: int) -> _Segments:
         raise TypeError(f"{name}'s segments_info is a {given}, expected a list of dicts")
     place: dict[int, int] = {0: 0}
     groups: dict[tuple, int] = {}  # a thing is a group by itself, a stuff class is one group
-    is_thing = torch.full((num_classes,), -1)
+    is_thing = np.full(num_classes, -1)
     for info in side["segments_info"]:
         _check_info(info, name, num_classes)
         key, category, thing = int(info["id"]), int(info["category_id"]), int(bool(info["isthing"]))
@@ -227,7 +227,7 @@ def _segments(side: Panoptic, name: str, num_classes: int) -> _Segments:
         crowd = name == "target" and bool(info.get("iscrowd", 0))
         place[key] = groups.setdefault((category, crowd, key if thing else None), len(groups) + 1)
     category, crowd = (np.array([group[i] for group in groups], dtype=kind) for i, kind in ((0, np.int64), (1, bool)))
-    return _Segments(name, side["panoptic_seg"], place, category, crowd, is_thing)
+    return _Segments(name, side["panoptic_seg"], place, category, crowd, torch.from_numpy(is_thing))
 
 
 def _check_info(info: Any, name: str, num_classes: int) -> None:
