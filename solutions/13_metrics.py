@@ -78,9 +78,8 @@ show(fig, alt=f"Shapes with {len(scene['boxes'])} true boxes; beside them {len(f
 # threshold. It is then a true positive. Who gets none is a false positive. So a second box on the same object is
 # wrong: the detector should have known.
 #
-# **Crowds.** Sometimes an annotator outlined a whole crowd as one region. It is no object to be found. A detection
-# that gets no real object, but has enough IoU with a crowd, is *not counted*: neither right nor wrong. A crowd is never
-# taken. (COCO divides by the area of the detection there. The table that you get has it right already.)
+# **Crowds.** Sometimes a whole crowd is outlined as one region. It is no object to be found. A detection that gets no
+# real object, but has enough IoU with a crowd, is *not counted*: neither right nor wrong. A crowd is never taken.
 #
 # **By hand.** Threshold 0.5, objects a and b, and a crowd c:
 #
