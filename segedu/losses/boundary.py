@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.losses.checks import check_logits_and_target, check_number, full_precision, reduce_loss
-from segedu.losses.distance_maps import class_masks, distance_inside, signed_distance
-from segedu.losses.overlap import mean_over_classes, ratio_or_one
+from segedu.losses.distance_maps import distance_inside, signed_distance
+from segedu.losses.overlap import class_masks, mean_over_classes, ratio_or_one
 
 
 def boundary_loss(

@@ -72,8 +72,9 @@ def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int | 
             f"target has shape {tuple(target.shape)}, expected {expected} for logits {tuple(logits.shape)}"
         )
     counted = counted_pixels(target, ignore_index)
-    outside = target[counted & ((target < 0) | (target >= logits.shape[1]))]
-    if outside.numel():
+    classes = torch.where(counted, target, 0)
+    if classes.min() < 0 or classes.max() >= logits.shape[1]:
+        outside = target[counted & ((target < 0) | (target >= logits.shape[1]))]
         raise ValueError(
             f"target has the value {int(outside[0])}, expected classes 0 to {logits.shape[1] - 1}"
             f" or ignore_index={ignore_index}"
@@ -108,8 +109,8 @@ def check_soft_target(logits: Tensor, target: Tensor, ignore_index: int | None) 
         raise ValueError(f"target has shape {tuple(target.shape)}, expected that of logits, {tuple(logits.shape)}")
     counted = counted_pixels(target, ignore_index)
     soft = torch.where(counted, target, 0).to(full_precision(logits).dtype)
-    outside = soft[~((soft >= 0) & (soft <= 1))]
-    if outside.numel():
+    if not (soft.min() >= 0 and soft.max() <= 1):  # NaN too
+        outside = soft[~((soft >= 0) & (soft <= 1))]
         raise ValueError(f"target has the value {outside[0].item():g}, expected values in [0, 1]")
     return soft, counted
 
@@ -200,6 +201,32 @@ def check_weights(weights: Tensor | None, shape: tuple[int, ...], name: str) -> 
         raise ValueError(f"{name} has shape {tuple(weights.shape)}, expected {shape}")
     if not bool((weights >= 0).all()):
         raise ValueError(f"{name} has a negative or NaN value, expected weights of at least 0")
+
+
+def true_class_weight(target: Tensor, counted: Tensor, class_weights: Tensor | None, logits: Tensor) -> Tensor:
+    """The weight of each pixel: that of its true class, 0 where it does not count.
+
+    Args:
+        target: (B, H, W) int64.
+        counted: (B, H, W) bool, false where ignored.
+        class_weights: (K,) at least 0; None: all 1.
+        logits: (B, K, H, W): K, and the dtype of the result.
+
+    Returns:
+        (B, H, W) floats.
+
+    Raises:
+        TypeError: ``class_weights`` is no tensor.
+        ValueError: its shape is not (K,), or a weight is negative or NaN.
+
+    Example:
+        >>> target = torch.tensor([[[0, 1, 255]]])
+        >>> true_class_weight(target, target != 255, torch.tensor([0.5, 2.0]), torch.zeros(1, 2, 1, 3))
+        tensor([[[0.5000, 2.0000, 0.0000]]])
+    """
+    check_weights(class_weights, (logits.shape[1],), "class_weights")
+    weight = counted.to(full_precision(logits).dtype)
+    return weight if class_weights is None else weight * class_weights.to(weight)[torch.where(counted, target, 0)]
 
 
 def check_number(value: float, name: str, low: float = 0.0, high: float = math.inf, above: bool = False) -> None:

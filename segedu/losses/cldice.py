@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.losses.checks import check_logits_and_target, check_number, full_precision
-from segedu.losses.overlap import mean_over_classes, ratio_or_one
+from segedu.losses.overlap import class_masks, mean_over_classes, ratio_or_one
 
 
 def cldice_loss(
@@ -58,8 +58,7 @@ def cldice_loss(
     if logits.ndim not in (4, 5):
         raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W)")
     p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]
-    classes = torch.arange(p.shape[1], device=p.device).reshape(1, -1, *[1] * (target.ndim - 1))
-    y = ((target[:, None] == classes) & counted[:, None]).to(p.dtype)
+    y = class_masks(target, p.shape[1], counted)[0].to(p.dtype)
     pixels = tuple(range(2, p.ndim)) if per_image else (0, *range(2, p.ndim))
     skeleton_p, skeleton_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
     precision = ratio_or_one((skeleton_p * y).sum(pixels) + smooth, skeleton_p.sum(pixels) + smooth)

@@ -8,16 +8,16 @@ from torch import Tensor
 from segedu.losses.checks import (
     check_logits_and_target,
     check_number,
-    check_weights,
     counted_pixels,
     full_precision,
     reduce_loss,
+    true_class_weight,
 )
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import focal_loss
-from segedu.losses.overlap import soft_counts
-from segedu.losses.region import power_from_zero, tversky_error
+from segedu.losses.overlap import class_masks, power_from_zero, soft_counts
+from segedu.losses.region import tversky_error
 
 
 def combo_loss(
@@ -66,8 +66,8 @@ def combo_loss(
     check_number(beta, "beta", high=1)
     first = 0 if include_background else 1
     log_p, log_not_p = (x[:, first:] for x in log_probabilities(logits))
-    classes = torch.arange(first, logits.shape[1], device=target.device).reshape(1, -1, *[1] * (target.ndim - 1))
-    entropy = -torch.where(target[:, None] == classes, beta * log_p, (1 - beta) * log_not_p)  # (B, K, H, W)
+    truth = class_masks(target, logits.shape[1], counted)[0][:, first:]
+    entropy = -torch.where(truth, beta * log_p, (1 - beta) * log_not_p)  # (B, K, H, W)
     entropy = reduce_loss(entropy, counted[:, None].expand_as(entropy).to(entropy.dtype), "mean")
     options = {"ignore_index": ignore_index, "smooth": smooth, "include_background": include_background}
     return alpha * entropy + (1 - alpha) * dice_loss(logits, target, **options)
@@ -139,13 +139,10 @@ def exponential_logarithmic_loss(
     check_number(gamma, "gamma", above=True)
     check_number(smooth, "smooth", above=True)
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_weights(class_weights, (logits.shape[1],), "class_weights")
+    weight = true_class_weight(target, counted, class_weights, logits)
     tp, fp, fn = soft_counts(logits, target, ignore_index)
     minus_log_dice = torch.log1p((fp + fn) / (2 * tp + smooth))  # -log((2 TP + s) / (2 TP + FP + FN + s))
     entropy = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    weight = counted.to(entropy.dtype)
-    if class_weights is not None:
-        weight = weight * class_weights.to(entropy)[torch.where(counted, target, 0)]
     entropy = reduce_loss(power_from_zero(entropy, gamma), weight, "mean")
     return dice_weight * power_from_zero(minus_log_dice, gamma).mean() + (1 - dice_weight) * entropy
 

@@ -17,6 +17,7 @@ from segedu.losses.checks import (
     check_weights,
     full_precision,
     reduce_loss,
+    true_class_weight,
 )
 
 
@@ -55,15 +56,11 @@ def cross_entropy(
         tensor(0.6931)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    num_classes = logits.shape[1]
-    check_weights(class_weights, (num_classes,), "class_weights")
+    weight = true_class_weight(target, counted, class_weights, logits)
     check_weights(pixel_weights, tuple(target.shape), "pixel_weights")
     safe_target = torch.where(counted, target, 0)  # 255 is no index; its pixels get weight 0 below
     log_probability = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
     loss = -log_probability.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
-    weight = counted.to(loss.dtype)
-    if class_weights is not None:
-        weight = weight * class_weights.to(loss)[safe_target]
     if pixel_weights is not None:
         weight = weight * pixel_weights.to(loss)
     return reduce_loss(loss, weight, reduction)

@@ -122,6 +122,8 @@ def generalized_wasserstein_dice_loss(
 
         ``1 - 2 Σ_i M[l(i), b] (1 - W_i) / (2 Σ_i M[l(i), b] (1 - W_i) + Σ_i W_i)``
 
+    MONAI has 1 in place of ``M[l, b]`` for all objects: the same where all classes are equally far from background.
+
     Args:
         logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
         target: (B, H, W) int64 true classes.

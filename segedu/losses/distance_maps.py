@@ -32,26 +32,6 @@ def distance_inside(masks: Tensor, elsewhere: Tensor | None = None) -> Tensor:
     return torch.from_numpy(distance).to(masks.device)
 
 
-def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask of each class, and the mask of all other classes; ignored pixels are in neither.
-
-    Args:
-        target: (B, H, W) int64.
-        num_classes: K.
-        counted: (B, H, W) bool, false where ignored.
-
-    Returns:
-        Two bool maps (B, K, H, W).
-
-    Example:
-        >>> inside, outside = class_masks(torch.tensor([[[0, 1, 255]]]), 2, torch.tensor([[[True, True, False]]]))
-        >>> inside.int().tolist(), outside.int().tolist()
-        ([[[[1, 0, 0]], [[0, 1, 0]]]], [[[[0, 1, 0]], [[1, 0, 0]]]])
-    """
-    inside = torch.stack([(target == k) & counted for k in range(num_classes)], dim=1)
-    return inside, ~inside & counted[:, None]
-
-
 def signed_distance(inside: Tensor, outside: Tensor) -> Tensor:
     """Distance to the boundary of a mask: above 0 outside, at most 0 inside, 0 on the pixels at the inner edge.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, check_weights, reduce_loss
+from segedu.losses.checks import check_logits_and_target, check_number, reduce_loss, true_class_weight
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.losses.distance_maps import class_masks, distance_inside
+from segedu.losses.distance_maps import distance_inside
+from segedu.losses.overlap import class_masks
 
 
 def top_k_loss(
@@ -99,12 +100,9 @@ def distance_map_cross_entropy(
         tensor([[[0.6931, 1.3863, 0.6931]]])
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_weights(class_weights, (logits.shape[1],), "class_weights")
+    weight = true_class_weight(target, counted, class_weights, logits)
     loss = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
     loss = (1 + boundary_nearness(target, logits.shape[1], counted).to(loss.dtype)) * loss
-    weight = counted.to(loss.dtype)
-    if class_weights is not None:
-        weight = weight * class_weights.to(loss)[torch.where(counted, target, 0)]
     return reduce_loss(loss, weight, reduction)
 
 

@@ -15,10 +15,11 @@ from segedu.losses.checks import (
     check_logits_and_target,
     check_number,
     check_soft_target,
-    check_weights,
     full_precision,
     reduce_loss,
+    true_class_weight,
 )
+from segedu.losses.overlap import power_from_zero
 
 
 def sigmoid_focal_loss(
@@ -61,11 +62,10 @@ def sigmoid_focal_loss(
     soft, counted = check_soft_target(logits, target, ignore_index)
     check_number(gamma, "gamma")
     logits = full_precision(logits)
-    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
-    entropy = -(soft * log_p + (1 - soft) * log_not_p)
-    # 1 - p_t by its logarithm: the power of a rounded 0 would have an infinite slope where gamma < 1
-    log_wrong = torch.logaddexp(soft.log() + log_not_p, (1 - soft).log() + log_p)
-    loss = (gamma * log_wrong).exp() * entropy
+    entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+    # 1 - p_t from sigmoid(-z), not from 1 - sigmoid(z), which is rounded to 0 where the network is sure
+    wrong = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)
+    loss = power_from_zero(wrong, gamma) * entropy
     if alpha is not None:
         check_number(alpha, "alpha", high=1)
         loss = (soft * alpha + (1 - soft) * (1 - alpha)) * loss
@@ -107,13 +107,10 @@ def focal_loss(
     """
     counted = check_logits_and_target(logits, target, ignore_index)
     check_number(gamma, "gamma")
-    check_weights(class_weights, (logits.shape[1],), "class_weights")
+    weight = true_class_weight(target, counted, class_weights, logits)
     safe_target = torch.where(counted, target, 0)[:, None]  # (B, 1, H, W)
     log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W)
     # log(1 - p_t) from the other classes: 1 - p_t itself is rounded to 0 where the network is sure
     log_wrong = log_p.scatter(1, safe_target, -torch.inf).logsumexp(dim=1)  # (B, H, W)
     loss = (gamma * log_wrong).exp() * -log_p.gather(1, safe_target)[:, 0]
-    weight = counted.to(loss.dtype)
-    if class_weights is not None:
-        weight = weight * class_weights.to(loss)[safe_target[:, 0]]
     return reduce_loss(loss, weight, reduction)

@@ -75,8 +75,29 @@ def soft_counts(
     nothing = p.new_zeros(p.shape[:2])
     tp = nothing.scatter_add(1, safe_target, true * counted)
     fn = nothing.scatter_add(1, safe_target, (1 - true) * counted)
-    fp = (p.scatter(1, safe_target[:, None], 0.0) * counted[:, None]).sum(2)
+    wrong = p.scatter(1, safe_target[:, None], 0.0)  # (B, K, P)
+    fp = (wrong if counted.all() else wrong * counted[:, None]).sum(2)
     return (tp, fp, fn) if per_image else tuple(count.sum(0, keepdim=True) for count in (tp, fp, fn))
+
+
+def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask of each class, and the mask of all other classes; ignored pixels are in neither.
+
+    Args:
+        target: (B, H, W) int64.
+        num_classes: K.
+        counted: (B, H, W) bool, false where ignored.
+
+    Returns:
+        Two bool maps (B, K, H, W).
+
+    Example:
+        >>> inside, outside = class_masks(torch.tensor([[[0, 1, 255]]]), 2, torch.tensor([[[True, True, False]]]))
+        >>> inside.int().tolist(), outside.int().tolist()
+        ([[[[1, 0, 0]], [[0, 1, 0]]]], [[[[0, 1, 0]], [[1, 0, 0]]]])
+    """
+    inside = torch.stack([(target == k) & counted for k in range(num_classes)], dim=1)
+    return inside, ~inside & counted[:, None]
 
 
 def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -95,6 +116,24 @@ def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:
     """
     empty = denominator == 0
     return torch.where(empty, 1.0, numerator / torch.where(empty, 1.0, denominator))
+
+
+def power_from_zero(x: Tensor, exponent: float) -> Tensor:
+    """``x^exponent`` for x of at least 0, with no gradient at 0, where that of a root is infinite.
+
+    Args:
+        x: any shape, at least 0.
+        exponent: at least 0; 0 gives 1, and 0 where x is 0.
+
+    Returns:
+        The shape of ``x``.
+
+    Example:
+        >>> power_from_zero(torch.tensor([0.0, 4.0]), 0.5)
+        tensor([0., 2.])
+    """
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0) ** exponent, 0.0)
 
 
 def mean_over_classes(loss: Tensor, include_background: bool = True, class_weights: Tensor | None = None) -> Tensor:

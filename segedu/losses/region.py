@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segedu.losses.checks import check_number
-from segedu.losses.overlap import class_probabilities, mean_over_classes, ratio_or_one, soft_counts
+from segedu.losses.overlap import class_probabilities, mean_over_classes, power_from_zero, ratio_or_one, soft_counts
 
 
 def iou_loss(
@@ -174,24 +174,6 @@ def tversky_error(counts: tuple[Tensor, Tensor, Tensor], alpha: float, beta: flo
     tp, fp, fn = counts
     wrong = alpha * fp + beta * fn
     return _fraction(wrong, tp + wrong + smooth)
-
-
-def power_from_zero(x: Tensor, exponent: float) -> Tensor:
-    """``x^exponent`` for x of at least 0, with no gradient at 0, where that of a root is infinite.
-
-    Args:
-        x: any shape, at least 0.
-        exponent: above 0.
-
-    Returns:
-        The shape of ``x``.
-
-    Example:
-        >>> power_from_zero(torch.tensor([0.0, 4.0]), 0.5)
-        tensor([0., 2.])
-    """
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0) ** exponent, 0.0)
 
 
 def sensitivity_specificity_loss(

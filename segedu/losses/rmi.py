@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.losses.checks import check_logits_and_target, check_number, full_precision
+from segedu.losses.overlap import class_masks
 
 
 def rmi_loss(
@@ -63,8 +64,7 @@ def rmi_loss(
     check_number(eps, "eps", above=True)
     _check_sides(logits, region, pool)
     z = full_precision(logits)
-    classes = torch.arange(z.shape[1], device=target.device).reshape(1, -1, 1, 1)
-    y = ((target[:, None] == classes) & counted[:, None]).to(z.dtype)  # (B, K, H, W)
+    y = class_masks(target, z.shape[1], counted)[0].to(z.dtype)  # (B, K, H, W)
     entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * counted[:, None]
     entropy = entropy.sum() / counted.sum().clamp(min=1)
     truth, preds = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, torch.sigmoid(z) * counted[:, None]))

@@ -14,6 +14,7 @@ from segedu.losses.checks import (
     counted_pixels,
     full_precision,
     reduce_loss,
+    true_class_weight,
 )
 
 ONES = torch.ones(2)
@@ -35,6 +36,8 @@ ROWS = [
     refused(TypeError, "class_weights is a float", check_weights, 1.0, (2,), "class_weights"),
     refused(ValueError, "class_weights has shape (2,)", check_weights, ONES, (3,), "class_weights"),
     refused(ValueError, "class_weights has a negative or NaN", check_weights, NAN * ONES, (2,), "class_weights"),
+    refused(ValueError, "class_weights has shape (3,)", true_class_weight, TARGET, TARGET == 0, torch.ones(3), LOGITS),
+    defined(torch.zeros(1, 4, 5), true_class_weight, ALL_IGNORED, ALL_IGNORED != 255, ONES, LOGITS),
     refused(TypeError, "smooth is a str", check_number, "1", "smooth"),
     refused(TypeError, "smooth is a bool", check_number, True, "smooth"),
     refused(ValueError, "smooth is nan", check_number, NAN, "smooth"),

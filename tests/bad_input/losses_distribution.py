@@ -5,8 +5,9 @@ from bad_input.rows import ALL_IGNORED, FLOATS, LOGITS, MAP, NAN, TARGET, define
 
 from segedu.losses.boundary import boundary_dou_loss, boundary_loss, hausdorff_loss, region_wise_loss
 from segedu.losses.compound import combo_loss, exponential_logarithmic_loss, log_probabilities, unified_focal_loss
-from segedu.losses.distance_maps import class_masks, distance_inside, signed_distance
+from segedu.losses.distance_maps import distance_inside, signed_distance
 from segedu.losses.distribution import boundary_nearness, distance_map_cross_entropy, top_k_loss
+from segedu.losses.overlap import class_masks
 from segedu.losses.regression import l1_loss, l2_loss, smooth_l1_loss
 
 OF_CLASSES = (top_k_loss, distance_map_cross_entropy, boundary_loss, hausdorff_loss, boundary_dou_loss)

@@ -6,11 +6,10 @@ from bad_input.rows import ALL_IGNORED, LOGITS, NAN, TARGET, defined, logits_and
 from segedu.losses.cldice import cldice_loss, soft_skeleton
 from segedu.losses.dice import dice_loss, generalized_wasserstein_dice_loss, log_cosh_dice_loss
 from segedu.losses.lovasz import lovasz_extension, lovasz_hinge_loss, lovasz_softmax_loss
-from segedu.losses.overlap import class_probabilities, mean_over_classes, ratio_or_one, soft_counts
+from segedu.losses.overlap import class_probabilities, mean_over_classes, power_from_zero, ratio_or_one, soft_counts
 from segedu.losses.region import (
     focal_tversky_loss,
     iou_loss,
-    power_from_zero,
     sensitivity_specificity_loss,
     tversky_error,
     tversky_loss,

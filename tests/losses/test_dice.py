@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.losses import DiceLoss
+from losses.cases import assert_same
+from monai.losses import DiceLoss, GeneralizedWassersteinDiceLoss
 
-from segedu.losses.dice import dice_loss
+from segedu.losses.dice import dice_loss, generalized_wasserstein_dice_loss, log_cosh_dice_loss
 
 SHAPES = [(2, 3, 6, 8), (3, 2, 7, 5), (1, 4, 1, 9), (2, 3, 3, 5, 4)]
 
@@ -164,3 +165,69 @@ def test_bounds_and_permutations(seed, squared, per_image):
 def test_half_precision_sums_in_float32(dtype):
     logits, target = torch.randn(1, 2, 400, 400).to(dtype), torch.randint(2, (1, 400, 400))
     torch.testing.assert_close(dice_loss(logits, target), dice_loss(logits.float(), target))
+
+
+APART = torch.tensor([[0, 1, 0.8, 0.9], [1, 0, 0.5, 0.2], [0.8, 0.5, 0, 0.6], [0.9, 0.2, 0.6, 0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_generalized_wasserstein_equals_monai(shape):
+    logits, target = random_case(shape)
+    distances = APART[: shape[1], : shape[1]].clone()
+    distances[0, 1:] = distances[1:, 0] = 1  # MONAI knows no other distance from background
+    for smooth in (1e-5, 0.5):
+        peer = GeneralizedWassersteinDiceLoss(distances, smooth_nr=smooth, smooth_dr=smooth)
+        theirs = lambda z, f=peer: f(z, target)  # noqa: E731
+        ours = lambda z, m=distances, s=smooth: generalized_wasserstein_dice_loss(z, target, m, smooth=s)  # noqa: E731
+        assert_same(ours, theirs, logits)
+        if shape[1] > 2:  # with two classes there is one distance, and it is scaled to 1
+            wrong = distances.clone()
+            wrong[0, 1] = wrong[1, 0] = 0.9
+            with pytest.raises(AssertionError):
+                assert_same(lambda z, f=ours, m=wrong: f(z, m), theirs, logits)
+
+
+def wasserstein_by_hand(z, target, distances, smooth):
+    p, losses = z.softmax(1), []
+    for image, truth in zip(p, target, strict=True):
+        correct = cost = 0.0
+        for pixel, true in zip(image.flatten(1).T, truth.flatten().tolist(), strict=True):
+            if true != 255:
+                apart = (distances[true] * pixel).sum() / distances.max()
+                correct = correct + distances[true, 0] / distances.max() * (1 - apart)
+                cost = cost + apart
+        losses.append(1 - (2 * correct + smooth) / (2 * correct + cost + smooth))
+    return sum(losses) / len(losses)
+
+
+def test_generalized_wasserstein_equals_the_formula():
+    logits, target = random_case((2, 4, 5, 6))
+    target[:, :2] = 255
+    ours = lambda z: generalized_wasserstein_dice_loss(z, target, 3 * APART, smooth=0.1)  # noqa: E731
+    assert_same(ours, lambda z: wasserstein_by_hand(z, target, APART, 0.1), logits)
+    with pytest.raises(AssertionError):
+        assert_same(ours, lambda z: wasserstein_by_hand(z, target, APART.sqrt(), 0.1), logits)
+
+
+def test_a_near_confusion_costs_less():
+    """With class 0 as background: 1 and 3 are 0.2 apart, 1 and 2 are 0.5."""
+    target = torch.ones(1, 3, 3, dtype=torch.int64)
+    near, far = (1e4 * torch.eye(4, dtype=torch.float64)[k].reshape(1, 4, 1, 1).expand(1, 4, 3, 3) for k in (3, 2))
+    losses = [generalized_wasserstein_dice_loss(z, target, APART, smooth=0).item() for z in (near, far)]
+    assert losses == pytest.approx([1 - 1.6 / (1.6 + 0.2), 1 - 1 / (1 + 0.5)])
+    doubled = generalized_wasserstein_dice_loss(near, target, 2 * APART, smooth=0).item()
+    assert doubled == pytest.approx(losses[0])
+
+
+@pytest.mark.parametrize("options", OPTIONS[::5])
+def test_log_cosh_is_of_the_dice_loss(options):
+    options = {name: value for name, value in options.items() if name != "squared"}
+    logits, target = random_case((2, 3, 6, 8))
+
+    def by_hand(z):
+        x = dice_loss(z, target, **options)
+        return torch.log((torch.exp(x) + torch.exp(-x)) / 2)
+
+    assert_same(lambda z: log_cosh_dice_loss(z, target, **options), by_hand, logits)
+    with pytest.raises(AssertionError):
+        assert_same(lambda z: dice_loss(z, target, **options), by_hand, logits)

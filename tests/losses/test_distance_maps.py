@@ -2,7 +2,8 @@
 
 import torch
 
-from segedu.losses.distance_maps import class_masks, distance_inside, signed_distance
+from segedu.losses.distance_maps import distance_inside, signed_distance
+from segedu.losses.overlap import class_masks
 
 
 def test_distance_is_euclidean():

@@ -1,9 +1,10 @@
 """Soft counts against sums over one-hot maps."""
 
+import pytest
 import torch
 from losses.cases import SHAPES, VOLUME, assert_same, one_hot, random_maps
 
-from segedu.losses.overlap import class_probabilities, mean_over_classes, ratio_or_one, soft_counts
+from segedu.losses.overlap import class_probabilities, mean_over_classes, power_from_zero, ratio_or_one, soft_counts
 
 
 def test_soft_counts_are_sums():
@@ -48,3 +49,10 @@ def test_mean_over_classes():
     weights = torch.tensor([0.0, 1.0, 3.0])
     assert mean_over_classes(loss, class_weights=weights).item() == (4 + 30) / 8
     assert mean_over_classes(loss, class_weights=0 * weights).item() == 0
+
+
+def test_power_from_zero():
+    x = torch.tensor([0.0, 4.0, 1e-30], requires_grad=True)
+    value = power_from_zero(x, 0.5)
+    assert value.tolist() == pytest.approx([0, 2, 1e-15])
+    assert torch.autograd.grad(value.sum(), x)[0].tolist() == pytest.approx([0, 0.25, 5e14])

@@ -12,7 +12,6 @@ from segedu.losses.dice import dice_loss
 from segedu.losses.region import (
     focal_tversky_loss,
     iou_loss,
-    power_from_zero,
     sensitivity_specificity_loss,
     tversky_error,
     tversky_loss,
@@ -112,13 +111,6 @@ def test_comparison_refuses_another_focal_tversky(perturbed):
 def test_small_errors_keep_their_digits():
     counts = (torch.tensor(1e6), torch.tensor(0.0), torch.tensor(1e-3))
     assert tversky_error(counts, 0.5, 0.5, 0).item() == pytest.approx(0.5e-9, rel=1e-6)  # 1 - 0.9999999995 is 0
-
-
-def test_power_from_zero():
-    x = torch.tensor([0.0, 4.0, 1e-30], requires_grad=True)
-    value = power_from_zero(x, 0.5)
-    assert value.tolist() == pytest.approx([0, 2, 1e-15])
-    assert torch.autograd.grad(value.sum(), x)[0].tolist() == pytest.approx([0, 0.25, 5e14])
 
 
 def sensitivity_by_hand(z, target, weight, per_image, include_background):
