@@ -36,7 +36,7 @@ ROWS = [
     defined(torch.zeros(0, 3, 4), ops.paste_masks, torch.zeros(0, 5, 5), torch.zeros(0, 4), (3, 4)),
     defined(torch.zeros(1, 3, 4), ops.paste_masks, TWO[:1].float(), BOX[:, [0, 0, 0, 0]], (3, 4)),
     defined(0, ops.rle_area, {"size": [0, 3], "counts": []}),
-    defined([], ops.polygons_to_rle([], (2, 2)).get, "none", []),
+    defined({"size": [2, 2], "counts": b"4"}, ops.polygons_to_rle, [], (2, 2)),
     refused(ValueError, "polygons[0] is [0, 0, 1, 1]", ops.polygons_to_rle, [[0, 0, 1, 1]], (2, 2)),
     refused(ValueError, "polygons[0] is [0, 0, 1, 1, 2, 0, 3]", ops.polygons_to_rle, [[0, 0, 1, 1, 2, 0, 3]], (2, 2)),
     refused(ValueError, "polygons[0] is [0, 0, 1, 1, 2, nan]", ops.polygons_to_rle, [[0, 0, 1, 1, 2, NAN]], (2, 2)),
