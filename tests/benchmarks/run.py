@@ -25,11 +25,12 @@ ROUNDS = 15
 def pairs():
     """name, ours, peer: functions without arguments that do the same work."""
     import torchvision
-    from monai.losses import DiceLoss
+    from monai.losses import DiceLoss, FocalLoss
     from sklearn.metrics import confusion_matrix as sklearn_confusion
 
     from segedu.losses.cross_entropy import cross_entropy
     from segedu.losses.dice import dice_loss
+    from segedu.losses.focal import focal_loss, sigmoid_focal_loss
     from segedu.metrics.confusion import confusion_matrix
     from segedu.ops.boxes import box_iou, generalized_box_iou
 
@@ -49,6 +50,11 @@ def pairs():
     yield "confusion_matrix / scikit-learn", ours, lambda: sklearn_confusion(flat[1], flat[0], labels=np.arange(21))
     yield "cross_entropy / torch", lambda: cross_entropy(logits, small), lambda: F.cross_entropy(logits, small)
     yield "dice_loss / MONAI", lambda: dice_loss(logits, small), lambda: monai_dice(logits, small[:, None])
+    monai_focal = FocalLoss(to_onehot_y=True, use_softmax=True)
+    yield "focal_loss / MONAI", lambda: focal_loss(logits, small), lambda: monai_focal(logits, small[:, None])
+    scores, truth = logits[:, 0], (small > 9).long()
+    theirs = lambda: torchvision.ops.sigmoid_focal_loss(scores, truth.float(), reduction="mean")  # noqa: E731
+    yield "sigmoid_focal_loss / torchvision", lambda: sigmoid_focal_loss(scores, truth), theirs
 
 
 GROUPS = {"tensors": pairs, "coco": coco_pairs, "label_maps": label_map_pairs}
