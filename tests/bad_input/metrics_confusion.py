@@ -7,6 +7,7 @@ from segedu.metrics.confusion import (
     as_mask,
     check_num_classes,
     confusion_matrix,
+    label_overlaps,
     label_pair,
     mask_pair,
 )
@@ -32,4 +33,10 @@ ROWS = [
     refused(ValueError, "target has the value 7", mask_pair, MAP, HIGH),
     refused(TypeError, "mask has dtype torch.float32", as_mask, FLOATS),
     refused(ValueError, "mask has the value 7", as_mask, HIGH),
+]
+ROWS += [
+    *pairs(label_overlaps),
+    refused(ValueError, "preds has the label -1", label_overlaps, zeros(2, 3) - 1, zeros(2, 3)),
+    defined([[], [], []], label_overlaps, zeros(0, 3), zeros(0, 3)),
+    defined([[0], [0], [6]], label_overlaps, zeros(2, 3), zeros(2, 3)),
 ]
