@@ -17,7 +17,7 @@ from segedu.widgets.explore import explore
 
 TASKS = ("classification", "detection", "semantic", "instance", "panoptic")
 SIZE = (160, 256)
-SCENE = 13  # cars that touch in the picture, people before and beside them, a boat
+SCENE = 37  # cars that touch in the picture, a bus behind them, a person before
 _BADGE = {"boxstyle": "round,pad=0.12", "facecolor": "black", "alpha": 0.7, "linewidth": 0}
 
 
@@ -222,6 +222,6 @@ def explorer() -> None:
     explore(
         draw_task,
         static=[{"task": task, "scene": SCENE} for task in TASKS],
-        task=list(TASKS),
         scene=(0, 59, 1),
+        task=list(TASKS),
     )
