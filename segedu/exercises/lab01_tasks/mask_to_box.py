@@ -103,6 +103,12 @@ def width_height(mask: Tensor) -> list[int]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
+def axis_by_axis(mask: Tensor) -> list[int]:
+    """Both x, then both y."""
+    x1, y1, x2, y2 = mask_to_box(mask)
+    return [x1, x2, y1, y2]
+
+
 def first_and_last(mask: Tensor) -> list[int]:
     """The first and the last pixel in reading order as corners."""
     pixels = torch.nonzero(mask)
@@ -143,6 +149,12 @@ exercise = Exercise(
         Wrong("empty raises", empty_raises, "Your function fails on an empty mask.", EMPTY_HINT),
         Wrong("empty is None", empty_is_none, "You return None for an empty mask.", EMPTY_HINT),
         Wrong("empty is the image", empty_is_image, "You return the whole image for an empty mask.", EMPTY_HINT),
+        Wrong(
+            "axis by axis",
+            axis_by_axis,
+            "You return x1, x2, y1, y2: a box is one corner, then the other.",
+            "The order is (x1, y1, x2, y2).",
+        ),
         Wrong(
             "width and height",
             width_height,

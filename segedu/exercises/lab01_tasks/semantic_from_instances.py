@@ -89,6 +89,11 @@ def largest_on_top(masks: Tensor, labels: Tensor) -> Tensor:
     return (masks * labels[:, None, None]).max(0).values if len(masks) else semantic_from_instances(masks, labels)
 
 
+def maximum(masks: Tensor, labels: Tensor) -> Tensor:
+    """Maximum of the class numbers, also of none."""
+    return (masks * labels[:, None, None]).max(0).values
+
+
 def summed(masks: Tensor, labels: Tensor) -> Tensor:
     """Adds the class numbers."""
     return (masks * labels[:, None, None]).sum(0)
@@ -139,6 +144,12 @@ exercise = Exercise(
             first_on_top,
             "Where masks overlap you keep the earlier instance: the later one is nearer.",
             ORDER_HINT,
+        ),
+        Wrong(
+            "maximum",
+            maximum,
+            "You take the maximum over the masks: the larger class wins, not the nearer, and none has no maximum.",
+            f"A class number says nothing about distance. {ORDER_HINT}",
         ),
         Wrong(
             "larger class on top",

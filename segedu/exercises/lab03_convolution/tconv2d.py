@@ -93,6 +93,11 @@ def padded(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return F.pad(_patches(images, weight, stride, add=True), [padding] * 4)
 
 
+def cut_nothing(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """[P:-P], which is empty for P = 0."""
+    return _patches(images, weight, stride, add=True)[:, :, padding:-padding, padding:-padding]
+
+
 def not_cut(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Ignores the padding."""
     return _patches(images, weight, stride, add=True)
@@ -147,6 +152,12 @@ exercise = Exercise(
             padded,
             "You add a border of padding: in a transposed convolution P rows and columns are cut from each side.",
             "The result must have (H - 1)S + K - 2P rows.",
+        ),
+        Wrong(
+            "cut of -0",
+            cut_nothing,
+            "You cut with [P:-P]: for P = 0 that is [0:0], and nothing is left.",
+            "Count the end from the front: the size minus P.",
         ),
         Wrong(
             "padding ignored",

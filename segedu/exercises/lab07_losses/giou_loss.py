@@ -148,6 +148,11 @@ def no_pairs_nan(boxes: Tensor, target: Tensor) -> Tensor:
     return (1 - _ratio(inter, union) + _ratio(hull - union, hull)).mean()
 
 
+def constant_zero(boxes: Tensor, target: Tensor) -> Tensor:
+    """A fresh zero for no pairs."""
+    return reference(boxes, target) if len(boxes) else torch.tensor(0.0)
+
+
 def measure(boxes: Tensor, target: Tensor) -> Tensor:
     """GIoU, not 1 - GIoU."""
     inter, union, hull = _parts(boxes, target)
@@ -218,6 +223,12 @@ exercise = Exercise(
             no_pairs_nan,
             "You take the mean of no pairs, which is NaN: an image without an object has loss 0.",
             "Divide the sum by at least 1.",
+        ),
+        Wrong(
+            "a fresh 0",
+            constant_zero,
+            "For no pairs you return a new 0, which has no gradient: the result must depend on the boxes.",
+            "The sum of no losses is 0 as well, and backward() works on it.",
         ),
         Wrong(
             "measure",

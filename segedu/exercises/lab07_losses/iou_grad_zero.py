@@ -28,7 +28,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     x, y = rng.integers(1, 9, 2).tolist()
     box = rows([x, y, x + 4, y + 3]).repeat(3, 1)
     touching = rows([x + 4, y + 1, x + 9, y + 2.5], [x + 1, y - 4, x + 2.5, y], [x + 4, y + 3, x + 6, y + 5])
-    inside = rows([x, y, x + 8, y + 6]), rows([x + 1, y + 2, x + 2.5, y + 4])
+    inside = rows([x, y, x + 8, y + 4]), rows([x + 1, y + 2, x + 3, y + 3])  # powers of 2: its gradient sums to 0.0
     one = overlapping(rng, 1)
     return {
         "core": (

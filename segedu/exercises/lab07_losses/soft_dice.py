@@ -130,6 +130,13 @@ def rounded(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
     return _loss(*_sums(hard, target), smooth)
 
 
+def squared(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
+    """Squares below, as in V-Net."""
+    p = logits.softmax(1)
+    inter, _ = _sums(p, target)
+    return _loss(inter, _sums(p**2, target)[1], smooth)
+
+
 def without_two(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
     """The factor 2 lost."""
     inter, areas = _sums(logits.softmax(1), target)
@@ -217,6 +224,12 @@ exercise = Exercise(
             rounded,
             "You round to the predicted class: then there is no gradient and nothing can be learnt.",
             "Keep the probabilities as they are.",
+        ),
+        Wrong(
+            "squares below",
+            squared,
+            "You square the probabilities in the denominator, as V-Net does: here they are added as they are.",
+            "The denominator is the sum of y, the sum of p, and s.",
         ),
         Wrong(
             "2 lost",

@@ -121,6 +121,13 @@ def nothing_is_nan(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_
     return (loss * weight).sum() / weight.sum()
 
 
+def constant_zero(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_index: int) -> Tensor:
+    """A fresh zero where nothing counts."""
+    if _parts(logits, target, _weights(pixel_counts), ignore_index)[1].sum() == 0:
+        return torch.tensor(0.0)
+    return reference(logits, target, pixel_counts, ignore_index)
+
+
 def unweighted(logits: Tensor, target: Tensor, pixel_counts: Tensor, ignore_index: int) -> Tensor:
     """Plain cross-entropy."""
     return _mean(*_parts(logits, target, torch.ones(len(pixel_counts)), ignore_index))
@@ -187,6 +194,12 @@ exercise = Exercise(
             nothing_is_nan,
             "You divide 0 by 0 where no pixel counts: the loss is 0 there.",
             "Look at the sum of the weights before you divide by it. One such batch would ruin the whole training.",
+        ),
+        Wrong(
+            "a fresh 0",
+            constant_zero,
+            "Where nothing counts you return a new 0, which has no gradient: the result must depend on the logits.",
+            "0 times a sum of logits is 0 too, and backward() works on it. Its gradient is 0.",
         ),
         Wrong(
             "no weights",

@@ -118,6 +118,11 @@ def as_given(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float)
     return _greedy(iou, range(len(iou)), iscrowd, iou_threshold)
 
 
+def in_ranked_order(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float) -> Tensor:
+    """The outcomes by falling score."""
+    return match_detections(iou, scores, iscrowd, iou_threshold)[_by_score(scores)]
+
+
 def least_confident(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold: float) -> Tensor:
     """Sorted the wrong way round."""
     return _greedy(iou, _by_score(-scores), iscrowd, iou_threshold)
@@ -199,6 +204,12 @@ exercise = Exercise(
             by_iou,
             "You let the detection with the largest IoU choose first: the most confident one chooses first.",
             ORDER_HINT,
+        ),
+        Wrong(
+            "answers in ranked order",
+            in_ranked_order,
+            "Your outcomes stand in the order of the scores: entry p belongs to row p.",
+            "Write the outcome of detection p to place p, whenever its turn comes.",
         ),
         Wrong(
             "order as given",
