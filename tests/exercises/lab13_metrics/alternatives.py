@@ -63,6 +63,16 @@ def pr_loop(scores, matched, num_target):
     return [torch.tensor(precision), torch.tensor(recall)]
 
 
+def pr_lists(scores, matched, num_target):
+    """Two Python lists, empty ones for no detection."""
+    precision, recall, found = [], [], 0
+    for k, p in enumerate(sorted(range(len(scores)), key=lambda p: -float(scores[p])), start=1):
+        found += bool(matched[p])
+        precision.append(found / k)
+        recall.append(found / num_target if num_target else float("nan"))
+    return precision, recall
+
+
 def pr_numpy(scores, matched, num_target):
     """numpy; TP / (TP + FP)."""
     hits = matched.numpy()[np.argsort(-scores.numpy(), kind="stable")]
@@ -271,7 +281,7 @@ def unique_lists(iou_threshold):
 
 ALTERNATIVES: dict[str, list[Callable]] = {
     "match_detections": [match_loop, match_numpy, match_torch],
-    "pr_curve": [pr_loop, pr_numpy, pr_matrix],
+    "pr_curve": [pr_loop, pr_numpy, pr_matrix, pr_lists],
     "ap_interp": [ap_loop, ap_broadcast, ap_numpy],
     "map_coco": [map_loop, map_numpy],
     "pq": [pq_sets, pq_one_hot, pq_pairs],
