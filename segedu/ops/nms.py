@@ -91,11 +91,12 @@ def soft_nms(
         score_threshold: boxes whose score falls below it are dropped.
 
     Returns:
-        (n,) int64 indices of the kept boxes, best first, and their lowered scores (n,).
+        (n,) int64 indices of the kept boxes, best first, and their lowered scores (n,), without a gradient.
 
     Raises:
         TypeError: an argument is not a tensor of numbers.
-        ValueError: the shapes do not fit, a score is NaN, a box is not ordered, or ``sigma`` is not above 0.
+        ValueError: the shapes do not fit, a score is NaN or negative, a box is not ordered, or ``sigma`` is not
+            above 0.
 
     Example:
         Two equal boxes: the second keeps exp(-1 / 0.5) = 0.135 of its score.
@@ -106,7 +107,10 @@ def soft_nms(
     """
     boxes = check_boxes(boxes, "boxes")
     check_scores(scores, len(boxes))
+    if (scores < 0).any():  # the decay would raise it
+        raise ValueError(f"scores have the value {float(scores.min()):g}, expected numbers of at least 0")
     _check_sigma(sigma)
+    boxes = boxes.detach()
     decay = torch.exp(-(box_iou(boxes, boxes) ** 2) / sigma)  # (N, N)
     scores = scores.detach().clone().to(decay.dtype)
     kept, kept_scores = [], []
@@ -162,7 +166,8 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
     if not len(masks):
         return scores.clone()
     order = scores.argsort(descending=True, stable=True)
-    flat = masks[order].flatten(1).to(scores.dtype if scores.is_floating_point() else torch.float32)  # (N, P)
+    # at least float32: the pixels of a 300x300 mask are more than float16 can count
+    flat = masks[order].flatten(1).to(torch.float64 if scores.dtype == torch.float64 else torch.float32)  # (N, P)
     intersection = flat @ flat.T
     area = flat.sum(dim=1)
     iou = intersection / (area[:, None] + area[None, :] - intersection).clamp(min=1)
@@ -170,9 +175,9 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
     iou = (iou * same).triu(1)  # iou[i, j]: of j with the better i
     worst = iou.max(dim=0).values  # (N,): how much i itself was suppressed
     decay = torch.exp(-sigma * (iou**2 - worst[:, None] ** 2)).min(dim=0).values  # (N,)
-    lowered = torch.empty_like(flat[:, 0])
+    lowered = torch.empty_like(decay)
     lowered[order] = scores[order] * decay
-    return lowered
+    return lowered.to(scores.dtype) if scores.is_floating_point() else lowered
 
 
 def _check_labels(labels: Tensor, count: int) -> None:

@@ -1,7 +1,7 @@
 """Bad and empty input to `segedu.ops.nms`."""
 
 import torch
-from bad_input.rows import NAN, defined, refused, scores_of, zeros
+from bad_input.rows import INF, NAN, defined, refused, scores_of, zeros
 
 from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
 
@@ -26,6 +26,8 @@ ROWS = [
     refused(ValueError, "labels have shape (1,)", batched_nms, BOXES, SCORES, LABELS[:1], 0.5),
     refused(TypeError, "masks are a tensor of torch.float32", matrix_nms, MASKS.float(), LABELS, SCORES),
     refused(ValueError, "masks have shape (2, 3)", matrix_nms, MASKS[..., 0], LABELS, SCORES),
+    refused(ValueError, "scores have the value -1", soft_nms, BOXES, SCORES * 0 - 1),
+    refused(ValueError, "scores have the value -inf", soft_nms, BOXES, -INF * SCORES),
     defined([], nms, NO_BOXES, NONE, 0.5),
     defined([], batched_nms, NO_BOXES, NONE, zeros(0), 0.5),
     defined([], matrix_nms, MASKS[:0], zeros(0), NONE),

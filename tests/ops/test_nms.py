@@ -113,3 +113,20 @@ def test_matrix_equals_the_loop(seed):
 def test_boxes_of_no_area_survive():
     points = torch.zeros(2, 4)
     assert nms(points, torch.tensor([0.1, 0.2]), 0.0).tolist() == [1, 0]
+
+
+def test_scores_of_half_precision_do_not_count_pixels():
+    masks, scores = torch.ones(2, 300, 300).bool(), torch.tensor([0.9, 0.8])  # 90,000 pixels; float16 ends at 65,504
+    lowered = matrix_nms(masks, torch.tensor([1, 1]), scores.half())
+    assert lowered.dtype == torch.float16
+    torch.testing.assert_close(lowered.float(), matrix_nms(masks, torch.tensor([1, 1]), scores), rtol=2e-3, atol=0)
+
+
+def test_soft_scores_have_no_gradient():
+    boxes, scores, _ = detections(5, seed=0)
+    assert not soft_nms(boxes.requires_grad_(), scores.requires_grad_())[1].requires_grad
+
+
+def test_masks_without_pixels_lower_nothing():
+    scores = torch.tensor([0.9, 0.8])
+    assert torch.equal(matrix_nms(torch.zeros(2, 0, 3).bool(), torch.tensor([1, 1]), scores), scores)
