@@ -44,6 +44,8 @@ def masks_from_label_map(label_map: Tensor) -> Tensor:
         raise TypeError(f"label_map is a {_kind(label_map)}, expected a tensor of integers of shape (H, W)")
     if label_map.ndim != 2:
         raise ValueError(f"label_map has shape {tuple(label_map.shape)}, expected (H, W)")
+    if label_map.dtype == torch.uint16:
+        label_map = label_map.int()  # torch cannot compare uint16
     if label_map.numel() and int(label_map.min()) < 0:
         raise ValueError(f"label_map has the label {int(label_map.min())}, expected 0 (background) and above")
     labels = label_map.unique()
@@ -166,13 +168,13 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if not isinstance(masks, Tensor) or not masks.is_floating_point():
         raise TypeError(f"masks are a {_kind(masks)}, expected a float tensor of shape (N, M, M)")
-    boxes = check_boxes(boxes, "boxes").to(masks)
+    boxes = check_boxes(boxes, "boxes").to(masks.device)  # not to half precision: it has no place for pixel 2049
     if masks.ndim != 3 or len(masks) != len(boxes) or 0 in masks.shape[1:]:
         raise ValueError(f"masks have shape {tuple(masks.shape)}, expected ({len(boxes)}, M, M): a mask for each box")
     H, W = _check_size(size)
     rows = _bilinear_weights(boxes[:, 1], boxes[:, 3], masks.shape[1], H)  # (N, H, M)
     columns = _bilinear_weights(boxes[:, 0], boxes[:, 2], masks.shape[2], W)  # (N, W, M)
-    return rows @ masks @ columns.transpose(1, 2)  # (N, H, W)
+    return rows.to(masks) @ masks @ columns.to(masks).transpose(1, 2)  # (N, H, W)
 
 
 def _bilinear_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tensor:
@@ -222,7 +224,7 @@ def rle_decode(rle: dict) -> Tensor:
 
     Raises:
         TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels.
+        ValueError: the runs do not add up to H * W pixels. (Of compressed runs pycocotools notices only too many.)
 
     Example:
         >>> rle_decode({"size": [2, 2], "counts": [1, 2, 1]}).int()
@@ -248,7 +250,7 @@ def rle_area(rle: dict) -> int:
 
     Raises:
         TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels.
+        ValueError: the runs of an uncompressed one do not add up to H * W pixels.
 
     Example:
         >>> rle_area({"size": [2, 2], "counts": [1, 2, 1]})
@@ -271,7 +273,7 @@ def compress_rle(rle: dict) -> dict:
 
     Raises:
         TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels.
+        ValueError: the runs of an uncompressed one do not add up to H * W pixels.
 
     Example:
         >>> compress_rle({"size": [2, 2], "counts": [1, 2, 1]})
@@ -343,7 +345,7 @@ def rle_iou(preds: Sequence[dict], target: Sequence[dict], iscrowd: Sequence[boo
 
     Raises:
         TypeError: an entry is not a dict with size and counts.
-        ValueError: the runs do not add up, or ``iscrowd`` has another length than ``target``.
+        ValueError: the runs do not add up, masks differ in size, or ``iscrowd`` has another length than ``target``.
 
     Example:
         >>> square = {"size": [2, 2], "counts": [0, 4]}
@@ -354,7 +356,11 @@ def rle_iou(preds: Sequence[dict], target: Sequence[dict], iscrowd: Sequence[boo
         raise ValueError(f"iscrowd has length {len(iscrowd)}, expected {len(target)}: one for each target")
     if not len(preds) or not len(target):
         return np.zeros((len(preds), len(target)))
-    return coco_mask.iou([*map(compress_rle, preds)], [*map(compress_rle, target)], [int(c) for c in iscrowd])
+    preds, target = [*map(compress_rle, preds)], [*map(compress_rle, target)]
+    sizes = {tuple(rle["size"]) for rle in (*preds, *target)}
+    if len(sizes) > 1:  # pycocotools answers -1
+        raise ValueError(f"preds and target have masks of the sizes {sorted(sizes)}, expected one size")
+    return coco_mask.iou(preds, target, [int(c) for c in iscrowd])
 
 
 def _kind(value: object) -> str:

@@ -43,6 +43,14 @@ ROWS = [
     refused(ValueError, "size is (2, 2, 2)", ops.polygons_to_rle, [], (2, 2, 2)),
     refused(ValueError, "iscrowd has length 0", ops.rle_iou, [RLE], [RLE], []),
     refused(TypeError, "rle is 7", ops.rle_iou, [7], [RLE], [False]),
+    refused(
+        ValueError,
+        "preds and target have masks of the sizes",
+        ops.rle_iou,
+        [RLE],
+        [{"size": [9, 1], "counts": [9]}],
+        [0],
+    ),
     defined(np.zeros((0, 1)), ops.rle_iou, [], [RLE], [False]),
     defined(np.zeros((1, 0)), ops.rle_iou, [RLE], [], []),
 ]

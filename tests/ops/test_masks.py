@@ -145,3 +145,17 @@ def test_touching_and_single_pixels():
     pieces, count = connected_components(torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool())
     assert count == 5 and pieces.flatten().tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5]
     assert boxes_from_masks(torch.ones(1, 1, 1).bool()).tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_label_map_of_16_bits():
+    label_map = torch.tensor([[40000, 0, 7]])
+    assert torch.equal(masks_from_label_map(label_map.to(torch.uint16)), masks_from_label_map(label_map))
+
+
+def test_half_precision_masks_are_pasted_to_the_pixel():
+    """float16 has no number between 2048 and 2050: the places of pixels must not be computed in it."""
+    masks = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0)).half()
+    boxes = torch.tensor([[10.0, 0, 2990, 20]])
+    pasted = paste_masks(masks, boxes, (20, 3000))
+    assert pasted.dtype == torch.float16
+    torch.testing.assert_close(pasted.float(), paste_masks(masks.float(), boxes, (20, 3000)), rtol=0, atol=2e-3)
