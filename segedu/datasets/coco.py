@@ -52,7 +52,7 @@ class CocoInstances(Dataset):
 
     Raises:
         FileNotFoundError: if the file or, on reading, an image is missing.
-        ValueError: if the file is not COCO's; on reading, if an image is broken.
+        ValueError: if the file is not COCO's; on reading, if an image is broken or not of the size annotated.
 
     Each item has `image`, `boxes` (as annotated, not from the masks), `labels`, `masks` and, for evaluation,
     `iscrowd` (N,) bool, `area` (N,) float64, `image_id`. Objects may overlap, so there is no label map. An image
@@ -78,18 +78,24 @@ class CocoInstances(Dataset):
     def _read(self, image_id: int) -> dict[str, Tensor]:
         info = self.coco.imgs[image_id]
         size = (info["height"], info["width"])
+        image = read_image(self.images / info["file_name"])
+        if image.shape[1:] != size:
+            raise ValueError(f"{info['file_name']} has the size {image.shape[1:]}, expected {size}, as annotated")
         truths = self.coco.imgToAnns.get(image_id, [])
         masks = [self._mask(truth["segmentation"], size) for truth in truths]
         boxes = torch.tensor([truth["bbox"] for truth in truths], dtype=torch.float32).reshape(-1, 4)
         return {
-            "image": torch.from_numpy(read_image(self.images / info["file_name"])),
+            "image": torch.from_numpy(image),
             "boxes": xywh_to_xyxy(boxes),
-            "labels": torch.tensor([self.category_ids.index(t["category_id"]) for t in truths], dtype=torch.int64),
+            "labels": torch.tensor([self._label(truth["category_id"]) for truth in truths], dtype=torch.int64),
             "masks": torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool),
             "iscrowd": torch.tensor([bool(truth.get("iscrowd", 0)) for truth in truths], dtype=torch.bool),
             "area": torch.tensor([truth["area"] for truth in truths], dtype=torch.float64),
             "image_id": torch.tensor(image_id),
         }
+
+    def _label(self, category_id: int) -> int:
+        return self.category_ids.index(category_id, 1)  # place 0 is background, and some files number from 0
 
     @staticmethod
     def _mask(shape: list | dict, size: tuple[int, int]) -> Tensor:

@@ -96,3 +96,20 @@ def test_real_annotations(shared_data):
     assert sum(len(data.coco.imgToAnns.get(number, [])) for number in data.ids) == 839
     with pytest.raises(FileNotFoundError, match="COCO_val2014"):
         data[0]
+
+
+def test_a_category_of_number_0_is_no_background(files):
+    content = json.loads((files / "instances.json").read_text())
+    for record, key in [(c, "id") for c in content["categories"]] + [
+        (a, "category_id") for a in content["annotations"]
+    ]:
+        record[key] = 0 if record[key] == 3 else record[key]
+    (files / "instances.json").write_text(json.dumps(content))
+    data = CocoInstances(files, files / "instances.json")
+    assert [data.classes[label] for label in data[0]["labels"]] == ["car", "toothbrush", "toothbrush"]
+
+
+def test_an_image_of_another_size_is_refused(files):
+    Image.new("RGB", (12, 8)).save(files / "000000000007.jpg")
+    with pytest.raises(ValueError, match=r"has the size \(8, 12\), expected \(8, 11\)"):
+        CocoInstances(files, files / "instances.json")[0]
