@@ -27,11 +27,9 @@ def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The new label map (int32) and the old numbers (N,) int64, in order.
     """
-    old = label_map.unique()
-    old = old[old > 0].long()
-    table = torch.zeros(int(old.max()) + 1 if len(old) else 1, dtype=torch.int32)
-    table[old] = torch.arange(1, len(old) + 1, dtype=torch.int32)
-    return table[label_map.long()], old
+    names, place = label_map.long().unique(return_inverse=True)
+    things = names > 0
+    return things.cumsum(0).to(torch.int32)[place], names[things]
 
 
 def panoptic_truth(label_map: Tensor, labels: Tensor, semantic: Tensor) -> tuple[Tensor, list[dict[str, int | bool]]]:
