@@ -302,7 +302,8 @@ def _edges(tracks: Tracks, name: str, labels: list[list[int]]) -> dict[tuple[Ver
 def _rows(tracks: Tracks, name: str) -> list[list[int]]:
     if not isinstance(tracks, Tensor | np.ndarray):
         raise TypeError(f"{name} is a {type(tracks).__name__}, expected a tensor or array (N, 4) of integers")
-    table = torch.as_tensor(tracks)
+    whole = isinstance(tracks, np.ndarray) and tracks.dtype.kind in "iu"
+    table = torch.from_numpy(tracks.astype(np.int64)) if whole else torch.as_tensor(tracks)  # in any order of memory
     if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
         raise TypeError(f"{name} has dtype {tracks.dtype}, expected integers")
     if table.ndim != 2 or table.shape[1] != 4:

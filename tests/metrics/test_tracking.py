@@ -298,3 +298,9 @@ def order_of(tracks, order):
     renamed = tracks.copy()
     renamed[:, 0], renamed[:, 3] = order[tracks[:, 0]], order[tracks[:, 3]]
     return renamed
+
+
+@pytest.mark.parametrize("view", [lambda table: table[::-1], lambda table: table.astype(">i4"), np.asfortranarray])
+def test_tables_in_any_order_of_memory(view):
+    frame, tracks = torch.tensor([[1, 2]]), np.array([[1, 0, 0, 0], [2, 0, 0, 0]])
+    assert tracking_accuracy([frame], [frame], view(tracks), tracks) == 1
