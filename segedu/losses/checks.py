@@ -188,7 +188,7 @@ def check_weights(weights: Tensor | None, shape: tuple[int, ...], name: str) -> 
 
     Raises:
         TypeError: ``weights`` is no tensor.
-        ValueError: the shape is another, or a weight is negative or NaN.
+        ValueError: the shape is another, or a weight is negative, infinite or NaN.
 
     Example:
         >>> check_weights(torch.ones(2), (2,), "class_weights")
@@ -199,8 +199,8 @@ def check_weights(weights: Tensor | None, shape: tuple[int, ...], name: str) -> 
         raise TypeError(f"{name} is a {type(weights).__name__}, expected a torch.Tensor of shape {shape}")
     if tuple(weights.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(weights.shape)}, expected {shape}")
-    if not bool((weights >= 0).all()):
-        raise ValueError(f"{name} has a negative or NaN value, expected weights of at least 0")
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"{name} has a negative or NaN or infinite value, expected finite weights of at least 0")
 
 
 def true_class_weight(target: Tensor, counted: Tensor, class_weights: Tensor | None, logits: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from bad_input.rows import ALL_IGNORED, LOGITS, NAN, TARGET, defined, logits_and_target, refused
+from bad_input.rows import ALL_IGNORED, INF, LOGITS, NAN, TARGET, defined, logits_and_target, refused
 
 from segedu.losses.checks import (
     check_logits,
@@ -36,6 +36,7 @@ ROWS = [
     refused(TypeError, "class_weights is a float", check_weights, 1.0, (2,), "class_weights"),
     refused(ValueError, "class_weights has shape (2,)", check_weights, ONES, (3,), "class_weights"),
     refused(ValueError, "class_weights has a negative or NaN", check_weights, NAN * ONES, (2,), "class_weights"),
+    refused(ValueError, "class_weights has a negative or NaN or inf", check_weights, INF * ONES, (2,), "class_weights"),
     refused(ValueError, "class_weights has shape (3,)", true_class_weight, TARGET, TARGET == 0, torch.ones(3), LOGITS),
     defined(torch.zeros(1, 4, 5), true_class_weight, ALL_IGNORED, ALL_IGNORED != 255, ONES, LOGITS),
     refused(TypeError, "smooth is a str", check_number, "1", "smooth"),
