@@ -53,12 +53,13 @@ scene = draw_shapes(seed=30, size=(80, 110), count=5)
 found = detect(scene, seed=55)
 
 
-def draw_boxes(ax, boxes, words, **style):
-    """Boxes with a word each."""
+def draw_boxes(ax, boxes, words, side="left", **style):
+    """Boxes with a word each, at their left or right side."""
     white = {"fc": "white", "alpha": 0.8, "lw": 0, "pad": 0.8}
     for i, ((x1, y1, x2, y2), word) in enumerate(zip(boxes.tolist(), words, strict=True)):
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, **style))
-        ax.text(x1 + 1, y1 + (y2 - y1) * (0.3 + 0.2 * (i % 3)), word, fontsize=8, bbox=white)
+        x = x1 + 1 if side == "left" else x2 - 1
+        ax.text(x, y1 + (y2 - y1) * (0.3 + 0.2 * (i % 3)), word, fontsize=8, bbox=white, ha=side)
 
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -134,10 +135,10 @@ nobody, said = torch.zeros(len(scene["boxes"]), dtype=torch.bool), []
 for ax, threshold in zip(axes, (0.5, 0.8), strict=True):
     outcome = torch.as_tensor(use(match_detections)(table, found["scores"], nobody, threshold))
     ax.imshow(scene["image"].permute(1, 2, 0), alpha=0.6)
-    for value, colour, style in ((1, "#0072B2", "-"), (0, "#D55E00", "--")):
+    for value, colour, style, side in ((1, "#0072B2", "-", "left"), (0, "#D55E00", "--", "right")):
         chosen = outcome == value
         words = [f"{'right' if value else 'false'} {s:.2f}" for s in found["scores"][chosen]]
-        draw_boxes(ax, found["boxes"][chosen], words, ec=colour, ls=style)
+        draw_boxes(ax, found["boxes"][chosen], words, side, ec=colour, ls=style)
     said.append(f"{int((outcome == 1).sum())} right and {int((outcome == 0).sum())} false at IoU {threshold}")
     ax.set_title(said[-1])
     ax.set_axis_off()
