@@ -29,11 +29,12 @@ def require(path: Path, root: Path, layout: str) -> Path:
     return path
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(path: Path, photograph: bool = False) -> np.ndarray:
     """Pixels of an image file as they are stored; a palette image gives its indexes.
 
     Args:
         path: PNG, JPEG or TIFF.
+        photograph: colours instead of indexes, and of printers' inks (CMYK), as RGB.
 
     Returns:
         (H, W) or (H, W, channels).
@@ -46,7 +47,8 @@ def read_pixels(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path} is missing, expected an image: the data set names it")
     try:
         with Image.open(path) as image:
-            return np.array(image)
+            inks = photograph and image.mode in ("P", "CMYK")
+            return np.array(image.convert("RGB") if inks else image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} is no readable image, expected PNG, JPEG or TIFF: {error}") from error
 
@@ -64,7 +66,7 @@ def read_image(path: Path) -> np.ndarray:
         FileNotFoundError: if the file is missing.
         ValueError: if it is no image, or not of 8 bits.
     """
-    pixels = read_pixels(path)
+    pixels = read_pixels(path, photograph=True)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise ValueError(f"{path} has dtype {pixels.dtype}, expected 8-bit grey or colour")
     grey = pixels.ndim == 2 or pixels.shape[2] < 3
