@@ -129,7 +129,10 @@ def counted_pixels(target: Tensor, ignore_index: int | None) -> Tensor:
         >>> counted_pixels(torch.tensor([0, 255]), 255)
         tensor([ True, False])
     """
-    return torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    if ignore_index is None:
+        return torch.ones_like(target, dtype=torch.bool)
+    # as int64, for torch takes a uint8 of 255 to be equal to -1
+    return (target if target.is_floating_point() else target.long()) != ignore_index
 
 
 def full_precision(logits: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segedu.losses.checks import check_number, check_soft_target, reduce_loss, true_class_weight
+from segedu.losses.checks import check_number, check_soft_target, counted_pixels, reduce_loss, true_class_weight
 
 
 def test_reductions():
@@ -33,3 +33,7 @@ def test_soft_targets():
 @pytest.mark.parametrize(("value", "options"), [(0, {}), (1, {"high": 1}), (1e-9, {"above": True}), (2, {"low": 2})])
 def test_numbers_at_their_bounds(value, options):
     check_number(value, "x", **options)
+
+
+def test_ignoring_minus_one_does_not_ignore_255():
+    assert counted_pixels(torch.tensor([255, 1], dtype=torch.uint8), -1).all()
