@@ -29,7 +29,7 @@ def active_boundary_loss(
     detach_neighbours: bool = True,
     ignore_index: int | None = 255,
 ) -> Tensor:
-    """``mean Λ(M_i) CE(D_p, D_g)`` over pixels i of the predicted boundary (Wang et al. 2021, equations 1 to 5).
+    """``mean Λ(M_i) CE(D_p, D_g)`` over pixels i of the predicted boundary (Wang et al. 2021).
 
     M is the distance to the true boundary and ``Λ(M) = min(M, θ)/θ``: pixels already there are left alone. D_g points
     to the neighbour (of 8) with the smallest M, D_p is the softmax over neighbours j of ``KL(P_i, P_j)``. The loss is

@@ -112,7 +112,7 @@ def boundary_dou_loss(
 ) -> Tensor:
     """``(U - I) / (U - α I)``: the region where truth and prediction differ, over the union's part near the edge.
 
-    Sun et al. 2023 (arXiv 2308.00220, equations 2 and 3). With α = 0 it is ``1 - IoU``; ``α = 1 - 2 C/S`` takes most
+    Sun et al. 2023 (arXiv 2308.00220). With α = 0 it is ``1 - IoU``; ``α = 1 - 2 C/S`` takes most
     of the agreed inside of a large object away, so that its edge decides. S is the number of pixels of the class, C
     that of its pixels at the edge.
 

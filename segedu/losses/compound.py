@@ -32,7 +32,7 @@ def combo_loss(
 ) -> Tensor:
     """``α · CE_β + (1 - α) · Dice loss``, with false negatives (β) and false positives (1 - β) at different prices.
 
-    Taghanaki et al. 2018 (arXiv 1805.02798, equation 3), ``CE_β = -mean(β y log p + (1 - β)(1 - y) log(1 - p))`` over
+    Taghanaki et al. 2018 (arXiv 1805.02798), ``CE_β = -mean(β y log p + (1 - β)(1 - y) log(1 - p))`` over
     pixels and classes.
 
     Paper: its equation prints ``t - ln p`` for ``t ln p`` and subtracts the Dice coefficient; we add the Dice loss,
@@ -106,7 +106,7 @@ def exponential_logarithmic_loss(
 ) -> Tensor:
     """``w mean_k (-log Dice_k)^γ + (1 - w) mean_i w_{l(i)} (-log p_i)^γ``: structures hard to find weigh more.
 
-    Wong et al. 2018 (arXiv 1809.00076, equations 1 to 3). The logarithm is steep where the Dice of a class is small,
+    Wong et al. 2018 (arXiv 1809.00076). The logarithm is steep where the Dice of a class is small,
     and γ < 1 flattens both terms where it is neither small nor near 1.
 
     Paper: its class weights are ``(Σ f / f_l)^½`` with the frequencies f of labels in the training set; pass them as
@@ -159,7 +159,7 @@ def unified_focal_loss(
 ) -> Tensor:
     """``λ · asymmetric focal + (1 - λ) · asymmetric focal Tversky``: rare classes enhanced, background held down.
 
-    Yeung et al. 2021 (arXiv 2102.04525, equations 20 to 22), with class 0 as background and all others as rare:
+    Yeung et al. 2021 (arXiv 2102.04525), with class 0 as background and all others as rare:
 
     - focal: ``-δ log p_t`` on pixels of rare classes, ``-(1 - δ)(1 - p_t)^γ log p_t`` on background, mean over pixels;
     - Tversky, with ``T = TP / (TP + δ FN + (1 - δ) FP)``: ``(1 - T)^(1-γ)`` of rare classes and ``1 - T`` of

@@ -117,7 +117,7 @@ def generalized_wasserstein_dice_loss(
 ) -> Tensor:
     """Dice loss in which a confusion costs as much as the two classes are apart.
 
-    Fidon et al. 2017 (arXiv 1707.00478, equations 6 and 13). With one true class l(i) at pixel i, the Wasserstein
+    Fidon et al. 2017 (arXiv 1707.00478). With one true class l(i) at pixel i, the Wasserstein
     distance to the prediction is ``W_i = Σ_k M[l(i), k] p_ik``, and with class 0 as background b
 
         ``1 - 2 Σ_i M[l(i), b] (1 - W_i) / (2 Σ_i M[l(i), b] (1 - W_i) + Σ_i W_i)``

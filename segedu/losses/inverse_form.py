@@ -30,7 +30,7 @@ def inverse_form_loss(
 ) -> Tensor:
     """``mean |θ_j - I|``: distance from identity of the transformation between both maps, tile by tile.
 
-    Borse et al. 2021, equations 3 and 4 (the Euclidean distance). They add it to cross-entropy of classes and of
+    Borse et al. 2021 (the Euclidean distance). They add it to cross-entropy of classes and of
     boundaries.
 
     Paper: their distance is one of two; the other, geodesic one, is left out. The predicted boundary is a score of a

@@ -114,7 +114,7 @@ def focal_tversky_loss(
 ) -> Tensor:
     """``(1 - Tversky)^(1/γ)`` of each class: with γ > 1, classes that are nearly right keep a steep slope.
 
-    Abraham and Khan 2018 (arXiv 1810.07842, equation 4): the power is taken for each class, before the mean, and is
+    Abraham and Khan 2018 (arXiv 1810.07842): the power is taken for each class, before the mean, and is
     one over γ. The paper sums over classes; we take the mean, so that the loss stays in [0, 1]. Its α is the price of
     false negatives; here, as in ``tversky_loss``, that is β.
 
@@ -188,7 +188,7 @@ def sensitivity_specificity_loss(
 ) -> Tensor:
     """``w Σ (y - p)² y / Σ y + (1 - w) Σ (y - p)² (1 - y) / Σ (1 - y)``: errors on the object and off it, apart.
 
-    Brosch et al. 2015 (MICCAI; equation 4): the squared error of the pixels of the class (sensitivity) and of all
+    Brosch et al. 2015 (MICCAI): the squared error of the pixels of the class (sensitivity) and of all
     others (specificity), each a mean of its own, so that a small object counts as much as a large background.
 
     Args:

@@ -25,12 +25,12 @@ def rmi_loss(
     ignore_index: int | None = 255,
     eps: float = 1e-6,
 ) -> Tensor:
-    """``λ · BCE + (1 - λ) · Σ_k ½ log det(M_k + ε I) / d``, mean over images (Zhao et al. 2019, equations 13 to 16).
+    """``λ · BCE + (1 - λ) · Σ_k ½ log det(M_k + ε I) / d``, mean over images (Zhao et al. 2019).
 
     As in the paper, each class is a yes or a no: ``p = sigmoid(logits)``; BCE is the mean over pixels of the sum
     over classes; maps are first made smaller by average pooling; d is the length of a region's vector.
 
-    Paper: covariances are means over regions here (equation 9); a sum instead would add the constant ½ log N. An
+    Paper: covariances are means over regions here; a sum instead would add the constant ½ log N. An
     ignored pixel is 0 in truth and prediction.
 
     Args:

@@ -21,7 +21,7 @@ def robust_t_loss(
 ) -> Tensor:
     """Negative log-likelihood of the errors ``δ = y - p`` of an image under a Student-t of D dimensions, Σ = I.
 
-    Gonzalez-Jimenez et al. 2023 (arXiv 2306.00753, equation 4):
+    Gonzalez-Jimenez et al. 2023 (arXiv 2306.00753):
 
         ``log Γ(ν/2) - log Γ((ν+D)/2) + (D/2) log(πν) + ((ν+D)/2) log(1 + |δ|²/ν)``
 
