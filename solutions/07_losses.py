@@ -521,7 +521,7 @@ print(f"{len(scores)} nets of {steps} steps, {counts[1] / counts.sum():.1%} fore
 # then take Otsu's threshold.
 #
 # One run proves little. We measured three seeds on a CPU (0, 1 and 2, as here): cross-entropy 0.56, 0.61, 0.41; weighted
-# 0.46, 0.47, 0.59; focal 0.61, 0.70, 0.67; Dice 0.73, 0.73, 0.75; cross-entropy and Dice added 0.72, 0.78, 0.74.
+# 0.46, 0.47, 0.59; focal 0.61, 0.70, 0.68; Dice 0.73, 0.73, 0.75; cross-entropy and Dice added 0.72, 0.78, 0.74.
 #
 # **Is Dice the better loss, then?** After 120 steps at this learning rate, which we chose because all five train with it.
 # At 0.02, cross-entropy reaches 0.74, 0.74 and 0.02. At 0.01, Dice alone found nothing with one of two seeds. Dice
