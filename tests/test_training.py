@@ -79,11 +79,12 @@ def test_resumes_exactly_after_sigkill(tmp_path: Path) -> None:
     """The middle of an epoch, in another process, killed without warning."""
     checkpoint = tmp_path / "run" / "checkpoint.pt"
     code = (
-        "import sys, pathlib, torch; torch.set_num_threads(1); sys.path.insert(0, 'tests')\n"
+        "import sys, pathlib, torch; torch.set_num_threads(int(sys.argv[2])); sys.path.insert(0, 'tests')\n"
         "from test_training import train\n"
         "train(pathlib.Path(sys.argv[1]), pause=0.15)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(checkpoint)], cwd=ROOT)
+    threads = str(torch.get_num_threads())  # another number of threads adds up in another order
+    process = subprocess.Popen([sys.executable, "-c", code, str(checkpoint), threads], cwd=ROOT)
     deadline = time.monotonic() + 120
     while not (checkpoint.exists() and load_checkpoint(checkpoint)["trained"]["step"] >= 6):
         assert process.poll() is None and time.monotonic() < deadline
