@@ -323,7 +323,9 @@ def test_the_environment_is_its_own(ran):
 
 def test_fork_bomb_is_bounded(ran):
     # from Python 3.12 on, a warning about threads and fork comes between
-    stopped, honest = [line for line in _step(ran, "forks").output.split("\n") if line.startswith(("stopped", "honest"))]
+    stopped, honest = [
+        line for line in _step(ran, "forks").output.split("\n") if line.startswith(("stopped", "honest"))
+    ]
     if os.geteuid() == 0 and ran.level < 3 and not ran.rung.own_user and "processes" not in ran.level_reason:
         pytest.skip("root without a control group: nothing bounds its processes")
     assert stopped.startswith("stopped") and int(stopped.split()[1]) <= 60
