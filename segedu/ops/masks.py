@@ -224,7 +224,7 @@ def rle_decode(rle: dict) -> Tensor:
 
     Raises:
         TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels. (Of compressed runs pycocotools notices only too many.)
+        ValueError: the runs do not add up to H * W pixels (compressed ones may end before a last run of zeros).
 
     Example:
         >>> rle_decode({"size": [2, 2], "counts": [1, 2, 1]}).int()
@@ -233,7 +233,10 @@ def rle_decode(rle: dict) -> Tensor:
     """
     H, W = _check_rle(rle, "rle")
     if isinstance(rle["counts"], str | bytes):
-        return torch.from_numpy(coco_mask.decode(_as_bytes(rle)).astype(bool))
+        mask = torch.from_numpy(coco_mask.decode(_as_bytes(rle)).astype(bool))
+        if int(mask.sum()) != rle_area(rle):  # pycocotools leaves pixels that no run covers as memory happened to be
+            raise ValueError(f"rle has runs that end early, expected {H} * {W} = {H * W} pixels")
+        return mask
     counts = np.asarray(rle["counts"], dtype=np.int64)
     values = np.arange(len(counts)) % 2 == 1  # zeros first
     return torch.from_numpy(np.repeat(values, counts).reshape(W, H).T.copy())
@@ -385,12 +388,13 @@ def _check_rle(rle: dict, name: str) -> tuple[int, int]:
         raise TypeError(f"{name} is {rle!r:.60}, expected a dict with 'size' and 'counts'")
     H, W = _check_size(rle["size"])
     counts = rle["counts"]
+    if not isinstance(counts, str | bytes) and isinstance(sum(counts), float):
+        raise TypeError(f"{name} has the counts {counts!r:.60}, expected whole numbers")
     if not isinstance(counts, str | bytes) and (sum(counts) != H * W or min(counts, default=0) < 0):
         raise ValueError(f"{name} has runs of {sum(counts)} pixels, expected {H} * {W} = {H * W} and none negative")
     return H, W
 
 
 def _as_bytes(rle: dict) -> dict:
-    """JSON holds the compressed counts as a string."""
-    counts = rle["counts"]
+    counts = rle["counts"]  # JSON holds the compressed ones as a string
     return {"size": list(rle["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}

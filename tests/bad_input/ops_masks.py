@@ -59,6 +59,7 @@ for function in (ops.rle_decode, ops.rle_area, ops.compress_rle, ops.decompress_
         refused(TypeError, "rle is [1, 2, 1]", function, [1, 2, 1]),
         refused(TypeError, "rle is {'size': [2, 2]}", function, {"size": [2, 2]}),
         refused(ValueError, "rle has runs of 3 pixels", function, SHORT),
+        refused(TypeError, "rle has the counts [1.5, 2, 0.5]", function, {"size": [2, 2], "counts": [1.5, 2, 0.5]}),
         refused(ValueError, "rle has runs of 4 pixels", function, BACK),
         refused(ValueError, "size is (2,)", function, {"size": [2], "counts": [2]}),
     ]
