@@ -11,7 +11,7 @@ TYPESET = (
 )
 SEEN = """() => ({
     formulas: document.querySelectorAll('.math').length,
-    rendered: document.querySelectorAll('.math mjx-container svg').length,
+    rendered: [...document.querySelectorAll('.math mjx-container')].filter(c => c.querySelector('svg')).length,
     raw: [...document.querySelectorAll('.math')].filter(m => /\\\\[\\[(]/.test(m.innerText)).length,
     cut: [...document.querySelectorAll('div.math mjx-container')].filter(m => {
         const drawn = m.querySelector('svg').getBoundingClientRect(), room = m.parentElement.getBoundingClientRect();
