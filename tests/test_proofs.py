@@ -44,6 +44,15 @@ def test_measures_what_is_stale_and_keeps_it(course, capsys):
     assert proofs.stale(course) == ["two", "none"]
 
 
+def test_of_python_only_what_runs_counts(course):
+    (course / "a.py").write_text('"""To be measured."""\nx = 1')
+    before = proofs.source_hash(course, ["a.py"])
+    (course / "a.py").write_text('"""Measured: 0.9."""\n\n# why\nx = 1\n')
+    assert proofs.source_hash(course, ["a.py"]) == before
+    (course / "a.py").write_text('"""Measured: 0.9."""\nx = 2')
+    assert proofs.source_hash(course, ["a.py"]) != before
+
+
 def test_errors_say_what_is_expected(course):
     with pytest.raises(ValueError, match="expected one of two, none"):
         proofs.prove(course, ["three"])
