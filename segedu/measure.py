@@ -116,10 +116,11 @@ def print_mutants(course: Path, labs: Sequence[str], write: bool) -> None:
         SystemExit: with 1 where a wrong answer is accepted or not named, or a right one refused.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     rows = mutant_table(course, labs)
-    table = Table("lab", "exercise", "wrong refused", "named first", "right accepted")
+    exercise = Column("exercise", no_wrap=True, min_width=23)
+    table = Table("lab", exercise, "wrong refused", "named first", "right accepted")
     for row in rows:
         refused, named = (sum(column) for column in zip(*[(r, n) for _, _, r, n in row.wrong], strict=True))
         total = len(row.wrong)
@@ -248,10 +249,11 @@ def print_budgets(course: Path, labs: Sequence[str]) -> None:
         SystemExit: with 1 where a limit is passed.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     budgets = [measure_lab(course, lab) for lab in labs]
-    table = Table("lab", "CPU-seconds", "peak MiB", "first figure, s", "slowest cell", "within limits")
+    name = Column("lab", no_wrap=True, min_width=14)
+    table = Table(name, "CPU-seconds", "peak MiB", "first figure, s", "slowest cell", "within limits")
     for b in budgets:
         slowest = f"{b.slowest[0]}, {b.slowest[1]:.1f} s"
         numbers = (f"{b.cpu_seconds:.1f}", f"{b.peak_mb:.0f}", f"{b.first_figure:.1f}")
