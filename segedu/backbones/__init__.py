@@ -1,0 +1,1 @@
+"""Networks that turn images into a list of features, fine to coarse."""

@@ -1,0 +1,217 @@
+"""ResNet: blocks that add a correction to what they were given, and so can be stacked deep.
+
+Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385.
+    Dilation in place of stride: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic
+    Image Segmentation", 2017, arXiv 1706.05587.
+Idea: A block learns F(x) and gives F(x) + x. The sum lets the gradient pass unchanged, so that 101 layers train
+    as well as 18. Where a label for every pixel is wanted, the last strides are taken out, and the convolutions
+    behind them are dilated: they see the same pixels as before, at twice as many places.
+Simplified: the pooling over the whole image and the classifier are left out.
+Shapes: images (B, C, H, W) -> a list of five features (B, C_i, H / s_i, W / s_i), sizes rounded up, strides
+    2, 4, 8, 16, 32 (output_stride 32), 2, 4, 8, 16, 16 or 2, 4, 8, 8, 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from segedu.layers.images import check_images
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity: figure 5 of the paper, left.
+
+    Args:
+        in_channels: C of the features.
+        width: channels inside; C of the result is expansion * width.
+        stride: of the first convolution.
+        dilation: of the convolutions behind the stride.
+        first_dilation: of the convolution that has the stride, or had it before dilation replaced it.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, first_dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(in_channels, width, stride, first_dilation)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width, 1, dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, width, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(features)))
+        x = self.bn2(self.conv2(x))
+        x += features if self.downsample is None else self.downsample(features)
+        return self.relu(x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 beside the identity, the 3x3 on a quarter of the channels: figure 5, right.
+
+    Paper: the stride is in the first 1x1 convolution, which throws three quarters of the pixels away unseen.
+    Here it is in the 3x3 convolution, as in torchvision and its files of weights (version 1.5).
+
+    Args:
+        in_channels: C of the features.
+        width: channels inside; C of the result is expansion * width.
+        stride: of the 3x3 convolution.
+        dilation: unused here, as nothing but a 1x1 convolution is behind the stride.
+        first_dilation: of the 3x3 convolution.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, first_dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width, stride, first_dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * self.expansion, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, width * self.expansion, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(features)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        x += features if self.downsample is None else self.downsample(features)
+        return self.relu(x)
+
+
+class ResNet(nn.Module):
+    """A 7x7 convolution, a max-pooling and four stages of blocks; keys as torchvision's, without `fc`.
+
+    Args:
+        block: BasicBlock or Bottleneck.
+        layers: number of blocks of each of the four stages.
+        widths: width of the blocks of each stage; the first is also that of the 7x7 convolution.
+        in_channels: channels of the images.
+        output_stride: 32, or 16 or 8: dilation replaces the stride of the last stage, or of the last two.
+        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        *,
+        in_channels: int = 3,
+        output_stride: int = 32,
+        normalize: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        _check_numbers(layers, widths, in_channels, output_stride)
+        self.in_channels = in_channels
+        self.channels = (widths[0], *(width * block.expansion for width in widths))
+        self.strides = tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
+        self.normalize = nn.Identity() if normalize is None else normalize
+        self.conv1 = nn.Conv2d(in_channels, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        dilation, before = 1, 1  # of this stage, of the stage before
+        for i in range(4):
+            stride = 1 if i == 0 else self.strides[i + 1] // self.strides[i]
+            if i and stride == 1:
+                dilation *= 2
+            first = block(self.channels[i], widths[i], stride, dilation, first_dilation=before)
+            rest = (
+                block(self.channels[i + 1], widths[i], 1, dilation, first_dilation=dilation)
+                for _ in range(1, layers[i])
+            )
+            self.add_module(f"layer{i + 1}", nn.Sequential(first, *rest))
+            before = dilation
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        check_images(images, self.in_channels)
+        features = [self.relu(self.bn1(self.conv1(self.normalize(images))))]  # (B, C, H / 2, W / 2)
+        x = self.maxpool(features[0])
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+def resnet18(**options: Any) -> ResNet:
+    """18 layers of the paper's table 1.
+
+    Args:
+        **options: of `ResNet`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ResNet(BasicBlock, (2, 2, 2, 2), **options)
+
+
+def resnet34(**options: Any) -> ResNet:
+    """34 layers of the paper's table 1.
+
+    Args:
+        **options: of `ResNet`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ResNet(BasicBlock, (3, 4, 6, 3), **options)
+
+
+def resnet50(**options: Any) -> ResNet:
+    """50 layers of the paper's table 1.
+
+    Args:
+        **options: of `ResNet`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ResNet(Bottleneck, (3, 4, 6, 3), **options)
+
+
+def resnet101(**options: Any) -> ResNet:
+    """101 layers of the paper's table 1.
+
+    Args:
+        **options: of `ResNet`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ResNet(Bottleneck, (3, 4, 23, 3), **options)
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """Where the shape changes, a 1x1 convolution takes the place of the identity: option B of the paper."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+
+
+def _check_numbers(layers: Sequence[int], widths: Sequence[int], in_channels: int, output_stride: int) -> None:
+    for name, numbers in (("layers", layers), ("widths", widths)):
+        if len(numbers) != 4 or min(numbers) < 1:
+            raise ValueError(f"{name} is {tuple(numbers)}, expected four numbers of at least 1")
+    if in_channels < 1:
+        raise ValueError(f"in_channels is {in_channels}, expected at least 1")
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride is {output_stride}, expected 8, 16 or 32")

@@ -1,0 +1,1 @@
+"""Blocks of layers that several papers share and none of them introduces."""

@@ -1,0 +1,38 @@
+"""Convolution, batch normalisation, ReLU: what most networks since 2015 are made of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """A convolution without bias, batch normalisation and a ReLU.
+
+    The padding is dilation * (kernel_size // 2): with stride 1 and an odd kernel the size stays.
+
+    Args:
+        in_channels: C of the features.
+        out_channels: C of the result.
+        kernel_size: height and width of the kernel.
+        stride: step of the kernel in pixels.
+        dilation: distance of two taps of the kernel in pixels.
+
+    Returns:
+        A module (B, C, H, W) -> (B, C', H', W'); key 0 is the convolution, key 1 the normalisation.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+    given = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+    for name, value in {**given, "stride": stride, "dilation": dilation}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        # no bias: batch normalisation takes the mean away, and any constant with it
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

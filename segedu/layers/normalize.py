@@ -1,0 +1,37 @@
+"""Normalisation of images inside a network, so that images stay in [0, 1] everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Of the red, green and blue of ImageNet's training images in [0, 1]; torchvision's classifiers use these digits.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalize(nn.Module):
+    """Subtract a mean and divide by a deviation, channel by channel.
+
+    Neither is in the state dict: files of weights made elsewhere do not hold them, and load strictly.
+
+    Args:
+        mean: one number a channel.
+        std: one number a channel, above 0.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not len(mean):
+            raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}, expected one each for every channel")
+        if min(std) <= 0:
+            raise ValueError(f"std is {tuple(std)}, expected numbers above 0")
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.ndim < 3 or images.shape[-3] != len(self.mean):
+            raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., {len(self.mean)}, H, W)")
+        return (images - self.mean) / self.std
