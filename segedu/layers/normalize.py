@@ -10,6 +10,8 @@ from torch import Tensor, nn
 # Of the red, green and blue of ImageNet's training images in [0, 1]; torchvision's classifiers use these digits.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Blue, green, red from 0 to 255: the digits in the prototxt files of VGG and FCN.
+CAFFE_MEAN = (104.00699, 116.66877, 122.67892)
 
 
 class Normalize(nn.Module):
@@ -35,3 +37,17 @@ class Normalize(nn.Module):
         if images.ndim < 3 or images.shape[-3] != len(self.mean):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., {len(self.mean)}, H, W)")
         return (images - self.mean) / self.std
+
+
+class CaffeNormalize(nn.Module):
+    """Images as networks of the Caffe era read them: blue first, 0 to 255, less the mean of ImageNet's pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean = torch.tensor(CAFFE_MEAN).reshape(3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.ndim < 3 or images.shape[-3] != 3:
+            raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., 3, H, W)")
+        return 255 * images.flip(-3) - self.mean
