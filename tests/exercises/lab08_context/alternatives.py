@@ -97,7 +97,7 @@ def aspp_with_modules(features, weights, rates, output_stride):
         return nn.Sequential(layer, nn.ReLU())
 
     branches = [conv(weights["one"][..., None, None])(features)]
-    branches += [conv(w, r * 16 // output_stride)(features) for w, r in zip(weights["atrous"], rates)]
+    branches += [conv(w, r * 16 // output_stride)(features) for w, r in zip(weights["atrous"], rates, strict=True)]
     mean = nn.AdaptiveAvgPool2d(1)(features)
     image = conv(weights["image"][..., None, None])(mean)
     return torch.cat([*branches, F.interpolate(image, features.shape[-2:], mode="bilinear")], dim=1)
