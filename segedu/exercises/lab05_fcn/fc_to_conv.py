@@ -7,32 +7,21 @@ import torch
 from torch import Tensor
 
 from segedu.checks.exercise import Case, Exercise, Wrong
+from segedu.semantic.fcn import fc_to_conv
+
+Window = tuple[int, int]
 
 
-def fc_to_conv(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
-    """A fully connected layer over a whole map of (C, h, w) is a convolution whose kernel is as large as the map.
-
-    Args:
-        weight: (O, C * h * w), for inputs flattened from (C, h, w).
-        bias: (O,), or None.
-        size: C, h and w.
-
-    Returns:
-        Weight (O, C, h, w) and the bias.
-    """
-    return weight.reshape(len(weight), *size), bias
-
-
-def _layer(rng: np.random.Generator, name: str, outputs: int, size: tuple[int, int, int], bias: bool = True) -> Case:
+def _layer(rng: np.random.Generator, name: str, outputs: int, channels: int, window: Window) -> Case:
     # whole numbers, all different: every place that goes astray shows, and by 1 at least
-    inputs = int(np.prod(size))
+    inputs = channels * window[0] * window[1]
     values = rng.permutation(outputs * inputs).reshape(outputs, inputs) - outputs * inputs // 2
-    offset = torch.from_numpy(rng.permutation(outputs) + 1.5) if bias else None
-    return {"name": name, "args": [torch.from_numpy(values).double(), offset, size]}
+    bias = torch.from_numpy(rng.permutation(outputs) + 1.5)
+    return {"name": name, "args": [torch.from_numpy(values).double(), bias, window]}
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Maps with different C, h and w, square ones; then a map of one pixel, and a layer without bias.
+    """Windows with different C, h and w, square ones; then a window of one pixel, one channel, a column.
 
     Args:
         rng: of all values.
@@ -44,67 +33,79 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         "core": (
             3,
             [
-                _layer(rng, "a layer over 2 channels of 3x4", 5, (2, 3, 4)),
-                _layer(rng, "a layer over 3 channels of 2x2", 4, (3, 2, 2)),
-                _layer(rng, "one class over 4 channels of 3x2", 1, (4, 3, 2)),
+                _layer(rng, "a layer over 2 channels of 3x4", 5, 2, (3, 4)),
+                _layer(rng, "a layer over 3 channels of 2x2", 4, 3, (2, 2)),
+                _layer(rng, "one class over 4 channels of 3x2", 1, 4, (3, 2)),
             ],
         ),
         "edge": (
             1,
             [
-                _layer(rng, "the layer after it: a map of one pixel", 3, (5, 1, 1)),
-                _layer(rng, "no bias", 3, (2, 2, 3), bias=False),
-                _layer(rng, "one channel, as many outputs as inputs", 6, (1, 2, 3)),
+                _layer(rng, "the layer after it: a window of one pixel", 3, 5, (1, 1)),
+                _layer(rng, "one channel, as many outputs as inputs", 6, 1, (2, 3)),
+                _layer(rng, "a window one column wide", 2, 3, (4, 1)),
             ],
         ),
     }
 
 
-def channels_last(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def _kernel(weight: Tensor, window: Window) -> Tensor:
+    return weight.reshape(len(weight), -1, *window)
+
+
+def channels_last(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """Reads the columns of the weight as (h, w, C)."""
-    C, h, w = size
-    return weight.reshape(-1, h, w, C).permute(0, 3, 1, 2), bias
+    return weight.reshape(len(weight), *kernel_size, -1).permute(0, 3, 1, 2), bias
 
 
-def width_first(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def width_first(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """Reads the columns of the weight as (C, w, h)."""
-    C, h, w = size
-    return weight.reshape(-1, C, w, h).transpose(2, 3), bias
+    return _kernel(weight, kernel_size[::-1]).transpose(2, 3), bias
 
 
-def one_by_one(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def one_by_one(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution over C * h * w channels."""
     return weight[:, :, None, None], bias
 
 
-def one_by_one_mean(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def one_by_one_mean(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution over C channels, the window averaged away."""
-    return weight.reshape(len(weight), *size).mean((2, 3), keepdim=True), bias
+    return _kernel(weight, kernel_size).mean((2, 3), keepdim=True), bias
 
 
-def bias_lost(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def bias_lost(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, None]:
     """No bias."""
-    return weight.reshape(len(weight), *size), None
+    return _kernel(weight, kernel_size), None
 
 
-def bias_zero(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
-    """The bias of a layer just made."""
-    return weight.reshape(len(weight), *size), weight.new_zeros(len(weight))
+def weight_only(weight: Tensor, bias: Tensor, kernel_size: Window) -> Tensor:
+    """The weight alone."""
+    return _kernel(weight, kernel_size)
 
 
-def transposed(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def bias_zero(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
+    """A bias of zeros."""
+    return _kernel(weight, kernel_size), torch.zeros_like(bias)
+
+
+def bias_shared_out(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
+    """The bias divided by the pixels of the window."""
+    return _kernel(weight, kernel_size), bias / (kernel_size[0] * kernel_size[1])
+
+
+def transposed(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """(C, O, h, w), the layout of a transposed convolution."""
-    return weight.reshape(len(weight), *size).transpose(0, 1), bias
+    return _kernel(weight, kernel_size).transpose(0, 1), bias
 
 
-def matrix_transposed(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def matrix_transposed(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """The right shape, filled from the transposed matrix."""
-    return weight.T.reshape(len(weight), *size), bias
+    return weight.T.reshape(len(weight), -1, *kernel_size), bias
 
 
-def flipped(weight: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> tuple:
+def flipped(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """Turned by 180 degrees, as a mathematician's convolution would ask."""
-    return weight.reshape(len(weight), *size).flip(2, 3), bias
+    return _kernel(weight, kernel_size).flip(2, 3), bias
 
 
 exercise = Exercise(
@@ -113,6 +114,7 @@ exercise = Exercise(
     cases=cases,
     reference=fc_to_conv,
     kind="matrix",
+    hides=["segedu.semantic.fcn"],
     wrong=[
         Wrong(
             "channels last",
@@ -145,10 +147,22 @@ exercise = Exercise(
             "The bias needs no new shape.",
         ),
         Wrong(
+            "bias not returned",
+            weight_only,
+            "You return the weight alone: two things are asked for, weight and bias.",
+            "A function returns a pair by `return a, b`.",
+        ),
+        Wrong(
             "bias of zeros",
             bias_zero,
-            "You return a bias of zeros: the layer's own has to come along, and none where there was none.",
+            "You return a bias of zeros: the layer's own has to come along.",
             "A convolution that was just made has a bias of its own. Which one belongs here?",
+        ),
+        Wrong(
+            "bias divided",
+            bias_shared_out,
+            "You divide the bias by the pixels of the window: it is added once for each window, not for each pixel.",
+            "Over a map of exactly h x w pixels both layers must give the same number.",
         ),
         Wrong(
             "layout of a transposed convolution",

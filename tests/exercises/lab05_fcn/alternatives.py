@@ -7,29 +7,30 @@ import torch
 import torch.nn.functional as F
 
 
-def kernel_by_unflatten(weight, bias, size):
-    return weight.unflatten(1, size), bias
+def kernel_by_unflatten(weight, bias, kernel_size):
+    return weight.unflatten(1, (-1, *kernel_size)), bias
 
 
-def kernel_in_loops(weight, bias, size):
-    C, h, w = size
+def kernel_in_loops(weight, bias, kernel_size):
+    h, w = kernel_size
+    C = weight.shape[1] // (h * w)
     kernel = torch.zeros(weight.shape[0], C, h, w, dtype=weight.dtype)
     for c in range(C):
         for y in range(h):
             for x in range(w):
                 kernel[:, c, y, x] = weight[:, c * h * w + y * w + x]
-    return kernel, bias if bias is None else bias.clone()
+    return kernel, bias.clone()
 
 
-def kernel_through_numpy(weight, bias, size):
-    return np.array(weight).reshape(-1, *size), None if bias is None else np.array(bias)
+def kernel_through_numpy(weight, bias, kernel_size):
+    return np.array(weight).reshape(len(weight), -1, *kernel_size), np.array(bias)
 
 
-def kernel_of_a_conv2d(weight, bias, size):
-    layer = torch.nn.Conv2d(size[0], len(weight), size[1:], bias=bias is not None, dtype=weight.dtype)
-    layer.weight.data.copy_(weight.view(len(weight), *size))
-    if bias is not None:
-        layer.bias.data.copy_(bias)
+def kernel_of_a_conv2d(weight, bias, kernel_size):
+    channels = weight.shape[1] // (kernel_size[0] * kernel_size[1])
+    layer = torch.nn.Conv2d(channels, len(weight), kernel_size, dtype=weight.dtype)
+    layer.weight.data.copy_(weight.view(layer.weight.shape))
+    layer.bias.data.copy_(bias)
     return layer.weight, layer.bias
 
 

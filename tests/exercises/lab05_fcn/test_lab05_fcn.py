@@ -16,7 +16,7 @@ REFERENCE = {name: exercise.reference for name, exercise in BY_NAME.items()}
 
 def test_the_convolution_gives_what_the_layer_gives_at_every_place_of_a_larger_map():
     layer = torch.nn.Linear(2 * 3 * 4, 5).double()
-    weight, bias = REFERENCE["fc_to_conv"](layer.weight, layer.bias, (2, 3, 4))
+    weight, bias = REFERENCE["fc_to_conv"](layer.weight, layer.bias, (3, 4))
     features = torch.randn(2, 2, 6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     dense = F.conv2d(features, weight, bias)
     assert dense.shape == (2, 5, 4, 6)
