@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.semantic.deeplabv3 import DeepLabV3
+from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
 from segedu.semantic.unet import UNet, unet_out_size
+from segedu.semantic.unet3d import UNet3D
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,14 @@ class Contract:
 
     `shape` maps (B, H, W) of images to the shape of the output. `sizes` are legal (H, W); `odd` is a pair of
     odd numbers. Where `odd_error` is set, the method refuses odd sizes with a ValueError that says so.
+    Methods of volumes have three numbers, (D, H, W), wherever others have two.
     """
 
     name: str
     build: Callable[[], nn.Module]
-    shape: Callable[[int, int, int], tuple[int, ...]]
-    sizes: tuple[tuple[int, int], ...]
-    odd: tuple[int, int] = (37, 45)
+    shape: Callable[..., tuple[int, ...]]
+    sizes: tuple[tuple[int, ...], ...]
+    odd: tuple[int, ...] = (37, 45)
     odd_error: str = ""
     channels: int = 3
 
@@ -35,9 +40,42 @@ def _unet_shape(batch: int, height: int, width: int) -> tuple[int, ...]:
     return batch, 4, unet_out_size(height, 2), unet_out_size(width, 2)
 
 
+def _as_image(batch: int, height: int, width: int) -> tuple[int, ...]:
+    return batch, 4, height, width
+
+
+def _unet3d(kernel: int = 3, step: int = 2, **options) -> UNet3D:
+    """Two poolings; the first kernel and stride of axis 0 as given."""
+    kernels, strides = ((kernel, 3, 3), (3, 3, 3), (3, 3, 3)), ((1, 1, 1), (step, 2, 2), (2, 2, 2))
+    return UNet3D(3, 4, ((4, 4), (4, 6), (6, 8)), kernels, strides, **options)
+
+
+def _slices() -> UNet3D:
+    return UNet3D(3, 4, ((4, 4), (6, 6), (8, 8)), padding=True, parts=SLICE_PARTS)
+
+
+def _volume(batch: int, *size: int) -> tuple[int, ...]:
+    return batch, 4, *size
+
+
+def _less_40(batch: int, *size: int) -> tuple[int, ...]:
+    return batch, 4, *(n - 40 for n in size)
+
+
+def _resnet(output_stride: int) -> ResNet:
+    return ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 16, 16), output_stride=output_stride)
+
+
 METHODS = [
+    Contract("unet3d", _unet3d, _less_40, ((44, 44, 48),), (37, 45, 41), "images has 37 voxels"),
+    Contract("unet3d padded", lambda: _unet3d(padding=True), _volume, ((8, 16, 12), (16, 8, 8)), (7, 13, 9)),
+    Contract(
+        "nnunet", lambda: _unet3d(1, 1, padding=True, parts=VOLUME_PARTS), _volume, ((4, 16, 12), (8, 8, 8)), (5, 13, 9)
+    ),
+    Contract("nnunet slices", _slices, _as_image, ((16, 24), (8, 12))),
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
+    Contract("deeplabv3", lambda: DeepLabV3(_resnet(8), 4, (1, 2, 3), width=8), _as_image, ((32, 48), (40, 33))),
 ]
 
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -48,7 +86,7 @@ def build(method: Contract, dtype: torch.dtype = torch.float32) -> nn.Module:
     return method.build().to(dtype)
 
 
-def images(method: Contract, batch: int, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+def images(method: Contract, batch: int, size: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(batch, method.channels, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -80,7 +118,7 @@ def test_same_type_in_training_and_evaluation(method: Contract) -> None:
 def test_backward_reaches_every_parameter(method: Contract) -> None:
     model = build(method)
     logits = model(images(method, 2, method.sizes[0]))
-    target = torch.randint(0, logits.shape[1], (2, *logits.shape[-2:]), generator=torch.Generator().manual_seed(2))
+    target = torch.randint(0, logits.shape[1], (2, *logits.shape[2:]), generator=torch.Generator().manual_seed(2))
     cross_entropy(logits, target).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

@@ -1,0 +1,211 @@
+"""DeepLabv3: atrous spatial pyramid pooling with batch normalisation and one feature of the whole image.
+
+Paper: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017,
+    arXiv 1706.05587.
+Idea: The last strides of the backbone become dilations, so that features stay at 1/8 or 1/16 of the image. Five
+    branches look at them side by side: one place, three atrous convolutions with growing rates, and the mean of
+    the whole image. The last one is there because a 3x3 kernel with a large rate has most taps in the padding
+    and shrinks to 1x1.
+Simplified: no multi-grid (the paper also gives the three convolutions of the last stage rates of their own) and
+    no bootstrapping, as in torchvision, whose layer keys these are. The auxiliary head is torchvision's too.
+Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
+Quality: street: see the results page.
+Course: 08-context
+Lab: 08_context
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.resnet import resnet50, resnet101
+from segedu.layers.batch_norm import PooledBatchNorm2d
+from segedu.layers.conv import conv_bn_relu
+from segedu.layers.head import conv_head
+
+
+class ImagePooling(nn.Sequential):
+    """The mean of each channel over the image, a 1x1 convolution, and back to every place: figure 5 (b)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+            PooledBatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        context = super().forward(features)  # (B, C, 1, 1)
+        # Paper: bilinear upsampling. That of one value is this value everywhere.
+        return context.expand(-1, -1, *features.shape[-2:])
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: five branches side by side, concatenated, and brought to `width` channels.
+
+    Args:
+        in_channels: C of the features.
+        rates: dilation of each 3x3 branch; see `aspp_rates`.
+        width: channels of each branch and of the result.
+        dropout: probability that a feature of the result is put to 0 in training.
+        convolution: makes a 3x3 branch, with the arguments of `conv_bn_relu`. DeepLabv3+ puts in a separable one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        rates: Sequence[int] = (6, 12, 18),
+        width: int = 256,
+        dropout: float = 0.5,
+        convolution: Callable[..., nn.Module] = conv_bn_relu,
+    ) -> None:
+        super().__init__()
+        if not rates:
+            raise ValueError("rates is empty, expected at least one dilation")
+        self.convs = nn.ModuleList(
+            [
+                conv_bn_relu(in_channels, width, kernel_size=1),
+                *(convolution(in_channels, width, dilation=rate) for rate in rates),
+                ImagePooling(in_channels, width),
+            ]
+        )
+        joined = len(self.convs) * width
+        self.project = nn.Sequential(*conv_bn_relu(joined, width, kernel_size=1), nn.Dropout(dropout))
+
+    def forward(self, features: Tensor) -> Tensor:
+        branches = [branch(features) for branch in self.convs]  # each (B, width, h, w)
+        return self.project(torch.cat(branches, dim=1))  # (B, 5 width, h, w) -> (B, width, h, w)
+
+
+class DeepLabV3(nn.Module):
+    """A backbone with dilation in place of stride, ASPP, a 3x3 convolution, a classifier, bilinear upsampling.
+
+    Args:
+        backbone: gives a list of features, fine to coarse, and has `channels`; the last is used.
+        num_classes: K, background included.
+        rates: of the ASPP. The default is for a backbone of output stride 8; `aspp_rates(16)` for one of 16.
+        width: channels of the ASPP and behind it.
+        dropout: in the ASPP.
+        aux: whether there is an auxiliary head on the last but one features, see `forward_with_aux`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        rates: Sequence[int] = (12, 24, 36),
+        width: int = 256,
+        *,
+        dropout: float = 0.5,
+        aux: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.classifier = nn.Sequential(
+            ASPP(backbone.channels[-1], rates, width, dropout),
+            *conv_bn_relu(width, width),
+            nn.Conv2d(width, num_classes, kernel_size=1),
+        )
+        middle = backbone.channels[-2]
+        self.aux_classifier = conv_head(middle, max(middle // 4, 1), num_classes) if aux else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _upsample(self.classifier(self.backbone(images)[-1]), images)
+
+    def forward_with_aux(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits of both heads, for training.
+
+        Args:
+            images: (B, 3, H, W).
+
+        Returns:
+            `out` (B, K, H, W), which is what `forward` gives, and `aux` (B, K, H, W).
+
+        Raises:
+            ValueError: the model was made without an auxiliary head.
+        """
+        if self.aux_classifier is None:
+            raise ValueError("the model has no auxiliary head, expected one made with aux=True")
+        *_, middle, last = self.backbone(images)
+        logits = self.classifier(last), self.aux_classifier(middle)
+        return dict(zip(("out", "aux"), (_upsample(scores, images) for scores in logits), strict=True))
+
+
+def aspp_rates(output_stride: int) -> tuple[int, int, int]:
+    """Rates of the ASPP: 6, 12, 18 at output stride 16, and twice these at 8, where places are half as far apart.
+
+    Args:
+        output_stride: 8, 16 or 32.
+
+    Returns:
+        Three dilations.
+
+    Raises:
+        ValueError: another output stride.
+
+    >>> aspp_rates(16), aspp_rates(8)
+    ((6, 12, 18), (12, 24, 36))
+    """
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride is {output_stride}, expected 8, 16 or 32")
+    return tuple(rate * 16 // output_stride for rate in (6, 12, 18))
+
+
+def deeplabv3_resnet50(num_classes: int = 21, *, aux: bool = False, **options: object) -> DeepLabV3:
+    """DeepLabv3 on ResNet-50 with output stride 8; with aux=True the keys are those of torchvision's weights.
+
+    Args:
+        num_classes: K, 21 for Pascal VOC.
+        aux: whether there is an auxiliary head.
+        **options: of the backbone, such as `normalize`.
+
+    Returns:
+        The model with random weights.
+    """
+    return DeepLabV3(resnet50(output_stride=8, **options), num_classes, aux=aux)
+
+
+def deeplabv3_resnet101(num_classes: int = 21, *, aux: bool = False, **options: object) -> DeepLabV3:
+    """DeepLabv3 on ResNet-101 with output stride 8, see `deeplabv3_resnet50`.
+
+    Args:
+        num_classes: K, 21 for Pascal VOC.
+        aux: whether there is an auxiliary head.
+        **options: of the backbone, such as `normalize`.
+
+    Returns:
+        The model with random weights.
+    """
+    return DeepLabV3(resnet101(output_stride=8, **options), num_classes, aux=aux)
+
+
+def postprocess(logits: Tensor) -> Tensor:
+    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
+
+    Args:
+        logits: (B, K, H, W).
+
+    Returns:
+        Labels (B, H, W), int64.
+
+    Raises:
+        ValueError: `logits` has another shape or no class.
+
+    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
+    tensor([[[1, 0]]])
+    """
+    if logits.ndim != 4 or logits.shape[1] == 0:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
+    return logits.argmax(dim=1)
+
+
+def _upsample(scores: Tensor, images: Tensor) -> Tensor:
+    return F.interpolate(scores, size=images.shape[-2:], mode="bilinear", align_corners=False)
