@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.layers.batch_norm import PooledBatchNorm2d
-from segedu.layers.conv import conv_bn_relu
-from segedu.layers.head import conv_head
+from segedu.layers.conv import conv_bn_relu, conv_head
 
 
 class ImagePooling(nn.Sequential):

@@ -7,7 +7,7 @@ import torch
 from randomise import randomise
 from torchvision.models.segmentation.fcn import FCNHead
 
-from segedu.layers.head import conv_head
+from segedu.layers.conv import conv_head
 
 
 @pytest.mark.parametrize("size", [(8, 12), (5, 7)])
