@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.backbones.vgg import VGG, VGG16_STAGES
-from segedu.layers.head import conv_head
+from segedu.layers.conv import conv_head
 from segedu.layers.images import check_images
 
 
