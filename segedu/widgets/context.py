@@ -1,0 +1,89 @@
+"""Pictures of chapter 8: what a net sees through a keyhole, and where its errors lie."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy import ndimage
+
+from segedu.datasets.street import CLASSES, draw_street
+from segedu.viz import show
+
+INK, FRAME = "#1b1b1b", "#d55e00"
+LOOKED_FOR = ("boat", "car", "bus", "building")
+_SEEDS = 60  # scenes to look through; far fewer are enough
+
+
+class Keyhole(NamedTuple):
+    """A window of a scene that lies on one class."""
+
+    name: str
+    seed: int
+    row: int  # of its first pixel
+    column: int
+
+
+@lru_cache
+def find_keyholes(size: int = 13) -> tuple[Keyhole, ...]:
+    """For each of four classes, the first scene with a window on it, and there the window with most contrast.
+
+    Args:
+        size: height and width of a window, odd.
+
+    Returns:
+        One for each of `LOOKED_FOR`, from different scenes.
+
+    Raises:
+        ValueError: some class has no such window in any scene.
+    """
+    found: dict[str, Keyhole] = {}
+    for seed in range(_SEEDS):
+        scene = draw_street(seed)
+        for name in LOOKED_FOR:
+            place = None if name in found else _place(scene, CLASSES.index(name), size)
+            if place:
+                found[name] = Keyhole(name, seed, *place)
+                break  # the next class from another scene
+        if len(found) == len(LOOKED_FOR):
+            return tuple(found[name] for name in LOOKED_FOR)
+    missing = sorted(set(LOOKED_FOR) - set(found))
+    raise ValueError(f"size is {size}, expected windows that fit into {', '.join(missing)}")
+
+
+def _place(scene: dict, label: int, size: int) -> tuple[int, int] | None:
+    """First pixel of the window of most contrast among those that lie on the class but for a few pixels."""
+    inside = (scene["semantic"].numpy() == label).astype(float)
+    share = ndimage.uniform_filter(inside, size, mode="constant")
+    grey = scene["image"].numpy().mean(axis=0)
+    contrast = ndimage.uniform_filter(grey**2, size) - ndimage.uniform_filter(grey, size) ** 2
+    contrast = np.where(share > 0.97, contrast, -1)
+    row, column = np.unravel_index(contrast.argmax(), contrast.shape)
+    half = size // 2
+    return (int(row) - half, int(column) - half) if contrast[row, column] > 0.004 else None
+
+
+def draw_keyholes(size: int = 13) -> None:
+    """Show four windows alone, and below them where they are from.
+
+    Args:
+        size: height and width of a window, odd.
+    """
+    keyholes = find_keyholes(size)
+    fig = Figure(figsize=(11, 4.4), layout="constrained")
+    top, bottom = fig.subplots(2, len(keyholes), height_ratios=(1.1, 1))
+    for number, (hole, upper, lower) in enumerate(zip(keyholes, top, bottom, strict=True), 1):
+        image = draw_street(hole.seed)["image"].permute(1, 2, 0).numpy()
+        upper.imshow(image[hole.row : hole.row + size, hole.column : hole.column + size])
+        upper.set_title(f"{number}: what is this?", fontsize=11, color=INK)
+        lower.imshow(image)
+        frame = Rectangle((hole.column - 0.5, hole.row - 0.5), size, size, fill=False, ec=FRAME, lw=2)
+        lower.add_patch(frame)
+        lower.set_title(f"{number}: {hole.name}", fontsize=11, color=INK)
+    for ax in (*top, *bottom):
+        ax.set(xticks=[], yticks=[])
+    names = ", ".join(f"{number} {hole.name}" for number, hole in enumerate(keyholes, 1))
+    show(fig, f"Four windows of {size} by {size} pixels that hardly tell what they show; below, their scenes: {names}.")

@@ -1,0 +1,31 @@
+"""The keyholes of chapter 8 lie on what their names say, and each is from another scene."""
+
+from __future__ import annotations
+
+import pytest
+
+from segedu.datasets.street import CLASSES, draw_street
+from segedu.widgets import context as widget
+
+
+def test_each_keyhole_lies_on_its_class_and_inside_its_scene():
+    holes = widget.find_keyholes()
+    assert [hole.name for hole in holes] == list(widget.LOOKED_FOR)
+    assert len({hole.seed for hole in holes}) == len(holes)
+    for name, seed, row, column in holes:
+        window = draw_street(seed)["semantic"][row : row + 13, column : column + 13]
+        assert window.shape == (13, 13)
+        assert (window == CLASSES.index(name)).float().mean() > 0.97
+
+
+def test_windows_that_fit_nowhere_are_refused():
+    with pytest.raises(ValueError, match="size is 95, expected windows that fit into"):
+        widget.find_keyholes(95)
+
+
+def test_the_picture_says_in_words_what_it_shows(monkeypatch):
+    calls = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: calls.append((fig, alt)))
+    widget.draw_keyholes()
+    assert len(calls[0][0].axes) == 8
+    assert "1 boat, 2 car, 3 bus, 4 building" in calls[0][1]
