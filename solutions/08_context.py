@@ -27,7 +27,7 @@
 # %% name="picture" role="show"
 from segedu.datasets.street import CLASSES, draw_street
 from segedu.viz import show
-from segedu.widgets.context import draw_keyholes
+from segedu.widgets.context import class_maps, draw_keyholes
 
 draw_keyholes()
 
@@ -303,7 +303,7 @@ fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 for count, marker in ((9, "o"), (6, "s"), (4, "^"), (1, "x")):
     ax.plot(rates, [float((t == count).float().mean()) for t in taps], marker, label=f"{count} taps", markersize=4)
 ax.set(xlabel="rate", ylabel="share of the pixels", ylim=(-0.03, 1.03))
-ax.legend(title="taps that meet the map", fontsize=8)
+ax.legend(title="taps that meet the map", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show(
     fig,
     alt="Share of pixels against rate: those that meet 9 taps fall to 0 by rate 17, those with 1 rise to all at 33.",
@@ -348,6 +348,7 @@ ax.plot(channels, ratio, "o-", color="#0072B2")
 ax.axhline(9, color="#1b1b1b", linestyle="--", linewidth=1)
 ax.set(xlabel="channels in and out", ylabel="times fewer weights", xscale="log", ylim=(0, 10))
 ax.set_xticks(channels, [str(n) for n in channels])
+ax.minorticks_off()
 show(
     fig,
     alt=f"A 3x3 convolution has {ratio[0]:.1f} to {ratio[-1]:.1f} times fewer weights when separated; the limit is 9.",
@@ -398,11 +399,8 @@ deep = torch.nn.functional.avg_pool2d(one_hot, 16)
 grey = image.mean(1, keepdim=True)
 low = torch.nn.functional.pad(grey, (1, 0, 1, 0), mode="replicate").diff(dim=2)[..., 1:].abs()
 joined = torch.as_tensor(use(v3plus_decode)(deep, torch.nn.functional.max_pool2d(low, 4), torch.ones(1, 1)))
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.2), layout="constrained")
-panels = [image[0].permute(1, 2, 0), deep[0].argmax(0), joined[0, :10].argmax(0), joined[0, 10]]
-for ax, title, panel in zip(axes, ("image", "deep", "deep, enlarged", "low level"), panels):
-    ax.imshow(panel, cmap="tab10" if "deep" in title else "gray", vmin=0, vmax=9 if "deep" in title else None)
-    ax.set(title=title, xticks=[], yticks=[])
+panels = {"image": image[0], "deep": deep[0].argmax(0), "deep, enlarged": joined[0, :10].argmax(0)}
+fig = class_maps({**panels, "low level": (joined[0, 10:] / joined[0, 10].max()).expand(3, -1, -1)})
 show(
     fig, alt="A street; its classes in blocks of 16 pixels; the same enlarged, with soft outlines; and a map of edges."
 )
@@ -545,14 +543,7 @@ number = next(i for i, target in enumerate(draw[1][1]) if len(target.unique()) >
 photo, truth = draw[1][0][number], draw[1][1][number]
 with torch.no_grad():
     answers = {name: net.cpu()(photo[None])[0].argmax(0) for name, net in nets.items()}
-fig, axes = plt.subplots(1, 2 + len(answers), figsize=(13, 2.2), layout="constrained")
-for ax, (title, labels) in zip(axes[1:], {"truth": truth, **answers}.items()):
-    ax.imshow(np.ma.masked_equal(labels, 255), cmap="tab10", vmin=0, vmax=9)
-    ax.set_title(title, fontsize=10)
-axes[0].imshow(photo.permute(1, 2, 0))
-axes[0].set_title("a new street", fontsize=10)
-for ax in axes:
-    ax.set(xticks=[], yticks=[])
+fig = class_maps({"a new street": photo, "truth": truth, **answers}, columns=5)
 show(
     fig,
     alt=f"A street, its truth, and what nets of {len(answers)} kinds say: the finer the map, the finer the outlines.",

@@ -6,12 +6,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
-from segedu.datasets.street import CLASSES, draw_street
-from segedu.viz import show
+from segedu.datasets.street import CLASSES, VOID, draw_street
+from segedu.viz import palette, show
 
 INK, FRAME = "#1b1b1b", "#d55e00"
 LOOKED_FOR = ("boat", "car", "bus", "building")
@@ -87,3 +88,50 @@ def draw_keyholes(size: int = 13) -> None:
         ax.set(xticks=[], yticks=[])
     names = ", ".join(f"{number} {hole.name}" for number, hole in enumerate(keyholes, 1))
     show(fig, f"Four windows of {size} by {size} pixels that hardly tell what they show; below, their scenes: {names}.")
+
+
+def class_maps(panels: dict[str, object], columns: int = 4, width: float = 2.7) -> Figure:
+    """Images and class maps of streets in a grid; the name of each class is written where it is widest.
+
+    Args:
+        panels: title -> image (3, H, W) in [0, 1] or classes (H, W), tensors or arrays; void stays white.
+        columns: of the grid.
+        width: of a panel, in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there is no panel, or one has another number of axes.
+    """
+    if not panels:
+        raise ValueError("panels is empty, expected at least one")
+    rows = -(-len(panels) // columns)
+    height = 0.62 * width + 0.35
+    fig = Figure(figsize=(width * min(columns, len(panels)), height * rows), layout="constrained")
+    axes = np.atleast_1d(fig.subplots(rows, min(columns, len(panels)))).ravel()
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, panel) in zip(axes, panels.items(), strict=False):
+        array = np.asarray(panel)
+        if array.ndim not in (2, 3):
+            raise ValueError(f"panel {title!r} has shape {array.shape}, expected (3, H, W) or (H, W)")
+        if array.ndim == 3:
+            ax.imshow(np.moveaxis(array, 0, 2).clip(0, 1))
+        else:
+            _paint_classes(ax, array)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, fontsize=10, color=INK)
+    return fig
+
+
+def _paint_classes(ax: Axes, labels: np.ndarray) -> None:
+    colours = np.concatenate([palette(len(CLASSES)), np.ones((1, 3))])
+    ax.imshow(colours[np.where(labels == VOID, len(CLASSES), labels)])
+    for label in np.unique(labels[labels != VOID]):
+        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
+        if depth.max() > 0.03 * labels.shape[1]:  # else the word would hide the region
+            row, column = np.unravel_index(depth.argmax(), depth.shape)
+            style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
+            text = {"color": "white", "fontsize": 6.5, "ha": "center", "va": "center"}
+            ax.text(column, row, CLASSES[label], bbox=style, **text)

@@ -29,3 +29,18 @@ def test_the_picture_says_in_words_what_it_shows(monkeypatch):
     widget.draw_keyholes()
     assert len(calls[0][0].axes) == 8
     assert "1 boat, 2 car, 3 bus, 4 building" in calls[0][1]
+
+
+def test_class_maps_write_the_names_of_large_classes():
+    scene = draw_street(0)
+    fig = widget.class_maps({"image": scene["image"], "truth": scene["semantic"]}, columns=3)
+    texts = {text.get_text() for text in fig.axes[1].texts}
+    assert texts <= set(CLASSES) and len(texts) >= 3
+    assert [ax.get_title() for ax in fig.axes] == ["image", "truth"]
+
+
+def test_class_maps_refuse_what_is_no_map():
+    with pytest.raises(ValueError, match="panels is empty"):
+        widget.class_maps({})
+    with pytest.raises(ValueError, match=r"panel 'x' has shape \(3,\), expected"):
+        widget.class_maps({"x": draw_street(0)["image"][:, 0, 0]})
