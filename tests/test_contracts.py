@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.deeplabv3 import DeepLabV3
+from segedu.semantic.deeplabv3plus import DeepLabV3Plus
 from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
+from segedu.semantic.pspnet import PSPNet
 from segedu.semantic.unet import UNet, unet_out_size
 from segedu.semantic.unet3d import UNet3D
 
@@ -76,6 +78,8 @@ METHODS = [
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
     Contract("deeplabv3", lambda: DeepLabV3(_resnet(8), 4, (1, 2, 3), width=8), _as_image, ((32, 48), (40, 33))),
+    Contract("deeplabv3plus", lambda: DeepLabV3Plus(_resnet(16), 4, (1, 2, 3), 8, 4), _as_image, ((64, 48), (40, 33))),
+    Contract("pspnet", lambda: PSPNet(_resnet(8), 4, width=8), _as_image, ((32, 48), (40, 33))),
 ]
 
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
