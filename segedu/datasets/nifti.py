@@ -1,0 +1,220 @@
+"""NIfTI, the file of medical volumes (.nii, .nii.gz), through nibabel: voxels, spacing, and which way is up.
+
+A file may store a volume in any of 48 orders and directions of axes; its affine says which. Here every volume is
+turned, by swapping and mirroring axes only, to one order: axis 0 (z) goes from the feet to the head, axis 1 (y)
+from the front to the back, axis 2 (x) from the patient's right to the left. That is the order of DICOM and of
+SimpleITK's arrays (LPS), and the one in which a slice looks as radiologists see it. No voxel is resampled: an oblique
+volume stays oblique, its axes are those nearest to the three directions. Labels are written back in the order of
+the file that they belong to. A file without orientation is read as nibabel reads it: x runs from left to right.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_VOXELS = 2**28  # 1 GiB as float32; a damaged header may promise anything
+_MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_LAYOUT = "a NIfTI file (.nii or .nii.gz) of one volume"
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """A volume in the fixed order, and what is needed to write labels beside it.
+
+    `array` (D, H, W); `spacing` in mm in the order of its axes; `affine` (4, 4) from (x, y, z) in voxels of `array`
+    to NIfTI's world, mm to the patient's right, front and head (RAS); `stored_affine` and `stored_shape` belong to
+    the file, whose axes are in its own order.
+    """
+
+    array: Tensor
+    spacing: tuple[float, float, float]
+    affine: np.ndarray
+    stored_affine: np.ndarray
+    stored_shape: tuple[int, ...]
+
+
+def read_nifti(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
+    """Read an image, with the header's scale applied: Hounsfield units for CT.
+
+    Args:
+        path: .nii or .nii.gz of one volume; further axes of length 1 are dropped.
+        max_voxels: refuse larger volumes before their voxels are read.
+
+    Returns:
+        The volume, `array` float32 (D, H, W).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no NIfTI, damaged, not one volume, too large, of colours, or its affine is no frame.
+    """
+    image, stored = _load(Path(path), max_voxels)
+    return _turn(image, stored.astype(np.float32), Path(path))
+
+
+def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
+    """Read a map of classes or instances.
+
+    Args:
+        path: as for `read_nifti`.
+        max_voxels: as for `read_nifti`.
+
+    Returns:
+        The volume, `array` int64 (D, H, W).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as for `read_nifti`, or if a voxel is negative or no whole number.
+    """
+    path = Path(path)
+    image, stored = _load(path, max_voxels)
+    if not np.isfinite(stored).all() or (stored != np.round(stored)).any() or stored.min() < 0:
+        wrong = stored[~np.isfinite(stored) | (stored != np.round(stored)) | (stored < 0)][0]
+        raise ValueError(f"{path} has a voxel of {wrong}, expected whole numbers of at least 0: is it an image?")
+    return _turn(image, stored.astype(np.int64), path)
+
+
+def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
+    """Write labels where `like` was read: same shape, order of axes and affine as its file.
+
+    Args:
+        path: .nii or .nii.gz; the folder must exist, and a file there is replaced.
+        labels: (D, H, W) whole numbers of at least 0, in the order of `like.array`.
+        like: the volume that they belong to.
+
+    Raises:
+        TypeError: if `labels` holds no whole numbers.
+        ValueError: if its shape is another than that of `like`, a label is negative or too large, or the name of
+            the file does not end in .nii or .nii.gz.
+    """
+    import nibabel
+
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"path is {str(path)!r}, expected a name that ends in .nii or .nii.gz")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels has dtype {labels.dtype}, expected whole numbers")
+    if labels.shape != like.array.shape:
+        raise ValueError(f"labels has shape {tuple(labels.shape)}, expected {tuple(like.array.shape)} as its volume")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise ValueError(f"labels hold {low} to {high}, expected 0 to {np.iinfo(np.int32).max}")
+    kind = next(kind for kind in (np.uint8, np.uint16, np.int32) if high <= np.iinfo(kind).max)
+    back = nibabel.orientations.ornt_transform(_orientation("LPS"), nibabel.io_orientation(like.stored_affine))
+    stored = nibabel.apply_orientation(labels.cpu().numpy().transpose(2, 1, 0), back)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=kind), like.stored_affine)
+    image.header.set_xyzt_units("mm")
+    beside = path.with_name(f".part.{path.name}")
+    nibabel.save(image, beside)
+    os.replace(beside, path)
+
+
+def read_case(
+    image: str | Path, labels: str | Path | None = None, window: tuple[float, float] | None = None
+) -> dict[str, Tensor | tuple[float, ...]]:
+    """Read an image and its labels as one sample, with the keys of `draw_volume`.
+
+    Args:
+        image: file of the image.
+        labels: file of the classes on the same grid, or None.
+        window: the values that become 0 and 1, such as (-160, 240) for soft tissue in CT; None takes the
+            0.5th and the 99.5th percentile of the volume, as for MR, whose values have no unit.
+
+    Returns:
+        `image` float32 (1, D, H, W) in [0, 1], `values` float32 (D, H, W) as stored, `spacing` in mm, and `semantic`
+        int64 (D, H, W) where there are labels. Voxels that are not a number become 0 in `image`.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: as for `read_nifti` and `read_nifti_labels`, if the window is empty, or the grids differ.
+    """
+    volume = read_nifti(image)
+    values = volume.array
+    if window is None:
+        finite = values[values.isfinite()].numpy()
+        window = tuple(np.percentile(finite, (0.5, 99.5))) if len(finite) else (0.0, 1.0)
+        window = window if window[0] < window[1] else (window[0], window[0] + 1)
+    low, high = window
+    if not low < high:
+        raise ValueError(f"window is {window!r}, expected (lowest, highest) with lowest < highest")
+    scaled = ((values - low) / (high - low)).clamp(0, 1).nan_to_num(0).float()
+    sample = {"image": scaled[None], "values": values, "spacing": volume.spacing}
+    if labels is not None:
+        truth = read_nifti_labels(labels)
+        if truth.array.shape != values.shape:
+            raise ValueError(
+                f"{labels} has shape {tuple(truth.array.shape)}, expected {tuple(values.shape)} as its image"
+            )
+        if not np.allclose(truth.affine, volume.affine, atol=0.1 * min(volume.spacing)):
+            raise ValueError(f"{labels} lies elsewhere than its image {image}, expected affines that agree")
+        sample["semantic"] = truth.array
+    return sample
+
+
+def _orientation(codes: str) -> np.ndarray:
+    import nibabel
+
+    return nibabel.orientations.axcodes2ornt(codes)
+
+
+def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
+    """The image of nibabel and its voxels in the file's order, three axes."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}, which is no file; expected {_LAYOUT}")
+    damage = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+    try:
+        image = nibabel.load(path)
+    except damage as error:
+        raise ValueError(f"{path} is no readable file, expected {_LAYOUT}: {error}") from error
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError(f"{path} is a {type(image).__name__}, expected {_LAYOUT}")
+    shape = image.shape
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]) or 0 in shape:
+        raise ValueError(f"{path} has shape {shape}, expected one volume (x, y, z): take a time or a channel out first")
+    if np.prod(shape, dtype=object) > max_voxels:
+        raise ValueError(f"{path} has shape {shape}, expected at most {max_voxels} voxels: give max_voxels for more")
+    if image.get_data_dtype().kind not in "iufb":
+        raise ValueError(f"{path} has dtype {image.get_data_dtype()}, expected one number a voxel")
+    affine = image.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path} has the affine {affine.tolist()}, expected three directions that span space")
+    try:
+        if path.name.endswith(".gz"):
+            _read_through(path)
+        return image, np.asanyarray(image.dataobj).reshape(shape[:3])
+    except damage as error:
+        raise ValueError(f"{path} is damaged or cut short, expected {_LAYOUT}: {error}") from error
+
+
+def _read_through(path: Path) -> None:
+    """Unpack to the end, where gzip's checksum is: nibabel stops before it, and a damaged voxel would pass."""
+    with gzip.open(path) as unpacked:
+        for _ in range(8 * MAX_VOXELS >> 20):
+            if not unpacked.read(1 << 20):
+                return
+
+
+def _turn(image: Any, stored: np.ndarray, path: Path) -> Nifti:
+    """Bring voxels to (z, y, x) with the fixed directions, and the affine with them."""
+    import nibabel
+
+    unit = image.header.get_xyzt_units()[0]
+    metric = np.diag([*[_MILLIMETRES[unit]] * 3, 1.0])
+    affine = metric @ image.affine
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), _orientation("LPS"))
+    turned = affine @ nibabel.orientations.inv_ornt_aff(turn, stored.shape)
+    array = nibabel.apply_orientation(stored, turn).transpose(2, 1, 0)
+    spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(turned)[::-1])
+    return Nifti(torch.from_numpy(np.ascontiguousarray(array)), spacing, turned, affine, stored.shape)
