@@ -1,0 +1,239 @@
+"""Official weights: where they are, what they must hash to, under which licence, and how their keys become ours.
+
+`load("resnet50")` builds the model, fetches the file once into the cache folder, checks it, and loads it strictly.
+The folder is `$SEGEDU_CACHE`, or the one that the operating system keeps for caches. Files are read with
+`torch.load(weights_only=True)` or safetensors: none of them can run code.
+
+The hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of the file's
+name, and we check these 8. That finds damage; it is no proof against someone who builds a file on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pkgutil
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+
+TORCHVISION = "https://download.pytorch.org/models/"
+# Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
+DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
+PART, DAY = ".part-", 24 * 3600
+
+
+class WeightsError(RuntimeError):
+    """A file of weights could not be had or does not fit; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of official weights.
+
+    `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
+    digest or its published beginning. `rename` holds pairs of pattern and replacement for the file's keys;
+    keys that begin with one of `leave_out` are of parts that the model does not have.
+    """
+
+    build: str
+    url: str
+    sha256: str
+    mebibytes: float
+    licence: str
+    trained_on: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rename: tuple[tuple[str, str], ...] = ()
+    leave_out: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the url."""
+        return urlsplit(self.url).path.rsplit("/", 1)[-1]
+
+
+def _torchvision(file: str, mebibytes: float, build: str, trained_on: str = "ImageNet-1k", **more: Any) -> Weights:
+    sha256 = file.removesuffix(".pth").rsplit("-", 1)[-1]
+    return Weights(f"segedu.{build}", TORCHVISION + file, sha256, mebibytes, "BSD-3-Clause", trained_on, **more)
+
+
+def _classifier(file: str, mebibytes: float, build: str, head: str, **more: Any) -> Weights:
+    return _torchvision(file, mebibytes, f"backbones.{build}", leave_out=(head,), **more)
+
+
+def _segmenter(file: str, mebibytes: float, build: str) -> Weights:
+    trained_on = "images of COCO 2017 with the 20 classes of Pascal VOC"
+    options = {"num_classes": 21, "aux": True}
+    return _torchvision(file, mebibytes, f"semantic.{build}", trained_on, options=options)
+
+
+WEIGHTS: dict[str, Weights] = {
+    "vgg16": _classifier("vgg16-397923af.pth", 527.796, "vgg:vgg16", "classifier."),
+    "vgg16_bn": _classifier("vgg16_bn-6c64b313.pth", 527.866, "vgg:vgg16_bn", "classifier."),
+    "resnet18": _classifier("resnet18-f37072fd.pth", 44.661, "resnet:resnet18", "fc."),
+    "resnet34": _classifier("resnet34-b627a593.pth", 83.275, "resnet:resnet34", "fc."),
+    "resnet50": _classifier("resnet50-0676ba61.pth", 97.781, "resnet:resnet50", "fc."),
+    "resnet101": _classifier("resnet101-63fe2227.pth", 170.511, "resnet:resnet101", "fc."),
+    "densenet121": _classifier(
+        "densenet121-a639ec97.pth", 30.845, "densenet:densenet121", "classifier.", rename=(DENSE_LAYERS,)
+    ),
+    "fcn_resnet50": _segmenter("fcn_resnet50_coco-1167a1af.pth", 135.009, "fcn:fcn_resnet50"),
+    "fcn_resnet101": _segmenter("fcn_resnet101_coco-7ecb50ca.pth", 207.711, "fcn:fcn_resnet101"),
+    "deeplabv3_resnet50": _segmenter("deeplabv3_resnet50_coco-cd0a2569.pth", 160.515, "deeplabv3:deeplabv3_resnet50"),
+    "deeplabv3_resnet101": _segmenter(
+        "deeplabv3_resnet101_coco-586e9e4e.pth", 233.217, "deeplabv3:deeplabv3_resnet101"
+    ),
+}
+
+
+def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
+    """The model with its official weights, in evaluation mode, normalising images in [0, 1] inside.
+
+    Args:
+        name: a key of `WEIGHTS`.
+        progress: whether a bar shows how far a download is.
+        **options: for the builder, such as `output_stride=8` for a ResNet; they may not change a weight's shape.
+
+    Returns:
+        The model on the CPU. Every tensor of it came from the file.
+
+    Raises:
+        ValueError: there is no such name.
+        WeightsError: the file could not be fetched or stored, is not what was published, or does not fit.
+    """
+    weights = _find(name)
+    path = fetch(name, progress=progress)
+    given = {"normalize": Normalize(IMAGENET_MEAN, IMAGENET_STD), **weights.options, **options}
+    model = pkgutil.resolve_name(weights.build)(**given)
+    try:
+        model.load_state_dict(_our_keys(_read(path), weights), strict=True)
+    except RuntimeError as error:  # torch's own words on what does not fit
+        raise WeightsError(
+            f"weights {name!r}: {path} does not fit {weights.build} with {options or 'its defaults'}: {error}"
+        ) from None
+    return model.eval()
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """The file of weights in the cache folder, fetched if it is not there or is not what was published.
+
+    Args:
+        name: a key of `WEIGHTS`.
+        progress: whether a bar shows how far a download is.
+
+    Returns:
+        The path of a file whose hash was checked just now.
+
+    Raises:
+        ValueError: there is no such name.
+        WeightsError: the file could not be fetched or stored; the cache is left without it.
+    """
+    weights, folder = _find(name), cache_folder()
+    path = folder / weights.file_name
+    try:
+        if path.is_file():
+            if _is_published(path, weights):
+                return path
+            warnings.warn(f"{path} is not the published file: it is fetched again", stacklevel=2)
+            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        room = shutil.disk_usage(folder).free / 2**20
+        if room < weights.mebibytes:
+            raise OSError(f"{room:.0f} MiB are free there")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
+            whole = Path(part) / weights.file_name
+            _download(weights, whole, progress)
+            if not _is_published(whole, weights):
+                reason = f"sha256 {pooch.file_hash(whole)}, expected {weights.sha256}..., from {weights.url}"
+                raise WeightsError(_message(name, f"what came is not the published file ({reason})"))
+            os.replace(whole, path)  # in one step: nobody ever sees half a file under the right name
+    except requests.RequestException as error:
+        cause = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
+        raise WeightsError(_message(name, f"could not be fetched from {weights.url} ({cause})")) from None
+    except OSError as error:
+        raise WeightsError(
+            _message(name, f"could not be stored in {folder} ({error.strerror or error}), which needs room")
+        ) from None
+    return path
+
+
+def cache_folder() -> Path:
+    """Where files of weights are kept.
+
+    Returns:
+        `$SEGEDU_CACHE` if that is set, else the operating system's cache folder for `segedu`.
+    """
+    return Path(os.environ.get("SEGEDU_CACHE") or pooch.os_cache("segedu")).expanduser().absolute()
+
+
+def _find(name: str) -> Weights:
+    if name not in WEIGHTS:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(WEIGHTS)}")
+    return WEIGHTS[name]
+
+
+def _message(name: str, what: str) -> str:
+    weights = WEIGHTS[name]
+    return (
+        f"weights {name!r}: {what}; nothing of it was kept. What to do: try again; or fetch {weights.url} "
+        f"({weights.mebibytes:.0f} MiB) by other means, on another computer if need be, and put it at "
+        f"{cache_folder() / weights.file_name}; or let SEGEDU_CACHE name a folder with more room or with that file."
+    )
+
+
+def _is_published(path: Path, weights: Weights) -> bool:
+    return pooch.file_hash(path).startswith(weights.sha256)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a download left that was killed; younger ones may be running in another process."""
+    for part in folder.glob(PART + "*"):
+        if part.is_dir() and time.time() - part.stat().st_mtime > DAY:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _download(weights: Weights, path: Path, progress: bool) -> None:
+    total = round(weights.mebibytes * 2**20)  # until the server says how many bytes they are
+    with tqdm(total=total, unit="B", unit_scale=True, desc=weights.file_name, disable=not progress) as bar:
+        pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
+        # torch's message says how to run the code in such a file; nobody should
+        raise WeightsError(
+            f"{path} holds something else than tensors, and is not read ({type(error).__name__})"
+        ) from None
+
+
+def _our_keys(tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    ours = {}
+    for key, tensor in tensors.items():
+        if key.startswith(weights.leave_out):
+            continue
+        for pattern, replacement in weights.rename:
+            key = re.sub(pattern, replacement, key)
+        ours[key] = tensor
+    return ours
