@@ -88,25 +88,31 @@ def fc_to_conv(
 check(fc_to_conv)
 
 # %% [markdown] name="fc_after"
-# A classifier of one class, made by hand: its weights are a window of a photograph, less the window's mean. It answers
-# one question: does this window look like that one? As a convolution it asks at every place.
+# A classifier of one class: is this window the eye in the white frame? It is one fully connected layer, fitted by least
+# squares to all windows of the photograph: 1 for this one, 0 for every other. As a convolution it asks at every place
+# at once.
 
 # %% name="fc_figure" role="show"
 from skimage.data import astronaut
 
-photo = torch.from_numpy(astronaut()[20:260:2, 130:370:2] / 255.0).float().permute(2, 0, 1)
-window = photo[:, 42:58, 44:60] - photo[:, 42:58, 44:60].mean((1, 2), keepdim=True)
-weight, bias = use(fc_to_conv)(window.reshape(1, -1), torch.zeros(1), (16, 16))
-scores = torch.nn.functional.conv2d(photo, torch.as_tensor(weight), torch.as_tensor(bias))[0].numpy()
-best = np.unravel_index(scores.argmax(), scores.shape)
+photo = torch.from_numpy(astronaut()[20:260:2, 130:370:2] / 255.0).permute(2, 0, 1)  # (3, 120, 120)
+windows = torch.nn.functional.unfold(photo[None], 12)[0].T  # one row for each window, flattened
+centred, eye = windows - windows.mean(0), 34 * 109 + 48  # the window at row 34, column 48; there are 109 in a row
+spread = centred.T @ centred / len(windows) + 1e-3 * torch.eye(432, dtype=torch.float64)
+matrix = torch.linalg.solve(spread, centred[eye])[None]
+weight, bias = use(fc_to_conv)(matrix, -matrix @ windows.mean(0), (12, 12))
+scores = torch.nn.functional.conv2d(photo, torch.as_tensor(weight), torch.as_tensor(bias))[0]
+best = divmod(int(scores.argmax()), scores.shape[1])
 fig, axes = plt.subplots(1, 2, figsize=(6.4, 3), layout="constrained")
 axes[0].imshow(photo.permute(1, 2, 0))
-axes[0].add_patch(plt.Rectangle((43.5, 41.5), 16, 16, fill=False, edgecolor="white", linewidth=2))
+axes[0].add_patch(plt.Rectangle((47.5, 33.5), 12, 12, fill=False, edgecolor="white", linewidth=2))
 axes[0].set_title("the window that was learnt")
-axes[1].imshow(scores, cmap="cividis")
-axes[1].plot(best[1], best[0], "+", color="white", markersize=14)
-axes[1].set_title(f"{scores.shape[0]} x {scores.shape[1]} scores, best at {tuple(map(int, best))}")
-show(fig, alt=f"A face with a window around one eye, and a map of scores, highest where that window is: {best}.")
+axes[1].imshow(scores.clamp(min=0), cmap="cividis")
+axes[1].plot(best[1], best[0], "o", color="white", fillstyle="none", markersize=14)
+axes[1].set_title(f"{scores.shape[0]} x {scores.shape[1]} scores, best at {best}")
+show(
+    fig, alt=f"A face with a frame around one eye, and a map of scores with one bright peak, at row and column {best}."
+)
 
 # %% [markdown] name="bilinear_text"
 # ## 2. Bring it up (3 points)
@@ -304,32 +310,30 @@ def segnet_decode(
 check(segnet_decode)
 
 # %% [markdown] name="segnet_after"
-# An encoder of poolings alone, three of them, and two ways back. The kernels of the decoder are written by hand: each
-# spreads a value over its neighbours. With indices the values land on the outlines they came from.
+# An encoder of poolings alone, two of them, takes outlines of the first picture. Two ways back: interpolation, and
+# your decoder, with kernels written by hand (the last one spreads each value over its neighbours). With the indices,
+# every value lands on an outline again.
 
 # %% name="segnet_figure" role="show"
-from skimage.data import camera
+from segedu.viz import outline
 
-edges = torch.from_numpy(camera()[40:200:2, 170:330:2] / 255.0)[None, None]
-edges = (edges[..., 1:, :-1] - edges[..., :-1, :-1]).abs() + (edges[..., :-1, 1:] - edges[..., :-1, :-1]).abs()
-x, places, sizes = edges, [], []
-for _ in range(3):
+lines = torch.from_numpy(outline(target.numpy()) * 1.0)[None, None, 71:192, 60:225]  # 121 x 165
+x, places, sizes = lines, [], []
+for _ in range(2):
     sizes.append(tuple(x.shape[2:]))
     x, where = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
     places.append(where)
 spread = torch.outer(*[torch.tensor([0.5, 1, 0.5], dtype=torch.float64)] * 2)[None, None]
-decoded = torch.as_tensor(use(segnet_decode)(x, places, sizes, [spread] * 3))
+keep = (spread == 1).double()
+decoded = torch.as_tensor(use(segnet_decode)(x, places, sizes, [spread, keep]))
 smooth = torch.nn.functional.interpolate(x, size=sizes[0], mode="bilinear")
-panels = {"edges": edges, "after three poolings": x, "interpolated": smooth, "SegNet's way": decoded}
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
+panels = {"outlines": lines, "after two poolings": x, "interpolated": smooth, "SegNet's way": decoded}
+fig, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
 for axis, (title, panel) in zip(axes, panels.items()):
-    axis.imshow(panel[0, 0], cmap="gray", vmin=0, vmax=0.8)
-    axis.set_title(f"{title}, {panel.shape[2]} x {panel.shape[3]}", fontsize=9)
+    axis.imshow(panel[0, 0], cmap="gray", vmin=0, vmax=1)
+    axis.set_title(f"{title}, {panel.shape[2]} x {panel.shape[3]}", fontsize=10)
     axis.set_axis_off()
-show(
-    fig,
-    alt="Edges of a photograph, 9 by 9 numbers left of them, their blurred interpolation, and thin lines on the edges.",
-)
+show(fig, alt="Thin outlines, what two poolings leave, blurred bands, and dotted lines where the outlines were.")
 
 # %% [markdown] name="ce_text"
 # ## 5. The loss of all these nets (3 points)

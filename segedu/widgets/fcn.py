@@ -142,9 +142,10 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
     }
     fig, axes = plt.subplots(2, 2, figsize=(8.4, 5.9), layout="constrained")
     for ax, (title, picture) in zip(axes.flat, panels.items(), strict=True):
-        ax.imshow(picture, interpolation="nearest", aspect="auto" if "cells" in title else None)
+        step = stride if "cells" in title else 1
+        ax.imshow(picture, extent=(0, step * picture.shape[1], step * picture.shape[0], 0))
         ax.set_title(title, fontsize=10)
-        ax.set(xticks=[], yticks=[])
+        ax.set(xticks=[], yticks=[], xlim=(0, target.shape[1]), ylim=(target.shape[0], 0))
     seen = [k for k in range(len(CLASSES)) if (target == k).any()]
     handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in seen]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
