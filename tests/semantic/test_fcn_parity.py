@@ -146,8 +146,8 @@ def randomise(net: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in net.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2, generator=generator)
+            if name.endswith("running_var") or (name.endswith("weight") and value.ndim == 1):
+                value.uniform_(0.5, 2, generator=generator)  # else layer after layer fades out, and mistakes with them
             elif value.ndim > 1:
                 value.normal_(std=(1 / value[0].numel()) ** 0.5, generator=generator)
             elif value.is_floating_point():

@@ -20,8 +20,8 @@ def randomise(net: nn.Module) -> None:
     """Every tensor of the state dict, running statistics too."""
     generator = torch.Generator().manual_seed(0)
     for name, value in net.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 2, generator=generator)
+        if name.endswith("running_var") or (name.endswith("weight") and value.ndim == 1):
+            value.uniform_(0.5, 2, generator=generator)  # else layer after layer fades out, and mistakes with them
         elif value.is_floating_point():
             value.normal_(std=(3 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.3, generator=generator)
 
