@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import BasicBlock, ResNet
+from segedu.backbones.vgg import VGG
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
+from segedu.semantic.deeplabv2 import DeepLabV2
 from segedu.semantic.deeplabv3 import DeepLabV3
 from segedu.semantic.deeplabv3plus import DeepLabV3Plus
 from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
@@ -64,6 +67,10 @@ def _less_40(batch: int, *size: int) -> tuple[int, ...]:
     return batch, 4, *(n - 40 for n in size)
 
 
+def _vgg() -> VGG:
+    return VGG(((8,), (8,), (8,), (8,), (16,)), batch_norm=True)
+
+
 def _resnet(output_stride: int) -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 16, 16), output_stride=output_stride)
 
@@ -77,6 +84,8 @@ METHODS = [
     Contract("nnunet slices", _slices, _as_image, ((16, 24), (8, 12))),
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
+    Contract("deeplabv1", lambda: DeepLabV1(AtrousVGG(_vgg()), 4, 8, rate=2), _as_image, ((32, 48), (40, 33))),
+    Contract("deeplabv2", lambda: DeepLabV2(_resnet(8), 4, (1, 2, 3)), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv3", lambda: DeepLabV3(_resnet(8), 4, (1, 2, 3), width=8), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv3plus", lambda: DeepLabV3Plus(_resnet(16), 4, (1, 2, 3), 8, 4), _as_image, ((64, 48), (40, 33))),
     Contract("pspnet", lambda: PSPNet(_resnet(8), 4, width=8), _as_image, ((32, 48), (40, 33))),
