@@ -1,0 +1,159 @@
+"""Synthetic axial slices of a head, as T1-weighted magnetic resonance shows them after a contrast agent.
+
+A scene depends on its seed and its arguments only. Most heads have a tumour, which displaces what is around it: a
+rim that takes up contrast agent and shines, a dark dead core, swelling in the white matter. Some have none. The rim
+is not the only bright thing (scalp, vessels, the plexus in the ventricles), the core not the only dark one
+(ventricles, the furrows), and swollen white matter is as grey as grey matter. No number measured here says anything
+about medicine.
+
+Rows go from the front to the back, columns from the patient's right to the left, as radiologists see a slice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segedu.datasets.mr_slice import MRSlice
+from segedu.datasets.sample import make_sample
+from segedu.datasets.texture import check_amount, check_size, scene_rng
+
+BRAIN_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CLASSES = ("background", "skull", "fluid", "grey matter", "white matter", "oedema", "rim", "core")
+THINGS = ()
+# The nested regions of the BRATS benchmark, each with the classes that it holds: several answers for one pixel.
+REGIONS = {"whole tumour": (5, 6, 7), "tumour core": (6, 7), "active rim": (6,)}
+_SKULL, _FLUID, _GREY, _WHITE, _OEDEMA, _RIM, _CORE = range(1, len(CLASSES))
+_MIN_SIZE = 32
+
+
+def _draw_skull(scan: MRSlice, rng: np.random.Generator) -> np.ndarray:
+    """Scalp, skull with marrow, fluid beneath; gives how deep points lie in the brain: 1 at its surface."""
+    half = (rng.uniform(84, 92), rng.uniform(66, 74))
+    waves = np.stack([rng.uniform(0, (0.02, 0.025, 0.01)), rng.uniform(0, 2 * np.pi, 3)])
+
+    def within(shrink: float) -> np.ndarray:
+        return scan.depth((0, 0), (half[0] - shrink, half[1] - shrink), 0.0, waves) < 1
+
+    scan.signal[:] = 0.01
+    thick = rng.uniform(4, 7)
+    scan.fill(within(0), rng.uniform(0.7, 0.95))  # fat of the scalp
+    scan.fill(within(thick), 0.06, _SKULL)
+    scan.fill(within(thick + 2.2), rng.uniform(0.25, 0.5), _SKULL)
+    scan.fill(within(thick + 4.5), 0.06, _SKULL)
+    scan.fill(within(thick + 6.5), rng.uniform(0.1, 0.16), _FLUID)
+    shrink = thick + rng.uniform(8, 10)
+    return scan.depth((0, 0), (half[0] - shrink, half[1] - shrink), 0.0, waves)
+
+
+def _push(scan: MRSlice, centre: tuple[float, float], radius: float, amount: float) -> None:
+    """Displace tissue away from a growing mass: what is drawn afterwards bends round it."""
+    y, x = scan.y - centre[0], scan.x - centre[1]
+    distance = np.hypot(y, x) + 1e-6
+    shift = amount * np.exp(-0.5 * (distance / (1.6 * radius)) ** 2) * np.minimum(distance / radius, 1)
+    scan.y, scan.x = scan.y - shift * y / distance, scan.x - shift * x / distance
+
+
+def _draw_matter(scan: MRSlice, rng: np.random.Generator, deep: np.ndarray, tones: dict[str, float]) -> None:
+    """White matter, the folded grey ribbon with its furrows, grey nuclei, the gap between the halves."""
+    inside = deep < 1
+    grain = 1 + 0.06 * scan.grain(rng, 6)
+    fold = scan.grain(rng, 7) + 0.6 * scan.grain(rng, 4)
+    scan.fill(inside, tones["white"] * grain, _WHITE)
+    ribbon = inside & (deep > 0.84 + 0.13 * fold)
+    gap = np.abs(scan.x + 2 * scan.grain(rng, 25))
+    ribbon |= inside & (gap < 4 + 1.5 * fold) & (np.abs(scan.y) > 28)
+    scan.fill(ribbon, tones["grey"] * grain, _GREY)
+    furrow = ribbon & (np.abs(scan.grain(rng, 9)) < 0.14) & (deep > 0.8)
+    scan.fill(furrow | (inside & (gap < 0.9) & (np.abs(scan.y) > 30)), tones["fluid"], _FLUID)
+    for side in (-1, 1):
+        for y, x, tall, wide, tilt in ((-12, 17, 15, 6, 0.35), (8, 13, 10, 8, 0.0), (-8, 27, 15, 4.5, 0.2)):
+            nucleus = scan.depth((y, x * side), (tall, wide), -tilt * side) < 1
+            scan.fill(nucleus & inside, tones["grey"] * rng.uniform(0.95, 1.1) * grain, _GREY)
+
+
+def _draw_ventricles(scan: MRSlice, rng: np.random.Generator, tones: dict[str, float]) -> None:
+    """Horns in front and behind, of any width; the plexus in them shines, and so do vessels and the sinus."""
+    wide, bright = rng.uniform(3.0, 7.5), rng.uniform(0.65, 0.9)
+    scan.put((3, 0), (8, rng.uniform(1.2, 2.5)), tones["fluid"], _FLUID)
+    for side in (-1, 1):
+        scan.put((-20, (4 + wide) * side), (15, wide), tones["fluid"], _FLUID, tilt=0.3 * side)
+        scan.put((24, (13 + wide) * side), (16, wide), tones["fluid"], _FLUID, tilt=-0.35 * side)
+        if rng.uniform() < 0.7:
+            scan.put((22, (12 + wide) * side), (5, 2.2), bright, _FLUID, tilt=-0.35 * side)
+    edge = np.abs(scan.y[:, scan.y.shape[1] // 2])
+    length = edge[scan.label[:, scan.y.shape[1] // 2] > _FLUID].max(initial=60)
+    scan.put((length, 0), (3.5, 4.5), rng.uniform(0.8, 1.0), _FLUID)  # the sinus behind, filled with contrast agent
+    for _ in range(int(rng.integers(2, 7))):  # vessels in the furrows
+        turn, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.86, 1.0)
+        scan.put((far * length * np.sin(turn), 0.78 * far * length * np.cos(turn)), (1.6, 1.6), bright, _FLUID)
+
+
+def _draw_tumour(scan: MRSlice, rng: np.random.Generator, centre: tuple, radius: float, deep: np.ndarray) -> None:
+    """Swelling that follows the white matter, the rim, and a core of dead tissue."""
+    waves = np.stack([rng.uniform(0.02, (0.14, 0.14, 0.1)), rng.uniform(0, 2 * np.pi, 3)])
+    mass = scan.depth(centre, (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, np.pi), waves)
+    white = scan.label == _WHITE
+    reach = 1 + rng.uniform(4, 16) / radius * (1 + 0.5 * scan.grain(rng, 12))
+    tone = np.median(scan.signal[white]) * rng.uniform(0.62, 0.8) if white.any() else 0.4
+    scan.fill(white & (mass < reach), tone * (1 + 0.08 * scan.grain(rng, 5)), _OEDEMA)
+    inside = (mass < 1) & (deep < 1)
+    rim = rng.uniform(0.7, 0.95) * (1 + 0.2 * scan.grain(rng, 8))
+    scan.fill(inside, rim, _RIM)
+    thickness = np.clip(rng.uniform(3.5, 6.5) / radius * (1 + 0.45 * scan.grain(rng, 10)), 0.1, 0.75)
+    scan.fill(inside & (mass < 1 - thickness), rng.uniform(0.14, 0.3) * (1 + 0.3 * scan.grain(rng, 6)), _CORE)
+
+
+def draw_brain(
+    seed: int | tuple[int, ...],
+    size: tuple[int, int] = (96, 96),
+    *,
+    noise: float = 0.025,
+    bias: float = 0.6,
+    tumour: float = 0.8,
+) -> dict[str, Tensor | list]:
+    """Draw one axial slice of a head.
+
+    Args:
+        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        size: height and width, at least 32 each; 195 to 225 mm lie across the shorter side.
+        noise: of the scanner, 0 to 1.
+        bias: strength of the bias field, 0 (none) to 2.
+        tumour: probability that there is one, 0 to 1.
+
+    Returns:
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
+        `CLASSES`; `regions` bool (3, H, W), the nested regions of `REGIONS` in their order; `panoptic_seg` and
+        `segments_info`, all of stuff; `label_map`, `boxes`, `labels` and `masks` of no instance; `spacing`, mm from
+        pixel to pixel down and across.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if `size` is too small, or another argument is out of range.
+    """
+    size = check_size(size, _MIN_SIZE)
+    noise, bias = check_amount("noise", noise, 0, 1), check_amount("bias", bias, 0, 2)
+    tumour = check_amount("tumour", tumour, 0, 1)
+    rng = scene_rng(seed)
+    scan = MRSlice(size, rng.uniform(195, 225), rng, bend=2.5)
+    turn, shift = rng.uniform(-0.12, 0.12), rng.uniform(-5, 5, 2)
+    y, x = scan.y + shift[0], scan.x + shift[1]
+    scan.y, scan.x = y * np.cos(turn) - x * np.sin(turn), x * np.cos(turn) + y * np.sin(turn)
+    tones = {"white": rng.uniform(0.52, 0.66), "grey": rng.uniform(0.36, 0.46), "fluid": rng.uniform(0.1, 0.18)}
+    ill, radius = rng.uniform() < tumour, rng.uniform(9, 22)
+    place, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.62)
+    centre = (far * 72 * np.sin(place), far * 56 * np.cos(place))
+    deep = _draw_skull(scan, rng)
+    straight = scan.y, scan.x
+    if ill:
+        _push(scan, centre, radius, rng.uniform(0.3, 0.6) * radius)
+    _draw_matter(scan, rng, deep, tones)
+    _draw_ventricles(scan, rng, tones)
+    scan.y, scan.x = straight
+    if ill:
+        _draw_tumour(scan, rng, centre, radius, deep)
+    image, semantic = scan.photograph(rng, noise, bias), scan.classes()
+    sample = make_sample(image, np.zeros(size, np.int32), np.zeros(0, np.int64), stuff=semantic)
+    regions = torch.stack([torch.isin(sample["semantic"], torch.tensor(part)) for part in REGIONS.values()])
+    return sample | {"regions": regions, "spacing": torch.full((2,), scan.pixel, dtype=torch.float32)}
