@@ -23,7 +23,7 @@ def upsample_from_corner(features: Tensor, stride: int, size: tuple[int, int]) -
     Raises:
         ValueError: `size` and `stride` do not fit the features.
 
-    >>> upsample_from_corner(torch.tensor([[[[0.0, 4.0]]]]), 2, (1, 4))
+    >>> upsample_from_corner(Tensor([[[[0, 4]]]]), 2, (1, 4))
     tensor([[[[0., 2., 4., 4.]]]])
     """
     h, w = features.shape[-2:]
