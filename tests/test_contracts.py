@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.backbones.vgg import VGG
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.semantic.deconvnet import DeconvNet
 from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
 from segedu.semantic.deeplabv2 import DeepLabV2
 from segedu.semantic.deeplabv3 import DeepLabV3
 from segedu.semantic.deeplabv3plus import DeepLabV3Plus
+from segedu.semantic.fcn import FCN, FCNResNet, fcn_vgg16
 from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
 from segedu.semantic.pspnet import PSPNet
+from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet, unet_out_size
 from segedu.semantic.unet3d import UNet3D
 
@@ -75,6 +78,14 @@ def _resnet(output_stride: int) -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 16, 16), output_stride=output_stride)
 
 
+def _fcn(stride: int) -> FCN:
+    return fcn_vgg16(4, stride=stride, stages=((3,), (3,), (4,), (4,), (5,)), hidden=16)
+
+
+def _two_stages() -> VGG:
+    return VGG(((3, 4), (5,)), batch_norm=True)
+
+
 METHODS = [
     Contract("unet3d", _unet3d, _less_40, ((44, 44, 48),), (37, 45, 41), "images has 37 voxels"),
     Contract("unet3d padded", lambda: _unet3d(padding=True), _volume, ((8, 16, 12), (16, 8, 8)), (7, 13, 9)),
@@ -83,12 +94,21 @@ METHODS = [
     ),
     Contract("nnunet slices", _slices, _as_image, ((16, 24), (8, 12))),
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
+    Contract(
+    ),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
     Contract("deeplabv1", lambda: DeepLabV1(AtrousVGG(_vgg()), 4, 8, rate=2), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv2", lambda: DeepLabV2(_resnet(8), 4, (1, 2, 3)), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv3", lambda: DeepLabV3(_resnet(8), 4, (1, 2, 3), width=8), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv3plus", lambda: DeepLabV3Plus(_resnet(16), 4, (1, 2, 3), 8, 4), _as_image, ((64, 48), (40, 33))),
     Contract("pspnet", lambda: PSPNet(_resnet(8), 4, width=8), _as_image, ((32, 48), (40, 33))),
+    Contract("fcn", lambda: FCN(_resnet(32), 4), _as_image, ((64, 96), (64, 33))),
+    Contract("fcn resnet", lambda: FCNResNet(_resnet(8), 4), _as_image, ((64, 96), (40, 33))),
+    Contract("fcn32s", lambda: _fcn(32), _as_image, ((32, 40),)),
+    Contract("fcn16s", lambda: _fcn(16), _as_image, ((32, 40),)),
+    Contract("fcn8s", lambda: _fcn(8), _as_image, ((32, 40),)),
+    Contract("segnet", lambda: SegNet(_two_stages(), 4), _as_image, ((16, 24),)),
+    Contract("deconvnet", lambda: DeconvNet(_two_stages(), 4, hidden=6, kernel_size=3), _as_image, ((16, 24),)),
 ]
 
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
