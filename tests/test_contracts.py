@@ -94,8 +94,6 @@ METHODS = [
     ),
     Contract("nnunet slices", _slices, _as_image, ((16, 24), (8, 12))),
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
-    Contract(
-    ),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
     Contract("deeplabv1", lambda: DeepLabV1(AtrousVGG(_vgg()), 4, 8, rate=2), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv2", lambda: DeepLabV2(_resnet(8), 4, (1, 2, 3)), _as_image, ((32, 48), (40, 33))),
