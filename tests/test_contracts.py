@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segedu.backbones.densenet import DenseNet
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.backbones.vgg import VGG
 from segedu.losses.cross_entropy import cross_entropy
@@ -18,9 +19,12 @@ from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
 from segedu.semantic.deeplabv2 import DeepLabV2
 from segedu.semantic.deeplabv3 import DeepLabV3
 from segedu.semantic.deeplabv3plus import DeepLabV3Plus
+from segedu.semantic.dense_unet import DenseUNet
+from segedu.semantic.encoder_unet import EncoderUNet
 from segedu.semantic.fcn import FCN, FCNResNet, fcn_vgg16
 from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
 from segedu.semantic.pspnet import PSPNet
+from segedu.semantic.res_unet import res_unet, residual_encoder_unet, strided_res_unet
 from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet, unet_out_size
 from segedu.semantic.unet3d import UNet3D
@@ -94,6 +98,13 @@ METHODS = [
     ),
     Contract("nnunet slices", _slices, _as_image, ((16, 24), (8, 12))),
     Contract("unet", lambda: UNet(3, 4, 3, depth=2), _unet_shape, ((44, 44), (52, 60)), odd_error="size is 37"),
+    Contract("res_unet", lambda: res_unet(3, 4, (4, 6, 8)), _as_image, ((16, 24), (20, 12))),
+    Contract("res_unet strided", lambda: strided_res_unet(3, 4, (4, 6, 8), nn.BatchNorm2d), _as_image, ((16, 24),)),
+    Contract("res_unet encoder", lambda: residual_encoder_unet(3, 4, (4, 6, 8), (1, 2, 1)), _as_image, ((16, 24),)),
+    Contract(
+        "dense_unet", lambda: DenseUNet(DenseNet((2, 2, 2, 2), 4, 6), 4), _as_image, ((64, 96), (45, 64)), (67, 75)
+    ),
+    Contract("encoder_unet", lambda: EncoderUNet(_resnet(32), 4, (8, 8, 6, 6, 4)), _as_image, ((64, 96), (45, 64))),
     Contract("unet padded", lambda: UNet(3, 4, 3, depth=2, padding=1), lambda b, h, w: (b, 4, h, w), ((8, 32),)),
     Contract("deeplabv1", lambda: DeepLabV1(AtrousVGG(_vgg()), 4, 8, rate=2), _as_image, ((32, 48), (40, 33))),
     Contract("deeplabv2", lambda: DeepLabV2(_resnet(8), 4, (1, 2, 3)), _as_image, ((32, 48), (40, 33))),

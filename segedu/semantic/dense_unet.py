@@ -1,0 +1,114 @@
+"""Dense U-Net: dense blocks on the way down, and skips that are added, not concatenated, on the way up.
+
+Paper: Li, Chen, Qi, Dou, Fu, Heng, "H-DenseUNet: Hybrid Densely Connected UNet for Liver and Tumor Segmentation
+    from CT Volumes", IEEE TMI 2018, arXiv 1709.07330: its 2D DenseUNet.
+Idea: In a dense block each layer reads all the features before it: few weights, short paths for the gradient. The
+    skips of the U bring back what the transitions pooled away. Three neighbouring slices of a volume come in as
+    the channels of one image.
+Simplified: no drop-out, and no 3D part behind it. A skip is what a transition sees: the features of its dense block
+    after normalisation and ReLU; the paper takes them before.
+Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W that the backbone takes. `postprocess`: logits ->
+    labels (B, H, W).
+Quality: street: see the results page.
+Course: 06-unet
+Lab: 06_unet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.densenet import DenseNet
+from segedu.layers.conv import conv_bn_relu
+
+
+class UpAdd(nn.Module):
+    """One step up: nearest neighbours, sum with the skip, convolution (table 1 of the paper).
+
+    Args:
+        in_channels: C of the features from below.
+        skip_channels: C of the skip; where it is not `in_channels`, a 1x1 convolution brings it there. 0 for none.
+        out_channels: C of the result.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        fits = skip_channels in (0, in_channels)
+        self.project = nn.Identity() if fits else nn.Conv2d(skip_channels, in_channels, kernel_size=1)
+        self.conv = conv_bn_relu(in_channels, out_channels)
+
+    def forward(self, features: Tensor, size: tuple[int, int], skip: Tensor | None = None) -> Tensor:
+        up = F.interpolate(features, size=size, mode="nearest")
+        return self.conv(up if skip is None else up + self.project(skip))
+
+
+class DenseUNet(nn.Module):
+    """A DenseNet, one step up for each of its features, a 1x1 convolution.
+
+    Args:
+        backbone: gives a list of features, fine to coarse, of strides 2, 4, ..., and has `channels`.
+        num_classes: K, background included, 3 in the paper.
+        widths: channels of each step up. None: those of the skip that the next step adds, so that only the first
+            step projects, then those of the finest features, then 64: the paper's 768, 384, 96, 96, 64 for
+            DenseNet-161.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int = 3, widths: Sequence[int] | None = None) -> None:
+        super().__init__()
+        channels = list(backbone.channels)
+        widths = [*channels[-3::-1], channels[0], 64] if widths is None else list(widths)
+        if len(widths) != len(channels) or min(widths) < 1:
+            raise ValueError(f"widths is {tuple(widths)}, expected {len(channels)} numbers of at least 1")
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        self.num_classes = num_classes
+        self.backbone = backbone
+        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0]
+        self.expanding = nn.ModuleList(UpAdd(*numbers) for numbers in zip(below, skips, widths, strict=True))
+        self.head = nn.Conv2d(widths[-1], num_classes, kernel_size=1)
+        for module in [*self.expanding.modules(), self.head]:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        *skips, x = self.backbone(images)
+        for up in self.expanding[:-1]:
+            skip = skips.pop()
+            x = up(x, skip.shape[-2:], skip)
+        return self.head(self.expanding[-1](x, images.shape[-2:]))  # (B, K, H, W)
+
+
+def dense_unet_161(num_classes: int = 3) -> DenseUNet:
+    """The paper's net: DenseNet-161 (growth rate 48) and the decoder of its table 1.
+
+    Args:
+        num_classes: K, background included.
+
+    Returns:
+        The net with random weights.
+    """
+    return DenseUNet(DenseNet((6, 12, 36, 24), growth_rate=48, width=96), num_classes)
+
+
+def postprocess(logits: Tensor) -> Tensor:
+    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
+
+    Args:
+        logits: (B, K, H, W).
+
+    Returns:
+        Labels (B, H, W), int64.
+
+    Raises:
+        ValueError: `logits` has another shape or no class.
+
+    >>> import torch
+    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
+    tensor([[[1, 0]]])
+    """
+    if logits.ndim != 4 or logits.shape[1] == 0:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
+    return logits.argmax(dim=1)
