@@ -301,7 +301,13 @@ field, rates = torch.ones(1, 1, 33, 33), list(range(1, 37))
 taps = [torch.as_tensor(use(dilate_conv)(field, torch.ones(1, 1, 3, 3), rate)) for rate in rates]
 fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 for count, marker in ((9, "o"), (6, "s"), (4, "^"), (1, "x")):
-    ax.plot(rates, [float((t == count).float().mean()) for t in taps], marker, label=f"{count} taps", markersize=4)
+    ax.plot(
+        rates,
+        [float((t == count).float().mean()) for t in taps],
+        marker,
+        label=f"{count} tap{'s' * (count > 1)}",
+        markersize=4,
+    )
 ax.set(xlabel="rate", ylabel="share of the pixels", ylim=(-0.03, 1.03))
 ax.legend(title="taps that meet the map", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show(

@@ -134,4 +134,5 @@ def _paint_classes(ax: Axes, labels: np.ndarray) -> None:
             row, column = np.unravel_index(depth.argmax(), depth.shape)
             style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
             text = {"color": "white", "fontsize": 6.5, "ha": "center", "va": "center"}
-            ax.text(column, row, CLASSES[label], bbox=style, **text)
+            room = 0.11 * labels.shape[1]  # half a long word: it must not stick out into the next panel
+            ax.text(np.clip(column, room, labels.shape[1] - room), row, CLASSES[label], bbox=style, **text)
