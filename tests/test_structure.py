@@ -23,7 +23,6 @@ stardist <- unet; denoiseg <- unet; nnunet <- unet3d; omnipose <- cellpose; pano
 detr_panoptic <- detr; maskformer <- detr; mask2former <- maskformer; oneformer <- mask2former;
 mobile_sam <- sam; everything <- sam; detect_then_segment <- sam
 """
-SPLIT_PAPERS = {"nnunet"}  # one paper, several files: nnunet, nnunet_plan, ...
 ANCESTOR_OF = dict(line.split(" <- ") for line in re.split(r";\s", ANCESTORS.strip()))
 
 # What a part of segedu may import of segedu. Parts that are not listed stand on top and may import what they
@@ -105,8 +104,8 @@ def may_import_method(path, stem, inner):
     if part_of(path) not in METHODS or part not in METHODS or not rest:
         return False
     own_folder = len(Path(path).parts) > 3 and rest[0] == Path(path).parts[2]  # promptable/sam/
-    own_paper = rest[0].split("_")[0] == stem.split("_")[0] in SPLIT_PAPERS
-    return own_folder or own_paper or rest[0] == ANCESTOR_OF.get(stem)
+    own_folder = own_folder or rest[0].split("_")[0] == stem.split("_")[0] == "nnunet"  # one paper, several files
+    return own_folder or rest[0] == ANCESTOR_OF.get(stem)
 
 
 def name_rule(path, source):
@@ -317,8 +316,7 @@ OFFENDERS = [
 ALLOWED = [
     (import_rule, "segedu/ops/masks.py", "import math, torch, numpy, scipy.ndimage, pycocotools.mask"),
     (import_rule, "segedu/layers/resize.py", "from segedu.ops.boxes import box_iou"),
-    (import_rule, "segedu/semantic/nnunet.py", "from segedu.semantic.unet3d import UNet3D"),
-    (import_rule, "segedu/semantic/nnunet.py", "from segedu.semantic.nnunet_plan import Plan"),
+    (import_rule, "segedu/semantic/nnunet.py", "from segedu.semantic import nnunet_plan, unet3d"),
     (import_rule, "segedu/instance/mask_rcnn.py", "from segedu.detection.faster_rcnn import FasterRCNN"),
     (import_rule, "segedu/promptable/sam/sam.py", "from .mask_decoder import MaskDecoder"),
     (import_rule, "segedu/grading/batch.py", "import_module('segedu.exercises').load('04_metrics')"),

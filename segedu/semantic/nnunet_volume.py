@@ -34,6 +34,9 @@ def crop_to_nonzero(image: np.ndarray) -> Window:
     Returns:
         One slice an axis; the whole volume where all is 0.
 
+    Raises:
+        ValueError: another shape, or an empty axis.
+
     >>> crop_to_nonzero(np.array([[[[0, 0, 2, 3, 0]]]]))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
     """

@@ -37,6 +37,14 @@ def keep_width(in_channels: int, skip_channels: int, stride: Size) -> nn.Module:
     """The paper's up-convolution: as many channels as came in.
 
     Paper: without bias. Only so do the convolutions have the 19,069,955 parameters that it states.
+
+    Args:
+        in_channels: of the level below.
+        skip_channels: of the skip that it will meet; not used.
+        stride: how much larger each axis gets.
+
+    Returns:
+        The module.
     """
     return nn.ConvTranspose3d(in_channels, in_channels, stride, stride, bias=False)
 
