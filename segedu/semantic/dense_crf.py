@@ -139,7 +139,7 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 def normalised(kernel: Filter, pixels: int) -> Filter:
     """D^(-1/2) K D^(-1/2) with D the row sums of K: a pixel with many alike is not outvoted by their number.
 
-    Paper: section 3 leaves the kernel as it is; the authors' program and all results with it normalise so.
+    Paper: equation 3 has no such factor; the authors' program has it.
 
     Args:
         kernel: the filter K.
@@ -223,11 +223,11 @@ def lattice_filter(features: np.ndarray) -> Filter:
 
 
 def _corners(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The d + 1 lattice points around each position and their barycentric weights (Adams 2010, section 3)."""
+    """The d + 1 lattice points around each position and their barycentric weights (Adams 2010)."""
     pixels, d = features.shape
     size = d + 1
     # Columns: an orthonormal basis of the plane where the d + 1 coordinates add up to 0. Splat, blur and slice
-    # together spread like a Gaussian of deviation 1 / (size sqrt(2 / 3)); the features are scaled to undo it.
+    # together spread like a Gaussian of deviation size sqrt(2 / 3) in these coordinates, which is to mean 1.
     basis = np.triu(np.ones((size, d))) - np.diag(np.arange(1.0, size), -1)[:, :d]
     basis /= np.linalg.norm(basis, axis=0)
     x = features @ (size * np.sqrt(2 / 3) * basis).T  # (N, d + 1), rows of sum 0
@@ -238,14 +238,15 @@ def _corners(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = _rank(x - size * corner) + excess
     moved = (rank < 0).astype(np.int64) - (rank > d)
     corner, rank = size * (corner + moved), rank + size * moved
-    # In order of the rest x - corner, largest first, the simplex's corners differ by one coordinate each.
+    # Barycentric weights are the gaps between neighbours in the sorted rest x - corner.
     rest = np.empty_like(x)
-    np.put_along_axis(rest, rank, (x - corner) / size, axis=1)  # largest first
+    np.put_along_axis(rest, rank, (x - corner) / size, axis=1)  # rank 0, the largest, first
     weights = np.empty_like(x)
     weights[:, 1:] = (rest[:, :-1] - rest[:, 1:])[:, ::-1]
     weights[:, 0] = 1 + rest[:, -1] - rest[:, 0]
-    step = np.arange(size)  # corner k is k further in all coordinates but the k smallest, which are size - k back
-    canonical = step - size * (step[None, :, None] > d - step)[0].T  # (rank, k)
+    # Corner k is k further in every coordinate, but size - k back in those of the k last ranks.
+    ranks, corners = np.arange(size)[:, None], np.arange(size)
+    canonical = corners - size * (ranks + corners > d)  # (rank, k)
     keys = corner[:, None, :] + canonical[rank].transpose(0, 2, 1)  # (N, k, coordinate)
     return keys, weights
 
