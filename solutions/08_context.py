@@ -485,13 +485,14 @@ class Net(torch.nn.Module):
 if not torch.cuda.is_available():
     torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
 boxes, new_boxes = draw_boxes(256, 0), draw_boxes(64, 1)
-found = {}
+found, toy_scores = {}, {}
 for head in (None, "ppm", "aspp"):
     torch.manual_seed(0)
     net = fit(Net([16, 24, 32], [2, 2, 1], 16, 3, head), boxes, 100, 16, f"head: {head}")
     with torch.no_grad():
         found[head] = net(new_boxes[0]).argmax(1)
-    print(f"head {head}: mean IoU {evaluate(net, [new_boxes], 3)['mean_iou']:.3f} on 64 new images")
+    toy_scores[head] = evaluate(net, [new_boxes], 3)["mean_iou"]
+    print(f"head {head}: mean IoU {toy_scores[head]:.3f} on 64 new images")
 
 # %% name="toy_figure" role="train"
 shown = [
