@@ -9,7 +9,7 @@ Simplified: the net reads the whole image. The paper crops boxes that are likely
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), H and W of at least 193 for five poolings and the kernel of 7;
     in general more than 2**poolings * (kernel - 1). `postprocess`: logits -> labels (B, H, W).
     `DeconvNet(vgg16_bn(), 21)` is the paper's net, made for 224 x 224. For a small one that trains in minutes on a
-    CPU: DeconvNet(VGG(((16,), (32,), (64,), (64,)), batch_norm=True), num_classes=10, hidden=128, kernel_size=3).
+    CPU: DeconvNet(VGG(((8,), (16,), (32,), (64,), (64,)), batch_norm=True), 10, hidden=128, kernel_size=3).
 Quality: street: see the results page.
 Course: 05-fcn
 Lab: 05_fcn

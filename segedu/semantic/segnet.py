@@ -9,7 +9,7 @@ Simplified: the local contrast normalisation of the images is left to the caller
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W: poolings round up, as in the authors' Caffe, and
     unpooling goes back to the exact size. `postprocess`: logits -> labels (B, H, W).
     `SegNet(vgg16_bn(), 11)` is the paper's net. For a small one that trains in minutes on a CPU:
-    SegNet(VGG(((16,), (32,), (64,), (64,)), batch_norm=True), num_classes=10).
+    SegNet(VGG(((8,), (16,), (32,), (64,), (64,)), batch_norm=True), num_classes=10).
 Quality: street: see the results page.
 Course: 05-fcn
 Lab: 05_fcn
