@@ -17,7 +17,7 @@ from segedu.widgets.explore import explore
 
 TASKS = ("classification", "detection", "semantic", "instance", "panoptic")
 SIZE = (160, 256)
-SCENE = 37  # cars that touch in the picture, a bus behind them, a person before
+SCENE = 4  # cars that touch in the picture, people before them, water beside the street
 _BADGE = {"boxstyle": "round,pad=0.12", "facecolor": "black", "alpha": 0.7, "linewidth": 0}
 
 
