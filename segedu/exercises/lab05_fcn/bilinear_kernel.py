@@ -82,6 +82,16 @@ def even_centre(k: int) -> Tensor:
     return _outer((1 - _offsets(k, (k + 1) // 2 - 0.5) / ((k + 1) // 2)).clamp(min=0))
 
 
+def late_centre(k: int) -> Tensor:
+    """The peak on pixel k // 2."""
+    return _outer((1 - _offsets(k, k // 2) / ((k + 1) // 2)).clamp(min=0))
+
+
+def late_centre_half_width(k: int) -> Tensor:
+    """The peak on pixel k // 2, the tent k / 2 wide."""
+    return _outer((1 - _offsets(k, k // 2) / (k / 2)).clamp(min=0))
+
+
 def half_width(k: int) -> Tensor:
     """The tent as wide as half the kernel size, not rounded up."""
     return _outer((1 - _offsets(k) / (k / 2)).clamp(min=0))
@@ -157,6 +167,18 @@ exercise = Exercise(
             _from_plane(even_centre),
             "Your peak lies between two pixels at every size: in an odd kernel it lies on the middle pixel.",
             "Where is the middle of the pixels 0, 1, 2?",
+        ),
+        Wrong(
+            "centre at k // 2",
+            _from_plane(late_centre),
+            "Your peak lies on pixel k // 2: in an even kernel that is half a pixel too late.",
+            "Where is the middle of the pixels 0, 1, 2, 3?",
+        ),
+        Wrong(
+            "centre at k // 2, width k / 2",
+            _from_plane(late_centre_half_width),
+            "Your peak lies on pixel k // 2 and your tent is k / 2 wide: one is wrong for even k, the other for odd k.",
+            "For k = 4 the tent is 1/4, 3/4, 3/4, 1/4; for k = 3 it is 1/2, 1, 1/2.",
         ),
         Wrong(
             "half width not rounded up",

@@ -63,6 +63,11 @@ def width_first(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tens
     return _kernel(weight, kernel_size[::-1]).transpose(2, 3), bias
 
 
+def axes_swapped(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
+    """A kernel of (w, h)."""
+    return _kernel(weight, kernel_size[::-1]), bias
+
+
 def one_by_one(weight: Tensor, bias: Tensor, kernel_size: Window) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution over C * h * w channels."""
     return weight[:, :, None, None], bias
@@ -127,6 +132,12 @@ exercise = Exercise(
             width_first,
             "You swap height and width: within a channel the map was flattened row by row.",
             "Try a window that is wider than high.",
+        ),
+        Wrong(
+            "a kernel of w x h",
+            axes_swapped,
+            "Your kernel is w high and h wide: kernel_size is (h, w), height first.",
+            "Shapes are (rows, columns), as everywhere in torch.",
         ),
         Wrong(
             "1x1 for the first layer",

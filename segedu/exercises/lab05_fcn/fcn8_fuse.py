@@ -41,15 +41,17 @@ def fcn8_fuse(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, 
     return up + _cut(score8, offsets[1], up)
 
 
-def _case(rng: np.random.Generator, name: str, shape: tuple, offsets: Offsets, rest: tuple[int, int]) -> Case:
-    """Random scores; below and right of the cuts `rest` rows and columns are left, one more in the columns."""
+def _case(
+    rng: np.random.Generator, name: str, shape: tuple, offsets: Offsets, rest: tuple[int, int], wider: int = 1
+) -> Case:
+    """Random scores; below the cuts `rest` rows are left, and `wider` columns more at the right, if any."""
     B, K, h, w = shape
 
     def scores(*size: int) -> Tensor:
         return torch.from_numpy(rng.normal(0, 2, (B, K, *size)))
 
     def skip(side: tuple[int, int], offset: int, more: int) -> Tensor:
-        return scores(side[0] + offset + more, side[1] + offset + more + (more > 0))
+        return scores(side[0] + offset + more, side[1] + offset + more + wider * (more > 0))
 
     middle, fine = (2 * h + 2, 2 * w + 2), (4 * h + 6, 4 * w + 6)
     kernel = torch.from_numpy(rng.uniform(0.2, 1, (K, K, 4, 4)))
@@ -72,6 +74,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 _case(rng, "offsets 5 and 9 of the paper", (2, 3, 2, 4), (5, 9), (4, 9)),
                 _case(rng, "offsets 2 and 1", (1, 4, 3, 2), (2, 1), (5, 4)),
+                _case(rng, "as much to cut at both ends", (2, 2, 1, 2), (1, 3), (1, 3), wider=0),
             ],
         ),
         "edge": (
@@ -108,10 +111,8 @@ def _resized(scores: Tensor, offset: int, like: Tensor) -> Tensor:
     return F.interpolate(scores, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _wrapped_offsets(scores: Tensor, offset: int, like: Tensor) -> Tensor:
-    height, width = like.shape[-2:]
-    stop = [-offset or None] * 2
-    return _centre(scores[..., offset : stop[0], offset : stop[1]], 0, like)
+def _both_ends(scores: Tensor, offset: int, like: Tensor) -> Tensor:
+    return scores[..., offset:-offset, offset:-offset]
 
 
 def concatenates(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
@@ -142,6 +143,12 @@ def no_finest(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, 
     """FCN-16 at stride 8."""
     up = _double(score32, kernel)
     return _double(up + _cut(score16, offsets[0], up), kernel)
+
+
+def one_step(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
+    """FCN-16 at stride 16."""
+    up = _double(score32, kernel)
+    return up + _cut(score16, offsets[0], up)
 
 
 def no_middle(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
@@ -207,7 +214,7 @@ exercise = Exercise(
         ),
         Wrong(
             "offset on both sides",
-            _variant(cut=_wrapped_offsets),
+            _variant(cut=_both_ends),
             "You cut the offset off at both ends: at the end there may be more, or nothing, to cut.",
             "Where the cut begins is given, and how large it is you see from what was brought up.",
         ),
@@ -239,6 +246,12 @@ exercise = Exercise(
             "finest scores left out",
             no_finest,
             "You leave score8 out: that is FCN-16.",
+            "Two skips, two additions.",
+        ),
+        Wrong(
+            "one step only",
+            one_step,
+            "You stop after score16, at stride 16: the sum has to be brought up once more, and score8 added.",
             "Two skips, two additions.",
         ),
         Wrong(

@@ -82,6 +82,14 @@ def mask_bilinear(image: Tensor, target: Tensor, flip: bool, factor: int, border
     return image, F.pad(target.round().long(), [border] * 4, value=255)
 
 
+def mask_bilinear_cut_off(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
+    """Interpolates the classes and cuts off what follows the point."""
+    image, _ = _augment(image, target, flip, factor, border)
+    target = (target.flip(-1) if flip else target)[None, None].to(image)
+    target = F.interpolate(target, scale_factor=factor, mode="bilinear", align_corners=False)[0, 0]
+    return image, F.pad(target.long(), [border] * 4, value=255)
+
+
 def target_not_flipped(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
     """Mirrors the image only."""
     return joint_augment(image, target, flip, factor, border)[0], joint_augment(image, target, False, factor, border)[1]
@@ -157,6 +165,12 @@ exercise = Exercise(
             "target bilinear",
             mask_bilinear,
             "You interpolate the target: between class 2 and class 8 you invent a class 5 that is not there.",
+            "Repeat labels, never mix them.",
+        ),
+        Wrong(
+            "target bilinear, cut off",
+            mask_bilinear_cut_off,
+            "You interpolate the target and cut off the fraction: there is no class between class 2 and class 8.",
             "Repeat labels, never mix them.",
         ),
         Wrong(

@@ -105,6 +105,11 @@ def always_255(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     return (loss * counted).sum() / counted.sum().clamp(min=1)
 
 
+def mark_unknown(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """torch's own, without the mark."""
+    return F.cross_entropy(logits, target)
+
+
 def not_a_number(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """torch's own: 0 / 0 where all is ignored."""
     return F.cross_entropy(logits, target, ignore_index=ignore_index)
@@ -163,6 +168,12 @@ exercise = Exercise(
             mean_of_images,
             "You take the mean of each image first: a pixel then counts more where its image has much void.",
             "One sum over all pixels of the batch, one division.",
+        ),
+        Wrong(
+            "ignore_index unused",
+            mark_unknown,
+            "You do not use ignore_index: void pixels are taken for a class, or stop the function.",
+            "Find the pixels whose target is ignore_index, and leave them out.",
         ),
         Wrong(
             "255 in place of ignore_index",
