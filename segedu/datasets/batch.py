@@ -16,7 +16,8 @@ def semantic_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor
         samples: dicts with `image` and `semantic`, all of one size.
 
     Returns:
-        images (B, 3, H, W) float32 and target (B, H, W) int64, plain tensors.
+        images (B, 3, H, W) float32 and target (B, H, W) int64, plain tensors; of volumes (B, C, D, H, W) and
+        (B, D, H, W).
 
     Raises:
         ValueError: if there is no sample, a key is missing, or sizes differ.

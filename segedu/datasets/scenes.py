@@ -18,7 +18,7 @@ class Scenes(Dataset):
         draw: function (seed, size, ...) -> sample dict, such as `draw_street`; it gets the seed (seed, index).
         length: number of scenes.
         seed: take different seeds for training and validation.
-        size: height and width; None takes the size that `draw` draws by itself.
+        size: height and width, or depth, height and width; None takes the size that `draw` draws by itself.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw`.
 
@@ -33,7 +33,7 @@ class Scenes(Dataset):
         draw: Callable[..., dict[str, Any]],
         length: int,
         seed: int = 0,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, ...] | None = None,
         transforms: Callable | None = None,
         **scene: Any,
     ):
@@ -42,7 +42,8 @@ class Scenes(Dataset):
         self.draw, self.seed, self.transforms, self.scene = draw, seed, transforms, scene
         self.length, _ = check_count(length)
         if size is not None:
-            self.scene = {"size": check_size(size, 1)} | scene
+            axes = 3 if isinstance(size, (tuple, list)) and len(size) == 3 else 2
+            self.scene = {"size": check_size(size, 1, axes)} | scene
 
     def __len__(self) -> int:
         return self.length

@@ -5,27 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 
-def check_size(size: tuple[int, int], minimum: int) -> tuple[int, int]:
-    """Return `size` as two integers.
+def check_size(size: tuple[int, ...], minimum: int, axes: int = 2) -> tuple[int, ...]:
+    """Return `size` as integers.
 
     Args:
-        size: height and width.
+        size: height and width; depth, height and width of a volume.
         minimum: the smallest side allowed.
+        axes: 2 for images, 3 for volumes.
 
     Returns:
-        (height, width).
+        (height, width) or (depth, height, width).
 
     Raises:
-        TypeError: if `size` is not two whole numbers.
+        TypeError: if `size` is not so many whole numbers.
         ValueError: if a side is below `minimum`.
     """
     whole = (int, np.integer)
-    pair = isinstance(size, (tuple, list)) and len(size) == 2
-    if not pair or not all(isinstance(side, whole) and not isinstance(side, bool) for side in size):
-        raise TypeError(f"size is {size!r}, expected two whole numbers (height, width)")
+    row = isinstance(size, (tuple, list)) and len(size) == axes
+    if not row or not all(isinstance(side, whole) and not isinstance(side, bool) for side in size):
+        expected = "three whole numbers (depth, height, width)" if axes == 3 else "two whole numbers (height, width)"
+        raise TypeError(f"size is {size!r}, expected {expected}")
     if min(size) < minimum:
-        raise ValueError(f"size is {tuple(size)}, expected at least {minimum} pixels on each side")
-    return int(size[0]), int(size[1])
+        unit = "voxels along each axis" if axes == 3 else "pixels on each side"
+        raise ValueError(f"size is {tuple(size)}, expected at least {minimum} {unit}")
+    return tuple(int(side) for side in size)
 
 
 def check_count(count: int | tuple[int, int]) -> tuple[int, int]:

@@ -16,12 +16,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.datasets.texture import check_amount, scene_rng
+from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng
 
 VOLUME_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
 CLASSES = ("background", "lung", "liver", "spleen", "kidney", "spine", "tumour")
 WINDOW = (-160.0, 240.0)  # Hounsfield units that become 0 and 1 in the image: the usual window for soft tissue
-EXTENT = (288.0, 264.0, 352.0)  # mm that show the whole of every organ but the lungs, which go on upwards
+EXTENT = (288.0, 264.0, 352.0)  # mm that show the organs; lungs and spine go on beyond
 _BACKGROUND, _LUNG, _LIVER, _SPLEEN, _KIDNEY, _SPINE, _TUMOUR = range(len(CLASSES))
 _AIR, _FAT, _MUSCLE = -1000.0, -100.0, 55.0
 _FINE = (3, 2, 2)  # points that a voxel averages along each axis
@@ -92,7 +92,7 @@ def _draw_trunk(torso: _Torso, rng: np.random.Generator) -> tuple[float, float, 
     wide, deep = wide - wall, deep - wall
     cavity = np.hypot(torso.x / wide, torso.y / deep) < 1
     torso.fill(_ALL, cavity, _FAT + rng.uniform(-10, 15))
-    dome = rng.uniform(25, 60)
+    dome = rng.uniform(45, 75)
     hill = np.exp(-(((torso.x + 70) / 60) ** 2)) + 0.8 * np.exp(-(((torso.x - 75) / 55) ** 2))
     above = torso.z - (dome - 45 + 45 * hill - 0.006 * (torso.y + 15) ** 2)  # mm above the diaphragm
     chest = cavity & (above > 0)
@@ -132,7 +132,9 @@ def _draw_bowel(torso: _Torso, rng: np.random.Generator, dome: float, inside: np
             torso.fill(box, (loop < 0.7) & inside[box] & (torso.y[box] < centre[1]), -900)
 
 
-def _draw_liver(torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray) -> None:
+def _draw_liver(
+    torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray, tumours: tuple[int, int]
+) -> None:
     """Under the right dome, wedged to the left, sometimes with tumours, which are a little darker."""
     hu, centre, half = rng.uniform(85, 125), (dome - 55, -12 + rng.uniform(-6, 6), -62), rng.uniform(0.88, 1.1, 3)
     half = tuple(half * (95, 92, 88))
@@ -141,12 +143,15 @@ def _draw_liver(torso: _Torso, rng: np.random.Generator, dome: float, inside: np
     behind = torso.y[box] < 45 - 0.5 * (torso.x[box] + 40)
     shape = (torso.depth(box, centre, half) < 1) & (torso.z[box] > floor) & behind & inside[box]
     torso.fill(box, shape, hu, _LIVER)
-    spots = [(*rng.uniform((-75, -55, -115), (-15, 25, -10)), rng.uniform(13, 27)) for _ in range(3)]
-    for z, y, x, radius in spots[: int(rng.integers(0, 4))]:
-        centre, half = (dome + z, y, x), (radius, radius, radius * rng.uniform(0.8, 1.2))
+    darker, share = rng.uniform(45, 75), rng.uniform(0, 1)
+    spots = np.random.default_rng(rng.integers(2**32))  # so that their number changes nothing else
+    for _ in range(tumours[0] + int(share * (tumours[1] - tumours[0] + 1))):
+        z, y, x = spots.uniform((-75, -55, -115), (-15, 25, -10))
+        radius = spots.uniform(15, 32)
+        centre, half = (dome + z, y, x), (radius, radius, radius * spots.uniform(0.8, 1.2))
         box = torso.box(centre, half)
         mine = (torso.depth(box, centre, half) < 1) & np.isin(torso.label[box], (_LIVER, _TUMOUR))
-        torso.fill(box, mine, hu - rng.uniform(40, 65), _TUMOUR)
+        torso.fill(box, mine, hu - darker, _TUMOUR)
 
 
 def _draw_left(torso: _Torso, rng: np.random.Generator, wide: float, dome: float, inside: np.ndarray) -> None:
@@ -171,7 +176,7 @@ def _draw_kidneys(torso: _Torso, rng: np.random.Generator, deep: float, dome: fl
         torso.put((centre[0], centre[1] - 8, centre[2] - 18 * side), tuple(half * (0.45, 0.45, 0.5)), _FAT)
 
 
-def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator) -> _Torso:
+def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator, tumours: tuple[int, int]) -> _Torso:
     """The patient on one grid; random numbers are drawn in one order, whatever the grid."""
     torso = _Torso(axes, rng)
     wide, deep, dome, above = _draw_trunk(torso, rng)
@@ -179,7 +184,7 @@ def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator) -> _Torso:
     torso.put(centre, (rng.uniform(35, 45), rng.uniform(38, 46), rng.uniform(46, 58)), rng.uniform(90, 170))
     inside = (above < -4) & (np.hypot(torso.x / (wide - 3), torso.y / (deep - 3)) < 1)
     _draw_bowel(torso, rng, dome, inside)
-    _draw_liver(torso, rng, dome, inside)
+    _draw_liver(torso, rng, dome, inside, tumours)
     _draw_left(torso, rng, wide, dome, inside)
     _draw_kidneys(torso, rng, deep, dome)
     _draw_back(torso, rng, deep)
@@ -192,17 +197,13 @@ def _centres(length: int, spacing: float) -> np.ndarray:
 
 
 def _check_volume(size: tuple, spacing: tuple | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    whole = isinstance(size, (tuple, list)) and len(size) == 3
-    if not whole or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in size):
-        raise TypeError(f"size is {size!r}, expected three whole numbers (depth, height, width)")
-    if min(size) < _MIN_SIZE:
-        raise ValueError(f"size is {tuple(size)}, expected at least {_MIN_SIZE} voxels along each axis")
+    size = check_size(size, _MIN_SIZE, axes=3)
     if spacing is None:
         plane = max(EXTENT[1] / size[1], EXTENT[2] / size[2])
         spacing = (EXTENT[0] / size[0], plane, plane)
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3:
         raise TypeError(f"spacing is {spacing!r}, expected three numbers in mm, in the order of the axes, or None")
-    return tuple(map(int, size)), tuple(check_amount("spacing", part, 0.2, 50) for part in spacing)
+    return size, tuple(check_amount("spacing", part, 0.2, 50) for part in spacing)
 
 
 def draw_volume(
@@ -211,6 +212,7 @@ def draw_volume(
     spacing: tuple[float, float, float] | None = None,
     *,
     noise: float = 1.0,
+    tumours: int | tuple[int, int] = (0, 3),
 ) -> dict[str, Tensor | tuple[float, ...]]:
     """Draw one CT volume.
 
@@ -220,6 +222,7 @@ def draw_volume(
         spacing: mm from voxel to voxel along each axis, 0.2 to 50. None: such that the abdomen fills the volume,
             (12, 5.5, 5.5) for the default size. Less shows a part of the patient, its middle.
         noise: of the scanner, 0 (none) to 10; 1 is a deviation of 22 Hounsfield units.
+        tumours: how many in the liver, or (lowest, highest); the patient is the same without them.
 
     Returns:
         `image` float32 (1, D, H, W) in [0, 1], the window `WINDOW` of the Hounsfield units; `hu` float32
@@ -231,14 +234,14 @@ def draw_volume(
         ValueError: if `size` is too small, or another argument is out of range.
     """
     size, spacing = _check_volume(size, spacing)
-    noise = check_amount("noise", noise, 0, 10)
+    noise, tumours = check_amount("noise", noise, 0, 10), check_count(tumours)
     rng = scene_rng(seed)
     patient = rng.integers(2**32)
     voxels = [_centres(length, step) for length, step in zip(size, spacing, strict=True)]
     parts = zip(size, spacing, _FINE, strict=True)
     points = [_centres(length * fine, step / fine) for length, step, fine in parts]
-    semantic = _draw_patient(voxels, np.random.default_rng(patient)).label
-    fine = _draw_patient(points, np.random.default_rng(patient)).hu
+    semantic = _draw_patient(voxels, np.random.default_rng(patient), tumours).label
+    fine = _draw_patient(points, np.random.default_rng(patient), tumours).hu
     (depth, height, width), (a, b, c) = size, _FINE
     hu = fine.reshape(depth, a, height, b, width, c).mean(axis=(1, 3, 5))
     hu = ndimage.gaussian_filter(hu, (0, *[rng.uniform(0.3, 0.6)] * 2))
