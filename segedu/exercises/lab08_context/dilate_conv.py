@@ -114,6 +114,11 @@ def padding_of_one(features: Tensor, weight: Tensor, rate: int) -> Tensor:
     return F.conv2d(features, weight, padding=1, dilation=rate)
 
 
+def no_padding(features: Tensor, weight: Tensor, rate: int) -> Tensor:
+    """Only where the whole kernel fits."""
+    return F.conv2d(features, weight, dilation=rate)
+
+
 def padding_is_rate(features: Tensor, weight: Tensor, rate: int) -> Tensor:
     """The padding that a 3x3 kernel needs, for every kernel."""
     return F.conv2d(features, weight, padding=rate, dilation=rate)
@@ -165,6 +170,12 @@ exercise = Exercise(
             "padding 1",
             padding_of_one,
             "Your padding is 1 whatever the rate, so the map changes its size.",
+            "How far from its middle does the dilated kernel reach?",
+        ),
+        Wrong(
+            "no padding",
+            no_padding,
+            "You convolve without padding, so the map shrinks.",
             "How far from its middle does the dilated kernel reach?",
         ),
         Wrong(

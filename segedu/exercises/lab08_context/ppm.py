@@ -143,11 +143,11 @@ def features_last(features: Tensor, weights: Weights, bins: Sequence[int]) -> Te
 
 
 def rest_dropped(features: Tensor, weights: Weights, bins: Sequence[int]) -> Tensor:
-    """Cells of floor(H / n) rows; rows and columns that are left over belong to no cell."""
+    """Cells of floor(H / n) rows, as many as there are; the rest belongs to no cell."""
 
     def pool(features: Tensor, n: int) -> Tensor:
         h, w = (size // n for size in features.shape[2:])
-        return F.avg_pool2d(features, (h, w))[:, :, :n, :n]
+        return F.avg_pool2d(features, (h, w))
 
     return _pyramid(features, weights, bins, pool=pool)
 
@@ -219,7 +219,7 @@ exercise = Exercise(
         Wrong(
             "rest dropped",
             rest_dropped,
-            "Your cells all have floor(H / n) rows: rows and columns that are left over belong to no cell.",
+            "Your cells all have floor(H / n) rows: where n does not divide H, rows are left over, or cells are too many.",
             "Cells may overlap: where does cell i begin, and where does it end?",
         ),
         Wrong(

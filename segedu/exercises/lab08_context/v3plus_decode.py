@@ -157,9 +157,9 @@ exercise = Exercise(
             SIZE,
         ),
         Wrong(
-            "whole factor",
+            "by a factor",
             whole_factor,
-            "You enlarge by a whole factor: where the sizes are no multiples, rows and columns are missing.",
+            "You enlarge by a factor: where the sizes are no multiples, rows and columns are missing or left over.",
             SIZE,
         ),
         Wrong(

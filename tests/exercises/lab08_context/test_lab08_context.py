@@ -132,4 +132,4 @@ def test_a_message_for_each_of_the_misconceptions_of_the_syllabus():
     assert {"the strided layer dilated", "poolings kept", "doubled once", "padding kept"} <= names
     assert {"biases", "channels added", "kernel not squared", "groups wrong"} <= names
     # "x 4 wrong" and "sizes off by 1" are both wrong factors, of which the statement has none
-    assert {"low level not reduced", "always four times", "added", "whole factor"} <= names
+    assert {"low level not reduced", "always four times", "added", "by a factor"} <= names
