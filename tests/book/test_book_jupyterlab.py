@@ -148,7 +148,7 @@ def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server)
     tab.context.close()
 
 
-@pytest.mark.parametrize("lab", exercises.names())
+@pytest.mark.parametrize("lab", exercises.with_notebook())
 def test_the_widget_of_a_lab_moves_in_the_lab_itself(browser, lab_server, lab):
     """Run All on the student's notebook, then the keyboard. The training cell, which other tests run, is left out."""
     address, folder = lab_server

@@ -21,11 +21,17 @@ IDS = [f"{lab}-{e.name}" for lab, e in ALL]
 each = pytest.mark.parametrize("lab, exercise", ALL, ids=IDS)
 
 
-@pytest.mark.parametrize("lab", exercises.names())
+@pytest.mark.parametrize("lab", exercises.with_notebook())
 def test_a_lab_has_six_exercises_and_twenty_points(lab):
     found = exercises.load(lab).exercises
     assert len(found) == 6 and sum(e.points for e in found) == 20
     assert len({e.name for e in found}) == 6
+
+
+def test_only_labs_that_are_said_to_have_no_notebook_have_none():
+    sources = {path.stem for path in (COURSE / "solutions").glob("*.py")}
+    assert set(exercises.with_notebook()) == sources & set(exercises.names())
+    assert not sources & set(exercises.WITHOUT_NOTEBOOK)
 
 
 @each

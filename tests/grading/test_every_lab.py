@@ -15,7 +15,7 @@ from segedu.grading.kernel import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"
-LABS = [lab for lab in exercises.names() if not (FOLDER / lab).is_dir()]
+LABS = [lab for lab in exercises.with_notebook() if not (FOLDER / lab).is_dir()]
 KINDS = ("perfect", "blank", "wrong", "helpers", "imported", "a09_write_scores")
 sandboxed = pytest.mark.skipif(
     not any(works and level >= 2 for level, works, _ in probe_levels()), reason="this machine offers no sandbox"

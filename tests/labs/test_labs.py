@@ -16,7 +16,7 @@ import pytest
 from segedu import authoring, exercises, proofs
 
 ROOT = Path(__file__).parents[2]
-LABS = exercises.names()
+LABS = exercises.with_notebook()
 ALWAYS = ("04_metrics", "06_unet")
 each = pytest.mark.parametrize("lab", LABS)
 

@@ -1,0 +1,227 @@
+"""Plan a U-Net as nnU-Net does: spacing, patch and poolings from nothing but shapes and spacings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from segedu.checks.exercise import Case, Exercise, Wrong
+from segedu.semantic.nnunet_plan import topology
+from segedu.semantic.nnunet_volume import new_shape
+
+
+def plan_unet(shapes: np.ndarray, spacings: np.ndarray, voxels: int) -> dict:
+    """Plan a U-Net for volumes.
+
+    Spacing: the median of each axis, in mm. Shape: every volume's at that spacing (size * spacing / new spacing, to
+    the nearest whole number), then the median of each axis. Patch: a block of about `voxels` voxels that has the same
+    millimetres along every axis, so that axis a has (voxels * product of spacings) ** (1/3) / spacing_a voxels, to the
+    nearest whole number, at most those of the median shape. Poolings, level after level: of the axes with at least
+    8 voxels left, halve (rounding up) those whose spacing is less than twice the finest spacing among them; halving
+    doubles an axis's spacing. End where no axis is left, or only one with fewer than 12 voxels. Last, grow the patch
+    to the next multiple of 2 ** poolings along each axis.
+
+    Args:
+        shapes: (N, 3) voxels of each training volume, N odd.
+        spacings: (N, 3) mm.
+        voxels: about so many fit into memory.
+
+    Returns:
+        Dict of `spacing`, three floats; `patch`, three ints; and `strides`, for each pooling three numbers, 2 where it
+        halves the axis and else 1, the first pooling first.
+    """
+    spacing = np.median(spacings, axis=0)
+    net = topology(spacing.tolist(), _patch(_median_shape(shapes, spacings, spacing), spacing, voxels))
+    return {"spacing": spacing.tolist(), "patch": list(net.patch_size), "strides": list(map(list, net.strides[1:]))}
+
+
+def _median_shape(shapes: np.ndarray, spacings: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    return np.median([new_shape(*one, spacing) for one in zip(shapes, spacings, strict=True)], axis=0)
+
+
+def _patch(shape: np.ndarray, spacing: np.ndarray, voxels: int) -> list[int]:
+    side = (voxels * spacing.prod()) ** (1 / 3)
+    return [min(round(side / step), int(n)) for step, n in zip(spacing, shape, strict=True)]
+
+
+def _planned(
+    shapes: np.ndarray,
+    spacings: np.ndarray,
+    voxels: int,
+    middle: Callable = np.median,
+    shape_of: Callable = _median_shape,
+    choose: Callable | None = None,
+    grow: bool = True,
+    cut: bool = True,
+) -> dict:
+    """The right answer, but for the middle, the shape, the axes to halve, the cut and the last step."""
+    spacing = middle(spacings, axis=0)
+    shape = shape_of(shapes, spacings, spacing) if cut else [10**9] * 3
+    patch = _patch(shape, spacing, voxels)
+    size, distance, strides = list(patch), spacing.tolist(), []
+    choose = choose or _axes
+    while axes := choose(size, distance):
+        strides.append([2 if axis in axes else 1 for axis in range(3)])
+        for axis in axes:
+            size[axis], distance[axis] = math.ceil(size[axis] / 2), distance[axis] * 2
+    if grow:
+        steps = [math.prod(row[axis] for row in strides) for axis in range(3)]
+        patch = [-(-n // step) * step for n, step in zip(patch, steps, strict=True)]
+    return {"spacing": spacing.tolist(), "patch": patch, "strides": strides}
+
+
+def _axes(size: list, distance: list, least: int = 8, alone: int = 12) -> list[int]:
+    large = [axis for axis in range(3) if size[axis] >= least]
+    found = [axis for axis in large if distance[axis] < 2 * min(distance[a] for a in large)]
+    return [] if len(found) == 1 and size[found[0]] < alone else found
+
+
+def _until_one(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, choose=lambda size, distance: _axes(size, distance, 2, 2))
+
+
+def _not_divisible(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, grow=False)
+
+
+def _same_on_all_axes(shapes, spacings, voxels):
+    def choose(size: list, distance: list) -> list[int]:
+        return [0, 1, 2] if min(size) >= 8 else []
+
+    return _planned(shapes, spacings, voxels, choose=choose)
+
+
+def _spacing_ignored(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, choose=lambda size, _: _axes(size, [1.0] * 3))
+
+
+def _median_of_voxels(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, shape_of=lambda shapes, *_: np.median(shapes, axis=0))
+
+
+def _mean_spacing(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, middle=np.mean)
+
+
+def _not_cut(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, cut=False)
+
+
+def _alone_too_small(shapes, spacings, voxels):
+    return _planned(shapes, spacings, voxels, choose=lambda size, distance: _axes(size, distance, alone=8))
+
+
+WRONG = [
+    Wrong(
+        "pooled until 1",
+        _until_one,
+        "You pool until an axis has one voxel left; nnU-Net stops while 4 are left.",
+        hint="An axis needs at least 8 voxels to be halved.",
+    ),
+    Wrong(
+        "patch not divisible",
+        _not_divisible,
+        "Your patch is not a multiple of 2 ** poolings: on the way up, its levels would not fit upon each other.",
+        hint="Halve your patch as your strides say. Is every step a whole number?",
+    ),
+    Wrong(
+        "all axes pooled alike",
+        _same_on_all_axes,
+        "You pool all axes equally often: the thin axis ends the pooling of the long ones, or is pooled away.",
+        hint="Decide axis by axis, level by level.",
+    ),
+    Wrong(
+        "spacing ignored",
+        _spacing_ignored,
+        "You pool a thick axis from the first level on; it has to wait until the others are as coarse.",
+        hint="Compare each axis's spacing with twice the finest one, and double it when you halve the axis.",
+    ),
+    Wrong(
+        "median of voxels",
+        _median_of_voxels,
+        "You take the median of shapes in voxels; voxels of different volumes are of different size.",
+        hint="Bring every shape to the new spacing first, then take the median.",
+    ),
+    Wrong(
+        "mean spacing",
+        _mean_spacing,
+        "You take the mean of the spacings; one odd scanner moves it, and no median.",
+        hint="The rule says median.",
+    ),
+    Wrong(
+        "larger than the volumes",
+        _not_cut,
+        "Your patch may be larger than the median volume.",
+        hint="Cut the block to the median shape, axis by axis, before you pool.",
+    ),
+    Wrong(
+        "one axis alone",
+        _alone_too_small,
+        "You halve an axis of 8 to 11 voxels that is alone; alone it needs 12.",
+        hint="What does the rule say where only one axis is left?",
+    ),
+]
+
+
+def _volumes(rng: np.random.Generator, count: int, shape: list, spacing: list, spread: float = 0.3) -> tuple:
+    """Volumes of about so many mm; a finer scanner has more voxels."""
+    spacings = np.array(spacing) * rng.uniform(1 - spread, 1 + spread, (count, 3))
+    whole = np.array(shape) * np.array(spacing) * rng.uniform(0.9, 1.1, (count, 3))
+    return np.maximum(np.rint(whole / spacings), 1).astype(int), spacings.round(3)
+
+
+def _refusing(rng: np.random.Generator, name: str, build: Callable, *names: str) -> Case:
+    """Draw until the wrong answers of these names are wrong on the case, so that luck never hides them."""
+    by_name = {wrong.name: wrong.function for wrong in WRONG}
+    for _ in range(200):
+        shapes, spacings, voxels = build(rng)
+        right = plan_unet(shapes, spacings, voxels)
+        if all(by_name[wrong](shapes, spacings, voxels) != right for wrong in names):
+            return {"name": name, "args": [shapes, spacings, voxels]}
+    raise ValueError(f"name is {name!r}, expected a case that can refuse {names}")
+
+
+def _even(rng: np.random.Generator) -> tuple:
+    shapes, spacings = _volumes(rng, 5, [180, 220, 200], [1.2, 1.0, 1.1])
+    return shapes, spacings, int(rng.integers(60, 100)) ** 3
+
+
+def _thick(rng: np.random.Generator) -> tuple:
+    shapes, spacings = _volumes(rng, 7, [30, 250, 250], [6.0, 1.0, 1.0], 0.1)
+    return shapes, spacings, int(rng.integers(70, 100)) ** 3
+
+
+def _small(rng: np.random.Generator) -> tuple:
+    shapes, spacings = _volumes(rng, 3, [60, 40, 6], [1.0, 1.1, 2.5], 0.05)
+    return shapes, spacings, 128**3
+
+
+def _alone(rng: np.random.Generator) -> tuple:
+    n = int(rng.integers(8, 12))
+    spacing = rng.uniform(0.9, 1.1, 3).round(3)
+    return np.array([[n, 7, 7]]), spacing[None], int(rng.integers(30, 60)) ** 3
+
+
+def plan_unet_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
+    """Even and thick spacings, scanners that differ, volumes smaller than the patch, one axis of 8 to 11 voxels."""
+    core = [
+        _refusing(rng, "spacings nearly even", _even, "pooled until 1", "patch not divisible", "mean spacing"),
+        _refusing(rng, "thick slices", _thick, "spacing ignored", "all axes pooled alike", "patch not divisible"),
+    ]
+    edge = [
+        _refusing(rng, "volumes smaller than the block", _small, "larger than the volumes", "median of voxels"),
+        _refusing(rng, "one axis long enough", _alone, "one axis alone"),
+    ]
+    return {"core": (3, core), "edge": (1, edge)}
+
+
+exercise = Exercise(
+    name="plan_unet",
+    points=4,
+    cases=plan_unet_cases,
+    reference=plan_unet,
+    wrong=WRONG,
+    hides=["segedu.semantic.nnunet_plan", "segedu.semantic.nnunet_volume"],
+)
