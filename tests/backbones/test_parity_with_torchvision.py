@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from randomise import randomise
 from torch import Tensor, nn
 
 from segedu.backbones import densenet, resnet, vgg
@@ -14,36 +15,16 @@ WIDTHS = (4, 6, 8, 10)
 SIZES = [(64, 32), (47, 65)]
 
 
-def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every tensor, the running statistics too, at a scale that neither dies nor explodes over 100 layers."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def fill(tensor: Tensor, low: float, high: float) -> None:
-        tensor.data = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            fill(module.weight, 0.3, 0.9)
-            fill(module.bias, -0.5, 0.5)
-            fill(module.running_mean, -0.5, 0.5)
-            fill(module.running_var, 0.5, 1.5)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            reach = (6 / module.weight[0].numel()) ** 0.5
-            fill(module.weight, -reach, reach)
-            if module.bias is not None:
-                fill(module.bias, -0.1, 0.1)
-    return model.double().eval()
-
-
 def images(height: int, width: int) -> Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def torchvision_net(name: str, **options: object) -> nn.Module:
     """Without the classifier: our backbones end before it."""
-    model = getattr(torchvision.models, name)(**options)
+    with torch.device("meta"):  # the random start would be thrown away
+        model = getattr(torchvision.models, name)(**options)
     setattr(model, "fc" if name.startswith("resnet") else "classifier", nn.Identity())
-    return randomize(model)
+    return randomise(model.to_empty(device="cpu"))
 
 
 def loaded(ours: nn.Module, theirs: nn.Module) -> nn.Module:
@@ -93,7 +74,7 @@ def assert_equal(ours: nn.Module, theirs: nn.Module, size: tuple[int, int]) -> N
     assert [f.shape[1] for f in got] == list(ours.channels)
     assert len(got) == len(expected) == 5 == len(ours.strides)
     for g, e in zip(got, expected, strict=True):
-        assert 0.01 < e.std() < 1e4  # the weights are such that an error would show
+        assert e.std() > 0.01  # the weights are such that an error would show
         torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-10)
 
 
@@ -116,7 +97,7 @@ def test_dilation_in_place_of_stride(output_stride: int, replaced: tuple[bool, .
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("output_stride", [16, 8])
 def test_a_dilated_net_is_the_strided_net_at_more_places(block: type, output_stride: int) -> None:
-    strided = randomize(ResNet(block, (2, 2, 2, 2), WIDTHS))
+    strided = randomise(ResNet(block, (2, 2, 2, 2), WIDTHS))
     dilated = ResNet(block, (2, 2, 2, 2), WIDTHS, output_stride=output_stride).double().eval()
     dilated.load_state_dict(strided.state_dict())
     with torch.no_grad():

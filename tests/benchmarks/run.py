@@ -1,12 +1,12 @@
 """Ours beside the peers, in one process: interleaved pairs, the median of 15 ratios, and ours against itself.
 
 The last column is the spread that the machine alone makes; a ratio inside it means nothing. All groups of pairs
-run, or those named on the command line: `python tests/benchmarks/run.py coco`.
+run, or those named on the command line: `python tests/benchmarks/run.py coco models`. Which of a pair comes first
+changes from round to round. The networks have two threads, all else has one.
 """
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import sys
 import time
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from coco_evaluation import pairs as coco_pairs  # beside this file
 from label_maps import pairs as label_map_pairs
+from models import pairs as model_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -57,7 +58,8 @@ def pairs():
     yield "sigmoid_focal_loss / torchvision", lambda: sigmoid_focal_loss(scores, truth), theirs
 
 
-GROUPS = {"tensors": pairs, "coco": coco_pairs, "label_maps": label_map_pairs}
+GROUPS = {"tensors": pairs, "coco": coco_pairs, "label_maps": label_map_pairs, "models": model_pairs}
+THREADS = {"models": 2}
 
 
 def seconds(function) -> float:
@@ -69,17 +71,31 @@ def seconds(function) -> float:
     return spent / calls
 
 
+def ratios(one, other) -> list[float]:
+    """Of the times of two functions, measured one after the other."""
+    found = []
+    for turn in range(ROUNDS):
+        if turn % 2:
+            found.append(seconds(one) / seconds(other))
+        else:
+            found.append(1 / (seconds(other) / seconds(one)))
+    return found
+
+
 def main(groups: list[str]) -> None:
     """Print the table."""
-    torch.set_num_threads(1)
     table = Table("ours / peer", "median ratio", "of 15, lowest to highest", "ours / ours, lowest to highest")
-    for name, ours, peer in itertools.chain.from_iterable(GROUPS[group]() for group in groups or GROUPS):
-        ours(), peer()
-        ratios = [seconds(ours) / seconds(peer) for _ in range(ROUNDS)]
-        itself = [seconds(ours) / seconds(ours) for _ in range(ROUNDS)]
-        spread, noise = (f"{min(r):.2f} to {max(r):.2f}" for r in (ratios, itself))
-        table.add_row(name, f"{statistics.median(ratios):.2f}", spread, noise)
-    Console(width=110).print(table)
+    for group in groups or GROUPS:
+        torch.set_num_threads(THREADS.get(group, 1))
+        medians = []
+        for name, ours, peer in GROUPS[group]():
+            ours(), peer()
+            spread, noise = ratios(ours, peer), ratios(ours, ours)
+            medians.append(statistics.median(spread))
+            table.add_row(name, f"{medians[-1]:.2f}", *(f"{min(r):.2f} to {max(r):.2f}" for r in (spread, noise)))
+        mean, highest = statistics.geometric_mean(medians), max(medians)
+        table.add_row(f"{group}: geometric mean, highest", f"{mean:.3f}, {highest:.2f}", "", "", end_section=True)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
