@@ -1,0 +1,90 @@
+"""The slice viewer of chapter 16: the right slice, the right way up, in true proportions."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from segedu.datasets.volume import CLASSES
+from segedu.widgets import volume as widget
+
+
+def small() -> dict:
+    hu = np.arange(3 * 4 * 5, dtype=float).reshape(3, 4, 5)
+    return {"hu": hu, "semantic": (hu % 3).astype(np.int64), "spacing": (6.0, 2.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("direction", "position", "plane", "aspect", "index", "place"),
+    [
+        ("axial", 0, lambda a: a[0], 2.0, 0, 0.0),
+        ("axial", 100, lambda a: a[2], 2.0, 2, 12.0),
+        ("coronal", 100, lambda a: a[::-1, 3], 6.0, 3, 6.0),
+        ("sagittal", 50, lambda a: a[::-1, :, 2], 3.0, 2, 2.0),
+    ],
+)
+def test_the_slice(direction, position, plane, aspect, index, place):
+    one = widget.cut(small(), direction, position)
+    np.testing.assert_array_equal(one.hu, plane(small()["hu"]))
+    np.testing.assert_array_equal(one.labels, plane(small()["semantic"]))
+    assert (one.aspect, one.index, one.place) == (aspect, index, place)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="^direction is 'oblique', expected one of axial"):
+        widget.cut(small(), "oblique", 5)
+    with pytest.raises(ValueError, match="^position is 101, expected"):
+        widget.cut(small(), "axial", 101)
+
+
+def test_the_head_is_up_and_the_lungs_are_above_the_kidneys():
+    one = widget.cut(widget.scene(), "coronal", 62)
+    rows = {name: np.flatnonzero((one.labels == CLASSES.index(name)).any(axis=1)) for name in ("lung", "kidney")}
+    assert rows["lung"].size and rows["kidney"].size and rows["lung"].mean() < rows["kidney"].mean()
+
+
+def test_the_windows_ends_are_black_and_white():
+    for level, width in widget.WINDOWS.values():
+        ends = widget.grey(np.array([level - width, level - width / 2, level, level + width / 2, 3000]), level, width)
+        np.testing.assert_allclose(ends, [0, 0, 0.5, 1, 1])
+
+
+def test_the_picture_shows_true_proportions_or_square_voxels(monkeypatch):
+    figures = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: figures.append(fig))
+    widget.draw_slice("coronal", 50, "bone", True, True, small(), ("a", "b", "c"))
+    widget.draw_slice("coronal", 50, "bone", True, False, small(), ("a", "b", "c"))
+    assert [fig.axes[0].get_aspect() for fig in figures] == [6.0, 1.0]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["b", "c"]
+    assert figures[0].axes[0].images[0].get_array().shape == (3, 5, 3)
+
+
+def test_organs_tint_and_do_not(monkeypatch):
+    seen = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: seen.append((fig.axes[0].images[0].get_array(), alt)))
+    for organs in (False, True):
+        widget.draw_slice(organs=organs)
+    (plain, without), (tinted, words) = seen
+    assert (plain[..., 0] == plain[..., 2]).all() and not (tinted[..., 0] == tinted[..., 2]).all()
+    assert "no organ tinted" in without and "liver" in words and "slice 13 of 24" in words
+
+
+def test_static_frames_and_their_alt_texts(monkeypatch):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "static")
+    alts = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: (alts.append(alt), plt.close(fig)))
+    widget.explorer()
+    assert len(alts) == 4 and len(set(alts)) == 4
+    assert all("CT, " in alt and " mm;" in alt for alt in alts)
+    assert "coronal" in alts[2] and "voxels drawn square" in alts[3]
+
+
+def test_live_controls(monkeypatch):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "live")
+    monkeypatch.setattr(widget, "show", lambda fig, alt: plt.close(fig))
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    widget.explorer()
+    words = [control.description for control in shown[0].children[:-1]]
+    assert words == ["direction", "per cent along the axis", "window", "tint organs", "true proportions"]
