@@ -53,20 +53,21 @@ class DenseUNet(nn.Module):
         num_classes: K, background included, 3 in the paper.
         widths: channels of each step up. None: those of the skip that the next step adds, so that only the first
             step projects, then those of the finest features, then 64: the paper's 768, 384, 96, 96, 64 for
-            DenseNet-161.
+            DenseNet-161. With fewer numbers than features the steps end early, which is cheap, and the logits are
+            enlarged bilinearly.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int = 3, widths: Sequence[int] | None = None) -> None:
         super().__init__()
         channels = list(backbone.channels)
         widths = [*channels[-3::-1], channels[0], 64] if widths is None else list(widths)
-        if len(widths) != len(channels) or min(widths) < 1:
-            raise ValueError(f"widths is {tuple(widths)}, expected {len(channels)} numbers of at least 1")
+        if not 1 <= len(widths) <= len(channels) or min(widths) < 1:
+            raise ValueError(f"widths is {tuple(widths)}, expected 1 to {len(channels)} numbers of at least 1")
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         self.num_classes = num_classes
         self.backbone = backbone
-        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0]
+        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0][: len(widths)]
         self.expanding = nn.ModuleList(UpAdd(*numbers) for numbers in zip(below, skips, widths, strict=True))
         self.head = nn.Conv2d(widths[-1], num_classes, kernel_size=1)
         for module in [*self.expanding.modules(), self.head]:
@@ -75,10 +76,13 @@ class DenseUNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         *skips, x = self.backbone(images)
-        for up in self.expanding[:-1]:
-            skip = skips.pop()
-            x = up(x, skip.shape[-2:], skip)
-        return self.head(self.expanding[-1](x, images.shape[-2:]))  # (B, K, H, W)
+        for up in self.expanding:
+            skip = skips.pop() if skips else None
+            x = up(x, images.shape[-2:] if skip is None else skip.shape[-2:], skip)
+        logits = self.head(x)  # (B, K, h, w)
+        if logits.shape[-2:] == images.shape[-2:]:
+            return logits
+        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear")
 
 
 def dense_unet_161(num_classes: int = 3) -> DenseUNet:

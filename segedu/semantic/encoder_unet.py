@@ -51,19 +51,20 @@ class EncoderUNet(nn.Module):
     Args:
         backbone: gives a list of features, fine to coarse, of strides 2, 4, ..., and has `channels`.
         num_classes: K, background included.
-        widths: channels of each step up; the last step, at full resolution, has no skip.
+        widths: channels of each step up; the fifth, to full resolution, has no skip. With fewer numbers than
+            features the steps end early, which is cheap, and the logits are enlarged bilinearly.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, widths: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
         super().__init__()
         channels = list(backbone.channels)
-        if len(widths) != len(channels) or min(widths) < 1:
-            raise ValueError(f"widths is {tuple(widths)}, expected {len(channels)} numbers of at least 1")
+        if not 1 <= len(widths) <= len(channels) or min(widths) < 1:
+            raise ValueError(f"widths is {tuple(widths)}, expected 1 to {len(channels)} numbers of at least 1")
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         self.num_classes = num_classes
         self.backbone = backbone
-        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0]
+        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0][: len(widths)]
         self.expanding = nn.ModuleList(Up(*numbers) for numbers in zip(below, skips, widths, strict=True))
         self.head = nn.Conv2d(widths[-1], num_classes, kernel_size=3, padding=1)
         for module in [*self.expanding.modules(), self.head]:
@@ -72,10 +73,13 @@ class EncoderUNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         *skips, x = self.backbone(images)
-        for up in self.expanding[:-1]:
-            skip = skips.pop()
-            x = up(x, skip.shape[-2:], skip)
-        return self.head(self.expanding[-1](x, images.shape[-2:]))  # (B, K, H, W)
+        for up in self.expanding:
+            skip = skips.pop() if skips else None
+            x = up(x, images.shape[-2:] if skip is None else skip.shape[-2:], skip)
+        logits = self.head(x)  # (B, K, h, w)
+        if logits.shape[-2:] == images.shape[-2:]:
+            return logits
+        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear")
 
 
 def postprocess(logits: Tensor) -> Tensor:

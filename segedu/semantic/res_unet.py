@@ -103,7 +103,9 @@ class ResUNet(nn.Module):
         return self.head(x)[..., :height, :width]
 
 
-def res_unet(in_channels: int = 3, num_classes: int = 2, widths: Sequence[int] = (64, 128, 256, 512)) -> ResUNet:
+def res_unet(
+    in_channels: int = 3, num_classes: int = 2, widths: Sequence[int] = (64, 128, 256, 512), stem_stride: int = 1
+) -> ResUNet:
     """The paper's net (its table 1): three units down, a bridge, three units up, a 1x1 convolution.
 
     Paper: one class and a sigmoid, for road. Here a softmax over K classes follows.
@@ -111,23 +113,27 @@ def res_unet(in_channels: int = 3, num_classes: int = 2, widths: Sequence[int] =
     Args:
         in_channels: channels of the image.
         num_classes: K, background included.
-        widths: channels at each resolution, full resolution first.
+        widths: channels at each resolution, finest first.
+        stem_stride: stride of the first unit, 1 in the paper. With 2 the whole net works at half the resolution, at
+            a quarter of the cost, and the logits are enlarged bilinearly.
 
     Returns:
-        The net with random weights; its coarsest stride is 2^(len(widths) - 1).
+        The net with random weights; its coarsest stride is stem_stride * 2^(len(widths) - 1).
 
     Raises:
         TypeError: a number is no int.
         ValueError: a number is below 1, or there are fewer than two widths.
     """
-    _check_numbers(widths, in_channels=in_channels, num_classes=num_classes)
-    stages = [ResidualUnit(in_channels, widths[0], first=True)]
+    _check_numbers(widths, in_channels=in_channels, num_classes=num_classes, stem_stride=stem_stride)
+    stages = [ResidualUnit(in_channels, widths[0], stem_stride, first=True)]
     stages += [ResidualUnit(fine, coarse, stride=2) for fine, coarse in pairwise(widths)]
     pairs = list(pairwise(widths))[::-1]
     ups = [nn.Upsample(scale_factor=2, mode="nearest") for _ in pairs]
     merges = [ResidualUnit(fine + coarse, fine) for fine, coarse in pairs]
-    head = nn.Conv2d(widths[0], num_classes, kernel_size=1)
-    return ResUNet(in_channels, 2 ** len(pairs), stages, ups, merges, head)
+    head: nn.Module = nn.Conv2d(widths[0], num_classes, kernel_size=1)
+    if stem_stride > 1:
+        head = nn.Sequential(head, nn.Upsample(scale_factor=stem_stride, mode="bilinear"))
+    return ResUNet(in_channels, stem_stride * 2 ** len(pairs), stages, ups, merges, head)
 
 
 # --- the net of Kerfoot et al. ----------------------------------------------------------------------------------

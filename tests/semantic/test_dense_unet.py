@@ -114,6 +114,20 @@ def test_step_up_by_hand() -> None:
     torch.testing.assert_close(step(features, (2, 4)), up, rtol=1e-4, atol=0)
 
 
+@torch.no_grad()
+def test_steps_that_end_early_are_the_first_steps() -> None:
+    torch.manual_seed(0)
+    backbone = DenseNet((2, 2, 2, 2), growth_rate=4, width=6)
+    whole, short = DenseUNet(backbone, 4, (8, 7, 6, 5, 4)).eval(), DenseUNet(backbone, 4, (8, 7, 6, 5)).eval()
+    short.expanding.load_state_dict(whole.expanding[:4].state_dict())
+    seen = []
+    whole.expanding[3].register_forward_hook(lambda _, __, out: seen.append(out))
+    images = random(1, 3, 45, 67, dtype=torch.float32)
+    whole(images)
+    right = F.interpolate(short.head(seen[0]), size=(45, 67), mode="bilinear")
+    torch.testing.assert_close(short(images), right)
+
+
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = DenseUNet(DenseNet((2, 2, 2, 2), growth_rate=6, width=8), 2, (16, 16, 12, 8, 8))
@@ -134,7 +148,8 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: DenseUNet(densenet121(), 0), "num_classes is 0"),
-        (lambda: DenseUNet(densenet121(), 2, (8, 8)), r"widths is \(8, 8\)"),
+        (lambda: DenseUNet(densenet121(), 2, (8,) * 6), r"widths is \(8, 8, 8, 8, 8, 8\)"),
+        (lambda: DenseUNet(densenet121(), 2, ()), r"widths is \(\)"),
         (lambda: DenseUNet(densenet121(), 2, (8, 8, 8, 8, 0)), r"widths is \(8, 8, 8, 8, 0\)"),
         (lambda: postprocess(torch.rand(2, 4, 4)), "logits has shape"),
     ],

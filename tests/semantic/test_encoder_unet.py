@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -92,6 +93,20 @@ def test_gradients_agree_with_smp() -> None:
         torch.testing.assert_close(gradient, right[other].grad, rtol=1e-8, atol=1e-12)
 
 
+@torch.no_grad()
+def test_steps_that_end_early_are_the_first_steps() -> None:
+    torch.manual_seed(0)
+    backbone = ResNet(BasicBlock, (1, 1, 1, 1), (4, 4, 6, 6))
+    whole, short = EncoderUNet(backbone, 4, (8, 7, 6, 5, 4)).eval(), EncoderUNet(backbone, 4, (8, 7, 6, 5)).eval()
+    short.expanding.load_state_dict(whole.expanding[:4].state_dict())
+    seen = []
+    whole.expanding[3].register_forward_hook(lambda _, __, out: seen.append(out))
+    images = random(1, 3, 45, 67, dtype=torch.float32)
+    whole(images)
+    right = F.interpolate(short.head(seen[0]), size=(45, 67), mode="bilinear")
+    torch.testing.assert_close(short(images), right)
+
+
 def test_any_backbone_will_do() -> None:
     vgg = VGG(((4, 4), (6,), (8,), (8,), (8,)), batch_norm=True)
     net = EncoderUNet(vgg, 3, WIDTHS).eval()
@@ -118,7 +133,8 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: EncoderUNet(resnet18(), 0), "num_classes is 0"),
-        (lambda: EncoderUNet(resnet18(), 2, (8, 8)), r"widths is \(8, 8\)"),
+        (lambda: EncoderUNet(resnet18(), 2, (8,) * 6), r"widths is \(8, 8, 8, 8, 8, 8\)"),
+        (lambda: EncoderUNet(resnet18(), 2, ()), r"widths is \(\)"),
         (lambda: EncoderUNet(resnet18(), 2, (8, 8, 8, 8, 0)), r"widths is \(8, 8, 8, 8, 0\)"),
         (lambda: postprocess(torch.rand(2, 4, 4)), "logits has shape"),
     ],

@@ -235,6 +235,19 @@ def test_table_1_of_the_paper() -> None:
 
 
 @torch.no_grad()
+def test_half_the_resolution() -> None:
+    """With a stem of stride 2 all features halve, and the logits are enlarged bilinearly."""
+    net, images = randomise(res_unet(3, 4, (4, 6), stem_stride=2)), random(1, 3, 12, 20)
+    seen = []
+    net.merges[0].register_forward_hook(lambda _, __, out: seen.append(out))
+    logits = net(images)
+    assert seen[0].shape == (1, 4, 6, 10) and net.step == 4
+    coarse = F.conv2d(seen[0], net.head[0].weight, net.head[0].bias)
+    torch.testing.assert_close(logits, F.interpolate(coarse, size=(12, 20), mode="bilinear"))
+    assert net(images[..., :11, :19]).shape == (1, 4, 11, 19)
+
+
+@torch.no_grad()
 def test_unit_is_the_identity_without_its_branch() -> None:
     unit, features = ResidualUnit(4, 4), random(2, 4, 5, 7, dtype=torch.float32)
     unit.residual[-1].weight.zero_()
