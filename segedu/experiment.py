@@ -10,77 +10,68 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from skimage.filters import gaussian, threshold_otsu
 from torch import Tensor, nn
 
 from segedu.checkpoints import load_checkpoint
-from segedu.metrics.semantic import mean_iou_from_confusion
-from segedu.recipes import Pair, Recipe, Sets
+from segedu.metrics.boundary import boundary_f1
+from segedu.metrics.semantic import dice_per_class_from_confusion, mean_iou_from_confusion
+from segedu.recipe_data import Pair, Sets
+from segedu.recipes import Recipe
 from segedu.training import evaluate, fit, shuffled_loader, start_fabric, train_steps
-
-BASELINE = "Gaussian + Otsu"
-
-
-def gaussian_otsu(image: Tensor, sigma: float = 1.0) -> Tensor:
-    """The plain baseline: grey values, a Gaussian, Otsu's threshold; the smaller side is foreground.
-
-    Args:
-        image: (3, H, W).
-        sigma: of the Gaussian, in pixels.
-
-    Returns:
-        A mask (H, W), bool. A constant image has no foreground.
-    """
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"image has shape {tuple(image.shape)}, expected (3, H, W)")
-    grey = gaussian(image.mean(dim=0).numpy(), sigma)
-    if grey.min() == grey.max():
-        return torch.zeros(grey.shape, dtype=torch.bool)
-    bright = grey > threshold_otsu(grey)
-    return torch.from_numpy(bright if bright.mean() <= 0.5 else ~bright)
-
-
-class Otsu(nn.Module):
-    """The baseline in the shape of a model: class 1 where there is foreground, for `evaluate`."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-
-    def forward(self, images: Tensor) -> Tensor:
-        labels = torch.stack([gaussian_otsu(image.cpu()) for image in images]).long()
-        return nn.functional.one_hot(labels, self.num_classes).movedim(-1, 1).float()
 
 
 def scores(matrix: Tensor) -> dict[str, float | None]:
-    """Mean IoU of all classes and IoU of foreground against background, from pooled counts (K, K).
+    """Mean IoU of all classes, mean Dice and IoU of the foreground, from pooled counts (K, K).
 
+    `foreground_iou` is of all foreground classes against background, `dice` the mean over the foreground classes.
     None where there is nothing to score; JSON knows no NaN.
     """
     matrix = matrix.double()
     either = float(matrix.sum() - matrix[0, 0])  # pixels that are foreground in truth or prediction
     foreground = float(matrix[1:, 1:].sum()) / either if either else None
-    mean = float(mean_iou_from_confusion(matrix))
-    return {"mean_iou": None if np.isnan(mean) else mean, "foreground_iou": foreground}
+    mean, dice = float(mean_iou_from_confusion(matrix)), float(dice_per_class_from_confusion(matrix)[1:].nanmean())
+    known = {name: None if np.isnan(value) else value for name, value in (("mean_iou", mean), ("dice", dice))}
+    return known | {"foreground_iou": foreground}
 
 
 def measure(model: nn.Module, sets: Sets, num_classes: int) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Scores of each split: of all its pixels (`all`) and of each of its groups."""
+    """Scores of each split: of all its pixels (`all`) and of each of its groups.
+
+    With two classes also `boundary_f1`, the mean over the images, boundaries 2 pixels apart counting as the same.
+    """
     result = {}
     for split, groups in sets.held_out.items():
-        counts = {
-            name: evaluate(model, [(image[None], target[None]) for image, target in pairs], num_classes)["confusion"]
-            for name, pairs in groups.items()
-        }
-        total = torch.stack(list(counts.values())).sum(dim=0)
-        result[split] = {"all": scores(total), **{name: scores(matrix) for name, matrix in counts.items()}}
+        counts, edges = {}, {}
+        for name, pairs in groups.items():
+            counts[name], edges[name] = _measure_group(model, pairs, num_classes)
+        counts = {"all": torch.stack(list(counts.values())).sum(dim=0), **counts}
+        edges = {"all": sum(edges.values(), []), **edges}
+        result[split] = {name: scores(counts[name]) for name in counts}
+        for name in counts if num_classes == 2 else ():
+            result[split][name]["boundary_f1"] = float(np.mean(edges[name])) if edges[name] else None
     return result
+
+
+def _measure_group(model: nn.Module, pairs: Sequence[Pair], num_classes: int) -> tuple[Tensor, list[float]]:
+    """Pooled counts (K, K), and with two classes the boundary F1 of each image."""
+    labels: list[Tensor] = []
+
+    def predict(logits: Tensor) -> Tensor:
+        labels.append(logits.argmax(dim=1)[0].cpu())
+        return labels[-1][None]
+
+    one_by_one = [(image[None], target[None]) for image, target in pairs]
+    matrix = evaluate(model, one_by_one, num_classes, predict=predict)["confusion"]
+    if num_classes > 2:
+        return matrix, []
+    truths = [target == 1 for _, target in pairs]
+    return matrix, [boundary_f1(label == 1, truth, tolerance=2) for label, truth in zip(labels, truths, strict=True)]
 
 
 def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
@@ -122,7 +113,7 @@ def run_recipe(
     Returns:
         What `result.json` holds.
     """
-    started, cpu = time.perf_counter(), time.process_time()
+    started, cpu, num_classes = time.perf_counter(), time.process_time(), len(recipe.classes)
     checkpoint = Path(out) / "checkpoint.pt"
     torch.manual_seed(seed)
     model, sets = recipe.build(), recipe.sets(seed, folder)
@@ -150,8 +141,8 @@ def run_recipe(
         "training_cpu_seconds": round(trained.cpu_seconds, 1),
         "training_wall_seconds": round(trained.wall_seconds, 1),
         "rows": {
-            BASELINE: measure(Otsu(len(recipe.classes)), sets, len(recipe.classes)),
-            recipe.method: measure(model, sets, len(recipe.classes)),
+            recipe.baseline.name: measure(recipe.baseline(sets.train.pairs, num_classes), sets, num_classes),
+            recipe.method: measure(model, sets, num_classes),
         },
     }
     if fabric.is_global_zero:
@@ -190,6 +181,9 @@ def save_picture(path: Path, model: nn.Module, sets: Sets) -> None:
     strips = []
     for image, target in three_images(sets):
         prediction = model(image[None].to(device)).argmax(dim=1)[0].cpu()
+        if target.ndim == 3:  # of a volume the slice with the most foreground
+            depth = int((target > 0).sum(dim=(1, 2)).argmax())
+            image, target, prediction = image[:, depth].expand(3, -1, -1), target[depth], prediction[depth]
         figure = compare(image, target, prediction)
         figure.set_dpi(72)
         figure.canvas.draw()
@@ -203,7 +197,7 @@ def save_picture(path: Path, model: nn.Module, sets: Sets) -> None:
 
 def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the table that `segedu train` prints, the baseline first."""
-    splits = [(split, group) for split, groups in result["rows"][BASELINE].items() for group in groups]
+    splits = [(split, group) for split, groups in next(iter(result["rows"].values())).items() for group in groups]
     header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
     lines = []
     for name, table in result["rows"].items():

@@ -1,6 +1,7 @@
 """Recipes: how each method is trained, one row a method and data set.
 
-`segedu train`, the labs and the tests read the same rows; `segedu.experiment` runs them.
+`segedu train`, the labs and the tests read the same rows; `segedu.experiment` runs them, `segedu.recipe_data`
+holds what they train on.
 """
 
 from __future__ import annotations
@@ -9,34 +10,49 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from segedu.datasets.cells import Cells
-from segedu.datasets.shapes import Shapes
+from segedu.backbones.densenet import DenseNet
+from segedu.backbones.resnet import BasicBlock, ResNet
+from segedu.backbones.vgg import VGG
+from segedu.baselines import Otsu, Thresholds, WindowForest
+from segedu.datasets import prostate, street, volume
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
+from segedu.losses.focal import focal_loss
+from segedu.recipe_data import (
+    Pair,
+    Sets,
+    cells_sets,
+    nuclei_sets,
+    prostate_sets,
+    shapes_sets,
+    street_sets,
+    volume_sets,
+)
+from segedu.semantic.deconvnet import DeconvNet
+from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
+from segedu.semantic.deeplabv2 import DeepLabV2
+from segedu.semantic.deeplabv3 import DeepLabV3
+from segedu.semantic.deeplabv3plus import DeepLabV3Plus
+from segedu.semantic.dense_unet import DenseUNet
+from segedu.semantic.encoder_unet import EncoderUNet
+from segedu.semantic.fcn import FCN
+from segedu.semantic.pspnet import PSPNet
+from segedu.semantic.res_unet import res_unet
+from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet
-
-Pair = tuple[Tensor, Tensor]  # image (3, H, W) and semantic target (H, W)
-
-
-@dataclass(frozen=True)
-class Sets:
-    """What a run trains on, and groups of images to evaluate on: {"val": {"fluorescence": [pair, ...]}}."""
-
-    train: Dataset
-    held_out: dict[str, dict[str, list[Pair]]]
+from segedu.semantic.unet3d import UNet3D
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One row: everything that decides the result, apart from the seed.
 
-    `target` is the pooled IoU of `metric` on the first held-out split that the run has to reach;
-    `cpu_minutes` is what it may cost on a CPU (all threads together), `gpu_minutes` on a GPU.
+    `target` is what `metric`, from the pooled pixels of the first held-out split, has to reach; `cpu_minutes` is what
+    training may cost on a CPU (all threads together), `gpu_minutes` on a GPU. `baseline` is the first row of the
+    table of results.
     """
 
     method: str
@@ -45,6 +61,7 @@ class Recipe:
     build: Callable[[], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor | dict[str, Tensor]]
     sets: Callable[[int, Path | None], Sets]
+    baseline: Callable[[Sequence[Pair], int], nn.Module]
     steps: int
     batch_size: int
     learning_rate: float
@@ -54,80 +71,6 @@ class Recipe:
     gpu_minutes: float
 
 
-class Pairs(Dataset):
-    """Pairs in memory, with a change drawn anew each time one is taken."""
-
-    def __init__(self, pairs: Sequence[Pair], change: Callable[[Tensor, Tensor], Pair]) -> None:
-        self.pairs, self.change = list(pairs), change
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.change(*self.pairs[index])
-
-
-def even_out(image: Tensor) -> Tensor:
-    """Bring microscope images of any exposure and stain to bright nuclei on a dark ground in [0, 1].
-
-    The 1st and 99.8th percentile of the image go to 0 and 1; if its median is then above 0.5, it is inverted.
-    A constant image becomes 0.
-    """
-    low, high = np.percentile(image.numpy(), (1, 99.8))
-    scaled = ((image - low) / max(high - low, 1e-3)).clamp(0, 1)
-    return 1 - scaled if scaled.median() > 0.5 else scaled
-
-
-def flip(image: Tensor, target: Tensor) -> Pair:
-    """One of the eight rotations and mirrorings of a square, or of the four of an oblong, at random."""
-    turns = torch.randint(0, 2, (3,)).tolist()
-    axes = [axis for axis, turn in zip((-1, -2), turns, strict=False) if turn]
-    image, target = image.flip(axes), target.flip(axes)
-    if turns[2] and image.shape[-1] == image.shape[-2]:
-        image, target = image.transpose(-1, -2), target.transpose(-1, -2)
-    return image, target
-
-
-def crop_flip_gamma(image: Tensor, target: Tensor, size: int = 128) -> Pair:
-    """A random square of the image, flipped, its brightness bent by a power between 2/3 and 3/2."""
-    top, left = (int(torch.randint(0, full - size + 1, ())) for full in image.shape[-2:])
-    window = (..., slice(top, top + size), slice(left, left + size))
-    image, target = flip(image[window], target[window])
-    return image ** torch.empty(()).uniform_(-0.4, 0.4).exp(), target
-
-
-def _pairs(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: image) -> list[Pair]:
-    taken = (samples[i] for i in range(len(samples)))
-    plain = ((sample["image"].as_subclass(Tensor), sample["semantic"].as_subclass(Tensor)) for sample in taken)
-    return [(change(image), target) for image, target in plain]
-
-
-def shapes_sets(seed: int, folder: Path | None) -> Sets:
-    """256 scenes to train on and 64 others, 64 x 64."""
-    train = _pairs(Shapes(256, seed=2 * seed))
-    return Sets(Pairs(train, flip), {"val": {"all": _pairs(Shapes(64, seed=2 * seed + 1))}})
-
-
-def cells_sets(seed: int, folder: Path | None) -> Sets:
-    """64 scenes to train on and 32 others, 128 x 128."""
-    train = _pairs(Cells(64, seed=2 * seed))
-    return Sets(Pairs(train, flip), {"val": {"all": _pairs(Cells(32, seed=2 * seed + 1))}})
-
-
-def nuclei_sets(seed: int, folder: Path | None) -> Sets:
-    """The split of the folder's index.csv. Near-duplicates across its splits are likely."""
-    from segedu.datasets.nuclei import Nuclei
-
-    if folder is None:
-        raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
-    domains = ("fluorescence", "histology")
-    held_out = {
-        split: {domain: _pairs(Nuclei(folder, split, domain), even_out) for domain in domains}
-        for split in ("val", "test")
-    }
-    return Sets(Pairs(_pairs(Nuclei(folder, "train"), even_out), crop_flip_gamma), held_out)
-
-
 def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Cross-entropy finds the classes pixel by pixel, Dice of the batch keeps small foreground from being lost."""
     pixels = cross_entropy(logits, target)
@@ -135,7 +78,72 @@ def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {"cross_entropy": pixels, "dice": regions, "loss": pixels + regions}
 
 
-RECIPES = (
+def focal_and_dice(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Focal loss for the few pixels in doubt, Dice for the small organ as a whole."""
+    pixels, regions = focal_loss(logits, target), dice_loss(logits, target, per_image=False, include_background=False)
+    return {"focal": pixels, "dice": regions, "loss": pixels + regions}
+
+
+def small_vgg() -> VGG:
+    """VGG's five stages at a width that a laptop trains in minutes: one thin layer at full resolution."""
+    return VGG(((16,), (16, 16), (32, 32), (64, 64), (128, 128)), batch_norm=True)
+
+
+def small_resnet(output_stride: int) -> ResNet:
+    """A residual net of four blocks; `output_stride` as in the paper of the method that stands on it."""
+    return ResNet(BasicBlock, (1, 1, 1, 1), (24, 32, 64, 128), output_stride=output_stride)
+
+
+def quick_layout(model: nn.Module) -> nn.Module:
+    """Channels last, the layout in which convolutions on a CPU are a quarter quicker, where that is safe.
+
+    PyTorch 2.15 on a CPU damages memory in the backward pass of a strided 1x1 convolution of few channels in this
+    layout, so that nets with residual shortcuts stay as they are.
+    """
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    if any(part.kernel_size == (1, 1) and part.stride != (1, 1) for part in convolutions):
+        return model
+    return model.to(memory_format=torch.channels_last)
+
+
+def on_street(method: str, build: Callable[[], nn.Module], steps: int, target: float = 0.70, **other: float) -> Recipe:
+    """A row for the street; all of them share data, loss and budget, so that the table compares nets."""
+    options = {"learning_rate": 5e-3, "batch_size": 8} | other
+    return Recipe(
+        method=method,
+        data="street",
+        classes=street.CLASSES,
+        build=lambda: quick_layout(build()),
+        loss=cross_entropy,
+        sets=street_sets,
+        baseline=WindowForest,
+        steps=steps,
+        metric="mean_iou",
+        target=target,
+        cpu_minutes=2,
+        gpu_minutes=1,
+        **options,
+    )
+
+
+STREET = (
+    on_street("fcn32", lambda: FCN(small_vgg(), 10, stride=32), 1300, target=0.40),
+    on_street("fcn16", lambda: FCN(small_vgg(), 10, stride=16), 1300, target=0.55),
+    on_street("fcn8", lambda: FCN(small_vgg(), 10, stride=8), 1400),
+    on_street("segnet", lambda: SegNet(small_vgg(), 10), 1000),
+    on_street("deconvnet", lambda: DeconvNet(small_vgg(), 10, hidden=128, kernel_size=2), 1000),
+    on_street("unet", lambda: UNet(3, 10, base_channels=8, padding=1), 950, learning_rate=3e-3, target=0.6),
+    on_street("res_unet", lambda: res_unet(3, 10, (8, 16, 32, 64, 128)), 480),
+    on_street("dense_unet", lambda: DenseUNet(DenseNet((2, 2, 2, 2), 12, 24), 10), 550),
+    on_street("encoder_unet", lambda: EncoderUNet(small_resnet(32), 10, (64, 48, 32, 24, 16)), 530),
+    on_street("pspnet", lambda: PSPNet(small_resnet(8), 10, width=64), 1050),
+    on_street("deeplabv1", lambda: DeepLabV1(AtrousVGG(small_vgg()), 10, 96, rate=4), 1200),
+    on_street("deeplabv2", lambda: DeepLabV2(small_resnet(8), 10, (1, 2, 4, 6), scales=(1.0,)), 1200),
+    on_street("deeplabv3", lambda: DeepLabV3(small_resnet(8), 10, (2, 4, 6), width=64), 1050),
+    on_street("deeplabv3plus", lambda: DeepLabV3Plus(small_resnet(16), 10, (1, 2, 3), 64, 16), 1150),
+)
+
+MICROSCOPE = (
     Recipe(
         method="unet",
         data="shapes",
@@ -143,6 +151,7 @@ RECIPES = (
         build=lambda: UNet(3, 4, base_channels=12, depth=3, padding=1),
         loss=cross_entropy_and_dice,
         sets=shapes_sets,
+        baseline=Otsu,
         steps=600,
         batch_size=16,
         learning_rate=3e-3,
@@ -158,6 +167,7 @@ RECIPES = (
         build=lambda: UNet(3, 2, base_channels=8, depth=3, padding=1),
         loss=cross_entropy_and_dice,
         sets=cells_sets,
+        baseline=Otsu,
         steps=150,
         batch_size=8,
         learning_rate=2e-3,
@@ -173,6 +183,23 @@ RECIPES = (
         build=lambda: UNet(3, 2, base_channels=16, padding=1),
         loss=cross_entropy_and_dice,
         sets=nuclei_sets,
+        baseline=Otsu,
+        steps=600,
+        batch_size=8,
+        learning_rate=2e-3,
+        metric="foreground_iou",
+        target=0.88,
+        cpu_minutes=20,
+        gpu_minutes=3,
+    ),
+    Recipe(
+        method="res_unet",
+        data="nuclei",
+        classes=("background", "nucleus"),
+        build=lambda: res_unet(3, 2, (16, 32, 64, 128)),
+        loss=cross_entropy_and_dice,
+        sets=nuclei_sets,
+        baseline=Otsu,
         steps=600,
         batch_size=8,
         learning_rate=2e-3,
@@ -182,6 +209,43 @@ RECIPES = (
         gpu_minutes=3,
     ),
 )
+
+MEDICAL = (
+    Recipe(
+        method="unet",
+        data="prostate",
+        classes=prostate.CLASSES,
+        build=lambda: UNet(3, 2, base_channels=8, depth=3, padding=1),
+        loss=focal_loss,
+        sets=prostate_sets,
+        baseline=Thresholds,
+        steps=250,
+        batch_size=8,
+        learning_rate=3e-3,
+        metric="dice",
+        target=0.80,
+        cpu_minutes=1,
+        gpu_minutes=0.5,
+    ),
+    Recipe(
+        method="unet3d",
+        data="volume",
+        classes=volume.CLASSES,
+        build=lambda: UNet3D(1, 7, ((8, 8), (16, 16), (32, 32)), padding=True),
+        loss=cross_entropy_and_dice,
+        sets=volume_sets,
+        baseline=Thresholds,
+        steps=270,
+        batch_size=2,
+        learning_rate=4e-3,
+        metric="dice",
+        target=0.80,
+        cpu_minutes=2,
+        gpu_minutes=1,
+    ),
+)
+
+RECIPES = (*MICROSCOPE, *STREET, *MEDICAL)
 
 
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:

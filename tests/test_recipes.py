@@ -16,24 +16,17 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from segedu import experiment
+from segedu import experiment, recipe_data
+from segedu.baselines import Otsu, Thresholds, WindowForest, gaussian_otsu
 from segedu.checkpoints import load_checkpoint
 from segedu.cli import app
-from segedu.experiment import BASELINE, gaussian_otsu, run_recipe, scores, summary
-from segedu.recipes import (
-    RECIPES,
-    Recipe,
-    Sets,
-    crop_flip_gamma,
-    cross_entropy_and_dice,
-    even_out,
-    find_recipe,
-    flip,
-    nuclei_sets,
-)
+from segedu.experiment import run_recipe, scores, summary
+from segedu.recipe_data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_out, flip, nuclei_sets
+from segedu.recipes import RECIPES, Recipe, cross_entropy_and_dice, find_recipe
 from segedu.semantic.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]
+BASELINE = Otsu.name
 
 
 def disc(row: float, column: float, radius: float = 5, size: int = 24) -> tuple[Tensor, Tensor]:
@@ -43,8 +36,6 @@ def disc(row: float, column: float, radius: float = 5, size: int = 24) -> tuple[
 
 
 def discs(seed: int, folder: Path | None) -> Sets:
-    from segedu.recipes import Pairs
-
     train = [disc(8 + i, 14 - i) for i in range(6)]
     return Sets(Pairs(train, flip), {"val": {"round": [disc(12, 11)], "none": [disc(0, 0, 0)]}})
 
@@ -56,6 +47,7 @@ TINY = Recipe(
     build=lambda: UNet(3, 2, base_channels=4, depth=1, padding=1),
     loss=cross_entropy_and_dice,
     sets=discs,
+    baseline=Otsu,
     steps=12,
     batch_size=3,
     learning_rate=0.01,
@@ -142,26 +134,103 @@ def test_help_does_not_import_torch() -> None:
 # --- rows and parts -----------------------------------------------------------------------------------------------
 
 
-def test_rows_are_whole() -> None:
+every_row = pytest.mark.parametrize("row", RECIPES, ids=lambda row: f"{row.method} on {row.data}")
+
+
+def test_rows_are_apart() -> None:
     assert len({(recipe.method, recipe.data) for recipe in RECIPES}) == len(RECIPES)
-    for recipe in RECIPES:
-        assert recipe.metric in ("mean_iou", "foreground_iou") and 0 < recipe.target < 1
-        logits = recipe.build()(torch.rand(2, 3, 32, 48))
-        assert logits.shape == (2, len(recipe.classes), 32, 48)
-        loss = recipe.loss(logits, torch.zeros(2, 32, 48, dtype=torch.int64))
-        assert torch.isfinite(loss["loss"] if isinstance(loss, dict) else loss)
 
 
-@pytest.mark.parametrize("row", [recipe for recipe in RECIPES if recipe.data != "nuclei"], ids=lambda row: row.data)
-def test_synthetic_sets_are_seeded_and_apart(row: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_row
+def test_rows_are_whole(row: Recipe) -> None:
+    assert row.metric in ("mean_iou", "foreground_iou", "dice") and 0 < row.target < 1
+    images = torch.rand(2, 1, 8, 16, 24) if row.data == "volume" else torch.rand(2, 3, 64, 112)
+    target = torch.zeros(2, *images.shape[2:], dtype=torch.int64)
+    logits = row.build()(images)
+    assert logits.shape == (2, len(row.classes), *images.shape[2:])
+    loss = row.loss(logits, target)
+    assert torch.isfinite(loss["loss"] if isinstance(loss, dict) else loss)
+
+
+SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei"}
+
+
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three scenes a set, and a cache folder of the test's own."""
     for name in ("Shapes", "Cells"):
-        real = getattr(__import__("segedu.recipes", fromlist=[name]), name)
-        monkeypatch.setattr(f"segedu.recipes.{name}", lambda length, real=real, **options: real(3, **options))
+        real = getattr(recipe_data, name)
+        monkeypatch.setattr(recipe_data, name, lambda length, real=real, **options: real(3, **options))
+    real_scenes, real_streets = recipe_data.Scenes, recipe_data._kept_streets
+    monkeypatch.setattr(recipe_data, "Scenes", lambda draw, length, **options: real_scenes(draw, 3, **options))
+    monkeypatch.setattr(recipe_data, "_kept_streets", lambda number, seed: real_streets(3, seed))
+    monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path))
+    recipe_data._streets.cache_clear()
+    yield
+    recipe_data._streets.cache_clear()
+
+
+@pytest.mark.parametrize("row", SYNTHETIC.values(), ids=SYNTHETIC)
+def test_synthetic_sets_are_seeded_and_apart(row: Recipe, few_scenes: None) -> None:
     sets, again, other = row.sets(0, None), row.sets(0, None), row.sets(1, None)
     image, held_out = sets.train.pairs[0][0], sets.held_out["val"]["all"][0][0]
     assert torch.equal(image, again.train.pairs[0][0])
     assert not torch.equal(image, held_out) and not torch.equal(image, other.train.pairs[0][0])
     assert not torch.equal(held_out, other.train.pairs[0][0])
+
+
+def test_streets_are_kept_and_a_damaged_file_is_drawn_anew(few_scenes: None, tmp_path: Path) -> None:
+    images, targets = recipe_data._kept_streets(3, 5)
+    (file,) = tmp_path.glob("street-*")
+    first = file.read_bytes()
+    for damaged in (first[: len(first) // 2], b"", b"no tensors"):
+        file.write_bytes(damaged)
+        again = recipe_data._kept_streets(3, 5)
+        assert torch.equal(again[0], images) and torch.equal(again[1], targets) and file.read_bytes() == first
+    kept = recipe_data._kept_streets(3, 5)
+    assert torch.equal(kept[0], images) and not list(tmp_path.glob("*.part"))
+    scene = recipe_data.draw_street((5, 0))
+    assert (images[0] / 255 - scene["image"]).abs().max() <= 0.5001 / 255 and torch.equal(
+        targets[0], scene["semantic"].byte()
+    )
+
+
+def test_streets_come_without_a_folder_to_keep_them(
+    few_scenes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path / "file"))
+    assert recipe_data._kept_streets(3, 6)[0].shape == (3, 3, 96, 160)
+
+
+def test_streets_are_cropped_and_mirrored_but_never_turned() -> None:
+    rows = torch.arange(96.0)[:, None].expand(96, 160)
+    image, target = rows.expand(3, -1, -1) / 96, torch.arange(160).expand(96, 160)
+    mirrored = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        part, truth = crop_mirror(image, target)
+        assert part.shape == (3, 64, 112) and truth.shape == (64, 112)
+        assert (part[0, 1:] > part[0, :-1]).all()  # up stays up
+        mirrored.add(bool(truth[0, 0] > truth[0, -1]))
+    assert mirrored == {False, True}
+
+
+def test_baselines_by_hand() -> None:
+    """Thresholds find bright discs; the forest also one whose place alone tells it."""
+    pairs = [disc(8 + i, 14 - i) for i in range(4)]
+    image, target = disc(11, 11)
+    for baseline in (Otsu, Thresholds, WindowForest):
+        labels = baseline(pairs, 2)(image[None]).argmax(dim=1)[0]
+        assert (labels == target).float().mean() > 0.9, baseline.name
+    halves = torch.zeros(24, 24, dtype=torch.int64)
+    halves[12:] = 1
+    noise = [(torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(i)), halves) for i in range(3)]
+    right = [
+        (make(noise[:2], 2)(noise[2][0][None]).argmax(dim=1)[0] == halves).float().mean()
+        for make in (Thresholds, WindowForest)
+    ]
+    assert right[0] < 0.7 and right[1] > 0.85
 
 
 def test_flip_moves_image_and_target_together() -> None:
@@ -196,9 +265,10 @@ def test_even_out_makes_nuclei_bright_whatever_the_stain() -> None:
 def test_scores_by_hand() -> None:
     matrix = torch.tensor([[5, 1, 0], [1, 2, 1], [0, 0, 2]])
     assert scores(matrix)["foreground_iou"] == pytest.approx(5 / 7)  # a wrong foreground class is foreground
+    assert scores(matrix)["dice"] == pytest.approx((4 / 7 + 4 / 5) / 2)
     assert scores(matrix)["mean_iou"] == pytest.approx((5 / 7 + 2 / 5 + 2 / 3) / 3)
-    assert scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "foreground_iou": None}
-    assert scores(torch.zeros(2, 2)) == {"mean_iou": None, "foreground_iou": None}
+    assert scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "dice": None, "foreground_iou": None}
+    assert scores(torch.zeros(2, 2)) == {"mean_iou": None, "dice": None, "foreground_iou": None}
 
 
 def test_gaussian_otsu() -> None:
@@ -212,7 +282,7 @@ def test_gaussian_otsu() -> None:
     ("call", "message"),
     [
         (lambda: find_recipe("vnet", "shapes"), "no recipe trains 'vnet'"),
-        (lambda: find_recipe("unet", "street"), "expected one of: unet on shapes"),
+        (lambda: find_recipe("vnet", "street"), "expected one of: unet on shapes"),
         (lambda: find_recipe("unet", "nuclei"), "the path of a folder that holds index.csv"),
         (lambda: nuclei_sets(0, None), "without a folder"),
         (lambda: gaussian_otsu(torch.rand(8, 8)), "image has shape"),

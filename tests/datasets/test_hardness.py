@@ -16,8 +16,8 @@ import torch
 from scipy import ndimage
 from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
-from sklearn.ensemble import RandomForestClassifier
 
+from segedu.baselines import WindowForest, some_windows
 from segedu.datasets import street
 from segedu.datasets.cells import draw_cells
 from segedu.datasets.shapes import draw_shapes
@@ -98,33 +98,11 @@ def test_baseline_is_fair() -> None:
 # --- street: a forest that sees colour, position and a window ------------------------------------------------------
 
 
-def pixel_features(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Colours of the 5x5 window round each pixel and its place in the image: (P, 77)."""
-    padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))[:, rows, columns]
-    colours = windows.transpose(1, 0, 2, 3).reshape(len(rows), -1)
-    place = np.stack([rows / image.shape[1], columns / image.shape[2]], axis=1)
-    return np.concatenate([colours, place], axis=1).astype(np.float32)
-
-
-def some_pixels(scenes: list[dict], number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features and classes of `number` pixels of each scene that are not void."""
-    rng, features, classes = np.random.default_rng(0), [], []
-    for scene in scenes:
-        image, semantic = scene["image"].numpy(), scene["semantic"].numpy()
-        rows, columns = np.nonzero(semantic != street.VOID)
-        taken = rng.choice(len(rows), min(number, len(rows)), replace=False)
-        features.append(pixel_features(image, rows[taken], columns[taken]))
-        classes.append(semantic[rows[taken], columns[taken]])
-    return np.concatenate(features), np.concatenate(classes)
-
-
 def forest_mean_iou(train: list[dict], held_out: list[dict], num_classes: int, balanced: bool) -> float:
     """Mean IoU over the classes of the held-out truth, from one confusion matrix; void is left out."""
-    forest = RandomForestClassifier(
-        30, min_samples_leaf=3, random_state=0, class_weight="balanced_subsample" if balanced else None
-    ).fit(*some_pixels(train, 250))
-    features, truth = some_pixels(held_out, 1500)
+    pairs, others = ([(scene["image"], scene["semantic"]) for scene in scenes] for scenes in (train, held_out))
+    forest = WindowForest(pairs, num_classes, balanced).forest
+    features, truth = some_windows(others, 1500)
     matrix = np.zeros((num_classes, num_classes))
     np.add.at(matrix, (truth, forest.predict(features)), 1)
     union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
