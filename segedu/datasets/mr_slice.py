@@ -91,7 +91,11 @@ class MRSlice:
         self.fill(self.depth(centre, half, tilt) < 1, tone, label)
 
     def classes(self) -> np.ndarray:
-        """Classes at the middles of the pixels, int64 (H, W)."""
+        """Classes at the middles of the pixels.
+
+        Returns:
+            int64 (H, W).
+        """
         return self.label[FINE // 2 :: FINE, FINE // 2 :: FINE].astype(np.int64)
 
     def photograph(self, rng: np.random.Generator, noise: float, bias: float) -> np.ndarray:
