@@ -219,7 +219,7 @@ exercise = Exercise(
         Wrong(
             "rest dropped",
             rest_dropped,
-            "Your cells all have floor(H / n) rows: where n does not divide H, rows are left over, or there are more cells.",
+            "Your cells all have floor(H / n) rows: where n does not divide H, rows are left over, or cells are more.",
             "Cells may overlap: where does cell i begin, and where does it end?",
         ),
         Wrong(
