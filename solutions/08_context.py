@@ -453,7 +453,7 @@ def fit(net, data, steps, batch, name, rate=5e-3):
 
 # %% name="net" role="train"
 class Net(torch.nn.Module):
-    """A stack of 3x3 layers at one output stride, a head, a classifier, and a bilinear enlargement."""
+    """A stack of 3x3 layers, its output stride at most the one asked for; a head, a classifier, an enlargement."""
 
     def __init__(self, widths, strides, output_stride, num_classes, head=None):
         super().__init__()
@@ -509,6 +509,13 @@ show(
     fig, alt="A box on a road and one on water with truth and three predictions; without a head the middle is guessed."
 )
 
+# %% [markdown] name="toy_after"
+# Without a head the net knows ground from box, and at the rim of a box it still sees waves or stripes. In the middle it
+# guesses. With context it hardly errs. With three seeds we measured on a CPU a mean IoU of 0.55, 0.58 and 0.57 without a
+# head, 0.88, 0.88 and 0.88 with pyramid pooling, and 0.91, 0.90 and 0.89 with ASPP.
+#
+# Is ASPP better, then? It has more weights here. What the world of boxes shows is what both have and the plain net has not.
+
 # %% [markdown] name="train_text"
 # ## How fine must the map be?
 #
@@ -546,7 +553,7 @@ for name, score in scores.items():
     print(f"{name:<22}" + "".join(f"{float(value):>11.2f}" for value in score["iou_per_class"]))
 
 # %% name="train_figure" role="train"
-number = next(i for i, target in enumerate(draw[1][1]) if len(target.unique()) >= 9)
+number = max(range(len(draw[1][1])), key=lambda i: len(draw[1][1][i].unique()))  # the street with most classes
 photo, truth = draw[1][0][number], draw[1][1][number]
 with torch.no_grad():
     answers = {name: net.cpu()(photo[None])[0].argmax(0) for name, net in nets.items()}
