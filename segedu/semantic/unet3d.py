@@ -6,8 +6,8 @@ Idea: Every operation of U-Net gets a third axis. Channels double before each po
     bottleneck comes before the detail is lost; BatchNorm stands before every ReLU. An annotator draws a few slices
     only: all other voxels have weight 0 in the loss, and the net completes the volume.
 Simplified: no elastic deformation of the volumes, and BatchNorm uses running statistics in evaluation.
-    `padding=True`, which is not in the paper, keeps the size: the volume is grown at its
-    ends to a multiple of the strides by repeating its last slices, and the logits are cut back.
+    `padding=True`, which is not in the paper, keeps the size: the volume is grown at its ends to a multiple of the
+    strides by repeating its last slices, and the logits are cut back.
 Shapes: images (B, C, D, H, W) -> logits (B, K, D', H', W'). Unpadded as in the paper, 116 x 132 x 132 -> 28 x 44 x 44;
     padded, D' H' W' = D H W. With parts of two axes: (B, C, H, W). `postprocess`: logits -> labels (B, D', H', W').
 Quality: volume: see the results page.
