@@ -82,9 +82,10 @@ def mutants(
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="Name of the method, as its file: unet.")],
-    data: Annotated[str, typer.Option(help="shapes, cells, or the folder of the nuclei.")] = "shapes",
+    data: Annotated[str, typer.Option(help="street, shapes, cells, volume, prostate, or a folder.")] = "shapes",
     out: Annotated[Path | None, typer.Option(help="Folder to write; a stopped run goes on from it.")] = None,
     seed: int = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="So many runs, from --seed on, and a table of them.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="CPU time for training, instead of steps.")] = None,
     devices: Annotated[int, typer.Option(min=1)] = 1,
@@ -92,19 +93,24 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the checkpoint in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
-    from segedu.experiment import print_result, run_recipe
+    from segedu.experiment import print_result, print_seeds, run_recipe
     from segedu.recipes import find_recipe
 
     try:
         recipe, folder = find_recipe(method, data)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    out = out or Path("runs") / f"{method}-{recipe.data}-{seed}"
-    if fresh:
-        (out / "checkpoint.pt").unlink(missing_ok=True)
-    budget = {"steps": steps, "minutes": minutes}
-    result = run_recipe(recipe, out, folder=folder, seed=seed, devices=devices, accelerator=accelerator, **budget)
-    print_result(result, out)
+    results = []
+    for number in range(seed, seed + seeds):
+        run = (out or Path("runs")) / f"{method}-{recipe.data}-{number}" if out is None or seeds > 1 else out
+        if fresh:
+            (run / "checkpoint.pt").unlink(missing_ok=True)
+        options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
+        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
+        if devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            print_result(results[-1], run)
+    if seeds > 1:
+        print_seeds(results)
 
 
 @app.command()

@@ -225,3 +225,19 @@ def print_result(result: dict[str, Any], out: Path) -> None:
         soft_wrap=True,
     )
     console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)
+
+
+def print_seeds(results: Sequence[dict[str, Any]]) -> None:
+    """Print the scores of several seeds in one line, the baseline's and the least of them; a table reads it."""
+    first = results[0]
+    metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
+    baseline = next(iter(first["rows"]))
+    plain, reached = (
+        [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
+    )
+    cost = max(result["training_cpu_seconds"] for result in results)
+    print(
+        f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
+        f"{baseline} {' '.join(plain)}; {method} {' '.join(reached)}; least {min(reached)}, target {first['target']}; "
+        f"{first['parameters']} parameters, {first['steps']} steps, at most {cost} CPU-seconds of training"
+    )

@@ -157,10 +157,10 @@ def street_sets(seed: int, folder: Path | None) -> Sets:
 
 
 def volume_sets(seed: int, folder: Path | None) -> Sets:
-    """24 patients to train on and 12 others, 16 x 32 x 48 voxels."""
-    size = (16, 32, 48)
-    train = _pairs(Scenes(draw_volume, 24, seed=2 * seed, size=size))
-    return Sets(Pairs(train, brighten), {"val": {"all": _pairs(Scenes(draw_volume, 12, seed=2 * seed + 1, size=size))}})
+    """24 patients without tumours to train on and 12 others, 16 x 32 x 48 voxels."""
+    patient = {"size": (16, 32, 48), "tumours": 0}
+    train, others = Scenes(draw_volume, 24, seed=2 * seed, **patient), Scenes(draw_volume, 12, 2 * seed + 1, **patient)
+    return Sets(Pairs(_pairs(train), brighten), {"val": {"all": _pairs(others)}})
 
 
 def prostate_sets(seed: int, folder: Path | None) -> Sets:

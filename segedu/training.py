@@ -64,7 +64,7 @@ def train_steps(
             device of the model.
 
     Returns:
-        An iterator: each `next` takes one step and gives the loss before it.
+        An iterator: each `next` takes one step and gives the loss before it, with several devices their mean.
 
     Raises:
         ValueError: the loss is not a finite number. The weights are those before the step.
@@ -75,7 +75,7 @@ def train_steps(
         images, targets = to_device(images, device), to_device(targets, device)
         losses = loss_function(model(images), targets)
         loss = losses["loss"] if isinstance(losses, dict) else losses
-        value = float(loss.detach())
+        value = _value(loss, fabric)
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value}, expected a finite number: lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
@@ -86,6 +86,13 @@ def train_steps(
         if scheduler is not None:
             scheduler.step()
         yield value
+
+
+def _value(loss: Tensor, fabric: Any) -> float:
+    """The loss of the whole batch: all devices see the same number, and stop together if it is not finite."""
+    if fabric is None or fabric.world_size == 1:
+        return float(loss.detach())
+    return float(fabric.all_reduce(loss.detach(), reduce_op="mean"))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

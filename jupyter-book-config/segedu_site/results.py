@@ -1,0 +1,87 @@
+"""`{results}`: what the training recipes reach, a table a data set, read from tests/proofs.csv.
+
+The rows come from claims named "results: METHOD on DATA: ..."; one whose sources have changed since says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from segedu.proofs import read_rows, stale
+
+ROOT = Path(__file__).resolve().parents[2]
+CLAIM = re.compile(r"results: (?P<method>\S+) on (?P<data>\S+): (?P<metric>[^,]+)")
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: the scores of three seeds, the least, and what they cost."""
+
+    method: str
+    baseline: str
+    plain: tuple[str, ...]
+    reached: tuple[str, ...]
+    least: str
+    target: str
+    parameters: int
+    steps: int
+    cpu_seconds: str
+    old: bool
+
+
+def read_results(root: Path = ROOT) -> dict[tuple[str, str], list[Result]]:
+    """Results by (data, metric), in the order of the claims.
+
+    Raises:
+        ValueError: for a row that is not what `segedu train --seeds 3` prints.
+    """
+    tables: dict[tuple[str, str], list[Result]] = {}
+    changed = set(stale(root))
+    for name, row in read_rows(root).items():
+        if found := CLAIM.match(name):
+            *baseline, least, target, parameters, steps, cpu_seconds = row.figure.split()
+            reached, plain = baseline[-SEEDS:], baseline[-2 * SEEDS : -SEEDS]
+            if len(plain) < SEEDS or min(reached) != least:
+                raise ValueError(f"row {name!r} holds {row.figure!r}, expected scores of {SEEDS} seeds and their least")
+            words = " ".join(baseline[: -2 * SEEDS])
+            scores = (words, tuple(plain), tuple(reached), least, target, int(parameters), int(steps), cpu_seconds)
+            result = Result(found["method"], *scores, old=name in changed)
+            tables.setdefault((found["data"], found["metric"]), []).append(result)
+    return tables
+
+
+def markdown(tables: dict[tuple[str, str], list[Result]]) -> str:
+    """A section with a table for each data set, the baseline first."""
+    lines = []
+    for (data, metric), results in tables.items():
+        head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "least", "asked for", "parameters", "CPU-seconds"]
+        lines += [f"## {metric[:1].upper()}{metric[1:]} on `{data}`", "", "| " + " | ".join(head) + " |"]
+        lines.append("|---|" + "---:|" * (len(head) - 1))
+        first = results[0]
+        lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
+        for result in results:
+            name = f"**{result.method}**" + (" (before the last change of its code)" if result.old else "")
+            cells = [name, *result.reached, result.least, result.target, f"{result.parameters:,}", result.cpu_seconds]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+class Results(SphinxDirective):
+    """Writes the tables of all data sets where it stands."""
+
+    def run(self) -> list[nodes.Node]:
+        for file in ("proofs.csv", "claims.toml"):
+            self.env.note_dependency(str(ROOT / "tests" / file))
+        return self.parse_text_to_nodes(markdown(read_results()), allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("results", Results)

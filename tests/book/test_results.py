@@ -1,0 +1,94 @@
+"""The page of results: rows of proofs become tables, baseline first; damaged rows are refused."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "jupyter-book-config"))
+from segedu_site.results import markdown, read_results  # noqa: E402
+
+from segedu.experiment import print_seeds  # noqa: E402
+
+PRINTED = (
+    "mean_iou on street, val, seeds 0, 1, 2: Forest on 5x5 windows 0.4700 0.4800 0.4600; net 0.7300 0.7100 0.7200; "
+    "least 0.7100, target 0.7; 12345 parameters, 900 steps, at most 98.7 CPU-seconds of training\n"
+)
+CLAIM = """[[claim]]
+name = "results: net on street: mean IoU, three seeds"
+command = "segedu train net --data street --seeds 3"
+figure = 'mean_iou on street[^:]*: (.+?); net ([\\d. ]+); least ([\\d.]+), target ([\\d.]+); (\\d+) parameters, (\\d+) steps, at most ([\\d.]+)'
+sources = ["net.py"]
+"""
+
+
+def course(folder: Path, figure: str) -> Path:
+    (folder / "tests").mkdir()
+    (folder / "tests" / "claims.toml").write_text(CLAIM)
+    (folder / "net.py").write_text("x = 1\n")
+    rows = f"claim,figure,command,seed,seconds,date,sources\nresults: net on street: mean IoU, three seeds,{figure}"
+    rows = rows.replace(
+        "results: net on street: mean IoU, three seeds", '"results: net on street: mean IoU, three seeds"'
+    )
+    (folder / "tests" / "proofs.csv").write_text(rows + ",segedu train net,0,1,2026-01-01,0123456789ab\n")
+    return folder
+
+
+def test_what_the_command_prints_becomes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    split = {"all": {"mean_iou": 0.0}}
+    results = [
+        {
+            "metric": "mean_iou", "data": "street", "method": "net", "seed": seed, "target": 0.7, "steps": 900,
+            "parameters": 12345, "training_cpu_seconds": 90.0 + seed,
+            "rows": {
+                "Forest on 5x5 windows": {"val": {"all": {"mean_iou": plain}}},
+                "net": {"val": {"all": {"mean_iou": reached}}, "test": split},
+            },
+        }
+        for seed, (plain, reached) in enumerate([(0.47, 0.73), (0.48, 0.71), (0.46, 0.72)])
+    ]  # fmt: skip
+    print_seeds(results)
+    printed = capsys.readouterr().out
+    assert printed == PRINTED.replace("98.7", "92.0")
+    figure = re.search(tomllib.loads(CLAIM)["claim"][0]["figure"], printed)
+    text = markdown(read_results(course(tmp_path, " ".join(figure.groups()))))
+    assert "## Mean IoU on `street`" in text
+    baseline, net = text.splitlines()[4:6]
+    assert baseline.startswith("| *Forest on 5x5 windows* | 0.4700 | 0.4800 | 0.4600 | 0.4600 |")
+    assert net.startswith(
+        "| **net** (before the last change of its code) | 0.7300 | 0.7100 | 0.7200 | 0.7100 | 0.7 | 12,345 | 92.0 |"
+    )
+
+
+@pytest.mark.parametrize("figure", ["0.1 0.2", "Forest 0.4 0.4 0.4 0.7 0.7 0.7 0.6 0.7 12 900 98.7"])
+def test_a_damaged_row_is_refused(tmp_path: Path, figure: str) -> None:
+    with pytest.raises(ValueError, match="row 'results: net|not enough values"):
+        read_results(course(tmp_path, figure))
+
+
+def test_every_recipe_is_claimed() -> None:
+    """A recipe without a row on the page would be a promise that nobody checks."""
+    from segedu.recipes import RECIPES
+
+    claims = (ROOT / "tests" / "claims.toml").read_text()
+    for recipe in RECIPES:
+        if recipe.data not in ("shapes", "cells", "nuclei"):
+            assert f'"results: {recipe.method} on {recipe.data}: ' in claims, recipe.method
+            assert re.search(rf"segedu train {recipe.method} --data {recipe.data} .*--seeds 3", claims), recipe.method
+
+
+def test_measured_rows_are_of_today_s_recipes_and_keep_what_they_promise() -> None:
+    from segedu.recipes import find_recipe
+
+    for (data, _), results in read_results().items():
+        for row in results:
+            recipe, _ = find_recipe(row.method, data)
+            parameters = sum(parameter.numel() for parameter in recipe.build().parameters())
+            assert (row.steps, row.target, row.parameters) == (recipe.steps, str(recipe.target), parameters), row.method
+            assert float(row.least) >= recipe.target > max(map(float, row.plain)), row.method
+            assert float(row.cpu_seconds) <= 60 * recipe.cpu_minutes, row.method
