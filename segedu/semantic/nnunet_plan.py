@@ -301,6 +301,7 @@ def make_plan(
     axes: int = 3,
     memory_gb: float = 8,
     base_width: int = BASE_WIDTH,
+    spacing: Sequence[float] | None = None,
 ) -> Plan:
     """Apply the rules.
 
@@ -312,6 +313,7 @@ def make_plan(
         axes: 3 plans on volumes, 2 on slices across the coarsest axis.
         memory_gb: of the GPU; less gives smaller patches, for a CPU too.
         base_width: channels of the first level, 32 in the paper.
+        spacing: (3,) mm in place of the rule's, as for the paper's net on coarser volumes: the patch sees more.
 
     Returns:
         The plan.
@@ -322,7 +324,7 @@ def make_plan(
     if axes not in (2, 3) or len(ct) != len(found.intensities):
         channels = len(found.intensities)
         raise ValueError(f"axes is {axes} and ct {tuple(ct)}, expected axes of 2 or 3 and ct for {channels} channels")
-    spacing = target_spacing(found.spacings, found.shapes)
+    spacing = target_spacing(found.spacings, found.shapes) if spacing is None else np.asarray(spacing, dtype=float)
     shapes = [new_shape(shape, old, spacing) for shape, old in zip(found.shapes, found.spacings, strict=True)]
     median = np.median(shapes, axis=0)
     slice_axis = int(np.argmax(spacing)) if axes == 2 else None

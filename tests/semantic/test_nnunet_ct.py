@@ -31,12 +31,12 @@ ORGANS = {  # of TotalSegmentator's classes, left and right
     "back muscle": (86, 87),
     "iliopsoas": (88, 89),
 }
-STEPS = 160
+STEPS = 280
 
 
 @pytest.fixture(scope="module")
 def halves(shared_data: Path) -> list[dict[str, Any]]:
-    """The left half of the body, and the right half mirrored, so that both look like left halves."""
+    """The right half of the body, mirrored to look like a left one, and the left half, in whose hip is metal."""
     pytest.importorskip("nibabel")
     case = read_case(shared_data / "ct/example_ct.nii.gz", shared_data / "ct/example_seg_fast_force_split.nii.gz")
     hu, labels = case["values"].numpy(), case["semantic"].numpy()
@@ -48,12 +48,14 @@ def halves(shared_data: Path) -> list[dict[str, Any]]:
     left = hu[None, :, :, middle:], semantic[:, :, middle:]
     return [
         {"image": image.copy(), "semantic": target.copy(), "spacing": case["spacing"]}
-        for image, target in (left, right)
+        for image, target in (right, left)
     ]
 
 
 def small_plan(halves: list[dict[str, Any]]) -> Plan:
-    return make_plan(fingerprint(halves[:1]), len(ORGANS) + 1, ct=(True,), memory_gb=0.04, base_width=8)
+    """For a CPU: patches of 3 mm that fit would see too little of the body, so voxels of 6 mm."""
+    found = fingerprint(halves[:1])
+    return make_plan(found, len(ORGANS) + 1, ct=(True,), memory_gb=0.04, base_width=8, spacing=(6.0, 6.0, 6.0))
 
 
 def test_the_plan_of_a_real_volume(halves: list[dict[str, Any]]) -> None:
@@ -61,14 +63,13 @@ def test_the_plan_of_a_real_volume(halves: list[dict[str, Any]]) -> None:
     found = fingerprint(halves[:1])
     assert found.kept == 1 and found.spacings.tolist() == [[3.0, 3.0, 3.0]]
     (numbers,) = found.intensities
-    assert -200 < numbers.low < 0 < numbers.mean < 200 < numbers.high < 3100
+    assert -200 < numbers.low < 0 < numbers.mean < 200 < numbers.high < 2000
     plan = make_plan(found, len(ORGANS) + 1, ct=(True,))
     assert plan.spacing == (3.0, 3.0, 3.0) and set(plan.topology.kernels) == {(3, 3, 3)}
     assert all(n >= whole for n, whole in zip(plan.patch_size, plan.median_shape, strict=True))
     assert not plan.wants_cascade and plan.batch_size == 2
-    small = small_plan(halves)
-    assert small.wants_cascade and max(small.patch_size) < 60
-    print("\nfull:", plan, "\nsmall:", small)
+    assert make_plan(found, len(ORGANS) + 1, ct=(True,), memory_gb=0.04, base_width=8).wants_cascade
+    assert not small_plan(halves).wants_cascade
 
 
 def dice(found: np.ndarray, truth: np.ndarray, label: int) -> float:

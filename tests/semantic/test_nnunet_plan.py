@@ -174,6 +174,12 @@ def test_less_memory_gives_smaller_patches_and_wishes_for_a_cascade() -> None:
         make_plan(found, 2, memory_gb=1e-7)
 
 
+def test_a_coarser_spacing_lets_the_patch_see_more() -> None:
+    found = Fingerprint(np.ones((5, 3)), np.full((5, 3), 200), (Intensities(0, 1, -2, 2),), 1.0)
+    coarse = make_plan(found, 2, memory_gb=0.5, spacing=(4, 4, 4))
+    assert coarse.spacing == (4.0, 4.0, 4.0) and coarse.median_shape == (50.0, 50.0, 50.0) and not coarse.wants_cascade
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="volumes has 0 volumes"):
         fingerprint([])
