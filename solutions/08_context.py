@@ -140,13 +140,13 @@ check(dilate_conv)
 # pixel never hears of its direct neighbours. This is **gridding**. Rates that grow from 1 leave no hole.
 
 # %% name="dilate_conv_figure" role="show"
-spot, ones = torch.zeros(1, 1, 31, 31), torch.ones(1, 1, 3, 3)
+spot, ones, atrous = torch.zeros(1, 1, 31, 31), torch.ones(1, 1, 3, 3), use(dilate_conv)
 spot[..., 15, 15] = 1
 fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 for ax, rates in zip(axes, ([1, 1, 1], [2, 2, 2], [4, 4, 4], [1, 2, 4])):
     seen = spot
     for rate in rates:
-        seen = torch.as_tensor(use(dilate_conv)(seen, ones, rate))
+        seen = torch.as_tensor(atrous(seen, ones, rate))
     ax.imshow(seen[0, 0], cmap="cividis")
     ax.set(title=f"rates {rates}\n{int((seen > 0).sum())} pixels", xticks=[], yticks=[])
 show(fig, alt="One pixel after three layers: a small square, two lattices of 49 dots, and a square of 225 pixels.")
@@ -219,13 +219,14 @@ check(convert_os)
 
 # %% name="convert_os_figure" role="show"
 torch.manual_seed(0)
+convert = use(convert_os)
 kernels = [torch.randn(8, channels, 3, 3) / (3 * channels**0.5) for channels in (3, 8, 8, 8)]
 
 
 def run(image, output_stride):
     """Four 3x3 layers of stride 2, converted."""
     features = image
-    layers = use(convert_os)([("conv", 3, 2, 1)] * 4, output_stride)
+    layers = convert([("conv", 3, 2, 1)] * 4, output_stride)
     for weight, (_, _, stride, dilation, padding) in zip(kernels, layers):
         features = torch.nn.functional.conv2d(features, weight, None, stride, padding, dilation).relu()
     return features
@@ -297,8 +298,8 @@ check(aspp)
 # ones. When the rate is as large as the map, only the middle tap is left: a 3x3 convolution has become a 1x1.
 
 # %% name="aspp_figure" role="show"
-field, rates = torch.ones(1, 1, 33, 33), list(range(1, 37))
-taps = [torch.as_tensor(use(dilate_conv)(field, torch.ones(1, 1, 3, 3), rate)) for rate in rates]
+field, rates, atrous = torch.ones(1, 1, 33, 33), list(range(1, 37)), use(dilate_conv)
+taps = [torch.as_tensor(atrous(field, torch.ones(1, 1, 3, 3), rate)) for rate in rates]
 fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 for count, marker in ((9, "o"), (6, "s"), (4, "^"), (1, "x")):
     ax.plot(
@@ -348,7 +349,8 @@ check(separable)
 
 # %% name="separable_figure" role="show"
 channels = [16, 32, 64, 128, 256, 512]
-ratio = [9 * n * n / use(separable)(n, n, 3, 12) for n in channels]
+count = use(separable)
+ratio = [9 * n * n / count(n, n, 3, 12) for n in channels]
 fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 ax.plot(channels, ratio, "o-", color="#0072B2")
 ax.axhline(9, color="#1b1b1b", linestyle="--", linewidth=1)
@@ -469,15 +471,16 @@ class Net(torch.nn.Module):
         draws = [torch.randn(shape) * (2 / np.prod(shape[1:])) ** 0.5 for shape in shapes[head]]
         self.weights = torch.nn.ParameterList(draws)
         self.head, self.output_stride = head, output_stride
+        self.run = use({"ppm": ppm, "aspp": aspp}[head]) if head else None
         channels = before * (head != "aspp") + sum(shape[0] for shape in shapes[head])
         self.classes = torch.nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, images):
         x, w = self.stack(images), list(self.weights)
         if self.head == "ppm":
-            x = use(ppm)(x, w, [1, 2, 3, 6])
+            x = self.run(x, w, [1, 2, 3, 6])
         if self.head == "aspp":
-            x = use(aspp)(x, {"one": w[0], "image": w[1], "atrous": w[2:]}, [2, 4, 6], self.output_stride)
+            x = self.run(x, {"one": w[0], "image": w[1], "atrous": w[2:]}, [2, 4, 6], self.output_stride)
         return torch.nn.functional.interpolate(self.classes(x), images.shape[2:], mode="bilinear")
 
 
