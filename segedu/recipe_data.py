@@ -126,14 +126,14 @@ def _streets(seed: int) -> tuple[list[Pair], list[Pair]]:
     """Scenes to train on and others, in 8 bits a channel as a camera gives them."""
     return tuple(
         [(image.float() / 255, target.long()) for image, target in zip(*_kept_streets(number, name), strict=True)]
-        for number, name in ((512, 2 * seed), (64, 2 * seed + 1))
+        for number, name in ((1024, 2 * seed), (64, 2 * seed + 1))
     )
 
 
 def _kept_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and targets (N, H, W), uint8: drawn once, half a minute, and kept in the cache folder.
+    """Images (N, 3, H, W) and targets (N, H, W), uint8: drawn once, a minute, and kept in the cache folder.
 
-    A file that cannot be read is drawn anew; a folder that cannot be written costs the half minute again.
+    A file that cannot be read is drawn anew; a folder that cannot be written costs the minute again.
     """
     path = cache_folder() / f"street-{STREET_VERSION}-{seed}-{number}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):
@@ -151,7 +151,7 @@ def _kept_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def street_sets(seed: int, folder: Path | None) -> Sets:
-    """512 scenes to train on, in windows of 64 x 112, and 64 others, 96 x 160."""
+    """1,024 scenes to train on, in windows of 64 x 112, and 64 others, 96 x 160."""
     train, held_out = _streets(seed)
     return Sets(Pairs(train, crop_mirror), {"val": {"all": held_out}})
 
@@ -159,7 +159,8 @@ def street_sets(seed: int, folder: Path | None) -> Sets:
 def volume_sets(seed: int, folder: Path | None) -> Sets:
     """24 patients without tumours to train on and 12 others, 16 x 32 x 48 voxels."""
     patient = {"size": (16, 32, 48), "tumours": 0}
-    train, others = Scenes(draw_volume, 24, seed=2 * seed, **patient), Scenes(draw_volume, 12, 2 * seed + 1, **patient)
+    train = Scenes(draw_volume, 24, seed=2 * seed, **patient)
+    others = Scenes(draw_volume, 12, seed=2 * seed + 1, **patient)
     return Sets(Pairs(_pairs(train), brighten), {"val": {"all": _pairs(others)}})
 
 
