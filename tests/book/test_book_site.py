@@ -77,7 +77,8 @@ def test_a_chapter_leads_to_its_lab(site, lab):
 def test_every_method_file_is_on_the_methods_page(site):
     page = (site / "course" / "methods.html").read_text()
     for path in (ROOT / "segedu").glob("*/*.py"):
-        if re.search(r"^Paper:", path.read_text(), re.MULTILINE):
+        # A backbone cites its paper too, but is a part of methods, not one of them.
+        if path.parent.name != "backbones" and re.search(r"^Paper:", path.read_text(), re.MULTILINE):
             name = path.relative_to(ROOT).as_posix()
             assert name in page
             assert (site / "source" / name).with_suffix(".html").is_file()
