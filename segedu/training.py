@@ -31,6 +31,7 @@ from segedu.checkpoints import (
     set_random_state,
 )
 from segedu.checkpoints import shuffled_loader as shuffled_loader
+from segedu.layers.labels import highest_class
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.metrics.semantic import (
     iou_per_class_from_confusion,
@@ -149,18 +150,6 @@ def train_one_epoch(
     return float(np.mean(losses))
 
 
-def label_of_highest(logits: Tensor) -> Tensor:
-    """What `evaluate` compares, if not told otherwise.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W).
-    """
-    return logits.argmax(dim=1)
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -168,7 +157,7 @@ def evaluate(
     num_classes: int,
     *,
     ignore_index: int | None = 255,
-    predict: Callable[[Any], Tensor] = label_of_highest,
+    predict: Callable[[Any], Tensor] = highest_class,
 ) -> dict[str, Any]:
     """Metrics of a semantic model over a whole data set, from one confusion matrix of all its pixels.
 

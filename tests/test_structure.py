@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "metrics": ["layers", "ops", "metrics"],
     **dict.fromkeys(METHODS, ["layers", "ops", "backbones", "losses"]),
     "datasets": ["ops", "datasets"],
-    "training": ["metrics", "checkpoints"],
+    "training": ["layers", "metrics", "checkpoints"],
     "checkpoints": [],
     "viz": ["ops"],
 }

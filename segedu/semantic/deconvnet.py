@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG
 from segedu.layers.images import check_images
+from segedu.layers.labels import highest_class
 
 
 def deconv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, padding: int = 0) -> nn.Sequential:
@@ -114,18 +115,4 @@ def _mirrored(stage: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(deconv_bn_relu(before, after, padding=1) for before, after in pairs))
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class

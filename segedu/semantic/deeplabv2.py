@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from segedu.layers.images import check_images
 from segedu.layers.resize import upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic.dense_crf import dense_crf
+from segedu.semantic.dense_crf import highest_class_behind_crf
 
 
 class SummedASPP(nn.Module):
@@ -186,34 +186,7 @@ def poly_decay(step: int, steps: int, power: float = 0.9) -> float:
     return (1 - step / steps) ** power
 
 
-def postprocess(logits: Tensor, images: Tensor | None = None, **crf: Any) -> Tensor:
-    """The best class of each pixel, behind a fully connected CRF if images are given.
-
-    Args:
-        logits: (B, K, H, W).
-        images: (B, 3, H, W) in [0, 1], or None for no CRF.
-        **crf: options of `dense_crf`, such as `iterations`.
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: a wrong shape, or options of a CRF without images.
-
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    if images is None:
-        if crf:
-            raise ValueError(f"{next(iter(crf))} is given without images, expected images for the CRF to look at")
-        return logits.argmax(dim=1)
-    batch, _, *size = logits.shape
-    if images.ndim != 4 or len(images) != batch or list(images.shape[-2:]) != size:
-        raise ValueError(f"images has shape {tuple(images.shape)}, expected {(batch, 3, *size)}")
-    pairs = zip(logits.softmax(dim=1), images, strict=True)
-    return torch.stack([dense_crf(probabilities, image, **crf).argmax(dim=0) for probabilities, image in pairs])
+postprocess = highest_class_behind_crf
 
 
 def _fully_connected(first: nn.Conv2d, num_classes: int, dropout: float) -> nn.Sequential:

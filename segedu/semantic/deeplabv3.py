@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.layers.batch_norm import PooledBatchNorm2d
 from segedu.layers.conv import conv_bn_relu, conv_head
+from segedu.layers.labels import highest_class
 
 
 class ImagePooling(nn.Sequential):
@@ -186,24 +187,7 @@ def deeplabv3_resnet101(num_classes: int = 21, *, aux: bool = False, **options: 
     return DeepLabV3(resnet101(output_stride=8, **options), num_classes, aux=aux)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class
 
 
 def _upsample(scores: Tensor, images: Tensor) -> Tensor:

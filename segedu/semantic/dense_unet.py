@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.densenet import DenseNet
 from segedu.layers.conv import conv_bn_relu
+from segedu.layers.labels import highest_class
 
 
 class UpAdd(nn.Module):
@@ -97,22 +98,4 @@ def dense_unet_161(num_classes: int = 3) -> DenseUNet:
     return DenseUNet(DenseNet((6, 12, 36, 24), growth_rate=48, width=96), num_classes)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-
-    >>> import torch
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class

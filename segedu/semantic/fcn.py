@@ -28,6 +28,7 @@ from segedu.backbones.resnet import resnet50, resnet101
 from segedu.backbones.vgg import VGG, VGG16_STAGES
 from segedu.layers.conv import conv_head
 from segedu.layers.images import check_images
+from segedu.layers.labels import highest_class
 
 
 def fc_to_conv(weight: Tensor, bias: Tensor, kernel_size: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -349,18 +350,4 @@ def fcn_resnet101(num_classes: int = 21, aux: bool = False, **options: Any) -> F
     return FCNResNet(resnet101(output_stride=8, **options), num_classes, aux)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segedu.layers.batch_norm import PooledBatchNorm2d
 from segedu.layers.conv import conv_head
+from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
 
@@ -157,21 +158,4 @@ def pspnet_loss(outputs: Mapping[str, Tensor], target: Tensor, aux_weight: float
     return main + aux_weight * aux
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.layers.images import check_images
+from segedu.layers.labels import highest_class
 
 Norm = Callable[[int], nn.Module]  # channels -> layer
 Activation = Callable[[], nn.Module]
@@ -298,24 +299,7 @@ def residual_encoder_unet(
     return ResUNet(in_channels, 2 ** len(pairs), stages, ups, merges, head)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class
 
 
 def _check_numbers(widths: Sequence[int], **counts: int) -> None:

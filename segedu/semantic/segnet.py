@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from segedu.backbones.vgg import VGG
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.images import check_images
+from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
 
@@ -117,18 +118,4 @@ def segnet_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None = N
     return cross_entropy(logits, target, ignore_index=255, class_weights=class_weights)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
 
@@ -345,24 +346,7 @@ def _mirror(index: Tensor, size: int) -> Tensor:
     return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, H, W).
-
-    Returns:
-        Labels (B, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-
-    >>> postprocess(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
-    tensor([[[1, 0]]])
-    """
-    if logits.ndim != 4 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class
 
 
 def _check_counts(**counts: int) -> None:

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
 Size = tuple[int, ...]  # one number an axis: D, H, W
@@ -292,21 +293,7 @@ def unet3d_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None = N
     return cross_entropy(logits, target, ignore_index=255, class_weights=class_weights)
 
 
-def postprocess(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each voxel, the lowest such class where several are equal.
-
-    Args:
-        logits: (B, K, D, H, W), or (B, K, H, W).
-
-    Returns:
-        Labels (B, D, H, W), int64.
-
-    Raises:
-        ValueError: `logits` has another shape or no class.
-    """
-    if logits.ndim not in (4, 5) or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, D, H, W) with K >= 1")
-    return logits.argmax(dim=1)
+postprocess = highest_class
 
 
 def _check_levels(widths: Sequence, kernels: Sequence, strides: Sequence, outputs: int, axes: int) -> None:

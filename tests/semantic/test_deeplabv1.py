@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG, vgg16
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic import deeplabv1
 from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1, deeplabv1_loss, postprocess
 
 STAGES = ((4, 4), (4, 4), (6, 6), (6, 6), (8, 8))
@@ -263,19 +262,3 @@ LOGITS = torch.zeros(2, 3, 8, 9)
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_probabilities_reach_the_crf(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-
-    def record(probabilities: Tensor, image: Tensor, **options: object) -> Tensor:
-        given.append((probabilities, image, options))
-        return probabilities.flip(0)
-
-    monkeypatch.setattr(deeplabv1, "dense_crf", record)
-    logits, images = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
-    labels = postprocess(logits, images, iterations=7)
-    assert torch.equal(labels, logits.flip(1).argmax(1)) and labels.dtype == torch.int64
-    for i, (probabilities, image, options) in enumerate(given):
-        torch.testing.assert_close(probabilities, logits[i].softmax(0))
-        assert torch.equal(image, images[i]) and options == {"iterations": 7}

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import BasicBlock, ResNet, resnet101
 from segedu.backbones.vgg import VGG
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic import deeplabv2
 from segedu.semantic.deeplabv1 import AtrousVGG
 from segedu.semantic.deeplabv2 import (
     DeepLabV2,
@@ -207,22 +206,6 @@ def test_fits_one_batch() -> None:
         optimizer.step()
     labels = postprocess(net(images))
     assert loss < 0.4 and (labels[:, ::8, ::8] == target[:, ::8, ::8]).float().mean() > 0.98
-
-
-def test_postprocess_asks_the_crf(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-
-    def record(probabilities: Tensor, image: Tensor, **options: object) -> Tensor:
-        given.append((probabilities, image, options))
-        return probabilities.flip(0)
-
-    monkeypatch.setattr(deeplabv2, "dense_crf", record)
-    logits, images = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
-    assert torch.equal(postprocess(logits), logits.argmax(1)) and not given
-    assert torch.equal(postprocess(logits, images, iterations=7), logits.flip(1).argmax(1))
-    for i, (probabilities, image, options) in enumerate(given):
-        torch.testing.assert_close(probabilities, logits[i].softmax(0))
-        assert torch.equal(image, images[i]) and options == {"iterations": 7}
 
 
 def test_the_crf_removes_an_island() -> None:

@@ -20,6 +20,7 @@ from segedu.semantic.dense_crf import (
     Smoothness,
     dense_crf,
     exact_filter,
+    highest_class_behind_crf,
     lattice_filter,
     mean_field,
     normalised,
@@ -301,3 +302,20 @@ P, IMAGE = torch.full((2, 3, 4), 0.5), torch.zeros(3, 3, 4)
 def test_bad_input(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_logits_of_a_network_reach_the_crf(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def record(probabilities: Tensor, image: Tensor, **options: object) -> Tensor:
+        given.append((probabilities, image, options))
+        return probabilities.flip(0)
+
+    monkeypatch.setattr(crf_file, "dense_crf", record)
+    logits, images = torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
+    assert torch.equal(highest_class_behind_crf(logits), logits.argmax(1)) and not given
+    labels = highest_class_behind_crf(logits, images, iterations=7)
+    assert torch.equal(labels, logits.flip(1).argmax(1)) and labels.dtype == torch.int64 and len(given) == 2
+    for i, (probabilities, image, options) in enumerate(given):
+        torch.testing.assert_close(probabilities, logits[i].softmax(0))
+        assert torch.equal(image, images[i]) and options == {"iterations": 7}
