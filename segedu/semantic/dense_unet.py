@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from segedu.backbones.densenet import DenseNet
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.labels import highest_class
+from segedu.semantic.encoder_unet import EncoderUNet
 
 
 class UpAdd(nn.Module):
@@ -46,7 +47,7 @@ class UpAdd(nn.Module):
         return self.conv(up if skip is None else up + self.project(skip))
 
 
-class DenseUNet(nn.Module):
+class DenseUNet(EncoderUNet):
     """A DenseNet, one step up for each of its features, a 1x1 convolution.
 
     Args:
@@ -54,36 +55,13 @@ class DenseUNet(nn.Module):
         num_classes: K, background included, 3 in the paper.
         widths: channels of each step up. None: those of the skip that the next step adds, so that only the first
             step projects, then those of the finest features, then 64: the paper's 768, 384, 96, 96, 64 for
-            DenseNet-161. With fewer numbers than features the steps end early, which is cheap, and the logits are
-            enlarged bilinearly.
+            DenseNet-161. With fewer numbers than features the steps end early, as in `EncoderUNet`.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int = 3, widths: Sequence[int] | None = None) -> None:
-        super().__init__()
         channels = list(backbone.channels)
-        widths = [*channels[-3::-1], channels[0], 64] if widths is None else list(widths)
-        if not 1 <= len(widths) <= len(channels) or min(widths) < 1:
-            raise ValueError(f"widths is {tuple(widths)}, expected 1 to {len(channels)} numbers of at least 1")
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
-        self.num_classes = num_classes
-        self.backbone = backbone
-        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0][: len(widths)]
-        self.expanding = nn.ModuleList(UpAdd(*numbers) for numbers in zip(below, skips, widths, strict=True))
-        self.head = nn.Conv2d(widths[-1], num_classes, kernel_size=1)
-        for module in [*self.expanding.modules(), self.head]:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, images: Tensor) -> Tensor:
-        *skips, x = self.backbone(images)
-        for up in self.expanding:
-            skip = skips.pop() if skips else None
-            x = up(x, images.shape[-2:] if skip is None else skip.shape[-2:], skip)
-        logits = self.head(x)  # (B, K, h, w)
-        if logits.shape[-2:] == images.shape[-2:]:
-            return logits
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear")
+        widths = [*channels[-3::-1], channels[0], 64] if widths is None else widths
+        super().__init__(backbone, num_classes, widths, up=UpAdd, head_size=1)
 
 
 def dense_unet_161(num_classes: int = 3) -> DenseUNet:

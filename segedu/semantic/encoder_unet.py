@@ -16,7 +16,7 @@ Lab: 06_unet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +54,18 @@ class EncoderUNet(nn.Module):
         num_classes: K, background included.
         widths: channels of each step up; the fifth, to full resolution, has no skip. With fewer numbers than
             features the steps end early, which is cheap, and the logits are enlarged bilinearly.
+        up: gives one step up from the channels below, of the skip (0 for none) and of the result.
+        head_size: kernel of the last convolution, an odd number.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, widths: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        widths: Sequence[int] = (256, 128, 64, 32, 16),
+        up: Callable[[int, int, int], nn.Module] = Up,
+        head_size: int = 3,
+    ) -> None:
         super().__init__()
         channels = list(backbone.channels)
         if not 1 <= len(widths) <= len(channels) or min(widths) < 1:
@@ -66,8 +75,8 @@ class EncoderUNet(nn.Module):
         self.num_classes = num_classes
         self.backbone = backbone
         below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0][: len(widths)]
-        self.expanding = nn.ModuleList(Up(*numbers) for numbers in zip(below, skips, widths, strict=True))
-        self.head = nn.Conv2d(widths[-1], num_classes, kernel_size=3, padding=1)
+        self.expanding = nn.ModuleList(up(*numbers) for numbers in zip(below, skips, widths, strict=True))
+        self.head = nn.Conv2d(widths[-1], num_classes, head_size, padding=head_size // 2)
         for module in [*self.expanding.modules(), self.head]:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from segedu.datasets.street import CLASSES, draw_street
 from segedu.metrics.semantic import mean_iou, pixel_accuracy
 from segedu.viz import outline, palette, show
-from segedu.widgets.explore import explore
+from segedu.widgets.explore import explore, is_live
 
 VOID = 255
 NETS = {"FCN-32s": 32, "FCN-16s": 16, "FCN-8s": 8, "stride 4": 4, "stride 2": 2}
@@ -159,12 +160,19 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
     )
 
 
+def net_slider() -> Any:
+    """The nets as the steps of a slider: JupyterLab keeps the arrow keys of a drop-down list to itself."""
+    from ipywidgets import SelectionSlider
+
+    return SelectionSlider(options=list(NETS.items()), value=NETS["FCN-32s"])
+
+
 def explorer() -> None:
-    """The chapter's widget: a choice of nets where somebody can choose, three frames elsewhere."""
+    """The chapter's widget: a slider of nets where somebody can move it, three frames elsewhere."""
     explore(
         draw_ceiling,
         static=[{"stride": stride, "seed": 3} for stride in (32, 16, 8)],
         labels={"stride": "stride of the scores", "seed": "scene"},
-        stride=NETS,
+        stride=net_slider() if is_live() else NETS,
         seed=(0, 20, 1),
     )

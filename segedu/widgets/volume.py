@@ -177,8 +177,8 @@ def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] =
             {"direction": "coronal", "position": 55, "millimetres": False, "window": "lung"},
         ],
         labels={"position": "per cent along the axis", "organs": "tint organs", "millimetres": "true proportions"},
+        position=(0, 100, 1),  # first: a keyboard finds it at once, and JupyterLab keeps the arrow keys of a list
         direction=list(DIRECTIONS),
-        position=(0, 100, 1),
         window=list(WINDOWS),
         organs=True,
         millimetres=True,

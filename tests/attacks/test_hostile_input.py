@@ -28,9 +28,8 @@ import tiny
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    folder = tiny.make_course(tmp_path_factory.mktemp("course"))
-    tiny.install(folder)
-    return folder
+    with tiny.installed(tiny.make_course(tmp_path_factory.mktemp("course"))) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -29,16 +29,11 @@ def tiny() -> ModuleType:
     return _load("tiny")
 
 
-@pytest.fixture(scope="session")
-def course(tiny, tmp_path_factory) -> Path:
-    """The tiny course's checkout, installed."""
-    folder = tiny.make_course(tmp_path_factory.mktemp("course"))
-    tiny.install(folder)
-    yield folder
-    import segedu.exercises
-
-    segedu.exercises.__path__.remove(str(folder / "exercises"))
-    sys.modules.pop("segedu.exercises.lab00_tiny", None)
+@pytest.fixture(scope="module")
+def course(tiny, tmp_path_factory) -> Iterator[Path]:
+    """The tiny course's checkout, installed as long as the tests of one file run."""
+    with tiny.installed(tiny.make_course(tmp_path_factory.mktemp("course"))) as folder:
+        yield folder
 
 
 class InProcessPool:

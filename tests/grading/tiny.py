@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LAB = "00_tiny"
@@ -108,6 +110,20 @@ def install(course: Path) -> None:
     path = str(course / "exercises")
     if path not in segedu.exercises.__path__:
         segedu.exercises.__path__.append(path)
+
+
+@contextmanager
+def installed(course: Path) -> Iterator[Path]:
+    """`install`, and undone at the end: tests of the real labs must not find this one among them."""
+    import segedu.exercises
+
+    install(course)
+    try:
+        yield course
+    finally:
+        segedu.exercises.__path__.remove(str(course / "exercises"))
+        sys.modules.pop("segedu.exercises.lab00_tiny", None)
+        vars(segedu.exercises).pop("lab00_tiny", None)
 
 
 if __name__ == "__main__":  # `python tiny.py COURSE grade ...` is `segedu grade ...` on the tiny course
