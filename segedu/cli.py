@@ -100,16 +100,17 @@ def train(
         recipe, folder = find_recipe(method, data)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
+    first_of_all = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
     results = []
     for number in range(seed, seed + seeds):
         run = (out or Path("runs")) / f"{method}-{recipe.data}-{number}" if out is None or seeds > 1 else out
         if fresh:
             (run / "checkpoint.pt").unlink(missing_ok=True)
-        options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
         results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
-        if devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if first_of_all:
             print_result(results[-1], run)
-    if seeds > 1:
+    if first_of_all and seeds > 1:
         print_seeds(results)
 
 

@@ -4,6 +4,8 @@
 The folder is `$SEGEDU_CACHE`, or the one that the operating system keeps for caches. Files are read with
 `torch.load(weights_only=True)` or safetensors: none of them can run code.
 
+Our own small weights lie in segedu/weights, beside the scripts that made them; `load("street_vgg")` reads them there.
+
 The hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of the file's
 name, and we check these 8. That finds damage; it is no proof against someone who builds a file on purpose.
 """
@@ -37,6 +39,9 @@ from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 TORCHVISION = "https://download.pytorch.org/models/"
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
 DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
+OUR_OWN = Path(__file__).parent / "weights"
+# Of `street_vgg`: one thin layer at full resolution, where a laptop spends its time.
+STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
 PART, DAY = ".part-", 24 * 3600
 
 
@@ -84,6 +89,11 @@ def _segmenter(file: str, mebibytes: float, build: str) -> Weights:
     return _torchvision(file, mebibytes, f"semantic.{build}", trained_on, options=options)
 
 
+def _our_own(file: str, sha256: str, mebibytes: float, build: str, **options: Any) -> Weights:
+    options["normalize"] = None  # trained on images in [0, 1]
+    return Weights(f"segedu.{build}", file, sha256, mebibytes, "MIT", "scenes drawn by segedu.datasets", options)
+
+
 WEIGHTS: dict[str, Weights] = {
     "vgg16": _classifier("vgg16-397923af.pth", 527.796, "vgg:vgg16", "classifier."),
     "vgg16_bn": _classifier("vgg16_bn-6c64b313.pth", 527.866, "vgg:vgg16_bn", "classifier."),
@@ -99,6 +109,14 @@ WEIGHTS: dict[str, Weights] = {
     "deeplabv3_resnet50": _segmenter("deeplabv3_resnet50_coco-cd0a2569.pth", 160.515, "deeplabv3:deeplabv3_resnet50"),
     "deeplabv3_resnet101": _segmenter(
         "deeplabv3_resnet101_coco-586e9e4e.pth", 233.217, "deeplabv3:deeplabv3_resnet101"
+    ),
+    "street_vgg": _our_own(
+        "street_vgg.safetensors",
+        "49b297d447b19099a10463b2d543af1e4bc5b0c14cda513906e3abe026c7e097",
+        1.14,
+        "backbones.vgg:VGG",
+        stages=STREET_VGG_STAGES,
+        batch_norm=True,
     ),
 }
 
@@ -146,6 +164,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         WeightsError: the file could not be fetched or stored; the cache is left without it.
     """
     weights, folder = _find(name), cache_folder()
+    if weights.url == weights.file_name:
+        return _installed(name)
     path = folder / weights.file_name
     try:
         if path.is_file():
@@ -201,6 +221,16 @@ def _message(name: str, what: str) -> str:
 
 def _is_published(path: Path, weights: Weights) -> bool:
     return pooch.file_hash(path).startswith(weights.sha256)
+
+
+def _installed(name: str) -> Path:
+    path = OUR_OWN / WEIGHTS[name].file_name
+    if path.is_file() and _is_published(path, WEIGHTS[name]):
+        return path
+    raise WeightsError(
+        f"weights {name!r}: {path} is missing or damaged, expected the file that segedu was installed with. "
+        f"What to do: install segedu again"
+    )
 
 
 def _sweep(folder: Path) -> None:

@@ -179,6 +179,7 @@ def prove(course: Path, names: Sequence[str] = ()) -> None:
 def _measure(course: Path, claim: Claim) -> Row | None:
     program, *arguments = shlex.split(claim.command.replace("{data}", str(data_folder(course))))
     launcher = [sys.executable, "-m", "segedu.cli"] if program == "segedu" else [sys.executable]
+    digest = source_hash(course, claim.sources)  # of what runs: sources may change meanwhile
     start = time.monotonic()
     done = subprocess.run([*launcher, *arguments], cwd=course, capture_output=True, text=True)
     found = re.search(claim.figure, done.stdout, re.M)
@@ -186,7 +187,6 @@ def _measure(course: Path, claim: Claim) -> Row | None:
         print(done.stdout[-2000:] + done.stderr[-2000:])
         return None
     seconds, date = f"{time.monotonic() - start:.0f}", datetime.now(UTC).date().isoformat()
-    digest = source_hash(course, claim.sources)
     return Row(claim.name, " ".join(found.groups()), claim.command, str(claim.seed), seconds, date, digest)
 
 

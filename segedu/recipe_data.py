@@ -28,6 +28,7 @@ from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.datasets.volume import draw_volume
 from segedu.pretrained import cache_folder
 
+VOLUME_SIZE = (16, 32, 48)  # voxels
 Pair = tuple[Tensor, Tensor]  # image (C, ...) and semantic target (...), of the same two or three sizes
 
 
@@ -103,7 +104,7 @@ def mirror_gamma(image: Tensor, target: Tensor) -> Pair:
     return brighten(image, target)
 
 
-def _pairs(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: image) -> list[Pair]:
+def pairs_of(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: image) -> list[Pair]:
     taken = (samples[i] for i in range(len(samples)))
     plain = ((sample["image"].as_subclass(Tensor), sample["semantic"].as_subclass(Tensor)) for sample in taken)
     return [(change(image), target) for image, target in plain]
@@ -111,14 +112,14 @@ def _pairs(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: 
 
 def shapes_sets(seed: int, folder: Path | None) -> Sets:
     """256 scenes to train on and 64 others, 64 x 64."""
-    train = _pairs(Shapes(256, seed=2 * seed))
-    return Sets(Pairs(train, flip), {"val": {"all": _pairs(Shapes(64, seed=2 * seed + 1))}})
+    train = pairs_of(Shapes(256, seed=2 * seed))
+    return Sets(Pairs(train, flip), {"val": {"all": pairs_of(Shapes(64, seed=2 * seed + 1))}})
 
 
 def cells_sets(seed: int, folder: Path | None) -> Sets:
     """64 scenes to train on and 32 others, 128 x 128."""
-    train = _pairs(Cells(64, seed=2 * seed))
-    return Sets(Pairs(train, flip), {"val": {"all": _pairs(Cells(32, seed=2 * seed + 1))}})
+    train = pairs_of(Cells(64, seed=2 * seed))
+    return Sets(Pairs(train, flip), {"val": {"all": pairs_of(Cells(32, seed=2 * seed + 1))}})
 
 
 @lru_cache(maxsize=1)  # one seed serves all methods that a process trains with it
@@ -158,16 +159,16 @@ def street_sets(seed: int, folder: Path | None) -> Sets:
 
 def volume_sets(seed: int, folder: Path | None) -> Sets:
     """24 patients without tumours to train on and 12 others, 16 x 32 x 48 voxels."""
-    patient = {"size": (16, 32, 48), "tumours": 0}
+    patient = {"size": VOLUME_SIZE, "tumours": 0}
     train = Scenes(draw_volume, 24, seed=2 * seed, **patient)
     others = Scenes(draw_volume, 12, seed=2 * seed + 1, **patient)
-    return Sets(Pairs(_pairs(train), brighten), {"val": {"all": _pairs(others)}})
+    return Sets(Pairs(pairs_of(train), brighten), {"val": {"all": pairs_of(others)}})
 
 
 def prostate_sets(seed: int, folder: Path | None) -> Sets:
     """96 slices to train on and 40 others, 96 x 96."""
-    train = _pairs(Scenes(draw_prostate, 96, seed=2 * seed))
-    return Sets(Pairs(train, mirror_gamma), {"val": {"all": _pairs(Scenes(draw_prostate, 40, seed=2 * seed + 1))}})
+    train = pairs_of(Scenes(draw_prostate, 96, seed=2 * seed))
+    return Sets(Pairs(train, mirror_gamma), {"val": {"all": pairs_of(Scenes(draw_prostate, 40, seed=2 * seed + 1))}})
 
 
 def nuclei_sets(seed: int, folder: Path | None) -> Sets:
@@ -178,7 +179,7 @@ def nuclei_sets(seed: int, folder: Path | None) -> Sets:
         raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
     domains = ("fluorescence", "histology")
     held_out = {
-        split: {domain: _pairs(Nuclei(folder, split, domain), even_out) for domain in domains}
+        split: {domain: pairs_of(Nuclei(folder, split, domain), even_out) for domain in domains}
         for split in ("val", "test")
     }
-    return Sets(Pairs(_pairs(Nuclei(folder, "train"), even_out), crop_flip_gamma), held_out)
+    return Sets(Pairs(pairs_of(Nuclei(folder, "train"), even_out), crop_flip_gamma), held_out)

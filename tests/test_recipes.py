@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from segedu import experiment, recipe_data
@@ -22,7 +23,7 @@ from segedu.checkpoints import load_checkpoint
 from segedu.cli import app
 from segedu.experiment import run_recipe, scores, summary
 from segedu.recipe_data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_out, flip, nuclei_sets
-from segedu.recipes import RECIPES, Recipe, cross_entropy_and_dice, find_recipe
+from segedu.recipes import RECIPES, PixelsAndOverlap, Recipe, find_recipe, quick_layout, street_vgg
 from segedu.semantic.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ TINY = Recipe(
     data="discs",
     classes=("background", "disc"),
     build=lambda: UNet(3, 2, base_channels=4, depth=1, padding=1),
-    loss=cross_entropy_and_dice,
+    loss=PixelsAndOverlap(),
     sets=discs,
     baseline=Otsu,
     steps=12,
@@ -150,6 +151,32 @@ def test_rows_are_whole(row: Recipe) -> None:
     assert logits.shape == (2, len(row.classes), *images.shape[2:])
     loss = row.loss(logits, target)
     assert torch.isfinite(loss["loss"] if isinstance(loss, dict) else loss)
+
+
+def test_loss_by_hand() -> None:
+    """Two pixels, logits 0: cross-entropy log 2, Dice of a class with one of them 2 * 0.5 / (2 * 0.5**2 + 1)."""
+    logits, target = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
+    parts = PixelsAndOverlap(background=True)(logits, target)
+    assert parts["cross_entropy"].item() == pytest.approx(math.log(2))
+    assert parts["dice"].item() == pytest.approx(1 / 3, abs=1e-4)
+    assert parts["loss"].item() == pytest.approx(math.log(2) + 1 / 3, abs=1e-4)
+    logits[:, 1, 0, 1] = 2.0
+    plain, heavy = (PixelsAndOverlap(weights)(logits, target)["cross_entropy"] for weights in (None, (1.0, 9.0)))
+    assert heavy < plain  # the class that is right counts more
+
+
+def test_quick_layout_leaves_nets_with_strided_1x1_convolutions_alone() -> None:
+    def layout(net: nn.Module) -> bool:
+        return net[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+    assert layout(quick_layout(nn.Sequential(nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 1))))
+    assert not layout(quick_layout(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2))))
+
+
+def test_the_encoder_comes_with_its_weights() -> None:
+    whole, first = street_vgg().state_dict(), street_vgg(3).state_dict()
+    assert len(first) < len(whole) and all(torch.equal(tensor, whole[name]) for name, tensor in first.items())
+    assert whole["features.1.running_var"].std() > 0  # it has seen images
 
 
 SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei"}

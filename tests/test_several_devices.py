@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # else Fabric hands out logits in float32
 from segedu.datasets.cells import Cells
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.recipe_data import Pairs, _pairs, flip
+from segedu.recipe_data import Pairs, pairs_of, flip
 from segedu.semantic.unet import UNet
 from segedu.training import fit, shuffled_loader, start_fabric
 
@@ -40,7 +40,7 @@ if normalized:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=12)
-pairs = [(image.double(), target) for image, target in _pairs(Cells(16, seed=1, size=(32, 32)))]
+pairs = [(image.double(), target) for image, target in pairs_of(Cells(16, seed=1, size=(32, 32)))]
 loader = shuffled_loader(Pairs(pairs, flip), batch, seed=5)
 
 def loss(logits, target):

@@ -21,15 +21,14 @@ from tqdm.auto import tqdm
 
 from segedu.backbones.vgg import VGG
 from segedu.datasets.street import CLASSES, STREET_VERSION, draw_street
+from segedu.pretrained import STREET_VGG_STAGES
 
 FILE = Path(__file__).with_suffix(".safetensors")
-# One thin layer at full resolution, where a laptop spends its time.
-STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
 SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # recipes draw with seeds far below
 WINDOW = (64, 112)
 
 
-def windows(target: Tensor, stages: int = len(STAGES)) -> list[Tensor]:
+def windows(target: Tensor, stages: int = len(STREET_VGG_STAGES)) -> list[Tensor]:
     """Which classes occur in the windows of each stage.
 
     Args:
@@ -70,7 +69,7 @@ def batch_of(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000) -> tuple[VGG, list[float]]:
     """The encoder after `steps` steps, and the mean loss of each `every` of them."""
     torch.manual_seed(0)
-    encoder = VGG(STAGES, batch_norm=True).to(memory_format=torch.channels_last)
+    encoder = VGG(STREET_VGG_STAGES, batch_norm=True).to(memory_format=torch.channels_last)
     classifiers = nn.ModuleList(nn.Conv2d(channels, len(CLASSES), kernel_size=1) for channels in encoder.channels)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *classifiers.parameters()], lr=RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
@@ -84,9 +83,8 @@ def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000
         optimizer.step()
         schedule.step()
         losses[step] = loss.detach()
-    return encoder.to(memory_format=torch.contiguous_format), [
-        round(float(part.mean()), 4) for part in losses.split(every)
-    ]
+    means = [round(float(part.mean()), 4) for part in losses.split(every)]
+    return encoder.to(memory_format=torch.contiguous_format), means
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
-from segedu_site.results import markdown, read_results  # noqa: E402
+from segedu_site.results import markdown, read_results, read_unmeasured  # noqa: E402
 
 from segedu.experiment import print_seeds  # noqa: E402
 
@@ -63,6 +63,13 @@ def test_what_the_command_prints_becomes_a_table(tmp_path: Path, capsys: pytest.
     assert net.startswith(
         "| **net** (before the last change of its code) | 0.7300 | 0.7100 | 0.7200 | 0.7100 | 0.7 | 12,345 | 92.0 |"
     )
+
+
+def test_what_is_not_measured_is_named(tmp_path: Path) -> None:
+    folder = course(tmp_path, "Forest 0.4 0.4 0.4 0.7 0.7 0.7 0.7 0.7 12 900 98.7")
+    assert read_unmeasured(folder) == []
+    (folder / "tests" / "proofs.csv").write_text("claim,figure,command,seed,seconds,date,sources\n")
+    assert read_unmeasured(folder) == ["net on street"]
 
 
 @pytest.mark.parametrize("figure", ["0.1 0.2", "Forest 0.4 0.4 0.4 0.7 0.7 0.7 0.6 0.7 12 900 98.7"])
