@@ -172,7 +172,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             if _is_published(path, weights):
                 return path
             warnings.warn(f"{path} is not the published file: it is fetched again", stacklevel=2)
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have been faster
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         room = shutil.disk_usage(folder).free / 2**20

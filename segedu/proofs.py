@@ -181,7 +181,8 @@ def _measure(course: Path, claim: Claim) -> Row | None:
     launcher = [sys.executable, "-m", "segedu.cli"] if program == "segedu" else [sys.executable]
     digest = source_hash(course, claim.sources)  # of what runs: sources may change meanwhile
     start = time.monotonic()
-    done = subprocess.run([*launcher, *arguments], cwd=course, capture_output=True, text=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # several spin while they wait, and CPU-seconds count that
+    done = subprocess.run([*launcher, *arguments], cwd=course, env=one_thread, capture_output=True, text=True)
     found = re.search(claim.figure, done.stdout, re.M)
     if not found:
         print(done.stdout[-2000:] + done.stderr[-2000:])

@@ -105,6 +105,7 @@ def mirror_gamma(image: Tensor, target: Tensor) -> Pair:
 
 
 def pairs_of(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: image) -> list[Pair]:
+    """Image and semantic target of each sample, as plain tensors, the image changed once."""
     taken = (samples[i] for i in range(len(samples)))
     plain = ((sample["image"].as_subclass(Tensor), sample["semantic"].as_subclass(Tensor)) for sample in taken)
     return [(change(image), target) for image, target in plain]

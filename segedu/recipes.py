@@ -145,7 +145,7 @@ STREET = (
     on_street("unet", lambda: UNet(3, 10, base_channels=8, padding=1), 950, target=0.60),
     on_street("res_unet", lambda: res_unet(3, 10, (12, 24, 48, 96), stem_stride=2), 1000, learning_rate=5e-3),
     on_street(
-        "dense_unet", lambda: DenseUNet(DenseNet((2, 2, 4, 4), 16, 16), 10, (64, 48, 32)), 1350, learning_rate=5e-3
+        "dense_unet", lambda: DenseUNet(DenseNet((2, 2, 4, 4), 16, 16), 10, (64, 48, 32)), 1000, learning_rate=5e-3
     ),
     on_street("encoder_unet", lambda: EncoderUNet(street_vgg(), 10, (64, 48, 32, 16)), 950),
     on_street("pspnet", lambda: PSPNet(street_atrous_vgg(), 10, width=64), 900),
@@ -241,7 +241,7 @@ MEDICAL = (
         loss=focal_loss,
         sets=prostate_sets,
         baseline=Thresholds,
-        steps=600,
+        steps=450,
         batch_size=8,
         learning_rate=3e-3,
         metric="dice",

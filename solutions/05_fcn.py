@@ -131,7 +131,8 @@ show(
 # The kernel does not sum to 1. For $k = 2f$ it sums to $f^2$, because one score has $f^2$ pixels to fill. And it mixes
 # no classes: from class $c$ to class $c$ there is the tent, between different classes there are zeros.
 #
-# FCN starts with these weights. In the steps between, it may change them in training.
+# FCN starts with these weights. Training may change those of its first steps, which you meet in section 3. The last
+# step, to the size of the image, stays as it is.
 
 
 # %% name="bilinear_kernel" role="solution"
@@ -183,15 +184,19 @@ show(
 #
 # $U$ has a kernel of 4, stride 2, no padding: $h$ rows become $2h + 2$. The scores are **added**, class by class, before
 # any softmax. The skips are larger, because the net pads its input by 100 pixels. Which part lies under $U(s_{32})$? In
-# a map of stride $s$ neighbours are $s$ pixels apart; the first one stands at pixel
+# a map of stride $s$ neighbours are $s$ pixels of the image apart. Where the first one stands, the table says: in rows
+# of the image, so that what is negative lies in the padding.
 #
-# | map | first pixel stands at |
-# |---|---|
-# | $s_{16}$ | $-91.5$ |
-# | $U(s_{32})$ | $-11.5$ |
+# | map | stride | its row 0 stands at row |
+# |---|---|---|
+# | $s_{16}$ | 16 | $-91.5$ |
+# | $U(s_{32})$ | 16 | $-11.5$ |
+# | $s_8$ | 8 | $-95.5$ |
+# | $U$ of the first sum | 8 | $-23.5$ |
 #
-# So row 0 of $U(s_{32})$ belongs on row $(-11.5 + 91.5) / 16 = 5$ of $s_{16}$. In the same way the cut of $s_8$ begins at
-# row and column 9. What is too much at the other end goes too; it need not be as much.
+# So row 0 of $U(s_{32})$ belongs on row $(-11.5 + 91.5) / 16 = 5$ of $s_{16}$, and row 0 of the next one on row
+# $(-23.5 + 95.5) / 8 = 9$ of $s_8$; with columns it is the same. What is too much at the other end goes too; it need not
+# be as much. Your function is given both offsets.
 #
 # With numbers: one class, all weights of the kernel 1. $s_{32} = (4)$ becomes a 4x4 map of fours. If $s_{16}$ is $-1$
 # everywhere, the sum is 3 everywhere.
@@ -267,11 +272,11 @@ show(fig, alt="Four answers: from stride 32 blunt, from 16 and 8 full of specks,
 # The last convolution, $W_1$, gives the logits and has no ReLU. The indices belong to one plane of one image. And the
 # size has to be known: 4 and 5 rows both pool to 2.
 #
-# Why not keep the features, as FCN and U-Net do? Memory: a feature in 32 bits takes 16 times as much as the place in a
-# window of four, which takes 2. (Frameworks spend 64 bits on an index all the same.)
+# Why not keep the features, as U-Net does? Memory: the four features of a window take 4 x 32 = 128 bits, the place of the
+# largest among four takes 2. (Frameworks spend 64 bits on an index all the same.)
 #
 # With numbers: the value 7 with index 4 in a plane 3 columns wide goes to row 1, column 1. A 3x3 kernel of ones then
-# writes a 7 on all nine pixels around it.
+# writes a 7 there and on the eight pixels around it.
 
 
 # %% name="segnet_decode" role="solution"
@@ -456,8 +461,13 @@ show(fig, alt="A part of a street and its classes: as it was, mirrored, and thre
 # %% [markdown] name="widget_text"
 # ## Move the stride
 #
-# How much can scores of each stride say at best? Choose a net and a scene. Which classes are lost first? What does
-# stride 16 bring, and what does 8 bring on top? And why does FCN stop at 8?
+# How much can scores of each stride say at best? Move to a stride and a scene, with the mouse, or with Tab and the arrow
+# keys. Which classes are lost first? What does stride 16 bring, and what does 8 bring on top? Why does FCN stop at 8?
+#
+# <details><summary>Why at 8?</summary>
+# At best, finer scores could say more. But the layers they come from see little of the scene and hardly know classes. The
+# paper's authors stopped when another skip gained next to nothing.
+# </details>
 
 # %% name="widget" role="widget"
 from segedu.widgets.fcn import explorer
@@ -467,21 +477,19 @@ explorer()
 # %% [markdown] name="train_text"
 # ## Train three nets
 #
-# FCN-32s, FCN-16s and FCN-8s learn the ten classes of a street. Each has the same small VGG as its backbone, sees the
-# same images in the same order, and takes the same number of steps. They differ in one thing: how many finer layers
-# are asked for scores. Your `joint_augment` mirrors every other image, and your `pixel_ce` is the loss.
+# FCN-32s, FCN-16s and FCN-8s learn the ten classes of a street. Recipes of `segedu train` build them. Each starts from
+# the same small VGG, which has learnt to name what windows of other streets show, as the paper's VGG knew ImageNet. Each
+# sees the same images in the same order, and takes the same number of steps. They differ in one thing: how many finer
+# layers are asked for scores. Your `joint_augment` mirrors about half of the images, and your `pixel_ce` is the loss.
 #
 # On a CPU there are only seconds for each net. So the streets are plain ones: the sun shines, and every surface has the
-# colour that one would expect (`variety` 0). On a GPU they are as usual, the images larger, the backbone a ResNet-18.
+# colour that one would expect (`variety` 0). On a GPU they are as usual, the images larger, the steps more.
 
 # %% name="train_parts" role="train"
-from segedu.backbones.resnet import resnet18
-from segedu.backbones.vgg import VGG
 from segedu.datasets.batch import semantic_batch
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.street import CLASSES, draw_street
-from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic.fcn import FCN
+from segedu.recipes import find_recipe
 from segedu.training import evaluate, train_steps
 from tqdm.auto import tqdm
 
@@ -506,14 +514,15 @@ def batches(images, target, steps, batch):
 
 
 def loss(logits, target):
-    """Yours on the CPU; the library's on a GPU, for yours may make tensors that are not there."""
-    return cross_entropy(logits, target) if logits.is_cuda else yours(logits, target, 255)
+    """Yours on the CPU; torch's on a GPU, for yours may make tensors that are not there."""
+    torchs = torch.nn.functional.cross_entropy
+    return torchs(logits, target, ignore_index=255) if logits.is_cuda else yours(logits, target, 255)
 
 
 # %% name="train" role="train"
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
-scales = {"cpu": ((96, 160), 0.0, 160, 250, 4, 6e-3), "gpu": ((256, 256), 0.35, 400, 2000, 16, 2e-3)}
-size, variety, length, steps, batch, rate = scales[SCALE]
+scales = {"cpu": ((96, 160), 0.0, 160, 250, 4), "gpu": ((256, 256), 0.35, 400, 2000, 16)}
+size, variety, length, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
     torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
@@ -523,11 +532,9 @@ val = list(zip(val_images.split(batch), val_truth.split(batch)))
 nets, scores = {}, {}
 for stride in (32, 16, 8):
     torch.manual_seed(0)
-    small = VGG(((16,), (32,), (64,), (128,), (128,)), batch_norm=True)
-    net = FCN(small if SCALE == "cpu" else resnet18(), len(CLASSES), stride=stride).to(device)
-    net = net.to(memory_format=torch.channels_last) if SCALE == "cpu" else net  # quicker on a CPU
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    net = find_recipe(f"fcn{stride}", "street")[0].build().to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     loader = batches(images, truth, steps, batch)
     run = train_steps(net, loader, loss, optimizer, scheduler=schedule, clip_norm=1.0)
     bar = tqdm(run, f"FCN-{stride}s", steps)
@@ -556,7 +563,7 @@ for name, ious in rows.items():
     print(f"{name:<18}{float(ious.nanmean()):6.2f} |" + "".join(f"{float(value):7.2f}" for value in ious))
 
 # %% [markdown] name="train_figure_text"
-# Look at the outlines, and at thin things. Large surfaces are alike in all three rows.
+# Look at the outlines, and at thin things. Large surfaces are alike in all three answers.
 
 # %% name="train_figure" role="train"
 from segedu.widgets.fcn import error_picture
@@ -584,8 +591,8 @@ show(
 # %% [markdown] name="voc_text"
 # ## The real thing, if you have it
 #
-# PASCAL VOC 2012 cannot be shipped with a course. If you have it, write its folder into the cell. `PRETRAINED` fetches
-# 45 MiB of weights that were trained on ImageNet. Use a GPU.
+# PASCAL VOC 2012 cannot be shipped with a course. If you have it, write its folder into the cell. The backbone is a
+# ResNet-18; `PRETRAINED` fetches 45 MiB of weights for it that were trained on ImageNet. Use a GPU.
 
 # %% name="voc" role="train"
 VOC = None  # for example "VOCdevkit/VOC2012"
@@ -594,18 +601,26 @@ VOC_STEPS = 5000
 
 if VOC:
     from segedu import pretrained
-    from segedu.datasets.transforms import Joint, RandomCrop, RandomScale
+    from segedu.backbones.resnet import resnet18
     from segedu.datasets.voc import VOCSegmentation
-    from torchvision.transforms.v2 import RandomHorizontalFlip
 
-    window = Joint(RandomScale((0.5, 1.5)), RandomHorizontalFlip(), RandomCrop(256))
+    def window(sample):
+        """256 x 256 pixels from a random place, mirrored or not; a border of void where the image is smaller."""
+        border = max(0, 256 - min(sample["semantic"].shape))
+        pair = augment(sample["image"], sample["semantic"], bool(torch.rand(()) < 0.5), 1, border)
+        photo, labels = (torch.as_tensor(part) for part in pair)
+        top, left = (int(torch.randint(side - 255, ())) for side in labels.shape)
+        cut = (..., slice(top, top + 256), slice(left, left + 256))
+        return {"image": photo[cut].float(), "semantic": labels[cut].long()}
+
     data = VOCSegmentation(VOC, "train", window)
     sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=VOC_STEPS * batch)
     loader = torch.utils.data.DataLoader(data, batch, sampler=sampler, collate_fn=semantic_batch, num_workers=2)
+    FCN = type(nets[8])  # of the nets above, which a recipe built
     net = FCN(pretrained.load("resnet18") if PRETRAINED else resnet18(), 21, stride=8).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=VOC_STEPS, pct_start=0.1)
-    bar = tqdm(train_steps(net, loader, cross_entropy, optimizer, scheduler=schedule, clip_norm=1.0), "VOC", VOC_STEPS)
+    bar = tqdm(train_steps(net, loader, loss, optimizer, scheduler=schedule, clip_norm=1.0), "VOC", VOC_STEPS)
     for value in bar:
         bar.set_postfix(loss=f"{value:.3f}")
     held_out = VOCSegmentation(VOC, "val")

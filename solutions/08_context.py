@@ -15,7 +15,7 @@
 # %% [markdown] name="goals"
 # ## What you can do afterwards
 #
-# - show three failures of FCN that context repairs;
+# - say what a net confuses that sees a small window only, and find it in a table;
 # - give every pixel a summary of the whole image, by pyramid pooling;
 # - widen the view of a convolution without any new weight, and say what holes do;
 # - turn stride into dilation in a network that is already trained;
@@ -45,7 +45,7 @@ draw_keyholes()
 # and columns likewise. Where $n$ does not divide $H$, neighbouring cells overlap. (`adaptive_avg_pool2d` has these cells.)
 # Each level goes through three steps, in this order: **1x1 convolution, ReLU, bilinear enlargement** to the size of the map.
 #
-# **By hand.** A row of 5 pixels, 1 2 3 4 5, and 2 cells: rows 0 to 2 and rows 2 to 4, with means 2 and 4. Enlarged to 5
+# **By hand.** Five pixels, 1 2 3 4 5, and 2 cells: pixels 0 to 2 and 2 to 4, with means 2 and 4. Enlarged to 5
 # pixels with **aligned corners** (the first cell lies on the first pixel, the last on the last): 2, 2.5, 3, 3.5, 4.
 
 # %% name="ppm_by_hand" role="show"
@@ -170,8 +170,8 @@ explorer()
 # close together: its taps must move apart by as much as the map has become denser. The weights stay as they are, so a
 # network trained for ImageNet can be used.
 #
-# **Rule.** Walk from the image to the end. Keep a stride as long as the product of all strides so far, this one
-# included, is at most the output stride; after that, every stride becomes 1. Each stride that is taken away multiplies the
+# **Rule.** Walk from the image to the end. Keep a stride as long as the product of the strides kept before it, times
+# itself, is at most the output stride; after that, every stride becomes 1. Each stride that is taken away multiplies the
 # dilation of all **later** layers by it. The layer itself still reads the old map, and keeps the dilation that it has. Its
 # padding is multiplied by its own dilation, so that the kernel reaches as far beyond the border as it must. Poolings obey the
 # same rule.
@@ -181,8 +181,8 @@ explorer()
 # | layer | stride | product | new stride | dilation | padding |
 # |---|---|---|---|---|---|
 # | 1 | 2 | 2 | 2 | 1 | 1 |
-# | 2 | 2 | 4 > 2 | 1 | 1 | 1 |
-# | 3 | 2 | 4 > 2 | 1 | 2 | 2 |
+# | 2 | 2 | 2 x 2 = 4 > 2 | 1 | 1 | 1 |
+# | 3 | 2 | 2 x 2 = 4 > 2 | 1 | 2 | 2 |
 #
 # A fourth layer would have dilation 4.
 
@@ -301,7 +301,7 @@ check(aspp)
 field, rates, atrous = torch.ones(1, 1, 33, 33), list(range(1, 37)), use(dilate_conv)
 taps = [torch.as_tensor(atrous(field, torch.ones(1, 1, 3, 3), rate)) for rate in rates]
 fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-for count, marker in ((9, "o"), (6, "s"), (4, "^"), (1, "x")):
+for count, marker in ((9, "o"), (6, "s"), (4, "^"), (2, "v"), (1, "x")):
     ax.plot(
         rates,
         [float((t == count).float().mean()) for t in taps],
@@ -313,7 +313,7 @@ ax.set(xlabel="rate", ylabel="share of the pixels", ylim=(-0.03, 1.03))
 ax.legend(title="taps that meet the map", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show(
     fig,
-    alt="Share of pixels against rate: those that meet 9 taps fall to 0 by rate 17, those with 1 rise to all at 33.",
+    alt="Share of pixels against rate: with 9 taps they fall to 0 by rate 17; with 1 they rise to all at 33.",
 )
 
 # %% [markdown] name="separable_idea"

@@ -201,6 +201,22 @@ def test_wrong_file_in_the_cache_is_fetched_again(small: type[Server]) -> None:
     assert small.path.read_bytes() == small.files["/" + small.path.name]
 
 
+def test_wrong_file_that_another_process_removes_first(small: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    small.cache.mkdir()
+    small.path.write_bytes(b"half a file")
+    really = pretrained._is_published
+
+    def check_and_remove(path: Path, weights: pretrained.Weights) -> bool:
+        good = really(path, weights)
+        if not good:
+            path.unlink()
+        return good
+
+    monkeypatch.setattr(pretrained, "_is_published", check_and_remove)
+    with pytest.warns(UserWarning, match="not the published file"):
+        assert fetch("resnet18", progress=False) == small.path
+
+
 def test_wrong_file_in_the_cache_and_offline(small: type[Server]) -> None:
     small.cache.mkdir()
     small.path.write_bytes(b"half a file")

@@ -54,7 +54,8 @@ class CamVid(Dataset):
         self.root, self.transforms = Path(root), transforms
         folder = require(self.root / split, self.root, _LAYOUT)
         self.truth = require(self.root / f"{split}annot", self.root, _LAYOUT)
-        self.names = sorted(path.name for path in folder.glob("*.png"))
+        # macOS leaves ._name.png beside name.png
+        self.names = sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
         if not self.names:
             raise ValueError(f"root is {str(root)!r}, whose {split} has no PNG image; expected {_LAYOUT}")
         self.split = split

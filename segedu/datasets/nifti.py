@@ -11,6 +11,7 @@ the file that they belong to. A file without orientation is read as nibabel read
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import zlib
 from dataclasses import dataclass
@@ -72,12 +73,14 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: as for `read_nifti`, or if a voxel is negative or no whole number.
+        ValueError: as for `read_nifti`, or if a voxel is negative, no whole number or too large for int64.
     """
     path = Path(path)
     image, stored = _load(path, max_voxels)
-    if not np.isfinite(stored).all() or (stored != np.round(stored)).any() or stored.min() < 0:
-        wrong = stored[~np.isfinite(stored) | (stored != np.round(stored)) | (stored < 0)][0]
+    # NaN fails every comparison
+    known = (stored == np.round(stored)) & (stored >= 0) & (stored < 2.0**63)
+    if not known.all():
+        wrong = stored[~known][0]
         raise ValueError(f"{path} has a voxel of {wrong}, expected whole numbers of at least 0: is it an image?")
     return _turn(image, stored.astype(np.int64), path)
 
@@ -91,7 +94,8 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
         like: the volume that they belong to.
 
     Raises:
-        TypeError: if `labels` holds no whole numbers.
+        FileNotFoundError: if the folder does not exist.
+        TypeError: if `labels` is no tensor, or holds no whole numbers.
         ValueError: if its shape is another than that of `like`, a label is negative or too large, or the name of
             the file does not end in .nii or .nii.gz.
     """
@@ -100,6 +104,10 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"path is {str(path)!r}, expected a name that ends in .nii or .nii.gz")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {str(path)!r}, expected one in a folder that exists")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels has type {type(labels).__name__}, expected a Tensor")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels has dtype {labels.dtype}, expected whole numbers")
     if labels.shape != like.array.shape:
@@ -113,8 +121,11 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=kind), like.stored_affine)
     image.header.set_xyzt_units("mm")
     beside = path.with_name(f".part.{path.name}")
-    nibabel.save(image, beside)
-    os.replace(beside, path)
+    try:
+        nibabel.save(image, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)  # there only if one of the two failed, as on a full disk
 
 
 def read_case(
@@ -141,10 +152,10 @@ def read_case(
     if window is None:
         finite = values[values.isfinite()].numpy()
         window = tuple(np.percentile(finite, (0.5, 99.5))) if len(finite) else (0.0, 1.0)
-        window = window if window[0] < window[1] else (window[0], window[0] + 1)
-    low, high = window
-    if not low < high:
+        window = window if window[0] < window[1] else (window[0], window[0] + max(1.0, abs(window[0])))
+    if len(window) != 2 or not np.isfinite(window).all() or not window[0] < window[1]:
         raise ValueError(f"window is {window!r}, expected (lowest, highest) with lowest < highest")
+    low, high = map(float, window)
     scaled = ((values - low) / (high - low)).clamp(0, 1).nan_to_num(0).float()
     sample = {"image": scaled[None], "values": values, "spacing": volume.spacing}
     if labels is not None:
@@ -153,7 +164,10 @@ def read_case(
             raise ValueError(
                 f"{labels} has shape {tuple(truth.array.shape)}, expected {tuple(values.shape)} as its image"
             )
-        if not np.allclose(truth.affine, volume.affine, atol=0.1 * min(volume.spacing)):
+        # at the eight corners: a step that is a little longer adds up over the volume
+        corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in values.shape[::-1]))])
+        apart = np.abs(corners @ (truth.affine - volume.affine).T).max()
+        if apart > 0.1 * min(volume.spacing):
             raise ValueError(f"{labels} lies elsewhere than its image {image}, expected affines that agree")
         sample["semantic"] = truth.array
     return sample
@@ -188,7 +202,8 @@ def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
     if image.get_data_dtype().kind not in "iufb":
         raise ValueError(f"{path} has dtype {image.get_data_dtype()}, expected one number a voxel")
     affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    steps = np.linalg.norm(affine[:3, :3], axis=0)  # in the file's unit, which may be metres
+    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 1e-9 * steps.prod():
         raise ValueError(f"{path} has the affine {affine.tolist()}, expected three directions that span space")
     try:
         if path.name.endswith(".gz"):
@@ -210,11 +225,15 @@ def _turn(image: Any, stored: np.ndarray, path: Path) -> Nifti:
     """Bring voxels to (z, y, x) with the fixed directions, and the affine with them."""
     import nibabel
 
-    unit = image.header.get_xyzt_units()[0]
+    try:
+        unit = image.header.get_xyzt_units()[0]
+    except KeyError as error:
+        raise ValueError(f"{path} has the unit {error} of a damaged header, expected {_LAYOUT}") from error
     metric = np.diag([*[_MILLIMETRES[unit]] * 3, 1.0])
     affine = metric @ image.affine
     turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), _orientation("LPS"))
     turned = affine @ nibabel.orientations.inv_ornt_aff(turn, stored.shape)
     array = nibabel.apply_orientation(stored, turn).transpose(2, 1, 0)
     spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(turned)[::-1])
-    return Nifti(torch.from_numpy(np.ascontiguousarray(array)), spacing, turned, affine, stored.shape)
+    # a copy: an axis of one voxel may have a negative stride and pass as contiguous, which torch refuses
+    return Nifti(torch.from_numpy(np.array(array, order="C")), spacing, turned, affine, stored.shape)

@@ -21,6 +21,7 @@ from segedu.datasets.sample import VOID, make_sample
 CLASSES = ("background", "pet")
 SPECIES = ("cat", "dog")
 _ANIMAL, _BACKGROUND, _BORDER = 1, 2, 3
+_MOST_BREEDS = 1000  # of 37: a damaged number must not ask for a list of millions
 _LAYOUT = "images/<name>.jpg, annotations/trimaps/<name>.png and annotations/<trainval|test>.txt"
 
 
@@ -45,7 +46,10 @@ class OxfordPet(Dataset):
     def __init__(self, root: str | Path, split: str = "trainval", transforms: Callable | None = None):
         self.root, self.transforms = Path(root), transforms
         path = require(self.root / "annotations" / f"{split}.txt", self.root, _LAYOUT)
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text, expected lines such as 'Abyssinian_100 1 1 1': {error}") from error
         # Lines that begin with # are comments, as in the authors' list.txt.
         self.rows = [self._row(line, path) for line in lines if line.strip() and not line.startswith("#")]
         if not self.rows:
@@ -58,8 +62,8 @@ class OxfordPet(Dataset):
     def _row(line: str, path: Path) -> tuple[str, int, int]:
         """Name, breed from 0, species from 0."""
         parts = line.split()
-        numbers = [int(part) - 1 for part in parts[1:] if part.isdigit()]
-        if len(parts) != 4 or len(numbers) != 3 or numbers[0] < 0 or numbers[1] not in (0, 1):
+        numbers = [int(part) - 1 for part in parts[1:] if part.isascii() and part.isdigit()]
+        if len(parts) != 4 or len(numbers) != 3 or not 0 <= numbers[0] < _MOST_BREEDS or numbers[1] not in (0, 1):
             raise ValueError(f"{path} has the line {line!r}, expected 'name breed species number', counted from 1")
         return parts[0], numbers[0], numbers[1]
 

@@ -26,6 +26,7 @@ _BACKGROUND, _LUNG, _LIVER, _SPLEEN, _KIDNEY, _SPINE, _TUMOUR = range(len(CLASSE
 _AIR, _FAT, _MUSCLE = -1000.0, -100.0, 55.0
 _FINE = (3, 2, 2)  # points that a voxel averages along each axis
 _MIN_SIZE = 8
+_FINEST = 0.2  # mm between voxels
 _SLACK = 20.0  # mm that the warp moves a point at most
 
 
@@ -201,9 +202,14 @@ def _check_volume(size: tuple, spacing: tuple | None) -> tuple[tuple[int, ...], 
     if spacing is None:
         plane = max(EXTENT[1] / size[1], EXTENT[2] / size[2])
         spacing = (EXTENT[0] / size[0], plane, plane)
+        if min(spacing) < _FINEST:
+            raise ValueError(
+                f"size is {size}, expected fewer voxels, or a spacing: the abdomen would fill it finer "
+                f"than {_FINEST} mm"
+            )
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3:
         raise TypeError(f"spacing is {spacing!r}, expected three numbers in mm, in the order of the axes, or None")
-    return size, tuple(check_amount("spacing", part, 0.2, 50) for part in spacing)
+    return size, tuple(check_amount("spacing", part, _FINEST, 50) for part in spacing)
 
 
 def draw_volume(

@@ -38,12 +38,12 @@ def conv_bn_relu(
     )
 
 
-def conv_head(in_channels: int, width: int, num_classes: int, dropout: float = 0.1) -> nn.Sequential:
+def conv_head(in_channels: int, width: int | None, num_classes: int, dropout: float = 0.1) -> nn.Sequential:
     """3x3 convolution, batch normalisation, ReLU, drop-out, 1x1 convolution to the classes.
 
     Args:
         in_channels: C of the features.
-        width: channels between the two convolutions.
+        width: channels between the two convolutions; None: a quarter of `in_channels`, as torchvision has it.
         num_classes: K.
         dropout: probability that a feature is put to 0 in training.
 
@@ -53,8 +53,10 @@ def conv_head(in_channels: int, width: int, num_classes: int, dropout: float = 0
     Raises:
         ValueError: a number is below 1, or `dropout` is not in [0, 1].
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+    width = max(in_channels // 4, 1) if width is None else width
+    for name, value in {"in_channels": in_channels, "width": width, "num_classes": num_classes}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
     return nn.Sequential(
         *conv_bn_relu(in_channels, width), nn.Dropout(dropout), nn.Conv2d(width, num_classes, kernel_size=1)
     )

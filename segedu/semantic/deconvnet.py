@@ -75,6 +75,8 @@ class DeconvNet(nn.Module):
         for name, value in {"num_classes": num_classes, "hidden": hidden, "kernel_size": kernel_size}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
+        if (padding := encoder.stage(0)[0].padding) != (1, 1):
+            raise ValueError(f"encoder has a first_padding of {padding[0]}, expected 1, which keeps the size")
         self.encoder = encoder
         self.bottleneck = Bottleneck(encoder.channels[-1], hidden, kernel_size)
         self.decoder = nn.ModuleList(_mirrored(encoder.stage(i)) for i in reversed(range(len(encoder.channels))))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG
 from segedu.layers.images import check_images
-from segedu.layers.resize import upsample_from_corner
+from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.dense_crf import highest_class_behind_crf
 
@@ -116,9 +116,7 @@ def deeplabv1_loss(logits: Tensor, target: Tensor, stride: int = 8) -> Tensor:
     Raises:
         ValueError: `stride` is below 1, or the shapes do not fit.
     """
-    if stride < 1:
-        raise ValueError(f"stride is {stride}, expected at least 1")
-    return cross_entropy(logits[..., ::stride, ::stride], target[..., ::stride, ::stride], ignore_index=255)
+    return cross_entropy(*at_corners(logits, target, stride), ignore_index=255)
 
 
 postprocess = highest_class_behind_crf

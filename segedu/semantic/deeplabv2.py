@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.layers.images import check_images
-from segedu.layers.resize import upsample_from_corner
+from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.dense_crf import highest_class_behind_crf
 
@@ -131,15 +131,17 @@ def deeplabv2_loss(outputs: Mapping[str, Tensor], target: Tensor, stride: int = 
         A scalar.
 
     Raises:
+        TypeError: `outputs` is no dict, such as what `forward` gives.
         ValueError: an output is missing, `stride` is below 1, or the shapes do not fit.
     """
+    if not isinstance(outputs, Mapping):
+        raise TypeError(f"outputs has type {type(outputs).__name__}, expected the dict of `forward_with_scales`")
     if not {"out", "scales"} <= set(outputs):
         raise ValueError(f"outputs has the keys {sorted(outputs)}, expected out and scales")
-    if stride < 1:
-        raise ValueError(f"stride is {stride}, expected at least 1")
-    coarse = target[..., ::stride, ::stride]
+    if outputs["scales"].ndim != 5:
+        raise ValueError(f"outputs has scales of shape {tuple(outputs['scales'].shape)}, expected (B, S, K, H, W)")
     all_logits = [outputs["out"], *outputs["scales"].unbind(dim=1)]
-    return sum(cross_entropy(logits[..., ::stride, ::stride], coarse, ignore_index=255) for logits in all_logits)
+    return sum(cross_entropy(*at_corners(logits, target, stride), ignore_index=255) for logits in all_logits)
 
 
 def parameter_groups(model: DeepLabV2, learning_rate: float = 0.001, factor: float = 10) -> list[dict[str, Any]]:

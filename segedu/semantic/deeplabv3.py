@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.layers.batch_norm import PooledBatchNorm2d
 from segedu.layers.conv import conv_bn_relu, conv_head
 from segedu.layers.labels import highest_class
+from segedu.layers.resize import upsample_to
 
 
 class ImagePooling(nn.Sequential):
@@ -65,8 +65,10 @@ class ASPP(nn.Module):
         convolution: Callable[..., nn.Module] = conv_bn_relu,
     ) -> None:
         super().__init__()
-        if not rates:
-            raise ValueError("rates is empty, expected at least one dilation")
+        if not rates or min(rates) < 1:
+            raise ValueError(f"rates is {tuple(rates)}, expected one or more numbers of at least 1")
+        if width < 1:
+            raise ValueError(f"width is {width}, expected at least 1")
         self.convs = nn.ModuleList(
             [
                 conv_bn_relu(in_channels, width, kernel_size=1),
@@ -114,11 +116,10 @@ class DeepLabV3(nn.Module):
             *conv_bn_relu(width, width),
             nn.Conv2d(width, num_classes, kernel_size=1),
         )
-        middle = backbone.channels[-2]
-        self.aux_classifier = conv_head(middle, max(middle // 4, 1), num_classes) if aux else None
+        self.aux_classifier = conv_head(backbone.channels[-2], None, num_classes) if aux else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return _upsample(self.classifier(self.backbone(images)[-1]), images)
+        return upsample_to(self.classifier(self.backbone(images)[-1]), images)
 
     def forward_with_aux(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of both heads, for training.
@@ -136,7 +137,7 @@ class DeepLabV3(nn.Module):
             raise ValueError("the model has no auxiliary head, expected one made with aux=True")
         *_, middle, last = self.backbone(images)
         logits = self.classifier(last), self.aux_classifier(middle)
-        return dict(zip(("out", "aux"), (_upsample(scores, images) for scores in logits), strict=True))
+        return dict(zip(("out", "aux"), (upsample_to(scores, images) for scores in logits), strict=True))
 
 
 def aspp_rates(output_stride: int) -> tuple[int, int, int]:
@@ -188,7 +189,3 @@ def deeplabv3_resnet101(num_classes: int = 21, *, aux: bool = False, **options: 
 
 
 postprocess = highest_class
-
-
-def _upsample(scores: Tensor, images: Tensor) -> Tensor:
-    return F.interpolate(scores, size=images.shape[-2:], mode="bilinear", align_corners=False)

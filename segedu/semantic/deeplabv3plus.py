@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.layers.conv import conv_bn_relu
+from segedu.layers.resize import upsample_to
 from segedu.semantic.deeplabv3 import ASPP, aspp_rates, postprocess
 
 __all__ = ["DeepLabV3Plus", "SeparableConv", "aspp_rates", "postprocess", "separable_bn_relu"]
@@ -100,16 +100,16 @@ class Decoder(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        if refinements < 1:
-            raise ValueError(f"refinements is {refinements}, expected at least 1")
+        for name, value in {"low_width": low_width, "width": width, "refinements": refinements}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
         self.align_corners = align_corners
         self.reduce = conv_bn_relu(low_channels, low_width, kernel_size=1)
         before = [in_channels + low_width] + [width] * (refinements - 1)
         self.refine = nn.Sequential(*(separable_bn_relu(channels, width) for channels in before))
 
     def forward(self, low: Tensor, features: Tensor) -> Tensor:
-        size = low.shape[-2:]  # not 4 h, 4 w: at odd sizes that is one off
-        up = F.interpolate(features, size=size, mode="bilinear", align_corners=self.align_corners)
+        up = upsample_to(features, low, self.align_corners)  # not 4 h, 4 w: at odd sizes that is one off
         return self.refine(torch.cat([up, self.reduce(low)], dim=1))  # (B, width, H / 4, W / 4)
 
 
@@ -157,4 +157,4 @@ class DeepLabV3Plus(nn.Module):
         features = self.backbone(images)
         decoded = self.decoder(features[self.low], self.aspp(features[-1]))
         logits = self.classifier(decoded)  # (B, K, H / 4, W / 4)
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return upsample_to(logits, images, self.align_corners)

@@ -195,6 +195,8 @@ def lattice_filter(features: np.ndarray) -> Filter:
     Raises:
         ValueError: the features reach so far that the lattice points cannot be numbered in 63 bits.
     """
+    if not np.abs(features).max() < 2.0**40:
+        raise ValueError(f"features reach {np.abs(features).max()}, expected less than 2**40")
     keys, weights = _corners(features)  # (N, d + 1, d + 1), (N, d + 1)
     pixels, corners, _ = keys.shape
     d = corners - 1
@@ -280,11 +282,14 @@ def postprocess(q: Tensor) -> Tensor:
         Labels (H, W) or (B, H, W), int64.
 
     Raises:
+        TypeError: not a tensor.
         ValueError: `q` has another shape or no class.
 
     >>> postprocess(torch.tensor([[[0.2, 0.5]], [[0.8, 0.5]]]))
     tensor([[1, 0]])
     """
+    if not isinstance(q, Tensor):
+        raise TypeError(f"q has type {type(q).__name__}, expected a Tensor")
     if q.ndim not in (3, 4) or q.shape[-3] == 0:
         raise ValueError(f"q has shape {tuple(q.shape)}, expected (K, H, W) or (B, K, H, W) with K >= 1")
     return q.argmax(dim=-3)
@@ -302,7 +307,8 @@ def highest_class_behind_crf(logits: Tensor, images: Tensor | None = None, **crf
         Labels (B, H, W), int64.
 
     Raises:
-        ValueError: a wrong shape, or options of a CRF without images.
+        TypeError: not a tensor, or not of floating-point numbers.
+        ValueError: a wrong shape, an empty batch with images, or options of a CRF without images.
 
     >>> highest_class_behind_crf(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
     tensor([[[1, 0]]])
@@ -311,18 +317,28 @@ def highest_class_behind_crf(logits: Tensor, images: Tensor | None = None, **crf
         if crf:
             raise ValueError(f"{next(iter(crf))} is given without images, expected images for the CRF to look at")
         return highest_class(logits)
+    for name, tensor in (("logits", logits), ("images", images)):
+        _check_floating(name, tensor)
+    if logits.ndim != 4 or 0 in logits.shape:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with no empty axis")
     batch, _, *size = logits.shape
-    if images.ndim != 4 or len(images) != batch or list(images.shape[-2:]) != size:
+    if images.shape != (batch, 3, *size):
         raise ValueError(f"images has shape {tuple(images.shape)}, expected {(batch, 3, *size)}")
+    if not bool((logits < torch.inf).all()):  # NaN fails the comparison too
+        raise ValueError("logits has values that are no number or infinite, expected finite ones")
     pairs = zip(logits.softmax(dim=1), images, strict=True)
     return torch.stack([dense_crf(probabilities, image, **crf).argmax(dim=0) for probabilities, image in pairs])
 
 
+def _check_floating(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        given = f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else f"type {type(tensor).__name__}"
+        raise TypeError(f"{name} has {given}, expected a floating point tensor")
+
+
 def _check_tensors(probabilities: Tensor, image: Tensor) -> None:
-    for name, tensor in (("probabilities", probabilities), ("image", image)):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            given = f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else f"type {type(tensor).__name__}"
-            raise TypeError(f"{name} has {given}, expected a floating point tensor")
+    _check_floating("probabilities", probabilities)
+    _check_floating("image", image)
     if probabilities.ndim != 3 or 0 in probabilities.shape:
         shape = tuple(probabilities.shape)
         raise ValueError(f"probabilities has shape {shape}, expected (K, H, W) with no empty axis")
@@ -339,8 +355,8 @@ def _check_tensors(probabilities: Tensor, image: Tensor) -> None:
 def _check_parameters(appearance: Appearance, smoothness: Smoothness, iterations: int) -> None:
     values = {**appearance._asdict(), **smoothness._asdict()}
     for name, value in values.items():
-        least = "at least 0" if name.startswith("w") else "above 0"
+        least = "a finite number " + ("of at least 0" if name.startswith("w") else "above 0")
         if not np.isfinite(value) or value < 0 or (value == 0 and not name.startswith("w")):
             raise ValueError(f"{name} is {value}, expected {least}")
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 0:
+    if not isinstance(iterations, int | np.integer) or isinstance(iterations, bool) or iterations < 0:
         raise ValueError(f"iterations is {iterations!r}, expected a whole number of at least 0")

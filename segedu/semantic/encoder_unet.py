@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.labels import highest_class
+from segedu.layers.resize import upsample_to
 
 
 class Up(nn.Module):
@@ -87,9 +88,7 @@ class EncoderUNet(nn.Module):
             skip = skips.pop() if skips else None
             x = up(x, images.shape[-2:] if skip is None else skip.shape[-2:], skip)
         logits = self.head(x)  # (B, K, h, w)
-        if logits.shape[-2:] == images.shape[-2:]:
-            return logits
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear")
+        return logits if logits.shape[-2:] == images.shape[-2:] else upsample_to(logits, images)
 
 
 postprocess = highest_class

@@ -29,6 +29,7 @@ from segedu.backbones.vgg import VGG, VGG16_STAGES
 from segedu.layers.conv import conv_head
 from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
+from segedu.layers.resize import upsample_to
 
 
 def fc_to_conv(weight: Tensor, bias: Tensor, kernel_size: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -55,9 +56,10 @@ def fc_to_conv(weight: Tensor, bias: Tensor, kernel_size: int | tuple[int, int])
              [[4., 5.],
               [6., 7.]]]])
     """
-    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    if min(height, width) < 1:
-        raise ValueError(f"kernel_size is {kernel_size}, expected at least 1")
+    sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"kernel_size is {kernel_size}, expected a number of at least 1, or two for (h, w)")
+    height, width = sides
     if weight.ndim != 2 or 0 in weight.shape or weight.shape[1] % (height * width):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected (O, a multiple of {height * width})")
     if bias.shape != weight.shape[:1]:
@@ -107,6 +109,10 @@ class ClassifierHead(nn.Sequential):
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int = 4096, kernel_size: int = 7) -> None:
         super().__init__()
+        numbers = dict(in_channels=in_channels, num_classes=num_classes, hidden=hidden, kernel_size=kernel_size)
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
         self.fc6 = nn.Conv2d(in_channels, hidden, kernel_size)
         self.relu6 = nn.ReLU(inplace=True)
         self.drop6 = nn.Dropout(0.5)
@@ -122,8 +128,17 @@ class ClassifierHead(nn.Sequential):
         Args:
             fc6: reads the flattened features.
             fc7: the layer after it.
+
+        Raises:
+            ValueError: a layer has no bias, or not as many weights as its convolution; nothing is taken over.
         """
-        for conv, linear in ((self.fc6, fc6), (self.fc7, fc7)):
+        pairs = (("fc6", self.fc6, fc6), ("fc7", self.fc7, fc7))
+        for name, conv, linear in pairs:
+            expected = conv.out_channels, conv.weight[0].numel()
+            if linear.weight.shape != expected or linear.bias is None:
+                given = f"{'no' if linear.bias is None else 'a'} bias and weights of shape {tuple(linear.weight.shape)}"
+                raise ValueError(f"{name} has {given}, expected a bias and {expected}")
+        for _, conv, linear in pairs:
             weight, bias = fc_to_conv(linear.weight, linear.bias, conv.kernel_size)
             conv.weight.copy_(weight)
             conv.bias.copy_(bias)
@@ -142,6 +157,8 @@ class BilinearUpsample(nn.Module):
 
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
+        if channels < 1 or factor < 2 or factor % 2:
+            raise ValueError(f"channels is {channels} and factor {factor}, expected at least 1 and an even number")
         self.channels, self.factor = channels, factor
         self.register_buffer("weight", bilinear_kernel(1, 2 * factor).repeat(channels, 1, 1, 1), persistent=False)
 
@@ -163,7 +180,8 @@ class FCN(nn.Module):
         num_classes: K, background included.
         stride: of the finest features with scores, 32, 16 or 8 in the paper.
         head: the coarsest features (B, C, h, w) -> (B, K, h', w'). None: one 1x1 convolution.
-        border: pixels that the backbone adds on each side of the image.
+        border: pixels that the backbone adds on each side of the image; a head that loses cells needs one, or the
+            logits would not reach the border of the image (ValueError in `forward`).
         skip_scales: one factor for each finer feature, coarse to fine; None: 1. Small ones let all be trained at once.
     """
 
@@ -220,6 +238,11 @@ class FCN(nn.Module):
         logits = self.bilinear(logits)
         start -= stride // 2
         height, width = images.shape[-2:]
+        if start > 0 or any(start + n < m for n, m in zip(logits.shape[-2:], (height, width), strict=True)):
+            raise ValueError(
+                f"border is {self.border}, expected more: the head loses {lost} cells of {strides[-1]} pixels, and "
+                f"the logits do not cover images of shape {tuple(images.shape)}"
+            )
         return logits[..., -start : height - start, -start : width - start]
 
 
@@ -265,7 +288,12 @@ def fcn_vgg16(
 
     Returns:
         The net with random weights.
+
+    Raises:
+        ValueError: another stride, or a number below 1.
     """
+    if stride not in (8, 16, 32):
+        raise ValueError(f"stride is {stride}, expected 32, 16 or 8")
     backbone = VGG(stages, ceil_mode=True, first_padding=100, **options)
     scales = {16: (0.01,), 8: (0.01, 0.0001)}.get(stride) if at_once else None
     head = ClassifierHead(backbone.channels[-1], num_classes, hidden)
@@ -287,11 +315,11 @@ class FCNResNet(nn.Module):
     def __init__(self, backbone: nn.Module, num_classes: int, aux: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
-        self.classifier = _head(backbone.channels[-1], num_classes)
-        self.aux_classifier = _head(backbone.channels[-2], num_classes) if aux else None
+        self.classifier = conv_head(backbone.channels[-1], None, num_classes)
+        self.aux_classifier = conv_head(backbone.channels[-2], None, num_classes) if aux else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return _resize(self.classifier(self.backbone(images)[-1]), images)
+        return upsample_to(self.classifier(self.backbone(images)[-1]), images)
 
     def forward_with_aux(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of both heads.
@@ -309,17 +337,9 @@ class FCNResNet(nn.Module):
             raise ValueError("aux_classifier is None, expected a model built with aux=True")
         *_, before, last = self.backbone(images)
         return {
-            "out": _resize(self.classifier(last), images),
-            "aux": _resize(self.aux_classifier(before), images),
+            "out": upsample_to(self.classifier(last), images),
+            "aux": upsample_to(self.aux_classifier(before), images),
         }
-
-
-def _head(in_channels: int, num_classes: int) -> nn.Sequential:
-    return conv_head(in_channels, in_channels // 4, num_classes)
-
-
-def _resize(logits: Tensor, images: Tensor) -> Tensor:
-    return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def fcn_resnet50(num_classes: int = 21, aux: bool = False, **options: Any) -> FCNResNet:

@@ -33,6 +33,7 @@ from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
 from segedu.semantic.nnunet_plan import Plan
 from segedu.semantic.nnunet_volume import (
+    check_spacing,
     crop_to_nonzero,
     new_shape,
     normalize_ct,
@@ -81,7 +82,12 @@ def build_network(plan: Plan, parts: Parts | None = None) -> UNet3D:
 
     Returns:
         The net, with weights drawn after He as the paper does.
+
+    Raises:
+        ValueError: the plan's patch is so small that no axis is pooled: a U has two levels at least.
     """
+    if len(plan.widths) < 2:
+        raise ValueError(f"plan has a patch of {plan.patch_size}, expected two axes of 8 voxels or one of 12 to pool")
     if parts is None:
         parts = VOLUME_PARTS if len(plan.patch_size) == 3 else SLICE_PARTS
     net = UNet3D(
@@ -115,7 +121,12 @@ def nnunet_loss(outputs: Mapping[str, Any] | Tensor, target: Tensor, batch_dice:
 
     Returns:
         `cross_entropy`, `dice` and their sum `loss`, each over all levels.
+
+    Raises:
+        TypeError: `outputs` is neither a dict nor a tensor, or `target` not int64.
+        ValueError: `out` or `aux` is missing, or the shape of `target` is not that of the finest logits.
     """
+    _check_outputs(outputs, target)
     levels = [outputs] if isinstance(outputs, Tensor) else [outputs["out"], *outputs["aux"]]
     shares = torch.tensor([0.5**level for level in range(len(levels))])
     pixels = regions = 0.0
@@ -142,11 +153,16 @@ def preprocess(volume: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         `window`, the crop, and `thick`, the axis resampled slice by slice: what the way back needs.
 
     Raises:
-        ValueError: the image has not the plan's channels or has an empty axis.
+        ValueError: the image has not the plan's channels, has an empty axis or a voxel that is no finite number, the
+            spacing is not above 0, or the labels have another shape.
     """
     image = np.asarray(volume["image"], dtype=np.float64)
     if image.ndim != 4 or len(image) != len(plan.ct):
         raise ValueError(f"image has shape {image.shape}, expected ({len(plan.ct)}, D, H, W)")
+    if not np.isfinite(image).all():  # a spline would spread one such voxel over all others
+        raise ValueError(f"image has {(~np.isfinite(image)).sum()} voxels that are no number, expected finite ones")
+    if "semantic" in volume and np.shape(volume["semantic"]) != image.shape[1:]:
+        raise ValueError(f"semantic has shape {np.shape(volume['semantic'])}, expected {image.shape[1:]} as image has")
     window = crop_to_nonzero(image)
     image = image[(slice(None), *window)]
     mask = ndimage.binary_fill_holes((image != 0).any(axis=0)) if plan.masked else None
@@ -155,6 +171,7 @@ def preprocess(volume: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         for channel, is_ct, numbers in zip(image, plan.ct, plan.intensities, strict=True)
     ]
     old = np.asarray(volume["spacing"], dtype=float)
+    check_spacing(old)
     new = list(plan.spacing)
     if plan.slice_axis is not None:
         new.insert(plan.slice_axis, old[plan.slice_axis])
@@ -194,13 +211,18 @@ def patch_starts(size: int, patch: int) -> list[int]:
         patch: voxels of a patch.
 
     Returns:
-        Starts, the first 0 and the last `size - patch`.
+        Starts, the first 0 and the last `size - patch`; [0] for a smaller volume.
+
+    Raises:
+        ValueError: a number is below 1.
 
     >>> patch_starts(110, 64), patch_starts(64, 64)
     ([0, 23, 46], [0])
     """
+    if size < 1 or patch < 1:
+        raise ValueError(f"size is {size} and patch {patch}, expected at least 1")
     steps = math.ceil((size - patch) / (patch / 2))
-    return [round((size - patch) / steps * i) for i in range(steps + 1)] if steps else [0]
+    return [round((size - patch) / steps * i) for i in range(steps + 1)] if steps > 0 else [0]
 
 
 @torch.no_grad()
@@ -219,7 +241,7 @@ def predict_patches(
         Logits (K, D, H, W).
 
     Raises:
-        ValueError: `image` and `patch_size` do not have the same axes.
+        ValueError: `image` and `patch_size` do not have the same axes, or the model gives another size.
     """
     if image.ndim != 1 + len(patch_size) or 0 in image.shape:
         axes = ", ".join("DHW"[-len(patch_size) :])
@@ -233,6 +255,8 @@ def predict_patches(
     for corner in itertools.product(*grid):
         place = tuple(slice(start, start + n) for start, n in zip(corner, patch_size, strict=True))
         here = _mirrored(model, image[(slice(None), *place)][None], mirror)[0]
+        if tuple(here.shape[1:]) != tuple(patch_size):
+            raise ValueError(f"model gives {tuple(here.shape)}, expected (K, ...) of patch_size {tuple(patch_size)}")
         if logits is None:
             logits = here.new_zeros((len(here), *image.shape[1:]))
         logits[(slice(None), *place)] += weights * here
@@ -270,5 +294,23 @@ def predict_volume(model: nn.Module, volume: Mapping[str, Any], plan: Plan, mirr
         logits = torch.stack(slices, dim=across)
     labels = np.zeros(np.asarray(volume["image"]).shape[1:], dtype=np.int64)
     inside = labels[done["window"]]
-    inside[...] = resample_classes(logits.softmax(dim=0).cpu().numpy(), inside.shape, done["thick"])
+    inside[...] = resample_classes(_at_least_float32(logits).softmax(dim=0).cpu().numpy(), inside.shape, done["thick"])
     return labels
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """NumPy knows no bfloat16, and splines no float16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _check_outputs(outputs: Mapping[str, Any] | Tensor, target: Tensor) -> None:
+    if not isinstance(outputs, Tensor | Mapping):
+        raise TypeError(f"outputs has type {type(outputs).__name__}, expected logits or the dict of `forward_with_aux`")
+    if isinstance(outputs, Mapping) and not {"out", "aux"} <= set(outputs):
+        raise ValueError(f"outputs has the keys {sorted(outputs)}, expected out and aux")
+    finest = outputs if isinstance(outputs, Tensor) else outputs["out"]
+    expected = (len(finest), *finest.shape[2:])
+    if target.shape != expected:  # coarser levels get theirs by resizing, which would make any size fit
+        raise ValueError(f"target has shape {tuple(target.shape)}, expected {expected} as the finest logits have")
+    if target.dtype != torch.int64:
+        raise TypeError(f"target has dtype {target.dtype}, expected torch.int64 (use .long())")

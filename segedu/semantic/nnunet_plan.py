@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from segedu.semantic.nnunet_volume import crop_to_nonzero, new_shape
+from segedu.semantic.nnunet_volume import check_spacing, crop_to_nonzero, new_shape
 
 Size = tuple[int, ...]
 
@@ -113,17 +113,25 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
         The fingerprint.
 
     Raises:
-        ValueError: there is no volume, or no voxel of foreground in any.
+        ValueError: there is no volume, or no voxel of foreground in any; a volume's shapes differ, its spacing is not
+            above 0, its foreground holds what is no number, or it has not as many channels as the others.
     """
     spacings, shapes, kept, foreground = [], [], [], []
     for volume in volumes:
         image, semantic = np.asarray(volume["image"]), np.asarray(volume["semantic"])
         window = crop_to_nonzero(image)
+        check_spacing(volume["spacing"])
+        if semantic.shape != image.shape[1:]:
+            raise ValueError(f"semantic has shape {semantic.shape}, expected {image.shape[1:]} as image has")
+        if foreground and len(image) != len(foreground[0]):
+            raise ValueError(f"image has {len(image)} channels, expected {len(foreground[0])} as in the first volume")
         cropped, labels = image[(slice(None), *window)], semantic[window]
         spacings.append(np.asarray(volume["spacing"], dtype=float))
         shapes.append(labels.shape)
         kept.append(labels.size / semantic.size)
         foreground.append(cropped[:, (labels > 0) & (labels != 255)])
+        if not np.isfinite(foreground[-1]).all():
+            raise ValueError("image has foreground that is no finite number, expected finite voxels")
     voxels = np.concatenate(foreground, axis=1).astype(float) if foreground else np.zeros((0, 0))
     if not voxels.size:
         raise ValueError(f"volumes has {len(shapes)} volumes without foreground, expected one with some at least")
@@ -178,7 +186,7 @@ def topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
     >>> topology([5.0, 1.0, 1.0], [16, 32, 32]).strides
     ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))
     """
-    if len(spacing) != len(patch_size) or min(spacing) <= 0 or min(patch_size) < 1:
+    if not len(spacing) == len(patch_size) > 0 or not min(spacing) > 0 or min(patch_size) < 1:
         raise ValueError(
             f"spacing is {spacing} and patch_size {patch_size}, expected positive numbers, as many of both"
         )
@@ -319,12 +327,17 @@ def make_plan(
         The plan.
 
     Raises:
-        ValueError: `axes` is not 2 or 3, `ct` has not one entry a channel, or memory is too small.
+        ValueError: `axes` is not 2 or 3, `ct` has not one entry a channel, memory is too small, or another number is
+            out of range.
     """
+    for name, value, least in (("num_classes", num_classes, 2), ("base_width", base_width, 1)):
+        if value < least:
+            raise ValueError(f"{name} is {value}, expected at least {least}")
     if axes not in (2, 3) or len(ct) != len(found.intensities):
         channels = len(found.intensities)
         raise ValueError(f"axes is {axes} and ct {tuple(ct)}, expected axes of 2 or 3 and ct for {channels} channels")
     spacing = target_spacing(found.spacings, found.shapes) if spacing is None else np.asarray(spacing, dtype=float)
+    check_spacing(spacing)
     shapes = [new_shape(shape, old, spacing) for shape, old in zip(found.shapes, found.spacings, strict=True)]
     median = np.median(shapes, axis=0)
     slice_axis = int(np.argmax(spacing)) if axes == 2 else None

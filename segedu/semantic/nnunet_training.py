@@ -13,7 +13,7 @@ Lab: 16_promptable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,6 @@ from torch.utils.data import Dataset
 from segedu.semantic.nnunet import nnunet_loss
 from segedu.semantic.nnunet_plan import Plan
 
-FOREGROUND_EVERY = 3  # Paper: a third of the patches of a batch show foreground, at least one
 LEARNING_RATE, DECAY, LONGEST_GRADIENT = 0.01, 0.9, 12.0
 
 nesterov = partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.99, nesterov=True, weight_decay=3e-5)
@@ -42,6 +41,9 @@ class Patches(Dataset):
         plan: from `make_plan`.
         length: how many patches an epoch has.
         change: (image, target) -> the same, changed at random.
+
+    Raises:
+        ValueError: there is no volume, one without labels of its image's shape, or `length` is below 1.
     """
 
     def __init__(
@@ -51,6 +53,10 @@ class Patches(Dataset):
         length: int,
         change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
+        for volume in volumes:
+            if "semantic" not in volume or np.shape(volume["semantic"]) != np.shape(volume["image"])[1:]:
+                shape = np.shape(volume.get("semantic", ()))
+                raise ValueError(f"volumes has semantic of shape {shape}, expected {np.shape(volume['image'])[1:]}")
         if not volumes or length < 1:
             raise ValueError(f"volumes has {len(volumes)} volumes and length is {length}, expected at least one")
         self.plan, self.length, self.change = plan, length, change or augment
@@ -60,17 +66,37 @@ class Patches(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # any index has a patch: without this, a loop over the data set would never end
+        return (self[index] for index in range(self.length))
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         which = _draw(len(self.pairs))
         image, target = self.pairs[which]
         centre = [_draw(n) for n in target.shape]
-        if index % FOREGROUND_EVERY == 0 and self.voxels[which]:
+        if shows_foreground(index, self.plan.batch_size) and self.voxels[which]:
             voxels = self.voxels[which][_draw(len(self.voxels[which]))]
             centre = voxels[_draw(len(voxels))].tolist()
         if self.plan.slice_axis is not None:
             cut = centre.pop(self.plan.slice_axis)
             image, target = image.select(self.plan.slice_axis + 1, cut), target.select(self.plan.slice_axis, cut)
         return self.change(*cut_patch(image, target, centre, self.plan.patch_size))
+
+
+def shows_foreground(index: int, batch_size: int) -> bool:
+    """Paper: a third of the patches of each batch show foreground, at least one; the last ones here.
+
+    Args:
+        index: of the patch; batches follow each other.
+        batch_size: of the plan.
+
+    Returns:
+        Whether this patch is centred on foreground.
+
+    >>> [shows_foreground(index, 2) for index in range(4)]
+    [False, True, False, True]
+    """
+    return index % batch_size >= batch_size - max(1, round(batch_size / 3))
 
 
 def class_voxels(target: Tensor) -> list[Tensor]:
@@ -159,8 +185,10 @@ def train_network(
         The network, in training mode.
 
     Raises:
-        ValueError: the loss is not a finite number.
+        ValueError: `steps` is below 1, or the loss is not a finite number.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1")
     torch.manual_seed(seed)
     network.train()
     stepper = optimizer(network.parameters())

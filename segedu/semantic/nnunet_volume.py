@@ -40,6 +40,7 @@ def crop_to_nonzero(image: np.ndarray) -> Window:
     >>> crop_to_nonzero(np.array([[[[0, 0, 2, 3, 0]]]]))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
     """
+    image = np.asarray(image)
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"image has shape {image.shape}, expected (C, D, H, W) with no empty axis")
     inside = ndimage.find_objects((image != 0).any(axis=0).astype(np.uint8))
@@ -57,9 +58,14 @@ def new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Seque
     Returns:
         Voxels after.
 
+    Raises:
+        ValueError: a spacing is not above 0, or there are not as many as axes.
+
     >>> new_shape([10, 100, 100], [5.0, 0.5, 0.5], [2.5, 1.0, 1.0])
     (20, 50, 50)
     """
+    check_spacing(spacing, len(shape))
+    check_spacing(new_spacing, len(shape), "new_spacing")
     return tuple(max(round(a / b * n), 1) for n, a, b in zip(shape, spacing, new_spacing, strict=True))
 
 
@@ -74,9 +80,14 @@ def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | 
         The coarsest axis of the first of the two spacings whose axes differ by more than a factor of 3; None
         where neither does, or where two axes are equally coarse.
 
+    Raises:
+        ValueError: a spacing is not above 0, or one has more axes than the other.
+
     >>> thick_axis([5.0, 1.0, 1.0], [2.0, 1.0, 1.0]), thick_axis([2.0, 1.0, 1.0], [2.0, 1.0, 1.0])
     (0, None)
     """
+    check_spacing(spacing, len(spacing))
+    check_spacing(new_spacing, len(spacing), "new_spacing")
     for distances in (np.asarray(spacing, dtype=float), np.asarray(new_spacing, dtype=float)):
         if distances.max() / distances.min() > THICK:
             coarsest = np.flatnonzero(distances == distances.max())
@@ -98,10 +109,15 @@ def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None,
     Returns:
         (D', H', W'), float64.
 
+    Raises:
+        ValueError: another shape, an empty axis, or no such axis as `thick`.
+
     >>> resample(np.array([[[0.0, 4.0]]]), (1, 1, 4), order=1)
     array([[[0., 1., 3., 4.]]])
     """
     _check_volume(volume, shape)
+    if thick not in (None, 0, 1, 2):
+        raise ValueError(f"thick is {thick}, expected 0, 1, 2 or None")
     volume = volume.astype(np.float64)
     if thick is None:
         return _zoom(volume, shape, order)
@@ -127,10 +143,16 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None 
     Returns:
         (D', H', W') of the same dtype; the smaller class where two are equal.
 
+    Raises:
+        TypeError: `labels` are no integers.
+        ValueError: as `resample`.
+
     >>> resample_labels(np.array([[[1, 3]]]), (1, 1, 4))
     array([[[1, 1, 3, 3]]])
     """
-    _check_volume(labels, shape)
+    if labels.dtype.kind not in "iub":
+        raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
+    _check_volume(labels, shape, "labels")
     best = np.full(tuple(shape), -np.inf)
     found = np.zeros(tuple(shape), labels.dtype)
     for label in np.unique(labels):
@@ -150,7 +172,12 @@ def resample_classes(maps: np.ndarray, shape: Sequence[int], thick: int | None =
 
     Returns:
         Labels (D', H', W'), int64.
+
+    Raises:
+        ValueError: another shape, or an empty axis.
     """
+    if maps.ndim != 4 or 0 in maps.shape:
+        raise ValueError(f"maps has shape {maps.shape}, expected (K, D, H, W) with no empty axis")
     best = np.full(tuple(shape), -np.inf)
     found = np.zeros(tuple(shape), np.int64)
     for label, one in enumerate(maps):  # one class after the other: K resampled volumes may not fit into memory
@@ -181,14 +208,32 @@ def normalize_z(channel: np.ndarray, mask: np.ndarray | None = None) -> np.ndarr
 
     Args:
         channel: (D, H, W).
-        mask: voxels that count, all others become 0; None counts all.
+        mask: voxels that count, all others become 0; None counts all. Without any such voxel, all is 0.
 
     Returns:
         (D, H, W) float32.
     """
+    if mask is not None and not mask.any():
+        return np.zeros(channel.shape, np.float32)
     inside = channel[mask] if mask is not None else channel
     scaled = (channel - inside.mean()) / max(float(inside.std()), 1e-8)
     return (scaled if mask is None else np.where(mask, scaled, 0)).astype(np.float32)
+
+
+def check_spacing(spacing: Sequence[float], axes: int = 3, name: str = "spacing") -> None:
+    """Refuse distances of voxels that are none.
+
+    Args:
+        spacing: mm along each axis.
+        axes: how many numbers are expected.
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: a number is not finite and above 0, or there are not as many as axes.
+    """
+    given = np.asarray(spacing, dtype=float)
+    if given.shape != (axes,) or not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"{name} is {given.tolist()}, expected {axes} numbers above 0, in mm")
 
 
 def _zoom(volume: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
@@ -199,8 +244,8 @@ def _zoom(volume: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
     return np.clip(zoomed, volume.min(), volume.max())
 
 
-def _check_volume(volume: np.ndarray, shape: Sequence[int]) -> None:
+def _check_volume(volume: np.ndarray, shape: Sequence[int], name: str = "volume") -> None:
     if volume.ndim != 3 or 0 in volume.shape:
-        raise ValueError(f"volume has shape {volume.shape}, expected (D, H, W) with no empty axis")
+        raise ValueError(f"{name} has shape {volume.shape}, expected (D, H, W) with no empty axis")
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape is {tuple(shape)}, expected three numbers of at least 1")

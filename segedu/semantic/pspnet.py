@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.layers.batch_norm import PooledBatchNorm2d
 from segedu.layers.conv import conv_head
 from segedu.layers.labels import highest_class
+from segedu.layers.resize import upsample_to
 from segedu.losses.cross_entropy import cross_entropy
 
 
@@ -66,11 +66,10 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        size = features.shape[-2:]
         joined = [features]
         for level in self.levels:
             means = level(features)  # (B, width, bins, bins)
-            joined.append(F.interpolate(means, size=size, mode="bilinear", align_corners=self.align_corners))
+            joined.append(upsample_to(means, features, self.align_corners))
         return torch.cat(joined, dim=1)  # (B, C + levels * width, h, w)
 
 
@@ -108,11 +107,10 @@ class PSPNet(nn.Module):
         self.backbone = backbone
         self.pyramid = PyramidPooling(backbone.channels[-1], bins, level_width, align_corners)
         self.classifier = conv_head(self.pyramid.out_channels, width, num_classes, dropout)
-        middle = backbone.channels[-2]
-        self.aux_classifier = conv_head(middle, max(middle // 4, 1), num_classes, dropout) if aux else None
+        self.aux_classifier = conv_head(backbone.channels[-2], None, num_classes, dropout) if aux else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._upsample(self.classifier(self.pyramid(self.backbone(images)[-1])), images)
+        return upsample_to(self.classifier(self.pyramid(self.backbone(images)[-1])), images, self.align_corners)
 
     def forward_with_aux(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of both heads, for `pspnet_loss`.
@@ -129,11 +127,8 @@ class PSPNet(nn.Module):
         if self.aux_classifier is None:
             raise ValueError("the model has no auxiliary head, expected one made with aux=True")
         *_, middle, last = self.backbone(images)
-        out, aux = self.classifier(self.pyramid(last)), self.aux_classifier(middle)
-        return {"out": self._upsample(out, images), "aux": self._upsample(aux, images)}
-
-    def _upsample(self, scores: Tensor, images: Tensor) -> Tensor:
-        return F.interpolate(scores, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        scores = {"out": self.classifier(self.pyramid(last)), "aux": self.aux_classifier(middle)}
+        return {name: upsample_to(score, images, self.align_corners) for name, score in scores.items()}
 
 
 def pspnet_loss(outputs: Mapping[str, Tensor], target: Tensor, aux_weight: float = 0.4) -> Tensor:
@@ -148,11 +143,14 @@ def pspnet_loss(outputs: Mapping[str, Tensor], target: Tensor, aux_weight: float
         A scalar.
 
     Raises:
+        TypeError: `outputs` is no dict, such as what `forward` gives.
         ValueError: a head is missing, or `aux_weight` is negative.
     """
+    if not isinstance(outputs, Mapping):
+        raise TypeError(f"outputs has type {type(outputs).__name__}, expected the dict of `forward_with_aux`")
     if not {"out", "aux"} <= set(outputs):
         raise ValueError(f"outputs has the keys {sorted(outputs)}, expected out and aux")
-    if aux_weight < 0:
+    if not aux_weight >= 0:
         raise ValueError(f"aux_weight is {aux_weight}, expected at least 0")
     main, aux = (cross_entropy(outputs[name], target, ignore_index=255) for name in ("out", "aux"))
     return main + aux_weight * aux

@@ -7,6 +7,7 @@ Idea: Residual units train deep nets well, and the skips of the U carry detail. 
     a U-Net with far fewer channels. A convolution of stride 2 takes the place of pooling.
 Simplified: no deep supervision, no drop-out. Every size is allowed: the image grows at the bottom and at the right
     to the next multiple of the coarsest stride by repeating its last row and column; the logits are cut back.
+    Only instance normalisation asks for more than one such multiple on one axis: of one value nothing is left.
 Shapes: images (B, C, H, W) -> logits (B, K, H, W). `postprocess`: logits -> labels (B, H, W).
 Quality: street: see the results page.
 Course: 06-unet
@@ -93,6 +94,11 @@ class ResUNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.in_channels)
         height, width = images.shape[-2:]
+        if max(height, width) <= self.step and any(isinstance(m, nn.InstanceNorm2d) for m in self.modules()):
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}, expected H or W above {self.step}: instance normalisation "
+                f"would meet one value a channel"
+            )
         x = F.pad(images, (0, -width % self.step, 0, -height % self.step), mode="replicate")
         found = []
         for stage in self.stages:

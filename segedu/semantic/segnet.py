@@ -43,6 +43,8 @@ class SegNet(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        if (padding := encoder.stage(0)[0].padding) != (1, 1):
+            raise ValueError(f"encoder has a first_padding of {padding[0]}, expected 1, which keeps the size")
         self.encoder = encoder
         self.decoder = nn.ModuleList(_mirrored(encoder.stage(i)) for i in reversed(range(len(encoder.channels))))
         classifier = self.decoder[-1][-1][0]  # the convolution that would lead back to the image
@@ -86,16 +88,19 @@ def median_frequency_weights(counts: Tensor) -> Tensor:
         of frequencies the median is the mean of the middle two.
 
     Raises:
-        ValueError: a wrong shape, a negative count, or no pixel at all.
+        TypeError: not a tensor.
+        ValueError: a wrong shape, a count that is negative or no finite number, or no pixel at all.
 
     >>> median_frequency_weights(torch.tensor([[80, 20, 0], [60, 30, 10]]))
     tensor([0.3571, 1.0000, 2.5000])
     """
+    if not isinstance(counts, Tensor):
+        raise TypeError(f"counts has type {type(counts).__name__}, expected a Tensor")
     if counts.ndim != 2 or 0 in counts.shape:
         raise ValueError(f"counts has shape {tuple(counts.shape)}, expected (N, K), no axis empty")
-    if counts.min() < 0 or counts.sum() == 0:
-        raise ValueError(f"counts has minimum {counts.min()} and sum {counts.sum()}, expected at least 0 and above 0")
     counts = counts.double()
+    if not 0 <= counts.min() or not 0 < counts.sum() < torch.inf:
+        raise ValueError(f"counts has minimum {counts.min()} and sum {counts.sum()}, expected at least 0 and above 0")
     where_present = (counts > 0).double().T @ counts.sum(dim=1)  # (K,) all pixels of the images that show the class
     present = where_present > 0
     frequency = counts.sum(dim=0)[present] / where_present[present]

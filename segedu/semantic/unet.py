@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
@@ -100,7 +101,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: the shape is wrong or, with padding=0, the size is not legal (see `unet_out_size`).
         """
-        _check_images(images, self.in_channels)
+        check_images(images, self.in_channels)
         height, width = images.shape[-2:]
         if self.padding:
             step = 2**self.depth
@@ -360,15 +361,6 @@ def _check_counts(**counts: int) -> None:
 def _check_padding(padding: int) -> None:
     if padding not in (0, 1):
         raise ValueError(f"padding is {padding!r}, expected 0 (the paper's) or 1 (size kept)")
-
-
-def _check_images(images: Tensor, in_channels: int) -> None:
-    if images.ndim != 4 or images.shape[1] != in_channels or 0 in images.shape:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}, expected (B, {in_channels}, H, W) with no empty axis"
-        )
-    if not images.is_floating_point():
-        raise TypeError(f"images has dtype {images.dtype}, expected floating point")
 
 
 def _check_label_map(label_map: np.ndarray | Tensor) -> np.ndarray:

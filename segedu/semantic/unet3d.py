@@ -18,6 +18,7 @@ Lab: 16_promptable
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 
@@ -121,6 +123,9 @@ class UNet3D(nn.Module):
         ones, twos, threes = ((n,) * parts.axes for n in (1, 2, 3))
         self.kernels = tuple(map(tuple, kernels or [threes] * len(widths)))
         self.strides = tuple(map(tuple, strides or [ones] + [twos] * (len(widths) - 1)))
+        for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
         _check_levels(widths, self.kernels, self.strides, outputs, parts.axes)
         self.in_channels, self.num_classes, self.padding, self.axes = in_channels, num_classes, padding, parts.axes
         self.down, self.pools = nn.ModuleList(), nn.ModuleList()
@@ -188,9 +193,11 @@ class UNet3D(nn.Module):
             (D', H', W').
 
         Raises:
-            ValueError: a pooling of the unpadded net would meet a size that its stride does not divide, or nothing
-                would be left; the message names the axis.
+            ValueError: not one number an axis; or a pooling of the unpadded net would meet a size that its stride
+                does not divide, or nothing would be left; the message names the axis.
         """
+        if len(size) != self.axes or min(size) < 1:
+            raise ValueError(f"size is {tuple(size)}, expected {self.axes} numbers of at least 1")
         if self.padding:
             return tuple(size)
         return tuple(self._walk(axis, n) for axis, n in enumerate(size))
@@ -229,12 +236,8 @@ class UNet3D(nn.Module):
         return found[::-1]
 
     def _check_images(self, images: Tensor) -> Size:
-        axes = ", ".join("DHW"[-self.axes :])
+        check_images(images, self.in_channels, axes=self.axes)
         shape, size = tuple(images.shape), tuple(images.shape[2:])
-        if images.ndim != 2 + self.axes or shape[1] != self.in_channels or 0 in shape:
-            raise ValueError(f"images has shape {shape}, expected (B, {self.in_channels}, {axes}) with no empty axis")
-        if not images.is_floating_point():
-            raise TypeError(f"images has dtype {images.dtype}, expected floating point")
         if self.padding and all(n <= step for n, step in zip(size, self.total_stride, strict=True)):
             raise ValueError(
                 f"images has shape {shape}, expected more than {self.total_stride} voxels on one axis: the lowest "
@@ -253,7 +256,13 @@ def center_crop(features: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         A view (B, C, d, h, w).
+
+    Raises:
+        ValueError: not one number an axis, or one that is below 1 or above that of `features`.
     """
+    sizes = tuple(features.shape[2:])
+    if len(size) != len(sizes) or any(not 1 <= want <= have for have, want in zip(sizes, size, strict=False)):
+        raise ValueError(f"size is {tuple(size)}, expected numbers from 1 up to {sizes}, those of features")
     starts = [(have - want) // 2 for have, want in zip(features.shape[2:], size, strict=True)]
     return features[(..., *(slice(start, start + want) for start, want in zip(starts, size, strict=True)))]
 
@@ -263,19 +272,29 @@ def annotate_slices(target: Tensor, slices: dict[int, Sequence[int]], ignore_ind
 
     Args:
         target: (D, H, W) int64.
-        slices: axis -> numbers of the annotated slices, such as `{0: [12], 1: [30], 2: [30]}`.
+        slices: axis -> numbers of the annotated slices, such as `{0: [12], 1: [30], 2: [30]}`; with none, nothing
+            is known.
         ignore_index: written where nobody annotated.
 
     Returns:
         A new target (D, H, W).
 
+    Raises:
+        TypeError: `target` is not int64, or a slice is no whole number.
+        ValueError: an axis or a slice that the target does not have.
+
     >>> annotate_slices(torch.ones(1, 2, 3, dtype=torch.int64), {2: [1]})
     tensor([[[255,   1, 255],
              [255,   1, 255]]])
     """
+    if not isinstance(target, Tensor) or target.dtype != torch.int64:
+        raise TypeError(f"target is {getattr(target, 'dtype', type(target))}, expected a tensor of torch.int64")
     known = torch.zeros_like(target, dtype=torch.bool)
     for axis, numbers in slices.items():
-        known.index_fill_(axis, torch.as_tensor(list(numbers)), True)
+        numbers, size = [operator.index(n) for n in numbers], tuple(target.shape)
+        if not -len(size) <= axis < len(size) or any(not -size[axis] <= n < size[axis] for n in numbers):
+            raise ValueError(f"slices has {axis}: {numbers}, expected an axis and slices of a target of shape {size}")
+        known.index_fill_(axis, torch.tensor(numbers, dtype=torch.int64), True)
     return torch.where(known, target, ignore_index)
 
 
@@ -298,13 +317,15 @@ postprocess = highest_class
 
 def _check_levels(widths: Sequence, kernels: Sequence, strides: Sequence, outputs: int, axes: int) -> None:
     levels = len(widths)
-    if levels < 2 or any(len(level) < 1 for level in widths):
-        raise ValueError(f"widths is {widths!r}, expected at least two levels of at least one convolution")
+    if levels < 2 or any(len(level) < 1 or min(level) < 1 for level in widths):
+        raise ValueError(f"widths is {widths!r}, expected at least two levels of at least one convolution and channel")
     for name, given in (("kernels", kernels), ("strides", strides)):
         if len(given) != levels or any(len(level) != axes for level in given):
             raise ValueError(f"{name} is {given}, expected {axes} numbers for each of {levels} levels")
-    if any(n % 2 == 0 for kernel in kernels for n in kernel):
-        raise ValueError(f"kernels is {kernels}, expected odd numbers")
+    if any(n < 1 or n % 2 == 0 for kernel in kernels for n in kernel):
+        raise ValueError(f"kernels is {kernels}, expected odd numbers of at least 1")
+    if any(n < 1 for stride in strides for n in stride):
+        raise ValueError(f"strides is {strides}, expected numbers of at least 1")
     if set(strides[0]) != {1}:
         raise ValueError(f"strides is {strides}, expected 1 on every axis of the first level")
     if not 1 <= outputs < levels:

@@ -21,6 +21,7 @@ FRAMES = [
     {"rate": 5, "layers": 3, "pattern": GROWING},
 ]
 _SMALL = 21  # pixels of a field up to which single pixels can be marked
+_MARKER, _ROW = 5.0, 175  # points: diameter of a pixel in the row of the image, width of that row
 
 
 def rates_of(rate: int, layers: int, pattern: str) -> list[int]:
@@ -103,9 +104,11 @@ def _cone(ax: Axes, rates: Sequence[int]) -> None:
         ax.scatter(sorted(places), [height] * len(places), s=16, color=TAP, zorder=2)
         places = below
     reach = sum(rates)
-    ax.scatter(sorted(places), [0] * len(places), s=20, color=TAP, zorder=2)
+    side = min(_MARKER, _ROW / (2 * reach + 3))  # in a wide field neighbours must not cover each other
+    ax.scatter(sorted(places), [0] * len(places), s=side**2, color=TAP, linewidth=0, zorder=3)
     holes = sorted(set(range(-reach, reach + 1)) - places)
-    ax.scatter(holes, [0] * len(holes), s=20, facecolor=EMPTY, edgecolor=INK, linewidth=0.8, zorder=2)
+    line = side / 6
+    ax.scatter(holes, [0] * len(holes), s=(side - line) ** 2, facecolor=EMPTY, edgecolor=INK, linewidth=line, zorder=2)
     ax.set(xlim=(-reach - 1, reach + 1), ylim=(-0.4, len(rates) + 0.4), xticks=[])
     ax.set_yticks(range(len(rates) + 1), ["image", *(f"rate {rate}" for rate in rates)], fontsize=9)
     ax.set_title("one row: seen (filled), holes (rings)", fontsize=10, color=INK)

@@ -19,7 +19,7 @@ from segedu.viz import outline, palette, show
 from segedu.widgets.explore import explore, is_live
 
 VOID = 255
-NETS = {"FCN-32s": 32, "FCN-16s": 16, "FCN-8s": 8, "stride 4": 4, "stride 2": 2}
+NETS = {"32, FCN-32s": 32, "16, FCN-16s": 16, "8, FCN-8s": 8, "4": 4, "2": 2}
 SIZE = (192, 320)
 WRONG = "#D55E00"
 
@@ -161,10 +161,10 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
 
 
 def net_slider() -> Any:
-    """The nets as the steps of a slider: JupyterLab keeps the arrow keys of a drop-down list to itself."""
+    """Strides as the steps of a slider: JupyterLab keeps the arrow keys of a drop-down list to itself."""
     from ipywidgets import SelectionSlider
 
-    return SelectionSlider(options=list(NETS.items()), value=NETS["FCN-32s"])
+    return SelectionSlider(options=list(NETS.items()), value=32)
 
 
 def explorer() -> None:

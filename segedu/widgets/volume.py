@@ -108,6 +108,7 @@ def figure_of(one: Slice, window: str, organs: bool, millimetres: bool, classes:
     shown = overlay(picture, one.labels) if organs else np.repeat(picture[..., None], 3, axis=2)
     ax.imshow(shown, aspect=one.aspect if millimetres else 1.0, interpolation="nearest")
     ax.axis("off")
+    ax.set_anchor("N")  # a flat slice stays below its title
     found = [label for label in np.unique(one.labels) if label]
     if organs and found:
         colours = palette(max(found))
@@ -141,9 +142,8 @@ def draw_slice(
     fig = figure_of(one, window, organs, millimetres, classes)
     level, width = WINDOWS[window]
     count = np.asarray(volume["hu"]).shape[DIRECTIONS[direction]]
-    title = (
-        f"{direction} slice {one.index + 1} of {count}, at {one.place:.0f} mm; level {level:.0f}, width {width:.0f} HU"
-    )
+    where = f"slice {one.index + 1} of {count}, {one.place:.0f} mm from the first"
+    title = f"{direction} {where}; level {level:.0f}, width {width:.0f} HU"
     fig.suptitle(title, fontsize=10)
     names = [classes[label] for label in np.unique(one.labels) if label]
     seen = f"tinted: {', '.join(names) or 'no organ'}" if organs else "no organ tinted"
@@ -168,6 +168,9 @@ def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] =
     ) -> None:
         draw_slice(direction, position, window, organs, millimetres, volume, classes)
 
+    last = min(SIZE if volume is None else np.shape(volume["hu"])) - 1
+    step = next((step for step in (1, 2, 5, 10, 25) if step * last >= 100), 50)  # each shows another slice
+
     explore(
         draw,
         static=[
@@ -177,7 +180,7 @@ def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] =
             {"direction": "coronal", "position": 55, "millimetres": False, "window": "lung"},
         ],
         labels={"position": "per cent along the axis", "organs": "tint organs", "millimetres": "true proportions"},
-        position=(0, 100, 1),  # first: a keyboard finds it at once, and JupyterLab keeps the arrow keys of a list
+        position=(0, 100, step),  # first, for JupyterLab keeps the arrow keys of a list to itself
         direction=list(DIRECTIONS),
         window=list(WINDOWS),
         organs=True,

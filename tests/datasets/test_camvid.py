@@ -88,3 +88,8 @@ def test_what_is_missing_or_wrong(camvid, tmp_path) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match="0001TP_006690.png is missing"):
         CamVid(camvid)[0]
+
+
+def test_files_that_macos_leaves_are_no_images(camvid) -> None:
+    (camvid / "train" / "._0001TP_006690.png").write_bytes(b"Mac OS X")
+    assert CamVid(camvid).names == ["0001TP_006690.png", "0001TP_006720.png"]

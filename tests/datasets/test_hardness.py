@@ -109,10 +109,16 @@ def forest_mean_iou(train: list[dict], held_out: list[dict], num_classes: int, b
     return float((np.diag(matrix) / np.where(union > 0, union, np.nan))[matrix.sum(1) > 0].mean())
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_a_forest_on_windows_fails_on_streets(balanced: bool) -> None:
+@pytest.fixture(scope="module")
+def streets() -> tuple[list[dict], list[dict]]:
+    """Scenes to train on and scenes held out; drawing them takes as long as growing a forest."""
     train, held_out = ([draw_street((seed, i)) for i in range(n)] for seed, n in ((21, 90), (22, 30)))
-    reached = forest_mean_iou(train, held_out, len(street.CLASSES), balanced)
+    return train, held_out
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_forest_on_windows_fails_on_streets(balanced: bool, streets: tuple[list[dict], list[dict]]) -> None:
+    reached = forest_mean_iou(*streets, len(street.CLASSES), balanced)
     print("forest on street, balanced" if balanced else "forest on street", round(reached, 3))
     assert reached <= 0.50
 

@@ -216,6 +216,61 @@ def test_bad_labels(volume, path, tmp_path) -> None:
     assert not out.exists()
 
 
+def test_units_and_axes_of_one_voxel(volume, tmp_path) -> None:
+    path = tmp_path / "case.nii"
+    for shape in itertools.product((1, 3), repeat=3):
+        part = volume[: shape[0], : shape[1], : shape[2]]
+        for codes in ("RAS", "LPS", "PIR", "SLA"):
+            stored_in(codes, part).to_filename(path)
+            assert np.array_equal(read_nifti(path).array.numpy(), part), (shape, codes)
+    image = nibabel.Nifti1Image(volume, np.diag([5e-4, 4e-4, 3e-4, 1]))
+    image.header.set_xyzt_units("meter")
+    image.to_filename(path)
+    assert read_nifti(path).spacing == pytest.approx((0.3, 0.4, 0.5))
+    raw_header(path, 123, "B", 5)  # a code that no unit has
+    with pytest.raises(ValueError, match="has the unit .* of a damaged header, expected a NIfTI file"):
+        read_nifti(path)
+
+
+def test_labels_that_no_integer_holds(path) -> None:
+    stored_in("RAS", np.full((4, 5, 6), 1e30, np.float32)).to_filename(path)
+    with pytest.raises(ValueError, match="has a voxel of 1.*e[+]30, expected whole numbers"):
+        read_nifti_labels(path)
+
+
+def test_a_step_that_is_a_little_longer_adds_up(path, tmp_path) -> None:
+    """5 % of a millimetre is nothing in the affine, and 5 mm after 100 slices."""
+    tall, labels = np.zeros((100, 2, 2), np.uint8), tmp_path / "labels.nii"
+    nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1, 1])).to_filename(path)
+    nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1.05, 1])).to_filename(labels)
+    with pytest.raises(ValueError, match="lies elsewhere than its image"):
+        read_case(path, labels)
+    nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1.0005, 1])).to_filename(labels)
+    assert not read_case(path, labels)["semantic"].any()
+
+
+def test_windows(volume, path) -> None:
+    stored_in("RAS", volume).to_filename(path)
+    for window in ((-np.inf, 1), (np.nan, 1), (0, 1, 2), (0,)):
+        with pytest.raises(ValueError, match="^window is .* expected"):
+            read_case(path, window=window)
+    stored_in("RAS", np.full((4, 5, 6), 1e30, np.float32)).to_filename(path)  # one grey: nothing to spread
+    assert not read_case(path)["image"].any()
+
+
+def test_labels_that_cannot_be_written(volume, path, tmp_path) -> None:
+    stored_in("RAS", volume).to_filename(path)
+    case, labels = read_nifti(path), torch.zeros(4, 5, 6, dtype=torch.int64)
+    with pytest.raises(TypeError, match="labels has type ndarray"):
+        write_nifti_labels(tmp_path / "out.nii", labels.numpy(), case)
+    with pytest.raises(FileNotFoundError, match="^path is .*out.nii', expected one in a folder that exists"):
+        write_nifti_labels(tmp_path / "none" / "out.nii", labels, case)
+    (tmp_path / "folder.nii").mkdir()
+    with pytest.raises(OSError):
+        write_nifti_labels(tmp_path / "folder.nii", labels, case)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["case.nii.gz", "folder.nii"]  # no half a file
+
+
 # --- real files ---------------------------------------------------------------------------------------------------
 
 

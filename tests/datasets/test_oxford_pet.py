@@ -74,3 +74,22 @@ def test_what_is_missing_or_wrong(pets, tmp_path) -> None:
     listing.write_text("# nothing\n")
     with pytest.raises(ValueError, match="names no image"):
         OxfordPet(pets)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Abyssinian_100 999999999 1 1", "expected 'name breed species number'"),  # names of a thousand million breeds
+        ("Abyssinian_100 \u00b2 1 1".encode(), "expected 'name breed species number'"),
+        (b"\xff\xfe\x00A", "is no text, expected lines such as"),
+    ],
+)
+def test_damaged_lists(pets, content: bytes, message: str) -> None:
+    (pets / "annotations" / "trainval.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        OxfordPet(pets)
+
+
+def test_a_list_saved_by_an_editor_with_a_byte_order_mark(pets) -> None:
+    (pets / "annotations" / "trainval.txt").write_bytes(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode())
+    assert OxfordPet(pets)[0]["breed"] == 0

@@ -147,6 +147,7 @@ BAD = [
     ({"size": (32, 32)}, TypeError, "expected three whole numbers"),
     ({"size": (32.0, 32, 32)}, TypeError, "expected three whole numbers"),
     ({"size": (7, 32, 32)}, ValueError, "expected at least 8 voxels along each axis"),
+    ({"size": (2000, 8, 8)}, ValueError, r"size is \(2000, 8, 8\), expected fewer voxels, or a spacing"),
     ({"spacing": 3.0}, TypeError, "spacing is 3.0, expected three numbers in mm"),
     ({"spacing": (3.0, 1.0)}, TypeError, "expected three numbers in mm"),
     ({"spacing": (3.0, 1.0, "wide")}, TypeError, "spacing is 'wide'"),

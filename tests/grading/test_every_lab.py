@@ -24,7 +24,7 @@ sandboxed = pytest.mark.skipif(
 
 @sandboxed
 @pytest.mark.parametrize("lab", LABS)
-def test_each_kind_gets_exactly_its_points(lab, tmp_path):
+def test_each_kind_gets_exactly_its_points(lab, tmp_path, server):
     """The solution 20 of 20 (with helper cells that import viz, datasets and training too); the rest what is known."""
     spec = importlib.util.spec_from_file_location("make_submissions", FOLDER / "make.py")
     make = importlib.util.module_from_spec(spec)

@@ -65,7 +65,7 @@ def grade(lab: str, submissions: Path, out: Path) -> list[str]:
 
 @sandboxed
 @pytest.mark.parametrize("lab", LABS)
-def test_a_few_of_each_kind_get_exactly_the_expected_points(lab, tmp_path):
+def test_a_few_of_each_kind_get_exactly_the_expected_points(lab, tmp_path, server):
     folder = tmp_path / "subs"
     folder.mkdir()
     for name in FEW:
@@ -76,5 +76,5 @@ def test_a_few_of_each_kind_get_exactly_the_expected_points(lab, tmp_path):
 @sandboxed
 @pytest.mark.prove
 @pytest.mark.parametrize("lab", LABS)
-def test_all_get_exactly_the_expected_points(lab, tmp_path):
+def test_all_get_exactly_the_expected_points(lab, tmp_path, server):
     assert grade(lab, FOLDER / lab, tmp_path / "out") == []

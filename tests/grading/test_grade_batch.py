@@ -182,7 +182,7 @@ def test_a_run_that_is_killed_three_times_ends_with_the_same_records(course, tin
 @pytest.mark.skipif(
     not any(ok and level >= 2 for level, ok, _ in probe_levels()), reason="this machine offers no sandbox"
 )
-def test_the_tiny_course_in_real_sandboxes(course, tiny, tmp_path):
+def test_the_tiny_course_in_real_sandboxes(course, tiny, tmp_path, server):
     subs = write_submissions(tmp_path / "subs", tiny)
     stolen = tiny.answered(**tiny.RIGHT | {"box_area": "from segedu.ops.boxes import box_area"})
     (subs / "stolen.ipynb").write_text(tiny.notebook(stolen))

@@ -21,5 +21,9 @@ def test_parity_with_torchvision(size: tuple[int, int]) -> None:
 def test_bad_numbers() -> None:
     with pytest.raises(ValueError, match="num_classes is 0, expected"):
         conv_head(4, 4, 0)
-    with pytest.raises(ValueError, match="out_channels is 0, expected"):
+    with pytest.raises(ValueError, match="width is 0, expected"):
         conv_head(4, 0, 3)
+
+
+def test_a_quarter_of_the_channels_and_one_at_least() -> None:
+    assert conv_head(16, None, 5)[0].out_channels == 4 and conv_head(3, None, 5)[0].out_channels == 1

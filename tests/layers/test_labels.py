@@ -22,3 +22,8 @@ def test_of_volumes() -> None:
 def test_bad_input(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="logits has shape"):
         highest_class(torch.zeros(shape))
+
+
+def test_wrong_type() -> None:
+    with pytest.raises(TypeError, match="logits has type ndarray, expected a Tensor"):
+        highest_class(torch.zeros(1, 2, 4, 4).numpy())

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.layers.resize import upsample_from_corner
+from segedu.layers.resize import at_corners, upsample_from_corner, upsample_to
 
 
 def random(*shape: int) -> Tensor:
@@ -47,3 +47,41 @@ def test_sizes_one_more_than_a_multiple_are_those_of_aligned_corners() -> None:
 def test_bad_input(stride: int, size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"features has shape \(1, 2, 4, 6\), expected"):
         upsample_from_corner(random(1, 2, 4, 6), stride, size)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_to_the_size_of_images(align_corners: bool) -> None:
+    """Rows and columns by hand: cell i lies at (i + 1/2) H / h - 1/2, or at i (H - 1) / (h - 1)."""
+    features, images = random(2, 3, 3, 4), torch.zeros(1, 7, 11)
+    out = upsample_to(features, images, align_corners)
+    assert out.shape == (2, 3, 7, 11)
+    for y, x in ((0, 0), (3, 5), (6, 10), (2, 7)):
+        places = []
+        for pixel, large, small in ((y, 7, 3), (x, 11, 4)):
+            at = pixel * (small - 1) / (large - 1) if align_corners else (pixel + 0.5) * small / large - 0.5
+            at = min(max(at, 0), small - 1)
+            low = min(int(at), small - 2)
+            places.append((low, at - low))
+        (i, a), (j, b) = places
+        upper = (1 - b) * features[..., i, j] + b * features[..., i, j + 1]
+        lower = (1 - b) * features[..., i + 1, j] + b * features[..., i + 1, j + 1]
+        torch.testing.assert_close(out[..., y, x], (1 - a) * upper + a * lower, rtol=0, atol=1e-12)
+
+
+def test_every_so_many_places() -> None:
+    features, target = random(2, 3, 2, 3), torch.arange(2 * 9 * 17).reshape(2, 9, 17)
+    logits, coarse = at_corners(upsample_from_corner(features, 8, (9, 17)), target, 8)
+    torch.testing.assert_close(logits, features, rtol=0, atol=1e-12)
+    assert coarse[0].tolist() == [[0, 8, 16], [136, 144, 152]]
+    for size in ((10, 17), (9, 16)):  # as many eighth rows and columns: only the sizes tell
+        with pytest.raises(ValueError, match=r"target has shape .* as logits has"):
+            at_corners(torch.zeros(2, 3, *size), target, 8)
+    with pytest.raises(ValueError, match="stride is 0, expected"):
+        at_corners(torch.zeros(2, 3, 9, 17), target, 0)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6), (1, 2, 0, 6)])
+def test_features_of_another_shape(shape: tuple[int, ...]) -> None:
+    for call in (lambda f: upsample_to(f, torch.zeros(8, 8)), lambda f: upsample_from_corner(f, 2, (8, 12))):
+        with pytest.raises(ValueError, match="features has shape .* expected"):
+            call(torch.zeros(shape))

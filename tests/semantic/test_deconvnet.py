@@ -136,3 +136,8 @@ def test_postprocess() -> None:
     assert labels.tolist() == [[[1, 0]]] and labels.dtype == torch.int64
     with pytest.raises(ValueError, match="logits has shape"):
         postprocess(torch.rand(2, 4, 4))
+
+
+def test_an_encoder_that_grows_the_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="encoder has a first_padding of 100, expected 1"):
+        DeconvNet(VGG(((2,),), first_padding=100), 2)

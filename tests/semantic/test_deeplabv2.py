@@ -231,6 +231,8 @@ OUTPUTS = {"out": LOGITS, "scales": LOGITS[:, None]}
         (lambda: deeplabv2_loss({"out": LOGITS}, torch.zeros(2, 8, 9).long()), r"keys \['out'\], expected"),
         (lambda: deeplabv2_loss(OUTPUTS, torch.zeros(2, 8, 9).long(), 0), "stride is 0, expected"),
         (lambda: deeplabv2_loss(OUTPUTS, torch.zeros(2, 20, 9).long()), "target has shape"),
+        (lambda: deeplabv2_loss(OUTPUTS, torch.zeros(2, *(n - 1 for n in LOGITS.shape[2:])).long()), "as logits has"),
+        (lambda: deeplabv2_loss({"out": LOGITS, "scales": LOGITS}, torch.zeros(2, 8, 9).long()), "outputs has scales"),
         (lambda: parameter_groups(small_net(), 0), "learning_rate is 0 and"),
         (lambda: poly_decay(5, 4), "step is 5, expected"),
         (lambda: poly_decay(0, 4, -1), "power is -1, expected"),
@@ -242,3 +244,8 @@ OUTPUTS = {"out": LOGITS, "scales": LOGITS[:, None]}
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_loss_wants_every_scale() -> None:
+    with pytest.raises(TypeError, match="outputs has type Tensor, expected the dict of `forward_with_scales`"):
+        deeplabv2_loss(LOGITS, torch.zeros(2, 8, 9).long())

@@ -198,10 +198,11 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: small_net(num_classes=0), "num_classes is 0, expected"),
+        (lambda: Decoder(8, 8, low_width=0), "low_width is 0, expected"),
         (lambda: small_net(refinements=0), "refinements is 0, expected"),
         (lambda: SeparableConv(0, 4), "in_channels is 0, expected"),
         (lambda: SeparableConv(4, 4, dilation=0), "dilation is 0, expected"),
-        (lambda: ASPP(4, (0,), convolution=separable_bn_relu), "dilation is 0, expected"),
+        (lambda: ASPP(4, (0,), convolution=separable_bn_relu), r"rates is \(0,\), expected"),
         (lambda: small_net()(torch.zeros(3, 8, 8)), "images has shape"),
     ],
 )

@@ -292,7 +292,17 @@ P, IMAGE = torch.full((2, 3, 4), 0.5), torch.zeros(3, 3, 4)
         (lambda: dense_crf(P, IMAGE * math.nan), ValueError, "image has values outside"),
         (lambda: dense_crf(P, IMAGE, (-1, 1, 1)), ValueError, "w1 is -1"),
         (lambda: dense_crf(P, IMAGE, (1, 0, 1)), ValueError, "theta_alpha is 0"),
-        (lambda: dense_crf(P, IMAGE, (1, 1, math.inf)), ValueError, "theta_beta is inf"),
+        (lambda: dense_crf(P, IMAGE, (1, 1, math.inf)), ValueError, "theta_beta is inf, expected a finite number"),
+        (lambda: dense_crf(P, IMAGE + 1, (1, 1e-300, 1), make_filter=crf_file.lattice_filter), ValueError, "reach"),
+        (lambda: postprocess([0.5, 0.5]), TypeError, "q has type list"),
+        (
+            lambda: highest_class_behind_crf(P[None] / 0, IMAGE[None]),
+            ValueError,
+            "logits has values that are no number",
+        ),
+        (lambda: highest_class_behind_crf(P[None].long(), IMAGE[None]), TypeError, "logits has dtype torch.int64"),
+        (lambda: highest_class_behind_crf(P[None], IMAGE[None, :1]), ValueError, r"images has shape \(1, 1, 3, 4\)"),
+        (lambda: highest_class_behind_crf(P[:0][None], IMAGE[None]), ValueError, "logits has shape"),
         (lambda: dense_crf(P, IMAGE, smoothness=(1, -2)), ValueError, "theta_gamma is -2"),
         (lambda: dense_crf(P, IMAGE, iterations=-1), ValueError, "iterations is -1"),
         (lambda: dense_crf(P, IMAGE, iterations=1.5), ValueError, "iterations is 1.5"),
@@ -319,3 +329,8 @@ def test_logits_of_a_network_reach_the_crf(monkeypatch: pytest.MonkeyPatch) -> N
     for i, (probabilities, image, options) in enumerate(given):
         torch.testing.assert_close(probabilities, logits[i].softmax(0))
         assert torch.equal(image, images[i]) and options == {"iterations": 7}
+
+
+def test_whole_numbers_of_numpy_are_iterations() -> None:
+    p, image = scene(3, 6, 5)
+    assert torch.equal(dense_crf(p, image, iterations=np.int64(3)), dense_crf(p, image, iterations=3))

@@ -248,7 +248,13 @@ def test_fits_one_batch(build) -> None:
         (lambda: fc_to_conv(torch.rand(4, 10), torch.rand(4), 2), r"weight has shape \(4, 10\), expected"),
         (lambda: fc_to_conv(torch.rand(4, 8), torch.rand(8), 2), r"bias has shape \(8,\), expected \(4,\)"),
         (lambda: fc_to_conv(torch.rand(4, 8), torch.rand(4), 0), "kernel_size is 0, expected"),
+        (lambda: fc_to_conv(torch.rand(4, 8), torch.rand(4), (1, 2, 2)), r"kernel_size is \(1, 2, 2\), expected"),
         (lambda: bilinear_kernel(0, 4), "channels is 0"),
+        (lambda: BilinearUpsample(2, 0), "channels is 2 and factor 0, expected"),
+        (lambda: BilinearUpsample(2, 3), "factor 3, expected at least 1 and an even number"),
+        (lambda: ClassifierHead(4, 2, hidden=0), "hidden is 0, expected"),
+        (lambda: fcn_vgg16(2, stride=4), "stride is 4, expected 32, 16 or 8"),
+        (lambda: FCNResNet(tiny_resnet(8), 0), "num_classes is 0, expected"),
         (lambda: bilinear_kernel(1, 0), "kernel_size 0, expected"),
         (lambda: FCN(tiny_resnet(), 0), "num_classes is 0"),
         (lambda: FCN(tiny_resnet(), 2, border=-1), "border -1, expected"),
@@ -262,3 +268,31 @@ def test_fits_one_batch(build) -> None:
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_a_head_that_loses_cells_needs_a_border(stride: int) -> None:
+    net = FCN(VGG(TINY), 2, stride=stride, head=ClassifierHead(VGG(TINY).channels[-1], 2, 4, kernel_size=3))
+    with pytest.raises(ValueError, match="^border is 0, expected more: the head loses 2 cells of 32 pixels"):
+        net(torch.rand(1, 3, 160, 100))
+
+
+@pytest.mark.parametrize(
+    ("fc6", "fc7", "message"),
+    [
+        (nn.Linear(4 * 9, 6), nn.Linear(6, 5), r"fc7 has a bias and weights of shape \(5, 6\), expected .* \(6, 6\)"),
+        (nn.Linear(8 * 9, 6), nn.Linear(6, 6), r"fc6 has a bias and weights of shape \(6, 72\), expected"),
+        (nn.Linear(4 * 9, 6, bias=False), nn.Linear(6, 6), "fc6 has no bias"),
+    ],
+)
+def test_layers_that_do_not_fit_leave_the_head_as_it_was(fc6: nn.Linear, fc7: nn.Linear, message: str) -> None:
+    head = ClassifierHead(4, 2, hidden=6, kernel_size=3)
+    before = {key: value.clone() for key, value in head.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        head.load_fully_connected(fc6, fc7)
+    assert all(torch.equal(value, before[key]) for key, value in head.state_dict().items())
+
+
+def test_thin_backbones_have_heads() -> None:
+    net = FCNResNet(ResNet(BasicBlock, (1, 1, 1, 1), (2, 2, 2, 2), output_stride=8), 3, aux=True)
+    assert net(torch.rand(1, 3, 17, 20)).shape == (1, 3, 17, 20)

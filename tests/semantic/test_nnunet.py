@@ -20,7 +20,7 @@ from segedu.semantic.nnunet import (
     preprocess,
 )
 from segedu.semantic.nnunet_plan import Intensities, Plan, Topology, fingerprint, make_plan
-from segedu.semantic.nnunet_training import Patches, augment, cut_patch, train_network
+from segedu.semantic.nnunet_training import Patches, augment, cut_patch, shows_foreground, train_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -236,15 +236,22 @@ def test_patches() -> None:
     patches = Patches(done, plan, 9, change=lambda image, target: (image, target))
     assert len(patches) == 9
     torch.manual_seed(0)
-    for index in range(0, 60, 3):
+    for index in range(plan.batch_size - 1, 60, plan.batch_size):
         image, target = patches[index]
         assert image.shape == (1, 4, 8, 32) and target.shape == (4, 8, 32)
-        assert set(target.unique().tolist()) & {1, 2}  # every third patch shows foreground
+        assert set(target.unique().tolist()) & {1, 2}  # the last patch of a batch shows foreground
         assert (target[:, :, :5] == 255).all() and not image[
             ..., :5
         ].any()  # the volume is 22 wide: 5 missing on a side
     with pytest.raises(ValueError, match="volumes has 0"):
         Patches([], plan, 3)
+
+
+@pytest.mark.parametrize("batch, forced", [(1, 1), (2, 1), (4, 1), (5, 2), (12, 4), (49, 16)])
+def test_a_third_of_each_batch_shows_foreground(batch: int, forced: int) -> None:
+    """Of one patch in a batch that is the one; the same in every batch."""
+    for start in (0, batch, 7 * batch):
+        assert sum(shows_foreground(i, batch) for i in range(start, start + batch)) == forced
 
 
 def test_patches_of_slices() -> None:
@@ -270,14 +277,15 @@ def test_augmentation_moves_image_and_target_together() -> None:
 
 def test_training_learns_and_repeats() -> None:
     volumes = [ball(i) for i in range(4)]
-    plan = small_plan(intensities=fingerprint(volumes).intensities)
+    # a patch that a ball fills would not do: instance normalisation takes its brightness away
+    plan = small_plan((8, 16, 16), intensities=fingerprint(volumes).intensities)
     patches = Patches([preprocess(v, plan) for v in volumes], plan, 100)
     losses: list[list[float]] = [[], []]
     nets = []
     for run in range(2):
         torch.manual_seed(5)
         net = build_network(plan)
-        train_network(net, patches, 25, seed=1, on_step=lambda step, loss, run=run: losses[run].append(loss))
+        train_network(net, patches, 50, seed=1, on_step=lambda step, loss, run=run: losses[run].append(loss))
         nets.append(net)
     assert losses[0] == losses[1]
     assert np.mean(losses[0][-5:]) < 0.7 * np.mean(losses[0][:3])
@@ -290,3 +298,72 @@ def test_training_stops_at_a_loss_that_is_no_number() -> None:
     done["image"] = np.full_like(done["image"], np.inf)
     with pytest.raises(ValueError, match="the loss is nan at step 0"):
         train_network(build_network(plan), Patches([done], plan, 9), 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4, 5), (1, 2, 2, 2), (4, 4, 4), (2, 4, 4, 4)])
+def test_a_target_of_another_size_is_not_stretched(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"target has shape .* expected \(1, 4, 4, 4\)"):
+        nnunet_loss(random(1, 2, 4, 4, 4), torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "dtype", "error", "message"),
+    [
+        (random(1, 2, 4, 4, 4), torch.float32, TypeError, "target has dtype torch.float32"),
+        ([random(1, 2, 4, 4, 4)], torch.int64, TypeError, "outputs has type list"),
+        ({"out": random(1, 2, 4, 4, 4)}, torch.int64, ValueError, r"outputs has the keys \['out'\]"),
+    ],
+)
+def test_bad_outputs(outputs, dtype: torch.dtype, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        nnunet_loss(outputs, torch.zeros(1, 4, 4, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spacing": (1, 0, 1)}, "spacing is .* expected 3 numbers above 0"),
+        ({"spacing": (1, -1, 1)}, "spacing is .* expected 3 numbers above 0"),
+        ({"semantic": np.ones((3, 3, 3), int)}, r"semantic has shape \(3, 3, 3\), expected \(10, 26, 22\)"),
+        ({"image": np.full((1, 10, 26, 22), np.nan)}, "image has 5720 voxels that are no number"),
+    ],
+)
+def test_preprocess_refuses(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        preprocess(ball(0) | change, small_plan())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 7), (10, 3, 40)])
+def test_volumes_thinner_than_the_patch(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    plan = small_plan()
+    volume = {"image": random(1, *shape).numpy(), "spacing": (2.0, 1.0, 1.0)}
+    found = predict_volume(build_network(plan).to(dtype), volume, plan, mirror=False)
+    assert found.shape == shape and found.dtype == np.int64
+
+
+def test_a_plan_that_pools_nothing_has_no_net() -> None:
+    plan = make_plan(fingerprint([ball(0, (5, 6, 7), (12.0, 12.0, 12.0)) | {"semantic": np.ones((5, 6, 7), int)}]), 2)
+    with pytest.raises(ValueError, match=r"^plan has a patch of \(5, 6, 7\), expected"):
+        build_network(plan)
+
+
+def test_windows_and_training_refuse() -> None:
+    for size, patch in ((4, 0), (0, 4), (4, -1)):
+        with pytest.raises(ValueError, match=f"size is {size} and patch {patch}, expected"):
+            patch_starts(size, patch)
+    assert patch_starts(3, 100) == [0]
+    with pytest.raises(ValueError, match=r"model gives \(1, 4, 4, 3\), expected"):
+        predict_patches(lambda x: x[..., 1:], random(1, 4, 4, 4), (4, 4, 4), mirror=False)
+    plan = small_plan()
+    done = preprocess(ball(0), plan)
+    with pytest.raises(ValueError, match="steps is 0, expected"):
+        train_network(build_network(plan), Patches([done], plan, 2), 0)
+    for wrong in ({"image": done["image"]}, done | {"semantic": done["semantic"][1:]}):
+        with pytest.raises(ValueError, match="volumes has semantic of shape"):
+            Patches([wrong], plan, 2)
+
+
+def test_a_loop_over_patches_ends() -> None:
+    plan = small_plan()
+    assert len(list(Patches([preprocess(ball(0), plan)], plan, 5))) == 5

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import numpy as np
 import pytest
 from skimage.transform import resize
@@ -128,8 +131,33 @@ def test_normalisation() -> None:
         lambda: resample(np.zeros((5, 6, 7)), (3, 3)),
         lambda: resample(np.zeros((5, 6, 7)), (3, 3, 0)),
         lambda: resample_labels(np.zeros((5, 0, 7), int), (3, 3, 3)),
+        lambda: resample(np.zeros((5, 6, 7)), (3, 3, 3), thick=-1),
+        lambda: resample(np.zeros((5, 6, 7)), (3, 3, 3), thick=3),
+        lambda: resample_classes(np.zeros((5, 6, 7)), (3, 3, 3)),
+        lambda: resample_classes(np.zeros((0, 5, 6, 7)), (3, 3, 3)),
     ],
 )
 def test_bad_input(call) -> None:
     with pytest.raises(ValueError, match="expected"):
         call()
+
+
+@pytest.mark.parametrize("wrong", [(0, 1, 1), (1, -1, 1), (1, 1, math.nan), (math.inf, 1, 1), (1, 1)])
+def test_spacings_that_are_none(wrong: tuple) -> None:
+    for call in (lambda a, b: new_shape((4, 5, 6), a, b), thick_axis):
+        with pytest.raises(ValueError, match="^(new_)?spacing is .* expected 3 numbers above 0, in mm"):
+            call((1, 1, 1), wrong)
+    with pytest.raises(ValueError, match="^spacing is .* expected 3 numbers above 0, in mm"):
+        new_shape((4, 5, 6), wrong, (1, 1, 1))
+
+
+def test_labels_are_whole_numbers() -> None:
+    with pytest.raises(TypeError, match="labels has dtype float64, expected integers"):
+        resample_labels(np.zeros((2, 2, 2)), (3, 3, 3))
+
+
+def test_a_mask_of_nothing_gives_zeros() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scaled = normalize_z(random(2, 3, 4), np.zeros((2, 3, 4), bool))
+    assert not scaled.any() and scaled.dtype == np.float32

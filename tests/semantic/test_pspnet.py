@@ -246,6 +246,8 @@ OUTPUTS = {"out": torch.zeros(1, 2, 4, 4), "aux": torch.zeros(1, 2, 4, 4)}
         (lambda: small_net()(torch.zeros(1, 1, 32, 32)), "images has shape"),
         (lambda: pspnet_loss({"out": OUTPUTS["out"]}, torch.zeros(1, 4, 4).long()), r"keys \['out'\], expected"),
         (lambda: pspnet_loss(OUTPUTS, torch.zeros(1, 4, 4).long(), -1), "aux_weight is -1, expected"),
+        (lambda: pspnet_loss(OUTPUTS, torch.zeros(1, 4, 4).long(), float("nan")), "aux_weight is nan, expected"),
+        (lambda: PSPNet(small_net().backbone, 4, width=0), "^width is 0, expected"),
         (lambda: pspnet_loss(OUTPUTS, torch.zeros(1, 5, 5).long()), "target has shape"),
         (lambda: postprocess(torch.zeros(3, 4)), "logits has shape"),
     ],
@@ -253,3 +255,8 @@ OUTPUTS = {"out": torch.zeros(1, 2, 4, 4), "aux": torch.zeros(1, 2, 4, 4)}
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_loss_wants_both_heads() -> None:
+    with pytest.raises(TypeError, match="outputs has type Tensor, expected the dict of `forward_with_aux`"):
+        pspnet_loss(OUTPUTS["out"], torch.zeros(1, 4, 4).long())

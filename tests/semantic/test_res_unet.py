@@ -299,9 +299,16 @@ def test_fits_one_batch(build) -> None:
         (lambda: residual_encoder_unet(3, 2, (4, 4), (1, 0)), ValueError, r"blocks is \(1, 0\)"),
         (lambda: ResUNet(3, 2, [nn.Identity()], [nn.Identity()], [], nn.Identity()), ValueError, "stages, ups and"),
         (lambda: res_unet(3, 2, (4, 4))(torch.rand(1, 1, 8, 8)), ValueError, "images has shape"),
+        (lambda: strided_res_unet(3, 2, (4, 4))(torch.rand(1, 3, 2, 2)), ValueError, "expected H or W above 2"),
         (lambda: postprocess(torch.rand(2, 4, 4)), ValueError, "logits has shape"),
     ],
 )
 def test_bad_input(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("size", [(2, 3), (1, 5), (3, 2)])
+def test_instance_norm_just_above_one_cell(size: tuple[int, int]) -> None:
+    assert strided_res_unet(3, 2, (4, 4))(torch.rand(1, 3, *size)).shape == (1, 2, *size)
+    assert strided_res_unet(3, 2, (4, 4), nn.BatchNorm2d).eval()(torch.rand(1, 3, 1, 1)).shape == (1, 2, 1, 1)

@@ -188,6 +188,9 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: SegNet(VGG(((2,),)), 0), "num_classes is 0"),
+        (lambda: SegNet(VGG(((2,),), first_padding=100), 2), "encoder has a first_padding of 100, expected 1"),
+        (lambda: median_frequency_weights(torch.tensor([[1, torch.nan]])), "counts has minimum nan"),
+        (lambda: median_frequency_weights(torch.tensor([[1, torch.inf]])), "sum inf, expected"),
         (lambda: median_frequency_weights(torch.ones(3)), r"counts has shape \(3,\), expected"),
         (lambda: median_frequency_weights(torch.ones(0, 3)), r"counts has shape \(0, 3\), expected"),
         (lambda: median_frequency_weights(torch.tensor([[1, -1]])), "counts has minimum -1"),
@@ -199,3 +202,8 @@ def test_fits_one_batch() -> None:
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_counts_of_another_type() -> None:
+    with pytest.raises(TypeError, match="counts has type ndarray, expected a Tensor"):
+        median_frequency_weights(torch.ones(2, 3).numpy())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segedu.semantic import unet3d
-from segedu.semantic.unet3d import UNet3D, annotate_slices, unet3d_loss
+from segedu.semantic.unet3d import UNet3D, annotate_slices, center_crop, unet3d_loss
 
 SMALL = ((2, 4), (4, 4), (4, 6))
 
@@ -59,13 +59,18 @@ def test_deep_supervision() -> None:
         ({"kernels": ((3, 3, 2),) * 3}, "kernels"),
         ({"strides": ((1, 1), (2, 2), (2, 2))}, "strides"),
         ({"strides": ((2, 2, 2),) * 3}, "strides"),
+        ({"widths": ((4, 0),) * 3}, "widths"),
+        ({"kernels": ((3, 3, -1),) * 3}, "kernels"),
+        ({"strides": ((1, 1, 1), (2, 0, 2), (2, 2, 2))}, "strides"),
+        ({"in_channels": 0, "num_classes": 2}, "in_channels"),
+        ({"in_channels": 1, "num_classes": 0}, "num_classes"),
         ({"outputs": 3}, "outputs"),
         ({"outputs": 0}, "outputs"),
     ],
 )
 def test_bad_options(options: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is .*expected"):
-        UNet3D(1, 2, **({"widths": SMALL} | options))
+        UNet3D(**({"in_channels": 1, "num_classes": 2, "widths": SMALL} | options))
 
 
 def test_only_annotated_slices_pull_at_the_logits() -> None:
@@ -114,3 +119,28 @@ def test_it_learns_one_volume_from_three_slices() -> None:
         optimizer.step()
     found = unet3d.postprocess(net(target[None, None] + 0.25 * torch.randn(1, 1, 12, 12, 12)))[0]
     assert 2 * ((found == 1) & (target == 1)).sum() / ((found == 1).sum() + (target == 1).sum()) > 0.85
+
+
+def test_slices_from_the_end_and_none() -> None:
+    target = torch.ones(2, 3, 4, dtype=torch.int64)
+    assert torch.equal(annotate_slices(target, {-1: [-1]}), annotate_slices(target, {2: [3]}))
+    assert (annotate_slices(target, {}) == 255).all() and (annotate_slices(target, {0: []}) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: annotate_slices(t, {0: [2]}), ValueError, r"slices has 0: \[2\], expected .* shape \(2, 3, 4\)"),
+        (lambda t: annotate_slices(t, {3: [0]}), ValueError, r"slices has 3: \[0\], expected"),
+        (lambda t: annotate_slices(t, {0: [0.5]}), TypeError, "float"),
+        (lambda t: annotate_slices(t.byte(), {0: [0]}), TypeError, "target is torch.uint8, expected"),
+        (lambda t: center_crop(t[None, None], (3, 3, 4)), ValueError, r"size is \(3, 3, 4\), expected .* \(2, 3, 4\)"),
+        (lambda t: center_crop(t[None, None], (1, 0, 4)), ValueError, r"size is \(1, 0, 4\), expected"),
+        (lambda t: center_crop(t[None, None], (1, 2)), ValueError, r"size is \(1, 2\), expected"),
+        (lambda t: UNet3D(1, 2, SMALL).out_size((44, 44)), ValueError, r"size is \(44, 44\), expected 3 numbers"),
+        (lambda t: UNet3D(1, 2, SMALL)(t[None, None].numpy()), TypeError, "images has type ndarray"),
+    ],
+)
+def test_bad_input(call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(torch.ones(2, 3, 4, dtype=torch.int64))

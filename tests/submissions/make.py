@@ -24,7 +24,7 @@ sys.path[:0] = [str(COURSE), str(HERE.parent / "attacks")]
 from cells import ATTACKS  # noqa: E402
 
 from segedu import exercises as all_exercises  # noqa: E402
-from segedu.checks.judge import draw, judge, outcomes_of  # noqa: E402
+from segedu.checks.judge import Answers, draw, judge, outcomes_of  # noqa: E402
 
 LABS = ("04_metrics", "06_unet")
 SEEDS = (101, 202)
@@ -89,12 +89,9 @@ def _top_level(tree: ast.Module) -> tuple[dict[str, ast.stmt], dict[str, ast.stm
     return nodes, imports
 
 
-def points_of(exercise, function) -> float:
+def points_of(exercise, function, answers: list[Answers]) -> float:
     """What the judge gives, the same with every seed."""
-    found = set()
-    for seed in SEEDS:
-        drawn = draw(exercise, seed)
-        found.add(judge(exercise, drawn, outcomes_of(exercise, function, drawn)).points)
+    found = {judge(exercise, a.drawn, outcomes_of(exercise, function, a.drawn), a).points for a in answers}
     assert len(found) == 1, f"{exercise.name}: the points of a wrong answer depend on the draw: {found}"
     return found.pop()
 
@@ -104,7 +101,8 @@ def wrong_answer(exercise, right: str) -> tuple[str, float]:
     found = ((standalone(exercise, wrong, right), wrong.function) for wrong in exercise.wrong)
     texts = dict(itertools.islice(((text, wrong) for text, wrong in found if text), 3))
     texts = texts or {f"def {exercise.name}(*args):\n    return None": lambda *args: None}
-    points, text = min((points_of(exercise, function), text) for text, function in texts.items())
+    answers = [Answers(exercise, draw(exercise, seed)) for seed in SEEDS]
+    points, text = min((points_of(exercise, function, answers), text) for text, function in texts.items())
     return text, points
 
 

@@ -68,3 +68,15 @@ def test_static_frames_are_drawn(monkeypatch, shown):
     monkeypatch.setenv("SEGEDU_WIDGETS", "static")
     widget.explorer()
     assert len({alt for _, alt in shown}) == 4
+
+
+@pytest.mark.parametrize("rate", [1, 6])
+def test_marks_of_the_image_row_do_not_cover_each_other(shown, rate):
+    widget.draw_rates(rate=rate, layers=4, pattern=widget.DOUBLED)
+    figure = shown[0][0]
+    figure.canvas.draw()
+    row = figure.axes[0]
+    (left, _), (right, _) = row.transData.transform([(0, 0), (1, 0)]) * 72 / figure.dpi  # points
+    taps, holes = row.collections[-2:]
+    assert np.sqrt(taps.get_sizes()[0]) <= right - left
+    assert np.sqrt(holes.get_sizes()[0]) + holes.get_linewidths()[0] <= right - left

@@ -69,3 +69,19 @@ def test_static_frames_fit(monkeypatch):
     monkeypatch.setattr(fcn, "show", lambda fig, alt: alts.append(alt))
     fcn.explorer()
     assert len(alts) == 3 and "32 pixels" in alts[0] and "8 pixels" in alts[2]
+
+
+def test_the_nets_are_steps_of_a_slider(monkeypatch):
+    """JupyterLab keeps the arrow keys of a drop-down list to itself, and a slider's it leaves alone."""
+    from ipywidgets import SelectionSlider
+
+    monkeypatch.setenv("SEGEDU_WIDGETS", "live")
+    drawn, shown = [], []
+    monkeypatch.setattr(fcn, "show", lambda fig, alt: drawn.append(alt))
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    fcn.explorer()
+    first = shown[0].children[0]
+    assert isinstance(first, SelectionSlider) and first.description == "stride of the scores"
+    for index, stride in enumerate((32, 16, 8, 4, 2)):
+        first.index = index
+        assert f"cells of {stride} pixels" in drawn[-1]

@@ -76,7 +76,7 @@ def test_static_frames_and_their_alt_texts(monkeypatch):
     monkeypatch.setattr(widget, "show", lambda fig, alt: (alts.append(alt), plt.close(fig)))
     widget.explorer()
     assert len(alts) == 4 and len(set(alts)) == 4
-    assert all("CT, " in alt and " mm;" in alt for alt in alts)
+    assert all("CT, " in alt and " mm from the first;" in alt for alt in alts)
     assert "coronal" in alts[2] and "voxels drawn square" in alts[3]
 
 
@@ -87,4 +87,23 @@ def test_live_controls(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     widget.explorer()
     words = [control.description for control in shown[0].children[:-1]]
-    assert words == ["direction", "per cent along the axis", "window", "tint organs", "true proportions"]
+    assert words == ["per cent along the axis", "direction", "window", "tint organs", "true proportions"]
+
+
+@pytest.mark.parametrize(("shape", "step"), [(None, 5), ((101, 120, 130), 1), ((6, 40, 40), 25), ((1, 8, 8), 50)])
+def test_each_step_of_the_slider_shows_another_slice(monkeypatch, shape, step):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "live")
+    monkeypatch.setattr(widget, "show", lambda fig, alt: plt.close(fig))
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    zeros = np.zeros(shape or (1, 1, 1), np.int16)
+    volume = None if shape is None else {"hu": zeros, "semantic": zeros, "spacing": (3.0, 1.0, 1.0)}
+    widget.explorer(volume)
+    slider = shown[0].children[0]
+    assert slider.step == step and slider.value == 50
+    volume = widget.scene() if volume is None else volume
+    for direction, axis in widget.DIRECTIONS.items():
+        if volume["hu"].shape[axis] > 5:
+            places = range(slider.min, slider.max + 1, slider.step)
+            found = [widget.cut(volume, direction, place).index for place in places]
+            assert len(set(found)) == len(found), direction

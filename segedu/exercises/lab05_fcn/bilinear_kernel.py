@@ -97,6 +97,11 @@ def half_width(k: int) -> Tensor:
     return _outer((1 - _offsets(k) / (k / 2)).clamp(min=0))
 
 
+def rounded_down(k: int) -> Tensor:
+    """The tent as wide as half the kernel size, rounded down; 0 / 0 in a kernel of one pixel."""
+    return _outer(1 - _offsets(k) / (k // 2))
+
+
 def to_the_border(k: int) -> Tensor:
     """The tent reaches 0 on the outermost pixels."""
     return _outer(1 - _offsets(k) / max((k - 1) / 2, 1e-9))
@@ -185,6 +190,12 @@ exercise = Exercise(
             _from_plane(half_width),
             "Your tent of an odd kernel is half a pixel too narrow: it falls to 0 over k/2 pixels, rounded up.",
             "For k = 3 the tent is 1/2, 1, 1/2.",
+        ),
+        Wrong(
+            "half width rounded down",
+            _from_plane(rounded_down),
+            "You round half of an odd kernel down: the tent falls to 0 over k/2 pixels, rounded up.",
+            "For k = 3 the tent is 1/2, 1, 1/2, and for k = 1 it is 1.",
         ),
         Wrong(
             "0 at the border",

@@ -108,6 +108,13 @@ def both_upside_down(image: Tensor, target: Tensor, flip: bool, factor: int, bor
     return joint_augment(image, target, False, factor, border)
 
 
+def target_tiled(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
+    """Repeats the target as a whole, side by side."""
+    image, _ = joint_augment(image, target, flip, factor, border)
+    tiles = (target.flip(-1) if flip else target).repeat(factor, factor)
+    return image, F.pad(tiles, [border] * 4, value=255)
+
+
 def label_normalised(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
     """Divides the labels by 255, as if they were grey values."""
     image, target = joint_augment(image, target, flip, factor, border)
@@ -226,6 +233,12 @@ exercise = Exercise(
             corners_aligned,
             "You align the corners: the image is then stretched by less than the target.",
             "Look up align_corners. Which value keeps pixels as little squares?",
+        ),
+        Wrong(
+            "target tiled",
+            target_tiled,
+            "You lay copies of the whole target side by side: each pixel has to be repeated where it is.",
+            "What does repeat make of the row (2, 8), and what does repeat_interleave?",
         ),
         Wrong(
             "border before enlarging",

@@ -115,6 +115,16 @@ def not_a_number(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=ignore_index)
 
 
+def axes_reshaped(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Rows of K numbers cut from the logits as they lie in memory."""
+    return F.cross_entropy(logits.reshape(-1, logits.shape[1]), target.reshape(-1), ignore_index=ignore_index)
+
+
+def logarithm_lost(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """nll_loss, which expects logarithms, of probabilities."""
+    return F.nll_loss(logits.softmax(1), target, ignore_index=ignore_index)
+
+
 def sign_lost(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """The mean log-probability."""
     return -pixel_ce(logits, target, ignore_index)
@@ -191,6 +201,18 @@ exercise = Exercise(
             "sign",
             sign_lost,
             "Your loss is negative: it is minus the log-probability.",
+            "A probability of 1 gives 0, smaller ones give more.",
+        ),
+        Wrong(
+            "reshaped",
+            axes_reshaped,
+            "You reshape (B, K, H, W) to rows of K: a row then holds pixels of a class, not classes of a pixel.",
+            "reshape keeps the order of the values. Which function moves an axis?",
+        ),
+        Wrong(
+            "logarithm left out",
+            logarithm_lost,
+            "You take the mean of probabilities: nll_loss expects their logarithms, from log_softmax.",
             "A probability of 1 gives 0, smaller ones give more.",
         ),
         Wrong(

@@ -142,6 +142,15 @@ def image_maximum(features: Tensor, weights: Weights, rates: Sequence[int], outp
     return torch.cat(_branches(features, weights, _scaled(rates, output_stride), image), dim=1)
 
 
+def image_not_spread(features: Tensor, weights: Weights, rates: Sequence[int], output_stride: int) -> Tensor:
+    """The image branch has one pixel, which torch.cat refuses beside the others."""
+
+    def image(features: Tensor, weight: Tensor) -> Tensor:
+        return _dot(features.mean(dim=(2, 3), keepdim=True), weight).relu()
+
+    return torch.cat(_branches(features, weights, _scaled(rates, output_stride), image), dim=1)
+
+
 def no_relu(features: Tensor, weights: Weights, rates: Sequence[int], output_stride: int) -> Tensor:
     """Linear branches."""
     pairs = zip(weights["atrous"], _scaled(rates, output_stride), strict=True)
@@ -204,6 +213,12 @@ exercise = Exercise(
             image_maximum,
             "Your image branch takes the largest value of each channel, not the mean.",
             "It should say what the whole map is like, not what its most striking pixel is like.",
+        ),
+        Wrong(
+            "image feature of one pixel",
+            image_not_spread,
+            "Your image feature is one pixel: every pixel of the map gets a copy of it.",
+            "Tensor.expand repeats an axis of length 1.",
         ),
         Wrong(
             "no ReLU",

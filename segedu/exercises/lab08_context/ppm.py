@@ -152,6 +152,17 @@ def rest_dropped(features: Tensor, weights: Weights, bins: Sequence[int]) -> Ten
     return _pyramid(features, weights, bins, pool=pool)
 
 
+def cells_of_n_pixels(features: Tensor, weights: Weights, bins: Sequence[int]) -> Tensor:
+    """Takes n for the side of a cell; avg_pool2d refuses one that is larger than the map."""
+    return _pyramid(features, weights, bins, pool=F.avg_pool2d)
+
+
+def reduced_before_pooling(features: Tensor, weights: Weights, bins: Sequence[int]) -> Tensor:
+    """1x1 convolution and ReLU on the whole map, the mean after them."""
+    levels = [_spread(_mean(_reduce(features, w), n), features.shape[2:]) for n, w in zip(bins, weights, strict=True)]
+    return torch.cat([features, *levels], dim=1)
+
+
 def each_from_the_last(features: Tensor, weights: Weights, bins: Sequence[int]) -> Tensor:
     """Pools the finest grid again for the coarser ones."""
     fine = _mean(features, max(bins))
@@ -221,6 +232,18 @@ exercise = Exercise(
             rest_dropped,
             "Your cells all have floor(H / n) rows: where n does not divide H, rows are left over, or cells are more.",
             "Cells may overlap: where does cell i begin, and where does it end?",
+        ),
+        Wrong(
+            "cells of n pixels",
+            cells_of_n_pixels,
+            "You make cells of n x n pixels: n says how many cells there are along each axis.",
+            "With n = 1, how many numbers of a channel does every pixel get to know?",
+        ),
+        Wrong(
+            "reduced before pooling",
+            reduced_before_pooling,
+            "You convolve and cut the whole map and pool afterwards: the mean comes first.",
+            "A cell's mean may be negative although some of its pixels are not. What is left of it then?",
         ),
         Wrong(
             "pooled twice",

@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 
-from segedu.checks.judge import draw, judge, outcomes_of
+from segedu.checks.judge import Answers, draw, judge
 from segedu.exercises import lab16_promptable as lab
 from segedu.semantic.nnunet_volume import new_shape, resample, thick_axis
 
@@ -28,9 +28,9 @@ def test_images_are_resampled_as_the_library_does_with_linear_splines(spacing: t
 def test_twenty_seeds_refuse_every_wrong_answer(name: str) -> None:
     exercise = BY_NAME[name]
     for seed in range(20):
-        drawn = draw(exercise, seed)
+        answers = Answers(exercise, draw(exercise, seed))
         for wrong in exercise.wrong:
-            verdict = judge(exercise, drawn, outcomes_of(exercise, wrong.function, drawn))
+            verdict = judge(exercise, answers.drawn, answers.wrong(wrong), answers)
             assert verdict.points < verdict.max_points, (wrong.name, seed)
 
 
