@@ -1,4 +1,8 @@
-"""The built site, once a session, a server for it, and a browser that can reach nothing else."""
+"""The built site, once a session, a server for it, and a browser that can reach nothing else.
+
+A cold build takes minutes on one core. It begins with the session, in a process of its own, and the tests that look
+at the site come last: by then the site is there, and the other tests have run beside its building.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import functools
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +25,52 @@ CONFIG = ROOT / "jupyter-book-config"
 sys.path.insert(0, str(CONFIG))
 
 
+class Building:
+    """`make book` in a process of its own; pages that have not changed come from its cache."""
+
+    def __init__(self) -> None:
+        self.log = tempfile.TemporaryFile()  # no pipe: a full one would stop the build until somebody reads
+        command = [sys.executable, "-m", "segedu.cli", "book"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True)
+
+    def result(self) -> tuple[int, str]:
+        """Wait for its end; exit status and the end of what it said."""
+        status = self.process.wait()
+        self.log.seek(0)
+        return status, self.log.read().decode(errors="replace")[-5000:]
+
+    def stop(self) -> None:
+        """End it where it still runs, its kernels with it: the tests were stopped, or nobody asked for the site."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+        self.log.close()
+
+
+BUILDING = pytest.StashKey[Building]()
+
+
+def _needs_site(item: pytest.Item) -> bool:
+    return "site" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait for the site come last, and those with a browser, which have limits of time."""
+    items.sort(key=lambda item: _needs_site(item) or "browser" in getattr(item, "fixturenames", ()))
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """The build begins before the first test, if any test waits for it."""
+    if any(map(_needs_site, session.items)) and not session.config.option.collectonly:
+        session.config.stash[BUILDING] = building = Building()
+        session.config.add_cleanup(building.stop)
+
+
 @pytest.fixture(scope="session")
-def site() -> Path:
-    """The folder that `make book` builds; pages that have not changed come from its cache."""
-    command = [sys.executable, "-m", "segedu.cli", "book"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"segedu book failed:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+def site(pytestconfig: pytest.Config) -> Path:
+    """The folder that `make book` builds."""
+    status, said = pytestconfig.stash[BUILDING].result()
+    assert status == 0, f"segedu book failed:\n{said}"
     return ROOT / "_build" / "html"
 
 
