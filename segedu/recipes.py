@@ -141,18 +141,18 @@ STREET = (
     on_street("fcn16", lambda: FCN(street_vgg(), 10, stride=16), 1100, target=0.55),
     on_street("fcn8", lambda: FCN(street_vgg(), 10, stride=8), 1100),
     on_street("segnet", lambda: SegNet(street_vgg(4), 10), 900, learning_rate=5e-3),
-    on_street("deconvnet", lambda: DeconvNet(street_vgg(), 10, hidden=128, kernel_size=2), 800, target=0.50),
+    on_street("deconvnet", lambda: DeconvNet(street_vgg(), 10, hidden=128, kernel_size=2), 650, target=0.50),
     on_street("unet", lambda: UNet(3, 10, base_channels=8, padding=1), 950, target=0.60),
-    on_street("res_unet", lambda: res_unet(3, 10, (12, 24, 48, 96), stem_stride=2), 1000, learning_rate=5e-3),
+    on_street("res_unet", lambda: res_unet(3, 10, (12, 24, 48, 96), stem_stride=2), 880, learning_rate=1e-2),
     on_street(
         "dense_unet", lambda: DenseUNet(DenseNet((2, 2, 4, 4), 16, 16), 10, (64, 48, 32)), 1000, learning_rate=5e-3
     ),
-    on_street("encoder_unet", lambda: EncoderUNet(street_vgg(), 10, (64, 48, 32, 16)), 950),
+    on_street("encoder_unet", lambda: EncoderUNet(street_vgg(), 10, (64, 48, 32, 16)), 700),
     on_street("pspnet", lambda: PSPNet(street_atrous_vgg(), 10, width=64), 900),
-    on_street("deeplabv1", lambda: DeepLabV1(street_atrous_vgg(), 10, 96, rate=4, dropout=0.1), 900),
-    on_street("deeplabv2", lambda: DeepLabV2(street_atrous_vgg(), 10, (1, 2, 4, 6), scales=(1.0,), dropout=0.1), 900),
-    on_street("deeplabv3", lambda: DeepLabV3(street_atrous_vgg(), 10, (2, 4, 6), width=64, dropout=0.1), 900),
-    on_street("deeplabv3plus", lambda: DeepLabV3Plus(street_atrous_vgg(), 10, (2, 4, 6), 64, 16, dropout=0.1), 850),
+    on_street("deeplabv1", lambda: DeepLabV1(street_atrous_vgg(), 10, 96, rate=4, dropout=0.1), 700),
+    on_street("deeplabv2", lambda: DeepLabV2(street_atrous_vgg(), 10, (1, 2, 4, 6), scales=(1.0,), dropout=0.1), 700),
+    on_street("deeplabv3", lambda: DeepLabV3(street_atrous_vgg(), 10, (2, 4, 6), width=64, dropout=0.1), 700),
+    on_street("deeplabv3plus", lambda: DeepLabV3Plus(street_atrous_vgg(), 10, (2, 4, 6), 64, 16, dropout=0.1), 600),
 )
 
 MICROSCOPE = (
