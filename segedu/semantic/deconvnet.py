@@ -10,7 +10,7 @@ Shapes: images (B, C, H, W) -> logits (B, K, H, W), H and W of at least 193 for 
     in general more than 2**poolings * (kernel - 1). `postprocess`: logits -> labels (B, H, W).
     `DeconvNet(vgg16_bn(), 21)` is the paper's net, made for 224 x 224. For a small one that trains in minutes on a
     CPU: DeconvNet(VGG(((8,), (16,), (32,), (64,), (64,)), batch_norm=True), 10, hidden=128, kernel_size=3).
-Quality: street: see the results page.
+Quality: street: a recipe that asks for mean IoU 0.50 in 120 CPU-s; not measured with three seeds so far.
 Course: 05-fcn
 Lab: 05_fcn
 """

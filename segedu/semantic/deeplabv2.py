@@ -11,7 +11,7 @@ Simplified: torchvision's ResNet in place of Caffe's, so that the stride is in t
     separate passes, and the learning rates with the paper's formula.
 Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits, and images if the CRF is
     wanted -> labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: a recipe that asks for mean IoU 0.70 in 120 CPU-s; not measured with three seeds so far.
 Course: 08-context
 Lab: 08_context
 """

@@ -9,7 +9,7 @@ Idea: The last strides of the backbone become dilations, so that features stay a
 Simplified: no multi-grid (the paper also gives the three convolutions of the last stage rates of their own) and
     no bootstrapping, as in torchvision, whose layer keys these are. The auxiliary head is torchvision's too.
 Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: a recipe that asks for mean IoU 0.70 in 120 CPU-s; not measured with three seeds so far.
 Course: 08-context
 Lab: 08_context
 """

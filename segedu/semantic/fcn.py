@@ -10,7 +10,7 @@ Simplified: the three nets are trained at once; the paper trains FCN-32s first, 
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
     `fcn_vgg16(21, stride=8)` is the paper's FCN-8s. For a small one that trains in minutes on a CPU:
     FCN(ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 64, 128)), num_classes=10, stride=8).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.7862 (FCN-8), the least of three seeds (forest 0.48), 93.8 CPU-s, from the small VGG.
 Course: 05-fcn
 Lab: 05_fcn
 """

@@ -9,7 +9,7 @@ Simplified: of the augmentations only mirroring, brightness, contrast and noise;
     small components. In all else the defaults are the paper's.
 Shapes: images (B, C, D, H, W) -> logits (B, K, D, H, W), any size; (B, C, H, W) in a plan on slices.
     `predict_volume`: a dict of `image` (C, D, H, W) and `spacing` (3,) -> labels (D, H, W) in its own voxels.
-Quality: volume: see the results page.
+Quality: volume: Dice 0.8990, the least of three seeds (thresholds 0.31), 89.9 CPU-s.
 Course: 16-promptable
 Lab: 16_promptable
 """

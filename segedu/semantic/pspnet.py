@@ -7,7 +7,7 @@ Idea: FCN calls a boat a car where it does not see the water. The pyramid gives 
     deep backbones to train.
 Simplified: the backbone is injected; the paper's ResNet has three 3x3 convolutions in place of the first 7x7.
 Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.7213, the least of three seeds (forest 0.48), 114.5 CPU-s, from the small VGG.
 Course: 08-context
 Lab: 08_context
 """

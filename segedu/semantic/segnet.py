@@ -10,7 +10,7 @@ Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W: poolings round 
     unpooling goes back to the exact size. `postprocess`: logits -> labels (B, H, W).
     `SegNet(vgg16_bn(), 11)` is the paper's net. For a small one that trains in minutes on a CPU:
     SegNet(VGG(((8,), (16,), (32,), (64,), (64,)), batch_norm=True), num_classes=10).
-Quality: street: see the results page.
+Quality: street: mean IoU 0.7845, the least of three seeds (forest 0.48), 104.9 CPU-s, from the small VGG.
 Course: 05-fcn
 Lab: 05_fcn
 """

@@ -10,7 +10,7 @@ Simplified: no elastic deformation of the volumes, and BatchNorm uses running st
     strides by repeating its last slices, and the logits are cut back.
 Shapes: images (B, C, D, H, W) -> logits (B, K, D', H', W'). Unpadded as in the paper, 116 x 132 x 132 -> 28 x 44 x 44;
     padded, D' H' W' = D H W. With parts of two axes: (B, C, H, W). `postprocess`: logits -> labels (B, D', H', W').
-Quality: volume: see the results page.
+Quality: volume: Dice 0.8761, the least of three seeds (thresholds 0.31), 62.7 CPU-s.
 Course: 16-promptable
 Lab: 16_promptable
 """
