@@ -34,10 +34,12 @@ class Building:
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True)
 
     def result(self) -> tuple[int, str]:
-        """Wait for its end; exit status and the end of what it said."""
+        """Wait for its end; exit status, its warnings and the end of what it said."""
         status = self.process.wait()
         self.log.seek(0)
-        return status, self.log.read().decode(errors="replace")[-5000:]
+        said = self.log.read().decode(errors="replace")
+        warnings = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
+        return status, "\n".join([*warnings, said[-3000:]])
 
     def stop(self) -> None:
         """End it where it still runs, its kernels with it: the tests were stopped, or nobody asked for the site."""
