@@ -137,7 +137,7 @@ def on_street(method: str, build: Callable[[], nn.Module], steps: int, target: f
 
 
 STREET = (
-    on_street("fcn32", lambda: FCN(street_vgg(), 10, stride=32), 1100, target=0.40),
+    on_street("fcn32", lambda: FCN(street_vgg(), 10, stride=32), 1100, target=0.55),
     on_street("fcn16", lambda: FCN(street_vgg(), 10, stride=16), 1100, target=0.55),
     on_street("fcn8", lambda: FCN(street_vgg(), 10, stride=8), 1100),
     on_street("segnet", lambda: SegNet(street_vgg(4), 10), 900, learning_rate=5e-3),
