@@ -122,7 +122,7 @@ WEIGHTS: dict[str, Weights] = {
 
 
 def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
-    """The model with its official weights, in evaluation mode, normalising images in [0, 1] inside.
+    """The model with its weights, in evaluation mode; it takes images in [0, 1], and normalises inside where they ask.
 
     Args:
         name: a key of `WEIGHTS`.
@@ -150,7 +150,9 @@ def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """The file of weights in the cache folder, fetched if it is not there or is not what was published.
+    """The file of weights: of our own the one that was installed, of official ones that in the cache folder.
+
+    An official one is fetched if it is not there or is not what was published.
 
     Args:
         name: a key of `WEIGHTS`.

@@ -78,7 +78,9 @@ class Recipe:
 class PixelsAndOverlap:
     """Cross-entropy and Dice of the batch: the first learns from every pixel, the second weighs classes alike.
 
-    `class_weights` are of the cross-entropy; `background` says whether Dice counts class 0 too.
+    `class_weights` (K,) are of the cross-entropy; `background` says whether Dice counts class 0 too. Called with
+    logits (B, K, ...) and target (B, ...) int64, 255 ignored, it gives the scalars `cross_entropy`, `dice` and `loss`,
+    their sum.
     """
 
     class_weights: tuple[float, ...] | None = None

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 from segedu.backbones.vgg import VGG
 from segedu.datasets.street import CLASSES, STREET_VERSION, draw_street
 from segedu.pretrained import STREET_VGG_STAGES
+from segedu.recipe_data import crop_mirror
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # recipes draw with seeds far below
-WINDOW = (64, 112)
 
 
 def windows(target: Tensor, stages: int = len(STREET_VGG_STAGES)) -> list[Tensor]:
@@ -54,16 +54,10 @@ def draw(number: int) -> tuple[Tensor, Tensor]:
 
 
 def batch_of(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """A random batch of cut-outs, each mirrored at random: (B, 3, h, w) in [0, 1] and (B, h, w) int64."""
-    pairs = []
-    for i in torch.randint(len(images), (BATCH,)).tolist():
-        free = [whole - part + 1 for whole, part in zip(images.shape[-2:], WINDOW, strict=True)]
-        top, left = (int(torch.randint(n, ())) for n in free)
-        cut = (..., slice(top, top + WINDOW[0]), slice(left, left + WINDOW[1]))
-        image, target = images[i][cut], targets[i][cut]
-        pairs.append((image.flip(-1), target.flip(-1)) if torch.rand(()) < 0.5 else (image, target))
-    chosen, labels = (torch.stack(part) for part in zip(*pairs, strict=True))
-    return chosen.float() / 255, labels.long()
+    """A random batch of windows, each mirrored at random: (B, 3, h, w) in [0, 1] and (B, h, w) int64."""
+    picks = torch.randint(len(images), (BATCH,)).tolist()
+    chosen, labels = zip(*(crop_mirror(images[i], targets[i]) for i in picks), strict=True)
+    return torch.stack(chosen).float() / 255, torch.stack(labels).long()
 
 
 def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000) -> tuple[VGG, list[float]]:
