@@ -70,13 +70,23 @@ def budget(labs: list[str], course: Course = Path(".")) -> None:
 def mutants(
     labs: Annotated[list[str] | None, typer.Argument()] = None,
     course: Course = Path("."),
-    write: bool = False,
+    write: Annotated[bool, typer.Option("--write", help="Write course/wrong-answers.md too; of all labs.")] = False,
+    machine: Annotated[bool, typer.Option("--machine", help="Mistakes made by machine; some minutes a lab.")] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="The same verdicts under so many draws, 1 and 2 threads?")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Machine mutants at a time.")] = 2,
 ) -> None:
     """Print the table of wrong answers: refused, named, and right alternatives accepted."""
-    from segedu.measure import print_mutants
+    from segedu.measure import SEEDS, print_mutants, print_steady
 
     with _told():
-        print_mutants(_course(course), labs or [], write)
+        if machine:
+            from segedu.mutant_runs import print_machine
+
+            print_machine(_course(course), labs or [], SEEDS, jobs)
+        elif seeds:
+            print_steady(_course(course), labs or [], seeds)
+        else:
+            print_mutants(_course(course), labs or [], write)
 
 
 @app.command()
@@ -156,6 +166,8 @@ def grade(
     total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
     expect: Annotated[Path | None, typer.Option(help="A CSV of expected points; a difference is an error.")] = None,
     trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
+    exercise: Annotated[str, typer.Option(help="Grade this one anew; the others keep their points.")] = "",
+    dask: Annotated[str, typer.Option(help="A Dask scheduler, tcp://host:8786, whose workers grade.")] = "",
     doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here.")] = False,
 ) -> None:
     """Grade a folder of submissions in a sandbox; killed or repeated, it goes on where it stopped."""
@@ -168,7 +180,8 @@ def grade(
         raise typer.BadParameter(
             "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
         )
-    job = Job(submissions, lab, out, _course(course), jobs, seed, level, trust, cell_seconds, total_seconds)
+    limits = (level, trust, cell_seconds, total_seconds)
+    job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask)
     raise typer.Exit(command.grade(job, expect))
 
 

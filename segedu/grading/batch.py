@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import queue
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segedu.grading.compare import make_paper
-from segedu.grading.examine import Desk, examine
-from segedu.grading.kernel import KernelPool, Limits
-from segedu.grading.lab import Lab, read_lab
-from segedu.grading.ladder import best_rung
-from segedu.grading.records import RecordStore, batch_seed, only_one, record_key
-from segedu.grading.stage import build_stage
-from segedu.grading.submission import Entry, find_entries, fingerprint, read_submission
+from segedu.grading.crew import SAFE_LEVEL, Assignment, Crew, Examiner, records_of, threads
+from segedu.grading.entries import Entry, find_entries, record_name
+from segedu.grading.lab import read_lab
+from segedu.grading.records import Records, RecordStore, batch_seed, only_one
+from segedu.grading.submission import Handed, collect, fingerprint, look_into
 
-SAFE_LEVEL = 2
+__all__ = ["SAFE_LEVEL", "Batch", "Job", "grade_batch"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,8 @@ class Job:
         trust: grade although there is no sandbox worth its name.
         cell_seconds: limit of each cell.
         total_seconds: limit of each submission.
+        exercise: grade only this one anew and keep the others' points; all where "".
+        dask: address of a Dask scheduler whose workers grade; threads of this process where "".
     """
 
     submissions: Path
@@ -53,11 +49,22 @@ class Job:
     trust: bool = False
     cell_seconds: float = 30.0
     total_seconds: float = 300.0
+    exercise: str = ""
+    dask: str = ""
 
     @property
     def settings(self) -> str:
         """What else decides a record."""
         return f"cell_seconds={self.cell_seconds:g} total_seconds={self.total_seconds:g} level={self.level}"
+
+    def assignment(self, seed: int) -> Assignment:
+        """What the graders must know.
+
+        Args:
+            seed: of the hidden cases.
+        """
+        limits = (self.level, self.trust, self.cell_seconds, self.total_seconds)
+        return Assignment(read_lab(self.course, self.lab), seed, self.settings, self.exercise, *limits)
 
 
 @dataclass
@@ -66,18 +73,20 @@ class Batch:
 
     Attributes:
         lab: name.
-        records: one a submission, sorted by student.
+        records: one a submission, sorted by student; each is read from the disk when it is asked for.
         graded: how many were graded now.
         kept: how many had their record already.
+        not_due: how many were left because one exercise alone was asked for, and they are not graded as they are now.
         left_out: files in the folder that are no submissions.
         seconds: of the whole batch.
         sandbox: `(level, reason)`, or None where nothing had to run.
     """
 
     lab: str
-    records: list[dict] = field(default_factory=list)
+    records: Records
     graded: int = 0
     kept: int = 0
+    not_due: int = 0
     left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
     sandbox: tuple[int, str] | None = None
@@ -95,7 +104,7 @@ def grade_batch(
         job: what to grade and how.
         on_progress: told `(done, total, student)`.
         on_sandbox: told the level and what holds it, before anything runs.
-        open_pools: `(job, hides, count)` -> context manager of kernel pools; the sandboxed ones where None.
+        open_pools: `(assignment, hides, count)` -> context manager of kernel pools; the sandboxed ones where None.
 
     Returns:
         The batch, with all records.
@@ -103,37 +112,41 @@ def grade_batch(
     Raises:
         ValueError: if a path, the lab or the seed is wrong; the message says what to do.
         PermissionError: if the only sandbox here is none, and `trust` is not set.
+        OSError: if a record cannot be written; those written before are kept.
     """
     started = time.monotonic()
-    lab = read_lab(job.course, job.lab)
     entries, left_out = find_entries(job.submissions)
     out = job.out.resolve()
     ours = [entry for entry in entries if entry.path.resolve() in (out, *out.parents)]  # --out inside SUBMISSIONS
     entries = [entry for entry in entries if entry not in ours]
     left_out += [entry.path.name for entry in ours]
+    _check_names(job)
     _make_folder(job.out)
     with only_one(job.out):
-        batch = Batch(job.lab, left_out=left_out)
-        seed = batch_seed(job.out, job.seed)
         store = RecordStore(job.out, job.lab)
-        keys = Keys(job, lab, seed)
-        todo = [entry for entry in entries if store.read(entry.student, keys.of(fingerprint(entry, job.lab))) is None]
-        batch.kept = len(entries) - len(todo)
-        done: dict[str, dict] = {}
+        batch = Batch(job.lab, Records(store, [entry.name for entry in entries]), left_out=left_out)
+        assignment = job.assignment(batch_seed(job.out, job.seed))
+        states = [_state(entry, store, assignment) for entry in entries]
+        todo = [entry for entry, state in zip(entries, states, strict=True) if state == "due"]
+        batch.kept, batch.not_due = states.count("kept"), states.count("not due")
         if todo:
-            desk = _desk(job, lab, seed)
             on_progress(0, len(todo), "")
-            with (open_pools or sandboxed_pools)(job, desk.hides, max(1, min(job.jobs, len(todo)))) as pools:
-                batch.sandbox = (pools[0].rung.level, pools[0].rung.reason)
-                on_sandbox(*batch.sandbox)
-                for record in _grade(todo, pools, lambda entry, pool: _one(entry, job, replace(desk, pool=pool), keys)):
-                    store.write(record)
-                    done[record["student"]] = record
-                    on_progress(len(done), len(todo), record["student"])
-        records = (done.get(entry.student) or store.read(entry.student) for entry in entries)
-        batch.records = [record for record in records if record]
-    batch.graded, batch.seconds = len(todo), time.monotonic() - started
+            with _crew(job, assignment, len(todo), open_pools) as crew:
+                batch.sandbox = crew.sandbox
+                on_sandbox(*crew.sandbox)
+                for record in _grade(job, assignment, todo, crew):
+                    store.write(_merged(record, store, assignment))
+                    batch.graded += 1
+                    on_progress(batch.graded, len(todo), record["student"])
+    batch.seconds = time.monotonic() - started
     return batch
+
+
+def _check_names(job: Job) -> None:
+    """Before anything is written: a wrong name must not leave a folder behind."""
+    there = read_lab(job.course, job.lab).exercises
+    if job.exercise and job.exercise not in there:
+        raise ValueError(f"--exercise is {job.exercise}, which {job.lab} does not have; it has {', '.join(there)}")
 
 
 def _make_folder(out: Path) -> None:
@@ -146,86 +159,46 @@ def _make_folder(out: Path) -> None:
         raise ValueError(f"--out is {out}, which cannot be written ({why}); give a folder of yours") from None
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Makes the keys of a batch's records."""
-
-    job: Job
-    lab: Lab
-    seed: int
-
-    def of(self, digest: str) -> str:
-        """The key of a submission with this digest."""
-        return record_key(digest, self.lab.digest, self.seed, self.job.settings)
-
-
-def _grade(todo: list[Entry], pools: list, one: Callable[[Entry, Any], dict]) -> Iterator[dict]:
-    """The records as they are made; a pool serves one submission at a time."""
-    free: queue.SimpleQueue = queue.SimpleQueue()
-    for pool in pools:
-        free.put(pool)
-
-    def work(entry: Entry) -> dict:
-        pool = free.get()
-        try:
-            return one(entry, pool)
-        finally:
-            free.put(pool)
-
-    with ThreadPoolExecutor(len(pools), thread_name_prefix="grade") as workers:
-        waiting = [workers.submit(work, entry) for entry in todo]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        except BaseException:  # Ctrl-C: those that run now end, the rest stay for the next run
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
+def _state(entry: Entry, store: RecordStore, assignment: Assignment) -> str:
+    """ "kept" where there is a finished record of just this work; only where there is any is the work read."""
+    record = store.read(entry.name)
+    if record is None:
+        return "not due" if assignment.exercise else "due"
+    digest = fingerprint(entry, assignment.lab.name)
+    if record["key"] == assignment.key(digest):
+        return "kept"
+    fits = record["status"] == "graded" and record["digest"] == digest
+    return "not due" if assignment.exercise and not fits else "due"
 
 
-def _desk(job: Job, lab: Lab, seed: int) -> Desk:
-    module = importlib.import_module("segedu.exercises").load(job.lab)
-    papers = {exercise.name: make_paper(exercise, job.lab, seed) for exercise in module.exercises}
-    missing = set(papers) ^ set(lab.exercises)
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise ValueError(f"labs/{job.lab}.ipynb and its exercises differ in {names}; run `make labs`")
-    limits = Limits(cell_seconds=job.cell_seconds, total_seconds=job.total_seconds)
-    return Desk(lab, papers, None, limits, job.cell_seconds)
-
-
-def _one(entry: Entry, job: Job, desk: Desk, keys: Keys) -> dict:
-    """One submission from file to record; whatever goes wrong is this submission's alone."""
-    submission = read_submission(entry, job.lab, job.submissions)
-    key = keys.of(submission.digest)
+def _crew(job: Job, assignment: Assignment, most: int, open_pools: Callable | None) -> AbstractContextManager[Crew]:
+    if not job.dask:
+        return threads(assignment, max(1, min(job.jobs, most)), open_pools)
     try:
-        return examine(submission, desk, key)
-    except Exception as error:
-        problem = replace(submission, cells=(), problem=f"the grader failed: {type(error).__name__}: {error}")
-        return examine(problem, desk, key) | {"status": "failed", "trace": traceback.format_exc()[-4000:]}
+        from segedu.grading.cluster import workers
+    except ImportError:
+        raise ValueError("--dask needs Dask; install it with: pip install 'segedu[cluster]'") from None
+    return workers(job.dask, assignment)
 
 
-@contextlib.contextmanager
-def sandboxed_pools(job: Job, hides: list[str], count: int) -> Iterator[list[KernelPool]]:
-    """One kernel pool a worker, on one staged package without what the lab hides.
+def _grade(job: Job, assignment: Assignment, todo: list[Entry], crew: Crew) -> Iterator[dict]:
+    handed = (collect(entry, job.lab, job.submissions) for entry in todo)
 
-    Args:
-        job: level and trust.
-        hides: modules that become stubs.
-        count: of pools.
+    def failed(work: Handed, error: Exception) -> dict:
+        return Examiner(assignment, assignment.desk()).failed(look_into(work, job.lab), error)
 
-    Yields:
-        The pools.
+    with contextlib.closing(records_of(crew, handed, failed)) as records:
+        yield from records
 
-    Raises:
-        PermissionError: below level 2 without `trust`.
-    """
-    rung = best_rung(job.level)
-    if rung.level < SAFE_LEVEL and not job.trust:
-        raise PermissionError(
-            f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
-            "If you trust the authors of these submissions, add --i-trust-these-submissions"
-        )
-    with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
-        Path(folder).chmod(0o711)
-        stage = build_stage(hides, Path(folder, "stage"))
-        yield [stack.enter_context(KernelPool(stage, job.level)) for _ in range(count)]
+
+def _merged(record: dict, store: RecordStore, assignment: Assignment) -> dict:
+    """Of one exercise graded anew: put into the record of the others."""
+    old = store.read(record_name(record["student"], record["attempt"])) if assignment.exercise else None
+    if old is None or record["status"] != "graded":
+        return record
+    anew = {exercise["name"]: exercise for exercise in record["exercises"]}
+    exercises = [anew.get(exercise["name"], exercise) for exercise in old["exercises"]]
+    points = {"points": sum(one["points"] for one in exercises), "max_points": sum(one["max"] for one in exercises)}
+    kept = {"exercises": [one["name"] for one in exercises if one["name"] not in anew], "tool": old["tool"]}
+    notes = list(dict.fromkeys([*old["notes"], *record["notes"]]))
+    return record | points | {"exercises": exercises, "notes": notes, "kept": kept}

@@ -25,8 +25,8 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
         console: of the terminal.
 
     Returns:
-        The exit status: 0; 1 where something differs from `expect` or the grader itself failed on a
-        submission; 2 for wrong arguments.
+        The exit status: 0; 1 where something differs from `expect`, the grader itself failed on a submission, or
+        something could not be written; 2 for wrong arguments.
     """
     console = console or Console()
     where = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
@@ -34,13 +34,18 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
     try:
         rows = read_expected(expect) if expect else []
         batch = _with_progress(job, console)
+        return _report(batch, job, rows, console)
     except (ValueError, PermissionError, SandboxError) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped. What was graded is kept: the same command goes on from there.")
         return 130
-    return _report(batch, job, rows, console)
+    except OSError as error:
+        what = f"{error.filename or job.out}: {error.strerror or error}"
+        console.print(f"[red]{escape(f'Something could not be written: {what}.')}[/red]", soft_wrap=True)
+        console.print("What was graded before is kept: make room, and the same command goes on from there.")
+        return 1
 
 
 def _with_progress(job: Job, console: Console) -> Batch:
@@ -69,6 +74,9 @@ def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
     console.print(table(batch))
     for line in summary(batch):
         console.print(escape(line), soft_wrap=True)
+    if batch.not_due:
+        text = f"{batch.not_due} have no record of this work yet, so that no other points could be kept:"
+        console.print(f"{text} grade them without --exercise.")
     console.print("Written: " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
     status = 1 if any(record["status"] == "failed" for record in batch.records) else 0
     if rows:

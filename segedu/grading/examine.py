@@ -12,7 +12,7 @@ from typing import Any
 from segedu.checks.judge import Verdict
 from segedu.grading import compare
 from segedu.grading.compare import Paper
-from segedu.grading.kernel import StepResult
+from segedu.grading.kernel import Step, StepResult
 from segedu.grading.lab import Lab
 from segedu.grading.rebuild import Plan, rebuild
 from segedu.grading.records import VERSION, tool_version
@@ -39,6 +39,7 @@ class Desk:
         limits: passed on to the pool.
         cell_seconds: limit of each cell.
         turn: one judgement at a time; the judge sets torch's threads for the whole process.
+        hides: modules that grading replaces by stubs: those of all exercises, also of one that is not on the desk.
     """
 
     lab: Lab
@@ -47,16 +48,12 @@ class Desk:
     limits: Any
     cell_seconds: float = 30.0
     turn: threading.Lock = field(default_factory=threading.Lock)
+    hides: Sequence[str] = ()
 
     @property
     def max_points(self) -> int:
         """Of the whole lab."""
         return sum(paper.exercise.points for paper in self.papers.values())
-
-    @property
-    def hides(self) -> list[str]:
-        """Modules that grading replaces by stubs."""
-        return list(dict.fromkeys(name for paper in self.papers.values() for name in paper.exercise.hides))
 
 
 def clean(text: object, length: int = 300) -> str:
@@ -92,9 +89,10 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
     answered = [name for name in desk.papers if plan.state.get(name) == "answered"]
     results: Sequence[StepResult] = ()
     files: dict[str, bytes] = {}
+    steps = [step for step in plan.steps if _asked(step, desk)]
     if answered:
         files_in = {path: data for name in answered for path, data in desk.papers[name].files.items()}
-        run = desk.pool.run(plan.steps, files_in, list(WANTED), desk.limits)
+        run = desk.pool.run(steps, files_in, list(WANTED), desk.limits)
         results, files = run.steps, run.files
         record["sandbox"] = {"level": run.level, "reason": run.level_reason}
         record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
@@ -106,11 +104,17 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
     return record
 
 
+def _asked(step: Step, desk: Desk) -> bool:
+    """Whether a step is needed for the exercises on the desk: all of them, or the one that is graded anew."""
+    return step.kind not in ("canary", "probe") or step.name.split()[0] in desk.papers
+
+
 def _blank_record(submission: Submission, desk: Desk, key: str) -> dict:
     nothing = [_entry(paper, "not graded") for paper in desk.papers.values()]
     return {
         "version": VERSION, "key": key, "tool": tool_version(), "lab": desk.lab.name, "lab_digest": desk.lab.digest,
-        "student": submission.student, "source": clean(submission.source), "digest": submission.digest,
+        "student": submission.student, "attempt": submission.attempt, "submitted": submission.submitted,
+        "source": clean(submission.source), "digest": submission.digest,
         "status": "graded", "problem": "", "points": 0, "max_points": desk.max_points, "exercises": nothing,
         "notes": [clean(text) for text in submission.notes], "sandbox": None, "measured": {"seconds": 0.0},
     }  # fmt: skip

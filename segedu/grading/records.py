@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import segedu
+from segedu.grading.entries import record_name
 
 VERSION = 1
 FINAL = ("graded", "unreadable")  # anything else was our failure and is tried again
@@ -64,36 +65,75 @@ class RecordStore:
         for left in self.folder.glob(".*.part"):  # of a run that was killed while writing
             left.unlink(missing_ok=True)
 
-    def path(self, student: str) -> Path:
-        """Where a student's record lies."""
-        return self.folder / f"{student}.json"
+    def path(self, name: str) -> Path:
+        """Where a record lies: `anna`, or `anna~2` of a second attempt."""
+        return self.folder / f"{name}.json"
 
-    def read(self, student: str, key: str | None = None) -> dict | None:
+    def load(self, name: str) -> dict | None:
+        """A record, also one of a failure of ours; None where there is none or it is damaged."""
+        try:
+            record = json.loads(self.path(name).read_text())
+            return record if record["version"] == VERSION and isinstance(record["status"], str) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def read(self, name: str, key: str | None = None) -> dict | None:
         """A finished record.
 
         Args:
-            student: the id.
+            name: of the record.
             key: if given, only a record with this key counts.
 
         Returns:
             The record, or None where there is none, it is damaged, or it is of something else.
         """
-        try:
-            record = json.loads(self.path(student).read_text())
-            fits = record["version"] == VERSION and record["status"] in FINAL and key in (None, record["key"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return record if fits else None
+        record = self.load(name)
+        return record if record and record["status"] in FINAL and key in (None, record.get("key")) else None
 
     def write(self, record: dict) -> None:
         """Write a record so that a reader finds the old one or the new one, whatever happens."""
         text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True)
-        write_atomic(self.path(record["student"]), text.encode(errors="replace"))
+        name = record_name(record["student"], record.get("attempt", 1))
+        write_atomic(self.path(name), text.encode(errors="replace"))
 
-    def everything(self) -> list[dict]:
-        """All finished records, sorted by student."""
-        found = (self.read(path.stem) for path in sorted(self.folder.glob("*.json")))
-        return [record for record in found if record]
+    def names(self) -> list[str]:
+        """Of all record files, a student's attempts beside each other and in order."""
+
+        def place(name: str) -> tuple[str, int]:
+            student, _, attempt = name.partition("~")
+            return student, int(attempt) if attempt.isdecimal() else 1
+
+        found = (file.name.removesuffix(".json") for file in os.scandir(self.folder) if file.name.endswith(".json"))
+        return sorted((name for name in found if not name.startswith(".")), key=place)
+
+    def everything(self) -> Records:
+        """All records of the folder, each read when it is asked for."""
+        return Records(self, self.names())
+
+
+class Records(Sequence):
+    """Records by name, read from the disk one at a time: a hundred thousand need no memory.
+
+    Args:
+        store: where they lie.
+        names: in order; one without a readable record is passed over when they are iterated.
+    """
+
+    def __init__(self, store: RecordStore, names: Sequence[str] = ()) -> None:
+        self.store, self.names = store, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.store.load(self.names[index])
+        if record is None:
+            raise ValueError(f"the record {self.store.path(self.names[index])} is damaged; delete it and grade again")
+        return record
+
+    def __iter__(self) -> Iterator[dict]:
+        found = (self.store.load(name) for name in self.names)
+        return (record for record in found if record)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -106,11 +146,15 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """
     part = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:  # a full disk: what stood there before still does
+        part.unlink(missing_ok=True)
+        raise
     if os.name != "posix":
         return
     folder = os.open(path.parent, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Submissions: find them in a folder, read the notebook out of each, refuse what is hostile or broken.
+"""Submissions: read the notebook out of each, refuse what is hostile or broken.
 
 Everything here comes from students. Nothing is unpacked to the disk, nothing is followed, every size, count and
 depth is bounded before it is paid for. A bad submission becomes a `Submission` with a `problem`, never an
@@ -7,36 +7,47 @@ exception: one broken file must not end a batch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from segedu.grading.archive import SUFFIXES as ARCHIVES
-from segedu.grading.archive import SubmissionError, notebooks_in
+from segedu.grading.archive import SubmissionError, is_archive, notebooks_in
+from segedu.grading.entries import Entry
 from segedu.grading.notebook import StudentCell, lab_number, parse_notebook
 
 MAX_FILE = 64 << 20
 MAX_ENTRIES = 2000
 MAX_DEPTH = 4
-MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
-# an instructor's own files beside the submissions, not a student's work
-BESIDE = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
+BOOKS = (".ipynb", ".ipynb.txt", ".ipynb.json")  # browsers add the second suffix
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where one student's work lies: a notebook, an archive, or a folder.
+class Handed:
+    """What lies there, read and not yet looked into: it can be sent to another machine as it is.
 
     Attributes:
-        student: the id, safe as a file name.
-        path: of the file or folder.
+        entry: whose it is.
+        source: the file or folder, relative to the folder of submissions.
+        digest: SHA-256 of the notebooks' names and bytes (of the file's name and size, where there are none).
+        found: `(path, bytes)` of each notebook.
+        problem: why there is none, or "".
+        notes: oddities that cost nothing.
+        submitted: when it was handed in, where a file beside it says so; ISO 8601.
     """
 
-    student: str
-    path: Path
+    entry: Entry
+    source: str
+    digest: str
+    found: tuple[tuple[str, bytes], ...] = ()
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    submitted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Submission:
         cells: of the notebook; empty where there is a problem.
         problem: why nothing can be graded, or "".
         notes: oddities that cost nothing.
+        attempt: which of the student's.
+        submitted: when, in ISO 8601, or None where nothing says so.
     """
 
     student: str
@@ -58,79 +71,8 @@ class Submission:
     cells: tuple[StudentCell, ...] = ()
     problem: str = ""
     notes: tuple[str, ...] = ()
-
-
-def student_id(name: str) -> str:
-    """Turn the name of a file or folder into a student id.
-
-    Args:
-        name: without suffix.
-
-    Returns:
-        Letters, digits, `.`, `_`, `-`, `@`; at most 80 characters; it never begins with a character that a
-        shell or a spreadsheet would act on.
-
-    >>> student_id("=Anna Müller/../x")
-    'Anna_Müller_x'
-    """
-    name = re.sub(r"[^\w.@-]+", "_", name)
-    name = re.sub(r"\.{2,}", "", name).replace("__", "_")
-    name = name.strip("._-@")[:80].encode()[:MAX_ID].decode(errors="ignore")  # letters may take 4 bytes
-    return name.rstrip("._-@") or "unnamed"
-
-
-def find_entries(folder: Path) -> tuple[list[Entry], list[str]]:
-    """List the submissions of a folder; a single notebook or archive counts as a folder of one.
-
-    nbgrader's layout `submitted/<student>/<lab>/x.ipynb` is accepted too.
-
-    Args:
-        folder: as the instructor gave it.
-
-    Returns:
-        Entries sorted by student, and the names of files that were left out because they are no submissions.
-
-    Raises:
-        ValueError: if there is no such path, or nothing to grade in it.
-    """
-    if not folder.exists():
-        raise ValueError(f"SUBMISSIONS is {folder}, which does not exist; give a folder of notebooks, or one notebook")
-    if not folder.is_dir():
-        if not folder.name.lower().endswith((".ipynb", *ARCHIVES)):
-            kinds = ", ".join(ARCHIVES)
-            raise ValueError(f"SUBMISSIONS is {folder}, expected a folder, a notebook (.ipynb) or an archive ({kinds})")
-        return [Entry(student_id(_stem(folder.name)), folder)], []
-    children = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
-    if [path.name for path in children if path.is_dir()] == ["submitted"]:
-        return find_entries(folder / "submitted")
-    mine = [path for path in children if not _is_beside(path)]
-    if not mine:
-        advice = "put one file or folder a student there"
-        raise ValueError(f"SUBMISSIONS is {folder}, which holds no notebook, archive or student folder; {advice}")
-    return _named(mine), [path.name for path in children if _is_beside(path)]
-
-
-def _is_beside(path: Path) -> bool:
-    return path.name.lower().endswith(BESIDE) and not path.is_dir()
-
-
-def _stem(name: str) -> str:
-    for suffix in (".ipynb", *ARCHIVES):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
-def _named(paths: list[Path]) -> list[Entry]:
-    entries, taken = [], set()
-    for path in paths:
-        student = student_id(path.name if path.is_dir() else _stem(path.name))
-        more = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()
-        while student.casefold() in taken:  # two names that look the same to a file system stay apart
-            student, more = f"{student}-{more[:6]}", more[6:] + more[:1]
-        taken.add(student.casefold())
-        entries.append(Entry(student, path))
-    return sorted(entries, key=lambda entry: entry.student)
+    attempt: int = 1
+    submitted: str | None = None
 
 
 def read_submission(entry: Entry, lab: str, root: Path) -> Submission:
@@ -144,25 +86,92 @@ def read_submission(entry: Entry, lab: str, root: Path) -> Submission:
     Returns:
         The submission.
     """
+    return look_into(collect(entry, lab, root), lab)
+
+
+def collect(entry: Entry, lab: str, root: Path) -> Handed:
+    """Read an entry's notebooks without parsing them; whatever is wrong becomes its `problem`.
+
+    Args:
+        entry: from `find_entries`.
+        lab: `04_metrics`; a folder of that name in the student's is preferred.
+        root: `source` is relative to it.
+
+    Returns:
+        The bytes and their digest.
+    """
     source = os.path.relpath(entry.path, root) if root.is_dir() else entry.path.name
-    digest = _name_digest(entry)
     try:
         found, notes = _notebooks(entry.path, lab)
-        digest = _digest(found)
-        name, cells = _choose(found, lab)
-        if len(found) > 1:
-            notes.append(f"{len(found)} notebooks were handed in; {name} was graded")
+        submitted = _time_of(entry.path, lab)
+        return Handed(entry, source, _digest(found), tuple(found), notes=tuple(notes), submitted=submitted)
+    except Exception as error:
+        return Handed(entry, source, _name_digest(entry), problem=_why(entry, error))
+
+
+def look_into(handed: Handed, lab: str) -> Submission:
+    """Parse what was collected.
+
+    Args:
+        handed: from `collect`, of this machine or another.
+        lab: `04_metrics`.
+
+    Returns:
+        The submission.
+    """
+    entry, source = handed.entry, handed.source
+    ours = {"attempt": entry.attempt, "submitted": handed.submitted}
+    if handed.problem:
+        return Submission(entry.student, source, handed.digest, problem=handed.problem, **ours)
+    try:
+        notes = list(handed.notes)
+        name, cells = _choose(list(handed.found), lab)
+        if len(handed.found) > 1:
+            notes.append(f"{len(handed.found)} notebooks were handed in; {name} was graded")
         if name != entry.path.name:
             source = f"{source}/{name}"
-        return Submission(entry.student, source, digest, tuple(cells), notes=tuple(notes))
-    except SubmissionError as error:
-        return Submission(entry.student, source, digest, problem=str(error))
-    except OSError as error:
-        problem = f"{entry.path.name} cannot be read: {error.strerror or error}"
-        return Submission(entry.student, source, digest, problem=problem)
-    except Exception as error:  # a parser that a hostile file breaks in a new way must not end the batch
-        problem = f"{entry.path.name} cannot be read: {type(error).__name__}"
-        return Submission(entry.student, source, digest, problem=problem)
+        return Submission(entry.student, source, handed.digest, tuple(cells), notes=tuple(notes), **ours)
+    except Exception as error:
+        return Submission(entry.student, source, handed.digest, problem=_why(entry, error), **ours)
+
+
+def _why(entry: Entry, error: Exception) -> str:
+    """Also of a parser that a hostile file breaks in a new way: it must not end the batch."""
+    if isinstance(error, SubmissionError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{entry.path.name} cannot be read: {error.strerror or error}"
+    return f"{entry.path.name} cannot be read: {type(error).__name__}"
+
+
+def _time_of(path: Path, lab: str) -> str | None:
+    """nbgrader's `timestamp.txt`, which lies beside the notebook."""
+    for folder in (path / lab, path) if path.is_dir() else ():
+        file = folder / "timestamp.txt"
+        if file.is_file() and not file.is_symlink() and not folder.is_symlink():
+            with contextlib.suppress(OSError, SubmissionError):  # a file of the student's own that has this name
+                return iso_time(read_plain(file, 1000).decode(errors="replace"))
+    return None
+
+
+def iso_time(text: str) -> str | None:
+    """A time as nbgrader, ISO 8601 and people write it, without a zone taken as UTC.
+
+    Args:
+        text: for example `2026-10-01 23:59:00.000000 UTC`.
+
+    Returns:
+        ISO 8601 with its zone, or None where it is no time.
+
+    >>> iso_time("2026-10-01 23:59:00.000000 UTC")
+    '2026-10-01T23:59:00+00:00'
+    """
+    text = re.sub(r"\s*(?:UTC|GMT|Z)$", "+00:00", text.strip())
+    try:
+        time = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d\d:?\d\d$)", "", text))
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
 def fingerprint(entry: Entry, lab: str) -> str:
@@ -175,10 +184,7 @@ def fingerprint(entry: Entry, lab: str) -> str:
     Returns:
         SHA-256, hexadecimal.
     """
-    try:
-        return _digest(_notebooks(entry.path, lab)[0])
-    except Exception:  # what is wrong is said when it is read
-        return _name_digest(entry)
+    return collect(entry, lab, entry.path.parent).digest
 
 
 def _digest(found: list[tuple[str, bytes]]) -> str:
@@ -198,23 +204,35 @@ def _notebooks(path: Path, lab: str) -> tuple[list[tuple[str, bytes]], list[str]
         raise SubmissionError(f"{path.name} is a link, which is not followed; hand in the file itself")
     if path.is_dir():
         return _in_folder(path, lab)
-    data = read_plain(path)
-    if path.name.lower().endswith(ARCHIVES):
-        return notebooks_in(path.name, data), []
-    if path.name.lower().endswith(".ipynb"):
-        return [(path.name, data)], []
+    if path.name.lower().endswith((*BOOKS, *ARCHIVES)):
+        return _in_file(path, read_plain(path)), []
     raise SubmissionError(f"{path.name} is not a notebook; hand in the .ipynb file of the lab")
+
+
+def _in_file(path: Path, data: bytes) -> list[tuple[str, bytes]]:
+    """What its first bytes say counts: a zip that was named .ipynb is a zip."""
+    if is_archive(data) or path.name.lower().endswith(ARCHIVES):
+        return notebooks_in(path.name, data)
+    return [(path.name, data)]
 
 
 def _in_folder(folder: Path, lab: str) -> tuple[list[tuple[str, bytes]], list[str]]:
     start = folder / lab if (folder / lab).is_dir() and not (folder / lab).is_symlink() else folder
     files, links = _walk(start)
     notes = [f"{name} is a link and was not followed" for name in links[:5]]
-    books = [path for path in files if path.name.lower().endswith(".ipynb")]
-    if books:
-        return [(str(path.relative_to(folder)), read_plain(path)) for path in books], notes
-    archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
-    found = [item for path in archives for item in notebooks_in(path.name, read_plain(path))]
+    books = [path for path in files if path.name.lower().endswith(BOOKS)]
+    wanted = books or [path for path in files if path.name.lower().endswith(ARCHIVES)]
+    found: list[tuple[str, bytes]] = []
+    left = MAX_FILE  # of all files together
+    for path in wanted:
+        data = read_plain(path, left)
+        more = _in_file(path, data)
+        if books and len(more) == 1 and more[0][0] == path.name:
+            more = [(str(path.relative_to(folder)), data)]
+        found += more
+        left -= max(len(data), sum(len(content) for _, content in more))
+        if left < 0:
+            raise SubmissionError(f"{folder.name} holds more than {MAX_FILE >> 20} MB; hand in the notebook alone")
     if not found:
         raise SubmissionError(f"{folder.name} holds no notebook; hand in the .ipynb file of the lab")
     return found, notes
@@ -275,7 +293,8 @@ def _choose(found: list[tuple[str, bytes]], lab: str) -> tuple[str, list[Student
         except SubmissionError as error:
             problems.append(str(error))
             continue
-        if lab_number(cells) == lab[:2]:
+        unnumbered = not lab_number(cells) and Path(name).name.startswith(lab)  # saved by a tool that drops ids
+        if lab_number(cells) == lab[:2] or unnumbered:
             fitting.append((name, cells))
     if len(fitting) == 1:
         return fitting[0]

@@ -16,11 +16,12 @@ from segedu.grading import compare, nbitems, reading, reports, submission
 from segedu.grading.archive import SubmissionError
 from segedu.grading.batch import Batch
 from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
+from segedu.grading.entries import find_entries, student_id
 from segedu.grading.lab import read_lab
 from segedu.grading.notebook import MAX_CODE, parse_notebook
 from segedu.grading.rebuild import rebuild
 from segedu.grading.records import RecordStore
-from segedu.grading.submission import find_entries, read_submission, student_id
+from segedu.grading.submission import read_submission
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny

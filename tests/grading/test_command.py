@@ -29,7 +29,7 @@ def job(course, tiny, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _pools(monkeypatch, open_pools):
-    monkeypatch.setattr("segedu.grading.batch.sandboxed_pools", open_pools)
+    monkeypatch.setattr("segedu.grading.crew.sandboxed_pools", open_pools)
 
 
 def test_it_prints_the_table_and_writes_reports(job, console):
@@ -65,6 +65,15 @@ def test_ctrl_c_says_how_to_go_on(job, console, monkeypatch):
     monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert command.grade(job, console=console) == 130
     assert "the same command goes on from there" in console.file.getvalue()
+
+
+def test_a_full_disk_says_what_is_kept(job, console, monkeypatch):
+    full = OSError(28, "No space left on device", "/graded/x.json")
+    monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(full))
+    assert command.grade(job, console=console) == 1
+    text = console.file.getvalue()
+    assert "could not be written: /graded/x.json: No space left on device" in text and "make room" in text
+    monkeypatch.undo()
 
 
 def run(*arguments):

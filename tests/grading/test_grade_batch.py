@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from segedu.grading import batch as batch_module
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.kernel import RunResult, SandboxError, Step, probe_levels
+from segedu.grading.records import RecordStore
 
 
 def write_submissions(folder: Path, tiny) -> Path:
@@ -57,7 +61,7 @@ def test_each_is_graded_once_and_a_second_run_grades_nothing(job, pool, open_poo
     assert seen == [(i, 5) for i in range(6)] and batch.sandbox[0] == 3
     runs = pool.runs
     again = grade_batch(job, open_pools=open_pools)
-    assert (again.graded, again.kept, pool.runs) == (0, 5, runs) and again.records == batch.records
+    assert (again.graded, again.kept, pool.runs) == (0, 5, runs) and list(again.records) == list(batch.records)
 
 
 def test_a_changed_submission_alone_is_graded_again(job, pool, open_pools, tiny):
@@ -66,6 +70,84 @@ def test_a_changed_submission_alone_is_graded_again(job, pool, open_pools, tiny)
     (job.submissions / "new.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
     batch = grade_batch(job, open_pools=open_pools)
     assert (batch.graded, batch.kept) == (2, 4) and points(batch)["blank"] == ("graded", 3)
+
+
+def test_attempts_are_graded_each(job, open_pools, tiny):
+    folder = job.submissions / "Zoe"
+    folder.mkdir()
+    (folder / "attempt-2.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
+    (folder / "Attempt 1").mkdir()
+    (folder / "Attempt 1" / "lab.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
+    (folder / "Attempt 1" / "timestamp.txt").write_text("2026-10-01 23:59:00.000000 UTC\n")
+    batch = grade_batch(job, open_pools=open_pools)
+    zoe = [(r["attempt"], r["points"], r["submitted"]) for r in batch.records if r["student"] == "Zoe"]
+    assert zoe == [(1, 0, "2026-10-01T23:59:00+00:00"), (2, 9, None)] and len(batch.records) == 7
+    assert grade_batch(job, open_pools=open_pools).kept == 7
+
+
+def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool, open_pools, monkeypatch):
+    first = {record["student"]: record for record in grade_batch(job, open_pools=open_pools).records}
+    from segedu.exercises import load
+
+    double = next(exercise for exercise in load(job.lab).exercises if exercise.name == "double")
+    monkeypatch.setattr("segedu.grading.records.tool_version", lambda: "0.2+changed")
+    monkeypatch.setattr("segedu.grading.examine.tool_version", lambda: "0.2+changed")
+    monkeypatch.setattr("segedu.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4)  # nobody is right
+    probed = []
+    real = pool.run
+    monkeypatch.setattr(pool, "run", lambda steps, *rest: probed.append(steps) or real(steps, *rest))
+    (job.submissions / "new.ipynb").write_bytes((job.submissions / "perfect.ipynb").read_bytes())
+    batch = grade_batch(replace(job, exercise=double.name), open_pools=open_pools)
+    assert (batch.graded, batch.kept, batch.not_due) == (4, 0, 2)  # the broken one and the new one wait
+    assert {step.name.split()[0] for steps in probed for step in steps if step.kind == "probe"} == {"double"}
+    got = {record["student"]: record for record in batch.records}
+    assert "new" not in got and got["broken"] == first["broken"]
+    assert (got["perfect"]["points"], got["partial"]["points"], got["lone"]["points"]) == (6, 6, 3)
+    assert got["perfect"]["exercises"][1:] == first["perfect"]["exercises"][1:] and got["perfect"]["max_points"] == 9
+    assert got["perfect"]["kept"] == {"exercises": ["total", "box_area"], "tool": first["perfect"]["tool"]}
+    again = grade_batch(job, open_pools=open_pools)  # what was graded anew counts as graded with this tool
+    assert (again.graded, again.kept) == (2, 4)
+
+
+def test_an_exercise_that_the_lab_does_not_have(job, open_pools):
+    grade_batch(job, open_pools=open_pools)
+    with pytest.raises(ValueError, match="--exercise is dubble, .* it has double, total, box_area"):
+        grade_batch(replace(job, exercise="dubble"), open_pools=open_pools)
+
+
+def test_a_disk_that_fills_up_in_the_middle_loses_nothing(job, open_pools, monkeypatch):
+    real, calls = RecordStore.write, []
+
+    def write(store, record):
+        calls.append(record["student"])
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(store.folder))
+        real(store, record)
+
+    monkeypatch.setattr(RecordStore, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        grade_batch(job, open_pools=open_pools)
+    monkeypatch.setattr(RecordStore, "write", real)
+    batch = grade_batch(job, open_pools=open_pools)
+    assert (batch.graded, batch.kept) == (3, 2) and points(batch) == EXPECTED
+
+
+def test_few_submissions_are_in_memory_at_a_time(job, open_pools, tiny, monkeypatch):
+    """Work is read from the disk as there is room, and of a record nothing stays."""
+    for i in range(40):
+        (job.submissions / f"s{i}.ipynb").write_text(tiny.notebook(tiny.lab_cells()) + " " * i)
+    alive, most = weakref.WeakSet(), []
+    real = batch_module.collect
+
+    def collected(*arguments):
+        handed = real(*arguments)
+        alive.add(handed)
+        most.append(len(alive))
+        return handed
+
+    monkeypatch.setattr(batch_module, "collect", collected)
+    batch = grade_batch(replace(job, jobs=2), open_pools=open_pools)
+    assert len(batch.records) == 45 == len(most) and max(most) <= 8
 
 
 def test_one_that_makes_the_grader_fail_stops_nobody_and_is_tried_again(job, pool, open_pools, monkeypatch):
@@ -200,5 +282,5 @@ def test_without_a_sandbox_it_asks_first(course, tiny, tmp_path, pool, monkeypat
     job = Job(write_submissions(tmp_path / "subs", tiny), tiny.LAB, tmp_path / "out", course, level=1)
     with pytest.raises(PermissionError, match="level 1 .*--doctor.*add --i-trust-these-submissions"):
         grade_batch(job)
-    monkeypatch.setattr("segedu.grading.batch.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
+    monkeypatch.setattr("segedu.grading.crew.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
     assert points(grade_batch(replace(job, trust=True))) == EXPECTED

@@ -31,14 +31,15 @@ def test_what_was_written_is_read(tmp_path):
 def test_damaged_and_failed_records_are_made_again(tmp_path, content):
     store = RecordStore(tmp_path, "00_tiny")
     store.path("anna").write_text(content)
-    assert store.read("anna", "k") is None and store.everything() == []
+    assert store.read("anna", "k") is None
+    assert [one["status"] for one in store.everything()] == ["failed"] * ("failed" in content)
 
 
 def test_what_a_killed_run_left_is_swept_and_never_read(tmp_path):
     store = RecordStore(tmp_path, "00_tiny")
     left = store.folder / ".anna.json.77.abcd.part"
     left.write_text(json.dumps(record()))
-    assert store.everything() == []
+    assert list(store.everything()) == []
     RecordStore(tmp_path, "00_tiny")
     assert not left.exists()
 
@@ -49,7 +50,20 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_attempts_stand_beside_each_other_and_are_read_one_by_one(tmp_path):
+    store = RecordStore(tmp_path, "00_tiny")
+    for student, attempt in (("anna0", 1), ("anna", 10), ("anna", 2), ("anna-b", 1), ("anna", 1)):
+        store.write(record(student) | {"attempt": attempt})
+    names = ["anna", "anna~2", "anna~10", "anna-b", "anna0"]
+    everything = store.everything()
+    assert everything.names == names and len(everything) == 5 and everything[2]["attempt"] == 10
+    store.path("anna-b").unlink()  # while they are being read
+    assert [one["student"] for one in everything] == ["anna", "anna", "anna", "anna0"]
+    with pytest.raises(ValueError, match=r"anna-b.json is damaged; delete it and grade again"):
+        everything[3]
 
 
 def test_every_part_of_the_key_counts():

@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from segedu.grading.submission import Entry, find_entries, fingerprint, read_submission, student_id
+from segedu.grading.entries import Entry, find_entries, student_id
+from segedu.grading.submission import fingerprint, read_submission
 
 
 def read(path, lab="00_tiny"):

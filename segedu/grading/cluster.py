@@ -1,0 +1,133 @@
+"""A Dask cluster as the graders: each worker has the kernels, each submission is one task, records come back as JSON.
+
+Dask's messages are pickles, so scheduler and workers must be reachable by the instructor's machines alone; a sandbox
+has no network and reaches neither. A worker that dies loses nothing: its submissions go to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from distributed import Client, Worker, WorkerPlugin, get_worker
+
+from segedu.grading.crew import Assignment, Crew, Examiner, sandboxed_pools
+from segedu.grading.records import tool_version
+from segedu.grading.submission import Handed
+
+CONNECT_SECONDS = 30
+
+
+@contextlib.contextmanager
+def workers(address: str, assignment: Assignment) -> Iterator[Crew]:
+    """The workers of a cluster as a crew.
+
+    Args:
+        address: of the scheduler, such as `tcp://10.0.0.1:8786`.
+        assignment: of the batch.
+
+    Yields:
+        The crew; `count` is the number of the workers' threads at the start.
+
+    Raises:
+        ValueError: if nothing answers, there are no workers, or one has another segedu.
+        PermissionError: if a worker has no sandbox worth its name, and `trust` is not set.
+    """
+    assignment.desk()  # a wrong lab fails here, not on each worker
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"--dask is {address}, where no scheduler answers ({why}); start one: dask scheduler"
+        ) from None
+    with client, _quiet():
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        if not known:
+            raise ValueError(f"--dask is {address}, a scheduler without workers; start some: dask worker {address}")
+        name = f"segedu-{assignment.key('')[:16]}"
+        try:
+            ready = client.register_plugin(Graders(assignment), name=name)
+            _raise_refusals(ready)
+            sandbox = min(client.run(_sandbox, name).values())
+            executor = client.get_executor(pure=False)
+
+            def submit(handed: Handed) -> Future:
+                return executor.submit(_grade, name, handed)
+
+            yield Crew(tuple(sandbox), sum(worker["nthreads"] for worker in known.values()), submit)
+        finally:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                client.unregister_worker_plugin(name)
+
+
+def _raise_refusals(answers: dict[str, Any]) -> None:
+    for answer in answers.values():
+        if isinstance(answer, dict) and answer.get("status") == "error":
+            raise answer["exception"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A lost worker is nothing to read twenty lines about: its submissions are tried again."""
+    loggers = [logging.getLogger(f"distributed{part}") for part in ("", ".client", ".core", ".comm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class Graders(WorkerPlugin):
+    """What each worker has, also one that joins later: the kernels, and the seed.
+
+    Args:
+        assignment: of the batch.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment, self.tool = assignment, tool_version()
+        self.stack: contextlib.ExitStack | None = None
+        self.problem: Exception | None = None
+
+    def setup(self, worker: Worker) -> None:
+        """On the worker: opens the kernel pools, one a thread."""
+        try:
+            self._open(worker)
+        except Exception as error:  # Dask keeps a worker that joined late all the same: its tasks shall say why
+            self.problem = error
+            raise
+
+    def _open(self, worker: Worker) -> None:
+        mine = tool_version()
+        if mine != self.tool:
+            theirs = f"the worker {worker.address} has segedu {mine}, this machine has {self.tool}"
+            raise ValueError(f"{theirs}; install the same on both")
+        desk, self.stack = self.assignment.desk(), contextlib.ExitStack()
+        pools = self.stack.enter_context(sandboxed_pools(self.assignment, desk.hides, worker.state.nthreads))
+        self.sandbox = (pools[0].rung.level, pools[0].rung.reason)
+        self.examiner = Examiner(self.assignment, desk, pools)
+
+    def teardown(self, worker: Worker) -> None:
+        """On the worker: closes them."""
+        if self.stack is not None:
+            self.stack.close()
+
+
+def _sandbox(name: str, dask_worker: Worker) -> tuple[int, str]:
+    return dask_worker.plugins[name].sandbox
+
+
+def _grade(name: str, handed: Handed) -> bytes:
+    """The task: one submission; runs on a worker."""
+    graders = get_worker().plugins[name]
+    if graders.problem:
+        raise graders.problem
+    return json.dumps(graders.examiner.grade(handed)).encode()
