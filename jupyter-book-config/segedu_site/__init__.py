@@ -4,6 +4,7 @@
 - `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
 - `figures`: alt text of displayed pictures.
 - `methods`: the `{methods}` table, read from the headers of the method files.
+- `measured`: tables of other proofs, such as those of the grader.
 - `results`: the `{results}` tables, read from the proofs of the training recipes.
 - `sources`: every quoted file as a page of the site, linked from each quotation.
 - `maths`: MathJax served by the site itself.
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 from sphinx.application import Sphinx
 
-from segedu_site import address, figures, kernels, lint, maths, methods, results, sources
+from segedu_site import address, figures, kernels, lint, maths, measured, methods, results, sources
 
 
 def setup(app: Sphinx) -> dict:
-    for part in (kernels, address, figures, maths, methods, results, sources, lint):
+    for part in (kernels, address, figures, maths, measured, methods, results, sources, lint):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
