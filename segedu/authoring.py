@@ -28,6 +28,7 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+GRADING_ONLY = ("codec", "remote")  # of segedu.checks: no check cell uses them
 LEAK_LENGTH = 25  # a shorter line, such as `return total`, may stand anywhere
 
 
@@ -374,7 +375,8 @@ def _executed(solved: Any, course: Path, lab: str, force: bool) -> bool:
 def _source_hash(course: Path, lab: str, solved: Any) -> str:
     """Of all that decides what the check cells print: the cells, the exercises, the checks."""
     package = Path(exercises.__file__).parent
-    files = sorted([*(package / f"lab{lab}").glob("*.py"), *(package.parent / "checks").glob("*.py")])
+    checks = [file for file in (package.parent / "checks").glob("*.py") if file.stem not in GRADING_ONLY]
+    files = sorted([*(package / f"lab{lab}").glob("*.py"), *checks])
     digest = hashlib.sha256("\0".join(cell.source for cell in solved.cells).encode())
     for file in files:
         digest.update(file.read_bytes())

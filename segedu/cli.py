@@ -148,6 +148,21 @@ def bench(course: Course = Path(".")) -> None:
 
 
 @app.command()
+def attacks(
+    course: Course = Path("."),
+    level: Annotated[
+        str, typer.Option(help="3, 3u (with a user namespace), 2 or 1; all that work here if empty.")
+    ] = "",
+    only: Annotated[str, typer.Option(help="Names or boundaries, such as a0*,codec.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
+) -> None:
+    """Attack the grader, each attack beside an honest twin, at every sandbox level of this machine."""
+    options = [f"--level={level}", f"--only={only}", f"--jobs={jobs}"]
+    run = _course(course) / "tests" / "attacks" / "run.py"
+    raise SystemExit(subprocess.call([sys.executable, str(run), *options]))
+
+
+@app.command()
 def grade(
     submissions: Annotated[
         Path | None, typer.Argument(help="A folder of notebooks, archives or student folders; or one notebook.")
@@ -175,7 +190,9 @@ def grade(
     from segedu.grading.batch import Job
 
     if doctor:
-        raise typer.Exit(command.doctor())
+        from segedu.grading.doctor import doctor as examine_machine
+
+        raise typer.Exit(examine_machine())
     if submissions is None or not lab:
         raise typer.BadParameter(
             "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
@@ -183,6 +200,73 @@ def grade(
     limits = (level, trust, cell_seconds, total_seconds)
     job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask)
     raise typer.Exit(command.grade(job, expect))
+
+
+@app.command()
+def gradebook(
+    out: Annotated[Path, typer.Argument(help="What `segedu grade` had as --out.")],
+    lab: Annotated[str, typer.Option(help="Only this one; all of the folder where not given.")] = "",
+    canvas: Annotated[Path | None, typer.Option(help="Canvas's gradebook export, to fill.")] = None,
+    moodle: Annotated[Path | None, typer.Option(help="Moodle's offline grading worksheet, to fill.")] = None,
+    similarity: Annotated[
+        Path | None, typer.Option(help="The submissions: lay out answers for JPlag, Dolos and MOSS.")
+    ] = None,
+    course: Course = Path("."),
+) -> None:
+    """Make points, pages and tables anew from the records, without grading.
+
+    Beside seed.json in OUT may lie roster.csv (student, name, email, section, alias, canvas_id, moodle_id),
+    policy.toml (due times, lateness, extensions), manual.csv (lab, student, exercise, points, comment: points
+    replace, with a sign they are added after the late factor; delete a row to undo it) and submitted.csv
+    (student, attempt, submitted, lab). segedu/gradebook/roster.py and late.py show one of each.
+    """
+    from segedu.gradebook import command as gradebook_command
+
+    with _told():
+        wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course)
+        raise typer.Exit(gradebook_command.gradebook(wanted))
+
+
+@app.command()
+def nbgrader(
+    lab: Annotated[str, typer.Argument(help="Such as 06_unet.")],
+    out: Annotated[Path, typer.Option(help="nbgrader's course folder.")],
+    grades: Annotated[
+        Path | None, typer.Option(help="The --out of `segedu grade`: put its points into nbgrader's gradebook.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out else.")] = None,
+    course: Course = Path("."),
+) -> None:
+    """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
+    from segedu.grading.nbgrader import export_grades, make_source, next_steps
+
+    with _told():
+        if grades is None:
+            files = make_source(_course(course), lab, out, seed)
+            typer.echo("Written: " + ", ".join(map(str, files)) + "\n" + next_steps(lab, out))
+        else:
+            typer.echo(export_grades(grades, lab, out).report())
+
+
+@app.command()
+def gradescope(
+    lab: Annotated[str, typer.Argument(help="Such as 06_unet.")],
+    out: Annotated[Path, typer.Option(help="The zip to upload; it holds the seed of the hidden cases.")],
+    seed: Annotated[int | None, typer.Option(help="That of the zip in --out, or a new one, else.")] = None,
+    wheel: Annotated[Path | None, typer.Option(help="Of segedu; built from the checkout else.")] = None,
+    level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works there else.")] = None,
+    cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
+    total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
+    trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
+    course: Course = Path("."),
+) -> None:
+    """Build the zip of a Gradescope autograder."""
+    from segedu.grading.gradescope import Settings, build_zip, seed_of
+
+    with _told():
+        settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
+        names = build_zip(_course(course), out, settings, wheel)
+    typer.echo(f"Written: {out} with {', '.join(names)}. Upload it as the autograder; keep it from students.")
 
 
 if __name__ == "__main__":

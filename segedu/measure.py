@@ -13,7 +13,9 @@ from typing import Any
 from segedu import exercises
 from segedu.checks.cell import VISIBLE_SEED
 from segedu.checks.exercise import Exercise
-from segedu.checks.judge import Answers, draw, judge, outcomes_of
+from segedu.checks.judge import Answers, Drawn, draw, judge
+from segedu.checks.probes import copy_value
+from segedu.proofs import read_rows
 
 LIMITS = {"cpu_seconds": 90.0, "peak_mb": 2048.0, "first_figure": 15.0}
 SEEDS = (VISIBLE_SEED, 1, 2)  # the visible one, and two as grading would draw
@@ -61,7 +63,25 @@ def load_alternatives(course: Path, lab: str) -> dict[str, list[Callable]]:
     return module.ALTERNATIVES
 
 
-def mutant_row(lab: str, exercise: Exercise, right: Sequence[Callable], seeds: Sequence[int] = SEEDS) -> MutantRow:
+def _outcomes(exercise: Exercise, function: Callable, drawn: Drawn, threads: int) -> list[dict]:
+    """As `judge.outcomes_of`, which always takes one torch thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return [exercise.probe(function, copy_value(case)) for _, _, case in drawn]
+    finally:
+        torch.set_num_threads(before)
+
+
+def mutant_row(
+    lab: str,
+    exercise: Exercise,
+    right: Sequence[Callable],
+    seeds: Sequence[int] = SEEDS,
+    threads: Sequence[int] = (1,),
+) -> MutantRow:
     """Judge every wrong answer and every right alternative of an exercise.
 
     Args:
@@ -69,6 +89,7 @@ def mutant_row(lab: str, exercise: Exercise, right: Sequence[Callable], seeds: S
         exercise: the exercise.
         right: alternatives that must be accepted.
         seeds: a wrong answer counts as refused, or named, only if it is so under all of them.
+        threads: numbers of torch threads; the same holds.
 
     Returns:
         The row.
@@ -76,7 +97,8 @@ def mutant_row(lab: str, exercise: Exercise, right: Sequence[Callable], seeds: S
     answers = [Answers(exercise, draw(exercise, seed)) for seed in seeds]
 
     def verdicts(function: Callable) -> list:
-        return [judge(exercise, a.drawn, outcomes_of(exercise, function, a.drawn), a) for a in answers]
+        pairs = [(a, n) for a in answers for n in threads]
+        return [judge(exercise, a.drawn, _outcomes(exercise, function, a.drawn, n), a) for a, n in pairs]
 
     wrong = []
     for one in exercise.wrong:
@@ -133,15 +155,65 @@ def print_mutants(course: Path, labs: Sequence[str], write: bool) -> None:
             if not (refused and named):
                 print(f"{row.lab} {row.exercise}: {name} is {'not named' if refused else 'ACCEPTED'}")
     if write:
-        (course / "course" / "wrong-answers.md").write_text(mutants_page(rows))
+        (course / "course" / "wrong-answers.md").write_text(mutants_page(course, rows))
     if not all(row.perfect for row in rows):
         raise SystemExit(1)
 
 
-def mutants_page(rows: Sequence[MutantRow]) -> str:
+def print_steady(course: Path, labs: Sequence[str], seeds: int) -> None:
+    """Judge references, wrong answers and right alternatives under many draws, with 1 and 2 torch threads.
+
+    Args:
+        course: the checkout, for the right alternatives.
+        labs: names; all by default.
+        seeds: number of draws.
+
+    Raises:
+        SystemExit: with 1 where a verdict is not the same everywhere, or is wrong.
+    """
+    from rich.progress import track
+
+    found = [(lab, exercise) for lab in labs or exercises.names() for exercise in exercises.load(lab).exercises]
+    wrong = right = 0
+    unsteady = []
+    for lab, exercise in track(found, transient=True):
+        alternatives = [exercise.reference, *load_alternatives(course, lab).get(exercise.name, [])]
+        row = mutant_row(lab, exercise, alternatives, range(seeds), threads=(1, 2))
+        wrong, right = wrong + len(row.wrong), right + row.alternatives
+        unsteady += [
+            f"{lab} {exercise.name}: {name}" for name, _, refused, named in row.wrong if not (refused and named)
+        ]
+        unsteady += [f"{lab} {exercise.name}: a right answer is refused"] * (row.accepted < row.alternatives)
+    print(*unsteady, sep="\n", end="\n" if unsteady else "")
+    print(
+        f"{len(found)} exercises, {wrong} wrong answers, {right} right answers; {seeds} draws, 1 and 2 threads: ",
+        end="",
+    )
+    print(f"{len(unsteady)} verdicts that are wrong or not the same")
+    if unsteady:
+        raise SystemExit(1)
+
+
+MACHINE_CLAIM = "lab {}: machine mutants of each exercise, made/refused/equivalent"
+
+
+def _machine_lines(course: Path, lab: str) -> list[str]:
+    """The table of machine mutants of a lab, as measured for tests/proofs.csv; empty where it was not."""
+    row = read_rows(course).get(MACHINE_CLAIM.format(int(lab.partition("_")[0])))
+    if row is None:
+        return []
+    lines = ["| exercise | machine mutants | refused | equivalent |", "|---|---|---|---|"]
+    for entry in row.figure.split(", "):
+        exercise, counts = entry.split()
+        lines.append(f"| `{exercise}` | " + " | ".join(counts.split("/")) + " |")
+    return [*lines, ""]
+
+
+def mutants_page(course: Path, rows: Sequence[MutantRow]) -> str:
     """The table as a page of the book.
 
     Args:
+        course: the checkout, for what was measured of machine mutants.
         rows: from `mutant_table`.
 
     Returns:
@@ -154,6 +226,11 @@ def mutants_page(rows: Sequence[MutantRow]) -> str:
         "yours with them and says which one it is. This page is written by `segedu mutants --write`, which also",
         f"measures it: each wrong answer is refused and named, with the visible cases and {len(SEEDS) - 1} more draws.",
         "",
+        "People do not think of every mistake, so `segedu mutants --machine` makes small ones in each reference:",
+        "another operator, number, axis or bound, a lost term, call or statement. A mutant is refused if it loses",
+        "points. Equivalent ones give the same answer for every input that the exercise allows; each is listed with",
+        "its reason in `tests/exercises/`. What is left over gets full points: a gap in the cases, not closed yet.",
+        "",
     ]
     for lab in dict.fromkeys(row.lab for row in rows):
         lines += [f"## Lab {lab.partition('_')[0]}", ""]
@@ -165,7 +242,7 @@ def mutants_page(rows: Sequence[MutantRow]) -> str:
             lines.append(
                 f"| `{row.exercise}` | *right, otherwise written* | | {row.accepted} of {row.alternatives} accepted | |"
             )
-        lines.append("")
+        lines += ["", *_machine_lines(course, lab)]
     return "\n".join(lines)
 
 

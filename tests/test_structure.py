@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "checkpoints": [],
     "viz": ["ops"],
 }
-FORBIDDEN = {"checks": [*METHODS, "exercises"], "grading": [*METHODS, "exercises"]}
+FORBIDDEN = dict.fromkeys(("checks", "grading", "gradebook"), [*METHODS, "exercises"])
 LOADER = ("exercises", "exercises.load")  # the judge loads an exercise by name, and so names none
 PACKAGES_OF = {"layers": {"torch"}, "ops": {"torch", "numpy", "scipy"}}
 ONE_FILE_PACKAGES = {"pycocotools": "segedu/ops/masks.py", "numba": "segedu/ops/polygons.py"}

@@ -7,7 +7,6 @@ table may lie.
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import lzma
 import re
@@ -15,18 +14,28 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_ENTRIES = 2000
 MAX_TOTAL = 64 << 20
 MAX_MEMBER = 32 << 20
 MAX_RATIO = 200
-_BROKEN = (
-    zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
+MAX_STREAMS = 2000  # packers that work in parallel write many behind each other
+MAX_HEADER = 64 << 10  # of a long name or of pax records
+MAX_UNPACKER = 256 << 20  # memory that an xz header may ask for
+_CHUNK = 1 << 16
+_PACKED: dict[bytes, Callable] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(31),
+    b"BZ": bz2.BZ2Decompressor,
+    b"\xfd7": lambda: lzma.LZMADecompressor(memlimit=MAX_UNPACKER),
+}
+
+
+class _BadHeader(ValueError):
+    """A number in a tar header that no honest archive has."""
 
 
 class SubmissionError(ValueError):
@@ -37,7 +46,7 @@ def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
     """Read the notebooks of an archive.
 
     Args:
-        name: of the archive; its suffix tells zip from tar.
+        name: of the archive, for messages; its first bytes tell zip from tar.
         data: its bytes.
 
     Returns:
@@ -47,12 +56,14 @@ def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
         SubmissionError: if the archive is broken, holds a link, a device, an absolute path or `..` (named in
             the message), is too large or too many, or holds no notebook.
     """
-    read = _from_zip if name.lower().endswith(".zip") else _from_tar
+    read = _from_zip if data[:2] == b"PK" else _from_tar
     try:
         found = list(read(name, data))
     except SubmissionError:
         raise
-    except _BROKEN as error:
+    except _BadHeader as error:
+        raise SubmissionError(f"{name} is refused: {error}") from None
+    except Exception as error:  # the readers of these formats fail in many ways
         why = type(error).__name__
         raise SubmissionError(f"{name} is a broken archive ({why}); make it again, or hand in the .ipynb") from None
     if not found:
@@ -69,13 +80,23 @@ def _wanted(archive: str, name: str) -> bool:
     return name.lower().endswith(".ipynb") and not hidden
 
 
+def is_archive(data: bytes) -> bool:
+    """Do the first bytes say zip, gzip, bzip2 or xz, whatever the file's name says?"""
+    return data[:4] == b"PK\x03\x04" or data[:2] == b"\x1f\x8b" or data[:3] == b"BZh" or data[:6] == b"\xfd7zXZ\0"
+
+
 def _check_size(archive: str, name: str, size: int, total: int) -> None:
+    if size < 0:  # a negative size leads back to earlier entries, again and again
+        raise SubmissionError(f"{archive} is refused: {name[:80]} has a negative size")
     if size > MAX_MEMBER or total > MAX_TOTAL:
         limit = MAX_MEMBER if size > MAX_MEMBER else MAX_TOTAL
         raise SubmissionError(f"{archive} is refused: {name[:80]} makes more than {limit >> 20} MB")
 
 
 def _from_zip(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    listed = data.count(b"PK\x01\x02")  # before the table of contents is read: each line of it costs a kilobyte
+    if listed > 2 * MAX_ENTRIES:
+        raise SubmissionError(f"{archive} is refused: {listed} entries, at most {MAX_ENTRIES}")
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         entries = file.infolist()
         if len(entries) > MAX_ENTRIES:
@@ -99,20 +120,46 @@ def _from_zip(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _inflate(archive: str, data: bytes) -> bytes:
     """Undo the packing of a whole tar, bounded: tarfile itself would read a header of any size."""
-    openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-    opener = openers.get(data[:2])
-    if opener is None:
+    start = _PACKED.get(data[:2])
+    if start is None:
         return data
-    with opener(io.BytesIO(data)) as stream:
-        content = stream.read(MAX_TOTAL + 1)
-    if len(content) > MAX_TOTAL:
-        raise SubmissionError(f"{archive} is refused: it makes more than {MAX_TOTAL >> 20} MB")
-    return content
+    content, here, streams = bytearray(), 0, 0
+    while data[here : here + 2] == data[:2]:
+        streams += 1
+        if streams > MAX_STREAMS:
+            raise SubmissionError(f"{archive} is refused: it is packed in more than {MAX_STREAMS} parts")
+        here = _unpack(archive, data, here, start(), content)
+    return bytes(content)
+
+
+def _unpack(archive: str, data: bytes, here: int, unpacker: Any, content: bytearray) -> int:
+    """Unpack one stream that begins at `here`; returns where it ends."""
+    while not unpacker.eof:
+        piece = data[here : here + _CHUNK]
+        if not piece:
+            raise EOFError
+        here += len(piece)
+        content += unpacker.decompress(piece, MAX_TOTAL + 1 - len(content))  # takes all of it unless it is too much
+        if len(content) > MAX_TOTAL:
+            raise SubmissionError(f"{archive} is refused: it makes more than {MAX_TOTAL >> 20} MB")
+    return here - len(unpacker.unused_data)
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header that is held to its limits before tarfile goes where it points."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        describes = header.type in (b"x", b"g", b"X", b"L", b"K")  # pax records, long names, long links
+        if header.size < 0 or (describes and header.size > MAX_HEADER):
+            raise _BadHeader(f"one of its headers says {header.size} bytes")
+        return header
 
 
 def _from_tar(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     total = 0
-    with tarfile.open(fileobj=io.BytesIO(_inflate(archive, data)), mode="r:") as file:
+    with tarfile.open(fileobj=io.BytesIO(_inflate(archive, data)), mode="r:", tarinfo=_Header) as file:
         for count, member in enumerate(file):
             if count >= MAX_ENTRIES:
                 raise SubmissionError(f"{archive} is refused: more than {MAX_ENTRIES} entries")
@@ -122,4 +169,4 @@ def _from_tar(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
                 kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
                 raise SubmissionError(f"{archive} is refused: its entry {member.name[:80]} is {kind}")
             if _wanted(archive, member.name) and member.isreg():
-                yield member.name, file.extractfile(member).read(MAX_MEMBER)
+                yield member.name, file.extractfile(member).read()

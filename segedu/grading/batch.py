@@ -117,7 +117,8 @@ def grade_batch(
     started = time.monotonic()
     entries, left_out = find_entries(job.submissions)
     out = job.out.resolve()
-    ours = [entry for entry in entries if entry.path.resolve() in (out, *out.parents)]  # --out inside SUBMISSIONS
+    real = [entry for entry in entries if not entry.path.is_symlink()]  # a link may lead nowhere, or round and round
+    ours = [entry for entry in real if entry.path.resolve() in (out, *out.parents)]  # --out inside SUBMISSIONS
     entries = [entry for entry in entries if entry not in ours]
     left_out += [entry.path.name for entry in ours]
     _check_names(job)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fnmatch
+import functools
 import os
 import stat
 import struct
@@ -138,11 +139,16 @@ def _into(here: int, name: str) -> int:
     return below
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)  # a class is built each time; errno stays each thread's own
+
+
 def _open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
     """`openat2` where there is one; elsewhere one component after the other, none of them a link."""
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = _libc()
         how = ctypes.create_string_buffer(struct.pack("QQQ", flags, mode, _RESOLVE))
         fd = libc.syscall(_OPENAT2, folder, os.fsencode(path), how, 24)
         if fd >= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from segedu.gradebook.reports import expected_differences, summary, table, write_reports
 from segedu.grading.batch import SAFE_LEVEL, Batch, Job, grade_batch
-from segedu.grading.kernel import SandboxError, probe_levels
-from segedu.grading.reports import expected_differences, summary, table, write_reports
+from segedu.grading.kernel import SandboxError
 
 
 def grade(job: Job, expect: Path | None = None, console: Console | None = None) -> int:
@@ -70,7 +69,7 @@ def _follow(progress: Progress, task) -> Callable[[int, int, str], None]:
 
 
 def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
-    written = write_reports(batch, job.out)
+    written = write_reports(batch, job.out, job.course)
     console.print(table(batch))
     for line in summary(batch):
         console.print(escape(line), soft_wrap=True)
@@ -108,25 +107,3 @@ def read_expected(path: Path) -> list[dict]:
     if not rows or not {"student", "points"} <= set(rows[0]):
         raise ValueError(f"--expect is {path}, expected a CSV with the columns student and points and some rows")
     return rows
-
-
-def doctor(console: Console | None = None) -> int:
-    """Print which sandbox levels work on this machine, and why the others do not.
-
-    Args:
-        console: of the terminal.
-
-    Returns:
-        The exit status: 0 where a level of at least 2 works, else 1.
-    """
-    console = console or Console()
-    levels = probe_levels()
-    for level, available, reason in levels:
-        mark = "[green]works[/green]" if available else "[yellow]does not[/yellow]"
-        console.print(f"level {level}: {mark}  {escape(reason)}", soft_wrap=True)
-    if not levels:
-        console.print(f"no sandbox is known for {sys.platform}")
-    best = max((level for level, available, _ in levels if available), default=0)
-    asks = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
-    console.print(f"Grading here uses level {best}.{asks}")
-    return 0 if best >= SAFE_LEVEL else 1

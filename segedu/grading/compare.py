@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from segedu.checks import codec
@@ -20,6 +20,8 @@ from segedu.checks.exercise import Exercise
 from segedu.checks.judge import Answers, Drawn, Verdict, draw, judge
 
 MAX_EXERCISE = 64 << 20
+MAX_DIGITS = 6  # in one go, of what a student's process chose and a student may read
+MAX_WORD = 40
 _KEYS = {"value": None, "raises": str, "refused": str, "mutated": list, "grads": list, "n_params": int, "depends": list}
 
 
@@ -142,7 +144,21 @@ def _is_exception(name: str) -> bool:
 
 def _name_only(text: str) -> str:
     """The student names the class: enough of it to recognise, too little to carry a hidden input or a formula."""
-    return " ".join(word[:24] for word in re.sub(r"[^\w.,]+", " ", text).split())[:80]
+    text = " ".join(word[:24] for word in re.sub(r"[^\w.,]+", " ", text).split())[:80]
+    return text if sum(c.isdigit() for c in text) <= MAX_DIGITS else re.sub(r"\d", "", text)
+
+
+def error_name(name: str) -> str:
+    """The class of an exception, where that is a word and not a message: the student may have named it.
+
+    Args:
+        name: from the student's process.
+
+    Returns:
+        The name, or "an error".
+    """
+    is_word = name.isidentifier() and len(name) <= MAX_WORD and not any(c.isdigit() for c in name)
+    return name if is_word else "an error"
 
 
 def refusals(outcomes: list[dict | None]) -> list[str]:
@@ -168,4 +184,12 @@ def verdict_of(paper: Paper, outcomes: list[dict | None]) -> Verdict:
     Returns:
         Points, groups and the misconception by name.
     """
-    return judge(paper.exercise, paper.drawn, outcomes, paper.answers)
+    verdict = judge(paper.exercise, paper.drawn, outcomes, paper.answers)
+    return verdict if verdict.named else replace(verdict, first_line=_without_words(verdict.first_line))
+
+
+def _without_words(line: str) -> str:
+    """What a function returned may be told as a number that somebody reads; texts and long numbers could be a case."""
+    line = re.sub(r"the str .*", "a text.", line, flags=re.DOTALL)
+    line = re.sub(r": keys \[.*", ".", line, flags=re.DOTALL)
+    return re.sub(rf"\d{{{MAX_DIGITS + 1},}}", "...", line)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segedu.grading.archive import SUFFIXES as ARCHIVES
 
-MAX_ATTEMPTS = 2000
+MAX_ATTEMPTS, KEPT_ATTEMPTS = 2000, 20  # names looked at; graded: a student must not be able to order hours of work
 MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
 # an instructor's own files beside the submissions, not a student's work
 BESIDE = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
@@ -55,9 +55,12 @@ def student_id(name: str) -> str:
     'Anna_Müller_x'
     """
     name = re.sub(r"[^\w.@-]+", "_", name)
-    name = re.sub(r"\.{2,}", "", name).replace("__", "_")
-    name = name.strip("._-@")[:80].encode()[:MAX_ID].decode(errors="ignore")  # letters may take 4 bytes
-    return name.rstrip("._-@") or "unnamed"
+    name = re.sub(r"_{2,}", "_", re.sub(r"\.{2,}", "", name))  # so that the id of an id is that id
+    return _cut(name.strip("._-@"), 80, MAX_ID) or "unnamed"
+
+
+def _cut(name: str, letters: int, size: int) -> str:
+    return name[:letters].encode()[:size].decode(errors="ignore").rstrip("._-@")  # a letter may take 4 bytes
 
 
 def find_entries(folder: Path) -> tuple[list[Entry], list[str]]:
@@ -107,9 +110,10 @@ def _named(paths: list[Path]) -> list[Entry]:
     entries, taken = [], set()
     for path in paths:
         student = student_id(path.name if path.is_dir() else _stem(path.name))
-        more = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()
+        plain, more = student, path.name.encode(errors="surrogateescape")
         while student.casefold() in taken:  # two names that look the same to a file system stay apart
-            student, more = f"{student}-{more[:6]}", more[6:] + more[:1]
+            more = hashlib.sha256(more).digest()
+            student = f"{_cut(plain, 73, MAX_ID - 7)}-{more.hex()[:6]}"  # no longer than other ids
         taken.add(student.casefold())
         attempts = _attempts(path)
         entries += [Entry(student, part, number) for number, part in attempts] or [Entry(student, path)]
@@ -117,7 +121,7 @@ def _named(paths: list[Path]) -> list[Entry]:
 
 
 def _attempts(folder: Path) -> list[tuple[int, Path]]:
-    """`(number, path)` of `attempt-1`, `attempt 2.ipynb`, ... in a student's folder; the first of equal numbers."""
+    """`(number, path)` of `attempt-1`, `attempt 2.ipynb`, ... in a student's folder: the last twenty of them."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     found: dict[int, Path] = {}
@@ -125,4 +129,4 @@ def _attempts(folder: Path) -> list[tuple[int, Path]]:
         match = re.fullmatch(r"attempt[-_ ]?0*([1-9]\d{0,3})", _stem(path.name), re.IGNORECASE)
         if match:
             found.setdefault(int(match[1]), path)
-    return sorted(found.items())
+    return sorted(found.items())[-KEPT_ATTEMPTS:]

@@ -133,7 +133,7 @@ def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
 def _ending(step: StepResult, desk: Desk) -> str:
     """What became of a step that did not end well; the message of an error is for the instructor alone."""
     if step.status == "error":
-        return f"stopped with {clean(step.ename, 60) or 'an error'}"
+        return f"stopped with {compare.error_name(step.ename)}"
     return _STOPPED.get(step.status, step.status).format(seconds=desk.cell_seconds)
 
 

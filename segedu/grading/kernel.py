@@ -213,12 +213,20 @@ class _Run:
         if not self.kernel.is_alive() and not isinstance(error, Fatal):
             error = Fatal("died", f"the kernel died: {exit_words(self.kernel.guest.report['exit'])}")
         if isinstance(error, Fatal):
-            died_of_memory = error.status == "died" and self.place.out_of_memory()
-            return ("memory", "the memory limit was reached") if died_of_memory else (error.status, str(error))
+            return self.cause(error)
         content = {**self.kernel.reply, **self.kernel.error}
         if content.get("ename") == "MemoryError" or _NO_MEMORY.search(str(content.get("evalue", ""))):
             return "memory", "the memory limit was reached"
         return "error", str(error)
+
+    def cause(self, error: Fatal) -> tuple[str, str]:
+        """Why the kernel was lost: a control group or the watch may have killed it."""
+        if error.status == "died" and self.kernel.guest.over:
+            kind, message = self.kernel.guest.over
+            return ("memory" if kind == "memory" else "died"), f"the kernel was ended: {message}"
+        if error.status == "died" and self.place.out_of_memory():
+            return "memory", "the memory limit was reached"
+        return error.status, str(error)
 
     def start(self) -> None:
         """A new sandbox with the files in it."""
@@ -263,7 +271,7 @@ class _Run:
 
     def fetch(self, box: Box) -> None:
         """Reads the wanted files; what an earlier kernel left stays."""
-        left = self.limits.disk_bytes
+        left = self.limits.disk_bytes - sum(map(len, self.result.files.values()))  # of all kernels together
         for pattern in self.wanted:
             try:
                 paths = box.find(pattern)

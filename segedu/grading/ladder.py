@@ -1,14 +1,16 @@
 """The ladder of levels: what this machine can do, found by doing it once in a throw-away child.
 
 3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
-machine's own tree (so neither shell commands nor data loaders with workers: they need /dev). 1: resource limits and
-nothing else. Each kernel's job is written here.
+machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each rung
+memory and processes of a kernel and its children are bounded by control groups, or by the keeper's watch where none
+can be made. Each kernel's job is written here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import secrets
 import shutil
@@ -19,12 +21,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import landlock, seccomp
+from . import cgroups, landlock, seccomp
 from .provisioner import ForkServer, Guest, SandboxError
 from .sandbox import LINUX
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_FIRST_USER = 0x5E000000  # each kernel's own user is drawn from here; no other users are up there
+_FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
+_turn = itertools.count(secrets.randbelow(1 << 24))  # one after the other: two at a time are never the same
+_WATCHED = {"memory", "processes", "disk"}
+_WEAK = "resource limits only: a hostile submission can read and write your files"
+_WEAK_OWN = "own user and resource limits only: a hostile submission can read what every user can, and use the network"
 
 
 @dataclass(frozen=True)
@@ -58,50 +63,48 @@ class Place:
     """What one kernel gets on the host: a job, control groups, and below level 3 a scratch folder."""
 
     job: dict
-    cgroups: list[Path] = field(default_factory=list)
+    groups: cgroups.Groups = field(default_factory=cgroups.Groups)
     scratch: Path | None = None
 
     def out_of_memory(self) -> bool:
         """Whether the control group has killed for memory."""
-        for folder in self.cgroups:
-            for name in ("memory.oom_control", "memory.events"):
-                with contextlib.suppress(OSError):
-                    for line in (folder / name).read_text().splitlines():
-                        if line.startswith("oom_kill ") and int(line.split()[1]) > 0:
-                            return True
-        return False
+        return self.groups.out_of_memory()
 
     def clear(self) -> None:
         """Removes the control groups and the scratch folder."""
-        for folder in self.cgroups:
-            for _ in range(100):
-                try:
-                    folder.rmdir()
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:  # a killed process is still on its way out
-                    time.sleep(0.01)
+        self.groups.clear()
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            _remove(self.scratch)
+
+
+def _remove(folder: Path) -> None:
+    """Also what its owner has closed to themselves."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for path, names, _ in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    if not os.path.islink(os.path.join(path, name)):
+                        os.chmod(os.path.join(path, name), 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def rungs() -> list[Rung]:
     """The ways to try, best first."""
     root = LINUX and os.geteuid() == 0
-    filtered = seccomp.available()
     ways = []
-    if LINUX and filtered:
+    dropped = [True, False] if root and readable_by_others() else [False]
+    if LINUX and seccomp.available():
         if root:
             ways.append(Rung(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
         ways.append(Rung(3, user_namespace=True, seccomp=True, reason="user namespace, seccomp"))
         locked = landlock.abi() > 0
-        dropped = root and readable_by_others()
-        if locked or dropped:
-            files = f"Landlock {landlock.abi()}" if locked else "no Landlock: hidden modules can be read"
-            parts = ["seccomp without network", files, *["own user"] * dropped]
-            ways.append(Rung(2, own_user=dropped, landlock=locked, seccomp=True, reason=", ".join(parts)))
-    ways.append(Rung(1, reason="resource limits only: a hostile submission can read and write your files"))
+        for own in dropped:
+            if locked or own:
+                files = f"Landlock {landlock.abi()}" if locked else "no Landlock: hidden modules can be read"
+                reason = ", ".join(["seccomp without network", files, *["own user"] * own])
+                ways.append(Rung(2, own_user=own, landlock=locked, seccomp=True, reason=reason))
+    ways += [Rung(1, own_user=own, reason=_WEAK_OWN if own else _WEAK) for own in dropped]
     return ways
 
 
@@ -144,7 +147,7 @@ def _probed() -> list[tuple[Rung, bool, str]]:
 
 def _try(rung: Rung) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory(prefix="segedu-probe-") as folder:
-        os.chmod(folder, 0o711)
+        os.chmod(folder, 0o755)
         Path(folder, "segedu").mkdir()
         place = make_place(rung, Path(folder), Limits())
         place.job["probe"] = True
@@ -159,7 +162,7 @@ def _try(rung: Rung) -> tuple[bool, str]:
 
 def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     """Prepares one kernel: its job, control groups where they can be written, and its folders."""
-    uid = _FIRST_USER + secrets.randbelow(1 << 24) if rung.own_user else None
+    uid = own_user() if rung.own_user else None
     job = {
         "level": rung.level, "user_namespace": rung.user_namespace, "landlock": rung.landlock,
         "seccomp": rung.seccomp, "uid": uid, "stage": str(stage), "scratch": None, "prefixes": prefixes(),
@@ -176,28 +179,40 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
             folder.mkdir(exist_ok=True)
             if uid is not None:
                 os.chown(folder, uid, uid)
-    _make_cgroups(place, limits)
-    job["cgroups"] = [str(folder) for folder in place.cgroups]
+    memory, tasks = limits.memory_bytes + (256 << 20), limits.processes + 16  # a kernel has eleven threads of its own
+    place.groups = cgroups.make(memory + limits.disk_bytes, tasks)
+    job["cgroups"] = [str(folder) for folder in place.groups.folders]
+    watched = {
+        kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
+    }
+    if place.scratch is not None:
+        watched |= {"folder": str(place.scratch), "disk": limits.disk_bytes, "inodes": limits.inodes}
+    job["watch"] = watched
     return place
+
+
+def own_user() -> int:
+    """A user for one kernel that no other kernel of this process has, among those that can be had here."""
+    first, count = _FIRST_USER, 1 << 24
+    with contextlib.suppress(OSError, ValueError):
+        spans = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if not any(inside <= first and first + count <= inside + length for inside, _, length in spans):
+            inside, _, length = max(spans, key=lambda span: span[2])  # a container with few users: its last ones
+            count = max(1, min(4096, length // 4))
+            first = inside + length - 16 - count
+    return first + next(_turn) % count
 
 
 def sweep() -> None:
     """Removes what graders that were killed have left: empty control groups, and folders of an earlier day."""
     now = time.time()
-    for parent, _ in _cgroup_parents(0, 0):
-        for folder in parent.glob("segedu-*"):
-            with contextlib.suppress(OSError):  # one in use cannot be removed
-                if now - folder.stat().st_mtime > 600:
-                    folder.rmdir()
+    cgroups.sweep(now - 600)
     for folder in Path(tempfile.gettempdir()).glob("segedu-*"):
         with contextlib.suppress(OSError):
             found = folder.lstat()
             ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
-            old = (
-                folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-"))
-                and now - found.st_mtime > 86_400
-            )
-            if ours and old and stat.S_ISDIR(found.st_mode):
+            named = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-"))
+            if ours and named and now - found.st_mtime > 86_400 and stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -219,38 +234,8 @@ def masked() -> list[str]:
     return sorted(path for path in paths if path.startswith(tuple(f"{top}/" for top in ("/usr", *prefixes()))))
 
 
-def _make_cgroups(place: Place, limits: Limits) -> None:
-    name = f"segedu-{secrets.token_hex(6)}"
-    memory = limits.memory_bytes + limits.disk_bytes + (256 << 20)
-    tasks = limits.processes + 16  # a kernel has about eleven threads of its own
-    for parent, settings in _cgroup_parents(memory, tasks):
-        folder = parent / name
-        try:
-            folder.mkdir()
-            place.cgroups.append(folder)
-            for file, value in settings.items():
-                (folder / file).write_text(str(value))
-        except OSError:
-            with contextlib.suppress(OSError, ValueError):
-                folder.rmdir()
-                place.cgroups.remove(folder)
-
-
-def _cgroup_parents(memory: int, tasks: int) -> list[tuple[Path, dict[str, int]]]:
-    """Below our own groups, so that whatever limits us limits the kernels too."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    if (_CGROUPS / "cgroup.controllers").exists():  # version 2, delegated to us or we are its root
-        own = _CGROUPS / lines[-1].split(":", 2)[2].lstrip("/")
-        return [(own, {"memory.max": memory, "memory.swap.max": 0, "pids.max": tasks})]
-    own = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
-    settings = {"memory": {"memory.limit_in_bytes": memory}, "pids": {"pids.max": tasks}}
-    return [(_CGROUPS / kind / own[kind].lstrip("/"), settings[kind]) for kind in settings if kind in own]
-
-
 def describe(rung: Rung, place: Place) -> str:
     """One line for the record: what holds this kernel."""
-    groups = " and ".join(sorted({"memory" if "memory" in str(path) else "processes" for path in place.cgroups}))
-    return rung.reason + (f", control groups for {groups}" if groups else "")
+    groups, watched = (" and ".join(sorted(kinds)) for kinds in (place.groups.kinds, {*place.job["watch"]} & _WATCHED))
+    parts = [f"control groups for {groups}"] * bool(groups) + [f"a watch of {watched}"] * bool(watched)
+    return ", ".join([rung.reason, *parts])

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 
+SIGNALS = 6  # from this version on, processes and abstract sockets of others are out of reach
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _FILE_BITS = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)  # execute, write, read, truncate, ioctl
 _LIST = 1 << 3
@@ -32,8 +33,8 @@ def restrict(read_only: list[str], listed: list[str], read_write: list[str]) -> 
     if version == 0:
         raise OSError("landlock: this kernel does not offer it")
     files = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
-    attributes = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    attributes = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= SIGNALS else 0)
+    size = 24 if version >= SIGNALS else 16 if version >= 4 else 8
     libc = ctypes.CDLL(None, use_errno=True)
     ruleset = _checked(libc.syscall(_CREATE, ctypes.c_char_p(attributes), ctypes.c_size_t(size), 0), "create")
     try:

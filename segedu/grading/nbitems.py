@@ -29,6 +29,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from .ladder import Limits
 from .provisioner import NAME, Guest, SandboxSpecs
+from .relay import Relay
+from .zygote import PORTS
 
 MAX_MESSAGES = 20_000
 _MESSAGES = {"status", "execute_input", "display_data", "execute_result", "stream", "error"}
@@ -54,8 +56,8 @@ class SegKernel(RunningKernel):
         self.deadline = time.monotonic() + 60
         self.context = zmq.Context()
         self.context.linger = 0
-        self.context.rcvhwm = 200
-        self.context.maxmsgsize = 8 * max(limits.output_bytes, 1 << 20)
+        self.context.rcvhwm = 64  # so many messages of the largest size may wait in our memory
+        self.context.maxmsgsize = 2 * max(limits.output_bytes, 1 << 20)
         self.context.reconnect_ivl = -1  # the student could put another socket in its place
         self.monitors: list[zmq.Socket] = []
         try:
@@ -66,6 +68,10 @@ class SegKernel(RunningKernel):
             self.km.start_kernel(start=start)
             self.guest: Guest = self.km.provisioner.guest
             self.kc = self.km.client(context=self.context)
+            outside = str(folder / f"k{id(self)}")
+            numbers = (PORTS["shell_port"], PORTS["iopub_port"])
+            self.relay = Relay(self.kc.ip, outside, numbers, self.context.maxmsgsize)
+            self.kc.ip = outside
             self.kc.start_channels(hb=False, stdin=False, control=False)
             self.sockets = {"shell": self.kc.shell_channel.socket, "iopub": self.kc.iopub_channel.socket}
             for socket in self.sockets.values():
@@ -84,6 +90,7 @@ class SegKernel(RunningKernel):
         self.error: dict = {}
         self.reply: dict = {}
         self.deadline = time.monotonic() + seconds
+        self.relay.begin()
 
     def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
         """Waits for the reply up to the step's deadline, whatever nbval would grant."""
@@ -139,6 +146,8 @@ class SegKernel(RunningKernel):
             with contextlib.suppress(Exception):
                 self.km.shutdown_kernel(now=True)
         self.context.destroy(linger=0)
+        if hasattr(self, "relay"):
+            self.relay.close()
 
     def _poll(self, seconds: float) -> None:
         poller = zmq.Poller()
@@ -156,7 +165,7 @@ class SegKernel(RunningKernel):
                 recv_monitor_message(monitor, zmq.NOBLOCK)
                 if select.select([self.guest.connection], [], [], 0.5)[0] and not self.guest.alive():
                     raise Fatal("died", f"the kernel died: {exit_words(self.guest.report['exit'])}")
-                raise Fatal("flood", "the connection was cut: a single message was too large")
+                raise Fatal("flood", "the connection was cut: a message was too large")
 
     def _receive(self, name: str) -> int:
         parts = self.sockets[name].recv_multipart(copy=True)

@@ -68,7 +68,7 @@ def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]
     if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:  # each would cost far more memory than its two bytes
         raise SubmissionError(f"{name} has more than {MAX_BRACKETS} brackets; clear its outputs and save")
     try:
-        document = json.loads(data.decode("utf-8-sig"))
+        document = json.loads(data.decode(json.detect_encoding(data)))  # PowerShell writes UTF-16
     except RecursionError:
         raise SubmissionError(f"{name} is nested too deep") from None
     except (ValueError, MemoryError) as error:

@@ -28,7 +28,8 @@ from .wire import receive, send
 from .zygote import PORTS
 
 NAME = "segedu-sandbox"
-START_SECONDS = 60.0
+START_SECONDS, END_SECONDS = 60.0, 10.0
+_NO_REPORT = {"exit": None, "cpu": 0.0, "max_rss": 0}
 _ROOT = str(Path(__file__).resolve().parents[2])
 _CODE = "import sys; sys.path.insert(0, {root!r}); from segedu.grading import zygote; zygote.{entry}({fd})"
 _QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -139,6 +140,7 @@ class Guest:
         self.pidfd = -1
         self.folder = -1
         self.report: dict | None = None
+        self.over: tuple[str, str] | None = None
         try:
             connection.settimeout(START_SECONDS)
             send(connection, job)
@@ -181,14 +183,24 @@ class Guest:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends the kernel, and with it everything in the sandbox; waits for the report."""
+        """Ends the kernel, and with it everything in the sandbox; waits for the report, and until all has ended."""
         if self.report is None:
             self.signal(signal.SIGKILL)
             if select.select([self.connection], [], [], 5)[0]:
                 self._read_report()
             else:
-                self.report = {"exit": None, "cpu": 0.0, "max_rss": 0}
-        self.connection.close()  # the keeper ends what is left
+                self.report = dict(_NO_REPORT)
+        if self.connection.fileno() >= 0:
+            self._wait_for_the_end()
+            self.connection.close()
+
+    def _wait_for_the_end(self) -> None:
+        """The connection ends with the last process that could still write into the sandbox's folder."""
+        self.connection.settimeout(END_SECONDS)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)  # the keeper ends what is left
+            while self.connection.recv(4096):
+                pass
 
     def close(self) -> None:
         """Kills, and gives the descriptors back; the files are gone after this."""
@@ -201,10 +213,16 @@ class Guest:
             self.folder = self.pidfd = -1
 
     def _read_report(self) -> None:
+        """The init's report; before it the keeper may have told why it ended the kernel."""
         try:
-            self.report, _ = receive(self.connection)
+            while self.report is None:
+                message, _ = receive(self.connection)
+                if "over" in message:
+                    self.over = (message["over"], message["message"])
+                else:
+                    self.report = message
         except (EOFError, OSError):
-            self.report = {"exit": None, "cpu": 0.0, "max_rss": 0}
+            self.report = dict(_NO_REPORT)
 
 
 class SandboxProvisioner(KernelProvisionerBase):

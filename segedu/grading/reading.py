@@ -8,12 +8,13 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from textwrap import indent
 
 _MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
+_INSIDE = ("body", "orelse", "handlers", "finalbody", "cases")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _THERE = {*sys.stdlib_module_names, "numpy", "scipy", "torch", "torchvision", "matplotlib", "IPython", "PIL", "segedu"}
 # words that no lab needs, and other libraries' answers; each earns a note for a person to look at, and costs nothing
@@ -53,19 +54,84 @@ def binds(source: str, name: str) -> bool:
     Returns:
         True for a definition, an assignment or an import of that name.
     """
+    if not mentions(source, name):
+        return False
     tree = parse(source)
     if tree is None:
         return re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\s*\(", source, re.MULTILINE) is not None
-    return any(name in _bound(node) and not is_stub(node) for node in tree.body)
+    return any(name in bound(node) and not is_stub(node) for node in statements(source))
 
 
-def _bound(node: ast.stmt) -> set[str]:
+def mentions(source: str, name: str) -> bool:
+    """May a name stand in a cell? Python folds other letters, such as full-width ones, into plain ones.
+
+    Args:
+        source: of the cell.
+        name: plain letters.
+
+    Returns:
+        False where it cannot, without parsing anything.
+    """
+    return name in source or not source.isascii()
+
+
+def statements(source: str) -> Iterator[ast.stmt]:
+    """The statements of a cell that its own scope runs: also those inside `if`, `try`, `with` and loops.
+
+    Args:
+        source: of the cell.
+
+    Returns:
+        Nodes, in order.
+    """
+    tree = parse(source)
+    waiting = list(reversed(tree.body)) if tree else []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        if not isinstance(node, _DEFINITIONS):
+            inner = [
+                part for field in _INSIDE for part in getattr(node, field, None) or () if isinstance(part, ast.AST)
+            ]
+            waiting += reversed(inner)
+
+
+def bound(node: ast.stmt) -> set[str]:
+    """The names that a statement itself gives a value.
+
+    Args:
+        node: of the tree; what lies inside an `if` or a loop is not looked at.
+
+    Returns:
+        Names.
+    """
     if isinstance(node, _DEFINITIONS):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    targets = [*getattr(node, "targets", ()), getattr(node, "target", None)]
+    targets += [item.optional_vars for item in getattr(node, "items", ())]
+    found = {target.id for target in targets if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)}
+    for target in targets:
+        if isinstance(target, ast.Tuple | ast.List | ast.Starred):
+            parts = [part for part in ast.walk(target) if isinstance(part, ast.Name)]
+            found |= {part.id for part in parts if isinstance(part.ctx, ast.Store)}
+    return found
+
+
+def bound_within(node: ast.stmt) -> set[str]:
+    """The names that a statement and those inside it give a value.
+
+    Args:
+        node: of the tree.
+
+    Returns:
+        Names.
+    """
+    if isinstance(node, _DEFINITIONS):
+        return {node.name}
+    return {name for part in ast.walk(node) if isinstance(part, ast.stmt) for name in bound(part)}
 
 
 def is_stub(node: ast.stmt) -> bool:
@@ -117,7 +183,7 @@ def imports_of(source: str, without: Iterable[str] = ()) -> list[str]:
     """
     tree = parse(source)
     nodes = [node for node in (tree.body if tree else []) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return [ast.unparse(node) for node in nodes if not _bound(node) & set(without)]
+    return [ast.unparse(node) for node in nodes if not bound(node) & set(without)]
 
 
 def new_definitions(source: str, ours: str) -> str:
@@ -153,12 +219,20 @@ def late_definitions(source: str) -> str:
     tree = parse(source)
     body = tree.body if tree else []
     first = next((i for i, node in enumerate(body) if _may_fail(node)), len(body))
-    late = [node for node in body[first:] if isinstance(node, _DEFINITIONS) and not is_stub(node)]
+    late = [(node, name) for node in body[first:] if (name := _function_name(node)) and not is_stub(node)]
     try:
-        parts = [f"if {node.name!r} not in globals():\n{indent(ast.unparse(node), '    ')}" for node in late]
+        parts = [f"if {name!r} not in globals():\n{indent(ast.unparse(node), '    ')}" for node, name in late]
         return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
     except (RecursionError, ValueError):
         return ""
+
+
+def _function_name(node: ast.stmt) -> str:
+    """Of a function, a class, or a lambda that is given a name; else ""."""
+    if isinstance(node, _DEFINITIONS):
+        return node.name
+    is_lambda = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+    return next(iter(bound(node)), "") if is_lambda else ""
 
 
 def _may_fail(node: ast.stmt) -> bool:
@@ -172,7 +246,7 @@ def _may_fail(node: ast.stmt) -> bool:
 def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
-    if not isinstance(node, ast.Assign) or _bound(node) == {"SCALE"}:
+    if not isinstance(node, ast.Assign) or bound(node) == {"SCALE"}:
         return False
     try:
         ast.literal_eval(node.value)

@@ -16,7 +16,9 @@ from segedu.grading import reading
 from segedu.grading.kernel import WORK, Step
 from segedu.grading.lab import Lab, LabCell
 from segedu.grading.notebook import StudentCell
+from segedu.grading.order import Cell, Missing
 
+MAX_NOTES = 100
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
@@ -59,6 +61,22 @@ def rebuild(
     return _Builder(lab, cells, hides, cell_seconds, nonce).build()
 
 
+def solutions(lab: Lab, cells: Sequence[StudentCell]) -> dict[str, str]:
+    """The student's answers alone, as `rebuild` chooses them; nothing runs.
+
+    Args:
+        lab: as the course has it.
+        cells: as the student left them.
+
+    Returns:
+        Exercise -> source of the cell that counts; exercises that are blank or missing are left out.
+    """
+    builder = _Builder(lab, cells, (), 0.0, str)
+    builder.build()
+    source = {cell.position: cell.source for cell in cells}
+    return {name: source[builder.homes[name]] for name in lab.exercises if name in builder.homes}
+
+
 class _Builder:
     def __init__(
         self, lab: Lab, cells: Sequence[StudentCell], hides: Sequence[str], cell_seconds: float, nonce: Callable
@@ -72,6 +90,7 @@ class _Builder:
         self.retyped = {match.name for match in others if match and match.role == "solution"}
         self.used: dict[int, str] = {}  # position -> exercise whose solution cell it is
         self.pieces: set[int] = set()  # what was split off a solution cell: it has the cell's names, not its function
+        self.homes: dict[str, int] = {}  # exercise -> position of the answer
 
     def _match(self, cell: StudentCell) -> LabCell | None:
         return next((self.table[key] for key in cell.ids if key in self.table), None)
@@ -80,13 +99,17 @@ class _Builder:
         for name in self.lab.exercises:
             self._choose(name)
         found = {name: self._find_elsewhere(name) for name, state in self.plan.state.items() if state != "answered"}
-        homes = {name: position for position, name in self.used.items()} | {n: p for n, p in found.items() if p}
+        used = {name: position for position, name in self.used.items()}
+        self.homes = homes = used | {n: p for n, p in found.items() if p}
         probes: dict[int, list[str]] = defaultdict(list)
         for name in self.lab.exercises:
             if name in homes:
                 probes[self._probe_place(name, homes[name])].append(name)
         self._add("setup", "imports", self._imports())
+        missing = self._missing()
         for cell in self.cells:
+            for name in missing.get(cell.position, ()):
+                self._run_first(name)
             self._student_cell(cell)
             for name in probes[cell.position]:
                 self._probe(name)
@@ -134,6 +157,36 @@ class _Builder:
         """Where the student's own check stood, so that what they saw is what counts; else right after the answer."""
         checks = [p for p, m in self.ours.items() if m and m.role == "check" and m.name == f"check_{name}" and p > home]
         return min(checks, default=home)
+
+    def _missing(self) -> dict[int, list[str]]:
+        """Position of an answer -> the exercises that are answered there, for `_run_first`."""
+        self.there = {name for node in reading.statements(self._imports()) for name in reading.bound(node)}
+        self.table_of_cells = [Cell(cell.position, *self._runs(cell)) for cell in self.cells]
+        at: dict[int, list[str]] = defaultdict(list)
+        for name, position in self.homes.items():
+            at[position].append(name)
+        return at
+
+    def _runs(self, cell: StudentCell) -> tuple[str, str]:
+        """What the student's kernel may have run of a cell, and what is run here."""
+        ours = self.ours[cell.position]
+        if ours is None:
+            return cell.source, "" if self._is_copy(cell.source) else cell.source
+        if ours.role == "solution":
+            runs = cell.position in self.used or cell.position in self.pieces
+            return (cell.source, cell.source) if runs else ("", "")
+        if reading.same_text(cell.source, ours.source):
+            return cell.source if ours.role in ("setup", "show") else "", ""
+        return cell.source, reading.new_definitions(cell.source, ours.source)
+
+    def _run_first(self, name: str) -> None:
+        """What the answer uses and only a later cell, or one of ours that is left out, defines."""
+        missing = Missing(self.table_of_cells, self.there, self.homes[name])
+        if missing.source:
+            for word, position in missing.found[:5]:
+                text = f"uses {word[:40]}, which only the cell at position {position} defines; that was run first"
+                self._note(name, f"{name} {text}")
+            self._add("helper", f"definitions used by {name}", missing.source)
 
     def _imports(self) -> str:
         wanted = [cell for cell in self.lab.cells if cell.role in ("setup", "show")]
@@ -200,5 +253,6 @@ class _Builder:
         self.plan.steps.append(Step(kind, name, reading.strip_markers(source), timeout=self.seconds))
 
     def _note(self, exercise: str, text: str) -> None:
-        if text not in self.plan.notes[exercise]:
-            self.plan.notes[exercise].append(text)
+        notes = self.plan.notes[exercise]
+        if len(notes) < MAX_NOTES and text not in notes:
+            notes.append(text if len(notes) < MAX_NOTES - 1 else "and more of this kind, which is not listed")

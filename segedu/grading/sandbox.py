@@ -14,7 +14,6 @@ import resource
 import signal
 import struct
 import sys
-import time
 
 from . import landlock, seccomp
 
@@ -53,9 +52,9 @@ def _prctl(option: int, *values: int) -> None:
         checked(libc().prctl(option, *padded), f"prctl {option}")
 
 
-def die_with_parent() -> None:
-    """SIGKILL when the thread that forked this process ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """A signal when the thread that forked this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans() -> None:
@@ -70,28 +69,6 @@ def close_all_but(*keep: int) -> None:
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20))
-
-
-def kill_children() -> None:
-    """Kills whatever descends from this process, again and again until nothing is left."""
-    for _ in range(200):
-        for pid in _children():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
-        time.sleep(0.01)
-
-
-def _children() -> list[int]:
-    try:
-        with open("/proc/thread-self/children") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:
-        return []
 
 
 def join_cgroups(folders: list[str]) -> None:
@@ -154,7 +131,9 @@ def confine(job: dict, scratch: str) -> None:
         listed = [os.path.dirname(path) for path in job["masked"]]
         landlock.restrict(readable(job), listed, [scratch, *(f"/dev/{name}" for name in DEVICES)])
     if job["seccomp"]:
-        seccomp.apply(network=job["level"] >= 3)
+        own = job["level"] >= 3
+        alone = own or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
+        seccomp.apply(network=own, own_tree=own, own_signals=alone)
 
 
 def readable(job: dict) -> list[str]:
@@ -182,11 +161,13 @@ def set_limits(job: dict) -> None:
         "CORE": 0,
         "FSIZE": job["disk_bytes"],
         "NOFILE": 1024,
-        "NPROC": job["processes"] + (0 if job["uid"] is not None or job["level"] >= 3 else _tasks_of_user()),
-        "DATA" if LINUX else "AS": job["memory_bytes"] + _held(),
         "MEMLOCK": 64 << 10,
         "MSGQUEUE": 0,
     }
+    if LINUX:  # elsewhere the one counts all of the user's processes and the other does nothing: there is the watch
+        alone = job["uid"] is not None or job["level"] >= 3
+        bounds["NPROC"] = job["processes"] + (0 if alone else _tasks_of_user())
+        bounds["DATA"] = job["memory_bytes"] + _held()
     for name, value in bounds.items():
         kind = getattr(resource, f"RLIMIT_{name}", None)
         if kind is None:
@@ -206,7 +187,7 @@ def _held() -> int:
 def _tasks_of_user() -> int:
     """Without a user of its own a kernel shares the count of processes with everything else its user runs."""
     count = 0
-    for pid in os.listdir("/proc") if LINUX else []:
+    for pid in os.listdir("/proc"):
         with contextlib.suppress(OSError):
             if pid.isdigit() and os.stat(f"/proc/{pid}").st_uid == os.getuid():
                 count += len(os.listdir(f"/proc/{pid}/task"))

@@ -29,6 +29,8 @@ def receive(connection: socket.socket, max_fds: int = 0) -> tuple[dict, list[int
     """
     data, fds, _, _ = socket.recv_fds(connection, 4, max_fds)
     try:
+        for fd in fds:  # no program that is started meanwhile inherits them
+            os.set_inheritable(fd, False)
         data += _exactly(connection, 4 - len(data)) if data else b""
         if not data:
             raise EOFError("the connection was closed")

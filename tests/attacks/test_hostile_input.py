@@ -12,7 +12,9 @@ import pytest
 
 from segedu.checks import codec
 from segedu.checks.probes import call_grad
-from segedu.grading import compare, nbitems, reading, reports, submission
+from segedu.gradebook import reports
+from segedu.gradebook.derived import as_text
+from segedu.grading import compare, nbitems, reading, submission
 from segedu.grading.archive import SubmissionError
 from segedu.grading.batch import Batch
 from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
@@ -121,8 +123,8 @@ def test_nobody_can_take_the_id_that_a_namesake_would_get(tmp_path):
 
 
 def test_a_formula_behind_a_semicolon_is_text_and_any_file_name_can_be_printed():
-    assert reports._spreadsheet("none fits; a;=cmd().ipynb") == "none fits; a;'=cmd().ipynb"
-    "\n".join(reports.summary(Batch("00_tiny", left_out=["\udcff\x1b[31m.txt"]))).encode()
+    assert as_text("none fits; a;=cmd().ipynb") == "none fits; a;'=cmd().ipynb"
+    "\n".join(reports.summary(Batch("00_tiny", [], left_out=["\udcff\x1b[31m.txt"]))).encode()
 
 
 def test_a_parser_that_breaks_in_a_new_way_is_one_students_problem(tmp_path, monkeypatch):

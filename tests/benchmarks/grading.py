@@ -187,11 +187,14 @@ def _csv(folder: Path) -> bytes:
 @app.command()
 def nbgrader(count: int = 12, rounds: int = 3) -> None:
     """Submissions a second beside `nbgrader autograde`, on the same honest notebooks of lab 4, in turns."""
-    nbgrader_command = shutil.which("nbgrader", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # nbgrader calls alembic by name
+    nbgrader_command = shutil.which("nbgrader")
     with tempfile.TemporaryDirectory() as folder:
         course = Path(folder, "course")
         tool = [sys.executable, "-c", "from segedu.cli import app; app()"]
         run([*tool, "nbgrader", "04_metrics", "--course", str(ROOT), "--out", str(course)])
+        os.chdir(course)
+        run([nbgrader_command, "generate_assignment", "04_metrics"])
         subs = honest(Path(folder, "subs"), count)
         for path in subs.iterdir():
             place = course / "submitted" / path.stem / "04_metrics"
@@ -200,10 +203,10 @@ def nbgrader(count: int = 12, rounds: int = 3) -> None:
         theirs, ours = [], []
         for number in range(rounds):
             shutil.rmtree(course / "autograded", ignore_errors=True)
-            os.chdir(course)
             theirs.append(run([nbgrader_command, "autograde", "04_metrics", "--force"]) / count)
             ours.append(run(command(subs, "04_metrics", Path(folder, f"out{number}"), 2)) / count)
             print(f"nbgrader {theirs[-1]:.2f} s, segedu {ours[-1]:.2f} s a submission", flush=True)
+        os.chdir(ROOT)
         ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
         print(f"{count} honest submissions of lab 4, {rounds} rounds: nbgrader {statistics.median(theirs):.2f} s each,"
               f" segedu {statistics.median(ours):.2f} s, {ratio:.1f} times the throughput")  # fmt: skip

@@ -98,10 +98,3 @@ def test_the_command_line_says_what_is_wrong(job, tmp_path):
     assert run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 1, *course)[0] == 0
     code, text = run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 2, *course)
     assert code == 2 and "graded with another seed" in text
-
-
-def test_the_doctor_lists_the_levels(console, monkeypatch):
-    assert command.doctor(console) in (0, 1) and "level 1" in console.file.getvalue()
-    monkeypatch.setattr(command, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
-    assert command.doctor(console) == 1
-    assert "uses level 1. It asks for --i-trust-these-submissions first" in console.file.getvalue()

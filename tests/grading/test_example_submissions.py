@@ -13,10 +13,10 @@ from types import ModuleType
 
 import pytest
 
+from segedu.gradebook.reports import expected_differences
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.command import read_expected
 from segedu.grading.kernel import probe_levels
-from segedu.grading.reports import expected_differences
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"

@@ -39,7 +39,7 @@ def test_each_kernel_gets_its_own_user_and_groups():
     places = [make_place(Rung(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
     try:
         users = {place.job["uid"] for place in places}
-        groups = [folder for place in places for folder in place.cgroups]
+        groups = [folder for place in places for folder in place.groups.folders]
         assert len(users) == 2 and min(users) > 100_000
         assert len(set(groups)) == len(groups)
         assert not any(place.out_of_memory() for place in places)
@@ -64,7 +64,7 @@ def test_prefixes_do_not_overlap():
 
 def test_what_a_killed_grader_left_is_swept(tmp_path, monkeypatch):
     monkeypatch.setattr(ladder.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    monkeypatch.setattr(ladder, "_cgroup_parents", lambda *_: [(tmp_path / "groups", {})])
+    monkeypatch.setattr(ladder.cgroups, "parents", lambda *_: [(tmp_path / "groups", {}, {})])
     for name in (
         "temporary/segedu-run-old/work",
         "temporary/segedu-run-new",
@@ -79,3 +79,39 @@ def test_what_a_killed_grader_left_is_swept(tmp_path, monkeypatch):
     ladder.sweep()
     left = sorted(path.name for folder in ("temporary", "groups") for path in (tmp_path / folder).iterdir())
     assert left == ["other-old", "segedu-new", "segedu-pool-link", "segedu-run-new"]
+
+
+def test_users_are_never_the_same_at_the_same_time():
+    users = [ladder.own_user() for _ in range(3000)]
+    assert len(set(users)) == len(users)
+
+
+def test_in_a_container_with_few_users_its_own_are_taken(tmp_path, monkeypatch):
+    table = tmp_path / "uid_map"
+    real = ladder.Path
+    monkeypatch.setattr(ladder, "Path", lambda path: real(table if str(path) == "/proc/self/uid_map" else path))
+    table.write_text("         0     100000      65536\n")
+    assert {61_000 < ladder.own_user() < 65_530 for _ in range(5000)} == {True}
+    table.write_text("         0          0 4294967295\n")
+    assert ladder.own_user() >= 0x7A000000
+
+
+def test_what_no_group_holds_is_watched(monkeypatch):
+    place = make_place(Rung(3), Path("/nowhere"), Limits())
+    place.clear()
+    assert not {"memory", "processes"} & {*place.job["watch"]} & place.groups.kinds
+    monkeypatch.setattr(ladder.cgroups, "parents", lambda *_: [])
+    place = make_place(Rung(3), Path("/nowhere"), Limits())
+    assert set(place.job["watch"]) == {"memory", "processes"}
+    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    assert {"memory", "processes", "disk", "inodes", "folder"} == set(place.job["watch"])
+    assert "a watch of disk and memory and processes" in ladder.describe(Rung(1), place)
+    place.clear()
+
+
+def test_a_folder_that_was_closed_is_removed_too():
+    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    (place.scratch / "work" / "a" / "b").mkdir(parents=True)
+    (place.scratch / "work" / "a").chmod(0)
+    place.clear()
+    assert not place.scratch.exists()

@@ -173,6 +173,7 @@ STEPS = {
         try:
             for number in range(2000): open(f"file{number}", "w").close()
             print("all")
+            import time; time.sleep(HOLD)  # where only the watch counts them, it has to have looked
         except OSError as error:
             print("stopped", number)
         for other in range(number): os.remove(f"file{other}")
@@ -242,7 +243,7 @@ def _run(rung: Rung, stage: Path, port: int, secret: Path) -> RunResult:
     values = {
         "MASKED": mistune,
         "PORT": port, "CHECKOUT": Path(__file__).resolve().parents[2], "SECRET": secret, "GRADER": os.getpid(),
-        "MARK": "/dev/null", "WRITES": False, "WORKERS": 2 if rung.level >= 3 else 0,
+        "MARK": "/dev/null", "WRITES": False, "HOLD": 0 if rung.level >= 3 else 8, "WORKERS": 2 if rung.level >= 3 else 0,
     }  # fmt: skip
     steps = []
     for name, source in STEPS.items():
@@ -264,7 +265,8 @@ def _step(ran: RunResult, name: str) -> StepResult:
 def test_the_record_says_what_held_it(ran):
     assert ran.level == ran.rung.level
     assert ran.level_reason.startswith(ran.rung.reason)
-    assert ran.restarts == 0, [step for step in ran.steps if step.restarted]
+    restarts = 0 if ran.level >= 3 else 1  # there the step that fills the disk is ended by the watch
+    assert ran.restarts == restarts, [step for step in ran.steps if step.restarted]
 
 
 def test_no_network(ran):
@@ -333,6 +335,10 @@ def test_fork_bomb_is_bounded(ran):
 
 
 def test_disk_and_files_are_bounded(ran):
+    if ran.level < 3:
+        step = ran.by_name["disk"]
+        assert step.status == "died" and "more than" in step.evalue and "files" in step.evalue
+        return
     lines = _step(ran, "disk").output.splitlines()
     assert lines[-1] == "1000"
     assert lines[0].startswith("stopped") and int(lines[0].split()[1]) <= 8

@@ -128,3 +128,10 @@ def test_a_notebook_inside_an_archive(tmp_path, tiny):
     assert (submission.problem, submission.source) == ("", "anna.zip/anna/lab.ipynb")
     assert len(submission.cells) == len(tiny.lab_cells())
     json.dumps(submission.digest)
+
+
+def test_a_folder_of_endless_attempts_has_its_last_twenty(tmp_path):
+    for number in range(1, 61):
+        (tmp_path / "subs" / "anna" / f"attempt-{number}").mkdir(parents=True)
+    entries, _ = find_entries(tmp_path / "subs")
+    assert [entry.attempt for entry in entries] == list(range(41, 61))

@@ -31,6 +31,7 @@ def test_descriptors_travel(ends):
     send(ours, {"pipe": True}, [writing])
     os.close(writing)
     message, (received,) = receive(theirs, 1)
+    assert not os.get_inheritable(received)
     os.write(received, b"honest")
     os.close(received)
     assert (message, os.read(reading, 10)) == ({"pipe": True}, b"honest")

@@ -33,7 +33,7 @@ def _diamond(rng: np.random.Generator, size: tuple[int, int], extent: tuple[int,
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Masks off the diagonal, of two parts, at the border; one pixel, the whole image, nothing.
+    """Masks off the diagonal, of two parts, at the border; one pixel, one line, the whole image, nothing.
 
     Args:
         rng: of the drawn places.
@@ -49,6 +49,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     dot = torch.zeros(6, 10, dtype=torch.bool)
     dot[int(rng.integers(1, 3)), int(rng.integers(4, 8))] = True
     border = _diamond(rng, (6, 9), (0, 3, 6, 9))
+    line = torch.zeros(1, 9, dtype=torch.bool)
+    line[0, int(rng.integers(1, 3)) : int(rng.integers(5, 8))] = True
     return {
         "core": (
             2,
@@ -63,6 +65,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 {"name": "one pixel", "args": [dot]},
                 {"name": "a mask that fills the image", "args": [torch.ones(3, 5, dtype=torch.bool)]},
+                {"name": "an image of one row", "args": [line]},
+                {"name": "an image of one column", "args": [line.T.clone()]},
                 {"name": "an empty mask", "args": [torch.zeros(5, 7, dtype=torch.bool)]},
             ],
         ),

@@ -48,6 +48,7 @@ def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> Tensor:
     classes = torch.from_numpy(rng.integers(1, 34, shape))
     numbers = torch.from_numpy(rng.integers(0, 400, shape))
     numbers[0, :2] = torch.tensor([0, 731])
+    numbers[1, 0] = 999
     classes[-1, -1] = VOID
     numbers[-1, -1] = 0
     return classes * 1000 + numbers

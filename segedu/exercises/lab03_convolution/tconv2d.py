@@ -18,7 +18,8 @@ def tconv2d(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """2x2 to 5x5, overlapping patches with several channels, padding; patches apart, one pixel, more channels out.
+    """2x2 to 5x5, overlapping patches with several channels, padding; patches apart, one pixel, more channels out,
+    a wide cut.
 
     Args:
         rng: of all values.
@@ -51,6 +52,10 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                     "args": [numbers(rng, 1, 3, 2, 3), lopsided(rng, 3, 3, 2, 2), 4, 0],
                 },
                 {"name": "one pixel", "args": [numbers(rng, 2, 1, 1, 1), lopsided(rng, 1, 1, 3, 5), 3, 0]},
+                {
+                    "name": "stride 2, padding 3",
+                    "args": [numbers(rng, 1, 2, 3, 4), lopsided(rng, 2, 1, 5, 6), 2, 3],
+                },
             ],
         ),
     }

@@ -28,7 +28,7 @@ def around(rng: np.random.Generator, count: int, centre: tuple[float, float]) ->
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The homework, overlapping sets of different sizes; boxes apart, touching, nested; no box.
+    """The homework, overlapping sets of different sizes; boxes apart, touching, nested, tiny; no box.
 
     Args:
         rng: of the drawn boxes.
@@ -56,6 +56,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "boxes apart, touching and equal", "args": [box, apart]},
                 {"name": "a box inside another", "args": [torch.cat([box, inside]), box]},
                 {"name": "no box in the first set", "args": [box[:0], apart]},
+                {"name": "boxes smaller than a pixel", "args": [around(rng, n, (6.0, 4.0)) / 32 for n in (2, 3)]},
             ],
         ),
     }

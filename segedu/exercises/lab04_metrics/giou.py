@@ -12,7 +12,7 @@ from segedu.ops.boxes import box_iou, generalized_box_iou
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The homework and overlapping sets; boxes apart, touching, nested, equal.
+    """The homework and overlapping sets; boxes apart, touching, nested, equal, tiny.
 
     Args:
         rng: of the drawn boxes.
@@ -38,6 +38,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 {"name": "boxes apart and touching", "args": [box, apart]},
                 {"name": "a box inside another, and equal boxes", "args": [torch.cat([inside, box]), box]},
+                {"name": "boxes smaller than a pixel", "args": [around(rng, n, (6.0, 4.0)) / 32 for n in (2, 3)]},
             ],
         ),
     }

@@ -23,7 +23,7 @@ def _case(name: str, size: int, depth: int) -> Case:
 
 
 def unet_out_size_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The paper's size, legal sizes at several depths; odd before each pooling, too small, divisible by 16."""
+    """The paper's size, legal sizes at several depths; odd before each pooling, too small; no depth given."""
     core = [_case("the paper", 572, 4)]
     core += [_case("a legal size", _legal(rng, depth), depth) for depth in (1, 2, 3, 5)]
     third = _legal(rng, 4) + 4  # even before the first and the second pooling, odd before the third
@@ -37,6 +37,7 @@ def unet_out_size_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[C
         _case("nothing left before the expanding path", 12, 1),
         _case("the smallest legal size", 18, 1),
         _case("the smallest legal size", 188, 4),
+        {"name": "a size without a depth", "args": [_legal(rng, 4)]},
     ]
     return {"core": (2, core), "edge": (1, edge)}
 
@@ -60,41 +61,41 @@ def _walk(size: int, depth: int, down: int = 4, bottom: int = 4, up: int = 4, od
     return size
 
 
-def _padded(size: int, depth: int) -> int:
+def _padded(size: int, depth: int = 4) -> int:
     return size
 
 
-def _pool_floors(size: int, depth: int) -> int:
+def _pool_floors(size: int, depth: int = 4) -> int:
     return _refuse_small(_walk(size, depth, odd_ok=True))
 
 
-def _one_convolution(size: int, depth: int) -> int:
+def _one_convolution(size: int, depth: int = 4) -> int:
     return _refuse_small(_walk(size, depth, down=2, bottom=2, up=2))
 
 
-def _expanding_path_padded(size: int, depth: int) -> int:
+def _expanding_path_padded(size: int, depth: int = 4) -> int:
     return _refuse_small(_walk(size, depth, up=0))
 
 
-def _no_bottom(size: int, depth: int) -> int:
+def _no_bottom(size: int, depth: int = 4) -> int:
     return _refuse_small(_walk(size, depth, bottom=0))
 
 
-def _too_small_accepted(size: int, depth: int) -> int:
+def _too_small_accepted(size: int, depth: int = 4) -> int:
     return _walk(size, depth)
 
 
-def _divisible_at_the_top(size: int, depth: int) -> int:
+def _divisible_at_the_top(size: int, depth: int = 4) -> int:
     if size % 2**depth:
         raise ValueError("not divisible")
     return _refuse_small(_walk(size, depth, odd_ok=True))
 
 
-def _always_184(size: int, depth: int) -> int:
+def _always_184(size: int, depth: int = 4) -> int:
     return size - 184
 
 
-def _nothing_rejected(size: int, depth: int) -> int:
+def _nothing_rejected(size: int, depth: int = 4) -> int:
     return _walk(size, depth, odd_ok=True)
 
 

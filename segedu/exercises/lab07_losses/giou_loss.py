@@ -52,7 +52,7 @@ def apart(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The homework and overlapping pairs; pairs apart; nested; points; no pairs.
+    """The homework and overlapping pairs; pairs apart; nested; points; tiny ones; no pairs.
 
     Args:
         rng: of the boxes.
@@ -66,6 +66,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     point = rows([x, y, x, y])
     inside = rows([x + 0.5, y + 1.0, x + 2.5, y + 2.25]), rows([x, y, x + 4.0, y + 3.0])
     nothing = torch.zeros(0, 4, dtype=torch.float64)
+    two_points = torch.cat([point, near[0][:1]]), torch.cat([point + rows([3, 2, 3, 2]), near[1][:1]])
+    tiny = [boxes / 64 for boxes in overlapping(rng, 2)]
     return {
         "core": (
             2,
@@ -87,6 +89,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "a box inside its target", "args": list(inside), "grad": [0]},
                 {"name": "two equal points and a pair", "args": [torch.cat([point, near[0][:1]]),
                                                                   torch.cat([point, near[1][:1]])], "grad": [0]},
+                {"name": "two different points and a pair", "args": list(two_points), "grad": [0]},
+                {"name": "pairs smaller than a pixel", "args": tiny, "grad": [0]},
                 {"name": "no pairs", "args": [nothing, nothing.clone()], "grad": [0]},
             ],
         ),

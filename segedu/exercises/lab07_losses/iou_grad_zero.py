@@ -30,6 +30,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     touching = rows([x + 4, y + 1, x + 9, y + 2.5], [x + 1, y - 4, x + 2.5, y], [x + 4, y + 3, x + 6, y + 5])
     inside = rows([x, y, x + 8, y + 4]), rows([x + 1, y + 2, x + 3, y + 3])  # powers of 2: its gradient sums to 0.0
     one = overlapping(rng, 1)
+    tiny = [boxes / 64 for boxes in overlapping(rng, 2)]
     return {
         "core": (
             1,
@@ -37,6 +38,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "3 pairs that overlap and 3 that do not", "args": mixed},
                 {"name": "a pair that overlaps", "args": list(one)},
                 {"name": "a target inside the box", "args": list(inside)},
+                {"name": "pairs smaller than a pixel", "args": tiny},
             ],
         ),
         "touching": (

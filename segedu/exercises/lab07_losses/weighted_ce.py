@@ -18,7 +18,7 @@ def _counts(rng: np.random.Generator, num_classes: int) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Unequal classes; ignored pixels; a class that was never counted; nothing that counts.
+    """Unequal classes, weights that sum to less than 1; ignored pixels; classes counted once and never; no pixel.
 
     Args:
         rng: of scores, targets and counts.
@@ -29,9 +29,9 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     ignored = classes(rng, 3, 1, 4, 3)
     ignored[0, :2, 1] = 255
     counts = _counts(rng, 4)
-    counts[2] = 0
+    counts[1:3] = torch.tensor([1, 0])
     nothing = torch.full((1, 2, 2), 255)
-    plain = {"args": [scores(rng, 2, 3, 3, 4), classes(rng, 3, 2, 3, 4), _counts(rng, 3), 255], "grad": [0]}
+    plain = {"args": [scores(rng, 2, 3, 3, 4), classes(rng, 3, 2, 3, 4), 50 * _counts(rng, 3), 255], "grad": [0]}
     two = {"args": [scores(rng, 1, 2, 5, 3), classes(rng, 2, 1, 5, 3), torch.tensor([98, 2]), 255], "grad": [0]}
     with_ignored = {"args": [scores(rng, 1, 3, 4, 3), ignored, _counts(rng, 3), 255], "grad": [0]}
     minus_one = {"args": [scores(rng, 1, 3, 4, 3), torch.where(ignored == 255, -1, ignored), _counts(rng, 3), -1]}

@@ -51,7 +51,7 @@ def _branches(features: Tensor, weights: Weights, rates: Sequence[int], image: C
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Output stride 16 and 8; output stride 32, rates of 1, a map that is smaller than the rates.
+    """Output stride 16 and 8; output stride 32, rates of 1, a large rate, a map that is smaller than the rates.
 
     Args:
         rng: of all values.
@@ -88,6 +88,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 case("output stride 32, two rates", (2, 2, 9, 10), 2, [2, 6], 32),
                 case("rates of 1", (1, 3, 6, 7), 2, [1, 1, 1], 16),
+                case("a rate of 8 at output stride 8", (1, 2, 18, 19), 1, [8], 8),
                 case("a map smaller than the rates 6, 12, 18", (2, 3, 5, 4), 3, [6, 12, 18], 16),
             ],
         ),

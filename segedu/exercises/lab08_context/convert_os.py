@@ -66,7 +66,7 @@ def _resnet(rng: np.random.Generator) -> list[Layer]:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Both kinds of network at output stride 8 and 16; output stride 1, one that is kept, no layers.
+    """Both kinds of network at output stride 8 and 16; output stride 1 and 2, one that is kept, no layers.
 
     Args:
         rng: of the number of layers.
@@ -87,6 +87,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 {"name": "output stride 1", "args": [_vgg(rng), 1]},
+                {"name": "output stride 2", "args": [_vgg(rng), 2]},
                 {"name": "an output stride that the stack has already", "args": [_resnet(rng), 32]},
                 {"name": "an output stride that the stack never reaches", "args": [_vgg(rng), 32]},
                 {"name": "a strided layer at the end", "args": [_vgg(rng) + [("conv", 3, 2, 1)], 8]},

@@ -107,6 +107,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     a, b, c = _class(rng, "mmsm", one), _class(rng, "slmm", two), _class(rng, "mm", three)
     absent, small_only = _class(rng, "", nothing_true), _class(rng, "ss", [(0, 9, "m", 0), (-1, 0, "m", 1)])
     missed = _class(rng, "m", nothing_true, first=2)
+    bounds = _class(rng, "mmm", [(-1, 0, "m", 0), (0, 8, "m", 0), (-1, 0, "m", 1), (1, 9, "m", 1), (2, some, "m", 2)])
+    bounds["target_areas"][:2] = bounds["areas"][bounds["matched"][0] < 0] = torch.tensor(MEDIUM, dtype=torch.float64)
     return {
         "core": (
             2,
@@ -120,6 +122,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 {"name": "medium objects only", "args": [[a, b, small_only], MEDIUM, 100]},
+                {"name": "areas of exactly the bounds", "args": [[bounds, b], MEDIUM, 100]},
                 {"name": "two detections an image", "args": [[a, b], EVERYTHING, 2]},
                 {"name": "no object of that size", "args": [[small_only, absent], MEDIUM, 100]},
             ],

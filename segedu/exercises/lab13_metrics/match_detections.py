@@ -30,14 +30,21 @@ def match_detections(iou: Tensor, scores: Tensor, iscrowd: Tensor, iou_threshold
     return outcome
 
 
-def _image(rng: np.random.Generator, rows: list[dict], ranks: list[int], objects: int, crowd: int = -1) -> list:
-    """One image: strong overlaps by row (object -> tenths of IoU), confidence by rank, the rest below 0.3."""
+def _image(
+    rng: np.random.Generator, rows: list[dict], ranks: list[int], objects: int, crowd: int = -1, column: int = 0
+) -> list:
+    """One image: strong overlaps by row (object -> tenths of IoU), confidence by rank, the rest below 0.3.
+
+    The objects come in any order, but a crowd in the given column.
+    """
     iou = rng.integers(0, 19, (len(rows), objects)) / 64
     for p, strong in enumerate(rows):
         for n, tenths in strong.items():
             iou[p, n] = tenths / 10 + rng.integers(0, 5) / 64  # bands of 0.0625 that do not touch
     scores = np.sort(rng.permutation(90)[: len(rows)] + 10)[::-1] / 128
     columns = rng.permutation(objects)
+    if crowd >= 0:
+        columns = np.insert(columns[columns != crowd], column, crowd)
     iscrowd = np.arange(objects) == crowd
     arrays = iou[:, columns], scores[np.array(ranks)].copy(), iscrowd[columns]
     return [torch.from_numpy(a) for a in arrays]
@@ -56,6 +63,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     orders = _image(rng, [{0: 6}, {0: 8}, {1: 6}, {1: 9}], [3, 0, 1, 2], 2)
     choices = _image(rng, [{0: 8, 1: 7}, {2: 9, 3: 5.5}, {0: 6}, {2: 8, 3: 6.5}], [1, 0, 3, 2], 5)
     crowd = _image(rng, [{2: 9}, {2: 8}, {0: 6, 2: 9}, {0: 7, 2: 6}, {1: 8}], [3, 2, 0, 1, 4], 3, crowd=2)
+    last = _image(rng, [{}, {0: 7}, {2: 8}, {2: 6, 1: 8}, {2: 9}], [0, 4, 2, 3, 1], 3, crowd=2, column=2)
     exact = _image(rng, [{0: 6}, {1: 8}, {1: 6}], [0, 1, 2], 2)
     exact[0][exact[0] > 0.5] = torch.tensor([0.5, 0.75, 0.5], dtype=torch.float64)
     none = torch.zeros(2, 0, dtype=torch.float64), exact[1][:2].clone(), torch.zeros(0, dtype=torch.bool)
@@ -68,11 +76,18 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "detections that overlap two objects", "args": [*choices, 0.5]},
             ],
         ),
-        "crowd": (1, [{"name": "an image with a crowd", "args": [*crowd, 0.5]}]),
+        "crowd": (
+            1,
+            [
+                {"name": "an image with a crowd", "args": [*crowd, 0.5]},
+                {"name": "a crowd, and a detection of nothing", "args": [*last, 0.5]},
+            ],
+        ),
         "edge": (
             1,
             [
                 {"name": "an IoU of exactly the threshold", "args": [*exact, 0.5]},
+                {"name": "a threshold of 0.75", "args": [*(a.clone() for a in exact), 0.75]},
                 {"name": "no true object", "args": [*none, 0.5]},
                 {"name": "no detection", "args": [exact[0][:0], exact[1][:0], exact[2], 0.5]},
             ],

@@ -102,6 +102,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     """
     nothing = torch.zeros(3, 5, dtype=torch.int64), torch.tensor([-1])
     only = _scene([FOUND, LOOSE], rng)
+    pixel, only_class = torch.ones(1, 1, dtype=torch.int64), torch.tensor([-1, int(rng.integers(0, 4))])
     return {
         "core": (
             2,
@@ -123,6 +124,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 {"name": "a class without a match", "args": _scene([NO_MATCH, FOUND], rng)},
                 {"name": "nothing predicted", "args": [torch.zeros_like(only[2]), torch.tensor([-1]), *only[2:]]},
+                {"name": "an image of one pixel", "args": [pixel, only_class, pixel.clone(), only_class.clone()]},
                 {"name": "nothing there and nothing predicted", "args": [*nothing, *(a.clone() for a in nothing)]},
             ],
         ),

@@ -49,6 +49,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     high, low = (np.sort(rng.permutation(60)[:2] + 1)[::-1] / 64).tolist()
     equal = torch.tensor([low, high, low, high, high, low, low], dtype=torch.float64)
     equal_hits = torch.tensor([0, 0, 1, 1, 0, 0, 1], dtype=torch.bool)
+    # torch keeps the order of up to 16 equal scores even where it does not promise to
+    many = torch.from_numpy(rng.integers(1, 4, 40) / 4), torch.from_numpy(rng.permutation(np.arange(40) % 3 == 0))
     none = torch.zeros(3, dtype=torch.bool)
     return {
         "core": (
@@ -62,6 +64,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 {"name": "equal scores", "args": [equal, equal_hits, 5]},
+                {"name": "forty detections, three scores", "args": [*many, 20]},
                 {"name": "no true object", "args": [images[0][:3], none, 0]},
                 {"name": "no detection", "args": [images[0][:0], none[:0], 3]},
             ],

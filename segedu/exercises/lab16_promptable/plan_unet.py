@@ -204,8 +204,31 @@ def _alone(rng: np.random.Generator) -> tuple:
     return np.array([[n, 7, 7]]), spacing[None], int(rng.integers(30, 60)) ** 3
 
 
+def _one(rng: np.random.Generator, name: str, size: list, spacing: list, voxels: int) -> Case:
+    """One volume; the factor of all its spacings changes nothing but the spacing."""
+    return {"name": name, "args": [np.array([size]), np.array([spacing]) * rng.uniform(0.9, 1.1), voxels]}
+
+
+def _limits(rng: np.random.Generator) -> list[Case]:
+    """Each number of the rule met exactly, or passed by less than one."""
+    # a side of 32.3 voxels is 32, which three poolings divide; 32.7 is 33, and grows to 40
+    fractions = [1.0, 0.988, 1.1]
+    block = round(32.3**3 / np.prod(fractions))
+    # 40 voxels of 0.82 are the median and 32.8 voxels of 1.0
+    three = np.array([[30] * 3, [30] * 3, [40] * 3]), np.array([[1.0] * 3, [1.3] * 3, [0.82] * 3])
+    return [
+        _one(rng, "axes of 15, 16 and 8 voxels", [15, 16, 8], [1.0, 1.0, 1.0], 60**3),
+        _one(rng, "an axis of 24 voxels alone", [24, 7, 7], [1.0, 1.0, 1.0], 60**3),
+        _one(rng, "a spacing of exactly twice the finest", [40, 40, 40], [2.0, 1.0, 1.0], 100**3),
+        _one(rng, "the shortest axis is the finest", [40, 40, 6], [2.2, 2.1, 0.5], 100**3),
+        _one(rng, "thick slices of a microscope", [20, 60, 60], [1.5, 0.3, 0.3], 100**3),
+        _one(rng, "a block with fractions of voxels", [200, 200, 200], fractions, block),
+        {"name": "a median shape with a fraction", "args": [*three, 60**3]},
+    ]
+
+
 def plan_unet_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Even and thick spacings, scanners that differ, volumes smaller than the patch, one axis of 8 to 11 voxels."""
+    """Even and thick spacings, scanners that differ, volumes smaller than the patch; every limit of the rule."""
     core = [
         _refusing(rng, "spacings nearly even", _even, "pooled until 1", "patch not divisible", "mean spacing"),
         _refusing(rng, "thick slices", _thick, "spacing ignored", "all axes pooled alike", "patch not divisible"),
@@ -213,6 +236,7 @@ def plan_unet_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]
     edge = [
         _refusing(rng, "volumes smaller than the block", _small, "larger than the volumes", "median of voxels"),
         _refusing(rng, "one axis long enough", _alone, "one axis alone"),
+        *_limits(rng),
     ]
     return {"core": (3, core), "edge": (1, edge)}
 

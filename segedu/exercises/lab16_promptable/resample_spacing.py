@@ -106,12 +106,12 @@ def _case(
     else:
         volume = rng.uniform(-100, 100, size)
     # the new size is m + a fraction well away from a half: neither rounding error nor convention decides
-    new = [s * n / max(round(n * r) + f, 0.8) for s, n, (r, f) in zip(spacing, size, ratios, strict=True)]
+    new = [s * n / max(round(n * r) + f, 0.3) for s, n, (r, f) in zip(spacing, size, ratios, strict=True)]
     return {"name": name, "args": [volume, list(map(float, spacing)), [float(x) for x in new], is_labels]}
 
 
 def resample_spacing_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Finer and coarser, images and labels, thick slices along each axis, a single slice, fractions above a half."""
+    """Finer and coarser, images and labels, thick slices and others, one row, one slice, fractions above a half."""
 
     def scaled(*spacing: float) -> list[float]:
         return [s * float(rng.uniform(0.8, 1.2)) for s in spacing]
@@ -123,10 +123,15 @@ def resample_spacing_cases(rng: np.random.Generator) -> dict[str, tuple[int, lis
         _case(rng, "labels", [(1.6, below), (0.7, above), (1.9, above)], scaled(1, 1.6, 1.2), True),
     ]
     finer = [(2.2, below), (1.4, below), (0.8, above)]
+    unit = float(rng.uniform(0.2, 0.3))  # thick slices may be thin in millimetres
     edge = [
         _case(rng, "thick slices", finer, scaled(7, 1, 1.1), False),
         _case(rng, "thick along the last axis", finer[::-1], scaled(1, 0.9, 6), False),
         _case(rng, "labels in thick slices", finer, scaled(7, 1, 1.1), True),
+        _case(rng, "just thick", finer, [3.5 * unit, unit, 1.1 * unit], False),
+        _case(rng, "not quite thick", finer, [float(rng.uniform(4.2, 5.2)), 1.8, 1.9], False),
+        _case(rng, "three times as thick", finer, [3.0, 1.0, 1.5], False),
+        _case(rng, "one slice is left", [(0, below), (1.4, above), (0.8, below)], scaled(1.1, 1, 1.2), False),
         _case(rng, "a single row", [(1.6, below), (1.0, below), (0.7, above)], scaled(1, 1.5, 1.2), False, thin=True),
     ]
     return {"core": (2, core), "edge": (2, edge)}

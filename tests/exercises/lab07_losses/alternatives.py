@@ -204,14 +204,15 @@ def giou_loop(boxes, target):
 
 
 def giou_two_minus(boxes, target):
-    """2 - IoU - U / C over the pairs with an area."""
+    """2 - IoU - U / C over the pairs with an area, 1 or 2 for points."""
     low, high = torch.max(boxes, target), torch.min(boxes, target)
     inter = (high[:, 2:] - low[:, :2]).clamp(min=0).prod(1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (target[:, 2:] - target[:, :2]).prod(1) - inter
     hull = (low[:, 2:] - high[:, :2]).prod(1)
     real = union > 0
     loss = 2 - inter[real] / union[real] - union[real] / hull[real]
-    return (loss.sum() + (~real).sum()) / max(len(boxes), 1)
+    points = 1 + (hull[~real] > 0).to(loss)  # no IoU; two different points have an empty box around them
+    return (loss.sum() + points.sum()) / max(len(boxes), 1)
 
 
 ALTERNATIVES: dict[str, list[Callable]] = {

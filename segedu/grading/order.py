@@ -1,0 +1,136 @@
+"""Cells in the order in which they stand need not be the order in which a student ran them.
+
+A function may use what only a later cell defines, or a cell of ours that grading leaves out. In the student's kernel
+that was there, and their check saw it pass. So the statements that define such names are found, and run first.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import symtable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from textwrap import indent
+
+from segedu.grading import reading
+
+MAX_NAMES = 100
+_FAILURES = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the notebook.
+
+    Attributes:
+        position: as a person counts.
+        source: what the student's kernel may have run.
+        runs: what runs here; a part of the source, all of it, or nothing.
+    """
+
+    position: int
+    source: str
+    runs: str
+
+    @cached_property
+    def given(self) -> set[str]:
+        """The top-level names that get a value here."""
+        return _given(self.runs)
+
+    @cached_property
+    def known(self) -> set[str]:
+        """The top-level names that have got a value in the student's kernel."""
+        return self.given if self.runs == self.source else _given(self.source)
+
+    def gives(self, name: str) -> bool:
+        """Does the name get a value here? Most cells need not be parsed to tell."""
+        return reading.mentions(self.runs, name) and name in self.given
+
+    def knows(self, name: str) -> bool:
+        """Has the name got a value in the student's kernel?"""
+        return reading.mentions(self.source, name) and name in self.known
+
+
+def _given(source: str) -> set[str]:
+    return {name for node in reading.statements(source) if not reading.is_stub(node) for name in reading.bound(node)}
+
+
+def names_read(source: str) -> set[str]:
+    """The global names that a piece of code reads, in its functions too.
+
+    Args:
+        source: of a cell.
+
+    Returns:
+        Names; none where Python cannot read it.
+
+    >>> sorted(names_read("def f(x): return clip(x, TOP)"))
+    ['TOP', 'clip']
+    """
+    try:
+        tree = reading.parse(source)
+        return set(_read(symtable.symtable(ast.unparse(tree), "cell", "exec"))) if tree else set()
+    except _FAILURES:
+        return set()
+
+
+def _read(table: symtable.SymbolTable) -> Iterator[str]:
+    outside = table.get_type() == "module"
+    yield from (s.get_name() for s in table.get_symbols() if s.is_referenced() and (outside or s.is_global()))
+    for inner in table.get_children():
+        yield from _read(inner)
+
+
+class Missing:
+    """What one answer needs and no cell up to it gives.
+
+    Args:
+        cells: of the notebook, in order.
+        there: names that our own imports give.
+        home: position of the answer.
+    """
+
+    def __init__(self, cells: Sequence[Cell], there: set[str], home: int) -> None:
+        self.cells, self.home = cells, home
+        self.there = there | set(dir(builtins))
+        self.seen: set[str] = set()
+        self.found: list[tuple[str, int]] = []  # name, position of the cell that defines it
+        self.sources: list[str] = []
+        answer = next(cell for cell in cells if cell.position == home)
+        self._follow(answer.runs, answer.given)
+
+    def _follow(self, source: str, given: set[str]) -> None:
+        for name in sorted(names_read(source) - given - self.there - self.seen):
+            if name in self.seen or len(self.seen) >= MAX_NAMES:
+                continue
+            self.seen.add(name)
+            before = [cell for cell in self.cells if cell.position <= self.home and cell.gives(name)]
+            if before:
+                self._follow(_statements(before[-1].runs, name), set())
+                continue
+            cells = [cell for cell in self.cells if cell.knows(name)]
+            nearest = min(cells, key=lambda c: (c.position > self.home, abs(c.position - self.home)), default=None)
+            if nearest:
+                part = _statements(nearest.source, name)
+                self._follow(part, set())  # what it needs itself comes first
+                self.found.append((name, nearest.position))
+                self.sources.append(part)
+
+    @property
+    def source(self) -> str:
+        """Code that defines what is missing, or ""; a statement that fails does not stop the others."""
+        parts = dict.fromkeys(part for part in self.sources if part)
+        return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
+
+
+def _statements(source: str, name: str) -> str:
+    """The top-level statements of a cell that give a name its value."""
+    tree = reading.parse(source)
+    nodes = [node for node in (tree.body if tree else []) if not reading.is_stub(node)]
+    nodes = [node for node in nodes if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    try:
+        return "\n".join(ast.unparse(node) for node in nodes if name in reading.bound_within(node))
+    except (RecursionError, ValueError):
+        return ""

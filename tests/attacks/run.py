@@ -1,0 +1,113 @@
+"""The table of attacks: each at every level that this machine has, beside an honest twin that must get full points.
+
+Exit status 1 if a point was forged, an honest one lost points, or harm was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import sys
+import time
+from collections.abc import Sequence
+
+from arena import Arena, Row, one_course, rungs
+from attack import Attack
+from catalogue import ATTACKS, NO_ROW
+from rich.console import Console
+from rich.table import Table
+
+
+def chosen(pattern: str) -> list[Attack]:
+    """The attacks whose name or boundary fits one of the patterns.
+
+    Args:
+        pattern: such as `a0*,codec`; all where it is empty.
+
+    Returns:
+        Attacks in the order of the table.
+    """
+    parts = [part for part in pattern.split(",") if part]
+
+    def fits(attack: Attack) -> bool:
+        return any(fnmatch.fnmatchcase(word, part) for part in parts for word in (attack.name, attack.boundary))
+
+    return [attack for attack in ATTACKS if not parts or fits(attack)]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows for a terminal.
+
+    Args:
+        rows: of all levels.
+
+    Returns:
+        A rich table.
+    """
+    result = Table(box=None, pad_edge=False)
+    for name in ("attack", "boundary", "level", "points", "note", "verdict"):
+        result.add_column(name, no_wrap=name != "note", overflow="ellipsis")
+    for row in rows:
+        verdict = "[red]" + "; ".join(row.faults).replace("[", "\\[") + "[/red]" if row.faults else "held"
+        points = f"{row.points:g} of {row.right:g}"
+        result.add_row(row.attack, row.boundary, row.level, points, row.note.replace("[", "\\["), verdict)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the attacks and print the table.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--level", default="", help="3, 3u (with a user namespace), 2, 1; all where not given")
+    parser.add_argument("--only", default="", help="names or boundaries: a0*,codec")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="submissions at a time; harm is then found at the end alone"
+    )
+    parser.add_argument("--cell-seconds", type=float, default=6.0, help="limit of each cell")
+    options = parser.parse_args(arguments)
+    began, attacks, here = time.monotonic(), chosen(options.only), rungs()
+    levels = [name for name in options.level.split(",") if name] or list(here)
+    unknown = sorted(set(levels) - set(here))
+    if unknown or not attacks:
+        print(f"--level is {options.level!r}, --only is {options.only!r}; the levels here are {', '.join(here)}")
+        return 2
+    rows: list[Row] = []
+    with one_course() as course:
+        for level in levels:
+            rows += Arena(course, here[level], attacks, options.cell_seconds).run(options.jobs)
+            print(f"level {level} is done, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table(rows))
+    for number, why in NO_ROW.items() if not options.only else ():
+        console.print(f"{number} has no row: {why}")
+    console.print(summary(attacks, rows, time.monotonic() - began))
+    return 1 if any(row.faults for row in rows) else 0
+
+
+def summary(attacks: Sequence[Attack], rows: Sequence[Row], seconds: float) -> str:
+    """The last line.
+
+    Args:
+        attacks: that were run.
+        rows: of all levels.
+        seconds: it took.
+
+    Returns:
+        One line.
+    """
+    forged, faults = sum(row.forged for row in rows), sum(bool(row.faults) for row in rows)
+    twins = sum("-twin" in row.attack for row in rows)
+    return (
+        f"{len(attacks)} attacks, {len(rows)} rows ({twins} of honest twins), {forged:g} points forged, "
+        f"{faults} rows with faults, {seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What the keeper sees of a tree of processes and of a folder, and how it ends what is below it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segedu.grading import sandbox, watch
+from segedu.grading.watch import Watch, folder_use
+
+ENDLESS = "import os, sys, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(99)\n    time.sleep(99)\nprint(1, flush=True)\ntime.sleep(99)"
+
+
+@pytest.fixture
+def family():
+    """A process, its child and its grandchild."""
+    with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        until = time.monotonic() + 10
+        while len(watch.below(process.pid)) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        yield process
+        for pid in (*watch.below(process.pid), process.pid):
+            watch._kill(pid)
+
+
+linux = pytest.mark.skipif(not sandbox.LINUX, reason="asks /proc")
+
+
+@linux
+def test_the_tree_is_found_with_and_without_the_list_of_children(family, monkeypatch):
+    found = watch.below(family.pid)
+    assert len(found) == 2 and family.pid not in found
+    monkeypatch.setattr(watch, "_children", watch._children_by_parent)
+    assert sorted(watch.below(family.pid)) == sorted(found)
+    assert watch.below(found[-1]) == []
+
+
+@linux
+@pytest.mark.parametrize("through", ["/proc", "psutil"])
+def test_processes_and_memory_are_bounded(family, through, monkeypatch):
+    if through == "psutil":
+        monkeypatch.setattr(watch, "LINUX", False)
+    assert Watch(family.pid, {"processes": 2, "memory": 1 << 30}).look() == ("", "")
+    assert Watch(family.pid, {"processes": 1}).look()[0] == "processes"
+    small = Watch(family.pid, {"memory": 1 << 12})
+    small.base = 0
+    if through == "/proc":
+        assert small.look() == ("memory", "the memory limit was reached")
+    small.kill()
+    until = time.monotonic() + 5
+    while time.monotonic() < until and any(watch._resident(pid) for pid in watch.below(family.pid)):
+        time.sleep(0.02)
+    assert family.poll() is None and not any(watch._resident(pid) for pid in watch.below(family.pid))
+
+
+def test_a_folder_is_measured(tmp_path):
+    empty = folder_use(str(tmp_path), 100)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(bytes(1 << 20))
+    (tmp_path / "link").symlink_to("/usr")
+    (tmp_path / "sparse").open("wb").truncate(1 << 40)
+    size, count = folder_use(str(tmp_path), 100)
+    assert empty == (0, 0) and count == 5 and 1 << 20 <= size < 2 << 20
+    assert folder_use(str(tmp_path), 3)[1] == 4  # it stops counting
+    assert folder_use(str(tmp_path / "missing"), 3) == (0, 0)
+
+
+def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
+    deep = tmp_path
+    for _ in range(70):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    assert folder_use(str(tmp_path), 1000)[1] == 1001
+    opened = os.open
+
+    def refusing(path, flags, mode=0o777, *, dir_fd=None):
+        if path == "closed":
+            raise PermissionError(13, "closed")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    other = tmp_path / "other"
+    (other / "closed").mkdir(parents=True)
+    assert folder_use(str(other), 1000)[1] == 1
+    monkeypatch.setattr(watch.os, "open", refusing)  # root can read everything
+    assert folder_use(str(other), 1000)[1] == 1001
+
+
+@linux
+def test_files_without_a_name_count(tmp_path):
+    with open(tmp_path / "gone", "wb") as file:
+        file.write(bytes(3 << 20))
+        file.flush()
+        assert watch._deleted([os.getpid()]) < 3 << 20
+        os.remove(tmp_path / "gone")
+        assert watch._deleted([os.getpid()]) >= 3 << 20
+
+
+RACE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from segedu.grading import sandbox, watch
+sandbox.adopt_orphans()
+for _ in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        while True:  # each lives only until it has forked
+            if os.fork():
+                os._exit(0)
+time.sleep(0.5)
+watch.end_children()
+print(watch.below(os.getpid()))
+"""
+
+
+@linux
+def test_processes_that_flee_from_one_to_the_next_are_caught():
+    code = RACE.format(root=str(Path(__file__).resolve().parents[2]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[]\n", done.stderr
