@@ -34,6 +34,9 @@ def _told() -> Iterator[None]:
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(f"{error.filename or 'a file'}: {error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()

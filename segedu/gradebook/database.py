@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -115,6 +116,9 @@ def open_gradebook(out: Path) -> Iterator[Gradebook]:
 
     Yields:
         The gradebook to fill. After an error in the block the old file stays.
+
+    Raises:
+        OSError: if the file cannot be written, as any other file's would be.
     """
     part = out / f".gradebook.{os.getpid()}.part"
     try:
@@ -125,5 +129,7 @@ def open_gradebook(out: Path) -> Iterator[Gradebook]:
             yield Gradebook(book)
             book.commit()
         os.replace(part, out / "gradebook.sqlite")
+    except sqlite3.OperationalError as error:  # SQLite's word for a full disk
+        raise OSError(errno.ENOSPC, str(error), str(out / "gradebook.sqlite")) from error
     finally:
         part.unlink(missing_ok=True)
