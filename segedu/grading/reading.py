@@ -8,10 +8,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from textwrap import indent
 
+_PARSER = threading.Lock()
 _MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
 _INSIDE = ("body", "orelse", "handlers", "finalbody", "cases")
@@ -38,10 +40,24 @@ def parse(source: str) -> ast.Module | None:
     """
     for text in (source, _MAGIC.sub(r"\1pass", source)):
         try:
-            return ast.parse(text)
+            return _tree(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return None
+
+
+def _tree(text: str) -> ast.Module:
+    """Parse; CPython counts the depth of all threads' parsers in one place, and may then mistake one for broken.
+
+    That is python/cpython#106905: a SystemError, "AST constructor recursion depth mismatch", for source that is sound.
+    """
+    for _ in range(5):
+        with _PARSER:
+            try:
+                return ast.parse(text)
+            except SystemError:
+                continue
+    raise ValueError("Python's parser failed again and again")
 
 
 def binds(source: str, name: str) -> bool:

@@ -75,3 +75,19 @@ def test_oddities_are_named():
     assert reading.oddities("import segedu.ops.boxes as b", ["segedu.ops.boxes"])
     assert reading.oddities("from segedu.ops.boxes import box_iou", ["segedu.ops.boxes"])
     assert reading.oddities("from segedu.viz import show\nx = 5 % 3", ["segedu.ops.boxes"]) == []
+
+
+def test_a_parser_that_is_disturbed_by_another_thread_is_asked_again(monkeypatch):
+    """python/cpython#106905 cost a student's record, until the next run."""
+    real, calls = ast.parse, []
+
+    def disturbed(text):
+        calls.append(text)
+        if len(calls) < 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=48, after=42)")
+        return real(text)
+
+    monkeypatch.setattr(reading.ast, "parse", disturbed)
+    assert reading.binds("def disturbed_once():\n    return 1", "disturbed_once") and len(calls) == 3
+    monkeypatch.setattr(reading.ast, "parse", lambda text: (_ for _ in ()).throw(SystemError("always")))
+    assert reading.parse("always = disturbed") is None
