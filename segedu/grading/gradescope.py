@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segedu.grading.nbgrader import parse_timestamp
 from segedu.grading.records import write_atomic
+from segedu.grading.times import parse_timestamp
 
 SETTINGS = "settings.json"  # holds the seed
 NEEDS = ("segedu.grading.gradescope", "segedu.training")

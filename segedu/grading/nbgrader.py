@@ -16,10 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from segedu.grading.records import RecordStore, batch_seed, write_atomic
 
@@ -184,59 +182,6 @@ def credit(lab: str, name: str, function: Callable) -> float:
             os.dup2(fd, 2)
             os.close(fd)
         _stderr.clear()
-
-
-def submission_time(path: Path, lab: str) -> str | None:
-    """When a student handed in, by the `timestamp.txt` that nbgrader puts beside the notebooks.
-
-    Args:
-        path: the student's folder, or that of one assignment in it.
-        lab: `04_metrics`.
-
-    Returns:
-        ISO 8601 in UTC, or None where there is no such file or no time in it.
-    """
-    from segedu.grading.submission import SubmissionError, read_plain
-
-    for folder in (path / lab, path):
-        file = folder / "timestamp.txt"
-        if not folder.is_symlink() and file.is_file():
-            try:
-                return parse_timestamp(read_plain(file, 1000).decode(errors="replace"))
-            except (OSError, SubmissionError):
-                return None
-    return None
-
-
-def parse_timestamp(text: str) -> str | None:
-    """A time as nbgrader writes it: with the name or the offset of a zone, or without, which means UTC.
-
-    Args:
-        text: `2026-10-01 23:59:00.000000 UTC`, `... America/Los_Angeles`, `... +0200`, or ISO 8601.
-
-    Returns:
-        ISO 8601 in UTC, or None where it is no time or the zone is not known.
-
-    >>> parse_timestamp("2026-10-01 16:59:00.000000 America/Los_Angeles")
-    '2026-10-01T23:59:00+00:00'
-    """
-    words = text.split()
-    try:
-        if len(words) == 3:
-            time = datetime.fromisoformat(" ".join(words[:2])).replace(tzinfo=_zone(words[2]))
-        else:
-            time = datetime.fromisoformat(" ".join(words))
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        return time.isoformat()
-    except (ValueError, OSError, OverflowError, LookupError):
-        return None
-
-
-def _zone(name: str) -> timezone | ZoneInfo:
-    if name.lstrip("+-").isdecimal():  # +0530
-        minutes = 60 * (abs(int(name)) // 100) + abs(int(name)) % 100
-        return timezone(timedelta(minutes=minutes) * (-1 if name.startswith("-") else 1))
-    return ZoneInfo(name)
 
 
 @dataclass

@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from segedu.grading.archive import SUFFIXES as ARCHIVES
 from segedu.grading.archive import SubmissionError, is_archive, notebooks_in
 from segedu.grading.entries import Entry
 from segedu.grading.notebook import StudentCell, lab_number, parse_notebook
+from segedu.grading.times import parse_timestamp
 
 MAX_FILE = 64 << 20
 MAX_ENTRIES = 2000
@@ -103,7 +102,7 @@ def collect(entry: Entry, lab: str, root: Path) -> Handed:
     source = os.path.relpath(entry.path, root) if root.is_dir() else entry.path.name
     try:
         found, notes = _notebooks(entry.path, lab)
-        submitted = _time_of(entry.path, lab)
+        submitted = submission_time(entry.path, lab)
         return Handed(entry, source, _digest(found), tuple(found), notes=tuple(notes), submitted=submitted)
     except Exception as error:
         return Handed(entry, source, _name_digest(entry), problem=_why(entry, error))
@@ -144,34 +143,22 @@ def _why(entry: Entry, error: Exception) -> str:
     return f"{entry.path.name} cannot be read: {type(error).__name__}"
 
 
-def _time_of(path: Path, lab: str) -> str | None:
-    """nbgrader's `timestamp.txt`, which lies beside the notebook."""
+def submission_time(path: Path, lab: str) -> str | None:
+    """When a student handed in, by the `timestamp.txt` that nbgrader puts beside the notebook.
+
+    Args:
+        path: the student's folder, or that of one assignment in it.
+        lab: `04_metrics`.
+
+    Returns:
+        ISO 8601 in UTC, or None where there is no such file or no time in it.
+    """
     for folder in (path / lab, path) if path.is_dir() else ():
         file = folder / "timestamp.txt"
         if file.is_file() and not file.is_symlink() and not folder.is_symlink():
             with contextlib.suppress(OSError, SubmissionError):  # a file of the student's own that has this name
-                return iso_time(read_plain(file, 1000).decode(errors="replace"))
+                return parse_timestamp(read_plain(file, 1000).decode(errors="replace"))
     return None
-
-
-def iso_time(text: str) -> str | None:
-    """A time as nbgrader, ISO 8601 and people write it, without a zone taken as UTC.
-
-    Args:
-        text: for example `2026-10-01 23:59:00.000000 UTC`.
-
-    Returns:
-        ISO 8601 with its zone, or None where it is no time.
-
-    >>> iso_time("2026-10-01 23:59:00.000000 UTC")
-    '2026-10-01T23:59:00+00:00'
-    """
-    text = re.sub(r"\s*(?:UTC|GMT|Z)$", "+00:00", text.strip())
-    try:
-        time = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d\d:?\d\d$)", "", text))
-    except ValueError:
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
 def fingerprint(entry: Entry, lab: str) -> str:

@@ -19,6 +19,8 @@ from segedu.cli import app
 from segedu.grading import nbgrader as ours
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.kernel import probe_levels
+from segedu.grading.submission import submission_time
+from segedu.grading.times import parse_timestamp
 
 COURSE = Path(__file__).resolve().parents[2]
 LAB = "04_metrics"
@@ -298,7 +300,7 @@ def test_a_time_is_read_as_nbgrader_reads_it(text, tmp_path):
 
     (tmp_path / LAB).mkdir()
     (tmp_path / LAB / "timestamp.txt").write_text(text)
-    assert ours.submission_time(tmp_path, LAB) == TIMES[text] == parse_utc(text.strip()).isoformat() + "+00:00"
+    assert submission_time(tmp_path, LAB) == TIMES[text] == parse_utc(text.strip()).isoformat() + "+00:00"
 
 
 @pytest.mark.parametrize(
@@ -310,17 +312,17 @@ def test_a_time_is_read_as_nbgrader_reads_it(text, tmp_path):
 )
 def test_an_offset_is_hours_and_minutes(text, utc):
     """nbgrader 0.9 takes it for seconds."""
-    assert ours.parse_timestamp(text) == utc
+    assert parse_timestamp(text) == utc
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-10-01 16:59:00 Nowhere/Land", "1 2 ../../etc/passwd", "\0"])
 def test_what_is_no_time_is_none(text, tmp_path):
     (tmp_path / "timestamp.txt").write_text(text)
-    assert ours.submission_time(tmp_path, LAB) is None
+    assert submission_time(tmp_path, LAB) is None
 
 
 def test_a_time_behind_a_link_is_not_read(tmp_path):
     (tmp_path / "elsewhere").write_text("2026-10-01")
     (tmp_path / "timestamp.txt").symlink_to(tmp_path / "elsewhere")
-    assert ours.submission_time(tmp_path, LAB) is None
-    assert ours.submission_time(tmp_path / "elsewhere", LAB) is None
+    assert submission_time(tmp_path, LAB) is None
+    assert submission_time(tmp_path / "elsewhere", LAB) is None
