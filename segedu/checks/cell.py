@@ -16,7 +16,7 @@ VISIBLE_SEED = 0
 
 
 class CheckFailed(AssertionError):
-    """A check that failed, raised under nbval only; its text is the first line that the student sees."""
+    """A check that failed, raised under nbval and nbgrader only; its text is the first line that the student sees."""
 
 
 def setup() -> None:
@@ -31,15 +31,15 @@ def setup() -> None:
 
 
 def raises_on_failure() -> bool:
-    """Should a failed check raise? Under nbval yes, so that its cell fails; for a person no, so that Run All goes on.
+    """Should a failed check raise? Under nbval and nbgrader, so that its cell fails; for a person Run All goes on.
 
     Returns:
-        `SEGEDU_CHECK=raise` or `print` decides; else whether pytest's variables are in the environment.
+        `SEGEDU_CHECK=raise` or `print` decides; else whether pytest's or nbgrader's variable is in the environment.
     """
     choice = os.environ.get("SEGEDU_CHECK")
     if choice in ("raise", "print"):
         return choice == "raise"
-    return "PYTEST_CURRENT_TEST" in os.environ
+    return "PYTEST_CURRENT_TEST" in os.environ or "NBGRADER_EXECUTION" in os.environ
 
 
 def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callable]:
@@ -62,7 +62,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callab
             function: the one that this lab asks for.
 
         Raises:
-            CheckFailed: under nbval only.
+            CheckFailed: under nbval and nbgrader only.
             ValueError: for a function that this lab does not ask for.
         """
         exercise = _find(by_name, function, lab)

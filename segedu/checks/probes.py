@@ -153,13 +153,18 @@ def module(function: Callable, case: dict) -> dict:
 
 
 def _dependence(output: Any, inputs: list) -> list[int]:
-    """For each input, how many of its values the centre of the output depends on."""
+    """For each input, how many of its values the centre of the output depends on.
+
+    Each channel counts with a weight of its own: those of a softmax sum to 1 whatever goes in.
+    """
     import torch
 
     if not output.requires_grad:
         return [0] * len(inputs)
     centre = output[(slice(None), slice(None), *(n // 2 for n in output.shape[2:]))] if output.ndim > 2 else output
-    grads = torch.autograd.grad(centre.sum(), [x for x in inputs if x.requires_grad], allow_unused=True)
+    weights = torch.rand(centre.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    weighted = (centre * weights.to(centre)).sum()
+    grads = torch.autograd.grad(weighted, [x for x in inputs if x.requires_grad], allow_unused=True)
     return [0 if g is None else int((g != 0).sum()) for g in grads]
 
 

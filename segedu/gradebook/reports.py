@@ -19,7 +19,7 @@ from segedu.gradebook.bookkeeping import rebuild
 from segedu.gradebook.derived import points_text
 from segedu.gradebook.exports import all_notes
 from segedu.grading.batch import SAFE_LEVEL, Batch
-from segedu.grading.examine import clean
+from segedu.grading.records import clean
 
 TABLE_ROWS = 50  # a terminal shows no more at once
 NAMES = 20

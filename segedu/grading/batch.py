@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from segedu.grading.crew import SAFE_LEVEL, Assignment, Crew, Examiner, records_of, threads
+from segedu.grading.apart import apart
+from segedu.grading.crew import SAFE_LEVEL, Assignment, Crew, records_of
 from segedu.grading.entries import Entry, find_entries, record_name
 from segedu.grading.lab import read_lab
 from segedu.grading.records import Records, RecordStore, batch_seed, only_one
@@ -36,7 +36,7 @@ class Job:
         cell_seconds: limit of each cell.
         total_seconds: limit of each submission.
         exercise: grade only this one anew and keep the others' points; all where "".
-        dask: address of a Dask scheduler whose workers grade; threads of this process where "".
+        dask: address of a Dask scheduler whose workers grade; "" for this machine.
     """
 
     submissions: Path
@@ -96,7 +96,7 @@ def grade_batch(
     job: Job,
     on_progress: Callable[[int, int, str], None] = lambda done, total, student: None,
     on_sandbox: Callable[[int, str], None] = lambda level, reason: None,
-    open_pools: Callable[..., Any] | None = None,
+    crew: Callable[[Assignment, int], AbstractContextManager[Crew]] = apart,
 ) -> Batch:
     """Grade a folder of submissions; go on where an earlier run stopped.
 
@@ -104,7 +104,7 @@ def grade_batch(
         job: what to grade and how.
         on_progress: told `(done, total, student)`.
         on_sandbox: told the level and what holds it, before anything runs.
-        open_pools: `(assignment, hides, count)` -> context manager of kernel pools; the sandboxed ones where None.
+        crew: who grades here, given the assignment and how many at a time.
 
     Returns:
         The batch, with all records.
@@ -132,10 +132,11 @@ def grade_batch(
         batch.kept, batch.not_due = states.count("kept"), states.count("not due")
         if todo:
             on_progress(0, len(todo), "")
-            with _crew(job, assignment, len(todo), open_pools) as crew:
-                batch.sandbox = crew.sandbox
-                on_sandbox(*crew.sandbox)
-                for record in _grade(job, assignment, todo, crew):
+            hired = _cluster(job, assignment) if job.dask else crew(assignment, max(1, min(job.jobs, len(todo))))
+            with hired as graders:
+                batch.sandbox = graders.sandbox
+                on_sandbox(*graders.sandbox)
+                for record in _grade(job, assignment, todo, graders):
                     store.write(_merged(record, store, assignment))
                     batch.graded += 1
                     on_progress(batch.graded, len(todo), record["student"])
@@ -172,9 +173,7 @@ def _state(entry: Entry, store: RecordStore, assignment: Assignment) -> str:
     return "not due" if assignment.exercise and not fits else "due"
 
 
-def _crew(job: Job, assignment: Assignment, most: int, open_pools: Callable | None) -> AbstractContextManager[Crew]:
-    if not job.dask:
-        return threads(assignment, max(1, min(job.jobs, most)), open_pools)
+def _cluster(job: Job, assignment: Assignment) -> AbstractContextManager[Crew]:
     try:
         from segedu.grading.cluster import workers
     except ImportError:
@@ -186,7 +185,9 @@ def _grade(job: Job, assignment: Assignment, todo: list[Entry], crew: Crew) -> I
     handed = (collect(entry, job.lab, job.submissions) for entry in todo)
 
     def failed(work: Handed, error: Exception) -> dict:
-        return Examiner(assignment, assignment.desk()).failed(look_into(work, job.lab), error)
+        from segedu.grading.examiner import Examiner, desk_of
+
+        return Examiner(assignment, desk_of(assignment)).failed(look_into(work, job.lab), error)
 
     with contextlib.closing(records_of(crew, handed, failed)) as records:
         yield from records

@@ -15,7 +15,8 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
-from segedu.grading.crew import Assignment, Crew, Examiner, sandboxed_pools
+from segedu.grading.crew import Assignment, Crew
+from segedu.grading.examiner import Examiner, desk_of, sandboxed_pools
 from segedu.grading.records import tool_version
 from segedu.grading.submission import Handed
 
@@ -37,7 +38,7 @@ def workers(address: str, assignment: Assignment) -> Iterator[Crew]:
         ValueError: if nothing answers, there are no workers, or one has another segedu.
         PermissionError: if a worker has no sandbox worth its name, and `trust` is not set.
     """
-    assignment.desk()  # a wrong lab fails here, not on each worker
+    desk_of(assignment)  # a wrong lab fails here, not on each worker
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -110,7 +111,7 @@ class Graders(WorkerPlugin):
         if mine != self.tool:
             theirs = f"the worker {worker.address} has segedu {mine}, this machine has {self.tool}"
             raise ValueError(f"{theirs}; install the same on both")
-        desk, self.stack = self.assignment.desk(), contextlib.ExitStack()
+        desk, self.stack = desk_of(self.assignment), contextlib.ExitStack()
         pools = self.stack.enter_context(sandboxed_pools(self.assignment, desk.hides, worker.state.nthreads))
         self.sandbox = (pools[0].rung.level, pools[0].rung.reason)
         self.examiner = Examiner(self.assignment, desk, pools)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segedu.gradebook.reports import expected_differences, summary, table, write_reports
 from segedu.grading.batch import SAFE_LEVEL, Batch, Job, grade_batch
-from segedu.grading.kernel import SandboxError
+from segedu.grading.sandbox import SandboxError
 
 
 def grade(job: Job, expect: Path | None = None, console: Console | None = None) -> int:

@@ -1,31 +1,22 @@
-"""Who grades: threads of this process here, workers of a cluster in `cluster`; the same task, one a submission."""
+"""Who grades: a process beside this one, threads of this one, or workers of a cluster; one task a submission.
+
+Nothing here imports torch or a kernel's client: the process that reads, records and reports stays small.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import queue
-import tempfile
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 
-from segedu.grading.compare import make_paper
-from segedu.grading.examine import Desk, examine
-from segedu.grading.kernel import KernelPool, Limits
 from segedu.grading.lab import Lab
-from segedu.grading.ladder import best_rung
 from segedu.grading.records import record_key
-from segedu.grading.stage import build_stage
-from segedu.grading.submission import Handed, Submission, look_into
+from segedu.grading.submission import Handed
 
 SAFE_LEVEL = 2
 AHEAD = 2  # submissions that are read for each one that is graded; the rest stay on the disk
-MAX_TRIES = 4  # of one whose worker was lost
+MAX_TRIES = 3  # of one whose worker was lost: the first in company, the others alone
 
 
 @dataclass(frozen=True)
@@ -56,58 +47,6 @@ class Assignment:
         """The key of the record of a submission with this digest."""
         return record_key(digest, self.lab.digest, self.seed, self.settings)
 
-    def desk(self) -> Desk:
-        """The desk without kernels.
-
-        Raises:
-            ValueError: if the lab's notebook and its exercises differ.
-        """
-        module = importlib.import_module("segedu.exercises").load(self.lab.name)
-        every = {exercise.name: exercise for exercise in module.exercises}
-        missing = set(every) ^ set(self.lab.exercises)
-        if missing:
-            names = ", ".join(sorted(missing))
-            raise ValueError(f"labs/{self.lab.name}.ipynb and its exercises differ in {names}; run `make labs`")
-        wanted = [every[self.exercise]] if self.exercise else every.values()
-        papers = {exercise.name: make_paper(exercise, self.lab.name, self.seed) for exercise in wanted}
-        limits = Limits(cell_seconds=self.cell_seconds, total_seconds=self.total_seconds)
-        hides = list(dict.fromkeys(name for exercise in every.values() for name in exercise.hides))
-        return Desk(self.lab, papers, None, limits, self.cell_seconds, hides=hides)
-
-
-class Examiner:
-    """Grades one submission after the other; as many threads may share it as it has pools.
-
-    Args:
-        assignment: of the batch.
-        desk: made from it.
-        pools: of kernels; each serves one submission at a time. None: it can only write down what went wrong.
-    """
-
-    def __init__(self, assignment: Assignment, desk: Desk, pools: Iterable[Any] = ()) -> None:
-        self.assignment, self.desk = assignment, desk
-        self.free: queue.SimpleQueue = queue.SimpleQueue()
-        for pool in pools:
-            self.free.put(pool)
-
-    def grade(self, handed: Handed) -> dict:
-        """One submission from bytes to record; whatever goes wrong is this submission's alone."""
-        submission = look_into(handed, self.assignment.lab.name)
-        pool = self.free.get()
-        try:
-            return examine(submission, replace(self.desk, pool=pool), self.assignment.key(handed.digest))
-        except Exception as error:
-            return self.failed(submission, error)
-        finally:
-            self.free.put(pool)
-
-    def failed(self, submission: Submission, error: BaseException) -> dict:
-        """The record of a failure that is ours; it is tried again at the next run."""
-        why = f"the grader failed: {type(error).__name__}: {error}"
-        problem = replace(submission, cells=(), problem=why)
-        record = examine(problem, self.desk, self.assignment.key(submission.digest))
-        return record | {"status": "failed", "trace": "".join(traceback.format_exception(error))[-4000:]}
-
 
 @dataclass(frozen=True)
 class Crew:
@@ -124,32 +63,11 @@ class Crew:
     submit: Callable[[Handed], Future]
 
 
-@contextlib.contextmanager
-def threads(assignment: Assignment, count: int, open_pools: Callable[..., Any] | None = None) -> Iterator[Crew]:
-    """Graders of this process.
-
-    Args:
-        assignment: of the batch.
-        count: of threads, each with a kernel pool.
-        open_pools: `(assignment, hides, count)` -> context manager of pools; the sandboxed ones where None.
-
-    Yields:
-        The crew.
-    """
-    desk = assignment.desk()
-    with (open_pools or sandboxed_pools)(assignment, desk.hides, count) as pools:
-        examiner = Examiner(assignment, desk, pools)
-        with ThreadPoolExecutor(len(pools), thread_name_prefix="grade") as workers:
-            try:
-                sandbox = (pools[0].rung.level, pools[0].rung.reason)
-                yield Crew(sandbox, len(pools), lambda handed: workers.submit(examiner.grade, handed))
-            except BaseException:  # Ctrl-C: those that run now end, the rest stay for the next run
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
-
-
 def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exception], dict]) -> Iterator[dict]:
     """The records as they are made; only a few submissions are in memory at a time.
+
+    A worker may be lost through one of the submissions that it had: each of them is tried again alone, so that the
+    others' records do not suffer.
 
     Args:
         crew: at work.
@@ -161,13 +79,18 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
     """
     waiting = iter(todo)
     running: dict[Future, tuple[Handed, int]] = {}
+    suspects: list[tuple[Handed, int]] = []
+
+    def hand_over(handed: Handed, tries: int = 1) -> None:
+        running[crew.submit(handed)] = (handed, tries)
 
     def refill() -> None:
-        while len(running) < AHEAD * crew.count:
-            handed = next(waiting, None)
-            if handed is None:
-                return
-            running[crew.submit(handed)] = (handed, 1)
+        if suspects and not running:
+            hand_over(*suspects.pop())
+        if suspects or any(tries > 1 for _, tries in running.values()):
+            return
+        while len(running) < AHEAD * crew.count and (handed := next(waiting, None)) is not None:
+            hand_over(handed)
 
     refill()
     while running:
@@ -178,35 +101,8 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
                 record = json.loads(record) if isinstance(record, bytes) else record
             except Exception as error:
                 if tries < MAX_TRIES:
-                    running[crew.submit(handed)] = (handed, tries + 1)
+                    suspects.append((handed, tries + 1))
                     continue
                 record = failed(handed, error)
             yield record
         refill()
-
-
-@contextlib.contextmanager
-def sandboxed_pools(assignment: Assignment, hides: list[str], count: int) -> Iterator[list[KernelPool]]:
-    """One kernel pool a worker, on one staged package without what the lab hides.
-
-    Args:
-        assignment: level and trust.
-        hides: modules that become stubs.
-        count: of pools.
-
-    Yields:
-        The pools.
-
-    Raises:
-        PermissionError: below level 2 without `trust`.
-    """
-    rung = best_rung(assignment.level)
-    if rung.level < SAFE_LEVEL and not assignment.trust:
-        raise PermissionError(
-            f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
-            "If you trust the authors of these submissions, add --i-trust-these-submissions"
-        )
-    with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
-        Path(folder).chmod(0o711)
-        stage = build_stage(hides, Path(folder, "stage"))
-        yield [stack.enter_context(KernelPool(stage, assignment.level)) for _ in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from segedu.grading.compare import Paper
 from segedu.grading.kernel import Step, StepResult
 from segedu.grading.lab import Lab
 from segedu.grading.rebuild import Plan, rebuild
-from segedu.grading.records import VERSION, tool_version
+from segedu.grading.records import VERSION, clean, tool_version
 from segedu.grading.submission import Submission
 
 _STOPPED = {
@@ -54,20 +53,6 @@ class Desk:
     def max_points(self) -> int:
         """Of the whole lab."""
         return sum(paper.exercise.points for paper in self.papers.values())
-
-
-def clean(text: object, length: int = 300) -> str:
-    """Text that came from a student's process: one line, no control characters, cut.
-
-    Args:
-        text: anything.
-        length: at most so many characters are kept.
-
-    Returns:
-        Plain text.
-    """
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text)[: 4 * length])
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
 def examine(submission: Submission, desk: Desk, key: str) -> dict:

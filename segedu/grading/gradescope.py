@@ -215,7 +215,7 @@ def main(root: Path, open_pools: Callable[..., Any] | None = None) -> dict:
 
     Args:
         root: what Gradescope calls /autograder.
-        open_pools: in place of `segedu.grading.crew.sandboxed_pools`.
+        open_pools: in place of `segedu.grading.examiner.sandboxed_pools`.
 
     Returns:
         What was written.
@@ -246,8 +246,9 @@ def _close_to_others(root: Path) -> None:
 
 
 def _grade(root: Path, settings: Settings, open_pools: Callable[..., Any] | None) -> dict:
-    from segedu.grading.crew import Assignment, Examiner, sandboxed_pools
+    from segedu.grading.crew import Assignment
     from segedu.grading.entries import Entry
+    from segedu.grading.examiner import Examiner, desk_of, sandboxed_pools
     from segedu.grading.lab import read_lab
     from segedu.grading.submission import collect
 
@@ -255,7 +256,7 @@ def _grade(root: Path, settings: Settings, open_pools: Callable[..., Any] | None
     lab = read_lab(root / "source", settings.lab)
     assignment = Assignment(lab, settings.seed, level=settings.level, trust=settings.trust, **limits)
     handed = collect(Entry("submission", root / "submission"), settings.lab, root)
-    desk = assignment.desk()
+    desk = desk_of(assignment)
     desk.limits = replace(desk.limits, memory_bytes=memory_left())
     with (open_pools or sandboxed_pools)(assignment, desk.hides, 1) as pools:
         return Examiner(assignment, desk, pools).grade(handed)

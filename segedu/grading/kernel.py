@@ -18,10 +18,10 @@ import pytest
 from .box import Box, BoxError
 from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
 from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
-from .provisioner import ForkServer, Guest, SandboxError
-from .sandbox import LINUX
+from .provisioner import ForkServer, Guest
+from .sandbox import LINUX, SandboxError
 
-__all__ = ["KernelPool", "Limits", "RunResult", "SandboxError", "Step", "StepResult", "probe_levels"]
+__all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_levels"]
 
 KINDS = ("setup", "helper", "solution", "canary", "probe")
 REPLAYED = ("setup", "helper", "solution")

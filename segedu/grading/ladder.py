@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import cgroups, landlock, seccomp
-from .provisioner import ForkServer, Guest, SandboxError
-from .sandbox import LINUX
+from .provisioner import ForkServer, Guest
+from .sandbox import LINUX, SandboxError
 
 _FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
 _turn = itertools.count(secrets.randbelow(1 << 24))  # one after the other: two at a time are never the same

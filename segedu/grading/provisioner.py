@@ -23,7 +23,7 @@ from jupyter_client.provisioning import KernelProvisionerBase, KernelProvisioner
 
 from .box import Box, subfolder
 from .mounts import SCRATCH
-from .sandbox import LINUX
+from .sandbox import LINUX, ONE_THREAD, SandboxError
 from .wire import receive, send
 from .zygote import PORTS
 
@@ -32,11 +32,6 @@ START_SECONDS, END_SECONDS = 60.0, 10.0
 _NO_REPORT = {"exit": None, "cpu": 0.0, "max_rss": 0}
 _ROOT = str(Path(__file__).resolve().parents[2])
 _CODE = "import sys; sys.path.insert(0, {root!r}); from segedu.grading import zygote; zygote.{entry}({fd})"
-_QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-class SandboxError(RuntimeError):
-    """The sandbox could not be built or the kernel in it did not start."""
 
 
 class ForkServer:
@@ -123,7 +118,7 @@ class ForkServer:
 
 def _python(entry: str, fd: int) -> subprocess.Popen:
     code = _CODE.format(root=_ROOT, entry=entry, fd=fd)
-    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", **_QUIET}
+    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", **ONE_THREAD}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     environment["HOME"] = "/nonexistent"
     return subprocess.Popen(

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -20,6 +21,20 @@ from segedu.grading.entries import record_name
 
 VERSION = 1
 FINAL = ("graded", "unreadable")  # anything else was our failure and is tried again
+
+
+def clean(text: object, length: int = 300) -> str:
+    """Text that came from a student's process: one line, no control characters, cut.
+
+    Args:
+        text: anything.
+        length: at most so many characters are kept.
+
+    Returns:
+        Plain text.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text)[: 4 * length])
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
 @cache

@@ -27,6 +27,12 @@ DEVICES = ("null", "zero", "full", "random", "urandom")
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class SandboxError(RuntimeError):
+    """The sandbox could not be built or the kernel in it did not start."""
+
 
 def libc() -> ctypes.CDLL:
     """The C library, with errno."""

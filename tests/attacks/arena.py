@@ -12,12 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from segedu.gradebook.reports import all_notes, write_reports
 from segedu.grading import ladder
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.entries import find_entries
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import KernelPool
 from segedu.grading.ladder import Rung
 from segedu.grading.provisioner import ForkServer
@@ -166,11 +168,11 @@ class Arena:
             self._write(subs, FIRST, notebook(FIRST, "", RIGHT), FULL)
             job = Job(subs, tiny.LAB, out, self.course, jobs, SEED, self.rung.level, True, self.cell_seconds, 60.0)
             self.referee = Referee(host, [out / "seed.json", *self._course_files()], BRAND, watch_each=jobs == 1)
-            grade_batch(job, open_pools=self.pools)
+            grade_batch(job, crew=partial(threads, open_pools=self.pools))
             before = _records(out)
             self._hand_in(subs, places)
             self.referee.begin()
-            batch = grade_batch(job, open_pools=self.pools)
+            batch = grade_batch(job, crew=partial(threads, open_pools=self.pools))
             write_reports(batch, out)
             self.referee.end()
             rows = self._rows(subs, out, batch, before)

@@ -26,6 +26,7 @@ import time
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ from segedu.gradebook.reports import write_reports
 from segedu.grading.archive import SubmissionError, notebooks_in
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.entries import find_entries, student_id
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import RunResult, probe_levels
 from segedu.grading.lab import read_lab
 from segedu.grading.notebook import parse_notebook
@@ -151,7 +153,9 @@ def grade(course: Path, ones: list[tuple], pools: Callable | None = honest_pools
         for name in ("AAA", "zzz"):
             fuzz_folders.write_new(folder / f"{name}.ipynb", json.dumps(HONEST).encode())
         before, began = tree(Path(place)), time.process_time()
-        batch = grade_batch(Job(folder, tiny.LAB, out, course, seed=7, cell_seconds=5), open_pools=pools)
+        batch = grade_batch(
+            Job(folder, tiny.LAB, out, course, seed=7, cell_seconds=5), crew=partial(threads, open_pools=pools)
+        )
         write_reports(batch, out)
         assert time.process_time() - began < SECONDS * (len(ones) + 2)
         after = tree(Path(place))
@@ -302,7 +306,11 @@ def test_links_beside_submissions_are_records_and_no_end(course, tmp_path):
         ("ben.ipynb", "anna.ipynb"),
     ):
         (folder / name).symlink_to(target)
-    records = list(grade_batch(Job(folder, tiny.LAB, tmp_path / "out", course), open_pools=honest_pools).records)
+    records = list(
+        grade_batch(
+            Job(folder, tiny.LAB, tmp_path / "out", course), crew=partial(threads, open_pools=honest_pools)
+        ).records
+    )
     assert [record["student"] for record in records if "is a link" in record["problem"]] == [
         "ben",
         "loop",
@@ -324,7 +332,7 @@ def test_long_names_that_begin_alike_stay_apart_in_the_reports(course, tmp_path)
     folder.mkdir()
     for name in ("中" * 70, "中" * 71, "中" * 72, "a" * 90, "a" * 91, "b____c", "b__c", "b_c"):
         fuzz_folders.write_new(folder / f"{name}.ipynb", json.dumps(HONEST).encode())
-    batch = grade_batch(Job(folder, tiny.LAB, tmp_path / "out", course), open_pools=honest_pools)
+    batch = grade_batch(Job(folder, tiny.LAB, tmp_path / "out", course), crew=partial(threads, open_pools=honest_pools))
     write_reports(batch, tmp_path / "out")
     assert all(student_id(record["student"]) == record["student"] for record in batch.records)
     check_reports(batch, tmp_path / "out")

@@ -9,6 +9,7 @@ import pytest
 
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.entries import find_entries
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import probe_levels
 from segedu.grading.lab import read_lab
 from segedu.grading.provisioner import ForkServer
@@ -26,7 +27,7 @@ sandboxed = pytest.mark.skipif(
 
 def lost(course: Path, lab: str, folder: Path, out: Path, full: int) -> list[str]:
     """Grade a folder; what has less than full points, and why."""
-    batch = grade_batch(Job(folder, lab, out, course, seed=3, jobs=2, cell_seconds=20))
+    batch = grade_batch(Job(folder, lab, out, course, seed=3, jobs=2, cell_seconds=20), crew=threads)
     records = list(batch.records)
     assert len(records) == len(list(folder.iterdir()))
     return [

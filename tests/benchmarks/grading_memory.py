@@ -1,7 +1,7 @@
-"""What the parent of a batch holds: `python tests/benchmarks/grading_memory.py` prints it for 20 and for 200 submissions.
+"""What the processes of a batch hold: `python tests/benchmarks/grading_memory.py` prints it for 20 and for 200 submissions.
 
-Resident pages count what is shared with others, such as the code of torch, which the fork server has mapped too; a
-process's own pages are what the machine would get back at its end.
+The parent reads, records and reports; the graders' process beside it judges, and therefore has torch. Resident pages
+count what is shared with others, such as the code of torch, which the fork server has mapped too.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from grading import ROOT, command, honest
 
 
 def peaks(arguments: list[str]) -> tuple[int, int]:
-    """Run to the end; the most that the process itself had, own and resident, in MiB."""
-    own = resident = 0
+    """Run to the end; the most that the parent and the graders' process had resident, in MiB."""
+    most = [0, 0]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as process:
         parent = psutil.Process(process.pid)
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                found = parent.memory_full_info()
-                own, resident = max(own, found.uss), max(resident, found.rss)
-            time.sleep(0.5)
+                graders = [child for child in parent.children() if "apart.main" in " ".join(child.cmdline())]
+                for i, one in enumerate([parent, *graders][:2]):
+                    most[i] = max(most[i], one.memory_info().rss)
+            time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
-    return own >> 20, resident >> 20
+    return most[0] >> 20, most[1] >> 20
 
 
 if __name__ == "__main__":
@@ -42,8 +43,6 @@ if __name__ == "__main__":
         found = []
         for count in (20, 200):
             subs = honest(Path(folder, f"subs{count}"), count)
-            own, resident = peaks(command(subs, "04_metrics", Path(folder, f"out{count}"), 2))
-            found.append(
-                f"{own} MiB of its own ({resident} resident, with code that it shares) for {count} submissions"
-            )
+            parent, graders = peaks(command(subs, "04_metrics", Path(folder, f"out{count}"), 2))
+            found.append(f"{parent} MiB (the process that judges: {graders}) for {count} submissions")
         print(f"two at a time, the parent had at most {', '.join(found)}")

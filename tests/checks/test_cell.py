@@ -84,7 +84,7 @@ def test_anything_else_is_refused_by_name(tools, thing):
         tools[0](thing)
 
 
-def test_raises_under_nbval_only(monkeypatch):
+def test_raises_under_nbval_and_nbgrader_only(monkeypatch):
     check, _ = lab_tools("00_tiny", [EXERCISE])
     monkeypatch.delenv("SEGEDU_CHECK", raising=False)
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "lab.ipynb::Cell 3")
@@ -92,6 +92,12 @@ def test_raises_under_nbval_only(monkeypatch):
         check(written(lambda values: float(np.sum(values))))
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     check(written(lambda values: float(np.sum(values))))
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    with pytest.raises(CheckFailed):
+        check(written(lambda values: 0.0))
+    monkeypatch.setenv("SEGEDU_CHECK", "print")
+    check(written(lambda values: 0.0))
+    monkeypatch.delenv("NBGRADER_EXECUTION")
     monkeypatch.setenv("SEGEDU_CHECK", "raise")
     with pytest.raises(CheckFailed):
         check(written(lambda values: 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import RunResult, StepResult
 from segedu.grading.provisioner import ForkServer
 
@@ -74,13 +76,19 @@ def pool() -> InProcessPool:
 
 @pytest.fixture
 def open_pools(pool):
-    """What `grade_batch` takes in place of the sandboxed pools."""
+    """What `threads` takes in place of the sandboxed pools."""
 
     @contextlib.contextmanager
     def opened(job, hides, count):
         yield [pool] * count
 
     return opened
+
+
+@pytest.fixture
+def crew(open_pools):
+    """What `grade_batch` takes to grade in this process, with that pool."""
+    return functools.partial(threads, open_pools=open_pools)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from segedu.cli import app
 from segedu.grading import command
-from segedu.grading.batch import Job
+from segedu.grading.batch import Job, grade_batch
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def job(course, tiny, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _pools(monkeypatch, open_pools):
-    monkeypatch.setattr("segedu.grading.crew.sandboxed_pools", open_pools)
+def _here(monkeypatch, crew):
+    monkeypatch.setattr(command, "grade_batch", functools.partial(grade_batch, crew=crew))
 
 
 def test_it_prints_the_table_and_writes_reports(job, console):

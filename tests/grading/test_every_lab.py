@@ -11,6 +11,7 @@ import pytest
 
 from segedu import exercises
 from segedu.grading.batch import Job, grade_batch
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def test_each_kind_gets_exactly_its_points(lab, tmp_path, server):
         (tmp_path / "subs").mkdir(exist_ok=True)
         (tmp_path / "subs" / f"{kind}.ipynb").write_text(files[f"{kind}.ipynb"])
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(files["expected.csv"]))}
-    batch = grade_batch(Job(tmp_path / "subs", lab, tmp_path / "out", COURSE, cell_seconds=15.0))
+    batch = grade_batch(Job(tmp_path / "subs", lab, tmp_path / "out", COURSE, cell_seconds=15.0), crew=threads)
     names = [exercise.name for exercise in exercises.load(lab).exercises]
     assert rows["perfect"]["points"] == "20" and rows["blank"]["points"] == rows["imported"]["points"] == "0"
     assert len(batch.records) == len(KINDS)

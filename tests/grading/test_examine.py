@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from segedu.grading.compare import make_paper
-from segedu.grading.examine import Desk, clean, examine
+from segedu.grading.examine import Desk, examine
 from segedu.grading.kernel import Limits, StepResult
 from segedu.grading.lab import read_lab
 from segedu.grading.notebook import parse_notebook
+from segedu.grading.records import clean
 from segedu.grading.submission import Submission
 
 

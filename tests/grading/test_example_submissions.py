@@ -16,6 +16,7 @@ import pytest
 from segedu.gradebook.reports import expected_differences
 from segedu.grading.batch import Job, grade_batch
 from segedu.grading.command import read_expected
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def test_what_is_expected_of_them_is_known_by_construction(lab):
 
 
 def grade(lab: str, submissions: Path, out: Path) -> list[str]:
-    batch = grade_batch(Job(submissions, lab, out, COURSE, cell_seconds=15.0))
+    batch = grade_batch(Job(submissions, lab, out, COURSE, cell_seconds=15.0), crew=threads)
     rows = read_expected(FOLDER / lab / "expected.csv")
     there = {record["student"] for record in batch.records}
     return expected_differences(batch, [row for row in rows if row["student"] in there])

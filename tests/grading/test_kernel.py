@@ -14,7 +14,7 @@ import pytest
 
 from segedu.checks import codec
 from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, _cut
-from segedu.grading.provisioner import SandboxError
+from segedu.grading.sandbox import SandboxError
 from segedu.grading.stage import build_stage
 
 QUICK = Limits(cell_seconds=20, total_seconds=120, memory_bytes=300 << 20)

@@ -10,7 +10,7 @@ import pytest
 
 from segedu.grading import ladder
 from segedu.grading.ladder import Limits, Rung, best_rung, make_place, prefixes, probe_levels
-from segedu.grading.provisioner import SandboxError
+from segedu.grading.sandbox import SandboxError
 
 
 def test_levels_are_probed_in_order():

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from segedu.cli import app
 from segedu.grading import nbgrader as ours
 from segedu.grading.batch import Job, grade_batch
+from segedu.grading.examiner import threads
 from segedu.grading.kernel import probe_levels
 from segedu.grading.submission import submission_time
 from segedu.grading.times import parse_timestamp
@@ -99,7 +100,7 @@ def exported(folder: Path) -> dict[str, float]:
 
 
 def graded_by_us(folder: Path, out: Path) -> dict[str, dict[str, float]]:
-    batch = grade_batch(Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0))
+    batch = grade_batch(Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0), crew=threads)
     return {r["student"]: {one["name"]: one["points"] for one in r["exercises"]} for r in batch.records}
 
 

@@ -126,9 +126,26 @@ def installed(course: Path) -> Iterator[Path]:
         vars(segedu.exercises).pop("lab00_tiny", None)
 
 
+def other_side(course: Path, more: str = "") -> str:
+    """What a process of graders runs in place of `apart._CODE`, so that it finds the package too."""
+    here = Path(__file__).resolve().parent
+    return f"""
+import sys
+sys.path[:1] = [{str(here.parents[1])!r}, {str(here)!r}]
+from pathlib import Path
+import tiny
+tiny.install(Path({str(course)!r}))
+{more}
+from segedu.grading import apart
+apart.main(int(sys.argv[1]))
+"""
+
+
 if __name__ == "__main__":  # `python tiny.py COURSE grade ...` is `segedu grade ...` on the tiny course
-    course_folder = Path(sys.argv.pop(1))
+    course_folder = Path(sys.argv.pop(1)).resolve()
     install(course_folder)
     from segedu.cli import app
+    from segedu.grading import apart
 
+    apart._CODE = other_side(course_folder)
     app()
