@@ -8,6 +8,9 @@ Our own small weights lie in segedu/weights, beside the scripts that made them; 
 
 The hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of the file's
 name, and we check these 8. That finds damage; it is no proof against someone who builds a file on purpose.
+Facebook publishes none for DINO and DINOv2. Of six of these files we check the digest on which several independent
+projects agree (those of DINOv2 are also in finegrain-ai/refiners); of `dino_vits16` and `dino_vits8` we found no two
+that agree, so their size in bytes is all that is checked, and a warning says so when they are fetched.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from tqdm.auto import tqdm
 
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
-TORCHVISION = "https://download.pytorch.org/models/"
+TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbaipublicfiles.com/"
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
 DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
 OUR_OWN = Path(__file__).parent / "weights"
@@ -54,8 +57,9 @@ class Weights:
     """One file of official weights.
 
     `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
-    digest or its published beginning. `rename` holds pairs of pattern and replacement for the file's keys;
-    keys that begin with one of `leave_out` are of parts that the model does not have.
+    digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
+    pairs of pattern and replacement for the file's keys; keys that begin with one of `leave_out` are of parts that
+    the model does not have.
     """
 
     build: str
@@ -89,6 +93,19 @@ def _segmenter(file: str, mebibytes: float, build: str) -> Weights:
     return _torchvision(file, mebibytes, f"semantic.{build}", trained_on, options=options)
 
 
+def _dino(file: str, size: int, build: str, sha256: str = "") -> Weights:
+    url = f"{FACEBOOK}dino/{file}/{file}.pth"
+    build = f"segedu.backbones.vit:{build}"
+    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", "ImageNet-1k without labels")
+
+
+def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> Weights:
+    url = f"{FACEBOOK}dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
+    build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
+    # what stood in for hidden patches while it learnt
+    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
+
+
 def _our_own(file: str, sha256: str, mebibytes: float, build: str, **options: Any) -> Weights:
     options["normalize"] = None  # trained on images in [0, 1]
     return Weights(f"segedu.{build}", file, sha256, mebibytes, "MIT", "scenes drawn by segedu.datasets", options)
@@ -109,6 +126,46 @@ WEIGHTS: dict[str, Weights] = {
     "deeplabv3_resnet50": _segmenter("deeplabv3_resnet50_coco-cd0a2569.pth", 160.515, "deeplabv3:deeplabv3_resnet50"),
     "deeplabv3_resnet101": _segmenter(
         "deeplabv3_resnet101_coco-586e9e4e.pth", 233.217, "deeplabv3:deeplabv3_resnet101"
+    ),
+    "dino_vits16": _dino("dino_deitsmall16_pretrain", 86_710_517, "vit_small_patch16"),
+    "dino_vits8": _dino("dino_deitsmall8_pretrain", 86_728_949, "vit_small_patch8"),
+    "dino_vitb16": _dino(
+        "dino_vitbase16_pretrain",
+        343_242_485,
+        "vit_base_patch16",
+        "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e",
+    ),
+    "dino_vitb8": _dino(
+        "dino_vitbase8_pretrain",
+        343_279_349,
+        "vit_base_patch8",
+        "575f0efc4838938314afa09897a62ed2b87919928b5edcd133abb907328995eb",
+    ),
+    "dinov2_vits14": _dinov2(
+        "dinov2_vits14",
+        88_283_115,
+        "dinov2_small_patch14",
+        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    ),
+    "dinov2_vits14_reg4": _dinov2(
+        "dinov2_vits14_reg4",
+        88_291_785,
+        "dinov2_small_patch14",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+        registers=4,
+    ),
+    "dinov2_vitb14": _dinov2(
+        "dinov2_vitb14",
+        346_378_731,
+        "dinov2_base_patch14",
+        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    ),
+    "dinov2_vitb14_reg4": _dinov2(
+        "dinov2_vitb14_reg4",
+        346_393_545,
+        "dinov2_base_patch14",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+        registers=4,
     ),
     "street_vgg": _our_own(
         "street_vgg.safetensors",
@@ -159,7 +216,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         progress: whether a bar shows how far a download is.
 
     Returns:
-        The path of a file whose hash was checked just now.
+        The path of a file whose hash was checked just now, or its size where no hash is known.
 
     Raises:
         ValueError: there is no such name.
@@ -184,9 +241,11 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             whole = Path(part) / weights.file_name
             _download(weights, whole, progress)
             if not _is_published(whole, weights):
-                reason = f"sha256 {pooch.file_hash(whole)}, expected {weights.sha256}..., from {weights.url}"
+                reason = f"{_difference(whole, weights)}, from {weights.url}"
                 raise WeightsError(_message(name, f"what came is not the published file ({reason})"))
             os.replace(whole, path)  # in one step: nobody ever sees half a file under the right name
+        if not weights.sha256:
+            warnings.warn(f"no sha256 of {weights.url} is known: only its size was checked", stacklevel=2)
     except requests.RequestException as error:
         cause = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
         raise WeightsError(_message(name, f"could not be fetched from {weights.url} ({cause})")) from None
@@ -222,7 +281,19 @@ def _message(name: str, what: str) -> str:
 
 
 def _is_published(path: Path, weights: Weights) -> bool:
+    if not weights.sha256:
+        return path.stat().st_size == _size(weights)
     return pooch.file_hash(path).startswith(weights.sha256)
+
+
+def _difference(path: Path, weights: Weights) -> str:
+    if not weights.sha256:
+        return f"{path.stat().st_size} bytes, expected {_size(weights)}"
+    return f"sha256 {pooch.file_hash(path)}, expected {weights.sha256}..."
+
+
+def _size(weights: Weights) -> int:
+    return round(weights.mebibytes * 2**20)
 
 
 def _installed(name: str) -> Path:
@@ -243,8 +314,8 @@ def _sweep(folder: Path) -> None:
 
 
 def _download(weights: Weights, path: Path, progress: bool) -> None:
-    total = round(weights.mebibytes * 2**20)  # until the server says how many bytes they are
-    with tqdm(total=total, unit="B", unit_scale=True, desc=weights.file_name, disable=not progress) as bar:
+    size = _size(weights)  # until the server says how many bytes they are
+    with tqdm(total=size, unit="B", unit_scale=True, desc=weights.file_name, disable=not progress) as bar:
         pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
 
 

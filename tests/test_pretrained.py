@@ -107,7 +107,7 @@ def normalized(batch: Tensor) -> Tensor:
 
 def test_table_is_that_of_torchvision() -> None:
     for name, weights in WEIGHTS.items():
-        if not weights.url.startswith("https://"):  # our own
+        if not weights.url.startswith(pretrained.TORCHVISION):
             continue
         listed = torchvision.models.get_model_weights(name)
         theirs = getattr(listed, "COCO_WITH_VOC_LABELS_V1" if name in SEGMENTERS else "IMAGENET1K_V1")

@@ -17,11 +17,11 @@ METHODS = ("unsupervised", "semantic", "detection", "instance", "panoptic", "pro
 
 # Of other methods a method imports only what its paper extends or uses.
 ANCESTORS = """
-rcnn <- selective_search; fast_rcnn <- rcnn; faster_rcnn <- fast_rcnn; mask_rcnn <- faster_rcnn; condinst <- fcos;
-deeplabv1 <- dense_crf; deeplabv2 <- dense_crf; deeplabv3plus <- deeplabv3; res_unet <- unet; stardist <- unet;
-dense_unet <- encoder_unet; denoiseg <- unet; nnunet <- unet3d; omnipose <- cellpose; panoptic_fpn <- mask_rcnn;
-detr_panoptic <- detr; maskformer <- detr; mask2former <- maskformer; oneformer <- mask2former;
-mobile_sam <- sam; everything <- sam; detect_then_segment <- sam
+grab_cut <- graph_cut; selective_search <- felzenszwalb; rcnn <- selective_search; fast_rcnn <- rcnn;
+faster_rcnn <- fast_rcnn; mask_rcnn <- faster_rcnn; condinst <- fcos; deeplabv1 <- dense_crf; deeplabv2 <- dense_crf;
+deeplabv3plus <- deeplabv3; res_unet <- unet; dense_unet <- encoder_unet; stardist <- unet; denoiseg <- unet;
+nnunet <- unet3d; omnipose <- cellpose; panoptic_fpn <- mask_rcnn; detr_panoptic <- detr; maskformer <- detr;
+mask2former <- maskformer; oneformer <- mask2former; mobile_sam <- sam; everything <- sam; detect_then_segment <- sam
 """
 ANCESTOR_OF = dict(line.split(" <- ") for line in re.split(r";\s", ANCESTORS.strip()))
 

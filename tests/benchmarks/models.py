@@ -77,6 +77,31 @@ def backbones() -> Iterator[Pair]:
         yield Pair(f"{builder.__name__} / torchvision", Last(ours), theirs, (2, 3, 64, 64))
 
 
+def timm_vit() -> Iterator[Pair]:
+    """ViT-S/16 with DINO's layout, at its native size: features of the patches."""
+    import timm
+
+    from segedu.backbones.vit import vit_small_patch16
+
+    class Patches(nn.Module):
+        def __init__(self, backbone: nn.Module) -> None:
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.backbone(images)["patches"]
+
+    name = "vit_small_patch16_224.dino"
+    theirs = randomise(timm.create_model(name, pretrained=False, num_classes=0, global_pool=""))  # all tokens
+    ours = vit_small_patch16().double().eval()
+    ours.load_state_dict(theirs.state_dict())
+
+    def patches(tokens: Tensor) -> Tensor:
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14))
+
+    yield Pair("vit_small_patch16 / timm", Patches(ours), theirs, (1, 3, 224, 224), patches)
+
+
 def torchvision_segmenters() -> Iterator[Pair]:
     """FCN and DeepLabv3 on ResNet-50."""
     from segedu.semantic.deeplabv3 import deeplabv3_resnet50
@@ -218,6 +243,7 @@ def volumes() -> Iterator[Pair]:
 
 NETS = (
     backbones,
+    timm_vit,
     torchvision_segmenters,
     smp_pspnet,
     smp_deeplabv3plus,

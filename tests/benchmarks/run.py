@@ -14,7 +14,8 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from coco_evaluation import pairs as coco_pairs  # beside this file
+from clustering import pairs as clustering_pairs  # beside this file
+from coco_evaluation import pairs as coco_pairs
 from label_maps import pairs as label_map_pairs
 from models import pairs as model_pairs
 from rich.console import Console
@@ -58,7 +59,13 @@ def pairs():
     yield "sigmoid_focal_loss / torchvision", lambda: sigmoid_focal_loss(scores, truth), theirs
 
 
-GROUPS = {"tensors": pairs, "coco": coco_pairs, "label_maps": label_map_pairs, "models": model_pairs}
+GROUPS = {
+    "tensors": pairs,
+    "coco": coco_pairs,
+    "label_maps": label_map_pairs,
+    "models": model_pairs,
+    "clustering": clustering_pairs,
+}
 THREADS = {"models": 2}
 
 

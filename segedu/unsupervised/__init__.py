@@ -1,0 +1,1 @@
+"""Segmentation without labels: clustering of colours, places and learned features."""
