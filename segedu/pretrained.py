@@ -45,6 +45,8 @@ DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
 OUR_OWN = Path(__file__).parent / "weights"
 # Of `street_vgg`: one thin layer at full resolution, where a laptop spends its time.
 STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
+# Of `scenes_vit`: patches of 4 pixels, positions for crops of 32.
+SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}
 PART, DAY = ".part-", 24 * 3600
 
 
@@ -174,6 +176,13 @@ WEIGHTS: dict[str, Weights] = {
         "backbones.vgg:VGG",
         stages=STREET_VGG_STAGES,
         batch_norm=True,
+    ),
+    "scenes_vit": _our_own(
+        "scenes_vit.safetensors",
+        "2a5b173e3ea4a8b13eb4460536db16b2b09be920d4bf2b782fe636b2b9132857",
+        0.41,
+        "backbones.vit:ViT",
+        **SCENES_VIT,
     ),
 }
 

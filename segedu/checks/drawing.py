@@ -160,6 +160,47 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return fig, f"{len(sets[0])} boxes a, solid, and {len(sets[1])} boxes b, dashed; {answer}."
 
 
+def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """The two answers as points in the plane: rows of two numbers, or labels of the points that went in."""
+    want, have = _placed(case, expected), _placed(case, got)
+    if want is None:
+        return _matrix(case, expected, got)
+    fig, axes = _figure(2)
+    for ax, name, answer in zip(axes, ("expected", "yours"), (want, have), strict=True):
+        ax.set_title(name, fontsize=9, color=INK)
+        if answer is None:
+            ax.text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9)
+            ax.set_axis_off()
+            continue
+        places, marks, centres = answer
+        for (x, y), mark in zip(places, marks, strict=True):
+            ax.text(x, y, mark, ha="center", va="center", fontsize=8, color=INK)
+        ax.plot(*centres.T, "x", color=COLOURS[1], markersize=9)
+        around = np.concatenate([p[np.isfinite(p).all(1)] for p in (places, centres)])
+        low, high = around.min(0, initial=0), around.max(0, initial=0)
+        pad = 0.1 * (high - low).max() + 0.1
+        ax.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad))
+        ax.tick_params(labelsize=7)
+    return fig, f"{len(want[0])} points by their numbers, crosses for centres: expected, and yours, {_short(got)}."
+
+
+def _placed(case: dict, value: Any) -> tuple[np.ndarray, list[str], np.ndarray] | None:
+    """Places (N, 2), what is written at each, and centres (K, 2); a row of one number lies on a line."""
+    rows, labels = value, None
+    if isinstance(value, tuple) and len(value) == 2:  # labels and centres: the points are what went in
+        labels, rows = value
+    try:
+        rows = np.asarray(rows, dtype=float)
+        points = rows if labels is None else np.asarray(plain(case["args"][0]), dtype=float)
+        marks = np.arange(len(points)) if labels is None else np.asarray(labels)
+    except (TypeError, ValueError):
+        return None
+    if not all(a.ndim == 2 and a.size for a in (rows, points)) or marks.shape != points.shape[:1]:
+        return None
+    flat, centres = (np.pad(a, ((0, 0), (0, 1)))[:, :2] for a in (points, rows))
+    return flat, [str(m) for m in marks.tolist()], centres if labels is not None else np.zeros((0, 2))
+
+
 def _first(value: Any) -> str:
     array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else None
     return (
@@ -175,5 +216,6 @@ DRAWERS: dict[str, Callable] = {
     "matrix": _matrix,
     "mask": _masks,
     "boxes": _boxes,
+    "points": _points,
     "shape": _shapes,
 }

@@ -1,0 +1,16 @@
+"""Lab 2, segmentation as clustering: a threshold, k-means, coordinates, components, cuts, markers."""
+
+from __future__ import annotations
+
+from segedu.checks.cell import lab_tools
+from segedu.exercises.lab02_clustering.kmeans_step import exercise as kmeans_step
+from segedu.exercises.lab02_clustering.ncut_value import exercise as ncut_value
+from segedu.exercises.lab02_clustering.otsu import exercise as otsu
+from segedu.exercises.lab02_clustering.pca_project import exercise as pca_project
+from segedu.exercises.lab02_clustering.watershed_markers import exercise as watershed_markers
+from segedu.exercises.lab02_clustering.xy_features import exercise as xy_features
+
+exercises = [otsu, kmeans_step, xy_features, pca_project, ncut_value, watershed_markers]
+check, use = lab_tools("02_clustering", exercises)
+
+__all__ = ["check", "exercises", "use"]
