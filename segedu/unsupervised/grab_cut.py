@@ -6,10 +6,12 @@ Idea: Outside the box all is background; inside, foreground is a first guess. A 
     colours of each side, a graph cut gives every pixel to the side that explains it better at a short border, the
     mixtures learn from the new sides, and so on. Each step lowers the paper's energy, so that the loop settles.
 Simplified: no border matting. The mixtures start without chance: splits along the widest axis, then k-means.
-    Paper: a pixel pays for its own component; here, as in OpenCV, for the whole mixture.
+    Paper: a pixel pays for its own component; here, as in OpenCV, for the whole mixture. A pixel's component is the
+    paper's, weights counted; OpenCV leaves the weights out there.
 Shapes: image (3, H, W) in [0, 1] and a box, or hints (H, W) -> mask (H, W) bool.
-Quality: IoU with OpenCV's GrabCut at least 0.95 on three photographs of half size, same box and iterations (its
-    tests). Where colours are ambiguous the loop has several ends: OpenCV's own, of two seeds, may have IoU 0.69.
+Quality: one round from the same models, with equal weights, has IoU of at least 0.999 with OpenCV's on six scenes.
+    The whole loop has several ends, by its start: on three photographs one of OpenCV's five seeds ends within IoU
+    0.95 of ours, but on coffee three of five end elsewhere, at 0.13, where OpenCV differs as much from itself.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -79,27 +81,44 @@ def grab_cut(
     hints = _hints_of_box(box, image.shape[1:]) if hints is None else _checked(hints, image.shape[1:])
     mask = ((hints == SURE_FOREGROUND) | (hints == POSSIBLE_FOREGROUND)).ravel()
     pixels = image.detach().cpu().double().reshape(3, -1).T.numpy()  # (N, 3)
-    members: list[np.ndarray | None] = [None, None]  # component of every pixel of background and of foreground
+    if mask.all() or not mask.any():
+        return torch.from_numpy(mask.reshape(hints.shape))
+    mixtures = [fit(pixels[side], split(pixels[side], components), components) for side in (~mask, mask)]
     for _ in range(iterations):
-        if mask.all() or not mask.any():
-            break
-        costs = []
-        for side, chosen in enumerate((~mask, mask)):
-            colours = pixels[chosen]
-            parts = _first_parts(colours, components) if members[side] is None else members[side][chosen]
-            log_densities = component_log_densities(pixels, fit(colours, parts, components))
-            members[side] = log_densities.argmax(axis=1)  # the paper's step 1 of the next round
-            costs.append(-np.logaddexp.reduce(log_densities, axis=1))
-        before, mask = mask, _cut_sides(np.stack(costs), hints, pairwise, band)
-        if (before == mask).all():
+        before = mask
+        mask, mixtures = one_round(pixels, mask, mixtures, hints, pairwise, band)
+        if (before == mask).all() or mask.all() or not mask.any():
             break
     return torch.from_numpy(mask.reshape(hints.shape))
 
 
-def _first_parts(colours: np.ndarray, components: int) -> np.ndarray:
-    """Sets of k-means, then the paper's step 1: every colour to the Gaussian that explains it best."""
-    start = fit(colours, split(colours, components), components)
-    return component_log_densities(colours, start).argmax(axis=1)
+def one_round(
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    mixtures: Sequence[Mixture],
+    hints: np.ndarray,
+    pairwise: Tensor,
+    band: int | None = None,
+) -> tuple[np.ndarray, list[Mixture]]:
+    """Steps 1 to 3 of the paper: assign components, learn the mixtures, cut.
+
+    Args:
+        pixels: (N, 3), N = H W.
+        mask: (N,) bool, some pixels on either side.
+        mixtures: of background and of foreground.
+        hints: (H, W), see `grab_cut`.
+        pairwise: (4, H, W), see `contrast_weights`.
+        band: see `min_cut`.
+
+    Returns:
+        The new mask and the new mixtures.
+    """
+    learnt, costs = [], []
+    for mixture, side in zip(mixtures, (~mask, mask), strict=True):
+        parts = component_log_densities(pixels[side], mixture).argmax(axis=1)
+        learnt.append(fit(pixels[side], parts, len(mixture.weights)))
+        costs.append(-np.logaddexp.reduce(component_log_densities(pixels, learnt[-1]), axis=1))
+    return _cut_sides(np.stack(costs), hints, pairwise, band), learnt
 
 
 def _cut_sides(costs: np.ndarray, hints: np.ndarray, pairwise: Tensor, band: int | None) -> np.ndarray:
