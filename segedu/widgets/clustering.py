@@ -143,8 +143,8 @@ def explorer() -> None:
         draw_clusters,
         static=FRAMES,
         labels=LABELS,
-        photo=list(PHOTOS),
         k=(2, 12, 1),
         position_weight=(0.0, 2.0, 0.1),
+        photo=list(PHOTOS),
         colours=list(COLOURS),
     )
