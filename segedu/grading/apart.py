@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from segedu.grading.crew import Assignment, Crew
-from segedu.grading.sandbox import ONE_THREAD
+from segedu.grading.sandbox import ONE_THREAD, SandboxError
 from segedu.grading.submission import Handed
 
 END_SECONDS = 30.0
@@ -42,18 +43,23 @@ def apart(assignment: Assignment, count: int) -> Iterator[Crew]:
         The crew.
 
     Raises:
-        Exception: what kept the graders from starting, as `examiner.threads` raises it.
+        SandboxError: if the graders do not start, here or later in place of others; the message says why.
+        ValueError: if the lab's notebook and its exercises differ.
+        PermissionError: below level 2 without `trust`.
     """
-    with contextlib.ExitStack() as stack:
-        graders = stack.enter_context(_Graders(assignment, count))
+    graders = _Graders(assignment, count)
+    try:
 
         def submit(handed: Handed) -> Future:
             nonlocal graders
             if graders.ended:
-                graders = stack.enter_context(_Graders(assignment, count))
+                graders.close()  # one that dies often must not use up this process's descriptors
+                graders = _Graders(assignment, count)
             return graders.submit(handed)
 
         yield Crew(graders.sandbox, graders.count, submit)
+    finally:
+        graders.close()
 
 
 class _Graders:
@@ -64,46 +70,61 @@ class _Graders:
         self.waiting: dict[int, Future] = {}
         self.lock = threading.Lock()
         self.numbers = itertools.count()
+        with contextlib.ExitStack() as stack:
+            try:
+                self._open(stack)
+            except OSError as error:
+                raise _not_started(error) from error
+            self.sandbox, self.count = self._first_answer(assignment, count)
+            self.reader = threading.Thread(target=self._read, daemon=True)
+            self.reader.start()
+            self.opened = stack.pop_all()
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
         self.socket, theirs = socket.socketpair()
-        self.connection = Connection(os.dup(self.socket.fileno()))
+        stack.enter_context(self.socket)
         with theirs:
+            self.connection = stack.enter_context(Connection(os.dup(self.socket.fileno())))
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 env=os.environ | ONE_THREAD, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+
+    def _first_answer(self, assignment: Assignment, count: int) -> tuple[tuple[int, str], int]:
+        """The sandbox and the number of threads, once they wait for work; else what kept them from it is raised."""
         try:
             self.connection.send((assignment, count))
             answer = self.connection.recv()
         except (EOFError, OSError):
-            answer = self._lost()
-        except BaseException:
+            why = "a message above may say why, `segedu grade --doctor` says what works here"
+            raise _not_started(f"their process {self._how_it_ended()}; {why}") from None
+        except BaseException:  # Ctrl-C: it may be loading torch and would not look at the connection for seconds
+            self.process.terminate()
             self._end()
             raise
         if isinstance(answer, Exception):
             self._end()
-            raise answer
-        self.sandbox, self.count = answer
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+            raise _not_started(answer) if isinstance(answer, OSError) and answer.errno else answer
+        return answer
 
-    def __enter__(self) -> _Graders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-        self.reader.join()
-        self.connection.close()
+    def close(self) -> None:
+        """Ends the process and closes the connection; a second time does nothing."""
+        with self.opened:
+            self._end()
+            self.reader.join()
 
     def submit(self, handed: Handed) -> Future:
         """The future of the record, as JSON."""
         future, number = Future(), next(self.numbers)
         with self.lock:
-            if not self.ended:
+            ended = self.ended
+            if not ended:
                 self.waiting[number] = future
-                with contextlib.suppress(OSError):  # it has just died: the reader says so
-                    self.connection.send((number, handed))
-                return future
-        future.set_exception(self._lost())
+        if ended:
+            future.set_exception(self._lost())
+            return future
+        with contextlib.suppress(OSError):  # it has just died: the reader says so
+            self.connection.send((number, handed))  # without the lock: the reader must go on, or both sides may wait
         return future
 
     def _read(self) -> None:
@@ -112,8 +133,8 @@ class _Graders:
                 number, record = self.connection.recv()
                 with self.lock:
                     future = self.waiting.pop(number)
-                if record is None:
-                    future.set_exception(RuntimeError("a grader's thread was ended"))
+                if isinstance(record, str):
+                    future.set_exception(SandboxError(f"a grader's thread was ended by {record}"))
                 else:
                     future.set_result(record)
         with self.lock:
@@ -122,9 +143,15 @@ class _Graders:
         for future in waiting.values():
             future.set_exception(self._lost())
 
-    def _lost(self) -> RuntimeError:
+    def _lost(self) -> SandboxError:
+        advice = "run the same command again, and look at this submission if it happens again"
+        return SandboxError(f"the process of the graders {self._how_it_ended()} while it had this submission; {advice}")
+
+    def _how_it_ended(self) -> str:
         self._end()
-        return RuntimeError(f"the process of the graders ended with {self.process.returncode}")
+        code = self.process.returncode
+        memory = " (memory may have run out: fewer --jobs need less)" if code == -signal.SIGKILL else ""
+        return f"was ended by signal {-code}{memory}" if code < 0 else f"ended with exit status {code}"
 
     def _end(self) -> None:
         """The other side ends when it reads no more; it then ends its kernels."""
@@ -137,6 +164,10 @@ class _Graders:
             self.process.wait()
 
 
+def _not_started(why: object) -> SandboxError:
+    return SandboxError(f"the graders did not start: {why}")
+
+
 def main(fd: int) -> None:
     """The other side: grades until the connection ends, then ends at once.
 
@@ -144,29 +175,34 @@ def main(fd: int) -> None:
         fd: of the connection.
     """
     os.set_inheritable(fd, False)  # no kernel may hold it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # folders and kernels are tidied away on the way out
     # jsonschema compiles a grammar of internationalised addresses, for 4 s, where it finds this; no notebook has one
     sys.modules.setdefault("rfc3987_syntax", None)
-    connection = Connection(fd)
-    assignment, count = connection.recv()
-    with contextlib.suppress(EOFError):
-        try:
-            _serve(connection, assignment, count)
-        except (ValueError, OSError, RuntimeError) as error:
-            connection.send(error)
+    with contextlib.suppress(EOFError, OSError, SystemExit):  # the parent is gone, also with answers still unread
+        connection = Connection(fd)
+        _serve(connection, *connection.recv())
     os._exit(0)  # threads that still wait for a kernel have nobody to report to
 
 
 def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
-    from segedu.grading.examiner import threads
-
     lock = threading.Lock()
 
     def answer(number: int, future: Future) -> None:
-        failed = future.cancelled() or future.exception() is not None
+        try:
+            record: bytes | str = json.dumps(future.result()).encode()
+        except BaseException as error:  # without an answer the parent would wait for ever
+            record = f"{type(error).__name__}: {error}"
         with lock, contextlib.suppress(OSError):
-            connection.send((number, None if failed else json.dumps(future.result()).encode()))
+            connection.send((number, record))
 
-    with threads(assignment, count) as crew:
+    with contextlib.ExitStack() as stack:
+        try:
+            from segedu.grading.examiner import threads
+
+            crew = stack.enter_context(threads(assignment, count))
+        except (ValueError, OSError, RuntimeError) as error:
+            connection.send(error)
+            return
         connection.send((crew.sandbox, crew.count))
         while True:
             number, handed = connection.recv()

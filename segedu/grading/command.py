@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from segedu.gradebook.reports import expected_differences, summary, table, write_reports
+from segedu.gradebook.reports import NAMES, expected_differences, summary, table, write_reports
 from segedu.grading.batch import SAFE_LEVEL, Batch, Job, grade_batch
+from segedu.grading.records import clean
 from segedu.grading.sandbox import SandboxError
 
 
@@ -24,12 +25,11 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
         console: of the terminal.
 
     Returns:
-        The exit status: 0; 1 where something differs from `expect`, the grader itself failed on a submission, or
-        something could not be written; 2 for wrong arguments.
+        The exit status: 0; 1 where something differs from `expect`, the grader itself failed on a submission, no
+        submission could be graded, or something could not be written; 2 for wrong arguments or where the graders
+        do not start; 130 after Ctrl-C.
     """
     console = console or Console()
-    where = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
-    console.print(escape(where), soft_wrap=True)
     try:
         rows = read_expected(expect) if expect else []
         batch = _with_progress(job, console)
@@ -58,14 +58,14 @@ def _with_progress(job: Job, console: Console) -> Batch:
 
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        return grade_batch(job, _follow(progress, task), on_sandbox)
 
+        def on_progress(done: int, total: int, student: str) -> None:
+            if not done:  # only now are all names known to be right
+                where = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
+                console.print(escape(where), soft_wrap=True)
+            progress.update(task, completed=done, total=total, description=escape(student[:24]) or "starting")
 
-def _follow(progress: Progress, task) -> Callable[[int, int, str], None]:
-    def follow(done: int, total: int, student: str) -> None:
-        progress.update(task, completed=done, total=total, description=escape(student[:24]) or "starting")
-
-    return follow
+        return grade_batch(job, on_progress, on_sandbox)
 
 
 def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
@@ -77,7 +77,8 @@ def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
         text = f"{batch.not_due} have no record of this work yet, so that no other points could be kept:"
         console.print(f"{text} grade them without --exercise.")
     console.print("Written: " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
-    status = 1 if any(record["status"] == "failed" for record in batch.records) else 0
+    counts = _say_what_was_not_graded(batch, job, console)
+    status = 1 if counts["failed"] or not (counts["graded"] or rows) else 0
     if rows:
         differences = expected_differences(batch, rows)
         for line in differences:
@@ -86,6 +87,20 @@ def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
             console.print(f"All {len(rows)} submissions have exactly the expected points and notes.")
         status = 1 if differences else status
     return status
+
+
+def _say_what_was_not_graded(batch: Batch, job: Job, console: Console) -> Counter:
+    """Why, for the first of them; and how many records have each status."""
+    counts: Counter[str] = Counter()
+    for record in batch.records:
+        counts[record["status"]] += 1
+        if record["status"] != "graded" and counts.total() - counts["graded"] <= NAMES:
+            text = f"{record['student']} was not graded: {clean(record['problem'])}"
+            console.print(f"[yellow]{escape(text)}.[/yellow]", soft_wrap=True)
+    more = counts.total() - counts["graded"] - NAMES
+    if more > 0:
+        console.print(f"{more} more were not graded: see {escape(str(job.out / job.lab / 'index.html'))}")
+    return counts
 
 
 def read_expected(path: Path) -> list[dict]:

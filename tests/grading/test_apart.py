@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from multiprocessing.connection import Connection, wait
 
 import psutil
 import pytest
+from rich.console import Console
 
-from segedu.grading import apart
+from segedu.grading import apart, command
 from segedu.grading.batch import Job, grade_batch
+from segedu.grading.entries import find_entries
+from segedu.grading.sandbox import SandboxError
+from segedu.grading.submission import collect
 
 # on the other side: a pool that runs steps there, and a judge that one submission kills
 FRAGILE = """
@@ -30,6 +40,8 @@ def fragile(self, handed):
         os._exit(7)
     if handed.entry.student.startswith("slow"):
         time.sleep(60)
+    if handed.entry.student == "odd":
+        return {"points": {"a set": "is no JSON"}.keys()}
     return grade(self, handed)
 
 examiner.Examiner.grade = fragile
@@ -61,7 +73,10 @@ def test_one_that_kills_the_judge_each_time_harms_no_other(job, tmp_path):
     (job.submissions / "bomb.ipynb").write_text((job.submissions / "s0.ipynb").read_text())
     records = {record["student"]: record for record in grade_batch(job).records}
     assert records["bomb"]["status"] == "failed"
-    assert records["bomb"]["problem"] == "the grader failed: RuntimeError: the process of the graders ended with 7"
+    assert records["bomb"]["problem"] == (
+        "the grader failed: SandboxError: the process of the graders ended with exit status 7 while it had this "
+        "submission; run the same command again, and look at this submission if it happens again"
+    )
     assert [records[f"s{i}"]["points"] for i in range(6)] == [9] * 6
 
 
@@ -84,9 +99,175 @@ def test_what_keeps_the_graders_from_starting_is_raised_here(job, monkeypatch):
             grade_batch(job)
         finally:
             notebook.write_text(before)
+
+
+NO_ROOM = """
+import contextlib, errno
+from segedu.grading import examiner
+
+@contextlib.contextmanager
+def pools(assignment, hides, count):
+    raise OSError(errno.ENOSPC, "No space left on device", "/stage")
+    yield
+
+examiner.sandboxed_pools = pools
+"""
+
+
+def test_graders_that_cannot_start_say_why_in_one_sentence(job, course, tiny, monkeypatch):
+    def said() -> str:
+        with pytest.raises(SandboxError) as caught:
+            grade_batch(job)
+        console = Console(file=io.StringIO(), width=80)
+        assert command.grade(job, console=console) == 2
+        assert str(caught.value) in console.file.getvalue() and "Traceback" not in console.file.getvalue()
+        return str(caught.value)
+
     monkeypatch.setattr(apart, "_CODE", "import os; os._exit(3)")
-    with pytest.raises(RuntimeError, match="the process of the graders ended with 3"):
+    assert said() == (
+        "the graders did not start: their process ended with exit status 3; "
+        "a message above may say why, `segedu grade --doctor` says what works here"
+    )
+    monkeypatch.setattr(apart, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert "was ended by signal 9 (memory may have run out: fewer --jobs need less)" in said()
+    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, NO_ROOM))
+    assert said() == "the graders did not start: [Errno 28] No space left on device: '/stage'"
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert said() == "the graders did not start: [Errno 2] No such file or directory: '/nowhere/python'"
+
+
+def test_graders_that_cannot_be_replaced_keep_what_was_graded(job, monkeypatch):
+    def follow(done, total, student):
+        if done == 2:
+            monkeypatch.setattr(apart, "_CODE", "import os; os._exit(3)")
+            next(c for c in psutil.Process().children() if "apart.main" in " ".join(c.cmdline())).kill()
+
+    code = apart._CODE
+    with pytest.raises(SandboxError, match="the graders did not start: their process ended with exit status 3"):
+        grade_batch(job, follow)
+    monkeypatch.setattr(apart, "_CODE", code)
+    batch = grade_batch(job)
+    assert batch.kept >= 2 and [record["points"] for record in batch.records] == [9] * 6
+
+
+def test_no_descriptor_stays_open(job, monkeypatch):
+    count = psutil.Process().num_fds
+    grade_batch(job)  # what Python opens once and keeps is open now
+    (job.submissions / "bomb.ipynb").write_text((job.submissions / "s0.ipynb").read_text())
+    before, at_work = count(), []
+    grade_batch(replace(job, seed=None), lambda *_: at_work.append(count()))  # only the bomb is left
+    assert count() == before
+    grade_batch(replace(job, out=job.out / "again"), lambda *_: at_work.append(count()))
+    assert count() == before and len(set(at_work[1:2] + at_work[3:])) == 1, at_work
+    for code in ("import os; os._exit(3)", "import sys; sys.path.clear()"):
+        monkeypatch.setattr(apart, "_CODE", code)
+        with pytest.raises(SandboxError) as caught:
+            grade_batch(job)
+        assert count() == before, caught.value  # which is still held here, and with it all frames
+    monkeypatch.setattr(apart, "_CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(Connection, "recv", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt) as stopped:
         grade_batch(job)
+    assert count() == before, stopped.value
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(SandboxError) as nowhere:
+        grade_batch(job)
+    assert count() == before, nowhere.value
+
+
+@pytest.mark.parametrize("gone", ["before the order", "before the answer", "with records unread"])
+def test_a_parent_that_is_gone_leaves_no_traceback(job, gone):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", apart._CODE, str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    with Connection(ours.detach()) as connection:
+        if gone != "before the order":
+            connection.send((job.assignment(4), 2))
+        if gone == "with records unread":
+            assert connection.recv()[1] == 2
+            for number, entry in enumerate(find_entries(job.submissions)[0]):
+                connection.send((number, collect(entry, job.lab, job.submissions)))
+            assert wait([connection], timeout=60)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_record_that_cannot_be_sent_is_a_failure_of_its_own(job):
+    (job.submissions / "odd.ipynb").write_text((job.submissions / "s0.ipynb").read_text())
+    records = {record["student"]: record for record in grade_batch(job).records}
+    problem = "the grader failed: SandboxError: a grader's thread was ended by TypeError: Object of type dict_keys"
+    assert records["odd"]["status"] == "failed" and records["odd"]["problem"].startswith(problem)
+    assert [records[f"s{i}"]["points"] for i in range(6)] == [9] * 6
+
+
+# answers at once, in the thread that reads, with records that no socket holds at a time
+HUGE = """
+import contextlib
+from concurrent.futures import Future
+from segedu.grading import examiner
+from segedu.grading.crew import Crew
+
+@contextlib.contextmanager
+def threads(assignment, count):
+    def submit(handed):
+        future = Future()
+        future.set_result({"student": handed.entry.student, "text": "x" * (1 << 20)})
+        return future
+    yield Crew((3, "a pretence"), count, submit)
+
+examiner.threads = threads
+"""
+
+
+def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, course, tiny, monkeypatch):
+    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, HUGE))
+    handed = collect(find_entries(job.submissions)[0][0], job.lab, job.submissions)
+    handed = replace(handed, found=(("s0.ipynb", bytes(1 << 20)),))
+    futures = []
+    with apart.apart(job.assignment(4), 2) as crew:
+        hand_over = threading.Thread(target=lambda: futures.extend(crew.submit(handed) for _ in range(30)), daemon=True)
+        hand_over.start()
+        hand_over.join(30)
+        if hand_over.is_alive():
+            for child in psutil.Process().children():
+                child.kill()
+        assert not hand_over.is_alive()
+        assert {len(future.result(30)) > 1 << 20 for future in futures} == {True}
+
+
+SLOW_START = """
+import contextlib, sys, time
+from segedu.grading import examiner
+
+@contextlib.contextmanager
+def pools(assignment, hides, count):
+    try:  # the parent may end this process as soon as it reads the first line
+        print("starting", flush=True)
+        time.sleep(60)
+        yield []
+    finally:
+        print("tidied", flush=True)
+
+examiner.sandboxed_pools = pools
+"""
+
+
+def test_ctrl_c_is_heard_while_they_start(job, course, tiny):
+    heard = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is deaf
+    )
+    code = heard + PARENT.format(code=tiny.other_side(course, SLOW_START))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, (job.course, job.submissions, job.out))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "starting\n"
+    os.killpg(process.pid, signal.SIGINT)
+    said, errors = process.communicate(timeout=120)
+    assert said == "tidied\n" and errors.count("Traceback") == 1 == errors.count("KeyboardInterrupt")
 
 
 def test_they_end_with_their_parent(job, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -51,6 +52,25 @@ def test_expected_points_decide_the_exit_status(job, console, tmp_path):
     expect.write_text("student,points\nanna,8\nbert,0\n")
     assert command.grade(job, expect, console) == 1
     assert "anna: points is 9, expected 8" in console.file.getvalue()
+
+
+def test_where_nothing_could_be_graded_it_says_why(job, console):
+    (job.submissions / "anna.ipynb").unlink()
+    for i in range(25):
+        (job.submissions / f"c{i:02}.ipynb").write_text("{")
+    for _ in range(2):  # now, and when the records are there already
+        assert command.grade(job, console=console) == 1
+        text = console.file.getvalue()
+        assert "bert was not graded: bert.ipynb is not valid JSON" in text and "c18 was not graded" in text
+        assert "c19 was not graded" not in text and "6 more were not graded: see" in text
+        console.file.truncate(0)
+
+
+def test_a_wrong_name_is_answered_by_one_sentence(job, console):
+    assert command.grade(replace(job, lab="00_tyni"), console=console) == 2
+    said = console.file.getvalue().strip()
+    assert said == f"lab is '00_tyni', which {job.course} does not have; expected one of 00_tiny"
+    assert not job.out.exists()
 
 
 @pytest.mark.parametrize("content", [None, "", "name,points\n"])

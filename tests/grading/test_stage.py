@@ -138,7 +138,8 @@ def test_checks_of_the_lab_do_nothing(seen, stage):
 
 
 def test_nothing_of_the_code_is_left(stage):
-    assert not list(stage.rglob("__pycache__")) and not list(stage.rglob("*.pyc"))
+    # numba makes the folder, empty, when a module with a compiled loop is imported: `seen` has done so
+    assert not list(stage.rglob("__pycache__/*")) and not list(stage.rglob("*.pyc"))
     hidden = Path(__file__).resolve().parents[2] / "segedu" / "ops" / "boxes.py"
     secrets = [line.strip() for line in hidden.read_text().splitlines() if "return" in line and len(line) > 30]
     assert secrets
