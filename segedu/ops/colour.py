@@ -34,7 +34,7 @@ def rgb_to_lab(image: Tensor) -> Tensor:
         >>> [[round(v, 1) for v in colour] for colour in rgb_to_lab(pixels)[:, 0].T.tolist()]  # black, red, dull blue
         [[0.0, 0.0, 0.0], [53.2, 80.1, 67.2], [42.0, -0.2, -32.8]]
     """
-    _check_colours(image)
+    check_image(image, batch=True)
     rgb = image.double()
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     matrix = rgb.new_tensor(_XYZ_OF_RGB) / rgb.new_tensor(_D65)[:, None]
@@ -63,7 +63,7 @@ def rgb_to_hsv(image: Tensor) -> Tensor:
         tensor([[0.3333, 1.0000, 1.0000],
                 [0.0000, 0.0000, 0.5000]])
     """
-    _check_colours(image)
+    check_image(image, batch=True)
     red, green, blue = image.unbind(dim=-3)
     value, strongest = image.max(dim=-3)  # of equal channels the first counts
     spread = value - image.min(dim=-3).values
@@ -74,13 +74,31 @@ def rgb_to_hsv(image: Tensor) -> Tensor:
     return torch.stack([hue, spread / torch.where(value > 0, value, 1), value], dim=-3)
 
 
-def _check_colours(image: Tensor) -> None:
+def check_image(image: Tensor, channels: tuple[int, ...] = (3,), batch: bool = False) -> None:
+    """Refuse what is no image.
+
+    Args:
+        image: expected (C, H, W), floats from 0 to 1.
+        channels: the numbers C that are allowed.
+        batch: True allows axes in front, and empty ones.
+
+    Raises:
+        TypeError: not a tensor of floats.
+        ValueError: another shape, or values outside 0 to 1.
+
+    Example:
+        >>> check_image(torch.full((3, 4, 4), 255.0))
+        Traceback (most recent call last):
+        ValueError: image has values outside 0 to 1, expected [0, 1]
+    """
+    expected = " or ".join(f"({'..., ' * batch}{count}, H, W)" for count in channels)
     if not isinstance(image, Tensor):
-        raise TypeError(f"image is a {type(image).__name__}, expected a torch.Tensor of shape (..., 3, H, W)")
+        raise TypeError(f"image is a {type(image).__name__}, expected a torch.Tensor of shape {expected}")
     if not image.is_floating_point():
         raise TypeError(f"image has dtype {image.dtype}, expected floats in [0, 1]")
-    if image.ndim < 3 or image.shape[-3] != 3:
-        raise ValueError(f"image has shape {tuple(image.shape)}, expected (..., 3, H, W)")
+    many = image.ndim > 3 or 0 in image.shape
+    if image.ndim < 3 or image.shape[-3] not in channels or (many and not batch):
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected {expected}{'' if batch else ', not empty'}")
     # NaN fails every comparison, and so this one.
     if not bool(((image >= 0) & (image <= 1)).all()):
         raise ValueError("image has values outside 0 to 1, expected [0, 1]")

@@ -21,8 +21,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segedu.ops.colour import rgb_to_lab as rgb_to_lab  # passed on: the first half of this method's features
-
 CHUNK = 2**20  # distances in memory at a time
 
 
@@ -146,7 +144,7 @@ def colour_position_features(image: Tensor, position_weight: float) -> Tensor:
     """A point for every pixel: its colour, and its row and column as parts of the image's larger side.
 
     Args:
-        image: (C, H, W), in any colour space; `rgb_to_lab` is a good one.
+        image: (C, H, W), in any colour space; L*a*b* (`segedu.ops.colour.rgb_to_lab`) is a good one.
         position_weight: the distance, in the unit of `image`, that the larger side of the image counts for. Row and
             column both become position_weight * index / max(H, W), from 0 to just below `position_weight`: a pixel
             is as long as it is wide.

@@ -24,6 +24,8 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.nn import functional as F
 
+from segedu.ops.colour import check_image
+
 DENSE_NODES = 200  # up to here all eigenvectors are computed: no slower, and it cannot fail to converge
 SHIFT = 1e-4  # how far below 0 the eigenvalues are sought
 FAINT = 1e-10  # smaller affinities are none: eigenvectors could not tell them from rounding
@@ -244,13 +246,10 @@ def segment_image(image: Tensor, segments: int = 8, limit: float = 0.1, longest:
         (H, W) int64 labels, from 0.
 
     Raises:
-        TypeError: the image is not floating point.
-        ValueError: one of the errors of `grid_affinities` and `normalized_cut`.
+        TypeError: `image` is not a tensor of floats.
+        ValueError: `image` has another shape or range, or one of the errors of `grid_affinities`, `normalized_cut`.
     """
-    if image.ndim != 3 or not image.is_floating_point():
-        raise (TypeError if image.ndim == 3 else ValueError)(
-            f"image is {image.dtype} {tuple(image.shape)}, expected floating point (3, H, W)"
-        )
+    check_image(image)
     height, width = image.shape[1:]
     factor = max(height, width) / longest
     small = (max(1, round(height / factor)), max(1, round(width / factor))) if factor > 1 else (height, width)

@@ -23,7 +23,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from segedu.ops.colour import rgb_to_lab
+from segedu.ops.colour import check_image, rgb_to_lab
 
 
 def slic(image: Tensor, n_segments: int, compactness: float = 10.0, iterations: int = 10) -> Tensor:
@@ -180,12 +180,7 @@ def join_orphans(labels: np.ndarray, least: float) -> np.ndarray:
 
 
 def _check_arguments(image: Tensor, n_segments: int, compactness: float, iterations: int) -> None:
-    if not isinstance(image, Tensor):
-        raise TypeError(f"image is a {type(image).__name__}, expected a torch.Tensor of shape (3, H, W)")
-    if not image.is_floating_point():
-        raise TypeError(f"image has dtype {image.dtype}, expected floats in [0, 1]")
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise ValueError(f"image has shape {tuple(image.shape)}, expected (3, H, W), not empty")
+    check_image(image)
     for name, value in (("n_segments", n_segments), ("iterations", iterations)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise TypeError(f"{name} is a {type(value).__name__}, expected a whole number")

@@ -24,7 +24,8 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
     """Find the threshold with the largest variance between the two classes, values <= t and values > t.
 
     The range from the smallest to the largest value is divided into `bins` equal bins. The threshold is the CENTRE
-    of the last bin of the lower class, as in scikit-image. Of equally good thresholds it is the lowest.
+    of the last bin of the lower class, as in scikit-image: what lies in that bin above its centre is counted with
+    the lower class, and is above the threshold. Of equally good thresholds it is the lowest.
 
     Args:
         values: of any shape, in any unit.
@@ -88,10 +89,10 @@ def between_class_variance(counts: Tensor) -> Tensor:
 def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor:
     """Find the thresholds that divide `values` into several classes with the largest variance between them.
 
-    `torch.bucketize(values, thresholds)` gives the classes. Bins and centres are those of `otsu_threshold`. The best
-    division of bins i.. into c classes is a first class i..j and the best division of the rest into c - 1: computed
-    for all i, for one class more at a time, which costs classes * bins^2. Ties: the lowest first threshold, then the
-    lowest second, and so on.
+    `torch.bucketize(values, thresholds)` gives the classes, to half a bin. Bins and centres as in `otsu_threshold`.
+    The best division of bins i.. into c classes is a first class i..j and the best division of the rest into c - 1:
+    computed for all i, for one class more at a time, which costs classes * bins^2. Ties: the lowest first threshold,
+    then the lowest second, and so on.
 
     Args:
         values: of any shape, in any unit.

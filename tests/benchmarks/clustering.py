@@ -118,8 +118,9 @@ def cuts() -> Iterator[Pair]:
     import cv2
     import maxflow
 
+    from segedu.ops.max_flow import OFFSETS
     from segedu.unsupervised.grab_cut import grab_cut
-    from segedu.unsupervised.graph_cut import OFFSETS, contrast_weights, min_cut
+    from segedu.unsupervised.graph_cut import contrast_weights, min_cut
 
     def problem(image: Tensor) -> tuple[Tensor, Tensor]:
         """Near skin colour or not: a soft unary, and the borders of GrabCut's weight."""
@@ -138,11 +139,9 @@ def cuts() -> Iterator[Pair]:
         graph.add_grid_tedges(nodes, costs[0], costs[1])
         return graph.maxflow() / 1000
 
-    small, whole = problem(photograph(128, 60, 160)), problem(photograph())
-    assert min_cut(*small).flow == peer_flow(*small)
-    yield Pair(
-        "min_cut, 128x128 / PyMaxflow", lambda: min_cut(*small), lambda: peer_flow(*small), lambda: min_cut(*whole)
-    )
+    terms = problem(photograph())
+    assert min_cut(*terms).flow == peer_flow(*terms)
+    yield Pair("min_cut, 512x512 / PyMaxflow", lambda: min_cut(*terms), lambda: peer_flow(*terms))
 
     cv2.setNumThreads(1)
     image = photograph()

@@ -1,12 +1,13 @@
 """k-means on the features of the small ViT beside k-means on colours: adjusted Rand index on drawn scenes.
 
-`python tests/benchmarks/feature_clusters.py [other.safetensors]` prints the table. Every row clusters the pixels of one image at a time, by
-scikit-learn's k-means with k the number of classes that the image shows, and is compared with the semantic truth, void
-left out; every second pixel along each axis counts. Rows: colour and position of the pixel; mean colour around it and
-position; colours of the window around it, brought to the ViT's number of dimensions by principal components, and
-position; the ViT's patch features of the image at twice its size, enlarged bilinearly, and position. A row's own
-settings (weight of the position, colour space, size of the window, block and length of the features) are those that are
-best on other scenes, for streets and shapes apart.
+`python tests/benchmarks/feature_clusters.py [other.safetensors]` prints the table. Every row clusters the pixels of
+one image at a time, by scikit-learn's k-means with k the number of classes that the image shows, and is compared with
+the semantic truth, void left out; every second pixel along each axis counts. Rows: colour and position of the pixel;
+mean colour around it and position; colours of the window around it, brought to the ViT's number of dimensions by
+principal components, and position; the ViT's patch features of the image at twice its size, as they are or their first
+principal components, as in the chapter, enlarged bilinearly, and position. A row's own settings (weight of the
+position, colour space, size of the window, block and number of components) are those that are best on other scenes,
+for streets and shapes apart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from segedu.pretrained import load
 from segedu.unsupervised.dino import principal_components
 
 DRAW = {"street": draw_street, "shapes": draw_shapes}
-TUNING, HELD_OUT = (4_000_000, 8), (5_000_000, 50)  # seed, scenes of each kind; training and recipes have other seeds
+TUNING, HELD_OUT = (4_000_000, 24), (5_000_000, 50)  # seed, scenes of each kind; training and recipes have other seeds
 WEIGHTS = (0.0, 0.5, 1.0)  # of the position
 VOID = 255
 Look = Callable[[Tensor], Tensor]  # image (3, H, W) -> features (C, H, W)
@@ -73,14 +74,16 @@ def windows(size: int, space: Look, dims: int) -> Look:
     return look
 
 
-def patches(vit: ViT, unit: bool, block: int) -> Look:
-    """The ViT's patch features behind a block at every pixel; `unit`: brought to length 1 first."""
+def patches(vit: ViT, components: int | None, block: int) -> Look:
+    """The ViT's patch features behind a block at every pixel, or so many principal components of them."""
 
     @torch.no_grad()
     def look(image: Tensor) -> Tensor:
         larger = F.interpolate(image[None], scale_factor=2, mode="bilinear")
         features = vit.features(larger, block)["patches"]
-        features = F.normalize(features, dim=1) if unit else features
+        if components is not None:
+            scores = principal_components(features[0].flatten(1).T, components).scores  # (h w, components)
+            features = scores.T.unflatten(1, features.shape[2:])[None]
         return F.interpolate(features, size=image.shape[1:], mode="bilinear")[0]
 
     return look
@@ -111,9 +114,9 @@ def rows(vit: ViT) -> dict[str, dict[str, Look]]:
         "mean colour": {f"{s}x{s} {n}": smooth(s, c) for s in (3, 5, 9) for n, c in spaces.items()},
         "window": {f"{s}x{s} {n}": windows(s, c, dims) for s in (4, 8) for n, c in spaces.items()},
         "ViT": {
-            f"block {block}{', of length 1' if unit else ''}": patches(vit, unit, block)
+            f"block {block}{f', {components} components' if components else ''}": patches(vit, components, block)
             for block in range(len(vit.blocks))
-            for unit in (False, True)
+            for components in (None, 4, 8)
         },
     }
 

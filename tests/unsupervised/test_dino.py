@@ -213,6 +213,40 @@ def test_the_foreground_is_what_the_border_is_not(sign: int) -> None:
         assert torch.equal(foreground(features), block)
 
 
+def by_side(block: torch.Tensor) -> torch.Tensor:
+    """Features (h, w, 3) whose second number alone tells a block from the rest; the others vary a little."""
+    noise = 0.1 * torch.randn(*block.shape, 3, generator=torch.Generator().manual_seed(0))
+    return noise + 4 * block[..., None] * torch.tensor([0.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("rows", "columns", "of_border"),
+    [
+        (slice(1, 9), slice(1, 11), 0),  # 80 of the 120 patches, none of them at the border
+        (slice(1, 10), slice(1, 11), 10),  # the lower side as well: of two rings of patches it would have most
+        (slice(0, 9), slice(0, 11), 19),  # the upper and the left side, nearly half of the border
+        (slice(0, 10), slice(2, 10), 16),  # most of the upper and of the lower side, nothing left or right
+        (slice(0, 6), slice(0, 7), 12),  # a corner
+    ],
+)
+def test_the_foreground_has_less_of_the_whole_border(rows: slice, columns: slice, of_border: int, sign: int) -> None:
+    block, border = torch.zeros(10, 12, dtype=torch.bool), torch.ones(10, 12, dtype=torch.bool)
+    block[rows, columns], border[1:-1, 1:-1] = True, False
+    assert (block & border).sum() == of_border < border.sum() / 2
+    assert torch.equal(foreground(sign * by_side(block)), block)
+
+
+def test_the_largest_entry_of_a_direction_is_positive() -> None:
+    for seed in range(8):
+        features = torch.randn(30, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        scores, components, _ = principal_components(features, 6)
+        assert (components.gather(1, components.abs().argmax(dim=1, keepdim=True)) > 0).all()
+        mirrored = principal_components(-features, 6)
+        torch.testing.assert_close(mirrored.components, components, rtol=0, atol=1e-9)
+        torch.testing.assert_close(mirrored.scores, -scores, rtol=0, atol=1e-9)
+
+
 def test_attention_of_cls() -> None:
     torch.manual_seed(0)
     vit = ViT(4, 16, 2, 2, image_size=16, registers=3).eval()
@@ -229,6 +263,9 @@ def test_the_fewest_patches_with_a_share_of_attention() -> None:
     assert attention_masks(maps, 0.6).tolist() == [[[False, True], [False, True]]]
     assert attention_masks(maps, 0.75).tolist() == [[[False, True], [True, True]]]
     assert attention_masks(maps, 0.0).sum() == 0 and attention_masks(2 * maps, 1.0).all()
+    heads = torch.stack([maps[0], 100 * maps[0].flip(0)])  # each head by its own total
+    assert torch.equal(attention_masks(heads, 0.6)[0], attention_masks(maps, 0.6)[0])
+    assert torch.equal(attention_masks(heads, 0.6)[1], attention_masks(maps, 0.6)[0].flip(0))
 
 
 PAIR = [torch.zeros(2, 3), torch.zeros(2, 3)]

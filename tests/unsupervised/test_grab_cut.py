@@ -19,6 +19,8 @@ from segedu.unsupervised.graph_cut import contrast_weights
 # Photograph and box (xyxy) at full size; the tests halve both. The first three are natural boxes round the cup, the
 # person and the head, fixed before any result was seen; on the others the loops of ours and OpenCV's have differed.
 NATURAL = [("coffee", (150, 60, 490, 360)), ("astronaut", (20, 0, 480, 512)), ("chelsea", (100, 0, 380, 280))]
+# Where OpenCV's seeds end at one place: that is the rule by which these were chosen, and the test holds it.
+AGREED = [("coffee", (130, 40, 560, 380)), NATURAL[1], NATURAL[2]]
 HARD = [("rocket", (150, 20, 560, 420)), ("chelsea", (60, 20, 420, 295)), ("astronaut", (160, 30, 300, 230))]
 
 
@@ -96,6 +98,15 @@ def test_the_whole_loop_ends_where_opencvs_does_from_one_of_five_starts(name, bo
     among = [round(iou(a, b), 3) for a, b in itertools.combinations(theirs, 2)]
     print(f"{name}: IoU of ours with OpenCV's five seeds {away}, of OpenCV's among themselves {among}")
     assert max(away) >= 0.95, (away, among)
+
+
+@pytest.mark.parametrize(("name", "box"), AGREED)
+def test_the_whole_loop_ends_where_all_of_opencvs_starts_do(name, box):
+    image, box = scene(name, box)
+    ours, theirs = grab_cut(image, box), [peer(image, box, seed) for seed in range(5)]
+    assert 0 < ours.sum() < ours.numel()
+    assert min(iou(a, b) for a, b in itertools.combinations(theirs, 2)) >= 0.95
+    assert min(iou(ours, mask) for mask in theirs) >= 0.95
 
 
 def disc() -> tuple[torch.Tensor, torch.Tensor]:

@@ -167,6 +167,61 @@ def test_regions_are_connected_large_and_numbered_in_order() -> None:
     assert len(np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1).T) == fine.max() + 1
 
 
+def joined_by_loops(modes: np.ndarray, spatial: float, colour: float) -> np.ndarray:
+    """Flood from pixel to pixel along sides, as far as the modes (5, H, W) of the two are near; labels (H, W)."""
+    _, height, width = modes.shape
+    labels = np.full((height, width), -1)
+    for start in np.ndindex(height, width):
+        if labels[start] >= 0:
+            continue
+        labels[start], stack = labels.max() + 1, [start]
+        while stack:
+            r, c = stack.pop()
+            for there in ((r - 1, c), (r, c - 1), (r, c + 1), (r + 1, c)):
+                if not (0 <= there[0] < height and 0 <= there[1] < width) or labels[there] >= 0:
+                    continue
+                step = modes[:, r, c] - modes[:, *there]
+                if np.linalg.norm(step[:2]) <= spatial and np.linalg.norm(step[2:]) <= colour:
+                    labels[there] = labels[start]
+                    stack.append(there)
+    return labels
+
+
+@pytest.mark.parametrize(("spatial", "colour", "cell", "steps"), [(3.0, 6.0, 0.0, 2), (2.0, 5.0, 0.5, 100)])
+def test_pixels_are_joined_as_loops_join_their_modes(spatial: float, colour: float, cell: float, steps: int) -> None:
+    image = patch(24)[:, :, :19]
+    right = joined_by_loops(joint_modes(image, spatial, colour, cell, steps).numpy(), spatial, colour)
+    labels = mean_shift_segmentation(image, spatial, colour, 1, cell, steps).numpy()
+    np.testing.assert_array_equal(labels, right)
+    assert 5 < labels.max() < labels.size / 2
+
+
+def test_both_windows_keep_regions_apart() -> None:
+    flat = torch.zeros(3, 3, 4)
+    assert mean_shift_segmentation(flat, 0.9, 5, min_size=1).flatten().tolist() == list(range(12))  # no pixel is near
+    assert not mean_shift_segmentation(flat, 1.1, 5, min_size=1).any()
+    for other in ([12.0, 0, 0], [0, 8.0, 8]):  # 12 and 11.3 away, the window is 10
+        image = torch.zeros(3, 4, 8)
+        image[:, :, 4:] = torch.tensor(other)[:, None, None]
+        assert mean_shift_segmentation(image, 2, 10, min_size=1)[0].tolist() == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("left", "small", "right", "joins"),
+    [
+        ((50.0, 0, 0), (60.0, 0, 0), (75.0, 0, 0), 0),  # the nearer colour, though its middle is 31 pixels away
+        ((40.0, 0, 0), (60.0, 0, 0), (70.0, 0, 0), 2),  # the nearer colour, though the other region is larger
+        ((60.0, 30, 0), (60.0, 0, 0), (70.0, 0, 0), 2),  # all of the colour, not lightness alone
+    ],
+)
+def test_a_small_region_looks_at_colour_alone(left: tuple, small: tuple, right: tuple, joins: int) -> None:
+    columns = torch.tensor([0] * 60 + [1] * 2 + [2] * 14)
+    image = torch.tensor([left, small, right])[columns].T[:, None].expand(3, 6, 76).contiguous()
+    assert torch.equal(mean_shift_segmentation(image, 2, 5, min_size=12)[3], columns)  # 12 pixels are enough
+    found = mean_shift_segmentation(image, 2, 5, min_size=13)
+    assert torch.equal(found[3], (columns == 2).long() if joins == 0 else (columns > 0).long())
+
+
 def test_small_region_joins_the_neighbour_of_the_nearest_colour() -> None:
     image = torch.zeros(3, 6, 9)
     image[:, :, 3:5], image[:, :, 5:] = 60, 100

@@ -91,6 +91,14 @@ def test_least_variance_within_of_all_divisions(classes: int) -> None:
         assert within(counts.tolist(), tuple(cuts.tolist())) == pytest.approx(best, abs=1e-9)
 
 
+def test_a_class_of_one_pixel_and_the_dtype() -> None:
+    """Four at 0, one at 7, three at 8: apart nothing varies within, so each pixel must count for exactly one."""
+    values = torch.tensor([0.0, 0, 0, 0, 7, 8, 8, 8])
+    thresholds = otsu_thresholds(values, 3, bins=9)  # bins 8 / 9 wide
+    torch.testing.assert_close(thresholds, torch.tensor([0.5, 7.5], dtype=torch.float64) * 8 / 9, rtol=0, atol=1e-6)
+    assert thresholds.dtype == torch.float64
+
+
 def test_variance_between_is_total_less_within() -> None:
     counts = torch.tensor([3, 1, 0, 4, 1, 5])
     total = within(counts.tolist(), ())

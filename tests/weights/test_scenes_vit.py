@@ -39,7 +39,7 @@ def test_the_log_is_of_these_scenes() -> None:
 def test_its_features_beat_colours_on_a_few_new_scenes() -> None:
     """As the benchmark does on fifty of each kind, see tests/claims.toml."""
     module, vit = benchmark(), load("scenes_vit")
-    looks = {"colour": module.lab, "ViT": module.patches(vit, False, -1)}
+    looks = {"colour": module.lab, "ViT": module.patches(vit, 8, -1)}
     found = {row: [] for row in looks}
     for kind in module.DRAW:
         chosen = module.scenes(kind, module.HELD_OUT[0], 5)
