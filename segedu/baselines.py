@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segedu.metrics.confusion import confusion_matrix
 from segedu.metrics.semantic import dice_per_class_from_confusion
 from segedu.recipe_data import Pair
+from segedu.unsupervised.watershed import distance_markers, watershed
 
 
 def gaussian_otsu(image: Tensor, sigma: float = 1.0) -> Tensor:
@@ -53,6 +54,24 @@ class Otsu(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         labels = torch.stack([gaussian_otsu(image.cpu()) for image in images]).long()
         return _as_logits(labels, self.num_classes)
+
+
+class OtsuWatershed(nn.Module):
+    """`gaussian_otsu`, then a watershed from the peaks of the distance to the background: objects."""
+
+    name = "Gaussian + Otsu + watershed"
+
+    def __init__(self, train: Sequence[Pair] = (), num_classes: int = 2, min_distance: float = 10.0) -> None:
+        super().__init__()
+        self.min_distance = min_distance
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self._label_map(image.cpu()) for image in images]
+
+    def _label_map(self, image: Tensor) -> Tensor:
+        mask = gaussian_otsu(image)
+        depth = torch.from_numpy(ndimage.distance_transform_edt(mask.numpy()))
+        return watershed(-depth, distance_markers(mask, self.min_distance), mask)
 
 
 class Thresholds(nn.Module):

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 
 from segedu.checkpoints import load_checkpoint
 from segedu.metrics.boundary import boundary_f1
+from segedu.metrics.instance import match_instances
 from segedu.metrics.semantic import dice_per_class_from_confusion, mean_iou_from_confusion
 from segedu.recipe_data import Pair, Sets
-from segedu.recipes import Recipe
+from segedu.recipe_row import Recipe
 from segedu.training import evaluate, fit, shuffled_loader, start_fabric, train_steps
+
+OBJECT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs from which a found object counts
 
 
 def scores(matrix: Tensor) -> dict[str, float | None]:
@@ -74,6 +77,62 @@ def _measure_group(model: nn.Module, pairs: Sequence[Pair], num_classes: int) ->
     return matrix, [boundary_f1(label == 1, truth, tolerance=2) for label, truth in zip(labels, truths, strict=True)]
 
 
+Predict = Callable[[Tensor], Tensor]  # image (C, H, W) -> classes or label map (H, W)
+
+
+def measure_objects(predict: Predict, sets: Sets) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Instance accuracy TP / (TP + FP + FN) of each split: of all its images (`all`) and of each of its groups.
+
+    `instance_accuracy` is at IoU 0.5 and the mean over images, `instance_accuracy_0.7` at 0.7, and so on;
+    `pooled_accuracy` counts the objects of all images first, at IoU 0.5. An image without objects, true or found,
+    has 1 in the mean; None is a group without images.
+    """
+    result = {}
+    for split, groups in sets.held_out.items():
+        counts = {name: [_counts(predict(image), truth) for image, truth in pairs] for name, pairs in groups.items()}
+        counts = {"all": sum(counts.values(), []), **counts}
+        result[split] = {name: _accuracies(np.array(tables)) for name, tables in counts.items()}
+    return result
+
+
+def _counts(preds: Tensor, truth: Tensor) -> list[tuple[int, int, int]]:
+    return [match_instances(preds, truth, threshold) for threshold in OBJECT_THRESHOLDS]
+
+
+def _accuracies(counts: np.ndarray) -> dict[str, float | None]:
+    """From counts (images, thresholds, 3)."""
+    names = ["instance_accuracy", *(f"instance_accuracy_{threshold}" for threshold in OBJECT_THRESHOLDS[1:])]
+    if not len(counts):
+        return dict.fromkeys([*names, "pooled_accuracy"])
+    totals = counts.sum(axis=2)
+    accuracy = np.where(totals > 0, counts[..., 0] / np.maximum(totals, 1), 1.0).mean(axis=0)
+    pooled = counts[:, 0, 0].sum() / max(totals[:, 0].sum(), 1)
+    return dict(zip(names, accuracy.tolist(), strict=True)) | {"pooled_accuracy": float(pooled)}
+
+
+def predictor(model: nn.Module, recipe: Recipe) -> Predict:
+    """The model of a recipe as a function of one image.
+
+    Args:
+        model: in any mode; is put into evaluation mode.
+        recipe: says what its outputs are.
+
+    Returns:
+        image (C, ...) -> classes, or a label map, (...) on the CPU.
+    """
+    device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def predict(image: Tensor) -> Tensor:
+        model.eval()
+        outputs = model(image[None].to(device))
+        if recipe.label_maps is None:
+            return outputs.argmax(dim=1)[0].cpu()
+        return recipe.label_maps(outputs, tuple(image.shape[-2:]))[0].cpu()
+
+    return predict
+
+
 def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
     """Steps that fit into `minutes` of CPU time, from the time of four steps of a copy of the model."""
     trial = copy.deepcopy(model)
@@ -113,7 +172,7 @@ def run_recipe(
     Returns:
         What `result.json` holds.
     """
-    started, cpu, num_classes = time.perf_counter(), time.process_time(), len(recipe.classes)
+    started, cpu = time.perf_counter(), time.process_time()
     checkpoint = Path(out) / "checkpoint.pt"
     torch.manual_seed(seed)
     model, sets = recipe.build(), recipe.sets(seed, folder)
@@ -140,17 +199,37 @@ def run_recipe(
         "target": recipe.target,
         "training_cpu_seconds": round(trained.cpu_seconds, 1),
         "training_wall_seconds": round(trained.wall_seconds, 1),
-        "rows": {
-            recipe.baseline.name: measure(recipe.baseline(sets.train.pairs, num_classes), sets, num_classes),
-            recipe.method: measure(model, sets, num_classes),
-        },
+        "rows": rows(recipe, model, sets),
     }
     if fabric.is_global_zero:
-        save_picture(Path(out) / "picture.png", model, sets)
+        save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.label_maps is not None)
         result["cpu_seconds"] = round(time.process_time() - cpu, 1)
         result["wall_seconds"] = round(time.perf_counter() - started, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
+
+
+def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
+    """The two rows of the table: the plain baseline's figures, and the model's.
+
+    Args:
+        recipe: what is measured.
+        model: trained.
+        sets: with images held out.
+
+    Returns:
+        Figures of each split and group by the names of baseline and method.
+    """
+    num_classes = len(recipe.classes)
+    baseline = recipe.baseline(sets.train.pairs, num_classes)
+    if recipe.label_maps is None:
+        found = (measure(baseline, sets, num_classes), measure(model, sets, num_classes))
+    else:
+        found = (
+            measure_objects(lambda image: baseline(image[None])[0], sets),
+            measure_objects(predictor(model, recipe), sets),
+        )
+    return dict(zip((baseline.name, recipe.method), found, strict=True))
 
 
 def write(path: Path, put: Callable[[Path], Any]) -> None:
@@ -168,23 +247,25 @@ def three_images(sets: Sets) -> list[Pair]:
     return in_turn[:3]
 
 
-@torch.no_grad()
-def save_picture(path: Path, model: nn.Module, sets: Sets) -> None:
-    """Write image, truth, prediction and errors of three held-out images as one small PNG."""
+def save_picture(path: Path, predict: Predict, sets: Sets, objects: bool = False) -> None:
+    """Write image, truth, prediction and errors of three held-out images as one small PNG; of objects no errors."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    from segedu.viz import compare
+    from segedu.viz import compare, gallery
 
-    model.eval()
-    device = next(model.parameters()).device
     strips = []
     for image, target in three_images(sets):
-        prediction = model(image[None].to(device)).argmax(dim=1)[0].cpu()
+        prediction = predict(image)
         if target.ndim == 3:  # of a volume the slice with the most foreground
             depth = int((target > 0).sum(dim=(1, 2)).argmax())
             image, target, prediction = image[:, depth].expand(3, -1, -1), target[depth], prediction[depth]
-        figure = compare(image, target, prediction)
+        if objects:
+            counts = [int((labels.unique() > 0).sum()) for labels in (target, prediction)]
+            names = ("image", f"truth: {counts[0]}", f"found: {counts[1]}")
+            figure = gallery([image] * 3, [None, target, prediction], titles=names, columns=3, width=3.2)
+        else:
+            figure = compare(image, target, prediction)
         figure.set_dpi(72)
         figure.canvas.draw()
         strips.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
@@ -213,7 +294,8 @@ def print_result(result: dict[str, Any], out: Path) -> None:
 
     header, lines = summary(result)
     metric = result["metric"].replace("_", " ").replace("iou", "IoU")
-    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, pixels pooled")
+    how = "mean over images" if metric.startswith("instance") else "pixels pooled"
+    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
     for line in lines:
         table.add_row(*line)
     console = Console(width=max(Console().width, 110))  # a narrow pipe must not cut figures off

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from segedu.backbones.stardist_unet import from_keras, read_keras
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbaipublicfiles.com/"
@@ -61,7 +62,7 @@ class Weights:
     `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
     digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
     pairs of pattern and replacement for the file's keys; keys that begin with one of `leave_out` are of parts that
-    the model does not have.
+    the model does not have. `notice` is said to whoever loads the file.
     """
 
     build: str
@@ -73,6 +74,7 @@ class Weights:
     options: Mapping[str, Any] = field(default_factory=dict)
     rename: tuple[tuple[str, str], ...] = ()
     leave_out: tuple[str, ...] = ()
+    notice: str = ""
 
     @property
     def file_name(self) -> str:
@@ -106,6 +108,20 @@ def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> We
     build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
     # what stood in for hidden patches while it learnt
     return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
+
+
+def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
+    url, build = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose:official_cellpose"
+    images = "images of cells, under CC BY-NC"
+    notice = "trained on images under CC BY-NC, so not for commercial use; the code is BSD"
+    options = {"normalize": None, **options}  # None: the percentiles of the authors
+    return Weights(build, url, sha256, size / 2**20, "BSD-3-Clause", images, options, notice=notice)
+
+
+def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weights:
+    url = f"https://github.com/stardist/stardist-models/releases/download/v0.1/python_{file}.zip"
+    build, options = "segedu.instance.stardist:official_stardist", {"normalize": None, **options}
+    return Weights(build, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
 
 
 def _our_own(file: str, sha256: str, mebibytes: float, build: str, **options: Any) -> Weights:
@@ -169,6 +185,28 @@ WEIGHTS: dict[str, Weights] = {
         "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
         registers=4,
     ),
+    "cellpose_cyto3": _cellpose(
+        "cyto3", 26_566_255, "2dc3087a8abd7da46d1ab0ddd5824639933cc3ff63b382af3fa1939a392db93c"
+    ),
+    "cellpose_nuclei": _cellpose(
+        "nucleitorch_0", 26_563_614, "89ca45e4a45048d5010d29621466b1274b91b3dcb9714dce9f9e90a9a8671303", diam_mean=17.0
+    ),
+    "stardist_2d_versatile_fluo": _stardist(
+        "2D_versatile_fluo",
+        "4ad678d0758eed6e55625f1b5ae30771e59adb79f1239e09b9772eac8846c3dd",
+        "nuclei in fluorescence of DSB 2018",
+    ),
+    "stardist_2d_paper_dsb2018": _stardist(
+        "2D_paper_dsb2018",
+        "4c11cf68512341d9e8ce3d1278c64ceb8ac400582739f85fcab079a2e82840d2",
+        "nuclei in fluorescence of DSB 2018",
+    ),
+    "stardist_2d_versatile_he": _stardist(
+        "2D_versatile_he",
+        "f1696ef0631bd7e1c0e5c0d3017e2b4c6a95e284c6aab9c22fc2f08317817b28",
+        "nuclei in stained tissue",
+        in_channels=3,
+    ),
     "street_vgg": _our_own(
         "street_vgg.safetensors",
         "49b297d447b19099a10463b2d543af1e4bc5b0c14cda513906e3abe026c7e097",
@@ -212,6 +250,8 @@ def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
         raise WeightsError(
             f"weights {name!r}: {path} does not fit {weights.build} with {options or 'its defaults'}: {error}"
         ) from None
+    if weights.notice:
+        warnings.warn(f"weights {name!r}: {weights.notice}", stacklevel=2)
     return model.eval()
 
 
@@ -332,8 +372,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        if path.suffix == ".zip":
+            return from_keras(read_keras(path))
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
+    except ImportError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+    except (ValueError, pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
         # torch's message says how to run the code in such a file; nobody should
         raise WeightsError(
             f"{path} holds something else than tensors, and is not read ({type(error).__name__})"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from segedu.backbones.densenet import DenseNet
 from segedu.backbones.vgg import VGG
 from segedu.baselines import Otsu, Thresholds, WindowForest
+from segedu.cell_recipes import CELLS
 from segedu.datasets import prostate, street, volume
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
@@ -24,7 +24,6 @@ from segedu.losses.focal import focal_loss
 from segedu.pretrained import STREET_VGG_STAGES, load
 from segedu.recipe_data import (
     VOLUME_SIZE,
-    Sets,
     cells_sets,
     nuclei_sets,
     prostate_sets,
@@ -32,6 +31,7 @@ from segedu.recipe_data import (
     street_sets,
     volume_sets,
 )
+from segedu.recipe_row import Recipe, quick_layout
 from segedu.semantic.deconvnet import DeconvNet
 from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
 from segedu.semantic.deeplabv2 import DeepLabV2
@@ -47,31 +47,6 @@ from segedu.semantic.res_unet import res_unet
 from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet
 from segedu.semantic.unet3d import UNet3D
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One row: everything that decides the result, apart from the seed.
-
-    `target` is what `metric`, from the pooled pixels of the first held-out split, has to reach; `cpu_minutes` is what
-    training may cost on a CPU (all threads together), `gpu_minutes` on a GPU. `baseline` is the first row of the
-    table of results.
-    """
-
-    method: str
-    data: str
-    classes: tuple[str, ...]
-    build: Callable[[], nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor | dict[str, Tensor]]
-    sets: Callable[[int, Path | None], Sets]
-    baseline: type[Otsu | Thresholds | WindowForest]
-    steps: int
-    batch_size: int
-    learning_rate: float
-    metric: str
-    target: float
-    cpu_minutes: float
-    gpu_minutes: float
 
 
 @dataclass(frozen=True)
@@ -104,18 +79,6 @@ def street_vgg(stages: int = 5) -> VGG:
 def street_atrous_vgg() -> AtrousVGG:
     """The same with holes in place of the last two strides: features of stride 8."""
     return AtrousVGG(street_vgg())
-
-
-def quick_layout(model: nn.Module) -> nn.Module:
-    """Channels last, the layout in which convolutions on a CPU are a quarter quicker, where that is safe.
-
-    PyTorch 2.15 on a CPU damages memory in the backward pass of a strided 1x1 convolution of few channels in this
-    layout, so that nets with residual shortcuts stay as they are.
-    """
-    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
-    if any(part.kernel_size == (1, 1) and part.stride != (1, 1) for part in convolutions):
-        return model
-    return model.to(memory_format=torch.channels_last)
 
 
 def on_street(method: str, build: Callable[[], nn.Module], steps: int, target: float = 0.70, **other: Any) -> Recipe:
@@ -285,7 +248,7 @@ MEDICAL = (
     ),
 )
 
-RECIPES = (*MICROSCOPE, *STREET, *MEDICAL)
+RECIPES = (*MICROSCOPE, *STREET, *MEDICAL, *CELLS)
 
 
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:

@@ -11,8 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.densenet import DenseNet
+from segedu.backbones.erfnet import ERFNetEncoder
 from segedu.backbones.resnet import BasicBlock, ResNet
+from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.backbones.vgg import VGG
+from segedu.instance.affinities import AffinityNet
+from segedu.instance.cellpose import Cellpose
+from segedu.instance.denoiseg import DenoiSeg
+from segedu.instance.discriminative import DiscriminativeEmbedding
+from segedu.instance.omnipose import Omnipose
+from segedu.instance.signed_distance import SignedDistance
+from segedu.instance.spatial_embedding import SpatialEmbedding
+from segedu.instance.stardist import StarDist
+from segedu.instance.stardist3d import stardist3d
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.deconvnet import DeconvNet
 from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
@@ -90,7 +101,60 @@ def _two_stages() -> VGG:
     return VGG(((3, 4), (5,)), batch_norm=True)
 
 
+class SideBySide(nn.Module):
+    """A model whose outputs are a dict of maps: all of them as channels of one, a style left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = [value for name, value in self.model(images).items() if name != "style"]
+        return torch.cat([value if value.ndim == images.ndim else value[:, None] for value in maps], dim=1)
+
+
+def _channels(count: int) -> Callable[..., tuple[int, ...]]:
+    return lambda batch, *size: (batch, count, *size)
+
+
+def _unet(channels: int) -> UNet:
+    return UNet(3, channels, 3, depth=2, padding=1)
+
+
+def _erfnet() -> SpatialEmbedding:
+    return SpatialEmbedding(ERFNetEncoder(3, (4, 6, 8), ((1,), (2,)), (0.0, 0.0)), blocks=1)
+
+
+OFFSETS = ((-1, 0), (0, -1), (0, -4))
+
+INSTANCES = [
+    ("signed_distance", lambda: SignedDistance(_unet(1)), 1),
+    ("cellpose", lambda: Cellpose(3, (4, 6, 8)), 3),
+    ("omnipose", lambda: Omnipose(3, (4, 6, 8)), 4),
+    ("denoiseg", lambda: DenoiSeg(_unet(6)), 6),
+    ("spatial_embedding", _erfnet, 5),
+    ("discriminative", lambda: DiscriminativeEmbedding(_unet(4), 3), 4),
+    ("affinities", lambda: AffinityNet(_unet(4), OFFSETS), 4),
+]
+
 METHODS = [
+    *(
+        Contract(name, lambda build=build: SideBySide(build()), _channels(count), ((16, 24), (40, 33)))
+        for name, build, count in INSTANCES
+    ),
+    Contract(
+        "stardist",
+        lambda: SideBySide(StarDist(StarDistUNet(3, 4, 2), 8, 6)),
+        lambda b, h, w: (b, 9, -(-h // 2), -(-w // 2)),
+        ((16, 24), (20, 12)),
+    ),
+    Contract(
+        "stardist3d",
+        lambda: SideBySide(stardist3d(8, 3, base_channels=4, depth=1)),
+        lambda b, d, h, w: (b, 9, d, -(-h // 2), -(-w // 2)),
+        ((8, 16, 12), (4, 8, 8)),
+        (5, 13, 9),
+    ),
     Contract("unet3d", _unet3d, _less_40, ((44, 44, 48),), (37, 45, 41), "images has 37 voxels"),
     Contract("unet3d padded", lambda: _unet3d(padding=True), _volume, ((8, 16, 12), (16, 8, 8)), (7, 13, 9)),
     Contract(
@@ -160,8 +224,12 @@ def test_same_type_in_training_and_evaluation(method: Contract) -> None:
 def test_backward_reaches_every_parameter(method: Contract) -> None:
     model = build(method)
     logits = model(images(method, 2, method.sizes[0]))
-    target = torch.randint(0, logits.shape[1], (2, *logits.shape[2:]), generator=torch.Generator().manual_seed(2))
-    cross_entropy(logits, target).backward()
+    generator = torch.Generator().manual_seed(2)
+    if logits.shape[1] == 1:
+        (logits - torch.randn(logits.shape, generator=generator)).square().mean().backward()
+    else:
+        target = torch.randint(0, logits.shape[1], (2, *logits.shape[2:]), generator=generator)
+        cross_entropy(logits, target).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

@@ -20,8 +20,9 @@ ANCESTORS = """
 grab_cut <- graph_cut; selective_search <- felzenszwalb; rcnn <- selective_search; fast_rcnn <- rcnn;
 faster_rcnn <- fast_rcnn; mask_rcnn <- faster_rcnn; condinst <- fcos; deeplabv1 <- dense_crf; deeplabv2 <- dense_crf;
 deeplabv3plus <- deeplabv3; res_unet <- unet; dense_unet <- encoder_unet; stardist <- unet; denoiseg <- unet;
-nnunet <- unet3d; omnipose <- cellpose; panoptic_fpn <- mask_rcnn; detr_panoptic <- detr; maskformer <- detr;
-mask2former <- maskformer; oneformer <- mask2former; mobile_sam <- sam; everything <- sam; detect_then_segment <- sam
+signed_distance <- watershed; nnunet <- unet3d; omnipose <- cellpose;
+panoptic_fpn <- mask_rcnn; detr_panoptic <- detr; maskformer <- detr; mask2former <- maskformer;
+oneformer <- mask2former; mobile_sam <- sam; everything <- sam; detect_then_segment <- sam
 """
 ANCESTOR_OF = dict(line.split(" <- ") for line in re.split(r";\s", ANCESTORS.strip()))
 
@@ -29,7 +30,7 @@ ANCESTOR_OF = dict(line.split(" <- ") for line in re.split(r";\s", ANCESTORS.str
 # name, within FORBIDDEN.
 MAY_IMPORT = {
     "layers": ["ops.boxes"],
-    "ops": ["ops.boxes"],
+    "ops": ["ops.boxes", "ops.compiled", "ops.label_maps"],
     "backbones": ["layers", "ops", "backbones"],
     "losses": ["layers", "ops", "losses"],
     "metrics": ["layers", "ops", "metrics"],
@@ -42,7 +43,7 @@ MAY_IMPORT = {
 FORBIDDEN = dict.fromkeys(("checks", "grading", "gradebook"), [*METHODS, "exercises"])
 LOADER = ("exercises", "exercises.load")  # the judge loads an exercise by name, and so names none
 PACKAGES_OF = {"layers": {"torch"}, "ops": {"torch", "numpy", "scipy"}}
-ONE_FILE_PACKAGES = {"pycocotools": "segedu/ops/masks.py", "numba": "segedu/ops/polygons.py"}
+ONE_FILE_PACKAGES = {"pycocotools": "segedu/ops/masks.py", "numba": "segedu/ops/compiled.py"}
 NOT_LIBRARY = {"course", "labs", "solutions", "tests"}
 
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "misc"}
@@ -91,7 +92,8 @@ def import_rule(path, source):
         elif root != "segedu":
             if root in ONE_FILE_PACKAGES and part in PACKAGES_OF and path == ONE_FILE_PACKAGES[root]:
                 continue
-            if part in PACKAGES_OF and root not in PACKAGES_OF[part] | sys.stdlib_module_names:
+            strange = part in PACKAGES_OF and root not in PACKAGES_OF[part] | sys.stdlib_module_names
+            if strange or root == "numba":
                 yield f"{part} imports {root}"
         elif within(inner, FORBIDDEN.get(part, ())) and inner not in LOADER:
             yield f"{part} imports {name}"
@@ -104,7 +106,8 @@ def may_import_method(path, stem, inner):
     if part_of(path) not in METHODS or part not in METHODS or not rest:
         return False
     own_folder = len(Path(path).parts) > 3 and rest[0] == Path(path).parts[2]  # promptable/sam/
-    own_folder = own_folder or rest[0].split("_")[0] == stem.split("_")[0] == "nnunet"  # one paper, several files
+    paper, its = (name.split("_")[0].removesuffix("3d") for name in (stem, rest[0]))
+    own_folder = own_folder or paper == its in {"nnunet", "cellpose", "stardist"}  # one paper, several files
     return own_folder or rest[0] == ANCESTOR_OF.get(stem)
 
 
@@ -270,8 +273,10 @@ def area(boxes: Tensor, unit: float = 1.0) -> Tensor:
 '''
 UNET = "segedu/semantic/unet.py"
 FROM_OF_UNET = [f"from segedu.{part}" for part in ("datasets", "metrics", "training", "viz", "semantic.res_unet")]
-FROM_OF_UNET += ["from .res_unet", "from ..datasets", "from segedu.datasets.cells"]
+FROM_OF_UNET += ["from .res_unet", "from ..datasets", "from segedu.datasets.cells", "from numba"]
 FROM_OF_NMS = ["from pycocotools", "from numba.core", "from segedu.ops.matching", "from .matching", "from segedu"]
+BEFORE = "        unit: metres a pixel.\n;unit: m;unit: m;unit: float = 1.0; -> Tensor;Returns:;Raises:".split(";")
+AFTER = ";units: m;unit (float): m;unit=1.0;;It gives:;Errors:".split(";")
 OFFENDERS = [
     (import_rule, "segedu/layers/conv.py", "import torchvision"),
     (import_rule, "segedu/layers/conv.py", "from scikit import image"),
@@ -299,13 +304,7 @@ OFFENDERS = [
     (constructor_rule, "segedu/viz.py", "class A:\n    def __init__(self, a, b, c, d, e, f, *g, h, **i): pass"),
     *((docstring_rule, "segedu/viz.py", text + "x = 1") for text in ("", "'M'\ndef f(): ", "'M'\nclass A: ")),
     (docstring_rule, "segedu/viz.py", "'''Module.'''\nclass A:\n    '''A.'''\n    def f(self): pass"),
-    (google_rule, "segedu/ops/x.py", AREA.replace("        unit: metres a pixel.\n", "")),
-    (google_rule, "segedu/ops/x.py", AREA.replace("        unit:", "        units:")),
-    (google_rule, "segedu/ops/x.py", AREA.replace("        unit:", "        unit (float):")),
-    (google_rule, "segedu/ops/x.py", AREA.replace("unit: float = 1.0", "unit=1.0")),
-    (google_rule, "segedu/ops/x.py", AREA.replace(" -> Tensor", "")),
-    (google_rule, "segedu/ops/x.py", AREA.replace("Returns:", "It gives:")),
-    (google_rule, "segedu/ops/x.py", AREA.replace("Raises:", "Errors:")),
+    *((google_rule, "segedu/ops/x.py", AREA.replace(*change)) for change in zip(BEFORE, AFTER, strict=True)),
     *((header_rule, "segedu/semantic/x.py", HEAD.replace(f"{field}: x", f"{field}:")) for field in HEADER),
     (header_rule, "segedu/promptable/sam/x.py", "x = 1"),
     (version_rule, "segedu/__init__.py", "__version__ = '1'\nfrom segedu.viz import show"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,10 @@ def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[A
     return drawer(case, expected.get("value"), got.get("value", got)) if drawer else None
 
 
-def _figure(panels: int, width: float = 2.4) -> tuple[Any, list]:
+def _figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(width * panels, 2.6), layout="constrained", facecolor=PAPER)
+    fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
     return fig, list(np.atleast_1d(fig.subplots(1, panels)))
 
 
@@ -160,45 +160,113 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return fig, f"{len(sets[0])} boxes a, solid, and {len(sets[1])} boxes b, dashed; {answer}."
 
 
+class _Placed(NamedTuple):
+    """Points in the plane: places (N, 2), the label of each or None, centres (K, 2), and the shape of the rows."""
+
+    places: np.ndarray
+    labels: np.ndarray | None
+    centres: np.ndarray
+    shape: tuple[int, ...]
+
+
 def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The two answers as points in the plane: rows of two numbers, or labels of the points that went in."""
+    """The two answers in the plane, to one scale: rows as points; or the points given, with labels and centres."""
     want, have = _placed(case, expected), _placed(case, got)
     if want is None:
         return _matrix(case, expected, got)
-    fig, axes = _figure(2)
-    for ax, name, answer in zip(axes, ("expected", "yours"), (want, have), strict=True):
-        ax.set_title(name, fontsize=9, color=INK)
+    if have and (have.labels is None) != (want.labels is None):  # centres alone, or labels that nobody asked for
+        have = None
+    want, titles, below = _words(want, have)
+    old = _placed(case, case["args"][1]).places if want.labels is not None else want.centres
+    fig, axes = _figure(2, width=3.3, height=3.5)
+    parts = [part for answer in (want, have) if answer for part in (answer.places, answer.centres)]
+    around = np.concatenate([old, *parts])
+    around = around[np.isfinite(around).all(1)]
+    low, high = around.min(0, initial=0), around.max(0, initial=0)
+    pad = 0.1 * (high - low).max() + 0.1
+    for ax, title, answer, other in zip(axes, titles, (want, have), (have, want), strict=True):
+        ax.set_title(title, fontsize=8, color=INK)
         if answer is None:
             ax.text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9)
             ax.set_axis_off()
             continue
-        places, marks, centres = answer
-        for (x, y), mark in zip(places, marks, strict=True):
-            ax.text(x, y, mark, ha="center", va="center", fontsize=8, color=INK)
-        ax.plot(*centres.T, "x", color=COLOURS[1], markersize=9)
-        around = np.concatenate([p[np.isfinite(p).all(1)] for p in (places, centres)])
-        low, high = around.min(0, initial=0), around.max(0, initial=0)
-        pad = 0.1 * (high - low).max() + 0.1
+        _cloud(ax, answer, other, old)
         ax.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad))
         ax.tick_params(labelsize=7)
-    return fig, f"{len(want[0])} points by their numbers, crosses for centres: expected, and yours, {_short(got)}."
+    fig.supxlabel(below, fontsize=8, color=INK)
+    return fig, f"{len(want.places)} points in the plane, twice: {titles[0]}; {titles[1]}. {below}"
 
 
-def _placed(case: dict, value: Any) -> tuple[np.ndarray, list[str], np.ndarray] | None:
-    """Places (N, 2), what is written at each, and centres (K, 2); a row of one number lies on a line."""
+def _words(want: _Placed, have: _Placed | None) -> tuple[_Placed, list[str], str]:
+    """What stands above the two panels and below them; and what was expected, its columns turned towards the answer."""
+    cut = f", first 2 of {want.shape[1]} coordinates" if want.shape[1] > 2 else ""
+    if want.labels is None:
+        titles = [f"expected {want.shape}", f"yours {have.shape if have else ''}"]
+        if have and have.places.shape == want.places.shape:
+            signs = np.where(np.nansum(want.places * have.places, axis=0) < 0, -1.0, 1.0)
+            want = want._replace(places=want.places * signs)
+            titles[0] += ", mirrored to lie as yours" * bool((signs < 0).any())
+        return want, titles, f"Each point by its number{cut}. Both to one scale."
+    said = "yours"
+    if have:
+        moved = [k for k, same in enumerate(_same(want.centres, have.centres)) if not same]
+        wrong = f"{int((want.labels != have.labels).sum())} of {len(want.labels)} labels wrong"
+        count = f"{len(have.centres)} centres, not {len(want.centres)}"
+        which = f"centre{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} elsewhere" if moved else "centres right"
+        said += f": {wrong}, {which if len(have.centres) == len(want.centres) else count}"
+    below = f"Circles: points by their labels{cut}; red rings: labels that differ."
+    return want, ["expected", said], f"{below}\nSquares: centres; arrows: from where they were."
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> list[bool]:
+    """Row by row, whether two centres lie at the same place."""
+    return [bool(np.allclose(a, b, atol=1e-6)) for a, b in zip(one, other, strict=False)]
+
+
+def _cloud(ax: Any, answer: _Placed, other: _Placed | None, old: np.ndarray) -> None:
+    """Points by label or number, ringed where the label is another one; centres, each with the way that it came."""
+    from segedu.viz import palette
+
+    colours = 0.5 + 0.5 * palette(7)  # light: what is written on them stays readable
+    ax.axhline(0, color="#cccccc", lw=0.8, zorder=0)
+    ax.axvline(0, color="#cccccc", lw=0.8, zorder=0)
+    labels = np.arange(len(answer.places)) if answer.labels is None else answer.labels
+    for i, ((x, y), label) in enumerate(zip(answer.places, labels, strict=True)):
+        ring = answer.labels is not None and other is not None and other.labels[i] != label
+        fill = PAPER if answer.labels is None else colours[int(np.nan_to_num(label)) % 7]
+        ax.plot(x, y, "o", ms=11, mfc=fill, mec=COLOURS[1] if ring else INK, mew=2 if ring else 0.4)
+        ax.text(x, y, f"{label:g}", ha="center", va="center_baseline", fontsize=7, color=INK)
+    lost = [str(k) for k, centre in enumerate(answer.centres) if not np.isfinite(centre).all()]
+    if lost:
+        ax.text(0.98, 0.02, f"centre {', '.join(lost)} is nowhere: nan", ha="right", transform=ax.transAxes, fontsize=8)
+    for k, centre in enumerate(answer.centres):
+        if str(k) in lost:
+            continue
+        if k < len(old) and len(old) == len(answer.centres):
+            ax.annotate("", centre, old[k], arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 7})
+        ax.plot(*centre, "s", ms=12, mfc=colours[k % 7], mec=INK, mew=1.8)
+        ax.text(*centre, str(k), ha="center", va="center_baseline", fontsize=8, weight="bold", color=INK)
+
+
+def _placed(case: dict, value: Any) -> _Placed | None:
+    """An answer in the plane; a row of one number lies on a line, of more than two the first two count."""
     rows, labels = value, None
     if isinstance(value, tuple) and len(value) == 2:  # labels and centres: the points are what went in
         labels, rows = value
     try:
-        rows = np.asarray(rows, dtype=float)
+        rows = np.asarray(plain(rows), dtype=float)
         points = rows if labels is None else np.asarray(plain(case["args"][0]), dtype=float)
-        marks = np.arange(len(points)) if labels is None else np.asarray(labels)
+        labels = None if labels is None else np.asarray(labels, dtype=float)
     except (TypeError, ValueError):
         return None
-    if not all(a.ndim == 2 and a.size for a in (rows, points)) or marks.shape != points.shape[:1]:
+    if (
+        not all(a.ndim == 2 and a.size for a in (rows, points))
+        or labels is not None
+        and labels.shape != points.shape[:1]
+    ):
         return None
     flat, centres = (np.pad(a, ((0, 0), (0, 1)))[:, :2] for a in (points, rows))
-    return flat, [str(m) for m in marks.tolist()], centres if labels is not None else np.zeros((0, 2))
+    return _Placed(flat, labels, centres if labels is not None else np.zeros((0, 2)), points.shape)
 
 
 def _first(value: Any) -> str:

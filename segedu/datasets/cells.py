@@ -16,6 +16,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from segedu.datasets.microscope import check_span, expose, number_wanted, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
@@ -134,10 +135,7 @@ def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float
 
 def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> _Field:
     """Put down as many nuclei as fit, up to a number drawn from `count`."""
-    if count is None:
-        expected = 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2)
-        count = (round(0.6 * expected), max(1, round(1.4 * expected)))
-    wanted = int(rng.integers(count[0], count[1] + 1))
+    wanted = number_wanted(rng, count, 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
     field = _Field(size, int(np.ceil(radius[1] * _STRETCH * _REACH)) + 2)
     for _ in range(8 * wanted):
         if len(field.nuclei) == wanted:
@@ -164,21 +162,8 @@ def _photograph(rng, field: _Field, radius: tuple[float, float], noise: float, u
     signal = _signal(rng, field)
     haze = ndimage.gaussian_filter(signal, 1.5 * np.mean(radius), truncate=2.5)[field.frame]
     sharp = ndimage.gaussian_filter(signal, 0.8)[field.frame]
-    light = 1 + unevenness * (0.55 * smooth_field(rng, size, max(size) / 1.5) - 0.2)
-    stray = 0.04 + unevenness * 0.12 * (1 + smooth_field(rng, size, max(size) / 2))
-    image = light * (0.9 * sharp + 0.4 * haze) + stray
-    photons = 250 / max(noise, 1e-3) ** 2
-    image = rng.poisson(np.clip(image, 0, None) * photons) / photons
-    return np.clip(image + 0.02 * noise * rng.standard_normal(size), 0, 1)
-
-
-def _check_radius(radius: tuple[float, float]) -> tuple[float, float]:
-    if not isinstance(radius, (tuple, list)) or len(radius) != 2:
-        raise TypeError(f"radius is {radius!r}, expected two numbers (smallest, largest) in pixels")
-    lowest, highest = (check_amount("radius", part, 1, 200) for part in radius)
-    if lowest > highest:
-        raise ValueError(f"radius is {tuple(radius)!r}, expected (smallest, largest)")
-    return lowest, highest
+    light, stray = uneven_light(rng, size, unevenness)
+    return expose(rng, light * (0.9 * sharp + 0.4 * haze) + stray, noise)
 
 
 def draw_cells(
@@ -215,7 +200,7 @@ def draw_cells(
     """
     size = check_size(size, _MIN_SIZE)
     count = None if count is None else check_count(count)
-    radius = _check_radius(radius)
+    radius = check_span("radius", radius, 1, 200)
     touching = check_amount("touching", touching, 0, 1)
     noise = check_amount("noise", noise, 0, 10)
     unevenness = check_amount("unevenness", unevenness, 0, 1)

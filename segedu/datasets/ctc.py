@@ -4,24 +4,31 @@ Maška et al. 2023 (Nature Methods 20). A data set holds sequences `01`, `02` of
 folder `01_GT` with `SEG/man_seg000.tif` (label maps of some frames), `TRA/man_track000.tif` (markers of all
 frames) and `TRA/man_track.txt`: one line "label first last parent" a track. In 3D a segmentation may exist for single
 slices only: `man_seg_000_003.tif` is slice 3 of frame 0.
+
+`CellTracking` has all frames in time; `CellInstances` has what is labelled, as samples to train instances on.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import torch
+from PIL import Image, ImageSequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from segedu.datasets.files import item_of, require
+from segedu.datasets.sample import compact, make_sample
 
+CLASSES = ("background", "cell")
 _LAYOUT = "sequence folders such as 01 with t000.tif, and 01_GT with SEG and TRA"
 _FRAME = re.compile(r"\D*(\d+)\.tif$")
+_LABELLED = re.compile(r"man_(?:seg|track)_?(\d+)(?:_(\d+))?\.tif$")  # number of the frame, number of the slice
 
 
 def read_tracks(path: str | Path) -> Tensor:
@@ -72,6 +79,7 @@ class CellTracking(Dataset):
         self.frames = sorted(path for path in folder.glob("t*.tif") if _FRAME.match(path.name))
         if not self.frames:
             raise ValueError(f"root is {str(root)!r}, whose {sequence} has no t000.tif; expected {_LAYOUT}")
+        self.shape: tuple[int, ...] | None = None  # of all frames, known once one is read
         table = self.truth / "TRA" / "man_track.txt"
         self.tracks = read_tracks(table) if table.is_file() else torch.zeros(0, 4, dtype=torch.int64)
 
@@ -81,11 +89,29 @@ class CellTracking(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return item_of(self.frames, index, self.transforms, self._read)
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
+    def pixels(self, path: Path) -> np.ndarray:
+        """Read a frame as it is stored.
+
+        Args:
+            path: of the frame.
+
+        Returns:
+            (H, W) or (D, H, W).
+
+        Raises:
+            ValueError: if it is no image, or has not the shape of the first frame.
+        """
         pixels = _read_tiff(path)
+        if self.shape is None:
+            self.shape = pixels.shape if path == self.frames[0] else _read_tiff(self.frames[0]).shape
+        if pixels.shape != self.shape:  # so does a volume that is cut short
+            raise ValueError(f"{path} has shape {pixels.shape}, expected {self.shape} as {self.frames[0].name}")
+        return pixels
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        pixels = self.pixels(path)
         number = _FRAME.match(path.name)[1]
-        top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
-        sample = {"image": torch.from_numpy(pixels.astype(np.float32) / top)[None], "frame": torch.tensor(int(number))}
+        sample = {"image": _brightness(pixels)[None], "frame": torch.tensor(int(number))}
         markers = self.truth / "TRA" / f"man_track{number}.tif"
         if markers.is_file():
             sample["markers"] = _read_map(markers, pixels.shape)
@@ -101,22 +127,100 @@ class CellTracking(Dataset):
         label_map = torch.zeros(shape, dtype=torch.int32)
         slices = [int(part.stem.rsplit("_", 1)[1]) for part in parts]
         for place, part in zip(slices, parts, strict=True):
+            _check_slice(part, place, shape)
             label_map[place] = _read_map(part, shape[1:])
         return {"label_map": label_map, "slices": torch.tensor(slices)}
 
 
+class CellInstances(Dataset):
+    """What is labelled of one sequence, as the sample dicts of `segedu.datasets.sample`, without time.
+
+    Args:
+        root: the folder of the data set.
+        sequence: "01" or "02".
+        markers: take the markers of TRA, which exist for all frames and may be smaller than the cells, in place of SEG.
+        transforms: called with the sample dict, see `segedu.datasets.transforms`.
+
+    Raises:
+        FileNotFoundError: if the folder or the sequence is missing; on reading, if the frame of a label map is.
+        ValueError: if nothing is labelled; on reading, if a file is no TIFF, or sizes differ.
+
+    Items of images, and of single slices where only these were segmented, have all keys of a sample, `image` with
+    three equal channels; items of volumes have `image` (1, D, H, W), `semantic`, `label_map` (D, H, W) and `labels`.
+    Labels are 1..N, and `numbers` (N,) int64 says how the files, and the table of tracks, call them; `frame` is the
+    number of the frame. `image` is in [0, 1] by the range of its dtype.
+    """
+
+    def __init__(
+        self, root: str | Path, sequence: str = "01", markers: bool = False, transforms: Callable | None = None
+    ):
+        self.film, self.transforms = CellTracking(root, sequence), transforms
+        folder = self.film.truth / ("TRA" if markers else "SEG")
+        self.paths = sorted(path for path in folder.glob("man_*.tif") if _LABELLED.match(path.name))
+        if not self.paths:
+            raise ValueError(f"root is {str(root)!r}, whose {folder.parent.name} has no {folder.name}/man_*.tif")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return item_of(self.paths, index, self.transforms, self._read)
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        number, place = _LABELLED.match(path.name).groups()
+        frame = require(self.film.frames[0].parent / f"t{number}.tif", self.film.root, f"the frame of {path.name}")
+        pixels = self.film.pixels(frame)
+        if place is not None:
+            _check_slice(path, int(place), pixels.shape)
+            pixels = pixels[int(place)]
+        label_map, numbers = compact(_read_map(path, pixels.shape))
+        image, labels = _brightness(pixels), torch.ones(len(numbers), dtype=torch.int64)
+        if image.ndim == 2:
+            sample = make_sample(image.expand(3, -1, -1).numpy(), label_map.numpy(), labels.numpy())
+        else:
+            semantic = (label_map > 0).long()
+            sample = {"image": image[None], "semantic": semantic, "label_map": label_map, "labels": labels}
+        return sample | {"numbers": numbers, "frame": torch.tensor(int(number))}
+
+
+def _brightness(pixels: np.ndarray) -> Tensor:
+    """Float32 in [0, 1] by the range of the dtype."""
+    top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
+    return torch.from_numpy(pixels.astype(np.float32) / top)
+
+
+def _check_slice(path: Path, place: int, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or place >= shape[0]:
+        raise ValueError(f"{path} is slice {place} of a frame of shape {shape}, expected (D, H, W) with more slices")
+
+
 def _read_tiff(path: Path) -> np.ndarray:
     try:
-        pixels = tifffile.imread(path)
-    except (tifffile.TiffFileError, ValueError, OSError) as error:
+        pixels = _decode(path)
+    # Its decoders raise RuntimeErrors of their own, and a header that is cut off struct.error.
+    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error) as error:
         raise ValueError(f"{path} is no readable image, expected TIFF: {error}") from error
     if pixels.ndim not in (2, 3):  # a file that is cut short can read as nothing
         raise ValueError(f"{path} is no readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
     return pixels
 
 
+def _decode(path: Path) -> np.ndarray:
+    """The pixels by tifffile or, where it lacks a package to unpack them (LZW is common), by Pillow."""
+    try:
+        return tifffile.imread(path)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    with Image.open(path) as image:
+        pages = [np.array(page) for page in ImageSequence.Iterator(image)]
+    return np.stack(pages) if len(pages) > 1 else pages[0]
+
+
 def _read_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     label_map = _read_tiff(path)
     if label_map.shape != tuple(shape):
         raise ValueError(f"{path} has shape {label_map.shape}, expected {tuple(shape)} as its frame")
+    if not np.issubdtype(label_map.dtype, np.integer) or label_map.min(initial=0) < 0:
+        raise ValueError(f"{path} has dtype {label_map.dtype}, expected whole numbers of at least 0")
     return torch.from_numpy(label_map.astype(np.int32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_version_is_bumped_when_scenes_change() -> None:
     assert float(sample["image"].mean()) == pytest.approx(GOLDEN["mean"], abs=1e-4)
 
 
+def test_label_maps_are_the_same_to_the_last_pixel() -> None:
+    """Of scenes of all kinds of arguments, so that code can move without a scene noticing."""
+    digest, brightness = hashlib.sha256(), 0.0
+    for i, arguments in enumerate(({}, {"count": 3}, {"radius": (4.0, 12.0)}, {"touching": 0.9, "noise": 3.0})):
+        sample = draw_cells((9, i), (64, 80), **arguments)
+        digest.update(sample["label_map"].numpy().astype("<i4").tobytes())
+        brightness += float((sample["image"][0] * torch.linspace(-1, 1, 80)).double().sum())
+    assert digest.hexdigest()[:16] == DIGEST
+    assert brightness == pytest.approx(BRIGHTNESS, abs=0.05)
+
+
+DIGEST, BRIGHTNESS = "73fd26834e336cbc", -507.126
 GOLDEN = {"pixels": [144, 113, 301, 239, 306, 136, 283, 82, 144], "mean": 0.40243}
 
 BAD = [

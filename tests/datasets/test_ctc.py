@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
-from segedu.datasets.ctc import CellTracking, read_tracks
+from segedu.datasets.ctc import CellInstances, CellTracking, read_tracks
+
+from .test_shapes import assert_truth_agrees
 
 
 @pytest.fixture
@@ -65,3 +68,90 @@ def test_what_is_missing_or_wrong(flat):
     (flat / "bad.txt").write_text("1 0 4\n")
     with pytest.raises(ValueError, match="line 1 is '1 0 4', expected four whole numbers"):
         read_tracks(flat / "bad.txt")
+
+
+def test_labelled_frames_become_samples(flat):
+    tifffile.imwrite(flat / "01_GT" / "SEG" / "man_seg001.tif", np.full((9, 12), 700, np.uint16))
+    first, second = CellInstances(flat)
+    for sample in (first, second):
+        assert_truth_agrees(sample, 2)
+    assert first["boxes"].tolist() == [[2, 2, 6, 5]] and first["numbers"].tolist() == [1]
+    assert second["numbers"].tolist() == [700] and int(second["frame"]) == 1
+    markers = CellInstances(flat, markers=True, transforms=lambda sample: sample["numbers"].tolist())
+    assert list(markers) == [[1], [2, 3]]
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """Frame 0 is segmented whole, of frame 1 only slice 3; cells have the numbers 4 and 9."""
+    for folder in ("01", "01_GT/SEG"):
+        (tmp_path / folder).mkdir(parents=True)
+    cells = np.zeros((5, 8, 7), np.uint16)
+    cells[1:3, 2:4, 2:4], cells[3:, 5:, :3] = 9, 4
+    volume = np.random.default_rng(0).integers(0, 2**16, cells.shape, dtype=np.uint16)
+    for number in (0, 1):
+        tifffile.imwrite(tmp_path / "01" / f"t00{number}.tif", volume)
+    tifffile.imwrite(tmp_path / "01_GT" / "SEG" / "man_seg000.tif", cells)
+    tifffile.imwrite(tmp_path / "01_GT" / "SEG" / "man_seg_001_003.tif", cells[3])
+    return tmp_path, volume, cells
+
+
+def test_volumes_and_slices_become_samples(deep):
+    root, volume, cells = deep
+    section, whole = sorted(CellInstances(root), key=lambda sample: sample["label_map"].ndim)
+    assert_truth_agrees(section, 2)
+    assert section["numbers"].tolist() == [4] and int(section["frame"]) == 1
+    assert torch.allclose(section["image"][0], torch.from_numpy(volume[3] / 65535).float())
+    assert whole["image"].shape == (1, 5, 8, 7) and whole["label_map"].dtype == torch.int32
+    assert whole["numbers"].tolist() == [4, 9] and whole["labels"].tolist() == [1, 1]
+    expected = torch.from_numpy(np.select([cells == 4, cells == 9], [1, 2]))
+    assert torch.equal(whole["label_map"].long(), expected) and torch.equal(whole["semantic"], (expected > 0).long())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_volume_that_is_cut_short_is_refused_wherever_it_ends(deep):
+    """Whole pages lost at the end leave a readable file: the other frames tell."""
+    root, *_ = deep
+    path = root / "01" / "t001.tif"
+    content = path.read_bytes()
+    for end in range(0, len(content), 23):
+        path.write_bytes(content[:end])
+        try:
+            sample = CellTracking(root)[1]
+        except ValueError as error:
+            assert "t001.tif is no readable image" in str(error) or "t001.tif has shape" in str(error)
+        else:
+            assert torch.equal(sample["image"], CellTracking(root)[0]["image"]), "nothing of the pixels was lost"
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_packed_files_need_no_other_package(tmp_path, monkeypatch, pages):
+    (tmp_path / "01").mkdir()
+    pixels = np.arange(3 * 9 * 12, dtype=np.uint16).reshape(3, 9, 12)[:pages]
+    first, *rest = (Image.fromarray(page) for page in pixels)
+    first.save(tmp_path / "01" / "t000.tif", save_all=True, append_images=rest, compression="tiff_lzw")
+
+    def lacking(path):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile, "imread", lacking)
+    assert torch.allclose(
+        CellTracking(tmp_path)[0]["image"].squeeze(), torch.from_numpy(pixels / 65535).float().squeeze()
+    )
+
+
+def test_labels_that_do_not_fit(deep):
+    root, _, cells = deep
+    segmented = root / "01_GT" / "SEG"
+    (segmented / "man_seg_001_003.tif").rename(segmented / "man_seg_001_005.tif")
+    for read in (lambda: CellTracking(root)[1], lambda: list(CellInstances(root))):
+        with pytest.raises(ValueError, match=r"is slice 5 of a frame of shape \(5, 8, 7\)"):
+            read()
+    tifffile.imwrite(segmented / "man_seg000.tif", cells.astype(np.float32))
+    with pytest.raises(ValueError, match="has dtype float32, expected whole numbers"):
+        CellTracking(root)[0]
+    (segmented / "man_seg_001_005.tif").rename(segmented / "man_seg_007_000.tif")
+    with pytest.raises(FileNotFoundError, match="has no 01/t007.tif; expected the frame of man_seg_007_000.tif"):
+        CellInstances(root)[1]
+    with pytest.raises(ValueError, match="whose 01_GT has no TRA/man"):
+        CellInstances(root, markers=True)

@@ -1,0 +1,155 @@
+"""Recipes of the methods that find cells from the bottom up, on drawn cells and on real nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segedu.backbones.erfnet import ERFNetEncoder
+from segedu.backbones.stardist_unet import StarDistUNet
+from segedu.baselines import OtsuWatershed
+from segedu.datasets.cells import Cells
+from segedu.datasets.nuclei import Nuclei
+from segedu.instance import cellpose, signed_distance, spatial_embedding, stardist
+from segedu.recipe_data import Pair, Sets, crop_flip_gamma, even_out, flip
+from segedu.recipe_row import Recipe, quick_layout
+from segedu.semantic.unet import UNet
+
+Targets = Callable[[Tensor], dict[str, Tensor]]  # label map (H, W) -> what a network is to predict
+UNIT = 128.0  # pixels: no cell of these images is larger than that
+
+
+class Objects(Dataset):
+    """Images and label maps in memory, changed anew each time; the targets are made of what came out."""
+
+    def __init__(self, pairs: Sequence[Pair], change: Callable[[Tensor, Tensor], Pair], targets: Targets) -> None:
+        self.pairs, self.change, self.targets = list(pairs), change, targets
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, label_map = self.change(*self.pairs[index])
+        return image, self.targets(label_map)
+
+
+def objects_of(samples: Dataset, change: Callable[[Tensor], Tensor] = lambda image: image) -> list[Pair]:
+    """Image and label map of each sample, as plain tensors, the image changed once."""
+    taken = (samples[i] for i in range(len(samples)))
+    plain = ((sample["image"].as_subclass(Tensor), sample["label_map"].as_subclass(Tensor)) for sample in taken)
+    return [(change(image), label_map) for image, label_map in plain]
+
+
+def cells_sets(seed: int, folder: Path | None, targets: Targets) -> Sets:
+    """64 scenes to train on and 32 others, 128 x 128."""
+    train = objects_of(Cells(64, seed=2 * seed))
+    held_out = {"val": {"all": objects_of(Cells(32, seed=2 * seed + 1))}}
+    return Sets(Objects(train, flip, targets), held_out)
+
+
+def nuclei_sets(seed: int, folder: Path | None, targets: Targets) -> Sets:
+    """The split of the folder's index.csv. Near-duplicates across its splits are likely."""
+    if folder is None:
+        raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
+    domains = ("fluorescence", "histology")
+    held_out = {
+        split: {domain: objects_of(Nuclei(folder, split, domain), even_out) for domain in domains}
+        for split in ("val", "test")
+    }
+    return Sets(Objects(objects_of(Nuclei(folder, "train"), even_out), crop_flip_gamma, targets), held_out)
+
+
+def on_cells(
+    method: str,
+    build: Callable[..., nn.Module],
+    targets: Targets,
+    loss: Callable[[Any, Any], dict[str, Tensor]],
+    label_maps: Callable[[Any, tuple[int, int]], list[Tensor]],
+    target: float,
+) -> tuple[Recipe, Recipe]:
+    """The rows of a method: on drawn cells, with a narrow network, and on real nuclei, with a wider one.
+
+    Args:
+        method: its name.
+        build: from the number of channels at the finest level to the network, for images of three channels.
+        targets: of one label map.
+        loss: of outputs and a stack of targets.
+        label_maps: of outputs and the images' size.
+        target: instance accuracy to reach on the nuclei.
+
+    Returns:
+        Two rows.
+    """
+    same: dict[str, Any] = {
+        "method": method,
+        "classes": ("background", "nucleus"),
+        "loss": loss,
+        "baseline": OtsuWatershed,
+        "batch_size": 8,
+        "metric": "instance_accuracy",
+        "label_maps": label_maps,
+    }
+    drawn = Recipe(
+        data="cells",
+        build=lambda: quick_layout(build(8)),
+        sets=partial(cells_sets, targets=targets),
+        steps=200,
+        learning_rate=3e-3,
+        target=0.70,
+        cpu_minutes=2,
+        gpu_minutes=0.5,
+        **same,
+    )
+    real = Recipe(
+        data="nuclei",
+        build=lambda: quick_layout(build(32)),
+        sets=partial(nuclei_sets, targets=targets),
+        steps=2000,
+        learning_rate=1e-3,
+        target=target,
+        cpu_minutes=60,
+        gpu_minutes=5,
+        **same,
+    )
+    return drawn, real
+
+
+CELLS = (
+    *on_cells(
+        "signed_distance",
+        lambda channels: signed_distance.SignedDistance(UNet(3, 1, channels, depth=3, padding=1)),
+        signed_distance.signed_distance_targets,
+        signed_distance.signed_distance_loss,
+        lambda outputs, size: signed_distance.postprocess(outputs),
+        target=0.72,
+    ),
+    *on_cells(
+        "stardist",
+        lambda channels: stardist.StarDist(StarDistUNet(3, channels), width=4 * channels),
+        stardist.stardist_targets,
+        stardist.stardist_loss,
+        stardist.postprocess,
+        target=0.78,
+    ),
+    *on_cells(
+        "cellpose",
+        lambda channels: cellpose.Cellpose(3, [channels, 2 * channels, 4 * channels, 8 * channels]),
+        cellpose.cellpose_targets,
+        cellpose.cellpose_loss,
+        lambda outputs, size: cellpose.postprocess(outputs),
+        target=0.78,
+    ),
+    *on_cells(
+        "spatial_embedding",
+        lambda channels: spatial_embedding.SpatialEmbedding(ERFNetEncoder(3), unit=UNIT),
+        spatial_embedding.spatial_embedding_targets,
+        partial(spatial_embedding.spatial_embedding_loss, unit=UNIT),
+        lambda outputs, size: spatial_embedding.postprocess(outputs, unit=UNIT),
+        target=0.72,
+    ),
+)

@@ -1,0 +1,74 @@
+"""The 2018 Data Science Bowl as it was handed out: a folder an image, and in it a mask for every nucleus.
+
+Caicedo et al. 2019 (Nature Methods 16), BBBC038. `stage1_train/<id>/images/<id>.png` is an image, most of them with a
+fourth channel, transparency, that says nothing; `stage1_train/<id>/masks/*.png` holds one nucleus a file. Masks should
+not overlap, and a few of them do: such a pixel belongs to the mask that comes first by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segedu.datasets.files import item_of, read_image, read_pixels, require
+from segedu.datasets.sample import make_sample
+
+CLASSES = ("background", "nucleus")
+_LAYOUT = "stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png"
+
+
+class DataScienceBowl(Dataset):
+    """The images of one stage, in the order of their names, as the sample dicts of `segedu.datasets.sample`.
+
+    Args:
+        root: the folder that holds `stage1_train`.
+        stage: the name of the folder of images, all of which need masks.
+        transforms: called with the sample dict, see `segedu.datasets.transforms`.
+
+    Raises:
+        FileNotFoundError: if a folder is missing; on reading, if an image or its folder of masks is.
+        ValueError: if the stage holds no image; on reading, if a file is no 8-bit image, a mask is no image, or its
+            size is not that of its image.
+
+    Each item has `image` (grey in three equal channels), `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and
+    `masks` (N, H, W), disjoint. An empty folder of masks is an image without nuclei; a mask without a pixel of its own
+    is absent. Images differ in size: crop them (`RandomCrop`) before making batches. `names` are the ids.
+    """
+
+    def __init__(self, root: str | Path, stage: str = "stage1_train", transforms: Callable | None = None):
+        self.root, self.transforms = Path(root), transforms
+        self.folder = require(self.root / stage, self.root, _LAYOUT)
+        self.names = sorted(path.name for path in self.folder.iterdir() if (path / "images").is_dir())
+        if not self.names:
+            raise ValueError(f"root is {str(root)!r}, whose {stage} holds no image; expected {_LAYOUT}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return item_of(self.names, index, self.transforms, self._read)
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        image = read_image(self.folder / name / "images" / f"{name}.png")
+        masks = require(self.folder / name / "masks", self.root, _LAYOUT)
+        label_map, number = np.zeros(image.shape[1:], np.int32), 0
+        for path in sorted(masks.glob("[!.]*.png")):
+            free = _read_mask(path, label_map.shape) & (label_map == 0)
+            if free.any():
+                number += 1
+                label_map[free] = number
+        return make_sample(image, label_map, np.ones(number))
+
+
+def _read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """(H, W) bool: above 0 in any colour; a second or fourth channel is transparency."""
+    pixels = read_pixels(path, photograph=True)
+    if pixels.shape[:2] != tuple(size):
+        raise ValueError(f"{path} has shape {pixels.shape}, expected {tuple(size)} as its image")
+    if pixels.ndim == 2:
+        return pixels > 0
+    return (pixels[..., : 1 if pixels.shape[2] < 3 else 3] > 0).any(-1)
