@@ -87,6 +87,19 @@ def _points_cell(exercise: dict) -> Text:
     return Text(points_text(exercise["points"]) + ("!" if exercise["tampered"] else ""), style=style)
 
 
+def sandbox_line(level: int, reason: str) -> str:
+    """What holds the submissions, in a sentence.
+
+    Args:
+        level: of the sandbox.
+        reason: why this one.
+
+    Returns:
+        Plain text.
+    """
+    return f"Sandbox level {level}: {reason}."
+
+
 def summary(batch: Batch) -> list[str]:
     """The lines under the table.
 
@@ -102,7 +115,7 @@ def summary(batch: Batch) -> list[str]:
         levels |= {(record["sandbox"]["level"], record["sandbox"]["reason"])} if record["sandbox"] else set()
         tampered += [record["student"]] * any(exercise["tampered"] for exercise in record["exercises"])
         failed += [record["student"]] * (record["status"] == "failed")
-    lines += [f"Sandbox level {level}: {reason}." for level, reason in sorted(levels)]
+    lines += [sandbox_line(level, reason) for level, reason in sorted(levels)]
     if any(level < SAFE_LEVEL for level, _ in levels):
         lines.append(
             "WARNING: below level 2 a submission can read and write your files. Check before you use these points."

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from segedu.gradebook.reports import NAMES, expected_differences, summary, table, write_reports
+from segedu.gradebook.reports import NAMES, expected_differences, sandbox_line, summary, table, write_reports
 from segedu.grading.batch import SAFE_LEVEL, Batch, Job, grade_batch
 from segedu.grading.records import clean
 from segedu.grading.sandbox import SandboxError
@@ -32,8 +32,9 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
     console = console or Console()
     try:
         rows = read_expected(expect) if expect else []
-        batch = _with_progress(job, console)
-        return _report(batch, job, rows, console)
+        said: set[str] = set()
+        batch = _with_progress(job, console, said)
+        return _report(batch, job, rows, console, said)
     except (ValueError, PermissionError, SandboxError) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 2
@@ -47,12 +48,14 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
         return 1
 
 
-def _with_progress(job: Job, console: Console) -> Batch:
+def _with_progress(job: Job, console: Console, said: set[str]) -> Batch:
+    """Run the batch; the line about the sandbox goes to the terminal before anything runs, and into `said`."""
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
 
     def on_sandbox(level: int, reason: str) -> None:
-        console.print(f"Sandbox level {level}: {escape(reason)}.")
+        said.add(sandbox_line(level, reason))
+        console.print(escape(sandbox_line(level, reason)), soft_wrap=True)
         if level < SAFE_LEVEL:
             console.print("[bold red]WARNING: below level 2 a submission can read and write your files.[/bold red]")
 
@@ -68,11 +71,12 @@ def _with_progress(job: Job, console: Console) -> Batch:
         return grade_batch(job, on_progress, on_sandbox)
 
 
-def _report(batch: Batch, job: Job, rows: list[dict], console: Console) -> int:
+def _report(batch: Batch, job: Job, rows: list[dict], console: Console, said: set[str]) -> int:
     written = write_reports(batch, job.out, job.course)
     console.print(table(batch))
     for line in summary(batch):
-        console.print(escape(line), soft_wrap=True)
+        if line not in said:
+            console.print(escape(line), soft_wrap=True)
     if batch.not_due:
         text = f"{batch.not_due} have no record of this work yet, so that no other points could be kept:"
         console.print(f"{text} grade them without --exercise.")

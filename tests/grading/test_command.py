@@ -38,10 +38,12 @@ def test_it_prints_the_table_and_writes_reports(job, console):
     assert command.grade(job, console=console) == 0
     text = console.file.getvalue()
     assert f"Lab 00_tiny from {job.course}" in text and "9/9" in text and "bad file" in text
-    assert "2 graded now" in text and "Sandbox level 3" in text
+    assert "2 graded now" in text and text.count("Sandbox level 3") == 1
     assert (job.out / "00_tiny" / "junit.xml").is_file() and (job.out / "gradebook.sqlite").is_file()
+    console.file.truncate(0)
     assert command.grade(job, console=console) == 0
-    assert "0 graded now, 2 had their record already" in console.file.getvalue()
+    text = console.file.getvalue()
+    assert "0 graded now, 2 had their record already" in text and text.count("Sandbox level 3") == 1
 
 
 def test_expected_points_decide_the_exit_status(job, console, tmp_path):
