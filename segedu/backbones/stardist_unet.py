@@ -26,6 +26,8 @@ class StarDistUNet(nn.Module):
         depth: number of poolings after the grid.
         grid: how much coarser the features are than the image along each axis, powers of 2. Two numbers for images,
             three for volumes.
+        batch_norm: normalise behind each convolution. The published weights have none. Without it features start so
+            faint, layer by layer fainter, that a short training learns little more than the biases.
 
     Attributes:
         out_channels: channels of the features, `base_channels`.
@@ -33,7 +35,12 @@ class StarDistUNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 1, base_channels: int = 32, depth: int = 3, grid: Sequence[int] = (2, 2)
+        self,
+        in_channels: int = 1,
+        base_channels: int = 32,
+        depth: int = 3,
+        grid: Sequence[int] = (2, 2),
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if len(grid) not in (2, 3) or any(g < 1 or g & (g - 1) for g in grid):
@@ -44,13 +51,14 @@ class StarDistUNet(nn.Module):
         self.in_channels, self.out_channels, self.depth, self.grid = in_channels, base_channels, depth, tuple(grid)
         self.step = tuple(g * 2**depth for g in grid)
         self.pools = [tuple(2 if g > 2**level else 1 for g in grid) for level in range(max(grid).bit_length() - 1)]
-        conv = nn.Conv2d if len(grid) == 2 else nn.Conv3d
-        self.convs = nn.ModuleDict()
+        conv, norm = (nn.Conv2d, nn.BatchNorm2d) if len(grid) == 2 else (nn.Conv3d, nn.BatchNorm3d)
+        self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
         width = in_channels
         for name, extra, out_channels in self._layers(base_channels):
             self.convs[name] = conv(width + extra, out_channels, kernel_size=3, padding=1)
             nn.init.xavier_uniform_(self.convs[name].weight)  # as Keras does
             nn.init.zeros_(self.convs[name].bias)
+            self.norms[name] = norm(out_channels) if batch_norm else nn.Identity()
             width = out_channels
 
     def _layers(self, base: int) -> list[tuple[str, int, int]]:
@@ -78,7 +86,9 @@ class StarDistUNet(nn.Module):
         return features  # (B, base_channels, H / grid, W / grid)
 
     def _twice(self, features: Tensor, first: str, second: str) -> Tensor:
-        return F.relu(self.convs[second](F.relu(self.convs[first](features))))
+        for name in (first, second):
+            features = F.relu(self.norms[name](self.convs[name](features)))
+        return features
 
 
 def percentile_normalize(images: Tensor, low: float = 1.0, high: float = 99.8) -> Tensor:

@@ -133,6 +133,16 @@ def test_any_size_and_grid(grid: tuple[int, ...]) -> None:
         assert out["logits"].shape == (2, 1, *expected) and out["distances"].shape == (2, 5, *expected)
 
 
+@pytest.mark.parametrize("grid", [(2, 2), (1, 2, 2)])
+def test_normalised_features_start_as_large_as_the_image(grid: tuple[int, ...]) -> None:
+    """Glorot's weights in front of a ReLU halve the variance, 16 times in a row: what comes out is a constant."""
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, *(16 * g for g in grid))
+    plain, normalised = (StarDistUNet(1, 8, 3, grid, batch_norm=flag) for flag in (False, True))
+    assert plain(images).std() < 0.1 < 0.4 < normalised(images).std()
+    assert {key.split(".")[0] for key in plain.state_dict()} == {"convs"}  # as in the published weights
+
+
 def test_padding_mirrors_the_far_end() -> None:
     torch.manual_seed(0)
     model, images = StarDist(StarDistUNet(1, 4, 2, (2, 2)), 4, 6), torch.rand(1, 1, 13, 22)
