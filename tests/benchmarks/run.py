@@ -14,7 +14,8 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clustering import pairs as clustering_pairs  # beside this file
+from cells import pairs as cell_pairs  # beside this file
+from clustering import pairs as clustering_pairs
 from coco_evaluation import pairs as coco_pairs
 from label_maps import pairs as label_map_pairs
 from models import pairs as model_pairs
@@ -65,6 +66,7 @@ GROUPS = {
     "label_maps": label_map_pairs,
     "models": model_pairs,
     "clustering": clustering_pairs,
+    "cells": cell_pairs,
 }
 THREADS = {"models": 2}
 

@@ -2,6 +2,7 @@
 
 import io
 
+import benchmarks.cells
 import numpy as np
 import pytest
 import torch
@@ -20,14 +21,8 @@ WIDTHS = (4, 6, 8, 10)
 
 
 def cpnet(widths=WIDTHS, **options):
-    """Cellpose's own network, with running statistics that are not those of the start."""
-    torch.manual_seed(3)
-    network = pytest.importorskip("cellpose.resnet_torch").CPnet([2, *widths], 3, 3, **options)
-    generator = torch.Generator().manual_seed(3)
-    for name, value in network.state_dict().items():
-        if name.endswith(("running_mean", "running_var")):
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-    return network
+    pytest.importorskip("cellpose.resnet_torch")
+    return benchmarks.cells.cpnet(widths, **options)
 
 
 def twin(theirs, widths=WIDTHS):
@@ -188,22 +183,3 @@ def test_bad_input():
     ):
         with pytest.raises(error, match=words):
             call()
-
-
-@pytest.mark.prove
-def test_forward_takes_at_most_1_05_of_cpnets_time():
-    import time
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    theirs = cpnet((32, 64, 128, 256)).eval()
-    ours, batch = official_cellpose(torch.nn.Identity()).eval(), images(1, 224, 224)
-    times = {ours: [], theirs: []}
-    with torch.no_grad():
-        for _ in range(16):  # interleaved; the first does not count
-            for network, spent in times.items():
-                start = time.process_time()
-                network(batch)
-                spent.append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    assert np.median(times[ours][1:]) <= 1.05 * np.median(times[theirs][1:])

@@ -1,10 +1,9 @@
 """Cellpose's flows and masks from flows, against cellpose 3.1.1.3 on the CPU."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
+from benchmarks.cells import random_cells
 
 from segedu.instance.cellpose_flows import (
     diffusion_flow,
@@ -18,21 +17,6 @@ from segedu.ops.flows import drift
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-
-
-def random_cells(seed, size=96, cells=14, radius=(4, 13)):
-    """Ellipses that touch and hide parts of each other: some are crescents, some are cut by the border."""
-    generator = np.random.default_rng(seed)
-    label_map = np.zeros((size, size), np.int32)
-    grid = np.mgrid[:size, :size]
-    for number in range(1, cells + 1):
-        y, x = grid - generator.uniform(0, size, 2)[:, None, None]
-        (long, short), angle = generator.uniform(*radius, 2), generator.uniform(0, np.pi)
-        along, across = np.cos(angle) * y + np.sin(angle) * x, np.cos(angle) * x - np.sin(angle) * y
-        inside = (along / long) ** 2 + (across / short) ** 2 <= 1
-        if (label_map[inside] > 0).mean() < 0.3:
-            label_map[inside & (label_map == 0)] = number
-    return label_map
 
 
 def crescent():
@@ -259,29 +243,3 @@ def test_bad_input():
     ):
         with pytest.raises(error, match=words):
             call()
-
-
-@pytest.mark.prove
-def test_500_cells_take_at_most_0_7_of_cellposes_time():
-    dynamics = pytest.importorskip("cellpose.dynamics")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tiles = [random_cells(seed, 256, 90, (10, 20)) for seed in range(16)]
-    tiles = [np.where(tile > 0, tile + 100 * n, 0) for n, tile in enumerate(tiles)]
-    label_map = tidy(torch.from_numpy(np.block([tiles[n : n + 4] for n in range(0, 16, 4)])), 15).numpy()
-    label_map[label_map > 500] = 0
-    assert label_map.max() == 500
-    flows, inside = diffusion_flow(torch.from_numpy(label_map)), label_map > 0
-    logits, foreground = np.where(inside, 4.0, -4.0).astype(np.float32), torch.from_numpy(inside)
-    calls = {
-        "ours": lambda: masks_from_flows(flows, foreground),
-        "theirs": lambda: dynamics.compute_masks(5 * flows.numpy(), logits, min_size=15, device=CPU),
-    }
-    times = {name: [] for name in calls}
-    for _ in range(3):  # interleaved; the first compiles
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            times[name].append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    assert np.median(times["ours"][1:]) <= 0.7 * np.median(times["theirs"][1:])
