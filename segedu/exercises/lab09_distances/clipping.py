@@ -25,15 +25,16 @@ def shared_areas(polygons: np.ndarray) -> np.ndarray:
         polygons: (N, R, 2), (y, x) of the corners in order, either way round.
 
     Returns:
-        (N, N) float64, symmetric, the areas themselves on the diagonal.
+        (N, N) float64, symmetric, the areas themselves on the diagonal; 9 decimals.
     """
     N = len(polygons)
     shared = np.zeros((N, N))
     for i in range(N):
         shared[i, i] = area(polygons[i])
         for j in range(i):
-            shared[i, j] = shared[j, i] = area(_clipped(polygons[i], polygons[j]))
-    return shared
+            if shared[i, i] and shared[j, j]:  # what has no area has no inside either
+                shared[i, j] = shared[j, i] = area(_clipped(polygons[i], polygons[j]))
+    return shared.round(9)  # cuts leave slivers of 1e-16
 
 
 def _clipped(corners: np.ndarray, window: np.ndarray) -> np.ndarray:

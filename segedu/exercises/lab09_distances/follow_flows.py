@@ -50,14 +50,14 @@ def follow_flows(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor,
 def _drift(flows: Tensor, places: Tensor, steps: int) -> Tensor:
     last = torch.tensor(flows.shape[1:]) - 1
     for _ in range(steps):
-        places = (places + _bilinear(flows, places)).clamp(torch.zeros(2), last)
+        places = torch.minimum((places + _bilinear(flows, places)).clamp(min=0), last)
     return places
 
 
 def _bilinear(flows: Tensor, places: Tensor) -> Tensor:
     """(P, 2): flows at places (P, 2) within the image."""
     last = torch.tensor(flows.shape[1:]) - 1
-    low = places.floor().long()
+    low = places.long()
     v, u = (places - low).T
     (top, left), (bottom, right) = low.T, torch.minimum(low + 1, last).T
     above = flows[:, top, left] * (1 - u) + flows[:, top, right] * u

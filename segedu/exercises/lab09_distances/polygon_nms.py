@@ -134,6 +134,7 @@ def _edge_cases(rng: np.random.Generator) -> list[Case]:
     ties = [(_box(top + 10 * (i // 3), 3 * (i % 3), 4, 6), 0.75 - 0.25 * (i // 6)) for i in range(9)]
     flat = [(_box(top, 0, 4, 8), 0.6), (_box(top + 1, 2, 0, 4), 0.9), (_box(top + 1, 3, 0, 4), 0.8)]
     around = [(_box(top, 0, 4, 8)[::-1], 0.6), (_box(top, 2, 4, 8), 0.9), (_box(top + 1, 4, 2, 2)[::-1], 0.5)]
+    around += [(_box(top + 2, 5, 0.5, 1), 0.4), (_box(top + 9, 5, 0.5, 1), 0.3)]
     touching = [(_box(top, 8 * i, 4, 8), 0.5 + 0.1 * i) for i in range(3)] + [(_box(top, 23, 4, 8), 0.3)]
     same = [(_box(top, 3, 4, 6), 0.5), (_box(top, 3, 4, 6), 0.7), (_box(top + 1, 4, 2, 2), 0.6)]
     none = [torch.zeros(0, 8, 2), torch.zeros(0), torch.zeros(0, 0)]

@@ -64,7 +64,7 @@ def _taken(tops: list[Place], pieces: np.ndarray, min_distance: float) -> list[P
     taken: list[Place] = []
     for top in tops:
         others = [other for other in taken if pieces[other] == pieces[top]]
-        if all(np.hypot(top[0] - y, top[1] - x) >= min_distance for y, x in others):
+        if all(math.dist(top, other) >= min_distance for other in others):
             taken.append(top)
     return taken
 
@@ -118,14 +118,16 @@ def _edge_cases(rng: np.random.Generator) -> list[Case]:
     shift = int(rng.integers(2))
     waves = _hills(rng, (9, 14), [(4, 4, 3.5), (4, 9.5, 3.1)])
     waves[2, 3] += 1.5
+    waves[6, 7], waves[7, 8] = 2.1, 2.6  # touch at a corner: two tops
     plateaus = _hills(rng, (10, 20), [(4, 4, 3.4), (4, 15, 3.9)])
     plateaus[3:5, 1 + shift : 8] = 4.0  # longer than min_distance, and all one top
+    plateaus[6, 7] = 2.0  # near the end of the plateau, but not near its first pixel
     plateaus[range(2, 6), range(12, 16)] = 4.5  # touch at corners only: four tops
     equal = _hills(rng, (9, 22), [(4, 4, 3.3), (4, 11, 3.4), (4, 18, 3.2)])
     equal[2 + shift, 5] = equal[5, 10] = equal[4, 18] = equal[6 - shift, 16] = 5.0
     limits = _hills(rng, (12, 18), [(5, 5, 4), (6, 12, 3.5)])
     limits[3, 3], limits[6, 7], limits[6, 12], limits[9, 12] = 6.0, 5.0, 4.75, 4.5  # 3-4-5 triangles, 5 in a row
-    limits[0, 15], limits[0, 16], limits[0, 17] = 0.0, 0.25, 0.0  # 0 is outside
+    limits[1, 5], limits[0, 5] = 0.0, 0.25  # 0 is outside, so no bridge between two pieces
     pieces = _hills(rng, (9, 14), [(4, 4, 3.6)])
     gap = int(np.flatnonzero(pieces[4] > 0)[-1]) + 1
     pieces[:, gap], pieces[3:6, gap + 1 : gap + 3] = -0.3, rng.uniform(0.3, 0.8, (3, 2))
