@@ -194,10 +194,29 @@ class ViT(nn.Module):
             TypeError: images is no tensor of floating-point numbers.
             ValueError: images has another shape, or there is no such block.
         """
+        return self._asked_or_offered(images, block, 1)
+
+    def queries(self, images: Tensor, block: int = -1) -> Tensor:
+        """What each patch asks for in one block, all heads side by side: patches that ask alike are of one kind.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
+            block: its index from 0, or from the end.
+
+        Returns:
+            (B, D, H / P, W / P).
+
+        Raises:
+            TypeError: images is no tensor of floating-point numbers.
+            ValueError: images has another shape, or there is no such block.
+        """
+        return self._asked_or_offered(images, block, 0)
+
+    def _asked_or_offered(self, images: Tensor, block: int, which: int) -> Tensor:
         block = self._index(block)
         tokens = self.blocks[block].norm1(self._run(images, block))
-        keys = self.blocks[block].attn.queries_keys_values(tokens)[1].transpose(1, 2).flatten(2)  # (B, L, D)
-        return self._as_map(keys[:, self._first_patch() :], images)
+        vectors = self.blocks[block].attn.queries_keys_values(tokens)[which].transpose(1, 2).flatten(2)  # (B, L, D)
+        return self._as_map(vectors[:, self._first_patch() :], images)
 
     def positions(self, height: int, width: int) -> Tensor:
         """The learnt vector of every place, resampled where the grid is another than at image_size.

@@ -159,8 +159,9 @@ def test_blocks_attention_and_keys_are_those_of_timm(registers: int) -> None:
             shares = ours.attention(batch, block)
             assert shares.shape == (2, 3, 1 + registers + 40, 1 + registers + 40)
             torch.testing.assert_close(shares, seen["shares", i], rtol=TOLERANCE, atol=TOLERANCE)
-            keys = seen["qkv", i][:, 1 + registers :, 24:48].transpose(1, 2).unflatten(2, (5, 8))
-            torch.testing.assert_close(ours.keys(batch, block), keys, rtol=TOLERANCE, atol=TOLERANCE)
+            parts = seen["qkv", i][:, 1 + registers :].transpose(1, 2).unflatten(2, (5, 8)).split(24, dim=1)
+            for ours_of, theirs_of in zip((ours.queries, ours.keys), parts[:2], strict=True):
+                torch.testing.assert_close(ours_of(batch, block), theirs_of, rtol=TOLERANCE, atol=TOLERANCE)
     torch.testing.assert_close(ours(batch)["patches"], levels[-1][0], rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -363,7 +364,7 @@ BAD_IMAGES = [
 def test_bad_images(change: Callable[[Tensor], Tensor], error: type[Exception], words: str) -> None:
     bad = change(images(2, 20, 28, torch.float32))
     model = tiny()
-    for call in (model, model.attention, model.keys):
+    for call in (model, model.attention, model.keys, model.queries):
         with pytest.raises(error, match=f"^images has {words}.*"):
             call(bad)
 

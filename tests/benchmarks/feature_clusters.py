@@ -4,8 +4,9 @@
 one image at a time, by scikit-learn's k-means with k the number of classes that the image shows, and is compared with
 the semantic truth, void left out; every second pixel along each axis counts. Rows: colour and position of the pixel;
 mean colour around it and position; colours of the window around it, brought to the ViT's number of dimensions by
-principal components, and position; the ViT's patch features of the image at twice its size, as they are or their first
-principal components, as in the chapter, enlarged bilinearly, and position. A row's own settings (weight of the
+principal components, and position; the ViT's features of the image at twice its size, as they are or their first
+principal components, as in the chapter, enlarged bilinearly, and position: patches behind a block, or what patches ask
+for in both blocks, their queries, each block's scaled to a total variance of 1. A row's own settings (weight of the
 position, colour space, size of the window, block and number of components) are those that are best on other scenes,
 for streets and shapes apart.
 """
@@ -32,7 +33,7 @@ from segedu.pretrained import load
 from segedu.unsupervised.dino import principal_components
 
 DRAW = {"street": draw_street, "shapes": draw_shapes}
-TUNING, HELD_OUT = (4_000_000, 24), (5_000_000, 50)  # seed, scenes of each kind; training and recipes have other seeds
+TUNING, HELD_OUT = (4_000_000, 50), (5_000_000, 50)  # seed, scenes of each kind; training and recipes have other seeds
 WEIGHTS = (0.0, 0.5, 1.0)  # of the position
 VOID = 255
 Look = Callable[[Tensor], Tensor]  # image (3, H, W) -> features (C, H, W)
@@ -77,10 +78,29 @@ def windows(size: int, space: Look, dims: int) -> Look:
 def patches(vit: ViT, components: int | None, block: int) -> Look:
     """The ViT's patch features behind a block at every pixel, or so many principal components of them."""
 
+    return enlarged(lambda larger: vit.features(larger, block)["patches"], components)
+
+
+def queries(vit: ViT, components: int | None) -> Look:
+    """What the ViT's patches ask for in each block, at every pixel, or so many principal components of it."""
+    blocks = range(len(vit.blocks))
+    return enlarged(
+        lambda larger: torch.cat([evenly(vit.queries(larger, b)[0])[None] for b in blocks], dim=1), components
+    )
+
+
+def evenly(features: Tensor) -> Tensor:
+    """Scaled to a total variance of 1: (C, H, W)."""
+    return features / features.std(dim=(1, 2)).square().sum().sqrt()
+
+
+def enlarged(features_of: Callable[[Tensor], Tensor], components: int | None) -> Look:
+    """Features of images at twice their size, (1, C, h, w), at every pixel, or so many principal components of them."""
+
     @torch.no_grad()
     def look(image: Tensor) -> Tensor:
         larger = F.interpolate(image[None], scale_factor=2, mode="bilinear")
-        features = vit.features(larger, block)["patches"]
+        features = features_of(larger)
         if components is not None:
             scores = principal_components(features[0].flatten(1).T, components).scores  # (h w, components)
             features = scores.T.unflatten(1, features.shape[2:])[None]
@@ -93,8 +113,7 @@ def rand_index(features: Tensor, semantic: Tensor, weight: float) -> float:
     """Of the clusters that k-means finds in features of total variance 1, and y and x over the longer side."""
     height, width = semantic.shape
     place = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    scaled = features / features.std(dim=(1, 2)).square().sum().sqrt()
-    points = torch.cat([scaled, weight / max(height, width) * torch.stack(place)])[:, ::2, ::2].flatten(1).T
+    points = torch.cat([evenly(features), weight / max(height, width) * torch.stack(place)])[:, ::2, ::2].flatten(1).T
     truth = semantic[::2, ::2].flatten().numpy()
     seen = truth != VOID
     found = KMeans(len(np.unique(truth[seen])), n_init=2, random_state=0).fit_predict(points.contiguous().numpy())
@@ -116,6 +135,10 @@ def rows(vit: ViT) -> dict[str, dict[str, Look]]:
         "ViT": {
             f"block {block}{f', {components} components' if components else ''}": patches(vit, components, block)
             for block in range(len(vit.blocks))
+            for components in (None, 4, 8)
+        }
+        | {
+            f"queries{f', {components} components' if components else ''}": queries(vit, components)
             for components in (None, 4, 8)
         },
     }
