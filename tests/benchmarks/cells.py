@@ -79,9 +79,11 @@ def cpnet(widths: tuple[int, ...], **options: object) -> torch.nn.Module:
 def suppression() -> Pair:
     """Polygon NMS; StarDist's C++ cuts corners down to whole numbers, so that a few of its choices differ."""
     from stardist.nms import non_maximum_suppression_inds
+    from threadpoolctl import threadpool_limits
 
     from segedu.ops.polygons import suppress_polygons
 
+    threadpool_limits(1)  # the C++ has an OpenMP of its own, which torch's number of threads does not reach
     distances, points = crowd(20_000)
     given = torch.from_numpy(distances), torch.from_numpy(points)
     ours = lambda: suppress_polygons(*given, 0.4)  # noqa: E731
