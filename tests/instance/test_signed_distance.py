@@ -171,11 +171,12 @@ def test_loss_by_hand_and_its_gradient():
     predicted = torch.tensor([[[0.0, 4.0, -9.0]]], dtype=torch.float64, requires_grad=True)
     true = torch.tensor([[[2.0, 4.0, -30.0]]], dtype=torch.float64)
     losses = signed_distance_loss({"distance": predicted}, {"distance": true}, scale=2.0)
-    right = (np.tanh(1) + (np.tanh(15) - np.tanh(4.5))) / 3
+    right = (np.tanh(1) + (2 - np.tanh(2)) + (4.5 - np.tanh(15))) / 3
     assert losses["loss"].item() == pytest.approx(right, rel=1e-9) and losses["distance"] == losses["loss"]
     losses["loss"].backward()
-    assert predicted.grad[0, 0, 0] == -1 / 6 and predicted.grad[0, 0, 2].abs() < 1e-3  # deep outside it is flat
-    far = {"distance": torch.full((1, 2, 2), 100.0)}, {"distance": torch.full((1, 2, 2), 50.0)}
+    # also where both lie deep outside: a prediction of -9 finds its way back to -2
+    assert torch.equal(predicted.grad[0, 0] * 6, torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
+    far = {"distance": torch.full((1, 2, 2), 8.0)}, {"distance": torch.full((1, 2, 2), 50.0)}
     assert signed_distance_loss(*far)["loss"] < 1e-4
 
 
