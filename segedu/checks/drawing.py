@@ -259,23 +259,128 @@ def _placed(case: dict, value: Any) -> _Placed | None:
         labels = None if labels is None else np.asarray(labels, dtype=float)
     except (TypeError, ValueError):
         return None
-    if (
-        not all(a.ndim == 2 and a.size for a in (rows, points))
-        or labels is not None
-        and labels.shape != points.shape[:1]
-    ):
+    if not all(a.ndim == 2 and a.size for a in (rows, points)):
+        return None
+    if labels is not None and labels.shape != points.shape[:1]:
         return None
     flat, centres = (np.pad(a, ((0, 0), (0, 1)))[:, :2] for a in (points, rows))
     return _Placed(flat, labels, centres if labels is not None else np.zeros((0, 2)), points.shape)
 
 
 def _first(value: Any) -> str:
-    array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else None
-    return (
-        f"{array.reshape(-1)[0]:.4g}"
-        if array is not None and array.dtype.kind in "iuf" and array.size
-        else _short(value)
-    )
+    array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else np.array("")
+    return f"{array.reshape(-1)[0]:.4g}" if array.dtype.kind in "iuf" and array.size else _short(value)
+
+
+def _two_answers(want: Any, have: Any, got: Any, paint: Callable, words: str) -> tuple[Any, str]:
+    """Expected and given, one drawing each: `paint(ax, answer, other)`; words where an answer cannot be drawn."""
+    fig, axes = _figure(2, width=3.3, height=3.5)
+    for ax, title, answer, other in zip(axes, ("expected", "yours"), (want, have), (have, want), strict=True):
+        ax.set_title(title, fontsize=9, color=INK)
+        ax.set(xticks=[], yticks=[], aspect="equal")
+        if answer is None:
+            ax.text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9, transform=ax.transAxes)
+            ax.set_axis_off()
+        else:
+            paint(ax, answer, other)
+    fig.supxlabel(words, fontsize=8, color=INK)
+    lost = f", which cannot be drawn: {_short(got)}" * (have is None)
+    return fig, f"Two drawings: expected, and yours{lost}. {words}"
+
+
+def _like(want: Any, got: Any) -> np.ndarray | None:
+    """An answer of numbers as floats, if it has the shape of the expected one."""
+    return got.astype(float) if isinstance(got, np.ndarray) and got.shape == want.shape else None
+
+
+def _cells(ax: Any, label_map: np.ndarray) -> None:
+    """A label map in light colours."""
+    from segedu.viz import palette
+
+    colours = np.stack([[1, 1, 1], *(0.6 + 0.4 * palette(7))])
+    ax.imshow(colours[np.where(label_map > 0, 1 + label_map.astype(int) % 7, 0)], interpolation="nearest")
+
+
+def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """What is kept is filled and has its index, what is gone is dashed; vermilion where the two answers differ."""
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Polygon
+
+    polygons, scores = (np.asarray(plain(a), dtype=float) for a in case["args"][:2])
+    if not len(polygons):
+        return None
+    flat = isinstance(got, np.ndarray) and got.ndim == 1 and got.dtype != bool
+    kept = got.tolist() if flat and set(got.tolist()) <= set(range(len(polygons))) else None
+    low, high = polygons.reshape(-1, 2).min(0) - 1, polygons.reshape(-1, 2).max(0) + 1
+
+    def paint(ax: Any, answer: list, other: list | None) -> None:
+        for i, corners in enumerate(polygons):
+            colour = COLOURS[int(other is not None and (i in answer) != (i in other))]
+            style = {"fc": to_rgba(colour, 0.25), "ls": "-"} if i in answer else {"fc": "none", "ls": "--"}
+            ax.add_patch(Polygon(corners[:, ::-1], ec=colour, lw=1.5, **style))
+            ax.text(*corners[corners[:, 0].argmin(), ::-1], f"{i}: {scores[i]:.2f}", fontsize=6, color=INK, va="bottom")
+        ax.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
+        ax.set_xlabel(f"{answer}" if len(answer) < 12 else f"{len(answer)} indices", fontsize=8)
+
+    words = "Each polygon with its index and score. Filled: kept; dashed: gone; vermilion: kept in one answer only."
+    return _two_answers(expected.tolist(), kept, got, paint, words)
+
+
+def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """The rays of one pixel, that where the answers differ most, with the corners at their ends."""
+    label_map, have = np.asarray(plain(case["args"][0])), _like(expected, got)
+    gap = expected.min(0) if have is None else np.nan_to_num(np.abs(expected - have), nan=99.0).max(0)
+    y, x = (int(n) for n in np.unravel_index(gap.argmax(), gap.shape))
+    angles = np.arange(len(expected)) * 2 * np.pi / len(expected)
+
+    def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
+        _cells(ax, label_map)
+        corners = x + answer[:, y, x] * np.cos(angles), y + answer[:, y, x] * np.sin(angles)
+        for k, (right, down) in enumerate(zip(*corners, strict=True)):
+            colour = COLOURS[int(other is not None and not abs(answer[k, y, x] - other[k, y, x]) < 1e-6)]
+            ax.plot([x, right], [y, down], color=colour, lw=1.5)
+        ax.fill(*corners, fill=False, ec=INK, lw=1, ls="--")
+        ax.text(*(c[0] for c in corners), "ray 0", fontsize=7, color=INK)
+        ax.set(xlim=(-1.5, label_map.shape[1] + 0.5), ylim=(label_map.shape[0] + 0.5, -1.5))
+
+    return _two_answers(expected, have, got, paint, f"The rays of pixel ({y}, {x}); vermilion: those that differ.")
+
+
+def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """An arrow for each pixel of the label map, (dy, dx)."""
+    label_map, have = np.asarray(plain(case["args"][0])), _like(expected, got)
+
+    def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
+        _cells(ax, label_map)
+        wrong = ~(np.abs(answer - (answer if other is None else other)).max(0) < 1e-6)
+        for on, colour in zip((~wrong, wrong), COLOURS, strict=True):
+            y, x = (on & (np.nan_to_num(answer, nan=1.0) != 0).any(0)).nonzero()
+            dy, dx = answer[:, y, x]
+            ax.quiver(x, y, dx, dy, color=colour, angles="xy", scale_units="xy", scale=1.15, pivot="mid", width=0.012)
+            ax.plot(*np.isnan(answer).any(0).nonzero()[::-1], "x", color=COLOURS[1])
+            ax.plot(*(wrong & (answer == 0).all(0)).nonzero()[::-1], ".", color=COLOURS[1])
+
+    below = "An arrow for each pixel. Vermilion: arrows that differ; a dot: no arrow; a cross: nan."
+    return _two_answers(expected, have, got, paint, below)
+
+
+def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
+    """The way of each pixel from its start to its end, on the cells that the answer makes of them."""
+    starts = np.argwhere(np.asarray(plain(case["args"][1])))
+    pair = got if isinstance(got, tuple) and len(got) == 2 else (None, None)
+    have = tuple(map(_like, expected, pair))
+    have = None if any(answer is None for answer in have) else have
+
+    def paint(ax: Any, answer: tuple, other: tuple | None) -> None:
+        _cells(ax, np.asarray(answer[1]))
+        for p, (start, end) in enumerate(zip(starts, answer[0], strict=True)):
+            colour = COLOURS[int(other is not None and not np.abs(end - other[0][p]).max() < 1e-4)]
+            ax.plot(*np.stack([start, end])[:, ::-1].T, color=colour, lw=0.8, marker="o", ms=3, markevery=[1])
+        for number in set(answer[1][answer[1] != 0].tolist()):
+            ax.text(*np.argwhere(answer[1] == number)[0, ::-1], f"{number:g}", weight="bold", ha="center", va="center")
+
+    words = "Colours and numbers: cells. Lines: from pixels to their ends, the dots; vermilion: ends that differ."
+    return _two_answers(expected, have, got, paint, words)
 
 
 DRAWERS: dict[str, Callable] = {
@@ -286,4 +391,8 @@ DRAWERS: dict[str, Callable] = {
     "boxes": _boxes,
     "points": _points,
     "shape": _shapes,
+    "polygons": _polygons,
+    "stars": _stars,
+    "arrows": _arrows,
+    "drift": _drift,
 }

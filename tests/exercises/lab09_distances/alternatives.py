@@ -40,9 +40,8 @@ def distance_by_pairs(label_map):
 
 def distance_in_numpy(label_map):
     labels = label_map.numpy()
-    diagonal = np.sqrt(labels.shape[0] ** 2 + labels.shape[1] ** 2)
     if labels.min() == labels.max():
-        return np.full(labels.shape, diagonal if labels.max() else -diagonal)
+        return np.full(labels.shape, np.hypot(*labels.shape) * (1 if labels.max() else -1))
     out = -(ndimage.distance_transform_edt(labels == 0) - 0.5)
     for number in np.unique(labels[labels != 0]):
         depth = ndimage.distance_transform_edt(labels == number) - 0.5
@@ -115,33 +114,6 @@ def decode_by_reconstruction(distance, min_distance):
             kept.append(p)
             seeds[tuple(p)] = len(kept)
     return watershed(-d, seeds, mask=d > 0)[1:-1, 1:-1]
-
-
-def decode_by_filters(distance, min_distance):
-    """A plateau is a top if its highest neighbour is no higher than it."""
-    d = distance.numpy()
-    values, level = np.unique(d, return_inverse=True)
-    level = level.reshape(d.shape)
-    flat = np.zeros(d.shape, int)
-    for k in np.unique(level[d > 0]):
-        found, n = ndimage.label(level == k)
-        flat[found > 0] = found[found > 0] + flat.max()
-    around = ndimage.maximum_filter(d, footprint=ndimage.generate_binary_structure(2, 1), mode="nearest")
-    index = np.arange(1, flat.max() + 1)
-    highest = ndimage.maximum(around, flat, index) if len(index) else []
-    starts = []
-    for n, top in zip(index, highest, strict=True):
-        y, x = (int(v) for v in np.argwhere(flat == n)[0])
-        if d[y, x] >= top:
-            starts.append((-d[y, x], y, x))
-    pieces = ndimage.label(d > 0)[0]
-    seeds = torch.zeros(d.shape, dtype=torch.int32)
-    kept = []
-    for _, y, x in sorted(starts):
-        if all(pieces[y, x] != pieces[j, i] or (y - j) ** 2 + (x - i) ** 2 >= min_distance**2 for j, i in kept):
-            kept.append((y, x))
-            seeds[y, x] = len(kept)
-    return watershed(-d, seeds.numpy(), mask=d > 0)
 
 
 def decode_by_peaks(distance, min_distance):
@@ -386,8 +358,7 @@ def follow_by_scipy(flows, foreground, steps):
 
 def follow_by_grid_sample(flows, foreground, steps):
     H, W = foreground.shape
-    size = torch.tensor([W, H], dtype=torch.float64)
-    last = torch.tensor([H - 1, W - 1], dtype=torch.float64)
+    size, last = torch.tensor([W, H]).double(), torch.tensor([H - 1, W - 1]).double()
     places = foreground.nonzero().double()
     for _ in range(steps):
         grid = (2 * places.flip(1) + 1) / size - 1
@@ -421,7 +392,7 @@ def follow_by_cdist(flows, foreground, steps):
 
 ALTERNATIVES = {
     "signed_distance": [distance_in_loops, distance_by_pairs, distance_in_numpy, distance_of_the_library],
-    "watershed_decode": [decode_with_a_queue, decode_by_reconstruction, decode_by_filters, decode_by_peaks],
+    "watershed_decode": [decode_with_a_queue, decode_by_reconstruction, decode_by_peaks],
     "star_distances": [stars_in_loops, stars_by_steps, stars_by_shifts, stars_of_the_library],
     "polygon_nms": [nms_in_loops, nms_by_removal, nms_by_flags],
     "diffusion_flow": [flow_in_loops, flow_by_scipy, flow_all_at_once],
