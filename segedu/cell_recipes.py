@@ -21,7 +21,7 @@ from segedu.recipe_row import Recipe, quick_layout
 from segedu.semantic.unet import UNet
 
 Targets = Callable[[Tensor], dict[str, Tensor]]  # label map (H, W) -> what a network is to predict
-UNIT = 128.0  # pixels: no cell of these images is larger than that
+UNIT = 64.0  # pixels: no pixel of these cells is farther from its centre than that
 RADIUS = 7.0  # pixels: about the mean distance from inside a nucleus to its border
 
 
@@ -75,11 +75,10 @@ def star_network(channels: int) -> nn.Module:
     return model
 
 
-def embedding_network(channels: int) -> nn.Module:
-    """The paper's ERFNet with 32 channels or more; below a narrow, short one without dropout."""
-    small = {"widths": (12, 24, 48), "dilations": ((1, 1), (1, 2, 4)), "dropouts": (0.0, 0.0)}
-    encoder = ERFNetEncoder(3) if channels >= 32 else ERFNetEncoder(3, **small)
-    return spatial_embedding.SpatialEmbedding(encoder, unit=UNIT)
+def embedding_network(size: tuple[Sequence[int], Sequence[Sequence[int]]]) -> nn.Module:
+    """ERFNet of given widths and dilations, shorter than the paper's and without dropout, for a short training."""
+    widths, dilations = size
+    return spatial_embedding.SpatialEmbedding(ERFNetEncoder(3, widths, dilations, (0.0, 0.0)), unit=UNIT)
 
 
 def on_cells(
@@ -89,18 +88,18 @@ def on_cells(
     loss: Callable[[Any, Any], dict[str, Tensor]],
     label_maps: Callable[[Any, tuple[int, int]], list[Tensor]],
     drawn: dict[str, Any],
-    target: float,
+    real: dict[str, Any],
 ) -> tuple[Recipe, Recipe]:
     """The rows of a method: on drawn cells, with a narrow network, and on real nuclei, with a wider one.
 
     Args:
         method: its name.
-        build: from the number of channels at the finest level to the network, for images of three channels.
+        build: from `size`, mostly the number of channels at the finest level, to the network, for three channels.
         targets: of one label map.
         loss: of outputs and a stack of targets.
         label_maps: of outputs and the images' size.
-        drawn: `steps`, `learning_rate` and `target` on drawn cells.
-        target: instance accuracy to reach on the nuclei.
+        drawn: `size`, `steps`, `learning_rate` and `target` on drawn cells.
+        real: the same on the nuclei.
 
     Returns:
         Two rows.
@@ -114,27 +113,27 @@ def on_cells(
         "metric": "instance_accuracy",
         "label_maps": label_maps,
     }
-    easy = Recipe(
+    drawn, real = dict(drawn), dict(real)
+    small, large = drawn.pop("size"), real.pop("size")
+    on_drawn = Recipe(
         data="cells",
-        build=lambda: quick_layout(build(8)),
+        build=lambda: quick_layout(build(small)),
         sets=partial(cells_sets, targets=targets),
         cpu_minutes=2,
         gpu_minutes=0.5,
         **drawn,
         **same,
     )
-    real = Recipe(
+    on_real = Recipe(
         data="nuclei",
-        build=lambda: quick_layout(build(32)),
+        build=lambda: quick_layout(build(large)),
         sets=partial(nuclei_sets, targets=targets),
-        steps=2000,
-        learning_rate=1e-3,
-        target=target,
         cpu_minutes=60,
         gpu_minutes=5,
+        **real,
         **same,
     )
-    return easy, real
+    return on_drawn, on_real
 
 
 CELLS = (
@@ -144,8 +143,8 @@ CELLS = (
         signed_distance.signed_distance_targets,
         signed_distance.signed_distance_loss,
         lambda outputs, size: signed_distance.postprocess(outputs),
-        drawn={"steps": 200, "learning_rate": 1e-2, "target": 0.6},
-        target=0.72,
+        drawn={"size": 8, "steps": 200, "learning_rate": 1e-2, "target": 0.6},
+        real={"size": 16, "steps": 2000, "learning_rate": 5e-3, "target": 0.72},
     ),
     *on_cells(
         "stardist",
@@ -153,8 +152,8 @@ CELLS = (
         stardist.stardist_targets,
         stardist.stardist_loss,
         stardist.postprocess,
-        drawn={"steps": 150, "learning_rate": 1e-2, "target": 0.7},
-        target=0.78,
+        drawn={"size": 8, "steps": 150, "learning_rate": 1e-2, "target": 0.7},
+        real={"size": 32, "steps": 2500, "learning_rate": 3e-3, "target": 0.78},
     ),
     *on_cells(
         "cellpose",
@@ -162,17 +161,17 @@ CELLS = (
         cellpose.cellpose_targets,
         cellpose.cellpose_loss,
         lambda outputs, size: cellpose.postprocess(outputs),
-        drawn={"steps": 100, "learning_rate": 1e-2, "target": 0.7},
-        target=0.78,
+        drawn={"size": 8, "steps": 100, "learning_rate": 1e-2, "target": 0.7},
+        real={"size": 16, "steps": 2000, "learning_rate": 1e-3, "target": 0.78},
     ),
     *on_cells(
         "spatial_embedding",
         embedding_network,
         spatial_embedding.spatial_embedding_targets,
-        partial(spatial_embedding.spatial_embedding_loss, unit=UNIT),
+        partial(spatial_embedding.spatial_embedding_loss, unit=UNIT, foreground_weight=10.0),
         # without these, the rim that an object's own Gaussian leaves over becomes an object
         lambda outputs, size: spatial_embedding.postprocess(outputs, unit=UNIT, min_pixels=15, min_free=0.5),
-        drawn={"steps": 150, "learning_rate": 1e-2, "target": 0.7},
-        target=0.72,
+        drawn={"size": ((12, 24, 48), ((1, 1), (1, 2, 4))), "steps": 150, "learning_rate": 1e-2, "target": 0.7},
+        real={"size": ((16, 64, 128), ((1, 1, 1), (2, 4, 8, 2))), "steps": 1500, "learning_rate": 3e-3, "target": 0.72},
     ),
 )

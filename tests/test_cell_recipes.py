@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from segedu.baselines import OtsuWatershed
 from segedu.cell_recipes import CELLS, Objects, cells_sets, nuclei_sets
-from segedu.experiment import measure_objects, predictor, run_recipe, summary
+from segedu.experiment import measure_objects, predictor, run_recipe, stricter, summary
 from segedu.instance import signed_distance
 from segedu.recipe_data import Sets, flip
 from segedu.recipes import RECIPES
@@ -124,6 +125,9 @@ def test_a_run_counts_objects_and_goes_on_where_it_stopped(tmp_path: Path) -> No
     assert again["rows"] == result["rows"]
     header, lines = summary(result)
     assert header == ["method", "val", "val round", "val none"] and lines[1][0] == "signed_distance"
+    line = stricter(result)  # of the first group: the only disc is found, by both
+    assert line.startswith(f"val round at IoU 0.5, 0.6, 0.7, 0.8, 0.9: {OtsuWatershed.name} 1.000 ")
+    assert re.search(r"; signed_distance 1\.000( [01]\.000){4}$", line)
 
 
 def test_nuclei_need_their_folder() -> None:
