@@ -44,10 +44,8 @@ TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbai
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
 DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
 OUR_OWN = Path(__file__).parent / "weights"
-# Of `street_vgg`: one thin layer at full resolution, where a laptop spends its time.
-STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
-# Of `scenes_vit`: patches of 4 pixels, positions for crops of 32.
-SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}
+STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))  # thin where a laptop spends its time
+SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # of crops
 PART, DAY = ".part-", 24 * 3600
 
 
@@ -124,9 +122,10 @@ def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weight
     return Weights(build, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
 
 
-def _our_own(file: str, sha256: str, mebibytes: float, build: str, **options: Any) -> Weights:
-    options["normalize"] = None  # trained on images in [0, 1]
-    return Weights(f"segedu.{build}", file, sha256, mebibytes, "MIT", "scenes drawn by segedu.datasets", options)
+def _our_own(name: str, sha256: str, mebibytes: float, build: str = "", **options: Any) -> Weights:
+    build = f"segedu.{build or f'weights.{name}:{name}'}"  # some are built by the script that trained them
+    options["normalize"] = None  # trained on images in [0, 1]; those of cells bring them to percentiles then
+    return Weights(build, f"{name}.safetensors", sha256, mebibytes, "MIT", "scenes drawn by segedu.datasets", options)
 
 
 WEIGHTS: dict[str, Weights] = {
@@ -208,7 +207,7 @@ WEIGHTS: dict[str, Weights] = {
         in_channels=3,
     ),
     "street_vgg": _our_own(
-        "street_vgg.safetensors",
+        "street_vgg",
         "49b297d447b19099a10463b2d543af1e4bc5b0c14cda513906e3abe026c7e097",
         1.14,
         "backbones.vgg:VGG",
@@ -216,11 +215,17 @@ WEIGHTS: dict[str, Weights] = {
         batch_norm=True,
     ),
     "scenes_vit": _our_own(
-        "scenes_vit.safetensors",
+        "scenes_vit",
         "2a5b173e3ea4a8b13eb4460536db16b2b09be920d4bf2b782fe636b2b9132857",
         0.41,
         "backbones.vit:ViT",
         **SCENES_VIT,
+    ),
+    "cells_stardist": _our_own(
+        "cells_stardist", "e8ceaf57bb805101030eeca14aa74bd438576ba9d9ac96ddf5887af24c68aa16", 0.36
+    ),
+    "cells_cellpose": _our_own(
+        "cells_cellpose", "1062d3495e21acaca418e36b71609b011a2740f32caff4c80831d8ca810eb5a9", 0.42
     ),
 }
 
