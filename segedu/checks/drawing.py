@@ -68,9 +68,10 @@ def _panel(ax: Any, plane: np.ndarray, title: str, limits: tuple[float, float], 
     ax.set_xticks([])
     ax.set_yticks([])
     if numbers and plane.size <= 100:
-        middle = sum(limits) / 2
+        middle, longest = sum(limits) / 2, max((len(f"{v:.3g}") for v in plane.flat), default=1)
+        size = min(7.0, 280 / (plane.shape[1] * longest))  # numbers of neighbours must not run into each other
         for (y, x), v in np.ndenumerate(plane):
-            ax.text(x, y, f"{v:.3g}", ha="center", va="center", fontsize=7, color="w" if v < middle else "k")
+            ax.text(x, y, f"{v:.3g}", ha="center", va="center", fontsize=size, color="w" if v < middle else "k")
 
 
 def _maps(case: dict, expected: Any, got: Any, numbers: bool = False) -> tuple[Any, str] | None:
