@@ -21,6 +21,7 @@ from segedu.instance.affinities import (
     decode_mutex,
     postprocess,
 )
+from segedu.semantic.unet import UNet
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -253,3 +254,26 @@ TARGETS = {"affinities": torch.ones(2, 1, 4, 5).byte(), "foreground": torch.ones
 def test_bad_arguments(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_learns_one_picture() -> None:
+    label_map = torch.zeros(32, 32, dtype=torch.int32)
+    label_map[3:14, 4:17], label_map[14:29, 6:15], label_map[8:25, 20:30] = 1, 2, 3
+    torch.manual_seed(0)
+    images = (0.3 + 0.5 * (label_map > 0) + 0.1 * label_map + 0.03 * torch.randn(3, 32, 32))[None]
+    net = AffinityNet(UNet(3, len(OFFSETS) + 1, 8, depth=2, padding=1))
+    optimizer, targets = (
+        torch.optim.Adam(net.parameters(), lr=1e-2),
+        {key: value[None] for key, value in affinity_targets(label_map).items()},
+    )
+    for _ in range(100):
+        loss = affinity_loss(net(images), targets)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = postprocess(net(images), min_pixels=20)[0]
+    assert found.max() == 3
+    for number in (1, 2, 3):
+        mask = label_map == number
+        best = found[mask].mode().values
+        assert best > 0 and ((found == best) & mask).sum() > 0.9 * ((found == best) | mask).sum()
