@@ -97,7 +97,8 @@ check(signed_distance)
 # cell: where cells touch, the valley is gone, and with it the border.
 
 # %% name="signed_distance_figure" role="show"
-distance, melted = (torch.as_tensor(use(signed_distance)(m)) for m in (label_map, (label_map > 0).long()))
+measure = use(signed_distance)
+distance, melted = (torch.as_tensor(measure(m)) for m in (label_map, (label_map > 0).long()))
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
 for ax, title, panel in zip(axes, ("each cell by itself", "the foreground as one cell"), (distance, melted)):
     shown = ax.imshow(panel, cmap="RdBu", vmin=-10, vmax=10)
@@ -180,7 +181,8 @@ from scipy.ndimage import gaussian_filter
 
 noise = gaussian_filter(np.random.default_rng(0).normal(size=distance.shape), 1.5)
 wavy = distance + 0.5 * torch.from_numpy(noise / noise.std())
-found = {gap: torch.as_tensor(use(watershed_decode)(wavy, gap)) for gap in (0.0, 8.0, 16.0)}
+flood = use(watershed_decode)
+found = {gap: torch.as_tensor(flood(wavy, gap)) for gap in (0.0, 8.0, 16.0)}
 titles = [f"truth: {label_map.max()} cells", *(f"min_distance {gap:g}: {m.max()}" for gap, m in found.items())]
 show(
     gallery([scene["image"]] * 4, [label_map, *found.values()], titles=titles, width=2.8),
@@ -263,11 +265,12 @@ cell = label_map == 4
 places, depths = cell.nonzero(), distance[cell]
 chosen = places[depths.argsort(descending=True)[[0, len(depths) // 2, len(depths) - 3]]]
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
-rays = torch.as_tensor(use(star_distances)(label_map, 32))
+reach_of = use(star_distances)
+rays = torch.as_tensor(reach_of(label_map, 32))
 axes[0].imshow(rays[0], cmap="cividis")
 axes[0].set_title("ray 0: the way to the right")
 for ax, n_rays in zip(axes[1:], (8, 32)):
-    planes = torch.as_tensor(use(star_distances)(label_map, n_rays))
+    planes = torch.as_tensor(reach_of(label_map, n_rays))
     ax.imshow(cell, cmap="Greys", vmax=3)
     for (row, column), colour, line in zip(chosen, ("#0072B2", "#D55E00", "#009E73"), ("-", "--", ":")):
         ends = corners(planes[:, row, column][None], torch.stack([row, column])[None])[0]
@@ -380,9 +383,9 @@ erring = rays * (1 + 0.15 * torch.randn(64, 64, generator=random) + 0.04 * torch
 polygons, scores = corners(erring[:, candidate].T, candidate.nonzero()), probability[candidate]
 flat = painted(polygons, label_map.shape).flatten(1)
 shared = (flat @ flat.T).double()
-panels = {f"{len(polygons)} candidates": range(len(polygons))}
+suppress, panels = use(polygon_nms), {f"{len(polygons)} candidates": range(len(polygons))}
 for threshold in (0.4, 0.05):
-    kept = use(polygon_nms)(polygons, scores, shared, threshold)
+    kept = suppress(polygons, scores, shared, threshold)
     panels[f"threshold {threshold}: {len(kept)} stay"] = kept
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
 for ax, (title, indices) in zip(axes, panels.items()):
@@ -548,9 +551,10 @@ check(follow_flows)
 # pixel of a neighbour, so all are one chain; the groups are right once the particles have met.
 
 # %% name="follow_flows_figure" role="show"
+follow = use(follow_flows)
 fig, axes = plt.subplots(1, 4, figsize=(12.5, 2.9), layout="constrained")
 for ax, steps in zip(axes, (0, 5, 15, 60)):
-    ends, groups = (torch.as_tensor(part) for part in use(follow_flows)(flow, pair > 0, steps))
+    ends, groups = (torch.as_tensor(part) for part in follow(flow, pair > 0, steps))
     owners = groups[pair > 0]
     ax.imshow(pair, cmap="Greys", vmax=6)
     for number in owners.unique():
@@ -668,12 +672,14 @@ from segedu.datasets.bacteria import draw_bacteria
 from segedu.metrics.instance import instance_accuracy
 
 
+measure, reach_of, spread = use(signed_distance), use(star_distances), use(diffusion_flow)
+
+
 def perfect_maps(label_map):
     """What perfect nets would give."""
-    distance, inside = torch.as_tensor(use(signed_distance)(label_map)), label_map > 0
+    distance, inside = torch.as_tensor(measure(label_map)), label_map > 0
     probability = probability_of(label_map, distance)
-    rays = torch.as_tensor(use(star_distances)(label_map, 32))
-    flows = torch.as_tensor(use(diffusion_flow)(label_map, 250))
+    rays, flows = torch.as_tensor(reach_of(label_map, 32)), torch.as_tensor(spread(label_map, 250))
     stars = torch.cat([torch.logit(probability, eps=1e-6)[None], rays])
     return distance[None], stars, torch.cat([5 * flows, inside[None].double() - 0.5])
 
