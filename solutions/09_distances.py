@@ -758,7 +758,7 @@ from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.metrics.instance import InstanceMetrics
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
-scales = {"cpu": (64, 192, 48, 8, 300, 16), "gpu": (256, 128, 24, 32, 1000, 32)}
+scales = {"cpu": (64, 192, 48, 8, 200, 16), "gpu": (256, 128, 24, 32, 1000, 32)}
 size, length, new, width, steps, n_rays = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
