@@ -81,7 +81,7 @@ check(offset_target)
 # %% name="offset_target_figure" role="show"
 sample = draw_cells(36, (64, 64), radius=(3.5, 13), touching=0.8, noise=0.5)
 image, label_map = sample["image"], sample["label_map"].long()
-offsets = torch.as_tensor(use(offset_target)(label_map, 1.0)).double()
+offsets = torch.as_tensor(np.stack(use(offset_target)(label_map, 1.0))).double()
 
 
 def draw_arrows(ax, picture, offsets, foreground, title, step=3):
@@ -154,7 +154,7 @@ inside = rods["label_map"] > 0
 pixels = torch.stack(torch.meshgrid(*[torch.arange(64.0).double()] * 2, indexing="ij"))
 centres = torch.stack([pixels[:, rod].mean(dim=1) for rod in rods["masks"]])
 spread = torch.stack([pixels[:, rod].std(dim=1) for rod in rods["masks"]])
-walked = pixels + 0.9 * torch.as_tensor(use(offset_target)(rods["label_map"].long(), 1.0))
+walked = pixels + 0.9 * torch.as_tensor(np.stack(use(offset_target)(rods["label_map"].long(), 1.0)))
 plans = {"pixels stay": (pixels, 1.7 * spread), "pixels point": (walked, torch.full_like(spread, 3.0))}
 found, titles, mask_of = [], [], use(gaussian_mask)
 for name, (places, sigmas) in plans.items():
@@ -434,7 +434,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 steps = [(0, -1), (-1, 0), (0, -8), (-8, 8)]
-planes = torch.as_tensor(use(affinities)(label_map, steps))
+planes = torch.as_tensor(np.stack(use(affinities)(label_map, steps)))
 colours, names = ("#1b1b1b", "#F0E442", "#9a9a9a"), ("0: not one object", "1: one object", "255: outside")
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.3), layout="constrained")
 for ax, step, plane in zip(axes, steps, planes):
@@ -619,8 +619,8 @@ show(
 
 # %% [markdown] name="maps_after"
 # Look at the scale of sigma: it hardly differs between these cells. They are of about one size and their arrows hit, so one
-# width does for all, as in the widget with arrows that go most of the way. The seeds are highest in the middle of a cell, and
-# low where cells touch: there the arrows are least sure.
+# width does for all, as in the widget with arrows that go most of the way. The seeds are near 1 on
+# all of a cell, and low where cells touch: there the arrows are least sure.
 
 # %% [markdown] name="quiz"
 # ## Quiz

@@ -154,6 +154,12 @@ def background_unknown(label_map: Tensor, offsets: Offsets) -> Tensor:
     return torch.where(label_map > 0, affinities(label_map, offsets), OUTSIDE)
 
 
+def background_pairs_unknown(label_map: Tensor, offsets: Offsets) -> Tensor:
+    """Pairs with one pixel of the background, or two, are left out too."""
+    inside = affinities((label_map > 0).long(), offsets)
+    return torch.where(inside == 0, OUTSIDE, affinities(label_map, offsets))
+
+
 def both_foreground(label_map: Tensor, offsets: Offsets) -> Tensor:
     """Any two objects are one."""
     return affinities((label_map > 0).long(), offsets)
@@ -237,6 +243,12 @@ exercise = Exercise(
             "background unknown",
             background_unknown,
             "You leave background pixels out with 255: they get a 0, and 255 is for pixels outside the image.",
+            "Of a pixel in the background it is known that it belongs to no object.",
+        ),
+        Wrong(
+            "pairs with background unknown",
+            background_pairs_unknown,
+            "You leave pairs with a background pixel out with 255: they get a 0, and 255 is for outside the image.",
             "Of a pixel in the background it is known that it belongs to no object.",
         ),
         Wrong(

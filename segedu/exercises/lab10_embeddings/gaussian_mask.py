@@ -131,6 +131,11 @@ def sigma_not_squared(embeddings: Tensor, centres: Tensor, log_sigmas: Tensor) -
     return gaussian_mask(embeddings, centres, log_sigmas / 2)
 
 
+def times_sigma(embeddings: Tensor, centres: Tensor, log_sigmas: Tensor) -> Tensor:
+    """d^2 / 2 * sigma^2, as Python reads it."""
+    return gaussian_mask(embeddings, centres, -log_sigmas)
+
+
 def distance_not_squared(embeddings: Tensor, centres: Tensor, log_sigmas: Tensor) -> Tensor:
     """exp(-d / (2 sigma^2))."""
     sigmas = log_sigmas.exp()[:, :, None, None]
@@ -198,8 +203,8 @@ exercise = Exercise(
         Wrong(
             "threshold on the exponent",
             distance_below_half,
-            "You compare the exponent with 1/2: compare the Gaussian, exp(-exponent).",
-            "exp(-x) is above 1/2 where x is below log(2) = 0.69.",
+            "You stop at one sigma, where the exponent is 1/2: compare the Gaussian, exp(-exponent), with 1/2.",
+            "exp(-x) is above 1/2 where x is below log(2) = 0.69, so up to 1.18 sigma.",
         ),
         Wrong(
             "threshold on d",
@@ -208,6 +213,12 @@ exercise = Exercise(
             "Solve exp(-d^2 / (2 sigma^2)) = 1/2 for d: it is 1.18 sigma.",
         ),
         Wrong("sigma not squared", sigma_not_squared, "Your sigma is not squared: divide by 2 sigma^2.", FORMULA),
+        Wrong(
+            "times sigma",
+            times_sigma,
+            "You multiply by sigma^2: divide by 2 sigma^2.",
+            "d**2 / 2 * s**2 is (d**2 / 2) * s**2. Put brackets around 2 * s**2.",
+        ),
         Wrong(
             "distance not squared",
             distance_not_squared,

@@ -57,7 +57,7 @@ def greedy_cluster(embeddings: Tensor, sigma: Tensor, seed: Tensor, seed_thresho
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Cells of several sizes, cells that want the same pixels, crumbs; ties, limits met exactly, nothing to find.
+    """Cells of several sizes or that want the same pixels, crumbs, misses; ties, limits met exactly, nothing to find.
 
     Args:
         rng: of embeddings, sigmas, seeds and their places.
@@ -87,6 +87,9 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     crumbs.seed[9, 9], crumbs.sigma[:, 9, 9] = 0.9, 3.0  # this one of them would gather more
     for x in (12, 14):
         crumbs.point((9, x), lost + torch.tensor([0.1 * x, 2.0]))
+    rough = Scene(rng, (10, 20))  # one start each; how far it reaches is what counts
+    rough.cell_that_misses((1, 9), (1, 9), 0.87, (2.0, 0.7))
+    rough.cell_that_misses((1, 9), (11, 19), 0.86, (0.6, 1.9))
     return {
         "core": (
             3,
@@ -94,6 +97,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
                 {"name": "cells of several sizes", "args": scene.arguments(0.8, 1)},
                 {"name": "cells that want the same pixels", "args": crowd.arguments(0.75, 1)},
                 {"name": "crumbs, and 4 pixels at least", "args": crumbs.arguments(0.8, 4)},
+                {"name": "arrows that miss", "args": rough.arguments(0.855, 1)},
             ],
         ),
         "edge": (1, _edge_cases(rng)),
@@ -240,9 +244,7 @@ def sigma_of_each(embeddings: Tensor, sigma: Tensor, seed: Tensor, seed_threshol
     return _Cut(embeddings, sigma, seed).all(seed_threshold, min_pixels, around=_own_sigma)
 
 
-def place_of_the_start(
-    embeddings: Tensor, sigma: Tensor, seed: Tensor, seed_threshold: float, min_pixels: int
-) -> Tensor:
+def around_its_own(embeddings: Tensor, sigma: Tensor, seed: Tensor, seed_threshold: float, min_pixels: int) -> Tensor:
     """Around the pixel of the start, not around where it points."""
     pixels = pixels_of(tuple(seed.shape)).flatten(1)
 
@@ -365,12 +367,7 @@ exercise = Exercise(
             "Pixels of a cluster that was too small start one themselves: they stay free, but may not start any more.",
             STEP_3,
         ),
-        Wrong(
-            "small ones use up a number",
-            numbers_used_up,
-            "Your numbers have gaps: a cluster that is too small gets no number.",
-            STEP_3,
-        ),
+        Wrong("numbers with gaps", numbers_used_up, "Your numbers have gaps: what is too small gets none.", STEP_3),
         Wrong(
             "stops at a small one",
             stops_at_a_crumb,
@@ -391,7 +388,7 @@ exercise = Exercise(
         ),
         Wrong(
             "around the start's own place",
-            place_of_the_start,
+            around_its_own,
             "Your Gaussian stands where the start is: it belongs where the start points, at its embedding.",
             "Column `start` of the embeddings is the centre.",
         ),

@@ -117,6 +117,11 @@ def left_sorted(errors: Tensor, truth: Tensor) -> Tensor:
     return _steps(_costs(_sorted_truth(errors, truth)))
 
 
+def moved_twice(errors: Tensor, truth: Tensor) -> Tensor:
+    """weights[order], which takes where it should put."""
+    return left_sorted(errors, truth)[errors.argsort(descending=True)]
+
+
 def without_the_first(errors: Tensor, truth: Tensor) -> Tensor:
     """Differences only: the first step costs nothing."""
     costs = _costs(_sorted_truth(errors, truth))
@@ -205,6 +210,12 @@ exercise = Exercise(
             left_sorted,
             "Your weights are in the order of the errors: bring them back to the order of the pixels.",
             "weights[order] = ... writes each to the place that it came from.",
+        ),
+        Wrong(
+            "moved the wrong way",
+            moved_twice,
+            "You bring the weights back the wrong way: weight k belongs to pixel order[k].",
+            "weights[order] = steps puts; weights = steps[order] takes, which sorts once more.",
         ),
         Wrong(
             "first step free",

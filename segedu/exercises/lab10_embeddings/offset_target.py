@@ -111,6 +111,13 @@ def background_too(label_map: Tensor, unit: float) -> Tensor:
     return offset_target(label_map + 1, unit)
 
 
+def background_to_the_corner(label_map: Tensor, unit: float) -> Tensor:
+    """A map of centres minus a map of places, and the centres are 0 in the background."""
+    y, x = (torch.arange(n, dtype=torch.float64) for n in label_map.shape)
+    places = torch.stack(torch.meshgrid(y, x, indexing="ij")) * (label_map == 0)
+    return offset_target(label_map, unit) - places / unit
+
+
 def x_first(label_map: Tensor, unit: float) -> Tensor:
     """dx before dy."""
     return offset_target(label_map, unit).flip(0)
@@ -190,6 +197,12 @@ exercise = Exercise(
             background_too,
             "Your background points at a centre of its own: 0 is no object, and its offsets are 0.",
             "Which number of the label map must the loop leave out?",
+        ),
+        Wrong(
+            "background points to the corner",
+            background_to_the_corner,
+            "Your background points at pixel (0, 0): 0 is no object, and its offsets are 0.",
+            "A map of centres that is 0 in the background, minus the places of the pixels, is not 0 there.",
         ),
         Wrong(
             "x first",

@@ -206,6 +206,18 @@ def mean_of_pixels(embeddings: Tensor, label_map: Tensor, pull_margin: float, pu
     return (torch.cat([_beyond(g, pull_margin) for g in groups]) ** 2).mean() if groups else pull, push
 
 
+def pixels_summed(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
+    """A sum over the pixels of an object, a mean over objects."""
+    groups = _groups(embeddings, label_map)
+    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
+    return sum(((_beyond(g, pull_margin) ** 2).sum() / len(groups) for g in groups), 0 * pull), push
+
+
+def terms_swapped(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
+    """(push, pull)."""
+    return pull_push(embeddings, label_map, pull_margin, push_margin)[::-1]
+
+
 def pull_summed(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
     """A sum over objects."""
     pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
@@ -314,6 +326,10 @@ exercise = Exercise(
             "Your pull is a mean over all pixels: take the mean within each object, then the mean over objects.",
             "A small object should count as much as a large one.",
         ),
+        Wrong(
+            "summed over pixels", pixels_summed, "Your pull is a sum over pixels: divide it by N_c.", "1/N_c, then 1/C."
+        ),
+        Wrong("terms swapped", terms_swapped, "You give the push first: the pull comes first.", "(pull, push)."),
         Wrong("pull summed", pull_summed, "Your pull is a sum over objects: divide it by C.", "1/C stands in front."),
         Wrong(
             "background is an object",

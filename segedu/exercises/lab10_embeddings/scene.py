@@ -88,6 +88,29 @@ class Scene:
         for y, x in self.rng.permutation(outside.numpy())[:12]:
             self.embeddings[:, y, x] = inside[:, self.rng.integers(inside.shape[1])]
 
+    def cell_that_misses(
+        self, rows: tuple[int, int], columns: tuple[int, int], best: float, sigma: tuple[float, float]
+    ) -> None:
+        """Paint a rectangle whose pixels land on a lattice around the place of the best, up to 1.8 of its sigmas away.
+
+        The lattice reaches further below and to the right: the mean of what the best seed takes lies elsewhere.
+
+        Args:
+            rows: first, and one after the last.
+            columns: the same.
+            best: see `cell`.
+            sigma: see `cell`.
+        """
+        self.cell(rows, columns, best, sigma)
+        first = (slice(None), rows[0], columns[0])
+        steps = [torch.linspace(-0.3, 1.8, last - start, dtype=torch.float64) for start, last in (rows, columns)]
+        ways = torch.stack(torch.meshgrid(*steps, indexing="ij"))
+        ways += self._uniform(-0.1, 0.1, *ways.shape)
+        start = self.embeddings[first].clone()
+        here = (slice(None), slice(*rows), slice(*columns))
+        self.embeddings[here] = start[:, None, None] + ways * self.sigma[first][:, None, None]
+        self.embeddings[first] = start
+
     def arguments(self, seed_threshold: float, min_pixels: int) -> list:
         """What `greedy_cluster` takes.
 

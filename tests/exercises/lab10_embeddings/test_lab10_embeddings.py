@@ -125,3 +125,19 @@ def test_a_message_for_each_of_the_misconceptions_of_the_syllabus():
     assert {"divided by C^2", "one object fails", "no object fails"} <= names
     assert {"offset the other way", "wraps around", "background is one object", "8 neighbours"} <= names
     assert {"not sorted", "cumulative the wrong way", "first step free", "nothing without an object"} <= names
+
+
+def test_every_draw_tells_how_far_the_gaussian_of_a_start_reaches():
+    """One sigma, the 2 lost, sigma not squared, axes swapped, one sigma for both, or around the mean of the members."""
+    cut = reference("greedy_cluster")
+    for number in range(12):
+        embeddings, sigma, seed, *limits = draw(BY_NAME["greedy_cluster"], number)[3][2]["args"]
+        found = cut(embeddings, sigma, seed, *limits)
+        recentred = embeddings.clone()
+        for label in (1, 2):
+            start = torch.where(found == label, seed, 0).argmax().item()
+            recentred.flatten(1)[:, start] = embeddings[:, found == label].mean(1)
+        narrow, root = sigma / (2 * torch.tensor(2.0).log()).sqrt(), sigma / 2**0.5
+        for wrong in (narrow, root, sigma.sqrt(), sigma.flip(0), sigma[:1].expand_as(sigma)):
+            assert not torch.equal(cut(embeddings, wrong, seed, *limits), found)
+        assert not torch.equal(cut(recentred, sigma, seed, *limits), found)
