@@ -22,7 +22,6 @@ from segedu.semantic.res_unet import res_unet
 from segedu.semantic.unet import UNet
 
 Targets = Callable[[Tensor], dict[str, Tensor]]  # label map (H, W) -> what a network is to predict
-UNIT = 64.0  # pixels: no pixel of these cells is farther from its centre than that
 RADIUS = 7.0  # pixels: about the mean distance from inside a nucleus to its border
 
 
@@ -66,13 +65,6 @@ def nuclei_sets(seed: int, folder: Path | None, targets: Targets) -> Sets:
     return Sets(Objects(objects_of(Nuclei(folder, "train"), even_out), crop_flip_gamma, targets), held_out)
 
 
-def distance_network(channels: int) -> nn.Module:
-    """A U-Net with 32 channels or more; below one with batch normalisation, as a short training needs it."""
-    if channels >= 32:
-        return signed_distance.SignedDistance(UNet(3, 1, channels, depth=3, padding=1))
-    return signed_distance.SignedDistance(res_unet(3, 1, [channels, 2 * channels, 4 * channels, 8 * channels]))
-
-
 def star_network(channels: int) -> nn.Module:
     """StarDist with batch normalisation, its distances starting at a nucleus of usual size.
 
@@ -83,30 +75,32 @@ def star_network(channels: int) -> nn.Module:
     return model
 
 
-def embedding_network(size: tuple[Sequence[int], Sequence[Sequence[int]]]) -> nn.Module:
-    """ERFNet of given widths and dilations, shorter than the paper's and without dropout, for a short training."""
-    widths, dilations = size
-    return spatial_embedding.SpatialEmbedding(ERFNetEncoder(3, widths, dilations, (0.0, 0.0)), unit=UNIT)
+def embedding_network(widths: Sequence[int], dilations: Sequence[Sequence[int]], unit: float) -> nn.Module:
+    """ERFNet shorter than the paper's and without dropout, for a short training."""
+    return spatial_embedding.SpatialEmbedding(ERFNetEncoder(3, widths, dilations, (0.0, 0.0)), unit=unit)
+
+
+def embedding_verbs(unit: float) -> dict[str, Any]:
+    """Loss and postprocess of a row whose offsets are in units of so many pixels."""
+    return {
+        "loss": partial(spatial_embedding.spatial_embedding_loss, unit=unit, foreground_weight=10.0),
+        # without these, the rim that an object's own Gaussian leaves over becomes an object
+        "label_maps": lambda outputs, size: spatial_embedding.postprocess(
+            outputs, unit=unit, min_pixels=15, min_free=0.5
+        ),
+    }
 
 
 def on_cells(
-    method: str,
-    build: Callable[..., nn.Module],
-    targets: Targets,
-    loss: Callable[[Any, Any], dict[str, Tensor]],
-    label_maps: Callable[[Any, tuple[int, int]], list[Tensor]],
-    drawn: dict[str, Any],
-    real: dict[str, Any],
+    method: str, targets: Targets, verbs: dict[str, Any], drawn: dict[str, Any], real: dict[str, Any]
 ) -> tuple[Recipe, Recipe]:
     """The rows of a method: on drawn cells, with a narrow network, and on real nuclei, with a wider one.
 
     Args:
         method: its name.
-        build: from `size`, mostly the number of channels at the finest level, to the network, for three channels.
         targets: of one label map.
-        loss: of outputs and a stack of targets.
-        label_maps: of outputs and the images' size.
-        drawn: `size`, `steps`, `learning_rate` and `target` on drawn cells.
+        verbs: `loss` of outputs and a stack of targets; `label_maps` of outputs and the images' size.
+        drawn: `build`, `steps`, `learning_rate` and `target` on drawn cells, and whatever else is to differ.
         real: the same on the nuclei.
 
     Returns:
@@ -115,71 +109,79 @@ def on_cells(
     same: dict[str, Any] = {
         "method": method,
         "classes": ("background", "nucleus"),
-        "loss": loss,
         "baseline": OtsuWatershed,
         "batch_size": 8,
         "metric": "instance_accuracy",
-        "label_maps": label_maps,
+        **verbs,
     }
-    drawn, real = dict(drawn), dict(real)
-    small, large = drawn.pop("size"), real.pop("size")
-    on_drawn = Recipe(
-        data="cells",
-        build=lambda: quick_layout(build(small)),
-        sets=partial(cells_sets, targets=targets),
-        cpu_minutes=1,
-        gpu_minutes=0.5,
-        **drawn,
-        **same,
-    )
-    on_real = Recipe(
-        data="nuclei",
-        build=lambda: quick_layout(build(large)),
-        sets=partial(nuclei_sets, targets=targets),
-        cpu_minutes=60,
-        gpu_minutes=5,
-        **real,
-        **same,
-    )
-    return on_drawn, on_real
+    on_drawn = {"data": "cells", "sets": partial(cells_sets, targets=targets), "cpu_minutes": 1, "gpu_minutes": 0.5}
+    on_real = {"data": "nuclei", "sets": partial(nuclei_sets, targets=targets), "cpu_minutes": 60, "gpu_minutes": 5}
+    return Recipe(**(same | on_drawn | drawn)), Recipe(**(same | on_real | real))
 
 
 CELLS = (
     *on_cells(
         "signed_distance",
-        distance_network,
         signed_distance.signed_distance_targets,
-        signed_distance.signed_distance_loss,
-        lambda outputs, size: signed_distance.postprocess(outputs),
-        drawn={"size": 8, "steps": 200, "learning_rate": 1e-2, "target": 0.6},
-        real={"size": 16, "steps": 2000, "learning_rate": 5e-3, "target": 0.72},
+        {
+            "loss": signed_distance.signed_distance_loss,
+            "label_maps": lambda outputs, size: signed_distance.postprocess(outputs),
+        },
+        drawn={
+            # a short training needs batch normalisation, which the plain U-Net does not have
+            "build": lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
+            "steps": 200,
+            "learning_rate": 1e-2,
+            "target": 0.6,
+        },
+        real={
+            "build": lambda: quick_layout(signed_distance.SignedDistance(UNet(3, 1, 16, depth=3, padding=1))),
+            "steps": 2000,
+            "learning_rate": 5e-3,
+            "target": 0.72,
+        },
     ),
     *on_cells(
         "stardist",
-        star_network,
         stardist.stardist_targets,
-        stardist.stardist_loss,
-        stardist.postprocess,
-        drawn={"size": 8, "steps": 150, "learning_rate": 1e-2, "target": 0.7},
-        real={"size": 32, "steps": 2500, "learning_rate": 3e-3, "target": 0.78},
+        {"loss": stardist.stardist_loss, "label_maps": stardist.postprocess},
+        drawn={"build": lambda: quick_layout(star_network(8)), "steps": 150, "learning_rate": 1e-2, "target": 0.7},
+        real={"build": lambda: quick_layout(star_network(32)), "steps": 2500, "learning_rate": 3e-3, "target": 0.78},
     ),
     *on_cells(
         "cellpose",
-        lambda channels: cellpose.Cellpose(3, [channels, 2 * channels, 4 * channels, 8 * channels]),
         cellpose.cellpose_targets,
-        cellpose.cellpose_loss,
-        lambda outputs, size: cellpose.postprocess(outputs),
-        drawn={"size": 8, "steps": 100, "learning_rate": 1e-2, "target": 0.9},
-        real={"size": 16, "steps": 2000, "learning_rate": 1e-3, "target": 0.78},
+        {"loss": cellpose.cellpose_loss, "label_maps": lambda outputs, size: cellpose.postprocess(outputs)},
+        drawn={
+            "build": lambda: quick_layout(cellpose.Cellpose(3, [8, 16, 32, 64])),
+            "steps": 100,
+            "learning_rate": 1e-2,
+            "target": 0.9,
+        },
+        real={
+            "build": lambda: quick_layout(cellpose.Cellpose(3, [16, 32, 64, 128])),
+            "steps": 2000,
+            "learning_rate": 1e-3,
+            "target": 0.78,
+        },
     ),
     *on_cells(
         "spatial_embedding",
-        embedding_network,
         spatial_embedding.spatial_embedding_targets,
-        partial(spatial_embedding.spatial_embedding_loss, unit=UNIT, foreground_weight=10.0),
-        # without these, the rim that an object's own Gaussian leaves over becomes an object
-        lambda outputs, size: spatial_embedding.postprocess(outputs, unit=UNIT, min_pixels=15, min_free=0.5),
-        drawn={"size": ((12, 24, 48), ((1, 1), (1, 2, 4))), "steps": 150, "learning_rate": 1e-2, "target": 0.7},
-        real={"size": ((16, 64, 128), ((1, 1, 1), (2, 4, 8, 2))), "steps": 1500, "learning_rate": 3e-3, "target": 0.72},
+        {},
+        drawn={
+            "build": lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
+            **embedding_verbs(128.0),
+            "steps": 150,
+            "learning_rate": 1e-2,
+            "target": 0.7,
+        },
+        real={
+            "build": lambda: quick_layout(embedding_network((16, 64, 128), ((1, 1, 1), (2, 4, 8, 2)), unit=64.0)),
+            **embedding_verbs(64.0),
+            "steps": 1500,
+            "learning_rate": 3e-3,
+            "target": 0.72,
+        },
     ),
 )

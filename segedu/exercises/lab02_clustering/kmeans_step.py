@@ -50,7 +50,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         The cases by group.
     """
     tall = _places(rng, 14, 2) * torch.tensor([0.25, 1.0])  # along one axis far, along the other near
-    fixed = [[1.5, 1.5], [1.5, -1.5], [0.0, 2.0], [-2.75, 1.25], [-3.5, 0.5]]
+    # the last one is of the second centre: only in the edge group may a centre be without points
+    fixed = [[1.5, 1.5], [1.5, -1.5], [0.0, 2.0], [-2.75, 1.25], [-3.5, 0.5], [1.5, 3.5]]
     tall = torch.cat([tall, torch.tensor(fixed, dtype=torch.float64)])
     # from (1.5, 1.5) it is 1.5 + 1.5 to the first and 2.5 to the second centre: L1 and the largest step disagree
     middle = torch.tensor([[0.0, 0.0], [1.5, 4.0], [-3.0, 1.0]], dtype=torch.float64)
@@ -58,13 +59,16 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     sides = torch.tensor([[-2.0, 0.5], [2.0, 0.5], [0.0, 9.0]], dtype=torch.float64)
     far = torch.cat([_places(rng, 3, 3), torch.full((2, 3), 9.0).double() + _places(rng, 2, 3)])
     one = _places(rng, 1, 2)
+    five = _places(rng, 5, 3, reach=16)
+    five[:, 0] = torch.from_numpy(rng.permutation(5) - 2.0)  # no two are the same
+    colours, line = torch.cat([_places(rng, 40, 3), five]), torch.tensor([[-1.0], [0.25]]).double()
     return {
         "core": (
             2,
             [
                 {"name": "three centres in the plane", "args": [tall, middle]},
-                {"name": "five centres in colour space", "args": [_places(rng, 40, 3), _places(rng, 5, 3, reach=16)]},
-                {"name": "points on a line", "args": [_places(rng, 12, 1), torch.tensor([[-1.0], [0.25]]).double()]},
+                {"name": "five centres in colour space", "args": [colours, five]},
+                {"name": "points on a line", "args": [torch.cat([_places(rng, 12, 1), line]), line]},
             ],
         ),
         "edge": (
