@@ -132,7 +132,7 @@ CELLS = (
             "build": lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
             "steps": 200,
             "learning_rate": 1e-2,
-            "target": 0.6,
+            "target": 0.75,
         },
         real={
             "build": lambda: quick_layout(signed_distance.SignedDistance(UNet(3, 1, 16, depth=3, padding=1))),

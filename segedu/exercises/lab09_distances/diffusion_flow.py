@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.checks.exercise import Case, Exercise, Wrong
-from segedu.exercises.lab09_distances.cells import crescent, crowd, pieces
+from segedu.exercises.lab09_distances.cells import crescent, crowd, pieces, turned
 
-LEAST = 1e-8
+LEAST = (
+    1e-6  # no slope of the cases lies near it: what should be 0 is at most 1e-7 in float32, all others are above 6e-6
+)
 
 
 def diffusion_flow(label_map: Tensor, steps: int) -> Tensor:
@@ -25,7 +27,7 @@ def diffusion_flow(label_map: Tensor, steps: int) -> Tensor:
     2. Heat is 0 at first. Each of the `steps` adds 1 at the source; then each pixel of the cell becomes the mean of the
        3x3 pixels around it (always a sum over 9). Outside of the cell heat stays 0, also beyond the image.
     3. The slope at (y, x) is (heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]), with the heat of this
-       cell only. The flow is the slope divided by its length; it is 0 where the length is below 1e-8, as rounding
+       cell only. The flow is the slope divided by its length; it is 0 where the length is below 1e-6, as rounding
        would decide its direction.
 
     Args:
@@ -85,6 +87,10 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     single = torch.zeros(5, 6, dtype=torch.int64)
     single[int(rng.integers(5)), int(rng.integers(1, 5))] = one
     row = torch.tensor([[two] * width + [one] * 4 + [0] * 2 + [one]])
+    hook = torch.zeros(6, 8, dtype=torch.int64)  # its mean rounded, or nearest in city blocks, is another pixel
+    hook[1:5, 1:6] = one
+    hook[2:, 2:4] = 0
+    hook[2, 4] = 0
     return {
         "core": (
             2,
@@ -98,9 +104,10 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 {"name": "few steps", "args": [crescent(rng), 4]},
                 {"name": "a cell in two pieces", "args": [pieces(rng), 25]},
+                {"name": "a cell like a hook", "args": [turned(hook, rng), 30]},
                 {"name": "a cell of one pixel", "args": [single, 5]},
                 {"name": "one row", "args": [row, 20]},
-                {"name": "one cell everywhere", "args": [torch.full((5, width), one), 20]},
+                {"name": "one cell everywhere", "args": [torch.full((5, width), one), 8]},
                 {"name": "no cell", "args": [torch.zeros(3, width, dtype=torch.int64), 10]},
             ],
         ),
@@ -276,7 +283,7 @@ def one_cell(label_map: Tensor, steps: int) -> Tensor:
 
 MIDDLE = "Draw a C: the mean of its pixels lies in its mouth. Which of its pixels is nearest?"
 OUTSIDE = "After each step, heat * inside, with inside = (label_map == number)."
-LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel, where that is at least 1e-8."
+LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel, where that is at least 1e-6."
 STEP_2 = "Read step 2 of the statement again: heat[source] += 1, then the mean over 3x3, then 0 outside."
 
 exercise = Exercise(
@@ -284,6 +291,7 @@ exercise = Exercise(
     points=3,
     cases=cases,
     reference=diffusion_flow,
+    tolerance=5e-6,
     kind="arrows",
     hides=["segedu.instance.cellpose_flows", "segedu.ops.flows"],
     wrong=[

@@ -108,7 +108,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         (_ellipse((12, 45), (5, 5 + d)), low[5]),  # 0.4 of either, 0.25 of both together
     ]
     chain = [(_ellipse((10, 8 + 4 * i), (5 + d, 4)), 0.9 - 0.1 * i) for i in range(5)]
-    chain += [(_ellipse((30, 8 + 3.5 * i), (4, 4)), 0.52 + 0.06 * i) for i in range(4)]
+    chain += [(_ellipse((30, 8 + 3.5 * i), (4, 4)), 0.53 + 0.06 * i) for i in range(4)]
     return {
         "core": (
             3,

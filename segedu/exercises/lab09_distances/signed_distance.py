@@ -187,6 +187,33 @@ def no_gaps(label_map: Tensor) -> Tensor:
     return torch.where(label_map <= count, signed_distance(label_map), 0.0)
 
 
+def first_left_out(label_map: Tensor) -> Tensor:
+    """The smallest number is taken for the background, also where there is none."""
+    distance, first = signed_distance(label_map), label_map.unique()[0]
+    if first == 0 or len(label_map.unique()) == 1:
+        return distance
+    return torch.where(label_map == first, 0.5 - _by_scipy(label_map == 0), distance)
+
+
+def _by_scipy(inside: Tensor) -> Tensor:
+    """To the nearest pixel that is not inside; where there is none, scipy's answer means nothing."""
+    return torch.from_numpy(ndimage.distance_transform_edt(inside.numpy()))
+
+
+def no_edge_not_seen(label_map: Tensor) -> Tensor:
+    """scipy's distance as it comes, also where there is nothing to measure to."""
+    distance = 0.5 - _by_scipy(label_map == 0)
+    for number in label_map[label_map > 0].unique():
+        inside = label_map == number
+        distance[inside] = _by_scipy(inside)[inside] - 0.5
+    return distance
+
+
+def foreground_by_scipy(label_map: Tensor) -> Tensor:
+    """The usual two lines: the inside of the foreground minus its outside."""
+    return _by_scipy(label_map > 0) - _by_scipy(label_map == 0)
+
+
 def zero_without_an_edge(label_map: Tensor) -> Tensor:
     """Nothing to measure, so 0."""
     return signed_distance(label_map) * (len(label_map.unique()) > 1)
@@ -287,6 +314,24 @@ exercise = Exercise(
             no_gaps,
             "You take the cells to be 1, 2, 3, ...: numbers may have gaps.",
             "torch.unique tells which numbers there are.",
+        ),
+        Wrong(
+            "first number left out",
+            first_left_out,
+            "You leave out the first number: it is 0 only where there is background.",
+            "label_map[label_map > 0].unique() holds the numbers of cells and no other.",
+        ),
+        Wrong(
+            "foreground as one, to the pixel",
+            foreground_by_scipy,
+            "You measure all cells as one, and to the nearest pixel: each has an edge, half a pixel before that one.",
+            "Measure one number after the other, and take 1/2 off.",
+        ),
+        Wrong(
+            "no edge not seen",
+            no_edge_not_seen,
+            "Where the image has no edge scipy's distance means nothing: it is the diagonal, and signed.",
+            NO_EDGE,
         ),
         Wrong(
             "0 without an edge",

@@ -216,6 +216,21 @@ def border_is_no_edge(label_map: Tensor, n_rays: int) -> Tensor:
     return torch.where(outside & (label_map > 0), steps - 1, star_distances(label_map, n_rays))
 
 
+def comes_in_again(label_map: Tensor, n_rays: int) -> Tensor:
+    """An index of -1 is the last row: only the far sides of the image end a ray."""
+    H, W = label_map.shape
+
+    def walk(label_map: Tensor, rays: Tensor) -> Tensor:
+        times = torch.arange(1, H + W).reshape(-1, 1, 1, 1)
+        dy, dx = rays.T[:, :, None, None]
+        y = (torch.arange(H)[:, None] + times * dy).round().long()
+        x = (torch.arange(W) + times * dx).round().long()
+        there = (y >= -H) & (y < H) & (x >= -W) & (x < W)
+        return (there & (label_map[y % H, x % W] == label_map)).cumprod(dim=0).sum(dim=0) + 1.0
+
+    return _starred(label_map, _rays(n_rays), walk)
+
+
 def rays_last(label_map: Tensor, n_rays: int) -> Tensor:
     """(H, W, R)."""
     return star_distances(label_map, n_rays).movedim(0, -1)
@@ -333,6 +348,12 @@ exercise = Exercise(
             border_is_no_edge,
             "At the border of the image you stop on the last pixel: the cell ends half a pixel behind it.",
             "Outside of the image is not of the cell, as background is.",
+        ),
+        Wrong(
+            "in again on the other side",
+            comes_in_again,
+            "Your rays come in again on the other side: an index of -1 is the last row.",
+            "Ask 0 <= y < H and 0 <= x < W before you look at label_map[y, x].",
         ),
         Wrong(
             "rays last",

@@ -11,7 +11,8 @@ from skimage.morphology import local_maxima
 from skimage.segmentation import watershed
 from torch import Tensor
 
-from segedu.checks.exercise import Case, Exercise, Wrong
+from segedu.checks.exercise import Exercise, Wrong
+from segedu.exercises.lab09_distances.hills import cases
 
 
 def watershed_decode(distance: Tensor, min_distance: float) -> Tensor:
@@ -21,8 +22,8 @@ def watershed_decode(distance: Tensor, min_distance: float) -> Tensor:
     2. A top is a plateau inside: pixels of one height that share edges (one pixel alone is a plateau too), where no
        pixel that shares an edge with it is higher. Its place is its first pixel in reading order.
     3. Take tops from the highest down, of equal ones the first in reading order. Leave a top out if it is nearer than
-       `min_distance` to one that was taken before *in the same piece*: pieces are what is left of the inside if only
-       shared edges connect. So each piece has a cell, however small it is.
+       `min_distance` to one that was taken before *in the same piece*: two pixels of the inside are in one piece if a
+       way inside, over shared edges, leads from one to the other. So each piece has a cell, however small it is.
     4. The places of the tops that are taken are the seeds: 1, 2, ... in the order in which they were taken. Water
        runs from them: pixels have their turn from the highest down, and each hands its number to those inside that
        share an edge with it and have none yet. `skimage.segmentation.watershed` does this for heights upside down:
@@ -74,78 +75,6 @@ def _numbered(places: list[Place], shape: tuple[int, ...]) -> np.ndarray:
     for number, place in enumerate(places, start=1):
         seeds[place] = number
     return seeds
-
-
-def _hills(rng: np.random.Generator, shape: tuple[int, int], hills: list[tuple[float, float, float]]) -> np.ndarray:
-    """(H, W): cones (y, x, height), negative between them, as rough as predictions are: no two heights are equal."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    cones = [height - np.hypot(y - row, x - column) for row, column, height in hills]
-    return np.max([*cones, np.full(shape, -2.0)], axis=0) + rng.uniform(-0.04, 0.04, shape)
-
-
-def _case(name: str, heights: np.ndarray, min_distance: float) -> Case:
-    return {"name": name, "args": [torch.from_numpy(heights), min_distance]}
-
-
-def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Cells that touch, waves; plateaus, equal tops, limits met exactly, pieces near each other, borders, nothing.
-
-    Args:
-        rng: of places and heights.
-
-    Returns:
-        The cases by group.
-    """
-    r, c = (float(n) for n in rng.uniform(-0.4, 0.4, 2))
-    touching = _hills(rng, (14, 22), [(5 + r, 5, 4.3), (7, 11 + c, 5.1), (5, 18, 3.2), (12, 2, 1.4)])
-    touching[10:12, 17:20] = rng.uniform(0.1, 0.3, (2, 3))  # a low cell, in one piece with nothing
-    waves = _hills(rng, (13, 20), [(6, 5, 4.5), (6 + r, 14, 5.2)])
-    for row, column in ((4, 4), (8, 6), (9, 8), (5, 13), (8, 15), (6, 16)):
-        waves[row, column] += 1.5 + float(rng.uniform(0, 0.2))  # tops on the slopes of others
-    return {
-        "core": (
-            2,
-            [
-                _case("cells that touch", touching, 3.0),
-                _case("waves", waves, 4.0),
-            ],
-        ),
-        "edge": (1, _edge_cases(rng)),
-    }
-
-
-def _edge_cases(rng: np.random.Generator) -> list[Case]:
-    shift = int(rng.integers(2))
-    waves = _hills(rng, (9, 14), [(4, 4, 3.5), (4, 9.5, 3.1)])
-    waves[2, 3] += 1.5
-    waves[6, 7], waves[7, 8] = 2.1, 2.6  # touch at a corner: two tops
-    plateaus = _hills(rng, (10, 20), [(4, 4, 3.4), (4, 15, 3.9)])
-    plateaus[3:5, 1 + shift : 8] = 4.0  # longer than min_distance, and all one top
-    plateaus[6, 7] = 2.0  # near the end of the plateau, but not near its first pixel
-    plateaus[range(2, 6), range(12, 16)] = 4.5  # touch at corners only: four tops
-    equal = _hills(rng, (9, 22), [(4, 4, 3.3), (4, 11, 3.4), (4, 18, 3.2)])
-    equal[2 + shift, 5] = equal[5, 10] = equal[4, 18] = equal[6 - shift, 16] = 5.0
-    limits = _hills(rng, (12, 18), [(5, 5, 4), (6, 12, 3.5)])
-    limits[3, 3], limits[6, 7], limits[6, 12], limits[9, 12] = 6.0, 5.0, 4.75, 4.5  # 3-4-5 triangles, 5 in a row
-    limits[1, 5], limits[0, 5] = 0.0, 0.25  # 0 is outside, so no bridge between two pieces
-    pieces = _hills(rng, (9, 14), [(4, 4, 3.6)])
-    gap = int(np.flatnonzero(pieces[4] > 0)[-1]) + 1
-    pieces[:, gap], pieces[3:6, gap + 1 : gap + 3] = -0.3, rng.uniform(0.3, 0.8, (3, 2))
-    pieces[2, gap], pieces[1, gap + 1] = -0.2, 0.6  # touch nothing but at corners
-    border = _hills(rng, (8, 13), [(0, 3 + shift, 3.2), (7, 12, 4.2), (3, 9, 2.0)])
-    border[6, 0] = 0.7
-    row = _hills(rng, (1, 17), [(0, 3, 3.1), (0, 8 + shift, 3.8), (0, 14, 2.2)])
-    nothing = -rng.uniform(0.1, 3, (5, 7 + shift))
-    return [
-        _case("all tops", waves, 0.0),
-        _case("plateaus", plateaus, 3.0),
-        _case("equal tops", equal, 4.0),
-        _case("tops exactly min_distance apart", limits, 5.0),
-        _case("pieces near each other", pieces, 6.0),
-        _case("tops on the border", border, 3.0),
-        _case("one row", row, 4.0),
-        _case("no cell", nothing, 3.0),
-    ]
 
 
 def _flooded(heights: np.ndarray, places: list[Place], **options: int) -> Tensor:
@@ -214,6 +143,24 @@ def across_pieces(distance: Tensor, min_distance: float) -> Tensor:
     return _flooded(heights, _taken(_tops(heights), np.zeros(heights.shape), min_distance))
 
 
+def pieces_by_corners(distance: Tensor, min_distance: float) -> Tensor:
+    """Pixels of the inside that touch at a corner are in one piece."""
+    heights = distance.numpy()
+    return _flooded(heights, _taken(_tops(heights), ndimage.label(heights > 0, np.ones((3, 3)))[0], min_distance))
+
+
+def left_out_still_count(distance: Tensor, min_distance: float) -> Tensor:
+    """Compared with all higher tops of the piece, taken or not."""
+    heights = distance.numpy()
+    tops, pieces = _tops(heights), _pieces(heights)
+    taken = [
+        top
+        for i, top in enumerate(tops)
+        if all(math.dist(top, other) >= min_distance for other in tops[:i] if pieces[other] == pieces[top])
+    ]
+    return _flooded(heights, taken)
+
+
 def in_reading_order(distance: Tensor, min_distance: float) -> Tensor:
     """Tops as they come, not from the highest down."""
     heights = distance.numpy()
@@ -259,6 +206,15 @@ def plateaus_by_corners(distance: Tensor, min_distance: float) -> Tensor:
     """Pixels that touch at a corner are one plateau."""
     heights = distance.numpy()
     plateaus, count = ndimage.label(local_maxima(heights, connectivity=2) & (heights > 0), np.ones((3, 3)))
+    firsts = [tuple(np.argwhere(plateaus == n)[0].tolist()) for n in range(1, count + 1)]
+    tops = sorted(firsts, key=lambda place: (-heights[place], place))
+    return _flooded(heights, _taken(tops, _pieces(heights), min_distance))
+
+
+def higher_at_a_corner(distance: Tensor, min_distance: float) -> Tensor:
+    """A higher pixel at a corner is no top's neighbour, but `local_maxima` looks there by default."""
+    heights = distance.numpy()
+    plateaus, count = ndimage.label(local_maxima(heights) & (heights > 0))
     firsts = [tuple(np.argwhere(plateaus == n)[0].tolist()) for n in range(1, count + 1)]
     tops = sorted(firsts, key=lambda place: (-heights[place], place))
     return _flooded(heights, _taken(tops, _pieces(heights), min_distance))
@@ -344,6 +300,18 @@ exercise = Exercise(
             "scipy.ndimage.label(distance > 0) numbers the pieces.",
         ),
         Wrong(
+            "pieces by corners",
+            pieces_by_corners,
+            "Your pieces connect at corners: only shared edges connect.",
+            "scipy.ndimage.label connects over edges if you give it no structure.",
+        ),
+        Wrong(
+            "left out still count",
+            left_out_still_count,
+            "A top that was left out still keeps others away: only those that were taken do.",
+            STEP_3,
+        ),
+        Wrong(
             "in reading order",
             in_reading_order,
             "You take tops in reading order: take them from the highest down.",
@@ -378,6 +346,12 @@ exercise = Exercise(
             "plateaus by corners",
             plateaus_by_corners,
             "You look at all 8 neighbours of a pixel: for plateaus and their tops the 4 that share an edge count.",
+            STEP_2,
+        ),
+        Wrong(
+            "higher at a corner",
+            higher_at_a_corner,
+            "You look for higher pixels at corners too: only the 4 that share an edge count.",
             STEP_2,
         ),
         Wrong(

@@ -261,7 +261,7 @@ def flow_in_loops(label_map, steps):
             dy = heat.get((y + 1, x), 0.0) - heat.get((y - 1, x), 0.0)
             dx = heat.get((y, x + 1), 0.0) - heat.get((y, x - 1), 0.0)
             length = math.hypot(dy, dx)
-            if length >= 1e-8:
+            if length >= 1e-6:
                 flows[:, y, x] = dy / length, dx / length
     return flows
 
@@ -279,15 +279,15 @@ def flow_by_scipy(label_map, steps):
             heat = inside * ndimage.uniform_filter(heat, 3, mode="constant")
         slope = np.stack([ndimage.correlate1d(heat, [-1, 0, 1], axis, mode="constant") for axis in (0, 1)])
         length = np.linalg.norm(slope, axis=0)
-        slope[:, length < 1e-8] = 0
-        flows += inside * slope / np.where(length < 1e-8, 1, length)
+        slope[:, length < 1e-6] = 0
+        flows += inside * slope / np.where(length < 1e-6, 1, length)
     return flows[:, 1:-1, 1:-1]
 
 
 def flow_all_at_once(label_map, steps):
-    """Nine shifts, each only where both pixels are of one cell: all cells spread in one map."""
+    """Nine shifts, each only where both pixels are of one cell: all cells spread in one map, in single precision."""
     labels = torch.nn.functional.pad(label_map, (1, 1, 1, 1))
-    heat = torch.zeros(labels.shape, dtype=torch.float64)
+    heat = torch.zeros(labels.shape)
     sources = torch.zeros_like(heat)
     for number in labels.unique()[labels.unique() > 0]:
         places = (labels == number).nonzero()
@@ -302,7 +302,7 @@ def flow_all_at_once(label_map, steps):
         heat = sum(at(heat, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / 9
     slope = torch.stack([at(heat, 1, 0) - at(heat, -1, 0), at(heat, 0, 1) - at(heat, 0, -1)])
     length = slope.square().sum(0).sqrt()
-    return torch.where(length >= 1e-8, slope / length.clamp(min=1e-300), 0.0)[:, 1:-1, 1:-1]
+    return torch.where(length >= 1e-6, slope / length.clamp(min=1e-30), 0.0)[:, 1:-1, 1:-1]
 
 
 def follow_in_loops(flows, foreground, steps):
