@@ -47,8 +47,11 @@ show(
 #
 # **Formula.** The edge lies half-way between two pixels. In cell $c$
 #
-# $$ d(p) = \min_{q \notin c} \lVert p - q \rVert - \tfrac12, \qquad
-#    \text{and in the background} \qquad d(p) = \tfrac12 - \min_{q \in \text{any cell}} \lVert p - q \rVert . $$
+# $$ d(p) = \min_{q \notin c} \lVert p - q \rVert - \tfrac12, $$
+#
+# and in the background
+#
+# $$ d(p) = \tfrac12 - \min_{q \in \text{any cell}} \lVert p - q \rVert . $$
 #
 # The border of the image is no edge: nobody knows how far a cell goes on there.
 #

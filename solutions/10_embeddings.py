@@ -256,8 +256,9 @@ show(fig, alt="A seed map, bright on cells and dark between them; then one, thre
 #
 # **Formula.** Of $n$ true pixels, after $k$ steps,
 #
-# $$ \text{cost}_k = 1 - \frac{n - (\text{true ones among the first } k)}{n + (\text{false ones among the first } k)},
-#    \qquad \text{weight}_k = \text{cost}_k - \text{cost}_{k-1}, \quad \text{cost}_0 = 0 $$
+# $$ \text{cost}_k = 1 - \frac{n - (\text{true ones among the first } k)}{n + (\text{false ones among the first } k)}, $$
+#
+# $$ \text{weight}_k = \text{cost}_k - \text{cost}_{k-1}, \qquad \text{cost}_0 = 0 . $$
 #
 # A true pixel that is wrong is missing in the intersection. A false one that is wrong makes the union larger.
 #
@@ -317,8 +318,9 @@ show(fig, alt="Weights of twelve pixels: high for two pixels of a small object; 
 #
 # **Formula.** $C$ objects; object $c$ has $N_c$ pixels with vectors $x_i$ and the mean $m_c$; $|v|$ is the Euclidean length:
 #
-# $$ \text{pull} = \frac{1}{C} \sum_c \frac{1}{N_c} \sum_{i \in c} \max(0, |x_i - m_c| - \delta_{\text{pull}})^2, \qquad
-#    \text{push} = \frac{1}{C(C-1)} \sum_{a \ne b} \max(0, 2\delta_{\text{push}} - |m_a - m_b|)^2 $$
+# $$ \text{pull} = \frac{1}{C} \sum_c \frac{1}{N_c} \sum_{i \in c} \max(0, |x_i - m_c| - \delta_{\text{pull}})^2, $$
+#
+# $$ \text{push} = \frac{1}{C(C-1)} \sum_{a \ne b} \max(0, 2\delta_{\text{push}} - |m_a - m_b|)^2 $$
 #
 # Each pair comes twice in the second sum, as (a, b) and as (b, a). The paper's third term, which keeps the means
 # near 0, is left out.
