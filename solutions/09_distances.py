@@ -430,7 +430,7 @@ def diffusion_flow(label_map, steps):
     2. Heat is 0 at first. Each of the `steps` adds 1 at the source; then each pixel of the cell becomes the mean of the
        3x3 pixels around it (always a sum over 9). Outside of the cell heat stays 0, also beyond the image.
     3. The slope at (y, x) is (heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]), with the heat of this
-       cell only. The flow is the slope divided by its length; it is 0 where the length is below 1e-6, as rounding
+       cell only. The flow is the slope divided by its length; it is 0 where the length is below 3e-7, as rounding
        would decide its direction.
 
     label_map: (H, W) integers: 0 is background, every other number is one cell. Numbers may have gaps.
@@ -454,7 +454,7 @@ def diffusion_flow(label_map, steps):
         padded = torch.nn.functional.pad(heat[0], (1, 1, 1, 1))
         slope = torch.stack([padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]])
         length = slope.norm(dim=0)
-        good = inside & (length >= 1e-6)
+        good = inside & (length >= 3e-7)
         flows[:, good] = slope[:, good] / length[good]
     return flows
     ### END SOLUTION

@@ -12,9 +12,7 @@ from torch import Tensor
 from segedu.checks.exercise import Case, Exercise, Wrong
 from segedu.exercises.lab09_distances.cells import crescent, crowd, pieces, turned
 
-LEAST = (
-    1e-6  # no slope of the cases lies near it: what should be 0 is at most 1e-7 in float32, all others are above 6e-6
-)
+LEAST = 3e-7  # in float32 a slope of the cases that should be 0 is at most 1e-7; all others are above 6e-6
 
 
 def diffusion_flow(label_map: Tensor, steps: int) -> Tensor:
@@ -27,7 +25,7 @@ def diffusion_flow(label_map: Tensor, steps: int) -> Tensor:
     2. Heat is 0 at first. Each of the `steps` adds 1 at the source; then each pixel of the cell becomes the mean of the
        3x3 pixels around it (always a sum over 9). Outside of the cell heat stays 0, also beyond the image.
     3. The slope at (y, x) is (heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]), with the heat of this
-       cell only. The flow is the slope divided by its length; it is 0 where the length is below 1e-6, as rounding
+       cell only. The flow is the slope divided by its length; it is 0 where the length is below 3e-7, as rounding
        would decide its direction.
 
     Args:
@@ -283,7 +281,7 @@ def one_cell(label_map: Tensor, steps: int) -> Tensor:
 
 MIDDLE = "Draw a C: the mean of its pixels lies in its mouth. Which of its pixels is nearest?"
 OUTSIDE = "After each step, heat * inside, with inside = (label_map == number)."
-LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel, where that is at least 1e-6."
+LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel, where that is at least 3e-7."
 STEP_2 = "Read step 2 of the statement again: heat[source] += 1, then the mean over 3x3, then 0 outside."
 
 exercise = Exercise(

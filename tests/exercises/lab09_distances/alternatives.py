@@ -261,7 +261,7 @@ def flow_in_loops(label_map, steps):
             dy = heat.get((y + 1, x), 0.0) - heat.get((y - 1, x), 0.0)
             dx = heat.get((y, x + 1), 0.0) - heat.get((y, x - 1), 0.0)
             length = math.hypot(dy, dx)
-            if length >= 1e-6:
+            if length >= 3e-7:
                 flows[:, y, x] = dy / length, dx / length
     return flows
 
@@ -279,8 +279,8 @@ def flow_by_scipy(label_map, steps):
             heat = inside * ndimage.uniform_filter(heat, 3, mode="constant")
         slope = np.stack([ndimage.correlate1d(heat, [-1, 0, 1], axis, mode="constant") for axis in (0, 1)])
         length = np.linalg.norm(slope, axis=0)
-        slope[:, length < 1e-6] = 0
-        flows += inside * slope / np.where(length < 1e-6, 1, length)
+        slope[:, length < 3e-7] = 0
+        flows += inside * slope / np.where(length < 3e-7, 1, length)
     return flows[:, 1:-1, 1:-1]
 
 
@@ -302,7 +302,7 @@ def flow_all_at_once(label_map, steps):
         heat = sum(at(heat, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / 9
     slope = torch.stack([at(heat, 1, 0) - at(heat, -1, 0), at(heat, 0, 1) - at(heat, 0, -1)])
     length = slope.square().sum(0).sqrt()
-    return torch.where(length >= 1e-6, slope / length.clamp(min=1e-30), 0.0)[:, 1:-1, 1:-1]
+    return torch.where(length >= 3e-7, slope / length.clamp(min=1e-30), 0.0)[:, 1:-1, 1:-1]
 
 
 def follow_in_loops(flows, foreground, steps):
