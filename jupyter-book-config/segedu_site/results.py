@@ -1,6 +1,7 @@
-"""`{results}`: what the training recipes reach, a table a data set, read from tests/proofs.csv.
+"""`{results}` and `{nuclei}`: what the training recipes reach, as tables read from tests/proofs.csv.
 
-The rows come from claims named "results: METHOD on DATA: ..."; one whose sources have changed since says so.
+The rows come from claims named "results: METHOD on DATA: ..." and "nuclei: METHOD, instance accuracy at IoU ...";
+one whose sources have changed since says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from segedu.proofs import read_claims, read_rows, stale
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"results: (?P<method>\S+) on (?P<data>\S+): (?P<metric>[^,]+)")
+NUCLEI = re.compile(r"nuclei: (?P<method>\S+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
 SEEDS = 3
+OLD = " (before the last change of its code)"
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,56 @@ def markdown(tables: dict[tuple[str, str], list[Result]]) -> str:
         first = results[0]
         lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
         for result in results:
-            name = f"**{result.method}**" + (" (before the last change of its code)" if result.old else "")
+            name = f"**{result.method}**" + (OLD if result.old else "")
             cells = [name, *result.reached, result.least, result.target, f"{result.parameters:,}", result.cpu_seconds]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
 
 
+def nuclei_table(root: Path = ROOT) -> str:
+    """Accuracy of each method on real nuclei at rising thresholds of IoU, the baseline first.
+
+    Raises:
+        ValueError: for a row that is not what `segedu train METHOD --data FOLDER` prints, or where the baselines differ.
+    """
+    head, plain, lines, changed = [], set(), [], set(stale(root))
+    for name, row in read_rows(root).items():
+        if found := NUCLEI.match(name):
+            thresholds = found["thresholds"].split(", ")
+            baseline, _, ours = row.figure.partition("; ")
+            method, *scores, steps, cpu_seconds = ours.split()
+            count = len(thresholds)
+            words, *its_scores = " ".join(baseline.split()[:-count]), *baseline.split()[-count:]
+            if method != found["method"] or len(scores) != count:
+                raise ValueError(f"row {name!r} holds {row.figure!r}, expected a score for each of {thresholds}")
+            head = ["", *(f"IoU {threshold}" for threshold in thresholds), "steps", "CPU-seconds"]
+            plain.add(" | ".join((f"*{words}*", *its_scores, "", "")))
+            lines.append(" | ".join((f"**{method}**" + OLD * (name in changed), *scores, steps, cpu_seconds)))
+    if len(plain) > 1:
+        raise ValueError(f"the baseline of the nuclei is not one row: {sorted(plain)}")
+    rule = "---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + rule, *(f"| {line} |" for line in [*plain, *lines])])
+
+
+def _note_sources(directive: SphinxDirective) -> None:
+    for file in ("proofs.csv", "claims.toml"):
+        directive.env.note_dependency(str(ROOT / "tests" / file))
+
+
+class Nuclei(SphinxDirective):
+    """Writes the table of the real nuclei where it stands."""
+
+    def run(self) -> list[nodes.Node]:
+        _note_sources(self)
+        return self.parse_text_to_nodes(nuclei_table())
+
+
 class Results(SphinxDirective):
     """Writes the tables of all data sets where it stands."""
 
     def run(self) -> list[nodes.Node]:
-        for file in ("proofs.csv", "claims.toml"):
-            self.env.note_dependency(str(ROOT / "tests" / file))
+        _note_sources(self)
         text, missing = markdown(read_results()), read_unmeasured()
         if missing:
             text += f"\nRecipes without a measured row so far: {', '.join(missing)}.\n"
@@ -95,3 +135,4 @@ class Results(SphinxDirective):
 
 def setup(app: Sphinx) -> None:
     app.add_directive("results", Results)
+    app.add_directive("nuclei", Nuclei)

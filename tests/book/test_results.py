@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
-from segedu_site.results import markdown, read_results, read_unmeasured  # noqa: E402
+from segedu_site.results import markdown, nuclei_table, read_results, read_unmeasured  # noqa: E402
 
 from segedu.experiment import print_seeds  # noqa: E402
 
@@ -76,6 +76,46 @@ def test_what_is_not_measured_is_named(tmp_path: Path) -> None:
 def test_a_damaged_row_is_refused(tmp_path: Path, figure: str) -> None:
     with pytest.raises(ValueError, match="row 'results: net|not enough values"):
         read_results(course(tmp_path, figure))
+
+
+NUCLEI = "nuclei: {}, instance accuracy at IoU 0.5, 0.9 on 108 images; steps, CPU-seconds"
+
+
+def nuclei(folder: Path, **figures: str) -> Path:
+    (folder / "tests").mkdir()
+    (folder / "net.py").write_text("x = 1\n")
+    claim = '[[claim]]\nname = "{}"\ncommand = "x"\nfigure = "(x)"\nsources = ["net.py"]\n'
+    names = [NUCLEI.format(method) for method in figures]
+    (folder / "tests" / "claims.toml").write_text("".join(map(claim.format, names)))
+    rows = [f'"{name}",{figure},x,0,1,2026-01-01,old' for name, figure in zip(names, figures.values(), strict=True)]
+    header = "claim,figure,command,seed,seconds,date,sources"
+    (folder / "tests" / "proofs.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_real_nuclei_have_a_column_for_each_threshold(tmp_path: Path) -> None:
+    text = nuclei_table(
+        nuclei(tmp_path, one="Otsu + water 0.6 0.1; one 0.8 0.3 20 35.2", two="Otsu + water 0.6 0.1; two 0.7 0.2 9 1.5")
+    )
+    assert text.splitlines() == [
+        "|  | IoU 0.5 | IoU 0.9 | steps | CPU-seconds |",
+        "|---|---:|---:|---:|---:|",
+        "| *Otsu + water* | 0.6 | 0.1 |  |  |",
+        "| **one** (before the last change of its code) | 0.8 | 0.3 | 20 | 35.2 |",
+        "| **two** (before the last change of its code) | 0.7 | 0.2 | 9 | 1.5 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("two", "message"),
+    [
+        ("Otsu + water 0.6 0.1; two 0.7 9 1.5", "a score for each"),
+        ("Otsu + water 0.5 0.1; two 0.7 0.2 9 1.5", "one row"),
+    ],
+)
+def test_damaged_rows_of_nuclei_are_refused(tmp_path: Path, two: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nuclei_table(nuclei(tmp_path, one="Otsu + water 0.6 0.1; one 0.8 0.3 20 35.2", two=two))
 
 
 def test_every_recipe_is_claimed() -> None:
