@@ -88,7 +88,7 @@ def nuclei_table(root: Path = ROOT) -> str:
     """Accuracy of each method on real nuclei at rising thresholds of IoU, the baseline first.
 
     Raises:
-        ValueError: for a row that is not what `segedu train METHOD --data FOLDER` prints, or where the baselines differ.
+        ValueError: for a row that is not what `segedu train` prints, or where the baselines differ.
     """
     head, plain, lines, changed = [], set(), [], set(stale(root))
     for name, row in read_rows(root).items():
