@@ -1,0 +1,1 @@
+"""Detection: where the objects are, as boxes: proposals first, or all at once."""
