@@ -1,7 +1,8 @@
-"""Batch normalisation of features that were pooled to one value."""
+"""Batch normalisation: of features that were pooled to one value, and of networks that came trained."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,3 +18,65 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
         if self.training and features[:, 0].numel() == 1:
             return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(features)
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation that learns nothing: statistics, weight and bias stay as they are, in training too.
+
+    Detectors train on two large images at a time, and start from a network trained on ImageNet: the statistics of
+    so few images would be worse than those it came with. Keys as torchvision's class of the same name.
+
+    Args:
+        channels: C of the features.
+        eps: added to the variance. torchvision's detectors with weights COCO_V1 have 0.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
+        shift = self.bias - self.running_mean * scale
+        return features * scale[:, None, None] + shift[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)  # of nn.BatchNorm2d, which counts
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def freeze_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
+    """Put a `FrozenBatchNorm2d` with the same numbers in the place of every `nn.BatchNorm2d`.
+
+    Args:
+        module: changed where it is, its children and theirs.
+        eps: of the frozen layers; None: that of each layer.
+
+    Returns:
+        The module; a frozen layer, if it was a `nn.BatchNorm2d` itself.
+
+    Raises:
+        ValueError: a layer has no weight or no statistics that could be kept, or `eps` is negative.
+    """
+    if eps is not None and not eps >= 0:
+        raise ValueError(f"eps is {eps}, expected at least 0, or None")
+    if isinstance(module, nn.BatchNorm2d):
+        return _frozen(module, module.eps if eps is None else eps)
+    for name, child in module.named_children():
+        setattr(module, name, freeze_batch_norm(child, eps))
+    return module
+
+
+def _frozen(norm: nn.BatchNorm2d, eps: float) -> FrozenBatchNorm2d:
+    if norm.weight is None or norm.running_mean is None:
+        raise ValueError(f"module has {norm}, expected affine=True and track_running_stats=True")
+    frozen = FrozenBatchNorm2d(norm.num_features, eps).to(norm.weight)
+    frozen.load_state_dict(norm.state_dict())
+    return frozen.train(norm.training)
