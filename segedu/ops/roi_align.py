@@ -61,32 +61,38 @@ def roi_align(
     table = features.to(corners.dtype).permute(0, 2, 3, 1).reshape(-1, C)  # (B * H * W, C)
     if not len(corners):
         return table[:0].reshape(0, C, 1, 1).expand(0, C, h, w).to(features.dtype)
-    start, side = (corners - (0.5 if aligned else 0.0)).split(2, dim=1)
-    side = side - start if aligned else (side - start).clamp(min=1)  # (N, 2): x, y
-    points = (side / side.new_tensor([w, h])).ceil().long()  # (N, 2)
+    start, stop = (corners - (0.5 if aligned else 0.0)).split(2, dim=1)  # (N, 2): x, y
+    side = stop - start if aligned else (stop - start).clamp(min=1)
+    points = (side / side.new_tensor([w, h])).ceil().long()  # (N, 2), of a bin
     if sampling_ratio > 0:
         points = torch.full_like(points, sampling_ratio)
-    averages, order = [], []
-    kinds, kind = points.unique(dim=0, return_inverse=True)
-    for i, (points_x, points_y) in enumerate(kinds.tolist()):  # boxes with as many points are one step
-        n = torch.nonzero(kind == i).flatten()
+
+    # Which rows of the table a bin adds up, and with which weights. Boxes with as many points are one step.
+    kinds, kind, counts = points.unique(dim=0, return_inverse=True, return_counts=True)
+    order = kind.argsort(stable=True)
+    index, weight = [], []
+    for (points_x, points_y), n in zip(kinds.tolist(), order.split(counts.tolist()), strict=True):
         x, weight_x = _read(start[n, 0], side[n, 0], w, points_x, W)  # (n, w, 2 points)
         y, weight_y = _read(start[n, 1], side[n, 1], h, points_y, H)  # (n, h, 2 points)
-        index = (image[n, None, None] * H + y)[:, :, None, :, None] * W + x[:, None, :, None, :]
-        weight = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]  # (n, h, w, 2 points, 2 points)
-        averages.append(_weighted_sum(table, index, weight))
-        order.append(n)
-    averages = torch.cat(averages)[torch.cat(order).argsort()]  # (N, h, w, C), in the order of the boxes
-    return averages.permute(0, 3, 1, 2).contiguous().to(features.dtype)
+        row = (image[n, None, None] * H + y) * W
+        index.append((row[:, :, None, :, None] + x[:, None, :, None, :]).flatten())  # bin by bin
+        weight.append((weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]).flatten())
+    length = (4 * points[order].prod(dim=1)).repeat_interleave(h * w)  # rows of each bin
+    # `embedding_bag` adds up rows without a copy of each. One call for all boxes: its gradient is as large as the table.
+    bins = F.embedding_bag(
+        torch.cat(index), table, length.cumsum(0) - length, per_sample_weights=torch.cat(weight), mode="sum"
+    )
+    bins = bins.reshape(-1, h, w, C)[order.argsort()]  # in the order of the boxes again
+    return bins.permute(0, 3, 1, 2).contiguous().to(features.dtype)
 
 
 def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> tuple[Tensor, Tensor]:
-    """Where the points of each bin are read along one axis: each at two places, with weights that sum to 1 / points.
+    """Where the points of each bin are read along one axis: each at the place before it and the one behind it.
 
-    The weight of a place in the plane is the product of its weights in both axes.
+    In the plane a point is read at four places, and the weight of each is the product of those in both axes.
 
     Returns:
-        (N, bins, 2 * points) int64 places, and as many weights.
+        (N, bins, 2 * points) int64 places, and their weights: of a point inside of the feature map 1 / points.
     """
     bin_side = side[:, None, None] / bins
     b = torch.arange(bins, dtype=side.dtype, device=side.device)[:, None]
@@ -98,11 +104,3 @@ def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> t
     share = inside.to(at.dtype) / max(points, 1)
     weights = torch.cat([(before + 1 - at) * share, (at - before) * share], dim=-1)
     return torch.cat([before, (before + 1).clamp(max=length - 1)], dim=-1).long(), weights
-
-
-def _weighted_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """(n, h, w, C): the rows of the table that each bin reads, added up without a copy of each of them."""
-    n, h, w, rows, columns = index.shape
-    first = torch.arange(n * h * w, device=index.device) * (rows * columns)  # of each bin
-    weight = weight.to(table.dtype).flatten()
-    return F.embedding_bag(index.flatten(), table, first, per_sample_weights=weight, mode="sum").reshape(n, h, w, -1)
