@@ -78,7 +78,7 @@ def roi_align(
         index.append((row[:, :, None, :, None] + x[:, None, :, None, :]).flatten())  # bin by bin
         weight.append((weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]).flatten())
     length = (4 * points[order].prod(dim=1)).repeat_interleave(h * w)  # rows of each bin
-    # `embedding_bag` adds up rows without a copy of each. One call for all boxes: its gradient is as large as the table.
+    # Adds up rows without a copy of each. One call for all boxes: its gradient is as large as the table.
     bins = F.embedding_bag(
         torch.cat(index), table, length.cumsum(0) - length, per_sample_weights=torch.cat(weight), mode="sum"
     )
