@@ -63,7 +63,7 @@ class ClassificationHead(nn.Module):
         self.conv = _tower(channels, norm_groups)
         self.cls_logits = nn.Conv2d(channels, num_anchors * num_classes, kernel_size=3, padding=1)
         nn.init.normal_(self.cls_logits.weight, std=0.01)
-        # sigmoid(bias) = PRIOR: without it the first steps' loss is that of 99 % of all anchors being wrong
+        # sigmoid(bias) = PRIOR. With 1/2, all of the background would be half wrong at first, and drown the rest.
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: a mean taken off, 0 to 255
-SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)  # of the six maps' boxes, parts of the image's side; and one more
+# Side of the square boxes of the six maps, as a part of the image's, and one more. These are the paper's for COCO.
+# Paper: for Pascal VOC 0.1 on the first map, and 0.2 to 0.9 on the others.
+SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
 RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))  # of each map, width over height, and turned round
 STEPS = (8, 16, 32, 64, 100, 300)  # pixels from place to place
 # channels inside and outside of conv8 to conv11, and the stride: with 1 there is no padding, and 5 places become 3
@@ -222,6 +224,7 @@ def match_default_boxes(iou: Tensor, threshold: float = 0.5) -> Tensor:
     """
     matches = match_anchors(iou, threshold, threshold)
     if len(iou):
+        # Paper: after MultiBox, where two objects never share a best box. With thousands of boxes they rarely do.
         best = iou.argmax(dim=1)
         matches.scatter_reduce_(0, best, torch.arange(len(iou), device=iou.device), "amax", include_self=False)
     return matches

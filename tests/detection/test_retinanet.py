@@ -35,7 +35,8 @@ from segedu.ops.boxes import box_iou
 
 SMALL = ((8, 10, 12), (16, 20, 25), (32, 40, 50), (64, 80, 101), (128, 161, 203))
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-SIZES = [[(60, 90)], [(45, 71), (64, 50)], [(33, 47)]]  # resized to a short side of 64, padded to 64x96 and 96x128
+# resized to a short side of 64, padded to 64 x 96, 96 x 128 and 64 x 160: that is 3 places of P6, 53 pixels apart
+SIZES = [[(60, 90)], [(45, 71), (64, 50)], [(33, 80)]]
 VERSIONS = pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
 
 
@@ -59,7 +60,7 @@ def torchvision_net(v2: bool, **options: object) -> oracle.RetinaNet:
         head.regression_head._loss_type = "giou"
     anchors = AnchorGenerator(SMALL, (RATIOS,) * 5)
     mean, std = (torch.tensor(x).tolist() for x in (IMAGENET_MEAN, IMAGENET_STD))  # as float32 has them
-    net = oracle.RetinaNet(backbone, 4, 64, 110, mean, std, anchors, head, **options)
+    net = oracle.RetinaNet(backbone, 4, 64, 160, mean, std, anchors, head, **options)
     return randomise(net)
 
 
@@ -79,7 +80,7 @@ def both(v2: bool, **options: object) -> tuple[RetinaNet, oracle.RetinaNet]:
 
 
 def batch_of(images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    return resize_and_pad(images, 64, 110, fill=torch.tensor(IMAGENET_MEAN).tolist())
+    return resize_and_pad(images, 64, 160, fill=torch.tensor(IMAGENET_MEAN).tolist())
 
 
 # --- parity -----------------------------------------------------------------------------------------------------
@@ -246,6 +247,18 @@ def test_half_precision() -> None:
     net = our_net(False).to(torch.bfloat16)
     outputs = net(torch.rand(1, 3, 64, 96).to(torch.bfloat16))
     assert outputs["logits"].dtype == torch.bfloat16 and outputs["anchors"][0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_devices(device: str) -> None:
+    net = our_net(False).to(device)
+    outputs = net(torch.rand(1, 3, 64, 96, generator=generator(), dtype=torch.float64).to(device))
+    target = {
+        "boxes": torch.tensor([[4.0, 5.0, 20.0, 18.0]], device=device),
+        "labels": torch.tensor([2], device=device),
+    }
+    tensors = [*retinanet_loss(outputs, [target]).values(), *postprocess(outputs)[0].values(), *outputs["anchors"]]
+    assert {tensor.device.type for tensor in tensors} == {device}
 
 
 def test_untrained_scores_are_the_prior() -> None:

@@ -265,6 +265,18 @@ def test_half_precision() -> None:
     assert outputs["logits"].dtype == torch.bfloat16 and outputs["anchors"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_devices(device: str) -> None:
+    net = our_net().to(device)
+    outputs = net(torch.rand(1, 3, 96, 96, generator=generator(), dtype=torch.float64).to(device))
+    target = {
+        "boxes": torch.tensor([[4.0, 5.0, 20.0, 18.0]], device=device),
+        "labels": torch.tensor([2], device=device),
+    }
+    tensors = [*ssd_loss(outputs, [target]).values(), *postprocess(outputs)[0].values(), outputs["anchors"]]
+    assert {tensor.device.type for tensor in tensors} == {device}
+
+
 def test_the_papers_maps_and_the_smallest_image() -> None:
     with torch.device("meta"):
         net = ssd300_vgg16(21)
