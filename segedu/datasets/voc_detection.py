@@ -97,7 +97,7 @@ def _read_object(element: ElementTree.Element, path: Path, size: tuple[int, ...]
     # from first and last pixel to the edges of both; a box that goes a little beyond the image is cut
     edges = [max(box[0] - 1, 0.0), max(box[1] - 1, 0.0), min(box[2], W), min(box[3], H)]
     if not (edges[0] < edges[2] and edges[1] < edges[3]):
-        raise ValueError(f"{path} has the box {box}, expected xmin < xmax and ymin < ymax in an image of {W} x {H}")
+        raise ValueError(f"{path} has the box {box}, expected xmin <= xmax and ymin <= ymax in an image of {W} x {H}")
     return edges, CLASSES.index(name), *(_flag(element.findtext(key), key, path) for key in ("difficult", "truncated"))
 
 

@@ -286,7 +286,7 @@ def yolov1_loss(
 
 
 def postprocess(
-    outputs: Mapping[str, Any], score_threshold: float = 0.2, iou_threshold: float = 0.5, largest_count: int = 100
+    outputs: Mapping[str, Any], score_threshold: float = 0.2, iou_threshold: float = 0.5, max_detections: int = 100
 ) -> list[dict[str, Tensor]]:
     """Boxes with the score Pr(class | object) * confidence, after suppression within each class.
 
@@ -294,7 +294,7 @@ def postprocess(
         outputs: of `YOLOv1`.
         score_threshold: boxes of a class with a score not above it are left out. Paper: not given.
         iou_threshold: of the suppression.
-        largest_count: at most so many objects an image.
+        max_detections: at most so many objects an image.
 
     Returns:
         For each image `boxes` (N, 4) xyxy cut at its size, `labels` (N,) and `scores` (N,), best first. Boxes
@@ -315,7 +315,7 @@ def postprocess(
         boxes, scores = clip_boxes(boxes.flatten(0, 2), size), scores.flatten(0, 2)  # (A, 4), (A, C)
         seen = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         box, label = ((scores > score_threshold) & seen[:, None]).nonzero(as_tuple=True)
-        kept = batched_nms(boxes[box], scores[box, label], label, iou_threshold)[:largest_count]
+        kept = batched_nms(boxes[box], scores[box, label], label, iou_threshold)[:max_detections]
         box, label = box[kept], label[kept]
         results.append({"boxes": boxes[box], "labels": label + 1, "scores": scores[box, label]})
     return results

@@ -201,7 +201,7 @@ def test_postprocess_scores_cuts_and_keeps_one_box_for_each_class() -> None:
     assert torch.allclose(found["boxes"][0], torch.tensor([10.0, 10, 30, 25]))
     assert torch.allclose(found["boxes"][2], torch.tensor([0.0, 0, 40, 25]), atol=1e-5)
     assert len(postprocess(outputs, 0.1, iou_threshold=0.2)[0]["boxes"]) == 2
-    assert len(postprocess(outputs, 0.1, largest_count=1)[0]["boxes"]) == 1
+    assert len(postprocess(outputs, 0.1, max_detections=1)[0]["boxes"]) == 1
     outputs["confidences"], outputs["class_scores"] = -outputs["confidences"], -outputs["class_scores"]
     assert not len(postprocess(outputs, 0.1)[0]["boxes"])  # two negative numbers are no good score
     outputs["sizes"] = [(5, 5)]

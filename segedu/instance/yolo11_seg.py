@@ -1,0 +1,383 @@
+"""YOLO11 with masks: each place of three grids says a class, distances to the sides of a box, and how to mix a mask.
+
+Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentation); `segedu.backbones.yolo11` says
+    what was read. The parts have papers: places without anchor boxes (Tian et al. 2019, FCOS, arXiv 1904.01355),
+    distances as distributions (Li et al. 2020, generalised focal loss, arXiv 2006.04388), which place learns from which
+    object (Feng et al. 2021, TOOD, arXiv 2108.07755), prototypes (Bolya et al. 2019, YOLACT, arXiv 1904.02689).
+Idea: A place gives each distance as probabilities of 0 to 15 strides, and their mean counts: so it can say that it is
+    unsure. The places that learn from an object are those that find it best already, by class and by box. A mask is a
+    sum of 32 prototypes that all objects share, with coefficients that each place gives, cut at the box.
+Simplified: the loss is written from the papers above and the documented weights; its details may differ from the
+    authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs are
+    under AGPL-3.0, which asks more of its users than this library does. `keys_of_ultralytics` in
+    `segedu.backbones.yolo11` renames what you bring yourself as a plain state dict.
+Shapes: images (B, 3, H, W) of any size, padded inside to multiples of 32 -> dict of `box_logits` (B, A, 4, 16),
+    `class_logits` (B, A, K - 1), `coefficients` (B, A, 32), `prototypes` (B, 32, H' / 4, W' / 4), `points` (A, 2) as x
+    and y, `strides` (A,), `image_size` (H', W') with the padding, and `sizes`. `postprocess`: the dict -> B dicts of
+    `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
+Quality: numbers of parameters are those that are documented; distances, assignment and loss equal numbers worked by
+    hand and a slow loop; a small one learns a batch by heart. Not compared with the authors' program.
+Course: 14-top-down
+Lab: 14_top_down
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.yolo11 import SCALES, ConvBlock, YOLO11Pyramid
+from segedu.layers.images import check_images
+from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.losses.boxes import complete_iou_loss
+from segedu.ops.boxes import box_iou, clip_boxes
+from segedu.ops.nms import batched_nms
+
+GREY = 114 / 255  # of the padding, as documented
+PRIOR = 0.01  # of every class, before training (RetinaNet, section 4.1)
+AXES = {
+    "box_logits": "B A 4 R",
+    "class_logits": "B A K",
+    "coefficients": "B A P",
+    "prototypes": "B P H W",
+    "points": "A 2",
+    "strides": "A",
+}
+
+
+class YOLO11Seg(nn.Module):
+    """Pyramid, a head of three branches on each level, and the prototypes.
+
+    Args:
+        pyramid: gives features with `in_channels`, `channels` and `strides`.
+        num_classes: K, the background counted: labels are 1..K - 1, and there are K - 1 columns of classes.
+        prototype_width: channels on the way to the prototypes.
+        prototypes: P, how many there are.
+        bins: R, distances in strides from 0 to R - 1.
+    """
+
+    def __init__(
+        self,
+        pyramid: nn.Module,
+        num_classes: int = 81,
+        prototype_width: int = 64,
+        prototypes: int = 32,
+        bins: int = 16,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2 or bins < 2 or min(prototype_width, prototypes) < 1:
+            raise ValueError(
+                f"num_classes is {num_classes}, bins {bins}, prototype_width {prototype_width} and prototypes "
+                f"{prototypes}, expected at least 2, 2, 1 and 1"
+            )
+        self.pyramid, self.bins = pyramid, bins
+        fine, classes = pyramid.channels[0], num_classes - 1
+        box_width = max(16, fine // 4, 4 * bins)
+        class_width, mask_width = max(fine, min(classes, 100)), max(fine // 4, prototypes)
+        self.boxes = nn.ModuleList(_branch(c, box_width, 4 * bins) for c in pyramid.channels)
+        self.classes = nn.ModuleList(_light_branch(c, class_width, classes) for c in pyramid.channels)
+        self.coefficients = nn.ModuleList(_branch(c, mask_width, prototypes) for c in pyramid.channels)
+        self.prototypes = nn.Sequential(
+            ConvBlock(fine, prototype_width, 3),
+            nn.ConvTranspose2d(prototype_width, prototype_width, kernel_size=2, stride=2),
+            ConvBlock(prototype_width, prototype_width, 3),
+            ConvBlock(prototype_width, prototypes),
+        )
+        for branch in self.classes:  # else the many places without an object are all that the first steps see
+            nn.init.constant_(branch[-1].bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
+        check_images(images, self.pyramid.in_channels)
+        sizes = check_sizes(sizes, images)
+        coarsest = self.pyramid.strides[-1]
+        right, below = (-images.shape[axis] % coarsest for axis in (-1, -2))
+        images = F.pad(images, (0, right, 0, below), value=GREY)
+        features = self.pyramid(images)
+
+        def places(branches: nn.ModuleList) -> Tensor:
+            maps = [branch(level) for branch, level in zip(branches, features, strict=True)]
+            return torch.cat([m.flatten(2) for m in maps], dim=2).mT  # (B, A, C), fine to coarse, row by row
+
+        points, strides = _places(features, self.pyramid.strides)
+        return {
+            "box_logits": places(self.boxes).unflatten(2, (4, self.bins)),
+            "class_logits": places(self.classes),
+            "coefficients": places(self.coefficients),
+            "prototypes": self.prototypes(features[0]),
+            "points": points,
+            "strides": strides,
+            "image_size": tuple(images.shape[-2:]),
+            "sizes": sizes,
+        }
+
+
+def _branch(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvBlock(in_channels, width, 3), ConvBlock(width, width, 3), nn.Conv2d(width, out_channels, kernel_size=1)
+    )
+
+
+def _light_branch(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
+    """As `_branch`, but each 3x3 convolution is depthwise, with a 1x1 convolution after it."""
+    return nn.Sequential(
+        nn.Sequential(ConvBlock(in_channels, in_channels, 3, groups=in_channels), ConvBlock(in_channels, width)),
+        nn.Sequential(ConvBlock(width, width, 3, groups=width), ConvBlock(width, width)),
+        nn.Conv2d(width, out_channels, kernel_size=1),
+    )
+
+
+def _places(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The centre of each place in pixels (A, 2), x before y, and its stride (A,)."""
+    points, lengths = [], []
+    for level, stride in zip(features, strides, strict=True):
+        rows, columns = (torch.arange(n).to(level) + 0.5 for n in level.shape[-2:])
+        points.append(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1) * stride)
+        lengths.append(points[-1].new_full((len(points[-1]),), stride))
+    return torch.cat(points), torch.cat(lengths)
+
+
+def yolo11_seg(scale: str = "n", num_classes: int = 81) -> YOLO11Seg:
+    """One of the five documented networks.
+
+    Args:
+        scale: "n", "s", "m", "l" or "x".
+        num_classes: K, the background counted; the documented ones have 80 classes of objects.
+
+    Returns:
+        The network with random weights.
+
+    Raises:
+        ValueError: no such scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}, expected one of {', '.join(SCALES)}")
+    return YOLO11Seg(YOLO11Pyramid(SCALES[scale]), num_classes, SCALES[scale].channels(256))
+
+
+def decode_distances(box_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Boxes of places: each distance is the mean of its distribution, in strides.
+
+    Args:
+        box_logits: (..., A, 4, R), of left, top, right and bottom.
+        points: (A, 2).
+        strides: (A,).
+
+    Returns:
+        (..., A, 4), xyxy pixels.
+
+    >>> sure = torch.tensor([[0.0, 9, 0], [9, 0, 0], [0, 0, 9], [9, 0, 9]]) * 9
+    >>> decode_distances(sure[None], torch.tensor([[20.0, 20.0]]), torch.tensor([8.0]))
+    tensor([[12., 20., 36., 28.]])
+    """
+    bins = torch.arange(box_logits.shape[-1]).to(box_logits)
+    distances = (box_logits.softmax(dim=-1) @ bins) * strides[:, None]  # (..., A, 4)
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
+    """Cross-entropy with the two whole numbers beside a distance, each weighted by how near it is.
+
+    Args:
+        logits: (..., R).
+        distances: (...), in [0, R - 1]; what is beyond is taken as nearly R - 1.
+
+    Returns:
+        (...).
+
+    >>> distribution_focal_loss(torch.tensor([[0.0, 2.0, 0.0, 0.0]]), torch.tensor([1.25]))
+    tensor([0.8408])
+    """
+    distances = distances.clamp(0, logits.shape[-1] - 1 - 0.01)
+    lower = distances.floor()
+    log_p = logits.log_softmax(dim=-1)
+    low, high = (log_p.gather(-1, n.long()[..., None])[..., 0] for n in (lower, lower + 1))
+    return -((lower + 1 - distances) * low + (distances - lower) * high)
+
+
+@torch.no_grad()
+def assign(
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    target: Mapping[str, Tensor],
+    *,
+    count: int = 10,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+) -> tuple[Tensor, Tensor]:
+    """Which place learns from which object: TOOD, section 3.2, with YOLO11's three numbers.
+
+    Of the places within an object's box the `count` ones with the largest t = score^alpha IoU^beta are its own, where
+    score is that of its class. A place that several want goes to the one it overlaps most. Paper: a box that holds no
+    place takes the nearest one, else the smallest objects would never be learned.
+
+    Args:
+        scores: (A, K - 1) probabilities.
+        boxes: (A, 4) that the places give now.
+        points: (A, 2).
+        target: `boxes` (N, 4) and `labels` (N,).
+        count: places of an object.
+        alpha: power of the score.
+        beta: power of the IoU.
+
+    Returns:
+        (A,) int64 the object of each place, -1 for none; (A,) what its score is to be: t as a share of the object's
+        largest, times the object's largest IoU. 0 where there is no object.
+    """
+    truth, labels = target["boxes"].to(boxes), target["labels"]
+    if not len(truth):
+        return points.new_full((len(points),), -1, dtype=torch.int64), boxes.new_zeros(len(points))
+    sides = torch.cat([points - truth[:, None, :2], truth[:, None, 2:] - points], dim=-1)  # (N, A, 4)
+    inside = (sides > 0).all(dim=-1)
+    centres = (truth[:, :2] + truth[:, 2:]) / 2
+    nearest = F.one_hot(torch.cdist(centres, points).argmin(dim=1), len(points)).bool()
+    inside = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
+    iou = box_iou(truth, boxes).to(scores)  # (N, A)
+    t = scores[:, labels - 1].mT ** alpha * iou**beta
+    best = torch.where(inside, t, -1).topk(min(count, len(points)), dim=1).indices
+    chosen = torch.zeros_like(inside).scatter_(1, best, True) & inside
+    owner = torch.where(chosen.any(dim=0), torch.where(chosen, iou, -1).argmax(dim=0), -1)  # (A,)
+    own = owner == torch.arange(len(truth), device=owner.device)[:, None]
+    most_t, most_iou = ((values * own).amax(dim=1, keepdim=True) for values in (t, iou))
+    return owner, (own * t / most_t.clamp(min=torch.finfo(t.dtype).tiny) * most_iou).sum(dim=0)
+
+
+def yolo11_seg_loss(
+    outputs: Mapping[str, Any],
+    targets: Sequence[Mapping[str, Tensor]],
+    *,
+    box_weight: float = 7.5,
+    class_weight: float = 0.5,
+    distance_weight: float = 1.5,
+    mask_weight: float = 7.5,
+) -> dict[str, Tensor]:
+    """Boxes, classes and distances weighted by what the places are to score, and masks; over the whole batch.
+
+    Args:
+        outputs: of `YOLO11Seg`.
+        targets: B dicts of `boxes`, `labels` and `masks` (N, h, w), (h, w) as in `sizes`; N may be 0.
+        box_weight: of 1 - CIoU, as documented.
+        class_weight: of the binary cross-entropy of all places and classes, as documented.
+        distance_weight: of the distribution focal loss, the mean over the sides, as documented.
+        mask_weight: of the binary cross-entropy of mask pixels within the true box, the mean over them and places.
+
+    Returns:
+        Scalars `box`, `class`, `distance` and `mask`, weighted, and `loss`, their sum. The first three are sums divided
+        by that of the wanted scores, at least 1. Without objects all but `class` are 0.
+
+    Raises:
+        TypeError: outputs are no floats, or targets not of the right kind.
+        ValueError: a key is missing, shapes do not fit, an output is NaN, or targets are not as described.
+    """
+    _check_outputs(outputs)
+    logits, points, strides = outputs["class_logits"], outputs["points"], outputs["strides"]
+    check_targets(targets, outputs["sizes"], logits.shape[-1] + 1, masks=True)
+    boxes = decode_distances(outputs["box_logits"], points, strides)
+    sums = dict.fromkeys(("box", "class", "distance", "mask"), 0 * outputs["prototypes"].sum())
+    scored, places = 0.0, 0
+    for i, target in enumerate(targets):
+        owner, wanted = assign(logits[i].detach().sigmoid(), boxes[i].detach(), points, target)
+        taken = (owner >= 0).nonzero().flatten()
+        owner, quality = owner[taken], wanted[taken]
+        truth = target["boxes"].to(boxes)[owner]
+        classes = torch.zeros_like(logits[i])
+        classes[taken, target["labels"][owner] - 1] = quality
+        sums["class"] = sums["class"] + F.binary_cross_entropy_with_logits(logits[i], classes, reduction="sum")
+        sums["box"] = sums["box"] + (complete_iou_loss(boxes[i, taken], truth, reduction="none") * quality).sum()
+        sides = torch.cat([points[taken] - truth[:, :2], truth[:, 2:] - points[taken]], dim=1) / strides[taken, None]
+        distance = distribution_focal_loss(outputs["box_logits"][i, taken], sides).mean(dim=1)
+        sums["distance"] = sums["distance"] + (distance * quality).sum()
+        sums["mask"] = sums["mask"] + _mask_loss(outputs, i, taken, owner, target)
+        scored, places = scored + quality.sum(), places + len(taken)
+    share = 1 / torch.as_tensor(scored).clamp(min=1)
+    losses = {
+        "box": box_weight * share * sums["box"],
+        "class": class_weight * share * sums["class"],
+        "distance": distance_weight * share * sums["distance"],
+        "mask": mask_weight * sums["mask"] / max(places, 1),
+    }
+    return losses | {"loss": sum(losses.values())}
+
+
+def _mask_loss(
+    outputs: Mapping[str, Any], i: int, taken: Tensor, owner: Tensor, target: Mapping[str, Tensor]
+) -> Tensor:
+    """Sum over places of the mean cross-entropy of the mask's pixels in the true box (YOLACT crops there too)."""
+    prototypes = outputs["prototypes"][i]
+    masks = resize_masks(target["masks"], outputs["image_size"], prototypes.shape[-2:]).to(prototypes)
+    logits = mix_masks(outputs["coefficients"][i, taken], prototypes)  # (P, h, w)
+    inside = _inside(target["boxes"].to(prototypes), outputs["image_size"], prototypes.shape[-2:]).to(prototypes)[owner]
+    pixels = F.binary_cross_entropy_with_logits(logits, masks[owner], weight=inside, reduction="none")
+    return (pixels.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)).sum()
+
+
+def mix_masks(coefficients: Tensor, prototypes: Tensor) -> Tensor:
+    """Logits of masks: sums of prototypes.
+
+    Args:
+        coefficients: (N, P).
+        prototypes: (P, h, w).
+
+    Returns:
+        (N, h, w).
+    """
+    return torch.einsum("np,phw->nhw", coefficients, prototypes)
+
+
+def _inside(boxes: Tensor, image_size: Size, size: Size) -> Tensor:
+    """(N, *size) bool: whether the centre of a pixel lies in the box, where `size` pixels cover the image."""
+    y, x = ((torch.arange(n).to(boxes) + 0.5) * (whole / n) for n, whole in zip(size, image_size, strict=True))
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(dim=1)  # (N, 1) each
+    return ((y > y1) & (y < y2))[:, :, None] & ((x > x1) & (x < x2))[:, None, :]
+
+
+@torch.no_grad()
+def postprocess(
+    outputs: Mapping[str, Any], score_threshold: float = 0.25, iou_threshold: float = 0.7, max_detections: int = 300
+) -> list[dict[str, Tensor]]:
+    """The best class of each place, suppression within each class, and the masks of what is left.
+
+    Args:
+        outputs: of `YOLO11Seg`.
+        score_threshold: of the class; this and the next two as documented.
+        iou_threshold: of the suppression.
+        max_detections: at most so many objects an image.
+
+    Returns:
+        B dicts of `boxes` (N, 4) cut at the image, `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool within the
+        boxes, best first; (h, w) as in `sizes`.
+
+    Raises:
+        TypeError: outputs are no floats.
+        ValueError: a key is missing, shapes do not fit, or an output is NaN.
+    """
+    _check_outputs(outputs)
+    all_boxes = decode_distances(outputs["box_logits"], outputs["points"], outputs["strides"])
+    results = []
+    for i, (h, w) in enumerate(outputs["sizes"]):
+        boxes = clip_boxes(all_boxes[i], (h, w))
+        scores, labels = outputs["class_logits"][i].sigmoid().max(dim=-1)
+        seen = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (scores > score_threshold)).nonzero().flatten()
+        kept = seen[batched_nms(boxes[seen], scores[seen], labels[seen], iou_threshold)[:max_detections]]
+        masks = [torch.zeros(0, h, w, dtype=torch.bool, device=boxes.device)]
+        for part in kept.split(32):  # logits of 300 masks of a large image would take much memory
+            logits = mix_masks(outputs["coefficients"][i, part], outputs["prototypes"][i])[:, None]
+            logits = F.interpolate(logits, size=outputs["image_size"], mode="bilinear", align_corners=False)[
+                :, 0, :h, :w
+            ]
+            masks.append((logits > 0) & _inside(boxes[part], (h, w), (h, w)))
+        found = {"boxes": boxes[kept], "labels": labels[kept] + 1, "scores": scores[kept], "masks": torch.cat(masks)}
+        results.append(found)
+    return results
+
+
+def _check_outputs(outputs: Mapping[str, Any]) -> None:
+    check_keys("outputs", outputs, (*AXES, "image_size", "sizes"))
+    check_maps("outputs", outputs, **AXES)
+    check_no_nan("outputs", outputs, tuple(AXES))
