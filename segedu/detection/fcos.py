@@ -145,8 +145,8 @@ class FCOS(nn.Module):
         logits = [self.head["classification_head"](level) for level in features]
         distances, centreness, towers = zip(*map(self.head["regression_head"], features), strict=True)
         anchors = [self._anchors(level, images, side) for level, side in zip(features, self.strides, strict=True)]
-        outputs = {"logits": _by_place(logits), "distances": _by_place(distances)}
-        outputs |= {"centreness": _by_place(centreness)[..., 0], "anchors": anchors}
+        outputs = {"logits": by_place(logits), "distances": by_place(distances)}
+        outputs |= {"centreness": by_place(centreness)[..., 0], "anchors": anchors}
         return {**outputs, "sizes": check_sizes(sizes, images)}, list(towers)
 
     def _anchors(self, features: Tensor, images: Tensor, side: float) -> Tensor:
@@ -351,8 +351,15 @@ def _tower(channels: int, groups: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
-def _by_place(maps: Sequence[Tensor]) -> Tensor:
-    """(B, C, h, w) of each level -> (B, A, C): level by level, row by row."""
+def by_place(maps: Sequence[Tensor]) -> Tensor:
+    """What heads say of all places, level by level, row by row.
+
+    Args:
+        maps: for each level (B, C, h, w).
+
+    Returns:
+        (B, A, C).
+    """
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
 
 
