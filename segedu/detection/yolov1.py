@@ -30,6 +30,7 @@ from segedu.layers.images import check_images
 from segedu.layers.instance_targets import check_sizes, check_targets
 from segedu.layers.outputs import check_keys, check_maps, check_no_nan
 from segedu.losses.boxes import iou_box_loss
+from segedu.losses.checks import full_precision
 from segedu.ops.boxes import check_boxes, clip_boxes
 from segedu.ops.nms import batched_nms
 
@@ -260,7 +261,7 @@ def yolov1_loss(
         ValueError: a key is missing, shapes do not fit, an output is NaN, or a target is not as `yolov1_targets`
             wants it.
     """
-    axes = _check_outputs(outputs)
+    outputs, axes = _checked(outputs)
     check_targets(targets, outputs["sizes"], axes["C"] + 1)
     grids = [
         yolov1_targets(target["boxes"], target["labels"], axes["S"], outputs["image_size"], axes["C"] + 1)
@@ -304,7 +305,7 @@ def postprocess(
         TypeError: outputs are no floats.
         ValueError: a key is missing, shapes do not fit, or an output is NaN.
     """
-    _check_outputs(outputs)
+    outputs, _ = _checked(outputs)
     all_boxes = decode_cells(outputs["coordinates"].detach(), outputs["image_size"])
     # regressed numbers may leave [0, 1]: two negative ones must not make a good score
     confidences, classes = (outputs[key].detach().clamp(0, 1) for key in ("confidences", "class_scores"))
@@ -329,8 +330,9 @@ def _iou_with_truth(coordinates: Tensor, truth: Tensor, image_size: tuple[int, i
     return (1 - loss).reshape(given.shape[:-1]).to(coordinates)
 
 
-def _check_outputs(outputs: Mapping[str, Any]) -> dict[str, int]:
+def _checked(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """The outputs in full precision, and the lengths of their axes."""
     check_keys("outputs", outputs, (*MAPS, "image_size", "sizes"))
     axes = check_maps("outputs", outputs, **MAPS)
     check_no_nan("outputs", outputs, tuple(MAPS))
-    return axes
+    return {**outputs, **{key: full_precision(outputs[key]) for key in MAPS}}, axes

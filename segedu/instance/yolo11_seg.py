@@ -36,6 +36,7 @@ from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
 from segedu.layers.outputs import check_keys, check_maps, check_no_nan
 from segedu.losses.boxes import complete_iou_loss
+from segedu.losses.checks import full_precision
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 
@@ -136,7 +137,8 @@ def _places(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor,
     """The centre of each place in pixels (A, 2), x before y, and its stride (A,)."""
     points, lengths = [], []
     for level, stride in zip(features, strides, strict=True):
-        rows, columns = (torch.arange(n).to(level) + 0.5 for n in level.shape[-2:])
+        # never in bfloat16, which has no 1028
+        rows, columns = (torch.arange(n).to(full_precision(level[:0])) + 0.5 for n in level.shape[-2:])
         points.append(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1) * stride)
         lengths.append(points[-1].new_full((len(points[-1]),), stride))
     return torch.cat(points), torch.cat(lengths)
@@ -275,7 +277,7 @@ def yolo11_seg_loss(
         TypeError: outputs are no floats, or targets not of the right kind.
         ValueError: a key is missing, shapes do not fit, an output is NaN, or targets are not as described.
     """
-    _check_outputs(outputs)
+    outputs = _checked(outputs)
     logits, points, strides = outputs["class_logits"], outputs["points"], outputs["strides"]
     check_targets(targets, outputs["sizes"], logits.shape[-1] + 1, masks=True)
     boxes = decode_distances(outputs["box_logits"], points, strides)
@@ -357,7 +359,7 @@ def postprocess(
         TypeError: outputs are no floats.
         ValueError: a key is missing, shapes do not fit, or an output is NaN.
     """
-    _check_outputs(outputs)
+    outputs = _checked(outputs)
     all_boxes = decode_distances(outputs["box_logits"], outputs["points"], outputs["strides"])
     results = []
     for i, (h, w) in enumerate(outputs["sizes"]):
@@ -377,7 +379,9 @@ def postprocess(
     return results
 
 
-def _check_outputs(outputs: Mapping[str, Any]) -> None:
+def _checked(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs in full precision."""
     check_keys("outputs", outputs, (*AXES, "image_size", "sizes"))
     check_maps("outputs", outputs, **AXES)
     check_no_nan("outputs", outputs, tuple(AXES))
+    return {**outputs, **{key: full_precision(outputs[key]) for key in AXES}}

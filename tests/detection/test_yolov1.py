@@ -175,6 +175,17 @@ def test_without_objects_confidences_go_to_zero_and_nothing_else_is_asked() -> N
         assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
 
 
+def test_half_precision_is_raised_before_sums() -> None:
+    torch.manual_seed(0)
+    outputs = tiny().eval()(torch.rand(2, 3, 12, 12))
+    truth = [target([[1, 1, 7, 8]], [2]), target([], [])]
+    half = {key: value.bfloat16() if isinstance(value, Tensor) else value for key, value in outputs.items()}
+    raised = {key: value.float() if isinstance(value, Tensor) else value for key, value in half.items()}
+    losses = yolov1_loss(half, truth)
+    assert losses["loss"].dtype == torch.float32 and torch.equal(losses["loss"], yolov1_loss(raised, truth)["loss"])
+    assert all(found["boxes"].dtype == torch.float32 for found in postprocess(half, 0.0))
+
+
 def test_the_loss_is_the_mean_over_images_and_weights_weigh() -> None:
     torch.manual_seed(0)
     outputs = tiny().eval()(torch.rand(2, 3, 12, 12))

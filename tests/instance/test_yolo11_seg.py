@@ -233,6 +233,16 @@ def test_one_image_with_objects_and_one_without_reach_every_parameter() -> None:
     assert [found["masks"].shape[1:] for found in postprocess(outputs, 0.0)] == [(60, 64), (37, 45)]
 
 
+def test_half_precision_is_raised_before_sums() -> None:
+    target = rectangles([[4, 4, 30, 40]], [1], (64, 64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = tiny().eval()(torch.rand(1, 3, 64, 64))
+    assert outputs["class_logits"].dtype == torch.bfloat16 and outputs["points"].dtype == torch.float32
+    raised = {key: value.float() if isinstance(value, Tensor) else value for key, value in outputs.items()}
+    assert torch.equal(yolo11_seg_loss(outputs, [target])["loss"], yolo11_seg_loss(raised, [target])["loss"])
+    assert all(found["boxes"].dtype == torch.float32 for found in postprocess(outputs, 0.0))
+
+
 def perfect_outputs(target: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Any]:
     """The place nearest to each object's centre says it, each with a prototype of its own."""
     outputs = tiny().eval()(torch.zeros(1, 3, *size))
