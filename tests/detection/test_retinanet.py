@@ -111,13 +111,13 @@ def test_every_stage_equals_torchvision(v2: bool, sizes: list[tuple[int, int]]) 
 @pytest.mark.parametrize("sizes", SIZES)
 @torch.no_grad()
 def test_detections_equal_torchvision(v2: bool, sizes: list[tuple[int, int]]) -> None:
-    ours, theirs = both(v2, score_thresh=0.3, topk_candidates=150, detections_per_img=40)
+    ours, theirs = both(v2, score_thresh=0.7, topk_candidates=50, detections_per_img=500)
     images = random_images(sizes)
     batch, inside = batch_of(images)
-    options = {"score_threshold": 0.3, "candidates": 150, "max_detections": 40}
+    options = {"score_threshold": 0.7, "candidates": 50, "max_detections": 500}
     found, expected = postprocess(ours(batch, inside), **options), theirs(images)
     for got, wanted, image, size in zip(found, expected, images, inside, strict=True):
-        assert len(wanted["boxes"]) == 40
+        assert 50 < len(wanted["boxes"]) < 200  # some are dropped for their score, some as no candidates
         boxes = resize_boxes(got["boxes"], size, image.shape[-2:])
         torch.testing.assert_close(boxes, wanted["boxes"], rtol=0, atol=1e-4)
         torch.testing.assert_close(got["scores"], wanted["scores"], **CLOSE)
@@ -303,6 +303,10 @@ def test_official_state_dict_loads_strictly(builder: object, name: str) -> None:
     norms = [module.eps for module in ours.modules() if hasattr(module, "eps")]
     assert set(norms) == ({0.0} if builder is retinanet_resnet50_fpn else {1e-5})
     assert ANCHOR_SIZES == oracle._default_anchorgen().sizes
+    kept = theirs.score_thresh, theirs.nms_thresh, theirs.topk_candidates, theirs.detections_per_img
+    assert tuple(postprocess.__wrapped__.__kwdefaults__.values()) == kept
+    matcher = theirs.proposal_matcher
+    assert tuple(retinanet_loss.__kwdefaults__.values())[:2] == (matcher.low_threshold, matcher.high_threshold)
 
 
 @pytest.mark.parametrize("key", ["head.classification_head.cls_logits.weight", "backbone.fpn.extra_blocks.p7.bias"])
