@@ -1,0 +1,213 @@
+"""Fast R-CNN: the whole image through the network once, and every proposal pooled from its features.
+
+Paper: Girshick, "Fast R-CNN", ICCV 2015, arXiv 1504.08083.
+Idea: Convolutions do not care where they look, so the features of a proposal can be cut from those of the image.
+    RoI pooling brings every box to one small grid, two fully connected layers read it, and one loss trains all of
+    it at once: the class by a softmax, and the box of the true class by smooth L1. No machines, no files between.
+Simplified: the two layers are not compressed by a singular value decomposition (section 3.1). Deltas are scaled by
+    fixed numbers in place of their deviation in the training set.
+Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `class_logits` (P, K), 0 is background, `deltas`
+    (P, K, 4), with `proposals` and `sizes`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
+Quality: head, losses and detections equal torchvision's with the same weights; fits four drawn scenes (its tests).
+Course: 11-detection
+Lab: 11_detection
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.vgg import VGG, vgg16
+from segedu.detection.rcnn import Sampling, Targets, detections, label_proposals, sample_proposals
+from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.outputs import check_keys
+from segedu.layers.proposals import check_proposals
+from segedu.losses.checks import full_precision
+from segedu.losses.regression import smooth_l1_loss
+from segedu.ops.anchors import decode_boxes
+from segedu.ops.roi_pool import roi_pool
+
+KEYS = ("class_logits", "deltas", "proposals", "sizes")
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas: about 1 over the deviation that proposals have from their objects
+HARD = Sampling(count=64, positive_share=0.25, high=0.5, low=0.1)  # section 2.3
+
+
+class LastConvolutions(nn.Module):
+    """A VGG without its last pooling, which RoI pooling replaces: one feature map, of stride 16.
+
+    Args:
+        vgg: whose layers are used, not copied.
+    """
+
+    def __init__(self, vgg: VGG) -> None:
+        super().__init__()
+        self.normalize, self.features = vgg.normalize, vgg.features[:-1]
+        self.in_channels, self.channels, self.strides = vgg.in_channels, vgg.channels[-1:], vgg.strides[-2:-1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.features(self.normalize(images))]
+
+
+class TwoLayerHead(nn.Module):
+    """Two fully connected layers over the pooled features of a proposal.
+
+    Args:
+        in_channels: C of the features.
+        size: height and width of the pooled grid.
+        hidden: width of both layers.
+        dropout: after each layer. Paper: 0.5, as in VGG.
+    """
+
+    def __init__(self, in_channels: int, size: int = 7, hidden: int = 4096, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.size, self.channels = size, hidden
+        self.fc6 = nn.Linear(in_channels * size**2, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        x = self.dropout(self.fc6(pooled.flatten(1)).relu())
+        return self.dropout(self.fc7(x).relu())  # (P, hidden)
+
+
+class BoxPredictor(nn.Module):
+    """Two linear layers side by side: the class, and for every class how the box moves.
+
+    Args:
+        in_channels: of the vector of a proposal.
+        num_classes: K, with the background.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 2, of which one is the background")
+        self.num_classes = num_classes
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, 4 * num_classes)
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cls_score(vectors), self.bbox_pred(vectors).unflatten(1, (-1, 4))  # (P, K), (P, K, 4)
+
+
+class FastRCNN(nn.Module):
+    """One feature map, RoI pooling, a head and its two predictions.
+
+    Args:
+        backbone: images -> list of features, with `channels` and `strides`, such as `LastConvolutions` or `ResNet`.
+        num_classes: K, with the background.
+        level: which of the features is pooled from.
+        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead`.
+        sampling: of proposals, when targets are given.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        level: int = -1,
+        head: nn.Module | None = None,
+        sampling: Sampling = HARD,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.level, self.sampling = backbone, level, sampling
+        self.box_head = TwoLayerHead(backbone.channels[level]) if head is None else head
+        self.box_predictor = BoxPredictor(self.box_head.channels, num_classes)
+
+    def forward(
+        self,
+        images: Tensor,
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size] | None = None,
+        targets: Targets | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        features = self.backbone(images)[self.level]
+        sizes, proposals = check_sizes(sizes, images), check_proposals(proposals, images)
+        if targets is not None:
+            check_targets(targets, sizes, self.box_predictor.num_classes)
+            proposals = sample_proposals(proposals, targets, self.sampling, generator)
+        size = (self.box_head.size, self.box_head.size)
+        pooled = roi_pool(features, proposals, size, 1 / self.backbone.strides[self.level])  # (P, C, 7, 7)
+        class_logits, deltas = self.box_predictor(self.box_head(pooled))
+        return {"class_logits": class_logits, "deltas": deltas, "proposals": proposals, "sizes": sizes}
+
+
+def fast_rcnn_vgg16(num_classes: int = 21, **options: Any) -> FastRCNN:
+    """The paper's network L: VGG16, its last pooling replaced by RoI pooling to 7x7, its layers fc6 and fc7.
+
+    Args:
+        num_classes: K, with the background; 21 for Pascal VOC.
+        **options: of `FastRCNN`.
+
+    Returns:
+        The network with random weights.
+    """
+    backbone = LastConvolutions(vgg16(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)))
+    head = TwoLayerHead(backbone.channels[-1], size=7, hidden=4096, dropout=0.5)
+    return FastRCNN(backbone, num_classes, **{"head": head, **options})
+
+
+def fast_rcnn_loss(
+    outputs: Mapping[str, Any], targets: Targets, *, box_weight: float = 1.0, beta: float = 1.0
+) -> dict[str, Tensor]:
+    """The multi-task loss (equation 1), a mean over proposals: of background only the class counts.
+
+    Args:
+        outputs: of the network, called with these targets.
+        targets: B dicts with `boxes` and `labels`.
+        box_weight: lambda of the paper.
+        beta: of `smooth_l1_loss`.
+
+    Returns:
+        Scalars `classes` (cross-entropy), `box` (smooth L1 of the four deltas of the true class) and `loss`, their
+        sum; all are 0 if there is no proposal.
+
+    Raises:
+        TypeError: outputs or targets are no dicts of tensors.
+        ValueError: a key is missing, or a shape or label does not fit.
+    """
+    check_keys("outputs", outputs, KEYS)
+    logits, deltas = full_precision(outputs["class_logits"]), full_precision(outputs["deltas"])
+    check_targets(targets, outputs["sizes"], logits.shape[1])
+    pairs = zip(outputs["proposals"], targets, strict=True)
+    labels, wanted = zip(*(label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs), strict=True)
+    labels, wanted = torch.cat(labels), torch.cat(wanted).to(deltas)
+    count, objects = max(len(labels), 1), torch.nonzero(labels).flatten()
+    classes = F.cross_entropy(logits, labels, reduction="sum") / count
+    box = deltas.sum() * 0
+    if len(objects):
+        own = deltas[objects, labels[objects]]
+        box = box_weight * smooth_l1_loss(own, wanted[objects], beta=beta, reduction="sum") / count
+    return {"classes": classes, "box": box, "loss": classes + box}
+
+
+def postprocess(
+    outputs: Mapping[str, Any], *, score_threshold: float = 0.05, iou_threshold: float = 0.5, count: int = 100
+) -> list[dict[str, Tensor]]:
+    """Detections: a proposal may be one of several classes, each with a box of its own; then suppression.
+
+    Args:
+        outputs: of the network without targets.
+        score_threshold: detections have a softmax above this.
+        iou_threshold: a detection goes if its IoU with a better one of its class is above this. Paper: R-CNN's, 0.3.
+        count: of an image at most.
+
+    Returns:
+        B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), the best first.
+
+    Raises:
+        TypeError: outputs are no dict.
+        ValueError: a key is missing, or a score is NaN.
+    """
+    check_keys("outputs", outputs, KEYS)
+    scores = full_precision(outputs["class_logits"].detach()).softmax(1)[:, 1:]
+    deltas = full_precision(outputs["deltas"].detach())[:, 1:]
+    boxes = decode_boxes(deltas, torch.cat(list(outputs["proposals"]))[:, None], WEIGHTS)
+    return detections(boxes, scores, outputs, score_threshold, iou_threshold, count)

@@ -1,0 +1,355 @@
+"""Faster R-CNN: the network proposes its own boxes, and a feature pyramid shows every box at the scale that fits it.
+
+Paper: Ren, He, Girshick, Sun, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+    NIPS 2015, arXiv 1506.01497. On a pyramid: Lin, Dollár, Girshick, He, Hariharan, Belongie, "Feature Pyramid Networks
+    for Object Detection", CVPR 2017, arXiv 1612.03144. Its pooling, RoIAlign: He et al., arXiv 1703.06870.
+Idea: A small convolution slides over the features and says of each anchor whether an object is there and how it
+    should move. The best of these boxes are the proposals of a Fast R-CNN on the same features, so that proposals
+    cost next to nothing. On a pyramid small boxes are pooled from fine levels and large ones from coarse levels.
+Simplified: both parts train at once, without a gradient through the coordinates of proposals (the paper alternates).
+    Anchors that cross the image's edge are kept, as in torchvision.
+Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits`
+    (P, K), `deltas` (P, K, 4), and what they are about: `anchors`, a list of (A_l, 4), `proposals`, `sizes`,
+    `features`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
+Quality: features, both heads, proposals, detections and losses, with their gradients, equal torchvision's with the
+    same weights; fits four drawn scenes (its tests).
+Course: 11-detection
+Lab: 11_detection
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.fpn import FPN, PoolLevel
+from segedu.backbones.resnet import resnet50
+from segedu.detection.fast_rcnn import BoxPredictor, Sampling, Targets, TwoLayerHead, fast_rcnn_loss, sample_proposals
+from segedu.detection.fast_rcnn import postprocess as postprocess
+from segedu.layers.batch_norm import freeze_batch_norm
+from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.outputs import check_keys
+from segedu.losses.checks import full_precision
+from segedu.losses.regression import smooth_l1_loss
+from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors, sample_matches
+from segedu.ops.boxes import box_iou, clip_boxes
+from segedu.ops.nms import batched_nms
+from segedu.ops.roi_align import roi_align
+
+KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
+SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
+RATIOS = (0.5, 1.0, 2.0)
+PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # Paper: 256 of an image with two, on one level
+ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
+SMALLEST = 1e-3  # pixels: proposals with a shorter side are dropped
+BETA = 1 / 9  # of smooth L1: where it turns from squared to straight
+CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
+
+
+class RPNHead(nn.Module):
+    """3x3 convolutions, then for each anchor of a place how much it is an object and how it should move.
+
+    Args:
+        channels: C of every level.
+        anchors: of one place.
+        depth: number of 3x3 convolutions.
+    """
+
+    def __init__(self, channels: int, anchors: int, depth: int = 1) -> None:
+        super().__init__()
+        convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
+        self.conv = nn.Sequential(*(nn.Sequential(conv, nn.ReLU()) for conv in convolutions))
+        self.cls_logits = nn.Conv2d(channels, anchors, kernel_size=1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * anchors, kernel_size=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        objectness, deltas = [], []
+        for level in features:
+            x = self.conv(level)
+            # (B, A, H, W) -> (B, H * W * A): row by row, in each place anchor by anchor
+            objectness.append(self.cls_logits(x).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.bbox_pred(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+        return torch.cat(objectness, 1), torch.cat(deltas, 1)  # (B, A), (B, A, 4) with A over all levels
+
+
+class RPN(nn.Module):
+    """The region proposal network: anchors on every level, and what its head says about them.
+
+    Args:
+        channels: C of every level.
+        sizes: for each level the size of its anchors in pixels, or several.
+        ratios: height over width of the anchors, the same on all levels.
+        depth: of `RPNHead`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        sizes: Sequence[float | Sequence[float]] = SIZES,
+        ratios: Sequence[float] = RATIOS,
+        depth: int = 1,
+    ) -> None:
+        super().__init__()
+        self.sizes = tuple(tuple(size) if isinstance(size, Sequence) else (size,) for size in sizes)
+        self.ratios = tuple(ratios)
+        if len({len(size) for size in self.sizes}) != 1:
+            raise ValueError(f"sizes is {tuple(sizes)}, expected as many sizes on each level: the head is shared")
+        self.head = RPNHead(channels, len(self.sizes[0]) * len(self.ratios), depth)
+
+    def anchors(self, features: Sequence[Tensor], size: Size) -> list[Tensor]:
+        """The anchors of each level.
+
+        Args:
+            features: (B, C, h, w) of each level.
+            size: (H, W) of the batch.
+
+        Returns:
+            For each level (h * w * A, 4), xyxy.
+
+        Raises:
+            ValueError: there are more or fewer levels than sizes of anchors.
+        """
+        if len(features) != len(self.sizes):
+            raise ValueError(f"the pyramid has {len(features)} levels, expected {len(self.sizes)}, one for each size")
+        found = []
+        for level, sizes in zip(features, self.sizes, strict=True):
+            h, w = level.shape[-2:]
+            # Paper: the stride of the level. torchvision, and so its weights, divide the sizes; on the pooled level
+            # of an odd pyramid that is a bit less.
+            cells = cell_anchors(sizes, self.ratios, rounded=True).to(level)
+            found.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
+        return found
+
+    def forward(self, features: Sequence[Tensor], size: Size) -> dict[str, Any]:
+        objectness, deltas = self.head(features)
+        return {"objectness": objectness, "anchor_deltas": deltas, "anchors": self.anchors(features, size)}
+
+
+@torch.no_grad()
+def propose(
+    outputs: Mapping[str, Any], sizes: Sequence[Size], count: int = 1000, iou_threshold: float = 0.7
+) -> list[Tensor]:
+    """The best boxes of the region proposal network: the best of each level, then suppression on each level.
+
+    Args:
+        outputs: of `RPN`.
+        sizes: (h, w) of each image.
+        count: at most so many boxes of a level before the suppression, and of an image after it.
+        iou_threshold: of the suppression.
+
+    Returns:
+        B boxes (P_i, 4) within their images, the best first.
+    """
+    anchors, levels = outputs["anchors"], [len(anchors) for anchors in outputs["anchors"]]
+    boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(anchors)))  # (B, A, 4)
+    index = torch.arange(sum(levels), device=boxes.device).split(levels)
+    level = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(index)])  # (A,)
+    chosen = []
+    for box, logits, size in zip(boxes, full_precision(outputs["objectness"]), sizes, strict=True):
+        parts = zip(index, logits.split(levels), strict=True)
+        rows = torch.cat([rows[part.topk(min(count, len(part))).indices] for rows, part in parts])
+        box, score = clip_boxes(box[rows], size), logits[rows].sigmoid()
+        large = torch.nonzero((box[:, 2:] - box[:, :2] >= SMALLEST).all(1)).flatten()
+        kept = batched_nms(box[large], score[large], level[rows][large], iou_threshold)[:count]
+        chosen.append(box[large][kept])
+    return chosen
+
+
+def assign_levels(boxes: Tensor, strides: Sequence[int], canonical: tuple[float, float] = CANONICAL) -> Tensor:
+    """The level of the pyramid that fits each box: FPN's equation 1, k = floor(k0 + log2(sqrt(w h) / 224)).
+
+    Args:
+        boxes: (P, 4), xyxy.
+        strides: of the levels, each twice the one before.
+        canonical: a box of this size (square root of its area) goes to the level of this stride.
+
+    Returns:
+        (P,) int64 indices of levels; what is too small or too large goes to the first or the last.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 112.0, 112.0], [0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 900.0, 900.0]])
+    >>> assign_levels(boxes, (4, 8, 16, 32))
+    tensor([1, 2, 3])
+    """
+    size, stride = canonical
+    side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+    octaves = torch.log2(side / size) + torch.log2(torch.tensor(stride / strides[0], dtype=side.dtype))
+    return torch.floor(octaves + 1e-6).clamp(0, len(strides) - 1).long()  # 1e-6: as torchvision, for 224 itself
+
+
+def pool_from_levels(
+    features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int, strides: Sequence[int]
+) -> Tensor:
+    """RoIAlign of each box from the level that fits it.
+
+    Args:
+        features: (B, C, h, w) of each level, fine to coarse.
+        boxes: B boxes (P_i, 4) in pixels of the images.
+        output_size: height and width of the result.
+        strides: of the levels; further levels are not pooled from.
+
+    Returns:
+        (P, C, output_size, output_size), in the order of the boxes.
+    """
+    level = [assign_levels(box, strides) for box in boxes]
+    pooled, rows = [], []
+    for i, stride in enumerate(strides):
+        own = [box[k == i] for box, k in zip(boxes, level, strict=True)]
+        pooled.append(roi_align(features[i], own, (output_size, output_size), 1 / stride, sampling_ratio=2))
+        rows.append(torch.nonzero(torch.cat(level) == i).flatten())
+    return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+
+class FasterRCNN(nn.Module):
+    """Pyramid, region proposal network, and a head that looks at each proposal; keys as torchvision's.
+
+    Args:
+        backbone: such as `FPN`: images -> levels fine to coarse, with `channels` and `strides`. The last level,
+            `PoolLevel`, is for large anchors only: no proposal is pooled from it.
+        num_classes: K, with the background.
+        rpn: None: `RPN` with the paper's anchors.
+        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead` of 1024.
+        sampling: of proposals, when targets are given.
+        counts: of proposals of an image, when targets are given and when not.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        rpn: RPN | None = None,
+        head: nn.Module | None = None,
+        sampling: Sampling = PROPOSALS,
+        counts: tuple[int, int] = (2000, 1000),
+    ) -> None:
+        super().__init__()
+        channels = backbone.channels[0]
+        self.num_classes, self.sampling, self.counts = num_classes, sampling, counts
+        self.backbone = backbone
+        self.rpn = RPN(channels) if rpn is None else rpn
+        head = TwoLayerHead(channels, size=7, hidden=1024) if head is None else head
+        self.roi_heads = nn.ModuleDict({"box_head": head, "box_predictor": BoxPredictor(head.channels, num_classes)})
+
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        targets: Targets | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        features = self.backbone(images)
+        sizes = check_sizes(sizes, images)
+        outputs = self.rpn(features, images.shape[-2:])
+        if targets is None:
+            proposals = propose(outputs, sizes, self.counts[1])
+        else:
+            check_targets(targets, sizes, self.num_classes)
+            proposals = sample_proposals(propose(outputs, sizes, self.counts[0]), targets, self.sampling, generator)
+        head = self.roi_heads["box_head"]
+        class_logits, deltas = self.roi_heads["box_predictor"](head(self.pool(features, proposals, head.size)))
+        outputs |= {"class_logits": class_logits, "deltas": deltas, "proposals": proposals}
+        return outputs | {"sizes": sizes, "features": features}
+
+    def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int) -> Tensor:
+        """`pool_from_levels` of all levels but the last.
+
+        Args:
+            features: of the backbone.
+            boxes: B boxes (P_i, 4).
+            output_size: height and width of the result.
+
+        Returns:
+            (P, C, output_size, output_size).
+        """
+        return pool_from_levels(features, boxes, output_size, self.backbone.strides[:-1])
+
+
+def faster_rcnn_loss(
+    outputs: Mapping[str, Any], targets: Targets, *, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Whether anchors are objects and how they move, and the loss of Fast R-CNN for the proposals.
+
+    Args:
+        outputs: of the network, called with these targets.
+        targets: B dicts with `boxes` and `labels`.
+        generator: draws the anchors that count; None for torch's own.
+
+    Returns:
+        Scalars `objectness`, `anchor_box`, `classes`, `box`, and `loss`, their sum.
+
+    Raises:
+        TypeError: outputs or targets are no dicts of tensors.
+        ValueError: a key is missing, or a shape or label does not fit.
+    """
+    check_keys("outputs", outputs, KEYS)
+    check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[1])
+    losses = {**rpn_loss(outputs, targets, generator), **fast_rcnn_loss(outputs, targets, beta=BETA)}
+    parts = {key: losses[key] for key in ("objectness", "anchor_box", "classes", "box")}
+    return {**parts, "loss": sum(parts.values())}
+
+
+def rpn_loss(
+    outputs: Mapping[str, Any], targets: Targets, generator: torch.Generator | None = None, sampling: Sampling = ANCHORS
+) -> dict[str, Tensor]:
+    """Equation 1 of the paper: means over the anchors drawn, in the whole batch; only objects have a box.
+
+    Args:
+        outputs: of `RPN`.
+        targets: B dicts with `boxes`.
+        generator: draws the anchors that count.
+        sampling: how many of an image, and which IoU makes an object (`high`) or background (below `low`).
+
+    Returns:
+        Scalars `objectness` (binary cross-entropy) and `anchor_box` (smooth L1).
+    """
+    anchors = torch.cat(list(outputs["anchors"]))
+    logits, truth, deltas, wanted = [], [], [], []
+    pairs = zip(full_precision(outputs["objectness"]), full_precision(outputs["anchor_deltas"]), targets, strict=True)
+    for objectness, moves, target in pairs:
+        boxes = target["boxes"].to(anchors)
+        matches = match_anchors(box_iou(boxes, anchors), sampling.low, sampling.high, force_best=True)
+        objects, background = sample_matches(matches, sampling.count, sampling.positive_share, generator)
+        logits += [objectness[objects], objectness[background]]
+        truth += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
+        deltas.append(moves[objects])
+        wanted.append(encode_boxes(boxes[matches[objects]], anchors[objects]).to(moves))
+    logits, deltas, wanted = torch.cat(logits), torch.cat(deltas), torch.cat(wanted)
+    count = max(len(logits), 1)
+    loss = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum") / count
+    box = deltas.sum() * 0 if not len(deltas) else smooth_l1_loss(deltas, wanted, beta=BETA, reduction="sum") / count
+    return {"objectness": loss, "anchor_box": box}
+
+
+def resnet50_fpn(eps: float = 0.0) -> FPN:
+    """ResNet-50 with frozen batch normalisation, and on it a pyramid of 256 channels with one pooled level.
+
+    Args:
+        eps: of the frozen normalisations. torchvision's weights for COCO want 0, those for ImageNet 1e-5.
+
+    Returns:
+        The backbone with random weights.
+    """
+    body = freeze_batch_norm(resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)), eps)
+    return FPN(body, 256, extra=PoolLevel())
+
+
+def faster_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **options: Any) -> FasterRCNN:
+    """torchvision's network `fasterrcnn_resnet50_fpn`.
+
+    Args:
+        num_classes: K, with the background; 91 for COCO.
+        eps: of `resnet50_fpn`.
+        **options: of `FasterRCNN`.
+
+    Returns:
+        The network with random weights.
+    """
+    return FasterRCNN(resnet50_fpn(eps), num_classes, **options)

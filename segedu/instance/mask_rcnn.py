@@ -1,0 +1,253 @@
+"""Mask R-CNN: Faster R-CNN, and beside its two answers a third one: which pixels of the box are the object.
+
+Paper: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017, arXiv 1703.06870.
+Idea: A small convolutional head draws a mask of 28x28 for each class in each box. Classes do not compete: the loss
+    looks at the mask of the true class only, and what the object is, the box head says. RoIAlign pools without
+    rounding, for a mask that is half a cell off is a bad mask.
+Simplified: nothing that Faster R-CNN does not.
+Shapes: as Faster R-CNN, and `instances`, for each image a dict of `boxes` and `labels` of which masks are drawn, with
+    `mask_logits` (M, K, 28, 28). With targets these are the proposals that are objects; without, the detections, and
+    the dicts have `scores`. `postprocess`: the dict -> B dicts of `boxes`, `labels`, `scores`, `masks` (N, H, W).
+Quality: mask logits, the mask loss and its gradient, and detections equal torchvision's with the same weights; fits
+    four drawn scenes (its tests). Masks are pasted at the centres of pixels; torchvision rounds boxes first.
+Course: 14-top-down
+Lab: 14_top_down
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.detection import faster_rcnn
+from segedu.detection.faster_rcnn import FasterRCNN, Targets, faster_rcnn_loss, resnet50_fpn
+from segedu.layers.instance_targets import Size, check_targets
+from segedu.layers.outputs import check_keys
+from segedu.losses.checks import full_precision
+from segedu.ops.boxes import box_iou
+from segedu.ops.masks import paste_masks
+from segedu.ops.roi_align import roi_align
+
+KEYS = (*faster_rcnn.KEYS, "instances", "mask_logits")
+
+
+class MaskHead(nn.Sequential):
+    """Four 3x3 convolutions on the pooled features of a box.
+
+    Args:
+        channels: C of the features, and width of the convolutions.
+        size: height and width of the pooled grid; masks are twice as large.
+        depth: number of convolutions.
+    """
+
+    def __init__(self, channels: int, size: int = 14, depth: int = 4) -> None:
+        convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
+        super().__init__(*(nn.Sequential(conv, nn.ReLU()) for conv in convolutions))
+        self.size, self.channels = size, channels
+        for block in self:
+            nn.init.kaiming_normal_(block[0].weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(block[0].bias)
+
+
+class MaskPredictor(nn.Module):
+    """A transposed convolution that doubles the size, then for each class one mask.
+
+    Args:
+        channels: of the mask head.
+        num_classes: K, with the background.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv5_mask = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+        self.mask_fcn_logits = nn.Conv2d(channels, num_classes, kernel_size=1)
+        for layer in (self.conv5_mask, self.mask_fcn_logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.mask_fcn_logits(self.conv5_mask(features).relu())  # (M, K, 28, 28)
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a mask branch; keys as torchvision's.
+
+    Args:
+        backbone: as in `FasterRCNN`.
+        num_classes: K, with the background.
+        mask_head: pooled features (M, C, size, size) -> (M, D, size, size), with `size` and `channels`; None:
+            `MaskHead`.
+        detect: options of Faster R-CNN's `postprocess`: which detections get a mask.
+        **options: of `FasterRCNN`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        mask_head: nn.Module | None = None,
+        detect: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, num_classes, **options)
+        mask_head = MaskHead(backbone.channels[0]) if mask_head is None else mask_head
+        self.detect = dict(detect or {})
+        self.roi_heads["mask_head"] = mask_head
+        self.roi_heads["mask_predictor"] = MaskPredictor(mask_head.channels, num_classes)
+
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        targets: Targets | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        outputs = super().forward(images, sizes, targets, generator)
+        # In training both branches see the same proposals; at test the mask is drawn in the box that was detected.
+        if targets is None:
+            instances = faster_rcnn.postprocess(outputs, **self.detect)
+        else:
+            check_targets(targets, outputs["sizes"], self.num_classes, masks=True)
+            instances = [objects(boxes, target) for boxes, target in zip(outputs["proposals"], targets, strict=True)]
+        head = self.roi_heads["mask_head"]
+        pooled = self.pool(outputs["features"], [instance["boxes"] for instance in instances], head.size)
+        return outputs | {"instances": instances, "mask_logits": self.roi_heads["mask_predictor"](head(pooled))}
+
+
+def objects(proposals: Tensor, target: Mapping[str, Tensor], high: float = 0.5) -> dict[str, Tensor]:
+    """The proposals that show an object, with its class.
+
+    Args:
+        proposals: (P, 4) of one image.
+        target: its `boxes` (N, 4) and `labels` (N,).
+        high: least IoU.
+
+    Returns:
+        `boxes` (M, 4) and `labels` (M,).
+    """
+    best, rows = _best_match(proposals, target)
+    near = best >= high
+    return {"boxes": proposals[near], "labels": target["labels"].to(rows.device)[rows[near]]}
+
+
+def _best_match(boxes: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """IoU of each box with the object that it overlaps most, and which that is; nothing where there is no object."""
+    if not len(target["boxes"]):
+        return boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    best = box_iou(target["boxes"].to(boxes), boxes).max(dim=0)
+    return best.values, best.indices
+
+
+def mask_targets(boxes: Tensor, target: Mapping[str, Tensor], size: int) -> Tensor:
+    """What the mask of each box shall be: RoIAlign of the true mask of the object that it overlaps most.
+
+    Args:
+        boxes: (M, 4) of one image.
+        target: its `boxes` and `masks` (N, H, W) bool, N at least 1 if M is.
+        size: of the masks.
+
+    Returns:
+        (M, size, size) in [0, 1], in the type of the boxes: pixels on the edge are between.
+    """
+    if not len(boxes):
+        return boxes.new_zeros(0, size, size)
+    rows = _best_match(boxes, target)[1]
+    own = [boxes[rows == i] for i in range(len(target["masks"]))]  # each true mask is an image with its boxes
+    cut = roi_align(target["masks"][:, None].to(boxes), own, (size, size))[:, 0]
+    return cut[rows.argsort(stable=True).argsort()]
+
+
+def mask_rcnn_loss(
+    outputs: Mapping[str, Any], targets: Targets, *, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """The loss of Faster R-CNN, and binary cross-entropy of the masks of the true classes.
+
+    Args:
+        outputs: of the network, called with these targets.
+        targets: B dicts with `boxes`, `labels` and `masks`.
+        generator: draws the anchors that count; None for torch's own.
+
+    Returns:
+        Scalars `objectness`, `anchor_box`, `classes`, `box`, `mask`, and `loss`, their sum. `mask` is the mean over
+        the pixels of all masks, 0 where there is none.
+
+    Raises:
+        TypeError: outputs or targets are no dicts of tensors.
+        ValueError: a key is missing, or a shape or label does not fit.
+    """
+    check_keys("outputs", outputs, KEYS)
+    logits = full_precision(outputs["mask_logits"])
+    check_targets(targets, outputs["sizes"], logits.shape[1], masks=True)
+    losses = faster_rcnn_loss(outputs, targets, generator=generator)
+    total = losses.pop("loss")
+    pairs = list(zip(outputs["instances"], targets, strict=True))
+    truth = torch.cat([mask_targets(instance["boxes"], target, logits.shape[-1]) for instance, target in pairs])
+    labels = torch.cat([instance["labels"] for instance in outputs["instances"]])
+    own = logits[torch.arange(len(labels), device=labels.device), labels]  # (M, 28, 28): of the true class alone
+    mask = F.binary_cross_entropy_with_logits(own, truth.to(own), reduction="sum") / max(own.numel(), 1)
+    return {**losses, "mask": mask, "loss": total + mask}
+
+
+def postprocess(
+    outputs: Mapping[str, Any], *, score_threshold: float = 0.0, mask_threshold: float = 0.5
+) -> list[dict[str, Tensor]]:
+    """Detections with their masks: the channel of the predicted class, laid into its box.
+
+    Args:
+        outputs: of the network without targets.
+        score_threshold: detections have a score above this; the network dropped those below its own already.
+        mask_threshold: pixels above this probability are the object.
+
+    Returns:
+        B dicts of `boxes` (N, 4), `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool, the best first, h and w
+        those of the image without its padding.
+
+    Raises:
+        TypeError: outputs are no dict.
+        ValueError: a key is missing, or the outputs were made with targets: their boxes are no detections.
+    """
+    check_keys("outputs", outputs, KEYS)
+    if any("scores" not in instance for instance in outputs["instances"]):
+        raise ValueError("outputs['instances'] has no scores, expected those of the network called without targets")
+    probability = class_masks(outputs)
+    found, counts = [], [len(instance["boxes"]) for instance in outputs["instances"]]
+    for instance, masks, size in zip(outputs["instances"], probability.split(counts), outputs["sizes"], strict=True):
+        kept = torch.nonzero(instance["scores"] > score_threshold).flatten()
+        # one after the other: a hundred probabilities of a large image would take half a gigabyte
+        pasted = [paste_masks(masks[i, None], instance["boxes"][i, None], size) > mask_threshold for i in kept.tolist()]
+        detections = {key: value[kept] for key, value in instance.items()}
+        detections["masks"] = torch.cat([*pasted, masks.new_zeros(0, *size, dtype=torch.bool)])
+        found.append(detections)
+    return found
+
+
+def class_masks(outputs: Mapping[str, Any]) -> Tensor:
+    """Of the K masks of each instance that of its class.
+
+    Args:
+        outputs: of the network.
+
+    Returns:
+        (M, 28, 28) probabilities, without a gradient.
+    """
+    labels = torch.cat([instance["labels"] for instance in outputs["instances"]])
+    logits = full_precision(outputs["mask_logits"].detach())
+    return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+
+
+def mask_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **options: Any) -> MaskRCNN:
+    """torchvision's network `maskrcnn_resnet50_fpn`.
+
+    Args:
+        num_classes: K, with the background; 91 for COCO.
+        eps: of `resnet50_fpn`.
+        **options: of `MaskRCNN`.
+
+    Returns:
+        The network with random weights.
+    """
+    return MaskRCNN(resnet50_fpn(eps), num_classes, **options)
