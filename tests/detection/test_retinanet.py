@@ -300,6 +300,7 @@ def test_official_state_dict_loads_strictly(builder: object, name: str) -> None:
     assert {key: value.shape for key, value in ours.state_dict().items()} == {k: v.shape for k, v in state.items()}
     ours.load_state_dict(state, strict=True, assign=True)
     assert sum(p.numel() for p in ours.parameters()) == meta["num_params"]
+    assert ours.backbone.fpn.extra_blocks.from_features != theirs.backbone.fpn.extra_blocks.use_P5
     norms = [module.eps for module in ours.modules() if hasattr(module, "eps")]
     assert set(norms) == ({0.0} if builder is retinanet_resnet50_fpn else {1e-5})
     assert ANCHOR_SIZES == oracle._default_anchorgen().sizes
