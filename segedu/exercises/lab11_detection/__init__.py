@@ -1,0 +1,16 @@
+"""Lab 11, detection: anchors, the deltas that move them, their targets, suppression, the pyramid and its levels."""
+
+from __future__ import annotations
+
+from segedu.checks.cell import lab_tools
+from segedu.exercises.lab11_detection.assign_targets import exercise as assign_targets
+from segedu.exercises.lab11_detection.encode_decode import exercise as encode_decode
+from segedu.exercises.lab11_detection.fpn_merge import exercise as fpn_merge
+from segedu.exercises.lab11_detection.level_assign import exercise as level_assign
+from segedu.exercises.lab11_detection.make_anchors import exercise as make_anchors
+from segedu.exercises.lab11_detection.nms import exercise as nms
+
+exercises = [make_anchors, encode_decode, assign_targets, nms, fpn_merge, level_assign]
+check, use = lab_tools("11_detection", exercises)
+
+__all__ = ["check", "exercises", "use"]
