@@ -9,9 +9,8 @@ Simplified: the paper's mask branch on P3 alone; no auxiliary semantic loss.
 Shapes: images (B, 3, H, W) -> the dict of FCOS (`logits`, `distances`, `centreness`, `anchors`, `sizes`), and
     `weights` (B, A, 169), `mask_features` (B, 8, H / 8, W / 8) and `image_size`. `postprocess`: the dict -> B dicts of
     `boxes` (N, 4), `labels`, `scores` and `masks` (N, h, w).
-Quality: mask heads equal a convolution of one group for each object, losses numbers worked by hand; outputs made from
-    drawn objects give the objects back; one batch of drawn scenes is learnt (its tests). Not yet compared with another
-    implementation.
+Quality: mask heads equal those of mmdet 3.3.0 (a record), losses numbers worked by hand; outputs made from drawn
+    objects give the objects back; one batch of drawn scenes is learnt (its tests). Not compared as a whole network.
 Course: 14-top-down
 Lab: 14_top_down
 """

@@ -10,8 +10,8 @@ Simplified: kernels of 1x1 only (the paper's choice too), and no deformable conv
 Shapes: images (B, 3, H, W), any H and W -> dict of `class_logits` and `kernels`, lists with (B, K - 1, S, S) and
     (B, E, S, S) for each grid of S x S cells, `mask_features` (B, E, H / 4, W / 4), `image_size` and `sizes`.
     `postprocess`: the dict -> B dicts of `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
-Quality: losses equal numbers worked by hand; outputs made from drawn objects give the objects back; one batch of drawn
-    scenes is learnt (its tests). Not yet compared with another implementation.
+Quality: network, losses and objects found equal those of mmdet 3.3.0 at the same weights (a record); losses equal
+    numbers worked by hand; one batch of drawn scenes is learnt (its tests).
 Course: 14-top-down
 Lab: 14_top_down
 """
@@ -384,7 +384,7 @@ _MMDET = (
 def keys_of_mmdet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of mmdet's SOLOv2 (without deformable convolutions) with the keys of `SOLOv2`.
 
-    The names are those of mmdet's source; that its published files hold no others was not verified.
+    The names are those of the networks of mmdet 3.3.0; its published files were not opened.
 
     Args:
         state_dict: what mmdet's checkpoints have under `state_dict`.

@@ -11,8 +11,9 @@ Shapes: images (B, 3, H, W), any H and W of at least 32 -> dict of `class_logits
     `deltas` (B, A, 4), `coefficients` (B, A, k), `prototypes` (B, k, h, w), about H / 4 x W / 4, `semantic_logits`
     (B, K - 1, H / 8, W / 8), `anchors` (A, 4), `image_size` and `sizes`. `postprocess`: the dict -> B dicts of
     `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
-Quality: losses equal numbers worked by hand; outputs made from drawn objects give the objects back; one batch of drawn
-    scenes is learnt (its tests). Not yet compared with another implementation.
+Quality: Fast NMS and the cutting of masks equal mmdet 3.3.0's (a record), losses numbers worked by hand; outputs made
+    from drawn objects give the objects back; one batch of drawn scenes is learnt (its tests). Not compared as a whole
+    network: only its number of weights, 31.16 million, is that of the authors'.
 Course: 14-top-down
 Lab: 14_top_down
 """
