@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,13 @@ from torch import Tensor, nn
 
 from segedu.checkpoints import load_checkpoint
 from segedu.metrics.boundary import boundary_f1
+from segedu.metrics.coco import CocoEvaluation
 from segedu.metrics.instance import match_instances
 from segedu.metrics.semantic import dice_per_class_from_confusion, mean_iou_from_confusion
 from segedu.recipe_data import Pair, Sets
 from segedu.recipe_row import Recipe
-from segedu.training import evaluate, fit, shuffled_loader, start_fabric, train_steps
+from segedu.run_picture import save_picture, write
+from segedu.training import evaluate, fit, shuffled_loader, start_fabric, to_device, train_steps
 
 OBJECT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs from which a found object counts
 
@@ -77,7 +78,9 @@ def _measure_group(model: nn.Module, pairs: Sequence[Pair], num_classes: int) ->
     return matrix, [boundary_f1(label == 1, truth, tolerance=2) for label, truth in zip(labels, truths, strict=True)]
 
 
+Detections = dict[str, Tensor]
 Predict = Callable[[Tensor], Tensor]  # image (C, H, W) -> classes or label map (H, W)
+Detect = Callable[[Tensor], Detections]  # image (C, H, W) -> boxes, labels, scores and maybe masks
 
 
 def measure_objects(predict: Predict, sets: Sets) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -110,7 +113,32 @@ def _accuracies(counts: np.ndarray) -> dict[str, float | None]:
     return dict(zip(names, accuracy.tolist(), strict=True)) | {"pooled_accuracy": float(pooled)}
 
 
-def predictor(model: nn.Module, recipe: Recipe) -> Predict:
+def measure_detections(detect: Detect, sets: Sets) -> dict[str, dict[str, dict[str, float | None]]]:
+    """COCO's average precision of each split: of all its images (`all`) and of each of its groups.
+
+    `box_ap` and `box_ap50` are of boxes, `mask_ap` and `mask_ap50` of masks, None where there are none.
+    """
+    result: dict[str, dict[str, dict[str, float | None]]] = {}
+    for split, groups in sets.held_out.items():
+        found = {name: [(detect(image), truth) for image, truth in pairs] for name, pairs in groups.items()}
+        found = {"all": sum(found.values(), []), **found}
+        result[split] = {name: _precisions(pairs) for name, pairs in found.items()}
+    return result
+
+
+def _precisions(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, float | None]:
+    table: dict[str, float | None] = {}
+    for kind, iou_type, key in (("box", "bbox", "boxes"), ("mask", "segm", "masks")):
+        evaluation = CocoEvaluation(iou_type)
+        for found, truth in pairs if all(key in found for found, _ in pairs) else ():
+            evaluation.update(found, truth)
+        numbers = evaluation.compute()
+        for name, number in ((f"{kind}_ap50", numbers["AP50"]), (f"{kind}_ap", numbers["AP"])):
+            table[name] = None if np.isnan(number) else float(number)
+    return table
+
+
+def predictor(model: nn.Module, recipe: Recipe) -> Predict | Detect:
     """The model of a recipe as a function of one image.
 
     Args:
@@ -118,14 +146,16 @@ def predictor(model: nn.Module, recipe: Recipe) -> Predict:
         recipe: says what its outputs are.
 
     Returns:
-        image (C, ...) -> classes, or a label map, (...) on the CPU.
+        image (C, ...) -> classes, or a label map, (...), or detections, on the CPU.
     """
     device = next(model.parameters()).device
 
     @torch.no_grad()
-    def predict(image: Tensor) -> Tensor:
+    def predict(image: Tensor) -> Tensor | Detections:
         model.eval()
         outputs = model(image[None].to(device))
+        if recipe.detections is not None:
+            return to_device(recipe.detections(outputs, tuple(image.shape[-2:]))[0], torch.device("cpu"))
         if recipe.label_maps is None:
             return outputs.argmax(dim=1)[0].cpu()
         return recipe.label_maps(outputs, tuple(image.shape[-2:]))[0].cpu()
@@ -136,7 +166,7 @@ def predictor(model: nn.Module, recipe: Recipe) -> Predict:
 def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
     """Steps that fit into `minutes` of CPU time, from the time of four steps of a copy of the model."""
     trial = copy.deepcopy(model)
-    loader = shuffled_loader(sets.train, recipe.batch_size)
+    loader = shuffled_loader(sets.train, recipe.batch_size, collate_fn=recipe.collate)
     steps = train_steps(trial, loader, recipe.loss, torch.optim.AdamW(trial.parameters()))
     next(steps)
     start = time.process_time()
@@ -185,7 +215,7 @@ def run_recipe(
     fabric = start_fabric(accelerator, devices)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
-    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed)
+    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
     options = {"scheduler": schedule, "clip_norm": 1.0, "checkpoint": checkpoint, "fabric": fabric}
     trained = fit(model, loader, recipe.loss, optimizer, steps=steps, progress=progress, **options)
     result = {
@@ -202,11 +232,15 @@ def run_recipe(
         "rows": rows(recipe, model, sets),
     }
     if fabric.is_global_zero:
-        save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.label_maps is not None)
+        save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, _kind(recipe))
         result["cpu_seconds"] = round(time.process_time() - cpu, 1)
         result["wall_seconds"] = round(time.perf_counter() - started, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
+
+
+def _kind(recipe: Recipe) -> str:
+    return "detections" if recipe.detections else "objects" if recipe.label_maps else "classes"
 
 
 def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
@@ -222,7 +256,12 @@ def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
     """
     num_classes = len(recipe.classes)
     baseline = recipe.baseline(sets.train.pairs, num_classes)
-    if recipe.label_maps is None:
+    if recipe.detections is not None:
+        found = tuple(
+            measure_detections(detect, sets)
+            for detect in (lambda image: baseline(image[None])[0], predictor(model, recipe))
+        )
+    elif recipe.label_maps is None:
         found = (measure(baseline, sets, num_classes), measure(model, sets, num_classes))
     else:
         found = (
@@ -230,50 +269,6 @@ def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
             measure_objects(predictor(model, recipe), sets),
         )
     return dict(zip((baseline.name, recipe.method), found, strict=True))
-
-
-def write(path: Path, put: Callable[[Path], Any]) -> None:
-    """Let `put` write a file beside `path`, then rename it: no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".part.{path.name}")
-    put(beside)
-    os.replace(beside, path)
-
-
-def three_images(sets: Sets) -> list[Pair]:
-    """Three images of the last split: the first of each group, and then the second ones."""
-    groups = list(list(sets.held_out.values())[-1].values())
-    in_turn = [pairs[i] for i in range(3) for pairs in groups if i < len(pairs)]
-    return in_turn[:3]
-
-
-def save_picture(path: Path, predict: Predict, sets: Sets, objects: bool = False) -> None:
-    """Write image, truth, prediction and errors of three held-out images as one small PNG; of objects no errors."""
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
-    from segedu.viz import compare, gallery
-
-    strips = []
-    for image, target in three_images(sets):
-        prediction = predict(image)
-        if target.ndim == 3:  # of a volume the slice with the most foreground
-            depth = int((target > 0).sum(dim=(1, 2)).argmax())
-            image, target, prediction = image[:, depth].expand(3, -1, -1), target[depth], prediction[depth]
-        if objects:
-            counts = [int((labels.unique() > 0).sum()) for labels in (target, prediction)]
-            names = ("image", f"truth: {counts[0]}", f"found: {counts[1]}")
-            figure = gallery([image] * 3, [None, target, prediction], titles=names, columns=3, width=3.2)
-        else:
-            figure = compare(image, target, prediction)
-        figure.set_dpi(72)
-        figure.canvas.draw()
-        strips.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-        plt.close(figure)
-    width = min(strip.shape[1] for strip in strips)
-    picture = Image.fromarray(np.concatenate([strip[:, :width] for strip in strips]))
-    # 64 colours are enough for tinted grey images, and a third of the bytes.
-    write(path, lambda beside: picture.quantize(64).save(beside, format="PNG", optimize=True))
 
 
 def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -293,8 +288,8 @@ def print_result(result: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     header, lines = summary(result)
-    metric = result["metric"].replace("_", " ").replace("iou", "IoU")
-    how = "mean over images" if metric.startswith("instance") else "pixels pooled"
+    metric = result["metric"].replace("_", " ").replace("iou", "IoU").replace("ap", "AP")
+    how = "mean over images" if metric.startswith("instance") else "as COCO" if "AP" in metric else "pixels pooled"
     table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
     for line in lines:
         table.add_row(*line)

@@ -19,10 +19,12 @@ class Recipe:
 
     `target` is what `metric`, of the first held-out split, has to reach; `cpu_minutes` is what
     training may cost on a CPU (all threads together), `gpu_minutes` on a GPU. `baseline` is the first row of the
-    table of results.
+    table of results. `collate` makes a batch of samples that do not stack.
 
     Where a network finds objects, `label_maps` turns its outputs and the size (H, W) of the images into label maps;
-    held-out targets are then label maps too, and objects are counted in place of pixels.
+    held-out targets are then label maps too, and objects are counted in place of pixels. Where it finds objects that
+    have a class and a score, `detections` turns the same into dicts of `boxes`, `labels`, `scores` and maybe `masks`;
+    held-out targets are dicts without scores, and COCO's average precision is measured.
     """
 
     method: str
@@ -40,6 +42,8 @@ class Recipe:
     cpu_minutes: float
     gpu_minutes: float
     label_maps: Callable[[Any, tuple[int, int]], list[Tensor]] | None = None
+    detections: Callable[[Any, tuple[int, int]], list[dict[str, Tensor]]] | None = None
+    collate: Callable[[list], tuple[Any, Any]] | None = None
 
 
 def quick_layout(model: nn.Module) -> nn.Module:

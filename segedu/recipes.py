@@ -47,6 +47,7 @@ from segedu.semantic.res_unet import res_unet
 from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet
 from segedu.semantic.unet3d import UNet3D
+from segedu.shape_recipes import SHAPES
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ MEDICAL = (
     ),
 )
 
-RECIPES = (*MICROSCOPE, *STREET, *MEDICAL, *CELLS)
+RECIPES = (*MICROSCOPE, *STREET, *MEDICAL, *CELLS, *SHAPES)
 
 
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:

@@ -143,10 +143,12 @@ def test_rows_are_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in RECIPES if row.label_maps is None], ids=lambda row: f"{row.method} on {row.data}"
+    "row",
+    [row for row in RECIPES if row.label_maps is None and row.detections is None],
+    ids=lambda row: f"{row.method} on {row.data}",
 )
 def test_rows_are_whole(row: Recipe) -> None:
-    """Of pixels; those of objects are in test_cell_recipes.py."""
+    """Of pixels; those of objects are in test_cell_recipes.py and test_shape_recipes.py."""
     assert row.metric in ("mean_iou", "foreground_iou", "dice") and 0 < row.target < 1
     images = torch.rand(2, 1, 8, 16, 24) if row.data == "volume" else torch.rand(2, 3, 64, 112)
     target = torch.zeros(2, *images.shape[2:], dtype=torch.int64)
@@ -182,7 +184,7 @@ def test_the_encoder_comes_with_its_weights() -> None:
     assert whole["features.1.running_var"].std() > 0  # it has seen images
 
 
-SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei"}
+SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei" and row.detections is None}
 
 
 @pytest.fixture
