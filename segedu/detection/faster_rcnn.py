@@ -8,9 +8,9 @@ Idea: A small convolution slides over the features and says of each anchor wheth
     cost next to nothing. On a pyramid small boxes are pooled from fine levels and large ones from coarse levels.
 Simplified: both parts train at once, without a gradient through the coordinates of proposals (the paper alternates).
     Anchors that cross the image's edge are kept, as in torchvision.
-Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits`
-    (P, K), `deltas` (P, K, 4), and what they are about: `anchors`, a list of (A_l, 4), `proposals`, `sizes`,
-    `features`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
+Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K),
+    `deltas` (P, K, 4), and of `anchors`, a list of (A_l, 4), `proposals`, `sizes` and `features`. `postprocess`: the
+    dict -> B dicts of `boxes`, `labels` and `scores`.
 Quality: features, both heads, proposals, detections and losses, with their gradients, equal torchvision's with the
     same weights; fits four drawn scenes (its tests).
 Course: 11-detection
@@ -19,6 +19,7 @@ Lab: 11_detection
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,8 +47,7 @@ SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
 RATIOS = (0.5, 1.0, 2.0)
 PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # Paper: 256 of an image with two, on one level
 ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
-SMALLEST = 1e-3  # pixels: proposals with a shorter side are dropped
-BETA = 1 / 9  # of smooth L1: where it turns from squared to straight
+SMALLEST, BETA = 1e-3, 1 / 9  # least side of proposals in pixels; where smooth L1 turns from squared to straight
 CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
 
 
@@ -123,9 +123,8 @@ class RPN(nn.Module):
         found = []
         for level, sizes in zip(features, self.sizes, strict=True):
             h, w = level.shape[-2:]
-            # Paper: the stride of the level. torchvision, and so its weights, divide the sizes; on the pooled level
-            # of an odd pyramid that is a bit less.
             cells = cell_anchors(sizes, self.ratios, rounded=True).to(level)
+            # Paper: the stride of the level. torchvision divides sizes: of an odd level, half of it has a bit less.
             found.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
         return found
 
@@ -149,8 +148,8 @@ def propose(
     Returns:
         B boxes (P_i, 4) within their images, the best first.
     """
-    anchors, levels = outputs["anchors"], [len(anchors) for anchors in outputs["anchors"]]
-    boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(anchors)))  # (B, A, 4)
+    levels = [len(anchors) for anchors in outputs["anchors"]]
+    boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(outputs["anchors"])))  # (B, A, 4)
     index = torch.arange(sum(levels), device=boxes.device).split(levels)
     level = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(index)])  # (A,)
     chosen = []
@@ -181,7 +180,7 @@ def assign_levels(boxes: Tensor, strides: Sequence[int], canonical: tuple[float,
     """
     size, stride = canonical
     side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    octaves = torch.log2(side / size) + torch.log2(torch.tensor(stride / strides[0], dtype=side.dtype))
+    octaves = torch.log2(side / size) + math.log2(stride / strides[0])
     return torch.floor(octaves + 1e-6).clamp(0, len(strides) - 1).long()  # 1e-6: as torchvision, for 224 itself
 
 
@@ -208,6 +207,23 @@ def pool_from_levels(
     return torch.cat(pooled)[torch.cat(rows).argsort()]
 
 
+class ConvolutionalHead(nn.Sequential):
+    """Four 3x3 convolutions and one fully connected layer: torchvision's version 2 (Li et al. 2021, arXiv 2111.11429).
+
+    Args:
+        channels: C of the features and of the convolutions.
+        size: height and width of the pooled grid.
+        hidden: width of the fully connected layer.
+        depth: number of convolutions.
+    """
+
+    def __init__(self, channels: int, size: int = 7, hidden: int = 1024, depth: int = 4) -> None:
+        convolutions = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(depth))
+        blocks = (nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU()) for conv in convolutions)
+        super().__init__(*blocks, nn.Flatten(), nn.Linear(channels * size**2, hidden), nn.ReLU())
+        self.size, self.channels = size, hidden
+
+
 class FasterRCNN(nn.Module):
     """Pyramid, region proposal network, and a head that looks at each proposal; keys as torchvision's.
 
@@ -231,9 +247,8 @@ class FasterRCNN(nn.Module):
         counts: tuple[int, int] = (2000, 1000),
     ) -> None:
         super().__init__()
-        channels = backbone.channels[0]
         self.num_classes, self.sampling, self.counts = num_classes, sampling, counts
-        self.backbone = backbone
+        self.backbone, channels = backbone, backbone.channels[0]
         self.rpn = RPN(channels) if rpn is None else rpn
         head = TwoLayerHead(channels, size=7, hidden=1024) if head is None else head
         self.roi_heads = nn.ModuleDict({"box_head": head, "box_predictor": BoxPredictor(head.channels, num_classes)})
@@ -253,8 +268,8 @@ class FasterRCNN(nn.Module):
         else:
             check_targets(targets, sizes, self.num_classes)
             proposals = sample_proposals(propose(outputs, sizes, self.counts[0]), targets, self.sampling, generator)
-        head = self.roi_heads["box_head"]
-        class_logits, deltas = self.roi_heads["box_predictor"](head(self.pool(features, proposals, head.size)))
+        head, predictor = self.roi_heads["box_head"], self.roi_heads["box_predictor"]
+        class_logits, deltas = predictor(head(self.pool(features, proposals, head.size)))
         outputs |= {"class_logits": class_logits, "deltas": deltas, "proposals": proposals}
         return outputs | {"sizes": sizes, "features": features}
 
@@ -290,10 +305,8 @@ def faster_rcnn_loss(
         ValueError: a key is missing, or a shape or label does not fit.
     """
     check_keys("outputs", outputs, KEYS)
-    check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[1])
-    losses = {**rpn_loss(outputs, targets, generator), **fast_rcnn_loss(outputs, targets, beta=BETA)}
-    parts = {key: losses[key] for key in ("objectness", "anchor_box", "classes", "box")}
-    return {**parts, "loss": sum(parts.values())}
+    of_proposals, of_anchors = fast_rcnn_loss(outputs, targets, beta=BETA), rpn_loss(outputs, targets, generator)
+    return {**of_anchors, **of_proposals, "loss": sum(of_anchors.values()) + of_proposals["loss"]}
 
 
 def rpn_loss(
@@ -323,22 +336,40 @@ def rpn_loss(
         wanted.append(encode_boxes(boxes[matches[objects]], anchors[objects]).to(moves))
     logits, deltas, wanted = torch.cat(logits), torch.cat(deltas), torch.cat(wanted)
     count = max(len(logits), 1)
-    loss = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum") / count
+    objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum") / count
     box = deltas.sum() * 0 if not len(deltas) else smooth_l1_loss(deltas, wanted, beta=BETA, reduction="sum") / count
-    return {"objectness": loss, "anchor_box": box}
+    return {"objectness": objectness, "anchor_box": box}
 
 
-def resnet50_fpn(eps: float = 0.0) -> FPN:
-    """ResNet-50 with frozen batch normalisation, and on it a pyramid of 256 channels with one pooled level.
+def normalize_pyramid(backbone: FPN) -> FPN:
+    """Batch normalisation behind each convolution of a pyramid, in the place of its bias.
 
     Args:
-        eps: of the frozen normalisations. torchvision's weights for COCO want 0, those for ImageNet 1e-5.
+        backbone: changed where it is.
+
+    Returns:
+        The backbone.
+    """
+    for block in (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks):
+        block[0].register_parameter("bias", None)
+        block.append(nn.BatchNorm2d(block[0].out_channels))
+    return backbone
+
+
+def resnet50_fpn(eps: float | None = 0.0) -> FPN:
+    """ResNet-50, and on it a pyramid of 256 channels with one pooled level.
+
+    Args:
+        eps: of batch normalisation, which is frozen. torchvision's weights for COCO want 0, those for ImageNet 1e-5.
+            None: it is not frozen, and the pyramid has it too: version 2.
 
     Returns:
         The backbone with random weights.
     """
-    body = freeze_batch_norm(resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)), eps)
-    return FPN(body, 256, extra=PoolLevel())
+    body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
+    if eps is None:
+        return normalize_pyramid(FPN(body, 256, extra=PoolLevel()))
+    return FPN(freeze_batch_norm(body, eps), 256, extra=PoolLevel())
 
 
 def faster_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **options: Any) -> FasterRCNN:
@@ -353,3 +384,17 @@ def faster_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **optio
         The network with random weights.
     """
     return FasterRCNN(resnet50_fpn(eps), num_classes, **options)
+
+
+def faster_rcnn_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> FasterRCNN:
+    """torchvision's network `fasterrcnn_resnet50_fpn_v2`: two convolutions propose, `ConvolutionalHead` judges.
+
+    Args:
+        num_classes: K, with the background; 91 for COCO.
+        **options: of `FasterRCNN`.
+
+    Returns:
+        The network with random weights.
+    """
+    parts = {"rpn": RPN(256, depth=2), "head": ConvolutionalHead(256), **options}
+    return FasterRCNN(resnet50_fpn(None), num_classes, **parts)

@@ -270,7 +270,9 @@ def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int
             [-1,  0]])
     """
     iou = box_iou(proposals, target["boxes"].to(proposals))  # (P, N)
-    own = target["labels"][:, None] == torch.arange(1, num_classes, device=proposals.device)  # (N, K - 1)
+    own = target["labels"].to(proposals.device)[:, None] == torch.arange(
+        1, num_classes, device=proposals.device
+    )  # (N, K - 1)
     best = torch.cat([torch.where(own, iou[..., None], 0), iou.new_zeros(len(iou), 1, num_classes - 1)], 1).amax(1)
     return (best > 1 - 1e-6).long() - (best < low).long()
 

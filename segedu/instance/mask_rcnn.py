@@ -24,7 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.detection import faster_rcnn
-from segedu.detection.faster_rcnn import FasterRCNN, Targets, faster_rcnn_loss, resnet50_fpn
+from segedu.detection.faster_rcnn import (
+    RPN,
+    ConvolutionalHead,
+    FasterRCNN,
+    Targets,
+    faster_rcnn_loss,
+    resnet50_fpn,
+)
 from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.outputs import check_keys
 from segedu.losses.checks import full_precision
@@ -42,15 +49,21 @@ class MaskHead(nn.Sequential):
         channels: C of the features, and width of the convolutions.
         size: height and width of the pooled grid; masks are twice as large.
         depth: number of convolutions.
+        batch_norm: normalise after each in the place of a bias, as version 2 of torchvision. Paper: no.
     """
 
-    def __init__(self, channels: int, size: int = 14, depth: int = 4) -> None:
-        convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
-        super().__init__(*(nn.Sequential(conv, nn.ReLU()) for conv in convolutions))
+    def __init__(self, channels: int, size: int = 14, depth: int = 4, batch_norm: bool = False) -> None:
+        super().__init__()
+        for _ in range(depth):
+            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not batch_norm)
+            norm = [nn.BatchNorm2d(channels)] if batch_norm else []
+            self.append(nn.Sequential(conv, *norm, nn.ReLU()))
         self.size, self.channels = size, channels
-        for block in self:
-            nn.init.kaiming_normal_(block[0].weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(block[0].bias)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class MaskPredictor(nn.Module):
@@ -251,3 +264,17 @@ def mask_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **options
         The network with random weights.
     """
     return MaskRCNN(resnet50_fpn(eps), num_classes, **options)
+
+
+def mask_rcnn_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> MaskRCNN:
+    """torchvision's network `maskrcnn_resnet50_fpn_v2`.
+
+    Args:
+        num_classes: K, with the background; 91 for COCO.
+        **options: of `MaskRCNN`.
+
+    Returns:
+        The network with random weights.
+    """
+    parts = {"rpn": RPN(256, depth=2), "head": ConvolutionalHead(256), "mask_head": MaskHead(256, batch_norm=True)}
+    return MaskRCNN(resnet50_fpn(None), num_classes, **{**parts, **options})

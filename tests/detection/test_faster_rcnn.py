@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from detection.scenes import fit, found_share, scenes, small_pyramid
 from detection.torchvision_twins import DETECTIONS, IMAGES, batch_of, draw_images, draw_targets, fix_samplers, twins
 from torch import Tensor
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign
 
-from segedu.detection.fast_rcnn import TwoLayerHead
+from segedu.detection.fast_rcnn import WEIGHTS, TwoLayerHead
 from segedu.detection.faster_rcnn import (
+    ANCHORS,
     RPN,
+    SMALLEST,
     FasterRCNN,
     assign_levels,
     faster_rcnn_loss,
     faster_rcnn_resnet50_fpn,
+    faster_rcnn_resnet50_fpn_v2,
     pool_from_levels,
     postprocess,
     propose,
@@ -135,13 +140,53 @@ def test_losses_and_gradients_are_torchvisions(monkeypatch, counts) -> None:
     assert all((p.grad != 0).any() for name, p in ours.named_parameters() if "body" in name or "cls" in name)
 
 
-def test_state_dict_of_torchvisions_network_loads() -> None:
+@torch.no_grad()
+def test_version_2_is_torchvisions() -> None:
+    theirs, ours = twins(v2=True)
+    images = draw_images(IMAGES)
+    batch, inside = batch_of(images)
+    expected, outputs = their_stages(theirs, images), ours(batch, inside)
+    for key in ("objectness", "anchor_deltas", "class_logits", "deltas"):
+        torch.testing.assert_close(outputs[key], expected[key], **CLOSE)
+    for found, other in zip(postprocess(outputs, count=DETECTIONS), theirs(images), strict=True):
+        torch.testing.assert_close(found["scores"], other["scores"], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("their_build", "build"),
+    [
+        (fasterrcnn_resnet50_fpn, faster_rcnn_resnet50_fpn),
+        (fasterrcnn_resnet50_fpn_v2, faster_rcnn_resnet50_fpn_v2),
+    ],
+)
+def test_state_dict_of_torchvisions_network_loads(their_build, build) -> None:
     with torch.device("meta"):
-        theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-        ours = faster_rcnn_resnet50_fpn()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    frozen = {key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")}
-    assert set(ours.state_dict()) == frozen
+        theirs, ours = their_build(weights=None, weights_backbone=None), build()
+    state = theirs.state_dict()
+    ours.load_state_dict(state, strict=True)
+    frozen = build is faster_rcnn_resnet50_fpn  # counts of batches are dropped where nothing is counted
+    assert set(ours.state_dict()) == {key for key in state if not (frozen and key.endswith("num_batches_tracked"))}
+
+
+def test_constants_are_torchvisions() -> None:
+    with torch.device("meta"):
+        theirs, ours = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None), faster_rcnn_resnet50_fpn()
+    rpn, heads = theirs.rpn, theirs.roi_heads
+    assert rpn.anchor_generator.sizes == ours.rpn.sizes and rpn.anchor_generator.aspect_ratios[0] == ours.rpn.ratios
+    assert (rpn._post_nms_top_n, rpn._pre_nms_top_n) == ({"training": 2000, "testing": 1000},) * 2
+    assert ours.counts == (2000, 1000)
+    defaults = {name: p.default for name, p in inspect.signature(propose).parameters.items()}
+    assert (rpn.nms_thresh, rpn.min_size, rpn.score_thresh) == (defaults["iou_threshold"], SMALLEST, 0)
+    for matcher, sampler, sampling in (
+        (rpn.proposal_matcher, rpn.fg_bg_sampler, ANCHORS),
+        (heads.proposal_matcher, heads.fg_bg_sampler, ours.sampling),
+    ):
+        assert (sampler.batch_size_per_image, sampler.positive_fraction) == (sampling.count, sampling.positive_share)
+        assert matcher.high_threshold == sampling.high and matcher.low_threshold == (sampling.low or sampling.high)
+    defaults = {name: p.default for name, p in inspect.signature(postprocess).parameters.items()}
+    assert heads.score_thresh == defaults["score_threshold"] and heads.nms_thresh == defaults["iou_threshold"]
+    assert heads.detections_per_img == defaults["count"] and heads.box_coder.weights == WEIGHTS
+    assert heads.box_roi_pool.output_size == (ours.roi_heads["box_head"].size,) * 2
 
 
 # --- parts by hand ----------------------------------------------------------------------------------------------

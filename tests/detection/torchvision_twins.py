@@ -11,9 +11,9 @@ from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.resnet import BasicBlock as TheirBlock
 from torchvision.models.resnet import ResNet as TheirResNet
 from torchvision.ops import FrozenBatchNorm2d
@@ -23,7 +23,7 @@ from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.detection import faster_rcnn, rcnn
 from segedu.detection.fast_rcnn import TwoLayerHead
-from segedu.detection.faster_rcnn import RPN, FasterRCNN
+from segedu.detection.faster_rcnn import RPN, ConvolutionalHead, FasterRCNN, normalize_pyramid
 from segedu.instance.mask_rcnn import MaskHead, MaskRCNN
 from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.image_batch import resize_and_pad
@@ -36,42 +36,48 @@ DETECTIONS = 40
 COUNT = 60  # proposals, so that the suppression and the limit both matter
 
 
-def their_detector(masks: bool = False, **options: object) -> nn.Module:
-    body = TheirResNet(TheirBlock, [1, 1, 1, 1], norm_layer=FrozenBatchNorm2d)
+def their_detector(masks: bool = False, v2: bool = False) -> nn.Module:
+    norm = nn.BatchNorm2d if v2 else None
+    body = TheirResNet(TheirBlock, [1, 1, 1, 1], norm_layer=norm or FrozenBatchNorm2d)
     del body.avgpool, body.fc
     layers, channels = {f"layer{i + 1}": str(i) for i in range(4)}, [64, 128, 256, 512]
-    backbone = BackboneWithFPN(body, layers, channels, CHANNELS, LastLevelMaxPool())
+    backbone = BackboneWithFPN(body, layers, channels, CHANNELS, LastLevelMaxPool(), norm)
     options = {
         "rpn_anchor_generator": AnchorGenerator(SIZES, ((0.5, 1.0, 2.0),) * 5),
-        "box_head": TwoMLPHead(CHANNELS * 49, HIDDEN),
+        "rpn_head": RPNHead(CHANNELS, 3, conv_depth=2 if v2 else 1),
+        "box_head": FastRCNNConvFCHead((CHANNELS, 7, 7), [CHANNELS] * 4, [HIDDEN], norm_layer=norm)
+        if v2
+        else TwoMLPHead(CHANNELS * 49, HIDDEN),
         "box_predictor": FastRCNNPredictor(HIDDEN, CLASSES),
         **{f"rpn_{when}_nms_top_n_{mode}": COUNT for when in ("pre", "post") for mode in ("train", "test")},
         "min_size": SHORTEST,
         "max_size": LONGEST,
         "box_detections_per_img": DETECTIONS,
-        **options,
     }
     if masks:
         heads = {
-            "mask_head": MaskRCNNHeads(CHANNELS, (CHANNELS,) * 2, 1),
+            "mask_head": MaskRCNNHeads(CHANNELS, (CHANNELS,) * 2, 1, norm_layer=norm),
             "mask_predictor": MaskRCNNPredictor(CHANNELS, CHANNELS, CLASSES),
         }
         return TheirMaskRCNN(backbone, **heads, **options)
     return TheirFasterRCNN(backbone, **options)
 
 
-def our_detector(masks: bool = False) -> FasterRCNN:
+def our_detector(masks: bool = False, v2: bool = False) -> FasterRCNN:
     body = ResNet(BasicBlock, (1, 1, 1, 1), normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
-    backbone = FPN(freeze_batch_norm(body), CHANNELS, extra=PoolLevel())
-    parts = {"rpn": RPN(CHANNELS, SIZES), "head": TwoLayerHead(CHANNELS, 7, HIDDEN), "counts": (COUNT, COUNT)}
+    backbone = FPN(body if v2 else freeze_batch_norm(body), CHANNELS, extra=PoolLevel())
+    if v2:
+        normalize_pyramid(backbone)
+    head = ConvolutionalHead(CHANNELS, 7, HIDDEN) if v2 else TwoLayerHead(CHANNELS, 7, HIDDEN)
+    parts = {"rpn": RPN(CHANNELS, SIZES, depth=1 + v2), "head": head, "counts": (COUNT, COUNT)}
     if masks:
-        return MaskRCNN(backbone, CLASSES, MaskHead(CHANNELS, depth=2), {"count": DETECTIONS}, **parts)
+        return MaskRCNN(backbone, CLASSES, MaskHead(CHANNELS, depth=2, batch_norm=v2), {"count": DETECTIONS}, **parts)
     return FasterRCNN(backbone, CLASSES, **parts)
 
 
-def twins(masks: bool = False, seed: int = 0) -> tuple[nn.Module, FasterRCNN]:
+def twins(masks: bool = False, v2: bool = False) -> tuple[nn.Module, FasterRCNN]:
     """Theirs and ours with the same random weights, in float64 and evaluation mode."""
-    theirs, ours = randomise(their_detector(masks), seed), our_detector(masks).double().eval()
+    theirs, ours = randomise(their_detector(masks, v2)), our_detector(masks, v2).double().eval()
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             if "bbox_pred" in name:  # boxes that move by a part of their sides, not by e to the fifth

@@ -14,7 +14,7 @@ from detection.torchvision_twins import (
     fix_samplers,
     twins,
 )
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -27,6 +27,7 @@ from segedu.instance.mask_rcnn import (
     class_masks,
     mask_rcnn_loss,
     mask_rcnn_resnet50_fpn,
+    mask_rcnn_resnet50_fpn_v2,
     mask_targets,
     objects,
     postprocess,
@@ -142,12 +143,29 @@ def test_losses_and_gradients_are_torchvisions(monkeypatch, counts) -> None:
     assert all(drawn) if sum(counts) else not any(drawn)
 
 
-def test_state_dict_of_torchvisions_network_loads() -> None:
+@torch.no_grad()
+def test_version_2_is_torchvisions() -> None:
+    theirs, ours = twins(masks=True, v2=True)
+    images = draw_images(IMAGES)
+    stack = theirs.transform(images)[0]
+    features = theirs.backbone(stack.tensors)
+    expected = theirs.roi_heads(features, theirs.rpn(stack, features)[0], stack.image_sizes)[0]
+    masks = class_masks(ours(*batch_of(images)))
+    torch.testing.assert_close(masks, torch.cat([e["masks"][:, 0] for e in expected]), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("their_build", "build"),
+    [(maskrcnn_resnet50_fpn, mask_rcnn_resnet50_fpn), (maskrcnn_resnet50_fpn_v2, mask_rcnn_resnet50_fpn_v2)],
+)
+def test_state_dict_of_torchvisions_network_loads(their_build, build) -> None:
     with torch.device("meta"):
-        theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-        ours = mask_rcnn_resnet50_fpn()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    assert set(ours.state_dict()) == {key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")}
+        theirs, ours = their_build(weights=None, weights_backbone=None), build()
+    state = theirs.state_dict()
+    ours.load_state_dict(state, strict=True)
+    frozen = build is mask_rcnn_resnet50_fpn  # counts of batches are dropped where nothing is counted
+    assert set(ours.state_dict()) == {key for key in state if not (frozen and key.endswith("num_batches_tracked"))}
+    assert theirs.roi_heads.mask_roi_pool.output_size == (ours.roi_heads["mask_head"].size,) * 2
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------
