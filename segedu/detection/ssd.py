@@ -220,7 +220,7 @@ def match_default_boxes(iou: Tensor, threshold: float = 0.5) -> Tensor:
         one takes it.
 
     >>> match_default_boxes(torch.tensor([[0.6, 0.7, 0.1], [0.3, 0.6, 0.2]]))
-    tensor([0, 1, -1])
+    tensor([ 0,  1, -1])
     """
     matches = match_anchors(iou, threshold, threshold)
     if len(iou):
