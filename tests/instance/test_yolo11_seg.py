@@ -210,6 +210,15 @@ def test_gradients_by_hand() -> None:
     assert torch.allclose(prototypes[0, 0], 7.5 * error * 2 * inside / 32) and not prototypes[0, 1].any()
 
 
+def test_two_equal_images() -> None:
+    """Wanted scores of 1/2 each make 1, the least divisor: sums double. The mask is a mean over places."""
+    one, target = one_place(), rectangles([[8, 0, 24, 32]], [2], (32, 32))
+    per_image = ("box_logits", "class_logits", "coefficients", "prototypes")
+    two = {**one, **{key: one[key].repeat(2, *[1] * (one[key].ndim - 1)) for key in per_image}, "sizes": [(32, 32)] * 2}
+    single, double = yolo11_seg_loss(one, [target]), yolo11_seg_loss(two, [target] * 2)
+    assert [float(double[k] / single[k]) for k in ("box", "class", "distance", "mask")] == pytest.approx([2, 2, 2, 1])
+
+
 def test_without_objects_only_classes_are_asked() -> None:
     model = tiny().double()
     losses = yolo11_seg_loss(model(torch.rand(2, 3, 64, 64).double()), [rectangles([], [], (64, 64))] * 2)
