@@ -173,8 +173,7 @@ def fast_rcnn_loss(
         TypeError: outputs or targets are no dicts of tensors.
         ValueError: a key is missing, or a shape or label does not fit.
     """
-    check_keys("outputs", outputs, KEYS)
-    logits, deltas = full_precision(outputs["class_logits"]), full_precision(outputs["deltas"])
+    logits, deltas = _checked(outputs)
     check_targets(targets, outputs["sizes"], logits.shape[1])
     pairs = zip(outputs["proposals"], targets, strict=True)
     labels, wanted = zip(*(label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs), strict=True)
@@ -204,10 +203,22 @@ def postprocess(
 
     Raises:
         TypeError: outputs are no dict.
-        ValueError: a key is missing, or a score is NaN.
+        ValueError: a key is missing, a shape does not fit, or a score is NaN.
     """
-    check_keys("outputs", outputs, KEYS)
-    scores = full_precision(outputs["class_logits"].detach()).softmax(1)[:, 1:]
-    deltas = full_precision(outputs["deltas"].detach())[:, 1:]
-    boxes = decode_boxes(deltas, torch.cat(list(outputs["proposals"]))[:, None], WEIGHTS)
+    logits, deltas = (tensor.detach() for tensor in _checked(outputs))
+    scores = logits.softmax(1)[:, 1:]
+    boxes = decode_boxes(deltas[:, 1:], torch.cat(list(outputs["proposals"]))[:, None], WEIGHTS)
     return detections(boxes, scores, outputs, score_threshold, iou_threshold, count)
+
+
+def _checked(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits and deltas of the head, if there is one of each for every proposal."""
+    check_keys("outputs", outputs, KEYS)
+    logits, deltas = outputs["class_logits"], outputs["deltas"]
+    P = sum(len(boxes) for boxes in outputs["proposals"])
+    if logits.ndim != 2 or len(logits) != P or deltas.shape != (*logits.shape, 4):
+        raise ValueError(
+            f"outputs has class_logits of shape {tuple(logits.shape)} and deltas of shape {tuple(deltas.shape)},"
+            f" expected (P, K) and (P, K, 4) with the P = {P} of the proposals"
+        )
+    return full_precision(logits), full_precision(deltas)

@@ -168,6 +168,8 @@ def test_backward_reaches_every_parameter_and_no_object_or_proposal_is_no_troubl
 def test_bad_input() -> None:
     model, (images, targets) = small(), scenes(2)
     proposals = [target["boxes"] for target in targets]
+    outputs = model(images, proposals)
+    wrong = outputs | {"deltas": outputs["deltas"][:, 1:]}
     for error, words, call in (
         (ValueError, "images has shape", lambda: model(images[0], proposals)),
         (TypeError, "proposals has type Tensor", lambda: model(images, proposals[0])),
@@ -176,6 +178,8 @@ def test_bad_input() -> None:
         (ValueError, r"proposals\[0\]\[0\] is", lambda: model(images, [-proposals[0], proposals[1]])),
         (ValueError, "targets has 1 entries", lambda: model(images, proposals, targets=targets[:1])),
         (ValueError, "outputs has the keys", lambda: fast_rcnn_loss({}, targets)),
+        (ValueError, "expected .P, K. and .P, K, 4. with the P = ", lambda: fast_rcnn_loss(wrong, targets)),
+        (ValueError, "outputs has class_logits of shape", lambda: postprocess(wrong)),
         (ValueError, "num_classes is 1", lambda: BoxPredictor(8, 1)),
     ):
         with pytest.raises(error, match=words):
