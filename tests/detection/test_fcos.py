@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torchvision
+from instance.drawn_objects import one_thread
 from randomise import randomise
 from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
@@ -295,6 +296,7 @@ def test_half_precision() -> None:
     assert postprocess(outputs)[0]["boxes"].dtype == torch.float32
 
 
+@one_thread()
 def test_learns_two_scenes() -> None:
     scenes = [draw_shapes((7, i)) for i in range(2)]
     images = torch.stack([sample["image"] for sample in scenes])
