@@ -199,6 +199,7 @@ BOXES = (
         build=lambda: retinanet.RetinaNet(pyramid(), len(CLASSES), (SIDES,), (0.5, 1.0, 2.0), norm_groups=8),
         loss=retinanet.retinanet_loss,
         detections=lambda outputs, size: retinanet.postprocess(outputs, score_threshold=LEAST_SCORE),
+        steps=700,
         metric="box_ap50",
         target=0.75,
     ),

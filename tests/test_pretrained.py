@@ -24,7 +24,7 @@ import torchvision
 from randomise import randomise
 from torch import Tensor, nn
 
-from segedu import pretrained
+from segedu import pretrained, published
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
 from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
 
@@ -105,19 +105,6 @@ def normalized(batch: Tensor) -> Tensor:
     return (batch - mean) / std
 
 
-def test_table_is_that_of_torchvision() -> None:
-    for name, weights in WEIGHTS.items():
-        if not weights.url.startswith(pretrained.TORCHVISION):
-            continue
-        listed = torchvision.models.get_model_weights(name)
-        theirs = getattr(listed, "COCO_WITH_VOC_LABELS_V1" if name in SEGMENTERS else "IMAGENET1K_V1")
-        assert weights.url == theirs.url
-        assert weights.mebibytes == theirs.meta["_file_size"]
-        assert weights.file_name == theirs.url.rsplit("/", 1)[1]
-        assert f"-{weights.sha256}.pth" in weights.file_name and len(weights.sha256) == 8
-        assert weights.licence == "BSD-3-Clause" and weights.trained_on
-
-
 @pytest.mark.parametrize("name", SEGMENTERS)
 def test_segmenters_load_strictly(name: str, server: type[Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     theirs = their_net(name)
@@ -133,6 +120,20 @@ def test_segmenters_load_strictly(name: str, server: type[Server], monkeypatch: 
     for key in ("out", "aux"):
         assert got[key].shape == (1, 21, 34, 45) and expected[key].std() > 0.01
         torch.testing.assert_close(got[key], expected[key], rtol=1e-9, atol=1e-9)
+
+
+def test_a_detector_takes_images_as_they_are(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The smallest file, whole: its builder is given no normalisation besides its own."""
+    with torch.device("meta"):
+        theirs = torchvision.models.detection.fcos_resnet50_fpn(weights=None, weights_backbone=None)
+    state = {k: v for k, v in randomise(theirs.to_empty(device="cpu")).float().state_dict().items() if "num_b" not in k}
+    torch.save(state, tmp_path / "weights.pth")
+    publish(server, monkeypatch, "fcos_resnet50_fpn", tmp_path / "weights.pth")
+    ours = load("fcos_resnet50_fpn", progress=False)
+    assert [type(part).__name__ for part in ours.modules()].count("Normalize") == 1 and not ours.training
+    assert torch.equal(ours.state_dict()["backbone.body.conv1.weight"], state["backbone.body.conv1.weight"])
 
 
 def old_file(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -206,7 +207,7 @@ def test_wrong_file_that_another_process_removes_first(small: type[Server], monk
     small.path.write_bytes(b"half a file")
     really = pretrained._is_published
 
-    def check_and_remove(path: Path, weights: pretrained.Weights) -> bool:
+    def check_and_remove(path: Path, weights: published.Weights) -> bool:
         good = really(path, weights)
         if not good:
             path.unlink()

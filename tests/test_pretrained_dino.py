@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch, about torch
     import timm
 
-from segedu import pretrained
+from segedu import pretrained, published
 from segedu.backbones.vit import ViT
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
 from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
@@ -57,7 +57,7 @@ def our_net(name: str) -> ViT:
 
 
 def test_rows_are_all_here() -> None:
-    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(pretrained.FACEBOOK)] == list(TIMM)
+    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(published.FACEBOOK)] == list(TIMM)
 
 
 @pytest.mark.parametrize("name", TIMM)
