@@ -25,6 +25,8 @@ class Recipe:
     held-out targets are then label maps too, and objects are counted in place of pixels. Where it finds objects that
     have a class and a score, `detections` turns the same into dicts of `boxes`, `labels`, `scores` and maybe `masks`;
     held-out targets are dicts without scores, and COCO's average precision is measured.
+
+    `finish` is what follows the steps of training: parts of a model that are not fitted by gradients.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Recipe:
     label_maps: Callable[[Any, tuple[int, int]], list[Tensor]] | None = None
     detections: Callable[[Any, tuple[int, int]], list[dict[str, Tensor]]] | None = None
     collate: Callable[[list], tuple[Any, Any]] | None = None
+    finish: Callable[[Any, Sets], None] | None = None
 
 
 def quick_layout(model: nn.Module) -> nn.Module:

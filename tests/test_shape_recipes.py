@@ -15,19 +15,31 @@ from segedu.experiment import measure_detections, run_recipe
 from segedu.ops.masks import boxes_from_masks
 from segedu.recipe_data import Sets
 from segedu.recipes import RECIPES
-from segedu.shape_recipes import SHAPES, Examples, OtsuComponents, examples, stack
+from segedu.shape_recipes import (
+    SHAPES,
+    Examples,
+    OtsuComponents,
+    WithProposals,
+    examples,
+    fit_machines,
+    proposed_sets,
+    stack,
+)
 from segedu.training import shuffled_loader
+from segedu.unsupervised.selective_search import FAST, selective_search
 
 
 def test_turned_objects_keep_their_masks_and_labels() -> None:
     pairs = examples(Shapes(1, seed=3, size=(48, 48)))
     image, objects = pairs[0]
+    objects["proposals"] = objects["boxes"]
     means = torch.stack([image[:, mask].mean(dim=1) for mask in objects["masks"]])
     data, seen = Examples(pairs), set()
     torch.manual_seed(0)
     for _ in range(40):
         turned, found = data[0]
         assert torch.equal(found["boxes"], boxes_from_masks(found["masks"]))
+        assert torch.equal(found["boxes"], found["proposals"])
         assert torch.equal(found["labels"], objects["labels"])
         torch.testing.assert_close(torch.stack([turned[:, mask].mean(dim=1) for mask in found["masks"]]), means)
         seen.add(turned.numpy().tobytes())
@@ -71,11 +83,16 @@ def test_the_baseline_finds_what_stands_alone() -> None:
     }
 
 
+def with_proposals(pairs: list) -> list:
+    """As `proposed_sets`, where selective search takes its time."""
+    return [(image, objects | {"proposals": objects["boxes"] + 2}) for image, objects in pairs]
+
+
 @pytest.mark.parametrize("recipe", SHAPES, ids=lambda recipe: recipe.method)
 def test_every_row_takes_a_step_and_gives_detections(recipe) -> None:
     assert recipe in RECIPES and recipe.baseline is OtsuComponents
     torch.manual_seed(0)
-    model, data = recipe.build(), Examples(examples(Shapes(4, seed=1)))
+    model, data = recipe.build(), Examples(with_proposals(examples(Shapes(4, seed=1))))
     images, targets = next(iter(shuffled_loader(data, 2, collate_fn=recipe.collate)))
     losses = recipe.loss(model(images), targets)
     losses["loss"].backward()
@@ -86,10 +103,33 @@ def test_every_row_takes_a_step_and_gives_detections(recipe) -> None:
     assert {"boxes", "labels", "scores"} <= set(found) and bool((found["scores"][1:] <= found["scores"][:-1]).all())
 
 
+def test_proposed_sets_hold_what_selective_search_gives() -> None:
+    sets = proposed_sets(2, 5, None)
+    assert len(sets.train) == 2 and len(sets.held_out["val"]["all"]) == 64
+    for image, objects in sets.train.pairs:
+        assert torch.equal(objects["proposals"], selective_search(image, FAST))
+
+
+def test_the_machines_of_rcnn_are_set_after_the_steps(tmp_path: Path) -> None:
+    (row,) = (row for row in SHAPES if row.method == "rcnn")
+    held = examples(Shapes(2, seed=2))
+    sets = Sets(Examples(with_proposals(examples(Shapes(8, seed=1)))), {"val": {"all": held}})
+    judged = []
+
+    def finish(model: WithProposals, sets: Sets) -> None:
+        before = {name: part.weight.clone() for name, part in model.model.named_children() if hasattr(part, "weight")}
+        fit_machines(model, sets)
+        judged.append({name for name, old in before.items() if not torch.equal(old, getattr(model.model, name).weight)})
+
+    run_recipe(replace(row, sets=lambda *_: sets, finish=finish), tmp_path, steps=2, accelerator="cpu", progress=False)
+    assert judged == [{"svm", "box"}]
+
+
 def test_a_run_writes_figures_and_picture(tmp_path: Path) -> None:
     pairs = examples(Shapes(16, seed=1))
     sets = Sets(Examples(pairs), {"val": {"all": examples(Shapes(3, seed=2))}})
-    recipe = replace(SHAPES[0], sets=lambda seed, folder: sets, batch_size=4)
+    (row,) = (row for row in SHAPES if row.method == "ssd")
+    recipe = replace(row, sets=lambda seed, folder: sets, batch_size=4)
     run_recipe(recipe, tmp_path, steps=3, accelerator="cpu", progress=False)
     table = json.loads((tmp_path / "result.json").read_text())["rows"]
     assert set(table) == {OtsuComponents.name, recipe.method}
