@@ -218,10 +218,6 @@ def run_recipe(
     loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
     options = {"scheduler": schedule, "clip_norm": 1.0, "checkpoint": checkpoint, "fabric": fabric}
     trained = fit(model, loader, recipe.loss, optimizer, steps=steps, progress=progress, **options)
-    finishing = time.process_time()
-    if recipe.finish is not None:
-        recipe.finish(model, sets)
-    finishing = time.process_time() - finishing
     result = {
         "method": recipe.method,
         "data": recipe.data,
@@ -231,7 +227,7 @@ def run_recipe(
         "device": str(fabric.device),
         "metric": recipe.metric,
         "target": recipe.target,
-        "training_cpu_seconds": round(trained.cpu_seconds + finishing, 1),
+        "training_cpu_seconds": round(trained.cpu_seconds + _finish(recipe, model, sets), 1),
         "training_wall_seconds": round(trained.wall_seconds, 1),
         "rows": rows(recipe, model, sets),
     }
@@ -241,6 +237,14 @@ def run_recipe(
         result["wall_seconds"] = round(time.perf_counter() - started, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
+
+
+def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:
+    """What follows the steps of training, and the CPU-seconds that it took."""
+    start = time.process_time()
+    if recipe.finish is not None:
+        recipe.finish(model, sets)
+    return time.process_time() - start
 
 
 def _kind(recipe: Recipe) -> str:
