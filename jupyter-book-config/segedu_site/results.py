@@ -1,5 +1,7 @@
 """`{results}` and `{nuclei}`: what the training recipes reach, as tables read from tests/proofs.csv.
 
+`{results} mask AP50 on shapes` writes one table only, without a heading.
+
 The rows come from claims named "results: METHOD on DATA: ..." and "nuclei: METHOD, instance accuracy at IoU ...";
 one whose sources have changed since says so.
 """
@@ -71,17 +73,36 @@ def markdown(tables: dict[tuple[str, str], list[Result]]) -> str:
     """A section with a table for each data set, the baseline first."""
     lines = []
     for (data, metric), results in tables.items():
-        head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "least", "asked for", "parameters", "CPU-seconds"]
-        lines += [f"## {metric[:1].upper()}{metric[1:]} on `{data}`", "", "| " + " | ".join(head) + " |"]
-        lines.append("|---|" + "---:|" * (len(head) - 1))
-        first = results[0]
-        lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
-        for result in results:
-            name = f"**{result.method}**" + (OLD if result.old else "")
-            cells = [name, *result.reached, result.least, result.target, f"{result.parameters:,}", result.cpu_seconds]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        lines += [f"## {metric[:1].upper()}{metric[1:]} on `{data}`", "", *_table(results), ""]
     return "\n".join(lines)
+
+
+def one_table(wanted: str, root: Path = ROOT) -> str:
+    """The table of one metric on one data set.
+
+    Args:
+        wanted: such as "mask AP50 on shapes".
+        root: of the checkout.
+
+    Raises:
+        ValueError: if there is no such table.
+    """
+    tables = {f"{metric} on {data}": results for (data, metric), results in read_results(root).items()}
+    if wanted not in tables:
+        raise ValueError(f"results of {wanted!r} are not measured, expected one of {', '.join(tables)}")
+    return "\n".join(_table(tables[wanted]))
+
+
+def _table(results: list[Result]) -> list[str]:
+    head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "least", "asked for", "parameters", "CPU-seconds"]
+    first = results[0]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
+    for result in results:
+        name = f"**{result.method}**" + (OLD if result.old else "")
+        cells = [name, *result.reached, result.least, result.target, f"{result.parameters:,}", result.cpu_seconds]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def nuclei_table(root: Path = ROOT) -> str:
@@ -123,10 +144,15 @@ class Nuclei(SphinxDirective):
 
 
 class Results(SphinxDirective):
-    """Writes the tables of all data sets where it stands."""
+    """Writes the tables of all data sets, or the one that is asked for, where it stands."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
+        if self.arguments:
+            return self.parse_text_to_nodes(one_table(self.arguments[0]))
         text, missing = markdown(read_results()), read_unmeasured()
         if missing:
             text += f"\nRecipes without a measured row so far: {', '.join(missing)}.\n"

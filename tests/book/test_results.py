@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
-from segedu_site.results import markdown, nuclei_table, read_results, read_unmeasured  # noqa: E402
+from segedu_site.results import markdown, nuclei_table, one_table, read_results, read_unmeasured  # noqa: E402
 
 from segedu.experiment import print_seeds  # noqa: E402
 
@@ -63,6 +63,14 @@ def test_what_the_command_prints_becomes_a_table(tmp_path: Path, capsys: pytest.
     assert net.startswith(
         "| **net** (before the last change of its code) | 0.7300 | 0.7100 | 0.7200 | 0.7100 | 0.7 | 12,345 | 92.0 |"
     )
+
+
+def test_one_table_is_that_of_all_without_its_heading(tmp_path: Path) -> None:
+    folder = course(tmp_path, "Forest 0.4 0.4 0.4 0.7 0.7 0.7 0.7 0.7 12 900 98.7")
+    lines = markdown(read_results(folder)).splitlines()
+    assert one_table("mean IoU on street", folder).splitlines() == lines[2:]
+    with pytest.raises(ValueError, match="'Dice on street' are not measured, expected one of mean IoU on street"):
+        one_table("Dice on street", folder)
 
 
 def test_what_is_not_measured_is_named(tmp_path: Path) -> None:
