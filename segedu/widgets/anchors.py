@@ -292,7 +292,7 @@ def nms_explorer() -> None:
     explore(
         draw_nms,
         static=NMS_FRAMES,
-        labels={"iou_threshold": "IoU threshold", "step": "boxes kept so far"},
+        labels={"iou_threshold": "IoU threshold", "step": "steps at most"},
         iou_threshold=(0.1, 0.9, 0.05),
         step=(0, len(detections().boxes), 1),
     )
