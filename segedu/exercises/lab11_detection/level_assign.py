@@ -245,6 +245,7 @@ exercise = Exercise(
     cases=cases,
     reference=level_assign,
     kind="mask",
+    hides=["segedu.detection.faster_rcnn"],
     wrong=[
         Wrong(
             "area, not its root",
