@@ -1,0 +1,16 @@
+"""Lab 12, one stage and sets: YOLO's grid, SSD's boxes, RetinaNet's prior, and the matching and loss of DETR."""
+
+from __future__ import annotations
+
+from segedu.checks.cell import lab_tools
+from segedu.exercises.lab12_one_stage.decode_ssd import exercise as decode_ssd
+from segedu.exercises.lab12_one_stage.hungarian_match import exercise as hungarian_match
+from segedu.exercises.lab12_one_stage.retina_prior import exercise as retina_prior
+from segedu.exercises.lab12_one_stage.set_loss import exercise as set_loss
+from segedu.exercises.lab12_one_stage.yolo_depth import exercise as yolo_depth
+from segedu.exercises.lab12_one_stage.yolo_target import exercise as yolo_target
+
+exercises = [yolo_depth, yolo_target, decode_ssd, retina_prior, hungarian_match, set_loss]
+check, use = lab_tools("12_one_stage", exercises)
+
+__all__ = ["check", "exercises", "use"]
