@@ -1,0 +1,128 @@
+"""The training cells of lab 14 at CPU scale: a small Mask R-CNN from nothing, with RoIAlign and beside it with RoIPool."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segedu import authoring
+from segedu.exercises import lab14_top_down as lab
+
+COURSE = Path(__file__).parents[3]
+FIRST = "import torch.nn.functional as F\nfrom segedu.datasets.shapes import CLASSES, draw_shapes\n"
+FIRST += "from segedu.ops.masks import paste_masks\nfrom segedu.ops.roi_pool import roi_pool\nfrom segedu.pretrained import load\n"  # of drawing cells
+HELPERS = ("trainable", "head", "network", "learn", "data", "train", "measure")
+MASK_AP50 = 0.45  # of the syllabus
+
+
+def cells():
+    source = authoring.read_source(COURSE, "14_top_down")
+    return {cell.metadata["segedu"]["name"]: cell.source for cell in source.cells}
+
+
+def run_cells(monkeypatch, seed):
+    """Run cells of the source, with the references and another seed of weights and scenes; return their names."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    references = {exercise.name: exercise.reference for exercise in lab.exercises}
+    names = references | {"np": np, "torch": torch, "use": lambda function: function}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        exec(FIRST, names)
+        for name in HELPERS:
+            source = cells()[name].replace("manual_seed(0)", f"manual_seed({seed})")
+            source = source.replace("draw_data(length, 0,", f"draw_data(length, {2 * seed},")
+            exec(source.replace("draw_data(new, 1,", f"draw_data(new, {2 * seed + 1},"), names)
+    finally:
+        torch.set_num_threads(threads)
+    return names
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_small_mask_rcnn_learns_masks_and_rounding_costs(seed, monkeypatch, capsys):
+    start = time.process_time()
+    rows = run_cells(monkeypatch, seed)["rows"]
+    spent = time.process_time() - start
+    align, pool, told = rows["RoIAlign"], rows["RoIPool"], rows["RoIAlign, true boxes"]
+    with capsys.disabled():
+        print(
+            f"shapes, seed {seed}: mask AP50 {rows['Otsu, components'][0]:.3f} plain, {align[0]:.3f} RoIAlign, ", end=""
+        )
+        print(f"{pool[0]:.3f} RoIPool; AP75 {align[1]:.3f} RoIAlign, {pool[1]:.3f} RoIPool; ", end="")
+        print(f"true boxes AP50 {told[0]:.3f}, AP75 {told[1]:.3f}; {spent:.0f} CPU-seconds")
+    assert align[0] >= MASK_AP50 and align[1] > pool[1] and align[0] > rows["Otsu, components"][0]
+    assert told[0] > align[0]
+    assert spent <= 80
+
+
+@pytest.fixture
+def trainable():
+    names = {exercise.name: exercise.reference for exercise in lab.exercises}
+    names |= {"torch": torch, "use": lambda function: function}
+    exec(cells()["trainable"], names)
+    return names["trainable"]
+
+
+def arguments():
+    boxes = torch.tensor([[2.0, 4.0, 40.0, 30.0]])
+    return torch.rand(3, 8, 8, requires_grad=True), boxes, (5, 5), 1 / 8, 2
+
+
+def test_a_quick_answer_is_trained_with(trainable, capsys):
+    calls = []
+
+    def roi_align(*given):
+        calls.append(given)
+        return lab.roi_align.reference(*given)
+
+    chosen = trainable(roi_align, arguments(), longest=60.0)
+    before = len(calls)
+    chosen(*arguments())
+    assert len(calls) == before + 1 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["numpy", "slow"])
+def test_a_right_answer_without_gradient_or_too_slow_is_replaced_and_the_lab_says_so(kind, trainable, capsys):
+    def roi_align(features, *given):
+        if kind == "slow":
+            time.sleep(0.05)
+            return lab.roi_align.reference(features, *given)
+        return torch.from_numpy(lab.roi_align.reference(features.detach(), *given).numpy())
+
+    chosen = trainable(roi_align, arguments())
+    said = capsys.readouterr().out
+    assert "this training takes the library's" in said
+    assert ("seconds a call" if kind == "slow" else "gives no gradient") in said
+    assert chosen(*arguments()).requires_grad
+
+
+def test_masks_are_true_or_false_and_need_no_gradient(trainable, capsys):
+    masks, boxes = torch.ones(1, 8, 8).bool(), torch.tensor([[1.0, 1.0, 6.0, 6.0]])
+    chosen = trainable(lab.mask_target.reference, (masks, boxes, torch.tensor([0]), 4), longest=60.0)
+    assert chosen(masks, boxes, torch.tensor([0]), 4).all() and capsys.readouterr().out == ""
+
+
+def test_photographs_are_squeezed_with_their_people(tmp_path):
+    from PIL import Image
+
+    for folder in ("PNGImages", "PedMasks"):
+        (tmp_path / folder).mkdir()
+    numbers = np.zeros((40, 80), np.uint8)
+    numbers[10:30, 20:40], numbers[5:35, 50:60] = 1, 2
+    for i in range(170):
+        Image.fromarray(np.stack([4 * numbers] * 3, axis=-1)).save(tmp_path / "PNGImages" / f"FudanPed{i:05}.png")
+        Image.fromarray(numbers).save(tmp_path / "PedMasks" / f"FudanPed{i:05}_mask.png")
+    names = {"torch": torch}
+    exec(FIRST, names)
+    exec(cells()["data"].replace('PENN_FUDAN = ""', f"PENN_FUDAN = {str(tmp_path)!r}"), names)
+    for seed, count in ((0, 130), (1, 40)):
+        images, objects = names["draw_data"](99, seed, 20)
+        assert images.shape == (count, 3, 20, 20) and len(objects) == count
+    assert objects[0]["boxes"].tolist() == [[5.0, 5.0, 10.0, 15.0], [12.5, 2.5, 15.0, 17.5]]
+    assert objects[0]["masks"].shape == (2, 20, 20) and objects[0]["masks"][0, 5:15, 5:10].all()
+    assert objects[0]["masks"][0].sum() == 50 and objects[0]["labels"].tolist() == [1, 1]
