@@ -103,10 +103,14 @@ def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weight
     return Weights(build, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
 
 
-def _our_own(name: str, sha256: str, mebibytes: float, build: str = "", **options: Any) -> Weights:
+def _our_own(
+    name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
+) -> Weights:
     build = f"segedu.{build or f'weights.{name}:{name}'}"  # some are built by the script that trained them
-    options["normalize"] = None  # trained on images in [0, 1]; those of cells bring them to percentiles then
-    return Weights(build, f"{name}.safetensors", sha256, mebibytes, "MIT", "scenes drawn by segedu.datasets", options)
+    if not normalizes:
+        options["normalize"] = None  # trained on images in [0, 1]; those of cells bring them to percentiles then
+    scenes, file = "scenes drawn by segedu.datasets", f"{name}.safetensors"
+    return Weights(build, file, sha256, mebibytes, "MIT", scenes, options, normalizes=normalizes)
 
 
 WEIGHTS: dict[str, Weights] = {
@@ -238,5 +242,11 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "cells_cellpose": _our_own(
         "cells_cellpose", "1062d3495e21acaca418e36b71609b011a2740f32caff4c80831d8ca810eb5a9", 0.42
+    ),
+    "shapes_mask_rcnn": _our_own(
+        "shapes_mask_rcnn", "bfdf850dbf16327d3f63e93555a94cc3266d42cd858d56335b7c24f4d2899152", 1.27, normalizes=True
+    ),
+    "shapes_yolact": _our_own(
+        "shapes_yolact", "c09e254068c80afab2b9bc68ee6fdc027df380a3017a021ebdbeb880218bc285", 1.17, normalizes=True
     ),
 }

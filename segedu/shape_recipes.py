@@ -201,6 +201,18 @@ def two_stages() -> dict[str, Any]:
     }
 
 
+def small_mask_rcnn() -> mask_rcnn.MaskRCNN:
+    """A narrow Mask R-CNN, whose masks have 14 x 14 cells."""
+    return mask_rcnn.MaskRCNN(**two_stages(), mask_head=mask_rcnn.MaskHead(48, size=7, depth=2))
+
+
+def small_yolact() -> yolact.YOLACT:
+    """A narrow YOLACT with 16 prototypes."""
+    return yolact.YOLACT(
+        features(4), len(CLASSES), 48, prototypes=16, scales=SIDES, ratios=(1.0, 0.5, 2.0), square=False
+    )
+
+
 def places() -> fcos.FCOS:
     """FCOS on that pyramid."""
     return fcos.FCOS(pyramid(), len(CLASSES), strides=(8,), offset=0.5, groups=8, depth=2)
@@ -301,9 +313,7 @@ BOXES = (
 MASKS = (
     on_shapes(
         method="mask_rcnn",
-        build=lambda: WithTargets(
-            mask_rcnn.MaskRCNN(**two_stages(), mask_head=mask_rcnn.MaskHead(48, size=7, depth=2))
-        ),
+        build=lambda: WithTargets(small_mask_rcnn()),
         collate=stack_with_targets,
         loss=mask_rcnn.mask_rcnn_loss,
         detections=lambda outputs, size: mask_rcnn.postprocess(outputs),
@@ -313,9 +323,7 @@ MASKS = (
     ),
     on_shapes(
         method="yolact",
-        build=lambda: yolact.YOLACT(
-            features(4), len(CLASSES), 48, prototypes=16, scales=SIDES, ratios=(1.0, 0.5, 2.0), square=False
-        ),
+        build=small_yolact,
         loss=yolact.yolact_loss,
         detections=lambda outputs, size: yolact.postprocess(outputs),
         metric="mask_ap50",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from segedu.baselines import OtsuWatershed
-from segedu.cell_recipes import CELLS, Objects, cells_sets, nuclei_sets
+from segedu.cell_recipes import CELLS, Objects, boxes_and_masks, cells_sets, nuclei_sets
 from segedu.experiment import measure_objects, predictor, run_recipe, stricter, summary
 from segedu.instance import signed_distance
 from segedu.recipe_data import Sets, flip
@@ -39,12 +39,25 @@ def test_every_row_takes_a_step_and_gives_label_maps(recipe) -> None:
     assert recipe in RECIPES and recipe.baseline is OtsuWatershed
     torch.manual_seed(0)
     model, sets = recipe.build(), cells_sets(0, None, recipe.sets.keywords["targets"])
-    images, targets = next(iter(shuffled_loader(sets.train, 2)))
+    images, targets = next(iter(shuffled_loader(sets.train, 2, collate_fn=recipe.collate)))
     losses = recipe.loss(model(images), targets)
     losses["loss"].backward()
-    assert losses["loss"].isfinite() and any(p.grad.abs().sum() > 0 for p in model.parameters())
-    label_map = predictor(model, recipe)(images[0, :, :37, :45])
+    assert losses["loss"].isfinite() and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    label_map = predictor(model, recipe)(sets.train[0][0][:, :37, :45])
     assert label_map.shape == (37, 45) and label_map.dtype == torch.int32
+
+
+def test_boxes_and_masks_leave_slivers_out() -> None:
+    _, label_map = blobs((10, 12), (28, 30))
+    label_map[39, :3] = 3  # what the edge of a window cut off
+    objects = boxes_and_masks(label_map)
+    assert objects["labels"].tolist() == [1, 1] and objects["masks"].sum(dim=(1, 2)).min() > 50
+    assert objects["boxes"].tolist() == [[7, 5, 18, 16], [25, 23, 36, 34]]
+    assert {k: tuple(v.shape) for k, v in boxes_and_masks(torch.zeros(9, 9, dtype=torch.int32)).items()} == {
+        "boxes": (0, 4),
+        "labels": (0,),
+        "masks": (0, 9, 9),
+    }
 
 
 def test_targets_are_made_of_what_the_change_left() -> None:

@@ -13,7 +13,9 @@ from segedu import pretrained, published
 from segedu.published import WEIGHTS
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
-DETECTORS = [name for name, weights in WEIGHTS.items() if weights.normalizes]
+DETECTORS = [
+    name for name, weights in WEIGHTS.items() if weights.normalizes and weights.url.startswith(published.TORCHVISION)
+]
 # Names of the layers in files of 2019 and 2020, which stood without a block around them.
 OLD_NAMES = (
     (r"((?:inner|layer)_blocks\.\d)\.0\.", r"\1."),

@@ -2,14 +2,20 @@
 
 Three answers to one question. Greedy: drop what overlaps a better one. Soft: lower its score instead. Matrix: lower
 all scores at once, without a loop. A tie in score goes to the detection that comes first.
+
+Detectors suppress thousands of boxes in every image, where the loop of `nms` takes five times as long as torchvision's
+compiled code (`make bench`). `batched_nms` is the one place that chooses: see `COMPILED`.
 """
 
 from __future__ import annotations
 
 import torch
+import torchvision
 from torch import Tensor
 
 from segedu.ops.boxes import box_iou, check_boxes, check_scores
+
+COMPILED = True  # False: `batched_nms`, and so every detector, uses `nms` of this file; the result is the same
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -69,10 +75,12 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     check_scores(scores, len(boxes))
     _check_threshold(iou_threshold)
     _check_labels(labels, len(boxes))
+    suppress = torchvision.ops.nms if COMPILED else nms
+    exact = boxes if boxes.dtype == torch.float64 else boxes.float()  # theirs knows no whole or half numbers
     alive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for label in labels.unique():
         members = torch.nonzero(labels == label).flatten()
-        alive[members[nms(boxes[members], scores[members], iou_threshold)]] = True
+        alive[members[suppress(exact[members], scores[members].to(exact), iou_threshold)]] = True
     order = scores.argsort(descending=True, stable=True)
     return order[alive[order]]
 

@@ -8,18 +8,13 @@ nuclei of 6 to 10 pixels radius: scale others to that size, or go on training fr
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from segedu.backbones.stardist_unet import StarDistUNet, percentile_normalize
 from segedu.cell_recipes import RADIUS, Objects, Targets, objects_of
@@ -27,10 +22,10 @@ from segedu.datasets.cells import CELLS_VERSION, Cells
 from segedu.experiment import measure_objects
 from segedu.instance.stardist import StarDist, postprocess, stardist_loss, stardist_targets
 from segedu.recipe_data import Pair, Sets, crop_flip_gamma
-from segedu.training import shuffled_loader, train_steps
+from segedu.weights import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE, SEED = 6_000_000, 128, 400, 8, 1e-2, 0  # recipes draw with other seeds
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 128, 400, 8, 1e-2  # recipes draw with other seeds
 HELD_OUT = (7_000_000, 32)  # seed and number of scenes for the number in the log
 WINDOW = 64  # pixels, a quarter of a scene: four times as many steps for the same time
 
@@ -73,18 +68,8 @@ def train(
     Returns:
         The mean loss of each `every` steps.
     """
-    loader = shuffled_loader(Objects(pairs, partial(crop_flip_gamma, size=WINDOW), targets), BATCH, seed=SEED)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
-
-    def batches() -> Iterator[Any]:
-        for loader.sampler.epoch in count():
-            yield from loader
-
-    steps_taken = train_steps(model, islice(batches(), steps), loss, optimizer, scheduler=schedule, clip_norm=1.0)
-    losses = torch.tensor(list(tqdm(steps_taken, "train", steps)))
-    model.eval()
-    return [round(float(part.mean()), 4) for part in losses.split(every)]
+    samples = Objects(pairs, partial(crop_flip_gamma, size=WINDOW), targets)
+    return making.train(model, loss, samples, batch=BATCH, rate=RATE, steps=steps, every=every)
 
 
 def accuracy(model: nn.Module, label_map_of: LabelMaps) -> float:
@@ -101,22 +86,20 @@ def make(build: Callable, loss: Callable, targets: Targets, label_map_of: LabelM
     torch.set_num_threads(1)
     start = time.process_time()
     pairs = objects_of(Cells(SCENES, seed=SCENES_SEED))
-    torch.manual_seed(SEED)
+    torch.manual_seed(making.SEED)
     model = build()
     losses = train(model, loss, targets, pairs)
     spent = round(time.process_time() - start)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
     log = {
         "cells_version": CELLS_VERSION,
         "scenes": SCENES,
         "steps": STEPS,
-        "seed": SEED,
+        "seed": making.SEED,
         "losses_of_100_steps": losses,
         "cpu_seconds_of_training": spent,
         "instance_accuracy_on_new_scenes": accuracy(model, label_map_of),
-        "torch": torch.__version__,
     }
-    file.with_suffix(".json").write_text(json.dumps(log, indent=2) + "\n")
+    making.write(model, file, log)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import torchvision.ops as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segedu.detection import ssd
+from segedu.ops import nms as nms_module
 from segedu.ops.boxes import box_iou
 from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
 
@@ -30,6 +32,28 @@ def test_equals_torchvision(count, seed, threshold):
     assert torch.equal(
         batched_nms(boxes, scores, labels, threshold), oracle.batched_nms(boxes, scores, labels, threshold)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64])
+def test_compiled_and_readable_suppression_keep_the_same(dtype, monkeypatch):
+    """Ties of scores among them, and boxes without an area."""
+    boxes, scores, labels = detections(200, seed=5)
+    boxes[::9, 2] = boxes[::9, 0]
+    boxes, scores = (4 * boxes).to(dtype), (scores * 8).round().to(dtype)
+    kept = {}
+    for compiled in (True, False):
+        monkeypatch.setattr(nms_module, "COMPILED", compiled)
+        kept[compiled] = batched_nms(boxes, scores, labels, 0.5)
+    assert torch.equal(kept[True], kept[False]) and 3 < len(kept[True]) < 200
+
+
+def test_the_switch_reaches_the_detectors(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nms_module, "COMPILED", False)
+    monkeypatch.setattr(nms_module, "nms", lambda *given: asked.append(given) or nms(*given))
+    raw = {"logits": torch.zeros(1, 2, 3), "deltas": torch.zeros(1, 2, 4), "sizes": [(9, 9)]}
+    ssd.postprocess(raw | {"anchors": torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])})
+    assert len(asked) == 2  # a call for each class
 
 
 @given(st.integers(1, 30), st.integers(0, 999))
