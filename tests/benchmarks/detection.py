@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from randomise import randomise
 
 SIZE = (480, 640)
-THREADS = 2
 SAME_BOXES = 1e-2  # pixels
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from cells import pairs as cell_pairs  # beside this file
 from clustering import pairs as clustering_pairs
 from coco_evaluation import pairs as coco_pairs
+from detection import network_pairs, operation_pairs
 from label_maps import pairs as label_map_pairs
 from models import pairs as model_pairs
 from rich.console import Console
@@ -67,8 +68,10 @@ GROUPS = {
     "models": model_pairs,
     "clustering": clustering_pairs,
     "cells": cell_pairs,
+    "detectors": network_pairs,
+    "regions": operation_pairs,
 }
-THREADS = {"models": 2}
+THREADS = {"models": 2, "detectors": 2}
 
 
 def seconds(function) -> float:
