@@ -238,7 +238,8 @@ def _paint_grid(ax: Axes, boxes: Tensor, stride: int) -> None:
     own = boxes.reshape(places, places, -1, 4)[places // 2, places // 2]
     for box in own:
         _box(ax, box, color=INK, lw=1.2)
-    ax.set_title(f"{places} x {places} places, {len(own)} anchors each", fontsize=10, color=INK)
+    each = "1 anchor" if len(own) == 1 else f"{len(own)} anchors"
+    ax.set_title(f"{places} x {places} places, {each} each", fontsize=10, color=INK)
 
 
 def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
