@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segedu.checks.outcomes import describe, plain
-
-INK, PAPER = "#1b1b1b", "#f4f1ea"
-COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito: apart for every kind of colour vision
+from segedu.checks.drawing_boxes import DETECTION
+from segedu.checks.outcomes import plain
+from segedu.checks.panels import COLOURS, INK, PAPER, figure, like, short, two_answers
 
 
 def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[Any, str] | None:
@@ -27,26 +26,6 @@ def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[A
     """
     drawer = DRAWERS.get(kind)
     return drawer(case, expected.get("value"), got.get("value", got)) if drawer else None
-
-
-def _figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
-    return fig, list(np.atleast_1d(fig.subplots(1, panels)))
-
-
-def _short(value: Any) -> str:
-    """The value itself where it is small, else its kind and shape."""
-    if isinstance(value, dict) and "raises" in value:
-        return value["raises"]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple) and len(value) <= 3:
-        return "(" + ", ".join(_short(item) for item in value) + ")"
-    if isinstance(value, np.ndarray) and value.size <= 6:
-        return np.array2string(value, precision=3, separator=", ").replace("\n", "")
-    return describe(value).removeprefix("the ")
 
 
 def _plane(value: Any) -> np.ndarray | None:
@@ -80,16 +59,16 @@ def _maps(case: dict, expected: Any, got: Any, numbers: bool = False) -> tuple[A
     if want is None:
         return None
     same_shape = have is not None and have.shape == want.shape
-    fig, axes = _figure(3 if same_shape else 2)
+    fig, axes = figure(3 if same_shape else 2)
     values = np.concatenate([p[np.isfinite(p)] for p in (want, have) if p is not None] or [np.zeros(1)])
     limits = (float(values.min()), float(values.max()) + 1e-9) if values.size else (0.0, 1.0)
     _panel(axes[0], want, f"expected {want.shape}", limits, numbers)
     if have is None:
-        axes[1].text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9)
+        axes[1].text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
         axes[1].set_axis_off()
     else:
         _panel(axes[1], have, f"yours {have.shape}", limits, numbers)
-    alt = f"Two maps side by side: expected, of shape {want.shape}, and yours, {_short(got)}."
+    alt = f"Two maps side by side: expected, of shape {want.shape}, and yours, {short(got)}."
     if same_shape:
         gap = np.nan_to_num(np.abs(want - have), nan=1.0, posinf=1.0)
         _panel(axes[2], gap, "difference", (0.0, float(gap.max()) + 1e-9), numbers)
@@ -104,7 +83,7 @@ def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     want, have = _shape(expected), _shape(got)
     if not want or want == have:
         return _maps(case, expected, got)
-    fig, axes = _figure(2)
+    fig, axes = figure(2)
     side = max(want[-1], want[-2], *(have[-2:] if len(have) > 1 else (1,)))
     for ax, name, shape, colour in zip(axes, ("expected", "yours"), (want, have), COLOURS, strict=True):
         if len(shape) > 1:
@@ -113,9 +92,9 @@ def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
                 corner = (k * side / 25, -k * side / 25)
                 ax.add_patch(Rectangle(corner, shape[-1], shape[-2], facecolor=PAPER, edgecolor=colour, lw=1.5))
         ax.set(xlim=(-0.1 * side, 1.3 * side), ylim=(1.1 * side, -0.3 * side), aspect="equal")
-        ax.set_title(f"{name} {shape if shape else _short(got)}", fontsize=8, color=INK)
+        ax.set_title(f"{name} {shape if shape else short(got)}", fontsize=8, color=INK)
         ax.set_axis_off()
-    return fig, f"Two stacks of feature maps to scale: expected shape {want}, yours {have or _short(got)}."
+    return fig, f"Two stacks of feature maps to scale: expected shape {want}, yours {have or short(got)}."
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -131,11 +110,11 @@ def _masks(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     planes = [p for a in case["args"] if not isinstance(a, int | float | str) and (p := _plane(a)) is not None]
     if not planes:
         return None
-    fig, axes = _figure(len(planes))
+    fig, axes = figure(len(planes))
     for i, (ax, plane) in enumerate(zip(axes, planes, strict=True)):
         top = float(np.max(plane[plane < 255], initial=1.0))  # void, 255, must not make all classes look alike
         _panel(ax, plane, f"argument {i + 1}", (0.0, top), numbers=len(np.unique(plane)) > 2)
-    want, have = _short(expected), _short(got)
+    want, have = short(expected), short(got)
     fig.supxlabel(f"expected {want}\nyours {have}", fontsize=9)
     return fig, f"The {len(planes)} inputs of this case as small pictures; expected {want}, yours {have}."
 
@@ -148,7 +127,7 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     everything = np.concatenate(sets)
     if everything.size == 0:
         return None
-    fig, axes = _figure(1, width=4.2)
+    fig, axes = figure(1, width=4.2)
     for name, boxes, colour, style in zip("ab", sets, COLOURS, ("-", "--"), strict=True):
         for i, (x1, y1, x2, y2) in enumerate(boxes[:6]):
             axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, lw=2))
@@ -179,7 +158,7 @@ def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         have = None
     want, titles, below = _words(want, have)
     old = _placed(case, case["args"][1]).places if want.labels is not None else want.centres
-    fig, axes = _figure(2, width=3.3, height=3.5)
+    fig, axes = figure(2, width=3.3, height=3.5)
     parts = [part for answer in (want, have) if answer for part in (answer.places, answer.centres)]
     around = np.concatenate([old, *parts])
     around = around[np.isfinite(around).all(1)]
@@ -188,7 +167,7 @@ def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     for ax, title, answer, other in zip(axes, titles, (want, have), (have, want), strict=True):
         ax.set_title(title, fontsize=8, color=INK)
         if answer is None:
-            ax.text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9)
+            ax.text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
             ax.set_axis_off()
             continue
         _cloud(ax, answer, other, old)
@@ -270,28 +249,7 @@ def _placed(case: dict, value: Any) -> _Placed | None:
 
 def _first(value: Any) -> str:
     array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else np.array("")
-    return f"{array.reshape(-1)[0]:.4g}" if array.dtype.kind in "iuf" and array.size else _short(value)
-
-
-def _two_answers(want: Any, have: Any, got: Any, paint: Callable, words: str) -> tuple[Any, str]:
-    """Expected and given, one drawing each: `paint(ax, answer, other)`; words where an answer cannot be drawn."""
-    fig, axes = _figure(2, width=3.3, height=3.5)
-    for ax, title, answer, other in zip(axes, ("expected", "yours"), (want, have), (have, want), strict=True):
-        ax.set_title(title, fontsize=9, color=INK)
-        ax.set(xticks=[], yticks=[], aspect="equal")
-        if answer is None:
-            ax.text(0.5, 0.5, _short(got), ha="center", va="center", wrap=True, fontsize=9, transform=ax.transAxes)
-            ax.set_axis_off()
-        else:
-            paint(ax, answer, other)
-    fig.supxlabel(words, fontsize=8, color=INK)
-    lost = f", which cannot be drawn: {_short(got)}" * (have is None)
-    return fig, f"Two drawings: expected, and yours{lost}. {words}"
-
-
-def _like(want: Any, got: Any) -> np.ndarray | None:
-    """An answer of numbers as floats, if it has the shape of the expected one."""
-    return got.astype(float) if isinstance(got, np.ndarray) and got.shape == want.shape else None
+    return f"{array.reshape(-1)[0]:.4g}" if array.dtype.kind in "iuf" and array.size else short(value)
 
 
 def _cells(ax: Any, label_map: np.ndarray) -> None:
@@ -324,12 +282,12 @@ def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         ax.set_xlabel(f"{answer}" if len(answer) < 12 else f"{len(answer)} indices", fontsize=8)
 
     words = "Each polygon with its index and score. Filled: kept; dashed: gone; vermilion: kept in one answer only."
-    return _two_answers(expected.tolist(), kept, got, paint, words)
+    return two_answers(expected.tolist(), kept, got, paint, words)
 
 
 def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     """The rays of one pixel, that where the answers differ most, with the corners at their ends."""
-    label_map, have = np.asarray(plain(case["args"][0])), _like(expected, got)
+    label_map, have = np.asarray(plain(case["args"][0])), like(expected, got)
     gap = expected.min(0) if have is None else np.nan_to_num(np.abs(expected - have), nan=99.0).max(0)
     y, x = (int(n) for n in np.unravel_index(gap.argmax(), gap.shape))
     angles = np.arange(len(expected)) * 2 * np.pi / len(expected)
@@ -344,12 +302,12 @@ def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         ax.text(*(c[0] for c in corners), "ray 0", fontsize=7, color=INK)
         ax.set(xlim=(-1.5, label_map.shape[1] + 0.5), ylim=(label_map.shape[0] + 0.5, -1.5))
 
-    return _two_answers(expected, have, got, paint, f"The rays of pixel ({y}, {x}); vermilion: those that differ.")
+    return two_answers(expected, have, got, paint, f"The rays of pixel ({y}, {x}); vermilion: those that differ.")
 
 
 def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     """An arrow for each pixel of the label map, (dy, dx)."""
-    label_map, have = np.asarray(plain(case["args"][0])), _like(expected, got)
+    label_map, have = np.asarray(plain(case["args"][0])), like(expected, got)
 
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
         _cells(ax, label_map)
@@ -362,14 +320,14 @@ def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
             ax.plot(*(wrong & (answer == 0).all(0)).nonzero()[::-1], ".", color=COLOURS[1])
 
     below = "An arrow for each pixel. Vermilion: arrows that differ; a dot: no arrow; a cross: nan."
-    return _two_answers(expected, have, got, paint, below)
+    return two_answers(expected, have, got, paint, below)
 
 
 def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     """The way of each pixel from its start to its end, on the cells that the answer makes of them."""
     starts = np.argwhere(np.asarray(plain(case["args"][1])))
     pair = got if isinstance(got, tuple) and len(got) == 2 else (None, None)
-    have = tuple(map(_like, expected, pair))
+    have = tuple(map(like, expected, pair))
     have = None if any(answer is None for answer in have) else have
 
     def paint(ax: Any, answer: tuple, other: tuple | None) -> None:
@@ -381,7 +339,7 @@ def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
             ax.text(*np.argwhere(answer[1] == number)[0, ::-1], f"{number:g}", weight="bold", ha="center", va="center")
 
     words = "Colours and numbers: cells. Lines: from pixels to their ends, the dots; vermilion: ends that differ."
-    return _two_answers(expected, have, got, paint, words)
+    return two_answers(expected, have, got, paint, words)
 
 
 DRAWERS: dict[str, Callable] = {
@@ -396,4 +354,5 @@ DRAWERS: dict[str, Callable] = {
     "stars": _stars,
     "arrows": _arrows,
     "drift": _drift,
+    **DETECTION,
 }
