@@ -168,34 +168,8 @@ def draw_nms(iou_threshold: float = 0.5, step: int = 1) -> None:
     state = suppress(iou_threshold, step)
     fig = Figure(figsize=(9.6, 4.2), layout="constrained")
     over, bars = fig.subplots(1, 2, width_ratios=(1, 1.25))
-    _show_image(over)
-    for name, style in _styles().items():
-        rows = getattr(state, name)
-        for row in rows:
-            _box(over, detections().boxes[row], **style)
-        fill = KEPT if name == "kept" else "white"
-        bars.barh(
-            rows,
-            detections().scores[rows].numpy(),
-            height=0.7,
-            fc=fill,
-            ec=style["color"],
-            lw=style["lw"],
-            ls=style["ls"],
-        )
-    for row in state.kept:
-        left, top = detections().boxes[row, :2].tolist()
-        over.text(left, top, str(row + 1), fontsize=9, va="bottom", bbox={"fc": "white", "pad": 1, "lw": 0})
-    count = len(detections().boxes)
-    bars.set(yticks=range(count), yticklabels=range(1, count + 1), ylim=(count - 0.4, -0.6), xlim=(0, 1))
-    bars.set(xlabel="score", ylabel="detection, best first")
-    bars.tick_params(axis="y", labelsize=7)
-    words = {"kept": "kept", "goes": "goes now", "gone": "gone", "waiting": "waits"}
-    handles = [
-        Line2D([], [], **style, label=f"{words[name]}: {len(getattr(state, name))}")
-        for name, style in _styles().items()
-    ]
-    bars.legend(handles=handles, loc="lower right", fontsize=8)
+    _paint_boxes(over, state)
+    _paint_scores(bars, state)
     told = f"keep {state.kept[-1] + 1}, remove {len(state.goes)}" if state.kept else "nothing is decided"
     over.set_title(f"step {len(state.kept)}: {told}", fontsize=10, color=INK)
     result = f"{len(state.kept)} kept, {found(state.kept)} of {len(scene()[1])} objects found"
@@ -206,6 +180,32 @@ def draw_nms(iou_threshold: float = 0.5, step: int = 1) -> None:
         f"{[row + 1 for row in state.kept]}; {len(state.goes)} go now, {len(state.gone)} have gone, "
         f"{len(state.waiting)} wait. {found(state.kept)} of {len(scene()[1])} objects are found.",
     )
+
+
+def _paint_boxes(ax: Axes, state: Step) -> None:
+    """All detections over the image; those that are kept have their number."""
+    _show_image(ax)
+    for name, style in _styles().items():
+        for row in getattr(state, name):
+            _box(ax, detections().boxes[row], **style)
+    for row in state.kept:
+        left, top = detections().boxes[row, :2].tolist()
+        ax.text(left, top, str(row + 1), fontsize=9, va="bottom", bbox={"fc": "white", "pad": 1, "lw": 0})
+
+
+def _paint_scores(ax: Axes, state: Step) -> None:
+    """The list that suppression goes down, and what has become of each detection."""
+    words = {"kept": "kept", "goes": "goes now", "gone": "gone", "waiting": "waits"}
+    handles, count = [], len(detections().boxes)
+    for name, style in _styles().items():
+        rows = getattr(state, name)
+        fill, edge = KEPT if name == "kept" else "white", {"ec": style["color"], "lw": style["lw"], "ls": style["ls"]}
+        ax.barh(rows, detections().scores[rows].numpy(), height=0.7, fc=fill, **edge)
+        handles.append(Line2D([], [], **style, label=f"{words[name]}: {len(rows)}"))
+    ax.set(yticks=range(count), yticklabels=range(1, count + 1), ylim=(count - 0.4, -0.6), xlim=(0, 1))
+    ax.set(xlabel="score", ylabel="detection, best first")
+    ax.tick_params(axis="y", labelsize=7)
+    ax.legend(handles=handles, loc="lower right", fontsize=8)
 
 
 def _styles() -> dict[str, dict]:
