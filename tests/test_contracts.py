@@ -8,30 +8,23 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from detection.small_detectors import DETECTORS, InARow
 from torch import Tensor, nn
 
 from segedu.backbones.densenet import DenseNet
 from segedu.backbones.erfnet import ERFNetEncoder
-from segedu.backbones.fpn import FPN, LevelsP6P7, PoolLevel
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.backbones.vgg import VGG
-from segedu.detection.fcos import FCOS
-from segedu.detection.retinanet import RetinaNet
-from segedu.detection.ssd import SSD, SSDFeatures
-from segedu.detection.yolov1 import YOLOv1, YOLOv1Backbone
 from segedu.instance.affinities import AffinityNet
 from segedu.instance.cellpose import Cellpose
-from segedu.instance.condinst import CondInst
 from segedu.instance.denoiseg import DenoiSeg
 from segedu.instance.discriminative import DiscriminativeEmbedding
 from segedu.instance.omnipose import Omnipose
 from segedu.instance.signed_distance import SignedDistance
-from segedu.instance.solov2 import SOLOv2
 from segedu.instance.spatial_embedding import SpatialEmbedding
 from segedu.instance.stardist import StarDist
 from segedu.instance.stardist3d import stardist3d
-from segedu.instance.yolact import YOLACT
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.deconvnet import DeconvNet
 from segedu.semantic.deeplabv1 import AtrousVGG, DeepLabV1
@@ -121,69 +114,6 @@ class SideBySide(nn.Module):
         return torch.cat([value if value.ndim == images.ndim else value[:, None] for value in maps], dim=1)
 
 
-class InARow(nn.Module):
-    """A detector: all numbers of an image that depend on weights, one behind the other, as one channel."""
-
-    NOT_LEARNED = ("anchors", "sizes", "image_size")
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = [value for name, value in self.model(images).items() if name not in self.NOT_LEARNED]
-        return torch.cat([x.flatten(1) for value in found for x in (value if isinstance(value, list) else [value])], 1)[
-            :, None
-        ]
-
-
-def _levels(first: int = 1) -> FPN:
-    return FPN(ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 8, 8)), 8, range(first, 5), PoolLevel())
-
-
-def _fcos() -> FCOS:
-    return FCOS(_levels(2), 4, (8, 16, 32, 64), 0.5, groups=4, depth=1)
-
-
-def _retinanet() -> RetinaNet:
-    return RetinaNet(FPN(_resnet(32), 8, levels=(2, 3, 4), extra=LevelsP6P7(16, 8)), 4, norm_groups=2)
-
-
-def _ssd() -> SSD:
-    return SSD(SSDFeatures(_vgg(), 16, ((8, 16, 2),)), 4, (0.2, 0.4, 0.7, 0.9), ((2,), (2,), (2,)), steps=None)
-
-
-def _places(height: int, width: int, *strides: int) -> int:
-    return sum(-(-height // stride) * -(-width // stride) for stride in strides)
-
-
-def _fcos_row(height: int, width: int, each: int = 4 + 4 + 1) -> int:
-    return each * _places(height, width, 8, 16, 32, 64)
-
-
-def _condinst_row(height: int, width: int) -> int:
-    return _fcos_row(height, width, 4 + 4 + 1 + 169) + 8 * _places(height, width, 8)
-
-
-def _solov2_row(height: int, width: int) -> int:
-    return (3 + 8) * (36 + 25 + 16 + 9 + 4) + 8 * _places(height, width, 4)
-
-
-def _yolact_row(height: int, width: int) -> int:
-    anchors, finest = 3 * _places(height, width, 8, 16, 32, 64), _places(height, width, 8)
-    return (4 + 4 + 6) * anchors + 6 * 4 * finest + 3 * finest
-
-
-def _retinanet_row(height: int, width: int) -> int:
-    return (4 + 4) * 9 * _places(height, width, 8, 16, 32, 64, 128)
-
-
-def _ssd_row(height: int, width: int) -> int:
-    sides = [(-(-(n // 4) // 2), -(-(n // 4) // 2) // 2) for n in (height, width)]  # the third pooling rounds up
-    maps = zip(*((a, b, -(-b // 2)) for a, b in sides), strict=True)
-    return (4 + 4) * 4 * sum(h * w for h, w in maps)
-
-
 def _row(length: Callable[[int, int], int]) -> Callable[..., tuple[int, ...]]:
     return lambda batch, *size: (batch, 1, length(*size))
 
@@ -210,20 +140,6 @@ INSTANCES = [
     ("spatial_embedding", _erfnet, 5),
     ("discriminative", lambda: DiscriminativeEmbedding(_unet(4), 3), 4),
     ("affinities", lambda: AffinityNet(_unet(4), OFFSETS), 4),
-]
-
-DETECTORS = [
-    ("fcos", _fcos, _fcos_row),
-    ("condinst", lambda: CondInst(_fcos(), width=8, depth=1), _condinst_row),
-    ("solov2", lambda: SOLOv2(_levels(), 4, (6, 5, 4, 3, 2), 8, 1, 8, 8, groups=4), _solov2_row),
-    ("yolact", lambda: YOLACT(_levels(1).body, 4, 8, 6, (24.0, 48.0, 96.0, 192.0)), _yolact_row),
-    ("retinanet", _retinanet, _retinanet_row),
-    ("ssd", _ssd, _ssd_row),
-    (
-        "yolov1",
-        lambda: YOLOv1(YOLOv1Backbone(((3, 4, 2), (), (1, 3))), 4, cells=3, hidden=8, dropout=0.0),
-        lambda h, w: 9 * (2 * 5 + 3),
-    ),
 ]
 
 METHODS = [
