@@ -138,7 +138,7 @@ draw_image(axes[0], image, "stride 16: 8 x 8 cells, 6 anchors each", alpha=0.8)
 x, y = torch.meshgrid(*[torch.arange(8, 128, 16)] * 2, indexing="xy")
 axes[0].plot(x.flatten(), y.flatten(), ".", color="white", markeredgecolor="#1b1b1b", markersize=6)
 all_anchors = {
-    stride: torch.as_tensor(lay((128 // stride,) * 2, stride, [32, 48], [0.5, 1, 2])) for stride in (32, 16, 8)
+    stride: torch.as_tensor(lay((128 // stride,) * 2, stride, [32.0, 48.0], [0.5, 1.0, 2.0])) for stride in (32, 16, 8)
 }
 draw_boxes(axes[0], all_anchors[16].reshape(8, 8, 6, 4)[4, 3], linewidth=1.5)
 limits = torch.linspace(0.3, 1, 29)
@@ -391,7 +391,9 @@ check(nms)
 suppress = use(nms)
 random = torch.Generator().manual_seed(1)
 starts, kinds = truth.repeat_interleave(8, dim=0), labels.repeat_interleave(8)
-erring = torch.as_tensor(code(starts, starts, 0.1 * torch.randn(len(starts), 4, generator=random))[1]).clamp(0, 128)
+erring = (
+    torch.as_tensor(code(starts, starts, 0.1 * torch.randn(len(starts), 4, generator=random))[1]).float().clamp(0, 128)
+)
 iou = box_iou(erring, starts).diagonal()
 scores = iou + 0.03 * torch.randn(len(iou), generator=random)
 panels = {f"{len(erring)} boxes": torch.arange(len(erring))}
@@ -468,7 +470,7 @@ with torch.no_grad():
     features, _ = trunk(image[None])[-1], lap()
     said = slide(features)[0].permute(1, 2, 0).reshape(-1, 5)
     chosen = said[:, 0].topk(len(proposals)).indices
-    moved = torch.as_tensor(code(boxes[chosen], boxes[chosen], said[chosen, 1:])[1]).clamp(0, 128)
+    moved = torch.as_tensor(code(boxes[chosen], boxes[chosen], said[chosen, 1:])[1]).float().clamp(0, 128)
     kept = torch.as_tensor(suppress(moved, said[chosen, 0], torch.ones_like(chosen), 0.7))
     proposed = lap()
     features = trunk(image[None])[-1]
@@ -545,14 +547,14 @@ check(fpn_merge)
 # %% name="fpn_merge_figure" role="show"
 merge = use(fpn_merge)
 grey = image.mean(dim=0)
-edges = torch.nn.functional.avg_pool2d(torch.stack(torch.gradient(grey)).norm(dim=0)[None, None], 4)
-squares = torch.nn.functional.avg_pool2d((scene["semantic"] == 2).float()[None, None], 16)
-middle = torch.zeros(1, 1, 16, 16)
-where, what = torch.tensor([1.0, 0]).reshape(2, 1, 1, 1), torch.tensor([0, 1.0]).reshape(2, 1, 1, 1)
-plain = torch.zeros(2, 2, 3, 3)
+edges = torch.nn.functional.avg_pool2d(torch.stack(torch.gradient(grey)).norm(dim=0)[None, None].double(), 4)
+squares = torch.nn.functional.avg_pool2d((scene["semantic"] == 2).double()[None, None], 16)
+middle = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+where, what = torch.eye(2, dtype=torch.float64)[:, :, None, None, None]
+plain = torch.zeros(2, 2, 3, 3, dtype=torch.float64)
 plain[[0, 1], [0, 1], 1, 1] = 1.0  # a 3x3 convolution that changes nothing
 levels = merge([edges, middle, squares], [where, where, what], [plain] * 3)
-fine = torch.as_tensor(levels[0])[0]
+fine = torch.as_tensor(levels[0])[0].detach()
 panels = {"fine, 32 x 32: edges": edges[0, 0], "coarse, 8 x 8: squares": squares[0, 0]}
 panels |= {"merged, 32 x 32: what": fine[1], "merged: where times what": fine[0] * fine[1]}
 fig, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
@@ -647,7 +649,6 @@ show(fig, alt=f"Levels rise by steps at 112, 224, 448; of {len(truth)} objects {
 from segedu.backbones.vgg import VGG
 from segedu.datasets.shapes import CLASSES, Shapes
 from segedu.detection.fast_rcnn import BoxPredictor, TwoLayerHead
-from segedu.exercises.lab11_detection.fpn_merge import fpn_merge as with_gradients
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.roi_align import roi_align
 from torch import nn
@@ -656,10 +657,24 @@ F = torch.nn.functional
 LEVELS, RATIOS = (2, 3), (0.5, 1.0, 2.0)  # a level has the stride 2 ** level
 lay, code, assign, suppress = use(make_anchors), use(encode_decode), use(assign_targets), use(nms)
 merge, level_of = use(fpn_merge), use(level_assign)
-one = torch.ones(1, 1, 3, 3, requires_grad=True)
-if not getattr(merge([one], [one[:, :, :1, :1]], [one])[0], "requires_grad", False):
-    print("(Your fpn_merge leaves torch on the way, so it has no gradient: the training uses the library's.)")
+
+# %% name="trial" role="train"
+from time import process_time
+
+from segedu.exercises.lab11_detection.assign_targets import assign_targets as in_one_go
+from segedu.exercises.lab11_detection.fpn_merge import fpn_merge as with_gradients
+
+try:  # a right answer may have left torch on the way, or know no other numbers than those of the check
+    ones = [torch.ones(1, 1, side, side, requires_grad=True) for side in (4, 1, 3)]
+    torch.autograd.grad(sum(level.sum() for level in merge(*([one] for one in ones))), ones)
+except Exception as error:
+    print(f"(No gradient through your fpn_merge: {type(error).__name__}. The training uses the library's.)")
     merge = with_gradients
+start = process_time()
+assign(torch.rand(5, 1920, generator=torch.Generator().manual_seed(0)), 0.3, 0.7)
+if process_time() - start > 0.02:
+    print("(Your assign_targets is too slow for a thousand images. The training uses the library's.)")
+    assign = in_one_go
 
 
 # %% name="net" role="train"

@@ -13,7 +13,7 @@ from segedu import authoring
 from segedu.exercises import lab11_detection as lab
 
 COURSE = Path(__file__).parents[3]
-CELLS = ("parts", "net", "propose", "losses", "data", "train", "score")
+CELLS = ("parts", "trial", "net", "propose", "losses", "data", "train", "score")
 
 
 def run_cells(monkeypatch, seed):
