@@ -8,7 +8,7 @@ Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentati
 Idea: A split block sends half of its channels through a chain of small blocks and keeps what each of them gave; a 1x1
     convolution reads all of it at once. Attention comes once, at the coarsest resolution, where it is cheap. Then fine
     features take from coarse ones, and coarse ones from fine ones, so that each level knows of all sizes.
-Simplified: nothing that the numbers of parameters could tell.
+Simplified: nothing; an optional test compares all features with the authors' program.
 Shapes: images (B, 3, H, W), H and W multiples of 32 -> features (B, C_i, H / s, W / s) with s = 8, 16 and 32.
 """
 
@@ -337,8 +337,8 @@ def keys_of_ultralytics(state_dict: Mapping[str, Tensor], model: nn.Module) -> d
     """A state dict with the public names of YOLO11-seg, with the keys of `YOLO11Seg`.
 
     The authors' files hold whole pickled objects: save the `state_dict()` of the float model in the authors' own
-    program, and load that. The weights are under AGPL-3.0, whatever reads them. Names and shapes were not compared with
-    a published file, only the numbers of tensors and of parameters.
+    program, and load that. The weights are under AGPL-3.0, whatever reads them. An optional test compares names, shapes
+    and what comes out with that program; no published file was loaded.
 
     Args:
         state_dict: keys such as `model.0.conv.weight`.

@@ -7,16 +7,17 @@ Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentati
 Idea: A place gives each distance as probabilities of 0 to 15 strides, and their mean counts: so it can say that it is
     unsure. The places that learn from an object are those that find it best already, by class and by box. A mask is a
     sum of 32 prototypes that all objects share, with coefficients that each place gives, cut at the box.
-Simplified: the loss is written from the papers above and the documented weights; its details may differ from the
-    authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs are
+Simplified: the loss is written from the papers above and the documented weights; in details it differs from that of
+    the authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs are
     under AGPL-3.0, which asks more of its users than this library does. `keys_of_ultralytics` in
     `segedu.backbones.yolo11` renames what you bring yourself as a plain state dict.
 Shapes: images (B, 3, H, W) of any size, padded inside to multiples of 32 -> dict of `box_logits` (B, A, 4, 16),
     `class_logits` (B, A, K - 1), `coefficients` (B, A, 32), `prototypes` (B, 32, H' / 4, W' / 4), `points` (A, 2) as x
     and y, `strides` (A,), `image_size` (H', W') with the padding, and `sizes`. `postprocess`: the dict -> B dicts of
     `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
-Quality: numbers of parameters are those that are documented; distances, assignment and loss equal numbers worked by
-    hand and a slow loop; a small one learns a batch by heart. Not compared with the authors' program.
+Quality: features, heads and decoded boxes of all five sizes equal those of the authors' program 8.4.190 with the same
+    random weights (1e-9 in float64), its losses are within 2.5 % of ours (an optional test, in an environment of its
+    own). Distances, assignment and loss equal numbers worked by hand; a small one learns a batch by heart.
 Course: 14-top-down
 Lab: 14_top_down
 """
