@@ -8,8 +8,8 @@ Idea: A place gives each distance as probabilities of 0 to 15 strides, and their
     unsure. The places that learn from an object are those that find it best already, by class and by box. A mask is a
     sum of 32 prototypes that all objects share, with coefficients that each place gives, cut at the box.
 Simplified: the loss is written from the papers above and the documented weights; in details it differs from that of
-    the authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs are
-    under AGPL-3.0, which asks more of its users than this library does. `keys_of_ultralytics` in
+    the authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs
+    are under AGPL-3.0, which asks more of its users than this library does. `keys_of_ultralytics` in
     `segedu.backbones.yolo11` renames what you bring yourself as a plain state dict.
 Shapes: images (B, 3, H, W) of any size, padded inside to multiples of 32 -> dict of `box_logits` (B, A, 4, 16),
     `class_logits` (B, A, K - 1), `coefficients` (B, A, 32), `prototypes` (B, 32, H' / 4, W' / 4), `points` (A, 2) as x
