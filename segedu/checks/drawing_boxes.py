@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segedu.checks.outcomes import plain
-from segedu.checks.panels import COLOURS, INK, figure, like, short, two_answers
+from segedu.checks.drawing_panels import COLOURS, INK, figure, like, short, two_answers
 
 
 def _outlines(ax: Any, boxes: np.ndarray, colours: list[str] | str, **style: Any) -> None:
@@ -41,13 +41,12 @@ def _grid(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
         flat = answer.reshape(cells * cells, -1)
         wrong = _differs(flat, None if other is None else other.reshape(flat.shape))
-        for number in ((flat != 0).any(axis=1) | wrong).nonzero()[0]:
+        for number in (flat != 0).any(axis=1).nonzero()[0]:
             row, column = divmod(int(number), cells)
             colour = COLOURS[int(wrong[number])]
             ax.axvspan(column * wide, (column + 1) * wide, 1 - (row + 1) / cells, 1 - row / cells, fc=colour, alpha=0.3)
             x, y = flat[number, :2]
-            if (flat[number] != 0).any():
-                ax.plot((column + x) * wide, (row + y) * high, "o", color=colour, ms=5)
+            ax.plot((column + x) * wide, (row + y) * high, "o", color=colour, ms=5)
         _outlines(ax, boxes, INK, lw=1.5)
         ax.set(xlim=(0, width), ylim=(height, 0))
         ax.hlines(np.arange(1, cells) * high, 0, width, color="#9a9a9a", lw=0.7)
@@ -113,7 +112,7 @@ def _pairs(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     ax.set(xlim=(0, size[1]), ylim=(size[0], 0), xticks=[], yticks=[], aspect="equal")
     answer = f"expected {short(expected)}, yours {short(got)}"
     ax.set_title(answer, fontsize=9, color=INK)
-    words = "Solid: objects; dashed: their predictions; dotted: predictions without an object."
+    words = "Solid: objects; dashed: their predictions; dotted: the others."
     fig.supxlabel(words, fontsize=8, color=INK)
     return fig, f"{len(boxes)} objects and {len(given)} predictions; {answer}. {words}"
 
