@@ -28,7 +28,7 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SILENT = ("codec", "drawing", "drawing_boxes", "drawing_panels", "remote")  # of segedu.checks: a check that passes needs none
+SILENT = ("codec", "drawing", "drawing_boxes", "drawing_panels", "remote")  # no word of theirs where a check passes
 LEAK_LENGTH = 25  # a shorter line, such as `return total`, may stand anywhere
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segedu.checks.drawing_boxes import DETECTION
-from segedu.checks.outcomes import plain
 from segedu.checks.drawing_panels import COLOURS, INK, PAPER, figure, like, short, two_answers
+from segedu.checks.outcomes import plain
 
 
 def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[Any, str] | None:

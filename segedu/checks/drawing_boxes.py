@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from segedu.checks.outcomes import plain
 from segedu.checks.drawing_panels import COLOURS, INK, figure, like, short, two_answers
+from segedu.checks.outcomes import plain
 
 
 def _outlines(ax: Any, boxes: np.ndarray, colours: list[str] | str, **style: Any) -> None:
