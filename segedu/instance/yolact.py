@@ -13,7 +13,8 @@ Shapes: images (B, 3, H, W), any H and W of at least 32 -> dict of `class_logits
     `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
 Quality: Fast NMS and the cutting of masks equal mmdet 3.3.0's (a record), losses numbers worked by hand; outputs made
     from drawn objects give the objects back; one batch of drawn scenes is learnt (its tests). Not compared as a whole
-    network: only its number of weights, 31.16 million, is that of the authors'.
+    network: only its number of weights, 31.16 million, is that of the authors'. From scratch on `shapes`: mask AP50 at
+    least 0.75 over three seeds, 43 CPU-s. `shapes_yolact` are its small weights.
 Course: 14-top-down
 Lab: 14_top_down
 """
