@@ -7,7 +7,7 @@ import pkgutil
 from types import ModuleType
 
 # exercises that are here and proved before their lab is written
-WITHOUT_NOTEBOOK = ("11_detection", "12_one_stage", "14_top_down", "16_promptable")
+WITHOUT_NOTEBOOK = ("12_one_stage", "16_promptable")
 
 
 def names() -> list[str]:
