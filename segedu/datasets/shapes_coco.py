@@ -1,0 +1,133 @@
+"""Drawn shapes in COCO's files: boxes as x, y, width, height, masks as run lengths, and crowds.
+
+COCO marks objects that stand too close to be told apart as one region, a crowd (Lin et al. 2014, arXiv 1405.0312,
+section 4.3): a detection in it is neither right nor wrong. Here shapes of one class that touch, three or more, are one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import binary_dilation, label
+from torch import Tensor
+
+from segedu.datasets.shapes import CLASSES, draw_shapes
+from segedu.datasets.texture import check_count
+from segedu.ops.boxes import xyxy_to_xywh
+from segedu.ops.masks import boxes_from_masks, compress_rle, rle_encode
+
+
+def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, Tensor]:
+    """Put objects of one class that touch into one region each.
+
+    Args:
+        sample: `labels` (N,) and `masks` (N, H, W) bool; other keys are left out.
+        smallest: a region of fewer objects stays as it is.
+
+    Returns:
+        `boxes` (M, 4) float32 xyxy, `labels` (M,), `masks` (M, H, W) bool and `iscrowd` (M,) bool: the single
+        objects in their order, then the crowds.
+
+    Raises:
+        ValueError: `smallest` is below 2.
+
+    Example:
+        >>> rows = torch.eye(4).bool()[:, None].expand(4, 2, 4)  # four objects, each a column of the image
+        >>> merged = merge_crowds({"masks": rows, "labels": torch.tensor([1, 1, 2, 1])}, smallest=2)
+        >>> merged["labels"].tolist(), merged["iscrowd"].tolist(), merged["boxes"][2].tolist()
+        ([2, 1, 1], [False, False, True], [0.0, 0.0, 2.0, 2.0])
+    """
+    if smallest < 2:
+        raise ValueError(f"smallest is {smallest}, expected at least 2 objects")
+    masks, labels, crowds = sample["masks"], sample["labels"], []
+    alone = torch.ones(len(labels), dtype=torch.bool)
+    for kind in labels.unique().tolist():
+        own = torch.nonzero(labels == kind).flatten()
+        regions = _regions(masks[own].numpy())
+        for region in np.unique(regions):
+            members = own[torch.from_numpy(regions == region)]
+            if len(members) >= smallest:
+                crowds.append((kind, masks[members].any(dim=0)))
+                alone[members] = False
+    kinds = torch.tensor([kind for kind, _ in crowds], dtype=torch.int64)
+    merged = torch.cat([masks[alone], torch.stack([mask for _, mask in crowds]) if crowds else masks[:0]])
+    return {
+        "boxes": boxes_from_masks(merged),
+        "labels": torch.cat([labels[alone], kinds]),
+        "masks": merged,
+        "iscrowd": torch.arange(len(merged)) >= int(alone.sum()),
+    }
+
+
+def _regions(masks: np.ndarray) -> np.ndarray:
+    """(N,) the number of the connected region that each of the masks (N, H, W) lies in; sides and corners touch."""
+    numbers, _ = label(masks.any(axis=0), structure=np.ones((3, 3)))
+    near = [binary_dilation(mask) for mask in masks]  # an object that others cut in two joins its parts
+    parents = list(range(len(masks)))
+    for i in range(len(masks)):
+        for j in range(i):
+            if (near[i] & masks[j]).any() or np.intersect1d(numbers[masks[i]], numbers[masks[j]]).size:
+                parents = [parents[j] if parent == parents[i] else parent for parent in parents]
+    return np.array(parents)
+
+
+def write_shapes_coco(
+    folder: str | Path,
+    length: int,
+    seed: int = 0,
+    size: tuple[int, int] = (96, 96),
+    count: int | tuple[int, int] = (6, 16),
+    smallest: int = 3,
+) -> Path:
+    """Write scenes as COCO does: read them with `CocoInstances(folder / "images", folder / "instances.json")`.
+
+    Args:
+        folder: made if it is not there.
+        length: number of scenes.
+        seed: scene i depends on (seed, i) and the next two only.
+        size: height and width.
+        count: how many shapes, or (lowest, highest).
+        smallest: objects of a crowd.
+
+    Returns:
+        The path of instances.json. It is written last, so that a run that was stopped leaves no half file there.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    folder, (length, _) = Path(folder), check_count(length)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(length):
+        sample = draw_shapes((seed, index), size, count=count)
+        name = f"{index + 1:012}.png"
+        pixels = (255 * sample["image"]).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / "images" / name)
+        images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1]})
+        annotations += [
+            {"id": len(annotations) + i + 1, "image_id": index + 1, **truth}
+            for i, truth in enumerate(_annotations(merge_crowds(sample, smallest)))
+        ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES) if number]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    part = folder / "instances.json.part"
+    part.write_text(json.dumps(content), encoding="utf-8")
+    return part.replace(folder / "instances.json")
+
+
+def _annotations(objects: Mapping[str, Tensor]) -> list[dict]:
+    found = []
+    boxes = xyxy_to_xywh(objects["boxes"]).tolist()
+    for i, (mask, box) in enumerate(zip(objects["masks"], boxes, strict=True)):
+        crowd, runs = bool(objects["iscrowd"][i]), rle_encode(mask)
+        if not crowd:  # COCO's crowds are lists of numbers, the masks of others here are packed
+            runs = compress_rle(runs)
+            runs["counts"] = runs["counts"].decode()
+        truth = {"category_id": int(objects["labels"][i]), "iscrowd": int(crowd), "area": float(mask.sum())}
+        found.append({**truth, "bbox": box, "segmentation": runs})
+    return found
