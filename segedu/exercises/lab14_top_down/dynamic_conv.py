@@ -34,7 +34,7 @@ def dynamic_conv(features: Tensor, parameters: Tensor, locations: Tensor, unit: 
     Returns:
         (N, H, W) floats: one mask an instance, before a sigmoid.
 
-    Example: C = 1 and hidden = 1, so n = 7: weights (1, 0, 2), (1), (1), biases (0), (0), (3). The instance is at 0.5:
+    Example: C = 1 and hidden = 1, so n = 8: weights (1, 0, 2), (1), (1), biases (0), (0), (3). The instance is at 0.5:
 
         >>> network = torch.tensor([[1.0, 0.0, 2.0, 1.0, 1.0, 0.0, 0.0, 3.0]])
         >>> dynamic_conv(torch.tensor([[[1.0, 2.0]]]), network, torch.tensor([[0.5, 0.5]]), 1.0, 1)
