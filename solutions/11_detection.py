@@ -204,9 +204,8 @@ def encode_decode(boxes, anchors, deltas):
 check(encode_decode)
 
 # %% [markdown] name="encode_decode_after"
-# Left and middle, an object and its best anchor, and the same at twice the size: the shift in pixels doubles, the
-# deltas stay. Right, what small random deltas around 0 do to the anchor. A net that says "0, 0, 0, 0" leaves it where
-# it is.
+# Left and middle, an object with its best anchor of stride 32, and both at twice the size: the shift in pixels doubles,
+# the deltas stay. Right, what small random deltas do to this anchor. A net that says "0, 0, 0, 0" leaves it where it is.
 
 # %% name="encode_decode_figure" role="show"
 code = use(encode_decode)
@@ -505,8 +504,7 @@ show(fig, alt=f"Milliseconds for proposals and for their features: {told}.")
 # goes on is $M$, what is returned is $P$.
 #
 # **By hand.** One row, one channel, weights that change nothing. Fine: 1, 2, 3. Coarse: 10, 20. Enlarged to three
-# pixels, nearest, that is
-# 10, 10, 20. The sum is 11, 12, 23.
+# pixels, nearest, that is 10, 10, 20. The sum is 11, 12, 23.
 
 
 # %% name="fpn_merge" role="solution"
@@ -711,7 +709,7 @@ class SmallFasterRCNN(nn.Module):
 # %% [markdown] name="propose_text"
 # From what the net says to proposals. Suppression is done level by level: the level takes the place of the class. Then
 # the loss of both stages. Each draws a few boxes, some of them objects, and asks the same two questions: is it an
-# object (of which class), and how should it move?
+# object (of which class), and how should it move? The paper draws 256 anchors of an image; 64 are enough here.
 
 # %% name="propose" role="train"
 STRETCH = torch.tensor([10.0, 10.0, 5.0, 5.0])  # of the second deltas, which are small: so the loss sees them
