@@ -8,7 +8,8 @@ Simplified: the two layers are not compressed by a singular value decomposition 
     fixed numbers in place of their deviation in the training set.
 Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `class_logits` (P, K), 0 is background, `deltas`
     (P, K, 4), with `proposals` and `sizes`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
-Quality: head, losses and detections equal torchvision's with the same weights; fits four drawn scenes (its tests).
+Quality: head, losses and detections equal torchvision's with the same weights; fits four drawn scenes (its tests). From
+    scratch on `shapes`: box AP50 at least 0.86 over three seeds, 30 CPU-s.
 Course: 11-detection
 Lab: 11_detection
 """

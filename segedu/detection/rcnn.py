@@ -10,9 +10,10 @@ Simplified: features for the machines and for the boxes are the same (the paper 
 Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `features` (P, D), `class_logits` (P, K) of the
     softmax, `svm_scores` (P, K - 1), `deltas` (P, K - 1, 4), with `proposals` and `sizes`. `postprocess`: the dict ->
     B dicts of `boxes`, `labels` and `scores`.
-Quality: crops are those of a loop over their pixels; the machines reach the objective of scikit-learn's fitted to
-    all negatives at once within 1 %, the boxes are its ridge regression. Finds three quarters of the objects of four
-    drawn scenes that it learnt from, and more (its tests).
+Quality: crops are those of a loop over their pixels; the machines reach the objective of scikit-learn's fitted to all
+    negatives at once within 1 %, the boxes are its ridge regression. Finds three quarters of the objects of four drawn
+    scenes that it learnt from, and more (its tests). From scratch on `shapes`: box AP50 at least 0.83 over three seeds,
+    45 CPU-s.
 Course: 11-detection
 Lab: 11_detection
 """
