@@ -81,6 +81,11 @@ def wrong_sign(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biase
     return -classes, boxes
 
 
+def no_bias(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
+    """0 everywhere."""
+    return torch.zeros(num_anchors * num_classes), torch.zeros(4 * num_anchors)
+
+
 def box_head_too(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
     """The same bias in both heads."""
     classes, boxes = retina_prior(num_anchors, num_classes, prior)
@@ -199,6 +204,12 @@ exercise = Exercise(
             "wrong sign",
             wrong_sign,
             "Your bias has the wrong sign: at first everything would be an object.",
+            SOLVE,
+        ),
+        Wrong(
+            "no bias",
+            no_bias,
+            "Your biases are all 0, so at first everything is half an object: the sigmoids should give the prior.",
             SOLVE,
         ),
         Wrong(
