@@ -198,7 +198,8 @@ for ax, cells in zip(axes, (3, 5, 9)):
     draw_boxes(ax, read, "#1b1b1b", linewidth=1.5)
     draw_boxes(ax, boxes[gone], "#D55E00", linewidth=2, linestyle="--")
     ax.plot(*centres.T, "o", color="white", mec="#1b1b1b", ms=5)
-show(fig, alt="Shapes on three grids, each with the cell of its centre marked. Lost, by cells a side: " + f"{lost}.")
+gone = ", ".join(f"{number} with {cells} x {cells} cells" for cells, number in lost.items())
+show(fig, alt=f"Shapes on three grids, each with the cell of its centre marked. Objects lost: {gone}.")
 
 # %% [markdown] name="widget_text"
 # ## Move an object over the grid
@@ -221,7 +222,7 @@ explorer()
 #
 # **The order.** The head gives $(A \cdot 4, H, W)$: the first four channels belong to the first default box of each
 # place. The list goes row by row, in a row place by place, at a place default box by default box. A plain `reshape`
-# of the map gives the right shape, the wrong order, and no error. The net would still learn a little.
+# of the map gives the right shape, the wrong order, and no error.
 #
 # **Formula.** With the centre $(x_a, y_a)$ and the sides $w_a, h_a$ of a default box, and two numbers $v, u$,
 #
@@ -230,8 +231,8 @@ explorer()
 # $v = 0.1$ and $u = 0.2$ are called **variances** in SSD's code. They let the net speak in numbers near 1. The scores
 # are a softmax over the classes, of which number 0 is background; its column is dropped afterwards.
 #
-# **By hand.** A default box (10, 10, 30, 30) has the centre (20, 20) and sides of 20. Deltas (1, 0, 1, 0): $x = 20 +
-# 0.1 \cdot 20 = 22$ and $w = 20\, e^{0.2} = 24.4$. The box is (9.8, 10, 34.2, 30).
+# **By hand.** A default box (10, 10, 30, 30) has the centre (20, 20) and sides of 20. Deltas (1, 0, 1, 0):
+# $x = 20 + 0.1 \cdot 20 = 22$ and $w = 20\, e^{0.2} = 24.4$. The box is (9.8, 10, 34.2, 30).
 
 
 # %% name="decode_ssd" role="solution"
@@ -289,8 +290,8 @@ show(fig, alt="Eight default boxes and what random numbers make of them: near th
 #
 # **Idea.** RetinaNet asks a sigmoid for each anchor and each class. An untrained net says 1/2 everywhere. Nearly
 # everything is background, so nearly everything is half wrong, and the loss of the background is a hundred times that
-# of the objects. The way out is a bias: let the net begin with what is known, that objects are rare. A prior of $\pi
-# = 0.01$ is the paper's.
+# of the objects in our picture. The way out is a bias: let the net begin with what is known, that objects are rare. A
+# prior of $\pi = 0.01$ is the paper's.
 #
 # **Formula.** At first the weights do nearly nothing, and the output is the bias $b$. So $\sigma(b) = \pi$:
 #
@@ -805,8 +806,8 @@ show(fig, alt="Four new images with their true boxes above, and below the boxes 
 # **5.** Why does a query without an object cost nothing in the match, though in the loss it does?
 #
 # <details><summary>Answer</summary>
-# The match asks who is best for the objects. A query that is sure of "no object" should not be kept away from an
-# object that it fits best: at first all queries are sure of it. The loss then teaches the others to be silent.
+# The match asks who is best for the objects. A query that says "no object" should not be kept away from an object
+# that it fits best: early in the training nearly all say so. The loss then teaches the others to be silent.
 # </details>
 #
 # **6.** With a prior of 0.01 and 100,000 anchors, about how many false objects does an untrained net expect?
@@ -823,6 +824,6 @@ show(fig, alt="Four new images with their true boxes above, and below the boxes 
 #   anchors, and their speed and accuracy with the papers they are from.
 # - Change one thing in `SmallRetinaNet`: let it begin with `begin(num_anchors, num_classes, prior=0.5)`. Look at the
 #   loss of the first steps, and at the table.
-# - In `learn_set` give `loss_of` one more argument, `no_object_weight=1.0`. How many queries say "object" after 20
-#   steps?
+# - In `learn_set` give `loss_of` one more argument, `no_object_weight=0.0`. How many boxes say "object" at the end,
+#   and why?
 # - Lab 13 measures detectors with care; lab 14 gives each box a mask.
