@@ -141,13 +141,13 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
 
     A mask j is lowered by the better masks i of its class, but less where i was itself suppressed:
     ``min_i exp(-sigma IoU_ij²) / exp(-sigma max_k IoU_ki²)``. Wang et al. 2020 (arXiv 2003.10152), equation 4 and
-    figure 4.
+    figure 4. Paper: exp(-IoU² / sigma); the authors' program multiplies, and so does this function.
 
     Args:
         masks: (N, H, W) bool.
         labels: (N,) integers.
         scores: (N,).
-        sigma: strength of the decay, above 0; the authors use 2.
+        sigma: strength of the decay, above 0; the authors' program has 2, in the paper's form 1 / 2.
 
     Returns:
         (N,) lowered scores, in the order of the input. Thresholding them is up to the caller.

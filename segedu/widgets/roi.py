@@ -151,7 +151,7 @@ def draw_regions(shift: float = 1.0, stride: int = 8, points: int = 2, aligned: 
     _paint_places(places, box / stride, stride)
     _paint_points(spots, box / stride, stride, points, aligned)
     _paint_curves(curves, shift, stride, points, aligned)
-    jumps = [_paint_values(ax, *values) for ax, values in ((maxima, pool), (means, align))]
+    jumps = [_paint_values(maxima, "RoIPool", *pool), _paint_values(means, "RoIAlign", *align)]
     show(
         fig,
         f"The box, moved by {shift:.1f} pixels, on a map of stride {stride}. {NUDGE:g} pixels further the values of "
@@ -227,7 +227,7 @@ def _paint_curves(ax: Axes, shift: float, stride: int, points: int, aligned: boo
     ax.legend(fontsize=8)
 
 
-def _paint_values(ax: Axes, here: np.ndarray, there: np.ndarray) -> float:
+def _paint_values(ax: Axes, name: str, here: np.ndarray, there: np.ndarray) -> float:
     """What each bin reads, and how that changes a nudge further; gives the largest change."""
     change = there - here
     ax.imshow(here, cmap="gray", **RANGE)
@@ -244,7 +244,7 @@ def _paint_values(ax: Axes, here: np.ndarray, there: np.ndarray) -> float:
         )
     ax.set(xticks=[], yticks=[])
     jump = float(np.abs(change).max())
-    ax.set_title(f"values; {NUDGE:g} pixels on: up to {jump:.3f}", fontsize=10, color=INK)
+    ax.set_title(f"{name}; change {NUDGE:g} pixels on: up to {jump:.3f}", fontsize=10, color=INK)
     return jump
 
 
