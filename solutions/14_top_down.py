@@ -419,10 +419,10 @@ show(
 #
 # $$ 80 + 64 + 8 + 8 + 8 + 1 = 169 . $$
 #
-# **By hand.** $C = 1$, $h = 1$: 7 numbers. The row 1, 0, 2 | 1 | 1 | 0 | 0 | 3 is read as: first layer 1 times the way along x, 0 times that
-# along y, 2 times the feature; then 1, then 1; biases 0, 0, 3. The object is at x = 0.5, the unit is 1. Cell 0 has its centre at
-# 0.5 and the feature 1: $1 \cdot 0 + 2 \cdot 1 = 2$, through both ReLUs, plus 3: 5. Cell 1, at 1.5, with the feature 2:
-# $-1 + 4 = 3$, plus 3: 6.
+# **By hand.** $C = 1$, $h = 1$: 3 + 1 + 1 weights and 3 biases make 8 numbers. The row 1, 0, 2 | 1 | 1 | 0 | 0 | 3 is read as: the
+# first layer takes 1 times the way along x, 0 times that along y, 2 times the feature; the others 1 times what they get; biases
+# 0, 0, 3. The object is at x = 0.5, the unit is 1. Cell 0 has its centre at 0.5 and the feature 1: $1 \cdot 0 + 2 \cdot 1 = 2$,
+# through both ReLUs, plus 3: 5. Cell 1, at 1.5, with the feature 2: $-1 + 4 = 3$, plus 3: 6.
 
 
 # %% name="dynamic_conv" role="solution"
