@@ -45,7 +45,7 @@ from segedu.ops.roi_align import roi_align
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
 SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
 RATIOS = (0.5, 1.0, 2.0)
-PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # Paper: 256 of an image with two, on one level
+PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # FPN's; on one level the paper has Fast R-CNN's 64
 ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
 SMALLEST, BETA = 1e-3, 1 / 9  # least side of proposals in pixels; where smooth L1 turns from squared to straight
 CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
