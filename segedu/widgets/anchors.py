@@ -21,6 +21,7 @@ from segedu.widgets.explore import explore
 
 INK, KEPT, GOES, PALE = "#1b1b1b", "#0072B2", "#D55E00", "#8a8a8a"
 SEED, SIDE = 40, 64  # a scene in which a small triangle stands before a large one
+OBJECTS = ("upper triangle", "large triangle", "square", "small triangle in front", "circle")  # of that scene
 PER_OBJECT = 4  # detections of each object in the second widget
 SIZES = {"17": (17.0,), "12, 17, 24": (12.0, 17.0, 24.0)}  # in pixels
 RATIOS = {"1": (1.0,), "0.5, 1, 2": (0.5, 1.0, 2.0)}  # height over width
@@ -150,11 +151,12 @@ def draw_anchors(
     _paint_positives(axes[1], boxes, matches)
     _paint_thresholds(axes[2], iou.amax(dim=0), matches, (low, high))
     counts = [int((matches == row).sum()) for row in range(len(objects))]
+    each = ", ".join(f"{name} {n}" for name, n in zip(OBJECTS, counts, strict=True))
     show(
         fig,
         f"{len(boxes)} anchors, {len(boxes) * stride**2 // SIDE**2} at each of {(SIDE // stride) ** 2} places: "
-        f"{sum(counts)} are an object, {(matches == NEITHER).sum()} neither, {(matches == BACKGROUND).sum()} "
-        f"background. Of the five objects {sum(n > 0 for n in counts)} have an anchor: {counts}.",
+        f"object {sum(counts)}, neither {(matches == NEITHER).sum()}, background {(matches == BACKGROUND).sum()}. "
+        f"Objects with an anchor: {sum(n > 0 for n in counts)} of {len(counts)}. Anchors of each: {each}.",
     )
 
 

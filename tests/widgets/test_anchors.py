@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.exercises.lab11_detection.assign_targets import assign_targets
 from segedu.exercises.lab11_detection.make_anchors import make_anchors
 from segedu.exercises.lab11_detection.nms import nms
@@ -39,8 +40,16 @@ def test_the_picture_counts_what_the_exercise_assigns(shown, high):
     iou = box_iou(widget.scene()[1], widget.anchors(8, "12, 17, 24", "0.5, 1, 2"))
     targets = assign_targets(iou, 0.3, high)
     counts = [int((targets == row).sum()) for row in range(5)]
-    assert f"{sum(counts)} are an object" in shown[0][1] and str(counts) in shown[0][1]
-    assert f"{(targets == -1).sum()} background" in shown[0][1]
+    each = ", ".join(f"{name} {n}" for name, n in zip(widget.OBJECTS, counts, strict=True))
+    assert f"object {sum(counts)}," in shown[0][1] and each in shown[0][1]
+    assert f"background {(targets == -1).sum()}." in shown[0][1]
+
+
+def test_objects_have_the_names_of_their_classes():
+    labels = draw_shapes(widget.SEED, (widget.SIDE, widget.SIDE))["labels"]
+    assert all(CLASSES[label] in name for label, name in zip(labels, widget.OBJECTS, strict=True))
+    (left, top, right, bottom), (x1, y1, x2, y2) = widget.scene()[1][[1, 3]].tolist()
+    assert left < x1 and top < y1 and x2 < right and y2 < bottom  # the small triangle lies within the large one
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
