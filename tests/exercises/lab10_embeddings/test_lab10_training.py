@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
+from exercises.lab_cells import COURSE, run_cells
 
-from segedu import authoring
 from segedu.datasets.cells import draw_cells
-from segedu.exercises import lab10_embeddings as lab
 from segedu.instance.spatial_embedding import spatial_embedding_loss
 from segedu.measure import load_alternatives
 from segedu.metrics.average_precision import average_precision_area, match_detections, precision_recall_curve
 from segedu.metrics.instance import label_map_iou
 
-COURSE = Path(__file__).parents[3]
-
-
-def run_cells(monkeypatch, changes, *wanted, **other):
-    """Run cells of the source with the references, with some texts replaced and other names; return all names."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    source = authoring.read_source(COURSE, "10_embeddings")
-    cells = {cell.metadata["segedu"]["name"]: cell.source for cell in source.cells}
-    names = {exercise.name: exercise.reference for exercise in lab.exercises}
-    names |= {"np": np, "torch": torch, "use": lambda function: function, "draw_cells": draw_cells} | other
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for name in wanted:
-            text = cells[name]
-            for before, after in changes.items():
-                text = text.replace(before, after)
-            exec(text, names)
-    finally:
-        torch.set_num_threads(threads)
-    return names
+LAB, DRAW = "10_embeddings", {"draw_cells": draw_cells}
 
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_the_loss_is_the_library_s(learned, monkeypatch):
-    names = run_cells(monkeypatch, {"LEARNED = False": f"LEARNED = {learned}"}, "channels", "loss")
+    names = run_cells(monkeypatch, LAB, ("channels", "loss"), {"LEARNED = False": f"LEARNED = {learned}"}, **DRAW)
     names["step_costs"] = names["lovasz_grad"]
     maps = torch.stack([draw_cells(seed, (32, 40))["label_map"] for seed in (0, 1)])
     maps = torch.cat([maps, torch.zeros_like(maps[:1])])  # and an image without a cell
@@ -61,11 +38,11 @@ def test_the_loss_is_the_library_s(learned, monkeypatch):
     assert torch.allclose(*slopes, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("function", load_alternatives(COURSE, "10_embeddings")["pull_push"], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", load_alternatives(COURSE, LAB)["pull_push"], ids=lambda f: f.__name__)
 def test_vectors_move_apart_whether_or_not_an_answer_has_a_gradient(function, monkeypatch):
     shown = []
-    other = {"plt": plt, "pull_push": function, "show": lambda fig, alt: shown.append(fig)}
-    run_cells(monkeypatch, {}, "pull_push_figure", **other)
+    other = {"pull_push": function, "show": lambda fig, alt: shown.append(fig)}
+    run_cells(monkeypatch, LAB, ["pull_push_figure"], {}, **DRAW, **other)
     titles = [ax.get_title() for ax in shown[0].axes]
     plt.close(shown[0])
     assert titles[0].startswith("step 0: pull 1.12") and titles[2] == "step 120: pull 0.00, push 0.00"
@@ -89,7 +66,7 @@ def average_precision_50(names):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_net_finds_cells_that_touch(seed, learned, monkeypatch, capsys):
     changes = {"torch.manual_seed(0)": f"torch.manual_seed({seed})", "LEARNED = False": f"LEARNED = {learned}"}
-    names = run_cells(monkeypatch, changes, "channels", "loss", "data", "train", "train_score")
+    names = run_cells(monkeypatch, LAB, ("channels", "loss", "data", "train", "train_score"), changes, **DRAW)
     (plain, _), (ours, strict) = names["scores"].values()
     area = average_precision_50(names)
     with capsys.disabled():
