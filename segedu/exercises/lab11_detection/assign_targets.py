@@ -86,8 +86,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     wanted = [
         [9, 8, 1, 0, 2, 1],
         [5, 4, 0, 0, 1, 0],  # has its largest on the anchor of the object above, which keeps it
-        [1, 0, 5, 4, 2, 0],  # on that of the object below, and neither is good: who comes first must not win
-        [0, 0, 6, 2, 5, 0],
+        [1, 0, 2, 1, 4, 0],  # on one that answers for the object below, and neither is good
+        [0, 0, 6, 2, 5, 0],  # so that this one has an anchor before its own best is looked for
         [0, 7, 1, 0, 0, 0],  # nearly as good as the first on the second anchor
     ]
     strict = [[8, 7, 5, 4, 2, 0], [0, 2, 4, 5, 6, 1]]
@@ -109,12 +109,12 @@ def _edge_cases(rng: np.random.Generator) -> list[Case]:
     anchors = [[0.5, 0.5, loose, 0, 0, 0.125], [0.0625, 0, 0, 0.125, 0.125, 0]]
     objects = [[0, 0.5, loose / 4, 0.25, 0.25], [0.75, 0.5, 0, 0, 0.875], [0.75, 0.5, 0.0625, 0.9375, 0.625]]
     limits = [[0.75, 0.25, 0.875, loose / 2, 0.5, 0.125]]
-    apart = [[0, 0, 0, 0], [0.625, 0, loose, 0.125]]
+    apart = torch.tensor([[0.0] * 4, [0.0, *rng.permutation([0.625, loose, 0.125])]], dtype=torch.float64)
     return [
         _exact(rng, "equally good anchors", anchors, 0.25, 0.75),
         _exact(rng, "equally good objects", objects, 0.25, 0.75),
         _exact(rng, "IoUs exactly at the limits", limits, 0.25, 0.75),
-        _exact(rng, "an object apart from all", apart, 0.25, 0.75),
+        {"name": "an object apart from all", "args": [apart, 0.25, 0.75]},  # argmax would force the first anchor
         {"name": "no object", "args": [torch.zeros(0, int(rng.integers(3, 7))), 0.3, 0.7]},
         _exact(rng, "one anchor", [[loose / 4], [loose / 2]], 0.3, 0.7),
     ]
@@ -123,6 +123,12 @@ def _edge_cases(rng: np.random.Generator) -> list[Case]:
 def not_forced(iou: Tensor, low: float, high: float) -> Tensor:
     """Thresholds alone."""
     return _by_thresholds(iou, low, high) if len(iou) else assign_targets(iou, low, high)
+
+
+def not_forced_and_fails(iou: Tensor, low: float, high: float) -> Tensor:
+    """Thresholds alone, and the largest of no numbers."""
+    iou.max(dim=0)
+    return _by_thresholds(iou, low, high)
 
 
 def middle_is_background(iou: Tensor, low: float, high: float) -> Tensor:
@@ -164,6 +170,32 @@ def first_of_equal_anchors(iou: Tensor, low: float, high: float) -> Tensor:
     for values in iou:
         if values.max() > 0:
             targets[values.argmax()] = iou[:, values.argmax()].argmax()
+    return targets
+
+
+def argmax_forces(iou: Tensor, low: float, high: float) -> Tensor:
+    """argmax of a row forces one anchor, of zeros too."""
+    targets = not_forced(iou, low, high)
+    for values in iou:
+        targets[values.argmax()] = iou[:, values.argmax()].argmax()
+    return targets
+
+
+def argmax_for_who_forces(iou: Tensor, low: float, high: float) -> Tensor:
+    """targets[iou.argmax(dim=1)] = arange(N), in the order of the rows."""
+    targets = not_forced(iou, low, high)
+    for row, values in enumerate(iou):
+        targets[values.argmax()] = row
+    return targets
+
+
+def forced_if_nobody_answers(iou: Tensor, low: float, high: float) -> Tensor:
+    """Row by row, and only where no anchor answers for the object so far."""
+    targets = not_forced(iou, low, high)
+    for row, values in enumerate(iou):
+        best = (values == values.max()) & (values > 0)
+        if not (targets == row).any():
+            targets[best] = iou[:, best].argmax(dim=0)
     return targets
 
 
@@ -248,6 +280,12 @@ exercise = Exercise(
             FORCE,
         ),
         Wrong(
+            "not forced, fails without objects",
+            not_forced_and_fails,
+            "An object without a good anchor gets none (step 4), and without any object your function fails.",
+            FORCE,
+        ),
+        Wrong(
             "middle as background",
             middle_is_background,
             "You call anchors between the thresholds background: they are neither, -2.",
@@ -288,6 +326,19 @@ exercise = Exercise(
             first_of_equal_anchors,
             "Of anchors that are equally good for an object you force the first one: all of them are positive.",
             FORCE,
+        ),
+        Wrong("argmax forces", argmax_forces, "You force one anchor for each object, even where its IoU is 0.", FORCE),
+        Wrong(
+            "argmax for the object that forces",
+            argmax_for_who_forces,
+            "You give one best anchor to each object: each anchor answers for the object that *it* overlaps most.",
+            "And all that are equally good are positive, but an IoU of 0 forces nothing. " + FORCE,
+        ),
+        Wrong(
+            "forced if nobody answers",
+            forced_if_nobody_answers,
+            "You force only for objects that no anchor answers for yet: the best anchors of every object are positive.",
+            "An anchor that another object has forced is not the best that this one has.",
         ),
         Wrong(
             "an object apart forces",

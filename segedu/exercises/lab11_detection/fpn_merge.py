@@ -19,7 +19,8 @@ def fpn_merge(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
 
     1. A 1x1 convolution brings each level to D channels.
     2. From the coarsest level on, which stays as it is, each merged map is enlarged to the size of the next finer
-       level, nearest neighbour, and added to it. The sum is that level's merged map, and goes on in the same way.
+       level, nearest neighbour (pixel (i, j) takes the value of (i // 2, j // 2)), and added to it. The sum is that
+       level's merged map, and goes on in the same way.
     3. A 3x3 convolution, with zeros around, goes over each merged map. Its results do not go on: they are returned.
 
     No bias, no ReLU.
@@ -162,22 +163,23 @@ def neighbour_only(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
     return _smoothed([*merged, levels[-1]], smooth)
 
 
+def _interpolated(features: Maps, lateral: Maps, smooth: Maps, **how: object) -> Maps:
+    return _smoothed(_merged(_reduced(features, lateral), lambda x, size: F.interpolate(x, size, **how)), smooth)
+
+
+def nearest_exact(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
+    """Differs only where the finer map is not just twice as large."""
+    return _interpolated(features, lateral, smooth, mode="nearest-exact")
+
+
 def bilinear(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
     """Smooth enlargement."""
-
-    def enlarge(coarse: Tensor, size: Sequence[int]) -> Tensor:
-        return F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-
-    return _smoothed(_merged(_reduced(features, lateral), enlarge), smooth)
+    return _interpolated(features, lateral, smooth, mode="bilinear", align_corners=False)
 
 
 def corners_aligned(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
     """Bilinear, from corner pixel to corner pixel."""
-
-    def enlarge(coarse: Tensor, size: Sequence[int]) -> Tensor:
-        return F.interpolate(coarse, size, mode="bilinear", align_corners=True)
-
-    return _smoothed(_merged(_reduced(features, lateral), enlarge), smooth)
+    return _interpolated(features, lateral, smooth, mode="bilinear", align_corners=True)
 
 
 def with_zeros(features: Maps, lateral: Maps, smooth: Maps) -> Maps:
@@ -319,6 +321,7 @@ exercise = Exercise(
             "You add the next level as it came from the 1x1 convolution: add its merged map.",
             WAY,
         ),
+        Wrong("nearest-exact", nearest_exact, "You enlarge by 'nearest-exact': pixel i takes from pixel i // 2.", SIZE),
         Wrong("bilinear", bilinear, "You enlarge bilinearly: the statement asks for the nearest neighbour.", SIZE),
         Wrong(
             "corners aligned",

@@ -122,6 +122,11 @@ def area_over_area(boxes: Tensor, k0: int, canonical: float, lowest: int, highes
     return _levels(k0 + (_area(boxes) / canonical**2).log2(), lowest, highest)
 
 
+def root_of_the_quotient(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
+    """log2(sqrt(w h / 224))."""
+    return _levels(k0 + (_area(boxes) / canonical).sqrt().log2(), lowest, highest)
+
+
 def not_rounded(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
     """Fractions of levels."""
     return _exact(boxes, k0, canonical).clamp(lowest, highest)
@@ -258,6 +263,12 @@ exercise = Exercise(
             area_over_area,
             "You divide areas: a box of twice the side then rises by two levels, not by one.",
             "log2 of a square is twice log2. Take the root of the area first.",
+        ),
+        Wrong(
+            "root of the quotient",
+            root_of_the_quotient,
+            "Your root goes over `canonical` too: it is the root of the area that is divided.",
+            "sqrt(w * h) / canonical. " + SIZE,
         ),
         Wrong("no floor", not_rounded, "Your levels have fractions: floor makes whole ones of them.", FLOOR),
         Wrong(

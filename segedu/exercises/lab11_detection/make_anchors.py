@@ -141,6 +141,11 @@ def half_a_pixel(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -
     return corner_of_the_cell(shape, stride, sizes, ratios) + 0.5
 
 
+def middle_of_the_pixels(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
+    """stride j + (stride - 1) / 2, the mean of the indices of a cell's pixels."""
+    return make_anchors(shape, stride, sizes, ratios) - 0.5
+
+
 def half_rounded_down(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
     """stride // 2."""
     return corner_of_the_cell(shape, stride, sizes, ratios) + stride // 2
@@ -177,6 +182,12 @@ def centre_and_sides(shape: Shape, stride: float, sizes: Numbers, ratios: Number
     """(x, y, w, h)."""
     anchors = make_anchors(shape, stride, sizes, ratios)
     return torch.cat([(anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]], dim=1)
+
+
+def corner_and_sides(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
+    """(x1, y1, w, h)."""
+    anchors = make_anchors(shape, stride, sizes, ratios)
+    return torch.cat([anchors[:, :2], anchors[:, 2:] - anchors[:, :2]], dim=1)
 
 
 def _reordered(anchors: Tensor, shape: Shape, sizes: Numbers, ratios: Numbers, order: Sequence[int]) -> Tensor:
@@ -284,6 +295,12 @@ exercise = Exercise(
             MIDDLE,
         ),
         Wrong(
+            "middle of the pixels",
+            middle_of_the_pixels,
+            "Your anchors lie half a pixel too far up and left: a cell reaches from stride * j to stride * (j + 1).",
+            "(stride - 1) / 2 is the mean of pixel indices. Coordinates are continuous: pixel 0 reaches from 0 to 1.",
+        ),
+        Wrong(
             "half rounded down",
             half_rounded_down,
             "You round half a stride down: the middle of a cell may lie between two pixels.",
@@ -324,6 +341,12 @@ exercise = Exercise(
             centre_and_sides,
             "You return the centre and the sides: boxes are (x1, y1, x2, y2).",
             "x1 = x - w / 2 and x2 = x + w / 2.",
+        ),
+        Wrong(
+            "corner and sides",
+            corner_and_sides,
+            "You return a corner and the sides: boxes are (x1, y1, x2, y2).",
+            "x2 = x + w / 2. (COCO's files have (x1, y1, w, h).)",
         ),
         Wrong("column by column", column_by_column, "You go column by column: the cells come row by row.", ORDER),
         Wrong(

@@ -91,6 +91,31 @@ def moved_by_the_label(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh
     return across_classes(boxes + labels[:, None], scores, labels, iou_threshold)
 
 
+def labels_left_behind(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Boxes are sorted by score, labels are not."""
+    order = _order(scores)
+    kept = _greedy(_too_much(boxes[order], iou_threshold) & _same(labels), torch.arange(len(order)))
+    return order[kept]
+
+
+def within_each_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Indices into the detections of one class, one class after the other."""
+    parts = [labels == label for label in labels.unique()]
+    kept = [nms(boxes[part], scores[part], labels[part], iou_threshold) for part in parts]
+    return torch.cat([*kept, torch.zeros(0, dtype=torch.int64)])
+
+
+def skips_while_it_removes(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """A list that shrinks while a loop walks over it."""
+    removes, left, kept = _too_much(boxes, iou_threshold) & _same(labels), _order(scores).tolist(), []
+    while left:
+        kept.append(left.pop(0))
+        for i in left:
+            if removes[kept[-1], i]:
+                left.remove(i)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
 def class_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """The kept ones of one class after those of another."""
     kept = nms(boxes, scores, labels, iou_threshold)
@@ -250,6 +275,24 @@ exercise = Exercise(
             class_by_class,
             "Your indices come class by class: the highest score of all comes first.",
             "Sort what is left once more, or go through all classes together.",
+        ),
+        Wrong(
+            "labels left behind",
+            labels_left_behind,
+            "You sort the boxes by score, but not their labels: you compare the classes of other detections.",
+            "labels[order] goes with boxes[order]. Or sort nothing, and go through `order`.",
+        ),
+        Wrong(
+            "indices within each class",
+            within_each_class,
+            "Your indices count within each class: they are places among all detections that you were given.",
+            "Go through all classes together; then indices stay what they are.",
+        ),
+        Wrong(
+            "skips while it removes",
+            skips_while_it_removes,
+            "You remove from a list while a loop goes through it: the loop then skips the next one.",
+            "Make a new list of those that stay.",
         ),
         Wrong(
             "best of each class",
