@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.checks.exercise import Case, Exercise, Wrong
+from segedu.checks.exercise import Exercise, Wrong
+from segedu.exercises.lab12_one_stage.ssd_maps import cases
 
 Size, Pair, Found = tuple[int, int], tuple[float, float], tuple[Tensor, Tensor]
 
@@ -73,54 +73,6 @@ def _cut(boxes: Tensor, image_size: Size) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor(image_size[::-1]).repeat(2))
 
 
-def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Maps of several places and default boxes; boxes over the image, other variances, one place, one class.
-
-    Args:
-        rng: of default boxes, deltas and logits.
-
-    Returns:
-        The cases by group. No map is square, and no number of default boxes is 4 or that of the classes.
-    """
-
-    def case(name: str, grid: Size, count: int, classes: int, variances: Pair = (0.1, 0.2), far: float = 2.0) -> Case:
-        """`far`: the mean size of the deltas, of both signs."""
-        step, places = 15.0, np.argwhere(np.ones(grid))
-        size = (int(step) * grid[0], int(step) * grid[1])
-        centres = np.repeat((places + 0.5) * step, count, axis=0)[:, ::-1]
-        sides = np.tile(rng.permutation([[7.0, 13], [12, 6], [9, 16]])[:count], (len(places), 1)) * rng.uniform(0.8, 1)
-        anchors = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
-        deltas = far * rng.uniform(0.5, 1.5, (4 * count, *grid)) * rng.choice([-1, 1], (4 * count, *grid))
-        logits = rng.uniform(-3, 3, (classes * count, *grid))
-        arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (deltas, logits, anchors)]
-        return {"name": name, "args": [*arrays, size, variances]}
-
-    over = case("boxes over the image", (2, 3), 3, 3)
-    centre, sides = _centre_and_sides(over["args"][2]).split(2, dim=1)
-    over["args"][2] = _corners(centre, 4 * sides)  # the default boxes reach over it already
-    over["args"][0] = over["args"][0].sign() * torch.tensor([2.5, 2.5, 3, 3]).repeat(3)[:, None, None]
-    return {
-        "core": (
-            2,
-            [
-                case("one default box at a place", (3, 2), 1, 3),
-                case("two default boxes at a place", (2, 3), 2, 5),
-                case("three default boxes at a place", (3, 4), 3, 2),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                over,
-                case("other variances", (2, 1), 3, 4, (0.25, 0.125)),
-                case("one place", (1, 1), 2, 3),
-                case("one column", (5, 1), 2, 3),
-                case("a far way", (1, 3), 2, 6, far=5.0),
-            ],
-        ),
-    }
-
-
 def _with(moves: Callable[..., Tensor]) -> Callable[..., Found]:
     """Boxes by `moves(list of deltas, anchors, variances)`, the rest as it should be."""
 
@@ -160,6 +112,7 @@ variance_outside = _by(_way, lambda d, v: v[1] * d.exp())
 no_exp = _by(_way, lambda d, v: 1 + v[1] * d)
 in_pixels = _by(lambda d, v, s, f: v[0] * d, _growth)
 by_the_new_sides = _by(lambda d, v, s, f: v[0] * d * s * f, _growth)
+from_the_corner = _by(lambda d, v, s, f: v[0] * d * s + (f - 1) * s / 2, _growth)
 sides_swapped = _by(lambda d, v, s, f: v[0] * d * s.flip(1), _growth)
 y_before_x = _with(lambda listed, a, v: _decoded(listed[:, [1, 0, 3, 2]], a, v))
 read_as_centre_and_sides = _with(lambda listed, a, v: _decoded(listed, _corners(a[:, :2], a[:, 2:]), v))
@@ -222,6 +175,14 @@ no_softmax = _scored(lambda x: x[:, 1:])
 with_background = _scored(lambda x: x.softmax(dim=1))
 without_background_before = _scored(lambda x: x[:, 1:].softmax(dim=1))
 last_left_out = _scored(lambda x: x.softmax(dim=1)[:, :-1])
+
+
+def softmax_over_channels(deltas: Tensor, logits: Tensor, anchors: Tensor, image_size: Size, variances: Pair) -> Found:
+    """The softmax of the map, whose channels are those of all default boxes of a place."""
+    boxes, _ = decode_ssd(deltas, logits, anchors, image_size, variances)
+    return boxes, _listed(logits.softmax(dim=0), len(anchors) // deltas[0].numel())[:, 1:]
+
+
 best_score = _scored(lambda x: x.softmax(dim=1)[:, 1:].amax(dim=1))
 
 VARIANCE = "The first one belongs to the centre, the second one to the sides."
@@ -294,6 +255,12 @@ exercise = Exercise(
             "x = xa + v dx wa, whatever w is.",
         ),
         Wrong(
+            "from the corner",
+            from_the_corner,
+            "You move the upper left corner of the default box: dx and dy move its centre.",
+            "First the new centre, then half a side each way.",
+        ),
+        Wrong(
             "sides swapped",
             sides_swapped,
             "You count the way in x in heights, and that in y in widths.",
@@ -364,6 +331,12 @@ exercise = Exercise(
             softmax_over_boxes,
             "Your softmax goes over the default boxes: it goes over the classes.",
             "The classes of one default box compete. dim=1 in the list (P, K).",
+        ),
+        Wrong(
+            "softmax over all channels",
+            softmax_over_channels,
+            "Your softmax goes over all channels of a place: each default box has a softmax of its own.",
+            "Bring the map into the list first; then dim=1 has the K classes of one default box.",
         ),
         Wrong(
             "sigmoids",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segedu.checks.exercise import Exercise, Wrong
+from segedu.exercises.lab12_one_stage import choices
 from segedu.exercises.lab12_one_stage.scenes import match_cases
 from segedu.ops.boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou
 from segedu.ops.matching import hungarian_matching
@@ -101,12 +102,16 @@ one_minus = _costs(classes=lambda x, k: 1 - x.softmax(dim=1)[:, k])
 sigmoids = _costs(classes=lambda x, k: -x.sigmoid()[:, k])
 softmax_over_queries = _costs(classes=lambda x, k: -x.softmax(dim=0)[:, k])
 softmax_of_objects = _costs(classes=lambda x, k: -x[:, :-1].softmax(dim=1)[:, k])
+labels_from_one = _costs(classes=lambda x, k: -x.softmax(dim=1)[:, k - 1])
 no_object_first = _costs(classes=lambda x, k: -x.softmax(dim=1)[:, k + 1])
 box_missing = _costs(away=lambda a, b: 0)
 box_mean = _costs(away=lambda a, b: _away(a, b) / 4)
 corners_away = _costs(away=lambda a, b: _away(_corners(a), _corners(b)))
 squared = _costs(away=lambda a, b: ((a[:, None] - b) ** 2).sum(dim=2))
 not_weighted = _costs(away=lambda a, b: _away(a, b) / 5, shape=lambda a, b: _shape_cost(a, b) / 2)
+euclidean = _costs(away=lambda a, b: torch.cdist(a, b))
+corners_of_objects = _costs(away=lambda a, b: _away(a, _corners(b)))
+weights_swapped = _costs(away=lambda a, b: _away(a, b) * 2 / 5, shape=lambda a, b: _shape_cost(a, b) * 5 / 2)
 shape_missing = _costs(shape=lambda a, b: 0)
 shape_sign = _costs(shape=lambda a, b: -_shape_cost(a, b))
 shape_loss = _costs(shape=lambda a, b: 2 + _shape_cost(a, b))
@@ -140,54 +145,19 @@ def _choice(pick: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Pair]:
     return answer
 
 
-def _one_after_the_other(cost: Tensor, objects: list[int]) -> Tensor:
-    """Each object takes the cheapest query that is left."""
-    cost, taken = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
-    for n in objects:
-        taken[n] = cost[:, n].argmin()
-        cost[taken[n]] = torch.inf
-    return taken
-
-
-def _cheapest_pair_first(cost: Tensor, _: Tensor) -> Tensor:
-    left, taken = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
-    for _ in range(cost.shape[1]):
-        q, n = divmod(int(left.argmin()), cost.shape[1])
-        taken[n] = q
-        left[q], left[:, n] = torch.inf, torch.inf
-    return taken
-
-
-def _only_with_objects(cost: Tensor, p: Tensor) -> Tensor:
-    """Queries that say "no object" are left out."""
-    says = (p.argmax(dim=1) < p.shape[1] - 1).nonzero()[:, 0]
-    return says[_matched(cost[says])]
-
-
-def _padded(cost: Tensor, p: Tensor) -> Tensor:
-    """Objects filled up to Q with "no object", which cost the probability of it."""
-    fill = -p[:, -1:].expand(-1, len(cost) - cost.shape[1])
-    return _matched(torch.cat([cost, fill], dim=1))[: cost.shape[1]]
-
-
 cheapest = _choice(lambda cost, p: cost.argmin(dim=0))
-first_come = _choice(lambda cost, p: _one_after_the_other(cost, list(range(cost.shape[1]))))
-cheapest_pair = _choice(_cheapest_pair_first)
+first_come = _choice(lambda cost, p: choices.one_after_the_other(cost, list(range(cost.shape[1]))))
+cheapest_pair = _choice(choices.cheapest_pair_first)
 dearest = _choice(lambda cost, p: _matched(-cost))
 in_order_of_queries = _choice(lambda cost, p: _matched(cost).sort().values)
 object_of_each_query = _choice(lambda cost, p: cost.argmin(dim=1) if cost.shape[1] else torch.zeros(0))
+objects_of_scipy = _choice(lambda cost, p: hungarian_matching(cost)[1])
 first_queries = _choice(lambda cost, p: torch.arange(cost.shape[1]))
-only_with_objects = _choice(_only_with_objects)
-padded = _choice(_padded)
+only_with_objects = _choice(choices.only_with_objects)
+padded = _choice(choices.padded)
 
 
-def _for_queries(cost: Tensor, _: Tensor) -> Tensor:
-    found = torch.full((len(cost),), -1)
-    found[_matched(cost)] = torch.arange(cost.shape[1])
-    return found
-
-
-for_each_query = _choice(_for_queries)
+for_each_query = _choice(choices.for_queries)
 
 
 def objects_by_queries(
@@ -265,6 +235,12 @@ exercise = Exercise(
             "You take column 0 for no object: it is the last one.",
             "Label 0 has column 0.",
         ),
+        Wrong(
+            "labels from 1",
+            labels_from_one,
+            "You take column label - 1: here labels begin with 0, as the columns do.",
+            "In yolo_target label 1 was the first class. Always look where labels begin.",
+        ),
         Wrong("box missing", box_missing, "You leave the distance of the boxes out of the cost.", THREE),
         Wrong(
             "mean of four",
@@ -279,6 +255,19 @@ exercise = Exercise(
             "You square the differences: take their absolute values.",
             "|b_q - b_n| is an L1 distance.",
         ),
+        Wrong(
+            "corners of the objects",
+            corners_of_objects,
+            "You compare (cx, cy, w, h) of predictions with (x1, y1, x2, y2) of objects.",
+            PARTS,
+        ),
+        Wrong(
+            "L2",
+            euclidean,
+            "You take the Euclidean distance: the sum of the four absolute differences is asked for.",
+            "|b_q - b_n| is an L1 distance; torch.cdist has p=2 if nothing is said.",
+        ),
+        Wrong("weights swapped", weights_swapped, "You have the weights swapped: 5 goes with the distance.", THREE),
         Wrong("weights missing", not_weighted, "You leave out the weights, 5 and 2.", THREE),
         Wrong("GIoU missing", shape_missing, "You leave the GIoU out of the cost.", THREE),
         Wrong("GIoU sign", shape_sign, "Your GIoU has the wrong sign: boxes that overlap must cost less.", SIGN),
@@ -318,18 +307,14 @@ exercise = Exercise(
             "You divide x by the height and y by the width.",
             "image_size is (H, W).",
         ),
-        Wrong(
-            "greedy", cheapest, "Each of your objects takes its cheapest query: two objects may take the same.", "ALL"
-        ),
+        Wrong("greedy", cheapest, "Each of your objects takes its cheapest query: two objects may take the same.", ALL),
         Wrong(
             "first come",
             first_come,
             "Your objects choose one after the other: the first ones leave the others too much to pay.",
-            "ALL",
+            ALL,
         ),
-        Wrong(
-            "cheapest pair first", cheapest_pair, "You take the cheapest pair first: what is left may be dear.", "ALL"
-        ),
+        Wrong("cheapest pair first", cheapest_pair, "You take the cheapest pair first: what is left may be dear.", ALL),
         Wrong(
             "dearest",
             dearest,
@@ -341,6 +326,13 @@ exercise = Exercise(
             in_order_of_queries,
             "Your queries are sorted: they must stand in the order of the objects.",
             "scipy gives pairs sorted by row. Give it cost.T, or sort the pairs by object.",
+        ),
+        Wrong(
+            "scipy's objects",
+            objects_of_scipy,
+            "You return the objects of scipy's pairs: for each object its query is asked for.",
+            "linear_sum_assignment(cost) gives rows, the queries, and columns, the objects; give it cost.T, and it is "
+            "the other way.",
         ),
         Wrong(
             "an object for each query",
@@ -358,7 +350,7 @@ exercise = Exercise(
             "the first queries",
             first_queries,
             "You take the first queries, one after the other: no cost was asked.",
-            "ALL",
+            ALL,
         ),
         Wrong(
             "no-object left out",

@@ -58,7 +58,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 {"name": "the paper's prior", "args": [9, int(rng.integers(60, 90)), 0.01]},
-                {"name": "as it is when nothing is said", "args": [*some()]},
+                {"name": "the prior left out", "args": [*some()]},
                 {"name": "a prior of 2 to 6 %", "args": [*some(), low]},
             ],
         ),

@@ -141,9 +141,7 @@ def loss_cases(rng: np.random.Generator) -> Cases:
             [
                 case("three objects", objects, [1, 0, 2], [*good, *extras], several, weight=0.1),
                 case("a bad match", objects, [2, 2, 0], [*far, *extras], several, weight=0.4),
-                case(
-                    "two objects, as it is when nothing is said", objects[:2], [0, 1], [*good[:2], *extras], several[:5]
-                ),
+                case("two objects, the weight left out", objects[:2], [0, 1], [*good[:2], *extras], several[:5]),
             ],
         ),
         "edge": (

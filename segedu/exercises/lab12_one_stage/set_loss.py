@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +10,10 @@ from torch import Tensor
 
 from segedu.checks.exercise import Exercise, Wrong
 from segedu.checks.probes import call_grad
+from segedu.exercises.lab12_one_stage import set_terms as terms
 from segedu.exercises.lab12_one_stage.scenes import loss_cases
-from segedu.ops.boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
+from segedu.exercises.lab12_one_stage.set_terms import Parts
+from segedu.ops.boxes import cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
 
 Size = tuple[int, int]
 
@@ -93,33 +94,19 @@ def _giou(given: Tensor, truth: Tensor) -> Tensor:
     return generalized_box_iou(cxcywh_to_xyxy(given), cxcywh_to_xyxy(truth)).diagonal()
 
 
-class _Parts(NamedTuple):
-    """What the loss is made of: logits (Q, C + 1), wanted (Q,), weights (C + 1,), given and true boxes (N, 4)."""
-
-    logits: Tensor
-    wanted: Tensor
-    weights: Tensor
-    given: Tensor
-    truth: Tensor
-
-    @property
-    def count(self) -> int:
-        return max(1, len(self.truth))
-
-
-def _classes(parts: _Parts) -> Tensor:
+def _classes(parts: Parts) -> Tensor:
     return F.cross_entropy(parts.logits, parts.wanted, parts.weights)
 
 
-def _distance(parts: _Parts) -> Tensor:
+def _distance(parts: Parts) -> Tensor:
     return 5 * (parts.given - parts.truth).abs().sum() / parts.count
 
 
-def _shape(parts: _Parts) -> Tensor:
+def _shape(parts: Parts) -> Tensor:
     return 2 * (1 - _giou(parts.given, parts.truth)).sum() / parts.count
 
 
-Term = Callable[[_Parts], Tensor]
+Term = Callable[[Parts], Tensor]
 
 
 def _loss(classes: Term = _classes, distance: Term = _distance, shape: Term = _shape) -> Callable[..., Tensor]:
@@ -134,7 +121,7 @@ def _loss(classes: Term = _classes, distance: Term = _distance, shape: Term = _s
         queries: Tensor,
         no_object_weight: float = 0.1,
     ) -> Tensor:
-        parts = _Parts(
+        parts = Parts(
             pred_logits,
             _wanted(pred_logits, labels, queries),
             _weights(pred_logits, no_object_weight),
@@ -146,45 +133,13 @@ def _loss(classes: Term = _classes, distance: Term = _distance, shape: Term = _s
     return answer
 
 
-def _matched_only(p: _Parts) -> Tensor:
-    keep = p.wanted < p.logits.shape[1] - 1
-    return F.cross_entropy(p.logits[keep], p.wanted[keep]) if keep.any() else p.logits.sum() * 0
-
-
-def _sum_of_classes(p: _Parts) -> Tensor:
-    return F.cross_entropy(p.logits, p.wanted, p.weights, reduction="sum")
-
-
-def _yes_or_no(p: _Parts) -> Tensor:
-    """A sigmoid of each class, and 0 everywhere where no object is."""
-    truth = F.one_hot(p.wanted, p.logits.shape[1])[:, :-1].to(p.logits)
-    return F.binary_cross_entropy_with_logits(p.logits[:, :-1], truth)
-
-
-def _no_object_first(p: _Parts) -> Tensor:
-    last = p.logits.shape[1] - 1
-    return F.cross_entropy(p.logits, torch.where(p.wanted == last, 0, p.wanted + 1), p.weights.roll(1))
-
-
-def _of_corners(p: _Parts) -> Tensor:
-    return 5 * (cxcywh_to_xyxy(p.given) - cxcywh_to_xyxy(p.truth)).abs().sum() / p.count
-
-
-def _plain_iou(p: _Parts) -> Tensor:
-    return 2 * (1 - box_iou(cxcywh_to_xyxy(p.given), cxcywh_to_xyxy(p.truth)).diagonal()).sum() / p.count
-
-
-def _all_pairs(p: _Parts) -> Tensor:
-    return 2 * (1 - generalized_box_iou(cxcywh_to_xyxy(p.given), cxcywh_to_xyxy(p.truth))).sum() / p.count
-
-
 same_weight = _loss(classes=lambda p: F.cross_entropy(p.logits, p.wanted))
 always_a_tenth = _loss(classes=lambda p: F.cross_entropy(p.logits, p.wanted, _weights(p.logits, 0.1)))
 weight_of_objects = _loss(classes=lambda p: F.cross_entropy(p.logits, p.wanted, p.weights[-1] / p.weights))
-unmatched_dropped = _loss(classes=_matched_only)
-classes_over_queries = _loss(classes=lambda p: _sum_of_classes(p) / len(p.logits))
-classes_over_objects = _loss(classes=lambda p: _sum_of_classes(p) / p.count)
-classes_summed = _loss(classes=_sum_of_classes)
+unmatched_dropped = _loss(classes=terms.matched_only)
+classes_over_queries = _loss(classes=lambda p: terms.sum_of_classes(p) / len(p.logits))
+classes_over_objects = _loss(classes=lambda p: terms.sum_of_classes(p) / p.count)
+classes_summed = _loss(classes=terms.sum_of_classes)
 classes_as_in_the_match = _loss(
     classes=lambda p: (
         (-p.logits.softmax(dim=1).gather(1, p.wanted[:, None])[:, 0] * p.weights[p.wanted]).sum()
@@ -192,8 +147,9 @@ classes_as_in_the_match = _loss(
     )
 )
 softmax_twice = _loss(classes=lambda p: F.cross_entropy(p.logits.softmax(dim=1), p.wanted, p.weights))
-sigmoids = _loss(classes=_yes_or_no)
-no_object_first = _loss(classes=_no_object_first)
+sigmoids = _loss(classes=terms.yes_or_no)
+no_object_first = _loss(classes=terms.no_object_first)
+labels_from_one = _loss(classes=lambda p: F.cross_entropy(p.logits, terms.one_less(p), p.weights))
 boxes_over_queries = _loss(
     distance=lambda p: _distance(p) * p.count / len(p.logits), shape=lambda p: _shape(p) * p.count / len(p.logits)
 )
@@ -201,13 +157,18 @@ boxes_summed = _loss(distance=lambda p: _distance(p) * p.count, shape=lambda p: 
 mean_of_four = _loss(distance=lambda p: _distance(p) / 4)
 distance_missing = _loss(distance=lambda p: 0 * p.given.sum())
 squares = _loss(distance=lambda p: 5 * ((p.given - p.truth) ** 2).sum() / p.count)
-of_corners = _loss(distance=_of_corners)
+smooth = _loss(distance=lambda p: 5 * F.smooth_l1_loss(p.given, p.truth, reduction="sum") / p.count)
+mean_of_all = _loss(distance=lambda p: 5 * F.l1_loss(p.given, p.truth))
+corners_of_objects = _loss(distance=lambda p: 5 * (p.given - cxcywh_to_xyxy(p.truth)).abs().sum() / p.count)
+of_corners = _loss(distance=terms.of_corners)
 giou_missing = _loss(shape=lambda p: 0 * p.given.sum())
 giou_itself = _loss(shape=lambda p: _shape(p) - 2 * len(p.truth) / p.count)
 giou_sign = _loss(shape=lambda p: 2 * _giou(p.given, p.truth).sum() / p.count)
-plain_iou = _loss(shape=_plain_iou)
-all_pairs = _loss(shape=_all_pairs)
+plain_iou = _loss(shape=terms.plain_iou)
+all_pairs = _loss(shape=terms.all_pairs)
 not_weighted = _loss(distance=lambda p: _distance(p) / 5, shape=lambda p: _shape(p) / 2)
+weights_swapped = _loss(distance=lambda p: _distance(p) * 2 / 5, shape=lambda p: _shape(p) * 5 / 2)
+all_over_objects = _loss(classes=lambda p: _classes(p) / p.count)
 fails_without_objects = _loss(
     distance=lambda p: 5 * (p.given - p.truth).abs().sum(dim=1).mean(),
     shape=lambda p: 2 * (1 - _giou(p.given, p.truth)).mean(),
@@ -229,6 +190,12 @@ height_for_width = _moved(lambda x, b, k, t, size, q, w: (x, b, k, t, size[::-1]
 in_pixels = _moved(lambda x, b, k, t, size, q, w: (x, b * b.new_tensor(size[::-1]).repeat(2), k, t, (1, 1), q, w))
 pixels_for_parts = _moved(lambda x, b, k, t, size, q, w: (x, b, k, t, (1, 1), q, w))
 boxes_without_gradient = _moved(lambda x, b, k, t, size, q, w: (x, b.detach(), k, t, size, q, w))
+
+
+def plain_number(*args: object) -> float:
+    """A float."""
+    return float(set_loss(*args).detach())
+
 
 MANY = "Most predictions have no object. With the weight 1 they would drown the others."
 THREE = "loss = classes + 5 * distance + 2 * shape, and shape is 1 - GIoU."
@@ -281,6 +248,12 @@ exercise = Exercise(
             "F.cross_entropy with `weight` does so by itself.",
         ),
         Wrong(
+            "all over objects",
+            all_over_objects,
+            "You divide the whole loss by the number of objects: only distance and shape are divided by it.",
+            "The classes have the sum of their own weights below them.",
+        ),
+        Wrong(
             "classes summed",
             classes_summed,
             "You sum up the classes: divide by the sum of the weights.",
@@ -303,6 +276,12 @@ exercise = Exercise(
             sigmoids,
             "You take a sigmoid for each class: it is a softmax with a column for no object.",
             "RetinaNet does as you did.",
+        ),
+        Wrong(
+            "labels from 1",
+            labels_from_one,
+            "You take column label - 1: here labels begin with 0, as the columns do.",
+            "In yolo_target label 1 was the first class. Always look where labels begin.",
         ),
         Wrong(
             "no object first",
@@ -328,8 +307,21 @@ exercise = Exercise(
             "You take the mean of the four differences: take their sum.",
             "F.l1_loss takes the mean by itself.",
         ),
+        Wrong(
+            "the mean of l1_loss",
+            mean_of_all,
+            "You take the mean of all differences: take their sum, and divide it by the number of objects.",
+            'F.l1_loss(..., reduction="sum") / max(1, N).',
+        ),
         Wrong("distance missing", distance_missing, "You leave out the distance.", THREE),
         Wrong("squares", squares, "You square the differences: take their absolute values.", "An L1 distance."),
+        Wrong("smooth L1", smooth, "You take the smooth L1 of Fast R-CNN: take the absolute differences.", "F.l1_loss"),
+        Wrong(
+            "corners of the objects",
+            corners_of_objects,
+            "You compare (cx, cy, w, h) of predictions with (x1, y1, x2, y2) of objects.",
+            PARTS,
+        ),
         Wrong("corners", of_corners, "You compare corners: the distance is that of (cx, cy, w, h).", PARTS),
         Wrong("GIoU missing", giou_missing, "You leave out the GIoU.", THREE),
         Wrong(
@@ -351,6 +343,7 @@ exercise = Exercise(
             "You sum up the GIoU of all pairs: only those of matched pairs count.",
             "generalized_box_iou gives (N, N). The pairs are on its diagonal.",
         ),
+        Wrong("weights swapped", weights_swapped, "You have the weights swapped: 5 goes with the distance.", THREE),
         Wrong("weights missing", not_weighted, "You leave out the weights, 5 and 2.", THREE),
         Wrong(
             "fails without objects",
@@ -387,6 +380,12 @@ exercise = Exercise(
             pixels_for_parts,
             "Your objects are in pixels and your predictions in parts of the image.",
             PARTS,
+        ),
+        Wrong(
+            "a plain number",
+            plain_number,
+            "You return a plain number: it has no gradient, and nothing would be learned. Return the tensor.",
+            "float(), item() and numpy cut the gradient.",
         ),
         Wrong(
             "boxes without a gradient",

@@ -60,7 +60,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 case("the homework, classes shared", False, 19, 5, 20),
                 case("classes shared", False, *some()),
-                case("as it is when nothing is said", None, *some()),
+                case("per_anchor left out", None, *some()),
             ],
         ),
         "per_anchor": (

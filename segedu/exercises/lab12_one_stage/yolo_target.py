@@ -150,6 +150,19 @@ def largest_object(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, 
     return yolo_target(boxes[order], labels[order], cells, image_size, classes)
 
 
+def smallest_object(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
+    """The smallest object keeps the cell."""
+    order = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argsort(stable=True)
+    return yolo_target(boxes[order], labels[order], cells, image_size, classes)
+
+
+def cells_of_whole_pixels(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
+    """W // S for W / S."""
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, _relative(boxes, image_size)[1]
+    places = centres / torch.tensor([image_size[1] // cells, image_size[0] // cells])
+    return _written(places.floor(), places % 1, sides.sqrt(), labels, (cells, classes))
+
+
 def added(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
     """Objects of one cell are added."""
     target = torch.zeros(cells, cells, 5 + classes)
@@ -229,9 +242,7 @@ def changes_boxes(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, c
 
 CELL = "The centre in cells is (x / W * S, y / H * S): its whole part says the cell, the rest where in the cell."
 ROOT = "A pixel more matters for a small box, and hardly for a large one. The root of w / W sees it so."
-OWNER = (
-    "YOLOv1 has one object for a cell, and one cell for an object. A second one is lost: it is a limit of the method."
-)
+OWNER = "YOLOv1 has one object for a cell, and one cell for an object. A second one is lost: a limit of the method."
 
 exercise = Exercise(
     name="yolo_target",
@@ -315,6 +326,13 @@ exercise = Exercise(
             "Your cell belongs to its largest object: the first one of the list keeps it.",
             OWNER,
         ),
+        Wrong("smallest object", smallest_object, "Your smallest object has the cell: the first one keeps it.", OWNER),
+        Wrong(
+            "cells of whole pixels",
+            cells_of_whole_pixels,
+            "Your cells are whole pixels wide: of 100 pixels three cells have 33.3 each.",
+            "/ for //.",
+        ),
         Wrong("objects added", added, "You add the objects of one cell: the first one of the list keeps it.", OWNER),
         Wrong(
             "classes of all",
@@ -334,17 +352,9 @@ exercise = Exercise(
             "You have rows and columns of the grid swapped: target[row, column], and y says the row.",
             "target[row, column, what].",
         ),
+        Wrong("y before x", y_before_x, "You write y before x, and height before width.", "x, y, then width, height."),
         Wrong(
-            "y before x",
-            y_before_x,
-            "You write y before x, and the height before the width.",
-            "x, y, then width, height.",
-        ),
-        Wrong(
-            "height for width",
-            height_for_width,
-            "You take the height of the image for its width.",
-            "image_size is (H, W); x goes with W.",
+            "height for width", height_for_width, "You take the image's height for its width.", "image_size is (H, W)."
         ),
         Wrong(
             "confidence first",

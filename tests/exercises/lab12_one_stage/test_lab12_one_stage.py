@@ -83,7 +83,7 @@ def test_yolo_target_can_be_read_back():
             assert any(
                 label == k and torch.allclose(box, b.float(), atol=1e-3) for b, k in zip(boxes, labels, strict=True)
             )
-    assert sum(len(args[0]) for args in all_cases("yolo_target", seeds=1)) == 3 + 4 + 2 + 3 + 2 + 1
+    assert sum(len(args[0]) for args in all_cases("yolo_target", seeds=1)) == 3 + 5 + 2 + 3 + 2 + 1
 
 
 def test_centres_are_on_lines_in_one_case_and_far_from_them_in_the_others():
@@ -97,11 +97,17 @@ def test_centres_are_on_lines_in_one_case_and_far_from_them_in_the_others():
             assert (off > 0.05).all() if len(off) else name == "no object"
 
 
-def test_of_several_objects_in_a_cell_the_first_is_neither_the_largest_nor_the_smallest():
+def test_of_several_objects_in_a_cell_first_and_last_are_neither_the_largest_nor_the_smallest():
     for name, (boxes, *_) in named_cases("yolo_target", seeds=20):
         if name == "several objects in one cell":
-            areas = ops.box_area(boxes[:3])
-            assert areas[2] < 0.95 * areas[0] < 0.9 * areas[1]
+            first, largest, smallest, last = ops.box_area(boxes[:4])
+            assert smallest < 0.95 * min(first, last) and max(first, last) < 0.95 * largest
+
+
+def test_in_one_case_cells_are_no_whole_number_of_pixels():
+    """Neither wide nor high: so `W // cells` is found out in every draw."""
+    for name, (_, _, cells, size, _) in named_cases("yolo_target", seeds=20):
+        assert all((side % cells > 0) == (name == "a high image") for side in size)
 
 
 def test_decode_ssd_is_torchvisions():
@@ -242,7 +248,7 @@ def test_a_message_for_each_of_the_misconceptions_of_the_syllabus():
     names = {wrong.name for exercise in lab.exercises for wrong in exercise.wrong}
     assert {"all multiplied", "no confidence", "with background", "the whole grid"} <= names
     assert {"cell of the corner", "corner for the centre", "parts of the image"} <= names
-    assert {"last object", "objects added", "no root"} <= names
+    assert {"last object", "smallest object", "objects added", "no root"} <= names
     assert {"no variances", "variances swapped", "divided by variances", "always 0.1 and 0.2"} <= names
     assert {"not permuted", "default box by default box", "not cut", "cut at 1", "softmax over boxes"} <= names
     assert {"wrong sign", "on the box head too", "on the box head only", "a prior of 0.1"} <= names
