@@ -12,6 +12,9 @@ Size = tuple[int, int]
 # row and column of a cell, and where in it the centre is, y before x
 LINES = [(2, 1, 0.0, 0.375), (1, 2, 0.625, 0.0), (3, 3, 0.0, 0.0)]
 ENDS = [(0, 3, 0.25, 0.75), (3, 0, 0.75, 0.25)]
+QUARTERS = [[1, -1], [-1, 1], [1, 1], [-1, -1]]
+# shares of the sides: neither the first nor the last of the four in one cell is the largest or the smallest
+NESTED = [[0.4, 0.45], [0.9, 0.95], [0.2, 0.22], [0.45, 0.4], [0.7, 0.6]]
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
@@ -39,13 +42,10 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
 
     def inside(spots: np.ndarray) -> np.ndarray:
         """Away from lines, and from the middle of the cell."""
-        quarters = np.roll([[1, -1], [-1, 1], [1, 1], [-1, -1]], int(rng.integers(4)), axis=0)
-        quarters = np.resize(quarters, (len(spots), 2))
+        quarters = np.resize(np.roll(QUARTERS, int(rng.integers(4)), axis=0), (len(spots), 2))
         return np.concatenate([spots, 0.5 + quarters * rng.uniform(0.12, 0.4, (len(spots), 2))], axis=1)
 
     spots = rng.permutation([(r, c) for r in range(1, 4) for c in range(1, 4) if r != c])
-    # neither the first nor the last object of the cell is its largest or its smallest
-    nested = [[0.4, 0.45], [0.9, 0.95], [0.2, 0.22], [0.45, 0.4], [0.7, 0.6]]
     # three cells are never a whole number of pixels each
     long, short = 30 + 4 * rng.choice([16, 17, 19]), 30 + 4 * rng.choice([5, 7, 8])
     return {
@@ -53,7 +53,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             3,
             [
                 case("objects in three cells", inside(spots[:3]), 4, (64, 96), 3),
-                case("several objects in one cell", inside(spots[[3, 3, 3, 3, 4]]), 5, (100, 80), 4, nested),
+                case("several objects in one cell", inside(spots[[3, 3, 3, 3, 4]]), 5, (100, 80), 4, NESTED),
                 case("a high image", inside(np.array([[0, 2], [2, 1]])), 3, (int(long), int(short)), 5),
             ],
         ),
