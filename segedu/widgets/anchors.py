@@ -282,10 +282,10 @@ def explorer() -> None:
             "forced": "best anchor of each object forced",
             "ratios": "height / width",
         },
+        high=(0.3, 0.9, 0.05),
         stride=[4, 8, 16],
         sizes=list(SIZES),
         ratios=list(RATIOS),
-        high=(0.3, 0.9, 0.05),
         forced=True,
     )
 
