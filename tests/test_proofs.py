@@ -33,6 +33,22 @@ def course(tmp_path):
     return tmp_path
 
 
+def test_a_claim_that_came_while_another_was_measured_keeps_its_row(course, monkeypatch):
+    measure = proofs._measure
+
+    def meanwhile(*given):
+        text = CLAIMS.replace('"two"', '"new"', 1)
+        (course / "tests" / "claims.toml").write_text(CLAIMS + text[text.index("[[claim]]") : text.index("[[claim]]", 9)])
+        (new,) = (claim for claim in proofs.read_claims(course) if claim.name == "new")
+        row = measure(course, new)
+        proofs._write(course, {**proofs.read_rows(course), "new": row}, ["two", "new"])
+        return measure(*given)
+
+    monkeypatch.setattr(proofs, "_measure", meanwhile)
+    proofs.prove(course, ["two"])
+    assert set(proofs.read_rows(course)) == {"two", "new"}
+
+
 def test_measures_what_is_stale_and_keeps_it(course, capsys):
     assert proofs.stale(course) == ["two", "none"]
     with pytest.raises(SystemExit):
