@@ -431,8 +431,9 @@ draw_image(axes[0], image, "objects o (solid), queries q (dashed)", alpha=0.6)
 for letter, boxes, colour, line in (("o", truth, "#1b1b1b", "-"), ("q", cxcywh_to_xyxy(guesses) * 64, "#0072B2", "--")):
     draw_boxes(axes[0], boxes, colour, linestyle=line, linewidth=2)
     for number, (left, top, right, bottom) in enumerate(boxes.tolist()):
-        place = (left, top) if letter == "o" else (right, bottom)
-        axes[0].text(*place, f"{letter}{number}", color=colour, weight="bold", clip_on=True)
+        inside = {"va": "top"} if letter == "o" else {"va": "bottom", "ha": "right"}
+        place = (max(left, 0) + 1, max(top, 0) + 1) if letter == "o" else (min(right, 64) - 1, min(bottom, 64) - 1)
+        axes[0].text(*place, f"{letter}{number}", color=colour, weight="bold", **inside)
 axes[1].imshow(cost, cmap="cividis")
 for (q, n), value in np.ndenumerate(cost.numpy()):
     axes[1].text(n, q, f"{value:.1f}", ha="center", va="center", color="w" if value < cost.mean() else "k")
@@ -824,6 +825,6 @@ show(fig, alt="Four new images with their true boxes above, and below the boxes 
 #   anchors, and their speed and accuracy with the papers they are from.
 # - Change one thing in `SmallRetinaNet`: let it begin with `begin(num_anchors, num_classes, prior=0.5)`. Look at the
 #   loss of the first steps, and at the table.
-# - In `learn_set` give `loss_of` one more argument, `no_object_weight=0.0`. How many boxes say "object" at the end,
-#   and why?
+# - In `learn_set` give `loss_of` one more argument, `no_object_weight=0.0` (with four objects the weights still have a
+#   sum above 0). How many boxes say "object" at the end, and why?
 # - Lab 13 measures detectors with care; lab 14 gives each box a mask.
