@@ -52,9 +52,9 @@ show(fig, alt=f"A scene of {', '.join(names)}: touching ones melt in the map of 
 # ## 1. Read a box without rounding (5 points)
 #
 # **Idea.** A head needs the same number of values from every box, large or small: a grid of h x w bins. In chapter 11 RoIPool
-# cut the box out of the feature map. But a cell of the map stands for 8 or 16 pixels, and RoIPool moves the box to whole
-# cells: by up to 4 or 8 pixels. For "this is a square" that does not matter. A mask that is 4 pixels off is a bad mask.
-# **RoIAlign** moves nothing. It asks what the map says at places between the cells.
+# cut the box out of the feature map. But a cell of the map (the pages say: a place) stands for 8 or 16 pixels, and RoIPool
+# moves the box to whole cells: by up to 4 or 8 pixels. For "this is a square" that does not matter. A mask that is 4 pixels
+# off is a bad mask. **RoIAlign** moves nothing. It asks what the map says between the centres of its cells.
 #
 # **Formula.** The box, times `spatial_scale`, lies on the map. Along y it begins at $y_1$ and is $H_b$ high. With $h$ bins
 # and $S$ points a bin along each axis, points lie in the middle of equal parts:
@@ -118,7 +118,7 @@ check(roi_align)
 
 # %% [markdown] name="roi_align_after"
 # Your function on four objects. In the first row it reads the image itself, into 28 x 28 bins: every object fills its picture.
-# Below, the same boxes on a coarse map: the image in cells of 8 pixels, as a backbone gives it. There an object is 2 or 3
+# Below, the same boxes on a coarse map: the image in cells of 8 pixels, as a backbone gives it. There an object is 2 to 4
 # cells wide, and all of them are read in 7 x 7 bins.
 
 # %% name="roi_align_figure" role="show"
@@ -205,8 +205,8 @@ check(mask_target)
 
 # %% [markdown] name="mask_target_after"
 # Left, three proposals of one object. Their targets follow. Then the question of the right M: we draw the targets of
-# all objects of ten scenes in their own boxes, and paste them back at the size of the image. What is lost now no head
-# repairs.
+# all objects of ten scenes in their own boxes, and paste them back at the size of the image. So much a head loses
+# that draws exactly what it is told.
 
 # %% name="mask_target_figure" role="show"
 from segedu.ops.masks import paste_masks
@@ -548,11 +548,11 @@ show(
 #
 # $$ s_j \leftarrow s_j \cdot \min_i \frac{f(u_{ij})}{f(w_i)} . $$
 #
-# IoUs between classes count as 0.
+# IoUs between classes count as 0. This is how the authors' program writes $f$, with $\sigma = 2$; their paper has $e^{-u^2 / \sigma}$.
 #
-# **By hand.** $\sigma = 2$; three masks A, B, C of one class with scores 0.9, 0.8, 0.7. The IoUs: A and B 0.8, B and C 0.6, A and C 0.
-# B: $e^{-2 \cdot 0.64} = 0.28$, so $0.8 \cdot 0.28 = 0.22$. C: from A $e^0 = 1$; from B $e^{-2 \cdot 0.36} / e^{-2 \cdot 0.64} = 0.49 / 0.28$,
-# above 1. The smallest is 1: C keeps 0.7, since B is covered more by A than C is by B.
+# **By hand.** $\sigma = 2$; three masks A, B, C of one class with scores 0.9, 0.8, 0.7. B has 10 pixels, A is 6 of them and C 3 others,
+# so the IoUs are: A and B 0.6, B and C 0.3, A and C 0. B: $e^{-2 \cdot 0.36} = 0.49$, so $0.8 \cdot 0.49 = 0.39$. C: from A $e^0 = 1$; from
+# B $e^{-2 \cdot 0.09} / e^{-2 \cdot 0.36} = 0.84 / 0.49$, above 1. The smallest is 1: C keeps 0.7, since B is covered more by A than C is by B.
 
 
 # %% name="matrix_nms" role="solution"
@@ -944,8 +944,8 @@ show(
 # kernel is another one, and by coordinates in its features.
 # </details>
 #
-# **6.** Three masks of one class: A covers B, B covers C, A and C do not touch. Ordinary NMS keeps A and C. What does matrix NMS do
-# without its denominator $f(w_i)$?
+# **6.** Three masks of one class, A the best and C the worst. A and B overlap by more than the threshold, B and C too, A and C by
+# less. Ordinary NMS keeps A and C. What does matrix NMS do without its denominator $f(w_i)$?
 #
 # <details><summary>Answer</summary>
 # It lowers C because of B, although B itself is a double of A. The denominator says: B was covered, so its word counts less.
@@ -955,8 +955,9 @@ show(
 # ## What next
 #
 # - [The pages of chapter 14](../course/14-top-down/index.md): the five methods with their papers, and what each costs.
-# - Half a cell off: `right = align`, then `align = lambda maps, boxes, *rest: right(maps, boxes + 4, *rest)`. Do it once after the
-#   training, and run the table again; and once before it. Which of the two hurts, and why?
+# - Half a cell off: `right = align`, then `align = lambda maps, boxes, *rest: right(maps, boxes + 4, *rest)`. Do it once in a
+#   new cell after the training, and run the table again; and once in the cell that trains, below its three lines with `trainable`.
+#   Which of the two hurts, and why?
 # - Change `counts=(60, 40)` in `SmallMaskRCNN`. How many proposals does a scene of seven objects need?
 # - Give `matrix_nms` a sigma of 0.5, and of 8. Which doubles stay?
 # - `segedu train mask_rcnn --data shapes` trains the library's network, and `yolact`, `condinst` or `solov2` in its place the
