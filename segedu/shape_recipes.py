@@ -185,7 +185,7 @@ def features(stages: int = 3) -> VGG:
 
 
 def pyramid() -> FPN:
-    """One level of stride 8: objects are 15 to 26 pixels wide."""
+    """One level of stride 8: objects are as large as circles 15 to 26 pixels wide."""
     return FPN(features(), 48, levels=(2,))
 
 

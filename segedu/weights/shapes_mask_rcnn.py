@@ -2,7 +2,7 @@
 
 `python -m segedu.weights.shapes_mask_rcnn` makes shapes_mask_rcnn.safetensors and its log, shapes_mask_rcnn.json,
 anew: the network of the recipe, trained for longer. It knows the balls, squares and triangles of
-`segedu.datasets.shapes`, 15 to 26 pixels wide, in images of 64 x 64, and nothing else.
+`segedu.datasets.shapes`, as large as circles 15 to 26 pixels wide, in images of 64 x 64, and nothing else.
 """
 
 from __future__ import annotations
