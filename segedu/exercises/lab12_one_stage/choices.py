@@ -48,3 +48,9 @@ def for_queries(cost: Tensor, _: Tensor) -> Tensor:
     found = torch.full((len(cost),), -1)
     found[_best(cost)] = torch.arange(cost.shape[1])
     return found
+
+
+def queries_by_objects(cost: Tensor) -> Tensor:
+    """scipy's queries, in an order that is the inverse of the right one."""
+    queries, objects = hungarian_matching(cost)
+    return queries[objects]

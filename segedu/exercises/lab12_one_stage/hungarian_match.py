@@ -151,6 +151,7 @@ cheapest_pair = _choice(choices.cheapest_pair_first)
 dearest = _choice(lambda cost, p: _matched(-cost))
 in_order_of_queries = _choice(lambda cost, p: _matched(cost).sort().values)
 object_of_each_query = _choice(lambda cost, p: cost.argmin(dim=1) if cost.shape[1] else torch.zeros(0))
+turned_round = _choice(lambda cost, p: choices.queries_by_objects(cost))
 objects_of_scipy = _choice(lambda cost, p: hungarian_matching(cost)[1])
 first_queries = _choice(lambda cost, p: torch.arange(cost.shape[1]))
 only_with_objects = _choice(choices.only_with_objects)
@@ -328,6 +329,12 @@ exercise = Exercise(
             "scipy gives pairs sorted by row. Give it cost.T, or sort the pairs by object.",
         ),
         Wrong(
+            "turned round",
+            turned_round,
+            "You take queries[objects] of the pairs: that is the inverse of the right order.",
+            "queries[objects.argsort()], found[objects] = queries, or give scipy cost.T.",
+        ),
+        Wrong(
             "scipy's objects",
             objects_of_scipy,
             "You return the objects of scipy's pairs: for each object its query is asked for.",
@@ -350,7 +357,7 @@ exercise = Exercise(
             "the first queries",
             first_queries,
             "You take the first queries, one after the other: no cost was asked.",
-            ALL,
+            ALL + " Of cost.T its first list is 0 to N - 1, and the second one has the queries.",
         ),
         Wrong(
             "no-object left out",

@@ -35,12 +35,13 @@ def scene(
 
     Returns:
         The arguments of both exercises, and the query of each object. With two predictions or more, the first object
-        never has query 0, and the second one has a lower query than the first.
+        never has query 0, and the second one has a lower query than the first; the third one's is between them.
     """
     count, total = len(objects), len(predicted)
     size = (2 * int(rng.integers(40, 60)), 2 * int(rng.integers(70, 90)))
     places = rng.permutation(total)  # of each prediction in the mixed list
-    places[:2] = -np.sort(-places[:2])
+    low = np.sort(places[:3])
+    places[:3] = low[[2, 0, 1]] if len(low) == 3 else low[::-1]  # a permutation that is not its own inverse
     logits = rng.uniform(-0.3, 0.3, (total, classes + 1))
     for row, (column, above) in enumerate(sure):
         logits[row, column] += above

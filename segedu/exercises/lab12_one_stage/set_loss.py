@@ -192,9 +192,12 @@ pixels_for_parts = _moved(lambda x, b, k, t, size, q, w: (x, b, k, t, (1, 1), q,
 boxes_without_gradient = _moved(lambda x, b, k, t, size, q, w: (x, b.detach(), k, t, size, q, w))
 
 
-def plain_number(*args: object) -> float:
-    """A float."""
-    return float(set_loss(*args).detach())
+def _cut(cut: Callable[[Tensor], object]) -> Callable[..., object]:
+    """The right loss, of which `cut` leaves the number."""
+    return lambda *args: cut(set_loss(*args).detach())
+
+
+plain_number, without_gradient = _cut(float), _cut(lambda loss: loss)
 
 
 MANY = "Most predictions have no object. With the weight 1 they would drown the others."
@@ -382,11 +385,9 @@ exercise = Exercise(
             PARTS,
         ),
         Wrong(
-            "a plain number",
-            plain_number,
-            "You return a plain number: it has no gradient, and nothing would be learned. Return the tensor.",
-            "float(), item() and numpy cut the gradient.",
+            "no gradient", without_gradient, "Your loss has no gradient: something cuts it.", "detach() and numpy do."
         ),
+        Wrong("a plain number", plain_number, "You return a plain number: it has no gradient.", "Return the tensor."),
         Wrong(
             "boxes without a gradient",
             boxes_without_gradient,

@@ -236,11 +236,11 @@ def test_the_loss_falls_to_nothing_where_all_is_right():
     assert float(reference("set_loss")(logits, predicted, *args)) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_query_of_the_first_object_is_above_that_of_the_second():
+def test_the_query_of_the_first_object_is_above_that_of_the_second_with_the_third_between():
     for seed in range(20):
-        objects = [[50, 50, 9, 9], [20, 20, 9, 9]]
-        args, places = scene(np.random.default_rng(seed), objects, [0, 1], [[9] * 4] * 5, [(0, 1)])
-        assert places[0] > places[1] and args[1].shape == (5, 4) and len(args[0]) == 5
+        objects = [[50, 50, 9, 9], [20, 20, 9, 9], [70, 20, 9, 9]]
+        args, places = scene(np.random.default_rng(seed), objects, [0, 1, 0], [[9] * 4] * 5, [(0, 1)])
+        assert places[0] > places[2] > places[1] and args[1].shape == (5, 4) and len(args[0]) == 5
 
 
 def test_a_message_for_each_of_the_misconceptions_of_the_syllabus():
