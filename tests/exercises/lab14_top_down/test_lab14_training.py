@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from exercises.lab_cells import run_cells, seeds, sources
 
-from segedu import authoring
+from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.exercises import lab14_top_down as lab
+from segedu.ops.masks import paste_masks
+from segedu.ops.roi_pool import roi_pool
+from segedu.pretrained import load
 
-COURSE = Path(__file__).parents[3]
-FIRST = "import torch.nn.functional as F\nfrom segedu.datasets.shapes import CLASSES, draw_shapes\n"
-FIRST += "from segedu.ops.masks import paste_masks\nfrom segedu.ops.roi_pool import roi_pool\nfrom segedu.pretrained import load\n"  # of drawing cells
-HELPERS = ("trainable", "head", "network", "learn", "data", "train", "measure")
+LAB = "14_top_down"
+CELLS = ("trainable", "head", "network", "learn", "data", "train", "measure")
+IMPORTED = {  # by cells that draw
+    "F": F,
+    "CLASSES": CLASSES,
+    "draw_shapes": draw_shapes,
+    "paste_masks": paste_masks,
+    "roi_pool": roi_pool,
+    "load": load,
+}
 MASK_AP50 = 0.45  # of the syllabus
-
-
-def cells():
-    source = authoring.read_source(COURSE, "14_top_down")
-    return {cell.metadata["segedu"]["name"]: cell.source for cell in source.cells}
-
-
-def run_cells(monkeypatch, seed):
-    """Run cells of the source, with the references and another seed of weights and scenes; return their names."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    references = {exercise.name: exercise.reference for exercise in lab.exercises}
-    names = references | {"np": np, "torch": torch, "use": lambda function: function}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        exec(FIRST, names)
-        for name in HELPERS:
-            source = cells()[name].replace("manual_seed(0)", f"manual_seed({seed})")
-            source = source.replace("draw_data(length, 0,", f"draw_data(length, {2 * seed},")
-            exec(source.replace("draw_data(new, 1,", f"draw_data(new, {2 * seed + 1},"), names)
-    finally:
-        torch.set_num_threads(threads)
-    return names
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_small_mask_rcnn_learns_masks_and_rounding_costs(seed, monkeypatch, capsys):
     start = time.process_time()
-    rows = run_cells(monkeypatch, seed)["rows"]
+    rows = run_cells(monkeypatch, LAB, CELLS, seeds(seed, "draw_data(length, ", "draw_data(new, "), **IMPORTED)["rows"]
     spent = time.process_time() - start
     align, pool, told, filled = (rows[name] for name in ("RoIAlign", "RoIPool", "RoIAlign, true boxes", "filled"))
     with capsys.disabled():
@@ -65,7 +52,7 @@ def test_the_small_mask_rcnn_learns_masks_and_rounding_costs(seed, monkeypatch, 
 def trainable():
     names = {exercise.name: exercise.reference for exercise in lab.exercises}
     names |= {"torch": torch, "use": lambda function: function}
-    exec(cells()["trainable"], names)
+    exec(sources(LAB)["trainable"], names)
     return names["trainable"]
 
 
@@ -118,9 +105,8 @@ def test_photographs_are_squeezed_with_their_people(tmp_path):
     for i in range(170):
         Image.fromarray(np.stack([4 * numbers] * 3, axis=-1)).save(tmp_path / "PNGImages" / f"FudanPed{i:05}.png")
         Image.fromarray(numbers).save(tmp_path / "PedMasks" / f"FudanPed{i:05}_mask.png")
-    names = {"torch": torch}
-    exec(FIRST, names)
-    exec(cells()["data"].replace('PENN_FUDAN = ""', f"PENN_FUDAN = {str(tmp_path)!r}"), names)
+    names = {"torch": torch, **IMPORTED}
+    exec(sources(LAB)["data"].replace('PENN_FUDAN = ""', f"PENN_FUDAN = {str(tmp_path)!r}"), names)
     for seed, count in ((0, 130), (1, 40)):
         images, objects = names["draw_data"](99, seed, 20)
         assert images.shape == (count, 3, 20, 20) and len(objects) == count
