@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from segedu.baselines import OtsuWatershed
-from segedu.cell_recipes import CELLS, Objects, boxes_and_masks, cells_sets, nuclei_sets
+from segedu.cell_recipes import CELLS, Objects, _without_rims, boxes_and_masks, cells_sets, nuclei_sets
 from segedu.experiment import measure_objects, predictor, run_recipe, stricter, summary
 from segedu.instance import signed_distance
 from segedu.recipe_data import Sets, flip
@@ -58,6 +58,16 @@ def test_boxes_and_masks_leave_slivers_out() -> None:
         "labels": (0,),
         "masks": (0, 9, 9),
     }
+
+
+def test_a_rim_of_a_second_mask_is_no_object() -> None:
+    """Its middle hidden by a surer mask, a mask goes; one of which three quarters are in sight stays."""
+    masks = torch.zeros(3, 12, 12, dtype=torch.bool)
+    masks[0, 2:8, 2:8], masks[1, 1:8, 1:8], masks[2, 6:10, 6:10] = True, True, True
+    label_map = _without_rims(masks, torch.tensor([0.9, 0.8, 0.7]))
+    assert label_map.unique().tolist() == [0, 1, 2] and torch.equal(label_map == 1, masks[0])
+    assert torch.equal(label_map == 2, masks[2] & ~masks[0])
+    assert _without_rims(masks[:0], torch.zeros(0)).sum() == 0
 
 
 def test_targets_are_made_of_what_the_change_left() -> None:
