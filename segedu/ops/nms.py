@@ -3,7 +3,7 @@
 Three answers to one question. Greedy: drop what overlaps a better one. Soft: lower its score instead. Matrix: lower
 all scores at once, without a loop. A tie in score goes to the detection that comes first.
 
-Detectors suppress thousands of boxes in every image, where the loop of `nms` takes five times as long as torchvision's
+Detectors suppress thousands of boxes in every image, where the loop of `nms` takes ten times as long as torchvision's
 compiled code (`make bench`). `batched_nms` is the one place that chooses: see `COMPILED`.
 """
 
