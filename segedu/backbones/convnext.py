@@ -1,0 +1,157 @@
+"""ConvNeXt: a ResNet to which everything was done that transformers do, except the attention.
+
+Paper: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545.
+Idea: Step by step the authors make a ResNet like a Swin: patches of 4 x 4 pixels at the start, a convolution of 7 x 7
+    on each channel alone where the attention was, an MLP on each place alone, few normalisations, and those over the
+    channels of one place. Trained in the same way it is as good as Swin: much of what attention was praised for
+    came from what stood around it.
+Simplified: no stochastic depth. The last normalisation belongs to the classifier, and is left out with it.
+Shapes: images (B, C, H, W), H and W at least 32 -> a list of four features (B, C_i, H / s_i, W / s_i), sizes rounded
+    down, strides 4, 8, 16, 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segedu.backbones.vit import MLP
+from segedu.layers.images import check_images
+
+EPS = 1e-6  # of the authors' normalisations; torch's default is 1e-5
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation of images: over the channels of each place alone.
+
+    Args:
+        channels: C of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A 7x7 convolution on each channel alone, then an MLP on each place alone, added to the input: figure 4.
+
+    Args:
+        channels: C of the features.
+        layer_scale: first value of the learnt factor of each channel of the correction.
+    """
+
+    def __init__(self, channels: int, layer_scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=EPS)
+        self.mlp = MLP(channels, 4 * channels)
+        self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), float(layer_scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.depthwise(features).movedim(1, -1)  # (B, H, W, C)
+        x = self.mlp(self.norm(x)).movedim(-1, 1)  # (B, C, H, W)
+        return features + self.layer_scale * x
+
+
+class ConvNeXt(nn.Module):
+    """Patches of 4 x 4 pixels, then stages of blocks, with half the size before each but the first.
+
+    Keys as torchvision's, but inside a block the layers have names in place of numbers.
+
+    Args:
+        depths: number of blocks of each stage.
+        widths: C of each stage.
+        in_channels: channels of the images.
+        layer_scale: first value of the factors of every correction: small, so that at the start blocks pass on
+            what they were given.
+        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        *,
+        in_channels: int = 3,
+        layer_scale: float = 1e-6,
+        normalize: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        _check_numbers(depths, widths, in_channels)
+        self.in_channels = in_channels
+        self.channels = tuple(widths)
+        self.strides = tuple(4 * 2**i for i in range(len(widths)))
+        self.normalize = nn.Identity() if normalize is None else normalize
+        layers: list[nn.Module] = []
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            if i == 0:
+                shrink = nn.Sequential(nn.Conv2d(in_channels, width, kernel_size=4, stride=4), LayerNorm2d(width))
+            else:  # without the normalisation first, the authors saw the training diverge
+                before = widths[i - 1]
+                shrink = nn.Sequential(LayerNorm2d(before), nn.Conv2d(before, width, kernel_size=2, stride=2))
+            layers += [shrink, nn.Sequential(*(ConvNeXtBlock(width, layer_scale) for _ in range(depth)))]
+        self.features = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        check_images(images, self.in_channels, smallest=self.strides[-1])
+        x, features = self.normalize(images), []
+        for shrink, stage in zip(self.features[::2], self.features[1::2], strict=True):
+            x = stage(shrink(x))  # (B, C, H / s, W / s)
+            features.append(x)
+        return features
+
+
+def convnext_tiny(**options: Any) -> ConvNeXt:
+    """ConvNeXt-T, 27.8 million weights: about the work of a ResNet-50 or a Swin-T.
+
+    Args:
+        **options: of `ConvNeXt`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
+
+
+def convnext_small(**options: Any) -> ConvNeXt:
+    """ConvNeXt-S: the third stage three times as deep.
+
+    Args:
+        **options: of `ConvNeXt`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), **options)
+
+
+def convnext_base(**options: Any) -> ConvNeXt:
+    """ConvNeXt-B: as deep as ConvNeXt-S, and a third wider.
+
+    Args:
+        **options: of `ConvNeXt`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), **options)
+
+
+def _check_numbers(depths: Sequence[int], widths: Sequence[int], in_channels: int) -> None:
+    for name, numbers in (("depths", depths), ("widths", widths)):
+        if not len(numbers) or min(numbers) < 1:
+            raise ValueError(f"{name} is {tuple(numbers)}, expected a number of at least 1 for every stage")
+    if len(widths) != len(depths):
+        raise ValueError(f"widths is {tuple(widths)}, expected {len(depths)} numbers as in depths")
+    if in_channels < 1:
+        raise ValueError(f"in_channels is {in_channels}, expected at least 1")

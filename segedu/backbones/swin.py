@@ -1,0 +1,284 @@
+"""Swin: attention inside small windows, which every second block shifts, and four sizes of features as in a ResNet.
+
+Paper: Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo, "Swin Transformer: Hierarchical Vision Transformer using Shifted
+    Windows", ICCV 2021, arXiv 2103.14030.
+Idea: If all tokens look at all others, twice the side of an image is sixteen times the work. Here a token looks at
+    the 7 x 7 tokens of its window only, so the work grows as the number of pixels does. Every second block moves the
+    windows by half their side: then neighbours meet that a border held apart. Between stages, four neighbouring
+    tokens become one that is twice as wide; so there are fine and coarse features, which a pyramid can stand on.
+Simplified: no dropout and no stochastic depth; the MLP is four times as wide as the tokens. The last normalisation
+    belongs to the classifier, and is left out with it.
+Shapes: images (B, C, H, W), H and W at least 4 -> a list of four features (B, D_i, h_i, w_i), D_i = 1, 2, 4, 8 times D,
+    strides 4, 8, 16, 32. The first size is rounded down, the others up. Inside, channels stand last: (B, H, W, D).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.vit import MLP
+from segedu.layers.images import check_images
+
+PATCH = 4  # pixels a side, of the first tokens
+APART = -100.0  # the authors' number: exp(-100) of a share is nothing
+
+
+class PatchEmbed(nn.Module):
+    """One linear map for all patches of 4 x 4 pixels, then a normalisation.
+
+    Args:
+        in_channels: C of the images.
+        embed_dim: D of the tokens.
+    """
+
+    def __init__(self, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=PATCH, stride=PATCH)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.proj(images).movedim(1, -1))  # (B, H / 4, W / 4, D)
+
+
+class PatchMerging(nn.Module):
+    """Four neighbouring tokens side by side, normalised and mapped to one of twice the width; odd sizes get zeros.
+
+    Args:
+        embed_dim: D of the tokens that come in.
+    """
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * embed_dim)
+        self.reduction = nn.Linear(4 * embed_dim, 2 * embed_dim, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        _, H, W, _ = tokens.shape
+        tokens = F.pad(tokens, (0, 0, 0, W % 2, 0, H % 2))
+        # upper left, lower left, upper right, lower right: down first, an order that trained weights know
+        four = [tokens[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]
+        return self.reduction(self.norm(torch.cat(four, dim=-1)))  # (B, H / 2, W / 2, 2 D)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside windows of M x M tokens, with a learnt bias for where one token lies from the other.
+
+    The windows are not moved: the tokens are, up and to the left, and what leaves on one side comes in on the other
+    (figure 4 of the paper). So a window at the border may hold pieces from opposite sides of the image, which must
+    not look at each other. Sizes that are no multiples of M get zeros below and on the right, which take part as
+    other tokens do.
+
+    Args:
+        embed_dim: D of the tokens, a multiple of num_heads.
+        num_heads: how many sets of shares there are, each for D / num_heads of the numbers.
+        window_size: M.
+        shift: by how many tokens the windows are moved; 0 on an axis that has one window only.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift: int) -> None:
+        super().__init__()
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of num_heads, which is {num_heads}")
+        if not 0 <= shift < window_size:
+            raise ValueError(f"shift is {shift}, expected at least 0 and below window_size, which is {window_size}")
+        self.num_heads, self.window_size, self.shift = num_heads, window_size, shift
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        # one number a head for every distance from (1 - M, 1 - M) to (M - 1, M - 1), row by row
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        (_, H, W, _), M = tokens.shape, self.window_size
+        x = F.pad(tokens, (0, 0, 0, -W % M, 0, -H % M))
+        height, width = x.shape[1:3]
+        down, right = (self.shift if size > M else 0 for size in (height, width))
+        x = to_windows(x.roll((-down, -right), dims=(1, 2)), M)  # (B, windows, L, D), L = M^2
+        bias = self.position_bias()  # (heads, L, L)
+        if down or right:
+            apart = _come_from_apart(height, width, down, right, M, x.device)  # (windows, L, L)
+            bias = bias + APART * apart[:, None].to(bias)  # (windows, heads, L, L)
+        # (3, B, windows, heads, L, D / heads)
+        queries, keys, values = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        x = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.to(queries.dtype))
+        x = from_windows(self.proj(x.transpose(2, 3).flatten(3)), height, width)
+        return x.roll((down, right), dims=(1, 2))[:, :H, :W]
+
+    def position_bias(self) -> Tensor:
+        """What is added to the product of query and key: B of the paper's equation 4.
+
+        Returns:
+            (heads, L, L), row i for the query of token i; the tokens of a window stand row by row.
+        """
+        M = self.window_size
+        places = torch.arange(M**2, device=self.relative_position_bias_table.device)
+        y, x = places // M, places % M
+        dy, dx = (a[:, None] - a + M - 1 for a in (y, x))  # (L, L), 0 to 2 M - 2
+        return self.relative_position_bias_table[(2 * M - 1) * dy + dx].permute(2, 0, 1)
+
+
+class SwinBlock(nn.Module):
+    """Attention in windows, then the MLP, each behind a normalisation and added to its input: figure 3b.
+
+    Args:
+        embed_dim: D of the tokens.
+        num_heads: of the attention.
+        window_size: M, side of a window in tokens.
+        shift: by how many tokens the windows are moved.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.attn = WindowAttention(embed_dim, num_heads, window_size, shift)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.mlp = MLP(embed_dim, 4 * embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class Swin(nn.Module):
+    """Patches to tokens, then stages of blocks with a merging before each but the first.
+
+    Keys as torchvision's, but `proj`, `norm`, `fc1` and `fc2` in place of numbers. Torchvision's tables
+    `relative_position_index` are computed here, and not kept.
+
+    Args:
+        embed_dim: D of the first stage; each stage doubles it.
+        depths: number of blocks of each stage; those with odd index have shifted windows.
+        num_heads: of the attention in each stage.
+        window_size: M, side of a window in tokens.
+        in_channels: channels of the images.
+        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        *,
+        window_size: int = 7,
+        in_channels: int = 3,
+        normalize: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        _check_numbers(embed_dim, depths, num_heads, window_size, in_channels)
+        self.in_channels = in_channels
+        self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
+        self.strides = tuple(PATCH * 2**i for i in range(len(depths)))
+        self.normalize = nn.Identity() if normalize is None else normalize
+        layers: list[nn.Module] = []
+        for i, (width, depth, heads) in enumerate(zip(self.channels, depths, num_heads, strict=True)):
+            layers.append(PatchMerging(width // 2) if i else PatchEmbed(in_channels, embed_dim))
+            shifts = ((j % 2) * (window_size // 2) for j in range(depth))
+            layers.append(nn.Sequential(*(SwinBlock(width, heads, window_size, shift) for shift in shifts)))
+        self.features = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        check_images(images, self.in_channels, smallest=PATCH)
+        x, features = self.normalize(images), []
+        for shrink, stage in zip(self.features[::2], self.features[1::2], strict=True):
+            x = stage(shrink(x))  # (B, H / s, W / s, D)
+            features.append(x.movedim(-1, 1))
+        return features
+
+
+def swin_t(**options: Any) -> Swin:
+    """Swin-T of the paper's section 3.3, 27.5 million weights: about the work of a ResNet-50.
+
+    Args:
+        **options: of `Swin`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return Swin(96, (2, 2, 6, 2), (3, 6, 12, 24), **options)
+
+
+def swin_s(**options: Any) -> Swin:
+    """Swin-S of the paper's section 3.3: the third stage three times as deep, about the work of a ResNet-101.
+
+    Args:
+        **options: of `Swin`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return Swin(96, (2, 2, 18, 2), (3, 6, 12, 24), **options)
+
+
+def swin_b(**options: Any) -> Swin:
+    """Swin-B of the paper's section 3.3: as deep as Swin-S, and a third wider.
+
+    Args:
+        **options: of `Swin`.
+
+    Returns:
+        The backbone with random weights.
+    """
+    return Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), **options)
+
+
+def to_windows(tokens: Tensor, window_size: int) -> Tensor:
+    """Cut a map of tokens into windows, row by row; in a window, too, the tokens stand row by row.
+
+    Args:
+        tokens: (B, H, W, D), H and W multiples of window_size.
+        window_size: M.
+
+    Returns:
+        (B, windows, M^2, D).
+    """
+    cut = tokens.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))  # (B, H / M, M, W / M, M, D)
+    return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """Put windows together again: the inverse of `to_windows`.
+
+    Args:
+        windows: (B, windows, M^2, D).
+        height: H in tokens.
+        width: W in tokens.
+
+    Returns:
+        (B, H, W, D).
+    """
+    M = math.isqrt(windows.shape[2])
+    cut = windows.unflatten(2, (M, M)).unflatten(1, (height // M, width // M))  # (B, H / M, W / M, M, M, D)
+    return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _come_from_apart(height: int, width: int, down: int, right: int, window_size: int, device: torch.device) -> Tensor:
+    """(windows, L, L): whether two tokens of a window came from different sides of the image when it was rolled."""
+    wrapped_y = torch.arange(height, device=device) >= height - down
+    wrapped_x = torch.arange(width, device=device) >= width - right
+    piece = 2 * wrapped_y[:, None].long() + wrapped_x.long()  # (H, W), 0 to 3
+    piece = to_windows(piece[None, :, :, None], window_size)[0, :, :, 0]  # (windows, L)
+    return piece[:, :, None] != piece[:, None, :]
+
+
+def _check_numbers(
+    embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], window_size: int, in_channels: int
+) -> None:
+    if not len(depths) or min(depths) < 1:
+        raise ValueError(f"depths is {tuple(depths)}, expected a number of at least 1 for every stage")
+    if len(num_heads) != len(depths):
+        raise ValueError(f"num_heads is {tuple(num_heads)}, expected {len(depths)} numbers as in depths")
+    for name, number in (("embed_dim", embed_dim), ("window_size", window_size), ("in_channels", in_channels)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1")
