@@ -38,7 +38,9 @@ def test_a_claim_that_came_while_another_was_measured_keeps_its_row(course, monk
 
     def meanwhile(*given):
         text = CLAIMS.replace('"two"', '"new"', 1)
-        (course / "tests" / "claims.toml").write_text(CLAIMS + text[text.index("[[claim]]") : text.index("[[claim]]", 9)])
+        (course / "tests" / "claims.toml").write_text(
+            CLAIMS + text[text.index("[[claim]]") : text.index("[[claim]]", 9)]
+        )
         (new,) = (claim for claim in proofs.read_claims(course) if claim.name == "new")
         row = measure(course, new)
         proofs._write(course, {**proofs.read_rows(course), "new": row}, ["two", "new"])

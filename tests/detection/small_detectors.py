@@ -11,6 +11,7 @@ from segedu.backbones.fpn import FPN, LevelsP6P7, PoolLevel
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.backbones.vgg import VGG
 from segedu.backbones.yolo11 import Scale, YOLO11Pyramid
+from segedu.detection.detr import DETR
 from segedu.detection.fast_rcnn import FastRCNN, TwoLayerHead
 from segedu.detection.faster_rcnn import RPN, FasterRCNN
 from segedu.detection.fcos import FCOS
@@ -23,6 +24,7 @@ from segedu.instance.mask_rcnn import MaskHead, MaskRCNN
 from segedu.instance.solov2 import SOLOv2
 from segedu.instance.yolact import YOLACT
 from segedu.instance.yolo11_seg import YOLO11Seg
+from segedu.layers.transformer import Transformer
 
 REGIONS = 3  # of an image
 
@@ -38,7 +40,7 @@ def _resnet(output_stride: int) -> ResNet:
 class InARow(nn.Module):
     """A detector: all numbers of an image that depend on weights, one behind the other, as one channel."""
 
-    NOT_LEARNED = ("anchors", "sizes", "image_size", "points", "strides", "proposals", "instances")
+    NOT_LEARNED = ("anchors", "sizes", "image_size", "points", "strides", "proposals", "instances", "aux_outputs")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -105,6 +107,12 @@ def _yolo11_seg() -> YOLO11Seg:
     return YOLO11Seg(YOLO11Pyramid(Scale(0.5, 0.125, 1024, deep=False)), 4, prototype_width=8, prototypes=4, bins=4)
 
 
+def _detr() -> DETR:
+    net = DETR(_resnet(32), Transformer(8, 2, 1, 2, 12, dropout=0.3), 4, 6)
+    nn.init.normal_(net.transformer.decoder.layers[0].self_attn.in_proj_bias)  # else the idle layer gets no gradient
+    return net
+
+
 def _fcos_row(height: int, width: int, each: int = 4 + 4 + 1) -> int:
     return each * _places(height, width, 8, 16, 32, 64)
 
@@ -153,6 +161,7 @@ DETECTORS = [
     ("fast_rcnn", _fast_rcnn, lambda h, w: REGIONS * (4 + 4 * 4)),
     ("faster_rcnn", lambda: FasterRCNN(**_two_stages()), _faster_row),
     ("mask_rcnn", _mask_rcnn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8),
+    ("detr", _detr, lambda h, w: 6 * (5 + 4)),
     ("yolo11_seg", _yolo11_seg, _yolo11_row),
     (
         "yolov1",
