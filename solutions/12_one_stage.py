@@ -464,8 +464,9 @@ matching_explorer()
 #
 # **Formula.** With $N$ objects, of which object $n$ is matched with query $q_n$,
 #
-# $$ L = \frac{\sum_q w_q \left( -\log p_q(\text{what it should say}) \right)}{\sum_q w_q}
-# + \frac{5}{N} \sum_n \lVert b_{q_n} - b_n \rVert_1 + \frac{2}{N} \sum_n \left( 1 - \text{GIoU}(b_{q_n}, b_n) \right) $$
+# $$ L = \frac{\sum_q w_q \left( -\log p_q(\text{what it should say}) \right)}{\sum_q w_q} + L_\text{box} $$
+#
+# $$ L_\text{box} = \frac{5}{N} \sum_n \lVert b_{q_n} - b_n \rVert_1 + \frac{2}{N} \sum_n \left( 1 - \text{GIoU}(b_{q_n}, b_n) \right) $$
 #
 # where $w_q$ is 1 for queries with an object and `no_object_weight` for the others. Divide by $N$, not by $Q$: how
 # many queries there are must not change how much a box counts.
