@@ -76,13 +76,14 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     _check_threshold(iou_threshold)
     _check_labels(labels, len(boxes))
     suppress = torchvision.ops.nms if COMPILED else nms
-    exact = boxes if boxes.dtype == torch.float64 else boxes.float()  # theirs knows no whole or half numbers
+    order = scores.argsort(descending=True, stable=True)
+    exact = boxes[order] if boxes.dtype == torch.float64 else boxes[order].float()  # theirs knows no whole numbers
+    ranks = -torch.arange(len(boxes), device=boxes.device).to(exact)  # scores of another type would tie when cast
     alive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        alive[members[suppress(exact[members], scores[members].to(exact), iou_threshold)]] = True
-    order = scores.argsort(descending=True, stable=True)
-    return order[alive[order]]
+        members = torch.nonzero(labels[order] == label).flatten()
+        alive[members[suppress(exact[members], ranks[members], iou_threshold)]] = True
+    return order[alive]
 
 
 def soft_nms(

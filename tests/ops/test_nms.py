@@ -47,6 +47,15 @@ def test_compiled_and_readable_suppression_keep_the_same(dtype, monkeypatch):
     assert torch.equal(kept[True], kept[False]) and 3 < len(kept[True]) < 200
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_scores_finer_than_the_boxes_decide(compiled, monkeypatch):
+    """In float32 both scores would be 1/2, and the first box would stay."""
+    monkeypatch.setattr(nms_module, "COMPILED", compiled)
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 11.0]])
+    scores = torch.tensor([0.5, 0.5 + 1e-12], dtype=torch.float64)
+    assert batched_nms(boxes, scores, torch.ones(2).long(), 0.5).tolist() == nms(boxes, scores, 0.5).tolist() == [1]
+
+
 def test_the_switch_reaches_the_detectors(monkeypatch):
     asked = []
     monkeypatch.setattr(nms_module, "COMPILED", False)
