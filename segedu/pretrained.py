@@ -44,12 +44,13 @@ class WeightsError(RuntimeError):
     """A file of weights could not be had or does not fit; the message says what to do."""
 
 
-def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
+def load(name: str, *, progress: bool = True, accept_license: bool = False, **options: Any) -> nn.Module:
     """The model with its weights, in evaluation mode; it takes images in [0, 1], and normalises inside where they ask.
 
     Args:
         name: a key of `WEIGHTS`.
         progress: whether a bar shows how far a download is.
+        accept_license: that you read and accept the licence; some forbid commercial use, and ask for this.
         **options: for the builder, such as `output_stride=8` for a ResNet; they may not change a weight's shape.
 
     Returns:
@@ -57,10 +58,11 @@ def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
 
     Raises:
         ValueError: there is no such name.
-        WeightsError: the file could not be fetched or stored, is not what was published, or does not fit.
+        WeightsError: the licence was not accepted, or the file could not be fetched or stored, is not what was
+            published, or does not fit.
     """
     weights = _find(name)
-    path = fetch(name, progress=progress)
+    path = fetch(name, progress=progress, accept_license=accept_license)
     normalize = {} if weights.normalizes else {"normalize": Normalize(IMAGENET_MEAN, IMAGENET_STD)}
     given = normalize | dict(weights.options) | options
     model = pkgutil.resolve_name(weights.build)(**given)
@@ -75,7 +77,7 @@ def load(name: str, *, progress: bool = True, **options: Any) -> nn.Module:
     return model.eval()
 
 
-def fetch(name: str, *, progress: bool = True) -> Path:
+def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> Path:
     """The file of weights: of our own the one that was installed, of official ones that in the cache folder.
 
     An official one is fetched if it is not there or is not what was published.
@@ -83,15 +85,22 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     Args:
         name: a key of `WEIGHTS`.
         progress: whether a bar shows how far a download is.
+        accept_license: that you read and accept the licence; some forbid commercial use, and ask for this.
 
     Returns:
         The path of a file whose hash was checked just now, or its size where no hash is known.
 
     Raises:
         ValueError: there is no such name.
-        WeightsError: the file could not be fetched or stored; the cache is left without it.
+        WeightsError: the licence was not accepted, or the file could not be fetched or stored; the cache is left
+            without it.
     """
     weights, folder = _find(name), cache_folder()
+    if weights.non_commercial and not accept_license:
+        raise WeightsError(
+            f"weights {name!r}: their licence is {weights.licence}, which forbids commercial use. What to do: read "
+            f"it, and if you accept it say so: load({name!r}, accept_license=True)"
+        )
     if weights.url == weights.file_name:
         return _installed(name)
     path = folder / weights.file_name

@@ -37,6 +37,7 @@ class Weights:
     digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
     pairs of pattern and replacement for the file's keys; keys that begin with one of `leave_out` are of parts that
     the model does not have. `notice` is said to whoever loads the file. `normalizes`: the builder normalises by itself.
+    `non_commercial`: the licence forbids commercial use; only who says `accept_license=True` is given the file.
     """
 
     build: str
@@ -50,6 +51,7 @@ class Weights:
     leave_out: tuple[str, ...] = ()
     notice: str = ""
     normalizes: bool = False
+    non_commercial: bool = False
 
     @property
     def file_name(self) -> str:

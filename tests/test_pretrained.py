@@ -194,6 +194,19 @@ def test_fetched_once(small: type[Server], capfd: pytest.CaptureFixture) -> None
     assert "resnet18-f37072fd.pth" in capfd.readouterr().err  # the bar
 
 
+def test_licence_that_must_be_accepted(small: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = replace(WEIGHTS["resnet18"], licence="CC BY-NC 4.0", non_commercial=True)
+    monkeypatch.setitem(WEIGHTS, "resnet18", asks)
+    words = r"licence is CC BY-NC 4.0, .* read it, .* load\('resnet18', accept_license=True\)$"
+    for call in (load, fetch):
+        with pytest.raises(WeightsError, match=words):
+            call("resnet18", progress=False)
+    assert not small.asked and left_in(small.cache) == []  # nothing was fetched
+    load("resnet18", progress=False, accept_license=True)
+    with pytest.raises(WeightsError, match=words):  # also of a file that lies in the cache
+        fetch("resnet18")
+
+
 def test_wrong_file_in_the_cache_is_fetched_again(small: type[Server]) -> None:
     small.cache.mkdir()
     small.path.write_bytes(b"half a file")
