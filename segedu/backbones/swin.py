@@ -158,6 +158,8 @@ class Swin(nn.Module):
         window_size: M, side of a window in tokens.
         in_channels: channels of the images.
         normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        normed: a `LayerNorm` on what each stage gives out, not on what it hands to the next: keys `norms.i.*`. Networks
+            that find masks on these features have them.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Swin(nn.Module):
         window_size: int = 7,
         in_channels: int = 3,
         normalize: nn.Module | None = None,
+        normed: bool = False,
     ) -> None:
         super().__init__()
         _check_numbers(embed_dim, depths, num_heads, window_size, in_channels)
@@ -182,6 +185,7 @@ class Swin(nn.Module):
             shifts = ((j % 2) * (window_size // 2) for j in range(depth))
             layers.append(nn.Sequential(*(SwinBlock(width, heads, window_size, shift) for shift in shifts)))
         self.features = nn.Sequential(*layers)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if normed else nn.Identity() for width in self.channels)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -191,9 +195,9 @@ class Swin(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         check_images(images, self.in_channels, smallest=PATCH)
         x, features = self.normalize(images), []
-        for shrink, stage in zip(self.features[::2], self.features[1::2], strict=True):
+        for shrink, stage, norm in zip(self.features[::2], self.features[1::2], self.norms, strict=True):
             x = stage(shrink(x))  # (B, H / s, W / s, D)
-            features.append(x.movedim(-1, 1))
+            features.append(norm(x).movedim(-1, 1))
         return features
 
 

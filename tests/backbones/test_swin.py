@@ -278,6 +278,17 @@ def test_half_precision_and_a_pyramid_on_it() -> None:
         assert all(f.isfinite().all() for f in model(batch))
 
 
+def test_features_are_normed_on_their_way_out_only() -> None:
+    plain, normed = tiny(), tiny(normed=True)
+    missing = normed.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == [f"norms.{i}.{name}" for i in range(4) for name in ("weight", "bias")]
+    randomise(normed)
+    plain.double().load_state_dict({k: v for k, v in normed.state_dict().items() if not k.startswith("norms.")})
+    batch = images(2, 20, 28)
+    for norm, x, given in zip(normed.norms, plain(batch), normed(batch), strict=True):
+        assert torch.equal(norm(x.movedim(1, -1)).movedim(-1, 1), given)
+
+
 BAD_IMAGES = [
     (lambda batch: batch[0], ValueError, "shape"),
     (lambda batch: batch[:, :1], ValueError, "shape"),
