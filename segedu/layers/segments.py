@@ -1,0 +1,174 @@
+"""Segments: the pieces that mask classification finds, each with one class and one mask; and how truth becomes them.
+
+What a segment is depends on the task. Semantic: all pixels of a class. Instance: a thing. Panoptic: a thing, or all
+pixels of a class of stuff. So one network with one loss learns any of the three: only the list of segments differs.
+Categories are 0 to K - 1. Segments of an image are a dict of `labels` (N,) int64 and `masks` (N, H, W) bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Segments, Size = dict[str, Tensor], tuple[int, int]
+
+
+def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:
+    """One segment for each class that has a pixel.
+
+    Args:
+        semantic: (H, W) int64.
+        ignore_index: pixels with this value belong to no segment.
+
+    Returns:
+        `labels` (N,), ascending, and `masks` (N, H, W); N may be 0.
+
+    Raises:
+        TypeError: semantic is not a tensor of int64.
+        ValueError: the shape is not (H, W), or a class is negative.
+
+    >>> segments = semantic_segments(torch.tensor([[3, 3, 255, 0]]))
+    >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
+    ([0, 3], [[0, 0, 0, 1], [1, 1, 0, 0]])
+    """
+    _check_map("semantic", semantic, (torch.int64,))
+    labels = semantic.unique()
+    labels = labels[labels != ignore_index]
+    if len(labels) and labels[0] < 0:
+        raise ValueError(f"semantic has the class {int(labels[0])}, expected at least 0, or {ignore_index}")
+    return {"labels": labels, "masks": semantic == labels[:, None, None]}
+
+
+def panoptic_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Segments:
+    """One segment for each thing, and one for each class of stuff, even if the map has it in several pieces.
+
+    Args:
+        panoptic_seg: (H, W) int32 or int64, 0 where nothing is said.
+        segments_info: a dict with `id`, `category_id` and `isthing` for each id in the map. Crowds (`iscrowd`) are
+            several things in one mask, and are left out.
+
+    Returns:
+        `labels` (N,) and `masks` (N, H, W), in the order of segments_info; N may be 0.
+
+    Raises:
+        TypeError: panoptic_seg is not a tensor of integers, or segments_info not a list of dicts.
+        ValueError: the shape is not (H, W), an entry lacks a key, or a segment has no pixel.
+
+    >>> road, car = {"category_id": 4, "isthing": False}, {"category_id": 7, "isthing": True}
+    >>> info = [{"id": 1, **road}, {"id": 2, **car}, {"id": 3, **road}, {"id": 4, **car}]
+    >>> segments = panoptic_segments(torch.tensor([[1, 2, 3, 0, 4]]), info)
+    >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
+    ([4, 7, 7], [[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
+    """
+    _check_map("panoptic_seg", panoptic_seg, (torch.int32, torch.int64))
+    masks: dict[tuple[int, int], Tensor] = {}
+    for info in _checked_info(segments_info):
+        mask = panoptic_seg == info["id"]
+        if not bool(mask.any()):
+            raise ValueError(f"segments_info has the id {info['id']}, expected ids that occur in panoptic_seg")
+        key = info["category_id"], info["id"] if info["isthing"] else 0
+        if not info.get("iscrowd"):
+            masks[key] = masks[key] | mask if key in masks else mask
+    labels = torch.tensor([category for category, _ in masks], dtype=torch.int64, device=panoptic_seg.device)
+    none = panoptic_seg.new_zeros((0, *panoptic_seg.shape), dtype=torch.bool)
+    return {"labels": labels, "masks": torch.stack(list(masks.values())) if masks else none}
+
+
+def instance_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Segments:
+    """The things of a panoptic map; where instances are at hand, their `labels` and `masks` are the segments already.
+
+    Args:
+        panoptic_seg: (H, W) int32 or int64, 0 where nothing is said.
+        segments_info: as for `panoptic_segments`.
+
+    Returns:
+        `labels` (N,) and `masks` (N, H, W), in the order of segments_info; N may be 0.
+
+    Raises:
+        TypeError: as for `panoptic_segments`.
+        ValueError: as for `panoptic_segments`.
+
+    >>> info = [{"id": 1, "category_id": 4, "isthing": False}, {"id": 2, "category_id": 7, "isthing": True}]
+    >>> instance_segments(torch.tensor([[1, 2, 0]]), info)["labels"]
+    tensor([7])
+    """
+    return panoptic_segments(panoptic_seg, [info for info in _checked_info(segments_info) if info["isthing"]])
+
+
+def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int) -> None:
+    """Refuse what is no list of the segments of each image.
+
+    Args:
+        targets: B dicts of `labels` (N,) int64 from 0 to K - 1 and `masks` (N, h, w) bool; N may be 0.
+        sizes: (h, w) of each image, without its padding.
+        num_classes: K, "no object" not counted.
+
+    Raises:
+        TypeError: not a list of dicts of tensors of the right kind.
+        ValueError: a wrong length, a key is missing, a shape does not fit, or a label is out of range.
+
+    >>> check_segments([{"labels": torch.tensor([1]), "masks": torch.ones(1, 4, 4).bool()}], [(4, 4)], num_classes=2)
+    """
+    if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
+        raise TypeError(f"targets has type {type(targets).__name__}, expected a list of dicts, one for each image")
+    if len(targets) != len(sizes):
+        raise ValueError(f"targets has {len(targets)} entries, expected one dict for each of {len(sizes)} images")
+    for i, (target, size) in enumerate(zip(targets, sizes, strict=True)):
+        name = f"targets[{i}]"
+        if not isinstance(target, Mapping):
+            raise TypeError(f"{name} has type {type(target).__name__}, expected a dict with the keys labels, masks")
+        if not {"labels", "masks"} <= set(target):
+            raise ValueError(f"{name} has the keys {list(target)}, expected labels, masks")
+        for key, dtype in (("labels", torch.int64), ("masks", torch.bool)):
+            _check_dtype(f"{name}[{key!r}]", target[key], (dtype,))
+        labels, masks = target["labels"], target["masks"]
+        if labels.ndim != 1:
+            raise ValueError(f"{name}['labels'] has shape {tuple(labels.shape)}, expected (N,): one for each segment")
+        if masks.shape != (len(labels), *size):
+            shape, expected = tuple(masks.shape), (len(labels), *size)
+            raise ValueError(f"{name}['masks'] has shape {shape}, expected {expected}: one of the image for each label")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected 0 to {num_classes - 1}")
+
+
+def pad_masks(masks: Tensor, image_size: Size) -> Tensor:
+    """Masks of an image as masks of the batch that it lies in, in the upper left corner: false where padding is.
+
+    Args:
+        masks: (N, h, w) bool.
+        image_size: (H, W) of the batch.
+
+    Returns:
+        (N, H, W) bool.
+
+    >>> pad_masks(torch.ones(1, 1, 2).bool(), (1, 3))
+    tensor([[[ True,  True, False]]])
+    """
+    return F.pad(masks, (0, image_size[1] - masks.shape[2], 0, image_size[0] - masks.shape[1]))
+
+
+def _checked_info(segments_info: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(segments_info, list | tuple):
+        raise TypeError(f"segments_info has type {type(segments_info).__name__}, expected a list of dicts")
+    for info in segments_info:
+        if not isinstance(info, Mapping):
+            raise TypeError(f"segments_info has an entry of type {type(info).__name__}, expected a dict")
+        if not {"id", "category_id", "isthing"} <= set(info):
+            raise ValueError(f"segments_info has the entry {info!r}, expected keys id, category_id and isthing")
+    return segments_info
+
+
+def _check_map(name: str, given: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    _check_dtype(name, given, dtypes)
+    if given.ndim != 2:
+        raise ValueError(f"{name} has shape {tuple(given.shape)}, expected (H, W)")
+
+
+def _check_dtype(name: str, given: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(given, Tensor) or given.dtype not in dtypes:
+        kind = f"dtype {given.dtype}" if isinstance(given, Tensor) else f"type {type(given).__name__}"
+        raise TypeError(f"{name} has {kind}, expected a tensor of {' or '.join(map(str, dtypes))}")
