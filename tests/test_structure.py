@@ -107,8 +107,8 @@ def may_import_method(path, stem, inner):
         return False
     own_folder = len(Path(path).parts) > 3 and rest[0] == Path(path).parts[2]  # promptable/sam/
     paper, its = (name.split("_")[0].removesuffix("3d") for name in (stem, rest[0]))
-    own_folder = own_folder or paper == its in {"nnunet", "cellpose", "stardist"}  # one paper, several files
-    return own_folder or rest[0] == ANCESTOR_OF.get(stem)
+    several = its in {"nnunet", "cellpose", "stardist", "mask2former"} and its in (paper, ANCESTOR_OF.get(stem))
+    return own_folder or several or rest[0] == ANCESTOR_OF.get(stem)  # several: files of one paper
 
 
 def name_rule(path, source):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,42 +61,6 @@ def check_targets(
     >>> check_targets([{"boxes": boxes, "labels": labels}], [(4, 4)], num_classes=2)
     """
     keys = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
-    for name, target, size in _each(targets, sizes, keys):
-        boxes = check_boxes(target["boxes"], f"{name}['boxes']")
-        flat = (boxes[:, 2:] <= boxes[:, :2]).any(1).nonzero().flatten()
-        if len(flat):
-            row = int(flat[0])
-            raise ValueError(f"{name}['boxes'][{row}] is {boxes[row].tolist()}, expected a box with an area")
-        _check_labels(f"{name}['labels']", target["labels"], len(boxes), num_classes)
-        if masks:
-            _check_masks(f"{name}['masks']", target["masks"], len(boxes), size)
-
-
-def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int) -> None:
-    """Refuse what is no list of the segments of each image: masks, and a category for each.
-
-    Args:
-        targets: B dicts with `labels` (N,) from 0 to K - 1 and `masks` (N, h, w); N may be 0.
-        sizes: (h, w) of each image.
-        num_classes: K.
-
-    Raises:
-        TypeError: not a list of dicts of tensors of the right kind.
-        ValueError: a wrong length, a key is missing, a shape does not fit, or a label out of range.
-
-    >>> check_segments([{"labels": torch.tensor([0]), "masks": torch.ones(1, 4, 4).bool()}], [(4, 4)], num_classes=1)
-    """
-    for name, target, size in _each(targets, sizes, ("labels", "masks")):
-        masks = target["masks"]
-        count = len(masks) if isinstance(masks, Tensor) and masks.ndim else 0
-        _check_masks(f"{name}['masks']", masks, count, size, "segment")
-        _check_labels(f"{name}['labels']", target["labels"], count, num_classes, "mask", least=0)
-
-
-def _each(
-    targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], keys: Sequence[str]
-) -> Iterator[tuple[str, Mapping[str, Tensor], Size]]:
-    """The name of each target, the target, which is a dict with these keys, and the size of its image."""
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
         raise TypeError(f"targets has type {type(targets).__name__}, expected a list of dicts, one for each image")
     if len(targets) != len(sizes):
@@ -107,25 +71,32 @@ def _each(
             raise TypeError(f"{name} has type {type(target).__name__}, expected a dict with the keys {', '.join(keys)}")
         if not set(keys) <= set(target):
             raise ValueError(f"{name} has the keys {list(target)}, expected {', '.join(keys)}")
-        yield name, target, size
+        boxes = check_boxes(target["boxes"], f"{name}['boxes']")
+        flat = (boxes[:, 2:] <= boxes[:, :2]).any(1).nonzero().flatten()
+        if len(flat):
+            row = int(flat[0])
+            raise ValueError(f"{name}['boxes'][{row}] is {boxes[row].tolist()}, expected a box with an area")
+        _check_labels(f"{name}['labels']", target["labels"], len(boxes), num_classes)
+        if masks:
+            _check_masks(f"{name}['masks']", target["masks"], len(boxes), size)
 
 
-def _check_labels(name: str, labels: Tensor, count: int, num_classes: int, what: str = "box", least: int = 1) -> None:
+def _check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         kind = f"dtype {labels.dtype}" if isinstance(labels, Tensor) else f"type {type(labels).__name__}"
         raise TypeError(f"{name} has {kind}, expected a tensor of torch.int64")
     if labels.shape != (count,):
-        raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected ({count},): one for each {what}")
-    if count and not least <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"{name} has the values {labels.tolist()}, expected {least} to {num_classes - 1}")
+        raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected ({count},): one for each box")
+    if count and not 1 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"{name} has the values {labels.tolist()}, expected 1 to {num_classes - 1}")
 
 
-def _check_masks(name: str, masks: Tensor, count: int, size: Size, what: str = "box") -> None:
+def _check_masks(name: str, masks: Tensor, count: int, size: Size) -> None:
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
         kind = f"dtype {masks.dtype}" if isinstance(masks, Tensor) else f"type {type(masks).__name__}"
         raise TypeError(f"{name} has {kind}, expected a tensor of torch.bool")
     if masks.shape != (count, *size):
-        raise ValueError(f"{name} has shape {tuple(masks.shape)}, expected {(count, *size)}: one for each {what}")
+        raise ValueError(f"{name} has shape {tuple(masks.shape)}, expected {(count, *size)}: one for each box")
 
 
 def resize_masks(masks: Tensor, image_size: Size, size: Size) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segedu.layers.instance_targets import check_segments, check_sizes, check_targets, resize_masks
+from segedu.layers.instance_targets import check_sizes, check_targets, resize_masks
 
 BOX, LABEL = torch.tensor([[0.0, 0.0, 2.0, 3.0]]), torch.tensor([2])
 MASK = torch.ones(1, 3, 4, dtype=torch.bool)
@@ -60,26 +60,3 @@ def test_masks_at_the_size_of_features() -> None:
     assert small.dtype == torch.bool and small.tolist() == [[[True, False], [False, False]], [[False] * 2] * 2]
     assert resize_masks(mask, (6, 8), (6, 8)).equal(mask)
     assert resize_masks(mask[:0], (8, 8), (2, 3)).shape == (0, 2, 3)
-
-
-MASKS = torch.ones(2, 4, 6, dtype=torch.bool)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"masks": [1]}, TypeError, "targets[0]['masks'] has type list, expected a tensor of torch.bool"),
-        ({"masks": MASKS.float()}, TypeError, "targets[0]['masks'] has dtype torch.float32, expected"),
-        ({"masks": MASKS[:, 1:]}, ValueError, "targets[0]['masks'] has shape (2, 3, 6), expected (2, 4, 6)"),
-        ({"masks": torch.tensor(True)}, ValueError, "targets[0]['masks'] has shape (), expected (0, 4, 6)"),
-        ({"labels": torch.tensor([0])}, ValueError, "targets[0]['labels'] has shape (1,), expected (2,)"),
-        ({"labels": torch.tensor([0, 3])}, ValueError, "targets[0]['labels'] has the values [0, 3], expected 0 to 2"),
-        ({"labels": torch.tensor([0.0, 1.0])}, TypeError, "targets[0]['labels'] has dtype torch.float32"),
-    ],
-)
-def test_bad_segments(change: dict[str, object], error: type[Exception], words: str) -> None:
-    good = {"labels": torch.tensor([0, 2]), "masks": MASKS}
-    check_segments([good, {"labels": good["labels"][:0], "masks": MASKS[:0]}], [(4, 6), (4, 6)], 3)
-    with pytest.raises(error) as caught:
-        check_segments([good | change], [(4, 6)], 3)
-    assert str(caught.value).startswith(words)
