@@ -25,6 +25,7 @@ from segedu.instance.solov2 import SOLOv2
 from segedu.instance.yolact import YOLACT
 from segedu.instance.yolo11_seg import YOLO11Seg
 from segedu.layers.transformer import Transformer
+from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch
 
 REGIONS = 3  # of an image
 
@@ -103,6 +104,12 @@ def _mask_rcnn() -> MaskRCNN:
     return MaskRCNN(**_two_stages(), mask_head=MaskHead(8, size=4, depth=1), detect=detect)
 
 
+def _panoptic_fpn() -> PanopticFPN:
+    detect = {"score_threshold": 0.0, "iou_threshold": 0.9, "count": REGIONS}
+    parts = {**_two_stages(), "mask_head": MaskHead(8, size=4, depth=1), "detect": detect}
+    return PanopticFPN(**parts, num_stuff=2, semantic_branch=SemanticBranch(8, 3, width=8, groups=2))
+
+
 def _yolo11_seg() -> YOLO11Seg:
     return YOLO11Seg(YOLO11Pyramid(Scale(0.5, 0.125, 1024, deep=False)), 4, prototype_width=8, prototypes=4, bins=4)
 
@@ -161,6 +168,7 @@ DETECTORS = [
     ("fast_rcnn", _fast_rcnn, lambda h, w: REGIONS * (4 + 4 * 4)),
     ("faster_rcnn", lambda: FasterRCNN(**_two_stages()), _faster_row),
     ("mask_rcnn", _mask_rcnn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8),
+    ("panoptic_fpn", _panoptic_fpn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8 + 3 * h * w),
     ("detr", _detr, lambda h, w: 6 * (5 + 4)),
     ("yolo11_seg", _yolo11_seg, _yolo11_row),
     (
