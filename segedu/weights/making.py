@@ -29,6 +29,7 @@ def train(
     steps: int,
     every: int = 100,
     collate: Callable | None = None,
+    watch: Callable[[int], Any] | None = None,
 ) -> list[float]:
     """Train with one cycle of the learning rate.
 
@@ -41,6 +42,7 @@ def train(
         steps: of the optimizer.
         every: steps for one number of the result.
         collate: makes a batch of samples that do not stack.
+        watch: called after each `every` steps with the number of steps taken, the model in evaluation mode.
 
     Returns:
         The mean loss of each `every` steps.
@@ -54,7 +56,14 @@ def train(
             yield from loader
 
     steps_taken = train_steps(model, islice(batches(), steps), loss, optimizer, scheduler=schedule, clip_norm=1.0)
-    losses = torch.tensor(list(tqdm(steps_taken, "train", steps)))
+    losses = []
+    for loss in tqdm(steps_taken, "train", steps):
+        losses.append(loss)
+        if watch is not None and len(losses) % every == 0:
+            model.eval()
+            watch(len(losses))
+            model.train()
+    losses = torch.tensor(losses)
     model.eval()
     return [round(float(part.mean()), 4) for part in losses.split(every)]
 
