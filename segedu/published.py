@@ -25,6 +25,18 @@ TWO_STAGES = (
     *((rf"mask_head\.mask_fcn{i + 1}\.", rf"mask_head.{i}.0.") for i in range(4)),
 )
 RETINANET = (PYRAMID, *((rf"(_head\.conv)\.{2 * i}\.(weight|bias)$", rf"\1.{i}.0.\2") for i in range(4)))
+SWIN = (
+    (r"^features\.0\.0\.", "features.0.proj."),
+    (r"^features\.0\.2\.", "features.0.norm."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+)
+CONVNEXT = (
+    (r"\.block\.0\.", ".depthwise."),
+    (r"\.block\.2\.", ".norm."),
+    (r"\.block\.3\.", ".mlp.fc1."),
+    (r"\.block\.5\.", ".mlp.fc2."),
+)
 STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))  # thin where a laptop spends its time
 SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # of crops
 
@@ -66,6 +78,14 @@ def _torchvision(file: str, mebibytes: float, build: str, trained_on: str = "Ima
 
 def _classifier(file: str, mebibytes: float, build: str, head: str, **more: Any) -> Weights:
     return _torchvision(file, mebibytes, f"backbones.{build}", leave_out=(head,), **more)
+
+
+def _swin(file: str, mebibytes: float, third: int = 18) -> Weights:
+    """`third`: blocks of the third stage."""
+    blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
+    tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # we compute them
+    build, head = f"backbones.swin:{file.split('-')[0]}", ("norm.", "head.", *tables)
+    return _torchvision(file, mebibytes, build, rename=SWIN, leave_out=head)
 
 
 def _segmenter(file: str, mebibytes: float, build: str) -> Weights:
@@ -124,6 +144,18 @@ WEIGHTS: dict[str, Weights] = {
     "resnet101": _classifier("resnet101-63fe2227.pth", 170.511, "resnet:resnet101", "fc."),
     "densenet121": _classifier(
         "densenet121-a639ec97.pth", 30.845, "densenet:densenet121", "classifier.", rename=(DENSE_LAYERS,)
+    ),
+    "swin_t": _swin("swin_t-704ceda3.pth", 108.19, third=6),
+    "swin_s": _swin("swin_s-5e29d889.pth", 189.786),
+    "swin_b": _swin("swin_b-68c6b09e.pth", 335.364),
+    "convnext_tiny": _classifier(
+        "convnext_tiny-983f1562.pth", 109.119, "convnext:convnext_tiny", "classifier.", rename=CONVNEXT
+    ),
+    "convnext_small": _classifier(
+        "convnext_small-0c510722.pth", 191.703, "convnext:convnext_small", "classifier.", rename=CONVNEXT
+    ),
+    "convnext_base": _classifier(
+        "convnext_base-6075fbad.pth", 338.064, "convnext:convnext_base", "classifier.", rename=CONVNEXT
     ),
     "fcn_resnet50": _segmenter("fcn_resnet50_coco-1167a1af.pth", 135.009, "fcn:fcn_resnet50"),
     "fcn_resnet101": _segmenter("fcn_resnet101_coco-7ecb50ca.pth", 207.711, "fcn:fcn_resnet101"),

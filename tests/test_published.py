@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import pooch
 import pytest
 import torch
 import torchvision
+from randomise import randomise
 
 from segedu import pretrained, published
 from segedu.published import WEIGHTS
@@ -59,3 +63,21 @@ def test_keys_of_detectors_are_those_of_the_file(name: str) -> None:
     assert len(old) == len(theirs) and (set(old) != set(theirs)) == bool(WEIGHTS[name].rename)
     for state in (theirs, old):
         ours.load_state_dict(pretrained._our_keys(state, WEIGHTS[name]), strict=True, assign=True)
+
+
+@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
+def test_a_file_of_a_backbone_loads_strictly(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of torchvision's own names and shapes, the classifier and the tables of places included."""
+    theirs = randomise(getattr(torchvision.models, name)()).float()
+    file = tmp_path / WEIGHTS[name].file_name
+    torch.save(theirs.state_dict(), file)
+    monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path))
+    monkeypatch.setitem(WEIGHTS, name, replace(WEIGHTS[name], sha256=pooch.file_hash(file)[:8]))
+    ours = pretrained.load(name, progress=False)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    given, x = ours(images), ours.normalize(images)
+    for layer, feature in zip(theirs.features.children(), [f for g in given for f in (None, g)], strict=True):
+        x = layer(x)
+        if feature is not None:
+            expected = x.movedim(-1, 1) if name == "swin_t" else x
+            torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)

@@ -8,12 +8,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segedu.backbones.convnext import ConvNeXt
 from segedu.backbones.densenet import DenseBlock, DenseNet, Transition
+from segedu.backbones.fpn import FPN
 from segedu.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from segedu.backbones.swin import Swin
+from segedu.backbones.tiny_vit import TinyViT
 from segedu.backbones.vgg import VGG
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 STAGES, WIDTHS = ((4,), (6, 6), (8,)), (4, 6, 8, 10)
+
+
+def tiny_vit(**options: object) -> TinyViT:
+    """Fresh blocks pass on what they are given: the factor 0 of their last normalisation hides gradients."""
+    model = TinyViT((4, 8, 8, 12), (1, 1, 2, 1), (1, 2, 2, 4), (7, 3, 2, 2), **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+    return model
+
+
 TINY: dict[str, Callable[..., nn.Module]] = {
     "vgg": lambda **options: VGG(STAGES, **options),
     "vgg bn": lambda **options: VGG(STAGES, batch_norm=True, **options),
@@ -21,12 +36,24 @@ TINY: dict[str, Callable[..., nn.Module]] = {
     "resnet bottleneck": lambda **options: ResNet(Bottleneck, (1, 2, 1, 1), WIDTHS, **options),
     "resnet dilated": lambda **options: ResNet(BasicBlock, (1, 2, 1, 2), WIDTHS, output_stride=8, **options),
     "densenet": lambda **options: DenseNet((2, 3, 2), 4, 6, **options),
+    "swin": lambda **options: Swin(8, (2, 1, 2, 2), (2, 2, 4, 8), window_size=3, **options),
+    "swin normed": lambda **options: Swin(8, (2, 1, 2, 2), (2, 2, 4, 8), window_size=3, normed=True, **options),
+    "convnext": lambda **options: ConvNeXt((1, 2, 3, 1), (4, 6, 10, 16), **options),
+    "tiny_vit": tiny_vit,
+    "tiny_vit of MobileSAM": lambda **options: tiny_vit(last_stride=1, **options),
 }
 every_backbone = pytest.mark.parametrize("name", TINY)
 
 
 def images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def side(name: str, length: int, stride: int) -> int:
+    """Height or width of features: VGG's pooling and ConvNeXt round down, Swin does at its first step."""
+    if name.startswith(("vgg", "convnext")):
+        return length // stride
+    return -(-(length // 4) // (stride // 4)) if name.startswith("swin") else -(-length // stride)
 
 
 @every_backbone
@@ -36,14 +63,36 @@ def test_channels_strides_and_gradients(name: str, size: tuple[int, int]) -> Non
     model = TINY[name]()
     features = model(images(2, 3, *size))
     assert isinstance(features, list)
-    rounded = int if name.startswith("vgg") else lambda x: int(-(-x // 1))
     for feature, channels, stride in zip(features, model.channels, model.strides, strict=True):
         assert feature.shape[:2] == (2, channels)
         if name != "densenet" or stride <= 4:  # whose transitions round down what its stem rounded up
-            assert feature.shape[2:] == (rounded(size[0] / stride), rounded(size[1] / stride))
+            assert feature.shape[2:] == tuple(side(name, length, stride) for length in size)
     sum(feature.square().mean() for feature in features).backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+
+
+@every_backbone
+def test_images_of_a_batch_do_not_meet_and_nothing_is_random(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = TINY[name]().double().eval(), images(3, 3, 45, 37).double()
+    together = model(batch)
+    for feature, again in zip(together, model(batch), strict=True):
+        assert torch.equal(feature, again)
+    for i in range(3):
+        for feature, alone in zip(together, model(batch[i : i + 1]), strict=True):
+            torch.testing.assert_close(alone[0], feature[i])
+
+
+@every_backbone
+def test_half_precision_and_a_pyramid_on_it(name: str) -> None:
+    torch.manual_seed(0)
+    bottom, batch = TINY[name]().eval(), images(1, 3, 70, 53)
+    sizes = [f.shape[2:] for f in bottom(batch)]
+    model = FPN(bottom, out_channels=6, levels=range(len(sizes)))
+    assert [f.shape for f in model(batch)] == [(1, 6, *size) for size in sizes]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(f.isfinite().all() for f in model(batch))
 
 
 @every_backbone
@@ -93,6 +142,9 @@ SMALLEST = [
     (DenseNet((1, 1, 1), 4, 6), 13),
     (DenseNet((1, 1, 1, 1), 4, 6), 29),
     (ResNet(BasicBlock, (1, 1, 1, 1), WIDTHS), 1),
+    (Swin(8, (1, 1), (2, 2)), 4),
+    (ConvNeXt((1, 1, 1, 1), WIDTHS), 32),
+    (TinyViT((4, 8), (1, 1), (1, 2), (7, 3)), 1),
 ]
 
 
