@@ -1,0 +1,1 @@
+"""SAM: image encoder, prompt encoder, mask decoder, and how it is trained."""

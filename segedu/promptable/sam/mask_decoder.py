@@ -1,0 +1,178 @@
+"""SAM's mask decoder: prompts and image look at each other twice, then four tokens become four masks.
+
+Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, appendix A and figure 14.
+Idea: To the prompt's vectors five learnt tokens are added: one for each of four masks, and one that will say how good
+    they are. In each of two layers the tokens look at each other, then at the image; then the image looks at the
+    tokens: so the image's embedding, too, learns what is asked. It is enlarged four times, and a small network turns
+    each mask's token into the weights of a linear classifier, which says at every place: mask, or not.
+Simplified: nothing. The image's part of the first layer, which is the same for all prompts, is computed once.
+Shapes: embeddings (B, D, h, w), their positions (D, h, w), sparse prompts (B, N, T, D), dense prompts
+    (B, N, D, h, w) or (1, 1, D, 1, 1) -> mask logits (B, N, M + 1, 4 h, 4 w) and their scores (B, N, M + 1): the one
+    mask, then the M = 3.
+Quality: equal to Meta's segment-anything at the same weights (tests/promptable).
+Course: 16-promptable
+Lab: 16_promptable
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.convnext import LayerNorm2d
+from segedu.promptable.sam.image_encoder import MLP
+
+
+class MaskDecoder(nn.Module):
+    """Tokens, two-way transformer, enlargement, and the heads; keys as in the authors' files.
+
+    Args:
+        transformer: of the embedding's width D, a multiple of 8.
+        num_masks: M, answers to a prompt that can mean several things; one more answers where it cannot.
+        iou_hidden: numbers in the hidden layers of the head that scores masks.
+    """
+
+    def __init__(self, transformer: TwoWayTransformer, num_masks: int = 3, iou_hidden: int = 256) -> None:
+        super().__init__()
+        embed_dim, count = transformer.embed_dim, num_masks + 1
+        if embed_dim % 8 or num_masks < 1:
+            raise ValueError(
+                f"embed_dim is {embed_dim}, num_masks {num_masks}, expected a multiple of 8 and at least 1"
+            )
+        self.transformer = transformer
+        self.iou_token = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(count, embed_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(embed_dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dim // 4, embed_dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        widths = (embed_dim, embed_dim, embed_dim, embed_dim // 8)
+        self.output_hypernetworks_mlps = nn.ModuleList(ReLULayers(widths) for _ in range(count))
+        self.iou_prediction_head = ReLULayers((embed_dim, iou_hidden, iou_hidden, count))
+
+    def forward(self, embeddings: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        B, N = sparse.shape[:2]
+        h, w = embeddings.shape[-2:]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(B, N, -1, -1)
+        image = (embeddings[:, None] + dense).flatten(3).mT  # (B, 1 or N, L, D)
+        tokens, image = self.transformer(torch.cat([own, sparse], dim=2), image, positions.flatten(1).mT)
+        iou_token, mask_tokens = tokens[:, :, 0], tokens[:, :, 1 : own.shape[2]].unbind(2)
+        fine = self.output_upscaling(image.mT.unflatten(3, (h, w)).flatten(0, 1)).unflatten(0, (B, N))
+        pairs = zip(self.output_hypernetworks_mlps, mask_tokens, strict=True)
+        classifiers = torch.stack([network(token) for network, token in pairs], dim=2)  # (B, N, M + 1, D / 8)
+        mask_logits = (classifiers @ fine.flatten(3)).unflatten(3, fine.shape[-2:])  # (B, N, M + 1, 4 h, 4 w)
+        return mask_logits, self.iou_prediction_head(iou_token)
+
+
+class TwoWayTransformer(nn.Module):
+    """Layers in which tokens and image change each other, and a last look of the tokens at the image.
+
+    Args:
+        embed_dim: D.
+        depth: number of layers.
+        num_heads: of every attention.
+        hidden: numbers in the hidden layer of the tokens' MLP.
+    """
+
+    def __init__(self, embed_dim: int = 256, depth: int = 2, num_heads: int = 8, hidden: int = 2048) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.layers = nn.ModuleList(TwoWayLayer(embed_dim, num_heads, hidden, first=i == 0) for i in range(depth))
+        self.final_attn_token_to_image = CrossAttention(embed_dim, num_heads, embed_dim // 2)
+        self.norm_final_attn = nn.LayerNorm(embed_dim)
+
+    def forward(self, tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        asked = tokens  # where the prompts are and what they say is added again at each look
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, asked, positions)
+        tokens = tokens + self.final_attn_token_to_image(tokens + asked, image + positions, image)
+        return self.norm_final_attn(tokens), image
+
+
+class TwoWayLayer(nn.Module):
+    """Tokens among themselves, tokens to image, an MLP on the tokens, image to tokens: figure 14.
+
+    Args:
+        embed_dim: D.
+        num_heads: of every attention.
+        hidden: numbers in the hidden layer of the MLP.
+        first: whether it is the first layer: its tokens are still what is asked, and this is not added again.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, hidden: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = CrossAttention(embed_dim, num_heads, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.cross_attn_token_to_image = CrossAttention(embed_dim, num_heads, embed_dim // 2)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.mlp = MLP(embed_dim, hidden, nn.ReLU)
+        self.norm3 = nn.LayerNorm(embed_dim)
+        self.cross_attn_image_to_token = CrossAttention(embed_dim, num_heads, embed_dim // 2)
+        self.norm4 = nn.LayerNorm(embed_dim)
+
+    def forward(self, tokens: Tensor, image: Tensor, asked: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:  # Paper: does not say that here nothing is added; the authors' weights are for this
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            tokens = tokens + self.self_attn(tokens + asked, tokens + asked, tokens)
+        tokens = self.norm1(tokens)
+        placed = image + positions
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + asked, placed, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(placed, tokens + asked, tokens))
+        return tokens, image
+
+
+class CrossAttention(nn.Module):
+    """Attention of queries to keys, in fewer numbers than they have: half of them saves half of the work.
+
+    Queries, or keys and values, may be given once for all N prompts.
+
+    Args:
+        embed_dim: D of what comes in and goes out.
+        num_heads: of the attention.
+        inner_dim: numbers in between, a multiple of num_heads.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, inner_dim: int) -> None:
+        super().__init__()
+        if num_heads < 1 or inner_dim % num_heads:
+            raise ValueError(f"inner_dim is {inner_dim}, expected a multiple of num_heads, which is {num_heads}")
+        self.num_heads = num_heads
+        self.q_proj = nn.Linear(embed_dim, inner_dim)
+        self.k_proj = nn.Linear(embed_dim, inner_dim)
+        self.v_proj = nn.Linear(embed_dim, inner_dim)
+        self.out_proj = nn.Linear(inner_dim, embed_dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        B, N = queries.shape[0], max(queries.shape[1], keys.shape[1])
+        pairs = ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, values))  # (B, 1 or N, L, D)
+        q, k, v = (self._heads(linear(given)).expand(B, N, -1, -1, -1).flatten(0, 1) for linear, given in pairs)
+        gathered = F.scaled_dot_product_attention(q, k, v)  # (B N, heads, L, d)
+        return self.out_proj(gathered.transpose(1, 2).flatten(2)).unflatten(0, (B, N))
+
+    def _heads(self, vectors: Tensor) -> Tensor:
+        return vectors.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)  # (B, 1 or N, heads, L, d)
+
+
+class ReLULayers(nn.Module):
+    """Linear maps with a ReLU between each two.
+
+    Args:
+        widths: how many numbers go in, are between, and come out.
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        *before, last = self.layers
+        for layer in before:
+            vectors = layer(vectors).relu()
+        return last(vectors)

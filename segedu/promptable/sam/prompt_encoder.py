@@ -1,0 +1,189 @@
+"""SAM's prompt encoder: what is asked, in the language of the image's embedding.
+
+Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 3 and appendix A.
+    Random frequencies: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low
+    Dimensional Domains", NeurIPS 2020, arXiv 2006.10739.
+Idea: A point becomes one vector: sines and cosines of where it is, at frequencies drawn once at random, and a learnt
+    vector that says "yes, this" or "no, not this". A box is two such points, with a vector for either corner. A mask
+    is laid over the image: small convolutions bring it to the embedding's size, and it is added there, place by place.
+Simplified: no text.
+Shapes: points (N, P, 2), labels (N, P), boxes (N, 4), masks (N, 4 h, 4 w) -> sparse (N, T, D), T = P + 1 or P + 2, or 2
+    without points; and dense (N, D, h, w), or (1, D, 1, 1) without masks.
+Quality: equal to Meta's segment-anything at the same weights (tests/promptable).
+Course: 16-promptable
+Lab: 16_promptable
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from segedu.backbones.convnext import LayerNorm2d
+from segedu.layers.outputs import check_floats, check_shape
+
+FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
+AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs": "h w"}  # behind B, or B and N
+
+
+class PromptEncoder(nn.Module):
+    """Points, boxes and masks to vectors; keys as in the authors' files.
+
+    Args:
+        embed_dim: D, a multiple of 2; that of the image's embedding.
+        embedding_size: h and w of the image's embedding, which are equal.
+        image_size: height and width of the image that the encoder sees, in pixels; prompts are in these pixels.
+        mask_channels: between the convolutions on masks, a multiple of 4.
+    """
+
+    def __init__(
+        self, embed_dim: int = 256, embedding_size: int = 64, image_size: int = 1024, mask_channels: int = 16
+    ) -> None:
+        super().__init__()
+        for name, number, factor in (("embed_dim", embed_dim, 2), ("mask_channels", mask_channels, 4)):
+            if number < factor or number % factor:
+                raise ValueError(f"{name} is {number}, expected a multiple of {factor}")
+        self.embed_dim, self.embedding_size, self.image_size = embed_dim, embedding_size, image_size
+        self.mask_size = 4 * embedding_size
+        self.pe_layer = FourierPosition(embed_dim)
+        # background, foreground, upper left corner, lower right corner
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_channels // 4, kernel_size=2, stride=2),
+            LayerNorm2d(mask_channels // 4),
+            nn.GELU(),
+            nn.Conv2d(mask_channels // 4, mask_channels, kernel_size=2, stride=2),
+            LayerNorm2d(mask_channels),
+            nn.GELU(),
+            nn.Conv2d(mask_channels, embed_dim, kernel_size=1),
+        )
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+
+    def forward(
+        self,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        sparse = []
+        if points is not None:
+            sparse.append(self.embed_points(points, labels))
+            if boxes is None:  # a point more, which says nothing: a prompt of points has at least two, as a box has
+                nothing = self.not_a_point_embed.weight.expand(len(points), 1, -1)
+                sparse.append(nothing)
+        if boxes is not None:
+            sparse.append(self.embed_boxes(boxes))
+        count = next((len(given) for given in (points, boxes, masks) if given is not None), 1)
+        empty = self.no_mask_embed.weight.new_zeros(count, 0, self.embed_dim)
+        return torch.cat([empty, *sparse], dim=1), self.embed_masks(masks)
+
+    def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Where each point is, and what it says.
+
+        Args:
+            points: (N, P, 2), (x, y) in pixels; a whole number is the middle of a pixel.
+            labels: (N, P), 1 foreground, 0 background, -1 nothing: so rows of different length fit into a batch.
+
+        Returns:
+            (N, P, D).
+        """
+        kinds = (self.not_a_point_embed, self.point_embeddings[0], self.point_embeddings[1])  # -1, 0, 1
+        said = torch.cat([kind.weight for kind in kinds])[labels.long() + 1]  # (N, P, D)
+        return said + self.pe_layer((points + 0.5) / self.image_size) * (labels != PADDING)[..., None]
+
+    def embed_boxes(self, boxes: Tensor) -> Tensor:
+        """Two corners of each box.
+
+        Args:
+            boxes: (N, 4), xyxy in pixels.
+
+        Returns:
+            (N, 2, D).
+        """
+        corners = torch.cat([kind.weight for kind in list(self.point_embeddings)[2:]])  # (2, D)
+        # Paper: says nothing of halves; in the authors' code corners, too, are middles of pixels.
+        return self.pe_layer((boxes.unflatten(-1, (2, 2)) + 0.5) / self.image_size) + corners
+
+    def embed_masks(self, masks: Tensor | None) -> Tensor:
+        """What is added to the image's embedding.
+
+        Args:
+            masks: (N, 4 h, 4 w), logits of an earlier answer; or None.
+
+        Returns:
+            (N, D, h, w); without masks one learnt vector for all places, (1, D, 1, 1).
+        """
+        if masks is None:
+            return self.no_mask_embed.weight[..., None, None]
+        return self.mask_downscaling(masks[:, None])
+
+    def dense_positions(self) -> Tensor:
+        """The position of each place of the image's embedding.
+
+        Returns:
+            (D, h, w).
+        """
+        size, like = self.embedding_size, self.no_mask_embed.weight
+        line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)
+
+
+class FourierPosition(nn.Module):
+    """Sines and cosines of 2 pi (a x + b y), for D / 2 pairs (a, b) drawn once from a normal distribution.
+
+    Args:
+        embed_dim: D.
+    """
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        # never learnt, but part of the files: whoever drew others could not read the weights
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, embed_dim // 2))
+
+    def forward(self, places: Tensor) -> Tensor:
+        frequencies = self.positional_encoding_gaussian_matrix
+        angles = 2 * math.pi * (2 * places.to(frequencies) - 1) @ frequencies  # (..., 2) in [0, 1] -> (..., D / 2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int) -> tuple[bool, int]:
+    """Refuse what is no prompt for one object of each image, or for N.
+
+    Args:
+        given: some of `point_coords`, `point_labels`, `boxes` and `mask_inputs`.
+        batch: B, number of images.
+        mask_size: h and w of `mask_inputs`.
+
+    Returns:
+        Whether there is an axis for the objects of an image, and how many there are.
+
+    Raises:
+        TypeError: a prompt is no tensor of numbers, or not of floating-point numbers where it holds no labels.
+        ValueError: there is no prompt, only one of points and labels, a shape or a label does not fit, or a number is
+            not finite.
+
+    >>> check_prompts({"boxes": torch.zeros(2, 5, 4)}, 2, 256)
+    (True, 5)
+    """
+    if not given:
+        raise ValueError("no prompt was given, expected point_coords with point_labels, boxes or mask_inputs")
+    if ("point_coords" in given) != ("point_labels" in given):
+        raise ValueError(f"given are {', '.join(given)}, expected point_coords and point_labels together")
+    first = next(iter(given))
+    many = isinstance(given[first], Tensor) and given[first].ndim == 2 + len(AXES[first].split())
+    known = {"B": batch, "h": mask_size, "w": mask_size}
+    for name, prompt in given.items():
+        axes = f"B N {AXES[name]}" if many else f"B {AXES[name]}"
+        known = (check_shape if name == "point_labels" else check_floats)(name, prompt, axes, known)
+        if not bool(prompt.isfinite().all()):
+            raise ValueError(f"{name} has a NaN or an infinity, expected finite numbers")
+    labels = given.get("point_labels")
+    if labels is not None and not bool(torch.isin(labels.long(), labels.new_tensor([-1, 0, 1]).long()).all()):
+        raise ValueError(f"point_labels has the values {labels.unique().tolist()}, expected 1, 0 and -1 only")
+    return many, known.get("N", 1)

@@ -1,0 +1,73 @@
+"""A SAM at tiny width, its twin in Meta's segment-anything, and prompts drawn at random."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segedu.promptable.sam.image_encoder import ImageEncoder
+from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
+from segedu.promptable.sam.prompt_encoder import PromptEncoder
+from segedu.promptable.sam.sam import SAM
+
+SIZE, PATCH, WIDTH = 40, 8, 16  # 5 x 5 tokens, in windows of 3 x 3: the last ones are filled up
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small(size: int = SIZE, seed: int = 0) -> SAM:
+    encoder = ImageEncoder(size, PATCH, 12, 3, 2, WIDTH, 3, (1,))
+    decoder = MaskDecoder(TwoWayTransformer(WIDTH, 2, 2, 24), iou_hidden=10)
+    return shake(SAM(encoder, PromptEncoder(WIDTH, size // PATCH, size, 8), decoder), seed).eval()
+
+
+def theirs(size: int = SIZE) -> nn.Module:
+    """The same network of segment-anything, with weights of its own."""
+    modeling = pytest.importorskip("segment_anything.modeling")
+    grid, norm = size // PATCH, partial(nn.LayerNorm, eps=1e-6)
+    options = {"norm_layer": norm, "use_rel_pos": True, "window_size": 3, "global_attn_indexes": (1,)}
+    encoder = modeling.ImageEncoderViT(size, PATCH, 3, 12, 3, 2, out_chans=WIDTH, **options)
+    transformer = modeling.TwoWayTransformer(2, WIDTH, 2, 24)
+    decoder = modeling.MaskDecoder(transformer_dim=WIDTH, transformer=transformer, iou_head_hidden_dim=10)
+    prompts = modeling.PromptEncoder(WIDTH, (grid, grid), (size, size), 8)
+    return modeling.Sam(encoder, prompts, decoder).eval()
+
+
+def twins(size: int = SIZE, seed: int = 0) -> tuple[SAM, nn.Module]:
+    ours, reference = small(size, seed), theirs(size)
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    return ours, reference
+
+
+def shake(model: nn.Module, seed: int = 0) -> nn.Module:
+    """All weights drawn, so that biases, positions and distances are not 0; in the size that keeps values alive."""
+    drawn = generator(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            noise = torch.randn(tensor.shape, generator=drawn)
+            inputs = tensor[0].numel() if tensor.ndim > 1 and "embed" not in name and "token" not in name else 4
+            norm = tensor.ndim == 1 and name.endswith("weight")
+            tensor.copy_(1 + 0.3 * noise if norm else noise if "gaussian" in name else noise / inputs**0.5)
+    return model
+
+
+def prompts_of(batch: tuple[int, ...], size: tuple[int, int], kinds: str, seed: int = 0) -> dict[str, Any]:
+    """Some of points, boxes and masks for `batch` objects, (B,) or (B, N)."""
+    drawn, side = generator(seed), torch.tensor([size[1], size[0]])
+    given: dict[str, Tensor] = {}
+    if "points" in kinds:
+        given["point_coords"] = torch.rand(*batch, 3, 2, generator=drawn) * side
+        given["point_labels"] = torch.randint(-1, 2, (*batch, 3), generator=drawn)
+    if "boxes" in kinds:
+        corners = torch.rand(*batch, 2, 2, generator=drawn).sort(dim=-2).values * side
+        given["boxes"] = corners.flatten(-2)
+    if "masks" in kinds:
+        low = 4 * SIZE // PATCH
+        given["mask_inputs"] = 3 * torch.randn(*batch, low, low, generator=drawn)
+    return given
