@@ -67,7 +67,7 @@ def load(name: str, *, progress: bool = True, accept_license: bool = False, **op
     given = normalize | dict(weights.options) | options
     model = pkgutil.resolve_name(weights.build)(**given)
     try:
-        model.load_state_dict(_our_keys(_read(path), weights), strict=True)
+        model.load_state_dict(_our_keys(_read(path, weights.inside), weights), strict=True)
     except RuntimeError as error:  # torch's own words on what does not fit
         raise WeightsError(
             f"weights {name!r}: {path} does not fit {weights.build} with {options or 'its defaults'}: {error}"
@@ -197,13 +197,18 @@ def _download(weights: Weights, path: Path, progress: bool) -> None:
         pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, inside: str = "") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         if path.suffix == ".zip":
             return from_keras(read_keras(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not inside:
+            return state
+        if not isinstance(state, Mapping) or inside not in state:
+            raise ValueError(f"no {inside!r}")
+        return state[inside]
     except ImportError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
     except (ValueError, pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:

@@ -48,7 +48,8 @@ class Weights:
     `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
     digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
     pairs of pattern and replacement for the file's keys; keys that begin with one of `leave_out` are of parts that
-    the model does not have. `notice` is said to whoever loads the file. `normalizes`: the builder normalises by itself.
+    the model does not have. `inside`: under which key a file of a whole training keeps the weights. `notice` is said to
+    whoever loads the file. `normalizes`: the builder normalises by itself.
     `non_commercial`: the licence forbids commercial use; only who says `accept_license=True` is given the file.
     """
 
@@ -64,6 +65,7 @@ class Weights:
     notice: str = ""
     normalizes: bool = False
     non_commercial: bool = False
+    inside: str = ""
 
     @property
     def file_name(self) -> str:
@@ -109,6 +111,14 @@ def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> We
     build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
     # what stood in for hidden patches while it learnt
     return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
+
+
+def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32) -> Weights:
+    sha256, url = file.rsplit("-", 1)[-1], f"{FACEBOOK}detr/{file}.pth"
+    more = {"options": {"output_stride": output_stride}, "normalizes": True, "inside": "model"}
+    return Weights(
+        f"segedu.detection.detr:detr_resnet{depth}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more
+    )
 
 
 def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
@@ -194,6 +204,10 @@ WEIGHTS: dict[str, Weights] = {
         "fcos_resnet50_fpn_coco-99b0c9b7.pth", 123.608, "detection.fcos:fcos_resnet50_fpn", rename=(PYRAMID,)
     ),
     "ssd300_vgg16": _detector("ssd300_vgg16_coco-b556d3b4.pth", 135.988, "detection.ssd:ssd300_vgg16"),
+    "detr_resnet50": _detr("detr-r50-e632da11", 159, 50),
+    "detr_resnet50_dc5": _detr("detr-r50-dc5-f0fb7ef5", 159, 50, 16),
+    "detr_resnet101": _detr("detr-r101-2c7b67e5", 232, 101),
+    "detr_resnet101_dc5": _detr("detr-r101-dc5-a2e86def", 232, 101, 16),
     "dino_vits16": _dino("dino_deitsmall16_pretrain", 86_710_517, "vit_small_patch16"),
     "dino_vits8": _dino("dino_deitsmall8_pretrain", 86_728_949, "vit_small_patch8"),
     "dino_vitb16": _dino(

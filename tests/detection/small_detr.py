@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from randomise import randomise
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import resnet as tv_resnet
 
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.detection.detr import DETR
@@ -47,6 +48,20 @@ def scene(size: tuple[int, int], count: int, seed: int) -> dict[str, Tensor]:
     corners = torch.rand(count, 2, 2, generator=generator(seed), dtype=torch.float64).sort(dim=1).values
     labels = torch.randint(1, CLASSES, (count,), generator=generator(seed + 1))
     return {"boxes": corners.flatten(1) * torch.tensor([w, h, w, h]), "labels": labels}
+
+
+def official_state(depth: int) -> dict[str, Tensor]:
+    """Keys and shapes of the authors' files, from torch's transformer and torchvision's ResNet of `depth` layers."""
+    transformer, body = nn.Transformer(256, 8, 6, 6, 2048, batch_first=True), getattr(tv_resnet, f"resnet{depth}")()
+    linear = nn.Linear(256, 256)
+    modules = {
+        "backbone.0.body": body, "transformer": transformer, "input_proj": nn.Conv2d(2048, 256, 1),
+        "class_embed": nn.Linear(256, 92), "query_embed": nn.Embedding(100, 256),
+        "bbox_embed.layers.0": linear, "bbox_embed.layers.1": linear, "bbox_embed.layers.2": nn.Linear(256, 4),
+    }  # fmt: skip
+    state = {f"{name}.{key}": value for name, part in modules.items() for key, value in part.state_dict().items()}
+    left_out = ("num_batches_tracked", "body.fc.weight", "body.fc.bias", "encoder.norm.weight", "encoder.norm.bias")
+    return {key: value for key, value in state.items() if not key.endswith(left_out)}
 
 
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}

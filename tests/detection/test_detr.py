@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+import pkgutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pooch
 import pytest
 import torch
-from detection.small_detr import CLASSES, NOTHING, QUERIES, batch_of, generator, random_outputs, scene, small
+from detection.small_detr import (
+    CLASSES,
+    NOTHING,
+    QUERIES,
+    batch_of,
+    generator,
+    official_state,
+    random_outputs,
+    scene,
+    small,
+)
 from randomise import randomise
 from torch import Tensor, nn
-from torchvision.models import resnet as tv_resnet
 
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.datasets.shapes import draw_shapes
@@ -19,6 +33,7 @@ from segedu.layers.normalize import IMAGENET_MEAN
 from segedu.layers.transformer import Transformer
 from segedu.ops.boxes import box_iou
 from segedu.ops.matching import hungarian_matching
+from segedu.pretrained import WEIGHTS, WeightsError, load
 
 # --- loss -------------------------------------------------------------------------------------------------------
 
@@ -208,19 +223,7 @@ def test_boxes_end_where_the_image_ends() -> None:
 @pytest.mark.parametrize(("builder", "depth"), [(detr_resnet50, 50), (detr_resnet101, 101)])
 def test_official_state_dict_loads_strictly(builder: Any, depth: int) -> None:
     with torch.device("meta"):
-        ours, body = builder(), getattr(tv_resnet, f"resnet{depth}")()
-        transformer, linear = nn.Transformer(256, 8, 6, 6, 2048, batch_first=True), nn.Linear(256, 256)
-        heads = {"class_embed": nn.Linear(256, 92), "input_proj": nn.Conv2d(2048, 256, 1)}
-        heads |= {"query_embed": nn.Embedding(100, 256), "bbox_embed.layers.0": linear, "bbox_embed.layers.1": linear}
-        modules = {
-            "backbone.0.body": body,
-            "transformer": transformer,
-            **heads,
-            "bbox_embed.layers.2": nn.Linear(256, 4),
-        }
-    state = {f"{name}.{key}": value for name, part in modules.items() for key, value in part.state_dict().items()}
-    left_out = ("num_batches_tracked", "body.fc.weight", "body.fc.bias", "encoder.norm.weight", "encoder.norm.bias")
-    state = {key: value for key, value in state.items() if not key.endswith(left_out)}
+        ours, state = builder(), official_state(depth)
     assert {"transformer.encoder.layers.0.self_attn.in_proj_weight", "backbone.0.body.layer4.2.bn3.running_var"} < set(
         state
     )
@@ -231,6 +234,43 @@ def test_official_state_dict_loads_strictly(builder: Any, depth: int) -> None:
         assert sum(p.numel() for p in ours.parameters()) == 41_524_768
     with pytest.raises(RuntimeError, match="Missing key"):
         ours.load_state_dict({key: value for key, value in state.items() if key != "query_embed.weight"}, assign=True)
+
+
+FILES = {
+    "detr_resnet50": "detr-r50-e632da11", "detr_resnet50_dc5": "detr-r50-dc5-f0fb7ef5",
+    "detr_resnet101": "detr-r101-2c7b67e5", "detr_resnet101_dc5": "detr-r101-dc5-a2e86def",
+}  # fmt: skip
+
+
+def test_rows_of_official_files() -> None:
+    for name, file in FILES.items():
+        row = WEIGHTS[name]
+        assert row.url == f"https://dl.fbaipublicfiles.com/detr/{file}.pth"
+        assert file.endswith(f"-{row.sha256}") and len(row.sha256) == 8 and row.licence == "Apache-2.0"
+        with torch.device("meta"):
+            body = pkgutil.resolve_name(row.build)(**row.options).backbone[0]["body"]
+        assert body.strides[-1] == (16 if "dc5" in name else 32)
+
+
+@pytest.mark.parametrize("name", ["detr_resnet50", "detr_resnet101_dc5"])
+def test_official_files_load_strictly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, file = WEIGHTS[name], tmp_path / f"{FILES[name]}.pth"
+    with torch.device("meta"):
+        state = official_state(101 if "101" in name else 50)
+    # one number each, however large the tensor: the file is small then
+    state = {key: torch.tensor(float(i)).expand(meta.shape) for i, (key, meta) in enumerate(state.items())}
+    torch.save({"model": state}, file)
+    monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path))
+    monkeypatch.setitem(WEIGHTS, name, replace(row, sha256=pooch.file_hash(file)))
+    with mock.patch.object(nn.init, "xavier_uniform_"), mock.patch.object(nn.init, "kaiming_normal_"):
+        net = load(name, progress=False)
+    loaded = net.state_dict()
+    assert not net.training and loaded.keys() == state.keys()
+    assert all(float(loaded[key].flatten()[-1]) == float(value.flatten()[-1]) for key, value in state.items())
+    torch.save(state, file)  # not as the authors' files are
+    monkeypatch.setitem(WEIGHTS, name, replace(row, sha256=pooch.file_hash(file)))
+    with pytest.raises(WeightsError, match="something else than tensors"):
+        load(name, progress=False)
 
 
 def test_dc5_has_four_times_the_places() -> None:
