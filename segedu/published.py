@@ -37,6 +37,12 @@ CONVNEXT = (
     (r"\.block\.3\.", ".mlp.fc1."),
     (r"\.block\.5\.", ".mlp.fc2."),
 )
+MOBILE_SAM = (
+    (r"^image_encoder\.patch_embed\.seq\.", "image_encoder.backbone.patch_embed."),
+    (r"^image_encoder\.layers\.", "image_encoder.backbone.layers."),
+    (r"\.c\.weight$", ".conv.weight"),
+    (r"\.mlp\.norm\.", ".norm."),
+)
 STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))  # thin where a laptop spends its time
 SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # of crops
 
@@ -208,6 +214,17 @@ WEIGHTS: dict[str, Weights] = {
     "detr_resnet50_dc5": _detr("detr-r50-dc5-f0fb7ef5", 159, 50, 16),
     "detr_resnet101": _detr("detr-r101-2c7b67e5", 232, 101),
     "detr_resnet101_dc5": _detr("detr-r101-dc5-a2e86def", 232, 101, 16),
+    "mobile_sam": Weights(
+        "segedu.promptable.mobile_sam:mobile_sam",
+        "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        40_728_226 / 2**20,
+        "Apache-2.0",
+        "embeddings of SAM ViT-H, of 1 % of the 11 million images of SA-1B",
+        rename=MOBILE_SAM,
+        leave_out=("image_encoder.norm_head.", "image_encoder.head."),  # the classifier, which nothing asks
+        normalizes=True,
+    ),
     "dino_vits16": _dino("dino_deitsmall16_pretrain", 86_710_517, "vit_small_patch16"),
     "dino_vits8": _dino("dino_deitsmall8_pretrain", 86_728_949, "vit_small_patch8"),
     "dino_vitb16": _dino(

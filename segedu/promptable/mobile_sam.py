@@ -1,0 +1,60 @@
+"""MobileSAM: SAM with an image encoder a hundred times smaller, which learnt to give the large one's embeddings.
+
+Paper: Zhang, Han, Qiao, Kim, Bae, Lee, Hong, "Faster Segment Anything: Towards Lightweight SAM for Mobile
+    Applications", 2023, arXiv 2306.14289. The encoder: Wu et al., "TinyViT", ECCV 2022, arXiv 2207.10666.
+Idea: Nearly all of SAM's time goes into its image encoder. To train a small one together with the decoder is slow and
+    fragile: each spoils what the other learns from. So the two are taken apart: the small encoder learns alone, by the
+    mean squared error between its embeddings and those of SAM's largest encoder, which need no masks and no prompts
+    and are computed once and stored. Then SAM's prompt encoder and mask decoder work behind it as they are.
+Simplified: the network and its weights, not its training.
+Shapes: as SAM's: images (B, 3, H, W) in [0, 1] and prompts in their pixels -> dict of `mask_logits`, `iou_scores`, ...
+    The encoder: normalised images (B, 3, S, S) -> embeddings (B, C, S / 16, S / 16).
+Quality: embeddings equal those of timm's TinyViT with MobileSAM's last stride, and masks and scores those of Meta's
+    segment-anything behind it, at the same weights (tests/promptable/test_mobile_sam.py).
+Course: 16-promptable
+Lab: 16_promptable
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from segedu.backbones.convnext import LayerNorm2d
+from segedu.backbones.tiny_vit import TinyViT, tiny_vit_5m
+from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
+from segedu.promptable.sam.prompt_encoder import PromptEncoder
+from segedu.promptable.sam.sam import SAM
+
+
+class MobileImageEncoder(nn.Module):
+    """TinyViT's last features through SAM's neck.
+
+    Args:
+        backbone: whose last stage has stride 16, so that the embedding is as fine as SAM's.
+        out_channels: C of the embeddings.
+    """
+
+    def __init__(self, backbone: TinyViT, out_channels: int = 256) -> None:
+        super().__init__()
+        if backbone.strides[-1] != 16:
+            raise ValueError(f"backbone has the strides {backbone.strides}, expected 16 at last: last_stride=1")
+        self.backbone = backbone
+        self.neck = nn.Sequential(
+            nn.Conv2d(backbone.channels[-1], out_channels, kernel_size=1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.neck(self.backbone(images)[-1])  # (B, C, S / 16, S / 16)
+
+
+def mobile_sam() -> SAM:
+    """The paper's network, 9.8 million weights: 5.7 of the encoder, and SAM's prompt encoder and mask decoder.
+
+    Returns:
+        The network with random weights.
+    """
+    encoder = MobileImageEncoder(tiny_vit_5m(last_stride=1))
+    return SAM(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()))
