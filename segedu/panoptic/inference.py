@@ -13,7 +13,7 @@ Shapes: dict of `class_logits` (B, Q, K + 1), "no object" last, `mask_logits` (B
     and `image_size` (H, W) of the padded batch -> scores (B, K, H, W); B dicts of `boxes` (N, 4), `labels`, `scores`
     (N,) and `masks` (N, h, w); B pairs of `panoptic_seg` int32 (h, w), 0 where nothing is said, and `segments_info`.
 Quality: equal to transformers' where that does the same, else to a loop over the queries; see the tests.
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 

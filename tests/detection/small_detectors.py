@@ -25,6 +25,9 @@ from segedu.instance.solov2 import SOLOv2
 from segedu.instance.yolact import YOLACT
 from segedu.instance.yolo11_seg import YOLO11Seg
 from segedu.layers.transformer import Transformer
+from segedu.panoptic import maskformer
+from segedu.panoptic.mask2former import Mask2Former, MaskedDecoder
+from segedu.panoptic.mask2former_pixels import PixelDecoder
 from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch
 
 REGIONS = 3  # of an image
@@ -120,6 +123,21 @@ def _detr() -> DETR:
     return net
 
 
+def _maskformer() -> maskformer.MaskFormer:
+    body, transformer = _resnet(32), Transformer(8, 2, 0, 2, 12, dropout=0.3)
+    net = maskformer.MaskFormer(body, maskformer.PixelDecoder(body.channels[-4:], 8, 8, groups=2), transformer, 4, 6)
+    nn.init.normal_(transformer.decoder.layers[0].self_attn.in_proj_bias)  # as DETR's
+    return net
+
+
+def _mask2former() -> Mask2Former:
+    pixels = PixelDecoder((8, 8, 16, 16), 32, 4, layers=1, hidden=12)
+    for layer in pixels.layers:  # at first all tokens look at the same places, and positions say nothing
+        nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.1)
+        nn.init.normal_(layer.self_attn.attention_weights.weight, std=0.1)
+    return Mask2Former(_resnet(32), pixels, MaskedDecoder(4, 6, 32, 4, 3, 12))
+
+
 def _fcos_row(height: int, width: int, each: int = 4 + 4 + 1) -> int:
     return each * _places(height, width, 8, 16, 32, 64)
 
@@ -170,6 +188,8 @@ DETECTORS = [
     ("mask_rcnn", _mask_rcnn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8),
     ("panoptic_fpn", _panoptic_fpn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8 + 3 * h * w),
     ("detr", _detr, lambda h, w: 6 * (5 + 4)),
+    ("maskformer", _maskformer, lambda h, w: 6 * (5 + _places(h, w, 4))),
+    ("mask2former", _mask2former, lambda h, w: 6 * (5 + _places(h, w, 4))),
     ("yolo11_seg", _yolo11_seg, _yolo11_row),
     (
         "yolov1",

@@ -1,0 +1,376 @@
+"""MaskFormer: Q masks, each with one class, in place of one class for each pixel: one network for three tasks.
+
+Paper: Cheng, Schwing, Kirillov, "Per-Pixel Classification is Not All You Need for Semantic Segmentation", NeurIPS
+    2021, arXiv 2107.06278.
+Idea: A class at each pixel cannot tell two cars apart, and boxes cannot say "sky". Masks can do both. A transformer
+    turns Q learnt queries into Q segments, by looking at the coarsest features; a pixel decoder turns the features
+    into one embedding a pixel, at stride 4. A query's mask is where the product of its embedding with that of the
+    pixel is large, and its class is said once, for the whole mask. Queries and true segments are matched as in DETR.
+Simplified: the pixel decoder is the paper's FPN; the transformer encoder in it, which the paper adds for panoptic
+    segmentation with ResNets (table 3), is left out.
+Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `mask_logits`
+    (B, Q, h, w), h and w those of the finest features, a quarter of H and W; `aux_outputs`, for every decoder layer
+    but the last a dict of the same two; `sizes`, B pairs (h, w), the part of each image that is image; and
+    `image_size` (H, W). `segedu.panoptic.inference` reads classes of pixels, instances or both out of it.
+Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
+    transformers at the same weights, with ResNet and Swin; a tiny one learns two drawn scenes (its tests).
+Course: 15-panoptic
+Lab: 15_universal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segedu.backbones.resnet import resnet50, resnet101
+from segedu.backbones.swin import swin_b, swin_s, swin_t
+from segedu.layers.images import check_images
+from segedu.layers.instance_targets import Size, check_sizes
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.outputs import check_keys, check_maps
+from segedu.layers.position import sine_position
+from segedu.layers.segments import check_segments, pad_masks
+from segedu.layers.transformer import Transformer
+from segedu.losses.checks import check_number, full_precision
+from segedu.losses.cross_entropy import cross_entropy
+from segedu.losses.dice import dice_loss
+from segedu.losses.focal import sigmoid_focal_loss
+from segedu.ops.matching import hungarian_matching
+
+KEYS = ("class_logits", "mask_logits", "aux_outputs", "sizes", "image_size")
+LEVELS = 4  # features at strides 4, 8, 16 and 32
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss of masks
+
+
+class PixelDecoder(nn.Module):
+    """An FPN in which a level is smoothed before it is enlarged, then a convolution to the pixels' embeddings.
+
+    Args:
+        channels: C of the backbone's features, fine to coarse.
+        width: channels of the levels, a multiple of groups.
+        mask_dim: M, numbers of a pixel's embedding.
+        groups: of the normalisations.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 256, mask_dim: int = 256, groups: int = 32) -> None:
+        super().__init__()
+        if width < 1 or groups < 1 or width % groups:
+            raise ValueError(f"width is {width}, expected a multiple of groups, which is {groups}")
+        *fine, coarsest = channels
+        self.start = _conv_norm(coarsest, width, 3, groups)
+        self.laterals = nn.ModuleList(_conv_norm(C, width, 1, groups) for C in fine)
+        self.smooth = nn.ModuleList(_conv_norm(width, width, 3, groups) for _ in fine)
+        self.mask_features = nn.Conv2d(width, mask_dim, kernel_size=3, padding=1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (B, C_i, h_i, w_i), fine to coarse -> (B, M, h_0, w_0)."""
+        x = self.start(features[-1]).relu()
+        for i in reversed(range(len(self.laterals))):
+            beside = self.laterals[i](features[i])
+            x = beside + F.interpolate(x, size=beside.shape[-2:], mode="nearest")
+            x = self.smooth[i](x).relu()
+        return self.mask_features(x)
+
+
+def _conv_norm(in_channels: int, width: int, kernel_size: int, groups: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, width, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.xavier_uniform_(convolution.weight)
+    return nn.Sequential(convolution, nn.GroupNorm(groups, width))
+
+
+class MaskEmbedding(nn.Module):
+    """Three linear maps with ReLU in between: what a query compares each pixel with.
+
+    Args:
+        embed_dim: D of the states.
+        mask_dim: M, as the pixels' embeddings.
+    """
+
+    def __init__(self, embed_dim: int, mask_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(embed_dim, n) for n in (embed_dim, embed_dim, mask_dim)])
+
+    def forward(self, states: Tensor) -> Tensor:
+        first, second, last = self.layers
+        return last(second(first(states).relu()).relu())
+
+
+class MaskFormer(nn.Module):
+    """Backbone, pixel decoder, transformer decoder and two heads: figure 2.
+
+    Args:
+        backbone: its last four features are looked at; has `in_channels` and `channels`.
+        pixel_decoder: features to pixels' embeddings, M numbers each: has `mask_features`.
+        transformer: without encoder layers in the paper; its embed_dim D a multiple of 4.
+        num_classes: K; "no object" comes behind these, in column K.
+        num_queries: Q, more than there are segments in any image.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel_decoder: nn.Module,
+        transformer: Transformer,
+        num_classes: int,
+        num_queries: int = 100,
+    ) -> None:
+        super().__init__()
+        for name, number in (("num_classes", num_classes), ("num_queries", num_queries)):
+            if number < 1:
+                raise ValueError(f"{name} is {number}, expected at least 1")
+        embed_dim = transformer.embed_dim
+        if embed_dim % 4:
+            raise ValueError(f"transformer has embed_dim {embed_dim}, expected a multiple of 4, for the positions")
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.input_proj = nn.Conv2d(backbone.channels[-1], embed_dim, kernel_size=1)
+        self.transformer = transformer
+        self.query_embed = nn.Embedding(num_queries, embed_dim)
+        self.class_embed = nn.Linear(embed_dim, num_classes + 1)
+        self.mask_embed = MaskEmbedding(embed_dim, pixel_decoder.mask_features.out_channels)
+
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
+        check_images(images, self.backbone.in_channels)
+        sizes = check_sizes(sizes, images)
+        features = self.backbone(images)[-LEVELS:]
+        pixels = self.pixel_decoder(features)  # (B, M, h, w)
+        coarsest = self.input_proj(features[-1])  # (B, D, h / 8, w / 8)
+        # Paper: nothing of padding. The authors' code lets queries look at it, and counts positions over it.
+        padding = torch.zeros_like(coarsest[:, 0], dtype=torch.bool)
+        positions = sine_position(padding, coarsest.shape[1], coarsest.dtype)
+        states, _ = self.transformer(coarsest, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
+        classes = self.class_embed(states)
+        masks = torch.einsum("lbqm,bmhw->lbqhw", self.mask_embed(states), pixels)
+        *aux, last = ({"class_logits": c, "mask_logits": m} for c, m in zip(classes, masks, strict=True))
+        return {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
+
+
+def maskformer_resnet50(num_classes: int = 150, **options: Any) -> MaskFormer:
+    """The paper's network on ResNet-50, 41 million weights.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        **options: of `Transformer`, and `num_queries`.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(resnet50(normalize=_normalize()), num_classes, **options)
+
+
+def maskformer_resnet101(num_classes: int = 150, **options: Any) -> MaskFormer:
+    """The paper's network on ResNet-101.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        **options: of `Transformer`, and `num_queries`.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(resnet101(normalize=_normalize()), num_classes, **options)
+
+
+def maskformer_swin_tiny(num_classes: int = 150, **options: Any) -> MaskFormer:
+    """The paper's network on Swin-T, 42 million weights.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        **options: of `Transformer`, and `num_queries`.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, **options)
+
+
+def maskformer_swin_small(num_classes: int = 150, **options: Any) -> MaskFormer:
+    """The paper's network on Swin-S.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        **options: of `Transformer`, and `num_queries`.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(swin_s(normalize=_normalize(), normed=True), num_classes, **options)
+
+
+def maskformer_swin_base(num_classes: int = 150, **options: Any) -> MaskFormer:
+    """The paper's network on Swin-B with windows of 12 x 12 tokens.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        **options: of `Transformer`, and `num_queries`.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(swin_b(window_size=12, normalize=_normalize(), normed=True), num_classes, **options)
+
+
+def _normalize() -> Normalize:
+    return Normalize(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _on(backbone: nn.Module, num_classes: int, num_queries: int = 100, **options: Any) -> MaskFormer:
+    pixel_decoder = PixelDecoder(backbone.channels[-LEVELS:])
+    transformer = Transformer(**{"encoder_layers": 0, **options})
+    return MaskFormer(backbone, pixel_decoder, transformer, num_classes, num_queries)
+
+
+@torch.no_grad()
+def matching_cost(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    *,
+    class_weight: float = 1.0,
+    focal_weight: float = 20.0,
+    dice_weight: float = 1.0,
+) -> Tensor:
+    """What it costs that a query answers for a segment: -p + 20 focal loss + Dice loss, at the size of the logits.
+
+    Args:
+        class_logits: (Q, K + 1), "no object" last.
+        mask_logits: (Q, h, w).
+        labels: (N,) int64.
+        masks: (N, H, W) bool, true masks of the image that the logits are of; the nearest pixel is taken.
+        class_weight: of the probability of the segment's class.
+        focal_weight: of the mean of the focal loss of all pixels.
+        dice_weight: of the Dice loss.
+
+    Returns:
+        (Q, N), without a gradient.
+
+    >>> logits, masks = torch.zeros(1, 1, 2), torch.tensor([[[True, False]]])  # p = 1/3
+    >>> matching_cost(torch.zeros(1, 3), logits, torch.tensor([0]), masks)  # -1/3 + 20 log(2) / 8 + 1/3
+    tensor([[1.7329]])
+    """
+    if not len(labels):
+        return full_precision(class_logits).new_zeros(len(class_logits), 0)
+    probability = full_precision(class_logits).softmax(dim=-1)[:, labels]  # (Q, N)
+    logits = full_precision(mask_logits).flatten(1)  # (Q, P)
+    truth = F.interpolate(masks[:, None].to(logits), size=mask_logits.shape[-2:], mode="nearest").flatten(1)  # (N, P)
+    p, rest = logits.sigmoid(), (-logits).sigmoid()
+    there = ALPHA * rest**GAMMA * F.softplus(-logits)  # a pixel's loss where the truth is 1
+    nowhere = (1 - ALPHA) * p**GAMMA * F.softplus(logits)
+    focal = (there @ truth.T + nowhere @ (1 - truth).T) / logits.shape[1]
+    dice = 1 - (2 * p @ truth.T + 1) / (p.sum(dim=1, keepdim=True) + truth.sum(dim=1) + 1)
+    return -class_weight * probability + focal_weight * focal + dice_weight * dice
+
+
+def maskformer_loss(
+    outputs: Mapping[str, Any],
+    targets: Sequence[Mapping[str, Tensor]],
+    *,
+    no_object_weight: float = 0.1,
+    class_weight: float = 1.0,
+    focal_weight: float = 20.0,
+    dice_weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """Equation 1, summed over the decoder layers, each with a matching of its own.
+
+    Cross-entropy is a weighted mean over all queries of the batch. Focal and Dice loss of masks, which are enlarged to
+    the size of the batch, are summed over its matched queries and divided by its number of segments (at least 1). In
+    an image with more segments than queries, those whose matching would cost most have no query.
+
+    Args:
+        outputs: of `MaskFormer`.
+        targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w) bool, of the image without its padding,
+            where no mask is; N may be 0. `segedu.layers.segments` makes them for each task.
+        no_object_weight: of a query without a segment, in the cross-entropy; all others weigh 1.
+        class_weight: of the cross-entropy, and of the class in the cost of matching.
+        focal_weight: of the mean over pixels of the focal loss, here and in the cost.
+        dice_weight: of the Dice loss, here and in the cost.
+
+    Returns:
+        Scalars `classification`, `focal` and `dice`, weighted, and `loss`, their sum.
+
+    Raises:
+        TypeError: outputs, targets or a weight are of the wrong kind.
+        ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, or an output
+            is not finite.
+    """
+    check_number(no_object_weight, "no_object_weight")
+    weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
+    for name, weight in weights.items():
+        check_number(weight, name)
+    layers = _checked(outputs)
+    check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
+    labels = [target["labels"] for target in targets]
+    masks = [pad_masks(target["masks"], outputs["image_size"]) for target in targets]
+    terms = [_layer_loss(layer, labels, masks, no_object_weight, weights) for layer in layers]
+    classification, focal, dice = (torch.stack(term).sum() for term in zip(*terms, strict=True))
+    parts = {"classification": class_weight * classification, "focal": focal_weight * focal, "dice": dice_weight * dice}
+    return {**parts, "loss": sum(parts.values())}
+
+
+def _layer_loss(
+    layer: Mapping[str, Tensor],
+    labels: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    no_object_weight: float,
+    weights: Mapping[str, float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, focal and Dice loss of one decoder layer, not yet weighted."""
+    logits, found = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
+    columns = logits.shape[-1]
+    wanted = torch.full(logits.shape[:2], columns - 1, device=logits.device)  # (B, Q): no object
+    matched, truth = [], []
+    for b, (label, mask) in enumerate(zip(labels, masks, strict=True)):
+        queries, segments = hungarian_matching(matching_cost(logits[b], found[b], label, mask, **weights))
+        wanted[b, queries] = label[segments]
+        matched.append(found[b, queries])
+        truth.append(mask[segments])
+    class_weights = logits.new_ones(columns)
+    class_weights[-1] = no_object_weight
+    # Paper: a sum over queries. The authors' code, and here: a mean that the weights divide.
+    classification = cross_entropy(logits.mT, wanted, ignore_index=None, class_weights=class_weights)
+    return classification, *mask_losses(torch.cat(matched), torch.cat(truth), max(1, sum(map(len, labels))))
+
+
+def mask_losses(mask_logits: Tensor, masks: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Focal and Dice loss of masks that are enlarged to the size of the true ones.
+
+    Args:
+        mask_logits: (M, h, w) of matched queries; M may be 0.
+        masks: (M, H, W) bool.
+        count: what the sums over masks are divided by.
+
+    Returns:
+        Two scalars: the sum of each mask's mean over pixels, and the sum of 1 - (2 TP + 1) / (2 TP + FP + FN + 1).
+
+    >>> focal, dice = mask_losses(torch.zeros(1, 1, 1), torch.tensor([[[True, False]]]), 1)
+    >>> focal, dice  # log(2) / 8, and 1 - (1 + 1) / (1 + 1/2 + 1/2 + 1)
+    (tensor(0.0866), tensor(0.3333))
+    """
+    if not len(mask_logits):
+        return mask_logits.sum(), mask_logits.sum()  # 0, with a gradient of 0
+    logits = F.interpolate(mask_logits[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    focal = sigmoid_focal_loss(logits[:, 0], masks, alpha=ALPHA, gamma=GAMMA, ignore_index=None, reduction="none")
+    both = torch.cat([torch.zeros_like(logits), logits], dim=1)  # softmax of 0 and z is sigmoid of z
+    dice = dice_loss(both, masks.long(), ignore_index=None, include_background=False)  # mean over masks
+    return focal.mean(dim=(1, 2)).sum() / count, len(masks) * dice / count
+
+
+def _checked(outputs: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
+    """The outputs of each decoder layer, the last one's at the end, that fit each other."""
+    check_keys("outputs", outputs, KEYS)
+    axes = {"class_logits": "B Q C", "mask_logits": "B Q h w"}
+    letters = check_maps("outputs", outputs, **axes)
+    aux, sizes = outputs["aux_outputs"], outputs["sizes"]
+    if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
+        raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
+    for i, layer in enumerate(aux):
+        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
+    if len(sizes) != letters["B"]:
+        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {letters['B']} images")
+    return [*aux, outputs]
