@@ -55,9 +55,11 @@ def lab(course: Course = Path("."), port: int = 8888, browser: bool = True) -> N
 def labs(course: Course = Path("."), execute: bool = True, force: bool = False) -> None:
     """Derive labs/ and solutions/*.ipynb from the lab sources."""
     from segedu.authoring import build_labs
+    from segedu.capstone_template import build_capstone
 
     with _told():
         build_labs(_course(course), execute=execute, force=force)
+        build_capstone(_course(course), run=execute, force=force)
 
 
 @app.command()
@@ -203,6 +205,17 @@ def grade(
     limits = (level, trust, cell_seconds, total_seconds)
     job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask)
     raise typer.Exit(command.grade(job, expect))
+
+
+@app.command()
+def capstone(
+    handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of them.")],
+) -> None:
+    """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
+    from segedu.capstone_command import print_reports
+
+    with _told():
+        raise typer.Exit(print_reports(handed_in))
 
 
 @app.command()

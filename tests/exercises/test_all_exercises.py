@@ -29,7 +29,7 @@ def test_a_lab_has_six_exercises_and_twenty_points(lab):
 
 
 def test_only_labs_that_are_said_to_have_no_notebook_have_none():
-    sources = {path.stem for path in (COURSE / "solutions").glob("*.py")}
+    sources = {path.stem for path in (COURSE / "solutions").glob("[0-9]*.py")}
     assert set(exercises.with_notebook()) == sources & set(exercises.names())
     assert not sources & set(exercises.WITHOUT_NOTEBOOK)
 
