@@ -107,8 +107,8 @@ def may_import_method(path, stem, inner):
         return False
     own_folder = len(Path(path).parts) > 3 and rest[0] == Path(path).parts[2]  # promptable/sam/
     paper, its = (name.split("_")[0].removesuffix("3d") for name in (stem, rest[0]))
-    several = its in {"nnunet", "cellpose", "stardist", "mask2former"} and its in (paper, ANCESTOR_OF.get(stem))
-    return own_folder or several or rest[0] == ANCESTOR_OF.get(stem)  # several: files of one paper
+    several = its in {"nnunet", "cellpose", "stardist", "mask2former", "oneformer"}  # files of one paper
+    return own_folder or rest[0] == ANCESTOR_OF.get(stem) or several and its in (paper, ANCESTOR_OF.get(stem))
 
 
 def name_rule(path, source):

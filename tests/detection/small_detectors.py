@@ -28,6 +28,8 @@ from segedu.layers.transformer import Transformer
 from segedu.panoptic import maskformer
 from segedu.panoptic.mask2former import Mask2Former, MaskedDecoder
 from segedu.panoptic.mask2former_pixels import PixelDecoder
+from segedu.panoptic.oneformer import OneFormer, TaskQueries
+from segedu.panoptic.oneformer_text import TASKS, WordTokenizer, task_sentence
 from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch
 
 REGIONS = 3  # of an image
@@ -138,6 +140,13 @@ def _mask2former() -> Mask2Former:
     return Mask2Former(_resnet(32), pixels, MaskedDecoder(4, 6, 32, 4, 3, 12))
 
 
+def _oneformer() -> OneFormer:
+    tokenize, parts = WordTokenizer(map(task_sentence, TASKS), 5), _mask2former()
+    queries = TaskQueries(32, 4, hidden=12, dropout=0.3)
+    nn.init.normal_(queries.layers[0].self_attn.in_proj_bias)  # as DETR's
+    return OneFormer(parts.backbone, parts.pixel_decoder, parts.decoder, queries, tokenize, 5)
+
+
 def _fcos_row(height: int, width: int, each: int = 4 + 4 + 1) -> int:
     return each * _places(height, width, 8, 16, 32, 64)
 
@@ -190,6 +199,7 @@ DETECTORS = [
     ("detr", _detr, lambda h, w: 6 * (5 + 4)),
     ("maskformer", _maskformer, lambda h, w: 6 * (5 + _places(h, w, 4))),
     ("mask2former", _mask2former, lambda h, w: 6 * (5 + _places(h, w, 4))),
+    ("oneformer", _oneformer, lambda h, w: 6 * (5 + _places(h, w, 4) + 32)),  # and the queries at the start
     ("yolo11_seg", _yolo11_seg, _yolo11_row),
     (
         "yolov1",

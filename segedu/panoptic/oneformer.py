@@ -1,0 +1,277 @@
+"""OneFormer: one network, trained once, that is told which of three tasks it has.
+
+Paper: Jain, Li, Chiu, Hassani, Orlov, Shi, "OneFormer: One Transformer to Rule Universal Image Segmentation", CVPR
+    2023, arXiv 2211.06220.
+Idea: Mask2Former has one architecture for three tasks, but needs a training for each. Here the sentence "the task is
+    instance" becomes a token, and the queries are that token, changed by a small transformer's look at the picture:
+    they know the task before they look for segments. In training, each picture gets a task at random, and its
+    targets for that task are made of its panoptic ones. What keeps the tasks' queries apart is a contrastive loss
+    with sentences about the segments (`oneformer_text`).
+Simplified: sentences become numbers by a function that the model is given. The classes of a semantic picture are
+    whole; crowds are left out of the targets before.
+Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Former's `class_logits` (B, Q, K + 1), "no
+    object" last, `mask_logits` (B, Q, H / 4, W / 4), `aux_outputs`, `sizes` and `image_size`; `queries` (B, Q, D),
+    those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
+    them out, as it does Mask2Former's.
+Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
+    same weights, on Swin; a tiny one learns a drawn picture for three tasks (its tests).
+Course: 15-universal
+Lab: 15_universal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segedu.backbones.swin import Swin, swin_t
+from segedu.layers.images import check_images
+from segedu.layers.instance_targets import Size, check_sizes
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.outputs import check_keys
+from segedu.layers.transformer import DecoderLayer
+from segedu.losses.checks import check_number
+from segedu.panoptic.mask2former import MaskedDecoder
+from segedu.panoptic.mask2former_loss import mask2former_loss
+from segedu.panoptic.mask2former_pixels import PixelDecoder, position_of
+from segedu.panoptic.oneformer_text import (
+    TASKS,
+    TextMapper,
+    Tokenize,
+    check_task,
+    clip_task_tokens,
+    contrastive_loss,
+    task_sentence,
+)
+
+
+class TaskQueries(nn.Module):
+    """The task's token, Q - 1 times, after a look at the picture, and once as it is: section 3.2.
+
+    Args:
+        embed_dim: D of the queries and of the mask features.
+        num_heads: of each attention.
+        hidden: numbers between the two linear maps of a layer.
+        layers: how many.
+        dropout: share of the numbers of each correction that is left out in training.
+    """
+
+    def __init__(
+        self, embed_dim: int = 256, num_heads: int = 8, layers: int = 2, hidden: int = 2048, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.input_proj = nn.Conv2d(embed_dim, embed_dim, kernel_size=1)
+        self.layers = nn.ModuleList(DecoderLayer(embed_dim, num_heads, hidden, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(embed_dim)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, task: Tensor, positions: Tensor, mask_features: Tensor) -> Tensor:
+        B = len(mask_features)
+        looked_at = self.input_proj(mask_features).flatten(2).mT  # (B, h w, D)
+        places = position_of(mask_features).expand(B, -1, -1)
+        positions = positions[:-1].expand(B, -1, -1)  # (B, Q - 1, D)
+        queries = task[:, None].expand_as(positions)
+        for layer in self.layers:
+            # Paper: queries are updated with features. In the authors' code, and so in their weights, features and
+            # places have changed parts: the features say where to look, and what is taken from there is the place.
+            queries = layer(queries, positions, places, None, looked_at)
+        return torch.cat([self.norm(queries), task[:, None]], dim=1)  # (B, Q, D)
+
+
+class OneFormer(nn.Module):
+    """Mask2Former, whose queries come from a sentence about the task: figure 2.
+
+    Args:
+        backbone: gives features fine to coarse, the last four of strides 4, 8, 16, 32; has `channels` of them.
+        pixel_decoder: on the last four features.
+        decoder: of as many numbers D; its learnt states are taken away, for the task's take their place.
+        task_queries: of as many numbers D.
+        tokenize: makes L numbers of a sentence; of the task's, and of those about segments.
+        task_length: L.
+        text: reads sentences about segments, in training only; None: there are none.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel_decoder: PixelDecoder,
+        decoder: MaskedDecoder,
+        task_queries: TaskQueries,
+        tokenize: Tokenize,
+        task_length: int = 77,
+        text: TextMapper | None = None,
+    ) -> None:
+        super().__init__()
+        D = decoder.embed_dim
+        if not pixel_decoder.embed_dim == D == task_queries.embed_dim:
+            given = f"{pixel_decoder.embed_dim}, {D} and {task_queries.embed_dim}"
+            raise ValueError(f"pixel_decoder, decoder and task_queries have embed_dim {given}, expected the same")
+        self.backbone, self.pixel_decoder, self.decoder = backbone, pixel_decoder, decoder
+        self.decoder.query_feat = None
+        self.task_queries, self.tokenize, self.text = task_queries, tokenize, text
+        self.task_mlp = nn.Sequential(nn.Linear(task_length, D), nn.ReLU(), nn.Linear(D, D))
+
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        tasks: str | Sequence[str] = "panoptic",
+        sentences: Sequence[Sequence[str]] | None = None,
+    ) -> dict[str, Any]:
+        check_images(images, self.backbone.in_channels)
+        sizes = check_sizes(sizes, images)
+        mask_features, levels = self.pixel_decoder(self.backbone(images)[-4:])
+        # the words' numbers go in as they are, though a larger one does not mean more: it is enough to tell three apart
+        task = self.task_mlp(self._tokens(tasks, images).to(mask_features))  # (B, D)
+        task = self.decoder.decoder_norm(task)
+        queries = self.task_queries(task, self.decoder.query_embed.weight, mask_features)  # (B, Q, D)
+        *aux, last = self.decoder(mask_features, levels, queries)
+        outputs = {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
+        return {**outputs, "queries": queries, **self._read(sentences, queries)}
+
+    def _tokens(self, tasks: str | Sequence[str], images: Tensor) -> Tensor:
+        """(B, L) numbers of what the model is told of its task."""
+        tasks = [tasks] * len(images) if isinstance(tasks, str) else tasks
+        if len(tasks) != len(images):
+            raise ValueError(f"tasks has {len(tasks)} entries, expected one for each of {len(images)} images")
+        return torch.stack([self.tokenize(task_sentence(task)) for task in tasks]).to(images.device)
+
+    def _read(self, sentences: Sequence[Sequence[str]] | None, queries: Tensor) -> dict[str, Tensor]:
+        """The texts of B pictures, as many for each as there are queries."""
+        if sentences is None:
+            return {}
+        if self.text is None:
+            raise ValueError("sentences are given, expected None: this model has no `text` that reads them")
+        B, Q, _ = queries.shape
+        count = Q - len(self.text.context)
+        if [len(told) for told in sentences] != [count] * B:
+            counts = [len(told) for told in sentences]
+            raise ValueError(f"sentences has entries of {counts} sentences, expected {B} of {count}")
+        known = {line: self.tokenize(line) for line in {line for told in sentences for line in told}}
+        tokens = torch.stack([torch.stack([known[line] for line in told]) for told in sentences])  # (B, N, L)
+        return {"text_queries": self.text(tokens.to(queries.device)), "logit_scale": self.text.logit_scale}
+
+
+def oneformer_swin_tiny(num_classes: int = 150, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
+    """The paper's network on Swin-T, 51 million weights; the three tasks are told in CLIP's numbers.
+
+    Args:
+        num_classes: K; 150 for ADE20K.
+        num_queries: Q.
+        text: reads sentences, for training.
+
+    Returns:
+        The network with random weights.
+    """
+    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, num_queries, text)
+
+
+def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
+    """The paper's network on Swin-L with windows of 12 x 12 tokens, 219 million weights.
+
+    Args:
+        num_classes: K; 133 for COCO's things and stuff.
+        num_queries: Q; 150 for COCO, 250 for ADE20K and Cityscapes.
+        text: reads sentences, for training.
+
+    Returns:
+        The network with random weights.
+    """
+    sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
+    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), normed=True), num_classes, num_queries, text)
+
+
+def _normalize() -> Normalize:
+    return Normalize(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _on(backbone: Swin, num_classes: int, num_queries: int, text: TextMapper | None) -> OneFormer:
+    pixels, decoder = PixelDecoder(backbone.channels), MaskedDecoder(num_classes, num_queries)
+    return OneFormer(backbone, pixels, decoder, TaskQueries(), clip_task_tokens, text=text)
+
+
+def draw_tasks(count: int, generator: torch.Generator | None = None) -> list[str]:
+    """A task for each picture of a batch in training, each task as likely: section 3.1.
+
+    Args:
+        count: B, number of pictures.
+        generator: where the randomness comes from; None: torch's own.
+
+    Returns:
+        B of "panoptic", "instance" and "semantic".
+    """
+    return [TASKS[i] for i in torch.randint(len(TASKS), (count,), generator=generator).tolist()]
+
+
+def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int]) -> dict[str, Tensor]:
+    """The segments that a task asks for, made of panoptic ones: section 3.1.
+
+    Panoptic: all segments, as they are. Instance: those of things. Semantic: one for each class, of all its segments.
+
+    Args:
+        target: `labels` (N,) int64 and `masks` (N, H, W) bool: each thing a segment, each class of stuff one; N may
+            be 0.
+        task: "panoptic", "instance" or "semantic".
+        things: categories that have instances.
+
+    Returns:
+        A dict of new `labels` and `masks`.
+
+    Raises:
+        TypeError: target is of the wrong kind.
+        ValueError: another task, or a key is missing.
+
+    >>> masks = torch.tensor([[[1, 0, 0]], [[0, 1, 0]], [[0, 0, 1]]]).bool()
+    >>> cars_on_road = {"labels": torch.tensor([1, 0, 1]), "masks": masks}
+    >>> {task: task_targets(cars_on_road, task, things={1})["labels"].tolist() for task in TASKS}
+    {'panoptic': [1, 0, 1], 'instance': [1, 1], 'semantic': [0, 1]}
+    """
+    check_keys("target", target, ("labels", "masks"))
+    labels, masks = target["labels"], target["masks"]
+    if check_task(task) == "semantic":
+        classes = labels.unique()
+        merged = [masks[labels == k].any(dim=0) for k in classes]
+        return {"labels": classes, "masks": torch.stack(merged) if merged else masks[:0]}
+    kept = torch.isin(labels, torch.tensor(sorted(things), dtype=labels.dtype, device=labels.device))
+    chosen = kept if task == "instance" else slice(None)
+    return {"labels": labels[chosen], "masks": masks[chosen]}
+
+
+def oneformer_loss(
+    outputs: Mapping[str, Any],
+    targets: Sequence[Mapping[str, Tensor]],
+    *,
+    contrastive_weight: float = 0.5,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Mask2Former's loss on the targets of each picture's task, and the contrastive one: section 3.4.
+
+    Args:
+        outputs: of `OneFormer`.
+        targets: B dicts of `labels` and `masks`, of `task_targets`.
+        contrastive_weight: of the comparison of queries with texts; without texts there is none, and it counts as 0.
+        **options: of `mask2former_loss`.
+
+    Returns:
+        The scalars of `mask2former_loss`, `contrastive`, weighted, and `loss`, their sum.
+
+    Raises:
+        TypeError: outputs, targets or a weight are of the wrong kind.
+        ValueError: as `mask2former_loss`; or queries and texts do not fit.
+    """
+    check_number(contrastive_weight, "contrastive_weight")
+    check_keys("outputs", outputs, ("queries",))
+    losses = mask2former_loss(outputs, targets, **options)
+    total = losses.pop("loss")
+    contrastive = total.new_zeros(())
+    if "text_queries" in outputs:
+        check_keys("outputs", outputs, ("logit_scale",))
+        contrastive = contrastive_loss(outputs["queries"], outputs["text_queries"], outputs["logit_scale"])
+    contrastive = contrastive_weight * contrastive
+    return {**losses, "contrastive": contrastive, "loss": total + contrastive}

@@ -1,0 +1,180 @@
+"""OneFormer: what a task changes, its targets, its loss, what it refuses, and that a tiny one learns three tasks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from panoptic.small_oneformer import (
+    CLASSES,
+    CONTEXT,
+    QUERIES,
+    TASKS,
+    THINGS,
+    TOKENIZE,
+    WIDTH,
+    fresh,
+    generator,
+    images_of,
+    segments_of,
+    sentences_of,
+    small,
+    targets_of,
+)  # fmt: skip
+
+from segedu.panoptic.inference import instance_inference, panoptic_inference, semantic_inference
+from segedu.panoptic.oneformer import (
+    OneFormer,
+    TaskQueries,
+    draw_tasks,
+    oneformer_loss,
+    oneformer_swin_large,
+    oneformer_swin_tiny,
+    task_targets,
+)
+
+
+def test_a_sentence_about_the_task_changes_the_queries_and_all_behind_them() -> None:
+    model, images = small(), images_of(1, (33, 70))
+    said = {task: model(images, tasks=task) for task in TASKS}
+    assert list(said["semantic"]) == [
+        "class_logits", "mask_logits", "aux_outputs", "sizes", "image_size", "queries"
+    ]  # fmt: skip
+    assert said["semantic"]["class_logits"].shape == (1, QUERIES, CLASSES + 1)
+    assert said["semantic"]["mask_logits"].shape == (1, QUERIES, 8, 17)
+    assert said["semantic"]["queries"].shape == (1, QUERIES, WIDTH)
+    assert said["semantic"]["sizes"] == [(33, 70)] and said["semantic"]["image_size"] == (33, 70)
+    for key in ("queries", "class_logits", "mask_logits"):
+        for other in ("instance", "panoptic"):
+            assert (said["semantic"][key] - said[other][key]).abs().max() > 1e-3
+    together = model(images.expand(3, -1, -1, -1), tasks=TASKS)
+    for i, task in enumerate(TASKS):
+        torch.testing.assert_close(together["mask_logits"][i], said[task]["mask_logits"][0])
+        torch.testing.assert_close(
+            together["aux_outputs"][0]["class_logits"][i], said[task]["aux_outputs"][0]["class_logits"][0]
+        )
+    torch.testing.assert_close(model(images)["class_logits"], said["panoptic"]["class_logits"])  # if nothing is said
+
+
+def test_the_token_itself_is_the_last_query() -> None:
+    model = small()
+    queries = model(images_of(2, (32, 32)), tasks=["semantic", "instance"])["queries"]
+    tokens = torch.stack([TOKENIZE(f"the task is {task}") for task in ("semantic", "instance")]).double()
+    torch.testing.assert_close(queries[:, -1], model.decoder.decoder_norm(model.task_mlp(tokens)))
+    (single,) = small(text=False)(images_of(2, (32, 32))[:1], tasks="semantic")["queries"]
+    assert single.shape == (QUERIES, WIDTH)
+
+
+def test_read_outs_of_an_image_of_a_few_pixels() -> None:
+    outputs = small()(images_of(1, (5, 9)), sizes=[(4, 7)], tasks="instance")
+    assert semantic_inference(outputs).shape == (1, CLASSES, 5, 9)
+    assert instance_inference(outputs, THINGS)[0]["masks"].shape[1:] == (4, 7)
+    assert panoptic_inference(outputs, THINGS)[0][0].shape == (4, 7)
+
+
+def test_targets_of_the_three_tasks() -> None:
+    scene = segments_of(9, (20, 30), 90)
+    labels, masks = scene["labels"], scene["masks"]
+    assert labels.tolist() == [0, 1, 2, 4, 4, 4, 4, 3]
+    panoptic, instance, semantic = (task_targets(scene, t, THINGS) for t in ("panoptic", "instance", "semantic"))
+    assert torch.equal(panoptic["labels"], labels) and torch.equal(panoptic["masks"], masks)
+    assert torch.equal(instance["labels"], labels[3:]) and torch.equal(instance["masks"], masks[3:])
+    assert semantic["labels"].tolist() == [0, 1, 2, 3, 4] and torch.equal(semantic["masks"][:3], masks[:3])
+    assert torch.equal(semantic["masks"][3], masks[7]) and torch.equal(semantic["masks"][4], masks[3:7].any(dim=0))
+    assert semantic["labels"].dtype == torch.int64 and semantic["masks"].dtype == torch.bool
+    for task in TASKS:
+        nothing = task_targets({"labels": labels[:0], "masks": masks[:0]}, task, THINGS)
+        assert nothing["labels"].shape == (0,) and nothing["masks"].shape == (0, 20, 30)
+    assert len(task_targets(scene, "instance", ())["labels"]) == 0
+    with pytest.raises(ValueError, match="task is 'depth', expected one of panoptic, instance, semantic"):
+        task_targets(scene, "depth", THINGS)
+    with pytest.raises(ValueError, match=r"target has the keys \['labels'\], expected labels, masks"):
+        task_targets({"labels": labels}, "semantic", THINGS)
+    with pytest.raises(TypeError, match="target has type list"):
+        task_targets([labels, masks], "semantic", THINGS)
+
+
+def test_each_task_is_drawn_as_often() -> None:
+    drawn = draw_tasks(3000, generator(1))
+    assert all(abs(drawn.count(task) - 1000) < 100 for task in TASKS) and len(drawn) == 3000
+    assert drawn == draw_tasks(3000, generator(1)) and draw_tasks(0) == []
+
+
+def test_loss_reaches_every_weight_and_needs_no_segments() -> None:
+    model = small().train()
+    targets = targets_of(TASKS, (32, 48))
+    outputs = model(images_of(3, (32, 48)), tasks=TASKS, sentences=sentences_of(targets, TASKS))
+    losses = oneformer_loss(outputs, targets, points=40)
+    assert list(losses) == ["classification", "mask", "dice", "contrastive", "loss"]
+    torch.testing.assert_close(losses["loss"], sum(list(losses.values())[:-1]))
+    losses["loss"].backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not still
+    empty = [task_targets(target, "instance", ()) for target in targets]
+    assert empty[0]["masks"].shape == (0, 32, 48)
+    losses = oneformer_loss(outputs, empty, points=40)
+    assert losses["mask"] == losses["dice"] == 0 and losses["loss"].isfinite()
+
+
+def test_without_sentences_nothing_is_compared() -> None:
+    model, targets = small(), targets_of(TASKS, (32, 32))
+    outputs = model(images_of(3, (32, 32)), tasks=TASKS)
+    assert oneformer_loss(outputs, targets, points=40)["contrastive"] == 0
+    told = model(images_of(3, (32, 32)), tasks=TASKS, sentences=sentences_of(targets, TASKS))
+    half, whole = (oneformer_loss(told, targets, points=40, contrastive_weight=w)["contrastive"] for w in (0.5, 1.0))
+    torch.testing.assert_close(2 * half, whole)
+
+
+def test_refuses_what_does_not_fit() -> None:
+    model, images = small(), images_of(2, (32, 32))
+    with pytest.raises(ValueError, match="tasks has 3 entries, expected one for each of 2 images"):
+        model(images, tasks=TASKS)
+    with pytest.raises(ValueError, match="task is 'depth', expected one of"):
+        model(images, tasks="depth")
+    lines = [["a semantic photo"] * (QUERIES - CONTEXT)]
+    with pytest.raises(ValueError, match=r"sentences has entries of \[4\] sentences, expected 2 of 4"):
+        model(images, sentences=lines)
+    with pytest.raises(ValueError, match=r"sentences has entries of \[4, 1\] sentences, expected 2 of 4"):
+        model(images, sentences=[*lines, ["a semantic photo"]])
+    with pytest.raises(ValueError, match="sentences are given, expected None: this model has no `text`"):
+        small(text=False)(images, sentences=2 * lines)
+    with pytest.raises(TypeError, match="images has dtype torch.uint8"):
+        model((images * 255).byte())
+    with pytest.raises(ValueError, match="pixel_decoder, decoder and task_queries have embed_dim 64, 64 and 32"):
+        OneFormer(model.backbone, model.pixel_decoder, model.decoder, TaskQueries(32, 2, hidden=8), TOKENIZE)
+    outputs, targets = model(images), targets_of(TASKS[:2], (32, 32))
+    with pytest.raises(ValueError, match="contrastive_weight is -1, expected"):
+        oneformer_loss(outputs, targets, contrastive_weight=-1)
+    with pytest.raises(ValueError, match=r"outputs has the keys .*, expected queries"):
+        oneformer_loss({key: value for key, value in outputs.items() if key != "queries"}, targets)
+
+
+def test_sizes_of_the_papers_networks() -> None:
+    """As transformers counts them for its files of ADE20K (Swin-T) and COCO (Swin-L)."""
+    for build, millions in ((oneformer_swin_tiny, 50.7), (oneformer_swin_large, 219)):
+        with torch.device("meta"):
+            assert sum(p.numel() for p in build().parameters()) / 1e6 == pytest.approx(millions, abs=0.5)
+
+
+def test_a_tiny_one_learns_two_cars_on_a_road() -> None:
+    """With all three tasks at once. That it tells them apart takes longer: tests/weights/test_street_oneformer.py."""
+    torch.manual_seed(0)
+    masks = torch.zeros(3, 32, 48, dtype=torch.bool)
+    masks[0, 20:], masks[1, 4:16, 4:20], masks[2, 4:16, 28:44] = True, True, True
+    scene = {"labels": torch.tensor([0, 3, 3]), "masks": masks}
+    image = torch.full((3, 32, 48), 0.5)
+    image[0, masks[0]], image[1, masks[1] | masks[2]] = 0.9, 0.1
+    targets = [task_targets(scene, task, THINGS) for task in TASKS]
+    model = fresh(layers=1).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    images, sentences, history = image.expand(3, -1, -1, -1), sentences_of(targets, TASKS), []
+    for _ in range(40):
+        losses = oneformer_loss(model(images, tasks=TASKS, sentences=sentences), targets, points=100)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        history.append({name: float(value.detach()) for name, value in losses.items()})
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["contrastive"] < 0.7 * history[0]["contrastive"]  # whose sentences these are
+    ((seg, info),) = panoptic_inference(model.eval()(image[None], tasks="panoptic"), THINGS, score_threshold=0.5)
+    found = {(one["category_id"], seg[at].item() == one["id"]) for one in info for at in [(26, 24), (10, 12), (10, 36)]}
+    assert {(0, True), (3, True)} <= found
