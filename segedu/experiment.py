@@ -21,6 +21,7 @@ from segedu.checkpoints import load_checkpoint
 from segedu.metrics.boundary import boundary_f1
 from segedu.metrics.coco import CocoEvaluation
 from segedu.metrics.instance import match_instances
+from segedu.metrics.panoptic import PanopticQuality
 from segedu.metrics.semantic import dice_per_class_from_confusion, mean_iou_from_confusion
 from segedu.recipe_data import Pair, Sets
 from segedu.recipe_row import Recipe
@@ -138,6 +139,30 @@ def _precisions(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, flo
     return table
 
 
+def measure_panoptic(segment: Detect, sets: Sets, num_classes: int) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Panoptic quality of each split: of all its images (`all`) and of each of its groups.
+
+    `pq`, `sq` and `rq` are means over the classes, `pq_things` and `pq_stuff` over those classes; None where there
+    are none.
+    """
+    result: dict[str, dict[str, dict[str, float | None]]] = {}
+    for split, groups in sets.held_out.items():
+        found = {name: [(segment(image), truth) for image, truth in pairs] for name, pairs in groups.items()}
+        found = {"all": sum(found.values(), []), **found}
+        result[split] = {name: _qualities(pairs, num_classes) for name, pairs in found.items()}
+    return result
+
+
+def _qualities(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], num_classes: int) -> dict[str, float | None]:
+    quality = PanopticQuality(num_classes)
+    for preds, truth in pairs:
+        quality.update(preds, truth)
+    whole = quality.compute()
+    table = {name: whole[name] for name in ("pq", "sq", "rq")}
+    table |= {f"pq_{kind}": whole[kind]["pq"] for kind in ("things", "stuff")}
+    return {name: None if np.isnan(value) else value for name, value in table.items()}
+
+
 def predictor(model: nn.Module, recipe: Recipe) -> Predict | Detect:
     """The model of a recipe as a function of one image.
 
@@ -146,7 +171,7 @@ def predictor(model: nn.Module, recipe: Recipe) -> Predict | Detect:
         recipe: says what its outputs are.
 
     Returns:
-        image (C, ...) -> classes, or a label map, (...), or detections, on the CPU.
+        image (C, ...) -> classes, or a label map, (...), or detections, or segments, on the CPU.
     """
     device = next(model.parameters()).device
 
@@ -156,6 +181,9 @@ def predictor(model: nn.Module, recipe: Recipe) -> Predict | Detect:
         outputs = model(image[None].to(device))
         if recipe.detections is not None:
             return to_device(recipe.detections(outputs, tuple(image.shape[-2:]))[0], torch.device("cpu"))
+        if recipe.panoptic is not None:
+            segments = recipe.panoptic(outputs, tuple(image.shape[-2:]))[0]
+            return {**segments, "panoptic_seg": segments["panoptic_seg"].cpu()}
         if recipe.label_maps is None:
             return outputs.argmax(dim=1)[0].cpu()
         return recipe.label_maps(outputs, tuple(image.shape[-2:]))[0].cpu()
@@ -248,7 +276,8 @@ def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:
 
 
 def _kind(recipe: Recipe) -> str:
-    return "detections" if recipe.detections else "objects" if recipe.label_maps else "classes"
+    kinds = {"detections": recipe.detections, "panoptic": recipe.panoptic, "objects": recipe.label_maps}
+    return next((kind for kind, read_out in kinds.items() if read_out), "classes")
 
 
 def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
@@ -268,6 +297,11 @@ def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
         found = tuple(
             measure_detections(detect, sets)
             for detect in (lambda image: baseline(image[None])[0], predictor(model, recipe))
+        )
+    elif recipe.panoptic is not None:
+        found = tuple(
+            measure_panoptic(segment, sets, num_classes)
+            for segment in (lambda image: baseline(image[None])[0], predictor(model, recipe))
         )
     elif recipe.label_maps is None:
         found = (measure(baseline, sets, num_classes), measure(model, sets, num_classes))

@@ -24,7 +24,8 @@ class Recipe:
     Where a network finds objects, `label_maps` turns its outputs and the size (H, W) of the images into label maps;
     held-out targets are then label maps too, and objects are counted in place of pixels. Where it finds objects that
     have a class and a score, `detections` turns the same into dicts of `boxes`, `labels`, `scores` and maybe `masks`;
-    held-out targets are dicts without scores, and COCO's average precision is measured.
+    held-out targets are dicts without scores, and COCO's average precision is measured. `panoptic` turns them into
+    dicts of `panoptic_seg` and `segments_info`, as held-out targets have them, and panoptic quality is measured.
 
     `finish` is what follows the steps of training: parts of a model that are not fitted by gradients.
     """
@@ -45,6 +46,7 @@ class Recipe:
     gpu_minutes: float
     label_maps: Callable[[Any, tuple[int, int]], list[Tensor]] | None = None
     detections: Callable[[Any, tuple[int, int]], list[dict[str, Tensor]]] | None = None
+    panoptic: Callable[[Any, tuple[int, int]], list[dict[str, Any]]] | None = None
     collate: Callable[[list], tuple[Any, Any]] | None = None
     finish: Callable[[Any, Sets], None] | None = None
 

@@ -21,6 +21,7 @@ from segedu.datasets import prostate, street, volume
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import focal_loss
+from segedu.panoptic_recipes import PANOPTIC
 from segedu.pretrained import STREET_VGG_STAGES, load
 from segedu.recipe_data import (
     VOLUME_SIZE,
@@ -249,7 +250,7 @@ MEDICAL = (
     ),
 )
 
-RECIPES = (*MICROSCOPE, *STREET, *MEDICAL, *CELLS, *SHAPES)
+RECIPES = (*MICROSCOPE, *STREET, *MEDICAL, *CELLS, *SHAPES, *PANOPTIC)
 
 
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:

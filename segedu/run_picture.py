@@ -42,9 +42,14 @@ def save_picture(path: Path, predict: Callable[[Tensor], Any], sets: Sets, kind:
         path: of the PNG.
         predict: image (C, H, W) -> what `kind` says.
         sets: with images held out.
-        kind: "classes" or "objects", (H, W), or "detections", dicts.
+        kind: "classes" or "objects", (H, W), or "detections" or "panoptic", dicts.
     """
-    draw = {"classes": _draw_classes, "objects": _draw_objects, "detections": _draw_detections}[kind]
+    draw = {
+        "classes": _draw_classes,
+        "objects": _draw_objects,
+        "detections": _draw_detections,
+        "panoptic": _draw_panoptic,
+    }[kind]
     strips = []
     for image, target in three_images(sets):
         figure = draw(image, target, predict(image))
@@ -70,6 +75,13 @@ def _draw_objects(image: Tensor, target: Tensor, prediction: Tensor) -> Figure:
     counts = [int((labels.unique() > 0).sum()) for labels in (target, prediction)]
     names = ("image", f"truth: {counts[0]}", f"found: {counts[1]}")
     return gallery([image] * 3, [None, target, prediction], titles=names, columns=3, width=3.2)
+
+
+def _draw_panoptic(image: Tensor, target: dict[str, Any], prediction: dict[str, Any]) -> Figure:
+    """Segments in colours of their own: their numbers say nothing, so that truth and prediction differ in colour."""
+    names = ("image", *(f"{name}: {len(s['segments_info'])}" for name, s in (("truth", target), ("found", prediction))))
+    maps = [None, target["panoptic_seg"], prediction["panoptic_seg"]]
+    return gallery([image] * 3, maps, titles=names, columns=3, width=3.2)
 
 
 def _draw_detections(image: Tensor, target: dict[str, Tensor], prediction: dict[str, Tensor]) -> Figure:

@@ -144,11 +144,11 @@ def test_rows_are_apart() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in RECIPES if row.label_maps is None and row.detections is None],
+    [row for row in RECIPES if row.label_maps is row.detections is row.panoptic is None],
     ids=lambda row: f"{row.method} on {row.data}",
 )
 def test_rows_are_whole(row: Recipe) -> None:
-    """Of pixels; those of objects are in test_cell_recipes.py and test_shape_recipes.py."""
+    """Of pixels; the others are in test_cell_recipes.py, test_shape_recipes.py and test_panoptic_recipes.py."""
     assert row.metric in ("mean_iou", "foreground_iou", "dice") and 0 < row.target < 1
     images = torch.rand(2, 1, 8, 16, 24) if row.data == "volume" else torch.rand(2, 3, 64, 112)
     target = torch.zeros(2, *images.shape[2:], dtype=torch.int64)
