@@ -3,6 +3,7 @@
 Lin et al. 2014 (arXiv 1405.0312); panoptic: Kirillov et al. 2019 (arXiv 1801.00868). The files name categories
 by numbers with gaps (1 to 90 for 80 things; the panoptic task has 133 categories). `labels` number them
 without gaps from 1, in the order of the file: `classes[label]` is the name, `category_ids[label]` COCO's number.
+`to_coco` writes labelled masks the same way.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segedu.datasets.files import item_of, read_image, read_pixels
-from segedu.ops.boxes import xywh_to_xyxy
-from segedu.ops.masks import polygons_to_rle, rle_decode
+from segedu.ops.boxes import xywh_to_xyxy, xyxy_to_xywh
+from segedu.ops.masks import boxes_from_masks, compress_rle, polygons_to_rle, rle_decode, rle_encode
+from segedu.ops.outlines import mask_outlines
 
 
 def _number(categories: list[dict]) -> tuple[list[str], list[int]]:
@@ -164,3 +166,118 @@ class CocoPanoptic(Dataset):
             "segments_info": segments,
             "image_id": torch.tensor(truth["image_id"]),
         }
+
+
+def to_coco(
+    annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str], *, polygons: bool = False
+) -> dict[str, list[dict]]:
+    """Labelled masks as COCO's `instances_*.json`: `json.dump` it, and pycocotools and `CocoInstances` read it.
+
+    Args:
+        annotated: instances by the name of the image's file: `labels` (N,) int64, `masks` (N, H, W) bool and, of
+            predictions, `scores` (N,); N may be 0, the masks say how large the image is even then.
+        classes: `classes[label]` is the name; the first is the background's, which is no category.
+        polygons: outlines in place of run lengths: longer, but what people can edit.
+
+    Returns:
+        `images`, `annotations` and `categories`, numbered from 1, categories by their labels. Boxes are tight.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
+
+    Example:
+        >>> cat = {"labels": torch.tensor([1]), "masks": torch.tensor([[[0, 1, 1], [0, 1, 1]]]).bool()}
+        >>> coco = to_coco({"a.png": cat}, ["background", "cat"], polygons=True)
+        >>> coco["images"], coco["categories"]
+        ([{'id': 1, 'file_name': 'a.png', 'height': 2, 'width': 3}], [{'id': 1, 'name': 'cat'}])
+        >>> coco["annotations"][0]["bbox"], coco["annotations"][0]["segmentation"]
+        ([1.0, 0.0, 2.0, 2.0], [[1, 0, 3, 0, 3, 2, 1, 2]])
+    """
+    check_annotated(annotated, classes)
+    images, annotations = [], []
+    for image_id, (name, instances) in enumerate(annotated.items(), start=1):
+        height, width = instances["masks"].shape[1:]
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for i, label in enumerate(instances["labels"].tolist()):
+            truth = coco_annotation(instances["masks"][i], label, polygons=polygons)
+            if "scores" in instances:
+                truth["score"] = float(instances["scores"][i])
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **truth})
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes) if label]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_annotation(mask: Tensor, label: int, *, crowd: bool = False, polygons: bool = False) -> dict:
+    """What COCO says about one object.
+
+    Args:
+        mask: (H, W) bool.
+        label: `category_id`.
+        crowd: whether it is a region of many, which COCO writes as a list of run lengths.
+        polygons: outlines in place of packed run lengths.
+
+    Returns:
+        `category_id`, `iscrowd`, `area` in pixels, `bbox` x, y, width, height, and `segmentation`.
+
+    Raises:
+        TypeError: mask is no bool tensor.
+        ValueError: mask is not (H, W).
+    """
+    runs = rle_encode(mask)
+    if polygons and not crowd:
+        runs = mask_outlines(mask)
+    elif not crowd:
+        runs = compress_rle(runs)
+        runs["counts"] = runs["counts"].decode()
+    box = xyxy_to_xywh(boxes_from_masks(mask[None]))[0].tolist()
+    about = {"category_id": int(label), "iscrowd": int(crowd), "area": float(mask.sum())}
+    return {**about, "bbox": box, "segmentation": runs}
+
+
+def check_annotated(annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str]) -> None:
+    """Refuse what no file of annotations can hold.
+
+    Args:
+        annotated: as `to_coco`.
+        classes: likewise.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
+    """
+    if isinstance(classes, str) or not all(isinstance(name, str) and name.isprintable() for name in classes):
+        raise TypeError(f"classes is {classes!r:.80}, expected a list of names, one for each label")
+    if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
+        raise ValueError(f"classes is {list(classes)!r:.80}, expected the background and other names, no two the same")
+    if not isinstance(annotated, Mapping):
+        raise TypeError(f"annotated has type {type(annotated).__name__}, expected a dict of instances by image name")
+    if not annotated:
+        raise ValueError("annotated is empty, expected the instances of at least one image")
+    for name, instances in annotated.items():
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ValueError(f"annotated has the key {name!r}, expected the name of an image's file")
+        if not isinstance(instances, Mapping) or not {"labels", "masks"} <= set(instances):
+            keys = list(instances) if isinstance(instances, Mapping) else type(instances).__name__
+            raise ValueError(f"annotated[{name!r}] has the keys {keys}, expected labels and masks")
+        _check_instances(f"annotated[{name!r}]", instances, classes)
+
+
+def _check_instances(name: str, instances: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    labels, masks = instances["labels"], instances["masks"]
+    for key, tensor, dtype in (("labels", labels, torch.int64), ("masks", masks, torch.bool)):
+        if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name}[{key!r}] is of the kind {kind}, expected a tensor of {dtype}")
+    if masks.ndim != 3 or 0 in masks.shape[1:]:
+        raise ValueError(f"{name}['masks'] has shape {tuple(masks.shape)}, expected (N, H, W), H and W at least 1")
+    for key in ("labels", "scores"):
+        if key in instances and instances[key].shape != (len(masks),):
+            raise ValueError(f"{name}[{key!r}] has shape {tuple(instances[key].shape)}, expected ({len(masks)},)")
+    unnamed = [label for label in labels.tolist() if not 0 < label < len(classes)]
+    if unnamed:
+        known = ", ".join(f"{label} {name}" for label, name in enumerate(classes) if label)
+        raise ValueError(f"{name}['labels'] has {unnamed[0]}, expected labels with a name in classes: {known:.200}")
+    empty = (~masks.flatten(1).any(dim=1)).nonzero().flatten()
+    if len(empty):
+        raise ValueError(f"{name}['masks'][{int(empty[0])}] has no pixel, expected at least one")

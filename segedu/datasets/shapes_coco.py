@@ -16,10 +16,10 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, label
 from torch import Tensor
 
+from segedu.datasets.coco import coco_annotation
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.datasets.texture import check_count
-from segedu.ops.boxes import xyxy_to_xywh
-from segedu.ops.masks import boxes_from_masks, compress_rle, rle_encode
+from segedu.ops.masks import boxes_from_masks
 
 
 def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, Tensor]:
@@ -121,13 +121,5 @@ def write_shapes_coco(
 
 
 def _annotations(objects: Mapping[str, Tensor]) -> list[dict]:
-    found = []
-    boxes = xyxy_to_xywh(objects["boxes"]).tolist()
-    for i, (mask, box) in enumerate(zip(objects["masks"], boxes, strict=True)):
-        crowd, runs = bool(objects["iscrowd"][i]), rle_encode(mask)
-        if not crowd:  # COCO's crowds are lists of numbers, the masks of others here are packed
-            runs = compress_rle(runs)
-            runs["counts"] = runs["counts"].decode()
-        truth = {"category_id": int(objects["labels"][i]), "iscrowd": int(crowd), "area": float(mask.sum())}
-        found.append({**truth, "bbox": box, "segmentation": runs})
-    return found
+    rows = zip(objects["masks"], objects["labels"].tolist(), objects["iscrowd"].tolist(), strict=True)
+    return [coco_annotation(mask, label, crowd=crowd) for mask, label, crowd in rows]

@@ -1,0 +1,172 @@
+"""CVAT: labelled masks as the annotation tool writes and reads them, "CVAT for images 1.1".
+
+The format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. An `<image>` has shapes. A `<mask>` is
+run lengths inside the rectangle `left`, `top`, `width`, `height`, **row by row**, zeros first; COCO's go column by
+column over all of the image. A `<polygon>` is one outline; shapes with the same `group_id` are one object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+import torch
+from torch import Tensor
+
+from segedu.datasets.coco import check_annotated
+from segedu.ops.masks import boxes_from_masks, polygons_to_rle, rle_decode, rle_encode
+from segedu.ops.outlines import mask_outlines
+
+Size = tuple[int, int]
+DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n'
+
+
+def to_cvat(
+    annotated: Mapping[str, Mapping[str, Tensor]],
+    classes: Sequence[str],
+    *,
+    polygons: bool = False,
+    task: str = "segedu",
+) -> str:
+    """Labelled masks as an XML file, for "Upload annotations" of a task whose images have the same names.
+
+    Args:
+        annotated: instances by the name of the image's file: `labels` (N,) int64 and `masks` (N, H, W) bool; N may be
+            0, the masks say how large the image is even then.
+        classes: `classes[label]` is the name; the first is the background's, which is no label of CVAT.
+        polygons: outlines in place of masks. Of an object in several pieces, each is a polygon of the same group.
+        task: its name.
+
+    Returns:
+        The text. CVAT numbers images in the order of their names, and so does the text.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
+
+    Example:
+        >>> mask = torch.tensor([[[0, 1, 1], [0, 1, 0]]]).bool()
+        >>> text = to_cvat({"a.png": {"labels": torch.tensor([1]), "masks": mask}}, ["background", "cat"])
+        >>> print(text[text.index("<image") : text.index(" />")])
+        <image id="0" name="a.png" width="3" height="2">
+            <mask label="cat" source="auto" occluded="0" rle="0, 3, 1" left="1" top="0" width="2" height="2" z_order="0"
+    """
+    check_annotated(annotated, classes)
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    about = SubElement(SubElement(root, "meta"), "task")
+    for key, value in (("name", task), ("size", str(len(annotated))), ("mode", "annotation")):
+        SubElement(about, key).text = value
+    names = SubElement(about, "labels")
+    for name in classes[1:]:
+        label = SubElement(names, "label")
+        SubElement(label, "name").text = name
+        SubElement(label, "type").text = "any"
+    for number, (name, instances) in enumerate(sorted(annotated.items())):
+        height, width = instances["masks"].shape[1:]
+        image = SubElement(root, "image", id=str(number), name=name, width=str(width), height=str(height))
+        for i, (mask, label) in enumerate(zip(instances["masks"], instances["labels"].tolist(), strict=True)):
+            for tag, shape in _polygons(mask, i + 1) if polygons else [("mask", _runs(mask))]:
+                same = {"label": classes[label], "source": "auto", "occluded": "0"}
+                SubElement(image, tag, same | shape | {"z_order": "0"})
+    ElementTree.indent(root)
+    return DECLARATION + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Labelled masks from a file of CVAT for images 1.1.
+
+    Args:
+        text: what the file holds.
+
+    Returns:
+        Instances by the name of the image: `boxes` (N, 4) float32, tight, `labels` (N,) int64 and `masks` (N, H, W)
+        bool; and the names, "background" first. Polygons of one image, label and group are one object.
+
+    Raises:
+        ValueError: no XML or not of this format, a shape that is neither mask nor polygon, a label that the file does
+            not list, or a shape that does not fit its image.
+    """
+    try:
+        root = ElementTree.fromstring(text.encode("utf-8"))
+    except ElementTree.ParseError as error:
+        raise ValueError(f"text is no XML, expected a file of CVAT for images 1.1: {error}") from None
+    if root.tag != "annotations" or root.find("track") is not None:
+        kind = "of a video" if root.tag == "annotations" else f"<{root.tag}>"
+        raise ValueError(f"text is {kind}, expected a file of CVAT for images 1.1, <annotations> of <image>")
+    classes = ["background", *(name.text or "" for name in root.findall("./meta//labels/label/name"))]
+    return {image.get("name", ""): _instances(image, classes) for image in root.findall("image")}, classes
+
+
+def _polygons(mask: Tensor, group: int) -> Iterator[tuple[str, dict[str, str]]]:
+    pieces = mask_outlines(mask)
+    for outline in pieces:
+        points = ";".join(f"{x:.2f},{y:.2f}" for x, y in zip(outline[::2], outline[1::2], strict=True))
+        yield "polygon", {"points": points} | ({"group_id": str(group)} if len(pieces) > 1 else {})
+
+
+def _runs(mask: Tensor) -> dict[str, str]:
+    left, top, right, bottom = boxes_from_masks(mask[None])[0].int().tolist()
+    # of the transposed mask COCO's run lengths, column by column, are row by row
+    counts = rle_encode(mask[top:bottom, left:right].T)["counts"]
+    place = {"left": left, "top": top, "width": right - left, "height": bottom - top}
+    return {"rle": ", ".join(map(str, counts)), **{key: str(number) for key, number in place.items()}}
+
+
+def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
+    height, width = (_number(image, key) for key in ("height", "width"))
+    labels, masks, groups = [], [], {}
+    for shape in image:
+        if shape.tag == "tag":  # of the whole image
+            continue
+        name = shape.get("label", "")
+        if name not in classes[1:]:
+            raise ValueError(f"{_place(image)} has the label {name!r}, expected one of {', '.join(classes[1:])}")
+        mask = _mask(shape, image, (height, width))
+        group = (name, shape.get("group_id", "0"))
+        if shape.tag == "polygon" and group in groups:
+            masks[groups[group]] |= mask
+            continue
+        if shape.tag == "polygon" and group[1] != "0":
+            groups[group] = len(masks)
+        labels.append(classes.index(name, 1))
+        masks.append(mask)
+    found = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
+    return {"boxes": boxes_from_masks(found), "labels": torch.tensor(labels, dtype=torch.int64), "masks": found}
+
+
+def _mask(shape: Element, image: Element, size: Size) -> Tensor:
+    if shape.tag == "polygon":
+        pairs = re.split("[;,]", shape.get("points", ""))
+        try:
+            return rle_decode(polygons_to_rle([[float(number) for number in pairs]], size))
+        except ValueError:
+            given = shape.get("points", "")
+            raise ValueError(f"{_place(image)} has the points {given!r:.60}, expected x,y;x,y;x,y...") from None
+    if shape.tag != "mask":
+        raise ValueError(f"{_place(image)} has a <{shape.tag}>, expected <mask> and <polygon> only")
+    left, top, width, height = (_number(shape, key, image) for key in ("left", "top", "width", "height"))
+    counts = [int(count) for count in re.findall(r"\d+", shape.get("rle", ""))]
+    if sum(counts) != width * height:
+        raise ValueError(f"{_place(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
+    if left + width > size[1] or top + height > size[0]:
+        raise ValueError(
+            f"{_place(image)} has a mask from ({left}, {top}), {width} wide and {height} high, expected one inside"
+        )
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[top : top + height, left : left + width] = rle_decode({"size": [width, height], "counts": counts}).T
+    return mask
+
+
+def _number(element: Element, key: str, image: Element | None = None) -> int:
+    given = element.get(key, "")
+    if not given.isdigit():
+        place = _place(element if image is None else image)
+        raise ValueError(f"{place} has the {key} {given!r} of <{element.tag}>, expected a whole number")
+    return int(given)
+
+
+def _place(image: Element) -> str:
+    return f"image {image.get('name', '')!r}"
