@@ -10,18 +10,24 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cells import pairs as cell_pairs  # beside this file
-from clustering import pairs as clustering_pairs
-from coco_evaluation import pairs as coco_pairs
-from detection import network_pairs, operation_pairs
-from label_maps import pairs as label_map_pairs
-from models import pairs as model_pairs
 from rich.console import Console
 from rich.table import Table
+
+sys.path.remove(str(Path(__file__).resolve().parent))  # files here have names of folders of tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.cells import pairs as cell_pairs
+from benchmarks.clustering import pairs as clustering_pairs
+from benchmarks.coco_evaluation import pairs as coco_pairs
+from benchmarks.detection import network_pairs, operation_pairs
+from benchmarks.label_maps import pairs as label_map_pairs
+from benchmarks.models import pairs as model_pairs
+from benchmarks.queries import query_pairs, sam_pairs
 
 ROUNDS = 15
 
@@ -70,8 +76,10 @@ GROUPS = {
     "cells": cell_pairs,
     "detectors": network_pairs,
     "regions": operation_pairs,
+    "queries": query_pairs,
+    "sam": sam_pairs,
 }
-THREADS = {"models": 2, "detectors": 2}
+THREADS = {"models": 2, "detectors": 2, "queries": 2, "sam": 2}
 
 
 def seconds(function) -> float:
