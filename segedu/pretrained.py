@@ -219,11 +219,12 @@ def _read(path: Path, inside: str = "") -> dict[str, Tensor]:
 
 
 def _our_keys(tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
-    ours = {}
+    ours, pieces = {}, {}
     for key, tensor in tensors.items():
         if key.startswith(weights.leave_out):
             continue
         for pattern, replacement in weights.rename:
             key = re.sub(pattern, replacement, key)
-        ours[key] = tensor
-    return ours
+        whole, _, place = key.partition("#")
+        (pieces.setdefault(whole, {}) if place else ours)[place or whole] = tensor
+    return ours | {whole: torch.cat([found[place] for place in sorted(found)]) for whole, found in pieces.items()}

@@ -5,14 +5,17 @@ name, and we check these 8. That finds damage; it is no proof against someone wh
 Facebook publishes none for DINO and DINOv2. Of six of these files we check the digest on which several independent
 projects agree (those of DINOv2 are also in finegrain-ai/refiners); of `dino_vits16` and `dino_vits8` we found no two
 that agree, so their size in bytes is all that is checked, and a warning says so when they are fetched.
+Hugging Face shows the whole digest beside each file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from segedu.transformers_keys import ONEFORMER
 
 TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbaipublicfiles.com/"
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
@@ -53,9 +56,10 @@ class Weights:
 
     `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
     digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
-    pairs of pattern and replacement for the file's keys; keys that begin with one of `leave_out` are of parts that
-    the model does not have. `inside`: under which key a file of a whole training keeps the weights. `notice` is said to
-    whoever loads the file. `normalizes`: the builder normalises by itself.
+    pairs of pattern and replacement for the file's keys, where `#0`, `#1` at an end make pieces of one tensor; keys
+    that begin with one of `leave_out` are of parts that the model does not have. `inside`: under which key a file of
+    a whole training keeps the weights. `notice` is said to whoever loads the file. `normalizes`: the builder
+    normalises by itself.
     `non_commercial`: the licence forbids commercial use; only who says `accept_license=True` is given the file.
     """
 
@@ -75,8 +79,9 @@ class Weights:
 
     @property
     def file_name(self) -> str:
-        """The last part of the url."""
-        return urlsplit(self.url).path.rsplit("/", 1)[-1]
+        """The last part of the url; of Hugging Face's, which are all called alike, behind the repository's."""
+        *folders, name = urlsplit(self.url).path.split("/")
+        return f"{folders[folders.index('resolve') - 1]}-{name}" if "resolve" in folders else name
 
 
 def _torchvision(file: str, mebibytes: float, build: str, trained_on: str = "ImageNet-1k", **more: Any) -> Weights:
@@ -125,6 +130,16 @@ def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32) -> W
     return Weights(
         f"segedu.detection.detr:detr_resnet{depth}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more
     )
+
+
+def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequence[int], trained_on: str) -> Weights:
+    """`depths`: blocks of Swin's stages."""
+    blocks = ((i, j) for i, depth in enumerate(depths) for j in range(depth))
+    start = "model.pixel_level_module.encoder.encoder.layers."
+    tables = (f"{start}{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)  # we compute them
+    build, url = f"segedu.panoptic.oneformer:oneformer_swin_{size}", f"https://huggingface.co/shi-labs/{file}"
+    more = {"rename": ONEFORMER, "leave_out": (*tables, "criterion."), "normalizes": True}
+    return Weights(build, url, sha256, mebibytes, "MIT", trained_on, **more)
 
 
 def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
@@ -214,6 +229,14 @@ WEIGHTS: dict[str, Weights] = {
     "detr_resnet50_dc5": _detr("detr-r50-dc5-f0fb7ef5", 159, 50, 16),
     "detr_resnet101": _detr("detr-r101-2c7b67e5", 232, 101),
     "detr_resnet101_dc5": _detr("detr-r101-dc5-a2e86def", 232, 101, 16),
+    "oneformer_swin_tiny_ade20k": _oneformer(
+        "oneformer_ade20k_swin_tiny/resolve/refs%2Fpr%2F4/pytorch_model.bin",
+        "909b07dbf4129c2bbb8df4498e35dcd46f305e3ec45329d3ff6d4f0360de27f3",
+        193.6,
+        "tiny",
+        (2, 2, 6, 2),
+        "ADE20K",
+    ),
     "mobile_sam": Weights(
         "segedu.promptable.mobile_sam:mobile_sam",
         "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",

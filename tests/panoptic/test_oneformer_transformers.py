@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,60 +18,30 @@ from panoptic.small_oneformer import (
     fresh,
     images_of,
     sentences_of,
-    small,
     targets_of,
 )  # fmt: skip
+from randomise import randomise
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segedu.panoptic.oneformer import OneFormer, oneformer_loss
+from segedu import pretrained
+from segedu.panoptic.oneformer import OneFormer, oneformer_loss, oneformer_swin_tiny
 from segedu.panoptic.oneformer_text import task_sentence
+from segedu.published import WEIGHTS
 
 transformers = pytest.importorskip("transformers")
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-NAMES = (
-    (r"^model\.", ""), (r"^pixel_level_module\.encoder\.", "backbone."), (r"^pixel_level_module\.decoder\.", "pixel_decoder."),
-    (r"^backbone\.(swin\.)?embeddings\.patch_embeddings\.projection\.", "backbone.features.0.proj."),
-    (r"^backbone\.(swin\.)?embeddings\.norm\.", "backbone.features.0.norm."),
-    (r"^backbone\.hidden_states_norms\.stage(\d)\.", lambda m: f"backbone.norms.{int(m[1]) - 1}."),
-    (r"^backbone\.(?:swin\.)?encoder\.layers\.(\d)\.downsample\.", lambda m: f"backbone.features.{2 * int(m[1]) + 2}."),
-    (r"^backbone\.(?:swin\.)?encoder\.layers\.(\d)\.blocks\.", lambda m: f"backbone.features.{2 * int(m[1]) + 1}."),
-    (r"\.attention\.relative_position_bias\.", ".attn."), (r"\.attention\.self\.", ".attn."),
-    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."), (r"\.attention\.([qkv]_proj)\.", r".attn.\1."),
-    (r"\.(layernorm_before|layernorm1)\.", ".norm1."), (r"\.(layernorm_after|layernorm2)\.", ".norm2."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."), (r"(features\.\d\.\d)\.output\.dense\.", r"\1.mlp.fc2."),
-    (r"\.input_projections\.", ".input_proj."), (r"\.encoder\.layers\.", ".layers."),
-    (r"self_attn_layer_norm", "norm1"), (r"final_layer_norm", "norm2"),
-    (r"^(pixel_decoder\.layers\.\d\.)fc", r"\1linear"), (r"\.mask_projection\.", ".mask_features."),
-    (r"\.adapter_1\.", ".lateral."), (r"\.layer_1\.", ".output."),
-    (r"^transformer_module\.decoder\.query_transformer\.decoder\.", "task_queries."),
-    (r"^transformer_module\.decoder\.query_input_projection\.", "task_queries.input_proj."),
-    (r"^transformer_module\.queries_embedder\.", "decoder.query_embed."), (r"^transformer_module\.level_embed\.", "decoder.level_embed."),
-    (r"^transformer_module\.decoder\.", "decoder."), (r"\.cross_attn\.multihead_attn\.", ".cross_attn."),
-    (r"\.cross_attn\.norm\.", ".norm1."), (r"\.self_attn\.norm\.", ".norm2."), (r"\.self_attn\.self_attn\.", ".self_attn."),
-    (r"\.ffn\.norm\.", ".norm3."), (r"\.ffn\.linear", ".linear"), (r"(mask_embed\.layers\.\d)\.0\.", r"\1."),
-    (r"^task_encoder\.task_mlp\.layers\.(\d)\.0\.", lambda m: f"task_mlp.{2 * int(m[1])}."),
-    (r"^text_mapper\.text_projector\.layers\.(\d)\.0\.", lambda m: f"text.projector.{2 * int(m[1])}."),
-    (r"^text_mapper\.prompt_ctx\.weight", "text.context"), (r"^text_mapper\.text_encoder\.(transformer\.)?", "text.encoder."),
-    (r"^text\.encoder\.(layers\.\d\.)mlp\.", r"text.encoder.\1"), (r"^criterion\.logit_scale", "text.logit_scale"),
-)  # fmt: skip
+ROW = WEIGHTS["oneformer_swin_tiny_ade20k"]
+OLD_NAMES = {  # of Swin, before version 5; what save_pretrained writes
+    ".encoder.swin.": ".encoder.", ".attention.q_proj.": ".attention.self.query.", ".attention.k_proj.": ".attention.self.key.",
+    ".attention.v_proj.": ".attention.self.value.", ".attention.o_proj.": ".attention.output.dense.",
+    ".attention.relative_position_bias.": ".attention.self.", ".mlp.fc1.": ".intermediate.dense.", ".mlp.fc2.": ".output.dense.",
+}  # fmt: skip
 
 
-def renamed(key: str) -> tuple[str, int | None]:
-    """A key of transformers -> our key, and which third of a linear map to queries, keys and values it is."""
-    for pattern, name in NAMES:
-        key = re.sub(pattern, name, key)
-    for pattern, whole in ((r"attn\.([qkv])_proj\.", "attn.qkv."), (r"attn\.(query|key|value)\.", "attn.qkv.")):
-        if found := re.search(pattern, key):
-            key = key.replace(found[0], whole if "features" in key else "attn.in_proj_")
-            return key, "qkv".index(found[1][0])
-    return key, None
-
-
-LEFT_OUT = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.empty_weight")
-
-
-def transformers_net(ours: OneFormer) -> nn.Module:
+def both(folder: Path, text: bool = True) -> tuple[OneFormer, nn.Module]:
+    """Ours, filled strictly from a file that transformers wrote, and theirs."""
     body = transformers.SwinConfig(
         embed_dim=8, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 2], window_size=4, drop_path_rate=0.0,
         out_features=["stage1", "stage2", "stage3", "stage4"],
@@ -80,18 +51,17 @@ def transformers_net(ours: OneFormer) -> nn.Module:
         encoder_feedforward_dim=24, encoder_layers=2, decoder_layers=4, dim_feedforward=20, num_attention_heads=2,
         text_encoder_width=64, text_encoder_context_length=TOKENIZE.length, text_encoder_num_layers=2,
         text_encoder_vocab_size=TOKENIZE.vocabulary, text_encoder_n_ctx=CONTEXT, task_seq_len=TOKENIZE.length,
-        is_training=ours.text is not None, dropout=0.0, train_num_points=50,
+        is_training=text, dropout=0.0, train_num_points=50,
     )  # fmt: skip
-    theirs = transformers.OneFormerForUniversalSegmentation(config).double().eval()
-    state, ready, used = ours.state_dict(), theirs.state_dict(), set()
-    for key in ready:
-        name, third = renamed(key)
-        if not key.startswith(LEFT_OUT) and (name in state or ours.text is not None):
-            used.add(name)
-            ready[key] = state[name] if third is None else state[name].chunk(3)[third]
-    assert used == set(state)
-    theirs.load_state_dict(ready, strict=True)
-    return theirs
+    theirs = randomise(transformers.OneFormerForUniversalSegmentation(config))
+    theirs.criterion.empty_weight.fill_(1)[-1] = 0.1
+    theirs.save_pretrained(folder)
+    unused = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.empty_weight")
+    row = replace(ROW, leave_out=unused if text else (*unused, "criterion."))
+    state = pretrained._our_keys(load_file(folder / "model.safetensors"), row)
+    ours = fresh(text).double().eval()
+    ours.load_state_dict(state, strict=True)
+    return ours, theirs
 
 
 def task_inputs(tasks: tuple[str, ...]) -> Tensor:
@@ -100,9 +70,9 @@ def task_inputs(tasks: tuple[str, ...]) -> Tensor:
 
 @pytest.mark.parametrize("size", [(64, 96), (52, 76)])
 @torch.no_grad()
-def test_every_stage_equals_transformers(size: tuple[int, int]) -> None:
-    ours = small()
-    theirs, images = transformers_net(ours), images_of(3, size)
+def test_every_stage_equals_transformers(size: tuple[int, int], tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path)
+    images = images_of(3, size)
     targets = targets_of(TASKS, size)
     sentences = sentences_of(targets, TASKS)
     texts = torch.stack([torch.stack([TOKENIZE(line) for line in told]) for told in sentences])
@@ -132,9 +102,9 @@ def test_every_stage_equals_transformers(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_equals_transformers_without_text() -> None:
-    ours = small(text=False)
-    theirs, images = transformers_net(ours), images_of(2, (48, 40))
+def test_equals_transformers_without_text(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, text=False)
+    images = images_of(2, (48, 40))
     expected = theirs(ours.backbone.normalize(images), task_inputs(TASKS[:2]))
     outputs = ours(images, tasks=TASKS[:2])
     assert "text_queries" not in outputs and expected.text_queries is None
@@ -153,9 +123,9 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("size", [(64, 96), (52, 76)])
-def test_losses_and_gradients_equal_transformers(size: tuple[int, int]) -> None:
-    ours = small()
-    theirs, images = transformers_net(ours), images_of(3, size)
+def test_losses_and_gradients_equal_transformers(size: tuple[int, int], tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path)
+    images = images_of(3, size)
     targets = targets_of(TASKS, size)
     sentences = sentences_of(targets, TASKS)
     outputs = ours(images, tasks=TASKS, sentences=sentences)
@@ -188,18 +158,22 @@ def test_losses_and_gradients_equal_transformers(size: tuple[int, int]) -> None:
         torch.testing.assert_close(got, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize("text", [True, False])
-def test_the_layout_of_transformers_loads_strictly(text: bool) -> None:
-    """Every key of theirs has its place, and every tensor of ours is filled."""
-    ours, theirs = fresh(text), transformers_net(small(text))
-    parts: dict[str, dict[int, Tensor]] = {}
+def test_the_file_of_ade20k_has_these_keys_and_shapes() -> None:
+    """Swin-T and all, as transformers makes it; its file of 2022 held tables of places besides, and no text."""
+    with torch.device("meta"):
+        theirs = transformers.OneFormerForUniversalSegmentation(transformers.OneFormerConfig(num_labels=150))
+        ours = oneformer_swin_tiny()
+    state = {}
     for key, tensor in theirs.state_dict().items():
-        name, third = renamed(key)
-        if not key.startswith(LEFT_OUT) and (text or name != "text.logit_scale"):
-            parts.setdefault(name, {})[third or 0] = tensor
-    state = {
-        name: torch.cat([part[i] for i in range(3)]) if len(part) == 3 else part[0] for name, part in parts.items()
-    }
-    ours.double().load_state_dict(state, strict=True)
-    for (name, got), (_, wanted) in zip(ours.state_dict().items(), small(text).state_dict().items(), strict=True):
-        assert torch.equal(got, wanted), name
+        for new, old in OLD_NAMES.items():
+            key = key.replace(new, old) if ".pixel_level_module.encoder." in key else key
+        state[key] = tensor
+    start = "model.pixel_level_module.encoder.encoder.layers."
+    for i, depth in enumerate((2, 2, 6, 2)):
+        for j in range(depth):
+            state[f"{start}{i}.blocks.{j}.attention.self.relative_position_index"] = torch.empty(49, 49, device="meta")
+    assert state.pop("model.pixel_level_module.encoder.layernorm.weight").shape == (768,)
+    del state["model.pixel_level_module.encoder.layernorm.bias"]
+    ours.load_state_dict(pretrained._our_keys(state, ROW), strict=True, assign=True)
+    assert ROW.file_name == "oneformer_ade20k_swin_tiny-pytorch_model.bin" and len(ROW.sha256) == 64
+    assert sum(p.numel() for p in ours.parameters()) * 4 / 2**20 == pytest.approx(ROW.mebibytes, rel=0.01)
