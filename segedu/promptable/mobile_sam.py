@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from segedu.backbones.convnext import LayerNorm2d
 from segedu.backbones.tiny_vit import TinyViT, tiny_vit_5m
+from segedu.promptable.sam.image_encoder import neck
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM
@@ -39,12 +39,7 @@ class MobileImageEncoder(nn.Module):
         if backbone.strides[-1] != 16:
             raise ValueError(f"backbone has the strides {backbone.strides}, expected 16 at last: last_stride=1")
         self.backbone = backbone
-        self.neck = nn.Sequential(
-            nn.Conv2d(backbone.channels[-1], out_channels, kernel_size=1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = neck(backbone.channels[-1], out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.neck(self.backbone(images)[-1])  # (B, C, S / 16, S / 16)

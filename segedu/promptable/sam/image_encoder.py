@@ -63,12 +63,7 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, size, windows=i not in global_blocks) for i, size in enumerate(sizes)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(embed_dim, out_channels, kernel_size=1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = neck(embed_dim, out_channels)
         self._start()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,6 +82,24 @@ class ImageEncoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+
+def neck(embed_dim: int, out_channels: int) -> nn.Sequential:
+    """From the last tokens to the embedding: a convolution on each place, one of 3 x 3, each with a normalisation.
+
+    Args:
+        embed_dim: D of the tokens.
+        out_channels: C of the embeddings.
+
+    Returns:
+        A module (B, D, h, w) -> (B, C, h, w).
+    """
+    return nn.Sequential(
+        nn.Conv2d(embed_dim, out_channels, kernel_size=1, bias=False),
+        LayerNorm2d(out_channels),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out_channels),
+    )
 
 
 class Block(nn.Module):
