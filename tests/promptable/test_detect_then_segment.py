@@ -13,9 +13,13 @@ from torch import Tensor
 
 from segedu.datasets.coco import to_coco
 from segedu.datasets.cvat import from_cvat, to_cvat
+from segedu.datasets.shapes import CLASSES, draw_shapes
+from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import rle_decode
+from segedu.pretrained import load
 from segedu.promptable.detect_then_segment import detect_then_segment
 from segedu.promptable.sam.sam import postprocess
+from segedu.weights import shapes_mask_rcnn
 
 H, W = 31, 27  # smaller than the frame of the network
 
@@ -104,6 +108,18 @@ def test_answers_become_files_of_coco_and_cvat(polygons: bool) -> None:
         assert torch.equal(got[name]["masks"], answer["masks"]) and torch.equal(got[name]["labels"], answer["labels"])
         runs = [truth["segmentation"] for truth in coco["annotations"] if truth["image_id"] == i]
         assert torch.equal(torch.stack([rle_decode(rle) for rle in runs]), answer["masks"])
+
+
+def test_a_detector_of_ours_and_the_evaluation_of_coco() -> None:
+    """The small Mask R-CNN finds boxes; what SAM without a training makes of them can be written and compared."""
+    scene = draw_shapes((7, 0), (64, 64))
+    boxes = shapes_mask_rcnn.detect(load("shapes_mask_rcnn"), scene["image"])
+    answer = detect_then_segment(small(), scene["image"][None], [boxes], score_threshold=0.5)[0]
+    assert len(answer["masks"]) >= 1 and set(answer["labels"].tolist()) <= set(range(1, len(CLASSES)))
+    written = to_coco({"0.png": answer}, CLASSES)
+    assert evaluate_coco(written, written["annotations"], "segm")["AP"] == 1.0
+    truth = to_coco({"0.png": {key: scene[key] for key in ("labels", "masks")}}, CLASSES)
+    assert 0 <= evaluate_coco(truth, written["annotations"], "segm")["AP"] < 1.0
 
 
 GOOD = detections()
