@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from segedu import pretrained
 from segedu.panoptic.oneformer import OneFormer, oneformer_loss, oneformer_swin_tiny
 from segedu.panoptic.oneformer_text import task_sentence
 from segedu.published import WEIGHTS
+from segedu.transformers_keys import ONEFORMER
 
 transformers = pytest.importorskip("transformers")
 
@@ -38,6 +40,22 @@ OLD_NAMES = {  # of Swin, before version 5; what save_pretrained writes
     ".attention.v_proj.": ".attention.self.value.", ".attention.o_proj.": ".attention.output.dense.",
     ".attention.relative_position_bias.": ".attention.self.", ".mlp.fc1.": ".intermediate.dense.", ".mlp.fc2.": ".output.dense.",
 }  # fmt: skip
+
+
+def old(key: str) -> str:
+    """A key of version 5 -> as files have it."""
+    for new, name in OLD_NAMES.items():
+        key = key.replace(new, name) if ".pixel_level_module.encoder." in key else key
+    return key
+
+
+def renamed(key: str) -> tuple[str, int | None]:
+    """A key of version 5 -> our key, and which third of our tensor it is; the benchmarks fill theirs by it."""
+    key = old(key)
+    for pattern, replacement in ONEFORMER:
+        key = re.sub(pattern, replacement, key)
+    name, _, third = key.partition("#")
+    return name, int(third) if third else None
 
 
 def both(folder: Path, text: bool = True) -> tuple[OneFormer, nn.Module]:
@@ -163,11 +181,7 @@ def test_the_file_of_ade20k_has_these_keys_and_shapes() -> None:
     with torch.device("meta"):
         theirs = transformers.OneFormerForUniversalSegmentation(transformers.OneFormerConfig(num_labels=150))
         ours = oneformer_swin_tiny()
-    state = {}
-    for key, tensor in theirs.state_dict().items():
-        for new, old in OLD_NAMES.items():
-            key = key.replace(new, old) if ".pixel_level_module.encoder." in key else key
-        state[key] = tensor
+    state = {old(key): tensor for key, tensor in theirs.state_dict().items()}
     start = "model.pixel_level_module.encoder.encoder.layers."
     for i, depth in enumerate((2, 2, 6, 2)):
         for j in range(depth):
