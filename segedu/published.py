@@ -124,12 +124,11 @@ def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> We
     return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
 
 
-def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32) -> Weights:
+def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32, panoptic: bool = False) -> Weights:
     sha256, url = file.rsplit("-", 1)[-1], f"{FACEBOOK}detr/{file}.pth"
     more = {"options": {"output_stride": output_stride}, "normalizes": True, "inside": "model"}
-    return Weights(
-        f"segedu.detection.detr:detr_resnet{depth}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more
-    )
+    name = f"panoptic.detr_panoptic:detr_resnet{depth}_panoptic" if panoptic else f"detection.detr:detr_resnet{depth}"
+    return Weights(f"segedu.{name}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more)
 
 
 def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequence[int], trained_on: str) -> Weights:
@@ -229,6 +228,9 @@ WEIGHTS: dict[str, Weights] = {
     "detr_resnet50_dc5": _detr("detr-r50-dc5-f0fb7ef5", 159, 50, 16),
     "detr_resnet101": _detr("detr-r101-2c7b67e5", 232, 101),
     "detr_resnet101_dc5": _detr("detr-r101-dc5-a2e86def", 232, 101, 16),
+    "detr_resnet50_panoptic": _detr("detr-r50-panoptic-00ce5173", 165, 50, panoptic=True),
+    "detr_resnet50_dc5_panoptic": _detr("detr-r50-dc5-panoptic-da08f1b1", 165, 50, 16, panoptic=True),
+    "detr_resnet101_panoptic": _detr("detr-r101-panoptic-40021d53", 237, 101, panoptic=True),
     "oneformer_swin_tiny_ade20k": _oneformer(
         "oneformer_ade20k_swin_tiny/resolve/refs%2Fpr%2F4/pytorch_model.bin",
         "909b07dbf4129c2bbb8df4498e35dcd46f305e3ec45329d3ff6d4f0360de27f3",

@@ -38,8 +38,7 @@ from segedu.layers.segments import check_segments, pad_masks
 from segedu.layers.transformer import Transformer
 from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.losses.dice import dice_loss
-from segedu.losses.focal import sigmoid_focal_loss
+from segedu.losses.masks import mask_losses
 from segedu.ops.matching import hungarian_matching
 
 KEYS = ("class_logits", "mask_logits", "aux_outputs", "sizes", "image_size")
@@ -335,30 +334,6 @@ def _layer_loss(
     # Paper: a sum over queries. The authors' code, and here: a mean that the weights divide.
     classification = cross_entropy(logits.mT, wanted, ignore_index=None, class_weights=class_weights)
     return classification, *mask_losses(torch.cat(matched), torch.cat(truth), max(1, sum(map(len, labels))))
-
-
-def mask_losses(mask_logits: Tensor, masks: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Focal and Dice loss of masks that are enlarged to the size of the true ones.
-
-    Args:
-        mask_logits: (M, h, w) of matched queries; M may be 0.
-        masks: (M, H, W) bool.
-        count: what the sums over masks are divided by.
-
-    Returns:
-        Two scalars: the sum of each mask's mean over pixels, and the sum of 1 - (2 TP + 1) / (2 TP + FP + FN + 1).
-
-    >>> focal, dice = mask_losses(torch.zeros(1, 1, 1), torch.tensor([[[True, False]]]), 1)
-    >>> focal, dice  # log(2) / 8, and 1 - (1 + 1) / (1 + 1/2 + 1/2 + 1)
-    (tensor(0.0866), tensor(0.3333))
-    """
-    if not len(mask_logits):
-        return mask_logits.sum(), mask_logits.sum()  # 0, with a gradient of 0
-    logits = F.interpolate(mask_logits[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False)
-    focal = sigmoid_focal_loss(logits[:, 0], masks, alpha=ALPHA, gamma=GAMMA, ignore_index=None, reduction="none")
-    both = torch.cat([torch.zeros_like(logits), logits], dim=1)  # softmax of 0 and z is sigmoid of z
-    dice = dice_loss(both, masks.long(), ignore_index=None, include_background=False)  # mean over masks
-    return focal.mean(dim=(1, 2)).sum() / count, len(masks) * dice / count
 
 
 def _checked(outputs: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:

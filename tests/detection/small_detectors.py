@@ -26,6 +26,7 @@ from segedu.instance.yolact import YOLACT
 from segedu.instance.yolo11_seg import YOLO11Seg
 from segedu.layers.transformer import Transformer
 from segedu.panoptic import maskformer
+from segedu.panoptic.detr_panoptic import DETRPanoptic
 from segedu.panoptic.mask2former import Mask2Former, MaskedDecoder
 from segedu.panoptic.mask2former_pixels import PixelDecoder
 from segedu.panoptic.oneformer import OneFormer, TaskQueries
@@ -125,6 +126,12 @@ def _detr() -> DETR:
     return net
 
 
+def _detr_panoptic() -> DETRPanoptic:
+    net = DETRPanoptic(DETR(_resnet(32), Transformer(32, 2, 1, 2, 12, dropout=0.3), 4, 6), 2, groups=2)
+    nn.init.normal_(net.detr.transformer.decoder.layers[0].self_attn.in_proj_bias)
+    return net
+
+
 def _maskformer() -> maskformer.MaskFormer:
     body, transformer = _resnet(32), Transformer(8, 2, 0, 2, 12, dropout=0.3)
     net = maskformer.MaskFormer(body, maskformer.PixelDecoder(body.channels[-4:], 8, 8, groups=2), transformer, 4, 6)
@@ -197,6 +204,7 @@ DETECTORS = [
     ("mask_rcnn", _mask_rcnn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8),
     ("panoptic_fpn", _panoptic_fpn, lambda h, w: _faster_row(h, w) + REGIONS * 4 * 8 * 8 + 3 * h * w),
     ("detr", _detr, lambda h, w: 6 * (5 + 4)),
+    ("detr_panoptic", _detr_panoptic, lambda h, w: 6 * (5 + 4 + _places(h, w, 4))),
     ("maskformer", _maskformer, lambda h, w: 6 * (5 + _places(h, w, 4))),
     ("mask2former", _mask2former, lambda h, w: 6 * (5 + _places(h, w, 4))),
     ("oneformer", _oneformer, lambda h, w: 6 * (5 + _places(h, w, 4) + 32)),  # and the queries at the start
