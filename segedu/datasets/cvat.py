@@ -86,9 +86,12 @@ def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
         bool; and the names, "background" first. Polygons of one image, label and group are one object.
 
     Raises:
+        TypeError: text is no str.
         ValueError: no XML or not of this format, a shape that is neither mask nor polygon, a label that the file does
             not list, or a shape that does not fit its image.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text has type {type(text).__name__}, expected what the file holds, as str")
     try:
         root = ElementTree.fromstring(text.encode("utf-8"))
     except ElementTree.ParseError as error:

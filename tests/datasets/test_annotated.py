@@ -231,3 +231,8 @@ def test_what_cannot_be_read(text: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         from_cvat(text)
     assert str(caught.value).startswith(words) and ", expected " in str(caught.value)
+
+
+def test_a_path_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="^text has type PosixPath|WindowsPath, expected what the file holds"):
+        from_cvat(tmp_path)
