@@ -7,15 +7,15 @@ Idea: Mask2Former has one architecture for three tasks, but needs a training for
     they know the task before they look for segments. In training, each picture gets a task at random, and its
     targets for that task are made of its panoptic ones. What keeps the tasks' queries apart is a contrastive loss
     with sentences about the segments (`oneformer_text`).
-Simplified: sentences become numbers by a function that the model is given. The classes of a semantic picture are
-    whole; crowds are left out of the targets before.
+Simplified: sentences become numbers by a function that the model is given; the authors have CLIP's, of 49,408 pieces of
+    words. Only that of the three tasks is needed to ask a trained network.
 Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Former's `class_logits` (B, Q, K + 1), "no
     object" last, `mask_logits` (B, Q, H / 4, W / 4), `aux_outputs`, `sizes` and `image_size`; `queries` (B, Q, D),
     those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
     them out, as it does Mask2Former's.
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
     same weights, on Swin; a tiny one learns a drawn picture for three tasks (its tests).
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 

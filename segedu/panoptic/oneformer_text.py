@@ -6,12 +6,11 @@ Idea: In training, a picture's segments are also written down, "a photo with a c
     semantic photo". A small transformer reads each sentence, and the queries of a picture shall be nearer to its own
     sentences than to those of the batch's other pictures: so they learn which task is asked, and which classes differ.
     Nothing of this is needed afterwards.
-Simplified: how words become numbers is left to a function that the model is given: `WordTokenizer` knows a few words,
-    `clip_task_tokens` only the three sentences that a trained file of the authors is asked with. For training on
-    their numbers, give CLIP's own tokenizer.
+Simplified: how words become numbers is left to a function. `WordTokenizer` knows a few words; `clip_task_tokens` only
+    the three sentences that a trained file of the authors is asked with. To train on their numbers, give CLIP's own.
 Shapes: sentences (B, N, L) int64 -> (B, N + C, D), the C last learnt and the same for all pictures.
 Quality: equal to Hugging Face's transformers at the same weights, and so is the loss with its gradients (its tests).
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 
