@@ -1,0 +1,224 @@
+"""The annotation tool: what each step does, that each can be undone, what it saves, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from promptable.small_sam import small
+from pycocotools.coco import COCO
+
+from segedu.datasets.cvat import from_cvat
+from segedu.ops.masks import rle_decode
+from segedu.widgets.annotate import FILES, Annotate, annotate
+from segedu.widgets.annotation import Annotation
+
+CLASSES = ["background", "person", "car"]
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+def work(**more: Any) -> Annotation:
+    return Annotation(small(), {"a.png": picture(40, 30), "b.png": picture(25, 37)}, CLASSES, **more)
+
+
+def filled() -> Annotation:
+    """Two objects on the first image: whatever the weights answer, some pixels are in and some are out."""
+    done = work()
+    done.click(10, 20)
+    while not done.mask.any():
+        done.next_mask()
+    done.keep(2)
+    done.draw_box(28, 30, 4, 6)
+    done.click(12, 12, positive=False)
+    if done.mask.any():
+        done.keep(1)
+    return done
+
+
+def look(done: Annotation) -> tuple:
+    state = done.state
+    kept = [[(one.label, int(one.mask.sum())) for one in image] for image in state.kept]
+    return (
+        state.image,
+        state.points,
+        state.box,
+        state.choice,
+        kept,
+        None if done.mask is None else done.mask.sum().item(),
+    )
+
+
+def test_one_click_has_three_answers_and_more_prompts_one() -> None:
+    done = work()
+    done.click(10, 20)
+    assert len(done.state.scores) == 3 and done.mask.shape == (40, 30)
+    assert done.state.choice == max(range(3), key=lambda i: done.state.scores[i])
+    before = done.state.choice
+    done.next_mask()
+    assert done.state.choice == (before + 1) % 3
+    expected = done.model.decode(
+        done.model.encode(done.image[None]),
+        (40, 30),
+        point_coords=torch.tensor([[[10.0, 20.0], [3.0, 4.0]]]),
+        point_labels=torch.tensor([[1, 0]]),
+        mask_inputs=done.state.low[done.state.choice][None],
+        multimask_output=False,
+    )
+    done.click(3, 4, positive=False)
+    assert len(done.state.scores) == 1 and done.state.scores[0] == pytest.approx(expected["iou_scores"].item())
+    done.draw_box(20, 30, 4, 6)
+    assert done.state.box == (4, 6, 20, 30) and len(done.state.points) == 2
+
+
+def test_every_step_can_be_undone_and_done_again() -> None:
+    done = work()
+    steps = [
+        lambda: done.click(10, 20),
+        done.next_mask,
+        lambda: done.click(3, 3, positive=False),
+        lambda: done.draw_box(1, 1, 20, 30),
+        done.clear,
+        lambda: done.click(12, 12),
+        lambda: [done.next_mask() for _ in range(3) if not done.mask.any()],
+        lambda: done.keep(1),
+        lambda: done.go(1),
+        lambda: done.click(5, 5),
+        lambda: done.go(2),  # goes round
+        lambda: done.remove(0),
+    ]
+    seen = [look(done)]
+    for step in steps:
+        step()
+        if look(done) != seen[-1]:
+            seen.append(look(done))
+    states = len(done._past)
+    for _ in range(states):
+        assert done.undo()
+    assert look(done) == seen[0] and not done.undo()
+    again = [look(done)]
+    while done.redo():
+        again.append(look(done))
+    assert [one for i, one in enumerate(again) if not i or one != again[i - 1]] == seen
+    done.undo()
+    done.clear()
+    done.click(1, 1)
+    assert not done.redo()  # a new step forgets what was undone
+
+
+def test_what_is_saved_is_read_by_others(tmp_path: Path) -> None:
+    done = filled()
+    done.save(tmp_path / "a.json")
+    done.save(tmp_path / "a.xml")
+    coco, kept = COCO(tmp_path / "a.json"), done.annotated()["a.png"]
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["a.png", "b.png"]
+    assert len(coco.anns) == len(kept["labels"]) >= 1
+    for annotation, label, mask in zip(coco.anns.values(), kept["labels"], kept["masks"], strict=True):
+        assert annotation["category_id"] == label
+        assert torch.equal(torch.from_numpy(coco.annToMask(annotation)).bool(), mask)
+        assert torch.equal(rle_decode(annotation["segmentation"]), mask)
+    again, classes = from_cvat((tmp_path / "a.xml").read_text())
+    assert classes == CLASSES and torch.equal(again["a.png"]["masks"], kept["masks"])
+    assert list(again["b.png"]["labels"]) == []
+    more = work(kept=again)
+    assert json.loads(more.as_text("coco")) == json.loads(done.as_text("coco"))
+
+
+def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = filled()
+    done.save(tmp_path / "a.json")
+    before = (tmp_path / "a.json").read_text()
+
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        done.save(tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda d: d.click(30, 5), "is outside the image of 30 x 40 pixels"),
+        (lambda d: d.click(float("nan"), 5), "is outside the image"),
+        (lambda d: d.draw_box(1, 1, 1, 9), "expected one with an area"),
+        (lambda d: d.keep(1), "there is no mask to keep"),
+        (lambda d: d.keep(3), "label is 3, expected 1 to 2"),
+        (lambda d: d.remove(0), "index is 0, expected one of the 0 objects"),
+        (lambda d: d.as_text("yolo"), "kind is 'yolo', expected 'coco' or 'cvat'"),
+        (lambda d: d.save("a.txt"), "path is 'a.txt', expected a name that ends in .json"),
+    ],
+)
+def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
+    done = work()
+    before = look(done)
+    with pytest.raises(ValueError, match=words):
+        act(done)
+    assert look(done) == before and not done.undo()
+
+
+@pytest.mark.parametrize(
+    ("images", "more", "error", "words"),
+    [
+        ({}, {}, ValueError, "images is empty"),
+        ({"a": [1]}, {}, TypeError, "no tensor of floats"),
+        ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\)"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "at least one class"),
+        ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept names 'b'"),
+        (
+            {"a": torch.zeros(3, 4, 4)},
+            {"kept": {"a": {"labels": torch.tensor([1]), "masks": torch.ones(1, 5, 4).bool()}}},
+            ValueError,
+            r"masks of \(5, 4\) pixels, expected \(4, 4\)",
+        ),
+    ],
+)
+def test_bad_beginnings_are_refused(images: dict, more: dict, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Annotation(**{"model": small(), "images": images, "classes": CLASSES, **more})
+
+
+# --- the widget, without a browser --------------------------------------------------------------------------------
+
+
+def test_messages_become_steps_and_sentences() -> None:
+    sent: list[Any] = []
+    tool = annotate({"a.png": picture(40, 30)}, CLASSES, small())
+    tool.send = lambda content, buffers=None: sent.append(content)
+    first = tool.picture
+
+    def say(**message: Any) -> str:
+        tool._heard(tool, message, [])
+        return tool.status
+
+    assert (tool.width, tool.height) == (30, 40) and first.startswith("data:image/png;base64,")
+    assert "SAM guesses an IoU of" in say(action="click", x=10, y=20, positive=True)
+    while not tool.work.mask.any():
+        say(action="next_mask")
+    assert tool.picture != first and tool.points == [[10.0, 20.0, 1]]
+    assert "Kept: car" in say(action="keep", label=2)
+    assert tool.points == [] and len(tool.objects) == 1 and tool.objects[0].startswith("car, ")
+    assert "Undone" in say(action="undo") and tool.objects == [] and tool.points
+    assert "Done again" in say(action="redo") and len(tool.objects) == 1
+    assert "Not done: there is no mask" in say(action="keep", label=1)
+    for kind, file in FILES.items():
+        assert file in say(action="export", kind=kind)
+        assert sent[-1] == {"file": file, "text": tool.work.as_text(kind)}
+    assert "Undo brings it back" in say(action="remove_last") and tool.objects == []
+    assert "Not done" in say(action="remove", index=4)
+
+
+@pytest.mark.parametrize(
+    "message", [{"action": "format the disk"}, {}, {"action": "click"}, {"action": "draw_box", "corners": [1, "x"]}]
+)
+def test_odd_messages_do_no_harm(message: dict) -> None:
+    tool = Annotate(work())
+    tool._heard(tool, message, [])
+    assert "Not done" in tool.status and not tool.work.undo()
