@@ -26,7 +26,7 @@ from segedu.recipe_row import Recipe, quick_layout
 from segedu.shape_recipes import WithTargets
 
 STUFF = tuple(category for category in range(len(CLASSES)) if category not in THINGS)
-STUFF_AREA = 100  # pixels of 96 x 160; 4096 are to a photograph of 640 x 480 what 205 are to these
+STUFF_AREA = 205  # pixels of 96 x 160: as large a share of the image as 4096 are of a photograph of 640 x 480
 SMALLEST = 16  # pixels of a thing: `street` has none below
 KEYS = ("boxes", "labels", "masks", "semantic", "panoptic_seg", "segments_info")
 Example = tuple[Tensor, dict[str, Any]]  # image (3, H, W) and every kind of truth about it
