@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from segedu.transformers_keys import ONEFORMER
+from segedu.transformers_keys import MASKFORMER, ONEFORMER
 
 TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbaipublicfiles.com/"
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
@@ -141,6 +141,20 @@ def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequ
     return Weights(build, url, sha256, mebibytes, "MIT", trained_on, **more)
 
 
+def _maskformer(repository: str, sha256: str, megabytes: int, build: str, num_classes: int = 150) -> Weights:
+    url = f"https://huggingface.co/facebook/maskformer-{repository}/resolve/main/pytorch_model.bin"
+    body, third = "model.pixel_level_module.encoder.model.", 6 if build == "swin_tiny" else 18  # of Swin
+    blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
+    tables = (f"{body}encoder.layers.{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)
+    more = {"options": {"num_classes": num_classes}, "rename": MASKFORMER, "normalizes": True, "non_commercial": True}
+    more["leave_out"] = (*tables, f"{body}layernorm.", "criterion.")  # the first we compute, the others nothing reads
+    build, trained_on = (
+        f"segedu.panoptic.maskformer:maskformer_{build}",
+        "ADE20K" if num_classes == 150 else "COCO 2017",
+    )
+    return Weights(build, url, sha256, megabytes * 1e6 / 2**20, "CC BY-NC 4.0", trained_on, **more)
+
+
 def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
     url, build = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose:official_cellpose"
     images = "images of cells, under CC BY-NC"
@@ -231,6 +245,18 @@ WEIGHTS: dict[str, Weights] = {
     "detr_resnet50_panoptic": _detr("detr-r50-panoptic-00ce5173", 165, 50, panoptic=True),
     "detr_resnet50_dc5_panoptic": _detr("detr-r50-dc5-panoptic-da08f1b1", 165, 50, 16, panoptic=True),
     "detr_resnet101_panoptic": _detr("detr-r101-panoptic-40021d53", 237, 101, panoptic=True),
+    "maskformer_resnet50_ade20k": _maskformer(
+        "resnet50-ade", "715296aae42e9dcf138eb3254fedd308df2d24fe5c189797874ca028a461ceff", 166, "resnet50"
+    ),
+    "maskformer_swin_tiny_ade20k": _maskformer(
+        "swin-tiny-ade", "aef0b7f380f24adcbee44a20ff00bacc9728a2143acc05572e0a8658a8a88047", 167, "swin_tiny"
+    ),
+    "maskformer_swin_small_ade20k": _maskformer(
+        "swin-small-ade", "f1ebe6c04b339a124e4ce5c8f5d2360f8397e9a59f1c6cc75dead67235d67c7e", 253, "swin_small"
+    ),
+    "maskformer_swin_tiny_coco": _maskformer(
+        "swin-tiny-coco", "0bb929483bcef6f78cc1ce89842bd9a1b8547a65938d2a1bcf874a77fa8bc976", 167, "swin_tiny", 133
+    ),
     "oneformer_swin_tiny_ade20k": _oneformer(
         "oneformer_ade20k_swin_tiny/resolve/refs%2Fpr%2F4/pytorch_model.bin",
         "909b07dbf4129c2bbb8df4498e35dcd46f305e3ec45329d3ff6d4f0360de27f3",
@@ -338,5 +364,8 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "shapes_yolact": _our_own(
         "shapes_yolact", "c09e254068c80afab2b9bc68ee6fdc027df380a3017a021ebdbeb880218bc285", 1.17, normalizes=True
+    ),
+    "shapes_detr": _our_own(
+        "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
     ),
 }

@@ -32,6 +32,18 @@ def _swin(theirs: str, ours: str) -> Pairs:
     )
 
 
+def _resnet(ours: str) -> Pairs:
+    return (
+        (rf"^{ours}embedder\.embedder\.convolution\.", f"{ours}conv1."),
+        (rf"^{ours}embedder\.embedder\.normalization\.", f"{ours}bn1."),
+        *((rf"^{ours}encoder\.stages\.{i}\.layers\.", f"{ours}layer{i + 1}.") for i in range(4)),
+        *((rf"\.layer\.{i}\.convolution\.", f".conv{i + 1}.") for i in range(3)),
+        *((rf"\.layer\.{i}\.normalization\.", f".bn{i + 1}.") for i in range(3)),
+        (r"\.shortcut\.convolution\.", ".downsample.0."),
+        (r"\.shortcut\.normalization\.", ".downsample.1."),
+    )
+
+
 ONEFORMER: Pairs = (
     (r"^criterion\.logit_scale$", "text.logit_scale"),
     (r"^model\.", ""),
@@ -66,4 +78,35 @@ ONEFORMER: Pairs = (
     (r"^text_mapper\.prompt_ctx\.weight$", "text.context"),
     (r"^text_mapper\.text_encoder\.(?:transformer\.)?", "text.encoder."),
     (r"^(text\.encoder\.layers\.\d+)\.mlp\.", r"\1."),
+)
+
+# The files of 2022 and transformers of today differ in two names of the decoder: out_proj, fc1 and o_proj, mlp.fc1.
+MASKFORMER: Pairs = (
+    (r"^class_predictor\.", "class_embed."),
+    (r"^mask_embedder\.(\d)\.0\.", r"mask_embed.layers.\1."),
+    (r"^model\.", ""),
+    (r"^pixel_level_module\.decoder\.fpn\.stem\.", "pixel_decoder.start."),
+    *(
+        (rf"^pixel_level_module\.decoder\.fpn\.layers\.{i}\.proj\.", f"pixel_decoder.laterals.{2 - i}.")
+        for i in range(3)
+    ),
+    *(
+        (rf"^pixel_level_module\.decoder\.fpn\.layers\.{i}\.block\.", f"pixel_decoder.smooth.{2 - i}.")
+        for i in range(3)
+    ),
+    (r"^pixel_level_module\.decoder\.mask_projection\.", "pixel_decoder.mask_features."),
+    *_swin(r"pixel_level_module\.encoder\.(?:model\.)?", "backbone."),
+    (r"^backbone\.hidden_states_norms\.", "backbone.norms."),
+    *_resnet("backbone."),
+    (r"^transformer_module\.queries_embedder\.", "query_embed."),
+    (r"^transformer_module\.input_projection\.", "input_proj."),
+    (r"^transformer_module\.decoder\.layernorm\.", "transformer.decoder.norm."),
+    (r"^transformer_module\.", "transformer."),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"\.encoder_attn_layer_norm\.", ".norm2."),
+    (r"\.final_layer_norm\.", ".norm3."),
+    (r"\.encoder_attn\.", ".multihead_attn."),
+    *((rf"_attn\.{x}_proj\.(weight|bias)$", rf"_attn.in_proj_\1#{i}") for i, x in enumerate("qkv")),
+    (r"_attn\.o_proj\.", "_attn.out_proj."),
+    (r"^(transformer\.decoder\.layers\.\d+)\.(?:mlp\.)?fc", r"\1.linear"),
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import pooch
 import pytest
 import torch
 from panoptic.small_maskformer import (
@@ -27,6 +30,8 @@ from torch import Tensor, nn
 from segedu.layers.segments import pad_masks
 from segedu.ops.matching import hungarian_matching
 from segedu.panoptic.maskformer import MaskFormer, maskformer_loss, matching_cost
+from segedu.pretrained import WEIGHTS, WeightsError, load
+from segedu.transformers_keys import MASKFORMER
 
 transformers = pytest.importorskip("transformers")
 
@@ -38,65 +43,14 @@ BATCHES = [
     ("swin", [(128, 160)], 32),
     ("swin", [(124, 131), (128, 100)], 4),
 ]
-NAMES = (
-    (r"^model\.pixel_level_module\.decoder\.fpn\.stem\.", "pixel_decoder.start."),
-    (r"^model\.pixel_level_module\.decoder\.mask_projection\.", "pixel_decoder.mask_features."),
-    (r"^model\.pixel_level_module\.encoder\.hidden_states_norms\.", "backbone.norms."),
-    (r"^model\.pixel_level_module\.encoder\.model\.", "backbone."),
-    (r"^model\.pixel_level_module\.encoder\.(embedder|encoder)\.", r"backbone.\1."),
-    (r"^model\.transformer_module\.queries_embedder\.", "query_embed."),
-    (r"^model\.transformer_module\.input_projection\.", "input_proj."),
-    (r"^model\.transformer_module\.", "transformer."),
-    (r"^class_predictor\.", "class_embed."),
-    (r"^mask_embedder\.(\d)\.0\.", r"mask_embed.layers.\1."),
-    (r"decoder\.layernorm\.", "decoder.norm."),
-    (r"\.self_attn_layer_norm\.", ".norm1."),
-    (r"\.encoder_attn_layer_norm\.", ".norm2."),
-    (r"\.final_layer_norm\.", ".norm3."),
-    (r"\.encoder_attn\.", ".multihead_attn."),
-    (r"\.o_proj\.", ".out_proj."),
-    (r"\.mlp\.fc([12])\.", r".linear\1."),
-    # ResNet
-    (r"embedder\.embedder\.convolution\.", "conv1."),
-    (r"embedder\.embedder\.normalization\.", "bn1."),
-    (r"shortcut\.convolution\.", "downsample.0."),
-    (r"shortcut\.normalization\.", "downsample.1."),
-    # Swin
-    (r"embeddings\.patch_embeddings\.projection\.", "features.0.proj."),
-    (r"embeddings\.norm\.", "features.0.norm."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.attention\.self\.", ".attn."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-)  # fmt: skip
-COUNTED = (
-    (r"^model\.pixel_level_module\.decoder\.fpn\.layers\.(\d)\.proj\.", lambda i: f"pixel_decoder.laterals.{2 - i}."),
-    (r"^model\.pixel_level_module\.decoder\.fpn\.layers\.(\d)\.block\.", lambda i: f"pixel_decoder.smooth.{2 - i}."),
-    (r"encoder\.stages\.(\d)\.layers\.", lambda i: f"layer{i + 1}."),
-    (r"\.layer\.(\d)\.convolution\.", lambda i: f".conv{i + 1}."),
-    (r"\.layer\.(\d)\.normalization\.", lambda i: f".bn{i + 1}."),
-    (r"backbone\.encoder\.layers\.(\d)\.blocks\.", lambda i: f"backbone.features.{2 * i + 1}."),
-    (r"backbone\.encoder\.layers\.(\d)\.downsample\.", lambda i: f"backbone.features.{2 * i + 2}."),
-)  # fmt: skip
-THIRDS = tuple(
-    (rf"\.{theirs}\.(weight|bias)$", ours, third)
-    for names, ours in ((("q_proj", "k_proj", "v_proj"), r".in_proj_\1"), (("query", "key", "value"), r".qkv.\1"))
-    for third, theirs in enumerate(names)
-)
 
 
 def renamed(key: str) -> tuple[str, int | None]:
     """A key of transformers -> our key, and which third of it, where queries, keys and values are one tensor."""
-    for pattern, ours in NAMES:
+    for pattern, ours in MASKFORMER:
         key = re.sub(pattern, ours, key)
-    for pattern, counted in COUNTED:
-        key = re.sub(pattern, lambda match, counted=counted: counted(int(match[1])), key)
-    for pattern, ours, third in THIRDS:
-        if re.search(pattern, key):
-            return re.sub(pattern, ours, key), third
-    return key, None
+    name, _, third = key.partition("#")
+    return name, int(third) if third else None
 
 
 def transformers_net(ours: MaskFormer, kind: str) -> nn.Module:
@@ -239,3 +193,44 @@ def looped_cost(logits: Tensor, found: Tensor, labels: Tensor, masks: Tensor) ->
     found = found.detach().flatten(1)
     masks = 20 * theirs.pair_wise_sigmoid_focal_loss(found, truth) + theirs.pair_wise_dice_loss(found, truth)
     return masks - logits.softmax(1)[:, labels]
+
+
+def state_of_file(name: str) -> dict[str, Tensor]:
+    """Keys and shapes of a file of 2022: those of transformers, but two names of the decoder."""
+    kind, size = WEIGHTS[name].build.rsplit("_", 2)[-2:] if "swin" in name else ("resnet", 50)
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    if kind == "resnet":
+        body = transformers.ResNetConfig(depths=[3, 4, 6 if size == 50 else 23, 3], out_features=stages)
+    else:
+        body = transformers.SwinConfig(depths=[2, 2, 6 if size == "tiny" else 18, 2], out_features=stages)
+    config = transformers.MaskFormerConfig(backbone_config=body, num_labels=WEIGHTS[name].options["num_classes"])
+    with torch.device("meta"):
+        state = transformers.MaskFormerForInstanceSegmentation(config).state_dict()
+    return {re.sub(r"mlp\.fc", "fc", key.replace("o_proj", "out_proj")): tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["maskformer_resnet50_ade20k", "maskformer_swin_tiny_ade20k", "maskformer_swin_tiny_coco"]
+)
+def test_files_load_strictly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, state = WEIGHTS[name], state_of_file(name)
+    assert "model.transformer_module.decoder.layers.5.fc1.weight" in state
+    file = tmp_path / row.file_name
+    # one number each, however large the tensor: the file is small then
+    state = {key: torch.tensor(float(i)).expand(meta.shape) for i, (key, meta) in enumerate(state.items())}
+    torch.save(state, file)
+    monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path))
+    monkeypatch.setitem(WEIGHTS, name, replace(row, sha256=pooch.file_hash(file)))
+    with pytest.raises(WeightsError, match="CC BY-NC 4.0"):
+        load(name, progress=False)
+    for random in ("xavier_uniform_", "kaiming_normal_", "trunc_normal_"):
+        monkeypatch.setattr(nn.init, random, lambda tensor, *args, **options: tensor)
+    net = load(name, progress=False, accept_license=True)
+    key, weight = (
+        "transformer.decoder.layers.3.multihead_attn.in_proj_bias",
+        "transformer_module.decoder.layers.3.encoder_attn",
+    )
+    numbers = list(state)
+    thirds = [float(numbers.index(f"model.{weight}.{x}_proj.bias")) for x in "qkv"]
+    assert net.state_dict()[key][::256].tolist() == thirds and not net.training
+    assert len(row.sha256) == 64 and row.file_name.startswith("maskformer-") and row.non_commercial
