@@ -368,4 +368,7 @@ WEIGHTS: dict[str, Weights] = {
     "shapes_detr": _our_own(
         "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
     ),
+    "shapes_detr": _our_own(
+        "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
+    ),
 }
