@@ -1,0 +1,241 @@
+"""The small SAM that learnt from drawn scenes of three kinds, and how.
+
+`python -m segedu.weights.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, anew. It knows balls,
+squares and triangles, nuclei, and streets, and it knows two readings of a click: an object, or the clump of objects
+that touch it. Images are brought to 96 pixels. Its weights are kept in half precision.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segedu.backbones.convnext import LayerNorm2d
+from segedu.datasets.cells import CELLS_VERSION, draw_cells
+from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
+from segedu.datasets.street import STREET_VERSION, draw_street
+from segedu.layers.normalize import IMAGENET_MEAN
+from segedu.ops.masks import boxes_from_masks, connected_components
+from segedu.promptable.sam.image_encoder import ImageEncoder
+from segedu.promptable.sam.interactive import interactive_loss, mask_iou
+from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
+from segedu.promptable.sam.prompt_encoder import PromptEncoder
+from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, postprocess
+from segedu.weights import making
+
+FILE = Path(__file__).with_suffix(".safetensors")
+SIZE, PATCH, WIDTH = 96, 8, 64
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 10_000_000, 4096, 2000, 16, 1e-3
+OBJECTS, POINTS = 4, 1  # of a scene in a step; of clicks behind the first prompt
+CLUMPS = 0.25  # how often a clump is meant, where there is one
+SMALLEST, SMALLEST_STUFF = 24, 120  # pixels of an object, or of a piece of stuff, that anybody is asked about
+HELD_OUT = (11_000_000, 40)  # seed, and number of scenes of each kind for the numbers in the log
+KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
+    "shapes": (draw_shapes, (64, 64)),
+    "cells": (draw_cells, (64, 64)),
+    "shapes, large": (draw_shapes, (SIZE, SIZE)),
+    "street": (draw_street, (64, SIZE)),
+}
+
+
+def shapes_sam() -> SAM:
+    """The network of the file, which `segedu.pretrained.load("shapes_sam")` fills.
+
+    Returns:
+        The model, its weights drawn at random.
+    """
+    encoder = ImageEncoder(SIZE, PATCH, 96, 5, 4, WIDTH, SIZE // PATCH // 2, (2, 4))
+    # From few scenes, three small convolutions learn faster than one large: Xiao et al. 2021, arXiv 2106.14881.
+    encoder.patch_embed = nn.Sequential(*_halve(3, 24), *_halve(24, 48), nn.Conv2d(48, 96, 3, stride=2, padding=1))
+    decoder = MaskDecoder(TwoWayTransformer(WIDTH, 2, 4, 128), iou_hidden=WIDTH)
+    return SAM(encoder, PromptEncoder(WIDTH, SIZE // PATCH, SIZE, 8), decoder)
+
+
+def _halve(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), LayerNorm2d(channels), nn.GELU()
+
+
+def readings(sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """What a click on a scene can mean: objects, and clumps of objects that touch.
+
+    Args:
+        sample: of a drawn scene.
+
+    Returns:
+        Masks (N, H, W) bool of the objects, things or connected pieces of stuff; and of the clumps (M, H, W).
+    """
+    masks = list(sample["masks"])
+    nothing = torch.zeros(0, *sample["label_map"].shape, dtype=torch.bool)
+    if "panoptic_seg" in sample:
+        for segment in sample["segments_info"]:
+            if not segment["isthing"]:
+                pieces = _pieces(sample["panoptic_seg"] == segment["id"])
+                masks += [piece for piece in pieces if piece.sum() >= SMALLEST_STUFF]
+        clumps = []
+    else:
+        clumps = [clump for clump in _pieces(sample["label_map"] > 0) if len(sample["label_map"][clump].unique()) > 1]
+    found = ([mask for mask in some if mask.sum() >= SMALLEST] for some in (masks, clumps))
+    objects, clumps = (torch.stack(some) if some else nothing for some in found)
+    return objects, clumps
+
+
+def _pieces(mask: Tensor) -> list[Tensor]:
+    pieces, count = connected_components(mask)
+    return [pieces == i for i in range(1, count + 1)]
+
+
+class Clicks(Dataset):
+    """Scenes of all kinds in memory, filled up to squares; of each some objects or clumps, another choice every time.
+
+    Args:
+        length: number of scenes.
+        seed: of the scenes.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        kinds = list(KINDS.values())
+        self.scenes = []
+        for i in range(length):
+            draw, size = kinds[i % len(kinds)]
+            sample = draw((seed, i), size=size)
+            objects, clumps = readings(sample)
+            if len(objects):
+                self.scenes.append((_byte(_square(sample["image"])), _square_masks(objects), _square_masks(clumps)))
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
+        image, objects, clumps = self.scenes[index]
+        chosen = [self._choose(objects, clumps) for _ in range(OBJECTS)]
+        image, masks = image.float() / 255, torch.stack(chosen)
+        if torch.rand(()) < 0.5:
+            image, masks = image.flip(-1), masks.flip(-1)
+        return {"images": image, "masks": masks}, masks
+
+    @staticmethod
+    def _choose(objects: Tensor, clumps: Tensor) -> Tensor:
+        some = clumps if len(clumps) and torch.rand(()) < CLUMPS else objects
+        return some[int(torch.randint(len(some), ()))]
+
+
+def _square(image: Tensor) -> Tensor:
+    """As `SAM.encode` does, but before normalisation: the mean colour becomes 0 by it."""
+    image = fit_images(image[None], SIZE)[0]
+    square = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(1, SIZE, SIZE)
+    square[:, : image.shape[1], : image.shape[2]] = image
+    return square
+
+
+def _square_masks(masks: Tensor) -> Tensor:
+    h, w = fitted_size(masks.shape[-2:], SIZE)
+    if not len(masks):
+        return torch.zeros(0, SIZE, SIZE, dtype=torch.bool)
+    fitted = F.interpolate(masks[:, None].float(), size=(h, w), mode="nearest")[:, 0].bool()
+    return F.pad(fitted, (0, SIZE - w, 0, SIZE - h))
+
+
+def _byte(image: Tensor) -> Tensor:
+    return (255 * image).round().byte()
+
+
+class Clicked(nn.Module):
+    """SAM in training: the true masks, from which prompts are drawn, come with the images."""
+
+    def __init__(self, model: SAM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return interactive_loss(self.model, batch["images"], batch["masks"], num_points=POINTS)
+
+
+def train(model: SAM, scenes: Dataset, steps: int = STEPS, every: int = 100) -> list[float]:
+    """Train in place; the mean loss of each `every` steps."""
+    options = {"batch": BATCH, "rate": RATE, "steps": steps, "every": every}
+    return making.train(Clicked(model), lambda losses, _: losses, scenes, **options)
+
+
+def centre(mask: Tensor) -> Tensor:
+    """The pixel furthest from the outline of a mask (H, W): where the paper's evaluation clicks. (2,), x and y."""
+    distance = ndimage.distance_transform_edt(F.pad(mask, (1, 1, 1, 1)).numpy())[1:-1, 1:-1]
+    y, x = divmod(int(distance.argmax()), mask.shape[1])
+    return torch.tensor([x, y], dtype=torch.float32)
+
+
+@torch.no_grad()
+def answers(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """IoU with the truth of what the model says to a click, and to a box.
+
+    Args:
+        model: in evaluation mode.
+        image: (3, H, W).
+        masks: (N, H, W) bool, what is meant.
+
+    Returns:
+        (N,) each: to a click in the middle `one`, the mask for prompts with one meaning; of the three `first`,
+        `chosen`, the one that the model scores highest, and `best`, by the truth; `box`, the one for the true box.
+    """
+    embeddings, size = model.encode(image[None]), image.shape[-2:]
+    points = torch.stack([centre(mask) for mask in masks])[None, :, None]
+    clicks = {"point_coords": points, "point_labels": torch.ones(points.shape[:-1])}
+    clicked = model.decode(embeddings, size, **clicks, multimask_output=None)
+    boxed = model.decode(embeddings, size, boxes=boxes_from_masks(masks)[None], multimask_output=False)
+    iou = mask_iou(postprocess(clicked)[0], masks[:, None])  # (N, 4)
+    chosen = 1 + clicked["iou_scores"][0, :, 1:].argmax(1)
+    return {
+        "one": iou[:, 0],
+        "first": iou[:, 1],
+        "chosen": iou.gather(1, chosen[:, None])[:, 0],
+        "best": iou[:, 1:].amax(1),
+        "box": mask_iou(postprocess(boxed)[0, :, 0], masks),
+    }
+
+
+def measure(model: SAM) -> dict[str, dict[str, float]]:
+    """Mean IoU on new scenes, over all objects and clumps: of all kinds of scenes together, and of each."""
+    seed, number = HELD_OUT
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for kind, (draw, size) in KINDS.items():
+        for i in range(number):
+            sample = draw((seed, i), size=size)
+            for what, masks in zip(("objects", "clumps"), readings(sample), strict=True):
+                if len(masks):
+                    ious = answers(model, sample["image"], masks)
+                    for name in ("all", kind, f"all {what}"):
+                        found.setdefault(name, []).append(ious)
+    return {name: _means(some) for name, some in found.items()}
+
+
+def _means(some: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    means = {name: round(float(torch.cat([ious[name] for ious in some]).mean()), 4) for name in some[0]}
+    return {**means, "number": sum(len(ious["one"]) for ious in some)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scenes = Clicks(SCENES, SCENES_SEED)
+    torch.manual_seed(making.SEED)
+    model, start = shapes_sam(), time.process_time()
+    losses = train(model, scenes)
+    model.half().float()  # as the file has them
+    log = {
+        "shapes_version": SHAPES_VERSION,
+        "cells_version": CELLS_VERSION,
+        "street_version": STREET_VERSION,
+        "scenes": SCENES,
+        "steps": STEPS,
+        "seed": making.SEED,
+        "losses_of_100_steps": losses,
+        "cpu_seconds_of_training": round(time.process_time() - start),
+        "mean_iou_on_new_scenes": measure(model),
+    }
+    making.write(model.half(), FILE, log)
