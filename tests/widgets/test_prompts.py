@@ -1,0 +1,100 @@
+"""The widget of clicks shows what SAM answers, with what may be meant; the small SAM tells a car from its street."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from promptable.small_sam import small
+
+from segedu.pretrained import WEIGHTS
+from segedu.promptable.sam.interactive import mask_iou
+from segedu.promptable.sam.sam import postprocess
+from segedu.widgets import prompts as widget
+
+HERE = {"x": 52, "y": 52}  # a cell of a chain
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: calls.append((fig, alt)))
+    return calls
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """A SAM with random weights in place of the trained one: what is asked and shown does not depend on them."""
+    sam = small().eval()
+    monkeypatch.setattr(widget, "model", lambda: sam)
+    widget.embedding.cache_clear()
+    yield sam
+    widget.embedding.cache_clear()
+
+
+@pytest.mark.parametrize("name", widget.SCENES)
+def test_answers_are_sam_s_to_these_prompts(untrained, name):
+    answer = widget.ask(name, 30, 60, second="not this", x2=80, y2=10)
+    image = widget.scene(name).image
+    H, W = image.shape[1:]
+    coords = torch.tensor([[[0.3 * (W - 1), 0.6 * (H - 1)], [0.8 * (W - 1), 0.1 * (H - 1)]]])
+    with torch.no_grad():
+        out = untrained(image[None], point_coords=coords, point_labels=torch.tensor([[1, 0]]), multimask_output=None)
+    assert np.array_equal(answer.masks, postprocess(out)[0].numpy())
+    assert np.allclose(answer.guesses, out["iou_scores"][0])
+    assert np.allclose(answer.points, coords[0])
+
+
+def test_one_click_takes_the_best_guess_of_three_and_clear_prompts_the_one(untrained):
+    answer = widget.ask("cells", **HERE)
+    assert answer.chosen == 1 + answer.guesses[1:].argmax()
+    assert widget.ask("cells", **HERE, second="this").chosen == 0
+    boxed = widget.ask("cells", **HERE, box=True)
+    rows, columns = np.nonzero(boxed.meant["object"])
+    assert boxed.chosen == 0
+    assert boxed.box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_what_may_be_meant_lies_under_the_click(untrained):
+    answer = widget.ask("cells", **HERE)
+    x, y = answer.points[0].round().astype(int)
+    assert list(answer.meant) == ["object", "clump"]
+    assert all(mask[y, x] for mask in answer.meant.values())
+    assert answer.meant["clump"].sum() > 2 * answer.meant["object"].sum()
+    for index in range(4):
+        ious = [mask_iou(*map(torch.from_numpy, (answer.masks[index], mask))) for mask in answer.meant.values()]
+        assert widget.truth(answer, index)[0] == pytest.approx(float(max(ious)))
+
+
+def test_nothing_is_meant_beside_the_cells_and_by_not_this(untrained, shown):
+    beside = widget.ask("cells", 95, 5, box=True)
+    assert not beside.meant and beside.box is None and widget.truth(beside, 0) is None
+    assert not widget.ask("cells", **HERE, click="not this").meant
+    widget.draw_answers(95, 5, scene="cells", box=True)
+    fig, alt = shown[0]
+    assert "nothing is meant there" in fig.axes[0].get_title() and "IoU" not in alt and "box" not in alt
+
+
+def test_the_picture_says_what_it_shows(untrained, shown):
+    widget.draw_answers(**HERE, scene="cells", second="not this", x2=36, y2=28)
+    fig, alt = shown[0]
+    answer = widget.ask("cells", **HERE, second="not this", x2=36, y2=28)
+    assert '"this" at (33, 33) and "not this" at (23, 18)' in alt and alt.endswith("Taken: the one.")
+    for index, (ax, name) in enumerate(zip(fig.axes[1:], widget.NAMES, strict=True)):
+        real, kind = widget.truth(answer, index)
+        assert ax.get_title() == f"{name}: guess {answer.guesses[index]:.2f}\nIoU {real:.2f}, {kind}"
+        assert f"{name} has {answer.masks[index].sum()} pixels" in alt
+
+
+def test_static_frames_are_drawn(untrained, monkeypatch, shown):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "static")
+    widget.explorer()
+    assert len({alt for _, alt in shown}) == len(widget.FRAMES)
+
+
+@pytest.mark.skipif("shapes_sam" not in WEIGHTS, reason="the small SAM is not in the table")
+def test_the_small_sam_finds_what_is_meant_in_every_frame():
+    widget.embedding.cache_clear()
+    for frame in widget.FRAMES:
+        answer = widget.ask(frame["scene"], **{key: value for key, value in frame.items() if key != "scene"})
+        assert max(widget.truth(answer, index)[0] for index in range(4)) > 0.5
