@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from segedu.transformers_keys import MASKFORMER, ONEFORMER
+from segedu.transformers_keys import MASK2FORMER, MASKFORMER, ONEFORMER
 
 TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbaipublicfiles.com/"
 # Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
@@ -155,6 +155,19 @@ def _maskformer(repository: str, sha256: str, megabytes: int, build: str, num_cl
     return Weights(build, url, sha256, megabytes * 1e6 / 2**20, "CC BY-NC 4.0", trained_on, **more)
 
 
+def _mask2former(
+    file: str, sha256: str, size: int, swin: str, depths: Sequence[int], num_classes: int, trained_on: str
+) -> Weights:
+    """`depths`: blocks of Swin's stages; `size` in bytes."""
+    blocks = ((i, j) for i, depth in enumerate(depths) for j in range(depth))
+    start = "model.pixel_level_module.encoder.encoder.layers."
+    tables = (f"{start}{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)  # we compute them
+    build, url = f"segedu.panoptic.mask2former:mask2former_swin_{swin}", f"https://huggingface.co/facebook/{file}"
+    more = {"rename": MASK2FORMER, "leave_out": (*tables, "criterion."), "normalizes": True, "non_commercial": True}
+    options = {"num_classes": num_classes}
+    return Weights(build, url, sha256, size / 2**20, "CC BY-NC 4.0", trained_on, options=options, **more)
+
+
 def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
     url, build = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose:official_cellpose"
     images = "images of cells, under CC BY-NC"
@@ -256,6 +269,33 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "maskformer_swin_tiny_coco": _maskformer(
         "swin-tiny-coco", "0bb929483bcef6f78cc1ce89842bd9a1b8547a65938d2a1bcf874a77fa8bc976", 167, "swin_tiny", 133
+    ),
+    "mask2former_swin_tiny_cityscapes": _mask2former(
+        "mask2former-swin-tiny-cityscapes-panoptic/resolve/982d597c3d41141538a9864319151d22381498be/pytorch_model.bin",
+        "e25f48b0b64f0bc378879e22add77a8c16ee66821db337b5418ee20e92582092",
+        190_054_437,
+        "tiny",
+        (2, 2, 6, 2),
+        19,
+        "Cityscapes, panoptic",
+    ),
+    "mask2former_swin_small_ade20k": _mask2former(
+        "mask2former-swin-small-ade-semantic/resolve/d6d46cd5688a7ba02915930633cefd7124238867/pytorch_model.bin",
+        "18a07418123545ce7a50a981330c8b7d0d3cec2611c9969c186e7f331402398c",
+        275_770_565,
+        "small",
+        (2, 2, 18, 2),
+        150,
+        "ADE20K, semantic",
+    ),
+    "mask2former_swin_base_ade20k": _mask2former(
+        "mask2former-swin-base-ade-semantic/resolve/97ce1d9c9aa1bbc7478d0b08f5f3a74efd48ff96/pytorch_model.bin",
+        "197bab4870fea7287635f62fe52538a4cf053767ddd0f2c9cb7611deca618f1d",
+        431_950_789,
+        "base",
+        (2, 2, 18, 2),
+        150,
+        "ADE20K, semantic",
     ),
     "oneformer_swin_tiny_ade20k": _oneformer(
         "oneformer_ade20k_swin_tiny/resolve/refs%2Fpr%2F4/pytorch_model.bin",

@@ -44,10 +44,8 @@ def _resnet(ours: str) -> Pairs:
     )
 
 
-ONEFORMER: Pairs = (
-    (r"^criterion\.logit_scale$", "text.logit_scale"),
-    (r"^model\.", ""),
-    *_swin(r"pixel_level_module\.encoder\.", "backbone."),
+# What Mask2Former and OneFormer have in common.
+PIXELS: Pairs = (
     (r"^pixel_level_module\.decoder\.", "pixel_decoder."),
     (r"\.input_projections\.", ".input_proj."),
     (r"^pixel_decoder\.encoder\.", "pixel_decoder."),
@@ -59,6 +57,27 @@ ONEFORMER: Pairs = (
     (r"\.mask_projection\.", ".mask_features."),
     (r"^transformer_module\.queries_embedder\.", "decoder.query_embed."),
     (r"^transformer_module\.level_embed\.", "decoder.level_embed."),
+)
+MASK2FORMER: Pairs = (
+    (r"^model\.", ""),
+    *_swin(r"pixel_level_module\.encoder\.", "backbone."),
+    (r"^class_predictor\.", "decoder.class_embed."),
+    (r"^transformer_module\.queries_features\.", "decoder.query_feat."),
+    (r"^transformer_module\.decoder\.layernorm\.", "decoder.decoder_norm."),
+    (r"^transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0\.", r"decoder.mask_embed.layers.\1."),
+    (r"^transformer_module\.decoder\.", "decoder."),
+    (r"^(decoder\.layers\.\d+\.)cross_attn_layer_norm\.", r"\1norm1."),
+    (r"^(decoder\.layers\.\d+\.)self_attn_layer_norm\.", r"\1norm2."),
+    (r"^(decoder\.layers\.\d+\.)final_layer_norm\.", r"\1norm3."),
+    (r"^(decoder\.layers\.\d+\.)fc", r"\1linear"),
+    *((rf"\.self_attn\.{x}_proj\.(weight|bias)$", rf".self_attn.in_proj_\1#{i}") for i, x in enumerate("qkv")),
+    *PIXELS,
+)
+ONEFORMER: Pairs = (
+    (r"^criterion\.logit_scale$", "text.logit_scale"),
+    (r"^model\.", ""),
+    *_swin(r"pixel_level_module\.encoder\.", "backbone."),
+    *PIXELS,
     (r"^transformer_module\.decoder\.query_transformer\.decoder\.", "task_queries."),
     (r"^transformer_module\.decoder\.query_input_projection\.", "task_queries.input_proj."),
     (r"^transformer_module\.", ""),

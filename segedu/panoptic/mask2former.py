@@ -14,7 +14,7 @@ Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last 
     (semantic, instances, panoptic) in inference.py.
 Quality: every stage, attention masks, costs and losses with their gradients equal those of Hugging Face's transformers
     at the same weights, on a ResNet and on Swin; a tiny one learns two drawn streets (its tests).
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 

@@ -8,7 +8,7 @@ Idea: A mask of a million pixels need not be compared at each. The costs of matc
 Simplified: nothing.
 Shapes: dict of `Mask2Former`, B dicts of `labels` (N,) and `masks` (N, h, w) -> dict of scalars.
 Quality: costs, losses and gradients equal those of Hugging Face's transformers at the same points (its tests).
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 

@@ -9,7 +9,7 @@ Simplified: padding is looked at as images are, which is what the authors' code 
 Shapes: four features (B, C_i, h_i, w_i) of strides 4, 8, 16, 32 -> `mask_features` (B, D, h_0, w_0), and the levels
     (B, D, h_i, w_i), coarse to fine: strides 32, 16, 8.
 Quality: all four maps equal those of Hugging Face's transformers at the same weights (tests of mask2former).
-Course: 15-universal
+Course: 15-panoptic
 Lab: 15_universal
 """
 

@@ -1,17 +1,25 @@
-"""The names of the authors' files of Mask2Former: rebuilt from torch's own layers, mapped to ours, loaded strictly."""
+"""Files of Mask2Former load strictly: the authors' names, rebuilt from torch's own layers, and those of transformers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from panoptic.small_mask2former import small
+from panoptic.test_mask2former_transformers import transformers_net
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet50 as tv_resnet50
 from torchvision.models import swin_t as tv_swin_t
 
+from segedu import pretrained
+from segedu.panoptic import mask2former
 from segedu.panoptic.mask2former import Mask2Former, mask2former_resnet50, mask2former_swin_tiny
+from segedu.published import WEIGHTS
+from segedu.transformers_keys import MASK2FORMER
 
 OFFICIAL = (
     (r"^sem_seg_head\.pixel_decoder\.transformer\.(encoder\.)?", "pixel_decoder."),
@@ -129,3 +137,59 @@ def test_official_state_dict_loads_strictly(
     ours.load_state_dict(renamed, strict=True, assign=True)
     if count:
         assert sum(parameter.numel() for parameter in ours.parameters()) == 43_983_878
+
+
+ROWS = {name: row for name, row in WEIGHTS.items() if row.rename == MASK2FORMER}
+OF_NO_WEIGHT = ("model.pixel_level_module.encoder.swin.layernorm.",)  # version 5 writes a norm that it never uses
+
+
+def test_a_file_that_transformers_writes_loads_strictly(tmp_path: Path) -> None:
+    ours = small("swin")
+    transformers_net(ours, "swin").save_pretrained(tmp_path)
+    row = ROWS["mask2former_swin_tiny_cityscapes"]
+    file = {k: v for k, v in load_file(tmp_path / "model.safetensors").items() if not k.startswith(OF_NO_WEIGHT)}
+    assert "model.pixel_level_module.encoder.encoder.layers.2.blocks.1.attention.self.query.weight" in file
+    state = pretrained._our_keys(file, row)
+    assert state.keys() == ours.state_dict().keys()
+    assert all(torch.equal(state[key], value) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_fits_its_builder(name: str) -> None:
+    """By names and shapes that transformers gives the whole network, with the tables that files of 2023 hold, too."""
+    transformers = pytest.importorskip("transformers")
+    row = ROWS[name]
+    swin = {"tiny": mask2former.swin_t, "small": mask2former.swin_s, "base": mask2former.swin_b}[
+        row.build.split("_")[-1]
+    ]
+    with torch.device("meta"):
+        ours, body = getattr(mask2former, row.build.split(":")[1])(**row.options), swin()
+        stages = [stage for stage in body.features if isinstance(stage, nn.Sequential)]
+        window = ours.backbone.features[1][0].attn.window_size
+        config = transformers.SwinConfig(
+            embed_dim=body.channels[0], depths=[len(stage) for stage in stages], window_size=window,
+            num_heads=[stage[0].attn.num_heads for stage in stages],
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )  # fmt: skip
+        labels = row.options["num_classes"]
+        whole = transformers.Mask2FormerConfig(backbone_config=config, num_labels=labels)
+        theirs = transformers.Mask2FormerForUniversalSegmentation(whole).state_dict()
+    file = {}
+    for key, value in theirs.items():
+        if key.startswith(OF_NO_WEIGHT):
+            continue
+        if "pixel_level_module.encoder" in key:  # as files have it
+            key = re.sub(
+                r"\.attention\.([qkv])_proj\.", lambda m: f".attention.self.{LONG[m[1]]}.", key.replace(".swin.", ".")
+            )
+            key = key.replace(".attention.o_proj.", ".attention.output.dense.")
+            key = key.replace(".attention.relative_position_bias.", ".attention.self.")
+            key = key.replace(".mlp.fc1.", ".intermediate.dense.").replace(".mlp.fc2.", ".output.dense.")
+            file[key.replace("bias_table", "index")] = value
+        file[key] = value
+    state = pretrained._our_keys(file, row)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    assert row.non_commercial and len(row.sha256) == 64
+
+
+LONG = {"q": "query", "k": "key", "v": "value"}
