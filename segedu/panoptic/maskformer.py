@@ -7,7 +7,8 @@ Idea: A class at each pixel cannot tell two cars apart, and boxes cannot say "sk
     into one embedding a pixel, at stride 4. A query's mask is where the product of its embedding with that of the
     pixel is large, and its class is said once, for the whole mask. Queries and true segments are matched as in DETR.
 Simplified: the pixel decoder is the paper's FPN; the transformer encoder in it, which the paper adds for panoptic
-    segmentation with ResNets (table 3), is left out.
+    segmentation with ResNets (table 3), is left out. Where a stage of Swin has one window only, it is not shifted, as
+    in Swin's own code; the authors' copy shifts it, which weights see on images of at most 224 pixels a side.
 Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `mask_logits`
     (B, Q, h, w), h and w those of the finest features, a quarter of H and W; `aux_outputs`, for every decoder layer
     but the last a dict of the same two; `sizes`, B pairs (h, w), the part of each image that is image; and
@@ -304,8 +305,9 @@ def maskformer_loss(
         check_number(weight, name)
     layers = _checked(outputs)
     check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
-    labels = [target["labels"] for target in targets]
-    masks = [pad_masks(target["masks"], outputs["image_size"]) for target in targets]
+    device = outputs["class_logits"].device
+    labels = [target["labels"].to(device) for target in targets]
+    masks = [pad_masks(target["masks"].to(device), outputs["image_size"]) for target in targets]
     terms = [_layer_loss(layer, labels, masks, no_object_weight, weights) for layer in layers]
     classification, focal, dice = (torch.stack(term).sum() for term in zip(*terms, strict=True))
     parts = {"classification": class_weight * classification, "focal": focal_weight * focal, "dice": dice_weight * dice}
