@@ -182,6 +182,12 @@ def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weight
     return Weights(build, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
 
 
+def _sam(file: str, size: int, build: str, sha256: str) -> Weights:
+    url, build = f"{FACEBOOK}segment_anything/{file}.pth", f"segedu.promptable.sam.sam:{build}"
+    images = "11 million photographs with 1.1 billion masks (SA-1B)"
+    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, normalizes=True)
+
+
 def _our_own(
     name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
 ) -> Weights:
@@ -377,6 +383,24 @@ WEIGHTS: dict[str, Weights] = {
         "f1696ef0631bd7e1c0e5c0d3017e2b4c6a95e284c6aab9c22fc2f08317817b28",
         "nuclei in stained tissue",
         in_channels=3,
+    ),
+    "sam_vit_b": _sam(
+        "sam_vit_b_01ec64",
+        375_042_383,
+        "sam_vit_b",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    "sam_vit_l": _sam(
+        "sam_vit_l_0b3195",
+        1_249_524_607,
+        "sam_vit_l",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "sam_vit_h": _sam(
+        "sam_vit_h_4b8939",
+        2_564_550_879,
+        "sam_vit_h",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
     "street_vgg": _our_own(
         "street_vgg",

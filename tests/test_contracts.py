@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 from detection.small_detectors import DETECTORS, InARow
+from promptable.small_sam import Asked
+from promptable.small_sam import small as small_sam
 from torch import Tensor, nn
 
 from segedu.backbones.densenet import DenseNet
@@ -164,6 +166,8 @@ METHODS = [
         ((8, 16, 12), (4, 8, 8)),
         (5, 13, 9),
     ),
+    # twice, with a mask and without: four masks of 20 x 20 and four scores
+    Contract("sam", lambda: Asked(small_sam()), _row(lambda h, w: 2 * 4 * (20 * 20 + 1)), ((40, 40), (64, 45))),
     Contract("unet3d", _unet3d, _less_40, ((44, 44, 48),), (37, 45, 41), "images has 37 voxels"),
     Contract("unet3d padded", lambda: _unet3d(padding=True), _volume, ((8, 16, 12), (16, 8, 8)), (7, 13, 9)),
     Contract(

@@ -71,3 +71,22 @@ def prompts_of(batch: tuple[int, ...], size: tuple[int, int], kinds: str, seed: 
         low = 4 * SIZE // PATCH
         given["mask_inputs"] = 3 * torch.randn(*batch, low, low, generator=drawn)
     return given
+
+
+class Asked(nn.Module):
+    """A SAM that is asked in every way, once with masks and once without: all numbers of an image in a row."""
+
+    def __init__(self, model: SAM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings, size, B = self.model.encode(images), images.shape[-2:], len(images)
+        prompts = prompts_of((1,), size, "points boxes masks")
+        prompts = {name: given.repeat(B, *[1] * (given.ndim - 1)) for name, given in prompts.items()}
+        prompts["point_labels"] = torch.tensor([[1, 0, -1]], device=images.device).repeat(B, 1)
+        prompts = {name: given.to(images) if given.is_floating_point() else given for name, given in prompts.items()}
+        alone = {name: prompts.pop(name) for name in ("mask_inputs",)}
+        answers = [self.model.decode(embeddings, size, **some, multimask_output=None) for some in (prompts, alone)]
+        rows = [answer[key].flatten(1) for answer in answers for key in ("mask_logits", "iou_scores")]
+        return torch.cat(rows, dim=1)[:, None]

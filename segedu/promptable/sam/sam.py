@@ -21,8 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from segedu.layers.images import check_images
@@ -221,10 +223,11 @@ def fit_images(images: Tensor, image_size: int) -> Tensor:
     size = fitted_size(images.shape[-2:], image_size)
     if size == tuple(images.shape[-2:]):
         return images
-    # Paper: the authors' code resizes pictures of bytes, and so their rounding is part of what the weights know.
-    picture = (255 * images.float()).round().clamp(0, 255).byte().cpu()
-    picture = F.interpolate(picture, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return picture.to(images) / 255
+    # Paper: the authors' code resizes pictures of bytes by Pillow: its rounding is part of what their weights know.
+    h, w = size
+    pictures = (255 * images.detach().float()).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    resized = [np.asarray(Image.fromarray(picture).resize((w, h), Image.Resampling.BILINEAR)) for picture in pictures]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(images) / 255
 
 
 def full_size(mask_logits: Tensor, image_size: int, size: Size) -> Tensor:
