@@ -256,6 +256,9 @@ WEIGHTS: dict[str, Weights] = {
     "shapes_yolact": _our_own(
         "shapes_yolact", "c09e254068c80afab2b9bc68ee6fdc027df380a3017a021ebdbeb880218bc285", 1.17, normalizes=True
     ),
+    "street_mask2former": _our_own(
+        "street_mask2former", "a2595f947c13c4e323cdd256832bc4785d14c59a832654a21314cfd0515da26c", 1.39, normalizes=True
+    ),
     "shapes_detr": _our_own(
         "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
     ),
