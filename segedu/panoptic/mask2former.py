@@ -98,7 +98,7 @@ class MaskedDecoder(nn.Module):
         num_heads: of each attention.
         layers: L, at least 1. Paper: 9, three rounds over the three scales.
         hidden: numbers between the two linear maps of a layer.
-        masked: False lets every query look everywhere, as in DETR: the comparison of the paper's table 4a.
+        masked: False lets every query look everywhere, as in DETR: a comparison of the paper's table 4.
 
     Attributes:
         query_embed: (Q, D), where a query stands, added to its state in every attention.
