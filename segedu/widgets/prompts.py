@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -125,24 +125,34 @@ def ask(
     column, row = points[0].round().int().tolist()
     meant = {kind: masks[masks[:, row, column]] for kind, masks in shown.meanings.items()}
     meant = {kind: masks[0] for kind, masks in meant.items() if len(masks)}
-    prompts = {
-        "point_coords": points[None],
-        "point_labels": torch.tensor([[int(word == "this") for word in said]]),
-    }
-    if box and "object" in meant:
-        prompts["boxes"] = boxes_from_masks(meant["object"][None])
-    outputs = model().decode(embedding(name), (H, W), **prompts, multimask_output=None)
+    around = boxes_from_masks(meant["object"][None]) if box and "object" in meant else None
+    outputs = _in_turn(name, points, torch.tensor([int(word == "this") for word in said]), around)
     guesses = outputs["iou_scores"][0]
-    clear = len(places) > 1 or "boxes" in prompts  # one click may mean several things
+    clear = len(places) > 1 or around is not None  # one click may mean several things
     return Answer(
         points=points.numpy(),
         said=said,
-        box=prompts["boxes"][0].numpy() if "boxes" in prompts else None,
+        box=None if around is None else around[0].numpy(),
         meant={kind: mask.numpy() for kind, mask in meant.items()} if click == "this" else {},
         masks=postprocess(outputs)[0].numpy(),
         guesses=guesses.numpy(),
         chosen=0 if clear else 1 + int(guesses[1:].argmax()),
     )
+
+
+def _in_turn(name: str, points: Tensor, labels: Tensor, box: Tensor | None) -> dict[str, Any]:
+    """SAM's outputs to the last prompt: the box comes first, then click by click, each with the mask so far.
+
+    As in training: what was answered before is part of what is asked.
+    """
+    size, mask, boxes = scene(name).image.shape[1:], {}, {} if box is None else {"boxes": box}
+    for count in range(int(box is None), len(points) + 1):
+        clicks = {"point_coords": points[None, :count], "point_labels": labels[None, :count]} if count else {}
+        outputs = model().decode(embedding(name), size, **clicks, **boxes, **mask, multimask_output=None)
+        kinds = slice(0, 1) if mask else slice(1, None)  # three for the first prompt, one for those behind it
+        best = outputs["iou_scores"][0, kinds].argmax()
+        mask = {"mask_inputs": outputs["mask_logits"][:, kinds][:, best]}
+    return outputs
 
 
 def truth(answer: Answer, index: int) -> tuple[float, str] | None:

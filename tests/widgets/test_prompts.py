@@ -33,16 +33,30 @@ def untrained(monkeypatch):
 
 
 @pytest.mark.parametrize("name", widget.SCENES)
-def test_answers_are_sam_s_to_these_prompts(untrained, name):
+def test_answers_are_sam_s_to_the_second_click_with_the_mask_of_the_first(untrained, name):
     answer = widget.ask(name, 30, 60, second="not this", x2=80, y2=10)
     image = widget.scene(name).image
     H, W = image.shape[1:]
     coords = torch.tensor([[[0.3 * (W - 1), 0.6 * (H - 1)], [0.8 * (W - 1), 0.1 * (H - 1)]]])
     with torch.no_grad():
-        out = untrained(image[None], point_coords=coords, point_labels=torch.tensor([[1, 0]]), multimask_output=None)
+        first = untrained(image[None], point_coords=coords[:, :1], point_labels=torch.ones(1, 1))
+        best = first["mask_logits"][:, first["iou_scores"][0].argmax()]
+        prompts = {"point_coords": coords, "point_labels": torch.tensor([[1, 0]]), "mask_inputs": best}
+        out = untrained(image[None], **prompts, multimask_output=None)
     assert np.array_equal(answer.masks, postprocess(out)[0].numpy())
-    assert np.allclose(answer.guesses, out["iou_scores"][0])
+    assert np.allclose(answer.guesses, out["iou_scores"][0], atol=1e-5)
     assert np.allclose(answer.points, coords[0])
+
+
+def test_a_box_comes_before_the_click(untrained):
+    answer = widget.ask("cells", **HERE, box=True)
+    image, box = widget.scene("cells").image[None], torch.from_numpy(answer.box)[None]
+    with torch.no_grad():
+        first = untrained(image, boxes=box)
+        best = first["mask_logits"][:, first["iou_scores"][0].argmax()]
+        click = {"point_coords": torch.from_numpy(answer.points)[None], "point_labels": torch.ones(1, 1)}
+        out = untrained(image, boxes=box, mask_inputs=best, **click, multimask_output=None)
+    assert np.array_equal(answer.masks, postprocess(out)[0].numpy())
 
 
 def test_one_click_takes_the_best_guess_of_three_and_clear_prompts_the_one(untrained):
