@@ -82,7 +82,7 @@ exercise = Exercise(
     points=4,
     cases=cases,
     reference=merge_panoptic,
-    kind="map",
+    kind="matrix",
     hides=["segedu.panoptic.panoptic_fpn"],
     wrong=[
         Wrong(

@@ -151,7 +151,7 @@ exercise = Exercise(
     cases=cases,
     reference=query_masks,
     tolerance=1e-6,
-    kind="map",
+    kind="matrix",
     hides=["segedu.panoptic.inference", "segedu.panoptic.maskformer", "segedu.panoptic.mask2former"],
     wrong=[
         Wrong("class incl. no-object", no_object_kept, "You keep the column of no object: it is left out.", NO_OBJECT),

@@ -198,7 +198,7 @@ exercise = Exercise(
     cases=cases,
     reference=task_token,
     kind="map",
-    hides=["segedu.panoptic.oneformer", "segedu.panoptic.oneformer_text"],
+    hides=["segedu.panoptic.oneformer"],
     wrong=[
         Wrong(
             "semantic merges nothing",

@@ -165,6 +165,7 @@ guess_times_twenty = _loss(error=lambda guess, iou, x: 20 * _error(guess, iou, x
 soft_iou = _loss(iou=_soft_iou)
 cut_at_half = _loss(iou=lambda x, y: _iou(x - 0.5, y))
 iou_of_everything = _loss(iou=lambda x, y: _iou(x.sigmoid(), y))
+zero_is_inside = _loss(iou=lambda x, y: _iou(torch.where(x == 0, 1.0, x), y))
 empty_is_zero, empty_is_nan = _loss(iou=_iou_without(0.0)), _loss(iou=_iou_without(torch.nan))
 dice_for_iou = _loss(iou=lambda x, y: 2 * _iou(x, y) / (1 + _iou(x, y)))
 focal_missing, dice_missing = _loss(losses=_dice), _loss(losses=lambda x, y: 20 * _focal(x, y))
@@ -270,6 +271,7 @@ exercise = Exercise(
             "cut at logit 1/2", cut_at_half, "You cut the logits at 1/2: the sigmoid is 1/2 where the logit is 0.", IOU
         ),
         Wrong("sigmoid above 0", iou_of_everything, "You ask whether the sigmoid is above 0: it always is.", IOU),
+        Wrong("0 is inside", zero_is_inside, "A logit of exactly 0 is in your mask: only above 0 it is.", IOU),
         Wrong("Dice for IoU", dice_for_iou, "You take the Dice coefficient for the true IoU.", IOU),
         Wrong("empty is 0", empty_is_zero, "The IoU of two empty masks is 0 with you: they are equal, it is 1.", IOU),
         Wrong("empty is nan", empty_is_nan, "The IoU of two empty masks is not a number with you: it is 1.", IOU),

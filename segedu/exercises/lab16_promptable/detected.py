@@ -74,7 +74,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
 
 
 def _limits(case: partial) -> list[Case]:
-    """Equal IoUs and scores, an IoU of exactly the threshold, fractions of pixels, empty ones, none."""
+    """Equal IoUs and scores, an IoU of exactly the threshold, fractions of pixels, one pixel, empty ones, none."""
     size = (8, 8)
     halves = _rectangles([(0, 5, 3, 7), (0, 0, 2, 4), (2, 0, 4, 4)], size)
     parts = _rectangles([(0, 0, 4, 4), (1, 1, 5, 6), (1, 1, 4, 5), (1, 2, 3, 4)], size)
@@ -85,6 +85,7 @@ def _limits(case: partial) -> list[Case]:
         case("fractions of pixels", parts, [(0.75, 0.75, 4.25, 4.75)], [0], 0.9),
         case("a box that begins and ends at centres", centres, [(1.5, 0.5, 4.5, 3.5)], [0], 0.4),
         case("an empty mask and an empty box", empty, [(3, 3, 3, 3), (2, 3, 6, 6.75)], [0, 1], 0.25),
+        case("one pixel", _rectangles([(5, 4, 6, 5), (2, 2, 3, 3)], size), [(2, 2, 3, 3)], [0], 0.75),
         case("no mask", empty[:0], [(2, 3, 6, 7)], [0], 0.5),
         case("no detection", empty, [], [], 0.5),
     ]

@@ -45,19 +45,36 @@ def _contested(focal: Tensor, dice: Tensor, iou: Tensor, guess: Tensor) -> bool:
 
 
 def _case(
-    rng: np.random.Generator, name: str, shape: tuple[int, int, int, int], contested: bool = False, empty: bool = False
+    rng: np.random.Generator,
+    name: str,
+    shape: tuple[int, int, int, int],
+    contested: bool = False,
+    empty: bool = False,
+    full: bool = False,
 ) -> Case:
-    """Masks that follow their target more or less; `empty`: the first target is, and so is one of its masks."""
+    """Masks that follow their target more or less.
+
+    Args:
+        rng: of all.
+        name: of the case.
+        shape: B, M, H, W.
+        contested: other choices than the right one find other masks.
+        empty: the first target is, and so is one of its masks.
+        full: likewise.
+
+    Returns:
+        The case.
+    """
     B, M, H, W = shape
     while True:
         targets = torch.from_numpy(rng.random((B, H, W)) < rng.uniform(0.3, 0.6, (B, 1, 1)))
-        if empty:
-            targets[0] = False
+        if empty or full:
+            targets[0] = full
         size = rng.uniform(0.1, 2.5, shape) * rng.choice([-1, 1], shape)
         follow = rng.uniform(0.0, 1.5, (B, M, 1, 1)) * (2.0 * targets[:, None].numpy() - 1)
         logits = torch.from_numpy(size + follow)
-        if empty:
-            logits[0, -1] = -logits[0, -1].abs()
+        if empty or full:
+            logits[0, -1] = logits[0, -1].abs() * (1 if full else -1)
         guess = torch.from_numpy(rng.uniform(-0.5, 1.5, (B, M)))
         focal, dice, iou = _terms(logits, targets)
         if _apart(focal, dice) and (not contested or _contested(focal, dice, iou, guess)):
@@ -75,6 +92,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     """
     case = partial(_case, rng)
     large = case("large logits", (2, 1, 3, 3))
+    zero, pixel = case("one image, a logit of exactly 0", (1, 3, 4, 4)), case("one pixel", (2, 3, 1, 1), full=True)
+    zero["args"][0][0, 0, 1, 2] = 0.0
     logits = large["args"][0]
     large["args"][0] = 100 * logits.sign() * logits.abs().clamp(min=0.5)  # no probability but 0 and 1
     return {
@@ -90,8 +109,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             [
                 case("an empty target and an empty mask", (2, 3, 3, 3), empty=True),
                 case("one mask", (3, 1, 2, 4)),
-                case("one image", (1, 3, 4, 4)),
-                case("one pixel", (2, 3, 1, 1)),
+                zero,
+                pixel,
                 large,
             ],
         ),

@@ -155,7 +155,7 @@ exercise = Exercise(
     cases=cases,
     reference=stability_score,
     tolerance=1e-6,
-    kind="numbers",
+    kind="mask",
     hides=["segedu.promptable.everything"],
     wrong=[
         Wrong(
