@@ -13,7 +13,10 @@ from pathlib import Path
 
 import segedu
 
-LEFT_OUT = ("exercises", "grading", "gradebook", "cli.py", "authoring.py", "measure.py")
+LEFT_OUT = (
+    "exercises", "grading", "gradebook",
+    "cli.py", "authoring.py", "measure.py", "capstone_command.py", "capstone_template.py",
+)  # fmt: skip
 STUB_MODULE = "not_here"
 
 _NOT_HERE = '''"""What stands in for the parts of the library that this lab asks for."""
