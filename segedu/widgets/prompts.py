@@ -45,8 +45,8 @@ FRAMES = [
     {"x": 58, "y": 66, "scene": "shapes"},
     {"x": 52, "y": 52, "scene": "cells"},
     {"x": 52, "y": 52, "scene": "cells", "second": "not this", "x2": 36, "y2": 28},
-    {"x": 23, "y": 67, "scene": "street"},
-    {"x": 23, "y": 67, "scene": "street", "box": True},
+    {"x": 85, "y": 81, "scene": "street"},
+    {"x": 85, "y": 81, "scene": "street", "box": True},
 ]
 
 
