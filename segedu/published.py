@@ -259,6 +259,9 @@ WEIGHTS: dict[str, Weights] = {
     "street_mask2former": _our_own(
         "street_mask2former", "a2595f947c13c4e323cdd256832bc4785d14c59a832654a21314cfd0515da26c", 1.39, normalizes=True
     ),
+    "street_oneformer": _our_own(
+        "street_oneformer", "82b628ccd04f09e8e21ced46fbb3e0b5b7029f2cdf5e8f95d5f2ca2b9cdcec46", 1.81, normalizes=True
+    ),
     "shapes_detr": _our_own(
         "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
     ),

@@ -14,7 +14,9 @@ Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Form
     those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
     them out, as it does Mask2Former's.
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
-    same weights, on Swin; a tiny one learns a drawn picture for three tasks (its tests).
+    same weights, on Swin. One small network, which starts from the small Mask2Former and learns all tasks at once for
+    2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU 0.895, mask AP50 0.747,
+    PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
 Course: 15-panoptic
 Lab: 15_universal
 """
