@@ -107,7 +107,7 @@ def segment_everything(model: SAM, image: Tensor, settings: Settings | None = No
     if len(crops) > 1:
         smallest = 1 / box_area(found["crop_boxes"].float())
         found = _chosen(found, nms(found["ends"], smallest, settings.crop_nms_threshold))
-    masks = _masks(found, model.image_size, size)
+    masks = _masks(model, found, size)
     if settings.min_region_area:
         threshold = max(settings.nms_threshold, settings.crop_nms_threshold)
         masks, kept = without_small_regions(masks, settings.min_region_area, threshold)
@@ -136,7 +136,7 @@ def _segment_crop(model: SAM, image: Tensor, box: Box, layer: int, settings: Set
         }
         if settings.iou_threshold > 0:
             answers = _chosen(answers, answers["scores"] > settings.iou_threshold)
-        found.append(_stable(answers, model.image_size, size, settings))
+        found.append(_stable(model, answers, size, settings))
     found = _joined(found)
     corner = points.new_tensor([x1, y1])
     found["ends"] = found["ends"] + corner.repeat(2).to(found["ends"])
@@ -146,13 +146,11 @@ def _segment_crop(model: SAM, image: Tensor, box: Box, layer: int, settings: Set
     return _chosen(found, nms(found["ends"], found["scores"], settings.nms_threshold))
 
 
-def _stable(
-    answers: dict[str, Tensor], image_size: int, size: tuple[int, int], settings: Settings
-) -> dict[str, Tensor]:
+def _stable(model: SAM, answers: dict[str, Tensor], size: tuple[int, int], settings: Settings) -> dict[str, Tensor]:
     """Of masks that SAM thinks well of, those that are stable; with their boxes."""
     stability, ends = [], []
     for logits in answers["mask_logits"].split(AT_A_TIME):
-        logits = full_size(logits[:, None], image_size, size)[:, 0]  # (n, H, W)
+        logits = full_size(logits[:, None], model.image_size, size)[:, 0] - model.mask_threshold  # (n, H, W)
         stability.append(stability_score(logits, settings.stability_offset))
         # Paper: the authors' boxes end with the last pixel, not behind it, and boxes are compared so.
         ends.append((boxes_from_masks(logits > 0) - logits.new_tensor([0, 0, 1, 1])).clamp(min=0))
@@ -166,12 +164,13 @@ def _stable(
     return answers
 
 
-def _masks(found: Mapping[str, Tensor], image_size: int, size: tuple[int, int]) -> Tensor:
+def _masks(model: SAM, found: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
     """Masks (N, H, W) at the size of the image, each where its crop lies."""
     logits, boxes = found["mask_logits"], found["crop_boxes"].tolist()
     masks = torch.zeros(len(logits), *size, dtype=torch.bool, device=logits.device)
     for i, (x1, y1, x2, y2) in enumerate(boxes):
-        masks[i, y1:y2, x1:x2] = full_size(logits[i][None, None], image_size, (y2 - y1, x2 - x1))[0, 0] > 0
+        enlarged = full_size(logits[i][None, None], model.image_size, (y2 - y1, x2 - x1))[0, 0]
+        masks[i, y1:y2, x1:x2] = enlarged - model.mask_threshold > 0
     return masks
 
 

@@ -46,6 +46,7 @@ class SAM(nn.Module):
         prompt_encoder: points, boxes and masks to vectors.
         mask_decoder: embeddings and prompts to masks.
         normalize: what images in [0, 1] go through first; by default ImageNet's mean and deviation.
+        mask_threshold: logits above it are mask. Nothing learns by it.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class SAM(nn.Module):
         prompt_encoder: PromptEncoder,
         mask_decoder: MaskDecoder,
         normalize: nn.Module | None = None,
+        mask_threshold: float = 0.0,
     ) -> None:
         super().__init__()
+        self.mask_threshold = mask_threshold
         if prompt_encoder.embed_dim != mask_decoder.transformer.embed_dim:
             raise ValueError(
                 f"prompt_encoder has embed_dim {prompt_encoder.embed_dim}, expected the mask decoder's, "
@@ -116,7 +119,7 @@ class SAM(nn.Module):
 
         Returns:
             `mask_logits` (B, M, h, w) or (B, N, M, h, w); `iou_scores` (B, M) or (B, N, M), what IoU each thinks that
-            it has; `size` and `image_size`.
+            it has; `size`, `image_size` and `mask_threshold`.
 
         Raises:
             TypeError: a prompt is no tensor of numbers.
@@ -141,6 +144,7 @@ class SAM(nn.Module):
             "iou_scores": scores,
             "size": (int(size[0]), int(size[1])),
             "image_size": self.image_size,
+            "mask_threshold": self.mask_threshold,
         }
 
 
@@ -250,12 +254,12 @@ def full_size(mask_logits: Tensor, image_size: int, size: Size) -> Tensor:
 
 
 @torch.no_grad()
-def postprocess(outputs: Mapping[str, Any], *, mask_threshold: float = 0.0) -> Tensor:
+def postprocess(outputs: Mapping[str, Any], *, mask_threshold: float | None = None) -> Tensor:
     """Masks at the size of the images.
 
     Args:
         outputs: of `SAM`.
-        mask_threshold: logits above it are mask.
+        mask_threshold: logits above it are mask; by default the model's.
 
     Returns:
         (B, M, H, W) or (B, N, M, H, W) bool. The best of the M, by its own word, is `iou_scores.argmax(-1)`.
@@ -266,6 +270,8 @@ def postprocess(outputs: Mapping[str, Any], *, mask_threshold: float = 0.0) -> T
     """
     check_outputs(outputs)
     check_no_nan("outputs", outputs, KEYS[:2])
+    if mask_threshold is None:
+        mask_threshold = outputs.get("mask_threshold", 0.0)
     return full_size(outputs["mask_logits"], outputs["image_size"], outputs["size"]) > mask_threshold
 
 
