@@ -7,7 +7,7 @@ import pkgutil
 from types import ModuleType
 
 # exercises that are here and proved before their lab is written
-WITHOUT_NOTEBOOK = ("16_promptable",)
+WITHOUT_NOTEBOOK: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
