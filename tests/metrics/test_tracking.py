@@ -113,7 +113,7 @@ def alive(maps, parent_of):
 
 def relabelled(maps):
     """Give each run of frames of a label a name of its own, in place: a track has no holes."""
-    new = 5000
+    new = max(5000, int(maps.max()))  # a name that no other run has, or two of them would be one with a hole
     for label in np.unique(maps[maps > 0]).tolist():
         here = [bool((frame == label).any()) for frame in maps]
         for t in range(1, len(maps)):
