@@ -13,9 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
+from pycocotools.coco import COCO
 
 from segedu import exercises
+from segedu.datasets.cvat import from_cvat
+from segedu.datasets.shapes import CLASSES, draw_shapes
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +36,15 @@ def draw(points: int = 3, line: bool = True):
     show(fig, f"A rising line of {points} points")
 
 explore(draw, static=[{"points": 3}], points=(2, 9), line=[True, False])
+"""
+LABELLING = """
+from segedu.datasets.shapes import CLASSES, draw_shapes
+from segedu.pretrained import load
+from segedu.widgets.annotate import annotate
+
+images = {f"scene{seed}.png": draw_shapes(seed)["image"] for seed in (3, 4)}
+tool = annotate(images, CLASSES, load("shapes_sam"))
+tool
 """
 
 
@@ -146,6 +160,82 @@ def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server)
     tab, outside = open_and_run_all(browser, address, "small.ipynb", 1)
     move_first_control(tab)
     assert tab.locator(".widget-slider").first.inner_text().split()[0] == "points"
+    assert outside == []
+    tab.context.close()
+
+
+def test_the_annotation_tool_is_driven_by_mouse_and_keys(browser, lab_server, tmp_path):
+    """Three clicks, a box, an undo, an object by mouse and one by keys, and files that COCO's and our reader take."""
+    address, folder = lab_server
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LABELLING)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "label.ipynb")
+    tab, outside = open_and_run_all(browser, address, "label.ipynb", 1)
+    tool = tab.locator(".segedu-annotate")
+    canvas, status, objects = tool.locator("canvas"), tool.locator(".status"), tool.locator(".objects li")
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    step = box["width"] / 64  # screen pixels to one of the image
+
+    def at(x, y):
+        return {"x": (x + 0.5) * step, "y": (y + 0.5) * step}
+
+    def says(words):
+        status.filter(has_text=words).wait_for()
+
+    def press(name):
+        tool.get_by_role("button", name=name, exact=True).click()
+
+    truth = draw_shapes(3)
+    x1, y1, x2, y2 = truth["boxes"][3].tolist()
+    row, column = truth["masks"][3].nonzero().float().mean(dim=0).tolist()
+    says("Image 1 of 2, scene3.png. Click on an object.")
+    canvas.click(position=at(column, row))
+    says("of 3, SAM guesses an IoU of")
+    press("Next answer")
+    canvas.click(position=at(column + 1, row))
+    says("pixels, SAM guesses")
+    canvas.click(position=at(1, 1), modifiers=["Shift"])
+    tab.mouse.move(box["x"] + (x1 + 0.5) * step, box["y"] + (y1 + 0.5) * step)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + (x2 - 0.5) * step, box["y"] + (y2 - 0.5) * step, steps=4)
+    tab.mouse.up()
+    says("pixels, SAM guesses")
+    tab.screenshot(path=tmp_path / "asked.png")
+    canvas.press("u")
+    says("Undone")
+    canvas.press("r")
+    says("Done again")
+    tool.locator("select").select_option(str(int(truth["labels"][3])))
+    press("Keep")
+    says("Kept")
+    assert objects.count() == 1
+    for key in ("ArrowLeft", "Shift+ArrowUp", "ArrowDown", " "):  # the first brings the cross to the middle
+        canvas.press(key)
+    says("of 3, SAM guesses an IoU of")
+    canvas.press("2")
+    canvas.press("Enter")
+    objects.nth(1).wait_for()
+    tab.screenshot(path=tmp_path / "kept.png")
+    files = {}
+    for button in ("COCO JSON", "CVAT XML"):
+        with tab.expect_download() as download:
+            press(button)
+        files[button] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[button])
+    coco = COCO(files["COCO JSON"])
+    masks = [coco.annToMask(annotation).astype(bool) for annotation in coco.anns.values()]
+    assert len(masks) == 2 and all(mask.any() for mask in masks)
+    assert [image["file_name"] for image in coco.imgs.values()] == ["scene3.png", "scene4.png"]
+    again, classes = from_cvat(files["CVAT XML"].read_text())
+    assert classes == list(CLASSES) and torch.equal(again["scene3.png"]["masks"], torch.from_numpy(np.stack(masks)))
+    assert again["scene3.png"]["labels"].tolist() == [int(truth["labels"][3]), 2]
+    assert (torch.from_numpy(masks[0]) & truth["masks"][3]).sum() / (
+        torch.from_numpy(masks[0]) | truth["masks"][3]
+    ).sum() > 0.7
+    tab.locator(".jp-Notebook .jp-CodeCell").nth(0).wait_for()
+    assert tab.locator(".jp-Notebook .jp-CodeCell").count() == 1, "a key of the tool reached the notebook"
     assert outside == []
     tab.context.close()
 
