@@ -184,7 +184,7 @@ def test_the_encoder_comes_with_its_weights() -> None:
     assert whole["features.1.running_var"].std() > 0  # it has seen images
 
 
-SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei" and row.detections is None}
+SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei" and row.detections is row.panoptic is None}
 
 
 @pytest.fixture
