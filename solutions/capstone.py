@@ -163,7 +163,7 @@ titles = [f"{i}: {scores[i]:.2f}" for i in ranked]
 ### BEGIN SOLUTION: a picture of the images in `ranked`: prediction, and the truth beside or below it
 images = [test[i]["image"] for i in ranked]
 maps = [[predictions[i] for i in ranked], [test[i]["label_map"] for i in ranked]]
-fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["truth"] * len(ranked)], columns=5, width=2)
+fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["truth"] * len(ranked)], columns=5, width=1.2)
 show(fig, alt=f"The {len(ranked)} images with the lowest accuracy, found above and true below, numbers {ranked}.")
 ### END SOLUTION
 
