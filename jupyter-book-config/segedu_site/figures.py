@@ -1,6 +1,8 @@
-"""Alt text: `segedu.viz.show` writes it into the output's metadata, and here it reaches the page.
+"""What myst-nb (1.4) does not do with outputs by itself.
 
-myst-nb takes width and height from there, but not the alt text (myst-nb 1.4).
+Alt text: `segedu.viz.show` writes it into the output's metadata, and here it reaches the page; myst-nb takes width
+and height from there only. A capstone's report: it lies beside its own text as JSON for the instructor's command;
+the page shows the text, and that the JSON is left out is no warning.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.application import Sphinx
 
+from segedu.capstone import MIME
+
 _render_image = NbElementRenderer.render_image
+_render_mime_type = NbElementRenderer.render_mime_type
 
 
 def render_image(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
@@ -22,5 +27,11 @@ def render_image(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]
     return rendered
 
 
+def render_mime_type(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
+    """myst-nb's own rendering, and nothing in the place of a report's JSON."""
+    return [] if data.mime_type == MIME else _render_mime_type(self, data)
+
+
 def setup(app: Sphinx) -> None:
+    NbElementRenderer.render_mime_type = render_mime_type
     NbElementRenderer.render_image = render_image
