@@ -33,8 +33,9 @@ from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_layers, check_no_nan
 from segedu.layers.position import sine_position
+from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.transformer import Transformer
 from segedu.losses.boxes import generalized_iou_loss
 from segedu.losses.checks import check_number, full_precision
@@ -42,10 +43,10 @@ from segedu.losses.cross_entropy import cross_entropy
 from segedu.ops.boxes import clip_boxes, cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
 from segedu.ops.matching import hungarian_matching
 
-KEYS = ("class_logits", "boxes", "aux_outputs", "sizes")
+AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # of a decoder layer's outputs
 
 
-class BoxHead(nn.Module):
+class BoxHead(ReLULayers):
     """Three linear maps with ReLU in between, and a sigmoid: a box as parts of the image.
 
     Args:
@@ -53,12 +54,10 @@ class BoxHead(nn.Module):
     """
 
     def __init__(self, embed_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(embed_dim, n) for n in (embed_dim, embed_dim, 4)])
+        super().__init__(embed_dim, embed_dim, embed_dim, 4)
 
     def forward(self, states: Tensor) -> Tensor:
-        first, second, last = self.layers
-        return last(second(first(states).relu()).relu()).sigmoid()
+        return super().forward(states).sigmoid()
 
 
 class DETR(nn.Module):
@@ -232,7 +231,7 @@ def detr_loss(
     weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
     for name, weight in weights.items():
         check_number(weight, name)
-    layers = _checked(outputs)
+    layers = check_layers(outputs, **AXES)
     check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     labels = [target["labels"] for target in targets]
     boxes = [
@@ -295,8 +294,8 @@ def postprocess(outputs: Mapping[str, Any], *, score_threshold: float = 0.0) -> 
         TypeError: outputs are of the wrong kind.
         ValueError: a key is missing, shapes do not fit, or a number is NaN.
     """
-    _checked(outputs)
-    check_no_nan("outputs", outputs, KEYS[:2])
+    check_layers(outputs, **AXES)
+    check_no_nan("outputs", outputs, AXES)
     found = []
     for logits, boxes, (h, w) in zip(outputs["class_logits"], outputs["boxes"], outputs["sizes"], strict=True):
         scores, labels = full_precision(logits).softmax(dim=-1)[:, :-1].max(dim=-1)  # (Q,)
@@ -307,17 +306,3 @@ def postprocess(outputs: Mapping[str, Any], *, score_threshold: float = 0.0) -> 
         boxes = clip_boxes(boxes * boxes.new_tensor([w, h, w, h]), (h, w))
         found.append({"boxes": boxes, "labels": labels[order], "scores": scores[order], "queries": order})
     return found
-
-
-def _checked(outputs: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
-    """The outputs of each decoder layer, the last one's at the end, that fit each other."""
-    check_keys("outputs", outputs, KEYS)
-    letters = check_maps("outputs", outputs, class_logits="B Q C", boxes="B Q 4")
-    aux, sizes = outputs["aux_outputs"], outputs["sizes"]
-    if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
-        raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
-    for i, layer in enumerate(aux):
-        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, class_logits="B Q C", boxes="B Q 4")
-    if len(sizes) != letters["B"]:
-        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {letters['B']} images")
-    return [*aux, outputs]

@@ -6,7 +6,7 @@ length wherever it occurs. No axis may be empty.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,34 @@ def check_maps(name: str, given: Mapping[str, Tensor], sizes: Sizes | None = Non
     for key, wanted in axes.items():
         sizes = check_floats(f"{name}[{key!r}]", given[key], wanted, sizes)
     return dict(sizes or {})
+
+
+def check_layers(outputs: Mapping[str, Any], /, *keys: str, **axes: str) -> list[Mapping[str, Tensor]]:
+    """Refuse what is not the answer of a decoder whose every layer is asked.
+
+    Args:
+        outputs: a dict of the last layer's maps, of `aux_outputs`, dicts of the same maps of the layers before it, and
+            of `sizes`, a pair for each image.
+        *keys: that it must have beside these.
+        **axes: of each key of a layer; the letter B stands for images.
+
+    Returns:
+        The maps of each layer, the last one's at the end.
+
+    Raises:
+        TypeError: not a dict, `aux_outputs` is no list, or a value is no tensor of floating-point numbers.
+        ValueError: a key is missing, a shape does not fit, or `sizes` has another length.
+    """
+    check_keys("outputs", outputs, (*axes, "aux_outputs", "sizes", *keys))
+    letters = check_maps("outputs", outputs, **axes)
+    aux, sizes = outputs["aux_outputs"], outputs["sizes"]
+    if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
+        raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
+    for i, layer in enumerate(aux):
+        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
+    if len(sizes) != letters["B"]:
+        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {letters['B']} images")
+    return [*aux, outputs]
 
 
 def check_floats(name: str, tensor: Tensor, axes: str, sizes: Sizes | None = None) -> Sizes:

@@ -34,6 +34,7 @@ from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.relu_layers import ReLULayers
 from segedu.panoptic.mask2former_pixels import LEVELS, PixelDecoder, position_of
 
 
@@ -70,22 +71,6 @@ class DecoderLayer(nn.Module):
         gathered, _ = self.self_attn(asking, asking, states, need_weights=False)
         states = self.norm2(states + gathered)
         return self.norm3(states + self.linear2(self.linear1(states).relu()))
-
-
-class MaskEmbedding(nn.Module):
-    """Three linear maps with ReLU in between: a state to what its mask's pixels look like.
-
-    Args:
-        embed_dim: D of the states and of the mask features.
-    """
-
-    def __init__(self, embed_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(embed_dim, embed_dim) for _ in range(3))
-
-    def forward(self, states: Tensor) -> Tensor:
-        first, second, last = self.layers
-        return last(second(first(states).relu()).relu())
 
 
 class MaskedDecoder(nn.Module):
@@ -129,7 +114,7 @@ class MaskedDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(embed_dim, num_heads, hidden) for _ in range(layers))
         self.decoder_norm = nn.LayerNorm(embed_dim)
         self.class_embed = nn.Linear(embed_dim, num_classes + 1)
-        self.mask_embed = MaskEmbedding(embed_dim)
+        self.mask_embed = ReLULayers(embed_dim, embed_dim, embed_dim, embed_dim)
 
     def forward(
         self, mask_features: Tensor, levels: Sequence[Tensor], states: Tensor | None = None

@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.layers.outputs import check_keys, check_maps
+from segedu.layers.outputs import check_layers
 from segedu.layers.segments import check_segments, pad_masks
 from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.ops.matching import hungarian_matching
 
-KEYS = ("class_logits", "mask_logits", "aux_outputs", "sizes", "image_size")
+AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -155,11 +155,11 @@ def mask2former_loss(
     check_number(points, "points", low=1)
     check_number(oversample, "oversample", low=1)
     check_number(importance, "importance", high=1)
-    layers = _checked(outputs)
+    *before, last = check_layers(outputs, "image_size", **AXES)
     check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     truth = [_padded(target, outputs) for target in targets]
     sampling = (int(points), oversample, importance, generator)
-    terms = [_layer_loss(layer, truth, weights, no_object_weight, sampling) for layer in layers]
+    terms = [_layer_loss(layer, truth, weights, no_object_weight, sampling) for layer in (last, *before)]
     classification, mask, dice = (torch.stack(term).sum() for term in zip(*terms, strict=True))
     parts = {"classification": class_weight * classification, "mask": mask_weight * mask, "dice": dice_weight * dice}
     return {**parts, "loss": sum(parts.values())}
@@ -210,18 +210,3 @@ def _mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     p = logits.sigmoid()
     dice = 1 - (2 * (p * truth).sum(dim=1) + 1) / (p.sum(dim=1) + truth.sum(dim=1) + 1)
     return entropy, dice.sum()
-
-
-def _checked(outputs: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
-    """The outputs of the last layer, then of those before it from the start, that fit each other."""
-    check_keys("outputs", outputs, KEYS)
-    axes = {"class_logits": "B Q C", "mask_logits": "B Q h w"}
-    letters = check_maps("outputs", outputs, **axes)
-    aux, sizes = outputs["aux_outputs"], outputs["sizes"]
-    if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
-        raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
-    for i, layer in enumerate(aux):
-        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
-    if len(sizes) != letters["B"]:
-        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {letters['B']} images")
-    return [outputs, *aux]

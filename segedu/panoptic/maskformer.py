@@ -33,8 +33,9 @@ from segedu.backbones.swin import swin_b, swin_s, swin_t
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps
+from segedu.layers.outputs import check_layers
 from segedu.layers.position import sine_position
+from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.segments import check_segments, pad_masks
 from segedu.layers.transformer import Transformer
 from segedu.losses.checks import check_number, full_precision
@@ -42,7 +43,7 @@ from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.masks import mask_losses
 from segedu.ops.matching import hungarian_matching
 
-KEYS = ("class_logits", "mask_logits", "aux_outputs", "sizes", "image_size")
+AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 LEVELS = 4  # features at strides 4, 8, 16 and 32
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss of masks
 
@@ -83,23 +84,6 @@ def _conv_norm(in_channels: int, width: int, kernel_size: int, groups: int) -> n
     return nn.Sequential(convolution, nn.GroupNorm(groups, width))
 
 
-class MaskEmbedding(nn.Module):
-    """Three linear maps with ReLU in between: what a query compares each pixel with.
-
-    Args:
-        embed_dim: D of the states.
-        mask_dim: M, as the pixels' embeddings.
-    """
-
-    def __init__(self, embed_dim: int, mask_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(embed_dim, n) for n in (embed_dim, embed_dim, mask_dim)])
-
-    def forward(self, states: Tensor) -> Tensor:
-        first, second, last = self.layers
-        return last(second(first(states).relu()).relu())
-
-
 class MaskFormer(nn.Module):
     """Backbone, pixel decoder, transformer decoder and two heads: figure 2.
 
@@ -132,7 +116,7 @@ class MaskFormer(nn.Module):
         self.transformer = transformer
         self.query_embed = nn.Embedding(num_queries, embed_dim)
         self.class_embed = nn.Linear(embed_dim, num_classes + 1)
-        self.mask_embed = MaskEmbedding(embed_dim, pixel_decoder.mask_features.out_channels)
+        self.mask_embed = ReLULayers(embed_dim, embed_dim, embed_dim, pixel_decoder.mask_features.out_channels)
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
         check_images(images, self.backbone.in_channels)
@@ -303,7 +287,7 @@ def maskformer_loss(
     weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
     for name, weight in weights.items():
         check_number(weight, name)
-    layers = _checked(outputs)
+    layers = check_layers(outputs, "image_size", **AXES)
     check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     device = outputs["class_logits"].device
     labels = [target["labels"].to(device) for target in targets]
@@ -336,18 +320,3 @@ def _layer_loss(
     # Paper: a sum over queries. The authors' code, and here: a mean that the weights divide.
     classification = cross_entropy(logits.mT, wanted, ignore_index=None, class_weights=class_weights)
     return classification, *mask_losses(torch.cat(matched), torch.cat(truth), max(1, sum(map(len, labels))))
-
-
-def _checked(outputs: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
-    """The outputs of each decoder layer, the last one's at the end, that fit each other."""
-    check_keys("outputs", outputs, KEYS)
-    axes = {"class_logits": "B Q C", "mask_logits": "B Q h w"}
-    letters = check_maps("outputs", outputs, **axes)
-    aux, sizes = outputs["aux_outputs"], outputs["sizes"]
-    if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
-        raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
-    for i, layer in enumerate(aux):
-        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
-    if len(sizes) != letters["B"]:
-        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {letters['B']} images")
-    return [*aux, outputs]

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.convnext import LayerNorm2d
+from segedu.layers.relu_layers import ReLULayers
 from segedu.promptable.sam.image_encoder import MLP
 
 
@@ -51,8 +52,8 @@ class MaskDecoder(nn.Module):
             nn.GELU(),
         )
         widths = (embed_dim, embed_dim, embed_dim, embed_dim // 8)
-        self.output_hypernetworks_mlps = nn.ModuleList(ReLULayers(widths) for _ in range(count))
-        self.iou_prediction_head = ReLULayers((embed_dim, iou_hidden, iou_hidden, count))
+        self.output_hypernetworks_mlps = nn.ModuleList(ReLULayers(*widths) for _ in range(count))
+        self.iou_prediction_head = ReLULayers(embed_dim, iou_hidden, iou_hidden, count)
 
     def forward(self, embeddings: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         B, N = sparse.shape[:2]
@@ -158,21 +159,3 @@ class CrossAttention(nn.Module):
 
     def _heads(self, vectors: Tensor) -> Tensor:
         return vectors.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)  # (B, 1 or N, heads, L, d)
-
-
-class ReLULayers(nn.Module):
-    """Linear maps with a ReLU between each two.
-
-    Args:
-        widths: how many numbers go in, are between, and come out.
-    """
-
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        *before, last = self.layers
-        for layer in before:
-            vectors = layer(vectors).relu()
-        return last(vectors)
