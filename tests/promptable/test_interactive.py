@@ -67,6 +67,12 @@ def test_the_best_is_chosen_for_each_object_and_by_the_loss() -> None:
     assert sam_loss(high, truth)["dice"].item() == pytest.approx(sam_loss(outputs, truth)["dice"].item())
 
 
+def test_scores_are_asked_for_the_iou_of_masks_above_the_threshold() -> None:
+    outputs, truth = two_masks()
+    losses = sam_loss({**outputs, "mask_threshold": -5.0}, truth)  # both masks are everything: half of it is right
+    assert losses["iou"].item() == pytest.approx((0.25**2 + 0.0**2) / 2)
+
+
 def test_weights_and_the_axis_of_objects() -> None:
     outputs, truth = two_masks()
     plain = sam_loss(outputs, truth, focal_weight=1.0, iou_weight=0.0)
@@ -153,10 +159,10 @@ def test_a_first_prompt_is_a_point_or_a_box() -> None:
 def test_corrections_come_from_where_the_mask_is_wrong() -> None:
     masks = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
     masks[..., :4] = True
-    logits = torch.where(masks, 5.0, -5.0)
-    logits[0, 0, 2, 1] = -5.0  # missed here
-    logits[0, 1, 6, 7] = 5.0  # too much here
-    points, labels = correcting_points(logits, 8, masks, generator())
+    preds = masks.clone()
+    preds[0, 0, 2, 1] = False  # missed here
+    preds[0, 1, 6, 7] = True  # too much here
+    points, labels = correcting_points(preds, masks, generator())
     assert points[0, :2].tolist() == [[1, 2], [7, 6]] and labels[0].tolist() == [1, 0, 1]
     assert points[0, 2, 0] < 4  # nothing is wrong: a pixel of the object
 

@@ -72,7 +72,7 @@ def sam_loss(
     truth = resize_masks(targets.flatten(0, -3), (max(H, W), max(H, W)), logits.shape[-2:])[:, None].expand_as(logits)
     focal = sigmoid_focal_loss(logits, truth, ignore_index=None, reduction="none").mean((2, 3))  # (G, M)
     dice = _dice(logits, truth)
-    wrong = (scores - mask_iou(logits > 0, truth)) ** 2
+    wrong = (scores - mask_iou(logits > outputs.get("mask_threshold", 0.0), truth)) ** 2
     best = (focal_weight * focal + dice_weight * dice).argmin(dim=1, keepdim=True)
     parts = {
         "focal": focal_weight * focal.gather(1, best).mean(),
@@ -139,7 +139,8 @@ def interactive_loss(
     losses, answer = [sam_loss(one, masks), sam_loss(three, masks)], best_logits(three)
     for adds_a_point in clicking(num_points, generator):
         if adds_a_point:
-            prompts = add_points(prompts, *correcting_points(answer, model.image_size, masks, generator))
+            preds = full_size(answer, model.image_size, size) > model.mask_threshold
+            prompts = add_points(prompts, *correcting_points(preds, masks, generator))
         outputs = model.decode(embeddings, size, **prompts, mask_inputs=answer, multimask_output=False)
         losses.append(sam_loss(outputs, masks))
         answer = best_logits(outputs)
@@ -210,21 +211,18 @@ def draw_points(regions: Tensor, generator: torch.Generator | None = None) -> Te
     return torch.stack([places % regions.shape[-1], places // regions.shape[-1]], dim=-1).float()
 
 
-def correcting_points(
-    mask_logits: Tensor, image_size: int, masks: Tensor, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def correcting_points(preds: Tensor, masks: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """A pixel from where each mask is wrong: foreground where the object was missed, background where there is none.
 
     Args:
-        mask_logits: (B, N, h, w), the answer so far.
-        image_size: S of the model.
+        preds: (B, N, H, W) bool, the answer so far.
         masks: (B, N, H, W) bool, the truth, none empty.
         generator: of what is drawn.
 
     Returns:
         (B, N, 2) and labels (B, N). Where nothing is wrong, a pixel of the object.
     """
-    wrong = (full_size(mask_logits, image_size, masks.shape[-2:]) > 0) ^ masks
+    wrong = preds ^ masks
     right = ~wrong.flatten(2).any(2)[..., None, None]
     points = draw_points(wrong | (right & masks), generator)
     x, y = points.long().unbind(-1)
