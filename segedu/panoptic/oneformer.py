@@ -252,7 +252,7 @@ def oneformer_loss(
     contrastive_weight: float = 0.5,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """Mask2Former's loss on the targets of each picture's task, and the contrastive one: section 3.4.
+    """Mask2Former's loss on the targets of each picture's task, and the contrastive one.
 
     Args:
         outputs: of `OneFormer`.

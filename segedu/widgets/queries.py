@@ -226,7 +226,7 @@ def _paint_ious(ax: Axes, street: str, query: int, layer: int) -> str:
     ax.plot(layer, values[layer], "o", color=MASK, markersize=11, zorder=3)
     ax.set_title(f"IoU with its segment: {values[layer]:.2f} (grey: others)", fontsize=10, color=INK)
     name = CLASSES[answers(street).labels[answers(street).matched[query]]]
-    return f"IoU with the segment that it ends up with, a {name}, by layer: {', '.join(f'{v:.2f}' for v in values)}."
+    return f"IoU with the segment that it ends up with ({name}), by layer: {', '.join(f'{v:.2f}' for v in values)}."
 
 
 def explorer() -> None:
