@@ -202,7 +202,7 @@ def detr_panoptic_loss(
     Raises:
         TypeError: outputs, targets or a weight are of the wrong kind.
         ValueError: a key is missing, shapes do not fit, a box has no area, a label is not 1 to K - 1, a weight is
-            negative, or an output is not finite.
+            negative, or a box or the cost of a pair is not finite.
     """
     check_number(focal_weight, "focal_weight")
     check_number(dice_weight, "dice_weight")

@@ -147,7 +147,7 @@ def mask2former_loss(
     Raises:
         TypeError: outputs, targets or a number are of the wrong kind.
         ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, points are
-            fewer than 1, or an output is not finite.
+            fewer than 1, or the cost of a pair is not finite.
     """
     weights = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():

@@ -280,8 +280,8 @@ def maskformer_loss(
 
     Raises:
         TypeError: outputs, targets or a weight are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, or an output
-            is not finite.
+        ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, or the cost
+            of a pair is not finite.
     """
     check_number(no_object_weight, "no_object_weight")
     weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
