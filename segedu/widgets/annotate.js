@@ -1,12 +1,15 @@
 // The picture and the buttons of segedu.widgets.annotate. All that is known lies in Python; here keys and the mouse become
 // messages, and what comes back is drawn. Nothing is fetched.
 
-const HELP =
-  "Click: on the object. Shift+click: not on it. Drag: a box. Keys: arrows move the cross (Shift: 5 pixels), Space puts a point, " +
-  "N one that says 'not this', B one corner of a box and then the other, M shows SAM's next answer, 1 to 9 choose the class, " +
-  "Enter keeps, Escape forgets the prompts, U or Ctrl+Z undoes, R redoes, Delete takes the last object away, comma and " +
-  "full stop change the image.";
+const FIRST =
+  "Click: this. Shift+click: not this. Drag: a box. Yellow is SAM's answer. Choose a class, press Keep, and go on. Save before you close.";
+const KEYS =
+  "Keys, once the image was clicked or reached by Tab: arrows move the cross (Shift: 5 pixels), Space says 'this' there, N 'not this', " +
+  "B one corner of a box and then the other, M shows SAM's next answer, 1 to 9 choose the class, Enter keeps, Escape forgets the " +
+  "prompts, U or Ctrl+Z undoes, R redoes, Delete takes the last object away, comma and full stop change the image.";
 const NEAR = 4; // screen pixels: a shorter pull is a click
+const SOON = 300, LATE = 20000; // milliseconds until "working" is said, and until somebody should look at the kernel
+const OWN = { BUTTON: [" ", "Enter"], SUMMARY: [" ", "Enter"], SELECT: null }; // keys that a control needs itself; null: all
 
 function make(tag, parent, properties = {}) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -20,7 +23,18 @@ function render({ model, el }) {
   const bar = make("div", el, { className: "bar" });
   const label = make("select", bar, { title: "Class of the next object", ariaLabel: "Class of the next object" });
   model.get("classes").slice(1).forEach((name, i) => make("option", label, { value: i + 1, textContent: `${i + 1} ${name}` }));
-  const send = (action, more = {}) => model.send({ action, ...more });
+  const view = Math.random(); // the same tool may be shown twice: a file goes to the view that asked
+  let waiting = [];
+  const send = (action, more = {}) => {
+    waiting.forEach(clearTimeout);
+    el.classList.add("busy");
+    const say = (words) => () => { status.textContent = words; };
+    waiting = [
+      setTimeout(say("SAM is working ..."), SOON),
+      setTimeout(say("No answer yet. A large SAM takes long for a new image; else look whether the kernel runs, or run the cell again."), LATE),
+    ];
+    model.send({ action, view, number: model.get("number"), ...more });
+  };
   const keep = () => send("keep", { label: Number(label.value) });
   const buttons = {
     "Keep": [keep, "Keep the mask as an object of this class (Enter)"],
@@ -35,17 +49,22 @@ function render({ model, el }) {
     "CVAT XML": [() => send("export", { kind: "cvat" }), "Download all objects as CVAT for images 1.1"],
   };
   for (const [name, [action, title]] of Object.entries(buttons)) {
-    make("button", bar, { type: "button", textContent: name, title, onclick: action });
+    const onclick = (event) => {
+      action();
+      if (event.detail) canvas.focus({ preventScroll: true }); // pressed by mouse: the keys go on with the picture
+    };
+    make("button", bar, { type: "button", textContent: name, title, onclick });
   }
+  make("div", el, { className: "first", textContent: FIRST });
   const canvas = make("canvas", el, { tabIndex: 0 });
   canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label", "Image to label. " + HELP);
+  canvas.setAttribute("aria-label", "Image to label. " + FIRST + " " + KEYS);
   const status = make("div", el, { className: "status", role: "status" });
   status.setAttribute("aria-live", "polite");
   const list = make("ol", el, { className: "objects" });
   const help = make("details", el);
-  make("summary", help, { textContent: "Mouse and keys" });
-  make("p", help, { textContent: HELP });
+  make("summary", help, { textContent: "All keys" });
+  make("p", help, { textContent: KEYS });
 
   let cross = null; // [x, y] in pixels of the image
   let corner = null; // of a box that has begun
@@ -56,7 +75,7 @@ function render({ model, el }) {
 
   function draw() {
     const context = canvas.getContext("2d");
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = canvas.width < model.get("width"); // a small image shows its pixels
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (painted.complete && painted.naturalWidth) context.drawImage(painted, 0, 0, canvas.width, canvas.height);
     const s = scale();
@@ -69,6 +88,17 @@ function render({ model, el }) {
       context.strokeRect(Math.min(x1, x2), Math.min(y1, y2), Math.abs(x2 - x1), Math.abs(y2 - y1));
       context.setLineDash([]);
     };
+    context.font = "bold 14px sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    model.get("objects").forEach((one, i) => { // the numbers of the list
+      const [px, py] = at(one.at);
+      context.lineWidth = 4;
+      context.strokeStyle = "#1b1b1b";
+      context.strokeText(String(i + 1), px, py);
+      context.fillStyle = "#ffffff";
+      context.fillText(String(i + 1), px, py);
+    });
     const box = model.get("box");
     if (box.length) frame(box.slice(0, 2), box.slice(2), "#ffffff");
     if (corner) frame(corner, pulled || cross || corner, "#F0E442");
@@ -114,12 +144,27 @@ function render({ model, el }) {
   }
 
   function tell() {
+    waiting.forEach(clearTimeout);
+    el.classList.remove("busy");
     status.textContent = model.get("status");
+    status.classList.toggle("refused", status.textContent.includes("Not done:"));
+  }
+
+  function fillList() {
+    const focused = list.contains(document.activeElement) ? document.activeElement : null;
+    const was = focused && [[...list.children].indexOf(focused.closest("li")), focused.tagName];
     list.replaceChildren();
-    model.get("objects").forEach((words, i) => {
-      const row = make("li", list, { textContent: words + " " });
+    model.get("objects").forEach((one, i) => {
+      const row = make("li", list);
+      const name = make("select", row, { ariaLabel: `Class of object ${i + 1}`, title: "Another class" });
+      model.get("classes").slice(1).forEach((text, k) => make("option", name, { value: k + 1, textContent: text }));
+      name.value = one.label;
+      name.onchange = () => send("relabel", { index: i, label: Number(name.value) });
+      row.append(` ${one.pixels} pixels `);
       make("button", row, { type: "button", textContent: "remove", ariaLabel: `Remove object ${i + 1}`, onclick: () => send("remove", { index: i }) });
     });
+    if (was) (list.children[was[0]]?.querySelector(was[1]) || canvas).focus({ preventScroll: true });
+    draw();
   }
 
   const place = (event) => {
@@ -152,7 +197,9 @@ function render({ model, el }) {
   canvas.addEventListener("pointercancel", () => { down = corner = pulled = null; draw(); });
 
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  canvas.addEventListener("keydown", (event) => {
+  el.addEventListener("keydown", (event) => {
+    const own = OWN[event.target.tagName]; // what a button does with Space is the button's
+    if (own === null || own?.includes(event.key)) return;
     const [w, h] = [model.get("width"), model.get("height")];
     const middle = [Math.floor(w / 2), Math.floor(h / 2)];
     const here = cross || middle;
@@ -190,21 +237,33 @@ function render({ model, el }) {
     event.stopPropagation();
     draw();
   });
-  model.on("msg:custom", (message) => {
-    if (message.file === undefined) return;
+  const download = (message) => {
+    if (message.file === undefined || message.view !== view) return;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([message.text], { type: "application/octet-stream" }));
     link.download = message.file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
-  model.on("change:width change:height", resize);
-  model.on("change:picture", repaint);
-  model.on("change:points change:box", draw);
-  model.on("change:status change:objects", tell);
+  };
+  const listeners = {
+    "msg:custom": download,
+    "change:width": resize,
+    "change:height": resize,
+    "change:picture": repaint,
+    "change:points": draw,
+    "change:box": draw,
+    "change:objects": fillList,
+    "change:answered": tell,
+  };
+  for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   resize();
   repaint();
+  fillList();
   tell();
+  return () => {
+    waiting.forEach(clearTimeout);
+    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+  };
 }
 
 export default { render };

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from segedu.datasets.coco import check_annotated, to_coco
 from segedu.datasets.cvat import to_cvat
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
+
+STEPS = 100  # that can be undone: each keeps the masks that SAM gave
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Annotation:
         kept: instances to begin with, by file name, such as a detector's: `labels` (N,) and `masks` (N, H, W).
 
     Raises:
-        TypeError: an image is no tensor of floats.
-        ValueError: no image or no class, a wrong shape, or `kept` does not fit.
+        TypeError: an image is no tensor of floats, or classes are no names.
+        ValueError: no image or no class, a class twice, a wrong shape, values outside [0, 1], or `kept` does not fit.
     """
 
     def __init__(
@@ -69,34 +72,33 @@ class Annotation:
         classes: Sequence[str],
         kept: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        if not images:
-            raise ValueError("images is empty, expected at least one (3, H, W) by its file name")
-        for name, image in images.items():
-            if not isinstance(image, Tensor) or not image.is_floating_point():
-                raise TypeError(f"images[{name!r}] is no tensor of floats, expected (3, H, W) in [0, 1]")
-            if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-                raise ValueError(f"images[{name!r}] has shape {tuple(image.shape)}, expected (3, H, W)")
-        if len(classes) < 2:
-            raise ValueError(f"classes has {len(classes)} names, expected the background and at least one class")
+        _check_pictures(images)
+        if isinstance(classes, str):
+            raise TypeError(f"classes is {classes!r}, expected a list of names, one for each label")
         self.model, self.classes, self.names = model.eval(), list(classes), list(images)
-        self.images = [image.detach().as_subclass(Tensor).float().clamp(0, 1) for image in images.values()]
+        self.images = [image.detach().as_subclass(Tensor).float().cpu().clamp(0, 1) for image in images.values()]
         self._embedded: dict[int, Tensor] = {}
-        self._past: list[State] = []
+        self._past: deque[State] = deque(maxlen=STEPS)
         self._future: list[State] = []
         self.state = State(0, self._first(kept or {}))
 
     def _first(self, kept: Mapping[str, Mapping[str, Tensor]]) -> tuple[tuple[Kept, ...], ...]:
         if unknown := [name for name in kept if name not in self.names]:
             raise ValueError(f"kept names {unknown[0]!r}, which is none of the images {', '.join(self.names)}")
-        if kept:
-            check_annotated(kept, self.classes)
+        sizes = {name: tuple(image.shape[1:]) for name, image in zip(self.names, self.images, strict=True)}
+        nothing = {
+            name: {"labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, *size, dtype=torch.bool)}
+            for name, size in sizes.items()
+        }
+        check_annotated({**nothing, **kept}, self.classes)  # better now than when it is to be saved
         found = []
-        for name, image in zip(self.names, self.images, strict=True):
-            given = kept.get(name, {"labels": [], "masks": torch.zeros(0, *image.shape[1:])})
-            if given["masks"].shape[1:] != image.shape[1:]:
-                size = tuple(given["masks"].shape[1:])
-                raise ValueError(f"kept[{name!r}] has masks of {size} pixels, expected {tuple(image.shape[1:])}")
-            found.append(tuple(Kept(int(k), m.bool()) for k, m in zip(given["labels"], given["masks"], strict=True)))
+        for name, given in {**nothing, **kept}.items():
+            masks = given["masks"]
+            if tuple(masks.shape[1:]) != sizes[name]:
+                raise ValueError(
+                    f"kept[{name!r}] has masks of {tuple(masks.shape[1:])} pixels, expected {sizes[name]}, as the image"
+                )
+            found.append(tuple(Kept(k, mask.cpu()) for k, mask in zip(given["labels"].tolist(), masks, strict=True)))
         return tuple(found)
 
     # --- what a person does -----------------------------------------------------------------------------------
@@ -148,12 +150,11 @@ class Annotation:
         Raises:
             ValueError: there is no such class, no mask, or it is empty.
         """
-        if not 0 < label < len(self.classes):
-            raise ValueError(f"label is {label}, expected 1 to {len(self.classes) - 1}")
+        self._known(label)
         mask = self.mask
         if mask is None or not mask.any():
             raise ValueError("there is no mask to keep: click on an object or draw a box around it")
-        self._do(self._with_kept((*self.kept, Kept(int(label), mask))))
+        self._do(State(self.state.image, self._with((*self.kept, Kept(int(label), mask)))))
 
     def remove(self, index: int) -> None:
         """Take an object away that was kept.
@@ -164,12 +165,24 @@ class Annotation:
         Raises:
             ValueError: there is no such object.
         """
-        if not 0 <= index < len(self.kept):
-            raise ValueError(f"index is {index}, expected one of the {len(self.kept)} objects of this image")
-        kept = tuple(one for i, one in enumerate(self.kept) if i != index)
-        state = self._with_kept(kept)
-        same = {name: getattr(self.state, name) for name in ("points", "box", "masks", "scores", "low", "choice")}
-        self._do(replace(state, **same))
+        self._there(index)
+        self._do(replace(self.state, kept=self._with((*self.kept[:index], *self.kept[index + 1 :]))))
+
+    def relabel(self, index: int, label: int) -> None:
+        """Give an object that was kept another class.
+
+        Args:
+            index: of the open image, from 0.
+            label: 1 to the number of classes.
+
+        Raises:
+            ValueError: there is no such object, or no such class.
+        """
+        self._there(index)
+        self._known(label)
+        if label != self.kept[index].label:
+            renamed = replace(self.kept[index], label=int(label))
+            self._do(replace(self.state, kept=self._with((*self.kept[:index], renamed, *self.kept[index + 1 :]))))
 
     def clear(self) -> None:
         """Forget the prompts."""
@@ -177,15 +190,16 @@ class Annotation:
             self._do(State(self.state.image, self.state.kept))
 
     def go(self, image: int) -> None:
-        """Open another image; prompts that were not kept are forgotten.
+        """Open another image; an answer that was not kept is forgotten.
 
         Args:
-            image: its number, from 0; numbers outside go round.
+            image: its number, from 0; numbers outside go round. That of the open image changes nothing.
         """
-        self._do(State(image % len(self.images), self.state.kept))
+        if image % len(self.images) != self.state.image:
+            self._do(State(image % len(self.images), self.state.kept))
 
     def undo(self) -> bool:
-        """Take the last step back, whatever it was.
+        """Take the last step back, whatever it was; the last `STEPS` are remembered.
 
         Returns:
             Whether there was one.
@@ -283,9 +297,18 @@ class Annotation:
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             raise ValueError(f"({x}, {y}) is outside the image of {width} x {height} pixels")
 
-    def _with_kept(self, kept: tuple[Kept, ...]) -> State:
+    def _known(self, label: int) -> None:
+        if not 0 < label < len(self.classes):
+            raise ValueError(f"label is {label}, expected 1 to {len(self.classes) - 1}")
+
+    def _there(self, index: int) -> None:
+        if not 0 <= index < len(self.kept):
+            raise ValueError(f"index is {index}, expected one of the {len(self.kept)} objects of this image")
+
+    def _with(self, kept: tuple[Kept, ...]) -> tuple[tuple[Kept, ...], ...]:
+        """The objects of all images, with these on the open one."""
         image, before = self.state.image, self.state.kept
-        return State(image, (*before[:image], kept, *before[image + 1 :]))
+        return (*before[:image], kept, *before[image + 1 :])
 
     def _do(self, state: State) -> None:
         self._past.append(self.state)
@@ -295,15 +318,15 @@ class Annotation:
     @torch.no_grad()
     def _prompt(self, state: State) -> None:
         """Ask SAM. One click may mean several things, so it gets three answers; more than that means one thing."""
-        number = state.image
+        number, device = state.image, next(self.model.parameters()).device
         if number not in self._embedded:
-            self._embedded[number] = self.model.encode(self.image[None])
+            self._embedded[number] = self.model.encode(self.image[None].to(device))
         asked: dict[str, Any] = {}
         if state.points:
-            asked["point_coords"] = torch.tensor([[point[:2] for point in state.points]])
-            asked["point_labels"] = torch.tensor([[point[2] for point in state.points]])
+            asked["point_coords"] = torch.tensor([[point[:2] for point in state.points]], device=device)
+            asked["point_labels"] = torch.tensor([[point[2] for point in state.points]], device=device)
         if state.box:
-            asked["boxes"] = torch.tensor([state.box])
+            asked["boxes"] = torch.tensor([state.box], device=device)
         if state.low is not None:  # as in its training: the answer before is part of the question
             asked["mask_inputs"] = state.low[state.choice][None]
         one_click = len(state.points) == 1 and not state.box
@@ -314,9 +337,26 @@ class Annotation:
         self._do(
             replace(
                 state,
-                masks=postprocess(found)[0],
+                masks=postprocess(found)[0].cpu(),
                 scores=tuple(scores.tolist()),
                 low=found["mask_logits"][0],
                 choice=best,
             )
         )
+
+
+def _check_pictures(images: Mapping[str, Tensor]) -> None:
+    if not isinstance(images, Mapping):
+        raise TypeError(f"images has type {type(images).__name__}, expected a dict of images (3, H, W) by file name")
+    if not images:
+        raise ValueError("images is empty, expected at least one (3, H, W) by its file name")
+    for name, image in images.items():
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise TypeError(f"images[{name!r}] is no tensor of floats but {kind}, expected (3, H, W) in [0, 1]")
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+            grey = "; of a grey one, (1, H, W), image.expand(3, -1, -1)" if image.ndim == 3 and len(image) == 1 else ""
+            raise ValueError(f"images[{name!r}] has shape {tuple(image.shape)}, expected (3, H, W){grey}")
+        if not bool(((image >= -1e-6) & (image <= 1 + 1e-6)).all()):
+            low, high = image.min().item(), image.max().item()
+            raise ValueError(f"images[{name!r}] runs from {low:g} to {high:g}, expected values in [0, 1]")

@@ -217,6 +217,12 @@ def test_the_annotation_tool_is_driven_by_mouse_and_keys(browser, lab_server, tm
     canvas.press("2")
     canvas.press("Enter")
     objects.nth(1).wait_for()
+    objects.nth(1).locator("select").select_option("1")
+    says("Object 2 is a circle now")
+    tool.get_by_role("button", name="Undo", exact=True).click()  # by mouse: the keys go on with the picture
+    says("Undone")
+    tab.keyboard.press("Enter")
+    says("Not done: there is no mask to keep")
     tab.screenshot(path=tmp_path / "kept.png")
     files = {}
     for button in ("COCO JSON", "CVAT XML"):

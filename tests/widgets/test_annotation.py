@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 
 from segedu.datasets.cvat import from_cvat
 from segedu.ops.masks import rle_decode
-from segedu.widgets.annotate import FILES, Annotate, annotate
-from segedu.widgets.annotation import Annotation
+from segedu.widgets.annotate import FILES, Annotate, about, annotate
+from segedu.widgets.annotation import STEPS, Annotation
 
 CLASSES = ["background", "person", "car"]
 
@@ -90,6 +90,8 @@ def test_every_step_can_be_undone_and_done_again() -> None:
         lambda: done.go(1),
         lambda: done.click(5, 5),
         lambda: done.go(2),  # goes round
+        lambda: done.relabel(0, 2),
+        lambda: done.click(7, 7),
         lambda: done.remove(0),
     ]
     seen = [look(done)]
@@ -109,6 +111,35 @@ def test_every_step_can_be_undone_and_done_again() -> None:
     done.clear()
     done.click(1, 1)
     assert not done.redo()  # a new step forgets what was undone
+
+
+def test_a_long_day_forgets_its_first_steps_only() -> None:
+    done = filled()
+    for step in range(STEPS):
+        done.relabel(0, 1 + step % 2)
+        done.relabel(0, 2 - step % 2)
+    assert sum(iter(done.undo, False)) == STEPS and len(done.kept) >= 1
+
+
+def test_what_changes_nothing_is_no_step() -> None:
+    done = filled()
+    done.clear()
+    before = len(done._past)
+    done.relabel(0, done.kept[0].label)
+    done.go(0)
+    done.go(2)
+    done.clear()
+    done.next_mask()
+    assert len(done._past) == before
+
+
+def test_an_object_gets_another_class_and_keeps_its_place_and_the_prompts() -> None:
+    done = filled()
+    done.click(3, 3)
+    mask, points, count = done.kept[0].mask, done.state.points, len(done.kept)
+    done.relabel(0, 1)
+    assert done.kept[0].label == 1 and torch.equal(done.kept[0].mask, mask)
+    assert done.state.points == points and done.mask is not None and len(done.kept) == count
 
 
 def test_what_is_saved_is_read_by_others(tmp_path: Path) -> None:
@@ -152,6 +183,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         (lambda d: d.keep(1), "there is no mask to keep"),
         (lambda d: d.keep(3), "label is 3, expected 1 to 2"),
         (lambda d: d.remove(0), "index is 0, expected one of the 0 objects"),
+        (lambda d: d.relabel(0, 1), "index is 0, expected one of the 0 objects"),
         (lambda d: d.as_text("yolo"), "kind is 'yolo', expected 'coco' or 'cvat'"),
         (lambda d: d.save("a.txt"), "path is 'a.txt', expected a name that ends in .json"),
     ],
@@ -169,8 +201,16 @@ def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
     [
         ({}, {}, ValueError, "images is empty"),
         ({"a": [1]}, {}, TypeError, "no tensor of floats"),
-        ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\)"),
-        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "at least one class"),
+        ([torch.zeros(3, 4, 4)], {}, TypeError, "images has type list, expected a dict"),
+        ({"a": torch.zeros(3, 4, 4).byte()}, {}, TypeError, r"no tensor of floats but torch.uint8"),
+        ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\); of a grey one"),
+        ({"a": torch.full((3, 4, 4), 255.0)}, {}, ValueError, r"runs from 255 to 255, expected values in \[0, 1\]"),
+        ({"a": torch.full((3, 4, 4), torch.nan)}, {}, ValueError, r"runs from nan to nan, expected values in \[0, 1\]"),
+        ({"a\n": torch.zeros(3, 4, 4)}, {}, ValueError, "expected the name of an image's file"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": []}, ValueError, "expected the background and other names"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "expected the background and other"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "no two the same"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": "cats"}, TypeError, "classes is 'cats', expected a list of names"),
         ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept names 'b'"),
         (
             {"a": torch.zeros(3, 4, 4)},
@@ -204,15 +244,72 @@ def test_messages_become_steps_and_sentences() -> None:
         say(action="next_mask")
     assert tool.picture != first and tool.points == [[10.0, 20.0, 1]]
     assert "Kept: car" in say(action="keep", label=2)
-    assert tool.points == [] and len(tool.objects) == 1 and tool.objects[0].startswith("car, ")
+    assert tool.points == [] and len(tool.objects) == 1 and tool.objects[0]["label"] == 2
+    x, y = tool.objects[0]["at"]
+    assert tool.work.kept[0].mask[int(y), int(x)] and tool.objects[0]["pixels"] == tool.work.kept[0].mask.sum()
+    assert "Object 1 is a person now" in say(action="relabel", index=0, label=1) and tool.objects[0]["label"] == 1
+    assert "Undone" in say(action="undo") and tool.objects[0]["label"] == 2
     assert "Undone" in say(action="undo") and tool.objects == [] and tool.points
     assert "Done again" in say(action="redo") and len(tool.objects) == 1
+    answered = tool.answered
     assert "Not done: there is no mask" in say(action="keep", label=1)
+    assert "Not done: there is no mask" in say(action="keep", label=1)  # the same sentence, and an answer all the same
+    assert tool.answered == answered + 2
     for kind, file in FILES.items():
-        assert file in say(action="export", kind=kind)
-        assert sent[-1] == {"file": file, "text": tool.work.as_text(kind)}
+        assert f"{file}, with 1 object of 1 image" in say(action="export", kind=kind, view=0.25)
+        assert sent[-1] == {"file": file, "text": tool.work.as_text(kind), "view": 0.25}
+    assert "There is no other image" in say(action="go", by=1)
     assert "Undo brings it back" in say(action="remove_last") and tool.objects == []
+    assert "Not done: there is no object" in say(action="remove_last")
     assert "Not done" in say(action="remove", index=4)
+
+
+def test_numbers_stand_on_what_one_sees_of_an_object() -> None:
+    masks = torch.zeros(3, 40, 30, dtype=torch.bool)
+    masks[0, 2:38, 2:28], masks[1, 10:38, 2:28], masks[2] = True, True, masks[1]
+    given = {"a.png": {"labels": torch.tensor([1, 2, 2]), "masks": masks}}
+    found = about(work(kept=given))
+    assert [one["label"] for one in found] == [1, 2, 2] and [one["pixels"] for one in found] == [936, 728, 728]
+    (x, y), hidden, shown = (one["at"] for one in found)
+    assert masks[0, int(y), int(x)] and not masks[1, int(y), int(x)] and hidden == shown
+
+
+def test_leaving_an_answer_and_asking_for_another_one_are_answered() -> None:
+    tool = Annotate(work())
+
+    def say(**message: Any) -> str:
+        tool._heard(tool, message, [])
+        return tool.status
+
+    assert "Click on an object" in say(action="next_mask")
+    say(action="click", x=3, y=4, positive=True)
+    say(action="click", x=9, y=9, positive=False)
+    assert "SAM has one answer to this" in say(action="next_mask")
+    assert "Image 2 of 2, b.png" in say(action="go", by=1) and "was not kept; Undo leads back" in tool.status
+    assert "was not kept" not in say(action="go", by=1)
+    steps = len(tool.work._past)
+    assert "Not done: another image has been opened" in say(action="click", x=1, y=1, positive=True, number=1)
+    assert len(tool.work._past) == steps and "Not done" not in say(action="click", x=1, y=1, positive=True, number=0)
+
+
+def test_nothing_kept_is_a_file_that_pycocotools_reads(tmp_path: Path) -> None:
+    done = work()
+    done.save(tmp_path / "a.json")
+    coco = COCO(tmp_path / "a.json")
+    assert len(coco.imgs) == 2 and not coco.anns and [one["name"] for one in coco.cats.values()] == CLASSES[1:]
+    assert work(kept=from_cvat(done.as_text("cvat"))[0]).as_text("coco") == done.as_text("coco")
+
+
+def test_a_model_that_breaks_is_told_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = Annotate(filled())
+    count = len(tool.objects)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tool.work.model, "decode", broken)
+    tool._heard(tool, {"action": "click", "x": 3, "y": 4, "positive": True}, [])
+    assert "Not done: out of memory" in tool.status and len(tool.objects) == count
 
 
 @pytest.mark.parametrize(
