@@ -83,7 +83,8 @@ def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
 
     Returns:
         Instances by the name of the image: `boxes` (N, 4) float32, tight, `labels` (N,) int64 and `masks` (N, H, W)
-        bool; and the names, "background" first. Polygons of one image, label and group are one object.
+        bool; and the names, "background" first. Polygons of one image, label and group are one object; an object that
+        covers no pixel is absent.
 
     Raises:
         TypeError: text is no str.
@@ -137,7 +138,9 @@ def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
         labels.append(classes.index(name, 1))
         masks.append(mask)
     found = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
-    return {"boxes": boxes_from_masks(found), "labels": torch.tensor(labels, dtype=torch.int64), "masks": found}
+    some = found.flatten(1).any(dim=1)
+    found, labels = found[some], torch.tensor(labels, dtype=torch.int64)[some]
+    return {"boxes": boxes_from_masks(found), "labels": labels, "masks": found}
 
 
 def _mask(shape: Element, image: Element, size: Size) -> Tensor:
@@ -151,7 +154,10 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
     if shape.tag != "mask":
         raise ValueError(f"{_place(image)} has a <{shape.tag}>, expected <mask> and <polygon> only")
     left, top, width, height = (_number(shape, key, image) for key in ("left", "top", "width", "height"))
-    counts = [int(count) for count in re.findall(r"\d+", shape.get("rle", ""))]
+    runs = shape.get("rle", "")
+    if not re.fullmatch(r"[\s,\d]*", runs):
+        raise ValueError(f"{_place(image)} has the runs {runs!r:.60}, expected whole numbers with commas between them")
+    counts = [int(count) for count in re.findall(r"\d+", runs)]
     if sum(counts) != width * height:
         raise ValueError(f"{_place(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
     if left + width > size[1] or top + height > size[0]:

@@ -201,6 +201,12 @@ def test_what_cannot_be_written(
     assert str(caught.value).startswith(words) and ", expected " in str(caught.value)
 
 
+def test_an_object_without_a_pixel_is_absent() -> None:
+    shapes = '<polygon label="cat" points="0.1,0.1;0.2,0.1;0.2,0.2"/>' + MASK.format("6", 0) + MASK.format("0, 6", 0)
+    got = from_cvat(cvat_file(shapes))[0]["a.png"]
+    assert got["masks"].shape == (1, 3, 4) and got["labels"].tolist() == [1] and got["boxes"].tolist() == [[0, 0, 2, 3]]
+
+
 def cvat_file(shape: str, size: str = 'width="4" height="3"') -> str:
     labels = "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
     return f'<annotations><version>1.1</version>{labels}<image id="0" name="a.png" {size}>{shape}</image></annotations>'
@@ -220,6 +226,8 @@ BAD_FILES = [
     (cvat_file('<polygon label="cat" points="0,0;1,x;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file('<polygon label="cat" points="0,0;1,nan;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file(MASK.format("5", 0)), "image 'a.png' has runs of 5 pixels, expected 2 * 3"),
+    (cvat_file(MASK.format("2, -4", 0)), "image 'a.png' has the runs '2, -4', expected whole numbers"),
+    (cvat_file(MASK.format("2, 4.0", 0)), "image 'a.png' has the runs '2, 4.0', expected whole numbers"),
     (cvat_file(MASK.format("6", 3)), "image 'a.png' has a mask from (3, 0), 2 wide and 3 high, expected one inside"),
     (cvat_file(MASK.format("6", "x")), "image 'a.png' has the left 'x' of <mask>, expected a whole number"),
     (cvat_file("", 'width="4"'), "image 'a.png' has the height '' of <image>, expected a whole number"),
