@@ -1,12 +1,13 @@
 """Segment everything: SAM is clicked on a whole grid of points, and what it is sure of remains.
 
-Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 5 and appendix B,
-    "Automatic mask generation".
+Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 4, "Fully automatic
+    stage", and appendix B.
 Idea: 32 x 32 clicks with three masks each. A mask stays if SAM guesses that its IoU is high, and if it is stable: if
     it hardly changes when its logits are cut a little higher or lower. Of masks whose boxes nearly agree the best one
     stays. For small objects the same is done on overlapping crops, enlarged; masks that a crop's edge may have cut are
     dropped. Small holes are filled at the end, and small islands removed.
-Simplified: nothing. Logits are enlarged only where SAM's guess is high enough, which changes no result.
+Simplified: as in the authors' code, masks of nearly the whole image stay; the paper drops those of 95 % and more.
+    Logits are enlarged only where SAM's guess is high enough, which changes no result.
 Shapes: an image (3, H, W) in [0, 1] -> dict of `boxes` (N, 4), `labels` (N,), all 1, for it says nothing of classes,
     `scores` (N,), `masks` (N, H, W) bool; and for each mask `stability`, `point_coords` (N, 2), the click that it
     answers, and `crop_boxes` (N, 4).
