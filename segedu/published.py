@@ -263,7 +263,7 @@ WEIGHTS: dict[str, Weights] = {
         "street_oneformer", "82b628ccd04f09e8e21ced46fbb3e0b5b7029f2cdf5e8f95d5f2ca2b9cdcec46", 1.81, normalizes=True
     ),
     "shapes_sam": _our_own(
-        "shapes_sam", "ccbe4d473d41e2a3b1da447adf478466db03a86f96aa6175389a2a7cc39a7213", 1.61, normalizes=True
+        "shapes_sam", "c9bc4474363cbd57de3e6a26dcfa9d89735a3ee3ecc6f6a68b658bcc961080b4", 1.61, normalizes=True
     ),
     "shapes_detr": _our_own(
         "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True

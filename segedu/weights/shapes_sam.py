@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,21 +25,20 @@ from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.layers.normalize import IMAGENET_MEAN
 from segedu.ops.masks import boxes_from_masks, connected_components
 from segedu.promptable.sam.image_encoder import ImageEncoder
-from segedu.promptable.sam.interactive import interactive_loss, mask_iou
+from segedu.promptable.sam.interactive import add_points, best_logits, interactive_loss, mask_iou
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
-from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, postprocess
+from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
 from segedu.weights import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SIZE, PATCH, WIDTH = 96, 8, 64
-SCENES_SEED, SCENES, BATCH = 10_000_000, 4096, 16
-CYCLES = ((2000, 1e-3), (2600, 8e-4))  # steps and highest learning rate; each on scenes of its own
-OBJECTS, POINTS = 4, 1  # of a scene in a step; of clicks behind the first prompt
+SCENES_SEED, SCENES, BATCH, OBJECTS = 10_000_000, 4096, 16, 4  # OBJECTS of a scene in a step
 CLUMPS = 0.25  # how often a clump is meant, where there is one
 SMALLEST, SMALLEST_STUFF = 24, 120  # pixels of an object, or of a piece of stuff, that anybody is asked about
 # Focal loss with alpha = 1/4 asks for lower logits than probabilities have. Chosen on scenes of seed 9,000,000.
 THRESHOLD = -0.8
+CORRECTIONS = 3  # clicks behind the first one, when it is measured how much they help
 HELD_OUT = (11_000_000, 40)  # seed, and number of scenes of each kind for the numbers in the log
 KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
     "shapes": (draw_shapes, (64, 64)),
@@ -47,6 +46,19 @@ KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
     "shapes, large": (draw_shapes, (SIZE, SIZE)),
     "street": (draw_street, (64, SIZE)),
 }
+
+
+class Cycle(NamedTuple):
+    """One rise and fall of the learning rate, on scenes of its own."""
+
+    steps: int
+    rate: float  # the highest
+    points: int = 1  # clicks behind the first prompt
+    kinds: tuple[str, ...] = tuple(KINDS)  # of the scenes, in turn
+
+
+# The first two learn what an object is. The third learns from corrections, and sees the hardest kind twice.
+CYCLES = (Cycle(2000, 1e-3), Cycle(2600, 8e-4), Cycle(2400, 8e-4, points=3, kinds=(*KINDS, "street")))
 
 
 def shapes_sam() -> SAM:
@@ -102,13 +114,13 @@ class Clicks(Dataset):
     Args:
         length: number of scenes.
         seed: of the scenes.
+        kinds: keys of `KINDS`, in turn.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
-        kinds = list(KINDS.values())
+    def __init__(self, length: int, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> None:
         self.scenes = []
         for i in range(length):
-            draw, size = kinds[i % len(kinds)]
+            draw, size = KINDS[kinds[i % len(kinds)]]
             sample = draw((seed, i), size=size)
             objects, clumps = readings(sample)
             if len(objects):
@@ -154,18 +166,18 @@ def _byte(image: Tensor) -> Tensor:
 class Clicked(nn.Module):
     """SAM in training: the true masks, from which prompts are drawn, come with the images."""
 
-    def __init__(self, model: SAM) -> None:
+    def __init__(self, model: SAM, points: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.points = model, points
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return interactive_loss(self.model, batch["images"], batch["masks"], num_points=POINTS)
+        return interactive_loss(self.model, batch["images"], batch["masks"], num_points=self.points)
 
 
-def train(model: SAM, scenes: Dataset, steps: int, rate: float, every: int = 100) -> list[float]:
-    """Train in place for one cycle of the learning rate; the mean loss of each `every` steps."""
-    options = {"batch": BATCH, "rate": rate, "steps": steps, "every": every}
-    return making.train(Clicked(model), lambda losses, _: losses, scenes, **options)
+def train(model: SAM, scenes: Dataset, cycle: Cycle, every: int = 100) -> list[float]:
+    """Train in place for one cycle; the mean loss of each `every` steps."""
+    options = {"batch": BATCH, "rate": cycle.rate, "steps": cycle.steps, "every": every}
+    return making.train(Clicked(model, cycle.points), lambda losses, _: losses, scenes, **options)
 
 
 def centre(mask: Tensor) -> Tensor:
@@ -186,22 +198,45 @@ def answers(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
     Returns:
         (N,) each: to a click in the middle `one`, the mask for prompts with one meaning; of the three `first`,
-        `chosen`, the one that the model scores highest, and `best`, by the truth; `box`, the one for the true box.
+        `chosen`, the one that the model scores highest, and `best`, by the truth; `corrected`, the one after some
+        clicks more; `box`, the one for the true box.
     """
     embeddings, size = model.encode(image[None]), image.shape[-2:]
     points = torch.stack([centre(mask) for mask in masks])[None, :, None]
-    clicks = {"point_coords": points, "point_labels": torch.ones(points.shape[:-1])}
+    clicks = {"point_coords": points, "point_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}
     clicked = model.decode(embeddings, size, **clicks, multimask_output=None)
     boxed = model.decode(embeddings, size, boxes=boxes_from_masks(masks)[None], multimask_output=False)
     iou = mask_iou(postprocess(clicked)[0], masks[:, None])  # (N, 4)
     chosen = 1 + clicked["iou_scores"][0, :, 1:].argmax(1)
+    answer = clicked["mask_logits"][:, torch.arange(len(masks)), chosen]  # (1, N, h, w)
     return {
         "one": iou[:, 0],
         "first": iou[:, 1],
         "chosen": iou.gather(1, chosen[:, None])[:, 0],
         "best": iou[:, 1:].amax(1),
+        "corrected": corrected(model, embeddings, masks, answer, clicks),
         "box": mask_iou(postprocess(boxed)[0, :, 0], masks),
     }
+
+
+def corrected(model: SAM, embeddings: Tensor, masks: Tensor, answer: Tensor, prompts: dict[str, Tensor]) -> Tensor:
+    """IoU (N,) after `CORRECTIONS` clicks more, each in the middle of where the answer is most wrong.
+
+    Args:
+        model: in evaluation mode.
+        embeddings: of one image.
+        masks: (N, H, W) bool, what is meant.
+        answer: (1, N, h, w), logits of the masks so far.
+        prompts: that led to them.
+    """
+    size = tuple(masks.shape[-2:])
+    for _ in range(CORRECTIONS):
+        wrong = (full_size(answer, model.image_size, size)[0] > model.mask_threshold) ^ masks
+        points = torch.stack([centre(some if some.any() else mask) for some, mask in zip(wrong, masks, strict=True)])
+        labels = torch.stack([mask[y, x] for mask, (x, y) in zip(masks, points.long(), strict=True)])
+        prompts = add_points(prompts, points[None], labels[None].to(torch.int64))
+        answer = best_logits(model.decode(embeddings, size, **prompts, mask_inputs=answer, multimask_output=False))
+    return mask_iou(full_size(answer, model.image_size, size)[0] > model.mask_threshold, masks)
 
 
 def measure(model: SAM) -> dict[str, dict[str, float]]:
@@ -228,11 +263,11 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(making.SEED)
     model, losses, seconds = shapes_sam(), [], 0.0
-    for cycle, (steps, rate) in enumerate(CYCLES):
-        scenes, start = Clicks(SCENES, SCENES_SEED + cycle), time.process_time()
-        if cycle:  # so that it can be done again alone, from the file of the one before
-            torch.manual_seed(making.SEED + cycle)
-        losses += train(model, scenes, steps, rate)
+    for number, cycle in enumerate(CYCLES):
+        scenes, start = Clicks(SCENES, SCENES_SEED + number, cycle.kinds), time.process_time()
+        if number:  # so that it can be done again alone, from the file of the one before
+            torch.manual_seed(making.SEED + number)
+        losses += train(model, scenes, cycle)
         seconds += time.process_time() - start
         model.half().float()  # as the file has them
     log = {
@@ -240,7 +275,7 @@ if __name__ == "__main__":
         "cells_version": CELLS_VERSION,
         "street_version": STREET_VERSION,
         "scenes": len(CYCLES) * SCENES,
-        "steps": sum(steps for steps, _ in CYCLES),
+        "steps": sum(cycle.steps for cycle in CYCLES),
         "seed": making.SEED,
         "mask_threshold": THRESHOLD,
         "losses_of_100_steps": losses,

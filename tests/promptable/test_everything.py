@@ -34,7 +34,8 @@ CASES = {
     "all masks": ((64, 64), replace(LOOSE, iou_threshold=0.0, stability_threshold=0.0, nms_threshold=0.9)),
     "crops": ((90, 120), replace(LOOSE, crop_layers=2, crop_nms_threshold=0.5, crop_points_divisor=2)),
     "small regions": ((96, 130), replace(LOOSE, stability_threshold=0.3, min_region_area=60)),
-    "crops, small regions": ((120, 81), replace(LOOSE, crop_layers=1, stability_threshold=0.3, min_region_area=30)),
+    # at (120, 81) one of 476,280 pixels has a logit 2e-6 from the threshold: two orders of sums do not agree on it
+    "crops, small regions": ((120, 83), replace(LOOSE, crop_layers=1, stability_threshold=0.3, min_region_area=30)),
 }
 
 
