@@ -25,7 +25,10 @@ from segedu.authoring import (
 )
 
 NAME = "capstone"
-_OURS = ("segedu/capstone.py", "segedu/datasets/cells.py", "segedu/instance/cellpose.py", "segedu/viz.py")
+_OURS = (
+    *(f"segedu/capstone{part}.py" for part in ("", "_report", "_split")),
+    *(f"segedu/{part}.py" for part in ("datasets/cells", "instance/cellpose", "metrics/instance", "viz")),
+)
 
 
 def build_capstone(course: Path, run: bool = True, force: bool = False) -> None:
