@@ -114,7 +114,8 @@ def train(
     try:
         recipe, folder = find_recipe(method, data)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        given, _, rest = str(error).partition(", expected")
+        raise typer.BadParameter(f"{given}. {_instead_of_a_recipe(method)}Expected{rest}") from None
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
     first_of_all = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
     results = []
@@ -122,11 +123,40 @@ def train(
         run = (out or Path("runs")) / f"{method}-{recipe.data}-{number}" if out is None or seeds > 1 else out
         if fresh:
             (run / "checkpoint.pt").unlink(missing_ok=True)
-        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
+        try:
+            results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
+        except OSError as error:
+            typer.echo(f"{error.filename or run}: {error.strerror or error}", err=True)
+            raise typer.Exit(1) from None
         if first_of_all:
             print_result(results[-1], run)
     if first_of_all and seeds > 1:
         print_seeds(results)
+
+
+def _instead_of_a_recipe(method: str) -> str:
+    """What is there of a method in place of the recipe that was asked for, in sentences, or nothing."""
+    from difflib import get_close_matches
+
+    from segedu.published import WEIGHTS
+    from segedu.recipes import RECIPES
+
+    if data := [recipe.data for recipe in RECIPES if recipe.method == method]:
+        first = "FOLDER" if data[0] == "nuclei" else data[0]
+        return f"There is one for {' and '.join(data)}: segedu train {method} --data {first}. "
+    ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
+    official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
+    said = ""
+    if ours:
+        said += f'It comes with small weights that we trained: segedu.pretrained.load("{ours[0]}"); '
+        said += f"python -m segedu.weights.{ours[0]} trains them anew. "
+    if official:
+        said += f"Official weights are in segedu.pretrained.load({' or '.join(repr(n) for n in official)}). "
+    if not said and method.isidentifier() and (files := sorted(Path(__file__).parent.glob(f"*/{method}.py"))):
+        said = f"segedu/{files[0].parent.name}/{files[0].name} is there, but no recipe trains it. "
+    if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
+        said = f"Did you mean {near[0]}? "
+    return said
 
 
 @app.command()
@@ -198,6 +228,8 @@ def grade(
         from segedu.grading.doctor import doctor as examine_machine
 
         raise typer.Exit(examine_machine())
+    if lab == "capstone":
+        raise typer.BadParameter("a capstone is read by a person: `segedu capstone FOLDER` prints what each reports")
     if submissions is None or not lab:
         raise typer.BadParameter(
             "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
