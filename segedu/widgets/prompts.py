@@ -30,7 +30,7 @@ SCENES: dict[str, tuple[Callable, tuple[int, int], tuple[int, int]]] = {  # how 
     "cells": (draw_cells, (16, 11), (64, 64)),
     "street": (draw_street, (16, 8), (64, 96)),
 }
-NAMES = ("the one", "mask 1", "mask 2", "mask 3")
+NAMES = ("fourth mask", "mask 1", "mask 2", "mask 3")
 CLICKS = ["this", "not this"]
 LABELS = {
     "x": "click: from the left, in %",
@@ -58,7 +58,7 @@ class Scene(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was asked and what SAM says: the one mask for clear prompts, then the three for a prompt that is not."""
+    """What was asked and what SAM says: the fourth mask, for clear prompts, then the three for a prompt that is not."""
 
     points: np.ndarray  # (P, 2), x and y in pixels
     said: list[str]  # of each point, one of `CLICKS`
@@ -180,7 +180,7 @@ def draw_answers(
     x2: int = 50,
     y2: int = 50,
 ) -> None:
-    """Show prompts on a scene, the one mask and the three, SAM's guess of the IoU of each, and the IoU itself.
+    """Show prompts on a scene, the fourth mask and the three, SAM's guess of the IoU of each, and the IoU itself.
 
     Args:
         x: of the click, in per cent of the width.

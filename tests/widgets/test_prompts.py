@@ -93,7 +93,7 @@ def test_the_picture_says_what_it_shows(untrained, shown):
     widget.draw_answers(**HERE, scene="cells", second="not this", x2=36, y2=28)
     fig, alt = shown[0]
     answer = widget.ask("cells", **HERE, second="not this", x2=36, y2=28)
-    assert '"this" at (33, 33) and "not this" at (23, 18)' in alt and alt.endswith("Taken: the one.")
+    assert '"this" at (33, 33) and "not this" at (23, 18)' in alt and alt.endswith("Taken: fourth mask.")
     for index, (ax, name) in enumerate(zip(fig.axes[1:], widget.NAMES, strict=True)):
         real, kind = widget.truth(answer, index)
         assert ax.get_title() == f"{name}: guess {answer.guesses[index]:.2f}\nIoU {real:.2f}, {kind}"
