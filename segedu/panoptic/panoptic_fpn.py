@@ -285,10 +285,17 @@ def _check_merge(
 ) -> None:
     check_keys("instances", instances, ("labels", "scores", "masks"))
     _check_map("semantic", semantic)
+    if bool((semantic < 0).any()):
+        raise ValueError(f"semantic has the value {int(semantic.min())}, expected categories from 0, or {VOID}")
     for name, limit, high in zip(("score_threshold", "overlap_threshold"), limits, (1, 1), strict=False):
         check_number(limit, name, high=high)
     check_number(limits[2], "stuff_area")
+    if not isinstance(things, Collection) or isinstance(things, str | bytes):
+        raise TypeError(f"things has type {type(things).__name__}, expected a set of categories")
     labels, scores, masks = (instances[key] for key in ("labels", "scores", "masks"))
+    for key, tensor in (("scores", scores), ("masks", masks)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"instances[{key!r}] has type {type(tensor).__name__}, expected a tensor")
     _look_up("instances['labels']", labels, dict.fromkeys(things, 0))
     for key, tensor, shape in (
         ("labels", labels, (len(masks),)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -150,6 +151,10 @@ def test_merge_is_that_of_loops_over_pixels() -> None:
         (ValueError, r"instances\['scores'\] is \[nan\]", {"scores": torch.tensor([torch.nan])}),
         (TypeError, "semantic has dtype torch.uint8", {"semantic": torch.ones(2, 3).byte()}),
         (ValueError, r"semantic has shape \(1, 2, 3\)", {"semantic": torch.ones(1, 2, 3).long()}),
+        (TypeError, r"instances\['scores'\] has type list, expected a tensor", {"scores": [1.0]}),
+        (TypeError, r"instances\['masks'\] has type ndarray, expected a tensor", {"masks": np.ones((1, 2, 3), bool)}),
+        (TypeError, "things has type int, expected a set of categories", {"things": 3}),
+        (ValueError, "semantic has the value -1", {"semantic": torch.full((2, 3), -1)}),
         (ValueError, "score_threshold is 1.5", {"score_threshold": 1.5}),
         (ValueError, "overlap_threshold is -0.5", {"overlap_threshold": -0.5}),
         (TypeError, "stuff_area is a str", {"stuff_area": "4096"}),
@@ -158,6 +163,7 @@ def test_merge_is_that_of_loops_over_pixels() -> None:
 def test_merge_refuses(error, words, change) -> None:
     given = {"labels": torch.tensor([CAR]), "scores": torch.ones(1), "masks": torch.ones(1, 2, 3).bool()}
     instances = change.get("instances", given | {key: change[key] for key in given.keys() & change})
-    options = {key: change[key] for key in change.keys() - {*given, "instances", "semantic"}}
+    options = {key: change[key] for key in change.keys() - {*given, "instances", "semantic", "things"}}
     with pytest.raises(error, match=words):
-        merge_panoptic(instances, change.get("semantic", torch.ones(2, 3).long()), CARS_AND_BUSES, **options)
+        semantic, things = change.get("semantic", torch.ones(2, 3).long()), change.get("things", CARS_AND_BUSES)
+        merge_panoptic(instances, semantic, things, **options)
