@@ -1,6 +1,8 @@
 """`{methods}`: the table of all methods, read from the headers of the method files without importing them.
 
-The page can never disagree with the files: nothing is written by hand, and nothing derived lies in the repository.
+What a method is compared with is what its tests import beside it, and its weights are those that the table of weights
+builds with it. The page can never disagree with the files: nothing is written by hand, and nothing derived lies in the
+repository.
 """
 
 from __future__ import annotations
@@ -8,11 +10,14 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from segedu.published import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
@@ -24,6 +29,33 @@ TASKS = {
     "panoptic": "Panoptic segmentation",
     "promptable": "Promptable segmentation",
 }
+# Independent implementations: the beginning of what a test imports, and the name that people know.
+PEERS = {
+    "cellpose": "Cellpose",
+    "cv2": "OpenCV",
+    "dynamic_network_architectures": "nnU-Net",
+    "instance.mmdet_record": "mmdet, a record of it",
+    "maxflow": "PyMaxflow",
+    "monai": "MONAI",
+    "nnunetv2": "nnU-Net",
+    "pydensecrf": "pydensecrf",
+    "segment_anything": "segment-anything",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "skimage.filters": "scikit-image",
+    "skimage.graph": "scikit-image",
+    "skimage.segmentation": "scikit-image",
+    "sklearn.cluster": "scikit-learn",
+    "sklearn.decomposition": "scikit-learn",
+    "sklearn.linear_model": "scikit-learn",
+    "sklearn.manifold": "scikit-learn",
+    "sklearn.svm": "scikit-learn",
+    "stardist": "StarDist",
+    "timm": "timm",
+    "torchvision.models": "torchvision",
+    "transformers": "transformers",
+    "ultralytics": "ultralytics",
+}
+MADE_FOR = {"scenes_vit": "dino"}  # small weights that are not called as their method
 
 
 @dataclass(frozen=True)
@@ -69,27 +101,90 @@ def places(method: Method, root: Path = ROOT) -> list[str]:
     return links
 
 
+@lru_cache
+def imports(path: Path) -> set[str]:
+    """Modules, and names in modules, that a file imports, or skips a test without."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
+            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return found
+
+
+def tests_of(method: Method, root: Path = ROOT) -> list[Path]:
+    """Tests that are called as the method, or as the package that it is a part of; where these compare it with nothing,
+    those that import it too; and of a part that none compares, those of the whole."""
+    path = Path(method.path)
+    files = sorted((root / "tests" / path.parts[1]).glob("test_*.py"))
+    found = called(path.stem, files) or (called(path.parent.name, files) if len(path.parts) > 3 else [])
+    if not peers(found):
+        module = method.path.removesuffix(".py").replace("/", ".")
+        found = found + [file for file in files if file not in found and module in imports(file)]
+    whole = path.stem.rpartition("_")[0]
+    if not peers(found) and (root / path.with_name(f"{whole}.py")).is_file():
+        found = found + [file for file in called(whole, files) if file not in found]
+    return found
+
+
+def called(name: str, files: list[Path]) -> list[Path]:
+    """Tests of that name, and of that name with something behind it."""
+    return [file for file in files if name and f"{file.stem}_".startswith(f"test_{name}_")]
+
+
+def peers(files: list[Path]) -> list[str]:
+    """Which independent implementations tests import."""
+    names = set().union(*map(imports, files))
+    return sorted({PEERS[p] for p in PEERS if any(name == p or name.startswith(f"{p}.") for name in names)})
+
+
+def weights(method: Method) -> tuple[list[str], list[str]]:
+    """Names for `segedu.pretrained.load`: of small weights that the course trained, and of official ones."""
+    stem, module = Path(method.path).stem, method.path.removesuffix(".py").replace("/", ".")
+    ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and MADE_FOR.get(n, n.partition("_")[2]) == stem]
+    built = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0] == module]
+    as_backbone = [n for n, w in WEIGHTS.items() if w.build.startswith("segedu.backbones.") and n.startswith(stem)]
+    return ours, built + as_backbone
+
+
 def markdown(tasks: dict[str, list[Method]], root: Path = ROOT) -> str:
     """The page's text below its introduction: for each task a table, and an entry for each method."""
     lines = []
     for task, methods in tasks.items():
-        lines += [f"## {TASKS[task]}", "", "| Method | Quality | Code | Taught in |", "|---|---|---|---|"]
+        lines += [f"## {TASKS[task]}", ""]
+        lines += ["| Method | Code | Taught in | Compared with | Weights |", "|---|---|---|---|---|"]
         for method in methods:
+            ours, official = weights(method)
             cells = [
                 f"**{method.name}**",
-                plain(method.fields.get("Quality", "")),
                 f"{{segedu}}`{method.path}`",
                 ", ".join(places(method, root)),
+                ", ".join(peers(tests_of(method, root))) or "by hand",
+                ", ".join([*(f"`{name}`" for name in ours), *([f"{len(official)} official"] if official else [])])
+                or "none",
             ]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
         for method in methods:
-            summary = method.summary[:1].upper() + method.summary[1:]
-            lines += [f"### {method.name}", "", plain(summary), ""]
-            for field in FIELDS[:4]:
-                if field in method.fields:
-                    lines += [field, f": {plain(method.fields[field])}", ""]
+            lines += entry(method, root)
     return "\n".join(lines)
+
+
+def entry(method: Method, root: Path) -> list[str]:
+    """What stands below the table: the header, the tests, and what to write to load the weights."""
+    summary = method.summary[:1].upper() + method.summary[1:]
+    lines = [f"### {method.name}", "", plain(summary), ""]
+    for field in FIELDS[:5]:
+        if field in method.fields:
+            lines += [field, f": {plain(method.fields[field])}", ""]
+    if files := tests_of(method, root):
+        lines += ["Tests", ": " + ", ".join(f"`{file.relative_to(root).as_posix()}`" for file in files), ""]
+    if names := sum(weights(method), []):
+        lines += ["Weights", f": `segedu.pretrained.load(...)` of {', '.join(f'`{name}`' for name in names)}", ""]
+    return lines
 
 
 def plain(text: str) -> str:
@@ -108,7 +203,8 @@ class Methods(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         tasks = read_methods()
         for method in sum(tasks.values(), []):
-            self.env.note_dependency(str(ROOT / method.path))
+            for path in (ROOT / method.path, *tests_of(method)):
+                self.env.note_dependency(str(path))
         return self.parse_text_to_nodes(markdown(tasks), allow_section_headings=True)
 
 

@@ -1,4 +1,4 @@
-"""A detector says what and roughly where, SAM says which pixels: labelled masks, though nobody drew a mask of a class.
+"""Detect then segment: a detector says what and roughly where, SAM says which pixels; nobody drew a mask of a class.
 
 Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 7.4: zero-shot instance
     segmentation. With a detector that takes words: Ren et al., "Grounded SAM", 2024, arXiv 2401.14159.
