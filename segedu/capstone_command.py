@@ -13,7 +13,7 @@ from segedu.capstone import Report, problems, table
 from segedu.capstone_report import read
 from segedu.gradebook.page import printable
 
-_LINES = 20  # of a table, and of what a report lacks, that are printed
+_LINES, _COLUMNS = 20, 8  # that are printed of a table, and lines of what a report lacks
 
 
 def notebooks(handed_in: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -97,10 +97,12 @@ def _line(words: object, most: int = 500) -> str:
 
 def _print_table(console: Console, report: Report) -> None:
     header, *lines = table(report) or [[]]
-    shown = Table(*(_line(cell, 60) for cell in header))
+    if not header:
+        return
+    shown = Table(*(_line(cell, 60) for cell in header[:_COLUMNS]))
     for line in lines[:_LINES]:
-        shown.add_row(*(_line(cell, 60) for cell in line))
-    if header:
-        console.print(shown)
-    if len(lines) > _LINES:
-        console.print(f"  and {len(lines) - _LINES} methods more")
+        shown.add_row(*(_line(cell, 60) for cell in line[:_COLUMNS]))
+    console.print(shown)
+    for more, what in ((len(lines) - _LINES, "methods"), (len(header) - _COLUMNS, "metrics")):
+        if more > 0:
+            console.print(f"  and {more} {what} more")

@@ -318,6 +318,13 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
     assert not any(line.startswith("9 of 9") for line in seen.output.splitlines())
 
 
+def test_a_table_that_fits_no_screen_is_cut(tmp_path: Path) -> None:
+    rows = tuple(Row(f"method {i}", 0, (0.5,) * 50) for i in range(2000))
+    large = changed(rows=rows, metrics=tuple(f"metric {i}" for i in range(50)))
+    seen = CliRunner().invoke(app, ["capstone", str(notebook(tmp_path, to_json(large)))]).output
+    assert "and 1980 methods more" in seen and "and 44 metrics more" in seen and len(seen.splitlines()) < 100
+
+
 def test_fifty_handed_in_some_of_them_no_notebooks(tmp_path: Path) -> None:
     good = notebook(tmp_path, to_json(complete()))
     text = good.read_text()
