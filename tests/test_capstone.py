@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -359,6 +360,15 @@ def test_a_report_that_breaks_the_reader_is_not_the_end_of_all(tmp_path: Path, m
     monkeypatch.setattr("segedu.capstone_command.problems", broken)
     seen = CliRunner().invoke(app, ["capstone", str(good)])
     assert "student.ipynb cannot be read: MemoryError" in seen.output and "0 of 1" in seen.output
+
+
+def test_the_page_says_how_to_get_the_data_and_what_the_rows_of_the_rubric_are_worth() -> None:
+    page = (ROOT / "course/capstone.md").read_text()
+    names: dict[str, object] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    assert {"label_map"} <= set(names["cells"][0]) and {"semantic", "panoptic_seg"} <= set(names["streets"][0])
+    assert names["volumes"][0]["image"].ndim == 4 and "semantic" in names["volumes"][0]
+    assert sum(map(int, re.findall(r"^\| \*\*[^|]*\((\d)\) \|", page, re.MULTILINE))) == 20
 
 
 def test_the_template_is_derived_and_holds_no_answer() -> None:
