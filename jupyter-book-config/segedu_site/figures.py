@@ -11,7 +11,7 @@ from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.application import Sphinx
 
-from segedu.capstone import MIME
+from segedu.capstone_report import MIME
 
 _render_image = NbElementRenderer.render_image
 _render_mime_type = NbElementRenderer.render_mime_type
