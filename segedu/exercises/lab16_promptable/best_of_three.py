@@ -29,7 +29,7 @@ def best_of_three(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Ten
     gradient flows through it.
 
     Args:
-        mask_logits: (B, M, H, W) floats; SAM has M = 3.
+        mask_logits: (B, M, H, W) floats; SAM has M = 3. Perhaps far from 0, where a sigmoid is exactly 0 or 1.
         iou_pred: (B, M) floats, the guesses.
         targets: (B, H, W) bool.
 
@@ -109,6 +109,40 @@ def _focal_with(weight: Callable[[Tensor], Tensor], power: float) -> Losses:
     return losses
 
 
+def _focal_by(entropy: Losses) -> Losses:
+    """The focal loss with another cross-entropy."""
+
+    def losses(x: Tensor, y: Tensor) -> Tensor:
+        wrong = (x.sigmoid() - y).abs()
+        return 20 * ((0.75 - 0.5 * y) * wrong**2 * entropy(x, y)).mean(dim=(2, 3)) + _dice(x, y)
+
+    return losses
+
+
+def _logarithms(x: Tensor, y: Tensor) -> Tensor:
+    return -(y * x.sigmoid().log() + (1 - y) * (1 - x.sigmoid()).log())
+
+
+def _entropy_of_sigmoids(x: Tensor, y: Tensor) -> Tensor:
+    return _entropy(x.sigmoid(), y)
+
+
+def _easy_first(x: Tensor, y: Tensor) -> Tensor:
+    focal = ((0.75 - 0.5 * y) * (1 - (x.sigmoid() - y).abs()) ** 2 * _entropy(x, y)).mean(dim=(2, 3))
+    return 20 * focal + _dice(x, y)
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    p = x.sigmoid()
+    sums = p.square().sum(dim=(2, 3)) + y.sum(dim=(2, 3))
+    return 20 * _focal(x, y) + 1 - (2 * (p * y).sum(dim=(2, 3)) + 1) / (sums + 1)
+
+
+def _dice_of_the_cut(x: Tensor, y: Tensor) -> Tensor:
+    cut = (x > 0).to(x)
+    return 20 * _focal(x, y) + 1 - (2 * (cut * y).sum(dim=(2, 3)) + 1) / (cut.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + 1)
+
+
 def _batch_dice(x: Tensor, y: Tensor) -> Tensor:
     p = x.sigmoid()
     dice = 1 - (2 * (p * y).sum(dim=(0, 2, 3)) + 1) / (p.sum(dim=(0, 2, 3)) + y.sum(dim=(0, 2, 3)) + 1)
@@ -116,7 +150,7 @@ def _batch_dice(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _soft_iou(x: Tensor, y: Tensor) -> Tensor:
-    p = x.sigmoid().detach()
+    p = x.sigmoid()
     both = (p * y).sum(dim=(2, 3))
     return both / (p.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) - both)
 
@@ -150,6 +184,7 @@ first = _loss(best=lambda x, guess, iou: x[:, 0].mean())
 by_guess = _loss(best=lambda x, guess, iou: _of(x, guess.argmax(dim=1)))
 by_iou = _loss(best=lambda x, guess, iou: _of(x, iou.argmax(dim=1)))
 per_batch = _loss(best=lambda x, guess, iou: x.mean(dim=0).amin())
+least_of_each_mask = _loss(best=lambda x, guess, iou: x.amin(dim=0).mean())
 one_of_all = _loss(best=lambda x, guess, iou: x.amin())
 sum_over_images = _loss(best=lambda x, guess, iou: x.amin(dim=1).sum())
 weighted = _loss(best=lambda x, guess, iou: (x * (-x).softmax(dim=1)).sum(dim=1).mean())
@@ -159,10 +194,12 @@ guess_untrained = _loss(error=lambda guess, iou, x: 0)
 guess_without_gradient = _loss(error=lambda guess, iou, x: _error(guess, iou, x).detach())
 guess_of_the_best = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).gather(1, x.argmin(1)[:, None]).mean())
 guess_summed = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).sum(dim=1).mean())
+guesses_all_summed = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).sum())
+guess_squeezed = _loss(error=lambda guess, iou, x: _error(guess.sigmoid(), iou, x))
 guess_absolute = _loss(error=lambda guess, iou, x: (guess - iou).abs().mean())
 guess_by_entropy = _loss(error=lambda guess, iou, x: F.binary_cross_entropy_with_logits(guess, iou.to(guess)))
 guess_times_twenty = _loss(error=lambda guess, iou, x: 20 * _error(guess, iou, x))
-soft_iou = _loss(iou=_soft_iou)
+soft_iou, soft_iou_learns = _loss(iou=lambda x, y: _soft_iou(x, y).detach()), _loss(iou=_soft_iou)
 cut_at_half = _loss(iou=lambda x, y: _iou(x - 0.5, y))
 iou_of_everything = _loss(iou=lambda x, y: _iou(x.sigmoid(), y))
 zero_is_inside = _loss(iou=lambda x, y: _iou(torch.where(x == 0, 1.0, x), y))
@@ -173,6 +210,11 @@ no_twenty = _loss(losses=lambda x, y: _focal(x, y) + _dice(x, y))
 twenty_for_dice = _loss(losses=lambda x, y: _focal(x, y) + 20 * _dice(x, y))
 focal_summed = _loss(losses=lambda x, y: 20 * _focal(x, y) * y[0, 0].numel() + _dice(x, y))
 entropy = _loss(losses=lambda x, y: 20 * _entropy(x, y).mean(dim=(2, 3)) + _dice(x, y))
+of_probabilities = _loss(losses=_focal_by(lambda x, y: F.binary_cross_entropy(x.sigmoid(), y, reduction="none")))
+logarithm_of_0 = _loss(losses=_focal_by(_logarithms), best=lambda x, guess, iou: x.min(dim=1).values.mean())
+sigmoid_twice = _loss(losses=_focal_by(_entropy_of_sigmoids))
+easy_first, squares, dice_of_the_cut = (_loss(losses=f) for f in (_easy_first, _squares, _dice_of_the_cut))
+quarter = _loss(losses=_focal_with(lambda y: torch.full_like(y, 0.25), 2))
 no_alpha = _loss(losses=_focal_with(torch.ones_like, 2))
 alpha_swapped = _loss(losses=_focal_with(lambda y: 0.25 + 0.5 * y, 2))
 power_of_one = _loss(losses=_focal_with(lambda y: 0.75 - 0.5 * y, 1))
@@ -184,7 +226,9 @@ BEST = "(B, M) losses: amin(dim=1), then the mean over B."
 WHY = "One click on a shirt may mean the shirt or the person. Who has to learn both in one mask learns a blur of both."
 GUESS = "((iou_pred - iou) ** 2).mean(), over all masks, or those that are not the best could not be told from it."
 IOU = "(mask_logits > 0) and the target: both / either."
+EMPTY = "torch.where(either == 0, 1.0, both / either.clamp(min=1))"
 FOCAL = "alpha_t (1 - p_t)^2 times the cross-entropy, alpha_t = 1/4 inside and 3/4 outside, the mean over H and W."
+LOGITS = 'binary_cross_entropy_with_logits(mask_logits, y, reduction="none"), or logsigmoid.'
 DICE = "1 - (2 s(p y) + 1) / (s(p) + s(y) + 1), with sums over H and W."
 
 exercise = Exercise(
@@ -213,6 +257,12 @@ exercise = Exercise(
         ),
         Wrong(
             "least of all", one_of_all, "You take the least loss of all images: each image has its own best mask.", BEST
+        ),
+        Wrong(
+            "least of each mask",
+            least_of_each_mask,
+            "You find the best image for each mask: find the best mask for each image.",
+            BEST,
         ),
         Wrong("sum over images", sum_over_images, "You add up the images: take their mean.", BEST),
         Wrong("weighted", weighted, "You weigh the masks by a softmax of their losses: only the best one counts.", WHY),
@@ -253,6 +303,8 @@ exercise = Exercise(
             GUESS,
         ),
         Wrong("guesses summed", guess_summed, "You add up the errors of an image's guesses: take the mean.", GUESS),
+        Wrong("all guesses summed", guesses_all_summed, "You add up the errors of all guesses: take the mean.", GUESS),
+        Wrong("sigmoid of guesses", guess_squeezed, "You take a sigmoid of the guesses: they are IoUs already.", GUESS),
         Wrong("absolute error", guess_absolute, "You take the absolute error of the guesses: take its square.", GUESS),
         Wrong(
             "guess as logit",
@@ -268,13 +320,19 @@ exercise = Exercise(
         ),
         Wrong("soft IoU", soft_iou, "You take the IoU of probabilities: cut the mask first, at logits above 0.", IOU),
         Wrong(
+            "soft IoU with gradient",
+            soft_iou_learns,
+            "Your IoU is one of probabilities, with a gradient: cut the mask at logits above 0, and detach.",
+            IOU,
+        ),
+        Wrong(
             "cut at logit 1/2", cut_at_half, "You cut the logits at 1/2: the sigmoid is 1/2 where the logit is 0.", IOU
         ),
         Wrong("sigmoid above 0", iou_of_everything, "You ask whether the sigmoid is above 0: it always is.", IOU),
         Wrong("0 is inside", zero_is_inside, "A logit of exactly 0 is in your mask: only above 0 it is.", IOU),
         Wrong("Dice for IoU", dice_for_iou, "You take the Dice coefficient for the true IoU.", IOU),
-        Wrong("empty is 0", empty_is_zero, "The IoU of two empty masks is 0 with you: they are equal, it is 1.", IOU),
-        Wrong("empty is nan", empty_is_nan, "The IoU of two empty masks is not a number with you: it is 1.", IOU),
+        Wrong("empty is 0", empty_is_zero, "The IoU of two empty masks is 0 with you: they are equal, it is 1.", EMPTY),
+        Wrong("empty is nan", empty_is_nan, "The IoU of two empty masks is not a number with you: it is 1.", EMPTY),
         Wrong("focal missing", focal_missing, "You leave out the focal loss.", FOCAL),
         Wrong("Dice missing", dice_missing, "You leave out Dice.", DICE),
         Wrong("20 missing", no_twenty, "You leave out the 20 of the focal loss.", "20 focal + dice."),
@@ -283,10 +341,42 @@ exercise = Exercise(
         ),
         Wrong("focal summed", focal_summed, "You add up the focal loss of the pixels: take the mean.", FOCAL),
         Wrong("cross-entropy", entropy, "You take the cross-entropy: take the focal loss.", FOCAL),
+        Wrong(
+            "logarithm of 0",
+            logarithm_of_0,
+            "You take the logarithm of 0: far from 0, a sigmoid is exactly 0 or 1. The result is not a number.",
+            LOGITS,
+        ),
+        Wrong(
+            "entropy of probabilities",
+            of_probabilities,
+            "Your cross-entropy starts from probabilities: torch stops its logarithm at -100.",
+            LOGITS,
+        ),
+        Wrong(
+            "sigmoid twice",
+            sigmoid_twice,
+            "You take the sigmoid twice: the cross-entropy with logits wants logits.",
+            LOGITS,
+        ),
+        Wrong(
+            "easy pixels count",
+            easy_first,
+            "You weigh a pixel by how right it is: what is wrong counts, (1 - p) inside and p outside.",
+            FOCAL,
+        ),
+        Wrong("1/4 everywhere", quarter, "You take 1/4 outside, too: a pixel outside has 3/4.", FOCAL),
         Wrong("no alpha", no_alpha, "You leave out 1/4 and 3/4.", FOCAL),
         Wrong("alpha swapped", alpha_swapped, "You swap 1/4 and 3/4: a pixel inside has 1/4.", FOCAL),
         Wrong("power of 1", power_of_one, "You leave out the square of what is missing.", FOCAL),
         Wrong("Dice not smooth", dice_not_smooth, "You leave out the + 1 of Dice, above and below.", DICE),
+        Wrong("squares in Dice", squares, "You add up squares for Dice, as V-Net does: here p itself.", DICE),
+        Wrong(
+            "Dice of the cut mask",
+            dice_of_the_cut,
+            "You cut the mask before Dice: a cut has no gradient. Take p.",
+            DICE,
+        ),
         Wrong(
             "Dice over the batch",
             dice_over_batch,

@@ -78,7 +78,8 @@ def _limits(case: partial) -> list[Case]:
     size = (8, 8)
     halves = _rectangles([(0, 5, 3, 7), (0, 0, 2, 4), (2, 0, 4, 4)], size)
     parts = _rectangles([(0, 0, 4, 4), (1, 1, 5, 6), (1, 1, 4, 5), (1, 2, 3, 4)], size)
-    centres = _rectangles([(1, 0, 5, 4), (2, 1, 4, 3), (1, 0, 4, 3)], size)
+    # the box with its last centres, without its first ones, both ways mixed as round() of halves does, and as it is
+    centres = _rectangles([(1, 0, 5, 4), (2, 1, 4, 3), (2, 0, 4, 4), (1, 1, 5, 3), (1, 0, 4, 3)], size)
     empty = _rectangles([(0, 0, 0, 0), (2, 3, 6, 7)], size)
     return [
         case("equal IoUs, equal scores, exactly the threshold", halves, [(0, 0, 4, 4)] * 2, [0, 0], 0.5),

@@ -127,6 +127,18 @@ def matched(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_th
     return columns[order], labels[rows[order]], scores[rows[order]]
 
 
+def best_pair_first(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
+    """Of all pairs that are left the one with the largest IoU."""
+    overlap, pairs = ious(masks, boxes), []
+    while overlap.numel() and overlap.max() >= iou_threshold:
+        n, m = divmod(int(overlap.argmax()), len(masks))
+        overlap[n], overlap[:, m] = -1.0, -1.0
+        pairs.append((n, m))
+    found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    chose, taken = found[scores[found[:, 0]].argsort(descending=True, stable=True)].T
+    return taken, labels[chose], scores[chose]
+
+
 def label_for_each(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """The label of each mask, -1 for none."""
     taken, named, _ = label_by_detector(masks, boxes, labels, scores, iou_threshold)
@@ -154,6 +166,10 @@ def by_area_at_last(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor
     return tuple(part[order] for part in found)
 
 
+def _whole(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
 def _first(labels: Tensor, chose: list[int]) -> Tensor:
     return labels[: len(chose)]
 
@@ -173,8 +189,8 @@ last_of_equal_masks = _choose(pick=lambda row, taken: len(row) - 1 - int(_withou
 any_overlap = _choose(accepted=lambda iou, threshold: iou > 0)
 above_only = _choose(accepted=lambda iou, threshold: iou > threshold)
 always_half = _choose(accepted=lambda iou, threshold: iou >= 0.5)
-whole_pixels, ends_included, in_numbers = (
-    _choose(overlaps=o) for o in (count.of_whole_pixels, count.ends_included, count.in_numbers)
+whole_pixels, ends_included, in_numbers, empty_is_one = (
+    _choose(overlaps=o) for o in (count.of_whole_pixels, count.ends_included, count.in_numbers, count.empty_is_one)
 )
 of_the_box, of_the_mask, dice = (_choose(overlaps=o) for o in (count.part(1), count.part(2), count.dice))
 y_before_x = _choose(overlaps=lambda masks, boxes: ious(masks, boxes[:, [1, 0, 3, 2]]))
@@ -182,8 +198,14 @@ read_as_sides = _choose(
     overlaps=lambda masks, boxes: ious(masks, torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
 )
 class_of_another = _choose(end=lambda taken, chose, labels, scores: (taken, _first(labels, chose), scores[chose]))
-label_of_the_mask = _choose(
-    end=lambda taken, chose, labels, scores: (taken, labels[taken % max(1, len(labels))], scores[chose])
+label_of_the_mask = _choose(end=lambda taken, chose, labels, scores: (taken, labels[taken], scores[chose]))
+numbers_of_detections = _choose(end=lambda taken, chose, labels, scores: (_whole(chose), labels[chose], scores[chose]))
+in_order_of_the_list = _choose(
+    end=lambda taken, chose, labels, scores: (
+        taken[_whole(chose).argsort()],
+        labels[sorted(chose)],
+        scores[sorted(chose)],
+    )
 )
 scores_of_others = _choose(end=lambda taken, chose, labels, scores: (taken, labels[chose], _first(scores, chose)))
 in_order_of_masks = _choose(
@@ -232,6 +254,7 @@ exercise = Exercise(
         Wrong(
             "area in numbers", in_numbers, "You take width times height for the area of a box: count its pixels.", IOU
         ),
+        Wrong("empty is 1", empty_is_one, "An empty box takes an empty mask: where both are empty the IoU is 0.", IOU),
         Wrong(
             "class of other",
             class_of_another,
@@ -275,6 +298,12 @@ exercise = Exercise(
             ORDER,
         ),
         Wrong(
+            "best pair first",
+            best_pair_first,
+            "You join the pair with the largest IoU first: the surest detection chooses first.",
+            ORDER,
+        ),
+        Wrong(
             "unsorted", unsorted, "Your detections choose in the order of the list: the surest chooses first.", ORDER
         ),
         Wrong("lowest first", lowest_first, "Your least sure detection chooses first.", ORDER),
@@ -292,6 +321,12 @@ exercise = Exercise(
             "in the order of masks",
             in_order_of_masks,
             "You sort what is found by the number of the mask: by falling score is asked for.",
+            ORDER,
+        ),
+        Wrong(
+            "in the order of the list",
+            in_order_of_the_list,
+            "You return what is found in the order of the list: by falling score is asked for.",
             ORDER,
         ),
         Wrong(
@@ -328,10 +363,7 @@ exercise = Exercise(
             CENTRE,
         ),
         Wrong(
-            "first centre lost",
-            first_centre_lost,
-            "A centre at exactly x1 or y1 is not in your box: the box begins there.",
-            CENTRE,
+            "first centre lost", first_centre_lost, "A centre at x1 or y1 is in the box: it is not in yours.", CENTRE
         ),
         Wrong(
             "y before x",
@@ -350,6 +382,12 @@ exercise = Exercise(
             label_for_each,
             "You return a label for each mask: what was taken, its labels and its scores are asked for.",
             "return taken, labels[chose], scores[chose]",
+        ),
+        Wrong(
+            "numbers of detections",
+            numbers_of_detections,
+            "You return which detections took a mask: first comes which mask each took.",
+            CHOSE,
         ),
         Wrong("the masks themselves", the_masks, "You return masks: their numbers are asked for.", "(R,) integers."),
         Wrong(

@@ -91,7 +91,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         The cases by group. The best mask of each image is the best by 0.02.
     """
     case = partial(_case, rng)
-    large = case("large logits", (2, 1, 3, 3))
+    large = case("large logits, whose sigmoids are exactly 0 or 1", (2, 1, 3, 3))
     zero, pixel = case("one image, a logit of exactly 0", (1, 3, 4, 4)), case("one pixel", (2, 3, 1, 1), full=True)
     focal, dice, _ = _terms(zero["args"][0], zero["args"][2])
     # in the worst mask, which gets no gradient: some right ways to write the entropy have two slopes at 0

@@ -69,6 +69,12 @@ def dice(masks: Tensor, boxes: Tensor) -> Tensor:
     return 2 * both / (box + mask).clamp(min=1)
 
 
+def empty_is_one(masks: Tensor, boxes: Tensor) -> Tensor:
+    """IoU; 1 where both are empty."""
+    _, box, mask = shared(inside(boxes, masks.shape[1:]), masks)
+    return torch.where(box + mask == 0, 1.0, ious(masks, boxes))
+
+
 def part(which: int) -> Overlaps:
     """How much of the box (1) or of the mask (2) the other one has."""
 

@@ -20,8 +20,8 @@ def plan_unet(shapes: np.ndarray, spacings: np.ndarray, voxels: int) -> dict:
     millimetres along every axis, so that axis a has (voxels * product of spacings) ** (1/3) / spacing_a voxels, to the
     nearest whole number, at most those of the median shape. Poolings, level after level: of the axes with at least
     8 voxels left, halve (rounding up) those whose spacing is less than twice the finest spacing among them; halving
-    doubles an axis's spacing. End where no axis is left, or only one with fewer than 12 voxels. Last, grow the patch
-    to the next multiple of 2 ** poolings along each axis.
+    doubles an axis's spacing. End where there is none to halve, or only one, and it has fewer than 12 voxels. Last,
+    grow the patch to the next multiple of 2 ** poolings along each axis.
 
     Args:
         shapes: (N, 3) voxels of each training volume, N odd.
@@ -109,6 +109,51 @@ def _not_cut(shapes, spacings, voxels):
     return _planned(shapes, spacings, voxels, cut=False)
 
 
+def _finest_of_all(shapes, spacings, voxels):
+    def choose(size: list, distance: list) -> list[int]:
+        found = [axis for axis in range(3) if size[axis] >= 8 and distance[axis] < 2 * min(distance)]
+        return [] if len(found) == 1 and size[found[0]] < 12 else found
+
+    return _planned(shapes, spacings, voxels, choose=choose)
+
+
+def _never_coarser(shapes, spacings, voxels):
+    first = np.median(spacings, axis=0).tolist()
+    return _planned(shapes, spacings, voxels, choose=lambda size, _: _axes(size, first))
+
+
+def _alone_among_large(shapes, spacings, voxels):
+    def choose(size: list, distance: list) -> list[int]:
+        large = [axis for axis in range(3) if size[axis] >= 8]
+        return [] if len(large) == 1 and size[large[0]] < 12 else _axes(size, distance, alone=8)
+
+    return _planned(shapes, spacings, voxels, choose=choose)
+
+
+def _five_at_most(shapes, spacings, voxels):
+    levels = iter(range(5))
+    return _planned(
+        shapes, spacings, voxels, choose=lambda *left: _axes(*left) if next(levels, None) is not None else []
+    )
+
+
+def _stride_for_level_0(shapes, spacings, voxels):
+    plan = plan_unet(shapes, spacings, voxels)
+    return {**plan, "strides": [[1, 1, 1], *plan["strides"]]}
+
+
+def _grown_by_levels(shapes, spacings, voxels):
+    plan = _planned(shapes, spacings, voxels, grow=False)
+    step = 2 ** len(plan["strides"])
+    return {**plan, "patch": [-(-n // step) * step for n in plan["patch"]]}
+
+
+def _shrunk(shapes, spacings, voxels):
+    plan = _planned(shapes, spacings, voxels, grow=False)
+    steps = [math.prod(row[axis] for row in plan["strides"]) for axis in range(3)]
+    return {**plan, "patch": [n // step * step for n, step in zip(plan["patch"], steps, strict=True)]}
+
+
 def _alone_too_small(shapes, spacings, voxels):
     return _planned(shapes, spacings, voxels, choose=lambda size, distance: _axes(size, distance, alone=8))
 
@@ -160,7 +205,49 @@ WRONG = [
         "one axis alone",
         _alone_too_small,
         "You halve an axis of 8 to 11 voxels that is alone; alone it needs 12.",
-        hint="What does the rule say where only one axis is left?",
+        hint="What does the rule say where there is only one axis to halve?",
+    ),
+    Wrong(
+        "alone among the large",
+        _alone_among_large,
+        "An axis is alone with you where no other is large enough; it is alone, too, where the others wait.",
+        hint="First drop the axes that wait, then count.",
+    ),
+    Wrong(
+        "finest of all axes",
+        _finest_of_all,
+        "You compare with the finest of all axes; one with fewer than 8 voxels has no say any more.",
+        hint="The finest among those that could be halved.",
+    ),
+    Wrong(
+        "spacing not doubled",
+        _never_coarser,
+        "You leave the spacings as they are, so a thick axis waits for ever; halving an axis doubles its spacing.",
+        hint="Two lists change from level to level: voxels and spacings.",
+    ),
+    Wrong(
+        "five levels at most",
+        _five_at_most,
+        "You stop after five poolings; the rule knows no such number.",
+        hint="while, not for.",
+    ),
+    Wrong(
+        "a stride for the first level",
+        _stride_for_level_0,
+        "You begin with strides of 1, as nnU-Net's own files do; here each row is a pooling.",
+        hint="The first row is the first pooling.",
+    ),
+    Wrong(
+        "grown by levels",
+        _grown_by_levels,
+        "You grow every axis to a multiple of 2 ** levels; each axis counts its own poolings.",
+        hint="A thick axis was halved less often, so a smaller number has to divide it.",
+    ),
+    Wrong(
+        "patch shrunk",
+        _shrunk,
+        "You shrink the patch to a multiple of 2 ** poolings; it grows.",
+        hint="To the next multiple: -(-n // step) * step.",
     ),
 ]
 
@@ -201,7 +288,7 @@ def _small(rng: np.random.Generator) -> tuple:
 def _alone(rng: np.random.Generator) -> tuple:
     n = int(rng.integers(8, 12))
     spacing = rng.uniform(0.9, 1.1, 3).round(3)
-    return np.array([[n, 7, 7]]), spacing[None], int(rng.integers(30, 60)) ** 3
+    return np.array([[2 * n, 14, 14]]), spacing[None], int(rng.integers(30, 60)) ** 3
 
 
 def _one(rng: np.random.Generator, name: str, size: list, spacing: list, voxels: int) -> Case:
@@ -214,11 +301,15 @@ def _limits(rng: np.random.Generator) -> list[Case]:
     # a side of 32.3 voxels is 32, which three poolings divide; 32.7 is 33, and grows to 40
     fractions = [1.0, 0.988, 1.1]
     block = round(32.3**3 / np.prod(fractions))
-    # 40 voxels of 0.82 are the median and 32.8 voxels of 1.0
-    three = np.array([[30] * 3, [30] * 3, [40] * 3]), np.array([[1.0] * 3, [1.3] * 3, [0.82] * 3])
+    # Along the first and the last axis 40 voxels of 0.82 are the median and 32.8 voxels of 1.0. Along the second the
+    # median of voxels is 38, the right one 47; the least is 27, and who has the factor upside down finds 54.
+    sizes = np.array([[30, 60, 30], [30, 32, 30], [40, 38, 40]])
+    three = sizes, np.array([[1.0] * 3, [1.3, 1.48, 1.3], [0.82, 0.7, 0.82]])
     return [
         _one(rng, "axes of 15, 16 and 8 voxels", [15, 16, 8], [1.0, 1.0, 1.0], 60**3),
         _one(rng, "an axis of 24 voxels alone", [24, 7, 7], [1.0, 1.0, 1.0], 60**3),
+        _one(rng, "an axis of 400 voxels", [20, 400, 20], [1.0, 1.0, 1.0], 400**3),
+        _one(rng, "ten voxels beside an axis that waits", [40, 20, 14], [4.0, 1.0, 1.0], 100**3),
         _one(rng, "a spacing of exactly twice the finest", [40, 40, 40], [2.0, 1.0, 1.0], 100**3),
         _one(rng, "the shortest axis is the finest", [40, 40, 6], [2.2, 2.1, 0.5], 100**3),
         _one(rng, "thick slices of a microscope", [20, 60, 60], [1.5, 0.3, 0.3], 100**3),

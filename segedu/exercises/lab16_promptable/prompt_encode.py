@@ -164,6 +164,8 @@ not_scaled = _encoded(parts=lambda p, size, side: (p + 0.5) / side)
 parts_of_the_image = _encoded(parts=lambda p, size, side: (p + 0.5) / torch.tensor(size[::-1]))
 stretched = _encoded(parts=lambda p, size, side: (p * side / torch.tensor(size[::-1]) + 0.5) / side)
 shorter_side = _encoded(parts=lambda p, size, side: _parts(p, (min(size),) * 2, side))
+height_as_side = _encoded(parts=lambda p, size, side: _parts(p, (size[0],) * 2, side))
+width_as_side = _encoded(parts=lambda p, size, side: _parts(p, (size[1],) * 2, side))
 no_half = _encoded(parts=lambda p, size, side: _parts(p, size, side) - 0.5 / side)
 half_before = _encoded(parts=lambda p, size, side: (p + 0.5) / max(size))
 whole_pixels = _encoded(parts=lambda p, size, side: ((p * side / max(size)).floor() + 0.5) / side)
@@ -177,6 +179,7 @@ in_turn = _joined(lambda s, c: torch.stack([s, c], dim=2).flatten(1))
 sines_only = _joined(lambda s, c: torch.cat([s, s], dim=1))
 label_ignored = _encoded(said=lambda k, e: e[k.clamp(max=0) + 1 * (k >= 0)])
 labels_swapped = _encoded(said=lambda k, e: e[[1, 0, 2]][k])
+one_row_on = _encoded(said=lambda k, e: e[k + 1])
 sign_of_one = _encoded(said=lambda k, e: torch.where(k[:, None] == 0, -e[1], e[k]))
 nothing_said = _encoded(said=lambda k, e: 0 * e[k])
 padding_placed = _encoded(placed=lambda k: k >= -1)
@@ -186,6 +189,7 @@ padding_is_zero = _encoded(said=lambda k, e: e[k] * (k >= 0)[:, None])
 padding_dropped = _encoded(end=lambda vectors, k: vectors[k >= 0])
 background_not_placed = _encoded(placed=lambda k: k > 0)
 one_more = _encoded(end=lambda vectors, k: torch.cat([vectors, 0 * vectors[:1]]))
+needs_a_click = _encoded(end=lambda vectors, k: torch.stack(list(vectors)))
 summed = _encoded(end=lambda vectors, k: vectors.sum(dim=0))
 
 SCALED = "(points * side / max(H, W) + 0.5) / side"
@@ -222,6 +226,8 @@ exercise = Exercise(
             SCALED,
         ),
         Wrong("shorter side", shorter_side, "You scale the shorter side to the square: the longer one fits.", SCALED),
+        Wrong("always the height", height_as_side, "You always scale by the height: take the longer side.", SCALED),
+        Wrong("always the width", width_as_side, "You always scale by the width: take the longer side.", SCALED),
         Wrong("no half", no_half, "You leave out half a pixel: whole numbers are the middles of pixels.", SCALED),
         Wrong(
             "half before scaling",
@@ -261,6 +267,12 @@ exercise = Exercise(
         ),
         Wrong("labels swapped", labels_swapped, 'You swap the labels: 1 says "this", in row 1.', MEANING),
         Wrong(
+            "one row on",
+            one_row_on,
+            "You take row label + 1: row 0 belongs to label 0, row 1 to label 1, and row 2 to padding.",
+            MEANING,
+        ),
+        Wrong(
             "minus one vector",
             sign_of_one,
             'You take minus the vector of "this" for "not this": both are learnt, each for itself.',
@@ -286,6 +298,12 @@ exercise = Exercise(
             PADDING,
         ),
         Wrong("one more", one_more, "You add a point: here padding is given, and none is added.", "P rows."),
+        Wrong(
+            "fails without clicks",
+            needs_a_click,
+            "Your function fails where there is no click: then it returns (0, 2 F), no rows.",
+            "torch.stack([]) is an error. Work on all clicks at once, or begin with an empty tensor.",
+        ),
         Wrong("sum", summed, "You add up all clicks: each stays a vector of its own.", "(P, 2 F)."),
         Wrong("side by side", concatenated, "You put position and meaning side by side: they are added.", "(P, 2 F)."),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
 from segedu.checks.exercise import Case, Exercise, Wrong
 
@@ -94,6 +95,66 @@ def _always_nearest(volume, spacing, new_spacing, is_labels):
     return found if is_labels else found.astype(float)
 
 
+def _no_half(volume, spacing, new_spacing, is_labels):
+    return _resample(volume, spacing, new_spacing, is_labels, places=lambda n, m: np.arange(m) * n / m)
+
+
+def _by_spacing(volume, spacing, new_spacing, is_labels):
+    """Steps of the asked spacing, though the size is rounded."""
+    steps = iter([new / old for old, new in zip(spacing, new_spacing, strict=True)])
+    return _resample(
+        volume, spacing, new_spacing, is_labels, places=lambda n, m: (np.arange(m) + 0.5) * next(steps) - 0.5
+    )
+
+
+def _down(place: Callable) -> Callable:
+    """Where the nearest voxel is asked for, another one that lies before."""
+
+    def answer(volume, spacing, new_spacing, is_labels):
+        thick = int(np.argmax(spacing)) if max(spacing) / min(spacing) > THICK else None
+        found = np.asarray(volume)
+        for axis in range(3):
+            n = found.shape[axis]
+            m = max(round(n * spacing[axis] / new_spacing[axis]), 1)
+            if is_labels or axis == thick:
+                found = found.take(np.clip(place(n, m), 0, n - 1).astype(int), axis)
+            else:
+                only = [n / m * spacing[axis] if a == axis else step for a, step in enumerate(spacing)]
+                found = _resample(found, spacing, only, False)
+        return found
+
+    return answer
+
+
+_rounded_down = _down(lambda n, m: (np.arange(m) + 0.5) * n / m - 0.5)
+_torch_nearest = _down(lambda n, m: np.arange(m) * n / m)
+
+
+def _thick_by_the_new(volume, spacing, new_spacing, is_labels):
+    thick = int(np.argmax(new_spacing)) if max(new_spacing) / min(new_spacing) > THICK else None
+    return _resample(
+        volume, spacing, new_spacing, is_labels, nearest=lambda axis, _, is_labels: is_labels or axis == thick
+    )
+
+
+def _three_is_thick(volume, spacing, new_spacing, is_labels):
+    thick = int(np.argmax(spacing)) if max(spacing) / min(spacing) >= THICK else None
+    return _resample(
+        volume, spacing, new_spacing, is_labels, nearest=lambda axis, _, is_labels: is_labels or axis == thick
+    )
+
+
+def _all_axes_thick(volume, spacing, new_spacing, is_labels):
+    return _resample(
+        volume, spacing, new_spacing, is_labels, nearest=lambda axis, thick, is_labels: is_labels or thick is not None
+    )
+
+
+def _zoomed(volume, spacing, new_spacing, is_labels):
+    factors = [a / b for a, b in zip(spacing, new_spacing, strict=True)]
+    return ndimage.zoom(volume, factors, order=0 if is_labels else 1)
+
+
 def _case(
     rng: np.random.Generator, name: str, ratios: list, spacing: list, is_labels: bool, thin: bool = False
 ) -> Case:
@@ -123,12 +184,12 @@ def resample_spacing_cases(rng: np.random.Generator) -> dict[str, tuple[int, lis
         _case(rng, "labels", [(1.6, below), (0.7, above), (1.9, above)], scaled(1, 1.6, 1.2), True),
     ]
     finer = [(2.2, below), (1.4, below), (0.8, above)]
-    unit = float(rng.uniform(0.2, 0.3))  # thick slices may be thin in millimetres
+    unit = float(rng.uniform(0.2, 0.3))  # thick slices may be thin in millimetres; the finest axis decides
     edge = [
         _case(rng, "thick slices", finer, scaled(7, 1, 1.1), False),
         _case(rng, "thick along the last axis", finer[::-1], scaled(1, 0.9, 6), False),
         _case(rng, "labels in thick slices", finer, scaled(7, 1, 1.1), True),
-        _case(rng, "just thick", finer, [3.5 * unit, unit, 1.1 * unit], False),
+        _case(rng, "just thick", finer, [3.5 * unit, unit, 2.0 * unit], False),
         _case(rng, "not quite thick", finer, [float(rng.uniform(4.2, 5.2)), 1.8, 1.9], False),
         _case(rng, "three times as thick", finer, [3.0, 1.0, 1.5], False),
         _case(rng, "one slice is left", [(0, below), (1.4, above), (0.8, below)], scaled(1.1, 1, 1.2), False),
@@ -185,6 +246,54 @@ exercise = Exercise(
             _corners_aligned,
             "You lay the first and the last centres upon each other; then the two grids cover different millimetres.",
             hint="A volume ends half a voxel beyond its last centre. Where is the centre of new voxel 0?",
+        ),
+        Wrong(
+            "no half voxel",
+            _no_half,
+            "You leave out the half voxels: at i * n / n' new voxel i begins, its centre is half a voxel further.",
+            hint="From edge to centre: i + 0.5. From centre to the number of an old voxel: - 0.5.",
+        ),
+        Wrong(
+            "steps of the asked spacing",
+            _by_spacing,
+            "You step by new_spacing / spacing: the size was rounded, so the step is size / new size.",
+            hint="Where is the last edge? Both grids end there.",
+        ),
+        Wrong(
+            "rounded down",
+            _rounded_down,
+            "You round places down, as int() does: the nearest voxel may be the next one.",
+            hint="Place 2.9 is nearest to voxel 3: floor(place + 0.5).",
+        ),
+        Wrong(
+            "torch's nearest",
+            _torch_nearest,
+            "You take the voxel at i * n / n', rounded down, as torch's mode \"nearest\" does: it forgets the centres.",
+            hint='Take floor(place + 0.5) of the centre; in torch that is "nearest-exact".',
+        ),
+        Wrong(
+            "zoom as it comes",
+            _zoomed,
+            "You use zoom as it comes: it lays the outer centres upon each other, and interpolates thick slices.",
+            hint="There are grid_mode=True and mode='nearest'. The thick axis needs an order of its own.",
+        ),
+        Wrong(
+            "thick by the new spacing",
+            _thick_by_the_new,
+            "You look for thick slices in the new spacing: the scan's own spacing says how far its slices are apart.",
+            hint="max(spacing) / min(spacing) > 3",
+        ),
+        Wrong(
+            "three times is thick",
+            _three_is_thick,
+            "Three times as coarse is thick with you: more than 3 times is.",
+            hint="max(spacing) / min(spacing) > 3",
+        ),
+        Wrong(
+            "all axes thick",
+            _all_axes_thick,
+            "In thick volumes you take the nearest voxel along all axes: only along the coarsest one.",
+            hint="Decide axis by axis.",
         ),
         Wrong(
             "nearest for images",

@@ -127,6 +127,10 @@ def _of_logits(x: Tensor, t: float, o: float) -> Tensor:
 
 
 inverted = _cut(ratio=lambda a, b: b / a.clamp(min=1))
+inverted_by_zero = _cut(ratio=lambda a, b: b / a)
+one_more_below = _cut(ratio=lambda a, b: a / (b + 1))
+sams_numbers = _cut(high=lambda t, o: 1.0, low=lambda t, o: -1.0)
+around_one_half = _cut(maps=torch.sigmoid, high=lambda t, o: 0.5 + o, low=lambda t, o: 0.5 - o)
 not_offset = _cut(high=lambda t, o: t, low=lambda t, o: t)
 upper_half = _cut(low=lambda t, o: t)
 lower_half = _cut(high=lambda t, o: t)
@@ -162,6 +166,12 @@ exercise = Exercise(
             "ratio inverted", inverted, "Your ratio is inverted: the smaller mask is divided by the larger one.", RATIO
         ),
         Wrong(
+            "ratio inverted, by 0",
+            inverted_by_zero,
+            "You divide the larger mask by the smaller one, which may be empty: divide the smaller by the larger.",
+            RATIO,
+        ),
+        Wrong(
             "threshold not offset",
             not_offset,
             "You cut twice at the same threshold: then every mask is stable.",
@@ -176,12 +186,19 @@ exercise = Exercise(
             "No sigmoid is above 1 or below -1.",
         ),
         Wrong(
+            "sigmoid around 1/2",
+            around_one_half,
+            "You cut sigmoids at 1/2 plus and minus the offset: cut the logits, around mask_threshold.",
+            TWO,
+        ),
+        Wrong(
             "threshold left out",
             threshold_left_out,
             "You cut at plus and minus the offset: the threshold is not always 0.",
             TWO,
         ),
         Wrong("offset of 1", always_one, "Your offset is always 1: take the one that is given.", TWO),
+        Wrong("SAM's numbers", sams_numbers, "You cut at 1 and -1, as SAM does: take the two numbers given.", TWO),
         Wrong("half the offset", half_offset, "You go half the offset to each side: go all of it.", TWO),
         Wrong("offset as a factor", factors, "You multiply the threshold by 1 + offset: add the offset.", TWO),
         Wrong(
@@ -197,6 +214,7 @@ exercise = Exercise(
             "The score of an empty mask is 1 with you: it is 0, so that nobody keeps it.",
             EMPTY,
         ),
+        Wrong("one more below", one_more_below, "You add 1 to what you divide by: then no score is 1.", EMPTY),
         Wrong("Dice", dice, "You take the Dice coefficient: take the IoU.", RATIO),
         Wrong(
             "whole numbers", whole_numbers, "You divide whole numbers with //: nearly all scores are 0 then.", "a / b"
