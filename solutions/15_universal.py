@@ -10,7 +10,7 @@
 # **Time**: 80 minutes. **Points**: 20, in six exercises. Read [chapter 15](../course/15-panoptic/index.md) first, or
 # beside this lab.
 #
-# Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
+# Run the cells from top to bottom. Where a function is still missing, later cells use the library's, so the notebook
 # always runs to its end.
 
 # %% name="setup" role="setup"
@@ -27,7 +27,8 @@
 #
 # Below, one street and the three tasks. **Semantic**: one class for each pixel, so touching cars are one.
 # **Instance**: each thing by itself, and no word about the rest. **Panoptic**: each pixel once, and each thing by
-# itself. Black is where nothing is said.
+# itself. Black is where nothing is said. That holds for a thin line around each thing, too: so close to an edge the
+# annotation leaves open whose pixel it is.
 
 # %% name="picture" role="show"
 from segedu.datasets.street import CLASSES, THINGS, draw_street
@@ -46,7 +47,8 @@ def street(*seed):
 
 def paint(seg, segments):
     """(H, W, 3): stuff in the colour of its class, each thing in one of its own, black where nothing is said."""
-    picture, seg, things = np.zeros((*seg.shape, 3)), np.asarray(seg), iter(BRIGHT)
+    seg, things = np.asarray(seg), iter(BRIGHT)
+    picture = np.zeros((*seg.shape, 3))
     for segment in segments:
         colour = next(things, BRIGHT[0]) if segment["isthing"] else STUFF[segment["category_id"]] / 255
         picture[seg == segment["id"]] = colour
@@ -162,11 +164,11 @@ def spoiled(scene, rng):
     """Masks, labels and scores of instances, and a class map, as two branches might say them."""
     found = []
     for mask, label in zip(scene["masks"].numpy(), scene["labels"].tolist()):
-        found.append((np.roll(ndimage.binary_dilation(mask), rng.integers(-1, 2, 2), (0, 1)), label, 0.65, 0.98))
+        found.append((ndimage.shift(ndimage.binary_dilation(mask), rng.integers(-1, 2, 2), order=0), label, 0.65, 0.98))
         if rng.random() < 0.5:  # once more, larger, as something else
             found.append((ndimage.binary_dilation(mask, iterations=3), int(rng.choice(THINGS)), 0.5, 0.64))
         if rng.random() < 0.5:  # where nothing is
-            found.append((np.roll(mask, rng.integers(8, 30, 2), (0, 1)), label, 0.1, 0.49))
+            found.append((ndimage.shift(mask, rng.integers(8, 30, 2), order=0), label, 0.1, 0.49))
     masks = torch.tensor(np.array([one[0] for one in found]).reshape(-1, *SIZE))
     labels = torch.tensor([one[1] for one in found], dtype=torch.long)
     scores = torch.tensor([rng.uniform(*one[2:]) for one in found])
@@ -224,13 +226,13 @@ show(fig, alt="PQ with rules left out: " + ", ".join(f"{name} {value:.3f}" for n
 #
 # **Idea.** Rules that settle contradictions are a sign that the question was put badly. **MaskFormer** asks another
 # one: say a *set* of masks, each with a class. The net has $Q$ learnt vectors, the **queries**. Each looks at the
-# image and comes back with two things: logits of $K$ classes and "no object", and a vector $e_q$ that says what its
-# pixels look like. A second part of the net, the pixel decoder, gives each place a vector $f(y, x)$. Where both
+# image and comes back with two things: logits $\ell_q$ of $K$ classes and "no object", and a vector $e_q$ that says
+# what its pixels look like. A second part of the net, the pixel decoder, gives each place a vector $f(y, x)$. Where both
 # agree, there is the mask.
 #
 # **Formula.**
 #
-# $$ p_q = \operatorname{softmax}(z_q), \qquad z_{q}(y, x) = e_q \cdot f(y, x) $$
+# $$ p_q = \operatorname{softmax}(\ell_q), \qquad z_q(y, x) = e_q \cdot f(y, x) $$
 #
 # The logits of the places are resized to the image first, then the mask is $m_q = \sigma(z_q(y, x))$. Sky and car,
 # stuff and thing: all the same.
@@ -313,7 +315,7 @@ show(panels(pictures, columns=4), alt=f"A street, and the masks of the eleven su
 # $$ a_{qs} = \frac{\exp(q \cdot k_s / \sqrt D)}{\sum_{t \in M_q} \exp(q \cdot k_t / \sqrt D)} $$
 #
 # **By hand.** $D = 1$, query 1, keys 2, 1, 0, values 10, 20, 30, mask logits -4, 1, 3. Inside are the last two.
-# Softmax of 1 and 0: 0.73 and 0.27, so 20 · 0.73 + 30 · 0.27 = 22.7. Without a mask it is 14.3.
+# Softmax of 1 and 0: 0.73 and 0.27, so 20 · 0.73 + 30 · 0.27 = 22.7. Without a mask it is 14.2.
 #
 # **Mind the empty mask.** A softmax over nothing is 0/0. Early in the training many masks are empty; one of them
 # gives `nan`, and one step later all weights of the net are `nan`. Also the *gradient* must be finite: to repair a
@@ -359,7 +361,8 @@ check(masked_attention)
 # %% [markdown] name="masked_attention_after"
 # Where does a trained query look? A trick: give your function the **unit matrix as values**. Then what comes out are
 # the weights themselves. Below, one query that ends as a thing, before each of the three layers: the mask so far, and
-# where it looks with the mask and without. The layers look at coarse features first (stride 16, then 8, then 4).
+# where it looks with the mask and without. The layers look at coarse features first (stride 16, then 8, then 4). The
+# percentages say how much of its weights lies on the thing.
 
 # %% name="masked_attention_figure" role="show"
 inputs, layers = [], net.decoder.layers
@@ -401,7 +404,7 @@ for i, (layer, given, size) in enumerate(zip(layers, inputs, sizes)):
     looks = [weights_of(layer, given, logits, size)[shown] for logits in (so_far, torch.ones_like(so_far))]
     small = F.interpolate(final[None, None], size, mode="area")[0, 0] > 0.5
     shares.append([float(look[small].sum()) for look in looks])
-    names = f"before layer {i + 1}", f"masked: {shares[-1][0]:.0%} on it", f"unmasked: {shares[-1][1]:.0%} on it"
+    names = f"mask before layer {i + 1}", f"masked: {shares[-1][0]:.0%} on it", f"unmasked: {shares[-1][1]:.0%} on it"
     pictures += list(zip(names, (so_far[shown].sigmoid(), *looks)))
 ordered = [pictures[3 * layer + row] for row in range(3) for layer in range(3)]
 said = "; ".join(f"layer {i}: {a:.0%} with the mask, {b:.0%} without" for i, (a, b) in enumerate(shares, 1))
@@ -410,8 +413,9 @@ show(panels(ordered, columns=3), alt=f"A query of class {CLASSES[kind[shown]]}. 
 # %% [markdown] name="widget_text"
 # ## From layer to layer
 #
-# Choose a query, and go through the layers: its mask, the places that the mask allows, and where it looks. Try: find
-# a query whose mask jumps to another object. Find one that ends as "no object": what was it looking at?
+# Choose a query, and go through the layers: its mask, the places where that lets it look next, its classes, and how
+# well its mask fits the segment that it answers for at the end. Try: find a query whose mask jumps to another object.
+# Find one that ends as "no object": where did it look?
 
 # %% name="widget" role="widget"
 from segedu.widgets.queries import explorer
@@ -422,10 +426,9 @@ explorer()
 # ## 4. Which query for which segment? (4 points)
 #
 # **Idea.** In training, each true segment needs one query that answers for it. As in DETR (chapter 12) the cheapest
-# pairing decides: Hungarian matching. Only the cost is of masks, not of boxes. A mask has thousands of pixels, and
-# all
-# $Q \times N$ pairs are compared in each layer; so **Mask2Former** compares them at a few thousand random **points**,
-# the same for all pairs. In the paper that makes training need a third of the memory.
+# pairing decides: Hungarian matching. Only the cost is of masks, not of boxes. A mask of a photograph has hundreds of
+# thousands of pixels, and all $Q \times N$ pairs are compared behind each layer. So **Mask2Former** compares them at
+# random **points**, the same for all pairs: 12,544 in the paper, where training then needs a third of the memory.
 #
 # **Formula.** With $p_q(c_n)$, the probability of the segment's class, and all masks at $P$ points
 #
@@ -798,7 +801,7 @@ def loss_of(said, targets):
     """The mean over images of the sum over layers: classes of all queries, masks of those that were matched."""
     losses = []
     for layer in said:
-        for logits, maps, (_, labels, masks) in zip(layer["class_logits"], layer["mask_logits"], targets):
+        for logits, maps, (labels, masks) in zip(layer["class_logits"], layer["mask_logits"], targets):
             points = torch.rand(size_of_points, 2, device=maps.device)
             drawn, true = at_points(maps, points), at_points(masks.to(maps), points) > 0.5
             given = (logits.detach().cpu(), drawn.detach().cpu(), labels, true.cpu())
@@ -883,7 +886,8 @@ picks = torch.randint(length, (steps, batch), generator=torch.Generator().manual
 bar = tqdm(picks, "train", steps)
 for pick in bar:
     some = [train_streets[i] for i in pick]
-    targets = [ask(one["panoptic_seg"], one["segments_info"], "panoptic") for one in some]
+    asked = [ask(one["panoptic_seg"], one["segments_info"], "panoptic") for one in some]
+    targets = [(torch.as_tensor(kinds).long(), torch.as_tensor(masks)) for _, kinds, masks in asked]
     said, _ = decode(mine, torch.stack([one["image"] for one in some]).to(device))
     loss = loss_of(said, targets)
     optimizer.zero_grad()
@@ -892,10 +896,9 @@ for pick in bar:
     optimizer.step()
     schedule.step()
     bar.set_postfix(loss=f"{loss.item():.2f}")
-mine.eval()
 
 # %% name="measure" role="train"
-after, started = measure(mine), "20 more steps" if SCALE == "cpu" else f"{steps} steps from the start"
+after, started = measure(mine.eval()), "20 more steps" if SCALE == "cpu" else f"{steps} steps from the start"
 rows = {
     "pieces of the class map, as loaded": before[1],
     "queries, as loaded": before[0],
@@ -983,11 +986,12 @@ show(panels(pictures, columns=3), alt=f"The three new streets with the lowest PQ
 # 150 classes, yes: each query chooses among all. 25 people, no: a query says one mask.
 # </details>
 #
-# **4.** Someone writes the attention without the rule for empty masks. When does he notice?
+# **4.** You write the attention without the rule for empty masks. When do you notice?
 #
 # <details><summary>Answer</summary>
-# At once, if he is lucky: the softmax over nothing is `nan`, the loss too. If he repairs the output by
-# `nan_to_num`, the gradient is still `nan`, and after one step all weights are.
+# At once, if you are lucky: the softmax over nothing is `nan`, and so is the loss. If you repair the output by
+# `nan_to_num`, the gradient of the values is still `nan`. Clipping divides all gradients by their norm, which is `nan`
+# then, and after one step all weights are.
 # </details>
 #
 # **5.** Why may the mask that hides places come without a gradient?

@@ -33,10 +33,11 @@ def _masks(rng: np.random.Generator, count: int, size: Size, resized: Size) -> n
 
 def _case(rng: np.random.Generator, name: str, width: int, logits: np.ndarray, size: Size) -> Case:
     def draw(rows: int) -> torch.Tensor:
-        return torch.from_numpy(rng.uniform(0.3, 1.5, (rows, width)) * rng.choice([-1, 1], (rows, width)))
+        return torch.from_numpy(rng.integers(5, 17, (rows, width)) / 16 * rng.choice([-1, 1], (rows, width))).float()
 
+    # sixteenths in single precision, as networks have it: products are exact, and a large number added swallows them
     places = size[0] * size[1]
-    args = [draw(len(logits)), draw(places), draw(places), torch.from_numpy(logits), size]
+    args = [draw(len(logits)), draw(places), draw(places), torch.from_numpy(logits).float(), size]
     return {"name": name, "args": args, "grad": [0, 1, 2]}
 
 
@@ -60,6 +61,8 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     blocks[0, 2:, 2:4] = UNDECIDED
     empty = masks(4, (4, 4), (2, 4))
     empty[1] = -np.abs(empty[1]) - 0.5
+    speck = masks(2, (4, 6), (2, 3))
+    speck[1], speck[1, 1, 2] = -2.0, 0.75
     everything = np.abs(masks(2, (3, 3), (3, 3))) + 0.25
     return {
         "core": (
@@ -74,6 +77,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
             1,
             [
                 case("one mask holds nothing", 3, empty, (2, 4)),
+                case("a speck is gone once resized", 3, speck, (2, 3)),
                 case("no mask holds anything", 2, -everything, (3, 3)),
                 case("a mask holds everything", 2, everything, (3, 3)),
                 case("logits of exactly 0", 3, zeros, (2, 3)),

@@ -118,14 +118,18 @@ not_resized = _attend(inside=_first_reshaped)
 one_mask = _attend(inside=lambda x, size: _inside(x, size).any(dim=0, keepdim=True).expand(len(x), -1))
 nothing_is_nan = _attend(or_all=lambda inside: inside)
 all_look_everywhere = _attend(or_all=lambda inside: inside | ~inside.any(dim=1).all())
+if_all_are_empty = _attend(or_all=lambda inside: inside | ~inside.any())
 mean_where_empty = _attend(
     or_all=lambda inside: inside, weights=lambda s, inside: s.masked_fill(~inside, -1e30).softmax(dim=1)
+)
+large_number_added = _attend(
+    or_all=lambda inside: inside, weights=lambda s, inside: (s - 1e9 * (~inside).to(s)).softmax(dim=1)
 )
 patched = _attend(or_all=lambda inside: inside, weights=_patched)
 after_softmax = _attend(weights=lambda s, inside: s.softmax(dim=1) * inside)
 scores_times_mask = _attend(weights=lambda s, inside: (s * inside).softmax(dim=1))
 mask_added = _attend(weights=lambda s, inside: (s + inside).softmax(dim=1))
-over_queries = _attend(weights=lambda s, inside: torch.nan_to_num(s.masked_fill(~inside, -1e30).softmax(dim=0)))
+over_queries = _attend(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0))
 no_softmax = _attend(weights=lambda s, inside: s * inside)
 mean_inside = _attend(weights=lambda s, inside: inside / inside.sum(dim=1, keepdim=True) + 0 * s)
 no_root = _attend(scores=lambda q, k: q @ k.T)
@@ -137,6 +141,19 @@ def zeros_for_nan(queries: Tensor, keys: Tensor, values: Tensor, mask_logits: Te
     """A query that sees nothing learns nothing: 0."""
     seen = _inside(mask_logits, size)
     return masked_attention(queries, keys, values, mask_logits, size) * seen.any(dim=1, keepdim=True)
+
+
+def output_patched(queries: Tensor, keys: Tensor, values: Tensor, mask_logits: Tensor, size: Size) -> Tensor:
+    """What is nan at the end is replaced by the answer without a mask; the gradient by the values is nan."""
+    scores, inside = _scores(queries, keys), _inside(mask_logits, size)
+    found = _weights(scores, inside) @ values
+    return torch.where(found.isnan(), scores.softmax(dim=1) @ values, found)
+
+
+def empty_before(queries: Tensor, keys: Tensor, values: Tensor, mask_logits: Tensor, size: Size) -> Tensor:
+    """Rows are opened where the mask was empty before it was resized."""
+    empty = ~(mask_logits >= 0).flatten(1).any(dim=1, keepdim=True)
+    return _weights(_scores(queries, keys), _inside(mask_logits, size) | empty) @ values
 
 
 def soft_mask(queries: Tensor, keys: Tensor, values: Tensor, mask_logits: Tensor, size: Size) -> Tensor:
@@ -205,6 +222,12 @@ exercise = Exercise(
             EMPTY,
         ),
         Wrong(
+            "empty before resizing",
+            empty_before,
+            "You ask whether a mask is empty before you resize it: a speck may be gone afterwards.",
+            EMPTY,
+        ),
+        Wrong(
             "all-masked row is 0",
             zeros_for_nan,
             "Where a mask holds nothing your answer is 0: the query looks at all places then.",
@@ -218,14 +241,33 @@ exercise = Exercise(
             EMPTY,
         ),
         Wrong(
+            "large number added",
+            large_number_added,
+            "You add a large negative number where a place is outside: where all places are, single precision has no "
+            "digits left for the products, and your answer is the mean of all values.",
+            EMPTY,
+        ),
+        Wrong(
             "patched afterwards",
             patched,
             "You replace the numbers that are not a number after the softmax: the gradients stay broken.",
             EMPTY + " torch.where does not stop the gradient of the branch that it leaves out: 0 times nan is nan.",
         ),
         Wrong(
+            "output patched",
+            output_patched,
+            "You replace what is not a number in the output: the gradient by the values stays broken.",
+            EMPTY + " A weight that is not a number spoils the gradients of all values.",
+        ),
+        Wrong(
             "all rows opened",
             all_look_everywhere,
+            "Where one mask is empty all your queries look everywhere: only the query of the empty mask does.",
+            "Each row decides for itself: any(dim=1, keepdim=True).",
+        ),
+        Wrong(
+            "opened if all are empty",
+            if_all_are_empty,
             "Your query with an empty mask looks at all places only if all other masks are empty, too.",
             "Each row decides for itself: any(dim=1, keepdim=True).",
         ),

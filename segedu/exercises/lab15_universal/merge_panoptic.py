@@ -177,6 +177,24 @@ exercise = Exercise(
             RULE,
         ),
         Wrong(
+            "share that must be left",
+            steps.left_at_least,
+            "You ask that at least overlap_threshold is left: at most overlap_threshold may be taken.",
+            "With 1/2 that is the same, with any other share it is not. " + RULE,
+        ),
+        Wrong(
+            "always one half",
+            steps.half_fixed,
+            "You always let one half be taken: the share is overlap_threshold.",
+            RULE,
+        ),
+        Wrong(
+            "dropped ones keep pixels",
+            steps.dropped_blocks,
+            "Your instances keep pixels although they were dropped: those are free for others.",
+            "Mark pixels as taken once the instance has its number, not before.",
+        ),
+        Wrong(
             "later overwrites",
             steps.later_overwrites,
             "Your later instances overwrite the surer ones: they take what is left.",
@@ -248,6 +266,12 @@ exercise = Exercise(
             "numbers from 0",
             steps.from_zero,
             "Your numbers begin with 0: that is for pixels without a segment.",
+            NUMBERS,
+        ),
+        Wrong(
+            "dropped ones counted",
+            steps.with_gaps,
+            "Your numbers have gaps: an instance that is dropped has none.",
             NUMBERS,
         ),
         Wrong("stuff first", steps.stuff_first, "Your stuff has the first numbers: things come first.", NUMBERS),

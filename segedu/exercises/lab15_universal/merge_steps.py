@@ -129,6 +129,14 @@ def _overlap_with_union(merge: Merge, n: int) -> bool:
     return int((mask & (merge.seg > 0)).sum()) <= merge.overlap_threshold * int((mask | (merge.seg > 0)).sum())
 
 
+def _blocks(merge: Merge, n: int) -> bool:
+    """An instance that is dropped keeps its pixels, for nobody."""
+    fits = _fits(merge, n)
+    if not fits:
+        merge.seg[_free(merge, merge.masks[n])] = -1
+    return fits
+
+
 def _renumbered(number: Callable[[dict, list[dict]], int]) -> Callable[[Merge], Merged]:
     """Segments with other numbers; segments that come to share one stay apart in the list."""
 
@@ -146,6 +154,14 @@ def _stuff_first(merge: Merge) -> Merged:
     new = {0: 0} | {s["id"]: i + 1 for i, s in enumerate(turned)}
     seg = torch.tensor([new[i] for i in merge.seg.flatten().tolist()]).reshape(merge.seg.shape)
     return seg, [s | {"id": new[s["id"]]} for s in turned]
+
+
+def _with_gaps(merge: Merge) -> Merged:
+    """Each instance has a number, the dropped ones, too; stuff after them."""
+    places = {n: i + 1 for i, n in enumerate(_order(merge))}
+    stuff = len(merge.found) - len(merge.kept)
+    new = torch.tensor([0, *[places[n] for n in merge.kept], *[len(places) + 1 + i for i in range(stuff)]])
+    return new[merge.seg], [s | {"id": int(new[s["id"]])} for s in merge.found]
 
 
 def _whole_mask(merge: Merge, mask: Tensor) -> Tensor:
@@ -167,6 +183,9 @@ pair_by_pair = _merge(fits=lambda m, n: _pair_by_pair(m, n, lambda mask, other: 
 share_of_the_others = _merge(fits=lambda m, n: _pair_by_pair(m, n, lambda mask, other: other))
 own_class_only = _merge(fits=_of_its_class)
 over_the_union = _merge(fits=_overlap_with_union)
+half_fixed = _merge(fits=lambda m, n: _taken(m, n) <= 0.5)
+left_at_least = _merge(fits=lambda m, n: 1 - _taken(m, n) >= m.overlap_threshold)
+dropped_blocks = _merge(fits=_blocks, end=lambda m: (m.seg.clamp(min=0), m.found))
 free_share = _merge(fits=lambda m, n: 1 - _taken(m, n) <= m.overlap_threshold)
 later_overwrites = _merge(takes=_whole_mask)
 small_things_dropped = _merge(takes=lambda m, x: _free(m, x) & (_free(m, x).sum() >= m.stuff_area))
@@ -183,6 +202,7 @@ one_number_a_class = _merge(
     end=_renumbered(lambda s, found: next(t["id"] for t in found if t["category_id"] == s["category_id"]))
 )
 from_zero = _merge(end=lambda m: (m.seg - 1, [s | {"id": s["id"] - 1} for s in m.found]))
+with_gaps = _merge(end=_with_gaps)
 all_things = _merge(end=lambda m: (m.seg, [s | {"isthing": True} for s in m.found]))
 empty_kept = _merge(visible=lambda free: True, takes=_free)
 stuff_first = _merge(end=_stuff_first)

@@ -115,9 +115,12 @@ def _limits(case: Callable[..., Case], things: list[int], stuff: list[int]) -> l
     equal = _rectangles(size, [[0, 0, 4, 4], [0, 2, 4, 6], [4, 5, 6, 8]])
     hidden = _rectangles(size, [[1, 1, 5, 7], [2, 2, 4, 6], [0, 0, 0, 0], [5, 0, 6, 3]])
     covered = _rectangles(size, [[0, 0, 2, 6], [5, 0, 6, 5]])
+    # of the second 3/5 are taken, of the third 4/5, of the fourth 1/3
+    more = _rectangles(size, [[0, 0, 4, 5], [0, 2, 4, 7], [0, 1, 5, 3], [3, 0, 6, 4]])
     whole = _bands(size, [0, first, grass], [1, 4, 6])
     return [
         case("equal scores, half is taken", equal, [(1, first), (1, first), (0, other)], ground, (4, 0.5, 0.5)),
+        case("three quarters may be taken", more, [(rank, first) for rank in range(4)], ground, (4, 0.75, 0.5)),
         case("scores at and below the threshold", equal[[0, 2]], [(None, other), (-1, first)], ground, (6, 0.5, 0.25)),
         case(
             "hidden and empty instances",

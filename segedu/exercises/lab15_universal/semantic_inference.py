@@ -65,7 +65,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         best = rng.permutation(np.concatenate([best, np.full(silent, classes)]))
         logits[np.arange(queries), best] = rng.uniform(1.5, 2.5, queries)
         masks = rng.uniform(0.3, 2.5, (queries, *size)) * rng.choice([-1, 1], (queries, *size))
-        return {"name": name, "args": [torch.from_numpy(logits * times), torch.from_numpy(masks * times)]}
+        return {"name": name, "args": [torch.from_numpy(a * times).float() for a in (logits, masks)]}
 
     return {
         "core": (
@@ -134,7 +134,7 @@ not_summed = _read(sums=lambda p, m: torch.einsum("qk,qhw->qkhw", p, m))
 
 TWO = "p is a softmax over the columns of a query, without the last one; m is a sigmoid, pixel by pixel."
 SUM = 'torch.einsum("qk,qhw->khw", p, m).'
-NO_OBJECT = "What a query gives to no object is missing for the classes: that is how it keeps silent."
+NO_OBJECT = 'What a query gives to "no object" is missing for the classes: that is how it keeps silent.'
 
 exercise = Exercise(
     name="semantic_inference",
@@ -157,12 +157,12 @@ exercise = Exercise(
             "Your queries speak for their best class only: each gives a part to every class.",
             SUM,
         ),
-        Wrong("no-object kept", no_object_kept, "You keep the column of no object: there are K classes.", NO_OBJECT),
-        Wrong("first left out", first_left_out, "You leave out the first column: no object is the last.", NO_OBJECT),
+        Wrong("no-object kept", no_object_kept, 'You keep the column of "no object": there are K classes.', NO_OBJECT),
+        Wrong("first left out", first_left_out, 'You leave out the first column: "no object" is the last.', NO_OBJECT),
         Wrong(
             "left out before",
             left_out_before,
-            "You leave out no object before the softmax: then every query speaks as if it were sure of an object.",
+            'You leave out the column of "no object" before the softmax: then every query seems sure of an object.',
             NO_OBJECT,
         ),
         Wrong("sigmoid of classes", classes_by_sigmoid, "You take a sigmoid of the classes: take their softmax.", TWO),
@@ -175,7 +175,7 @@ exercise = Exercise(
         Wrong(
             "silent queries dropped",
             silent_dropped,
-            "You drop queries that say no object: their small part counts, too.",
+            'You drop queries that say "no object": their small part counts, too.',
             "They are dropped for panoptic segmentation, not here.",
         ),
         Wrong("product of logits", product_of_logits, "You multiply logits: multiply probabilities.", TWO),

@@ -198,7 +198,7 @@ exercise = Exercise(
     cases=cases,
     reference=task_token,
     kind="map",
-    hides=["segedu.panoptic.oneformer"],
+    hides=["segedu.panoptic.oneformer", "segedu.layers.segments"],
     wrong=[
         Wrong(
             "semantic merges nothing",
@@ -288,7 +288,7 @@ exercise = Exercise(
         Wrong(
             "any task",
             any_task,
-            "Your function takes any task: of one that does not exist it raises a ValueError.",
+            "Your function takes any task: for one that does not exist a ValueError is asked for.",
             "A slip in a name would train the wrong task, in silence.",
         ),
         Wrong(

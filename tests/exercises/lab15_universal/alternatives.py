@@ -121,6 +121,16 @@ def attention_renormalised(queries, keys, values, mask_logits, size):
     return weights / weights.sum(1, keepdim=True) @ values
 
 
+def attention_by_a_table_of_weights(queries, keys, values, mask_logits, size):
+    """Weights are written into zeros, which have single precision."""
+    inside = F.interpolate(mask_logits[None], size, mode="bilinear")[0].flatten(1) >= 0
+    weights = torch.zeros(len(queries), len(keys))
+    for q, row in enumerate(inside):
+        places = row.nonzero().flatten() if row.any() else torch.arange(len(keys))
+        weights[q, places] = torch.softmax(keys[places] @ queries[q] / math.sqrt(queries.shape[1]), 0)
+    return weights @ values
+
+
 def matched_in_loops(class_logits, mask_logits, labels, masks):
     """Every possible match is tried."""
     (Q, P), N = mask_logits.shape, len(labels)
@@ -158,6 +168,21 @@ def matched_in_single_precision(class_logits, mask_logits, labels, masks):
     filled = np.zeros((len(cost), len(cost)))
     filled[:, : len(labels)] = cost.numpy()
     return cost, linear_sum_assignment(filled.T)[1][: len(labels)]
+
+
+def matched_pair_by_pair(class_logits, mask_logits, labels, masks):
+    """With torch's own cross-entropy; masks become floats by .float(), and scipy's rows are put in order."""
+    p, s, y = class_logits.softmax(1), mask_logits.sigmoid(), masks.float()
+    cost = torch.zeros(len(mask_logits), len(labels))
+    for q, n in itertools.product(range(len(mask_logits)), range(len(labels))):
+        entropy = F.binary_cross_entropy_with_logits(mask_logits[q], y[n])
+        dice = 1 - (2 * (s[q] @ y[n]) + 1) / (s[q].sum() + y[n].sum() + 1)
+        cost[q, n] = -2 * p[q, labels[n]] + 5 * entropy + 5 * dice
+    cost = cost.detach()
+    queries = torch.zeros(len(labels), dtype=torch.long)
+    for q, n in zip(*linear_sum_assignment(cost), strict=True):
+        queries[n] = q
+    return cost, queries
 
 
 def read_in_loops(class_logits, mask_logits):
@@ -218,9 +243,15 @@ ALTERNATIVES = {
         attention_with_added_mask,
         attention_of_torch,
         attention_row_by_row,
+        attention_by_a_table_of_weights,
         attention_renormalised,
     ],
-    "mask_match": [matched_in_loops, matched_by_broadcasting, matched_in_single_precision],
+    "mask_match": [
+        matched_in_loops,
+        matched_by_broadcasting,
+        matched_in_single_precision,
+        matched_pair_by_pair,
+    ],
     "semantic_inference": [read_in_loops, read_in_numpy, read_by_matrices],
     "task_token": [task_in_numpy, task_by_isin],
 }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from exercises import drawn
 from torch import nn
 
-from segedu.checks.judge import draw
+from segedu.checks.judge import draw, judge, outcomes_of
 from segedu.exercises import lab15_universal as lab
 from segedu.exercises.lab15_universal.match_scenes import MARGIN, second_best
 from segedu.losses.checks import full_precision
@@ -18,18 +20,19 @@ from segedu.panoptic.inference import semantic_inference
 from segedu.panoptic.panoptic_fpn import merge_panoptic
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
+named_cases, all_cases = (partial(cases, "15_universal") for cases in (drawn.named_cases, drawn.all_cases))
 
 
 def reference(name):
     return BY_NAME[name].reference
 
 
-def named_cases(name, seeds=4):
-    return [(case["name"], case["args"]) for seed in range(seeds) for _, _, case in draw(BY_NAME[name], seed)]
-
-
-def all_cases(name, seeds=4):
-    return [args for _, args in named_cases(name, seeds)]
+def in_double_precision(name, seeds=4):
+    """The arguments of all cases; beside other implementations nothing is to be rounded away."""
+    return [
+        [a.double() if torch.is_tensor(a) and a.is_floating_point() else a for a in args]
+        for args in all_cases(name, seeds)
+    ]
 
 
 def test_points():
@@ -42,6 +45,7 @@ def test_points():
 def test_hidden_modules_exist():
     hidden = {name for exercise in lab.exercises for name in exercise.hides}
     assert all(exercise.hides for exercise in lab.exercises) and all(importlib.util.find_spec(name) for name in hidden)
+    assert {"segedu.panoptic.mask2former_loss", "segedu.layers.segments"} <= hidden  # the cost, and targets of tasks
 
 
 def test_merge_panoptic_is_the_librarys():
@@ -62,6 +66,7 @@ def test_merging_meets_its_features_in_every_draw():
         assert count["instances that overlap"] == 2 and count["boxes overlap, masks do not"] == 2
         assert count["the same thing twice"] == 2 and count["one between two others"] == 2
         assert count["small and large"] == 3 and count["equal scores, half is taken"] == 3
+        assert count["three quarters may be taken"] == 3
         assert count["scores at and below the threshold"] == 1 and count["hidden and empty instances"] == 2
         scores = cases["equal scores, half is taken"][2]
         assert scores[0] == scores[1]
@@ -73,7 +78,7 @@ def test_merging_meets_its_features_in_every_draw():
 
 def test_query_masks_is_maskformers_head():
     """A product of vectors with features, torch's interpolation."""
-    for logits, embed, features, size in all_cases("query_masks"):
+    for logits, embed, features, size in in_double_precision("query_masks"):
         p, masks = reference("query_masks")(logits, embed, features, size)
         head = nn.Conv2d(len(features), len(embed), 1, bias=False).double()
         head.weight.data = embed[:, :, None, None]
@@ -85,7 +90,7 @@ def test_query_masks_is_maskformers_head():
 
 def test_masked_attention_is_torchs_multihead_attention_of_one_head():
     """With identities for projections; its mask says what is left out."""
-    for queries, keys, values, mask_logits, size in all_cases("masked_attention"):
+    for queries, keys, values, mask_logits, size in in_double_precision("masked_attention"):
         D = queries.shape[1]
         net = nn.MultiheadAttention(D, 1, bias=False, batch_first=True).double()
         net.in_proj_weight.data = torch.eye(D).double().repeat(3, 1)
@@ -111,6 +116,40 @@ def reference_inside(mask_logits, size):
     return F.interpolate(mask_logits[None], size, mode="bilinear")[0].flatten(1) >= 0
 
 
+def named(name, function):
+    """What the visible check would call an answer's mistakes."""
+    drawn_cases = draw(BY_NAME[name], 0)
+    return [w.name for w in judge(BY_NAME[name], drawn_cases, outcomes_of(BY_NAME[name], function, drawn_cases)).named]
+
+
+def test_a_large_number_added_swallows_the_products():
+    """In single precision, which networks have: -1e9 in place of -inf makes all places of an empty mask equal."""
+
+    def added(queries, keys, values, mask_logits, size):
+        outside = ~reference_inside(mask_logits, size)
+        return (queries @ keys.T / queries.shape[1] ** 0.5 - 1e9 * outside).softmax(dim=1) @ values
+
+    def filled(queries, keys, values, mask_logits, size):
+        outside = ~reference_inside(mask_logits, size)
+        return (queries @ keys.T / queries.shape[1] ** 0.5).masked_fill(outside, -1e9).softmax(dim=1) @ values
+
+    assert named("masked_attention", added) == ["large number added"]
+    assert named("masked_attention", filled) == ["all-masked row is the mean"]
+
+
+def test_not_every_error_is_called_one_of_gradients():
+    """Products of shapes that do not fit raise a RuntimeError, too."""
+
+    def not_transposed(class_logits, mask_logits, labels, masks):
+        return mask_logits.detach().sigmoid() @ masks.float(), labels
+
+    def with_gradients(class_logits, mask_logits, labels, masks):
+        return (mask_logits @ masks.float().T).numpy(), labels
+
+    assert named("mask_match", not_transposed) == []
+    assert named("mask_match", with_gradients) == ["gradients to scipy"]
+
+
 def test_an_empty_mask_leaves_finite_gradients():
     for name, args in named_cases("masked_attention", seeds=2):
         leaves = [a.clone().requires_grad_() for a in args[:4]]
@@ -129,7 +168,7 @@ def test_the_match_is_the_best_of_all_and_the_second_best_is_further_than_roundi
 
 def test_the_cost_is_of_torchs_terms():
     """Weights 2, 5 and 5, as in Mask2Former's paper."""
-    for logits, pixels, labels, masks in all_cases("mask_match"):
+    for logits, pixels, labels, masks in in_double_precision("mask_match"):
         cost, _ = reference("mask_match")(logits, pixels, labels, masks)
         for q, n in torch.cartesian_prod(torch.arange(len(pixels)), torch.arange(len(labels))).tolist():
             y, p = masks[n].double(), pixels[q].sigmoid()
@@ -151,7 +190,7 @@ def test_the_match_meets_its_features_in_every_draw():
 
 
 def test_semantic_inference_is_the_librarys():
-    for class_logits, mask_logits in all_cases("semantic_inference", seeds=8):
+    for class_logits, mask_logits in in_double_precision("semantic_inference", seeds=8):
         ours = reference("semantic_inference")(class_logits, mask_logits)
         size = tuple(mask_logits.shape[1:])
         outputs = {"class_logits": class_logits[None], "mask_logits": mask_logits[None], "sizes": [size]}
