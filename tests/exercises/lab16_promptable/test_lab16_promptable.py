@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.ops as ops
+from exercises.drawn import all_cases, named_cases
 
 from segedu.checks.judge import Answers, draw, judge
 from segedu.exercises import lab16_promptable as lab
@@ -17,15 +18,8 @@ from segedu.promptable.sam.interactive import mask_iou, sam_loss
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.semantic.nnunet_volume import new_shape, resample, thick_axis
 
+LAB = "16_promptable"
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
-
-
-def named_cases(name, seeds=4):
-    return [(case["name"], case["args"]) for seed in range(seeds) for _, _, case in draw(BY_NAME[name], seed)]
-
-
-def all_cases(name, seeds=4):
-    return [args for _, args in named_cases(name, seeds)]
 
 
 def test_points():
@@ -42,7 +36,7 @@ def test_hidden_modules_exist():
 
 def test_prompt_encode_is_sams() -> None:
     """Which gets points in pixels of the square."""
-    for points, labels, size, side, frequencies, embeddings in all_cases("prompt_encode"):
+    for points, labels, size, side, frequencies, embeddings in all_cases(LAB, "prompt_encode"):
         net = PromptEncoder(embeddings.shape[1], 4, side).double()
         net.pe_layer.positional_encoding_gaussian_matrix = frequencies
         for kind, row in zip([*net.point_embeddings[:2], net.not_a_point_embed], embeddings, strict=True):
@@ -55,7 +49,7 @@ def test_prompt_encode_is_sams() -> None:
 def test_best_of_three_is_the_loss_of_sam() -> None:
     """At the size of its square images."""
     tried = 0
-    for logits, guess, targets in all_cases("best_of_three", seeds=8):
+    for logits, guess, targets in all_cases(LAB, "best_of_three", seeds=8):
         if targets.shape[1] == targets.shape[2]:  # SAM's logits are of a square
             outputs = {"mask_logits": logits, "iou_scores": guess, "size": targets.shape[1:]}
             theirs = sam_loss(outputs | {"image_size": targets.shape[1]}, targets)["loss"]
@@ -66,7 +60,7 @@ def test_best_of_three_is_the_loss_of_sam() -> None:
 
 
 def test_the_best_mask_is_neither_that_of_the_guess_nor_that_of_the_iou_in_every_draw() -> None:
-    for name, (logits, guess, targets) in named_cases("best_of_three", seeds=12):
+    for name, (logits, guess, targets) in named_cases(LAB, "best_of_three", seeds=12):
         if "differ" in name:
             y = targets[:, None].expand_as(logits).double()
             focal = ops.sigmoid_focal_loss(logits, y).mean((2, 3))
@@ -80,23 +74,23 @@ def test_the_best_mask_is_neither_that_of_the_guess_nor_that_of_the_iou_in_every
 
 
 def test_stability_score_is_the_librarys() -> None:
-    for logits, threshold, offset in all_cases("stability_score", seeds=8):
+    for logits, threshold, offset in all_cases(LAB, "stability_score", seeds=8):
         ours = BY_NAME["stability_score"].reference(logits, threshold, offset)
         # in double precision logits on a limit may leave it by the shift
         exact = ((logits - threshold) / offset * 1e9).round() / 1e9
         torch.testing.assert_close(ours.float(), stability_score(exact, 1.0).float())
-    names = {name for name, _ in named_cases("stability_score", 1)}
+    names = {name for name, _ in named_cases(LAB, "stability_score", 1)}
     assert {"logits on the limits", "an empty mask and a full one", "no mask"} <= names
 
 
 def test_logits_are_exactly_on_the_limits_in_every_draw() -> None:
-    for name, (logits, threshold, offset) in named_cases("stability_score", seeds=12):
+    for name, (logits, threshold, offset) in named_cases(LAB, "stability_score", seeds=12):
         on = sum(bool((logits == limit).any()) for limit in (threshold + offset, threshold, threshold - offset))
         assert on == 3 if name == "logits on the limits" else on <= (name == "one pixel")
 
 
 def test_labels_follow_detections_and_no_mask_is_taken_twice() -> None:
-    for masks, boxes, labels, scores, threshold in all_cases("label_by_detector", seeds=8):
+    for masks, boxes, labels, scores, threshold in all_cases(LAB, "label_by_detector", seeds=8):
         taken, named, sure = BY_NAME["label_by_detector"].reference(masks, boxes, labels, scores, threshold)
         assert len(taken.unique()) == len(taken) and (sure.diff() <= 0).all()
         for m, label, score in zip(taken, named, sure, strict=True):
