@@ -143,7 +143,7 @@ check(prompt_encode)
 # %% [markdown] name="prompt_encode_after"
 # What do the waves know? Left, two clicks. Bright is where the waves of a place are like those of the click. Right, **your** vectors
 # go straight into SAM's decoder: first one click, and a point to fill up; then a second click, which says "not this". Shown is its
-# mask for prompts that leave no doubt. One click leaves some, and the mask lies between circle and clump; the second click decides.
+# fourth mask, which is for prompts that leave no doubt. One click leaves some, and the mask lies between circle and clump; the second click decides.
 
 # %% name="prompt_encode_figure" role="show"
 encode, asked = use(prompt_encode), sam.prompt_encoder
@@ -943,7 +943,7 @@ show(fig, alt=f"A picture with a click, and three masks of {who}. {'; '.join(tit
 #
 # <details><summary>Answer</summary>
 # The embedding does not depend on the click. Only prompt encoder and decoder run again; that is why your cells could ask at 256 places of
-# one image in a second or two.
+# one image and encode it once.
 # </details>
 #
 # **2.** Why are the frequencies of the prompt encoder never trained, and yet saved with the weights?
