@@ -10,7 +10,7 @@ Shapes: as Mask R-CNN, and `semantic_logits` (B, 1 + S, H, W): channel 0 is "oth
     and `segments_info`, in the categories of the data set.
 Quality: the branch equals figure 3 written out by hand, and the rest Mask R-CNN with the same weights; merging by hand
     on small pictures; fits four drawn streets (its tests). On the small VGG `street_vgg`, 800 steps, PQ 0.73, 0.76 and
-    0.74 on new streets of 96 x 160, three seeds, 203 CPU-seconds; a forest on 5 x 5 windows 0.34 to 0.38.
+    0.74 on new streets of 96 x 160, three seeds, 183 CPU-seconds; a forest on 5 x 5 windows 0.34 to 0.38.
 Course: 15-panoptic
 Lab: 15_universal
 """
