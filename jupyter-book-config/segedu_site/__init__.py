@@ -13,8 +13,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from sphinx.application import Sphinx
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # Jupyter Book 1 runs where segedu is not installed
 from segedu_site import address, figures, kernels, lint, maths, measured, methods, results, sources
 
 

@@ -11,8 +11,7 @@ from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.application import Sphinx
 
-from segedu.capstone_report import MIME
-
+REPORT = "application/vnd.segedu.capstone+json"  # `segedu.capstone_report` needs NumPy, which Jupyter Book 1 lacks
 _render_image = NbElementRenderer.render_image
 _render_mime_type = NbElementRenderer.render_mime_type
 
@@ -29,7 +28,7 @@ def render_image(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]
 
 def render_mime_type(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
     """myst-nb's own rendering, and nothing in the place of a report's JSON."""
-    return [] if data.mime_type == MIME else _render_mime_type(self, data)
+    return [] if data.mime_type == REPORT else _render_mime_type(self, data)
 
 
 def setup(app: Sphinx) -> None:

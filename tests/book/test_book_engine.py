@@ -11,7 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from segedu_site import address, kernels, lint, methods, sources
+from segedu_site import address, figures, kernels, lint, methods, sources
+
+from segedu import capstone_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"
@@ -151,6 +153,11 @@ def test_a_change_in_the_library_is_a_new_cache(tmp_path):
     assert kernels.hash_of_sources(tmp_path) == before
     (tmp_path / "viz.py").write_text("x = 2\n")
     assert kernels.hash_of_sources(tmp_path) != before
+
+
+def test_a_capstones_report_is_known_by_its_name():
+    """Written out in both places, since the site's code must not need NumPy."""
+    assert figures.REPORT == capstone_report.MIME
 
 
 def test_the_address_stands_in_pyproject_only():
