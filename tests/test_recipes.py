@@ -351,6 +351,7 @@ def test_nuclei(tmp_path: Path, shared_data: Path) -> None:
     assert result["training_cpu_seconds"] <= 60 * recipe.cpu_minutes
 
 
+@pytest.mark.learns
 def test_the_shapes_recipe_begins_to_learn_within_seconds(tmp_path: Path) -> None:
     """The quick sister of the test above."""
     recipe, _ = find_recipe("unet", "shapes")

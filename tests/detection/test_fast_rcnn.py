@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detection.scenes import fit, found_share, scenes, small_resnet
+from detection.scenes import scenes, small_resnet
 from detection.torchvision_twins import draw_targets
+from learning import detection_f1, fit
 from randomise import randomise
 from torch import Tensor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -197,7 +198,9 @@ def test_the_papers_network_and_imagenets_weights() -> None:
     assert model.backbone.strides == (16,) and model.box_head.size == 7
 
 
+@pytest.mark.learns
 def test_learns_four_scenes() -> None:
+    torch.manual_seed(0)
     images, targets = scenes(4)
     generator = torch.Generator().manual_seed(0)
     proposals = []
@@ -209,4 +212,4 @@ def test_learns_four_scenes() -> None:
         proposals.append(torch.cat([near, anywhere]).clamp(0, 64))
     model = small(sampling=Sampling(64, 0.25, 0.5, 0.1))
     fit(model, lambda: fast_rcnn_loss(model(images, proposals, targets=targets), targets)["loss"], steps=80)
-    assert found_share(postprocess(model(images, proposals)), targets) > 0.9
+    assert detection_f1(postprocess(model(images, proposals)), targets) > 0.6

@@ -6,8 +6,9 @@ import inspect
 
 import pytest
 import torch
-from detection.scenes import fit, found_share, scenes, small_pyramid
+from detection.scenes import scenes, small_pyramid
 from detection.torchvision_twins import DETECTIONS, IMAGES, batch_of, draw_images, draw_targets, fix_samplers, twins
+from learning import detection_f1, fit
 from torch import Tensor
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
@@ -291,8 +292,10 @@ def test_bad_input() -> None:
             call()
 
 
+@pytest.mark.learns
 def test_learns_four_scenes() -> None:
     images, targets = scenes(4)
+    torch.manual_seed(0)
     model = small((100, 50))
     fit(model, lambda: faster_rcnn_loss(model(images, targets=targets), targets)["loss"], steps=120)
-    assert found_share(postprocess(model(images)), targets) > 0.9
+    assert detection_f1(postprocess(model(images)), targets) > 0.6

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from detection.scenes import fit, found_share, scenes
+from detection.scenes import scenes
+from learning import detection_f1, fit
 from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
 from torch import Tensor
@@ -190,8 +191,10 @@ def test_bad_input() -> None:
             call()
 
 
+@pytest.mark.learns
 def test_learns_four_scenes() -> None:
     images, targets = scenes(4, (96, 96))
+    torch.manual_seed(0)
     model = small(sampling=Sampling(48, 0.5), strategies=FAST, max_proposals=200)
     with torch.no_grad():
         proposals = model.eval()(images)["proposals"]  # selective search, once
@@ -200,7 +203,7 @@ def test_learns_four_scenes() -> None:
         fit_heads(model, model(images, proposals=add_ground_truth(proposals, targets)), targets, cost=0.1)
         found = postprocess(model(images, proposals=proposals))
     for detections in found:
-        detections["scores"] += 0.5  # a machine decides at 0
+        detections["scores"] += 0.5  # a support vector machine decides at 0
     pairs = zip(proposals, targets, strict=True)
     proposed = torch.cat([box_iou(target["boxes"], boxes).amax(1) > 0.5 for boxes, target in pairs])
-    assert proposed.float().mean() > 0.8 and found_share(found, targets) > 0.75
+    assert proposed.float().mean() > 0.8 and detection_f1(found, targets) > 0.6

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torchvision
+from learning import detection_f1, fit
 from randomise import randomise
 from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
@@ -318,21 +319,15 @@ def test_a_missing_key_is_noticed(key: str) -> None:
         our_net(False).load_state_dict(state, strict=True)
 
 
+@pytest.mark.learns
 def test_learns_two_scenes() -> None:
     scenes = [draw_shapes((7, i)) for i in range(2)]
     images = torch.stack([sample["image"] for sample in scenes])
     torch.manual_seed(0)
     body = ResNet(BasicBlock, (1, 1, 1, 1), (16, 24, 32, 32))
     net = RetinaNet(FPN(body, 32, levels=(1, 2, 3)), 4, SMALL[:3], norm_groups=8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    for _ in range(80):
-        optimizer.zero_grad()
-        retinanet_loss(net(images), scenes)["loss"].backward()
-        optimizer.step()
-    for found, target in zip(postprocess(net.eval()(images), score_threshold=0.5), scenes, strict=True):
-        same = target["labels"][:, None] == found["labels"]
-        assert ((box_iou(target["boxes"], found["boxes"]) > 0.5) & same).any(1).all()
-        assert len(found["labels"]) <= 1.5 * len(target["labels"])
+    fit(net, lambda: retinanet_loss(net(images), scenes)["loss"], steps=100)
+    assert detection_f1(postprocess(net(images), score_threshold=0.5), scenes) > 0.6
 
 
 # --- bad input --------------------------------------------------------------------------------------------------

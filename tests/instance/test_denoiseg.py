@@ -172,7 +172,8 @@ def test_images_without_labels_only_teach_denoising():
     assert torch.equal(outputs["denoised"].grad[:, 0] != 0, blind)
 
 
-def test_one_batch_is_learnt_and_noise_goes():
+@pytest.mark.learns
+def test_learns_one_batch_and_removes_noise():
     scene = draw_cells((6, 4), (24, 28), noise=0.0)
     clean = scene["image"][None, :1]
     noisy = (clean + 0.15 * torch.randn(clean.shape, generator=seeded())).clamp(0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detection.scenes import fit, found_share, scenes, small_pyramid
+from detection.scenes import scenes, small_pyramid
 from detection.torchvision_twins import (
     DETECTIONS,
     IMAGES,
@@ -14,6 +14,7 @@ from detection.torchvision_twins import (
     fix_samplers,
     twins,
 )
+from learning import detection_f1, fit
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -243,11 +244,12 @@ def test_bad_input() -> None:
             call()
 
 
+@pytest.mark.learns
 def test_learns_four_scenes() -> None:
     images, targets = scenes(4)
+    torch.manual_seed(0)
     model = small()
     fit(model, lambda: mask_rcnn_loss(model(images, targets=targets), targets)["loss"], steps=120)
     with torch.no_grad():
         found = postprocess(model(images))
-    assert found_share(found, targets) > 0.85
-    assert found_share(found, targets, of="masks") > 0.8
+    assert detection_f1(found, targets) > 0.6 and detection_f1(found, targets, of="masks") > 0.6

@@ -253,6 +253,7 @@ def test_small_and_no_cells():
 # --- network and loss -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.learns
 def test_network_has_four_maps_and_learns_one_batch():
     scenes = [draw_cells((6, seed), (25, 31)) for seed in range(2)]
     targets = [omnipose_targets(scene["label_map"]) for scene in scenes]

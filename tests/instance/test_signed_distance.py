@@ -147,6 +147,7 @@ def test_depth_keeps_what_waves_of_that_height_would_split():
 # --- network and loss -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.learns
 def test_network_and_loss_learn_one_batch():
     scenes = [draw_cells((6, seed), (32, 24)) for seed in range(2)]
     images = torch.stack([scene["image"] for scene in scenes])

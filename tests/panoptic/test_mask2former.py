@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from learning import fit
 from panoptic.small_mask2former import CLASSES, LAYERS, QUERIES, small
 from panoptic.small_maskformer import batch_of, generator, random_outputs, segments
 from torch import Tensor, nn
@@ -221,6 +222,7 @@ def test_other_states_to_start_from() -> None:
     assert (usual[-1]["mask_logits"] - other[-1]["mask_logits"]).abs().max() > 1e-3
 
 
+@pytest.mark.learns
 def test_learns_two_streets() -> None:
     scenes = [draw_street((7, i), (48, 80)) for i in range(2)]
     images = torch.stack([scene["image"].as_subclass(Tensor) for scene in scenes])
@@ -230,12 +232,8 @@ def test_learns_two_streets() -> None:
     body.maxpool = nn.Identity()  # things are small: strides 2, 4, 8, 16
     pixels = PixelDecoder((16, 24, 32, 32), 32, 4, 1, 64)
     net = Mask2Former(body, pixels, MaskedDecoder(len(STREET), 16, 32, 4, 3, 64))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for _ in range(80):
-        optimizer.zero_grad()
-        mask2former_loss(net(images), targets, points=512)["loss"].backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
+    fit(net, lambda: mask2former_loss(net(images), targets, points=512)["loss"], steps=80, max_norm=1.0)
+    net.train()  # with the batch's statistics
     found = panoptic_inference(net(images), THINGS, score_threshold=0.5)
     for (seg, info), scene in zip(found, scenes, strict=True):
         preds = {"panoptic_seg": seg, "segments_info": info}

@@ -155,6 +155,7 @@ def test_sizes_of_the_papers_networks() -> None:
             assert sum(p.numel() for p in build().parameters()) / 1e6 == pytest.approx(millions, abs=0.5)
 
 
+@pytest.mark.learns
 def test_a_tiny_one_learns_two_cars_on_a_road() -> None:
     """With all three tasks at once. That it tells them apart takes longer: tests/weights/test_street_oneformer.py."""
     torch.manual_seed(0)

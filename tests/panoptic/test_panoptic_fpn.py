@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from detection.scenes import fit, small_pyramid
+from detection.scenes import small_pyramid
+from learning import fit
 from torch import Tensor
 
 from segedu.datasets.street import THINGS, draw_street
@@ -219,8 +220,10 @@ def test_postprocess_by_hand() -> None:
     assert [s["category_id"] for s in postprocess(nobody, (7, 9), (4, 0), stuff_area=1)[0][1]] == [0, 4]
 
 
+@pytest.mark.learns
 def test_learns_four_streets() -> None:
     images, targets, drawn = streets(4)
+    torch.manual_seed(0)
     net = small(detect={"iou_threshold": 0.5})
     fit(net, lambda: panoptic_fpn_loss(net(images, targets=targets), targets)["loss"], steps=120)
     quality = PanopticQuality(10)

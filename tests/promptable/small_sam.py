@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
 from segedu.promptable.sam.image_encoder import ImageEncoder
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
@@ -42,6 +43,30 @@ def theirs(size: int = SIZE) -> nn.Module:
 def twins(size: int = SIZE, seed: int = 0) -> tuple[SAM, nn.Module]:
     ours, reference = small(size, seed), theirs(size)
     reference.load_state_dict(ours.state_dict(), strict=True)
+    return ours, reference
+
+
+class _Float64Torch:
+    """The module torch, with float64 in place of float32."""
+
+    float = float32 = torch.float64
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+def in_double_precision(monkeypatch: pytest.MonkeyPatch, ours: SAM, reference: nn.Module) -> tuple[SAM, nn.Module]:
+    """Both in float64, so that they agree on every CPU.
+
+    segment-anything casts coordinates to float32 whatever its weights are, which is changed here; and the mean and the
+    deviation of pixels are set again, because one was rounded to float32 as 0.485 and the other as 123.675.
+    """
+    monkeypatch.setattr("segment_anything.modeling.prompt_encoder.torch", _Float64Torch())
+    ours, reference = ours.double(), reference.double()
+    for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        exact = torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1)
+        getattr(ours.normalize, name).copy_(exact)
+        getattr(reference, f"pixel_{name}").copy_(255 * exact)
     return ours, reference
 
 

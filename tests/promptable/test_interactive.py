@@ -200,6 +200,7 @@ def test_a_seed_draws_the_same_and_a_step_reaches_all_weights() -> None:
     assert all(reached.values()) and any(of_three), reached  # a mask that is never the best does not learn
 
 
+@pytest.mark.learns
 def test_learns_a_scene() -> None:
     torch.manual_seed(0)
     encoder = ImageEncoder(32, 4, 32, 2, 2, 32, 4, (1,))

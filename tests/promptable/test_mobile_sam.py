@@ -10,7 +10,7 @@ import pooch
 import pytest
 import timm
 import torch
-from promptable.small_sam import generator, prompts_of
+from promptable.small_sam import generator, in_double_precision, prompts_of
 from randomise import randomise
 from timm.models.tiny_vit import TinyVit as TimmTinyViT
 from torch import Tensor, nn
@@ -85,21 +85,22 @@ def twins() -> tuple[SAM, nn.Module]:
 
 
 @torch.no_grad()
-def test_embeddings_masks_and_scores_equal_theirs() -> None:
-    ours, reference = (model.float() for model in twins())  # their prompt encoder knows float32 only
-    pixels = torch.randint(0, 256, (2, 3, SIZE, 70), generator=generator(3)).float()
+def test_embeddings_masks_and_scores_equal_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, reference = in_double_precision(monkeypatch, *twins())
+    pixels = torch.randint(0, 256, (2, 3, SIZE, 70), generator=generator(3)).double()
     prompts = prompts_of((2, 4), (SIZE, 70), "points boxes")
+    prompts = {key: value.double() if value.is_floating_point() else value for key, value in prompts.items()}
     outputs = ours(pixels / 255, **prompts)
     masks, embeddings = postprocess(outputs), ours.encode(pixels / 255)
     for i, image in enumerate(pixels):
         expected = reference.image_encoder(reference.preprocess(image)[None])[0]
-        torch.testing.assert_close(embeddings[i], expected, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(embeddings[i], expected, rtol=0, atol=1e-9)
         record = {name: prompt[i] for name, prompt in prompts.items()}
         found = reference([{**record, "image": image, "original_size": (SIZE, 70)}], True)[0]
         assert expected.std() > 0.3 and found["low_res_logits"].std() > 0.05
-        torch.testing.assert_close(outputs["mask_logits"][i], found["low_res_logits"], rtol=1e-4, atol=2e-6)
-        torch.testing.assert_close(outputs["iou_scores"][i], found["iou_predictions"], rtol=1e-4, atol=2e-6)
-        assert (masks[i] ^ found["masks"]).float().mean() < 1e-3
+        torch.testing.assert_close(outputs["mask_logits"][i], found["low_res_logits"], rtol=0, atol=1e-9)
+        torch.testing.assert_close(outputs["iou_scores"][i], found["iou_predictions"], rtol=0, atol=1e-9)
+        assert torch.equal(masks[i], found["masks"])
 
 
 @torch.no_grad()

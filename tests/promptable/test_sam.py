@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from promptable.small_sam import SIZE, generator, prompts_of, small, twins
+from promptable.small_sam import SIZE, generator, in_double_precision, prompts_of, small, twins
 from torch import Tensor, nn
 
 from segedu import pretrained
@@ -38,18 +38,20 @@ def their_answers(reference: nn.Module, images: Tensor, prompts: dict[str, Tenso
 @pytest.mark.parametrize("kinds", KINDS)
 @pytest.mark.parametrize("size", [(SIZE, SIZE), (31, SIZE)])
 @torch.no_grad()
-def test_equals_segment_anything(size: tuple[int, int], kinds: str) -> None:
-    ours, reference = twins()
-    images, prompts = torch.rand(2, 3, *size, generator=generator(3)), prompts_of((2, 4), size, kinds)
+def test_equals_segment_anything(size: tuple[int, int], kinds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, reference = in_double_precision(monkeypatch, *twins())
+    images = torch.rand(2, 3, *size, generator=generator(3), dtype=torch.float64)
+    prompts = prompts_of((2, 4), size, kinds)
+    prompts = {key: value.double() if value.is_floating_point() else value for key, value in prompts.items()}
     for multi in (True, False):
         outputs = ours(images, **prompts, multimask_output=multi)
         masks = postprocess(outputs)
         for i, found in enumerate(their_answers(reference, images, prompts, multi)):
             logits, scores = found["low_res_logits"], found["iou_predictions"]
             assert logits.std() > 0.1 and logits.std(dim=0).mean() > 0.01  # prompts do make a difference
-            torch.testing.assert_close(outputs["mask_logits"][i], logits, rtol=1e-4, atol=3e-5)
-            torch.testing.assert_close(outputs["iou_scores"][i], scores, rtol=1e-4, atol=3e-5)
-            assert (masks[i] ^ found["masks"]).float().mean() < 1e-3
+            torch.testing.assert_close(outputs["mask_logits"][i], logits, rtol=0, atol=1e-9)
+            torch.testing.assert_close(outputs["iou_scores"][i], scores, rtol=0, atol=1e-9)
+            assert torch.equal(masks[i], found["masks"])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from semantic.unpooling_oracle import STAGES, random, randomise, torchvision_encoder, walk
 from torch import Tensor
 
@@ -108,6 +109,7 @@ def test_one_cell_between_fc6_and_the_deconvolution_at_the_smallest_size() -> No
         net(torch.rand(1, 3, 28, 24))
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = DeconvNet(VGG(((6,), (12,)), batch_norm=True), 2, hidden=16, kernel_size=3)
@@ -115,12 +117,8 @@ def test_fits_one_batch() -> None:
     centres = torch.tensor([[9, 11], [12, 14]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 30 for r, c in centres]).long()
     images = (0.6 * target[:, None] + 0.4 * random(2, 3, 21, 24)).float()
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=1e-2)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -211,18 +212,15 @@ def test_loss_looks_at_every_eighth_row_and_column() -> None:
     torch.testing.assert_close(deeplabv1_loss(logits, target, stride=1), cross_entropy(logits, target))
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = DeepLabV1(AtrousVGG(VGG(STAGES, batch_norm=True)), 2, width=16, rate=2, dropout=0)
     target = torch.zeros(2, 32, 40, dtype=torch.int64)
     target[0, 4:20, 6:22], target[1, 12:28, 16:36] = 1, 1
     images = 0.7 * target[:, None] + 0.3 * random(2, 3, 32, 40, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = deeplabv1_loss(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: deeplabv1_loss(net(images), target), steps=60, lr=1e-2)
+    net.train()  # with the batch's statistics
     labels = postprocess(net(images))
     assert loss < 0.1 and torch.equal(labels[:, ::8, ::8], target[:, ::8, ::8])  # the others are interpolated
     assert (labels == target).float().mean() > 0.8

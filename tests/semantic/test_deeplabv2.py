@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -193,17 +194,15 @@ def test_poly_decay() -> None:
     assert rates == pytest.approx([0.1 * (1 - step / 4) ** 0.9 for step in range(4)])
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
+    torch.manual_seed(0)
     net = small_net(num_classes=2)
     target = torch.zeros(2, 33, 41, dtype=torch.int64)
     target[0, 4:20, 6:22], target[1, 12:28, 16:36] = 1, 1
     images = 0.7 * target[:, None] + 0.3 * random(2, 3, 33, 41, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = deeplabv2_loss(net.forward_with_scales(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: deeplabv2_loss(net.forward_with_scales(images), target), steps=40, lr=1e-2)
+    net.train()  # with the batch's statistics
     labels = postprocess(net(images))
     assert loss < 0.4 and (labels[:, ::8, ::8] == target[:, ::8, ::8]).float().mean() > 0.98
 

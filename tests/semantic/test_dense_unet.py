@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -128,6 +129,7 @@ def test_steps_that_end_early_are_the_first_steps() -> None:
     torch.testing.assert_close(short(images), right)
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = DenseUNet(DenseNet((2, 2, 2, 2), growth_rate=6, width=8), 2, (16, 16, 12, 8, 8))
@@ -135,12 +137,8 @@ def test_fits_one_batch() -> None:
     centres = torch.tensor([[15, 17], [28, 30]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 60 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 3, 48, 48, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=5e-3)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

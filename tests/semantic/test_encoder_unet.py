@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -113,6 +114,7 @@ def test_any_backbone_will_do() -> None:
     assert net(torch.rand(1, 3, 64, 41)).shape == (1, 3, 64, 41)
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = EncoderUNet(ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 16, 16)), 2, (16, 12, 8, 8, 8))
@@ -120,12 +122,8 @@ def test_fits_one_batch() -> None:
     centres = torch.tensor([[15, 17], [28, 30]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 60 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 3, 48, 48, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=5e-3)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

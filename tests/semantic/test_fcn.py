@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import BasicBlock, ResNet
@@ -224,6 +225,7 @@ def test_caffe_images_are_blue_first_and_less_the_mean() -> None:
     assert net(torch.rand(1, 3, 5, 6)).shape == (1, 2, 5, 6)
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize("build", [lambda: FCN(tiny_resnet(), 2, stride=8), lambda: FCNResNet(tiny_resnet(8), 2)])
 def test_fits_one_batch(build) -> None:
     torch.manual_seed(0)
@@ -232,12 +234,8 @@ def test_fits_one_batch(build) -> None:
     centres = torch.tensor([[30, 40], [36, 60]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 400 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 3, 64, 96, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=1e-2)
+    net.train()  # with the batch's statistics
     assert loss < 0.2 and (postprocess(net(images)) == target).float().mean() > 0.93
 
 

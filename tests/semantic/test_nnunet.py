@@ -275,6 +275,7 @@ def test_augmentation_moves_image_and_target_together() -> None:
         assert torch.equal((image[0] > 1.5).long(), moved)
 
 
+@pytest.mark.learns
 def test_training_learns_and_repeats() -> None:
     volumes = [ball(i) for i in range(4)]
     # a patch that a ball fills would not do: instance normalisation takes its brightness away

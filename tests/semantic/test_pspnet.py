@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -218,17 +219,15 @@ def test_one_image_trains() -> None:
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
+    torch.manual_seed(0)
     net = small_net(num_classes=2)
     target = torch.zeros(2, 32, 40, dtype=torch.int64)
     target[0, 4:20, 6:22], target[1, 12:28, 16:36] = 1, 1
     images = 0.7 * target[:, None] + 0.3 * random(2, 3, 32, 40, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=1e-2)
+    net.train()  # with the batch's statistics
     assert loss < 0.2 and (postprocess(net(images)) == target).float().mean() > 0.9
 
 

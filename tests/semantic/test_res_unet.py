@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -272,6 +273,7 @@ def test_post_activation_unit_has_no_projection_where_channels_stay() -> None:
     ],
     ids=["paper", "strided", "encoder"],
 )
+@pytest.mark.learns
 def test_fits_one_batch(build) -> None:
     torch.manual_seed(0)
     net = build()
@@ -279,12 +281,8 @@ def test_fits_one_batch(build) -> None:
     centres = torch.tensor([[10, 12], [20, 18]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 40 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 3, 32, 32, dtype=torch.float32)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(80):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=80, lr=1e-2)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

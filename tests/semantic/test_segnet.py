@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from semantic.unpooling_oracle import STAGES, random, randomise, torchvision_encoder, walk
 from torch import Tensor, nn
 from torchvision.models import vgg16_bn as torchvision_vgg16_bn
@@ -168,6 +169,7 @@ def test_postprocess_takes_the_highest_and_the_first_of_equals() -> None:
     assert labels.tolist() == [[[1, 0]]] and labels.dtype == torch.int64
 
 
+@pytest.mark.learns
 def test_fits_one_batch() -> None:
     torch.manual_seed(0)
     net = SegNet(VGG(((8,), (16,)), batch_norm=True), 2)
@@ -175,12 +177,8 @@ def test_fits_one_batch() -> None:
     centres = torch.tensor([[15, 17], [20, 22]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 60 for r, c in centres]).long()
     images = (0.6 * target[:, None] + 0.4 * random(2, 3, 33, 35)).float()
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(80):
-        optimizer.zero_grad()
-        loss = segnet_loss(net(images), target, torch.tensor([1.0, 3.0]))
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: segnet_loss(net(images), target, torch.tensor([1.0, 3.0])), steps=80, lr=1e-2)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

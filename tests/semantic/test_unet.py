@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import fit
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
@@ -249,6 +250,7 @@ def test_tiles_of_a_plain_convolution_step_by_the_valid_size() -> None:
 # --- learning ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize("padding", [0, 1])
 def test_fits_one_batch(padding: int) -> None:
     torch.manual_seed(0)
@@ -258,12 +260,8 @@ def test_fits_one_batch(padding: int) -> None:
     target = torch.stack([(rows - r).square() + (columns - c).square() < 30 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 1, 36, 36, dtype=torch.float32)
     target = center_crop(target, net(images).shape[-2:])
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        loss = unet_loss(net(images), target)
-        loss.backward()
-        optimizer.step()
+    _, loss = fit(net, lambda: unet_loss(net(images), target), steps=120, lr=2e-3)
+    net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
 

@@ -105,6 +105,7 @@ def test_postprocess() -> None:
         unet3d.postprocess(torch.zeros(3, 4, 4))
 
 
+@pytest.mark.learns
 def test_it_learns_one_volume_from_three_slices() -> None:
     torch.manual_seed(0)
     axis = torch.arange(12) - 5.5

@@ -1,0 +1,166 @@
+"""Run the tests as other CPUs would: with fewer instructions, with one thread and with two, and beside busy processes.
+
+PyTorch and oneDNN choose their kernels by the CPU they run on, and sums in another order end in other last digits. Two
+environment variables make them choose the kernels of an older CPU, so one machine can imitate several. Each row of the
+table is one run of the whole of `make test`, or the verdict of every check on every known answer (`segedu mutants`),
+which has to be the same text in every row.
+
+A row that has ended is kept in `_build/other-cpus` and not run again until the sources change. The whole takes hours.
+
+    python tests/other_cpus.py                  all rows
+    python tests/other_cpus.py older-1 load     some rows
+    python tests/other_cpus.py --seeds          each test that trains a network, with five seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "_build" / "other-cpus"
+INSTRUCTIONS = {
+    "older": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "native": {},
+}
+ROWS = {f"{name}-{threads}": (name, threads) for name in INSTRUCTIONS for threads in (1, 2)} | {"load": ("native", 2)}
+SEEDS = range(5)
+
+
+def environment(instructions: str, threads: int) -> dict[str, str]:
+    """The environment of a process that imitates a CPU."""
+    kept = {key: value for key, value in os.environ.items() if key not in INSTRUCTIONS["older"]}
+    return kept | INSTRUCTIONS[instructions] | {"OMP_NUM_THREADS": str(threads)}
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes beside this one that never sleep."""
+    processes = [multiprocessing.Process(target=_spin, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def run_tests(row: str, arguments: list[str]) -> dict:
+    """One run of the tests: what passed and which tests failed. The whole output is kept beside the table."""
+    instructions, threads = ROWS[row]
+    log = OUT / f"{row}.log"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not prove", "-p", "no:cacheprovider", *arguments]
+    started = time.monotonic()
+    with busy(2 if row == "load" else 0), log.open("w") as file:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(instructions, threads), stdout=file, stderr=subprocess.STDOUT
+        )
+    text = log.read_text()
+    return {
+        "status": done.returncode,
+        "failed": sorted(set(re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M))),
+        "summary": re.findall(r"^=*\s*(\d+ (?:passed|failed).*?)\s*=*$", text, re.M)[-1:],
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def run_mutants(row: str) -> dict:
+    """The verdicts on all known answers: a digest of the table, and the table beside it."""
+    instructions, threads = ROWS[row]
+    started = time.monotonic()
+    with busy(2 if row == "load" else 0):
+        done = subprocess.run(
+            [sys.executable, "-m", "segedu.cli", "mutants"],
+            cwd=ROOT, env=environment(instructions, threads), capture_output=True, text=True,
+        )  # fmt: skip
+    (OUT / f"{row}-mutants.txt").write_text(done.stdout + done.stderr)
+    digest = hashlib.sha256(done.stdout.encode()).hexdigest()[:12]
+    return {"status": done.returncode, "digest": digest, "seconds": round(time.monotonic() - started)}
+
+
+def learning_tests() -> list[str]:
+    """The tests that are marked `learns`, as pytest names them."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "learns and not prove"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return re.findall(r"^(tests/\S+::\S+)$", done.stdout, re.M)
+
+
+def run_seeds() -> bool:
+    """Each test that trains, with several seeds, on the oldest instructions and on this CPU's own."""
+    good, names = True, learning_tests()
+    if not names:
+        raise SystemExit("no test is marked `learns`")
+    for instructions in ("older", "native"):
+        for seed in SEEDS:
+            run = environment(instructions, 1) | {"SEGEDU_TEST_SEED": str(seed)}
+            command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *names]
+            done = subprocess.run(command, cwd=ROOT, env=run, capture_output=True, text=True)
+            lines = done.stdout.strip().splitlines()
+            failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+            print("\n".join([f"{instructions}, seed {seed}: {lines[-1]}", *failed]), flush=True)
+            good = good and done.returncode == 0
+    return good
+
+
+def sources() -> str:
+    """A digest of what git tracks, so that a change of the sources runs everything again."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    digest = hashlib.sha256()
+    for name in sorted(filter(None, listing.decode().split("\0"))):
+        path = ROOT / name
+        digest.update(name.encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()[:12]
+
+
+def main() -> int:
+    """Run the rows that have not ended yet and print the table; the exit status is 0 where all agree."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", help=f"some of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--seeds", action="store_true", help="only the tests that train, with five seeds")
+    parser.add_argument("--tests", nargs="*", default=[], help="paths for pytest; the whole suite by default")
+    given = parser.parse_args()
+    if unknown := [row for row in given.rows if row not in ROWS]:
+        parser.error(f"row {unknown[0]!r} is not known, expected some of {', '.join(ROWS)}")
+    if given.seeds:
+        return 0 if run_seeds() else 1
+    OUT.mkdir(parents=True, exist_ok=True)
+    digests, good = set(), True
+    for row in given.rows or ROWS:
+        path = OUT / f"{row}.json"
+        key = {"sources": sources(), "tests": given.tests}
+        result = json.loads(path.read_text()) if path.is_file() else {}
+        if result.get("key") != key:
+            result = {"key": key, "tests": run_tests(row, given.tests), "mutants": run_mutants(row)}
+            path.write_text(json.dumps(result, indent=1))
+        tests, mutants = result["tests"], result["mutants"]
+        print(
+            f"{row:10} {' '.join(tests['summary'])}; verdicts {mutants['digest']}, {mutants['seconds']} s", flush=True
+        )
+        for name in tests["failed"]:
+            print(f"{'':10} failed: {name}")
+        good = good and tests["status"] == 0 and mutants["status"] == 0
+        digests.add(mutants["digest"])
+    if len(digests) > 1:
+        print(f"the verdicts differ between rows; compare {OUT}/*-mutants.txt")
+    return 0 if good and len(digests) == 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
