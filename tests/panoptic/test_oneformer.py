@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from learning import fit, mean_overlap
 from panoptic.small_oneformer import (
     CLASSES,
     CONTEXT,
@@ -165,17 +166,20 @@ def test_a_tiny_one_learns_two_cars_on_a_road() -> None:
     image = torch.full((3, 32, 48), 0.5)
     image[0, masks[0]], image[1, masks[1] | masks[2]] = 0.9, 0.1
     targets = [task_targets(scene, task, THINGS) for task in TASKS]
-    model = fresh(layers=1).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model = fresh(layers=1)
     images, sentences, history = image.expand(3, -1, -1, -1), sentences_of(targets, TASKS), []
-    for _ in range(40):
+
+    def loss_of() -> torch.Tensor:
         losses = oneformer_loss(model(images, tasks=TASKS, sentences=sentences), targets, points=100)
-        optimizer.zero_grad()
-        losses["loss"].backward()
-        optimizer.step()
-        history.append({name: float(value.detach()) for name, value in losses.items()})
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
-    assert history[-1]["contrastive"] < 0.7 * history[0]["contrastive"]  # whose sentences these are
+        history.append(losses["contrastive"].item())
+        return losses["loss"]
+
+    first, last = fit(model, loss_of, steps=100)
+    assert last < 0.5 * first
+    assert history[-1] < 0.8 * history[0]  # which sentence belongs to which query
     ((seg, info),) = panoptic_inference(model.eval()(image[None], tasks="panoptic"), THINGS, score_threshold=0.5)
-    found = {(one["category_id"], seg[at].item() == one["id"]) for one in info for at in [(26, 24), (10, 12), (10, 36)]}
-    assert {(0, True), (3, True)} <= found
+    road = {one["id"] for one in info if one["category_id"] == 0}
+    cars = {one["id"] for one in info if one["category_id"] == 3}
+    labels = torch.zeros(32, 48, dtype=torch.int64)
+    labels[torch.isin(seg, torch.tensor(sorted(road)))], labels[torch.isin(seg, torch.tensor(sorted(cars)))] = 1, 2
+    assert mean_overlap(labels, masks[0].long() + 2 * (masks[1] | masks[2])) > 0.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from learning import fit
+from learning import fit, mean_overlap
 from randomise import randomise
 from torch import Tensor, nn
 from torchvision.models.segmentation import deeplabv3_resnet50 as torchvision_50
@@ -162,10 +162,9 @@ def test_fits_one_batch() -> None:
     target = torch.zeros(2, 32, 40, dtype=torch.int64)
     target[0, 4:20, 6:22], target[1, 12:28, 16:36] = 1, 1
     images = 0.7 * target[:, None] + 0.3 * random(2, 3, 32, 40, dtype=torch.float32)
-    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=1e-2)
+    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=100, lr=1e-2)
     net.train()  # with the batch's statistics
-    labels = postprocess(net(images))
-    assert loss < 0.2 and (labels == target).float().mean() > 0.93
+    assert loss < 0.3 and mean_overlap(postprocess(net(images)), target) > 0.6  # background alone has 0.39
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from learning import fit
+from learning import fit, mean_overlap
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import BasicBlock, ResNet
@@ -234,9 +234,9 @@ def test_fits_one_batch(build) -> None:
     centres = torch.tensor([[30, 40], [36, 60]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 400 for r, c in centres]).long()
     images = 0.6 * target[:, None] + 0.4 * random(2, 3, 64, 96, dtype=torch.float32)
-    _, loss = fit(net, lambda: cross_entropy(net(images), target), steps=60, lr=1e-2)
+    first, last = fit(net, lambda: cross_entropy(net(images), target), steps=150, lr=1e-2)
     net.train()  # with the batch's statistics
-    assert loss < 0.2 and (postprocess(net(images)) == target).float().mean() > 0.93
+    assert last < 0.5 * first and mean_overlap(postprocess(net(images)), target) > 0.6  # background alone has 0.40
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_fits_one_batch() -> None:
     centres = torch.tensor([[15, 17], [20, 22]])
     target = torch.stack([(rows - r).square() + (columns - c).square() < 60 for r, c in centres]).long()
     images = (0.6 * target[:, None] + 0.4 * random(2, 3, 33, 35)).float()
-    _, loss = fit(net, lambda: segnet_loss(net(images), target, torch.tensor([1.0, 3.0])), steps=80, lr=1e-2)
+    _, loss = fit(net, lambda: segnet_loss(net(images), target, torch.tensor([1.0, 3.0])), steps=140, lr=1e-2)
     net.train()  # with the batch's statistics
     assert loss < 0.1 and (postprocess(net(images)) == target).float().mean() > 0.97
 
