@@ -14,9 +14,9 @@ Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Form
     those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
     them out, as it does Mask2Former's.
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
-    same weights, on Swin. One small network, which starts from the small Mask2Former and learns all tasks at once for
-    2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU 0.895, mask AP50 0.747,
-    PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
+    same weights, on Swin, for images of any size. One small network, which starts from the small Mask2Former and learns
+    all tasks at once for 2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU
+    0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
 Course: 15-panoptic
 Lab: 15_universal
 """
@@ -171,7 +171,7 @@ def oneformer_swin_tiny(num_classes: int = 150, num_queries: int = 150, text: Te
     Returns:
         The network with random weights.
     """
-    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, num_queries, text)
+    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
@@ -186,7 +186,7 @@ def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: T
         The network with random weights.
     """
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
-    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), normed=True), num_classes, num_queries, text)
+    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def _normalize() -> Normalize:
