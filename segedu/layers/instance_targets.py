@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.ops.boxes import check_boxes
+from segedu.ops.crowds import without_crowds
 
 Size = tuple[int, int]
 
@@ -42,23 +43,28 @@ def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
 
 def check_targets(
     targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int, masks: bool = False
-) -> None:
-    """Refuse what is no list of the objects of each image.
+) -> list[dict[str, Tensor]]:
+    """Refuse what is not a list of the objects of each image, and leave out crowds.
 
     Args:
         targets: B dicts with `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and, where asked, `masks` (N, h, w);
-            N may be 0.
+            N may be 0. If a dict also has `iscrowd` (N,), its crowds are left out: see `segedu.ops.crowds`.
         sizes: (h, w) of each image.
         num_classes: K, the background counted.
         masks: whether there must be masks.
+
+    Returns:
+        The targets without their crowds: the objects that a loss may use.
 
     Raises:
         TypeError: not a list of dicts of tensors of the right kind.
         ValueError: a wrong length, a key is missing, a shape does not fit, a label out of range, or a box without
             area.
 
-    >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([1])
-    >>> check_targets([{"boxes": boxes, "labels": labels}], [(4, 4)], num_classes=2)
+    >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 4.0, 4.0]]), torch.tensor([1, 1])
+    >>> target = {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([False, True])}
+    >>> check_targets([target], [(4, 4)], num_classes=2)[0]["boxes"]
+    tensor([[0., 0., 2., 2.]])
     """
     keys = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
@@ -79,6 +85,7 @@ def check_targets(
         _check_labels(f"{name}['labels']", target["labels"], len(boxes), num_classes)
         if masks:
             _check_masks(f"{name}['masks']", target["masks"], len(boxes), size)
+    return [without_crowds(target, f"targets[{i}]") for i, target in enumerate(targets)]
 
 
 def _check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:

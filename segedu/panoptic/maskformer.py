@@ -288,7 +288,7 @@ def maskformer_loss(
     for name, weight in weights.items():
         check_number(weight, name)
     layers = check_layers(outputs, "image_size", **AXES)
-    check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
+    targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     device = outputs["class_logits"].device
     labels = [target["labels"].to(device) for target in targets]
     masks = [pad_masks(target["masks"].to(device), outputs["image_size"]) for target in targets]

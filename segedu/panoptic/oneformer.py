@@ -36,6 +36,7 @@ from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.outputs import check_keys
 from segedu.layers.transformer import DecoderLayer
 from segedu.losses.checks import check_number
+from segedu.ops.crowds import without_crowds
 from segedu.panoptic.mask2former import MaskedDecoder
 from segedu.panoptic.mask2former_loss import mask2former_loss
 from segedu.panoptic.mask2former_pixels import PixelDecoder, position_of
@@ -218,7 +219,7 @@ def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int
 
     Args:
         target: `labels` (N,) int64 and `masks` (N, H, W) bool: each thing a segment, each class of stuff one; N may
-            be 0.
+            be 0. If it has `iscrowd` (N,), crowds are left out.
         task: "panoptic", "instance" or "semantic".
         things: categories that have instances.
 
@@ -235,6 +236,7 @@ def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int
     {'panoptic': [1, 0, 1], 'instance': [1, 1], 'semantic': [0, 1]}
     """
     check_keys("target", target, ("labels", "masks"))
+    target = without_crowds(target)
     labels, masks = target["labels"], target["masks"]
     if check_task(task) == "semantic":
         classes = labels.unique()
