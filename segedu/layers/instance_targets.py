@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segedu.layers.images import check_unit_range
 from segedu.ops.boxes import check_boxes
 from segedu.ops.crowds import without_crowds
 
@@ -15,21 +16,25 @@ Size = tuple[int, int]
 
 
 def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
-    """The part of each image of a batch that is image: what a batch was padded with lies right of it and below.
+    """Check a batch of padded images: their values, and which part of each is image.
+
+    What a batch was padded with lies right of this part and below it.
 
     Args:
         sizes: B pairs (h, w), or None: all of each image.
-        images: (B, C, H, W).
+        images: (B, C, H, W) in [0, 1].
 
     Returns:
         B pairs of ints.
 
     Raises:
-        ValueError: not one pair for each image, or a pair does not fit into it.
+        ValueError: the values are clearly not in [0, 1], there is not one pair for each image, or a pair does not fit
+            into its image.
 
     >>> check_sizes([(2, 3)], torch.zeros(1, 3, 4, 4)), check_sizes(None, torch.zeros(1, 3, 4, 4))
     ([(2, 3)], [(4, 4)])
     """
+    check_unit_range(images)
     batch, height, width = len(images), *images.shape[-2:]
     if sizes is None:
         return [(height, width)] * batch
