@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.layers.images import check_unit_range
+from segedu.layers.images import NORMALISED, check_unit_range
 from segedu.ops.boxes import check_boxes
 from segedu.ops.crowds import without_crowds
 
@@ -22,19 +22,19 @@ def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
 
     Args:
         sizes: B pairs (h, w), or None: all of each image.
-        images: (B, C, H, W) in [0, 1].
+        images: (B, C, H, W) in [0, 1]; normalised, if the backbone does not do that.
 
     Returns:
         B pairs of ints.
 
     Raises:
-        ValueError: the values are clearly not in [0, 1], there is not one pair for each image, or a pair does not fit
-            into its image.
+        ValueError: the values are clearly neither in [0, 1] nor normalised, there is not one pair for each image, or a
+            pair does not fit into its image.
 
     >>> check_sizes([(2, 3)], torch.zeros(1, 3, 4, 4)), check_sizes(None, torch.zeros(1, 3, 4, 4))
     ([(2, 3)], [(4, 4)])
     """
-    check_unit_range(images)
+    check_unit_range(images, beyond=NORMALISED)
     batch, height, width = len(images), *images.shape[-2:]
     if sizes is None:
         return [(height, width)] * batch
