@@ -7,9 +7,11 @@ Idea: If all tokens look at all others, twice the side of an image is sixteen ti
     windows by half their side: then neighbours meet that a border held apart. Between stages, four neighbouring
     tokens become one that is twice as wide; so there are fine and coarse features, which a pyramid can stand on.
 Simplified: no dropout and no stochastic depth; the MLP is four times as wide as the tokens. The last normalisation
-    belongs to the classifier, and is left out with it.
-Shapes: images (B, C, H, W), H and W at least 4 -> a list of four features (B, D_i, h_i, w_i), D_i = 1, 2, 4, 8 times D,
-    strides 4, 8, 16, 32. The first size is rounded down, the others up. Inside, channels stand last: (B, H, W, D).
+    belongs to the classifier, and is left out with it. The authors published one form for classification, which is the
+    default here and in torchvision, and one for detection and segmentation: `Swin(dense=True)`.
+Shapes: images (B, C, H, W) -> a list of four features (B, D_i, h_i, w_i), D_i = 1, 2, 4, 8 times D, strides 4, 8, 16,
+    32. Sizes are rounded up, but the first size is rounded down without `dense`, and then H and W are at least 4.
+    Inside, channels are last: (B, H, W, D).
 """
 
 from __future__ import annotations
@@ -35,14 +37,20 @@ class PatchEmbed(nn.Module):
     Args:
         in_channels: C of the images.
         embed_dim: D of the tokens.
+        pad: whether an image whose sides are not multiples of 4 is padded with zeros, at the right and the bottom. If
+            not, the remaining columns and rows are ignored.
     """
 
-    def __init__(self, in_channels: int, embed_dim: int) -> None:
+    def __init__(self, in_channels: int, embed_dim: int, pad: bool = False) -> None:
         super().__init__()
+        self.pad = pad
         self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.pad:
+            H, W = images.shape[-2:]
+            images = F.pad(images, (0, -W % PATCH, 0, -H % PATCH))
         return self.norm(self.proj(images).movedim(1, -1))  # (B, H / 4, W / 4, D)
 
 
@@ -78,16 +86,21 @@ class WindowAttention(nn.Module):
         embed_dim: D of the tokens, a multiple of num_heads.
         num_heads: how many sets of shares there are, each for D / num_heads of the numbers.
         window_size: M.
-        shift: by how many tokens the windows are moved; 0 on an axis that has one window only.
+        shift: by how many tokens the windows are moved.
+        shift_single_window: whether the windows are moved along an axis that has one window only. If they are, the
+            tokens of this window are divided into two groups that do not attend to each other.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift: int) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, window_size: int, shift: int, shift_single_window: bool = False
+    ) -> None:
         super().__init__()
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of num_heads, which is {num_heads}")
         if not 0 <= shift < window_size:
             raise ValueError(f"shift is {shift}, expected at least 0 and below window_size, which is {window_size}")
         self.num_heads, self.window_size, self.shift = num_heads, window_size, shift
+        self.shift_single_window = shift_single_window
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
         # one number a head for every distance from (1 - M, 1 - M) to (M - 1, M - 1), row by row
@@ -98,7 +111,7 @@ class WindowAttention(nn.Module):
         (_, H, W, _), M = tokens.shape, self.window_size
         x = F.pad(tokens, (0, 0, 0, -W % M, 0, -H % M))
         height, width = x.shape[1:3]
-        down, right = (self.shift if size > M else 0 for size in (height, width))
+        down, right = (self.shift if self.shift_single_window or size > M else 0 for size in (height, width))
         x = to_windows(x.roll((-down, -right), dims=(1, 2)), M)  # (B, windows, L, D), L = M^2
         bias = self.position_bias()  # (heads, L, L)
         if down or right:
@@ -131,12 +144,15 @@ class SwinBlock(nn.Module):
         num_heads: of the attention.
         window_size: M, side of a window in tokens.
         shift: by how many tokens the windows are moved.
+        shift_single_window: of `WindowAttention`.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift: int) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, window_size: int, shift: int, shift_single_window: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim)
-        self.attn = WindowAttention(embed_dim, num_heads, window_size, shift)
+        self.attn = WindowAttention(embed_dim, num_heads, window_size, shift, shift_single_window)
         self.norm2 = nn.LayerNorm(embed_dim)
         self.mlp = MLP(embed_dim, 4 * embed_dim)
 
@@ -158,8 +174,10 @@ class Swin(nn.Module):
         window_size: M, side of a window in tokens.
         in_channels: channels of the images.
         normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
-        normed: a `LayerNorm` on what each stage gives out, not on what it hands to the next: keys `norms.i.*`. Networks
-            that find masks on these features have them.
+        dense: the authors' form for detection and segmentation, with which MaskFormer, Mask2Former and OneFormer were
+            trained. It differs in three ways: images whose sides are not multiples of 4 are padded, not cropped; every
+            second block shifts its windows even along an axis that has a single window; and a `LayerNorm`, with the
+            keys `norms.i.*`, is applied to the output of each stage, but not to the input of the next one.
     """
 
     def __init__(
@@ -171,21 +189,22 @@ class Swin(nn.Module):
         window_size: int = 7,
         in_channels: int = 3,
         normalize: nn.Module | None = None,
-        normed: bool = False,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         _check_numbers(embed_dim, depths, num_heads, window_size, in_channels)
         self.in_channels = in_channels
         self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.strides = tuple(PATCH * 2**i for i in range(len(depths)))
+        self.smallest = 1 if dense else PATCH
         self.normalize = nn.Identity() if normalize is None else normalize
         layers: list[nn.Module] = []
         for i, (width, depth, heads) in enumerate(zip(self.channels, depths, num_heads, strict=True)):
-            layers.append(PatchMerging(width // 2) if i else PatchEmbed(in_channels, embed_dim))
+            layers.append(PatchMerging(width // 2) if i else PatchEmbed(in_channels, embed_dim, dense))
             shifts = ((j % 2) * (window_size // 2) for j in range(depth))
-            layers.append(nn.Sequential(*(SwinBlock(width, heads, window_size, shift) for shift in shifts)))
+            layers.append(nn.Sequential(*(SwinBlock(width, heads, window_size, shift, dense) for shift in shifts)))
         self.features = nn.Sequential(*layers)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) if normed else nn.Identity() for width in self.channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if dense else nn.Identity() for width in self.channels)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -193,7 +212,7 @@ class Swin(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, smallest=PATCH)
+        check_images(images, self.in_channels, smallest=self.smallest)
         x, features = self.normalize(images), []
         for shrink, stage, norm in zip(self.features[::2], self.features[1::2], self.norms, strict=True):
             x = stage(shrink(x))  # (B, H / s, W / s, D)

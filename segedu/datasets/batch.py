@@ -39,10 +39,12 @@ def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], 
     """List images and instance targets: torchvision's form for detectors, which takes images of any size.
 
     Args:
-        samples: dicts with `image`, `boxes`, `labels` and `masks`, of any size.
+        samples: dicts with `image`, `boxes`, `labels` and `masks`, of any size; `iscrowd` if they have it.
 
     Returns:
-        images, each (3, H, W), and targets, each with `boxes`, `labels` and `masks`; N may be 0.
+        images, each (3, H, W), and targets, each with `boxes`, `labels`, `masks` and, if the sample has it, `iscrowd`;
+        N may be 0. The losses of this library leave crowds out, and metrics ignore them. For a network of another
+        library, call `segedu.ops.crowds.without_crowds` on each target first.
 
     Raises:
         ValueError: if there is no sample or a key is missing.
@@ -54,7 +56,8 @@ def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], 
     for key in ("image", *keys):
         if any(key not in sample for sample in samples):
             raise ValueError(f"samples have no {key!r}, expected 'image', 'boxes', 'labels' and 'masks' in each")
-    targets = [{key: sample[key].as_subclass(Tensor) for key in keys} for sample in samples]
+    taken = [(*keys, "iscrowd") if "iscrowd" in sample else keys for sample in samples]
+    targets = [{key: sample[key].as_subclass(Tensor) for key in t} for sample, t in zip(samples, taken, strict=True)]
     return [sample["image"].as_subclass(Tensor) for sample in samples], targets
 
 

@@ -56,9 +56,9 @@ class CocoInstances(Dataset):
         FileNotFoundError: if the file or, on reading, an image is missing.
         ValueError: if the file is not COCO's; on reading, if an image is broken or not of the size annotated.
 
-    Each item has `image`, `boxes` (as annotated, not from the masks), `labels`, `masks` and, for evaluation,
-    `iscrowd` (N,) bool, `area` (N,) float64, `image_id`. Objects may overlap, so there is no label map. An image
-    without objects has N = 0.
+    Each item has `image`, `boxes` (as annotated, not from the masks), `labels`, `masks`, `iscrowd` (N,) bool and, for
+    evaluation, `area` (N,) float64 and `image_id`. Losses leave crowds out, and metrics ignore them. Objects may
+    overlap, so there is no label map. An image without objects has N = 0.
     """
 
     def __init__(self, images: str | Path, annotations: str | Path, transforms: Callable | None = None):

@@ -107,6 +107,8 @@ class Joint:
             "labels": labels,
             "masks": masks,
         }
+        if "iscrowd" in sample:
+            result["iscrowd"] = sample["iscrowd"][old - 1]
         if "panoptic_seg" in sample:
             result["panoptic_seg"], result["segments_info"] = panoptic_truth(label_map, labels, semantic)
         return result

@@ -232,7 +232,7 @@ def detr_loss(
     for name, weight in weights.items():
         check_number(weight, name)
     layers = check_layers(outputs, **AXES)
-    check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
+    targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     labels = [target["labels"] for target in targets]
     boxes = [
         _as_parts(target["boxes"], size, outputs["boxes"])

@@ -132,7 +132,7 @@ class FastRCNN(nn.Module):
         features = self.backbone(images)[self.level]
         sizes, proposals = check_sizes(sizes, images), check_proposals(proposals, images)
         if targets is not None:
-            check_targets(targets, sizes, self.box_predictor.num_classes)
+            targets = check_targets(targets, sizes, self.box_predictor.num_classes)
             proposals = sample_proposals(proposals, targets, self.sampling, generator)
         size = (self.box_head.size, self.box_head.size)
         pooled = roi_pool(features, proposals, size, 1 / self.backbone.strides[self.level])  # (P, C, 7, 7)
@@ -175,7 +175,7 @@ def fast_rcnn_loss(
         ValueError: a key is missing, or a shape or label does not fit.
     """
     logits, deltas = _checked(outputs)
-    check_targets(targets, outputs["sizes"], logits.shape[1])
+    targets = check_targets(targets, outputs["sizes"], logits.shape[1])
     pairs = zip(outputs["proposals"], targets, strict=True)
     labels, wanted = zip(*(label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs), strict=True)
     labels, wanted = torch.cat(labels), torch.cat(wanted).to(deltas)

@@ -8,9 +8,8 @@ Idea: A small convolution slides over the features and says of each anchor wheth
     cost next to nothing. On a pyramid small boxes are pooled from fine levels and large ones from coarse levels.
 Simplified: both parts train at once, without a gradient through the coordinates of proposals (the paper alternates).
     Anchors that cross the image's edge are kept, as in torchvision.
-Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K),
-    `deltas` (P, K, 4), and of `anchors`, a list of (A_l, 4), `proposals`, `sizes` and `features`. `postprocess`: the
-    dict -> B dicts of `boxes`, `labels` and `scores`.
+Shapes: images (B, 3, H, W) -> dict of `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K), `deltas`
+    (P, K, 4), lists `anchors` (A_l, 4), `proposals`, `sizes`, `features` -> B dicts of `boxes`, `labels` and `scores`.
 Quality: features, heads, proposals, detections and losses with gradients equal torchvision's at the same weights. From
     scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-s.
 Course: 11-detection
@@ -39,6 +38,7 @@ from segedu.losses.checks import full_precision
 from segedu.losses.regression import smooth_l1_loss
 from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors, sample_matches
 from segedu.ops.boxes import box_iou, clip_boxes
+from segedu.ops.crowds import without_crowds
 from segedu.ops.nms import batched_nms
 from segedu.ops.roi_align import roi_align
 
@@ -266,7 +266,7 @@ class FasterRCNN(nn.Module):
         if targets is None:
             proposals = propose(outputs, sizes, self.counts[1])
         else:
-            check_targets(targets, sizes, self.num_classes)
+            targets = check_targets(targets, sizes, self.num_classes)
             proposals = sample_proposals(propose(outputs, sizes, self.counts[0]), targets, self.sampling, generator)
         head, predictor = self.roi_heads["box_head"], self.roi_heads["box_predictor"]
         class_logits, deltas = predictor(head(self.pool(features, proposals, head.size)))
@@ -327,7 +327,7 @@ def rpn_loss(
     logits, truth, deltas, wanted = [], [], [], []
     pairs = zip(full_precision(outputs["objectness"]), full_precision(outputs["anchor_deltas"]), targets, strict=True)
     for objectness, moves, target in pairs:
-        boxes = target["boxes"].to(anchors)
+        boxes = without_crowds(target)["boxes"].to(anchors)
         matches = match_anchors(box_iou(boxes, anchors), sampling.low, sampling.high, force_best=True)
         objects, background = sample_matches(matches, sampling.count, sampling.positive_share, generator)
         logits += [objectness[objects], objectness[background]]

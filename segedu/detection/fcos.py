@@ -269,7 +269,7 @@ def fcos_loss(
         ValueError: a key is missing, shapes do not fit, a box has no area, or a label is not 1 to K - 1.
     """
     anchors = _checked(outputs)
-    check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
+    targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     squares, total, sums = torch.cat(anchors), 0, []
     for b, target in enumerate(targets):
         logits, distances, centreness = (full_precision(outputs[key][b]) for key in KEYS[:3])

@@ -135,7 +135,7 @@ class RCNN(nn.Module):
             proposals = [selective_search(view, self.strategies)[: self.max_proposals] for view in views]
         proposals = check_proposals(proposals, images)
         if targets is not None:
-            check_targets(targets, sizes, self.num_classes)
+            targets = check_targets(targets, sizes, self.num_classes)
             proposals = sample_proposals(proposals, targets, self.sampling, generator)
         pairs = zip(views, proposals, strict=True)
         crops = torch.cat([warp_boxes(view, boxes, self.crop_size, self.context, self.fill) for view, boxes in pairs])
@@ -214,7 +214,7 @@ def rcnn_loss(outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]
     """
     check_keys("outputs", outputs, KEYS)
     logits = full_precision(outputs["class_logits"])
-    check_targets(targets, outputs["sizes"], logits.shape[1])
+    targets = check_targets(targets, outputs["sizes"], logits.shape[1])
     pairs = zip(outputs["proposals"], targets, strict=True)
     labels = torch.cat([label_proposals(boxes, target)[0] for boxes, target in pairs])
     loss = F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
@@ -237,7 +237,7 @@ def fit_heads(model: RCNN, outputs: Mapping[str, Any], targets: Targets, *, cost
         ValueError: a key is missing, or a shape or label does not fit.
     """
     check_keys("outputs", outputs, KEYS)
-    check_targets(targets, outputs["sizes"], model.num_classes)
+    targets = check_targets(targets, outputs["sizes"], model.num_classes)
     features = full_precision(outputs["features"])
     judged, labels, wanted = [], [], []
     for boxes, target in zip(outputs["proposals"], targets, strict=True):

@@ -212,7 +212,7 @@ def retinanet_loss(
         ValueError: a key is missing, shapes do not fit, a box has no area, or a label is not 1 to K - 1.
     """
     anchors = torch.cat(_checked(outputs))
-    check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
+    targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     scores, boxes = [], []
     for logits, deltas, target in zip(outputs["logits"], full_precision(outputs["deltas"]), targets, strict=True):
         true_boxes = target["boxes"].to(anchors)

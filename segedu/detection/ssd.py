@@ -258,7 +258,7 @@ def ssd_loss(
         ValueError: a key is missing, shapes do not fit, a box has no area, or a label is not 1 to K - 1.
     """
     anchors = _checked(outputs)
-    check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
+    targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     scores, boxes, count = [], [], 0
     for logits, deltas, target in zip(*(full_precision(outputs[key]) for key in KEYS[:2]), targets, strict=True):
         true_boxes = target["boxes"].to(anchors)

@@ -263,7 +263,7 @@ def yolov1_loss(
             wants it.
     """
     outputs, axes = _checked(outputs)
-    check_targets(targets, outputs["sizes"], axes["C"] + 1)
+    targets = check_targets(targets, outputs["sizes"], axes["C"] + 1)
     grids = [
         yolov1_targets(target["boxes"], target["labels"], axes["S"], outputs["image_size"], axes["C"] + 1)
         for target in targets

@@ -207,7 +207,7 @@ def condinst_loss(
     if max_positives < 1:
         raise ValueError(f"max_positives is {max_positives}, expected at least 1")
     losses = fcos_loss(outputs, targets)
-    check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1], masks=True)
+    targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1], masks=True)
     squares, features = torch.cat(list(outputs["anchors"])), outputs["mask_features"]
     matches = torch.stack([match_places(target["boxes"].to(squares), outputs["anchors"]) for target in targets])
     image, place = (matches >= 0).nonzero().unbind(1)  # of all positives of the batch

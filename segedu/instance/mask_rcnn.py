@@ -126,7 +126,7 @@ class MaskRCNN(FasterRCNN):
         if targets is None:
             instances = faster_rcnn.postprocess(outputs, **self.detect)
         else:
-            check_targets(targets, outputs["sizes"], self.num_classes, masks=True)
+            targets = check_targets(targets, outputs["sizes"], self.num_classes, masks=True)
             instances = [objects(boxes, target) for boxes, target in zip(outputs["proposals"], targets, strict=True)]
         head = self.roi_heads["mask_head"]
         pooled = self.pool(outputs["features"], [instance["boxes"] for instance in instances], head.size)
@@ -196,7 +196,7 @@ def mask_rcnn_loss(
     """
     check_keys("outputs", outputs, KEYS)
     logits = full_precision(outputs["mask_logits"])
-    check_targets(targets, outputs["sizes"], logits.shape[1], masks=True)
+    targets = check_targets(targets, outputs["sizes"], logits.shape[1], masks=True)
     losses = faster_rcnn_loss(outputs, targets, generator=generator)
     total = losses.pop("loss")
     pairs = list(zip(outputs["instances"], targets, strict=True))

@@ -243,7 +243,7 @@ def solov2_loss(
     """
     check_keys("outputs", outputs, KEYS)
     logits, features, kernels = outputs["class_logits"], outputs["mask_features"], outputs["kernels"]
-    check_targets(targets, outputs["sizes"], logits[0].shape[1] + 1, masks=True)
+    targets = check_targets(targets, outputs["sizes"], logits[0].shape[1] + 1, masks=True)
     if len(ranges) != len(logits):
         raise ValueError(f"ranges has {len(ranges)} pairs, expected one for each of {len(logits)} grids")
     class_sum, mask_sum, count = features.new_zeros(()), 0 * features.sum(), 0

@@ -252,7 +252,7 @@ def yolact_loss(outputs: Mapping[str, Any], targets: Sequence[Mapping[str, Tenso
         ValueError: a key is missing, a shape does not fit, or a label is out of range.
     """
     check_keys("outputs", outputs, KEYS)
-    check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1], masks=True)
+    targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1], masks=True)
     parts = {"class": [], "box": [], "mask": [], "semantic": []}
     positives = 0
     for b, target in enumerate(targets):

@@ -281,7 +281,7 @@ def yolo11_seg_loss(
     """
     outputs = _checked(outputs)
     logits, points, strides = outputs["class_logits"], outputs["points"], outputs["strides"]
-    check_targets(targets, outputs["sizes"], logits.shape[-1] + 1, masks=True)
+    targets = check_targets(targets, outputs["sizes"], logits.shape[-1] + 1, masks=True)
     boxes = decode_distances(outputs["box_logits"], points, strides)
     sums = dict.fromkeys(("box", "class", "distance", "mask"), 0 * outputs["prototypes"].sum())
     scored, places = 0.0, 0

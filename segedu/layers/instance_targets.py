@@ -8,27 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segedu.layers.images import NORMALISED, check_unit_range
 from segedu.ops.boxes import check_boxes
+from segedu.ops.crowds import without_crowds
 
 Size = tuple[int, int]
 
 
 def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
-    """The part of each image of a batch that is image: what a batch was padded with lies right of it and below.
+    """Check a batch of padded images: their values, and which part of each is image.
+
+    What a batch was padded with lies right of this part and below it.
 
     Args:
         sizes: B pairs (h, w), or None: all of each image.
-        images: (B, C, H, W).
+        images: (B, C, H, W) in [0, 1]; normalised, if the backbone does not do that.
 
     Returns:
         B pairs of ints.
 
     Raises:
-        ValueError: not one pair for each image, or a pair does not fit into it.
+        ValueError: the values are clearly neither in [0, 1] nor normalised, there is not one pair for each image, or a
+            pair does not fit into its image.
 
     >>> check_sizes([(2, 3)], torch.zeros(1, 3, 4, 4)), check_sizes(None, torch.zeros(1, 3, 4, 4))
     ([(2, 3)], [(4, 4)])
     """
+    check_unit_range(images, beyond=NORMALISED)
     batch, height, width = len(images), *images.shape[-2:]
     if sizes is None:
         return [(height, width)] * batch
@@ -42,23 +48,28 @@ def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
 
 def check_targets(
     targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int, masks: bool = False
-) -> None:
-    """Refuse what is no list of the objects of each image.
+) -> list[dict[str, Tensor]]:
+    """Refuse what is not a list of the objects of each image, and leave out crowds.
 
     Args:
         targets: B dicts with `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and, where asked, `masks` (N, h, w);
-            N may be 0.
+            N may be 0. If a dict also has `iscrowd` (N,), its crowds are left out: see `segedu.ops.crowds`.
         sizes: (h, w) of each image.
         num_classes: K, the background counted.
         masks: whether there must be masks.
+
+    Returns:
+        The targets without their crowds: the objects that a loss may use.
 
     Raises:
         TypeError: not a list of dicts of tensors of the right kind.
         ValueError: a wrong length, a key is missing, a shape does not fit, a label out of range, or a box without
             area.
 
-    >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([1])
-    >>> check_targets([{"boxes": boxes, "labels": labels}], [(4, 4)], num_classes=2)
+    >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 4.0, 4.0]]), torch.tensor([1, 1])
+    >>> target = {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([False, True])}
+    >>> check_targets([target], [(4, 4)], num_classes=2)[0]["boxes"]
+    tensor([[0., 0., 2., 2.]])
     """
     keys = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
@@ -79,6 +90,7 @@ def check_targets(
         _check_labels(f"{name}['labels']", target["labels"], len(boxes), num_classes)
         if masks:
             _check_masks(f"{name}['masks']", target["masks"], len(boxes), size)
+    return [without_crowds(target, f"targets[{i}]") for i, target in enumerate(targets)]
 
 
 def _check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segedu.layers.images import check_unit_range
+
 # Of the red, green and blue of ImageNet's training images in [0, 1]; torchvision's classifiers use these digits.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,11 +19,12 @@ CAFFE_MEAN = (104.00699, 116.66877, 122.67892)
 class Normalize(nn.Module):
     """Subtract a mean and divide by a deviation, channel by channel.
 
-    Neither is in the state dict: files of weights made elsewhere do not hold them, and load strictly.
+    Neither is in the state dict: files of weights made elsewhere do not hold them, and load strictly. Where the mean is
+    one of images in [0, 1], images that are clearly in another range are refused (`layers.images.check_unit_range`).
 
     Args:
-        mean: one number a channel.
-        std: one number a channel, above 0.
+        mean: one number per channel. All between 0 and 1: the images are expected in [0, 1].
+        std: one number per channel, above 0.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -30,12 +33,15 @@ class Normalize(nn.Module):
             raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}, expected one each for every channel")
         if min(std) <= 0:
             raise ValueError(f"std is {tuple(std)}, expected numbers above 0")
+        self.unit_range = all(0 < value < 1 for value in mean)
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim < 3 or images.shape[-3] != len(self.mean):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., {len(self.mean)}, H, W)")
+        if self.unit_range:
+            check_unit_range(images)
         return (images - self.mean) / self.std
 
 
@@ -50,4 +56,5 @@ class CaffeNormalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim < 3 or images.shape[-3] != 3:
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., 3, H, W)")
+        check_unit_range(images)
         return 255 * images.flip(-3) - self.mean

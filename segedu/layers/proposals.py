@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segedu.ops.boxes import check_boxes
+from segedu.ops.crowds import without_crowds
 
 
 def check_proposals(proposals: Sequence[Tensor], images: Tensor) -> list[Tensor]:
@@ -32,13 +33,14 @@ def check_proposals(proposals: Sequence[Tensor], images: Tensor) -> list[Tensor]
 
 
 def add_ground_truth(proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
-    """Proposals, and behind them the true boxes: each object has one that fits it.
+    """Proposals, followed by the ground-truth boxes: each object then has one that fits it.
 
     Args:
         proposals: B boxes (P_i, 4).
-        targets: B dicts with `boxes` (N_i, 4).
+        targets: B dicts with `boxes` (N_i, 4). If a dict has `iscrowd` (N_i,), the boxes of crowds are not added.
 
     Returns:
         B boxes (P_i + N_i, 4).
     """
-    return [torch.cat([boxes, target["boxes"].to(boxes)]) for boxes, target in zip(proposals, targets, strict=True)]
+    true_boxes = [without_crowds(target)["boxes"] for target in targets]
+    return [torch.cat([boxes, true.to(boxes)]) for boxes, true in zip(proposals, true_boxes, strict=True)]

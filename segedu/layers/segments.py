@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segedu.ops.crowds import without_crowds
+
 Segments, Size = dict[str, Tensor], tuple[int, int]
 
 
@@ -99,19 +101,25 @@ def instance_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str,
     return panoptic_segments(panoptic_seg, [info for info in _checked_info(segments_info) if info["isthing"]])
 
 
-def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int) -> None:
-    """Refuse what is no list of the segments of each image.
+def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int) -> list[Segments]:
+    """Refuse what is not a list of the segments of each image, and leave out crowds.
 
     Args:
-        targets: B dicts of `labels` (N,) int64 from 0 to K - 1 and `masks` (N, h, w) bool; N may be 0.
+        targets: B dicts of `labels` (N,) int64 from 0 to K - 1 and `masks` (N, h, w) bool; N may be 0. If a dict also
+            has `iscrowd` (N,), its crowds are left out, as in every detector: see `segedu.ops.crowds`.
         sizes: (h, w) of each image, without its padding.
         num_classes: K, "no object" not counted.
+
+    Returns:
+        The targets without their crowds.
 
     Raises:
         TypeError: not a list of dicts of tensors of the right kind.
         ValueError: a wrong length, a key is missing, a shape does not fit, or a label is out of range.
 
-    >>> check_segments([{"labels": torch.tensor([1]), "masks": torch.ones(1, 4, 4).bool()}], [(4, 4)], num_classes=2)
+    >>> target = {"labels": torch.tensor([1]), "masks": torch.ones(1, 4, 4).bool()}
+    >>> check_segments([target], [(4, 4)], num_classes=2)[0]["labels"]
+    tensor([1])
     """
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
         raise TypeError(f"targets has type {type(targets).__name__}, expected a list of dicts, one for each image")
@@ -133,6 +141,7 @@ def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size
             raise ValueError(f"{name}['masks'] has shape {shape}, expected {expected}: one of the image for each label")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected 0 to {num_classes - 1}")
+    return [without_crowds(target, f"targets[{i}]") for i, target in enumerate(targets)]
 
 
 def pad_masks(masks: Tensor, image_size: Size) -> Tensor:

@@ -14,6 +14,9 @@ and the mean over classes is the result. Three rules of the paper's section 4:
 1. Pixels that are void in the truth are taken out of the union.
 2. A predicted segment without a partner is no FP if more than half of it is void, or crowd of its own class.
 3. A crowd segment matches nothing, and is no FN.
+
+COCO's ``panopticapi`` does the same, with one exception: if an image has several crowds of one class, it keeps only the
+last of them for rule 2, where this file adds up the pixels of all.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def detr_panoptic_loss(
     check_number(focal_weight, "focal_weight")
     check_number(dice_weight, "dice_weight")
     _check(outputs)
-    check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1, masks=True)
+    targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1, masks=True)
     parts = detr_loss(outputs, targets, **weights)
     del parts["loss"]
     costs = {name: weight for name, weight in weights.items() if name != "no_object_weight"}

@@ -13,8 +13,9 @@ Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last 
     0 to K - 1. The loss is in mask2former_loss.py, the pixel decoder in mask2former_pixels.py, the three read-outs
     (semantic, instances, panoptic) in inference.py.
 Quality: every stage, attention masks, costs and losses with their gradients equal those of Hugging Face's transformers
-    at the same weights, on a ResNet and on Swin; a tiny one learns two drawn streets (its tests). `street_mask2former`,
-    small weights of our own, after 18 CPU-minutes: panoptic quality 0.74, mIoU 0.89, mask AP50 0.73 on new streets.
+    at the same weights, on a ResNet and on Swin, for images of any size; a tiny one learns two synthetic streets (its
+    tests). `street_mask2former`, small weights of our own, after 18 CPU-minutes: panoptic quality 0.74, mIoU 0.89, mask
+    AP50 0.73 on new streets.
 Course: 15-panoptic
 Lab: 15_universal
 """
@@ -226,7 +227,7 @@ def mask2former_resnet101(num_classes: int = 133, **options: Any) -> Mask2Former
 
 
 def mask2former_swin_tiny(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on Swin-T, 47 million weights. Images at least 4 pixels a side.
+    """The paper's network on Swin-T, 47 million weights.
 
     Args:
         num_classes: K.
@@ -235,7 +236,7 @@ def mask2former_swin_tiny(num_classes: int = 133, **options: Any) -> Mask2Former
     Returns:
         The network with random weights.
     """
-    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_small(num_classes: int = 133, **options: Any) -> Mask2Former:
@@ -248,7 +249,7 @@ def mask2former_swin_small(num_classes: int = 133, **options: Any) -> Mask2Forme
     Returns:
         The network with random weights.
     """
-    return _on(swin_s(normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_base(num_classes: int = 133, **options: Any) -> Mask2Former:
@@ -261,7 +262,7 @@ def mask2former_swin_base(num_classes: int = 133, **options: Any) -> Mask2Former
     Returns:
         The network with random weights.
     """
-    return _on(swin_b(window_size=12, normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_large(num_classes: int = 133, *, num_queries: int = 200, **options: Any) -> Mask2Former:
@@ -276,7 +277,7 @@ def mask2former_swin_large(num_classes: int = 133, *, num_queries: int = 200, **
         The network with random weights.
     """
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
-    backbone = Swin(*sizes, window_size=12, normalize=_normalize(), normed=True)
+    backbone = Swin(*sizes, window_size=12, normalize=_normalize(), dense=True)
     return _on(backbone, num_classes, num_queries=num_queries, **options)
 
 

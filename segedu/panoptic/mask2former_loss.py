@@ -156,7 +156,7 @@ def mask2former_loss(
     check_number(oversample, "oversample", low=1)
     check_number(importance, "importance", high=1)
     *before, last = check_layers(outputs, "image_size", **AXES)
-    check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
+    targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     truth = [_padded(target, outputs) for target in targets]
     sampling = (int(points), oversample, importance, generator)
     terms = [_layer_loss(layer, truth, weights, no_object_weight, sampling) for layer in (last, *before)]

@@ -7,14 +7,14 @@ Idea: A class at each pixel cannot tell two cars apart, and boxes cannot say "sk
     into one embedding a pixel, at stride 4. A query's mask is where the product of its embedding with that of the
     pixel is large, and its class is said once, for the whole mask. Queries and true segments are matched as in DETR.
 Simplified: the pixel decoder is the paper's FPN; the transformer encoder in it, which the paper adds for panoptic
-    segmentation with ResNets (table 3), is left out. Where a stage of Swin has one window only, it is not shifted, as
-    in Swin's own code; the authors' copy shifts it, which weights see on images of at most 224 pixels a side.
+    segmentation with ResNets (table 3), is left out.
 Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `mask_logits`
     (B, Q, h, w), h and w those of the finest features, a quarter of H and W; `aux_outputs`, for every decoder layer
     but the last a dict of the same two; `sizes`, B pairs (h, w), the part of each image that is image; and
     `image_size` (H, W). `segedu.panoptic.inference` reads classes of pixels, instances or both out of it.
 Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
-    transformers at the same weights, with ResNet and Swin; a tiny one learns two drawn scenes (its tests).
+    transformers at the same weights, with ResNet and Swin, for images of any size; a tiny one learns two synthetic
+    scenes (its tests).
 Course: 15-panoptic
 Lab: 15_universal
 """
@@ -170,7 +170,7 @@ def maskformer_swin_tiny(num_classes: int = 150, **options: Any) -> MaskFormer:
     Returns:
         The network with random weights.
     """
-    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_small(num_classes: int = 150, **options: Any) -> MaskFormer:
@@ -183,7 +183,7 @@ def maskformer_swin_small(num_classes: int = 150, **options: Any) -> MaskFormer:
     Returns:
         The network with random weights.
     """
-    return _on(swin_s(normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_base(num_classes: int = 150, **options: Any) -> MaskFormer:
@@ -196,7 +196,7 @@ def maskformer_swin_base(num_classes: int = 150, **options: Any) -> MaskFormer:
     Returns:
         The network with random weights.
     """
-    return _on(swin_b(window_size=12, normalize=_normalize(), normed=True), num_classes, **options)
+    return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def _normalize() -> Normalize:
@@ -288,7 +288,7 @@ def maskformer_loss(
     for name, weight in weights.items():
         check_number(weight, name)
     layers = check_layers(outputs, "image_size", **AXES)
-    check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
+    targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     device = outputs["class_logits"].device
     labels = [target["labels"].to(device) for target in targets]
     masks = [pad_masks(target["masks"].to(device), outputs["image_size"]) for target in targets]

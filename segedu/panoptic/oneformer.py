@@ -14,9 +14,9 @@ Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Form
     those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
     them out, as it does Mask2Former's.
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
-    same weights, on Swin. One small network, which starts from the small Mask2Former and learns all tasks at once for
-    2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU 0.895, mask AP50 0.747,
-    PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
+    same weights, on Swin, for images of any size. One small network, which starts from the small Mask2Former and learns
+    all tasks at once for 2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU
+    0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
 Course: 15-panoptic
 Lab: 15_universal
 """
@@ -36,6 +36,7 @@ from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.outputs import check_keys
 from segedu.layers.transformer import DecoderLayer
 from segedu.losses.checks import check_number
+from segedu.ops.crowds import without_crowds
 from segedu.panoptic.mask2former import MaskedDecoder
 from segedu.panoptic.mask2former_loss import mask2former_loss
 from segedu.panoptic.mask2former_pixels import PixelDecoder, position_of
@@ -171,7 +172,7 @@ def oneformer_swin_tiny(num_classes: int = 150, num_queries: int = 150, text: Te
     Returns:
         The network with random weights.
     """
-    return _on(swin_t(normalize=_normalize(), normed=True), num_classes, num_queries, text)
+    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
@@ -186,7 +187,7 @@ def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: T
         The network with random weights.
     """
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
-    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), normed=True), num_classes, num_queries, text)
+    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def _normalize() -> Normalize:
@@ -218,7 +219,7 @@ def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int
 
     Args:
         target: `labels` (N,) int64 and `masks` (N, H, W) bool: each thing a segment, each class of stuff one; N may
-            be 0.
+            be 0. If it has `iscrowd` (N,), crowds are left out.
         task: "panoptic", "instance" or "semantic".
         things: categories that have instances.
 
@@ -235,6 +236,7 @@ def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int
     {'panoptic': [1, 0, 1], 'instance': [1, 1], 'semantic': [0, 1]}
     """
     check_keys("target", target, ("labels", "masks"))
+    target = without_crowds(target)
     labels, masks = target["labels"], target["masks"]
     if check_task(task) == "semantic":
         classes = labels.unique()

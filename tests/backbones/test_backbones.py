@@ -37,7 +37,7 @@ TINY: dict[str, Callable[..., nn.Module]] = {
     "resnet dilated": lambda **options: ResNet(BasicBlock, (1, 2, 1, 2), WIDTHS, output_stride=8, **options),
     "densenet": lambda **options: DenseNet((2, 3, 2), 4, 6, **options),
     "swin": lambda **options: Swin(8, (2, 1, 2, 2), (2, 2, 4, 8), window_size=3, **options),
-    "swin normed": lambda **options: Swin(8, (2, 1, 2, 2), (2, 2, 4, 8), window_size=3, normed=True, **options),
+    "swin dense": lambda **options: Swin(8, (2, 1, 2, 2), (2, 2, 4, 8), window_size=3, dense=True, **options),
     "convnext": lambda **options: ConvNeXt((1, 2, 3, 1), (4, 6, 10, 16), **options),
     "tiny_vit": tiny_vit,
     "tiny_vit of MobileSAM": lambda **options: tiny_vit(last_stride=1, **options),
@@ -50,10 +50,10 @@ def images(*shape: int) -> Tensor:
 
 
 def side(name: str, length: int, stride: int) -> int:
-    """Height or width of features: VGG's pooling and ConvNeXt round down, Swin does at its first step."""
+    """Height or width of features: VGG's pooling and ConvNeXt round down, as does plain Swin's first step."""
     if name.startswith(("vgg", "convnext")):
         return length // stride
-    return -(-(length // 4) // (stride // 4)) if name.startswith("swin") else -(-length // stride)
+    return -(-(length // 4) // (stride // 4)) if name == "swin" else -(-length // stride)
 
 
 @every_backbone
@@ -143,6 +143,7 @@ SMALLEST = [
     (DenseNet((1, 1, 1, 1), 4, 6), 29),
     (ResNet(BasicBlock, (1, 1, 1, 1), WIDTHS), 1),
     (Swin(8, (1, 1), (2, 2)), 4),
+    (Swin(8, (1, 1), (2, 2), dense=True), 1),
     (ConvNeXt((1, 1, 1, 1), WIDTHS), 32),
     (TinyViT((4, 8), (1, 1), (1, 2), (7, 3)), 1),
 ]

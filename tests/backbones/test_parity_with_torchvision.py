@@ -12,7 +12,7 @@ from segedu.backbones import densenet, resnet, vgg
 from segedu.backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 WIDTHS = (4, 6, 8, 10)
-SIZES = [(64, 32), (47, 65)]
+SIZES = [(64, 32), (47, 65), (33, 61)]
 
 
 def images(height: int, width: int) -> Tensor:

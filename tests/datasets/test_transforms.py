@@ -107,6 +107,15 @@ def test_elastic_field() -> None:
     assert 9 < spread < 11
 
 
+@pytest.mark.parametrize("transform", [v2.RandomHorizontalFlip(1.0), v2.CenterCrop((30, 34))])
+def test_objects_keep_their_mark_as_crowds(transform: v2.Transform) -> None:
+    sample = draw_shapes(3, (64, 64), count=6)
+    sample["labels"] = torch.arange(6)  # so that each object is known again
+    out = Joint(transform)(sample | {"iscrowd": sample["labels"] % 2 == 1})
+    assert len(out["labels"]) > 1 and out["iscrowd"].tolist() == (out["labels"] % 2 == 1).tolist()
+    assert "iscrowd" not in Joint(transform)(sample)
+
+
 def test_crop_counts_instances() -> None:
     sample = draw_cells(2)
     torch.manual_seed(4)

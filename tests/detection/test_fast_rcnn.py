@@ -74,10 +74,11 @@ def heads() -> tuple[RoIHeads, FastRCNN]:
     return theirs, ours
 
 
+@pytest.mark.parametrize("size", [(64, 96), (67, 101)], ids=str)  # of the batch
 @torch.no_grad()
-def test_detections_are_torchvisions() -> None:
+def test_detections_are_torchvisions(size) -> None:
     theirs, ours = heads()
-    images, proposals = torch.rand(2, 3, 64, 96, dtype=torch.float64), draw_proposals(SIZES, [30, 20])
+    images, proposals = torch.rand(2, 3, *size, dtype=torch.float64), draw_proposals(SIZES, [30, 20])
     outputs = ours(images, proposals, SIZES)
     assert set(outputs) == KEYS
     features = {"0": ours.backbone(images)[2]}
@@ -89,11 +90,13 @@ def test_detections_are_torchvisions() -> None:
             torch.testing.assert_close(found[key], other[key], **CLOSE)
 
 
-@pytest.mark.parametrize("counts", [(4, 0), (2, 3), (0, 0)], ids=str)
-def test_losses_and_gradients_are_torchvisions(counts) -> None:
+@pytest.mark.parametrize(
+    ("counts", "size"), [((4, 0), (64, 96)), ((2, 3), (64, 96)), ((0, 0), (64, 96)), ((2, 3), (67, 101))], ids=str
+)
+def test_losses_and_gradients_are_torchvisions(counts, size) -> None:
     theirs, ours = heads()
     ours.sampling = Sampling(512, 1.0, 0.5)
-    images, targets = torch.rand(2, 3, 64, 96, dtype=torch.float64), draw_targets(SIZES, counts, 1)
+    images, targets = torch.rand(2, 3, *size, dtype=torch.float64), draw_targets(SIZES, counts, 1)
     # near the objects, and anywhere
     near = [t["boxes"].repeat(5, 1) + 2 * torch.rand(5 * len(t["boxes"]), 4).double() for t in targets]
     proposals = [torch.cat(pair) for pair in zip(near, draw_proposals(SIZES, [30, 20]), strict=True)]

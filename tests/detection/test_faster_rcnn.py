@@ -7,7 +7,16 @@ import inspect
 import pytest
 import torch
 from detection.scenes import scenes, small_pyramid
-from detection.torchvision_twins import DETECTIONS, IMAGES, batch_of, draw_images, draw_targets, fix_samplers, twins
+from detection.torchvision_twins import (
+    BATCHES,
+    DETECTIONS,
+    IMAGES,
+    batch_of,
+    draw_images,
+    draw_targets,
+    fix_samplers,
+    twins,
+)
 from learning import detection_f1, fit
 from torch import Tensor
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
@@ -63,12 +72,13 @@ def their_stages(theirs: torch.nn.Module, images: list[Tensor]) -> dict[str, obj
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [*([size] for size in IMAGES), IMAGES], ids=str)
-def test_every_stage_is_torchvisions(pair, sizes) -> None:
+@pytest.mark.parametrize(("sizes", "multiple"), BATCHES, ids=str)
+def test_every_stage_is_torchvisions(pair, sizes, multiple) -> None:
     theirs, ours = pair
+    theirs.transform.size_divisible = multiple
     theirs.roi_heads.box_roi_pool.scales = None  # it remembers the scale of the first batch
     images = draw_images(sizes)
-    batch, inside = batch_of(images)
+    batch, inside = batch_of(images, multiple)
     expected, outputs = their_stages(theirs, images), ours(batch, inside)
     assert set(outputs) == KEYS
     assert inside == [tuple(size) for size in expected["images"].image_sizes]
@@ -83,12 +93,13 @@ def test_every_stage_is_torchvisions(pair, sizes) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [*([size] for size in IMAGES), IMAGES], ids=str)
-def test_detections_are_torchvisions(pair, sizes) -> None:
+@pytest.mark.parametrize(("sizes", "multiple"), BATCHES, ids=str)
+def test_detections_are_torchvisions(pair, sizes, multiple) -> None:
     theirs, ours = pair
+    theirs.transform.size_divisible = multiple
     theirs.roi_heads.box_roi_pool.scales = None
     images = draw_images(sizes)
-    batch, inside = batch_of(images)
+    batch, inside = batch_of(images, multiple)
     for size, there, expected, found in zip(
         sizes, inside, theirs(images), postprocess(ours(batch, inside), count=DETECTIONS), strict=True
     ):

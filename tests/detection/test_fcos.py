@@ -74,19 +74,21 @@ def random_images(sizes: list[tuple[int, int]]) -> list[Tensor]:
     return [torch.rand(3, *size, generator=generator(i), dtype=torch.float64) for i, size in enumerate(sizes)]
 
 
-def batch_of(images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    return resize_and_pad(images, 64, 160, fill=torch.tensor(IMAGENET_MEAN).tolist())
+def batch_of(images: list[Tensor], multiple: int = 32) -> tuple[Tensor, list[tuple[int, int]]]:
+    return resize_and_pad(images, 64, 160, multiple, fill=torch.tensor(IMAGENET_MEAN).tolist())
 
 
 # --- parity -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("multiple", [32, 1])  # torchvision pads to 32; with 1 a side may be 65 or 101
 @torch.no_grad()
-def test_every_stage_equals_torchvision(sizes: list[tuple[int, int]]) -> None:
+def test_every_stage_equals_torchvision(sizes: list[tuple[int, int]], multiple: int) -> None:
     ours, theirs = both()
     images = random_images(sizes)
-    batch, got_sizes = batch_of(images)
+    theirs.transform.size_divisible = multiple
+    batch, got_sizes = batch_of(images, multiple)
     image_list, _ = theirs.transform(images)
     features = list(theirs.backbone(image_list.tensors).values())
     expected = theirs.head(features)
@@ -104,11 +106,13 @@ def test_every_stage_equals_torchvision(sizes: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("multiple", [32, 1])  # torchvision pads to 32; with 1 a side may be 65 or 101
 @torch.no_grad()
-def test_detections_equal_torchvision(sizes: list[tuple[int, int]]) -> None:
+def test_detections_equal_torchvision(sizes: list[tuple[int, int]], multiple: int) -> None:
     ours, theirs = both(score_thresh=0.1, topk_candidates=100, detections_per_img=30)
     images = random_images(sizes)
-    batch, inside = batch_of(images)
+    theirs.transform.size_divisible = multiple
+    batch, inside = batch_of(images, multiple)
     options = {"score_threshold": 0.1, "candidates": 100, "max_detections": 30}
     found, expected = postprocess(ours(batch, inside), **options), theirs(images)
     for got, wanted, image, size in zip(found, expected, images, inside, strict=True):

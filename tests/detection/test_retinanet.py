@@ -80,8 +80,8 @@ def both(v2: bool, **options: object) -> tuple[RetinaNet, oracle.RetinaNet]:
     return ours, theirs
 
 
-def batch_of(images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    return resize_and_pad(images, 64, 160, fill=torch.tensor(IMAGENET_MEAN).tolist())
+def batch_of(images: list[Tensor], multiple: int = 32) -> tuple[Tensor, list[tuple[int, int]]]:
+    return resize_and_pad(images, 64, 160, multiple, fill=torch.tensor(IMAGENET_MEAN).tolist())
 
 
 # --- parity -----------------------------------------------------------------------------------------------------
@@ -89,11 +89,13 @@ def batch_of(images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
 
 @VERSIONS
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("multiple", [32, 1])  # torchvision pads to 32; with 1 a side may be 65 or 101
 @torch.no_grad()
-def test_every_stage_equals_torchvision(v2: bool, sizes: list[tuple[int, int]]) -> None:
+def test_every_stage_equals_torchvision(v2: bool, sizes: list[tuple[int, int]], multiple: int) -> None:
     ours, theirs = both(v2)
     images = random_images(sizes)
-    batch, got_sizes = batch_of(images)
+    theirs.transform.size_divisible = multiple
+    batch, got_sizes = batch_of(images, multiple)
     image_list, _ = theirs.transform(images)
     features = list(theirs.backbone(image_list.tensors).values())
     expected = theirs.head(features)
@@ -110,11 +112,13 @@ def test_every_stage_equals_torchvision(v2: bool, sizes: list[tuple[int, int]]) 
 
 @VERSIONS
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("multiple", [32, 1])  # torchvision pads to 32; with 1 a side may be 65 or 101
 @torch.no_grad()
-def test_detections_equal_torchvision(v2: bool, sizes: list[tuple[int, int]]) -> None:
+def test_detections_equal_torchvision(v2: bool, sizes: list[tuple[int, int]], multiple: int) -> None:
     ours, theirs = both(v2, score_thresh=0.7, topk_candidates=50, detections_per_img=500)
     images = random_images(sizes)
-    batch, inside = batch_of(images)
+    theirs.transform.size_divisible = multiple
+    batch, inside = batch_of(images, multiple)
     options = {"score_threshold": 0.7, "candidates": 50, "max_detections": 500}
     found, expected = postprocess(ours(batch, inside), **options), theirs(images)
     for got, wanted, image, size in zip(found, expected, images, inside, strict=True):

@@ -32,6 +32,8 @@ from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 CHANNELS, HIDDEN, CLASSES = 8, 24, 4
 SIZES, SHORTEST, LONGEST = ((8,), (16,), (32,), (64,), (128,)), 96, 150
 IMAGES = [(96, 128), (101, 77), (60, 107)]  # the last one is limited by its longer side
+# Sizes of images, and what the sides of the batch are multiples of: torchvision's 32, and with 1 any side, such as 125.
+BATCHES = [*(([size], 32) for size in IMAGES), (IMAGES, 32), *(([size], 1) for size in IMAGES[1:]), (IMAGES, 1)]
 DETECTIONS = 40
 COUNT = 60  # proposals, so that the suppression and the limit both matter
 
@@ -97,8 +99,8 @@ def draw_images(sizes: list[tuple[int, int]], seed: int = 0) -> list[Tensor]:
     return [torch.rand(3, *size, generator=generator, dtype=torch.float64) for size in sizes]
 
 
-def batch_of(images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    return resize_and_pad(images, SHORTEST, LONGEST, 32, fill=IMAGENET_MEAN)
+def batch_of(images: list[Tensor], multiple: int = 32) -> tuple[Tensor, list[tuple[int, int]]]:
+    return resize_and_pad(images, SHORTEST, LONGEST, multiple, fill=IMAGENET_MEAN)
 
 
 def draw_targets(sizes: list[tuple[int, int]], counts: list[int], seed: int = 0) -> list[dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from segedu.instance.cellpose_flows import (
     tidy,
 )
 from segedu.ops.flows import drift
+from segedu.ops.label_maps import relabel_by_place
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
@@ -153,6 +154,46 @@ def test_label_maps_from_flows_are_those_of_cellpose_on_100_random_ones():
         assert ours.max() == theirs.max() == len(np.unique(ours)) - (0 in ours), seed
         scores += partition(theirs.astype(int), ours)
     assert np.mean(scores) >= 0.99 and len(scores) > 600
+
+
+def in_reading_order(label_map):
+    """The same cells, numbered by their first pixel: two maps are equal if and only if their cells are."""
+    return relabel_by_place(torch.from_numpy(label_map.astype(np.int32))).numpy()
+
+
+def small_cells(seed):
+    """Cells of 12 pixels and more, of which six have flows so short that the filter drops them."""
+    label_map = random_cells(seed, cells=40, radius=(1.8, 6))
+    flows = diffusion_flow(torch.from_numpy(label_map))
+    chosen = np.random.default_rng(seed).permutation(np.unique(label_map)[1:])[:6]
+    return label_map > 0, 5 * torch.where(torch.from_numpy(np.isin(label_map, chosen)), 0.3 * flows, flows)
+
+
+@pytest.mark.parametrize(
+    ("flow_threshold", "renumbered", "different"),
+    [(0.0, False, (0, 1041)), (0.4, True, (0, 864)), (0.4, False, (13, 864))],
+)
+def test_label_maps_of_small_cells_are_those_of_cellpose_where_its_labels_have_no_gaps(
+    flow_threshold, renumbered, different, monkeypatch
+):
+    """Its filter leaves gaps, and what then drops small cells takes the n-th label for the label n."""
+    dynamics, utils = pytest.importorskip("cellpose.dynamics"), pytest.importorskip("cellpose.utils")
+    fill = utils.fill_holes_and_remove_small_masks
+    if renumbered:
+        monkeypatch.setattr(
+            utils, "fill_holes_and_remove_small_masks", lambda m, min_size: fill(in_reading_order(m), min_size)
+        )
+    in_one_map, in_any = 0, 0
+    for seed in range(30):
+        inside, flows = small_cells(seed)
+        theirs = dynamics.compute_masks(
+            flows.numpy(), np.where(inside, 4.0, -4.0), flow_threshold=flow_threshold, min_size=15, device=CPU
+        )
+        ours = masks_from_flows(flows / 5, torch.from_numpy(inside), flow_threshold=flow_threshold).numpy()
+        both = [in_reading_order(np.asarray(one)) for one in (theirs, ours)]
+        cells = [{np.flatnonzero(one == n).tobytes() for n in range(1, one.max() + 1)} for one in both]
+        in_one_map, in_any = in_one_map + len(cells[0] ^ cells[1]), in_any + len(cells[0] | cells[1])
+    assert (in_one_map, in_any) == different
 
 
 def test_round_trip_finds_nearly_all_cells():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detection.scenes import scenes, small_pyramid
 from detection.torchvision_twins import (
+    BATCHES,
     DETECTIONS,
     IMAGES,
     batch_of,
@@ -54,12 +55,13 @@ def forget_scales(theirs: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [*([size] for size in IMAGES), IMAGES], ids=str)
-def test_instances_and_masks_are_torchvisions(pair, sizes) -> None:
+@pytest.mark.parametrize(("sizes", "multiple"), BATCHES, ids=str)
+def test_instances_and_masks_are_torchvisions(pair, sizes, multiple) -> None:
     theirs, ours = pair
+    theirs.transform.size_divisible = multiple
     forget_scales(theirs)
     images = draw_images(sizes)
-    batch, inside = batch_of(images)
+    batch, inside = batch_of(images, multiple)
     stack = theirs.transform(images)[0]
     features = theirs.backbone(stack.tensors)
     expected = theirs.roi_heads(features, theirs.rpn(stack, features)[0], stack.image_sizes)[0]
@@ -92,12 +94,13 @@ def test_pasted_masks_are_torchvisions_but_for_a_pixel_at_the_edge() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [*([size] for size in IMAGES), IMAGES], ids=str)
-def test_whole_detector_is_torchvisions(pair, sizes) -> None:
+@pytest.mark.parametrize(("sizes", "multiple"), BATCHES, ids=str)
+def test_whole_detector_is_torchvisions(pair, sizes, multiple) -> None:
     theirs, ours = pair
+    theirs.transform.size_divisible = multiple
     forget_scales(theirs)
     images = draw_images(sizes)
-    batch, inside = batch_of(images)
+    batch, inside = batch_of(images, multiple)
     for size, there, found, expected in zip(
         sizes, inside, postprocess(ours(batch, inside)), theirs(images), strict=True
     ):

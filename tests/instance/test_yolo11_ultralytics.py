@@ -64,6 +64,25 @@ def test_features_heads_and_boxes_are_equal(program: Any, scale: str) -> None:
     torch.testing.assert_close(outputs["prototypes"], raw["proto"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [(37, 61), (32, 70), (20, 9)])
+@torch.no_grad()
+def test_sides_that_are_no_multiples_of_32_are_filled_up_with_grey(program: Any, size: tuple[int, int]) -> None:
+    """The authors' network takes multiples of 32 only; their program fills images up with 114 of 255."""
+    ours, theirs = twins(program, "n")
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    filled = F.pad(images, (0, -size[1] % 32, 0, -size[0] % 32), value=114 / 255)
+    raw, outputs = theirs(filled)[1], ours(images)
+    pairs = [
+        (outputs["box_logits"].flatten(2).mT, raw["boxes"]),
+        (outputs["class_logits"].mT, raw["scores"]),
+        (outputs["coefficients"].mT, raw["mask_coefficient"]),
+        (outputs["prototypes"], raw["proto"]),
+    ]
+    for got, expected in pairs:
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert outputs["sizes"] == [size] * 2
+
+
 def their_batch(images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Targets as their training wants them: one list for the batch, boxes as parts of the image, masks of stride 4."""
     boxes = torch.cat([target["boxes"] for target in targets]) / images.shape[-1]

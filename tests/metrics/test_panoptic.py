@@ -240,6 +240,25 @@ def test_two_crowds_of_a_class_excuse_together():
     assert counts_of(image([4, 4, 4, 0], (4, 0, 0)), truth) == (0, 0, 0)
 
 
+def excused_by_panopticapi(preds, target, segment):
+    """The rule of `pq_compute_single_core` for false positives, literally: one crowd of each class is remembered."""
+    crowds = {info["category_id"]: info["id"] for info in target["segments_info"] if info["iscrowd"]}
+    (info,) = (info for info in preds["segments_info"] if info["id"] == segment)
+    inside = preds["panoptic_seg"] == segment
+    excused = (target["panoptic_seg"][inside] == 0).sum()
+    if info["category_id"] in crowds:
+        excused += (target["panoptic_seg"][inside] == crowds[info["category_id"]]).sum()
+    return bool(excused / inside.sum() > 0.5)
+
+
+def test_panopticapi_keeps_the_last_of_two_crowds():
+    one = image([1, 1, 1, 3], (1, 0, 1), (3, 1, 0))
+    two = image([1, 1, 2, 3], (1, 0, 1), (2, 0, 1), (3, 1, 0))
+    preds = image([4, 4, 4, 4], (4, 0, 0))
+    assert excused_by_panopticapi(preds, one, 4) and counts_of(preds, one) == (0, 0, 0)
+    assert not excused_by_panopticapi(preds, two, 4) and counts_of(preds, two) == (0, 0, 0)
+
+
 def test_stuff_counts_as_one_segment():
     def road(row, ids):
         infos = [{"id": i, "category_id": 0, "isthing": False} for i in ids]

@@ -18,7 +18,7 @@ SWIN = {"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4), "wind
 def small(kind: str = "resnet") -> Mask2Former:
     normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
     if kind == "swin":
-        body = Swin(**SWIN, normalize=normalize, normed=True)
+        body = Swin(**SWIN, normalize=normalize, dense=True)
     else:
         body = ResNet(Bottleneck, (1, 1, 1, 1), RESNET, normalize=normalize)
     pixels = PixelDecoder(body.channels[-4:], WIDTH, HEADS, PIXEL_LAYERS, ENCODER)

@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def small(kind: str = "resnet", dropout: float = 0.0) -> MaskFormer:
     normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
     if kind == "swin":
-        body = Swin(**SWIN, normalize=normalize, normed=True)
+        body = Swin(**SWIN, normalize=normalize, dense=True)
     else:
         body = ResNet(Bottleneck, (1, 1, 1, 1), RESNET, normalize=normalize)
     pixels = PixelDecoder(body.channels[-4:], WIDTH, MASK_DIM)

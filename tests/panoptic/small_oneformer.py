@@ -25,7 +25,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def fresh(text: bool = True, layers: int = 3, dropout: float = 0.0) -> OneFormer:
     body = Swin(
-        8, (1, 2, 1, 1), (1, 2, 2, 2), window_size=4, normed=True, normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        8, (1, 2, 1, 1), (1, 2, 2, 2), window_size=4, dense=True, normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)
     )
     pixels = PixelDecoder(body.channels, WIDTH, 2, layers=2, hidden=24)
     decoder = MaskedDecoder(CLASSES, QUERIES, WIDTH, 2, layers=layers, hidden=20)

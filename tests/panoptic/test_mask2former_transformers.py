@@ -32,8 +32,14 @@ from segedu.panoptic.mask2former_loss import mask2former_loss, matching_cost, sa
 transformers = pytest.importorskip("transformers")
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-# Of Swin's third stage there is more than one window, 3 x 3 tokens: transformers shifts a single window, too.
-BATCHES = [("resnet", [(64, 96), (41, 50)], 32), ("resnet", [(53, 71)], 1), ("swin", [(68, 108), (64, 90)], 4)]
+# Windows have 3 x 3 tokens. Sizes: several windows in every stage; one window in some stages, on one axis or on both;
+# and sides that are not multiples of 4, 8, 16 or 32.
+BATCHES = [
+    ("resnet", [(64, 96), (41, 50)], 32),
+    ("resnet", [(53, 71)], 1),
+    ("swin", [(68, 108), (64, 90)], 4),
+    ("swin", [(33, 41)], 1),
+]
 NAMES = (
     (r"^model\.pixel_level_module\.encoder\.(hidden_states_norms\.|swin\.encoder\.|swin\.)?", r"backbone."),
     (r"^model\.pixel_level_module\.decoder\.", "pixel_decoder."),
@@ -176,6 +182,24 @@ def test_every_stage_equals_transformers(
     assert (expected.masks_queries_logits[:, 1:] - expected.masks_queries_logits[:, :-1]).abs().amax(
         (1, 2, 3)
     ).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("swin", (97, 131)), ("swin", (48, 130)), ("swin", (12, 41)), ("resnet", (33, 9))]
+)
+@torch.no_grad()
+def test_features_and_outputs_equal_transformers_at_any_size(kind: str, size: tuple[int, int]) -> None:
+    """A single window on one axis or on both, and sides that are not multiples of 4."""
+    ours = small(kind)
+    theirs = transformers_net(ours, kind)
+    images, _ = batch_of([size], 1)
+    expected = theirs(pixel_values=ours.backbone.normalize(images), output_hidden_states=True)
+    for got, wanted in zip(ours.backbone(images)[-4:], expected.encoder_hidden_states, strict=True):
+        torch.testing.assert_close(got, wanted, **CLOSE)
+    outputs = ours(images)
+    assert outputs["mask_logits"].shape[-2:] == tuple(-(-side // 4) for side in size)
+    torch.testing.assert_close(outputs["class_logits"], expected.class_queries_logits, **CLOSE)
+    torch.testing.assert_close(outputs["mask_logits"], expected.masks_queries_logits, **CLOSE)
 
 
 @pytest.fixture

@@ -36,12 +36,17 @@ from segedu.transformers_keys import MASKFORMER
 transformers = pytest.importorskip("transformers")
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-# Of Swin every stage has more than one window, 3 x 3 tokens: transformers shifts a single window too.
+# Windows have 3 x 3 tokens. Sizes: several windows in every stage; one window in some or all stages, on one axis or on
+# both; and sides that are not multiples of 4, 8, 16 or 32.
 BATCHES = [
     ("resnet", [(64, 96), (41, 50)], 32),
     ("resnet", [(53, 71)], 1),
     ("swin", [(128, 160)], 32),
     ("swin", [(124, 131), (128, 100)], 4),
+    ("swin", [(97, 131), (90, 70)], 1),
+    ("swin", [(48, 130)], 1),
+    ("swin", [(12, 41)], 1),
+    ("resnet", [(33, 9)], 1),
 ]
 
 

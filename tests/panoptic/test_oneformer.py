@@ -41,7 +41,7 @@ def test_a_sentence_about_the_task_changes_the_queries_and_all_behind_them() -> 
         "class_logits", "mask_logits", "aux_outputs", "sizes", "image_size", "queries"
     ]  # fmt: skip
     assert said["semantic"]["class_logits"].shape == (1, QUERIES, CLASSES + 1)
-    assert said["semantic"]["mask_logits"].shape == (1, QUERIES, 8, 17)
+    assert said["semantic"]["mask_logits"].shape == (1, QUERIES, 9, 18)
     assert said["semantic"]["queries"].shape == (1, QUERIES, WIDTH)
     assert said["semantic"]["sizes"] == [(33, 70)] and said["semantic"]["image_size"] == (33, 70)
     for key in ("queries", "class_logits", "mask_logits"):

@@ -86,7 +86,8 @@ def task_inputs(tasks: tuple[str, ...]) -> Tensor:
     return torch.stack([TOKENIZE(task_sentence(task)) for task in tasks])
 
 
-@pytest.mark.parametrize("size", [(64, 96), (52, 76)])
+# Windows have 4 x 4 tokens: several in every stage, or one in some stages; and sides that are not multiples of 4.
+@pytest.mark.parametrize("size", [(64, 96), (52, 76), (97, 131), (48, 130), (33, 41)])
 @torch.no_grad()
 def test_every_stage_equals_transformers(size: tuple[int, int], tmp_path: Path) -> None:
     ours, theirs = both(tmp_path)
@@ -119,10 +120,11 @@ def test_every_stage_equals_transformers(size: tuple[int, int], tmp_path: Path) 
     torch.testing.assert_close(outputs["mask_logits"], expected.masks_queries_logits, **CLOSE)
 
 
+@pytest.mark.parametrize("size", [(48, 40), (37, 41)])
 @torch.no_grad()
-def test_equals_transformers_without_text(tmp_path: Path) -> None:
+def test_equals_transformers_without_text(size: tuple[int, int], tmp_path: Path) -> None:
     ours, theirs = both(tmp_path, text=False)
-    images = images_of(2, (48, 40))
+    images = images_of(2, size)
     expected = theirs(ours.backbone.normalize(images), task_inputs(TASKS[:2]))
     outputs = ours(images, tasks=TASKS[:2])
     assert "text_queries" not in outputs and expected.text_queries is None
@@ -140,7 +142,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("size", [(64, 96), (52, 76)])
+@pytest.mark.parametrize("size", [(64, 96), (52, 76), (67, 101)])
 def test_losses_and_gradients_equal_transformers(size: tuple[int, int], tmp_path: Path) -> None:
     ours, theirs = both(tmp_path)
     images = images_of(3, size)

@@ -54,10 +54,12 @@ def test_equals_segment_anything(size: tuple[int, int], kinds: str, monkeypatch:
             assert torch.equal(masks[i], found["masks"])
 
 
+# Tokens: 5 x 5, which windows of 3 x 3 do not divide; 6 x 6, which they do; a single window; less than one window.
+@pytest.mark.parametrize("side", [SIZE, 48, 24, 16])
 @torch.no_grad()
-def test_the_encoder_equals_theirs_in_double_precision() -> None:
-    ours, reference = (model.image_encoder.double() for model in twins())
-    images = torch.randn(2, 3, SIZE, SIZE, generator=generator(), dtype=torch.float64)
+def test_the_encoder_equals_theirs_in_double_precision(side: int) -> None:
+    ours, reference = (model.image_encoder.double() for model in twins(side))
+    images = torch.randn(2, 3, side, side, generator=generator(), dtype=torch.float64)
     expected = reference(images)
     assert expected.std() > 0.3
     torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-12)

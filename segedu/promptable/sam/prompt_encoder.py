@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.convnext import LayerNorm2d
+from segedu.layers.images import is_exporting
+from segedu.layers.instance_targets import Size
 from segedu.layers.outputs import check_floats, check_shape
 
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
@@ -152,23 +154,25 @@ class FourierPosition(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int) -> tuple[bool, int]:
-    """Refuse what is no prompt for one object of each image, or for N.
+def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int, size: Size) -> tuple[bool, int]:
+    """Refuse what is not a prompt for one object of each image, or for N.
 
     Args:
         given: some of `point_coords`, `point_labels`, `boxes` and `mask_inputs`.
         batch: B, number of images.
         mask_size: h and w of `mask_inputs`.
+        size: (H, W) of the images, in whose pixels points and boxes are.
 
     Returns:
         Whether there is an axis for the objects of an image, and how many there are.
 
     Raises:
         TypeError: a prompt is no tensor of numbers, or not of floating-point numbers where it holds no labels.
-        ValueError: there is no prompt, only one of points and labels, a shape or a label does not fit, or a number is
-            not finite.
+        ValueError: there is no prompt, only one of points and labels, a shape or a label does not fit, a number is not
+            finite, a point or a whole box is outside the image, a box has x2 < x1 or y2 < y1, or all boxes are smaller
+            than a pixel and lie between 0 and 1, as normalised boxes do. Values are not checked in an export.
 
-    >>> check_prompts({"boxes": torch.zeros(2, 5, 4)}, 2, 256)
+    >>> check_prompts({"boxes": torch.zeros(2, 5, 4)}, 2, 256, (480, 640))
     (True, 5)
     """
     if not given:
@@ -181,9 +185,39 @@ def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int) -> tu
     for name, prompt in given.items():
         axes = f"B N {AXES[name]}" if many else f"B {AXES[name]}"
         known = (check_shape if name == "point_labels" else check_floats)(name, prompt, axes, known)
-        if not bool(prompt.isfinite().all()):
+        if not is_exporting() and not bool(prompt.isfinite().all()):
             raise ValueError(f"{name} has a NaN or an infinity, expected finite numbers")
-    labels = given.get("point_labels")
-    if labels is not None and not bool(torch.isin(labels.long(), labels.new_tensor([-1, 0, 1]).long()).all()):
-        raise ValueError(f"point_labels has the values {labels.unique().tolist()}, expected 1, 0 and -1 only")
+    if not is_exporting() and "point_labels" in given:
+        _check_points(given["point_coords"], given["point_labels"], size)
+    if not is_exporting() and "boxes" in given:
+        _check_boxes(given["boxes"].flatten(0, -2), size)
     return many, known.get("N", 1)
+
+
+def _check_points(points: Tensor, labels: Tensor, size: Size) -> None:
+    if not bool(torch.isin(labels.long(), labels.new_tensor([-1, 0, 1]).long()).all()):
+        raise ValueError(f"point_labels has the values {labels.unique().tolist()}, expected 1, 0 and -1 only")
+    H, W = size
+    # from the outer edge of the first pixel, -0.5, to W and H, where grids of points have their end
+    outside = ((points < -0.5) | (points > points.new_tensor([W, H]))).any(-1) & (labels != PADDING)
+    if bool(outside.any()):
+        x, y = points[outside][0].tolist()
+        raise ValueError(
+            f"point_coords has the point ({x:.6g}, {y:.6g}), expected (x, y) in pixels of an image with H, W = {H}, {W}"
+        )
+
+
+def _check_boxes(boxes: Tensor, size: Size) -> None:
+    H, W = size
+    corners = f"corners (x1, y1, x2, y2) in pixels of an image with H, W = {H}, {W}"
+    inverted = (boxes[:, 2:] < boxes[:, :2]).any(1)
+    if bool(inverted.any()):
+        raise ValueError(f"boxes has {boxes[inverted][0].tolist()}, expected {corners}, x1 <= x2 and y1 <= y2")
+    outside = (boxes[:, 2:] < 0).any(1) | (boxes[:, :2] > boxes.new_tensor([W, H])).any(1)
+    if bool(outside.any()):
+        raise ValueError(f"boxes has {boxes[outside][0].tolist()}, outside the image, expected {corners}")
+    sides = boxes[:, 2:] - boxes[:, :2]
+    below_a_pixel = bool(((sides > 0) & (sides < 1)).any(1).all())  # detectors give boxes without an area, too
+    if len(boxes) and max(size) > 1 and below_a_pixel and bool(((boxes >= 0) & (boxes <= 1)).all()):
+        given = boxes[0].tolist()
+        raise ValueError(f"boxes has {given}, which looks normalised, expected {corners}: multiply by W, H, W, H")

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
+from segedu.layers.images import check_images, check_unit_range
 from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.outputs import check_floats, check_keys, check_maps, check_no_nan
@@ -87,9 +87,10 @@ class SAM(nn.Module):
 
         Raises:
             TypeError: images is no tensor of floating-point numbers.
-            ValueError: images has another shape.
+            ValueError: images has another shape, or its values are clearly not in [0, 1].
         """
         check_images(images, 3)
+        check_unit_range(images)  # before `fit_images`, which makes bytes of them
         images = self.normalize(fit_images(images, self.image_size))
         height, width = images.shape[-2:]
         return self.image_encoder(F.pad(images, (0, self.image_size - width, 0, self.image_size - height)))
@@ -123,12 +124,13 @@ class SAM(nn.Module):
 
         Raises:
             TypeError: a prompt is no tensor of numbers.
-            ValueError: there is no prompt, only one of points and labels, or a shape or a label does not fit.
+            ValueError: there is no prompt, only one of points and labels, a shape or a label does not fit, a point or
+                a box lies outside the image, or the corners of a box are in the wrong order or normalised.
         """
         check_floats("embeddings", embeddings, "B D h w")
         given = {"point_coords": point_coords, "point_labels": point_labels, "boxes": boxes, "mask_inputs": mask_inputs}
         given = {name: prompt for name, prompt in given.items() if prompt is not None}
-        B, (many, N) = len(embeddings), check_prompts(given, len(embeddings), self.prompt_encoder.mask_size)
+        B, (many, N) = len(embeddings), check_prompts(given, len(embeddings), self.prompt_encoder.mask_size, size)
         given = {name: prompt if many else prompt[:, None] for name, prompt in given.items()}  # (B, N, ...)
         scale = embeddings.new_tensor(scale_to(size, self.image_size), dtype=torch.float64)  # of x, y
         sparse, dense = self.prompt_encoder(**_in_pixels_of_the_encoder(given, scale))
