@@ -10,15 +10,17 @@ with the folders' names, which are the students' ids.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from segedu.gradebook.derived import write_derived
 from segedu.grading import reading
+from segedu.grading.archive import SubmissionError
 from segedu.grading.entries import Entry, find_entries
 from segedu.grading.lab import Lab, read_lab
-from segedu.grading.rebuild import solutions
+from segedu.grading.planner import answers_of
 from segedu.grading.submission import read_submission
 
 
@@ -58,7 +60,8 @@ def _answers(entries: list[Entry], lab: Lab, root: Path) -> Iterator[tuple[str, 
     for student, attempts in groupby(entries, key=lambda entry: entry.student):
         found: dict[str, str] = {}
         for entry in reversed(list(attempts)):
-            found = solutions(lab, read_submission(entry, lab.name, root).cells)
+            with contextlib.suppress(SubmissionError):  # code that cannot be read within the limits is nobody's answer
+                found = answers_of(lab, read_submission(entry, lab.name, root).cells)
             if found:
                 break
         yield student, found

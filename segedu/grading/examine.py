@@ -10,10 +10,12 @@ from typing import Any
 
 from segedu.checks.judge import Verdict
 from segedu.grading import compare
+from segedu.grading.archive import SubmissionError
 from segedu.grading.compare import Paper
 from segedu.grading.kernel import Step, StepResult
 from segedu.grading.lab import Lab
-from segedu.grading.rebuild import Plan, rebuild
+from segedu.grading.planner import plan_of
+from segedu.grading.rebuild import Plan
 from segedu.grading.records import VERSION, clean, tool_version
 from segedu.grading.submission import Submission
 
@@ -70,7 +72,10 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
     if submission.problem:
         return record | {"status": "unreadable", "problem": clean(submission.problem)}
     started = time.monotonic()
-    plan = rebuild(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+    try:
+        plan = plan_of(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+    except SubmissionError as error:
+        return record | {"status": "unreadable", "problem": clean(error)}
     answered = [name for name in desk.papers if plan.state.get(name) == "answered"]
     results: Sequence[StepResult] = ()
     files: dict[str, bytes] = {}
