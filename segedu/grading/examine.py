@@ -105,6 +105,7 @@ def _blank_record(submission: Submission, desk: Desk, key: str) -> dict:
         "version": VERSION, "key": key, "tool": tool_version(), "lab": desk.lab.name, "lab_digest": desk.lab.digest,
         "student": submission.student, "attempt": submission.attempt, "submitted": submission.submitted,
         "source": clean(submission.source), "digest": submission.digest,
+        "layout": submission.layout, "clash": submission.clash,
         "status": "graded", "problem": "", "points": 0, "max_points": desk.max_points, "exercises": nothing,
         "notes": [clean(text) for text in submission.notes], "sandbox": None, "measured": {"seconds": 0.0},
     }  # fmt: skip
