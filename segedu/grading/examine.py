@@ -27,6 +27,7 @@ _STOPPED = {
     "skipped": "was not run, the limit of the whole notebook was reached",
 }
 WANTED = ("job/*/out/*",)
+MAX_HELPER_NOTES = 5
 
 
 @dataclass
@@ -117,8 +118,11 @@ def _entry(paper: Paper, status: str, **more: Any) -> dict:
 
 
 def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
+    """The first few cells that did not end well: which of a thousand fail could carry a hidden input out."""
     bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
-    return [f"the {step.name.replace('cell ', 'cell at position ')} {_ending(step, desk)}" for step in bad]
+    shown = bad[:MAX_HELPER_NOTES]
+    notes = [f"the {step.name.replace('cell ', 'cell at position ')} {_ending(step, desk)}" for step in shown]
+    return notes + ["and more cells did not end well"] * (len(bad) > len(shown))
 
 
 def _ending(step: StepResult, desk: Desk) -> str:
