@@ -19,11 +19,11 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
-from segedu.gradebook.late import ONE, LabPolicy, PolicyFile, lateness
+from segedu.gradebook.late import ONE, YEARS, LabPolicy, PolicyFile, lateness
 from segedu.gradebook.roster import Change, Tables, key_of, read_tables, submission_keys, wrong
 from segedu.gradebook.standing import NOTHING, ZERO, Attempt, Line, Standing, changed, choose, exact, remarks_on
 from segedu.grading.entries import student_id
-from segedu.grading.records import RecordStore
+from segedu.grading.records import RecordStore, clean
 
 __all__ = ["LabBook", "Own", "Standing", "labs_of", "read_own", "standings"]
 CENT = Decimal("0.01")
@@ -200,7 +200,7 @@ class LabBook:
 
     def _attempt(self, key: str, name: str) -> Attempt:
         student, _, after = name.partition("~")  # the file's name is who it is: a copied file must not be two
-        record = (self.store.load(name) or self._damaged()) | {"student": student}
+        record = (self.store.load(name) or self._damaged(name)) | {"student": student}
         number = int(after) if after.isdecimal() else 1
         submitted = self.times.get((key, number)) or self._time(record.get("submitted"))
         return Attempt(number, record, submitted, lateness(self.policy, submitted, self.extensions.get(key)))
@@ -210,13 +210,16 @@ class LabBook:
             time = datetime.fromisoformat(text) if text else None
         except ValueError:
             return None
+        if time and time.year not in YEARS:
+            return None
         return time.replace(tzinfo=self.policy.zone) if time and not time.tzinfo else time
 
-    def _damaged(self) -> dict:
+    def _damaged(self, name: str) -> dict:
+        why = clean(self.store.damage(name))
         return {
             "status": "failed", "lab": self.lab, "notes": [],
-            "problem": "its record is damaged; grade it again", "points": 0, "max_points": self.max, "sandbox": None,
-            "source": "", "tool": "", "measured": {"seconds": 0.0}, "exercises": [],
+            "problem": f"its record is damaged; grade it again ({why})", "points": 0, "max_points": self.max,
+            "sandbox": None, "source": "", "tool": "", "measured": {"seconds": 0.0}, "exercises": [],
         }  # fmt: skip
 
     def _lines(self, chosen: Attempt | None, changes: list[Change]) -> tuple[Line, ...]:
