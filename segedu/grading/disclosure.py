@@ -16,12 +16,13 @@ MANY = 10  # lengths and indices from here on are not told
 # exceptions of Python's own library, of the libraries that labs use, and of the grader's stubs
 _ERRORS = frozenset(
     """AxisError BadZipFile BrokenExecutor CalledProcessError CancelledError ContextualVersionConflict DataError
-    DivisionByZero DuplicateError Empty Error FrozenInstanceError Full HTTPError InconsistentVersionWarning
-    IncompleteRead InputMismatch InvalidFileException InvalidOperation InvalidStateError JSONDecodeError LinAlgError
-    LinAlgWarning MagicError NotFittedError NotHere OutOfMemoryError PickleError PicklingError PILError QhullError
-    SameFileError StatisticsError StdinNotImplementedError TclError TimeoutExpired TypingError URLError
-    UnidentifiedImageError UnpicklingError UnsupportedOperation UsageError VisibleDeprecationWarning error gaierror
-    timeout""".split()
+    DecompressionBombError DivisionByZero DuplicateError EinopsError Empty EmptyDataError Error
+    FrozenInstanceError Full HTTPError IncompleteRead InconsistentVersionWarning IndexingError InputMismatch
+    InvalidFileException InvalidOperation InvalidStateError JSONDecodeError LinAlgError LinAlgWarning MagicError
+    NotFittedError NotHere OutOfMemoryError PILError ParserError PickleError PicklingError QhullError
+    SameFileError StatisticsError StdinNotImplementedError TclError TimeoutExpired TokenError TraitError
+    TypingError URLError UnidentifiedImageError UnpicklingError UnsupportedOperation UsageError
+    VisibleDeprecationWarning error gaierror timeout""".split()
 )
 # classes that functions return by mistake
 _CLASSES = frozenset(
