@@ -34,7 +34,7 @@ def asked(out: Path, lab: str, course: Path | None) -> dict[str, str]:
     try:
         lines = json.loads(kept.read_text(encoding="utf-8"))
         return {str(name): str(line) for name, line in lines.items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 

@@ -37,6 +37,7 @@ from segedu.gradebook.derived import points_text
 
 ONE = Decimal(1)
 ATTEMPTS = ("best", "last")
+YEARS = range(1990, 2200)  # of a time of submission; others cannot be moved between zones, or are mistyped
 _LATE_KEYS = {"grace_minutes", "steps", "after"}
 _LAB_KEYS = {"due", "attempts", "late", "extensions", "canvas"}
 _KEYS = {"timezone", "attempts", "late", "extensions", "labs"}
@@ -170,7 +171,7 @@ class PolicyFile:
             try:
                 self.text = path.read_text(encoding="utf-8-sig")
                 content = tomllib.loads(self.text)
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}: not TOML ({error}); expected a file such as {EXAMPLE!r}") from None
         self._only(content, _KEYS, "")
         self.zone = self._zone(content.get("timezone"))
@@ -203,6 +204,8 @@ class PolicyFile:
                 value = None
         if not isinstance(value, datetime):
             raise self.wrong(key, "that is no date with a time", "such as 2026-10-05 23:59")
+        if value.year not in YEARS:
+            raise self.wrong(key, f"the year is {value.year}", f"one from {YEARS[0]} to {YEARS[-1]}")
         if value.tzinfo:
             return value
         if self.zone is None:

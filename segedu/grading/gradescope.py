@@ -282,7 +282,7 @@ def memory_left(files: Sequence[Path] = MEMORY_LIMITS) -> int:
 
 def read_metadata(root: Path) -> dict:
     """What Gradescope says of the submission; empty where it says nothing that can be read."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         path = root / "submission_metadata.json"
         if path.stat().st_size <= MAX_METADATA and isinstance(metadata := json.loads(path.read_text()), dict):
             return metadata

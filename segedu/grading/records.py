@@ -18,6 +18,7 @@ from pathlib import Path
 
 import segedu
 from segedu.grading.entries import record_name
+from segedu.grading.record_form import MAX_RECORD, parse_record
 
 VERSION = 1
 FINAL = ("graded", "unreadable")  # anything else was our failure and is tried again
@@ -86,11 +87,23 @@ class RecordStore:
 
     def load(self, name: str) -> dict | None:
         """A record, also one of a failure of ours; None where there is none or it is damaged."""
+        return self._read(name)[0]
+
+    def damage(self, name: str) -> str:
+        """What is wrong with a record, or "" where nothing is."""
+        return self._read(name)[1]
+
+    def _read(self, name: str) -> tuple[dict | None, str]:
         try:
-            record = json.loads(self.path(name).read_text())
-            return record if record["version"] == VERSION and isinstance(record["status"], str) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            path = self.path(name)
+            if path.stat().st_size > MAX_RECORD:
+                return None, f"it has more than {MAX_RECORD} bytes"
+            record = parse_record(path.read_bytes())
+        except (OSError, ValueError) as error:
+            return None, str(error)
+        if record["version"] != VERSION:
+            return None, f"its version is {record['version']}, expected {VERSION}"
+        return record, ""
 
     def read(self, name: str, key: str | None = None) -> dict | None:
         """A finished record.
@@ -143,7 +156,8 @@ class Records(Sequence):
     def __getitem__(self, index: int) -> dict:
         record = self.store.load(self.names[index])
         if record is None:
-            raise ValueError(f"the record {self.store.path(self.names[index])} is damaged; delete it and grade again")
+            what = f"the record {self.store.path(self.names[index])} is damaged"
+            raise ValueError(f"{what}; delete it and grade again ({self.store.damage(self.names[index])})")
         return record
 
     def __iter__(self) -> Iterator[dict]:
@@ -196,7 +210,7 @@ def batch_seed(out: Path, seed: int | None) -> int:
     if path.exists():
         try:
             kept = int(json.loads(path.read_text())["seed"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ValueError(f"{path} is damaged; delete it and {out}'s records to grade anew") from None
         if seed is not None and seed != kept:
             advice = "leave --seed out to go on with that one, or give another --out"

@@ -11,9 +11,10 @@ from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
 from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
+from files_reading import READING
 
 CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
-ATTACKS = [*CELLS, *NOTEBOOKS, *ARCHIVES]
+ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES]
 
 # number -> why there is no row
 NO_ROW = {

@@ -10,12 +10,45 @@ import fnmatch
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from arena import Arena, Row, one_course, rungs
 from attack import Attack
 from catalogue import ATTACKS, NO_ROW
+from inboxes import INBOXES, Inbox, faults
 from rich.console import Console
 from rich.table import Table
+
+from segedu.grading.ladder import Rung
+
+
+def chosen_inboxes(pattern: str) -> list[Inbox]:
+    """The folders whose name fits one of the patterns; their boundary is `class`."""
+    parts = [part for part in pattern.split(",") if part]
+    return [one for one in INBOXES if not parts or any(_fits(part, one.name, "class") for part in parts)]
+
+
+def inbox_rows(pattern: str, course: Path, level: str, rung: Rung) -> list[Row]:
+    """Grade whole folders, each alone.
+
+    Args:
+        pattern: as of `chosen`.
+        course: the tiny one.
+        level: its name.
+        rung: the same.
+
+    Returns:
+        One row a folder; its points are those of its students together.
+    """
+    rows = []
+    for inbox in chosen_inboxes(pattern):
+        found, total = tuple(faults(inbox, course, rung)), sum(inbox.points.values())
+        rows.append(Row(inbox.name, "class", level, total, total, inbox.refused or inbox.tries, found))
+    return rows
+
+
+def _fits(pattern: str, *words: str) -> bool:
+    return any(fnmatch.fnmatchcase(word, pattern) for word in words)
 
 
 def chosen(pattern: str) -> list[Attack]:
@@ -28,11 +61,7 @@ def chosen(pattern: str) -> list[Attack]:
         Attacks in the order of the table.
     """
     parts = [part for part in pattern.split(",") if part]
-
-    def fits(attack: Attack) -> bool:
-        return any(fnmatch.fnmatchcase(word, part) for part in parts for word in (attack.name, attack.boundary))
-
-    return [attack for attack in ATTACKS if not parts or fits(attack)]
+    return [one for one in ATTACKS if not parts or any(_fits(part, one.name, one.boundary) for part in parts)]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -74,13 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began, attacks, here = time.monotonic(), chosen(options.only), rungs()
     levels = [name for name in options.level.split(",") if name] or list(here)
     unknown = sorted(set(levels) - set(here))
-    if unknown or not attacks:
+    if unknown or not (attacks or chosen_inboxes(options.only)):
         print(f"--level is {options.level!r}, --only is {options.only!r}; the levels here are {', '.join(here)}")
         return 2
     rows: list[Row] = []
     with one_course() as course:
         for level in levels:
-            rows += Arena(course, here[level], attacks, options.cell_seconds).run(options.jobs)
+            rows += Arena(course, here[level], attacks, options.cell_seconds).run(options.jobs) if attacks else []
+            rows += inbox_rows(options.only, course, level, here[level])
             print(f"level {level} is done, {time.monotonic() - began:.0f} s", file=sys.stderr)
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(rows))

@@ -15,7 +15,16 @@ from segedu.grading.records import RecordStore, batch_seed, only_one, record_key
 
 
 def record(student="anna", status="graded", key="k"):
-    return {"version": records.VERSION, "student": student, "status": status, "key": key, "points": 3}
+    basics = {
+        "version": records.VERSION,
+        "student": student,
+        "status": status,
+        "key": key,
+        "points": 3,
+        "max_points": 3,
+    }
+    basics |= {"tool": "t", "lab": "00_tiny", "source": "a.ipynb", "problem": "", "notes": [], "attempt": 1}
+    return basics | {"submitted": None, "sandbox": None, "measured": {"seconds": 0.5}, "exercises": []}
 
 
 def test_what_was_written_is_read(tmp_path):
