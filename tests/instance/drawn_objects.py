@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -35,14 +32,3 @@ def assert_same_objects(found: dict[str, Tensor], target: dict[str, Tensor], lea
     for mask, label in zip(target["masks"], target["labels"], strict=True):
         iou = (found["masks"] & mask).flatten(1).sum(1) / (found["masks"] | mask).flatten(1).sum(1)
         assert iou.max() > least and found["labels"][iou.argmax()] == label
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Train on one thread: sums in another order would end at another network, and tiny ones are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
