@@ -22,7 +22,7 @@ _STOPPED = {
     "died": "ended the kernel",
     "flood": "printed too much and was stopped",
     "memory": "was stopped at the memory limit",
-    "skipped": "was not run, the limit of the whole notebook was reached",
+    "skipped": "was not run, the time for it was used up",
 }
 WANTED = ("job/*/out/*",)
 
@@ -112,13 +112,20 @@ def _entry(paper: Paper, status: str, **more: Any) -> dict:
 
 def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
     bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
-    return [f"the {step.name.replace('cell ', 'cell at position ')} {_ending(step, desk)}" for step in bad]
+    return [f"{_place(step.name)} {_ending(step, desk)}" for step in bad]
+
+
+def _place(name: str) -> str:
+    """A step's name in words: the cell of an exercise, or a cell of the student's own by its position."""
+    return f"the {name.replace('cell ', 'cell at position ')}" if " " in name else f"the cell of {name}"
 
 
 def _ending(step: StepResult, desk: Desk) -> str:
     """What became of a step that did not end well; the message of an error is for the instructor alone."""
     if step.status == "error":
         return f"stopped with {compare.error_name(step.ename)}"
+    if step.status == "timeout" and step.hurried:
+        return "was stopped, the time for it was used up"
     return _STOPPED.get(step.status, step.status).format(seconds=desk.cell_seconds)
 
 
@@ -134,6 +141,9 @@ def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[
         notes.append(f"the cell of {name} {_ending(solution, desk)}")
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, desk)}")
+    if probe and probe.left_out:
+        cells = ", ".join(_place(step) for step in probe.left_out[:5])
+        notes.append(f"{name} was checked without {cells}: too slow to run again after the kernel was lost")
     outcomes, more = compare.read_outcomes(paper, files)
     notes += [clean(text) for text in more]
     notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
