@@ -218,6 +218,7 @@ def grade(
     trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
     exercise: Annotated[str, typer.Option(help="Grade this one anew; the others keep their points.")] = "",
     dask: Annotated[str, typer.Option(help="A Dask scheduler, tcp://host:8786, whose workers grade.")] = "",
+    layout: Annotated[str, typer.Option(help="Of SUBMISSIONS: students, nbgrader, moodle or canvas.")] = "auto",
     doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here.")] = False,
 ) -> None:
     """Grade a folder of submissions in a sandbox; killed or repeated, it goes on where it stopped."""
@@ -235,7 +236,7 @@ def grade(
             "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
         )
     limits = (level, trust, cell_seconds, total_seconds)
-    job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask)
+    job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask, layout)
     raise typer.Exit(command.grade(job, expect))
 
 
@@ -259,6 +260,7 @@ def gradebook(
     similarity: Annotated[
         Path | None, typer.Option(help="The submissions: lay out answers for JPlag, Dolos and MOSS.")
     ] = None,
+    layout: Annotated[str, typer.Option(help="Of those submissions, as `segedu grade` had it.")] = "auto",
     course: Course = Path("."),
 ) -> None:
     """Make points, pages and tables anew from the records, without grading.
@@ -271,7 +273,7 @@ def gradebook(
     from segedu.gradebook import command as gradebook_command
 
     with _told():
-        wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course)
+        wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course, layout)
         raise typer.Exit(gradebook_command.gradebook(wanted))
 
 

@@ -35,6 +35,7 @@ class Wanted:
         moodle: Moodle's grading worksheet to fill, or None.
         similarity: the submissions, to lay out answers for tools that look for copies, or None.
         course: the checkout with `labs/`.
+        layout: of those submissions.
     """
 
     out: Path
@@ -43,6 +44,7 @@ class Wanted:
     moodle: Path | None = None
     similarity: Path | None = None
     course: Path = Path(".")
+    layout: str = "auto"
 
 
 def gradebook(wanted: Wanted, console: Console | None = None) -> int:
@@ -104,7 +106,7 @@ def _fill(wanted: Wanted, own: Own, console: Console) -> list[Path]:
         from segedu.gradebook.similarity import export_answers
 
         lab = _only_lab(wanted, labs, "--similarity")
-        folder, some, none = export_answers(out, lab, wanted.similarity, wanted.course)
+        folder, some, none = export_answers(out, lab, wanted.similarity, wanted.course, wanted.layout)
         console.print(f"Answers of {some} students for similarity tools; {none} have none.")
         paths.append(folder)
     return paths

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 Number = int | float | Decimal
+MAX_CELL = 32_000  # characters; a spreadsheet cuts a cell at 32,767 and moves the rest to other cells
 # the wide ones begin a formula too, where the spreadsheet speaks Japanese
 _FORMULA = tuple("=+-@\t\r") + ("\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -90,8 +91,9 @@ def as_text(value: object) -> str:
     """
     if isinstance(value, int | float | Decimal):
         return points_text(value)
-    text = re.sub(r"(;\s*)(?=[=+@-])", r"\1'", str(value))
-    return f"'{text}" if text.lstrip(" ")[:1] in _FORMULA else text
+    text = re.sub(r"(;\s*)(?=[=+@-])", r"\1'", str(value)[:MAX_CELL])
+    text = f"'{text}" if text.lstrip(" ")[:1] in _FORMULA else text
+    return text if len(text) < MAX_CELL else f"{text[: MAX_CELL - 20]} ... (and more)"
 
 
 class CsvRows:

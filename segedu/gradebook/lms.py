@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segedu.gradebook.derived import points_text
 from segedu.gradebook.policy import LabBook, Standing
-from segedu.gradebook.roster import submission_keys
+from segedu.gradebook.roster import record_keys
 from segedu.grading.entries import student_id
 
 
@@ -45,17 +45,17 @@ class Finder:
 
     def __init__(self, book: LabBook, row_of: Callable[[Standing], tuple]) -> None:
         self.book, self.rows = book, {}
-        self._names: dict[str, str] = {}
+        self._names: dict[str, str | None] = {}  # None where two students' submissions have one number
         for key, standing in zip(book.keys, book, strict=True):
             self.rows[key] = None if idle(standing) else row_of(standing)
-            for name in (one.record["student"] for one in standing.attempts):
-                self._names |= dict.fromkeys(submission_keys(name), key)
+            for name in {name for one in standing.attempts for name in record_keys(one.record)}:
+                self._names[name] = key if self._names.get(name, key) == key else None
 
     def find(self, *keys: str) -> str | None:
         """The key of the student whom one of these names: the roster first, then the names of submissions."""
         keys = tuple(key for key in keys if key and not key.endswith(":"))
         person = self.book.roster.find(*keys)
-        return person.student if person else next((self._names[key] for key in keys if key in self._names), None)
+        return person.student if person else next((name for key in keys if (name := self._names.get(key))), None)
 
 
 def idle(standing: Standing) -> bool:

@@ -10,7 +10,7 @@ from segedu.gradebook.csvlines import CsvLines, plain
 from segedu.gradebook.derived import CsvRows, as_text, points_text
 from segedu.gradebook.lms import Filled, Finder, comment_of, idle, name_keys
 from segedu.gradebook.policy import LabBook, Standing
-from segedu.gradebook.roster import submission_keys
+from segedu.gradebook.roster import record_keys
 
 MOODLE = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximum Grade", "Grade can be changed",
           "Last modified (submission)", "Feedback comments"]  # fmt: skip
@@ -87,7 +87,7 @@ class FreshMoodle:
         """Write the row of one student."""
         person = standing.person
         number = re.sub(r"\D", "", person.id("moodle_id")) if person else ""
-        keys = [key for one in standing.attempts for key in submission_keys(one.record["student"])]
+        keys = [key for one in standing.attempts for key in record_keys(one.record)]
         number = number or next((key.partition(":")[2] for key in keys if key.startswith("moodle_id:")), "")
         who = [f"Participant {number}" if number else "", (person.name if person else "") or standing.student]
         when = standing.chosen.submitted if standing.chosen else None

@@ -20,7 +20,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from segedu.gradebook.late import ONE, LabPolicy, PolicyFile, lateness
-from segedu.gradebook.roster import Change, Tables, key_of, read_tables, wrong
+from segedu.gradebook.roster import Change, Tables, key_of, read_tables, submission_keys, wrong
 from segedu.gradebook.standing import NOTHING, ZERO, Attempt, Line, Standing, changed, choose, exact, remarks_on
 from segedu.grading.entries import student_id
 from segedu.grading.records import RecordStore
@@ -80,10 +80,9 @@ class LabBook:
         self.policy: LabPolicy = own.policy.lab(lab)
         self.store = RecordStore(own.out, lab)
         self.names: dict[str, list[str]] = defaultdict(list)  # key of the student -> names of records
+        self.doubts: dict[str, list[str]] = defaultdict(list)  # key of the student -> what is odd about a name
         for name in self.store.names():
-            student = name.partition("~")[0]
-            person = self.roster.owner(student)
-            self.names[person.student if person else student.casefold()].append(name)
+            self.names[self._owner(name)].append(name)
         self.keys = sorted({*self.names, *self.roster.people}, key=str.casefold)
         self.exercises = self._exercises()
         self.changes: dict[str, list[Change]] = defaultdict(list)
@@ -97,6 +96,20 @@ class LabBook:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _owner(self, name: str) -> str:
+        """The key of the student whose record this is; a number in its name counts where a platform wrote it."""
+        student = name.partition("~")[0]
+        plain, *numbers = submission_keys(student)
+        person = self.roster.find(plain)
+        if person is None and (other := self.roster.find(*numbers)):
+            believed = submission_keys(student, (self.store.load(name) or {}).get("layout"))
+            person = self.roster.find(*believed)
+            if person is None:
+                belief = "which is believed only in a platform's own download (segedu grade --layout moodle or canvas)"
+                self.doubts[plain].append(f"its name holds the number of {other.student}, {belief}")
+                self.doubts[other.student].append(f"the name of {student} holds this student's number, {belief}")
+        return person.student if person else plain
 
     def __iter__(self) -> Iterator[Standing]:
         return map(self._standing, self.keys)
@@ -182,7 +195,7 @@ class LabBook:
         return Standing(
             self.lab, student, person, self.roster.given and person is None, tuple(attempts), chosen, lines, whole,
             sum((line.max for line in lines), ZERO), max(ZERO, final).quantize(CENT, ROUND_HALF_UP),
-            tuple(remarks_on(attempts, chosen)),
+            (*dict.fromkeys(self.doubts.get(key, ())), *remarks_on(attempts, chosen)), key in self.doubts,
         )  # fmt: skip
 
     def _attempt(self, key: str, name: str) -> Attempt:

@@ -14,10 +14,11 @@ These files are held in memory: about 100 MB for 100,000 students with names, ad
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -68,19 +69,46 @@ def _id_keys(column: str, value: str) -> list[str]:
     return [f"{column}:{value}"] if value else []
 
 
-def submission_keys(name: str) -> list[str]:
+def submission_keys(name: str, layout: str | None = None) -> list[str]:
     """What the id of a submission says about whose it is; a downloaded one holds a platform's number.
+
+    Args:
+        name: the id.
+        layout: of the folder in which it lay: only in a platform's own download has the platform chosen the number.
+            None where it is not known, as in records of earlier versions.
 
     >>> submission_keys("Anna_M_4711_assignsubmission_file")[1]
     'moodle_id:4711'
-    >>> submission_keys("mulleranna_LATE_77_4242_lab04")[1]
+    >>> submission_keys("mulleranna_LATE_77_4242_lab04", "canvas")[1]
     'canvas_id:77'
+    >>> submission_keys("mallory_4711_assignsubmission_file", "students")
+    ['mallory_4711_assignsubmission_file']
     """
     keys = [name.casefold()]  # not shortened once more: two long ids may differ at their ends alone
-    for pattern, column in ((_MOODLE, "moodle_id"), (_CANVAS, "canvas_id")):
-        match = pattern.search(name)
-        keys += [f"{column}:{match[1]}"] if match else []
+    for pattern, platform in ((_MOODLE, "moodle"), (_CANVAS, "canvas")):
+        match = pattern.search(name) if layout in (None, platform) else None
+        keys += [f"{platform}_id:{match[1]}"] if match else []
     return keys
+
+
+def record_keys(record: dict) -> list[str]:
+    """What a record says about whose work it is."""
+    return submission_keys(record["student"], record.get("layout"))
+
+
+def names_of_ids(path: Path, ids: Collection[str]) -> set[str]:
+    """The ids, aliases and addresses of a roster, as they are written, that make one of these ids.
+
+    Args:
+        path: of `roster.csv`; it need not exist, and is not checked here.
+        ids: in small letters.
+    """
+    found: set[str] = set()
+    with contextlib.suppress(ValueError):
+        for _, row in _rows(path, ("student",)):
+            names = [row["student"], *row.get("alias", "").split(";"), row.get("email", "")]
+            found |= {name for name in map(str.strip, names) if name and student_id(name).casefold() in ids}
+    return found
 
 
 class Roster:
@@ -112,10 +140,6 @@ class Roster:
         """The first person whom one of the keys names."""
         found = (self._by_key.get(key) for key in keys)
         return next((self.people[student] for student in found if student), None)
-
-    def owner(self, submission: str) -> Person | None:
-        """Whose submission this is, by its name."""
-        return self.find(*submission_keys(submission))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,23 @@ with the folders' names, which are the students' ids.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from segedu.gradebook.derived import write_derived
+from segedu.gradebook.roster import names_of_ids
 from segedu.grading import reading
+from segedu.grading.archive import SubmissionError
 from segedu.grading.entries import Entry, find_entries
 from segedu.grading.lab import Lab, read_lab
-from segedu.grading.rebuild import solutions
+from segedu.grading.planner import answers_of
 from segedu.grading.submission import read_submission
 
 
-def export_answers(out: Path, lab: str, submissions: Path, course: Path) -> tuple[Path, int, int]:
+def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout: str = "auto") -> tuple[Path, int, int]:
     """Write the answers of a lab for similarity tools; of several attempts, the last that holds an answer.
 
     Args:
@@ -30,6 +34,7 @@ def export_answers(out: Path, lab: str, submissions: Path, course: Path) -> tupl
         lab: `04_metrics`.
         submissions: the folder that was graded.
         course: the checkout with `labs/`.
+        layout: of the submissions, as `segedu grade` had it.
 
     Returns:
         The folder; how many students have an answer in it; how many have none.
@@ -41,9 +46,7 @@ def export_answers(out: Path, lab: str, submissions: Path, course: Path) -> tupl
     for cell in ours.cells:
         if cell.role == "solution":
             _write(folder / "template" / f"{cell.name}.py", cell.source)
-    entries, _ = find_entries(submissions)
-    here = out.resolve()
-    entries = [entry for entry in entries if entry.path.resolve() not in (here, *here.parents)]
+    entries, _ = find_entries(submissions, layout, out.resolve(), partial(names_of_ids, out / "roster.csv"))
     with_answer: set[str] = set()
     students = 0
     for student, answers in _answers(entries, ours, submissions):
@@ -58,7 +61,8 @@ def _answers(entries: list[Entry], lab: Lab, root: Path) -> Iterator[tuple[str, 
     for student, attempts in groupby(entries, key=lambda entry: entry.student):
         found: dict[str, str] = {}
         for entry in reversed(list(attempts)):
-            found = solutions(lab, read_submission(entry, lab.name, root).cells)
+            with contextlib.suppress(SubmissionError):  # code that cannot be read within the limits is nobody's answer
+                found = answers_of(lab, read_submission(entry, lab.name, root).cells)
             if found:
                 break
         yield student, found

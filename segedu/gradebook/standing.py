@@ -83,6 +83,7 @@ class Standing:
         max: points to be had.
         final: what counts, two decimals.
         notes: of this page's making, for the instructor.
+        doubtful: True where another submission's name holds this student's number, or this one's holds another's.
     """
 
     lab: str
@@ -96,6 +97,7 @@ class Standing:
     max: Decimal
     final: Decimal
     notes: tuple[str, ...] = ()
+    doubtful: bool = False
 
     @property
     def file(self) -> str:
@@ -143,6 +145,8 @@ class Standing:
         status = [self.status] * (self.status != "graded")
         tampered = ["tampered"] * any(line.record.get("tampered") for line in self.lines)
         late = ["late"] * (self.factor < 1)
+        clashes = self.doubtful or any(attempt.record.get("clash") for attempt in self.attempts)
+        status += ["name clash"] * bool(clashes)
         return tampered + status + late + ["by hand"] * bool(self.all_changes) + ["not on roster"] * self.stranger
 
 

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from segedu.gradebook.roster import names_of_ids
 from segedu.grading.apart import apart
 from segedu.grading.crew import SAFE_LEVEL, Assignment, Crew, records_of
 from segedu.grading.entries import Entry, find_entries, record_name
 from segedu.grading.lab import read_lab
-from segedu.grading.records import Records, RecordStore, batch_seed, only_one
+from segedu.grading.records import Records, RecordStore, batch_seed, clean, only_one
 from segedu.grading.submission import Handed, collect, fingerprint, look_into
 
 __all__ = ["SAFE_LEVEL", "Batch", "Job", "grade_batch"]
@@ -37,6 +39,7 @@ class Job:
         total_seconds: limit of each submission.
         exercise: grade only this one anew and keep the others' points; all where "".
         dask: address of a Dask scheduler whose workers grade; "" for this machine.
+        layout: of the folder of submissions, one of `LAYOUTS`.
     """
 
     submissions: Path
@@ -51,6 +54,7 @@ class Job:
     total_seconds: float = 300.0
     exercise: str = ""
     dask: str = ""
+    layout: str = "auto"
 
     @property
     def settings(self) -> str:
@@ -115,12 +119,8 @@ def grade_batch(
         OSError: if a record cannot be written; those written before are kept.
     """
     started = time.monotonic()
-    entries, left_out = find_entries(job.submissions)
-    out = job.out.resolve()
-    real = [entry for entry in entries if not entry.path.is_symlink()]  # a link may lead nowhere, or round and round
-    ours = [entry for entry in real if entry.path.resolve() in (out, *out.parents)]  # --out inside SUBMISSIONS
-    entries = [entry for entry in entries if entry not in ours]
-    left_out += [entry.path.name for entry in ours]
+    exact = partial(names_of_ids, job.out / "roster.csv")
+    entries, left_out = find_entries(job.submissions, job.layout, job.out.resolve(), exact)
     _check_names(job)
     _make_folder(job.out)
     with only_one(job.out):
@@ -167,10 +167,16 @@ def _state(entry: Entry, store: RecordStore, assignment: Assignment) -> str:
     if record is None:
         return "not due" if assignment.exercise else "due"
     digest = fingerprint(entry, assignment.lab.name)
-    if record["key"] == assignment.key(digest):
+    if record["key"] == assignment.key(digest) and _is_read_alike(record, entry):
         return "kept"
     fits = record["status"] == "graded" and record["digest"] == digest
     return "not due" if assignment.exercise and not fits else "due"
+
+
+def _is_read_alike(record: dict, entry: Entry) -> bool:
+    """Whether what the name and the folder say of it is still what the record says."""
+    same_notes = not entry.clash or clean(entry.clash) in record["notes"]
+    return same_notes and (record.get("layout"), record.get("clash")) == (entry.layout, bool(entry.clash))
 
 
 def _cluster(job: Job, assignment: Assignment) -> AbstractContextManager[Crew]:

@@ -6,7 +6,6 @@ the drawn cases and nothing else: no reference, no expected value, no seed, no s
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
 import re
@@ -19,10 +18,10 @@ from segedu.checks import codec
 from segedu.checks.exercise import Exercise
 from segedu.checks.judge import Answers, Drawn, Verdict, draw, judge
 from segedu.checks.recording import BadRecording, outcome_of
+from segedu.grading.disclosure import error_name, is_builtin_exception, reason, refused_words, told
 
+__all__ = ["Paper", "error_name", "exercise_seed", "make_paper", "read_outcomes", "refusals", "verdict_of"]
 MAX_EXERCISE = 64 << 20
-MAX_DIGITS = 6  # in one go, of what a student's process chose and a student may read
-MAX_WORD = 40
 _KEYS = {"value": None, "raises": str, "refused": str, "arguments": list, "grads": list, "parameters": list}
 
 
@@ -113,7 +112,7 @@ def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict |
             outcomes.append(outcome_of(case, recording))
         except (codec.CodecError, BadRecording) as error:
             outcomes.append(None)
-            unread[str(error)] += 1
+            unread[reason(error)] += 1
         except Exception as error:  # whatever its bytes provoke costs this outcome, never the record
             outcomes.append(None)
             unread[type(error).__name__] += 1
@@ -128,36 +127,11 @@ def _tidy(outcome: Any) -> dict:
     for key, kind in _KEYS.items():
         if kind and key in kept and type(kept[key]) is not kind:
             raise codec.CodecError(f"the outcome's {key} is not of type {kind.__name__}")
-    if "raises" in kept and not _is_exception(kept["raises"]):
+    if "raises" in kept and not is_builtin_exception(kept["raises"]):
         kept["raises"] = "Exception"
     if "refused" in kept:
-        kept["refused"] = _name_only(kept["refused"])
+        kept["refused"] = refused_words(kept["refused"])
     return kept
-
-
-def _is_exception(name: str) -> bool:
-    """Probes name exceptions of Python itself; any other word would be the student's own text in the feedback."""
-    found = getattr(builtins, name, None) if name.isidentifier() else None
-    return isinstance(found, type) and issubclass(found, BaseException)
-
-
-def _name_only(text: str) -> str:
-    """The student names the class: enough of it to recognise, too little to carry a hidden input or a formula."""
-    text = " ".join(word[:24] for word in re.sub(r"[^\w.,]+", " ", text).split())[:80]
-    return text if sum(c.isdigit() for c in text) <= MAX_DIGITS else re.sub(r"\d", "", text)
-
-
-def error_name(name: str) -> str:
-    """The class of an exception, where that is a word and not a message: the student may have named it.
-
-    Args:
-        name: from the student's process.
-
-    Returns:
-        The name, or "an error".
-    """
-    is_word = name.isidentifier() and len(name) <= MAX_WORD and not any(c.isdigit() for c in name)
-    return name if is_word else "an error"
 
 
 def refusals(outcomes: list[dict | None]) -> list[str]:
@@ -184,11 +158,4 @@ def verdict_of(paper: Paper, outcomes: list[dict | None]) -> Verdict:
         Points, groups and the misconception by name.
     """
     verdict = judge(paper.exercise, paper.drawn, outcomes, paper.answers)
-    return verdict if verdict.named else replace(verdict, first_line=_without_words(verdict.first_line))
-
-
-def _without_words(line: str) -> str:
-    """What a function returned may be told as a number that somebody reads; texts and long numbers could be a case."""
-    line = re.sub(r"the str .*", "a text.", line, flags=re.DOTALL)
-    line = re.sub(r": keys \[.*", ".", line, flags=re.DOTALL)
-    return re.sub(rf"\d{{{MAX_DIGITS + 1},}}", "...", line)
+    return verdict if verdict.named else replace(verdict, first_line=told(verdict.first_line))

@@ -10,10 +10,12 @@ from typing import Any
 
 from segedu.checks.judge import Verdict
 from segedu.grading import compare
+from segedu.grading.archive import SubmissionError
 from segedu.grading.compare import Paper
 from segedu.grading.kernel import Step, StepResult
 from segedu.grading.lab import Lab
-from segedu.grading.rebuild import Plan, rebuild
+from segedu.grading.planner import plan_of
+from segedu.grading.rebuild import Plan
 from segedu.grading.records import VERSION, clean, tool_version
 from segedu.grading.submission import Submission
 
@@ -25,6 +27,7 @@ _STOPPED = {
     "skipped": "was not run, the time for it was used up",
 }
 WANTED = ("job/*/out/*",)
+MAX_HELPER_NOTES = 5
 
 
 @dataclass
@@ -70,7 +73,10 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
     if submission.problem:
         return record | {"status": "unreadable", "problem": clean(submission.problem)}
     started = time.monotonic()
-    plan = rebuild(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+    try:
+        plan = plan_of(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+    except SubmissionError as error:
+        return record | {"status": "unreadable", "problem": clean(error)}
     answered = [name for name in desk.papers if plan.state.get(name) == "answered"]
     results: Sequence[StepResult] = ()
     files: dict[str, bytes] = {}
@@ -100,6 +106,7 @@ def _blank_record(submission: Submission, desk: Desk, key: str) -> dict:
         "version": VERSION, "key": key, "tool": tool_version(), "lab": desk.lab.name, "lab_digest": desk.lab.digest,
         "student": submission.student, "attempt": submission.attempt, "submitted": submission.submitted,
         "source": clean(submission.source), "digest": submission.digest,
+        "layout": submission.layout, "clash": submission.clash,
         "status": "graded", "problem": "", "points": 0, "max_points": desk.max_points, "exercises": nothing,
         "notes": [clean(text) for text in submission.notes], "sandbox": None, "measured": {"seconds": 0.0},
     }  # fmt: skip
@@ -111,8 +118,11 @@ def _entry(paper: Paper, status: str, **more: Any) -> dict:
 
 
 def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
+    """The first few cells that did not end well: which of a thousand fail could carry a hidden input out."""
     bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
-    return [f"{_place(step.name)} {_ending(step, desk)}" for step in bad]
+    shown = bad[:MAX_HELPER_NOTES]
+    notes = [f"{_place(step.name)} {_ending(step, desk)}" for step in shown]
+    return notes + ["and more cells did not end well"] * (len(bad) > len(shown))
 
 
 def _place(name: str) -> str:

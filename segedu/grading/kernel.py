@@ -21,25 +21,15 @@ from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_
 from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
 from .provisioner import ForkServer, Guest
 from .sandbox import LINUX, SandboxError
+from .steps import WORK, Step
 
 __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_levels"]
 
 KINDS = ("setup", "helper", "solution", "canary", "probe")
 REPLAYED = ("setup", "helper", "solution")
-WORK = "@WORK@"  # in setup, probe and canary steps: the absolute path of the folder that files_in land in
 MAX_TEXT = 4_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable to allocate|std::bad_alloc")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One cell to run. Setup, helper and solution steps are run again after a restart."""
-
-    kind: str
-    name: str
-    source: str
-    timeout: float = 30.0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,33 @@ class Cell:
         """The top-level names that have got a value in the student's kernel."""
         return self.given if self.runs == self.source else _given(self.source)
 
+    @cached_property
+    def running(self) -> Cell:
+        """The part that runs here, as a cell of its own."""
+        return self if self.runs == self.source else Cell(self.position, self.runs, self.runs)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        """Name -> the top-level statements of the source that give it a value, by number."""
+        found: dict[str, list[int]] = {}
+        for number, node in enumerate(self._nodes):
+            for name in reading.bound_within(node):
+                found.setdefault(name, []).append(number)
+        return found
+
+    @cached_property
+    def _nodes(self) -> list[ast.stmt]:
+        tree = reading.parse(self.source)
+        nodes = [node for node in (tree.body if tree else []) if not reading.is_stub(node)]
+        return [node for node in nodes if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+
+    def statements(self, name: str) -> str:
+        """The top-level statements of the source that give a name its value."""
+        try:
+            return "\n".join(ast.unparse(self._nodes[number]) for number in self._by_name.get(name, ()))
+        except (RecursionError, ValueError):
+            return ""
+
     def gives(self, name: str) -> bool:
         """Does the name get a value here? Most cells need not be parsed to tell."""
         return reading.mentions(self.runs, name) and name in self.given
@@ -69,18 +96,26 @@ def names_read(source: str) -> set[str]:
     >>> sorted(names_read("def f(x): return clip(x, TOP)"))
     ['TOP', 'clip']
     """
+    text = reading.readable(source)
+    if text is None:
+        return set()
     try:
-        tree = reading.parse(source)
-        return set(_read(symtable.symtable(ast.unparse(tree), "cell", "exec"))) if tree else set()
+        return set(_read(symtable.symtable(text, "cell", "exec")))
     except _FAILURES:
         return set()
 
 
-def _read(table: symtable.SymbolTable) -> Iterator[str]:
-    outside = table.get_type() == "module"
-    yield from (s.get_name() for s in table.get_symbols() if s.is_referenced() and (outside or s.is_global()))
-    for inner in table.get_children():
-        yield from _read(inner)
+def _read(top: symtable.SymbolTable) -> Iterator[str]:
+    waiting = [top]
+    while waiting:
+        table = waiting.pop()
+        outside = table.get_type() == "module"
+        # not `table.get_symbols()`: for each symbol that walks through all inner scopes, the square of their number
+        for name, flags in table._table.symbols.items():
+            symbol = symtable.Symbol(name, flags)
+            if symbol.is_referenced() and (outside or symbol.is_global()):
+                yield name
+        waiting += table.get_children()
 
 
 class Missing:
@@ -108,12 +143,12 @@ class Missing:
             self.seen.add(name)
             before = [cell for cell in self.cells if cell.position <= self.home and cell.gives(name)]
             if before:
-                self._follow(_statements(before[-1].runs, name), set())
+                self._follow(before[-1].running.statements(name), set())
                 continue
             cells = [cell for cell in self.cells if cell.knows(name)]
             nearest = min(cells, key=lambda c: (c.position > self.home, abs(c.position - self.home)), default=None)
             if nearest:
-                part = _statements(nearest.source, name)
+                part = nearest.statements(name)
                 self._follow(part, set())  # what it needs itself comes first
                 self.found.append((name, nearest.position))
                 self.sources.append(part)
@@ -123,14 +158,3 @@ class Missing:
         """Code that defines what is missing, or ""; a statement that fails does not stop the others."""
         parts = dict.fromkeys(part for part in self.sources if part)
         return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
-
-
-def _statements(source: str, name: str) -> str:
-    """The top-level statements of a cell that give a name its value."""
-    tree = reading.parse(source)
-    nodes = [node for node in (tree.body if tree else []) if not reading.is_stub(node)]
-    nodes = [node for node in nodes if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
-    try:
-        return "\n".join(ast.unparse(node) for node in nodes if name in reading.bound_within(node))
-    except (RecursionError, ValueError):
-        return ""

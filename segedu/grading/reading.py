@@ -28,7 +28,6 @@ _ODD = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=1)  # several questions are asked of one cell in a row
 def parse(source: str) -> ast.Module | None:
     """Parse a cell, magics and shell lines aside.
 
@@ -38,12 +37,29 @@ def parse(source: str) -> ast.Module | None:
     Returns:
         The tree, or None where Python cannot read it.
     """
+    return _parsed(source)[0]
+
+
+def readable(source: str) -> str | None:
+    """A cell as Python can read it, magics and shell lines replaced where that is needed.
+
+    Args:
+        source: of the cell.
+
+    Returns:
+        The text, or None where Python cannot read it.
+    """
+    return _parsed(source)[1]
+
+
+@lru_cache(maxsize=1)  # several questions are asked of one cell in a row
+def _parsed(source: str) -> tuple[ast.Module | None, str | None]:
     for text in (source, _MAGIC.sub(r"\1pass", source)):
         try:
-            return _tree(text)
+            return _tree(text), text
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-    return None
+    return None, None
 
 
 def _tree(text: str) -> ast.Module:
@@ -174,7 +190,12 @@ def is_only_stub(source: str) -> bool:
 
 def same_text(a: str, b: str) -> bool:
     """Equal but for spaces at line ends and blank lines around."""
-    return [line.rstrip() for line in a.strip().splitlines()] == [line.rstrip() for line in b.strip().splitlines()]
+    return plain_text(a) == plain_text(b)
+
+
+def plain_text(source: str) -> str:
+    """The text without spaces at line ends and blank lines around."""
+    return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 
 def is_empty(source: str) -> bool:
@@ -281,21 +302,21 @@ def oddities(source: str, hides: Iterable[str]) -> list[str]:
     Returns:
         Phrases such as "mentions showtraceback".
     """
-    found = [f"imports {name}, which this lab hides" for name in hides if _imports(source, name)]
+    imported = _imported(source)
+    found = [f"imports {name}, which this lab hides" for name in hides if name in imported]
     found += [f"mentions {word}" for word in _ODD if word in source]
     if re.search(r"^[ \t]*!|^[ \t]*%%?(?:bash|sh|pip|conda|system|sx|load_ext)\b", source, re.MULTILINE):
         found.append("runs a shell command or a magic")
     return found
 
 
-def _imports(source: str, module: str) -> bool:
+def _imported(source: str) -> set[str]:
+    """Modules, and what is imported from them, by their full names."""
     tree = parse(source)
-    parent, _, last = module.rpartition(".")
+    found: set[str] = set()
     for node in ast.walk(tree) if tree else []:
-        if isinstance(node, ast.Import) and any(alias.name == module for alias in node.names):
-            return True
-        if isinstance(node, ast.ImportFrom):
-            from_parent = node.module == parent and any(alias.name == last for alias in node.names)
-            if node.module == module or from_parent:
-                return True
-    return False
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found

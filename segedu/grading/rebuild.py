@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from segedu.grading import reading
-from segedu.grading.kernel import WORK, Step
 from segedu.grading.lab import Lab, LabCell
 from segedu.grading.notebook import StudentCell
 from segedu.grading.order import Cell, Missing
+from segedu.grading.steps import WORK, Step
 
 MAX_NOTES = 100
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -84,6 +84,7 @@ class _Builder:
         self.lab, self.hides, self.seconds, self.nonce = lab, hides, cell_seconds, nonce
         self.plan = Plan()
         self.table = {key: cell for cell in lab.cells for key in (cell.name, cell.id)}
+        self.copies = {reading.plain_text(cell.source) for cell in lab.cells if cell.role != "solution"}
         self.cells = [cell for cell in cells if cell.cell_type == "code"]
         self.ours = {cell.position: self._match(cell) for cell in self.cells}
         others = [self._match(cell) for cell in cells if cell.cell_type != "code"]
@@ -231,7 +232,7 @@ class _Builder:
             self._note("", f"the cell {ours.name}, at position {cell.position}, was changed; ours was used")
 
     def _is_copy(self, source: str) -> bool:
-        return any(cell.role != "solution" and reading.same_text(source, cell.source) for cell in self.lab.cells)
+        return reading.plain_text(source) in self.copies
 
     def _look_at(self, cell: StudentCell, exercise: str) -> None:
         for phrase in reading.oddities(cell.source, self.hides):

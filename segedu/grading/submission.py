@@ -13,6 +13,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segedu.grading.archive import SUFFIXES as ARCHIVES
 from segedu.grading.archive import SubmissionError, is_archive, notebooks_in
@@ -23,6 +24,7 @@ from segedu.grading.times import parse_timestamp
 MAX_FILE = 64 << 20
 MAX_ENTRIES = 2000
 MAX_DEPTH = 4
+TIME_FILE = "timestamp.txt"
 BOOKS = (".ipynb", ".ipynb.txt", ".ipynb.json")  # browsers add the second suffix
 
 
@@ -62,6 +64,8 @@ class Submission:
         notes: oddities that cost nothing.
         attempt: which of the student's.
         submitted: when, in ISO 8601, or None where nothing says so.
+        layout: of the folder of submissions.
+        clash: True where another submission claims the same id.
     """
 
     student: str
@@ -72,6 +76,8 @@ class Submission:
     notes: tuple[str, ...] = ()
     attempt: int = 1
     submitted: str | None = None
+    layout: str = "students"
+    clash: bool = False
 
 
 def read_submission(entry: Entry, lab: str, root: Path) -> Submission:
@@ -100,12 +106,23 @@ def collect(entry: Entry, lab: str, root: Path) -> Handed:
         The bytes and their digest.
     """
     source = os.path.relpath(entry.path, root) if root.is_dir() else entry.path.name
+    clash = (entry.clash,) if entry.clash else ()
     try:
         found, notes = _notebooks(entry.path, lab)
-        submitted = submission_time(entry.path, lab)
-        return Handed(entry, source, _digest(found), tuple(found), notes=tuple(notes), submitted=submitted)
+        submitted, more = _submitted(entry, lab)
+        return Handed(entry, source, _digest(found), tuple(found), notes=(*clash, *notes, *more), submitted=submitted)
     except Exception as error:
-        return Handed(entry, source, _name_digest(entry), problem=_why(entry, error))
+        return Handed(entry, source, _name_digest(entry), problem=_why(entry, error), notes=clash)
+
+
+def _submitted(entry: Entry, lab: str) -> tuple[str | None, list[str]]:
+    """When it was handed in, where nbgrader says so: in any other folder the file may be the student's own."""
+    if entry.layout == "nbgrader":
+        return submission_time(entry.path, lab), []
+    own = [folder / TIME_FILE for folder in (entry.path / lab, entry.path) if entry.path.is_dir()]
+    if any(parse_timestamp(text) for text in map(_first_words, own) if text):
+        return None, [f"{TIME_FILE} may be the student's own and was not believed; --layout nbgrader believes it"]
+    return None, []
 
 
 def look_into(handed: Handed, lab: str) -> Submission:
@@ -119,7 +136,8 @@ def look_into(handed: Handed, lab: str) -> Submission:
         The submission.
     """
     entry, source = handed.entry, handed.source
-    ours = {"attempt": entry.attempt, "submitted": handed.submitted}
+    ours: dict[str, Any] = {"attempt": entry.attempt, "submitted": handed.submitted, "layout": entry.layout}
+    ours |= {"clash": bool(entry.clash), "notes": handed.notes}
     if handed.problem:
         return Submission(entry.student, source, handed.digest, problem=handed.problem, **ours)
     try:
@@ -129,7 +147,7 @@ def look_into(handed: Handed, lab: str) -> Submission:
             notes.append(f"{len(handed.found)} notebooks were handed in; {name} was graded")
         if name != entry.path.name:
             source = f"{source}/{name}"
-        return Submission(entry.student, source, handed.digest, tuple(cells), notes=tuple(notes), **ours)
+        return Submission(entry.student, source, handed.digest, tuple(cells), **ours | {"notes": tuple(notes)})
     except Exception as error:
         return Submission(entry.student, source, handed.digest, problem=_why(entry, error), **ours)
 
@@ -147,18 +165,23 @@ def submission_time(path: Path, lab: str) -> str | None:
     """When a student handed in, by the `timestamp.txt` that nbgrader puts beside the notebook.
 
     Args:
-        path: the student's folder, or that of one assignment in it.
-        lab: `04_metrics`.
+        path: the student's folder, in nbgrader's layout.
+        lab: `04_metrics`; nbgrader has a folder for each.
 
     Returns:
         ISO 8601 in UTC, or None where there is no such file or no time in it.
     """
-    for folder in (path / lab, path) if path.is_dir() else ():
-        file = folder / "timestamp.txt"
-        if file.is_file() and not file.is_symlink() and not folder.is_symlink():
-            with contextlib.suppress(OSError, SubmissionError):  # a file of the student's own that has this name
-                return parse_timestamp(read_plain(file, 1000).decode(errors="replace"))
-    return None
+    text = _first_words(path / lab / TIME_FILE)
+    return parse_timestamp(text) if text else None
+
+
+def _first_words(file: Path) -> str:
+    """The text of a small plain file, or "" where it is none, or behind a link."""
+    if file.parent.is_symlink() or file.is_symlink() or not file.is_file():
+        return ""
+    with contextlib.suppress(OSError, SubmissionError):  # too large: not nbgrader's
+        return read_plain(file, 1000).decode(errors="replace")
+    return ""
 
 
 def fingerprint(entry: Entry, lab: str) -> str:

@@ -293,13 +293,19 @@ def _numbers(data: bytes) -> set[str]:
     def walk(node) -> None:
         if isinstance(node, float) and node != int(node):
             bits = int.from_bytes(_double(node), "little")
-            digits = repr(node).replace(".", "")
+            digits = repr(abs(node)).replace(".", "").partition("e")[0]
             found.update({repr(node)[:10], digits[1:9], str(bits), _double(node).hex(), digits[::-1][:9]})
+            found.update({letters(digits)[:10], f"{int(digits[:6])}, {int(digits[6:12])}"})
         for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             walk(item)
 
     walk(json.loads(data))
     return found
+
+
+def letters(digits: str) -> str:
+    """A number without a digit in it: where digits are not told, its letters may be."""
+    return "".join("abcdefghij"[int(digit)] for digit in digits if digit.isdecimal())
 
 
 def _double(value: float) -> bytes:

@@ -169,6 +169,18 @@ def digits(x):
 
 
 """
+LETTERS = """import json, os, pathlib
+
+
+def digits(x):
+    return repr(abs(float(x))).replace(".", "").partition("e")[0].ljust(12, "0")
+
+
+def spelt(x):
+    return "".join("abcdefghij"[int(digit)] for digit in digits(x))
+
+
+"""
 FEEDBACK = [
     Attack(
         "o60_case_in_a_text",
@@ -252,6 +264,36 @@ def forged(name, i):
         levels=EVERYWHERE,
         hidden=True,
         note="outcomes could not be read",
+    ),
+    Attack(
+        "o68_case_in_letters",
+        "feedback",
+        "the same as letters: in the class that is returned, and in classes of exceptions in many cells",
+        "a class is named only where it is one of Python's or of a library's",
+        LETTERS
+        + """cases = sorted(pathlib.Path(os.environ["SEGEDU_WORK"], "job/double/in").glob("*.json"))
+value = json.loads(cases[0].read_text())["dict"]["args"]["list"][0]
+raise type("X_" + spelt(value), (Exception,), {})()""",
+        body="return type(spelt(float(np.asarray(x).ravel()[0])), (), {})()",
+        levels=EVERYWHERE,
+        hidden=True,
+        note="an error of its own class",
+        twin="class EmptyImage(ValueError):\n    pass\n\n\nraise EmptyImage('mine')",
+    ),
+    Attack(
+        "o69_case_in_a_shape",
+        "feedback",
+        "the same through the shape of an empty array, or the length of a list",
+        "a shape is told by its rank, a length not at all",
+        LETTERS,
+        answers={
+            "double": "def double(x):\n    return np.zeros((0, int(digits(x)[:6]), int(digits(x)[6:12])))",
+            "total": "def total(x):\n    return [np.zeros((0, int(digits(v)[:6]), int(digits(v)[6:12]))) for v in x]",
+            "box_area": "def box_area(b):\n    return np.zeros((0, int(digits(b[0, 0])[:6]), int(digits(b[0, 0])[6:12])))",
+        },
+        levels=EVERYWHERE,
+        hidden=True,
+        twin="print(np.zeros((0, 123, 456)).shape)",
     ),
     Attack(
         "o65_markup",

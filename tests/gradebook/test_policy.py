@@ -215,6 +215,29 @@ def test_the_roster_finds_its_submissions_by_any_of_their_names(tmp_path, made):
     assert submission_keys("bert")[1:] == []
 
 
+def test_a_number_in_a_name_counts_only_where_a_platform_wrote_it(tmp_path, made):
+    """Otherwise a student hands in under somebody else's number."""
+    names = {"anna": "students", "x_4711_assignsubmission_file": "students", "y_9_assignsubmission_file": "students"}
+    names |= {"rossi_78_9_lab": "students", "Bert_4712_assignsubmission_file": "moodle"}
+    out = made.write(tmp_path, *(made.record(name, layout=layout) for name, layout in names.items()), roster=ROSTER)
+    found = of(out)
+    assert [one.record["student"] for one in found["anna"].attempts] == ["anna"]
+    assert [one.record["student"] for one in found["bert"].attempts] == ["Bert_4712_assignsubmission_file"]
+    taken, harmless = found["x_4711_assignsubmission_file"], found["y_9_assignsubmission_file"]
+    assert taken.flags == ["name clash", "not on roster"] and harmless.flags == ["not on roster"]
+    assert "holds the number of anna, which is believed only in" in taken.notes[0] and harmless.notes == ()
+    assert found["anna"].flags == found["bert"].flags == ["name clash"]
+    assert "the name of x_4711_assignsubmission_file holds this student's number" in found["anna"].notes[0]
+    assert "the name of rossi_78_9_lab holds" in found["bert"].notes[0]
+
+
+def test_a_clash_of_names_is_a_flag_on_both(tmp_path, made):
+    records = [made.record("anna", clash=True, notes=["claims the same id"]), made.record("ANNA-1a2b3c", clash=True)]
+    found = of(made.write(tmp_path, *records, made.record("bert", clash=False), roster=ROSTER))
+    assert found["anna"].flags == ["name clash"] and found["bert"].flags == []
+    assert found["ANNA-1a2b3c"].flags == ["name clash", "not on roster"]
+
+
 def test_long_ids_that_differ_at_their_ends_alone_are_two_students(tmp_path, made):
     long = "x" * 80
     manual = f"lab,student,exercise,points,comment\n00_tiny,{long}-a1b2c3,,+1,\n"

@@ -162,4 +162,5 @@ def test_strange_outcomes_are_judged_not_crashed_on(papers, outcome):
     for paper in papers.values():
         outcomes, _ = compare.read_outcomes(paper, files_of(paper, [outcome] * 4))
         assert compare.verdict_of(paper, outcomes).points == 0
+        assert compare.refusals(outcomes) == ["an object of another class"] * ("refused" in outcome)
     assert compare.refusals([outcome, None, outcome]) == (["a Yes"] if "refused" in outcome else [])

@@ -318,12 +318,18 @@ def test_an_offset_is_hours_and_minutes(text, utc):
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-10-01 16:59:00 Nowhere/Land", "1 2 ../../etc/passwd", "\0"])
 def test_what_is_no_time_is_none(text, tmp_path):
-    (tmp_path / "timestamp.txt").write_text(text)
+    (tmp_path / LAB).mkdir()
+    (tmp_path / LAB / "timestamp.txt").write_text(text)
     assert submission_time(tmp_path, LAB) is None
 
 
 def test_a_time_behind_a_link_is_not_read(tmp_path):
     (tmp_path / "elsewhere").write_text("2026-10-01")
-    (tmp_path / "timestamp.txt").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / LAB).mkdir()
+    (tmp_path / LAB / "timestamp.txt").symlink_to(tmp_path / "elsewhere")
     assert submission_time(tmp_path, LAB) is None
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "timestamp.txt").write_text("2026-10-01")
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    assert submission_time(tmp_path, "linked") is None and submission_time(tmp_path, "real") is not None
     assert submission_time(tmp_path / "elsewhere", LAB) is None
