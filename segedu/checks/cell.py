@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import html
 import os
 import platform
@@ -112,7 +113,29 @@ def _judge_visibly(exercise: Exercise, function: Callable) -> Verdict:
         print(f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m Grading draws new inputs.")
     else:
         _show_failure(exercise, verdict, drawn, got)
+        if replaced := replaced_builtins(function):
+            print(
+                f"In this notebook {', '.join(replaced)} are not Python's own: an `import *` has replaced them. "
+                "Import the names that you need instead."
+            )
     return verdict
+
+
+def replaced_builtins(function: Callable) -> list[str]:
+    """The names of Python's own functions that a function uses and that mean something else in its notebook.
+
+    Args:
+        function: the student's.
+
+    Returns:
+        Names such as `float`, where a library's `import *` has replaced them; sorted.
+    """
+    code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    used = set(code.co_names) if code else set()
+    library = ("torch", "numpy")
+    modules = {name: type(names[name]).__module__ for name in used & set(names) & set(dir(builtins))}
+    modules |= {name: getattr(names[name], "__module__", None) or modules[name] for name in modules}
+    return sorted(name for name, module in modules.items() if module.partition(".")[0].lstrip("_") in library)
 
 
 def _nothing(groups: dict[str, dict]) -> dict[str, dict]:
