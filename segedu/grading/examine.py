@@ -42,6 +42,7 @@ class Desk:
         cell_seconds: limit of each cell.
         turn: one judgement at a time; the judge sets torch's threads for the whole process.
         hides: modules that grading replaces by stubs: those of all exercises, also of one that is not on the desk.
+        forbidden: functions of other libraries that the lab's answers may not call.
     """
 
     lab: Lab
@@ -51,6 +52,7 @@ class Desk:
     cell_seconds: float = 30.0
     turn: threading.Lock = field(default_factory=threading.Lock)
     hides: Sequence[str] = ()
+    forbidden: Sequence[str] = ()
 
     @property
     def max_points(self) -> int:
@@ -74,7 +76,7 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
         return record | {"status": "unreadable", "problem": clean(submission.problem)}
     started = time.monotonic()
     try:
-        plan = plan_of(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+        plan = plan_of(desk.lab, submission.cells, [*desk.hides, *desk.forbidden], desk.cell_seconds)
     except SubmissionError as error:
         return record | {"status": "unreadable", "problem": clean(error)}
     answered = [name for name in desk.papers if plan.state.get(name) == "answered"]

@@ -51,7 +51,7 @@ def rebuild(
     Args:
         lab: as the course has it.
         cells: as the student left them.
-        hides: modules that the lab hides; importing one is a note.
+        hides: modules of the course's library, and functions of others, that the lab hides; importing one is a note.
         cell_seconds: limit of each step.
         nonce: makes what a canary says.
 
@@ -107,6 +107,9 @@ class _Builder:
         for name in self.lab.exercises:
             if name in homes:
                 probes[self._probe_place(name, homes[name])].append(name)
+        foreign = [name for name in self.hides if not name.startswith("segedu.")]
+        if foreign:
+            self._add("setup", "forbidden", f"from segedu.checks.hidden import hide; hide({foreign!r})")
         self._add("setup", "imports", self._imports())
         missing = self._missing()
         for cell in self.cells:

@@ -99,7 +99,7 @@ class Extra(nn.Sequential):
     """A right net with a parameter that nothing uses."""
 
     def __init__(self):
-        super().__init__(nn.Conv2d(1, 2, 3), nn.ReLU())
+        super().__init__(nn.Conv2d(1, 2, 3), nn.Tanh())
         self.unused = nn.Parameter(torch.zeros(3))
 
 
@@ -107,7 +107,7 @@ class Extra(nn.Sequential):
 def block() -> Exercise:
     images = torch.rand(1, 1, 9, 11, generator=torch.Generator().manual_seed(0))
     return of_one_case(
-        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), probes.module, args=[], inputs=[images], seed=4
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), probes.module, args=[], inputs=[images], seed=4
     )
 
 
@@ -136,7 +136,7 @@ def test_a_module_that_overwrites_its_input_is_refused(block):
                 x.zero_()
             return y
 
-    assert points(block, lambda: Spoils(nn.Conv2d(1, 2, 3), nn.ReLU())) == 0
+    assert points(block, lambda: Spoils(nn.Conv2d(1, 2, 3), nn.Tanh())) == 0
 
 
 def test_a_fixture_counts_as_unchanged_and_a_list_that_was_filled_with_objects_as_changed():
