@@ -13,8 +13,7 @@ from typing import Any
 from segedu import exercises
 from segedu.checks.cell import VISIBLE_SEED
 from segedu.checks.exercise import Exercise
-from segedu.checks.judge import Answers, Drawn, draw, judge
-from segedu.checks.probes import copy_value
+from segedu.checks.judge import Answers, draw, judge, outcomes_of
 from segedu.proofs import read_rows
 
 LIMITS = {"cpu_seconds": 90.0, "peak_mb": 2048.0, "first_figure": 15.0}
@@ -63,18 +62,6 @@ def load_alternatives(course: Path, lab: str) -> dict[str, list[Callable]]:
     return module.ALTERNATIVES
 
 
-def _outcomes(exercise: Exercise, function: Callable, drawn: Drawn, threads: int) -> list[dict]:
-    """As `judge.outcomes_of`, which always takes one torch thread."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return [exercise.probe(function, copy_value(case)) for _, _, case in drawn]
-    finally:
-        torch.set_num_threads(before)
-
-
 def mutant_row(
     lab: str,
     exercise: Exercise,
@@ -98,7 +85,7 @@ def mutant_row(
 
     def verdicts(function: Callable) -> list:
         pairs = [(a, n) for a in answers for n in threads]
-        return [judge(exercise, a.drawn, _outcomes(exercise, function, a.drawn, n), a) for a, n in pairs]
+        return [judge(exercise, a.drawn, outcomes_of(exercise, function, a.drawn, n), a) for a, n in pairs]
 
     wrong = []
     for one in exercise.wrong:

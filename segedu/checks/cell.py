@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import html
 import os
 import platform
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from segedu.checks.drawing import draw_difference
 from segedu.checks.exercise import Exercise
+from segedu.checks.hidden import without
 from segedu.checks.judge import Verdict, draw, judge, outcomes_of
 
 VISIBLE_SEED = 0
@@ -42,17 +44,19 @@ def raises_on_failure() -> bool:
     return "PYTEST_CURRENT_TEST" in os.environ or "NBGRADER_EXECUTION" in os.environ
 
 
-def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callable]:
+def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] = ()) -> tuple[Callable, Callable]:
     """Make the two functions that a lab's notebook imports.
 
     Args:
         lab: its name, `04_metrics`.
         exercises: of the lab.
+        forbidden: functions of other libraries that answers may not call, such as `torchvision.ops.box_iou`.
 
     Returns:
         `check` and `use`.
     """
     by_name = {exercise.name: exercise for exercise in exercises}
+    hidden = hidden_names(exercises, forbidden)
     passed: dict[str, Callable] = {}
 
     def check(function: Callable) -> None:
@@ -67,7 +71,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callab
         """
         exercise = _find(by_name, function, lab)
         passed.pop(exercise.name, None)
-        verdict = _judge_visibly(exercise, function)
+        verdict = _judge_visibly(exercise, function, hidden)
         if verdict.passed:
             passed[exercise.name] = function
         elif raises_on_failure():
@@ -90,6 +94,19 @@ def lab_tools(lab: str, exercises: Sequence[Exercise]) -> tuple[Callable, Callab
     return check, use
 
 
+def hidden_names(exercises: Sequence[Exercise], forbidden: Sequence[str]) -> list[str]:
+    """All that a lab hides from its answers: modules of the course's library, functions of other libraries.
+
+    Args:
+        exercises: of the lab.
+        forbidden: the lab's `FORBIDDEN`.
+
+    Returns:
+        Dotted names, each once.
+    """
+    return list(dict.fromkeys([name for exercise in exercises for name in exercise.hides] + list(forbidden)))
+
+
 def _find(by_name: dict[str, Exercise], function: Callable, lab: str) -> Exercise:
     name = getattr(function, "__name__", None)
     if name not in by_name:
@@ -98,9 +115,10 @@ def _find(by_name: dict[str, Exercise], function: Callable, lab: str) -> Exercis
     return by_name[name]
 
 
-def _judge_visibly(exercise: Exercise, function: Callable) -> Verdict:
+def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]) -> Verdict:
     drawn = draw(exercise, VISIBLE_SEED)
-    got = outcomes_of(exercise, function, drawn)
+    with without(hidden, function):  # so that an answer that passes here does not fail in grading
+        got = outcomes_of(exercise, function, drawn)
     verdict = judge(exercise, drawn, got)
     origin = getattr(function, "__module__", None) or ""
     if origin.partition(".")[0] == "segedu":
@@ -112,7 +130,29 @@ def _judge_visibly(exercise: Exercise, function: Callable) -> Verdict:
         print(f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m Grading draws new inputs.")
     else:
         _show_failure(exercise, verdict, drawn, got)
+        if replaced := replaced_builtins(function):
+            print(
+                f"In this notebook {', '.join(replaced)} are not Python's own: an `import *` has replaced them. "
+                "Import the names that you need instead."
+            )
     return verdict
+
+
+def replaced_builtins(function: Callable) -> list[str]:
+    """The names of Python's own functions that a function uses and that mean something else in its notebook.
+
+    Args:
+        function: the student's.
+
+    Returns:
+        Names such as `float`, where a library's `import *` has replaced them; sorted.
+    """
+    code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    used = set(code.co_names) if code else set()
+    library = ("torch", "numpy")
+    modules = {name: type(names[name]).__module__ for name in used & set(names) & set(dir(builtins))}
+    modules |= {name: getattr(names[name], "__module__", None) or modules[name] for name in modules}
+    return sorted(name for name, module in modules.items() if module.partition(".")[0].lstrip("_") in library)
 
 
 def _nothing(groups: dict[str, dict]) -> dict[str, dict]:

@@ -16,6 +16,7 @@ import numpy as np
 from segedu.checks.exercise import Case, Exercise, Wrong
 from segedu.checks.outcomes import Difference, first_difference, same_outcome
 from segedu.checks.probes import copy_value
+from segedu.checks.recording import outcome_of
 
 Drawn = list[tuple[str, int, Case]]
 
@@ -69,29 +70,37 @@ def draw(exercise: Exercise, seed: int) -> Drawn:
     Returns:
         `(group, index in the group, case)`, in order.
     """
-    groups = exercise.cases(np.random.default_rng(seed))
-    return [(name, i, case) for name, (_, cases) in groups.items() for i, case in enumerate(cases)]
+    rng = np.random.default_rng(seed)
+    groups = exercise.cases(rng)
+    drawn = [(name, i, case) for name, (_, cases) in groups.items() for i, case in enumerate(cases)]
+    return [(name, i, _with_cotangent(case, rng) if "grad" in case else case) for name, i, case in drawn]
 
 
-def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn) -> list[dict]:
-    """Probe a function on fresh copies of the cases, with one torch thread.
+def _with_cotangent(case: Case, rng: np.random.Generator) -> Case:
+    """A result that is not a scalar is differentiated as a weighted sum, with weights of this seed."""
+    return {**case, "cotangent": int(rng.integers(2**31))}
+
+
+def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn, threads: int = 1) -> list[dict]:
+    """Probe a function on fresh copies of the cases, in this process.
 
     Args:
         exercise: whose probe is used.
         function: reference, wrong answer or student.
         drawn: from `draw`.
+        threads: of torch.
 
     Returns:
-        One outcome a case.
+        One outcome per case.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        return [exercise.probe(function, copy_value(case)) for _, _, case in drawn]
+        return [outcome_of(case, exercise.probe(function, copy_value(case))) for _, _, case in drawn]
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 class Answers:

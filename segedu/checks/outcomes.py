@@ -2,7 +2,8 @@
 
 An outcome is a flat dict. `value` is what came back, `raises` the class of an exception, `mutated` the
 positions of arguments that were changed, `grads` the gradients that the case asked for. Keys that begin
-with an underscore are notes for a person (the message, the traceback) and are never compared.
+with an underscore are notes for a person (the message, the traceback) and are never compared. A probe records raw
+values; `segedu.checks.recording` derives `mutated`, `n_params` and `depends` from them.
 """
 
 from __future__ import annotations

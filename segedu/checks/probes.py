@@ -1,6 +1,8 @@
 """Probes: they call a function on a case and write down what it did.
 
-A probe runs wherever the function lives, in the student's process too, so it holds no answer.
+A probe runs wherever the function lives, in the student's process too. So it holds no answer and it decides nothing: it
+records raw values (the result, the arguments as they are after the call, gradients, shapes of parameters), and
+`segedu.checks.recording` derives the outcome from them where the student's code does not run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from segedu.checks.outcomes import NotPlain, plain, value_difference
+from segedu.checks.outcomes import NotPlain, plain
 
 
 def copy_value(value: Any) -> Any:
@@ -60,14 +62,15 @@ def _guarded(run: Callable[[], dict]) -> dict:
         return _raised(error)
 
 
-def _changed(before: list, after: list) -> list[int]:
-    def same(a: Any, b: Any) -> bool:
+def _after_call(arguments: list) -> list:
+    """The arguments as the function left them; None for what is not plain, such as a fixture."""
+    left: list = []
+    for argument in arguments:
         try:
-            return value_difference(plain(a), plain(b), 0.0) is None
+            left.append(plain(argument))
         except NotPlain:
-            return True
-
-    return [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if not same(a, b)]
+            left.append(None)
+    return left
 
 
 def call(function: Callable, case: dict) -> dict:
@@ -78,44 +81,51 @@ def call(function: Callable, case: dict) -> dict:
         case: `{"args": [...]}`, already a fresh copy.
 
     Returns:
-        `{"value", "mutated"}`; or `{"raises"}` with the class of the exception; or `{"refused"}` where the
-        value is of a class that an outcome cannot hold.
+        `{"value", "arguments"}`, the latter as they are after the call; or `{"raises"}` with the class of the
+        exception; or `{"refused"}` where the value is of a class that a recording cannot hold.
     """
 
     def run() -> dict:
-        before = copy_value(case["args"])
         value = function(*case["args"])
-        return {"value": plain(value), "mutated": _changed(before, case["args"])}
+        return {"value": plain(value), "arguments": _after_call(case["args"])}
 
     return _guarded(run)
 
 
 def call_grad(function: Callable, case: dict) -> dict:
-    """Call the function and differentiate the sum of its result.
+    """Call the function and differentiate its result, or a weighted sum of it where the result is not a scalar.
 
     Args:
         function: takes tensors, returns one tensor.
-        case: `{"args": [...], "grad": [0, ...]}`; `grad` names the positions to differentiate by.
+        case: `{"args": [...], "grad": [0, ...]}`; `grad` names the positions of the arguments with respect to which
+            the result is differentiated. `cotangent`, which `draw` adds, is the seed of the weights.
 
     Returns:
-        `call`'s outcome and `grads`, one array a position; None where the result does not depend on it.
+        `call`'s recording and `grads`, one array per position; None where the result does not depend on it.
     """
     import torch
 
     def run() -> dict:
         args = [a.requires_grad_() if i in case["grad"] else a for i, a in enumerate(case["args"])]
         value = function(*args)
-        if not isinstance(value, torch.Tensor):
-            return {"value": plain(value), "grads": [], "mutated": []}
-        inputs = [args[i] for i in case["grad"]]
-        if value.requires_grad:
-            grads = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
-        else:
-            grads = [None] * len(inputs)
-        return {"value": plain(value), "grads": [plain(g) for g in grads], "mutated": []}
+        grads: list = []
+        if isinstance(value, torch.Tensor):
+            grads = _gradients(value, [args[i] for i in case["grad"]], case.get("cotangent", 0))
+        return {"value": plain(value), "grads": grads, "arguments": _after_call(args)}
 
     with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
         return _guarded(run)
+
+
+def _gradients(output: Any, inputs: list, seed: int) -> list:
+    """Gradients of a weighted sum of the output: the values of a softmax sum to 1, whatever goes in."""
+    import torch
+
+    if not output.requires_grad:
+        return [None] * len(inputs)
+    weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5
+    weighted = (output * weights.to(output)).sum() if output.ndim else output
+    return [plain(g) for g in torch.autograd.grad(weighted, inputs, allow_unused=True)]
 
 
 def module(function: Callable, case: dict) -> dict:
@@ -130,8 +140,8 @@ def module(function: Callable, case: dict) -> dict:
         case: `{"args": [...], "inputs": [tensor, ...], "seed": int}`.
 
     Returns:
-        `value` (the output in eval mode), `n_params`, `depends` (does the output depend on each input, by
-        gradient, and through how large a window from its centre), or `raises`/`refused`.
+        `value` (the output in eval mode), `parameters` (the shape of each), `grads` (of the centre of the output, one
+        array per input) and `arguments` (the inputs after the call), or `raises`/`refused`.
     """
     import torch
 
@@ -145,27 +155,32 @@ def module(function: Callable, case: dict) -> dict:
         output = net(*inputs)
         if not isinstance(output, torch.Tensor):
             return {"refused": f"{type(output).__name__} from forward, where a tensor is asked for"}
-        n_params = sum(p.numel() for p in net.parameters())
-        return {"value": plain(output), "n_params": n_params, "depends": _dependence(output, inputs)}
+        found = {"value": plain(output), "arguments": _after_call(inputs)}
+        shapes = [list(p.shape) for p in net.parameters()]
+        return {**found, "parameters": shapes, "grads": _centre_gradients(net, case["inputs"], case["seed"])}
 
     with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
         return _guarded(run)
 
 
-def _dependence(output: Any, inputs: list) -> list[int]:
-    """For each input, how many of its values the centre of the output depends on.
+def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
+    """Gradients of the centre of the output with respect to each input: what the centre depends on, and how much.
 
-    Each channel counts with a weight of its own: those of a softmax sum to 1 whatever goes in.
+    In float64 where the module runs in it: in float32 a ReLU near 0 may be open on one CPU and closed on another.
     """
-    import torch
 
-    if not output.requires_grad:
-        return [0] * len(inputs)
-    centre = output[(slice(None), slice(None), *(n // 2 for n in output.shape[2:]))] if output.ndim > 2 else output
-    weights = torch.rand(centre.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
-    weighted = (centre * weights.to(centre)).sum()
-    grads = torch.autograd.grad(weighted, [x for x in inputs if x.requires_grad], allow_unused=True)
-    return [0 if g is None else int((g != 0).sum()) for g in grads]
+    def gradients(double: bool) -> list:
+        copies = [(x.double() if double else x).clone().requires_grad_() for x in inputs]
+        output = net(*copies)
+        centre = (slice(None), slice(None), *(n // 2 for n in output.shape[2:]))
+        return _gradients(output[centre] if output.ndim > 2 else output, copies, seed)
+
+    try:
+        net.double()
+        return gradients(double=True)
+    except (RuntimeError, TypeError):
+        net.float()
+        return gradients(double=False)
 
 
 def fill_weights(net: Any, inputs: list, seed: int) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 from segedu.checks import codec
 from segedu.checks.exercise import Exercise
 from segedu.checks.judge import Answers, Drawn, Verdict, draw, judge
+from segedu.checks.recording import BadRecording, outcome_of
 from segedu.grading.disclosure import error_name, is_builtin_exception, reason, refused_words, told
 
 __all__ = ["Paper", "error_name", "exercise_seed", "make_paper", "read_outcomes", "refusals", "verdict_of"]
 MAX_EXERCISE = 64 << 20
-_KEYS = {"value": None, "raises": str, "refused": str, "mutated": list, "grads": list, "n_params": int, "depends": list}
+_KEYS = {"value": None, "raises": str, "refused": str, "arguments": list, "grads": list, "parameters": list}
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,15 @@ def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict |
         return [None] * len(paper.drawn), [note]
     outcomes: list[dict | None] = []
     unread: Counter[str] = Counter()
-    for i in range(len(paper.drawn)):
+    for i, (_, _, case) in enumerate(paper.drawn):
         stem = f"{folder}/{i}"
         if f"{stem}.json" not in mine:
             outcomes.append(None)
             continue
         try:
-            outcomes.append(_tidy(codec.unpack(lambda name, stem=stem: mine.get(f"{stem}.{name}"))))
-        except codec.CodecError as error:
+            recording = _tidy(codec.unpack(lambda name, stem=stem: mine.get(f"{stem}.{name}")))
+            outcomes.append(outcome_of(case, recording))
+        except (codec.CodecError, BadRecording) as error:
             outcomes.append(None)
             unread[reason(error)] += 1
         except Exception as error:  # whatever its bytes provoke costs this outcome, never the record
@@ -125,9 +127,6 @@ def _tidy(outcome: Any) -> dict:
     for key, kind in _KEYS.items():
         if kind and key in kept and type(kept[key]) is not kind:
             raise codec.CodecError(f"the outcome's {key} is not of type {kind.__name__}")
-    for key in ("mutated", "depends"):
-        if any(type(item) is not int or item < 0 for item in kept.get(key, [])):
-            raise codec.CodecError(f"the outcome's {key} does not hold counts")
     if "raises" in kept and not is_builtin_exception(kept["raises"]):
         kept["raises"] = "Exception"
     if "refused" in kept:

@@ -24,7 +24,7 @@ _STOPPED = {
     "died": "ended the kernel",
     "flood": "printed too much and was stopped",
     "memory": "was stopped at the memory limit",
-    "skipped": "was not run, the limit of the whole notebook was reached",
+    "skipped": "was not run, the time for it was used up",
 }
 WANTED = ("job/*/out/*",)
 MAX_HELPER_NOTES = 5
@@ -42,6 +42,7 @@ class Desk:
         cell_seconds: limit of each cell.
         turn: one judgement at a time; the judge sets torch's threads for the whole process.
         hides: modules that grading replaces by stubs: those of all exercises, also of one that is not on the desk.
+        forbidden: functions of other libraries that the lab's answers may not call.
     """
 
     lab: Lab
@@ -51,6 +52,7 @@ class Desk:
     cell_seconds: float = 30.0
     turn: threading.Lock = field(default_factory=threading.Lock)
     hides: Sequence[str] = ()
+    forbidden: Sequence[str] = ()
 
     @property
     def max_points(self) -> int:
@@ -74,7 +76,7 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
         return record | {"status": "unreadable", "problem": clean(submission.problem)}
     started = time.monotonic()
     try:
-        plan = plan_of(desk.lab, submission.cells, desk.hides, desk.cell_seconds)
+        plan = plan_of(desk.lab, submission.cells, [*desk.hides, *desk.forbidden], desk.cell_seconds)
     except SubmissionError as error:
         return record | {"status": "unreadable", "problem": clean(error)}
     answered = [name for name in desk.papers if plan.state.get(name) == "answered"]
@@ -121,14 +123,21 @@ def _helper_notes(results: Sequence[StepResult], desk: Desk) -> list[str]:
     """The first few cells that did not end well: which of a thousand fail could carry a hidden input out."""
     bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
     shown = bad[:MAX_HELPER_NOTES]
-    notes = [f"the {step.name.replace('cell ', 'cell at position ')} {_ending(step, desk)}" for step in shown]
+    notes = [f"{_place(step.name)} {_ending(step, desk)}" for step in shown]
     return notes + ["and more cells did not end well"] * (len(bad) > len(shown))
+
+
+def _place(name: str) -> str:
+    """A step's name in words: the cell of an exercise, or a cell of the student's own by its position."""
+    return f"the {name.replace('cell ', 'cell at position ')}" if " " in name else f"the cell of {name}"
 
 
 def _ending(step: StepResult, desk: Desk) -> str:
     """What became of a step that did not end well; the message of an error is for the instructor alone."""
     if step.status == "error":
         return f"stopped with {compare.error_name(step.ename)}"
+    if step.status == "timeout" and step.hurried:
+        return "was stopped, the time for it was used up"
     return _STOPPED.get(step.status, step.status).format(seconds=desk.cell_seconds)
 
 
@@ -144,6 +153,9 @@ def _exercise(name: str, plan: Plan, results: Sequence[StepResult], files: dict[
         notes.append(f"the cell of {name} {_ending(solution, desk)}")
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, desk)}")
+    if probe and probe.left_out:
+        cells = ", ".join(_place(step) for step in probe.left_out[:5])
+        notes.append(f"{name} was checked without {cells}: too slow to run again after the kernel was lost")
     outcomes, more = compare.read_outcomes(paper, files)
     notes += [clean(text) for text in more]
     notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]

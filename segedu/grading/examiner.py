@@ -42,7 +42,8 @@ def desk_of(assignment: Assignment) -> Desk:
     papers = {exercise.name: make_paper(exercise, lab.name, assignment.seed) for exercise in wanted}
     limits = Limits(cell_seconds=assignment.cell_seconds, total_seconds=assignment.total_seconds)
     hides = list(dict.fromkeys(name for exercise in every.values() for name in exercise.hides))
-    return Desk(lab, papers, None, limits, assignment.cell_seconds, hides=hides)
+    forbidden = getattr(module, "FORBIDDEN", ())
+    return Desk(lab, papers, None, limits, assignment.cell_seconds, hides=hides, forbidden=forbidden)
 
 
 class Examiner:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from .box import Box, BoxError
+from .budget import Budget, worth_repeating
 from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
 from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
 from .provisioner import ForkServer, Guest
@@ -26,7 +27,6 @@ __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_lev
 
 KINDS = ("setup", "helper", "solution", "canary", "probe")
 REPLAYED = ("setup", "helper", "solution")
-MAX_RESTARTS = 10
 MAX_TEXT = 4_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable to allocate|std::bad_alloc")
@@ -45,6 +45,8 @@ class StepResult:
     output: str = ""
     wall: float = 0.0
     restarted: bool = False
+    hurried: bool = False  # its limit was shorter than a cell's, because the submission's time was nearly used up
+    left_out: tuple[str, ...] = ()  # earlier steps that took too long to run again after a restart
 
 
 @dataclass
@@ -127,23 +129,30 @@ class _Run:
     def __init__(self, pool: KernelPool, files_in: dict[str, bytes], wanted: list[str], limits: Limits) -> None:
         self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
         self.result = RunResult([], pool.rung.level, pool.rung.reason)
-        self.until = time.monotonic() + limits.total_seconds
+        self.until = 0.0  # of the step that runs
         self.kernel: SegKernel | None = None
         self.guest: Guest | None = None
         self.place: Place | None = None
-        self.replay: list[tuple[Step, SegCell]] = []
+        self.replay: list[tuple[Step, SegCell, float]] = []  # with the seconds that each took
+        self.left_out: tuple[str, ...] = ()
         self.starts = 0
 
     def all(self, steps: list[Step]) -> RunResult:
         """Every step, through nbval's items."""
         cells = items([(step.name, step.source) for step in steps], self.pool.folder / "submission.ipynb")
-        for step, cell in zip(steps, cells, strict=True):
-            self.result.steps.append(self.step(step, cell))
+        budget = Budget([(step.kind, step.name) for step in steps], self.limits.total_seconds)
+        for number, (step, cell) in enumerate(zip(steps, cells, strict=True)):
+            began = time.monotonic()
+            whole, own = budget.seconds(number)
+            self.until = began + whole
+            ended = self.step(step, cell, own)
+            self.result.steps.append(ended)
+            budget.spend(number, time.monotonic() - began, ended.status not in ("ok", "error", "skipped"))
         self.end_kernel()
         return self.result
 
-    def step(self, step: Step, cell: SegCell) -> StepResult:
-        """One step, with a kernel in which all earlier ones have run."""
+    def step(self, step: Step, cell: SegCell, seconds: float) -> StepResult:
+        """One step of at most so many seconds, with a kernel in which all earlier ones have run."""
         restarted = self.kernel is None and self.starts > 0
         try:
             self.ready(cell)
@@ -151,40 +160,49 @@ class _Run:
             return StepResult(step.name, step.kind, "skipped", evalue=str(error), restarted=restarted)
         self.fill(step, cell)
         began = time.monotonic()
-        status, message = self.attempt(cell, min(step.timeout, self.limits.cell_seconds))
+        allowed = min(step.timeout, self.limits.cell_seconds)
+        hurried = min(seconds, self.until - began) < allowed
+        status, message = self.attempt(cell, min(allowed, seconds))
         kernel = self.kernel
         ended = StepResult(
-            step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted,
-            output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
+            step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted, hurried=hurried,
+            left_out=self.left_out, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
         )  # fmt: skip
         if status not in ("ok", "error"):
             self.end_kernel()
         elif step.kind in REPLAYED:
-            self.replay.append((step, cell))
+            self.replay.append((step, cell, ended.wall))
         return ended
 
     def ready(self, cell: SegCell) -> None:
         """A living kernel in `cell.parent.kernel`, after a restart with the replayed steps in it."""
-        if time.monotonic() > self.until:
-            self.end_kernel()
-            raise Fatal("skipped", f"the {self.limits.total_seconds:g} seconds of the submission are used up")
         if self.kernel is not None and not self.kernel.is_alive():  # died between two steps
             self.end_kernel()
-        while self.kernel is None:
-            if self.starts > MAX_RESTARTS:
-                raise Fatal("skipped", f"the kernel was lost {self.starts} times")
+        while True:
+            if time.monotonic() >= self.until:
+                raise Fatal("skipped", "the time for it was used up")
+            if self.kernel is not None:
+                break
             try:
                 self.start()
             except SandboxError:  # a loaded machine: once more, then it is the machine's fault, never the student's
                 self.start()
             cell.parent.kernel = self.kernel
-            for earlier in list(self.replay):
-                self.fill(*earlier)
-                if self.attempt(earlier[1], self.limits.cell_seconds)[0] not in ("ok", "error"):
-                    self.replay.remove(earlier)
-                    self.end_kernel()
-                    break
+            self.run_again()
         cell.parent.kernel = self.kernel
+
+    def run_again(self) -> None:
+        """The earlier steps in a new kernel, or as much of them as there is time for."""
+        again = worth_repeating([seconds for _, _, seconds in self.replay], self.until - time.monotonic())
+        self.left_out = tuple(step.name for (step, _, _), runs in zip(self.replay, again, strict=True) if not runs)
+        for earlier in [one for one, runs in zip(list(self.replay), again, strict=True) if runs]:
+            step, cell, _ = earlier
+            self.fill(step, cell)
+            if self.attempt(cell, self.limits.cell_seconds)[0] not in ("ok", "error"):
+                if time.monotonic() < self.until:  # it fails by itself, not because the time is up
+                    self.replay.remove(earlier)
+                self.end_kernel()
+                return
 
     def fill(self, step: Step, cell: SegCell) -> None:
         """Puts this kernel's work folder into a step of ours."""

@@ -163,6 +163,8 @@ def credit(lab: str, name: str, function: Callable) -> float:
     Raises:
         ValueError: if the seed is not in the environment; nbgrader gives no points then.
     """
+    from segedu.checks.cell import hidden_names
+    from segedu.checks.hidden import without
     from segedu.checks.judge import draw, judge, outcomes_of
     from segedu.grading.compare import exercise_seed
 
@@ -174,7 +176,9 @@ def credit(lab: str, name: str, function: Callable) -> float:
         if (getattr(function, "__module__", None) or "").partition(".")[0] == "segedu":  # the check has said so
             return 0.0
         drawn = draw(exercise, exercise_seed(int(os.environ[SEED]), lab, name))
-        return float(judge(exercise, drawn, outcomes_of(exercise, function, drawn)).points)
+        with without(hidden_names(module.exercises, getattr(module, "FORBIDDEN", ())), function):
+            outcomes = outcomes_of(exercise, function, drawn)
+        return float(judge(exercise, drawn, outcomes).points)
     finally:
         os.environ["SEGEDU_CHECK"] = "raise"
         for stream, fd in _stderr:

@@ -71,6 +71,11 @@ class Cell:
         except (RecursionError, ValueError):
             return ""
 
+    @cached_property
+    def stars(self) -> list[str]:
+        """The modules whose names the student's kernel may have got all at once, by `from module import *`."""
+        return reading.star_imports(self.source)
+
     def gives(self, name: str) -> bool:
         """Does the name get a value here? Most cells need not be parsed to tell."""
         return reading.mentions(self.runs, name) and name in self.given
@@ -129,6 +134,8 @@ class Missing:
 
     def __init__(self, cells: Sequence[Cell], there: set[str], home: int) -> None:
         self.cells, self.home = cells, home
+        # a star import above the answer may give the name at run time: then nothing may take its place
+        self.starred = any(cell.running.stars for cell in cells if cell.position <= home)
         self.there = there | set(dir(builtins))
         self.seen: set[str] = set()
         self.found: list[tuple[str, int]] = []  # name, position of the cell that defines it
@@ -151,7 +158,10 @@ class Missing:
                 part = nearest.statements(name)
                 self._follow(part, set())  # what it needs itself comes first
                 self.found.append((name, nearest.position))
-                self.sources.append(part)
+                self.sources.append(f"if {name!r} not in globals():\n{indent(part, '    ')}" if self.starred else part)
+            else:
+                below = [module for cell in self.cells if cell.position > self.home for module in cell.stars]
+                self.sources += [f"from {module} import {name}" for module in dict.fromkeys(below)]
 
     @property
     def source(self) -> str:

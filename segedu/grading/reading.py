@@ -52,6 +52,9 @@ def readable(source: str) -> str | None:
     return _parsed(source)[1]
 
 
+_REPLACED = {"torch": "float, int, max, min, range and sum", "numpy": "abs, max, min, round and sum"}
+
+
 @lru_cache(maxsize=1)  # several questions are asked of one cell in a row
 def _parsed(source: str) -> tuple[ast.Module | None, str | None]:
     for text in (source, _MAGIC.sub(r"\1pass", source)):
@@ -150,6 +153,24 @@ def bound(node: ast.stmt) -> set[str]:
             parts = [part for part in ast.walk(target) if isinstance(part, ast.Name)]
             found |= {part.id for part in parts if isinstance(part.ctx, ast.Store)}
     return found
+
+
+def star_imports(source: str) -> list[str]:
+    """The modules from which a cell imports all names.
+
+    Args:
+        source: of the cell.
+
+    Returns:
+        Names of modules, in order; relative imports are left out.
+
+    >>> star_imports("from torch import *")
+    ['torch']
+    """
+    if "*" not in source:
+        return []
+    nodes = [node for node in statements(source) if isinstance(node, ast.ImportFrom) and not node.level]
+    return [node.module for node in nodes if node.module and any(alias.name == "*" for alias in node.names)]
 
 
 def bound_within(node: ast.stmt) -> set[str]:
@@ -305,6 +326,11 @@ def oddities(source: str, hides: Iterable[str]) -> list[str]:
     imported = _imported(source)
     found = [f"imports {name}, which this lab hides" for name in hides if name in imported]
     found += [f"mentions {word}" for word in _ODD if word in source]
+    found += [
+        f"imports everything from {module}, which replaces Python's own {_REPLACED[module]}"
+        for module in star_imports(source)
+        if module in _REPLACED
+    ]
     if re.search(r"^[ \t]*!|^[ \t]*%%?(?:bash|sh|pip|conda|system|sx|load_ext)\b", source, re.MULTILINE):
         found.append("runs a shell command or a magic")
     return found

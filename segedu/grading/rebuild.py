@@ -51,7 +51,7 @@ def rebuild(
     Args:
         lab: as the course has it.
         cells: as the student left them.
-        hides: modules that the lab hides; importing one is a note.
+        hides: modules of the course's library, and functions of others, that the lab hides; importing one is a note.
         cell_seconds: limit of each step.
         nonce: makes what a canary says.
 
@@ -92,6 +92,7 @@ class _Builder:
         self.used: dict[int, str] = {}  # position -> exercise whose solution cell it is
         self.pieces: set[int] = set()  # what was split off a solution cell: it has the cell's names, not its function
         self.homes: dict[str, int] = {}  # exercise -> position of the answer
+        self.starred = False  # a cell that has run may have replaced what our cells import
 
     def _match(self, cell: StudentCell) -> LabCell | None:
         return next((self.table[key] for key in cell.ids if key in self.table), None)
@@ -106,6 +107,9 @@ class _Builder:
         for name in self.lab.exercises:
             if name in homes:
                 probes[self._probe_place(name, homes[name])].append(name)
+        foreign = [name for name in self.hides if not name.startswith("segedu.")]
+        if foreign:
+            self._add("setup", "forbidden", f"from segedu.checks.hidden import hide; hide({foreign!r})")
         self._add("setup", "imports", self._imports())
         missing = self._missing()
         for cell in self.cells:
@@ -184,7 +188,7 @@ class _Builder:
         """What the answer uses and only a later cell, or one of ours that is left out, defines."""
         missing = Missing(self.table_of_cells, self.there, self.homes[name])
         if missing.source:
-            for word, position in missing.found[:5]:
+            for word, position in [] if missing.starred else missing.found[:5]:
                 text = f"uses {word[:40]}, which only the cell at position {position} defines; that was run first"
                 self._note(name, f"{name} {text}")
             self._add("helper", f"definitions used by {name}", missing.source)
@@ -192,11 +196,14 @@ class _Builder:
     def _imports(self) -> str:
         wanted = [cell for cell in self.lab.cells if cell.role in ("setup", "show")]
         lines = [line for cell in wanted for line in reading.imports_of(cell.source, self.lab.exercises)]
-        lines = [line for line in dict.fromkeys(lines) if not line.startswith("from __future__")]
-        return "\n".join(f"try:\n    {line}\nexcept Exception:\n    pass" for line in lines)
+        return _tried(lines)
 
     def _student_cell(self, cell: StudentCell) -> None:
         ours = self.ours[cell.position]
+        if self.starred and ours and ours.role in ("setup", "show"):
+            again = _tried(reading.imports_of(ours.source, self.lab.exercises))
+            if again:
+                self._add("setup", f"imports of {ours.name}", again)
         if ours and ours.role == "solution" and cell.position not in self.pieces:
             if cell.position in self.used:
                 self._look_at(cell, ours.name)
@@ -235,6 +242,7 @@ class _Builder:
         return reading.plain_text(source) in self.copies
 
     def _look_at(self, cell: StudentCell, exercise: str) -> None:
+        self.starred = self.starred or bool(reading.star_imports(cell.source))
         for phrase in reading.oddities(cell.source, self.hides):
             self._note(exercise, f"the cell at position {cell.position} {phrase}")
 
@@ -257,3 +265,9 @@ class _Builder:
         notes = self.plan.notes[exercise]
         if len(notes) < MAX_NOTES and text not in notes:
             notes.append(text if len(notes) < MAX_NOTES - 1 else "and more of this kind, which is not listed")
+
+
+def _tried(lines: Sequence[str]) -> str:
+    """Imports, each by itself: one that fails does not stop the others."""
+    lines = [line for line in dict.fromkeys(lines) if not line.startswith("from __future__")]
+    return "\n".join(f"try:\n    {line}\nexcept Exception:\n    pass" for line in lines)

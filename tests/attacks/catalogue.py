@@ -6,6 +6,7 @@ from archives import ARCHIVES
 from cells_forge import CODEC, PROBES
 from cells_kernel import KERNEL
 from cells_limits import LIMITS
+from cells_measured import MEASURED
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
@@ -13,7 +14,7 @@ from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
 from files_reading import READING
 
-CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
+CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
 ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES]
 
 # number -> why there is no row

@@ -19,7 +19,7 @@ def plant(name, i, files):
 
 
 def value(node):
-    return {"json": {"dict": {"value": node, "mutated": {"list": []}}}}
+    return {"json": {"dict": {"value": node, "arguments": {"list": [0]}}}}
 
 
 def npy(header, body=b"", version=(1, 0)):
@@ -57,7 +57,7 @@ CODEC = [
         "to add points, passed and max to an outcome",
         "0: keys that no probe writes are left out",
         """def forged(name, i):
-    return {"json": {"dict": {"value": 0, "mutated": {"list": []}, "points": 99, "passed": True, "max": 1,
+    return {"json": {"dict": {"value": 0, "arguments": {"list": [0]}, "points": 99, "passed": True, "max": 1,
                               "accept": True, "status": {"str": "passed"}}}}
 """,
         twin=WRITES,
@@ -150,9 +150,9 @@ print(pickle.load(open("mine.pkl", "rb")))""",
         "to hand over NaN keys, doubled keys, huge numbers and broken UTF-8",
         "0, one note a kind",
         """def forged(name, i):
-    return {"json": [b'{"dict": {"value": NaN, "value": 0, "NaN": 1, "mutated": {"list": [NaN]}}}',
+    return {"json": [b'{"dict": {"value": NaN, "value": 0, "NaN": 1, "arguments": {"list": [NaN]}}}',
                      b'{"dict": {"value": ' + b"9" * 5_000 + b"}}", b"\\xff\\xfe{}\\xed\\xa0\\x80",
-                     b'{"dict": {"value": 1e999, "mutated": {"list": [-1]}, "raises": 5}}'][i]}
+                     b'{"dict": {"value": 1e999, "arguments": {"list": [-1]}, "raises": 5}}'][i]}
 """,
         UNREAD,
         twin="import json\nprint(json.loads('{\"a\": NaN}'), json.dumps(float('inf')))",
@@ -178,8 +178,8 @@ def forged(name, i):
         "to say that it returned and raised and was refused, all at once",
         "0",
         """def forged(name, i):
-    return {"json": {"dict": {"value": 0, "raises": {"str": "ValueError"}, "refused": {"str": "x"}, "n_params": 1,
-                              "mutated": {"list": []}, "grads": {"list": []}, "depends": {"list": [1]}}}}
+    return {"json": {"dict": {"value": 0, "raises": {"str": "ValueError"}, "refused": {"str": "x"},
+                              "arguments": {"list": [0]}, "grads": {"list": []}, "parameters": {"list": []}}}}
 """,
     ),
     codec(
@@ -364,8 +364,8 @@ remote.run_probe = run_probe
         TOOLS
         + """
 from segedu.checks import codec, probes
-codec.pack = lambda outcome, real=codec.pack: real({"value": True, "mutated": []})
-probes.call = lambda function, case: {"value": np.ones(4), "mutated": []}
+codec.pack = lambda outcome, real=codec.pack: real({"value": True, "arguments": [0]})
+probes.call = lambda function, case: {"value": np.ones(4), "arguments": case["args"]}
 remote.PROBES["call"] = probes.call
 remote.write_files = lambda folder, stem, files, real=remote.write_files: real(folder, stem, files)
 """,

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from attack import EVERYWHERE, FULL_SANDBOX, Attack, beside_right
+from collections.abc import Callable
+from pathlib import Path
+
+import tiny
+from attack import EVERYWHERE, FULL_SANDBOX, RIGHT, Attack, beside_right
+
+
+def with_cells(source: str, count: int = 11) -> Callable[[Path, str], Path]:
+    """A right notebook with so many own cells of this source before its answers."""
+
+    def make(folder: Path, name: str) -> Path:
+        cells = tiny.answered(**RIGHT | {"double": f"# row: {name}\n{RIGHT['double']}"})
+        cells[2:2] = [tiny.cell(f"mine-{i}", source) for i in range(count)]
+        path = folder / f"{name}.ipynb"
+        path.write_text(tiny.notebook(cells))
+        return path
+
+    return make
 
 
 def costly(name: str, tries: str, right: str, total: str, **more) -> Attack:
@@ -267,6 +284,25 @@ for _ in range(20):
             pass
         os._exit(0)""",
         twin="import time\nuntil = time.time() + 0.2\nwhile time.time() < until:\n    pass",
+    ),
+    beside_right(
+        "o143_eleven_slow_cells",
+        "limits",
+        "nothing, perhaps: eleven own cells that would take longer than the whole notebook may",
+        "each is stopped; every exercise has a share of the time that no cell can take, so full points",
+        make=with_cells("import time\ntime.sleep(60)"),
+        note="was stopped at the limit",
+        levels=EVERYWHERE,
+        make_twin=with_cells("import time\ntime.sleep(0.01)"),
+    ),
+    costly(
+        "o144_slow_in_every_step",
+        "to use the time of the other exercises: a slow cell, a slow function, slow imports of it",
+        "only its own share is used",
+        "import time\ntime.sleep(4)\n\n\ndef total(v):\n    time.sleep(60)",
+        note="was stopped at the limit",
+        levels=EVERYWHERE,
+        twin="import time\n\n\ndef slow(v):\n    time.sleep(0.01)\n    return v",
     ),
 ]
 assert FULL_SANDBOX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attack import EVERYWHERE, FULL, Attack, beside_right
+from attack import EVERYWHERE, FULL, RIGHT, Attack, beside_right
 from cells_score import one
 
 RETURNS = [
@@ -113,16 +113,35 @@ builtins.isinstance = lambda thing, kind: True if kind is bool else real(thing, 
     ),
     one(
         "o09_other_library",
-        "to hide the name of another library's answer from the text rule",
-        "full points, as for any honest computation: the rule is a note, not a defence",
-        "import importlib, torch\nlibrary = importlib.import_module('torch' + 'vision.' + 'ops')",
-        answers={
-            "double": "def double(x):\n    return 2 * x",
-            "total": "def total(v):\n    return float(np.sum(v))",
-            "box_area": "def box_area(b):\n    return library.box_area(torch.as_tensor(b))",
+        "to fetch another library's answer by a name that no text rule finds",
+        "0 for that answer: the lab forbids the function, and every way to it ends at a stub; its twin calls what the "
+        "lab does not forbid",
+        """import importlib, operator, sys, torch, torchvision
+name = "".join(["o", "p", "s"])
+ways = [
+    lambda: getattr(torchvision, name),
+    lambda: importlib.import_module("torchvision." + name),
+    lambda: sys.modules["torchvision." + name],
+    lambda: sys.modules["torchvision." + name + ".boxes"],
+    lambda: __import__("torchvision." + name, fromlist=["x"]),
+    lambda: operator.attrgetter(name + ".boxes")(torchvision),
+]
+
+
+def area(boxes):
+    for way in ways:
+        try:
+            return way().box_area(torch.as_tensor(boxes))
+        except RuntimeError:
+            pass
+    return 0""",
+        answers=RIGHT | {"box_area": "def box_area(b):\n    return area(b)"},
+        points=6.0,
+        twin="import torch, torchvision\nfrom scipy import ndimage\nprint(ndimage.label(np.eye(3))[1])",
+        twin_answers={
+            "box_area": "def box_area(b):\n    sides = torchvision.ops.box_convert(torch.as_tensor(b), 'xyxy', 'xywh')\n"
+            "    return sides[:, 2] * sides[:, 3]"
         },
-        points=FULL,
-        twin="from scipy import ndimage\nprint(ndimage.label(np.eye(3))[1])",
     ),
 ]
 

@@ -168,7 +168,7 @@ def run_probe(name, folder, namespace):
     out.mkdir(exist_ok=True)
     for i in range(99):
         (out / f"{i}.json").write_text(json.dumps({"dict": {"value": True, "passed": True, "points": 3,
-                                                            "mutated": {"list": []}}}))
+                                                            "arguments": {"list": []}}}))
 
 
 fake.run_probe = run_probe

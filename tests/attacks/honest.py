@@ -225,8 +225,18 @@ def _stories() -> dict[str, dict | list[dict]]:
         "own_widget": _with("import ipywidgets\n\nipywidgets.interact(lambda n: n, n=3)", before="00-double"),
         "own_figure": _with("import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.savefig('a.png')\nplt.show()", before="00-double"),
         "explores_ours": _with("double = 3\nprint(double)", after="00-show-double"),
+        "star_above": _with("from numpy import *", before="00-double", double="def double(x):\n    return asarray(x) * 2"),
+        "star_below": _with("from numpy import *", after="00-check-total", double="def double(x):\n    return asarray(x) * 2"),
+        "star_above_and_the_name_again_below": _starred(),
         "pandas_style": _with("import seaborn as sns\nsns.set_theme()", before="00-double"),
     }  # fmt: skip
+
+
+def _starred() -> list[dict]:
+    """A star import gives `clip`; a later cell of the student's own gives another one, for a figure."""
+    answer = "def double(x):\n    return clip(2 * x, -1e9, 1e9)"
+    cells = _with("from numpy import *", before="00-double", double=answer)
+    return [*cells, _helper("clip = [1, 2]", "later")]
 
 
 def notebooks() -> Iterator[tuple[str, bytes]]:

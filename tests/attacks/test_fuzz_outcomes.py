@@ -110,10 +110,9 @@ def document(rng: random.Random, depth: int = 0) -> object:
             "value",
             "raises",
             "refused",
-            "mutated",
+            "arguments",
             "grads",
-            "n_params",
-            "depends",
+            "parameters",
             "",
             "value\0",
             "_message",
@@ -125,7 +124,8 @@ def document(rng: random.Random, depth: int = 0) -> object:
 
 def text(rng: random.Random) -> bytes:
     """The JSON of an outcome, its bytes perhaps changed."""
-    value = {"dict": {"value": document(rng), "mutated": {"list": rng.choice(([], [0], [True], [-1], [{"str": "x"}]))}}}
+    arguments = rng.choice(([], [0], [True], [document(rng)], [{"str": "x"}]))
+    value = {"dict": {"value": document(rng), "arguments": {"list": arguments}}}
     data = json.dumps(value if rng.random() < 0.8 else document(rng)).encode()
     deep, many = rng.choice((30, 3000, 300_000)), rng.choice((30, 30_000))
     choice = rng.random()

@@ -70,7 +70,7 @@ def test_a_header_of_an_impossible_size_is_a_note(paper, shape):
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with pytest.raises(codec.CodecError):
         codec.read_npy(data)
-    document = json.dumps({"dict": {"value": {"array": 0}, "mutated": {"list": []}}}).encode()
+    document = json.dumps({"dict": {"value": {"array": 0}, "arguments": {"list": []}}}).encode()
     outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
     assert outcomes[0] is None and len(notes) == 1
 
@@ -183,5 +183,5 @@ def test_gradients_switched_off_in_the_notebook_are_on_in_the_probe():
     import torch
 
     with torch.no_grad():
-        outcome = call_grad(lambda x: x**2, {"args": [torch.tensor([3.0])], "grad": [0]})
-    assert np.array_equal(outcome["grads"][0], [6.0])
+        outcome = call_grad(lambda x: x**2, {"args": [torch.tensor(3.0)], "grad": [0]})
+    assert np.array_equal(outcome["grads"][0], 6.0)

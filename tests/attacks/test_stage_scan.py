@@ -69,7 +69,7 @@ for exercise in sorted(path.name for path in (root / "job").iterdir()):
                 break
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            if not {"value", "n_params"} & set(outcome):
+            if "value" not in outcome:
                 break
             (folder / "out").mkdir(exist_ok=True)
             remote.write_files(folder / "out", f"{number}-{i}", files)

@@ -130,3 +130,22 @@ def test_every_kind_of_failure_can_be_drawn(lab, exercise):
             fig, alt = picture
             fig.canvas.draw()
             assert len(alt) > 20 and fig.get_axes()
+
+
+@pytest.mark.parametrize(
+    ("line", "replaced"),
+    [
+        ("from torch import *", ["float", "max", "sum"]),
+        ("from numpy import *", ["max", "sum"]),
+        ("import numpy as np", []),
+        ("sum = 3", []),
+    ],
+)
+def test_a_star_import_that_replaced_what_the_function_uses_is_named(tools, capsys, line, replaced):
+    check, _ = tools
+    notebook = {"__name__": "__main__"}
+    exec(f"{line}\ndef mean(values): return float(sum(values)) + max(1, 2) + len(values)", notebook)
+    assert cell.replaced_builtins(notebook["mean"]) == replaced
+    check(notebook["mean"])
+    out = capsys.readouterr().out
+    assert ("are not Python's own" in out) == bool(replaced) and ", ".join(replaced) in out

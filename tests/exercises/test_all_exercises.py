@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from segedu import exercises
 from segedu.checks import codec, probes
 from segedu.checks.judge import Answers, draw, judge, outcomes_of
 from segedu.checks.outcomes import first_difference, same_outcome
+from segedu.checks.recording import outcome_of
 from segedu.checks.remote import PROBES
 from segedu.measure import load_alternatives, mutant_row
 
@@ -97,10 +99,40 @@ def _always_value_error(*args):
 
 
 @each
+def test_a_right_answer_that_overwrites_its_arguments_earns_nothing(lab, exercise):
+    """Unless the arguments are numbers only, which cannot be overwritten."""
+
+    def overwrites(*args):
+        copies = probes.copy_value(list(args))
+        with torch.no_grad():
+            changed = any([spoil(arg) for arg in args])
+        touched.append(changed)
+        return exercise.reference(*copies)
+
+    touched: list[bool] = []
+    drawn = draw(exercise, 0)
+    verdict = judge(exercise, drawn, outcomes_of(exercise, overwrites, drawn))
+    assert verdict.points == 0 or not all(touched)
+
+
+def spoil(value) -> bool:
+    """Change an argument in place; whether that is possible."""
+    if isinstance(value, tuple):
+        return any([spoil(item) for item in value])
+    if isinstance(value, np.ndarray | torch.Tensor) and len(value.shape) and value.shape[0]:
+        value += 1 if value.dtype not in (bool, torch.bool) else True
+        return True
+    if isinstance(value, list):
+        value.append(0)
+    return isinstance(value, list)
+
+
+@each
 def test_cases_and_outcomes_survive_the_journey(lab, exercise):
     drawn = draw(exercise, 7)
-    back = [(g, i, codec.unpack(codec.pack(case).get, ours=True)) for g, i, case in drawn]
-    got = [codec.unpack(codec.pack(o).get) for o in outcomes_of(exercise, exercise.reference, back)]
+    back = [codec.unpack(codec.pack(case).get, ours=True) for _, _, case in drawn]
+    recordings = [codec.unpack(codec.pack(exercise.probe(exercise.reference, case)).get) for case in back]
+    got = [outcome_of(case, recording) for (_, _, case), recording in zip(drawn, recordings, strict=True)]
     assert judge(exercise, drawn, got).points == exercise.points
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segedu.checks import codec
-from segedu.checks.judge import outcomes_of
+from segedu.checks.probes import copy_value
 from segedu.grading import compare
 
 
@@ -26,8 +26,8 @@ def files_of(paper, outcomes):
 
 
 def right_files(paper):
-    drawn = [(g, i, dict(case)) for g, i, case in paper.drawn]
-    return files_of(paper, [dict(o) for o in outcomes_of(paper.exercise, paper.exercise.reference, drawn)])
+    exercise = paper.exercise
+    return files_of(paper, [exercise.probe(exercise.reference, copy_value(case)) for _, _, case in paper.drawn])
 
 
 def test_seeds_differ_by_batch_lab_and_exercise():
@@ -88,6 +88,18 @@ def test_our_own_functions_answer_once_a_batch(papers, tiny):
     assert len(calls) == 4 * 2  # the reference and one wrong answer, on four cases
 
 
+def test_what_changed_is_decided_here(papers):
+    paper = papers["total"]
+    cases = [copy_value(case) for _, _, case in paper.drawn]
+    right = [{"value": float(case["args"][0].sum()), "arguments": case["args"]} for case in cases]
+    outcomes, _ = compare.read_outcomes(paper, files_of(paper, right))
+    assert compare.verdict_of(paper, outcomes).points == 3 and outcomes[0]["mutated"] == []
+    forged = [one | {"arguments": [one["arguments"][0] * 0], "mutated": []} for one in right]
+    outcomes, notes = compare.read_outcomes(paper, files_of(paper, forged))
+    verdict = compare.verdict_of(paper, outcomes)
+    assert verdict.points == 0 and "changes its argument number 1" in verdict.first_line and notes == []
+
+
 def test_a_case_without_an_outcome_costs_its_group_only(papers):
     paper = papers["double"]
     files = right_files(paper)
@@ -103,8 +115,9 @@ def test_a_case_without_an_outcome_costs_its_group_only(papers):
         (b"[" * 100_000, "not JSON"),
         (b'{"str": "x"}', "not a dict"),
         (b'{"dict": {"raises": {"list": []}}}', "raises is not of type str"),
-        (b'{"dict": {"mutated": {"list": [{"str": "x"}]}}}', "does not hold counts"),
-        (b'{"dict": {"mutated": {"list": [-1]}}}', "does not hold counts"),
+        (b'{"dict": {"arguments": 3}}', "arguments is not of type list"),
+        (b'{"dict": {"value": 6}}', "does not hold the arguments"),
+        (b'{"dict": {"value": 6, "arguments": {"list": []}}}', "does not hold the arguments"),
         (b'{"dict": {"value": {"array": 7}}}', "missing"),
         (b'{"dict": {"value": {"array": 0}}}', "not a .npy"),
         (b'{"dict": {"value": {"fixture": "os.system", "with": {}}}}', "unknown structure"),
@@ -142,7 +155,8 @@ def test_too_much_is_not_read(papers):
 
 
 @pytest.mark.parametrize(
-    "outcome", [{}, {"value": {"a": [1]}, "mutated": [9]}, {"refused": "a Yes"}, {"grads": []}, {"raises": "Nope" * 99}]
+    "outcome",
+    [{}, {"value": {"a": [1]}, "arguments": [9]}, {"refused": "a Yes"}, {"grads": []}, {"raises": "Nope" * 99}],
 )
 def test_strange_outcomes_are_judged_not_crashed_on(papers, outcome):
     for paper in papers.values():

@@ -118,7 +118,7 @@ def test_canaries(grade, tiny, pool, monkeypatch, change, tampered, when):
         ("died", "the check of double ended the kernel"),
         ("flood", "the check of double printed too much and was stopped"),
         ("memory", "the check of double was stopped at the memory limit"),
-        ("skipped", "the check of double was not run, the limit of the whole notebook was reached"),
+        ("skipped", "the check of double was not run, the time for it was used up"),
     ],
 )
 def test_a_probe_that_was_lost(grade, tiny, pool, monkeypatch, status, words):

@@ -114,6 +114,33 @@ def test_the_limit_of_a_submission(pool):
     assert "used up" in result.steps[1].evalue
 
 
+def test_slow_cells_cost_no_exercise_anything(pool):
+    """Each is ended at its limit, and together they would take more than there is."""
+    slow = [_helper("import time; time.sleep(60)", f"cell {i}") for i in range(2, 9)]
+    answers = [
+        step
+        for name in "abc"
+        for step in (Step("solution", name, f"def {name}(): return k"), Step("probe", name, f"print({name}())"))
+    ]
+    result = pool.run([_helper("k = 7", "cell 1"), *slow, *answers], limits=Limits(cell_seconds=4, total_seconds=36))
+    assert [step.status for step in result.steps[8:]] == ["ok"] * 6
+    assert [step.output for step in result.steps[9::2]] == ["7\n"] * 3
+    assert result.steps[1].status == "timeout" and not result.steps[1].hurried
+    assert {step.status for step in result.steps[5:8]} <= {"timeout", "skipped"} and result.steps[5].hurried
+
+
+def test_cells_that_are_too_slow_to_run_again_are_named(pool):
+    steps = [
+        _helper("import time; time.sleep(4); slow = 1", "cell 1"),
+        _helper("quick = 2", "cell 2"),
+        Step("solution", "a", "import os; os._exit(1)"),
+        Step("probe", "a", "print(quick)"),
+    ]
+    result = pool.run(steps, limits=Limits(cell_seconds=10, total_seconds=12))
+    assert _statuses(result) == ["ok", "ok", "died", "ok"]
+    assert result.steps[3].output == "2\n" and result.steps[3].left_out == ("cell 1",)
+
+
 @pytest.mark.parametrize("source", [
     "for _ in range(300): print('x' * 100_000)",
     "print('x' * 60_000_000)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from segedu.grading.order import MAX_NAMES, Cell, Missing, names_read
 
@@ -72,3 +73,20 @@ def test_stubs_and_circles_end():
     chain = [f"def n{i}(): return n{i + 1}()" for i in range(3000)]
     assert len(missing("def f(x): return n0()", *chain).found) == MAX_NAMES
     assert missing(*chain, "def f(x): return n0()", home=3001).source == ""
+
+
+def test_a_star_import_above_may_give_a_name_that_a_later_cell_gives_too():
+    source = missing("from numpy import *", "def f(x): return clip(x, 0, 1)", "def clip(x): return None", home=2).source
+    given: dict = {"clip": "numpy's"}
+    exec(source, given)
+    assert given["clip"] == "numpy's"
+    exec(source, without := {})
+    assert without["clip"](1) is None
+
+
+def test_a_star_import_below_gives_what_nobody_else_does():
+    found = missing("def f(x): return asarray(x) + nobody_has_this", "from numpy import *\nfrom torch import *")
+    exec(found.source, given := {})
+    assert given["asarray"] in (np.asarray, torch.asarray) and "nobody_has_this" not in given and found.found == []
+    assert missing("def f(x): return asarray(x)", "asarray = 1", "from numpy import *").sources == ["asarray = 1"]
+    assert missing("def f(x): return sum(x)", "from numpy import *").source == ""

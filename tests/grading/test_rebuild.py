@@ -163,3 +163,13 @@ def test_a_lab_that_is_not_there_says_which_are(course, tmp_path):
     (tmp_path / "labs" / "00_x.ipynb").write_text(json.dumps({"cells": [cell]}))
     with pytest.raises(ValueError, match="cell 00-x has role None"):
         read_lab(tmp_path, "00_x")
+
+
+def test_what_our_cells_import_is_there_again_below_a_star_import(plan_of, tiny):
+    cells = tiny.answered(double=tiny.RIGHT["double"])
+    cells.insert(2, tiny.cell("mine", "from numpy import *"))
+    plan = plan_of(cells)
+    assert [step.name for step in plan.steps if step.kind == "setup"] == [
+        "imports", "imports of show_double", "imports of show_total", "imports of show_box_area",
+    ]  # fmt: skip
+    assert "replaces Python's own abs" in plan.notes[""][0]

@@ -1,0 +1,109 @@
+"""What a lab hides from its answers: in a student's own check as in grading."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from segedu import exercises
+from segedu.checks import hidden
+from segedu.checks.cell import hidden_names, lab_tools
+from segedu.checks.exercise import Exercise, Wrong
+from segedu.ops import boxes
+
+NAMES = ["segedu.ops.boxes", "torchvision.ops.box_area"]
+
+
+def area(boxes):
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+EXERCISE = Exercise(
+    "area", 1, lambda rng: {"core": (1, [{"args": [torch.from_numpy(np.sort(rng.random((3, 4)), axis=1))]}])}, area,
+    [Wrong("zero", lambda b: b[:, 0] * 0, "You return 0.")], hides=["segedu.ops.boxes"],
+)  # fmt: skip
+
+
+def notebook(source: str) -> dict:
+    """The names of a notebook after a cell."""
+    space: dict = {"__name__": "__main__"}
+    exec(source, space)
+    return space
+
+
+@pytest.mark.parametrize("source", [
+    "import torchvision\ndef area(b): return torchvision.ops.box_area(b)",
+    "from torchvision.ops import box_area\ndef area(b): return box_area(b)",
+    "from torchvision.ops.boxes import box_area as a\ndef area(b): return a(b)",
+    "import importlib\ndef area(b): return importlib.import_module('torchvision.' + 'ops').box_area(b)",
+    "import torchvision\ndef area(b): return getattr(torchvision, 'o' + 'ps').box_area(b)",
+    "import sys, torchvision\ndef area(b): return sys.modules['torchvision.ops.boxes'].box_area(b)",
+    "from segedu.ops.boxes import box_area\ndef area(b): return box_area(b)",
+    "from segedu.ops import boxes as ours\ndef area(b): return ours.box_area(b)",
+])  # fmt: skip
+def test_a_check_refuses_what_grading_hides(source, capsys, monkeypatch):
+    monkeypatch.setenv("SEGEDU_CHECK", "print")
+    check, _ = lab_tools("00_tiny", [EXERCISE], NAMES[1:])
+    before = torchvision.ops.box_area, boxes.box_area
+    space = notebook(source)
+    check(space["area"])
+    assert "is not available in this lab, which asks you to write it yourself" in capsys.readouterr().out
+    assert (torchvision.ops.box_area, boxes.box_area) == before
+    assert space["area"](torch.ones(2, 4)).tolist() == [0, 0]  # only while the check runs
+
+
+def test_what_is_not_forbidden_may_be_called(capsys, monkeypatch):
+    monkeypatch.setenv("SEGEDU_CHECK", "raise")
+    check, _ = lab_tools("00_tiny", [EXERCISE], NAMES[1:])
+    source = (
+        "from torchvision.ops import box_convert\ndef area(b): return box_convert(b, 'xyxy', 'xywh')[:, 2:].prod(1)"
+    )
+    check(notebook(source)["area"])
+
+
+def test_functions_come_back_after_an_error():
+    before = torchvision.ops.box_area
+    function = types.FunctionType((lambda: 0).__code__, {"__name__": "__main__"})
+    with pytest.raises(ZeroDivisionError), hidden.without(NAMES, function):
+        assert torchvision.ops.box_area is not before
+        raise ZeroDivisionError
+    assert torchvision.ops.box_area is before
+
+
+def test_hidden_for_good_now_and_in_modules_that_come_later():
+    code = """
+import sys
+from segedu.checks.hidden import NotHere, hide
+import torchvision
+hide(["torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all"])
+import colorsys, torch
+for call in (torchvision.ops.nms, torchvision.ops.boxes.nms, torch.ops.torchvision.nms, colorsys.rgb_to_hsv):
+    try:
+        call(1, 2, 3)
+        raise SystemExit(f"{call} ran")
+    except NotHere:
+        pass
+assert colorsys.hsv_to_rgb(0, 0, 1) == (1, 1, 1)
+try:
+    import nowhere
+except ImportError:
+    print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.parametrize("lab", exercises.names())
+def test_what_a_lab_forbids_is_there_and_the_references_do_without(lab):
+    module = exercises.load(lab)
+    for name in getattr(module, "FORBIDDEN", ()):
+        parent, _, last = name.rpartition(".")
+        owner = torch.ops.torchvision if parent == "torch.ops.torchvision" else __import__(parent, fromlist=["x"])
+        assert hasattr(owner, last), name
+    assert set(hidden_names(module.exercises, ())) >= {name for e in module.exercises for name in e.hides}
