@@ -97,7 +97,8 @@ def rungs() -> list[Rung]:
     if LINUX and seccomp.available():
         if root:
             ways.append(Rung(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
-        ways.append(Rung(3, user_namespace=True, seccomp=True, reason="user namespace, seccomp"))
+        reason = "user namespace, own user, seccomp" if root else "user namespace, seccomp"
+        ways.append(Rung(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
         locked = landlock.abi() > 0
         for own in dropped:
             if locked or own:

@@ -119,7 +119,7 @@ def keep(connection: socket.socket, warm: bool = False) -> None:
     try:
         sandbox.join_cgroups(job.get("cgroups", []))
         if job["level"] >= 3:
-            sandbox.unshare(user=job["user_namespace"])
+            sandbox.unshare(job["user_namespace"], job["uid"])
         else:
             if warm:  # nothing but this process ends the others: it has to outlive the fork server by a moment
                 signal.signal(signal.SIGTERM, _part)
