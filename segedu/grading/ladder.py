@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import cgroups, landlock, seccomp
+from .mounts import TERMINALS
 from .provisioner import ForkServer, Guest
 from .sandbox import LINUX, SandboxError
 
@@ -43,6 +44,7 @@ class Limits:
     disk_bytes: int = 64 << 20
     inodes: int = 20_000
     output_bytes: int = 1 << 20
+    sockets: int = 1000  # each may hold a fifth of a megabyte, which counts as nobody's memory
     threads: int = 1
 
 
@@ -186,8 +188,14 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     watched = {
         kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
     }
+    watched |= {"sockets": limits.sockets, **({"own_network": True} if rung.level >= 3 else {})}
     if place.scratch is not None:
-        watched |= {"folder": str(place.scratch), "disk": limits.disk_bytes, "inodes": limits.inodes}
+        watched |= {
+            "terminals": TERMINALS,
+            "folder": str(place.scratch),
+            "disk": limits.disk_bytes,
+            "inodes": limits.inodes,
+        }
     job["watch"] = watched
     return place
 

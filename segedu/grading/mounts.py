@@ -7,6 +7,7 @@ Needs Linux 5.12 (`mount_setattr`); `MS_REMOUNT` would fail on locked flags in a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -29,6 +30,7 @@ MASKED_PROC = (
 )  # fmt: skip
 SCRATCH = "/scratch"
 STAGE = "/stage"
+SOCKET_BYTES = 128 << 10
 TERMINALS = 32  # a shell command needs one; all sandboxes share the machine's few thousand
 
 
@@ -105,7 +107,11 @@ def _scratch(job: dict) -> None:
 def _processes() -> None:
     """A /proc with this sandbox's processes, in which nothing can be written and what tells of the machine is empty."""
     os.mkdir("proc")
-    mount("proc", "proc", "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC)
+    mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+    for name in ("rmem", "wmem"):  # of this network: no limit of a process counts what lies in its connections
+        with contextlib.suppress(OSError), open(f"proc/sys/net/ipv4/tcp_{name}", "w") as file:
+            file.write(f"4096 {SOCKET_BYTES} {SOCKET_BYTES}")
+    set_attributes(_AT_FDCWD, b"proc", _ATTR_RDONLY, 0)
     for path in (f"proc/{name}" for name in MASKED_PROC):
         if os.path.isdir(path):
             mount("tmpfs", path, "tmpfs", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "mode=0555,size=0,nr_inodes=2")

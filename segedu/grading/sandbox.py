@@ -180,6 +180,9 @@ def confine(job: dict, scratch: str) -> None:
         own = job["level"] >= 3
         alone = own or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
         seccomp.apply(network=own, own_tree=own, own_signals=alone)
+    elif LINUX and seccomp.available():
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.deny_stores()
 
 
 def readable(job: dict) -> list[str]:
