@@ -56,6 +56,11 @@ class StepResult:
     wall: float = 0.0
     restarted: bool = False
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it ran out of time, or the machine killed it: other work may be to blame."""
+        return self.status in ("timeout", "skipped") or (self.status == "died" and self.evalue.endswith("signal 9"))
+
 
 @dataclass
 class RunResult:
@@ -163,6 +168,7 @@ class _Run:
         began = time.monotonic()
         status, message = self.attempt(cell, min(step.timeout, self.limits.cell_seconds))
         kernel = self.kernel
+        self.until += kernel.clock.granted
         ended = StepResult(
             step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted,
             output=_cut("".join(kernel.text)), **_failure(status, message, kernel),

@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import cgroups, landlock, seccomp
+from .clock import PATIENCE
 from .mounts import TERMINALS
 from .provisioner import ForkServer, Guest
 from .sandbox import LINUX, SandboxError
 
 _FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
 _turn = itertools.count(secrets.randbelow(1 << 24))  # one after the other: two at a time are never the same
+BUSY = 8  # threads that compute at a time before the whole sandbox has to stand back
 _WATCHED = {"memory", "processes", "disk"}
 _WEAK = "resource limits only: a hostile submission can read and write your files"
 _WEAK_OWN = "own user and resource limits only: a hostile submission can read what every user can, and use the network"
@@ -172,7 +174,7 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
         "links": {folder: os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix)},
         "masked": masked(), "memory_bytes": limits.memory_bytes, "processes": limits.processes,
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
-        "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * limits.total_seconds + 120,
+        "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * PATIENCE * limits.total_seconds + 120,
     }  # fmt: skip
     place = Place(job)
     if rung.level < 3:
@@ -188,6 +190,8 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     watched = {
         kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
     }
+    if "processor" not in place.groups.kinds:
+        watched["busy"] = BUSY
     watched |= {"sockets": limits.sockets, **({"own_network": True} if rung.level >= 3 else {})}
     if place.scratch is not None:
         watched |= {

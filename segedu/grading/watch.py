@@ -14,11 +14,13 @@ import os
 import signal
 import stat
 import time
+from pathlib import Path
 
 from .sandbox import LINUX
 
 SECONDS = 0.25
 _DEEPEST = 64
+_LOWEST = 19
 _LIBRARIES = 256 << 20  # what each process holds of torch's own files, where nothing tells who shares what
 _TERMINAL_MAKER = os.makedev(5, 2)  # /dev/ptmx: each time it is opened there is one terminal more
 _proc = "/proc"
@@ -39,7 +41,8 @@ class Watch:
         init: Process id of the init; what descends from it is counted, itself not.
         bounds: `memory` (bytes), `processes`, `disk` (bytes), `inodes` and `folder`, each where it is to be watched;
             `sockets`, and with a folder `terminals` too: how many may be open. `own_network` says that all sockets
-            of this process's network are the sandbox's.
+            of this process's network are the sandbox's. `busy`: how many threads may compute at a time before all of
+            them get the lowest priority.
     """
 
     def __init__(self, init: int, bounds: dict) -> None:
@@ -53,6 +56,7 @@ class Watch:
         began = time.monotonic()
         pids = self._tree() if self.bounds.keys() - {"sockets", "own_network"} else []
         found = self._processes(pids) or self._memory(pids) or self._disk(pids) or self._sockets() or ("", "")
+        self._calm(pids)
         now = time.monotonic()
         self.next = now + max(SECONDS, min(1.0, 3 * (now - began)))
         return found
@@ -116,6 +120,19 @@ class Watch:
         if terminals > self.bounds.get("terminals", terminals):
             return "terminals", f"more than {self.bounds['terminals']} terminals"
         return None
+
+    def _calm(self, pids: list[int]) -> None:
+        """Takes the processors from a crowd: neighbours with as much right to them have one thread each."""
+        most = self.bounds.get("busy")
+        if most is None or not LINUX or sum(map(_threads, pids)) <= most or sum(map(_running, pids)) <= most:
+            return
+        for pid in pids:
+            with contextlib.suppress(OSError):  # where each session has a share of its own, it counts instead
+                if os.getsid(pid) != os.getsid(0):
+                    Path(f"{_proc}/{pid}/autogroup").write_text(str(_LOWEST))
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"{_proc}/{pid}/task"):
+                    os.setpriority(os.PRIO_PROCESS, int(task), _LOWEST)
 
     def _sockets(self) -> tuple[str, str] | None:
         """Where the network is the sandbox's own: also those that are on their way from one process to another."""
@@ -184,6 +201,16 @@ def _threads(pid: int) -> int:
         return len(os.listdir(f"{_proc}/{pid}/task"))
     except OSError:
         return 0
+
+
+def _running(pid: int) -> int:
+    """Threads of a process that compute, or could if they had a processor."""
+    count = 0
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"{_proc}/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"{_proc}/{pid}/task/{task}/stat") as file:
+                count += file.read().rpartition(") ")[2].startswith("R")
+    return count
 
 
 def _resident(pid: int) -> int:

@@ -171,3 +171,26 @@ def test_tables_of_pages_count_as_memory():
         assert process.stdout.readline() == b"1\n"
         assert watch._share(process.pid, 0) > 128 << 20 and watch._resident(process.pid) > 128 << 20
         process.kill()
+
+
+@linux
+def test_a_crowd_that_computes_stands_back():
+    code = "import os, time\nfor _ in range(5): os.fork() or os.setsid() or exec('while True: pass')\nprint(1, flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        share = Path("/proc/self/autogroup").read_text() if os.path.exists("/proc/self/autogroup") else ""
+        try:
+            Watch(process.pid, {"busy": 5}).look()
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)} == {os.nice(0)}
+            until = time.monotonic() + 20
+            tree = Watch(process.pid, {"busy": 3})
+            while time.monotonic() < until:
+                assert tree.look() == ("", "")
+                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)]
+                if lowest == [19] * 5:
+                    break
+            assert lowest == [19] * 5
+            assert not share or Path("/proc/self/autogroup").read_text() == share  # of this session, not of theirs
+        finally:
+            for pid in (*watch.below(process.pid), process.pid):
+                watch._kill(pid)
