@@ -1,4 +1,4 @@
-"""Control groups of kernels: memory and processes of everything in a sandbox, held by the machine's kernel itself.
+"""Control groups of kernels: memory, processes and share of the processors, held by the machine's kernel itself.
 
 Version 1: below our own group of each kind, where root may make one. Version 2: below our own group, where it was
 delegated to us (`systemd-run --user --scope -p Delegate=yes segedu grade ...`, or root outside of systemd). A group
@@ -20,11 +20,12 @@ from .watch import below
 
 ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _CONTROLLERS = {"memory", "pids"}
+SHARE = 512  # of a sandbox, however many processes it has, where the grader and every other program have 1,024
 
 
 @dataclass
 class Groups:
-    """The groups of one kernel; `kinds` says what they hold: "memory", "processes"."""
+    """The groups of one kernel; `kinds` says what they hold: "memory", "processes", "processor"."""
 
     folders: list[Path] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
@@ -91,13 +92,19 @@ def parents(memory: int, tasks: int) -> list[tuple[Path, dict[str, tuple[str, in
     version, own = own_groups()
     if version == 2:
         bounds = {"memory": ("memory.max", memory), "processes": ("pids.max", tasks)}
-        return [(own["all"], bounds, {"memory.swap.max": 0, "memory.oom.group": 1})] if delegate() else []
+        if not delegate():
+            return []
+        if "cpu" in _words(own["all"] / "cgroup.subtree_control"):
+            bounds["processor"] = ("cpu.weight", SHARE * 100 // 1024)
+        return [(own["all"], bounds, {"memory.swap.max": 0, "memory.oom.group": 1})]
     found = []
     if "memory" in own:
-        memory_and_swap = {"memory.memsw.limit_in_bytes": memory}
+        memory_and_swap = {"memory.memsw.limit_in_bytes": memory, "memory.kmem.tcp.limit_in_bytes": memory // 4}
         found.append((own["memory"], {"memory": ("memory.limit_in_bytes", memory)}, memory_and_swap))
     if "pids" in own:
         found.append((own["pids"], {"processes": ("pids.max", tasks)}, {}))
+    if "cpu" in own:
+        found.append((own["cpu"], {"processor": ("cpu.shares", SHARE)}, {}))
     return found
 
 
@@ -128,9 +135,9 @@ def delegate() -> bool:
 @functools.cache
 def _delegate(own: Path) -> bool:
     try:
-        if _CONTROLLERS <= set((own / "cgroup.subtree_control").read_text().split()):
+        if _CONTROLLERS <= _words(own / "cgroup.subtree_control"):
             return os.access(own, os.W_OK)
-        if not _CONTROLLERS <= set((own / "cgroup.controllers").read_text().split()):
+        if not _CONTROLLERS <= _words(own / "cgroup.controllers"):
             return False
         ours = {os.getpid(), *below(os.getpid())}
         pids = {int(pid) for pid in (own / "cgroup.procs").read_text().split()}
@@ -141,6 +148,9 @@ def _delegate(own: Path) -> bool:
         for pid in pids:
             _write(leaf / "cgroup.procs", pid)
         _write(own / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(_CONTROLLERS)))
+        with contextlib.suppress(OSError):
+            if "cpu" in _words(own / "cgroup.controllers"):
+                _write(own / "cgroup.subtree_control", "+cpu")
         return True
     except OSError:
         return False
@@ -165,6 +175,10 @@ def _end(folder: Path) -> None:
             for pid in (folder / "cgroup.procs").read_text().split():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(pid), 9)
+
+
+def _words(path: Path) -> set[str]:
+    return set(path.read_text().split())
 
 
 def _write(path: Path, value: int | str) -> None:

@@ -63,11 +63,21 @@ class Crew:
     submit: Callable[[Handed], Future]
 
 
+@dataclass
+class _Turn:
+    """One submission at work: how often it was handed over, and whether another one was at work at any time of it."""
+
+    handed: Handed
+    tries: int = 1
+    beside: bool = False
+
+
 def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exception], dict]) -> Iterator[dict]:
     """The records as they are made; only a few submissions are in memory at a time.
 
     A worker may be lost through one of the submissions that it had: each of them is tried again alone, so that the
-    others' records do not suffer.
+    others' records do not suffer. What ran out of time beside others is graded again alone too, once: they may have
+    taken the processors, the memory or the disk.
 
     Args:
         crew: at work.
@@ -77,32 +87,63 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
     Yields:
         A record a submission, in the order in which they are done.
     """
-    waiting = iter(todo)
-    running: dict[Future, tuple[Handed, int]] = {}
-    suspects: list[tuple[Handed, int]] = []
-
-    def hand_over(handed: Handed, tries: int = 1) -> None:
-        running[crew.submit(handed)] = (handed, tries)
-
-    def refill() -> None:
-        if suspects and not running:
-            hand_over(*suspects.pop())
-        if suspects or any(tries > 1 for _, tries in running.values()):
-            return
-        while len(running) < AHEAD * crew.count and (handed := next(waiting, None)) is not None:
-            hand_over(handed)
-
-    refill()
-    while running:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            handed, tries = running.pop(future)
+    desk = _Rota(crew, iter(todo))
+    desk.refill()
+    while desk.running:
+        for future in wait(desk.running, return_when=FIRST_COMPLETED).done:
+            turn = desk.running.pop(future)
             try:
                 record = future.result()
                 record = json.loads(record) if isinstance(record, bytes) else record
             except Exception as error:
-                if tries < MAX_TRIES:
-                    suspects.append((handed, tries + 1))
+                if turn.tries < MAX_TRIES:
+                    desk.suspects.append((turn.handed, turn.tries + 1))
                     continue
-                record = failed(handed, error)
+                record = failed(turn.handed, error)
+            if turn.beside and disturbed(record):
+                desk.again.append(turn.handed)
+                continue
             yield record
-        refill()
+        desk.refill()
+
+
+class _Rota:
+    """Who is handed over next: those to be tried alone wait until nobody is at work, and nobody joins them."""
+
+    def __init__(self, crew: Crew, waiting: Iterator[Handed]) -> None:
+        self.crew, self.waiting = crew, waiting
+        self.running: dict[Future, _Turn] = {}
+        self.suspects: list[tuple[Handed, int]] = []
+        self.again: list[Handed] = []
+        self.alone = False
+
+    def refill(self) -> None:
+        """Hands over what there is room for."""
+        if self.suspects and not self.running:
+            self._hand_over(*self.suspects.pop())
+        if self.suspects or any(turn.tries > 1 for turn in self.running.values()):
+            return
+        self.alone = bool(self.again) and (self.alone or len(self.again) >= self.crew.count)
+        while not self.alone and len(self.running) + len(self.again) < AHEAD * self.crew.count:
+            handed = next(self.waiting, None)
+            if handed is None:
+                self.alone = bool(self.again)
+                break
+            self._hand_over(handed)
+        if self.alone and not self.running:
+            self._hand_over(self.again.pop(0), tries=MAX_TRIES - 1)
+
+    def _hand_over(self, handed: Handed, tries: int = 1) -> None:
+        self.running[self.crew.submit(handed)] = _Turn(handed, tries)
+        if len(self.running) > 1 and self.crew.count > 1:
+            for turn in self.running.values():
+                turn.beside = True
+
+
+def disturbed(record: dict) -> bool:
+    """Whether others may be to blame: steps that ran out of time or were killed by nobody known, or a grader's failure.
+
+    Args:
+        record: of one submission.
+    """
+    return record.get("status") == "failed" or bool(record.get("measured", {}).get("cut_short"))

@@ -1,6 +1,7 @@
 """What `segedu grade --doctor` prints: what this machine offers for a sandbox, what was tried, and what to do.
 
-Facts are read, rungs of the ladder are tried: only what was tried counts.
+Each line on what holds is an experiment that has just run: a cell in a throw-away sandbox has tried to break out of it
+(`trials`), and a child of this process has tried each means of the machine. What was not tried is not claimed.
 """
 
 from __future__ import annotations
@@ -18,19 +19,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segedu.grading import cgroups, ladder, landlock, sandbox, seccomp
+from segedu.grading import cgroups, ladder, landlock, mounts, probing, sandbox, seccomp, trials
 from segedu.grading.batch import SAFE_LEVEL
 
-_SYS_ADMIN, _MOUNT_SETATTR = 21, 442
-_NEW_USER = 0x10000000
-
-HOLDS = {
-    3: "no network, no files but the system's and Python's (read-only), no other processes, a disk, a temporary "
-    "folder and a user of its own, no rights, a filter of system calls",
-    2: "no network, no connections to other programs, no rights, a filter of system calls",
-    1: "nothing but limits on time, memory, processes and files",
-    0: "nothing",
-}
+ASKED = {
+    "user": "whose files a cell writes", "rights": "rights of root, a namespace, a trace",
+    "settings": "writing settings of the machine", "network": "connecting to sockets of this machine",
+    "answers": "reading the course's exercises and a private file", "files": "writing files of the machine",
+    "processes": "reaching the grader's process", "stores": "shared memory that outlives its process",
+    "memory": "more memory than is allowed", "memory of children": "the same, spread over children",
+    "forks": "200 processes", "disk": "more files than there is room for", "terminals": "200 terminals",
+}  # fmt: skip
 LEFT = {
     3: "a flaw in the machine's kernel itself; a guess at how long other work takes on the same processor",
     2: "the names and sizes of files and the list of processes can be seen; the temporary folder is bounded by a "
@@ -65,11 +64,33 @@ def doctor(console: Console | None = None) -> int:
     style = "" if best >= SAFE_LEVEL else "bold red"
     asks = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
     console.print(f"\nGrading here uses level {best}.{asks}", style=style, soft_wrap=True)
-    console.print(f"It gives: {HOLDS[best]}.", soft_wrap=True)
+    if best:
+        console.print(f"A cell at level {best} has just tried:", soft_wrap=True)
+        console.print(_tried(tried(best)))
     console.print(f"It leaves: {LEFT[best]}.", style=style, soft_wrap=True)
     for line in advice(best):
         console.print(f"Better: {line}", soft_wrap=True)
     return 0 if best >= SAFE_LEVEL else 1
+
+
+def tried(level: int) -> dict[str, tuple[bool, str]]:
+    """Trial -> whether it was held, and what came of it, in a sandbox of the best rung of this level."""
+    rung = ladder.best_rung(level)
+    try:
+        found = probing.attempt(rung, ladder.Limits())
+    except (sandbox.SandboxError, OSError) as error:
+        return {"user": (False, f"could not be tried: {error}")}
+    names = trials.USING_UP if sandbox.LINUX else ("disk", "forks")
+    return found | probing.used_up(rung, tuple(names), ladder.Limits())
+
+
+def _tried(found: dict[str, tuple[bool, str]]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, asked in ASKED.items():
+        if name in found:
+            held, text = found[name]
+            table.add_row(f"  {asked}", "[green]held[/green]" if held else "[red]not held[/red]", escape(text))
+    return table
 
 
 def facts() -> list[tuple[str, bool | None, str]]:
@@ -112,7 +133,7 @@ def advice(best: int) -> list[str]:
 
 def _user() -> str:
     uid = os.geteuid()
-    return "root: submissions run as users of their own" if uid == 0 else f"an ordinary one ({uid})"
+    return "root" if uid == 0 else f"an ordinary one ({uid})"
 
 
 def _read(path: str) -> str:
@@ -140,14 +161,35 @@ def _container() -> tuple[bool, str]:
     return bool(signs), ", ".join(signs) or "no sign of one"
 
 
-def _user_namespaces() -> tuple[bool, str]:
-    """Tried in a child, for a process cannot leave one."""
+def _in_a_child(attempt: Callable[[], str | None]) -> tuple[bool, str]:
+    """Whether an attempt goes well in a child, which alone keeps what it does to itself, and its words or its error."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        os._exit(0 if libc.unshare(_NEW_USER) == 0 else ctypes.get_errno())
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    reasons = []
+        code = 1
+        try:
+            os.write(writing, (attempt() or "").encode())
+            code = 0
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        said = file.read()
+    return os.waitpid(child, 0)[1] == 0, said
+
+
+def _user_namespaces() -> tuple[bool, str]:
+    """Made and used: AppArmor lets one be made in which nothing may be mounted."""
+
+    def attempt() -> None:
+        sandbox.unshare(user=True)
+        mounts.mount("none", "/", None, 16384 | 1 << 18)
+        mounts.mount("tmpfs", "/tmp", "tmpfs", 0, "size=4k")
+
+    works, why = _in_a_child(attempt)
+    reasons = [why] * bool(why)
     most = _number("/proc/sys/user/max_user_namespaces")
     if most is not None:
         reasons.append(f"at most {most}")
@@ -155,37 +197,67 @@ def _user_namespaces() -> tuple[bool, str]:
         reasons.append("kernel.unprivileged_userns_clone is 0")
     if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
         reasons.append("AppArmor takes the rights in one away from ordinary programs (Ubuntu 23.10 and later)")
-    if code:
-        reasons.insert(0, f"unshare says {errno.errorcode.get(code, code)}")
-    return code == 0, ", ".join(reasons) or "can be made"
+    return works, ", ".join(reasons) or "one was made, and a folder mounted in it"
 
 
 def _sys_admin() -> tuple[bool, str]:
-    has = bool(int(_status("CapEff") or "0", 16) >> _SYS_ADMIN & 1)
-    return has, "namespaces without a user namespace" if has else "a user namespace is needed for the others"
+    works, why = _in_a_child(lambda: sandbox.unshare(user=False))
+    return works, "namespaces were made without a user namespace" if works else f"without a user namespace: {why}"
 
 
 def _seccomp() -> tuple[bool, str]:
     machine = platform.machine()
     if not seccomp.available():
         return False, f"the numbers of system calls on {machine} are not known here"
-    return True, f"{len(seccomp.DENIED)} system calls are denied on {machine}, more below level 3"
+    return _in_a_child(_denied_calls)
+
+
+def _denied_calls() -> str:
+    """Each call of the list is made under the filter, by a process without rights, with arguments that mean nothing."""
+    sandbox._prctl(38, 1)
+    sandbox.drop_capabilities()
+    seccomp.apply(network=True)
+    if _status("Seccomp") != "2":
+        raise OSError("the filter is not in place")
+    column = seccomp._MACHINES[platform.machine()][0]
+    numbers = {name: both[column] for name, both in seccomp.DENIED.items() if both[column] is not None}
+    libc = ctypes.CDLL(None, use_errno=True)
+    open_ = [name for name, number in numbers.items()
+             if libc.syscall(number, -1, 0, 0, 0) != -1 or ctypes.get_errno() != errno.EPERM]  # fmt: skip
+    if open_:
+        raise OSError(f"not denied: {', '.join(open_)}")
+    return f"{len(numbers)} system calls were made under the filter, all were denied"
 
 
 def _landlock() -> tuple[bool, str]:
     version = landlock.abi()
     if not version:
         return False, "not in this kernel (5.13), not in its `lsm=` list, or hidden by a container: no level 2"
+
+    def attempt() -> None:
+        sandbox._prctl(38, 1)
+        landlock.restrict([os.path.dirname(os.__file__)], [], [])
+        os.close(os.open(os.__file__, os.O_RDONLY))
+        try:
+            os.close(os.open("/proc/self/status", os.O_RDONLY))
+        except PermissionError:
+            return
+        raise OSError("a file that it must not read was opened")
+
+    works, why = _in_a_child(attempt)
     gaps = [text for least, text in ((3, "truncation"), (4, "TCP"), (6, "signals")) if version < least]
-    text = f"version {version}" + (f"; the filter of system calls stands in for {', '.join(gaps)}" if gaps else "")
-    return True, text
+    text = f"version {version}" + (f", which lacks {', '.join(gaps)}" if gaps else "")
+    return works, f"{text}; a file was closed to a child" if works else f"{text}; {why}"
 
 
 def _mount_api() -> tuple[bool, str]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall(_MOUNT_SETATTR, -1, b"", 0, None, ctypes.c_size_t(0))
-    code = ctypes.get_errno()
-    return code != errno.ENOSYS, "mount_setattr" + (" is missing: no level 3" if code == errno.ENOSYS else "")
+    def attempt() -> None:
+        sandbox.unshare(user=os.geteuid() != 0 or not _sys_admin()[0])
+        mounts.mount("none", "/", None, 16384 | 1 << 18)
+        os.close(mounts.clone("/usr"))
+
+    works, why = _in_a_child(attempt)
+    return works, "a folder was cloned read-only" if works else f"{why}: no level 3"
 
 
 def _pidfd() -> tuple[bool, str]:
@@ -201,15 +273,27 @@ def _groups() -> tuple[bool, str]:
     groups = cgroups.make(1 << 30, 64)
     kinds = sorted(groups.kinds)
     groups.clear()
-    missing = sorted({"memory", "processes"} - set(kinds))
-    held = f"version {version or '?'}, hard limits on {' and '.join(kinds) or 'nothing'}"
+    missing = sorted({"memory", "processes", "processor"} - set(kinds))
+    held = f"version {version or '?'}, one was made for {' and '.join(kinds) or 'nothing'}"
     watched = f"; {' and '.join(missing)} bounded by looking four times a second" if missing else ""
-    return not missing, held + watched
+    return not {"memory", "processes"} & set(missing), held + watched
 
 
 def _interpreter() -> tuple[bool, str]:
-    readable = ladder.readable_by_others()
-    return readable, sys.prefix + ("" if readable else ": root cannot give level 2 a user of its own")
+    if os.geteuid() != 0:
+        readable = ladder.readable_by_others()
+        return readable, f"{sys.prefix}, by the modes of its folders"
+
+    def attempt() -> None:
+        other = ladder.own_user()
+        os.setgroups([])
+        os.setresgid(other, other, other)
+        os.setresuid(other, other, other)
+        os.close(os.open(os.path.realpath(sys.executable), os.O_RDONLY))
+        os.close(os.open(os.__file__, os.O_RDONLY))
+
+    readable, why = _in_a_child(attempt)
+    return readable, sys.prefix + ("" if readable else f": root cannot give level 2 a user of its own ({why})")
 
 
 def _psutil() -> tuple[bool, str]:
@@ -221,8 +305,5 @@ def _psutil() -> tuple[bool, str]:
 
 
 def _bubblewrap() -> tuple[None, str]:
-    """Why it is not a rung: what it does the ladder does itself, and it lacks a limit on the number of files, leaves
-    the bounding set of root as it was, loses the processor time of what it kills, and starts each kernel cold.
-    """
-    place = shutil.which("bwrap")
-    return None, f"{place or 'missing'}; not used: it needs what level 3 needs, starts slower and has weaker limits"
+    """Not a rung: what it does the ladder does itself, and it has no limit on the number of files."""
+    return None, f"{shutil.which('bwrap') or 'missing'}; not used"

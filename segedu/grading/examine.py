@@ -89,6 +89,7 @@ def examine(submission: Submission, desk: Desk, key: str) -> dict:
         results, files = run.steps, run.files
         record["sandbox"] = {"level": run.level, "reason": run.level_reason}
         record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
+        record["measured"]["cut_short"] = sum(step.cut_short for step in results)
     record["notes"] = [clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, desk)]]
     record["notes"] += _silenced(plan, results)
     record["exercises"] = [_exercise(name, plan, results, files, desk) for name in desk.papers]

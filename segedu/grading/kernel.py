@@ -48,6 +48,11 @@ class StepResult:
     hurried: bool = False  # its limit was shorter than a cell's, because the submission's time was nearly used up
     left_out: tuple[str, ...] = ()  # earlier steps that took too long to run again after a restart
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it ran out of time, or the machine killed it: other work may be to blame."""
+        return self.status in ("timeout", "skipped") or (self.status == "died" and self.evalue.endswith("signal 9"))
+
 
 @dataclass
 class RunResult:
@@ -164,6 +169,7 @@ class _Run:
         hurried = min(seconds, self.until - began) < allowed
         status, message = self.attempt(cell, min(allowed, seconds))
         kernel = self.kernel
+        self.until += kernel.clock.granted
         ended = StepResult(
             step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted, hurried=hurried,
             left_out=self.left_out, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),

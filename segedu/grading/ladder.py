@@ -21,12 +21,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import cgroups, landlock, seccomp
-from .provisioner import ForkServer, Guest
+from . import cgroups, landlock, probing, seccomp
+from .clock import PATIENCE
+from .mounts import TERMINALS
 from .sandbox import LINUX, SandboxError
 
 _FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
 _turn = itertools.count(secrets.randbelow(1 << 24))  # one after the other: two at a time are never the same
+BUSY = 8  # threads that compute at a time before the whole sandbox has to stand back
 _WATCHED = {"memory", "processes", "disk"}
 _WEAK = "resource limits only: a hostile submission can read and write your files"
 _WEAK_OWN = "own user and resource limits only: a hostile submission can read what every user can, and use the network"
@@ -43,6 +45,7 @@ class Limits:
     disk_bytes: int = 64 << 20
     inodes: int = 20_000
     output_bytes: int = 1 << 20
+    sockets: int = 1000  # each may hold a fifth of a megabyte, which counts as nobody's memory
     threads: int = 1
 
 
@@ -97,7 +100,8 @@ def rungs() -> list[Rung]:
     if LINUX and seccomp.available():
         if root:
             ways.append(Rung(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
-        ways.append(Rung(3, user_namespace=True, seccomp=True, reason="user namespace, seccomp"))
+        reason = "user namespace, own user, seccomp" if root else "user namespace, seccomp"
+        ways.append(Rung(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
         locked = landlock.abi() > 0
         for own in dropped:
             if locked or own:
@@ -146,18 +150,12 @@ def _probed() -> list[tuple[Rung, bool, str]]:
 
 
 def _try(rung: Rung) -> tuple[bool, str]:
-    with tempfile.TemporaryDirectory(prefix="segedu-probe-") as folder:
-        os.chmod(folder, 0o755)
-        Path(folder, "segedu").mkdir()
-        place = make_place(rung, Path(folder), Limits())
-        place.job["probe"] = True
-        try:
-            Guest(ForkServer(cold=True).connect(), place.job).close()
-        except (SandboxError, OSError) as error:
-            return False, f"{rung.reason}: {error}"
-        finally:
-            place.clear()
-    return True, rung.reason
+    """Whether it starts, and keeps a cell from all that it claims to keep it from."""
+    try:
+        wrong = probing.broken(rung, probing.attempt(rung, Limits()))
+    except (SandboxError, OSError) as error:
+        wrong = str(error)
+    return not wrong, f"{rung.reason}: {wrong}" if wrong else rung.reason
 
 
 def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
@@ -169,7 +167,7 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
         "links": {folder: os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix)},
         "masked": masked(), "memory_bytes": limits.memory_bytes, "processes": limits.processes,
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
-        "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * limits.total_seconds + 120,
+        "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * PATIENCE * limits.total_seconds + 120,
     }  # fmt: skip
     place = Place(job)
     if rung.level < 3:
@@ -185,8 +183,16 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     watched = {
         kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
     }
+    if "processor" not in place.groups.kinds:
+        watched["busy"] = BUSY
+    watched |= {"sockets": limits.sockets, **({"own_network": True} if rung.level >= 3 else {})}
     if place.scratch is not None:
-        watched |= {"folder": str(place.scratch), "disk": limits.disk_bytes, "inodes": limits.inodes}
+        watched |= {
+            "terminals": TERMINALS,
+            "folder": str(place.scratch),
+            "disk": limits.disk_bytes,
+            "inodes": limits.inodes,
+        }
     job["watch"] = watched
     return place
 

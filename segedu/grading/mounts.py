@@ -7,6 +7,7 @@ Needs Linux 5.12 (`mount_setattr`); `MS_REMOUNT` would fail on locked flags in a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -16,13 +17,21 @@ import struct
 
 from .sandbox import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, checked, libc
 
-_NOSUID, _NODEV, _NOEXEC, _BIND, _REC, _PRIVATE, _DETACH = 2, 4, 8, 4096, 16384, 1 << 18, 2
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _BIND, _REC, _PRIVATE, _DETACH = 1, 2, 4, 8, 4096, 16384, 1 << 18, 2
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+# what container runtimes cover, and the machine's other ways in; `sys` stays to be read, libraries ask it for limits
+MASKED_PROC = (
+    "acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "config.gz", "interrupts", "iomem", "ioports", "kallsyms",
+    "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
+    "slabinfo", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
+)  # fmt: skip
 SCRATCH = "/scratch"
 STAGE = "/stage"
+SOCKET_BYTES = 128 << 10
+TERMINALS = 32  # a shell command needs one; all sandboxes share the machine's few thousand
 
 
 def build_root(job: dict) -> str:
@@ -45,8 +54,7 @@ def build_root(job: dict) -> str:
             os.makedirs(os.path.dirname(f".{path}"), exist_ok=True)
             os.symlink(target, f".{path}")
     _names(job["uid"] if job["uid"] is not None else 65534)
-    os.mkdir("proc")
-    mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+    _processes()
     set_attributes(_AT_FDCWD, b".", _ATTR_RDONLY, 0)
     checked(libc().syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
     checked(libc().umount2(b".", _DETACH), "umount2")
@@ -87,13 +95,28 @@ def _scratch(job: dict) -> None:
             os.chown(f"scratch/{name}", job["uid"], job["uid"])
     os.makedirs("dev/shm")
     os.mkdir("dev/pts")  # a shell command of a notebook wants a terminal
-    mount("devpts", "dev/pts", "devpts", _NOSUID | _NOEXEC, "newinstance,ptmxmode=0666,mode=0600")
+    mount("devpts", "dev/pts", "devpts", _NOSUID | _NOEXEC, f"newinstance,ptmxmode=0666,mode=0600,max={TERMINALS}")
     os.symlink("pts/ptmx", "dev/ptmx")
     os.mkdir("tmp")
     for name, path in (("tmp", "tmp"), ("shm", "dev/shm")):  # one quota for all that can be written
         mount(f"scratch/{name}", path, None, _BIND)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"dev/{name}")
+
+
+def _processes() -> None:
+    """A /proc with this sandbox's processes, in which nothing can be written and what tells of the machine is empty."""
+    os.mkdir("proc")
+    mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+    for name in ("rmem", "wmem"):  # of this network: no limit of a process counts what lies in its connections
+        with contextlib.suppress(OSError), open(f"proc/sys/net/ipv4/tcp_{name}", "w") as file:
+            file.write(f"4096 {SOCKET_BYTES} {SOCKET_BYTES}")
+    set_attributes(_AT_FDCWD, b"proc", _ATTR_RDONLY, 0)
+    for path in (f"proc/{name}" for name in MASKED_PROC):
+        if os.path.isdir(path):
+            mount("tmpfs", path, "tmpfs", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "mode=0555,size=0,nr_inodes=2")
+        elif os.path.exists(path):
+            _place(clone("/dev/null", device=True), path, False)
 
 
 def _place(tree: int, path: str, is_folder: bool) -> None:

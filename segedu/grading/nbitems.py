@@ -27,6 +27,7 @@ from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 from zmq.utils.monitor import recv_monitor_message
 
+from .clock import Clock
 from .ladder import Limits
 from .provisioner import NAME, Guest, SandboxSpecs
 from .relay import Relay
@@ -53,7 +54,7 @@ class SegKernel(RunningKernel):
 
     def __init__(self, start: Callable[[str], Guest], limits: Limits, folder: Path) -> None:
         self.limits = limits
-        self.deadline = time.monotonic() + 60
+        self.clock = Clock(60)
         self.context = zmq.Context()
         self.context.linger = 0
         self.context.rcvhwm = 64  # so many messages of the largest size may wait in our memory
@@ -83,17 +84,17 @@ class SegKernel(RunningKernel):
             raise
 
     def begin(self, seconds: float) -> None:
-        """Starts a step: fresh counts and a fresh deadline."""
+        """Starts a step: fresh counts and a fresh clock."""
         self.queued: dict[str, deque] = {"shell": deque(), "iopub": deque()}
         self.bytes = self.messages = 0
         self.text: list[str] = []
         self.error: dict = {}
         self.reply: dict = {}
-        self.deadline = time.monotonic() + seconds
+        self.clock = Clock(seconds, self.guest.waited)
         self.relay.begin()
 
     def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
-        """Waits for the reply up to the step's deadline, whatever nbval would grant."""
+        """Waits for the reply up to the step's limit, whatever nbval would grant."""
         while True:
             try:
                 message = self.get_message("shell")
@@ -115,9 +116,9 @@ class SegKernel(RunningKernel):
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict:
         """The next message of a channel, while both channels and the process are watched."""
-        until = self.deadline if timeout is None else time.monotonic() + timeout
+        clock = self.clock if timeout is None else Clock(timeout)
         while not self.queued[stream]:
-            left = until - time.monotonic()
+            left = clock.left()
             if left <= 0 and timeout is None:
                 raise Fatal("timeout", "the time limit was reached")
             if left <= 0:

@@ -22,6 +22,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.provisioning import KernelProvisionerBase, KernelProvisionerFactory
 
 from .box import Box, subfolder
+from .clock import process_of, waited_for_processor
 from .mounts import SCRATCH
 from .sandbox import LINUX, ONE_THREAD, SandboxError
 from .wire import receive, send
@@ -168,6 +169,10 @@ class Guest:
         if self.report is None and select.select([self.connection], [], [], 0)[0]:
             self._read_report()
         return self.report is None
+
+    def waited(self) -> float:
+        """Seconds for which the kernel was ready to run and other work had the processor."""
+        return waited_for_processor(process_of(self.pidfd) if self.pidfd >= 0 else self.pid)
 
     def signal(self, number: int) -> None:
         """Sends a signal to the kernel's process; nothing if it is gone."""

@@ -12,8 +12,10 @@ import errno
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
+from collections.abc import Iterator
 
 from . import landlock, seccomp
 
@@ -84,19 +86,57 @@ def join_cgroups(folders: list[str]) -> None:
             file.write("0")
 
 
-def unshare(user: bool) -> None:
+def unshare(user: bool, own: int | None = None) -> None:
     """New namespaces for mounts, processes, network, IPC, host name and control groups.
 
     Args:
-        user: Also a user namespace, in which an ordinary user gets the rights for the rest.
+        user: Also a user namespace, which gives the rights for the rest to a process that lacks them.
+        own: The kernel's own user. The namespace then knows root, who alone may read a private interpreter and
+            builds the sandbox, and this user, who is the same inside and outside and runs the kernel.
     """
-    uid, gid = os.geteuid(), os.getegid()
     flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
-    checked(libc().unshare(flags), "unshare")
-    if user:
+    if not user:
+        checked(libc().unshare(flags), "unshare")
+    elif own is None:
+        uid, gid = os.geteuid(), os.getegid()
+        checked(libc().unshare(flags), "unshare")
         for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
+    else:
+        with _mapped_from_outside(os.getpid(), f"0 0 1\n{own} {own} 1"):
+            checked(libc().unshare(flags), "unshare")
+
+
+@contextlib.contextmanager
+def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
+    """A process that stays outside writes the users of the namespace that `pid` makes meanwhile.
+
+    More than one user needs the right to change to them (CAP_SETUID), which nobody in the new namespace has outside.
+    """
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            ours.close()
+            if theirs.recv(1):
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{pid}/{name}", "w") as file:
+                        file.write(users)
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 1)
+        finally:
+            os._exit(1)
+    theirs.close()
+    try:
+        with ours:
+            yield
+            ours.send(b"1")
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, f"uid_map: {errno.errorcode.get(code, code)}")
 
 
 def harden_init(level: int) -> None:
@@ -140,6 +180,9 @@ def confine(job: dict, scratch: str) -> None:
         own = job["level"] >= 3
         alone = own or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
         seccomp.apply(network=own, own_tree=own, own_signals=alone)
+    elif LINUX and seccomp.available():
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.deny_stores()
 
 
 def readable(job: dict) -> list[str]:

@@ -32,17 +32,21 @@ DENIED = {
     "setdomainname": (171, 162), "kcmp": (312, 272), "personality": (135, 92),
     "vhangup": (153, 58), "modify_ldt": (154, None), "iopl": (172, None),
     "ioperm": (173, None), "fanotify_init": (300, 262), "memfd_secret": (447, 447),
-    # memory that no process holds: neither a limit of the process nor a sum over processes sees it
-    "memfd_create": (319, 279),
     "process_madvise": (440, 440), "process_mrelease": (448, 448), "migrate_pages": (256, 238),
     "move_pages": (279, 239), "quotactl_fd": (443, 443), "statmount": (457, 457), "listmount": (458, 458),
     "lsm_set_self_attr": (460, 460), "open_tree_attr": (467, 467), "listns": (470, 470),
     "uselib": (134, None), "sysfs": (139, None), "ustat": (136, None), "lookup_dcookie": (212, 18),
 }  # fmt: skip
+# memory and queues that no process holds: neither a limit of the process nor a sum over processes sees them, and some
+# outlive the processes. `shm_open`, which torch's workers use, is a file of the sandbox and counts as one
+DENIED_STORES = {
+    "memfd_create": (319, 279), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (240, 180),
+}  # fmt: skip
+DENIED |= DENIED_STORES
 # below level 3: ways to other processes and to files by name that Landlock does not know, or not in every version
 DENIED_IN_THE_TREE = {
-    "connect": (42, 203), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
-    "mq_open": (240, 180), "truncate": (76, 45), "inotify_add_watch": (254, 27), "setpriority": (141, 140),
+    "connect": (42, 203), "truncate": (76, 45), "inotify_add_watch": (254, 27), "setpriority": (141, 140),
     "ioprio_set": (251, 30), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
@@ -63,6 +67,7 @@ _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, n
 _CLONE, _SOCKET, _SOCKETPAIR, _IOCTL = (56, 220), (41, 198), (53, 199), (16, 29)
 _PRLIMIT, _SET_AFFINITY = (302, 261), (203, 122)
 _CLONE3 = 435
+_SET_OPTION, _SOL_SOCKET, _BUFFER_SIZES = (54, 208), 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
 _NAMESPACES = 0x7E020000  # every CLONE_NEW flag that clone knows
 _AF_UNIX, _AF_NETLINK, _INTERNET = 1, 16, (2, 10)
 _PROTOCOLS = (0, 6, 17)  # TCP and UDP; asking for a rarer one would load its code into the machine's kernel
@@ -78,6 +83,11 @@ def available() -> bool:
     return platform.machine() in _MACHINES
 
 
+def deny_stores() -> None:
+    """The filter of level 1, which claims no isolation: only memory that no limit sees is denied."""
+    _install(_of_this_machine([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
+
+
 def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> None:
     """Filters this process and its children for ever; `PR_SET_NO_NEW_PRIVS` must be set, or the right to do without.
 
@@ -87,7 +97,11 @@ def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> Non
         own_signals: Whether something else keeps signals from the user's other processes. Where not, this process
             may signal itself and its group alone.
     """
-    program = _program(network, own_tree, None if own_signals else os.getpid())
+    _install(_program(network, own_tree, None if own_signals else os.getpid()))
+
+
+def _install(code: list[tuple]) -> None:
+    program = b"".join(struct.pack("HBBI", *line) for line in code)
     buffer = ctypes.create_string_buffer(program)
     fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -96,25 +110,36 @@ def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> Non
         raise OSError(code, f"seccomp: {errno.errorcode.get(code, code)}")
 
 
-def _program(network: bool, own_tree: bool, only_pid: int | None) -> bytes:
+def _of_this_machine(lists: list[tuple[dict, int]]) -> list[tuple]:
+    """Calls of another architecture are denied, those of the lists are answered; the call's number stays loaded."""
     column, arch = _MACHINES[platform.machine()]
     deny = _ERRNO | errno.EPERM
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, arch), (_RETURN, 0, 0, deny), (_LOAD, 0, 0, 0)]
     if column == 0:  # the x32 way in to the same calls
         code += [(_JUMP_GREATER, 0, 1, 0x40000000), (_RETURN, 0, 0, deny)]
-    lists = [(DENIED, deny)]
-    if not own_tree:
-        lists += [(DENIED_IN_THE_TREE, deny), (IGNORED_IN_THE_TREE, _ERRNO)]
     for names, answer in lists:
         for numbers in names.values():
             if numbers[column] is not None:
                 code += [(_JUMP_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, answer)]
+    return code
+
+
+def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]:
+    column = _MACHINES[platform.machine()][0]
+    deny = _ERRNO | errno.EPERM
+    lists = [(DENIED, deny)]
+    if not own_tree:
+        lists += [(DENIED_IN_THE_TREE, deny), (IGNORED_IN_THE_TREE, _ERRNO)]
+    code = _of_this_machine(lists)
     # ENOSYS makes libc fall back to clone, whose flags a filter can read
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), (_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)])
     # letters typed for somebody else's terminal
     ways = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)
     code += _call(_IOCTL[column], [(_LOAD, 0, 0, 24), *_among(ways, deny, _ALLOW)])
+    # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
+    sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
+    code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
     code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
     if not own_tree:
         code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
@@ -123,8 +148,7 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> bytes:
             allowed = (0, only_pid) if name == "kill" else () if "tg" not in name else (only_pid,)
             code += _call(numbers[column], [(_LOAD, 0, 0, 16), *_among(allowed, _ALLOW, deny)])
     code += _sockets(column, network, own_tree)
-    code += [(_RETURN, 0, 0, _ALLOW)]
-    return b"".join(struct.pack("HBBI", *line) for line in code)
+    return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _call(number: int, body: list[tuple]) -> list[tuple]:

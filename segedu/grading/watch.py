@@ -14,13 +14,15 @@ import os
 import signal
 import stat
 import time
+from pathlib import Path
 
 from .sandbox import LINUX
 
 SECONDS = 0.25
 _DEEPEST = 64
+_LOWEST = 19
 _LIBRARIES = 256 << 20  # what each process holds of torch's own files, where nothing tells who shares what
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TERMINAL_MAKER = os.makedev(5, 2)  # /dev/ptmx: each time it is opened there is one terminal more
 _proc = "/proc"
 
 
@@ -37,7 +39,10 @@ class Watch:
 
     Args:
         init: Process id of the init; what descends from it is counted, itself not.
-        bounds: `memory` (bytes), `processes`, `disk` (bytes), `inodes` and `folder`, each where it is to be watched.
+        bounds: `memory` (bytes), `processes`, `disk` (bytes), `inodes` and `folder`, each where it is to be watched;
+            `sockets`, and with a folder `terminals` too: how many may be open. `own_network` says that all sockets
+            of this process's network are the sandbox's. `busy`: how many threads may compute at a time before all of
+            them get the lowest priority.
     """
 
     def __init__(self, init: int, bounds: dict) -> None:
@@ -49,15 +54,19 @@ class Watch:
     def look(self) -> tuple[str, str]:
         """What is beyond its bound and a sentence on it, or two empty strings."""
         began = time.monotonic()
-        pids = below(self.init) if LINUX else self._below_by_psutil()
-        found = self._processes(pids) or self._memory(pids) or self._disk(pids) or ("", "")
+        pids = self._tree() if self.bounds.keys() - {"sockets", "own_network"} else []
+        found = self._processes(pids) or self._memory(pids) or self._disk(pids) or self._sockets() or ("", "")
+        self._calm(pids)
         now = time.monotonic()
         self.next = now + max(SECONDS, min(1.0, 3 * (now - began)))
         return found
 
+    def _tree(self) -> list[int]:
+        return below(self.init) if LINUX else self._below_by_psutil()
+
     def kill(self) -> None:
         """Kills what is below the init; the init lives to tell."""
-        for pid in below(self.init) if LINUX else {*self._below_by_psutil(), *self._strays()}:
+        for pid in self._tree() if LINUX else {*self._tree(), *self._strays()}:
             _kill(pid)
 
     def _strays(self) -> list[int]:
@@ -103,8 +112,32 @@ class Watch:
         used, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
         if inodes > self.bounds["inodes"]:
             return "disk", f"more than {self.bounds['inodes']} files"
-        if used + _deleted(pids) > self.bounds["disk"]:
+        deleted, sockets, terminals = _opened(pids)
+        if used + deleted > self.bounds["disk"]:
             return "disk", f"more than {self.bounds['disk']} bytes of files"
+        if sockets > self.bounds.get("sockets", sockets):
+            return "sockets", f"more than {self.bounds['sockets']} sockets"
+        if terminals > self.bounds.get("terminals", terminals):
+            return "terminals", f"more than {self.bounds['terminals']} terminals"
+        return None
+
+    def _calm(self, pids: list[int]) -> None:
+        """Takes the processors from a crowd: neighbours with as much right to them have one thread each."""
+        most = self.bounds.get("busy")
+        if most is None or not LINUX or sum(map(_threads, pids)) <= most or sum(map(_running, pids)) <= most:
+            return
+        for pid in pids:
+            with contextlib.suppress(OSError):  # where each session has a share of its own, it counts instead
+                if os.getsid(pid) != os.getsid(0):
+                    Path(f"{_proc}/{pid}/autogroup").write_text(str(_LOWEST))
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"{_proc}/{pid}/task"):
+                    os.setpriority(os.PRIO_PROCESS, int(task), _LOWEST)
+
+    def _sockets(self) -> tuple[str, str] | None:
+        """Where the network is the sandbox's own: also those that are on their way from one process to another."""
+        if self.bounds.get("own_network") and sockets_of_network() > self.bounds["sockets"]:
+            return "sockets", f"more than {self.bounds['sockets']} sockets"
         return None
 
     def _below_by_psutil(self) -> list[int]:
@@ -170,6 +203,16 @@ def _threads(pid: int) -> int:
         return 0
 
 
+def _running(pid: int) -> int:
+    """Threads of a process that compute, or could if they had a processor."""
+    count = 0
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"{_proc}/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"{_proc}/{pid}/task/{task}/stat") as file:
+                count += file.read().rpartition(") ")[2].startswith("R")
+    return count
+
+
 def _resident(pid: int) -> int:
     if not LINUX:
         import psutil
@@ -177,21 +220,23 @@ def _resident(pid: int) -> int:
         with contextlib.suppress(psutil.Error):
             return psutil.Process(pid).memory_info().rss
         return 0
-    try:
-        with open(f"{_proc}/{pid}/statm") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
+    return sum(_sizes(pid, "status", ("VmRSS:", "VmPTE:")))
 
 
 def _share(pid: int, base: int) -> int:
     """Memory of a process, of what several share its part; where that is not told, what it has beyond `base`."""
+    shares = _sizes(pid, "smaps_rollup", ("Pss:", "SwapPss:"))
+    return sum(shares) + sum(_sizes(pid, "status", ("VmPTE:",))) if shares else max(0, _resident(pid) - base)
+
+
+def _sizes(pid: int, name: str, fields: tuple[str, ...]) -> list[int]:
+    """Bytes. VmPTE are the tables of the pages: terabytes of nothing, once read, have gigabytes of them."""
     try:
-        with open(f"{_proc}/{pid}/smaps_rollup") as file:
+        with open(f"{_proc}/{pid}/{name}") as file:
             words = [line.split() for line in file]
-        return sum(int(word[1]) << 10 for word in words if word[0] in ("Pss:", "SwapPss:"))
+        return [int(word[1]) << 10 for word in words if word and word[0] in fields]
     except (OSError, ValueError, IndexError):
-        return max(0, _resident(pid) - base)
+        return []
 
 
 def folder_use(folder: str, most: int) -> tuple[int, int]:
@@ -231,9 +276,17 @@ def _add(fd: int, depth: int, seen: list[int], most: int) -> None:
         os.close(fd)
 
 
-def _deleted(pids: list[int]) -> int:
-    """Bytes in files that have no name any more and are open in one of these."""
-    files = {}
+def sockets_of_network() -> int:
+    """How many sockets of all kinds there are in the network namespace of this process."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"{_proc}/self/net/sockstat") as file:
+        return int(file.readline().split()[2])
+    return 0
+
+
+def _opened(pids: list[int]) -> tuple[int, int, int]:
+    """What is open in these: bytes in files that have no name any more, sockets, and terminals that they made."""
+    files: dict[tuple[int, int], int] = {}
+    sockets, terminals = set(), 0
     for pid in pids if LINUX else []:
         with contextlib.suppress(OSError):
             for name in os.listdir(f"{_proc}/{pid}/fd"):
@@ -241,7 +294,11 @@ def _deleted(pids: list[int]) -> int:
                     found = os.stat(f"{_proc}/{pid}/fd/{name}")
                     if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
                         files[found.st_dev, found.st_ino] = found.st_blocks * 512
-    return sum(files.values())
+                    elif stat.S_ISSOCK(found.st_mode):
+                        sockets.add(found.st_ino)
+                    elif stat.S_ISCHR(found.st_mode) and found.st_rdev == _TERMINAL_MAKER:
+                        terminals += 1
+    return sum(files.values()), len(sockets), terminals
 
 
 def end_children(uid: int | None = None, watch: Watch | None = None) -> None:

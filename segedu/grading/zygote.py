@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import mounts, sandbox, watch
+from . import mounts, sandbox, trials, watch
 from .wire import receive, send
 
 PRELOAD = (
@@ -119,7 +119,7 @@ def keep(connection: socket.socket, warm: bool = False) -> None:
     try:
         sandbox.join_cgroups(job.get("cgroups", []))
         if job["level"] >= 3:
-            sandbox.unshare(user=job["user_namespace"])
+            sandbox.unshare(job["user_namespace"], job["uid"])
         else:
             if warm:  # nothing but this process ends the others: it has to outlive the fork server by a moment
                 signal.signal(signal.SIGTERM, _part)
@@ -233,8 +233,7 @@ def run_kernel(job: dict, scratch: str, tell: int) -> None:
     os.chdir(f"{scratch}/work")
     if job.get("probe"):
         os.listdir(stage)
-        Path("honest").write_text("honest")
-        os.write(tell, b"1")
+        trials.run(job["probe"], job, lambda: os.write(tell, b"1"))
         os._exit(0)
     _new_environment(job, scratch, stage)
     file = Path(scratch, "run", "kernel.json")

@@ -1,8 +1,9 @@
 """Runs one submission as it would run on another machine: `elsewhere.py WHO`, printing what came of it as JSON.
 
-WHO is a list of words: `user` drops root for an ordinary user, `container` filters the system calls that make
-namespaces and mounts and takes CAP_SYS_ADMIN away, `readable` lets every user read this Python,
-`no-landlock` and `no-groups` say that the machine has none.
+WHO is a list of words: `user` drops root for an ordinary user, `no-admin` takes CAP_SYS_ADMIN away from root,
+`masked-proc` covers parts of /proc as container runtimes do, `container` takes CAP_SYS_ADMIN away and filters the
+system calls that make namespaces and mounts, `readable` lets every user read this Python, `no-landlock` and
+`no-groups` say that the machine has none.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ try:
     os.chmod("{secret}", 0o777)
 except OSError:
     pass
+for number, path in enumerate(("sys/kernel/core_pattern", "sys/vm/drop_caches", "sysrq-trigger", "irq/default_smp_affinity")):
+    attempt(f"sysctl{{number}}", lambda: os.close(os.open(f"/proc/{{path}}", os.O_WRONLY)))
+spans = [[int(word) for word in line.split()] for line in open("/proc/self/uid_map")]
 print("uid", os.getuid())
+print("outside", *(outer + os.getuid() - inner for inner, outer, count in spans if 0 <= os.getuid() - inner < count))
 """
 HONEST = """
 import os, shutil, threading, torch
@@ -69,7 +74,11 @@ def become(words: list[str]) -> None:
     root = os.geteuid() == 0
     if root and ("user" in words or "readable" in words):
         open_the_way()
-    if root and "container" in words:
+    if root and "masked-proc" in words:
+        sandbox.checked(sandbox.libc().unshare(0x20000), "unshare")
+        mounts.mount("none", "/", None, 16384 | 1 << 18)
+        mounts.mount("tmpfs", "/proc/acpi", "tmpfs", 0)
+    if root and ("container" in words or "no-admin" in words):
         sandbox._prctl(24, 21)  # drops CAP_SYS_ADMIN from the bounding set
         header, most = b"\x22\x05\x08\x20\0\0\0\0", bytearray(b"\xff" * 4 * 6)
         sandbox.libc().capget(ctypes.c_char_p(header), (ctypes.c_char * 24).from_buffer(most))

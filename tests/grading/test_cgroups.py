@@ -59,6 +59,23 @@ def test_a_delegated_group_is_divided(version_two, monkeypatch):
     assert cgroups.make(1, 1).folders[0].parent == version_two  # not below the leaf
 
 
+def test_the_processors_are_shared_out_where_they_are_delegated(version_two, monkeypatch):
+    (version_two / "cgroup.controllers").write_text("cpu memory pids")
+    (version_two / "cgroup.subtree_control").write_text("cpu memory pids")
+    names = ("memory.max", "pids.max", "cpu.weight")
+    made = Path.mkdir
+
+    def mkdir(self, *arguments, **options):
+        made(self, *arguments, **options)
+        for name in names:
+            (self / name).touch()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    groups = cgroups.make(1000, 20)
+    assert groups.kinds == {"memory", "processes", "processor"}
+    assert (groups.folders[0] / "cpu.weight").read_text() == "50"
+
+
 def test_a_group_with_others_in_it_is_left_alone(version_two):
     (version_two / "cgroup.procs").write_text(f"{os.getpid()}\n1\n")
     assert cgroups.make(1000, 20) == cgroups.Groups()

@@ -21,8 +21,16 @@ class Workers:
     `deadly` says how often each of some submissions kills; `alone` that it takes no others down, as on a cluster.
     """
 
-    def __init__(self, rng: random.Random, deadly: dict[str, int], alone: bool = False, count: int = 2) -> None:
-        self.rng, self.deadly, self.alone = rng, dict(deadly), alone
+    def __init__(
+        self,
+        rng: random.Random,
+        deadly: dict[str, int],
+        alone: bool = False,
+        count: int = 2,
+        slow: frozenset = frozenset(),
+    ) -> None:
+        self.rng, self.deadly, self.alone, self.slow = rng, dict(deadly), alone, slow
+        self.starved: set[str] = set()  # had somebody beside them since they were handed over
         self.running: dict[Future, str] = {}
         self.handed_over: list[tuple[str, frozenset[str]]] = []  # and what ran already
         self.read: list[str] = []
@@ -39,6 +47,9 @@ class Workers:
     def submit(self, name: str) -> Future:
         self.handed_over.append((name, frozenset(self.running.values())))
         self.running[future := Future()] = name
+        self.starved.discard(name)
+        if len(self.running) > 1:
+            self.starved |= set(self.running.values())
         return future
 
     def wait(self, running, return_when):
@@ -54,7 +65,8 @@ class Workers:
                 one.set_exception(RuntimeError(f"killed by {name}"))
         else:
             lost = [future]
-            record = {"student": name}
+            cut = len(self.slow & {name}) * (1 if name in self.starved else 0)
+            record = {"student": name, "measured": {"cut_short": cut}}
             future.set_result(self.rng.choice([record, json.dumps(record).encode()]))
         for one in lost:
             del self.running[one]
@@ -94,6 +106,36 @@ def test_those_that_kill_harm_no_other_and_are_tried_alone(alone, seed, monkeypa
         seen.add(name)
     tries = [name for name, _ in workers.handed_over]
     assert all(tries.count(name) == MAX_TRIES for name in failed) and max(map(tries.count, names)) <= MAX_TRIES
+
+
+@pytest.mark.parametrize("bombs", [{}, {"s3": 1, "s8": 99}])
+@pytest.mark.parametrize("seed", range(30))
+def test_what_ran_out_of_time_beside_others_is_graded_again_alone(bombs, seed, monkeypatch):
+    rng = random.Random(seed)
+    names = [f"s{i}" for i in range(rng.randint(2, 25))]
+    slow = frozenset(name for name in names if rng.random() < rng.choice([0.1, 0.9]))
+    workers = Workers(rng, bombs, count=rng.randint(2, 4), slow=slow)
+    records = grade(workers, names, monkeypatch)
+    assert sorted(record["student"] for record in records) == sorted(names)
+    assert workers.most_in_memory <= AHEAD * workers.crew.count
+    assert not [record for record in records if record.get("measured", {}).get("cut_short")]
+    tries = [name for name, _ in workers.handed_over]
+    if not bombs:
+        assert all(tries.count(name) <= 1 + (name in slow) for name in names)
+        assert all(not beside for place, (name, beside) in enumerate(workers.handed_over) if name in tries[:place])
+
+
+def test_one_at_a_time_or_alone_nothing_is_graded_again(monkeypatch):
+    for names, count in ((["s0", "s1", "s2"], 1), (["s0"], 4)):
+        workers = Workers(random.Random(0), {}, count=count, slow=frozenset(names))
+        grade(workers, names, monkeypatch)
+        assert [name for name, _ in workers.handed_over] == names
+
+
+def test_a_failure_of_the_grader_is_tried_again_alone():
+    assert crew_module.disturbed({"status": "failed"}) and not crew_module.disturbed(
+        {"status": "graded", "measured": {}}
+    )
 
 
 def test_suspects_come_before_anything_new(monkeypatch):

@@ -11,17 +11,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import cgroups, doctor, ladder, landlock, sandbox, seccomp
+from segedu.grading import cgroups, doctor, ladder, landlock, probing, sandbox, seccomp, trials
 
 
 @pytest.fixture
 def said(monkeypatch):
-    """Runs the doctor with these levels (this machine's own where None); gives its exit status and words."""
+    """Runs the doctor with these levels and outcomes (this machine's own where None); its exit status and words."""
 
-    def run(levels=None):
+    def run(levels=None, outcomes=None):
         if levels is not None:
             monkeypatch.setattr(ladder, "probe_levels", lambda: levels)
-        console = Console(file=io.StringIO(), width=200)
+            monkeypatch.setattr(doctor, "tried", lambda level: outcomes or {})
+        console = Console(file=io.StringIO(), width=300)
         return doctor.doctor(console), console.file.getvalue()
 
     return run
@@ -37,6 +38,10 @@ def test_this_machine(said):
     assert code == (0 if best >= 2 else 1)
     assert f"uses level {best}" in text and platform.release() in text
     assert text.count("level 1:") == len([rung for rung in ladder.rungs() if rung.level == 1])
+    if best >= 2:
+        for name in doctor.ASKED:
+            if name != "user" or best == 3:
+                assert " held" in _row(text, f"  {doctor.ASKED[name]}"), name
     if sandbox.LINUX:
         names = (
             "container",
@@ -54,6 +59,7 @@ def test_this_machine(said):
 
 
 def test_the_command(monkeypatch):
+    monkeypatch.setattr(doctor, "tried", lambda level: {})
     monkeypatch.setattr(ladder, "probe_levels", lambda: [(2, True, "seccomp"), (1, True, "limits")])
     assert CliRunner().invoke(app, ["grade", "--doctor"]).exit_code == 0
     monkeypatch.setattr(ladder, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
@@ -68,9 +74,17 @@ def test_level_one_is_said_loudly(said):
     assert "A HOSTILE SUBMISSION CAN READ AND CHANGE YOUR FILES" in text
 
 
-def test_level_three_has_no_warning(said):
-    code, text = said([(3, True, "namespaces"), (1, True, "limits")])
-    assert code == 0 and "HOSTILE" not in text and "no network" in text
+def test_only_what_was_tried_is_said(said):
+    outcomes = {"network": (True, "refused: ENOENT"), "settings": (False, "possible: /proc/sys/x")}
+    code, text = said([(3, True, "namespaces"), (1, True, "limits")], outcomes)
+    assert code == 0 and "HOSTILE" not in text
+    assert _row(text, "  connecting to sockets").split()[-3:] == ["held", "refused:", "ENOENT"]
+    assert "not held" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
+    assert doctor.ASKED["answers"] not in text and doctor.ASKED["memory"] not in text
+
+
+def test_each_trial_has_its_line():
+    assert {*doctor.ASKED} == {"user", *trials.TRIALS, *trials.USING_UP} >= {*probing.CLAIMED}
 
 
 def test_ubuntu_is_told_which_setting(monkeypatch):
@@ -111,7 +125,7 @@ def test_refused_namespaces_are_told_with_the_reason(monkeypatch):
 def test_missing_control_groups_are_told(monkeypatch):
     monkeypatch.setattr(cgroups, "parents", lambda *_: [])
     works, why = doctor._groups()
-    assert not works and "memory and processes bounded by looking" in why
+    assert not works and "memory and processes and processor bounded by looking" in why
     assert any("systemd-run --user --scope -p Delegate=yes" in line for line in doctor.advice(2))
 
 

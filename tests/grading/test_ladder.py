@@ -102,9 +102,10 @@ def test_what_no_group_holds_is_watched(monkeypatch):
     assert not {"memory", "processes"} & {*place.job["watch"]} & place.groups.kinds
     monkeypatch.setattr(ladder.cgroups, "parents", lambda *_: [])
     place = make_place(Rung(3), Path("/nowhere"), Limits())
-    assert set(place.job["watch"]) == {"memory", "processes"}
+    assert set(place.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}
     place = make_place(Rung(1), Path("/nowhere"), Limits())
-    assert {"memory", "processes", "disk", "inodes", "folder"} == set(place.job["watch"])
+    folder = {"disk", "inodes", "folder", "terminals"}
+    assert {"memory", "processes", "sockets", "busy", *folder} == set(place.job["watch"])
     assert "a watch of disk and memory and processes" in ladder.describe(Rung(1), place)
     place.clear()
 

@@ -41,7 +41,8 @@ def _judge(came: dict, level: int) -> dict[str, str]:
     said = dict(line.split() for line in attacks.splitlines())
     if level >= 2:
         refused = {name for name, answer in said.items() if answer == "refused"}
-        assert refused == {"signal", "limits", "secret", "socket", "letter", "truncate"}
+        sysctls = {name for name in said if name.startswith("sysctl")}
+        assert refused == {"signal", "limits", "secret", "socket", "letter", "truncate", *sysctls} and len(sysctls) == 4
         assert (came["mode"], came["secret"]) == (0o600, "secret")
     return said
 
@@ -68,6 +69,28 @@ def test_root_in_a_container_gives_each_submission_a_user_of_its_own():
     came = _elsewhere("container", "readable")
     assert int(_judge(came, 2)["uid"]) > 1 << 24 and came["own_user"] and came["uid"] == 0
     assert [works for level, works, _ in came["levels"] if level == 3] == [False, False]
+
+
+@pytest.mark.skipif(not ROOT, reason="root without a capability needs root")
+@pytest.mark.parametrize("words", [("no-admin",), ("no-admin", "no-groups", "no-landlock")], ids="-".join)
+def test_root_without_its_capability_gives_each_submission_a_user_of_its_own(words):
+    """The user namespace that it makes must not keep the kernel as root on the machine's settings."""
+    came = _elsewhere(*words)
+    if not any(works for level, works, _ in came["levels"] if level == 3):
+        pytest.skip(came["levels"][1][2])
+    said = _judge(came, 3)
+    assert came["user_namespace"] and came["uid"] == 0
+    assert int(said["uid"]) == int(said["outside"]) > 1 << 24
+
+
+@pytest.mark.skipif(not ROOT, reason="root without a capability needs root")
+def test_behind_a_masked_proc_the_level_falls_with_the_reason():
+    came = _elsewhere("no-admin", "masked-proc")
+    if not any(works for level, works, _ in came["levels"] if level == 2):
+        pytest.skip(came["levels"][-1][2])
+    _judge(came, 2)
+    refusals = [reason for level, works, reason in came["levels"] if level == 3 and not works]
+    assert "mount proc: EPERM" in refusals[1], came["levels"]
 
 
 def test_without_landlock_an_ordinary_user_is_told_that_nothing_holds():

@@ -120,9 +120,33 @@ def test_below_level_three_names_of_files_give_no_hold(tmp_path):
     assert _filtered(lambda: os.chmod(file, 0o644), **OWN) == "done" and file.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("name", ["shmget", "msgget", "semget", "mq_open", "inotify_add_watch", "setpriority"])
+@pytest.mark.parametrize("name", ["inotify_add_watch", "setpriority"])
 def test_below_level_three_nothing_is_shared(name):
     assert _filtered(_system(name, 0, 0, 0, 0), **SHARED) == "EPERM"
+
+
+def test_where_nothing_else_is_denied_memory_without_a_holder_is(monkeypatch):
+    monkeypatch.setattr(seccomp, "apply", seccomp.deny_stores)
+    for name in seccomp.DENIED_STORES:
+        assert _filtered(_system(name, 0, 1 << 20, 0o1600)) == "EPERM", name
+    assert _filtered(lambda: socket.socket().close()) == "done"
+    assert _filtered(lambda: os.close(os.openpty()[0])) == "done"
+
+
+@pytest.mark.parametrize("rules", [OWN, SHARED], ids=["own tree", "shared tree"])
+def test_buffers_of_sockets_keep_their_size(rules):
+    def enlarge() -> None:
+        ours, _ = socket.socketpair()
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            before = ours.getsockopt(socket.SOL_SOCKET, option)
+            ours.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+            if ours.getsockopt(socket.SOL_SOCKET, option) != before:
+                raise OSError(errno.E2BIG, "it was changed")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            raise OSError(errno.EINVAL, "an honest option was not set")
+
+    assert _filtered(enlarge, **rules) == "done"
 
 
 def test_limits_of_others_stay():

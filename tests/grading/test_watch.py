@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -96,9 +98,9 @@ def test_files_without_a_name_count(tmp_path):
     with open(tmp_path / "gone", "wb") as file:
         file.write(bytes(3 << 20))
         file.flush()
-        assert watch._deleted([os.getpid()]) < 3 << 20
+        assert watch._opened([os.getpid()])[0] < 3 << 20
         os.remove(tmp_path / "gone")
-        assert watch._deleted([os.getpid()]) >= 3 << 20
+        assert watch._opened([os.getpid()])[0] >= 3 << 20
 
 
 RACE = """
@@ -123,3 +125,72 @@ def test_processes_that_flee_from_one_to_the_next_are_caught():
     code = RACE.format(root=str(Path(__file__).resolve().parents[2]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout == "[]\n", done.stderr
+
+
+@linux
+def test_sockets_and_terminals_are_counted_once(tmp_path):
+    before = watch._opened([os.getpid()])
+    assert watch._opened([os.getpid(), os.getpid()])[1] == before[1]
+    main, other = os.openpty()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            for one in socket.socketpair():
+                stack.enter_context(one)
+        after = watch._opened([os.getpid()])
+    os.close(main)
+    os.close(other)
+    assert (after[1] - before[1], after[2] - before[2]) == (6, 1)
+
+
+@linux
+def test_sockets_of_a_network_are_bounded(family):
+    assert Watch(family.pid, {"own_network": True, "sockets": 1 << 30}).look() == ("", "")
+    with socket.socket():
+        assert watch.sockets_of_network() >= 1
+        assert Watch(family.pid, {"own_network": True, "sockets": 0}).look() == ("sockets", "more than 0 sockets")
+
+
+TABLES = """
+import ctypes, mmap, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+start = libc.mmap(None, 64 << 30, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, -1, 0)
+libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(64 << 30), 15)
+for place in range(start, start + (64 << 30), 2 << 20):
+    ctypes.string_at(place, 1)
+print(1, flush=True)
+time.sleep(99)
+"""
+
+
+@linux
+def test_tables_of_pages_count_as_memory():
+    """64 GiB of nothing that were read hold 128 MiB of tables, and no page of their own."""
+    with subprocess.Popen([sys.executable, "-c", TABLES], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        assert watch._share(process.pid, 0) > 128 << 20 and watch._resident(process.pid) > 128 << 20
+        process.kill()
+
+
+@linux
+def test_a_crowd_that_computes_stands_back():
+    code = "import os, time\nfor _ in range(5): os.fork() or os.setsid() or exec('while True: pass')\nprint(1, flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        share = Path("/proc/self/autogroup").read_text() if os.path.exists("/proc/self/autogroup") else ""
+        try:
+            Watch(process.pid, {"busy": 5}).look()
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)} == {os.nice(0)}
+            until = time.monotonic() + 20
+            tree = Watch(process.pid, {"busy": 3})
+            while time.monotonic() < until:
+                assert tree.look() == ("", "")
+                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)]
+                if lowest == [19] * 5:
+                    break
+            assert lowest == [19] * 5
+            assert not share or Path("/proc/self/autogroup").read_text() == share  # of this session, not of theirs
+        finally:
+            for pid in (*watch.below(process.pid), process.pid):
+                watch._kill(pid)

@@ -1,0 +1,215 @@
+"""What a cell could do, tried from where a cell stands: after a kernel has given up its rights, before any student's.
+
+Each trial does the thing itself. What it says is an outcome, never a belief: "refused: EPERM" or what it could do.
+A trial has to leave the machine as it is also where nothing refuses it, because it may run as root without a sandbox:
+files are opened and not written, calls that change something change a child that ends at once, and calls whose effect
+would outlast it are not made at all.
+The standard library only: it runs in processes that must not import anything of the course.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SETTINGS = (
+    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger",
+    "/proc/irq/default_smp_affinity", "/sys/kernel/uevent_helper", "/sys/devices/system/cpu/cpu0/uevent",
+)  # fmt: skip
+_NEW_USER, _TRACE_ME = 0x10000000, 0
+_SHMGET = {"x86_64": 29, "aarch64": 194}
+_MANY = 200  # processes or terminals that nobody needs
+Outcome = tuple[bool, str]
+
+
+def run(probe: dict, limits: dict, tell: Callable[[], object]) -> None:
+    """Runs the trials of a throw-away kernel in its work folder and leaves what came of them in `found.json`.
+
+    Args:
+        probe: `name` of one that uses something up, or "" for all others, and what there is to be reached.
+        limits: the job's, in bytes and counts.
+        tell: called once the kernel counts as started.
+    """
+    name = probe["name"]
+    if name:
+        tell()
+        found = {name: USING_UP[name](limits)}
+    else:
+        found = {name: trial(probe) for name, trial in TRIALS.items()}
+    Path("found.json").write_text(json.dumps(found))
+    if not name:
+        tell()
+
+
+def _all_refused(*calls: tuple[str, Callable[[], object]]) -> Outcome:
+    """Whether each call is refused, and with what error the first one was; or what was not refused."""
+    said, done = [], []
+    for name, call in calls:
+        try:
+            call()
+            done.append(name)
+        except OSError as error:
+            said.append(errno.errorcode.get(error.errno, type(error).__name__) if error.errno else type(error).__name__)
+    return (False, f"possible: {', '.join(done)}") if done else (True, "refused: " + ", ".join(sorted(set(said))))
+
+
+def _system(name: str, *arguments: object) -> tuple[str, Callable[[], None]]:
+    def call() -> None:
+        if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), name)
+
+    return name, call
+
+
+def _open(path: str, flags: int) -> tuple[str, Callable[[], None]]:
+    return path, lambda: os.close(os.open(path, flags))
+
+
+def _rights(probe: dict) -> Outcome:
+    """Calls that only root may make, or that make a place where one is root; none reaches beyond a child of this one.
+
+    They are not made by a process that still has rights: those are the answer then.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    held = next((line.split()[1] for line in lines if line.startswith("CapEff")), "unknown")
+    if held.strip("0"):
+        return False, f"possible: it has the capabilities {held}"
+    calls = [_system("unshare", _NEW_USER), _system("chroot", b"."), _system("ptrace", _TRACE_ME, 0, 0, 0)]
+    return _all_refused(*((name, lambda call=call: _in_a_child(call)) for name, call in calls))
+
+
+def _in_a_child(call: Callable[[], None]) -> None:
+    """Makes a call in a child, which ends with whatever it has changed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            call()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 255)
+        finally:
+            os._exit(255)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, "refused in a child")
+
+
+def _settings(probe: dict) -> Outcome:
+    return _all_refused(*(_open(path, os.O_WRONLY) for path in SETTINGS))
+
+
+def _network(probe: dict) -> Outcome:
+    def reach(family: int, place: object) -> Callable[[], None]:
+        def call() -> None:
+            with socket.socket(family, socket.SOCK_STREAM) as one:
+                one.settimeout(2)
+                one.connect(place)
+
+        return call
+
+    return _all_refused(
+        ("a port of this machine", reach(socket.AF_INET, ("127.0.0.1", probe["port"]))),
+        ("an abstract socket", reach(socket.AF_UNIX, "\0" + probe["abstract"])),
+        ("a socket in a folder", reach(socket.AF_UNIX, probe["socket"])),
+    )
+
+
+def _answers(probe: dict) -> Outcome:
+    return _all_refused(*(_open(path, os.O_RDONLY) for path in [*probe["answers"], probe["secret"]]))
+
+
+def _files(probe: dict) -> Outcome:
+    paths = [probe["secret"], os.__file__, ctypes.__file__, "/etc/passwd"]
+    return _all_refused(*(_open(path, os.O_WRONLY | os.O_APPEND) for path in paths))
+
+
+def _processes(probe: dict) -> Outcome:
+    pid = probe["pid"]
+    return _all_refused(
+        ("a signal to the grader", lambda: os.kill(pid, 0)), _open(f"/proc/{pid}/environ", os.O_RDONLY),
+        _open(f"/proc/{pid}/mem", os.O_RDONLY),
+    )  # fmt: skip
+
+
+def _stores(probe: dict) -> Outcome:
+    number = _SHMGET.get(os.uname().machine)
+    return _all_refused(_system("syscall", number, 0, 1 << 20, 0o1600)) if number else (False, "not known here")
+
+
+TRIALS: dict[str, Callable[[dict], Outcome]] = {
+    "rights": _rights, "settings": _settings, "network": _network, "answers": _answers, "files": _files,
+    "processes": _processes, "stores": _stores,
+}  # fmt: skip
+
+
+def _memory(limits: dict) -> Outcome:
+    size = limits["memory_bytes"] + (64 << 20)
+    try:
+        bytearray(size)
+    except MemoryError:
+        return True, f"{size >> 20} MiB refused, {limits['memory_bytes'] >> 20} MiB are allowed"
+    return False, f"possible: {size >> 20} MiB"
+
+
+def _children(limits: dict) -> Outcome:
+    """Each within its limit, together beyond that of the sandbox; what holds them ends them from outside."""
+    count, size = 10, limits["memory_bytes"] * 3 // 4
+    for _ in range(count):
+        if os.fork() == 0:
+            held = b"x" * size
+            time.sleep(4)
+            os._exit(len(held) & 0)
+    ends = [os.wait()[1] for _ in range(count)]
+    killed = sum(end != 0 for end in ends)
+    return killed > 0, f"{killed} of {count} children were killed, with {size >> 20} MiB each"
+
+
+def _forks(limits: dict) -> Outcome:
+    made = 0
+    with contextlib.suppress(OSError):
+        while made < _MANY:
+            if os.fork() == 0:
+                time.sleep(2)
+                os._exit(0)
+            made += 1
+    time.sleep(1)  # where nothing refuses them, the watch has to have looked
+    return made < _MANY, f"refused after {made}" if made < _MANY else f"possible: {made}"
+
+
+def _disk(limits: dict) -> Outcome:
+    written, names = 0, [f"big{number}" for number in range(4)]
+    try:
+        for name in names:
+            with open(name, "wb", buffering=0) as file:
+                for _ in range(limits["disk_bytes"] >> 20):
+                    written += file.write(bytes(1 << 20))
+        time.sleep(2)
+    except OSError as error:
+        return True, f"refused after {written >> 20} MiB: {errno.errorcode[error.errno]}"
+    finally:  # what came of it needs room too
+        for name in names:
+            Path(name).unlink(missing_ok=True)
+    return False, f"possible: {written >> 20} MiB"
+
+
+def _terminals(limits: dict) -> Outcome:
+    made = []
+    try:
+        while len(made) < _MANY:
+            made.append(os.openpty())
+        time.sleep(2)
+    except OSError as error:
+        return True, f"refused after {len(made)}: {errno.errorcode[error.errno]}"
+    return False, f"possible: {len(made)}"
+
+
+USING_UP: dict[str, Callable[[dict], Outcome]] = {
+    "memory": _memory, "memory of children": _children, "forks": _forks, "disk": _disk, "terminals": _terminals,
+}  # fmt: skip
