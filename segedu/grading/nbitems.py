@@ -12,7 +12,6 @@ import contextlib
 import functools
 import os
 import select
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 from zmq.utils.monitor import recv_monitor_message
 
+from . import surroundings
 from .ladder import Limits
 from .messages import read_message
 from .provisioner import NAME, Guest, SandboxSpecs
@@ -260,11 +260,17 @@ def items(names_and_sources: list[tuple[str, str]], path: Path) -> list[SegCell]
 
 @functools.lru_cache(maxsize=1)
 def session() -> pytest.Session:
-    """One pytest session without a terminal, for the nodes; it collects nothing and loads no plugin but nbval."""
-    with mock.patch.dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_ADDOPTS=""):
-        folder = tempfile.gettempdir()
-        arguments = ["--rootdir", folder, "-c", os.devnull, "-p", "no:cacheprovider", "-p", "nbval"]
-        config = pytest.Config.fromdictargs({}, arguments)
+    """One pytest session without a terminal, for the nodes; it collects nothing and loads no plugin but nbval.
+
+    pytest would import `conftest.py` and `test*/conftest.py` of the working directory, which may be a student's.
+    """
+    variables = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    with surroundings.empty_folder() as folder, mock.patch.dict(os.environ, variables):
+        settings = Path(folder, "pytest.ini")
+        settings.write_text("[pytest]\n")
+        places = ["-c", str(settings), "--rootdir", folder, "--confcutdir", folder, folder]
+        nothing = ["--noconftest", "--assert=plain", "-p", "no:cacheprovider", "-p", "nbval"]
+        config = pytest.Config.fromdictargs({}, [*nothing, *places])
     return pytest.Session.from_config(config)
 
 
