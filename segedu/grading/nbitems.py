@@ -269,7 +269,7 @@ def session() -> pytest.Session:
         settings = Path(folder, "pytest.ini")
         settings.write_text("[pytest]\n")
         places = ["-c", str(settings), "--rootdir", folder, "--confcutdir", folder, folder]
-        nothing = ["--noconftest", "--assert=plain", "-p", "no:cacheprovider", "-p", "nbval"]
+        nothing = ["--noconftest", "--assert=plain", "--capture=no", "-p", "no:cacheprovider", "-p", "nbval"]
         config = pytest.Config.fromdictargs({}, [*nothing, *places])
     return pytest.Session.from_config(config)
 

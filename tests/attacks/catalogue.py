@@ -9,11 +9,13 @@ from cells_limits import LIMITS
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
+from cells_silent import SILENT
 from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
+from inbox import INBOX
 
-CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
-ATTACKS = [*CELLS, *NOTEBOOKS, *ARCHIVES]
+CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *REACH, *KERNEL, *SILENT, *STUBS, *FEEDBACK]
+ATTACKS = [*CELLS, *NOTEBOOKS, *ARCHIVES, *INBOX]
 
 # number -> why there is no row
 NO_ROW = {
