@@ -21,14 +21,14 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from segedu.grading import surroundings
 from segedu.grading.crew import Assignment, Crew
 from segedu.grading.sandbox import ONE_THREAD, SandboxError
 from segedu.grading.submission import Handed
 
 END_SECONDS = 30.0
 _ROOT = str(Path(__file__).resolve().parents[2])
-# the folder that this was started in may hold submissions: nothing is imported from there
-_CODE = f"import sys; sys.path[0] = {_ROOT!r}; from segedu.grading import apart; apart.main(int(sys.argv[1]))"
+_CODE = f"import sys; sys.path.insert(0, {_ROOT!r}); from segedu.grading import apart; apart.main(int(sys.argv[1]))"
 
 
 @contextlib.contextmanager
@@ -83,11 +83,12 @@ class _Graders:
     def _open(self, stack: contextlib.ExitStack) -> None:
         self.socket, theirs = socket.socketpair()
         stack.enter_context(self.socket)
+        folder = stack.enter_context(surroundings.empty_folder())
         with theirs:
             self.connection = stack.enter_context(Connection(os.dup(self.socket.fileno())))
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, str(theirs.fileno())], pass_fds=[theirs.fileno()],
-                env=os.environ | ONE_THREAD, stdin=subprocess.DEVNULL, start_new_session=True,
+                surroundings.python(_CODE, str(theirs.fileno())), pass_fds=[theirs.fileno()], cwd=folder,
+                env=surroundings.environment(folder, **ONE_THREAD), stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
     def _first_answer(self, assignment: Assignment, count: int) -> tuple[tuple[int, str], int]:
@@ -178,9 +179,12 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # folders and kernels are tidied away on the way out
     # jsonschema compiles a grammar of internationalised addresses, for 4 s, where it finds this; no notebook has one
     sys.modules.setdefault("rfc3987_syntax", None)
-    with contextlib.suppress(EOFError, OSError, SystemExit):  # the parent is gone, also with answers still unread
-        connection = Connection(fd)
-        _serve(connection, *connection.recv())
+    try:
+        with contextlib.suppress(EOFError, OSError, SystemExit):  # the parent is gone, also with answers still unread
+            connection = Connection(fd)
+            _serve(connection, *connection.recv())
+    finally:
+        surroundings.leave()
     os._exit(0)  # threads that still wait for a kernel have nobody to report to
 
 
@@ -203,6 +207,7 @@ def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
         except (ValueError, OSError, RuntimeError) as error:
             connection.send(error)
             return
+        surroundings.limit_memory(crew.count)  # now that the lab and torch are loaded
         connection.send((crew.sandbox, crew.count))
         while True:
             number, handed = connection.recv()

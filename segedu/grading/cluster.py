@@ -1,22 +1,23 @@
-"""A Dask cluster as the graders: each worker has the kernels, each submission is one task, records come back as JSON.
+"""A Dask cluster as the graders: each worker starts graders beside it, each submission is one task, records are JSON.
 
 Dask's messages are pickles, so scheduler and workers must be reachable by the instructor's machines alone; a sandbox
-has no network and reaches neither. A worker that dies loses nothing: its submissions go to another one.
+has no network and reaches neither. A worker that dies loses nothing: its submissions go to another one. The graders
+of a worker are a process of their own, so that neither its working directory nor its memory is theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
+from segedu.grading.apart import apart
 from segedu.grading.crew import Assignment, Crew
-from segedu.grading.examiner import Examiner, desk_of, sandboxed_pools
 from segedu.grading.records import tool_version
 from segedu.grading.submission import Handed
 
@@ -38,6 +39,8 @@ def workers(address: str, assignment: Assignment) -> Iterator[Crew]:
         ValueError: if nothing answers, there are no workers, or one has another segedu.
         PermissionError: if a worker has no sandbox worth its name, and `trust` is not set.
     """
+    from segedu.grading.examiner import desk_of
+
     desk_of(assignment)  # a wrong lab fails here, not on each worker
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -97,6 +100,7 @@ class Graders(WorkerPlugin):
         self.assignment, self.tool = assignment, tool_version()
         self.stack: contextlib.ExitStack | None = None
         self.problem: Exception | None = None
+        self.turn: threading.Lock | None = None
 
     def setup(self, worker: Worker) -> None:
         """On the worker: opens the kernel pools, one a thread."""
@@ -111,10 +115,22 @@ class Graders(WorkerPlugin):
         if mine != self.tool:
             theirs = f"the worker {worker.address} has segedu {mine}, this machine has {self.tool}"
             raise ValueError(f"{theirs}; install the same on both")
-        desk, self.stack = desk_of(self.assignment), contextlib.ExitStack()
-        pools = self.stack.enter_context(sandboxed_pools(self.assignment, desk.hides, worker.state.nthreads))
-        self.sandbox = (pools[0].rung.level, pools[0].rung.reason)
-        self.examiner = Examiner(self.assignment, desk, pools)
+        self.turn, self.stack = threading.Lock(), contextlib.ExitStack()
+        self.crew = self.stack.enter_context(apart(self.assignment, worker.state.nthreads))
+        self.sandbox = self.crew.sandbox
+
+    def grade(self, handed: Handed) -> bytes:
+        """One submission; called by the worker's threads.
+
+        Args:
+            handed: the submission.
+
+        Returns:
+            The record, as JSON.
+        """
+        with self.turn:  # one at a time is handed over, and only one starts graders in the place of others
+            future = self.crew.submit(handed)
+        return future.result()
 
     def teardown(self, worker: Worker) -> None:
         """On the worker: closes them."""
@@ -131,4 +147,4 @@ def _grade(name: str, handed: Handed) -> bytes:
     graders = get_worker().plugins[name]
     if graders.problem:
         raise graders.problem
-    return json.dumps(graders.examiner.grade(handed)).encode()
+    return graders.grade(handed)

@@ -62,11 +62,18 @@ class Examiner:
             self.free.put(pool)
 
     def grade(self, handed: Handed) -> dict:
-        """One submission from bytes to record; whatever goes wrong is this submission's alone."""
+        """One submission from bytes to record; whatever goes wrong is this submission's alone.
+
+        Raises:
+            MemoryError: if this process may use no more. Another submission may be the cause, so whoever handed this
+                one over tries it again alone.
+        """
         submission = look_into(handed, self.assignment.lab.name)
         pool = self.free.get()
         try:
             return examine(submission, replace(self.desk, pool=pool), self.assignment.key(handed.digest))
+        except MemoryError:
+            raise
         except Exception as error:
             return self.failed(submission, error)
         finally:

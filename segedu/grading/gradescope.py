@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segedu.grading import surroundings
 from segedu.grading.records import write_atomic
 from segedu.grading.times import parse_timestamp
 
@@ -43,9 +44,10 @@ _WORDS = {
 
 RUN = """#!/usr/bin/env bash
 # Written by `segedu gradescope`: grades submission/ and writes results/results.json, whatever happens.
-root="${AUTOGRADER:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}"
+root="$(cd "${AUTOGRADER:-$(dirname "${BASH_SOURCE[0]}")}" && pwd)"
 mkdir -p "$root/results"
 rm -f "$root/results/results.json"
+cd /  # Python starts where no file of a submission lies
 "${SEGEDU_PYTHON:-/opt/segedu/bin/python}" -I -m segedu.grading.gradescope "$root" 2>&1
 if [ ! -s "$root/results/results.json" ]; then
     echo "The grader ended without results (out of memory?); choose a larger container in the autograder's settings."
@@ -379,4 +381,8 @@ def _submitted(metadata: dict) -> str | None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    autograder = Path(sys.argv[1]).resolve()
+    with surroundings.empty_folder() as nowhere:
+        surroundings.enter(nowhere)
+        surroundings.limit_memory(1)
+        main(autograder)

@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
+from nbval.plugin import NbCellError
 
 from .box import Box, BoxError
 from .budget import Budget, worth_repeating
 from .ladder import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
-from .nbitems import Fatal, SegCell, SegKernel, exit_words, items, session
+from .nbitems import Fatal, NotOk, SegCell, SegKernel, items, session
 from .provisioner import ForkServer, Guest
 from .sandbox import LINUX, SandboxError
 from .steps import WORK, Step
@@ -218,20 +218,23 @@ class _Run:
     def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
         """Runs an nbval item and names what happened."""
         self.kernel.begin(max(0.1, min(seconds, self.until - time.monotonic())))
-        call = pytest.CallInfo.from_call(cell.runtest, when="call")
-        if call.excinfo is None:
-            return "ok", ""
-        error = call.excinfo.value
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
-        if not self.kernel.is_alive() and not isinstance(error, Fatal):
-            error = Fatal("died", f"the kernel died: {exit_words(self.kernel.guest.report['exit'])}")
-        if isinstance(error, Fatal):
+        try:
+            cell.runtest()
+        except Fatal as error:
             return self.cause(error)
+        except MemoryError:  # our own: the kernel's is in its reply
+            raise
+        except Exception as error:
+            message = str(error) if isinstance(error, (NbCellError, NotOk)) else f"{type(error).__name__}: {error}"
+            known = isinstance(error, (NbCellError, NotOk)) and self.kernel.is_alive()
+            if not known:  # a kernel that is gone, or that closed its connections
+                return self.cause(Fatal("died", self.kernel.how_it_died() or f"the kernel was lost: {message}"))
+        else:
+            return "ok", ""
         content = {**self.kernel.reply, **self.kernel.error}
         if content.get("ename") == "MemoryError" or _NO_MEMORY.search(str(content.get("evalue", ""))):
             return "memory", "the memory limit was reached"
-        return "error", str(error)
+        return "error", message
 
     def cause(self, error: Fatal) -> tuple[str, str]:
         """Why the kernel was lost: a control group or the watch may have killed it."""

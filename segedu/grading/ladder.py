@@ -217,7 +217,7 @@ def sweep() -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
-            named = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-"))
+            named = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-", "segedu-empty-"))
             if ours and named and now - found.st_mtime > 86_400 and stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.provisioning import KernelProvisionerBase, KernelProvisionerFactory
 
+from . import surroundings
 from .box import Box, subfolder
 from .clock import process_of, waited_for_processor
 from .mounts import SCRATCH
@@ -50,6 +51,7 @@ class ForkServer:
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.control: socket.socket | None = None
+        self.folder = contextlib.ExitStack()  # that the warm parent runs in
         if not cold:
             self._start()
 
@@ -96,11 +98,13 @@ class ForkServer:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+        self.folder.close()
 
     def _start(self) -> None:
         self.control, theirs = socket.socketpair()
         with theirs:
-            self.process = _python("serve", theirs.fileno())
+            folder = self.folder.enter_context(surroundings.empty_folder())
+            self.process = _python("serve", theirs.fileno(), folder)
         self.control.settimeout(300)
         try:
             hello, _ = receive(self.control)
@@ -117,14 +121,15 @@ class ForkServer:
             self._start()
 
 
-def _python(entry: str, fd: int) -> subprocess.Popen:
+def _python(entry: str, fd: int, folder: str = "/") -> subprocess.Popen:
+    """A process of ours; one that serves reads settings of libraries in the folder, so that has to be empty."""
     code = _CODE.format(root=_ROOT, entry=entry, fd=fd)
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", **ONE_THREAD}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     environment["HOME"] = "/nonexistent"
     return subprocess.Popen(
         [sys.executable, "-I", "-B", "-c", code], pass_fds=[fd], env=environment, stdin=subprocess.DEVNULL,
-        start_new_session=True,
+        start_new_session=True, cwd=folder,
     )  # fmt: skip
 
 

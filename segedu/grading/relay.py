@@ -23,10 +23,14 @@ class Relay:
         outside: path of ours, in a folder that nobody else can reach.
         numbers: of the sockets.
         limit: so many bytes may come from the kernel between two calls of `begin`; then the lines are cut.
+
+    Attributes:
+        hung_up: whether it was the kernel that ended a line first.
     """
 
     def __init__(self, inside: str, outside: str, numbers: tuple[int, ...], limit: int) -> None:
         self.limit, self.left = limit, limit
+        self.hung_up = False
         self.lines: dict[socket.socket, socket.socket] = {}
         self.kernels: set[socket.socket] = set()
         self.listening: dict[socket.socket, str] = {}
@@ -44,7 +48,7 @@ class Relay:
         self.left = self.limit
 
     def close(self) -> None:
-        """Cuts every line."""
+        """Cuts every line; a second time does nothing."""
         self.wake.close()
         self.thread.join(10)
 
@@ -88,6 +92,7 @@ class Relay:
         try:
             data = one.recv(CHUNK)
             self.left -= len(data) if one in self.kernels else 0
+            self.hung_up |= one in self.kernels and not data
             if data and self.left >= 0:
                 other.sendall(data)
                 return

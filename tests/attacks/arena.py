@@ -22,6 +22,7 @@ from segedu.grading.entries import find_entries
 from segedu.grading.examiner import threads
 from segedu.grading.kernel import KernelPool
 from segedu.grading.ladder import Rung
+from segedu.grading.nbitems import session
 from segedu.grading.provisioner import ForkServer
 from segedu.grading.stage import build_stage
 
@@ -172,6 +173,8 @@ class Arena:
             before = _records(out)
             self._hand_in(subs, places)
             self.referee.begin()
+            stack.enter_context(contextlib.chdir(subs))  # the worst place to grade in
+            session.cache_clear()
             batch = grade_batch(job, crew=partial(threads, open_pools=self.pools))
             write_reports(batch, out)
             self.referee.end()

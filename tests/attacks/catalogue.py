@@ -10,12 +10,14 @@ from cells_measured import MEASURED
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
+from cells_silent import SILENT
 from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
 from files_reading import READING
+from inbox import INBOX
 
-CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
-ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES]
+CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *REACH, *KERNEL, *SILENT, *STUBS, *FEEDBACK]
+ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES, *INBOX]
 
 # number -> why there is no row
 NO_ROW = {

@@ -30,7 +30,10 @@ def prepare(course: str) -> None:
     sys.path.insert(0, str(HERE))
     import tiny
 
+    from segedu.grading import apart
+
     tiny.install(Path(course))
+    apart._CODE = tiny.other_side(Path(course))
 
 
 @contextlib.contextmanager

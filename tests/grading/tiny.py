@@ -132,7 +132,7 @@ def other_side(course: Path, more: str = "") -> str:
     here = Path(__file__).resolve().parent
     return f"""
 import sys
-sys.path[:1] = [{str(here.parents[1])!r}, {str(here)!r}]
+sys.path[:0] = [{str(here.parents[1])!r}, {str(here)!r}]
 from pathlib import Path
 import tiny
 tiny.install(Path({str(course)!r}))
