@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Image segmentation: a course, its labs, its grader."
-)
+from segedu.command_errors import SentenceGroup
+
+app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 
 Course = Annotated[Path, typer.Option(help="The checkout of the course that holds labs/ and solutions/.")]
 
@@ -26,17 +24,11 @@ def _course(course: Path) -> Path:
     return course.resolve()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Our own errors say what was given and what is expected: show the sentence, not where in the code it arose."""
-    try:
-        yield
-    except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        typer.echo(f"{error.filename or 'a file'}: {error.strerror or error}", err=True)
-        raise typer.Exit(1) from None
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Image segmentation: a course, its labs, its grader."""
 
 
 @app.command()
@@ -57,9 +49,8 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
     from segedu.authoring import build_labs
     from segedu.capstone_template import build_capstone
 
-    with _told():
-        build_labs(_course(course), execute=execute, force=force)
-        build_capstone(_course(course), run=execute, force=force)
+    build_labs(_course(course), execute=execute, force=force)
+    build_capstone(_course(course), run=execute, force=force)
 
 
 @app.command()
@@ -67,8 +58,7 @@ def budget(labs: list[str], course: Course = Path(".")) -> None:
     """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
     from segedu.measure import print_budgets
 
-    with _told():
-        print_budgets(_course(course), labs)
+    print_budgets(_course(course), labs)
 
 
 @app.command()
@@ -83,29 +73,30 @@ def mutants(
     """Print the table of wrong answers: refused, named, and right alternatives accepted."""
     from segedu.measure import SEEDS, print_mutants, print_steady
 
-    with _told():
-        if machine:
-            from segedu.mutant_runs import print_machine
+    if machine:
+        from segedu.mutant_runs import print_machine
 
-            print_machine(_course(course), labs or [], SEEDS, jobs)
-        elif seeds:
-            print_steady(_course(course), labs or [], seeds)
-        else:
-            print_mutants(_course(course), labs or [], write)
+        print_machine(_course(course), labs or [], SEEDS, jobs)
+    elif seeds:
+        print_steady(_course(course), labs or [], seeds)
+    else:
+        print_mutants(_course(course), labs or [], write)
 
 
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="Name of the method, as its file: unet.")],
     data: Annotated[str, typer.Option(help="street, shapes, cells, volume, prostate, or a folder.")] = "shapes",
-    out: Annotated[Path | None, typer.Option(help="Folder to write; a stopped run goes on from it.")] = None,
-    seed: int = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; a run that was stopped or is to be longer goes on from it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="So many runs, from --seed on, and a table of them.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="CPU time for training, instead of steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="CPU time for training, instead of steps.")] = None,
     devices: Annotated[int, typer.Option(min=1)] = 1,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the checkpoint in --out.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the run in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
     from segedu.experiment import print_result, print_seeds, run_recipe
@@ -116,18 +107,13 @@ def train(
     except ValueError as error:
         given, _, rest = str(error).partition(", expected")
         raise typer.BadParameter(f"{given}. {_instead_of_a_recipe(method)}Expected{rest}") from None
-    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
+    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
     first_of_all = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
+    where = recipe.data if folder is None else folder.resolve().name
     results = []
     for number in range(seed, seed + seeds):
-        run = (out or Path("runs")) / f"{method}-{recipe.data}-{number}" if out is None or seeds > 1 else out
-        if fresh:
-            (run / "checkpoint.pt").unlink(missing_ok=True)
-        try:
-            results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
-        except OSError as error:
-            typer.echo(f"{error.filename or run}: {error.strerror or error}", err=True)
-            raise typer.Exit(1) from None
+        run = (out or Path("runs")) / f"{method}-{where}-{number}" if out is None or seeds > 1 else out
+        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
         if first_of_all:
             print_result(results[-1], run)
     if first_of_all and seeds > 1:
@@ -164,8 +150,7 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
     from segedu.proofs import prove
 
-    with _told():
-        prove(_course(course), claims or [])
+    prove(_course(course), claims or [])
 
 
 @app.command()
@@ -246,8 +231,7 @@ def capstone(
     """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
     from segedu.capstone_command import print_reports
 
-    with _told():
-        raise typer.Exit(print_reports(handed_in))
+    raise typer.Exit(print_reports(handed_in))
 
 
 @app.command()
@@ -270,9 +254,8 @@ def gradebook(
     """
     from segedu.gradebook import command as gradebook_command
 
-    with _told():
-        wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course)
-        raise typer.Exit(gradebook_command.gradebook(wanted))
+    wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course)
+    raise typer.Exit(gradebook_command.gradebook(wanted))
 
 
 @app.command()
@@ -288,12 +271,11 @@ def nbgrader(
     """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
     from segedu.grading.nbgrader import export_grades, make_source, next_steps
 
-    with _told():
-        if grades is None:
-            files = make_source(_course(course), lab, out, seed)
-            typer.echo("Written: " + ", ".join(map(str, files)) + "\n" + next_steps(lab, out))
-        else:
-            typer.echo(export_grades(grades, lab, out).report())
+    if grades is None:
+        files = make_source(_course(course), lab, out, seed)
+        typer.echo("Written: " + ", ".join(map(str, files)) + "\n" + next_steps(lab, out))
+    else:
+        typer.echo(export_grades(grades, lab, out).report())
 
 
 @app.command()
@@ -311,9 +293,8 @@ def gradescope(
     """Build the zip of a Gradescope autograder."""
     from segedu.grading.gradescope import Settings, build_zip, seed_of
 
-    with _told():
-        settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
-        names = build_zip(_course(course), out, settings, wheel)
+    settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
+    names = build_zip(_course(course), out, settings, wheel)
     typer.echo(f"Written: {out} with {', '.join(names)}. Upload it as the autograder; keep it from students.")
 
 
