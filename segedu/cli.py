@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,19 @@ app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 Course = Annotated[Path, typer.Option(help="The checkout of the course that holds labs/ and solutions/.")]
 
 
-def _course(course: Path) -> Path:
+def _course(course: Path, needed: str = "") -> Path:
     """A checkout, or an error that says what is missing."""
     if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
         raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
+    if needed and not (course / needed).exists():
+        raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
     return course.resolve()
+
+
+def _installed(package: str, extra: str) -> None:
+    """An error in place of Python's own words in another process, which name no remedy."""
+    if find_spec(package) is None:
+        raise ImportError(f"{package} is not installed: pip install 'segedu[{extra}]'")
 
 
 @app.callback()
@@ -32,9 +41,13 @@ def options(
 
 
 @app.command()
-def lab(course: Course = Path("."), port: int = 8888, browser: bool = True) -> None:
+def lab(
+    course: Course = Path("."), port: Annotated[int, typer.Option(min=1, max=65535)] = 8888, browser: bool = True
+) -> None:
     """Open JupyterLab on the labs, headless and as root too; it prints its address."""
-    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={_course(course) / 'labs'}", f"--port={port}"]
+    folder = _course(course, "labs") / "labs"
+    _installed("jupyterlab", "lab")
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", f"--port={port}"]
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     if not (browser and screen):
         command.append("--no-browser")
@@ -49,7 +62,7 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
     from segedu.authoring import build_labs
     from segedu.capstone_template import build_capstone
 
-    build_labs(_course(course), execute=execute, force=force)
+    build_labs(_course(course, "solutions"), execute=execute, force=force)
     build_capstone(_course(course), run=execute, force=force)
 
 
@@ -150,7 +163,7 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
     from segedu.proofs import prove
 
-    prove(_course(course), claims or [])
+    prove(_course(course, "tests/claims.toml"), claims or [])
 
 
 @app.command()
@@ -158,13 +171,16 @@ def book(course: Course = Path(".")) -> None:
     """Build the site into _build/html; a warning, a failed cell, a dead link or a missing alt text fails."""
     sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-d", "_build/doctrees"]
     folders = ["-c", "jupyter-book-config", ".", "_build/html"]
-    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=_course(course)))
+    where = _course(course, "jupyter-book-config/conf.py")
+    _installed("sphinx", "docs")
+    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=where))
 
 
 @app.command()
 def bench(course: Course = Path(".")) -> None:
     """Time ours beside the peers, interleaved."""
-    raise SystemExit(subprocess.call([sys.executable, str(_course(course) / "tests" / "benchmarks" / "run.py")]))
+    run = "tests/benchmarks/run.py"
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run)]))
 
 
 @app.command()
@@ -178,8 +194,8 @@ def attacks(
 ) -> None:
     """Attack the grader, each attack beside an honest twin, at every sandbox level of this machine."""
     options = [f"--level={level}", f"--only={only}", f"--jobs={jobs}"]
-    run = _course(course) / "tests" / "attacks" / "run.py"
-    raise SystemExit(subprocess.call([sys.executable, str(run), *options]))
+    run = "tests/attacks/run.py"
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run), *options]))
 
 
 @app.command()
