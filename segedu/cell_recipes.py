@@ -17,12 +17,11 @@ from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.backbones.vgg import VGG
 from segedu.baselines import OtsuWatershed
 from segedu.datasets.cells import Cells
-from segedu.datasets.nuclei import Nuclei
 from segedu.detection.fast_rcnn import Sampling, TwoLayerHead
 from segedu.detection.faster_rcnn import RPN
 from segedu.instance import cellpose, mask_rcnn, signed_distance, spatial_embedding, stardist
 from segedu.ops.masks import boxes_from_masks, label_map_from_masks, masks_from_label_map
-from segedu.recipe_data import Pair, Sets, crop_flip_gamma, even_out
+from segedu.recipe_data import Pair, Sets, checked_windows, crop_flip_gamma, even_out, nuclei_images
 from segedu.recipe_row import Recipe, quick_layout
 from segedu.semantic.res_unet import res_unet
 from segedu.semantic.unet import UNet
@@ -63,14 +62,9 @@ def cells_sets(seed: int, folder: Path | None, targets: Targets) -> Sets:
 
 def nuclei_sets(seed: int, folder: Path | None, targets: Targets) -> Sets:
     """The split of the folder's index.csv. Near-duplicates across its splits are likely."""
-    if folder is None:
-        raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
-    domains = ("fluorescence", "histology")
-    held_out = {
-        split: {domain: objects_of(Nuclei(folder, split, domain), even_out) for domain in domains}
-        for split in ("val", "test")
-    }
-    return Sets(Objects(objects_of(Nuclei(folder, "train"), even_out), crop_flip_gamma, targets), held_out)
+    train, held_out = nuclei_images(folder)
+    pairs = {split: {domain: objects_of(part, even_out) for domain, part in group.items()} for split, group in held_out}
+    return Sets(Objects(checked_windows(train, objects_of(train, even_out)), crop_flip_gamma, targets), pairs)
 
 
 def boxes_and_masks(label_map: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 The order of samples and the randomness inside each depend on (seed, epoch, index) only. A checkpoint is
 written beside the old one and then renamed, so at every moment there is one whole checkpoint on the disk; it is
-read without running any code that it may hold.
+read without running any code that it may hold. A checkpoint says what it is of, and training goes on from it only
+where that is what is trained now. Ctrl-C waits for the end of a step, so that no checkpoint holds half of one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +85,86 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not {"model", "run", "trained"} <= state.keys():
         raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: it has no model, run and position")
     return state
+
+
+def check_same_run(
+    path: str | Path, state: dict[str, Any], run: dict[str, Any], about: dict[str, Any] | None, extend: bool
+) -> None:
+    """Refuse to go on from a checkpoint of something else.
+
+    Args:
+        path: of the checkpoint, for the message.
+        state: what it holds.
+        run: number of steps, seed, samples, batch size and processes of the run that wants to go on.
+        about: what this run is of, as `fit` takes it.
+        extend: whether the number of steps and `about["limits"]` may differ.
+
+    Raises:
+        ValueError: the checkpoint is of another run, or does not say of which, or has taken more steps.
+    """
+    anew = "begin anew (segedu train --fresh, or delete the checkpoint) or give another path (--out)"
+    saved = state.get("about")
+    if about is not None and saved is None:
+        raise ValueError(
+            f"checkpoint {path} was written by an earlier version and does not say which data and recipe it is of, "
+            f"expected one that does: {anew}"
+        )
+    saved, now = {**state["run"], **(saved or {})}, {**run, **(about or {})}
+    free = ("steps", "limits") if extend else ()
+    names = [name for name in {**now, **saved} if saved.get(name) != now.get(name) and name not in free]
+    if names:
+        kept, wanted = (", ".join(f"{name} {of.get(name)!r}" for name in names) for of in (saved, now))
+        why = " (images or masks are others, or were corrected)" if "training_data" in names else ""
+        raise ValueError(f"checkpoint {path} is of the run with {kept}, expected {wanted}{why}: {anew}")
+    taken, before = state["trained"]["step"], state["run"]["steps"]
+    if run["steps"] != before and run["steps"] <= taken:
+        raise ValueError(
+            f"checkpoint {path} has already taken {taken} of {before} steps, and {run['steps']} are asked for: "
+            f"give more than {taken} to extend the run, {before} to repeat its result, or {anew}"
+        )
+
+
+class Stopped(KeyboardInterrupt):
+    """Training stopped between two steps, because Ctrl-C or SIGTERM asked for it, and its checkpoint holds all of them.
+
+    `signal` is the number of the signal.
+    """
+
+    def __init__(self, path: str | Path, step: int, steps: int, number: int) -> None:
+        super().__init__(
+            f"Stopped after step {step} of {steps}. {path} holds them: the same command goes on from there."
+        )
+        self.signal = number
+
+
+class StopRequest:
+    """Inside `with`, the first Ctrl-C or SIGTERM is only noted, in `signal`; the second one acts as usual.
+
+    Python lets only the main thread handle signals: in another thread nothing is noted.
+    """
+
+    def __init__(self, active: bool = True) -> None:
+        self.signal = 0
+        self._active = active and threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM) if self._active else ():
+            before = signal.getsignal(number)
+            if before not in (None, signal.SIG_IGN):  # a handler of another language, or a signal that nobody wants
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+        self._put_back()
+
+    def _put_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def __exit__(self, *error: object) -> None:
+        self._put_back()
 
 
 class EpochSampler(Sampler):

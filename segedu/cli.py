@@ -9,44 +9,49 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Image segmentation: a course, its labs, its grader."
-)
+from segedu.command_errors import SentenceGroup
+
+app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 
 Course = Annotated[Path, typer.Option(help="The checkout of the course that holds labs/ and solutions/.")]
 
 
-def _course(course: Path) -> Path:
+def _course(course: Path, needed: str = "") -> Path:
     """A checkout, or an error that says what is missing."""
     if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
         raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
+    if needed and not (course / needed).exists():
+        raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
     return course.resolve()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Our own errors say what was given and what is expected: show the sentence, not where in the code it arose."""
-    try:
-        yield
-    except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        typer.echo(f"{error.filename or 'a file'}: {error.strerror or error}", err=True)
-        raise typer.Exit(1) from None
+def _installed(package: str, extra: str) -> None:
+    """An error in place of Python's own words in another process, which name no remedy."""
+    if find_spec(package) is None:
+        raise ImportError(f"{package} is not installed: pip install 'segedu[{extra}]'")
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Image segmentation: a course, its labs, its grader."""
 
 
 @app.command()
-def lab(course: Course = Path("."), port: int = 8888, browser: bool = True) -> None:
+def lab(
+    course: Course = Path("."), port: Annotated[int, typer.Option(min=1, max=65535)] = 8888, browser: bool = True
+) -> None:
     """Open JupyterLab on the labs, headless and as root too; it prints its address."""
-    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={_course(course) / 'labs'}", f"--port={port}"]
+    folder = _course(course, "labs") / "labs"
+    _installed("jupyterlab", "lab")
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", f"--port={port}"]
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     if not (browser and screen):
         command.append("--no-browser")
@@ -61,9 +66,8 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
     from segedu.authoring import build_labs
     from segedu.capstone_template import build_capstone
 
-    with _told():
-        build_labs(_course(course), execute=execute, force=force)
-        build_capstone(_course(course), run=execute, force=force)
+    build_labs(_course(course, "solutions"), execute=execute, force=force)
+    build_capstone(_course(course), run=execute, force=force)
 
 
 @app.command()
@@ -71,8 +75,7 @@ def budget(labs: list[str], course: Course = Path(".")) -> None:
     """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
     from segedu.measure import print_budgets
 
-    with _told():
-        print_budgets(_course(course), labs)
+    print_budgets(_course(course), labs)
 
 
 @app.command()
@@ -87,29 +90,30 @@ def mutants(
     """Print the table of wrong answers: refused, named, and right alternatives accepted."""
     from segedu.measure import SEEDS, print_mutants, print_steady
 
-    with _told():
-        if machine:
-            from segedu.mutant_runs import print_machine
+    if machine:
+        from segedu.mutant_runs import print_machine
 
-            print_machine(_course(course), labs or [], SEEDS, jobs)
-        elif seeds:
-            print_steady(_course(course), labs or [], seeds)
-        else:
-            print_mutants(_course(course), labs or [], write)
+        print_machine(_course(course), labs or [], SEEDS, jobs)
+    elif seeds:
+        print_steady(_course(course), labs or [], seeds)
+    else:
+        print_mutants(_course(course), labs or [], write)
 
 
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="Name of the method, as its file: unet.")],
     data: Annotated[str, typer.Option(help="street, shapes, cells, volume, prostate, or a folder.")] = "shapes",
-    out: Annotated[Path | None, typer.Option(help="Folder to write; a stopped run goes on from it.")] = None,
-    seed: int = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; a run that was stopped or is to be longer goes on from it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="So many runs, from --seed on, and a table of them.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="CPU time for training, instead of steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="CPU time for training, instead of steps.")] = None,
     devices: Annotated[int, typer.Option(min=1)] = 1,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the checkpoint in --out.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the run in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
     from segedu.experiment import print_result, print_seeds, run_recipe
@@ -120,18 +124,13 @@ def train(
     except ValueError as error:
         given, _, rest = str(error).partition(", expected")
         raise typer.BadParameter(f"{given}. {_instead_of_a_recipe(method)}Expected{rest}") from None
-    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator}
+    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
     first_of_all = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
+    where = recipe.data if folder is None else folder.resolve().name
     results = []
     for number in range(seed, seed + seeds):
-        run = (out or Path("runs")) / f"{method}-{recipe.data}-{number}" if out is None or seeds > 1 else out
-        if fresh:
-            (run / "checkpoint.pt").unlink(missing_ok=True)
-        try:
-            results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
-        except OSError as error:
-            typer.echo(f"{error.filename or run}: {error.strerror or error}", err=True)
-            raise typer.Exit(1) from None
+        run = (out or Path("runs")) / f"{method}-{where}-{number}" if out is None or seeds > 1 else out
+        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
         if first_of_all:
             print_result(results[-1], run)
     if first_of_all and seeds > 1:
@@ -168,8 +167,7 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
     from segedu.proofs import prove
 
-    with _told():
-        prove(_course(course), claims or [])
+    prove(_course(course, "tests/claims.toml"), claims or [])
 
 
 @app.command()
@@ -177,13 +175,16 @@ def book(course: Course = Path(".")) -> None:
     """Build the site into _build/html; a warning, a failed cell, a dead link or a missing alt text fails."""
     sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-d", "_build/doctrees"]
     folders = ["-c", "jupyter-book-config", ".", "_build/html"]
-    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=_course(course)))
+    where = _course(course, "jupyter-book-config/conf.py")
+    _installed("sphinx", "docs")
+    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=where))
 
 
 @app.command()
 def bench(course: Course = Path(".")) -> None:
     """Time ours beside the peers, interleaved."""
-    raise SystemExit(subprocess.call([sys.executable, str(_course(course) / "tests" / "benchmarks" / "run.py")]))
+    run = "tests/benchmarks/run.py"
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run)]))
 
 
 @app.command()
@@ -197,8 +198,8 @@ def attacks(
 ) -> None:
     """Attack the grader, each attack beside an honest twin, at every sandbox level of this machine."""
     options = [f"--level={level}", f"--only={only}", f"--jobs={jobs}"]
-    run = _course(course) / "tests" / "attacks" / "run.py"
-    raise SystemExit(subprocess.call([sys.executable, str(run), *options]))
+    run = "tests/attacks/run.py"
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run), *options]))
 
 
 @app.command()
@@ -251,8 +252,7 @@ def capstone(
     """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
     from segedu.capstone_command import print_reports
 
-    with _told():
-        raise typer.Exit(print_reports(handed_in))
+    raise typer.Exit(print_reports(handed_in))
 
 
 @app.command()
@@ -276,9 +276,8 @@ def gradebook(
     """
     from segedu.gradebook import command as gradebook_command
 
-    with _told():
-        wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course, layout)
-        raise typer.Exit(gradebook_command.gradebook(wanted))
+    wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course, layout)
+    raise typer.Exit(gradebook_command.gradebook(wanted))
 
 
 @app.command()
@@ -294,12 +293,11 @@ def nbgrader(
     """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
     from segedu.grading.nbgrader import export_grades, make_source, next_steps
 
-    with _told():
-        if grades is None:
-            files = make_source(_course(course), lab, out, seed)
-            typer.echo("Written: " + ", ".join(map(str, files)) + "\n" + next_steps(lab, out))
-        else:
-            typer.echo(export_grades(grades, lab, out).report())
+    if grades is None:
+        files = make_source(_course(course), lab, out, seed)
+        typer.echo("Written: " + ", ".join(map(str, files)) + "\n" + next_steps(lab, out))
+    else:
+        typer.echo(export_grades(grades, lab, out).report())
 
 
 @app.command()
@@ -317,9 +315,8 @@ def gradescope(
     """Build the zip of a Gradescope autograder."""
     from segedu.grading.gradescope import Settings, build_zip, seed_of
 
-    with _told():
-        settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
-        names = build_zip(_course(course), out, settings, wheel)
+    settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
+    names = build_zip(_course(course), out, settings, wheel)
     typer.echo(f"Written: {out} with {', '.join(names)}. Upload it as the autograder; keep it from students.")
 
 

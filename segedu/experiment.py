@@ -1,12 +1,12 @@
 """One run of a recipe: train, evaluate beside a plain baseline, write down what came out.
 
-The folder of a run holds `checkpoint.pt` (a run that was stopped goes on from it), `result.json` and
-`picture.png`: image, truth, prediction and errors of three held-out images.
+The folder of a run holds `checkpoint.pt` (a run that was stopped goes on from it, and one that is to be longer too),
+`result.json` and `picture.png`: image, truth, prediction and errors of three held-out images. A checkpoint says which
+data, recipe and network it is of, and a run of something else is refused.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segedu.checkpoints import load_checkpoint
+from segedu.devices import check_devices, start_fabric
 from segedu.metrics.boundary import boundary_f1
 from segedu.metrics.coco import CocoEvaluation
 from segedu.metrics.instance import match_instances
@@ -26,9 +26,13 @@ from segedu.metrics.semantic import dice_per_class_from_confusion, mean_iou_from
 from segedu.recipe_data import Pair, Sets
 from segedu.recipe_row import Recipe
 from segedu.run_picture import save_picture, write
-from segedu.training import evaluate, fit, shuffled_loader, start_fabric, to_device, train_steps
-
-OBJECT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs from which a found object counts
+from segedu.run_plan import check_limits, describe, one_cycle, planned_steps
+from segedu.run_table import OBJECT_THRESHOLDS
+from segedu.run_table import print_result as print_result
+from segedu.run_table import print_seeds as print_seeds
+from segedu.run_table import stricter as stricter
+from segedu.run_table import summary as summary
+from segedu.training import Trained, evaluate, fit, shuffled_loader, to_device
 
 
 def scores(matrix: Tensor) -> dict[str, float | None]:
@@ -191,17 +195,6 @@ def predictor(model: nn.Module, recipe: Recipe) -> Predict | Detect:
     return predict
 
 
-def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
-    """Steps that fit into `minutes` of CPU time, from the time of four steps of a copy of the model."""
-    trial = copy.deepcopy(model)
-    loader = shuffled_loader(sets.train, recipe.batch_size, collate_fn=recipe.collate)
-    steps = train_steps(trial, loader, recipe.loss, torch.optim.AdamW(trial.parameters()))
-    next(steps)
-    start = time.process_time()
-    counted = sum(1 for _, _ in zip(range(3), steps, strict=False))
-    return max(10, int(minutes * 60 * counted / (time.process_time() - start)))
-
-
 def run_recipe(
     recipe: Recipe,
     out: Path,
@@ -212,9 +205,10 @@ def run_recipe(
     minutes: float | None = None,
     devices: int = 1,
     accelerator: str = "auto",
+    fresh: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train as the recipe says, measure, and write `out`; a run that was stopped goes on.
+    """Train as the recipe says, measure, and write `out`; a run that was stopped or is to be longer goes on.
 
     Args:
         recipe: the row.
@@ -225,32 +219,35 @@ def run_recipe(
         minutes: of CPU time for training, instead of a number of steps.
         devices: on how many devices to train.
         accelerator: cpu, cuda, mps or auto.
+        fresh: begin anew; what `out` holds is deleted once data and devices are known to be right.
         progress: show a bar.
 
     Returns:
         What `result.json` holds.
+
+    Raises:
+        OSError: `out` cannot be written.
+        Stopped: after Ctrl-C or SIGTERM, with the checkpoint written; a KeyboardInterrupt.
+        ValueError: a limit, a device, a file of the data or the checkpoint in `out` is not as expected.
     """
     started, cpu = time.perf_counter(), time.process_time()
-    checkpoint = Path(out) / "checkpoint.pt"
+    check_limits(steps, minutes, seed)
+    check_devices(accelerator, devices)
     torch.manual_seed(seed)
     model, sets = recipe.build(), recipe.sets(seed, folder)
-    if checkpoint.exists():
-        steps = steps or load_checkpoint(checkpoint)["run"]["steps"]
-    elif minutes is not None:
-        steps = steps_in(minutes, recipe, model, sets)
-    steps = steps or recipe.steps
-    torch.manual_seed(seed)
     fabric = start_fabric(accelerator, devices)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
-    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
-    options = {"scheduler": schedule, "clip_norm": 1.0, "checkpoint": checkpoint, "fabric": fabric}
-    trained = fit(model, loader, recipe.loss, optimizer, steps=steps, progress=progress, **options)
+    if fresh:
+        _clear(out, fabric)
+    trained, about = _train(recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress)
     result = {
         "method": recipe.method,
         "data": recipe.data,
+        "folder": None if folder is None else str(folder),
+        "training_data": about["training_data"],
         "seed": seed,
-        "steps": steps,
+        "steps": trained.step,
+        "resumed_from": trained.resumed_from,
+        "extended": trained.extended,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(fabric.device),
         "metric": recipe.metric,
@@ -265,6 +262,36 @@ def run_recipe(
         result["wall_seconds"] = round(time.perf_counter() - started, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
+
+
+def _clear(out: Path, fabric: Any) -> None:
+    """Delete what a run wrote, the checkpoint first: no result may stay whose run is gone."""
+    if fabric.is_global_zero:
+        for name in ("checkpoint.pt", "result.json", "picture.png"):
+            (Path(out) / name).unlink(missing_ok=True)
+    fabric.barrier()
+
+
+def _train(
+    recipe: Recipe,
+    model: nn.Module,
+    sets: Sets,
+    checkpoint: Path,
+    fabric: Any,
+    limits: tuple[int, int | None, float | None],
+    progress: bool,
+) -> tuple[Trained, dict[str, Any]]:
+    """Train a model that was just built; how that went, and what the checkpoint says of it."""
+    seed, steps, minutes = limits
+    # the first process decides: each one measures another speed
+    total = fabric.broadcast(planned_steps(recipe, model, sets, steps, minutes, checkpoint))
+    torch.manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    about = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
+    options = {"scheduler": one_cycle(optimizer, recipe.learning_rate, total), "clip_norm": 1.0, "fabric": fabric}
+    options |= {"checkpoint": checkpoint, "about": about, "extend": True, "progress": progress}
+    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
+    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), about
 
 
 def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:
@@ -311,66 +338,3 @@ def rows(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
             measure_objects(predictor(model, recipe), sets),
         )
     return dict(zip((baseline.name, recipe.method), found, strict=True))
-
-
-def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the table that `segedu train` prints, the baseline first."""
-    splits = [(split, group) for split, groups in next(iter(result["rows"].values())).items() for group in groups]
-    header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
-    lines = []
-    for name, table in result["rows"].items():
-        values = [table[split][group][result["metric"]] for split, group in splits]
-        lines.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
-    return header, lines
-
-
-def print_result(result: dict[str, Any], out: Path) -> None:
-    """Print the table, what it cost, and where the rest lies."""
-    from rich.console import Console
-    from rich.table import Table
-
-    header, lines = summary(result)
-    metric = result["metric"].replace("_", " ").replace("iou", "IoU").replace("ap", "AP")
-    how = "mean over images" if metric.startswith("instance") else "as COCO" if "AP" in metric else "pixels pooled"
-    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
-    for line in lines:
-        table.add_row(*line)
-    console = Console(width=max(Console().width, 110))  # a narrow pipe must not cut figures off
-    console.print(table)
-    if result["metric"] == "instance_accuracy":
-        console.print(stricter(result), soft_wrap=True)
-    console.print(
-        f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
-        f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
-        f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
-        soft_wrap=True,
-    )
-    console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)
-
-
-def stricter(result: dict[str, Any]) -> str:
-    """What is left of the instance accuracy when masks have to fit better, on the first group of the last split."""
-    thresholds = ", ".join(f"{threshold}" for threshold in OBJECT_THRESHOLDS)
-    parts = []
-    for name, table in result["rows"].items():
-        split, groups = list(table.items())[-1]
-        group = next((group for group in groups if group != "all"), "all")
-        values = [value for key, value in groups[group].items() if key.startswith("instance_accuracy")]
-        parts.append(f"{name} {' '.join('-' if value is None else f'{value:.3f}' for value in values)}")
-    return f"{split}{'' if group == 'all' else f' {group}'} at IoU {thresholds}: {'; '.join(parts)}"
-
-
-def print_seeds(results: Sequence[dict[str, Any]]) -> None:
-    """Print the scores of several seeds in one line, the baseline's and the least of them; a table reads it."""
-    first = results[0]
-    metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
-    baseline = next(iter(first["rows"]))
-    plain, reached = (
-        [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
-    )
-    cost = max(result["training_cpu_seconds"] for result in results)
-    print(
-        f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
-        f"{baseline} {' '.join(plain)}; {method} {' '.join(reached)}; least {min(reached)}, target {first['target']}; "
-        f"{first['parameters']} parameters, {first['steps']} steps, at most {cost} CPU-seconds of training"
-    )

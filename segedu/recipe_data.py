@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from segedu.datasets.cells import Cells
+from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.prostate import draw_prostate
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.shapes import Shapes
@@ -29,6 +30,7 @@ from segedu.datasets.volume import draw_volume
 from segedu.pretrained import cache_folder
 
 VOLUME_SIZE = (16, 32, 48)  # voxels
+WINDOW = 128  # pixels, of a nuclei image that is trained on
 Pair = tuple[Tensor, Tensor]  # image (C, ...) and semantic target (...), of the same two or three sizes
 
 
@@ -74,10 +76,18 @@ def flip(image: Tensor, target: Tensor) -> Pair:
     return image, target
 
 
-def crop_flip_gamma(image: Tensor, target: Tensor, size: int = 128) -> Pair:
+def random_window(image: Tensor, size: tuple[int, int]) -> tuple:
+    """An index that cuts a random window of that height and width out of the last two axes of an image."""
+    height, width = image.shape[-2:]
+    if height < size[0] or width < size[1]:
+        raise ValueError(f"image has {height} x {width} pixels, expected at least {size[0]} x {size[1]} to crop")
+    top, left = (int(torch.randint(0, full - part + 1, ())) for full, part in zip((height, width), size, strict=True))
+    return ..., slice(top, top + size[0]), slice(left, left + size[1])
+
+
+def crop_flip_gamma(image: Tensor, target: Tensor, size: int = WINDOW) -> Pair:
     """A random square of the image, flipped, its brightness bent by a power between 2/3 and 3/2."""
-    top, left = (int(torch.randint(0, full - size + 1, ())) for full in image.shape[-2:])
-    window = (..., slice(top, top + size), slice(left, left + size))
+    window = random_window(image, (size, size))
     image, target = flip(image[window], target[window])
     return image ** torch.empty(()).uniform_(-0.4, 0.4).exp(), target
 
@@ -87,8 +97,7 @@ def crop_mirror(image: Tensor, target: Tensor, size: tuple[int, int] = (64, 112)
 
     A window costs less than half of the scene, so that a budget sees more than twice as many.
     """
-    top, left = (int(torch.randint(0, full - part + 1, ())) for full, part in zip(image.shape[-2:], size, strict=True))
-    window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    window = random_window(image, size)
     image, target = image[window], target[window]
     return (image.flip(-1), target.flip(-1)) if torch.rand(()) < 0.5 else (image, target)
 
@@ -174,13 +183,27 @@ def prostate_sets(seed: int, folder: Path | None) -> Sets:
 
 def nuclei_sets(seed: int, folder: Path | None) -> Sets:
     """The split of the folder's index.csv. Near-duplicates across its splits are likely."""
-    from segedu.datasets.nuclei import Nuclei
+    train, held_out = nuclei_images(folder)
+    pairs = {split: {domain: pairs_of(part, even_out) for domain, part in group.items()} for split, group in held_out}
+    return Sets(Pairs(checked_windows(train, pairs_of(train, even_out)), crop_flip_gamma), pairs)
 
+
+def nuclei_images(folder: Path | None) -> tuple[Nuclei, list[tuple[str, dict[str, Nuclei]]]]:
+    """Training images of a folder, and of each held-out split those of each domain that it has, all of them in one."""
     if folder is None:
         raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
-    domains = ("fluorescence", "histology")
-    held_out = {
-        split: {domain: pairs_of(Nuclei(folder, split, domain), even_out) for domain in domains}
-        for split in ("val", "test")
-    }
-    return Sets(Pairs(pairs_of(Nuclei(folder, "train"), even_out), crop_flip_gamma), held_out)
+    held_out = []
+    for split in ("val", "test"):
+        domains = sorted({row["domain"] for row in Nuclei(folder, split).rows})
+        held_out.append((split, {domain: Nuclei(folder, split, domain) for domain in domains}))
+    return Nuclei(folder, "train"), held_out
+
+
+def checked_windows(images: Nuclei, pairs: list[Pair], size: int = WINDOW) -> list[Pair]:
+    """The pairs, if windows of that size fit into each of them; otherwise the file of the first that is too small."""
+    for row, (image, _) in zip(images.rows, pairs, strict=True):
+        height, width = image.shape[-2:]
+        if min(height, width) < size:
+            given = f"{images.root / 'images' / row['file']} has {height} x {width} pixels"
+            raise ValueError(f"{given}, expected at least {size} x {size}: training takes windows of that size")
+    return pairs

@@ -257,6 +257,7 @@ def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
     """The row of a method and a data set, and the folder of the data if `data` is a path.
 
     Raises:
+        FileNotFoundError: `data` is a path, but not that of a folder with an index.
         ValueError: there is no such row; the message lists those that there are.
     """
     rows = {(recipe.method, recipe.data): recipe for recipe in RECIPES}
@@ -265,6 +266,9 @@ def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
         return rows[method, data], None
     if (folder / "index.csv").is_file() and (method, "nuclei") in rows:
         return rows[method, "nuclei"], folder
+    if (method, "nuclei") in rows and (folder.is_dir() or len(folder.parts) > 1):
+        why = "has no index.csv" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(f"data is {data!r}, which {why}, expected a folder with index.csv, images and labels")
     known = ", ".join(f"{name} on {where}" for name, where in rows)
     raise ValueError(
         f"no recipe trains {method!r} on {data!r}, expected one of: {known}; for nuclei, data is the path of a "

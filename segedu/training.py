@@ -11,7 +11,9 @@ state of every random generator (`segedu.checkpoints`). And it is written so tha
 
 from __future__ import annotations
 
+import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,12 +27,17 @@ from tqdm.auto import tqdm
 
 from segedu.checkpoints import (
     EpochSampler,
+    Stopped,
+    StopRequest,
+    check_same_run,
     load_checkpoint,
     random_state,
     save_checkpoint,
     set_random_state,
 )
 from segedu.checkpoints import shuffled_loader as shuffled_loader
+from segedu.devices import start_fabric as start_fabric
+from segedu.devices import to_device as to_device
 from segedu.layers.labels import highest_class
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.metrics.semantic import (
@@ -94,23 +101,6 @@ def _value(loss: Tensor, fabric: Any) -> float:
     if fabric is None or fabric.world_size == 1:
         return float(loss.detach())
     return float(fabric.all_reduce(loss.detach(), reduce_op="mean"))
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch.
-
-    Args:
-        batch: a tensor, or lists, tuples and dicts of them; anything else stays as it is.
-        device: where to.
-
-    Returns:
-        The same structure.
-    """
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return type(batch)(to_device(value, device) for value in batch) if isinstance(batch, list | tuple) else batch
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -199,7 +189,11 @@ def evaluate(
 
 @dataclass
 class Trained:
-    """What `fit` did so far. Times add up over restarts; `losses` has one entry a step."""
+    """What `fit` did so far. Times add up over restarts; `losses` has one entry a step.
+
+    `resumed_from` is the step from which this process went on. `extended` has an entry for each time that the run was
+    given another number of steps: how many it had taken then, and how many it was to take before.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -208,6 +202,19 @@ class Trained:
     wall_seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     resumed_from: int = 0
+    extended: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What `fit` was asked for, and what of it goes into every checkpoint."""
+
+    path: str | Path | None
+    every: int
+    parts: dict[str, Any]  # model, optimizer, scheduler, precision
+    run: dict[str, Any]
+    about: dict[str, Any] | None
+    extend: bool
 
 
 def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
@@ -223,62 +230,57 @@ def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
         yield loss
 
 
-def _save(path: str | Path, parts: dict[str, Any], run: dict[str, Any], trained: Trained, fabric: Any) -> None:
+def _save(plan: _Plan, trained: Trained, fabric: Any) -> None:
     randoms = [random_state()]
     if fabric.world_size > 1:
         randoms = [None] * fabric.world_size
         torch.distributed.all_gather_object(randoms, random_state())
     if fabric.is_global_zero:
-        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-        save_checkpoint(path, {**states, "run": run, "trained": asdict(trained), "random": randoms})
+        states = {name: part.state_dict() for name, part in plan.parts.items() if part is not None}
+        known = {"run": plan.run, "about": plan.about, "trained": asdict(trained), "random": randoms}
+        save_checkpoint(plan.path, {**states, **known})
     fabric.barrier()
 
 
-def _resume(path: str | Path | None, parts: dict[str, Any], run: dict[str, Any], fabric: Any) -> Trained:
-    """Load a checkpoint into `parts`; where there is none, write the first one, to learn whether it can be."""
-    if path is None or not Path(path).exists():
-        if path is not None:
-            _save(path, parts, run, Trained(), fabric)
+def _resume(plan: _Plan, fabric: Any) -> Trained:
+    """Load a checkpoint into the parts; where there is none, write the first one, to learn whether it can be."""
+    if plan.path is None or not Path(plan.path).exists():
+        if plan.path is not None:
+            _save(plan, Trained(), fabric)
         return Trained()
-    state = load_checkpoint(path)
-    if state["run"] != run:
-        raise ValueError(f"checkpoint {path} is of the run {state['run']}, expected {run}: give another path")
-    given = {name: part for name, part in parts.items() if part is not None}
-    if given.keys() != state.keys() & parts.keys():
-        raise ValueError(f"checkpoint {path} holds {sorted(state.keys() & parts.keys())}, expected {sorted(given)}")
+    state, path = load_checkpoint(plan.path), plan.path
+    check_same_run(path, state, plan.run, plan.about, plan.extend)
+    given, held = {name for name, part in plan.parts.items() if part is not None}, state.keys() & plan.parts.keys()
+    if given != held:
+        raise ValueError(f"checkpoint {path} holds {sorted(held)}, expected {sorted(given)}")
+    trained = Trained(**state["trained"])
+    trained.resumed_from = trained.step
+    if plan.run["steps"] != state["run"]["steps"]:
+        trained.extended.append([trained.step, state["run"]["steps"]])
+        _reschedule(plan.parts, state, trained.step)
     try:
-        for name, part in given.items():
-            part.load_state_dict(state[name])
+        for name in given:
+            plan.parts[name].load_state_dict(state[name])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"checkpoint {path} does not fit this model and optimizer: {reason}") from error
     set_random_state(state["random"][fabric.global_rank])
-    trained = Trained(**state["trained"])
-    trained.resumed_from = trained.step
     return trained
 
 
-def start_fabric(accelerator: str = "auto", devices: int = 1, precision: str = "32-true") -> Any:
-    """Launch a Lightning Fabric for `fit`.
+def _reschedule(parts: dict[str, Any], state: dict[str, Any], step: int) -> None:
+    """Give an extended run the learning rate that the schedule of all its steps has at `step`.
 
-    Args:
-        accelerator: where to train: cpu, cuda, mps, or auto for the best that is there.
-        devices: on how many; above 1, each process sees its share of every epoch.
-        precision: 32-true, 64-true, 16-mixed, bf16-mixed and others, as Fabric names them.
-
-    Returns:
-        The Fabric.
-
-    Raises:
-        ImportError: lightning-fabric is not installed.
+    The optimizer keeps its moments; learning rates and momenta in `state` become those of the new schedule.
     """
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise ImportError("fit needs lightning-fabric: pip install 'segedu[train]'") from error
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
-    fabric.launch()
-    return fabric
+    if parts["scheduler"] is None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the schedule moves here without the optimizer
+        for _ in range(step):
+            parts["scheduler"].step()
+    state["scheduler"] = parts["scheduler"].state_dict()
+    state["optimizer"] = {**parts["optimizer"].state_dict(), "state": state["optimizer"]["state"]}
 
 
 def fit(
@@ -292,6 +294,8 @@ def fit(
     clip_norm: float | None = None,
     fabric: Any = None,
     checkpoint: str | Path | None = None,
+    about: dict[str, Any] | None = None,
+    extend: bool = False,
     every: int = 100,
     progress: bool = True,
 ) -> Trained:
@@ -299,6 +303,8 @@ def fit(
 
     Exact on a CPU with the same number of threads and devices. On a GPU some kernels of PyTorch add in an
     order that is not fixed, so two runs differ in the last bits with or without a restart.
+
+    With a checkpoint, the first Ctrl-C or SIGTERM ends the current step, writes the checkpoint and raises `Stopped`.
 
     Args:
         model: trained in place; left on the device of `fabric`.
@@ -310,6 +316,11 @@ def fit(
         clip_norm: as for `train_steps`.
         fabric: from `start_fabric`; None: one device, chosen by what is there.
         checkpoint: file to go on from and to write. None: no checkpoints.
+        about: plain values that say what the run is of, such as a digest of its data; they are kept in the checkpoint,
+            and a checkpoint that says something else is refused. None: what the loader and `steps` say is enough.
+        extend: go on also from a checkpoint of fewer or more steps, and of another `about["limits"]`. The schedule
+            continues where the one of `steps` steps would be, so that a run of 12 steps, extended to 40, is not the
+            same as one of 40.
         every: steps from one checkpoint to the next; the last step is always written.
         progress: show a bar with the time left.
 
@@ -318,6 +329,7 @@ def fit(
 
     Raises:
         OSError: the checkpoint cannot be written. An unwritable folder shows before the first step.
+        Stopped: after Ctrl-C or SIGTERM; a KeyboardInterrupt.
         ValueError: the loader is of another kind, the checkpoint of another run, or a loss not finite.
     """
     sampler = getattr(loader, "sampler", None)
@@ -330,24 +342,46 @@ def fit(
     run = {"steps": steps, "seed": sampler.seed, "samples": sampler.length, "batch_size": loader.batch_size}
     run["world"] = fabric.world_size
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "precision": fabric.strategy.precision}
+    plan = _Plan(checkpoint, every, parts, run, about, extend)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-    trained = _resume(checkpoint, parts, run, fabric)
+    trained = _resume(plan, fabric)
     options = {"scheduler": scheduler, "clip_norm": clip_norm, "fabric": fabric}
     hidden = not progress or fabric.global_rank > 0
-    with tqdm(total=steps, initial=trained.step, desc="train", unit="step", disable=hidden) as bar:
+    bar = tqdm(total=steps, initial=trained.step, desc="train", unit="step", disable=hidden)
+    with bar, StopRequest(active=checkpoint is not None) as request:
         while trained.step < steps:
             sampler.epoch, sampler.first = trained.epoch, trained.batch * loader.batch_size
             before = trained.step
-            for loss in _timed(trained, train_steps(wrapped, batches, loss_function, wrapped_optimizer, **options)):
-                bar.update()
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if checkpoint and (trained.step % every == 0 or trained.step == steps):
-                    _save(checkpoint, parts, run, trained, fabric)
-                if trained.step == steps:
-                    break
-            else:
+            losses = train_steps(wrapped, batches, loss_function, wrapped_optimizer, **options)
+            if _train_epoch(_timed(trained, losses), plan, trained, fabric, bar, request):
                 if trained.step == before and trained.batch == 0:
                     raise ValueError("loader gives no batch, expected at least one in each epoch")
                 trained.epoch, trained.batch = trained.epoch + 1, 0
     return trained
+
+
+def _train_epoch(
+    losses: Iterator[float], plan: _Plan, trained: Trained, fabric: Any, bar: tqdm, request: StopRequest
+) -> bool:
+    """Take the steps that are left of an epoch or of the run; True where the epoch came to its end first."""
+    steps = plan.run["steps"]
+    for loss in losses:
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        stop = plan.path is not None and _anyone_stops(request, fabric)
+        if plan.path and (trained.step % plan.every == 0 or trained.step == steps or stop):
+            _save(plan, trained, fabric)
+        if stop:
+            raise Stopped(plan.path, trained.step, steps, stop)
+        if trained.step == steps:
+            return False
+    return True
+
+
+def _anyone_stops(request: StopRequest, fabric: Any) -> int:
+    """The signal that this process or another one got, or 0: all of them stop after the same step."""
+    if fabric.world_size == 1:
+        return request.signal
+    total = fabric.all_reduce(torch.tensor(float(request.signal), device=fabric.device), reduce_op="sum")
+    return request.signal or int(float(total) > 0) * signal.SIGTERM

@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "metrics": ["layers", "ops", "metrics"],
     **dict.fromkeys(METHODS, ["layers", "ops", "backbones", "losses"]),
     "datasets": ["ops", "datasets"],
-    "training": ["layers", "metrics", "checkpoints"],
-    "checkpoints": [],
+    "training": ["layers", "metrics", "checkpoints", "devices"],
+    **dict.fromkeys(("checkpoints", "devices"), []),
     "viz": ["ops"],
 }
 FORBIDDEN = dict.fromkeys(("checks", "grading", "gradebook"), [*METHODS, "exercises"])

@@ -27,6 +27,7 @@ LABEL_IDS = {
 CLASSES = tuple(LABEL_IDS)
 THINGS = tuple(range(11, 19))  # person to bicycle
 VOID = 255
+_LAST = 33  # of the numbers of classes in the files; a licence plate is -1, which is stored as the highest number
 _LAYOUT = "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_*Ids.png"
 
 
@@ -40,7 +41,7 @@ class Cityscapes(Dataset):
 
     Raises:
         FileNotFoundError: if the folder or the split is missing; on reading, if a file is.
-        ValueError: if the split has no image; on reading, if a file is no image or sizes differ.
+        ValueError: if the split has no image; on reading, if a file is no image, sizes differ, or a class is unknown.
 
     Each item has the keys of `segedu.datasets.sample`. `semantic` holds training numbers 0 to 18, and 255 where a
     pixel is not scored; `labels` are training numbers too (no class is background). Groups have no instance.
@@ -65,8 +66,17 @@ class Cityscapes(Dataset):
         name = path.name.removesuffix("_leftImg8bit.png")
         classes = read_labels(truth / f"{name}_gtFine_labelIds.png", image.shape[1:])
         numbers = read_labels(truth / f"{name}_gtFine_instanceIds.png", image.shape[1:])
+        groups = torch.where(numbers < 1000, numbers, numbers // 1000)
+        _check_classes(f"{name}_gtFine_labelIds.png", classes, classes == VOID)
+        _check_classes(f"{name}_gtFine_instanceIds.png", groups, (numbers == VOID) | (numbers == 65535))
         training = torch.full((256,), VOID)
         training[list(LABEL_IDS.values())] = torch.arange(len(CLASSES))
         scored_thing = torch.isin(training[numbers // 1000], torch.tensor(THINGS)) & (numbers >= 1000)
         label_map, old = compact(torch.where(scored_thing, numbers, 0))
         return make_sample(image, label_map.numpy(), training[old // 1000]) | {"semantic": training[classes]}
+
+
+def _check_classes(file: str, classes: Tensor, plates: Tensor) -> None:
+    strange = classes[(classes > _LAST) & ~plates]
+    if len(strange):
+        raise ValueError(f"{file} has the class {int(strange[0])}, expected 0 to {_LAST}")

@@ -54,7 +54,8 @@ class CocoInstances(Dataset):
 
     Raises:
         FileNotFoundError: if the file or, on reading, an image is missing.
-        ValueError: if the file is not COCO's; on reading, if an image is broken or not of the size annotated.
+        ValueError: if the file is not COCO's; on reading, if an image is broken, an image or a mask is
+            not of the size annotated, or a category is unknown.
 
     Each item has `image`, `boxes` (as annotated, not from the masks), `labels`, `masks`, `iscrowd` (N,) bool and, for
     evaluation, `area` (N,) float64 and `image_id`. Losses leave crowds out, and metrics ignore them. Objects may
@@ -85,19 +86,27 @@ class CocoInstances(Dataset):
             raise ValueError(f"{info['file_name']} has the size {image.shape[1:]}, expected {size}, as annotated")
         truths = self.coco.imgToAnns.get(image_id, [])
         masks = [self._mask(truth["segmentation"], size) for truth in truths]
+        for truth, mask in zip(truths, masks, strict=True):
+            if mask.shape != size:
+                shape = tuple(mask.shape)
+                raise ValueError(f"annotation {truth.get('id')} of {info['file_name']} is {shape}, expected {size}")
         boxes = torch.tensor([truth["bbox"] for truth in truths], dtype=torch.float32).reshape(-1, 4)
         return {
             "image": torch.from_numpy(image),
             "boxes": xywh_to_xyxy(boxes),
-            "labels": torch.tensor([self._label(truth["category_id"]) for truth in truths], dtype=torch.int64),
+            "labels": torch.tensor([self._label(truth, info["file_name"]) for truth in truths], dtype=torch.int64),
             "masks": torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool),
             "iscrowd": torch.tensor([bool(truth.get("iscrowd", 0)) for truth in truths], dtype=torch.bool),
             "area": torch.tensor([truth["area"] for truth in truths], dtype=torch.float64),
             "image_id": torch.tensor(image_id),
         }
 
-    def _label(self, category_id: int) -> int:
-        return self.category_ids.index(category_id, 1)  # place 0 is background, and some files number from 0
+    def _label(self, truth: dict, file_name: str) -> int:
+        known = self.category_ids[1:]  # place 0 is background, and some files number from 0
+        if truth["category_id"] not in known:
+            given = f"annotation {truth.get('id')} of {file_name} has the category {truth['category_id']}"
+            raise ValueError(f"{given}, expected one of the categories of the file: {known}")
+        return 1 + known.index(truth["category_id"])
 
     @staticmethod
     def _mask(shape: list | dict, size: tuple[int, int]) -> Tensor:
@@ -115,7 +124,8 @@ class CocoPanoptic(Dataset):
 
     Raises:
         FileNotFoundError: if the file or, on reading, an image is missing.
-        ValueError: if the file is not COCO's; on reading, if an image is broken or a segment has no pixel.
+        ValueError: if the file is not COCO's; on reading, if an image is broken, a segment has no pixel, or a
+            pixel or a category is of none that the file names.
 
     Each item has `image`, `panoptic_seg` int32 (H, W), 0 for void, and `segments_info`, dicts with `id`,
     `category_id` (COCO's number), `isthing`, `iscrowd`. In the files a segment's number is its colour,
@@ -133,6 +143,11 @@ class CocoPanoptic(Dataset):
         content = _read_json(Path(annotations), ("images", "annotations", "categories"))
         self.truths = content["annotations"]
         self.files = {image["id"]: image["file_name"] for image in content["images"]}
+        lost = [truth["image_id"] for truth in self.truths if truth["image_id"] not in self.files]
+        if lost:
+            raise ValueError(
+                f"annotations is {str(annotations)!r}, which lists no image {lost[0]}, expected all annotated"
+            )
         self.isthing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
         self.classes, self.category_ids = _number(content["categories"])
 
@@ -149,6 +164,7 @@ class CocoPanoptic(Dataset):
         if colours.ndim != 3 or colours.shape[:2] != image.shape[1:]:
             raise ValueError(f"{path} has shape {colours.shape}, expected {(*image.shape[1:], 3)}")
         numbers = colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        self._check_segments(path, truth["segments_info"], numbers)
         segments = [
             {
                 "id": segment["id"],
@@ -158,14 +174,23 @@ class CocoPanoptic(Dataset):
             }
             for segment in truth["segments_info"]
         ]
-        for absent in {segment["id"] for segment in segments} - set(np.unique(numbers).tolist()):
-            raise ValueError(f"{path} has no pixel of segment {absent}, expected all that the annotations name")
         return {
             "image": torch.from_numpy(image),
             "panoptic_seg": torch.from_numpy(numbers),
             "segments_info": segments,
             "image_id": torch.tensor(truth["image_id"]),
         }
+
+    def _check_segments(self, path: Path, segments: list[dict], numbers: np.ndarray) -> None:
+        named, seen = {segment["id"] for segment in segments}, set(np.unique(numbers).tolist()) - {0}
+        for absent in named - seen:
+            raise ValueError(f"{path} has no pixel of segment {absent}, expected all that the annotations name")
+        for unnamed in seen - named:
+            raise ValueError(f"{path} has pixels of segment {unnamed}, expected only those that the annotations name")
+        for segment in segments:
+            if segment["category_id"] not in self.isthing:
+                given = f"{path} has a segment {segment['id']} of category {segment['category_id']}"
+                raise ValueError(f"{given}, expected one of the categories of the file: {sorted(self.isthing)}")
 
 
 def to_coco(

@@ -22,7 +22,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.files import item_of, require
+from segedu.datasets.files import check_label_map, item_of, require
 from segedu.datasets.sample import compact, make_sample
 
 CLASSES = ("background", "cell")
@@ -111,7 +111,7 @@ class CellTracking(Dataset):
     def _read(self, path: Path) -> dict[str, Tensor]:
         pixels = self.pixels(path)
         number = _FRAME.match(path.name)[1]
-        sample = {"image": _brightness(pixels)[None], "frame": torch.tensor(int(number))}
+        sample = {"image": _brightness(pixels, path)[None], "frame": torch.tensor(int(number))}
         markers = self.truth / "TRA" / f"man_track{number}.tif"
         if markers.is_file():
             sample["markers"] = _read_map(markers, pixels.shape)
@@ -174,7 +174,7 @@ class CellInstances(Dataset):
             _check_slice(path, int(place), pixels.shape)
             pixels = pixels[int(place)]
         label_map, numbers = compact(_read_map(path, pixels.shape))
-        image, labels = _brightness(pixels), torch.ones(len(numbers), dtype=torch.int64)
+        image, labels = _brightness(pixels, frame), torch.ones(len(numbers), dtype=torch.int64)
         if image.ndim == 2:
             sample = make_sample(image.expand(3, -1, -1).numpy(), label_map.numpy(), labels.numpy())
         else:
@@ -183,10 +183,15 @@ class CellInstances(Dataset):
         return sample | {"numbers": numbers, "frame": torch.tensor(int(number))}
 
 
-def _brightness(pixels: np.ndarray) -> Tensor:
+def _brightness(pixels: np.ndarray, path: Path) -> Tensor:
     """Float32 in [0, 1] by the range of the dtype."""
-    top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
-    return torch.from_numpy(pixels.astype(np.float32) / top)
+    if not np.issubdtype(pixels.dtype, np.integer):
+        if not (pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1):  # NaN too
+            raise ValueError(f"{path} has {pixels.dtype} from {pixels.min()} to {pixels.max()}, expected 0 to 1")
+        return torch.from_numpy(pixels.astype(np.float32))
+    if pixels.min(initial=0) < 0:
+        raise ValueError(f"{path} has the value {pixels.min()}, expected at least 0")
+    return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
 
 
 def _check_slice(path: Path, place: int, shape: tuple[int, ...]) -> None:
@@ -208,6 +213,10 @@ def _read_tiff(path: Path) -> np.ndarray:
 def _decode(path: Path) -> np.ndarray:
     """The pixels by tifffile or, where it lacks a package to unpack them (LZW is common), by Pillow."""
     try:
+        with tifffile.TiffFile(path) as file:
+            if file.pages and file.pages[0].samplesperpixel > 1:  # colours would pass for slices
+                channels = file.pages[0].samplesperpixel
+                raise ValueError(f"it has {channels} channels, expected grey values, one for each pixel")
         return tifffile.imread(path)
     except ValueError as error:
         if "imagecodecs" not in str(error):
@@ -223,4 +232,7 @@ def _read_map(path: Path, shape: tuple[int, ...]) -> Tensor:
         raise ValueError(f"{path} has shape {label_map.shape}, expected {tuple(shape)} as its frame")
     if not np.issubdtype(label_map.dtype, np.integer) or label_map.min(initial=0) < 0:
         raise ValueError(f"{path} has dtype {label_map.dtype}, expected whole numbers of at least 0")
+    if label_map.max(initial=0) > np.iinfo(np.int32).max:
+        raise ValueError(f"{path} has the number {label_map.max()}, expected at most {np.iinfo(np.int32).max}")
+    check_label_map(label_map, path)
     return torch.from_numpy(label_map.astype(np.int32))

@@ -1,8 +1,8 @@
 """The 2018 Data Science Bowl as it was handed out: a folder an image, and in it a mask for every nucleus.
 
 Caicedo et al. 2019 (Nature Methods 16), BBBC038. `stage1_train/<id>/images/<id>.png` is an image, most of them with a
-fourth channel, transparency, that says nothing; `stage1_train/<id>/masks/*.png` holds one nucleus a file. Masks should
-not overlap, and a few of them do: such a pixel belongs to the mask that comes first by name.
+fourth channel, transparency, that is opaque everywhere; `stage1_train/<id>/masks/*.png` holds one nucleus a file. Masks
+should not overlap, and a few of them do: such a pixel belongs to the mask that comes first by name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from segedu.datasets.files import item_of, read_image, read_pixels, require
 from segedu.datasets.sample import make_sample
 
 CLASSES = ("background", "nucleus")
+_OTHER_IMAGES = (".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _LAYOUT = "stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png"
 
 
@@ -30,7 +31,8 @@ class DataScienceBowl(Dataset):
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
     Raises:
-        FileNotFoundError: if a folder is missing; on reading, if an image or its folder of masks is.
+        FileNotFoundError: if a folder is missing, also that of the images of an id; on reading, if an image or its
+            folder of masks is.
         ValueError: if the stage holds no image; on reading, if a file is no 8-bit image, a mask is no image, or its
             size is not that of its image.
 
@@ -42,7 +44,9 @@ class DataScienceBowl(Dataset):
     def __init__(self, root: str | Path, stage: str = "stage1_train", transforms: Callable | None = None):
         self.root, self.transforms = Path(root), transforms
         self.folder = require(self.root / stage, self.root, _LAYOUT)
-        self.names = sorted(path.name for path in self.folder.iterdir() if (path / "images").is_dir())
+        self.names = sorted(path.name for path in self.folder.glob("[!._]*") if path.is_dir())
+        for name in self.names:
+            require(self.folder / name / "images", self.root, _LAYOUT)
         if not self.names:
             raise ValueError(f"root is {str(root)!r}, whose {stage} holds no image; expected {_LAYOUT}")
 
@@ -56,7 +60,11 @@ class DataScienceBowl(Dataset):
         image = read_image(self.folder / name / "images" / f"{name}.png")
         masks = require(self.folder / name / "masks", self.root, _LAYOUT)
         label_map, number = np.zeros(image.shape[1:], np.int32), 0
-        for path in sorted(masks.glob("[!.]*.png")):
+        for path in sorted(masks.glob("[!.]*")):
+            if path.suffix.lower() in _OTHER_IMAGES:
+                raise ValueError(f"{path} is no PNG file, expected a mask of one nucleus: {_LAYOUT}")
+            if path.suffix.lower() != ".png":
+                continue
             free = _read_mask(path, label_map.shape) & (label_map == 0)
             if free.any():
                 number += 1

@@ -18,10 +18,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.files import item_of, read_image, read_labels
+from segedu.datasets.files import BINARY, check_label_map, item_of, read_image, read_labels
 from segedu.datasets.sample import compact, make_sample
 
 CLASSES = ("background", "nucleus")
+SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "split", "domain")
 
 
@@ -32,16 +33,37 @@ def _read_index(root: Path) -> list[dict[str, str]]:
         raise FileNotFoundError(f"root is {str(root)!r}, expected a folder with index.csv, images/ and labels/")
     if not path.is_file():
         raise FileNotFoundError(f"root is {str(root)!r}, which has no index.csv; expected it beside images/")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no table, expected text with the columns {', '.join(_COLUMNS)}: {error}"
+        ) from error
     absent = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
     if absent:
         raise ValueError(f"{path} has no column {absent[0]!r}, expected at least {', '.join(_COLUMNS)}")
-    for row in rows:
-        if not row["file"] or Path(row["file"]).name != row["file"]:
-            raise ValueError(f"{path} names the file {row['file']!r}, expected a plain name without a folder")
+    if not rows:
+        raise ValueError(f"{path} names no image, expected a line for each")
+    _check_rows(rows, path)
     return rows
+
+
+def _check_rows(rows: list[dict[str, str]], path: Path) -> None:
+    """An image that is named wrongly would be missing from every split, and one that is named twice be in two."""
+    seen: set[str] = set()
+    for row in rows:
+        name = row["file"]
+        if not name or Path(name).name != name:
+            raise ValueError(f"{path} names the file {name!r}, expected a plain name without a folder")
+        if row["split"] not in SPLITS:
+            raise ValueError(f"{path} puts {name} into the split {row['split']!r}, expected one of {', '.join(SPLITS)}")
+        if not row["domain"]:
+            raise ValueError(f"{path} gives {name} no domain, expected a word such as fluorescence")
+        if name in seen:
+            raise ValueError(f"{path} names {name} twice, expected each image once, in one split")
+        seen.add(name)
 
 
 def _choose(rows: list[dict[str, str]], column: str, wanted: str | None) -> list[dict[str, str]]:
@@ -60,13 +82,14 @@ class Nuclei(Dataset):
     Args:
         root: the folder.
         split: "train", "val" or "test"; None for all. Near-duplicates across splits are likely (see above).
-        domain: "fluorescence" or "histology"; None for all.
+        domain: such as "fluorescence" or "histology"; None for all.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
     Raises:
         FileNotFoundError: if the folder or its index is missing; on reading, if an image or its labels are.
-        ValueError: if the index lacks a column or has no such split or domain; on reading, if a file is no
-            image, the sizes of image and labels differ, or labels are not whole numbers.
+        ValueError: if the index lacks a column, names an image twice, a split that is none of the three, or has no such
+            split or domain; on reading, if a file is no image, the sizes of image and labels differ, labels are not
+            whole numbers, or are a mask of all nuclei together.
 
     Each item has `image` (grey stored in three equal channels), `semantic`, `label_map` (compact), `boxes`,
     `labels` (all 1) and `masks`. Images differ in size: crop them (`RandomCrop`) before making batches.
@@ -91,5 +114,8 @@ class Nuclei(Dataset):
     def _read(self, row: dict[str, str]) -> dict[str, Tensor]:
         name = row["file"] if row["file"].lower().endswith(".png") else f"{row['file']}.png"
         image = read_image(self.root / "images" / name)
-        ids, old = compact(read_labels(self.root / "labels" / name, image.shape[1:]))
+        path = self.root / "labels" / name
+        labels = read_labels(path, image.shape[1:])
+        check_label_map(labels, path, (1, *BINARY))
+        ids, old = compact(labels)
         return make_sample(image, ids.numpy(), np.ones(len(old)))

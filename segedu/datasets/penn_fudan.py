@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.files import item_of, read_image, read_labels, require
+from segedu.datasets.files import check_label_map, item_of, read_image, read_labels, require
 from segedu.datasets.sample import compact, make_sample
 
 CLASSES = ("background", "pedestrian")
@@ -32,7 +32,8 @@ class PennFudan(Dataset):
 
     Raises:
         FileNotFoundError: if a folder is missing; on reading, if an image has no file of masks.
-        ValueError: if there is no image; on reading, if a file is no image or sizes differ.
+        ValueError: if there is no image; on reading, if a file is no image, sizes differ, or a mask shows all
+            pedestrians together.
 
     Each item has `image`, `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and `masks` (N, H, W), disjoint.
     A number that a file of masks leaves out is no pedestrian, and one without pedestrians is read as such. Images
@@ -55,6 +56,8 @@ class PennFudan(Dataset):
 
     def _read(self, name: str) -> dict[str, Tensor]:
         image = read_image(self.root / "PNGImages" / f"{name}.png")
-        numbers = read_labels(self.root / "PedMasks" / f"{name}_mask.png", image.shape[1:])
+        path = self.root / "PedMasks" / f"{name}_mask.png"
+        numbers = read_labels(path, image.shape[1:])
+        check_label_map(numbers, path)
         label_map, old = compact(numbers)
         return make_sample(image, label_map.numpy(), np.ones(len(old)))

@@ -46,6 +46,8 @@ class VOCSegmentation(Dataset):
         self.root, self.transforms = Path(root), transforms
         path = require(self.root / "ImageSets" / "Segmentation" / f"{split}.txt", self.root, _LAYOUT)
         self.names = path.read_text(encoding="utf-8").split()
+        if not self.names:
+            raise ValueError(f"{path} names no image, expected lines such as '2007_000032'")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,4 +68,10 @@ class VOCSegmentation(Dataset):
         label_map, old = compact(objects)
         # An instance has the class of most of its pixels: masks of classes and of objects were drawn together.
         labels = [int(torch.mode(semantic[objects == number]).values) for number in old]
+        for number, label in zip(old.tolist(), labels, strict=True):
+            if label in (0, VOID):
+                what = "background" if label == 0 else "void"
+                raise ValueError(
+                    f"SegmentationObject/{name}.png has an object {number}, which is {what} among the classes"
+                )
         return make_sample(image, label_map.numpy(), labels) | {"semantic": semantic}

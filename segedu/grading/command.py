@@ -29,22 +29,22 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
         submission could be graded, or something could not be written; 2 for wrong arguments or where the graders
         do not start; 130 after Ctrl-C.
     """
-    console = console or Console()
+    console, errors = console or Console(), console or Console(stderr=True)
     try:
         rows = read_expected(expect) if expect else []
         said: set[str] = set()
         batch = _with_progress(job, console, said)
         return _report(batch, job, rows, console, said)
     except (ValueError, PermissionError, SandboxError) as error:
-        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
+        errors.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("Stopped. What was graded is kept: the same command goes on from there.")
+        errors.print("Stopped. What was graded is kept: the same command goes on from there.")
         return 130
     except OSError as error:
         what = f"{error.filename or job.out}: {error.strerror or error}"
-        console.print(f"[red]{escape(f'Something could not be written: {what}.')}[/red]", soft_wrap=True)
-        console.print("What was graded before is kept: make room, and the same command goes on from there.")
+        errors.print(f"[red]{escape(f'Something could not be written: {what}.')}[/red]", soft_wrap=True)
+        errors.print("What was graded before is kept: make room, and the same command goes on from there.")
         return 1
 
 

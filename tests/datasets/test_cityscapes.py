@@ -49,3 +49,24 @@ def test_what_is_missing(city):
     (city / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png").unlink()
     with pytest.raises(FileNotFoundError, match="instanceIds.png is missing"):
         Cityscapes(city, "val")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "given"), [("labelIds", 77, 77), ("instanceIds", 77, 77), ("instanceIds", 60001, 60)]
+)
+def test_a_class_that_is_none_is_not_void_without_a_word(city, kind, number, given):
+    path = city / "gtFine" / "val" / "ulm" / f"ulm_000000_000019_gtFine_{kind}.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] = number
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(ValueError, match=f"{kind}.png has the class {given}, expected 0 to 33"):
+        Cityscapes(city, "val")[0]
+
+
+def test_licence_plates_are_void(city):
+    """Their number is -1, which a file of 8 bits holds as 255."""
+    path = city / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_labelIds.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save(path)
+    assert Cityscapes(city, "val")[0]["semantic"][0, 0] == 255

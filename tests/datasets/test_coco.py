@@ -113,3 +113,46 @@ def test_an_image_of_another_size_is_refused(files):
     Image.new("RGB", (12, 8)).save(files / "000000000007.jpg")
     with pytest.raises(ValueError, match=r"has the size \(8, 12\), expected \(8, 11\)"):
         CocoInstances(files, files / "instances.json")[0]
+
+
+def changed(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_a_category_that_the_file_does_not_list(files):
+    changed(files / "instances.json", lambda content: content["annotations"][0].update(category_id=4))
+    with pytest.raises(
+        ValueError, match=r"annotation 1 of 000000000007.jpg has the category 4, expected .*\[3, 90, 149\]"
+    ):
+        CocoInstances(files, files / "instances.json")[0]
+    changed(
+        files / "panoptic.json", lambda content: content["annotations"][0]["segments_info"][0].update(category_id=4)
+    )
+    with pytest.raises(ValueError, match="000000000007.png has a segment 3226956 of category 4, expected"):
+        CocoPanoptic(files, files / "segments", files / "panoptic.json")[0]
+
+
+def test_a_mask_of_another_size(files):
+    """All masks of an image may have one wrong size, and would be taken."""
+
+    def smaller(content):
+        runs = {"size": [4, 5], "counts": [3, 17]}
+        content["annotations"] = [{**content["annotations"][1], "segmentation": runs}]
+
+    changed(files / "instances.json", smaller)
+    with pytest.raises(ValueError, match=r"annotation 2 of 000000000007.jpg is \(4, 5\), expected \(8, 11\)"):
+        CocoInstances(files, files / "instances.json")[0]
+
+
+def test_pixels_of_a_segment_that_nobody_named(files):
+    changed(files / "panoptic.json", lambda content: content["annotations"][0]["segments_info"].pop())
+    with pytest.raises(ValueError, match="has pixels of segment 77, expected only those that the annotations name"):
+        CocoPanoptic(files, files / "segments", files / "panoptic.json")[0]
+
+
+def test_annotations_of_an_image_that_is_not_listed(files):
+    changed(files / "panoptic.json", lambda content: content["annotations"][0].update(image_id=8))
+    with pytest.raises(ValueError, match="panoptic.json'.* lists no image 8"):
+        CocoPanoptic(files, files / "segments", files / "panoptic.json")

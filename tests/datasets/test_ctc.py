@@ -155,3 +155,32 @@ def test_labels_that_do_not_fit(deep):
         CellInstances(root)[1]
     with pytest.raises(ValueError, match="whose 01_GT has no TRA/man"):
         CellInstances(root, markers=True)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((9, 12), 4095, np.float32), "t000.tif has float32 from 4095.0 to 4095.0, expected 0 to 1"),
+        (np.full((9, 12), np.nan, np.float32), "t000.tif has float32 from nan to nan"),
+        (np.full((9, 12), -3, np.int16), "t000.tif has the value -3, expected at least 0"),
+        (np.zeros((9, 12, 3), np.uint8), "t000.tif is no readable image.*has 3 channels, expected grey values"),
+    ],
+)
+def test_frames_whose_brightness_is_unknown(flat, pixels, message):
+    """Colours would pass for a volume of nine slices, and brightness would leave [0, 1]."""
+    options = {"photometric": "rgb"} if pixels.ndim == 3 else {}
+    tifffile.imwrite(flat / "01" / "t000.tif", pixels, **options)
+    with pytest.raises(ValueError, match=message):
+        CellTracking(flat)[0]
+
+
+def test_label_maps_that_are_none(flat):
+    path = flat / "01_GT" / "SEG" / "man_seg000.tif"
+    pixels = np.zeros((9, 12), np.uint8)
+    pixels[1:3, 1:3] = pixels[5:8, 6:9] = 255
+    tifffile.imwrite(path, pixels)
+    with pytest.raises(ValueError, match="man_seg000.tif has only the numbers 0 and 255, on 2 separate pieces"):
+        CellTracking(flat)[0]
+    tifffile.imwrite(path, np.full((9, 12), 2**31, np.uint32))
+    with pytest.raises(ValueError, match="man_seg000.tif has the number 2147483648, expected at most 2147483647"):
+        CellInstances(flat)[0]

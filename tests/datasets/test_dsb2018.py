@@ -27,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
     """Images a (RGBA), b (grey), c (RGB, no nucleus); the masks of a overlap, and one hides behind another."""
     rng, stage = np.random.default_rng(0), tmp_path / "stage1_train"
     for name, shape in (("a", (*SIZE, 4)), ("b", SIZE), ("c", (*SIZE, 3))):
-        put(stage / name / "images" / f"{name}.png", rng.integers(0, 256, shape, dtype=np.uint8))
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        pixels[..., 3:] = 255 if len(shape) == 3 else pixels[..., 3:]  # opaque, as in the files of the challenge
+        put(stage / name / "images" / f"{name}.png", pixels)
         (stage / name / "masks").mkdir()
     first, second, hidden = (np.zeros(SIZE, np.uint8) for _ in range(3))
     first[1:4, 1:5], second[3:6, 3:8], hidden[1, 1] = 255, 255, 255
@@ -54,7 +56,7 @@ def test_masks_become_a_label_map(folder: Path) -> None:
     assert empty["masks"].shape == (0, *SIZE) and not empty["label_map"].any()
 
 
-def test_transparency_is_left_out_and_grey_repeated(folder: Path) -> None:
+def test_an_alpha_channel_is_left_out_and_grey_repeated(folder: Path) -> None:
     data = DataScienceBowl(folder, transforms=lambda sample: sample["image"])
     pixels = np.array(Image.open(folder / "stage1_train" / "a" / "images" / "a.png"))
     assert torch.equal(data[0], torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1) / 255)
@@ -75,6 +77,19 @@ def test_what_is_missing(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match="whose empty holds no image"):
         DataScienceBowl(folder, "empty")
+
+
+def test_what_would_be_left_out_without_a_word(folder: Path) -> None:
+    stage = folder / "stage1_train"
+    put(stage / "c" / "masks" / "1.tif", np.zeros(SIZE, np.uint8))
+    with pytest.raises(ValueError, match=r"c/masks/1.tif is no PNG file"):
+        DataScienceBowl(folder)[2]
+    put(stage / "a" / "images" / "a.png", np.zeros((*SIZE, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"a.png is transparent in places \(alpha of 0\)"):
+        DataScienceBowl(folder)[0]
+    (stage / "b" / "images").rename(stage / "b" / "image")
+    with pytest.raises(FileNotFoundError, match="has no stage1_train/b/images"):
+        DataScienceBowl(folder)
 
 
 def test_what_is_broken(folder: Path) -> None:

@@ -77,6 +77,51 @@ def test_bad_folder(folder: Path, damage, error: type, message: str) -> None:
         Nuclei(folder)
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["a,train,fluorescence", "b,trian,histology"],
+            "puts b into the split 'trian', expected one of train, val, test",
+        ),
+        (["a,train,fluorescence", "b,,histology"], "puts b into the split ''"),
+        (["a,train,fluorescence", "b, val,histology"], "puts b into the split ' val'"),
+        (["a,train,fluorescence", "b"], "puts b into the split None"),
+        (["a,train,fluorescence", "b,val,"], "gives b no domain"),
+        (["a,train,fluorescence", "a,val,fluorescence"], "names a twice"),
+        ([], "names no image"),
+    ],
+)
+def test_an_image_that_the_index_would_lose(folder: Path, lines: list[str], message: str) -> None:
+    """A split with a typo in its name was in no split, and nobody was told."""
+    (folder / "index.csv").write_text("\n".join(["file,split,domain", *lines]) + "\n")
+    with pytest.raises(ValueError, match=r"index\.csv .*" + message):
+        Nuclei(folder)
+
+
+def test_an_index_of_a_spreadsheet(folder: Path) -> None:
+    """Excel begins a file with a byte order mark."""
+    content = (folder / "index.csv").read_bytes()
+    (folder / "index.csv").write_bytes(b"\xef\xbb\xbf" + content)
+    assert len(Nuclei(folder, None)) == 3
+    (folder / "index.csv").write_bytes(b"\xff\xfe" + content)
+    with pytest.raises(ValueError, match=r"index\.csv is no table"):
+        Nuclei(folder)
+
+
+@pytest.mark.parametrize("number", [1, 255, 65535])
+def test_a_mask_of_all_nuclei_is_no_label_map(folder: Path, number: int) -> None:
+    label = folder / "labels" / "a.png"
+    pixels = np.zeros((9, 7), np.uint16 if number > 255 else np.uint8)
+    pixels[1:3, 1:3] = number
+    Image.fromarray(pixels).save(label)
+    assert len(Nuclei(folder)[0]["labels"]) == 1  # one piece is one nucleus either way
+    pixels[5:, 4:] = number
+    Image.fromarray(pixels).save(label)
+    with pytest.raises(ValueError, match=rf"labels/a\.png has only the numbers 0 and {number}, on 2 separate pieces"):
+        Nuclei(folder)[0]
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a folder with index.csv"):
         Nuclei(tmp_path / "nowhere")

@@ -83,3 +83,11 @@ def test_what_is_missing_or_wrong(folder: Path, tmp_path: Path) -> None:
     (folder / "PNGImages" / "FudanPed00003.png").write_bytes(b"\x89PNG cut short")
     with pytest.raises(ValueError, match="FudanPed00003.png is no readable image"):
         data[2]
+
+
+def test_a_mask_of_all_pedestrians_is_no_label_map(folder: Path) -> None:
+    numbers = np.zeros(SIZE, np.uint8)
+    numbers[1:5, 2:4] = numbers[3:8, 7:11] = 255
+    put(folder / "PedMasks" / "FudanPed00001_mask.png", numbers)
+    with pytest.raises(ValueError, match="FudanPed00001_mask.png has only the numbers 0 and 255, on 2 separate pieces"):
+        PennFudan(folder)[0]

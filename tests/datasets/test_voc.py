@@ -75,3 +75,15 @@ def test_what_is_missing_or_wrong(voc, tmp_path):
     (voc / "JPEGImages" / "2007_000032.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"2007_000032.jpg is missing, expected an image"):
         VOCSegmentation(voc)[0]
+
+
+def test_objects_of_no_class_and_an_empty_list_are_refused(voc):
+    palette_image(np.zeros((10, 13)), voc / "SegmentationClass" / "2007_000032.png")
+    with pytest.raises(ValueError, match="SegmentationObject/2007_000032.png has an object 1, which is background"):
+        VOCSegmentation(voc)[0]
+    palette_image(np.full((10, 13), 255), voc / "SegmentationClass" / "2007_000032.png")
+    with pytest.raises(ValueError, match="has an object 1, which is void"):
+        VOCSegmentation(voc)[0]
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("\n")
+    with pytest.raises(ValueError, match="train.txt names no image"):
+        VOCSegmentation(voc)

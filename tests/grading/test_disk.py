@@ -39,7 +39,7 @@ def grade(folder: Path, course: Path, *before: str, after: str = "") -> str:
     """What is printed by `segedu grade` into the folder `out`, on a disk mounted there first."""
     own = [] if os.geteuid() == 0 else ["--map-root-user"]
     run = f"{sys.executable} {TINY} {course} grade subs --lab 00_tiny --course {course} --out out/x --seed 3"
-    lines = [*before, f"{run}; echo ended with $?", after]
+    lines = [*before, f"{run} 2>&1; echo ended with $?", after]
     command = ["unshare", *own, "--mount", "sh", "-c", "\n".join(lines)]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout

@@ -1,0 +1,91 @@
+"""What a run prints: its scores beside the plain baseline's, what it cost, and from where it went on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OBJECT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs from which a found object counts
+
+
+def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table that `segedu train` prints, the baseline first."""
+    splits = [(split, group) for split, groups in next(iter(result["rows"].values())).items() for group in groups]
+    header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
+    lines = []
+    for name, table in result["rows"].items():
+        values = [table[split][group][result["metric"]] for split, group in splits]
+        lines.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
+    return header, lines
+
+
+def print_result(result: dict[str, Any], out: Path) -> None:
+    """Print the table, what it cost, and where the rest lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    header, lines = summary(result)
+    metric = result["metric"].replace("_", " ").replace("iou", "IoU").replace("ap", "AP")
+    how = "mean over images" if metric.startswith("instance") else "as COCO" if "AP" in metric else "pixels pooled"
+    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
+    for line in lines:
+        table.add_row(*line)
+    console = Console(width=max(Console().width, 110))  # a narrow pipe must not cut figures off
+    console.print(table)
+    if result["metric"] == "instance_accuracy":
+        console.print(stricter(result), soft_wrap=True)
+    console.print(
+        f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
+        f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
+        f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
+        soft_wrap=True,
+    )
+    if line := continued(result, out):
+        console.print(line, soft_wrap=True)
+    console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)
+
+
+def continued(result: dict[str, Any], out: Path) -> str:
+    """A sentence about the checkpoint from which a run went on, empty where there was none."""
+    first, steps, extended = result["resumed_from"], result["steps"], result["extended"]
+    lines = []
+    if extended:
+        taken, planned = extended[-1]
+        lines.append(
+            f"This run was to have {planned} steps and has {steps}: from step {taken} on its learning rate was that of "
+            f"{steps} steps. A run that has them from the start, with --fresh, ends elsewhere."
+        )
+    if first == steps:
+        lines.append(f"No step was left to take: {out / 'checkpoint.pt'} held all {steps}; --fresh trains anew.")
+    elif first:
+        lines.append(f"It went on from step {first} of {out / 'checkpoint.pt'}.")
+    return " ".join(lines)
+
+
+def stricter(result: dict[str, Any]) -> str:
+    """What is left of the instance accuracy when masks have to fit better, on the first group of the last split."""
+    thresholds = ", ".join(f"{threshold}" for threshold in OBJECT_THRESHOLDS)
+    parts = []
+    for name, table in result["rows"].items():
+        split, groups = list(table.items())[-1]
+        group = next((group for group in groups if group != "all"), "all")
+        values = [value for key, value in groups[group].items() if key.startswith("instance_accuracy")]
+        parts.append(f"{name} {' '.join('-' if value is None else f'{value:.3f}' for value in values)}")
+    return f"{split}{'' if group == 'all' else f' {group}'} at IoU {thresholds}: {'; '.join(parts)}"
+
+
+def print_seeds(results: Sequence[dict[str, Any]]) -> None:
+    """Print the scores of several seeds in one line, the baseline's and the least of them; a table reads it."""
+    first = results[0]
+    metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
+    baseline = next(iter(first["rows"]))
+    plain, reached = (
+        [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
+    )
+    cost = max(result["training_cpu_seconds"] for result in results)
+    print(
+        f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
+        f"{baseline} {' '.join(plain)}; {method} {' '.join(reached)}; least {min(reached)}, target {first['target']}; "
+        f"{first['parameters']} parameters, {first['steps']} steps, at most {cost} CPU-seconds of training"
+    )
