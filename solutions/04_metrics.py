@@ -16,6 +16,10 @@
 #
 # Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
 # always runs to its end.
+#
+# Your functions may call other libraries, but not functions that are the exercise itself, such as
+# `torchvision.ops.box_iou`: checks and grading hide them
+# ([which ones](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 

@@ -17,6 +17,10 @@
 # Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
 # always runs to its end. Most checks compare two things: the value of your loss, and its **gradient**. So work with
 # torch tensors throughout.
+#
+# Your functions may call other libraries, but not functions that are the exercise itself, such as
+# `torchvision.ops.sigmoid_focal_loss`: checks and grading hide them
+# ([which ones](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +108,10 @@ def test_what_a_lab_forbids_is_there_and_the_references_do_without(lab):
         owner = torch.ops.torchvision if parent == "torch.ops.torchvision" else __import__(parent, fromlist=["x"])
         assert hasattr(owner, last), name
     assert set(hidden_names(module.exercises, ())) >= {name for e in module.exercises for name in e.hides}
+
+
+@pytest.mark.parametrize("lab", exercises.names())
+def test_the_page_for_instructors_lists_what_a_lab_forbids(lab):
+    page = (Path(__file__).parents[2] / "course" / "grading" / "trust.md").read_text()
+    names = getattr(exercises.load(lab), "FORBIDDEN", ())
+    assert not names or f"| {int(lab[:2])} | {', '.join(f'`{name}`' for name in names)} |\n" in page
