@@ -25,7 +25,7 @@ def many_failures(document: dict) -> None:
         document["cells"].append(tiny.cell(f"c{i}", text))
 
 
-DEFINITIONS = "".join(f"def f{i}(x):\n    return g{i}(x)\n" for i in range(12_000))
+DEFINITIONS = "".join(f"def f{i}(x):\n    return g{i}(x)\n" for i in range(4_000))
 READING = [
     reading(
         "o100_string_of_pieces",
