@@ -146,6 +146,8 @@ def grade_batch(
 
 def _check_names(job: Job) -> None:
     """Before anything is written: a wrong name must not leave a folder behind."""
+    if job.course.resolve() == job.submissions.resolve():  # a student may have handed in a folder named labs
+        raise ValueError(f"--course is {job.course}, the folder of the submissions; give the checkout of the course")
     there = read_lab(job.course, job.lab).exercises
     if job.exercise and job.exercise not in there:
         raise ValueError(f"--exercise is {job.exercise}, which {job.lab} does not have; it has {', '.join(there)}")

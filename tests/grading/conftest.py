@@ -6,10 +6,12 @@ import contextlib
 import functools
 import importlib.util
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 
 from segedu.grading.examiner import threads
@@ -89,6 +91,30 @@ def open_pools(pool):
 def crew(open_pools):
     """What `grade_batch` takes to grade in this process, with that pool."""
     return functools.partial(threads, open_pools=open_pools)
+
+
+@pytest.fixture(scope="session")
+def still_running():
+    """A function that gives those of some processes that have not ended after a minute.
+
+    A zombie has ended: where the first process of a container reaps no orphans, it stays.
+    """
+
+    def left(processes) -> list[psutil.Process]:
+        _, alive = psutil.wait_procs(list(processes), timeout=0)
+        until = time.monotonic() + 60
+        while alive and time.monotonic() < until:
+            _, alive = psutil.wait_procs([process for process in alive if not _ended(process)], timeout=0.2)
+        return [process for process in alive if not _ended(process)]
+
+    return left
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ sandboxed = pytest.mark.skipif(
 HERE = Path(__file__).resolve().parent
 
 
-def prepare(course: str) -> None:
-    """On each worker: the tiny course among the exercises."""
+def prepare(course: str, inbox: str) -> None:
+    """On each worker: the tiny course among the exercises, and a working directory that students write into."""
     import sys
 
     sys.path.insert(0, str(HERE))
@@ -32,17 +32,18 @@ def prepare(course: str) -> None:
 
     from segedu.grading import apart
 
+    os.chdir(inbox)
     tiny.install(Path(course))
     apart._CODE = tiny.other_side(Path(course))
 
 
 @contextlib.contextmanager
-def cluster_of(course: Path, count: int):
+def cluster_of(course: Path, count: int, inbox: Path):
     """A scheduler and workers on this machine, each with the tiny course, also those that come later."""
 
     class Tiny(distributed.WorkerPlugin):
         def setup(self, worker):
-            prepare(str(course))
+            prepare(str(course), str(inbox))
 
     options = {"processes": True, "dashboard_address": None, "silence_logs": 50, "local_directory": None}
     with (
@@ -62,6 +63,12 @@ def job(course, tiny, tmp_path):
         cells = tiny.answered(**tiny.RIGHT | (wrong if i % 3 == 0 else {}))
         (folder / f"s{i:02}.ipynb").write_text(tiny.notebook(cells) + " " * i)
     (folder / "broken.ipynb").write_text("{")
+    silent = tiny.cell("silent", "get_ipython().kernel._publish_status = lambda *a, **k: None")
+    (folder / "silent.ipynb").write_text(tiny.notebook([*tiny.answered(**tiny.RIGHT), silent]))
+    (folder / "test_one").mkdir()
+    (folder / "test_one" / "lab.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
+    for path in (folder / "conftest.py", folder / "test_one" / "conftest.py"):
+        path.write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()")
     return Job(folder, tiny.LAB, tmp_path / "out", course, seed=4)
 
 
@@ -72,7 +79,7 @@ def timeless(batch) -> list[dict]:
 @sandboxed
 def test_workers_that_are_killed_lose_nothing(job, course, server, tmp_path, monkeypatch):
     graded, killed = [], []
-    with cluster_of(course, 2) as (address, client):
+    with cluster_of(course, 2, job.submissions) as (address, client):
 
         def follow(done, total, student):
             graded.append(student)
@@ -82,12 +89,14 @@ def test_workers_that_are_killed_lose_nothing(job, course, server, tmp_path, mon
                 os.kill(killed[-1], signal.SIGKILL)
 
         batch = grade_batch(replace(job, dask=address), follow)
-    assert len(killed) == 2 and batch.graded == 13
-    assert sorted(graded[1:]) == sorted({record["student"] for record in batch.records}) and len(graded) == 14
+    assert len(killed) == 2 and batch.graded == 16
+    assert sorted(graded[1:]) == sorted({record["student"] for record in batch.records}) and len(graded) == 17
     assert [record["problem"] for record in batch.records if record["status"] == "failed"] == []
     here = grade_batch(replace(job, out=tmp_path / "here"), crew=threads)
     assert timeless(batch) == timeless(here)
     assert {record["points"] for record in here.records} == {0, 6, 9}
+    points = {record["student"]: record["points"] for record in batch.records}
+    assert points["silent"] == points["test_one"] == 9 and not (tmp_path / "mark").exists()
 
 
 def test_a_scheduler_that_is_not_there(job, monkeypatch):
@@ -97,7 +106,7 @@ def test_a_scheduler_that_is_not_there(job, monkeypatch):
 
 
 def test_a_scheduler_without_workers_and_a_worker_with_another_segedu(job, course, monkeypatch):
-    with cluster_of(course, 0) as (address, client):
+    with cluster_of(course, 0, job.submissions) as (address, client):
         with pytest.raises(ValueError, match="a scheduler without workers; start some: dask worker"):
             grade_batch(replace(job, dask=address))
         client.cluster.scale(1)

@@ -285,3 +285,12 @@ def test_without_a_sandbox_it_asks_first(course, tiny, tmp_path, pool, monkeypat
         grade_batch(job, crew=threads)
     monkeypatch.setattr("segedu.grading.examiner.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
     assert points(grade_batch(replace(job, trust=True), crew=threads)) == EXPECTED
+
+
+def test_a_lab_that_a_student_handed_in_is_not_the_course(job):
+    """Where grading is started in the inbox, the folder of the course is that one unless another is given."""
+    (job.submissions / "labs").mkdir()
+    (job.submissions / "labs" / f"{job.lab}.ipynb").write_text((job.course / "labs" / f"{job.lab}.ipynb").read_text())
+    with pytest.raises(ValueError, match="the folder of the submissions; give the checkout of the course"):
+        grade_batch(replace(job, course=job.submissions))
+    assert not job.out.exists()

@@ -183,6 +183,15 @@ def test_the_two_scripts_run(place, server):
 
 
 @sandboxed
+def test_a_kernel_that_falls_silent_is_no_failure_of_the_autograder(place, server):
+    book = json.loads(example("perfect"))
+    silence = "get_ipython().kernel._publish_status = lambda *a, **k: None"
+    book["cells"].insert(2, {**book["cells"][1], "id": "silent", "metadata": {}, "source": silence})
+    results = main(place(json.dumps(book)))
+    assert violations(results) == [] and results["score"] == 20 and "ended the kernel" in results["output"]
+
+
+@sandboxed
 @pytest.mark.prove
 @pytest.mark.parametrize("kind", POINTS)
 def test_the_two_scripts_run_on_each_kind(kind, place):

@@ -120,7 +120,7 @@ def _sleepers(number: int) -> list[psutil.Process]:
 
 
 def _gone(number: int) -> bool:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while _sleepers(number) and time.monotonic() < until:
         time.sleep(0.1)
     left = _sleepers(number)
