@@ -6,13 +6,14 @@ from archives import ARCHIVES
 from cells_forge import CODEC, PROBES
 from cells_kernel import KERNEL
 from cells_limits import LIMITS
+from cells_machine import CROWD, MACHINE
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
 from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
 
-CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *REACH, *KERNEL, *STUBS, *FEEDBACK]
+CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *LIMITS, *MACHINE, *CROWD, *REACH, *KERNEL, *STUBS, *FEEDBACK]
 ATTACKS = [*CELLS, *NOTEBOOKS, *ARCHIVES]
 
 # number -> why there is no row

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from arena import Arena, Row, one_course, rungs
+from arena import CROWD_JOBS, Arena, Row, one_course, rungs
 from attack import Attack
 from catalogue import ATTACKS, NO_ROW
 from rich.console import Console
@@ -80,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     with one_course() as course:
         for level in levels:
-            rows += Arena(course, here[level], attacks, options.cell_seconds).run(options.jobs)
+            for crowd, jobs in ((False, options.jobs), (True, CROWD_JOBS)):
+                some = [attack for attack in attacks if attack.crowd == crowd]
+                if some:
+                    rows += Arena(course, here[level], some, options.cell_seconds).run(jobs)
             print(f"level {level} is done, {time.monotonic() - began:.0f} s", file=sys.stderr)
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(rows))
