@@ -20,7 +20,7 @@ from .watch import below
 
 ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _CONTROLLERS = {"memory", "pids"}
-SHARE = 512  # of a sandbox, however many processes it has, where the grader and every other program have 1,024
+SHARE = 1024  # of a sandbox, however many processes it has; as much as any other program has
 
 
 @dataclass

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 6.0  # so many times its limit a cell may take by the clock on the wall
+PATIENCE = 4.0  # so many times its limit a cell may take by the clock on the wall
 
 
 class Clock:

@@ -35,6 +35,16 @@ SEED = 20_061
 FIRST = "00-neighbour"  # is graded in a batch of its own, before
 BRAND = ""
 NEIGHBOURS = ("a15-neighbour", "n40-neighbour", "o20-neighbour", "zz-neighbour")
+CROWD_JOBS = 3
+COMPUTING = ("o115-a-neighbour", "o115-b-neighbour", "o116-neighbour", "zz-neighbour")  # start beside those of a crowd
+COMPUTING_TOTAL = """import time
+computed = []
+def total(values):
+    until = time.process_time() + {seconds}
+    while not computed and time.process_time() < until:
+        pass
+    computed.append(True)
+    return float(np.sum(values))"""
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ class Arena:
 
     def __init__(self, course: Path, rung: Rung, attacks: Sequence[Attack], cell_seconds: float = 6.0) -> None:
         self.course, self.rung, self.attacks, self.cell_seconds = course, rung, attacks, cell_seconds
-        self.level = level_name(rung)
+        self.level, self.crowd = level_name(rung), any(attack.crowd for attack in attacks)
         self.entries: list[Entry] = []
         self.referee: Referee | None = None
 
@@ -206,8 +216,9 @@ class Arena:
                 text = text.replace(f"@{word}@", value)
             return text
 
-        for name in NEIGHBOURS:
-            self._write(subs, name, notebook(name, "", RIGHT), FULL)
+        for name in COMPUTING if self.crowd else NEIGHBOURS:
+            total = COMPUTING_TOTAL.format(seconds=0.35 * self.cell_seconds) if self.crowd else RIGHT["total"]
+            self._write(subs, name, notebook(name, "", RIGHT | {"total": total}), FULL)
         for attack in self.attacks:
             if self.rung.level in attack.levels:
                 self._one(subs, attack, filled)
@@ -331,6 +342,9 @@ def _faults(entry: Entry, record: dict | None) -> Iterator[str]:
     if wanted and not any(part in note for part in wanted.split("|") for note in all_notes(record)):
         yield f"no note says {wanted!r}"
     tampered = [one["name"] for one in record["exercises"] if one["tampered"]]
+    stopped = [note for note in all_notes(record) if "stopped with" in note]
+    if stopped and entry.attack and entry.attack.clean and not entry.twin:
+        yield f"what it tried was not refused: {stopped[0]}"
     if tampered and (entry.attack is None or entry.twin):
         yield f"an honest notebook was accused of tampering in {', '.join(tampered)}"
 

@@ -53,6 +53,8 @@ class Attack:
         answers: exercise -> source, in place of the body.
         last: a cell behind everything.
         points: the right score.
+        clean: its cell must run to its end; it raises where what it tries is not refused.
+        crowd: it runs in a batch of its own, several at a time, beside honest notebooks that compute.
         own_loss: the attack may cost its own points; fewer than the right score are no fault.
         note: a part of some note, or of the problem, that must be there; or one of several between `|`.
         twin: the honest cell that looks like it.
@@ -75,6 +77,8 @@ class Attack:
     last: str = ""
     points: float = 0.0
     own_loss: bool = False
+    clean: bool = False
+    crowd: bool = False
     note: str = ""
     twin: str = ""
     twin_answers: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from archives import ARCHIVES
 from cells_forge import CODEC, PROBES
 from cells_kernel import KERNEL
 from cells_limits import LIMITS
+from cells_machine import CROWD, MACHINE
 from cells_measured import MEASURED
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
@@ -16,7 +17,8 @@ from files import NOTEBOOKS
 from files_reading import READING
 from inbox import INBOX
 
-CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *REACH, *KERNEL, *SILENT, *STUBS, *FEEDBACK]
+CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *MACHINE, *CROWD, *REACH, *KERNEL, *SILENT]
+CELLS += [*STUBS, *FEEDBACK]
 ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES, *INBOX]
 
 # number -> why there is no row

@@ -25,6 +25,7 @@ import psutil
 
 MARK = "segedu-attack-mark"  # in the command line of every process that an attack starts, and in every file it plants
 GROWTH = 400 << 20
+TERMINALS = 64  # more than that of the machine's belong to no sandbox
 USERS = 0x5E  # the first byte of the users that the ladder draws
 
 
@@ -129,6 +130,8 @@ class Referee:
     def begin(self) -> None:
         """Remembers what there is."""
         self.files = self._files()
+        gc.collect()
+        self.segments, self.terminals = _segments(), [_terminals()] * 2
         self.descriptors = len(os.listdir("/proc/self/fd"))
         self.going = True
         self.sampler = threading.Thread(target=self._sample, daemon=True)
@@ -155,7 +158,7 @@ class Referee:
         self.found[""] += self._harm(self.server)
         left = sorted(os.listdir(tempfile.gettempdir()))
         self.found[""] += [f"{name} was left in the folder for temporary files" for name in left]
-        gc.collect()  # a context of ZeroMQ that waits for the collector is no leak
+        gc.collect()  # a context of ZeroMQ or an event loop that waits for the collector is no leak
         more = len(os.listdir("/proc/self/fd")) - self.descriptors
         if more > 8:
             self.found[""].append(f"the grader holds {more} more descriptors than before")
@@ -164,6 +167,7 @@ class Referee:
         own, rounds = psutil.Process(), 0
         while self.going:
             self.peak = max(self.peak, own.memory_info().rss)
+            self.terminals[1] = max(self.terminals[1], _terminals())
             if rounds % 8 == 0:
                 self.users |= {user for _, user in strays(self.brand, set()) if user >> 24 == USERS}
             rounds += 1
@@ -180,6 +184,7 @@ class Referee:
             self.host.victim.args = ()
         if self.peak - self.base > GROWTH:
             faults.append(f"HARM: the grader grew by {self.peak - self.base >> 20} MB")
+        faults += self._of_the_machine()
         pid = server.process.pid if server and server.process else 0
         faults += [f"HARM: a process was left: {text}" for text in _left(self.brand, self.users, pid)]
         planted = Path(sysconfig.get_paths()["purelib"], f"{MARK.replace('-', '_')}.py")
@@ -187,6 +192,14 @@ class Referee:
             planted.unlink()
             faults.append("HARM: a module was written into site-packages")
         return faults
+
+    def _of_the_machine(self) -> list[str]:
+        """What all share: terminals, and memory that nobody holds any more."""
+        base, most = self.terminals
+        self.terminals = [_terminals()] * 2
+        faults = [f"HARM: {most - base} terminals of the machine were taken"] * (most - base > TERMINALS)
+        more, self.segments = _segments() - self.segments, _segments()
+        return faults + [f"HARM: {len(more)} segments of shared memory were left"] * bool(more)
 
     def _files(self) -> dict[str, str]:
         rest = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in self.watched if path.exists()}
@@ -214,6 +227,18 @@ class Referee:
         bad = ("<script", "<img", "<iframe", "javascript:", '<meta http-equiv="refresh', "//evil", "\x1b")
         faults += [f"a feedback page holds {mark!r}" for mark in bad if any(mark in page.lower() for page in pages)]
         return faults
+
+
+def _terminals() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/sys/kernel/pty/nr").read_text())
+    return 0
+
+
+def _segments() -> set[str]:
+    with contextlib.suppress(OSError, IndexError):
+        return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
+    return set()
 
 
 def _left(brand: str, users: set[int], server: int, seconds: float = 8.0) -> list[str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from arena import Arena, Row, one_course, rungs
+from arena import CROWD_JOBS, Arena, Row, one_course, rungs
 from attack import Attack
 from catalogue import ATTACKS, NO_ROW
 from inboxes import INBOXES, Inbox, faults
@@ -109,7 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     with one_course() as course:
         for level in levels:
-            rows += Arena(course, here[level], attacks, options.cell_seconds).run(options.jobs) if attacks else []
+            for crowd, jobs in ((False, options.jobs), (True, CROWD_JOBS)):
+                some = [attack for attack in attacks if attack.crowd == crowd]
+                if some:
+                    rows += Arena(course, here[level], some, options.cell_seconds).run(jobs)
             rows += inbox_rows(options.only, course, level, here[level])
             print(f"level {level} is done, {time.monotonic() - began:.0f} s", file=sys.stderr)
     console = Console(width=None if sys.stdout.isatty() else 200)

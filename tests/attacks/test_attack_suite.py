@@ -16,10 +16,11 @@ import run
 from attack import FULL, RIGHT, Attack
 from catalogue import ATTACKS, NO_ROW
 from cells import ATTACKS as CELLS
+from host import TERMINALS, Referee
 
 FEW = (
     "a02_drop_asserts", "a07_os_exit", "a09_write_scores", "o10_points_in_the_outcome",
-    "o15_long_texts_in_a_list", "o21_outcomes_written_early", "o36_writes_on_the_host",
+    "o110_settings", "o111_shared_memory", "o15_long_texts_in_a_list", "o21_outcomes_written_early", "o36_writes_on_the_host",
     "o41_many_parts", "o50_hidden_module", "o63_case_in_a_helper", "m5_schema", "z2_link",
 )  # fmt: skip
 
@@ -45,6 +46,20 @@ def test_a_few_attacks_of_each_kind_at_the_best_level(course, rungs):
     assert not [(row.attack, row.faults) for row in rows if row.faults]
     assert {row.attack for row in rows} > set(FEW)
     assert sum("-twin" in row.attack for row in rows) >= 10 and sum(row.boundary == "neighbour" for row in rows) == 5
+
+
+def test_a_crowd_costs_its_neighbours_nothing(course, rungs):
+    (crowd,) = (attack for attack in ATTACKS if attack.name == "o115_starves_neighbours")
+    rows = arena.Arena(course, next(iter(rungs.values())), [crowd]).run(arena.CROWD_JOBS)
+    assert not [(row.attack, row.faults) for row in rows if row.faults]
+    assert sum(row.boundary == "neighbour" for row in rows) == 5
+
+
+def test_the_referee_sees_terminals_and_segments():
+    referee = Referee.__new__(Referee)
+    referee.terminals, referee.segments = [0, TERMINALS + 5], set()
+    assert any("terminals of the machine" in fault for fault in referee._of_the_machine())
+    assert referee._of_the_machine() == []
 
 
 def test_the_referee_sees_forged_and_lost_points_and_accused_twins(course, rungs):

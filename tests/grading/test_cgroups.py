@@ -73,7 +73,7 @@ def test_the_processors_are_shared_out_where_they_are_delegated(version_two, mon
     monkeypatch.setattr(Path, "mkdir", mkdir)
     groups = cgroups.make(1000, 20)
     assert groups.kinds == {"memory", "processes", "processor"}
-    assert (groups.folders[0] / "cpu.weight").read_text() == "50"
+    assert (groups.folders[0] / "cpu.weight").read_text() == "100"
 
 
 def test_a_group_with_others_in_it_is_left_alone(version_two):
