@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segedu.ops.exporting import is_exporting as is_exporting
+
 
 def check_images(images: Tensor, in_channels: int, smallest: int = 1, axes: int = 2) -> None:
     """Refuse what is not a batch of images (B, C, H, W), or of volumes (B, C, D, H, W), of floating-point numbers.

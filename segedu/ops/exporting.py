@@ -1,0 +1,23 @@
+"""Whether a network runs to be exported: then no value of a tensor is known, and no shape may depend on one."""
+
+from __future__ import annotations
+
+import torch
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export`, `torch.onnx.export` or `torch.jit.trace` records the code that runs.
+
+    An argument check that reads the values of a tensor is left out then: the program is recorded once for all values.
+    Checks of types and shapes stay.
+
+    Returns:
+        True while a program is recorded, False in ordinary computation and under `torch.compile`.
+
+    Example:
+        >>> is_exporting()
+        False
+    """
+    # before torch 2.7 there is no is_exporting
+    recorded = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return recorded() or torch.jit.is_tracing()
