@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.vit import MLP
+from segedu.layers.attention import attention_in_windows
 from segedu.layers.images import check_images
 
 PATCH = 4  # pixels a side, of the first tokens
@@ -119,7 +120,7 @@ class WindowAttention(nn.Module):
             bias = bias + APART * apart[:, None].to(bias)  # (windows, heads, L, L)
         # (3, B, windows, heads, L, D / heads)
         queries, keys, values = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        x = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.to(queries.dtype))
+        x = attention_in_windows(queries, keys, values, bias.to(queries.dtype))
         x = from_windows(self.proj(x.transpose(2, 3).flatten(3)), height, width)
         return x.roll((down, right), dims=(1, 2))[:, :H, :W]
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.swin import from_windows, to_windows
 from segedu.backbones.vit import MLP
+from segedu.layers.attention import attention_in_windows
 from segedu.layers.images import check_images
 
 EXPAND = 4  # how much wider the inside of a block is: of the inverted bottleneck and of the MLP
@@ -106,7 +107,7 @@ class WindowAttention(nn.Module):
         # head by head its query, key and value: (B, windows, heads, L, 3 D / heads)
         each = self.qkv(x).unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
         queries, keys, values = each.chunk(3, dim=-1)
-        x = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.position_bias().to(queries.dtype))
+        x = attention_in_windows(queries, keys, values, self.position_bias().to(queries.dtype))
         return from_windows(self.proj(x.transpose(2, 3).flatten(3)), height, width)[:, :H, :W]
 
     def position_bias(self) -> Tensor:

@@ -33,7 +33,7 @@ from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_layers, check_no_nan
+from segedu.layers.outputs import check_layers, check_no_nan, onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.transformer import Transformer
@@ -97,7 +97,7 @@ class DETR(nn.Module):
         states, _ = self.transformer(features, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
         logits, boxes = self.class_embed(states), self.bbox_embed(states)
         *aux, last = ({"class_logits": k, "boxes": b} for k, b in zip(logits, boxes, strict=True))
-        return {**last, "aux_outputs": aux, "sizes": sizes}
+        return onnx_outputs({**last, "aux_outputs": aux, "sizes": sizes})
 
 
 def detr_resnet50(num_classes: int = 91, *, output_stride: int = 32, **options: Any) -> DETR:

@@ -27,7 +27,7 @@ from segedu.backbones.vgg import VGG, vgg16
 from segedu.detection.rcnn import Sampling, Targets, detections, label_proposals, sample_proposals
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys
+from segedu.layers.outputs import check_keys, onnx_outputs
 from segedu.layers.proposals import check_proposals
 from segedu.losses.checks import full_precision
 from segedu.losses.regression import smooth_l1_loss
@@ -137,7 +137,7 @@ class FastRCNN(nn.Module):
         size = (self.box_head.size, self.box_head.size)
         pooled = roi_pool(features, proposals, size, 1 / self.backbone.strides[self.level])  # (P, C, 7, 7)
         class_logits, deltas = self.box_predictor(self.box_head(pooled))
-        return {"class_logits": class_logits, "deltas": deltas, "proposals": proposals, "sizes": sizes}
+        return onnx_outputs({"class_logits": class_logits, "deltas": deltas, "proposals": proposals, "sizes": sizes})
 
 
 def fast_rcnn_vgg16(num_classes: int = 21, **options: Any) -> FastRCNN:

@@ -8,8 +8,11 @@ Idea: A small convolution slides over the features and says of each anchor wheth
     cost next to nothing. On a pyramid small boxes are pooled from fine levels and large ones from coarse levels.
 Simplified: both parts train at once, without a gradient through the coordinates of proposals (the paper alternates).
     Anchors that cross the image's edge are kept, as in torchvision.
-Shapes: images (B, 3, H, W) -> dict of `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K), `deltas`
-    (P, K, 4), lists `anchors` (A_l, 4), `proposals`, `sizes`, `features` -> B dicts of `boxes`, `labels` and `scores`.
+Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K),
+    `deltas` (P, K, 4), and of `anchors`, a list of (A_l, 4), `proposals`, `sizes` and `features`. `postprocess`: the
+    dict -> B dicts of `boxes`, `labels` and `scores`.
+    A program exported by `torch.export` or ONNX has `counts[1]` proposals for each image; where fewer remain after the
+    suppression, the last rows of `proposals` are 0, and their `class_logits` predict the background.
 Quality: features, heads, proposals, detections and losses with gradients equal torchvision's at the same weights. From
     scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-s.
 Course: 11-detection
@@ -18,7 +21,6 @@ Lab: 11_detection
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,16 +33,16 @@ from segedu.backbones.resnet import resnet50
 from segedu.detection.fast_rcnn import BoxPredictor, Sampling, Targets, TwoLayerHead, fast_rcnn_loss, sample_proposals
 from segedu.detection.fast_rcnn import postprocess as postprocess
 from segedu.layers.batch_norm import freeze_batch_norm
+from segedu.layers.best_boxes import best_proposals, drop_padding
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys
+from segedu.layers.outputs import check_keys, onnx_outputs
+from segedu.layers.roi_levels import pool_from_levels
 from segedu.losses.checks import full_precision
 from segedu.losses.regression import smooth_l1_loss
 from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors, sample_matches
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.crowds import without_crowds
-from segedu.ops.nms import batched_nms
-from segedu.ops.roi_align import roi_align
 
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
 SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
@@ -48,7 +50,6 @@ RATIOS = (0.5, 1.0, 2.0)
 PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # FPN's; on one level the paper has Fast R-CNN's 64
 ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
 SMALLEST, BETA = 1e-3, 1 / 9  # least side of proposals in pixels; where smooth L1 turns from squared to straight
-CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
 
 
 class RPNHead(nn.Module):
@@ -151,60 +152,13 @@ def propose(
     levels = [len(anchors) for anchors in outputs["anchors"]]
     boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(outputs["anchors"])))  # (B, A, 4)
     index = torch.arange(sum(levels), device=boxes.device).split(levels)
-    level = torch.cat([torch.full_like(rows, i) for i, rows in enumerate(index)])  # (A,)
-    chosen = []
+    chosen, tops = [], [min(count, n) for n in levels]
     for box, logits, size in zip(boxes, full_precision(outputs["objectness"]), sizes, strict=True):
-        parts = zip(index, logits.split(levels), strict=True)
-        rows = torch.cat([rows[part.topk(min(count, len(part))).indices] for rows, part in parts])
+        parts = zip(index, logits.split(levels), tops, strict=True)
+        rows = torch.cat([rows[part.topk(top).indices] for rows, part, top in parts])
         box, score = clip_boxes(box[rows], size), logits[rows].sigmoid()
-        large = torch.nonzero((box[:, 2:] - box[:, :2] >= SMALLEST).all(1)).flatten()
-        kept = batched_nms(box[large], score[large], level[rows][large], iou_threshold)[:count]
-        chosen.append(box[large][kept])
+        chosen.append(best_proposals(box, score, tops, iou_threshold, count, SMALLEST))
     return chosen
-
-
-def assign_levels(boxes: Tensor, strides: Sequence[int], canonical: tuple[float, float] = CANONICAL) -> Tensor:
-    """The level of the pyramid that fits each box: FPN's equation 1, k = floor(k0 + log2(sqrt(w h) / 224)).
-
-    Args:
-        boxes: (P, 4), xyxy.
-        strides: of the levels, each twice the one before.
-        canonical: a box of this size (square root of its area) goes to the level of this stride.
-
-    Returns:
-        (P,) int64 indices of levels; what is too small or too large goes to the first or the last.
-
-    >>> boxes = torch.tensor([[0.0, 0.0, 112.0, 112.0], [0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 900.0, 900.0]])
-    >>> assign_levels(boxes, (4, 8, 16, 32))
-    tensor([1, 2, 3])
-    """
-    size, stride = canonical
-    side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    octaves = torch.log2(side / size) + math.log2(stride / strides[0])
-    return torch.floor(octaves + 1e-6).clamp(0, len(strides) - 1).long()  # 1e-6: as torchvision, for 224 itself
-
-
-def pool_from_levels(
-    features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int, strides: Sequence[int]
-) -> Tensor:
-    """RoIAlign of each box from the level that fits it.
-
-    Args:
-        features: (B, C, h, w) of each level, fine to coarse.
-        boxes: B boxes (P_i, 4) in pixels of the images.
-        output_size: height and width of the result.
-        strides: of the levels; further levels are not pooled from.
-
-    Returns:
-        (P, C, output_size, output_size), in the order of the boxes.
-    """
-    level = [assign_levels(box, strides) for box in boxes]
-    pooled, rows = [], []
-    for i, stride in enumerate(strides):
-        own = [box[k == i] for box, k in zip(boxes, level, strict=True)]
-        pooled.append(roi_align(features[i], own, (output_size, output_size), 1 / stride, sampling_ratio=2))
-        rows.append(torch.nonzero(torch.cat(level) == i).flatten())
-    return torch.cat(pooled)[torch.cat(rows).argsort()]
 
 
 class ConvolutionalHead(nn.Sequential):
@@ -270,8 +224,8 @@ class FasterRCNN(nn.Module):
             proposals = sample_proposals(propose(outputs, sizes, self.counts[0]), targets, self.sampling, generator)
         head, predictor = self.roi_heads["box_head"], self.roi_heads["box_predictor"]
         class_logits, deltas = predictor(head(self.pool(features, proposals, head.size)))
-        outputs |= {"class_logits": class_logits, "deltas": deltas, "proposals": proposals}
-        return outputs | {"sizes": sizes, "features": features}
+        outputs |= {"class_logits": drop_padding(class_logits, proposals), "deltas": deltas, "proposals": proposals}
+        return onnx_outputs(outputs | {"sizes": sizes, "features": features})
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int) -> Tensor:
         """`pool_from_levels` of all levels but the last.

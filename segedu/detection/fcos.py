@@ -35,7 +35,7 @@ from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.losses.boxes import generalized_iou_loss
 from segedu.losses.checks import full_precision
 from segedu.losses.focal import sigmoid_focal_loss
@@ -128,7 +128,7 @@ class FCOS(nn.Module):
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
         check_images(images, self.backbone.body.in_channels)
-        return self.detect(self.backbone(images), images, sizes)[0]
+        return onnx_outputs(self.detect(self.backbone(images), images, sizes)[0])
 
     def detect(
         self, features: Sequence[Tensor], images: Tensor, sizes: Sequence[Size] | None = None

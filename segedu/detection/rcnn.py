@@ -28,15 +28,16 @@ import torch.nn.functional as F
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
+from segedu.layers.best_boxes import best_detections
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN
-from segedu.layers.outputs import check_keys
+from segedu.layers.outputs import check_keys, onnx_outputs
 from segedu.layers.proposals import add_ground_truth, check_proposals
 from segedu.losses.checks import full_precision
 from segedu.ops.anchors import NEITHER, decode_boxes, encode_boxes, match_anchors, sample_matches
-from segedu.ops.boxes import box_iou, clip_boxes
-from segedu.ops.nms import batched_nms
+from segedu.ops.boxes import box_iou
+from segedu.ops.exporting import is_exporting
 from segedu.ops.warp_boxes import warp_boxes
 from segedu.unsupervised.selective_search import FAST, Strategy, selective_search
 
@@ -140,7 +141,7 @@ class RCNN(nn.Module):
         pairs = zip(views, proposals, strict=True)
         crops = torch.cat([warp_boxes(view, boxes, self.crop_size, self.context, self.fill) for view, boxes in pairs])
         features = self.features(crops) if len(crops) else images.new_zeros(0, self.svm.in_features)  # (P, D)
-        return {
+        outputs = {
             "features": features,
             "class_logits": self.classifier(features),
             "svm_scores": self.svm(features),
@@ -148,6 +149,7 @@ class RCNN(nn.Module):
             "proposals": proposals,
             "sizes": sizes,
         }
+        return onnx_outputs(outputs)
 
 
 def sample_proposals(
@@ -383,13 +385,9 @@ def detections(
     Raises:
         ValueError: a score is NaN.
     """
-    if bool(scores.isnan().any()):
+    if not is_exporting() and bool(scores.isnan().any()):
         raise ValueError("outputs has a NaN among the scores, expected numbers")
     found, counts = [], [len(proposals) for proposals in outputs["proposals"]]
-    for box, score, (H, W) in zip(boxes.split(counts), scores.split(counts), outputs["sizes"], strict=True):
-        row, column = torch.nonzero(score > score_threshold, as_tuple=True)
-        box, score = clip_boxes(box[row, column], (H, W)), score[row, column]
-        large = torch.nonzero((box[:, 2:] - box[:, :2] >= SMALLEST).all(1)).flatten()
-        kept = large[batched_nms(box[large], score[large], column[large], iou_threshold)][:count]
-        found.append({"boxes": box[kept], "labels": column[kept] + 1, "scores": score[kept]})
+    for box, score, size in zip(boxes.split(counts), scores.split(counts), outputs["sizes"], strict=True):
+        found.append(best_detections(box, score, size, score_threshold, iou_threshold, count, SMALLEST))
     return found

@@ -31,7 +31,7 @@ from segedu.backbones.resnet import resnet50
 from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.instance_targets import check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.losses.boxes import generalized_iou_loss
 from segedu.losses.checks import full_precision
 from segedu.losses.focal import sigmoid_focal_loss
@@ -130,12 +130,13 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Any]:
         features = self.backbone(images)
-        return {
+        outputs = {
             "logits": torch.cat([self.head["classification_head"](level) for level in features], dim=1),
             "deltas": torch.cat([self.head["regression_head"](level) for level in features], dim=1),
             "anchors": [self._anchors(*pair, images.shape[-2:]) for pair in zip(self.cells, features, strict=True)],
             "sizes": check_sizes(sizes, images),
         }
+        return onnx_outputs(outputs)
 
     def _anchors(self, cells: Tensor, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """(A_l, 4) of one level."""

@@ -30,7 +30,7 @@ from segedu.backbones.vgg import VGG, vgg16
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import check_sizes, check_targets
 from segedu.layers.normalize import Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.losses.checks import full_precision
 from segedu.ops.anchors import decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou, clip_boxes
@@ -147,12 +147,13 @@ class SSD(nn.Module):
         features = self.backbone(images)
         grids = [tuple(x.shape[-2:]) for x in features]
         boxes = default_boxes(grids, tuple(images.shape[-2:]), self.scales, self.ratios, self.steps)
-        return {
+        outputs = {
             "logits": self.head["classification_head"](features),
             "deltas": self.head["regression_head"](features),
             "anchors": boxes.to(full_precision(images[:0])),
             "sizes": check_sizes(sizes, images),
         }
+        return onnx_outputs(outputs)
 
 
 def ssd300_vgg16(num_classes: int = 91, **options: Any) -> SSD:

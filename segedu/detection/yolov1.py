@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import check_sizes, check_targets
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.losses.boxes import iou_box_loss
 from segedu.losses.checks import full_precision
 from segedu.ops.boxes import check_boxes, clip_boxes
@@ -126,13 +126,14 @@ class YOLOv1(nn.Module):
         boxes, class_scores = raw.split([5 * self.boxes, self.num_classes - 1], dim=-1)
         boxes = boxes.unflatten(-1, (self.boxes, 5))
         coordinates, confidences = boxes[..., :4], boxes[..., 4]
-        return {
+        outputs = {
             "coordinates": coordinates,
             "confidences": confidences,
             "class_scores": class_scores,
             "image_size": tuple(images.shape[-2:]),
             "sizes": sizes,
         }
+        return onnx_outputs(outputs)
 
 
 def yolov1(num_classes: int = 21, **options: Any) -> YOLOv1:

@@ -33,7 +33,7 @@ from segedu.layers.conv import conv_bn_relu
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_no_nan
+from segedu.layers.outputs import check_keys, check_no_nan, onnx_outputs
 from segedu.losses.dice import dice_loss
 
 WIDTH = 8  # channels of the mask features and inside a mask head
@@ -74,7 +74,7 @@ class CondInst(nn.Module):
         outputs, towers = self.detector.detect(features, images, sizes)
         weights = by_place([self.controller(tower) for tower in towers])
         masks = {"weights": weights, "mask_features": self.mask_branch(features[0])}
-        return {**outputs, **masks, "image_size": tuple(images.shape[-2:])}
+        return onnx_outputs({**outputs, **masks, "image_size": tuple(images.shape[-2:])})
 
 
 def condinst_resnet50(num_classes: int = 81, **options: Any) -> CondInst:

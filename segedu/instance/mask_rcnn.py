@@ -8,6 +8,8 @@ Simplified: nothing that Faster R-CNN does not.
 Shapes: as Faster R-CNN, and `instances`, for each image a dict of `boxes` and `labels` of which masks are drawn, with
     `mask_logits` (M, K, 28, 28). With targets these are the proposals that are objects; without, the detections, and
     the dicts have `scores`. `postprocess`: the dict -> B dicts of `boxes`, `labels`, `scores`, `masks` (N, H, W).
+    A program exported by `torch.export` or ONNX has a fixed number of instances: those after the last detection have
+    score 0, and `postprocess` drops them.
 Quality: mask logits, the mask loss and its gradient, and detections equal torchvision's with the same weights; fits
     four drawn scenes (its tests). Masks are pasted at the centres of pixels; torchvision rounds boxes first. From
     scratch on `shapes`: mask AP50 at least 0.84 over three seeds, 104 CPU-s; on real
@@ -34,7 +36,7 @@ from segedu.detection.faster_rcnn import (
     faster_rcnn_loss,
     resnet50_fpn,
 )
-from segedu.layers.instance_targets import Size, check_targets
+from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.outputs import check_keys
 from segedu.losses.checks import full_precision
 from segedu.ops.boxes import box_iou
@@ -121,12 +123,13 @@ class MaskRCNN(FasterRCNN):
         targets: Targets | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Any]:
+        sizes = check_sizes(sizes, images)
         outputs = super().forward(images, sizes, targets, generator)
         # In training both branches see the same proposals; at test the mask is drawn in the box that was detected.
         if targets is None:
-            instances = faster_rcnn.postprocess(outputs, **self.detect)
+            instances = faster_rcnn.postprocess({**outputs, "sizes": sizes}, **self.detect)
         else:
-            targets = check_targets(targets, outputs["sizes"], self.num_classes, masks=True)
+            targets = check_targets(targets, sizes, self.num_classes, masks=True)
             instances = [objects(boxes, target) for boxes, target in zip(outputs["proposals"], targets, strict=True)]
         head = self.roi_heads["mask_head"]
         pooled = self.pool(outputs["features"], [instance["boxes"] for instance in instances], head.size)

@@ -32,7 +32,7 @@ from segedu.backbones.resnet import resnet50
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys
+from segedu.layers.outputs import check_keys, onnx_outputs
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import sigmoid_focal_loss
 from segedu.ops.masks import boxes_from_masks
@@ -164,7 +164,7 @@ class SOLOv2(nn.Module):
             logits.append(self.class_logits(self.class_convs(cells[:, :-2])))
             kernels.append(self.kernels(self.kernel_convs(cells)))
         outputs = {"class_logits": logits, "kernels": kernels, "mask_features": self.mask_features(features)}
-        return {**outputs, "image_size": tuple(images.shape[-2:]), "sizes": sizes}
+        return onnx_outputs({**outputs, "image_size": tuple(images.shape[-2:]), "sizes": sizes})
 
 
 def solov2_resnet50(num_classes: int = 81, **options: Any) -> SOLOv2:

@@ -33,7 +33,7 @@ from segedu.backbones.resnet import ResNet, resnet50
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
 from segedu.layers.normalize import Normalize
-from segedu.layers.outputs import check_keys, check_no_nan
+from segedu.layers.outputs import check_keys, check_no_nan, onnx_outputs
 from segedu.ops.anchors import BACKGROUND, decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou, clip_boxes
 
@@ -142,7 +142,7 @@ class YOLACT(nn.Module):
         outputs["prototypes"] = self.protonet(levels[0])
         outputs["semantic_logits"] = self.semantic(levels[0])
         anchors = [self._anchors(level, image_size, scale) for level, scale in zip(levels, self.scales, strict=True)]
-        return {**outputs, "anchors": torch.cat(anchors), "image_size": image_size, "sizes": sizes}
+        return onnx_outputs({**outputs, "anchors": torch.cat(anchors), "image_size": image_size, "sizes": sizes})
 
     def _anchors(self, level: Tensor, image_size: Size, scale: float) -> Tensor:
         """The anchors of a level, in the middle of what each place stands for."""

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from segedu.backbones.yolo11 import SCALES, ConvBlock, YOLO11Pyramid
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.losses.boxes import complete_iou_loss
 from segedu.losses.checks import full_precision
 from segedu.ops.boxes import box_iou, clip_boxes
@@ -108,7 +108,7 @@ class YOLO11Seg(nn.Module):
             return torch.cat([m.flatten(2) for m in maps], dim=2).mT  # (B, A, C), fine to coarse, row by row
 
         points, strides = _places(features, self.pyramid.strides)
-        return {
+        outputs = {
             "box_logits": places(self.boxes).unflatten(2, (4, self.bins)),
             "class_logits": places(self.classes),
             "coefficients": places(self.coefficients),
@@ -118,6 +118,7 @@ class YOLO11Seg(nn.Module):
             "image_size": tuple(images.shape[-2:]),
             "sizes": sizes,
         }
+        return onnx_outputs(outputs)
 
 
 def _branch(in_channels: int, width: int, out_channels: int) -> nn.Sequential:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segedu.ops.exporting import is_exporting
+
 
 class Attention(nn.Module):
     """Multi-head self-attention: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762, section 3.2.
@@ -52,3 +54,24 @@ class Attention(nn.Module):
         # the shares times the values, without the (L, L) table in memory
         gathered = F.scaled_dot_product_attention(queries, keys, values)  # (B, heads, L, D / heads)
         return self.proj(gathered.transpose(1, 2).flatten(2))
+
+
+def attention_in_windows(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Attention of the tokens of each window to the tokens of the same window.
+
+    Args:
+        queries: (B, windows, heads, L, D / heads).
+        keys: as the queries.
+        values: as the queries.
+        bias: added to the products of queries and keys; (heads, L, L), or (windows, heads, L, L).
+
+    Returns:
+        (B, windows, heads, L, D / heads).
+    """
+    if not is_exporting():
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    # The operator of ONNX has four axes, and its translation expects values that are contiguous in memory.
+    mask = bias.expand(*queries.shape[:-1], keys.shape[-2]).flatten(0, 1)
+    merged = (tensor.flatten(0, 1).contiguous() for tensor in (queries, keys, values))
+    gathered = F.scaled_dot_product_attention(*merged, attn_mask=mask)
+    return gathered.contiguous().unflatten(0, queries.shape[:2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.ops.exporting import is_exporting as is_exporting
+from segedu.ops.exporting import is_exporting
 
 # How far values may lie outside of [0, 1]. Noise and bicubic resizing overshoot. After normalisation by ImageNet's mean
 # and deviation, values lie between -2.1 and 2.7; a network that does not normalise inside may expect them.

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segedu.ops.exporting import is_exporting
+
 Sizes = dict[str, int]
 
 
@@ -154,6 +156,32 @@ def check_shape(name: str, tensor: Tensor, axes: str, sizes: Sizes | None = None
     return known
 
 
+def onnx_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
+    """In an export to ONNX: the outputs that are tensors. An ONNX program cannot return `sizes` or `image_size`.
+
+    Args:
+        outputs: of a network.
+
+    Returns:
+        The outputs without numbers, tuples of numbers, and lists of these. Otherwise, and in `torch.export`, all of
+        them.
+
+    >>> onnx_outputs({"logits": torch.zeros(1), "sizes": [(4, 4)]})
+    {'logits': tensor([0.]), 'sizes': [(4, 4)]}
+    """
+    if not (is_exporting() and torch.onnx.is_in_onnx_export()):
+        return outputs
+    return {name: value for name, value in outputs.items() if _has_tensors(value)}
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return all(map(_has_tensors, value))
+    return isinstance(value, Tensor)
+
+
 def check_no_nan(name: str, given: Mapping[str, Tensor], keys: Collection[str]) -> None:
     """Refuse outputs of a network that has diverged: a NaN is above no threshold, and would pass for background.
 
@@ -166,7 +194,7 @@ def check_no_nan(name: str, given: Mapping[str, Tensor], keys: Collection[str]) 
         ValueError: one has a NaN.
     """
     for key in keys:
-        if bool(given[key].isnan().any()):
+        if not is_exporting() and bool(given[key].isnan().any()):
             raise ValueError(f"{name}[{key!r}] has a NaN, expected numbers")
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from segedu.losses.checks import check_number, reduce_loss
+from segedu.ops.box_scale import without_overflow
 
 
 def iou_box_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -42,9 +43,9 @@ def iou_box_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> T
         >>> iou_box_loss(a, b)
         tensor(0.8889)
     """
-    boxes, target = _check_pairs(boxes, target)
+    boxes, target, dtype = _scaled_pairs(boxes, target)
     iou, _ = _iou_and_union(boxes, target)
-    return _reduce(1 - iou, reduction)
+    return _reduce((1 - iou).to(dtype), reduction)
 
 
 def generalized_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -73,10 +74,10 @@ def generalized_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mea
         >>> generalized_iou_loss(a, b)
         tensor(1.1389)
     """
-    boxes, target = _check_pairs(boxes, target)
+    boxes, target, dtype = _scaled_pairs(boxes, target)
     iou, union = _iou_and_union(boxes, target)
     enclosing = _enclosing_sides(boxes, target).prod(dim=1)  # (N,)
-    return _reduce(1 - iou + _ratio(enclosing - union, enclosing), reduction)
+    return _reduce((1 - iou + _ratio(enclosing - union, enclosing)).to(dtype), reduction)
 
 
 def distance_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -104,9 +105,9 @@ def distance_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean")
         >>> distance_iou_loss(a, b)
         tensor(1.0189)
     """
-    boxes, target = _check_pairs(boxes, target)
+    boxes, target, dtype = _scaled_pairs(boxes, target)
     iou, _ = _iou_and_union(boxes, target)
-    return _reduce(1 - iou + _centre_penalty(boxes, target), reduction)
+    return _reduce((1 - iou + _centre_penalty(boxes, target)).to(dtype), reduction)
 
 
 def complete_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -134,11 +135,11 @@ def complete_iou_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean")
         >>> complete_iou_loss(a, b)
         tensor(1.0192)
     """
-    boxes, target = _check_pairs(boxes, target)
+    boxes, target, dtype = _scaled_pairs(boxes, target)
     iou, _ = _iou_and_union(boxes, target)
     v = _aspect_difference(boxes, target)
     a = _ratio(v, 1 - iou + v).detach()  # of the authors' code: a balances the terms and is not to be learnt from
-    return _reduce(1 - iou + _centre_penalty(boxes, target) + a * v, reduction)
+    return _reduce((1 - iou + _centre_penalty(boxes, target) + a * v).to(dtype), reduction)
 
 
 def lp_iou_loss(
@@ -174,9 +175,9 @@ def lp_iou_loss(
     check_number(p, "p", low=1)
     check_number(weight, "weight")
     boxes, target = _check_pairs(boxes, target)
-    iou, _ = _iou_and_union(boxes, target)
+    iou, _ = _iou_and_union(*without_overflow(boxes, target))
     distance = (boxes - target).abs().pow(p).sum(dim=1)  # (N,)
-    return _reduce(weight * distance + 1 - iou, reduction)
+    return _reduce(weight * distance + 1 - iou.to(boxes), reduction)
 
 
 def _sides(boxes: Tensor) -> Tensor:
@@ -218,6 +219,12 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
     return reduce_loss(loss, torch.ones_like(loss), reduction)
+
+
+def _scaled_pairs(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Pairs whose areas can be computed, and the type of the loss."""
+    boxes, target = _check_pairs(boxes, target)
+    return *without_overflow(boxes, target), boxes.dtype
 
 
 def _check_pairs(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

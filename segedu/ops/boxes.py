@@ -11,6 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from segedu.ops.box_scale import without_overflow
+from segedu.ops.exporting import is_exporting
+
 
 def box_area(boxes: Tensor) -> Tensor:
     """Area of each box, ``(x2 - x1) * (y2 - y1)``.
@@ -19,7 +22,7 @@ def box_area(boxes: Tensor) -> Tensor:
         boxes: (N, 4), xyxy. Integers are converted to the default float type, half precision to float32.
 
     Returns:
-        (N,) areas. A box without width or height has area 0.
+        (N,) areas. A box without width or height has area 0. An area larger than the type can hold is infinite.
 
     Raises:
         TypeError: ``boxes`` is not a tensor of numbers.
@@ -57,9 +60,8 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> box_iou(a, b)
         tensor([[0.1111]])
     """
-    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
-    intersection, union = _intersection_and_union(boxes1, boxes2)
-    return _ratio(intersection, union)  # (N, M)
+    boxes1, boxes2, dtype = _check_pair(boxes1, boxes2)
+    return _iou(boxes1, boxes2).to(dtype)  # (N, M)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -89,12 +91,12 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> generalized_box_iou(a, b)
         tensor([[-0.1389]])
     """
-    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
+    boxes1, boxes2, dtype = _check_pair(boxes1, boxes2)
     intersection, union = _intersection_and_union(boxes1, boxes2)
     top_left = torch.minimum(boxes1[:, None, :2], boxes2[None, :, :2])  # (N, M, 2)
     bottom_right = torch.maximum(boxes1[:, None, 2:], boxes2[None, :, 2:])  # (N, M, 2)
     enclosing = (bottom_right - top_left).prod(dim=-1)  # (N, M)
-    return _ratio(intersection, union) - _ratio(enclosing - union, enclosing)
+    return (_ratio(intersection, union) - _ratio(enclosing - union, enclosing)).to(dtype)
 
 
 def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -121,8 +123,8 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> distance_box_iou(a, b)
         tensor([[-0.0189]])
     """
-    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
-    return _ratio(*_intersection_and_union(boxes1, boxes2)) - _centre_distance(boxes1, boxes2)
+    boxes1, boxes2, dtype = _check_pair(boxes1, boxes2)
+    return (_iou(boxes1, boxes2) - _centre_distance(boxes1, boxes2)).to(dtype)
 
 
 def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -148,13 +150,13 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> complete_box_iou(torch.tensor([[1.0, 0.0, 3.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
         tensor([[0.4968]])
     """
-    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
-    iou = _ratio(*_intersection_and_union(boxes1, boxes2))
+    boxes1, boxes2, dtype = _check_pair(boxes1, boxes2)
+    iou = _iou(boxes1, boxes2)
     angle1, angle2 = _angle(boxes1), _angle(boxes2)
     v = 4 / torch.pi**2 * (angle2[None, :] - angle1[:, None]) ** 2  # (N, M)
     with torch.no_grad():
         a = _ratio(v, 1 - iou + v)
-    return iou - _centre_distance(boxes1, boxes2) - a * v
+    return (iou - _centre_distance(boxes1, boxes2) - a * v).to(dtype)
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
@@ -280,6 +282,10 @@ def _intersection_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Ten
     return intersection, union
 
 
+def _iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    return _ratio(*_intersection_and_union(boxes1, boxes2))  # (N, M)
+
+
 def _centre_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """(N, M): squared distance of the centres over the squared diagonal of the box around both."""
     centre1, centre2 = (boxes1[:, :2] + boxes1[:, 2:]) / 2, (boxes2[:, :2] + boxes2[:, 2:]) / 2
@@ -321,7 +327,8 @@ def check_boxes(boxes: Tensor, name: str) -> Tensor:
         tensor([[0., 0., 2., 3.]])
     """
     boxes = _check_numbers(boxes, name)
-    _check_corners(boxes.detach(), name)
+    if not is_exporting():
+        _check_corners(boxes.detach(), name)
     return boxes
 
 
@@ -344,7 +351,7 @@ def check_scores(scores: Tensor, count: int) -> None:
         raise TypeError(f"scores are a {kind}, expected a tensor of numbers of shape ({count},)")
     if scores.shape != (count,):
         raise ValueError(f"scores have shape {tuple(scores.shape)}, expected ({count},)")
-    if scores.isnan().any():
+    if not is_exporting() and scores.isnan().any():
         raise ValueError("scores have a NaN, expected numbers")
 
 
@@ -362,9 +369,17 @@ def _check_numbers(boxes: Tensor, name: str) -> Tensor:
     return boxes
 
 
+def _check_pair(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Two sets whose areas can be computed, and the type of the result."""
+    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
+    return *without_overflow(boxes1, boxes2), torch.promote_types(boxes1.dtype, boxes2.dtype)
+
+
 def _check_sides(boxes: Tensor) -> Tensor:
     """Boxes that end in width and height."""
     boxes = _check_numbers(boxes, "boxes")
+    if is_exporting():
+        return boxes
     for row, (*place, width, height) in enumerate(boxes.detach().tolist()):
         if not all(map(math.isfinite, (*place, width, height))):
             raise ValueError(f"boxes[{row}] is {[*place, width, height]}, expected finite numbers")

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from segedu.ops.box_scale import without_overflow
 from segedu.ops.boxes import box_iou, check_boxes, check_scores
 
 COMPILED = True  # False: `batched_nms`, and so every detector, uses `nms` of this file; the result is the same
@@ -77,13 +78,50 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     _check_labels(labels, len(boxes))
     suppress = torchvision.ops.nms if COMPILED else nms
     order = scores.argsort(descending=True, stable=True)
-    exact = boxes[order] if boxes.dtype == torch.float64 else boxes[order].float()  # theirs knows no whole numbers
+    (exact,) = without_overflow(boxes[order])
     ranks = -torch.arange(len(boxes), device=boxes.device).to(exact)  # scores of another type would tie when cast
     alive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for label in labels.unique():
         members = torch.nonzero(labels[order] == label).flatten()
         alive[members[suppress(exact[members], ranks[members], iou_threshold)]] = True
     return order[alive]
+
+
+def nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy suppression as a mask, whose shape does not depend on the boxes: what an exported program needs.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,).
+        valid: (N,) bool, which boxes take part: the others are not kept, and suppress nothing.
+        iou_threshold: in [0, 1].
+
+    Returns:
+        (N,) bool, which boxes are kept.
+
+    Raises:
+        TypeError: ``boxes`` or ``scores`` are not a tensor of numbers, or ``valid`` not one of bools.
+        ValueError: the shapes do not fit, a score is NaN, a box is not ordered, or the threshold is outside [0, 1].
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.5], [5.0, 5.0, 6.0, 6.0]])
+        >>> nms_mask(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.ones(3).bool(), iou_threshold=0.5)
+        tensor([False,  True,  True])
+    """
+    boxes = check_boxes(boxes, "boxes")
+    check_scores(scores, len(boxes))
+    _check_threshold(iou_threshold)
+    if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
+        kind = f"tensor of {valid.dtype}" if isinstance(valid, Tensor) else type(valid).__name__
+        raise TypeError(f"valid is a {kind}, expected a bool tensor of shape ({len(boxes)},)")
+    if valid.shape != scores.shape:
+        raise ValueError(f"valid has shape {tuple(valid.shape)}, expected ({len(boxes)},)")
+    # Those that are not valid come last, where they can suppress only each other. ONNX has no sort that is told to be
+    # stable; its own, and torch's on the CPU, are.
+    order = torch.where(valid, scores, -torch.inf).sort(descending=True).indices
+    ranks = -torch.arange(len(boxes), device=boxes.device).to(boxes)  # equal scores would be a tie
+    kept = order[torchvision.ops.nms(boxes[order], ranks, iou_threshold)]
+    return torch.zeros_like(valid).index_fill(0, kept, True) & valid
 
 
 def soft_nms(

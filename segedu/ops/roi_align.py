@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 
+from segedu.ops.exporting import is_exporting
 from segedu.ops.roi_pool import check_regions
 
 
@@ -57,6 +59,9 @@ def roi_align(
     image, corners, (h, w) = check_regions(features, boxes, output_size, spatial_scale)
     if not isinstance(sampling_ratio, int):
         raise TypeError(f"sampling_ratio is {sampling_ratio!r}, expected an integer")
+    if is_exporting():  # the sizes of the lists below depend on the boxes; ONNX knows this operator
+        regions = torch.cat([image[:, None].to(corners), corners], dim=1)
+        return torchvision.ops.roi_align(features, regions, (h, w), 1.0, sampling_ratio, aligned)
     C, H, W = features.shape[1:]
     table = features.to(corners.dtype).permute(0, 2, 3, 1).reshape(-1, C)  # (B * H * W, C)
     if not len(corners):

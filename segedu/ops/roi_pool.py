@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 
 from segedu.ops.boxes import check_boxes
+from segedu.ops.exporting import is_exporting
 
 
 def roi_pool(
@@ -47,6 +49,8 @@ def roi_pool(
                 [1., 3.]])
     """
     image, corners, (h, w) = check_regions(features, boxes, output_size, spatial_scale)
+    if is_exporting():
+        return _recorded(features, torch.cat([image[:, None].to(corners), corners], dim=1), (h, w))
     C, H, W = features.shape[1:]
     # half away from zero: torch.round would take 0.5 to 0
     corners = torch.sign(corners) * torch.floor(corners.abs() + 0.5)
@@ -107,6 +111,15 @@ def check_regions(
     image = torch.arange(len(boxes), device=features.device)
     image = image.repeat_interleave(torch.tensor([len(b) for b in boxes], device=features.device))
     return image, corners.to(torch.promote_types(features.dtype, torch.float32)) * spatial_scale, size
+
+
+def _recorded(features: Tensor, regions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of regions (N, 5), image and box, as an operator of an exported program: above, shapes depend on the boxes."""
+    if torch.onnx.is_in_onnx_export():  # torchvision's has no translation
+        shape = (len(regions), features.shape[1], *size)
+        attributes = {"pooled_shape": list(size), "spatial_scale": 1.0}
+        return torch.onnx.ops.symbolic("MaxRoiPool", (features, regions), attributes, dtype=features.dtype, shape=shape)
+    return torchvision.ops.roi_pool(features, regions, size)
 
 
 def _bins(start: Tensor, stop: Tensor, bins: int, length: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from segedu.detection.detr import DETR, detr_loss, detr_resnet50, detr_resnet101, matching_cost, padding_of
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.segments import pad_masks
 from segedu.losses.checks import check_number, full_precision
@@ -144,7 +144,7 @@ class DETRPanoptic(nn.Module):
         # the encoded places tell where to look; the head gets the features from before the encoder
         masks = self.mask_head(coarsest, attention, features[3:0:-1])
         rest = {"aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
-        return {**last, "mask_logits": masks, **rest}
+        return onnx_outputs({**last, "mask_logits": masks, **rest})
 
 
 def detr_resnet50_panoptic(num_classes: int = 250, *, output_stride: int = 32, **options: Any) -> DETRPanoptic:

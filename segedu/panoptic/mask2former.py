@@ -35,6 +35,7 @@ from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.layers.outputs import onnx_outputs
 from segedu.layers.relu_layers import ReLULayers
 from segedu.panoptic.mask2former_pixels import LEVELS, PixelDecoder, position_of
 
@@ -197,7 +198,7 @@ class Mask2Former(nn.Module):
         sizes = check_sizes(sizes, images)
         mask_features, levels = self.pixel_decoder(self.backbone(images)[-4:])
         *aux, last = self.decoder(mask_features, levels)
-        return {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
+        return onnx_outputs({**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])})
 
 
 def mask2former_resnet50(num_classes: int = 133, **options: Any) -> Mask2Former:

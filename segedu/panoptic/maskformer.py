@@ -33,7 +33,7 @@ from segedu.backbones.swin import swin_b, swin_s, swin_t
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_layers
+from segedu.layers.outputs import check_layers, onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.segments import check_segments, pad_masks
@@ -131,7 +131,7 @@ class MaskFormer(nn.Module):
         classes = self.class_embed(states)
         masks = torch.einsum("lbqm,bmhw->lbqhw", self.mask_embed(states), pixels)
         *aux, last = ({"class_logits": c, "mask_logits": m} for c, m in zip(classes, masks, strict=True))
-        return {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
+        return onnx_outputs({**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])})
 
 
 def maskformer_resnet50(num_classes: int = 150, **options: Any) -> MaskFormer:

@@ -33,7 +33,7 @@ from segedu.backbones.swin import Swin, swin_t
 from segedu.layers.images import check_images
 from segedu.layers.instance_targets import Size, check_sizes
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys
+from segedu.layers.outputs import check_keys, onnx_outputs
 from segedu.layers.transformer import DecoderLayer
 from segedu.losses.checks import check_number
 from segedu.ops.crowds import without_crowds
@@ -136,7 +136,7 @@ class OneFormer(nn.Module):
         queries = self.task_queries(task, self.decoder.query_embed.weight, mask_features)  # (B, Q, D)
         *aux, last = self.decoder(mask_features, levels, queries)
         outputs = {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
-        return {**outputs, "queries": queries, **self._read(sentences, queries)}
+        return onnx_outputs({**outputs, "queries": queries, **self._read(sentences, queries)})
 
     def _tokens(self, tasks: str | Sequence[str], images: Tensor) -> Tensor:
         """(B, L) numbers of what the model is told of its task."""

@@ -3,7 +3,7 @@
 import torch
 from bad_input.rows import INF, NAN, defined, refused, scores_of, zeros
 
-from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
+from segedu.ops.nms import batched_nms, matrix_nms, nms, nms_mask, soft_nms
 
 BOXES, SCORES, LABELS = torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2), torch.tensor([0.5, 0.7]), zeros(2)
 MASKS, NONE, NO_BOXES = torch.ones(2, 3, 4).bool(), torch.zeros(0), torch.zeros(0, 4)
@@ -11,6 +11,7 @@ MASKS, NONE, NO_BOXES = torch.ones(2, 3, 4).bool(), torch.zeros(0), torch.zeros(
 ROWS = [
     *scores_of(nms, lambda bad: (BOXES, bad, 0.5)),
     *scores_of(batched_nms, lambda bad: (BOXES, bad, LABELS, 0.5)),
+    *scores_of(nms_mask, lambda bad: (BOXES, bad, ~zeros(2).bool(), 0.5)),
     *scores_of(soft_nms, lambda bad: (BOXES, bad)),
     *scores_of(matrix_nms, lambda bad: (MASKS, LABELS, bad)),
     *(
@@ -21,6 +22,10 @@ ROWS = [
     *(refused(ValueError, f"iou_threshold is {bad}", batched_nms, BOXES, SCORES, LABELS, bad) for bad in (-0.1, NAN)),
     *(refused(ValueError, f"sigma is {bad}", soft_nms, BOXES, SCORES, bad) for bad in (0, -1, NAN)),
     *(refused(ValueError, f"sigma is {bad}", matrix_nms, MASKS, LABELS, SCORES, bad) for bad in (0, NAN)),
+    refused(ValueError, "iou_threshold is 2", nms_mask, BOXES, SCORES, ~zeros(2).bool(), 2),
+    refused(TypeError, "valid is a tensor of torch.float32", nms_mask, BOXES, SCORES, SCORES, 0.5),
+    refused(TypeError, "valid is a list", nms_mask, BOXES, SCORES, [True, True], 0.5),
+    refused(ValueError, "valid has shape (1,)", nms_mask, BOXES, SCORES, zeros(1).bool(), 0.5),
     refused(TypeError, "labels are a tensor of torch.float32", batched_nms, BOXES, SCORES, SCORES, 0.5),
     refused(TypeError, "labels are a list", matrix_nms, MASKS, [1, 1], SCORES),
     refused(ValueError, "labels have shape (1,)", batched_nms, BOXES, SCORES, LABELS[:1], 0.5),
@@ -31,6 +36,8 @@ ROWS = [
     defined([], nms, NO_BOXES, NONE, 0.5),
     defined([], batched_nms, NO_BOXES, NONE, zeros(0), 0.5),
     defined([], matrix_nms, MASKS[:0], zeros(0), NONE),
+    defined([], nms_mask, NO_BOXES, NONE, NONE.bool(), 0.5),
+    defined([False, False], nms_mask, BOXES, SCORES, zeros(2).bool(), 0.5),
     defined([1, 0], nms, BOXES, SCORES, 1.0),
     defined(SCORES, matrix_nms, ~MASKS, LABELS, SCORES),
 ]

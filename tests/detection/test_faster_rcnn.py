@@ -30,15 +30,14 @@ from segedu.detection.faster_rcnn import (
     RPN,
     SMALLEST,
     FasterRCNN,
-    assign_levels,
     faster_rcnn_loss,
     faster_rcnn_resnet50_fpn,
     faster_rcnn_resnet50_fpn_v2,
-    pool_from_levels,
     postprocess,
     propose,
 )
 from segedu.layers.image_batch import resize_boxes
+from segedu.layers.roi_levels import assign_levels, pool_from_levels
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 KEYS = {"objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes", "features"}

@@ -193,3 +193,46 @@ def test_clipping_equals_torchvision_and_is_idempotent(corners):
     clipped = clip_boxes(boxes, (5, 7))
     assert torch.equal(clipped, oracle.clip_boxes_to_image(boxes, (5, 7)))
     assert torch.equal(clip_boxes(clipped, (5, 7)), clipped)
+
+
+SCALES = [1e-30, 1e-20, 1.0, 1e18, 2e19, 1e37]  # float32 ends at 3.4e38: the area of a box of 2e19 is more
+FAR = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 1.5, 2.0], [-2.0, 0.0, 3.0, 0.5], [3.0, 3.0, 3.0, 4.0]]).double()
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_scale_changes_nothing_in_float32(function, scale):
+    results = []
+    for factor, dtype in ((1.0, torch.float64), (scale, torch.float32)):
+        boxes = (FAR * factor).to(dtype).requires_grad_()
+        values = function(boxes, (FAR.flip(0) * factor).to(dtype))
+        (gradient,) = torch.autograd.grad(values.sum(), boxes)
+        results.append((values.detach().double(), gradient.double() * factor))
+        assert values.dtype == gradient.dtype == dtype
+    torch.testing.assert_close(*(values for values, _ in results), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*(gradient for _, gradient in results), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("scale", [2.0**-1000, 2.0**-520, 2.0**600, 2.0**1020])
+def test_a_scale_changes_nothing_in_float64(function, scale):
+    expected, got = function(FAR, FAR.flip(0)), function(FAR * scale, FAR.flip(0) * scale)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_boxes_of_other_types(function, dtype):
+    boxes = torch.tensor([[0, 0, 40000, 40000], [20000, 0, 60000, 40000]])  # areas that int32 and float16 cannot hold
+    expected = function(boxes.to(dtype).double(), boxes.to(dtype).double().flip(0))
+    got = function(boxes.to(dtype), boxes.to(dtype).flip(0))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_small_boxes_far_apart(function):
+    near = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    far = near + 1e20  # both have one corner only: 1e20 + 1 is 1e20
+    expected = function(near.double(), far.double())
+    torch.testing.assert_close(function(near, far), expected.float(), rtol=1e-6, atol=1e-6)

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.convnext import LayerNorm2d
-from segedu.layers.images import is_exporting
 from segedu.layers.instance_targets import Size
 from segedu.layers.outputs import check_floats, check_shape
+from segedu.ops.exporting import is_exporting
 
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
 AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs": "h w"}  # behind B, or B and N

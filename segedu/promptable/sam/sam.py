@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from segedu.layers.images import check_images, check_unit_range
 from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_floats, check_keys, check_maps, check_no_nan
+from segedu.layers.outputs import check_floats, check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.ops.exporting import is_exporting
 from segedu.promptable.sam.image_encoder import ImageEncoder
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder, check_prompts
@@ -141,13 +142,14 @@ class SAM(nn.Module):
         mask_logits, scores = mask_logits[:, :, wanted], scores[:, :, wanted]
         if not many:
             mask_logits, scores = mask_logits[:, 0], scores[:, 0]
-        return {
+        outputs = {
             "mask_logits": mask_logits,
             "iou_scores": scores,
             "size": (int(size[0]), int(size[1])),
             "image_size": self.image_size,
             "mask_threshold": self.mask_threshold,
         }
+        return onnx_outputs(outputs)
 
 
 def sam_vit_b() -> SAM:
@@ -225,10 +227,18 @@ def fit_images(images: Tensor, image_size: int) -> Tensor:
 
     Returns:
         (B, 3, h, w), the longer of h and w is S.
+
+    Raises:
+        ValueError: the images must be resized while a network is exported.
     """
     size = fitted_size(images.shape[-2:], image_size)
     if size == tuple(images.shape[-2:]):
         return images
+    if is_exporting():
+        raise ValueError(
+            f"images has size {tuple(images.shape[-2:])}, expected {size} in an export: images are resized by Pillow,"
+            " which cannot be exported. Call fit_images first."
+        )
     # Paper: the authors' code resizes pictures of bytes by Pillow: its rounding is part of what their weights know.
     h, w = size
     pictures = (255 * images.detach().float()).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,120 @@
+"""The best boxes of an image after suppression: the proposals and the detections of two-stage detectors.
+
+How many boxes remain depends on the image. A program that `torch.export` or ONNX records has shapes that do not, so
+there the number is fixed: where fewer boxes remain, the rest are boxes without an area and with score 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segedu.ops.boxes import clip_boxes
+from segedu.ops.exporting import is_exporting
+from segedu.ops.nms import batched_nms, nms_mask
+
+NO_OBJECT = -1e4  # a logit whose probability is 0 in every type
+
+
+def best_proposals(
+    boxes: Tensor, scores: Tensor, levels: Sequence[int], iou_threshold: float, count: int, smallest: float
+) -> Tensor:
+    """The proposals of an image: suppression on each level of the pyramid, then the best of all levels.
+
+    Args:
+        boxes: (N, 4), xyxy, within the image, level by level.
+        scores: (N,).
+        levels: how many of the N boxes belong to each level.
+        iou_threshold: of the suppression.
+        count: at most so many boxes. In an exported program exactly so many (or N, if that is less).
+        smallest: proposals with a shorter side are dropped; pixels.
+
+    Returns:
+        (P, 4), the best first. In an exported program the rows after the last proposal are 0.
+    """
+    large = (boxes[:, 2:] - boxes[:, :2] >= smallest).all(dim=1)
+    if is_exporting():
+        parts = zip(boxes.split(levels), scores.split(levels), large.split(levels), strict=True)
+        kept = torch.cat([nms_mask(*part, iou_threshold) for part in parts])
+        rows, kept = _best(scores, kept, count)
+        return boxes[rows] * kept[:, None]
+    level = torch.arange(len(levels), device=boxes.device).repeat_interleave(torch.tensor(levels, device=boxes.device))
+    rows = torch.nonzero(large).flatten()
+    return boxes[rows[batched_nms(boxes[rows], scores[rows], level[rows], iou_threshold)[:count]]]
+
+
+def best_detections(
+    boxes: Tensor,
+    scores: Tensor,
+    size: tuple[int, int],
+    score_threshold: float,
+    iou_threshold: float,
+    count: int,
+    smallest: float,
+) -> dict[str, Tensor]:
+    """The detections of an image: suppression within each class, then the best of all classes.
+
+    Args:
+        boxes: (P, K - 1, 4), xyxy, of each proposal for classes 1 to K - 1.
+        scores: (P, K - 1).
+        size: (H, W) of the image, at whose edges boxes are cut.
+        score_threshold: scores are above this.
+        iou_threshold: of the suppression.
+        count: at most so many detections. In an exported program exactly so many (or all pairs, if these are fewer).
+        smallest: detections with a shorter side are dropped; pixels.
+
+    Returns:
+        `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and `scores` (N,), the best first. In an exported program the
+        rows after the last detection have score 0 and boxes of 0.
+    """
+    if is_exporting():
+        return _fixed_detections(boxes, scores, size, score_threshold, iou_threshold, count, smallest)
+    row, column = torch.nonzero(scores > score_threshold, as_tuple=True)
+    boxes, scores = clip_boxes(boxes[row, column], size), scores[row, column]
+    large = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= smallest).all(1)).flatten()
+    kept = large[batched_nms(boxes[large], scores[large], column[large], iou_threshold)][:count]
+    return {"boxes": boxes[kept], "labels": column[kept] + 1, "scores": scores[kept]}
+
+
+def drop_padding(class_logits: Tensor, proposals: Sequence[Tensor]) -> Tensor:
+    """In an exported program: class logits whose rows for proposals without an area predict the background.
+
+    Args:
+        class_logits: (P, K), class 0 is the background.
+        proposals: B boxes (P_i, 4), together P.
+
+    Returns:
+        (P, K); outside of an exported program the logits as they are.
+    """
+    if not is_exporting():
+        return class_logits
+    boxes = torch.cat(list(proposals))
+    padding = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1, keepdim=True)  # (P, 1)
+    background = torch.cat([class_logits[:, :1] * 0, class_logits[:, 1:] * 0 + NO_OBJECT], dim=1)
+    return torch.where(padding, background, class_logits)
+
+
+def _fixed_detections(
+    boxes: Tensor,
+    scores: Tensor,
+    size: tuple[int, int],
+    score_threshold: float,
+    iou_threshold: float,
+    count: int,
+    smallest: float,
+) -> dict[str, Tensor]:
+    P, classes = scores.shape
+    boxes = clip_boxes(boxes.reshape(-1, 4), size).reshape(P, classes, 4)
+    valid = (scores > score_threshold) & (boxes[..., 2:] - boxes[..., :2] >= smallest).all(dim=-1)  # (P, K - 1)
+    kept = [nms_mask(boxes[:, k], scores[:, k], valid[:, k], iou_threshold) for k in range(classes)]
+    rows, kept = _best(scores.flatten(), torch.stack(kept, dim=1).flatten(), count)
+    found = {"boxes": boxes.reshape(-1, 4)[rows] * kept[:, None], "labels": rows % classes + 1}
+    return {**found, "scores": scores.flatten()[rows] * kept}
+
+
+def _best(scores: Tensor, kept: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows of the `count` best scores, those that are kept first, and which of these rows are."""
+    order = torch.where(kept, scores, -torch.inf).sort(descending=True).indices[:count]
+    return order, kept[order]

@@ -1,0 +1,63 @@
+"""Very large and very small boxes, whose areas a floating-point type cannot hold although their ratio is ordinary.
+
+The largest float32 is 3.4e38. Two boxes with sides of 2e19 pixels have areas of 4e38: infinite, in float32. The ratio
+of two areas does not change if all boxes are multiplied by the same number, so this module finds a type or a factor
+with which the areas are finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segedu.ops.exporting import is_exporting
+
+# The square of a coordinate up to 2^60 is far from the largest float32, 2^128, and that of a side of at least 2^-60 far
+# from the smallest, 2^-126.
+EXPONENT = {torch.float32: 60, torch.float64: 500}
+
+
+def without_overflow(*boxes: Tensor) -> tuple[Tensor, ...]:
+    """Boxes whose areas and squared distances neither overflow nor become 0; nearly always the boxes as they are.
+
+    Args:
+        *boxes: each (N, 4), xyxy, float32 or float64, finite; the sets are compared with each other.
+
+    Returns:
+        The boxes as given if all sides and coordinates are ordinary. Otherwise float64; if even these are too large or
+        too small, multiplied by a power of two that brings the largest coordinate of all sets to 1. Gradients flow
+        through both. In an exported program always the boxes as given.
+
+    Raises:
+        TypeError: a set is not a tensor of float32 or float64.
+
+    Example:
+        >>> large = torch.tensor([[0.0, 0.0, 2e19, 2e19]])
+        >>> without_overflow(large)[0].dtype, without_overflow(large / 1e19)[0].dtype
+        (torch.float64, torch.float32)
+    """
+    for given in boxes:
+        if not isinstance(given, Tensor) or given.dtype not in EXPONENT:
+            kind = f"tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(f"boxes is a {kind}, expected a tensor of float32 or float64 of shape (N, 4)")
+    if is_exporting() or all(map(_is_ordinary, boxes)):
+        return boxes
+    boxes = tuple(given.double() for given in boxes)
+    if all(map(_is_ordinary, boxes)):
+        return boxes
+    largest = max(float(given.detach().abs().amax()) for given in boxes if given.numel())
+    exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
+    half = -exponent // 2, -exponent - -exponent // 2  # 2^1074 itself is infinite
+    return tuple(given * 2.0 ** half[0] * 2.0 ** half[1] for given in boxes)
+
+
+@torch.no_grad()
+def _is_ordinary(boxes: Tensor) -> bool:
+    if not boxes.numel():
+        return True
+    limit = 2.0 ** EXPONENT[boxes.dtype]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    low, high, shortest = torch.stack([*boxes.aminmax(), sides.amin()]).tolist()
+    if max(-low, high) >= limit:
+        return False
+    return shortest >= 1 / limit or not bool(((sides > 0) & (sides < 1 / limit)).any())
