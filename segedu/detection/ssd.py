@@ -221,6 +221,11 @@ def match_default_boxes(iou: Tensor, threshold: float = 0.5) -> Tensor:
         (A,) int64, the row of the object, or -1 for background. Where two objects have the same best box, the later
         one takes it.
 
+    An object that is far smaller than the default boxes lies inside several boxes of the same size and has the same IoU
+    with all of them. Rounding then decides which of them is its best box. torchvision's default boxes differ from those
+    of `default_boxes` by up to 1e-4 pixels, so it may choose another box, with another loss. With equal default boxes
+    the losses are equal.
+
     >>> match_default_boxes(torch.tensor([[0.6, 0.7, 0.1], [0.3, 0.6, 0.2]]))
     tensor([ 0,  1, -1])
     """

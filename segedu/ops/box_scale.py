@@ -52,12 +52,32 @@ def without_overflow(*boxes: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _is_ordinary(boxes: Tensor) -> bool:
+def extent(boxes: Tensor) -> tuple[float, float, float]:
+    """The least and the largest coordinate of boxes, and their shortest side, which is negative if one is inverted.
+
+    Args:
+        boxes: (N, 4), xyxy, floating-point numbers.
+
+    Returns:
+        Three numbers, 0 without boxes; some are NaN if a coordinate is.
+
+    Example:
+        >>> extent(torch.tensor([[0.0, -1.0, 2.0, 3.0]]))
+        (-1.0, 3.0, 2.0)
+    """
     if not boxes.numel():
-        return True
+        return 0.0, 0.0, 0.0
+    low, high = boxes.aminmax()
+    return low.item(), high.item(), (boxes[:, 2:] - boxes[:, :2]).amin().item()
+
+
+@torch.no_grad()
+def _is_ordinary(boxes: Tensor) -> bool:
     limit = 2.0 ** EXPONENT[boxes.dtype]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    low, high, shortest = torch.stack([*boxes.aminmax(), sides.amin()]).tolist()
+    low, high, shortest = extent(boxes)
     if max(-low, high) >= limit:
         return False
-    return shortest >= 1 / limit or not bool(((sides > 0) & (sides < 1 / limit)).any())
+    if shortest >= 1 / limit:
+        return True
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return not bool(((sides > 0) & (sides < 1 / limit)).any())

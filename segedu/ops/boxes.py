@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from segedu.ops.box_scale import without_overflow
+from segedu.ops.box_scale import extent, without_overflow
 from segedu.ops.exporting import is_exporting
 
 
@@ -389,11 +389,11 @@ def _check_sides(boxes: Tensor) -> Tensor:
 
 
 def _check_corners(boxes: Tensor, name: str) -> None:
+    low, high, shortest = extent(boxes)
+    if math.isfinite(low) and math.isfinite(high) and shortest >= 0:
+        return
     finite = torch.isfinite(boxes).all(dim=1)
     ordered = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
-    bad = torch.nonzero(~(finite & ordered)).flatten()
-    if len(bad) == 0:
-        return
-    row = int(bad[0])
+    row = int(torch.nonzero(~(finite & ordered))[0])
     expected = "x1 <= x2 and y1 <= y2" if finite[row] else "finite coordinates"
     raise ValueError(f"{name}[{row}] is {boxes[row].tolist()}, expected (x1, y1, x2, y2) with {expected}")

@@ -6,7 +6,9 @@ bilinear interpolation, and averaged. So the features move as the box moves; tho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,10 @@ from torch import Tensor
 
 from segedu.ops.exporting import is_exporting
 from segedu.ops.roi_pool import check_regions
+
+Size = tuple[int, int]
+FEW = 4096  # points of a box, whatever the size of the feature map
+MOST = 2**23  # points of the boxes that are pooled at once: their indices and weights take 0.4 GB
 
 
 def roi_align(
@@ -67,28 +73,98 @@ def roi_align(
     if not len(corners):
         return table[:0].reshape(0, C, 1, 1).expand(0, C, h, w).to(features.dtype)
     start, stop = (corners - (0.5 if aligned else 0.0)).split(2, dim=1)  # (N, 2): x, y
-    side = stop - start if aligned else (stop - start).clamp(min=1)
-    points = (side / side.new_tensor([w, h])).ceil().long()  # (N, 2), of a bin
+    side = (stop - start).clamp(0 if aligned else 1, torch.finfo(start.dtype).max)
+    points = (side / side.new_tensor([w, h])).ceil()  # (N, 2), of a bin
     if sampling_ratio > 0:
         points = torch.full_like(points, sampling_ratio)
+    regions = _Regions(image, start, side, points)
 
-    # Which rows of the table a bin adds up, and with which weights. Boxes with as many points are one step.
-    kinds, kind, counts = points.unique(dim=0, return_inverse=True, return_counts=True)
+    # A box as large as the feature map has at most so many points. Those of larger boxes are mostly outside of it.
+    many = h * w * points.prod(dim=1) > max(FEW, (2 * W + w) * (2 * H + h))
+    rows, bins = [], []
+    for some in _parts(torch.nonzero(~many).flatten(), h * w * points.prod(dim=1)):
+        rows.append(some)
+        bins.append(_add_rows(table, regions.of(some), (h, w), (H, W)))
+    for row in torch.nonzero(many):  # (1,)
+        rows.append(row)
+        bins.append(_add_lines(table, regions.of(row), (h, w), (H, W)))
+    # in the order of the boxes again; one part alone has all boxes in their order
+    bins = bins[0] if len(bins) == 1 else torch.cat(bins)[torch.cat(rows).argsort()]
+    return bins.permute(0, 3, 1, 2).contiguous().to(features.dtype)
+
+
+class _Regions(NamedTuple):
+    """N boxes on feature maps: the image of each, and (x, y) of its corner, its sides and the points of its bins."""
+
+    image: Tensor
+    start: Tensor
+    side: Tensor
+    points: Tensor
+
+    def of(self, rows: Tensor) -> _Regions:
+        """Some of the boxes.
+
+        Args:
+            rows: (M,) int64.
+
+        Returns:
+            M boxes.
+        """
+        return _Regions(*(values[rows] for values in self))
+
+
+def _parts(rows: Tensor, counts: Tensor) -> list[Tensor]:
+    """Boxes in groups: of a group, all boxes but the last have together less than `MOST` points."""
+    group = ((counts[rows].double().cumsum(0) - counts[rows]) / MOST).long()
+    return list(rows.split(group.unique_consecutive(return_counts=True)[1].tolist())) if len(rows) else []
+
+
+def _add_rows(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tensor:
+    """(N, h, w, C): which rows of the table each bin adds up, and with which weights; as lists."""
+    (h, w), (H, W) = bins, size
+    # Boxes with as many points are one step.
+    kinds, kind, counts = regions.points.long().unique(dim=0, return_inverse=True, return_counts=True)
     order = kind.argsort(stable=True)
     index, weight = [], []
     for (points_x, points_y), n in zip(kinds.tolist(), order.split(counts.tolist()), strict=True):
-        x, weight_x = _read(start[n, 0], side[n, 0], w, points_x, W)  # (n, w, 2 points)
-        y, weight_y = _read(start[n, 1], side[n, 1], h, points_y, H)  # (n, h, 2 points)
-        row = (image[n, None, None] * H + y) * W
+        image, start, side, _ = regions.of(n)
+        x, weight_x = _read(start[:, 0], side[:, 0], w, points_x, W)  # (n, w, 2 points)
+        y, weight_y = _read(start[:, 1], side[:, 1], h, points_y, H)  # (n, h, 2 points)
+        row = (image[:, None, None] * H + y) * W
         index.append((row[:, :, None, :, None] + x[:, None, :, None, :]).flatten())  # bin by bin
         weight.append((weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]).flatten())
-    length = (4 * points[order].prod(dim=1)).repeat_interleave(h * w)  # rows of each bin
+    length = (4 * kinds.prod(dim=1))[kind[order]].repeat_interleave(h * w)  # rows of each bin
     # Adds up rows without a copy of each. One call for all boxes: its gradient is as large as the table.
-    bins = F.embedding_bag(
+    added = F.embedding_bag(
         torch.cat(index), table, length.cumsum(0) - length, per_sample_weights=torch.cat(weight), mode="sum"
     )
-    bins = bins.reshape(-1, h, w, C)[order.argsort()]  # in the order of the boxes again
-    return bins.permute(0, 3, 1, 2).contiguous().to(features.dtype)
+    return added.reshape(-1, h, w, table.shape[1])[order.argsort()]
+
+
+def _add_lines(table: Tensor, region: _Regions, bins: Size, size: Size) -> Tensor:
+    """(1, h, w, C) of one box: the weight of a place is that of its line times that of its column, added up before."""
+    features = table.reshape(-1, *size, table.shape[1])[region.image[0]]  # (H, W, C)
+    x, y = (
+        _line(*(float(values[0, axis]) for values in region[1:]), bins[1 - axis], size[1 - axis]) for axis in (0, 1)
+    )
+    return torch.einsum("iy,jx,yxc->ijc", y.to(table), x.to(table), features)[None]
+
+
+def _line(start: float, side: float, points: float, bins: int, length: int) -> Tensor:
+    """(bins, length) float64: how much of each place a bin adds along one axis. Only points on the map are made."""
+    step = side / bins / points
+    inside = math.ceil((length + 1) / step) + 3  # at most so many points of a bin are from -1 to length
+    b = torch.arange(bins, dtype=torch.float64)[:, None]
+    begin = start + b * (side / bins)
+    first = ((-1 - begin) / step - 1.5).floor().clamp(0, points)
+    p = first + torch.arange(min(inside, int(min(points, 2**53))), dtype=torch.float64)  # (bins, n)
+    at = begin + (p + 0.5) * step
+    share = ((at >= -1) & (at <= length) & (p < points)).double() / points
+    at = at.clamp(0, length - 1)
+    before = at.floor()
+    line = torch.zeros(bins, length, dtype=torch.float64)
+    line.scatter_add_(1, before.long(), (before + 1 - at) * share)
+    return line.scatter_add_(1, (before + 1).clamp(max=length - 1).long(), (at - before) * share)
 
 
 def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> tuple[Tensor, Tensor]:

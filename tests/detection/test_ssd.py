@@ -194,6 +194,23 @@ def test_losses_and_gradients_equal_torchvision(size: tuple[int, int]) -> None:
         torch.testing.assert_close(got, grad, **CLOSE)
 
 
+def test_tiny_objects_have_nearly_tied_default_boxes_and_equal_losses_on_equal_boxes() -> None:
+    outputs, theirs = random_outputs((96, 96)), torchvision_net((96, 96))
+    anchors = outputs["anchors"]
+    corners = 10 + 70 * torch.rand(6, 2, generator=generator(7), dtype=torch.float64)
+    boxes = torch.cat([corners, corners + 0.01], dim=1)
+    target = {"boxes": boxes, "labels": torch.ones(6, dtype=torch.int64)}
+    iou = torchvision.ops.box_iou(boxes, anchors)
+    tied = iou > (1 - 1e-4) * iou.amax(dim=1, keepdim=True)
+    assert (tied.sum(dim=1) > 1).any()  # rounding decides
+    heads = {"bbox_regression": outputs["deltas"][:1], "cls_logits": outputs["logits"][:1]}
+    expected = theirs.compute_loss([target], heads, [anchors], [SSDMatcher(0.5)(iou)])
+    one = {**outputs, "deltas": outputs["deltas"][:1], "logits": outputs["logits"][:1], "sizes": outputs["sizes"][:1]}
+    losses = ssd_loss(one, [target])
+    torch.testing.assert_close(losses["classification"], expected["classification"], **CLOSE)
+    torch.testing.assert_close(losses["boxes"], expected["bbox_regression"], **CLOSE)
+
+
 @pytest.mark.parametrize("change", [{"iou_threshold": 0.6}, {"negatives": 2.0}])
 def test_every_option_of_the_loss_is_seen(change: dict[str, float]) -> None:
     outputs = random_outputs((96, 96), 1)

@@ -208,3 +208,18 @@ def test_the_order_of_pairs_does_not_matter(drawn, random):
             for rows in (drawn, shuffled)
         ]
         torch.testing.assert_close(*values, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss is not lp_iou_loss])
+@pytest.mark.parametrize("scale", [1e-30, 2e19, 1e37])
+def test_areas_that_float32_cannot_hold(loss, scale):
+    boxes, target = random_pairs(20, 0)
+    results = []
+    for factor, dtype in ((1.0, torch.float64), (scale, torch.float32)):
+        given = (boxes.detach() * factor).to(dtype).requires_grad_()
+        values = loss(given, (target.detach() * factor).to(dtype), reduction="none")
+        (gradient,) = torch.autograd.grad(values.sum(), given)
+        assert values.dtype == gradient.dtype == dtype
+        results.append((values.detach().double(), gradient.double() * factor))
+    torch.testing.assert_close(*(values for values, _ in results), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*(gradient for _, gradient in results), rtol=1e-3, atol=1e-3)

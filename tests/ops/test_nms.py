@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segedu.detection import ssd
 from segedu.ops import nms as nms_module
 from segedu.ops.boxes import box_iou
-from segedu.ops.nms import batched_nms, matrix_nms, nms, soft_nms
+from segedu.ops.nms import batched_nms, matrix_nms, nms, nms_mask, soft_nms
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -163,3 +163,25 @@ def test_soft_scores_have_no_gradient():
 def test_masks_without_pixels_lower_nothing():
     scores = torch.tensor([0.9, 0.8])
     assert torch.equal(matrix_nms(torch.zeros(2, 0, 3).bool(), torch.tensor([1, 1]), scores), scores)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 2e19, 1e37])
+def test_a_scale_changes_nothing(scale):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(40, 2, generator=generator) * 2
+    boxes = torch.cat([corners, corners + 0.5 + torch.rand(40, 2, generator=generator)], dim=1)
+    scores, labels = torch.rand(40, generator=generator), torch.arange(40) % 2
+    expected = batched_nms(boxes, scores, labels, 0.3)
+    assert len(expected) < 30
+    assert torch.equal(batched_nms(boxes * scale, scores, labels, 0.3), expected)
+    assert torch.equal(nms(boxes * scale, scores, 0.3), nms(boxes, scores, 0.3))
+
+
+def test_mask_of_kept_boxes_equals_the_loop():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(60, 2, generator=generator).double() * 4
+    boxes = torch.cat([corners, corners + 1], dim=1)
+    scores, valid = torch.rand(60, generator=generator), torch.rand(60, generator=generator) < 0.7
+    rows = torch.nonzero(valid).flatten()
+    expected = torch.zeros(60).bool().index_fill(0, rows[nms(boxes[rows], scores[rows], 0.3)], True)
+    assert torch.equal(nms_mask(boxes, scores, valid, 0.3), expected) and 0 < expected.sum() < valid.sum()

@@ -171,3 +171,54 @@ def test_boxes_get_no_gradient():
     assert torch.autograd.gradcheck(
         lambda f: roi_align(f, boxes, 2, 0.25, aligned=True), scene(4, 5)[0].requires_grad_()
     )
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("side", [40.0, 333.3, 2000.0])
+def test_boxes_larger_than_the_features_equal_torchvision(side, aligned, monkeypatch):
+    """As lists of points, and as weights of lines and columns: both ways of adding up give the same."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 13, 17, generator=generator, dtype=torch.float64)
+    corner = -torch.rand(6, 2, generator=generator, dtype=torch.float64) * side
+    boxes = list(torch.cat([corner, corner + torch.tensor([side, 0.7 * side])], dim=1).split(3))
+    expected = oracle(features, boxes, (3, 5), 0.5, -1, aligned)
+    for few in (0, 10**9):
+        monkeypatch.setattr("segedu.ops.roi_align.FEW", few)
+        got = roi_align(features, boxes, (3, 5), 0.5, -1, aligned)
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_gradient_of_both_ways_is_the_same(ratio, monkeypatch):
+    features, boxes = scene(13, 17)
+    boxes = [box * 30 for box in boxes]
+    gradients = []
+    for few in (0, 10**9):
+        monkeypatch.setattr("segedu.ops.roi_align.FEW", few)
+        given = features.clone().requires_grad_()
+        out = roi_align(given, boxes, (3, 5), 0.25, ratio)
+        gradients.append(torch.autograd.grad((out * torch.arange(out.numel()).view_as(out)).sum(), given)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+def test_boxes_in_several_parts_equal_boxes_at_once(monkeypatch):
+    features, boxes = scene(13, 17)
+    at_once = roi_align(features, boxes, (3, 5), 0.25)
+    monkeypatch.setattr("segedu.ops.roi_align.MOST", 100)
+    torch.testing.assert_close(roi_align(features, boxes, (3, 5), 0.25), at_once, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", [1e5, 1e9, 2e19, 3e38])
+def test_huge_boxes_need_little_memory(side):
+    """The bin in the middle has the whole feature map in it; the share of its points on the map is that of the area."""
+    features = torch.ones(1, 2, 8, 8)
+    box = torch.tensor([[-side / 2, -side / 2, side / 2, side / 2]])
+    got = roi_align(features, [box], 7)
+    inside = 9 * 7 / side  # from -1 to 8, of the middle bin, which has a side of side / 7
+    assert got.shape == (1, 2, 7, 7) and got.isfinite().all()
+    assert got.sum() == got[0, :, 3, 3].sum()
+    if side < 1e12:  # else float64 does not resolve a place at the corner of the box
+        torch.testing.assert_close(got[0, :, 3, 3], torch.full((2,), inside**2), rtol=1e-2, atol=0)
+    assert (
+        roi_align(features, [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 1, sampling_ratio=10**6).sub(1).abs().max() < 1e-3
+    )
