@@ -15,8 +15,10 @@ def is_exporting() -> bool:
         True while a program is recorded, False in ordinary computation and under `torch.compile`.
 
     Example:
-        >>> is_exporting()
-        False
+        >>> once = torch.ones(1)
+        >>> program = torch.jit.trace(lambda x: x * (3 if is_exporting() else 2), once, check_trace=False)
+        >>> program(once), is_exporting()
+        (tensor([3.]), False)
     """
     # before torch 2.7 there is no is_exporting
     recorded = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
