@@ -118,7 +118,7 @@ for a, b in pairs:
     shared(
         "o113_terminals",
         "to take all terminals of the machine",
-        "a few, of its own; below level 3 none, or it is ended",
+        "a few, of its own; at level 2 none",
         """import os, time
 kept = []
 try:
@@ -127,7 +127,6 @@ try:
 except OSError as error:
     print(error)
 time.sleep(1.5)""",
-        levels=EVERYWHERE,
         own_loss=True,
         twin="for _ in range(3):\n    get_ipython().system('echo honest')",
         twin_levels=(3, 1),

@@ -47,7 +47,8 @@ def pieces(count: int) -> str:
 
 def test_a_plan_from_the_child_is_the_plan_of_rebuild(lab, read, tiny):
     cells = read([*tiny.answered(**tiny.RIGHT), tiny.cell("mine", "y = '\ud800'\n%time\n!ls\nmonai = 'ä'")])
-    ours, theirs = rebuild(lab, cells, ["segedu.ops.boxes"], 3.0, lambda: "word"), plan_of(lab, cells, ["x"], 3.0)
+    hides = ["segedu.ops.boxes", "torchvision.ops.box_area"]
+    ours, theirs = rebuild(lab, cells, hides, 3.0, lambda: "word"), plan_of(lab, cells, hides, 3.0)
     canaries = [step for step in theirs.steps if step.kind == "canary"]
     assert [step for step in ours.steps if step.kind != "canary"] == [s for s in theirs.steps if s.kind != "canary"]
     assert (ours.state, ours.notes) == (theirs.state, theirs.notes)
