@@ -48,9 +48,12 @@ ALIKE = {
     "denoiseg": "unet",
     "affinities": "unet",
     "signed_distance": "unet",
+    "discriminative": "unet",
     "res_unet strided": "res_unet",
     "res_unet encoder": "res_unet",
+    "deeplabv1": "deeplabv2",
     "deeplabv3": "deeplabv3plus",
+    "fcn resnet": "fcn",
     "fcn32s": "fcn8s",
     "fcn16s": "fcn8s",
 }

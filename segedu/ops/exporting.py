@@ -15,10 +15,12 @@ def is_exporting() -> bool:
         True while a program is recorded, False in ordinary computation and under `torch.compile`.
 
     Example:
-        >>> once = torch.ones(1)
-        >>> program = torch.jit.trace(lambda x: x * (3 if is_exporting() else 2), once, check_trace=False)
-        >>> program(once), is_exporting()
-        (tensor([3.]), False)
+        >>> class Scale(torch.nn.Module):
+        ...     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ...         return x * (3 if is_exporting() else 2)
+        >>> program = torch.export.export(Scale(), (torch.ones(1),)).module()
+        >>> program(torch.ones(1)), Scale()(torch.ones(1))
+        (tensor([3.]), tensor([2.]))
     """
     # before torch 2.7 there is no is_exporting
     recorded = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
