@@ -3,7 +3,8 @@
 Half of the time is kept for the exercises, in equal shares. A student's own cells, and exercises that need more than
 their share, use the other half; shares of exercises that are done flow back into it. When that half is used up, the
 student's own cells still run, for a second each, so that what they define is there. So whatever a cell or an exercise
-costs, the other exercises have their share, and the sum stays within the limit of the submission.
+costs, the other exercises have their share, and the sum stays within the limit of the submission. Time in which a cell
+was ready to run and other work had the processor is given back, up to half of the limit.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Budget:
         self, steps: Sequence[tuple[str, str]], total: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.clock, self.until = clock, clock() + total
+        self.latest = self.until + total / 2
         exercises = {name for kind, name in steps if kind == "probe"}
         self.owners = [self._owner(kind, name, exercises) for kind, name in steps]
         self.last = {owner: number for number, owner in enumerate(self.owners) if owner}
@@ -66,15 +68,18 @@ class Budget:
         hurry = free <= self.grace or self.losses[""] >= LOSSES
         return free, min(SHORT, free) if hurry else free - self.grace
 
-    def spend(self, number: int, seconds: float, lost: bool) -> None:
-        """Note what a step has used.
+    def spend(self, number: int, seconds: float, waited: float, lost: bool) -> None:
+        """Note what a step has used. Time in which it waited for a processor is given back, up to half of the total.
 
         Args:
             number: of the step.
             seconds: by the clock.
+            waited: the part of them in which other work on the machine had the processor.
             lost: whether it lost its kernel.
         """
-        self.used[self.owners[number]] += seconds
+        given_back = min(waited, seconds, self.latest - self.until)
+        self.until += given_back
+        self.used[self.owners[number]] += seconds - given_back
         self.losses[self.owners[number]] += lost
 
 

@@ -135,6 +135,7 @@ class _Run:
         self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
         self.result = RunResult([], pool.rung.level, pool.rung.reason)
         self.until = 0.0  # of the step that runs
+        self.granted = 0.0  # seconds of that step in which other work on the machine had the processor
         self.kernel: SegKernel | None = None
         self.guest: Guest | None = None
         self.place: Place | None = None
@@ -149,10 +150,11 @@ class _Run:
         for number, (step, cell) in enumerate(zip(steps, cells, strict=True)):
             began = time.monotonic()
             whole, own = budget.seconds(number)
-            self.until = began + whole
+            self.until, self.granted = began + whole, 0.0
             ended = self.step(step, cell, own)
             self.result.steps.append(ended)
-            budget.spend(number, time.monotonic() - began, ended.status not in ("ok", "error", "skipped"))
+            lost = ended.status not in ("ok", "error", "skipped")
+            budget.spend(number, time.monotonic() - began, self.granted, lost)
         self.end_kernel()
         return self.result
 
@@ -169,7 +171,6 @@ class _Run:
         hurried = min(seconds, self.until - began) < allowed
         status, message = self.attempt(cell, min(allowed, seconds))
         kernel = self.kernel
-        self.until += kernel.clock.granted
         ended = StepResult(
             step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted, hurried=hurried,
             left_out=self.left_out, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
@@ -216,8 +217,17 @@ class _Run:
             cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
 
     def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
-        """Runs an nbval item and names what happened."""
-        self.kernel.begin(max(0.1, min(seconds, self.until - time.monotonic())))
+        """Runs an nbval item and names what happened; what the machine took for other work is added to the time."""
+        kernel = self.kernel
+        kernel.begin(max(0.1, min(seconds, self.until - time.monotonic())))
+        try:
+            return self.outcome(cell)
+        finally:
+            self.until += kernel.clock.granted
+            self.granted += kernel.clock.granted
+
+    def outcome(self, cell: SegCell) -> tuple[str, str]:
+        """Runs an nbval item: its status, and what there is to say about it."""
         try:
             cell.runtest()
         except Fatal as error:

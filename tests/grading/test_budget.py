@@ -24,7 +24,7 @@ def spend(budget: Budget, clock: Clock, number: int, cost: float, lost: bool = T
     """Run a step that would take `cost` seconds; what it took."""
     used = min(cost, budget.seconds(number)[1])
     clock.now += used
-    budget.spend(number, used, lost)
+    budget.spend(number, used, 0.0, lost)
     return used
 
 
@@ -79,3 +79,15 @@ def test_long_cells_run_again_only_where_there_is_time():
     assert worth_repeating([5.0, 0.1, 20.0], 60.0) == [True, True, True]
     assert worth_repeating([5.0, 0.1, 20.0], 25.0) == [False, True, False]
     assert worth_repeating([], 0.0) == []
+
+
+def test_time_that_other_work_took_is_given_back_up_to_half_of_the_total():
+    clock = Clock()
+    budget = Budget([("helper", "cell 1"), ("helper", "cell 2"), ("helper", "cell 3"), *EXERCISES], 300.0, clock)
+    before = budget.seconds(1)[1]
+    clock.now += 100.0
+    budget.spend(0, 100.0, 90.0, False)  # it computed for 10 s
+    assert budget.seconds(1)[1] == pytest.approx(before - 10)
+    clock.now += 500.0
+    budget.spend(1, 500.0, 500.0, False)
+    assert budget.until == 100.0 + 300.0 + 150.0
