@@ -212,5 +212,16 @@ def _limit() -> Any:
         hard = resource.getrlimit(kind)[1]
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    return _most_memory
+
+
+def _most_memory() -> int:
+    """The most memory of this program so far. On Linux, `ru_maxrss` would begin with that of the large parent."""
+    import resource
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
-    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
