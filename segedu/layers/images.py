@@ -49,6 +49,7 @@ def check_unit_range(images: Tensor, name: str = "images", beyond: float = OVERS
             `NORMALISED` for networks that may be given normalised images.
 
     Raises:
+        TypeError: not floating-point numbers.
         ValueError: a value is below -beyond or above 1 + beyond.
 
     >>> check_unit_range(torch.tensor([0.0, 0.4, 1.0]))
@@ -56,6 +57,8 @@ def check_unit_range(images: Tensor, name: str = "images", beyond: float = OVERS
     Traceback (most recent call last):
     ValueError: images has values from 0 to 255, expected values in [0, 1]: divide images by 255, ...
     """
+    if not torch.is_floating_point(images):
+        raise TypeError(f"{name} has dtype {images.dtype}, expected a floating-point type with values in [0, 1]")
     if is_exporting() or torch.compiler.is_compiling() or images.is_meta or not images.numel():
         return
     low, high = (float(value) for value in images.detach().aminmax())

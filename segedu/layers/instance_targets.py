@@ -28,6 +28,7 @@ def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
         B pairs of ints.
 
     Raises:
+        TypeError: images are not floating-point numbers.
         ValueError: the values are clearly neither in [0, 1] nor normalised, there is not one pair for each image, or a
             pair does not fit into its image.
 
