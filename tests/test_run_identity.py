@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -248,8 +249,9 @@ def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: py
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
 sys.path.insert(0, "tests")
 import test_run_identity as t
 def slow(logits, target):
@@ -295,6 +297,15 @@ def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "fit", lambda m, l, _, o, fit=experiment.fit, **given: fit(m, l, loss, o, **given))
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works as usual, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_step_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
@@ -309,6 +320,7 @@ def test_ctrl_c_ends_the_step_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_command_says_that_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segedu.recipes.RECIPES", (WITH(data="shapes"),))
     interrupted_at(4, monkeypatch)
