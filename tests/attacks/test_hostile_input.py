@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jupyter_client.session import Session
 
 from segedu.checks import codec
 from segedu.checks.probes import call_grad
 from segedu.gradebook import reports
 from segedu.gradebook.derived import as_text
-from segedu.grading import compare, nbitems, reading, submission
+from segedu.grading import compare, reading, submission
 from segedu.grading.archive import SubmissionError
 from segedu.grading.batch import Batch
 from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
 from segedu.grading.entries import find_entries, student_id
 from segedu.grading.lab import read_lab
+from segedu.grading.messages import read_message
 from segedu.grading.notebook import MAX_CODE, parse_notebook
 from segedu.grading.rebuild import rebuild
 from segedu.grading.records import RecordStore
@@ -98,12 +100,14 @@ def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
     assert not any(mark in text for text in texts for mark in ("=", "<", "{", ";", "9" * 25))
 
 
-@pytest.mark.parametrize("change", [{"content": [1]}, {"parent_header": "x"}, {"msg_type": ["error"]}])
+@pytest.mark.parametrize("change", [{"content": b"[1]"}, {"parent_header": "x"}, {"header": {"msg_type": ["error"]}}])
 def test_messages_of_the_wrong_form_are_no_messages(change):
-    message = {"content": {}, "parent_header": {}, "msg_type": "error"}
-    nbitems._check_form(message)
-    with pytest.raises(ValueError, match="wrong types"):
-        nbitems._check_form(message | change)
+    session = Session(key=b"secret")
+    message = session.msg("error", {"ename": "ValueError"}, parent={"msg_id": "1"})
+    frames = session.serialize(message)
+    assert read_message(session, frames, "iopub")["content"]["ename"] == "ValueError"
+    wrong = {key: {**message[key], **value} if key == "header" else value for key, value in change.items()}
+    assert read_message(session, session.serialize(message | wrong), "iopub") is None
 
 
 @pytest.mark.parametrize("name", ["中" * 78, "𠀀" * 60, "é" * 200])
