@@ -119,13 +119,13 @@ def check_same_run(
     taken, before = state["trained"]["step"], state["run"]["steps"]
     if run["steps"] != before and run["steps"] <= taken:
         raise ValueError(
-            f"checkpoint {path} has already taken {taken} of {before} steps, and {run['steps']} are asked for: "
+            f"checkpoint {path} has already taken {taken} of {before} steps, and you ask for {run['steps']}: "
             f"give more than {taken} to extend the run, {before} to repeat its result, or {anew}"
         )
 
 
 class Stopped(KeyboardInterrupt):
-    """Training stopped between two steps, because Ctrl-C or SIGTERM asked for it, and its checkpoint holds all of them.
+    """Training stopped between two steps, because of Ctrl-C or SIGTERM. The checkpoint holds all steps.
 
     `signal` is the number of the signal.
     """

@@ -84,7 +84,7 @@ def sentence(error: Exception) -> str:
 
 
 def _ours(traceback: TracebackType | None) -> bool:
-    """True where a `raise` of segedu is the origin, not a package that it calls and not a fault of its own."""
+    """Whether a `raise` statement in segedu is the origin, rather than another package or a bug."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None:

@@ -188,7 +188,7 @@ def test_the_recipe_s_steps_extend_a_shorter_run(tmp_path: Path) -> None:
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match="already taken 12 of 12 steps, and 5 are asked for"):
+    with pytest.raises(ValueError, match="already taken 12 of 12 steps, and you ask for 5"):
         run(tmp_path, steps=5)
 
 
@@ -199,7 +199,7 @@ def test_more_minutes_extend_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(tmp_path, minutes=0.13)["steps"] == 13  # the same limit is the same run
     longer = run(tmp_path, minutes=0.2)
     assert longer["steps"] == 22 and longer["resumed_from"] == 13
-    with pytest.raises(ValueError, match="already taken 22 of 22 steps, and 14 are asked for"):
+    with pytest.raises(ValueError, match="already taken 22 of 22 steps, and you ask for 14"):
         run(tmp_path, minutes=0.13)
 
 

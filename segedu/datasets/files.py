@@ -76,7 +76,7 @@ def _ambiguous(image: Image.Image) -> str:
     layouts = " ".join(str(tile[3]) for tile in image.tile)  # first of all: to read the EXIF of a PNG loads it
     pages = getattr(image, "n_frames", 1)
     if pages > 1 and image.format != "MPO":  # what a camera adds there is a preview
-        return f"has {pages} pages, expected one image: save each page as a file of its own"
+        return f"has {pages} pages, expected one image: save each page as a separate file"
     orientation = image.getexif().get(_ORIENTATION, 1)
     if orientation not in (0, 1):
         return (
@@ -172,7 +172,7 @@ def check_label_map(labels: np.ndarray | Tensor, path: Path, binary: tuple[int, 
     if pieces > 1:
         raise ValueError(
             f"{path} has only the numbers 0 and {numbers[0]}, on {pieces} separate pieces: a mask of all objects, "
-            f"expected a label map, in which each object has a number of its own (skimage.measure.label makes one)"
+            f"expected a label map, in which each object has a different number (skimage.measure.label makes one)"
         )
 
 

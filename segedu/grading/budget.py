@@ -1,4 +1,4 @@
-"""Who may use how much of a submission's time: each exercise has a share of its own.
+"""Who may use how much of a submission's time: each exercise has a separate share.
 
 Half of the time is kept for the exercises, in equal shares. A student's own cells, and exercises that need more than
 their share, use the other half; shares of exercises that are done flow back into it. When that half is used up, the

@@ -64,7 +64,7 @@ class Crew:
 
 
 @dataclass
-class _Turn:
+class _Running:
     """One submission at work: how often it was handed over, and whether another one was at work at any time of it."""
 
     handed: Handed
@@ -87,7 +87,7 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
     Yields:
         A record a submission, in the order in which they are done.
     """
-    desk = _Rota(crew, iter(todo))
+    desk = _SubmissionQueue(crew, iter(todo))
     desk.refill()
     while desk.running:
         for future in wait(desk.running, return_when=FIRST_COMPLETED).done:
@@ -107,18 +107,18 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
         desk.refill()
 
 
-class _Rota:
-    """Who is handed over next: those to be tried alone wait until nobody is at work, and nobody joins them."""
+class _SubmissionQueue:
+    """The queue of submissions. One that is to be graded alone runs while no other does."""
 
     def __init__(self, crew: Crew, waiting: Iterator[Handed]) -> None:
         self.crew, self.waiting = crew, waiting
-        self.running: dict[Future, _Turn] = {}
+        self.running: dict[Future, _Running] = {}
         self.suspects: list[tuple[Handed, int]] = []
         self.again: list[Handed] = []
         self.alone = False
 
     def refill(self) -> None:
-        """Hands over what there is room for."""
+        """Submit as many as there is room for."""
         if self.suspects and not self.running:
             self._hand_over(*self.suspects.pop())
         if self.suspects or any(turn.tries > 1 for turn in self.running.values()):
@@ -134,7 +134,7 @@ class _Rota:
             self._hand_over(self.again.pop(0), tries=MAX_TRIES - 1)
 
     def _hand_over(self, handed: Handed, tries: int = 1) -> None:
-        self.running[self.crew.submit(handed)] = _Turn(handed, tries)
+        self.running[self.crew.submit(handed)] = _Running(handed, tries)
         if len(self.running) > 1 and self.crew.count > 1:
             for turn in self.running.values():
                 turn.beside = True

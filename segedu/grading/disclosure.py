@@ -58,12 +58,12 @@ def error_name(name: str) -> str:
         name: from the student's process.
 
     Returns:
-        The name, or "an error of its own class".
+        The name, or "an error of another class".
 
     >>> error_name("ZeroDivisionError"), error_name("Abcdefghij")
-    ('ZeroDivisionError', 'an error of its own class')
+    ('ZeroDivisionError', 'an error of another class')
     """
-    return name if name in _ERRORS or is_builtin_exception(name) else "an error of its own class"
+    return name if name in _ERRORS or is_builtin_exception(name) else "an error of another class"
 
 
 def refused_words(text: str) -> str:

@@ -59,7 +59,7 @@ def best_detections(
     Args:
         boxes: (P, K - 1, 4), xyxy, of each proposal for classes 1 to K - 1.
         scores: (P, K - 1).
-        size: (H, W) of the image, at whose edges boxes are cut.
+        size: (H, W) of the image; boxes are clipped to it.
         score_threshold: scores are above this.
         iou_threshold: of the suppression.
         count: at most so many detections. In an exported program exactly so many (or all pairs, if these are fewer).

@@ -277,7 +277,7 @@ raise type("X_" + spelt(value), (Exception,), {})()""",
         body="return type(spelt(float(np.asarray(x).ravel()[0])), (), {})()",
         levels=EVERYWHERE,
         hidden=True,
-        note="an error of its own class",
+        note="an error of another class",
         twin="class EmptyImage(ValueError):\n    pass\n\n\nraise EmptyImage('mine')",
     ),
     Attack(

@@ -22,7 +22,7 @@ def test_exceptions_of_python_and_of_libraries_have_their_names(name):
 
 @pytest.mark.parametrize("name", ["Bcdefghij", "MyError", "x", "print", "", "ValueError\n", "__build_class__", "int"])
 def test_other_names_are_the_student_s_own_words(name):
-    assert error_name(name) == "an error of its own class"
+    assert error_name(name) == "an error of another class"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_helper_notes_are_few_however_many_cells_fail():
     bad = [StepResult(f"cell {i}", "helper", "error", f"Odd{'x' * (i % 30)}") for i in range(1500)]
     notes = _helper_notes(bad, None)
     assert len(notes) == MAX_HELPER_NOTES + 1 and notes[-1] == "and more cells did not end well"
-    assert {note.partition(" stopped ")[2] for note in notes[:-1]} == {"with an error of its own class"}
+    assert {note.partition(" stopped ")[2] for note in notes[:-1]} == {"with an error of another class"}
     assert _helper_notes(bad[:5], None) == notes[:5]
 
 
