@@ -22,6 +22,23 @@ def shared_data() -> Path:
     return folder
 
 
+SITE = ("test_book_site", "test_book_browser", "test_book_jupyter_book_1")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for several processes: pytest -n 2
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Keep the tests of a file in one process, and so the tests of all files that look at the built site."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0])
+            return "site" if file.stem in SITE else str(file)
+
+    config.option.loadscopereorder = False  # the longest come first as they are collected
+    return ByFile(config, log)
+
+
 @pytest.fixture(autouse=True)
 def another_seed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `SEGEDU_TEST_SEED=3`, the tests marked `learns` train from other random weights than usual."""

@@ -1,7 +1,8 @@
 """The built site, once a session, a server for it, and a browser that can reach nothing else.
 
-A cold build takes minutes on one core. It begins with the session, in a process of its own, and the tests that look
-at the site come last: by then the site is there, and the other tests have run beside its building.
+A cold build takes minutes on one core. Where one process runs all tests, the build begins with the session, beside it,
+and the tests that look at the site come last. Where several do (pytest-xdist), those tests are one group, which comes
+first: one process waits for the build while the others go on.
 """
 
 from __future__ import annotations
@@ -56,21 +57,35 @@ def _needs_site(item: pytest.Item) -> bool:
     return "site" in getattr(item, "fixturenames", ())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that wait for the site come last, and those with a browser, which have limits of time."""
-    items.sort(key=lambda item: _needs_site(item) or "browser" in getattr(item, "fixturenames", ()))
+def _one_of_several(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")  # pytest-xdist sets it in the processes that it starts
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort the tests of the site to the end, beside those with a browser; to the front where several processes run."""
+    if _one_of_several(config):
+        items.sort(key=lambda item: not _needs_site(item))
+    else:
+        items.sort(key=lambda item: _needs_site(item) or "browser" in getattr(item, "fixturenames", ()))
+
+
+def _build(config: pytest.Config) -> None:
+    config.stash[BUILDING] = building = Building()
+    config.add_cleanup(building.stop)
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """The build begins before the first test, if any test waits for it."""
-    if any(map(_needs_site, session.items)) and not session.config.option.collectonly:
-        session.config.stash[BUILDING] = building = Building()
-        session.config.add_cleanup(building.stop)
+    """Begin to build before the first test if any test waits for the site and one process runs all tests."""
+    config = session.config
+    if any(map(_needs_site, session.items)) and not (config.option.collectonly or _one_of_several(config)):
+        _build(config)
 
 
 @pytest.fixture(scope="session")
 def site(pytestconfig: pytest.Config) -> Path:
     """The folder that `make book` builds."""
+    if BUILDING not in pytestconfig.stash:
+        _build(pytestconfig)
     status, said = pytestconfig.stash[BUILDING].result()
     assert status == 0, f"segedu book failed:\n{said}"
     return ROOT / "_build" / "html"
