@@ -7,6 +7,7 @@ PORT ?= 8888
 LAB ?= 06_unet
 OUT ?= graded
 JOBS ?= 1
+WORKERS ?= 2
 
 # Compared with in tests. It asks for an OpenCV that would overwrite the tests' own: so without what it asks for.
 CELLPOSE := cellpose==3.1.1.3 fastremap fill-voids natsort roifile
@@ -14,7 +15,7 @@ CELLPOSE := cellpose==3.1.1.3 fastremap fill-voids natsort roifile
 .PHONY: help lab test test-cpus prove grade book labs fix bench clean
 help:
 	@echo "make lab     JupyterLab on the labs (PORT=8888)"
-	@echo "make test    all quick tests"
+	@echo "make test    all quick tests, in WORKERS=2 processes; each needs a processor and 3 GB"
 	@echo "make test-cpus  the tests as other CPUs would run them, with one and two threads, and under load; hours, resumes"
 	@echo "make prove   what takes hours: rows of tests/proofs.csv; resumes"
 	@echo "make grade   grade SUBMISSIONS=folder LAB=06_unet OUT=graded JOBS=1; the examples where none is given"
@@ -37,7 +38,7 @@ lab: $(VENV)/.lab
 	$(BIN)/segedu lab --port $(PORT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not prove" $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not prove" $(TESTS)
 
 test-cpus: $(VENV)/.test
 	$(BIN)/python tests/other_cpus.py --seeds
