@@ -150,7 +150,7 @@ show(
 # does it change then? And what does this mean for a net that shall learn where an edge is?
 
 # %% name="widget" role="widget"
-from segedu.widgets.roi import explorer
+from segedu.teaching.widgets.roi import explorer
 
 explorer()
 
@@ -364,7 +364,7 @@ check(yolact_masks)
 
 # %% name="yolact_net" role="show"
 from segedu.ops.anchors import decode_boxes
-from segedu.pretrained import load
+from segedu.weights.pretrained import load
 
 with torch.no_grad():
     outputs = load("shapes_yolact")(image[None])
@@ -484,7 +484,7 @@ check(dynamic_conv)
 import time
 from functools import partial
 
-from segedu.exercises.lab14_top_down import exercises
+from segedu.teaching.exercises.lab14_top_down import exercises
 
 library = {exercise.name: exercise.reference for exercise in exercises}
 
@@ -761,7 +761,7 @@ def draw_data(length, seed, size):
 
 
 # %% name="train" role="train"
-from segedu.training import train_steps
+from segedu.training.loop import train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 scales = {"cpu": (64, 768, 48, 16, 7, 240, 8), "gpu": (128, 2048, 200, 48, 14, 2000, 16)}
@@ -793,7 +793,7 @@ for loss in bar:
 
 # %% name="measure" role="train"
 from segedu.metrics.coco import CocoEvaluation
-from segedu.shape_recipes import OtsuComponents
+from segedu.recipes.shapes import OtsuComponents
 
 
 def measure(found):

@@ -24,9 +24,10 @@ import torchvision
 from randomise import randomise
 from torch import Tensor, nn
 
-from segedu import pretrained, published
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights import catalogue as published
+from segedu.weights import pretrained
+from segedu.weights.pretrained import WEIGHTS, WeightsError, fetch, load
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 
@@ -290,7 +291,7 @@ pretrained.fetch("resnet18", progress=False)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("segedu.pretrained.WeightsError: weights 'resnet18': could not be stored in")
+    assert last.startswith("segedu.weights.pretrained.WeightsError: weights 'resnet18': could not be stored in")
     assert "File too large" in last and "another exception" not in done.stderr
     assert left_in(small.cache) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2**20

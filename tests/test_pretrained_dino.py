@@ -19,10 +19,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch, about torch
     import timm
 
-from segedu import pretrained, published
 from segedu.backbones.vit import ViT
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights import catalogue as published
+from segedu.weights import pretrained
+from segedu.weights.pretrained import WEIGHTS, WeightsError, fetch, load
 
 TIMM = {
     "dino_vits16": "vit_small_patch16_224.dino",

@@ -13,8 +13,9 @@ import torch
 import torchvision
 from randomise import randomise
 
-from segedu import pretrained, published
-from segedu.published import WEIGHTS
+from segedu.weights import catalogue as published
+from segedu.weights import pretrained
+from segedu.weights.catalogue import WEIGHTS
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 DETECTORS = [

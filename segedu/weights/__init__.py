@@ -1,1 +1,1 @@
-"""Small weights that we trained ourselves: each file beside the script and the log that made it."""
+"""Trained weights: official files by their publishers, and our own small ones."""

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segedu.gradebook.reports import all_notes, write_reports
-from segedu.grading import ladder
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import KernelPool
-from segedu.grading.ladder import Rung
-from segedu.grading.nbitems import session
-from segedu.grading.provisioner import ForkServer
-from segedu.grading.stage import build_stage
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.reports import all_notes, write_reports
+from segedu.grading.sandbox import isolation_levels
+from segedu.grading.sandbox.isolation_levels import Rung
+from segedu.grading.sandbox.kernel_pool import KernelPool
+from segedu.grading.sandbox.nbval_items import session
+from segedu.grading.sandbox.provisioner import ForkServer
+from segedu.grading.sandbox.staged_library import build_stage
+from segedu.grading.submissions.find_submissions import find_entries
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -84,7 +84,7 @@ def level_name(rung: Rung) -> str:
 
 def rungs() -> dict[str, Rung]:
     """The levels that this machine has, best first."""
-    return {level_name(rung): rung for rung, works, _ in ladder._probed() if works}
+    return {level_name(rung): rung for rung, works, _ in isolation_levels._probed() if works}
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def area(boxes):
     return 0""",
         answers={"box_area": "def box_area(b):\n    return area(b)"},
         note="imports segedu.ops.boxes|",
-        twin="from segedu import viz\nfrom segedu.ops import masks\nimport segedu.datasets, segedu.training",
+        twin="from segedu import viz\nfrom segedu.ops import masks\nimport segedu.datasets, segedu.training.loop",
     ),
     Attack(
         "o51_compiled_copies",
@@ -115,9 +115,9 @@ def area(boxes):
         "stubs",
         "to use `check`, `use` and `load` of the exercises",
         "0: they are stubs",
-        """from segedu.exercises.lab00_tiny import check
+        """from segedu.teaching.exercises.lab00_tiny import check
 try:
-    from segedu.exercises import load
+    from segedu.teaching.exercises import load
     exercise = load("00_tiny").exercises
 except Exception as error:
     exercise = []
@@ -127,7 +127,7 @@ for one in exercise:
         answers={
             name: f"def {name}(*a):\n    return globals().get('stolen_{name}', lambda *_: 0)(*a)" for name in RIGHT
         },
-        twin="from segedu.exercises.lab00_tiny import check\ncheck(None)",
+        twin="from segedu.teaching.exercises.lab00_tiny import check\ncheck(None)",
     ),
     Attack(
         "o54_memory_of_the_parent",

@@ -15,12 +15,12 @@ from pathlib import Path
 import tiny
 from attack import FULL, RIGHT
 
-from segedu.gradebook.policy import standings
-from segedu.gradebook.reports import write_reports
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.ladder import Rung
-from segedu.grading.records import RecordStore
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.reports import write_reports
+from segedu.grading.gradebook.policy import standings
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.isolation_levels import Rung
 
 TIME = "2026-10-01 12:00:00.000000 UTC\n"
 LATE = "[late]\nafter = 0.5\n[labs.00_tiny]\ndue = 2026-10-02T12:00:00Z\n"

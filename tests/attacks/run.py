@@ -19,7 +19,7 @@ from inboxes import INBOXES, Inbox, faults
 from rich.console import Console
 from rich.table import Table
 
-from segedu.grading.ladder import Rung
+from segedu.grading.sandbox.isolation_levels import Rung
 
 
 def chosen_inboxes(pattern: str) -> list[Inbox]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
-from segedu.grading.provisioner import ForkServer
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.grading.sandbox.provisioner import ForkServer
 
 COURSE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
@@ -54,7 +54,7 @@ def {name}(*args):
     return net
 
 
-from segedu.checks import probes
+from segedu.teaching.checks import probes
 probes._dependence = lambda output, inputs: [9]
 probes._after_call = lambda arguments, real=probes._after_call: real(arguments)
 """

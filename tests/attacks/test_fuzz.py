@@ -33,17 +33,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from segedu.checks import codec
-from segedu.gradebook.reports import write_reports
-from segedu.grading.archive import SubmissionError, notebooks_in
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries, student_id
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, probe_levels
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.rebuild import MAX_NOTES, rebuild
-from segedu.grading.submission import read_submission
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.reports import write_reports
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import MAX_NOTES, rebuild
+from segedu.grading.sandbox.kernel_pool import RunResult, probe_levels
+from segedu.grading.submissions.archive import SubmissionError, notebooks_in
+from segedu.grading.submissions.find_submissions import find_entries, student_id
+from segedu.grading.submissions.notebook import parse_notebook
+from segedu.grading.submissions.submission import read_submission
+from segedu.teaching.checks import codec
 
 sys.path += [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "grading")]
 import fuzz

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from segedu.checks import codec
-from segedu.checks.outcomes import MAX_DEPTH
-from segedu.grading.box import Box
-from segedu.grading.compare import make_paper, read_outcomes, verdict_of
+from segedu.grading.judging.compare import make_paper, read_outcomes, verdict_of
+from segedu.grading.sandbox.sandbox_files import Box
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.outcomes import MAX_DEPTH
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -182,7 +182,7 @@ def is_valid(value: object, depth: int = 0) -> bool:
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
     with tiny.installed(tiny.make_course(tmp_path_factory.mktemp("course"))):
-        from segedu.exercises import load
+        from segedu.teaching.exercises import load
 
         yield make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
 

@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 from jupyter_client.session import Session
 
-from segedu.checks import codec
-from segedu.checks.probes import call_grad
-from segedu.gradebook import reports
-from segedu.gradebook.derived import as_text
-from segedu.grading import compare, reading, submission
-from segedu.grading.archive import SubmissionError
-from segedu.grading.batch import Batch
-from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
-from segedu.grading.entries import find_entries, student_id
-from segedu.grading.lab import read_lab
-from segedu.grading.messages import read_message
-from segedu.grading.notebook import MAX_CODE, parse_notebook
-from segedu.grading.rebuild import rebuild
-from segedu.grading.records import RecordStore
-from segedu.grading.submission import read_submission
+from segedu.grading.batch import reports
+from segedu.grading.batch.batch import Batch
+from segedu.grading.gradebook.atomic_files import as_text
+from segedu.grading.judging import compare, student_code
+from segedu.grading.judging.compare import make_paper, read_outcomes, refusals, verdict_of
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import rebuild
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.kernel_messages import read_message
+from segedu.grading.submissions import submission
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.find_submissions import find_entries, student_id
+from segedu.grading.submissions.notebook import MAX_CODE, parse_notebook
+from segedu.grading.submissions.submission import read_submission
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.probes import call_grad
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -39,7 +40,7 @@ def course(tmp_path_factory):
 
 @pytest.fixture
 def paper(course):
-    from segedu.exercises import load
+    from segedu.teaching.exercises import load
 
     return make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
 
@@ -56,7 +57,7 @@ def steps(plan):
 
 def test_a_megabyte_of_empty_lines_is_read_at_once():
     began = time.process_time()
-    reading.oddities("x = 1" + "\n" * 1_000_000 + "y", ())
+    student_code.oddities("x = 1" + "\n" * 1_000_000 + "y", ())
     assert time.process_time() - began < 2
 
 
@@ -173,7 +174,7 @@ def test_an_answer_in_the_check_cell_is_an_answer(plan_of):
 def test_a_line_that_fails_here_does_not_take_the_definitions_below_it(plan_of, line):
     source = f"{line}\n\n{tiny.RIGHT['double']}"
     plan = plan_of(tiny.answered(double=source))
-    late = reading.late_definitions(source)
+    late = student_code.late_definitions(source)
     assert plan.steps[2].source == late != ""
     namespace: dict = {"double": lambda x: "kept"}
     exec(late, namespace)

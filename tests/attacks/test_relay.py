@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from segedu.grading.relay import Relay
+from segedu.grading.sandbox.socket_relay import Relay
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.gradebook.policy import standings
-from segedu.grading.record_form import MAX_RECORD, parse_record
-from segedu.grading.records import RecordStore
+from segedu.grading.gradebook.policy import standings
+from segedu.grading.judging.record_form import MAX_RECORD, parse_record
+from segedu.grading.judging.records import RecordStore
 
 DEEP = "[" * 100_000 + "]" * 100_000
 

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from segedu.gradebook.asked import asked, first_line
-from segedu.gradebook.bookkeeping import rebuild
-from segedu.gradebook.feedback import feedback_page
-from segedu.gradebook.page import moment, page, printable
-from segedu.gradebook.policy import LabBook, read_own
+from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.feedback import feedback_page
+from segedu.grading.gradebook.page import moment, page, printable
+from segedu.grading.gradebook.policy import LabBook, read_own
+from segedu.grading.gradebook.prompts import asked, first_line
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "a", "main", "h1", "h2", "p", "div", "section", "ul", "li",
         "strong", "code", "span", "table", "thead", "tbody", "tr", "th", "td", "br", "wbr"}  # fmt: skip

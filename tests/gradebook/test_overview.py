@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from segedu.gradebook import charts, overview
-from segedu.gradebook.bookkeeping import rebuild
-from segedu.gradebook.policy import LabBook, read_own
-from segedu.gradebook.tally import Tally
+from segedu.grading.gradebook import charts, overview
+from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.policy import LabBook, read_own
+from segedu.grading.gradebook.statistics import Tally
 
 
 class Reader(HTMLParser):

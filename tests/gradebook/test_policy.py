@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu.gradebook import late
-from segedu.gradebook.late import LabPolicy, LatePolicy, PolicyFile, lateness, span
-from segedu.gradebook.policy import LabBook, labs_of, read_own, standings
-from segedu.gradebook.roster import submission_keys
+from segedu.grading.gradebook import late
+from segedu.grading.gradebook.late import LabPolicy, LatePolicy, PolicyFile, lateness, span
+from segedu.grading.gradebook.policy import LabBook, labs_of, read_own, standings
+from segedu.grading.gradebook.roster import submission_keys
 
 DUE = datetime(2026, 10, 5, 21, 59, tzinfo=UTC)
 STEPS = LatePolicy(
@@ -374,7 +374,7 @@ def test_five_thousand_records_need_no_memory(tmp_path, made):
     size = len(data) * 5000
     code = f"""
     import tracemalloc
-    from segedu.gradebook.policy import standings
+    from segedu.grading.gradebook.policy import standings
     from pathlib import Path
     tracemalloc.start()
     print(sum(one.final == 3 for one in standings(Path({str(tmp_path)!r}), "00_tiny")), tracemalloc.get_traced_memory()[1])

@@ -14,10 +14,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.gradebook import bookkeeping, reports
-from segedu.gradebook.derived import as_text, derived_text, points_text, write_derived
-from segedu.gradebook.policy import LabBook, read_own
-from segedu.grading.batch import Batch
+from segedu.grading.batch import reports
+from segedu.grading.batch.batch import Batch
+from segedu.grading.gradebook import bookkeeping
+from segedu.grading.gradebook.atomic_files import as_text, derived_text, points_text, write_derived
+from segedu.grading.gradebook.policy import LabBook, read_own
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from types import ModuleType, SimpleNamespace
 import psutil
 import pytest
 
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, StepResult
-from segedu.grading.provisioner import ForkServer
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.sandbox.kernel_pool import RunResult, StepResult
+from segedu.grading.sandbox.provisioner import ForkServer
 
 
 def _load(name: str) -> ModuleType:

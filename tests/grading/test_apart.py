@@ -17,11 +17,11 @@ import psutil
 import pytest
 from rich.console import Console
 
-from segedu.grading import apart, command
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries
-from segedu.grading.sandbox import SandboxError
-from segedu.grading.submission import collect
+from segedu.grading.batch import command, grader_process
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.sandbox.restrictions import SandboxError
+from segedu.grading.submissions.find_submissions import find_entries
+from segedu.grading.submissions.submission import collect
 
 # on the other side: a pool that runs steps there, and a judge that one submission kills
 FRAGILE = """
@@ -55,7 +55,7 @@ def job(course, tiny, tmp_path, monkeypatch):
     folder.mkdir()
     for i in range(6):
         (folder / f"s{i}.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)) + " " * i)
-    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, FRAGILE))
+    monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, FRAGILE))
     return Job(folder, tiny.LAB, tmp_path / "out", course, jobs=2, seed=4)
 
 
@@ -137,14 +137,14 @@ def test_graders_that_cannot_start_say_why_in_one_sentence(job, course, tiny, mo
         assert str(caught.value) in console.file.getvalue() and "Traceback" not in console.file.getvalue()
         return str(caught.value)
 
-    monkeypatch.setattr(apart, "_CODE", "import os; os._exit(3)")
+    monkeypatch.setattr(grader_process, "_CODE", "import os; os._exit(3)")
     assert said() == (
         "the graders did not start: their process ended with exit status 3; "
         "a message above may say why, `segedu grade --doctor` says what works here"
     )
-    monkeypatch.setattr(apart, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(grader_process, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert "was ended by signal 9 (memory may have run out: fewer --jobs need less)" in said()
-    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, NO_ROOM))
+    monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, NO_ROOM))
     assert said() == "the graders did not start: [Errno 28] No space left on device: '/stage'"
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert said() == "the graders did not start: [Errno 2] No such file or directory: '/nowhere/python'"
@@ -153,14 +153,14 @@ def test_graders_that_cannot_start_say_why_in_one_sentence(job, course, tiny, mo
 def test_graders_that_cannot_be_replaced_keep_what_was_graded(job, monkeypatch):
     def follow(done, total, student):
         if done == 2:
-            monkeypatch.setattr(apart, "_CODE", "import os; os._exit(3)")
+            monkeypatch.setattr(grader_process, "_CODE", "import os; os._exit(3)")
             (child,) = graders()
             child.kill()
 
-    code = apart._CODE
+    code = grader_process._CODE
     with pytest.raises(SandboxError, match="the graders did not start: their process ended with exit status 3"):
         grade_batch(job, follow)
-    monkeypatch.setattr(apart, "_CODE", code)
+    monkeypatch.setattr(grader_process, "_CODE", code)
     batch = grade_batch(job)
     assert batch.kept >= 2 and [record["points"] for record in batch.records] == [9] * 6
 
@@ -175,11 +175,11 @@ def test_no_descriptor_stays_open(job, monkeypatch):
     grade_batch(replace(job, out=job.out / "again"), lambda *_: at_work.append(count()))
     assert count() == before and len(set(at_work[1:2] + at_work[3:])) == 1, at_work
     for code in ("import os; os._exit(3)", "import sys; sys.path.clear()"):
-        monkeypatch.setattr(apart, "_CODE", code)
+        monkeypatch.setattr(grader_process, "_CODE", code)
         with pytest.raises(SandboxError) as caught:
             grade_batch(job)
         assert count() == before, caught.value  # which is still held here, and with it all frames
-    monkeypatch.setattr(apart, "_CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(grader_process, "_CODE", "import time; time.sleep(60)")
     monkeypatch.setattr(Connection, "recv", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt) as stopped:
         grade_batch(job)
@@ -195,7 +195,7 @@ def test_a_parent_that_is_gone_leaves_no_traceback(job, gone):
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", apart._CODE, str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            [sys.executable, "-c", grader_process._CODE, str(theirs.fileno())], pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     with Connection(ours.detach()) as connection:
@@ -223,7 +223,7 @@ HUGE = """
 import contextlib
 from concurrent.futures import Future
 from segedu.grading import examiner
-from segedu.grading.crew import Crew
+from segedu.grading.batch.grader_pool import Crew
 
 @contextlib.contextmanager
 def threads(assignment, count):
@@ -238,11 +238,11 @@ examiner.threads = threads
 
 
 def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, course, tiny, monkeypatch):
-    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, HUGE))
+    monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, HUGE))
     handed = collect(find_entries(job.submissions)[0][0], job.lab, job.submissions)
     handed = replace(handed, found=(("s0.ipynb", bytes(1 << 20)),))
     futures = []
-    with apart.apart(job.assignment(4), 2) as crew:
+    with grader_process.apart(job.assignment(4), 2) as crew:
         hand_over = threading.Thread(target=lambda: futures.extend(crew.submit(handed) for _ in range(30)), daemon=True)
         hand_over.start()
         hand_over.join(30)
@@ -289,7 +289,7 @@ def test_they_end_with_their_parent(job, still_running):
     for i in range(6):
         (job.submissions / f"s{i}.ipynb").rename(job.submissions / f"slow{i}.ipynb")
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(code=apart._CODE), *map(str, (job.course, job.submissions, job.out))],
+        [sys.executable, "-c", PARENT.format(code=grader_process._CODE), *map(str, (job.course, job.submissions, job.out))],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout.readline() == "graders at work\n"
@@ -303,7 +303,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from segedu.grading import apart
-from segedu.grading.batch import Job, grade_batch
+from segedu.grading.batch.batch import Job, grade_batch
 apart._CODE = {code!r}
 course, subs, out = map(Path, sys.argv[1:])
 job = Job(subs, "00_tiny", out, course, jobs=2, seed=4)
@@ -312,6 +312,8 @@ grade_batch(job, on_sandbox=lambda level, reason: print("graders at work", flush
 
 
 def test_the_parent_imports_neither_torch_nor_a_kernels_client():
-    code = "import segedu.grading.command, sys; print(*{'torch', 'numpy', 'nbformat', 'pytest'} & set(sys.modules))"
+    code = (
+        "import segedu.grading.batch.command, sys; print(*{'torch', 'numpy', 'nbformat', 'pytest'} & set(sys.modules))"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import box as box_module
-from segedu.grading.box import Box, BoxError, subfolder
+from segedu.grading.sandbox import sandbox_files as box_module
+from segedu.grading.sandbox.sandbox_files import Box, BoxError, subfolder
 
 
 @pytest.fixture(params=["openat2", "component by component"])

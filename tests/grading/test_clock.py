@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from segedu.grading import clock as clock_module
-from segedu.grading.clock import PATIENCE, Clock, process_of, waited_for_processor
-from segedu.grading.sandbox import LINUX
+from segedu.grading.sandbox import cell_clock as clock_module
+from segedu.grading.sandbox.cell_clock import PATIENCE, Clock, process_of, waited_for_processor
+from segedu.grading.sandbox.restrictions import LINUX
 
 
 class Time:

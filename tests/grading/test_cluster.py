@@ -12,10 +12,10 @@ from pathlib import Path
 import distributed
 import pytest
 
-from segedu.grading import cluster
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
+from segedu.grading.batch import dask_cluster
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.sandbox.kernel_pool import probe_levels
 
 sandboxed = pytest.mark.skipif(
     not any(works and level >= 2 for level, works, _ in probe_levels()), reason="this machine offers no sandbox"
@@ -30,11 +30,11 @@ def prepare(course: str, inbox: str) -> None:
     sys.path.insert(0, str(HERE))
     import tiny
 
-    from segedu.grading import apart
+    from segedu.grading.batch import grader_process
 
     os.chdir(inbox)
     tiny.install(Path(course))
-    apart._CODE = tiny.other_side(Path(course))
+    grader_process._CODE = tiny.other_side(Path(course))
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def test_workers_that_are_killed_lose_nothing(job, course, server, tmp_path, mon
 
 
 def test_a_scheduler_that_is_not_there(job, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(ValueError, match=r"--dask is tcp://127.0.0.1:9, where no scheduler answers .*: dask scheduler"):
         grade_batch(replace(job, dask="tcp://127.0.0.1:9"))
 
@@ -111,6 +111,6 @@ def test_a_scheduler_without_workers_and_a_worker_with_another_segedu(job, cours
             grade_batch(replace(job, dask=address))
         client.cluster.scale(1)
         client.wait_for_workers(1, timeout=60)
-        monkeypatch.setattr(cluster, "tool_version", lambda: "9.9+other")
+        monkeypatch.setattr(dask_cluster, "tool_version", lambda: "9.9+other")
         with pytest.raises(ValueError, match=r"has segedu .*, this machine has 9.9\+other; install the same on both"):
             grade_batch(replace(job, dask=address))

@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import command
-from segedu.grading.batch import Job, grade_batch
+from segedu.grading.batch import command
+from segedu.grading.batch.batch import Job, grade_batch
 
 
 @pytest.fixture

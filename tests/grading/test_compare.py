@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segedu.checks import codec
-from segedu.checks.probes import copy_value
-from segedu.grading import compare
+from segedu.grading.judging import compare
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.probes import copy_value
 
 
 @pytest.fixture
 def papers(course, tiny):
-    import segedu.exercises
+    import segedu.teaching.exercises
 
-    return {e.name: compare.make_paper(e, tiny.LAB, 5) for e in segedu.exercises.load(tiny.LAB).exercises}
+    return {e.name: compare.make_paper(e, tiny.LAB, 5) for e in segedu.teaching.exercises.load(tiny.LAB).exercises}
 
 
 def files_of(paper, outcomes):

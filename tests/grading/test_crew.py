@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from segedu.grading import crew as crew_module
-from segedu.grading.crew import AHEAD, MAX_TRIES, Crew, records_of
+from segedu.grading.batch import grader_pool as crew_module
+from segedu.grading.batch.grader_pool import AHEAD, MAX_TRIES, Crew, records_of
 
 STEPS = 2000  # far more than any of these batches needs: a test must fail, not wait
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu import exercises
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.teaching import exercises
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"

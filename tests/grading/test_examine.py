@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from segedu.grading.compare import make_paper
-from segedu.grading.examine import Desk, examine
-from segedu.grading.kernel import Limits, StepResult
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.records import clean
-from segedu.grading.submission import Submission
+from segedu.grading.judging.compare import make_paper
+from segedu.grading.judging.examine import Desk, examine
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.records import clean
+from segedu.grading.sandbox.kernel_pool import Limits, StepResult
+from segedu.grading.submissions.notebook import parse_notebook
+from segedu.grading.submissions.submission import Submission
 
 
 @pytest.fixture
 def desk(course, tiny, pool):
-    import segedu.exercises
+    import segedu.teaching.exercises
 
-    papers = {e.name: make_paper(e, tiny.LAB, 5) for e in segedu.exercises.load(tiny.LAB).exercises}
+    papers = {e.name: make_paper(e, tiny.LAB, 5) for e in segedu.teaching.exercises.load(tiny.LAB).exercises}
     return Desk(read_lab(course, tiny.LAB), papers, pool, Limits(), 2.0)
 
 

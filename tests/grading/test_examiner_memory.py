@@ -5,9 +5,9 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from segedu.grading.kernel import KernelPool, Limits, Step
-from segedu.grading.messages import MAX_HEADER, MAX_TEXT, read_message
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox.kernel_messages import MAX_HEADER, MAX_TEXT, read_message
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, Step
+from segedu.grading.sandbox.staged_library import build_stage
 
 pytestmark = pytest.mark.usefixtures("server")
 

@@ -13,11 +13,11 @@ from types import ModuleType
 
 import pytest
 
-from segedu.gradebook.reports import expected_differences
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.command import read_expected
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.command import read_expected
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.reports import expected_differences
+from segedu.grading.sandbox.kernel_pool import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"

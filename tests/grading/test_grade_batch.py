@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import batch as batch_module
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, Step, probe_levels
-from segedu.grading.records import RecordStore
-from segedu.grading.sandbox import SandboxError
+from segedu.grading.batch import batch as batch_module
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.kernel_pool import RunResult, Step, probe_levels
+from segedu.grading.sandbox.restrictions import SandboxError
 
 
 def write_submissions(folder: Path, tiny) -> Path:
@@ -88,12 +88,14 @@ def test_attempts_are_graded_each(job, crew, tiny):
 
 def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool, crew, monkeypatch):
     first = {record["student"]: record for record in grade_batch(job, crew=crew).records}
-    from segedu.exercises import load
+    from segedu.teaching.exercises import load
 
     double = next(exercise for exercise in load(job.lab).exercises if exercise.name == "double")
-    monkeypatch.setattr("segedu.grading.records.tool_version", lambda: "0.2+changed")
-    monkeypatch.setattr("segedu.grading.examine.tool_version", lambda: "0.2+changed")
-    monkeypatch.setattr("segedu.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4)  # nobody is right
+    monkeypatch.setattr("segedu.grading.judging.records.tool_version", lambda: "0.2+changed")
+    monkeypatch.setattr("segedu.grading.judging.examine.tool_version", lambda: "0.2+changed")
+    monkeypatch.setattr(
+        "segedu.teaching.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4
+    )  # nobody is right
     probed = []
     real = pool.run
     monkeypatch.setattr(pool, "run", lambda steps, *rest: probed.append(steps) or real(steps, *rest))
@@ -204,8 +206,8 @@ sys.path.insert(0, {here!r})
 import conftest, tiny
 from pathlib import Path
 import contextlib, functools
-from segedu.grading.examiner import threads
-from segedu.grading.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.batch import Job, grade_batch
 
 class Slow(conftest.InProcessPool):
     def run(self, *arguments):
@@ -283,7 +285,9 @@ def test_without_a_sandbox_it_asks_first(course, tiny, tmp_path, pool, monkeypat
     job = Job(write_submissions(tmp_path / "subs", tiny), tiny.LAB, tmp_path / "out", course, level=1)
     with pytest.raises(PermissionError, match="level 1 .*--doctor.*add --i-trust-these-submissions"):
         grade_batch(job, crew=threads)
-    monkeypatch.setattr("segedu.grading.examiner.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
+    monkeypatch.setattr(
+        "segedu.grading.batch.grader_threads.KernelPool", lambda stage, level: contextlib.nullcontext(pool)
+    )
     assert points(grade_batch(replace(job, trust=True), crew=threads)) == EXPECTED
 
 

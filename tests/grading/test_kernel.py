@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segedu.checks import codec
-from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, _cut
-from segedu.grading.sandbox import SandboxError
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, RunResult, Step, _cut
+from segedu.grading.sandbox.restrictions import SandboxError
+from segedu.grading.sandbox.staged_library import build_stage
+from segedu.teaching.checks import codec
 
 QUICK = Limits(cell_seconds=20, total_seconds=120, memory_bytes=300 << 20)
 
@@ -269,7 +269,7 @@ def test_what_an_earlier_kernel_left_stays(pool):
 
 
 def test_run_probe_works_inside(pool):
-    probe = "from segedu.checks.remote import run_probe\nrun_probe('double', '@WORK@/job/double', globals())"
+    probe = "from segedu.teaching.checks.remote import run_probe\nrun_probe('double', '@WORK@/job/double', globals())"
     files = {"job/double/job.json": b'{"probe": "call", "cases": 1}'}
     files.update({f"job/double/in/0.{name}": data for name, data in codec.pack({"args": [21]}).items()})
     result = pool.run([
@@ -352,7 +352,7 @@ def test_kernels_end_with_the_fork_server_and_it_is_started_again(pool):
 
 def test_kernels_end_with_the_grader(pool, still_running):
     source = f"""
-        from segedu.grading.kernel import KernelPool, Step
+        from segedu.grading.sandbox.kernel_pool import KernelPool, Step
         pool = KernelPool({str(pool.stage)!r}, cold=True)
         pool.run([Step("helper", "h", "import time; time.sleep(100)", 100)])
     """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import ladder
-from segedu.grading.ladder import Limits, Rung, best_rung, make_place, prefixes, probe_levels
-from segedu.grading.sandbox import SandboxError
+from segedu.grading.sandbox import isolation_levels
+from segedu.grading.sandbox.isolation_levels import Limits, Rung, best_rung, make_place, prefixes, probe_levels
+from segedu.grading.sandbox.restrictions import SandboxError
 
 
 def test_levels_are_probed_in_order():
@@ -29,7 +29,7 @@ def test_a_rung_that_fails_is_passed_over_with_its_reason(monkeypatch):
     def tried():
         return [(Rung(3), False, "unshare: EPERM"), (Rung(2, reason="seccomp"), True, "seccomp")]
 
-    monkeypatch.setattr(ladder, "_probed", tried)
+    monkeypatch.setattr(isolation_levels, "_probed", tried)
     assert best_rung().level == 2
     with pytest.raises(SandboxError, match="level 3: unshare: EPERM"):
         best_rung(3)
@@ -63,8 +63,8 @@ def test_prefixes_do_not_overlap():
 
 
 def test_what_a_killed_grader_left_is_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(ladder.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    monkeypatch.setattr(ladder.cgroups, "parents", lambda *_: [(tmp_path / "groups", {}, {})])
+    monkeypatch.setattr(isolation_levels.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(isolation_levels.cgroups, "parents", lambda *_: [(tmp_path / "groups", {}, {})])
     for name in (
         "temporary/segedu-run-old/work",
         "temporary/segedu-run-new",
@@ -76,37 +76,39 @@ def test_what_a_killed_grader_left_is_swept(tmp_path, monkeypatch):
     (tmp_path / "temporary" / "segedu-pool-link").symlink_to(tmp_path / "temporary" / "other-old")
     for name in ("temporary/segedu-run-old", "temporary/other-old", "groups/segedu-old"):
         os.utime(tmp_path / name, (0, 0))
-    ladder.sweep()
+    isolation_levels.sweep()
     left = sorted(path.name for folder in ("temporary", "groups") for path in (tmp_path / folder).iterdir())
     assert left == ["other-old", "segedu-new", "segedu-pool-link", "segedu-run-new"]
 
 
 def test_users_are_never_the_same_at_the_same_time():
-    users = [ladder.own_user() for _ in range(3000)]
+    users = [isolation_levels.own_user() for _ in range(3000)]
     assert len(set(users)) == len(users)
 
 
 def test_in_a_container_with_few_users_its_own_are_taken(tmp_path, monkeypatch):
     table = tmp_path / "uid_map"
-    real = ladder.Path
-    monkeypatch.setattr(ladder, "Path", lambda path: real(table if str(path) == "/proc/self/uid_map" else path))
+    real = isolation_levels.Path
+    monkeypatch.setattr(
+        isolation_levels, "Path", lambda path: real(table if str(path) == "/proc/self/uid_map" else path)
+    )
     table.write_text("         0     100000      65536\n")
-    assert {61_000 < ladder.own_user() < 65_530 for _ in range(5000)} == {True}
+    assert {61_000 < isolation_levels.own_user() < 65_530 for _ in range(5000)} == {True}
     table.write_text("         0          0 4294967295\n")
-    assert ladder.own_user() >= 0x7A000000
+    assert isolation_levels.own_user() >= 0x7A000000
 
 
 def test_what_no_group_holds_is_watched(monkeypatch):
     place = make_place(Rung(3), Path("/nowhere"), Limits())
     place.clear()
     assert not {"memory", "processes"} & {*place.job["watch"]} & place.groups.kinds
-    monkeypatch.setattr(ladder.cgroups, "parents", lambda *_: [])
+    monkeypatch.setattr(isolation_levels.cgroups, "parents", lambda *_: [])
     place = make_place(Rung(3), Path("/nowhere"), Limits())
     assert set(place.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}
     place = make_place(Rung(1), Path("/nowhere"), Limits())
     folder = {"disk", "inodes", "folder", "terminals"}
     assert {"memory", "processes", "sockets", "busy", *folder} == set(place.job["watch"])
-    assert "a watch of disk and memory and processes" in ladder.describe(Rung(1), place)
+    assert "a watch of disk and memory and processes" in isolation_levels.describe(Rung(1), place)
     place.clear()
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from segedu.gradebook.roster import names_of_ids
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries
-from segedu.grading.layout import LAYOUTS, is_of, listed
-from segedu.grading.submission import read_submission
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.gradebook.roster import names_of_ids
+from segedu.grading.submissions.find_submissions import find_entries
+from segedu.grading.submissions.folder_layout import LAYOUTS, is_of, listed
+from segedu.grading.submissions.submission import read_submission
 
 TIME = "2026-10-01 23:59:00.000000 UTC\n"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segedu.grading import box as box_module
-from segedu.grading import cgroups, provisioner, watch
-from segedu.grading.kernel import KernelPool, Limits, Step
-from segedu.grading.ladder import Rung
-from segedu.grading.sandbox import LINUX
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import cgroups, process_watch, provisioner
+from segedu.grading.sandbox import sandbox_files as box_module
+from segedu.grading.sandbox.isolation_levels import Rung
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, Step
+from segedu.grading.sandbox.restrictions import LINUX
+from segedu.grading.sandbox.staged_library import build_stage
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not LINUX, reason="pretends other machines on Linux")
@@ -150,7 +150,7 @@ def test_orphans_end_with_the_run_below_level_three(level, stage, server, monkey
 def test_orphans_end_with_a_killed_grader_below_level_three(level, cold, stage):
     number = os.getpid() * 10 + 5 + level + cold
     source = f"""
-        from segedu.grading.kernel import KernelPool, Step
+        from segedu.grading.sandbox.kernel_pool import KernelPool, Step
         pool = KernelPool({str(stage)!r}, {level}, cold={cold})
         step = Step("helper", "h", {textwrap.dedent(ORPHAN.format(number=number))!r})
         pool.run([step, Step("helper", "w", "import time; time.sleep(100)", 100)])
@@ -221,9 +221,9 @@ def test_the_path_of_a_mac(stage, monkeypatch):
     monkeypatch.setattr(
         provisioner, "_CODE", provisioner._CODE.replace("from segedu.grading import zygote; zygote.", pretend)
     )
-    for module in (provisioner, watch):
+    for module in (provisioner, process_watch):
         monkeypatch.setattr(module, "LINUX", False)
-    monkeypatch.setattr("segedu.grading.kernel.LINUX", False)
+    monkeypatch.setattr("segedu.grading.sandbox.kernel_pool.LINUX", False)
     monkeypatch.setattr(box_module.sys, "platform", "darwin")
     monkeypatch.setattr(cgroups, "parents", lambda *_: [])
     number = os.getpid() * 10 + 9

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.grading.order import MAX_NAMES, Cell, Missing, names_read
+from segedu.grading.judging.missing_names import MAX_NAMES, Cell, Missing, names_read
 
 
 def missing(*sources: str, home: int = 1, runs: dict[int, str] | None = None) -> Missing:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import planner
-from segedu.grading.archive import SubmissionError
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.order import names_read
-from segedu.grading.planner import answers_of, plan_of
-from segedu.grading.rebuild import rebuild, solutions
+from segedu.grading.judging import plan_process
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.missing_names import names_read
+from segedu.grading.judging.plan_process import answers_of, plan_of
+from segedu.grading.judging.rebuild import rebuild, solutions
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.notebook import parse_notebook
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def read(tiny):
 @pytest.fixture
 def short(monkeypatch):
     """The child's limit of processor time, lowered to one second for children that start now."""
-    planner._close_idle()
+    plan_process._close_idle()
     monkeypatch.setattr(
-        planner, "_CODE", planner._CODE.replace("planner.main", "planner.CPU_SECONDS = 1; planner.main")
+        plan_process, "_CODE", plan_process._CODE.replace("planner.main", "planner.CPU_SECONDS = 1; planner.main")
     )
-    monkeypatch.setattr(planner, "CPU_SECONDS", 1)
+    monkeypatch.setattr(plan_process, "CPU_SECONDS", 1)
     yield
-    planner._close_idle()
+    plan_process._close_idle()
 
 
 def pieces(count: int) -> str:
@@ -58,12 +58,12 @@ def test_a_plan_from_the_child_is_the_plan_of_rebuild(lab, read, tiny):
 
 
 def test_one_child_reads_many_submissions(lab, read, tiny):
-    planner._close_idle()
+    plan_process._close_idle()
     plan_of(lab, read(tiny.lab_cells()))
-    (child,) = [planner._idle.get()]
-    planner._idle.put(child)
+    (child,) = [plan_process._idle.get()]
+    plan_process._idle.put(child)
     plan_of(lab, read(tiny.answered(**tiny.RIGHT)))
-    assert planner._idle.get() is child and planner._idle.empty()
+    assert plan_process._idle.get() is child and plan_process._idle.empty()
     child.close()
     with pytest.raises((RuntimeError, ValueError)):
         child.ask({})
@@ -80,9 +80,9 @@ def test_code_that_takes_too_long_is_a_problem_with_a_limit_and_a_place(short, l
 
 
 def test_a_notebook_that_uses_up_the_memory_is_a_problem_of_its_own(monkeypatch, lab, read, tiny):
-    planner._close_idle()
-    small = planner._CODE.replace("planner.main", "planner.MEMORY = 64 << 20; planner.main")
-    monkeypatch.setattr(planner, "_CODE", small)
+    plan_process._close_idle()
+    small = plan_process._CODE.replace("planner.main", "planner.MEMORY = 64 << 20; planner.main")
+    monkeypatch.setattr(plan_process, "_CODE", small)
     cells = read([*tiny.answered(**tiny.RIGHT), tiny.cell("mine", "x=1;" * 200_000)])
     try:
         plan = plan_of(lab, cells)
@@ -90,13 +90,13 @@ def test_a_notebook_that_uses_up_the_memory_is_a_problem_of_its_own(monkeypatch,
         assert "memory, the limit" in str(error)
     else:  # the parser itself refused that cell, which was then left unread
         assert plan.state == dict.fromkeys(tiny.RIGHT, "answered")
-    planner._close_idle()
+    plan_process._close_idle()
 
 
 def test_a_child_that_needed_much_memory_makes_room(lab, read, tiny):
-    planner._close_idle()
+    plan_process._close_idle()
     plan_of(lab, read([*tiny.answered(**tiny.RIGHT), tiny.cell("mine", "x=1;" * 200_000)]))
-    assert planner._idle.empty()
+    assert plan_process._idle.empty()
 
 
 @pytest.mark.parametrize(
@@ -109,27 +109,27 @@ def test_a_child_that_needed_much_memory_makes_room(lab, read, tiny):
     ],
 )
 def test_how_a_child_may_end(monkeypatch, lab, read, tiny, code, kind, words):
-    planner._close_idle()
-    monkeypatch.setattr(planner, "_CODE", code)
-    monkeypatch.setattr(planner, "WALL_SECONDS", 3.0)
+    plan_process._close_idle()
+    monkeypatch.setattr(plan_process, "_CODE", code)
+    monkeypatch.setattr(plan_process, "WALL_SECONDS", 3.0)
     with pytest.raises(kind, match=words):
         plan_of(lab, read(tiny.lab_cells()))
 
 
 def test_a_fault_of_ours_is_not_the_student_s(monkeypatch, lab, read, tiny):
-    planner._close_idle()
+    plan_process._close_idle()
     broken = "planner.rebuild = lambda *_: 1 / 0; planner.main"
-    monkeypatch.setattr(planner, "_CODE", planner._CODE.replace("planner.main", broken))
+    monkeypatch.setattr(plan_process, "_CODE", plan_process._CODE.replace("planner.main", broken))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         plan_of(lab, read(tiny.lab_cells()))
 
 
 def test_the_child_ends_with_the_grader_and_imports_nothing_heavy():
-    root = str(Path(planner.__file__).resolve().parents[2])
+    root = str(Path(plan_process.__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {root!r}); from segedu.grading import planner; print(*sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pytest", "zmq", "nbformat", "jupyter_client"} & set(ran.stdout.split())
-    child = planner._Child()
+    child = plan_process._Child()
     child.process.stdin.close()
     assert child.process.wait(60) == 0
     child.process.stdout.close()

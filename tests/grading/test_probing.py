@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import cgroups, ladder, probing, trials
-from segedu.grading.ladder import Limits, Rung
-from segedu.grading.sandbox import LINUX
+from segedu.grading.sandbox import cgroups, isolation_levels, trial_sandbox, trials
+from segedu.grading.sandbox.isolation_levels import Limits, Rung
+from segedu.grading.sandbox.restrictions import LINUX
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="levels that claim something are Linux's")
 ROOT = os.geteuid() == 0
@@ -19,29 +19,29 @@ ROOT = os.geteuid() == 0
 
 def _works(level: int) -> Rung:
     try:
-        return ladder.best_rung(level)
-    except ladder.SandboxError as error:
+        return isolation_levels.best_rung(level)
+    except isolation_levels.SandboxError as error:
         pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("level", [2, 3])
 def test_a_level_that_works_holds_what_it_claims(level):
     rung = _works(level)
-    found = probing.attempt(rung, Limits())
-    assert set(found) == {"user", *trials.TRIALS} and probing.broken(rung, found) == ""
-    assert all(held for name, (held, _) in found.items() if name in probing.claims(rung)), found
+    found = trial_sandbox.attempt(rung, Limits())
+    assert set(found) == {"user", *trials.TRIALS} and trial_sandbox.broken(rung, found) == ""
+    assert all(held for name, (held, _) in found.items() if name in trial_sandbox.claims(rung)), found
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can stay root in a namespace")
 def test_a_namespace_that_keeps_root_is_no_level_three():
     _works(3)
-    works, reason = ladder._try(Rung(3, user_namespace=True, seccomp=True, reason="kept root"))
+    works, reason = isolation_levels._try(Rung(3, user_namespace=True, seccomp=True, reason="kept root"))
     assert not works and "a cell could act as the grader's user (0 outside of the sandbox" in reason
 
 
 def test_a_level_without_its_filter_does_not_count_as_working():
     _works(2)
-    works, reason = ladder._try(Rung(2, seccomp=False, landlock=False, reason="nothing"))
+    works, reason = isolation_levels._try(Rung(2, seccomp=False, landlock=False, reason="nothing"))
     assert not works
     for part in ("reach sockets of the machine", "reach the grader's process", "change files of the machine"):
         assert part in reason
@@ -56,7 +56,7 @@ def test_what_can_be_used_up_is_bounded(level, groups, monkeypatch):
     names = [*trials.USING_UP]
     if ROOT and not groups and not rung.own_user:
         names.remove("forks")  # the watch ends them a moment late, and no limit of processes counts for root
-    found = probing.used_up(rung, tuple(names), Limits())
+    found = trial_sandbox.used_up(rung, tuple(names), Limits())
     assert set(found) == set(names) and all(held for held, _ in found.values()), found
 
 
@@ -80,4 +80,4 @@ def test_trials_are_harmless_where_nothing_holds_them():
                           cwd=Path(__file__).parents[2])  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "'answers'" in done.stdout and "'network'" in done.stdout and "'processes'" in done.stdout
-    assert "'stores'" not in done.stdout or not ladder.seccomp.available()
+    assert "'stores'" not in done.stdout or not isolation_levels.seccomp.available()

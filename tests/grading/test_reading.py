@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from segedu.grading import reading
+from segedu.grading.judging import student_code
 
 
 @pytest.mark.parametrize(
@@ -31,29 +31,31 @@ from segedu.grading import reading
     ],
 )
 def test_which_cells_give_a_name_a_value(source, expected):
-    assert reading.binds(source, "f") is expected
+    assert student_code.binds(source, "f") is expected
 
 
 @pytest.mark.parametrize(
     "source", ["-" * 100_000 + "1", "(" * 5_000, "a." * 50_000 + "b", "\0", "é\ud800", "if 1:\n" * 200]
 )
 def test_hostile_source_is_read_without_harm(source):
-    assert reading.parse(source) is None or isinstance(reading.parse(source), ast.Module)
-    assert reading.binds(source, "f") is False
-    assert reading.new_definitions(source, "x = 1") == ""
-    assert reading.oddities(source, ["segedu.ops.boxes"]) == []
-    assert reading.imports_of(source) == []
+    assert student_code.parse(source) is None or isinstance(student_code.parse(source), ast.Module)
+    assert student_code.binds(source, "f") is False
+    assert student_code.new_definitions(source, "x = 1") == ""
+    assert student_code.oddities(source, ["segedu.ops.boxes"]) == []
+    assert student_code.imports_of(source) == []
 
 
 def test_a_stub_with_imports_or_another_docstring_is_still_the_stub():
-    assert reading.is_only_stub("import math\n\n\ndef f(x):\n    '''Mine.'''\n    raise NotImplementedError")
-    assert not reading.is_only_stub("import math") and not reading.is_only_stub("def f(x):\n    return math.pi")
-    assert not reading.is_only_stub("x = 1\ndef f(): ...") and not reading.is_only_stub("def f(")
+    assert student_code.is_only_stub("import math\n\n\ndef f(x):\n    '''Mine.'''\n    raise NotImplementedError")
+    assert not student_code.is_only_stub("import math") and not student_code.is_only_stub(
+        "def f(x):\n    return math.pi"
+    )
+    assert not student_code.is_only_stub("x = 1\ndef f(): ...") and not student_code.is_only_stub("def f(")
 
 
 def test_markers_of_nbval_are_blanked_and_lines_stay():
     source = "# NBVAL_SKIP\nx = 1\n    #NBVAL_RAISES_EXCEPTION  \n# PYTEST_VALIDATE_IGNORE_OUTPUT\n# NBVAL_SKIP me not"
-    assert reading.strip_markers(source).splitlines() == ["#", "x = 1", "    #", "#", "# NBVAL_SKIP me not"]
+    assert student_code.strip_markers(source).splitlines() == ["#", "x = 1", "    #", "#", "# NBVAL_SKIP me not"]
 
 
 def test_additions_to_a_cell_of_ours_are_its_definitions_only():
@@ -61,20 +63,25 @@ def test_additions_to_a_cell_of_ours_are_its_definitions_only():
     theirs = (
         "import math\nimport os\nSCALE = 'gpu'\nLIMIT = 3\ndata = train()\n@cached\ndef helper():\n    return LIMIT\n"
     )
-    assert reading.new_definitions(theirs, ours) == "import os\n\nLIMIT = 3\n\n@cached\ndef helper():\n    return LIMIT"
-    assert reading.new_definitions(ours, ours) == ""
+    assert (
+        student_code.new_definitions(theirs, ours)
+        == "import os\n\nLIMIT = 3\n\n@cached\ndef helper():\n    return LIMIT"
+    )
+    assert student_code.new_definitions(ours, ours) == ""
 
 
 def test_oddities_are_named():
-    found = reading.oddities("from segedu.ops import boxes\n!pip install x\nip.showtraceback = 0", ["segedu.ops.boxes"])
+    found = student_code.oddities(
+        "from segedu.ops import boxes\n!pip install x\nip.showtraceback = 0", ["segedu.ops.boxes"]
+    )
     assert found == [
         "imports segedu.ops.boxes, which this lab hides",
         "mentions showtraceback",
         "runs a shell command or a magic",
     ]
-    assert reading.oddities("import segedu.ops.boxes as b", ["segedu.ops.boxes"])
-    assert reading.oddities("from segedu.ops.boxes import box_iou", ["segedu.ops.boxes"])
-    assert reading.oddities("from segedu.viz import show\nx = 5 % 3", ["segedu.ops.boxes"]) == []
+    assert student_code.oddities("import segedu.ops.boxes as b", ["segedu.ops.boxes"])
+    assert student_code.oddities("from segedu.ops.boxes import box_iou", ["segedu.ops.boxes"])
+    assert student_code.oddities("from segedu.viz import show\nx = 5 % 3", ["segedu.ops.boxes"]) == []
 
 
 def test_a_parser_that_is_disturbed_by_another_thread_is_asked_again(monkeypatch):
@@ -87,7 +94,7 @@ def test_a_parser_that_is_disturbed_by_another_thread_is_asked_again(monkeypatch
             raise SystemError("AST constructor recursion depth mismatch (before=48, after=42)")
         return real(text)
 
-    monkeypatch.setattr(reading.ast, "parse", disturbed)
-    assert reading.binds("def disturbed_once():\n    return 1", "disturbed_once") and len(calls) == 3
-    monkeypatch.setattr(reading.ast, "parse", lambda text: (_ for _ in ()).throw(SystemError("always")))
-    assert reading.parse("always = disturbed") is None
+    monkeypatch.setattr(student_code.ast, "parse", disturbed)
+    assert student_code.binds("def disturbed_once():\n    return 1", "disturbed_once") and len(calls) == 3
+    monkeypatch.setattr(student_code.ast, "parse", lambda text: (_ for _ in ()).throw(SystemError("always")))
+    assert student_code.parse("always = disturbed") is None

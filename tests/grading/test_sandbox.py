@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import ladder
-from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, StepResult
-from segedu.grading.ladder import Rung, _probed, rungs
-from segedu.grading.sandbox import _around
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import isolation_levels
+from segedu.grading.sandbox.isolation_levels import Rung, _probed, rungs
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, RunResult, Step, StepResult
+from segedu.grading.sandbox.restrictions import _around
+from segedu.grading.sandbox.staged_library import build_stage
 
 LIMITS = Limits(cell_seconds=30, total_seconds=120, disk_bytes=8 << 20, inodes=600, processes=40)
 
@@ -56,7 +56,7 @@ STEPS = {
     """,
     "checkout": """
         import importlib.util, os
-        for path in ("CHECKOUT/segedu/ops/boxes.py", "CHECKOUT/segedu/exercises/__init__.py", "SECRET"):
+        for path in ("CHECKOUT/segedu/ops/boxes.py", "CHECKOUT/segedu/teaching/exercises/__init__.py", "SECRET"):
             try:
                 open(path).read(); print("read", path)
             except OSError as error:
@@ -78,7 +78,7 @@ STEPS = {
         print("clamp" in open(boxes.__file__).read(), "box_iou" in dir(boxes))
         print([name for name in sys.modules if name.startswith("segedu.grading")])
         try:
-            import segedu.exercises.lab04_metrics.box_iou
+            import segedu.teaching.exercises.lab04_metrics.box_iou
             print("imported")
         except ImportError:
             print("refused")
@@ -252,7 +252,7 @@ def _run(rung: Rung, stage: Path, port: int, secret: Path) -> RunResult:
         steps.append(Step("helper", name, textwrap.dedent(source)))
     with pytest.MonkeyPatch.context() as patch, KernelPool(stage, rung) as pool:
         patch.setenv("SEGEDU_TEST_SECRET", "1")
-        patch.setattr(ladder, "masked", lambda: [str(values["MASKED"])])
+        patch.setattr(isolation_levels, "masked", lambda: [str(values["MASKED"])])
         return pool.run(steps, {"control": b"CONTROL_PRESENT"}, ["out/*", "out/*/*", "out/root/etc/*"], LIMITS)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import segedu.exercises
-from segedu.grading.kernel import KernelPool, Step
-from segedu.grading.stage import build_stage, stub_source
+import segedu.teaching.exercises
+from segedu.grading.sandbox.kernel_pool import KernelPool, Step
+from segedu.grading.sandbox.staged_library import build_stage, stub_source
 
 SOURCE = '''
 """The docstring stays."""
@@ -102,11 +102,11 @@ def seen(stage) -> list[str]:
         from segedu.losses.cross_entropy import cross_entropy
         print(float(cross_entropy(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64))) > 0.69)
 
-        from segedu.exercises.lab04_metrics import check, use
+        from segedu.teaching.exercises.lab04_metrics import check, use
         print(check(len), use(len) is len)
-        import segedu.exercises
+        import segedu.teaching.exercises
         try:
-            segedu.exercises.load("04_metrics")
+            segedu.teaching.exercises.load("04_metrics")
         except NotHere as error:
             print(error)
     """
@@ -116,8 +116,8 @@ def seen(stage) -> list[str]:
 def test_every_module_can_be_imported(seen, stage):
     names = set(seen[0].split())
     assert seen[1] == str(stage / "segedu" / "__init__.py")
-    assert "segedu.checks.remote" in names
-    assert not {"segedu.cli", "segedu.grading", "segedu.authoring"} & names
+    assert "segedu.teaching.checks.remote" in names
+    assert not {"segedu.cli", "segedu.grading", "segedu.teaching.authoring.notebooks"} & names
 
 
 def test_stub_says_what_it_is(seen):
@@ -133,7 +133,7 @@ def test_other_modules_are_whole(seen):
 
 def test_checks_of_the_lab_do_nothing(seen, stage):
     assert seen[5] == "None True"
-    assert seen[6].startswith("segedu.exercises.load is not available while grading")
+    assert seen[6].startswith("segedu.teaching.exercises.load is not available while grading")
     assert [path.name for path in (stage / "segedu/exercises").iterdir() if path.is_dir()] == ["lab04_metrics"]
 
 
@@ -165,10 +165,10 @@ def test_unknown_module_is_refused(tmp_path, module):
         build_stage([module], tmp_path / "stage")
 
 
-@pytest.mark.parametrize("lab", segedu.exercises.names())
+@pytest.mark.parametrize("lab", segedu.teaching.exercises.names())
 def test_the_library_can_be_imported_whatever_a_lab_hides(tmp_path, lab, server):
     """Helper cells import viz, datasets and training; a stub must not stand in their way."""
-    hides = sorted({module for exercise in segedu.exercises.load(lab).exercises for module in exercise.hides})
+    hides = sorted({module for exercise in segedu.teaching.exercises.load(lab).exercises for module in exercise.hides})
     source = """
         import importlib, pkgutil, segedu
         for module in pkgutil.walk_packages(segedu.__path__, "segedu."): importlib.import_module(module.name)

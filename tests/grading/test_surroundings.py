@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import surroundings
-from segedu.grading.kernel import probe_levels
-from segedu.grading.sandbox import LINUX
+from segedu.grading.sandbox import clean_environment
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.grading.sandbox.restrictions import LINUX
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))
@@ -139,7 +139,7 @@ def test_modules_are_found_where_they_are_installed_also_elsewhere(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", ".", str(tmp_path), str(tmp_path / "more"), *sys.path])
     code = f"import json, installed_elsewhere; assert {str(tmp_path)!r} not in sys.path and sys.flags.isolated"
-    done = subprocess.run(surroundings.python(code), cwd="/", capture_output=True, text=True)
+    done = subprocess.run(clean_environment.python(code), cwd="/", capture_output=True, text=True)
     assert done.stdout == "found\n", done.stderr
 
 
@@ -148,7 +148,7 @@ def test_settings_are_dropped_and_the_rest_is_kept(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("PATH", "TMPDIR", "SEGEDU_DATA", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "LD_LIBRARY_PATH"):
         monkeypatch.setenv(name, "kept")
-    kept = surroundings.environment("/empty", OMP_NUM_THREADS="1")
+    kept = clean_environment.environment("/empty", OMP_NUM_THREADS="1")
     assert set(kept) & set(bait.POINTERS) == {"HOME"} and kept["HOME"] == "/empty" and kept["OMP_NUM_THREADS"] == "1"
     assert kept["SEGEDU_DATA"] == kept["TMPDIR"] == kept["ATEN_CPU_CAPABILITY"] == "kept"
 
@@ -156,8 +156,8 @@ def test_settings_are_dropped_and_the_rest_is_kept(monkeypatch):
 IN_PROCESS = """
 import os, sys
 os.chdir({inbox!r})
-from segedu.grading.kernel import KernelPool, Step
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox.kernel_pool import KernelPool, Step
+from segedu.grading.sandbox.staged_library import build_stage
 with KernelPool(build_stage([], {stage!r})) as pool:
     source = "import matplotlib, numba\\nprint(matplotlib.rcParams['figure.dpi'], numba.config.DISABLE_JIT)"
     print(pool.run([Step("helper", "h", source)]).steps[0].output)
@@ -178,7 +178,7 @@ def test_kernels_take_nothing_from_a_process_that_stays_in_the_inbox(inbox, tmp_
 @linux
 @sandboxed
 def test_gradescope_takes_nothing_from_the_submission(tmp_path):
-    from segedu.grading.gradescope import RUN, SETTINGS, Settings
+    from segedu.grading.platforms.gradescope import RUN, SETTINGS, Settings
 
     root, lab = tmp_path / "autograder", "04_metrics"
     (root / "source" / "labs").mkdir(parents=True)
@@ -222,14 +222,14 @@ examiner.examine = hungry
 
 @linux
 def test_one_that_uses_up_the_graders_memory_harms_no_other(course, tiny, tmp_path, monkeypatch):
-    from segedu.grading import apart
-    from segedu.grading.batch import Job, grade_batch
+    from segedu.grading.batch import grader_process
+    from segedu.grading.batch.batch import Job, grade_batch
 
     folder = tmp_path / "subs"
     folder.mkdir()
     for name in ("a", "b", "c", "hungry", "x", "y"):
         (folder / f"{name}.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
-    monkeypatch.setattr(apart, "_CODE", tiny.other_side(course, HUNGRY))
+    monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, HUNGRY))
     records = {r["student"]: r for r in grade_batch(Job(folder, tiny.LAB, tmp_path / "out", course, jobs=2)).records}
     assert {name for name, record in records.items() if record["status"] == "failed"} == {"hungry"}
     assert "MemoryError" in records.pop("hungry")["problem"]

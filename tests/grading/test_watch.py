@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import sandbox, watch
-from segedu.grading.watch import Watch, folder_use
+from segedu.grading.sandbox import process_watch, restrictions
+from segedu.grading.sandbox.process_watch import Watch, folder_use
 
 ENDLESS = "import os, sys, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(99)\n    time.sleep(99)\nprint(1, flush=True)\ntime.sleep(99)"
 
@@ -24,30 +24,30 @@ def family():
     with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         until = time.monotonic() + 10
-        while len(watch.below(process.pid)) < 2 and time.monotonic() < until:
+        while len(process_watch.below(process.pid)) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         yield process
-        for pid in (*watch.below(process.pid), process.pid):
-            watch._kill(pid)
+        for pid in (*process_watch.below(process.pid), process.pid):
+            process_watch._kill(pid)
 
 
-linux = pytest.mark.skipif(not sandbox.LINUX, reason="asks /proc")
+linux = pytest.mark.skipif(not restrictions.LINUX, reason="asks /proc")
 
 
 @linux
 def test_the_tree_is_found_with_and_without_the_list_of_children(family, monkeypatch):
-    found = watch.below(family.pid)
+    found = process_watch.below(family.pid)
     assert len(found) == 2 and family.pid not in found
-    monkeypatch.setattr(watch, "_children", watch._children_by_parent)
-    assert sorted(watch.below(family.pid)) == sorted(found)
-    assert watch.below(found[-1]) == []
+    monkeypatch.setattr(process_watch, "_children", process_watch._children_by_parent)
+    assert sorted(process_watch.below(family.pid)) == sorted(found)
+    assert process_watch.below(found[-1]) == []
 
 
 @linux
 @pytest.mark.parametrize("through", ["/proc", "psutil"])
 def test_processes_and_memory_are_bounded(family, through, monkeypatch):
     if through == "psutil":
-        monkeypatch.setattr(watch, "LINUX", False)
+        monkeypatch.setattr(process_watch, "LINUX", False)
     assert Watch(family.pid, {"processes": 2, "memory": 1 << 30}).look() == ("", "")
     assert Watch(family.pid, {"processes": 1}).look()[0] == "processes"
     small = Watch(family.pid, {"memory": 1 << 12})
@@ -56,9 +56,9 @@ def test_processes_and_memory_are_bounded(family, through, monkeypatch):
         assert small.look() == ("memory", "the memory limit was reached")
     small.kill()
     until = time.monotonic() + 5
-    while time.monotonic() < until and any(watch._resident(pid) for pid in watch.below(family.pid)):
+    while time.monotonic() < until and any(process_watch._resident(pid) for pid in process_watch.below(family.pid)):
         time.sleep(0.02)
-    assert family.poll() is None and not any(watch._resident(pid) for pid in watch.below(family.pid))
+    assert family.poll() is None and not any(process_watch._resident(pid) for pid in process_watch.below(family.pid))
 
 
 def test_a_folder_is_measured(tmp_path):
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
     other = tmp_path / "other"
     (other / "closed").mkdir(parents=True)
     assert folder_use(str(other), 1000)[1] == 1
-    monkeypatch.setattr(watch.os, "open", refusing)  # root can read everything
+    monkeypatch.setattr(process_watch.os, "open", refusing)  # root can read everything
     assert folder_use(str(other), 1000)[1] == 1001
 
 
@@ -98,9 +98,9 @@ def test_files_without_a_name_count(tmp_path):
     with open(tmp_path / "gone", "wb") as file:
         file.write(bytes(3 << 20))
         file.flush()
-        assert watch._opened([os.getpid()])[0] < 3 << 20
+        assert process_watch._opened([os.getpid()])[0] < 3 << 20
         os.remove(tmp_path / "gone")
-        assert watch._opened([os.getpid()])[0] >= 3 << 20
+        assert process_watch._opened([os.getpid()])[0] >= 3 << 20
 
 
 RACE = """
@@ -129,14 +129,14 @@ def test_processes_that_flee_from_one_to_the_next_are_caught():
 
 @linux
 def test_sockets_and_terminals_are_counted_once(tmp_path):
-    before = watch._opened([os.getpid()])
-    assert watch._opened([os.getpid(), os.getpid()])[1] == before[1]
+    before = process_watch._opened([os.getpid()])
+    assert process_watch._opened([os.getpid(), os.getpid()])[1] == before[1]
     main, other = os.openpty()
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             for one in socket.socketpair():
                 stack.enter_context(one)
-        after = watch._opened([os.getpid()])
+        after = process_watch._opened([os.getpid()])
     os.close(main)
     os.close(other)
     assert (after[1] - before[1], after[2] - before[2]) == (6, 1)
@@ -146,7 +146,7 @@ def test_sockets_and_terminals_are_counted_once(tmp_path):
 def test_sockets_of_a_network_are_bounded(family):
     assert Watch(family.pid, {"own_network": True, "sockets": 1 << 30}).look() == ("", "")
     with socket.socket():
-        assert watch.sockets_of_network() >= 1
+        assert process_watch.sockets_of_network() >= 1
         assert Watch(family.pid, {"own_network": True, "sockets": 0}).look() == ("sockets", "more than 0 sockets")
 
 
@@ -169,7 +169,7 @@ def test_tables_of_pages_count_as_memory():
     """64 GiB of nothing that were read hold 128 MiB of tables, and no page of their own."""
     with subprocess.Popen([sys.executable, "-c", TABLES], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"1\n"
-        assert watch._share(process.pid, 0) > 128 << 20 and watch._resident(process.pid) > 128 << 20
+        assert process_watch._share(process.pid, 0) > 128 << 20 and process_watch._resident(process.pid) > 128 << 20
         process.kill()
 
 
@@ -181,16 +181,16 @@ def test_a_crowd_that_computes_stands_back():
         share = Path("/proc/self/autogroup").read_text() if os.path.exists("/proc/self/autogroup") else ""
         try:
             Watch(process.pid, {"busy": 5}).look()
-            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)} == {os.nice(0)}
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)} == {os.nice(0)}
             until = time.monotonic() + 20
             tree = Watch(process.pid, {"busy": 3})
             while time.monotonic() < until:
                 assert tree.look() == ("", "")
-                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in watch.below(process.pid)]
+                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)]
                 if lowest == [19] * 5:
                     break
             assert lowest == [19] * 5
             assert not share or Path("/proc/self/autogroup").read_text() == share  # of this session, not of theirs
         finally:
-            for pid in (*watch.below(process.pid), process.pid):
-                watch._kill(pid)
+            for pid in (*process_watch.below(process.pid), process.pid):
+                process_watch._kill(pid)

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from segedu.grading.wire import MAX_MESSAGE, receive, send
+from segedu.grading.sandbox.messages import MAX_MESSAGE, receive, send
 
 
 @pytest.fixture

@@ -23,14 +23,14 @@ sys.path[:0] = [str(COURSE), str(HERE.parent / "attacks")]
 
 from cells import ATTACKS  # noqa: E402
 
-from segedu import exercises as all_exercises  # noqa: E402
-from segedu.checks.judge import Answers, draw, judge, outcomes_of  # noqa: E402
+from segedu.teaching import exercises as all_exercises  # noqa: E402
+from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of  # noqa: E402
 
 LABS = ("04_metrics", "06_unet")
 SEEDS = (101, 202)
 # a student's own cell may use the library, though what the lab asks for is not in it
 HELPERS = """from segedu.datasets import cells, shapes
-from segedu.training import evaluate, fit, train_one_epoch
+from segedu.training.loop import evaluate, fit, train_one_epoch
 from segedu.viz import gallery, overlay, show
 
 scene = shapes.draw_shapes(seed=1)
@@ -226,7 +226,7 @@ def _import_line(exercise, lab: str) -> str:
     hidden = module if module in hides else hides[0]
     if module == hidden:
         return f"from {module} import {name} as {exercise.name}"
-    return f"import {hidden}\nfrom segedu.exercises.lab{lab}.{exercise.name} import {name} as {exercise.name}"
+    return f"import {hidden}\nfrom segedu.teaching.exercises.lab{lab}.{exercise.name} import {name} as {exercise.name}"
 
 
 def main() -> None:

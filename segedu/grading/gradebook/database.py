@@ -1,0 +1,135 @@
+"""The gradebook: a small SQLite file made anew from the records, for queries. It holds no truth of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import TextIO
+
+from segedu.grading.gradebook.atomic_files import CsvRows
+from segedu.grading.gradebook.roster import Person
+from segedu.grading.gradebook.student_result import Attempt, Standing
+
+_TABLES = """
+create table submissions (lab text, student text, attempt integer, status text, points real, max_points real,
+                          submitted text, source text, tool text, sandbox_level integer, seconds real,
+                          name text);
+create table exercises (lab text, student text, exercise text, points real, max_points real, status text,
+                        misconceptions text, final_points real, primary key (lab, student, exercise));
+create table notes (lab text, student text, exercise text, note text);
+create table standings (lab text, student text, status text, attempt integer, attempts integer, raw_points real,
+                        late_hours real, factor real, late text, manual_points real, final_points real,
+                        max_points real, flags text, primary key (lab, student));
+create table manual (lab text, student text, exercise text, points text, comment text);
+create table roster (student text primary key, name text, email text, section text, alias text, ids text);
+create view totals as select student, sum(final_points) as points, sum(max_points) as max_points
+                      from standings group by student;
+"""
+
+
+class Gradebook:
+    """The file while it is written.
+
+    Args:
+        book: the database.
+    """
+
+    def __init__(self, book: sqlite3.Connection) -> None:
+        self.book = book
+        book.executescript(_TABLES)
+
+    def add_person(self, person: Person) -> None:
+        """Insert a row of the roster."""
+        ids = "; ".join(f"{column} {value}" for column, value in person.ids)
+        row = (person.student, person.name, person.email, person.section, person.alias, ids)
+        self._insert("roster", [row])
+
+    def add(self, standing: Standing) -> None:
+        """Insert what counts for one student, and where it comes from."""
+        who = (standing.lab, standing.student)
+        self._insert("submissions", [_submission(standing, attempt) for attempt in standing.attempts])
+        self._insert("exercises", [
+            (*who, line.name, float(line.auto), float(line.max), line.status, "; ".join(line.misconceptions),
+             float(line.points)) for line in standing.lines
+        ])  # fmt: skip
+        notes = [(*who, "", note) for note in standing.notes]
+        notes += [(*who, "", note) for note in (standing.chosen.record["notes"] if standing.chosen else ())]
+        notes += [(*who, line.name, note) for line in standing.lines for note in line.record.get("notes", ())]
+        self._insert("notes", notes)
+        changes = [(*who, change.exercise, change.words, change.comment) for change in standing.all_changes]
+        self._insert("manual", changes)
+        late = None if standing.late is None else float(standing.late)
+        attempt = standing.chosen.number if standing.chosen else None
+        sums = [standing.by_hand, standing.final, standing.max]
+        start = (*who, standing.status, attempt, len(standing.attempts), float(standing.raw), late)
+        rest = (float(standing.factor), standing.words, *map(float, sums), "; ".join(standing.flags))
+        self._insert("standings", [(*start, *rest)])
+
+    def _insert(self, table: str, rows: list[tuple]) -> None:
+        if rows:
+            self.book.executemany(f"insert into {table} values ({','.join('?' * len(rows[0]))})", map(_plain, rows))
+
+    def course(self) -> tuple[int, Decimal]:
+        """Number of students, and the mean of their points over all labs."""
+        students, mean = self.book.execute("select count(*), avg(points) from totals").fetchone()
+        return students, Decimal(str(mean or 0))
+
+    def write_totals(self, file: TextIO) -> None:
+        """Write `totals.csv`: a row a student, a column a lab, and the sum."""
+        labs = [lab for (lab,) in self.book.execute("select distinct lab from standings order by lab")]
+        columns = ", ".join(f"max(case when lab = ?{i} then final_points end)" for i in range(1, len(labs) + 1))
+        found = self.book.execute(
+            f"select student, {columns or 'null'}, sum(final_points), sum(max_points) from standings "
+            "group by student order by student",
+            labs,
+        )
+        rows = CsvRows(file, ["student", *labs, "points", "max_points"])
+        for student, *points in found:
+            rows.add([student, *points])
+
+
+def _submission(standing: Standing, attempt: Attempt) -> tuple:
+    record = attempt.record
+    level = record["sandbox"]["level"] if record["sandbox"] else None
+    submitted = attempt.submitted.isoformat() if attempt.submitted else None
+    points = (float(attempt.raw), float(record["max_points"]), submitted)
+    rest = (record["source"], record["tool"], level, record["measured"]["seconds"], record["student"])
+    return (standing.lab, standing.student, attempt.number, record["status"], *points, *rest)
+
+
+def _plain(row: tuple) -> tuple:
+    """Half a character, which JSON may hold, is nothing that SQLite can store."""
+    return tuple(value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value for value in row)
+
+
+@contextlib.contextmanager
+def open_gradebook(out: Path) -> Iterator[Gradebook]:
+    """Write `gradebook.sqlite` anew; it takes its place at the end.
+
+    Args:
+        out: the instructor's `--out`.
+
+    Yields:
+        The gradebook to fill. After an error in the block the old file stays.
+
+    Raises:
+        OSError: if the file cannot be written, as any other file's would be.
+    """
+    part = out / f".gradebook.{os.getpid()}.part"
+    try:
+        part.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(part)) as book:
+            book.execute("pragma synchronous = off")  # what is lost in a power cut is made again
+            book.execute("pragma journal_mode = off")
+            yield Gradebook(book)
+            book.commit()
+        os.replace(part, out / "gradebook.sqlite")
+    except sqlite3.OperationalError as error:  # SQLite's word for a full disk
+        raise OSError(errno.ENOSPC, str(error), str(out / "gradebook.sqlite")) from error
+    finally:
+        part.unlink(missing_ok=True)

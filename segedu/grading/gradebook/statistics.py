@@ -1,0 +1,125 @@
+"""Statistics of one lab, gathered one standing at a time: sums and counts only, so many students need no memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from segedu.grading.gradebook import charts
+from segedu.grading.gradebook.student_result import ZERO, Standing
+
+NOT_TRIED = ("blank", "missing", "not graded")
+EXAMPLES = 20
+
+
+@dataclass
+class ExerciseTally:
+    """What became of one exercise, over the graded submissions.
+
+    Attributes:
+        max: points to be had.
+        graded: submissions in which it was graded, blank ones included.
+        tried: those that are neither blank nor missing.
+        solved: those with full points.
+        points: sum of autograded points.
+        bins: histogram of autograded points, see `charts.place`.
+        wrong: misconception -> students.
+    """
+
+    max: Decimal
+    graded: int = 0
+    tried: int = 0
+    solved: int = 0
+    points: Decimal = ZERO
+    bins: list[int] = field(default_factory=list)
+    wrong: Counter = field(default_factory=Counter)
+
+    @property
+    def share(self) -> Decimal:
+        """Mean share of the points."""
+        return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
+
+
+class Tally:
+    """The statistics of one lab.
+
+    Args:
+        lab: name.
+        exercises: pairs of name and points.
+    """
+
+    def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
+        self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
+        self.exercises = {name: ExerciseTally(worth) for name, worth in exercises}
+        for tally in self.exercises.values():
+            tally.bins = [0] * (charts.bins_for(tally.max) + 1)
+        self.bins = [0] * (charts.bins_for(self.max) + 1)
+        self.students = self.handed = 0
+        self.finals: Counter = Counter()  # of those who handed something in; as many keys as there are totals
+        self.messages: dict[tuple[str, str], str] = {}
+        self.flags: Counter = Counter()
+        self.examples: dict[str, list[tuple[str, str]]] = {}  # flag -> (id, file) of the first few
+
+    def add(self, standing: Standing) -> None:
+        """Count one student."""
+        self.students += 1
+        for flag in standing.flags:
+            self.flags[flag] += 1
+            if self.flags[flag] <= EXAMPLES:
+                self.examples.setdefault(flag, []).append((standing.student, standing.file))
+        if standing.chosen is None:
+            return
+        self.handed += 1
+        self.finals[standing.final] += 1
+        self.bins[charts.place(standing.final, self.max, len(self.bins) - 1)] += 1
+        if standing.status == "graded":
+            for line in standing.lines:
+                self._add_line(line.name, line.auto, line.status, line.record.get("named", ()))
+
+    def _add_line(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
+        tally = self.exercises.get(name)
+        if tally is None:  # of a record that an older version of the lab made
+            return
+        tally.graded += 1
+        tally.tried += status not in NOT_TRIED
+        tally.solved += points >= tally.max
+        tally.points += points
+        tally.bins[charts.place(points, tally.max, len(tally.bins) - 1)] += 1
+        for wrong in named:
+            tally.wrong[wrong["name"]] += 1
+            self.messages[name, wrong["name"]] = wrong["message"]
+
+    @property
+    def mean(self) -> Decimal:
+        """Of final points, over those who handed something in."""
+        total = sum((points * count for points, count in self.finals.items()), ZERO)
+        return total / self.handed if self.handed else ZERO
+
+    @property
+    def median(self) -> Decimal:
+        """Of final points, over those who handed something in; the lower of two."""
+        seen = 0
+        for points in sorted(self.finals):
+            seen += self.finals[points]
+            if 2 * seen >= self.handed:
+                return points
+        return ZERO
+
+    @property
+    def full(self) -> int:
+        """Students with full points or more."""
+        return self.bins[-1]
+
+    def misconceptions(self, most: int = 20) -> list[tuple[int, str, str, str]]:
+        """The commonest: (students, exercise, name, message)."""
+        counted = [
+            (count, exercise, name, self.messages[exercise, name])
+            for exercise, tally in self.exercises.items()
+            for name, count in tally.wrong.items()
+        ]
+        return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:most]
+
+    def hardest(self) -> list[tuple[str, ExerciseTally]]:
+        """Exercises, the one with the smallest mean share first."""
+        return sorted(self.exercises.items(), key=lambda pair: pair[1].share)
