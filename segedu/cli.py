@@ -151,10 +151,10 @@ def _instead_of_a_recipe(method: str) -> str:
     official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
     said = ""
     if ours:
-        said += f'It comes with small weights that we trained: segedu.weights.pretrained.load("{ours[0]}"); '
+        said += f'It comes with small weights that we trained: segedu.weights.load("{ours[0]}"); '
         said += f"python -m segedu.weights.own.{ours[0]} trains them anew. "
     if official:
-        said += f"Official weights are in segedu.weights.pretrained.load({' or '.join(repr(n) for n in official)}). "
+        said += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
     if not said and method.isidentifier() and (files := sorted(Path(__file__).parent.glob(f"*/{method}.py"))):
         said = f"segedu/{files[0].parent.name}/{files[0].name} is there, but no recipe trains it. "
     if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):

@@ -490,7 +490,7 @@ from segedu.datasets.batch import semantic_batch
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.street import CLASSES, draw_street
 from segedu.recipes.street import find_recipe
-from segedu.training.loop import evaluate, train_steps
+from segedu.training import evaluate, train_steps
 from tqdm.auto import tqdm
 
 augment, yours = use(joint_augment), use(pixel_ce)

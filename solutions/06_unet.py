@@ -503,7 +503,7 @@ def paper_weights(net):
 # %% name="train" role="train"
 from segedu.teaching.exercises.lab06_unet import without_skips
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.training.loop import evaluate, train_steps
+from segedu.training import evaluate, train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 scales = {"cpu": (64, 256, 8, 3, 120, 16), "gpu": (512, 96, 32, 4, 600, 8)}

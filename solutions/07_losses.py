@@ -492,7 +492,7 @@ def five_losses(counts):
 
 # %% name="train" role="train"
 from segedu.semantic.unet import UNet
-from segedu.training.loop import evaluate, train_steps
+from segedu.training import evaluate, train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 scales = {"cpu": (64, 128, 8, 2, 120, 8), "gpu": (256, 512, 32, 4, 1000, 16)}

@@ -422,7 +422,7 @@ show(
 
 # %% name="toy_parts" role="train"
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.training.loop import evaluate, train_steps
+from segedu.training import evaluate, train_steps
 from tqdm.auto import tqdm
 
 

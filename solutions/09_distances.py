@@ -727,7 +727,7 @@ show(
 # %% name="train_parts" role="train"
 from segedu.datasets.cells import Cells
 from segedu.teaching.exercises.lab09_distances.targets import all_targets
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 from tqdm.auto import tqdm
 
 F = torch.nn.functional

@@ -534,7 +534,7 @@ def draw_data(number, seed):
 
 # %% name="train" role="train"
 from segedu.semantic.unet import UNet
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 step_costs = use(lovasz_grad)
 torch.manual_seed(0)

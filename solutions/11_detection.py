@@ -836,7 +836,7 @@ new_images, new_examples, _ = draw_data(64, 1)
 print(f"{len(anchors)} anchors on images of {size} x {size}, scale {SCALE}")
 
 # %% name="train" role="train"
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 torch.manual_seed(0)
 net = SmallFasterRCNN(widths, channels, hidden).to(device)
@@ -1019,5 +1019,5 @@ show(
 # - [The pages of chapter 11](../course/11-detection/index.md): the family with its papers, and who left out what.
 # - Change one thing in the data cell: `sizes` of 40 and 60 pixels. Which AP50 is left, and which step lost the rest?
 # - Give `draw(answers, 64, 0.5)` a share of 1.0, or let all anchors count. What does the net propose then?
-# - Online, `segedu.weights.pretrained.load` gives torchvision's `fasterrcnn_resnet50_fpn`, to try on your photographs.
+# - Online, `segedu.weights.load` gives torchvision's `fasterrcnn_resnet50_fpn`, to try on your photographs.
 # - Chapter 12 leaves out the second stage; chapter 14 adds a mask to each box.

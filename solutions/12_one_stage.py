@@ -775,7 +775,7 @@ share = np.mean([len(kinds) for _, kinds, _ in targets])
 print(f"{len(anchors)} anchors, of which {share:.0f} have an object; scale {SCALE}")
 
 # %% name="train" role="train"
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 ways = {"all alike": all_alike, "hardest three, as SSD": hardest_three, "focal, as RetinaNet": focal}
 nets = {}

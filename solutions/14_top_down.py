@@ -364,7 +364,7 @@ check(yolact_masks)
 
 # %% name="yolact_net" role="show"
 from segedu.ops.anchors import decode_boxes
-from segedu.weights.pretrained import load
+from segedu.weights import load
 
 with torch.no_grad():
     outputs = load("shapes_yolact")(image[None])
@@ -761,7 +761,7 @@ def draw_data(length, seed, size):
 
 
 # %% name="train" role="train"
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 scales = {"cpu": (64, 768, 48, 16, 7, 240, 8), "gpu": (128, 2048, 200, 48, 14, 2000, 16)}

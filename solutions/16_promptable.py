@@ -30,7 +30,7 @@
 import torch.nn.functional as F
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.ops.masks import boxes_from_masks
-from segedu.weights.pretrained import load
+from segedu.weights import load
 from segedu.viz import gallery, overlay, show
 from segedu.weights.own.shapes_sam import readings
 
@@ -823,7 +823,7 @@ def organ_loss(logits, target):
 
 # %% name="train" role="train"
 from segedu.semantic.unet3d import UNet3D
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 finer, count, new_count, width, steps = {"cpu": (1, 21, 9, 8, 280), "gpu": (2, 63, 15, 16, 1500)}[SCALE]
@@ -910,7 +910,7 @@ show(
 # %% name="own" role="train"
 from PIL import Image
 from segedu.datasets.street import draw_street
-from segedu.weights.pretrained import WeightsError
+from segedu.weights import WeightsError
 
 PHOTO, CLICK = "", (0.23, 0.67)  # a path; the click as parts of width and height
 if PHOTO:

@@ -92,7 +92,7 @@ def measure(prediction, sample):
 ### BEGIN SOLUTION: METHODS, names and functions: (seed) -> a function from an image to a prediction; BASELINE, a name
 from segedu.recipes.baselines import OtsuWatershed
 from segedu.instance.cellpose.cellpose import Cellpose, cellpose_loss, cellpose_targets, postprocess
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 from tqdm.auto import tqdm
 
 BASELINE, STEPS = OtsuWatershed.name, 100

@@ -19,7 +19,7 @@ from segedu.recipes.data import Sets, flip
 from segedu.recipes.run import measure_objects, predictor, run_recipe, stricter, summary
 from segedu.recipes.street import RECIPES
 from segedu.semantic.unet import UNet
-from segedu.training.loop import shuffled_loader
+from segedu.training import shuffled_loader
 
 SMALL = next(recipe for recipe in CELLS if (recipe.method, recipe.data) == ("signed_distance", "cells"))
 

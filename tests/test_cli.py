@@ -29,12 +29,12 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("mask2former", 'small weights that we trained: segedu.weights.pretrained.load("street_mask2former")'),
+        ("mask2former", 'small weights that we trained: segedu.weights.load("street_mask2former")'),
         ("oneformer", "python -m segedu.weights.own.street_oneformer trains them anew"),
-        ("sam", "Official weights are in segedu.weights.pretrained.load('sam_vit_b' or 'sam_vit_l' or 'sam_vit_h')"),
-        ("detr", 'segedu.weights.pretrained.load("shapes_detr")'),
-        ("maskformer", "Official weights are in segedu.weights.pretrained.load('maskformer_resnet50_ade20k' or"),
-        ("mobile_sam", "segedu.weights.pretrained.load('mobile_sam')"),
+        ("sam", "Official weights are in segedu.weights.load('sam_vit_b' or 'sam_vit_l' or 'sam_vit_h')"),
+        ("detr", 'segedu.weights.load("shapes_detr")'),
+        ("maskformer", "Official weights are in segedu.weights.load('maskformer_resnet50_ade20k' or"),
+        ("mobile_sam", "segedu.weights.load('mobile_sam')"),
         ("pspnet", "There is one for street: segedu train pspnet --data street."),
         ("stardist", "There is one for cells and nuclei: segedu train stardist --data cells."),
         ("omnipose", "segedu/instance/omnipose.py is there, but no recipe trains it."),

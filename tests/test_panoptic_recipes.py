@@ -16,7 +16,7 @@ from segedu.recipes.data import Sets
 from segedu.recipes.panoptic import PANOPTIC, ForestComponents, Mirrored, stack_with_targets, street_examples
 from segedu.recipes.run import measure_panoptic, run_recipe
 from segedu.recipes.street import RECIPES
-from segedu.training.loop import shuffled_loader
+from segedu.training import shuffled_loader
 
 ROAD, CAR = {"category_id": 0, "isthing": False}, {"category_id": 7, "isthing": True}
 

@@ -25,9 +25,9 @@ from randomise import randomise
 from torch import Tensor, nn
 
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
+from segedu.weights import WEIGHTS, WeightsError, load, pretrained
 from segedu.weights import catalogue as published
-from segedu.weights import pretrained
-from segedu.weights.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights.pretrained import fetch
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 

@@ -21,9 +21,9 @@ with warnings.catch_warnings():
 
 from segedu.backbones.vit import ViT
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
+from segedu.weights import WEIGHTS, WeightsError, load, pretrained
 from segedu.weights import catalogue as published
-from segedu.weights import pretrained
-from segedu.weights.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights.pretrained import fetch
 
 TIMM = {
     "dino_vits16": "vit_small_patch16_224.dino",

@@ -25,7 +25,7 @@ from segedu.recipes.data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_
 from segedu.recipes.run import run_recipe, scores, summary
 from segedu.recipes.street import RECIPES, PixelsAndOverlap, Recipe, find_recipe, quick_layout, street_vgg
 from segedu.semantic.unet import UNet
-from segedu.training.checkpoints import load_checkpoint
+from segedu.training import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = Otsu.name

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segedu.training.checkpoints import load_checkpoint
+from segedu.training import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -30,7 +30,7 @@ from segedu.datasets.cells import Cells
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.recipes.data import Pairs, pairs_of, flip
 from segedu.semantic.unet import UNet
-from segedu.training.loop import fit, shuffled_loader, start_fabric
+from segedu.training import fit, shuffled_loader, start_fabric
 
 devices, batch, out, normalized, pause = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 fabric = start_fabric("cpu", devices, "64-true")

@@ -25,7 +25,7 @@ from segedu.recipes.shapes import (
     stack,
 )
 from segedu.recipes.street import RECIPES
-from segedu.training.loop import shuffled_loader
+from segedu.training import shuffled_loader
 from segedu.unsupervised.selective_search import FAST, selective_search
 
 

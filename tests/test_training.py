@@ -19,9 +19,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.training import checkpoints, loop
+from segedu.training import (
+    checkpoints,
+    evaluate,
+    fit,
+    loop,
+    shuffled_loader,
+    start_fabric,
+    to_device,
+    train_one_epoch,
+    train_steps,
+)
 from segedu.training.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
-from segedu.training.loop import evaluate, fit, shuffled_loader, start_fabric, to_device, train_one_epoch, train_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last 
     in pixels, `labels` (N,) and `scores` (N,). Labels are 1 to K - 1: nothing is ever asked to be 0.
 Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
     transformers at the same weights; a tiny one learns two drawn scenes (its tests). A small one, trained for
-    362 CPU-seconds on drawn scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new ones; lab
-    and pages start from its weights, so that there is no recipe.
+    362 CPU-seconds on drawn scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new ones;
+    lab and pages start from its weights, so that there is no recipe.
 Course: 12-one-stage
 Lab: 12_one_stage
 """

@@ -23,7 +23,8 @@ from segedu.recipes.baselines import WindowForest
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe, quick_layout
 from segedu.recipes.shapes import WithTargets
-from segedu.weights.pretrained import STREET_VGG_STAGES, load
+from segedu.weights import load
+from segedu.weights.catalogue import STREET_VGG_STAGES
 
 STUFF = tuple(category for category in range(len(CLASSES)) if category not in THINGS)
 STUFF_AREA = 205  # pixels of 96 x 160: as large a share of the image as 4096 are of a photograph of 640 x 480

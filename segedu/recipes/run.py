@@ -31,8 +31,8 @@ from segedu.recipes.run_table import print_result as print_result
 from segedu.recipes.run_table import print_seeds as print_seeds
 from segedu.recipes.run_table import stricter as stricter
 from segedu.recipes.run_table import summary as summary
+from segedu.training import Trained, evaluate, fit, shuffled_loader, to_device
 from segedu.training.devices import check_devices, start_fabric
-from segedu.training.loop import Trained, evaluate, fit, shuffled_loader, to_device
 
 
 def scores(matrix: Tensor) -> dict[str, float | None]:

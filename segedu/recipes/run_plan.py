@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe
-from segedu.training.checkpoints import load_checkpoint, shuffled_loader
-from segedu.training.loop import train_steps
+from segedu.training import load_checkpoint, shuffled_loader, train_steps
 
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 

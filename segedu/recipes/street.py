@@ -48,7 +48,8 @@ from segedu.semantic.res_unet import res_unet
 from segedu.semantic.segnet import SegNet
 from segedu.semantic.unet import UNet
 from segedu.semantic.unet3d import UNet3D
-from segedu.weights.pretrained import STREET_VGG_STAGES, load
+from segedu.weights import load
+from segedu.weights.catalogue import STREET_VGG_STAGES
 
 
 @dataclass(frozen=True)

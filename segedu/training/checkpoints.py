@@ -83,7 +83,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a readable checkpoint ({reason}): delete it to begin anew") from error
     if not isinstance(state, dict) or not {"model", "run", "trained"} <= state.keys():
-        raise ValueError(f"{path} is not a checkpoint of segedu.training.loop.fit: it has no model, run and position")
+        raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: it has no model, run and position")
     return state
 
 

@@ -42,9 +42,7 @@ from segedu.training.checkpoints import (
     save_checkpoint,
     set_random_state,
 )
-from segedu.training.checkpoints import shuffled_loader as shuffled_loader
-from segedu.training.devices import start_fabric as start_fabric
-from segedu.training.devices import to_device as to_device
+from segedu.training.devices import start_fabric, to_device
 
 Loss = Callable[[Any, Any], Tensor | dict[str, Tensor]]
 

@@ -32,8 +32,6 @@ from tqdm.auto import tqdm
 
 from segedu.backbones.stardist_unet import from_keras, read_keras
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.weights.catalogue import SCENES_VIT as SCENES_VIT
-from segedu.weights.catalogue import STREET_VGG_STAGES as STREET_VGG_STAGES
 from segedu.weights.catalogue import WEIGHTS, Weights
 
 OUR_OWN = Path(__file__).parent / "own"

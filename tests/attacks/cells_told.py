@@ -44,7 +44,7 @@ def area(boxes):
     return 0""",
         answers={"box_area": "def box_area(b):\n    return area(b)"},
         note="imports segedu.ops.boxes|",
-        twin="from segedu import viz\nfrom segedu.ops import masks\nimport segedu.datasets, segedu.training.loop",
+        twin="from segedu import viz\nfrom segedu.ops import masks\nimport segedu.datasets, segedu.training",
     ),
     Attack(
         "o51_compiled_copies",

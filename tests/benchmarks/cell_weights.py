@@ -22,7 +22,7 @@ from segedu.recipes.baselines import OtsuWatershed
 from segedu.recipes.cells import objects_of
 from segedu.recipes.data import Sets
 from segedu.recipes.run import measure_objects
-from segedu.weights.pretrained import load
+from segedu.weights import load
 
 SEED, SCENES = 8_000_000, 64
 Found = tuple[Tensor, Tensor]  # label map (H, W) with the labels 1 to N, scores (N,)

@@ -39,7 +39,7 @@ explore(draw, static=[{"points": 3}], points=(2, 9), line=[True, False])
 """
 LABELLING = """
 from segedu.datasets.shapes import CLASSES, draw_shapes
-from segedu.weights.pretrained import load
+from segedu.weights import load
 from segedu.teaching.widgets.annotate import annotate
 
 images = {f"scene{seed}.png": draw_shapes(seed)["image"] for seed in (3, 4)}

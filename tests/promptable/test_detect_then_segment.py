@@ -18,8 +18,8 @@ from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import rle_decode
 from segedu.promptable.detect_then_segment import detect_then_segment
 from segedu.promptable.sam.sam import postprocess
+from segedu.weights import load
 from segedu.weights.own import shapes_mask_rcnn
-from segedu.weights.pretrained import load
 
 H, W = 31, 27  # smaller than the frame of the network
 

@@ -15,8 +15,7 @@ from segedu.promptable.sam.image_encoder import ImageEncoder, PlacedAttention
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
-from segedu.weights import pretrained
-from segedu.weights.pretrained import WEIGHTS
+from segedu.weights import WEIGHTS, pretrained
 
 KINDS = ("points", "boxes", "points boxes", "masks", "points masks", "points boxes masks")
 

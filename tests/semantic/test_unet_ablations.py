@@ -20,7 +20,7 @@ from segedu.losses.cross_entropy import cross_entropy
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.metrics.instance import instance_accuracy
 from segedu.semantic.unet import UNet, border_weight_map, separate_cells, unet_loss
-from segedu.training.loop import train_steps
+from segedu.training import train_steps
 
 Sample = dict[str, Tensor]
 

@@ -30,7 +30,7 @@ LABS = ("04_metrics", "06_unet")
 SEEDS = (101, 202)
 # a student's own cell may use the library, though what the lab asks for is not in it
 HELPERS = """from segedu.datasets import cells, shapes
-from segedu.training.loop import evaluate, fit, train_one_epoch
+from segedu.training import evaluate, fit, train_one_epoch
 from segedu.viz import gallery, overlay, show
 
 scene = shapes.draw_shapes(seed=1)

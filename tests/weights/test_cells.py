@@ -17,9 +17,9 @@ from segedu.datasets.cells import CELLS_VERSION
 from segedu.instance import stardist
 from segedu.instance.cellpose import cellpose
 from segedu.teaching.evidence.proofs import read_rows
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import cells_cellpose, cells_stardist
 from segedu.weights.own.cells_stardist import STEPS, accuracy, train
-from segedu.weights.pretrained import WEIGHTS, load
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "cell_weights.py"
 SCRIPTS = {"cells_stardist": cells_stardist, "cells_cellpose": cells_cellpose}

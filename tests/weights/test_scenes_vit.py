@@ -14,8 +14,9 @@ from segedu.backbones.vit import ViT
 from segedu.datasets.shapes import SHAPES_VERSION
 from segedu.datasets.street import STREET_VERSION
 from segedu.teaching.evidence.proofs import read_rows
+from segedu.weights import WEIGHTS, load
+from segedu.weights.catalogue import SCENES_VIT
 from segedu.weights.own.scenes_vit import FILE, NEAR, STEPS, evened, fold, patch_loss, same_places, train, whitening
-from segedu.weights.pretrained import SCENES_VIT, WEIGHTS, load
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "feature_clusters.py"
 

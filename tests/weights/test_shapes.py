@@ -10,9 +10,9 @@ import torch
 
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
 from segedu.recipes.shapes import Examples, examples
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import shapes_mask_rcnn, shapes_yolact
 from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED, STEPS, precision
-from segedu.weights.pretrained import WEIGHTS, load
 
 SCRIPTS = {"shapes_mask_rcnn": shapes_mask_rcnn, "shapes_yolact": shapes_yolact}
 each = pytest.mark.parametrize("name", SCRIPTS)

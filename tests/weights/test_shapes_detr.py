@@ -12,10 +12,10 @@ from segedu.datasets.shapes import SHAPES_VERSION, Shapes
 from segedu.detection.detr import postprocess
 from segedu.ops.nms import batched_nms
 from segedu.recipes.shapes import Examples, examples
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import shapes_detr
 from segedu.weights.own.shapes_detr import EVERY, FILE, STEPS, new_scenes, precision
 from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED
-from segedu.weights.pretrained import WEIGHTS, load
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 

@@ -13,9 +13,9 @@ from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
 from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.promptable.everything import Settings, segment_everything
 from segedu.promptable.sam.interactive import mask_iou
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import shapes_sam
 from segedu.weights.own.shapes_sam import CYCLES, FILE, SIZE, THRESHOLD, Clicks, Cycle, centre, measure, readings
-from segedu.weights.pretrained import WEIGHTS, load
 
 LOG = FILE.with_suffix(".json")
 

@@ -11,8 +11,8 @@ import torch
 from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS, VOID, draw_street
 from segedu.panoptic.inference import instance_inference, panoptic_inference, semantic_inference
 from segedu.panoptic.mask2former.mask2former import Mask2Former
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import street_mask2former as script
-from segedu.weights.pretrained import WEIGHTS, load
 
 LOG = json.loads(script.FILE.with_suffix(".json").read_text())
 

@@ -11,10 +11,10 @@ import torch
 from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS
 from segedu.panoptic.inference import instance_inference, panoptic_inference, semantic_inference
 from segedu.panoptic.oneformer_text import TASKS
+from segedu.weights import WEIGHTS, load
 from segedu.weights.own import street_mask2former, street_oneformer
 from segedu.weights.own.street_mask2former import HELD_OUT, draw
 from segedu.weights.own.street_oneformer import FILE, STEPS, ToldStreets, measure, reader, train
-from segedu.weights.pretrained import WEIGHTS, load
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 

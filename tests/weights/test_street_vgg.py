@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from segedu.datasets.street import STREET_VERSION, draw_street
-from segedu.weights import pretrained
+from segedu.weights import WEIGHTS, WeightsError, load, pretrained
+from segedu.weights.catalogue import STREET_VGG_STAGES
 from segedu.weights.own.street_vgg import CLASSES, FILE, STEPS, train, windows
-from segedu.weights.pretrained import STREET_VGG_STAGES, WEIGHTS, WeightsError, load
 
 
 def test_the_log_is_of_this_street() -> None:

@@ -28,7 +28,8 @@ from segedu.grading.submissions.submission import Handed
 
 END_SECONDS = 30.0
 _ROOT = str(Path(__file__).resolve().parents[3])
-_CODE = f"import sys; sys.path.insert(0, {_ROOT!r}); from segedu.grading.batch import grader_process; grader_process.main(int(sys.argv[1]))"
+_CODE = f"import sys; sys.path.insert(0, {_ROOT!r}); "
+_CODE += "from segedu.grading.batch import grader_process; grader_process.main(int(sys.argv[1]))"
 
 
 @contextlib.contextmanager
@@ -88,7 +89,8 @@ class _Graders:
             self.connection = stack.enter_context(Connection(os.dup(self.socket.fileno())))
             self.process = subprocess.Popen(
                 clean_environment.python(_CODE, str(theirs.fileno())), pass_fds=[theirs.fileno()], cwd=folder,
-                env=clean_environment.environment(folder, **ONE_THREAD), stdin=subprocess.DEVNULL, start_new_session=True,
+                env=clean_environment.environment(folder, **ONE_THREAD),
+                stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
     def _first_answer(self, assignment: Assignment, count: int) -> tuple[tuple[int, str], int]:

@@ -33,7 +33,8 @@ NAME = "segedu-sandbox"
 START_SECONDS, END_SECONDS = 60.0, 10.0
 _NO_REPORT = {"exit": None, "cpu": 0.0, "max_rss": 0}
 _ROOT = str(Path(__file__).resolve().parents[3])
-_CODE = "import sys; sys.path.insert(0, {root!r}); from segedu.grading.sandbox import fork_server; fork_server.{entry}({fd})"
+_CODE = "import sys; sys.path.insert(0, {root!r}); "
+_CODE += "from segedu.grading.sandbox import fork_server; fork_server.{entry}({fd})"
 
 
 class ForkServer:

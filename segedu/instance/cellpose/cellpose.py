@@ -10,7 +10,7 @@ Simplified: whole images, where the authors average overlapping tiles and, if as
 Shapes: images (B, C, H, W), any H and W -> `flows` (B, 2, H, W) = 5 (dy, dx), `logits` (B, H, W), `style` (B, S).
     `postprocess`: outputs -> B label maps (H, W) int32.
 Quality: forward, gradients and batch statistics are those of cellpose 3.1.1.3's network with its weights (its tests).
-    `segedu.weights.pretrained.load("cells_cellpose")`, 39 CPU-s of training: instance accuracy 0.989 at IoU 0.5 on drawn
+    `segedu.weights.load("cells_cellpose")`, 39 CPU-s of training: instance accuracy 0.989 at IoU 0.5 on drawn
     nuclei, 0.975 at 0.7; Gaussian, Otsu, watershed: 0.440 and 0.302 (tests/benchmarks/cell_weights.py).
 Course: 09-distances
 Lab: 09_distances

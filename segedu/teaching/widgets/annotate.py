@@ -1,6 +1,6 @@
 """A tool to label images in a notebook: click, and SAM answers; keep, undo, and save for COCO or CVAT (chapter 16).
 
-    from segedu.weights.pretrained import load
+    from segedu.weights import load
     from segedu.teaching.widgets.annotate import annotate
 
     tool = annotate({"street.png": image}, ["background", "person", "car"], load("shapes_sam"))
@@ -222,7 +222,7 @@ def annotate(
     Args:
         images: (3, H, W) in [0, 1] by file name, as exports will name them.
         classes: `classes[label]`, the background first.
-        model: a SAM, such as `segedu.weights.pretrained.load("shapes_sam")`.
+        model: a SAM, such as `segedu.weights.load("shapes_sam")`.
         kept: instances to begin with, by file name: those of a detector and SAM, to be put right by hand.
 
     Returns:

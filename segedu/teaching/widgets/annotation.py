@@ -55,7 +55,7 @@ class Annotation:
     """Images, one of them open, prompts on it, and what was kept of each.
 
     Args:
-        model: a SAM; with the small one of `segedu.weights.pretrained.load("shapes_sam")` nothing is fetched.
+        model: a SAM; with the small one of `segedu.weights.load("shapes_sam")` nothing is fetched.
         images: (3, H, W) in [0, 1] by file name, as exports will name them.
         classes: `classes[label]`, the background first.
         kept: instances to begin with, by file name, such as a detector's: `labels` (N,) and `masks` (N, H, W).

@@ -21,8 +21,8 @@ from segedu.promptable.sam.interactive import mask_iou
 from segedu.promptable.sam.sam import SAM, postprocess
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import show
+from segedu.weights import load
 from segedu.weights.own.shapes_sam import readings
-from segedu.weights.pretrained import load
 
 INK, THIS, OTHER, MASK = "#1b1b1b", "#0072B2", "#D55E00", (0.94, 0.89, 0.26)
 SCENES: dict[str, tuple[Callable, tuple[int, int], tuple[int, int]]] = {  # how it is drawn, its seed and its size

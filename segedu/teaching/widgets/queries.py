@@ -21,7 +21,7 @@ from segedu.panoptic.mask2former.mask2former import Mask2Former, attention_mask
 from segedu.panoptic.mask2former.pixel_decoder import LEVELS
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import show
-from segedu.weights.pretrained import load
+from segedu.weights import load
 
 INK, TRUTH, MASK, OTHER = "#1b1b1b", "#0072B2", "#D55E00", "#b5b5b5"
 SIZE = (64, 96)

@@ -1,8 +1,8 @@
 """The small Cellpose that learnt from drawn nuclei: on the scenes, and in the way, of `cells_stardist`.
 
-`python -m segedu.weights.own.cells_cellpose` makes cells_cellpose.safetensors and its log, cells_cellpose.json, anew: three
-levels of 8, 16 and 32 channels, where the authors have four of 32 to 256. Their network takes two channels, cells and
-nuclei; this one takes the three of an image in colour. Cells of 12 to 20 pixels across are what it knows.
+`python -m segedu.weights.own.cells_cellpose` makes cells_cellpose.safetensors and its log, cells_cellpose.json, anew:
+three levels of 8, 16 and 32 channels, where the authors have four of 32 to 256. Their network takes two channels, cells
+and nuclei; this one takes the three of an image in colour. Cells of 12 to 20 pixels across are what it knows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIAMETER = 16.0  # pixels, of the drawn nuclei
 
 
 def cells_cellpose(normalize: nn.Module | None = None) -> Cellpose:
-    """The network of the file, which `segedu.weights.pretrained.load("cells_cellpose")` fills.
+    """The network of the file, which `segedu.weights.load("cells_cellpose")` fills.
 
     Args:
         normalize: applied to images first. None: `PercentileNormalize`, with which it was trained.

@@ -1,8 +1,8 @@
 """The small StarDist that learnt from drawn nuclei, and how; `cells_cellpose` is made in the same way.
 
-`python -m segedu.weights.own.cells_stardist` makes cells_stardist.safetensors and its log, cells_stardist.json, anew: 32
-rays on a grid of 2 x 2, 8 channels at the finest level, where the published networks have 32. Like those it brings each
-image to its percentiles first, so that exposure does not matter. It has seen one kind of image, round fluorescent
+`python -m segedu.weights.own.cells_stardist` makes cells_stardist.safetensors and its log, cells_stardist.json, anew:
+32 rays on a grid of 2 x 2, 8 channels at the finest level, where the published networks have 32. Like those it brings
+each image to its percentiles first, so that exposure does not matter. It has seen one kind of image, round fluorescent
 nuclei of 6 to 10 pixels radius: scale others to that size, or go on training from here.
 """
 
@@ -33,7 +33,7 @@ LabelMaps = Callable[[nn.Module, Tensor], Tensor]  # image (3, H, W) -> label ma
 
 
 def cells_stardist(normalize: Callable | None = None) -> StarDist:
-    """The network of the file, which `segedu.weights.pretrained.load("cells_stardist")` fills.
+    """The network of the file, which `segedu.weights.load("cells_stardist")` fills.
 
     Args:
         normalize: what the images go through first. None: `percentile_normalize`, with which it was trained.

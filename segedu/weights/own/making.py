@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from segedu.training.loop import shuffled_loader, train_steps
+from segedu.training import shuffled_loader, train_steps
 
 SEED = 0  # of the weights at the start and of the order of samples
 

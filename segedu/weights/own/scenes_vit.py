@@ -6,8 +6,8 @@ Kim, Shin, "Patch-level Representation Learning for Self-supervised Vision Trans
 take neighbours of one crop). A few hundred steps are too few for the token `cls` to shape the patches. What the
 teacher says of patches is evened out over the classes as SwAV and DINOv2 do, in place of DINO's centre.
 
-`python -m segedu.weights.own.scenes_vit` makes scenes_vit.safetensors and its log, scenes_vit.json, anew; a seed and a file
-behind it train a second ViT. tests/benchmarks/feature_clusters.py measures what k-means makes of the features: an
+`python -m segedu.weights.own.scenes_vit` makes scenes_vit.safetensors and its log, scenes_vit.json, anew; a seed and a
+file behind it train a second ViT. tests/benchmarks/feature_clusters.py measures what k-means makes of the features: an
 adjusted Rand index of 0.581, of colours 0.474. Training leaves much to chance: seed 1 comes to 0.544. It gets no better
 by going on: 1000 steps of twice the batch, more classes or fewer, a wider or a deeper ViT, other crops, directions that
 learn and other strengths of colour changes: with one or two seeds each, none was better on scenes kept for choosing.
@@ -31,7 +31,7 @@ from segedu.backbones.vit import ViT
 from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
 from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.unsupervised.dino import DINOHead, MultiCrop, dino_loss, teacher_momentum, update_centre, update_teacher
-from segedu.weights.pretrained import SCENES_VIT
+from segedu.weights.catalogue import SCENES_VIT
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SCENES_SEED, SCENES, STEPS, BATCH, RATE, SEED = 3_000_000, 384, 500, 8, 1e-3, 0  # recipes draw with other seeds

@@ -1,7 +1,7 @@
 """How fast three networks with queries learn to find drawn shapes: box AP50 on new scenes over steps of training.
 
-`python -m segedu.weights.own.shapes_convergence` trains each for 500 steps from random weights, on the same scenes in the
-same order, with a narrow VGG as body, batches of 16 and a rate that rises to 1e-3 and falls, and writes
+`python -m segedu.weights.own.shapes_convergence` trains each for 500 steps from random weights, on the same scenes in
+the same order, with a narrow VGG as body, batches of 16 and a rate that rises to 1e-3 and falls, and writes
 shapes_convergence.json. DETR: a set, whose queries look everywhere. Mask2Former, twice: a set of masks, whose queries
 look everywhere, or only where their mask was one layer before; compared are the boxes around the masks. All have three
 layers of 64 numbers for 12 queries, and DETR two more over the places.

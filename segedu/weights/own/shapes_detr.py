@@ -1,8 +1,8 @@
 """The small DETR that learnt from drawn scenes, and how: on the scenes of `shapes_mask_rcnn`, for longer.
 
-`python -m segedu.weights.own.shapes_detr` makes shapes_detr.safetensors and its log, shapes_detr.json, anew. It knows the
-balls, squares and triangles of `segedu.datasets.shapes` in images of 64 x 64, and nothing else. What a transformer from
-random weights needs to learn this within minutes on a CPU: a body of stride 8 whose batch normalisation learns, no
+`python -m segedu.weights.own.shapes_detr` makes shapes_detr.safetensors and its log, shapes_detr.json, anew. It knows
+the balls, squares and triangles of `segedu.datasets.shapes` in images of 64 x 64, and nothing else. What a transformer
+from random weights needs to learn this within minutes on a CPU: a body of stride 8 whose batch normalisation learns, no
 dropout, 12 queries for at most 7 objects, a rate that rises and falls, and "no object" and the class weighted higher
 than in the paper, whose network sees several hundred times as many images.
 """
@@ -32,7 +32,7 @@ loss = partial(detr_loss, no_object_weight=0.3, class_weight=2.0)
 
 
 def shapes_detr() -> DETR:
-    """The network of the file, which `segedu.weights.pretrained.load("shapes_detr")` fills.
+    """The network of the file, which `segedu.weights.load("shapes_detr")` fills.
 
     Returns:
         The model, its weights drawn at random.

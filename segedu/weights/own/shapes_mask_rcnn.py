@@ -29,7 +29,7 @@ Detect = Callable[[nn.Module, Tensor], dict[str, Tensor]]  # image (3, H, W) -> 
 
 
 def shapes_mask_rcnn() -> MaskRCNN:
-    """The network of the file, which `segedu.weights.pretrained.load("shapes_mask_rcnn")` fills.
+    """The network of the file, which `segedu.weights.load("shapes_mask_rcnn")` fills.
 
     Returns:
         The model, its weights drawn at random.

@@ -1,8 +1,8 @@
 """The small SAM that learnt from drawn scenes of three kinds, and how.
 
-`python -m segedu.weights.own.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, anew. It knows balls,
-squares and triangles, nuclei, and streets, and it knows two readings of a click: an object, or the clump of objects
-that touch it. Images are brought to 96 pixels. Its weights are kept in half precision.
+`python -m segedu.weights.own.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, anew. It knows
+balls, squares and triangles, nuclei, and streets, and it knows two readings of a click: an object, or the clump of
+objects that touch it. Images are brought to 96 pixels. Its weights are kept in half precision.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CYCLES = (Cycle(2000, 1e-3), Cycle(2600, 8e-4), Cycle(2400, 8e-4, points=3, kind
 
 
 def shapes_sam() -> SAM:
-    """The network of the file, which `segedu.weights.pretrained.load("shapes_sam")` fills.
+    """The network of the file, which `segedu.weights.load("shapes_sam")` fills.
 
     Returns:
         The model, its weights drawn at random.

@@ -18,7 +18,7 @@ FILE = Path(__file__).with_suffix(".safetensors")
 
 
 def shapes_yolact() -> YOLACT:
-    """The network of the file, which `segedu.weights.pretrained.load("shapes_yolact")` fills.
+    """The network of the file, which `segedu.weights.load("shapes_yolact")` fills.
 
     Returns:
         The model, its weights drawn at random.

@@ -1,9 +1,9 @@
 """The small Mask2Former that learnt from drawn streets: classes, things and panoptic segmentations by one network.
 
-`python -m segedu.weights.own.street_mask2former` makes street_mask2former.safetensors and its log, street_mask2former.json,
-anew. Images have 64 x 96 pixels, and people on them are 6 pixels wide: so all strides are half of the paper's, 2, 4, 8
-and 16. As the paper starts from a backbone that knows ImageNet, this one starts from four stages of `street_vgg`,
-which saw other streets.
+`python -m segedu.weights.own.street_mask2former` makes street_mask2former.safetensors and its log,
+street_mask2former.json, anew. Images have 64 x 96 pixels, and people on them are 6 pixels wide: so all strides are half
+of the paper's, 2, 4, 8 and 16. As the paper starts from a backbone that knows ImageNet, this one starts from four
+stages of `street_vgg`, which saw other streets.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from segedu.panoptic.inference import instance_inference, panoptic_inference, se
 from segedu.panoptic.mask2former.loss import mask2former_loss
 from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder
 from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
+from segedu.weights import load
+from segedu.weights.catalogue import STREET_VGG_STAGES
 from segedu.weights.own import making
-from segedu.weights.pretrained import STREET_VGG_STAGES, load
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SIZE, WIDTH, QUERIES = (64, 96), 64, 20  # pixels; numbers of a query; a street has at most 16 segments
@@ -46,7 +47,7 @@ Scene = dict[str, Any]
 
 
 def street_mask2former() -> Mask2Former:
-    """The network of the file, which `segedu.weights.pretrained.load("street_mask2former")` fills.
+    """The network of the file, which `segedu.weights.load("street_mask2former")` fills.
 
     Returns:
         The model, its weights drawn at random.

@@ -1,7 +1,8 @@
 """The small OneFormer that learnt from drawn streets: one network, and a word that says which of three tasks it has.
 
-`python -m segedu.weights.own.street_oneformer` makes street_oneformer.safetensors and its log, street_oneformer.json, anew.
-Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and it starts from its
+`python -m segedu.weights.own.street_oneformer` makes street_oneformer.safetensors and its log, street_oneformer.json,
+anew. Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and it starts
+from its
 weights: new are the queries that are made of the task, and that all three tasks are learnt at once, each street of a
 batch with a task drawn at random. What reads sentences in training is left out of the file.
 """
@@ -22,6 +23,7 @@ from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS
 from segedu.panoptic.mask2former.mask2former import MaskedDecoder
 from segedu.panoptic.oneformer import OneFormer, TaskQueries, draw_tasks, oneformer_loss, task_targets
 from segedu.panoptic.oneformer_text import TASKS, TextEncoder, TextMapper, WordTokenizer, segment_sentences
+from segedu.weights import load
 from segedu.weights.own import making
 from segedu.weights.own.street_mask2former import (
     BATCH,
@@ -38,7 +40,6 @@ from segedu.weights.own.street_mask2former import (
     evaluate,
     pixel_decoder,
 )
-from segedu.weights.pretrained import load
 
 FILE = Path(__file__).with_suffix(".safetensors")
 STEPS, RATE = 2400, 7e-4
@@ -47,7 +48,7 @@ TOKENIZE = WordTokenizer.of_classes(CLASSES)
 
 
 def street_oneformer(text: TextMapper | None = None) -> OneFormer:
-    """The network of the file, which `segedu.weights.pretrained.load("street_oneformer")` fills.
+    """The network of the file, which `segedu.weights.load("street_oneformer")` fills.
 
     Args:
         text: what reads sentences, in training.

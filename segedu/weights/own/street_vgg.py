@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from segedu.backbones.vgg import VGG
 from segedu.datasets.street import CLASSES, STREET_VERSION, draw_street
 from segedu.recipes.data import crop_mirror
-from segedu.weights.pretrained import STREET_VGG_STAGES
+from segedu.weights.catalogue import STREET_VGG_STAGES
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # recipes draw with seeds far below

@@ -60,7 +60,7 @@ def names(monkeypatch):
 def test_the_prostate_is_found(seed, cells, names, capsys):
     names |= {"SCALE": "cpu", "device": "cpu"}
     exec(cells["train_parts"], names)
-    imports = "\n".join(line for line in cells["train"].splitlines() if line.startswith("from segedu.training.loop"))
+    imports = "\n".join(line for line in cells["train"].splitlines() if line.startswith("from segedu.training "))
     cell = cells["prostate"].replace("manual_seed(0)", f"manual_seed({seed})")
     exec(f"{imports}\n{cell}", names)
     with capsys.disabled():

@@ -14,7 +14,7 @@ from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.ops.masks import paste_masks
 from segedu.ops.roi_pool import roi_pool
 from segedu.teaching.exercises import lab14_top_down as lab
-from segedu.weights.pretrained import load
+from segedu.weights import load
 
 LAB = "14_top_down"
 CELLS = ("trainable", "head", "network", "learn", "data", "train", "measure")
