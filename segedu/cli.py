@@ -276,7 +276,7 @@ def gradebook(
     """
     from segedu.grading.gradebook import command as gradebook_command
 
-    wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course, layout)
+    options = gradebook_command.GradebookOptions(out, lab, canvas, moodle, similarity, course, layout)
     raise typer.Exit(gradebook_command.gradebook(wanted))
 
 

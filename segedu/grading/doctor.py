@@ -83,14 +83,14 @@ def doctor(console: Console | None = None) -> int:
 
 
 def tried(level: int) -> dict[str, tuple[bool, str]]:
-    """Trial -> whether it was held, and what came of it, in a sandbox of the best rung of this level."""
-    rung = isolation_levels.best_rung(level)
+    """Trial -> whether it was held, and what came of it, in the best sandbox of this level."""
+    isolation = isolation_levels.best_level(level)
     try:
-        found = trial_sandbox.attempt(rung, isolation_levels.Limits())
+        found = trial_sandbox.attempt(isolation, isolation_levels.Limits())
     except (restrictions.SandboxError, OSError) as error:
         return {"user": (False, f"could not be tried: {error}")}
     names = trials.USING_UP if restrictions.LINUX else ("disk", "forks")
-    return found | trial_sandbox.used_up(rung, tuple(names), isolation_levels.Limits())
+    return found | trial_sandbox.used_up(isolation, tuple(names), isolation_levels.Limits())
 
 
 def _tried(found: dict[str, tuple[bool, str]]) -> Table:
@@ -314,5 +314,5 @@ def _psutil() -> tuple[bool, str]:
 
 
 def _bubblewrap() -> tuple[None, str]:
-    """Not a rung: what it does the ladder does itself, and it has no limit on the number of files."""
+    """Not a level of isolation: what it does is done by the levels themselves, and it has no limit on the number of files."""
     return None, f"{shutil.which('bwrap') or 'missing'}; not used"

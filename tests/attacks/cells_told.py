@@ -132,7 +132,7 @@ for one in exercise:
     Attack(
         "o54_memory_of_the_parent",
         "stubs",
-        "to search the memory that was forked for references, seeds and papers",
+        "to search the memory that was forked for references, seeds and cases",
         "0: never there",
         """import re
 hits = []

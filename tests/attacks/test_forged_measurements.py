@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from segedu.grading.batch.batch import Job, grade_batch
-from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.grader_threads import pool_of_threads
 from segedu.grading.sandbox.kernel_pool import probe_levels
 from segedu.grading.sandbox.provisioner import ForkServer
 
@@ -87,7 +87,9 @@ def graded(lab: str, added: dict[str, str], exercises: tuple[str, ...], folder: 
                 source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
                 cell["source"] = source + "\n" + text.format(name=ours["name"])
         (folder / "subs" / f"{student}.ipynb").write_text(json.dumps(copy))
-    batch = grade_batch(Job(folder / "subs", lab, folder / "out", COURSE, cell_seconds=20.0), crew=threads)
+    batch = grade_batch(
+        Job(folder / "subs", lab, folder / "out", COURSE, cell_seconds=20.0), open_grader_pool=pool_of_threads
+    )
     return {r["student"]: {e["name"]: e["points"] for e in r["exercises"]} for r in batch.records}
 
 

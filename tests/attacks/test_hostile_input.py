@@ -15,7 +15,7 @@ from segedu.grading.batch import reports
 from segedu.grading.batch.batch import Batch
 from segedu.grading.gradebook.atomic_files import as_text
 from segedu.grading.judging import compare, student_code
-from segedu.grading.judging.compare import make_paper, read_outcomes, refusals, verdict_of
+from segedu.grading.judging.compare import make_exercise_cases, read_outcomes, refusals, verdict_of
 from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.rebuild import rebuild
 from segedu.grading.judging.records import RecordStore
@@ -39,10 +39,10 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture
-def paper(course):
+def exercise_cases(course):
     from segedu.teaching.exercises import load
 
-    return make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
+    return make_exercise_cases(load(tiny.LAB).exercises[0], tiny.LAB, 5)
 
 
 @pytest.fixture
@@ -68,26 +68,26 @@ def test_a_notebook_of_nothing_but_code_is_refused():
 
 
 @pytest.mark.parametrize("shape", ["(0, 4611686018427387904, 4611686018427387904)", f"(0, {10**30})"])
-def test_a_header_of_an_impossible_size_is_a_note(paper, shape):
+def test_a_header_of_an_impossible_size_is_a_note(exercise_cases, shape):
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with pytest.raises(codec.CodecError):
         codec.read_npy(data)
     document = json.dumps({"dict": {"value": {"array": 0}, "arguments": {"list": []}}}).encode()
-    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
+    outcomes, notes = read_outcomes(exercise_cases, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
     assert outcomes[0] is None and len(notes) == 1
 
 
-def test_whatever_breaks_the_reader_costs_one_outcome(paper, monkeypatch):
+def test_whatever_breaks_the_reader_costs_one_outcome(exercise_cases, monkeypatch):
     def broken(*_):
         raise OverflowError("new")
 
     monkeypatch.setattr(compare.codec, "unpack", broken)
-    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": b"{}"})
+    outcomes, notes = read_outcomes(exercise_cases, {"job/double/out/0.json": b"{}"})
     assert outcomes == [None] * 4 and notes == ["1 of its outcomes could not be read: OverflowError"]
 
 
-def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
+def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(exercise_cases):
     secret = '; =HYPERLINK(1) <b> {"args": [1.2345678901234567]} ' + "9" * 60
     told = [{"refused": f"a {secret}"}, {"raises": secret}, {"raises": "ZeroDivisionError"}]
     files = {
@@ -95,9 +95,9 @@ def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
         for i, outcome in enumerate(told)
         for name, data in codec.pack(outcome).items()
     }
-    outcomes, _ = read_outcomes(paper, files)
+    outcomes, _ = read_outcomes(exercise_cases, files)
     assert outcomes[1:3] == [{"raises": "Exception"}, {"raises": "ZeroDivisionError"}]
-    texts = [*refusals(outcomes), verdict_of(paper, outcomes).first_line]
+    texts = [*refusals(outcomes), verdict_of(exercise_cases, outcomes).first_line]
     assert not any(mark in text for text in texts for mark in ("=", "<", "{", ";", "9" * 25))
 
 

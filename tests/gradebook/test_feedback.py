@@ -9,7 +9,7 @@ import pytest
 from segedu.grading.gradebook.bookkeeping import rebuild
 from segedu.grading.gradebook.feedback import feedback_page
 from segedu.grading.gradebook.page import moment, page, printable
-from segedu.grading.gradebook.policy import LabBook, read_own
+from segedu.grading.gradebook.policy import LabBook, read_instructor_files
 from segedu.grading.gradebook.prompts import asked, first_line
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "a", "main", "h1", "h2", "p", "div", "section", "ul", "li",
@@ -29,9 +29,9 @@ class Tags(HTMLParser):
 
 
 def page_of(out, student="anna"):
-    book = LabBook(read_own(out), "00_tiny")
-    standing = next(one for one in book if one.student == student)
-    return feedback_page(standing, ASKED, book.policy)
+    book = LabBook(read_instructor_files(out), "00_tiny")
+    student_result = next(one for one in book if one.student == student)
+    return feedback_page(student_result, ASKED, book.policy)
 
 
 def test_what_was_asked_what_came_which_misconception_and_a_hint(made, tmp_path):

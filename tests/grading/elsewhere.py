@@ -116,11 +116,11 @@ def main(words: list[str]) -> None:
             listening.listen()
             attacks = ATTACKS.format(grader=os.getpid(), secret=secret, bus=bus)
             steps = [Step("helper", "honest", HONEST), Step("helper", "attacks", attacks)]
-            rung = isolation_levels.best_rung()
-            with KernelPool(stage, rung, cold=True) as pool:
+            isolation = isolation_levels.best_level()
+            with KernelPool(stage, isolation, cold=True) as pool:
                 result = pool.run(steps, limits=Limits(cell_seconds=60))
         print(json.dumps({
-            "level": rung.level, "user_namespace": rung.user_namespace, "own_user": rung.own_user, "uid": os.getuid(),
+            "level": isolation.level, "user_namespace": isolation.user_namespace, "own_user": isolation.own_user, "uid": os.getuid(),
             "reason": result.level_reason, "levels": isolation_levels.probe_levels(), "mode": secret.stat().st_mode & 0o777,
             "secret": secret.read_text(), "steps": [[s.status, s.output, s.evalue] for s in result.steps],
         }))  # fmt: skip

@@ -30,8 +30,8 @@ def job(course, tiny, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch, crew):
-    monkeypatch.setattr(command, "grade_batch", functools.partial(grade_batch, crew=crew))
+def _here(monkeypatch, open_grader_pool):
+    monkeypatch.setattr(command, "grade_batch", functools.partial(grade_batch, open_grader_pool=open_grader_pool))
 
 
 def test_it_prints_the_table_and_writes_reports(job, console):

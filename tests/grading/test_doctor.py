@@ -38,7 +38,9 @@ def test_this_machine(said):
     best = max(level for level, works, _ in isolation_levels.probe_levels() if works)
     assert code == (0 if best >= 2 else 1)
     assert f"uses level {best}" in text and platform.release() in text
-    assert text.count("level 1:") == len([rung for rung in isolation_levels.rungs() if rung.level == 1])
+    assert text.count("level 1:") == len(
+        [isolation for isolation in isolation_levels.possible_levels() if isolation.level == 1]
+    )
     if best >= 2:
         for name in doctor.ASKED:
             if name != "user" or best == 3:
@@ -134,7 +136,7 @@ def test_a_mac_is_told_what_it_lacks(said, monkeypatch):
     for module in (restrictions, isolation_levels):
         monkeypatch.setattr(module, "LINUX", False)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert {rung.level for rung in isolation_levels.rungs()} == {1}
+    assert {isolation.level for isolation in isolation_levels.possible_levels()} == {1}
     code, text = said([(1, True, "limits")])
     assert code == 1 and "levels 2 and 3 need Linux" in text and "Darwin" in text
     assert "grade on Linux" in text

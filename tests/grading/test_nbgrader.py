@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from segedu.cli import app
 from segedu.grading.batch.batch import Job, grade_batch
-from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.grader_threads import pool_of_threads
 from segedu.grading.platforms import nbgrader as ours
 from segedu.grading.sandbox.kernel_pool import probe_levels
 from segedu.grading.submissions.submission import submission_time
@@ -100,7 +100,9 @@ def exported(folder: Path) -> dict[str, float]:
 
 
 def graded_by_us(folder: Path, out: Path) -> dict[str, dict[str, float]]:
-    batch = grade_batch(Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0), crew=threads)
+    batch = grade_batch(
+        Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0), open_grader_pool=pool_of_threads
+    )
     return {r["student"]: {one["name"]: one["points"] for one in r["exercises"]} for r in batch.records}
 
 

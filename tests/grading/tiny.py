@@ -131,7 +131,7 @@ def installed(course: Path) -> Iterator[Path]:
 
 
 def other_side(course: Path, more: str = "") -> str:
-    """What a process of graders runs in place of `apart._CODE`, so that it finds the package too."""
+    """What a process of graders runs in place of `grader_process._CODE`, so that it finds the package too."""
     here = Path(__file__).resolve().parent
     return f"""
 import sys
@@ -140,8 +140,8 @@ from pathlib import Path
 import tiny
 tiny.install(Path({str(course)!r}))
 {more}
-from segedu.grading import apart
-apart.main(int(sys.argv[1]))
+from segedu.grading.batch import grader_process
+grader_process.main(int(sys.argv[1]))
 """
 
 

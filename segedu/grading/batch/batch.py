@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, Crew, records_of
-from segedu.grading.batch.grader_process import apart
+from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, GraderPool, records_of
+from segedu.grading.batch.grader_process import pool_in_process
 from segedu.grading.gradebook.roster import names_of_ids
 from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.records import Records, RecordStore, batch_seed, clean, only_one
@@ -100,7 +100,7 @@ def grade_batch(
     job: Job,
     on_progress: Callable[[int, int, str], None] = lambda done, total, student: None,
     on_sandbox: Callable[[int, str], None] = lambda level, reason: None,
-    crew: Callable[[Assignment, int], AbstractContextManager[Crew]] = apart,
+    open_grader_pool: Callable[[Assignment, int], AbstractContextManager[GraderPool]] = pool_in_process,
 ) -> Batch:
     """Grade a folder of submissions; go on where an earlier run stopped.
 
@@ -108,7 +108,7 @@ def grade_batch(
         job: what to grade and how.
         on_progress: told `(done, total, student)`.
         on_sandbox: told the level and what holds it, before anything runs.
-        crew: who grades here, given the assignment and how many at a time.
+        open_grader_pool: opens the graders here, given the assignment and how many work at a time.
 
     Returns:
         The batch, with all records.
@@ -132,8 +132,9 @@ def grade_batch(
         batch.kept, batch.not_due = states.count("kept"), states.count("not due")
         if todo:
             on_progress(0, len(todo), "")
-            hired = _cluster(job, assignment) if job.dask else crew(assignment, max(1, min(job.jobs, len(todo))))
-            with hired as graders:
+            count = max(1, min(job.jobs, len(todo)))
+            opened = _cluster(job, assignment) if job.dask else open_grader_pool(assignment, count)
+            with opened as graders:
                 batch.sandbox = graders.sandbox
                 on_sandbox(*graders.sandbox)
                 for record in _grade(job, assignment, todo, graders):
@@ -181,23 +182,23 @@ def _is_read_alike(record: dict, entry: Entry) -> bool:
     return same_notes and (record.get("layout"), record.get("clash")) == (entry.layout, bool(entry.clash))
 
 
-def _cluster(job: Job, assignment: Assignment) -> AbstractContextManager[Crew]:
+def _cluster(job: Job, assignment: Assignment) -> AbstractContextManager[GraderPool]:
     try:
-        from segedu.grading.batch.dask_cluster import workers
+        from segedu.grading.batch.dask_cluster import pool_on_cluster
     except ImportError:
         raise ValueError("--dask needs Dask; install it with: pip install 'segedu[cluster]'") from None
-    return workers(job.dask, assignment)
+    return pool_on_cluster(job.dask, assignment)
 
 
-def _grade(job: Job, assignment: Assignment, todo: list[Entry], crew: Crew) -> Iterator[dict]:
+def _grade(job: Job, assignment: Assignment, todo: list[Entry], grader_pool: GraderPool) -> Iterator[dict]:
     handed = (collect(entry, job.lab, job.submissions) for entry in todo)
 
     def failed(work: Handed, error: Exception) -> dict:
-        from segedu.grading.batch.grader_threads import Examiner, desk_of
+        from segedu.grading.batch.grader_threads import SubmissionGrader, make_grading_setup
 
-        return Examiner(assignment, desk_of(assignment)).failed(look_into(work, job.lab), error)
+        return SubmissionGrader(assignment, make_grading_setup(assignment)).failed(look_into(work, job.lab), error)
 
-    with contextlib.closing(records_of(crew, handed, failed)) as records:
+    with contextlib.closing(records_of(grader_pool, handed, failed)) as records:
         yield from records
 
 

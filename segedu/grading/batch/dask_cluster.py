@@ -16,8 +16,8 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
-from segedu.grading.batch.grader_pool import Assignment, Crew
-from segedu.grading.batch.grader_process import apart
+from segedu.grading.batch.grader_pool import Assignment, GraderPool
+from segedu.grading.batch.grader_process import pool_in_process
 from segedu.grading.judging.records import tool_version
 from segedu.grading.submissions.submission import Handed
 
@@ -25,23 +25,23 @@ CONNECT_SECONDS = 30
 
 
 @contextlib.contextmanager
-def workers(address: str, assignment: Assignment) -> Iterator[Crew]:
-    """The workers of a cluster as a crew.
+def pool_on_cluster(address: str, assignment: Assignment) -> Iterator[GraderPool]:
+    """The workers of a cluster as a grader pool.
 
     Args:
         address: of the scheduler, such as `tcp://10.0.0.1:8786`.
         assignment: of the batch.
 
     Yields:
-        The crew; `count` is the number of the workers' threads at the start.
+        The grader pool; `count` is the number of the workers' threads at the start.
 
     Raises:
         ValueError: if nothing answers, there are no workers, or one has another segedu.
         PermissionError: if a worker has no sandbox worth its name, and `trust` is not set.
     """
-    from segedu.grading.batch.grader_threads import desk_of
+    from segedu.grading.batch.grader_threads import make_grading_setup
 
-    desk_of(assignment)  # a wrong lab fails here, not on each worker
+    make_grading_setup(assignment)  # a wrong lab fails here, not on each worker
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def workers(address: str, assignment: Assignment) -> Iterator[Crew]:
             def submit(handed: Handed) -> Future:
                 return executor.submit(_grade, name, handed)
 
-            yield Crew(tuple(sandbox), sum(worker["nthreads"] for worker in known.values()), submit)
+            yield GraderPool(tuple(sandbox), sum(worker["nthreads"] for worker in known.values()), submit)
         finally:
             with contextlib.suppress(Exception):  # the scheduler may be gone
                 client.unregister_worker_plugin(name)
@@ -116,8 +116,8 @@ class Graders(WorkerPlugin):
             theirs = f"the worker {worker.address} has segedu {mine}, this machine has {self.tool}"
             raise ValueError(f"{theirs}; install the same on both")
         self.turn, self.stack = threading.Lock(), contextlib.ExitStack()
-        self.crew = self.stack.enter_context(apart(self.assignment, worker.state.nthreads))
-        self.sandbox = self.crew.sandbox
+        self.grader_pool = self.stack.enter_context(pool_in_process(self.assignment, worker.state.nthreads))
+        self.sandbox = self.grader_pool.sandbox
 
     def grade(self, handed: Handed) -> bytes:
         """One submission; called by the worker's threads.
@@ -129,7 +129,7 @@ class Graders(WorkerPlugin):
             The record, as JSON.
         """
         with self.turn:  # one at a time is handed over, and only one starts graders in the place of others
-            future = self.crew.submit(handed)
+            future = self.grader_pool.submit(handed)
         return future.result()
 
     def teardown(self, worker: Worker) -> None:

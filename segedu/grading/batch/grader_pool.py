@@ -49,7 +49,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Crew:
+class GraderPool:
     """Graders at work.
 
     Attributes:
@@ -72,7 +72,9 @@ class _Running:
     beside: bool = False
 
 
-def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exception], dict]) -> Iterator[dict]:
+def records_of(
+    grader_pool: GraderPool, todo: Iterable[Handed], failed: Callable[[Handed, Exception], dict]
+) -> Iterator[dict]:
     """The records as they are made; only a few submissions are in memory at a time.
 
     A worker may be lost through one of the submissions that it had: each of them is tried again alone, so that the
@@ -80,38 +82,38 @@ def records_of(crew: Crew, todo: Iterable[Handed], failed: Callable[[Handed, Exc
     taken the processors, the memory or the disk.
 
     Args:
-        crew: at work.
+        grader_pool: open.
         todo: read from the disk as there is room.
         failed: makes the record of one whose workers were lost `MAX_TRIES` times.
 
     Yields:
         A record a submission, in the order in which they are done.
     """
-    desk = _SubmissionQueue(crew, iter(todo))
-    desk.refill()
-    while desk.running:
-        for future in wait(desk.running, return_when=FIRST_COMPLETED).done:
-            turn = desk.running.pop(future)
+    queue = _SubmissionQueue(grader_pool, iter(todo))
+    queue.refill()
+    while queue.running:
+        for future in wait(queue.running, return_when=FIRST_COMPLETED).done:
+            turn = queue.running.pop(future)
             try:
                 record = future.result()
                 record = json.loads(record) if isinstance(record, bytes) else record
             except Exception as error:
                 if turn.tries < MAX_TRIES:
-                    desk.suspects.append((turn.handed, turn.tries + 1))
+                    queue.suspects.append((turn.handed, turn.tries + 1))
                     continue
                 record = failed(turn.handed, error)
             if turn.beside and disturbed(record):
-                desk.again.append(turn.handed)
+                queue.again.append(turn.handed)
                 continue
             yield record
-        desk.refill()
+        queue.refill()
 
 
 class _SubmissionQueue:
     """The queue of submissions. One that is to be graded alone runs while no other does."""
 
-    def __init__(self, crew: Crew, waiting: Iterator[Handed]) -> None:
-        self.crew, self.waiting = crew, waiting
+    def __init__(self, grader_pool: GraderPool, waiting: Iterator[Handed]) -> None:
+        self.grader_pool, self.waiting = grader_pool, waiting
         self.running: dict[Future, _Running] = {}
         self.suspects: list[tuple[Handed, int]] = []
         self.again: list[Handed] = []
@@ -123,8 +125,8 @@ class _SubmissionQueue:
             self._hand_over(*self.suspects.pop())
         if self.suspects or any(turn.tries > 1 for turn in self.running.values()):
             return
-        self.alone = bool(self.again) and (self.alone or len(self.again) >= self.crew.count)
-        while not self.alone and len(self.running) + len(self.again) < AHEAD * self.crew.count:
+        self.alone = bool(self.again) and (self.alone or len(self.again) >= self.grader_pool.count)
+        while not self.alone and len(self.running) + len(self.again) < AHEAD * self.grader_pool.count:
             handed = next(self.waiting, None)
             if handed is None:
                 self.alone = bool(self.again)
@@ -134,8 +136,8 @@ class _SubmissionQueue:
             self._hand_over(self.again.pop(0), tries=MAX_TRIES - 1)
 
     def _hand_over(self, handed: Handed, tries: int = 1) -> None:
-        self.running[self.crew.submit(handed)] = _Running(handed, tries)
-        if len(self.running) > 1 and self.crew.count > 1:
+        self.running[self.grader_pool.submit(handed)] = _Running(handed, tries)
+        if len(self.running) > 1 and self.grader_pool.count > 1:
             for turn in self.running.values():
                 turn.beside = True
 

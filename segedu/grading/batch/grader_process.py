@@ -21,7 +21,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from segedu.grading.batch.grader_pool import Assignment, Crew
+from segedu.grading.batch.grader_pool import Assignment, GraderPool
 from segedu.grading.sandbox import clean_environment
 from segedu.grading.sandbox.restrictions import ONE_THREAD, SandboxError
 from segedu.grading.submissions.submission import Handed
@@ -33,7 +33,7 @@ _CODE += "from segedu.grading.batch import grader_process; grader_process.main(i
 
 
 @contextlib.contextmanager
-def apart(assignment: Assignment, count: int) -> Iterator[Crew]:
+def pool_in_process(assignment: Assignment, count: int) -> Iterator[GraderPool]:
     """Graders in a process of their own; a new one takes its place when it dies.
 
     Args:
@@ -41,7 +41,7 @@ def apart(assignment: Assignment, count: int) -> Iterator[Crew]:
         count: of submissions at a time.
 
     Yields:
-        The crew.
+        The grader pool.
 
     Raises:
         SandboxError: if the graders do not start, here or later in place of others; the message says why.
@@ -58,7 +58,7 @@ def apart(assignment: Assignment, count: int) -> Iterator[Crew]:
                 graders = _Graders(assignment, count)
             return graders.submit(handed)
 
-        yield Crew(graders.sandbox, graders.count, submit)
+        yield GraderPool(graders.sandbox, graders.count, submit)
     finally:
         graders.close()
 
@@ -203,14 +203,14 @@ def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
 
     with contextlib.ExitStack() as stack:
         try:
-            from segedu.grading.batch.grader_threads import threads
+            from segedu.grading.batch.grader_threads import pool_of_threads
 
-            crew = stack.enter_context(threads(assignment, count))
+            grader_pool = stack.enter_context(pool_of_threads(assignment, count))
         except (ValueError, OSError, RuntimeError) as error:
             connection.send(error)
             return
-        clean_environment.limit_memory(crew.count)  # now that the lab and torch are loaded
-        connection.send((crew.sandbox, crew.count))
+        clean_environment.limit_memory(grader_pool.count)  # now that the lab and torch are loaded
+        connection.send((grader_pool.sandbox, grader_pool.count))
         while True:
             number, handed = connection.recv()
-            crew.submit(handed).add_done_callback(partial(answer, number))
+            grader_pool.submit(handed).add_done_callback(partial(answer, number))

@@ -1,4 +1,4 @@
-"""An examiner grades one submission at a time; threads of this process share one, each with its own kernels."""
+"""A grader grades one submission at a time; threads of this process share one, each with its own kernels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, Crew
-from segedu.grading.judging.compare import make_paper
-from segedu.grading.judging.examine import Desk, examine
-from segedu.grading.sandbox.isolation_levels import best_rung
+from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, GraderPool
+from segedu.grading.judging.compare import make_exercise_cases
+from segedu.grading.judging.examine import GradingSetup, examine
+from segedu.grading.sandbox.isolation_levels import best_level
 from segedu.grading.sandbox.kernel_pool import KernelPool, Limits
 from segedu.grading.sandbox.staged_library import build_stage
 from segedu.grading.submissions.submission import Handed, Submission, look_into
 
 
-def desk_of(assignment: Assignment) -> Desk:
-    """The desk without kernels.
+def make_grading_setup(assignment: Assignment) -> GradingSetup:
+    """What grading one lab needs, still without kernels.
 
     Args:
         assignment: of the batch.
@@ -39,24 +39,24 @@ def desk_of(assignment: Assignment) -> Desk:
         names = ", ".join(sorted(missing))
         raise ValueError(f"labs/{lab.name}.ipynb and its exercises differ in {names}; run `make labs`")
     wanted = [every[assignment.exercise]] if assignment.exercise else every.values()
-    papers = {exercise.name: make_paper(exercise, lab.name, assignment.seed) for exercise in wanted}
+    cases_by_name = {exercise.name: make_exercise_cases(exercise, lab.name, assignment.seed) for exercise in wanted}
     limits = Limits(cell_seconds=assignment.cell_seconds, total_seconds=assignment.total_seconds)
     hides = list(dict.fromkeys(name for exercise in every.values() for name in exercise.hides))
     forbidden = getattr(module, "FORBIDDEN", ())
-    return Desk(lab, papers, None, limits, assignment.cell_seconds, hides=hides, forbidden=forbidden)
+    return GradingSetup(lab, cases_by_name, None, limits, assignment.cell_seconds, hides=hides, forbidden=forbidden)
 
 
-class Examiner:
+class SubmissionGrader:
     """Grades one submission after the other; as many threads may share it as it has pools.
 
     Args:
         assignment: of the batch.
-        desk: made from it.
+        grading_setup: made from the assignment.
         pools: of kernels; each serves one submission at a time. None: it can only write down what went wrong.
     """
 
-    def __init__(self, assignment: Assignment, desk: Desk, pools: Iterable[Any] = ()) -> None:
-        self.assignment, self.desk = assignment, desk
+    def __init__(self, assignment: Assignment, grading_setup: GradingSetup, pools: Iterable[Any] = ()) -> None:
+        self.assignment, self.grading_setup = assignment, grading_setup
         self.free: queue.SimpleQueue = queue.SimpleQueue()
         for pool in pools:
             self.free.put(pool)
@@ -71,7 +71,7 @@ class Examiner:
         submission = look_into(handed, self.assignment.lab.name)
         pool = self.free.get()
         try:
-            return examine(submission, replace(self.desk, pool=pool), self.assignment.key(handed.digest))
+            return examine(submission, replace(self.grading_setup, pool=pool), self.assignment.key(handed.digest))
         except MemoryError:
             raise
         except Exception as error:
@@ -83,12 +83,14 @@ class Examiner:
         """The record of a failure that is ours; it is tried again at the next run."""
         why = f"the grader failed: {type(error).__name__}: {error}"
         problem = replace(submission, cells=(), problem=why)
-        record = examine(problem, self.desk, self.assignment.key(submission.digest))
+        record = examine(problem, self.grading_setup, self.assignment.key(submission.digest))
         return record | {"status": "failed", "trace": "".join(traceback.format_exception(error))[-4000:]}
 
 
 @contextlib.contextmanager
-def threads(assignment: Assignment, count: int, open_pools: Callable[..., Any] | None = None) -> Iterator[Crew]:
+def pool_of_threads(
+    assignment: Assignment, count: int, open_pools: Callable[..., Any] | None = None
+) -> Iterator[GraderPool]:
     """Graders of this process.
 
     Args:
@@ -97,15 +99,15 @@ def threads(assignment: Assignment, count: int, open_pools: Callable[..., Any] |
         open_pools: `(assignment, hides, count)` -> context manager of pools; the sandboxed ones where None.
 
     Yields:
-        The crew. Where it is left by an exception, kernels end at once and what runs is given up.
+        The grader pool. Where it is left by an exception, kernels end at once and what runs is given up.
     """
-    desk = desk_of(assignment)
-    with (open_pools or sandboxed_pools)(assignment, desk.hides, count) as pools:
-        examiner = Examiner(assignment, desk, pools)
+    grading_setup = make_grading_setup(assignment)
+    with (open_pools or sandboxed_pools)(assignment, grading_setup.hides, count) as pools:
+        grader = SubmissionGrader(assignment, grading_setup, pools)
         workers = ThreadPoolExecutor(len(pools), thread_name_prefix="grade")
         try:
-            sandbox = (pools[0].rung.level, pools[0].rung.reason)
-            yield Crew(sandbox, len(pools), lambda handed: workers.submit(examiner.grade, handed))
+            sandbox = (pools[0].isolation.level, pools[0].isolation.reason)
+            yield GraderPool(sandbox, len(pools), lambda handed: workers.submit(grader.grade, handed))
         except BaseException:  # Ctrl-C, or the parent is gone: the rest stays for the next run
             workers.shutdown(wait=False, cancel_futures=True)
             raise
@@ -127,10 +129,10 @@ def sandboxed_pools(assignment: Assignment, hides: list[str], count: int) -> Ite
     Raises:
         PermissionError: below level 2 without `trust`.
     """
-    rung = best_rung(assignment.level)
-    if rung.level < SAFE_LEVEL and not assignment.trust:
+    isolation = best_level(assignment.level)
+    if isolation.level < SAFE_LEVEL and not assignment.trust:
         raise PermissionError(
-            f"the best sandbox here is level {rung.level} ({rung.reason}); `segedu grade --doctor` says why. "
+            f"the best sandbox here is level {isolation.level} ({isolation.reason}); `segedu grade --doctor` says why. "
             "If you trust the authors of these submissions, add --i-trust-these-submissions"
         )
     with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:

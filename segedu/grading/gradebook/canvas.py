@@ -10,7 +10,7 @@ from typing import TextIO
 from segedu.grading.gradebook.atomic_files import CsvRows, points_text
 from segedu.grading.gradebook.csv_cells import CsvLines, plain
 from segedu.grading.gradebook.lms_tables import Filled, Finder, idle, name_keys
-from segedu.grading.gradebook.policy import LabBook, Standing
+from segedu.grading.gradebook.policy import LabBook, StudentResult
 
 CANVAS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
 
@@ -64,7 +64,7 @@ def fill_canvas(export: Path, books: list[LabBook], target: Path) -> Filled:
         labs = ", ".join(book.lab for book in books)
         advice = "or name it in policy.toml: [labs.NAME] canvas = ..."
         raise ValueError(f"{export}, line 1: no column of {labs}; it has {titles}; expected `Lab 4 (12345)`, {advice}")
-    finders = [(column, Finder(book, lambda standing: (standing.final,))) for column, book in columns]
+    finders = [(column, Finder(book, lambda student_result: (student_result.final,))) for column, book in columns]
     seen: set[str] = set()
     with table.written(target) as write:
         for number, (cells, end) in enumerate(table.rows()):
@@ -121,9 +121,9 @@ class FreshCanvas:
         self.rows = CsvRows(file, [*CANVAS, book.policy.canvas or book.lab])
         csv.writer(file, lineterminator="\n").writerow(["    Points Possible", "", "", "", "", points_text(book.max)])
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Write the row of one student."""
-        person, student = standing.person, standing.student
+        person, student = student_result.person, student_result.student
         who = [person.name or student, person.id("canvas_id"), student] if person else [student, "", student]
         login, section = (person.email or student, person.section) if person else (student, "")
-        self.rows.add([*who, login, section, "" if idle(standing) else standing.final])
+        self.rows.add([*who, login, section, "" if idle(student_result) else student_result.final])

@@ -17,7 +17,7 @@ from segedu.grading.gradebook.bookkeeping import rebuild
 from segedu.grading.gradebook.canvas import fill_canvas
 from segedu.grading.gradebook.lms_tables import Filled
 from segedu.grading.gradebook.moodle import fill_moodle
-from segedu.grading.gradebook.policy import LabBook, Own, read_own
+from segedu.grading.gradebook.policy import InstructorFiles, LabBook, read_instructor_files
 from segedu.grading.judging.records import only_one
 
 ROWS = 50
@@ -25,7 +25,7 @@ NAMES = 10
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GradebookOptions:
     """What the instructor asked for.
 
     Attributes:
@@ -47,11 +47,11 @@ class Wanted:
     layout: str = "auto"
 
 
-def gradebook(wanted: Wanted, console: Console | None = None) -> int:
+def gradebook(options: GradebookOptions, console: Console | None = None) -> int:
     """Make everything derived anew, without grading, and say what was written.
 
     Args:
-        wanted: the folder and what to do besides.
+        options: the folder and what to do besides.
         console: of the terminal.
 
     Returns:
@@ -61,20 +61,22 @@ def gradebook(wanted: Wanted, console: Console | None = None) -> int:
         ValueError: if the folder has no records, or a file of the instructor's or of a platform is wrong.
     """
     console = console or Console()
-    own = read_own(wanted.out)
-    if not own.labs:
-        raise ValueError(f"OUT is {wanted.out}, which has no records; give what `segedu grade` had as --out")
-    if wanted.lab and wanted.lab not in own.labs:
-        raise ValueError(f"--lab is {wanted.lab}, which {wanted.out} has no records of; it has {', '.join(own.labs)}")
-    with only_one(wanted.out):
-        written = rebuild(wanted.out, [wanted.lab] if wanted.lab else [], wanted.course)
-        filled = _fill(wanted, own, console)
-    for lab in [wanted.lab] if wanted.lab else own.labs:
-        book = LabBook(own, lab)
-        console.print(table(book, wanted.out))
+    instructor_files = read_instructor_files(options.out)
+    if not instructor_files.labs:
+        raise ValueError(f"OUT is {options.out}, which has no records; give what `segedu grade` had as --out")
+    if options.lab and options.lab not in instructor_files.labs:
+        raise ValueError(
+            f"--lab is {options.lab}, which {options.out} has no records of; it has {', '.join(instructor_files.labs)}"
+        )
+    with only_one(options.out):
+        written = rebuild(options.out, [options.lab] if options.lab else [], options.course)
+        filled = _fill(options, instructor_files, console)
+    for lab in [options.lab] if options.lab else instructor_files.labs:
+        book = LabBook(instructor_files, lab)
+        console.print(table(book, options.out))
         for remark in book.remarks:
             console.print(escape(f"{remark}."), soft_wrap=True)
-    for line in _written([*written, *filled], wanted.out):
+    for line in _written([*written, *filled], options.out):
         console.print(escape(line), soft_wrap=True)
     return 0
 
@@ -92,30 +94,30 @@ def _written(paths: list[Path], out: Path) -> list[str]:
     return lines + [f"in {', '.join(labs)}: {names}." for names, labs in sets.items()]
 
 
-def _fill(wanted: Wanted, own: Own, console: Console) -> list[Path]:
+def _fill(options: GradebookOptions, instructor_files: InstructorFiles, console: Console) -> list[Path]:
     """Fill what was given; names and points are in memory then, the records are not."""
-    out, labs, paths = wanted.out, own.labs, []
-    if wanted.canvas:
-        books = [LabBook(own, lab) for lab in ([wanted.lab] if wanted.lab else labs)]
-        paths.append(_say(fill_canvas(wanted.canvas, books, out / "canvas-filled.csv"), console))
-    if wanted.moodle:
-        lab = _only_lab(wanted, labs, "--moodle")
-        book = LabBook(own, lab)
-        paths.append(_say(fill_moodle(wanted.moodle, book, out / lab / "moodle-filled.csv"), console))
-    if wanted.similarity:
+    out, labs, paths = options.out, instructor_files.labs, []
+    if options.canvas:
+        books = [LabBook(instructor_files, lab) for lab in ([options.lab] if options.lab else labs)]
+        paths.append(_say(fill_canvas(options.canvas, books, out / "canvas-filled.csv"), console))
+    if options.moodle:
+        lab = _only_lab(options, labs, "--moodle")
+        book = LabBook(instructor_files, lab)
+        paths.append(_say(fill_moodle(options.moodle, book, out / lab / "moodle-filled.csv"), console))
+    if options.similarity:
         from segedu.grading.gradebook.similarity import export_answers
 
-        lab = _only_lab(wanted, labs, "--similarity")
-        folder, some, none = export_answers(out, lab, wanted.similarity, wanted.course, wanted.layout)
+        lab = _only_lab(options, labs, "--similarity")
+        folder, some, none = export_answers(out, lab, options.similarity, options.course, options.layout)
         console.print(f"Answers of {some} students for similarity tools; {none} have none.")
         paths.append(folder)
     return paths
 
 
-def _only_lab(wanted: Wanted, labs: list[str], option: str) -> str:
-    if not wanted.lab and len(labs) > 1:
+def _only_lab(options: GradebookOptions, labs: list[str], option: str) -> str:
+    if not options.lab and len(labs) > 1:
         raise ValueError(f"{option} is for one lab; give --lab, one of {', '.join(labs)}")
-    return wanted.lab or labs[0]
+    return options.lab or labs[0]
 
 
 def _say(filled: Filled, console: Console) -> Path:
@@ -147,10 +149,10 @@ def table(book: LabBook, out: Path) -> Table:
     result.add_column("raw", justify="right", no_wrap=True)
     result.add_column("lateness", overflow="ellipsis", no_wrap=True, max_width=30)
     result.add_column("flags", overflow="ellipsis", no_wrap=True)
-    for standing in islice(book, ROWS):
-        final = Text(points_text(standing.final), style="bold")
-        texts = (Text(standing.words), Text(", ".join(standing.flags)))
-        result.add_row(Text(standing.student), final, points_text(standing.raw), *texts)
+    for student_result in islice(book, ROWS):
+        final = Text(points_text(student_result.final), style="bold")
+        texts = (Text(student_result.words), Text(", ".join(student_result.flags)))
+        result.add_row(Text(student_result.student), final, points_text(student_result.raw), *texts)
     if len(book) > ROWS:
         where = out / book.lab / "index.html"
         result.caption, result.caption_justify = Text(f"and {len(book) - ROWS} more: see {where}"), "left"

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from segedu.grading.gradebook.atomic_files import CsvRows
 from segedu.grading.gradebook.roster import Person
-from segedu.grading.gradebook.student_result import Attempt, Standing
+from segedu.grading.gradebook.student_result import Attempt, StudentResult
 
 _TABLES = """
 create table submissions (lab text, student text, attempt integer, status text, points real, max_points real,
@@ -49,25 +49,25 @@ class Gradebook:
         row = (person.student, person.name, person.email, person.section, person.alias, ids)
         self._insert("roster", [row])
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Insert what counts for one student, and where it comes from."""
-        who = (standing.lab, standing.student)
-        self._insert("submissions", [_submission(standing, attempt) for attempt in standing.attempts])
+        who = (student_result.lab, student_result.student)
+        self._insert("submissions", [_submission(student_result, attempt) for attempt in student_result.attempts])
         self._insert("exercises", [
             (*who, line.name, float(line.auto), float(line.max), line.status, "; ".join(line.misconceptions),
-             float(line.points)) for line in standing.lines
+             float(line.points)) for line in student_result.lines
         ])  # fmt: skip
-        notes = [(*who, "", note) for note in standing.notes]
-        notes += [(*who, "", note) for note in (standing.chosen.record["notes"] if standing.chosen else ())]
-        notes += [(*who, line.name, note) for line in standing.lines for note in line.record.get("notes", ())]
+        notes = [(*who, "", note) for note in student_result.notes]
+        notes += [(*who, "", note) for note in (student_result.chosen.record["notes"] if student_result.chosen else ())]
+        notes += [(*who, line.name, note) for line in student_result.lines for note in line.record.get("notes", ())]
         self._insert("notes", notes)
-        changes = [(*who, change.exercise, change.words, change.comment) for change in standing.all_changes]
+        changes = [(*who, change.exercise, change.words, change.comment) for change in student_result.all_changes]
         self._insert("manual", changes)
-        late = None if standing.late is None else float(standing.late)
-        attempt = standing.chosen.number if standing.chosen else None
-        sums = [standing.by_hand, standing.final, standing.max]
-        start = (*who, standing.status, attempt, len(standing.attempts), float(standing.raw), late)
-        rest = (float(standing.factor), standing.words, *map(float, sums), "; ".join(standing.flags))
+        late = None if student_result.late is None else float(student_result.late)
+        attempt = student_result.chosen.number if student_result.chosen else None
+        sums = [student_result.by_hand, student_result.final, student_result.max]
+        start = (*who, student_result.status, attempt, len(student_result.attempts), float(student_result.raw), late)
+        rest = (float(student_result.factor), student_result.words, *map(float, sums), "; ".join(student_result.flags))
         self._insert("standings", [(*start, *rest)])
 
     def _insert(self, table: str, rows: list[tuple]) -> None:
@@ -93,13 +93,13 @@ class Gradebook:
             rows.add([student, *points])
 
 
-def _submission(standing: Standing, attempt: Attempt) -> tuple:
+def _submission(student_result: StudentResult, attempt: Attempt) -> tuple:
     record = attempt.record
     level = record["sandbox"]["level"] if record["sandbox"] else None
     submitted = attempt.submitted.isoformat() if attempt.submitted else None
     points = (float(attempt.raw), float(record["max_points"]), submitted)
     rest = (record["source"], record["tool"], level, record["measured"]["seconds"], record["student"])
-    return (standing.lab, standing.student, attempt.number, record["status"], *points, *rest)
+    return (student_result.lab, student_result.student, attempt.number, record["status"], *points, *rest)
 
 
 def _plain(row: tuple) -> tuple:

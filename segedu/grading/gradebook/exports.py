@@ -10,7 +10,7 @@ from typing import TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from segedu.grading.gradebook.atomic_files import CsvRows, points_text
-from segedu.grading.gradebook.policy import LabBook, Standing
+from segedu.grading.gradebook.policy import LabBook, StudentResult
 
 LONG = ["student", "lab", "exercise", "points", "max", "status", "misconceptions"]
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -49,21 +49,34 @@ class Wide:
         last = ["raw_points", "late_hours", "factor", "late", "manual_points", "final", "attempt", "attempts"]
         self.rows = CsvRows(file, [*first, *last, "name", "email", "section", "flags"])
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Write one row."""
-        record = standing.chosen.record if standing.chosen else None
-        points = {line.name: line.auto for line in standing.lines}
+        record = student_result.chosen.record if student_result.chosen else None
+        points = {line.name: line.auto for line in student_result.lines}
         level = record["sandbox"]["level"] if record and record["sandbox"] else ""
-        comments = [f"by hand: {change.exercise} {change.words} {change.comment}" for change in standing.all_changes]
-        notes = [*(all_notes(record) if record else []), *standing.notes, *(" ".join(c.split()) for c in comments)]
-        attempt = standing.chosen.number if standing.chosen else ""
-        late = [standing.late, str(standing.factor), standing.words]
-        sums = [standing.raw, *late, standing.by_hand, standing.final, attempt, len(standing.attempts)]
-        person = standing.person
+        comments = [
+            f"by hand: {change.exercise} {change.words} {change.comment}" for change in student_result.all_changes
+        ]
+        notes = [
+            *(all_notes(record) if record else []),
+            *student_result.notes,
+            *(" ".join(c.split()) for c in comments),
+        ]
+        attempt = student_result.chosen.number if student_result.chosen else ""
+        late = [student_result.late, str(student_result.factor), student_result.words]
+        sums = [
+            student_result.raw,
+            *late,
+            student_result.by_hand,
+            student_result.final,
+            attempt,
+            len(student_result.attempts),
+        ]
+        person = student_result.person
         who = [person.name, person.email, person.section] if person else ["", "", ""]
-        row = [standing.student, standing.status, standing.final, standing.max]
+        row = [student_result.student, student_result.status, student_result.final, student_result.max]
         row += [*(points.get(name) for name in self.names), level, "; ".join(notes), *sums, *who]
-        self.rows.add([*row, "; ".join(standing.flags)])
+        self.rows.add([*row, "; ".join(student_result.flags)])
 
 
 class Long:
@@ -76,11 +89,11 @@ class Long:
     def __init__(self, file: TextIO) -> None:
         self.rows = CsvRows(file, LONG)
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Write the rows of one student."""
-        for line in standing.lines:
+        for line in student_result.lines:
             wrong = "; ".join(line.misconceptions)
-            row = [standing.student, standing.lab, line.name, line.points, line.max, line.status, wrong]
+            row = [student_result.student, student_result.lab, line.name, line.points, line.max, line.status, wrong]
             self.rows.add(row)
 
 
@@ -96,10 +109,10 @@ class JUnit:
         self.file, self.lab = file, lab
         file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<testsuites name={_quoted(lab)}>\n')
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Write the suite of one student; one who handed in nothing has none."""
-        if standing.chosen:
-            self.file.write(_suite(standing, self.lab) + "\n")
+        if student_result.chosen:
+            self.file.write(_suite(student_result, self.lab) + "\n")
 
     def close(self) -> None:
         """End the document."""
@@ -114,8 +127,8 @@ def _quoted(text: object) -> str:
     return quoteattr(_xml(text))
 
 
-def _suite(standing: Standing, lab: str) -> str:
-    record, cases, failures, errors = standing.chosen.record, [], 0, 0
+def _suite(student_result: StudentResult, lab: str) -> str:
+    record, cases, failures, errors = student_result.chosen.record, [], 0, 0
     for exercise in record["exercises"]:
         inner = ""
         if record["status"] != "graded":
@@ -125,7 +138,7 @@ def _suite(standing: Standing, lab: str) -> str:
             failures += 1
             message = f"{points_text(exercise['points'])} of {exercise['max']}: {exercise['first_line']}"
             inner = f"<failure message={_quoted(message)}>{escape(_xml(chr(10).join(exercise['notes'])))}</failure>"
-        name = f"classname={_quoted(f'{lab}.{standing.student}')} name={_quoted(exercise['name'])}"
+        name = f"classname={_quoted(f'{lab}.{student_result.student}')} name={_quoted(exercise['name'])}"
         cases.append(f"  <testcase {name}>{inner}</testcase>")
     counts = f'tests="{len(cases)}" failures="{failures}" errors="{errors}" time="{record["measured"]["seconds"]}"'
-    return "\n".join([f"<testsuite name={_quoted(standing.student)} {counts}>", *cases, "</testsuite>"])
+    return "\n".join([f"<testsuite name={_quoted(student_result.student)} {counts}>", *cases, "</testsuite>"])

@@ -12,7 +12,7 @@ from segedu.grading.gradebook.atomic_files import points_text
 from segedu.grading.gradebook.late import LabPolicy
 from segedu.grading.gradebook.page import breakable, listed, moment, page, row, table, text
 from segedu.grading.gradebook.roster import Change
-from segedu.grading.gradebook.student_result import Attempt, Line, Standing
+from segedu.grading.gradebook.student_result import Attempt, Line, StudentResult
 
 _STYLE = """
 .total { font-size: 1.6rem; font-weight: 650; margin: 0; } .sum { font-variant-numeric: tabular-nums; }
@@ -34,36 +34,38 @@ _OURS = "The grader could not finish with this notebook. That is our fault, and 
 _PATH = re.compile(r"(?<![\w.~-])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"<>|]+){2,}")
 
 
-def feedback_page(standing: Standing, asked: dict[str, str], policy: LabPolicy) -> str:
+def feedback_page(student_result: StudentResult, prompts: dict[str, str], policy: LabPolicy) -> str:
     """Make the page.
 
     Args:
-        standing: of the student.
-        asked: exercise -> what it asks, one line.
+        student_result: of the student.
+        prompts: exercise -> what it asks, one line.
         policy: of the lab, for times.
 
     Returns:
         HTML.
     """
-    name = standing.person.name if standing.person and standing.person.name else standing.student
-    parts = [f"<h1>{text(standing.lab)}: feedback for {text(name)}</h1>", _points(standing)]
-    record = standing.chosen.record if standing.chosen else None
+    name = (
+        student_result.person.name if student_result.person and student_result.person.name else student_result.student
+    )
+    parts = [f"<h1>{text(student_result.lab)}: feedback for {text(name)}</h1>", _points(student_result)]
+    record = student_result.chosen.record if student_result.chosen else None
     if record is None:
         parts.append("<p><strong>Nothing was handed in.</strong></p>")
     elif record["status"] != "graded":
         why = _OURS if record["status"] == "failed" else _safe(record["problem"])
         parts.append(f"<p><strong>Nothing could be graded:</strong> {text(why)}</p>")
-    comments = [line for line in standing.lines if line.changes]
-    lines = standing.lines if record and record["status"] == "graded" else comments
-    parts += [_exercise(line, asked.get(line.name, "")) for line in lines]
+    comments = [line for line in student_result.lines if line.changes]
+    lines = student_result.lines if record and record["status"] == "graded" else comments
+    parts += [_exercise(line, prompts.get(line.name, "")) for line in lines]
     if record and record["notes"] and record["status"] != "failed":
         parts.append(f"<h2>Notes on the notebook</h2>{listed(list(map(_safe, record['notes'])))}")
-    if standing.attempts:
-        parts.append(_attempts(standing, policy))
+    if student_result.attempts:
+        parts.append(_attempts(student_result, policy))
     if record and record["status"] == "graded":
         words = "Grading ran your functions on new inputs, drawn as those of the checks in the lab are."
         parts.append(f'<p class="soft foot">{words}</p>')
-    return page(f"{standing.lab}: {name}", "\n".join(parts), _STYLE)
+    return page(f"{student_result.lab}: {name}", "\n".join(parts), _STYLE)
 
 
 def _safe(words: str) -> str:
@@ -71,19 +73,19 @@ def _safe(words: str) -> str:
     return _PATH.sub("(a path)", words)
 
 
-def _points(standing: Standing) -> str:
+def _points(student_result: StudentResult) -> str:
     """What counts, and how it came about where that is more than one number."""
-    final, most, raw = map(points_text, (standing.final, standing.max, standing.raw))
+    final, most, raw = map(points_text, (student_result.final, student_result.max, student_result.raw))
     steps = []
-    if standing.words:
+    if student_result.words:
         steps.append(f"{raw} of {most} points from the autograder")
-        counted = f": {points_text(standing.chosen.counted)} points" if standing.factor != 1 else ""
-        steps.append(f"{standing.words}{counted}")
-    elif standing.all_changes:
+        counted = f": {points_text(student_result.chosen.counted)} points" if student_result.factor != 1 else ""
+        steps.append(f"{student_result.words}{counted}")
+    elif student_result.all_changes:
         steps.append(f"{raw} of {most} points from the autograder")
-    if standing.by_hand:
-        steps.append(f"by hand: {'+' if standing.by_hand > 0 else ''}{points_text(standing.by_hand)}")
-    rest = "".join(f"<p>{_change(change)}</p>" for change in standing.changes)
+    if student_result.by_hand:
+        steps.append(f"by hand: {'+' if student_result.by_hand > 0 else ''}{points_text(student_result.by_hand)}")
+    rest = "".join(f"<p>{_change(change)}</p>" for change in student_result.changes)
     total = f'<p class="total">{final} of {most} points</p>'
     return f'<div class="card sum">{total}{listed(steps)}{rest}</div>'
 
@@ -96,17 +98,19 @@ def _change(change: Change) -> str:
     return f"<strong>From your instructor{escape(amount)}</strong>{comment}"
 
 
-def _exercise(line: Line, asked: str) -> str:
+def _exercise(line: Line, prompt: str) -> str:
     part = line.record
     kind = line.status if line.status in ("passed", "partly") else "none" if line.status in _MARKS else "wrong"
     mark = f'<span aria-hidden="true">{_MARKS.get(line.status, chr(0x2717))}</span> '
     points = f"{points_text(line.auto)} of {points_text(line.max)} points"
     lines = [f"<h2><span>{breakable(line.name)}</span><span>{points}</span></h2>"]
-    lines += [f'<p class="soft">Asked: {text(asked)}</p>'] if asked else []
+    lines += [f'<p class="soft">Asked: {text(prompt)}</p>'] if prompt else []
     lines.append(f'<p class="state">{mark}{escape(_WORDS.get(line.status, line.status))}</p>')
     groups = part.get("groups", {}).items()
-    tally = "".join(f"<li>{text(name)}: {group['passed']} of {group['total']} right</li>" for name, group in groups)
-    lines += [f'<ul class="groups" aria-label="Groups of cases">{tally}</ul>'] if tally else []
+    listed_groups = "".join(
+        f"<li>{text(name)}: {group['passed']} of {group['total']} right</li>" for name, group in groups
+    )
+    lines += [f'<ul class="groups" aria-label="Groups of cases">{listed_groups}</ul>'] if listed_groups else []
     lines += _misconceptions(part)
     lines.append(listed([_safe(note) for note in part.get("notes", ())]))
     lines += [f"<p>{_change(change)}</p>" for change in line.changes]
@@ -127,12 +131,12 @@ def _misconceptions(part: dict) -> list[str]:
     return lines
 
 
-def _attempts(standing: Standing, policy: LabPolicy) -> str:
+def _attempts(student_result: StudentResult, policy: LabPolicy) -> str:
     """What was handed in, and when; nothing where there is one attempt of which nobody knows the time."""
-    known = any(attempt.submitted for attempt in standing.attempts)
-    if len(standing.attempts) < 2 and not known:
+    known = any(attempt.submitted for attempt in student_result.attempts)
+    if len(student_result.attempts) < 2 and not known:
         return ""
-    rows = [_attempt(attempt, attempt is standing.chosen, policy) for attempt in standing.attempts]
+    rows = [_attempt(attempt, attempt is student_result.chosen, policy) for attempt in student_result.attempts]
     header = ["Attempt", "Handed in", "Points"]
     due = f'<p class="soft">Due {text(policy.shown(policy.due))}.</p>' if policy.due else ""
     return f"<h2>Attempts</h2>{due}{table(header, rows, (2,), 'Attempts')}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segedu.grading.gradebook.atomic_files import points_text
-from segedu.grading.gradebook.policy import LabBook, Standing
+from segedu.grading.gradebook.policy import LabBook, StudentResult
 from segedu.grading.gradebook.roster import record_keys
 from segedu.grading.submissions.find_submissions import student_id
 
@@ -40,15 +40,15 @@ class Finder:
 
     Args:
         book: of the lab; what counts is kept by id, not the records.
-        row_of: what to keep of a standing.
+        row_of: what to keep of a student's result.
     """
 
-    def __init__(self, book: LabBook, row_of: Callable[[Standing], tuple]) -> None:
+    def __init__(self, book: LabBook, row_of: Callable[[StudentResult], tuple]) -> None:
         self.book, self.rows = book, {}
         self._names: dict[str, str | None] = {}  # None where two students' submissions have one number
-        for key, standing in zip(book.keys, book, strict=True):
-            self.rows[key] = None if idle(standing) else row_of(standing)
-            for name in {name for one in standing.attempts for name in record_keys(one.record)}:
+        for key, student_result in zip(book.keys, book, strict=True):
+            self.rows[key] = None if idle(student_result) else row_of(student_result)
+            for name in {name for one in student_result.attempts for name in record_keys(one.record)}:
                 self._names[name] = key if self._names.get(name, key) == key else None
 
     def find(self, *keys: str) -> str | None:
@@ -58,9 +58,9 @@ class Finder:
         return person.student if person else next((name for key in keys if (name := self._names.get(key))), None)
 
 
-def idle(standing: Standing) -> bool:
+def idle(student_result: StudentResult) -> bool:
     """Nothing handed in and nothing given by hand: a platform knows better what that means."""
-    return standing.chosen is None and not standing.all_changes
+    return student_result.chosen is None and not student_result.all_changes
 
 
 def name_keys(*texts: str) -> list[str]:
@@ -68,11 +68,11 @@ def name_keys(*texts: str) -> list[str]:
     return [student_id(text).casefold() for text in texts if text.strip()]
 
 
-def comment_of(standing: Standing) -> str:
+def comment_of(student_result: StudentResult) -> str:
     """One line for a student: where the points come from."""
-    parts = [f"{points_text(standing.raw)} of {points_text(standing.max)} from the autograder"]
-    parts += [standing.words] if standing.words else []
-    for change in standing.all_changes:
+    parts = [f"{points_text(student_result.raw)} of {points_text(student_result.max)} from the autograder"]
+    parts += [student_result.words] if student_result.words else []
+    for change in student_result.all_changes:
         text = " ".join(f"{change.exercise} {change.words} {change.comment}".split())
         parts.append(f"by hand: {text}")
-    return f"{'; '.join(parts)}. {points_text(standing.final)} points."
+    return f"{'; '.join(parts)}. {points_text(student_result.final)} points."

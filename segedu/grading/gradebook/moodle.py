@@ -9,7 +9,7 @@ from typing import TextIO
 from segedu.grading.gradebook.atomic_files import CsvRows, as_text, points_text
 from segedu.grading.gradebook.csv_cells import CsvLines, plain
 from segedu.grading.gradebook.lms_tables import Filled, Finder, comment_of, idle, name_keys
-from segedu.grading.gradebook.policy import LabBook, Standing
+from segedu.grading.gradebook.policy import LabBook, StudentResult
 from segedu.grading.gradebook.roster import record_keys
 
 MOODLE = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximum Grade", "Grade can be changed",
@@ -31,7 +31,7 @@ def fill_moodle(worksheet: Path, book: LabBook, target: Path) -> Filled:
         ValueError: if it is no such CSV; a worksheet in another language than English is none.
     """
     table, result = CsvLines(worksheet, ["Identifier", "Grade"], "Moodle"), Filled(target)
-    finder = Finder(book, lambda standing: (standing.final, comment_of(standing)))
+    finder = Finder(book, lambda student_result: (student_result.final, comment_of(student_result)))
     place, seen, most = table.place, set(), set()
     with table.written(target) as write:
         for number, (cells, end) in enumerate(table.rows()):
@@ -83,17 +83,23 @@ class FreshMoodle:
     def __init__(self, file: TextIO, book: LabBook) -> None:
         self.rows, self.book = CsvRows(file, MOODLE), book
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Write the row of one student."""
-        person = standing.person
+        person = student_result.person
         number = re.sub(r"\D", "", person.id("moodle_id")) if person else ""
-        keys = [key for one in standing.attempts for key in record_keys(one.record)]
+        keys = [key for one in student_result.attempts for key in record_keys(one.record)]
         number = number or next((key.partition(":")[2] for key in keys if key.startswith("moodle_id:")), "")
-        who = [f"Participant {number}" if number else "", (person.name if person else "") or standing.student]
-        when = standing.chosen.submitted if standing.chosen else None
-        done = "No submission" if standing.chosen is None else "Submitted for grading"
-        grade = "" if idle(standing) else f"{standing.final:.2f}"
-        rest = [grade, f"{standing.max:.2f}", "Yes", self.book.policy.shown(when) if when else "-"]
+        who = [f"Participant {number}" if number else "", (person.name if person else "") or student_result.student]
+        when = student_result.chosen.submitted if student_result.chosen else None
+        done = "No submission" if student_result.chosen is None else "Submitted for grading"
+        grade = "" if idle(student_result) else f"{student_result.final:.2f}"
+        rest = [grade, f"{student_result.max:.2f}", "Yes", self.book.policy.shown(when) if when else "-"]
         self.rows.add(
-            [*who, person.email if person else "", done, *rest, "" if idle(standing) else comment_of(standing)]
+            [
+                *who,
+                person.email if person else "",
+                done,
+                *rest,
+                "" if idle(student_result) else comment_of(student_result),
+            ]
         )

@@ -12,8 +12,8 @@ from segedu.grading.gradebook import charts
 from segedu.grading.gradebook.atomic_files import points_text, write_derived
 from segedu.grading.gradebook.page import breakable, link, moment, page, row, table, text
 from segedu.grading.gradebook.policy import LabBook
-from segedu.grading.gradebook.statistics import EXAMPLES, Tally
-from segedu.grading.gradebook.student_result import NOTHING, Standing
+from segedu.grading.gradebook.statistics import EXAMPLES, LabStatistics
+from segedu.grading.gradebook.student_result import NOTHING, StudentResult
 
 PAGE = 2000
 _STYLE = (
@@ -56,24 +56,24 @@ class Overview:
     Args:
         book: of the lab.
         folder: of the lab, in the output folder.
-        tally: counted elsewhere, complete when `close` is called.
-        asked: what each exercise asks.
+        statistics: counted elsewhere, complete when `close` is called.
+        prompts: what each exercise asks.
     """
 
-    def __init__(self, book: LabBook, folder: Path, tally: Tally, asked: dict[str, str]) -> None:
-        self.book, self.folder, self.tally, self.asked = book, folder, tally, asked
+    def __init__(self, book: LabBook, folder: Path, statistics: LabStatistics, prompts: dict[str, str]) -> None:
+        self.book, self.folder, self.statistics, self.prompts = book, folder, statistics, prompts
         self.names = [name for name, _ in book.exercises]
         self.numbers = (1, *range(4, 4 + len(self.names)))
         self.rows: list[str] = []
         self.ends = ("", "")  # first and last student of the rows
         self.parts: list[tuple[str, str, str]] = []  # file, first and last student
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Keep the row of one student; a full page is written when one more comes."""
         if len(self.rows) == PAGE:
             self._write_part(more=True)
-        self.ends = (self.ends[0] if self.rows else standing.student, standing.student)
-        self.rows.append(self._row(standing))
+        self.ends = (self.ends[0] if self.rows else student_result.student, student_result.student)
+        self.rows.append(self._row(student_result))
 
     def close(self) -> list[Path]:
         """Write the last pages.
@@ -91,17 +91,17 @@ class Overview:
         write_derived(path, page(f"{self.book.lab}: gradebook", self._body(), _STYLE, wide=True).encode())
         return [path]
 
-    def _row(self, standing: Standing) -> str:
-        person, chosen = standing.person, standing.chosen
-        points = {line.name: points_text(line.auto) for line in standing.lines}
+    def _row(self, student_result: StudentResult) -> str:
+        person, chosen = student_result.person, student_result.chosen
+        points = {line.name: points_text(line.auto) for line in student_result.lines}
         name = text(person.name if person else "")
         name += f'<br><span class="soft">{text(person.section)}</span>' if person and person.section else ""
-        more = f" of {len(standing.attempts)}" if len(standing.attempts) > 1 else ""
-        flags = "".join(map(flag, standing.flags))
+        more = f" of {len(student_result.attempts)}" if len(student_result.attempts) > 1 else ""
+        flags = "".join(map(flag, student_result.flags))
         lines = [points.get(exercise, "") if chosen else "" for exercise in self.names]
-        words = text(standing.words)
-        total = f"<strong>{points_text(standing.final)}</strong>"
-        cells = [link(f"feedback/{standing.file}.html", standing.student), total, name, flags, *lines]
+        words = text(student_result.words)
+        total = f"<strong>{points_text(student_result.final)}</strong>"
+        cells = [link(f"feedback/{student_result.file}.html", student_result.student), total, name, flags, *lines]
         return row([*cells, f"{chosen.number}{more}" if chosen else "", words], self.numbers)
 
     def _table(self) -> str:
@@ -137,12 +137,12 @@ class Overview:
         return "\n".join(part for part in parts if part)
 
     def _facts(self) -> str:
-        tally, policy = self.tally, self.book.policy
-        most = points_text(tally.max)
-        facts = [("Students", tally.students), ("Handed in", tally.handed), ("Full points", tally.full)]
+        statistics, policy = self.statistics, self.book.policy
+        most = points_text(statistics.max)
+        facts = [("Students", statistics.students), ("Handed in", statistics.handed), ("Full points", statistics.full)]
         facts += [
-            ("Mean", f"{points_text(tally.mean)} of {most}"),
-            ("Median", f"{points_text(tally.median)} of {most}"),
+            ("Mean", f"{points_text(statistics.mean)} of {most}"),
+            ("Median", f"{points_text(statistics.median)} of {most}"),
         ]
         facts += [("Due", moment(policy.shown(policy.due)))] if policy.due else []
         items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
@@ -151,18 +151,20 @@ class Overview:
     def _attention(self) -> str:
         """Flags with the students who have them; the first few, where there are many."""
         items = []
-        for word in [word for word in _ADVICE if self.tally.flags[word]]:
-            count = self.tally.flags[word]
-            who = ", ".join(link(f"feedback/{file}.html", name) for name, file in self.tally.examples[word])
+        for word in [word for word in _ADVICE if self.statistics.flags[word]]:
+            count = self.statistics.flags[word]
+            who = ", ".join(link(f"feedback/{file}.html", name) for name, file in self.statistics.examples[word])
             who += f" and {count - EXAMPLES} more" if count > EXAMPLES else ""
             what = f"{flag(word)} <strong>{count}</strong> {text(_ADVICE[word])}"
             items.append(f'<li>{what}<span class="who">{who}</span></li>')
         return f'<h2>To look at</h2><ul class="card look">{"".join(items)}</ul>' if items else ""
 
     def _totals(self) -> str:
-        chart = charts.histogram(self.tally.bins, self.tally.max, "Points that count, all exercises", "all", 150)
-        bins = len(self.tally.bins) - 1
-        spans = [(charts.span_of(i, bins, self.tally.max), count) for i, count in enumerate(self.tally.bins)]
+        chart = charts.histogram(
+            self.statistics.bins, self.statistics.max, "Points that count, all exercises", "all", 150
+        )
+        bins = len(self.statistics.bins) - 1
+        spans = [(charts.span_of(i, bins, self.statistics.max), count) for i, count in enumerate(self.statistics.bins)]
         rows = [row([text(span), str(count)], (1,)) for span, count in spans]
         numbers = (
             f"<details><summary>The numbers</summary>{table(['Points', 'Students'], rows, (1,), 'Points')}</details>"
@@ -171,22 +173,26 @@ class Overview:
 
     def _exercises(self) -> str:
         rows, cards = [], []
-        for name, tally in self.tally.hardest():
-            wrong = tally.wrong.most_common(1)
+        for name, statistics in self.statistics.hardest():
+            wrong = statistics.wrong.most_common(1)
             common = f"{text(wrong[0][0])} ({wrong[0][1]})" if wrong else ""
-            asked = f'<br><span class="soft">{text(self.asked[name])}</span>' if name in self.asked else ""
-            cells = [f"{breakable(name)}{asked}", _percent(tally.share), _percent(_part(tally.solved, tally.graded))]
-            rows.append(row([*cells, _percent(_part(tally.tried, tally.graded)), common], (1, 2, 3)))
-        for number, (name, tally) in enumerate(self.tally.exercises.items(), 1):
+            prompt = f'<br><span class="soft">{text(self.prompts[name])}</span>' if name in self.prompts else ""
+            cells = [
+                f"{breakable(name)}{prompt}",
+                _percent(statistics.share),
+                _percent(_part(statistics.solved, statistics.graded)),
+            ]
+            rows.append(row([*cells, _percent(_part(statistics.tried, statistics.graded)), common], (1, 2, 3)))
+        for number, (name, statistics) in enumerate(self.statistics.exercises.items(), 1):
             label = f"{name}: autograded points"
-            chart = charts.histogram(tally.bins, tally.max, label, f"e{number}")
+            chart = charts.histogram(statistics.bins, statistics.max, label, f"e{number}")
             cards.append(f'<div class="card"><h3>{breakable(name)}</h3>{chart}</div>')
         header = ["Exercise, the hardest first", "Mean share", "Solved", "Tried", "Commonest misconception"]
         whole = table(header, rows, (1, 2, 3), "Exercises")
         return f'<h2>Exercises</h2>{whole}<div class="charts" style="margin-top: .75rem">{"".join(cards)}</div>'
 
     def _misconceptions(self) -> str:
-        found = self.tally.misconceptions()
+        found = self.statistics.misconceptions()
         rows = [
             row([f"{text(name)}", str(count), breakable(exercise), text(message)], (1,))
             for count, exercise, name, message in found
@@ -210,25 +216,30 @@ def _percent(share: Decimal) -> str:
     return f"{share * 100:.0f} %"
 
 
-def write_front(out: Path, tallies: list[Tally], course: tuple[int, Decimal]) -> Path:
+def write_front(out: Path, statistics_of_labs: list[LabStatistics], course: tuple[int, Decimal]) -> Path:
     """Write `index.html` of the output folder: its labs with totals.
 
     Args:
         out: the instructor's `--out`.
-        tallies: of the labs that have records.
+        statistics_of_labs: of the labs that have records.
         course: number of students, and mean of their points over all labs.
 
     Returns:
         The page.
     """
     rows = []
-    for tally in tallies:
-        look = sum(tally.flags[word] for word in _SERIOUS)
-        cells = [link(f"{tally.lab}/index.html", tally.lab), f"{tally.handed} of {tally.students}"]
-        cells += [points_text(tally.mean), points_text(tally.median), points_text(tally.max), str(tally.full)]
-        rows.append(row([*cells, str(tally.flags["late"]), str(look)], tuple(range(1, 8))))
+    for statistics in statistics_of_labs:
+        look = sum(statistics.flags[word] for word in _SERIOUS)
+        cells = [link(f"{statistics.lab}/index.html", statistics.lab), f"{statistics.handed} of {statistics.students}"]
+        cells += [
+            points_text(statistics.mean),
+            points_text(statistics.median),
+            points_text(statistics.max),
+            str(statistics.full),
+        ]
+        rows.append(row([*cells, str(statistics.flags["late"]), str(look)], tuple(range(1, 8))))
     students, mean = course
-    most = sum((tally.max for tally in tallies), Decimal(0))
+    most = sum((statistics.max for statistics in statistics_of_labs), Decimal(0))
     last = ["All labs", str(students), points_text(mean), "", points_text(most), "", "", ""]
     rows.append(row([f"<strong>{cell}</strong>" if cell else "" for cell in last], tuple(range(1, 8))))
     header = ["Lab", "Handed in", "Mean", "Median", "Of", "Full points", "Late", "To look at"]

@@ -1,4 +1,4 @@
-"""What counts: from the records of all attempts and the instructor's files to one standing a student.
+"""What counts: from the records of all attempts and the instructor's files to one result per student.
 
     final points = autograded points of the attempt that counts x late factor + changes by hand, rounded once
 
@@ -26,7 +26,7 @@ from segedu.grading.gradebook.student_result import (
     ZERO,
     Attempt,
     Line,
-    Standing,
+    StudentResult,
     changed,
     choose,
     exact,
@@ -35,7 +35,7 @@ from segedu.grading.gradebook.student_result import (
 from segedu.grading.judging.records import RecordStore, clean
 from segedu.grading.submissions.find_submissions import student_id
 
-__all__ = ["LabBook", "Own", "Standing", "labs_of", "read_own", "standings"]
+__all__ = ["LabBook", "InstructorFiles", "StudentResult", "labs_of", "read_instructor_files", "student_results"]
 CENT = Decimal("0.01")
 
 
@@ -45,7 +45,7 @@ def labs_of(out: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Own:
+class InstructorFiles:
     """The instructor's files of an output folder.
 
     Attributes:
@@ -61,7 +61,7 @@ class Own:
     tables: Tables
 
 
-def read_own(out: Path) -> Own:
+def read_instructor_files(out: Path) -> InstructorFiles:
     """Read the instructor's files; `late` and `roster` say what they hold.
 
     Args:
@@ -71,24 +71,24 @@ def read_own(out: Path) -> Own:
         ValueError: names the file, the line, what was given and what is expected.
     """
     labs = labs_of(out)
-    return Own(out, labs, PolicyFile(out / "policy.toml"), read_tables(out, labs))
+    return InstructorFiles(out, labs, PolicyFile(out / "policy.toml"), read_tables(out, labs))
 
 
 class LabBook:
-    """The standings of one lab; iterating reads the records, one student at a time.
+    """The results of one lab's students; iterating reads the records, one student at a time.
 
     Args:
-        own: the instructor's files.
+        instructor_files: what the instructor wrote.
         lab: `04_metrics`.
 
     Raises:
         ValueError: if the instructor's files name a student, an exercise or a time that cannot be.
     """
 
-    def __init__(self, own: Own, lab: str) -> None:
-        self.own, self.lab, self.roster = own, lab, own.tables.roster
-        self.policy: LabPolicy = own.policy.lab(lab)
-        self.store = RecordStore(own.out, lab)
+    def __init__(self, instructor_files: InstructorFiles, lab: str) -> None:
+        self.instructor_files, self.lab, self.roster = instructor_files, lab, instructor_files.tables.roster
+        self.policy: LabPolicy = instructor_files.policy.lab(lab)
+        self.store = RecordStore(instructor_files.out, lab)
         self.names: dict[str, list[str]] = defaultdict(list)  # key of the student -> names of records
         self.doubts: dict[str, list[str]] = defaultdict(list)  # key of the student -> what is odd about a name
         for name in self.store.names():
@@ -96,7 +96,7 @@ class LabBook:
         self.keys = sorted({*self.names, *self.roster.people}, key=str.casefold)
         self.exercises = self._exercises()
         self.changes: dict[str, list[Change]] = defaultdict(list)
-        for (where, student), rows in own.tables.changes.items():
+        for (where, student), rows in instructor_files.tables.changes.items():
             if where == lab:
                 self.changes[self._key(student)] += rows
         self.extensions = self._extensions()
@@ -121,8 +121,8 @@ class LabBook:
                 self.doubts[other.student].append(f"the name of {student} holds this student's number, {belief}")
         return person.student if person else plain
 
-    def __iter__(self) -> Iterator[Standing]:
-        return map(self._standing, self.keys)
+    def __iter__(self) -> Iterator[StudentResult]:
+        return map(self._result_of, self.keys)
 
     @property
     def max(self) -> Decimal:
@@ -148,36 +148,36 @@ class LabBook:
             key = self._key(key_of(self.roster, student))
             if self.roster.given and key not in self.roster.people and key not in self.names:
                 what = f"{student!r} is neither on the roster nor handed anything in"
-                raise self.own.policy.wrong(f"extensions.{student}", what, "the id of a student")
+                raise self.instructor_files.policy.wrong(f"extensions.{student}", what, "the id of a student")
             found[key] = extension
         return found
 
     def _times(self) -> dict[tuple[str, int], datetime]:
         found = {}
-        for (lab, key, attempt), (line, text) in self.own.tables.submitted.items():
+        for (lab, key, attempt), (line, text) in self.instructor_files.tables.submitted.items():
             if lab == self.lab:
                 try:
-                    found[self._key(key), attempt] = self.own.policy.time(text, "submitted")
+                    found[self._key(key), attempt] = self.instructor_files.policy.time(text, "submitted")
                 except ValueError as error:
                     given = str(error).partition("submitted: ")[2].partition("; expected ")
                     what = f"submitted is {text!r}: {given[0]}"
-                    raise wrong(self.own.out / "submitted.csv", line, what, given[2]) from None
+                    raise wrong(self.instructor_files.out / "submitted.csv", line, what, given[2]) from None
         return found
 
     def _remarks(self) -> list[str]:
         """What is odd in the instructor's files, but may be meant."""
         remarks = []
-        rows = self.own.tables.submitted.items()
+        rows = self.instructor_files.tables.submitted.items()
         lost = [line for (lab, key, _), (line, _) in rows if lab == self.lab and self._key(key) not in self.names]
         if lost:
             lines = ", ".join(map(str, lost[:10])) + ", ..." * (len(lost) > 10)
             remarks.append(f"submitted.csv has times of students who handed in nothing (line {lines})")
-        if self.own.policy.given and self.policy.due is None:
+        if self.instructor_files.policy.given and self.policy.due is None:
             remarks.append(f"policy.toml has no due time for {self.lab}: nothing is late")
         return remarks
 
     def _check_changes(self) -> None:
-        worth, path = dict(self.exercises), self.own.out / "manual.csv"
+        worth, path = dict(self.exercises), self.instructor_files.out / "manual.csv"
         for key, changes in self.changes.items():
             for change in changes:
                 if key not in self.names and key not in self.roster.people:
@@ -190,7 +190,7 @@ class LabBook:
                     what = f"points is {change.words}, and there are {most} to be had"
                     raise wrong(path, change.line, what, "at most these; a bonus is added with a sign, such as +1")
 
-    def _standing(self, key: str) -> Standing:
+    def _result_of(self, key: str) -> StudentResult:
         person = self.roster.people.get(key)
         attempts = sorted(
             (self._attempt(key, name) for name in self.names.get(key, ())),
@@ -202,7 +202,7 @@ class LabBook:
         whole = tuple(change for change in changes if not change.exercise)
         final = changed(sum((line.points for line in lines), ZERO), whole)
         student = person.student if person else attempts[0].record["student"]
-        return Standing(
+        return StudentResult(
             self.lab, student, person, self.roster.given and person is None, tuple(attempts), chosen, lines, whole,
             sum((line.max for line in lines), ZERO), max(ZERO, final).quantize(CENT, ROUND_HALF_UP),
             (*dict.fromkeys(self.doubts.get(key, ())), *remarks_on(attempts, chosen)), key in self.doubts,
@@ -247,7 +247,7 @@ class LabBook:
         return tuple(lines)
 
 
-def standings(out: Path, lab: str) -> Iterator[Standing]:
+def student_results(out: Path, lab: str) -> Iterator[StudentResult]:
     """What counts for each student: those who handed something in and those on the roster, sorted by id.
 
     Args:
@@ -255,13 +255,17 @@ def standings(out: Path, lab: str) -> Iterator[Standing]:
         lab: `04_metrics`.
 
     Returns:
-        One standing a student; each is made from the disk when it is asked for.
+        One result per student; each is read from the disk when it is needed.
 
     Raises:
         ValueError: if the lab has no records, or one of the instructor's files is wrong.
     """
-    own = read_own(out)
-    if lab not in own.labs:
-        there = f"one of {', '.join(own.labs)}" if own.labs else "that `segedu grade` ran with this --out before"
+    instructor_files = read_instructor_files(out)
+    if lab not in instructor_files.labs:
+        there = (
+            f"one of {', '.join(instructor_files.labs)}"
+            if instructor_files.labs
+            else "that `segedu grade` ran with this --out before"
+        )
         raise ValueError(f"lab is {lab!r}, which {out} has no records of; expected {there}")
-    return iter(LabBook(own, lab))
+    return iter(LabBook(instructor_files, lab))

@@ -14,7 +14,7 @@ from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.student_code import parse
 
 
-def asked(out: Path, lab: str, course: Path | None) -> dict[str, str]:
+def exercise_prompts(out: Path, lab: str, course: Path | None) -> dict[str, str]:
     """What each exercise of a lab asks.
 
     Args:

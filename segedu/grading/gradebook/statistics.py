@@ -1,4 +1,4 @@
-"""Statistics of one lab, gathered one standing at a time: sums and counts only, so many students need no memory."""
+"""Statistics of one lab, gathered from one student's result at a time: sums and counts only, so many students need no memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from segedu.grading.gradebook import charts
-from segedu.grading.gradebook.student_result import ZERO, Standing
+from segedu.grading.gradebook.student_result import ZERO, StudentResult
 
 NOT_TRIED = ("blank", "missing", "not graded")
 EXAMPLES = 20
 
 
 @dataclass
-class ExerciseTally:
+class ExerciseStatistics:
     """What became of one exercise, over the graded submissions.
 
     Attributes:
@@ -41,7 +41,7 @@ class ExerciseTally:
         return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
 
 
-class Tally:
+class LabStatistics:
     """The statistics of one lab.
 
     Args:
@@ -51,9 +51,9 @@ class Tally:
 
     def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
         self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
-        self.exercises = {name: ExerciseTally(worth) for name, worth in exercises}
-        for tally in self.exercises.values():
-            tally.bins = [0] * (charts.bins_for(tally.max) + 1)
+        self.exercises = {name: ExerciseStatistics(worth) for name, worth in exercises}
+        for statistics in self.exercises.values():
+            statistics.bins = [0] * (charts.bins_for(statistics.max) + 1)
         self.bins = [0] * (charts.bins_for(self.max) + 1)
         self.students = self.handed = 0
         self.finals: Counter = Counter()  # of those who handed something in; as many keys as there are totals
@@ -61,33 +61,33 @@ class Tally:
         self.flags: Counter = Counter()
         self.examples: dict[str, list[tuple[str, str]]] = {}  # flag -> (id, file) of the first few
 
-    def add(self, standing: Standing) -> None:
+    def add(self, student_result: StudentResult) -> None:
         """Count one student."""
         self.students += 1
-        for flag in standing.flags:
+        for flag in student_result.flags:
             self.flags[flag] += 1
             if self.flags[flag] <= EXAMPLES:
-                self.examples.setdefault(flag, []).append((standing.student, standing.file))
-        if standing.chosen is None:
+                self.examples.setdefault(flag, []).append((student_result.student, student_result.file))
+        if student_result.chosen is None:
             return
         self.handed += 1
-        self.finals[standing.final] += 1
-        self.bins[charts.place(standing.final, self.max, len(self.bins) - 1)] += 1
-        if standing.status == "graded":
-            for line in standing.lines:
+        self.finals[student_result.final] += 1
+        self.bins[charts.place(student_result.final, self.max, len(self.bins) - 1)] += 1
+        if student_result.status == "graded":
+            for line in student_result.lines:
                 self._add_line(line.name, line.auto, line.status, line.record.get("named", ()))
 
     def _add_line(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
-        tally = self.exercises.get(name)
-        if tally is None:  # of a record that an older version of the lab made
+        statistics = self.exercises.get(name)
+        if statistics is None:  # of a record that an older version of the lab made
             return
-        tally.graded += 1
-        tally.tried += status not in NOT_TRIED
-        tally.solved += points >= tally.max
-        tally.points += points
-        tally.bins[charts.place(points, tally.max, len(tally.bins) - 1)] += 1
+        statistics.graded += 1
+        statistics.tried += status not in NOT_TRIED
+        statistics.solved += points >= statistics.max
+        statistics.points += points
+        statistics.bins[charts.place(points, statistics.max, len(statistics.bins) - 1)] += 1
         for wrong in named:
-            tally.wrong[wrong["name"]] += 1
+            statistics.wrong[wrong["name"]] += 1
             self.messages[name, wrong["name"]] = wrong["message"]
 
     @property
@@ -115,11 +115,11 @@ class Tally:
         """The commonest: (students, exercise, name, message)."""
         counted = [
             (count, exercise, name, self.messages[exercise, name])
-            for exercise, tally in self.exercises.items()
-            for name, count in tally.wrong.items()
+            for exercise, statistics in self.exercises.items()
+            for name, count in statistics.wrong.items()
         ]
         return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:most]
 
-    def hardest(self) -> list[tuple[str, ExerciseTally]]:
+    def hardest(self) -> list[tuple[str, ExerciseStatistics]]:
         """Exercises, the one with the smallest mean share first."""
         return sorted(self.exercises.items(), key=lambda pair: pair[1].share)

@@ -44,7 +44,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Line:
-    """One exercise of a standing.
+    """One exercise of a student's result.
 
     Attributes:
         name: of the exercise.
@@ -68,7 +68,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudentResult:
     """What counts for one student in one lab.
 
     Attributes:

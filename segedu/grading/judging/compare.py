@@ -20,13 +20,21 @@ from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.checks.judge import Answers, Drawn, Verdict, draw, judge
 from segedu.teaching.checks.recording import BadRecording, outcome_of
 
-__all__ = ["Paper", "error_name", "exercise_seed", "make_paper", "read_outcomes", "refusals", "verdict_of"]
+__all__ = [
+    "ExerciseCases",
+    "error_name",
+    "exercise_seed",
+    "make_exercise_cases",
+    "read_outcomes",
+    "refusals",
+    "verdict_of",
+]
 MAX_EXERCISE = 64 << 20
 _KEYS = {"value": None, "raises": str, "refused": str, "arguments": list, "grads": list, "parameters": list}
 
 
 @dataclass(frozen=True)
-class Paper:
+class ExerciseCases:
     """One exercise of one batch: its drawn cases, and the same as files for the sandbox.
 
     Attributes:
@@ -57,7 +65,7 @@ def exercise_seed(seed: int, lab: str, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
+def make_exercise_cases(exercise: Exercise, lab: str, seed: int) -> ExerciseCases:
     """Draw the cases of an exercise for a batch.
 
     Args:
@@ -66,7 +74,7 @@ def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
         seed: of the batch.
 
     Returns:
-        The paper; the same for every student.
+        The cases; the same for every student.
     """
     drawn = draw(exercise, exercise_seed(seed, lab, exercise.name))
     folder = f"job/{exercise.name}"
@@ -75,7 +83,7 @@ def make_paper(exercise: Exercise, lab: str, seed: int) -> Paper:
     for i, (_, _, case) in enumerate(drawn):
         files |= {f"{folder}/in/{i}.{name}": data for name, data in codec.pack(case).items()}
     told = [(group, i, {**case, **_public_name(case)}) for group, i, case in drawn]
-    return Paper(exercise, told, files, Answers(exercise, told))
+    return ExerciseCases(exercise, told, files, Answers(exercise, told))
 
 
 def _public_name(case: dict) -> dict[str, str]:
@@ -84,25 +92,25 @@ def _public_name(case: dict) -> dict[str, str]:
     return {"name": name} if name and not any(mark.isdigit() for mark in name) else {"name": ""}
 
 
-def read_outcomes(paper: Paper, files: Mapping[str, bytes]) -> tuple[list[dict | None], list[str]]:
+def read_outcomes(exercise_cases: ExerciseCases, files: Mapping[str, bytes]) -> tuple[list[dict | None], list[str]]:
     """Read what the student's process left for one exercise.
 
     Args:
-        paper: whose cases were run.
+        exercise_cases: the cases that were run.
         files: path below the work folder -> bytes; anything may be in them.
 
     Returns:
         One outcome a case, None where none came back or it is malformed; and notes on malformed ones.
     """
-    folder = f"job/{paper.exercise.name}/out"
+    folder = f"job/{exercise_cases.exercise.name}/out"
     mine = {path: data for path, data in files.items() if path.startswith(folder + "/")}
     size = sum(map(len, mine.values()))
     if size > MAX_EXERCISE:
         note = f"its outcomes have {size >> 20} MB, at most {MAX_EXERCISE >> 20} MB are read"
-        return [None] * len(paper.drawn), [note]
+        return [None] * len(exercise_cases.drawn), [note]
     outcomes: list[dict | None] = []
     unread: Counter[str] = Counter()
-    for i, (_, _, case) in enumerate(paper.drawn):
+    for i, (_, _, case) in enumerate(exercise_cases.drawn):
         stem = f"{folder}/{i}"
         if f"{stem}.json" not in mine:
             outcomes.append(None)
@@ -147,15 +155,15 @@ def refusals(outcomes: list[dict | None]) -> list[str]:
     return list(dict.fromkeys(found))[:3]
 
 
-def verdict_of(paper: Paper, outcomes: list[dict | None]) -> Verdict:
+def verdict_of(exercise_cases: ExerciseCases, outcomes: list[dict | None]) -> Verdict:
     """Judge one exercise.
 
     Args:
-        paper: its cases.
+        exercise_cases: the cases of the exercise.
         outcomes: one a case.
 
     Returns:
         Points, groups and the misconception by name.
     """
-    verdict = judge(paper.exercise, paper.drawn, outcomes, paper.answers)
+    verdict = judge(exercise_cases.exercise, exercise_cases.drawn, outcomes, exercise_cases.answers)
     return verdict if verdict.named else replace(verdict, first_line=told(verdict.first_line))

@@ -249,7 +249,7 @@ def _close_to_others(root: Path) -> None:
 
 def _grade(root: Path, settings: Settings, open_pools: Callable[..., Any] | None) -> dict:
     from segedu.grading.batch.grader_pool import Assignment
-    from segedu.grading.batch.grader_threads import Examiner, desk_of, sandboxed_pools
+    from segedu.grading.batch.grader_threads import SubmissionGrader, make_grading_setup, sandboxed_pools
     from segedu.grading.judging.lab_source import read_lab
     from segedu.grading.submissions.find_submissions import Entry
     from segedu.grading.submissions.submission import collect
@@ -258,10 +258,10 @@ def _grade(root: Path, settings: Settings, open_pools: Callable[..., Any] | None
     lab = read_lab(root / "source", settings.lab)
     assignment = Assignment(lab, settings.seed, level=settings.level, trust=settings.trust, **limits)
     handed = collect(Entry("submission", root / "submission"), settings.lab, root)
-    desk = desk_of(assignment)
-    desk.limits = replace(desk.limits, memory_bytes=memory_left())
-    with (open_pools or sandboxed_pools)(assignment, desk.hides, 1) as pools:
-        return Examiner(assignment, desk, pools).grade(handed)
+    grading_setup = make_grading_setup(assignment)
+    grading_setup.limits = replace(grading_setup.limits, memory_bytes=memory_left())
+    with (open_pools or sandboxed_pools)(assignment, grading_setup.hides, 1) as pools:
+        return SubmissionGrader(assignment, grading_setup, pools).grade(handed)
 
 
 def memory_left(files: Sequence[Path] = MEMORY_LIMITS) -> int:

@@ -1,7 +1,7 @@
 """The ladder of levels: what this machine can do, found by doing it once in a throw-away child.
 
 3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
-machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each rung
+machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each isolation
 memory and processes of a kernel and its children are bounded by control groups, or by the keeper's watch where none
 can be made. Each kernel's job is written here.
 """
@@ -50,7 +50,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Rung:
+class IsolationLevel:
     """One way to run a kernel here."""
 
     level: int
@@ -92,23 +92,23 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def rungs() -> list[Rung]:
+def possible_levels() -> list[IsolationLevel]:
     """The ways to try, best first."""
     root = LINUX and os.geteuid() == 0
     ways = []
     dropped = [True, False] if root and readable_by_others() else [False]
     if LINUX and seccomp.available():
         if root:
-            ways.append(Rung(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
+            ways.append(IsolationLevel(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
         reason = "user namespace, own user, seccomp" if root else "user namespace, seccomp"
-        ways.append(Rung(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
+        ways.append(IsolationLevel(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
         locked = landlock.abi() > 0
         for own in dropped:
             if locked or own:
                 files = f"Landlock {landlock.abi()}" if locked else "no Landlock: hidden modules can be read"
                 reason = ", ".join(["seccomp without network", files, *["own user"] * own])
-                ways.append(Rung(2, own_user=own, landlock=locked, seccomp=True, reason=reason))
-    ways += [Rung(1, own_user=own, reason=_WEAK_OWN if own else _WEAK) for own in dropped]
+                ways.append(IsolationLevel(2, own_user=own, landlock=locked, seccomp=True, reason=reason))
+    ways += [IsolationLevel(1, own_user=own, reason=_WEAK_OWN if own else _WEAK) for own in dropped]
     return ways
 
 
@@ -124,53 +124,53 @@ def readable_by_others() -> bool:
 @functools.lru_cache(maxsize=1)
 def probe_levels() -> list[tuple[int, bool, str]]:
     """(level, available, reason) of every way tried, best first."""
-    return [(rung.level, works, reason) for rung, works, reason in _probed()]
+    return [(isolation.level, works, reason) for isolation, works, reason in _probed()]
 
 
-def best_rung(level: int | None = None) -> Rung:
+def best_level(level: int | None = None) -> IsolationLevel:
     """The best way that works, or the best of the level asked for.
 
     Raises:
         SandboxError: There is none.
     """
     failures = []
-    for rung, works, reason in _probed():
-        if level is None or rung.level == level:
+    for isolation, works, reason in _probed():
+        if level is None or isolation.level == level:
             if works:
-                return rung
-            failures.append(f"level {rung.level}: {reason}")
+                return isolation
+            failures.append(f"level {isolation.level}: {reason}")
     wanted = "any level" if level is None else f"level {level}"
     raise SandboxError(f"this machine offers no sandbox of {wanted}: {'; '.join(failures) or 'nothing to try'}")
 
 
 @functools.lru_cache(maxsize=1)
-def _probed() -> list[tuple[Rung, bool, str]]:
+def _probed() -> list[tuple[IsolationLevel, bool, str]]:
     sweep()
-    return [(rung, *_try(rung)) for rung in rungs()]
+    return [(isolation, *_try(isolation)) for isolation in possible_levels()]
 
 
-def _try(rung: Rung) -> tuple[bool, str]:
+def _try(isolation: IsolationLevel) -> tuple[bool, str]:
     """Whether it starts, and keeps a cell from all that it claims to keep it from."""
     try:
-        wrong = trial_sandbox.broken(rung, trial_sandbox.attempt(rung, Limits()))
+        wrong = trial_sandbox.broken(isolation, trial_sandbox.attempt(isolation, Limits()))
     except (SandboxError, OSError) as error:
         wrong = str(error)
-    return not wrong, f"{rung.reason}: {wrong}" if wrong else rung.reason
+    return not wrong, f"{isolation.reason}: {wrong}" if wrong else isolation.reason
 
 
-def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
+def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
     """Prepares one kernel: its job, control groups where they can be written, and its folders."""
-    uid = own_user() if rung.own_user else None
+    uid = own_user() if isolation.own_user else None
     job = {
-        "level": rung.level, "user_namespace": rung.user_namespace, "landlock": rung.landlock,
-        "seccomp": rung.seccomp, "uid": uid, "stage": str(stage), "scratch": None, "prefixes": prefixes(),
+        "level": isolation.level, "user_namespace": isolation.user_namespace, "landlock": isolation.landlock,
+        "seccomp": isolation.seccomp, "uid": uid, "stage": str(stage), "scratch": None, "prefixes": prefixes(),
         "links": {folder: os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix)},
         "masked": masked(), "memory_bytes": limits.memory_bytes, "processes": limits.processes,
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
         "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * PATIENCE * limits.total_seconds + 120,
     }  # fmt: skip
     place = Place(job)
-    if rung.level < 3:
+    if isolation.level < 3:
         place.scratch = Path(tempfile.mkdtemp(prefix="segedu-run-"))
         job["scratch"] = str(place.scratch)
         for folder in (place.scratch, *(place.scratch / name for name in ("work", "home", "tmp", "run"))):
@@ -185,7 +185,7 @@ def make_place(rung: Rung, stage: Path, limits: Limits) -> Place:
     }
     if "processor" not in place.groups.kinds:
         watched["busy"] = BUSY
-    watched |= {"sockets": limits.sockets, **({"own_network": True} if rung.level >= 3 else {})}
+    watched |= {"sockets": limits.sockets, **({"own_network": True} if isolation.level >= 3 else {})}
     if place.scratch is not None:
         watched |= {
             "terminals": TERMINALS,
@@ -240,8 +240,8 @@ def masked() -> list[str]:
     return sorted(path for path in paths if path.startswith(tuple(f"{top}/" for top in ("/usr", *prefixes()))))
 
 
-def describe(rung: Rung, place: Place) -> str:
+def describe(isolation: IsolationLevel, place: Place) -> str:
     """One line for the record: what holds this kernel."""
     groups, watched = (" and ".join(sorted(kinds)) for kinds in (place.groups.kinds, {*place.job["watch"]} & _WATCHED))
     parts = [f"control groups for {groups}"] * bool(groups) + [f"a watch of {watched}"] * bool(watched)
-    return ", ".join([rung.reason, *parts])
+    return ", ".join([isolation.reason, *parts])

@@ -17,11 +17,19 @@ from nbval.plugin import NbCellError
 
 from segedu.grading.judging.steps import WORK, Step
 from segedu.grading.judging.time_budget import Budget, worth_repeating
-from segedu.grading.sandbox.isolation_levels import Limits, Place, Rung, best_rung, describe, make_place, probe_levels
+from segedu.grading.sandbox.isolation_levels import (
+    IsolationLevel,
+    Limits,
+    Place,
+    best_level,
+    describe,
+    make_place,
+    probe_levels,
+)
 from segedu.grading.sandbox.nbval_items import Fatal, NotOk, SegCell, SegKernel, items, session
 from segedu.grading.sandbox.provisioner import ForkServer, Guest
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
-from segedu.grading.sandbox.sandbox_files import Box, BoxError
+from segedu.grading.sandbox.sandbox_files import SandboxFileError, SandboxFiles
 
 __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_levels"]
 
@@ -75,15 +83,15 @@ class KernelPool:
 
     Args:
         stage: A folder made by `build_stage`.
-        level: The level of the ladder to use, or one of its rungs; the best that works where None.
+        level: The level of the ladder to use, or one of its possible_levels; the best that works where None.
         cold: Start each kernel without the warm fork server.
     """
 
-    def __init__(self, stage: Path, level: int | Rung | None = None, cold: bool = False) -> None:
+    def __init__(self, stage: Path, level: int | IsolationLevel | None = None, cold: bool = False) -> None:
         self.stage = Path(stage).resolve()
-        self.rung: Rung = level if isinstance(level, Rung) else best_rung(level)
+        self.isolation: IsolationLevel = level if isinstance(level, IsolationLevel) else best_level(level)
         self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
-        if self.rung.level < 3 and self.rung.own_user:  # without mounts that user needs a path it may walk
+        if self.isolation.level < 3 and self.isolation.own_user:  # without mounts that user needs a path it may walk
             self.folder.chmod(0o711)
             self.stage = Path(shutil.copytree(self.stage, self.folder / "stage"))
         self.server = ForkServer(cold=True) if cold or not LINUX else ForkServer.share()  # macOS cannot fork safely
@@ -133,7 +141,7 @@ class _Run:
 
     def __init__(self, pool: KernelPool, files_in: dict[str, bytes], wanted: list[str], limits: Limits) -> None:
         self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
-        self.result = RunResult([], pool.rung.level, pool.rung.reason)
+        self.result = RunResult([], pool.isolation.level, pool.isolation.reason)
         self.until = 0.0  # of the step that runs
         self.granted = 0.0  # seconds of that step in which other work on the machine had the processor
         self.kernel: SegKernel | None = None
@@ -259,14 +267,14 @@ class _Run:
         """A new sandbox with the files in it."""
         self.starts += 1
         self.result.restarts = self.starts - 1
-        self.place = make_place(self.pool.rung, self.pool.stage, self.limits)
-        self.result.level_reason = describe(self.pool.rung, self.place)
+        self.place = make_place(self.pool.isolation, self.pool.stage, self.limits)
+        self.result.level_reason = describe(self.pool.isolation, self.place)
 
         def launch(key: str) -> Guest:
             self.guest = Guest(self.pool.server.connect(), {**self.place.job, "key": key})
             try:
                 for path, data in self.files_in.items():
-                    self.guest.box.put(path, data)
+                    self.guest.files.put(path, data)
             except OSError as error:
                 raise SandboxError(f"the files of the run could not be put into the sandbox: {error}") from None
             return self.guest
@@ -288,7 +296,7 @@ class _Run:
         guest, self.guest = self.guest, None
         if guest is not None:
             guest.kill()
-            self.fetch(guest.box)
+            self.fetch(guest.files)
             self.result.cpu_seconds += guest.report["cpu"]
             self.result.max_rss = max(self.result.max_rss, guest.report["max_rss"])
             guest.close()
@@ -296,21 +304,21 @@ class _Run:
             self.place.clear()
             self.place = None
 
-    def fetch(self, box: Box) -> None:
+    def fetch(self, files: SandboxFiles) -> None:
         """Reads the wanted files; what an earlier kernel left stays."""
         left = self.limits.disk_bytes - sum(map(len, self.result.files.values()))  # of all kernels together
         for pattern in self.wanted:
             try:
-                paths = box.find(pattern)
-            except (BoxError, OSError) as error:
+                paths = files.find(pattern)
+            except (SandboxFileError, OSError) as error:
                 self.result.refused[pattern] = str(error)
                 continue
             for path in paths:
                 if path in self.result.files:
                     continue
                 try:
-                    data = box.get(path, min(left, 16 << 20))
-                except (BoxError, OSError, ValueError) as error:
+                    data = files.get(path, min(left, 16 << 20))
+                except (SandboxFileError, OSError, ValueError) as error:
                     self.result.refused[path] = str(error)
                     continue
                 left -= len(data)

@@ -27,7 +27,7 @@ from segedu.grading.sandbox.fork_server import PORTS
 from segedu.grading.sandbox.messages import receive, send
 from segedu.grading.sandbox.mounts import SCRATCH
 from segedu.grading.sandbox.restrictions import LINUX, ONE_THREAD, SandboxError
-from segedu.grading.sandbox.sandbox_files import Box, subfolder
+from segedu.grading.sandbox.sandbox_files import SandboxFiles, subfolder
 
 NAME = "segedu-sandbox"
 START_SECONDS, END_SECONDS = 60.0, 10.0
@@ -155,7 +155,7 @@ class Guest:
             raise SandboxError(hello["error"])
         self.pid = hello["pid"]
         self.folder, self.pidfd = fds[0], (fds[1] if len(fds) > 1 else -1)
-        self.box: Box = subfolder(self.folder, "work")
+        self.files: SandboxFiles = subfolder(self.folder, "work")
         self.scratch = job["scratch"] or SCRATCH
         self.work = f"{self.scratch}/work"
 
@@ -212,7 +212,7 @@ class Guest:
         """Kills, and gives the descriptors back; the files are gone after this."""
         self.kill()
         if self.folder >= 0:
-            self.box.close()
+            self.files.close()
             for fd in (self.folder, self.pidfd):
                 if fd >= 0:
                     os.close(fd)

@@ -23,15 +23,15 @@ _OPENAT2 = 437
 _RESOLVE = 0x01 | 0x02 | 0x04 | 0x08  # NO_XDEV | NO_MAGICLINKS | NO_SYMLINKS | BENEATH
 
 
-class BoxError(OSError):
+class SandboxFileError(OSError):
     """A file of the sandbox that the grader will not touch; the message says why."""
 
 
-class Box:
+class SandboxFiles:
     """Files below one folder of a sandbox.
 
     Args:
-        folder: An open directory descriptor; the box owns it and closes it.
+        folder: An open directory descriptor; this object owns it and closes it.
     """
 
     def __init__(self, folder: int) -> None:
@@ -39,7 +39,7 @@ class Box:
         self.owner = os.fstat(folder)
 
     def put(self, path: str, data: bytes) -> None:
-        """Writes a new file, making its folders, all owned by the owner of the box."""
+        """Writes a new file, making its folders, all owned by the owner of the folder."""
         *folders, name = _parts(path)
         here = os.dup(self.folder)
         try:
@@ -62,23 +62,25 @@ class Box:
         """Reads a plain file of at most `max_bytes`.
 
         Raises:
-            BoxError: It is missing, a link, not a plain file, or too large.
+            SandboxFileError: It is missing, a link, not a plain file, or too large.
         """
         parts = _parts(path)
         try:
             fd = _open_beneath(self.folder, "/".join(parts), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
-            raise BoxError(error.errno, f"{path} could not be read: {os.strerror(error.errno)}") from None
+            raise SandboxFileError(error.errno, f"{path} could not be read: {os.strerror(error.errno)}") from None
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise BoxError(errno.EINVAL, f"{path} is not a plain file")
+            raise SandboxFileError(errno.EINVAL, f"{path} is not a plain file")
         with os.fdopen(fd, "rb") as file:
             if found.st_size > max_bytes:
-                raise BoxError(errno.EFBIG, f"{path} has {found.st_size} bytes, at most {max_bytes} are allowed")
+                raise SandboxFileError(
+                    errno.EFBIG, f"{path} has {found.st_size} bytes, at most {max_bytes} are allowed"
+                )
             data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
-            raise BoxError(errno.EFBIG, f"{path} grew beyond {max_bytes} bytes while it was read")
+            raise SandboxFileError(errno.EFBIG, f"{path} grew beyond {max_bytes} bytes while it was read")
         return data
 
     def find(self, pattern: str) -> list[str]:
@@ -99,7 +101,7 @@ class Box:
                 for entry in entries:
                     left[0] -= 1
                     if left[0] < 0:
-                        raise BoxError(errno.E2BIG, f"more than {MAX_ENTRIES} files")
+                        raise SandboxFileError(errno.E2BIG, f"more than {MAX_ENTRIES} files")
                     if fnmatch.fnmatchcase(entry.name, parts[0]):
                         names.append(entry.name)
         if len(parts) == 1:
@@ -121,9 +123,9 @@ class Box:
             os.chown(name, self.owner.st_uid, self.owner.st_gid, dir_fd=here, follow_symlinks=False)
 
 
-def subfolder(folder: int, name: str) -> Box:
-    """The box of a folder inside an open folder."""
-    return Box(_open_beneath(folder, name, os.O_RDONLY | os.O_DIRECTORY))
+def subfolder(folder: int, name: str) -> SandboxFiles:
+    """The files of a folder inside an open folder."""
+    return SandboxFiles(_open_beneath(folder, name, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def _parts(path: str) -> list[str]:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from segedu.grading.sandbox.provisioner import ForkServer, Guest
 from segedu.grading.sandbox.restrictions import SandboxError
-from segedu.grading.sandbox.sandbox_files import BoxError
+from segedu.grading.sandbox.sandbox_files import SandboxFileError
 
 if TYPE_CHECKING:
-    from segedu.grading.sandbox.isolation_levels import Limits, Place, Rung
+    from segedu.grading.sandbox.isolation_levels import IsolationLevel, Limits, Place
 
 SECONDS = 20.0  # for one trial that uses something up
 # what a cell may not be able to do at a level that claims isolation, and how a sentence goes on that says it could
@@ -32,27 +32,29 @@ CLAIMED = {
 Outcome = tuple[bool, str]
 
 
-def claims(rung: Rung) -> set[str]:
-    """What must hold, or else the rung does not count as working."""
-    if rung.level < 2:
+def claims(isolation: IsolationLevel) -> set[str]:
+    """What must hold, or else the isolation does not count as working."""
+    if isolation.level < 2:
         return set()
-    if rung.level >= 3:
+    if isolation.level >= 3:
         return set(CLAIMED)
-    shared = {"user": not rung.own_user, "answers": not rung.landlock}
+    shared = {"user": not isolation.own_user, "answers": not isolation.landlock}
     return {name for name in CLAIMED if not shared.get(name)}
 
 
-def broken(rung: Rung, found: dict[str, Outcome]) -> str:
+def broken(isolation: IsolationLevel, found: dict[str, Outcome]) -> str:
     """A sentence on what a cell could do that it must not, or "" where all claims hold."""
-    bad = [f"{CLAIMED[name]} ({found[name][1]})" for name in CLAIMED if name in claims(rung) and not found[name][0]]
+    bad = [
+        f"{CLAIMED[name]} ({found[name][1]})" for name in CLAIMED if name in claims(isolation) and not found[name][0]
+    ]
     return f"a cell could {'; '.join(bad)}" if bad else ""
 
 
-def attempt(rung: Rung, limits: Limits, name: str = "") -> dict[str, Outcome]:
-    """What a cell of this rung could do.
+def attempt(isolation: IsolationLevel, limits: Limits, name: str = "") -> dict[str, Outcome]:
+    """What a cell of this isolation could do.
 
     Args:
-        rung: to be tried.
+        isolation: to be tried.
         limits: of the sandbox.
         name: of one trial of `trials.USING_UP`; all others where "".
 
@@ -66,26 +68,26 @@ def attempt(rung: Rung, limits: Limits, name: str = "") -> dict[str, Outcome]:
     from segedu.grading.sandbox.isolation_levels import make_place
 
     with _host() as (folder, words):
-        place = make_place(rung, folder / "stage", limits)
+        place = make_place(isolation, folder / "stage", limits)
         place.job["probe"] = words | {"name": name}
         try:
             guest = Guest(ForkServer(cold=True).connect(), place.job)
             try:
-                return _outcomes(guest, place, rung, name)
+                return _outcomes(guest, place, isolation, name)
             finally:
                 guest.close()
         finally:
             place.clear()
 
 
-def _outcomes(guest: Guest, place: Place, rung: Rung, name: str) -> dict[str, Outcome]:
+def _outcomes(guest: Guest, place: Place, isolation: IsolationLevel, name: str) -> dict[str, Outcome]:
     until = time.monotonic() + SECONDS
     while guest.alive() and time.monotonic() < until:
         select.select([guest.connection], [], [], 1.0)
-    with contextlib.suppress(BoxError, ValueError):
-        found = {key: tuple(value) for key, value in json.loads(guest.box.get("found.json")).items()}
+    with contextlib.suppress(SandboxFileError, ValueError):
+        found = {key: tuple(value) for key, value in json.loads(guest.files.get("found.json")).items()}
         if not name:
-            found["user"] = _user(os.stat("found.json", dir_fd=guest.box.folder).st_uid, rung)
+            found["user"] = _user(os.stat("found.json", dir_fd=guest.files.folder).st_uid, isolation)
         if name not in found or found[name][0] or not (guest.over or place.out_of_memory()):
             return found
     if name and guest.over:
@@ -95,13 +97,13 @@ def _outcomes(guest: Guest, place: Place, rung: Rung, name: str) -> dict[str, Ou
     raise SandboxError("what was tried in it left no answer")
 
 
-def _user(uid: int, rung: Rung) -> Outcome:
+def _user(uid: int, isolation: IsolationLevel) -> Outcome:
     """Whose files a cell writes, as seen from outside."""
     ours = os.geteuid()
     if uid not in (0, ours):
         return True, f"{uid} outside of the sandbox, the grader's is {ours}"
-    namespace = ", in a user namespace" if rung.user_namespace else ""
-    return uid != 0 and rung.user_namespace, f"{uid} outside of the sandbox, as the grader's{namespace}"
+    namespace = ", in a user namespace" if isolation.user_namespace else ""
+    return uid != 0 and isolation.user_namespace, f"{uid} outside of the sandbox, as the grader's{namespace}"
 
 
 @contextlib.contextmanager
@@ -129,13 +131,13 @@ def _host() -> Iterator[tuple[Path, dict]]:
         }  # fmt: skip
 
 
-def used_up(rung: Rung, names: tuple[str, ...], limits: Limits) -> dict[str, Outcome]:
+def used_up(isolation: IsolationLevel, names: tuple[str, ...], limits: Limits) -> dict[str, Outcome]:
     """The trials that use something up, each in a sandbox of its own with small limits."""
     small = replace(limits, memory_bytes=64 << 20, processes=24, disk_bytes=4 << 20, inodes=300, total_seconds=SECONDS)
     found: dict[str, Outcome] = {}
     for name in names:
         try:
-            found |= attempt(rung, small, name)
+            found |= attempt(isolation, small, name)
         except (SandboxError, OSError) as error:
             found[name] = (False, f"could not be tried: {error}")
     return found

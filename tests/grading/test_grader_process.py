@@ -27,14 +27,14 @@ from segedu.grading.submissions.submission import collect
 FRAGILE = """
 import contextlib, os, time
 import conftest
-from segedu.grading import examiner
+from segedu.grading.batch import grader_threads
 
 @contextlib.contextmanager
 def pools(assignment, hides, count):
     yield [conftest.InProcessPool() for _ in range(count)]
 
-examiner.sandboxed_pools = pools
-grade = examiner.Examiner.grade
+grader_threads.sandboxed_pools = pools
+grade = grader_threads.SubmissionGrader.grade
 
 def fragile(self, handed):
     if handed.entry.student == "bomb":
@@ -45,7 +45,7 @@ def fragile(self, handed):
         return {"points": {"a set": "is no JSON"}.keys()}
     return grade(self, handed)
 
-examiner.Examiner.grade = fragile
+grader_threads.SubmissionGrader.grade = fragile
 """
 
 
@@ -64,7 +64,7 @@ def graders() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # also a zombie
-            if "apart.main" in " ".join(child.cmdline()):
+            if "grader_process.main" in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
@@ -73,9 +73,9 @@ def timeless(batch) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "measured"} for record in batch.records]
 
 
-def test_the_same_records_as_in_this_process(job, crew, tmp_path):
+def test_the_same_records_as_in_this_process(job, open_grader_pool, tmp_path):
     there = grade_batch(job)
-    here = grade_batch(replace(job, out=tmp_path / "here"), crew=crew)
+    here = grade_batch(replace(job, out=tmp_path / "here"), open_grader_pool=open_grader_pool)
     assert timeless(there) == timeless(here) and {record["points"] for record in there.records} == {9}
     assert there.sandbox == here.sandbox
 
@@ -117,14 +117,14 @@ def test_what_keeps_the_graders_from_starting_is_raised_here(job, monkeypatch):
 
 NO_ROOM = """
 import contextlib, errno
-from segedu.grading import examiner
+from segedu.grading.batch import grader_threads
 
 @contextlib.contextmanager
 def pools(assignment, hides, count):
     raise OSError(errno.ENOSPC, "No space left on device", "/stage")
     yield
 
-examiner.sandboxed_pools = pools
+grader_threads.sandboxed_pools = pools
 """
 
 
@@ -222,18 +222,18 @@ def test_a_record_that_cannot_be_sent_is_a_failure_of_its_own(job):
 HUGE = """
 import contextlib
 from concurrent.futures import Future
-from segedu.grading import examiner
-from segedu.grading.batch.grader_pool import Crew
+from segedu.grading.batch import grader_threads
+from segedu.grading.batch.grader_pool import GraderPool
 
 @contextlib.contextmanager
-def threads(assignment, count):
+def pool_of_threads(assignment, count):
     def submit(handed):
         future = Future()
         future.set_result({"student": handed.entry.student, "text": "x" * (1 << 20)})
         return future
-    yield Crew((3, "a pretence"), count, submit)
+    yield GraderPool((3, "a pretence"), count, submit)
 
-examiner.threads = threads
+grader_threads.pool_of_threads = pool_of_threads
 """
 
 
@@ -242,8 +242,10 @@ def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, cour
     handed = collect(find_entries(job.submissions)[0][0], job.lab, job.submissions)
     handed = replace(handed, found=(("s0.ipynb", bytes(1 << 20)),))
     futures = []
-    with grader_process.apart(job.assignment(4), 2) as crew:
-        hand_over = threading.Thread(target=lambda: futures.extend(crew.submit(handed) for _ in range(30)), daemon=True)
+    with grader_process.pool_in_process(job.assignment(4), 2) as grader_pool:
+        hand_over = threading.Thread(
+            target=lambda: futures.extend(grader_pool.submit(handed) for _ in range(30)), daemon=True
+        )
         hand_over.start()
         hand_over.join(30)
         if hand_over.is_alive():
@@ -255,7 +257,7 @@ def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, cour
 
 SLOW_START = """
 import contextlib, sys, time
-from segedu.grading import examiner
+from segedu.grading.batch import grader_threads
 
 @contextlib.contextmanager
 def pools(assignment, hides, count):
@@ -266,7 +268,7 @@ def pools(assignment, hides, count):
     finally:
         print("tidied", flush=True)
 
-examiner.sandboxed_pools = pools
+grader_threads.sandboxed_pools = pools
 """
 
 
@@ -302,9 +304,9 @@ def test_they_end_with_their_parent(job, still_running):
 PARENT = """
 import sys
 from pathlib import Path
-from segedu.grading import apart
+from segedu.grading.batch import grader_process
 from segedu.grading.batch.batch import Job, grade_batch
-apart._CODE = {code!r}
+grader_process._CODE = {code!r}
 course, subs, out = map(Path, sys.argv[1:])
 job = Job(subs, "00_tiny", out, course, jobs=2, seed=4)
 grade_batch(job, on_sandbox=lambda level, reason: print("graders at work", flush=True))

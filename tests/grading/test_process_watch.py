@@ -106,8 +106,8 @@ def test_files_without_a_name_count(tmp_path):
 RACE = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from segedu.grading import sandbox, watch
-sandbox.adopt_orphans()
+from segedu.grading.sandbox import process_watch, restrictions
+restrictions.adopt_orphans()
 for _ in range(4):
     if os.fork() == 0:
         os.setsid()
@@ -115,8 +115,8 @@ for _ in range(4):
             if os.fork():
                 os._exit(0)
 time.sleep(0.5)
-watch.end_children()
-print(watch.below(os.getpid()))
+process_watch.end_children()
+print(process_watch.below(os.getpid()))
 """
 
 

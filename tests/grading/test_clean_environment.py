@@ -95,11 +95,11 @@ STARTS = """
 import sys
 sys.path[:] = [entry for entry in sys.path if entry not in ("", {inbox!r})]
 import os, subprocess
-from segedu.grading import surroundings
-with surroundings.empty_folder() as folder:
+from segedu.grading.sandbox import clean_environment
+with clean_environment.empty_folder() as folder:
     code = {code!r}
     done = subprocess.run(
-        surroundings.python(code), cwd=folder, env=surroundings.environment(folder), capture_output=True, text=True
+        clean_environment.python(code), cwd=folder, env=clean_environment.environment(folder), capture_output=True, text=True
     )
 print(done.stdout, done.stderr)
 """
@@ -107,9 +107,10 @@ PROBE = f"""
 sys.path.insert(0, {str(ROOT)!r})
 import os
 from pathlib import Path
-from segedu.grading import examiner, kernel, nbitems
+from segedu.grading.batch import grader_threads
+from segedu.grading.sandbox import kernel_pool, nbval_items
 import matplotlib, numba, coverage, IPython, scipy.ndimage
-nbitems.items([("a", "1")], Path("x.ipynb"))
+nbval_items.items([("a", "1")], Path("x.ipynb"))
 coverage.process_startup()
 from jupyter_client.kernelspec import KernelSpecManager
 KernelSpecManager().find_kernel_specs()
@@ -201,22 +202,23 @@ def test_gradescope_takes_nothing_from_the_submission(tmp_path):
 
 HUNGRY = """
 import conftest, contextlib
-from segedu.grading import examiner, surroundings
-surroundings.MEMORY, surroundings.MEMORY_EACH = 1 << 28, 1 << 20
+from segedu.grading.batch import grader_threads
+from segedu.grading.sandbox import clean_environment
+clean_environment.MEMORY, clean_environment.MEMORY_EACH = 1 << 28, 1 << 20
 
 @contextlib.contextmanager
 def pools(assignment, hides, count):
     yield [conftest.InProcessPool() for _ in range(count)]
 
-examiner.sandboxed_pools = pools
-examine = examiner.examine
+grader_threads.sandboxed_pools = pools
+examine = grader_threads.examine
 
-def hungry(submission, desk, key):
+def hungry(submission, grading_setup, key):
     if submission.student == "hungry":
         held = [bytes(1 << 20) for _ in range(1 << 14)]
-    return examine(submission, desk, key)
+    return examine(submission, grading_setup, key)
 
-examiner.examine = hungry
+grader_threads.examine = hungry
 """
 
 
@@ -241,10 +243,10 @@ def test_the_folder_of_graders_whose_parent_was_killed_is_removed(tmp_path):
     (tmp_path / "tmp").mkdir()
     code = f"""
 import tempfile
-from segedu.grading import apart
+from segedu.grading.batch import grader_process
 tempfile.tempdir = {str(tmp_path / "tmp")!r}
-apart._CODE = "print(0, flush=True)\\n" + apart._CODE
-apart._Graders(None, 1)
+grader_process._CODE = "print(0, flush=True)\\n" + grader_process._CODE
+grader_process._Graders(None, 1)
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"0\n" and len(os.listdir(tmp_path / "tmp")) == 1

@@ -134,7 +134,7 @@ def test_other_modules_are_whole(seen):
 def test_checks_of_the_lab_do_nothing(seen, stage):
     assert seen[5] == "None True"
     assert seen[6].startswith("segedu.teaching.exercises.load is not available while grading")
-    assert [path.name for path in (stage / "segedu/exercises").iterdir() if path.is_dir()] == ["lab04_metrics"]
+    assert [path.name for path in (stage / "segedu/teaching/exercises").iterdir() if path.is_dir()] == ["lab04_metrics"]
 
 
 def test_nothing_of_the_code_is_left(stage):
@@ -154,9 +154,9 @@ def test_another_user_can_read_it(stage):
 
 def test_labs_are_found(tmp_path):
     stage = build_stage([], tmp_path / "stage")
-    package = Path(__file__).resolve().parents[2] / "segedu" / "exercises"
+    package = Path(__file__).resolve().parents[2] / "segedu" / "teaching" / "exercises"
     labs = {path.name for path in package.glob("lab*") if path.is_dir()}
-    assert {path.name for path in (stage / "segedu/exercises").iterdir() if path.is_dir()} == labs
+    assert {path.name for path in (stage / "segedu/teaching/exercises").iterdir() if path.is_dir()} == labs
 
 
 @pytest.mark.parametrize("module", ["segedu.no_such", "numpy", "segedu.ops.boxes.box_iou"])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from segedu.grading.batch import grader_pool as crew_module
-from segedu.grading.batch.grader_pool import AHEAD, MAX_TRIES, Crew, records_of
+from segedu.grading.batch.grader_pool import AHEAD, MAX_TRIES, GraderPool, records_of
 
 STEPS = 2000  # far more than any of these batches needs: a test must fail, not wait
 
@@ -35,7 +35,7 @@ class Workers:
         self.handed_over: list[tuple[str, frozenset[str]]] = []  # and what ran already
         self.read: list[str] = []
         self.most_in_memory = self.done = self.steps = 0
-        self.crew = Crew((3, "a pretence"), count, self.submit)
+        self.grader_pool = GraderPool((3, "a pretence"), count, self.submit)
 
     def names(self, all_of_them: list[str]):
         """The batch's submissions, one at a time as they are read from the disk."""
@@ -77,7 +77,7 @@ def grade(workers: Workers, names: list[str], monkeypatch) -> list[dict]:
     monkeypatch.setattr(crew_module, "wait", workers.wait)
     failed = lambda name, error: {"student": name, "why": str(error)}  # noqa: E731
     records = []
-    for record in records_of(workers.crew, workers.names(names), failed):
+    for record in records_of(workers.grader_pool, workers.names(names), failed):
         workers.done += 1
         records.append(record)
     return records
@@ -92,7 +92,7 @@ def test_those_that_kill_harm_no_other_and_are_tried_alone(alone, seed, monkeypa
     workers = Workers(rng, bombs, alone, count=rng.randint(1, 4))
     records = grade(workers, names, monkeypatch)
     assert sorted(record["student"] for record in records) == sorted(names)
-    assert workers.most_in_memory <= AHEAD * workers.crew.count  # those to be tried again are among them
+    assert workers.most_in_memory <= AHEAD * workers.grader_pool.count  # those to be tried again are among them
     failed = {record["student"]: record["why"] for record in records if "why" in record}
     # one that did no harm is never blamed: at its last tries it was alone, so what killed it was itself
     assert all(bombs.get(name, 0) >= MAX_TRIES - 1 and why == f"killed by {name}" for name, why in failed.items())
@@ -117,7 +117,7 @@ def test_what_ran_out_of_time_beside_others_is_graded_again_alone(bombs, seed, m
     workers = Workers(rng, bombs, count=rng.randint(2, 4), slow=slow)
     records = grade(workers, names, monkeypatch)
     assert sorted(record["student"] for record in records) == sorted(names)
-    assert workers.most_in_memory <= AHEAD * workers.crew.count
+    assert workers.most_in_memory <= AHEAD * workers.grader_pool.count
     assert not [record for record in records if record.get("measured", {}).get("cut_short")]
     tries = [name for name, _ in workers.handed_over]
     if not bombs:

@@ -165,15 +165,17 @@ def test_one_name_alone_makes_no_download(inbox):
     assert find_entries(inbox("x_4711_assignsubmission_file.ipynb"))[0][0].layout == "students"
 
 
-def test_a_record_says_how_it_was_read_and_is_made_anew_where_that_changes(inbox, tmp_path, course, tiny, crew):
+def test_a_record_says_how_it_was_read_and_is_made_anew_where_that_changes(
+    inbox, tmp_path, course, tiny, open_grader_pool
+):
     job = Job(inbox("anna.ipynb", "bert.ipynb"), tiny.LAB, tmp_path / "out", course, seed=5, layout="students")
-    first = {record["student"]: record for record in grade_batch(job, crew=crew).records}
+    first = {record["student"]: record for record in grade_batch(job, open_grader_pool=open_grader_pool).records}
     assert (first["anna"]["layout"], first["anna"]["clash"], first["anna"]["notes"]) == ("students", False, [])
     inbox("ANNA.ipynb")
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     assert (batch.graded, batch.kept) == (2, 1)
     found = {record["student"]: record for record in batch.records}
     assert [len(found[name]["notes"]) for name in found] == [1 - (name == "bert") for name in found]
     assert {record["points"] for record in found.values()} == {9}
-    assert grade_batch(job, crew=crew).kept == 3
-    assert grade_batch(replace(job, layout="nbgrader"), crew=crew).graded == 3
+    assert grade_batch(job, open_grader_pool=open_grader_pool).kept == 3
+    assert grade_batch(replace(job, layout="nbgrader"), open_grader_pool=open_grader_pool).graded == 3

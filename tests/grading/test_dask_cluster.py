@@ -14,7 +14,7 @@ import pytest
 
 from segedu.grading.batch import dask_cluster
 from segedu.grading.batch.batch import Job, grade_batch
-from segedu.grading.batch.grader_threads import threads
+from segedu.grading.batch.grader_threads import pool_of_threads
 from segedu.grading.sandbox.kernel_pool import probe_levels
 
 sandboxed = pytest.mark.skipif(
@@ -92,7 +92,7 @@ def test_workers_that_are_killed_lose_nothing(job, course, server, tmp_path, mon
     assert len(killed) == 2 and batch.graded == 16
     assert sorted(graded[1:]) == sorted({record["student"] for record in batch.records}) and len(graded) == 17
     assert [record["problem"] for record in batch.records if record["status"] == "failed"] == []
-    here = grade_batch(replace(job, out=tmp_path / "here"), crew=threads)
+    here = grade_batch(replace(job, out=tmp_path / "here"), open_grader_pool=pool_of_threads)
     assert timeless(batch) == timeless(here)
     assert {record["points"] for record in here.records} == {0, 6, 9}
     points = {record["student"]: record["points"] for record in batch.records}

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from segedu.grading.sandbox import isolation_levels
-from segedu.grading.sandbox.isolation_levels import Limits, Rung, best_rung, make_place, prefixes, probe_levels
+from segedu.grading.sandbox.isolation_levels import (
+    IsolationLevel,
+    Limits,
+    best_level,
+    make_place,
+    prefixes,
+    probe_levels,
+)
 from segedu.grading.sandbox.restrictions import SandboxError
 
 
@@ -17,26 +24,26 @@ def test_levels_are_probed_in_order():
     levels = probe_levels()
     assert [level for level, _, _ in levels] == sorted((level for level, _, _ in levels), reverse=True)
     assert levels[-1][:2] == (1, True)
-    assert best_rung().level == max(level for level, works, _ in levels if works)
+    assert best_level().level == max(level for level, works, _ in levels if works)
 
 
 def test_a_level_that_is_not_there_is_refused():
     with pytest.raises(SandboxError, match="no sandbox of level 7"):
-        best_rung(7)
+        best_level(7)
 
 
 def test_a_rung_that_fails_is_passed_over_with_its_reason(monkeypatch):
     def tried():
-        return [(Rung(3), False, "unshare: EPERM"), (Rung(2, reason="seccomp"), True, "seccomp")]
+        return [(IsolationLevel(3), False, "unshare: EPERM"), (IsolationLevel(2, reason="seccomp"), True, "seccomp")]
 
     monkeypatch.setattr(isolation_levels, "_probed", tried)
-    assert best_rung().level == 2
+    assert best_level().level == 2
     with pytest.raises(SandboxError, match="level 3: unshare: EPERM"):
-        best_rung(3)
+        best_level(3)
 
 
 def test_each_kernel_gets_its_own_user_and_groups():
-    places = [make_place(Rung(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
+    places = [make_place(IsolationLevel(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
     try:
         users = {place.job["uid"] for place in places}
         groups = [folder for place in places for folder in place.groups.folders]
@@ -50,7 +57,7 @@ def test_each_kernel_gets_its_own_user_and_groups():
 
 
 def test_below_level_three_the_scratch_folder_is_removed():
-    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
     assert sorted(path.name for path in place.scratch.iterdir()) == ["home", "run", "tmp", "work"]
     place.clear()
     assert not place.scratch.exists()
@@ -99,21 +106,21 @@ def test_in_a_container_with_few_users_its_own_are_taken(tmp_path, monkeypatch):
 
 
 def test_what_no_group_holds_is_watched(monkeypatch):
-    place = make_place(Rung(3), Path("/nowhere"), Limits())
+    place = make_place(IsolationLevel(3), Path("/nowhere"), Limits())
     place.clear()
     assert not {"memory", "processes"} & {*place.job["watch"]} & place.groups.kinds
     monkeypatch.setattr(isolation_levels.cgroups, "parents", lambda *_: [])
-    place = make_place(Rung(3), Path("/nowhere"), Limits())
+    place = make_place(IsolationLevel(3), Path("/nowhere"), Limits())
     assert set(place.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}
-    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
     folder = {"disk", "inodes", "folder", "terminals"}
     assert {"memory", "processes", "sockets", "busy", *folder} == set(place.job["watch"])
-    assert "a watch of disk and memory and processes" in isolation_levels.describe(Rung(1), place)
+    assert "a watch of disk and memory and processes" in isolation_levels.describe(IsolationLevel(1), place)
     place.clear()
 
 
 def test_a_folder_that_was_closed_is_removed_too():
-    place = make_place(Rung(1), Path("/nowhere"), Limits())
+    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
     (place.scratch / "work" / "a" / "b").mkdir(parents=True)
     (place.scratch / "work" / "a").chmod(0)
     place.clear()
