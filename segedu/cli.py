@@ -277,7 +277,7 @@ def gradebook(
     from segedu.grading.gradebook import command as gradebook_command
 
     options = gradebook_command.GradebookOptions(out, lab, canvas, moodle, similarity, course, layout)
-    raise typer.Exit(gradebook_command.gradebook(wanted))
+    raise typer.Exit(gradebook_command.gradebook(options))
 
 
 @app.command()

@@ -314,5 +314,5 @@ def _psutil() -> tuple[bool, str]:
 
 
 def _bubblewrap() -> tuple[None, str]:
-    """Not a level of isolation: what it does is done by the levels themselves, and it has no limit on the number of files."""
+    """Not used: the levels of isolation do the same, and it cannot limit the number of files."""
     return None, f"{shutil.which('bwrap') or 'missing'}; not used"

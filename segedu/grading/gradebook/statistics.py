@@ -1,4 +1,4 @@
-"""Statistics of one lab, gathered from one student's result at a time: sums and counts only, so many students need no memory."""
+"""Statistics of one lab, added up student by student: sums and counts only, so many students need no memory."""
 
 from __future__ import annotations
 
