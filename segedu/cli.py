@@ -73,7 +73,7 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
 @app.command()
 def budget(labs: list[str], course: Course = Path(".")) -> None:
     """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
-    from segedu.teaching.mutants.wrong_answers import print_budgets
+    from segedu.teaching.evidence.budgets import print_budgets
 
     print_budgets(_course(course), labs)
 
@@ -250,7 +250,7 @@ def capstone(
     handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of them.")],
 ) -> None:
     """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
-    from segedu.teaching.capstone.command import print_reports
+    from segedu.grading.capstone_reports import print_reports
 
     raise typer.Exit(print_reports(handed_in))
 

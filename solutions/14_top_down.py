@@ -658,7 +658,7 @@ from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.vgg import VGG
 from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.detection.faster_rcnn import RPN, FasterRCNN, faster_rcnn_loss, postprocess
-from segedu.detection.rcnn import Sampling
+from segedu.layers.proposals import Sampling
 from segedu.ops.boxes import box_iou
 
 

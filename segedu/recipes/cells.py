@@ -16,10 +16,11 @@ from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.backbones.vgg import VGG
 from segedu.datasets.cells import Cells
-from segedu.detection.fast_rcnn import Sampling, TwoLayerHead
+from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.detection.faster_rcnn import RPN
 from segedu.instance import mask_rcnn, signed_distance, spatial_embedding, stardist
 from segedu.instance.cellpose import cellpose
+from segedu.layers.proposals import Sampling
 from segedu.ops.masks import boxes_from_masks, label_map_from_masks, masks_from_label_map
 from segedu.recipes.baselines import OtsuWatershed
 from segedu.recipes.data import Pair, Sets, checked_windows, crop_flip_gamma, even_out, nuclei_images

@@ -19,7 +19,7 @@ from segedu.datasets.shapes import CLASSES, Shapes
 from segedu.detection import fast_rcnn, faster_rcnn, fcos, rcnn, retinanet, ssd, yolov1
 from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.instance import condinst, mask_rcnn, solov2, yolact
-from segedu.layers.proposals import add_ground_truth
+from segedu.layers.proposals import Sampling, add_ground_truth
 from segedu.recipes.baselines import gaussian_otsu
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe
@@ -237,9 +237,7 @@ BOXES = (
     on_shapes(
         method="rcnn",
         build=lambda: WithProposals(
-            rcnn.RCNN(
-                rcnn.CropFeatures(features()), len(CLASSES), crop_size=32, context=4, sampling=rcnn.Sampling(count=32)
-            )
+            rcnn.RCNN(rcnn.CropFeatures(features()), len(CLASSES), crop_size=32, context=4, sampling=Sampling(count=32))
         ),
         sets=partial(proposed_sets, 512),
         collate=stack_with_proposals,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segedu.grading.judging.time_budget import LOSSES, SHORT, Budget, worth_repeating
+from segedu.grading.sandbox.time_budget import LOSSES, SHORT, Budget, worth_repeating
 
 
 class Clock:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from segedu.grading.judging.lab_source import Lab, LabCell
 from segedu.grading.judging.rebuild import Plan, rebuild, solutions
-from segedu.grading.judging.steps import Step
+from segedu.grading.sandbox.steps import Step
 from segedu.grading.submissions.archive import SubmissionError
 from segedu.grading.submissions.notebook import StudentCell
 

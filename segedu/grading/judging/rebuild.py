@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from segedu.grading.judging import student_code
 from segedu.grading.judging.lab_source import Lab, LabCell
 from segedu.grading.judging.missing_names import Cell, Missing
-from segedu.grading.judging.steps import WORK, Step
+from segedu.grading.sandbox.steps import WORK, Step
 from segedu.grading.submissions.notebook import StudentCell
 
 MAX_NOTES = 100

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from nbval.plugin import NbCellError
 
-from segedu.grading.judging.steps import WORK, Step
-from segedu.grading.judging.time_budget import Budget, worth_repeating
 from segedu.grading.sandbox.isolation_levels import (
     IsolationLevel,
     Limits,
@@ -30,6 +28,8 @@ from segedu.grading.sandbox.nbval_items import Fatal, NotOk, SegCell, SegKernel,
 from segedu.grading.sandbox.provisioner import ForkServer, Guest
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError, SandboxFiles
+from segedu.grading.sandbox.steps import WORK, Step
+from segedu.grading.sandbox.time_budget import Budget, worth_repeating
 
 __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_levels"]
 

@@ -24,8 +24,7 @@ from torch import Tensor
 from segedu.layers.outputs import check_layers
 from segedu.layers.segments import check_segments, pad_masks
 from segedu.losses.checks import check_number, full_precision
-from segedu.losses.cross_entropy import cross_entropy
-from segedu.ops.matching import hungarian_matching
+from segedu.losses.set_prediction import matched_cross_entropy
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 
@@ -182,22 +181,16 @@ def _layer_loss(
     """Cross-entropy of classes, cross-entropy and Dice loss of masks of one layer, not yet weighted."""
     logits, masks = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
     points, oversample, importance, generator = sampling
-    columns = logits.shape[-1]
-    wanted = torch.full(logits.shape[:2], columns - 1, device=logits.device)  # (B, Q): no object
-    matched, truth = [], []
+    costs = []
     for b, (labels, true_masks) in enumerate(targets):
         everywhere = torch.rand(1, points, 2, generator=generator, device=masks.device)
         seen, true = (
             sample_points(maps, everywhere.expand(len(maps), -1, -1)) for maps in (masks[b].detach(), true_masks)
         )
-        queries, segments = hungarian_matching(matching_cost(logits[b], seen, labels, true, **weights))
-        wanted[b, queries] = labels[segments]
-        matched.append(masks[b, queries])
-        truth.append(true_masks[segments])
-    class_weights = logits.new_ones(columns)
-    class_weights[-1] = no_object_weight
-    classification = cross_entropy(logits.mT, wanted, ignore_index=None, class_weights=class_weights)
-    drawn, true = torch.cat(matched), torch.cat(truth)  # (N, h, w), (N, H, W)
+        costs.append(matching_cost(logits[b], seen, labels, true, **weights))
+    classification, pairs = matched_cross_entropy(logits, [labels for labels, _ in targets], costs, no_object_weight)
+    drawn = torch.cat([masks[b, queries] for b, (queries, _) in enumerate(pairs)])  # (N, h, w)
+    true = torch.cat([targets[b][1][segments] for b, (_, segments) in enumerate(pairs)])  # (N, H, W)
     where = unsure_points(drawn.detach(), points, oversample, importance, generator)
     entropy, dice = _mask_losses(sample_points(drawn, where), sample_points(true, where))
     count = max(1, sum(len(labels) for labels, _ in targets))

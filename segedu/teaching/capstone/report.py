@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 MIME = "application/vnd.segedu.capstone+json"
@@ -180,35 +179,3 @@ def _worst(pair: object) -> tuple[int, str]:
     if type(index) is not int or not isinstance(why, str):
         raise ValueError("worst of the report is no list of pairs (number of the image, what went wrong)")
     return index, _text(why, "worst")
-
-
-def read(path: Path) -> Report:
-    """The report that a saved notebook holds in its outputs, the last one. Nothing is run.
-
-    Args:
-        path: of the `.ipynb`.
-
-    Returns:
-        The report.
-
-    Raises:
-        ValueError: there is none, or it is not what `hand_in` writes.
-        segedu.grading.submissions.notebook.SubmissionError: the file is no notebook that can be read.
-    """
-    from segedu.grading.submissions.notebook import MAX_NOTEBOOK, parse_notebook
-    from segedu.grading.submissions.submission import read_plain
-
-    data = read_plain(path)
-    if len(data) > MAX_NOTEBOOK:  # clearing its outputs, as a lab's student is told, would lose the report
-        size, limit = len(data) >> 20, MAX_NOTEBOOK >> 20
-        raise ValueError(
-            f"{path.name} has {size} MB, at most {limit} MB are read: clear the pictures, not the last cell"
-        )
-    parse_notebook(data, path.name)  # its limits and its sentences
-    cells = json.loads(data.decode(json.detect_encoding(data)))["cells"]
-    outputs = [output for cell in cells if isinstance(cell.get("outputs"), list) for output in cell["outputs"]]
-    parts = [output.get("data") for output in outputs if isinstance(output, dict)]
-    held = [part[MIME] for part in parts if isinstance(part, dict) and MIME in part]
-    if not held:
-        raise ValueError(f"{path.name} holds no report: run its last cell, save the notebook, and hand it in again")
-    return from_json(held[-1])

@@ -18,10 +18,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segedu.backbones.convnext import LayerNorm2d
 from segedu.datasets.cells import CELLS_VERSION, draw_cells
 from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
 from segedu.datasets.street import STREET_VERSION, draw_street
+from segedu.layers.layer_norm import LayerNorm2d
 from segedu.layers.normalize import IMAGENET_MEAN
 from segedu.ops.masks import boxes_from_masks, connected_components
 from segedu.promptable.sam.image_encoder import ImageEncoder

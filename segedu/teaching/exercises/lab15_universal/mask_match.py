@@ -197,7 +197,12 @@ exercise = Exercise(
     kind="matches",
     probe=call_grad,
     alike=same_mistake,
-    hides=["segedu.ops.matching", "segedu.panoptic.maskformer", "segedu.panoptic.mask2former.loss"],
+    hides=[
+        "segedu.ops.matching",
+        "segedu.panoptic.maskformer",
+        "segedu.panoptic.mask2former.loss",
+        "segedu.losses.set_prediction",
+    ],
     wrong=[
         Wrong(
             "class sign",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from segedu.grading.gradebook.page import printable
+from segedu.grading.submissions.notebook import MAX_NOTEBOOK, parse_notebook
+from segedu.grading.submissions.submission import read_plain
 from segedu.teaching.capstone import Report, problems, table
-from segedu.teaching.capstone.report import read
+from segedu.teaching.capstone.report import MIME, from_json
 
 _LINES, _COLUMNS = 20, 8  # that are printed of a table, and lines of what a report lacks
 
@@ -42,6 +45,35 @@ def notebooks(handed_in: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 raise ValueError(f"{path} holds no notebook, expected capstones, saved as .ipynb")
         found += inside
     return found, others
+
+
+def read(path: Path) -> Report:
+    """The report that a saved notebook holds in its outputs, the last one. Nothing is run.
+
+    Args:
+        path: of the `.ipynb`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: there is none, or it is not what `hand_in` writes.
+        SubmissionError: the file is no notebook that can be read.
+    """
+    data = read_plain(path)
+    if len(data) > MAX_NOTEBOOK:  # clearing its outputs, as a lab's student is told, would lose the report
+        size, limit = len(data) >> 20, MAX_NOTEBOOK >> 20
+        raise ValueError(
+            f"{path.name} has {size} MB, at most {limit} MB are read: clear the pictures, not the last cell"
+        )
+    parse_notebook(data, path.name)  # its limits and its sentences
+    cells = json.loads(data.decode(json.detect_encoding(data)))["cells"]
+    outputs = [output for cell in cells if isinstance(cell.get("outputs"), list) for output in cell["outputs"]]
+    parts = [output.get("data") for output in outputs if isinstance(output, dict)]
+    held = [part[MIME] for part in parts if isinstance(part, dict) and MIME in part]
+    if not held:
+        raise ValueError(f"{path.name} holds no report: run its last cell, save the notebook, and hand it in again")
+    return from_json(held[-1])
 
 
 def print_reports(handed_in: Sequence[Path]) -> int:
