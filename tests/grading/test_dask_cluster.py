@@ -111,6 +111,6 @@ def test_a_scheduler_without_workers_and_a_worker_with_another_segedu(job, cours
             grade_batch(replace(job, dask=address))
         client.cluster.scale(1)
         client.wait_for_workers(1, timeout=60)
-        monkeypatch.setattr(dask_cluster, "tool_version", lambda: "9.9+other")
+        monkeypatch.setattr(dask_cluster, "tool_version", lambda _: "9.9+other")
         with pytest.raises(ValueError, match=r"has segedu .*, this machine has 9.9\+other; install the same on both"):
             grade_batch(replace(job, dask=address))

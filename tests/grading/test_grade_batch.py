@@ -91,8 +91,8 @@ def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool,
     from segedu.teaching.exercises import load
 
     double = next(exercise for exercise in load(job.lab).exercises if exercise.name == "double")
-    monkeypatch.setattr("segedu.grading.judging.records.tool_version", lambda: "0.2+changed")
-    monkeypatch.setattr("segedu.grading.judging.examine.tool_version", lambda: "0.2+changed")
+    monkeypatch.setattr("segedu.grading.judging.records.decisive_hashes", lambda _: {"judge": "changed"})
+    monkeypatch.setattr("segedu.grading.judging.examine.tool_version", lambda _: "0.2+changed")
     monkeypatch.setattr(
         "segedu.teaching.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4
     )  # nobody is right

@@ -18,7 +18,7 @@ from distributed import Client, Worker, WorkerPlugin, get_worker
 
 from segedu.grading.batch.grader_pool import Assignment, GraderPool
 from segedu.grading.batch.grader_process import pool_in_process
-from segedu.grading.judging.records import tool_version
+from segedu.grading.judging.decisive_sources import tool_version
 from segedu.grading.submissions.submission import Handed
 
 CONNECT_SECONDS = 30
@@ -97,7 +97,7 @@ class Graders(WorkerPlugin):
     """
 
     def __init__(self, assignment: Assignment) -> None:
-        self.assignment, self.tool = assignment, tool_version()
+        self.assignment, self.tool = assignment, tool_version(assignment.lab.name)
         self.stack: contextlib.ExitStack | None = None
         self.problem: Exception | None = None
         self.turn: threading.Lock | None = None
@@ -111,7 +111,7 @@ class Graders(WorkerPlugin):
             raise
 
     def _open(self, worker: Worker) -> None:
-        mine = tool_version()
+        mine = tool_version(self.assignment.lab.name)
         if mine != self.tool:
             theirs = f"the worker {worker.address} has segedu {mine}, this machine has {self.tool}"
             raise ValueError(f"{theirs}; install the same on both")

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from segedu.grading.judging.lab_source import Lab
-from segedu.grading.judging.records import record_key
+from segedu.grading.judging.records import record_key, sources_of
 from segedu.grading.submissions.submission import Handed
 
 SAFE_LEVEL = 2
@@ -45,7 +45,7 @@ class Assignment:
 
     def key(self, digest: str) -> str:
         """The key of the record of a submission with this digest."""
-        return record_key(digest, self.lab.digest, self.seed, self.settings)
+        return record_key(digest, sources_of(self.lab), self.seed, self.settings)
 
 
 @dataclass(frozen=True)

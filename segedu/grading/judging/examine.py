@@ -10,10 +10,11 @@ from typing import Any
 
 from segedu.grading.judging import compare
 from segedu.grading.judging.compare import ExerciseCases
+from segedu.grading.judging.decisive_sources import tool_version
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.plan_process import plan_of
 from segedu.grading.judging.rebuild import Plan
-from segedu.grading.judging.records import VERSION, clean, tool_version
+from segedu.grading.judging.records import VERSION, clean, sources_of
 from segedu.grading.sandbox.kernel_pool import Step, StepResult
 from segedu.grading.submissions.archive import SubmissionError
 from segedu.grading.submissions.submission import Submission
@@ -113,8 +114,8 @@ def _is_needed(step: Step, grading_setup: GradingSetup) -> bool:
 def _blank_record(submission: Submission, grading_setup: GradingSetup, key: str) -> dict:
     nothing = [_entry(exercise_cases, "not graded") for exercise_cases in grading_setup.cases_by_name.values()]
     return {
-        "version": VERSION, "key": key, "tool": tool_version(),
-        "lab": grading_setup.lab.name, "lab_digest": grading_setup.lab.digest,
+        "version": VERSION, "key": key, "tool": tool_version(grading_setup.lab.name),
+        "lab": grading_setup.lab.name, "sources": sources_of(grading_setup.lab),
         "student": submission.student, "attempt": submission.attempt, "submitted": submission.submitted,
         "source": clean(submission.source), "digest": submission.digest,
         "layout": submission.layout, "clash": submission.clash,

@@ -12,11 +12,11 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import segedu
+from segedu.grading.judging.decisive_sources import decisive_hashes
+from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.record_form import MAX_RECORD, parse_record
 from segedu.grading.submissions.find_submissions import record_name
 
@@ -38,33 +38,32 @@ def clean(text: object, length: int = 300) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
-@cache
-def tool_version() -> str:
-    """The version of segedu and a hash of its sources: a changed case, reference or rule grades anew.
-
-    Returns:
-        For example `0.1.0+3f2a9c0d11e2`.
-    """
-    root = Path(segedu.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{segedu.__version__}+{digest.hexdigest()[:12]}"
-
-
-def record_key(submission: str, lab: str, seed: int, settings: str) -> str:
+def record_key(submission: str, sources: Mapping[str, str], seed: int, settings: str) -> str:
     """The key of one submission's record.
 
     Args:
         submission: digest of the notebook.
-        lab: digest of the lab's notebook.
+        sources: digests of all that decides points: `sources_of` of the lab.
         seed: of the batch.
         settings: limits and sandbox level, as text.
 
     Returns:
         SHA-256, hexadecimal.
     """
-    return hashlib.sha256("\n".join([submission, lab, tool_version(), str(seed), settings]).encode()).hexdigest()
+    decided = [f"{name} {value}" for name, value in sorted(sources.items())]
+    return hashlib.sha256("\n".join([submission, *decided, str(seed), settings]).encode()).hexdigest()
+
+
+def sources_of(lab: Lab) -> dict[str, str]:
+    """What decides points in a lab: the hash of its notebook, and those of `decisive_hashes`.
+
+    Args:
+        lab: as the course has it.
+
+    Returns:
+        `lab`, `exercises`, `judge`, `sandbox` and `library`, each a hash.
+    """
+    return {"lab": lab.digest, **decisive_hashes(lab.name)}
 
 
 class RecordStore:

@@ -15,8 +15,8 @@ import segedu
 
 # Folders and files of segedu that no cell of a student needs, as paths below it.
 LEFT_OUT = (
-    "grading", "cli.py", "teaching/exercises", "teaching/authoring", "teaching/mutants", "teaching/evidence",
-    "teaching/capstone/template.py",
+    "grading", "cli.py", "command_errors.py", "teaching/exercises", "teaching/authoring", "teaching/mutants",
+    "teaching/evidence", "teaching/capstone/template.py",
 )  # fmt: skip
 STUB_MODULE = "not_here"
 
