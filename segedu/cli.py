@@ -155,11 +155,18 @@ def _instead_of_a_recipe(method: str) -> str:
         said += f"python -m segedu.weights.own.{ours[0]} trains them anew. "
     if official:
         said += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
-    if not said and method.isidentifier() and (files := sorted(Path(__file__).parent.glob(f"*/{method}.py"))):
-        said = f"segedu/{files[0].parent.name}/{files[0].name} is there, but no recipe trains it. "
+    if not said and method.isidentifier() and (files := _files_of(method)):
+        said = f"{files[0]} is there, but no recipe trains it. "
     if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
         said = f"Did you mean {near[0]}? "
     return said
+
+
+def _files_of(method: str) -> list[str]:
+    """Files of the library with a method's name; the paper may have a folder of the same name."""
+    package = Path(__file__).parent
+    found = sorted([*package.glob(f"*/{method}.py"), *package.glob(f"*/{method}/{method}.py")])
+    return [path.relative_to(package.parent).as_posix() for path in found]
 
 
 @app.command()

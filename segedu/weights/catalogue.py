@@ -100,7 +100,7 @@ def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weight
 def _our_own(
     name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
 ) -> Weights:
-    build = f"segedu.{build or f'weights.{name}:{name}'}"  # some are built by the script that trained them
+    build = f"segedu.{build or f'weights.own.{name}:{name}'}"  # some are built by the script that trained them
     if not normalizes:
         options["normalize"] = None  # trained on images in [0, 1]; those of cells bring them to percentiles then
     scenes, file = "scenes drawn by segedu.datasets", f"{name}.safetensors"

@@ -200,7 +200,7 @@ class Arena:
 
     @contextlib.contextmanager
     def pools(self, assignment, hides: list[str], count: int) -> Iterator[list]:
-        """What `grade_batch` opens: real pools of this isolation, each watched by the referee."""
+        """What `grade_batch` opens: real pools of this level, each watched by the referee."""
         with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
             Path(folder).chmod(0o711)
             stage = build_stage(hides, Path(folder, "stage"))

@@ -1,4 +1,4 @@
-"""The ladder of levels: tried once, best first, and what one kernel is given."""
+"""Levels of isolation: tried once, best first, and what one kernel is given."""
 
 from __future__ import annotations
 

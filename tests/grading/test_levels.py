@@ -1,4 +1,4 @@
-"""The ladder on other machines: an ordinary user, a container, a machine that offers next to nothing, a Mac."""
+"""Levels of isolation on other machines: an ordinary user, a container, a machine that offers next to nothing, a Mac."""
 
 from __future__ import annotations
 

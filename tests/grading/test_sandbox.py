@@ -1,6 +1,6 @@
 """What a kernel cannot do, at every level that works here, each beside something honest that it can.
 
-One run a isolation of the ladder does everything; the tests read what its steps printed.
+One run per level of isolation does everything; the tests read what its steps printed.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _title(isolation: IsolationLevel) -> str:
 
 @pytest.fixture(scope="module", params=_known(), ids=_title)
 def ran(request, stage, tmp_path_factory) -> RunResult:
-    """One run of all steps on one isolation, with two listeners and a secret on the host."""
+    """One run of all steps at one level of isolation, with two listeners and a secret on the host."""
     works = {isolation: (ok, reason) for isolation, ok, reason in _probed()}
     if not works[request.param][0]:
         pytest.skip(works[request.param][1])

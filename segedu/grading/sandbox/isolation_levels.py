@@ -1,7 +1,7 @@
-"""The ladder of levels: what this machine can do, found by doing it once in a throw-away child.
+"""Levels of isolation: which of them this machine can provide, found by trying each once in a throw-away child.
 
 3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
-machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each isolation
+machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each level
 memory and processes of a kernel and its children are bounded by control groups, or by the keeper's watch where none
 can be made. Each kernel's job is written here.
 """

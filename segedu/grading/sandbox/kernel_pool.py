@@ -83,7 +83,7 @@ class KernelPool:
 
     Args:
         stage: A folder made by `build_stage`.
-        level: The level of the ladder to use, or one of its possible_levels; the best that works where None.
+        level: The level of isolation, as a number or one of `possible_levels`; the best that works where None.
         cold: Start each kernel without the warm fork server.
     """
 

@@ -4,7 +4,7 @@ Below level 3 a kernel shares the machine's tree with everything else, often wit
 files only when they are opened. So there it also loses what reaches other processes or changes files by their name:
 signals to others, connections (a session bus starts programs for whoever asks), owners and modes, shared memory.
 
-Two machines are known, x86_64 and aarch64. Elsewhere there is no filter, and the ladder says so.
+Two machines are known, x86_64 and aarch64. Elsewhere there is no filter, and the levels of isolation say so.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ Outcome = tuple[bool, str]
 
 
 def claims(isolation: IsolationLevel) -> set[str]:
-    """What must hold, or else the isolation does not count as working."""
+    """What must hold, or else the level does not count as working."""
     if isolation.level < 2:
         return set()
     if isolation.level >= 3:
@@ -51,7 +51,7 @@ def broken(isolation: IsolationLevel, found: dict[str, Outcome]) -> str:
 
 
 def attempt(isolation: IsolationLevel, limits: Limits, name: str = "") -> dict[str, Outcome]:
-    """What a cell of this isolation could do.
+    """What a cell at this level of isolation could do.
 
     Args:
         isolation: to be tried.
