@@ -260,7 +260,7 @@ class Mutant:
 
     Attributes:
         name: the definition, what stood there and what stands there now; the second of equal names ends in "(2)".
-        unit: key of the definition in `segedu.teaching.mutants.mutation.Units`.
+        unit: key of the definition in `segedu.teaching.mutants.units.Units`.
         tree: the changed definition.
         line: of the change, in its file.
     """
