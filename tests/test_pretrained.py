@@ -25,8 +25,7 @@ from randomise import randomise
 from torch import Tensor, nn
 
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.weights import WEIGHTS, WeightsError, load, pretrained
-from segedu.weights import catalogue as published
+from segedu.weights import WEIGHTS, WeightsError, catalogue, load, pretrained
 from segedu.weights.pretrained import fetch
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
@@ -221,7 +220,7 @@ def test_wrong_file_that_another_process_removes_first(small: type[Server], monk
     small.path.write_bytes(b"half a file")
     really = pretrained._is_published
 
-    def check_and_remove(path: Path, weights: published.Weights) -> bool:
+    def check_and_remove(path: Path, weights: catalogue.Weights) -> bool:
         good = really(path, weights)
         if not good:
             path.unlink()

@@ -21,8 +21,7 @@ with warnings.catch_warnings():
 
 from segedu.backbones.vit import ViT
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.weights import WEIGHTS, WeightsError, load, pretrained
-from segedu.weights import catalogue as published
+from segedu.weights import WEIGHTS, WeightsError, catalogue, load, pretrained
 from segedu.weights.pretrained import fetch
 
 TIMM = {
@@ -58,7 +57,7 @@ def our_net(name: str) -> ViT:
 
 
 def test_rows_are_all_here() -> None:
-    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(f"{published.FACEBOOK}dino")] == list(
+    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(f"{catalogue.FACEBOOK}dino")] == list(
         TIMM
     )
 
