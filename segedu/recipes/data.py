@@ -5,7 +5,6 @@ Sets differ by their seed; training and held-out scenes never share one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from segedu.datasets.cells import Cells
+from segedu.datasets.files import replacing
 from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.prostate import draw_prostate
 from segedu.datasets.scenes import Scenes
@@ -155,9 +155,8 @@ def _kept_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     targets = torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        save_file({"images": images, "targets": targets}, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file({"images": images, "targets": targets}, part)
     return images, targets
 
 

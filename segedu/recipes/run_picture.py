@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
+from segedu.datasets.files import replacing
 from segedu.recipes.data import Pair, Sets
 from segedu.viz import compare, gallery, palette
 
@@ -23,9 +23,8 @@ SURE = 0.25  # detections below this score are not drawn
 def write(path: Path, put: Callable[[Path], Any]) -> None:
     """Let `put` write a file beside `path`, then rename it: no half file is ever seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".part.{path.name}")
-    put(beside)
-    os.replace(beside, path)
+    with replacing(path) as part:
+        put(part)
 
 
 def three_images(sets: Sets) -> list[Pair]:

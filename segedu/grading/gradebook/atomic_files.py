@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import filecmp
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, TextIO
+
+from segedu.grading.judging.atomic_write import replacing
 
 Number = int | float | Decimal
 MAX_CELL = 32_000  # characters; a spreadsheet cuts a cell at 32,767 and moves the rest to other cells
@@ -37,12 +36,8 @@ def write_derived(path: Path, data: bytes) -> bool:
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    try:
+    with replacing(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return True
 
 
@@ -58,18 +53,9 @@ def derived_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
         The file to write to. After an error in the block the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    try:
+    with replacing(path, if_changed=True) as part:
         with part.open("w", encoding=encoding, newline="", errors="replace") as file:
             yield file
-        if not (path.is_file() and filecmp.cmp(part, path, shallow=False)):
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.parent / f".{secrets.token_hex(8)}.part"
 
 
 def points_text(points: Number) -> str:

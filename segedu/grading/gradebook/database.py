@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sqlite3
 from collections.abc import Iterator
 from decimal import Decimal
@@ -14,6 +13,7 @@ from typing import TextIO
 from segedu.grading.gradebook.atomic_files import CsvRows
 from segedu.grading.gradebook.roster import Person
 from segedu.grading.gradebook.student_result import Attempt, StudentResult
+from segedu.grading.judging.atomic_write import replacing
 
 _TABLES = """
 create table submissions (lab text, student text, attempt integer, status text, points real, max_points real,
@@ -120,16 +120,12 @@ def open_gradebook(out: Path) -> Iterator[Gradebook]:
     Raises:
         OSError: if the file cannot be written, as any other file's would be.
     """
-    part = out / f".gradebook.{os.getpid()}.part"
+    path = out / "gradebook.sqlite"
     try:
-        part.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(part)) as book:
+        with replacing(path) as part, contextlib.closing(sqlite3.connect(part)) as book:
             book.execute("pragma synchronous = off")  # what is lost in a power cut is made again
             book.execute("pragma journal_mode = off")
             yield Gradebook(book)
             book.commit()
-        os.replace(part, out / "gradebook.sqlite")
     except sqlite3.OperationalError as error:  # SQLite's word for a full disk
-        raise OSError(errno.ENOSPC, str(error), str(out / "gradebook.sqlite")) from error
-    finally:
-        part.unlink(missing_ok=True)
+        raise OSError(errno.ENOSPC, str(error), str(path)) from error

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from segedu.grading.judging.atomic_write import write_atomic
 from segedu.grading.judging.decisive_sources import decisive_hashes
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.record_form import MAX_RECORD, parse_record
@@ -162,34 +163,6 @@ class Records(Sequence):
     def __iter__(self) -> Iterator[dict]:
         found = (self.store.load(name) for name in self.names)
         return (record for record in found if record)
-
-
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file beside its place, flush it to the disk, move it there.
-
-    Args:
-        path: of the file.
-        data: its bytes.
-        mode: its permissions.
-    """
-    part = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:  # a full disk: what stood there before still does
-        part.unlink(missing_ok=True)
-        raise
-    if os.name != "posix":
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def batch_seed(out: Path, seed: int | None) -> int:

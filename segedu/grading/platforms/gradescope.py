@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segedu.grading.judging.records import write_atomic
+from segedu.grading.judging.atomic_write import write_atomic
 from segedu.grading.sandbox import clean_environment
 from segedu.grading.submissions.times import parse_timestamp
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segedu.grading.judging.records import RecordStore, batch_seed, write_atomic
+from segedu.grading.judging.atomic_write import write_atomic
+from segedu.grading.judging.records import RecordStore, batch_seed
 
 CONFIG = '''"""Written by `segedu nbgrader`: how nbgrader handles the labs of segedu. Put settings of your own below."""
 

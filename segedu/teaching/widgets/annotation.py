@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from segedu.datasets.coco import check_annotated, to_coco
 from segedu.datasets.cvat import to_cvat
+from segedu.datasets.files import replacing
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
 
@@ -286,9 +286,9 @@ class Annotation:
         kinds = {".json": "coco", ".xml": "cvat"}
         if path.suffix not in kinds:
             raise ValueError(f"path is {path.name!r}, expected a name that ends in .json for COCO or .xml for CVAT")
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(self.as_text(kinds[path.suffix]), encoding="utf-8")
-        os.replace(beside, path)
+        text = self.as_text(kinds[path.suffix])
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
 
     # --- within -----------------------------------------------------------------------------------------------
 
