@@ -63,8 +63,8 @@ def lab(
 @app.command()
 def labs(course: Course = Path("."), execute: bool = True, force: bool = False) -> None:
     """Derive labs/ and solutions/*.ipynb from the lab sources."""
-    from segedu.authoring import build_labs
-    from segedu.capstone_template import build_capstone
+    from segedu.teaching.authoring.notebooks import build_labs
+    from segedu.teaching.capstone.template import build_capstone
 
     build_labs(_course(course, "solutions"), execute=execute, force=force)
     build_capstone(_course(course), run=execute, force=force)
@@ -73,7 +73,7 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
 @app.command()
 def budget(labs: list[str], course: Course = Path(".")) -> None:
     """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
-    from segedu.measure import print_budgets
+    from segedu.teaching.evidence.budgets import print_budgets
 
     print_budgets(_course(course), labs)
 
@@ -88,10 +88,10 @@ def mutants(
     jobs: Annotated[int, typer.Option(min=1, help="Machine mutants at a time.")] = 2,
 ) -> None:
     """Print the table of wrong answers: refused, named, and right alternatives accepted."""
-    from segedu.measure import SEEDS, print_mutants, print_steady
+    from segedu.teaching.mutants.wrong_answers import SEEDS, print_mutants, print_steady
 
     if machine:
-        from segedu.mutant_runs import print_machine
+        from segedu.teaching.mutants.runs import print_machine
 
         print_machine(_course(course), labs or [], SEEDS, jobs)
     elif seeds:
@@ -116,8 +116,8 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the run in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
-    from segedu.experiment import print_result, print_seeds, run_recipe
-    from segedu.recipes import find_recipe
+    from segedu.recipes.run import print_result, print_seeds, run_recipe
+    from segedu.recipes.street import find_recipe
 
     try:
         recipe, folder = find_recipe(method, data)
@@ -141,8 +141,8 @@ def _instead_of_a_recipe(method: str) -> str:
     """What is there of a method in place of the recipe that was asked for, in sentences, or nothing."""
     from difflib import get_close_matches
 
-    from segedu.published import WEIGHTS
-    from segedu.recipes import RECIPES
+    from segedu.recipes.street import RECIPES
+    from segedu.weights.catalogue import WEIGHTS
 
     if data := [recipe.data for recipe in RECIPES if recipe.method == method]:
         first = "FOLDER" if data[0] == "nuclei" else data[0]
@@ -151,21 +151,28 @@ def _instead_of_a_recipe(method: str) -> str:
     official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
     said = ""
     if ours:
-        said += f'It comes with small weights that we trained: segedu.pretrained.load("{ours[0]}"); '
-        said += f"python -m segedu.weights.{ours[0]} trains them anew. "
+        said += f'It comes with small weights that we trained: segedu.weights.load("{ours[0]}"); '
+        said += f"python -m segedu.weights.own.{ours[0]} trains them anew. "
     if official:
-        said += f"Official weights are in segedu.pretrained.load({' or '.join(repr(n) for n in official)}). "
-    if not said and method.isidentifier() and (files := sorted(Path(__file__).parent.glob(f"*/{method}.py"))):
-        said = f"segedu/{files[0].parent.name}/{files[0].name} is there, but no recipe trains it. "
+        said += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
+    if not said and method.isidentifier() and (files := _files_of(method)):
+        said = f"{files[0]} is there, but no recipe trains it. "
     if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
         said = f"Did you mean {near[0]}? "
     return said
 
 
+def _files_of(method: str) -> list[str]:
+    """Files of the library with a method's name; the paper may have a folder of the same name."""
+    package = Path(__file__).parent
+    found = sorted([*package.glob(f"*/{method}.py"), *package.glob(f"*/{method}/{method}.py")])
+    return [path.relative_to(package.parent).as_posix() for path in found]
+
+
 @app.command()
 def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: Course = Path(".")) -> None:
     """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
-    from segedu.proofs import prove
+    from segedu.teaching.evidence.proofs import prove
 
     prove(_course(course, "tests/claims.toml"), claims or [])
 
@@ -227,8 +234,8 @@ def grade(
     doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here.")] = False,
 ) -> None:
     """Grade a folder of submissions in a sandbox; killed or repeated, it goes on where it stopped."""
-    from segedu.grading import command
-    from segedu.grading.batch import Job
+    from segedu.grading.batch import command
+    from segedu.grading.batch.batch import Job
 
     if doctor:
         from segedu.grading.doctor import doctor as examine_machine
@@ -250,7 +257,7 @@ def capstone(
     handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of them.")],
 ) -> None:
     """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
-    from segedu.capstone_command import print_reports
+    from segedu.grading.capstone_reports import print_reports
 
     raise typer.Exit(print_reports(handed_in))
 
@@ -272,12 +279,12 @@ def gradebook(
     Beside seed.json in OUT may lie roster.csv (student, name, email, section, alias, canvas_id, moodle_id),
     policy.toml (due times, lateness, extensions), manual.csv (lab, student, exercise, points, comment: points
     replace, with a sign they are added after the late factor; delete a row to undo it) and submitted.csv
-    (student, attempt, submitted, lab). segedu/gradebook/roster.py and late.py show one of each.
+    (student, attempt, submitted, lab). segedu/grading/gradebook/roster.py and late.py show one of each.
     """
-    from segedu.gradebook import command as gradebook_command
+    from segedu.grading.gradebook import command as gradebook_command
 
-    wanted = gradebook_command.Wanted(out, lab, canvas, moodle, similarity, course, layout)
-    raise typer.Exit(gradebook_command.gradebook(wanted))
+    options = gradebook_command.GradebookOptions(out, lab, canvas, moodle, similarity, course, layout)
+    raise typer.Exit(gradebook_command.gradebook(options))
 
 
 @app.command()
@@ -291,7 +298,7 @@ def nbgrader(
     course: Course = Path("."),
 ) -> None:
     """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
-    from segedu.grading.nbgrader import export_grades, make_source, next_steps
+    from segedu.grading.platforms.nbgrader import export_grades, make_source, next_steps
 
     if grades is None:
         files = make_source(_course(course), lab, out, seed)
@@ -313,7 +320,7 @@ def gradescope(
     course: Course = Path("."),
 ) -> None:
     """Build the zip of a Gradescope autograder."""
-    from segedu.grading.gradescope import Settings, build_zip, seed_of
+    from segedu.grading.platforms.gradescope import Settings, build_zip, seed_of
 
     settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)
     names = build_zip(_course(course), out, settings, wheel)

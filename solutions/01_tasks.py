@@ -33,7 +33,7 @@
 # %% name="scene" role="show"
 from segedu.datasets.street import CLASSES, THINGS, VOID, draw_street
 from segedu.viz import overlay, show
-from segedu.widgets.tasks import SCENE, SIZE, five_ways
+from segedu.teaching.widgets.tasks import SCENE, SIZE, five_ways
 
 scene = draw_street(SCENE, SIZE)
 fig, alt = five_ways(scene)
@@ -410,7 +410,7 @@ show(
 # two by what stands before it.
 
 # %% name="tasks_widget" role="widget"
-from segedu.widgets.tasks import explorer
+from segedu.teaching.widgets.tasks import explorer
 
 explorer()
 

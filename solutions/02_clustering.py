@@ -252,7 +252,7 @@ show(fig, alt="Six clusters of a cup for four weights of the place: scattered, t
 # the second photograph: which clusters does the sky need, and why more than one?
 
 # %% name="widget" role="widget"
-from segedu.widgets.clustering import explorer
+from segedu.teaching.widgets.clustering import explorer
 
 explorer()
 
@@ -474,7 +474,7 @@ show(fig, alt="Seven wavy discs that touch, and their flood from too many marker
 
 # %% name="features_parts" role="train"
 from PIL import Image
-from segedu import pretrained
+from segedu.weights import pretrained
 from segedu.backbones.vit import ViT
 from skimage.data import astronaut
 from sklearn.datasets import load_sample_image

@@ -487,7 +487,7 @@ show(fig, alt=f"The receptive field by layers. {'; '.join(said)}.")
 # from $H = 7$ to $8$: what is crossed out? Then take the transposed one, and read how many patches add up in each pixel.
 
 # %% name="grids_widget" role="widget"
-from segedu.widgets.convolution import explorer
+from segedu.teaching.widgets.convolution import explorer
 
 explorer()
 

@@ -503,7 +503,7 @@ show(fig, alt=f"Two faulty discs and their boundary F1 by tolerance. {'; '.join(
 # the hatched zone, IoU has no arrow. Then put the box inside the fixed one: what happens to IoU and GIoU, and why?
 
 # %% name="boxes_widget" role="widget"
-from segedu.widgets.metrics import explorer
+from segedu.teaching.widgets.metrics import explorer
 
 explorer()
 

@@ -26,7 +26,7 @@
 
 # %% name="picture" role="show"
 from segedu.viz import show
-from segedu.widgets.fcn import ceiling, class_picture, street
+from segedu.teaching.widgets.fcn import ceiling, class_picture, street
 
 image, target = street(3)
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.3), layout="constrained")
@@ -240,7 +240,7 @@ check(fcn8_fuse)
 # noise was added, and most at stride 8. Each alone makes mistakes of its own kind.
 
 # %% name="fuse_figure" role="show"
-from segedu.widgets.fcn import brought_up, pooled_truth
+from segedu.teaching.widgets.fcn import brought_up, pooled_truth
 
 from segedu.metrics.semantic import mean_iou
 
@@ -470,7 +470,7 @@ show(fig, alt="A part of a street and its classes: as it was, mirrored, and thre
 # </details>
 
 # %% name="widget" role="widget"
-from segedu.widgets.fcn import explorer
+from segedu.teaching.widgets.fcn import explorer
 
 explorer()
 
@@ -489,7 +489,7 @@ explorer()
 from segedu.datasets.batch import semantic_batch
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.street import CLASSES, draw_street
-from segedu.recipes import find_recipe
+from segedu.recipes.street import find_recipe
 from segedu.training import evaluate, train_steps
 from tqdm.auto import tqdm
 
@@ -566,7 +566,7 @@ for name, ious in rows.items():
 # Look at the outlines, and at thin things. Large surfaces are alike in all three answers.
 
 # %% name="train_figure" role="train"
-from segedu.widgets.fcn import error_picture
+from segedu.teaching.widgets.fcn import error_picture
 
 shown = int((val_truth == CLASSES.index("person")).sum((1, 2)).argmax())
 fig, axes = plt.subplots(2, 4, figsize=(12, 4.4), layout="constrained")
@@ -600,7 +600,7 @@ PRETRAINED = False
 VOC_STEPS = 5000
 
 if VOC:
-    from segedu import pretrained
+    from segedu.weights import pretrained
     from segedu.backbones.resnet import resnet18
     from segedu.datasets.voc import VOCSegmentation
 

@@ -48,7 +48,7 @@ show(
 # after them below it.
 
 # %% name="the_u" role="show"
-from segedu.widgets.unet import draw_unet
+from segedu.teaching.widgets.unet import draw_unet
 
 draw_unet(depth=4, base_channels=64, padding=0, size=572)
 
@@ -459,7 +459,7 @@ show(
 # parameters, and what doubles the memory? Why does depth 5 need so large an image without padding?
 
 # %% name="widget" role="widget"
-from segedu.widgets.unet import explorer
+from segedu.teaching.widgets.unet import explorer
 
 explorer()
 
@@ -501,7 +501,7 @@ def paper_weights(net):
 
 
 # %% name="train" role="train"
-from segedu.exercises.lab06_unet import without_skips
+from segedu.teaching.exercises.lab06_unet import without_skips
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.training import evaluate, train_steps
 

@@ -32,7 +32,7 @@
 
 # %% name="four_losses" role="show"
 from segedu.viz import show
-from segedu.widgets.losses import draw_losses
+from segedu.teaching.widgets.losses import draw_losses
 
 draw_losses(p=0.05)
 
@@ -443,7 +443,7 @@ check(giou_loss)
 # from the library: distance IoU, and $L_1 + (1 - \text{IoU})$. The curves show the best IoU that each has reached so far.
 
 # %% name="giou_figure" role="show"
-from segedu.widgets.losses import draw_race
+from segedu.teaching.widgets.losses import draw_race
 
 draw_race({"your GIoU loss": use(giou_loss)})
 
@@ -455,7 +455,7 @@ draw_race({"your GIoU loss": use(giou_loss)})
 # one pixel large: how does Dice punish false alarms in an image without an object, and what does $s$ change?
 
 # %% name="losses_widget" role="widget"
-from segedu.widgets.losses import explorer
+from segedu.teaching.widgets.losses import explorer
 
 explorer()
 

@@ -27,7 +27,7 @@
 # %% name="picture" role="show"
 from segedu.datasets.street import CLASSES, draw_street
 from segedu.viz import show
-from segedu.widgets.context import class_maps, draw_keyholes
+from segedu.teaching.widgets.context import class_maps, draw_keyholes
 
 draw_keyholes()
 
@@ -158,7 +158,7 @@ show(fig, alt="One pixel after three layers: a small square, two lattices of 49 
 # rate 3 see in two layers?
 
 # %% name="widget" role="widget"
-from segedu.widgets.dilation import explorer
+from segedu.teaching.widgets.dilation import explorer
 
 explorer()
 

@@ -292,7 +292,7 @@ show(fig, alt="The way to the right in each cell; polygons of three pixels of on
 # help the C?
 
 # %% name="widget_rays" role="widget"
-from segedu.widgets.rays import explorer
+from segedu.teaching.widgets.rays import explorer
 
 explorer()
 
@@ -577,7 +577,7 @@ show(
 # place holds all its pixels, and how many do the round ones? What would you get from too few steps?
 
 # %% name="widget_flows" role="widget"
-from segedu.widgets.flows import explorer
+from segedu.teaching.widgets.flows import explorer
 
 explorer()
 
@@ -589,7 +589,7 @@ explorer()
 # three classes, with a border between cells, and to remove noise at the same time.
 
 # %% name="gallery" role="show"
-from segedu.exercises.lab09_distances.targets import heat
+from segedu.teaching.exercises.lab09_distances.targets import heat
 from segedu.instance.denoiseg import three_classes
 from segedu.instance.omnipose import eikonal_distance, field_flow
 
@@ -726,7 +726,7 @@ show(
 
 # %% name="train_parts" role="train"
 from segedu.datasets.cells import Cells
-from segedu.exercises.lab09_distances.targets import all_targets
+from segedu.teaching.exercises.lab09_distances.targets import all_targets
 from segedu.training import train_steps
 from tqdm.auto import tqdm
 
@@ -803,7 +803,7 @@ for name, (channels, loss_function, decode) in plans.items():
 # Compare the columns: which net loses most from 0.5 to 0.75? Look at the outlines below and say why.
 
 # %% name="train_table" role="train"
-from segedu.baselines import OtsuWatershed
+from segedu.recipes.baselines import OtsuWatershed
 
 plain = InstanceMetrics([0.5, 0.75])
 for image, truth in zip(new_images, truths):

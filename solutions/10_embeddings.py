@@ -28,7 +28,7 @@
 # %% name="picture" role="show"
 from segedu.datasets.cells import draw_cells
 from segedu.viz import gallery, show
-from segedu.widgets.embedding import draw_walk
+from segedu.teaching.widgets.embedding import draw_walk
 
 draw_walk()
 
@@ -175,7 +175,7 @@ show(fig, alt=f"Bent bacteria in truth, as ellipses that take too much and too l
 # This is the paper's idea: nobody sets sigma. The net learns arrows **and** sigmas, each object its own, from one loss.
 
 # %% name="widget" role="widget"
-from segedu.widgets.embedding import explorer
+from segedu.teaching.widgets.embedding import explorer
 
 explorer()
 
@@ -365,7 +365,7 @@ check(pull_push)
 # Then each cell fits into its circle of radius $\delta_{\text{pull}}$, the means are $2\delta_{\text{push}}$ apart, and nothing moves any more.
 
 # %% name="pull_push_figure" role="show"
-from segedu.exercises.lab10_embeddings.pull_push import pull_push as with_gradients
+from segedu.teaching.exercises.lab10_embeddings.pull_push import pull_push as with_gradients
 
 two = torch.tensor([[1] * 40 + [2] * 40])
 vectors = torch.randn(2, 1, 80, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -556,7 +556,7 @@ for step, loss in enumerate(bar):
             looks[step] = net(new_images[:1].to(device))[0].cpu()
 
 # %% name="train_score" role="train"
-from segedu.baselines import OtsuWatershed
+from segedu.recipes.baselines import OtsuWatershed
 from segedu.metrics.instance import InstanceMetrics
 
 cluster = use(greedy_cluster)

@@ -335,7 +335,7 @@ show(fig, alt=f"Positive anchors lie on objects, neither around them, background
 # cost?
 
 # %% name="widget" role="widget"
-from segedu.widgets.anchors import explorer
+from segedu.teaching.widgets.anchors import explorer
 
 explorer()
 
@@ -424,7 +424,7 @@ show(fig, alt=f"Boxes before and after suppression, {len(truth)} objects: " + ";
 # box, and why? At which one do you get two boxes of one object? Is there a threshold between them?
 
 # %% name="widget_nms" role="widget"
-from segedu.widgets.anchors import nms_explorer
+from segedu.teaching.widgets.anchors import nms_explorer
 
 nms_explorer()
 
@@ -671,7 +671,7 @@ merge, level_of = use(fpn_merge), use(level_assign)
 # %% name="trial" role="train"
 from time import process_time
 
-from segedu.exercises import lab11_detection as library
+from segedu.teaching.exercises import lab11_detection as library
 
 try:  # a right answer may have left torch on the way, or know no other numbers than those of the check
     ones = [torch.ones(1, 1, side, side, requires_grad=True) for side in (4, 1, 3)]
@@ -867,7 +867,7 @@ for loss in bar:
 
 # %% name="score" role="train"
 from segedu.metrics.coco import CocoEvaluation
-from segedu.shape_recipes import OtsuComponents
+from segedu.recipes.shapes import OtsuComponents
 
 
 @torch.no_grad()
@@ -1019,5 +1019,5 @@ show(
 # - [The pages of chapter 11](../course/11-detection/index.md): the family with its papers, and who left out what.
 # - Change one thing in the data cell: `sizes` of 40 and 60 pixels. Which AP50 is left, and which step lost the rest?
 # - Give `draw(answers, 64, 0.5)` a share of 1.0, or let all anchors count. What does the net propose then?
-# - Online, `segedu.pretrained.load` gives torchvision's `fasterrcnn_resnet50_fpn`, to try on your photographs.
+# - Online, `segedu.weights.load` gives torchvision's `fasterrcnn_resnet50_fpn`, to try on your photographs.
 # - Chapter 12 leaves out the second stage; chapter 14 adds a mask to each box.

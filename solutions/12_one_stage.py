@@ -33,7 +33,7 @@
 
 # %% name="picture" role="show"
 from segedu.datasets.shapes import CLASSES, draw_shapes
-from segedu.exercises.lab11_detection.make_anchors import make_anchors
+from segedu.teaching.exercises.lab11_detection.make_anchors import make_anchors
 from segedu.ops.boxes import box_iou
 from segedu.viz import palette, show
 
@@ -213,7 +213,7 @@ show(fig, alt=f"Shapes on three grids, each with the cell of its centre marked. 
 # that of exercise 1.
 
 # %% name="widget" role="widget"
-from segedu.widgets.grid_cells import explorer
+from segedu.teaching.widgets.grid_cells import explorer
 
 explorer()
 
@@ -456,7 +456,7 @@ show(fig, alt=f"Boxes of four objects and six queries, and the matrix of costs. 
 # sure of its class.
 
 # %% name="matching_widget" role="widget"
-from segedu.widgets.matching import explorer as matching_explorer
+from segedu.teaching.widgets.matching import explorer as matching_explorer
 
 matching_explorer()
 
@@ -573,7 +573,7 @@ show(fig, alt=f"{len(truth)} shapes and 12 boxes that learn. How many say object
 # match and your loss. Its column 0 is the background's, which nothing is ever asked to say; column 4 is "no object".
 
 # %% name="detr" role="train"
-from segedu import pretrained
+from segedu.weights import pretrained
 from segedu.metrics.coco import CocoEvaluation
 
 detr = pretrained.load("shapes_detr")
@@ -741,8 +741,8 @@ def detection_loss(class_loss):
 
 # %% name="data" role="train"
 from segedu.datasets.shapes import Shapes
-from segedu.exercises.lab11_detection.assign_targets import assign_targets
-from segedu.exercises.lab11_detection.encode_decode import encode_decode
+from segedu.teaching.exercises.lab11_detection.assign_targets import assign_targets
+from segedu.teaching.exercises.lab11_detection.encode_decode import encode_decode
 from tqdm.auto import tqdm
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
@@ -800,7 +800,7 @@ for name, class_loss in ways.items():
 # %% name="score" role="train"
 from segedu.metrics.coco import CocoEvaluation
 from segedu.ops.nms import batched_nms
-from segedu.shape_recipes import OtsuComponents
+from segedu.recipes.shapes import OtsuComponents
 
 
 @torch.no_grad()

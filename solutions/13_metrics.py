@@ -572,7 +572,7 @@ show(fig, alt=f"A true segment and two predicted ones of it, without a common pi
 # to work there? The area does not move: it belongs to the whole list.
 
 # %% name="ranking_widget" role="widget"
-from segedu.widgets.ranking import explorer
+from segedu.teaching.widgets.ranking import explorer
 
 explorer()
 
@@ -581,7 +581,7 @@ explorer()
 # falls when a car is only drawn badly, which when it is lost?
 
 # %% name="panoptic_widget" role="widget"
-from segedu.widgets.ranking import panoptic_explorer
+from segedu.teaching.widgets.ranking import panoptic_explorer
 
 panoptic_explorer()
 

@@ -150,7 +150,7 @@ show(
 # does it change then? And what does this mean for a net that shall learn where an edge is?
 
 # %% name="widget" role="widget"
-from segedu.widgets.roi import explorer
+from segedu.teaching.widgets.roi import explorer
 
 explorer()
 
@@ -364,7 +364,7 @@ check(yolact_masks)
 
 # %% name="yolact_net" role="show"
 from segedu.ops.anchors import decode_boxes
-from segedu.pretrained import load
+from segedu.weights import load
 
 with torch.no_grad():
     outputs = load("shapes_yolact")(image[None])
@@ -484,7 +484,7 @@ check(dynamic_conv)
 import time
 from functools import partial
 
-from segedu.exercises.lab14_top_down import exercises
+from segedu.teaching.exercises.lab14_top_down import exercises
 
 library = {exercise.name: exercise.reference for exercise in exercises}
 
@@ -658,7 +658,7 @@ from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.vgg import VGG
 from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.detection.faster_rcnn import RPN, FasterRCNN, faster_rcnn_loss, postprocess
-from segedu.detection.rcnn import Sampling
+from segedu.layers.proposals import Sampling
 from segedu.ops.boxes import box_iou
 
 
@@ -793,7 +793,7 @@ for loss in bar:
 
 # %% name="measure" role="train"
 from segedu.metrics.coco import CocoEvaluation
-from segedu.shape_recipes import OtsuComponents
+from segedu.recipes.shapes import OtsuComponents
 
 
 def measure(found):

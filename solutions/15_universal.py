@@ -280,7 +280,7 @@ check(query_masks)
 # all? Is any mask of two things?
 
 # %% name="query_masks_figure" role="show"
-from segedu import pretrained
+from segedu.weights import pretrained
 
 torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
 net, kept = pretrained.load("street_mask2former"), {}
@@ -418,7 +418,7 @@ show(panels(ordered, columns=3), alt=f"A query of class {CLASSES[kind[shown]]}. 
 # Find one that ends as "no object": where did it look?
 
 # %% name="widget" role="widget"
-from segedu.widgets.queries import explorer
+from segedu.teaching.widgets.queries import explorer
 
 explorer()
 
@@ -494,7 +494,7 @@ check(mask_match)
 # for the trained net, and for one whose weights are random.
 
 # %% name="mask_match_points" role="show"
-from segedu.weights.street_mask2former import street_mask2former
+from segedu.weights.own.street_mask2former import street_mask2former
 
 match = use(mask_match)
 
@@ -698,7 +698,7 @@ show(panels(pictures, columns=4), alt=f"A street and the targets of three tasks,
 # %% name="net" role="train"
 import time
 
-from segedu.panoptic.mask2former_pixels import position_of
+from segedu.panoptic.mask2former.pixel_decoder import position_of
 
 
 def in_heads(part, queries, keys, values, mask_logits, size):
@@ -739,7 +739,7 @@ def decode(net, images):
 # %% name="trainable" role="train"
 from functools import partial
 
-from segedu.exercises.lab15_universal import exercises
+from segedu.teaching.exercises.lab15_universal import exercises
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 device = "cuda" if SCALE == "gpu" else "cpu"
@@ -863,7 +863,7 @@ def measure(net):
 # On a GPU: the whole training, from random queries on a backbone that knows drawn streets.
 
 # %% name="train" role="train"
-from segedu.weights.street_mask2former import start_from_street_vgg
+from segedu.weights.own.street_mask2former import start_from_street_vgg
 
 scales = {"cpu": (20, 8, 160, 64, 4e-5), "gpu": (2000, 16, 4096, 64, 1e-3)}
 steps, batch, length, new, rate = scales[SCALE]

@@ -30,9 +30,9 @@
 import torch.nn.functional as F
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.ops.masks import boxes_from_masks
-from segedu.pretrained import load
+from segedu.weights import load
 from segedu.viz import gallery, overlay, show
-from segedu.weights.shapes_sam import readings
+from segedu.weights.own.shapes_sam import readings
 
 BLUE, RED = "#0072B2", "#D55E00"
 sam = load("shapes_sam")
@@ -294,7 +294,7 @@ show(
 # highest guess is not the best one. Find one that three masks answer in the same way. And what does it say where nothing is?
 
 # %% name="widget" role="widget"
-from segedu.widgets.prompts import explorer
+from segedu.teaching.widgets.prompts import explorer
 
 explorer()
 
@@ -541,7 +541,7 @@ for way, asked_for in (("everything, then names", 12 * 12), ("boxes as prompts",
 OPEN = False
 if OPEN:
     from IPython.display import display
-    from segedu.widgets.annotate import annotate
+    from segedu.teaching.widgets.annotate import annotate
 
     masks, names = shown["everything, then names"]
     tool = annotate({"scene.png": picture}, list(CLASSES), sam, {"scene.png": {"labels": names, "masks": masks}})
@@ -620,7 +620,7 @@ check(resample_spacing)
 
 # %% name="resample_spacing_figure" role="show"
 from segedu.datasets import volume as ct
-from segedu.widgets.volume import cut, grey
+from segedu.teaching.widgets.volume import cut, grey
 
 resample, fine = use(resample_spacing), [3.0, 5.5, 5.5]
 patient = ct.draw_volume((16, 3), (24, 48, 64), (12, 5.5, 5.5), tumours=0)
@@ -653,7 +653,7 @@ show(
 # Look through such a volume, slice by slice, in three directions. Find the spleen. By what do you know it, if not by its grey?
 
 # %% name="slices" role="widget"
-from segedu.widgets.volume import explorer as slices
+from segedu.teaching.widgets.volume import explorer as slices
 
 slices()
 
@@ -766,7 +766,7 @@ show(fig, alt=f"Spacing over level for three kinds of data; thick axes stay leve
 # %% name="data" role="train"
 import time
 
-from segedu.exercises.lab16_promptable import exercises
+from segedu.teaching.exercises.lab16_promptable import exercises
 from tqdm.auto import tqdm
 
 ORGANS = ct.CLASSES[:6]  # without tumours
@@ -910,7 +910,7 @@ show(
 # %% name="own" role="train"
 from PIL import Image
 from segedu.datasets.street import draw_street
-from segedu.pretrained import WeightsError
+from segedu.weights import WeightsError
 
 PHOTO, CLICK = "", (0.23, 0.67)  # a path; the click as parts of width and height
 if PHOTO:

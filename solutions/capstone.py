@@ -20,8 +20,8 @@ if "google.colab" in sys.modules:
 
 import torch
 
-from segedu import capstone
-from segedu.checks import setup
+from segedu.teaching import capstone
+from segedu.teaching.checks import setup
 
 setup()
 
@@ -90,8 +90,8 @@ def measure(prediction, sample):
 
 # %% name="methods"
 ### BEGIN SOLUTION: METHODS, names and functions: (seed) -> a function from an image to a prediction; BASELINE, a name
-from segedu.baselines import OtsuWatershed
-from segedu.instance.cellpose import Cellpose, cellpose_loss, cellpose_targets, postprocess
+from segedu.recipes.baselines import OtsuWatershed
+from segedu.instance.cellpose.cellpose import Cellpose, cellpose_loss, cellpose_targets, postprocess
 from segedu.training import train_steps
 from tqdm.auto import tqdm
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from segedu import authoring, exercises
-from segedu.authoring import AuthoringError, find_leaks, make_lab, read_source, strip_solution
+from segedu.teaching import exercises
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.authoring.notebooks import AuthoringError, find_leaks, make_lab, read_source, strip_solution
 
 PYPROJECT = '[project]\nname = "x"\n[project.urls]\nRepository = "https://github.com/someone/course"\n'
 SOURCE = '''# %% [markdown] name="title"

@@ -18,16 +18,17 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segedu.capstone import MIME, Report, Row, fingerprint, hand_in, leaks, problems, table, worst
-from segedu.capstone_report import from_json, read, to_json
-from segedu.capstone_split import repeated
-from segedu.capstone_template import build_capstone
 from segedu.cli import app
 from segedu.datasets.cells import draw_cells
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
 from segedu.datasets.volume import draw_volume
+from segedu.grading.capstone_reports import read
+from segedu.teaching.capstone import MIME, Report, Row, fingerprint, hand_in, leaks, problems, table, worst
+from segedu.teaching.capstone.leakage import repeated
+from segedu.teaching.capstone.report import from_json, to_json
+from segedu.teaching.capstone.template import build_capstone
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -357,7 +358,7 @@ def test_a_report_that_breaks_the_reader_is_not_the_end_of_all(tmp_path: Path, m
     def broken(report: Report) -> list[str]:
         raise MemoryError
 
-    monkeypatch.setattr("segedu.capstone_command.problems", broken)
+    monkeypatch.setattr("segedu.grading.capstone_reports.problems", broken)
     seen = CliRunner().invoke(app, ["capstone", str(good)])
     assert "student.ipynb cannot be read: MemoryError" in seen.output and "0 of 1" in seen.output
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segedu.baselines import OtsuWatershed
-from segedu.cell_recipes import CELLS, Objects, _without_rims, boxes_and_masks, cells_sets, nuclei_sets
-from segedu.experiment import measure_objects, predictor, run_recipe, stricter, summary
 from segedu.instance import signed_distance
-from segedu.recipe_data import Sets, flip
-from segedu.recipes import RECIPES
+from segedu.recipes.baselines import OtsuWatershed
+from segedu.recipes.cells import CELLS, Objects, _without_rims, boxes_and_masks, cells_sets, nuclei_sets
+from segedu.recipes.data import Sets, flip
+from segedu.recipes.run import measure_objects, predictor, run_recipe, stricter, summary
+from segedu.recipes.street import RECIPES
 from segedu.semantic.unet import UNet
 from segedu.training import shuffled_loader
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from segedu import cli, experiment
+from segedu import cli
 from segedu.cli import app
-from segedu.published import WEIGHTS
+from segedu.recipes import run as experiment
+from segedu.weights.catalogue import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,12 +29,12 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("mask2former", 'small weights that we trained: segedu.pretrained.load("street_mask2former")'),
-        ("oneformer", "python -m segedu.weights.street_oneformer trains them anew"),
-        ("sam", "Official weights are in segedu.pretrained.load('sam_vit_b' or 'sam_vit_l' or 'sam_vit_h')"),
-        ("detr", 'segedu.pretrained.load("shapes_detr")'),
-        ("maskformer", "Official weights are in segedu.pretrained.load('maskformer_resnet50_ade20k' or"),
-        ("mobile_sam", "segedu.pretrained.load('mobile_sam')"),
+        ("mask2former", 'small weights that we trained: segedu.weights.load("street_mask2former")'),
+        ("oneformer", "python -m segedu.weights.own.street_oneformer trains them anew"),
+        ("sam", "Official weights are in segedu.weights.load('sam_vit_b' or 'sam_vit_l' or 'sam_vit_h')"),
+        ("detr", 'segedu.weights.load("shapes_detr")'),
+        ("maskformer", "Official weights are in segedu.weights.load('maskformer_resnet50_ade20k' or"),
+        ("mobile_sam", "segedu.weights.load('mobile_sam')"),
         ("pspnet", "There is one for street: segedu train pspnet --data street."),
         ("stardist", "There is one for cells and nuclei: segedu train stardist --data cells."),
         ("omnipose", "segedu/instance/omnipose.py is there, but no recipe trains it."),

@@ -19,7 +19,7 @@ from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.backbones.vgg import VGG
 from segedu.instance.affinities import AffinityNet
-from segedu.instance.cellpose import Cellpose
+from segedu.instance.cellpose.cellpose import Cellpose
 from segedu.instance.denoiseg import DenoiSeg
 from segedu.instance.discriminative import DiscriminativeEmbedding
 from segedu.instance.omnipose import Omnipose
@@ -36,7 +36,7 @@ from segedu.semantic.deeplabv3plus import DeepLabV3Plus
 from segedu.semantic.dense_unet import DenseUNet
 from segedu.semantic.encoder_unet import EncoderUNet
 from segedu.semantic.fcn import FCN, FCNResNet, fcn_vgg16
-from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
+from segedu.semantic.nnunet.nnunet import SLICE_PARTS, VOLUME_PARTS
 from segedu.semantic.pspnet import PSPNet
 from segedu.semantic.res_unet import res_unet, residual_encoder_unet, strided_res_unet
 from segedu.semantic.segnet import SegNet

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from segedu.datasets.street import CLASSES, THINGS
-from segedu.experiment import measure_panoptic, run_recipe
 from segedu.ops.masks import boxes_from_masks
-from segedu.panoptic_recipes import PANOPTIC, ForestComponents, Mirrored, stack_with_targets, street_examples
-from segedu.recipe_data import Sets
-from segedu.recipes import RECIPES
+from segedu.recipes.data import Sets
+from segedu.recipes.panoptic import PANOPTIC, ForestComponents, Mirrored, stack_with_targets, street_examples
+from segedu.recipes.run import measure_panoptic, run_recipe
+from segedu.recipes.street import RECIPES
 from segedu.training import shuffled_loader
 
 ROAD, CAR = {"category_id": 0, "isthing": False}, {"category_id": 7, "isthing": True}

@@ -24,9 +24,9 @@ import torchvision
 from randomise import randomise
 from torch import Tensor, nn
 
-from segedu import pretrained, published
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights import WEIGHTS, WeightsError, catalogue, load, pretrained
+from segedu.weights.pretrained import fetch
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 
@@ -220,7 +220,7 @@ def test_wrong_file_that_another_process_removes_first(small: type[Server], monk
     small.path.write_bytes(b"half a file")
     really = pretrained._is_published
 
-    def check_and_remove(path: Path, weights: published.Weights) -> bool:
+    def check_and_remove(path: Path, weights: catalogue.Weights) -> bool:
         good = really(path, weights)
         if not good:
             path.unlink()
@@ -290,7 +290,7 @@ pretrained.fetch("resnet18", progress=False)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("segedu.pretrained.WeightsError: weights 'resnet18': could not be stored in")
+    assert last.startswith("segedu.weights.pretrained.WeightsError: weights 'resnet18': could not be stored in")
     assert "File too large" in last and "another exception" not in done.stderr
     assert left_in(small.cache) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2**20

@@ -14,8 +14,8 @@ from randomise import randomise
 from test_pretrained import Server, publish, server  # noqa: F401, a fixture
 
 from segedu.backbones.stardist_unet import percentile_normalize
-from segedu.instance.cellpose import PercentileNormalize
-from segedu.pretrained import WEIGHTS, WeightsError, load
+from segedu.instance.cellpose.cellpose import PercentileNormalize
+from segedu.weights import WEIGHTS, WeightsError, load
 
 CELLPOSE = ("cellpose_cyto3", "cellpose_nuclei")
 STARDIST = [name for name in WEIGHTS if name.startswith("stardist")]

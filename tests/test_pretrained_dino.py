@@ -19,10 +19,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch, about torch
     import timm
 
-from segedu import pretrained, published
 from segedu.backbones.vit import ViT
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
-from segedu.pretrained import WEIGHTS, WeightsError, fetch, load
+from segedu.weights import WEIGHTS, WeightsError, catalogue, load, pretrained
+from segedu.weights.pretrained import fetch
 
 TIMM = {
     "dino_vits16": "vit_small_patch16_224.dino",
@@ -57,7 +57,7 @@ def our_net(name: str) -> ViT:
 
 
 def test_rows_are_all_here() -> None:
-    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(f"{published.FACEBOOK}dino")] == list(
+    assert [name for name, weights in WEIGHTS.items() if weights.url.startswith(f"{catalogue.FACEBOOK}dino")] == list(
         TIMM
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segedu import proofs
+from segedu.teaching.evidence import proofs
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = """

@@ -13,12 +13,12 @@ import torch
 import torchvision
 from randomise import randomise
 
-from segedu import pretrained, published
-from segedu.published import WEIGHTS
+from segedu.weights import catalogue, pretrained
+from segedu.weights.catalogue import WEIGHTS
 
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 DETECTORS = [
-    name for name, weights in WEIGHTS.items() if weights.normalizes and weights.url.startswith(published.TORCHVISION)
+    name for name, weights in WEIGHTS.items() if weights.normalizes and weights.url.startswith(catalogue.TORCHVISION)
 ]
 # Names of the layers in files of 2019 and 2020, which stood without a block around them.
 OLD_NAMES = (
@@ -31,7 +31,7 @@ OLD_NAMES = (
 
 def test_table_is_that_of_torchvision() -> None:
     for name, weights in WEIGHTS.items():
-        if not weights.url.startswith(published.TORCHVISION):
+        if not weights.url.startswith(catalogue.TORCHVISION):
             continue
         listed = torchvision.models.get_model_weights(name)
         trained = (

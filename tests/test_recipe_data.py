@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segedu import cell_recipes, recipe_data
-from segedu.recipe_data import crop_flip_gamma, crop_mirror
-from segedu.recipes import find_recipe
+from segedu.recipes import cells as cell_recipes
+from segedu.recipes import data as recipe_data
+from segedu.recipes.data import crop_flip_gamma, crop_mirror
+from segedu.recipes.street import find_recipe
 
 SETS = {
     "pixels": recipe_data.nuclei_sets,

@@ -17,14 +17,15 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from segedu import experiment, recipe_data
-from segedu.baselines import Otsu, Thresholds, WindowForest, gaussian_otsu
-from segedu.checkpoints import load_checkpoint
 from segedu.cli import app
-from segedu.experiment import run_recipe, scores, summary
-from segedu.recipe_data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_out, flip, nuclei_sets
-from segedu.recipes import RECIPES, PixelsAndOverlap, Recipe, find_recipe, quick_layout, street_vgg
+from segedu.recipes import data as recipe_data
+from segedu.recipes import run as experiment
+from segedu.recipes.baselines import Otsu, Thresholds, WindowForest, gaussian_otsu
+from segedu.recipes.data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_out, flip, nuclei_sets
+from segedu.recipes.run import run_recipe, scores, summary
+from segedu.recipes.street import RECIPES, PixelsAndOverlap, Recipe, find_recipe, quick_layout, street_vgg
 from segedu.semantic.unet import UNet
+from segedu.training import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = Otsu.name
@@ -109,7 +110,7 @@ def test_minutes_become_steps_and_a_restart_keeps_them(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.RECIPES", (dataclasses.replace(TINY, data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.street.RECIPES", (dataclasses.replace(TINY, data="shapes"),))
     outcome = CliRunner().invoke(app, ["train", "unet", "--steps", "3", "--seed", "1", "--out", str(tmp_path)])
     assert outcome.exit_code == 0, outcome.output
     table = outcome.output

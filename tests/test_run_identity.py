@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from segedu import checkpoints, experiment, run_plan
-from segedu.baselines import Otsu
-from segedu.checkpoints import Stopped, load_checkpoint, save_checkpoint
 from segedu.cli import app
-from segedu.experiment import run_recipe
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.recipe_data import Pairs, Sets, flip
-from segedu.recipes import Recipe
+from segedu.recipes import run as experiment
+from segedu.recipes import run_plan
+from segedu.recipes.baselines import Otsu
+from segedu.recipes.data import Pairs, Sets, flip
+from segedu.recipes.run import run_recipe
+from segedu.recipes.street import Recipe
+from segedu.training import checkpoints
+from segedu.training.checkpoints import Stopped, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -233,7 +235,7 @@ def test_limits_that_no_run_can_have(tmp_path: Path, options: dict, message: str
 
 
 def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
 
     def printed(*words: str) -> str:
         outcome = CliRunner().invoke(app, ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path), *words])
@@ -322,7 +324,7 @@ def test_ctrl_c_ends_the_step_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_the_command_says_that_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
     interrupted_at(4, monkeypatch)
     outcome = CliRunner().invoke(app, ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path)])
     assert outcome.exit_code == 128 + signal.SIGINT
@@ -343,7 +345,7 @@ class FullDisk(io.BytesIO):
 
 
 def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
     train = ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path)]
     assert CliRunner().invoke(app, [*train, "--steps", "3"]).exit_code == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

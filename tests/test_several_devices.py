@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segedu.checkpoints import load_checkpoint
+from segedu.training import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # else Fabric hands out logits in float32
 from segedu.datasets.cells import Cells
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.recipe_data import Pairs, pairs_of, flip
+from segedu.recipes.data import Pairs, pairs_of, flip
 from segedu.semantic.unet import UNet
 from segedu.training import fit, shuffled_loader, start_fabric
 

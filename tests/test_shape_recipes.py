@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 
 from segedu.datasets.shapes import Shapes
-from segedu.experiment import measure_detections, run_recipe
 from segedu.ops.masks import boxes_from_masks
-from segedu.recipe_data import Sets
-from segedu.recipes import RECIPES
-from segedu.shape_recipes import (
+from segedu.recipes.data import Sets
+from segedu.recipes.run import measure_detections, run_recipe
+from segedu.recipes.shapes import (
     SHAPES,
     Examples,
     OtsuComponents,
@@ -25,6 +24,7 @@ from segedu.shape_recipes import (
     proposed_sets,
     stack,
 )
+from segedu.recipes.street import RECIPES
 from segedu.training import shuffled_loader
 from segedu.unsupervised.selective_search import FAST, selective_search
 

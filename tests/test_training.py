@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from segedu import checkpoints, training
-from segedu.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.training import (
+    checkpoints,
     evaluate,
     fit,
+    loop,
     shuffled_loader,
     start_fabric,
     to_device,
     train_one_epoch,
     train_steps,
 )
+from segedu.training.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +108,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("stop", [0, 1, 5, 6, 13])
 def test_resumes_exactly_wherever_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     straight, _ = train()
-    real = training.train_steps
+    real = loop.train_steps
 
     def until(*args, **kwargs) -> Iterator[float]:
         for loss in real(*args, **kwargs):
@@ -117,10 +118,10 @@ def test_resumes_exactly_wherever_it_stopped(tmp_path: Path, monkeypatch: pytest
             yield loss
 
     until.left = stop
-    monkeypatch.setattr(training, "train_steps", until)
+    monkeypatch.setattr(loop, "train_steps", until)
     with pytest.raises(Stop):
         train(tmp_path / "c.pt")
-    monkeypatch.setattr(training, "train_steps", real)
+    monkeypatch.setattr(loop, "train_steps", real)
     resumed, record = train(tmp_path / "c.pt")
     assert record.resumed_from == stop // 3 * 3 and same(resumed, straight)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]

@@ -11,7 +11,9 @@ from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.application import Sphinx
 
-REPORT = "application/vnd.segedu.capstone+json"  # `segedu.capstone_report` needs NumPy, which Jupyter Book 1 lacks
+REPORT = (
+    "application/vnd.segedu.capstone+json"  # `segedu.teaching.capstone.report` needs NumPy, which Jupyter Book 1 lacks
+)
 _render_image = NbElementRenderer.render_image
 _render_mime_type = NbElementRenderer.render_mime_type
 

@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from segedu.proofs import read_claims, read_rows, stale
+from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from segedu.published import WEIGHTS
+from segedu.weights.catalogue import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
@@ -142,7 +142,7 @@ def peers(files: list[Path]) -> list[str]:
 
 
 def weights(method: Method) -> tuple[list[str], list[str]]:
-    """Names for `segedu.pretrained.load`: of small weights that the course trained, and of official ones."""
+    """Names for `segedu.weights.load`: of small weights that the course trained, and of official ones."""
     stem, module = Path(method.path).stem, method.path.removesuffix(".py").replace("/", ".")
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and MADE_FOR.get(n, n.partition("_")[2]) == stem]
     built = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0] == module]
@@ -183,7 +183,11 @@ def entry(method: Method, root: Path) -> list[str]:
     if files := tests_of(method, root):
         lines += ["Tests", ": " + ", ".join(f"`{file.relative_to(root).as_posix()}`" for file in files), ""]
     if names := sum(weights(method), []):
-        lines += ["Weights", f": `segedu.pretrained.load(...)` of {', '.join(f'`{name}`' for name in names)}", ""]
+        lines += [
+            "Weights",
+            f": `segedu.weights.load(...)` of {', '.join(f'`{name}`' for name in names)}",
+            "",
+        ]
     return lines
 
 

@@ -20,22 +20,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.vit import MLP
 from segedu.layers.images import check_images
-
-EPS = 1e-6  # of the authors' normalisations; torch's default is 1e-5
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Layer normalisation of images: over the channels of each place alone.
-
-    Args:
-        channels: C of the features.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPS)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+from segedu.layers.layer_norm import EPS, LayerNorm2d
 
 
 class ConvNeXtBlock(nn.Module):

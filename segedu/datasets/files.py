@@ -1,4 +1,4 @@
-"""Reading the files of data sets: what is missing or broken is named, with what was expected in its place.
+"""Files of data sets: what is missing or broken is named, with what was expected in its place.
 
 What an image file may mean in two ways is refused too, because nobody sees afterwards which of them was taken: several
 pages, an EXIF orientation, pixels that are partly transparent, colours of 16 bits, label maps with lossy compression.
@@ -6,7 +6,10 @@ pages, an EXIF orientation, pixels that are partly transparent, colours of 16 bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,24 @@ def require(path: Path, root: Path, layout: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"root is {str(root)!r}, which has no {path.relative_to(root)}; expected {layout}")
     return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file beside its place and move it there at the end: nobody reads half a file.
+
+    Args:
+        path: of the file; its folder exists.
+
+    Yields:
+        Where to write it, a name with the same ending. After an error in the block the old file stays.
+    """
+    part = path.with_name(f".part-{secrets.token_hex(4)}.{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_pixels(path: Path, photograph: bool = False) -> np.ndarray:

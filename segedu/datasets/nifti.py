@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from segedu.datasets.files import replacing
 
 MAX_VOXELS = 2**28  # 1 GiB as float32; a damaged header may promise anything
 _MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -120,12 +121,8 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     stored = nibabel.apply_orientation(labels.cpu().numpy().transpose(2, 1, 0), back)
     image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=kind), like.stored_affine)
     image.header.set_xyzt_units("mm")
-    beside = path.with_name(f".part.{path.name}")
-    try:
-        nibabel.save(image, beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)  # there only if one of the two failed, as on a full disk
+    with replacing(path) as part:
+        nibabel.save(image, part)
 
 
 def read_case(

@@ -17,6 +17,7 @@ from scipy.ndimage import binary_dilation, label
 from torch import Tensor
 
 from segedu.datasets.coco import coco_annotation
+from segedu.datasets.files import replacing
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.datasets.texture import check_count
 from segedu.ops.masks import boxes_from_masks
@@ -115,9 +116,10 @@ def write_shapes_coco(
         ]
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES) if number]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    part = folder / "instances.json.part"
-    part.write_text(json.dumps(content), encoding="utf-8")
-    return part.replace(folder / "instances.json")
+    path = folder / "instances.json"
+    with replacing(path) as part:
+        part.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 def _annotations(objects: Mapping[str, Tensor]) -> list[dict]:

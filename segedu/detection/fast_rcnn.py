@@ -24,11 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG, vgg16
-from segedu.detection.rcnn import Sampling, Targets, detections, label_proposals, sample_proposals
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.outputs import check_keys, onnx_outputs
-from segedu.layers.proposals import check_proposals
+from segedu.layers.proposals import Sampling, Targets, check_proposals, detections, label_proposals, sample_proposals
 from segedu.losses.checks import full_precision
 from segedu.losses.regression import smooth_l1_loss
 from segedu.ops.anchors import decode_boxes

@@ -30,13 +30,14 @@ from torch import Tensor, nn
 
 from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.resnet import resnet50
-from segedu.detection.fast_rcnn import BoxPredictor, Sampling, Targets, TwoLayerHead, fast_rcnn_loss, sample_proposals
+from segedu.detection.fast_rcnn import BoxPredictor, TwoLayerHead, fast_rcnn_loss
 from segedu.detection.fast_rcnn import postprocess as postprocess
 from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.best_boxes import best_proposals, drop_padding
 from segedu.layers.instance_targets import Size, check_sizes, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.outputs import check_keys, onnx_outputs
+from segedu.layers.proposals import Sampling, Targets, sample_proposals
 from segedu.layers.roi_levels import pool_from_levels
 from segedu.losses.checks import full_precision
 from segedu.losses.regression import smooth_l1_loss

@@ -19,8 +19,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segedu.grading import cgroups, ladder, landlock, mounts, probing, sandbox, seccomp, trials
-from segedu.grading.batch import SAFE_LEVEL
+from segedu.grading.batch.batch import SAFE_LEVEL
+from segedu.grading.sandbox import (
+    cgroups,
+    isolation_levels,
+    landlock,
+    mounts,
+    restrictions,
+    seccomp,
+    trial_sandbox,
+    trials,
+)
 
 ASKED = {
     "user": "whose files a cell writes", "rights": "rights of root, a namespace, a trace",
@@ -56,7 +65,7 @@ def doctor(console: Console | None = None) -> int:
         table.add_row(escape(name), mark, escape(text))
     console.print(table)
     console.print()
-    levels = ladder.probe_levels()
+    levels = isolation_levels.probe_levels()
     for level, available, reason in levels:
         mark = "[green]works[/green]" if available else "[yellow]does not[/yellow]"
         console.print(f"level {level}: {mark}  {escape(reason)}", soft_wrap=True)
@@ -74,14 +83,14 @@ def doctor(console: Console | None = None) -> int:
 
 
 def tried(level: int) -> dict[str, tuple[bool, str]]:
-    """Trial -> whether it was held, and what came of it, in a sandbox of the best rung of this level."""
-    rung = ladder.best_rung(level)
+    """Trial -> whether it was held, and what came of it, in the best sandbox of this level."""
+    isolation = isolation_levels.best_level(level)
     try:
-        found = probing.attempt(rung, ladder.Limits())
-    except (sandbox.SandboxError, OSError) as error:
+        found = trial_sandbox.attempt(isolation, isolation_levels.Limits())
+    except (restrictions.SandboxError, OSError) as error:
         return {"user": (False, f"could not be tried: {error}")}
-    names = trials.USING_UP if sandbox.LINUX else ("disk", "forks")
-    return found | probing.used_up(rung, tuple(names), ladder.Limits())
+    names = trials.USING_UP if restrictions.LINUX else ("disk", "forks")
+    return found | trial_sandbox.used_up(isolation, tuple(names), isolation_levels.Limits())
 
 
 def _tried(found: dict[str, tuple[bool, str]]) -> Table:
@@ -97,7 +106,7 @@ def facts() -> list[tuple[str, bool | None, str]]:
     """Name, whether it is there (None where that is no question), and a sentence; in the order of the table."""
     system = f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}"
     found = [("system", None, system), ("user", None, _user())]
-    if not sandbox.LINUX:
+    if not restrictions.LINUX:
         why = "levels 2 and 3 need Linux: in a virtual machine, in WSL 2, or on a server"
         return [*found, ("sandbox", False, why), ("psutil", *_psutil())]
     checks: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
@@ -112,7 +121,7 @@ def facts() -> list[tuple[str, bool | None, str]]:
 def advice(best: int) -> list[str]:
     """What would give a better level here, or better limits on this one."""
     lines = []
-    if not sandbox.LINUX:
+    if not restrictions.LINUX:
         return ["grade on Linux (a virtual machine will do); here grade only work of people you trust"]
     if best < 3:
         if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
@@ -124,7 +133,7 @@ def advice(best: int) -> list[str]:
                          "outside of it")  # fmt: skip
         elif os.geteuid() != 0:
             lines.append("grade as root: each submission then gets a user of its own, which can do less than you")
-    if os.geteuid() == 0 and best < 3 and not ladder.readable_by_others():
+    if os.geteuid() == 0 and best < 3 and not isolation_levels.readable_by_others():
         lines.append(f"put Python where every user may read it; {sys.prefix} lies in a private folder")
     if not _groups()[0]:
         lines.append("`systemd-run --user --scope -p Delegate=yes segedu grade ...` for hard limits on memory")
@@ -184,7 +193,7 @@ def _user_namespaces() -> tuple[bool, str]:
     """Made and used: AppArmor lets one be made in which nothing may be mounted."""
 
     def attempt() -> None:
-        sandbox.unshare(user=True)
+        restrictions.unshare(user=True)
         mounts.mount("none", "/", None, 16384 | 1 << 18)
         mounts.mount("tmpfs", "/tmp", "tmpfs", 0, "size=4k")
 
@@ -201,7 +210,7 @@ def _user_namespaces() -> tuple[bool, str]:
 
 
 def _sys_admin() -> tuple[bool, str]:
-    works, why = _in_a_child(lambda: sandbox.unshare(user=False))
+    works, why = _in_a_child(lambda: restrictions.unshare(user=False))
     return works, "namespaces were made without a user namespace" if works else f"without a user namespace: {why}"
 
 
@@ -214,8 +223,8 @@ def _seccomp() -> tuple[bool, str]:
 
 def _denied_calls() -> str:
     """Each call of the list is made under the filter, by a process without rights, with arguments that mean nothing."""
-    sandbox._prctl(38, 1)
-    sandbox.drop_capabilities()
+    restrictions._prctl(38, 1)
+    restrictions.drop_capabilities()
     seccomp.apply(network=True)
     if _status("Seccomp") != "2":
         raise OSError("the filter is not in place")
@@ -235,7 +244,7 @@ def _landlock() -> tuple[bool, str]:
         return False, "not in this kernel (5.13), not in its `lsm=` list, or hidden by a container: no level 2"
 
     def attempt() -> None:
-        sandbox._prctl(38, 1)
+        restrictions._prctl(38, 1)
         landlock.restrict([os.path.dirname(os.__file__)], [], [])
         os.close(os.open(os.__file__, os.O_RDONLY))
         try:
@@ -252,7 +261,7 @@ def _landlock() -> tuple[bool, str]:
 
 def _mount_api() -> tuple[bool, str]:
     def attempt() -> None:
-        sandbox.unshare(user=os.geteuid() != 0 or not _sys_admin()[0])
+        restrictions.unshare(user=os.geteuid() != 0 or not _sys_admin()[0])
         mounts.mount("none", "/", None, 16384 | 1 << 18)
         os.close(mounts.clone("/usr"))
 
@@ -281,11 +290,11 @@ def _groups() -> tuple[bool, str]:
 
 def _interpreter() -> tuple[bool, str]:
     if os.geteuid() != 0:
-        readable = ladder.readable_by_others()
+        readable = isolation_levels.readable_by_others()
         return readable, f"{sys.prefix}, by the modes of its folders"
 
     def attempt() -> None:
-        other = ladder.own_user()
+        other = isolation_levels.own_user()
         os.setgroups([])
         os.setresgid(other, other, other)
         os.setresuid(other, other, other)
@@ -300,10 +309,10 @@ def _psutil() -> tuple[bool, str]:
     try:
         import psutil
     except ImportError:
-        return sandbox.LINUX, "missing; on Linux it is not needed"
+        return restrictions.LINUX, "missing; on Linux it is not needed"
     return True, f"{psutil.__version__}; used where there is no /proc"
 
 
 def _bubblewrap() -> tuple[None, str]:
-    """Not a rung: what it does the ladder does itself, and it has no limit on the number of files."""
+    """Not used: the levels of isolation do the same, and it cannot limit the number of files."""
     return None, f"{shutil.which('bwrap') or 'missing'}; not used"

@@ -29,7 +29,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from segedu.instance.cellpose import FLOW_SCALE, Cellpose
+from segedu.instance.cellpose.cellpose import FLOW_SCALE, Cellpose
 from segedu.layers.outputs import check_floats, check_maps, check_mask, check_no_nan
 from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import binary_cross_entropy

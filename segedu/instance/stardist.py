@@ -10,7 +10,7 @@ Shapes: images (B, C, H, W) -> `logits` (B, 1, h, w) and `distances` (B, R, h, w
     `postprocess`: outputs -> B label maps (H, W) int32.
 Quality: label maps turned into 32 distances at their objects' centres and painted again: mean IoU 0.962 on the 125
     nuclei of StarDist's sample image; 20,000 candidates are suppressed in 0.4 times the CPU time of StarDist's C++.
-    `segedu.pretrained.load("cells_stardist")`, 22 CPU-s of training: instance accuracy 0.986 at IoU 0.5 on drawn
+    `segedu.weights.load("cells_stardist")`, 22 CPU-s of training: instance accuracy 0.986 at IoU 0.5 on drawn
     nuclei, 0.905 at 0.7; Gaussian, Otsu, watershed: 0.440 and 0.302 (tests/benchmarks/cell_weights.py).
 Course: 09-distances
 Lab: 09_distances

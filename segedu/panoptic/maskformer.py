@@ -39,9 +39,8 @@ from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.segments import check_segments, pad_masks
 from segedu.layers.transformer import Transformer
 from segedu.losses.checks import check_number, full_precision
-from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.masks import mask_losses
-from segedu.ops.matching import hungarian_matching
+from segedu.losses.set_prediction import matched_cross_entropy
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 LEVELS = 4  # features at strides 4, 8, 16 and 32
@@ -306,17 +305,10 @@ def _layer_loss(
     weights: Mapping[str, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, focal and Dice loss of one decoder layer, not yet weighted."""
-    logits, found = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
-    columns = logits.shape[-1]
-    wanted = torch.full(logits.shape[:2], columns - 1, device=logits.device)  # (B, Q): no object
-    matched, truth = [], []
-    for b, (label, mask) in enumerate(zip(labels, masks, strict=True)):
-        queries, segments = hungarian_matching(matching_cost(logits[b], found[b], label, mask, **weights))
-        wanted[b, queries] = label[segments]
-        matched.append(found[b, queries])
-        truth.append(mask[segments])
-    class_weights = logits.new_ones(columns)
-    class_weights[-1] = no_object_weight
-    # Paper: a sum over queries. The authors' code, and here: a mean that the weights divide.
-    classification = cross_entropy(logits.mT, wanted, ignore_index=None, class_weights=class_weights)
-    return classification, *mask_losses(torch.cat(matched), torch.cat(truth), max(1, sum(map(len, labels))))
+    logits, preds = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
+    inputs = zip(logits, preds, labels, masks, strict=True)
+    costs = [matching_cost(*given, **weights) for given in inputs]
+    classification, pairs = matched_cross_entropy(logits, labels, costs, no_object_weight)
+    matched = torch.cat([preds[b, queries] for b, (queries, _) in enumerate(pairs)])
+    truth = torch.cat([masks[b][segments] for b, (_, segments) in enumerate(pairs)])
+    return classification, *mask_losses(matched, truth, max(1, sum(map(len, labels))))

@@ -16,7 +16,8 @@ Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Form
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
     same weights, on Swin, for images of any size. One small network, which starts from the small Mask2Former and learns
     all tasks at once for 2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU
-    0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m segedu.weights.street_oneformer).
+    0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m
+    segedu.weights.own.street_oneformer).
 Course: 15-panoptic
 Lab: 15_universal
 """
@@ -37,9 +38,9 @@ from segedu.layers.outputs import check_keys, onnx_outputs
 from segedu.layers.transformer import DecoderLayer
 from segedu.losses.checks import check_number
 from segedu.ops.crowds import without_crowds
-from segedu.panoptic.mask2former import MaskedDecoder
-from segedu.panoptic.mask2former_loss import mask2former_loss
-from segedu.panoptic.mask2former_pixels import PixelDecoder, position_of
+from segedu.panoptic.mask2former.loss import mask2former_loss
+from segedu.panoptic.mask2former.mask2former import MaskedDecoder
+from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder, position_of
 from segedu.panoptic.oneformer_text import (
     TASKS,
     TextMapper,

@@ -54,7 +54,7 @@ def keep_width(in_channels: int, skip_channels: int, stride: Size) -> nn.Module:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the levels are made of. The defaults are the paper's; `segedu.semantic.nnunet` has others.
+    """What the levels are made of. The defaults are the paper's; `segedu.semantic.nnunet.nnunet` has others.
 
     `conv` is a class of convolutions over `axes` axes; `normalize` takes channels; `pool` takes a stride, and where
     it is None the first convolution of a level strides itself; `up` takes channels below, channels of the skip and

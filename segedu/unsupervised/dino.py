@@ -10,10 +10,11 @@ Idea: A student and a teacher of the same shape see different crops of an image 
     token `cls` attends to.
 Simplified: one process, so the centre is the mean of the batch that it is given. The last layer's vectors have length
     1, which the paper's authors chose for stability; its freezing in the first epoch is left to the loop. `MultiCrop`
-    also tells where each crop lies, which the paper does not need: segedu/weights/scenes_vit.py pairs patches with it.
+    also tells where each crop lies, which the paper does not need: segedu/weights/own/scenes_vit.py pairs patches with
+    it.
 Shapes: `MultiCrop`: image (3, H, W) -> 2 crops (3, G, G), n crops (3, S, S) and boxes (2 + n, 4). `DINOHead`:
     (..., D) -> (..., K). `dino_loss`: lists of (B, K) -> scalar. The rest: see each function.
-Quality: k-means on the features of a small ViT trained so (34 CPU-s, segedu/weights/scenes_vit.py) agrees with the
+Quality: k-means on the features of a small ViT trained so (34 CPU-s, segedu/weights/own/scenes_vit.py) agrees with the
     truth of 50 streets and 50 scenes of shapes by an adjusted Rand index of 0.581; on colours by 0.474.
 Course: 02-clustering
 Lab: 02_clustering

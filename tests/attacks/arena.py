@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segedu.gradebook.reports import all_notes, write_reports
-from segedu.grading import ladder
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import KernelPool
-from segedu.grading.ladder import Rung
-from segedu.grading.nbitems import session
-from segedu.grading.provisioner import ForkServer
-from segedu.grading.stage import build_stage
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.batch.reports import all_notes, write_reports
+from segedu.grading.sandbox import isolation_levels
+from segedu.grading.sandbox.isolation_levels import IsolationLevel
+from segedu.grading.sandbox.kernel_pool import KernelPool
+from segedu.grading.sandbox.nbval_items import session
+from segedu.grading.sandbox.provisioner import ForkServer
+from segedu.grading.sandbox.staged_library import build_stage
+from segedu.grading.submissions.find_submissions import find_entries
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -77,14 +77,14 @@ class Row:
         return max(0.0, self.points - self.right)
 
 
-def level_name(rung: Rung) -> str:
+def level_name(isolation: IsolationLevel) -> str:
     """`3`, `3u`, `2`, `1`."""
-    return f"{rung.level}{'u' if rung.user_namespace else ''}"
+    return f"{isolation.level}{'u' if isolation.user_namespace else ''}"
 
 
-def rungs() -> dict[str, Rung]:
+def possible_levels() -> dict[str, IsolationLevel]:
     """The levels that this machine has, best first."""
-    return {level_name(rung): rung for rung, works, _ in ladder._probed() if works}
+    return {level_name(isolation): isolation for isolation, works, _ in isolation_levels._probed() if works}
 
 
 @contextlib.contextmanager
@@ -147,14 +147,16 @@ class Arena:
 
     Args:
         course: the tiny one.
-        rung: the level.
+        isolation: the level.
         attacks: to be run.
         cell_seconds: limit of each cell.
     """
 
-    def __init__(self, course: Path, rung: Rung, attacks: Sequence[Attack], cell_seconds: float = 6.0) -> None:
-        self.course, self.rung, self.attacks, self.cell_seconds = course, rung, attacks, cell_seconds
-        self.level, self.crowd = level_name(rung), any(attack.crowd for attack in attacks)
+    def __init__(
+        self, course: Path, isolation: IsolationLevel, attacks: Sequence[Attack], cell_seconds: float = 6.0
+    ) -> None:
+        self.course, self.isolation, self.attacks, self.cell_seconds = course, isolation, attacks, cell_seconds
+        self.level, self.crowd = level_name(isolation), any(attack.crowd for attack in attacks)
         self.entries: list[Entry] = []
         self.referee: Referee | None = None
 
@@ -177,15 +179,15 @@ class Arena:
             subs.mkdir()
             places = host.words | {"SUBMISSIONS": str(subs), "OUT": str(out), "COURSE": str(self.course)}
             self._write(subs, FIRST, notebook(FIRST, "", RIGHT), FULL)
-            job = Job(subs, tiny.LAB, out, self.course, jobs, SEED, self.rung.level, True, self.cell_seconds, 60.0)
+            job = Job(subs, tiny.LAB, out, self.course, jobs, SEED, self.isolation.level, True, self.cell_seconds, 60.0)
             self.referee = Referee(host, [out / "seed.json", *self._course_files()], BRAND, watch_each=jobs == 1)
-            grade_batch(job, crew=partial(threads, open_pools=self.pools))
+            grade_batch(job, open_grader_pool=partial(pool_of_threads, open_pools=self.pools))
             before = _records(out)
             self._hand_in(subs, places)
             self.referee.begin()
             stack.enter_context(contextlib.chdir(subs))  # the worst place to grade in
             session.cache_clear()
-            batch = grade_batch(job, crew=partial(threads, open_pools=self.pools))
+            batch = grade_batch(job, open_grader_pool=partial(pool_of_threads, open_pools=self.pools))
             write_reports(batch, out)
             self.referee.end()
             rows = self._rows(subs, out, batch, before)
@@ -198,11 +200,11 @@ class Arena:
 
     @contextlib.contextmanager
     def pools(self, assignment, hides: list[str], count: int) -> Iterator[list]:
-        """What `grade_batch` opens: real pools of this rung, each watched by the referee."""
+        """What `grade_batch` opens: real pools of this level, each watched by the referee."""
         with tempfile.TemporaryDirectory(prefix="segedu-stage-") as folder, contextlib.ExitStack() as stack:
             Path(folder).chmod(0o711)
             stage = build_stage(hides, Path(folder, "stage"))
-            pools = [stack.enter_context(KernelPool(stage, self.rung)) for _ in range(count)]
+            pools = [stack.enter_context(KernelPool(stage, self.isolation)) for _ in range(count)]
             yield [Watched(pool, self.referee) for pool in pools]
 
     def _write(self, subs: Path, name: str, text: str, right: float, attack: Attack | None = None) -> None:
@@ -220,9 +222,9 @@ class Arena:
             total = COMPUTING_TOTAL.format(seconds=0.35 * self.cell_seconds) if self.crowd else RIGHT["total"]
             self._write(subs, name, notebook(name, "", RIGHT | {"total": total}), FULL)
         for attack in self.attacks:
-            if self.rung.level in attack.levels:
+            if self.isolation.level in attack.levels:
                 self._one(subs, attack, filled)
-            if self.rung.level in attack.twin_levels:
+            if self.isolation.level in attack.twin_levels:
                 self._twin(subs, attack, filled)
         by_path = {entry.path: entry.student for entry in find_entries(subs)[0]}
         for entry in self.entries:
@@ -284,7 +286,7 @@ class Watched:
     """A kernel pool that reports each run to the referee."""
 
     def __init__(self, pool: KernelPool, referee: Referee) -> None:
-        self.pool, self.referee, self.rung = pool, referee, pool.rung
+        self.pool, self.referee, self.isolation = pool, referee, pool.isolation
 
     def run(self, steps, files_in, wanted, limits):
         """As `KernelPool.run`."""

@@ -75,13 +75,13 @@ for root in (".", "..", "/work", "/tmp", "/home", "/root", os.path.expanduser("~
         except Exception:
             pass
 try:
-    import segedu.checks.judge as judge
+    import segedu.teaching.checks.judge as judge
 
     judge.judge = lambda *args, **kwargs: None
 except Exception:
     pass
 
-import segedu.checks.remote as remote
+import segedu.teaching.checks.remote as remote
 
 
 def forged(name, folder, namespace, real=remote.run_probe):

@@ -28,7 +28,7 @@ def npy(header, body=b"", version=(1, 0)):
     return b"\\x93NUMPY" + bytes(version) + size + header + body
 
 
-import segedu.checks.remote as remote
+import segedu.teaching.checks.remote as remote
 """
 INSTEAD = """
 def run_probe(name, folder, namespace):
@@ -363,14 +363,14 @@ remote.run_probe = run_probe
         "0",
         TOOLS
         + """
-from segedu.checks import codec, probes
+from segedu.teaching.checks import codec, probes
 codec.pack = lambda outcome, real=codec.pack: real({"value": True, "arguments": [0]})
 probes.call = lambda function, case: {"value": np.ones(4), "arguments": case["args"]}
 remote.PROBES["call"] = probes.call
 remote.write_files = lambda folder, stem, files, real=remote.write_files: real(folder, stem, files)
 """,
         levels=EVERYWHERE,
-        twin="from segedu.checks import outcomes\nprint(outcomes.describe(3))",
+        twin="from segedu.teaching.checks import outcomes\nprint(outcomes.describe(3))",
     ),
     Attack(
         "n31_atexit",

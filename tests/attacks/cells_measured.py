@@ -16,7 +16,7 @@ OVERWRITING = {
     "total": "def total(values):\n    value = float(np.sum(values))\n    values[:] = 0\n    return value",
     "box_area": "def box_area(boxes):\n    boxes -= 1\n    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])",
 }
-DENY = """from segedu.checks import codec, outcomes, probes, remote
+DENY = """from segedu.teaching.checks import codec, outcomes, probes, remote
 probes._changed = lambda before, after: []
 for module in (outcomes, probes, codec):
     for name in ("value_difference", "first_difference", "same_outcome", "_same"):
@@ -24,7 +24,7 @@ for module in (outcomes, probes, codec):
             setattr(module, name, lambda *args: None)
 """
 COPY = """import copy
-from segedu.checks import probes, remote
+from segedu.teaching.checks import probes, remote
 
 
 def on_copies(function, case, real=probes.call):
@@ -50,7 +50,7 @@ MEASURED = [
         answers=OVERWRITING,
         points=3.0,
         levels=EVERYWHERE,
-        twin="from segedu.checks import outcomes\nprint(outcomes.plain([1, 2]))",
+        twin="from segedu.teaching.checks import outcomes\nprint(outcomes.plain([1, 2]))",
         twin_answers=COPIES,
     ),
     Attack(

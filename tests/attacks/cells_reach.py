@@ -51,7 +51,7 @@ REACH = [
 import glob, os, sys
 roots = ["@COURSE@", os.path.dirname("@COURSE@"), *sys.path, "/work", "/scratch/..", "/stage", os.path.dirname(sys.prefix)]
 for root in roots:
-    for path in glob.glob(root + "/exercises/lab00_tiny/*.py") + glob.glob(root + "/segedu/exercises/lab*/*.py")[:40]:
+    for path in glob.glob(root + "/exercises/lab00_tiny/*.py") + glob.glob(root + "/segedu/teaching/exercises/lab*/*.py")[:40]:
         try:
             space = {}
             exec(open(path).read(), space)

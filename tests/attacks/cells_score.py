@@ -112,7 +112,7 @@ def spy(x):
              if isinstance(key, str) and key in ("expected", "reference", "answer", "answers", "solution", "want")]
     seen += [line for entry in list(linecache.cache.values()) for line in entry[2] if "expected" in line]
     for value in seen:
-        if callable(value) and getattr(value, "__module__", "").startswith("segedu.exercises"):
+        if callable(value) and getattr(value, "__module__", "").startswith("segedu.teaching.exercises"):
             try:
                 return value(x)
             except Exception:
@@ -160,7 +160,7 @@ plt.imshow([[0, 1], [1, 0]]); plt.show()""",
         "0: what it writes is not believed",
         """import sys, types, builtins, json, pathlib
 
-fake = types.ModuleType("segedu.checks.remote")
+fake = types.ModuleType("segedu.teaching.checks.remote")
 
 
 def run_probe(name, folder, namespace):
@@ -172,7 +172,7 @@ def run_probe(name, folder, namespace):
 
 
 fake.run_probe = run_probe
-sys.modules["segedu.checks.remote"] = fake
+sys.modules["segedu.teaching.checks.remote"] = fake
 real = builtins.__import__
 builtins.__import__ = lambda name, *rest: fake if "remote" in name else real(name, *rest)""",
         twin="""import sys, types
@@ -233,7 +233,7 @@ get_ipython().events.register("post_run_cell", lambda result: started.clear())""
         "to delete what the checks need",
         "0 for what was deleted, nothing else",
         'import sys\nget_ipython().run_line_magic("reset", "-f")\nfor name in list(sys.modules):\n'
-        '    if name.startswith("segedu.checks"):\n        del sys.modules[name]',
+        '    if name.startswith("segedu.teaching.checks"):\n        del sys.modules[name]',
         twin="x = np.zeros(3)\ndel x\n%reset_selective -f nothing_like_this",
     ),
     one(

@@ -115,9 +115,9 @@ def area(boxes):
         "stubs",
         "to use `check`, `use` and `load` of the exercises",
         "0: they are stubs",
-        """from segedu.exercises.lab00_tiny import check
+        """from segedu.teaching.exercises.lab00_tiny import check
 try:
-    from segedu.exercises import load
+    from segedu.teaching.exercises import load
     exercise = load("00_tiny").exercises
 except Exception as error:
     exercise = []
@@ -127,12 +127,12 @@ for one in exercise:
         answers={
             name: f"def {name}(*a):\n    return globals().get('stolen_{name}', lambda *_: 0)(*a)" for name in RIGHT
         },
-        twin="from segedu.exercises.lab00_tiny import check\ncheck(None)",
+        twin="from segedu.teaching.exercises.lab00_tiny import check\ncheck(None)",
     ),
     Attack(
         "o54_memory_of_the_parent",
         "stubs",
-        "to search the memory that was forked for references, seeds and papers",
+        "to search the memory that was forked for references, seeds and cases",
         "0: never there",
         """import re
 hits = []

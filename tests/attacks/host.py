@@ -26,7 +26,7 @@ import psutil
 MARK = "segedu-attack-mark"  # in the command line of every process that an attack starts, and in every file it plants
 GROWTH = 400 << 20
 TERMINALS = 64  # more than that of the machine's belong to no sandbox
-USERS = 0x5E  # the first byte of the users that the ladder draws
+USERS = 0x5E  # the first byte of the users that `isolation_levels.own_user` draws
 
 
 class Host:

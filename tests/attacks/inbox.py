@@ -1,6 +1,6 @@
 """Attacks by files beside a notebook that a program could take for its own settings; the arena grades in that folder.
 
-`tests/grading/test_surroundings.py` lays every such file around the real command, Gradescope's script and a worker.
+`tests/grading/test_clean_environment.py` lays every such file around the real command, Gradescope's script and a worker.
 """
 
 from __future__ import annotations

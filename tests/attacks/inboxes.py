@@ -15,12 +15,12 @@ from pathlib import Path
 import tiny
 from attack import FULL, RIGHT
 
-from segedu.gradebook.policy import standings
-from segedu.gradebook.reports import write_reports
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.ladder import Rung
-from segedu.grading.records import RecordStore
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.batch.reports import write_reports
+from segedu.grading.gradebook.policy import student_results
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.isolation_levels import IsolationLevel
 
 TIME = "2026-10-01 12:00:00.000000 UTC\n"
 LATE = "[late]\nafter = 0.5\n[labs.00_tiny]\ndue = 2026-10-02T12:00:00Z\n"
@@ -101,13 +101,13 @@ INBOXES = [
 ]  # fmt: skip
 
 
-def faults(inbox: Inbox, course: Path, rung: Rung) -> list[str]:
+def faults(inbox: Inbox, course: Path, isolation: IsolationLevel) -> list[str]:
     """Grade a folder, count its points, and say what is wrong.
 
     Args:
         inbox: of submissions.
         course: the tiny one.
-        rung: of the sandbox.
+        isolation: of the sandbox.
 
     Returns:
         Sentences; empty where the grader held.
@@ -120,9 +120,9 @@ def faults(inbox: Inbox, course: Path, rung: Rung) -> list[str]:
             for name, text in files.items():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_text(text)
-        job = Job(folder, tiny.LAB, out, course, 1, 7, rung.level, True, 6.0, 60.0, layout=inbox.layout)
+        job = Job(folder, tiny.LAB, out, course, 1, 7, isolation.level, True, 6.0, 60.0, layout=inbox.layout)
         try:
-            batch = grade_batch(job, crew=partial(threads))
+            batch = grade_batch(job, open_grader_pool=partial(pool_of_threads))
         except ValueError as error:
             return [] if inbox.refused and inbox.refused in str(error) else [f"REFUSED: {error}"]
         if inbox.refused:
@@ -133,7 +133,7 @@ def faults(inbox: Inbox, course: Path, rung: Rung) -> list[str]:
 
 def _counted(inbox: Inbox, out: Path, batch) -> list[str]:
     write_reports(batch, out)
-    found = {_plain(one.student, inbox): one for one in standings(out, tiny.LAB)}
+    found = {_plain(one.student, inbox): one for one in student_results(out, tiny.LAB)}
     points = {name: float(one.final) for name, one in found.items()}
     wrong = [
         f"{name} has {points.get(name)}, expected {want}"

@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from arena import CROWD_JOBS, Arena, Row, one_course, rungs
+from arena import CROWD_JOBS, Arena, Row, one_course, possible_levels
 from attack import Attack
 from catalogue import ATTACKS, NO_ROW
 from inboxes import INBOXES, Inbox, faults
 from rich.console import Console
 from rich.table import Table
 
-from segedu.grading.ladder import Rung
+from segedu.grading.sandbox.isolation_levels import IsolationLevel
 
 
 def chosen_inboxes(pattern: str) -> list[Inbox]:
@@ -28,21 +28,21 @@ def chosen_inboxes(pattern: str) -> list[Inbox]:
     return [one for one in INBOXES if not parts or any(_fits(part, one.name, "class") for part in parts)]
 
 
-def inbox_rows(pattern: str, course: Path, level: str, rung: Rung) -> list[Row]:
+def inbox_rows(pattern: str, course: Path, level: str, isolation: IsolationLevel) -> list[Row]:
     """Grade whole folders, each alone.
 
     Args:
         pattern: as of `chosen`.
         course: the tiny one.
         level: its name.
-        rung: the same.
+        isolation: the same.
 
     Returns:
         One row a folder; its points are those of its students together.
     """
     rows = []
     for inbox in chosen_inboxes(pattern):
-        found, total = tuple(faults(inbox, course, rung)), sum(inbox.points.values())
+        found, total = tuple(faults(inbox, course, isolation)), sum(inbox.points.values())
         rows.append(Row(inbox.name, "class", level, total, total, inbox.refused or inbox.tries, found))
     return rows
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cell-seconds", type=float, default=6.0, help="limit of each cell")
     options = parser.parse_args(arguments)
-    began, attacks, here = time.monotonic(), chosen(options.only), rungs()
+    began, attacks, here = time.monotonic(), chosen(options.only), possible_levels()
     levels = [name for name in options.level.split(",") if name] or list(here)
     unknown = sorted(set(levels) - set(here))
     if unknown or not (attacks or chosen_inboxes(options.only)):

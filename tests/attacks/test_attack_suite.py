@@ -32,25 +32,25 @@ def course():
 
 
 @pytest.fixture(scope="module")
-def rungs():
-    found = arena.rungs()
-    if not any(rung.level >= 2 for rung in found.values()):
+def possible_levels():
+    found = arena.possible_levels()
+    if not any(isolation.level >= 2 for isolation in found.values()):
         pytest.skip("this machine offers no sandbox")
     return found
 
 
-def test_a_few_attacks_of_each_kind_at_the_best_level(course, rungs):
+def test_a_few_attacks_of_each_kind_at_the_best_level(course, possible_levels):
     few = [attack for attack in ATTACKS if attack.name in FEW]
     assert len(few) == len(FEW)
-    rows = arena.Arena(course, next(iter(rungs.values())), few, cell_seconds=20).run()
+    rows = arena.Arena(course, next(iter(possible_levels.values())), few, cell_seconds=20).run()
     assert not [(row.attack, row.faults) for row in rows if row.faults]
     assert {row.attack for row in rows} > set(FEW)
     assert sum("-twin" in row.attack for row in rows) >= 10 and sum(row.boundary == "neighbour" for row in rows) == 5
 
 
-def test_a_crowd_costs_its_neighbours_nothing(course, rungs):
+def test_a_crowd_costs_its_neighbours_nothing(course, possible_levels):
     (crowd,) = (attack for attack in ATTACKS if attack.name == "o115_starves_neighbours")
-    rows = arena.Arena(course, next(iter(rungs.values())), [crowd]).run(arena.CROWD_JOBS)
+    rows = arena.Arena(course, next(iter(possible_levels.values())), [crowd]).run(arena.CROWD_JOBS)
     assert not [(row.attack, row.faults) for row in rows if row.faults]
     assert sum(row.boundary == "neighbour" for row in rows) == 5
 
@@ -62,7 +62,7 @@ def test_the_referee_sees_terminals_and_segments():
     assert referee._of_the_machine() == []
 
 
-def test_the_referee_sees_forged_and_lost_points_and_accused_twins(course, rungs):
+def test_the_referee_sees_forged_and_lost_points_and_accused_twins(course, possible_levels):
     fakes = [
         Attack(
             "x1_right", "fake", "nothing", "0", answers=RIGHT, twin_answers={"total": "def total(v):\n    return 0"}
@@ -77,7 +77,7 @@ def test_the_referee_sees_forged_and_lost_points_and_accused_twins(course, rungs
             twin=CELLS["a02_drop_asserts"][0],
         ),
     ]
-    rows = arena.Arena(course, next(iter(rungs.values())), fakes).run()
+    rows = arena.Arena(course, next(iter(possible_levels.values())), fakes).run()
     faults = {row.attack: " ".join(row.faults) for row in rows if row.faults}
     assert faults["x1_right"] == "FORGED 9 points" and faults["x1_right-twin"] == "LOST 3 points"
     assert faults["x2_noted"] == "no note says 'a note that nobody makes'"
@@ -85,7 +85,7 @@ def test_the_referee_sees_forged_and_lost_points_and_accused_twins(course, rungs
     assert len(faults) == 4 and sum(row.forged for row in rows) == FULL
 
 
-def test_the_referee_sees_harm_where_there_is_no_sandbox(course, rungs):
+def test_the_referee_sees_harm_where_there_is_no_sandbox(course, possible_levels):
     cell = """import os, socket
 open("@BAIT@/new", "w").close()
 socket.create_connection(("127.0.0.1", int("@PORT@"))).close()
@@ -94,7 +94,7 @@ import time
 time.sleep(0.2)
 raise type("@TOKEN@".replace("-", ""), (Exception,), {})"""
     fake = Attack("x3_harmful", "fake", "all of it", "harm", cell, levels=(1,))
-    rows = arena.Arena(course, rungs["1"], [fake]).run()
+    rows = arena.Arena(course, possible_levels["1"], [fake]).run()
     faults = next(row.faults for row in rows if row.attack == "x3_harmful")
     assert len(faults) == 3, faults
     for part in ("bait/new was changed", "socket ('127.0.0.1'", "a process of the host was killed"):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
-from segedu.grading.provisioner import ForkServer
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.grading.sandbox.provisioner import ForkServer
 
 COURSE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
@@ -54,7 +54,7 @@ def {name}(*args):
     return net
 
 
-from segedu.checks import probes
+from segedu.teaching.checks import probes
 probes._dependence = lambda output, inputs: [9]
 probes._after_call = lambda arguments, real=probes._after_call: real(arguments)
 """
@@ -87,7 +87,9 @@ def graded(lab: str, added: dict[str, str], exercises: tuple[str, ...], folder: 
                 source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
                 cell["source"] = source + "\n" + text.format(name=ours["name"])
         (folder / "subs" / f"{student}.ipynb").write_text(json.dumps(copy))
-    batch = grade_batch(Job(folder / "subs", lab, folder / "out", COURSE, cell_seconds=20.0), crew=threads)
+    batch = grade_batch(
+        Job(folder / "subs", lab, folder / "out", COURSE, cell_seconds=20.0), open_grader_pool=pool_of_threads
+    )
     return {r["student"]: {e["name"]: e["points"] for e in r["exercises"]} for r in batch.records}
 
 

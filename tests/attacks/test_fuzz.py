@@ -33,17 +33,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from segedu.checks import codec
-from segedu.gradebook.reports import write_reports
-from segedu.grading.archive import SubmissionError, notebooks_in
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries, student_id
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, probe_levels
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.rebuild import MAX_NOTES, rebuild
-from segedu.grading.submission import read_submission
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.batch.reports import write_reports
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import MAX_NOTES, rebuild
+from segedu.grading.sandbox.kernel_pool import RunResult, probe_levels
+from segedu.grading.submissions.archive import SubmissionError, notebooks_in
+from segedu.grading.submissions.find_submissions import find_entries, student_id
+from segedu.grading.submissions.notebook import parse_notebook
+from segedu.grading.submissions.submission import read_submission
+from segedu.teaching.checks import codec
 
 sys.path += [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "grading")]
 import fuzz
@@ -82,7 +82,7 @@ class HonestPool(_pretence()):
         theirs = {step.source for step in steps if step.kind in ("helper", "solution")}
         if theirs <= set(tiny.RIGHT.values()):
             return super().run(steps, files_in, wanted, limits)
-        return RunResult([], 3, self.rung.reason)
+        return RunResult([], 3, self.isolation.reason)
 
 
 @contextlib.contextmanager
@@ -154,7 +154,8 @@ def grade(course: Path, ones: list[tuple], pools: Callable | None = honest_pools
             fuzz_folders.write_new(folder / f"{name}.ipynb", json.dumps(HONEST).encode())
         before, began = tree(Path(place)), time.process_time()
         batch = grade_batch(
-            Job(folder, tiny.LAB, out, course, seed=7, cell_seconds=5), crew=partial(threads, open_pools=pools)
+            Job(folder, tiny.LAB, out, course, seed=7, cell_seconds=5),
+            open_grader_pool=partial(pool_of_threads, open_pools=pools),
         )
         write_reports(batch, out)
         assert time.process_time() - began < SECONDS * (len(ones) + 2)
@@ -308,7 +309,8 @@ def test_links_beside_submissions_are_records_and_no_end(course, tmp_path):
         (folder / name).symlink_to(target)
     records = list(
         grade_batch(
-            Job(folder, tiny.LAB, tmp_path / "out", course), crew=partial(threads, open_pools=honest_pools)
+            Job(folder, tiny.LAB, tmp_path / "out", course),
+            open_grader_pool=partial(pool_of_threads, open_pools=honest_pools),
         ).records
     )
     assert [record["student"] for record in records if "is a link" in record["problem"]] == [
@@ -332,7 +334,10 @@ def test_long_names_that_begin_alike_stay_apart_in_the_reports(course, tmp_path)
     folder.mkdir()
     for name in ("中" * 70, "中" * 71, "中" * 72, "a" * 90, "a" * 91, "b____c", "b__c", "b_c"):
         fuzz_folders.write_new(folder / f"{name}.ipynb", json.dumps(HONEST).encode())
-    batch = grade_batch(Job(folder, tiny.LAB, tmp_path / "out", course), crew=partial(threads, open_pools=honest_pools))
+    batch = grade_batch(
+        Job(folder, tiny.LAB, tmp_path / "out", course),
+        open_grader_pool=partial(pool_of_threads, open_pools=honest_pools),
+    )
     write_reports(batch, tmp_path / "out")
     assert all(student_id(record["student"]) == record["student"] for record in batch.records)
     check_reports(batch, tmp_path / "out")

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from segedu.checks import codec
-from segedu.checks.outcomes import MAX_DEPTH
-from segedu.grading.box import Box
-from segedu.grading.compare import make_paper, read_outcomes, verdict_of
+from segedu.grading.judging.compare import make_exercise_cases, read_outcomes, verdict_of
+from segedu.grading.sandbox.sandbox_files import SandboxFiles
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.outcomes import MAX_DEPTH
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -147,7 +147,7 @@ def text(rng: random.Random) -> bytes:
 
 
 def left_behind(seed: int) -> dict[str, bytes]:
-    """Files of one exercise, as fetched from the box."""
+    """Files of one exercise, as fetched from the sandbox."""
     rng, folder = random.Random(seed), "job/double/out"
     files = {}
     for case in range(CASES + 1):
@@ -180,14 +180,14 @@ def is_valid(value: object, depth: int = 0) -> bool:
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory):
+def exercise_cases(tmp_path_factory):
     with tiny.installed(tiny.make_course(tmp_path_factory.mktemp("course"))):
-        from segedu.exercises import load
+        from segedu.teaching.exercises import load
 
-        yield make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
+        yield make_exercise_cases(load(tiny.LAB).exercises[0], tiny.LAB, 5)
 
 
-def read_all(paper, seed: int) -> list[str]:
+def read_all(exercise_cases, seed: int) -> list[str]:
     """Read one mutated folder in both ways, and ten arrays; returns what became of all."""
     files, rng = left_behind(seed), random.Random(seed)
     stems = [f"job/double/out/{case}" for case in range(CASES + 1)]
@@ -202,10 +202,10 @@ def read_all(paper, seed: int) -> list[str]:
     finally:
         tracemalloc.stop()
     assert peak < 2**20 + 60 * size, (peak, size)  # an empty list of three bytes costs a hundred and more
-    outcomes, notes = read_outcomes(paper, files)
+    outcomes, notes = read_outcomes(exercise_cases, files)
     assert len(outcomes) == CASES and all(outcome is None or type(outcome) is dict for outcome in outcomes)
     assert all(note.startswith(tuple("123456789")) for note in notes)
-    verdict_of(paper, outcomes)
+    verdict_of(exercise_cases, outcomes)
     return became
 
 
@@ -228,13 +228,13 @@ def fuzzing(examples: int):
 
 @fuzzing(150)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_150_mutated_folders_of_outcomes(paper, seed):
-    read_all(paper, seed)
+def test_150_mutated_folders_of_outcomes(exercise_cases, seed):
+    read_all(exercise_cases, seed)
 
 
 @pytest.mark.prove
-def test_2000_mutated_folders_of_outcomes(paper):
-    became = [what for seed in range(2000) for what in read_all(paper, seed)]
+def test_2000_mutated_folders_of_outcomes(exercise_cases):
+    became = [what for seed in range(2000) for what in read_all(exercise_cases, seed)]
     assert min(became.count("read"), became.count("refused")) > 2000
     print(f"\n2000 mutated folders: {became.count('read')} arrays and outcomes read, {became.count('refused')} refused")
 
@@ -290,7 +290,7 @@ def test_tensors_survive_exactly(dtype):
     assert all(b.dtype == dtype and torch.equal(a, b) for a, b in zip([tensor, tensor[:0]], back, strict=True))
 
 
-# the box ------------------------------------------------------------------------------------------------------------
+# the files of a sandbox ---------------------------------------------------------------------------------------------
 def test_only_plain_files_come_out_of_a_box(tmp_path):
     out = tmp_path / "work" / "job" / "double" / "out"
     out.mkdir(parents=True)
@@ -305,17 +305,17 @@ def test_only_plain_files_come_out_of_a_box(tmp_path):
         with open(os.fsencode(out) + b"/" + name, "wb") as file:
             file.write(name)
     (tmp_path / "work" / "job" / "away").symlink_to("/etc")
-    box = Box(os.open(tmp_path / "work", os.O_RDONLY | os.O_DIRECTORY))
+    files = SandboxFiles(os.open(tmp_path / "work", os.O_RDONLY | os.O_DIRECTORY))
     try:
         got = {}
-        for path in box.find("job/*/out/*"):
+        for path in files.find("job/*/out/*"):
             try:
-                got[path.rpartition("/")[2]] = box.get(path)
+                got[path.rpartition("/")[2]] = files.get(path)
             except OSError as error:
                 assert error.errno in (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR), path
         for path in ("../secret", "job/../../secret", "/etc/passwd", "", "job//out", "job/./double", "a\0b"):
             with pytest.raises((OSError, ValueError)):
-                box.get(path)
+                files.get(path)
     finally:
-        box.close()
+        files.close()
     assert len(got) == 6 and got["0.json"] == b"{}" and b"secret" not in got.values()

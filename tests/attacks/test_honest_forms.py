@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.entries import find_entries
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
-from segedu.grading.lab import read_lab
-from segedu.grading.provisioner import ForkServer
-from segedu.grading.rebuild import rebuild
-from segedu.grading.submission import read_submission
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import rebuild
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.grading.sandbox.provisioner import ForkServer
+from segedu.grading.submissions.find_submissions import find_entries
+from segedu.grading.submissions.submission import read_submission
 
 sys.path += [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "grading")]
 import honest
@@ -27,7 +27,9 @@ sandboxed = pytest.mark.skipif(
 
 def lost(course: Path, lab: str, folder: Path, out: Path, full: int) -> list[str]:
     """Grade a folder; what has less than full points, and why."""
-    batch = grade_batch(Job(folder, lab, out, course, seed=3, jobs=2, cell_seconds=20), crew=threads)
+    batch = grade_batch(
+        Job(folder, lab, out, course, seed=3, jobs=2, cell_seconds=20), open_grader_pool=pool_of_threads
+    )
     records = list(batch.records)
     assert len(records) == len(list(folder.iterdir()))
     return [

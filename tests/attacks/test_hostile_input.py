@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 from jupyter_client.session import Session
 
-from segedu.checks import codec
-from segedu.checks.probes import call_grad
-from segedu.gradebook import reports
-from segedu.gradebook.derived import as_text
-from segedu.grading import compare, reading, submission
-from segedu.grading.archive import SubmissionError
-from segedu.grading.batch import Batch
-from segedu.grading.compare import make_paper, read_outcomes, refusals, verdict_of
-from segedu.grading.entries import find_entries, student_id
-from segedu.grading.lab import read_lab
-from segedu.grading.messages import read_message
-from segedu.grading.notebook import MAX_CODE, parse_notebook
-from segedu.grading.rebuild import rebuild
-from segedu.grading.records import RecordStore
-from segedu.grading.submission import read_submission
+from segedu.grading.batch import reports
+from segedu.grading.batch.batch import Batch
+from segedu.grading.gradebook.atomic_files import as_text
+from segedu.grading.judging import compare, student_code
+from segedu.grading.judging.compare import make_exercise_cases, read_outcomes, refusals, verdict_of
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import rebuild
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.kernel_messages import read_message
+from segedu.grading.submissions import submission
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.find_submissions import find_entries, student_id
+from segedu.grading.submissions.notebook import MAX_CODE, parse_notebook
+from segedu.grading.submissions.submission import read_submission
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.probes import call_grad
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "grading"))
 import tiny
@@ -38,10 +39,10 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture
-def paper(course):
-    from segedu.exercises import load
+def exercise_cases(course):
+    from segedu.teaching.exercises import load
 
-    return make_paper(load(tiny.LAB).exercises[0], tiny.LAB, 5)
+    return make_exercise_cases(load(tiny.LAB).exercises[0], tiny.LAB, 5)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def steps(plan):
 
 def test_a_megabyte_of_empty_lines_is_read_at_once():
     began = time.process_time()
-    reading.oddities("x = 1" + "\n" * 1_000_000 + "y", ())
+    student_code.oddities("x = 1" + "\n" * 1_000_000 + "y", ())
     assert time.process_time() - began < 2
 
 
@@ -67,26 +68,26 @@ def test_a_notebook_of_nothing_but_code_is_refused():
 
 
 @pytest.mark.parametrize("shape", ["(0, 4611686018427387904, 4611686018427387904)", f"(0, {10**30})"])
-def test_a_header_of_an_impossible_size_is_a_note(paper, shape):
+def test_a_header_of_an_impossible_size_is_a_note(exercise_cases, shape):
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with pytest.raises(codec.CodecError):
         codec.read_npy(data)
     document = json.dumps({"dict": {"value": {"array": 0}, "arguments": {"list": []}}}).encode()
-    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
+    outcomes, notes = read_outcomes(exercise_cases, {"job/double/out/0.json": document, "job/double/out/0.0.npy": data})
     assert outcomes[0] is None and len(notes) == 1
 
 
-def test_whatever_breaks_the_reader_costs_one_outcome(paper, monkeypatch):
+def test_whatever_breaks_the_reader_costs_one_outcome(exercise_cases, monkeypatch):
     def broken(*_):
         raise OverflowError("new")
 
     monkeypatch.setattr(compare.codec, "unpack", broken)
-    outcomes, notes = read_outcomes(paper, {"job/double/out/0.json": b"{}"})
+    outcomes, notes = read_outcomes(exercise_cases, {"job/double/out/0.json": b"{}"})
     assert outcomes == [None] * 4 and notes == ["1 of its outcomes could not be read: OverflowError"]
 
 
-def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
+def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(exercise_cases):
     secret = '; =HYPERLINK(1) <b> {"args": [1.2345678901234567]} ' + "9" * 60
     told = [{"refused": f"a {secret}"}, {"raises": secret}, {"raises": "ZeroDivisionError"}]
     files = {
@@ -94,9 +95,9 @@ def test_what_a_student_names_cannot_carry_a_hidden_input_or_a_formula(paper):
         for i, outcome in enumerate(told)
         for name, data in codec.pack(outcome).items()
     }
-    outcomes, _ = read_outcomes(paper, files)
+    outcomes, _ = read_outcomes(exercise_cases, files)
     assert outcomes[1:3] == [{"raises": "Exception"}, {"raises": "ZeroDivisionError"}]
-    texts = [*refusals(outcomes), verdict_of(paper, outcomes).first_line]
+    texts = [*refusals(outcomes), verdict_of(exercise_cases, outcomes).first_line]
     assert not any(mark in text for text in texts for mark in ("=", "<", "{", ";", "9" * 25))
 
 
@@ -173,7 +174,7 @@ def test_an_answer_in_the_check_cell_is_an_answer(plan_of):
 def test_a_line_that_fails_here_does_not_take_the_definitions_below_it(plan_of, line):
     source = f"{line}\n\n{tiny.RIGHT['double']}"
     plan = plan_of(tiny.answered(double=source))
-    late = reading.late_definitions(source)
+    late = student_code.late_definitions(source)
     assert plan.steps[2].source == late != ""
     namespace: dict = {"double": lambda x: "kept"}
     exec(late, namespace)

@@ -19,23 +19,23 @@ def course():
 
 
 @pytest.fixture(scope="module")
-def rung():
-    found = [rung for rung in arena.rungs().values() if rung.level >= 2]
+def isolation():
+    found = [isolation for isolation in arena.possible_levels().values() if isolation.level >= 2]
     if not found:
         pytest.skip("this machine offers no sandbox")
     return found[0]
 
 
 @pytest.mark.parametrize("inbox", INBOXES, ids=lambda inbox: inbox.name)
-def test_nobody_decides_about_another_student(inbox, course, rung):
-    assert faults(inbox, course, rung) == []
+def test_nobody_decides_about_another_student(inbox, course, isolation):
+    assert faults(inbox, course, isolation) == []
 
 
-def test_a_wrong_expectation_is_seen(course, rung):
+def test_a_wrong_expectation_is_seen(course, isolation):
     files = {"anna.ipynb": "{}"}
-    found = faults(Inbox("x", "", files, {"anna": 9, "bert": 1}, noted=("anna",)), course, rung)
+    found = faults(Inbox("x", "", files, {"anna": 9, "bert": 1}, noted=("anna",)), course, isolation)
     assert found == [
         "anna has 0.0, expected 9", "bert has None, expected 1", "no flag tells anna", "the page does not tell of the clash",
     ]  # fmt: skip
-    assert faults(Inbox("x", "", files, refused="y"), course, rung) == ["NOT REFUSED"]
-    assert faults(Inbox("x", "", {}, {}), course, rung)[0].startswith("REFUSED: ")
+    assert faults(Inbox("x", "", files, refused="y"), course, isolation) == ["NOT REFUSED"]
+    assert faults(Inbox("x", "", {}, {}), course, isolation)[0].startswith("REFUSED: ")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu.checks import codec
-from segedu.checks.judge import draw, judge
-from segedu.exercises import load, names
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox.staged_library import build_stage
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.judge import draw, judge
+from segedu.teaching.exercises import load, names
 
 SEED = 7
 # functions that do what an exercise asks for and may be called: the lab is about something else, or asks to use them
@@ -30,7 +30,7 @@ root = Path(sys.argv[2])
 sys.path[:] = [sys.argv[1], *[p for p in sys.path if not Path(p, "segedu").is_dir()]]
 warnings.simplefilter("ignore")
 import segedu
-from segedu.checks import codec, remote
+from segedu.teaching.checks import codec, remote
 assert segedu.__file__.startswith(sys.argv[1])
 found = {}
 for module in pkgutil.walk_packages(segedu.__path__, "segedu.", onerror=lambda _: None):
@@ -42,7 +42,7 @@ for module in pkgutil.walk_packages(segedu.__path__, "segedu.", onerror=lambda _
     except Exception:
         continue
     for name, thing in vars(there).items():
-        if callable(thing) and getattr(thing, "__module__", "").startswith("segedu.") and thing.__module__ != "segedu.checks.probes":
+        if callable(thing) and getattr(thing, "__module__", "").startswith("segedu.") and thing.__module__ != "segedu.teaching.checks.probes":
             found.setdefault(id(thing), (f"{thing.__module__}.{name}", thing))
 
 

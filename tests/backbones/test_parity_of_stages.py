@@ -22,7 +22,8 @@ from torchvision.models.swin_transformer import SwinTransformer
 from segedu.backbones import convnext, swin, tiny_vit
 from segedu.backbones.vit import MLP
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.pretrained import WEIGHTS, _our_keys
+from segedu.weights import WEIGHTS
+from segedu.weights.pretrained import _our_keys
 
 TOLERANCE = 1e-9
 CONVNEXT_DEPTHS, CONVNEXT_WIDTHS = (1, 2, 3, 1), (4, 6, 10, 16)

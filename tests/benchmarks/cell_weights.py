@@ -13,16 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segedu.baselines import OtsuWatershed
-from segedu.cell_recipes import objects_of
 from segedu.datasets.cells import Cells
-from segedu.experiment import measure_objects
-from segedu.instance import cellpose
+from segedu.instance.cellpose import cellpose
 from segedu.instance.stardist import candidates, polygon_nms, render_polygons
 from segedu.metrics.average_precision import average_precision_area, match_detections, precision_recall_curve
 from segedu.metrics.instance import label_map_iou
-from segedu.pretrained import load
-from segedu.recipe_data import Sets
+from segedu.recipes.baselines import OtsuWatershed
+from segedu.recipes.cells import objects_of
+from segedu.recipes.data import Sets
+from segedu.recipes.run import measure_objects
+from segedu.weights import load
 
 SEED, SCENES = 8_000_000, 64
 Found = tuple[Tensor, Tensor]  # label map (H, W) with the labels 1 to N, scores (N,)

@@ -50,7 +50,7 @@ def random_cells(seed: int, size: int = 96, cells: int = 14, radius: tuple[float
 
 def five_hundred_cells() -> Tensor:
     """A label map of 1024 x 1024 pixels, int32."""
-    from segedu.instance.cellpose_flows import tidy
+    from segedu.instance.cellpose.flows import tidy
 
     tiles = [random_cells(seed, 256, 90, (10, 20)) for seed in range(16)]
     tiles = [np.where(tile > 0, tile + 100 * n, 0) for n, tile in enumerate(tiles)]
@@ -96,7 +96,7 @@ def masks() -> Pair:
     """Label map from flows, with the flow-error filter."""
     from cellpose.dynamics import compute_masks
 
-    from segedu.instance.cellpose_flows import diffusion_flow, masks_from_flows
+    from segedu.instance.cellpose.flows import diffusion_flow, masks_from_flows
     from segedu.metrics.instance import instance_accuracy
 
     label_map = five_hundred_cells()
@@ -112,7 +112,7 @@ def masks() -> Pair:
 
 def network() -> Pair:
     """Forward pass with the same weights."""
-    from segedu.instance.cellpose import official_cellpose
+    from segedu.instance.cellpose.cellpose import official_cellpose
 
     theirs = cpnet((32, 64, 128, 256)).eval()
     ours = official_cellpose(torch.nn.Identity()).eval()

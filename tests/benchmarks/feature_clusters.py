@@ -29,8 +29,8 @@ from torch import Tensor
 from segedu.backbones.vit import ViT
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
-from segedu.pretrained import load
 from segedu.unsupervised.dino import principal_components
+from segedu.weights import load
 
 DRAW = {"street": draw_street, "shapes": draw_shapes}
 TUNING, HELD_OUT = (4_000_000, 50), (5_000_000, 50)  # seed, scenes of each kind; training and recipes have other seeds

@@ -123,8 +123,8 @@ def own_seconds() -> float:
     """CPU time of the right answers alone on all cases."""
     from make import solution_cells
 
-    from segedu import exercises
-    from segedu.checks.judge import draw, outcomes_of
+    from segedu.teaching import exercises
+    from segedu.teaching.checks.judge import draw, outcomes_of
 
     module = exercises.load("04_metrics")
     drawn = {exercise.name: draw(exercise, 11) for exercise in module.exercises}
@@ -236,7 +236,7 @@ def through_dask(count: int, kill_every: int) -> None:
     import distributed
     import tiny
 
-    from segedu.grading.batch import Job, grade_batch
+    from segedu.grading.batch.batch import Job, grade_batch
 
     class Tiny(distributed.WorkerPlugin):
         def __init__(self, course: str) -> None:

@@ -29,7 +29,7 @@ def peaks(arguments: list[str]) -> tuple[int, int]:
         parent = psutil.Process(process.pid)
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                graders = [child for child in parent.children() if "apart.main" in " ".join(child.cmdline())]
+                graders = [child for child in parent.children() if "grader_process.main" in " ".join(child.cmdline())]
                 for i, one in enumerate([parent, *graders][:2]):
                     most[i] = max(most[i], one.memory_info().rss)
             time.sleep(0.2)

@@ -205,7 +205,7 @@ def volumes() -> Iterator[Pair]:
     """A 3D U-Net, and one as nnU-Net plans it, with the losses of all its levels."""
     from monai.networks.nets import DynUNet
 
-    from segedu.semantic.nnunet import VOLUME_PARTS
+    from segedu.semantic.nnunet.nnunet import VOLUME_PARTS
     from segedu.semantic.unet3d import UNet3D
 
     tests, widths = parity("test_unet3d_parity"), [16, 32, 64]

@@ -74,7 +74,7 @@ def mask2former() -> Pair:
     import transformers
     from panoptic.test_mask2former_transformers import renamed
 
-    from segedu.panoptic.mask2former import mask2former_resnet50
+    from segedu.panoptic.mask2former.mask2former import mask2former_resnet50
 
     ours = randomise(mask2former_resnet50()).float().eval()
     config = transformers.Mask2FormerConfig(backbone_config=transformers.ResNetConfig(**STAGES), num_labels=133)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from segedu_site import address, figures, kernels, lint, methods, sources
 
-from segedu import capstone_report
+from segedu.teaching.capstone import report as capstone_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"

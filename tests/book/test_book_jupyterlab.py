@@ -18,9 +18,9 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from segedu import exercises
 from segedu.datasets.cvat import from_cvat
 from segedu.datasets.shapes import CLASSES, draw_shapes
+from segedu.teaching import exercises
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ WAIT = 120_000  # milliseconds; a busy machine is slow, a broken one never gets 
 SMALL = """
 import matplotlib.pyplot as plt
 from segedu.viz import show
-from segedu.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore
 
 def draw(points: int = 3, line: bool = True):
     fig, axes = plt.subplots(figsize=(3, 2))
@@ -39,8 +39,8 @@ explore(draw, static=[{"points": 3}], points=(2, 9), line=[True, False])
 """
 LABELLING = """
 from segedu.datasets.shapes import CLASSES, draw_shapes
-from segedu.pretrained import load
-from segedu.widgets.annotate import annotate
+from segedu.weights import load
+from segedu.teaching.widgets.annotate import annotate
 
 images = {f"scene{seed}.png": draw_shapes(seed)["image"] for seed in (3, 4)}
 tool = annotate(images, CLASSES, load("shapes_sam"))

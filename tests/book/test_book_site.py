@@ -82,9 +82,9 @@ def test_a_chapter_leads_to_its_lab(site, lab):
 
 def test_every_method_file_is_on_the_methods_page(site):
     page = (site / "course" / "methods.html").read_text()
-    for path in (ROOT / "segedu").glob("*/*.py"):
-        # A backbone cites its paper too, but is a part of methods, not one of them.
-        if path.parent.name != "backbones" and re.search(r"^Paper:", path.read_text(), re.MULTILINE):
+    methods = ("unsupervised", "semantic", "detection", "instance", "panoptic", "promptable")
+    for path in [path for task in methods for path in (ROOT / "segedu" / task).rglob("*.py")]:
+        if re.search(r"^Paper:", path.read_text(), re.MULTILINE):
             name = path.relative_to(ROOT).as_posix()
             assert name in page
             assert (site / "source" / name).with_suffix(".html").is_file()

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
 from segedu_site.measured import markdown  # noqa: E402
 
-from segedu.proofs import source_hash  # noqa: E402
+from segedu.teaching.evidence.proofs import source_hash  # noqa: E402
 
 
 @pytest.fixture

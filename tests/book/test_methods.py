@@ -8,11 +8,11 @@ from segedu_site import methods
 NAMED = {  # by the course's plan
     "unsupervised": "thresholding kmeans mean_shift watershed graph_cut normalized_cut selective_search dino",
     "semantic": "fcn deconvnet segnet unet res_unet dense_unet pspnet deeplabv1 deeplabv2 dense_crf deeplabv3 "
-    "deeplabv3plus unet3d nnunet",
+    "deeplabv3plus unet3d nnunet/nnunet",
     "detection": "rcnn fast_rcnn faster_rcnn yolov1 ssd retinanet fcos detr",
-    "instance": "signed_distance stardist cellpose omnipose denoiseg spatial_embedding mask_rcnn yolact condinst solov2 "
+    "instance": "signed_distance stardist cellpose/cellpose omnipose denoiseg spatial_embedding mask_rcnn yolact condinst solov2 "
     "yolo11_seg",
-    "panoptic": "panoptic_fpn detr_panoptic maskformer mask2former oneformer",
+    "panoptic": "panoptic_fpn detr_panoptic maskformer mask2former/mask2former oneformer",
     "promptable": "sam/image_encoder sam/prompt_encoder sam/mask_decoder sam/sam mobile_sam everything detect_then_segment",
 }
 FOUND = {method.path: method for group in methods.read_methods().values() for method in group}
@@ -37,8 +37,8 @@ def test_a_lab_belongs_to_the_chapter_that_the_header_names(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "compared", "ours"),
     [
-        ("panoptic/mask2former", "transformers", "street_mask2former"),
-        ("panoptic/mask2former_pixels", "transformers", ""),
+        ("panoptic/mask2former/mask2former", "transformers", "street_mask2former"),
+        ("panoptic/mask2former/pixel_decoder", "transformers", ""),
         ("panoptic/oneformer_text", "transformers", ""),
         ("promptable/sam/mask_decoder", "segment-anything", ""),
         ("promptable/sam/sam", "segment-anything", "shapes_sam"),

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from segedu import exercises
-from segedu.checks import cell
-from segedu.checks.cell import CheckFailed, lab_tools
-from segedu.checks.drawing import DRAWERS, draw_difference
-from segedu.checks.exercise import Exercise, Wrong
-from segedu.checks.judge import draw, outcomes_of
+from segedu.teaching import exercises
+from segedu.teaching.checks import cell
+from segedu.teaching.checks.cell import CheckFailed, lab_tools
+from segedu.teaching.checks.drawing import DRAWERS, draw_difference
+from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.judge import draw, outcomes_of
 
 
 def mean(values):

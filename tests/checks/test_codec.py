@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.checks.codec import CodecError, pack, read_npy, unpack
-from segedu.checks.outcomes import value_difference
+from segedu.teaching.checks.codec import CodecError, pack, read_npy, unpack
+from segedu.teaching.checks.outcomes import value_difference
 
 
 def same(a, b):

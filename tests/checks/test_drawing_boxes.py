@@ -7,9 +7,9 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from segedu.checks.drawing import COLOURS, draw_difference
-from segedu.checks.judge import draw, outcomes_of
-from segedu.exercises.lab12_one_stage import decode_ssd, hungarian_match, set_loss, yolo_target
+from segedu.teaching.checks.drawing import COLOURS, draw_difference
+from segedu.teaching.checks.judge import draw, outcomes_of
+from segedu.teaching.exercises.lab12_one_stage import decode_ssd, hungarian_match, set_loss, yolo_target
 
 
 def picture(kind, args, expected, got):

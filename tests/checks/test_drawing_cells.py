@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from segedu.checks.drawing import COLOURS, draw_difference
-from segedu.checks.judge import draw, outcomes_of
-from segedu.exercises.lab09_distances import diffusion_flow, follow_flows, polygon_nms, star_distances
+from segedu.teaching.checks.drawing import COLOURS, draw_difference
+from segedu.teaching.checks.judge import draw, outcomes_of
+from segedu.teaching.exercises.lab09_distances import diffusion_flow, follow_flows, polygon_nms, star_distances
 
 SQUARE = np.array([[0.0, 0], [0, 4], [4, 4], [4, 0]])
 LABEL_MAP = np.array([[0, 7, 7, 7, 0]])

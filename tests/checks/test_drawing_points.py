@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segedu.checks.drawing import COLOURS, draw_difference
-from segedu.checks.judge import draw, outcomes_of
-from segedu.exercises.lab02_clustering import kmeans_step, pca_project
+from segedu.teaching.checks.drawing import COLOURS, draw_difference
+from segedu.teaching.checks.judge import draw, outcomes_of
+from segedu.teaching.exercises.lab02_clustering import kmeans_step, pca_project
 
 POINTS = np.array([[0.0, 0], [1, 0], [4, 0], [5, 0]])
 CASE = {"name": "by hand", "args": [POINTS, np.array([[0.0, 1], [5, 1]])]}

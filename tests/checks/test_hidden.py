@@ -12,11 +12,11 @@ import pytest
 import torch
 import torchvision
 
-from segedu import exercises
-from segedu.checks import hidden
-from segedu.checks.cell import hidden_names, lab_tools
-from segedu.checks.exercise import Exercise, Wrong
 from segedu.ops import boxes
+from segedu.teaching import exercises
+from segedu.teaching.checks import hidden
+from segedu.teaching.checks.cell import hidden_names, lab_tools
+from segedu.teaching.checks.exercise import Exercise, Wrong
 
 NAMES = ["segedu.ops.boxes", "torchvision.ops.box_area"]
 
@@ -80,7 +80,7 @@ def test_functions_come_back_after_an_error():
 def test_hidden_for_good_now_and_in_modules_that_come_later():
     code = """
 import sys
-from segedu.checks.hidden import NotHere, hide
+from segedu.teaching.checks.hidden import NotHere, hide
 import torchvision
 hide(["torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all"])
 import colorsys, torch

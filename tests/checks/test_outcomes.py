@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segedu.checks.outcomes import value_difference
+from segedu.teaching.checks.outcomes import value_difference
 
 
 @pytest.mark.parametrize("kind", [float, int, bool])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.checks import codec
-from segedu.checks.exercise import Exercise, Wrong
-from segedu.checks.fixtures import ValidFilter
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.checks.outcomes import NotPlain, plain, same_outcome
-from segedu.checks.probes import call_grad, module
+from segedu.teaching.checks import codec
+from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.fixtures import ValidFilter
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.checks.outcomes import NotPlain, plain, same_outcome
+from segedu.teaching.checks.probes import call_grad, module
 
 
 def verdict(exercise, function, seed=0):

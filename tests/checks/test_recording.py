@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from segedu.checks import codec, probes
-from segedu.checks.exercise import Exercise, Wrong
-from segedu.checks.fixtures import ValidFilter
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.checks.probes import copy_value
-from segedu.checks.recording import BadRecording, outcome_of
-from segedu.exercises import load
+from segedu.teaching.checks import codec, probes
+from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.fixtures import ValidFilter
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.checks.probes import copy_value
+from segedu.teaching.checks.recording import BadRecording, outcome_of
+from segedu.teaching.exercises import load
 
 NONE = [Wrong("zero", lambda *_: 0, "You return 0.")]
 

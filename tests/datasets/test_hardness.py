@@ -17,7 +17,6 @@ from scipy import ndimage
 from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
 
-from segedu.baselines import WindowForest, some_windows
 from segedu.datasets import street
 from segedu.datasets.bacteria import draw_bacteria
 from segedu.datasets.cells import draw_cells
@@ -25,6 +24,7 @@ from segedu.datasets.cytoplasm import draw_cytoplasm
 from segedu.datasets.nuclei3d import draw_nuclei3d
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
+from segedu.recipes.baselines import WindowForest, some_windows
 
 SPECK = 20  # pixels; smaller components are dropped, in favour of the baseline
 

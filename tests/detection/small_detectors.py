@@ -27,8 +27,8 @@ from segedu.instance.yolo11_seg import YOLO11Seg
 from segedu.layers.transformer import Transformer
 from segedu.panoptic import maskformer
 from segedu.panoptic.detr_panoptic import DETRPanoptic
-from segedu.panoptic.mask2former import Mask2Former, MaskedDecoder
-from segedu.panoptic.mask2former_pixels import PixelDecoder
+from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder
+from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 from segedu.panoptic.oneformer import OneFormer, TaskQueries
 from segedu.panoptic.oneformer_text import TASKS, WordTokenizer, task_sentence
 from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch

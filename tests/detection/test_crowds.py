@@ -27,7 +27,7 @@ from segedu.instance.yolo11_seg import yolo11_seg_loss
 from segedu.layers.proposals import add_ground_truth
 from segedu.ops.crowds import without_crowds
 from segedu.panoptic.detr_panoptic import detr_panoptic_loss
-from segedu.panoptic.mask2former_loss import mask2former_loss
+from segedu.panoptic.mask2former.loss import mask2former_loss
 from segedu.panoptic.maskformer import maskformer_loss
 from segedu.panoptic.oneformer import oneformer_loss, task_targets
 from segedu.panoptic.panoptic_fpn import panoptic_fpn_loss

@@ -33,7 +33,7 @@ from segedu.detection.detr import DETR, BoxHead, detr_loss, detr_resnet50, detr_
 from segedu.layers.normalize import IMAGENET_MEAN
 from segedu.layers.transformer import Transformer
 from segedu.ops.matching import hungarian_matching
-from segedu.pretrained import WEIGHTS, WeightsError, load
+from segedu.weights import WEIGHTS, WeightsError, load
 
 # --- loss -------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from segedu.detection.fast_rcnn import (
     fast_rcnn_vgg16,
     postprocess,
 )
-from segedu.detection.rcnn import Sampling, label_proposals, sample_proposals
+from segedu.layers.proposals import Sampling, label_proposals, sample_proposals
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 KEYS = {"class_logits", "deltas", "proposals", "sizes"}

@@ -15,7 +15,6 @@ from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.detection.rcnn import (
     RCNN,
     CropFeatures,
-    Sampling,
     fit_heads,
     fit_ridge,
     fit_svm,
@@ -23,7 +22,7 @@ from segedu.detection.rcnn import (
     rcnn_loss,
     svm_labels,
 )
-from segedu.layers.proposals import add_ground_truth
+from segedu.layers.proposals import Sampling, add_ground_truth
 from segedu.ops.boxes import box_iou
 from segedu.unsupervised.selective_search import FAST, SINGLE
 

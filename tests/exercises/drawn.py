@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from segedu.checks.exercise import Exercise
-from segedu.checks.judge import draw
-from segedu.exercises import load
+from segedu.teaching.checks.exercise import Exercise
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import load
 
 
 def exercise_of(lab: str, name: str) -> Exercise:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from segedu import authoring
-from segedu.exercises import load
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.exercises import load
 
 COURSE = Path(__file__).resolve().parents[2]
 

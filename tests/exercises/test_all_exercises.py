@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from segedu import exercises
-from segedu.checks import codec, probes
-from segedu.checks.judge import Answers, draw, judge, outcomes_of
-from segedu.checks.outcomes import first_difference, same_outcome
-from segedu.checks.recording import outcome_of
-from segedu.checks.remote import PROBES
-from segedu.measure import load_alternatives, mutant_row
+from segedu.teaching import exercises
+from segedu.teaching.checks import codec, probes
+from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of
+from segedu.teaching.checks.outcomes import first_difference, same_outcome
+from segedu.teaching.checks.recording import outcome_of
+from segedu.teaching.checks.remote import PROBES
+from segedu.teaching.mutants.wrong_answers import load_alternatives, mutant_row
 
 COURSE = Path(__file__).parents[2]
 ALL = [(lab, e) for lab in exercises.names() for e in exercises.load(lab).exercises]

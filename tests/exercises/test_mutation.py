@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from segedu import mutant_runs
-from segedu.checks.exercise import Exercise, Wrong
-from segedu.exercises import load, names
-from segedu.measure import MACHINE_CLAIM, mutant_row
-from segedu.mutant_runs import LEAST_REFUSED, Bench, Tally, Trial, read_equivalents, try_all
-from segedu.mutation import Mutant, mutants_of
-from segedu.proofs import read_rows
+from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.evidence.proofs import read_rows
+from segedu.teaching.exercises import load, names
+from segedu.teaching.mutants import runs as mutant_runs
+from segedu.teaching.mutants.mutation import Mutant, mutants_of
+from segedu.teaching.mutants.runs import LEAST_REFUSED, Bench, Tally, Trial, read_equivalents, try_all
+from segedu.teaching.mutants.wrong_answers import MACHINE_CLAIM, mutant_row
 
 COURSE = Path(__file__).parents[2]
 

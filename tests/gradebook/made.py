@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segedu.grading.records import VERSION, RecordStore
+from segedu.grading.judging.records import VERSION, RecordStore
 
 LAB = "00_tiny"
 EVIL = "<script>alert(1)</script>\x00\x0b&\"'"

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.gradebook.policy import standings
-from segedu.grading.record_form import MAX_RECORD, parse_record
-from segedu.grading.records import RecordStore
+from segedu.grading.gradebook.policy import student_results
+from segedu.grading.judging.record_form import MAX_RECORD, parse_record
+from segedu.grading.judging.records import RecordStore
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -113,7 +113,7 @@ def test_an_honest_record_has_no_damage(made, tmp_path):
 def test_a_time_that_no_calendar_has_is_not_known(made, tmp_path, time):
     policy = 'timezone = "Europe/Zurich"\n[late]\nafter = 0.5\n[labs.00_tiny]\ndue = 2026-10-05T12:00:00Z\n'
     out = made.write(tmp_path, made.record("anna", submitted=time), policy=policy)
-    (one,) = standings(out, "00_tiny")
+    (one,) = student_results(out, "00_tiny")
     assert one.final == 3 and "no submission time is known" in one.words and run(out)[0] == 0
 
 

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.gradebook.bookkeeping import rebuild
-from segedu.gradebook.canvas import fill_canvas
-from segedu.gradebook.csvlines import CsvLines
-from segedu.gradebook.moodle import fill_moodle
-from segedu.gradebook.policy import LabBook, read_own
-from segedu.gradebook.similarity import export_answers
+from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.canvas import fill_canvas
+from segedu.grading.gradebook.csv_cells import CsvLines
+from segedu.grading.gradebook.moodle import fill_moodle
+from segedu.grading.gradebook.policy import LabBook, read_instructor_files
+from segedu.grading.gradebook.similarity import export_answers
 
 ROSTER = """student,name,email,section,alias,canvas_id,moodle_id
 anna,"Ångström, Anna",anna@uni.example,A,,77,4711
@@ -55,7 +55,7 @@ def out(made, tmp_path):
 
 
 def book_of(out):
-    return LabBook(read_own(out), "00_tiny")
+    return LabBook(read_instructor_files(out), "00_tiny")
 
 
 def rows_of(path):

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from segedu.gradebook.asked import asked, first_line
-from segedu.gradebook.bookkeeping import rebuild
-from segedu.gradebook.feedback import feedback_page
-from segedu.gradebook.page import moment, page, printable
-from segedu.gradebook.policy import LabBook, read_own
+from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.feedback import feedback_page
+from segedu.grading.gradebook.page import moment, page, printable
+from segedu.grading.gradebook.policy import LabBook, read_instructor_files
+from segedu.grading.gradebook.prompts import exercise_prompts, first_line
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "a", "main", "h1", "h2", "p", "div", "section", "ul", "li",
         "strong", "code", "span", "table", "thead", "tbody", "tr", "th", "td", "br", "wbr"}  # fmt: skip
@@ -29,9 +29,9 @@ class Tags(HTMLParser):
 
 
 def page_of(out, student="anna"):
-    book = LabBook(read_own(out), "00_tiny")
-    standing = next(one for one in book if one.student == student)
-    return feedback_page(standing, ASKED, book.policy)
+    book = LabBook(read_instructor_files(out), "00_tiny")
+    student_result = next(one for one in book if one.student == student)
+    return feedback_page(student_result, ASKED, book.policy)
 
 
 def test_what_was_asked_what_came_which_misconception_and_a_hint(made, tmp_path):
@@ -137,10 +137,10 @@ def test_nothing_handed_in_is_a_page_too(made, tmp_path):
 def test_what_is_asked_is_kept_where_the_course_is_not_at_hand(course, made, tmp_path):
     out = made.write(tmp_path, made.record())
     lines = {"double": "Twice x.", "total": "Sum of values.", "box_area": "(N, 4) -> (N,)"}
-    assert asked(out, "00_tiny", None) == {} == asked(out, "00_tiny", tmp_path)
-    assert asked(out, "00_tiny", course) == lines == asked(out, "00_tiny", None)
+    assert exercise_prompts(out, "00_tiny", None) == {} == exercise_prompts(out, "00_tiny", tmp_path)
+    assert exercise_prompts(out, "00_tiny", course) == lines == exercise_prompts(out, "00_tiny", None)
     (out / "00_tiny" / "asked.json").write_text("[]")
-    assert asked(out, "00_tiny", None) == {}
+    assert exercise_prompts(out, "00_tiny", None) == {}
     rebuild(out, course=course)
     assert "Asked: Twice x." in (out / "00_tiny" / "feedback" / "anna.html").read_text()
 

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from segedu.gradebook import charts, overview
-from segedu.gradebook.bookkeeping import rebuild
-from segedu.gradebook.policy import LabBook, read_own
-from segedu.gradebook.tally import Tally
+from segedu.grading.gradebook import charts, overview
+from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.policy import LabBook, read_instructor_files
+from segedu.grading.gradebook.statistics import LabStatistics
 
 
 class Reader(HTMLParser):
@@ -189,12 +189,12 @@ def test_a_histogram_of_nobody_and_of_many():
 
 def test_the_median_counts_everyone_once(made, tmp_path):
     out = made.write(tmp_path, *(made.record(f"s{n}", (n % 4, 0)) for n in range(8)))
-    book = LabBook(read_own(out), "00_tiny")
-    tally = Tally("00_tiny", book.exercises)
-    for standing in book:
-        tally.add(standing)
-    assert (tally.median, tally.mean, tally.handed) == (1, Decimal("1.5"), 8)
-    empty = Tally("00_tiny", [])
+    book = LabBook(read_instructor_files(out), "00_tiny")
+    statistics = LabStatistics("00_tiny", book.exercises)
+    for student_result in book:
+        statistics.add(student_result)
+    assert (statistics.median, statistics.mean, statistics.handed) == (1, Decimal("1.5"), 8)
+    empty = LabStatistics("00_tiny", [])
     assert (empty.median, empty.mean, empty.misconceptions(), empty.hardest()) == (0, 0, [], [])
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu.gradebook import late
-from segedu.gradebook.late import LabPolicy, LatePolicy, PolicyFile, lateness, span
-from segedu.gradebook.policy import LabBook, labs_of, read_own, standings
-from segedu.gradebook.roster import submission_keys
+from segedu.grading.gradebook import late
+from segedu.grading.gradebook.late import LabPolicy, LatePolicy, PolicyFile, lateness, span
+from segedu.grading.gradebook.policy import LabBook, labs_of, read_instructor_files, student_results
+from segedu.grading.gradebook.roster import submission_keys
 
 DUE = datetime(2026, 10, 5, 21, 59, tzinfo=UTC)
 STEPS = LatePolicy(
@@ -35,12 +35,12 @@ AT = "2026-10-05T23:59:00+02:00"
 
 
 def only(out: Path, lab: str = "00_tiny"):
-    (one,) = standings(out, lab)
+    (one,) = student_results(out, lab)
     return one
 
 
 def of(out: Path) -> dict:
-    return {standing.student: standing for standing in standings(out, "00_tiny")}
+    return {student_result.student: student_result for student_result in student_results(out, "00_tiny")}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,9 @@ def test_submitted_csv_overrules_the_records(tmp_path, made):
     made.write(out, submitted=f"lab,student,attempt,submitted\n00_tiny,anna,2,{AT}\n00_tiny,zoe,1,{AT}\n")
     first, second = only(out).attempts
     assert first.lateness.factor == 0 and second.submitted.astimezone(UTC) == DUE
-    assert "times of students who handed in nothing (line 3)" in " ".join(LabBook(read_own(out), "00_tiny").remarks)
+    assert "times of students who handed in nothing (line 3)" in " ".join(
+        LabBook(read_instructor_files(out), "00_tiny").remarks
+    )
 
 
 ROSTER = """student,name,email,section,alias,canvas_id,moodle_id
@@ -332,7 +334,7 @@ def test_a_copied_record_is_not_the_same_student_twice(tmp_path, made):
 def test_a_wrong_file_says_where_and_what(tmp_path, made, name, text, message):
     out = made.write(tmp_path, made.record(), **{name: text})
     with pytest.raises(ValueError, match=message) as error:
-        list(standings(out, "00_tiny"))
+        list(student_results(out, "00_tiny"))
     assert str(out) in str(error.value)
 
 
@@ -341,18 +343,18 @@ def test_files_of_several_labs(tmp_path, made):
     assert labs_of(out) == ["00_tiny", "01_more"]
     made.write(out, submitted=f"student,attempt,submitted\nanna,1,{AT}\n")
     with pytest.raises(ValueError, match="no column lab, and there are 2 labs; expected a column lab"):
-        read_own(out)
+        read_instructor_files(out)
     made.write(out, submitted=f"lab,student,attempt,submitted\n01_more,anna,1,{AT}\n")
     assert only(out).chosen.submitted is None and only(out, "01_more").chosen.submitted is not None
     with pytest.raises(
         ValueError, match="lab is '02_no', which .* has no records of; expected one of 00_tiny, 01_more"
     ):
-        standings(out, "02_no")
+        student_results(out, "02_no")
     with pytest.raises(ValueError, match="`segedu grade` ran with this --out"):
-        standings(tmp_path / "nowhere", "00_tiny")
+        student_results(tmp_path / "nowhere", "00_tiny")
     made.write(out, policy="[labs.00_tiny.extensions]\nzoe = 2\n")
     with pytest.raises(ValueError, match="line 2: extensions.zoe: 'zoe' is neither on the roster"):
-        standings(out, "00_tiny")
+        student_results(out, "00_tiny")
 
 
 def test_a_file_that_is_not_utf8_or_has_other_line_ends(tmp_path, made):
@@ -361,7 +363,7 @@ def test_a_file_that_is_not_utf8_or_has_other_line_ends(tmp_path, made):
     with pytest.raises(
         ValueError, match=r"roster.csv, line 1: byte \d+ is not UTF-8; expected the file saved as CSV UTF-8"
     ):
-        standings(out, "00_tiny")
+        student_results(out, "00_tiny")
 
 
 def test_five_thousand_records_need_no_memory(tmp_path, made):
@@ -374,10 +376,10 @@ def test_five_thousand_records_need_no_memory(tmp_path, made):
     size = len(data) * 5000
     code = f"""
     import tracemalloc
-    from segedu.gradebook.policy import standings
+    from segedu.grading.gradebook.policy import student_results
     from pathlib import Path
     tracemalloc.start()
-    print(sum(one.final == 3 for one in standings(Path({str(tmp_path)!r}), "00_tiny")), tracemalloc.get_traced_memory()[1])
+    print(sum(one.final == 3 for one in student_results(Path({str(tmp_path)!r}), "00_tiny")), tracemalloc.get_traced_memory()[1])
     """
     # in a process of its own: here other tests' threads and garbage count too
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)

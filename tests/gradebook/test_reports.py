@@ -14,10 +14,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.gradebook import bookkeeping, reports
-from segedu.gradebook.derived import as_text, derived_text, points_text, write_derived
-from segedu.gradebook.policy import LabBook, read_own
-from segedu.grading.batch import Batch
+from segedu.grading.batch import reports
+from segedu.grading.batch.batch import Batch
+from segedu.grading.gradebook import bookkeeping
+from segedu.grading.gradebook.atomic_files import as_text, derived_text, points_text, write_derived
+from segedu.grading.gradebook.policy import LabBook, read_instructor_files
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_segedu_gradebook_from_the_outside(made, tmp_path):
     made.write(out, policy="[labs.00_tiny]\ndue = 2026-10-05T12:00:00\n")
     code, text = run(out)
     assert code == 2 and "the time has no zone" in text and "Traceback" not in text
-    assert LabBook(read_own(made.write(out, policy="")), "00_tiny").remarks == [
+    assert LabBook(read_instructor_files(made.write(out, policy="")), "00_tiny").remarks == [
         "policy.toml has no due time for 00_tiny: nothing is late"]  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from types import ModuleType, SimpleNamespace
 import psutil
 import pytest
 
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, StepResult
-from segedu.grading.provisioner import ForkServer
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.sandbox.kernel_pool import RunResult, StepResult
+from segedu.grading.sandbox.provisioner import ForkServer
 
 
 def _load(name: str) -> ModuleType:
@@ -43,7 +43,7 @@ def course(tiny, tmp_path_factory) -> Iterator[Path]:
 class InProcessPool:
     """Runs steps here, without a kernel, for tests of everything around it; it counts its runs."""
 
-    rung = SimpleNamespace(level=3, reason="a pretence, in this process")
+    isolation = SimpleNamespace(level=3, reason="a pretence, in this process")
 
     def __init__(self) -> None:
         self.runs = 0
@@ -58,7 +58,7 @@ class InProcessPool:
             namespace: dict = {"__name__": "__main__", "print": lambda *_: None}
             results = [self._step(step, namespace, work) for step in steps]
             files = {str(p.relative_to(work)): p.read_bytes() for w in wanted for p in Path(work).glob(w)}
-        return RunResult(results, 3, self.rung.reason, files=files)
+        return RunResult(results, 3, self.isolation.reason, files=files)
 
     @staticmethod
     def _step(step, namespace: dict, work: str) -> StepResult:
@@ -90,9 +90,9 @@ def open_pools(pool):
 
 
 @pytest.fixture
-def crew(open_pools):
+def open_grader_pool(open_pools):
     """What `grade_batch` takes to grade in this process, with that pool."""
-    return functools.partial(threads, open_pools=open_pools)
+    return functools.partial(pool_of_threads, open_pools=open_pools)
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from segedu.grading import cgroups, ladder, landlock, mounts, sandbox, seccomp  # noqa: E402
-from segedu.grading.kernel import KernelPool, Limits, Step  # noqa: E402
-from segedu.grading.stage import build_stage  # noqa: E402
+from segedu.grading.sandbox import cgroups, isolation_levels, landlock, mounts, restrictions, seccomp  # noqa: E402
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, Step  # noqa: E402
+from segedu.grading.sandbox.staged_library import build_stage  # noqa: E402
 
 UID = 1001
 ATTACKS = """
@@ -60,7 +60,7 @@ def open_the_way() -> None:
     for prefix in {os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}:
         for folder in reversed(Path(prefix).parents):
             if not folder.stat().st_mode & 0o001:
-                sandbox.checked(sandbox.libc().unshare(0x20000), "unshare")
+                restrictions.checked(restrictions.libc().unshare(0x20000), "unshare")
                 mounts.mount("none", "/", None, 16384 | 1 << 18)
                 tree = mounts.clone(prefix)
                 mounts.mount("tmpfs", str(folder), "tmpfs", 0, "mode=0755")
@@ -75,23 +75,23 @@ def become(words: list[str]) -> None:
     if root and ("user" in words or "readable" in words):
         open_the_way()
     if root and "masked-proc" in words:
-        sandbox.checked(sandbox.libc().unshare(0x20000), "unshare")
+        restrictions.checked(restrictions.libc().unshare(0x20000), "unshare")
         mounts.mount("none", "/", None, 16384 | 1 << 18)
         mounts.mount("tmpfs", "/proc/acpi", "tmpfs", 0)
     if root and ("container" in words or "no-admin" in words):
-        sandbox._prctl(24, 21)  # drops CAP_SYS_ADMIN from the bounding set
+        restrictions._prctl(24, 21)  # drops CAP_SYS_ADMIN from the bounding set
         header, most = b"\x22\x05\x08\x20\0\0\0\0", bytearray(b"\xff" * 4 * 6)
-        sandbox.libc().capget(ctypes.c_char_p(header), (ctypes.c_char * 24).from_buffer(most))
+        restrictions.libc().capget(ctypes.c_char_p(header), (ctypes.c_char * 24).from_buffer(most))
         for place in (2, 6, 10):
             most[place] &= ~(1 << 21 - 16)
-        sandbox.checked(sandbox.libc().capset(ctypes.c_char_p(header), bytes(most)), "capset")
+        restrictions.checked(restrictions.libc().capset(ctypes.c_char_p(header), bytes(most)), "capset")
     if root and "user" in words:
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
-        sandbox._prctl(4, 1)
+        restrictions._prctl(4, 1)
     if "container" in words:
-        sandbox._prctl(38, 1)
+        restrictions._prctl(38, 1)
         seccomp.apply(network=True)
     if "no-landlock" in words:
         landlock.abi = lambda: 0
@@ -116,12 +116,12 @@ def main(words: list[str]) -> None:
             listening.listen()
             attacks = ATTACKS.format(grader=os.getpid(), secret=secret, bus=bus)
             steps = [Step("helper", "honest", HONEST), Step("helper", "attacks", attacks)]
-            rung = ladder.best_rung()
-            with KernelPool(stage, rung, cold=True) as pool:
+            isolation = isolation_levels.best_level()
+            with KernelPool(stage, isolation, cold=True) as pool:
                 result = pool.run(steps, limits=Limits(cell_seconds=60))
         print(json.dumps({
-            "level": rung.level, "user_namespace": rung.user_namespace, "own_user": rung.own_user, "uid": os.getuid(),
-            "reason": result.level_reason, "levels": ladder.probe_levels(), "mode": secret.stat().st_mode & 0o777,
+            "level": isolation.level, "user_namespace": isolation.user_namespace, "own_user": isolation.own_user, "uid": os.getuid(),
+            "reason": result.level_reason, "levels": isolation_levels.probe_levels(), "mode": secret.stat().st_mode & 0o777,
             "secret": secret.read_text(), "steps": [[s.status, s.output, s.evalue] for s in result.steps],
         }))  # fmt: skip
 

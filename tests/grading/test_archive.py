@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from segedu.grading.archive import MAX_ENTRIES, SubmissionError, notebooks_in
+from segedu.grading.submissions.archive import MAX_ENTRIES, SubmissionError, notebooks_in
 
 
 def make_zip(entries, links=()) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import cgroups
+from segedu.grading.sandbox import cgroups
 
 
 @pytest.fixture

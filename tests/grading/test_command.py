@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import command
-from segedu.grading.batch import Job, grade_batch
+from segedu.grading.batch import command
+from segedu.grading.batch.batch import Job, grade_batch
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def job(course, tiny, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch, crew):
-    monkeypatch.setattr(command, "grade_batch", functools.partial(grade_batch, crew=crew))
+def _here(monkeypatch, open_grader_pool):
+    monkeypatch.setattr(command, "grade_batch", functools.partial(grade_batch, open_grader_pool=open_grader_pool))
 
 
 def test_it_prints_the_table_and_writes_reports(job, console):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segedu.checks.outcomes import NotPlain, first_difference, plain
-from segedu.gradebook.derived import MAX_CELL, as_text
-from segedu.grading import compare
-from segedu.grading.disclosure import error_name, reason, refused_words, told
-from segedu.grading.examine import MAX_HELPER_NOTES, _helper_notes
-from segedu.grading.kernel import StepResult
+from segedu.grading.gradebook.atomic_files import MAX_CELL, as_text
+from segedu.grading.judging import compare
+from segedu.grading.judging.disclosure import error_name, reason, refused_words, told
+from segedu.grading.judging.examine import MAX_HELPER_NOTES, _helper_notes
+from segedu.grading.sandbox.kernel_pool import StepResult
+from segedu.teaching.checks.outcomes import NotPlain, first_difference, plain
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_read_only_disk_is_said_first(folder, course):
 
 
 def test_a_second_grader_waits_outside(folder, course):
-    from segedu.grading.records import only_one
+    from segedu.grading.judging.records import only_one
 
     (folder / "out" / "x").mkdir()
     with only_one(folder / "out" / "x"):

@@ -11,7 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import cgroups, doctor, ladder, landlock, probing, sandbox, seccomp, trials
+from segedu.grading import doctor
+from segedu.grading.sandbox import cgroups, isolation_levels, landlock, restrictions, seccomp, trial_sandbox, trials
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def said(monkeypatch):
 
     def run(levels=None, outcomes=None):
         if levels is not None:
-            monkeypatch.setattr(ladder, "probe_levels", lambda: levels)
+            monkeypatch.setattr(isolation_levels, "probe_levels", lambda: levels)
             monkeypatch.setattr(doctor, "tried", lambda level: outcomes or {})
         console = Console(file=io.StringIO(), width=300)
         return doctor.doctor(console), console.file.getvalue()
@@ -34,15 +35,17 @@ def _row(text: str, name: str) -> str:
 
 def test_this_machine(said):
     code, text = said()
-    best = max(level for level, works, _ in ladder.probe_levels() if works)
+    best = max(level for level, works, _ in isolation_levels.probe_levels() if works)
     assert code == (0 if best >= 2 else 1)
     assert f"uses level {best}" in text and platform.release() in text
-    assert text.count("level 1:") == len([rung for rung in ladder.rungs() if rung.level == 1])
+    assert text.count("level 1:") == len(
+        [isolation for isolation in isolation_levels.possible_levels() if isolation.level == 1]
+    )
     if best >= 2:
         for name in doctor.ASKED:
             if name != "user" or best == 3:
                 assert " held" in _row(text, f"  {doctor.ASKED[name]}"), name
-    if sandbox.LINUX:
+    if restrictions.LINUX:
         names = (
             "container",
             "user namespaces",
@@ -60,9 +63,9 @@ def test_this_machine(said):
 
 def test_the_command(monkeypatch):
     monkeypatch.setattr(doctor, "tried", lambda level: {})
-    monkeypatch.setattr(ladder, "probe_levels", lambda: [(2, True, "seccomp"), (1, True, "limits")])
+    monkeypatch.setattr(isolation_levels, "probe_levels", lambda: [(2, True, "seccomp"), (1, True, "limits")])
     assert CliRunner().invoke(app, ["grade", "--doctor"]).exit_code == 0
-    monkeypatch.setattr(ladder, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
+    monkeypatch.setattr(isolation_levels, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
     assert CliRunner().invoke(app, ["grade", "--doctor"]).exit_code == 1
 
 
@@ -84,7 +87,7 @@ def test_only_what_was_tried_is_said(said):
 
 
 def test_each_trial_has_its_line():
-    assert {*doctor.ASKED} == {"user", *trials.TRIALS, *trials.USING_UP} >= {*probing.CLAIMED}
+    assert {*doctor.ASKED} == {"user", *trials.TRIALS, *trials.USING_UP} >= {*trial_sandbox.CLAIMED}
 
 
 def test_ubuntu_is_told_which_setting(monkeypatch):
@@ -111,11 +114,11 @@ def test_a_container_is_seen(monkeypatch):
     assert any("--security-opt" in line for line in doctor.advice(2))
 
 
-@pytest.mark.skipif(not sandbox.LINUX, reason="namespaces are Linux's")
+@pytest.mark.skipif(not restrictions.LINUX, reason="namespaces are Linux's")
 def test_refused_namespaces_are_told_with_the_reason(monkeypatch):
     child = os.fork()
     if child == 0:
-        sandbox._prctl(38, 1)
+        restrictions._prctl(38, 1)
         seccomp.apply(network=True)
         works, why = doctor._user_namespaces()
         os._exit(0 if not works and "EPERM" in why else 1)
@@ -130,10 +133,10 @@ def test_missing_control_groups_are_told(monkeypatch):
 
 
 def test_a_mac_is_told_what_it_lacks(said, monkeypatch):
-    for module in (sandbox, ladder):
+    for module in (restrictions, isolation_levels):
         monkeypatch.setattr(module, "LINUX", False)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert {rung.level for rung in ladder.rungs()} == {1}
+    assert {isolation.level for isolation in isolation_levels.possible_levels()} == {1}
     code, text = said([(1, True, "limits")])
     assert code == 1 and "levels 2 and 3 need Linux" in text and "Darwin" in text
     assert "grade on Linux" in text

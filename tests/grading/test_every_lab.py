@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from segedu import exercises
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.teaching import exercises
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"
@@ -35,7 +35,9 @@ def test_each_kind_gets_exactly_its_points(lab, tmp_path, server):
         (tmp_path / "subs").mkdir(exist_ok=True)
         (tmp_path / "subs" / f"{kind}.ipynb").write_text(files[f"{kind}.ipynb"])
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(files["expected.csv"]))}
-    batch = grade_batch(Job(tmp_path / "subs", lab, tmp_path / "out", COURSE, cell_seconds=15.0), crew=threads)
+    batch = grade_batch(
+        Job(tmp_path / "subs", lab, tmp_path / "out", COURSE, cell_seconds=15.0), open_grader_pool=pool_of_threads
+    )
     names = [exercise.name for exercise in exercises.load(lab).exercises]
     assert rows["perfect"]["points"] == "20" and rows["blank"]["points"] == rows["imported"]["points"] == "0"
     assert len(batch.records) == len(KINDS)

@@ -6,28 +6,32 @@ from dataclasses import replace
 
 import pytest
 
-from segedu.grading.compare import make_paper
-from segedu.grading.examine import Desk, examine
-from segedu.grading.kernel import Limits, StepResult
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.records import clean
-from segedu.grading.submission import Submission
+from segedu.grading.judging.compare import make_exercise_cases
+from segedu.grading.judging.examine import GradingSetup, examine
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.records import clean
+from segedu.grading.sandbox.kernel_pool import Limits, StepResult
+from segedu.grading.submissions.notebook import parse_notebook
+from segedu.grading.submissions.submission import Submission
 
 
 @pytest.fixture
-def desk(course, tiny, pool):
-    import segedu.exercises
+def grading_setup(course, tiny, pool):
+    import segedu.teaching.exercises
 
-    papers = {e.name: make_paper(e, tiny.LAB, 5) for e in segedu.exercises.load(tiny.LAB).exercises}
-    return Desk(read_lab(course, tiny.LAB), papers, pool, Limits(), 2.0)
+    cases_by_name = {
+        e.name: make_exercise_cases(e, tiny.LAB, 5) for e in segedu.teaching.exercises.load(tiny.LAB).exercises
+    }
+    return GradingSetup(read_lab(course, tiny.LAB), cases_by_name, pool, Limits(), 2.0)
 
 
 @pytest.fixture
-def grade(desk, tiny):
+def grade(grading_setup, tiny):
     def run(cells):
         return examine(
-            Submission("anna", "anna.ipynb", "d", tuple(parse_notebook(tiny.notebook(cells).encode()))), desk, "k"
+            Submission("anna", "anna.ipynb", "d", tuple(parse_notebook(tiny.notebook(cells).encode()))),
+            grading_setup,
+            "k",
         )
 
     return run
@@ -137,19 +141,21 @@ def test_a_probe_that_was_lost(grade, tiny, pool, monkeypatch, status, words):
     assert (double["points"], double["status"], double["notes"], record["points"]) == (0, status, [words], 6)
 
 
-def test_what_breaks_the_judge_costs_that_exercise_only(grade, tiny, desk, monkeypatch):
+def test_what_breaks_the_judge_costs_that_exercise_only(grade, tiny, grading_setup, monkeypatch):
     def accept(case, expected, got, tolerance):
         raise TypeError("odd")
 
-    paper = desk.papers["double"]
-    desk.papers["double"] = replace(paper, exercise=replace(paper.exercise, accept=accept))
+    exercise_cases = grading_setup.cases_by_name["double"]
+    grading_setup.cases_by_name["double"] = replace(
+        exercise_cases, exercise=replace(exercise_cases.exercise, accept=accept)
+    )
     record = grade(tiny.answered(**tiny.RIGHT))
     assert record["points"] == 6 and record["status"] == "graded"
     assert by_name(record)["double"]["notes"] == ["what double returned could not be compared (TypeError)"]
 
 
-def test_a_problem_becomes_a_record(desk):
-    record = examine(Submission("anna", "a.ipynb", "d", problem="it is\x1b[31m broken\n"), desk, "k")
+def test_a_problem_becomes_a_record(grading_setup):
+    record = examine(Submission("anna", "a.ipynb", "d", problem="it is\x1b[31m broken\n"), grading_setup, "k")
     assert (record["status"], record["problem"], record["points"], record["max_points"]) == (
         "unreadable",
         "it is broken",

@@ -13,11 +13,11 @@ from types import ModuleType
 
 import pytest
 
-from segedu.gradebook.reports import expected_differences
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.command import read_expected
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.command import read_expected
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.batch.reports import expected_differences
+from segedu.grading.sandbox.kernel_pool import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
 FOLDER = COURSE / "tests" / "submissions"
@@ -58,7 +58,7 @@ def test_what_is_expected_of_them_is_known_by_construction(lab):
 
 
 def grade(lab: str, submissions: Path, out: Path) -> list[str]:
-    batch = grade_batch(Job(submissions, lab, out, COURSE, cell_seconds=15.0), crew=threads)
+    batch = grade_batch(Job(submissions, lab, out, COURSE, cell_seconds=15.0), open_grader_pool=pool_of_threads)
     rows = read_expected(FOLDER / lab / "expected.csv")
     there = {record["student"] for record in batch.records}
     return expected_differences(batch, [row for row in rows if row["student"] in there])

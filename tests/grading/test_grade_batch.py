@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import batch as batch_module
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import RunResult, Step, probe_levels
-from segedu.grading.records import RecordStore
-from segedu.grading.sandbox import SandboxError
+from segedu.grading.batch import batch as batch_module
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.judging.records import RecordStore
+from segedu.grading.sandbox.kernel_pool import RunResult, Step, probe_levels
+from segedu.grading.sandbox.restrictions import SandboxError
 
 
 def write_submissions(folder: Path, tiny) -> Path:
@@ -56,49 +56,51 @@ EXPECTED = {
 }
 
 
-def test_each_is_graded_once_and_a_second_run_grades_nothing(job, pool, crew):
+def test_each_is_graded_once_and_a_second_run_grades_nothing(job, pool, open_grader_pool):
     seen = []
-    batch = grade_batch(job, lambda done, total, student: seen.append((done, total)), crew=crew)
+    batch = grade_batch(job, lambda done, total, student: seen.append((done, total)), open_grader_pool=open_grader_pool)
     assert points(batch) == EXPECTED and (batch.graded, batch.kept) == (5, 0)
     assert seen == [(i, 5) for i in range(6)] and batch.sandbox[0] == 3
     runs = pool.runs
-    again = grade_batch(job, crew=crew)
+    again = grade_batch(job, open_grader_pool=open_grader_pool)
     assert (again.graded, again.kept, pool.runs) == (0, 5, runs) and list(again.records) == list(batch.records)
 
 
-def test_a_changed_submission_alone_is_graded_again(job, pool, crew, tiny):
-    grade_batch(job, crew=crew)
+def test_a_changed_submission_alone_is_graded_again(job, pool, open_grader_pool, tiny):
+    grade_batch(job, open_grader_pool=open_grader_pool)
     (job.submissions / "blank.ipynb").write_text(tiny.notebook(tiny.answered(double=tiny.RIGHT["double"])))
     (job.submissions / "new.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     assert (batch.graded, batch.kept) == (2, 4) and points(batch)["blank"] == ("graded", 3)
 
 
-def test_attempts_are_graded_each(job, crew, tiny):
+def test_attempts_are_graded_each(job, open_grader_pool, tiny):
     folder = job.submissions / "Zoe"
     folder.mkdir()
     (folder / "attempt-2.ipynb").write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
     (folder / "Attempt 1").mkdir()
     (folder / "Attempt 1" / "lab.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     zoe = [(r["attempt"], r["points"], r["submitted"]) for r in batch.records if r["student"] == "Zoe"]
     assert zoe == [(1, 0, None), (2, 9, None)] and len(batch.records) == 7
-    assert grade_batch(job, crew=crew).kept == 7
+    assert grade_batch(job, open_grader_pool=open_grader_pool).kept == 7
 
 
-def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool, crew, monkeypatch):
-    first = {record["student"]: record for record in grade_batch(job, crew=crew).records}
-    from segedu.exercises import load
+def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool, open_grader_pool, monkeypatch):
+    first = {record["student"]: record for record in grade_batch(job, open_grader_pool=open_grader_pool).records}
+    from segedu.teaching.exercises import load
 
     double = next(exercise for exercise in load(job.lab).exercises if exercise.name == "double")
-    monkeypatch.setattr("segedu.grading.records.tool_version", lambda: "0.2+changed")
-    monkeypatch.setattr("segedu.grading.examine.tool_version", lambda: "0.2+changed")
-    monkeypatch.setattr("segedu.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4)  # nobody is right
+    monkeypatch.setattr("segedu.grading.judging.records.decisive_hashes", lambda _: {"judge": "changed"})
+    monkeypatch.setattr("segedu.grading.judging.examine.tool_version", lambda _: "0.2+changed")
+    monkeypatch.setattr(
+        "segedu.teaching.checks.judge.Answers.reference", [{"value": 0.0, "mutated": []}] * 4
+    )  # nobody is right
     probed = []
     real = pool.run
     monkeypatch.setattr(pool, "run", lambda steps, *rest: probed.append(steps) or real(steps, *rest))
     (job.submissions / "new.ipynb").write_bytes((job.submissions / "perfect.ipynb").read_bytes())
-    batch = grade_batch(replace(job, exercise=double.name), crew=crew)
+    batch = grade_batch(replace(job, exercise=double.name), open_grader_pool=open_grader_pool)
     assert (batch.graded, batch.kept, batch.not_due) == (4, 0, 2)  # the broken one and the new one wait
     assert {step.name.split()[0] for steps in probed for step in steps if step.kind == "probe"} == {"double"}
     got = {record["student"]: record for record in batch.records}
@@ -106,17 +108,17 @@ def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool,
     assert (got["perfect"]["points"], got["partial"]["points"], got["lone"]["points"]) == (6, 6, 3)
     assert got["perfect"]["exercises"][1:] == first["perfect"]["exercises"][1:] and got["perfect"]["max_points"] == 9
     assert got["perfect"]["kept"] == {"exercises": ["total", "box_area"], "tool": first["perfect"]["tool"]}
-    again = grade_batch(job, crew=crew)  # what was graded anew counts as graded with this tool
+    again = grade_batch(job, open_grader_pool=open_grader_pool)  # what was graded anew counts as graded with this tool
     assert (again.graded, again.kept) == (2, 4)
 
 
-def test_an_exercise_that_the_lab_does_not_have(job, crew):
-    grade_batch(job, crew=crew)
+def test_an_exercise_that_the_lab_does_not_have(job, open_grader_pool):
+    grade_batch(job, open_grader_pool=open_grader_pool)
     with pytest.raises(ValueError, match="--exercise is dubble, .* it has double, total, box_area"):
-        grade_batch(replace(job, exercise="dubble"), crew=crew)
+        grade_batch(replace(job, exercise="dubble"), open_grader_pool=open_grader_pool)
 
 
-def test_a_disk_that_fills_up_in_the_middle_loses_nothing(job, crew, monkeypatch):
+def test_a_disk_that_fills_up_in_the_middle_loses_nothing(job, open_grader_pool, monkeypatch):
     real, calls = RecordStore.write, []
 
     def write(store, record):
@@ -127,13 +129,13 @@ def test_a_disk_that_fills_up_in_the_middle_loses_nothing(job, crew, monkeypatch
 
     monkeypatch.setattr(RecordStore, "write", write)
     with pytest.raises(OSError, match="No space left"):
-        grade_batch(job, crew=crew)
+        grade_batch(job, open_grader_pool=open_grader_pool)
     monkeypatch.setattr(RecordStore, "write", real)
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     assert (batch.graded, batch.kept) == (3, 2) and points(batch) == EXPECTED
 
 
-def test_few_submissions_are_in_memory_at_a_time(job, crew, tiny, monkeypatch):
+def test_few_submissions_are_in_memory_at_a_time(job, open_grader_pool, tiny, monkeypatch):
     """Work is read from the disk as there is room, and of a record nothing stays."""
     for i in range(40):
         (job.submissions / f"s{i}.ipynb").write_text(tiny.notebook(tiny.lab_cells()) + " " * i)
@@ -147,11 +149,11 @@ def test_few_submissions_are_in_memory_at_a_time(job, crew, tiny, monkeypatch):
         return handed
 
     monkeypatch.setattr(batch_module, "collect", collected)
-    batch = grade_batch(replace(job, jobs=2), crew=crew)
+    batch = grade_batch(replace(job, jobs=2), open_grader_pool=open_grader_pool)
     assert len(batch.records) == 45 == len(most) and max(most) <= 8
 
 
-def test_one_that_makes_the_grader_fail_stops_nobody_and_is_tried_again(job, pool, crew, monkeypatch):
+def test_one_that_makes_the_grader_fail_stops_nobody_and_is_tried_again(job, pool, open_grader_pool, monkeypatch):
     real = pool.run
 
     def run(steps: list[Step], *rest) -> RunResult:
@@ -160,41 +162,41 @@ def test_one_that_makes_the_grader_fail_stops_nobody_and_is_tried_again(job, poo
         return real(steps, *rest)
 
     monkeypatch.setattr(pool, "run", run)
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     assert points(batch) == EXPECTED | {"partial": ("failed", 0)}
     failed = next(record for record in batch.records if record["student"] == "partial")
     assert failed["problem"] == "the grader failed: SandboxError: no kernel" and "Traceback" in failed["trace"]
     monkeypatch.setattr(pool, "run", real)
-    batch = grade_batch(job, crew=crew)
+    batch = grade_batch(job, open_grader_pool=open_grader_pool)
     assert points(batch) == EXPECTED and batch.graded == 1
 
 
-def test_several_at_a_time_give_the_same(job, crew, tmp_path):
-    batch = grade_batch(replace(job, jobs=3), crew=crew)
+def test_several_at_a_time_give_the_same(job, open_grader_pool, tmp_path):
+    batch = grade_batch(replace(job, jobs=3), open_grader_pool=open_grader_pool)
     assert points(batch) == EXPECTED
 
 
-def test_a_folder_that_cannot_be_written_is_said_first(job, tmp_path, crew):
+def test_a_folder_that_cannot_be_written_is_said_first(job, tmp_path, open_grader_pool):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ValueError, match="--out is .*, which cannot be written .*; give a folder of yours"):
-        grade_batch(replace(job, out=file / "out"), crew=crew)
+        grade_batch(replace(job, out=file / "out"), open_grader_pool=open_grader_pool)
 
 
-def test_reports_inside_the_folder_of_submissions_are_no_student(job, crew):
+def test_reports_inside_the_folder_of_submissions_are_no_student(job, open_grader_pool):
     inside = replace(job, out=job.submissions / "graded" / "now")
-    grade_batch(inside, crew=crew)
-    again = grade_batch(inside, crew=crew)
+    grade_batch(inside, open_grader_pool=open_grader_pool)
+    again = grade_batch(inside, open_grader_pool=open_grader_pool)
     assert points(again) == EXPECTED and again.left_out == ["graded"] and again.kept == 5
 
 
-def test_the_labs_notebook_and_its_exercises_must_agree(job, crew, tiny, tmp_path):
+def test_the_labs_notebook_and_its_exercises_must_agree(job, open_grader_pool, tiny, tmp_path):
     course = tmp_path / "course"
     (course / "labs").mkdir(parents=True)
     cells = [cell for cell in tiny.lab_cells() if "total" not in cell["id"]]
     (course / "labs" / "00_tiny.ipynb").write_text(tiny.notebook(cells))
     with pytest.raises(ValueError, match="differ in total; run `make labs`"):
-        grade_batch(replace(job, course=course), crew=crew)
+        grade_batch(replace(job, course=course), open_grader_pool=open_grader_pool)
 
 
 # the pretence of conftest.py, but slow, so that a kill comes in the middle
@@ -204,8 +206,8 @@ sys.path.insert(0, {here!r})
 import conftest, tiny
 from pathlib import Path
 import contextlib, functools
-from segedu.grading.examiner import threads
-from segedu.grading.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.batch.batch import Job, grade_batch
 
 class Slow(conftest.InProcessPool):
     def run(self, *arguments):
@@ -220,7 +222,7 @@ course, subs, out = map(Path, sys.argv[1:])
 tiny.install(course)
 job = Job(subs, tiny.LAB, out, course, jobs=2, seed=11)
 report = lambda done, total, student: print("done", student, flush=True)
-print("end", grade_batch(job, report, crew=functools.partial(threads, open_pools=pools)).graded, flush=True)
+print("end", grade_batch(job, report, open_grader_pool=functools.partial(pool_of_threads, open_pools=pools)).graded, flush=True)
 """
 
 
@@ -233,7 +235,7 @@ def timeless(out: Path) -> dict[str, dict]:
     return found
 
 
-def test_a_run_that_is_killed_three_times_ends_with_the_same_records(course, tiny, tmp_path, crew):
+def test_a_run_that_is_killed_three_times_ends_with_the_same_records(course, tiny, tmp_path, open_grader_pool):
     subs = write_submissions(tmp_path / "subs", tiny)
     for i in range(12):
         (subs / f"s{i:02}.ipynb").write_text(
@@ -257,7 +259,7 @@ def test_a_run_that_is_killed_three_times_ends_with_the_same_records(course, tin
     assert counts == sorted(counts) and 0 < counts[0] and counts[-1] < 17
     last, _ = start(tmp_path / "killed").communicate()
     assert last.splitlines()[-1] == f"end {17 - counts[-1]}"
-    grade_batch(Job(subs, tiny.LAB, tmp_path / "whole", course, seed=11), crew=crew)
+    grade_batch(Job(subs, tiny.LAB, tmp_path / "whole", course, seed=11), open_grader_pool=open_grader_pool)
     assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
     assert len(timeless(tmp_path / "whole")) == 17
 
@@ -271,7 +273,7 @@ def test_the_tiny_course_in_real_sandboxes(course, tiny, tmp_path, server):
     (subs / "stolen.ipynb").write_text(tiny.notebook(stolen))
     exits = tiny.answered(**tiny.RIGHT | {"total": "import os\ndef total(v):\n    os._exit(0)"})
     (subs / "exits.ipynb").write_text(tiny.notebook(exits))
-    batch = grade_batch(Job(subs, tiny.LAB, tmp_path / "out", course, seed=3), crew=threads)
+    batch = grade_batch(Job(subs, tiny.LAB, tmp_path / "out", course, seed=3), open_grader_pool=pool_of_threads)
     assert points(batch) == EXPECTED | {"stolen": ("graded", 6), "exits": ("graded", 6)}
     levels = {record["sandbox"]["level"] for record in batch.records if record["sandbox"]}
     assert levels == {batch.sandbox[0]} and levels <= {2, 3}
@@ -282,9 +284,11 @@ def test_the_tiny_course_in_real_sandboxes(course, tiny, tmp_path, server):
 def test_without_a_sandbox_it_asks_first(course, tiny, tmp_path, pool, monkeypatch):
     job = Job(write_submissions(tmp_path / "subs", tiny), tiny.LAB, tmp_path / "out", course, level=1)
     with pytest.raises(PermissionError, match="level 1 .*--doctor.*add --i-trust-these-submissions"):
-        grade_batch(job, crew=threads)
-    monkeypatch.setattr("segedu.grading.examiner.KernelPool", lambda stage, level: contextlib.nullcontext(pool))
-    assert points(grade_batch(replace(job, trust=True), crew=threads)) == EXPECTED
+        grade_batch(job, open_grader_pool=pool_of_threads)
+    monkeypatch.setattr(
+        "segedu.grading.batch.grader_threads.KernelPool", lambda stage, level: contextlib.nullcontext(pool)
+    )
+    assert points(grade_batch(replace(job, trust=True), open_grader_pool=pool_of_threads)) == EXPECTED
 
 
 def test_a_lab_that_a_student_handed_in_is_not_the_course(job):

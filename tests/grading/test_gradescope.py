@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import gradescope
-from segedu.grading.gradescope import Settings, build_zip, main, memory_left, seed_of
-from segedu.grading.kernel import probe_levels
+from segedu.grading.platforms import gradescope
+from segedu.grading.platforms.gradescope import Settings, build_zip, main, memory_left, seed_of
+from segedu.grading.sandbox.kernel_pool import probe_levels
 
 COURSE = Path(__file__).resolve().parents[2]
 LAB = "04_metrics"
@@ -332,5 +332,7 @@ def test_the_wheel_is_built_and_holds_the_library_alone(tmp_path):
     wheel = next(name for name in names if name.endswith(".whl"))
     with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
         inside = zipfile.ZipFile(archive.open(wheel)).namelist()
-    assert {"segedu/grading/gradescope.py", "segedu/exercises/lab04_metrics/__init__.py"} <= set(inside)
+    assert {"segedu/grading/platforms/gradescope.py", "segedu/teaching/exercises/lab04_metrics/__init__.py"} <= set(
+        inside
+    )
     assert {name.split("/")[0].partition("-")[0] for name in inside} == {"segedu"}

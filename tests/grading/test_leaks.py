@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segedu.grading import kernel, ladder
-from segedu.grading.kernel import KernelPool, Step
-from segedu.grading.sandbox import LINUX
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import isolation_levels, kernel_pool
+from segedu.grading.sandbox.kernel_pool import KernelPool, Step
+from segedu.grading.sandbox.restrictions import LINUX
+from segedu.grading.sandbox.staged_library import build_stage
 
 pytestmark = [pytest.mark.skipif(not LINUX, reason="asks /proc"), pytest.mark.usefixtures("server")]
 RUN = [
@@ -27,7 +27,7 @@ MEGABYTES = {15: 12, 200: 20}  # what allocators keep for next time, and no more
 @pytest.fixture(scope="module", params=[3, 2])
 def pool(request, tmp_path_factory):
     stage = build_stage([], tmp_path_factory.mktemp("stage") / "stage")
-    if not any(works for level, works, _ in ladder.probe_levels() if level == request.param):
+    if not any(works for level, works, _ in isolation_levels.probe_levels() if level == request.param):
         pytest.skip(f"no level {request.param} here")
     with KernelPool(stage, request.param) as pool:
         yield pool
@@ -55,10 +55,10 @@ def test_nothing_is_left_behind(pool, runs, monkeypatch):
     places = []
 
     def noting(*arguments):
-        places.append(ladder.make_place(*arguments))
+        places.append(isolation_levels.make_place(*arguments))
         return places[-1]
 
-    monkeypatch.setattr(kernel, "make_place", noting)
+    monkeypatch.setattr(kernel_pool, "make_place", noting)
     for _ in range(4):
         pool.run(RUN, wanted=["out"])
     gc.collect()

@@ -1,4 +1,4 @@
-"""The ladder on other machines: an ordinary user, a container, a machine that offers next to nothing, a Mac."""
+"""Levels of isolation on other machines: an ordinary user, a container, a machine that offers next to nothing, a Mac."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segedu.grading import box as box_module
-from segedu.grading import cgroups, provisioner, watch
-from segedu.grading.kernel import KernelPool, Limits, Step
-from segedu.grading.ladder import Rung
-from segedu.grading.sandbox import LINUX
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import cgroups, process_watch, provisioner, sandbox_files
+from segedu.grading.sandbox.isolation_levels import IsolationLevel
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, Step
+from segedu.grading.sandbox.restrictions import LINUX
+from segedu.grading.sandbox.staged_library import build_stage
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not LINUX, reason="pretends other machines on Linux")
@@ -150,7 +149,7 @@ def test_orphans_end_with_the_run_below_level_three(level, stage, server, monkey
 def test_orphans_end_with_a_killed_grader_below_level_three(level, cold, stage):
     number = os.getpid() * 10 + 5 + level + cold
     source = f"""
-        from segedu.grading.kernel import KernelPool, Step
+        from segedu.grading.sandbox.kernel_pool import KernelPool, Step
         pool = KernelPool({str(stage)!r}, {level}, cold={cold})
         step = Step("helper", "h", {textwrap.dedent(ORPHAN.format(number=number))!r})
         pool.run([step, Step("helper", "w", "import time; time.sleep(100)", 100)])
@@ -215,21 +214,23 @@ def test_the_watch_ends_what_no_limit_of_a_process_sees(level, stage, server, mo
 def test_the_path_of_a_mac(stage, monkeypatch):
     """No /proc, no pidfd, no fork server, no subreaper: cold kernels, limits, psutil, the group and who was seen."""
     pretend = (
-        "import os, select, signal; from segedu.grading import sandbox; sandbox.LINUX = False; del os.pidfd_open, "
-        "signal.pidfd_send_signal; del select.POLLRDHUP; from segedu.grading import zygote; zygote."
+        "import os, select, signal; from segedu.grading.sandbox import restrictions; restrictions.LINUX = False; del os.pidfd_open, "
+        "signal.pidfd_send_signal; del select.POLLRDHUP; from segedu.grading.sandbox import fork_server; fork_server."
     )
     monkeypatch.setattr(
-        provisioner, "_CODE", provisioner._CODE.replace("from segedu.grading import zygote; zygote.", pretend)
+        provisioner,
+        "_CODE",
+        provisioner._CODE.replace("from segedu.grading.sandbox import fork_server; fork_server.", pretend),
     )
-    for module in (provisioner, watch):
+    for module in (provisioner, process_watch):
         monkeypatch.setattr(module, "LINUX", False)
-    monkeypatch.setattr("segedu.grading.kernel.LINUX", False)
-    monkeypatch.setattr(box_module.sys, "platform", "darwin")
+    monkeypatch.setattr("segedu.grading.sandbox.kernel_pool.LINUX", False)
+    monkeypatch.setattr(sandbox_files.sys, "platform", "darwin")
     monkeypatch.setattr(cgroups, "parents", lambda *_: [])
     number = os.getpid() * 10 + 9
     memory = Step("helper", "memory", textwrap.dedent(BEYOND["memory"]).replace("range(8)", "range(14)"))
     orphan = Step("helper", "orphan", textwrap.dedent(ORPHAN.format(number=number)))
-    with KernelPool(stage, Rung(1, reason="limits")) as pool:
+    with KernelPool(stage, IsolationLevel(1, reason="limits")) as pool:
         result = pool.run([
             Step("helper", "honest", "import torch; open('x', 'w').write('y'); print(int(torch.ones(2).sum()))"),
             Step("helper", "stuck", "while True: pass", 2), memory, orphan, Step("probe", "exit", "import os; os._exit(3)"),

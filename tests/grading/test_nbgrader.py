@@ -16,12 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from segedu.cli import app
-from segedu.grading import nbgrader as ours
-from segedu.grading.batch import Job, grade_batch
-from segedu.grading.examiner import threads
-from segedu.grading.kernel import probe_levels
-from segedu.grading.submission import submission_time
-from segedu.grading.times import parse_timestamp
+from segedu.grading.batch.batch import Job, grade_batch
+from segedu.grading.batch.grader_threads import pool_of_threads
+from segedu.grading.platforms import nbgrader as ours
+from segedu.grading.sandbox.kernel_pool import probe_levels
+from segedu.grading.submissions.submission import submission_time
+from segedu.grading.submissions.times import parse_timestamp
 
 COURSE = Path(__file__).resolve().parents[2]
 LAB = "04_metrics"
@@ -100,7 +100,9 @@ def exported(folder: Path) -> dict[str, float]:
 
 
 def graded_by_us(folder: Path, out: Path) -> dict[str, dict[str, float]]:
-    batch = grade_batch(Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0), crew=threads)
+    batch = grade_batch(
+        Job(folder / "submitted", LAB, out, COURSE, cell_seconds=15.0), open_grader_pool=pool_of_threads
+    )
     return {r["student"]: {one["name"]: one["points"] for one in r["exercises"]} for r in batch.records}
 
 
@@ -199,7 +201,7 @@ def test_a_students_tag_does_not_keep_a_check_from_running():
     """nbclient passes over a cell with the tag, and nbgrader gives a check without outputs full points."""
     import nbformat
 
-    from segedu.grading.nbgrader_steps import ChooseCells
+    from segedu.grading.platforms.nbgrader_config import ChooseCells
 
     book = nbformat.read(COURSE / "labs" / f"{LAB}.ipynb", as_version=4)
     for cell in book.cells:
@@ -215,7 +217,7 @@ def test_another_assignments_solutions_are_cleared_as_nbgrader_does():
     """Beside the stub of a lab, which says what to write."""
     from nbformat.v4 import new_code_cell, new_notebook
 
-    from segedu.grading.nbgrader_steps import Stubs
+    from segedu.grading.platforms.nbgrader_config import Stubs
 
     metadata = {"nbgrader": {"solution": True, "grade": False, "grade_id": "f"}}
     sources = [f"def f():\n    ### BEGIN SOLUTION{what}\n    return 1\n    ### END SOLUTION" for what in ("", ": one")]
@@ -258,9 +260,9 @@ def test_the_source_is_made_again_with_the_seed_it_had(tmp_path):
 
 def test_a_check_cell_counts_by_groups_and_keeps_warnings_off_stderr(capfd, monkeypatch):
     """What the hidden lines of a check cell do, here without a kernel."""
-    from segedu.exercises.lab04_metrics import check
-    from segedu.measure import load_alternatives
     from segedu.ops.boxes import box_iou as library
+    from segedu.teaching.exercises.lab04_metrics import check
+    from segedu.teaching.mutants.wrong_answers import load_alternatives
 
     right = load_alternatives(COURSE, LAB)["box_iou"][0]
 

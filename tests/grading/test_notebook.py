@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from segedu.grading.archive import SubmissionError
-from segedu.grading.notebook import MAX_CELLS, MAX_SOURCE, lab_number, parse_notebook
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.notebook import MAX_CELLS, MAX_SOURCE, lab_number, parse_notebook
 
 
 def book(cells, **more) -> bytes:

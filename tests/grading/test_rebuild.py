@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from segedu.grading.lab import read_lab
-from segedu.grading.notebook import parse_notebook
-from segedu.grading.rebuild import rebuild
+from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.rebuild import rebuild
+from segedu.grading.submissions.notebook import parse_notebook
 
 
 @pytest.fixture

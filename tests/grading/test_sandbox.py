@@ -1,6 +1,6 @@
 """What a kernel cannot do, at every level that works here, each beside something honest that it can.
 
-One run a rung of the ladder does everything; the tests read what its steps printed.
+One run per level of isolation does everything; the tests read what its steps printed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from segedu.grading import ladder
-from segedu.grading.kernel import KernelPool, Limits, RunResult, Step, StepResult
-from segedu.grading.ladder import Rung, _probed, rungs
-from segedu.grading.sandbox import _around
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import isolation_levels
+from segedu.grading.sandbox.isolation_levels import IsolationLevel, _probed, possible_levels
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, RunResult, Step, StepResult
+from segedu.grading.sandbox.restrictions import _around
+from segedu.grading.sandbox.staged_library import build_stage
 
 LIMITS = Limits(cell_seconds=30, total_seconds=120, disk_bytes=8 << 20, inodes=600, processes=40)
 
@@ -56,7 +56,7 @@ STEPS = {
     """,
     "checkout": """
         import importlib.util, os
-        for path in ("CHECKOUT/segedu/ops/boxes.py", "CHECKOUT/segedu/exercises/__init__.py", "SECRET"):
+        for path in ("CHECKOUT/segedu/ops/boxes.py", "CHECKOUT/segedu/teaching/exercises/__init__.py", "SECRET"):
             try:
                 open(path).read(); print("read", path)
             except OSError as error:
@@ -78,7 +78,7 @@ STEPS = {
         print("clamp" in open(boxes.__file__).read(), "box_iou" in dir(boxes))
         print([name for name in sys.modules if name.startswith("segedu.grading")])
         try:
-            import segedu.exercises.lab04_metrics.box_iou
+            import segedu.teaching.exercises.lab04_metrics.box_iou
             print("imported")
         except ImportError:
             print("refused")
@@ -210,18 +210,18 @@ def stage(tmp_path_factory) -> Path:
     return build_stage(["segedu.ops.boxes"], tmp_path_factory.mktemp("stage") / "stage")
 
 
-def _known() -> list[Rung]:
-    return [rung for rung in rungs() if rung.level >= 2]
+def _known() -> list[IsolationLevel]:
+    return [isolation for isolation in possible_levels() if isolation.level >= 2]
 
 
-def _title(rung: Rung) -> str:
-    return f"level{rung.level}" + ("-user-namespace" if rung.user_namespace else "")
+def _title(isolation: IsolationLevel) -> str:
+    return f"level{isolation.level}" + ("-user-namespace" if isolation.user_namespace else "")
 
 
 @pytest.fixture(scope="module", params=_known(), ids=_title)
 def ran(request, stage, tmp_path_factory) -> RunResult:
-    """One run of all steps on one rung, with two listeners and a secret on the host."""
-    works = {rung: (ok, reason) for rung, ok, reason in _probed()}
+    """One run of all steps at one level of isolation, with two listeners and a secret on the host."""
+    works = {isolation: (ok, reason) for isolation, ok, reason in _probed()}
     if not works[request.param][0]:
         pytest.skip(works[request.param][1])
     folder = tmp_path_factory.mktemp("host")
@@ -233,26 +233,26 @@ def ran(request, stage, tmp_path_factory) -> RunResult:
         unix.bind(f"\0segedu-test-{port}")
         unix.listen()
         result = _run(request.param, stage, port, secret)
-    result.rung = request.param
+    result.isolation = request.param
     result.by_name = {step.name: step for step in result.steps}
     return result
 
 
-def _run(rung: Rung, stage: Path, port: int, secret: Path) -> RunResult:
+def _run(isolation: IsolationLevel, stage: Path, port: int, secret: Path) -> RunResult:
     mistune = Path(importlib.util.find_spec("mistune").origin).resolve().parent  # plays an installed segedu
     values = {
         "MASKED": mistune,
         "PORT": port, "CHECKOUT": Path(__file__).resolve().parents[2], "SECRET": secret, "GRADER": os.getpid(),
-        "MARK": "/dev/null", "WRITES": False, "HOLD": 0 if rung.level >= 3 else 8, "WORKERS": 2 if rung.level >= 3 else 0,
+        "MARK": "/dev/null", "WRITES": False, "HOLD": 0 if isolation.level >= 3 else 8, "WORKERS": 2 if isolation.level >= 3 else 0,
     }  # fmt: skip
     steps = []
     for name, source in STEPS.items():
         for word, value in values.items():
             source = source.replace(word, str(value))
         steps.append(Step("helper", name, textwrap.dedent(source)))
-    with pytest.MonkeyPatch.context() as patch, KernelPool(stage, rung) as pool:
+    with pytest.MonkeyPatch.context() as patch, KernelPool(stage, isolation) as pool:
         patch.setenv("SEGEDU_TEST_SECRET", "1")
-        patch.setattr(ladder, "masked", lambda: [str(values["MASKED"])])
+        patch.setattr(isolation_levels, "masked", lambda: [str(values["MASKED"])])
         return pool.run(steps, {"control": b"CONTROL_PRESENT"}, ["out/*", "out/*/*", "out/root/etc/*"], LIMITS)
 
 
@@ -263,8 +263,8 @@ def _step(ran: RunResult, name: str) -> StepResult:
 
 
 def test_the_record_says_what_held_it(ran):
-    assert ran.level == ran.rung.level
-    assert ran.level_reason.startswith(ran.rung.reason)
+    assert ran.level == ran.isolation.level
+    assert ran.level_reason.startswith(ran.isolation.reason)
     restarts = 0 if ran.level >= 3 else 1  # there the step that fills the disk is ended by the watch
     assert ran.restarts == restarts, [step for step in ran.steps if step.restarted]
 
@@ -274,7 +274,7 @@ def test_no_network(ran):
     assert _step(ran, "own_sockets").output == "honest\n"
     if ran.level >= 3:
         assert _step(ran, "own_loopback").output == "connected\n"
-    if ran.level >= 3 or ran.rung.landlock:
+    if ran.level >= 3 or ran.isolation.landlock:
         assert _step(ran, "host_abstract_socket").output == "refused\n"
 
 
@@ -328,7 +328,7 @@ def test_fork_bomb_is_bounded(ran):
     stopped, honest = [
         line for line in _step(ran, "forks").output.split("\n") if line.startswith(("stopped", "honest"))
     ]
-    if os.geteuid() == 0 and ran.level < 3 and not ran.rung.own_user and "processes" not in ran.level_reason:
+    if os.geteuid() == 0 and ran.level < 3 and not ran.isolation.own_user and "processes" not in ran.level_reason:
         pytest.skip("root without a control group: nothing bounds its processes")
     assert stopped.startswith("stopped") and int(stopped.split()[1]) <= 60
     assert honest == "honest"

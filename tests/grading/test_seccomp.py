@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
-from segedu.grading import sandbox, seccomp
+from segedu.grading.sandbox import restrictions, seccomp
 
-pytestmark = pytest.mark.skipif(not (sandbox.LINUX and seccomp.available()), reason="no filter for this machine")
+pytestmark = pytest.mark.skipif(not (restrictions.LINUX and seccomp.available()), reason="no filter for this machine")
 
 
 def _filtered(call: Callable[[], object], **rules) -> str:
@@ -24,7 +24,7 @@ def _filtered(call: Callable[[], object], **rules) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        sandbox._prctl(38, 1)
+        restrictions._prctl(38, 1)
         seccomp.apply(**rules)
         try:
             call()

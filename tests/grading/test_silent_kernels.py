@@ -7,9 +7,9 @@ import textwrap
 import psutil
 import pytest
 
-from segedu.grading import nbitems
-from segedu.grading.kernel import KernelPool, Limits, RunResult, Step
-from segedu.grading.stage import build_stage
+from segedu.grading.sandbox import nbval_items
+from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, RunResult, Step
+from segedu.grading.sandbox.staged_library import build_stage
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -95,7 +95,7 @@ def pool(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(nbitems, "IDLE_SECONDS", 2.0)
+    monkeypatch.setattr(nbval_items, "IDLE_SECONDS", 2.0)
 
 
 def run(pool: KernelPool, source: str) -> RunResult:
@@ -135,13 +135,13 @@ def test_it_is_as_harmless_in_an_answer(pool):
 
 def test_stopping_twice_is_stopping_once(pool, monkeypatch):
     stopped = []
-    stop = nbitems.SegKernel.stop
+    stop = nbval_items.SegKernel.stop
 
     def twice(self):
         stop(self)
         stop(self)
         stopped.append(self)
 
-    monkeypatch.setattr(nbitems.SegKernel, "stop", twice)
+    monkeypatch.setattr(nbval_items.SegKernel, "stop", twice)
     result = pool.run([Step("helper", "h", "import os; os._exit(1)"), Step("helper", "i", "print(1)")])
     assert [step.status for step in result.steps] == ["died", "ok"] and len(stopped) == 2

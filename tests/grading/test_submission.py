@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from segedu.grading.entries import Entry, find_entries, student_id
-from segedu.grading.submission import fingerprint, read_submission
+from segedu.grading.submissions.find_submissions import Entry, find_entries, student_id
+from segedu.grading.submissions.submission import fingerprint, read_submission
 
 
 def read(path, lab="00_tiny"):

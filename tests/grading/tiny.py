@@ -22,7 +22,7 @@ RIGHT = {
 EXERCISES = """
 import numpy as np
 
-from segedu.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.exercise import Exercise, Wrong
 
 
 def cases(make):
@@ -67,7 +67,10 @@ def lab_cells() -> list[dict]:
     cells = [cell("00-title", "# Tiny", "markdown")]
     cells.append(
         cell(
-            "00-setup", "import numpy as np\nfrom segedu.exercises.lab00_tiny import check", role="setup", name="setup"
+            "00-setup",
+            "import numpy as np\nfrom segedu.teaching.exercises.lab00_tiny import check",
+            role="setup",
+            name="setup",
         )
     )
     for name, stub in STUBS.items():
@@ -105,30 +108,30 @@ def make_course(folder: Path) -> Path:
 
 
 def install(course: Path) -> None:
-    """Let `segedu.exercises.load("00_tiny")` find the package."""
-    import segedu.exercises
+    """Let `segedu.teaching.exercises.load("00_tiny")` find the package."""
+    import segedu.teaching.exercises
 
     path = str(course / "exercises")
-    if path not in segedu.exercises.__path__:
-        segedu.exercises.__path__.append(path)
+    if path not in segedu.teaching.exercises.__path__:
+        segedu.teaching.exercises.__path__.append(path)
 
 
 @contextmanager
 def installed(course: Path) -> Iterator[Path]:
     """`install`, and undone at the end: tests of the real labs must not find this one among them."""
-    import segedu.exercises
+    import segedu.teaching.exercises
 
     install(course)
     try:
         yield course
     finally:
-        segedu.exercises.__path__.remove(str(course / "exercises"))
-        sys.modules.pop("segedu.exercises.lab00_tiny", None)
-        vars(segedu.exercises).pop("lab00_tiny", None)
+        segedu.teaching.exercises.__path__.remove(str(course / "exercises"))
+        sys.modules.pop("segedu.teaching.exercises.lab00_tiny", None)
+        vars(segedu.teaching.exercises).pop("lab00_tiny", None)
 
 
 def other_side(course: Path, more: str = "") -> str:
-    """What a process of graders runs in place of `apart._CODE`, so that it finds the package too."""
+    """What a process of graders runs in place of `grader_process._CODE`, so that it finds the package too."""
     here = Path(__file__).resolve().parent
     return f"""
 import sys
@@ -137,8 +140,8 @@ from pathlib import Path
 import tiny
 tiny.install(Path({str(course)!r}))
 {more}
-from segedu.grading import apart
-apart.main(int(sys.argv[1]))
+from segedu.grading.batch import grader_process
+grader_process.main(int(sys.argv[1]))
 """
 
 
@@ -146,7 +149,7 @@ if __name__ == "__main__":  # `python tiny.py COURSE grade ...` is `segedu grade
     course_folder = Path(sys.argv.pop(1)).resolve()
     install(course_folder)
     from segedu.cli import app
-    from segedu.grading import apart
+    from segedu.grading.batch import grader_process
 
-    apart._CODE = other_side(course_folder)
+    grader_process._CODE = other_side(course_folder)
     app()

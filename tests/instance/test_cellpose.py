@@ -9,7 +9,7 @@ import torch
 from learning import fit, matched_share
 from torch.nn.functional import pad
 
-from segedu.instance.cellpose import (
+from segedu.instance.cellpose.cellpose import (
     Cellpose,
     PercentileNormalize,
     cellpose_loss,

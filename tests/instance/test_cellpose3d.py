@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.instance.cellpose import Cellpose
-from segedu.instance.cellpose3d import (
+from segedu.instance.cellpose.cellpose import Cellpose
+from segedu.instance.cellpose.cellpose3d import (
     ThreeViews,
     diffusion_flow3d,
     follow_flows3d,

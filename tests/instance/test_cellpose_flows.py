@@ -5,7 +5,7 @@ import pytest
 import torch
 from benchmarks.cells import random_cells
 
-from segedu.instance.cellpose_flows import (
+from segedu.instance.cellpose.flows import (
     diffusion_flow,
     flow_error,
     follow_flows,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.instance.cellpose import Cellpose
-from segedu.instance.cellpose_size import (
+from segedu.instance.cellpose.cellpose import Cellpose
+from segedu.instance.cellpose.size import (
     SizeModel,
     cell_diameter,
     estimate_diameter,
@@ -108,7 +108,7 @@ class Painted(Cellpose):
         self.seen = []
 
     def forward(self, images):
-        from segedu.instance.cellpose import cellpose_targets
+        from segedu.instance.cellpose.cellpose import cellpose_targets
 
         self.seen.append(tuple(images.shape[2:]))
         targets = [cellpose_targets((image[0] > 0.5).int()) for image in images]

@@ -11,10 +11,6 @@ from torch import Tensor
 
 from segedu.instance import (
     affinities,
-    cellpose,
-    cellpose3d,
-    cellpose_flows,
-    cellpose_size,
     denoiseg,
     discriminative,
     omnipose,
@@ -23,6 +19,9 @@ from segedu.instance import (
     stardist,
     stardist3d,
 )
+from segedu.instance.cellpose import cellpose, cellpose3d
+from segedu.instance.cellpose import flows as cellpose_flows
+from segedu.instance.cellpose import size as cellpose_size
 
 HEIGHT, WIDTH = 9, 7
 RAYS, FACES = stardist3d.fibonacci_rays(8)

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from segedu.datasets.cells import draw_cells
-from segedu.instance import cellpose
+from segedu.instance.cellpose import cellpose
 from segedu.instance.omnipose import (
     Omnipose,
     cluster_points,

@@ -212,7 +212,7 @@ def test_gradients_by_hand() -> None:
 
 
 def test_two_equal_images() -> None:
-    """Wanted scores of 1/2 each make 1, the least divisor: sums double. The mask is a mean over places."""
+    """GradebookOptions scores of 1/2 each make 1, the least divisor: sums double. The mask is a mean over places."""
     one, target = one_place(), rectangles([[8, 0, 24, 32]], [2], (32, 32))
     per_image = ("box_logits", "class_logits", "coefficients", "prototypes")
     two = {**one, **{key: one[key].repeat(2, *[1] * (one[key].ndim - 1)) for key in per_image}, "sizes": [(32, 32)] * 2}

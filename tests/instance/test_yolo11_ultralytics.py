@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segedu.backbones.yolo11 import SCALES, keys_of_ultralytics
 from segedu.datasets.shapes import Shapes
 from segedu.instance.yolo11_seg import YOLO11Seg, decode_distances, yolo11_seg, yolo11_seg_loss
-from segedu.shape_recipes import examples, stack
+from segedu.recipes.shapes import examples, stack
 
 CONSTANTS = "model.23.dfl.conv.weight"  # the numbers 0 to 15, a parameter there
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from segedu import authoring, exercises, proofs
+from segedu.teaching import exercises
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.evidence import proofs
 
 ROOT = Path(__file__).parents[2]
 LABS = exercises.with_notebook()

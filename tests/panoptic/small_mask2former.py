@@ -7,8 +7,8 @@ from randomise import randomise
 from segedu.backbones.resnet import Bottleneck, ResNet
 from segedu.backbones.swin import Swin
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.panoptic.mask2former import Mask2Former, MaskedDecoder
-from segedu.panoptic.mask2former_pixels import PixelDecoder
+from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder
+from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 
 QUERIES, CLASSES, WIDTH, HEADS, ENCODER, DECODER, PIXEL_LAYERS, LAYERS = 6, 4, 32, 4, 24, 20, 2, 4
 RESNET = (2, 2, 3, 4)  # a quarter of the channels

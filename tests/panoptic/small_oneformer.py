@@ -8,8 +8,8 @@ from torch import Tensor
 
 from segedu.backbones.swin import Swin
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.panoptic.mask2former import MaskedDecoder
-from segedu.panoptic.mask2former_pixels import PixelDecoder
+from segedu.panoptic.mask2former.mask2former import MaskedDecoder
+from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 from segedu.panoptic.oneformer import OneFormer, TaskQueries, task_targets
 from segedu.panoptic.oneformer_text import TextEncoder, TextMapper, WordTokenizer, segment_sentences
 

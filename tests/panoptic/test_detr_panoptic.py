@@ -31,7 +31,7 @@ from segedu.panoptic.detr_panoptic import (
     detr_resnet101_panoptic,
     postprocess,
 )
-from segedu.pretrained import WEIGHTS, load
+from segedu.weights import WEIGHTS, load
 
 THINGS = {1, 3}
 

@@ -20,13 +20,9 @@ from segedu.layers.deformable_attention import DeformableAttention, gather, plac
 from segedu.layers.segments import panoptic_segments
 from segedu.metrics.panoptic import panoptic_quality
 from segedu.panoptic.inference import panoptic_inference
-from segedu.panoptic.mask2former import (
-    Mask2Former,
-    MaskedDecoder,
-    attention_mask,
-)
-from segedu.panoptic.mask2former_loss import mask2former_loss, sample_points, unsure_points
-from segedu.panoptic.mask2former_pixels import PixelDecoder
+from segedu.panoptic.mask2former.loss import mask2former_loss, sample_points, unsure_points
+from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder, attention_mask
+from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 
 NOTHING = {"labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 4, 8, dtype=torch.bool)}
 

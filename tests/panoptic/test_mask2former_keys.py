@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision.models import resnet50 as tv_resnet50
 from torchvision.models import swin_t as tv_swin_t
 
-from segedu import pretrained
-from segedu.panoptic import mask2former
-from segedu.panoptic.mask2former import Mask2Former, mask2former_resnet50, mask2former_swin_tiny
-from segedu.published import WEIGHTS
-from segedu.transformers_keys import MASK2FORMER
+from segedu.panoptic.mask2former import mask2former
+from segedu.panoptic.mask2former.mask2former import Mask2Former, mask2former_resnet50, mask2former_swin_tiny
+from segedu.weights import pretrained
+from segedu.weights.catalogue import WEIGHTS
+from segedu.weights.transformers_keys import MASK2FORMER
 
 OFFICIAL = (
     (r"^sem_seg_head\.pixel_decoder\.transformer\.(encoder\.)?", "pixel_decoder."),

@@ -25,9 +25,9 @@ from panoptic.small_maskformer import batch_of, random_outputs, segments
 from torch import Tensor, nn
 
 from segedu.layers.segments import pad_masks
-from segedu.panoptic import mask2former
-from segedu.panoptic.mask2former import Mask2Former
-from segedu.panoptic.mask2former_loss import mask2former_loss, matching_cost, sample_points
+from segedu.panoptic.mask2former import mask2former
+from segedu.panoptic.mask2former.loss import mask2former_loss, matching_cost, sample_points
+from segedu.panoptic.mask2former.mask2former import Mask2Former
 
 transformers = pytest.importorskip("transformers")
 

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from segedu.layers.segments import pad_masks
 from segedu.ops.matching import hungarian_matching
 from segedu.panoptic.maskformer import MaskFormer, maskformer_loss, matching_cost
-from segedu.pretrained import WEIGHTS, WeightsError, load
-from segedu.transformers_keys import MASKFORMER
+from segedu.weights import WEIGHTS, WeightsError, load
+from segedu.weights.transformers_keys import MASKFORMER
 
 transformers = pytest.importorskip("transformers")
 

@@ -25,11 +25,11 @@ from randomise import randomise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segedu import pretrained
 from segedu.panoptic.oneformer import OneFormer, oneformer_loss, oneformer_swin_tiny
 from segedu.panoptic.oneformer_text import task_sentence
-from segedu.published import WEIGHTS
-from segedu.transformers_keys import ONEFORMER
+from segedu.weights import pretrained
+from segedu.weights.catalogue import WEIGHTS
+from segedu.weights.transformers_keys import ONEFORMER
 
 transformers = pytest.importorskip("transformers")
 

@@ -16,10 +16,10 @@ from segedu.datasets.cvat import from_cvat, to_cvat
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import rle_decode
-from segedu.pretrained import load
 from segedu.promptable.detect_then_segment import detect_then_segment
 from segedu.promptable.sam.sam import postprocess
-from segedu.weights import shapes_mask_rcnn
+from segedu.weights import load
+from segedu.weights.own import shapes_mask_rcnn
 
 H, W = 31, 27  # smaller than the frame of the network
 

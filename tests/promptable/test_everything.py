@@ -12,7 +12,6 @@ import torch
 from promptable.small_sam import small
 from torch import Tensor, nn
 
-from segedu import pretrained
 from segedu.datasets.shapes import draw_shapes
 from segedu.ops.boxes import xywh_to_xyxy
 from segedu.promptable.everything import (
@@ -26,6 +25,7 @@ from segedu.promptable.everything import (
     without_small_regions,
 )
 from segedu.promptable.sam.sam import SAM
+from segedu.weights import pretrained
 
 LOOSE = Settings(8, 25, iou_threshold=0.3, stability_threshold=0.5, crop_edge=2.0)
 CASES = {

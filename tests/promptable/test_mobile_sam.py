@@ -15,12 +15,12 @@ from randomise import randomise
 from timm.models.tiny_vit import TinyVit as TimmTinyViT
 from torch import Tensor, nn
 
-from segedu import pretrained
 from segedu.backbones.tiny_vit import TinyViT
 from segedu.promptable.mobile_sam import MobileImageEncoder
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM, postprocess
+from segedu.weights import pretrained
 
 SIZE, WIDTH = 80, 16  # 20 x 20 tokens, then 10 x 10, then 5 x 5 twice
 SMALL = {"embed_dims": (8, 8, 12, 16), "depths": (1, 1, 2, 1), "num_heads": (1, 2, 3, 4), "window_sizes": (7, 7, 4, 7)}

@@ -10,13 +10,12 @@ import torch
 from promptable.small_sam import SIZE, generator, in_double_precision, prompts_of, small, twins
 from torch import Tensor, nn
 
-from segedu import pretrained
-from segedu.pretrained import WEIGHTS
 from segedu.promptable.sam import sam as builders
 from segedu.promptable.sam.image_encoder import ImageEncoder, PlacedAttention
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
+from segedu.weights import WEIGHTS, pretrained
 
 KINDS = ("points", "boxes", "points boxes", "masks", "points masks", "points boxes masks")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segedu.semantic import nnunet
-from segedu.semantic.nnunet import (
+from segedu.semantic.nnunet import nnunet
+from segedu.semantic.nnunet.nnunet import (
     build_network,
     importance,
     nnunet_loss,
@@ -19,8 +19,8 @@ from segedu.semantic.nnunet import (
     predict_volume,
     preprocess,
 )
-from segedu.semantic.nnunet_plan import Intensities, Plan, Topology, fingerprint, make_plan
-from segedu.semantic.nnunet_training import Patches, augment, cut_patch, shows_foreground, train_network
+from segedu.semantic.nnunet.plan import Intensities, Plan, Topology, fingerprint, make_plan
+from segedu.semantic.nnunet.training import Patches, augment, cut_patch, shows_foreground, train_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from segedu.datasets.nifti import read_case
-from segedu.semantic.nnunet import build_network, predict_volume, preprocess
-from segedu.semantic.nnunet_plan import Plan, fingerprint, make_plan
-from segedu.semantic.nnunet_training import Patches, brightness_only, train_network
+from segedu.semantic.nnunet.nnunet import build_network, predict_volume, preprocess
+from segedu.semantic.nnunet.plan import Plan, fingerprint, make_plan
+from segedu.semantic.nnunet.training import Patches, brightness_only, train_network
 from segedu.viz import overlay
 
 ORGANS = {  # of TotalSegmentator's classes, left and right

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segedu.semantic import nnunet_plan
-from segedu.semantic.nnunet_plan import (
+from segedu.semantic.nnunet import plan as nnunet_plan
+from segedu.semantic.nnunet.plan import (
     Fingerprint,
     Intensities,
     count_features,
@@ -116,7 +116,7 @@ def test_count_features_counts_outputs_of_the_net() -> None:
     import torch
     from torch import nn
 
-    from segedu.semantic.nnunet import VOLUME_PARTS
+    from segedu.semantic.nnunet.nnunet import VOLUME_PARTS
     from segedu.semantic.unet3d import UNet3D
 
     net = topology([3.0, 1.0, 1.0], [8, 16, 24])

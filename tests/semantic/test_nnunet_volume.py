@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from segedu.semantic import nnunet_volume
-from segedu.semantic.nnunet_volume import (
+from segedu.semantic.nnunet import volume as nnunet_volume
+from segedu.semantic.nnunet.volume import (
     crop_to_nonzero,
     new_shape,
     normalize_ct,

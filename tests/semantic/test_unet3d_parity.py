@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.semantic import unet3d as unet3d_file
-from segedu.semantic.nnunet import SLICE_PARTS, VOLUME_PARTS
+from segedu.semantic.nnunet.nnunet import SLICE_PARTS, VOLUME_PARTS
 from segedu.semantic.unet3d import UNet3D
 
 

@@ -23,8 +23,8 @@ sys.path[:0] = [str(COURSE), str(HERE.parent / "attacks")]
 
 from cells import ATTACKS  # noqa: E402
 
-from segedu import exercises as all_exercises  # noqa: E402
-from segedu.checks.judge import Answers, draw, judge, outcomes_of  # noqa: E402
+from segedu.teaching import exercises as all_exercises  # noqa: E402
+from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of  # noqa: E402
 
 LABS = ("04_metrics", "06_unet")
 SEEDS = (101, 202)
@@ -226,7 +226,7 @@ def _import_line(exercise, lab: str) -> str:
     hidden = module if module in hides else hides[0]
     if module == hidden:
         return f"from {module} import {name} as {exercise.name}"
-    return f"import {hidden}\nfrom segedu.exercises.lab{lab}.{exercise.name} import {name} as {exercise.name}"
+    return f"import {hidden}\nfrom segedu.teaching.exercises.lab{lab}.{exercise.name} import {name} as {exercise.name}"
 
 
 def main() -> None:

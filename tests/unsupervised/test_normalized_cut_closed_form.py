@@ -10,7 +10,6 @@ import torch
 from scipy.linalg import eigh
 from skimage import data
 
-from segedu import pretrained
 from segedu.datasets.shapes import draw_shapes
 from segedu.unsupervised.normalized_cut import (
     eigenvectors,
@@ -19,6 +18,7 @@ from segedu.unsupervised.normalized_cut import (
     segment_image,
     token_cut,
 )
+from segedu.weights import pretrained
 
 WEAK = 1e-5  # of an edge between patches that are not alike: the epsilon of TokenCut
 

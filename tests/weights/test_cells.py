@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from segedu.datasets.cells import CELLS_VERSION
-from segedu.instance import cellpose, stardist
-from segedu.pretrained import WEIGHTS, load
-from segedu.proofs import read_rows
-from segedu.weights import cells_cellpose, cells_stardist
-from segedu.weights.cells_stardist import STEPS, accuracy, train
+from segedu.instance import stardist
+from segedu.instance.cellpose import cellpose
+from segedu.teaching.evidence.proofs import read_rows
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import cells_cellpose, cells_stardist
+from segedu.weights.own.cells_stardist import STEPS, accuracy, train
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "cell_weights.py"
 SCRIPTS = {"cells_stardist": cells_stardist, "cells_cellpose": cells_cellpose}
@@ -51,7 +52,7 @@ def discs(number: int) -> list[tuple[Tensor, Tensor]]:
 
 @each
 def test_the_log_is_of_these_scenes(name: str) -> None:
-    """A new version of the scenes asks for new weights: python -m segedu.weights.cells_stardist, and _cellpose."""
+    """A new version of the scenes asks for new weights: python -m segedu.weights.own.cells_stardist, and _cellpose."""
     file = SCRIPTS[name].FILE
     log = json.loads(file.with_suffix(".json").read_text())
     assert (log["cells_version"], log["steps"]) == (CELLS_VERSION, STEPS)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from segedu.experiment import measure_detections
-from segedu.pretrained import WEIGHTS, load
 from segedu.promptable.detect_then_segment import detect_then_segment
-from segedu.recipe_data import Sets
-from segedu.shape_recipes import examples
+from segedu.recipes.data import Sets
+from segedu.recipes.run import measure_detections
+from segedu.recipes.shapes import examples
+from segedu.weights import WEIGHTS, load
 
 BOTH = {"shapes_detr", "shapes_sam"}
 
@@ -19,8 +19,8 @@ BOTH = {"shapes_detr", "shapes_sam"}
 @torch.no_grad()
 def test_masks_of_the_small_detr_and_the_small_sam() -> None:
     from segedu.datasets.shapes import Shapes
-    from segedu.weights import shapes_detr
-    from segedu.weights.shapes_mask_rcnn import HELD_OUT
+    from segedu.weights.own import shapes_detr
+    from segedu.weights.own.shapes_mask_rcnn import HELD_OUT
 
     detr, sam = load("shapes_detr"), load("shapes_sam")
 

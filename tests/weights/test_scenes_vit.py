@@ -13,9 +13,10 @@ import torch
 from segedu.backbones.vit import ViT
 from segedu.datasets.shapes import SHAPES_VERSION
 from segedu.datasets.street import STREET_VERSION
-from segedu.pretrained import SCENES_VIT, WEIGHTS, load
-from segedu.proofs import read_rows
-from segedu.weights.scenes_vit import FILE, NEAR, STEPS, evened, fold, patch_loss, same_places, train, whitening
+from segedu.teaching.evidence.proofs import read_rows
+from segedu.weights import WEIGHTS, load
+from segedu.weights.catalogue import SCENES_VIT
+from segedu.weights.own.scenes_vit import FILE, NEAR, STEPS, evened, fold, patch_loss, same_places, train, whitening
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "feature_clusters.py"
 
@@ -28,7 +29,7 @@ def benchmark():
 
 
 def test_the_log_is_of_these_scenes() -> None:
-    """A new version of either kind of scene asks for new weights: python -m segedu.weights.scenes_vit."""
+    """A new version of either kind of scene asks for new weights: python -m segedu.weights.own.scenes_vit."""
     log = json.loads(FILE.with_suffix(".json").read_text())
     assert (log["street_version"], log["shapes_version"], log["steps"]) == (STREET_VERSION, SHAPES_VERSION, STEPS)
     assert log["losses_of_100_steps"][-1] < log["losses_of_100_steps"][0]
@@ -60,7 +61,7 @@ def test_the_number_in_the_table_is_that_of_the_file(capsys: pytest.CaptureFixtu
 
 def test_places_of_patches_in_another_crop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worked by hand, looking exactly at the place: a crop of x 0 to 40, and its mirrored right half at y 20 to 60."""
-    monkeypatch.setattr("segedu.weights.scenes_vit.NEAR", 0.0)
+    monkeypatch.setattr("segedu.weights.own.scenes_vit.NEAR", 0.0)
     here, there = torch.tensor([[0.0, 0.0, 40.0, 40.0]]), torch.tensor([[40.0, 20.0, 20.0, 60.0]])
     places, shared = same_places(here, there, 4)  # patches of 10 pixels, their middles at 5, 15, 25, 35
     assert places[0, 2, 3].tolist() == [pytest.approx(-0.5), pytest.approx(-0.75)]  # (35, 25): 5 of 20, 5 of 40
@@ -87,7 +88,7 @@ def test_classes_are_used_alike() -> None:
 
 
 def test_the_patch_loss_asks_for_what_the_teacher_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.weights.scenes_vit.NEAR", 0.0)
+    monkeypatch.setattr("segedu.weights.own.scenes_vit.NEAR", 0.0)
     codes = torch.randint(4, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     teacher = torch.nn.functional.one_hot(codes, 4).permute(0, 3, 1, 2).float()
     boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(2, -1)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
-from segedu.pretrained import WEIGHTS, load
-from segedu.shape_recipes import Examples, examples
-from segedu.weights import shapes_mask_rcnn, shapes_yolact
-from segedu.weights.shapes_mask_rcnn import SCENES_SEED, STEPS, precision
+from segedu.recipes.shapes import Examples, examples
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import shapes_mask_rcnn, shapes_yolact
+from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED, STEPS, precision
 
 SCRIPTS = {"shapes_mask_rcnn": shapes_mask_rcnn, "shapes_yolact": shapes_yolact}
 each = pytest.mark.parametrize("name", SCRIPTS)
@@ -24,7 +24,7 @@ def log_of(name: str) -> dict:
 
 @each
 def test_the_log_is_of_these_scenes(name: str) -> None:
-    """A new version of the scenes asks for new weights: python -m segedu.weights.shapes_mask_rcnn, and _yolact."""
+    """A new version of the scenes asks for new weights: python -m segedu.weights.own.shapes_mask_rcnn, and _yolact."""
     file, log = SCRIPTS[name].FILE, log_of(name)
     assert (log["shapes_version"], log["steps"]) == (SHAPES_VERSION, STEPS)
     losses = log["losses_of_100_steps"]

@@ -7,13 +7,13 @@ import json
 import pytest
 
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
-from segedu.shape_recipes import Examples, examples
-from segedu.weights import shapes_convergence
-from segedu.weights.shapes_mask_rcnn import SCENES_SEED
+from segedu.recipes.shapes import Examples, examples
+from segedu.weights.own import shapes_convergence
+from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED
 
 
 def test_the_race_is_of_these_scenes_and_networks() -> None:
-    """What changes asks for a new race: python -m segedu.weights.shapes_convergence."""
+    """What changes asks for a new race: python -m segedu.weights.own.shapes_convergence."""
     log = json.loads(shapes_convergence.LOG.read_text())
     assert (log["shapes_version"], log["every"]) == (SHAPES_VERSION, shapes_convergence.EVERY)
     assert list(log["curves"]) == list(shapes_convergence.NETS)

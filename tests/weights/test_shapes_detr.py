@@ -11,17 +11,17 @@ import torch
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
 from segedu.detection.detr import postprocess
 from segedu.ops.nms import batched_nms
-from segedu.pretrained import WEIGHTS, load
-from segedu.shape_recipes import Examples, examples
-from segedu.weights import shapes_detr
-from segedu.weights.shapes_detr import EVERY, FILE, STEPS, new_scenes, precision
-from segedu.weights.shapes_mask_rcnn import SCENES_SEED
+from segedu.recipes.shapes import Examples, examples
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import shapes_detr
+from segedu.weights.own.shapes_detr import EVERY, FILE, STEPS, new_scenes, precision
+from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 
 
 def test_the_log_is_of_these_scenes() -> None:
-    """A new version of the scenes asks for new weights: python -m segedu.weights.shapes_detr."""
+    """A new version of the scenes asks for new weights: python -m segedu.weights.own.shapes_detr."""
     assert (LOG["shapes_version"], LOG["steps"]) == (SHAPES_VERSION, STEPS)
     losses, curve = LOG["losses_of_250_steps"], LOG["curve"]
     assert len(losses) == len(curve) == STEPS // EVERY and losses[-1] < 0.6 * losses[0]

@@ -11,11 +11,11 @@ import torch
 from segedu.datasets.cells import CELLS_VERSION
 from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
 from segedu.datasets.street import STREET_VERSION, draw_street
-from segedu.pretrained import WEIGHTS, load
 from segedu.promptable.everything import Settings, segment_everything
 from segedu.promptable.sam.interactive import mask_iou
-from segedu.weights import shapes_sam
-from segedu.weights.shapes_sam import CYCLES, FILE, SIZE, THRESHOLD, Clicks, Cycle, centre, measure, readings
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import shapes_sam
+from segedu.weights.own.shapes_sam import CYCLES, FILE, SIZE, THRESHOLD, Clicks, Cycle, centre, measure, readings
 
 LOG = FILE.with_suffix(".json")
 
@@ -25,7 +25,7 @@ def log() -> dict:
 
 
 def test_the_log_is_of_these_scenes() -> None:
-    """A new version of the scenes asks for new weights: python -m segedu.weights.shapes_sam."""
+    """A new version of the scenes asks for new weights: python -m segedu.weights.own.shapes_sam."""
     versions = (log()["shapes_version"], log()["cells_version"], log()["street_version"])
     assert versions == (SHAPES_VERSION, CELLS_VERSION, STREET_VERSION)
     steps = sum(cycle.steps for cycle in CYCLES)

@@ -10,9 +10,9 @@ import torch
 
 from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS, VOID, draw_street
 from segedu.panoptic.inference import instance_inference, panoptic_inference, semantic_inference
-from segedu.panoptic.mask2former import Mask2Former
-from segedu.pretrained import WEIGHTS, load
-from segedu.weights import street_mask2former as script
+from segedu.panoptic.mask2former.mask2former import Mask2Former
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import street_mask2former as script
 
 LOG = json.loads(script.FILE.with_suffix(".json").read_text())
 
@@ -23,7 +23,7 @@ def model() -> Mask2Former:
 
 
 def test_the_log_is_of_these_scenes() -> None:
-    """A new version of the streets asks for new weights: python -m segedu.weights.street_mask2former."""
+    """A new version of the streets asks for new weights: python -m segedu.weights.own.street_mask2former."""
     assert (LOG["street_version"], LOG["scenes"], LOG["steps"]) == (STREET_VERSION, script.SCENES, script.STEPS)
     losses, curve = LOG["losses_of_100_steps"], list(LOG["panoptic_quality_after_steps"].values())
     assert len(losses) == script.STEPS // 100 and losses[-1] < 0.5 * losses[0]

@@ -11,16 +11,16 @@ import torch
 from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS
 from segedu.panoptic.inference import instance_inference, panoptic_inference, semantic_inference
 from segedu.panoptic.oneformer_text import TASKS
-from segedu.pretrained import WEIGHTS, load
-from segedu.weights import street_mask2former, street_oneformer
-from segedu.weights.street_mask2former import HELD_OUT, draw
-from segedu.weights.street_oneformer import FILE, STEPS, ToldStreets, measure, reader, train
+from segedu.weights import WEIGHTS, load
+from segedu.weights.own import street_mask2former, street_oneformer
+from segedu.weights.own.street_mask2former import HELD_OUT, draw
+from segedu.weights.own.street_oneformer import FILE, STEPS, ToldStreets, measure, reader, train
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 
 
 def test_the_log_is_of_these_scenes() -> None:
-    """A new version of the scenes asks for new weights: python -m segedu.weights.street_oneformer."""
+    """A new version of the scenes asks for new weights: python -m segedu.weights.own.street_oneformer."""
     assert (LOG["street_version"], LOG["steps"]) == (STREET_VERSION, STEPS)
     losses = LOG["losses_of_100_steps"]
     assert len(losses) == STEPS // 100 and losses[-1] < 0.7 * losses[0]

@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segedu import pretrained
 from segedu.datasets.street import STREET_VERSION, draw_street
-from segedu.pretrained import STREET_VGG_STAGES, WEIGHTS, WeightsError, load
-from segedu.weights.street_vgg import CLASSES, FILE, STEPS, train, windows
+from segedu.weights import WEIGHTS, WeightsError, load, pretrained
+from segedu.weights.catalogue import STREET_VGG_STAGES
+from segedu.weights.own.street_vgg import CLASSES, FILE, STEPS, train, windows
 
 
 def test_the_log_is_of_this_street() -> None:
-    """A new version of the street asks for new weights: python -m segedu.weights.street_vgg."""
+    """A new version of the street asks for new weights: python -m segedu.weights.own.street_vgg."""
     log = json.loads(FILE.with_suffix(".json").read_text())
     assert log["street_version"] == STREET_VERSION and log["steps"] == STEPS
     losses = log["losses_of_1000_steps"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from segedu.datasets.shapes import CLASSES, draw_shapes
-from segedu.exercises.lab11_detection.assign_targets import assign_targets
-from segedu.exercises.lab11_detection.make_anchors import make_anchors
-from segedu.exercises.lab11_detection.nms import nms
 from segedu.ops.boxes import box_iou
-from segedu.widgets import anchors as widget
+from segedu.teaching.exercises.lab11_detection.assign_targets import assign_targets
+from segedu.teaching.exercises.lab11_detection.make_anchors import make_anchors
+from segedu.teaching.exercises.lab11_detection.nms import nms
+from segedu.teaching.widgets import anchors as widget
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
 

@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 
 from segedu.datasets.cvat import from_cvat
 from segedu.ops.masks import rle_decode
-from segedu.widgets.annotate import FILES, Annotate, about, annotate
-from segedu.widgets.annotation import STEPS, Annotation
+from segedu.teaching.widgets.annotate import FILES, Annotate, about, annotate
+from segedu.teaching.widgets.annotation import STEPS, Annotation
 
 CLASSES = ["background", "person", "car"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from segedu.teaching.widgets import clustering as widget
 from segedu.unsupervised.kmeans import colour_position_features, kmeans_step
-from segedu.widgets import clustering as widget
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segedu.datasets.street import CLASSES, draw_street
-from segedu.widgets import context as widget
+from segedu.teaching.widgets import context as widget
 
 
 def test_each_keyhole_lies_on_its_class_and_inside_its_scene():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_hex
 
-from segedu.widgets import convolution as widget
+from segedu.teaching.widgets import convolution as widget
 
 CONV, TRANSPOSED = widget.CONVOLUTION, widget.TRANSPOSED
 

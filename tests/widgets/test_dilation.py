@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from segedu.ops.convolution import receptive_field
-from segedu.widgets import dilation as widget
+from segedu.teaching.widgets import dilation as widget
 
 
 @pytest.fixture

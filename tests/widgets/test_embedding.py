@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.exercises.lab10_embeddings.gaussian_mask import gaussian_mask
-from segedu.exercises.lab10_embeddings.offset_target import offset_target
-from segedu.widgets import embedding as widget
+from segedu.teaching.exercises.lab10_embeddings.gaussian_mask import gaussian_mask
+from segedu.teaching.exercises.lab10_embeddings.offset_target import offset_target
+from segedu.teaching.widgets import embedding as widget
 
 WAYS = (0.0, 0.1, 0.8, 1.0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segedu.widgets.explore import explore, is_live, sliders
+from segedu.teaching.widgets.explore import explore, is_live, sliders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +87,9 @@ def test_without_a_kernel_nothing_is_live(monkeypatch):
 
 
 def test_importing_it_does_not_import_ipywidgets_or_torch():
-    code = "import sys, segedu.widgets.explore; print([m for m in ('torch', 'ipywidgets') if m in sys.modules])"
+    code = (
+        "import sys, segedu.teaching.widgets.explore; print([m for m in ('torch', 'ipywidgets') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from segedu.datasets.street import CLASSES
 from segedu.metrics.semantic import mean_iou
 from segedu.semantic.fcn import bilinear_kernel
-from segedu.widgets import fcn
+from segedu.teaching.widgets import fcn
 
 
 def test_cells_hold_the_shares_of_what_counts():

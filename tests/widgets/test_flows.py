@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from segedu.instance.cellpose_flows import masks_from_flows
+from segedu.instance.cellpose.flows import masks_from_flows
 from segedu.metrics.instance import instance_accuracy
-from segedu.widgets import flows as widget
+from segedu.teaching.widgets import flows as widget
 
 
 @pytest.fixture

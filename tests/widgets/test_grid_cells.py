@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segedu.detection.yolov1 import YOLOv1, YOLOv1Backbone, decode_cells, yolov1_targets
-from segedu.widgets import grid_cells as widget
+from segedu.teaching.widgets import grid_cells as widget
 
 GRIDS = (2, 3, 7, 13)
 

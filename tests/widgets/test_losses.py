@@ -10,7 +10,7 @@ from segedu.losses.boxes import generalized_iou_loss
 from segedu.losses.cross_entropy import binary_cross_entropy
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import sigmoid_focal_loss
-from segedu.widgets import losses
+from segedu.teaching.widgets import losses
 
 
 @pytest.mark.parametrize("truth", losses.TRUTHS)

@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from segedu.exercises.lab12_one_stage.hungarian_match import hungarian_match
 from segedu.ops.boxes import cxcywh_to_xyxy
-from segedu.widgets import matching as widget
+from segedu.teaching.exercises.lab12_one_stage.hungarian_match import hungarian_match
+from segedu.teaching.widgets import matching as widget
 
 PLACES = list(itertools.product((0.2, 0.38, 0.46, 0.8), (0.0, 0.5, 1.0)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segedu.widgets import metrics
+from segedu.teaching.widgets import metrics
 
 
 def test_equal_boxes():

@@ -7,10 +7,10 @@ import pytest
 import torch
 from promptable.small_sam import small
 
-from segedu.pretrained import WEIGHTS
 from segedu.promptable.sam.interactive import mask_iou
 from segedu.promptable.sam.sam import postprocess
-from segedu.widgets import prompts as widget
+from segedu.teaching.widgets import prompts as widget
+from segedu.weights import WEIGHTS
 
 HERE = {"x": 52, "y": 52}  # a cell of a chain
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segedu.widgets import queries as widget
+from segedu.teaching.widgets import queries as widget
 
 STREETS = list(widget.STREETS)
 

@@ -6,7 +6,7 @@ import pytest
 
 from segedu.metrics.average_precision import precision_recall_curve
 from segedu.metrics.panoptic import panoptic_quality
-from segedu.widgets import ranking
+from segedu.teaching.widgets import ranking
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.draw import polygon as fill
 
 from segedu.instance.stardist import object_probability, star_distances
-from segedu.widgets import rays as widget
+from segedu.teaching.widgets import rays as widget
 
 
 @pytest.fixture

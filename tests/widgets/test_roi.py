@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.exercises.lab14_top_down.roi_align import roi_align
-from segedu.widgets import roi as widget
+from segedu.teaching.exercises.lab14_top_down.roi_align import roi_align
+from segedu.teaching.widgets import roi as widget
 
 SHIFTS = torch.arange(*widget.SHIFTS)
 STRIDES = widget.STRIDES

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segedu.datasets.street import CLASSES, THINGS, draw_street
-from segedu.widgets import tasks
+from segedu.teaching.widgets import tasks
 
 
 @pytest.fixture(scope="module")

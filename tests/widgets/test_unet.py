@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segedu.semantic.unet import UNet, unet_out_size
-from segedu.widgets import unet as widget
+from segedu.teaching.widgets import unet as widget
 
 
 @pytest.mark.parametrize("depth, base, padding, size", [(2, 3, 0, 60), (3, 2, 1, 40), (1, 4, 0, 20)])

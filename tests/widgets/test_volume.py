@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segedu.datasets.volume import CLASSES
-from segedu.widgets import volume as widget
+from segedu.teaching.widgets import volume as widget
 
 
 def small() -> dict:

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.backbones.convnext import LayerNorm2d
 from segedu.backbones.vit import PatchEmbed
+from segedu.layers.layer_norm import LayerNorm2d
 
 NUMBERS = 2**23  # of the table of positions that exist at a time in an attention: 32 MiB
 

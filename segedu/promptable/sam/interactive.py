@@ -8,7 +8,7 @@ Idea: First a point inside the object, or its box, a little wrong; three masks, 
     then the mask alone has to become better. The image is encoded once for all eleven.
 Simplified: all objects of a batch begin with a point, or all with a box.
 Shapes: images (B, 3, H, W), masks (B, N, H, W) bool -> dict of scalars.
-Quality: the small SAM, `segedu/weights/shapes_sam.json`, was trained by it.
+Quality: the small SAM, `segedu/weights/own/shapes_sam.json`, was trained by it.
 Course: 16-promptable
 Lab: 16_promptable
 """

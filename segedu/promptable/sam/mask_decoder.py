@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.backbones.convnext import LayerNorm2d
+from segedu.layers.layer_norm import LayerNorm2d
 from segedu.layers.relu_layers import ReLULayers
 from segedu.promptable.sam.image_encoder import MLP
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from segedu.backbones.convnext import LayerNorm2d
 from segedu.layers.instance_targets import Size
+from segedu.layers.layer_norm import LayerNorm2d
 from segedu.layers.outputs import check_floats, check_shape
 from segedu.ops.exporting import is_exporting
 

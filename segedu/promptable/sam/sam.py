@@ -11,7 +11,7 @@ Shapes: images (B, 3, H, W) in [0, 1], of any size; prompts in pixels of these i
     `mask_inputs` (B, h, w) or (B, N, h, w) -> dict of `mask_logits` (B, M, h, w) or (B, N, M, h, w), h = w = 256,
     `iou_scores` (B, M) or (B, N, M), `size` (H, W) and `image_size`. `postprocess`: the dict -> masks (..., M, H, W).
 Quality: embeddings, masks and scores equal those of Meta's segment-anything at the same weights (tests/promptable).
-    The small one, `segedu/weights/shapes_sam.json`, says what it reaches on drawn scenes.
+    The small one, `segedu/weights/own/shapes_sam.json`, says what it reaches on drawn scenes.
 Course: 16-promptable
 Lab: 16_promptable
 """

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.checks.drawing import draw_difference
-from segedu.checks.judge import Answers, draw, judge, outcomes_of
-from segedu.exercises import load
+from segedu.teaching.checks.drawing import draw_difference
+from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of
+from segedu.teaching.exercises import load
 
 EXERCISES = {exercise.name: exercise for exercise in load("01_tasks").exercises}
 

@@ -10,8 +10,8 @@ from skimage.data import coins
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import lab02_clustering as lab
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import lab02_clustering as lab
 from segedu.unsupervised.kmeans import kmeans_step
 from segedu.unsupervised.normalized_cut import ncut_value
 from segedu.unsupervised.thresholding import otsu_threshold

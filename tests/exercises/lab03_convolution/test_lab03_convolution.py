@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import load
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import load
 
 EXERCISES = {exercise.name: exercise for exercise in load("03_convolution").exercises}
 

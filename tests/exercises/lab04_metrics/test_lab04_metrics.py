@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import load
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import load
 
 EXERCISES = {exercise.name: exercise for exercise in load("04_metrics").exercises}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segedu.checks.judge import draw
-from segedu.exercises import lab05_fcn as lab
-from segedu.exercises.lab05_fcn.fcn8_fuse import fcn8_fuse
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab05_fcn as lab
+from segedu.teaching.exercises.lab05_fcn.fcn8_fuse import fcn8_fuse
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 REFERENCE = {name: exercise.reference for name, exercise in BY_NAME.items()}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from segedu import authoring
-from segedu.exercises.lab05_fcn import bilinear_kernel, fcn8_fuse, joint_augment, pixel_ce
-from segedu.recipes import find_recipe
+from segedu.recipes.street import find_recipe
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.exercises.lab05_fcn import bilinear_kernel, fcn8_fuse, joint_augment, pixel_ce
 
 COURSE = Path(__file__).parents[3]
 REFERENCES = {e.name: e.reference for e in (bilinear_kernel, fcn8_fuse, joint_augment, pixel_ce)}
@@ -36,7 +36,7 @@ def names(monkeypatch):
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_each_skip_is_worth_something(seed, cells, names, capsys):
-    from segedu.widgets.fcn import ceiling
+    from segedu.teaching.widgets.fcn import ceiling
 
     names["ceiling"] = ceiling
     for name in ("train_parts", "train", "train_table"):

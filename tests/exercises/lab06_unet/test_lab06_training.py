@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segedu import authoring
-from segedu.exercises.lab06_unet import build_unet
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.exercises.lab06_unet import build_unet
 
 COURSE = Path(__file__).parents[3]
 CELLS = ("train_parts", "train", "train_table")
@@ -60,7 +60,7 @@ def names(monkeypatch):
 def test_the_prostate_is_found(seed, cells, names, capsys):
     names |= {"SCALE": "cpu", "device": "cpu"}
     exec(cells["train_parts"], names)
-    imports = "\n".join(line for line in cells["train"].splitlines() if line.startswith("from segedu.training"))
+    imports = "\n".join(line for line in cells["train"].splitlines() if line.startswith("from segedu.training "))
     cell = cells["prostate"].replace("manual_seed(0)", f"manual_seed({seed})")
     exec(f"{imports}\n{cell}", names)
     with capsys.disabled():

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.checks.probes import fill_weights
-from segedu.exercises import lab06_unet as lab
-from segedu.exercises.lab06_unet import without_skips
-from segedu.measure import load_alternatives
 from segedu.semantic.unet import border_weight_map, unet_out_size
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.checks.probes import fill_weights
+from segedu.teaching.exercises import lab06_unet as lab
+from segedu.teaching.exercises.lab06_unet import without_skips
+from segedu.teaching.mutants.wrong_answers import load_alternatives
 
 ALTERNATIVES = load_alternatives(Path(__file__).parents[3], "06_unet")
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torchvision.ops as oracle
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import load
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import load
 
 EXERCISES = {exercise.name: exercise for exercise in load("07_losses").exercises}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segedu import authoring
-from segedu.exercises.lab07_losses import exercises
+from segedu.teaching.authoring import notebooks as authoring
+from segedu.teaching.exercises.lab07_losses import exercises
 
 COURSE = Path(__file__).parents[3]
 CELLS = ("train_parts", "train")

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from segedu.backbones.resnet import BasicBlock, ResNet
-from segedu.checks.judge import draw
-from segedu.exercises import lab08_context as lab
 from segedu.semantic.deeplabv3 import ASPP, aspp_rates
 from segedu.semantic.deeplabv3plus import Decoder, SeparableConv
 from segedu.semantic.pspnet import PyramidPooling
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab08_context as lab
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

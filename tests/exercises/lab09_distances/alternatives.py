@@ -12,7 +12,8 @@ from skimage.feature import peak_local_max
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
-from segedu.instance import cellpose_flows, signed_distance, stardist
+from segedu.instance import signed_distance, stardist
+from segedu.instance.cellpose import flows as cellpose_flows
 
 
 def distance_in_loops(label_map):

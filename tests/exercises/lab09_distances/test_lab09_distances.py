@@ -7,14 +7,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from segedu.checks.judge import draw
-from segedu.exercises import lab09_distances as lab
-from segedu.exercises.lab09_distances.clipping import shared_areas
-from segedu.exercises.lab09_distances.diffusion_flow import _heat, _slope, _source
-from segedu.instance import cellpose_flows, signed_distance, stardist
+from segedu.instance import signed_distance, stardist
+from segedu.instance.cellpose import flows as cellpose_flows
 from segedu.ops.flows import spread_heat
 from segedu.ops.label_maps import relabel_by_place
 from segedu.ops.polygons import polygon_areas, polygon_intersections
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab09_distances as lab
+from segedu.teaching.exercises.lab09_distances.clipping import shared_areas
+from segedu.teaching.exercises.lab09_distances.diffusion_flow import _heat, _slope, _source
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

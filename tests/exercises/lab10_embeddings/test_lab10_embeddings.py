@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segedu.checks.judge import draw
-from segedu.exercises import lab10_embeddings as lab
 from segedu.instance.affinities import affinity_targets
 from segedu.instance.discriminative import pull_push
 from segedu.instance.spatial_embedding import gaussian, greedy_cluster, offset_targets
 from segedu.losses.lovasz import lovasz_extension, lovasz_hinge_loss
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab10_embeddings as lab
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

@@ -11,9 +11,9 @@ from exercises.lab_cells import COURSE, run_cells
 
 from segedu.datasets.cells import draw_cells
 from segedu.instance.spatial_embedding import spatial_embedding_loss
-from segedu.measure import load_alternatives
 from segedu.metrics.average_precision import average_precision_area, match_detections, precision_recall_curve
 from segedu.metrics.instance import label_map_iou
+from segedu.teaching.mutants.wrong_answers import load_alternatives
 
 LAB, DRAW = "10_embeddings", {"draw_cells": draw_cells}
 

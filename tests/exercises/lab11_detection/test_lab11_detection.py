@@ -13,11 +13,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops.poolers import LevelMapper
 
 from segedu.backbones.fpn import TopDown
-from segedu.checks.judge import draw
-from segedu.exercises import lab11_detection as lab
 from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou
 from segedu.ops.nms import batched_nms
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab11_detection as lab
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

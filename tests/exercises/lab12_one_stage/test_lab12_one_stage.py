@@ -15,13 +15,13 @@ from torch import nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSDScoringHead
 
-from segedu.checks.judge import draw
 from segedu.detection import retinanet, ssd, yolov1
-from segedu.exercises import lab12_one_stage as lab
-from segedu.exercises.lab12_one_stage.scenes import scene
 from segedu.ops.anchors import decode_boxes
 from segedu.ops.boxes import clip_boxes
 from segedu.ops.matching import hungarian_matching
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab12_one_stage as lab
+from segedu.teaching.exercises.lab12_one_stage.scenes import scene
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import load
-from segedu.exercises.lab13_metrics.ap_interp import trapezoid
-from segedu.exercises.lab13_metrics.pq import homework
 from segedu.metrics.average_precision import average_precision_area
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import load
+from segedu.teaching.exercises.lab13_metrics.ap_interp import trapezoid
+from segedu.teaching.exercises.lab13_metrics.pq import homework
 
 EXERCISES = {exercise.name: exercise for exercise in load("13_metrics").exercises}
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 import torchvision.ops
 from torchvision.models.detection.roi_heads import maskrcnn_loss
 
-from segedu.checks.judge import draw
-from segedu.exercises import lab14_top_down as lab
 from segedu.instance.condinst import relative_coordinates, split_weights
 from segedu.instance.yolact import assemble_masks
 from segedu.ops.nms import matrix_nms
 from segedu.ops.roi_align import roi_align
+from segedu.teaching.checks.judge import draw
+from segedu.teaching.exercises import lab14_top_down as lab
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from exercises.lab_cells import run_cells, seeds, sources
 
 from segedu.datasets.shapes import CLASSES, draw_shapes
-from segedu.exercises import lab14_top_down as lab
 from segedu.ops.masks import paste_masks
 from segedu.ops.roi_pool import roi_pool
-from segedu.pretrained import load
+from segedu.teaching.exercises import lab14_top_down as lab
+from segedu.weights import load
 
 LAB = "14_top_down"
 CELLS = ("trainable", "head", "network", "learn", "data", "train", "measure")

@@ -7,8 +7,8 @@ import time
 import pytest
 from exercises.lab_cells import run_cells
 
-from segedu.exercises import lab15_universal as lab
-from segedu.weights.street_mask2former import street_mask2former
+from segedu.teaching.exercises import lab15_universal as lab
+from segedu.weights.own.street_mask2former import street_mask2former
 
 CELLS = (
     "picture",

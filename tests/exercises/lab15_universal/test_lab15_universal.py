@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from exercises import drawn
 from torch import nn
 
-from segedu.checks.judge import draw, judge, outcomes_of
-from segedu.exercises import lab15_universal as lab
-from segedu.exercises.lab15_universal.match_scenes import MARGIN, second_best
 from segedu.losses.checks import full_precision
 from segedu.ops.matching import hungarian_matching
 from segedu.panoptic.inference import semantic_inference
 from segedu.panoptic.panoptic_fpn import merge_panoptic
+from segedu.teaching.checks.judge import draw, judge, outcomes_of
+from segedu.teaching.exercises import lab15_universal as lab
+from segedu.teaching.exercises.lab15_universal.match_scenes import MARGIN, second_best
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 named_cases, all_cases = (partial(cases, "15_universal") for cases in (drawn.named_cases, drawn.all_cases))
@@ -45,7 +45,7 @@ def test_points():
 def test_hidden_modules_exist():
     hidden = {name for exercise in lab.exercises for name in exercise.hides}
     assert all(exercise.hides for exercise in lab.exercises) and all(importlib.util.find_spec(name) for name in hidden)
-    assert {"segedu.panoptic.mask2former_loss", "segedu.layers.segments"} <= hidden  # the cost, and targets of tasks
+    assert {"segedu.panoptic.mask2former.loss", "segedu.layers.segments"} <= hidden  # the cost, and targets of tasks
 
 
 def test_merge_panoptic_is_the_librarys():

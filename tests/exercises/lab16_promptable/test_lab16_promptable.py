@@ -11,12 +11,12 @@ import torch
 import torchvision.ops as ops
 from exercises.drawn import all_cases, named_cases
 
-from segedu.checks.judge import Answers, draw, judge
-from segedu.exercises import lab16_promptable as lab
 from segedu.promptable.everything import stability_score
 from segedu.promptable.sam.interactive import mask_iou, sam_loss
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
-from segedu.semantic.nnunet_volume import new_shape, resample, thick_axis
+from segedu.semantic.nnunet.volume import new_shape, resample, thick_axis
+from segedu.teaching.checks.judge import Answers, draw, judge
+from segedu.teaching.exercises import lab16_promptable as lab
 
 LAB = "16_promptable"
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}

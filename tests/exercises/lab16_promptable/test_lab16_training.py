@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from exercises.lab_cells import run_cells, seeds, sources
 
 from segedu.datasets import volume
-from segedu.exercises import lab16_promptable as lab
+from segedu.teaching.exercises import lab16_promptable as lab
 
 LAB = "16_promptable"
 CELLS = ("data", "organ_loss", "train", "measure")

@@ -1,0 +1,1 @@
+"""Grading a batch: many submissions, in other processes or on a cluster."""

@@ -1,0 +1,90 @@
+"""Answers laid out for tools that look for copies: a folder a student, a file an exercise, the student's cell alone.
+
+    JPlag   java -jar jplag.jar -l python3 -bc OUT/LAB/similarity/template OUT/LAB/similarity/students
+    Dolos   dolos run -l python -f web OUT/LAB/similarity/students/*/box_iou.py
+    MOSS    moss -l python -d -b OUT/LAB/similarity/template/box_iou.py OUT/LAB/similarity/students/*/*.py
+
+`template` holds our stubs: what they share with every answer is nobody's copy. MOSS sends the files to another machine,
+with the folders' names, which are the students' ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from segedu.grading.gradebook.atomic_files import write_derived
+from segedu.grading.gradebook.roster import names_of_ids
+from segedu.grading.judging import student_code
+from segedu.grading.judging.lab_source import Lab, read_lab
+from segedu.grading.judging.plan_process import answers_of
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.find_submissions import Entry, find_entries
+from segedu.grading.submissions.submission import read_submission
+
+
+def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout: str = "auto") -> tuple[Path, int, int]:
+    """Write the answers of a lab for similarity tools; of several attempts, the last that holds an answer.
+
+    Args:
+        out: the instructor's `--out`.
+        lab: `04_metrics`.
+        submissions: the folder that was graded.
+        course: the checkout with `labs/`.
+        layout: of the submissions, as `segedu grade` had it.
+
+    Returns:
+        The folder; how many students have an answer in it; how many have none.
+
+    Raises:
+        ValueError: if there is no such lab, or no submission.
+    """
+    ours, folder = read_lab(course, lab), out / lab / "similarity"
+    for cell in ours.cells:
+        if cell.role == "solution":
+            _write(folder / "template" / f"{cell.name}.py", cell.source)
+    entries, _ = find_entries(submissions, layout, out.resolve(), partial(names_of_ids, out / "roster.csv"))
+    with_answer: set[str] = set()
+    students = 0
+    for student, answers in _answers(entries, ours, submissions):
+        students += 1
+        _write_student(folder / "students" / student, answers, ours)
+        with_answer |= {student} if answers else set()
+    _sweep(folder / "students", with_answer, ours)
+    return folder, len(with_answer), students - len(with_answer)
+
+
+def _answers(entries: list[Entry], lab: Lab, root: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    for student, attempts in groupby(entries, key=lambda entry: entry.student):
+        found: dict[str, str] = {}
+        for entry in reversed(list(attempts)):
+            with contextlib.suppress(SubmissionError):  # code that cannot be read within the limits is nobody's answer
+                found = answers_of(lab, read_submission(entry, lab.name, root).cells)
+            if found:
+                break
+        yield student, found
+
+
+def _write(path: Path, source: str) -> None:
+    write_derived(path, (student_code.strip_markers(source).rstrip() + "\n").encode(errors="replace"))
+
+
+def _write_student(folder: Path, answers: dict[str, str], lab: Lab) -> None:
+    for name in lab.exercises:
+        if name in answers:
+            _write(folder / f"{name}.py", answers[name])
+        else:
+            (folder / f"{name}.py").unlink(missing_ok=True)
+
+
+def _sweep(folder: Path, keep: set[str], lab: Lab) -> None:
+    """Away with students who are no longer there; a folder with anything that is not ours stays."""
+    ours = {f"{name}.py" for name in lab.exercises}
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if old.name not in keep and old.is_dir() and {path.name for path in old.iterdir()} <= ours:
+            for path in old.iterdir():
+                path.unlink()
+            old.rmdir()

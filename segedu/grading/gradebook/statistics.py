@@ -1,0 +1,125 @@
+"""Statistics of one lab, added up student by student: sums and counts only, so many students need no memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from segedu.grading.gradebook import charts
+from segedu.grading.gradebook.student_result import ZERO, StudentResult
+
+NOT_TRIED = ("blank", "missing", "not graded")
+EXAMPLES = 20
+
+
+@dataclass
+class ExerciseStatistics:
+    """What became of one exercise, over the graded submissions.
+
+    Attributes:
+        max: points to be had.
+        graded: submissions in which it was graded, blank ones included.
+        tried: those that are neither blank nor missing.
+        solved: those with full points.
+        points: sum of autograded points.
+        bins: histogram of autograded points, see `charts.place`.
+        wrong: misconception -> students.
+    """
+
+    max: Decimal
+    graded: int = 0
+    tried: int = 0
+    solved: int = 0
+    points: Decimal = ZERO
+    bins: list[int] = field(default_factory=list)
+    wrong: Counter = field(default_factory=Counter)
+
+    @property
+    def share(self) -> Decimal:
+        """Mean share of the points."""
+        return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
+
+
+class LabStatistics:
+    """The statistics of one lab.
+
+    Args:
+        lab: name.
+        exercises: pairs of name and points.
+    """
+
+    def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
+        self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
+        self.exercises = {name: ExerciseStatistics(worth) for name, worth in exercises}
+        for statistics in self.exercises.values():
+            statistics.bins = [0] * (charts.bins_for(statistics.max) + 1)
+        self.bins = [0] * (charts.bins_for(self.max) + 1)
+        self.students = self.handed = 0
+        self.finals: Counter = Counter()  # of those who handed something in; as many keys as there are totals
+        self.messages: dict[tuple[str, str], str] = {}
+        self.flags: Counter = Counter()
+        self.examples: dict[str, list[tuple[str, str]]] = {}  # flag -> (id, file) of the first few
+
+    def add(self, student_result: StudentResult) -> None:
+        """Count one student."""
+        self.students += 1
+        for flag in student_result.flags:
+            self.flags[flag] += 1
+            if self.flags[flag] <= EXAMPLES:
+                self.examples.setdefault(flag, []).append((student_result.student, student_result.file))
+        if student_result.chosen is None:
+            return
+        self.handed += 1
+        self.finals[student_result.final] += 1
+        self.bins[charts.place(student_result.final, self.max, len(self.bins) - 1)] += 1
+        if student_result.status == "graded":
+            for line in student_result.lines:
+                self._add_line(line.name, line.auto, line.status, line.record.get("named", ()))
+
+    def _add_line(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
+        statistics = self.exercises.get(name)
+        if statistics is None:  # of a record that an older version of the lab made
+            return
+        statistics.graded += 1
+        statistics.tried += status not in NOT_TRIED
+        statistics.solved += points >= statistics.max
+        statistics.points += points
+        statistics.bins[charts.place(points, statistics.max, len(statistics.bins) - 1)] += 1
+        for wrong in named:
+            statistics.wrong[wrong["name"]] += 1
+            self.messages[name, wrong["name"]] = wrong["message"]
+
+    @property
+    def mean(self) -> Decimal:
+        """Of final points, over those who handed something in."""
+        total = sum((points * count for points, count in self.finals.items()), ZERO)
+        return total / self.handed if self.handed else ZERO
+
+    @property
+    def median(self) -> Decimal:
+        """Of final points, over those who handed something in; the lower of two."""
+        seen = 0
+        for points in sorted(self.finals):
+            seen += self.finals[points]
+            if 2 * seen >= self.handed:
+                return points
+        return ZERO
+
+    @property
+    def full(self) -> int:
+        """Students with full points or more."""
+        return self.bins[-1]
+
+    def misconceptions(self, most: int = 20) -> list[tuple[int, str, str, str]]:
+        """The commonest: (students, exercise, name, message)."""
+        counted = [
+            (count, exercise, name, self.messages[exercise, name])
+            for exercise, statistics in self.exercises.items()
+            for name, count in statistics.wrong.items()
+        ]
+        return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:most]
+
+    def hardest(self) -> list[tuple[str, ExerciseStatistics]]:
+        """Exercises, the one with the smallest mean share first."""
+        return sorted(self.exercises.items(), key=lambda pair: pair[1].share)

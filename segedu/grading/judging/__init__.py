@@ -1,0 +1,1 @@
+"""Judging one submission: its notebook is rebuilt, run, and compared; the result is one record."""

@@ -1,0 +1,233 @@
+"""Examine one submission: rebuild, run, read the outcomes, judge, and write it all down as one record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segedu.grading.judging import compare
+from segedu.grading.judging.compare import ExerciseCases
+from segedu.grading.judging.decisive_sources import tool_version
+from segedu.grading.judging.lab_source import Lab
+from segedu.grading.judging.plan_process import plan_of
+from segedu.grading.judging.rebuild import Plan
+from segedu.grading.judging.records import VERSION, clean, sources_of
+from segedu.grading.sandbox.kernel_pool import Step, StepResult
+from segedu.grading.submissions.archive import SubmissionError
+from segedu.grading.submissions.submission import Submission
+from segedu.teaching.checks.judge import Verdict
+
+_STOPPED = {
+    "timeout": "was stopped at the limit of {seconds:g} s",
+    "died": "ended the kernel",
+    "flood": "printed too much and was stopped",
+    "memory": "was stopped at the memory limit",
+    "skipped": "was not run, the time for it was used up",
+}
+WANTED = ("job/*/out/*",)
+MAX_HELPER_NOTES = 5
+
+
+@dataclass
+class GradingSetup:
+    """What it takes to examine submissions of one lab; shared by all of a batch.
+
+    Attributes:
+        lab: as the course has it.
+        cases_by_name: the cases of each exercise, by its name.
+        pool: has `run(steps, files_in, wanted, limits)`.
+        limits: passed on to the pool.
+        cell_seconds: limit of each cell.
+        turn: one judgement at a time; the judge sets torch's threads for the whole process.
+        hides: modules that grading replaces by stubs: those of all exercises, also of one that is not graded now.
+        forbidden: functions of other libraries that the lab's answers may not call.
+    """
+
+    lab: Lab
+    cases_by_name: dict[str, ExerciseCases]
+    pool: Any
+    limits: Any
+    cell_seconds: float = 30.0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    hides: Sequence[str] = ()
+    forbidden: Sequence[str] = ()
+
+    @property
+    def max_points(self) -> int:
+        """Of the whole lab."""
+        return sum(exercise_cases.exercise.points for exercise_cases in self.cases_by_name.values())
+
+
+def examine(submission: Submission, grading_setup: GradingSetup, key: str) -> dict:
+    """Grade one submission.
+
+    Args:
+        submission: read, or with a problem.
+        grading_setup: the lab, the cases of its exercises, and the kernels.
+        key: of the record.
+
+    Returns:
+        The record. Everything but `measured` is the same at every run.
+    """
+    record = _blank_record(submission, grading_setup, key)
+    if submission.problem:
+        return record | {"status": "unreadable", "problem": clean(submission.problem)}
+    started = time.monotonic()
+    try:
+        plan = plan_of(
+            grading_setup.lab,
+            submission.cells,
+            [*grading_setup.hides, *grading_setup.forbidden],
+            grading_setup.cell_seconds,
+        )
+    except SubmissionError as error:
+        return record | {"status": "unreadable", "problem": clean(error)}
+    answered = [name for name in grading_setup.cases_by_name if plan.state.get(name) == "answered"]
+    results: Sequence[StepResult] = ()
+    files: dict[str, bytes] = {}
+    steps = [step for step in plan.steps if _is_needed(step, grading_setup)]
+    if answered:
+        files_in = {path: data for name in answered for path, data in grading_setup.cases_by_name[name].files.items()}
+        run = grading_setup.pool.run(steps, files_in, list(WANTED), grading_setup.limits)
+        results, files = run.steps, run.files
+        record["sandbox"] = {"level": run.level, "reason": run.level_reason}
+        record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
+        record["measured"]["cut_short"] = sum(step.cut_short for step in results)
+    record["notes"] = [
+        clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, grading_setup)]
+    ]
+    record["notes"] += _silenced(plan, results)
+    record["exercises"] = [_exercise(name, plan, results, files, grading_setup) for name in grading_setup.cases_by_name]
+    record["points"] = sum(exercise["points"] for exercise in record["exercises"])
+    record["measured"]["seconds"] = round(time.monotonic() - started, 3)
+    return record
+
+
+def _is_needed(step: Step, grading_setup: GradingSetup) -> bool:
+    """Whether a step is needed for the exercises that are graded: all of them, or the one that is graded anew."""
+    return step.kind not in ("canary", "probe") or step.name.split()[0] in grading_setup.cases_by_name
+
+
+def _blank_record(submission: Submission, grading_setup: GradingSetup, key: str) -> dict:
+    nothing = [_entry(exercise_cases, "not graded") for exercise_cases in grading_setup.cases_by_name.values()]
+    return {
+        "version": VERSION, "key": key, "tool": tool_version(grading_setup.lab.name),
+        "lab": grading_setup.lab.name, "sources": sources_of(grading_setup.lab),
+        "student": submission.student, "attempt": submission.attempt, "submitted": submission.submitted,
+        "source": clean(submission.source), "digest": submission.digest,
+        "layout": submission.layout, "clash": submission.clash,
+        "status": "graded", "problem": "", "points": 0, "max_points": grading_setup.max_points, "exercises": nothing,
+        "notes": [clean(text) for text in submission.notes], "sandbox": None, "measured": {"seconds": 0.0},
+    }  # fmt: skip
+
+
+def _entry(exercise_cases: ExerciseCases, status: str, **more: Any) -> dict:
+    empty = {"points": 0, "groups": {}, "named": [], "first_line": "", "hint": "", "notes": [], "tampered": False}
+    return {
+        "name": exercise_cases.exercise.name,
+        "max": exercise_cases.exercise.points,
+        "status": status,
+        **empty,
+        **more,
+    }
+
+
+def _helper_notes(results: Sequence[StepResult], grading_setup: GradingSetup) -> list[str]:
+    """The first few cells that did not end well: which of a thousand fail could carry a hidden input out."""
+    bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
+    shown = bad[:MAX_HELPER_NOTES]
+    notes = [f"{_place(step.name)} {_ending(step, grading_setup)}" for step in shown]
+    return notes + ["and more cells did not end well"] * (len(bad) > len(shown))
+
+
+def _place(name: str) -> str:
+    """A step's name in words: the cell of an exercise, or a cell of the student's own by its position."""
+    return f"the {name.replace('cell ', 'cell at position ')}" if " " in name else f"the cell of {name}"
+
+
+def _ending(step: StepResult, grading_setup: GradingSetup) -> str:
+    """What became of a step that did not end well; the message of an error is for the instructor alone."""
+    if step.status == "error":
+        return f"stopped with {compare.error_name(step.ename)}"
+    if step.status == "timeout" and step.hurried:
+        return "was stopped, the time for it was used up"
+    return _STOPPED.get(step.status, step.status).format(seconds=grading_setup.cell_seconds)
+
+
+def _exercise(
+    name: str, plan: Plan, results: Sequence[StepResult], files: dict[str, bytes], grading_setup: GradingSetup
+) -> dict:
+    exercise_cases = grading_setup.cases_by_name[name]
+    state, notes = plan.state.get(name, "missing"), [clean(text) for text in plan.notes[name]]
+    if state != "answered":
+        line = f"{name} is not written yet." if state == "blank" else f"{name} is missing."
+        return _entry(exercise_cases, state, first_line=line, notes=notes)
+    steps = {(step.kind, step.name): step for step in results}
+    solution, probe = steps.get(("solution", name)), steps.get(("probe", name))
+    if solution and solution.status != "ok":
+        notes.append(f"the cell of {name} {_ending(solution, grading_setup)}")
+    if probe and probe.status != "ok":
+        notes.append(f"the check of {name} {_ending(probe, grading_setup)}")
+    if probe and probe.left_out:
+        cells = ", ".join(_place(step) for step in probe.left_out[:5])
+        notes.append(f"{name} was checked without {cells}: too slow to run again after the kernel was lost")
+    outcomes, more = compare.read_outcomes(exercise_cases, files)
+    notes += [clean(text) for text in more]
+    notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
+    verdict, more = _verdict(exercise_cases, outcomes, grading_setup)
+    notes += more
+    tampering = _canaries(name, plan, steps)
+    entry = _entry(
+        exercise_cases, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + tampering,
+        named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named],
+        first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=bool(tampering),
+        error=_error(solution, probe),
+    )  # fmt: skip
+    return entry | ({"points": 0, "status": "tampered"} if tampering else {})
+
+
+def _verdict(
+    exercise_cases: ExerciseCases, outcomes: list[dict | None], grading_setup: GradingSetup
+) -> tuple[Verdict, list[str]]:
+    """The judge is ours, but what it compares is not: whatever breaks it counts as no outcome, for this exercise."""
+    with grading_setup.turn:
+        try:
+            return compare.verdict_of(exercise_cases, outcomes), []
+        except Exception as error:
+            note = f"what {exercise_cases.exercise.name} returned could not be compared ({type(error).__name__})"
+            return compare.verdict_of(exercise_cases, [None] * len(outcomes)), [note]
+
+
+def _status(verdict: Verdict, probe: StepResult | None) -> str:
+    if verdict.passed:
+        return "passed"
+    if probe is not None and probe.status in _STOPPED:
+        return probe.status
+    return "partly" if verdict.points else "wrong"
+
+
+def _error(*steps: StepResult | None) -> str:
+    """For the instructor: the student chose these words, and could put a hidden input into them."""
+    bad = [step for step in steps if step and step.status == "error"]
+    return clean(f"{bad[0].ename}: {bad[0].evalue}") if bad else ""
+
+
+def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> list[str]:
+    """Did the cells that must fail, fail, in their own words? Then cells still run as they are written."""
+    for when in ("before", "after"):
+        step = steps.get(("canary", f"{name} {when}"))
+        if step is None or step.status in _STOPPED:
+            continue
+        if (step.status, step.ename, step.evalue) != ("error", "AssertionError", plan.nonces[step.name]):
+            return [f"tampering: a cell that must fail, {when} the check of {name}, did not; its points are 0"]
+    return []
+
+
+def _silenced(plan: Plan, results: Sequence[StepResult]) -> list[str]:
+    """Errors that the kernel reports but no longer shows: an attack on other graders, or a taste in tracebacks."""
+    canaries = [step for step in results if step.kind == "canary" and step.status == "error"]
+    hidden = any(plan.nonces[step.name] not in clean(step.traceback, 20_000) for step in canaries)
+    return ["errors are not shown in this notebook: it changes how they are displayed"] * hidden

@@ -1,0 +1,1 @@
+"""Platforms that run the grader themselves: nbgrader and Gradescope."""

@@ -1,0 +1,1 @@
+"""The sandbox: isolated kernels that run a submission's cells."""

@@ -1,0 +1,282 @@
+"""The warm fork server, and what becomes of its children.
+
+The server imports torch and IPython once and never runs a torch operation (a parent that ran one with two threads
+makes its children hang). Each job is a fork, in three processes: the **keeper** (outside, ends the sandbox when the
+grader goes away), the **init** (pid 1 of the sandbox: builds it, reaps, reports) and the **kernel** (IPython).
+The kernel is never pid 1, where signals without a handler are ignored. The job is read after the fork, so that no
+kernel finds another one's keys in its memory.
+
+`cold` runs one job in a process of its own, without the warm parent: the same code for platforms that cannot fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from segedu.grading.sandbox import mounts, process_watch, restrictions, trials
+from segedu.grading.sandbox.messages import receive, send
+
+PRELOAD = (
+    "numpy", "scipy.ndimage", "torch", "torch.nn.functional", "torch.utils.data", "torchvision.transforms.v2",
+    "torchvision.tv_tensors", "PIL.Image", "matplotlib.pyplot", "matplotlib_inline.backend_inline",
+    "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "IPython.core.completerlib",
+    "IPython.core.magics", "IPython.core.profiledir", "IPython.extensions.storemagic", "comm", "uuid",
+    "multiprocessing", "IPython.core.debugger", "IPython.core.logger", "IPython.core.oinspect", "faulthandler",
+    "tornado.platform.asyncio", "pygments.formatters.terminal256", "zmq.utils.garbage", "ipywidgets",
+)  # fmt: skip
+# a coloured traceback with its context costs forty milliseconds, a plain one two, and every canary raises one
+QUIET = ("--HistoryManager.enabled=False", "--InteractiveShell.xmode=Plain", "--InteractiveShell.colors=nocolor")
+PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
+
+
+def serve(control_fd: int) -> None:
+    """Forks one keeper for each connection that arrives, until the grader closes its end."""
+    control = socket.socket(fileno=control_fd)
+    preload(PRELOAD)
+    hide_grader()
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    send(control, {"ready": True, "threads": restrictions.thread_count()})
+    while True:
+        try:
+            _, fds = receive(control, 1)
+        except EOFError:
+            os._exit(0)  # libraries complain on the way out; nobody is left to read it
+        if os.fork() == 0:
+            with _never_returning():
+                control.close()
+                restrictions.die_with_parent()
+                keep(socket.socket(fileno=fds[0]), warm=True)
+        os.close(fds[0])
+
+
+def cold(connection_fd: int) -> None:
+    """One job without a warm parent."""
+    hide_grader()
+    keep(socket.socket(fileno=connection_fd))
+
+
+def preload(names: tuple[str, ...]) -> None:
+    """Imports what every kernel needs; what is not installed is left out."""
+    sys.modules["debugpy"] = None  # each kernel would spend a third of a second on it
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ipykernel.debugger")
+    del sys.modules["debugpy"]
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def hide_grader() -> None:
+    """Takes our package and the checkout out of what a kernel would import."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "segedu"]:
+        del sys.modules[name]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
+    roots = {os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix, "/usr")}
+    sys.path[:] = [
+        entry for entry in sys.path if any(_inside(os.path.realpath(entry), root) for root in roots) and entry
+    ]
+    sys.path_importer_cache.clear()
+
+
+def _inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+@contextlib.contextmanager
+def _never_returning():
+    """A forked child that falls off its end, or raises, ends here and runs none of the parent's clean-up."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def keep(connection: socket.socket, warm: bool = False) -> None:
+    """The keeper: reads the job, makes the namespaces, forks the init and ends it when the grader is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    restrictions.close_all_but(connection.fileno())
+    job, _ = receive(connection)
+    process_watch.stand_in_proc()
+    try:
+        restrictions.join_cgroups(job.get("cgroups", []))
+        if job["level"] >= 3:
+            restrictions.unshare(job["user_namespace"], job["uid"])
+        else:
+            if warm:  # nothing but this process ends the others: it has to outlive the fork server by a moment
+                signal.signal(signal.SIGTERM, _part)
+                restrictions.die_with_parent(signal.SIGTERM)
+            restrictions.adopt_orphans()
+    except OSError as error:
+        send(connection, {"error": str(error)})
+        return
+    init = os.fork()
+    if init == 0:
+        with _never_returning():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            restrictions.die_with_parent()
+            run_init(connection, job)
+    tree = process_watch.Watch(init, job["watch"]) if job.get("watch") else None
+    try:
+        _attend(connection, init, time.monotonic() + job["lifetime"], tree)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(init, signal.SIGKILL)
+        process_watch.end_children(job["uid"] if job["level"] < 3 else None, tree)
+
+
+def _part(*_: object) -> None:
+    raise SystemExit
+
+
+def _attend(connection: socket.socket, init: int, until: float, tree: process_watch.Watch | None) -> None:
+    """Returns when the init has ended, the grader has closed its end, or the time is up."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
+    longest = 0.1
+    if hasattr(os, "pidfd_open"):
+        poll.register(os.pidfd_open(init), select.POLLIN)
+        longest = float("inf")
+    while True:
+        left = until - time.monotonic()
+        wait = min(left, longest, tree.next - time.monotonic() if tree else left)
+        if left <= 0 or poll.poll(max(0.0, wait) * 1000 + 1) or os.waitpid(init, os.WNOHANG)[0]:
+            return
+        if tree is not None and time.monotonic() >= tree.next:
+            kind, message = tree.look()
+            if kind:
+                send(connection, {"over": kind, "message": message})
+                tree.kill()
+
+
+def run_init(connection: socket.socket, job: dict) -> None:
+    """The init: builds the sandbox, forks the kernel, hands its folder out, reaps, reports."""
+    scratch = job["scratch"]
+    try:
+        if job["level"] >= 3:
+            scratch = mounts.build_root(job)
+        else:
+            restrictions.adopt_orphans()
+    except OSError as error:
+        send(connection, {"error": str(error)})
+        return
+    bound, tell = os.pipe()
+    kernel = os.fork()
+    if kernel == 0:
+        with _never_returning():
+            connection.close()
+            os.close(bound)
+            run_kernel(job, scratch, tell)
+    os.close(tell)
+    fds = [os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)]
+    if hasattr(os, "pidfd_open"):
+        fds.append(os.pidfd_open(kernel))
+    restrictions.harden_init(job["level"])
+    if os.read(bound, 1):
+        send(connection, {"ready": True, "pid": kernel}, fds)
+    else:
+        send(connection, {"error": f"the kernel did not start: {_last_words(scratch)}"})
+    for fd in fds:
+        os.close(fd)
+    send(connection, _reap(kernel))
+    if job["level"] < 3:  # at level 3 the end of pid 1 is the end of all
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(kernel, signal.SIGKILL)
+        process_watch.end_children(job["uid"])
+    os._exit(0)
+
+
+def _reap(kernel: int) -> dict:
+    while True:
+        pid, status, usage = os.wait4(-1, 0)
+        if pid == kernel:
+            cpu = usage.ru_utime + usage.ru_stime
+            return {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "max_rss": usage.ru_maxrss * 1024}
+
+
+def _last_words(scratch: str) -> str:
+    with contextlib.suppress(OSError), open(f"{scratch}/run/stderr", "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 2000))
+        return file.read().decode(errors="replace")
+    return "it left no message"
+
+
+def run_kernel(job: dict, scratch: str, tell: int) -> None:
+    """The kernel: gives up every right, then starts IPython. Threads begin only in `initialize`."""
+    stage = mounts.STAGE if job["level"] >= 3 else job["stage"]
+    os.setsid()
+    os.umask(0o022)
+    log = os.open(f"{scratch}/run/stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 2)
+    os.dup2(log, 1)
+    os.close(log)
+    restrictions.confine(job, scratch)
+    os.chdir(f"{scratch}/work")
+    if job.get("probe"):
+        os.listdir(stage)
+        trials.run(job["probe"], job, lambda: os.write(tell, b"1"))
+        os._exit(0)
+    _new_environment(job, scratch, stage)
+    file = Path(scratch, "run", "kernel.json")
+    info = {"transport": "ipc", "ip": f"{scratch}/run/k", "key": job["key"], "signature_scheme": "hmac-sha256"}
+    file.write_text(json.dumps({**info, **PORTS, "kernel_name": "segedu"}))
+    sys.path[:] = ["", stage, *sys.path]
+    sys.path_importer_cache.clear()
+    _new_randomness(job["threads"])
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance()
+    app.initialize(["-f", str(file), *QUIET])
+    app.shell.ask_exit = lambda: None  # `exit()` in a cell would end this kernel, and each one that replays the cell
+    os.write(tell, b"1")
+    os.close(tell)
+    app.start()
+
+
+def _new_environment(job: dict, scratch: str, stage: str) -> None:
+    home = f"{scratch}/home"
+    threads = str(job["threads"])
+    os.environ.clear()
+    os.environ.update(
+        PATH=f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin", HOME=home, USER="student", LOGNAME="student",
+        TMPDIR=f"{scratch}/tmp", LANG="C.UTF-8", TERM="dumb", MPLBACKEND="module://matplotlib_inline.backend_inline",
+        MPLCONFIGDIR=f"{home}/.matplotlib", IPYTHONDIR=f"{home}/.ipython", JUPYTER_RUNTIME_DIR=f"{home}/.jupyter",
+        PYTHONPATH=stage, PYTHONDONTWRITEBYTECODE="1", SEGEDU_WIDGETS="static", SEGEDU_WORK=f"{scratch}/work",
+        OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads, MKL_NUM_THREADS=threads,
+    )  # fmt: skip
+    sys.dont_write_bytecode = True
+    import tempfile
+
+    tempfile.tempdir = None
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is not None:  # the folders were chosen when the server imported it
+        matplotlib.get_cachedir = matplotlib.get_configdir = lambda: f"{home}/.matplotlib"
+    os.makedirs(f"{home}/.matplotlib", exist_ok=True)
+
+
+def _new_randomness(threads: int) -> None:
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(int.from_bytes(os.urandom(4), "little"))
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(int.from_bytes(os.urandom(7), "little"))
+        sys.modules["torch"].set_num_threads(threads)

@@ -1,0 +1,243 @@
+"""Rights and limits of one kernel: namespaces, cgroups, user, capabilities, resource limits, orphans.
+
+Everything here acts on the calling process, before it has threads (capabilities, Landlock and seccomp are per
+thread). The standard library and ctypes only: it runs in processes that must not import anything of the course.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+from segedu.grading.sandbox import landlock, seccomp
+
+LINUX = sys.platform == "linux"
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+    0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+DEVICES = ("null", "zero", "full", "random", "urandom")
+SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class SandboxError(RuntimeError):
+    """The sandbox could not be built or the kernel in it did not start."""
+
+
+def libc() -> ctypes.CDLL:
+    """The C library, with errno."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int, what: str) -> int:
+    """Raises OSError naming the step where a call of the C library failed."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {errno.errorcode.get(code, code)}")
+    return result
+
+
+def thread_count() -> int:
+    """Tasks of this process as the kernel counts them; `threading` does not see those of torch."""
+    return len(os.listdir("/proc/self/task")) if LINUX else 1
+
+
+def _prctl(option: int, *values: int) -> None:
+    if LINUX:
+        padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+        checked(libc().prctl(option, *padded), f"prctl {option}")
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """A signal when the thread that forked this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parents die become children of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_all_but(*keep: int) -> None:
+    """Closes every descriptor from 3 up but these."""
+    low = 3
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20))
+
+
+def join_cgroups(folders: list[str]) -> None:
+    """Moves this process into control groups made for it."""
+    for folder in folders:
+        with open(f"{folder}/cgroup.procs", "w") as file:
+            file.write("0")
+
+
+def unshare(user: bool, own: int | None = None) -> None:
+    """New namespaces for mounts, processes, network, IPC, host name and control groups.
+
+    Args:
+        user: Also a user namespace, which gives the rights for the rest to a process that lacks them.
+        own: The kernel's own user. The namespace then knows root, who alone may read a private interpreter and
+            builds the sandbox, and this user, who is the same inside and outside and runs the kernel.
+    """
+    flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
+    if not user:
+        checked(libc().unshare(flags), "unshare")
+    elif own is None:
+        uid, gid = os.geteuid(), os.getegid()
+        checked(libc().unshare(flags), "unshare")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    else:
+        with _mapped_from_outside(os.getpid(), f"0 0 1\n{own} {own} 1"):
+            checked(libc().unshare(flags), "unshare")
+
+
+@contextlib.contextmanager
+def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
+    """A process that stays outside writes the users of the namespace that `pid` makes meanwhile.
+
+    More than one user needs the right to change to them (CAP_SETUID), which nobody in the new namespace has outside.
+    """
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            ours.close()
+            if theirs.recv(1):
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{pid}/{name}", "w") as file:
+                        file.write(users)
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 1)
+        finally:
+            os._exit(1)
+    theirs.close()
+    try:
+        with ours:
+            yield
+            ours.send(b"1")
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, f"uid_map: {errno.errorcode.get(code, code)}")
+
+
+def harden_init(level: int) -> None:
+    """Takes all rights from the init; its memory and descriptors are closed to its children."""
+    if level >= 3:  # elsewhere it needs them to kill what runs as another user
+        drop_capabilities()
+    _prctl(_PR_SET_DUMPABLE, 0)
+    die_with_parent()
+
+
+def drop_capabilities() -> None:
+    """Empties the capability sets of the calling thread."""
+    if LINUX:
+        header = struct.pack("Ii", 0x20080522, 0)
+        with contextlib.suppress(OSError):
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        checked(libc().capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
+
+
+def confine(job: dict, scratch: str) -> None:
+    """The kernel's own last steps: limits, user, capabilities, Landlock, seccomp; none of them can be undone."""
+    set_limits(job)
+    if job["uid"] is not None:
+        os.setgroups([])
+        for capability in range(64):
+            try:
+                _prctl(_PR_CAPBSET_DROP, capability)
+            except OSError:
+                break
+        os.setresgid(job["uid"], job["uid"], job["uid"])
+        os.setresuid(job["uid"], job["uid"], job["uid"])
+    if job["level"] >= 2:
+        drop_capabilities()
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 1)  # a change of user closes /proc/self to the process itself
+    die_with_parent()
+    if job["landlock"]:
+        listed = [os.path.dirname(path) for path in job["masked"]]
+        landlock.restrict(readable(job), listed, [scratch, *(f"/dev/{name}" for name in DEVICES)])
+    if job["seccomp"]:
+        own = job["level"] >= 3
+        alone = own or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
+        seccomp.apply(network=own, own_tree=own, own_signals=alone)
+    elif LINUX and seccomp.available():
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.deny_stores()
+
+
+def readable(job: dict) -> list[str]:
+    """What a kernel without a file system of its own may read: no checkout, no installed copy of the course."""
+    folders = [folder for folder in SYSTEM_FOLDERS if not os.path.islink(folder)]
+    folders += [*SYSTEM_FILES, "/proc", *job["prefixes"]]
+    return [job["stage"], *(part for folder in folders for part in _around(folder, job["masked"]))]
+
+
+def _around(folder: str, masked: list[str]) -> list[str]:
+    """The folder, or, where something in it is masked, everything in it but that."""
+    if folder in masked:
+        return []
+    if not any(path.startswith(folder.rstrip("/") + "/") for path in masked):
+        return [folder]
+    parts = [os.path.join(folder, name) for name in os.listdir(folder)]
+    # a link among them (a venv's lib64) would be followed to what it names, masked or not
+    return [kept for part in parts if not os.path.islink(part) for kept in _around(part, masked)]
+
+
+def set_limits(job: dict) -> None:
+    """Resource limits; memory counts from what the process already holds."""
+    bounds = {
+        "CPU": job["cpu_seconds"],
+        "CORE": 0,
+        "FSIZE": job["disk_bytes"],
+        "NOFILE": 1024,
+        "MEMLOCK": 64 << 10,
+        "MSGQUEUE": 0,
+    }
+    if LINUX:  # elsewhere the one counts all of the user's processes and the other does nothing: there is the watch
+        alone = job["uid"] is not None or job["level"] >= 3
+        bounds["NPROC"] = job["processes"] + (0 if alone else _tasks_of_user())
+        bounds["DATA"] = job["memory_bytes"] + _held()
+    for name, value in bounds.items():
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is None:
+            continue
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses some
+            resource.setrlimit(kind, (value, value))
+
+
+def _held() -> int:
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("VmData")).split()[1]) << 10
+    return 1 << 30
+
+
+def _tasks_of_user() -> int:
+    """Without a user of its own a kernel shares the count of processes with everything else its user runs."""
+    count = 0
+    for pid in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and os.stat(f"/proc/{pid}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count

@@ -1,0 +1,178 @@
+"""A filter of system calls: what a kernel never needs and what opens ways out answers EPERM.
+
+Below level 3 a kernel shares the machine's tree with everything else, often with its user too, and Landlock knows
+files only when they are opened. So there it also loses what reaches other processes or changes files by their name:
+signals to others, connections (a session bus starts programs for whoever asks), owners and modes, shared memory.
+
+Two machines are known, x86_64 and aarch64. Elsewhere there is no filter, and the levels of isolation say so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+
+# name: (x86_64, aarch64); None where the machine has no such call
+DENIED = {
+    "ptrace": (101, 117), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "unshare": (272, 97), "setns": (308, 268), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105),
+    "finit_module": (313, 273), "delete_module": (176, 106), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438), "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "acct": (163, 89),
+    "quotactl": (179, 60), "syslog": (103, 116), "settimeofday": (164, 170), "clock_settime": (227, 112),
+    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "sethostname": (170, 161),
+    "setdomainname": (171, 162), "kcmp": (312, 272), "personality": (135, 92),
+    "vhangup": (153, 58), "modify_ldt": (154, None), "iopl": (172, None),
+    "ioperm": (173, None), "fanotify_init": (300, 262), "memfd_secret": (447, 447),
+    "process_madvise": (440, 440), "process_mrelease": (448, 448), "migrate_pages": (256, 238),
+    "move_pages": (279, 239), "quotactl_fd": (443, 443), "statmount": (457, 457), "listmount": (458, 458),
+    "lsm_set_self_attr": (460, 460), "open_tree_attr": (467, 467), "listns": (470, 470),
+    "uselib": (134, None), "sysfs": (139, None), "ustat": (136, None), "lookup_dcookie": (212, 18),
+}  # fmt: skip
+# memory and queues that no process holds: neither a limit of the process nor a sum over processes sees them, and some
+# outlive the processes. `shm_open`, which torch's workers use, is a file of the sandbox and counts as one
+DENIED_STORES = {
+    "memfd_create": (319, 279), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (240, 180),
+}  # fmt: skip
+DENIED |= DENIED_STORES
+# below level 3: ways to other processes and to files by name that Landlock does not know, or not in every version
+DENIED_IN_THE_TREE = {
+    "connect": (42, 203), "truncate": (76, 45), "inotify_add_watch": (254, 27), "setpriority": (141, 140),
+    "ioprio_set": (251, 30), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
+}  # fmt: skip
+# these say yes and do nothing: honest code copies files with their modes and times, and zmq sets its threads' priority
+IGNORED_IN_THE_TREE = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
+    "futimesat": (261, None), "utimensat": (280, 88), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
+}  # fmt: skip
+# the first argument names a process
+SIGNALS = {
+    "kill": (62, 129), "tgkill": (234, 131), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
+}  # fmt: skip
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, name of the architecture
+_CLONE, _SOCKET, _SOCKETPAIR, _IOCTL = (56, 220), (41, 198), (53, 199), (16, 29)
+_PRLIMIT, _SET_AFFINITY = (302, 261), (203, 122)
+_CLONE3 = 435
+_SET_OPTION, _SOL_SOCKET, _BUFFER_SIZES = (54, 208), 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
+_NAMESPACES = 0x7E020000  # every CLONE_NEW flag that clone knows
+_AF_UNIX, _AF_NETLINK, _INTERNET = 1, 16, (2, 10)
+_PROTOCOLS = (0, 6, 17)  # TCP and UDP; asking for a rarer one would load its code into the machine's kernel
+_SOCK_STREAM, _TYPE = 1, 0xF
+_TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+
+
+def available() -> bool:
+    """Whether this machine's call numbers are known here."""
+    return platform.machine() in _MACHINES
+
+
+def deny_stores() -> None:
+    """The filter of level 1, which claims no isolation: only memory that no limit sees is denied."""
+    _install(_of_this_machine([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
+
+
+def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> None:
+    """Filters this process and its children for ever; `PR_SET_NO_NEW_PRIVS` must be set, or the right to do without.
+
+    Args:
+        network: Whether internet sockets may be made (in a network namespace with nothing in it they may).
+        own_tree: Whether files and processes are a sandbox's own. Where not, what reaches others is denied too.
+        own_signals: Whether something else keeps signals from the user's other processes. Where not, this process
+            may signal itself and its group alone.
+    """
+    _install(_program(network, own_tree, None if own_signals else os.getpid()))
+
+
+def _install(code: list[tuple]) -> None:
+    program = b"".join(struct.pack("HBBI", *line) for line in code)
+    buffer = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(fprog), 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"seccomp: {errno.errorcode.get(code, code)}")
+
+
+def _of_this_machine(lists: list[tuple[dict, int]]) -> list[tuple]:
+    """Calls of another architecture are denied, those of the lists are answered; the call's number stays loaded."""
+    column, arch = _MACHINES[platform.machine()]
+    deny = _ERRNO | errno.EPERM
+    code = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, arch), (_RETURN, 0, 0, deny), (_LOAD, 0, 0, 0)]
+    if column == 0:  # the x32 way in to the same calls
+        code += [(_JUMP_GREATER, 0, 1, 0x40000000), (_RETURN, 0, 0, deny)]
+    for names, answer in lists:
+        for numbers in names.values():
+            if numbers[column] is not None:
+                code += [(_JUMP_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, answer)]
+    return code
+
+
+def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]:
+    column = _MACHINES[platform.machine()][0]
+    deny = _ERRNO | errno.EPERM
+    lists = [(DENIED, deny)]
+    if not own_tree:
+        lists += [(DENIED_IN_THE_TREE, deny), (IGNORED_IN_THE_TREE, _ERRNO)]
+    code = _of_this_machine(lists)
+    # ENOSYS makes libc fall back to clone, whose flags a filter can read
+    code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), (_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)])
+    # letters typed for somebody else's terminal
+    ways = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)
+    code += _call(_IOCTL[column], [(_LOAD, 0, 0, 24), *_among(ways, deny, _ALLOW)])
+    # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
+    sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
+    code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
+    code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
+    if not own_tree:
+        code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
+    if only_pid is not None:
+        for name, numbers in SIGNALS.items():
+            allowed = (0, only_pid) if name == "kill" else () if "tg" not in name else (only_pid,)
+            code += _call(numbers[column], [(_LOAD, 0, 0, 16), *_among(allowed, _ALLOW, deny)])
+    code += _sockets(column, network, own_tree)
+    return [*code, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _call(number: int, body: list[tuple]) -> list[tuple]:
+    """What is done for one call; whatever falls out of the body is allowed."""
+    return [(_JUMP_EQUAL, 0, len(body) + 1, number), *body, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _among(values: tuple[int, ...], then: int, otherwise: int) -> list[tuple]:
+    """Compares what was loaded with a few values."""
+    lines = [(_JUMP_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    return [*lines, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+
+
+def _sockets(column: int, network: bool, own_tree: bool) -> list[tuple]:
+    """Which sockets can be made. zmq ends the process where it cannot list the interfaces, so netlink is among them."""
+    refuse = _ERRNO | errno.EACCES
+    route = [(_LOAD, 0, 0, 32), *_among((0,), _ALLOW, refuse)]  # of netlink the interfaces and nothing else
+    stream = [(_LOAD, 0, 0, 24), (_AND, 0, 0, _TYPE), *_among((_SOCK_STREAM,), _ALLOW, refuse)]
+    # a datagram needs no connection to reach whoever listens
+    unix = [(_RETURN, 0, 0, _ALLOW)] if own_tree else stream
+    usual = [(_LOAD, 0, 0, 32), *_among(_PROTOCOLS, _ALLOW, refuse)]
+    body = [(_LOAD, 0, 0, 16)]
+    for family, rule in ((_AF_NETLINK, route), (_AF_UNIX, unix), *((f, usual) for f in _INTERNET if network)):
+        body += [(_JUMP_EQUAL, 0, len(rule), family), *rule]
+    body += [(_RETURN, 0, 0, refuse)]
+    pairs = [] if own_tree else _call(_SOCKETPAIR[column], stream)
+    return [*_call(_SOCKET[column], body), *pairs]

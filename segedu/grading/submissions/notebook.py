@@ -1,0 +1,123 @@
+"""Read a student's notebook without trusting it: format, counts, sizes and depth are bounded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from segedu.grading.submissions.archive import SubmissionError
+
+MAX_NOTEBOOK = 32 << 20
+MAX_CELLS = 2000
+MAX_SOURCE = 1 << 20
+MAX_CODE = 1 << 20
+MAX_BRACKETS = 1_000_000
+_OUR_ID = re.compile(r"^(\d\d)-[a-z0-9-]+$")
+
+
+@dataclass(frozen=True)
+class StudentCell:
+    """One cell as the student left it.
+
+    Attributes:
+        position: counted from 1 over all cells, as a person counts.
+        cell_type: code, markdown or raw.
+        source: the text.
+        ids: what may name the cell: its id, and names that other tools keep in the metadata.
+    """
+
+    position: int
+    cell_type: str
+    source: str
+    ids: tuple[str, ...] = ()
+
+
+def lab_number(cells: list[StudentCell]) -> str:
+    """The two digits of the lab that most cell ids name, or "".
+
+    Args:
+        cells: of a notebook.
+
+    Returns:
+        For example `04`.
+    """
+    votes = Counter(match[1] for cell in cells for text in cell.ids[:1] if (match := _OUR_ID.match(text)))
+    return votes.most_common(1)[0][0] if votes else ""
+
+
+def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]:
+    """Read a notebook of format 4 without trusting it.
+
+    Args:
+        data: the bytes of the `.ipynb`.
+        name: for messages.
+
+    Returns:
+        Its cells; outputs and attachments are not kept.
+
+    Raises:
+        SubmissionError: says what is wrong and what to do.
+    """
+    if len(data) > MAX_NOTEBOOK:
+        size, limit = len(data) >> 20, MAX_NOTEBOOK >> 20
+        raise SubmissionError(f"{name} has {size} MB, at most {limit} MB are read; clear its outputs and save")
+    if not data.strip():
+        raise SubmissionError(f"{name} is empty")
+    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:  # each would cost far more memory than its two bytes
+        raise SubmissionError(f"{name} has more than {MAX_BRACKETS} brackets; clear its outputs and save")
+    try:
+        document = json.loads(data.decode(json.detect_encoding(data)))  # PowerShell writes UTF-16
+    except RecursionError:
+        raise SubmissionError(f"{name} is nested too deep") from None
+    except (ValueError, MemoryError) as error:
+        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        advice = "it was cut or edited by hand; save it again from JupyterLab"
+        raise SubmissionError(f"{name} is not valid JSON{where}: {advice}") from None
+    version = document.get("nbformat") if isinstance(document, dict) else None
+    if version is None:
+        raise SubmissionError(f"{name} is JSON, but not a notebook")
+    if version != 4:
+        version = str(version)[:20]
+        raise SubmissionError(f"{name} has notebook format {version}, expected 4; save it again from JupyterLab")
+    cells = document.get("cells")
+    if not isinstance(cells, list):
+        raise SubmissionError(f"{name} has no list of cells")
+    if len(cells) > MAX_CELLS:
+        raise SubmissionError(f"{name} has {len(cells)} cells, at most {MAX_CELLS} are read")
+    found = [_cell(cell, position, name) for position, cell in enumerate(cells, 1)]
+    code = sum(len(cell.source) for cell in found)
+    if code > MAX_CODE:  # reading it takes seconds a megabyte, in which nobody else's cells are watched
+        raise SubmissionError(f"{name} has {code >> 10} kB of code, at most {MAX_CODE >> 10} kB are read")
+    return found
+
+
+def _cell(cell: object, position: int, name: str) -> StudentCell:
+    if not isinstance(cell, dict):
+        raise SubmissionError(f"{name}: cell {position} is not a cell")
+    source = cell.get("source", "")
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = "".join(source)
+    if not isinstance(source, str):
+        raise SubmissionError(f"{name}: cell {position} has no text as its source")
+    if len(source) > MAX_SOURCE and cell.get("cell_type") == "code":
+        size, limit = len(source) >> 10, MAX_SOURCE >> 10
+        raise SubmissionError(f"{name}: cell {position} has {size} kB of code, at most {limit} kB are read")
+    kind = cell.get("cell_type")
+    source = source if kind == "code" else ""  # prose is never graded, and may be large
+    return StudentCell(position, kind if kind in ("code", "markdown", "raw") else "raw", source, _ids(cell))
+
+
+def _ids(cell: dict) -> tuple[str, ...]:
+    """Colab and older tools keep the id, or only our own names, in the metadata."""
+    metadata = cell.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    nbgrader, ours = metadata.get("nbgrader"), metadata.get("segedu")
+    candidates = [
+        cell.get("id"),
+        metadata.get("id"),
+        ours.get("name") if isinstance(ours, dict) else None,
+        nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None,
+    ]
+    return tuple(text[:200] for text in candidates if isinstance(text, str) and text)

@@ -1,0 +1,1 @@
+"""Cellpose: the network, its flows, the size model, and volumes."""

@@ -1,0 +1,135 @@
+"""What a run is of and how long it is: what its checkpoint says of it, its number of steps, its learning rates."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import re
+import time
+from functools import partial
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segedu.recipes.data import Sets
+from segedu.recipes.recipe import Recipe
+from segedu.training import load_checkpoint, shuffled_loader, train_steps
+
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
+    """What decides what a network of a recipe learns, apart from the seed and the number of steps, as plain values.
+
+    A checkpoint keeps it. `preprocessing` names the random changes of a sample, and `training_data` is a digest of the
+    images and targets that these changes get, so that a corrected mask or another way to read a file shows in it.
+    """
+    changes = {name: _name(value) for name, value in vars(sets.train).items() if name != "pairs"}
+    return {
+        "method": recipe.method,
+        "data": recipe.data,
+        "classes": list(recipe.classes),
+        "network": _short(hashlib.sha256(_without_addresses(str(model)).encode())),
+        "loss": _name(recipe.loss),
+        "learning_rate": recipe.learning_rate,
+        "preprocessing": {"samples": type(sets.train).__name__, **changes, "collate": _name(recipe.collate)},
+        "training_data": data_digest(sets.train.pairs),
+    }
+
+
+def data_digest(values: Any) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over tensors and whatever holds them: lists, tuples, dicts."""
+    digest = hashlib.sha256()
+    _add(digest, values)
+    return _short(digest)
+
+
+def _add(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        array = np.ascontiguousarray(value.detach().cpu().numpy())
+        digest.update(f"tensor {array.dtype} {array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    elif isinstance(value, dict):
+        digest.update(f"dict {len(value)}".encode())
+        for key in sorted(value):
+            digest.update(repr(key).encode())
+            _add(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)}".encode())
+        for part in value:
+            _add(digest, part)
+    else:
+        digest.update(repr(value).encode())
+
+
+def _short(digest: Any) -> str:
+    return digest.hexdigest()[:16]
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _name(value: Any) -> str:
+    """A function by its name, anything else as it prints."""
+    if isinstance(value, partial):
+        words = [*map(_name, value.args), *(f"{name}={_name(given)}" for name, given in value.keywords.items())]
+        return f"{_name(value.func)}({', '.join(words)})"
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _without_addresses(repr(value))
+
+
+def check_limits(steps: int | None, minutes: float | None, seed: int) -> None:
+    """Refuse limits that no run can have.
+
+    Raises:
+        ValueError: both limits are given, or one of them or the seed is out of range.
+    """
+    if steps is not None and minutes is not None:
+        raise ValueError(f"steps is {steps} and minutes is {minutes:g}, expected only one of the two")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1")
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise ValueError(f"minutes is {minutes:g}, expected a number above 0")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}, expected 0 to {2**32 - 1}")
+
+
+def planned_steps(
+    recipe: Recipe, model: nn.Module, sets: Sets, steps: int | None, minutes: float | None, checkpoint: Path
+) -> int:
+    """How many steps a run is to have in all: as given, or as many as fit into `minutes`, or as the recipe has.
+
+    A checkpoint of a run of the same `minutes` keeps its number: a second measurement would give a slightly other one.
+    """
+    if minutes is None:
+        return steps or recipe.steps
+    kept = load_checkpoint(checkpoint) if checkpoint.exists() else {}
+    if ((kept.get("about") or {}).get("limits") or {}).get("minutes") == minutes:
+        return kept["run"]["steps"]
+    return steps_in(minutes, recipe, model, sets)
+
+
+def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
+    """Steps that fit into `minutes` of CPU time, at least ten, from the time of three steps of a copy of the model."""
+    trial = copy.deepcopy(model)
+    loader = shuffled_loader(sets.train, recipe.batch_size, collate_fn=recipe.collate)
+    batches = islice(chain.from_iterable(repeat(loader)), 4)  # there may be fewer in an epoch
+    steps = train_steps(trial, batches, recipe.loss, torch.optim.AdamW(trial.parameters()))
+    next(steps)
+    start = time.process_time()
+    counted = sum(1 for _ in steps)
+    return max(10, int(minutes * 60 * counted / max(time.process_time() - start, 1e-6)))
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, highest: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The learning rates of a run: up to `highest` in the first tenth of the steps, then down to almost 0."""
+    # PyTorch divides by the length of the rise less one step, which is 0 where a tenth of the steps is one step
+    share = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=share)

@@ -1,0 +1,1 @@
+"""What makes the library a course: exercises and their checks, widgets, notebooks, the capstone."""

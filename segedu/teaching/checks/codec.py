@@ -1,0 +1,188 @@
+"""Cases and outcomes as bytes: JSON for the structure, `.npy` for the arrays, never pickle.
+
+The reading side trusts nothing: sizes, depth, counts, headers and types are checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from segedu.teaching.checks.fixtures import FIXTURES
+from segedu.teaching.checks.outcomes import MAX_DEPTH, plain
+
+MAX_BYTES = 16 * 2**20
+MAX_JSON = 2**20
+MAX_NODES = 20_000
+MAX_ARRAYS = 256
+KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}
+
+
+class CodecError(ValueError):
+    """Bytes that are not a well-formed value."""
+
+
+def pack(value: Any) -> dict[str, bytes]:
+    """Turn a plain value, tensors and fixtures included, into named byte strings.
+
+    Args:
+        value: None, bool, int, float, str, list, tuple, dict with str keys, arrays, tensors, fixtures.
+
+    Returns:
+        `{"json": ..., "0.npy": ..., "1.npy": ...}`.
+
+    Raises:
+        NotPlain: for any other class.
+    """
+    arrays: list[bytes] = []
+    document = _encode(value, arrays)
+    files = {f"{i}.npy": data for i, data in enumerate(arrays)}
+    return {"json": json.dumps(document, allow_nan=True).encode(), **files}
+
+
+def _encode(value: Any, arrays: list[bytes]) -> Any:
+    if type(value) in FIXTURES.values():
+        return {"fixture": type(value).__name__, "with": value.parameters_}
+    is_tensor = type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+    if isinstance(value, list | tuple):
+        return {"list" if isinstance(value, list) else "tuple": [_encode(item, arrays) for item in value]}
+    if isinstance(value, dict):
+        if not all(type(key) is str for key in value):
+            plain(value)
+        return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
+    value = plain(value)
+    if isinstance(value, np.ndarray):
+        buffer = io.BytesIO()
+        np.save(buffer, value, allow_pickle=False)
+        arrays.append(buffer.getvalue())
+        return {"tensor" if is_tensor else "array": len(arrays) - 1}
+    return {"str": value} if isinstance(value, str) else value
+
+
+def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours: bool = False) -> Any:
+    """Read back what `pack` wrote, from bytes that may be hostile.
+
+    Args:
+        get: name -> bytes, or None where there is no such file; it bounds the size of what it reads.
+        max_bytes: of all arrays together.
+        ours: the bytes are a case that we packed; only then may they name fixtures.
+
+    Returns:
+        The value; arrays as numpy, tensors as torch.
+
+    Raises:
+        CodecError: says what is wrong; nothing of the input is run or unpickled.
+    """
+    text = get("json")
+    if text is None:
+        raise CodecError("no outcome was written")
+    if len(text) > MAX_JSON:
+        raise CodecError(f"the outcome's JSON has {len(text)} bytes, at most {MAX_JSON} are read")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"the outcome is not JSON: {type(error).__name__}") from None
+    reader = _Reader(get, max_bytes, ours)
+    value = reader.read(document, 0)
+    if reader.longest * reader.nodes > MAX_JSON:  # numpy would give each text of a list the length of the longest
+        raise CodecError("the outcome holds too many long texts")
+    return value
+
+
+class _Reader:
+    """Walks a document and counts what it has read."""
+
+    def __init__(self, get: Callable[[str], bytes | None], max_bytes: int, ours: bool) -> None:
+        self.get, self.bytes_left, self.ours = get, max_bytes, ours
+        self.nodes = self.arrays = self.longest = 0
+
+    def read(self, node: Any, depth: int) -> Any:
+        self.nodes += 1
+        if depth > MAX_DEPTH + 2 or self.nodes > MAX_NODES:
+            raise CodecError("the outcome is nested too deep or has too many parts")
+        if type(node) is int and abs(node) >= 2**63:
+            raise CodecError("the outcome holds an int of more than 64 bits")
+        if node is None or type(node) in (bool, int, float):
+            return node
+        if type(node) is not dict:
+            raise CodecError(f"the outcome holds a bare {type(node).__name__}")
+        if self.ours and set(node) == {"fixture", "with"}:
+            return self._fixture(node)
+        if len(node) != 1:
+            raise CodecError("the outcome holds an unknown structure")
+        (tag, body), *_ = node.items()
+        return self._tagged(tag, body, depth)
+
+    def _tagged(self, tag: str, body: Any, depth: int) -> Any:
+        if tag == "str" and type(body) is str:
+            self.longest = max(self.longest, len(body))
+            return body
+        if tag in ("list", "tuple") and type(body) is list:
+            items = [self.read(item, depth + 1) for item in body]
+            return items if tag == "list" else tuple(items)
+        if tag == "dict" and type(body) is dict:
+            return {key: self.read(item, depth + 1) for key, item in body.items()}
+        if tag in ("array", "tensor") and type(body) is int and body >= 0:
+            array = self._array(body)
+            return array if tag == "array" else _tensor(array)
+        raise CodecError("the outcome holds an unknown tag")  # which one is the student's own text
+
+    def _fixture(self, node: dict) -> Any:
+        return FIXTURES[node["fixture"]](**node["with"])
+
+    def _array(self, number: int) -> np.ndarray:
+        self.arrays += 1
+        data = self.get(f"{number}.npy")
+        if data is None or self.arrays > MAX_ARRAYS:
+            raise CodecError(f"an array is missing, or there are more than {MAX_ARRAYS}")
+        self.bytes_left -= len(data)
+        if self.bytes_left < 0:
+            raise CodecError("the arrays are larger than the limit")
+        return read_npy(data)
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array.copy())
+
+
+def read_npy(data: bytes) -> np.ndarray:
+    """Parse `.npy` bytes whose header may lie.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        A fresh C-ordered array of bool, int, uint or float.
+
+    Raises:
+        CodecError: unless the header names such a type and exactly the bytes that follow it.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = reader(stream, max_header_size=4096)
+    except Exception as error:  # a hostile header may raise nearly anything
+        raise CodecError(f"not a .npy array: {type(error).__name__}") from None
+    if dtype.kind not in KINDS or dtype.itemsize not in KINDS[dtype.kind] or dtype.hasobject or dtype.subdtype:
+        kind = dtype.name[:20].partition("[")[0].rstrip("0123456789")  # the numbers are the student's own choice
+        raise CodecError(f"an array of dtype {kind} is not accepted")
+    if len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
+        raise CodecError("an array has an impossible shape")
+    body = data[stream.tell() :]
+    if max(shape, default=0) >= 2**31 or math.prod(shape) * dtype.itemsize != len(body):
+        raise CodecError(f"an array's header says another size than its file, which holds {len(body)} bytes")
+    if dtype.kind == "b":  # a byte that is neither 0 nor 1 would be a bool that equals neither
+        body = (np.frombuffer(body, np.uint8) != 0).tobytes()
+    try:
+        array = np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError:  # empty, with other sides whose product is beyond all limits
+        raise CodecError("an array has an impossible shape") from None
+    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="))).reshape(shape)

@@ -1,0 +1,292 @@
+"""Outcomes: what a function did on a case, as plain values that can be compared, sent and stored.
+
+An outcome is a flat dict. `value` is what came back, `raises` the class of an exception, `mutated` the
+positions of arguments that were changed, `grads` the gradients that the case asked for. Keys that begin
+with an underscore are notes for a person (the message, the traceback) and are never compared. A probe records raw
+values; `segedu.teaching.checks.recording` derives `mutated`, `n_params` and `depends` from them.
+"""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MAX_DEPTH = 16
+PLAIN = (type(None), bool, int, float, str)
+
+
+class NotPlain(TypeError):
+    """A value that an outcome cannot hold; the message names its class."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where two outcomes differ.
+
+    Attributes:
+        where: path such as `value[0]`, in the words of a student ("the result", "its gradient").
+        text: one sentence; holds the expected numbers, so it is shown for visible cases only.
+        safe: the same sentence without any expected value.
+        distance: largest absolute difference, infinity where structure or kind differ.
+    """
+
+    where: str
+    text: str
+    safe: str
+    distance: float
+
+
+def _is_tensor(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Reduce a value to None, bool, int, float, str, list, tuple, dict with str keys, or a numpy array.
+
+    Tensors are detached and moved to the CPU; numpy scalars become Python numbers.
+
+    Args:
+        value: anything.
+        depth: nesting so far; more than 16 levels are refused.
+
+    Returns:
+        A fresh plain value that shares no memory with the argument.
+
+    Raises:
+        NotPlain: for any other class, by its name, for object arrays, and for too deep nesting.
+    """
+    if depth > MAX_DEPTH:
+        raise NotPlain(f"a value nested more than {MAX_DEPTH} levels deep")
+    if type(value) is int and abs(value) >= 2**63:
+        raise NotPlain("an int of more than 64 bits")
+    if type(value) in PLAIN:
+        return value
+    if _is_tensor(value):
+        return _plain_tensor(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise NotPlain(f"an array of dtype {value.dtype}")
+        return np.array(value, order="C", subok=False)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.generic) and value.dtype.kind in "iuf":
+        return value.item()
+    if isinstance(value, list | tuple):
+        items = [plain(item, depth + 1) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, dict):
+        if not all(type(key) is str for key in value):
+            raise NotPlain("a dict whose keys are not all strings")
+        return {key: plain(item, depth + 1) for key, item in value.items()}
+    raise NotPlain(f"{_article(type(value).__name__)}")
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _plain_tensor(tensor: Any) -> np.ndarray:
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+        raise NotPlain(f"a tensor of dtype {tensor.dtype} and layout {tensor.layout}")
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return np.array(tensor.numpy(), order="C")
+
+
+def _array_like(value: Any) -> np.ndarray | None:
+    """numpy, torch and rectangular lists of numbers count as the same kind of thing; scalars are 0-d arrays."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, bool | int | float):
+        return np.asarray(value)
+    if isinstance(value, list) and value:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            return None
+        return array if array.dtype.kind in "biuf" else None
+    return None
+
+
+def _kind(array: np.ndarray) -> str:
+    return {"b": "bool", "i": "int", "u": "int", "f": "float"}[array.dtype.kind]
+
+
+def describe(value: Any) -> str:
+    """One short phrase: the kind, the shape and, where it is small, the value.
+
+    Args:
+        value: a plain value.
+
+    Returns:
+        For example `float array of shape (2, 3)` or `the int 7`.
+    """
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0:
+            return (
+                f"the {_kind(value)} {value.item():.6g}"
+                if value.dtype.kind == "f"
+                else f"the {_kind(value)} {value.item()}"
+            )
+        return f"{_article(_kind(value))} array of shape {value.shape}"
+    if isinstance(value, bool | int | str):
+        return f"the {type(value).__name__} {value!r}"[:80]
+    if isinstance(value, numbers.Real):
+        return f"the float {float(value):.6g}"
+    if value is None:
+        return "None"
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return _article(type(value).__name__)
+
+
+def _differ(where: str, expected: Any, got: Any, what: str = "") -> Difference:
+    safe = f"{where} is {describe(got)}{what}"
+    return Difference(where, f"{where} is {describe(got)}, expected {describe(expected)}{what}", safe, np.inf)
+
+
+def value_difference(expected: Any, got: Any, tolerance: float, where: str = "the result") -> Difference | None:
+    """Compare two plain values.
+
+    Structure, shape and kind (bool, int, float) must agree; numpy, torch and rectangular lists count as
+    equal, and so do a scalar and an array of shape (). Numbers compare in float64, NaN equals NaN.
+
+    Args:
+        expected: plain value of the reference.
+        got: plain value of the student.
+        tolerance: largest absolute difference allowed, relative to 1 + |expected|.
+        where: name of the place, for the sentence.
+
+    Returns:
+        The first difference, or None.
+    """
+    left, right = _array_like(expected), _array_like(got)
+    if isinstance(got, list) and not got and left is not None and left.shape == (0,):
+        return None  # an empty list has no kind of number that could be wrong
+    if left is not None and right is not None:
+        return _array_difference(left, right, tolerance, where)
+    if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
+        if len(expected) != len(got):
+            return _differ(where, expected, got)
+        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, got, strict=True))]
+    elif isinstance(expected, dict) and isinstance(got, dict):
+        if set(expected) != set(got):
+            keys = f": keys {sorted(got)}"[:200]
+            return Difference(
+                where,
+                f"{where} has keys {sorted(got)}, expected {sorted(expected)}",
+                f"{where} has other keys than asked{keys}",
+                np.inf,
+            )
+        pairs = [(f"{where}[{key!r}]", expected[key], got[key]) for key in expected]
+    elif type(expected) is type(got) and expected == got:
+        return None
+    else:
+        return _differ(where, expected, got)
+    return next((d for w, a, b in pairs if (d := value_difference(a, b, tolerance, w))), None)
+
+
+def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float, where: str) -> Difference | None:
+    if expected.shape != got.shape:
+        if expected.ndim == got.ndim == 0:
+            return _differ(where, expected, got)
+        text = f"{where} has shape {got.shape}"
+        return Difference(where, f"{text}, expected {expected.shape}", text, np.inf)
+    if expected.size == 0:
+        return None
+    # `return 1` where 1.0 is meant is no mistake; everything else must be of the kind that is asked for
+    whole_for_float = expected.ndim == 0 and (_kind(expected), _kind(got)) == ("float", "int")
+    if _kind(expected) != _kind(got) and not whole_for_float:
+        text = f"{where} holds {_kind(got)} values"
+        return Difference(where, f"{text}, expected {_kind(expected)} values", text, np.inf)
+    if _kind(expected) != "float":
+        wrong = expected != got
+        gap = np.abs(expected.astype(np.float64) - got.astype(np.float64))
+    else:
+        a, b = expected.astype(np.float64), got.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+            gap = np.where(np.isnan(gap), np.inf, gap)
+            wrong = ~(gap <= tolerance * (1 + np.where(np.isfinite(a), np.abs(a), 0.0)))
+    if not wrong.any():
+        return None
+    return _number_difference(expected, got, gap, wrong, where)
+
+
+def _number_difference(
+    expected: np.ndarray, got: np.ndarray, gap: np.ndarray, wrong: np.ndarray, where: str
+) -> Difference:
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    place = f"{where}[{', '.join(map(str, index))}]" if index else where
+    one, two = got[index].item(), expected[index].item()
+    form = ".6g" if isinstance(one, float) else ""
+    count = f" ({int(wrong.sum())} of {wrong.size} values differ)" if wrong.size > 1 else ""
+    text = f"{place} is {one:{form}}"
+    return Difference(
+        where,
+        f"{text}, expected {two:{form}}{count}",
+        f"{text}, which is not right{count}",
+        float(gap[wrong].max()),
+    )
+
+
+def first_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:
+    """Compare two outcomes, notes left out.
+
+    Args:
+        expected: outcome of the reference.
+        got: outcome of the student.
+        tolerance: see `value_difference`.
+
+    Returns:
+        The first difference, or None.
+    """
+    if "raises" in got and "raises" not in expected:
+        text = f"it raises {got['raises']}: {got.get('_message', '')}".rstrip(": ")[:300]
+        return Difference("exception", text, text, np.inf)
+    if "raises" in expected and "raises" not in got:
+        text = "it returns a value where it has to refuse the input"
+        return Difference("exception", f"{text} with a {expected['raises']}", text, np.inf)
+    if "raises" in expected and expected["raises"] != got["raises"]:
+        text = f"it raises {got['raises']} where another error is asked for"
+        return Difference("exception", f"it raises {got['raises']}, expected {expected['raises']}", text, np.inf)
+    if "refused" in got:
+        text = f"it returns {got['refused']}, which cannot be compared"
+        return Difference("the result", text, text, np.inf)
+    return _key_difference(expected, got, tolerance)
+
+
+WORDS = {"value": "the result", "grads": "the gradient", "mutated": "the list of changed arguments"}
+
+
+def _key_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:
+    if expected.get("mutated") != got.get("mutated") and got.get("mutated"):
+        text = f"it changes its argument number {got['mutated'][0] + 1}: work on a copy"
+        return Difference("arguments", text, text, np.inf)
+    keys = [key for key in expected if not key.startswith("_")]
+    if missing := [key for key in keys if key not in got]:
+        text = f"it gives no {missing[0]}"
+        return Difference(missing[0], text, text, np.inf)
+    checks = ((key, value_difference(expected[key], got[key], tolerance, WORDS.get(key, key))) for key in keys)
+    return next((difference for _, difference in checks if difference), None)
+
+
+def same_outcome(case: dict, expected: dict, got: dict, tolerance: float) -> bool:
+    """The default `accept` of an exercise: the two outcomes are equal within the tolerance.
+
+    Args:
+        case: the case, unused here; other `accept` functions check a property of the answer against it.
+        expected: outcome of the reference.
+        got: outcome of the student.
+        tolerance: see `value_difference`.
+
+    Returns:
+        True where nothing differs.
+    """
+    return first_difference(expected, got, tolerance) is None

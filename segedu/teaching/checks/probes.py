@@ -1,0 +1,234 @@
+"""Probes: they call a function on a case and write down what it did.
+
+A probe runs wherever the function lives, in the student's process too. So it holds no answer and it decides nothing: it
+records raw values (the result, the arguments as they are after the call, gradients, shapes of parameters), and
+`segedu.teaching.checks.recording` derives the outcome from them where the student's code does not run.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from segedu.teaching.checks.outcomes import NotPlain, plain
+
+
+def copy_value(value: Any) -> Any:
+    """Copy a case or an argument deeply; fixtures are immutable and shared.
+
+    Args:
+        value: plain values, tensors, fixtures.
+
+    Returns:
+        A copy that shares no memory; tensors keep dtype and `requires_grad`.
+    """
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if hasattr(value, "detach") and hasattr(value, "clone"):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, list | tuple):
+        return type(value)(copy_value(item) for item in value)
+    if isinstance(value, dict):
+        return {key: copy_value(item) for key, item in value.items()}
+    return value
+
+
+def _builtin_name(error: BaseException) -> str:
+    """A subclass of ValueError is as good as ValueError: name the nearest class that Python itself has."""
+    for cls in type(error).__mro__:
+        if getattr(builtins, cls.__name__, None) is cls:
+            return cls.__name__
+    return "Exception"
+
+
+def _raised(error: BaseException) -> dict:
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename == __file__:  # a student's traceback begins in their code
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames, chain=False))
+    return {"raises": _builtin_name(error), "_message": str(error)[:500], "_traceback": text[-4000:]}
+
+
+def _guarded(run: Callable[[], dict]) -> dict:
+    try:
+        return run()
+    except NotPlain as error:
+        return {"refused": str(error)}
+    except (Exception, SystemExit) as error:
+        return _raised(error)
+
+
+def _after_call(arguments: list) -> list:
+    """The arguments as the function left them; None for what is not plain, such as a fixture."""
+    left: list = []
+    for argument in arguments:
+        try:
+            left.append(plain(argument))
+        except NotPlain:
+            left.append(None)
+    return left
+
+
+def call(function: Callable, case: dict) -> dict:
+    """Call `function(*case["args"])`.
+
+    Args:
+        function: the student's, the reference or a wrong one.
+        case: `{"args": [...]}`, already a fresh copy.
+
+    Returns:
+        `{"value", "arguments"}`, the latter as they are after the call; or `{"raises"}` with the class of the
+        exception; or `{"refused"}` where the value is of a class that a recording cannot hold.
+    """
+
+    def run() -> dict:
+        value = function(*case["args"])
+        return {"value": plain(value), "arguments": _after_call(case["args"])}
+
+    return _guarded(run)
+
+
+def call_grad(function: Callable, case: dict) -> dict:
+    """Call the function and differentiate its result, or a weighted sum of it where the result is not a scalar.
+
+    Args:
+        function: takes tensors, returns one tensor.
+        case: `{"args": [...], "grad": [0, ...]}`; `grad` names the positions of the arguments with respect to which
+            the result is differentiated. `cotangent`, which `draw` adds, is the seed of the weights.
+
+    Returns:
+        `call`'s recording and `grads`, one array per position; None where the result does not depend on it.
+    """
+    import torch
+
+    def run() -> dict:
+        args = [a.requires_grad_() if i in case["grad"] else a for i, a in enumerate(case["args"])]
+        value = function(*args)
+        grads: list = []
+        if isinstance(value, torch.Tensor):
+            grads = _gradients(value, [args[i] for i in case["grad"]], case.get("cotangent", 0))
+        return {"value": plain(value), "grads": grads, "arguments": _after_call(args)}
+
+    with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
+        return _guarded(run)
+
+
+def _gradients(output: Any, inputs: list, seed: int) -> list:
+    """Gradients of a weighted sum of the output: the values of a softmax sum to 1, whatever goes in."""
+    import torch
+
+    if not output.requires_grad:
+        return [None] * len(inputs)
+    weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5
+    weighted = (output * weights.to(output)).sum() if output.ndim else output
+    return [plain(g) for g in torch.autograd.grad(weighted, inputs, allow_unused=True)]
+
+
+def module(function: Callable, case: dict) -> dict:
+    """Build a module, fill its weights in order of execution, run it.
+
+    Order of construction and names of parameters never matter: a first run on the inputs notes the order in
+    which leaf modules execute, then each parameter gets values that depend on the case's seed, on its shape,
+    and on how many of that shape came before it.
+
+    Args:
+        function: `function(*args)` returns a `torch.nn.Module`.
+        case: `{"args": [...], "inputs": [tensor, ...], "seed": int}`.
+
+    Returns:
+        `value` (the output in eval mode), `parameters` (the shape of each), `grads` (of the centre of the output, one
+        array per input) and `arguments` (the inputs after the call), or `raises`/`refused`.
+    """
+    import torch
+
+    def run() -> dict:
+        net = function(*case["args"])
+        if not isinstance(net, torch.nn.Module):
+            return {"refused": f"{type(net).__name__}, where a torch.nn.Module is asked for"}
+        net.eval()
+        fill_weights(net, case["inputs"], case["seed"])
+        inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in case["inputs"]]
+        output = net(*inputs)
+        if not isinstance(output, torch.Tensor):
+            return {"refused": f"{type(output).__name__} from forward, where a tensor is asked for"}
+        found = {"value": plain(output), "arguments": _after_call(inputs)}
+        shapes = [list(p.shape) for p in net.parameters()]
+        return {**found, "parameters": shapes, "grads": _centre_gradients(net, case["inputs"], case["seed"])}
+
+    with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
+        return _guarded(run)
+
+
+def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
+    """Gradients of the centre of the output with respect to each input: what the centre depends on, and how much.
+
+    In float64 where the module runs in it: in float32 a ReLU near 0 may be open on one CPU and closed on another.
+    """
+
+    def gradients(double: bool) -> list:
+        copies = [(x.double() if double else x).clone().requires_grad_() for x in inputs]
+        output = net(*copies)
+        centre = (slice(None), slice(None), *(n // 2 for n in output.shape[2:]))
+        return _gradients(output[centre] if output.ndim > 2 else output, copies, seed)
+
+    try:
+        net.double()
+        return gradients(double=True)
+    except (RuntimeError, TypeError):
+        net.float()
+        return gradients(double=False)
+
+
+def fill_weights(net: Any, inputs: list, seed: int) -> None:
+    """Fill parameters and buffers in order of execution, reproducibly.
+
+    Args:
+        net: a `torch.nn.Module`; changed in place.
+        inputs: what it is run on to learn the order.
+        seed: of the values.
+    """
+    import torch
+
+    order: list = []
+    leaves = [m for m in net.modules() if not list(m.children())]
+    hooks = [m.register_forward_pre_hook(lambda m, _: order.append(m)) for m in leaves]
+    try:
+        with torch.no_grad():
+            net(*[x.clone() for x in inputs])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    executed = list(dict.fromkeys(order))
+    rest = [m for m in net.modules() if m not in set(executed)]
+    seen: dict[tuple, int] = {}
+    done: set[int] = set()
+    for part in executed + rest:
+        tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        for name, tensor in tensors:
+            if id(tensor) in done or not tensor.is_floating_point():
+                continue
+            done.add(id(tensor))
+            key = (*tensor.shape, name in ("running_var",))
+            seen[key] = seen.get(key, 0) + 1
+            _fill(tensor, name, [seed, seen[key], *tensor.shape])
+
+
+def _fill(tensor: Any, name: str, key: list[int]) -> None:
+    import torch
+
+    rng = np.random.default_rng(key)
+    fan_in = max(1, int(np.prod(tensor.shape[1:])))
+    values = rng.uniform(-1, 1, tuple(tensor.shape)) * np.sqrt(3 / fan_in)
+    if tensor.ndim < 2:
+        # a variance must be positive, a scale or a bias not too small: both lie in [0.5, 1.5] or +-0.5
+        values = (
+            rng.uniform(0.5, 1.5, tuple(tensor.shape)) if "var" in name else rng.uniform(-0.5, 0.5, tuple(tensor.shape))
+        )
+        if name == "weight":
+            values = values + 1
+    with torch.no_grad():
+        tensor.copy_(torch.as_tensor(values, dtype=tensor.dtype))

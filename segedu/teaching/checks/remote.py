@@ -1,0 +1,77 @@
+"""The part of grading that runs beside the student's function: cases in, outcomes out, no answers.
+
+`run_probe` is called by the grading cells; what it writes is judged by another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from segedu.teaching.checks import codec, probes
+from segedu.teaching.checks.outcomes import NotPlain
+
+PROBES = {"call": probes.call, "call_grad": probes.call_grad, "module": probes.module}
+
+
+def write_files(folder: Path, stem: str, files: dict[str, bytes]) -> None:
+    """Write the files of one packed value, the JSON last, so that a JSON always has its arrays.
+
+    Args:
+        folder: exists.
+        stem: `3` gives `3.json`, `3.0.npy`, ...
+        files: from `codec.pack`.
+    """
+    for name, data in sorted(files.items(), key=lambda item: item[0] == "json"):
+        part = folder / f".{stem}.{name}.part"
+        part.write_bytes(data)
+        os.replace(part, folder / f"{stem}.{name}")
+
+
+def reader(folder: Path, stem: str) -> Callable[[str], bytes | None]:
+    """The `get` that `codec.unpack` asks for, from plain files.
+
+    Args:
+        folder: holds `<stem>.json` and `<stem>.<k>.npy`.
+        stem: of the value.
+
+    Returns:
+        name -> bytes or None.
+    """
+
+    def get(name: str) -> bytes | None:
+        path = folder / f"{stem}.{name}"
+        return path.read_bytes() if path.is_file() else None
+
+    return get
+
+
+def run_probe(name: str, folder: str, namespace: dict[str, Any]) -> None:
+    """Probe `namespace[name]` on every case in the folder; write one outcome after the other.
+
+    Args:
+        name: of the student's function.
+        folder: holds `job.json` (`{"probe": "call", "cases": 4}`) and `in/<i>.json` with arrays.
+        namespace: the notebook's globals.
+    """
+    import torch
+
+    root = Path(folder)
+    job = json.loads((root / "job.json").read_text())
+    (root / "out").mkdir(exist_ok=True)
+    function = namespace.get(name)
+    torch.set_num_threads(1)
+    for i in range(job["cases"]):
+        case = codec.unpack(reader(root / "in", str(i)), ours=True)
+        if callable(function):
+            outcome = PROBES[job["probe"]](function, case)
+        else:
+            outcome = {"raises": "NameError", "_message": f"{name} is not defined"}
+        try:
+            files = codec.pack(outcome)
+        except NotPlain as error:
+            files = codec.pack({"refused": str(error)})
+        write_files(root / "out", str(i), files)

@@ -1,0 +1,1 @@
+"""One explorer per chapter, all made with `segedu.teaching.widgets.explore.explore`."""

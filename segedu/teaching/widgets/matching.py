@@ -1,0 +1,163 @@
+"""Matching of sets (chapter 12): what every prediction costs for every object, and three rules for making pairs."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from segedu.ops.boxes import cxcywh_to_xyxy, generalized_box_iou
+from segedu.ops.matching import hungarian_matching
+from segedu.teaching.widgets.explore import explore
+from segedu.viz import show
+
+INK, TRUTH, PAIR = "#1b1b1b", "#0072B2", "#D55E00"
+CLASSES = ("square", "circle", "nothing")
+OBJECTS = {"A": 0, "B": 0, "C": 1}  # the class of each
+BOXES = ((0.30, 0.40, 0.20, 0.40), (0.52, 0.40, 0.20, 0.40), (0.80, 0.65, 0.24, 0.30))  # cx, cy, w, h
+# Predictions 2 to 5; the first one is moved. Boxes, then probabilities of `CLASSES`.
+OTHERS = ((0.19, 0.40, 0.20, 0.40), (0.76, 0.62, 0.26, 0.34), (0.86, 0.70, 0.20, 0.20), (0.45, 0.85, 0.30, 0.20))
+SAID = ((0.70, 0.10, 0.20), (0.10, 0.80, 0.10), (0.05, 0.75, 0.20), (0.20, 0.20, 0.60))
+CHEAPEST, GREEDY, LEAST = "each object its cheapest", "the cheapest pair first", "the least sum"
+RULES = (CHEAPEST, GREEDY, LEAST)
+LABELS = {"x": "centre of prediction 1", "sure": 'its probability of "square"', "rule": "rule"}
+FRAMES = [{"x": 0.38, "sure": 0.8, "rule": rule} for rule in RULES] + [{"x": 0.3, "sure": 0.8, "rule": LEAST}]
+
+
+def predictions(x: float, sure: float) -> tuple[Tensor, Tensor]:
+    """The five predictions.
+
+    Args:
+        x: centre of the first one, as part of the image's width.
+        sure: its probability of "square"; "circle" and "nothing" share the rest.
+
+    Returns:
+        Boxes (5, 4) as (cx, cy, w, h), and probabilities (5, 3).
+    """
+    rest = (1 - sure) / 2
+    return torch.tensor([(x, 0.40, 0.20, 0.40), *OTHERS]), torch.tensor([(sure, rest, rest), *SAID])
+
+
+def costs(boxes: Tensor, probabilities: Tensor) -> Tensor:
+    """-p + 5 |difference| - 2 GIoU, DETR's cost of each prediction for each object.
+
+    Args:
+        boxes: (Q, 4) as (cx, cy, w, h).
+        probabilities: (Q, 3).
+
+    Returns:
+        (Q, 3).
+    """
+    truth = torch.tensor(BOXES)
+    away = (boxes[:, None] - truth).abs().sum(dim=2)
+    giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
+    return -probabilities[:, list(OBJECTS.values())] + 5 * away - 2 * giou
+
+
+def partners(cost: Tensor, rule: str) -> list[int]:
+    """The prediction of each object.
+
+    Args:
+        cost: (Q, N).
+        rule: one of `RULES`.
+
+    Returns:
+        N rows of `cost`. Only with `CHEAPEST` a row may come twice.
+
+    Raises:
+        ValueError: another rule.
+
+    >>> [partners(torch.tensor([[1.0, 2.0], [2.0, 9.0]]), rule) for rule in RULES]
+    [[0, 0], [0, 1], [1, 0]]
+    """
+    if rule == CHEAPEST:
+        return cost.argmin(dim=0).tolist()
+    if rule == LEAST:
+        rows, columns = hungarian_matching(cost)
+        return rows[columns.argsort()].tolist()
+    if rule != GREEDY:
+        raise ValueError(f"rule is {rule!r}, expected one of {', '.join(RULES)}")
+    left, found = cost.clone(), [0] * cost.shape[1]
+    for _ in found:
+        row, column = divmod(int(left.argmin()), cost.shape[1])
+        found[column] = row
+        left[row], left[:, column] = torch.inf, torch.inf
+    return found
+
+
+def draw_matching(x: float = 0.38, sure: float = 0.8, rule: str = LEAST) -> None:
+    """Show objects and predictions with their pairs, and the matrix of costs.
+
+    Args:
+        x: centre of prediction 1.
+        sure: its probability of "square".
+        rule: one of `RULES`.
+    """
+    boxes, probabilities = predictions(x, sure)
+    cost = costs(boxes, probabilities)
+    chosen = partners(cost, rule)
+    total = float(cost[chosen, range(len(chosen))].sum())
+    fig = Figure(figsize=(9.6, 3.9), layout="constrained")
+    image, matrix = fig.subplots(1, 2, width_ratios=(1.15, 1))
+    _paint_image(image, boxes, chosen)
+    _paint_matrix(matrix, cost, chosen)
+    twice = sorted({row + 1 for row in chosen if chosen.count(row) > 1})
+    said = f"; prediction {twice[0]} is taken twice" if twice else ""
+    image.set_title(f"rule: {rule}", fontsize=10, color=INK)
+    matrix.set_title(f"sum {total:.2f}{said}", fontsize=10, color=INK)
+    pairs = ", ".join(f"{name} with prediction {row + 1}" for name, row in zip(OBJECTS, chosen, strict=True))
+    idle = [str(row + 1) for row in range(len(cost)) if row not in chosen]
+    show(
+        fig,
+        f"Three true objects A, B and C and five predicted boxes, and the cost of every pair. By the rule "
+        f"'{rule}': {pairs}; sum {total:.2f}{said}. To say nothing: {', '.join(idle)}.",
+    )
+
+
+def _paint_image(ax: Axes, boxes: Tensor, chosen: list[int]) -> None:
+    for (name, kind), (cx, cy, w, h) in zip(OBJECTS.items(), BOXES, strict=True):
+        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fc=TRUTH, alpha=0.15, lw=0))
+        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=TRUTH, ls="--", lw=2))
+        style = {"color": TRUTH, "fontsize": 10, "ha": "center", "va": "bottom"}
+        ax.text(cx, cy - h / 2 - 0.01, f"{name}: {CLASSES[kind]}", **style)
+    for row, (cx, cy, w, h) in enumerate(boxes.tolist()):
+        width = 2 if row in chosen else 1
+        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=INK, lw=width))
+        style = {"fontsize": 9, "ha": "left", "va": "top", "bbox": {"fc": "white", "ec": INK, "pad": 1.5, "lw": 0.6}}
+        ax.text(cx - w / 2, cy - h / 2, str(row + 1), **style)
+    for row, (cx, cy, _, _) in zip(chosen, BOXES, strict=True):
+        start = boxes[row, :2].tolist()
+        ax.plot([start[0], cx], [start[1], cy], "-", color=PAIR, lw=2.5)
+        ax.plot(*start, "o", color=PAIR, ms=8)
+        ax.plot(cx, cy, "D", color="white", mec=PAIR, mew=2, ms=8)
+    ax.set(xlim=(0, 1), ylim=(1, 0.1), xticks=[], yticks=[])
+
+
+def _paint_matrix(ax: Axes, cost: Tensor, chosen: list[int]) -> None:
+    ax.imshow(cost, cmap="cividis_r", vmin=-3, vmax=5, aspect="auto")
+    for row, line in enumerate(cost.tolist()):
+        for column, value in enumerate(line):
+            picked = chosen[column] == row
+            colour = "white" if value > 2 else INK
+            weight = "bold" if picked else "normal"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=10, weight=weight)
+            if picked:
+                ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, ec=PAIR, lw=3))
+    ax.set_xticks(range(len(OBJECTS)), OBJECTS, fontsize=10)
+    ax.set_yticks(range(len(cost)), [f"prediction {row + 1}" for row in range(len(cost))], fontsize=10)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+
+
+def explorer() -> None:
+    """The second widget of the chapter: sliders where somebody can move them, four frames elsewhere."""
+    explore(
+        draw_matching,
+        static=FRAMES,
+        labels=LABELS,
+        x=(0.2, 0.8, 0.02),
+        sure=(0.0, 1.0, 0.1),
+        rule=list(RULES),
+    )

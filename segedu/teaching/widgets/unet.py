@@ -1,0 +1,208 @@
+"""The U of chapter 6 as a drawing: depth, channels, padding and image size against shapes, weights and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from segedu.semantic.unet import UNet, unet_out_size
+from segedu.teaching.widgets.explore import explore
+from segedu.viz import show
+
+INK, SKIP, POOL, UP, BOX = "#1b1b1b", "#767676", "#b04700", "#00704f", "#0072b2"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One double convolution: channels after it, and height = width before, between and after."""
+
+    channels: int
+    before: int
+    middle: int
+    after: int
+
+
+def walk(size: int, base_channels: int, depth: int, padding: int) -> tuple[list[Level], list[Level]]:
+    """Follow a square image through the U.
+
+    Args:
+        size: height and width; legal for this depth and padding (see `legal_size`).
+        base_channels: at the full resolution.
+        depth: number of poolings.
+        padding: 0 or 1.
+
+    Returns:
+        The levels on the way down, the bottom last, and those on the way up, the full resolution last.
+
+    >>> [level.after for level in walk(572, 64, 4, 0)[1]]
+    [52, 100, 196, 388]
+    """
+    lost = 0 if padding else 2
+    down, up = [], []
+    for step in range(depth + 1):
+        down.append(Level(base_channels * 2**step, size, size - lost, size - 2 * lost))
+        size = (size - 2 * lost) // 2
+    size = down[-1].after
+    for step in reversed(range(depth)):
+        size *= 2
+        up.append(Level(base_channels * 2**step, size, size - lost, size - 2 * lost))
+        size -= 2 * lost
+    return down, up
+
+
+def legal_size(size: int, depth: int, padding: int) -> int:
+    """The smallest size from `size` on that a U-Net of this depth takes without growing the image.
+
+    >>> legal_size(560, 4, 0), legal_size(560, 4, 1), legal_size(16, 1, 0)
+    (572, 560, 18)
+    """
+    while not _is_legal(size, depth, padding):
+        size += 1
+    return size
+
+
+def _is_legal(size: int, depth: int, padding: int) -> bool:
+    if padding:
+        return size % 2**depth == 0
+    try:
+        return unet_out_size(size, depth) > 0
+    except ValueError:
+        return False
+
+
+def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_classes: int = 2) -> int:
+    """Weights and biases of a U-Net, counted on a net without memory.
+
+    >>> count_parameters(64, 4)
+    31030658
+    """
+    import torch
+
+    with torch.device("meta"):
+        net = UNet(in_channels, num_classes, base_channels, depth)
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def count_activations(down: list[Level], up: list[Level], in_channels: int = 1, num_classes: int = 2) -> int:
+    """Numbers in all feature maps of one image: what training keeps until the backward pass.
+
+    Counted are the image, the output of each convolution with its ReLU in place, of each pooling,
+    up-convolution and concatenation, and the logits.
+
+    Args:
+        down: from `walk`.
+        up: from `walk`.
+        in_channels: of the image.
+        num_classes: of the logits.
+
+    Returns:
+        Their number; times 4 for bytes in float32.
+    """
+    total = in_channels * down[0].before ** 2
+    total += sum(level.channels * (level.middle**2 + level.after**2) for level in down + up)
+    total += sum(level.channels * (level.after // 2) ** 2 for level in down[:-1])  # poolings
+    total += sum(3 * level.channels * level.before**2 for level in up)  # up-convolution, concatenation
+    return total + num_classes * up[-1].after ** 2
+
+
+def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: int = 572) -> None:
+    """Show the U for these numbers.
+
+    Args:
+        depth: number of poolings.
+        base_channels: at the full resolution.
+        padding: 0 or 1.
+        size: of the image; the next legal size is taken.
+    """
+    size = legal_size(size, depth, padding)
+    down, up = walk(size, base_channels, depth, padding)
+    fig = figure_of(down, up)
+    parameters = count_parameters(base_channels, depth)
+    memory = 4 * count_activations(down, up) / 2**20
+    rest = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps an image"
+    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {rest}", fontsize=10.5, color=INK)
+    deepest = down[-1]
+    alt = (
+        f"A U of {depth} poolings: {size} pixels a side and {base_channels} channels at the top left, "
+        f"{deepest.after} pixels and {deepest.channels} channels at the bottom, "
+        f"{up[-1].after} pixels at the top right; {rest}."
+    )
+    show(fig, alt)
+
+
+def figure_of(down: list[Level], up: list[Level]) -> Figure:
+    """Draw boxes and arrows.
+
+    Args:
+        down: from `walk`.
+        up: from `walk`.
+
+    Returns:
+        The figure.
+    """
+    depth = len(up)
+    fig = Figure(figsize=(8.4, 1.1 + 0.85 * (depth + 1)), layout="constrained")
+    ax = fig.subplots()
+    places = {}
+    for step, level in enumerate(down):
+        places["down", step] = _box(ax, step, -step, level, f"{level.before} to {level.after}")
+    for level_number, level in enumerate(up):
+        step = depth - 1 - level_number
+        places["up", step] = _box(ax, 2 * depth - step, -step, level, f"{level.before} to {level.after}")
+    for step in range(depth):
+        below = places["up", step + 1] if step + 1 < depth else places["down", depth]
+        _arrow(ax, places["down", step], places["down", step + 1], POOL, "pool 2x2")
+        _arrow(ax, below, places["up", step], UP, "up 2x2")
+        _arrow(ax, places["down", step], places["up", step], SKIP, _crop(down[step], up[depth - 1 - step]))
+    ax.set(xlim=(-0.8, 2 * depth + 0.8), ylim=(-depth - 0.62, 0.72))
+    ax.axis("off")
+    return fig
+
+
+def _crop(left: Level, right: Level) -> str:
+    cut = left.after - right.before
+    return f"copy, cut {left.after} to {right.before}" if cut else "copy"
+
+
+def _box(ax: Axes, x: float, y: float, level: Level, text: str) -> tuple[float, float]:
+    """A box with its channels inside and its sizes below; a box is one double convolution."""
+    ax.add_patch(Rectangle((x - 0.34, y - 0.2), 0.68, 0.4, facecolor="white", edgecolor=BOX, linewidth=1.8))
+    ax.text(x, y, f"{level.channels}", ha="center", va="center", fontsize=10.5, color=INK)
+    ax.text(x, y - 0.3, text, ha="center", va="center", fontsize=8, color=INK)
+    return x, y
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, text: str) -> None:
+    level = start[1] == end[1]
+    offset = 0.36 if level else 0.0
+    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.3, "linestyle": "--" if level else "-"}
+    gap = 0.0 if level else (0.42 if end[1] < start[1] else 0.24)
+    a = (start[0] + offset, start[1] - gap if end[1] < start[1] else start[1] + gap)
+    b = (end[0] - offset, end[1] + 0.22 if end[1] < start[1] else end[1] - 0.42 * (not level))
+    ax.annotate("", xy=b, xytext=a, arrowprops=style)
+    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+    if level:
+        ax.text(x, y + 0.1, text, ha="center", fontsize=8, color=colour)
+    else:
+        # pooling labels stand left of their arrow, the others right: at the bottom of the U the arrows meet
+        side = -1 if end[1] < start[1] else 1
+        ax.text(x + 0.13 * side, y - 0.05, text, ha="right" if side < 0 else "left", va="top", fontsize=8, color=colour)
+
+
+def explorer() -> None:
+    """The chapter's widget: sliders where somebody can move them, three frames elsewhere."""
+    explore(
+        draw_unet,
+        static=[
+            {"depth": 4, "base_channels": 64, "padding": 0, "size": 572},
+            {"depth": 4, "base_channels": 64, "padding": 1, "size": 572},
+            {"depth": 2, "base_channels": 8, "padding": 1, "size": 64},
+        ],
+        depth=(1, 5, 1),
+        base_channels=[4, 8, 16, 32, 64],
+        padding={"0, as in the paper": 0, "1, size kept": 1},
+        size=(64, 700, 4),
+    )

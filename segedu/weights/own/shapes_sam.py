@@ -1,0 +1,285 @@
+"""The small SAM that learnt from drawn scenes of three kinds, and how.
+
+`python -m segedu.weights.own.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, anew. It knows
+balls, squares and triangles, nuclei, and streets, and it knows two readings of a click: an object, or the clump of
+objects that touch it. Images are brought to 96 pixels. Its weights are kept in half precision.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segedu.datasets.cells import CELLS_VERSION, draw_cells
+from segedu.datasets.shapes import SHAPES_VERSION, draw_shapes
+from segedu.datasets.street import STREET_VERSION, draw_street
+from segedu.layers.layer_norm import LayerNorm2d
+from segedu.layers.normalize import IMAGENET_MEAN
+from segedu.ops.masks import boxes_from_masks, connected_components
+from segedu.promptable.sam.image_encoder import ImageEncoder
+from segedu.promptable.sam.interactive import add_points, best_logits, interactive_loss, mask_iou
+from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
+from segedu.promptable.sam.prompt_encoder import PromptEncoder
+from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
+from segedu.weights.own import making
+
+FILE = Path(__file__).with_suffix(".safetensors")
+SIZE, PATCH, WIDTH = 96, 8, 64
+SCENES_SEED, SCENES, BATCH, OBJECTS = 10_000_000, 4096, 16, 4  # OBJECTS of a scene in a step
+CLUMPS = 0.25  # how often a clump is meant, where there is one
+SMALLEST, SMALLEST_STUFF = 24, 120  # pixels of an object, or of a piece of stuff, that anybody is asked about
+# Focal loss with alpha = 1/4 asks for lower logits than probabilities have. Chosen on scenes of seed 9,000,000.
+THRESHOLD = -0.8
+CORRECTIONS = 3  # clicks behind the first one, when it is measured how much they help
+HELD_OUT = (11_000_000, 40)  # seed, and number of scenes of each kind for the numbers in the log
+KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
+    "shapes": (draw_shapes, (64, 64)),
+    "cells": (draw_cells, (64, 64)),
+    "shapes, large": (draw_shapes, (SIZE, SIZE)),
+    "street": (draw_street, (64, SIZE)),
+}
+
+
+class Cycle(NamedTuple):
+    """One rise and fall of the learning rate, on scenes of its own."""
+
+    steps: int
+    rate: float  # the highest
+    points: int = 1  # clicks behind the first prompt
+    kinds: tuple[str, ...] = tuple(KINDS)  # of the scenes, in turn
+
+
+# The first two learn what an object is. The third learns from corrections, and sees the hardest kind twice.
+CYCLES = (Cycle(2000, 1e-3), Cycle(2600, 8e-4), Cycle(2400, 8e-4, points=3, kinds=(*KINDS, "street")))
+
+
+def shapes_sam() -> SAM:
+    """The network of the file, which `segedu.weights.load("shapes_sam")` fills.
+
+    Returns:
+        The model, its weights drawn at random.
+    """
+    encoder = ImageEncoder(SIZE, PATCH, 96, 5, 4, WIDTH, SIZE // PATCH // 2, (2, 4))
+    # From few scenes, three small convolutions learn faster than one large: Xiao et al. 2021, arXiv 2106.14881.
+    encoder.patch_embed = nn.Sequential(*_halve(3, 24), *_halve(24, 48), nn.Conv2d(48, 96, 3, stride=2, padding=1))
+    decoder = MaskDecoder(TwoWayTransformer(WIDTH, 2, 4, 128), iou_hidden=WIDTH)
+    prompts = PromptEncoder(WIDTH, SIZE // PATCH, SIZE, 8)
+    return SAM(encoder, prompts, decoder, mask_threshold=THRESHOLD)
+
+
+def _halve(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), LayerNorm2d(channels), nn.GELU()
+
+
+def readings(sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """What a click on a scene can mean: objects, and clumps of objects that touch.
+
+    Args:
+        sample: of a drawn scene.
+
+    Returns:
+        Masks (N, H, W) bool of the objects, things or connected pieces of stuff; and of the clumps (M, H, W).
+    """
+    masks = list(sample["masks"])
+    nothing = torch.zeros(0, *sample["label_map"].shape, dtype=torch.bool)
+    if "panoptic_seg" in sample:
+        for segment in sample["segments_info"]:
+            if not segment["isthing"]:
+                pieces = _pieces(sample["panoptic_seg"] == segment["id"])
+                masks += [piece for piece in pieces if piece.sum() >= SMALLEST_STUFF]
+        clumps = []
+    else:
+        clumps = [clump for clump in _pieces(sample["label_map"] > 0) if len(sample["label_map"][clump].unique()) > 1]
+    found = ([mask for mask in some if mask.sum() >= SMALLEST] for some in (masks, clumps))
+    objects, clumps = (torch.stack(some) if some else nothing for some in found)
+    return objects, clumps
+
+
+def _pieces(mask: Tensor) -> list[Tensor]:
+    pieces, count = connected_components(mask)
+    return [pieces == i for i in range(1, count + 1)]
+
+
+class Clicks(Dataset):
+    """Scenes of all kinds in memory, filled up to squares; of each some objects or clumps, another choice every time.
+
+    Args:
+        length: number of scenes.
+        seed: of the scenes.
+        kinds: keys of `KINDS`, in turn.
+    """
+
+    def __init__(self, length: int, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> None:
+        self.scenes = []
+        for i in range(length):
+            draw, size = KINDS[kinds[i % len(kinds)]]
+            sample = draw((seed, i), size=size)
+            objects, clumps = readings(sample)
+            if len(objects):
+                self.scenes.append((_byte(_square(sample["image"])), _square_masks(objects), _square_masks(clumps)))
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
+        image, objects, clumps = self.scenes[index]
+        chosen = [self._choose(objects, clumps) for _ in range(OBJECTS)]
+        image, masks = image.float() / 255, torch.stack(chosen)
+        if torch.rand(()) < 0.5:
+            image, masks = image.flip(-1), masks.flip(-1)
+        return {"images": image, "masks": masks}, masks
+
+    @staticmethod
+    def _choose(objects: Tensor, clumps: Tensor) -> Tensor:
+        some = clumps if len(clumps) and torch.rand(()) < CLUMPS else objects
+        return some[int(torch.randint(len(some), ()))]
+
+
+def _square(image: Tensor) -> Tensor:
+    """As `SAM.encode` does, but before normalisation: the mean colour becomes 0 by it."""
+    image = fit_images(image[None], SIZE)[0]
+    square = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(1, SIZE, SIZE)
+    square[:, : image.shape[1], : image.shape[2]] = image
+    return square
+
+
+def _square_masks(masks: Tensor) -> Tensor:
+    h, w = fitted_size(masks.shape[-2:], SIZE)
+    if not len(masks):
+        return torch.zeros(0, SIZE, SIZE, dtype=torch.bool)
+    fitted = F.interpolate(masks[:, None].float(), size=(h, w), mode="nearest")[:, 0].bool()
+    return F.pad(fitted, (0, SIZE - w, 0, SIZE - h))
+
+
+def _byte(image: Tensor) -> Tensor:
+    return (255 * image).round().byte()
+
+
+class Clicked(nn.Module):
+    """SAM in training: the true masks, from which prompts are drawn, come with the images."""
+
+    def __init__(self, model: SAM, points: int) -> None:
+        super().__init__()
+        self.model, self.points = model, points
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return interactive_loss(self.model, batch["images"], batch["masks"], num_points=self.points)
+
+
+def train(model: SAM, scenes: Dataset, cycle: Cycle, every: int = 100) -> list[float]:
+    """Train in place for one cycle; the mean loss of each `every` steps."""
+    options = {"batch": BATCH, "rate": cycle.rate, "steps": cycle.steps, "every": every}
+    return making.train(Clicked(model, cycle.points), lambda losses, _: losses, scenes, **options)
+
+
+def centre(mask: Tensor) -> Tensor:
+    """The pixel furthest from the outline of a mask (H, W): where the paper's evaluation clicks. (2,), x and y."""
+    distance = ndimage.distance_transform_edt(F.pad(mask, (1, 1, 1, 1)).numpy())[1:-1, 1:-1]
+    y, x = divmod(int(distance.argmax()), mask.shape[1])
+    return torch.tensor([x, y], dtype=torch.float32)
+
+
+@torch.no_grad()
+def answers(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """IoU with the truth of what the model says to a click, and to a box.
+
+    Args:
+        model: in evaluation mode.
+        image: (3, H, W).
+        masks: (N, H, W) bool, what is meant.
+
+    Returns:
+        (N,) each: to a click in the middle `one`, the mask for prompts with one meaning; of the three `first`,
+        `chosen`, the one that the model scores highest, and `best`, by the truth; `corrected`, the one after some
+        clicks more; `box`, the one for the true box.
+    """
+    embeddings, size = model.encode(image[None]), image.shape[-2:]
+    points = torch.stack([centre(mask) for mask in masks])[None, :, None]
+    clicks = {"point_coords": points, "point_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}
+    clicked = model.decode(embeddings, size, **clicks, multimask_output=None)
+    boxed = model.decode(embeddings, size, boxes=boxes_from_masks(masks)[None], multimask_output=False)
+    iou = mask_iou(postprocess(clicked)[0], masks[:, None])  # (N, 4)
+    chosen = 1 + clicked["iou_scores"][0, :, 1:].argmax(1)
+    answer = clicked["mask_logits"][:, torch.arange(len(masks)), chosen]  # (1, N, h, w)
+    return {
+        "one": iou[:, 0],
+        "first": iou[:, 1],
+        "chosen": iou.gather(1, chosen[:, None])[:, 0],
+        "best": iou[:, 1:].amax(1),
+        "corrected": corrected(model, embeddings, masks, answer, clicks),
+        "box": mask_iou(postprocess(boxed)[0, :, 0], masks),
+    }
+
+
+def corrected(model: SAM, embeddings: Tensor, masks: Tensor, answer: Tensor, prompts: dict[str, Tensor]) -> Tensor:
+    """IoU (N,) after `CORRECTIONS` clicks more, each in the middle of where the answer is most wrong.
+
+    Args:
+        model: in evaluation mode.
+        embeddings: of one image.
+        masks: (N, H, W) bool, what is meant.
+        answer: (1, N, h, w), logits of the masks so far.
+        prompts: that led to them.
+    """
+    size = tuple(masks.shape[-2:])
+    for _ in range(CORRECTIONS):
+        wrong = (full_size(answer, model.image_size, size)[0] > model.mask_threshold) ^ masks
+        points = torch.stack([centre(some if some.any() else mask) for some, mask in zip(wrong, masks, strict=True)])
+        labels = torch.stack([mask[y, x] for mask, (x, y) in zip(masks, points.long(), strict=True)])
+        prompts = add_points(prompts, points[None], labels[None].to(torch.int64))
+        answer = best_logits(model.decode(embeddings, size, **prompts, mask_inputs=answer, multimask_output=False))
+    return mask_iou(full_size(answer, model.image_size, size)[0] > model.mask_threshold, masks)
+
+
+def measure(model: SAM) -> dict[str, dict[str, float]]:
+    """Mean IoU on new scenes, over all objects and clumps: of all kinds of scenes together, and of each."""
+    seed, number = HELD_OUT
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for kind, (draw, size) in KINDS.items():
+        for i in range(number):
+            sample = draw((seed, i), size=size)
+            for what, masks in zip(("objects", "clumps"), readings(sample), strict=True):
+                if len(masks):
+                    ious = answers(model, sample["image"], masks)
+                    for name in ("all", kind, f"all {what}"):
+                        found.setdefault(name, []).append(ious)
+    return {name: _means(some) for name, some in found.items()}
+
+
+def _means(some: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    means = {name: round(float(torch.cat([ious[name] for ious in some]).mean()), 4) for name in some[0]}
+    return {**means, "number": sum(len(ious["one"]) for ious in some)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(making.SEED)
+    model, losses, seconds = shapes_sam(), [], 0.0
+    for number, cycle in enumerate(CYCLES):
+        scenes, start = Clicks(SCENES, SCENES_SEED + number, cycle.kinds), time.process_time()
+        if number:  # so that it can be done again alone, from the file of the one before
+            torch.manual_seed(making.SEED + number)
+        losses += train(model, scenes, cycle)
+        seconds += time.process_time() - start
+        model.half().float()  # as the file has them
+    log = {
+        "shapes_version": SHAPES_VERSION,
+        "cells_version": CELLS_VERSION,
+        "street_version": STREET_VERSION,
+        "scenes": len(CYCLES) * SCENES,
+        "steps": sum(cycle.steps for cycle in CYCLES),
+        "seed": making.SEED,
+        "mask_threshold": THRESHOLD,
+        "losses_of_100_steps": losses,
+        "cpu_seconds_of_training": round(seconds),
+        "mean_iou_on_new_scenes": measure(model),
+    }
+    making.write(model.half(), FILE, log)

@@ -1,0 +1,148 @@
+"""The small OneFormer that learnt from drawn streets: one network, and a word that says which of three tasks it has.
+
+`python -m segedu.weights.own.street_oneformer` makes street_oneformer.safetensors and its log, street_oneformer.json,
+anew. Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and it starts
+from its
+weights: new are the queries that are made of the task, and that all three tasks are learnt at once, each street of a
+batch with a task drawn at random. What reads sentences in training is left out of the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS
+from segedu.panoptic.mask2former.mask2former import MaskedDecoder
+from segedu.panoptic.oneformer import OneFormer, TaskQueries, draw_tasks, oneformer_loss, task_targets
+from segedu.panoptic.oneformer_text import TASKS, TextEncoder, TextMapper, WordTokenizer, segment_sentences
+from segedu.weights import load
+from segedu.weights.own import making
+from segedu.weights.own.street_mask2former import (
+    BATCH,
+    HELD_OUT,
+    POINTS,
+    QUERIES,
+    SCENES,
+    SCENES_SEED,
+    WIDTH,
+    Scene,
+    Streets,
+    backbone,
+    draw,
+    evaluate,
+    pixel_decoder,
+)
+
+FILE = Path(__file__).with_suffix(".safetensors")
+STEPS, RATE = 2400, 7e-4
+CONTEXT = 2  # learnt texts beside those of sentences
+TOKENIZE = WordTokenizer.of_classes(CLASSES)
+
+
+def street_oneformer(text: TextMapper | None = None) -> OneFormer:
+    """The network of the file, which `segedu.weights.load("street_oneformer")` fills.
+
+    Args:
+        text: what reads sentences, in training.
+
+    Returns:
+        The model, its weights drawn at random.
+    """
+    decoder = MaskedDecoder(len(CLASSES), QUERIES, WIDTH, num_heads=4, layers=3, hidden=2 * WIDTH)
+    queries = TaskQueries(WIDTH, num_heads=4, hidden=2 * WIDTH, dropout=0.0)
+    return OneFormer(backbone(), pixel_decoder(), decoder, queries, TOKENIZE, TOKENIZE.length, text)
+
+
+def reader() -> TextMapper:
+    """Two layers over the few words there are."""
+    return TextMapper(TextEncoder(TOKENIZE.vocabulary, TOKENIZE.length, WIDTH, depth=2), WIDTH, CONTEXT)
+
+
+def start_from_street_mask2former(model: OneFormer) -> None:
+    """Copy backbone, pixel decoder and decoder; what makes queries of the task, and reads texts, stays random."""
+    state = load("street_mask2former").state_dict()
+    del state["decoder.query_feat.weight"]
+    fresh = model.load_state_dict(state, strict=False).missing_keys
+    assert all(key.startswith(("task_", "text.")) for key in fresh), fresh
+
+
+class ToldStreets(Dataset):
+    """Streets, each with a task drawn at random, the segments that it asks for, and sentences about them."""
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.streets = Streets(scenes)
+
+    def __len__(self) -> int:
+        return len(self.streets)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        image, segments = self.streets[index]
+        (task,) = draw_tasks(1)
+        target = task_targets(segments, task, THINGS)
+        sentences = segment_sentences(target["labels"], task, CLASSES, QUERIES - CONTEXT)
+        return {"images": image, "tasks": task, "sentences": sentences}, target
+
+
+def stack(samples: Sequence[tuple[dict[str, Any], dict[str, Tensor]]]) -> tuple[dict[str, Any], list[dict]]:
+    """A batch of images with their tasks and sentences, and the list of their segments."""
+    told, targets = zip(*samples, strict=True)
+    batch = {key: [one[key] for one in told] for key in told[0]}
+    return batch | {"images": torch.stack(batch["images"])}, list(targets)
+
+
+class Told(nn.Module):
+    """The model in training: tasks and sentences come with the images."""
+
+    def __init__(self, model: OneFormer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return self.model(batch["images"], tasks=batch["tasks"], sentences=batch["sentences"])
+
+
+def train(model: OneFormer, samples: Dataset, steps: int = STEPS, every: int = 100, **options: Any) -> list[float]:
+    """Train in place; the mean loss of each `every` steps."""
+    options |= {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack}
+    return making.train(Told(model), partial(oneformer_loss, points=POINTS), samples, **options)
+
+
+@torch.no_grad()
+def measure(model: OneFormer, scenes: Sequence[Scene]) -> dict[str, float]:
+    """The three read-outs of scenes, each of what the network says when it is told that task."""
+    model.eval()
+    images = [scene["image"][None].float() / 255 for scene in scenes]
+    return evaluate({task: [model(image, tasks=task) for image in images] for task in TASKS}, scenes)
+
+
+def main() -> None:
+    """Draw, train, and write the file and its log beside this script."""
+    torch.set_num_threads(1)
+    samples = ToldStreets(draw(SCENES_SEED, SCENES))
+    torch.manual_seed(making.SEED)
+    model, start = street_oneformer(reader()), time.process_time()
+    start_from_street_mask2former(model)
+    losses = train(model, samples)
+    model.text = None
+    log = {
+        "street_version": STREET_VERSION,
+        "scenes": SCENES,
+        "steps": STEPS,
+        "seed": making.SEED,
+        "losses_of_100_steps": losses,
+        "cpu_seconds_of_training": round(time.process_time() - start),
+        "on_new_scenes": measure(model, draw(*HELD_OUT)),
+    }
+    making.write(model, FILE, log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""One explorer per chapter, all made with `segedu.widgets.explore.explore`."""

@@ -1,0 +1,196 @@
+"""What the keeper sees of a tree of processes and of a folder, and how it ends what is below it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segedu.grading.sandbox import process_watch, restrictions
+from segedu.grading.sandbox.process_watch import Watch, folder_use
+
+ENDLESS = "import os, sys, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(99)\n    time.sleep(99)\nprint(1, flush=True)\ntime.sleep(99)"
+
+
+@pytest.fixture
+def family():
+    """A process, its child and its grandchild."""
+    with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        until = time.monotonic() + 10
+        while len(process_watch.below(process.pid)) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        yield process
+        for pid in (*process_watch.below(process.pid), process.pid):
+            process_watch._kill(pid)
+
+
+linux = pytest.mark.skipif(not restrictions.LINUX, reason="asks /proc")
+
+
+@linux
+def test_the_tree_is_found_with_and_without_the_list_of_children(family, monkeypatch):
+    found = process_watch.below(family.pid)
+    assert len(found) == 2 and family.pid not in found
+    monkeypatch.setattr(process_watch, "_children", process_watch._children_by_parent)
+    assert sorted(process_watch.below(family.pid)) == sorted(found)
+    assert process_watch.below(found[-1]) == []
+
+
+@linux
+@pytest.mark.parametrize("through", ["/proc", "psutil"])
+def test_processes_and_memory_are_bounded(family, through, monkeypatch):
+    if through == "psutil":
+        monkeypatch.setattr(process_watch, "LINUX", False)
+    assert Watch(family.pid, {"processes": 2, "memory": 1 << 30}).look() == ("", "")
+    assert Watch(family.pid, {"processes": 1}).look()[0] == "processes"
+    small = Watch(family.pid, {"memory": 1 << 12})
+    small.base = 0
+    if through == "/proc":
+        assert small.look() == ("memory", "the memory limit was reached")
+    small.kill()
+    until = time.monotonic() + 5
+    while time.monotonic() < until and any(process_watch._resident(pid) for pid in process_watch.below(family.pid)):
+        time.sleep(0.02)
+    assert family.poll() is None and not any(process_watch._resident(pid) for pid in process_watch.below(family.pid))
+
+
+def test_a_folder_is_measured(tmp_path):
+    empty = folder_use(str(tmp_path), 100)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(bytes(1 << 20))
+    (tmp_path / "link").symlink_to("/usr")
+    (tmp_path / "sparse").open("wb").truncate(1 << 40)
+    size, count = folder_use(str(tmp_path), 100)
+    assert empty == (0, 0) and count == 5 and 1 << 20 <= size < 2 << 20
+    assert folder_use(str(tmp_path), 3)[1] == 4  # it stops counting
+    assert folder_use(str(tmp_path / "missing"), 3) == (0, 0)
+
+
+def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
+    deep = tmp_path
+    for _ in range(70):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    assert folder_use(str(tmp_path), 1000)[1] == 1001
+    opened = os.open
+
+    def refusing(path, flags, mode=0o777, *, dir_fd=None):
+        if path == "closed":
+            raise PermissionError(13, "closed")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    other = tmp_path / "other"
+    (other / "closed").mkdir(parents=True)
+    assert folder_use(str(other), 1000)[1] == 1
+    monkeypatch.setattr(process_watch.os, "open", refusing)  # root can read everything
+    assert folder_use(str(other), 1000)[1] == 1001
+
+
+@linux
+def test_files_without_a_name_count(tmp_path):
+    with open(tmp_path / "gone", "wb") as file:
+        file.write(bytes(3 << 20))
+        file.flush()
+        assert process_watch._opened([os.getpid()])[0] < 3 << 20
+        os.remove(tmp_path / "gone")
+        assert process_watch._opened([os.getpid()])[0] >= 3 << 20
+
+
+RACE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from segedu.grading.sandbox import process_watch, restrictions
+restrictions.adopt_orphans()
+for _ in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        while True:  # each lives only until it has forked
+            if os.fork():
+                os._exit(0)
+time.sleep(0.5)
+process_watch.end_children()
+print(process_watch.below(os.getpid()))
+"""
+
+
+@linux
+def test_processes_that_flee_from_one_to_the_next_are_caught():
+    code = RACE.format(root=str(Path(__file__).resolve().parents[2]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@linux
+def test_sockets_and_terminals_are_counted_once(tmp_path):
+    before = process_watch._opened([os.getpid()])
+    assert process_watch._opened([os.getpid(), os.getpid()])[1] == before[1]
+    main, other = os.openpty()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            for one in socket.socketpair():
+                stack.enter_context(one)
+        after = process_watch._opened([os.getpid()])
+    os.close(main)
+    os.close(other)
+    assert (after[1] - before[1], after[2] - before[2]) == (6, 1)
+
+
+@linux
+def test_sockets_of_a_network_are_bounded(family):
+    assert Watch(family.pid, {"own_network": True, "sockets": 1 << 30}).look() == ("", "")
+    with socket.socket():
+        assert process_watch.sockets_of_network() >= 1
+        assert Watch(family.pid, {"own_network": True, "sockets": 0}).look() == ("sockets", "more than 0 sockets")
+
+
+TABLES = """
+import ctypes, mmap, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+start = libc.mmap(None, 64 << 30, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, -1, 0)
+libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(64 << 30), 15)
+for place in range(start, start + (64 << 30), 2 << 20):
+    ctypes.string_at(place, 1)
+print(1, flush=True)
+time.sleep(99)
+"""
+
+
+@linux
+def test_tables_of_pages_count_as_memory():
+    """64 GiB of nothing that were read hold 128 MiB of tables, and no page of their own."""
+    with subprocess.Popen([sys.executable, "-c", TABLES], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        assert process_watch._share(process.pid, 0) > 128 << 20 and process_watch._resident(process.pid) > 128 << 20
+        process.kill()
+
+
+@linux
+def test_a_crowd_that_computes_stands_back():
+    code = "import os, time\nfor _ in range(5): os.fork() or os.setsid() or exec('while True: pass')\nprint(1, flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        share = Path("/proc/self/autogroup").read_text() if os.path.exists("/proc/self/autogroup") else ""
+        try:
+            Watch(process.pid, {"busy": 5}).look()
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)} == {os.nice(0)}
+            until = time.monotonic() + 20
+            tree = Watch(process.pid, {"busy": 3})
+            while time.monotonic() < until:
+                assert tree.look() == ("", "")
+                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)]
+                if lowest == [19] * 5:
+                    break
+            assert lowest == [19] * 5
+            assert not share or Path("/proc/self/autogroup").read_text() == share  # of this session, not of theirs
+        finally:
+            for pid in (*process_watch.below(process.pid), process.pid):
+                process_watch._kill(pid)

@@ -1,0 +1,87 @@
+"""Every file, folder and module of segedu that a text of the repository names is there, under this name."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXTS = (".py", ".md", ".toml", ".yml", ".yaml", ".css", ".js", ".cff", "Makefile", ".ci/run")
+# A change log speaks of its own time, and the structure's rules are shown files that may not be.
+NOT_READ = ("CHANGELOG.md", "tests/test_structure.py", "tests/test_named_paths.py", "tests/submissions/")
+PATH = re.compile(r"(?<![\w./-])segedu/[\w./*\[\]!?-]*[\w*]")
+MODULE = re.compile(r"(?<![\w./-])segedu((?:\.[A-Za-z_]\w*)+)")
+# Names that no file has, and why they are written all the same.
+MADE_UP = {
+    "segedu/teaching/exercises/labNN_topic": "stands for any lab",
+    "segedu.teaching.exercises.lab00_tiny": "a lab that the tests make",
+    "segedu.not_here": "a module that is written into each sandbox",
+    "segedu.no_such": "what does not exist is refused",
+    "segedu.example": "a module of a test",
+    "segedu.sample": "a module of a test",
+    "segedu.css": "a file of the site",
+    "segedu.whl": "a wheel",
+    "segedu.dice_per_class": "a row of a table that compares libraries",
+    "segedu.mean_iou": "a row of the same table",
+    "segedu.mean_iou_per_image": "a row of the same table",
+}
+
+
+def texts():
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip("not a git checkout: the files of the repository are not known")
+    names = (name for name in run.stdout.split("\0") if name.endswith(TEXTS) and not name.startswith(NOT_READ))
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names if (ROOT / name).is_file()}
+
+
+def names_in_modules():
+    """Module -> the names that its source defines, imports or assigns."""
+    found = {}
+    for path in (ROOT / "segedu").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        words = {"__file__", "__path__", "__version__"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                words.add(node.name)
+            elif isinstance(node, (ast.Name, ast.alias)):
+                words.add(node.id if isinstance(node, ast.Name) else (node.asname or node.name).partition(".")[0])
+        found[module] = words
+    return found
+
+
+def missing(text, modules):
+    """Paths and dotted names in a text that lead nowhere."""
+    for match in PATH.finditer(text):
+        name = match[0].rstrip(".")
+        there = any(ROOT.glob(name)) if re.search(r"[*?\[]", name) else (ROOT / name).exists()
+        if not there and name not in MADE_UP and not (ROOT / f"{name}.py").is_file():
+            yield name
+    for match in MODULE.finditer(text):
+        parts = match[0].split(".")
+        known = next(i for i in range(len(parts), 0, -1) if ".".join(parts[:i]) in modules)
+        rest = parts[known:]
+        if rest and rest[0] not in modules[".".join(parts[:known])] and ".".join(parts[: known + 1]) not in MADE_UP:
+            yield match[0]
+
+
+def test_no_text_names_an_old_path():
+    modules = names_in_modules()
+    found = [f"{file}: {name}" for file, text in texts().items() for name in missing(text, modules)]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("see segedu/training.py", ["segedu/training.py"]),
+        ("sources = ['segedu/weights/street_*.py']", ["segedu/weights/street_*.py"]),
+        ("from segedu.grading.zygote import serve", ["segedu.grading.zygote"]),
+        ("`segedu.semantic.unet.NoNet`", ["segedu.semantic.unet.NoNet"]),
+        ("{segedu}`segedu/semantic/unet.py#UNet`, segedu.semantic.unet.UNet, segedu/weights/own/street_*.py", []),
+    ],
+)
+def test_what_leads_nowhere_is_found(text, found):
+    assert list(missing(text, names_in_modules())) == found
