@@ -149,7 +149,7 @@ def test_nms_meets_its_features_in_every_draw():
         assert len(scores.unique()) < len(scores)
         boxes, scores, labels, limit = cases["IoUs exactly at the limit"]
         assert (box_iou(boxes, boxes) == limit).any()
-        boxes, scores, labels, limit = cases["two classes in one place"]
+        boxes, scores, labels, limit = cases["two overlapping classes"]
         other = labels[:, None] != labels
         assert (box_iou(boxes, boxes)[other] > limit).any()
         chain = box_iou(*cases["chains"][:1] * 2) > cases["chains"][3]

@@ -141,7 +141,7 @@ def test_decode_ssd_is_the_librarys():
 
 def test_boxes_of_one_case_are_cut_at_all_four_borders():
     for name, args in named_cases("decode_ssd"):
-        if name == "boxes over the image":
+        if name == "boxes partly outside of the image":
             boxes, _ = reference("decode_ssd")(*args)
             height, width = args[3]
             low, high = (boxes == 0).any(dim=0), (boxes == torch.tensor([width, height] * 2)).any(dim=0)
@@ -198,10 +198,10 @@ def test_the_cost_is_detrs():
 def test_the_match_meets_its_features_in_every_draw():
     for seed in range(12):
         cases = {case["name"]: case["args"] for _, _, case in draw(BY_NAME["hungarian_match"], seed)}
-        cost, queries = reference("hungarian_match")(*cases["two objects want one prediction"])
+        cost, queries = reference("hungarian_match")(*cases["two objects compete for a prediction"])
         assert len(cost.argmin(dim=0).unique()) == 2  # four objects, two wishes
-        says = cases["a prediction says no object"][0].argmax(dim=1) == 3
-        _, queries = reference("hungarian_match")(*cases["a prediction says no object"])
+        says = cases["a prediction of no object"][0].argmax(dim=1) == 3
+        _, queries = reference("hungarian_match")(*cases["a prediction of no object"])
         assert says[queries].all()
         logits, predicted, labels, boxes, size = cases["the class decides"]
         _, queries = reference("hungarian_match")(logits, predicted, labels, boxes, size)

@@ -1,4 +1,4 @@
-"""Lab 11, detection: anchors, the deltas that move them, their targets, suppression, the pyramid and its levels."""
+"""Lab 11, detection: anchors, box deltas, training targets, non-maximum suppression and feature pyramids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segedu.teaching.exercises.lab11_detection.make_anchors import exercise as m
 from segedu.teaching.exercises.lab11_detection.nms import exercise as nms
 
 exercises = [make_anchors, encode_decode, assign_targets, nms, fpn_merge, level_assign]
-# answers of other libraries, hidden in grading and while a check runs
+# solutions in other libraries, hidden in grading and while a check runs
 FORBIDDEN = (
     "torchvision.ops.nms",
     "torchvision.ops.batched_nms",

@@ -1,4 +1,4 @@
-"""The detections that `nms` is tried on."""
+"""Cases of `nms`: detections that overlap."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 
 from segedu.teaching.checks.exercise import Case
+from segedu.teaching.checks.variants import case
 
-Part = tuple[tuple[float, float, float, float], float, int]  # box, score, label
+Detection = tuple[tuple[float, float, float, float], float, int]  # box, score, label
 
 
-def _case(name: str, rng: np.random.Generator, parts: list[Part], threshold: float, mixed: bool = True) -> Case:
-    """Mixed: the order of the detections is drawn."""
-    order = rng.permutation(len(parts)) if mixed else range(len(parts))
+def _args(rng: np.random.Generator, parts: list[Detection], threshold: float, shuffle: bool = True) -> list:
+    order = rng.permutation(len(parts)) if shuffle else range(len(parts))
     boxes, scores, labels = zip(*[parts[i] for i in order], strict=True)
-    args = [torch.tensor(boxes, dtype=torch.float64), torch.tensor(scores, dtype=torch.float64), torch.tensor(labels)]
-    return {"name": name, "args": [*args, threshold]}
+    boxes, scores = (torch.tensor(values, dtype=torch.float64) for values in (boxes, scores))
+    return [boxes, scores, torch.tensor(labels), threshold]
 
 
 def _box(left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -23,14 +23,7 @@ def _box(left: float, top: float, width: float, height: float) -> tuple[float, f
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Crowds of one class and of two, chains; equal scores, IoUs at the limit, equal boxes, none.
-
-    Args:
-        rng: of places, scores, classes and the order of detections.
-
-    Returns:
-        The cases by group. Corners are quarters of a pixel, so that IoUs are exact where it matters.
-    """
+    """Crowds, chains, ties and thresholds; corners are quarters of a pixel, so that IoUs are exact where it matters."""
     high = (rng.permutation(np.linspace(0.71, 0.97, 6)) + rng.uniform(-0.02, 0.02, 6)).tolist()
     low = (rng.permutation(np.linspace(0.31, 0.57, 6)) + rng.uniform(-0.02, 0.02, 6)).tolist()
     one, two = (int(n) for n in rng.permutation([1, 2, 3])[:2])
@@ -57,17 +50,12 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     ]
     chain = [(_box(10 + 3 * i, 10, 8, side), 0.9 - 0.08 * i + d / 40, one) for i in range(5)]  # each removes the next
     chain += [(_box(10 + 3 * i, 40, 8, side), 0.4 + 0.05 * i + d / 40, one) for i in range(4)]
-    return {
-        "core": (
-            2,
-            [
-                _case("a crowd of one class", rng, crowd, 0.5),
-                _case("two classes in one place", rng, classes, 0.5),
-                _case("chains", rng, chain, 0.3),
-            ],
-        ),
-        "edge": (1, _edge_cases(rng, one, two)),
-    }
+    core = [
+        case("a crowd of one class", *_args(rng, crowd, 0.5)),
+        case("two overlapping classes", *_args(rng, classes, 0.5)),
+        case("chains", *_args(rng, chain, 0.3)),
+    ]
+    return {"core": (2, core), "edge": (1, _edge_cases(rng, one, two))}
 
 
 def _edge_cases(rng: np.random.Generator, one: int, two: int) -> list[Case]:
@@ -80,18 +68,18 @@ def _edge_cases(rng: np.random.Generator, one: int, two: int) -> list[Case]:
         (_box(20, top + 3.75, 8, 4.25), 0.5, two),
     ]
     ties = [(_box(4 * (i % 3), top + 10 * (i // 3), 8, 6), 0.75 - 0.25 * (i // 6), one) for i in range(9)]
-    same = [(_box(3, top, 6, 4), 0.5, two), (_box(3, top, 6, 4), 0.75, two), (_box(3, top, 6, 4), 0.625, two)]
-    same += [(_box(3, top, 6, 4), 0.25, one), (_box(3, top, 6, 4), 0.375, one)]
+    same = [(_box(3, top, 6, 4), score, two) for score in (0.5, 0.75, 0.625)]
+    same += [(_box(3, top, 6, 4), score, one) for score in (0.25, 0.375)]
     growing = [(_box(10, 10, 10, 10), 0.9, one), (_box(14, 10, 12, 10), 0.8, one), (_box(19, 10, 10, 10), 0.7, one)]
     touching = [(_box(8 * i, top, 8, 4), 0.9 - 0.1 * i, one) for i in range(3)] + [(_box(0, top + 9, 7, 4), 0.45, one)]
     touching += [(_box(40, 1, 0.5, 0.5), 0.8, two), (_box(40.25, 1.25, 0.5, 0.5), 0.3, two)]  # smaller than a pixel
     none = [torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)]
     return [
-        _case("IoUs exactly at the limit", rng, limits, 0.5),
-        _case("equal scores", rng, ties, 0.25, mixed=False),
-        _case("equal boxes", rng, same, 0.7),
-        _case("what has gone reaches further", rng, growing, 0.25),
-        _case("a threshold of 0", rng, touching, 0.0),
-        _case("one detection", rng, same[:1], 0.5),
-        {"name": "no detection", "args": [*none, 0.5]},
+        case("IoUs exactly at the limit", *_args(rng, limits, 0.5)),
+        case("equal scores", *_args(rng, ties, 0.25, shuffle=False)),
+        case("equal boxes", *_args(rng, same, 0.7)),
+        case("a removed detection overlaps another", *_args(rng, growing, 0.25)),
+        case("a threshold of 0", *_args(rng, touching, 0.0)),
+        case("one detection", *_args(rng, same[:1], 0.5)),
+        case("no detection", *none, 0.5),
     ]

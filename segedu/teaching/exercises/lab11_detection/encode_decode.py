@@ -1,37 +1,41 @@
-"""encode_decode: from boxes to what a network says of its anchors, and back."""
+"""encode_decode: from boxes to the deltas relative to their anchors, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.ops.boxes import xyxy_to_cxcywh
 from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.variants import Variants
 from segedu.teaching.exercises.lab11_detection.pairs import cases
 
 Pair = tuple[Tensor, Tensor]
 
 
 def encode_decode(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """Encode each box by its anchor, and decode deltas that a network gave for the same anchors.
+    """Encode each box relative to its anchor, and decode deltas that a network predicted for the same anchors.
 
-    With x, y the centre of a box and w, h its sides, and xa, ya, wa, ha those of its anchor, the deltas are
+    Let x, y be the centre of a box and w, h its sides, and xa, ya, wa, ha those of its anchor. The deltas are
 
         tx = (x - xa) / wa    ty = (y - ya) / ha    tw = log(w / wa)    th = log(h / ha)
 
-    where log is the natural logarithm. To decode is the inverse: which box has these deltas?
+    where log is the natural logarithm. Decoding is the inverse: it computes the box that has the given deltas.
 
     Args:
         boxes: (N, 4) floats (x1, y1, x2, y2).
-        anchors: (N, 4) floats (x1, y1, x2, y2): anchor n belongs to row n of the boxes, and of the deltas.
-        deltas: (N, 4) floats (tx, ty, tw, th), from elsewhere: they are not those of the boxes.
+        anchors: (N, 4) floats (x1, y1, x2, y2). Anchor n belongs to row n of the boxes and to row n of the deltas.
+        deltas: (N, 4) floats (tx, ty, tw, th) to decode. They are not the deltas of the boxes.
 
     Returns:
-        (N, 4) deltas (tx, ty, tw, th) of the boxes, and (N, 4) boxes (x1, y1, x2, y2) of the deltas.
+        The deltas (tx, ty, tw, th) of the boxes, (N, 4), and the boxes (x1, y1, x2, y2) of the deltas, (N, 4).
 
-    Example: the box lies 1 to the right, a quarter of the anchor's width, and is as large. Deltas of 0 change nothing.
+    Example: the box is as large as its anchor and lies 1 pixel, a quarter of the anchor's width, to the right of it.
+    Deltas of 0 decode to the anchor.
 
         >>> anchors = torch.tensor([[0.0, 0.0, 4.0, 2.0]])
         >>> encode_decode(torch.tensor([[1.0, 0.0, 5.0, 2.0]]), anchors, torch.zeros(1, 4))
@@ -56,167 +60,75 @@ def _decode(anchors: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-def no_log(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """w / wa."""
-    encoded = _encode(boxes, anchors)
-    return torch.cat([encoded[:, :2], encoded[:, 2:].exp()], dim=1), _decode(anchors, deltas)
+right = Variants(encode_decode)
 
 
-def no_exp(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """wa * tw."""
-    anchor, sides = _centre_and_sides(anchors)
-    return _encode(boxes, anchors), _corners(anchor + deltas[:, :2] * sides, sides * deltas[:, 2:])
+def _encoding(change: Callable[[Tensor, SimpleNamespace], Tensor]) -> Callable[..., Pair]:
+    """`change(deltas of the boxes, arguments)` in place of the right deltas; decoding is right."""
+    return right.then(lambda out, a: (change(out[0], a), out[1]))
 
 
-def no_log_no_exp(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """Both, so that they are inverse again."""
-    return no_log(boxes, anchors, deltas)[0], no_exp(boxes, anchors, deltas)[1]
+def _decoding(change: Callable[[Tensor, SimpleNamespace], Tensor]) -> Callable[..., Pair]:
+    """`change(boxes of the deltas, arguments)` in place of the right boxes; encoding is right."""
+    return right.then(lambda out, a: (out[0], change(out[1], a)))
 
 
-def growth(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(w - wa) / wa, and wa * (1 + tw)."""
-    encoded = _encode(boxes, anchors)
-    anchor, sides = _centre_and_sides(anchors)
-    decoded = _corners(anchor + deltas[:, :2] * sides, sides * (1 + deltas[:, 2:]))
-    return torch.cat([encoded[:, :2], encoded[:, 2:].exp() - 1], dim=1), decoded
+def _offset(a: SimpleNamespace) -> Tensor:
+    """(N, 2): from the centre of each anchor to the centre of its box, in pixels."""
+    return _centre_and_sides(a.boxes)[0] - _centre_and_sides(a.anchors)[0]
 
 
-def log_upside_down(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """log(wa / w)."""
-    return _encode(boxes, anchors) * torch.tensor([1, 1, -1, -1]), _decode(anchors, deltas)
-
-
-def decadic(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """log10."""
-    return _encode(boxes, anchors) / torch.tensor([1, 1, np.log(10), np.log(10)]), _decode(anchors, deltas)
+def _sides(boxes: Tensor) -> Tensor:
+    return _centre_and_sides(boxes)[1]
 
 
 def _corners(centre: Tensor, sides: Tensor) -> Tensor:
-    return torch.cat([centre - sides / 2, centre + sides / 2], dim=1)
+    return torch.cat([centre - sides / 2, centre + sides / 2], dim=1)  # unlike segedu.ops.boxes, for any sides
 
 
-def _encoded_by(boxes: Tensor, anchors: Tensor, unit: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """`unit` of the sides of box and anchor is what the way between the centres is divided by."""
-    (centre, sides), (anchor, anchor_sides) = _centre_and_sides(boxes), _centre_and_sides(anchors)
-    return torch.cat([(centre - anchor) / unit(sides, anchor_sides), (sides / anchor_sides).log()], dim=1)
+def _read_as_cxcywh(boxes: Tensor) -> Tensor:
+    return _corners(boxes[:, :2], boxes[:, 2:])
 
 
-def over_the_box(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(x - xa) / w."""
-    return _encoded_by(boxes, anchors, lambda sides, anchor_sides: sides), _decode(anchors, deltas)
+def _scaled(a: SimpleNamespace, factors: Tensor) -> Tensor:
+    """The anchors with their centres moved as they should be, and their sides multiplied by `factors` (N, 2)."""
+    anchor, sides = _centre_and_sides(a.anchors)
+    return _corners(anchor + a.deltas[:, :2] * sides, sides * factors)
 
 
-def in_pixels(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """x - xa."""
-    return _encoded_by(boxes, anchors, lambda sides, anchor_sides: torch.ones_like(sides)), _decode(anchors, deltas)
+def _moved(a: SimpleNamespace, shift: Tensor) -> Tensor:
+    """The anchors with their centres moved by `shift` (N, 2) pixels, and with the right sides."""
+    anchor, sides = _centre_and_sides(a.anchors)
+    return _corners(anchor + shift, sides * a.deltas[:, 2:].exp())
 
 
-def sides_swapped(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(x - xa) / ha."""
-    return _encoded_by(boxes, anchors, lambda sides, anchor_sides: anchor_sides.flip(1)), _decode(anchors, deltas)
+def _ratios(deltas: Tensor) -> Tensor:
+    """Ratios of the sides, w / wa and h / ha, in place of their logarithms."""
+    return torch.cat([deltas[:, :2], deltas[:, 2:].exp()], dim=1)
 
 
-def from_box_to_anchor(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(xa - x) / wa."""
-    return _encode(boxes, anchors) * torch.tensor([-1, -1, 1, 1]), _decode(anchors, deltas)
+def _corner_by_corner(a: SimpleNamespace) -> Pair:
+    sides = _sides(a.anchors).repeat(1, 2)
+    return (a.boxes - a.anchors) / sides, a.anchors + a.deltas * sides
 
 
-def anchor_by_box(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """The two swapped."""
-    return _encode(anchors, boxes), _decode(anchors, deltas)
+def _shifted(boxes: Tensor, share: float) -> Tensor:
+    """Boxes shifted by a share of their own sides."""
+    return boxes + share * _sides(boxes).repeat(1, 2)
 
 
-def corner_by_corner(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """((x1, y1, x2, y2) - anchor) / (wa, ha, wa, ha)."""
-    sides = _centre_and_sides(anchors)[1].repeat(1, 2)
-    return (boxes - anchors) / sides, anchors + deltas * sides
+def _at_the_origin(boxes: Tensor) -> Tensor:
+    """Boxes whose upper left corner is (0, 0), so that half a side is the centre."""
+    return boxes - boxes[:, :2].repeat(1, 2)
 
 
-def upper_left_corner(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """x1 and y1 for x and y."""
-    encoded, sides = _encode(boxes, anchors), _centre_and_sides(anchors)[1]
-    encoded = torch.cat([(boxes[:, :2] - anchors[:, :2]) / sides, encoded[:, 2:]], dim=1)
-    corner = anchors[:, :2] + deltas[:, :2] * sides
-    return encoded, torch.cat([corner, corner + sides * deltas[:, 2:].exp()], dim=1)
-
-
-def half_the_side(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """x = (x2 - x1) / 2."""
-    (_, sides), (_, anchor_sides) = _centre_and_sides(boxes), _centre_and_sides(anchors)
-    encoded = torch.cat([(sides - anchor_sides) / 2 / anchor_sides, (sides / anchor_sides).log()], dim=1)
-    return encoded, _corners(anchor_sides / 2 + deltas[:, :2] * anchor_sides, anchor_sides * deltas[:, 2:].exp())
-
-
-def read_as_centre_and_sides(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """The four numbers of boxes and anchors are x, y, w, h."""
-    boxes, anchors = (torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], dim=1) for b in (boxes, anchors))
-    return encode_decode(boxes, anchors, deltas)
-
-
-def inclusive(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """w = x2 - x1 + 1."""
-    one = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return _encode(boxes + one, anchors + one), _decode(anchors + one, deltas) - one
-
-
-def moved_by_pixels(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """xa + tx."""
-    anchor, sides = _centre_and_sides(anchors)
-    return _encode(boxes, anchors), _corners(anchor + deltas[:, :2], sides * deltas[:, 2:].exp())
-
-
-def moved_by_the_new_sides(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """xa + tx * w."""
-    anchor, sides = _centre_and_sides(anchors)
-    sides = sides * deltas[:, 2:].exp()
-    return _encode(boxes, anchors), _corners(anchor + deltas[:, :2] * sides, sides)
-
-
-def not_halved(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """x - w, x + w."""
-    encoded, decoded = encode_decode(boxes, anchors, deltas)
-    centre, sides = _centre_and_sides(decoded)
-    return encoded, _corners(centre, 2 * sides)
-
-
-def centre_is_corner(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(x, y, x + w, y + h)."""
-    encoded, decoded = encode_decode(boxes, anchors, deltas)
-    centre, sides = _centre_and_sides(decoded)
-    return encoded, torch.cat([centre, centre + sides], dim=1)
-
-
-def decoded_as_centre_and_sides(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(x, y, w, h)."""
-    encoded, decoded = encode_decode(boxes, anchors, deltas)
-    return encoded, torch.cat(_centre_and_sides(decoded), dim=1)
-
-
-def decodes_its_own(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """The boxes come back."""
-    return _encode(boxes, anchors), _decode(anchors, _encode(boxes, anchors))
-
-
-def decodes_by_boxes(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """The boxes are moved, not the anchors."""
-    return _encode(boxes, anchors), _decode(boxes, deltas)
-
-
-def axis_by_axis(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """(tx, tw, ty, th)."""
-    return _encode(boxes, anchors)[:, [0, 2, 1, 3]], _decode(anchors, deltas[:, [0, 2, 1, 3]])
-
-
-def decoded_first(boxes: Tensor, anchors: Tensor, deltas: Tensor) -> Pair:
-    """The two results in the other order."""
-    return _decode(anchors, deltas), _encode(boxes, anchors)
-
-
+ONE = torch.tensor([0.0, 0.0, 1.0, 1.0])
+AXES = [0, 2, 1, 3]
 INVERSE = (
-    "Solve tw = log(w / wa) for w, and tx = (x - xa) / wa for x. Decode your own deltas: the boxes must come back."
+    "Solve tw = log(w / wa) for w and tx = (x - xa) / wa for x. Decoding your own deltas should return your own boxes."
 )
-UNIT = "A network that sees only the anchor's part of the image can tell the way in units of that part."
-CENTRE = "x = (x1 + x2) / 2 and w = x2 - x1; back: x1 = x - w / 2 and x2 = x + w / 2."
+UNIT = "A network that sees only the anchor's part of the image can predict an offset in units of that part."
+CENTRE = "x = (x1 + x2) / 2 and w = x2 - x1. Back: x1 = x - w / 2 and x2 = x + w / 2."
 
 exercise = Exercise(
     name="encode_decode",
@@ -226,141 +138,158 @@ exercise = Exercise(
     tolerance=1e-4,
     hides=["segedu.ops.anchors"],
     wrong=[
-        Wrong("no log", no_log, "You leave out the logarithm of w / wa and h / ha.", "tw of an equal box is 0, not 1."),
+        Wrong(
+            "no log",
+            _encoding(lambda deltas, a: _ratios(deltas)),
+            "You return w / wa and h / ha. The deltas tw and th are their logarithms.",
+            "If box and anchor are equally wide, tw is 0, not 1.",
+        ),
         Wrong(
             "no exp",
-            no_exp,
-            "You decode the sides without the exponential: the deltas are logarithms, so decoding must undo them.",
+            _decoding(lambda boxes, a: _scaled(a, a.deltas[:, 2:])),
+            "You decode the sides without the exponential. The deltas are logarithms, and decoding must undo them.",
             INVERSE,
         ),
         Wrong(
             "neither log nor exp",
-            no_log_no_exp,
-            "You take the ratio of the sides itself, both ways: its logarithm is asked for, and its exponential back.",
-            "Without them a network that says -0.1 asks for a box of negative width.",
+            right.then(lambda out, a: (_ratios(out[0]), _scaled(a, a.deltas[:, 2:]))),
+            "Your tw and th are ratios of the sides, in both directions. Encode with a logarithm, decode with exp.",
+            "Without them, a network that predicts -0.1 produces a box of negative width.",
         ),
         Wrong(
             "growth",
-            growth,
-            "You take (w - wa) / wa for the sides: log(w / wa) is asked for.",
-            "Half as wide and twice as wide are equally far away, log(1/2) = -log(2).",
+            right.then(lambda out, a: (_ratios(out[0]) - torch.tensor([0, 0, 1, 1]), _scaled(a, 1 + a.deltas[:, 2:]))),
+            "You use the relative growth (w - wa) / wa as tw. It should be log(w / wa).",
+            "Half as wide and twice as wide are equally far from the anchor: log(1/2) = -log(2).",
         ),
         Wrong(
             "log upside down",
-            log_upside_down,
-            "Your tw and th have the wrong sign: the box is divided by the anchor.",
+            _encoding(lambda deltas, a: deltas * torch.tensor([1, 1, -1, -1])),
+            "Your tw and th have the wrong sign. Divide the side of the box by that of the anchor.",
             "A box that is larger than its anchor has tw above 0.",
         ),
-        Wrong("log10", decadic, "You take the decadic logarithm: the natural one is asked for.", "torch.log, np.log"),
+        Wrong(
+            "log10",
+            _encoding(lambda deltas, a: deltas / torch.tensor([1, 1, np.log(10), np.log(10)])),
+            "You use the logarithm to base 10. The deltas are natural logarithms.",
+            "torch.log or np.log",
+        ),
         Wrong(
             "divided by the box",
-            over_the_box,
-            "You divide the way between the centres by the sides of the box: divide by those of the anchor.",
-            "To decode, these sides must be known. Which are?",
+            _encoding(lambda deltas, a: torch.cat([_offset(a) / _sides(a.boxes), deltas[:, 2:]], dim=1)),
+            "You divide the offset between the centres by the sides of the box. Divide it by those of the anchor.",
+            "Decoding needs the same sides. Which of them are known then?",
         ),
         Wrong(
             "in pixels",
-            in_pixels,
-            "You leave the way between the centres in pixels: it is divided by the sides of the anchor.",
+            _encoding(lambda deltas, a: torch.cat([_offset(a), deltas[:, 2:]], dim=1)),
+            "You leave the offset between the centres in pixels. Divide it by the sides of the anchor.",
             UNIT,
         ),
         Wrong(
             "sides swapped",
-            sides_swapped,
-            "You divide x by the height and y by the width of the anchor.",
-            "wa = x2 - x1 goes with x.",
+            _encoding(lambda deltas, a: torch.cat([_offset(a) / _sides(a.anchors).flip(1), deltas[:, 2:]], dim=1)),
+            "You divide the offset in x by the anchor's height and the offset in y by its width.",
+            "wa = x2 - x1 belongs to x.",
         ),
         Wrong(
             "from the box to the anchor",
-            from_box_to_anchor,
-            "Your tx and ty have the wrong sign: they lead from the anchor to the box.",
+            _encoding(lambda deltas, a: deltas * torch.tensor([-1, -1, 1, 1])),
+            "Your tx and ty have the wrong sign. They point from the anchor to the box.",
             "A box to the right of its anchor has tx above 0.",
         ),
         Wrong(
             "anchor by box",
-            anchor_by_box,
-            "You encode the anchors by the boxes: encode the boxes by the anchors.",
-            "The anchor is known beforehand; it is what everything is measured by.",
+            _encoding(lambda deltas, a: _encode(a.anchors, a.boxes)),
+            "You encode the anchors relative to the boxes. Encode the boxes relative to the anchors.",
+            "The anchors are known in advance, so everything is measured relative to them.",
         ),
         Wrong(
             "corner by corner",
-            corner_by_corner,
-            "You move the two corners, (x1, y1, x2, y2): the deltas are of the centre and of the sides.",
+            right.instead(_corner_by_corner),
+            "You encode and decode the two corners. The deltas describe the centre and the sides.",
             CENTRE,
         ),
         Wrong(
-            "upper left corner", upper_left_corner, "You take the upper left corner for the centre of a box.", CENTRE
+            "upper left corner",
+            Variants(
+                right.given(boxes=lambda a: _shifted(a.boxes, -0.5), anchors=lambda a: _shifted(a.anchors, -0.5))
+            ).then(lambda out, a: (out[0], _shifted(out[1], 0.5))),
+            "You use the upper left corner of a box as its centre.",
+            CENTRE,
         ),
         Wrong(
             "half the side for the centre",
-            half_the_side,
-            "You take half a side for the centre: (x2 - x1) / 2 says how wide a box is, not where it lies.",
+            right.given(boxes=lambda a: _at_the_origin(a.boxes), anchors=lambda a: _at_the_origin(a.anchors)),
+            "You use half a side, (x2 - x1) / 2, as the centre. It depends on the width of a box, not on its position.",
             CENTRE,
         ),
         Wrong(
             "read as centre and sides",
-            read_as_centre_and_sides,
-            "You read boxes and anchors as (x, y, w, h): they are (x1, y1, x2, y2).",
+            right.given(boxes=lambda a: _read_as_cxcywh(a.boxes), anchors=lambda a: _read_as_cxcywh(a.anchors)),
+            "You read boxes and anchors as (x, y, w, h). They are (x1, y1, x2, y2).",
             CENTRE,
         ),
         Wrong(
             "inclusive pixels",
-            inclusive,
-            "You count the pixels on both ends: x2 - x1 + 1.",
-            "Coordinates are continuous here: a box from 0 to 2 is 2 wide.",
+            Variants(right.given(boxes=lambda a: a.boxes + ONE, anchors=lambda a: a.anchors + ONE)).then(
+                lambda out, a: (out[0], out[1] - ONE)
+            ),
+            "You compute a side as x2 - x1 + 1, which counts the pixels at both ends. The width is x2 - x1.",
+            "Coordinates are continuous: a box from 0 to 2 is 2 wide.",
         ),
         Wrong(
             "moved by pixels",
-            moved_by_pixels,
-            "You move the centre by tx pixels: decoding must multiply by the anchor's sides, as encoding divided.",
+            _decoding(lambda boxes, a: _moved(a, a.deltas[:, :2])),
+            "You move the centre by tx pixels. Encoding divided by the anchor's sides, so decoding must multiply.",
             INVERSE,
         ),
         Wrong(
             "moved by the new sides",
-            moved_by_the_new_sides,
-            "You multiply tx and ty by the new sides: encoding divided by those of the anchor.",
+            _decoding(lambda boxes, a: _moved(a, a.deltas[:, :2] * (_sides(a.anchors) * a.deltas[:, 2:].exp()))),
+            "You multiply tx and ty by the new sides. Encoding divided by the sides of the anchor.",
             INVERSE,
         ),
         Wrong(
             "sides not halved",
-            not_halved,
-            "Your decoded boxes are twice too wide and too high: from the centre it is half a side each way.",
+            _decoding(lambda boxes, a: _corners(_centre_and_sides(boxes)[0], 2 * _sides(boxes))),
+            "Your decoded boxes are twice too wide and twice too high. Each edge is half a side from the centre.",
             CENTRE,
         ),
         Wrong(
             "centre as corner",
-            centre_is_corner,
-            "Your decoded boxes begin at their centre: x1 lies half a width to the left of it.",
+            _decoding(lambda boxes, a: _shifted(boxes, 0.5)),
+            "Your decoded boxes have their centre as upper left corner. x1 is half a width to the left of the centre.",
             CENTRE,
         ),
         Wrong(
             "decoded as centre and sides",
-            decoded_as_centre_and_sides,
-            "You decode to (x, y, w, h): boxes are (x1, y1, x2, y2).",
+            _decoding(lambda boxes, a: xyxy_to_cxcywh(boxes)),
+            "You return the decoded boxes as (x, y, w, h). Boxes are (x1, y1, x2, y2).",
             CENTRE,
         ),
         Wrong(
             "decodes its own deltas",
-            decodes_its_own,
-            "You decode the deltas that you encoded: decode `deltas`, which came from elsewhere.",
-            "Your second result is the boxes again.",
+            right.given(deltas=lambda a: _encode(a.boxes, a.anchors)),
+            "You decode the deltas that you have just encoded. Decode the argument `deltas`.",
+            "Your second result equals `boxes`.",
         ),
         Wrong(
             "boxes moved",
-            decodes_by_boxes,
-            "You move the boxes by the deltas: the deltas belong to the anchors.",
-            "At test time there are no boxes: anchors and deltas are all that is known.",
+            _decoding(lambda boxes, a: _decode(a.boxes, a.deltas)),
+            "You apply the deltas to the boxes. They belong to the anchors.",
+            "At test time there are no boxes: only anchors and deltas are known.",
         ),
         Wrong(
             "axis by axis",
-            axis_by_axis,
-            "Your deltas are (tx, tw, ty, th): they are (tx, ty, tw, th).",
-            "Both numbers of the centre come first.",
+            Variants(right.given(deltas=lambda a: a.deltas[:, AXES])).then(lambda out, a: (out[0][:, AXES], out[1])),
+            "Your deltas are in the order (tx, tw, ty, th). The order is (tx, ty, tw, th).",
+            "The two deltas of the centre come first.",
         ),
         Wrong(
             "decoded first",
-            decoded_first,
-            "You return the decoded boxes first: first the deltas of the boxes, then the boxes of the deltas.",
+            right.then(lambda out, a: out[::-1]),
+            "You return the decoded boxes first. Return the deltas of the boxes, then the boxes of the deltas.",
             "return encoded, decoded",
         ),
     ],

@@ -1,37 +1,39 @@
-"""level_assign: which level of the pyramid a box is taken from."""
+"""level_assign: the pyramid level from which the features of a box are pooled."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def level_assign(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """Choose the level of the pyramid by the area of a box: large boxes from coarse levels, small ones from fine.
+    """Choose the pyramid level of each box by its area: coarse levels for large boxes, fine levels for small ones.
 
-    With w and h the sides of a box, in pixels,
+    With w and h the sides of a box, in pixels, the level is
 
         k = floor(k0 + log2(sqrt(w * h) / canonical))
 
-    and then no lower than `lowest`, no higher than `highest`. A box without area goes to the lowest level.
+    clamped to the range from `lowest` to `highest`. A box without area belongs to the lowest level.
 
     Args:
-        boxes: (N, 4) floats (x1, y1, x2, y2); N may be 0.
-        k0: level of a box as large as `canonical` x `canonical`; 4 in the paper.
-        canonical: the side that images had when the backbone was trained; 224 in the paper.
-        lowest: the finest level that there is; 2 in the paper.
-        highest: the coarsest, at least `lowest`; 5 in the paper.
+        boxes: (N, 4) floats (x1, y1, x2, y2). N may be 0.
+        k0: level of a box of `canonical` x `canonical` pixels; 4 in the paper.
+        canonical: side of the images on which the backbone was trained; 224 in the paper.
+        lowest: the finest level; 2 in the paper.
+        highest: the coarsest level, at least `lowest`; 5 in the paper.
 
     Returns:
         (N,) integers.
 
-    Example: 224 x 224, half of it, and 112 x 448, whose area is that of the first.
+    Example: a box of 224 x 224, one with half these sides, and one of 112 x 448, which has the area of the first.
 
         >>> boxes = torch.tensor([[0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 112.0, 112.0], [5.0, 9.0, 117.0, 457.0]])
         >>> level_assign(boxes, 4, 224, 2, 5)
@@ -49,200 +51,87 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
 
 
+def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
+    """Two pyramids, sizes in and out of range, one level, no area; only two cases have sizes near a threshold."""
+
+    def boxes_of(levels: list[int], odd: int, k0: int, canonical: float) -> Tensor:
+        """One box on each level."""
+        # alternately in the lower and in the upper half of a level, odd levels or even ones first
+        upper = (np.arange(len(levels)) + odd) % 2
+        exact = np.array(levels) + 0.1 + 0.5 * upper + rng.uniform(0, 0.3, len(levels))
+        aspects = 2.0 ** rng.choice([-4.0, -3.5, 3.0, 4.0], len(levels))
+        aspects[rng.integers(len(levels))] = 1.0
+        order = rng.permutation(len(levels))
+        return _boxes(rng, canonical * 2.0 ** (exact - k0)[order], aspects)
+
+    paper, again = (boxes_of([2, 3, 4, 5], odd, 4, 224) for odd in (0, 1))
+    limits = torch.tensor([[256, 256], [128, 512], [128, 128], [64, 64], [512, 512], [32, 32], [1024, 256], [64, 256]])
+    corner = torch.from_numpy(rng.integers(0, 9, (len(limits), 2)))
+    limits = torch.cat([corner, corner + limits], dim=1).double()[torch.from_numpy(rng.permutation(len(limits)))]
+    canonical = torch.tensor([[3.0, 5.0, 227.0, 229.0], [0.0, 1.0, 112.0, 449.0], [0.0, 0.0, 223.0, 224.0]])
+    flat = boxes_of([2, 3, 4, 5, 5], 0, 4, 224)
+    flat[0, 2], flat[3, 3] = flat[0, 0], flat[3, 1]  # no width, no height
+    flat[4, 2:] = flat[4, :2]
+    side = float(rng.integers(60, 100))
+    core = [
+        case("the pyramid of the paper", paper, 4, 224, 2, 5),
+        case("the pyramid of the paper, other boxes", again, 4, 224, 2, 5),
+        case("another pyramid", boxes_of([1, 2, 3, 4, 5], 0, 3, side), 3, side, 1, 5),
+    ]
+    edge = [
+        case("sides exactly at the limits", limits, 4, 256, 2, 5),
+        case("exactly the canonical area", canonical.double(), 4, 224, 2, 5),
+        case("too small and too large", boxes_of([-2, 0, 1, 3, 6, 8], 1, 4, 224), 4, 224, 2, 5),
+        case("a pyramid from level 3 to 7", boxes_of([1, 3, 4, 7, 9], 0, 5, 160), 5, 160, 3, 7),
+        case("boxes without area", flat, 4, 224, 2, 5),
+        case("one level", boxes_of([1, 3, 4], 0, 4, 224), 4, 224, 3, 3),
+        case("no box", paper[:0], 4, 224, 2, 5),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
+
+
 def _boxes(rng: np.random.Generator, sizes: np.ndarray, aspects: np.ndarray) -> Tensor:
-    """Boxes somewhere, by the roots of their areas and by height over width."""
+    """Boxes at random positions, given the roots of their areas and height / width."""
     corner = rng.uniform(0, 90, (len(sizes), 2))
     sides = np.stack([sizes / np.sqrt(aspects), sizes * np.sqrt(aspects)], axis=1)
     return torch.from_numpy(np.concatenate([corner, corner + sides], axis=1))
 
 
-def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The paper's pyramid and another one; sides at the limits, too small, too large, no area, one level, no box.
-
-    Args:
-        rng: of sizes, shapes and places.
-
-    Returns:
-        The cases by group. But where it is asked for, no size is so near a limit that rounding decides.
-    """
-
-    def case(name: str, k0: int, canonical: float, lowest: int, highest: int, levels: list[int], odd: int) -> Case:
-        # by turns in the lower and in the upper half of a level, odd levels or even ones first
-        upper = (np.arange(len(levels)) + odd) % 2
-        places = np.array(levels) + 0.1 + 0.5 * upper + rng.uniform(0, 0.3, len(levels))
-        aspects = 2.0 ** rng.choice([-4.0, -3.5, 3.0, 4.0], len(levels))
-        aspects[rng.integers(len(levels))] = 1.0
-        order = rng.permutation(len(levels))
-        boxes = _boxes(rng, canonical * 2.0 ** (places - k0)[order], aspects)
-        return {"name": name, "args": [boxes, k0, canonical, lowest, highest]}
-
-    paper, again = (case("the pyramid of the paper", 4, 224, 2, 5, [2, 3, 4, 5], odd) for odd in (0, 1))
-    limits = torch.tensor([[256, 256], [128, 512], [128, 128], [64, 64], [512, 512], [32, 32], [1024, 256], [64, 256]])
-    corner = torch.from_numpy(rng.integers(0, 9, (len(limits), 2)))
-    limits = torch.cat([corner, corner + limits], dim=1).double()[torch.from_numpy(rng.permutation(len(limits)))]
-    canonical = torch.tensor([[3.0, 5.0, 227.0, 229.0], [0.0, 1.0, 112.0, 449.0], [0.0, 0.0, 223.0, 224.0]])
-    flat = case("", 4, 224, 2, 5, [2, 3, 4, 5, 5], 0)["args"][0]
-    flat[0, 2], flat[3, 3] = flat[0, 0], flat[3, 1]  # no width, no height
-    flat[4, 2:] = flat[4, :2]
-    return {
-        "core": (
-            2,
-            [
-                paper,
-                again | {"name": "the pyramid of the paper, other boxes"},
-                case("another pyramid", 3, float(rng.integers(60, 100)), 1, 5, [1, 2, 3, 4, 5], 0),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "sides exactly at the limits", "args": [limits, 4, 256, 2, 5]},
-                {"name": "exactly the canonical area", "args": [canonical.double(), 4, 224, 2, 5]},
-                case("too small and too large", 4, 224, 2, 5, [-2, 0, 1, 3, 6, 8], 1),
-                case("a pyramid from level 3 to 7", 5, 160, 3, 7, [1, 3, 4, 7, 9], 0),
-                {"name": "boxes without area", "args": [flat, 4, 224, 2, 5]},
-                case("one level", 4, 224, 3, 3, [1, 3, 4], 0),
-                {"name": "no box", "args": [paper["args"][0][:0], 4, 224, 2, 5]},
-            ],
-        ),
-    }
+right = Variants(level_assign)
 
 
-def _levels(exact: Tensor, lowest: int, highest: int) -> Tensor:
-    return exact.floor().clamp(lowest, highest).long()
+def _before_rounding(exact: Callable[[SimpleNamespace], Tensor]) -> Callable[..., Tensor]:
+    """`exact(arguments)` in place of the right level before it is rounded down."""
+    return right.instead(lambda a: exact(a).floor().clamp(a.lowest, a.highest).long())
 
 
-def no_root(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log2(w h / 224)."""
-    return _levels(k0 + (_area(boxes) / canonical).log2(), lowest, highest)
+def _by_size(size: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """`size(width and height of the boxes (N, 2))` in place of the root of the area."""
+    return _before_rounding(lambda a: a.k0 + (size(a.boxes[:, 2:] - a.boxes[:, :2]) / a.canonical).log2())
 
 
-def area_over_area(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log2(w h / 224²)."""
-    return _levels(k0 + (_area(boxes) / canonical**2).log2(), lowest, highest)
+def _rounding(rounded: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return right.instead(lambda a: rounded(_exact(a.boxes, a.k0, a.canonical)).clamp(a.lowest, a.highest).long())
 
 
-def root_of_the_quotient(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log2(sqrt(w h / 224))."""
-    return _levels(k0 + (_area(boxes) / canonical).sqrt().log2(), lowest, highest)
+def _floor(a: SimpleNamespace) -> Tensor:
+    return _exact(a.boxes, a.k0, a.canonical).floor()
 
 
-def not_rounded(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """Fractions of levels."""
-    return _exact(boxes, k0, canonical).clamp(lowest, highest)
+def _towards_zero(a: SimpleNamespace) -> Tensor:
+    difference = (_area(a.boxes).sqrt() / a.canonical).log2().clamp(min=-99).long()
+    return (a.k0 + difference).clamp(a.lowest, a.highest)
 
 
-def floats(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """4.0 for 4."""
-    return level_assign(boxes, k0, canonical, lowest, highest).double()
-
-
-def to_the_nearest(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """round."""
-    return _exact(boxes, k0, canonical).round().clamp(lowest, highest).long()
-
-
-def up(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """ceil."""
-    return _exact(boxes, k0, canonical).ceil().clamp(lowest, highest).long()
-
-
-def towards_zero(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """int() before k0 is added cuts -0.4 to 0."""
-    steps = (_area(boxes).sqrt() / canonical).log2().clamp(min=-99).long()
-    return (k0 + steps).clamp(lowest, highest)
-
-
-def not_clamped(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """Levels that do not exist."""
-    return _exact(boxes, k0, canonical).floor().long()
-
-
-def only_from_above(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """min alone."""
-    return _exact(boxes, k0, canonical).floor().clamp(max=highest).long()
-
-
-def only_from_below(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """max alone."""
-    return _exact(boxes, k0, canonical).floor().clamp(min=lowest).long()
-
-
-def _by(boxes: Tensor, k0: int, canonical: float, limits: tuple[int, int], size: Callable[[Tensor], Tensor]) -> Tensor:
-    """`size` (N,) of the sides (N, 2)."""
-    return _levels(k0 + (size(boxes[:, 2:] - boxes[:, :2]) / canonical).log2(), *limits)
-
-
-def longer_side(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """max(w, h)."""
-    return _by(boxes, k0, canonical, (lowest, highest), lambda sides: sides.amax(dim=1))
-
-
-def width(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """Any box is taken for a square."""
-    return _by(boxes, k0, canonical, (lowest, highest), lambda sides: sides[:, 0])
-
-
-def mean_side(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """(w + h) / 2."""
-    return _by(boxes, k0, canonical, (lowest, highest), lambda sides: sides.mean(dim=1))
-
-
-def read_as_sides(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """The last two numbers are width and height."""
-    return _levels(k0 + (boxes[:, 2:].prod(dim=1).sqrt() / canonical).log2(), lowest, highest)
-
-
-def decadic(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log10."""
-    return _levels(k0 + (_area(boxes).sqrt() / canonical).log10(), lowest, highest)
-
-
-def natural(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log."""
-    return _levels(k0 + (_area(boxes).sqrt() / canonical).log(), lowest, highest)
-
-
-def upside_down(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """canonical / sqrt(w h)."""
-    return _levels(k0 + (canonical / _area(boxes).sqrt()).log2(), lowest, highest)
-
-
-def canonical_forgotten(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """log2(sqrt(w h))."""
-    return _levels(k0 + _area(boxes).sqrt().log2(), lowest, highest)
-
-
-def k0_forgotten(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """Counted from 0."""
-    return _levels(_exact(boxes, 0, canonical), lowest, highest)
-
-
-def of_the_paper(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """4, 224, 2 and 5, whatever is asked for."""
-    return level_assign(boxes, 4, 224, 2, 5)
-
-
-def from_the_lowest(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """0 is the lowest level, as torchvision has it."""
-    return level_assign(boxes, k0, canonical, lowest, highest) - lowest
-
-
-def fails_without_area(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """math.log2(0)."""
-    exact = [k0 + math.log2(math.sqrt(area) / canonical) for area in _area(boxes).tolist()]
-    return torch.tensor([min(max(math.floor(k), lowest), highest) for k in exact], dtype=torch.int64)
-
-
-def without_area_to_the_top(boxes: Tensor, k0: int, canonical: float, lowest: int, highest: int) -> Tensor:
-    """An infinity that was made finite the wrong way."""
-    found = level_assign(boxes, k0, canonical, lowest, highest)
-    return torch.where(_area(boxes) > 0, found, highest)
+def _fails_without_area(a: SimpleNamespace) -> Tensor:
+    exact = [a.k0 + math.log2(math.sqrt(area) / a.canonical) for area in _area(a.boxes).tolist()]
+    return torch.tensor([min(max(math.floor(k), a.lowest), a.highest) for k in exact], dtype=torch.int64)
 
 
 FLOOR = "floor rounds down: 3.9 to 3, and -0.4 to -1."
-SIZE = "A box of 112 x 448 has the area of 224 x 224, and the same level."
-LIMITS = "A pyramid has levels from `lowest` to `highest`, and no others."
+SIZE = "A box of 112 x 448 has the same area as 224 x 224, and belongs to the same level."
+LIMITS = "The levels of the pyramid are those from `lowest` to `highest`."
+BASE = "A box with twice the side belongs one level higher."
 
 exercise = Exercise(
     name="level_assign",
@@ -254,93 +143,126 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "area, not its root",
-            no_root,
-            "You divide the area by `canonical`: its root is divided, which is a length too.",
+            _by_size(lambda sides: sides.prod(dim=1)),
+            "You divide the area by `canonical`, which is a length. Divide the square root of the area.",
             SIZE,
         ),
         Wrong(
             "area over area",
-            area_over_area,
-            "You divide areas: a box of twice the side then rises by two levels, not by one.",
-            "log2 of a square is twice log2. Take the root of the area first.",
+            _before_rounding(lambda a: a.k0 + (_area(a.boxes) / a.canonical**2).log2()),
+            "You divide areas, so a box with twice the side rises by two levels. It should rise by one.",
+            "The log2 of a square is twice the log2. Take the root of the area first.",
         ),
         Wrong(
             "root of the quotient",
-            root_of_the_quotient,
-            "Your root goes over `canonical` too: it is the root of the area that is divided.",
+            _before_rounding(lambda a: a.k0 + (_area(a.boxes) / a.canonical).sqrt().log2()),
+            "You take the square root of the quotient. Take the root of the area, then divide by `canonical`.",
             "sqrt(w * h) / canonical. " + SIZE,
         ),
-        Wrong("no floor", not_rounded, "Your levels have fractions: floor makes whole ones of them.", FLOOR),
         Wrong(
-            "floats", floats, "Your levels are floats: they pick a map from a list, so they are integers.", ".long()"
+            "no floor",
+            right.instead(lambda a: _exact(a.boxes, a.k0, a.canonical).clamp(a.lowest, a.highest)),
+            "Your levels are fractional. Round them down to integers.",
+            FLOOR,
         ),
-        Wrong("rounded", to_the_nearest, "You round to the nearest level: floor rounds down.", FLOOR),
-        Wrong("rounded up", up, "You round up: floor rounds down.", FLOOR),
+        Wrong(
+            "floats",
+            right.then(lambda out, a: out.double()),
+            "Your levels are floats. They should be integers, because they are used as indices.",
+            ".long()",
+        ),
+        Wrong("rounded", _rounding(torch.round), "You round to the nearest level. Round down.", FLOOR),
+        Wrong("rounded up", _rounding(torch.ceil), "You round up. Round down.", FLOOR),
         Wrong(
             "rounded towards 0",
-            towards_zero,
-            "You round log2 towards 0 before you add k0: boxes a little smaller than `canonical` stay at level k0.",
-            "int() and .long() cut the fraction off: -0.4 becomes 0. " + FLOOR,
+            right.instead(_towards_zero),
+            "You round log2 towards 0 before you add k0, so boxes a little smaller than `canonical` stay at level k0.",
+            "int() and .long() cut off the fraction: -0.4 becomes 0. " + FLOOR,
         ),
-        Wrong("no clamp", not_clamped, "You return levels that do not exist.", LIMITS),
-        Wrong("no lower limit", only_from_above, "You return levels below `lowest`: small boxes stay there.", LIMITS),
-        Wrong("no upper limit", only_from_below, "You return levels above `highest`: large boxes stay there.", LIMITS),
-        Wrong("longer side", longer_side, "You go by the longer side: the root of the area decides.", SIZE),
-        Wrong("width", width, "You go by the width: the root of the area decides.", SIZE),
-        Wrong("mean of the sides", mean_side, "You go by the mean of the sides: the root of the area decides.", SIZE),
+        Wrong(
+            "no clamp",
+            right.instead(lambda a: _floor(a).long()),
+            "You return levels that do not exist in the pyramid. Clamp them to its range.",
+            LIMITS,
+        ),
+        Wrong(
+            "no lower limit",
+            right.instead(lambda a: _floor(a).clamp(max=a.highest).long()),
+            "You return levels below `lowest`. Small boxes belong to the lowest level.",
+            LIMITS,
+        ),
+        Wrong(
+            "no upper limit",
+            right.instead(lambda a: _floor(a).clamp(min=a.lowest).long()),
+            "You return levels above `highest`. Large boxes belong to the highest level.",
+            LIMITS,
+        ),
+        Wrong(
+            "longer side",
+            _by_size(lambda sides: sides.amax(dim=1)),
+            "You use the longer side of a box. Use the square root of its area.",
+            SIZE,
+        ),
+        Wrong("width", _by_size(lambda sides: sides[:, 0]), "You use the width. Use the root of the area.", SIZE),
+        Wrong(
+            "mean of the sides",
+            _by_size(lambda sides: sides.mean(dim=1)),
+            "You use the mean of width and height. Use the square root of the area.",
+            SIZE,
+        ),
         Wrong(
             "read as sides",
-            read_as_sides,
-            "You take the last two numbers for width and height: boxes are (x1, y1, x2, y2).",
-            "The last two numbers are the lower right corner.",
+            _before_rounding(lambda a: a.k0 + (a.boxes[:, 2:].prod(dim=1).sqrt() / a.canonical).log2()),
+            "You read the last two values of a box as width and height. Boxes are (x1, y1, x2, y2).",
+            "The last two values are the lower right corner.",
         ),
         Wrong(
             "log10",
-            decadic,
-            "You take the decadic logarithm: from one level to the next sides double, so log2.",
-            "A box of twice the side lies one level higher.",
+            _before_rounding(lambda a: a.k0 + (_area(a.boxes).sqrt() / a.canonical).log10()),
+            "You use the logarithm to base 10. The side doubles from one level to the next, so use log2.",
+            BASE,
         ),
         Wrong(
             "natural logarithm",
-            natural,
-            "You take the natural logarithm: from one level to the next sides double, so log2.",
-            "A box of twice the side lies one level higher.",
+            _before_rounding(lambda a: a.k0 + (_area(a.boxes).sqrt() / a.canonical).log()),
+            "You use the natural logarithm. The side doubles from one level to the next, so use log2.",
+            BASE,
         ),
         Wrong(
             "upside down",
-            upside_down,
-            "Your large boxes go to fine levels: large ones belong to coarse levels, small ones to fine ones.",
-            "What is divided by what?",
+            _before_rounding(lambda a: a.k0 + (a.canonical / _area(a.boxes).sqrt()).log2()),
+            "You assign large boxes to fine levels. Large boxes belong to coarse levels, small ones to fine levels.",
+            "Which length is the numerator?",
         ),
         Wrong(
             "canonical forgotten",
-            canonical_forgotten,
-            "You do not divide by `canonical`: a box of one pixel would lie at level k0.",
-            "log2(1) is 0: for which box should it be?",
+            right.given(canonical=lambda a: 1),
+            "You do not divide by `canonical`, so a box of 1 x 1 pixels gets the level k0.",
+            "log2(1) is 0. For which box should this be the case?",
         ),
-        Wrong("k0 forgotten", k0_forgotten, "You do not add k0: a box of canonical size lies at level k0.", SIZE),
+        Wrong("k0 forgotten", right.given(k0=lambda a: 0), "You do not add k0, the level of a canonical box.", SIZE),
         Wrong(
             "the paper's numbers",
-            of_the_paper,
-            "You compute with 4, 224, 2 and 5 whatever is asked for: take the arguments.",
-            "Another backbone, another pyramid.",
+            right.instead(lambda a: level_assign(a.boxes, 4, 224, 2, 5)),
+            "You always use 4, 224, 2 and 5, the values of the paper. Use the arguments.",
+            "Another backbone may have another pyramid.",
         ),
         Wrong(
             "counted from the lowest",
-            from_the_lowest,
-            "You count from the lowest level: return the level itself.",
-            "torchvision returns places in its list of maps. Here level 2 is 2.",
+            right.then(lambda out, a: out - a.lowest),
+            "You count from the lowest level. Return the level itself.",
+            "torchvision returns the index in its list of maps. Here, level 2 is 2.",
         ),
         Wrong(
             "fails without area",
-            fails_without_area,
-            "Your function fails on a box without area: it goes to the lowest level.",
-            "math.log2(0) raises; torch.log2 and np.log2 give minus infinity, which a clamp can take.",
+            right.instead(_fails_without_area),
+            "Your function fails on a box without area. Such a box belongs to the lowest level.",
+            "math.log2(0) raises an error. torch.log2 and np.log2 return minus infinity, which clamp accepts.",
         ),
         Wrong(
             "no area to the highest",
-            without_area_to_the_top,
-            "Boxes without area go to your highest level: the smallest of all belong to the lowest.",
+            right.then(lambda out, a: torch.where(_area(a.boxes) > 0, out, a.highest)),
+            "You assign boxes without area to the highest level. They belong to the lowest.",
             "log2(0) is minus infinity.",
         ),
     ],

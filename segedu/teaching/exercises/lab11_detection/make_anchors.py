@@ -1,41 +1,45 @@
-"""make_anchors: boxes of several sizes and shapes around every cell of a feature map."""
+"""make_anchors: anchor boxes of several sizes and aspect ratios, centred on every cell of a feature map."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.ops.boxes import xyxy_to_cxcywh, xyxy_to_xywh
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Shape, Numbers = tuple[int, int], Sequence[float]
 
 
 def make_anchors(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Lay anchors around the middle of every cell of a feature map: one for each ratio and each size.
+    """Centre anchors on every cell of a feature map: one anchor per aspect ratio and size.
 
-    A cell stands for a square of `stride` x `stride` pixels of the image; the first square begins at (0, 0). An anchor
-    of size s and ratio r has the area s * s and is r times as high as wide. It may reach over the image.
+    Each cell covers a square of `stride` x `stride` pixels of the image, and the first square begins at (0, 0). An
+    anchor of size s and ratio r has the area s * s, and its height is r times its width. It may extend beyond the
+    image.
 
     Args:
         shape: (H, W) of the feature map.
-        stride: pixels of the image from one cell to the next.
-        sizes: S numbers of pixels.
-        ratios: R numbers, height over width.
+        stride: distance between neighbouring cells, in pixels of the image.
+        sizes: S sizes in pixels.
+        ratios: R aspect ratios, height divided by width.
 
     Returns:
-        (H * W * R * S, 4) floats (x1, y1, x2, y2): the cells row by row; in each cell ratio by ratio; for each ratio
-        size by size.
+        (H * W * R * S, 4) floats (x1, y1, x2, y2). The cells are in row-major order. The anchors of one cell are
+        ordered by ratio, and those of one ratio by size.
 
-    Example: two cells, whose middles are (4, 4) and (12, 4); a square of 2 x 2, and 1 x 4 of the same area.
+    Example: two cells with the centres (4, 4) and (12, 4); anchors of 2 x 2 and of 1 x 4, which have the same area.
 
         >>> make_anchors((1, 2), 8, [2], [1, 4]).tolist()
         [[3.0, 3.0, 5.0, 5.0], [3.5, 2.0, 4.5, 6.0], [11.0, 3.0, 13.0, 5.0], [11.5, 2.0, 12.5, 6.0]]
     """
-    return _around(_middles(shape, stride), _sides(sizes, ratios))
+    return _around(_centres(shape, stride), _sides(sizes, ratios))
 
 
 def _sides(sizes: Numbers, ratios: Numbers) -> Tensor:
@@ -45,197 +49,74 @@ def _sides(sizes: Numbers, ratios: Numbers) -> Tensor:
     return torch.stack([size / root, size * root], dim=2).reshape(-1, 2)
 
 
-def _middles(shape: Shape, stride: float) -> Tensor:
-    """(H * W, 2): x and y of the middle of each cell."""
+def _centres(shape: Shape, stride: float) -> Tensor:
+    """(H * W, 2): x and y of the centre of each cell."""
     y, x = [(torch.arange(n, dtype=torch.float64) + 0.5) * stride for n in shape]
     y, x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([x, y], dim=2).reshape(-1, 2)
 
 
-def _around(middles: Tensor, sides: Tensor) -> Tensor:
-    """(P * A, 4): of P middles and A sides, place by place."""
-    middles, halves = middles[:, None], sides / 2
-    return torch.cat([middles - halves, middles + halves], dim=2).reshape(-1, 4)
+def _around(centres: Tensor, sides: Tensor) -> Tensor:
+    """(P * A, 4): A anchors with these sides around each of P centres."""
+    centres, halves = centres[:, None], sides / 2
+    return torch.cat([centres - halves, centres + halves], dim=2).reshape(-1, 4)
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Squares, oblong anchors, both; one cell, one row, one column, a stride that is no whole number.
-
-    Args:
-        rng: of strides and sizes.
-
-    Returns:
-        The cases by group. No stride is 1, where cells and pixels could not be told apart.
-    """
+    """One and several ratios and sizes, single cells, rows and columns; no stride is 1, so cells are not pixels."""
     stride, other = (int(n) for n in rng.permutation([4, 8, 16])[:2])
     small, large = float(rng.integers(5, 9)), float(rng.integers(18, 31))
     third = float(rng.integers(40, 51)) + 0.5
     flat, high = (float(n) for n in rng.permutation([0.5, 0.4])[:1].tolist() + rng.permutation([3.0, 2.0])[:1].tolist())
-    return {
-        "core": (
-            2,
-            [
-                {"name": "2 rows, 3 columns, one square", "args": [(2, 3), stride, [large], [1.0]]},
-                {"name": "three ratios", "args": [(2, 2), stride, [large], [flat, 1.0, high]]},
-                {"name": "two sizes, three ratios", "args": [(3, 2), other, [small, third], [flat, 1.0, high]]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "one cell", "args": [(1, 1), other, [third, small], [high, flat]]},
-                {"name": "one row", "args": [(1, 4), stride, [small, large], [flat]]},
-                {"name": "one column", "args": [(5, 1), stride, [large], [high, 1.0]]},
-                {"name": "a stride of 2.5 pixels", "args": [(3, 4), 2.5, [small], [1.0, flat]]},
-            ],
-        ),
-    }
+    core = [
+        case("2 rows, 3 columns, one square", (2, 3), stride, [large], [1.0]),
+        case("three ratios", (2, 2), stride, [large], [flat, 1.0, high]),
+        case("two sizes, three ratios", (3, 2), other, [small, third], [flat, 1.0, high]),
+    ]
+    edge = [
+        case("one cell", (1, 1), other, [third, small], [high, flat]),
+        case("one row", (1, 4), stride, [small, large], [flat]),
+        case("one column", (5, 1), stride, [large], [high, 1.0]),
+        case("a stride of 2.5 pixels", (3, 4), 2.5, [small], [1.0, flat]),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def width_over_height(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Ratio r is r times as wide as high."""
-    return make_anchors(shape, stride, sizes, [1 / ratio for ratio in ratios])
+right = Variants(make_anchors)
 
 
-Side = Callable[[float, float], tuple[float, float]]
+def _with_sides(side: Callable[[float, float], tuple[float, float]]) -> Callable[..., Tensor]:
+    """Anchors whose width and height are `side(size, ratio)`."""
+
+    def anchors(a: SimpleNamespace) -> Tensor:
+        sides = [side(size, ratio) for ratio in a.ratios for size in a.sizes]
+        return _around(_centres(a.shape, a.stride), torch.tensor(sides, dtype=torch.float64))
+
+    return right.instead(anchors)
 
 
-def _with_sides(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers, side: Side) -> Tensor:
-    """`side` gives width and height of a size and a ratio."""
-    sides = torch.tensor([side(size, ratio) for ratio in ratios for size in sizes], dtype=torch.float64)
-    return _around(_middles(shape, stride), sides)
+def _reordered(*axes: int) -> Callable[..., Tensor]:
+    """The right anchors, nested in another order of the axes 0 row, 1 column, 2 ratio, 3 size."""
+
+    def reorder(anchors: Tensor, a: SimpleNamespace) -> Tensor:
+        return anchors.reshape(*a.shape, len(a.ratios), len(a.sizes), 4).permute(*axes, 4).reshape(-1, 4)
+
+    return right.then(reorder)
 
 
-def width_is_size(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """s x (s r)."""
-    return _with_sides(shape, stride, sizes, ratios, lambda size, ratio: (size, size * ratio))
+def _begins_at_the_centre(anchors: Tensor) -> Tensor:
+    return anchors + (xyxy_to_xywh(anchors)[:, 2:] / 2).repeat(1, 2)
 
 
-def height_is_size(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(s / r) x s."""
-    return _with_sides(shape, stride, sizes, ratios, lambda size, ratio: (size / ratio, size))
+def _paired(a: SimpleNamespace) -> Tensor:
+    sides = [_sides([size], [ratio]) for size, ratio in zip(a.sizes, a.ratios, strict=False)]
+    return _around(_centres(a.shape, a.stride), torch.cat(sides))
 
 
-def no_root(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(s / r) x (s r)."""
-    return _with_sides(shape, stride, sizes, ratios, lambda size, ratio: (size / ratio, size * ratio))
-
-
-def size_is_area(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """The area is s."""
-    return make_anchors(shape, stride, [math.sqrt(size) for size in sizes], ratios)
-
-
-def not_halved(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Middle minus the side, middle plus the side."""
-    return make_anchors(shape, stride, [2 * size for size in sizes], ratios)
-
-
-def corner_of_the_cell(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Centred at (stride j, stride i), as torchvision has it."""
-    return make_anchors(shape, stride, sizes, ratios) - stride / 2
-
-
-def half_a_pixel(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """stride j + 1/2 for stride (j + 1/2)."""
-    return corner_of_the_cell(shape, stride, sizes, ratios) + 0.5
-
-
-def middle_of_the_pixels(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """stride j + (stride - 1) / 2, the mean of the indices of a cell's pixels."""
-    return make_anchors(shape, stride, sizes, ratios) - 0.5
-
-
-def half_rounded_down(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """stride // 2."""
-    return corner_of_the_cell(shape, stride, sizes, ratios) + stride // 2
-
-
-def in_cells(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Middles not multiplied by the stride."""
-    return make_anchors(shape, 1, sizes, ratios)
-
-
-def begins_in_the_middle(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """The middle of the cell is the upper left corner of the anchor."""
-    anchors = make_anchors(shape, stride, sizes, ratios)
-    halves = (anchors[:, 2:] - anchors[:, :2]) / 2
-    return anchors + torch.cat([halves, halves], dim=1)
-
-
-def begins_at_the_corner(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """The upper left corner of the cell is that of the anchor."""
-    return begins_in_the_middle(shape, stride, sizes, ratios) - stride / 2
-
-
-def x_from_rows(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Row i lies at x, column j at y."""
-    return _around(_middles(shape, stride).flip(1), _sides(sizes, ratios))
-
-
-def y_before_x(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(y1, x1, y2, x2)."""
-    return make_anchors(shape, stride, sizes, ratios)[:, [1, 0, 3, 2]]
-
-
-def centre_and_sides(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(x, y, w, h)."""
-    anchors = make_anchors(shape, stride, sizes, ratios)
-    return torch.cat([(anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]], dim=1)
-
-
-def corner_and_sides(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(x1, y1, w, h)."""
-    anchors = make_anchors(shape, stride, sizes, ratios)
-    return torch.cat([anchors[:, :2], anchors[:, 2:] - anchors[:, :2]], dim=1)
-
-
-def _reordered(anchors: Tensor, shape: Shape, sizes: Numbers, ratios: Numbers, order: Sequence[int]) -> Tensor:
-    """Axes: 0 row, 1 column, 2 ratio, 3 size."""
-    grid = anchors.reshape(*shape, len(ratios), len(sizes), 4)
-    return grid.permute(*order, 4).reshape(-1, 4)
-
-
-def column_by_column(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """The cells in another order."""
-    return _reordered(make_anchors(shape, stride, sizes, ratios), shape, sizes, ratios, (1, 0, 2, 3))
-
-
-def sizes_outside(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """In each cell size by size."""
-    return _reordered(make_anchors(shape, stride, sizes, ratios), shape, sizes, ratios, (0, 1, 3, 2))
-
-
-def cells_inside(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """One anchor in all cells, then the next one."""
-    return _reordered(make_anchors(shape, stride, sizes, ratios), shape, sizes, ratios, (2, 3, 0, 1))
-
-
-def clipped(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Cut at the borders of the image."""
-    anchors, (height, width) = make_anchors(shape, stride, sizes, ratios), shape
-    return anchors.clamp(min=0).minimum(torch.tensor([width, height] * 2) * stride)
-
-
-def rounded(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """Whole numbers around each middle, as torchvision has them."""
-    return _around(_middles(shape, stride), 2 * (_sides(sizes, ratios) / 2).round())
-
-
-def one_ratio_a_size(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """zip for a product."""
-    pairs = [_sides([size], [ratio]) for size, ratio in zip(sizes, ratios, strict=False)]
-    return _around(_middles(shape, stride), torch.cat(pairs))
-
-
-def not_flat(shape: Shape, stride: float, sizes: Numbers, ratios: Numbers) -> Tensor:
-    """(H, W, R * S, 4)."""
-    return make_anchors(shape, stride, sizes, ratios).reshape(*shape, -1, 4)
-
-
-AREA = "Two equations: height = r * width, and width * height = s * s. Put the first into the second: width = s / √r."
-MIDDLE = "The cell in row i and column j covers x from stride * j to stride * (j + 1). Where is its middle?"
-ORDER = "As nested loops: for each row, for each column, for each ratio, for each size. The last index runs fastest."
+AREA = "Two equations: height = r * width and width * height = s * s. Insert the first into the second: width = s / √r."
+CENTRE = "The cell in row i and column j covers x from stride * j to stride * (j + 1). Where is its centre?"
+CORNERS = "x1 = x - w / 2 and x2 = x + w / 2."
+ORDER = "Nest the loops: for each row, for each column, for each ratio, for each size. The last index runs fastest."
 
 exercise = Exercise(
     name="make_anchors",
@@ -248,141 +129,141 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "width over height",
-            width_over_height,
-            "Your ratio is width over height: here it is height over width, so ratio 2 is twice as high as wide.",
-            "Both conventions exist. The statement decides.",
+            right.given(ratios=lambda a: [1 / ratio for ratio in a.ratios]),
+            "You read the ratio as width / height. Here it is height / width, so ratio 2 is twice as high as wide.",
+            "Both conventions exist. The docstring says which one this exercise uses.",
         ),
         Wrong(
             "width is the size",
-            width_is_size,
-            "You take the size for the width: an anchor of size s has the area s * s, whatever its ratio.",
+            _with_sides(lambda size, ratio: (size, size * ratio)),
+            "You use the size as the width. An anchor of size s has the area s * s, whatever its ratio.",
             AREA,
         ),
         Wrong(
             "height is the size",
-            height_is_size,
-            "You take the size for the height: an anchor of size s has the area s * s, whatever its ratio.",
+            _with_sides(lambda size, ratio: (size / ratio, size)),
+            "You use the size as the height. An anchor of size s has the area s * s, whatever its ratio.",
             AREA,
         ),
         Wrong(
             "no root",
-            no_root,
-            "Your anchors are r * r times as high as wide: the area is right, the ratio is not.",
+            _with_sides(lambda size, ratio: (size / ratio, size * ratio)),
+            "Your anchors have the right area, but their height is r * r times their width. It should be r times.",
             AREA,
         ),
         Wrong(
             "size as area",
-            size_is_area,
-            "You take the size for the area: an anchor of size s has the area s * s.",
+            right.given(sizes=lambda a: [math.sqrt(size) for size in a.sizes]),
+            "You use the size as the area. An anchor of size s has the area s * s.",
             "An anchor of size 32 and ratio 1 is 32 pixels wide.",
         ),
         Wrong(
             "sides not halved",
-            not_halved,
-            "Your anchors are twice as wide and twice as high: from the middle it is half a side each way.",
-            "x1 = x - w / 2 and x2 = x + w / 2.",
+            right.given(sizes=lambda a: [2 * size for size in a.sizes]),
+            "Your anchors are twice too wide and twice too high. Each edge is half a side from the centre.",
+            CORNERS,
         ),
         Wrong(
             "centre at the corner",
-            corner_of_the_cell,
-            "Your anchors lie around the upper left corner of each cell: they lie around its middle.",
-            MIDDLE + " (torchvision takes the corner.)",
+            right.then(lambda out, a: out - a.stride / 2),
+            "You centre the anchors on the upper left corner of each cell. Centre them on the cell.",
+            CENTRE + " (torchvision uses the corner.)",
         ),
         Wrong(
             "half a pixel",
-            half_a_pixel,
-            "You add half a pixel to the corner of the cell: its middle is half a stride away.",
-            MIDDLE,
+            right.then(lambda out, a: out - a.stride / 2 + 0.5),
+            "You add half a pixel to the corner of the cell. The centre of the cell is half a stride from its corner.",
+            CENTRE,
         ),
         Wrong(
             "middle of the pixels",
-            middle_of_the_pixels,
-            "Your anchors lie half a pixel too far up and left: a cell reaches from stride * j to stride * (j + 1).",
-            "(stride - 1) / 2 is the mean of pixel indices. Coordinates are continuous: pixel 0 reaches from 0 to 1.",
+            right.then(lambda out, a: out - 0.5),
+            "Your anchors are half a pixel too far up and left. A cell covers x from stride * j to stride * (j + 1).",
+            "(stride - 1) / 2 is the mean of pixel indices. Coordinates are continuous: pixel 0 extends from 0 to 1.",
         ),
         Wrong(
             "half rounded down",
-            half_rounded_down,
-            "You round half a stride down: the middle of a cell may lie between two pixels.",
-            "5 // 2 is 2, 5 / 2 is 2.5.",
+            right.then(lambda out, a: out - a.stride / 2 + a.stride // 2),
+            "You round half a stride down. The centre of a cell may lie between two pixels.",
+            "5 // 2 is 2, but 5 / 2 is 2.5.",
         ),
         Wrong(
             "stride forgotten",
-            in_cells,
-            "Your anchors are one pixel apart: they are laid over the image, where cells are `stride` pixels apart.",
-            MIDDLE,
+            right.given(stride=lambda a: 1),
+            "Your anchors are one pixel apart. Neighbouring cells are `stride` pixels of the image apart.",
+            CENTRE,
         ),
         Wrong(
             "begins in the middle",
-            begins_in_the_middle,
-            "Your anchors begin in the middle of the cell: the middle of the cell is the middle of the anchor.",
-            "x1 = x - w / 2 and x2 = x + w / 2.",
+            right.then(lambda out, a: _begins_at_the_centre(out)),
+            "The upper left corner of your anchor is at the centre of the cell. The anchor's centre should be there.",
+            CORNERS,
         ),
         Wrong(
             "begins at the corner",
-            begins_at_the_corner,
-            "Your anchors begin at the corner of the cell: the middle of the cell is the middle of the anchor.",
-            MIDDLE,
+            right.then(lambda out, a: _begins_at_the_centre(out) - a.stride / 2),
+            "The upper left corner of your anchor is that of the cell. Anchor and cell should have the same centre.",
+            CENTRE,
         ),
         Wrong(
             "x from rows",
-            x_from_rows,
-            "You take the row for x and the column for y: columns go along x, rows along y.",
-            "shape is (H, W), so the first index counts along y.",
+            right.instead(lambda a: _around(_centres(a.shape, a.stride).flip(1), _sides(a.sizes, a.ratios))),
+            "You compute x from the row and y from the column. Columns run along x, rows along y.",
+            "shape is (H, W), so its first index counts along y.",
         ),
         Wrong(
             "y before x",
-            y_before_x,
-            "You return (y1, x1, y2, x2): boxes are (x1, y1, x2, y2).",
-            "Masks have y first, boxes x first.",
+            right.then(lambda out, a: out[:, [1, 0, 3, 2]]),
+            "You return (y1, x1, y2, x2). Boxes are (x1, y1, x2, y2).",
+            "Array indices begin with y, boxes begin with x.",
         ),
         Wrong(
             "centre and sides",
-            centre_and_sides,
-            "You return the centre and the sides: boxes are (x1, y1, x2, y2).",
-            "x1 = x - w / 2 and x2 = x + w / 2.",
+            right.then(lambda out, a: xyxy_to_cxcywh(out)),
+            "You return the centre, width and height of each anchor. Boxes are (x1, y1, x2, y2).",
+            CORNERS,
         ),
         Wrong(
             "corner and sides",
-            corner_and_sides,
-            "You return a corner and the sides: boxes are (x1, y1, x2, y2).",
-            "x2 = x + w / 2. (COCO's files have (x1, y1, w, h).)",
+            right.then(lambda out, a: xyxy_to_xywh(out)),
+            "You return (x1, y1, w, h). Boxes are (x1, y1, x2, y2).",
+            "x2 = x + w / 2. (Annotations of COCO are (x1, y1, w, h).)",
         ),
-        Wrong("column by column", column_by_column, "You go column by column: the cells come row by row.", ORDER),
+        Wrong("column by column", _reordered(1, 0, 2, 3), "You go column by column. The order is row by row.", ORDER),
         Wrong(
             "size by size",
-            sizes_outside,
-            "In each cell you go size by size: it goes ratio by ratio, and for each ratio size by size.",
+            _reordered(0, 1, 3, 2),
+            "You order the anchors of a cell by size first. Order them by ratio first, and those of one ratio by size.",
             ORDER,
         ),
         Wrong(
             "cells inside",
-            cells_inside,
-            "You lay one anchor over all cells, then the next one: all anchors of a cell come together.",
+            _reordered(2, 3, 0, 1),
+            "You place one anchor on all cells, then the next anchor. All anchors of a cell should come together.",
             ORDER,
         ),
         Wrong(
             "cut at the border",
-            clipped,
-            "You cut anchors at the border of the image: they may reach over it.",
-            "What is cut has another area and another ratio.",
+            right.then(lambda out, a: out.clamp(min=0).minimum(torch.tensor(a.shape[::-1] * 2) * a.stride)),
+            "You clip anchors at the border of the image. They may extend beyond it.",
+            "A clipped anchor has another area and another ratio.",
         ),
         Wrong(
             "rounded",
-            rounded,
-            "You round the sides: nothing is rounded here.",
-            "Boxes are floats. (torchvision rounds.)",
+            right.instead(lambda a: _around(_centres(a.shape, a.stride), 2 * (_sides(a.sizes, a.ratios) / 2).round())),
+            "You round the sides of the anchors. Nothing is rounded in this exercise.",
+            "Boxes are floats. (torchvision rounds them.)",
         ),
         Wrong(
             "one ratio a size",
-            one_ratio_a_size,
-            "You take the first ratio with the first size, the second with the second: each ratio has every size.",
+            right.instead(_paired),
+            "You pair the n-th ratio with the n-th size. Combine every ratio with every size.",
             "R ratios and S sizes make R * S anchors.",
         ),
         Wrong(
             "not flat",
-            not_flat,
-            "Your anchors still have axes for rows and columns: the shape is (H * W * R * S, 4).",
+            right.then(lambda out, a: out.reshape(*a.shape, -1, 4)),
+            "Your result still has axes for rows and columns. Its shape should be (H * W * R * S, 4).",
             "reshape(-1, 4)",
         ),
     ],

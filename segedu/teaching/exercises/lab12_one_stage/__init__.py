@@ -1,4 +1,4 @@
-"""Lab 12, one stage and sets: YOLO's grid, SSD's boxes, RetinaNet's prior, and the matching and loss of DETR."""
+"""Lab 12, one-stage and set-based detectors: YOLO, SSD, RetinaNet, and the matching and loss of DETR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segedu.teaching.exercises.lab12_one_stage.yolo_depth import exercise as yol
 from segedu.teaching.exercises.lab12_one_stage.yolo_target import exercise as yolo_target
 
 exercises = [yolo_depth, yolo_target, decode_ssd, retina_prior, hungarian_match, set_loss]
-# answers of other libraries, hidden in grading and while a check runs
+# solutions in other libraries, hidden in grading and while a check runs
 FORBIDDEN = (
     "torchvision.models.detection._utils.BoxCoder",
     "torchvision.models.detection.anchor_utils.DefaultBoxGenerator",

@@ -1,4 +1,4 @@
-"""Ways of choosing a query for each object, or something else: what students do in place of a match."""
+"""Wrong ways to choose a query for each object, given the cost (Q, N) of every query and object."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ def _best(cost: Tensor) -> Tensor:
 
 
 def one_after_the_other(cost: Tensor, objects: list[int]) -> Tensor:
-    """Each object takes the cheapest query that is left."""
-    cost, taken = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
+    """Each object takes the query with the least cost that is left."""
+    cost, queries = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
     for n in objects:
-        taken[n] = cost[:, n].argmin()
-        cost[taken[n]] = torch.inf
-    return taken
+        queries[n] = cost[:, n].argmin()
+        cost[queries[n]] = torch.inf
+    return queries
 
 
 def cheapest_pair_first(cost: Tensor, _: Tensor) -> Tensor:
-    """Greedy."""
-    left, taken = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
+    """Greedy matching."""
+    cost, queries = cost.clone(), torch.zeros(cost.shape[1], dtype=torch.int64)
     for _ in range(cost.shape[1]):
-        q, n = divmod(int(left.argmin()), cost.shape[1])
-        taken[n] = q
-        left[q], left[:, n] = torch.inf, torch.inf
-    return taken
+        q, n = divmod(int(cost.argmin()), cost.shape[1])
+        queries[n] = q
+        cost[q], cost[:, n] = torch.inf, torch.inf
+    return queries
 
 
 def only_with_objects(cost: Tensor, p: Tensor) -> Tensor:
-    """Queries that say "no object" are left out."""
-    says = (p.argmax(dim=1) < p.shape[1] - 1).nonzero()[:, 0]
-    return says[_best(cost[says])]
+    """Queries whose most probable class is "no object" are left out."""
+    candidates = (p.argmax(dim=1) < p.shape[1] - 1).nonzero()[:, 0]
+    return candidates[_best(cost[candidates])]
 
 
 def padded(cost: Tensor, p: Tensor) -> Tensor:
-    """Objects filled up to Q with "no object", which cost the probability of it."""
-    fill = -p[:, -1:].expand(-1, len(cost) - cost.shape[1])
-    return _best(torch.cat([cost, fill], dim=1))[: cost.shape[1]]
+    """The objects are padded to Q with "no object", at a cost of minus its probability."""
+    no_object = -p[:, -1:].expand(-1, len(cost) - cost.shape[1])
+    return _best(torch.cat([cost, no_object], dim=1))[: cost.shape[1]]
 
 
 def for_queries(cost: Tensor, _: Tensor) -> Tensor:
     """The object of each query, -1 for none."""
-    found = torch.full((len(cost),), -1)
-    found[_best(cost)] = torch.arange(cost.shape[1])
-    return found
+    objects = torch.full((len(cost),), -1)
+    objects[_best(cost)] = torch.arange(cost.shape[1])
+    return objects
 
 
 def queries_by_objects(cost: Tensor) -> Tensor:
-    """scipy's queries, in an order that is the inverse of the right one."""
+    """scipy's queries, indexed by scipy's objects: the inverse of the right order."""
     queries, objects = hungarian_matching(cost)
     return queries[objects]

@@ -1,32 +1,36 @@
-"""retina_prior: the biases that RetinaNet's heads begin with."""
+"""retina_prior: the initial biases of the two heads of RetinaNet."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Biases = tuple[Tensor, Tensor]
 
 
 def retina_prior(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """Give the last layers of the two heads the biases that the training begins with.
+    """Compute the initial biases of the last layers of the classification head and the box head.
 
-    At first the weights do nearly nothing, so that the outputs are the biases. Then
+    Before training, the weights of these layers are so small that their outputs are nearly equal to the biases. Choose
+    the biases so that
 
-    - each anchor and each class has a sigmoid of `prior`: nearly everything is background, and nearly right;
-    - no anchor moves: all deltas are 0.
+    - the sigmoid of each class and anchor is `prior`: nearly everything is background, and this is nearly right;
+    - all deltas are 0: the predicted boxes are the anchors.
 
-    Each class has a sigmoid of its own, and there is no class for background.
+    Each class has a sigmoid of its own, and there is no background class.
 
     Args:
-        num_anchors: A, at each place.
-        num_classes: K, of objects.
-        prior: in (0, 1): what the sigmoids give.
+        num_anchors: A, anchors per location.
+        num_classes: K, classes of objects.
+        prior: output of the sigmoids, in (0, 1).
 
     Returns:
         (A * K,) floats for the classes and (4 * A,) floats for the deltas.
@@ -40,157 +44,38 @@ def retina_prior(num_anchors: int, num_classes: int, prior: float = 0.01) -> Bia
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The paper's prior, others; one class, one anchor, 1/2, more than 1/2.
-
-    Args:
-        rng: of the numbers.
-
-    Returns:
-        The cases by group.
-    """
+    """The paper's prior and others, small and large; one class, one anchor."""
 
     def some() -> tuple[int, int]:
         return int(rng.integers(3, 10)), int(rng.choice([2, 5, 6, 7, 8]))
 
     low, high = float(rng.uniform(0.02, 0.06)), float(rng.uniform(0.7, 0.9))
-    return {
-        "core": (
-            1,
-            [
-                {"name": "the paper's prior", "args": [9, int(rng.integers(60, 90)), 0.01]},
-                {"name": "the prior left out", "args": [*some()]},
-                {"name": "a prior of 2 to 6 %", "args": [*some(), low]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "one class", "args": [int(rng.integers(2, 7)), 1, 0.01]},
-                {"name": "one anchor", "args": [1, int(rng.integers(2, 7)), low]},
-                {"name": "a prior of 1/2", "args": [*some(), 0.5]},
-                {"name": "more than 1/2", "args": [*some(), high]},
-                {"name": "one in a million", "args": [*some(), 1e-6]},
-            ],
-        ),
-    }
+    core = [
+        case("the paper's prior", 9, int(rng.integers(60, 90)), 0.01),
+        case("prior not given", *some()),
+        case("a prior of 2 to 6 %", *some(), low),
+    ]
+    edge = [
+        case("one class", int(rng.integers(2, 7)), 1, 0.01),
+        case("one anchor", 1, int(rng.integers(2, 7)), low),
+        case("a prior of 1/2", *some(), 0.5),
+        case("a prior above 1/2", *some(), high),
+        case("a prior of one in a million", *some(), 1e-6),
+    ]
+    return {"core": (1, core), "edge": (1, edge)}
 
 
-def wrong_sign(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """log((1 - prior) / prior)."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return -classes, boxes
+right = Variants(retina_prior)
 
 
-def no_bias(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """0 everywhere."""
-    return torch.zeros(num_anchors * num_classes), torch.zeros(4 * num_anchors)
+def _class_biases(change: Callable[[Tensor, SimpleNamespace], Tensor]) -> Callable[..., Biases]:
+    """`change(right biases of the classes, arguments)`; the biases of the deltas are right."""
+    return right.then(lambda out, a: (change(out[0], a), out[1]))
 
 
-def box_head_too(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """The same bias in both heads."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes, boxes + classes[0]
-
-
-def box_head_only(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """The bias in the other head."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes * 0, boxes + classes[0]
-
-
-def shared_among_classes(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """prior / K for each class."""
-    return retina_prior(num_anchors, num_classes, prior / num_classes)
-
-
-def once_for_each_class(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """(K,)."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes[:num_classes], boxes
-
-
-def once_for_each_anchor(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """(A,)."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes[:num_anchors], boxes
-
-
-def four_for_all_anchors(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """(4,) deltas."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes, boxes[:4]
-
-
-def four_for_each_class(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """(4 * A * K,) deltas."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes, boxes.repeat(num_classes)
-
-
-def with_background(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """K + 1 classes."""
-    return retina_prior(num_anchors, num_classes + 1, prior)
-
-
-def tenth(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """0.1."""
-    return retina_prior(num_anchors, num_classes, 0.1)
-
-
-def always_the_papers(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """0.01."""
-    return retina_prior(num_anchors, num_classes)
-
-
-def the_prior_itself(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """The bias is the prior."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes * 0 + prior, boxes
-
-
-def logarithm_only(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """log(prior), as for a softmax."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes * 0 + math.log(prior), boxes
-
-
-def softmax_with_background(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """-log(K (1 - prior) / prior): the prior of all classes of a softmax together."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes - math.log(num_classes), boxes
-
-
-def decadic(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """log10."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return classes / math.log(10), boxes
-
-
-def no_logarithm(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """-(1 - prior) / prior."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return -(-classes).exp(), boxes
-
-
-def sigmoid_of_it(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """What the sigmoid gives."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return torch.full_like(classes, 1 / (1 + math.exp(-prior))), boxes
-
-
-def heads_swapped(num_anchors: int, num_classes: int, prior: float = 0.01) -> Biases:
-    """Deltas first."""
-    classes, boxes = retina_prior(num_anchors, num_classes, prior)
-    return boxes, classes
-
-
-def one_number(num_anchors: int, num_classes: int, prior: float = 0.01) -> tuple[float, float]:
-    """A number for each head."""
-    return -math.log((1 - prior) / prior), 0.0
-
-
-SOLVE = "Solve sigmoid(b) = 1 / (1 + exp(-b)) = prior for b. For a prior of 0.01 b is about -4.6."
-COUNT = "How many channels does the last layer have? One for each anchor and each class; four for each anchor."
+SOLVE = "Solve sigmoid(b) = 1 / (1 + exp(-b)) = prior for b. For a prior of 0.01, b is about -4.6."
+COUNT = "How many channels does the last layer have? One per anchor and class; four per anchor for the deltas."
+RARE = "The prior expresses that objects are rare. It says nothing about their positions."
 
 exercise = Exercise(
     name="retina_prior",
@@ -202,107 +87,112 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "wrong sign",
-            wrong_sign,
-            "Your bias has the wrong sign: at first everything would be an object.",
+            _class_biases(lambda biases, a: -biases),
+            "Your bias has the wrong sign. With it, the network would predict objects everywhere before training.",
             SOLVE,
         ),
         Wrong(
             "no bias",
-            no_bias,
-            "Your biases are all 0, so at first everything is half an object: the sigmoids should give the prior.",
+            _class_biases(lambda biases, a: 0 * biases),
+            "All your biases are 0, so all sigmoids are 1/2. They should be equal to the prior.",
             SOLVE,
         ),
         Wrong(
             "on the box head too",
-            box_head_too,
-            "You give the box head this bias too: its deltas begin with 0.",
-            "The prior is about objects being rare. It says nothing of where they are.",
+            right.then(lambda out, a: (out[0], out[1] + out[0][0])),
+            "You give the box head the same bias. Its initial deltas should be 0.",
+            RARE,
         ),
         Wrong(
             "on the box head only",
-            box_head_only,
-            "You give the bias to the box head: it belongs to that of the classes.",
-            "The prior is about objects being rare. It says nothing of where they are.",
+            right.then(lambda out, a: (0 * out[0], out[1] + out[0][0])),
+            "You give the bias to the box head. It belongs to the classification head.",
+            RARE,
         ),
         Wrong(
             "shared among the classes",
-            shared_among_classes,
-            "You divide the prior by the number of classes: each class has a sigmoid of its own, and the whole prior.",
-            "The sigmoids do not have to sum to anything.",
+            right.given(prior=lambda a: a.prior / a.num_classes),
+            "You divide the prior by the number of classes. Each class has its own sigmoid, which should be `prior`.",
+            "The sigmoids do not have to sum to 1.",
         ),
         Wrong(
             "once for each class",
-            once_for_each_class,
-            "You give one bias for each class: each anchor has all of them.",
+            _class_biases(lambda biases, a: biases[: a.num_classes]),
+            "You return one bias per class. Every anchor has a bias for each class.",
             COUNT,
         ),
         Wrong(
             "once for each anchor",
-            once_for_each_anchor,
-            "You give one bias for each anchor: each class of it has its own.",
+            _class_biases(lambda biases, a: biases[: a.num_anchors]),
+            "You return one bias per anchor. Every class of an anchor has its own.",
             COUNT,
         ),
         Wrong(
             "four for all anchors",
-            four_for_all_anchors,
-            "You give four deltas for a place: each of its anchors has four.",
+            right.then(lambda out, a: (out[0], out[1][:4])),
+            "You return four deltas per location. Every anchor has four.",
             COUNT,
         ),
         Wrong(
             "four for each class",
-            four_for_each_class,
-            "You give four deltas for each class: an anchor has four, whatever its class is.",
+            right.then(lambda out, a: (out[0], out[1].repeat(a.num_classes))),
+            "You return four deltas per class. An anchor has four deltas, whatever its class.",
             COUNT,
         ),
         Wrong(
             "with background",
-            with_background,
-            "You count a class for background: it is where all sigmoids are low.",
+            right.given(num_classes=lambda a: a.num_classes + 1),
+            "You count a background class. Background is where all sigmoids are low.",
             COUNT,
         ),
-        Wrong("a prior of 0.1", tenth, "Your prior is always 0.1: take the one that is given.", SOLVE),
+        Wrong("a prior of 0.1", right.given(prior=lambda a: 0.1), "Your prior is always 0.1. Use the argument.", SOLVE),
         Wrong(
             "a prior of 0.01",
-            always_the_papers,
-            "Your prior is always 0.01: take the one that is given.",
-            "0.01 is the paper's, and what prior is when nothing is said.",
+            right.given(prior=lambda a: 0.01),
+            "Your prior is always 0.01. Use the argument.",
+            "0.01 is the value of the paper, and only the default.",
         ),
         Wrong(
             "the prior itself",
-            the_prior_itself,
-            "You take the prior for the bias: it is what the sigmoid of the bias gives.",
+            _class_biases(lambda biases, a: 0 * biases + a.prior),
+            "You use the prior as the bias. It should be the sigmoid of the bias.",
             SOLVE,
         ),
         Wrong(
             "log of the prior",
-            logarithm_only,
-            "You take log(prior): that would be for an exp, and this is for a sigmoid.",
+            _class_biases(lambda biases, a: 0 * biases + math.log(a.prior)),
+            "You use log(prior) as the bias. This inverts exp, not the sigmoid.",
             SOLVE,
         ),
         Wrong(
             "for a softmax",
-            softmax_with_background,
-            "Your bias would fit a softmax over the classes and background: each class has a sigmoid.",
+            _class_biases(lambda biases, a: biases - math.log(a.num_classes)),
+            "Your bias suits a softmax over the classes and background. In RetinaNet, each class has a sigmoid.",
             SOLVE,
         ),
-        Wrong("log10", decadic, "You take the decadic logarithm: the natural one is asked for.", "math.log"),
-        Wrong("no logarithm", no_logarithm, "You leave out the logarithm.", SOLVE),
+        Wrong(
+            "log10",
+            _class_biases(lambda biases, a: biases / math.log(10)),
+            "You use the logarithm to base 10. Use the natural logarithm.",
+            "math.log",
+        ),
+        Wrong("no logarithm", _class_biases(lambda biases, a: -(-biases).exp()), "You leave out the logarithm.", SOLVE),
         Wrong(
             "sigmoid of the prior",
-            sigmoid_of_it,
-            "You take the sigmoid of the prior: its inverse is asked for.",
+            _class_biases(lambda biases, a: torch.full_like(biases, 1 / (1 + math.exp(-a.prior)))),
+            "You compute the sigmoid of the prior. Compute the inverse of the sigmoid.",
             SOLVE,
         ),
         Wrong(
             "heads swapped",
-            heads_swapped,
-            "You return the deltas first: the classes come first.",
+            right.then(lambda out, a: out[::-1]),
+            "You return the biases of the deltas first. Return those of the classes first.",
             "(A * K,) and then (4 * A,).",
         ),
         Wrong(
             "one number for each head",
-            one_number,
-            "You return one number for each head: a bias for each of its channels is asked for.",
+            right.instead(lambda a: (-math.log((1 - a.prior) / a.prior), 0.0)),
+            "You return one number per head. Return a bias for each channel.",
             COUNT,
         ),
     ],

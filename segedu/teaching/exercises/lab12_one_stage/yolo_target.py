@@ -1,38 +1,45 @@
-"""yolo_target: what each cell of YOLO's grid should say."""
+"""yolo_target: the training target of each cell of YOLO's grid."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from segedu.ops.boxes import box_area, cxcywh_to_xyxy, xyxy_to_cxcywh
 from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.variants import Variants
 from segedu.teaching.exercises.lab12_one_stage.grid_objects import cases
 
 Size = tuple[int, int]
 
 
 def yolo_target(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Write the objects of an image into the grid, as in YOLOv1.
+    """Write the objects of an image into a grid, as in YOLOv1.
 
-    The grid has S x S cells, each H / S pixels high and W / S wide. An object belongs to the cell in which the centre
-    of its box lies; on a line between cells to the right or lower one. This cell says, in this order,
+    The grid has S x S cells, each H / S pixels high and W / S pixels wide. The cell that contains the centre of a box
+    is responsible for the object. A centre on a line between two cells belongs to the right or lower cell. The target
+    of a responsible cell is, in this order,
 
-    - x and y: where in the cell the centre lies, 0 at its left or upper line and 1 at the other;
-    - the square roots of the width and of the height, each as a part of the image's;
-    - 1, the confidence;
+    - x and y: the position of the centre within the cell, 0 at its left or upper line and 1 at the opposite line;
+    - the square roots of the width and the height, both relative to the image;
+    - the confidence, 1;
     - the classes: 1 in column `label - 1` of these, 0 in the others.
 
-    Of several objects in one cell it takes the first one of the list. Cells without an object are 0 everywhere.
+    If several objects have their centres in one cell, the cell is responsible for the first of them. The target of a
+    cell without an object is 0 everywhere.
 
     Args:
-        boxes: (N, 4) floats (x1, y1, x2, y2) in pixels, within the image; N may be 0.
+        boxes: (N, 4) floats (x1, y1, x2, y2) in pixels, within the image. N may be 0.
         labels: (N,) integers from 1 to C.
         cells: S.
         image_size: (H, W) in pixels.
         classes: C.
 
     Returns:
-        (S, S, 5 + C) floats: row, column, and what the cell says.
+        (S, S, 5 + C) floats: row, column, target of the cell.
 
     Example: a box of 40 x 40 in an image of 80 x 80. Its centre (30, 50) lies in row 1, column 0.
 
@@ -40,209 +47,98 @@ def yolo_target(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, cla
         tensor([0.7500, 0.2500, 0.7071, 0.7071, 1.0000, 0.0000, 1.0000, 0.0000])
     """
     centres, sides = _relative(boxes, image_size)
-    places = (centres * cells).floor()
-    return _written(places, centres * cells - places, sides.sqrt(), labels, (cells, classes))
+    positions = (centres * cells).floor()
+    return _written(positions, centres * cells - positions, sides.sqrt(), labels, (cells, classes))
 
 
 def _relative(boxes: Tensor, image_size: Size) -> tuple[Tensor, Tensor]:
-    """Centres (N, 2) and sides (N, 2), x before y, as parts of the image."""
+    """Centres (N, 2) and sides (N, 2) relative to the image, x before y."""
     scale = torch.tensor([image_size[1], image_size[0]])
     return (boxes[:, :2] + boxes[:, 2:]) / 2 / scale, (boxes[:, 2:] - boxes[:, :2]) / scale
 
 
-def _written(places: Tensor, offsets: Tensor, sides: Tensor, labels: Tensor, counts: Size) -> Tensor:
-    """The grid of objects at `places` (N, 2), column before row; `counts`: S and C."""
+def _written(positions: Tensor, offsets: Tensor, sides: Tensor, labels: Tensor, counts: Size) -> Tensor:
+    """The grid with objects in the cells at `positions` (N, 2), column before row; `counts` are S and C."""
     cells, classes = counts
     target = torch.zeros(cells, cells, 5 + classes)
-    for i in reversed(range(len(places))):  # the first object has the last word
-        x, y = places[i].long()
+    for i in reversed(range(len(positions))):  # the first object overwrites the others
+        x, y = positions[i].long()
         target[y, x] = 0
         target[y, x, :5] = torch.cat([offsets[i], sides[i], torch.ones(1)])
         target[y, x, 4 + labels[i]] = 1
     return target
 
 
-def cell_of_the_corner(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """The cell of (x1, y1), and the centre measured from there."""
-    centres, sides = _relative(boxes, image_size)
-    places = ((centres - sides / 2) * cells).floor()
-    return _written(places, centres * cells - places, sides.sqrt(), labels, (cells, classes))
+right = Variants(yolo_target)
 
 
-def corner_for_centre(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Cell and offset of (x1, y1)."""
-    half = (boxes[:, 2:] - boxes[:, :2]) / 2
-    return yolo_target(boxes - half.repeat(1, 2), labels, cells, image_size, classes)
+def _written_as(
+    cell: Callable = lambda a: (a.centres * a.cells).floor(),
+    offset: Callable = lambda a: a.centres * a.cells - a.cell,
+    sides: Callable = lambda a: a.sides.sqrt(),
+) -> Callable[..., Tensor]:
+    """Another cell, offset within the cell, or sides, each a function of the arguments.
+
+    The arguments are extended by `centres` and `sides`, relative to the image, and `cell`, column before row.
+    """
+
+    def target(a: SimpleNamespace) -> Tensor:
+        a.centres, a.sides = _relative(a.boxes, a.image_size)
+        a.cell = cell(a)
+        return _written(a.cell, offset(a), sides(a), a.labels, (a.cells, a.classes))
+
+    return right.instead(target)
 
 
-def nearest_line(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """round for floor."""
-    centres, sides = _relative(boxes, image_size)
-    places = (centres * cells).round()
-    return _written(places, centres * cells - places, sides.sqrt(), labels, (cells, classes))
+def _cell_size(a: SimpleNamespace) -> Tensor:
+    return torch.tensor([a.image_size[1], a.image_size[0]]) / a.cells
 
 
-def left_of_a_line(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """On a line to the left or upper cell."""
-    centres, sides = _relative(boxes, image_size)
-    places = (centres * cells).ceil() - 1
-    return _written(places, centres * cells - places, sides.sqrt(), labels, (cells, classes))
+def _in_cells_of_whole_pixels(a: SimpleNamespace) -> Tensor:
+    return xyxy_to_cxcywh(a.boxes)[:, :2] / torch.tensor([a.image_size[1] // a.cells, a.image_size[0] // a.cells])
 
 
-def _sides_as(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int, sides: Tensor) -> Tensor:
-    """Other numbers (N, 2) for the sides."""
-    centres, _ = _relative(boxes, image_size)
-    places = (centres * cells).floor()
-    return _written(places, centres * cells - places, sides, labels, (cells, classes))
+def _sorted_by_area(descending: bool) -> Callable[..., Tensor]:
+    def order(a: SimpleNamespace) -> Tensor:
+        return box_area(a.boxes).argsort(descending=descending, stable=True)
+
+    return right.given(boxes=lambda a: a.boxes[order(a)], labels=lambda a: a.labels[order(a)])
 
 
-def _offsets_as(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int, offsets: Tensor) -> Tensor:
-    """Other numbers (N, 2) for x and y."""
-    centres, sides = _relative(boxes, image_size)
-    return _written((centres * cells).floor(), offsets, sides.sqrt(), labels, (cells, classes))
-
-
-def parts_of_the_image(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """x and y as parts of the image."""
-    return _offsets_as(boxes, labels, cells, image_size, classes, _relative(boxes, image_size)[0])
-
-
-def offsets_in_pixels(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """x and y from the corner of the cell, in pixels."""
-    one = torch.tensor([image_size[1], image_size[0]]) / cells
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return _offsets_as(boxes, labels, cells, image_size, classes, centres % one)
-
-
-def from_the_middle(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """x and y from the middle of the cell."""
-    return _offsets_as(boxes, labels, cells, image_size, classes, (_relative(boxes, image_size)[0] * cells) % 1 - 0.5)
-
-
-def no_root(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Width and height themselves."""
-    return _sides_as(boxes, labels, cells, image_size, classes, _relative(boxes, image_size)[1])
-
-
-def root_of_pixels(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Roots of pixels."""
-    return _sides_as(boxes, labels, cells, image_size, classes, (boxes[:, 2:] - boxes[:, :2]).sqrt())
-
-
-def root_of_cells(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Roots of sides in cells."""
-    return _sides_as(boxes, labels, cells, image_size, classes, (_relative(boxes, image_size)[1] * cells).sqrt())
-
-
-def logarithms(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Logarithms of the sides, as since YOLOv2."""
-    return _sides_as(boxes, labels, cells, image_size, classes, _relative(boxes, image_size)[1].log())
-
-
-def last_object(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """A later object overwrites the cell."""
-    return yolo_target(boxes.flip(0), labels.flip(0), cells, image_size, classes)
-
-
-def largest_object(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """The largest object keeps the cell."""
-    order = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argsort(descending=True, stable=True)
-    return yolo_target(boxes[order], labels[order], cells, image_size, classes)
-
-
-def smallest_object(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """The smallest object keeps the cell."""
-    order = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argsort(stable=True)
-    return yolo_target(boxes[order], labels[order], cells, image_size, classes)
-
-
-def cells_of_whole_pixels(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """W // S for W / S."""
-    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, _relative(boxes, image_size)[1]
-    places = centres / torch.tensor([image_size[1] // cells, image_size[0] // cells])
-    return _written(places.floor(), places % 1, sides.sqrt(), labels, (cells, classes))
-
-
-def added(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Objects of one cell are added."""
-    target = torch.zeros(cells, cells, 5 + classes)
-    for i in range(len(boxes)):
-        target += yolo_target(boxes[i : i + 1], labels[i : i + 1], cells, image_size, classes)
+def _sum_of_objects(a: SimpleNamespace) -> Tensor:
+    target = torch.zeros(a.cells, a.cells, 5 + a.classes)
+    for box, label in zip(a.boxes, a.labels, strict=True):
+        target += yolo_target(box[None], label[None], a.cells, a.image_size, a.classes)
     return target
 
 
-def classes_of_all(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """The first box, but the classes of all objects of the cell."""
-    target = yolo_target(boxes, labels, cells, image_size, classes)
-    every = added(boxes, labels, cells, image_size, classes)
-    return torch.cat([target[..., :5], every[..., 5:].clamp(max=1)], dim=2)
+def _classes_of_all_objects(target: Tensor, a: SimpleNamespace) -> Tensor:
+    return torch.cat([target[..., :5], _sum_of_objects(a)[..., 5:].clamp(max=1)], dim=2)
 
 
-def all_cells_of_the_box(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Each cell that the box covers says it."""
-    centres, sides = _relative(boxes, image_size)
-    low, high = ((centres - sides / 2) * cells).floor().long(), ((centres + sides / 2) * cells).ceil().long()
-    target = torch.zeros(cells, cells, 5 + classes)
+def _every_cell_of_the_box(a: SimpleNamespace) -> Tensor:
+    centres, sides = _relative(a.boxes, a.image_size)
+    low, high = ((centres - sides / 2) * a.cells).floor().long(), ((centres + sides / 2) * a.cells).ceil().long()
+    target = torch.zeros(a.cells, a.cells, 5 + a.classes)
     for i, (first, last) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
-        places = torch.tensor([[x, y] for y in range(first[1], last[1]) for x in range(first[0], last[0])])
-        many, kinds = [i] * len(places), labels[i].expand(len(places))
-        one = _written(places, centres[many] * cells - places, sides[many].sqrt(), kinds, (cells, classes))
+        covered = torch.tensor([[x, y] for y in range(first[1], last[1]) for x in range(first[0], last[0])])
+        many, labels = [i] * len(covered), a.labels[i].expand(len(covered))
+        one = _written(covered, centres[many] * a.cells - covered, sides[many].sqrt(), labels, (a.cells, a.classes))
         target = torch.where(target[..., 4:5] == 0, one, target)
     return target
 
 
-def column_for_row(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """target[column, row]."""
-    return yolo_target(boxes, labels, cells, image_size, classes).transpose(0, 1)
-
-
-def y_before_x(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """(y, x, height, width)."""
-    return yolo_target(boxes, labels, cells, image_size, classes)[..., [1, 0, 3, 2, *range(4, 5 + classes)]]
-
-
-def height_for_width(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """H and W swapped."""
-    return yolo_target(boxes, labels, cells, image_size[::-1], classes)
-
-
-def confidence_first(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Confidence, then the box."""
-    return yolo_target(boxes, labels, cells, image_size, classes)[..., [4, 0, 1, 2, 3, *range(5, 5 + classes)]]
-
-
-def labels_from_zero(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Column `label` for `label - 1`."""
-    return yolo_target(boxes, labels + 1, cells, image_size, classes)
-
-
-def with_background(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """A column more, for label 0."""
-    return yolo_target(boxes, labels + 1, cells, image_size, classes + 1)
-
-
-def channels_first(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """(5 + C, S, S)."""
-    return yolo_target(boxes, labels, cells, image_size, classes).permute(2, 0, 1)
-
-
-def read_as_centre_and_sides(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """The four numbers of a box are x, y, w, h."""
-    half = boxes[:, 2:] / 2
-    read = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], dim=1)
-    return yolo_target(read, labels, cells, image_size, classes)
-
-
-def changes_boxes(boxes: Tensor, labels: Tensor, cells: int, image_size: Size, classes: int) -> Tensor:
-    """Divides in place."""
-    target = yolo_target(boxes, labels, cells, image_size, classes)
-    boxes /= torch.tensor([image_size[1], image_size[0]] * 2)
+def _changes_boxes(target: Tensor, a: SimpleNamespace) -> Tensor:
+    a.boxes /= torch.tensor([a.image_size[1], a.image_size[0]] * 2)
     return target
 
 
-CELL = "The centre in cells is (x / W * S, y / H * S): its whole part says the cell, the rest where in the cell."
-ROOT = "A pixel more matters for a small box, and hardly for a large one. The root of w / W sees it so."
-OWNER = "YOLOv1 has one object for a cell, and one cell for an object. A second one is lost: a limit of the method."
+CELL = (
+    "The centre is at (x / W * S, y / H * S) in cells. The integer part is the cell, the rest the position within it."
+)
+ROOT = "An error of one pixel matters more for a small box than for a large one. The root of w / W expresses this."
+OWNER = "In YOLOv1 a cell is responsible for one object, and one cell for an object. Further objects are lost."
+INDEX = "target[row, column, channel]"
 
 exercise = Exercise(
     name="yolo_target",
@@ -255,142 +151,162 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "cell of the corner",
-            cell_of_the_corner,
-            "You take the cell of the upper left corner: the cell of the centre is asked for.",
+            _written_as(cell=lambda a: ((a.centres - a.sides / 2) * a.cells).floor()),
+            "You use the cell of the upper left corner. The cell that contains the centre is responsible.",
             CELL,
         ),
         Wrong(
             "corner for the centre",
-            corner_for_centre,
-            "You take the upper left corner for the centre of the box.",
+            right.given(boxes=lambda a: a.boxes - xyxy_to_cxcywh(a.boxes)[:, 2:].repeat(1, 2) / 2),
+            "You use the upper left corner of a box as its centre.",
             CELL,
         ),
         Wrong(
             "nearest line",
-            nearest_line,
-            "You round the centre to the nearest line: the cell in which it lies begins at the line before it.",
+            _written_as(cell=lambda a: (a.centres * a.cells).round()),
+            "You round the centre to the nearest line. The cell of the centre begins at the previous line.",
             "floor, not round.",
         ),
         Wrong(
             "to the left of a line",
-            left_of_a_line,
-            "A centre on a line between two cells belongs to the right or lower one.",
-            "floor does this by itself.",
+            _written_as(cell=lambda a: (a.centres * a.cells).ceil() - 1),
+            "You assign a centre on a line between two cells to the left or upper cell. Use the right or lower one.",
+            "floor returns the right cell.",
         ),
         Wrong(
             "parts of the image",
-            parts_of_the_image,
-            "Your x and y are parts of the image: they say where in the cell the centre lies.",
+            _written_as(offset=lambda a: a.centres),
+            "Your x and y are relative to the image. They should be positions within the cell.",
             CELL,
         ),
         Wrong(
             "from the corner in pixels",
-            offsets_in_pixels,
-            "Your x and y are pixels from the corner of the cell: they are parts of the cell.",
+            _written_as(offset=lambda a: xyxy_to_cxcywh(a.boxes)[:, :2] % _cell_size(a)),
+            "You measure x and y within the cell in pixels. They should be relative to the sides of the cell.",
             CELL,
         ),
         Wrong(
             "from the middle",
-            from_the_middle,
-            "Your x and y are measured from the middle of the cell: 0 is its left or upper line.",
+            _written_as(offset=lambda a: (a.centres * a.cells) % 1 - 0.5),
+            "You measure x and y from the middle of the cell. They are 0 at its left and upper line.",
             CELL,
         ),
-        Wrong("no root", no_root, "You leave out the square roots of width and height.", ROOT),
+        Wrong("no root", _written_as(sides=lambda a: a.sides), "You leave out the roots of width and height.", ROOT),
         Wrong(
             "roots of pixels",
-            root_of_pixels,
-            "You take the roots of pixels: width and height are parts of the image's.",
+            _written_as(sides=lambda a: xyxy_to_cxcywh(a.boxes)[:, 2:].sqrt()),
+            "You take the roots of width and height in pixels. They should be relative to the image.",
             ROOT,
         ),
         Wrong(
             "roots of cells",
-            root_of_cells,
-            "You measure width and height in cells: they are parts of the image's.",
+            _written_as(sides=lambda a: (a.sides * a.cells).sqrt()),
+            "You measure width and height in cells. They should be relative to the image.",
             "Objects are often larger than a cell.",
         ),
         Wrong(
             "logarithms",
-            logarithms,
-            "You take the logarithm of width and height: YOLOv1 takes the square root.",
-            "YOLOv2 takes logarithms, against an anchor.",
+            _written_as(sides=lambda a: a.sides.log()),
+            "You take the logarithms of width and height. YOLOv1 takes the square roots.",
+            "YOLOv2 uses logarithms, relative to an anchor.",
         ),
         Wrong(
             "last object",
-            last_object,
-            "A later object overwrites an earlier one in your cell: the first one of the list keeps it.",
+            right.given(boxes=lambda a: a.boxes.flip(0), labels=lambda a: a.labels.flip(0)),
+            "A later object overwrites an earlier one in your cell. The first one in the list keeps the cell.",
             OWNER,
         ),
         Wrong(
             "largest object",
-            largest_object,
-            "Your cell belongs to its largest object: the first one of the list keeps it.",
+            _sorted_by_area(descending=True),
+            "You give the cell to its largest object. The first one in the list keeps the cell.",
             OWNER,
         ),
-        Wrong("smallest object", smallest_object, "Your smallest object has the cell: the first one keeps it.", OWNER),
+        Wrong(
+            "smallest object",
+            _sorted_by_area(descending=False),
+            "You give the cell to its smallest object. The first one in the list keeps the cell.",
+            OWNER,
+        ),
         Wrong(
             "cells of whole pixels",
-            cells_of_whole_pixels,
-            "Your cells are whole pixels wide: of 100 pixels three cells have 33.3 each.",
-            "/ for //.",
+            _written_as(
+                cell=lambda a: _in_cells_of_whole_pixels(a).floor(), offset=lambda a: _in_cells_of_whole_pixels(a) % 1
+            ),
+            "You round the side of a cell down to whole pixels. In 100 pixels, each of three cells has 33.3 pixels.",
+            "/ instead of //.",
         ),
-        Wrong("objects added", added, "You add the objects of one cell: the first one of the list keeps it.", OWNER),
+        Wrong(
+            "objects added",
+            right.instead(_sum_of_objects),
+            "You add up the objects of one cell. The first one in the list keeps the cell.",
+            OWNER,
+        ),
         Wrong(
             "classes of all",
-            classes_of_all,
-            "Your cell has the classes of all its objects: only that of the first one counts.",
+            right.then(_classes_of_all_objects),
+            "Your cell has the classes of all its objects. It should have the class of the first one only.",
             OWNER,
         ),
         Wrong(
             "every cell of the box",
-            all_cells_of_the_box,
-            "You write an object into every cell that its box covers: only the cell of its centre is responsible.",
+            right.instead(_every_cell_of_the_box),
+            "You write an object into every cell that its box covers. Only the cell of its centre is responsible.",
             OWNER,
         ),
         Wrong(
             "rows and columns",
-            column_for_row,
-            "You have rows and columns of the grid swapped: target[row, column], and y says the row.",
-            "target[row, column, what].",
+            right.then(lambda out, a: out.transpose(0, 1)),
+            "You swap the rows and columns of the grid. y determines the row, x the column.",
+            INDEX,
         ),
-        Wrong("y before x", y_before_x, "You write y before x, and height before width.", "x, y, then width, height."),
         Wrong(
-            "height for width", height_for_width, "You take the image's height for its width.", "image_size is (H, W)."
+            "y before x",
+            right.then(lambda out, a: out[..., [1, 0, 3, 2, *range(4, 5 + a.classes)]]),
+            "You write y before x and height before width.",
+            "x, y, then width, height.",
+        ),
+        Wrong(
+            "height for width",
+            right.given(image_size=lambda a: a.image_size[::-1]),
+            "You use the height of the image as its width.",
+            "image_size is (H, W).",
         ),
         Wrong(
             "confidence first",
-            confidence_first,
-            "Your confidence comes before the box: it comes behind it.",
+            right.then(lambda out, a: out[..., [4, 0, 1, 2, 3, *range(5, 5 + a.classes)]]),
+            "You write the confidence before the box. It comes after the box.",
             "x, y, width, height, confidence, classes.",
         ),
         Wrong(
             "labels from 0",
-            labels_from_zero,
-            "You take the label for the column: labels begin with 1, columns with 0.",
-            "Label 1 has the first of the C columns.",
+            right.given(labels=lambda a: a.labels + 1),
+            "You use the label as the column. Labels begin with 1, columns with 0.",
+            "Label 1 belongs to the first of the C columns.",
         ),
         Wrong(
             "with background",
-            with_background,
-            "You have a column for background: C columns are asked for.",
-            "Where no object is, the confidence is 0.",
+            right.given(labels=lambda a: a.labels + 1, classes=lambda a: a.classes + 1),
+            "You have a column for background. There should be C class columns.",
+            "Where there is no object, the confidence is 0.",
         ),
         Wrong(
             "channels first",
-            channels_first,
-            "You put the grid last: the shape is (S, S, 5 + C).",
-            "target[row, column, what].",
+            right.then(lambda out, a: out.permute(2, 0, 1)),
+            "You return (5 + C, S, S). The shape should be (S, S, 5 + C).",
+            INDEX,
         ),
         Wrong(
             "read as centre and sides",
-            read_as_centre_and_sides,
-            "You read boxes as (x, y, w, h): they are (x1, y1, x2, y2).",
+            right.given(boxes=lambda a: cxcywh_to_xyxy(a.boxes)),
+            "You read boxes as (x, y, w, h). They are (x1, y1, x2, y2).",
             CELL,
         ),
         Wrong(
             "changes the boxes",
-            changes_boxes,
-            "You change the boxes that you were given: whoever called you still needs them.",
-            "`boxes /= ...` works in place; `boxes = boxes / ...` makes new ones.",
+            right.then(_changes_boxes),
+            "You change the argument `boxes` in place. The caller still needs the original boxes.",
+            "`boxes /= ...` works in place; `boxes = boxes / ...` makes a new tensor.",
         ),
     ],
 )
