@@ -15,7 +15,7 @@ from segedu.ops.polygons import polygon_areas, polygon_intersections
 from segedu.teaching.checks.judge import draw
 from segedu.teaching.exercises import lab09_distances as lab
 from segedu.teaching.exercises.lab09_distances.clipping import shared_areas
-from segedu.teaching.exercises.lab09_distances.diffusion_flow import _heat, _slope, _source
+from segedu.teaching.exercises.lab09_distances.diffusion_flow import _gradient, _heat, _source
 
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
 
@@ -151,7 +151,7 @@ def test_no_slope_is_so_short_that_rounding_decides():
     for label_map, steps in all_cases("diffusion_flow", seeds=20):
         for number in label_map.unique()[label_map.unique() > 0]:
             inside = label_map == number
-            lengths = _slope(_heat(inside, _source(inside), steps)).norm(dim=0)[inside]
+            lengths = _gradient(_heat(inside, _source(inside), steps)).norm(dim=0)[inside]
             assert ((lengths < 1e-12) | (lengths > 1e-6)).all()
 
 
@@ -202,7 +202,7 @@ def test_ends_just_1_apart_are_in_every_draw():
 def test_cells_that_touch_come_back():
     for args in named("follow_flows", "cells that touch"):
         assert reference("follow_flows")(*args)[1].max() == 4 and ndimage.label(args[1])[1] == 3
-    for args in named("follow_flows", "two meeting places near each other"):
+    for args in named("follow_flows", "two meeting points near each other"):
         assert reference("follow_flows")(*args)[1].max() == 3 and ndimage.label(args[1])[1] == 2
 
 

@@ -1,4 +1,4 @@
-"""Lab 9, distances and flows: signed distance and back, star distances and their NMS, Cellpose's flow and back."""
+"""Lab 9, distances and flows: signed distance and watershed, StarDist's rays and NMS, Cellpose's flow and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What convex polygons share, for the cases of `polygon_nms`: compiled clipping takes seconds to load in a judge."""
+"""Intersection areas of convex polygons, for the cases of `polygon_nms`: compiled clipping takes seconds to load."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def area(corners: np.ndarray) -> float:
-    """Area of a polygon, by the shoelace formula.
+    """Area of a polygon by the shoelace formula.
 
     Args:
-        corners: (R, 2), (y, x) in order, either way round; fewer than 3 have no area.
+        corners: (R, 2), (y, x) in order, clockwise or not; the area of fewer than 3 corners is 0.
 
     Returns:
         At least 0.
@@ -19,29 +19,29 @@ def area(corners: np.ndarray) -> float:
 
 
 def shared_areas(polygons: np.ndarray) -> np.ndarray:
-    """Area that each two convex polygons have in common.
+    """Area of the intersection of each two convex polygons.
 
     Args:
-        polygons: (N, R, 2), (y, x) of the corners in order, either way round.
+        polygons: (N, R, 2), (y, x) of the corners in order, clockwise or not.
 
     Returns:
-        (N, N) float64, symmetric, the areas themselves on the diagonal; 9 decimals.
+        (N, N) float64, symmetric, with the areas of the polygons on the diagonal; rounded to 9 decimals.
     """
     N = len(polygons)
     shared = np.zeros((N, N))
     for i in range(N):
         shared[i, i] = area(polygons[i])
         for j in range(i):
-            if shared[i, i] and shared[j, j]:  # what has no area has no inside either
-                shared[i, j] = shared[j, i] = area(_clipped(polygons[i], polygons[j]))
-    return shared.round(9)  # cuts leave slivers of 1e-16
+            if shared[i, i] and shared[j, j]:  # a polygon without area has no interior
+                shared[i, j] = shared[j, i] = area(_clip(polygons[i], polygons[j]))
+    return shared.round(9)  # clipping leaves slivers of 1e-16
 
 
-def _clipped(corners: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Sutherland and Hodgman: one edge of the window after the other cuts off what lies beyond it."""
+def _clip(corners: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Sutherland-Hodgman: each edge of the window in turn cuts off what lies outside it."""
     middle = window.mean(axis=0)
     for a, b in zip(window, np.roll(window, -1, axis=0), strict=True):
-        side = _turn(a, b, corners) * np.sign(_turn(a, b, middle))
+        side = _side(a, b, corners) * np.sign(_side(a, b, middle))
         kept = []
         for p, q, d, e in zip(corners, np.roll(corners, -1, axis=0), side, np.roll(side, -1), strict=True):
             if d >= 0:
@@ -52,7 +52,7 @@ def _clipped(corners: np.ndarray, window: np.ndarray) -> np.ndarray:
     return corners
 
 
-def _turn(a: np.ndarray, b: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """On which side of the line from a to b points lie: above 0 on one, below 0 on the other."""
-    away = points - a
-    return (b[0] - a[0]) * away[..., 1] - (b[1] - a[1]) * away[..., 0]
+def _side(a: np.ndarray, b: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Positive for points on one side of the line from a to b, negative on the other."""
+    offsets = points - a
+    return (b[0] - a[0]) * offsets[..., 1] - (b[1] - a[1]) * offsets[..., 0]

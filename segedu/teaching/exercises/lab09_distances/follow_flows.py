@@ -1,8 +1,9 @@
-"""follow_flows: pixels drift along the flow, and those that meet are one cell."""
+"""follow_flows: pixels drift along the flow, and those that meet form one cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,31 +13,32 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.variants import Variants
 from segedu.teaching.exercises.lab09_distances.field import cases
 
 
 def follow_flows(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Let each pixel of the foreground drift along the flow; pixels that end near each other are one cell.
+    """Let each foreground pixel drift along the flow; pixels whose final positions are close form one cell.
 
-    The ends: each pixel of the foreground is a particle, P of them in reading order, and starts at its own place. Each
-    step moves a particle by the flow at the place where it is now, between pixels by bilinear interpolation. In the
-    background the flow counts as 0, whatever `flows` holds there. A particle that would leave the image stays on its
-    border: y in [0, H - 1] and x in [0, W - 1].
+    Final positions: each foreground pixel is a particle that starts at its own position; the P particles are in reading
+    order. Each step moves a particle by the flow at its current position, which is interpolated bilinearly between
+    pixels. In the background the flow counts as 0, whatever `flows` contains there. A particle that would leave the
+    image stays on its border: y in [0, H - 1] and x in [0, W - 1].
 
-    The cells: two particles whose ends are at most 1 pixel apart (Euclidean) are of one cell, and so are chains of
-    them: if a is of one cell with b, and b with c, then a is with c. Cells are numbered 1, 2, ... in the order in which
-    their first pixels come in reading order.
+    Cells: two particles belong to the same cell if their final positions are at most 1 pixel apart (Euclidean), or if a
+    chain of such pairs connects them: if a belongs with b, and b with c, then a belongs with c. Cells are numbered
+    1, 2, ... in the reading order of their first pixels.
 
     Args:
-        flows: (2, H, W) floats, dy before dx, in pixels a step.
+        flows: (2, H, W) floats, dy before dx, in pixels per step.
         foreground: (H, W) bool.
-        steps: how often particles move; 0 leaves them where they are.
+        steps: number of steps; 0 leaves the particles where they are.
 
     Returns:
-        ends: (P, 2) floats, y before x.
+        ends: (P, 2) floats, the final positions, y before x.
         label_map: (H, W) integers: 0 in the background, else the number of the cell.
 
-    Example: four pixels want to meet at x = 1, the last one wants to go to the right.
+    Example: four pixels meet at x = 1, the last one would move to the right.
 
         >>> right = torch.tensor([[[0.0] * 6], [[1.0, 0.0, -1.0, -1.0, 0.0, 1.0]]])
         >>> ends, label_map = follow_flows(right, torch.tensor([[True, True, True, True, False, True]]), 3)
@@ -44,21 +46,21 @@ def follow_flows(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor,
         (tensor([1., 1., 1., 1., 5.], dtype=torch.float64), tensor([[1, 1, 1, 1, 0, 2]]))
     """
     ends = _drift(flows * foreground, foreground.nonzero().double(), steps)
-    return ends, _painted(_chains(ends), foreground)
+    return ends, _paint(_chains(ends), foreground)
 
 
-def _drift(flows: Tensor, places: Tensor, steps: int) -> Tensor:
+def _drift(flows: Tensor, positions: Tensor, steps: int) -> Tensor:
     last = torch.tensor(flows.shape[1:]) - 1
     for _ in range(steps):
-        places = torch.minimum((places + _bilinear(flows, places)).clamp(min=0), last)
-    return places
+        positions = torch.minimum((positions + _bilinear(flows, positions)).clamp(min=0), last)
+    return positions
 
 
-def _bilinear(flows: Tensor, places: Tensor) -> Tensor:
-    """(P, 2): flows at places (P, 2) within the image."""
+def _bilinear(flows: Tensor, positions: Tensor) -> Tensor:
+    """(P, 2): the flow at positions (P, 2) within the image."""
     last = torch.tensor(flows.shape[1:]) - 1
-    low = places.long()
-    v, u = (places - low).T
+    low = positions.long()
+    v, u = (positions - low).T
     (top, left), (bottom, right) = low.T, torch.minimum(low + 1, last).T
     above = flows[:, top, left] * (1 - u) + flows[:, top, right] * u
     below = flows[:, bottom, left] * (1 - u) + flows[:, bottom, right] * u
@@ -66,172 +68,78 @@ def _bilinear(flows: Tensor, places: Tensor) -> Tensor:
 
 
 def _chains(ends: Tensor, reach: float = 1.0) -> Tensor:
-    """(P,) integers: 1, 2, ... in the order of the first particle of each chain."""
-    pairs = cKDTree(ends.numpy()).query_pairs(reach, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=[len(ends)] * 2)
+    return _components(cKDTree(ends.numpy()).query_pairs(reach, output_type="ndarray"), len(ends))
+
+
+def _components(pairs: np.ndarray, count: int) -> Tensor:
+    """(P,) integers: 1, 2, ... in the order of the first particle of each connected component."""
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=[count] * 2)
     return torch.from_numpy(connected_components(graph, directed=False)[1]).long() + 1
 
 
-def _painted(numbers: Tensor, foreground: Tensor) -> Tensor:
+def _paint(numbers: Tensor, foreground: Tensor) -> Tensor:
     label_map = torch.zeros(foreground.shape, dtype=torch.int64)
     label_map[foreground] = numbers
     return label_map
 
 
-def _followed(drift: Callable, flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+right = Variants(follow_flows)
+
+
+def _drifted(drift: Callable) -> Callable:
     """`follow_flows` with another way to drift."""
-    ends = drift(flows * foreground, foreground.nonzero().double(), steps)
-    return ends, _painted(_chains(ends), foreground)
+
+    def follow(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        ends = drift(flows * foreground, foreground.nonzero().double(), steps)
+        return ends, _paint(_chains(ends), foreground)
+
+    return follow
 
 
-def _grouped(numbers: Callable, flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """`follow_flows` with another way to number ends (P, 2), at least one of them."""
-    ends, label_map = follow_flows(flows, foreground, steps)
-    return ends, _painted(numbers(ends), foreground) if len(ends) else label_map
+def _moved(move: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """`follow_flows` with another move (P, 2) per step, made from the flows and the positions."""
 
-
-def against_the_flow(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Minus for plus."""
-    return follow_flows(-flows, foreground, steps)
-
-
-def x_first(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """dx before dy."""
-    return follow_flows(flows.flip(0), foreground, steps)
-
-
-def _drift_by(read: Callable) -> Callable:
-    """Flows (P, 2) at places are what `read` says."""
-
-    def drift(flows: Tensor, places: Tensor, steps: int) -> Tensor:
+    def drift(flows: Tensor, positions: Tensor, steps: int) -> Tensor:
         last = torch.tensor(flows.shape[1:]) - 1
         for _ in range(steps):
-            places = (places + read(flows, places)).clamp(torch.zeros(2), last)
-        return places
+            positions = (positions + move(flows, positions)).clamp(torch.zeros(2), last)
+        return positions
 
-    return drift
-
-
-def nearest_pixel(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The flow of the nearest pixel."""
-    drift = _drift_by(lambda flows, places: flows[:, *places.round().long().T].T)
-    return _followed(drift, flows, foreground, steps)
+    return _drifted(drift)
 
 
-def whole_steps(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Particles jump to the nearest pixel after each step."""
-    drift = _drift_by(lambda flows, places: (places + flows[:, *places.long().T].T).round() - places)
-    return _followed(drift, flows, foreground, steps)
-
-
-def one_leap(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The flow of the start for the whole way."""
-    return follow_flows(flows * steps, foreground, min(steps, 1))
-
-
-def one_more(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """range(steps + 1)."""
-    return follow_flows(flows, foreground, steps + 1)
-
-
-def full_steps(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Each flow made 1 long before."""
-    return follow_flows(flows / flows.norm(dim=0).clamp(min=1e-12), foreground, steps)
+def _drift_over_the_border(flows: Tensor, positions: Tensor, steps: int) -> Tensor:
+    """Beyond the border the flow of the border continues."""
+    last = torch.tensor(flows.shape[1:]) - 1
+    for _ in range(steps):
+        positions = positions + _bilinear(flows, positions.clamp(torch.zeros(2), last))
+    return positions
 
 
 def background_counts(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Flows of the background are not set to 0."""
     ends = _drift(flows, foreground.nonzero().double(), steps)
-    return ends, _painted(_chains(ends), foreground)
+    return ends, _paint(_chains(ends), foreground)
 
 
-def background_follows(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """All pixels are particles."""
-    everything = torch.ones_like(foreground)
-    return follow_flows(flows * foreground, everything, steps)
+def _grouped(number: Callable[[Tensor], Tensor]) -> Callable:
+    """`follow_flows` with another way to number final positions (P, 2)."""
+    return right.then(lambda out, a: (out[0], _paint(number(out[0]), a.foreground)))
 
 
-def over_the_border(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Outside of the image the flow of the border goes on, and so do particles."""
-    last = torch.tensor(flows.shape[1:]) - 1
-
-    def drift(flows: Tensor, places: Tensor, steps: int) -> Tensor:
-        for _ in range(steps):
-            places = places + _bilinear(flows, places.clamp(torch.zeros(2), last))
-        return places
-
-    return _followed(drift, flows, foreground, steps)
+def _chains_by_norm(ends: Tensor, p: float) -> Tensor:
+    return _components(cKDTree(ends.numpy()).query_pairs(1.0, p=p, output_type="ndarray"), len(ends))
 
 
-def ends_x_first(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """x before y in the ends."""
-    ends, label_map = follow_flows(flows, foreground, steps)
-    return ends.flip(1), label_map
+def _within_1_of_the_first(ends: Tensor) -> Tensor:
+    numbers = torch.zeros(len(ends), dtype=torch.int64)
+    for i in range(len(ends)):
+        if numbers[i] == 0:
+            numbers[((ends - ends[i]).norm(dim=1) <= 1) & (numbers == 0)] = numbers.max() + 1
+    return numbers
 
 
-def pieces_of_the_foreground(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """What touches is one cell, wherever it ends."""
-    return follow_flows(flows, foreground, steps)[0], follow_flows(flows, foreground, 0)[1]
-
-
-def a_cell_a_pixel(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Ends rounded; each pixel on which some end is a cell."""
-    return _grouped(lambda ends: _chains(ends.round(), 0.5), flows, foreground, steps)
-
-
-def pixels_that_touch(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Ends rounded; pixels that touch, also at corners, are a cell."""
-    return _grouped(lambda ends: _chains(ends.round(), 1.5), flows, foreground, steps)
-
-
-def two_pixels(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """At most 2 apart."""
-    return _grouped(lambda ends: _chains(ends, 2.0), flows, foreground, steps)
-
-
-def _near_by(ends: Tensor, p: float) -> Tensor:
-    """`_chains` with distances that are no Euclidean ones."""
-    pairs = cKDTree(ends.numpy()).query_pairs(1.0, p=p, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=[len(ends)] * 2)
-    return torch.from_numpy(connected_components(graph, directed=False)[1]).long() + 1
-
-
-def city_blocks(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Rows plus columns."""
-    return _grouped(lambda ends: _near_by(ends, p=1.0), flows, foreground, steps)
-
-
-def in_a_square(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The larger of rows and columns."""
-    return _grouped(lambda ends: _near_by(ends, p=np.inf), flows, foreground, steps)
-
-
-def nearer_than_one(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """< for <=."""
-    return _grouped(lambda ends: _chains(ends, 1 - 1e-9), flows, foreground, steps)
-
-
-def no_chains(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """All within 1 of the first particle that has no cell yet."""
-
-    def numbers(ends: Tensor) -> Tensor:
-        found = torch.zeros(len(ends), dtype=torch.int64)
-        for i in range(len(ends)):
-            if found[i] == 0:
-                found[((ends - ends[i]).norm(dim=1) <= 1) & (found == 0)] = found.max() + 1
-        return found
-
-    return _grouped(numbers, flows, foreground, steps)
-
-
-def from_zero(flows: Tensor, foreground: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The first cell is 0."""
-    ends, label_map = follow_flows(flows, foreground, steps)
-    return ends, (label_map - 1).clamp(min=0)
-
-
-BETWEEN = "At y = 2.25 three quarters of the flow are that of row 2 and one quarter that of row 3; x likewise."
-CHAINS = "scipy.sparse.csgraph.connected_components makes chains of a matrix that says who is near whom."
+CHAINS = "scipy.sparse.csgraph.connected_components finds the chains from a matrix that marks the close pairs."
+EUCLIDEAN = "The Euclidean distance is sqrt(dy^2 + dx^2)."
 
 exercise = Exercise(
     name="follow_flows",
@@ -244,117 +152,122 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "against the flow",
-            against_the_flow,
-            "Your particles go against the flow: each step adds the flow to the place.",
+            right.given(flows=lambda a: -a.flows),
+            "Your particles move against the flow. Each step adds the flow to the position.",
             "Plus, not minus: flows point to where the pixels of a cell meet.",
         ),
         Wrong(
             "x first",
-            x_first,
-            "You read the flows as (dx, dy): the first plane is dy.",
+            right.given(flows=lambda a: a.flows.flip(0)),
+            "You read the flows as (dx, dy). The first plane is dy.",
             "The first axis of an image is y.",
         ),
         Wrong(
             "nearest pixel",
-            nearest_pixel,
-            "You take the flow of the nearest pixel: between pixels it is interpolated.",
-            BETWEEN,
+            _moved(lambda flows, positions: flows[:, *positions.round().long().T].T),
+            "You use the flow of the nearest pixel. Between pixels the flow is interpolated bilinearly.",
+            "At y = 2.25 the flow is 3/4 of that in row 2 plus 1/4 of that in row 3; likewise for x.",
         ),
         Wrong(
             "whole steps",
-            whole_steps,
-            "Your particles jump from pixel to pixel: their places have digits behind the point.",
-            "A flow of 0.4 a step never leaves its pixel if each step is rounded.",
+            _moved(lambda flows, positions: (positions + flows[:, *positions.long().T].T).round() - positions),
+            "Your particles jump from pixel to pixel. Their positions should be floats, not rounded to integers.",
+            "If each step is rounded, a flow of 0.4 per step never leaves its pixel.",
         ),
         Wrong(
             "one leap",
-            one_leap,
-            "You take the flow of the start for the whole way: read it again after each step.",
-            "A loop of `steps` steps; the place is a new one each time.",
+            right.given(flows=lambda a: a.flows * a.steps, steps=lambda a: min(a.steps, 1)),
+            "You use the flow at the start for all steps. Read the flow again at the new position after each step.",
+            "A loop over `steps`, in which the position changes each time.",
         ),
-        Wrong("one step more", one_more, "You take one step too many.", "With steps=0 particles stay where they are."),
+        Wrong(
+            "one step more",
+            right.given(steps=lambda a: a.steps + 1),
+            "You take one step too many.",
+            "With steps=0 the particles stay where they are.",
+        ),
         Wrong(
             "full steps",
-            full_steps,
-            "You make all flows 1 long: a step is as long as the flow.",
-            "Near its meeting place a flow may be short, so that particles come to rest.",
+            right.given(flows=lambda a: a.flows / a.flows.norm(dim=0).clamp(min=1e-12)),
+            "You normalize all flows to length 1. A step is as long as the flow.",
+            "Near the meeting point the flow may be short, so that particles come to rest.",
         ),
         Wrong(
             "background counts",
             background_counts,
-            "You read the flow of the background: it counts as 0, whatever `flows` holds there.",
-            "flows * foreground, before the first step.",
+            "You use the flow of the background. It counts as 0, whatever `flows` contains there.",
+            "Compute flows * foreground before the first step.",
         ),
         Wrong(
             "background follows",
-            background_follows,
-            "Pixels of the background follow too: only those of the foreground are particles.",
-            "foreground.nonzero() gives their places in reading order.",
+            right.given(flows=lambda a: a.flows * a.foreground, foreground=lambda a: torch.ones_like(a.foreground)),
+            "Your background pixels are particles too. Only the pixels of the foreground are particles.",
+            "foreground.nonzero() gives their positions in reading order.",
         ),
         Wrong(
             "over the border",
-            over_the_border,
-            "Your particles leave the image: they stay on its border.",
+            _drifted(_drift_over_the_border),
+            "Your particles leave the image. They should stay on its border.",
             "Clamp y to [0, H - 1] and x to [0, W - 1] after each step.",
         ),
         Wrong(
             "ends with x first",
-            ends_x_first,
-            "Your ends have x before y: it is y before x.",
+            right.then(lambda out, a: (out[0].flip(1), out[1])),
+            "Your final positions have x before y. Return y before x.",
             "nonzero() gives rows before columns.",
         ),
         Wrong(
             "pieces of the foreground",
-            pieces_of_the_foreground,
-            "You number pieces of the foreground: cells that touch are told apart by where their pixels end.",
-            "Look at the ends, not at the pixels where they started.",
+            right.then(lambda out, a: (out[0], follow_flows(a.flows, a.foreground, 0)[1])),
+            "You number connected components of the foreground. Cells are separated by where their pixels end.",
+            "Compare the final positions, not the pixels where the particles started.",
         ),
         Wrong(
             "one cell for each pixel of an end",
-            a_cell_a_pixel,
-            "You round ends to pixels and make a cell of each: ends at most 1 apart are one cell.",
+            _grouped(lambda ends: _chains(ends.round(), 0.5)),
+            "You round the final positions and make a cell of each pixel. Positions at most 1 apart are one cell.",
             CHAINS,
         ),
         Wrong(
             "rounded ends that touch",
-            pixels_that_touch,
-            "You round ends to pixels and join those that touch: ends at most 1 apart are one cell, as they are.",
+            _grouped(lambda ends: _chains(ends.round(), 1.5)),
+            "You round the final positions and join adjacent pixels. Compare the positions without rounding.",
             CHAINS,
         ),
         Wrong(
             "at most 2 apart",
-            two_pixels,
-            "You join ends that are more than 1 apart: two meeting places may be near each other.",
+            _grouped(lambda ends: _chains(ends, 2.0)),
+            "You join final positions that are more than 1 apart. Two meeting points may be close to each other.",
             CHAINS,
         ),
         Wrong(
             "city blocks",
-            city_blocks,
-            "You add rows and columns between two ends: take the Euclidean distance.",
-            "sqrt(rows^2 + columns^2)",
+            _grouped(partial(_chains_by_norm, p=1.0)),
+            "You add |dy| and |dx| between two final positions. Use the Euclidean distance.",
+            EUCLIDEAN,
         ),
         Wrong(
             "distance in a square",
-            in_a_square,
-            "You measure between ends by the larger of rows and columns: take the Euclidean distance.",
-            "sqrt(rows^2 + columns^2)",
+            _grouped(partial(_chains_by_norm, p=np.inf)),
+            "You use the larger of |dy| and |dx| between two final positions. Use the Euclidean distance.",
+            EUCLIDEAN,
         ),
         Wrong(
             "less than 1 apart",
-            nearer_than_one,
-            "You do not join ends that are just 1 apart: at most 1 is near enough.",
+            _grouped(lambda ends: _chains(ends, 1 - 1e-9)),
+            "You do not join final positions that are exactly 1 apart. At most 1 is close enough.",
             "< or <=?",
         ),
         Wrong(
             "no chains",
-            no_chains,
-            "You join what is near the first particle only: chains count, from end to end.",
+            _grouped(_within_1_of_the_first),
+            "You join only what is close to the first particle of a cell. Chains of close pairs count as well.",
             CHAINS,
         ),
         Wrong(
             "numbers from 0",
-            from_zero,
-            "Your first cell has number 0, which is the background: cells are 1, 2, ...",
+            right.then(lambda out, a: (out[0], (out[1] - 1).clamp(min=0))),
+            "Your first cell has number 0, which is the background. Cells are numbered 1, 2, ...",
             "connected_components counts from 0.",
         ),
     ],

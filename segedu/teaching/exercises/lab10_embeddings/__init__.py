@@ -1,4 +1,4 @@
-"""Lab 10, embeddings: offsets, Gaussians and greedy clusters, pull and push, affinities, the steps of Lovász."""
+"""Lab 10, embeddings: offsets, Gaussians, greedy clustering, the Lovász gradient, pull and push, affinities."""
 
 from __future__ import annotations
 

@@ -1,35 +1,39 @@
-"""lovasz_grad: how much each pixel's error counts in the Lovász loss."""
+"""lovasz_grad: how much the error of each pixel counts in the Lovász loss."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def lovasz_grad(errors: Tensor, truth: Tensor) -> Tensor:
-    """Say for each pixel what it costs in 1 - IoU when it turns wrong, after all pixels with larger errors did.
+    """Compute for each pixel by how much 1 - IoU grows when it becomes wrong, after all pixels with larger errors.
 
-    Put the pixels in the order of their errors, largest first, and turn them wrong one after the other. With n true
-    pixels in all, after k steps
+    Sort the pixels by their errors in descending order, and let them become wrong one after the other. With n object
+    pixels in total, after k steps
 
-        intersection = n - (true pixels among the first k)       a true pixel that is wrong is missing
-        union        = n + (false pixels among the first k)      a false pixel that is wrong is too much
+        intersection = n - (object pixels among the first k)         a wrong object pixel is missing
+        union        = n + (background pixels among the first k)     a wrong background pixel is a false positive
         cost         = 1 - intersection / union
 
-    A pixel's weight is the cost after its step minus the cost before it; before the first step the cost is 0. The
-    Lovász loss is then `(errors * weights).sum()`, and the weights are its gradient by the errors.
+    The weight of a pixel is the cost after its step minus the cost before it; before the first step the cost is 0. The
+    Lovász loss is then `(errors * weights).sum()`, and the weights are its gradient with respect to the errors.
 
     Args:
         errors: (P,) floats, at least 0; no two are equal.
-        truth: (P,) floats: 1 on the object, 0 off it. Perhaps 0 everywhere; the formula holds then too.
+        truth: (P,) floats: 1 on the object, 0 in the background. May be 0 everywhere; the formula still holds.
 
     Returns:
-        (P,) floats: the weight of each pixel, in the order of the arguments, not in that of the errors.
+        (P,) floats: the weight of each pixel, in the order of the arguments, not of the sorted errors.
 
-    Example: errors 0.9, 0.5, 0.2 of a false, a true and a true pixel. Costs 1 - 2/3, 1 - 1/3, 1 - 0/3: each step 1/3.
+    Example: errors 0.9, 0.5, 0.2 of a background pixel and two object pixels. The costs are 1 - 2/3, 1 - 1/3 and
+    1 - 0/3, so each step adds 1/3.
 
         >>> lovasz_grad(torch.tensor([0.2, 0.9, 0.5]), torch.tensor([1.0, 0.0, 1.0]))
         tensor([0.3333, 0.3333, 0.3333])
@@ -49,138 +53,71 @@ def _steps(costs: Tensor) -> Tensor:
     return torch.cat([costs[:1], costs[1:] - costs[:-1]])
 
 
-def _back(errors: Tensor, sorted_weights: Tensor) -> Tensor:
-    """From the order of the errors to that of the pixels."""
-    weights = torch.zeros_like(sorted_weights)
-    weights[errors.argsort(descending=True)] = sorted_weights
-    return weights
-
-
-def _sorted_truth(errors: Tensor, truth: Tensor) -> Tensor:
-    return truth[errors.argsort(descending=True)]
-
-
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """True and false pixels among small and large errors; all true, none true, one pixel, sorted already.
+    """Object and background pixels with large and small errors."""
 
-    Args:
-        rng: of the errors, and of which pixels are true.
-
-    Returns:
-        The cases by group.
-    """
-
-    def case(name: str, ranked: list[int], in_order: bool = False) -> Case:
-        """`ranked`: the truth in the order of the errors, so that what a draw holds is certain."""
-        count = len(ranked)
+    def ranked(name: str, truth: list[int], in_order: bool = False) -> Case:
+        """`truth` is in descending order of the errors, so that each draw has these steps."""
+        count = len(truth)
         errors = np.sort(rng.choice(np.arange(1, 200), count, replace=False))[::-1] / 100
-        places = np.arange(count) if in_order else rng.permutation(count)
-        if not in_order and count > 1 and (places[:2] == [0, 1]).all():
-            places = places[::-1]
-        truth = np.array(ranked, dtype=np.float64)
-        return {"name": name, "args": [torch.from_numpy(v[places]) for v in (errors, truth)]}
+        order = np.arange(count) if in_order else rng.permutation(count)
+        if not in_order and count > 1 and (order[:2] == [0, 1]).all():
+            order = order[::-1]
+        return case(name, *(torch.from_numpy(v[order]) for v in (errors, np.array(truth, dtype=np.float64))))
 
     more = [int(n) for n in rng.integers(0, 2, 5)]
-    return {
-        "core": (
-            1,
-            [
-                case("nine pixels", [0, 1, 1, 0, *more]),
-                case("a large error on the object", [1, 0, 0, 1, 0, 1, *more]),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("no object", [0] * 5),
-                case("object everywhere", [1] * 6),
-                case("sorted already", [0, 1, 0, 1, 1, 0], in_order=True),
-                case("one pixel", [1]),
-                case("one pixel, off the object", [0]),
-            ],
-        ),
-    }
+    core = [
+        ranked("nine pixels", [0, 1, 1, 0, *more]),
+        ranked("a large error on the object", [1, 0, 0, 1, 0, 1, *more]),
+    ]
+    edge = [
+        ranked("no object", [0] * 5),
+        ranked("object everywhere", [1] * 6),
+        ranked("sorted already", [0, 1, 0, 1, 1, 0], in_order=True),
+        ranked("one pixel", [1]),
+        ranked("one background pixel", [0]),
+    ]
+    return {"core": (1, core), "edge": (1, edge)}
 
 
-def not_sorted(errors: Tensor, truth: Tensor) -> Tensor:
-    """The pixels in the order in which they came."""
-    return _steps(_costs(truth))
+right = Variants(lovasz_grad)
 
 
-def smallest_first(errors: Tensor, truth: Tensor) -> Tensor:
-    """The least wrong pixel turns wrong first."""
-    return lovasz_grad(-errors, truth)
+def _with_costs(costs: Callable[[Tensor], Tensor], steps: Callable[[Tensor], Tensor] = _steps) -> Callable:
+    """`lovasz_grad` with other costs of the sorted truth, or another way from costs to weights."""
+
+    def grad(errors: Tensor, truth: Tensor) -> Tensor:
+        order = errors.argsort(descending=True)
+        weights = torch.zeros_like(truth)
+        weights[order] = steps(costs(truth[order]))
+        return weights
+
+    return grad
 
 
 def left_sorted(errors: Tensor, truth: Tensor) -> Tensor:
-    """The weights in the order of the errors."""
-    return _steps(_costs(_sorted_truth(errors, truth)))
-
-
-def moved_twice(errors: Tensor, truth: Tensor) -> Tensor:
-    """weights[order], which takes where it should put."""
-    return left_sorted(errors, truth)[errors.argsort(descending=True)]
-
-
-def without_the_first(errors: Tensor, truth: Tensor) -> Tensor:
-    """Differences only: the first step costs nothing."""
-    costs = _costs(_sorted_truth(errors, truth))
-    return _back(errors, torch.cat([torch.zeros_like(costs[:1]), costs[1:] - costs[:-1]]))
+    return _steps(_costs(truth[errors.argsort(descending=True)]))
 
 
 def one_too_few(errors: Tensor, truth: Tensor) -> Tensor:
-    """torch.diff of the sorted costs, one shorter, as it comes."""
-    return _costs(_sorted_truth(errors, truth)).diff()
+    return _costs(truth[errors.argsort(descending=True)]).diff()
 
 
-def costs_themselves(errors: Tensor, truth: Tensor) -> Tensor:
-    """No differences."""
-    return _back(errors, _costs(_sorted_truth(errors, truth)))
+def intersection_grows(truth: Tensor) -> Tensor:
+    return 1 - truth.cumsum(0) / (truth.sum() + (1 - truth).cumsum(0))
 
 
-def intersection_grows(errors: Tensor, truth: Tensor) -> Tensor:
-    """The true pixels so far are what is right, not what is missing."""
-    truth = _sorted_truth(errors, truth)
-    costs = 1 - truth.cumsum(0) / (truth.sum() + (1 - truth).cumsum(0))
-    return _back(errors, _steps(costs))
+def intersection_constant(truth: Tensor) -> Tensor:
+    return 1 - truth.sum() / (truth.sum() + (1 - truth).cumsum(0))
 
 
-def intersection_stays(errors: Tensor, truth: Tensor) -> Tensor:
-    """Only false positives cost."""
-    truth = _sorted_truth(errors, truth)
-    total = truth.sum()
-    union = total + (1 - truth).cumsum(0)
-    return _back(errors, _steps(1 - total / union))
+def union_of_all(truth: Tensor) -> Tensor:
+    return 1 - (truth.sum() - truth.cumsum(0)) / (truth.sum() + torch.ones_like(truth).cumsum(0))
 
 
-def union_stays(errors: Tensor, truth: Tensor) -> Tensor:
-    """Only missing pixels cost; without any true pixel that is 0 / 0."""
-    truth = _sorted_truth(errors, truth)
-    return _back(errors, _steps(truth.cumsum(0) / truth.sum()))
-
-
-def union_of_all(errors: Tensor, truth: Tensor) -> Tensor:
-    """Every pixel so far makes the union larger."""
-    truth = _sorted_truth(errors, truth)
-    total, seen = truth.sum(), torch.ones_like(truth).cumsum(0)
-    return _back(errors, _steps(1 - (total - truth.cumsum(0)) / (total + seen)))
-
-
-def dice(errors: Tensor, truth: Tensor) -> Tensor:
-    """1 - Dice."""
-    truth = _sorted_truth(errors, truth)
-    inside, wrong = truth.sum() - truth.cumsum(0), torch.ones_like(truth).cumsum(0)
-    return _back(errors, _steps(1 - 2 * inside / (2 * inside + wrong)))
-
-
-def nothing_without_object(errors: Tensor, truth: Tensor) -> Tensor:
-    """An image without the object is skipped."""
-    return lovasz_grad(errors, truth) * truth.any()
-
-
-def weighted_errors(errors: Tensor, truth: Tensor) -> Tensor:
-    """Already multiplied by the errors."""
-    return errors * lovasz_grad(errors, truth)
+def dice(truth: Tensor) -> Tensor:
+    intersection, wrong = truth.sum() - truth.cumsum(0), torch.ones_like(truth).cumsum(0)
+    return 1 - 2 * intersection / (2 * intersection + wrong)
 
 
 COUNT = "After the last step all pixels are wrong: the intersection is 0 and the cost is 1."
@@ -195,79 +132,87 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "not sorted",
-            not_sorted,
-            "You take the pixels as they come: first put them in the order of their errors, largest first.",
-            "torch.argsort with descending=True gives the order; truth goes along.",
+            right.instead(lambda a: _steps(_costs(a.truth))),
+            "You process the pixels in the given order. Sort them by their errors first, the largest first.",
+            "torch.argsort with descending=True returns the order; apply it to truth as well.",
         ),
         Wrong(
             "smallest first",
-            smallest_first,
-            "You turn the pixels with small errors wrong first: begin with the largest error.",
-            "argsort sorts upwards unless it is told otherwise.",
+            right.given(errors=lambda a: -a.errors),
+            "You begin with the smallest error. Begin with the largest.",
+            "argsort sorts in ascending order by default.",
         ),
         Wrong(
             "left in the order of the errors",
             left_sorted,
-            "Your weights are in the order of the errors: bring them back to the order of the pixels.",
-            "weights[order] = ... writes each to the place that it came from.",
+            "Your weights are in the order of the sorted errors. Return them in the order of the pixels.",
+            "weights[order] = ... writes each value to the index that it came from.",
         ),
         Wrong(
             "moved the wrong way",
-            moved_twice,
-            "You bring the weights back the wrong way: weight k belongs to pixel order[k].",
-            "weights[order] = steps puts; weights = steps[order] takes, which sorts once more.",
+            right.instead(lambda a: left_sorted(a.errors, a.truth)[a.errors.argsort(descending=True)]),
+            "You invert the sorting the wrong way. The weight of step k belongs to pixel order[k].",
+            "weights[order] = steps undoes the sorting; weights = steps[order] sorts once more.",
         ),
         Wrong(
             "first step free",
-            without_the_first,
-            "Your first step costs nothing: before it the cost is 0, so its weight is the whole cost after it.",
+            _with_costs(_costs, lambda costs: torch.cat([0 * costs[:1], costs[1:] - costs[:-1]])),
+            "Your first weight is 0. The cost before the first step is 0, so the first weight is the cost after it.",
             "The weights sum to 1.",
         ),
         Wrong(
             "first step missing",
             one_too_few,
-            "You have one weight too few: the first step, whose weight is the cost after it, is missing.",
-            "Put a 0 in front of the costs before you take differences.",
+            "You return one weight too few. The weight of the first step, the cost after it, is missing.",
+            "Put a 0 before the costs and then take differences.",
         ),
         Wrong(
             "costs, not steps",
-            costs_themselves,
-            "You give the cost after each step: a weight is how much it grew in that step.",
+            _with_costs(_costs, lambda costs: costs),
+            "You return the cost after each step. A weight is the increase of the cost in that step.",
             "Subtract the cost before the step.",
         ),
         Wrong(
             "cumulative the wrong way",
-            intersection_grows,
-            "Your intersection grows with every true pixel: those so far are wrong, so it shrinks.",
+            _with_costs(intersection_grows),
+            "Your intersection grows with every object pixel. The pixels so far are wrong, so it shrinks.",
             COUNT,
         ),
         Wrong(
-            "missing pixels free", intersection_stays, "A true pixel that turns wrong leaves the intersection.", COUNT
+            "missing pixels free",
+            _with_costs(intersection_constant),
+            "Your intersection does not change. An object pixel that becomes wrong leaves the intersection.",
+            COUNT,
         ),
         Wrong(
             "false positives free",
-            union_stays,
-            "Your union never grows: a false pixel that turns wrong is added to it.",
-            "Each of the two kinds of mistake changes one of the two counts.",
+            _with_costs(lambda truth: truth.cumsum(0) / truth.sum()),
+            "Your union does not grow. A background pixel that becomes wrong is added to it.",
+            "False negatives change the intersection, false positives the union.",
         ),
         Wrong(
             "union of all pixels",
-            union_of_all,
-            "Your union grows with true pixels too: they were in it from the start.",
-            "Add only those that are 0 in truth.",
+            _with_costs(union_of_all),
+            "Your union also grows with object pixels. They belong to it from the start.",
+            "Add only pixels with truth 0.",
         ),
-        Wrong("Dice", dice, "That is 1 - Dice, 2 I / (2 I + wrong): here the cost is 1 - IoU.", "Read the formula."),
+        Wrong(
+            "Dice",
+            _with_costs(dice),
+            "Your cost is 1 - Dice, with Dice = 2 I / (2 I + wrong). It should be 1 - IoU.",
+            "Read the formula of the cost again.",
+        ),
         Wrong(
             "nothing without an object",
-            nothing_without_object,
-            "Without an object your weights are 0: the first false positive costs everything then.",
-            "n = 0: the union after the first step is 1, and the intersection 0.",
+            right.then(lambda out, a: out * a.truth.any()),
+            "Your weights are 0 for an image without the object. There the first false positive gets the weight 1.",
+            "n = 0: after the first step the union is 1 and the intersection 0.",
         ),
         Wrong(
             "errors multiplied in",
-            weighted_errors,
-            "You multiply by the errors: that sum is the loss, and its weights alone are asked for.",
-            "The weights hang on the order of the errors, not on their size.",
+            right.then(lambda out, a: a.errors * out),
+            "You multiply the weights by the errors. The sum of these products is the loss; return only the weights.",
+            "The weights depend on the order of the errors, not on their values.",
         ),
     ],
 )

@@ -1,39 +1,43 @@
-"""pull_push: the two forces of the discriminative loss."""
+"""pull_push: the two terms of the discriminative loss."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def pull_push(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> tuple[Tensor, Tensor]:
-    """Say how far the vectors of each object are from their mean, and how near the means of two objects are.
+    """Penalise vectors far from the mean of their object, and means of two objects close to each other.
 
-    There are C objects: all numbers in the label map but 0. Object c has N_c pixels with vectors x_i, and m_c is the
-    mean of these. |v| is the Euclidean length of v. Background pixels play no part.
+    There are C objects: all labels in the label map but 0. Object c has N_c pixels with vectors x_i, and m_c is their
+    mean. |v| is the Euclidean length of v. Background pixels are ignored.
 
         pull = 1/C  sum over objects c of  1/N_c  sum over its pixels i of  max(0, |x_i - m_c| - pull_margin)^2
         push = 1/(C (C - 1))  sum over ordered pairs a != b of  max(0, 2 push_margin - |m_a - m_b|)^2
 
-    Each pair of objects comes twice in the second sum, as (a, b) and as (b, a). The third term of the paper, which
-    keeps the means near 0, is left out here.
+    The second sum contains each pair of objects twice, as (a, b) and as (b, a). The third term of the paper, which
+    keeps the means near 0, is omitted here.
 
     Args:
-        embeddings: (D, H, W) floats: one vector of D numbers a pixel.
-        label_map: (H, W) integers: 0 is background; numbers of objects may have gaps.
-        pull_margin: vectors nearer to their mean than this are left alone.
-        push_margin: means that are at least twice this apart are left alone.
+        embeddings: (D, H, W) floats: one vector of D values per pixel.
+        label_map: (H, W) integers: 0 is background; the labels of objects may have gaps.
+        pull_margin: vectors closer to their mean than this have no pull.
+        push_margin: means that are at least twice this apart have no push.
 
     Returns:
-        (pull, push), two numbers. With one object the push is 0; with none both are 0.
+        (pull, push), two scalars. With one object the push is 0; with none both are 0.
 
-    Example: the means are 1 and 5. The two pixels of object 1 are 1 from theirs, so each is 1/2 beyond the margin of
-    1/2: their mean is 1/4, and half of it is the pull, as object 2 adds 0. The means are 4 apart, 2 too near for 2 * 3.
+    Example: the means are 1 and 5. The two pixels of object 1 are at distance 1 from their mean, 1/2 beyond the margin
+    of 1/2, so the mean of their squares is 1/4; object 2 adds 0, and the pull is 1/8. The distance of the means is 4,
+    which is 2 less than 2 * 3, so the push is 4.
 
         >>> pull_push(torch.tensor([[[0.0, 2.0, 9.0, 5.0]]]), torch.tensor([[1, 1, 0, 2]]), 0.5, 3.0)
         (tensor(0.1250), tensor(4.))
@@ -50,7 +54,7 @@ def pull_push(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_ma
 
 def _groups(embeddings: Tensor, label_map: Tensor) -> list[Tensor]:
     """The vectors (D, N) of each object."""
-    return [embeddings[:, label_map == number] for number in label_map.unique() if number > 0]
+    return [embeddings[:, label_map == label] for label in label_map.unique() if label > 0]
 
 
 def _distances(group: Tensor) -> Tensor:
@@ -66,207 +70,106 @@ def _too_near(a: Tensor, b: Tensor, margin: float) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Objects near and far, of all sizes; one object, none, everything in its place, one number a pixel.
-
-    Args:
-        rng: of the vectors, the background and the numbers of objects.
-
-    Returns:
-        The cases by group.
-    """
-    numbers = [int(n) for n in np.sort(rng.permutation([1, 2, 4, 7, 20])[:4])]
+    """Objects near each other and far apart, of all sizes; in the edge cases, terms that are 0 or undefined."""
+    labels = [int(n) for n in np.sort(rng.permutation([1, 2, 4, 7, 20])[:4])]
     scene = np.zeros((7, 9), np.int64)
-    scene[0:5, 0:4], scene[1:3, 5:8], scene[4:6, 5:7], scene[6, 1:4] = numbers
+    scene[0:5, 0:4], scene[1:3, 5:8], scene[4:6, 5:7], scene[6, 1:4] = labels
     label_map = torch.from_numpy(scene)
 
-    case = partial(_case, rng)
+    vectors = partial(_case, rng)
     near, far = rng.uniform(0.9, 1.6), rng.uniform(4, 5)
     plane = [[0, 0], [near, 0.5], [0.5, -far], [-near, far]]
     space = [[0.5, 0, near], [0, far, 0], [near, 0, 0], [-0.6, near, 0]]
     apart = [[0, 0], [far, 0], [0, -far], [-far, far]]
-    alone = torch.where(label_map == numbers[0], label_map, 0)
-    pair = torch.where(label_map == numbers[3], 0, label_map).clamp(max=numbers[1])
-    dots = torch.tensor([[numbers[1], 0, 0], [0, 0, numbers[3]], [numbers[0], 0, 0]])
-    return {
-        "core": (
-            3,
-            [
-                case("four objects in the plane", label_map, plane, 1.4, (0.5, 1.5)),
-                case("vectors of three numbers", label_map, space, 1.1, (0.25, 1.0)),
-                case("two objects", pair, [[0, 0.25], [near, 0]], 0.8, (0.25, 1.25)),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("one object", alone, [[0.5, -0.5]], 1.2, (0.5, 1.5)),
-                case("no object", torch.zeros_like(label_map), [], 0.0, (0.5, 1.5)),
-                case("all in its place", label_map, apart, 0.34, (0.5, 1.5)),
-                case("one number a pixel", label_map, [[0.0], [near], [-3.0], [-9.0]], 1.5, (0.5, 1.5)),
-                case("objects of one pixel", dots, [[0.0, 0.2], [near, 0], [0, far]], 0.0, (0.5, 1.0)),
-                case("no margin for the pull", pair, [[0, 0], [near, 2]], 0.6, (0.0, 2.0)),
-            ],
-        ),
-    }
+    alone = torch.where(label_map == labels[0], label_map, 0)
+    pair = torch.where(label_map == labels[3], 0, label_map).clamp(max=labels[1])
+    dots = torch.tensor([[labels[1], 0, 0], [0, 0, labels[3]], [labels[0], 0, 0]])
+    core = [
+        vectors("four objects in the plane", label_map, plane, 1.4, (0.5, 1.5)),
+        vectors("vectors of three values", label_map, space, 1.1, (0.25, 1.0)),
+        vectors("two objects", pair, [[0, 0.25], [near, 0]], 0.8, (0.25, 1.25)),
+    ]
+    edge = [
+        vectors("one object", alone, [[0.5, -0.5]], 1.2, (0.5, 1.5)),
+        vectors("no object", torch.zeros_like(label_map), [], 0.0, (0.5, 1.5)),
+        vectors("everything within the margins", label_map, apart, 0.34, (0.5, 1.5)),
+        vectors("one value per pixel", label_map, [[0.0], [near], [-3.0], [-9.0]], 1.5, (0.5, 1.5)),
+        vectors("objects of one pixel", dots, [[0.0, 0.2], [near, 0], [0, far]], 0.0, (0.5, 1.0)),
+        vectors("no margin for the pull", pair, [[0, 0], [near, 2]], 0.6, (0.0, 2.0)),
+    ]
+    return {"core": (3, core), "edge": (1, edge)}
 
 
 def _case(
     rng: np.random.Generator,
     name: str,
-    labels: Tensor,
+    label_map: Tensor,
     means: list[list[float]],
     spread: float,
     margins: tuple[float, float],
 ) -> Case:
-    """Vectors lie up to `spread` from the mean of their object, which they keep, some of them right at it."""
+    """Vectors lie up to `spread` from the given mean of their object, some of them exactly at it."""
     dims = len(means[0]) if means else 2
-    embeddings = torch.from_numpy(rng.uniform(3, 9, (dims, *labels.shape)))  # of the background
-    for number, mean in zip([n for n in labels.unique().tolist() if n], means, strict=True):
-        inside = labels == number
+    embeddings = torch.from_numpy(rng.uniform(3, 9, (dims, *label_map.shape)))  # of the background
+    for label, mean in zip([n for n in label_map.unique().tolist() if n], means, strict=True):
+        inside = label_map == label
         count = int(inside.sum())
-        ways = rng.normal(size=(dims, count // 2))
-        ways *= spread * np.linspace(0.1, 1, count // 2) / np.linalg.norm(ways, axis=0)
-        around = np.concatenate([ways, -ways, np.zeros((dims, count % 2))], axis=1)
+        offsets = rng.normal(size=(dims, count // 2))
+        offsets *= spread * np.linspace(0.1, 1, count // 2) / np.linalg.norm(offsets, axis=0)
+        around = np.concatenate([offsets, -offsets, np.zeros((dims, count % 2))], axis=1)
         embeddings[:, inside] = torch.from_numpy(np.array(mean)[:, None] + around[:, rng.permutation(count)])
-    return {"name": name, "args": [embeddings, labels, *margins]}
+    return case(name, embeddings, label_map, *margins)
 
 
-Terms = tuple[Tensor, Tensor]
+right = Variants(pull_push)
 
 
-def _means(embeddings: Tensor, label_map: Tensor) -> Tensor:
-    groups = _groups(embeddings, label_map)
-    return torch.stack([g.mean(dim=1) for g in groups]) if groups else embeddings.new_zeros(0, len(embeddings))
+def _pull(change: Callable[[Tensor, int], Tensor]) -> Callable:
+    """`pull_push` with another pull, made from the right one and C."""
+    return right.then(lambda out, a: (change(out[0], len(_groups(a.embeddings, a.label_map))), out[1]))
 
 
-def pull_without_hinge(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """(|x - m| - margin)^2."""
-    groups = _groups(embeddings, label_map)
-    parts = [((_distances(g) - pull_margin) ** 2).mean() for g in groups]
-    return (sum(parts) / max(len(parts), 1)) * torch.ones(()), pull_push(embeddings, label_map, 0.0, push_margin)[1]
+def _push(change: Callable[[Tensor, int, SimpleNamespace], Tensor]) -> Callable:
+    """`pull_push` with another push, made from the right one, C, and the arguments."""
+    return right.then(lambda out, a: (out[0], change(out[1], len(_groups(a.embeddings, a.label_map)), a)))
 
 
-def push_without_hinge(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """(2 margin - |m - m|)^2, also where they are far apart."""
-    means = _means(embeddings, label_map)
-    parts = [(2 * push_margin - (a - b).norm()) ** 2 for i, a in enumerate(means) for b in means[:i]]
-    pull, _ = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, sum(parts) / max(len(parts), 1) * torch.ones(())
+def _squared_beyond(group: Tensor, margin: float) -> Tensor:
+    return (_beyond(group, margin) ** 2).mean()
 
 
-def self_pairs(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Each object is pushed away from itself."""
-    count = len(_groups(embeddings, label_map))
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, push + (2 * push_margin) ** 2 * count / max(count * (count - 1), 1)
+def _squared_too_near(a: Tensor, b: Tensor, margin: float) -> Tensor:
+    return _too_near(a, b, margin) ** 2
 
 
-def push_summed(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Not divided by C (C - 1)."""
-    count = len(_groups(embeddings, label_map))
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, push * count * (count - 1)
+def _terms(pull: Callable = _squared_beyond, push: Callable = _squared_too_near) -> Callable:
+    """`pull_push` with another pull of an object with vectors (D, N), or another push of two means (D,)."""
+
+    def mean(parts: list[Tensor]) -> Tensor:
+        return sum(parts) / max(len(parts), 1) * torch.ones(())
+
+    def terms(a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+        groups = _groups(a.embeddings, a.label_map)
+        means = [group.mean(dim=1) for group in groups]
+        pulls = [pull(group, a.pull_margin) for group in groups]
+        return mean(pulls), mean([push(m, n, a.push_margin) for i, m in enumerate(means) for n in means[:i]])
+
+    return right.instead(terms)
 
 
-def over_all_pairs(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Divided by C^2."""
-    count = max(len(_groups(embeddings, label_map)), 1)
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, push * (count - 1) / count
-
-
-def pairs_once(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Half of the ordered pairs, divided by the number of all."""
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, push / 2
-
-
-def one_object_fails(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """0 / 0 where there are no pairs."""
-    count = len(_groups(embeddings, label_map))
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull, push * torch.tensor(torch.nan) if count == 1 else push
-
-
-def no_object_fails(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """The mean of nothing."""
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull if label_map.any() else pull * torch.nan, push
-
-
-def margin_once(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """push_margin, not twice it."""
-    return pull_push(embeddings, label_map, pull_margin, push_margin / 2)
-
-
-def mean_of_pixels(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Mean over all foreground pixels: a large object outweighs a small one."""
+def mean_over_pixels(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> tuple:
     groups = _groups(embeddings, label_map)
     pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
     return (torch.cat([_beyond(g, pull_margin) for g in groups]) ** 2).mean() if groups else pull, push
 
 
-def pixels_summed(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """A sum over the pixels of an object, a mean over objects."""
-    groups = _groups(embeddings, label_map)
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return sum(((_beyond(g, pull_margin) ** 2).sum() / len(groups) for g in groups), 0 * pull), push
+def _l1_pull(group: Tensor, margin: float) -> Tensor:
+    distances = (group - group.mean(1, keepdim=True)).norm(p=1, dim=0)
+    return (distances - margin).clamp(min=0).square().mean()
 
 
-def terms_swapped(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """(push, pull)."""
-    return pull_push(embeddings, label_map, pull_margin, push_margin)[::-1]
-
-
-def pull_summed(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """A sum over objects."""
-    pull, push = pull_push(embeddings, label_map, pull_margin, push_margin)
-    return pull * len(_groups(embeddings, label_map)), push
-
-
-def background_too(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """0 is an object."""
-    return pull_push(embeddings, label_map + 1, pull_margin, push_margin)
-
-
-def not_squared(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """The hinges themselves."""
-    groups, means = _groups(embeddings, label_map), _means(embeddings, label_map)
-    pulls = [_beyond(g, pull_margin).mean() for g in groups]
-    pushes = [_too_near(a, b, push_margin) for i, a in enumerate(means) for b in means[:i]]
-    one = torch.ones(())
-    return sum(pulls) / max(len(pulls), 1) * one, sum(pushes) / max(len(pushes), 1) * one
-
-
-def squared_inside(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """max(0, |x - m|^2 - margin^2): the square in the wrong place."""
-    groups, means = _groups(embeddings, label_map), _means(embeddings, label_map)
-    pulls = [(_distances(g) ** 2 - pull_margin**2).clamp(min=0).mean() for g in groups]
-    pairs = [(a, b) for i, a in enumerate(means) for b in means[:i]]
-    pushes = [((2 * push_margin) ** 2 - (a - b).norm() ** 2).clamp(min=0) for a, b in pairs]
-    one = torch.ones(())
-    return sum(pulls) / max(len(pulls), 1) * one, sum(pushes) / max(len(pushes), 1) * one
-
-
-def city_blocks(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """|v| as the sum of the absolute values."""
-    groups, means = _groups(embeddings, label_map), _means(embeddings, label_map)
-    pulls = [
-        ((g - g.mean(1, keepdim=True)).norm(p=1, dim=0) - pull_margin).clamp(min=0).square().mean() for g in groups
-    ]
-    pairs = [(a, b) for i, a in enumerate(means) for b in means[:i]]
-    pushes = [(2 * push_margin - (a - b).norm(p=1)).clamp(min=0) ** 2 for a, b in pairs]
-    one = torch.ones(())
-    return sum(pulls) / max(len(pulls), 1) * one, sum(pushes) / max(len(pushes), 1) * one
-
-
-def margins_swapped(embeddings: Tensor, label_map: Tensor, pull_margin: float, push_margin: float) -> Terms:
-    """Each term with the other's margin."""
-    return pull_push(embeddings, label_map, push_margin, pull_margin)
-
-
-COUNT = "With C objects there are C (C - 1) ordered pairs of two different ones."
-HINGE = "max(0, ...) is a clamp(min=0), and the square comes after it."
+COUNT = "With C objects there are C (C - 1) ordered pairs of different objects."
+HINGE = "max(0, ...) is clamp(min=0), and the square comes after it."
 
 exercise = Exercise(
     name="pull_push",
@@ -278,82 +181,113 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "no hinge in the pull",
-            pull_without_hinge,
-            "Your pull also counts vectors within the margin: they are left alone, max(0, ...).",
+            _terms(pull=lambda group, margin: ((_distances(group) - margin) ** 2).mean()),
+            "Your pull also penalises vectors within the margin. They should contribute 0: max(0, ...).",
             HINGE,
         ),
         Wrong(
             "no hinge in the push",
-            push_without_hinge,
-            "Your push also counts means that are far apart: they are left alone, max(0, ...).",
+            _terms(push=lambda m, n, margin: (2 * margin - (m - n).norm()) ** 2),
+            "Your push also penalises means that are far apart. They should contribute 0: max(0, ...).",
             HINGE,
         ),
         Wrong(
             "pushed from itself",
-            self_pairs,
-            "You push each object away from itself: only pairs of two different objects count.",
-            "|m_a - m_a| is 0, which is as near as can be.",
+            _push(lambda push, C, a: push + (2 * a.push_margin) ** 2 * C / max(C * (C - 1), 1)),
+            "You also push each object away from itself. Sum only over pairs of two different objects.",
+            "|m_a - m_a| is 0, the smallest possible distance.",
         ),
-        Wrong("push not divided", push_summed, "Your push is a sum: divide it by C (C - 1).", COUNT),
-        Wrong("divided by C^2", over_all_pairs, "You divide the push by C^2: divide it by C (C - 1).", COUNT),
+        Wrong(
+            "push not divided",
+            _push(lambda push, C, a: push * C * (C - 1)),
+            "Your push is a sum. Divide it by C (C - 1).",
+            COUNT,
+        ),
+        Wrong(
+            "divided by C^2",
+            _push(lambda push, C, a: push * (C - 1) / max(C, 1)),
+            "You divide the push by C^2. Divide it by C (C - 1).",
+            COUNT,
+        ),
         Wrong(
             "pairs counted once",
-            pairs_once,
-            "You count each pair once and divide by C (C - 1): the formula counts it twice, as (a, b) and (b, a).",
+            _push(lambda push, C, a: push / 2),
+            "You sum each pair once but divide by C (C - 1). The formula sums it twice, as (a, b) and (b, a).",
             COUNT,
         ),
         Wrong(
             "one object fails",
-            one_object_fails,
-            "With one object your push is 0 / 0: there is nothing to push, and it is 0.",
-            "How many pairs has one object?",
+            _push(lambda push, C, a: push * torch.nan if C == 1 else push),
+            "With one object your push is 0 / 0. There is no pair, and the push is 0.",
+            "How many pairs are there with one object?",
         ),
         Wrong(
             "no object fails",
-            no_object_fails,
-            "Without objects your pull is the mean of nothing: it is 0.",
-            "An image may be all background.",
+            _pull(lambda pull, C: pull if C else pull * torch.nan),
+            "Without objects your pull is the mean of an empty set. It should be 0.",
+            "An image may contain only background.",
         ),
         Wrong(
             "margin once",
-            margin_once,
-            "Your push ends at push_margin: it reaches twice as far, 2 push_margin.",
-            "Each of the two means keeps a distance of push_margin for itself.",
+            right.given(push_margin=lambda a: a.push_margin / 2),
+            "Your push ends at a distance of push_margin. It should end at 2 push_margin.",
+            "Each of the two means keeps a distance of push_margin around itself.",
         ),
         Wrong(
             "mean over pixels",
-            mean_of_pixels,
-            "Your pull is a mean over all pixels: take the mean within each object, then the mean over objects.",
+            mean_over_pixels,
+            "Your pull is a mean over all pixels. Take the mean within each object, then the mean over objects.",
             "A small object should count as much as a large one.",
         ),
         Wrong(
-            "summed over pixels", pixels_summed, "Your pull is a sum over pixels: divide it by N_c.", "1/N_c, then 1/C."
+            "summed over pixels",
+            _terms(pull=lambda group, margin: (_beyond(group, margin) ** 2).sum()),
+            "Your pull sums over the pixels of an object. Divide each of these sums by N_c.",
+            "First 1/N_c, then 1/C.",
         ),
-        Wrong("terms swapped", terms_swapped, "You give the push first: the pull comes first.", "(pull, push)."),
-        Wrong("pull summed", pull_summed, "Your pull is a sum over objects: divide it by C.", "1/C stands in front."),
+        Wrong(
+            "terms swapped",
+            right.then(lambda out, a: out[::-1]),
+            "You return the push first. Return (pull, push).",
+            "The statement says in which order the two are returned.",
+        ),
+        Wrong(
+            "pull summed",
+            _pull(lambda pull, C: pull * C),
+            "Your pull sums over the objects. Divide it by C.",
+            "The formula begins with 1/C.",
+        ),
         Wrong(
             "background is an object",
-            background_too,
-            "Background plays a part in your terms: 0 is no object.",
-            "Leave 0 out of the numbers that you go through.",
+            right.given(label_map=lambda a: a.label_map + 1),
+            "You treat the background as an object. Ignore the pixels with label 0.",
+            "Skip 0 when you loop over the labels.",
         ),
-        Wrong("not squared", not_squared, "Your hinges are not squared.", HINGE),
+        Wrong(
+            "not squared",
+            _terms(lambda group, margin: _beyond(group, margin).mean(), _too_near),
+            "You do not square the hinges. The formula contains max(0, ...)^2.",
+            HINGE,
+        ),
         Wrong(
             "squared too early",
-            squared_inside,
-            "You square the distances and the margins: subtract first, then square the difference.",
+            _terms(
+                lambda group, margin: (_distances(group) ** 2 - margin**2).clamp(min=0).mean(),
+                lambda m, n, margin: ((2 * margin) ** 2 - (m - n).norm() ** 2).clamp(min=0),
+            ),
+            "You square distances and margins separately. Subtract first, then square the difference.",
             HINGE,
         ),
         Wrong(
             "sum of absolute values",
-            city_blocks,
-            "Your distances are sums of absolute values: |v| is the Euclidean length.",
-            "The square root of the sum of squares.",
+            _terms(_l1_pull, lambda m, n, margin: (2 * margin - (m - n).norm(p=1)).clamp(min=0) ** 2),
+            "Your distances are sums of absolute values. |v| is the Euclidean length.",
+            "The Euclidean length is the square root of the sum of squares.",
         ),
         Wrong(
             "margins swapped",
-            margins_swapped,
-            "Each of your terms has the other's margin.",
+            right.given(pull_margin=lambda a: a.push_margin, push_margin=lambda a: a.pull_margin),
+            "You use the push margin for the pull, and the pull margin for the push.",
             "pull_margin comes before push_margin.",
         ),
     ],

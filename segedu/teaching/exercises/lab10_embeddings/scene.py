@@ -1,4 +1,4 @@
-"""A made-up output of a spatial embedding network, painted cell by cell: what `greedy_cluster` is tried on."""
+"""Synthetic output of a spatial embedding network, painted cell by cell: the cases of `greedy_cluster`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.teaching.checks.exercise import Case
+from segedu.teaching.checks.variants import case
 
-def pixels_of(shape: tuple[int, ...]) -> Tensor:
-    """Where the pixels of a map are.
+Span = tuple[int, int]  # first row or column, and one after the last
 
-    Args:
-        shape: (..., H, W).
 
-    Returns:
-        (2, H, W) float64, y before x.
-    """
+def pixel_positions(shape: tuple[int, ...]) -> Tensor:
+    """Positions (2, H, W), float64, y before x, of the pixels of a map of shape (..., H, W)."""
     axes = [torch.arange(n, dtype=torch.float64) for n in shape[-2:]]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 class Scene:
-    """Background first: embeddings near their own pixels, low seeds; cells are painted on it.
+    """Embeddings, sigmas and seeds. The background's embeddings lie near their own pixels, and its seeds are low.
 
     Args:
         rng: of all values.
@@ -30,7 +28,7 @@ class Scene:
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int]) -> None:
         self.rng = rng
-        self.embeddings = pixels_of(shape) + self._uniform(-0.4, 0.4, 2, *shape)
+        self.embeddings = pixel_positions(shape) + self._uniform(-0.4, 0.4, 2, *shape)
         self.sigma = self._uniform(0.6, 1.6, 2, *shape)
         self.seed = self._uniform(0.02, 0.4, *shape)
 
@@ -39,29 +37,28 @@ class Scene:
 
     def cell(
         self,
-        rows: tuple[int, int],
-        columns: tuple[int, int],
+        rows: Span,
+        columns: Span,
         best: float,
         sigma: tuple[float, float],
-        at: Tensor | None = None,
+        centre: Tensor | None = None,
         spread: float = 0.35,
     ) -> Tensor:
-        """Paint a rectangle whose pixels point at one place; its best seed is in its first corner.
+        """Paint a rectangle whose pixels point at one position; its best seed is in its first corner.
 
         Args:
-            rows: first, and one after the last.
-            columns: the same.
-            best: the highest seed; the others lie between it and 1/2.
+            rows, columns: of the rectangle.
+            best: the highest seed; the others lie between 0.55 and it.
             sigma: of the best seed, y before x; those of other pixels differ by up to 30 %.
-            at: the place (2,), or the middle of the rectangle.
-            spread: how far embeddings lie from the place at most, along each axis.
+            centre: the position (2,); by default the middle of the rectangle.
+            spread: largest distance of an embedding from the centre along each axis.
 
         Returns:
-            The place.
+            The centre.
         """
         here = (slice(*rows), slice(*columns))
         size = (rows[1] - rows[0], columns[1] - columns[0])
-        centre = torch.tensor([sum(rows) - 1, sum(columns) - 1]) / 2.0 if at is None else at
+        centre = torch.tensor([sum(rows) - 1, sum(columns) - 1]) / 2.0 if centre is None else centre
         self.embeddings[:, *here] = centre.double()[:, None, None] + self._uniform(-spread, spread, 2, *size)
         width = torch.tensor(sigma, dtype=torch.float64)
         self.sigma[:, *here] = width[:, None, None] * self._uniform(0.7, 1.3, 2, *size)
@@ -70,55 +67,34 @@ class Scene:
         self.embeddings[:, *start], self.sigma[:, *start], self.seed[start] = centre, width, best
         return centre
 
-    def point(self, pixel: tuple[int, int], place: Tensor, seed: float = 0.6) -> None:
-        """Let one pixel point at a place.
-
-        Args:
-            pixel: row and column.
-            place: (2,).
-            seed: of the pixel.
-        """
-        self.embeddings[:, *pixel] = place
+    def point(self, pixel: tuple[int, int], position: Tensor, seed: float = 0.6) -> None:
+        """Let one pixel (row, column) point at a position (2,)."""
+        self.embeddings[:, *pixel] = position
         self.seed[pixel] = seed
 
-    def astray(self) -> None:
-        """Let some background pixels point into cells: their seeds say that they are background."""
+    def mislead(self) -> None:
+        """Let some background pixels point into cells; their seeds remain low."""
         inside = self.embeddings[:, self.seed > 0.5]
         outside = (self.seed <= 0.4).nonzero()
         for y, x in self.rng.permutation(outside.numpy())[:12]:
             self.embeddings[:, y, x] = inside[:, self.rng.integers(inside.shape[1])]
 
-    def cell_that_misses(
-        self, rows: tuple[int, int], columns: tuple[int, int], best: float, sigma: tuple[float, float]
-    ) -> None:
-        """Paint a rectangle whose pixels land on a lattice around the place of the best, up to 1.8 of its sigmas away.
+    def lattice_cell(self, rows: Span, columns: Span, best: float, sigma: tuple[float, float]) -> None:
+        """Paint a cell whose embeddings form a lattice around that of the best seed, up to 1.8 of its sigmas away.
 
-        The lattice reaches further below and to the right: the mean of what the best seed takes lies elsewhere.
-
-        Args:
-            rows: first, and one after the last.
-            columns: the same.
-            best: see `cell`.
-            sigma: see `cell`.
+        The lattice extends further down and to the right, so the mean of the embeddings inside the Gaussian of the best
+        seed lies elsewhere. For the arguments see `cell`.
         """
         self.cell(rows, columns, best, sigma)
         first = (slice(None), rows[0], columns[0])
         steps = [torch.linspace(-0.3, 1.8, last - start, dtype=torch.float64) for start, last in (rows, columns)]
-        ways = torch.stack(torch.meshgrid(*steps, indexing="ij"))
-        ways += self._uniform(-0.1, 0.1, *ways.shape)
+        offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"))
+        offsets += self._uniform(-0.1, 0.1, *offsets.shape)
         start = self.embeddings[first].clone()
         here = (slice(None), slice(*rows), slice(*columns))
-        self.embeddings[here] = start[:, None, None] + ways * self.sigma[first][:, None, None]
+        self.embeddings[here] = start[:, None, None] + offsets * self.sigma[first][:, None, None]
         self.embeddings[first] = start
 
-    def arguments(self, seed_threshold: float, min_pixels: int) -> list:
-        """What `greedy_cluster` takes.
-
-        Args:
-            seed_threshold: of the case.
-            min_pixels: of the case.
-
-        Returns:
-            Its five arguments.
-        """
-        return [self.embeddings, self.sigma, self.seed, seed_threshold, min_pixels]
+    def case(self, name: str, seed_threshold: float, min_pixels: int) -> Case:
+        """A case of `greedy_cluster`."""
+        return case(name, self.embeddings, self.sigma, self.seed, seed_threshold, min_pixels)

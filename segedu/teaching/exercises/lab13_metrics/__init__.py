@@ -1,4 +1,4 @@
-"""Lab 13: matching detections, precision and recall, average precision, COCO's mean, panoptic quality."""
+"""Lab 13, metrics: matching detections, precision-recall curves, average precision, COCO's mAP, panoptic quality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segedu.teaching.exercises.lab13_metrics.pq_unique import exercise as pq_uni
 from segedu.teaching.exercises.lab13_metrics.pr_curve import exercise as pr_curve
 
 exercises = [match_detections, pr_curve, ap_interp, map_coco, pq, pq_unique]
-# answers of other libraries, hidden in grading and while a check runs
+# implementations in other libraries, hidden in grading and while a check runs
 FORBIDDEN = (
     "pycocotools.cocoeval.COCOeval",
     "sklearn.metrics.average_precision_score",

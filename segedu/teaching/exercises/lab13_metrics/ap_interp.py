@@ -1,6 +1,9 @@
-"""ap_interp: one number from a curve, by three conventions."""
+"""ap_interp: average precision of a curve, by three conventions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -12,21 +15,21 @@ from segedu.metrics.average_precision import (
     average_precision_area,
 )
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
-CONVENTIONS = ("11-point", "area", "101-point")
-LIBRARY = dict(
-    zip(
-        CONVENTIONS, (average_precision_11_point, average_precision_area, average_precision_101_point), strict=True
-    )
-)  # fmt: skip
+LIBRARY = {
+    "11-point": average_precision_11_point,
+    "area": average_precision_area,
+    "101-point": average_precision_101_point,
+}
 
 
 def ap_interp(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Average precision of a curve.
+    """Average precision of a precision-recall curve.
 
     Args:
         precision: (P,) after each detection.
-        recall: (P,) after each detection, rising.
+        recall: (P,) after each detection, never decreasing.
         convention: "11-point", "area" or "101-point".
 
     Returns:
@@ -35,137 +38,81 @@ def ap_interp(precision: Tensor, recall: Tensor, convention: str) -> float:
     return LIBRARY[convention](precision, recall)
 
 
-def _curve(hits: list[int] | np.ndarray, num_target: int) -> list[Tensor]:
-    found = np.cumsum(hits)
-    return [torch.from_numpy(found / np.arange(1, len(found) + 1)), torch.from_numpy(found / num_target)]
+def _curve(hits: Sequence[int], num_target: int) -> list[Tensor]:
+    tp = np.cumsum(hits)
+    return [torch.from_numpy(tp / np.arange(1, len(tp) + 1)), torch.from_numpy(tp / num_target)]
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Curves with dips that end early, by each convention; recalls on thresholds; nothing found; no detection.
+    """Each curve with each convention. A recall equals a threshold exactly, or clearly does not."""
 
-    The numbers of true objects are such that a recall is exactly a threshold, or clearly none.
+    def each_convention(name: str, curve: list[Tensor]) -> list[Case]:
+        return [case(f"{name}, {convention}", *(a.clone() for a in curve), convention) for convention in LIBRARY]
 
-    Args:
-        rng: of the rankings.
-
-    Returns:
-        The cases by group.
-    """
     dips = np.concatenate([[0, 1, 0, 1, 1, 0, 0, 1], rng.permutation([0, 0, 1])])
     early = np.concatenate([[1, 0, 0, 1], rng.permutation([0, 1, 1])])
     exact = np.concatenate([[0, 1, 1, 0, 0], rng.permutation([0, 1]), [1]])
-    curves = {
-        "core": (3, {"a curve with dips": _curve(dips, 7), "a curve that ends early": _curve(early, 7)}),
-        "edge": (
-            1,
-            {
-                "recalls of exactly 1/4, 1/2, 3/4 and 1": _curve(exact, 4),
-                "nothing found": _curve([0, 0], 3),
-                "no detection": [torch.zeros(0, dtype=torch.float64)] * 2,
-            },
-        ),
-    }
-    return {
-        group: (
-            points,
-            [
-                {"name": f"{name}, {convention}", "args": [*(a.clone() for a in curve), convention]}
-                for name, curve in named.items()
-                for convention in CONVENTIONS
-            ],
-        )
-        for group, (points, named) in curves.items()
-    }
+    core = each_convention("a curve with dips", _curve(dips, 7))
+    core += each_convention("a curve that ends early", _curve(early, 7))
+    edge = each_convention("recalls of exactly 1/4, 1/2, 3/4 and 1", _curve(exact, 4))
+    edge += each_convention("no true positive", _curve([0, 0], 3))
+    edge += each_convention("no detection", [torch.zeros(0, dtype=torch.float64)] * 2)
+    return {"core": (3, core), "edge": (1, edge)}
+
+
+right = Variants(ap_interp)
 
 
 def _thresholds(convention: str) -> np.ndarray:
     return np.arange(11) / 10 if convention == "11-point" else np.linspace(0, 1, 101)
 
 
-def _answer(precision, recall, convention, *, envelope=True, thresholds=_thresholds, side="left", area=None):
-    """The right answer with one part replaced."""
-    p, r = precision.numpy(), recall.numpy()
-    best = np.maximum.accumulate(p[::-1])[::-1] if envelope else p
-    if convention == "area":
-        return float((area or (lambda r, p: np.sum(np.diff(r, prepend=0) * p)))(r, best))
-    points = np.searchsorted(r, thresholds(convention), side=side)
-    return float(np.append(best, 0)[points].mean())
+def _envelope(precision: np.ndarray) -> np.ndarray:
+    return np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def no_envelope(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Precision at the first point that reaches the recall."""
-    return _answer(precision, recall, convention, envelope=False)
+def _area(recall: np.ndarray, precision: np.ndarray) -> float:
+    return np.sum(np.diff(recall, prepend=0) * precision)
 
 
-def best_so_far(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """The running maximum from the left."""
-    return _answer(
-        torch.cummax(precision, 0).values if len(precision) else precision, recall, convention, envelope=False
-    )
+def _average(
+    a: SimpleNamespace,
+    envelope: Callable = _envelope,
+    thresholds: Callable = _thresholds,
+    area: Callable = _area,
+    side: str = "left",
+) -> float:
+    """`ap_interp` of the arguments `a` with one part replaced."""
+    p, r = envelope(a.precision.numpy()), a.recall.numpy()
+    if a.convention == "area":
+        return float(area(r, p))
+    return float(np.append(p, 0)[np.searchsorted(r, thresholds(a.convention), side=side)].mean())
 
 
 def trapezoid(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """np.trapezoid(precision, recall). (On the envelope, from recall 0 on, straight lines would change nothing.)"""
+    """np.trapezoid(precision, recall). (On the envelope, from recall 0 on, trapezoids would be rectangles.)"""
     if convention != "area":
-        return _answer(precision, recall, convention)
+        return ap_interp(precision, recall, convention)
     r, p = recall.numpy(), precision.numpy()
     return float(np.sum(np.diff(r) * (p[1:] + p[:-1]) / 2))
 
 
-def first_step_lost(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """np.diff(recall) without the step from 0."""
-    return _answer(precision, recall, convention, area=lambda r, p: np.sum(np.diff(r) * p[1:]))
+def reached_recalls_only(a: SimpleNamespace) -> float:
+    top = float(a.recall.max()) if len(a.recall) else 0.0
+    if a.convention == "area":
+        return _average(a) / top if top else 0.0
+    return _average(a, thresholds=lambda c: _thresholds(c)[_thresholds(c) <= top])
 
 
-def no_recall_0(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Thresholds from 0.1, or 0.01."""
-    return _answer(precision, recall, convention, thresholds=lambda c: _thresholds(c)[1:])
+def linear(a: SimpleNamespace) -> float:
+    if a.convention == "area" or not len(a.recall):
+        return _average(a)
+    return float(np.interp(_thresholds(a.convention), a.recall.numpy(), a.precision.numpy(), right=0).mean())
 
 
-def no_recall_1(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """np.arange(0, 1, 0.1) stops before 1."""
-    return _answer(precision, recall, convention, thresholds=lambda c: _thresholds(c)[:-1])
-
-
-def hundred_points(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """np.linspace(0, 1, 100) and np.linspace(0, 1, 10)."""
-    return _answer(precision, recall, convention, thresholds=lambda c: np.linspace(0, 1, len(_thresholds(c)) - 1))
-
-
-def strictly_above(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """A recall equal to the threshold does not reach it."""
-    return _answer(precision, recall, convention, side="right")
-
-
-def reached_only(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Averages over the recalls that were reached."""
-    top = float(recall.max()) if len(recall) else 0.0
-    if convention == "area":
-        return _answer(precision, recall, convention) / top if top else 0.0
-    return _answer(precision, recall, convention, thresholds=lambda c: _thresholds(c)[_thresholds(c) <= top])
-
-
-def linear(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """np.interp between the points."""
-    if convention == "area" or not len(recall):
-        return _answer(precision, recall, convention)
-    return float(np.interp(_thresholds(convention), recall.numpy(), precision.numpy(), right=0).mean())
-
-
-def empty_raises(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """Takes the maximum of nothing."""
-    precision[0] + 0
-    return _answer(precision, recall, convention)
-
-
-def empty_nan(precision: Tensor, recall: Tensor, convention: str) -> float:
-    """The mean of nothing."""
-    return _answer(precision, recall, convention) if len(precision) else float("nan")
-
-
-ENVELOPE_HINT = "At each point take the best precision of that point and all later ones: a maximum from the right."
-THRESHOLD_HINT = "11 points are 0, 0.1, ... 1; 101 points are 0, 0.01, ... 1: both ends belong to them."
-EMPTY_HINT = "No detection: no recall is reached, so every point counts 0, and so does the area."
+ENVELOPE_HINT = "At each point take the highest precision of that point and all later ones: a maximum from the right."
+THRESHOLD_HINT = "11 points are 0, 0.1, ... 1; 101 points are 0, 0.01, ... 1: both ends are included."
+EMPTY_HINT = "Without detections no recall is reached, so every point counts 0, and so does the area."
 
 exercise = Exercise(
     name="ap_interp",
@@ -176,55 +123,75 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "no envelope",
-            no_envelope,
-            "You take the precision as it is: all three conventions take the envelope of the curve first.",
+            right.instead(lambda a: _average(a, envelope=lambda precision: precision)),
+            "You use the precision as it is. All three conventions first take the envelope of the curve.",
             ENVELOPE_HINT,
         ),
         Wrong(
             "best so far",
-            best_so_far,
-            "You take the best precision so far: the envelope is the best precision at this recall or above.",
+            right.instead(lambda a: _average(a, envelope=np.maximum.accumulate)),
+            "You use the highest precision so far. The envelope is the highest precision at this recall or above.",
             ENVELOPE_HINT,
         ),
         Wrong(
             "trapezoid",
             trapezoid,
-            "You join the points of the curve by straight lines: the area is a sum of rectangles under the envelope.",
-            "Each step in recall, times the best precision at the end of the step or later.",
+            "You connect the points of the curve by straight lines. Sum rectangles under the envelope instead.",
+            "The width is a step in recall; the height is the highest precision at the end of the step or later.",
         ),
         Wrong(
             "first step lost",
-            first_step_lost,
-            "You leave out the first rectangle, from recall 0 to the first recall.",
-            "np.diff of P numbers has P - 1: put a 0 before the recalls.",
+            right.instead(lambda a: _average(a, area=lambda r, p: np.sum(np.diff(r) * p[1:]))),
+            "You omit the first rectangle, from recall 0 to the first recall.",
+            "np.diff of P values has P - 1: put a 0 before the recalls.",
         ),
-        Wrong("no recall 0", no_recall_0, "You leave out the point at recall 0.", THRESHOLD_HINT),
-        Wrong("no recall 1", no_recall_1, "You leave out the point at recall 1.", THRESHOLD_HINT),
+        Wrong(
+            "no recall 0",
+            right.instead(lambda a: _average(a, thresholds=lambda c: _thresholds(c)[1:])),
+            "You omit the point at recall 0.",
+            THRESHOLD_HINT,
+        ),
+        Wrong(
+            "no recall 1",
+            right.instead(lambda a: _average(a, thresholds=lambda c: _thresholds(c)[:-1])),
+            "You omit the point at recall 1.",
+            THRESHOLD_HINT,
+        ),
         Wrong(
             "100 points",
-            hundred_points,
-            "You take one point too few, spread over the whole range: it is 11 and 101 points.",
+            right.instead(lambda a: _average(a, thresholds=lambda c: np.linspace(0, 1, len(_thresholds(c)) - 1))),
+            "You use one point too few, spread over the whole range. There are 11 and 101 points.",
             THRESHOLD_HINT,
         ),
         Wrong(
             "strictly above",
-            strictly_above,
-            "You ask for a recall above the threshold: a recall equal to it reaches it.",
-            "The first point with recall >= threshold. np.searchsorted finds it.",
+            right.instead(lambda a: _average(a, side="right")),
+            "You require a recall above the threshold. A recall equal to the threshold reaches it.",
+            "Find the first point with recall >= threshold, for example with np.searchsorted.",
         ),
         Wrong(
             "reached recalls only",
-            reached_only,
-            "You leave out the recalls that were never reached: they count 0.",
-            "A detector that finds one easy object must not get 1.",
+            right.instead(reached_recalls_only),
+            "You average only over the recalls that were reached. The others count 0.",
+            "A detector that finds a single easy object must not get 1.",
         ),
         Wrong(
             "linear interpolation",
-            linear,
-            "You interpolate between the points by straight lines: take the best precision at that recall or above.",
+            right.instead(linear),
+            "You interpolate linearly between the points. Take the highest precision at that recall or above.",
             ENVELOPE_HINT,
         ),
-        Wrong("empty raises", empty_raises, "You get an error where there is no detection.", EMPTY_HINT),
-        Wrong("empty is NaN", empty_nan, "You give NaN where there is no detection.", EMPTY_HINT),
+        Wrong(
+            "empty raises",
+            right.given(precision=lambda a: a.precision + 0 * a.precision[0]),
+            "Your function raises an error if there is no detection.",
+            EMPTY_HINT,
+        ),
+        Wrong(
+            "empty is NaN",
+            right.then(lambda out, a: out if len(a.precision) else float("nan")),
+            "You return NaN if there is no detection.",
+            EMPTY_HINT,
+        ),
     ],
 )

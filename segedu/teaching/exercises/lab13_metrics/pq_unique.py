@@ -1,7 +1,8 @@
-"""pq_unique: below an IoU of one half a segment can have two partners. Show it."""
+"""pq_unique: below an IoU of one half a segment can match two others. Construct an example."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,47 +10,40 @@ import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Example = tuple[Tensor, Tensor, list[int]]
 
 
 def pq_unique(iou_threshold: float) -> Example | None:
-    """A true segment and two predicted ones of its class that both have a larger IoU than the threshold.
+    """A ground-truth segment and two predicted ones of its class whose IoUs are both above the threshold.
 
     Args:
         iou_threshold: in (0, 1).
 
     Returns:
-        Target (H, W) bool, predictions (2, H, W) bool without a common pixel, the three classes; or None where
-        there is no such example.
+        Target (H, W) bool, disjoint predictions (2, H, W) bool, the three classes; or None if there is no such example.
     """
     return _halves() if iou_threshold < 0.5 else None
 
 
+def _halves(width: int = 4, cut: int = 2) -> Example:
+    target = torch.ones(1, width, dtype=torch.bool)
+    preds = torch.zeros(2, 1, width, dtype=torch.bool)
+    preds[0, 0, :cut], preds[1, 0, cut:] = True, True
+    return target, preds, [1, 1, 1]
+
+
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Thresholds below, at and above one half.
-
-    Args:
-        rng: of the thresholds.
-
-    Returns:
-        The cases by group.
-    """
+    """Thresholds below, at and above one half."""
     low, near, above = rng.uniform(0.1, 0.3), rng.uniform(0.4, 0.49), rng.uniform(0.55, 0.9)
-    return {
-        "core": (
-            1,
-            [{"name": f"a threshold of {value:.3f}", "args": [float(value)]} for value in (low, near)],
-        ),
-        "half": (
-            1,
-            [{"name": f"a threshold of {value:.4g}", "args": [float(value)]} for value in (0.4999, 0.5, above)],
-        ),
-    }
+    core = [case(f"a threshold of {value:.3f}", float(value)) for value in (low, near)]
+    half = [case(f"a threshold of {value:.4g}", float(value)) for value in (0.4999, 0.5, above)]
+    return {"core": (1, core), "half": (1, half)}
 
 
 def fault(case: Case, outcome: dict) -> str:
-    """What is wrong with an answer, in one word, or "".
+    """What is wrong with an answer, in one word.
 
     Args:
         case: with the threshold.
@@ -97,95 +91,24 @@ def _classes(value: Any) -> list[int] | None:
 
 
 def accept(case: Case, expected: dict, got: dict, tolerance: float) -> bool:
-    """Any example will do that has the properties asked for.
-
-    Args:
-        case: with the threshold.
-        expected: of the reference, not used.
-        got: of the student.
-        tolerance: not used: areas are whole numbers.
-
-    Returns:
-        Whether nothing is wrong with it.
-    """
+    """Whether an answer is a valid example, whatever the reference's is."""
     return fault(case, got) == ""
 
 
 def alike(case: Case, ours: dict, theirs: dict, tolerance: float) -> bool:
-    """Two answers show the same mistake if the same is wrong with them.
-
-    Args:
-        case: with the threshold.
-        ours: of a wrong answer.
-        theirs: of the student.
-        tolerance: not used.
-
-    Returns:
-        Whether the faults are equal.
-    """
+    """Whether two answers have the same fault."""
     return fault(case, ours) == fault(case, theirs)
 
 
-def _halves(width: int = 4, cut: int = 2) -> Example:
-    target = torch.ones(1, width, dtype=torch.bool)
-    preds = torch.zeros(2, 1, width, dtype=torch.bool)
-    preds[0, 0, :cut], preds[1, 0, cut:] = True, True
-    return target, preds, [1, 1, 1]
+right = Variants(pq_unique)
 
 
-def equal_half(iou_threshold: float) -> Example:
-    """Takes 0.5 > 0.5 for true, and has an answer for everything."""
-    return _halves()
+def _below_half(example: Callable[[Tensor, Tensor, list[int]], tuple]) -> Callable:
+    """Another example, made from the right one."""
+    return right.then(lambda out, a: out and example(*out))
 
 
-def up_to_half(iou_threshold: float) -> Example | None:
-    """An answer at exactly 0.5 too."""
-    return _halves() if iou_threshold <= 0.5 else None
-
-
-def overlapping(iou_threshold: float) -> Example | None:
-    """Two predictions that share pixels."""
-    if iou_threshold >= 0.5:
-        return None
-    target, preds, classes = _halves()
-    preds[:, 0, 1:3] = True
-    return target, preds, classes
-
-
-def always_overlapping(iou_threshold: float) -> Example:
-    """Overlap makes an example for every threshold."""
-    target, preds, classes = _halves()
-    return target, torch.ones_like(preds), classes
-
-
-def other_class(iou_threshold: float) -> Example | None:
-    """The second prediction is of another class."""
-    return (*_halves()[:2], [1, 1, 2]) if iou_threshold < 0.5 else None
-
-
-def empty(iou_threshold: float) -> Example | None:
-    """0/0 taken for an IoU."""
-    target, preds, classes = _halves()
-    return (target & False, preds & False, classes) if iou_threshold < 0.5 else None
-
-
-def uneven(iou_threshold: float) -> Example | None:
-    """Two thirds and one third: enough for thresholds below 1/3."""
-    return _halves(width=3, cut=2) if iou_threshold < 0.5 else None
-
-
-def floats(iou_threshold: float) -> tuple | None:
-    """Masks of floats, which could be anything."""
-    target, preds, classes = _halves()
-    return (target.double() / 2, preds.double(), classes) if iou_threshold < 0.5 else None
-
-
-def never(iou_threshold: float) -> None:
-    """Believes that matches are always unique."""
-    return None
-
-
-SPLIT_HINT = "Cut one true segment into parts. How large can the smaller of two parts be, as a share of the whole?"
+SPLIT_HINT = "Split the ground-truth segment. How large can the smaller of two parts be, as a fraction of the whole?"
 
 exercise = Exercise(
     name="pq_unique",
@@ -198,56 +121,58 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "answers everything",
-            equal_half,
-            "You give an example where none exists: at 1/2 and above return None.",
-            "Two IoUs above 1/2 with one segment: the shared pixels would be more than the segment has.",
+            right.instead(lambda a: _halves()),
+            "You return an example where none exists. For thresholds of 1/2 and above, return None.",
+            "If two IoUs with one segment were above 1/2, the shared pixels would be more than the segment has.",
         ),
         Wrong(
             "equal to one half",
-            up_to_half,
-            "You take an IoU of exactly 1/2 for above 1/2: at the threshold 1/2 there is no example.",
+            right.instead(lambda a: _halves() if a.iou_threshold <= 0.5 else None),
+            "You return an example at the threshold 1/2. There is none, because both IoUs must be above 1/2.",
             "Both IoUs must be larger than the threshold. Equal is not larger.",
         ),
         Wrong(
             "overlap",
-            overlapping,
-            "You let the two predicted segments overlap: in a panoptic segmentation a pixel has one segment.",
+            _below_half(
+                lambda target, preds, classes: (target, preds | torch.tensor([False, True, True, False]), classes)
+            ),
+            "Your two predicted segments overlap. In a panoptic segmentation a pixel belongs to one segment.",
             SPLIT_HINT,
         ),
         Wrong(
             "overlap at any threshold",
-            always_overlapping,
-            "You find examples at every threshold by letting the predicted segments overlap: a pixel has one segment.",
+            right.instead(lambda a: (_halves()[0], torch.ones(2, 1, 4, dtype=torch.bool), [1, 1, 1])),
+            "You return overlapping segments, and an example at every threshold. A pixel belongs to one segment.",
             SPLIT_HINT,
         ),
         Wrong(
             "another class",
-            other_class,
-            "You use segments of different classes: they never match, so they prove nothing.",
+            _below_half(lambda target, preds, classes: (target, preds, [1, 1, 2])),
+            "You use segments of different classes. They never match, so they are not a counterexample.",
             "All three classes must be the same.",
         ),
         Wrong(
             "an empty segment",
-            empty,
-            "You use a segment without pixels: its IoU is 0/0, and a segment has at least one pixel.",
+            _below_half(lambda target, preds, classes: (target & False, preds & False, classes)),
+            "You use a segment without pixels. Its IoU is 0/0, and a segment has at least one pixel.",
             SPLIT_HINT,
         ),
         Wrong(
             "one too small",
-            uneven,
-            "One of your two IoUs is not above the threshold.",
+            _below_half(lambda *example: _halves(width=3, cut=2)),
+            "At least one of your two IoUs is not above the threshold.",
             SPLIT_HINT,
         ),
         Wrong(
             "another form",
-            floats,
-            "Your answer is not of the form asked for: a bool mask (H, W), bool masks (2, H, W), three whole numbers.",
+            _below_half(lambda target, preds, classes: (target.double() / 2, preds.double(), classes)),
+            "Your answer does not have the required form: a bool mask (H, W), bool masks (2, H, W), three integers.",
             "torch.zeros(2, H, W, dtype=torch.bool) makes two empty masks.",
         ),
         Wrong(
             "no example",
-            never,
-            "You say that there is no example: below 1/2 there is one.",
+            right.instead(lambda a: None),
+            "You return None for a threshold below 1/2, where an example exists.",
             SPLIT_HINT,
         ),
     ],
