@@ -49,6 +49,8 @@ def standalone(exercise, wrong, right: str) -> str | None:
 
     Where it calls the reference, the right answer stands in for that, under another name.
     """
+    if hasattr(wrong.function, "__wrapped__"):  # made by `Variants`: it bears the name of the reference
+        return None
     module = inspect.getmodule(wrong.function)
     nodes, imports = _top_level(ast.parse(inspect.getsource(module)))
     name = getattr(wrong.function, "__name__", "")
