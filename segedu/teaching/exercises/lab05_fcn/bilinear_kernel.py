@@ -66,8 +66,7 @@ exercise = Exercise(
         Wrong(
             "round cone",
             _from_plane(_cone),
-            "Your weights decrease with the distance to the centre and form a round cone. The bilinear kernel is the "
-            "product of a tent along the rows and a tent along the columns.",
+            "Your kernel is a round cone. A bilinear kernel is the product of two tents, one along each axis.",
             "Compute the tent of one axis first. Then multiply each value of a column by each value of a row.",
         ),
         Wrong(
@@ -103,8 +102,7 @@ exercise = Exercise(
         Wrong(
             "centre at k // 2, width k / 2",
             _from_tent(lambda k: _tent(k, centre=k // 2, half_width=k / 2)),
-            "Your centre is pixel k // 2, which is wrong for even k. Your tent falls to 0 over k / 2 pixels, which is "
-            "wrong for odd k.",
+            "Your centre, pixel k // 2, is wrong for even k. The half width of your tent, k / 2, is wrong for odd k.",
             "For k = 4 the tent is 1/4, 3/4, 3/4, 1/4; for k = 3 it is 1/2, 1, 1/2.",
         ),
         Wrong(
@@ -128,15 +126,13 @@ exercise = Exercise(
         Wrong(
             "sums to 1",
             right.then(lambda out, a: out / out[0, 0].sum()),
-            "Your kernel sums to 1. With a stride of 2, each output pixel receives only a part of the kernel, so the "
-            "scores become smaller.",
+            "Your kernel sums to 1. With a stride of 2, each output pixel receives only a part of this sum.",
             "Upsample a map of ones. Which value should the middle have, and which kernel values are added there?",
         ),
         Wrong(
             "peak of 1",
             right.then(lambda out, a: out / out.max()),
-            "You scale the kernel until its largest value is 1. In an even kernel no pixel lies at the centre, so no "
-            "value is 1.",
+            "You scale the largest value to 1. In an even kernel no pixel lies at the centre, so no value is 1.",
             "For k = 4 the largest value is 9/16.",
         ),
         Wrong(

@@ -69,8 +69,7 @@ exercise = Exercise(
         Wrong(
             "1x1 for the first layer",
             right.instead(lambda a: (a.weight[:, :, None, None], a.bias)),
-            "You return a 1x1 kernel over C * h * w channels. The features have only C channels, and the layer reads "
-            "a window of h x w pixels.",
+            "You return a 1x1 kernel over C * h * w channels. The layer reads C channels, each in an h x w window.",
             "How large is the window that the layer reads? The kernel has the same size.",
         ),
         Wrong(
@@ -106,8 +105,7 @@ exercise = Exercise(
         Wrong(
             "layout of a transposed convolution",
             right.then(lambda out, a: (out[0].transpose(0, 1), a.bias)),
-            "Your weight is (C, O, h, w), the layout of a transposed convolution. A convolution has the output "
-            "channels first.",
+            "Your weight is (C, O, h, w), as for a transposed convolution. A convolution has the outputs first.",
             "Print torch.nn.Conv2d(2, 5, 3).weight.shape.",
         ),
         Wrong(

@@ -168,7 +168,7 @@ exercise = Exercise(
             right.instead(
                 lambda a: _fuse(a, crop=lambda skip, offset, like: skip[..., offset:-offset, offset:-offset])
             ),
-            "You crop the offset at both ends. At the far end there may be more to crop, or nothing.",
+            "You remove `offset` rows and columns at both ends. At the far end there may be more to remove, or none.",
             "The offset says where the crop begins. The upsampled scores say how large it is.",
         ),
         Wrong(
@@ -180,8 +180,7 @@ exercise = Exercise(
         Wrong(
             "skip resized",
             right.instead(lambda a: _fuse(a, crop=_resize)),
-            "You resize the skips to the size of the upsampled scores, which moves every pixel. A crop leaves each "
-            "pixel at its position.",
+            "You resize the skips to fit, which moves every pixel. A crop leaves each pixel at its position.",
             "Crop from the offset on, as many rows and columns as the upsampled scores have.",
         ),
         Wrong(
@@ -235,8 +234,7 @@ exercise = Exercise(
         Wrong(
             "kernel's channels swapped",
             right.given(kernel=lambda a: a.kernel.transpose(0, 1)),
-            "You swap the input and output channels of the kernel. In a transposed convolution the input channels "
-            "come first.",
+            "You swap the channels of the kernel. In a transposed convolution the input channels come first.",
             "Pass the kernel to conv_transpose2d as it is.",
         ),
     ],

@@ -125,7 +125,7 @@ exercise = Exercise(
             "target not mirrored",
             right.then(lambda out, a: (out[0], _without_flip(a.target, a))),
             "You flip the image but not the target, so they are no longer aligned.",
-            "Image and target go through the same changes of position.",
+            "Every change of position applies to both the image and the target.",
         ),
         Wrong(
             "target mirrored on another axis",

@@ -127,8 +127,7 @@ exercise = Exercise(
         Wrong(
             "0 / 0",
             right.instead(lambda a: F.cross_entropy(a.logits, a.target, ignore_index=a.ignore_index)),
-            "If all pixels are void you return NaN, which would make all weights NaN after one update. This exercise "
-            "expects 0.",
+            "If all pixels are void you return NaN, which would turn all weights into NaN. This exercise expects 0.",
             "Divide by the number of pixels, or by 1 if there are none.",
         ),
         Wrong(
@@ -144,8 +143,7 @@ exercise = Exercise(
                     a.logits.reshape(-1, a.logits.shape[1]), a.target.reshape(-1), ignore_index=a.ignore_index
                 )
             ),
-            "You reshape (B, K, H, W) to rows of K values. A row then holds several pixels of one class, not the "
-            "classes of one pixel.",
+            "You reshape the logits to (-1, K). A row then holds several pixels, not the K scores of one pixel.",
             "reshape keeps the order of the values. Which function moves an axis?",
         ),
         Wrong(

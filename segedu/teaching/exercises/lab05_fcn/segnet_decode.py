@@ -133,8 +133,7 @@ exercise = Exercise(
         Wrong(
             "transposed convolution",
             _transposed,
-            "You upsample by a transposed convolution. SegNet does not learn its upsampling: it puts each maximum back "
-            "at its position.",
+            "You upsample by a transposed convolution. SegNet instead puts each maximum back at its position.",
             UNUSED,
         ),
         Wrong(

@@ -69,22 +69,19 @@ exercise = Exercise(
         Wrong(
             "batch normalisation",
             _batch_norm,
-            "You add batch normalisation. The U-Net of 2015 does not have it, and its shift would make the bias of the "
-            "convolutions redundant.",
+            "You add batch normalisation, which makes the biases redundant. The U-Net of 2015 does not have it.",
             "The block has four layers. Which of your layers have parameters?",
         ),
         Wrong(
             "middle channels",
             lambda in_channels, out_channels: _block(in_channels, in_channels, out_channels),
-            "Your first convolution keeps the number of channels and the second one changes it. It is the other way "
-            "round.",
+            "Your second convolution changes the number of channels. The first one has to do so.",
             "For an image of 1 channel, how many channels does the first box after it have in the figure?",
         ),
         Wrong(
             "padding",
             lambda in_channels, out_channels: _block(in_channels, out_channels, out_channels, padding=1),
-            "You pad the convolutions, so the output is as large as the input. The convolutions of this block are "
-            "unpadded.",
+            "You pad the convolutions, so the output is as large as the input. This block is unpadded.",
             "By how many pixels does one 3x3 convolution without padding reduce the height?",
         ),
         Wrong(

@@ -94,8 +94,7 @@ exercise = Exercise(
         Wrong(
             "expanding path padded",
             right.instead(lambda a: _walk(a.size, a.depth, up=0)),
-            "You subtract pixels on the contracting path only. The convolutions of the expanding path are unpadded, "
-            "too.",
+            "You subtract pixels in the contracting path only. The expanding path is unpadded, too.",
             "Follow the right side of the figure upwards: 56, 54, 52, 104, ...",
         ),
         Wrong(

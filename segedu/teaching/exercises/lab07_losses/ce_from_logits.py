@@ -88,15 +88,13 @@ exercise = Exercise(
         Wrong(
             "bare exponentials",
             right.instead(_unshifted_exponentials),
-            "Logits of 1000 give you NaN. This looks like exponentials that overflow, or like 0 times the logarithm "
-            "of 0.",
+            "Logits of 1000 give you NaN. This looks like an overflow of exp, or like 0 times the logarithm of 0.",
             "You may subtract a constant from all logits of a pixel. Or use torch.logsumexp.",
         ),
         Wrong(
             "eps in the logarithm",
             right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1) + 1e-12), a.target)),
-            "You add a small constant inside the logarithm. Where the network is most confident and wrong, the "
-            "gradient becomes 0.",
+            "You add a constant in the logarithm. Where the network is confident and wrong, the gradient vanishes.",
             "If p is rounded to 0, the loss of a pixel is in the thousands here, not 28. Use log-probabilities.",
         ),
         Wrong(

@@ -70,8 +70,7 @@ exercise = Exercise(
         Wrong(
             "no (1 - p) branch",
             _weighted(lambda a: a.target * a.alpha * (1 - a.p_t) ** a.gamma),
-            "Background pixels have loss 0 in your function. For a target of 0, the probability of the ground truth "
-            "is 1 - p.",
+            "Background pixels have loss 0 in your function. If the target is 0, its probability is 1 - p.",
             "A network that predicts 'object' everywhere would have loss 0. Define p_t for both targets.",
         ),
         Wrong(
@@ -119,8 +118,7 @@ exercise = Exercise(
         Wrong(
             "log of 0",
             _weighted(lambda a: -a.alpha_t * (1 - a.p_t) ** a.gamma, loss=lambda a: a.p_t.log()),
-            "You take the logarithm of the sigmoid. Where the network is confident and wrong, this is the logarithm "
-            "of 0.",
+            "You take the logarithm of the sigmoid. Where the network is confident and wrong, this is log(0).",
             "torch.nn.functional.logsigmoid(z) is log(sigmoid(z)) for any z, and 1 - sigmoid(z) is sigmoid(-z).",
         ),
         Wrong(

@@ -124,15 +124,13 @@ exercise = Exercise(
         Wrong(
             "area clamped",
             _with_intersection(lambda sides: torch.relu(sides.prod(1))),
-            "You clamp the area, not its sides. Boxes separated in both x and y have two negative sides, whose product "
-            "is positive.",
+            "You clamp the area, not its sides. If both sides are negative, their product is positive.",
             "Clamp each side of the intersection at 0 before you multiply them.",
         ),
         Wrong(
             "clamp hides the zero",
             _with_intersection(lambda sides: sides.clamp(min=1e-7).prod(1)),
-            "You keep the intersection above a small positive number. The gradient is then not 0, because the union "
-            "still depends on the box.",
+            "You keep the intersection above a small positive number. The gradient through the union remains.",
             "Clamp at exactly 0, and add nothing.",
         ),
         Wrong(
@@ -150,8 +148,7 @@ exercise = Exercise(
         Wrong(
             "by the target",
             right.instead(lambda a: reference(a.target, a.boxes)),
-            "You differentiate with respect to the target. This exercise expects the gradient with respect to the "
-            "predicted box.",
+            "You differentiate with respect to the target instead of the predicted box.",
             "requires_grad_ belongs on a copy of the first argument.",
         ),
         Wrong(
@@ -165,8 +162,7 @@ exercise = Exercise(
         Wrong(
             "cannot move",
             right.then(lambda out, a: (out[0], (out[0][:, :2] + out[0][:, 2:]).abs().amax(1) < 1e-9)),
-            "You set zero to true if the derivatives of opposite sides cancel. The size of the box can still have a "
-            "gradient.",
+            "You set zero to true if derivatives of opposite sides cancel. The size of the box can still change.",
             ALL_ZERO,
         ),
     ],

@@ -90,8 +90,7 @@ exercise = Exercise(
         Wrong(
             "pixelwise",
             _with(over=()),
-            "You compute a fraction per pixel and average the fractions. The sums belong inside the fraction, although "
-            "they are often missing in print.",
+            "You compute one fraction per pixel and average them. The sums belong inside the fraction.",
             "First sum y p, y and p over the pixels of an image. Then divide once.",
         ),
         Wrong(
@@ -103,8 +102,7 @@ exercise = Exercise(
         Wrong(
             "all classes in one sum",
             _with(over=(1, 2, 3)),
-            "You sum over the classes as well. Each class has its own Dice; otherwise the largest class outweighs the "
-            "others.",
+            "You sum over the classes as well. Each class has its own Dice; otherwise the largest class dominates.",
             ROWS_AND_COLUMNS,
         ),
         Wrong(
@@ -122,8 +120,7 @@ exercise = Exercise(
         Wrong(
             "sigmoid",
             right.instead(lambda a: _dice(a.logits.sigmoid(), a)),
-            "You apply a sigmoid to each class. Each pixel has exactly one class here, so this exercise expects a "
-            "softmax over the classes.",
+            "You apply a sigmoid per class. A pixel has exactly one class here, so it needs a softmax over classes.",
             "The probabilities of a pixel have to sum to 1.",
         ),
         Wrong(

@@ -114,7 +114,7 @@ exercise = Exercise(
         Wrong(
             "weights by prediction",
             right.instead(_weights_by_prediction),
-            "You weight each pixel by its predicted class. The weight belongs to its ground-truth class.",
+            "You weight each pixel by its predicted class. Its ground-truth class determines the weight.",
             "A missed pixel of a rare class is predicted as background, and should have a large weight.",
         ),
         Wrong(
