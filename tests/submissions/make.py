@@ -50,6 +50,8 @@ def standalone(exercise, wrong, right: str) -> str | None:
     Only functions at the top level of a module have a source of their own; a variant of the reference gives None.
     Where the wrong answer calls the reference, the right answer stands in for it, under another name.
     """
+    if hasattr(wrong.function, "__wrapped__"):  # made by `Variants`: it bears the name of the reference
+        return None
     module = inspect.getmodule(wrong.function)
     nodes, imports = _top_level(ast.parse(inspect.getsource(module)))
     name = getattr(wrong.function, "__name__", "")

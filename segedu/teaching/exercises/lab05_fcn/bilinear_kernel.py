@@ -1,4 +1,4 @@
-"""bilinear_kernel: the weights with which a transposed convolution begins as bilinear interpolation."""
+"""bilinear_kernel: the initial weights with which a transposed convolution interpolates bilinearly."""
 
 from __future__ import annotations
 
@@ -10,129 +10,49 @@ from torch import Tensor
 
 from segedu.semantic.fcn import bilinear_kernel
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
-
-
-def _tent(k: int) -> Tensor:
-    return 1 - (torch.arange(k) - (k - 1) / 2).abs() / ((k + 1) // 2)
+from segedu.teaching.checks.variants import Variants, case
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Even and odd kernels, one channel and several; then a kernel of one pixel, and FCN's kernels.
+    """Even and odd kernels, one channel and several; then a kernel of one pixel, and kernels as large as FCN's."""
 
-    Args:
-        rng: of sizes and channels.
+    def kernel(channels: int, size: int) -> Case:
+        return case(f"channels = {channels}, kernel_size = {size}", channels, size)
 
-    Returns:
-        The cases by group.
-    """
     even, odd = 2 * int(rng.integers(3, 6)), 2 * int(rng.integers(3, 6)) + 1
     many = int(rng.integers(3, 6))
-
-    def case(channels: int, k: int) -> Case:
-        return {"name": f"{channels} channels, {k}x{k}", "args": [channels, k]}
-
-    return {
-        "core": (2, [case(1, 4), case(1, 5), case(2, even), case(2, odd)]),
-        "edge": (1, [case(many, 1), case(many, 3), case(many, 2 * int(rng.integers(6, 9)))]),
-    }
+    core = [kernel(1, 4), kernel(1, 5), kernel(2, even), kernel(2, odd)]
+    edge = [kernel(many, 1), kernel(many, 3), kernel(many, 2 * int(rng.integers(6, 9)))]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def _from_plane(plane: Callable[[int], Tensor]) -> Callable[[int, int], Tensor]:
-    """The kernel of somebody whose plane for k is another one."""
-
-    def answer(channels: int, kernel_size: int) -> Tensor:
-        return torch.eye(channels)[:, :, None, None] * plane(kernel_size)
-
-    return answer
+def _tent(k: int, centre: float | None = None, half_width: float | None = None) -> Tensor:
+    """1 at the centre, falling linearly to 0 over `half_width` pixels; both are right unless given."""
+    centre = (k - 1) / 2 if centre is None else centre
+    half_width = (k + 1) // 2 if half_width is None else half_width
+    return 1 - (torch.arange(k) - centre).abs() / half_width
 
 
-def _offsets(k: int, centre: float | None = None) -> Tensor:
-    return (torch.arange(k) - ((k - 1) / 2 if centre is None else centre)).abs()
+def _cone(k: int) -> Tensor:
+    offsets = torch.arange(k) - (k - 1) / 2
+    return (1 - torch.hypot(offsets[:, None], offsets) / ((k + 1) // 2)).clamp(min=0)
 
 
-def _outer(tent: Tensor) -> Tensor:
-    return torch.outer(tent, tent)
+right = Variants(bilinear_kernel)
 
 
-def cone(k: int) -> Tensor:
-    """Falls off with the distance to the centre, alike in all directions."""
-    away = _offsets(k)
-    return (1 - torch.hypot(away[:, None], away[None]) / ((k + 1) // 2)).clamp(min=0)
+def _from_plane(plane: Callable[[int], Tensor]) -> Callable:
+    """A wrong answer with another (k, k) plane in each channel."""
+    return right.instead(lambda a: torch.eye(a.channels)[:, :, None, None] * plane(a.kernel_size))
 
 
-def pyramid(k: int) -> Tensor:
-    """The smaller of the two tents."""
-    tent = _tent(k)
-    return torch.minimum(tent[:, None], tent[None])
+def _from_tent(tent: Callable[[int], Tensor]) -> Callable:
+    """A wrong answer with another tent along both axes."""
+    return _from_plane(lambda k: torch.outer(tent(k), tent(k)))
 
 
-def tents_averaged(k: int) -> Tensor:
-    """The mean of the two tents."""
-    tent = _tent(k)
-    return (tent[:, None] + tent[None]) / 2
-
-
-def odd_centre(k: int) -> Tensor:
-    """The peak on a pixel at all sizes."""
-    return _outer((1 - _offsets(k, (k + 1) // 2 - 1) / ((k + 1) // 2)).clamp(min=0))
-
-
-def even_centre(k: int) -> Tensor:
-    """The peak between two pixels at all sizes."""
-    return _outer((1 - _offsets(k, (k + 1) // 2 - 0.5) / ((k + 1) // 2)).clamp(min=0))
-
-
-def late_centre(k: int) -> Tensor:
-    """The peak on pixel k // 2."""
-    return _outer((1 - _offsets(k, k // 2) / ((k + 1) // 2)).clamp(min=0))
-
-
-def late_centre_half_width(k: int) -> Tensor:
-    """The peak on pixel k // 2, the tent k / 2 wide."""
-    return _outer((1 - _offsets(k, k // 2) / (k / 2)).clamp(min=0))
-
-
-def half_width(k: int) -> Tensor:
-    """The tent as wide as half the kernel size, not rounded up."""
-    return _outer((1 - _offsets(k) / (k / 2)).clamp(min=0))
-
-
-def rounded_down(k: int) -> Tensor:
-    """The tent as wide as half the kernel size, rounded down; 0 / 0 in a kernel of one pixel."""
-    return _outer(1 - _offsets(k) / (k // 2))
-
-
-def to_the_border(k: int) -> Tensor:
-    """The tent reaches 0 on the outermost pixels."""
-    return _outer(1 - _offsets(k) / max((k - 1) / 2, 1e-9))
-
-
-def sums_to_one(k: int) -> Tensor:
-    """Normalised, as a blur is."""
-    plane = _outer(_tent(k))
-    return plane / plane.sum()
-
-
-def peak_of_one(k: int) -> Tensor:
-    """Scaled until its largest number is 1."""
-    plane = _outer(_tent(k))
-    return plane / plane.max()
-
-
-def mixes_channels(channels: int, kernel_size: int) -> Tensor:
-    """The same plane for every pair of channels."""
-    return _outer(_tent(kernel_size)).expand(channels, channels, -1, -1)
-
-
-def mean_of_channels(channels: int, kernel_size: int) -> Tensor:
-    """The same plane for every pair, divided by their number."""
-    return mixes_channels(channels, kernel_size) / channels
-
-
-def depthwise(channels: int, kernel_size: int) -> Tensor:
-    """(C, 1, k, k), for a convolution in groups."""
-    return _outer(_tent(kernel_size)).expand(channels, 1, -1, -1)
-
+PRODUCT = "Compare a corner of the 4x4 kernel with the worked example."
+DIAGONAL = "Only weight[c, c] is not zero."
 
 exercise = Exercise(
     name="bilinear_kernel",
@@ -145,93 +65,93 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "round cone",
-            _from_plane(cone),
-            "Your kernel is a round cone: bilinear is linear along the rows times linear along the columns.",
-            "Make the tent of one axis first. Then multiply each number of a column by each number of a row.",
+            _from_plane(_cone),
+            "Your kernel is a round cone. A bilinear kernel is the product of two tents, one along each axis.",
+            "Compute the tent of one axis first. Then multiply each value of a column by each value of a row.",
         ),
         Wrong(
             "smaller of two tents",
-            _from_plane(pyramid),
-            "You take the smaller of the two tents: bilinear multiplies them.",
-            "Compare a corner of the 4x4 kernel with the worked numbers.",
+            _from_plane(lambda k: torch.minimum(_tent(k)[:, None], _tent(k))),
+            "You take the minimum of the two tents. The bilinear kernel is their product.",
+            PRODUCT,
         ),
         Wrong(
             "tents averaged",
-            _from_plane(tents_averaged),
-            "You average the two tents: bilinear multiplies them.",
-            "Compare a corner of the 4x4 kernel with the worked numbers.",
+            _from_plane(lambda k: (_tent(k)[:, None] + _tent(k)) / 2),
+            "You average the two tents. The bilinear kernel is their product.",
+            PRODUCT,
         ),
         Wrong(
             "centre of an odd kernel",
-            _from_plane(odd_centre),
-            "Your peak lies on a pixel at every size: in an even kernel it lies between the two middle pixels.",
+            _from_tent(lambda k: _tent(k, centre=(k - 1) // 2)),
+            "Your centre lies on a pixel for every size. In an even kernel it lies between the two middle pixels.",
             "Where is the middle of the pixels 0, 1, 2, 3?",
         ),
         Wrong(
             "centre of an even kernel",
-            _from_plane(even_centre),
-            "Your peak lies between two pixels at every size: in an odd kernel it lies on the middle pixel.",
+            _from_tent(lambda k: _tent(k, centre=(k + 1) // 2 - 0.5)),
+            "Your centre lies between two pixels for every size. In an odd kernel it lies on the middle pixel.",
             "Where is the middle of the pixels 0, 1, 2?",
         ),
         Wrong(
             "centre at k // 2",
-            _from_plane(late_centre),
-            "Your peak lies on pixel k // 2: in an even kernel that is half a pixel too late.",
+            _from_tent(lambda k: _tent(k, centre=k // 2)),
+            "Your centre is pixel k // 2. In an even kernel, this is half a pixel too far to the right and down.",
             "Where is the middle of the pixels 0, 1, 2, 3?",
         ),
         Wrong(
             "centre at k // 2, width k / 2",
-            _from_plane(late_centre_half_width),
-            "Your peak lies on pixel k // 2 and your tent is k / 2 wide: one is wrong for even k, the other for odd k.",
+            _from_tent(lambda k: _tent(k, centre=k // 2, half_width=k / 2)),
+            "Your centre, pixel k // 2, is wrong for even k. The half width of your tent, k / 2, is wrong for odd k.",
             "For k = 4 the tent is 1/4, 3/4, 3/4, 1/4; for k = 3 it is 1/2, 1, 1/2.",
         ),
         Wrong(
             "half width not rounded up",
-            _from_plane(half_width),
-            "Your tent of an odd kernel is half a pixel too narrow: it falls to 0 over k/2 pixels, rounded up.",
+            _from_tent(lambda k: _tent(k, half_width=k / 2)),
+            "In an odd kernel your tent is half a pixel too narrow. It has to fall to 0 over k / 2 pixels, rounded up.",
             "For k = 3 the tent is 1/2, 1, 1/2.",
         ),
         Wrong(
             "half width rounded down",
-            _from_plane(rounded_down),
-            "You round half of an odd kernel down: the tent falls to 0 over k/2 pixels, rounded up.",
+            _from_tent(lambda k: _tent(k, half_width=k // 2)),
+            "You round k / 2 down when k is odd. The tent falls to 0 over k / 2 pixels, rounded up.",
             "For k = 3 the tent is 1/2, 1, 1/2, and for k = 1 it is 1.",
         ),
         Wrong(
             "0 at the border",
-            _from_plane(to_the_border),
-            "Your tent is 0 on the outermost pixels: it reaches 0 outside the kernel.",
+            _from_tent(lambda k: _tent(k, half_width=max((k - 1) / 2, 1e-9))),
+            "Your tent is 0 on the outermost pixels. It has to reach 0 outside the kernel.",
             "For k = 4 the tent is 1/4, 3/4, 3/4, 1/4.",
         ),
         Wrong(
             "sums to 1",
-            _from_plane(sums_to_one),
-            "You make the kernel sum to 1: with stride 2 each output pixel gets only a part of it.",
-            "Enlarge a map of ones. What should come out in the middle, and which taps meet there?",
+            right.then(lambda out, a: out / out[0, 0].sum()),
+            "Your kernel sums to 1. With a stride of 2, each output pixel receives only a part of this sum.",
+            "Upsample a map of ones. Which value should the middle have, and which kernel values are added there?",
         ),
         Wrong(
             "peak of 1",
-            _from_plane(peak_of_one),
-            "You scale the largest number to 1: in an even kernel no pixel lies at the peak.",
-            "For k = 4 the largest number is 9/16.",
+            right.then(lambda out, a: out / out.max()),
+            "You scale the largest value to 1. In an even kernel no pixel lies at the centre, so no value is 1.",
+            "For k = 4 the largest value is 9/16.",
         ),
         Wrong(
             "mixes channels",
-            mixes_channels,
-            "You fill the kernel for every pair of channels: each class would get the sum of all classes.",
-            "Only weight[c, c] is not zero.",
+            right.then(lambda out, a: out[:1, :1].expand_as(out)),
+            "You fill the kernel for every pair of channels. Each class would get the sum of all scores.",
+            DIAGONAL,
         ),
         Wrong(
             "mean of all channels",
-            mean_of_channels,
-            "You spread each channel over all others: every class would get the mean of all classes.",
-            "Only weight[c, c] is not zero.",
+            right.then(lambda out, a: out[:1, :1].expand_as(out) / a.channels),
+            "You fill the kernel for every pair of channels and divide it by C. Each class would get the mean score.",
+            DIAGONAL,
         ),
         Wrong(
             "one plane a channel",
-            depthwise,
-            "You return (C, 1, k, k), the layout for groups: the statement asks for (C, C, k, k).",
-            "The first axis is the channel that comes in, the second the one that goes out.",
+            right.then(lambda out, a: out[:1, :1].expand(a.channels, -1, -1, -1)),
+            "You return (C, 1, k, k), the layout of a grouped convolution. This exercise expects (C, C, k, k).",
+            "The first axis is the input channel, the second axis the output channel.",
         ),
     ],
 )

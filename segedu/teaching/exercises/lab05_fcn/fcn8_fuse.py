@@ -1,8 +1,9 @@
-"""fcn8_fuse: scores of three strides, each brought up, laid on the next finer one, and added."""
+"""fcn8_fuse: scores of strides 32, 16 and 8, upsampled, aligned by a crop, and added."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,175 +11,125 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Offsets = tuple[int, int]
 
 
-def _double(scores: Tensor, kernel: Tensor) -> Tensor:
+def _upsample(scores: Tensor, kernel: Tensor) -> Tensor:
     return F.conv_transpose2d(scores, kernel, stride=2)
 
 
-def _cut(scores: Tensor, offset: int, like: Tensor) -> Tensor:
+def _crop(scores: Tensor, offset: int, like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     return scores[..., offset : offset + height, offset : offset + width]
 
 
+def _add_skip(
+    scores: Tensor, skip: Tensor, kernel: Tensor, offset: int, upsample: Callable = _upsample, crop: Callable = _crop
+) -> Tensor:
+    """Upsample the scores and add the part of the skip that lies under them."""
+    up = upsample(scores, kernel)
+    return up + crop(skip, offset, up)
+
+
 def fcn8_fuse(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """Bring up, lay on, add; twice.
+    """Upsample the coarsest scores and add the cropped finer ones, twice.
 
     Args:
         score32: (B, K, h, w), coarsest.
         score16: (B, K, H, W).
         score8: (B, K, H, W), finest.
         kernel: (K, K, 4, 4) of the transposed convolution.
-        offsets: where the cut begins in score16 and in score8.
+        offsets: first row and column of the crops of score16 and of score8.
 
     Returns:
         (B, K, 4h + 6, 4w + 6).
     """
-    up = _double(score32, kernel)
-    up = _double(up + _cut(score16, offsets[0], up), kernel)
-    return up + _cut(score8, offsets[1], up)
-
-
-def _case(
-    rng: np.random.Generator, name: str, shape: tuple, offsets: Offsets, rest: tuple[int, int], wider: int = 1
-) -> Case:
-    """Random scores; below the cuts `rest` rows are left, and `wider` columns more at the right, if any."""
-    B, K, h, w = shape
-
-    def scores(*size: int) -> Tensor:
-        return torch.from_numpy(rng.normal(0, 2, (B, K, *size)))
-
-    def skip(side: tuple[int, int], offset: int, more: int) -> Tensor:
-        return scores(side[0] + offset + more, side[1] + offset + more + wider * (more > 0))
-
-    middle, fine = (2 * h + 2, 2 * w + 2), (4 * h + 6, 4 * w + 6)
-    kernel = torch.from_numpy(rng.uniform(0.2, 1, (K, K, 4, 4)))
-    args = [scores(h, w), skip(middle, offsets[0], rest[0]), skip(fine, offsets[1], rest[1]), kernel, offsets]
-    return {"name": name, "args": args}
+    return _add_skip(_add_skip(score32, score16, kernel, offsets[0]), score8, kernel, offsets[1])
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The paper's offsets, others; then nothing to cut, one class, coarse scores of one pixel.
+    """The paper's offsets, others; then nothing to crop, one class, coarse scores of one pixel."""
 
-    Args:
-        rng: of scores and kernels.
+    def scores_of(name: str, shape: tuple, offsets: Offsets, rest: tuple[int, int], wider: int = 1) -> Case:
+        """Random scores; `rest` rows remain below each crop, and `wider` columns more at its right, if any."""
+        B, K, h, w = shape
 
-    Returns:
-        The cases by group.
-    """
-    return {
-        "core": (
-            3,
-            [
-                _case(rng, "offsets 5 and 9 of the paper", (2, 3, 2, 4), (5, 9), (4, 9)),
-                _case(rng, "offsets 2 and 1", (1, 4, 3, 2), (2, 1), (5, 4)),
-                _case(rng, "as much to cut at both ends", (2, 2, 1, 2), (1, 3), (1, 3), wider=0),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                _case(rng, "nothing to cut", (2, 2, 2, 3), (0, 0), (0, 0)),
-                _case(rng, "one class", (1, 1, 3, 2), (1, 3), (2, 0)),
-                _case(rng, "coarse scores of one pixel", (1, 3, 1, 1), (3, 2), (0, 6)),
-            ],
-        ),
-    }
+        def scores(*size: int) -> Tensor:
+            return torch.from_numpy(rng.normal(0, 2, (B, K, *size)))
 
+        def skip(side: tuple[int, int], offset: int, more: int) -> Tensor:
+            return scores(side[0] + offset + more, side[1] + offset + more + wider * (more > 0))
 
-def _variant(
-    cut: Callable = _cut, double: Callable = _double, before: Callable = lambda s: s, swap: bool = False
-) -> Callable:
-    """An answer that is right but for the parts given."""
+        middle, fine = (2 * h + 2, 2 * w + 2), (4 * h + 6, 4 * w + 6)
+        kernel = torch.from_numpy(rng.uniform(0.2, 1, (K, K, 4, 4)))
+        args = scores(h, w), skip(middle, offsets[0], rest[0]), skip(fine, offsets[1], rest[1]), kernel, offsets
+        return case(name, *args)
 
-    def answer(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-        first, second = offsets[::-1] if swap else offsets
-        up = double(before(score32), kernel)
-        up = double(up + cut(before(score16), first, up), kernel)
-        return up + cut(before(score8), second, up)
-
-    return answer
+    core = [
+        scores_of("offsets 5 and 9 of the paper", (2, 3, 2, 4), (5, 9), (4, 9)),
+        scores_of("offsets 2 and 1", (1, 4, 3, 2), (2, 1), (5, 4)),
+        scores_of("as much to crop at both ends", (2, 2, 1, 2), (1, 3), (1, 3), wider=0),
+    ]
+    edge = [
+        scores_of("nothing to crop", (2, 2, 2, 3), (0, 0), (0, 0)),
+        scores_of("one class", (1, 1, 3, 2), (1, 3), (2, 0)),
+        scores_of("coarse scores of one pixel", (1, 3, 1, 1), (3, 2), (0, 6)),
+    ]
+    return {"core": (3, core), "edge": (1, edge)}
 
 
-def _centre(scores: Tensor, offset: int, like: Tensor) -> Tensor:
+right = Variants(fcn8_fuse)
+without_score8 = right.given(score8=lambda a: torch.zeros_like(a.score8))
+
+
+def _fuse(a: SimpleNamespace, **parts: Callable) -> Tensor:
+    """The right fusion with another way to upsample or to crop."""
+    scores = _add_skip(a.score32, a.score16, a.kernel, a.offsets[0], **parts)
+    return _add_skip(scores, a.score8, a.kernel, a.offsets[1], **parts)
+
+
+def _centre_crop(scores: Tensor, offset: int, like: Tensor) -> Tensor:
     top, left = (scores.shape[-2] - like.shape[-2]) // 2, (scores.shape[-1] - like.shape[-1]) // 2
     return scores[..., top : top + like.shape[-2], left : left + like.shape[-1]]
 
 
-def _resized(scores: Tensor, offset: int, like: Tensor) -> Tensor:
+def _resize(scores: Tensor, offset: int, like: Tensor) -> Tensor:
     return F.interpolate(scores, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _both_ends(scores: Tensor, offset: int, like: Tensor) -> Tensor:
-    return scores[..., offset:-offset, offset:-offset]
-
-
-def concatenates(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """Everything at stride 8, side by side."""
-    up = _double(score32, kernel)
-    middle = _double(_cut(score16, offsets[0], up), kernel)
-    up = _double(up, kernel)
-    return torch.cat([up, middle, _cut(score8, offsets[1], up)], dim=1)
-
-
-def concatenates_last(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """Adds the first skip, concatenates the second."""
-    up = _double(score32, kernel)
-    up = _double(up + _cut(score16, offsets[0], up), kernel)
-    return torch.cat([up, _cut(score8, offsets[1], up)], dim=1)
-
-
-def sums_before(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """Shrinks each skip to the coarser scores, adds there, brings up afterwards."""
-    B, K, h, w = score32.shape
-    middle, fine = score32.new_empty(2 * h + 2, 2 * w + 2), score32.new_empty(4 * h + 6, 4 * w + 6)
-    first = F.avg_pool2d(_cut(score16, offsets[0], middle), 4, stride=2)
-    second = F.avg_pool2d(_cut(score8, offsets[1], fine), 4, stride=2)
-    return _double(_double(score32 + first, kernel) + second, kernel)
-
-
-def no_finest(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """FCN-16 at stride 8."""
-    up = _double(score32, kernel)
-    return _double(up + _cut(score16, offsets[0], up), kernel)
-
-
-def one_step(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """FCN-16 at stride 16."""
-    up = _double(score32, kernel)
-    return up + _cut(score16, offsets[0], up)
-
-
-def no_middle(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """Straight from stride 32 to stride 8."""
-    up = _double(_double(score32, kernel), kernel)
-    return up + _cut(score8, offsets[1], up)
-
-
-def averages(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
-    """The mean of two in place of the sum."""
-    up = _double(score32, kernel)
-    up = _double((up + _cut(score16, offsets[0], up)) / 2, kernel)
-    return (up + _cut(score8, offsets[1], up)) / 2
-
-
-def _padded(scores: Tensor, kernel: Tensor) -> Tensor:
-    """Padding 1: twice the size exactly."""
-    return F.conv_transpose2d(scores, kernel, stride=2, padding=1)
-
-
-def _interpolated(scores: Tensor, kernel: Tensor) -> Tensor:
-    """Bilinear to the right size, the kernel unused."""
+def _interpolate(scores: Tensor, kernel: Tensor) -> Tensor:
     size = [2 * side + 2 for side in scores.shape[-2:]]
     return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
 
-def _argument_order(scores: Tensor, kernel: Tensor) -> Tensor:
-    """Input and output channels of the kernel swapped."""
-    return F.conv_transpose2d(scores, kernel.transpose(0, 1), stride=2)
+def _concatenate(a: SimpleNamespace) -> Tensor:
+    up = _upsample(a.score32, a.kernel)
+    middle = _upsample(_crop(a.score16, a.offsets[0], up), a.kernel)
+    up = _upsample(up, a.kernel)
+    return torch.cat([up, middle, _crop(a.score8, a.offsets[1], up)], dim=1)
 
+
+def _sum_before_upsampling(a: SimpleNamespace) -> Tensor:
+    """Pool each skip to the size of the coarser scores, add there, upsample afterwards."""
+    B, K, h, w = a.score32.shape
+    middle, fine = torch.empty(2 * h + 2, 2 * w + 2), torch.empty(4 * h + 6, 4 * w + 6)
+    first = F.avg_pool2d(_crop(a.score16, a.offsets[0], middle), 4, stride=2)
+    second = F.avg_pool2d(_crop(a.score8, a.offsets[1], fine), 4, stride=2)
+    return _upsample(_upsample(a.score32 + first, a.kernel) + second, a.kernel)
+
+
+def _softmax_first(a: SimpleNamespace) -> Tensor:
+    return fcn8_fuse(*(scores.softmax(1) for scores in (a.score32, a.score16, a.score8)), a.kernel, a.offsets)
+
+
+def _swap_offsets(a: SimpleNamespace) -> Tensor:
+    score16, score8 = F.pad(a.score16, [0, 32, 0, 32]), F.pad(a.score8, [0, 32, 0, 32])  # large enough for any offset
+    return fcn8_fuse(a.score32, score16, score8, a.kernel, a.offsets[::-1])
+
+
+TWO_SKIPS = "There are two skips, so there are two additions."
 
 exercise = Exercise(
     name="fcn8_fuse",
@@ -190,99 +141,101 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "concatenates",
-            concatenates,
-            "You concatenate the scores of three strides: FCN adds them, class by class.",
-            "How many channels has the result? Three opinions about K classes add up to K numbers.",
+            right.instead(_concatenate),
+            "You concatenate the scores of the three strides. FCN adds them, class by class.",
+            "How many channels does your result have? The sum of scores for K classes has K channels.",
         ),
         Wrong(
             "concatenates the last",
-            concatenates_last,
-            "You concatenate the finest scores: FCN adds them, class by class.",
-            "How many channels has the result?",
+            Variants(without_score8).then(lambda out, a: torch.cat([out, _crop(a.score8, a.offsets[1], out)], dim=1)),
+            "You concatenate the finest scores. FCN adds them, class by class.",
+            "How many channels does your result have?",
         ),
         Wrong(
             "cut at the top left",
-            _variant(cut=lambda scores, offset, like: _cut(scores, 0, like)),
-            "You cut the skips at the top left corner: their offset says which pixel lies under the first of yours.",
-            "offsets[0] rows and columns of score16 lie outside.",
+            right.given(offsets=lambda a: (0, 0)),
+            "You crop the skips at their top left corner. The offset of a skip is the first row and column to use.",
+            "offsets[0] rows and columns of score16 lie outside the crop.",
         ),
         Wrong(
             "centre cut",
-            _variant(cut=_centre),
-            "You cut the centre out of the skips: what is left over at the two ends need not be the same.",
-            "The offset is a fact of the paddings and strides. Use the one that is given.",
+            right.instead(lambda a: _fuse(a, crop=_centre_crop)),
+            "You crop the centre of the skips. The margins at the two ends can differ.",
+            "The offset follows from the paddings and strides of the network. Use the one that is given.",
         ),
         Wrong(
             "offset on both sides",
-            _variant(cut=_both_ends),
-            "You cut the offset off at both ends: at the end there may be more, or nothing, to cut.",
-            "Where the cut begins is given, and how large it is you see from what was brought up.",
+            right.instead(
+                lambda a: _fuse(a, crop=lambda skip, offset, like: skip[..., offset:-offset, offset:-offset])
+            ),
+            "You remove `offset` rows and columns at both ends. At the far end there may be more to remove, or none.",
+            "The offset says where the crop begins. The upsampled scores say how large it is.",
         ),
         Wrong(
             "offsets swapped",
-            _variant(swap=True, cut=lambda scores, offset, like: _cut(F.pad(scores, [0, 32, 0, 32]), offset, like)),
-            "You swap the offsets: the first belongs to score16, the second to score8.",
-            "In the paper's network they are 5 and 9.",
+            right.instead(_swap_offsets),
+            "You swap the offsets. The first one belongs to score16, the second one to score8.",
+            "In the network of the paper they are 5 and 9.",
         ),
         Wrong(
             "skip resized",
-            _variant(cut=_resized),
-            "You resize the skips to fit: that moves every pixel, where a cut leaves them in place.",
-            "Cut from the offset on, as many rows and columns as were brought up.",
+            right.instead(lambda a: _fuse(a, crop=_resize)),
+            "You resize the skips to fit, which moves every pixel. A crop leaves each pixel at its position.",
+            "Crop from the offset on, as many rows and columns as the upsampled scores have.",
         ),
         Wrong(
             "sums before upsampling",
-            sums_before,
-            "You shrink the fine scores and add before you bring up: what made them worth having is lost.",
-            "Bring the coarse ones up to the fine ones, not the fine ones down.",
+            right.instead(_sum_before_upsampling),
+            "You downsample the fine scores and add before you upsample, so the detail of the fine scores is lost.",
+            "Upsample the coarse scores to the resolution of the fine ones, not the other way round.",
         ),
         Wrong(
             "softmax before the sum",
-            _variant(before=lambda scores: scores.softmax(1)),
-            "You take the softmax before you add: FCN adds scores; the softmax comes once, in the loss.",
-            "A probability says how sure one layer is. Scores let a sure layer outvote an unsure one.",
+            right.instead(_softmax_first),
+            "You apply the softmax before you add. FCN adds scores; the softmax is applied once, in the loss.",
+            "With scores, a confident layer can outvote an uncertain one. Probabilities lie between 0 and 1.",
         ),
         Wrong(
             "finest scores left out",
-            no_finest,
-            "You leave score8 out: that is FCN-16.",
-            "Two skips, two additions.",
+            without_score8,
+            "You do not add score8. The result is that of FCN-16, upsampled.",
+            TWO_SKIPS,
         ),
         Wrong(
             "one step only",
-            one_step,
-            "You stop after score16, at stride 16: the sum has to be brought up once more, and score8 added.",
-            "Two skips, two additions.",
+            right.instead(lambda a: _add_skip(a.score32, a.score16, a.kernel, a.offsets[0])),
+            "You stop after score16, at stride 16. The sum has to be upsampled once more and added to score8.",
+            TWO_SKIPS,
         ),
         Wrong(
             "middle scores left out",
-            no_middle,
-            "You leave score16 out.",
-            "Two skips, two additions.",
+            right.given(score16=lambda a: torch.zeros_like(a.score16)),
+            "You do not add score16.",
+            TWO_SKIPS,
         ),
         Wrong(
             "mean in place of the sum",
-            averages,
-            "You take the mean of the two: FCN adds.",
-            "The next scores would count half as much at each step.",
+            right.instead(lambda a: fcn8_fuse(a.score32 / 4, a.score16 / 4, a.score8 / 2, a.kernel, a.offsets)),
+            "You take the mean of the upsampled scores and the skip. FCN takes their sum.",
+            "With a mean, the coarse scores count half as much after each addition.",
         ),
         Wrong(
             "padded transposed convolution",
-            _variant(double=_padded),
-            "You pad the transposed convolution: h rows must become 2h + 2, and yours become 2h.",
-            "Padding cuts the border off. The statement asks for none.",
+            right.instead(lambda a: _fuse(a, upsample=lambda s, k: F.conv_transpose2d(s, k, stride=2, padding=1))),
+            "You pad the transposed convolution, so h rows become 2h. They have to become 2h + 2.",
+            "Padding a transposed convolution crops its output. The statement asks for no padding.",
         ),
         Wrong(
             "kernel unused",
-            _variant(double=_interpolated),
-            "You interpolate and leave the kernel unused: in FCN these weights are learnt.",
+            right.instead(lambda a: _fuse(a, upsample=_interpolate)),
+            "You interpolate and do not use the kernel. In FCN, the weights of this upsampling are learned.",
             "torch.nn.functional.conv_transpose2d(scores, kernel, stride=2).",
         ),
         Wrong(
             "kernel's channels swapped",
-            _variant(double=_argument_order),
-            "You swap input and output channels of the kernel: in a transposed convolution the input comes first.",
-            "Give conv_transpose2d the kernel as it is.",
+            right.given(kernel=lambda a: a.kernel.transpose(0, 1)),
+            "You swap the channels of the kernel. In a transposed convolution the input channels come first.",
+            "Pass the kernel to conv_transpose2d as it is.",
         ),
     ],
 )

@@ -1,6 +1,8 @@
-"""joint_augment: what is done to an image is done to its target, each in its own way."""
+"""joint_augment: augment an image and its target together: interpolate the image, never the target."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -8,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Pair = tuple[Tensor, Tensor]
 
 
 def joint_augment(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Mirror, enlarge, put a border around.
+    """Flip, upsample, and add a border.
 
     Args:
         image: (3, H, W) floats.
         target: (H, W) int64.
-        flip: mirror left and right.
-        factor: how many times as large.
+        flip: whether to flip left and right.
+        factor: of the upsampling.
         border: pixels on each side: 0 in the image, 255 in the target.
 
     Returns:
@@ -36,128 +39,66 @@ def _augment(image: Tensor, target: Tensor, flip: bool, factor: int, border: int
     return F.pad(image, [border] * 4), F.pad(target, [border] * 4, value=void)
 
 
-def _case(rng: np.random.Generator, name: str, flip: bool, factor: int, border: int) -> Case:
-    height, width = 4 + int(rng.integers(0, 2)), 6 + int(rng.integers(0, 2))
-    image = torch.from_numpy(rng.integers(1, 257, (3, height, width)) / 256)
-    target = rng.integers(1, 11, (height, width))
-    target[0, 0], target[0, -1], target[-1, 0] = 1, 9, 4  # no mirroring leaves it as it was
-    target[1, 1:3] = 255, 3  # void beside a class: nothing may come to lie between them
-    return {"name": name, "args": [image, torch.from_numpy(target), flip, factor, border]}
-
-
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Each step alone; then all together, and nothing at all.
+    """Each step alone; then all steps together, and none."""
 
-    Args:
-        rng: of image and target.
+    def pair(name: str, flip: bool, factor: int, border: int) -> Case:
+        height, width = 4 + int(rng.integers(0, 2)), 6 + int(rng.integers(0, 2))
+        image = torch.from_numpy(rng.integers(1, 257, (3, height, width)) / 256)
+        target = rng.integers(1, 11, (height, width))
+        target[0, 0], target[0, -1], target[-1, 0] = 1, 9, 4  # every flip changes the target
+        target[1, 1:3] = 255, 3  # void next to a class: interpolation would invent a class between them
+        return case(name, image, torch.from_numpy(target), flip, factor, border)
 
-    Returns:
-        The cases by group.
-    """
-    return {
-        "core": (
-            1,
-            [
-                _case(rng, "mirrored", True, 1, 0),
-                _case(rng, "twice as large", False, 2, 0),
-                _case(rng, "a border of 2 pixels", False, 1, 2),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                _case(rng, "mirrored, three times as large, with a border", True, 3, 1),
-                _case(rng, "twice as large, with a border", False, 2, 1),
-                _case(rng, "nothing to do", False, 1, 0),
-            ],
-        ),
-    }
+    core = [
+        pair("flipped", True, 1, 0),
+        pair("upsampled twice", False, 2, 0),
+        pair("a border of 2 pixels", False, 1, 2),
+    ]
+    edge = [
+        pair("flipped, upsampled three times, with a border", True, 3, 1),
+        pair("upsampled twice, with a border", False, 2, 1),
+        pair("nothing to do", False, 1, 0),
+    ]
+    return {"core": (1, core), "edge": (1, edge)}
 
 
-def mask_bilinear(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Interpolates the classes and rounds."""
-    image, _ = _augment(image, target, flip, factor, border)
-    target = (target.flip(-1) if flip else target)[None, None].to(image)
-    target = F.interpolate(target, scale_factor=factor, mode="bilinear", align_corners=False)[0, 0]
-    return image, F.pad(target.round().long(), [border] * 4, value=255)
+right = Variants(joint_augment)
 
 
-def mask_bilinear_cut_off(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Interpolates the classes and cuts off what follows the point."""
-    image, _ = _augment(image, target, flip, factor, border)
-    target = (target.flip(-1) if flip else target)[None, None].to(image)
-    target = F.interpolate(target, scale_factor=factor, mode="bilinear", align_corners=False)[0, 0]
-    return image, F.pad(target.long(), [border] * 4, value=255)
+def _flipped(x: Tensor, a: SimpleNamespace, axis: int = -1) -> Tensor:
+    return x.flip(axis) if a.flip else x
 
 
-def target_not_flipped(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Mirrors the image only."""
-    return joint_augment(image, target, flip, factor, border)[0], joint_augment(image, target, False, factor, border)[1]
+def _with_border(target: Tensor, a: SimpleNamespace) -> Tensor:
+    return F.pad(target, [a.border] * 4, value=255)
 
 
-def target_upside_down(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Mirrors the image left and right, the target up and down."""
-    turned = target.flip(0) if flip else target
-    return joint_augment(image, target, flip, factor, border)[0], joint_augment(image, turned, False, factor, border)[1]
+def _interpolated_target(a: SimpleNamespace) -> Tensor:
+    """The target upsampled bilinearly, as if it were an image; without a border."""
+    return joint_augment(a.target[None].to(a.image), a.target, a.flip, a.factor, border=0)[0][0]
 
 
-def both_upside_down(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Mirrors up and down."""
-    if flip:
-        image, target = image.flip(1), target.flip(0)
-    return joint_augment(image, target, False, factor, border)
+def _without_flip(target: Tensor, a: SimpleNamespace) -> Tensor:
+    return joint_augment(a.image, target, False, a.factor, a.border)[1]
 
 
-def target_tiled(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Repeats the target as a whole, side by side."""
-    image, _ = joint_augment(image, target, flip, factor, border)
-    tiles = (target.flip(-1) if flip else target).repeat(factor, factor)
-    return image, F.pad(tiles, [border] * 4, value=255)
+def _repeat_border_pixels(out: Pair, a: SimpleNamespace) -> Pair:
+    inner, _ = joint_augment(a.image, a.target, a.flip, a.factor, border=0)
+    return F.pad(inner, [a.border] * 4, mode="replicate"), out[1]
 
 
-def label_normalised(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Divides the labels by 255, as if they were grey values."""
-    image, target = joint_augment(image, target, flip, factor, border)
-    return image, target / 255
+def _image_in_blocks(out: Pair, a: SimpleNamespace) -> Pair:
+    image = _flipped(a.image, a).repeat_interleave(a.factor, 1).repeat_interleave(a.factor, 2)
+    return F.pad(image, [a.border] * 4), out[1]
 
 
-def label_float(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Labels as floats."""
-    image, target = joint_augment(image, target, flip, factor, border)
-    return image, target.to(image)
+def _align_corners(out: Pair, a: SimpleNamespace) -> Pair:
+    image = F.interpolate(_flipped(a.image, a)[None], scale_factor=a.factor, mode="bilinear", align_corners=True)[0]
+    return F.pad(image, [a.border] * 4), out[1]
 
 
-def border_of_background(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """0 around the target too."""
-    return _augment(image, target, flip, factor, border, void=0)
-
-
-def border_repeated(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Repeats the outermost pixels of the image."""
-    inner, target = _augment(image, target, flip, factor, 0)
-    return F.pad(inner, [border] * 4, mode="replicate"), F.pad(target, [border] * 4, value=255)
-
-
-def image_nearest(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """Blocks in the image."""
-    _, target = joint_augment(image, target, flip, factor, border)
-    image = image.flip(-1) if flip else image
-    image = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return F.pad(image, [border] * 4), target
-
-
-def corners_aligned(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """align_corners=True."""
-    _, target = joint_augment(image, target, flip, factor, border)
-    image = (image.flip(-1) if flip else image)[None]
-    image = F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=True)[0]
-    return F.pad(image, [border] * 4), target
-
-
-def border_enlarged(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
-    """The border before enlarging."""
-    return joint_augment(*joint_augment(image, target, flip, 1, border), False, factor, 0)
-
+NEVER_MIX = "Labels are repeated, never mixed."
 
 exercise = Exercise(
     name="joint_augment",
@@ -170,80 +111,86 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "target bilinear",
-            mask_bilinear,
-            "You interpolate the target: between class 2 and class 8 you invent a class 5 that is not there.",
-            "Repeat labels, never mix them.",
+            right.then(lambda out, a: (out[0], _with_border(_interpolated_target(a).round().long(), a))),
+            "You interpolate the target. Between class 2 and class 8 this creates a class 5 that is not in the scene.",
+            NEVER_MIX,
         ),
         Wrong(
             "target bilinear, cut off",
-            mask_bilinear_cut_off,
-            "You interpolate the target and cut off the fraction: there is no class between class 2 and class 8.",
-            "Repeat labels, never mix them.",
+            right.then(lambda out, a: (out[0], _with_border(_interpolated_target(a).long(), a))),
+            "You interpolate the target and truncate the result. There is no class between class 2 and class 8.",
+            NEVER_MIX,
         ),
         Wrong(
             "target not mirrored",
-            target_not_flipped,
-            "You mirror the image and leave the target: they no longer lie on one another.",
-            "What happens to places happens to both.",
+            right.then(lambda out, a: (out[0], _without_flip(a.target, a))),
+            "You flip the image but not the target, so they are no longer aligned.",
+            "Every change of position applies to both the image and the target.",
         ),
         Wrong(
             "target mirrored on another axis",
-            target_upside_down,
-            "You mirror the image left and right, and the target up and down: the target has no channel axis.",
-            "Count the axes from the end: the columns are the last one in both.",
+            right.then(lambda out, a: (out[0], _without_flip(_flipped(a.target, a, axis=0), a))),
+            "You flip the image left and right, but the target upside down. The target has no channel axis.",
+            "Count the axes from the end: in both tensors the last axis holds the columns.",
         ),
         Wrong(
             "upside down",
-            both_upside_down,
-            "You mirror up and down: left and right is asked for.",
+            right.given(
+                image=lambda a: _flipped(a.image, a, axis=1),
+                target=lambda a: _flipped(a.target, a, axis=0),
+                flip=lambda a: False,
+            ),
+            "You flip upside down. This exercise expects a flip of left and right.",
             "The columns are the last axis.",
         ),
         Wrong(
             "labels normalised",
-            label_normalised,
-            "You divide the labels by 255 as if they were grey values: they are names of classes.",
+            right.then(lambda out, a: (out[0], out[1] / 255)),
+            "You divide the labels by 255, as if they were grey values. Labels are class indices.",
             "Only the image holds brightness.",
         ),
         Wrong(
             "labels as floats",
-            label_float,
-            "Your target holds floats: classes stay whole numbers, or no loss takes them.",
-            "If you had to convert for a function, convert back.",
+            right.then(lambda out, a: (out[0], out[1].to(a.image))),
+            "Your target holds floats. Class indices have to stay integers, because the loss requires them.",
+            "If you converted the target for a function, convert it back.",
         ),
         Wrong(
             "border of class 0",
-            border_of_background,
-            "You put class 0 around the target: nobody knows what is there, and 255 says so.",
-            "With 0, the net learns that black means class 0.",
+            right.instead(lambda a: _augment(**vars(a), void=0)),
+            "You fill the border of the target with class 0. Its class is unknown, so it has to be 255.",
+            "With 0, the network learns that black means class 0.",
         ),
         Wrong(
             "border pixels repeated",
-            border_repeated,
-            "You repeat the outermost pixels of the image: the statement asks for 0.",
-            "The default of torch.nn.functional.pad will do.",
+            right.then(_repeat_border_pixels),
+            "You repeat the outermost pixels of the image. This exercise expects a border of 0.",
+            "0 is the default of torch.nn.functional.pad.",
         ),
         Wrong(
             "image in blocks",
-            image_nearest,
-            "You enlarge the image by repeating pixels: bilinear is asked for, and only labels are repeated.",
-            "torch.nn.functional.interpolate has a mode.",
+            right.then(_image_in_blocks),
+            "You upsample the image by repeating pixels. It has to be bilinear; only labels are repeated.",
+            "torch.nn.functional.interpolate has an argument mode.",
         ),
         Wrong(
             "corners aligned",
-            corners_aligned,
-            "You align the corners: the image is then stretched by less than the target.",
-            "Look up align_corners. Which value keeps pixels as little squares?",
+            right.then(_align_corners),
+            "You upsample with align_corners=True, so the image is no longer aligned with the target.",
+            "Look up align_corners. Which value treats pixels as little squares?",
         ),
         Wrong(
             "target tiled",
-            target_tiled,
-            "You lay copies of the whole target side by side: each pixel has to be repeated where it is.",
-            "What does repeat make of the row (2, 8), and what does repeat_interleave?",
+            right.then(lambda out, a: (out[0], _with_border(_flipped(a.target, a).repeat(a.factor, a.factor), a))),
+            "You tile copies of the whole target. Each pixel has to be repeated at its own position.",
+            "What does repeat make of the row (2, 8), and what does repeat_interleave make of it?",
         ),
         Wrong(
             "border before enlarging",
-            border_enlarged,
-            "You put the border on first and enlarge it too: the order is mirror, enlarge, border.",
+            right.instead(
+                lambda a: joint_augment(*joint_augment(a.image, a.target, a.flip, 1, a.border), False, a.factor, 0)
+            ),
+            "You add the border before you upsample, so the border grows too. The order is flip, upsample, border.",
             "Compare the sizes.",
         ),
     ],

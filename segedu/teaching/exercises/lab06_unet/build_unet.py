@@ -1,6 +1,9 @@
-"""The whole net, padded, so that the logits are as large as the image: it is trained later in the lab."""
+"""build_unet: the whole U-Net, padded, so that the logits are as large as the image."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from segedu.semantic.unet import UNet
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.probes import module
+from segedu.teaching.exercises.lab06_unet.double_conv import module_case
 
 
 def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: int) -> nn.Module:
@@ -22,68 +26,66 @@ def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: in
         depth: number of poolings.
 
     Returns:
-        The net: (B, in_channels, H, W) -> (B, num_classes, H, W), for H and W divisible by 2**depth.
+        The network: (B, in_channels, H, W) -> (B, num_classes, H, W), for H and W divisible by 2**depth.
     """
     return UNet(in_channels, num_classes, base_channels, depth, padding=1)
 
 
-def _case(rng: np.random.Generator, name: str, args: list[int], size: tuple[int, int, int]) -> Case:
-    batch, height, width = size
-    images = torch.from_numpy(rng.standard_normal((batch, args[0], height, width)).astype(np.float32))
-    return {"name": name, "args": args, "inputs": [images], "seed": int(rng.integers(1, 2**31))}
-
-
-def build_unet_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Two and three poolings, then one, one input channel, one class, an odd number of base channels."""
-    return {
-        "core": (
-            3,
-            [
-                _case(rng, "3 channels, 4 classes, depth 2", [3, 4, 4, 2], (2, 12, 16)),
-                _case(rng, "1 channel, 2 classes, depth 3", [1, 2, 2, 3], (1, 24, 16)),
-            ],
-        ),
-        "edge": (
-            2,
-            [
-                _case(rng, "one pooling", [2, 3, 5, 1], (3, 6, 4)),
-                _case(rng, "one class, as many channels as base", [4, 1, 4, 2], (1, 8, 20)),
-            ],
-        ),
-    }
+def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
+    """Two and three poolings; then one, one input channel, one class, an odd number of base channels."""
+    core = [
+        module_case(rng, "3 channels, 4 classes, depth 2", [3, 4, 4, 2], (2, 12, 16)),
+        module_case(rng, "1 channel, 2 classes, depth 3", [1, 2, 2, 3], (1, 24, 16)),
+    ]
+    edge = [
+        module_case(rng, "one pooling", [2, 3, 5, 1], (3, 6, 4)),
+        module_case(rng, "one class, as many channels as base_channels", [4, 1, 4, 2], (1, 8, 20)),
+    ]
+    return {"core": (3, core), "edge": (2, edge)}
 
 
 def _block(before: int, after: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
-    )
+    first, second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+
+def _output_of_block(block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
+    return after
+
+
+def _concatenate(skip: Tensor, up: Tensor) -> Tensor:
+    return torch.cat([skip, up], dim=1)
 
 
 class _Net(nn.Module):
-    """A right net whose parts the wrong ones replace."""
+    """A right network; wrong answers replace one of its parts.
 
-    def __init__(self, in_channels: int, num_classes: int, base_channels: int, depth: int) -> None:
+    Args:
+        channels: of the upsampled features and of the input of the block after them, divided by those of the level.
+        skip: (block, its input, its output) -> skip.
+        join: (skip, upsampled features) -> input of the block on the way up.
+        end: logits -> output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        base_channels: int,
+        depth: int,
+        channels: tuple[int, int] = (1, 2),
+        skip: Callable = _output_of_block,
+        join: Callable = _concatenate,
+        end: Callable = lambda logits: logits,
+    ) -> None:
         super().__init__()
+        self.skip, self.join, self.end = skip, join, end
         widths = [base_channels * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(_block(a, b) for a, b in zip([in_channels, *widths], widths, strict=False))
-        self.up = nn.ModuleList(self.up_conv(2 * width) for width in widths[-2::-1])
-        self.merge = nn.ModuleList(_block(self.joined(width), width) for width in widths[-2::-1])
+        up, joined = channels
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, up * w, 2, stride=2) for w in widths[-2::-1])
+        self.merge = nn.ModuleList(_block(joined * w, w) for w in widths[-2::-1])
         self.head = nn.Conv2d(base_channels, num_classes, 1)
-
-    def up_conv(self, before: int) -> nn.Module:
-        return nn.ConvTranspose2d(before, before // 2, 2, stride=2)
-
-    def joined(self, width: int) -> int:
-        return 2 * width
-
-    def skip(self, block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
-        return after
-
-    def join(self, skip: Tensor, up: Tensor) -> Tensor:
-        return torch.cat([skip, up], dim=1)
-
-    def end(self, logits: Tensor) -> Tensor:
-        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         skips, features = [], images
@@ -96,123 +98,76 @@ class _Net(nn.Module):
         return self.end(self.head(features))
 
 
-class SkipAfterPooling(_Net):
-    """Keeps what the pooling left and stretches it until it fits."""
-
-    def skip(self, block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
-        return F.interpolate(F.max_pool2d(after, 2), scale_factor=2) if min(after.shape[2:]) > 1 else after
-
-
-class SkipFromTheMiddle(_Net):
-    """Keeps the features between the two convolutions of a block."""
-
-    def skip(self, block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
-        return block[1](block[0](before))
-
-
-class ChannelsNotHalved(_Net):
-    """The up-convolution keeps its channels."""
-
-    def up_conv(self, before: int) -> nn.Module:
-        return nn.ConvTranspose2d(before, before, 2, stride=2)
-
-    def joined(self, width: int) -> int:
-        return 3 * width
-
-
-class SoftmaxInside(_Net):
-    """Probabilities come out, not logits."""
-
-    def end(self, logits: Tensor) -> Tensor:
-        return logits.softmax(dim=1)
+def _zeros_as_skip(skip: Tensor, up: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(skip), up], dim=1)
 
 
 class SkipsZeroed(_Net):
-    """The U-Net without its skips: as many weights, but zeros come through the grey arrows."""
+    """The U-Net without its skips: the same weights, but each skip is a tensor of zeros."""
 
-    def join(self, skip: Tensor, up: Tensor) -> Tensor:
-        return torch.cat([torch.zeros_like(skip), up], dim=1)
-
-
-class Adds(_Net):
-    """Sums, as other nets do."""
-
-    def joined(self, width: int) -> int:
-        return width
-
-    def join(self, skip: Tensor, up: Tensor) -> Tensor:
-        return skip + up
+    def __init__(self, in_channels: int, num_classes: int, base_channels: int, depth: int) -> None:
+        super().__init__(in_channels, num_classes, base_channels, depth, join=_zeros_as_skip)
 
 
-class UpFirst(_Net):
-    """Concatenates in the other order."""
-
-    def join(self, skip: Tensor, up: Tensor) -> Tensor:
-        return torch.cat([up, skip], dim=1)
+def _pooled_and_resized(block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
+    return F.interpolate(F.max_pool2d(after, 2), scale_factor=2) if min(after.shape[2:]) > 1 else after
 
 
-class ReluAtTheEnd(_Net):
-    """Treats the 1x1 convolution as one of the others."""
-
-    def end(self, logits: Tensor) -> Tensor:
-        return logits.relu()
-
-
-WHERE = "Draw the U on paper and write at each grey arrow where it leaves and where it arrives."
+WHERE = "Draw the U on paper and write at each grey arrow where it starts and where it ends."
 
 exercise = Exercise(
     name="build_unet",
     points=5,
-    cases=build_unet_cases,
+    cases=cases,
     reference=build_unet,
     wrong=[
         Wrong(
             "skip after the pooling",
-            SkipAfterPooling,
-            "You take the skip after the pooling, where the fine detail is already gone.",
-            hint=WHERE,
+            partial(_Net, skip=_pooled_and_resized),
+            "You take the skip after the pooling. The fine detail is already lost there.",
+            WHERE,
         ),
         Wrong(
             "skip from the middle of a block",
-            SkipFromTheMiddle,
-            "You take the skip between the two convolutions of a block, not at its end.",
-            hint=WHERE,
+            partial(_Net, skip=lambda block, before, after: block[1](block[0](before))),
+            "You take the skip between the two convolutions of a block. It has to be the output of the block.",
+            WHERE,
         ),
         Wrong(
             "channels not halved",
-            ChannelsNotHalved,
-            "Your up-convolution keeps the number of channels; it has to halve it.",
-            hint="How many channels does each half of the concatenated box have in figure 1 of the paper?",
+            partial(_Net, channels=(2, 3)),
+            "Your up-convolution keeps the number of channels. It has to halve it.",
+            "How many channels does each half of a concatenation have in figure 1 of the paper?",
         ),
         Wrong(
             "softmax inside",
-            SoftmaxInside,
-            "Your net ends with a softmax; it has to return logits.",
-            hint="The loss takes the softmax itself. What does a second softmax do to the gradient?",
+            partial(_Net, end=lambda logits: logits.softmax(dim=1)),
+            "Your network ends with a softmax. It has to return logits.",
+            "The loss applies the softmax itself. What does a second softmax do to the gradient?",
         ),
         Wrong(
             "skips zeroed",
             SkipsZeroed,
-            "Nothing comes through your skips: the output is the same as with zeros in their place.",
-            hint="Does the list that you fill on the way down reach the concatenation on the way up?",
+            "Your skips have no effect: the output is the same as with zeros in their place.",
+            "Is the list that you fill on the way down used in the concatenation on the way up?",
         ),
         Wrong(
             "adds",
-            Adds,
-            "You add the skip to the up-sampled features; the U-Net concatenates them.",
-            hint="How many channels go into the first convolution after the concatenation?",
+            partial(_Net, channels=(1, 1), join=torch.add),
+            "You add the skip to the upsampled features. The U-Net concatenates them.",
+            "How many channels does the first convolution after the concatenation expect?",
         ),
         Wrong(
             "up first",
-            UpFirst,
-            "You concatenate the up-sampled features first and the skip second.",
-            hint="The two orders need different weights, so the statement fixes one. Which one?",
+            partial(_Net, join=lambda skip, up: torch.cat([up, skip], dim=1)),
+            "You concatenate the upsampled features first and the skip second.",
+            "The two orders need different weights, so the statement fixes one of them. Which one?",
         ),
         Wrong(
             "ReLU at the end",
-            ReluAtTheEnd,
-            "You put a ReLU after the last convolution: a logit must be able to be negative.",
-            hint="What is special about the last arrow of the figure?",
+            partial(_Net, end=torch.relu),
+            "You apply a ReLU after the last convolution. Logits can be negative.",
+            "How does the last arrow of the figure differ from the others?",
         ),
     ],
     tolerance=1e-5,

@@ -1,8 +1,9 @@
-"""The overlap-tile strategy: an image of any size through a net that takes tiles of one size."""
+"""tile_predict: the overlap-tile strategy, which predicts a large image with a network for small tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor
 from segedu.semantic.unet import predict_tiles
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.fixtures import ValidFilter
+from segedu.teaching.checks.variants import Variants, case
 
 
 def tile_predict(model: Callable[[Tensor], Tensor], image: Tensor, tile_size: int, margin: int) -> Tensor:
-    """Predict a whole image tile by tile; what is outside the image is its mirror image.
+    """Predict a whole image tile by tile; outside the image, its mirror image continues.
 
     Args:
         model: maps (1, C, tile_size, tile_size) to (1, K, s, s) with s = tile_size - 2 margin.
         image: (C, H, W), H and W at least tile_size.
         tile_size: height and width of a tile.
-        margin: pixels that the model takes off each side.
+        margin: pixels that the model removes on each side.
 
     Returns:
         (K, H, W).
@@ -28,141 +30,119 @@ def tile_predict(model: Callable[[Tensor], Tensor], image: Tensor, tile_size: in
     return predict_tiles(model, image, tile_size=tile_size)
 
 
-def _case(
-    rng: np.random.Generator, name: str, image: tuple[int, int, int], tile_size: int, margin: int, classes: int
-) -> Case:
-    model = ValidFilter(margin=margin, num_classes=classes, seed=int(rng.integers(2**31)), size=tile_size)
-    pixels = torch.from_numpy(rng.uniform(0.2, 1.0, image).astype(np.float32))
-    return {"name": name, "args": [model, pixels, tile_size, margin]}
+def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
+    """A last tile that extends beyond the image, sizes that fit exactly, one tile, one pixel too many."""
+
+    def tiles(name: str, image: tuple[int, int, int], tile_size: int, margin: int, classes: int) -> Case:
+        model = ValidFilter(margin=margin, num_classes=classes, seed=int(rng.integers(2**31)), size=tile_size)
+        pixels = torch.from_numpy(rng.uniform(0.2, 1.0, image).astype(np.float32))
+        return case(name, model, pixels, tile_size, margin)
+
+    core = [
+        tiles("a 17 x 22 image, tiles of 10, margin 2", (3, 17, 22), 10, 2, 2),
+        tiles("a 19 x 15 image, tiles of 9, margin 1", (1, 19, 15), 9, 1, 3),
+    ]
+    edge = [
+        tiles("an image that the tiles fill exactly", (2, 12, 18), 10, 2, 2),
+        tiles("one pixel more than the tiles fill", (1, 13, 19), 10, 2, 1),
+        tiles("an image of the size of one tile", (1, 8, 8), 8, 3, 2),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def tile_predict_cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """A last tile that hangs over, sizes that fit exactly, one tile, one pixel too many."""
-    return {
-        "core": (
-            2,
-            [
-                _case(rng, "a 17 x 22 image, tiles of 10, margin 2", (3, 17, 22), 10, 2, 2),
-                _case(rng, "a 19 x 15 image, tiles of 9, margin 1", (1, 19, 15), 9, 1, 3),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                _case(rng, "an image that the tiles fill exactly", (2, 12, 18), 10, 2, 2),
-                _case(rng, "one pixel more than the tiles fill", (1, 13, 19), 10, 2, 1),
-                _case(rng, "an image of the size of one tile", (1, 8, 8), 8, 3, 2),
-            ],
-        ),
-    }
+right = Variants(tile_predict)
 
 
 def _tiles(
-    pad_mode: str = "reflect", stride: int = 0, lose_last: bool = False, starts: Callable | None = None
-) -> Callable:
-    """A tiler that is right but for the parts given; `stride` is a multiple of the margin to add."""
-
-    def answer(model: Callable, image: Tensor, tile_size: int, margin: int) -> Tensor:
-        _, height, width = image.shape
-        valid = tile_size - 2 * margin
-        step = valid + stride * margin
-        beyond = margin + 2 * tile_size
-        padded = np.pad(image.numpy(), ((0, 0), (margin, beyond), (margin, beyond)), mode=pad_mode)
-        out = None
-        for top in _starts(height, valid, step, lose_last):
-            for left in _starts(width, valid, step, lose_last):
-                tile = torch.from_numpy(padded[:, top : top + tile_size, left : left + tile_size])
-                logits = model(tile[None])[0]
-                out = torch.zeros(len(logits), height, width) if out is None else out
-                part = out[:, top : top + valid, left : left + valid]
-                part += logits[:, : part.shape[1], : part.shape[2]]
-        return out
-
-    return answer
-
-
-def _starts(size: int, valid: int, step: int, lose_last: bool) -> range:
-    return range(0, size - valid + 1, step) if lose_last else range(0, size, step)
-
-
-def _sum_where_tiles_overlap(model: Callable, image: Tensor, tile_size: int, margin: int) -> Tensor:
+    model: Callable,
+    image: Tensor,
+    tile_size: int,
+    margin: int,
+    starts: Callable[[int, int], Iterable[int]] = lambda size, valid: range(0, size, valid),
+    pad_mode: str = "reflect",
+) -> Tensor:
+    """The right prediction, except for where the tiles start, given (image size, output size), and the padding."""
     _, height, width = image.shape
-    valid = tile_size - 2 * margin
-    padded = np.pad(image.numpy(), ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
+    valid, beyond = tile_size - 2 * margin, margin + 2 * tile_size
+    padded = np.pad(image.numpy(), ((0, 0), (margin, beyond), (margin, beyond)), mode=pad_mode)
     out = None
-    for top in range(0, height + valid - 1, valid):
-        for left in range(0, width + valid - 1, valid):
-            # the last tile is moved back until it ends at the border
-            y, x = min(top, height - valid), min(left, width - valid)
-            logits = model(torch.from_numpy(padded[None, :, y : y + tile_size, x : x + tile_size]))[0]
-            out = torch.zeros(len(logits), height, width) if out is None else out
-            out[:, y : y + valid, x : x + valid] += logits
-            if left >= width - valid:
-                break
-        if top >= height - valid:
-            break
+    for top, left in itertools.product(starts(height, valid), starts(width, valid)):
+        logits = model(torch.from_numpy(padded[None, :, top : top + tile_size, left : left + tile_size]))[0]
+        out = torch.zeros(len(logits), height, width) if out is None else out
+        part = out[:, top : top + valid, left : left + valid]
+        part += logits[:, : part.shape[1], : part.shape[2]]
     return out
 
 
-def _whole_tiles_only(model: Callable, image: Tensor, tile_size: int, margin: int) -> Tensor:
-    _, height, width = image.shape
-    valid = tile_size - 2 * margin
-    return predict_tiles(model, image, tile_size)[:, : height // valid * valid, : width // valid * valid]
+def _moved_back(size: int, valid: int) -> list[int]:
+    """The last tile is moved back until it ends at the border."""
+    return sorted({min(start, size - valid) for start in range(0, size, valid)})
 
+
+def _sum_where_tiles_overlap(model: Callable, image: Tensor, tile_size: int, margin: int) -> Tensor:
+    return _tiles(model, image, tile_size, margin, _moved_back)
+
+
+def _whole_tiles_only(out: Tensor, image: Tensor, valid: int) -> Tensor:
+    _, height, width = image.shape
+    return out[:, : height // valid * valid, : width // valid * valid]
+
+
+SIDE_BY_SIDE = "The outputs have to lie side by side. How large is one output?"
 
 exercise = Exercise(
     name="tile_predict",
     points=3,
-    cases=tile_predict_cases,
+    cases=cases,
     reference=tile_predict,
     wrong=[
         Wrong(
             "overlaps summed",
             _sum_where_tiles_overlap,
-            "You add up the logits where two output tiles overlap, without dividing by how many there are.",
-            hint="Where your last tile was moved back, some pixels are predicted twice.",
+            "You add the logits where two output tiles overlap and do not divide by the number of tiles.",
+            "If you moved the last tile back, some pixels are predicted twice.",
         ),
         Wrong(
             "zeros outside",
-            _tiles(pad_mode="constant"),
-            "You pad with zeros; what is missing at the border has to be mirrored.",
-            hint="Look at the first rows of your result: they see black pixels that are not in the image.",
+            right.instead(lambda a: _tiles(**vars(a), pad_mode="constant")),
+            "You pad the image with zeros. This exercise expects its mirror image outside the border.",
+            "Look at the first rows of your result: they depend on black pixels that are not in the image.",
         ),
         Wrong(
             "border pixel doubled",
-            _tiles(pad_mode="symmetric"),
-            "Your mirror repeats the border pixel itself.",
-            hint="In np.pad this is the difference between the modes symmetric and reflect.",
+            right.instead(lambda a: _tiles(**vars(a), pad_mode="symmetric")),
+            "Your mirror image repeats the pixels at the border.",
+            "In np.pad, this is the difference between the modes symmetric and reflect.",
         ),
         Wrong(
             "border repeated",
-            _tiles(pad_mode="edge"),
+            right.instead(lambda a: _tiles(**vars(a), pad_mode="edge")),
             "You repeat the border pixels instead of mirroring the image.",
-            hint="The row above the first one has to be the second row.",
+            "The row above the first row has to be the second row.",
         ),
         Wrong(
             "last tile lost",
-            _tiles(lose_last=True),
-            "You leave zeros where the last tile, the one that hangs over, should be.",
-            hint="Count the tiles with a division that rounds up.",
+            right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size - valid + 1, valid))),
+            "You leave zeros where the last tile, which extends beyond the image, should be.",
+            "Compute the number of tiles with a division that rounds up.",
         ),
         Wrong(
             "result too small",
-            _whole_tiles_only,
-            "Your result is smaller than the image: the last tile, the one that hangs over, is missing.",
-            hint="Count the tiles with a division that rounds up, and cut off at the end what is too much.",
+            right.then(lambda out, a: _whole_tiles_only(out, a.image, a.tile_size - 2 * a.margin)),
+            "Your result is smaller than the image. The last tile, which extends beyond the image, is missing.",
+            "Compute the number of tiles with a division that rounds up, and crop the result at the end.",
         ),
         Wrong(
             "stride of the input tile",
-            _tiles(stride=2),
-            "You step by the size of the input tile: the output tiles are smaller and leave holes.",
-            hint="The outputs have to lie side by side. How large is one output?",
+            right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size, a.tile_size))),
+            "Your stride is the size of the input tile. The output tiles are smaller, so gaps remain between them.",
+            SIDE_BY_SIDE,
         ),
         Wrong(
             "stride one margin too large",
-            _tiles(stride=1),
-            "You step by the tile size less one margin, but the model takes the margin off both sides.",
-            hint="The outputs have to lie side by side. How large is one output?",
+            right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size, valid + a.margin))),
+            "Your stride is the tile size minus one margin. The model removes the margin on both sides.",
+            SIDE_BY_SIDE,
         ),
     ],
     tolerance=1e-5,

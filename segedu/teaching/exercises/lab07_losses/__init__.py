@@ -1,4 +1,4 @@
-"""Lab 7: cross-entropy, weights, focal loss, Dice loss, and two losses of boxes."""
+"""Lab 7: cross-entropy, class weights, focal loss, Dice loss, and two losses for boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segedu.teaching.exercises.lab07_losses.soft_dice import exercise as soft_di
 from segedu.teaching.exercises.lab07_losses.weighted_ce import exercise as weighted_ce
 
 exercises = [ce_from_logits, weighted_ce, focal, soft_dice, iou_grad_zero, giou_loss]
-# answers of other libraries, hidden in grading and while a check runs
+# the same functions in other libraries, hidden in grading and while a check runs
 FORBIDDEN = (
     "torchvision.ops.sigmoid_focal_loss",
     "torchvision.ops.generalized_box_iou_loss",

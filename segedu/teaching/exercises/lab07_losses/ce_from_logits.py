@@ -1,6 +1,9 @@
-"""ce_from_logits: cross-entropy of pixels from scores, safe at any size of the scores, for hard and soft targets."""
+"""ce_from_logits: cross-entropy from logits of any size, for hard and soft targets."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,70 +12,41 @@ from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.probes import call_grad
+from segedu.teaching.checks.variants import Variants, case
 
 
-def scores(rng: np.random.Generator, *shape: int, spread: float = 2.0) -> Tensor:
-    """Random logits in float64, so that a gradient can be compared to many digits.
-
-    Args:
-        rng: of the values.
-        shape: of the tensor.
-        spread: their standard deviation.
-
-    Returns:
-        Values about 0.
-    """
+def random_logits(rng: np.random.Generator, *shape: int, spread: float = 2.0) -> Tensor:
+    """Logits in float64 with this standard deviation, so that a gradient can be compared to many digits."""
     return torch.from_numpy(rng.normal(0, spread, shape))
 
 
-def classes(rng: np.random.Generator, num_classes: int, *shape: int) -> Tensor:
-    """Random true classes, each of which occurs.
-
-    Args:
-        rng: of the order.
-        num_classes: K.
-        shape: of the tensor, with at least K pixels.
-
-    Returns:
-        int64 values from 0 to K - 1.
-    """
+def random_target(rng: np.random.Generator, num_classes: int, *shape: int) -> Tensor:
+    """Classes from 0 to num_classes - 1, each of which occurs if there are enough pixels."""
     values = np.arange(np.prod(shape)) % num_classes
     return torch.from_numpy(rng.permutation(values).reshape(shape))
 
 
+def loss_case(name: str, *args: Any) -> Case:
+    """A case that also compares the gradient with respect to the first argument."""
+    return case(name, *args, grad=[0])
+
+
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Classes as indexes, as probabilities, and scores of a thousand.
-
-    Args:
-        rng: of scores and targets.
-
-    Returns:
-        The cases by group.
-    """
-    soft = torch.softmax(scores(rng, 1, 4, 2, 3), dim=1)
-    large = scores(rng, 1, 3, 2, 2)
+    """Targets as class indices, as probabilities, and logits of a thousand."""
+    soft = torch.softmax(random_logits(rng, 1, 4, 2, 3), dim=1)
+    large = random_logits(rng, 1, 3, 2, 2)
     large[0, :, 0, 0] = torch.tensor([1000.0, 0.0, -1000.0])
     large[0, :, 1, 1] = torch.tensor([-2000.0, 1000.0, 999.0])
-    wrong_and_sure = classes(rng, 3, 1, 2, 2)
-    wrong_and_sure[0, 0, 0], wrong_and_sure[0, 1, 1] = 2, 0
+    confident_and_wrong = random_target(rng, 3, 1, 2, 2)
+    confident_and_wrong[0, 0, 0], confident_and_wrong[0, 1, 1] = 2, 0
+    core = [
+        loss_case("2 images, 3 classes", random_logits(rng, 2, 3, 4, 5), random_target(rng, 3, 2, 4, 5)),
+        loss_case("1 image, 5 classes", random_logits(rng, 1, 5, 3, 2), random_target(rng, 5, 1, 3, 2)),
+    ]
     return {
-        "core": (
-            1,
-            [
-                {
-                    "name": "2 images, 3 classes",
-                    "args": [scores(rng, 2, 3, 4, 5), classes(rng, 3, 2, 4, 5)],
-                    "grad": [0],
-                },
-                {
-                    "name": "1 image, 5 classes",
-                    "args": [scores(rng, 1, 5, 3, 2), classes(rng, 5, 1, 3, 2)],
-                    "grad": [0],
-                },
-            ],
-        ),
-        "soft": (1, [{"name": "a target of probabilities", "args": [scores(rng, 1, 4, 2, 3), soft], "grad": [0]}]),
-        "safe": (1, [{"name": "scores of 1000", "args": [large, wrong_and_sure], "grad": [0]}]),
+        "core": (1, core),
+        "soft": (1, [loss_case("a target of probabilities", random_logits(rng, 1, 4, 2, 3), soft)]),
+        "safe": (1, [loss_case("logits of 1000", large, confident_and_wrong)]),
     }
 
 
@@ -81,64 +55,20 @@ def reference(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target)
 
 
-def _one_hot(target: Tensor, logits: Tensor) -> Tensor:
-    if target.is_floating_point():
-        return target
-    return F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(logits)
+right = Variants(reference)
 
 
-def log_of_softmax(logits: Tensor, target: Tensor) -> Tensor:
-    """log(softmax): e^-1000 is 0 and its logarithm infinite."""
-    log_p = torch.log(torch.softmax(logits, dim=1))
+def _mean_loss(log_p: Tensor, target: Tensor) -> Tensor:
     if target.is_floating_point():
         return -(target * log_p).sum(1).mean()
     return -log_p.gather(1, target[:, None]).mean()
 
 
-def bare_exponentials(logits: Tensor, target: Tensor) -> Tensor:
-    """Exponentials without the maximum subtracted: e^1000 is infinite."""
-    p = logits.exp() / logits.exp().sum(1, keepdim=True)
-    return -(_one_hot(target, logits) * p.log()).sum(1).mean()
-
-
-def with_eps(logits: Tensor, target: Tensor) -> Tensor:
-    """log(p + 1e-12): at most 27.6, and no gradient there."""
-    return -(_one_hot(target, logits) * torch.log(torch.softmax(logits, dim=1) + 1e-12)).sum(1).mean()
-
-
-def wrong_dimension(logits: Tensor, target: Tensor) -> Tensor:
-    """Softmax over the last axis."""
-    return -(_one_hot(target, logits) * torch.log_softmax(logits, dim=-1)).sum(1).mean()
-
-
-def refuses_soft(logits: Tensor, target: Tensor) -> Tensor:
-    """Class indexes only."""
-    return -torch.log_softmax(logits, dim=1).gather(1, target[:, None]).mean()
-
-
-def rounds_soft(logits: Tensor, target: Tensor) -> Tensor:
-    """The most probable class in place of the probabilities."""
-    return F.cross_entropy(logits, target.argmax(1) if target.is_floating_point() else target)
-
-
-def summed(logits: Tensor, target: Tensor) -> Tensor:
-    """No mean."""
-    return F.cross_entropy(logits, target, reduction="sum")
-
-
-def over_classes_too(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over classes as well."""
-    return F.cross_entropy(logits, target) / logits.shape[1]
-
-
-def softmax_twice(logits: Tensor, target: Tensor) -> Tensor:
-    """Probabilities taken for scores."""
-    return F.cross_entropy(logits.softmax(1), target)
-
-
-def plain_number(logits: Tensor, target: Tensor) -> float:
-    """The value alone."""
-    return F.cross_entropy(logits, target).item()
+def _unshifted_exponentials(a: SimpleNamespace) -> Tensor:
+    """The softmax without subtracting the maximum: e^1000 is infinite."""
+    target = a.target if a.target.is_floating_point() else F.one_hot(a.target, a.logits.shape[1]).movedim(-1, 1)
+    p = a.logits.exp() / a.logits.exp().sum(1, keepdim=True)
+    return -(target * p.log()).sum(1).mean()
 
 
 exercise = Exercise(
@@ -151,63 +81,63 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "log of softmax",
-            log_of_softmax,
-            "You take the logarithm of the softmax: a probability that is rounded to 0 makes the loss infinite.",
-            "Simplify log(e^z / sum e^z) on paper first. torch.logsumexp gives the second part without overflow.",
+            right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1)), a.target)),
+            "You take the logarithm of the softmax. If a probability is rounded to 0, the loss becomes infinite.",
+            "Simplify log(e^z / sum e^z) on paper first. torch.logsumexp computes the second term without overflow.",
         ),
         Wrong(
             "bare exponentials",
-            bare_exponentials,
-            "Scores of 1000 give you NaN: you exponentiate them as they are, or multiply the logarithm of a 0 by 0.",
-            "A constant may be subtracted from all scores of a pixel. Or look at torch.logsumexp.",
+            right.instead(_unshifted_exponentials),
+            "Logits of 1000 give you NaN. This looks like an overflow of exp, or like 0 times the logarithm of 0.",
+            "You may subtract a constant from all logits of a pixel. Or use torch.logsumexp.",
         ),
         Wrong(
             "eps in the logarithm",
-            with_eps,
-            "You add a small number inside the logarithm: where the net is surest and wrong, the gradient is gone.",
-            "Where p is rounded to 0 the loss of a pixel is in the thousands here, not 28. Use log-probabilities.",
+            right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1) + 1e-12), a.target)),
+            "You add a constant in the logarithm. Where the network is confident and wrong, the gradient vanishes.",
+            "If p is rounded to 0, the loss of a pixel is in the thousands here, not 28. Use log-probabilities.",
         ),
         Wrong(
             "wrong dimension",
-            wrong_dimension,
-            "Your softmax runs over the columns of the image: it has to run over the classes.",
+            right.instead(lambda a: _mean_loss(torch.log_softmax(a.logits, dim=-1), a.target)),
+            "Your softmax runs over the columns of the image. It has to run over the classes.",
             "Logits are (B, K, H, W). Which axis is K?",
         ),
         Wrong(
             "soft target refused",
-            refuses_soft,
-            "You take class indexes only: a target (B, K, H, W) of probabilities has to work as well.",
-            "Ask target.is_floating_point(). Then the loss is -sum over k of y_k log p_k.",
+            right.instead(lambda a: -torch.log_softmax(a.logits, dim=1).gather(1, a.target[:, None]).mean()),
+            "Your function accepts class indices only. A target of probabilities, (B, K, H, W), has to work too.",
+            "Check target.is_floating_point(). If it is true, the loss is -sum over k of y_k log p_k.",
         ),
         Wrong(
             "soft target rounded",
-            rounds_soft,
-            "You round a soft target to its most probable class: every class counts with its probability.",
+            right.given(target=lambda a: a.target.argmax(1) if a.target.is_floating_point() else a.target),
+            "You round a soft target to its most probable class. Every class counts with its probability.",
             "The loss of a pixel is -sum over k of y_k log p_k.",
         ),
         Wrong(
             "sum",
-            summed,
-            "You return the sum over pixels: the mean is asked for.",
-            "Twice as large an image should not have twice the loss.",
+            right.instead(lambda a: F.cross_entropy(a.logits, a.target, reduction="sum")),
+            "You return the sum over the pixels. This exercise expects their mean.",
+            "An image with twice as many pixels should not have twice the loss.",
         ),
         Wrong(
             "mean over classes too",
-            over_classes_too,
-            "You divide by the number of classes as well: the mean is over pixels.",
-            "Sum over classes, then mean over the images, rows and columns.",
+            right.then(lambda out, a: out / a.logits.shape[1]),
+            "You divide by the number of classes as well. The mean is over pixels only.",
+            "Sum over the classes, then take the mean over images, rows and columns.",
         ),
         Wrong(
             "softmax twice",
-            softmax_twice,
-            "You apply the softmax twice: probabilities go in where scores belong.",
-            "log_softmax and cross_entropy take raw scores.",
+            right.given(logits=lambda a: a.logits.softmax(1)),
+            "You apply the softmax twice. log_softmax and cross_entropy expect logits, not probabilities.",
+            "The softmax is already part of both functions.",
         ),
         Wrong(
             "plain number",
-            plain_number,
-            "You return a plain number: it has no gradient, so nothing can be learnt from it.",
-            "Return the tensor as it is, without .item(), float() or .detach().",
+            right.then(lambda out, a: out.item()),
+            "You return a Python number, which has no gradient, so the network cannot learn from it.",
+            "Return the tensor without .item(), float() or .detach().",
         ),
     ],
 )

@@ -1,6 +1,9 @@
-"""focal: cross-entropy in which an easy pixel hardly counts, for one score a pixel."""
+"""focal: the focal loss, cross-entropy with small weights for easy pixels, for one logit per pixel."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,45 +13,26 @@ from torch import Tensor
 from segedu.losses.focal import sigmoid_focal_loss
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.probes import call_grad
-from segedu.teaching.exercises.lab07_losses.ce_from_logits import classes, scores
+from segedu.teaching.checks.variants import Variants
+from segedu.teaching.exercises.lab07_losses.ce_from_logits import loss_case, random_logits, random_target
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Both kinds of pixel at several gammas and alphas; gamma 0; scores of 1000.
+    """Positive and negative pixels at several gammas and alphas; gamma 0; logits of 1000."""
 
-    Args:
-        rng: of scores and targets.
-
-    Returns:
-        The cases by group.
-    """
-
-    def case(name: str, alpha: float, gamma: float, *shape: int) -> Case:
-        return {"name": name, "args": [scores(rng, *shape), classes(rng, 2, *shape), alpha, gamma], "grad": [0]}
+    def pixels(name: str, alpha: float, gamma: float, *shape: int) -> Case:
+        return loss_case(name, random_logits(rng, *shape), random_target(rng, 2, *shape), alpha, gamma)
 
     large = torch.tensor([[1000.0, -1000.0, 1000.0, -1000.0, 0.5]], dtype=torch.float64)
     large[0, 4] += rng.uniform(0, 1)
-    return {
-        "core": (
-            2,
-            [
-                case("alpha 0.25, gamma 2", 0.25, 2.0, 2, 3, 4),
-                case("alpha 0.7, gamma 1", 0.7, 1.0, 1, 5, 3),
-                case("alpha 0.4, gamma 3", 0.4, 3.0, 7, 2),
-            ],
-        ),
-        "plain": (1, [case("gamma 0, which is weighted cross-entropy", 0.8, 0.0, 1, 4, 4)]),
-        "safe": (
-            1,
-            [
-                {
-                    "name": "scores of 1000, right and wrong",
-                    "args": [large, torch.tensor([[1, 0, 0, 1, 1]]), 0.25, 2.0],
-                    "grad": [0],
-                }
-            ],
-        ),
-    }
+    core = [
+        pixels("alpha 0.25, gamma 2", 0.25, 2.0, 2, 3, 4),
+        pixels("alpha 0.7, gamma 1", 0.7, 1.0, 1, 5, 3),
+        pixels("alpha 0.4, gamma 3", 0.4, 3.0, 7, 2),
+    ]
+    safe = loss_case("logits of 1000, right and wrong", large, torch.tensor([[1, 0, 0, 1, 1]]), 0.25, 2.0)
+    plain = pixels("gamma 0, which is weighted cross-entropy", 0.8, 0.0, 1, 4, 4)
+    return {"core": (2, core), "plain": (1, [plain]), "safe": (1, [safe])}
 
 
 def reference(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -56,71 +40,23 @@ def reference(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Ten
     return sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma, ignore_index=None)
 
 
-def _parts(logits: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, p_t and alpha_t of each pixel."""
-    y = target.to(logits)
-    ce = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    p = torch.sigmoid(logits)
-    return ce, torch.where(target == 1, p, 1 - p), torch.where(target == 1, alpha, 1 - alpha)
+right = Variants(reference)
 
 
-def positives_only(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """No (1 - p) branch: background costs nothing."""
-    ce, p_t, _ = _parts(logits, target, alpha)
-    return (target * alpha * (1 - p_t) ** gamma * ce).mean()
+def _cross_entropy(a: SimpleNamespace) -> Tensor:
+    return F.binary_cross_entropy_with_logits(a.logits, a.target.to(a.logits), reduction="none")
 
 
-def one_alpha(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """alpha for both kinds of pixel."""
-    ce, p_t, _ = _parts(logits, target, alpha)
-    return (alpha * (1 - p_t) ** gamma * ce).mean()
+def _weighted(weight: Callable[[SimpleNamespace], Tensor], loss: Callable = _cross_entropy) -> Callable:
+    """A wrong answer: the mean of weight * loss; the weight may use p, p_t and alpha_t as well as the arguments."""
 
+    def wrong(a: SimpleNamespace) -> Tensor:
+        a.p = torch.sigmoid(a.logits)
+        a.p_t = torch.where(a.target == 1, a.p, 1 - a.p)
+        a.alpha_t = torch.where(a.target == 1, a.alpha, 1 - a.alpha)
+        return (weight(a) * loss(a)).mean()
 
-def alpha_swapped(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """alpha for the negatives."""
-    ce, p_t, alpha_t = _parts(logits, target, alpha)
-    return ((1 - alpha_t) * (1 - p_t) ** gamma * ce).mean()
-
-
-def gamma_outside(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """1 - p^gamma."""
-    ce, p_t, alpha_t = _parts(logits, target, alpha)
-    return (alpha_t * (1 - p_t**gamma) * ce).mean()
-
-
-def gamma_lost(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """The exponent lost in print: (1 - p) gamma."""
-    ce, p_t, alpha_t = _parts(logits, target, alpha)
-    return (alpha_t * (1 - p_t) * gamma * ce).mean()
-
-
-def easy_first(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """p^gamma in place of (1 - p)^gamma."""
-    ce, p_t, alpha_t = _parts(logits, target, alpha)
-    return (alpha_t * p_t**gamma * ce).mean()
-
-
-def p_for_both(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """(1 - p)^gamma for the negatives as well, where it has to be p^gamma."""
-    ce, _, alpha_t = _parts(logits, target, alpha)
-    return (alpha_t * (1 - torch.sigmoid(logits)) ** gamma * ce).mean()
-
-
-def detached(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """The factor taken for a constant: the right value with a wrong gradient."""
-    ce, p_t, alpha_t = _parts(logits, target, alpha)
-    return (alpha_t * (1 - p_t.detach()) ** gamma * ce).mean()
-
-
-def log_of_zero(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """log(sigmoid)."""
-    _, p_t, alpha_t = _parts(logits, target, alpha)
-    return (-alpha_t * (1 - p_t) ** gamma * p_t.log()).mean()
-
-
-def summed(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """No mean."""
-    return reference(logits, target, alpha, gamma) * logits.numel()
+    return right.instead(wrong)
 
 
 exercise = Exercise(
@@ -133,62 +69,62 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "no (1 - p) branch",
-            positives_only,
-            "Your background pixels cost nothing: for a target of 0 the probability of what is true is 1 - p.",
-            "A net that answers 'object' everywhere would have loss 0. Define p_t for both kinds of pixel.",
+            _weighted(lambda a: a.target * a.alpha * (1 - a.p_t) ** a.gamma),
+            "Background pixels have loss 0 in your function. If the target is 0, its probability is 1 - p.",
+            "A network that predicts 'object' everywhere would have loss 0. Define p_t for both targets.",
         ),
         Wrong(
             "one alpha",
-            one_alpha,
-            "You use alpha for both kinds of pixel: it is alpha for the positives and 1 - alpha for the negatives.",
-            "alpha_t follows the target, as p_t does.",
+            _weighted(lambda a: a.alpha * (1 - a.p_t) ** a.gamma),
+            "You use alpha for all pixels. The weight is alpha for positives and 1 - alpha for negatives.",
+            "alpha_t depends on the target, as p_t does.",
         ),
         Wrong(
             "alpha swapped",
-            alpha_swapped,
-            "You give alpha to the negatives: it belongs to the positives.",
+            _weighted(lambda a: (1 - a.alpha_t) * (1 - a.p_t) ** a.gamma),
+            "You give the weight alpha to the negatives. It belongs to the positives.",
             "Target 1: alpha. Target 0: 1 - alpha.",
         ),
         Wrong(
             "gamma outside",
-            gamma_outside,
-            "Your factor is 1 - p^gamma: the power belongs around the difference, (1 - p)^gamma.",
-            "At p = 0.9 and gamma = 2 the factor is 0.01, not 0.19.",
+            _weighted(lambda a: a.alpha_t * (1 - a.p_t**a.gamma)),
+            "Your factor is 1 - p_t^gamma. The power applies to the difference, (1 - p_t)^gamma.",
+            "At p_t = 0.9 and gamma = 2 the factor is 0.01, not 0.19.",
         ),
         Wrong(
             "gamma as a factor",
-            gamma_lost,
-            "You multiply by gamma: it is an exponent. (It is often lost in print.)",
+            _weighted(lambda a: a.alpha_t * (1 - a.p_t) * a.gamma),
+            "You multiply by gamma. It is an exponent, although it is often misprinted as a factor.",
             "With gamma = 0 the loss is weighted cross-entropy, not 0.",
         ),
         Wrong(
             "easy pixels first",
-            easy_first,
-            "Your factor is p^gamma: it turns the hard pixels down and keeps the easy ones.",
-            "An easy pixel has a p_t near 1. Its factor should be near 0.",
+            _weighted(lambda a: a.alpha_t * a.p_t**a.gamma),
+            "Your factor is p_t^gamma. It gives small weights to hard pixels and large ones to easy pixels.",
+            "An easy pixel has p_t close to 1. Its factor should be close to 0.",
         ),
         Wrong(
             "p for both",
-            p_for_both,
-            "Your factor is (1 - p)^gamma for the background as well: there it has to be p^gamma.",
-            "Write it with p_t, the probability of what is true: (1 - p_t)^gamma.",
+            _weighted(lambda a: a.alpha_t * (1 - a.p) ** a.gamma),
+            "Your factor is (1 - p)^gamma for background pixels too. For them it has to be p^gamma.",
+            "Use p_t, the probability of the ground truth: (1 - p_t)^gamma.",
         ),
         Wrong(
             "factor detached",
-            detached,
-            "Your value is right and your gradient is not: the factor (1 - p_t)^gamma depends on the logits too.",
-            "No detach and no no_grad: the whole product is differentiated.",
+            _weighted(lambda a: a.alpha_t * (1 - a.p_t.detach()) ** a.gamma),
+            "Your value is correct, but your gradient is not. The factor (1 - p_t)^gamma depends on the logits, too.",
+            "Use neither detach nor no_grad: the whole product is differentiated.",
         ),
         Wrong(
             "log of 0",
-            log_of_zero,
-            "You take the logarithm of the sigmoid: where the net is sure and wrong, that is the logarithm of 0.",
-            "torch.nn.functional.logsigmoid(z) is log(sigmoid(z)) at any z, and 1 - sigmoid(z) is sigmoid(-z).",
+            _weighted(lambda a: -a.alpha_t * (1 - a.p_t) ** a.gamma, loss=lambda a: a.p_t.log()),
+            "You take the logarithm of the sigmoid. Where the network is confident and wrong, this is log(0).",
+            "torch.nn.functional.logsigmoid(z) is log(sigmoid(z)) for any z, and 1 - sigmoid(z) is sigmoid(-z).",
         ),
         Wrong(
             "sum",
-            summed,
-            "You return the sum over pixels: the mean is asked for.",
+            right.then(lambda out, a: out * a.logits.numel()),
+            "You return the sum over the pixels. This exercise expects their mean.",
             "Divide by the number of pixels.",
         ),
     ],

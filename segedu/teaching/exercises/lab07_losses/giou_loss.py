@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +12,10 @@ from torch import Tensor
 from segedu.losses.boxes import generalized_iou_loss
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.probes import call_grad
+from segedu.teaching.checks.variants import Variants
+from segedu.teaching.exercises.lab07_losses.ce_from_logits import loss_case
 
-HOMEWORK = ([[0.0, 0.0, 2.0, 2.0]], [[1.0, 1.0, 3.0, 4.0]])
+Pair = tuple[Tensor, Tensor]
 
 
 def rows(*boxes: list[float]) -> Tensor:
@@ -18,15 +23,10 @@ def rows(*boxes: list[float]) -> Tensor:
     return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
 
 
-def overlapping(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Pairs that overlap in a corner: no two coordinates are equal, so that every gradient is unique.
+def overlapping(rng: np.random.Generator, count: int) -> Pair:
+    """Boxes and targets, (count, 4) each, that overlap in a corner.
 
-    Args:
-        rng: of places and sizes.
-        count: N.
-
-    Returns:
-        Boxes and targets, (N, 4) each.
+    No two coordinates are equal, so the gradient is unique.
     """
     corner = rng.uniform(-5, 20, (count, 2))
     size = rng.uniform(3, 8, (count, 2))
@@ -35,16 +35,8 @@ def overlapping(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(boxes), torch.from_numpy(boxes + np.tile(shift, 2) + [0, 0, 0.3, 0.2])
 
 
-def apart(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Pairs without a common area, in turn beside, above, and both.
-
-    Args:
-        rng: of places and sizes.
-        count: N.
-
-    Returns:
-        Boxes and targets, (N, 4) each.
-    """
+def apart(rng: np.random.Generator, count: int) -> Pair:
+    """Boxes and targets, (count, 4) each, that do not overlap; in turn side by side, one above the other, and both."""
     boxes, target = overlapping(rng, count)
     sides = boxes[:, 2:] - boxes[:, :2]
     turn = torch.tensor([[1.0, 0.0], [0.0, -1.0], [-1.0, 1.0]], dtype=torch.float64).repeat(count, 1)[:count]
@@ -52,49 +44,34 @@ def apart(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The homework and overlapping pairs; pairs apart; nested; points; tiny ones; no pairs.
-
-    Args:
-        rng: of the boxes.
-
-    Returns:
-        The cases by group.
-    """
+    """The worked example and overlapping pairs; pairs that do not overlap; nested; points; tiny ones; no pairs."""
     near, far = overlapping(rng, 3), apart(rng, 3)
-    mixed = tuple(torch.cat(pair) for pair in zip(overlapping(rng, 2), apart(rng, 2), strict=True))
+    mixed = [torch.cat(pair) for pair in zip(overlapping(rng, 2), apart(rng, 2), strict=True)]
     x, y = rng.integers(1, 9, 2).tolist()
     point = rows([x, y, x, y])
     inside = rows([x + 0.5, y + 1.0, x + 2.5, y + 2.25]), rows([x, y, x + 4.0, y + 3.0])
     nothing = torch.zeros(0, 4, dtype=torch.float64)
-    two_points = torch.cat([point, near[0][:1]]), torch.cat([point + rows([3, 2, 3, 2]), near[1][:1]])
     tiny = [boxes / 64 for boxes in overlapping(rng, 2)]
-    return {
-        "core": (
-            2,
-            [
-                {"name": "the boxes of the homework", "args": [rows(*HOMEWORK[0]), rows(*HOMEWORK[1])], "grad": [0]},
-                {"name": "3 pairs", "args": list(near), "grad": [0]},
-            ],
-        ),
-        "apart": (
-            1,
-            [
-                {"name": "pairs without a common area", "args": list(far), "grad": [0]},
-                {"name": "2 pairs that overlap and 2 that do not", "args": list(mixed), "grad": [0]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "a box inside its target", "args": list(inside), "grad": [0]},
-                {"name": "two equal points and a pair", "args": [torch.cat([point, near[0][:1]]),
-                                                                  torch.cat([point, near[1][:1]])], "grad": [0]},
-                {"name": "two different points and a pair", "args": list(two_points), "grad": [0]},
-                {"name": "pairs smaller than a pixel", "args": tiny, "grad": [0]},
-                {"name": "no pairs", "args": [nothing, nothing.clone()], "grad": [0]},
-            ],
-        ),
-    }  # fmt: skip
+
+    def point_and_pair(name: str, other: Tensor) -> Case:
+        return loss_case(name, torch.cat([point, near[0][:1]]), torch.cat([other, near[1][:1]]))
+
+    core = [
+        loss_case("the boxes of the worked example", rows([0, 0, 2, 2]), rows([1, 1, 3, 4])),
+        loss_case("3 pairs", *near),
+    ]
+    without_overlap = [
+        loss_case("pairs without a common area", *far),
+        loss_case("2 pairs that overlap and 2 that do not", *mixed),
+    ]
+    edge = [
+        loss_case("a box inside its target", *inside),
+        point_and_pair("two equal points and a pair", point),
+        point_and_pair("two different points and a pair", point + rows([3, 2, 3, 2])),
+        loss_case("pairs smaller than a pixel", *tiny),
+        loss_case("no pairs", nothing, nothing.clone()),
+    ]
+    return {"core": (2, core), "apart": (1, without_overlap), "edge": (1, edge)}
 
 
 def reference(boxes: Tensor, target: Tensor) -> Tensor:
@@ -102,91 +79,42 @@ def reference(boxes: Tensor, target: Tensor) -> Tensor:
     return generalized_iou_loss(boxes, target)
 
 
+right = Variants(reference)
+
+
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
 
 
-def _parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _areas(a: Tensor, b: Tensor, clamp: Callable = torch.relu) -> tuple[Tensor, Tensor, Tensor]:
     """Intersection, union and enclosing area of each pair."""
-    sides = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
-    inter = torch.relu(sides).prod(1)
+    inter = clamp(torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).prod(1)
     union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inter
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
-    return inter, union, hull
+    enclosing = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
+    return inter, union, enclosing
+
+
+def _losses(inter: Tensor, union: Tensor, enclosing: Tensor) -> Tensor:
+    return 1 - _ratio(inter, union) + _ratio(enclosing - union, enclosing)
 
 
 def _mean(loss: Tensor) -> Tensor:
     return loss.sum() / max(len(loss), 1)
 
 
-def hull_detached(boxes: Tensor, target: Tensor) -> Tensor:
-    """C taken for a constant."""
-    inter, union, hull = _parts(boxes, target)
-    hull = hull.detach()
-    return _mean(1 - _ratio(inter, union) + _ratio(hull - union, hull))
+def _from_areas(losses: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+    """A wrong answer that computes other losses from the three areas."""
+    return right.instead(lambda a: _mean(losses(*_areas(a.boxes, a.target))))
 
 
-def xywh(boxes: Tensor, target: Tensor) -> Tensor:
-    """Boxes read as (x, y, width, height)."""
-    a, b = (torch.cat([x[:, :2], x[:, :2] + x[:, 2:]], dim=1) for x in (boxes, target))
-    inter, union, hull = _parts(a, b)
-    return _mean(1 - _ratio(inter, union) + _ratio(hull - union, hull))
+def _corners(xywh: Tensor) -> Tensor:
+    return torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
 
 
-def matched_only(boxes: Tensor, target: Tensor) -> Tensor:
-    """The mean over the pairs that overlap."""
-    inter, union, hull = _parts(boxes, target)
-    loss = 1 - _ratio(inter, union) + _ratio(hull - union, hull)
-    return _mean(loss[inter > 0]) if bool((inter > 0).any()) else 0 * loss.sum()
-
-
-def degenerate_nan(boxes: Tensor, target: Tensor) -> Tensor:
-    """0 / 0 for two points."""
-    inter, union, hull = _parts(boxes, target)
-    return _mean(1 - inter / union + (hull - union) / hull)
-
-
-def no_pairs_nan(boxes: Tensor, target: Tensor) -> Tensor:
-    """The mean of nothing."""
-    inter, union, hull = _parts(boxes, target)
-    return (1 - _ratio(inter, union) + _ratio(hull - union, hull)).mean()
-
-
-def constant_zero(boxes: Tensor, target: Tensor) -> Tensor:
-    """A fresh zero for no pairs."""
-    return reference(boxes, target) if len(boxes) else torch.tensor(0.0)
-
-
-def measure(boxes: Tensor, target: Tensor) -> Tensor:
-    """GIoU, not 1 - GIoU."""
-    inter, union, hull = _parts(boxes, target)
-    return _mean(_ratio(inter, union) - _ratio(hull - union, hull))
-
-
-def plain_iou(boxes: Tensor, target: Tensor) -> Tensor:
-    """No penalty."""
-    inter, union, _ = _parts(boxes, target)
-    return _mean(1 - _ratio(inter, union))
-
-
-def rewarded(boxes: Tensor, target: Tensor) -> Tensor:
-    """The penalty with the wrong sign."""
-    inter, union, hull = _parts(boxes, target)
-    return _mean(1 - _ratio(inter, union) - _ratio(hull - union, hull))
-
-
-def no_clamp(boxes: Tensor, target: Tensor) -> Tensor:
-    """Two negative sides make a positive area."""
-    sides = torch.minimum(boxes[:, 2:], target[:, 2:]) - torch.maximum(boxes[:, :2], target[:, :2])
-    _, _, hull = _parts(boxes, target)
-    inter = sides.prod(1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (target[:, 2:] - target[:, :2]).prod(1) - inter
-    return _mean(1 - _ratio(inter, union) + _ratio(hull - union, hull))
-
-
-def summed(boxes: Tensor, target: Tensor) -> Tensor:
-    """No mean."""
-    return reference(boxes, target) * len(boxes)
+def _overlapping_pairs_only(a: SimpleNamespace) -> Tensor:
+    inter, union, enclosing = _areas(a.boxes, a.target)
+    losses = _losses(inter, union, enclosing)
+    return _mean(losses[inter > 0]) if bool((inter > 0).any()) else 0 * losses.sum()
 
 
 exercise = Exercise(
@@ -200,68 +128,70 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "C detached",
-            hull_detached,
-            "Your value is right and your gradient is not: the enclosing box C depends on the box too.",
-            "No detach and no no_grad: without the gradient through C, a box far away is not pulled nearer.",
+            _from_areas(lambda inter, union, enclosing: _losses(inter, union, enclosing.detach())),
+            "Your value is correct, but your gradient is not. The enclosing box C depends on the predicted box, too.",
+            "Use neither detach nor no_grad: without the gradient through C, a distant box is not moved closer.",
         ),
         Wrong(
             "xywh",
-            xywh,
-            "You read the boxes as (x, y, width, height): they are two corners, (x1, y1, x2, y2).",
+            right.instead(lambda a: _mean(_losses(*_areas(_corners(a.boxes), _corners(a.target))))),
+            "You read the boxes as (x, y, width, height). This exercise uses corners, (x1, y1, x2, y2).",
             "The width is x2 - x1.",
         ),
         Wrong(
             "pairs that overlap only",
-            matched_only,
-            "You average over the pairs that overlap: those that do not are why this loss exists.",
+            right.instead(_overlapping_pairs_only),
+            "You average over the overlapping pairs only. This loss was designed for pairs that do not overlap.",
             "Divide the sum over all pairs by the number of all pairs.",
         ),
         Wrong(
             "0 / 0",
-            degenerate_nan,
-            "Two equal points give you 0 / 0: where an area below a fraction is 0, the fraction counts as 0.",
-            "One such pair makes the mean of the whole batch NaN. Guard both fractions, and their gradients.",
+            _from_areas(lambda inter, union, enclosing: 1 - inter / union + (enclosing - union) / enclosing),
+            "For two equal points you compute 0 / 0. A fraction whose denominator is 0 counts as 0.",
+            "One such pair makes the mean of the whole batch NaN. Protect both fractions, and their gradients.",
         ),
         Wrong(
             "mean of nothing",
-            no_pairs_nan,
-            "You take the mean of no pairs, which is NaN: an image without an object has loss 0.",
+            right.instead(lambda a: _losses(*_areas(a.boxes, a.target)).mean()),
+            "If there are no pairs you take the mean of nothing, which is NaN. An image without objects has loss 0.",
             "Divide the sum by at least 1.",
         ),
         Wrong(
             "a fresh 0",
-            constant_zero,
-            "For no pairs you return a new 0, which has no gradient: the result must depend on the boxes.",
-            "The sum of no losses is 0 as well, and backward() works on it.",
+            right.then(lambda out, a: out if len(a.boxes) else torch.tensor(0.0)),
+            "If there are no pairs you return a new 0, which has no gradient. The result must depend on the boxes.",
+            "The sum of no losses is also 0, and backward() works on it.",
         ),
         Wrong(
             "measure",
-            measure,
-            "You return the GIoU itself: the loss is 1 minus GIoU.",
+            _from_areas(lambda *areas: 1 - _losses(*areas)),
+            "You return the GIoU. The loss is 1 minus GIoU.",
             "Equal boxes have loss 0.",
         ),
         Wrong(
             "plain IoU",
-            plain_iou,
-            "You return 1 - IoU: the penalty of the enclosing box is missing.",
+            _from_areas(lambda inter, union, enclosing: 1 - _ratio(inter, union)),
+            "You return 1 - IoU. The penalty term with the enclosing box is missing.",
             "Add (C - U) / C.",
         ),
         Wrong(
             "penalty subtracted",
-            rewarded,
-            "You subtract the penalty: an emptier enclosing box must cost more.",
+            _from_areas(
+                lambda inter, union, enclosing: 1 - _ratio(inter, union) - _ratio(enclosing - union, enclosing)
+            ),
+            "You subtract the penalty term. More empty space in the enclosing box must increase the loss.",
             "1 - GIoU = 1 - IoU + (C - U) / C.",
         ),
         Wrong(
             "no clamp",
-            no_clamp,
-            "Boxes that are apart in x and in y have a positive intersection in your function.",
-            "Width and height of the intersection are at least 0, each of them, before they are multiplied.",
+            right.instead(lambda a: _mean(_losses(*_areas(a.boxes, a.target, clamp=lambda sides: sides)))),
+            "For boxes that are separated in both x and y, your intersection is positive. It has to be 0.",
+            "Clamp the width and the height of the intersection at 0 before you multiply them.",
         ),
         Wrong(
             "sum",
-            summed,
-            "You return the sum over the pairs: the mean is asked for.",
+            right.then(lambda out, a: out * len(a.boxes)),
+            "You return the sum over the pairs. This exercise expects their mean.",
             "Divide by the number of pairs.",
         ),
     ],

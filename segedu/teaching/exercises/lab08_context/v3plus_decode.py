@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,16 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
-from segedu.teaching.exercises.lab08_context.dilate_conv import numbers
+from segedu.teaching.checks.variants import Variants, case
+from segedu.teaching.exercises.lab08_context.dilate_conv import pointwise, random_quarters
 
 
 def v3plus_decode(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """The deep features brought to the size of the low-level ones, and beside them these, reduced.
+    """Upsample the deep features to the size of the low-level ones, and concatenate both.
 
     Args:
         deep: (B, C, h, w).
         low: (B, E, H, W).
-        weight: (R, E) of the 1x1 convolution.
+        weight: (R, E) of the 1x1 convolution that reduces `low`.
 
     Returns:
         (B, C + R, H, W), deep first.
@@ -28,7 +30,7 @@ def v3plus_decode(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
 
 
 def _reduce(low: Tensor, weight: Tensor) -> Tensor:
-    return torch.einsum("oc,bchw->bohw", weight, low).relu()
+    return pointwise(low, weight).relu()
 
 
 def _to_low(deep: Tensor, low: Tensor) -> Tensor:
@@ -36,105 +38,53 @@ def _to_low(deep: Tensor, low: Tensor) -> Tensor:
 
 
 def _decode(deep: Tensor, low: Tensor, weight: Tensor, reduce: Callable = _reduce, up: Callable = _to_low) -> Tensor:
-    """The right answer whose parts the wrong ones replace."""
+    """The right answer, whose parts the wrong answers replace."""
     return torch.cat([up(deep, low), reduce(low, weight)], dim=1)
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Output stride 16 and 8; sizes that are no multiples, and as many deep channels as reduced ones.
+    """Output stride 16 and 8; sizes that are not multiples, and as many deep channels as reduced ones."""
 
-    Args:
-        rng: of all values.
-
-    Returns:
-        The cases by group.
-    """
-
-    def case(name: str, deep: tuple[int, ...], low: tuple[int, ...], out: int) -> Case:
-        weight = numbers(rng, out, low[1])
+    def decoder(name: str, deep: tuple[int, ...], low: tuple[int, ...], out: int) -> Case:
+        weight = random_quarters(rng, out, low[1])
         weight[0, 0], weight[1, 0] = 8.0, -8.0  # both signs before the ReLU, in every draw
-        return {"name": name, "args": [numbers(rng, *deep), numbers(rng, *low), weight]}
+        return case(name, random_quarters(rng, *deep), random_quarters(rng, *low), weight)
 
-    return {
-        "core": (
-            1,
-            [
-                case("output stride 16: four times", (2, 5, 3, 4), (2, 6, 12, 16), 3),
-                case("as many deep channels as reduced ones", (1, 3, 2, 3), (1, 4, 8, 12), 3),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("output stride 8: twice", (1, 4, 5, 6), (1, 3, 10, 12), 2),
-                case("sizes that are no multiples", (2, 3, 3, 4), (2, 5, 10, 15), 2),
-            ],
-        ),
-    }
+    core = [
+        decoder("output stride 16: four times", (2, 5, 3, 4), (2, 6, 12, 16), 3),
+        decoder("as many deep channels as reduced ones", (1, 3, 2, 3), (1, 4, 8, 12), 3),
+    ]
+    edge = [
+        decoder("output stride 8: twice", (1, 4, 5, 6), (1, 3, 10, 12), 2),
+        decoder("sizes that are not multiples", (2, 3, 3, 4), (2, 5, 10, 15), 2),
+    ]
+    return {"core": (1, core), "edge": (1, edge)}
 
 
-def not_reduced(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """All low-level channels as they are."""
-    return _decode(deep, low, weight, reduce=lambda low, weight: low)
+right = Variants(v3plus_decode)
 
 
-def four_times(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """Always times 4; torch.cat refuses what does not fit."""
-    return _decode(
-        deep,
-        low,
-        weight,
-        up=lambda deep, low: F.interpolate(deep, scale_factor=4, mode="bilinear", align_corners=False),
-    )
+def _with(**parts: Callable) -> Callable:
+    """A wrong answer with another reduction or another upsampling."""
+    return right.instead(lambda a: _decode(**vars(a), **parts))
 
 
-def whole_factor(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """A factor rounded down to a whole number; torch.cat refuses what is a pixel or two too small."""
+def _up_by(factor: Callable[[int, int], int]) -> Callable:
+    """A wrong answer that upsamples by a factor, a function of the two sizes; torch.cat refuses what does not fit."""
 
     def up(deep: Tensor, low: Tensor) -> Tensor:
-        factors = [big // small for big, small in zip(low.shape[2:], deep.shape[2:], strict=True)]
+        factors = [factor(large, small) for large, small in zip(low.shape[2:], deep.shape[2:], strict=True)]
         return F.interpolate(deep, scale_factor=factors, mode="bilinear", align_corners=False)
 
-    return _decode(deep, low, weight, up=up)
+    return _with(up=up)
 
 
-def added(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """Sums, as FCN does."""
-    return _to_low(deep, low) + _reduce(low, weight)
+def _downsample_low(a: SimpleNamespace) -> Tensor:
+    small = F.interpolate(_reduce(a.low, a.weight), a.deep.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([a.deep, small], dim=1)
 
 
-def low_first(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """The other order."""
-    return torch.cat([_reduce(low, weight), _to_low(deep, low)], dim=1)
-
-
-def low_made_small(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """Brings the fine features down to the coarse ones."""
-    small = F.interpolate(_reduce(low, weight), deep.shape[2:], mode="bilinear", align_corners=False)
-    return torch.cat([deep, small], dim=1)
-
-
-def no_relu(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """A linear reduction."""
-    return _decode(deep, low, weight, reduce=lambda low, weight: torch.einsum("oc,bchw->bohw", weight, low))
-
-
-def corners(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """The other convention of bilinear interpolation."""
-    return _decode(
-        deep,
-        low,
-        weight,
-        up=lambda deep, low: F.interpolate(deep, low.shape[2:], mode="bilinear", align_corners=True),
-    )
-
-
-def nearest(deep: Tensor, low: Tensor, weight: Tensor) -> Tensor:
-    """Blocks."""
-    return _decode(deep, low, weight, up=lambda deep, low: F.interpolate(deep, low.shape[2:]))
-
-
-SIZE = "Which of your two arguments says how large the result is?"
+SIZE = "Which of your two arguments determines the size of the result?"
 
 exercise = Exercise(
     name="v3plus_decode",
@@ -146,56 +96,56 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "low level not reduced",
-            not_reduced,
-            "You concatenate the low-level features as they are: a 1x1 convolution reduces them first.",
+            _with(reduce=lambda low, weight: low),
+            "You concatenate the low-level features as they are. They have to be reduced by a 1x1 convolution first.",
             "The many channels of the early layer would outweigh the deep ones.",
         ),
         Wrong(
             "always four times",
-            four_times,
-            "You always enlarge four times: that fits output stride 16 and whole multiples only.",
+            _up_by(lambda large, small: 4),
+            "You always upsample by a factor of 4. This is right only for output stride 16 and exact multiples.",
             SIZE,
         ),
         Wrong(
             "by a factor",
-            whole_factor,
-            "You enlarge by a factor: where the sizes are no multiples, rows and columns are missing or left over.",
+            _up_by(lambda large, small: large // small),
+            "You upsample by a factor. If the sizes are not multiples, rows and columns are missing or left over.",
             SIZE,
         ),
         Wrong(
             "added",
-            added,
-            "You add the two maps: DeepLab v3+ concatenates them.",
-            "How many channels should come out?",
+            right.instead(lambda a: _to_low(a.deep, a.low) + _reduce(a.low, a.weight)),
+            "You add the two feature maps. DeepLab v3+ concatenates them.",
+            "How many channels should the result have?",
         ),
         Wrong(
             "low level first",
-            low_first,
-            "You put the low-level features first; the statement puts the deep ones first.",
-            "The order decides which weights of the next layer meet which channels.",
+            right.instead(lambda a: torch.cat([_reduce(a.low, a.weight), _to_low(a.deep, a.low)], dim=1)),
+            "You concatenate the low-level features first. The statement puts the deep features first.",
+            "The order determines which weights of the next layer are applied to which channels.",
         ),
         Wrong(
             "low level made small",
-            low_made_small,
-            "You bring the fine map down to the coarse one: then the outlines that it was fetched for are lost.",
+            right.instead(_downsample_low),
+            "You downsample the low-level features to the size of the deep ones, which loses their fine outlines.",
             SIZE,
         ),
         Wrong(
             "no ReLU",
-            no_relu,
-            "Your reduced features have negative values: a ReLU follows the 1x1 convolution.",
+            _with(reduce=pointwise),
+            "Your reduced features have negative values. A ReLU has to follow the 1x1 convolution.",
             "Read the three steps again.",
         ),
         Wrong(
             "corners aligned",
-            corners,
-            "You interpolate with align_corners=True; here the statement asks for False.",
+            _with(up=lambda deep, low: F.interpolate(deep, low.shape[2:], mode="bilinear", align_corners=True)),
+            "You interpolate with align_corners=True. This exercise expects align_corners=False.",
             "Papers differ in this. The statement decides.",
         ),
         Wrong(
             "nearest",
-            nearest,
-            "You enlarge by repeating pixels; the statement asks for bilinear interpolation.",
+            _with(up=lambda deep, low: F.interpolate(deep, low.shape[2:])),
+            "You upsample with nearest-neighbour interpolation. This exercise expects bilinear interpolation.",
             "What is the default mode of torch.nn.functional.interpolate?",
         ),
     ],
