@@ -16,7 +16,9 @@ from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.mutants.mutation import Mutant, ends_in_raise, mutants_of, replaced, sites
 
 LIBRARY = "segedu."
-OURS = ("segedu.teaching.checks",)  # of the check, not of the answer
+# Not part of an answer: the check itself, and what serves exported programs and boxes of extreme sizes. No exercise
+# hands in such boxes; the tests of the library do.
+APART = ("segedu.teaching.checks", "segedu.ops.exporting", "segedu.ops.box_scale")
 # Readers refuse bad input and hand the rest on in one dtype. No exercise hands in the other kinds of array that they
 # take; the tests of the library do. They are mutated only where a case makes them raise.
 READER = re.compile(
@@ -83,7 +85,7 @@ class Units:
 
     def _reach(self, key: Key) -> None:
         module, name = key
-        if key in self.trees or not module.startswith(LIBRARY) or module.startswith(OURS):
+        if key in self.trees or not module.startswith(LIBRARY) or module.startswith(APART):
             return
         tree = self._definitions(module).get(name)
         if tree is None:

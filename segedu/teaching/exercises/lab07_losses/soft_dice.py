@@ -64,7 +64,9 @@ def _dice(
     """The right loss of probabilities p, except for the parts that are given."""
     y = F.one_hot(a.target, p.shape[1]).movedim(-1, 1).to(p)[:, 1:]
     p = p[:, 1:]
-    inter, areas = (y * p).sum(over), (y + p**power).sum(over)
+    inter, areas = y * p, y + p**power
+    if over:  # torch's sum over () is the sum over all axes
+        inter, areas = inter.sum(over), areas.sum(over)
     return (1 - ratio(numerator(inter, a.smooth), areas + a.smooth)).mean()
 
 
