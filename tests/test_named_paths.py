@@ -1,6 +1,7 @@
 """Every file, folder and module of segedu that a text of the repository names is there, under this name."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -85,3 +86,40 @@ def test_no_text_names_an_old_path():
 )
 def test_what_leads_nowhere_is_found(text, found):
     assert list(missing(text, names_in_modules())) == found
+
+
+CELL = re.compile(r"^```+(?:\{code-cell\}|python)[^\n]*\n(.*?)^```+", re.M | re.S)
+
+
+def imports_on(page: str) -> list[tuple[str, str]]:
+    """(module, name) of everything that the code of a page imports from segedu."""
+    found = []
+    for block in CELL.findall(page):
+        lines = [line for line in block.splitlines() if not line.startswith((":", "%", "!"))]
+        try:
+            tree = ast.parse("\n".join(lines))
+        except SyntaxError:  # an excerpt
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segedu":
+                found += [(node.module, alias.name) for alias in node.names]
+    return found
+
+
+def is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+def test_what_the_code_of_the_pages_imports_is_there():
+    pages = {name: text for name, text in texts().items() if name.startswith("course/") and name.endswith(".md")}
+    named = {(page, *each) for page, text in pages.items() for each in imports_on(text)}
+    assert len(named) > 100
+    assert [each for each in sorted(named) if not is_there(*each[1:])] == []
+
+
+def test_an_import_that_leads_nowhere_is_found():
+    page = "```{code-cell} python\nfrom segedu import nowhere\nfrom segedu.ops.boxes import box_iou\n```\n"
+    assert [is_there(*each) for each in imports_on(page)] == [False, True]
