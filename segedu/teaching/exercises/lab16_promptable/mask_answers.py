@@ -101,10 +101,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     return {
         "core": (
             2,
-            [
-                case("six images, choices that differ", (6, 3, 3, 3), contested=True),
-                case("four masks", (2, 4, 4, 3)),
-            ],
+            [case("six images, choices that differ", (6, 3, 3, 3), contested=True), case("four masks", (2, 4, 4, 3))],
         ),
         "edge": (
             1,
