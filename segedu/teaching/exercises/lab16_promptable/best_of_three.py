@@ -12,7 +12,7 @@ from torch import Tensor
 from segedu.teaching.checks.exercise import Exercise, Wrong
 from segedu.teaching.checks.probes import call_grad
 from segedu.teaching.checks.variants import Variants
-from segedu.teaching.exercises.lab16_promptable.mask_answers import cases
+from segedu.teaching.exercises.lab16_promptable.mask_predictions import cases
 
 
 def best_of_three(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Tensor:

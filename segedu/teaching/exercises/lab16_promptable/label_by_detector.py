@@ -13,7 +13,7 @@ from segedu.ops.matching import hungarian_matching
 from segedu.teaching.checks.exercise import Exercise, Wrong
 from segedu.teaching.checks.variants import Variants
 from segedu.teaching.exercises.lab16_promptable import overlaps
-from segedu.teaching.exercises.lab16_promptable.detected import cases
+from segedu.teaching.exercises.lab16_promptable.detections import cases
 from segedu.teaching.exercises.lab16_promptable.overlaps import inside, ious
 
 Labelled = tuple[Tensor, Tensor, Tensor]
@@ -199,7 +199,7 @@ WRONG = [
     Wrong(
         "area in numbers",
         _with(overlaps.with_width_times_height),
-        "Count the pixels of a box. Its width times height differs.",
+        "You use width times height as the area of a box. Count its pixels.",
         IOU,
     ),
     Wrong("empty is 1", _with(overlaps.with_empty_as_one), "Your IoU of an empty box and an empty mask is not 0.", IOU),
