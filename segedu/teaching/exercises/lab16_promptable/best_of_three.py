@@ -203,9 +203,7 @@ WRONG = [
         "You choose the mask by its IoU. The smallest loss decides.",
         BEST,
     ),
-    Wrong(
-        "per batch", _best(lambda x: x.mean(dim=0).amin()), "You choose one mask per batch. Choose one per image.", BEST
-    ),
+    Wrong("per batch", _best(lambda x: x.mean(dim=0).amin()), "You choose one mask per batch. Choose per image.", BEST),
     Wrong("least of all", _best(torch.amin), "You use only the best mask of all images. Each image has one.", BEST),
     Wrong(
         "least of each mask",

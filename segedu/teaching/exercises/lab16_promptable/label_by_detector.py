@@ -303,9 +303,7 @@ WRONG = [
         "You reject an IoU that equals iou_threshold. It is enough.",
         LEAST,
     ),
-    Wrong(
-        "always 1/2", right.given(iou_threshold=lambda a: 0.5), "Your threshold is always 1/2. Use the argument.", LEAST
-    ),
+    Wrong("always 1/2", right.given(iou_threshold=lambda a: 0.5), "Your threshold is 1/2. Use iou_threshold.", LEAST),
     Wrong(
         "box cut to whole pixels",
         _with_boxes(torch.floor),

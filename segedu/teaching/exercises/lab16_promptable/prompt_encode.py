@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,6 +132,159 @@ ANGLES = "angles = 2 * pi * (2 * relative - 1) @ frequencies; torch.cat([sin, co
 PADDING = "Where the label is -1: the positional encoding times 0, plus embeddings[2]."
 MEANING = "embeddings[label] is the row of labels 0 and 1; row -1 happens to be the last one."
 
+WRONG = [
+    Wrong(
+        "y before x",
+        right.given(point_coords=lambda a: a.point_coords.flip(1)),
+        "You read points as (y, x). They are (x, y).",
+        "The first coordinate belongs to W.",
+    ),
+    Wrong(
+        "no scaling",
+        right.given(image_size=lambda a: (a.side, a.side)),
+        "You leave the points in pixels of the image. Scale them to the square that SAM processes.",
+        SCALED,
+    ),
+    Wrong(
+        "parts of the image",
+        _with(relative=lambda points, size, side: (points + 0.5) / torch.tensor(size[::-1])),
+        "You divide x by the width and y by the height. The square is as wide as it is high.",
+        "The rest of the square is padding. Positions are relative to the whole square.",
+    ),
+    Wrong(
+        "stretched",
+        _with(relative=lambda points, size, side: (points * side / torch.tensor(size[::-1]) + 0.5) / side),
+        "You stretch the image to the square. Scale both axes by the same factor.",
+        SCALED,
+    ),
+    Wrong("shorter side", _scaled_by(min), "You scale by the shorter side. Use the longer side.", SCALED),
+    Wrong("always the height", _scaled_by(itemgetter(0)), "You always use the height. Use the longer side.", SCALED),
+    Wrong("always the width", _scaled_by(itemgetter(1)), "You always use the width. Use the longer side.", SCALED),
+    Wrong(
+        "no half",
+        _with(relative=lambda points, size, side: _relative(points, size, side) - 0.5 / side),
+        "You leave out half a pixel. Integer coordinates are the centres of pixels.",
+        SCALED,
+    ),
+    Wrong(
+        "half before scaling",
+        _with(relative=lambda points, size, side: (points + 0.5) / max(size)),
+        "You add half a pixel before you scale. Add half a pixel of the square, after scaling.",
+        SCALED,
+    ),
+    Wrong(
+        "whole pixels",
+        _with(relative=lambda points, size, side: ((points * side / max(size)).floor() + 0.5) / side),
+        "You round coordinates down to integers. Keep the fractions.",
+        SCALED,
+    ),
+    Wrong(
+        "divided by the image",
+        _with(relative=lambda points, size, side: (points * side / max(size) + 0.5) / max(size)),
+        "You divide by the longer side of the image. Divide by the side of the square.",
+        SCALED,
+    ),
+    Wrong(
+        "from 0 to 1",
+        _with(angles=lambda relative, frequencies: 2 * math.pi * relative @ frequencies),
+        "Your relative coordinates are from 0 to 1. Map them to -1 to 1 first.",
+        ANGLES,
+    ),
+    Wrong("no 2 pi", right.given(frequencies=lambda a: a.frequencies / (2 * math.pi)), "You leave out 2 pi.", ANGLES),
+    Wrong(
+        "half the angles",
+        right.given(frequencies=lambda a: a.frequencies / 2),
+        "Your angles are half as large as they should be. The factor is 2 pi, for coordinates from -1 to 1.",
+        ANGLES,
+    ),
+    Wrong(
+        "frequencies reshaped",
+        right.given(frequencies=lambda a: a.frequencies.reshape(-1, 2).T),
+        "You reshape the frequencies to pairs. Their first row belongs to x, and their second row to y.",
+        "(P, 2) @ (2, F).",
+    ),
+    Wrong(
+        "cosines first",
+        _with(join=lambda sin, cos: torch.cat([cos, sin], dim=1)),
+        "Your cosines come first. Sines come first.",
+        ANGLES,
+    ),
+    Wrong(
+        "in turn",
+        _with(join=lambda sin, cos: torch.stack([sin, cos], dim=2).flatten(1)),
+        "Your sines and cosines alternate. All sines come first, then all cosines.",
+        ANGLES,
+    ),
+    Wrong(
+        "sines only",
+        _with(join=lambda sin, cos: torch.cat([sin, sin], dim=1)),
+        "You use sines only. The sines of an angle and of pi minus this angle are equal.",
+        ANGLES,
+    ),
+    Wrong(
+        "label ignored",
+        right.given(point_labels=lambda a: a.point_labels.where(a.point_labels < 0, 1)),
+        "You encode all clicks as foreground. Label 0 is background.",
+        MEANING,
+    ),
+    Wrong("labels swapped", _rows(1, 0, 2), "You swap the labels. Label 1 is foreground, row 1.", MEANING),
+    Wrong("one row on", _rows(1, 2, 0), "You use row label + 1. Row 0 belongs to label 0, row 2 to padding.", MEANING),
+    Wrong(
+        "minus one vector",
+        right.given(embeddings=lambda a: torch.stack([-a.embeddings[1], *a.embeddings[1:]])),
+        "You use minus the foreground vector for background clicks. Each label has its own learned vector.",
+        MEANING,
+    ),
+    Wrong("nothing said", right.given(embeddings=lambda a: 0 * a.embeddings), "You leave out the embeddings.", MEANING),
+    Wrong(
+        "padding has a position",
+        _with(has_position=lambda labels: labels >= -1),
+        "Your padding has a positional encoding. Padding has no position.",
+        PADDING,
+    ),
+    Wrong("padding as background", _rows(0, 1, 0), "You encode padding as background. Row 2 is for padding.", PADDING),
+    Wrong("padding as foreground", _rows(0, 1, 1), "You encode padding as foreground. Use row 2.", PADDING),
+    Wrong(
+        "padding is 0",
+        right.given(embeddings=lambda a: a.embeddings * torch.tensor([[1], [1], [0]])),
+        "Your padding is 0. It should be a learned vector.",
+        PADDING,
+    ),
+    Wrong(
+        "padding dropped",
+        right.then(lambda out, a: out[a.point_labels >= 0]),
+        "You drop the padding. It keeps its rows.",
+        "A batch has to remain rectangular.",
+    ),
+    Wrong(
+        "background without position",
+        _with(has_position=lambda labels: labels > 0),
+        "Your background clicks have no positional encoding. Only padding has none.",
+        PADDING,
+    ),
+    Wrong(
+        "one more",
+        right.then(lambda out, a: torch.cat([out, 0 * out[:1]])),
+        "You add a point. Here the padding is part of the arguments.",
+        "P rows.",
+    ),
+    Wrong(
+        "fails without clicks",
+        right.then(lambda out, a: torch.stack(list(out))),
+        "Your function fails if there are no clicks. It should return shape (0, 2 F).",
+        "torch.stack([]) is an error. Process all clicks at once, or begin with an empty tensor.",
+    ),
+    Wrong("sum", right.then(lambda out, a: out.sum(dim=0)), "You sum over the clicks. Keep one row each.", "(P, 2 F)."),
+    Wrong(
+        "side by side",
+        Variants(right.given(embeddings=lambda a: 0 * a.embeddings)).then(
+            lambda out, a: torch.cat([out, a.embeddings[a.point_labels]], dim=1)
+        ),
+        "You concatenate the positional encoding and the label's vector. Add them.",
+        "(P, 2 F).",
+    ),
+]
+
 exercise = Exercise(
     name="prompt_encode",
     points=3,
@@ -139,187 +293,5 @@ exercise = Exercise(
     tolerance=1e-5,
     kind="matrix",
     hides=["segedu.promptable.sam.prompt_encoder", "segedu.promptable.sam.sam"],
-    wrong=[
-        Wrong(
-            "y before x",
-            right.given(point_coords=lambda a: a.point_coords.flip(1)),
-            "You read points as (y, x). They are (x, y).",
-            "The first coordinate belongs to W.",
-        ),
-        Wrong(
-            "no scaling",
-            right.given(image_size=lambda a: (a.side, a.side)),
-            "You leave the points in pixels of the image. Scale them to the square that SAM processes.",
-            SCALED,
-        ),
-        Wrong(
-            "parts of the image",
-            _with(relative=lambda points, size, side: (points + 0.5) / torch.tensor(size[::-1])),
-            "You divide x by the width and y by the height. The square is as wide as it is high.",
-            "The rest of the square is padding. Positions are relative to the whole square.",
-        ),
-        Wrong(
-            "stretched",
-            _with(relative=lambda points, size, side: (points * side / torch.tensor(size[::-1]) + 0.5) / side),
-            "You stretch the image to the square. Scale both axes by the same factor.",
-            SCALED,
-        ),
-        Wrong("shorter side", _scaled_by(min), "You scale by the shorter side. Use the longer side.", SCALED),
-        Wrong(
-            "always the height",
-            _scaled_by(lambda size: size[0]),
-            "You always scale by the height. Use the longer side.",
-            SCALED,
-        ),
-        Wrong(
-            "always the width",
-            _scaled_by(lambda size: size[1]),
-            "You always scale by the width. Use the longer side.",
-            SCALED,
-        ),
-        Wrong(
-            "no half",
-            _with(relative=lambda points, size, side: _relative(points, size, side) - 0.5 / side),
-            "You leave out half a pixel. Integer coordinates are the centres of pixels.",
-            SCALED,
-        ),
-        Wrong(
-            "half before scaling",
-            _with(relative=lambda points, size, side: (points + 0.5) / max(size)),
-            "You add half a pixel before you scale. Add half a pixel of the square, after scaling.",
-            SCALED,
-        ),
-        Wrong(
-            "whole pixels",
-            _with(relative=lambda points, size, side: ((points * side / max(size)).floor() + 0.5) / side),
-            "You round coordinates down to integers. Keep the fractions.",
-            SCALED,
-        ),
-        Wrong(
-            "divided by the image",
-            _with(relative=lambda points, size, side: (points * side / max(size) + 0.5) / max(size)),
-            "You divide by the longer side of the image. Divide by the side of the square.",
-            SCALED,
-        ),
-        Wrong(
-            "from 0 to 1",
-            _with(angles=lambda relative, frequencies: 2 * math.pi * relative @ frequencies),
-            "Your relative coordinates are from 0 to 1. Map them to -1 to 1 first.",
-            ANGLES,
-        ),
-        Wrong(
-            "no 2 pi", right.given(frequencies=lambda a: a.frequencies / (2 * math.pi)), "You leave out 2 pi.", ANGLES
-        ),
-        Wrong(
-            "half the angles",
-            right.given(frequencies=lambda a: a.frequencies / 2),
-            "Your angles are half as large as they should be. The factor is 2 pi, for coordinates from -1 to 1.",
-            ANGLES,
-        ),
-        Wrong(
-            "frequencies reshaped",
-            right.given(frequencies=lambda a: a.frequencies.reshape(-1, 2).T),
-            "You reshape the frequencies to pairs. Their first row belongs to x, and their second row to y.",
-            "(P, 2) @ (2, F).",
-        ),
-        Wrong(
-            "cosines first",
-            _with(join=lambda sin, cos: torch.cat([cos, sin], dim=1)),
-            "Your cosines come first. Sines come first.",
-            ANGLES,
-        ),
-        Wrong(
-            "in turn",
-            _with(join=lambda sin, cos: torch.stack([sin, cos], dim=2).flatten(1)),
-            "Your sines and cosines alternate. All sines come first, then all cosines.",
-            ANGLES,
-        ),
-        Wrong(
-            "sines only",
-            _with(join=lambda sin, cos: torch.cat([sin, sin], dim=1)),
-            "You use sines only. The sines of an angle and of pi minus this angle are equal.",
-            ANGLES,
-        ),
-        Wrong(
-            "label ignored",
-            right.given(point_labels=lambda a: a.point_labels.where(a.point_labels < 0, 1)),
-            "You encode all clicks as foreground. Label 0 is background.",
-            MEANING,
-        ),
-        Wrong("labels swapped", _rows(1, 0, 2), "You swap the labels. Label 1 is foreground, row 1.", MEANING),
-        Wrong(
-            "one row on",
-            _rows(1, 2, 0),
-            "You use row label + 1. Row 0 belongs to label 0, and row 2 to padding.",
-            MEANING,
-        ),
-        Wrong(
-            "minus one vector",
-            right.given(embeddings=lambda a: torch.stack([-a.embeddings[1], *a.embeddings[1:]])),
-            "You use minus the foreground vector for background clicks. Each label has its own learned vector.",
-            MEANING,
-        ),
-        Wrong(
-            "nothing said",
-            right.given(embeddings=lambda a: 0 * a.embeddings),
-            "You leave out the vectors of the labels.",
-            MEANING,
-        ),
-        Wrong(
-            "padding has a position",
-            _with(has_position=lambda labels: labels >= -1),
-            "Your padding has a positional encoding. Padding has no position.",
-            PADDING,
-        ),
-        Wrong(
-            "padding as background",
-            _rows(0, 1, 0),
-            "You encode padding as background. It has a row of its own.",
-            PADDING,
-        ),
-        Wrong(
-            "padding as foreground", _rows(0, 1, 1), "You encode padding as foreground. It has its own row.", PADDING
-        ),
-        Wrong(
-            "padding is 0",
-            right.given(embeddings=lambda a: a.embeddings * torch.tensor([[1], [1], [0]])),
-            "Your padding is 0. It should be a learned vector.",
-            PADDING,
-        ),
-        Wrong(
-            "padding dropped",
-            right.then(lambda out, a: out[a.point_labels >= 0]),
-            "You drop the padding. It keeps its rows.",
-            "A batch has to remain rectangular.",
-        ),
-        Wrong(
-            "background without position",
-            _with(has_position=lambda labels: labels > 0),
-            "Your background clicks have no positional encoding. Only padding has none.",
-            PADDING,
-        ),
-        Wrong(
-            "one more",
-            right.then(lambda out, a: torch.cat([out, 0 * out[:1]])),
-            "You add a point. Here the padding is part of the arguments.",
-            "P rows.",
-        ),
-        Wrong(
-            "fails without clicks",
-            right.then(lambda out, a: torch.stack(list(out))),
-            "Your function fails if there are no clicks. It should return shape (0, 2 F).",
-            "torch.stack([]) is an error. Process all clicks at once, or begin with an empty tensor.",
-        ),
-        Wrong(
-            "sum", right.then(lambda out, a: out.sum(dim=0)), "You sum over the clicks. Keep one row each.", "(P, 2 F)."
-        ),
-        Wrong(
-            "side by side",
-            Variants(right.given(embeddings=lambda a: 0 * a.embeddings)).then(
-                lambda out, a: torch.cat([out, a.embeddings[a.point_labels]], dim=1)
-            ),
-            "You concatenate the positional encoding and the label's vector. Add them.",
-            "(P, 2 F).",
-        ),
-    ],
+    wrong=WRONG,
 )

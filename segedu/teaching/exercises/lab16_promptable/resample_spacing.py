@@ -137,6 +137,107 @@ def _zoomed(a: SimpleNamespace) -> np.ndarray:
 
 RATIO = "max(spacing) / min(spacing) > 3"
 
+WRONG = [
+    Wrong(
+        "labels interpolated",
+        Variants(right.given(is_labels=lambda a: False)).then(
+            lambda out, a: np.round(out).astype(int) if a.is_labels else out
+        ),
+        "You interpolate between labels. Halfway from background, 0, to organ 12 you get the label of organ 6.",
+        "A label is a name, not a quantity. Which voxel's label does a new voxel take?",
+    ),
+    Wrong(
+        "axes reversed",
+        right.given(spacing=lambda a: a.spacing[::-1], new_spacing=lambda a: a.new_spacing[::-1]),
+        "You read the spacing as (x, y, z). It is in the order of the array's axes.",
+        "Axis 0 of the array is the slice. Print shape and spacing side by side, before and after.",
+    ),
+    Wrong(
+        "sizes cut off",
+        _with(new_size=lambda n, a, b: max(int(n * a / b), 1)),
+        "You round the new size down. Round it to the nearest integer, or the volume loses millimetres.",
+        "What do int(6.9) and round(6.9) return?",
+    ),
+    Wrong(
+        "thick slices interpolated",
+        _with(nearest=lambda axis, spacing: False),
+        "You interpolate between thick slices. If they are more than 3 times coarser, take the nearest slice.",
+        "Between two slices 7 mm apart an organ changes its outline. Their mean shows two faint outlines.",
+    ),
+    Wrong(
+        "coarsest axis never interpolated",
+        _with(nearest=lambda axis, spacing: axis == np.argmax(spacing)),
+        "You always take the nearest voxel along the coarsest axis. Do so only if it is over 3 times coarser.",
+        "Divide the coarsest spacing by the finest one before you decide.",
+    ),
+    Wrong(
+        "factor upside down",
+        _with(new_size=lambda n, a, b: max(round(n * b / a), 1)),
+        "Your scale factor is inverted. A finer spacing needs more voxels.",
+        "10 voxels of 5 mm cover 50 mm. How many voxels of 2.5 mm cover 50 mm?",
+    ),
+    Wrong(
+        "corner voxels aligned",
+        _with(positions=lambda n, m, _: np.linspace(0, n - 1, m)),
+        "You align the first and the last voxel centres of both grids. Then they cover different millimetres.",
+        "A volume ends half a voxel beyond its last centre. Where is the centre of new voxel 0?",
+    ),
+    Wrong(
+        "no half voxel",
+        _with(positions=lambda n, m, _: np.arange(m) * n / m),
+        "You leave out the half voxels. New voxel i begins at i * n / n'; its centre is half a new voxel further.",
+        "From edge to centre: i + 0.5. From centre to the index of an old voxel: - 0.5.",
+    ),
+    Wrong(
+        "steps of the asked spacing",
+        right.instead(_steps_of_new_spacing),
+        "Your step is new_spacing / spacing. The new size is rounded, so the step should be size / new size.",
+        "Where is the last edge? Both grids end there.",
+    ),
+    Wrong(
+        "rounded down",
+        _with(positions=lambda n, m, nearest: _centres(n, m, nearest) - 0.5 * nearest),
+        "You round positions down. The nearest voxel may be the next one.",
+        "Position 2.9 is nearest to voxel 3: floor(position + 0.5).",
+    ),
+    Wrong(
+        "torch's nearest",
+        _with(positions=lambda n, m, nearest: np.arange(m) * n / m - 0.5 if nearest else _centres(n, m, nearest)),
+        "You take the voxel at i * n / n', rounded down, as torch's mode \"nearest\" does. It ignores the centres.",
+        'Take floor(position + 0.5) of the centre. In torch this is "nearest-exact".',
+    ),
+    Wrong(
+        "zoom as it comes",
+        right.instead(_zoomed),
+        "This looks like zoom with its defaults. They align the outer centres, and interpolate thick slices.",
+        "There are grid_mode=True and mode='nearest'. The thick axis needs its own order.",
+    ),
+    Wrong(
+        "thick by the new spacing",
+        right.instead(lambda a: _resample(**vars(a), nearest=lambda axis, _: _is_thick(axis, a.new_spacing))),
+        "You look for thick slices in new_spacing. The scan's own spacing says how far apart its slices are.",
+        RATIO,
+    ),
+    Wrong(
+        "three times is thick",
+        _with(nearest=lambda axis, spacing: axis == np.argmax(spacing) and max(spacing) / min(spacing) >= THICK),
+        "You treat slices that are exactly 3 times coarser as thick. They are thick above 3 times.",
+        RATIO,
+    ),
+    Wrong(
+        "all axes thick",
+        _with(nearest=lambda axis, spacing: max(spacing) / min(spacing) > THICK),
+        "In volumes with thick slices you take the nearest voxel along all axes. Do so along the coarsest only.",
+        "Decide axis by axis.",
+    ),
+    Wrong(
+        "nearest for images",
+        _with(nearest=lambda axis, spacing: True),
+        "You take the nearest voxel in images too. Images are interpolated linearly.",
+        "Intensities are quantities: halfway between 0 and 100 lies 50.",
+    ),
+]
+
 exercise = Exercise(
     name="resample_spacing",
     points=4,
@@ -144,104 +245,5 @@ exercise = Exercise(
     reference=resample_spacing,
     kind="shape",
     hides=["segedu.semantic.nnunet.volume"],
-    wrong=[
-        Wrong(
-            "labels interpolated",
-            Variants(right.given(is_labels=lambda a: False)).then(
-                lambda out, a: np.round(out).astype(int) if a.is_labels else out
-            ),
-            "You interpolate between labels. Halfway from background, 0, to organ 12 you get the label of organ 6.",
-            "A label is a name, not a quantity. Which voxel's label does a new voxel take?",
-        ),
-        Wrong(
-            "axes reversed",
-            right.given(spacing=lambda a: a.spacing[::-1], new_spacing=lambda a: a.new_spacing[::-1]),
-            "You read the spacing as (x, y, z). It is in the order of the array's axes.",
-            "Axis 0 of the array is the slice. Print shape and spacing side by side, before and after.",
-        ),
-        Wrong(
-            "sizes cut off",
-            _with(new_size=lambda n, a, b: max(int(n * a / b), 1)),
-            "You round the new size down. Round it to the nearest integer, or the volume loses millimetres.",
-            "What do int(6.9) and round(6.9) return?",
-        ),
-        Wrong(
-            "thick slices interpolated",
-            _with(nearest=lambda axis, spacing: False),
-            "You interpolate between thick slices. If they are more than 3 times coarser, take the nearest slice.",
-            "Between two slices 7 mm apart an organ changes its outline. Their mean shows two faint outlines.",
-        ),
-        Wrong(
-            "coarsest axis never interpolated",
-            _with(nearest=lambda axis, spacing: axis == np.argmax(spacing)),
-            "You always take the nearest voxel along the coarsest axis. Do so only if it is over 3 times coarser.",
-            "Divide the coarsest spacing by the finest one before you decide.",
-        ),
-        Wrong(
-            "factor upside down",
-            _with(new_size=lambda n, a, b: max(round(n * b / a), 1)),
-            "Your scale factor is inverted. A finer spacing needs more voxels.",
-            "10 voxels of 5 mm cover 50 mm. How many voxels of 2.5 mm cover 50 mm?",
-        ),
-        Wrong(
-            "corner voxels aligned",
-            _with(positions=lambda n, m, _: np.linspace(0, n - 1, m)),
-            "You align the first and the last voxel centres of both grids. Then they cover different millimetres.",
-            "A volume ends half a voxel beyond its last centre. Where is the centre of new voxel 0?",
-        ),
-        Wrong(
-            "no half voxel",
-            _with(positions=lambda n, m, _: np.arange(m) * n / m),
-            "You leave out the half voxels. New voxel i begins at i * n / n'; its centre is half a new voxel further.",
-            "From edge to centre: i + 0.5. From centre to the index of an old voxel: - 0.5.",
-        ),
-        Wrong(
-            "steps of the asked spacing",
-            right.instead(_steps_of_new_spacing),
-            "Your step is new_spacing / spacing. The new size is rounded, so the step should be size / new size.",
-            "Where is the last edge? Both grids end there.",
-        ),
-        Wrong(
-            "rounded down",
-            _with(positions=lambda n, m, nearest: _centres(n, m, nearest) - 0.5 * nearest),
-            "You round positions down. The nearest voxel may be the next one.",
-            "Position 2.9 is nearest to voxel 3: floor(position + 0.5).",
-        ),
-        Wrong(
-            "torch's nearest",
-            _with(positions=lambda n, m, nearest: np.arange(m) * n / m - 0.5 if nearest else _centres(n, m, nearest)),
-            "You take the voxel at i * n / n', rounded down, as torch's mode \"nearest\" does. It ignores the centres.",
-            'Take floor(position + 0.5) of the centre. In torch this is "nearest-exact".',
-        ),
-        Wrong(
-            "zoom as it comes",
-            right.instead(_zoomed),
-            "This looks like zoom with its defaults. They align the outer centres, and interpolate thick slices.",
-            "There are grid_mode=True and mode='nearest'. The thick axis needs its own order.",
-        ),
-        Wrong(
-            "thick by the new spacing",
-            right.instead(lambda a: _resample(**vars(a), nearest=lambda axis, _: _is_thick(axis, a.new_spacing))),
-            "You look for thick slices in new_spacing. The scan's own spacing says how far apart its slices are.",
-            RATIO,
-        ),
-        Wrong(
-            "three times is thick",
-            _with(nearest=lambda axis, spacing: axis == np.argmax(spacing) and max(spacing) / min(spacing) >= THICK),
-            "You treat slices that are exactly 3 times coarser as thick. They are thick above 3 times.",
-            RATIO,
-        ),
-        Wrong(
-            "all axes thick",
-            _with(nearest=lambda axis, spacing: max(spacing) / min(spacing) > THICK),
-            "In volumes with thick slices you take the nearest voxel along all axes. Do so along the coarsest only.",
-            "Decide axis by axis.",
-        ),
-        Wrong(
-            "nearest for images",
-            _with(nearest=lambda axis, spacing: True),
-            "You take the nearest voxel in images too. Images are interpolated linearly.",
-            "Intensities are quantities: halfway between 0 and 100 lies 50.",
-        ),
-    ],
+    wrong=WRONG,
 )

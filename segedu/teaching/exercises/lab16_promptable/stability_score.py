@@ -121,6 +121,129 @@ TWO = "(logits > mask_threshold + offset) and (logits > mask_threshold - offset)
 RATIO = "The smaller mask lies within the larger one, so it is their intersection. The larger one is their union."
 EMPTY = "Divide by at least 1: (larger).clamp(min=1)."
 
+WRONG = [
+    Wrong(
+        "ratio inverted",
+        _dividing(lambda small, large: large / small.clamp(min=1)),
+        "Your ratio is inverted. Divide the smaller mask by the larger mask.",
+        RATIO,
+    ),
+    Wrong(
+        "ratio inverted, by 0",
+        _dividing(lambda small, large: large / small),
+        "You divide by the smaller mask, which may be empty. Divide by the larger mask.",
+        RATIO,
+    ),
+    Wrong(
+        "threshold not offset",
+        right.given(offset=lambda a: 0.0),
+        "You use one threshold twice. Then every mask is stable.",
+        TWO,
+    ),
+    Wrong(
+        "upper half",
+        _with_limits(lambda a: a.mask_threshold + a.offset, lambda a: a.mask_threshold),
+        "You compare with the mask at mask_threshold itself. Compare with the mask at the lower threshold.",
+        TWO,
+    ),
+    Wrong(
+        "lower half",
+        _with_limits(lambda a: a.mask_threshold, lambda a: a.mask_threshold - a.offset),
+        "Your smaller mask is the mask at mask_threshold itself. Use the higher threshold for it.",
+        TWO,
+    ),
+    Wrong(
+        "on sigmoid",
+        right.given(mask_logits=lambda a: a.mask_logits.sigmoid()),
+        "You apply a sigmoid first. The thresholds are for logits.",
+        "No sigmoid is above 1 or below -1.",
+    ),
+    Wrong(
+        "sigmoid around 1/2",
+        right.given(mask_logits=lambda a: a.mask_logits.sigmoid(), mask_threshold=lambda a: 0.5),
+        "Your thresholds are for probabilities, 1/2 plus and minus the offset. Threshold the logits.",
+        TWO,
+    ),
+    Wrong("threshold left out", right.given(mask_threshold=lambda a: 0.0), "You leave out mask_threshold.", TWO),
+    Wrong("offset of 1", right.given(offset=lambda a: 1.0), "Your offset is always 1. Use the argument.", TWO),
+    Wrong(
+        "SAM's numbers",
+        right.given(mask_threshold=lambda a: 0.0, offset=lambda a: 1.0),
+        "Your thresholds are always 1 and -1, as in SAM. Compute them from the two arguments.",
+        TWO,
+    ),
+    Wrong(
+        "half the offset",
+        right.given(offset=lambda a: a.offset / 2),
+        "Your thresholds are half the offset away from mask_threshold. They should be the whole offset away.",
+        TWO,
+    ),
+    Wrong(
+        "offset as a factor",
+        right.given(offset=lambda a: a.mask_threshold * a.offset),
+        "You multiply mask_threshold by 1 + offset and 1 - offset. Add and subtract the offset.",
+        TWO,
+    ),
+    Wrong("at the limit", at_least, "You count logits equal to a threshold. Count those above it.", "> instead of >=."),
+    Wrong(
+        "empty is nan",
+        _dividing(lambda small, large: small / large),
+        "Your score of an empty mask is not a number. It should be 0.",
+        EMPTY,
+    ),
+    Wrong(
+        "empty is 1",
+        _dividing(lambda small, large: torch.where(large == 0, 1.0, _ratio(small, large))),
+        "Your score of an empty mask is 1. It should be 0, so that the mask is discarded.",
+        EMPTY,
+    ),
+    Wrong(
+        "one more below",
+        _dividing(lambda small, large: small / (large + 1)),
+        "You add 1 to the denominator. Then no score is 1.",
+        EMPTY,
+    ),
+    Wrong(
+        "Dice",
+        _dividing(lambda small, large: 2 * small / (small + large).clamp(min=1)),
+        "Compute the IoU instead of the Dice coefficient.",
+        RATIO,
+    ),
+    Wrong(
+        "whole numbers",
+        _dividing(lambda small, large: small // large.clamp(min=1)),
+        "You use integer division, so most scores are 0.",
+        "a / b",
+    ),
+    Wrong(
+        "what is lost",
+        _dividing(lambda small, large: (large - small) / large.clamp(min=1)),
+        "You return the share of the larger mask that is lost. Return the share that remains.",
+        RATIO,
+    ),
+    Wrong("percent", right.then(lambda out, a: 100 * out), "You return percentages. Return 0 to 1.", RATIO),
+    Wrong(
+        "share of all pixels", share_of_all_pixels, "You divide by all pixels. Then every small mask is stable.", RATIO
+    ),
+    Wrong("soft", soft, "You sum sigmoids. Count pixels.", TWO),
+    Wrong("sums of logits", sums_of_logits, "You sum logits. Count pixels instead.", TWO),
+    Wrong(
+        "all masks together",
+        _dividing(_ratio, count=lambda masks: masks.sum()),
+        "You count the pixels of all masks together. Each mask has its own score.",
+        "(N,).",
+    ),
+    Wrong(
+        "columns",
+        _dividing(_ratio, count=lambda masks: masks.sum(dim=1)),
+        "You count the pixels of each column separately. Count all pixels of a mask.",
+        "dim=(1, 2).",
+    ),
+    Wrong(
+        "mean of the scores", right.then(lambda out, a: out.mean()), "You average the scores. Return all N.", "(N,)."
+    ),
+]
+
 exercise = Exercise(
     name="stability_score",
     points=3,
@@ -129,142 +252,5 @@ exercise = Exercise(
     tolerance=1e-6,
     kind="mask",
     hides=["segedu.promptable.everything"],
-    wrong=[
-        Wrong(
-            "ratio inverted",
-            _dividing(lambda small, large: large / small.clamp(min=1)),
-            "Your ratio is inverted. Divide the smaller mask by the larger mask.",
-            RATIO,
-        ),
-        Wrong(
-            "ratio inverted, by 0",
-            _dividing(lambda small, large: large / small),
-            "You divide by the smaller mask, which may be empty. Divide by the larger mask.",
-            RATIO,
-        ),
-        Wrong(
-            "threshold not offset",
-            right.given(offset=lambda a: 0.0),
-            "You use one threshold twice. Then every mask is stable.",
-            TWO,
-        ),
-        Wrong(
-            "upper half",
-            _with_limits(lambda a: a.mask_threshold + a.offset, lambda a: a.mask_threshold),
-            "You compare with the mask at mask_threshold itself. Compare with the mask at the lower threshold.",
-            TWO,
-        ),
-        Wrong(
-            "lower half",
-            _with_limits(lambda a: a.mask_threshold, lambda a: a.mask_threshold - a.offset),
-            "Your smaller mask is the mask at mask_threshold itself. Use the higher threshold for it.",
-            TWO,
-        ),
-        Wrong(
-            "on sigmoid",
-            right.given(mask_logits=lambda a: a.mask_logits.sigmoid()),
-            "You apply a sigmoid first. The thresholds are for logits.",
-            "No sigmoid is above 1 or below -1.",
-        ),
-        Wrong(
-            "sigmoid around 1/2",
-            right.given(mask_logits=lambda a: a.mask_logits.sigmoid(), mask_threshold=lambda a: 0.5),
-            "Your thresholds are for probabilities, 1/2 plus and minus the offset. Threshold the logits.",
-            TWO,
-        ),
-        Wrong(
-            "threshold left out",
-            right.given(mask_threshold=lambda a: 0.0),
-            "You leave out mask_threshold. It is not always 0.",
-            TWO,
-        ),
-        Wrong("offset of 1", right.given(offset=lambda a: 1.0), "Your offset is always 1. Use the argument.", TWO),
-        Wrong(
-            "SAM's numbers",
-            right.given(mask_threshold=lambda a: 0.0, offset=lambda a: 1.0),
-            "Your thresholds are always 1 and -1, as in SAM. Compute them from the two arguments.",
-            TWO,
-        ),
-        Wrong(
-            "half the offset",
-            right.given(offset=lambda a: a.offset / 2),
-            "Your thresholds are half the offset away from mask_threshold. They should be the whole offset away.",
-            TWO,
-        ),
-        Wrong(
-            "offset as a factor",
-            right.given(offset=lambda a: a.mask_threshold * a.offset),
-            "You multiply mask_threshold by 1 + offset and 1 - offset. Add and subtract the offset.",
-            TWO,
-        ),
-        Wrong(
-            "at the limit",
-            at_least,
-            "You count logits that equal a threshold. Count only those above it.",
-            "> instead of >=.",
-        ),
-        Wrong(
-            "empty is nan",
-            _dividing(lambda small, large: small / large),
-            "Your score of an empty mask is not a number. It should be 0.",
-            EMPTY,
-        ),
-        Wrong(
-            "empty is 1",
-            _dividing(lambda small, large: torch.where(large == 0, 1.0, _ratio(small, large))),
-            "Your score of an empty mask is 1. It should be 0, so that the mask is discarded.",
-            EMPTY,
-        ),
-        Wrong(
-            "one more below",
-            _dividing(lambda small, large: small / (large + 1)),
-            "You add 1 to the denominator. Then no score is 1.",
-            EMPTY,
-        ),
-        Wrong(
-            "Dice",
-            _dividing(lambda small, large: 2 * small / (small + large).clamp(min=1)),
-            "Compute the IoU instead of the Dice coefficient.",
-            RATIO,
-        ),
-        Wrong(
-            "whole numbers",
-            _dividing(lambda small, large: small // large.clamp(min=1)),
-            "You use integer division, so most scores are 0.",
-            "a / b",
-        ),
-        Wrong(
-            "what is lost",
-            _dividing(lambda small, large: (large - small) / large.clamp(min=1)),
-            "You return the share of the larger mask that is lost. Return the share that remains.",
-            RATIO,
-        ),
-        Wrong("percent", right.then(lambda out, a: 100 * out), "You return percentages. Return 0 to 1.", RATIO),
-        Wrong(
-            "share of all pixels",
-            share_of_all_pixels,
-            "You divide by the number of all pixels. Then every small mask is stable.",
-            RATIO,
-        ),
-        Wrong("soft", soft, "You sum sigmoids. Count pixels.", TWO),
-        Wrong("sums of logits", sums_of_logits, "You sum logits. Count pixels instead.", TWO),
-        Wrong(
-            "all masks together",
-            _dividing(_ratio, count=lambda masks: masks.sum()),
-            "You count the pixels of all masks together. Each mask has its own score.",
-            "(N,).",
-        ),
-        Wrong(
-            "columns",
-            _dividing(_ratio, count=lambda masks: masks.sum(dim=1)),
-            "You count the pixels of each column separately. Count all pixels of a mask.",
-            "dim=(1, 2).",
-        ),
-        Wrong(
-            "mean of the scores",
-            right.then(lambda out, a: out.mean()),
-            "You average the scores. Return one per mask.",
-            "(N,).",
-        ),
-    ],
+    wrong=WRONG,
 )
