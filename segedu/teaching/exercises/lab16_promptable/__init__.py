@@ -1,4 +1,4 @@
-"""Lab 16, promptable, medical and 3-D: SAM's prompts, masks and labels; one spacing, and nnU-Net's plan."""
+"""Lab 16, promptable, medical and 3-D: SAM's prompts, loss, stability and labels; resampling and nnU-Net's plan."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""best_of_three: of several masks only the best one learns, and all learn how good they are."""
+"""best_of_three: SAM's loss, in which only the best of several masks counts, and every predicted IoU is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -10,33 +11,35 @@ from torch import Tensor
 
 from segedu.teaching.checks.exercise import Exercise, Wrong
 from segedu.teaching.checks.probes import call_grad
-from segedu.teaching.exercises.lab16_promptable.mask_answers import cases
+from segedu.teaching.checks.variants import Variants
+from segedu.teaching.exercises.lab16_promptable.mask_predictions import cases
 
 
 def best_of_three(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Tensor:
-    """The loss of SAM's answers: a click may mean several things, so only the best of M masks has to be right.
+    """Compute SAM's loss. A click is ambiguous, so SAM predicts M masks, and only the best of them has to be right.
 
-    Each mask m of image b has the loss 20 focal + dice, where p are the sigmoids of its logits, y is 1 in the target
-    and 0 outside, and s is a sum over the pixels:
+    Mask m of image b has the loss 20 focal + dice. Here p is the sigmoid of its logits, y is 1 inside the target and 0
+    outside, and s is the sum over the pixels:
 
     - focal: the mean over the pixels of -1/4 (1 - p)^2 log p inside the target, -3/4 p^2 log(1 - p) outside;
     - dice: 1 - (2 s(p y) + 1) / (s(p) + s(y) + 1).
 
-    Of each image the mask with the least loss counts, and the others do not; the mean over the images is taken.
+    For each image only the mask with the smallest loss counts. Compute the mean of these losses over the images.
 
-    The network also guesses the IoU of each of its masks. To this is added the mean, over all masks of all images, of
-    (guess - IoU)^2. The IoU is that of the pixels whose logit is above 0 with the target, 1 if both are empty; no
-    gradient flows through it.
+    The network also predicts the IoU of each of its masks. Add the mean, over all masks of all images, of
+    (predicted IoU - IoU)^2. The IoU compares the pixels whose logit is above 0 with the target. It is 1 if both are
+    empty. No gradient flows through it.
 
     Args:
-        mask_logits: (B, M, H, W) floats; SAM has M = 3. Perhaps far from 0, where a sigmoid is exactly 0 or 1.
-        iou_pred: (B, M) floats, the guesses.
+        mask_logits: (B, M, H, W) floats; SAM has M = 3. They may be so far from 0 that a sigmoid is exactly 0 or 1.
+        iou_pred: (B, M) floats, the predicted IoUs.
         targets: (B, H, W) bool.
 
     Returns:
-        A tensor of one number, with gradients by mask_logits and iou_pred.
+        A scalar tensor, with gradients with respect to mask_logits and iou_pred.
 
-    Example: one mask of one pixel, undecided. Focal 1/16 log 2, Dice 1 - 2 / 2.5, and an IoU of 0 that was foreseen.
+    Example: one mask of one pixel with p = 1/2. Focal is 1/16 log 2, dice is 1 - 2 / 2.5, and the predicted IoU, 0, is
+    right.
 
         >>> best_of_three(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1), torch.ones(1, 1, 1).bool())
         tensor(1.0664)
@@ -61,92 +64,95 @@ def _dice(x: Tensor, y: Tensor, smooth: float = 1.0) -> Tensor:
 
 def _iou(x: Tensor, y: Tensor) -> Tensor:
     """(B, M), without a gradient."""
-    inside, truth = x > 0, y > 0
-    both, any_ = (inside & truth).sum(dim=(2, 3)), (inside | truth).sum(dim=(2, 3))
-    return torch.where(any_ == 0, 1.0, both / any_.clamp(min=1))
+    pred, target = x > 0, y > 0
+    both, either = (pred & target).sum(dim=(2, 3)), (pred | target).sum(dim=(2, 3))
+    return torch.where(either == 0, 1.0, both / either.clamp(min=1))
 
 
-Losses = Callable[[Tensor, Tensor], Tensor]
+right = Variants(best_of_three)
+Pixelwise = Callable[[Tensor, Tensor], Tensor]  # of logits and targets (B, M, H, W)
 
 
-def _mask_losses(x: Tensor, y: Tensor) -> Tensor:
+def _losses(x: Tensor, y: Tensor) -> Tensor:
     return 20 * _focal(x, y) + _dice(x, y)
 
 
-def _error(guess: Tensor, iou: Tensor, _: Tensor) -> Tensor:
-    return ((guess - iou) ** 2).mean()
+def _squared(pred: Tensor, iou: Tensor, _: Tensor) -> Tensor:
+    return ((pred - iou) ** 2).mean()
 
 
-def _loss(
-    losses: Losses = _mask_losses,
-    best: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda losses, guess, iou: losses.amin(dim=1).mean(),
-    iou: Losses = _iou,
-    error: Callable[[Tensor, Tensor, Tensor], Tensor] = _error,
+def _with(
+    losses: Pixelwise = _losses,
+    best: Callable[[Tensor], Tensor] = lambda losses: losses.amin(dim=1).mean(),
+    iou: Pixelwise = _iou,
+    error: Callable[[Tensor, Tensor, Tensor], Tensor] = _squared,
 ) -> Callable[..., Tensor]:
-    """The right answer, each step replaced by another."""
+    """Another step of the loss; `error` of predicted IoUs, IoUs and losses (B, M)."""
 
-    def answer(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Tensor:
-        y = targets[:, None].to(mask_logits).expand_as(mask_logits)
-        each, real = losses(mask_logits, y), iou(mask_logits, y)
-        return best(each, iou_pred, real) + error(iou_pred, real, each)
+    def loss(a: SimpleNamespace) -> Tensor:
+        y = a.targets[:, None].to(a.mask_logits).expand_as(a.mask_logits)
+        each = losses(a.mask_logits, y)
+        return best(each) + error(a.iou_pred, iou(a.mask_logits, y), each)
 
-    return answer
+    return right.instead(loss)
 
 
-def _of(losses: Tensor, chosen: Tensor) -> Tensor:
-    return losses.gather(1, chosen[:, None]).mean()
+def _best(best: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return _with(best=best)
+
+
+def _choosing(index: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The mask of each image by `index(losses, predicted IoUs, IoUs)`."""
+
+    def error(pred: Tensor, iou: Tensor, losses: Tensor) -> Tensor:
+        chosen = losses.gather(1, index(losses, pred, iou)[:, None]).mean()
+        return chosen + _squared(pred, iou, losses)
+
+    return _with(best=lambda losses: 0, error=error)
+
+
+def _weighted(focal: float, dice: float) -> Callable[..., Tensor]:
+    return _with(lambda x, y: focal * _focal(x, y) + dice * _dice(x, y))
+
+
+def _with_dice(dice: Pixelwise) -> Callable[..., Tensor]:
+    return _with(lambda x, y: 20 * _focal(x, y) + dice(x, y))
 
 
 def _entropy(x: Tensor, y: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(x, y, reduction="none")
 
 
-def _focal_with(weight: Callable[[Tensor], Tensor], power: float) -> Losses:
+def _with_focal(
+    alpha: Callable[[Tensor], Tensor] = lambda y: 0.75 - 0.5 * y,
+    factor: Callable[[Tensor], Tensor] = lambda wrong: wrong**2,
+    entropy: Pixelwise = _entropy,
+    **changes: Callable,
+) -> Callable[..., Tensor]:
     def losses(x: Tensor, y: Tensor) -> Tensor:
-        focal = (weight(y) * (x.sigmoid() - y).abs() ** power * _entropy(x, y)).mean(dim=(2, 3))
+        focal = (alpha(y) * factor((x.sigmoid() - y).abs()) * entropy(x, y)).mean(dim=(2, 3))
         return 20 * focal + _dice(x, y)
 
-    return losses
-
-
-def _focal_by(entropy: Losses) -> Losses:
-    """The focal loss with another cross-entropy."""
-
-    def losses(x: Tensor, y: Tensor) -> Tensor:
-        wrong = (x.sigmoid() - y).abs()
-        return 20 * ((0.75 - 0.5 * y) * wrong**2 * entropy(x, y)).mean(dim=(2, 3)) + _dice(x, y)
-
-    return losses
+    return _with(losses, **changes)
 
 
 def _logarithms(x: Tensor, y: Tensor) -> Tensor:
     return -(y * x.sigmoid().log() + (1 - y) * (1 - x.sigmoid()).log())
 
 
-def _entropy_of_sigmoids(x: Tensor, y: Tensor) -> Tensor:
-    return _entropy(x.sigmoid(), y)
-
-
-def _easy_first(x: Tensor, y: Tensor) -> Tensor:
-    focal = ((0.75 - 0.5 * y) * (1 - (x.sigmoid() - y).abs()) ** 2 * _entropy(x, y)).mean(dim=(2, 3))
-    return 20 * focal + _dice(x, y)
-
-
-def _squares(x: Tensor, y: Tensor) -> Tensor:
+def _dice_of_squares(x: Tensor, y: Tensor) -> Tensor:
     p = x.sigmoid()
-    sums = p.square().sum(dim=(2, 3)) + y.sum(dim=(2, 3))
-    return 20 * _focal(x, y) + 1 - (2 * (p * y).sum(dim=(2, 3)) + 1) / (sums + 1)
+    return 1 - (2 * (p * y).sum(dim=(2, 3)) + 1) / (p.square().sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + 1)
 
 
-def _dice_of_the_cut(x: Tensor, y: Tensor) -> Tensor:
-    cut = (x > 0).to(x)
-    return 20 * _focal(x, y) + 1 - (2 * (cut * y).sum(dim=(2, 3)) + 1) / (cut.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + 1)
+def _dice_of_masks(x: Tensor, y: Tensor) -> Tensor:
+    mask = (x > 0).to(x)
+    return 1 - (2 * (mask * y).sum(dim=(2, 3)) + 1) / (mask.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + 1)
 
 
 def _batch_dice(x: Tensor, y: Tensor) -> Tensor:
     p = x.sigmoid()
-    dice = 1 - (2 * (p * y).sum(dim=(0, 2, 3)) + 1) / (p.sum(dim=(0, 2, 3)) + y.sum(dim=(0, 2, 3)) + 1)
-    return 20 * _focal(x, y) + dice
+    return 1 - (2 * (p * y).sum(dim=(0, 2, 3)) + 1) / (p.sum(dim=(0, 2, 3)) + y.sum(dim=(0, 2, 3)) + 1)
 
 
 def _soft_iou(x: Tensor, y: Tensor) -> Tensor:
@@ -155,81 +161,219 @@ def _soft_iou(x: Tensor, y: Tensor) -> Tensor:
     return both / (p.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) - both)
 
 
-def _iou_without(value: float) -> Losses:
-    """Another number where both are empty."""
-    return lambda x, y: torch.where(((x > 0) | (y > 0)).any(dim=(2, 3)), _iou(x, y), value)
+def _empty_iou(value: float) -> Callable[..., Tensor]:
+    """Another IoU of two empty masks."""
+    return _with(iou=lambda x, y: torch.where(((x > 0) | (y > 0)).any(dim=(2, 3)), _iou(x, y), value))
 
 
-def separate_minima(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Tensor:
-    """The least focal loss and the least Dice loss, perhaps of two masks."""
-    y = targets[:, None].to(mask_logits).expand_as(mask_logits)
-    least = 20 * _focal(mask_logits, y).amin(dim=1).mean() + _dice(mask_logits, y).amin(dim=1).mean()
-    return least + _error(iou_pred, _iou(mask_logits, y), y)
+def _separate_minima(a: SimpleNamespace) -> Tensor:
+    y = a.targets[:, None].to(a.mask_logits).expand_as(a.mask_logits)
+    least = 20 * _focal(a.mask_logits, y).amin(dim=1).mean() + _dice(a.mask_logits, y).amin(dim=1).mean()
+    return least + _squared(a.iou_pred, _iou(a.mask_logits, y), y)
 
 
-def plain_number(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> float:
-    """No tensor."""
-    return float(best_of_three(mask_logits, iou_pred, targets).detach())
-
-
-def without_gradient(mask_logits: Tensor, iou_pred: Tensor, targets: Tensor) -> Tensor:
-    """A tensor that no gradient leads to."""
-    return best_of_three(mask_logits, iou_pred, targets).detach()
-
-
-mean = _loss(best=lambda x, guess, iou: x.mean())
-summed = _loss(best=lambda x, guess, iou: x.sum(dim=1).mean())
-worst = _loss(best=lambda x, guess, iou: x.amax(dim=1).mean())
-first = _loss(best=lambda x, guess, iou: x[:, 0].mean())
-by_guess = _loss(best=lambda x, guess, iou: _of(x, guess.argmax(dim=1)))
-by_iou = _loss(best=lambda x, guess, iou: _of(x, iou.argmax(dim=1)))
-per_batch = _loss(best=lambda x, guess, iou: x.mean(dim=0).amin())
-least_of_each_mask = _loss(best=lambda x, guess, iou: x.amin(dim=0).mean())
-one_of_all = _loss(best=lambda x, guess, iou: x.amin())
-sum_over_images = _loss(best=lambda x, guess, iou: x.amin(dim=1).sum())
-weighted = _loss(best=lambda x, guess, iou: (x * (-x).softmax(dim=1)).sum(dim=1).mean())
-with_error = _loss(best=lambda x, guess, iou: _of(x, (x + (guess - iou) ** 2).argmin(dim=1)))
-masks_untrained = _loss(best=lambda x, guess, iou: x.amin(dim=1).mean().detach())
-guess_untrained = _loss(error=lambda guess, iou, x: 0)
-guess_without_gradient = _loss(error=lambda guess, iou, x: _error(guess, iou, x).detach())
-guess_of_the_best = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).gather(1, x.argmin(1)[:, None]).mean())
-guess_summed = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).sum(dim=1).mean())
-guesses_all_summed = _loss(error=lambda guess, iou, x: ((guess - iou) ** 2).sum())
-guess_squeezed = _loss(error=lambda guess, iou, x: _error(guess.sigmoid(), iou, x))
-guess_absolute = _loss(error=lambda guess, iou, x: (guess - iou).abs().mean())
-guess_by_entropy = _loss(error=lambda guess, iou, x: F.binary_cross_entropy_with_logits(guess, iou.to(guess)))
-guess_times_twenty = _loss(error=lambda guess, iou, x: 20 * _error(guess, iou, x))
-soft_iou, soft_iou_learns = _loss(iou=lambda x, y: _soft_iou(x, y).detach()), _loss(iou=_soft_iou)
-cut_at_half = _loss(iou=lambda x, y: _iou(x - 0.5, y))
-iou_of_everything = _loss(iou=lambda x, y: _iou(x.sigmoid(), y))
-zero_is_inside = _loss(iou=lambda x, y: _iou(torch.where(x == 0, 1.0, x), y))
-empty_is_zero, empty_is_nan = _loss(iou=_iou_without(0.0)), _loss(iou=_iou_without(torch.nan))
-dice_for_iou = _loss(iou=lambda x, y: 2 * _iou(x, y) / (1 + _iou(x, y)))
-focal_missing, dice_missing = _loss(losses=_dice), _loss(losses=lambda x, y: 20 * _focal(x, y))
-no_twenty = _loss(losses=lambda x, y: _focal(x, y) + _dice(x, y))
-twenty_for_dice = _loss(losses=lambda x, y: _focal(x, y) + 20 * _dice(x, y))
-focal_summed = _loss(losses=lambda x, y: 20 * _focal(x, y) * y[0, 0].numel() + _dice(x, y))
-entropy = _loss(losses=lambda x, y: 20 * _entropy(x, y).mean(dim=(2, 3)) + _dice(x, y))
-of_probabilities = _loss(losses=_focal_by(lambda x, y: F.binary_cross_entropy(x.sigmoid(), y, reduction="none")))
-logarithm_of_0 = _loss(losses=_focal_by(_logarithms), best=lambda x, guess, iou: x.min(dim=1).values.mean())
-sigmoid_twice = _loss(losses=_focal_by(_entropy_of_sigmoids))
-easy_first, squares, dice_of_the_cut = (_loss(losses=f) for f in (_easy_first, _squares, _dice_of_the_cut))
-quarter = _loss(losses=_focal_with(lambda y: torch.full_like(y, 0.25), 2))
-no_alpha = _loss(losses=_focal_with(torch.ones_like, 2))
-alpha_swapped = _loss(losses=_focal_with(lambda y: 0.25 + 0.5 * y, 2))
-power_of_one = _loss(losses=_focal_with(lambda y: 0.75 - 0.5 * y, 1))
-dice_not_smooth = _loss(losses=lambda x, y: 20 * _focal(x, y) + _dice(x, y, 0.0))
-dice_over_batch = _loss(losses=_batch_dice)
+def _error_of_the_best(pred: Tensor, iou: Tensor, losses: Tensor) -> Tensor:
+    return ((pred - iou) ** 2).gather(1, losses.argmin(dim=1)[:, None]).mean()
 
 
 BEST = "(B, M) losses: amin(dim=1), then the mean over B."
-WHY = "One click on a shirt may mean the shirt or the person. Who has to learn both in one mask learns a blur of both."
-GUESS = "((iou_pred - iou) ** 2).mean(), over all masks, or those that are not the best could not be told from it."
+WHY = "A click on a shirt may mean the shirt or the person. One mask trained for both becomes a blurred mixture."
+PRED = "((iou_pred - iou) ** 2).mean() over all masks. The IoU of a mask that is not the best is predicted too."
 IOU = "(mask_logits > 0) and the target: both / either."
 EMPTY = "torch.where(either == 0, 1.0, both / either.clamp(min=1))"
 FOCAL = "alpha_t (1 - p_t)^2 times the cross-entropy, alpha_t = 1/4 inside and 3/4 outside, the mean over H and W."
 LOGITS = 'binary_cross_entropy_with_logits(mask_logits, y, reduction="none"), or logsigmoid.'
 DICE = "1 - (2 s(p y) + 1) / (s(p) + s(y) + 1), with sums over H and W."
+SUM = "20 focal + dice."
+
+WRONG = [
+    Wrong("mean", _best(torch.mean), "You average over the masks. Only the best one counts.", WHY),
+    Wrong("sum of masks", _best(lambda x: x.sum(dim=1).mean()), "You sum over the masks. Only the best counts.", WHY),
+    Wrong("worst", _best(lambda x: x.amax(dim=1).mean()), "You use the largest loss. The smallest counts.", BEST),
+    Wrong("first mask", _best(lambda x: x[:, 0].mean()), "You always use the first mask. Use the best one.", BEST),
+    Wrong(
+        "argmax IoU at training",
+        _choosing(lambda losses, pred, iou: pred.argmax(dim=1)),
+        "You choose the mask by its predicted IoU, as at test time. In training, the smallest loss decides.",
+        "At first the predicted IoUs are meaningless.",
+    ),
+    Wrong(
+        "argmax of the true IoU",
+        _choosing(lambda losses, pred, iou: iou.argmax(dim=1)),
+        "You choose the mask by its IoU. The smallest loss decides.",
+        BEST,
+    ),
+    Wrong("per batch", _best(lambda x: x.mean(dim=0).amin()), "You choose one mask per batch. Choose per image.", BEST),
+    Wrong("least of all", _best(torch.amin), "You use only the best mask of all images. Each image has one.", BEST),
+    Wrong(
+        "least of each mask",
+        _best(lambda x: x.amin(dim=0).mean()),
+        "You find the best image for each mask. Find the best mask for each image.",
+        BEST,
+    ),
+    Wrong("sum over images", _best(lambda x: x.amin(dim=1).sum()), "You sum over the images. Use their mean.", BEST),
+    Wrong(
+        "weighted",
+        _best(lambda x: (x * (-x).softmax(dim=1)).sum(dim=1).mean()),
+        "You weight the masks by a softmax of their losses. Only the best one counts.",
+        WHY,
+    ),
+    Wrong(
+        "error of the guess too",
+        _choosing(lambda losses, pred, iou: (losses + (pred - iou) ** 2).argmin(dim=1)),
+        "You choose by the loss plus the error of the predicted IoU. Choose by the mask's loss alone.",
+        BEST,
+    ),
+    Wrong(
+        "best of each term",
+        right.instead(_separate_minima),
+        "You minimise focal and Dice loss separately, perhaps in two masks. Add first, then choose.",
+        BEST,
+    ),
+    Wrong(
+        "masks without gradient",
+        _best(lambda x: x.amin(dim=1).mean().detach()),
+        "Your masks have no gradient. The best one needs a gradient.",
+        "argmin has no gradient, but the loss of the chosen mask has one.",
+    ),
+    Wrong("IoU head untrained", _with(error=lambda pred, iou, losses: 0), "You do not train the predicted IoUs.", PRED),
+    Wrong(
+        "guess without gradient",
+        _with(error=lambda *args: _squared(*args).detach()),
+        "Your predicted IoUs have no gradient. Detach the IoU instead.",
+        PRED,
+    ),
+    Wrong("guess of the best only", _with(error=_error_of_the_best), "You train only the IoU of the best mask.", PRED),
+    Wrong(
+        "guesses summed",
+        _with(error=lambda pred, iou, losses: ((pred - iou) ** 2).sum(dim=1).mean()),
+        "You sum the errors of an image's predicted IoUs. Compute their mean.",
+        PRED,
+    ),
+    Wrong(
+        "all guesses summed",
+        _with(error=lambda pred, iou, losses: ((pred - iou) ** 2).sum()),
+        "You sum the errors of all predicted IoUs. Compute their mean.",
+        PRED,
+    ),
+    Wrong(
+        "sigmoid of guesses",
+        _with(error=lambda pred, *rest: _squared(pred.sigmoid(), *rest)),
+        "You apply a sigmoid to the predicted IoUs. Use them as they are.",
+        PRED,
+    ),
+    Wrong(
+        "absolute error",
+        _with(error=lambda pred, iou, losses: (pred - iou).abs().mean()),
+        "You use the absolute error of the predicted IoUs. Use its square.",
+        PRED,
+    ),
+    Wrong(
+        "guess as logit",
+        _with(error=lambda pred, iou, losses: F.binary_cross_entropy_with_logits(pred, iou.to(pred))),
+        "You treat the predicted IoUs as logits, with a cross-entropy. Use the squared error.",
+        PRED,
+    ),
+    Wrong(
+        "guess times 20",
+        _with(error=lambda *args: 20 * _squared(*args)),
+        "You multiply the error of the predicted IoUs by 20. Only focal has this factor.",
+        PRED,
+    ),
+    Wrong(
+        "soft IoU",
+        _with(iou=lambda x, y: _soft_iou(x, y).detach()),
+        "You compute the IoU of probabilities. Threshold the logits at 0 first.",
+        IOU,
+    ),
+    Wrong(
+        "soft IoU with gradient",
+        _with(iou=_soft_iou),
+        "Your IoU is that of probabilities, with a gradient. Threshold the logits at 0, and detach.",
+        IOU,
+    ),
+    Wrong(
+        "cut at logit 1/2",
+        _with(iou=lambda x, y: _iou(x - 0.5, y)),
+        "You threshold the logits at 1/2. The sigmoid is 1/2 where the logit is 0.",
+        IOU,
+    ),
+    Wrong("sigmoid above 0", _with(iou=lambda x, y: _iou(x.sigmoid(), y)), "Your sigmoid is always above 0.", IOU),
+    Wrong(
+        "0 is inside",
+        _with(iou=lambda x, y: _iou(torch.where(x == 0, 1.0, x), y)),
+        "You include pixels with logit 0. Only logits above 0 belong to the mask.",
+        IOU,
+    ),
+    Wrong(
+        "Dice for IoU",
+        _with(iou=lambda x, y: 2 * _iou(x, y) / (1 + _iou(x, y))),
+        "You use the Dice coefficient as target of the predicted IoU.",
+        IOU,
+    ),
+    Wrong("empty is 0", _empty_iou(0.0), "Your IoU of two empty masks is 0. They are equal, so it is 1.", EMPTY),
+    Wrong("empty is nan", _empty_iou(torch.nan), "Your IoU of two empty masks is not a number. It is 1.", EMPTY),
+    Wrong("focal missing", _weighted(0, 1), "You leave out the focal loss.", FOCAL),
+    Wrong("Dice missing", _weighted(20, 0), "You leave out the Dice loss.", DICE),
+    Wrong("20 missing", _weighted(1, 1), "You leave out the factor 20 of the focal loss.", SUM),
+    Wrong("20 for Dice", _weighted(1, 20), "You multiply the Dice loss by 20, not the focal loss.", SUM),
+    Wrong(
+        "focal summed",
+        _with(lambda x, y: 20 * _focal(x, y) * y[0, 0].numel() + _dice(x, y)),
+        "You sum the focal loss over the pixels. Compute the mean.",
+        FOCAL,
+    ),
+    Wrong(
+        "cross-entropy",
+        _with(lambda x, y: 20 * _entropy(x, y).mean(dim=(2, 3)) + _dice(x, y)),
+        "You use the cross-entropy. Use the focal loss.",
+        FOCAL,
+    ),
+    Wrong(
+        "logarithm of 0",
+        _with_focal(entropy=_logarithms, best=lambda losses: losses.min(dim=1).values.mean()),
+        "You compute log(0): far from 0, a sigmoid is exactly 0 or 1. The loss is not a number.",
+        LOGITS,
+    ),
+    Wrong(
+        "entropy of probabilities",
+        _with_focal(entropy=lambda x, y: F.binary_cross_entropy(x.sigmoid(), y, reduction="none")),
+        "You compute the cross-entropy from probabilities. torch clamps its logarithm at -100.",
+        LOGITS,
+    ),
+    Wrong(
+        "sigmoid twice",
+        _with_focal(entropy=lambda x, y: _entropy(x.sigmoid(), y)),
+        "You apply the sigmoid twice. The cross-entropy with logits expects logits.",
+        LOGITS,
+    ),
+    Wrong(
+        "easy pixels count",
+        _with_focal(factor=lambda wrong: (1 - wrong) ** 2),
+        "You give large weights to easy pixels. The factor is 1 - p inside and p outside.",
+        FOCAL,
+    ),
+    Wrong("1/4 everywhere", _with_focal(lambda y: 0.25), "You use 1/4 outside too. The factor outside is 3/4.", FOCAL),
+    Wrong("no alpha", _with_focal(lambda y: 1), "You leave out 1/4 and 3/4.", FOCAL),
+    Wrong("alpha swapped", _with_focal(lambda y: 0.25 + 0.5 * y), "You swap 1/4 and 3/4. Inside it is 1/4.", FOCAL),
+    Wrong("power of 1", _with_focal(factor=lambda wrong: wrong), "You leave out the square of 1 - p and p.", FOCAL),
+    Wrong("Dice not smooth", _with_dice(lambda x, y: _dice(x, y, 0.0)), "You leave out + 1, twice, in Dice.", DICE),
+    Wrong("squares in Dice", _with_dice(_dice_of_squares), "You sum squares for Dice, as V-Net does. Sum p.", DICE),
+    Wrong("Dice of the cut mask", _with_dice(_dice_of_masks), "You threshold p for Dice, so it has no gradient.", DICE),
+    Wrong("Dice over the batch", _with_dice(_batch_dice), "You sum over the batch for Dice. Sum per mask.", DICE),
+    Wrong(
+        "plain number",
+        right.then(lambda out, a: float(out.detach())),
+        "You return a plain number. Return a tensor with gradients.",
+        "No float(...) and no .item().",
+    ),
+    Wrong(
+        "no gradient",
+        right.then(lambda out, a: out.detach()),
+        "Your loss has no gradient.",
+        "Use detach() or no_grad() only for the IoU and the choice of the mask.",
+    ),
+]
 
 exercise = Exercise(
     name="best_of_three",
@@ -239,161 +383,6 @@ exercise = Exercise(
     tolerance=1e-6,
     kind="numbers",
     probe=call_grad,
+    wrong=WRONG,
     hides=["segedu.promptable.sam.interactive"],
-    wrong=[
-        Wrong("mean", mean, "You take the mean over the masks: only the best one counts.", WHY),
-        Wrong("sum of masks", summed, "You add up the losses of all masks: only the best one counts.", WHY),
-        Wrong("worst", worst, "You take the largest loss: the least counts.", BEST),
-        Wrong("first mask", first, "You always take the first mask: the best one counts.", BEST),
-        Wrong(
-            "argmax IoU at training",
-            by_guess,
-            "You choose the mask by its guessed IoU: that is for use. In training the least loss decides.",
-            "At first the guesses mean nothing.",
-        ),
-        Wrong("argmax of the true IoU", by_iou, "You choose the mask by its true IoU: the least loss decides.", BEST),
-        Wrong(
-            "per batch", per_batch, "You choose one mask for the whole batch: each image has its own best one.", BEST
-        ),
-        Wrong(
-            "least of all", one_of_all, "You take the least loss of all images: each image has its own best mask.", BEST
-        ),
-        Wrong(
-            "least of each mask",
-            least_of_each_mask,
-            "You find the best image for each mask: find the best mask for each image.",
-            BEST,
-        ),
-        Wrong("sum over images", sum_over_images, "You add up the images: take their mean.", BEST),
-        Wrong("weighted", weighted, "You weigh the masks by a softmax of their losses: only the best one counts.", WHY),
-        Wrong(
-            "error of the guess too",
-            with_error,
-            "You choose by the loss and the error of the guess: the loss of the mask decides alone.",
-            BEST,
-        ),
-        Wrong(
-            "best of each term",
-            separate_minima,
-            "You take the least focal loss and the least Dice loss, perhaps of two masks: add first, then choose.",
-            BEST,
-        ),
-        Wrong(
-            "masks without gradient",
-            masks_untrained,
-            "Your masks have no gradient: the best one learns.",
-            "argmin has no gradient; the loss of the mask that it chose has one.",
-        ),
-        Wrong(
-            "IoU head untrained",
-            guess_untrained,
-            "You leave out the guesses: nobody would learn how good a mask is.",
-            GUESS,
-        ),
-        Wrong(
-            "guess without gradient",
-            guess_without_gradient,
-            "Your guesses have no gradient: it is the true IoU that has none.",
-            GUESS,
-        ),
-        Wrong(
-            "guess of the best only",
-            guess_of_the_best,
-            "Only the best mask learns its IoU with you: all of them do.",
-            GUESS,
-        ),
-        Wrong("guesses summed", guess_summed, "You add up the errors of an image's guesses: take the mean.", GUESS),
-        Wrong("all guesses summed", guesses_all_summed, "You add up the errors of all guesses: take the mean.", GUESS),
-        Wrong("sigmoid of guesses", guess_squeezed, "You take a sigmoid of the guesses: they are IoUs already.", GUESS),
-        Wrong("absolute error", guess_absolute, "You take the absolute error of the guesses: take its square.", GUESS),
-        Wrong(
-            "guess as logit",
-            guess_by_entropy,
-            "You take the guesses as logits, with a cross-entropy: take the squared error.",
-            GUESS,
-        ),
-        Wrong(
-            "guess times 20",
-            guess_times_twenty,
-            "You multiply the error of the guesses by 20: that is for the focal loss.",
-            GUESS,
-        ),
-        Wrong("soft IoU", soft_iou, "You take the IoU of probabilities: cut the mask first, at logits above 0.", IOU),
-        Wrong(
-            "soft IoU with gradient",
-            soft_iou_learns,
-            "Your IoU is one of probabilities, with a gradient: cut the mask at logits above 0, and detach.",
-            IOU,
-        ),
-        Wrong(
-            "cut at logit 1/2", cut_at_half, "You cut the logits at 1/2: the sigmoid is 1/2 where the logit is 0.", IOU
-        ),
-        Wrong("sigmoid above 0", iou_of_everything, "You ask whether the sigmoid is above 0: it always is.", IOU),
-        Wrong("0 is inside", zero_is_inside, "A logit of exactly 0 is in your mask: only above 0 it is.", IOU),
-        Wrong("Dice for IoU", dice_for_iou, "You take the Dice coefficient for the true IoU.", IOU),
-        Wrong("empty is 0", empty_is_zero, "The IoU of two empty masks is 0 with you: they are equal, it is 1.", EMPTY),
-        Wrong("empty is nan", empty_is_nan, "The IoU of two empty masks is not a number with you: it is 1.", EMPTY),
-        Wrong("focal missing", focal_missing, "You leave out the focal loss.", FOCAL),
-        Wrong("Dice missing", dice_missing, "You leave out Dice.", DICE),
-        Wrong("20 missing", no_twenty, "You leave out the 20 of the focal loss.", "20 focal + dice."),
-        Wrong(
-            "20 for Dice", twenty_for_dice, "You multiply Dice by 20: that is for the focal loss.", "20 focal + dice."
-        ),
-        Wrong("focal summed", focal_summed, "You add up the focal loss of the pixels: take the mean.", FOCAL),
-        Wrong("cross-entropy", entropy, "You take the cross-entropy: take the focal loss.", FOCAL),
-        Wrong(
-            "logarithm of 0",
-            logarithm_of_0,
-            "You take the logarithm of 0: far from 0, a sigmoid is exactly 0 or 1. The result is not a number.",
-            LOGITS,
-        ),
-        Wrong(
-            "entropy of probabilities",
-            of_probabilities,
-            "Your cross-entropy starts from probabilities: torch stops its logarithm at -100.",
-            LOGITS,
-        ),
-        Wrong(
-            "sigmoid twice",
-            sigmoid_twice,
-            "You take the sigmoid twice: the cross-entropy with logits wants logits.",
-            LOGITS,
-        ),
-        Wrong(
-            "easy pixels count",
-            easy_first,
-            "You weigh a pixel by how right it is: what is wrong counts, (1 - p) inside and p outside.",
-            FOCAL,
-        ),
-        Wrong("1/4 everywhere", quarter, "You take 1/4 outside, too: a pixel outside has 3/4.", FOCAL),
-        Wrong("no alpha", no_alpha, "You leave out 1/4 and 3/4.", FOCAL),
-        Wrong("alpha swapped", alpha_swapped, "You swap 1/4 and 3/4: a pixel inside has 1/4.", FOCAL),
-        Wrong("power of 1", power_of_one, "You leave out the square of what is missing.", FOCAL),
-        Wrong("Dice not smooth", dice_not_smooth, "You leave out the + 1 of Dice, above and below.", DICE),
-        Wrong("squares in Dice", squares, "You add up squares for Dice, as V-Net does: here p itself.", DICE),
-        Wrong(
-            "Dice of the cut mask",
-            dice_of_the_cut,
-            "You cut the mask before Dice: a cut has no gradient. Take p.",
-            DICE,
-        ),
-        Wrong(
-            "Dice over the batch",
-            dice_over_batch,
-            "You add up pixels of all images for Dice: each mask has its own.",
-            DICE,
-        ),
-        Wrong(
-            "plain number",
-            plain_number,
-            "You return a plain number: a tensor with gradients is asked for.",
-            "No float(...) and no .item().",
-        ),
-        Wrong(
-            "no gradient",
-            without_gradient,
-            "Your loss has no gradient.",
-            "detach() or no_grad() around the true IoU and the choice only.",
-        ),
-    ],
 )

@@ -1,44 +1,47 @@
-"""label_by_detector: SAM's masks have no names, a detector's boxes have no masks; together they have both."""
+"""label_by_detector: masks of SAM, which have no class, get the labels of a detector's boxes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from segedu.ops.matching import hungarian_matching
 from segedu.teaching.checks.exercise import Exercise, Wrong
-from segedu.teaching.exercises.lab16_promptable import overlaps as count
-from segedu.teaching.exercises.lab16_promptable.detected import cases
-from segedu.teaching.exercises.lab16_promptable.overlaps import Overlaps, inside, iou, ious, shared
+from segedu.teaching.checks.variants import Variants
+from segedu.teaching.exercises.lab16_promptable import overlaps
+from segedu.teaching.exercises.lab16_promptable.detections import cases
+from segedu.teaching.exercises.lab16_promptable.overlaps import inside, ious
 
-Named = tuple[Tensor, Tensor, Tensor]
+Labelled = tuple[Tensor, Tensor, Tensor]
 EPS = 1e-6  # of a pixel
 
 
-def label_by_detector(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """Give SAM's masks the names that a detector has for its boxes.
+def label_by_detector(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Labelled:
+    """Give SAM's masks the labels of a detector's boxes.
 
-    The pixels of a box are those whose centre is inside: that of row y and column x is (x + 0.5, y + 0.5), and
+    The pixels of a box are those whose centre is inside. The centre of row y and column x is (x + 0.5, y + 0.5), and
 
         x1 <= x + 0.5 < x2   and   y1 <= y + 0.5 < y2
 
-    A mask and a box are compared by the IoU of their pixels; it is 0 where both are empty. The detections choose by
-    falling score, of equal scores the first of the list. Each takes, of all masks that nobody has taken yet, the one
-    with the largest IoU with its box, of equal ones the first, if this IoU is at least `iou_threshold`. Otherwise it
-    takes none.
+    A mask and a box are compared by the IoU of their pixels, which is 0 if both are empty. The detections choose in
+    order of decreasing score; of equal scores the first in the list chooses first. Each detection takes, of all masks
+    that are not taken yet, the one that has the largest IoU with its box, of equal ones the first, if this IoU is at
+    least `iou_threshold`. Otherwise it takes no mask.
 
     Args:
-        masks: (M, H, W) bool, without names. Perhaps M = 0.
-        boxes: (N, 4) floats (x1, y1, x2, y2) in pixels. Perhaps N = 0.
+        masks: (M, H, W) bool, without labels. M may be 0.
+        boxes: (N, 4) floats (x1, y1, x2, y2) in pixels. N may be 0.
         labels: (N,) integers, the classes of the boxes.
         scores: (N,) floats.
         iou_threshold: above 0.
 
     Returns:
-        For each detection that took a mask, by falling score: (R,) integers, which mask; (R,) integers, its label;
-        and (R,) floats, its score.
+        For each detection that takes a mask, in order of decreasing score: (R,) integers, the index of the mask; (R,)
+        integers, its label; and (R,) floats, its score.
 
     Example: the second mask fills the box.
 
@@ -57,344 +60,325 @@ def label_by_detector(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tens
     return torch.tensor(taken, dtype=torch.int64), labels[chose], scores[chose]
 
 
-def _order(scores: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-    return scores.argsort(descending=True, stable=True)
+right = Variants(label_by_detector)
+Overlap = Callable[[Tensor, Tensor], Tensor]  # of masks (M, H, W) and boxes (N, 4): (N, M)
 
 
-Orders = Callable[[Tensor, Tensor, Tensor], Tensor]
+def _by_score(a: SimpleNamespace) -> Tensor:
+    return a.scores.argsort(descending=True, stable=True)
 
 
-def _choose(
-    overlaps: Overlaps = ious,
-    order: Orders = _order,
-    accepted: Callable[[float, float], bool] = lambda iou, threshold: iou >= threshold,
-    pick: Callable[[Tensor, list[int]], int] = lambda row, taken: int(_without(row, taken).argmax()),
+def _with(
+    overlap: Overlap = ious,
+    ranked_by: Overlap | None = None,
+    order: Callable[[SimpleNamespace], Tensor] = _by_score,
+    excluded: Callable[[list[int]], list[int]] = lambda taken: taken,
     once: bool = True,
-    end: Callable[..., object] = lambda taken, chose, labels, scores: (taken, labels[chose], scores[chose]),
-) -> Callable[..., object]:
-    """The right answer, each question replaced by another; not `once`: a mask may be taken several times."""
+    end: Callable = lambda a, taken, chose: (torch.tensor(taken, dtype=torch.int64), a.labels[chose], a.scores[chose]),
+) -> Callable[..., Labelled]:
+    """Another step of the choice.
 
-    def answer(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> object:
-        overlap, taken, chose = overlaps(masks, boxes), [], []
-        for n in order(scores, masks, boxes).tolist():
-            if not len(masks):
-                break
-            m = pick(overlap[n], taken if once else [])
-            if (m not in taken or not once) and accepted(float(overlap[n, m]), iou_threshold):
+    Args:
+        ranked_by: chooses among the masks, whose `overlap` is then compared with the threshold; by default `overlap`.
+        excluded: of the masks taken so far, those that the search for the best mask leaves out.
+        once: whether a mask can be taken only once.
+        end: (arguments, masks taken, detections that took them) -> result.
+    """
+
+    def labelled(a: SimpleNamespace) -> Labelled:
+        values, ranks = overlap(a.masks, a.boxes), (ranked_by or overlap)(a.masks, a.boxes).clone()
+        taken, chose = [], []
+        for n in order(a).tolist() if len(a.masks) else []:
+            ranks[n, excluded(taken)] = -1.0
+            m = int(ranks[n].argmax())
+            if not (once and m in taken) and values[n, m] >= a.iou_threshold:
                 taken.append(m)
                 chose.append(n)
-        return end(torch.tensor(taken, dtype=torch.int64), chose, labels, scores)
+        return end(a, taken, chose)
 
-    return answer
-
-
-def _without(row: Tensor, taken: list[int]) -> Tensor:
-    row = row.clone()
-    row[taken] = -1.0
-    return row
+    return right.instead(labelled)
 
 
-def most_pixels(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> object:
-    """The mask that shares most pixels, if its IoU is large enough."""
-    overlap, pixels = ious(masks, boxes), shared(inside(boxes, masks.shape[1:]), masks)[0]
-    taken, chose = [], []
-    for n in _order(scores, masks, boxes).tolist():
-        m = int(_without(pixels[n], taken).argmax()) if len(masks) else 0
-        if len(masks) and m not in taken and overlap[n, m] >= iou_threshold:
-            taken.append(m)
-            chose.append(n)
-    return torch.tensor(taken, dtype=torch.int64), labels[chose], scores[chose]
+def _with_boxes(change: Callable[[Tensor], Tensor]) -> Callable[..., Labelled]:
+    return right.given(boxes=lambda a: change(a.boxes))
 
 
-def masks_choose(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """Each mask takes its best box; boxes may be taken several times."""
-    overlap = ious(masks, boxes)
+def _reordered(key: Callable[[Tensor, SimpleNamespace], Tensor]) -> Callable[..., Labelled]:
+    """The right result in another order; `key` of the indices of the masks taken."""
+    return right.then(lambda out, a: tuple(part[key(out[0], a)] for part in out))
+
+
+def _masks_choose(a: SimpleNamespace) -> Labelled:
+    """Each mask chooses its best box; boxes may be chosen several times."""
+    overlap = ious(a.masks, a.boxes)
     if not overlap.numel():
-        return torch.zeros(0, dtype=torch.int64), labels[:0], scores[:0]
-    best, found = overlap.max(dim=0)
-    named = (best >= iou_threshold).nonzero()[:, 0]
-    named = named[scores[found[named]].argsort(descending=True, stable=True)]
-    return named, labels[found[named]], scores[found[named]]
+        return torch.zeros(0, dtype=torch.int64), a.labels[:0], a.scores[:0]
+    best, boxes = overlap.max(dim=0)
+    masks = (best >= a.iou_threshold).nonzero()[:, 0]
+    masks = masks[a.scores[boxes[masks]].argsort(descending=True, stable=True)]
+    return masks, a.labels[boxes[masks]], a.scores[boxes[masks]]
 
 
-def matched(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """The largest sum of IoUs."""
-    overlap = ious(masks, boxes)
+def _largest_sum(a: SimpleNamespace) -> Labelled:
+    overlap = ious(a.masks, a.boxes)
     rows, columns = hungarian_matching(-overlap)
-    kept = overlap[rows, columns] >= iou_threshold
-    rows, columns = rows[kept], columns[kept]
-    order = scores[rows].argsort(descending=True, stable=True)
-    return columns[order], labels[rows[order]], scores[rows[order]]
+    kept = overlap[rows, columns] >= a.iou_threshold
+    return _sorted(a, rows[kept], columns[kept])
 
 
-def best_pair_first(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """Of all pairs that are left the one with the largest IoU."""
-    overlap, pairs = ious(masks, boxes), []
-    while overlap.numel() and overlap.max() >= iou_threshold:
-        n, m = divmod(int(overlap.argmax()), len(masks))
+def _best_pair_first(a: SimpleNamespace) -> Labelled:
+    overlap, pairs = ious(a.masks, a.boxes), []
+    while overlap.numel() and overlap.max() >= a.iou_threshold:
+        n, m = divmod(int(overlap.argmax()), len(a.masks))
         overlap[n], overlap[:, m] = -1.0, -1.0
         pairs.append((n, m))
-    found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    chose, taken = found[scores[found[:, 0]].argsort(descending=True, stable=True)].T
-    return taken, labels[chose], scores[chose]
+    return _sorted(a, *torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T)
 
 
-def label_for_each(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The label of each mask, -1 for none."""
-    taken, named, _ = label_by_detector(masks, boxes, labels, scores, iou_threshold)
-    found = torch.full((len(masks),), -1)
-    found[taken] = named
-    return found
+def _sorted(a: SimpleNamespace, chose: Tensor, taken: Tensor) -> Labelled:
+    order = a.scores[chose].argsort(descending=True, stable=True)
+    return taken[order], a.labels[chose[order]], a.scores[chose[order]]
 
 
-def the_masks(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """The masks themselves."""
-    taken, named, sure = label_by_detector(masks, boxes, labels, scores, iou_threshold)
-    return masks[taken], named, sure
+def _label_of_each_mask(out: Labelled, a: SimpleNamespace) -> Tensor:
+    labels = torch.full((len(a.masks),), -1)
+    labels[out[0]] = out[1]
+    return labels
 
 
-def fails_without_masks(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """The largest of no numbers."""
-    ious(masks, boxes).max(dim=1)
-    return label_by_detector(masks, boxes, labels, scores, iou_threshold)
+def _in_order_of_the_list(a: SimpleNamespace, taken: list[int], chose: list[int]) -> Labelled:
+    masks = torch.tensor(taken, dtype=torch.int64)[torch.tensor(chose, dtype=torch.int64).argsort()]
+    return masks, a.labels[sorted(chose)], a.scores[sorted(chose)]
 
 
-def by_area_at_last(masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, iou_threshold: float) -> Named:
-    """SAM's masks are often listed by area."""
-    found = label_by_detector(masks, boxes, labels, scores, iou_threshold)
-    order = masks[found[0]].sum(dim=(1, 2)).argsort(descending=True, stable=True)
-    return tuple(part[order] for part in found)
+def _indices_of_detections(a: SimpleNamespace, taken: list[int], chose: list[int]) -> Labelled:
+    return torch.tensor(chose, dtype=torch.int64), a.labels[chose], a.scores[chose]
 
 
-def _whole(numbers: list[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
+def _fails_without_masks(a: SimpleNamespace) -> Labelled:
+    ious(a.masks, a.boxes).max(dim=1)
+    return label_by_detector(**vars(a))
 
 
-def _first(labels: Tensor, chose: list[int]) -> Tensor:
-    return labels[: len(chose)]
+def _area_of_boxes(a: SimpleNamespace) -> Tensor:
+    return inside(a.boxes, a.masks.shape[1:]).sum(dim=(1, 2))
 
 
-by_boxes = _choose(overlaps=count.by_boxes)
-unsorted = _choose(order=lambda scores, masks, boxes: torch.arange(len(scores)))
-lowest_first = _choose(order=lambda scores, masks, boxes: scores.argsort(stable=True))
-last_of_equals = _choose(order=lambda scores, masks, boxes: scores.argsort(stable=True).flip(0))
-large_boxes_first = _choose(
-    order=lambda scores, masks, boxes: (
-        inside(boxes, masks.shape[1:]).sum(dim=(1, 2)).argsort(descending=True, stable=True)
-    )
-)
-duplicates = _choose(once=False)
-best_or_none = _choose(pick=lambda row, taken: int(row.argmax()))
-last_of_equal_masks = _choose(pick=lambda row, taken: len(row) - 1 - int(_without(row, taken).flip(0).argmax()))
-any_overlap = _choose(accepted=lambda iou, threshold: iou > 0)
-above_only = _choose(accepted=lambda iou, threshold: iou > threshold)
-always_half = _choose(accepted=lambda iou, threshold: iou >= 0.5)
-whole_pixels, ends_included, in_numbers, empty_is_one = (
-    _choose(overlaps=o) for o in (count.of_whole_pixels, count.ends_included, count.in_numbers, count.empty_is_one)
-)
-of_the_box, of_the_mask, dice = (_choose(overlaps=o) for o in (count.part(1), count.part(2), count.dice))
-y_before_x = _choose(overlaps=lambda masks, boxes: ious(masks, boxes[:, [1, 0, 3, 2]]))
-read_as_sides = _choose(
-    overlaps=lambda masks, boxes: ious(masks, torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
-)
-class_of_another = _choose(end=lambda taken, chose, labels, scores: (taken, _first(labels, chose), scores[chose]))
-label_of_the_mask = _choose(end=lambda taken, chose, labels, scores: (taken, labels[taken], scores[chose]))
-numbers_of_detections = _choose(end=lambda taken, chose, labels, scores: (_whole(chose), labels[chose], scores[chose]))
-in_order_of_the_list = _choose(
-    end=lambda taken, chose, labels, scores: (
-        taken[_whole(chose).argsort()],
-        labels[sorted(chose)],
-        scores[sorted(chose)],
-    )
-)
-scores_of_others = _choose(end=lambda taken, chose, labels, scores: (taken, labels[chose], _first(scores, chose)))
-in_order_of_masks = _choose(
-    end=lambda taken, chose, labels, scores: tuple(p[taken.argsort()] for p in (taken, labels[chose], scores[chose]))
-)
-
-corners = _choose(overlaps=lambda masks, boxes: iou(inside(boxes, masks.shape[1:], 0.0), masks))
-last_centre_too = _choose(overlaps=lambda masks, boxes: ious(masks, boxes + EPS * torch.tensor([0, 0, 1, 1])))
-first_centre_lost = _choose(overlaps=lambda masks, boxes: ious(masks, boxes + EPS * torch.tensor([1, 1, 0, 0])))
-
-IOU = "Pixels that both have, divided by pixels that either has."
-CHOSE = "Keep two lists: which mask was taken, and which detection took it. labels[chose], scores[chose]."
+IOU = "The number of pixels in both, divided by the number of pixels in either."
+CHOSE = "Keep two lists: the masks taken, and the detections that took them. labels[chose], scores[chose]."
 ORDER = "for n in scores.argsort(descending=True, stable=True): ..."
 LEAST = "iou >= iou_threshold"
-CENTRE = "x1 <= x + 0.5 < x2 for x = 0, 1, 2 ..., and likewise y."
+CENTRE = "x1 <= x + 0.5 < x2 for x = 0, 1, 2 ..., and likewise for y."
+
+WRONG = [
+    Wrong(
+        "box IoU",
+        right.given(masks=lambda a: overlaps.filled_boxes(a.masks)),
+        "You compare boxes around the masks. Compare the pixels of the mask: a thin mask can have a large box.",
+        "(mask & inside).sum() / (mask | inside).sum()",
+    ),
+    Wrong(
+        "share of the box",
+        _with(overlaps.share_of_box),
+        "You divide by the pixels of the box, so a mask of the whole image is best. Divide by the union.",
+        IOU,
+    ),
+    Wrong(
+        "share of the mask",
+        _with(overlaps.share_of_mask),
+        "You divide by the pixels of the mask, so a single pixel can be best. Divide by the union.",
+        IOU,
+    ),
+    Wrong(
+        "most pixels",
+        _with(ranked_by=lambda masks, boxes: overlaps.areas(masks, boxes)[0]),
+        "You choose the mask with most pixels in the box. Choose by the IoU.",
+        IOU,
+    ),
+    Wrong("Dice", _with(overlaps.dice), "You compute the Dice coefficient. Compute the IoU.", IOU),
+    Wrong(
+        "area in numbers",
+        _with(overlaps.with_width_times_height),
+        "You use width times height as the area of a box. Count its pixels.",
+        IOU,
+    ),
+    Wrong("empty is 1", _with(overlaps.with_empty_as_one), "Your IoU of an empty box and an empty mask is not 0.", IOU),
+    Wrong(
+        "class of other",
+        right.then(lambda out, a: (out[0], a.labels[: len(out[0])], out[2])),
+        "You assign labels in the order of the list. A mask gets the label of the detection that takes it.",
+        CHOSE,
+    ),
+    Wrong(
+        "label of the mask's number",
+        right.then(lambda out, a: (out[0], a.labels[out[0]], out[2])),
+        "You index the labels with the index of the mask. They are the labels of the detections.",
+        CHOSE,
+    ),
+    Wrong(
+        "scores of others",
+        right.then(lambda out, a: (*out[:2], a.scores[: len(out[0])])),
+        "You return the first scores of the list. Return those of the detections that take a mask.",
+        CHOSE,
+    ),
+    Wrong(
+        "duplicates",
+        _with(excluded=lambda taken: [], once=False),
+        "You assign the same mask to two detections. Only the more confident one may take it.",
+        "Remember which masks are taken, and exclude them from the argmax.",
+    ),
+    Wrong(
+        "best or none",
+        _with(excluded=lambda taken: []),
+        "Your detection takes no mask if its best one is taken. It should take the best mask that is left.",
+        "Exclude the masks that are taken before the argmax.",
+    ),
+    Wrong("masks choose", right.instead(_masks_choose), "Your masks choose boxes. The detections choose masks.", ORDER),
+    Wrong(
+        "largest sum",
+        right.instead(_largest_sum),
+        "You maximise the sum of IoUs. The most confident detection chooses first, whatever remains for the others.",
+        ORDER,
+    ),
+    Wrong(
+        "best pair first",
+        right.instead(_best_pair_first),
+        "You match the pair with the largest IoU first. The most confident detection chooses first.",
+        ORDER,
+    ),
+    Wrong(
+        "unsorted",
+        _with(order=lambda a: torch.arange(len(a.scores))),
+        "Your detections choose in the order of the list. The most confident one should choose first.",
+        ORDER,
+    ),
+    Wrong(
+        "lowest first",
+        _with(order=lambda a: a.scores.argsort(stable=True)),
+        "Your least confident detection chooses first. The most confident one should.",
+        ORDER,
+    ),
+    Wrong(
+        "last of equals first",
+        _with(order=lambda a: a.scores.argsort(stable=True).flip(0)),
+        "Of equal scores, the last detection chooses first. The first of the list should.",
+        "scores.argsort(descending=True, stable=True)",
+    ),
+    Wrong(
+        "order by area",
+        _with(order=lambda a: _area_of_boxes(a).argsort(descending=True, stable=True)),
+        "Your largest box chooses first. The most confident detection should.",
+        ORDER,
+    ),
+    Wrong(
+        "sorted by area",
+        _reordered(lambda taken, a: a.masks[taken].sum(dim=(1, 2)).argsort(descending=True, stable=True)),
+        "You sort the result by area. Sort it by decreasing score.",
+        ORDER,
+    ),
+    Wrong(
+        "in the order of masks",
+        _reordered(lambda taken, a: taken.argsort()),
+        "You sort the result by the index of the mask. Sort it by decreasing score.",
+        ORDER,
+    ),
+    Wrong(
+        "in the order of the list",
+        _with(end=_in_order_of_the_list),
+        "You return the result in the order of the list. Sort it by decreasing score.",
+        ORDER,
+    ),
+    Wrong(
+        "last of equal masks",
+        Variants(right.given(masks=lambda a: a.masks.flip(0))).then(
+            lambda out, a: (len(a.masks) - 1 - out[0], *out[1:])
+        ),
+        "Of masks with equal IoUs you take the last. Take the first.",
+        "argmax returns the first.",
+    ),
+    Wrong("any overlap", right.given(iou_threshold=lambda a: EPS), "You accept any overlap. Use iou_threshold.", LEAST),
+    Wrong(
+        "above the threshold",
+        right.given(iou_threshold=lambda a: math.nextafter(a.iou_threshold, 2)),
+        "You reject an IoU that equals iou_threshold. It is enough.",
+        LEAST,
+    ),
+    Wrong("always 1/2", right.given(iou_threshold=lambda a: 0.5), "Your threshold is 1/2. Use iou_threshold.", LEAST),
+    Wrong(
+        "box cut to whole pixels",
+        _with_boxes(torch.floor),
+        "You round the box down to integers, as int() does. Test whether the centre of a pixel is inside.",
+        CENTRE,
+    ),
+    Wrong(
+        "one pixel more",
+        _with_boxes(lambda boxes: boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])),
+        "Your boxes include one pixel too many on the right and at the bottom.",
+        CENTRE,
+    ),
+    Wrong(
+        "corners for centres",
+        _with_boxes(lambda boxes: boxes + 0.5),
+        "You test whether the corner of a pixel is in the box. Test its centre.",
+        CENTRE,
+    ),
+    Wrong(
+        "last centre too",
+        _with_boxes(lambda boxes: boxes + EPS * torch.tensor([0, 0, 1, 1])),
+        "Your box includes centres exactly at x2 or y2. It should end before them.",
+        CENTRE,
+    ),
+    Wrong(
+        "first centre lost",
+        _with_boxes(lambda boxes: boxes + EPS * torch.tensor([1, 1, 0, 0])),
+        "Your box does not include centres exactly at x1 or y1. It should.",
+        CENTRE,
+    ),
+    Wrong(
+        "y before x",
+        _with_boxes(lambda boxes: boxes[:, [1, 0, 3, 2]]),
+        "You read boxes as (y1, x1, y2, x2). They are (x1, y1, x2, y2).",
+        "x runs along the columns, the last axis.",
+    ),
+    Wrong(
+        "read as sides",
+        _with_boxes(lambda boxes: torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)),
+        "You read boxes as (x, y, w, h). They are (x1, y1, x2, y2).",
+        "The last two values are a corner.",
+    ),
+    Wrong(
+        "a label for each mask",
+        right.then(_label_of_each_mask),
+        "You return one label per mask. Return the masks that were taken, their labels and their scores.",
+        "return taken, labels[chose], scores[chose]",
+    ),
+    Wrong(
+        "numbers of detections",
+        _with(end=_indices_of_detections),
+        "You return the indices of the detections. The first result is the index of the mask that each one takes.",
+        CHOSE,
+    ),
+    Wrong(
+        "the masks themselves",
+        right.then(lambda out, a: (a.masks[out[0]], *out[1:])),
+        "You return masks. Return their indices.",
+        "(R,) integers.",
+    ),
+    Wrong(
+        "fails without masks",
+        right.instead(_fails_without_masks),
+        "Your function fails if there are no masks. Then the results are empty.",
+        "The maximum of an empty tensor is an error. Images without objects are normal.",
+    ),
+]
 
 exercise = Exercise(
     name="label_by_detector",
     points=3,
     cases=cases,
     reference=label_by_detector,
+    wrong=WRONG,
     tolerance=1e-6,
     kind="numbers",
     hides=["segedu.promptable.detect_then_segment"],
-    wrong=[
-        Wrong(
-            "box IoU",
-            by_boxes,
-            "You compare boxes around masks: compare the pixels of the mask. A thin mask can have a large box.",
-            "A mask and a box share pixels: (mask & inside).sum() / (mask | inside).sum().",
-        ),
-        Wrong(
-            "share of the box",
-            of_the_box,
-            "You divide by the pixels of the box: a mask of the whole image would be best. Divide by the union.",
-            IOU,
-        ),
-        Wrong(
-            "share of the mask",
-            of_the_mask,
-            "You divide by the pixels of the mask: a single pixel would be best. Divide by the union.",
-            IOU,
-        ),
-        Wrong("most pixels", most_pixels, "You take the mask with most pixels in the box: take the largest IoU.", IOU),
-        Wrong("Dice", dice, "You take the Dice coefficient: take the IoU.", IOU),
-        Wrong(
-            "area in numbers", in_numbers, "You take width times height for the area of a box: count its pixels.", IOU
-        ),
-        Wrong("empty is 1", empty_is_one, "An empty box takes an empty mask: where both are empty the IoU is 0.", IOU),
-        Wrong(
-            "class of other",
-            class_of_another,
-            "You give masks the labels in the order of the list: each takes the label of the detection that took it.",
-            CHOSE,
-        ),
-        Wrong(
-            "label of the mask's number",
-            label_of_the_mask,
-            "You look up labels by the number of the mask: labels are those of detections.",
-            CHOSE,
-        ),
-        Wrong(
-            "scores of others",
-            scores_of_others,
-            "You return scores in the order of the list: those of the detections that took a mask.",
-            CHOSE,
-        ),
-        Wrong(
-            "duplicates",
-            duplicates,
-            "A mask is taken twice with you: who is surer takes it, the other looks on.",
-            "Note which masks are taken, and leave them out of the argmax.",
-        ),
-        Wrong(
-            "best or none",
-            best_or_none,
-            "Your detection takes nothing if its best mask is taken: it takes the best that is left.",
-            "Leave out taken masks before the argmax.",
-        ),
-        Wrong(
-            "masks choose",
-            masks_choose,
-            "Your masks choose their boxes: the detections choose, the surest first.",
-            ORDER,
-        ),
-        Wrong(
-            "largest sum",
-            matched,
-            "You find the largest sum of IoUs: the surest detection chooses first, whatever it leaves to others.",
-            ORDER,
-        ),
-        Wrong(
-            "best pair first",
-            best_pair_first,
-            "You join the pair with the largest IoU first: the surest detection chooses first.",
-            ORDER,
-        ),
-        Wrong(
-            "unsorted", unsorted, "Your detections choose in the order of the list: the surest chooses first.", ORDER
-        ),
-        Wrong("lowest first", lowest_first, "Your least sure detection chooses first.", ORDER),
-        Wrong(
-            "last of equals first",
-            last_of_equals,
-            "Of equal scores the last one chooses first with you: the first of the list does.",
-            "scores.argsort(descending=True, stable=True)",
-        ),
-        Wrong("order by area", large_boxes_first, "Your largest box chooses first: the surest detection does.", ORDER),
-        Wrong(
-            "sorted by area", by_area_at_last, "You sort what is found by area: by falling score is asked for.", ORDER
-        ),
-        Wrong(
-            "in the order of masks",
-            in_order_of_masks,
-            "You sort what is found by the number of the mask: by falling score is asked for.",
-            ORDER,
-        ),
-        Wrong(
-            "in the order of the list",
-            in_order_of_the_list,
-            "You return what is found in the order of the list: by falling score is asked for.",
-            ORDER,
-        ),
-        Wrong(
-            "last of equal masks",
-            last_of_equal_masks,
-            "Of equal IoUs you take the last mask: take the first.",
-            "argmax gives the first.",
-        ),
-        Wrong("any overlap", any_overlap, "You accept any overlap: the IoU is at least iou_threshold.", LEAST),
-        Wrong(
-            "above the threshold",
-            above_only,
-            "You refuse an IoU of exactly iou_threshold: at least that much is enough.",
-            LEAST,
-        ),
-        Wrong("always 1/2", always_half, "Your threshold is always 1/2: take the one that is given.", LEAST),
-        Wrong(
-            "box cut to whole pixels",
-            whole_pixels,
-            "You cut the box to whole pixels, as int() does: ask whether the centre of a pixel is inside.",
-            CENTRE,
-        ),
-        Wrong("one pixel more", ends_included, "Your boxes hold one pixel more to the right and below.", CENTRE),
-        Wrong(
-            "corners for centres",
-            corners,
-            "You ask whether the corner of a pixel is in the box: ask for its centre.",
-            CENTRE,
-        ),
-        Wrong(
-            "last centre too",
-            last_centre_too,
-            "A centre at exactly x2 or y2 is in your box: the box ends just before.",
-            CENTRE,
-        ),
-        Wrong(
-            "first centre lost", first_centre_lost, "A centre at x1 or y1 is in the box: it is not in yours.", CENTRE
-        ),
-        Wrong(
-            "y before x",
-            y_before_x,
-            "You read boxes as (y1, x1, y2, x2): they are (x1, y1, x2, y2).",
-            "x goes along columns, the last axis.",
-        ),
-        Wrong(
-            "read as sides",
-            read_as_sides,
-            "You read boxes as (x, y, w, h): they are (x1, y1, x2, y2).",
-            "The last two are a corner.",
-        ),
-        Wrong(
-            "a label for each mask",
-            label_for_each,
-            "You return a label for each mask: what was taken, its labels and its scores are asked for.",
-            "return taken, labels[chose], scores[chose]",
-        ),
-        Wrong(
-            "numbers of detections",
-            numbers_of_detections,
-            "You return which detections took a mask: first comes which mask each took.",
-            CHOSE,
-        ),
-        Wrong("the masks themselves", the_masks, "You return masks: their numbers are asked for.", "(R,) integers."),
-        Wrong(
-            "fails without masks",
-            fails_without_masks,
-            "Your function fails where there is no mask: then nothing is found.",
-            "The largest of no numbers is an error. A page without objects is normal.",
-        ),
-    ],
 )

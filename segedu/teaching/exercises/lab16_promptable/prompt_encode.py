@@ -1,15 +1,18 @@
-"""prompt_encode: clicks as vectors, by where they are and what they say."""
+"""prompt_encode: embeddings of clicks, from their positions and labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Size = tuple[int, int]
 
@@ -17,30 +20,31 @@ Size = tuple[int, int]
 def prompt_encode(
     point_coords: Tensor, point_labels: Tensor, image_size: Size, side: int, frequencies: Tensor, embeddings: Tensor
 ) -> Tensor:
-    """Make a vector of each click, as SAM's prompt encoder does.
+    """Compute one embedding per click, as SAM's prompt encoder does.
 
-    SAM sees the image enlarged or reduced so that its longer side has `side` pixels, in the upper left corner of a
-    square of side x side.
+    SAM resizes the image so that its longer side has `side` pixels, and pads it to a square of side x side, with the
+    image in the upper left corner.
 
-    1. A point is multiplied by side / longer side of the image. Half a pixel is added to x and y, since a whole number
-       means the middle of a pixel. Divided by `side` they are parts of the square, from 0 to 1.
-    2. 2 * part - 1 is from -1 to 1. The row (x, y) of these numbers times `frequencies`, times 2 pi, are F angles. The
-       position is F sines, and after them F cosines.
-    3. A learnt vector is added that says what the click means: row 0 of `embeddings` for label 0, "not this", and row
-       1 for label 1, "this". A label of -1 fills up a list of clicks: such a point has no position, only row 2.
+    1. Multiply a point by side / longer side of the image. Add half a pixel to x and y, because an integer coordinate
+       is the centre of a pixel. Divide by `side`: the coordinates are now relative to the square, from 0 to 1.
+    2. Map them to 2 * relative - 1, from -1 to 1. The row (x, y) of these coordinates times `frequencies`, times 2 pi,
+       is a row of F angles. The positional encoding consists of their F sines, followed by their F cosines.
+    3. Add a learned vector for the label of the click: row 0 of `embeddings` for label 0 (background, "not this"), and
+       row 1 for label 1 (foreground, "this"). Label -1 marks padding of a list of clicks: padding has no positional
+       encoding, only row 2.
 
     Args:
-        point_coords: (P, 2) floats, (x, y) in pixels of the image. Perhaps P = 0.
+        point_coords: (P, 2) floats, (x, y) in pixels of the image. P may be 0.
         point_labels: (P,) integers, 1, 0 or -1.
         image_size: (H, W) of the image in pixels.
-        side: of the square, in pixels.
-        frequencies: (2, F) floats, drawn once at random.
+        side: side of the square in pixels.
+        frequencies: (2, F) floats, random and fixed.
         embeddings: (3, 2 F) floats.
 
     Returns:
         (P, 2 F) floats.
 
-    Example: the middle of the square, and a point that is only there to fill up. sin(0) = 0 and cos(0) = 1.
+    Example: the middle of the square, and padding. sin(0) = 0 and cos(0) = 1.
 
         >>> coords, labels = torch.tensor([[1.5, 1.5], [0.0, 0.0]]), torch.tensor([1, -1])
         >>> rows = torch.tensor([[0.0, 0.0], [3.0, 5.0], [7.0, 7.0]])
@@ -48,154 +52,238 @@ def prompt_encode(
         tensor([[3., 6.],
                 [7., 7.]])
     """
-    position = _waves(_parts(point_coords, image_size, side), frequencies)
-    return position * (point_labels >= 0)[:, None] + _said(point_labels, embeddings)
+    angles = _angles(_relative(point_coords, image_size, side), frequencies)
+    position = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return position * (point_labels >= 0)[:, None] + embeddings[point_labels]
 
 
-def _parts(points: Tensor, image_size: Size, side: int) -> Tensor:
-    """(P, 2), parts of the square."""
+def _relative(points: Tensor, image_size: Size, side: int) -> Tensor:
+    """(P, 2), relative to the square."""
     return (points * side / max(image_size) + 0.5) / side
 
 
-def _waves(parts: Tensor, frequencies: Tensor) -> Tensor:
-    """(P, 2 F)."""
-    angles = 2 * math.pi * (2 * parts - 1) @ frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _said(labels: Tensor, embeddings: Tensor) -> Tensor:
-    """(P, 2 F); -1 is the last row."""
-    return embeddings[labels]
+def _angles(relative: Tensor, frequencies: Tensor) -> Tensor:
+    """(P, F)."""
+    return 2 * math.pi * (2 * relative - 1) @ frequencies
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Wide and high images, larger and smaller than the square; padding among clicks, nothing else, and no click.
+    """Wide and high images, larger and smaller than the square; padding among clicks, only padding, no click.
 
-    Args:
-        rng: of points, labels, frequencies and learnt vectors.
-
-    Returns:
-        The cases by group. Points are never at the middle of a side, and x and y are apart.
+    Points are never in the middle of a side, and x and y differ clearly.
     """
 
-    def case(name: str, labels: list[int], size: Size, side: int, width: int = 4, on_whole: bool = False) -> Case:
+    def clicks(labels: list[int], size: Size, side: int, width: int = 4, integers: bool = False) -> list:
+        """The arguments, with F = width."""
         H, W = size
         x, y = rng.uniform(0.55, 0.9, len(labels)) * W, rng.uniform(0.05, 0.35, len(labels)) * H
         points = np.stack([x, y], axis=1)
-        points = np.floor(points) if on_whole else points
+        points = np.floor(points) if integers else points
         frequencies = rng.uniform(0.4, 1.6, (2, width)) * rng.choice([-1, 1], (2, width))
         embeddings = rng.uniform(0.5, 1.5, (3, 2 * width)) * rng.choice([-1, 1], (3, 2 * width))
-        arrays = points.reshape(-1, 2), np.array(labels, dtype=np.int64)
-        return {
-            "name": name,
-            "args": [*map(torch.from_numpy, arrays), size, side, *map(torch.from_numpy, (frequencies, embeddings))],
-        }
+        coords, kinds = torch.from_numpy(points.reshape(-1, 2)), torch.tensor(labels, dtype=torch.int64)
+        return [coords, kinds, size, side, torch.from_numpy(frequencies), torch.from_numpy(embeddings)]
 
     wide, high = int(rng.integers(18, 24)), int(rng.integers(40, 50))
-    return {
-        "core": (
-            2,
-            [
-                case("a wide image", [1, 0, 1], (wide, 48), 16),
-                case("a high image", [0, 1], (high, 20), 64, width=3),
-                case("whole pixels", [1, 0, 0, 1], (12, 15), 30, on_whole=True),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("padding among clicks", [1, -1, 0, -1], (24, 40), 32),
-                case("padding only", [-1, -1], (10, 8), 16, width=2),
-                case("an image of the square's size", [0], (8, 8), 8, width=1),
-                case("no click", [], (16, 20), 32, width=2),
-            ],
-        ),
-    }
+    core = [
+        case("a wide image", *clicks([1, 0, 1], (wide, 48), 16)),
+        case("a high image", *clicks([0, 1], (high, 20), 64, width=3)),
+        case("integer coordinates", *clicks([1, 0, 0, 1], (12, 15), 30, integers=True)),
+    ]
+    edge = [
+        case("padding among clicks", *clicks([1, -1, 0, -1], (24, 40), 32)),
+        case("padding only", *clicks([-1, -1], (10, 8), 16, width=2)),
+        case("an image of the square's size", *clicks([0], (8, 8), 8, width=1)),
+        case("no click", *clicks([], (16, 20), 32, width=2)),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def _encoded(
-    parts: Callable[[Tensor, Size, int], Tensor] = _parts,
-    waves: Callable[[Tensor, Tensor], Tensor] = _waves,
-    said: Callable[[Tensor, Tensor], Tensor] = _said,
-    placed: Callable[[Tensor], Tensor] = lambda labels: labels >= 0,
-    end: Callable[[Tensor, Tensor], Tensor] = lambda vectors, labels: vectors,
+right = Variants(prompt_encode)
+
+
+def _with(
+    relative: Callable[[Tensor, Size, int], Tensor] = _relative,
+    angles: Callable[[Tensor, Tensor], Tensor] = _angles,
+    join: Callable[[Tensor, Tensor], Tensor] = lambda sin, cos: torch.cat([sin, cos], dim=1),
+    has_position: Callable[[Tensor], Tensor] = lambda labels: labels >= 0,
 ) -> Callable[..., Tensor]:
-    """The right answer, each step replaced by another."""
+    """Another step of the positional encoding."""
 
-    def answer(
-        point_coords: Tensor, point_labels: Tensor, image_size: Size, side: int, frequencies: Tensor, embeddings: Tensor
-    ) -> Tensor:
-        position = waves(parts(point_coords, image_size, side), frequencies)
-        return end(position * placed(point_labels)[:, None] + said(point_labels, embeddings), point_labels)
+    def encoded(a: SimpleNamespace) -> Tensor:
+        theta = angles(relative(a.point_coords, a.image_size, a.side), a.frequencies)
+        return join(theta.sin(), theta.cos()) * has_position(a.point_labels)[:, None] + a.embeddings[a.point_labels]
 
-    return answer
+    return right.instead(encoded)
 
 
-def _by(angles: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Sines and cosines of other angles."""
-
-    def waves(parts: Tensor, frequencies: Tensor) -> Tensor:
-        found = angles(parts, frequencies)
-        return torch.cat([found.sin(), found.cos()], dim=1)
-
-    return _encoded(waves=waves)
+def _scaled_by(side: Callable[[Size], int]) -> Callable[..., Tensor]:
+    """Another side than the longer one."""
+    return right.given(image_size=lambda a: [side(a.image_size)])
 
 
-def _joined(waves: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Sines and cosines put together otherwise."""
+def _rows(*rows: int) -> Callable[..., Tensor]:
+    """Rows of `embeddings` for background, foreground and padding."""
+    return right.given(embeddings=lambda a: a.embeddings[list(rows)])
 
-    def both(parts: Tensor, frequencies: Tensor) -> Tensor:
-        angles = 2 * math.pi * (2 * parts - 1) @ frequencies
-        return waves(angles.sin(), angles.cos())
-
-    return _encoded(waves=both)
-
-
-def concatenated(
-    point_coords: Tensor, point_labels: Tensor, image_size: Size, side: int, frequencies: Tensor, embeddings: Tensor
-) -> Tensor:
-    """Position and meaning side by side."""
-    position = _waves(_parts(point_coords, image_size, side), frequencies) * (point_labels >= 0)[:, None]
-    return torch.cat([position, embeddings[point_labels]], dim=1)
-
-
-y_before_x = _encoded(parts=lambda p, size, side: _parts(p.flip(1), size, side))
-not_scaled = _encoded(parts=lambda p, size, side: (p + 0.5) / side)
-parts_of_the_image = _encoded(parts=lambda p, size, side: (p + 0.5) / torch.tensor(size[::-1]))
-stretched = _encoded(parts=lambda p, size, side: (p * side / torch.tensor(size[::-1]) + 0.5) / side)
-shorter_side = _encoded(parts=lambda p, size, side: _parts(p, (min(size),) * 2, side))
-height_as_side = _encoded(parts=lambda p, size, side: _parts(p, (size[0],) * 2, side))
-width_as_side = _encoded(parts=lambda p, size, side: _parts(p, (size[1],) * 2, side))
-no_half = _encoded(parts=lambda p, size, side: _parts(p, size, side) - 0.5 / side)
-half_before = _encoded(parts=lambda p, size, side: (p + 0.5) / max(size))
-whole_pixels = _encoded(parts=lambda p, size, side: ((p * side / max(size)).floor() + 0.5) / side)
-divided_by_image = _encoded(parts=lambda p, size, side: (p * side / max(size) + 0.5) / max(size))
-from_zero = _by(lambda parts, f: 2 * math.pi * parts @ f)
-no_pi = _by(lambda parts, f: (2 * parts - 1) @ f)
-one_pi = _by(lambda parts, f: math.pi * (2 * parts - 1) @ f)
-frequencies_reshaped = _by(lambda parts, f: 2 * math.pi * (2 * parts - 1) @ f.reshape(-1, 2).T)
-cosines_first = _joined(lambda s, c: torch.cat([c, s], dim=1))
-in_turn = _joined(lambda s, c: torch.stack([s, c], dim=2).flatten(1))
-sines_only = _joined(lambda s, c: torch.cat([s, s], dim=1))
-label_ignored = _encoded(said=lambda k, e: e[k.clamp(max=0) + 1 * (k >= 0)])
-labels_swapped = _encoded(said=lambda k, e: e[[1, 0, 2]][k])
-one_row_on = _encoded(said=lambda k, e: e[k + 1])
-sign_of_one = _encoded(said=lambda k, e: torch.where(k[:, None] == 0, -e[1], e[k]))
-nothing_said = _encoded(said=lambda k, e: 0 * e[k])
-padding_placed = _encoded(placed=lambda k: k >= -1)
-padding_as_background = _encoded(said=lambda k, e: e[k.clamp(min=0)])
-padding_as_foreground = _encoded(said=lambda k, e: e[k.abs()])
-padding_is_zero = _encoded(said=lambda k, e: e[k] * (k >= 0)[:, None])
-padding_dropped = _encoded(end=lambda vectors, k: vectors[k >= 0])
-background_not_placed = _encoded(placed=lambda k: k > 0)
-one_more = _encoded(end=lambda vectors, k: torch.cat([vectors, 0 * vectors[:1]]))
-needs_a_click = _encoded(end=lambda vectors, k: torch.stack(list(vectors)))
-summed = _encoded(end=lambda vectors, k: vectors.sum(dim=0))
 
 SCALED = "(points * side / max(H, W) + 0.5) / side"
-ANGLES = "angles = 2 * pi * (2 * parts - 1) @ frequencies; torch.cat([sin, cos], dim=1)."
-PADDING = "Where the label is -1: the position times 0, plus embeddings[2]."
-MEANING = "embeddings[label] is the row of 0 and of 1; row -1 happens to be the last one."
+ANGLES = "angles = 2 * pi * (2 * relative - 1) @ frequencies; torch.cat([sin, cos], dim=1)."
+PADDING = "Where the label is -1: the positional encoding times 0, plus embeddings[2]."
+MEANING = "embeddings[label] is the row of labels 0 and 1; row -1 happens to be the last one."
+
+WRONG = [
+    Wrong(
+        "y before x",
+        right.given(point_coords=lambda a: a.point_coords.flip(1)),
+        "You read points as (y, x). They are (x, y).",
+        "The first coordinate belongs to W.",
+    ),
+    Wrong(
+        "no scaling",
+        right.given(image_size=lambda a: (a.side, a.side)),
+        "You leave the points in pixels of the image. Scale them to the square that SAM processes.",
+        SCALED,
+    ),
+    Wrong(
+        "parts of the image",
+        _with(relative=lambda points, size, side: (points + 0.5) / torch.tensor(size[::-1])),
+        "You divide x by the width and y by the height. The square is as wide as it is high.",
+        "The rest of the square is padding. Positions are relative to the whole square.",
+    ),
+    Wrong(
+        "stretched",
+        _with(relative=lambda points, size, side: (points * side / torch.tensor(size[::-1]) + 0.5) / side),
+        "You stretch the image to the square. Scale both axes by the same factor.",
+        SCALED,
+    ),
+    Wrong("shorter side", _scaled_by(min), "You scale by the shorter side. Use the longer side.", SCALED),
+    Wrong("always the height", _scaled_by(itemgetter(0)), "You always use the height. Use the longer side.", SCALED),
+    Wrong("always the width", _scaled_by(itemgetter(1)), "You always use the width. Use the longer side.", SCALED),
+    Wrong(
+        "no half",
+        _with(relative=lambda points, size, side: _relative(points, size, side) - 0.5 / side),
+        "You leave out half a pixel. Integer coordinates are the centres of pixels.",
+        SCALED,
+    ),
+    Wrong(
+        "half before scaling",
+        _with(relative=lambda points, size, side: (points + 0.5) / max(size)),
+        "You add half a pixel before you scale. Add half a pixel of the square, after scaling.",
+        SCALED,
+    ),
+    Wrong(
+        "whole pixels",
+        _with(relative=lambda points, size, side: ((points * side / max(size)).floor() + 0.5) / side),
+        "You round coordinates down to integers. Keep the fractions.",
+        SCALED,
+    ),
+    Wrong(
+        "divided by the image",
+        _with(relative=lambda points, size, side: (points * side / max(size) + 0.5) / max(size)),
+        "You divide by the longer side of the image. Divide by the side of the square.",
+        SCALED,
+    ),
+    Wrong(
+        "from 0 to 1",
+        _with(angles=lambda relative, frequencies: 2 * math.pi * relative @ frequencies),
+        "Your relative coordinates are from 0 to 1. Map them to -1 to 1 first.",
+        ANGLES,
+    ),
+    Wrong("no 2 pi", right.given(frequencies=lambda a: a.frequencies / (2 * math.pi)), "You leave out 2 pi.", ANGLES),
+    Wrong(
+        "half the angles",
+        right.given(frequencies=lambda a: a.frequencies / 2),
+        "Your angles are half as large as they should be. The factor is 2 pi, for coordinates from -1 to 1.",
+        ANGLES,
+    ),
+    Wrong(
+        "frequencies reshaped",
+        right.given(frequencies=lambda a: a.frequencies.reshape(-1, 2).T),
+        "You reshape the frequencies to pairs. Their first row belongs to x, and their second row to y.",
+        "(P, 2) @ (2, F).",
+    ),
+    Wrong(
+        "cosines first",
+        _with(join=lambda sin, cos: torch.cat([cos, sin], dim=1)),
+        "Your cosines come first. Sines come first.",
+        ANGLES,
+    ),
+    Wrong(
+        "in turn",
+        _with(join=lambda sin, cos: torch.stack([sin, cos], dim=2).flatten(1)),
+        "Your sines and cosines alternate. All sines come first, then all cosines.",
+        ANGLES,
+    ),
+    Wrong(
+        "sines only",
+        _with(join=lambda sin, cos: torch.cat([sin, sin], dim=1)),
+        "You use sines only. The sines of an angle and of pi minus this angle are equal.",
+        ANGLES,
+    ),
+    Wrong(
+        "label ignored",
+        right.given(point_labels=lambda a: a.point_labels.where(a.point_labels < 0, 1)),
+        "You encode all clicks as foreground. Label 0 is background.",
+        MEANING,
+    ),
+    Wrong("labels swapped", _rows(1, 0, 2), "You swap the labels. Label 1 is foreground, row 1.", MEANING),
+    Wrong("one row on", _rows(1, 2, 0), "You use row label + 1. Row 0 belongs to label 0, row 2 to padding.", MEANING),
+    Wrong(
+        "minus one vector",
+        right.given(embeddings=lambda a: torch.stack([-a.embeddings[1], *a.embeddings[1:]])),
+        "You use minus the foreground vector for background clicks. Each label has its own learned vector.",
+        MEANING,
+    ),
+    Wrong("nothing said", right.given(embeddings=lambda a: 0 * a.embeddings), "You leave out the embeddings.", MEANING),
+    Wrong(
+        "padding has a position",
+        _with(has_position=lambda labels: labels >= -1),
+        "Your padding has a positional encoding. Padding has no position.",
+        PADDING,
+    ),
+    Wrong("padding as background", _rows(0, 1, 0), "You encode padding as background. Row 2 is for padding.", PADDING),
+    Wrong("padding as foreground", _rows(0, 1, 1), "You encode padding as foreground. Use row 2.", PADDING),
+    Wrong(
+        "padding is 0",
+        right.given(embeddings=lambda a: a.embeddings * torch.tensor([[1], [1], [0]])),
+        "Your padding is 0. It should be a learned vector.",
+        PADDING,
+    ),
+    Wrong(
+        "padding dropped",
+        right.then(lambda out, a: out[a.point_labels >= 0]),
+        "You drop the padding. It keeps its rows.",
+        "A batch has to remain rectangular.",
+    ),
+    Wrong(
+        "background without position",
+        _with(has_position=lambda labels: labels > 0),
+        "Your background clicks have no positional encoding. Only padding has none.",
+        PADDING,
+    ),
+    Wrong(
+        "one more",
+        right.then(lambda out, a: torch.cat([out, 0 * out[:1]])),
+        "You add a point. Here the padding is part of the arguments.",
+        "P rows.",
+    ),
+    Wrong(
+        "fails without clicks",
+        right.then(lambda out, a: torch.stack(list(out))),
+        "Your function fails if there are no clicks. It should return shape (0, 2 F).",
+        "torch.stack([]) is an error. Process all clicks at once, or begin with an empty tensor.",
+    ),
+    Wrong("sum", right.then(lambda out, a: out.sum(dim=0)), "You sum over the clicks. Keep one row each.", "(P, 2 F)."),
+    Wrong(
+        "side by side",
+        Variants(right.given(embeddings=lambda a: 0 * a.embeddings)).then(
+            lambda out, a: torch.cat([out, a.embeddings[a.point_labels]], dim=1)
+        ),
+        "You concatenate the positional encoding and the label's vector. Add them.",
+        "(P, 2 F).",
+    ),
+]
 
 exercise = Exercise(
     name="prompt_encode",
@@ -205,106 +293,5 @@ exercise = Exercise(
     tolerance=1e-5,
     kind="matrix",
     hides=["segedu.promptable.sam.prompt_encoder", "segedu.promptable.sam.sam"],
-    wrong=[
-        Wrong("y before x", y_before_x, "You read points as (y, x): they are (x, y).", "The first number goes with W."),
-        Wrong(
-            "no scaling",
-            not_scaled,
-            "You leave the points in pixels of the image: bring them to the square that SAM sees.",
-            SCALED,
-        ),
-        Wrong(
-            "parts of the image",
-            parts_of_the_image,
-            "You divide x by the width and y by the height: the square is as wide as it is high.",
-            "What is beside the image in the square is padding. Positions count it, too.",
-        ),
-        Wrong(
-            "stretched",
-            stretched,
-            "You stretch the image to the square: both axes are scaled by the same number.",
-            SCALED,
-        ),
-        Wrong("shorter side", shorter_side, "You scale the shorter side to the square: the longer one fits.", SCALED),
-        Wrong("always the height", height_as_side, "You always scale by the height: take the longer side.", SCALED),
-        Wrong("always the width", width_as_side, "You always scale by the width: take the longer side.", SCALED),
-        Wrong("no half", no_half, "You leave out half a pixel: whole numbers are the middles of pixels.", SCALED),
-        Wrong(
-            "half before scaling",
-            half_before,
-            "You add half a pixel before you scale: it is half a pixel of the square.",
-            SCALED,
-        ),
-        Wrong("whole pixels", whole_pixels, "You round down to whole pixels: keep the fractions.", SCALED),
-        Wrong(
-            "divided by the image",
-            divided_by_image,
-            "You divide by the longer side of the image: by that of the square.",
-            SCALED,
-        ),
-        Wrong("from 0 to 1", from_zero, "Your parts are from 0 to 1: bring them to -1 to 1 first.", ANGLES),
-        Wrong("no 2 pi", no_pi, "You leave out 2 pi.", ANGLES),
-        Wrong(
-            "half the angles",
-            one_pi,
-            "Your angles are half as large: it is 2 pi, and 2 * part - 1.",
-            ANGLES,
-        ),
-        Wrong(
-            "frequencies reshaped",
-            frequencies_reshaped,
-            "You reshape the frequencies to pairs: their first row belongs to x and their second to y.",
-            "(P, 2) @ (2, F).",
-        ),
-        Wrong("cosines first", cosines_first, "Your cosines come first: sines do.", ANGLES),
-        Wrong("in turn", in_turn, "Your sines and cosines come in turn: all sines come first.", ANGLES),
-        Wrong("sines only", sines_only, "You take sines only: a sine cannot tell x from half a turn minus x.", ANGLES),
-        Wrong(
-            "label ignored",
-            label_ignored,
-            'All your clicks say "this": label 0 says "not this".',
-            MEANING,
-        ),
-        Wrong("labels swapped", labels_swapped, 'You swap the labels: 1 says "this", in row 1.', MEANING),
-        Wrong(
-            "one row on",
-            one_row_on,
-            "You take row label + 1: row 0 belongs to label 0, row 1 to label 1, and row 2 to padding.",
-            MEANING,
-        ),
-        Wrong(
-            "minus one vector",
-            sign_of_one,
-            'You take minus the vector of "this" for "not this": both are learnt, each for itself.',
-            MEANING,
-        ),
-        Wrong("nothing said", nothing_said, "You leave out what the clicks say.", MEANING),
-        Wrong("padding has a position", padding_placed, "Your padding has a position: it is nowhere.", PADDING),
-        Wrong(
-            "padding as background", padding_as_background, 'Your padding says "not this": it says nothing.', PADDING
-        ),
-        Wrong("padding as foreground", padding_as_foreground, 'Your padding says "this": it says nothing.', PADDING),
-        Wrong("padding is 0", padding_is_zero, "Your padding is 0: it has a learnt vector of its own.", PADDING),
-        Wrong(
-            "padding dropped",
-            padding_dropped,
-            "You drop the padding: it keeps its rows.",
-            "A batch has to stay a rectangle.",
-        ),
-        Wrong(
-            "background without position",
-            background_not_placed,
-            'Your clicks that say "not this" have no position: only padding has none.',
-            PADDING,
-        ),
-        Wrong("one more", one_more, "You add a point: here padding is given, and none is added.", "P rows."),
-        Wrong(
-            "fails without clicks",
-            needs_a_click,
-            "Your function fails where there is no click: then it returns (0, 2 F), no rows.",
-            "torch.stack([]) is an error. Work on all clicks at once, or begin with an empty tensor.",
-        ),
-        Wrong("sum", summed, "You add up all clicks: each stays a vector of its own.", "(P, 2 F)."),
-        Wrong("side by side", concatenated, "You put position and meaning side by side: they are added.", "(P, 2 F)."),
-    ],
+    wrong=WRONG,
 )

@@ -1,4 +1,4 @@
-"""stability_score: a mask that hardly changes when its threshold does is a good one."""
+"""stability_score: how little a mask changes when its threshold does."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def stability_score(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
-    """Measure how little masks change with their threshold, as SAM does to choose among all that it finds.
+    """Measure how little each mask changes with its threshold. SAM keeps only stable masks in automatic segmentation.
 
-    Each map of logits is cut twice: above mask_threshold + offset, and above mask_threshold - offset. The score is the
-    IoU of these two masks. The first lies within the second, so the IoU is a ratio of two numbers of pixels. A logit
-    that is exactly at a threshold is not above it. Where the second mask is empty too, the score is 0.
+    Threshold each map of logits twice: above mask_threshold + offset, and above mask_threshold - offset. The score is
+    the IoU of these two masks. The first mask lies within the second, so the IoU is a ratio of two pixel counts. A
+    logit that equals a threshold is not above it. If the second mask is empty too, the score is 0.
 
     Args:
-        mask_logits: (N, H, W) floats. Perhaps N = 0.
+        mask_logits: (N, H, W) floats. N may be 0.
         mask_threshold: a number; SAM's is 0.
         offset: a number above 0; SAM's is 1.
 
     Returns:
         (N,) floats from 0 to 1.
 
-    Example: above 1 is one pixel, above -1 are two.
+    Example: one pixel is above 1, and two are above -1.
 
         >>> stability_score(torch.tensor([[[5.0, 0.5, -5.0]]]), 0.0, 1.0)
         tensor([0.5000])
@@ -42,116 +43,206 @@ def _pixels(masks: Tensor) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Thresholds other than 0, logits on the limits, an empty mask, a full one, one pixel, no mask.
+    """Thresholds other than 0, logits at the limits, an empty and a full mask, one pixel, no mask.
 
-    Args:
-        rng: of the logits and of their places.
-
-    Returns:
-        The cases by group. No logit is within 1/100 of a limit, unless it is exactly there.
+    No logit is within 1/100 of a limit, unless it equals the limit.
     """
 
-    def case(name: str, counts: list[list[int]], size: tuple[int, int], threshold: float, offset: float) -> Case:
-        """`counts`: for each mask how many pixels are above both limits, above the middle, above one, on the limits.
+    def maps(counts: list[list[int]], size: tuple[int, int], threshold: float, offset: float) -> list:
+        """The arguments.
 
-        Those on the limits are on the upper one, on the middle and on the lower one in turn; the rest is below.
+        Args:
+            counts: numbers of pixels of each mask: above both limits, above mask_threshold, above the lower limit only,
+                and exactly at the upper limit, mask_threshold and the lower limit in turn. The rest is below both.
         """
         maps = []
-        for above, high, low, on in counts:
+        for above, high, low, exact in counts:
             near = [rng.uniform(1.2, 3.0, above), rng.uniform(0.3, 0.8, high), rng.uniform(-0.8, -0.3, low)]
-            exact = np.resize([1.0, 0.0, -1.0], on)
-            below = rng.uniform(-3.0, -1.2, size[0] * size[1] - above - high - low - on)
-            maps.append(rng.permutation(np.concatenate([*near, exact, below])).reshape(size))
+            below = rng.uniform(-3.0, -1.2, size[0] * size[1] - above - high - low - exact)
+            values = np.concatenate([*near, np.resize([1.0, 0.0, -1.0], exact), below])
+            maps.append(rng.permutation(values).reshape(size))
         logits = threshold + offset * np.array(maps).reshape(-1, *size)
-        return {"name": name, "args": [torch.from_numpy(logits), threshold, offset]}
+        return [torch.from_numpy(logits), threshold, offset]
 
     several = [[7, 2, 1, 0], [4, 3, 5, 0], [0, 2, 4, 0]]
-    return {
-        "core": (
-            2,
-            [
-                case("three masks", several, (4, 6), 0.0, 1.0),
-                case("another threshold and offset", [[5, 1, 3, 0], [2, 4, 1, 0]], (3, 5), 1.5, 0.5),
-                case("a threshold below 0", [[9, 2, 2, 0], [6, 5, 3, 0]], (5, 4), -2.0, 0.25),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("logits on the limits", [[4, 1, 2, 6], [2, 0, 0, 3]], (4, 5), 0.5, 2.0),
-                case("an empty mask and a full one", [[0, 0, 0, 0], [6, 0, 0, 0], [3, 1, 0, 0]], (2, 3), 0.0, 1.5),
-                case("one pixel", [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], (1, 1), 0.0, 1.0),
-                case("no mask", [], (3, 4), 0.0, 1.0),
-            ],
-        ),
-    }
+    core = [
+        case("three masks", *maps(several, (4, 6), 0.0, 1.0)),
+        case("another threshold and offset", *maps([[5, 1, 3, 0], [2, 4, 1, 0]], (3, 5), 1.5, 0.5)),
+        case("a threshold below 0", *maps([[9, 2, 2, 0], [6, 5, 3, 0]], (5, 4), -2.0, 0.25)),
+    ]
+    edge = [
+        case("logits on the limits", *maps([[4, 1, 2, 6], [2, 0, 0, 3]], (4, 5), 0.5, 2.0)),
+        case("an empty mask and a full one", *maps([[0, 0, 0, 0], [6, 0, 0, 0], [3, 1, 0, 0]], (2, 3), 0.0, 1.5)),
+        case("one pixel", *maps([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], (1, 1), 0.0, 1.0)),
+        case("no mask", *maps([], (3, 4), 0.0, 1.0)),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
+
+
+right = Variants(stability_score)
+Count = Callable[[Tensor], Tensor]
 
 
 def _ratio(inner: Tensor, outer: Tensor) -> Tensor:
     return inner / outer.clamp(min=1)
 
 
-def _cut(
-    high: Callable[[float, float], float] = lambda t, o: t + o,
-    low: Callable[[float, float], float] = lambda t, o: t - o,
-    ratio: Callable[[Tensor, Tensor], Tensor] = _ratio,
-    maps: Callable[[Tensor], Tensor] = lambda x: x,
-    count: Callable[[Tensor], Tensor] = _pixels,
-) -> Callable[..., Tensor]:
-    """The right answer, each step replaced by another."""
-
-    def answer(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
-        x = maps(mask_logits)
-        limits = high(mask_threshold, offset), low(mask_threshold, offset)
-        return ratio(*(count(x > limit) for limit in limits))
-
-    return answer
+def _dividing(ratio: Callable[[Tensor, Tensor], Tensor], count: Count = _pixels) -> Callable[..., Tensor]:
+    """`ratio(pixels of the smaller mask, pixels of the larger mask)` in place of the right one."""
+    return right.instead(lambda a: ratio(*(count(a.mask_logits > a.mask_threshold + o) for o in (a.offset, -a.offset))))
 
 
-def _soft(x: Tensor, t: float, o: float) -> Tensor:
-    return (x - t - o).sigmoid().sum(dim=(1, 2)) / (x - t + o).sigmoid().sum(dim=(1, 2))
+def _with_limits(high: Callable, low: Callable) -> Callable[..., Tensor]:
+    return right.instead(lambda a: _ratio(_pixels(a.mask_logits > high(a)), _pixels(a.mask_logits > low(a))))
 
 
-def _at_least(x: Tensor, t: float, o: float) -> Tensor:
-    return _ratio(_pixels(x >= t + o), _pixels(x >= t - o))
+def soft(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
+    x = mask_logits - mask_threshold
+    return _pixels((x - offset).sigmoid()) / _pixels((x + offset).sigmoid())
 
 
-def _undecided(x: Tensor, t: float, o: float) -> Tensor:
-    """Of all pixels, how many are on one side with both thresholds."""
-    return 1 - ((x > t - o) & (x <= t + o)).double().mean(dim=(1, 2))
+def at_least(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
+    x, t = mask_logits, mask_threshold
+    return _ratio(_pixels(x >= t + offset), _pixels(x >= t - offset))
 
 
-def _of_logits(x: Tensor, t: float, o: float) -> Tensor:
-    inner, outer = ((x * (x > limit)).sum(dim=(1, 2)) for limit in (t + o, t - o))
+def share_of_all_pixels(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
+    x, t = mask_logits, mask_threshold
+    return 1 - ((x > t - offset) & (x <= t + offset)).double().mean(dim=(1, 2))
+
+
+def sums_of_logits(mask_logits: Tensor, mask_threshold: float, offset: float) -> Tensor:
+    x, t = mask_logits, mask_threshold
+    inner, outer = (_pixels(x * (x > limit)) for limit in (t + offset, t - offset))
     return inner / torch.where(outer == 0, 1.0, outer)
 
 
-inverted = _cut(ratio=lambda a, b: b / a.clamp(min=1))
-inverted_by_zero = _cut(ratio=lambda a, b: b / a)
-one_more_below = _cut(ratio=lambda a, b: a / (b + 1))
-sams_numbers = _cut(high=lambda t, o: 1.0, low=lambda t, o: -1.0)
-around_one_half = _cut(maps=torch.sigmoid, high=lambda t, o: 0.5 + o, low=lambda t, o: 0.5 - o)
-not_offset = _cut(high=lambda t, o: t, low=lambda t, o: t)
-upper_half = _cut(low=lambda t, o: t)
-lower_half = _cut(high=lambda t, o: t)
-on_sigmoid = _cut(maps=torch.sigmoid)
-threshold_left_out = _cut(high=lambda t, o: o, low=lambda t, o: -o)
-always_one = _cut(high=lambda t, o: t + 1.0, low=lambda t, o: t - 1.0)
-half_offset = _cut(high=lambda t, o: t + o / 2, low=lambda t, o: t - o / 2)
-factors = _cut(high=lambda t, o: t * (1 + o), low=lambda t, o: t * (1 - o))
-empty_is_nan = _cut(ratio=lambda a, b: a / b)
-empty_is_one = _cut(ratio=lambda a, b: torch.where(b == 0, 1.0, _ratio(a, b)))
-dice = _cut(ratio=lambda a, b: 2 * a / (a + b).clamp(min=1))
-whole_numbers = _cut(ratio=lambda a, b: a // b.clamp(min=1))
-what_is_lost = _cut(ratio=lambda a, b: (b - a) / b.clamp(min=1))
-percent = _cut(ratio=lambda a, b: 100 * _ratio(a, b))
-all_together = _cut(count=lambda masks: masks.sum())
-column_by_column = _cut(count=lambda masks: masks.sum(dim=1))
-average = _cut(ratio=lambda a, b: _ratio(a, b).mean())
-
 TWO = "(logits > mask_threshold + offset) and (logits > mask_threshold - offset)."
-RATIO = "The smaller mask lies within the larger one: it is the intersection, and the larger one is the union."
+RATIO = "The smaller mask lies within the larger one, so it is their intersection. The larger one is their union."
 EMPTY = "Divide by at least 1: (larger).clamp(min=1)."
+
+WRONG = [
+    Wrong(
+        "ratio inverted",
+        _dividing(lambda small, large: large / small.clamp(min=1)),
+        "Your ratio is inverted. Divide the smaller mask by the larger mask.",
+        RATIO,
+    ),
+    Wrong(
+        "ratio inverted, by 0",
+        _dividing(lambda small, large: large / small),
+        "You divide by the smaller mask, which may be empty. Divide by the larger mask.",
+        RATIO,
+    ),
+    Wrong(
+        "threshold not offset",
+        right.given(offset=lambda a: 0.0),
+        "You use one threshold twice. Then every mask is stable.",
+        TWO,
+    ),
+    Wrong(
+        "upper half",
+        _with_limits(lambda a: a.mask_threshold + a.offset, lambda a: a.mask_threshold),
+        "You compare with the mask at mask_threshold itself. Compare with the mask at the lower threshold.",
+        TWO,
+    ),
+    Wrong(
+        "lower half",
+        _with_limits(lambda a: a.mask_threshold, lambda a: a.mask_threshold - a.offset),
+        "Your smaller mask is the mask at mask_threshold itself. Use the higher threshold for it.",
+        TWO,
+    ),
+    Wrong(
+        "on sigmoid",
+        right.given(mask_logits=lambda a: a.mask_logits.sigmoid()),
+        "You apply a sigmoid first. The thresholds are for logits.",
+        "No sigmoid is above 1 or below -1.",
+    ),
+    Wrong(
+        "sigmoid around 1/2",
+        right.given(mask_logits=lambda a: a.mask_logits.sigmoid(), mask_threshold=lambda a: 0.5),
+        "Your thresholds are for probabilities, 1/2 plus and minus the offset. Threshold the logits.",
+        TWO,
+    ),
+    Wrong("threshold left out", right.given(mask_threshold=lambda a: 0.0), "You leave out mask_threshold.", TWO),
+    Wrong("offset of 1", right.given(offset=lambda a: 1.0), "Your offset is always 1. Use the argument.", TWO),
+    Wrong(
+        "SAM's numbers",
+        right.given(mask_threshold=lambda a: 0.0, offset=lambda a: 1.0),
+        "Your thresholds are always 1 and -1, as in SAM. Compute them from the two arguments.",
+        TWO,
+    ),
+    Wrong(
+        "half the offset",
+        right.given(offset=lambda a: a.offset / 2),
+        "Your thresholds are half the offset away from mask_threshold. They should be the whole offset away.",
+        TWO,
+    ),
+    Wrong(
+        "offset as a factor",
+        right.given(offset=lambda a: a.mask_threshold * a.offset),
+        "You multiply mask_threshold by 1 + offset and 1 - offset. Add and subtract the offset.",
+        TWO,
+    ),
+    Wrong("at the limit", at_least, "You count logits equal to a threshold. Count those above it.", "> instead of >=."),
+    Wrong(
+        "empty is nan",
+        _dividing(lambda small, large: small / large),
+        "Your score of an empty mask is not a number. It should be 0.",
+        EMPTY,
+    ),
+    Wrong(
+        "empty is 1",
+        _dividing(lambda small, large: torch.where(large == 0, 1.0, _ratio(small, large))),
+        "Your score of an empty mask is 1. It should be 0, so that the mask is discarded.",
+        EMPTY,
+    ),
+    Wrong(
+        "one more below",
+        _dividing(lambda small, large: small / (large + 1)),
+        "You add 1 to the denominator. Then no score is 1.",
+        EMPTY,
+    ),
+    Wrong(
+        "Dice",
+        _dividing(lambda small, large: 2 * small / (small + large).clamp(min=1)),
+        "Compute the IoU instead of the Dice coefficient.",
+        RATIO,
+    ),
+    Wrong(
+        "whole numbers",
+        _dividing(lambda small, large: small // large.clamp(min=1)),
+        "You use integer division, so most scores are 0.",
+        "a / b",
+    ),
+    Wrong(
+        "what is lost",
+        _dividing(lambda small, large: (large - small) / large.clamp(min=1)),
+        "You return the share of the larger mask that is lost. Return the share that remains.",
+        RATIO,
+    ),
+    Wrong("percent", right.then(lambda out, a: 100 * out), "You return percentages. Return 0 to 1.", RATIO),
+    Wrong(
+        "share of all pixels", share_of_all_pixels, "You divide by all pixels. Then every small mask is stable.", RATIO
+    ),
+    Wrong("soft", soft, "You sum sigmoids. Count pixels.", TWO),
+    Wrong("sums of logits", sums_of_logits, "You sum logits. Count pixels instead.", TWO),
+    Wrong(
+        "all masks together",
+        _dividing(_ratio, count=lambda masks: masks.sum()),
+        "You count the pixels of all masks together. Each mask has its own score.",
+        "(N,).",
+    ),
+    Wrong(
+        "columns",
+        _dividing(_ratio, count=lambda masks: masks.sum(dim=1)),
+        "You count the pixels of each column separately. Count all pixels of a mask.",
+        "dim=(1, 2).",
+    ),
+    Wrong(
+        "mean of the scores", right.then(lambda out, a: out.mean()), "You average the scores. Return all N.", "(N,)."
+    ),
+]
 
 exercise = Exercise(
     name="stability_score",
@@ -161,87 +252,5 @@ exercise = Exercise(
     tolerance=1e-6,
     kind="mask",
     hides=["segedu.promptable.everything"],
-    wrong=[
-        Wrong(
-            "ratio inverted", inverted, "Your ratio is inverted: the smaller mask is divided by the larger one.", RATIO
-        ),
-        Wrong(
-            "ratio inverted, by 0",
-            inverted_by_zero,
-            "You divide the larger mask by the smaller one, which may be empty: divide the smaller by the larger.",
-            RATIO,
-        ),
-        Wrong(
-            "threshold not offset",
-            not_offset,
-            "You cut twice at the same threshold: then every mask is stable.",
-            TWO,
-        ),
-        Wrong("upper half", upper_half, "You compare with the mask at the threshold itself: take the one below.", TWO),
-        Wrong("lower half", lower_half, "You begin at the threshold itself: take the one above.", TWO),
-        Wrong(
-            "on sigmoid",
-            on_sigmoid,
-            "You take a sigmoid first: the thresholds are those of logits.",
-            "No sigmoid is above 1 or below -1.",
-        ),
-        Wrong(
-            "sigmoid around 1/2",
-            around_one_half,
-            "You cut sigmoids at 1/2 plus and minus the offset: cut the logits, around mask_threshold.",
-            TWO,
-        ),
-        Wrong(
-            "threshold left out",
-            threshold_left_out,
-            "You cut at plus and minus the offset: the threshold is not always 0.",
-            TWO,
-        ),
-        Wrong("offset of 1", always_one, "Your offset is always 1: take the one that is given.", TWO),
-        Wrong("SAM's numbers", sams_numbers, "You cut at 1 and -1, as SAM does: take the two numbers given.", TWO),
-        Wrong("half the offset", half_offset, "You go half the offset to each side: go all of it.", TWO),
-        Wrong("offset as a factor", factors, "You multiply the threshold by 1 + offset: add the offset.", TWO),
-        Wrong(
-            "at the limit",
-            _at_least,
-            "You count logits that are exactly at a threshold: only those above it count.",
-            "> and not >=.",
-        ),
-        Wrong("empty is nan", empty_is_nan, "The score of an empty mask is not a number: it is 0.", EMPTY),
-        Wrong(
-            "empty is 1",
-            empty_is_one,
-            "The score of an empty mask is 1 with you: it is 0, so that nobody keeps it.",
-            EMPTY,
-        ),
-        Wrong("one more below", one_more_below, "You add 1 to what you divide by: then no score is 1.", EMPTY),
-        Wrong("Dice", dice, "You take the Dice coefficient: take the IoU.", RATIO),
-        Wrong(
-            "whole numbers", whole_numbers, "You divide whole numbers with //: nearly all scores are 0 then.", "a / b"
-        ),
-        Wrong(
-            "what is lost", what_is_lost, "You return the share that is lost: the share that stays is asked for.", RATIO
-        ),
-        Wrong("percent", percent, "You return percents: numbers from 0 to 1 are asked for.", RATIO),
-        Wrong(
-            "share of all pixels",
-            _undecided,
-            "You divide by all pixels: a small mask would always be stable.",
-            RATIO,
-        ),
-        Wrong(
-            "soft",
-            _soft,
-            "You add up sigmoids: pixels are counted.",
-            TWO,
-        ),
-        Wrong("sums of logits", _of_logits, "You add up logits: pixels are counted.", TWO),
-        Wrong(
-            "all masks together", all_together, "You count the pixels of all masks together: each has a score.", "(N,)."
-        ),
-        Wrong(
-            "columns", column_by_column, "You count each column by itself: count all pixels of a mask.", "dim=(1, 2)."
-        ),
-        Wrong("mean of the scores", average, "You return the mean of the scores: each mask has its own.", "(N,)."),
-    ],
+    wrong=WRONG,
 )
