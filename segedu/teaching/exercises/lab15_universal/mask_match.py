@@ -124,6 +124,16 @@ def same_mistake(case: Case, ours: dict, theirs: dict, tolerance: float) -> bool
     return same_outcome(case, ours, theirs, tolerance) and of_gradients[0] == of_gradients[1]
 
 
+logits_of_classes = _costs(classes=lambda x, k: -2 * x[:, k])
+inside_only = _costs(bce=lambda x, y: 5 * F.softplus(-x) @ y.T / x.shape[1])
+sigmoid_twice = _costs(bce=lambda x, y: _bce(x.sigmoid(), y))
+squares = _costs(bce=lambda x, y: 5 * ((x.sigmoid()[:, None] - y) ** 2).mean(dim=2))
+differences = _costs(bce=lambda x, y: 5 * (x.sigmoid()[:, None] - y).abs().mean(dim=2))
+weights_missing = _costs(lambda x, k: _classes(x, k) / 2, lambda x, y: _bce(x, y) / 5, lambda x, y: _dice(x, y) / 5)
+argmin = _choice(lambda cost, p: cost.argmin(dim=0))
+first_queries = _choice(lambda cost, p: torch.arange(cost.shape[1]))
+targets_by_queries = right.then(lambda out, a: (out[0].T, out[1]))
+
 SIGN = "The assignment minimises the cost, so a good match must have a low cost."
 TERMS = "cost = -2 p + 5 bce + 5 dice, and dice is 1 - Dice."
 SOFTMAX = "Apply the softmax to all K + 1 columns of each query."
@@ -163,12 +173,7 @@ exercise = Exercise(
             "You use the logarithm of the probability. The cost uses the probability itself.",
             "The logarithm belongs to the loss, which is computed after the matching.",
         ),
-        Wrong(
-            "logits of classes",
-            _costs(classes=lambda x, k: -2 * x[:, k]),
-            "You use the logit of the class. Use its probability.",
-            SOFTMAX,
-        ),
+        Wrong("logits of classes", logits_of_classes, "You use the logit of the class. Use its probability.", SOFTMAX),
         Wrong(
             "sigmoid of classes",
             _costs(classes=lambda x, k: -2 * x.sigmoid()[:, k]),
@@ -207,36 +212,16 @@ exercise = Exercise(
             "You sum the cross-entropy over the points. Compute the mean.",
             MEAN,
         ),
-        Wrong(
-            "inside only",
-            _costs(bce=lambda x, y: 5 * F.softplus(-x) @ y.T / x.shape[1]),
-            "Your cross-entropy ignores the points outside the target.",
-            MEAN,
-        ),
+        Wrong("inside only", inside_only, "Your cross-entropy ignores the points outside the target.", MEAN),
         Wrong(
             "divided by the target",
             _costs(bce=lambda x, y: _bce(x, y) * x.shape[1] / y.sum(dim=1).clamp(min=1)),
             "You divide the cross-entropy by the area of the target. Divide by P.",
             MEAN,
         ),
-        Wrong(
-            "sigmoid twice",
-            _costs(bce=lambda x, y: _bce(x.sigmoid(), y)),
-            "You apply the sigmoid twice. This cross-entropy expects logits.",
-            MEAN,
-        ),
-        Wrong(
-            "squares",
-            _costs(bce=lambda x, y: 5 * ((x.sigmoid()[:, None] - y) ** 2).mean(dim=2)),
-            "You use squared differences of the masks. Use the cross-entropy.",
-            MEAN,
-        ),
-        Wrong(
-            "differences",
-            _costs(bce=lambda x, y: 5 * (x.sigmoid()[:, None] - y).abs().mean(dim=2)),
-            "You use absolute differences of the masks. Use the cross-entropy.",
-            MEAN,
-        ),
+        Wrong("sigmoid twice", sigmoid_twice, "You apply the sigmoid twice. This cross-entropy expects logits.", MEAN),
+        Wrong("squares", squares, "You use squared differences of the masks. Use the cross-entropy.", MEAN),
+        Wrong("differences", differences, "You use absolute differences of the masks. Use the cross-entropy.", MEAN),
         Wrong("focal", _costs(bce=terms.focal), "You use MaskFormer's focal loss. Use the cross-entropy.", MEAN),
         Wrong(
             "mean over targets",
@@ -278,12 +263,7 @@ exercise = Exercise(
             "You leave out the factor 2 of Dice, so a perfect mask is penalised.",
             DICE,
         ),
-        Wrong(
-            "weights missing",
-            _costs(lambda x, k: _classes(x, k) / 2, lambda x, y: _bce(x, y) / 5, lambda x, y: _dice(x, y) / 5),
-            "You leave out the weights 2, 5 and 5.",
-            TERMS,
-        ),
+        Wrong("weights missing", weights_missing, "You leave out the weights 2, 5 and 5.", TERMS),
         Wrong("weights swapped", _scaled(2.5, 0.4), "You swap the weights of class and cross-entropy.", TERMS),
         Wrong(
             "MaskFormer's weights",
@@ -291,12 +271,7 @@ exercise = Exercise(
             "You use 1, 20 and 1, the weights of MaskFormer. Use 2, 5 and 5.",
             TERMS,
         ),
-        Wrong(
-            "argmin",
-            _choice(lambda cost, p: cost.argmin(dim=0)),
-            "You match each target with its cheapest query. Targets may then share a query.",
-            ALL,
-        ),
+        Wrong("argmin", argmin, "You match each target with its cheapest query. Targets may then share a query.", ALL),
         Wrong(
             "first come",
             _choice(lambda cost, p: choices.one_after_the_other(cost, list(range(cost.shape[1])))),
@@ -333,12 +308,7 @@ exercise = Exercise(
             "You return the target of each query. Return the query of each target.",
             "(N,), not (Q,).",
         ),
-        Wrong(
-            "first queries",
-            _choice(lambda cost, p: torch.arange(cost.shape[1])),
-            "You return the first N queries in order. The costs should decide.",
-            ALL,
-        ),
+        Wrong("first queries", first_queries, "You return the first N queries in order. The costs should decide.", ALL),
         Wrong(
             "no-object left out",
             _choice(choices.only_with_objects),
@@ -363,12 +333,7 @@ exercise = Exercise(
             "Your function fails if the logits require gradients. Compute the matching without gradients.",
             "cost.detach(), or torch.no_grad(). The loss of the matched pairs is computed later, with gradients.",
         ),
-        Wrong(
-            "targets by queries",
-            right.then(lambda out, a: (out[0].T, out[1])),
-            "Your cost is (N, Q). It should be (Q, N).",
-            "p @ y.T",
-        ),
+        Wrong("targets by queries", targets_by_queries, "Your cost is (N, Q). It should be (Q, N).", "p @ y.T"),
         Wrong(
             "fails without targets",
             right.then(_fails_without_targets),

@@ -120,6 +120,15 @@ def _unless_empty(weights: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., 
     return _steps(or_all=lambda inside: inside, weights=weights)
 
 
+no_mask = right.given(mask_logits=lambda a: torch.ones_like(a.mask_logits))
+mask_added = _steps(weights=lambda s, inside: (s + inside).softmax(dim=1))
+above_1_2 = _steps(inside=lambda x, size: _resized(x, size).flatten(1) > 0)
+nearest = _steps(inside=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).flatten(1) >= 0)
+corners = _steps(inside=lambda x, size: _resized(x, size, align_corners=True).flatten(1) >= 0)
+sigmoid_first = _steps(inside=lambda x, size: _resized(x.sigmoid(), size).flatten(1) >= 0.5)
+divided_by_d = _steps(scores=lambda q, k: q @ k.T / q.shape[1])
+keys_for_values = right.given(values=lambda a: a.keys)
+
 BEFORE = "Set the score of a location outside to -inf before the softmax. The weights inside then sum to 1."
 EMPTY = "inside | ~inside.any(dim=1, keepdim=True), before the softmax."
 EACH_ROW = "Decide for each row: any(dim=1, keepdim=True)."
@@ -137,12 +146,7 @@ exercise = Exercise(
     probe=call_grad,
     hides=["segedu.panoptic.mask2former.mask2former", "segedu.layers.attention"],
     wrong=[
-        Wrong(
-            "no mask",
-            right.given(mask_logits=lambda a: torch.ones_like(a.mask_logits)),
-            "You do not use the masks: your queries attend to all locations.",
-            BEFORE,
-        ),
+        Wrong("no mask", no_mask, "You do not use the masks: your queries attend to all locations.", BEFORE),
         Wrong(
             "multiplies after softmax",
             _steps(weights=lambda s, inside: s.softmax(dim=1) * inside),
@@ -155,12 +159,7 @@ exercise = Exercise(
             "You set the scores outside to 0. Their weight is then not 0.",
             BEFORE,
         ),
-        Wrong(
-            "mask added",
-            _steps(weights=lambda s, inside: (s + inside).softmax(dim=1)),
-            "You add the mask as 0 and 1. A location outside still has a weight.",
-            BEFORE,
-        ),
+        Wrong("mask added", mask_added, "You add the mask as 0 and 1. A location outside still has a weight.", BEFORE),
         Wrong(
             "inverted mask",
             _steps(inside=lambda x, size: ~_inside(x, size)),
@@ -228,42 +227,22 @@ exercise = Exercise(
             "You compare the logits with 1/2. Compare their sigmoids with 1/2.",
             HALF,
         ),
-        Wrong(
-            "above 1/2",
-            _steps(inside=lambda x, size: _resized(x, size).flatten(1) > 0),
-            "You exclude locations whose sigmoid is exactly 1/2. They are inside.",
-            HALF,
-        ),
+        Wrong("above 1/2", above_1_2, "You exclude locations whose sigmoid is exactly 1/2. They are inside.", HALF),
         Wrong(
             "soft mask",
             right.instead(_soft_mask),
             "You weight the locations by the mask's probability. A location is either inside or outside.",
             "A soft mask would pass gradients to the mask logits. No gradient flows through this mask.",
         ),
-        Wrong(
-            "nearest",
-            _steps(inside=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).flatten(1) >= 0),
-            "You resize by nearest neighbour. Resize bilinearly.",
-            RESIZED,
-        ),
-        Wrong(
-            "corners",
-            _steps(inside=lambda x, size: _resized(x, size, align_corners=True).flatten(1) >= 0),
-            "You resize with align_corners=True. Use align_corners=False.",
-            RESIZED,
-        ),
+        Wrong("nearest", nearest, "You resize by nearest neighbour. Resize bilinearly.", RESIZED),
+        Wrong("corners", corners, "You resize with align_corners=True. Use align_corners=False.", RESIZED),
         Wrong(
             "threshold first",
             _steps(inside=lambda x, size: _fraction(x >= 0, size) >= 0.5),
             "You threshold the mask before you resize it. Resize the logits.",
             RESIZED,
         ),
-        Wrong(
-            "sigmoid first",
-            _steps(inside=lambda x, size: _resized(x.sigmoid(), size).flatten(1) >= 0.5),
-            "You resize the sigmoids. Resize the logits.",
-            RESIZED,
-        ),
+        Wrong("sigmoid first", sigmoid_first, "You resize the sigmoids. Resize the logits.", RESIZED),
         Wrong(
             "any pixel",
             _steps(inside=lambda x, size: _fraction(x >= 0, size) > 0),
@@ -302,12 +281,7 @@ exercise = Exercise(
             ROOT,
         ),
         Wrong("no root", _steps(scores=lambda q, k: q @ k.T), "You do not divide by the root of D.", ROOT),
-        Wrong(
-            "divided by D",
-            _steps(scores=lambda q, k: q @ k.T / q.shape[1]),
-            "You divide by D. Divide by its root.",
-            ROOT,
-        ),
+        Wrong("divided by D", divided_by_d, "You divide by D. Divide by its root.", ROOT),
         Wrong(
             "root of the places",
             _steps(scores=lambda q, k: q @ k.T / len(k) ** 0.5),
@@ -320,12 +294,7 @@ exercise = Exercise(
             "You add the query. Return the weighted sum of the values only.",
             "The layer adds the query afterwards.",
         ),
-        Wrong(
-            "keys for values",
-            right.given(values=lambda a: a.keys),
-            "You sum the keys. Sum the values.",
-            "weights @ values",
-        ),
+        Wrong("keys for values", keys_for_values, "You sum the keys. Sum the values.", "weights @ values"),
         Wrong(
             "without gradient",
             right.then(lambda out, a: out.detach()),

@@ -98,6 +98,13 @@ def _reshaped(mask_embed: Tensor, mask_features: Tensor) -> Tensor:
     return (mask_embed @ mask_features.reshape(-1, len(mask_features)).T).reshape(-1, *mask_features.shape[1:])
 
 
+width_first = _steps(product=lambda e, f: _product(e, f).mT)
+nearest = _steps(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid())
+corners = _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid())
+bicubic = _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
+height_for_width = right.given(image_size=lambda a: a.image_size[::-1])
+queries_last = right.then(lambda out, a: (out[0], out[1].movedim(0, -1)))
+
 PRODUCT = 'torch.einsum("qd,dhw->qhw", mask_embed, mask_features) sums over D.'
 RESIZED = 'F.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)[0], then the sigmoid.'
 
@@ -162,12 +169,7 @@ exercise = Exercise(
             "You apply the sigmoid to the embeddings of the queries. Apply it to the resized mask logits only.",
             RESIZED,
         ),
-        Wrong(
-            "width first",
-            _steps(product=lambda e, f: _product(e, f).mT),
-            "You swap the rows and the columns of the masks.",
-            PRODUCT,
-        ),
+        Wrong("width first", width_first, "You swap the rows and the columns of the masks.", PRODUCT),
         Wrong(
             "no upsample",
             _steps(mask=lambda x, size: x.sigmoid()),
@@ -199,41 +201,16 @@ exercise = Exercise(
             "You return a binary mask. Return the probabilities, without a threshold.",
             RESIZED,
         ),
-        Wrong(
-            "nearest",
-            _steps(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid()),
-            "You resize by nearest neighbour. Resize bilinearly.",
-            RESIZED,
-        ),
-        Wrong(
-            "corners",
-            _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid()),
-            "You resize with align_corners=True. Use align_corners=False.",
-            RESIZED,
-        ),
-        Wrong(
-            "bicubic",
-            _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid()),
-            "You resize by bicubic interpolation. Resize bilinearly.",
-            RESIZED,
-        ),
-        Wrong(
-            "height for width",
-            right.given(image_size=lambda a: a.image_size[::-1]),
-            "You resize the masks to (W, H). image_size is (H, W).",
-            RESIZED,
-        ),
+        Wrong("nearest", nearest, "You resize by nearest neighbour. Resize bilinearly.", RESIZED),
+        Wrong("corners", corners, "You resize with align_corners=True. Use align_corners=False.", RESIZED),
+        Wrong("bicubic", bicubic, "You resize by bicubic interpolation. Resize bilinearly.", RESIZED),
+        Wrong("height for width", height_for_width, "You resize the masks to (W, H). image_size is (H, W).", RESIZED),
         Wrong(
             "always four times",
             _steps(mask=lambda x, size: _resized(x, None, scale_factor=4.0).sigmoid()),
             "You always upsample by 4. Resize to image_size.",
             "The sides of an image are not always multiples of 4, and features do not always have stride 4.",
         ),
-        Wrong(
-            "queries last",
-            right.then(lambda out, a: (out[0], out[1].movedim(0, -1))),
-            "Your masks are (H, W, Q). They should be (Q, H, W).",
-            PRODUCT,
-        ),
+        Wrong("queries last", queries_last, "Your masks are (H, W, Q). They should be (Q, H, W).", PRODUCT),
     ],
 )

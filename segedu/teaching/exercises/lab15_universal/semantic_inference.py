@@ -110,6 +110,14 @@ def _best_query(p: Tensor, m: Tensor) -> Tensor:
     return _products(p, m).gather(0, query[:, None].expand(-1, p.shape[1], -1, -1))[0]
 
 
+product_of_logits = _steps(classes=lambda x: x[:, :-1], masks=lambda x: x)
+logits_of_masks = _steps(masks=lambda x: x)
+hard_masks = _steps(masks=lambda x: (x > 0).to(x))
+largest = _steps(sums=lambda p, m: _products(p, m).amax(dim=0))
+mean = _steps(sums=lambda p, m: _sums(p, m) / len(p))
+softmax_again = right.then(lambda out, a: out.softmax(dim=0))
+classes_last = right.then(lambda out, a: out.movedim(0, -1))
+
 FACTORS = "p is a softmax over the columns of a query, without the last one. m is a sigmoid of each mask logit."
 SUM = 'torch.einsum("qk,qhw->khw", p, m).'
 NO_OBJECT = 'Probability that a query assigns to "no object" must be missing from its classes.'
@@ -149,18 +157,8 @@ exercise = Exercise(
             'You drop queries that predict "no object". Their small contribution belongs to the sum, too.',
             "They are dropped for panoptic segmentation, not here.",
         ),
-        Wrong(
-            "product of logits",
-            _steps(classes=lambda x: x[:, :-1], masks=lambda x: x),
-            "You multiply logits. Multiply probabilities.",
-            FACTORS,
-        ),
-        Wrong(
-            "logits of masks",
-            _steps(masks=lambda x: x),
-            "You use the mask logits as they are. Apply the sigmoid.",
-            FACTORS,
-        ),
+        Wrong("product of logits", product_of_logits, "You multiply logits. Multiply probabilities.", FACTORS),
+        Wrong("logits of masks", logits_of_masks, "You use the mask logits as they are. Apply the sigmoid.", FACTORS),
         Wrong(
             "softmax of masks over queries",
             _steps(masks=lambda x: x.softmax(dim=0)),
@@ -173,24 +171,9 @@ exercise = Exercise(
             "Your softmax of the masks is over the pixels. Apply a sigmoid to each pixel.",
             FACTORS,
         ),
-        Wrong(
-            "hard masks",
-            _steps(masks=lambda x: (x > 0).to(x)),
-            "You threshold the masks at 1/2. Use their probabilities.",
-            FACTORS,
-        ),
-        Wrong(
-            "largest",
-            _steps(sums=lambda p, m: _products(p, m).amax(dim=0)),
-            "You compute the maximum over the queries. Compute the sum.",
-            SUM,
-        ),
-        Wrong(
-            "mean",
-            _steps(sums=lambda p, m: _sums(p, m) / len(p)),
-            "You compute the mean over the queries. Compute the sum.",
-            SUM,
-        ),
+        Wrong("hard masks", hard_masks, "You threshold the masks at 1/2. Use their probabilities.", FACTORS),
+        Wrong("largest", largest, "You compute the maximum over the queries. Compute the sum.", SUM),
+        Wrong("mean", mean, "You compute the mean over the queries. Compute the sum.", SUM),
         Wrong(
             "one query a pixel",
             _steps(sums=_best_query),
@@ -209,24 +192,14 @@ exercise = Exercise(
             "You divide by the sum of the masks. The scores are not normalised.",
             NORMALISED,
         ),
-        Wrong(
-            "softmax again",
-            right.then(lambda out, a: out.softmax(dim=0)),
-            "You apply a softmax to the sums. The scores are not normalised.",
-            SUM,
-        ),
+        Wrong("softmax again", softmax_again, "You apply a softmax to the sums. The scores are not normalised.", SUM),
         Wrong(
             "label map",
             right.then(lambda out, a: out.argmax(dim=0)),
             "You return the best class of each pixel. Return the scores of all classes.",
             "(K, H, W), not (H, W).",
         ),
-        Wrong(
-            "classes last",
-            right.then(lambda out, a: out.movedim(0, -1)),
-            "Your result is (H, W, K). It should be (K, H, W).",
-            SUM,
-        ),
+        Wrong("classes last", classes_last, "Your result is (H, W, K). It should be (K, H, W).", SUM),
         Wrong("not summed", _steps(sums=_products), "You return (Q, K, H, W). Sum over the queries.", SUM),
     ],
 )
