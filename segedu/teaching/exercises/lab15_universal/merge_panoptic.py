@@ -78,6 +78,22 @@ def _first_of_class(segment: dict, segments: list[dict]) -> int:
     return next(s["id"] for s in segments if s["category_id"] == segment["category_id"])
 
 
+unsorted = merge_by(order=lambda m: list(range(len(m.scores))))
+lowest_score_first = merge_by(order=lambda m: m.scores.argsort(stable=True).tolist())
+last_of_equals_first = merge_by(order=lambda m: m.scores.argsort(stable=True).flip(0).tolist())
+largest_first = merge_by(order=lambda m: m.masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist())
+every_score = right.given(score_threshold=lambda a: 0.0)
+any_overlap = right.given(overlap_threshold=lambda a: 0.0)
+overlaps_never_drop = right.given(overlap_threshold=lambda a: 1.0)
+pair_by_pair = merge_by(fits=steps.fits_by_pairs(lambda mask, other: mask))
+always_one_half = right.given(overlap_threshold=lambda a: 0.5)
+stuff_overwrites = merge_by(counted=lambda m, mask: mask, stuff_takes=lambda m, mask: mask)
+small_stuff_kept = right.given(stuff_area=lambda a: 1)
+area_exactly = right.given(stuff_area=lambda a: a.stuff_area + 1)
+things_as_stuff = right.given(things=lambda a: [])
+no_stuff = right.given(semantic=lambda a: torch.full_like(a.semantic, VOID))
+numbers_from_0 = right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]]))
+
 RULE = "Drop an instance if other segments together have more than overlap_threshold of its pixels."
 ORDER = "scores.argsort(descending=True, stable=True)."
 STABLE = "Without stable=True, argsort promises no order of equal scores, and flip reverses it."
@@ -100,54 +116,19 @@ exercise = Exercise(
             "You compare boxes. Compare masks, pixel by pixel.",
             "Boxes of adjacent things overlap, but their masks do not.",
         ),
-        Wrong(
-            "unsorted",
-            merge_by(order=lambda m: list(range(len(m.scores)))),
-            "You do not sort the instances by decreasing score.",
-            ORDER,
-        ),
-        Wrong(
-            "lowest score first",
-            merge_by(order=lambda m: m.scores.argsort(stable=True).tolist()),
-            "Your least confident instance comes first.",
-            ORDER,
-        ),
-        Wrong(
-            "last of equals first",
-            merge_by(order=lambda m: m.scores.argsort(stable=True).flip(0).tolist()),
-            "Your order of equal scores is reversed.",
-            STABLE,
-        ),
-        Wrong(
-            "largest first",
-            merge_by(order=lambda m: m.masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()),
-            "You sort the instances by area. Sort by score.",
-            ORDER,
-        ),
-        Wrong(
-            "every score",
-            right.given(score_threshold=lambda a: 0.0),
-            "You keep instances whose score is below score_threshold.",
-            SCORE,
-        ),
+        Wrong("unsorted", unsorted, "You do not sort the instances by decreasing score.", ORDER),
+        Wrong("lowest score first", lowest_score_first, "Your least confident instance comes first.", ORDER),
+        Wrong("last of equals first", last_of_equals_first, "Your order of equal scores is reversed.", STABLE),
+        Wrong("largest first", largest_first, "You sort the instances by area. Sort by score.", ORDER),
+        Wrong("every score", every_score, "You keep instances whose score is below score_threshold.", SCORE),
         Wrong(
             "score at the threshold",
             right.given(score_threshold=lambda a: a.score_threshold + 1e-9),
             "You drop instances whose score is exactly score_threshold.",
             SCORE,
         ),
-        Wrong(
-            "any overlap",
-            right.given(overlap_threshold=lambda a: 0.0),
-            "You drop every instance that overlaps another segment.",
-            RULE,
-        ),
-        Wrong(
-            "overlaps never drop",
-            right.given(overlap_threshold=lambda a: 1.0),
-            "You do not drop instances that overlap too much.",
-            RULE,
-        ),
+        Wrong("any overlap", any_overlap, "You drop every instance that overlaps another segment.", RULE),
+        Wrong("overlaps never drop", overlaps_never_drop, "You do not drop instances that overlap too much.", RULE),
         Wrong(
             "exactly the share",
             right.given(overlap_threshold=lambda a: a.overlap_threshold - 1e-9),
@@ -160,12 +141,7 @@ exercise = Exercise(
             "You compare IoUs. Divide by the instance's own area.",
             "A small thing inside a large one has a small IoU, although none of its pixels is left.",
         ),
-        Wrong(
-            "pair by pair",
-            merge_by(fits=steps.fits_by_pairs(lambda mask, other: mask)),
-            "You compare with one other instance at a time.",
-            RULE,
-        ),
+        Wrong("pair by pair", pair_by_pair, "You compare with one other instance at a time.", RULE),
         Wrong(
             "share of the other",
             merge_by(fits=steps.fits_by_pairs(lambda mask, other: other)),
@@ -196,12 +172,7 @@ exercise = Exercise(
             "You require that at least overlap_threshold is left. At most overlap_threshold may be taken.",
             "Both rules are the same for 1/2, but not for other thresholds. " + RULE,
         ),
-        Wrong(
-            "always one half",
-            right.given(overlap_threshold=lambda a: 0.5),
-            "You always use 1/2. Use overlap_threshold.",
-            RULE,
-        ),
+        Wrong("always one half", always_one_half, "You always use 1/2. Use overlap_threshold.", RULE),
         Wrong(
             "dropped ones keep pixels",
             merge_by(fits=steps.fits_and_blocks, end=lambda m: (m.seg.clamp(min=0), m.segments)),
@@ -226,36 +197,16 @@ exercise = Exercise(
             "You keep instances that have no pixel left.",
             "Check that a pixel is left before you assign a number.",
         ),
-        Wrong(
-            "stuff overwrites",
-            merge_by(counted=lambda m, mask: mask, stuff_takes=lambda m, mask: mask),
-            "Your stuff overwrites things. It takes only what is left.",
-            STUFF,
-        ),
-        Wrong(
-            "small stuff kept",
-            right.given(stuff_area=lambda a: 1),
-            "You keep stuff of fewer pixels than stuff_area.",
-            STUFF,
-        ),
+        Wrong("stuff overwrites", stuff_overwrites, "Your stuff overwrites things. It takes only what is left.", STUFF),
+        Wrong("small stuff kept", small_stuff_kept, "You keep stuff of fewer pixels than stuff_area.", STUFF),
         Wrong(
             "area before things",
             merge_by(counted=lambda m, mask: mask),
             "You count the pixels of stuff before things take theirs.",
             STUFF,
         ),
-        Wrong(
-            "area exactly",
-            right.given(stuff_area=lambda a: a.stuff_area + 1),
-            "You drop stuff of exactly stuff_area pixels.",
-            STUFF,
-        ),
-        Wrong(
-            "things as stuff",
-            right.given(things=lambda a: []),
-            "You add thing categories of the semantic map as stuff.",
-            ONLY,
-        ),
+        Wrong("area exactly", area_exactly, "You drop stuff of exactly stuff_area pixels.", STUFF),
+        Wrong("things as stuff", things_as_stuff, "You add thing categories of the semantic map as stuff.", ONLY),
         Wrong("nothing known as stuff", merge_by(void=None), "You add a segment for 255, which is unknown.", ONLY),
         Wrong(
             "category 0 left out",
@@ -263,12 +214,7 @@ exercise = Exercise(
             "You exclude category 0. A 0 means no segment in the result only.",
             ONLY,
         ),
-        Wrong(
-            "no stuff",
-            right.given(semantic=lambda a: torch.full_like(a.semantic, VOID)),
-            "You leave out the stuff.",
-            STUFF,
-        ),
+        Wrong("no stuff", no_stuff, "You leave out the stuff.", STUFF),
         Wrong(
             "categories for numbers",
             right.then(steps.renumbered(lambda segment, segments: segment["category_id"])),
@@ -281,12 +227,7 @@ exercise = Exercise(
             "Your things of one class share a number. Each has its own.",
             NUMBERS,
         ),
-        Wrong(
-            "numbers from 0",
-            right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]])),
-            "Your numbers begin with 0, which means no segment.",
-            NUMBERS,
-        ),
+        Wrong("numbers from 0", numbers_from_0, "Your numbers begin with 0, which means no segment.", NUMBERS),
         Wrong(
             "dropped ones counted",
             merge_by(end=steps.numbered_with_gaps),
