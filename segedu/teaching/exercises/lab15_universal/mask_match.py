@@ -133,6 +133,25 @@ weights_missing = _costs(lambda x, k: _classes(x, k) / 2, lambda x, y: _bce(x, y
 argmin = _choice(lambda cost, p: cost.argmin(dim=0))
 first_queries = _choice(lambda cost, p: torch.arange(cost.shape[1]))
 targets_by_queries = right.then(lambda out, a: (out[0].T, out[1]))
+one_minus_p = _costs(classes=lambda x, k: 2 + _classes(x, k))
+sigmoids = _costs(classes=lambda x, k: -2 * x.sigmoid()[:, k])
+over_queries = _costs(classes=lambda x, k: -2 * x.softmax(dim=0)[:, k])
+k_columns = _costs(classes=lambda x, k: -2 * x[:, :-1].softmax(dim=1)[:, k])
+from_one = _costs(classes=lambda x, k: -2 * x.softmax(dim=1)[:, k - 1])
+bce_sum = _costs(bce=lambda x, y: _bce(x, y) * x.shape[1])
+by_area = _costs(bce=lambda x, y: _bce(x, y) * x.shape[1] / y.sum(dim=1).clamp(min=1))
+dice_itself = _costs(dice=lambda x, y: _dice(x, y) - 5)
+no_plus_1 = _costs(dice=lambda x, y: terms.dice(x.sigmoid(), y, 0.0))
+hard_dice = _costs(dice=lambda x, y: terms.dice((x > 0).to(x), y))
+squared = _costs(dice=terms.dice_of_squares)
+without_2 = _costs(dice=terms.dice_without_the_2)
+maskformer = _scaled(1 / 2, 4, 1 / 5)
+first_come = _choice(lambda cost, p: choices.one_after_the_other(cost, list(range(cost.shape[1]))))
+cheapest_pair = _choice(choices.cheapest_pair_first)
+largest = _choice(lambda cost, p: _matched(-cost))
+columns = _choice(lambda cost, p: torch.from_numpy(linear_sum_assignment(cost)[1]))
+of_queries = _choice(choices.for_queries)
+no_object_paid = _choice(choices.padded)
 
 SIGN = "The assignment minimises the cost, so a good match must have a low cost."
 TERMS = "cost = -2 p + 5 bce + 5 dice, and dice is 1 - Dice."
@@ -160,12 +179,7 @@ exercise = Exercise(
     ],
     wrong=[
         Wrong("class sign", _scaled(classes=-1), "Your class term has the wrong sign.", SIGN),
-        Wrong(
-            "1 - p",
-            _costs(classes=lambda x, k: 2 + _classes(x, k)),
-            "You use 2 (1 - p). The match is the same, but the class term is -2 p.",
-            TERMS,
-        ),
+        Wrong("1 - p", one_minus_p, "You use 2 (1 - p). The match is the same, but the class term is -2 p.", TERMS),
         Wrong("class missing", _costs(classes=lambda x, k: 0), "You leave the class out of the cost.", TERMS),
         Wrong(
             "log of the probability",
@@ -174,30 +188,10 @@ exercise = Exercise(
             "The logarithm belongs to the loss, which is computed after the matching.",
         ),
         Wrong("logits of classes", logits_of_classes, "You use the logit of the class. Use its probability.", SOFTMAX),
-        Wrong(
-            "sigmoid of classes",
-            _costs(classes=lambda x, k: -2 * x.sigmoid()[:, k]),
-            "You apply a sigmoid to the class logits. Apply a softmax.",
-            SOFTMAX,
-        ),
-        Wrong(
-            "softmax over queries",
-            _costs(classes=lambda x, k: -2 * x.softmax(dim=0)[:, k]),
-            "Your softmax is over the queries. It should be over the columns.",
-            SOFTMAX,
-        ),
-        Wrong(
-            "softmax without no object",
-            _costs(classes=lambda x, k: -2 * x[:, :-1].softmax(dim=1)[:, k]),
-            'You remove the column of "no object" before the softmax.',
-            SOFTMAX,
-        ),
-        Wrong(
-            "labels from 1",
-            _costs(classes=lambda x, k: -2 * x.softmax(dim=1)[:, k - 1]),
-            "You use column label - 1. Here, labels and columns both begin with 0.",
-            "Always check where labels begin.",
-        ),
+        Wrong("sigmoid of classes", sigmoids, "You apply a sigmoid to the class logits. Apply a softmax.", SOFTMAX),
+        Wrong("softmax over queries", over_queries, "Your softmax is over the queries, not over the columns.", SOFTMAX),
+        Wrong("softmax without no object", k_columns, 'You remove "no object" before the softmax. Keep it.', SOFTMAX),
+        Wrong("labels from 1", from_one, "You use column label - 1.", "Labels and columns both begin with 0."),
         Wrong(
             "no object first",
             _costs(classes=lambda x, k: -2 * x.softmax(dim=1)[:, k + 1]),
@@ -206,19 +200,9 @@ exercise = Exercise(
         ),
         Wrong("cross-entropy missing", _costs(bce=lambda x, y: 0), "You leave out the cross-entropy.", TERMS),
         Wrong("cross-entropy sign", _scaled(bce=-1), "Your cross-entropy has the wrong sign.", SIGN),
-        Wrong(
-            "cross-entropy summed",
-            _costs(bce=lambda x, y: _bce(x, y) * x.shape[1]),
-            "You sum the cross-entropy over the points. Compute the mean.",
-            MEAN,
-        ),
+        Wrong("cross-entropy summed", bce_sum, "You sum the cross-entropy over the points. Compute the mean.", MEAN),
         Wrong("inside only", inside_only, "Your cross-entropy ignores the points outside the target.", MEAN),
-        Wrong(
-            "divided by the target",
-            _costs(bce=lambda x, y: _bce(x, y) * x.shape[1] / y.sum(dim=1).clamp(min=1)),
-            "You divide the cross-entropy by the area of the target. Divide by P.",
-            MEAN,
-        ),
+        Wrong("divided by the target", by_area, "You divide the cross-entropy by the target's area, not by P.", MEAN),
         Wrong("sigmoid twice", sigmoid_twice, "You apply the sigmoid twice. This cross-entropy expects logits.", MEAN),
         Wrong("squares", squares, "You use squared differences of the masks. Use the cross-entropy.", MEAN),
         Wrong("differences", differences, "You use absolute differences of the masks. Use the cross-entropy.", MEAN),
@@ -231,83 +215,28 @@ exercise = Exercise(
         ),
         Wrong("Dice missing", _costs(dice=lambda x, y: 0), "You leave Dice out of the cost.", TERMS),
         Wrong("Dice sign", _costs(dice=lambda x, y: 5 - _dice(x, y)), "Your Dice term has the wrong sign.", SIGN),
-        Wrong(
-            "Dice itself",
-            _costs(dice=lambda x, y: _dice(x, y) - 5),
-            "You use minus Dice. The match is the same, but the term is 1 - Dice.",
-            TERMS,
-        ),
-        Wrong(
-            "Dice not smooth",
-            _costs(dice=lambda x, y: terms.dice(x.sigmoid(), y, 0.0)),
-            "You leave out the + 1 in the numerator and the denominator of Dice.",
-            DICE,
-        ),
+        Wrong("Dice itself", dice_itself, "You use -Dice. The match is the same, but the term is 1 - Dice.", TERMS),
+        Wrong("Dice not smooth", no_plus_1, "You leave out the + 1 in numerator and denominator of Dice.", DICE),
         Wrong("Dice of logits", _costs(dice=terms.dice), "You compute Dice of logits. Use the sigmoids.", DICE),
-        Wrong(
-            "Dice of hard masks",
-            _costs(dice=lambda x, y: terms.dice((x > 0).to(x), y)),
-            "You threshold the masks at 1/2 for Dice. Use the sigmoids.",
-            DICE,
-        ),
-        Wrong(
-            "squares below",
-            _costs(dice=terms.dice_of_squares),
-            "You square the sigmoids in the denominator. Sum them without squares.",
-            DICE,
-        ),
+        Wrong("Dice of hard masks", hard_dice, "You threshold the masks at 1/2 for Dice. Use the sigmoids.", DICE),
+        Wrong("squares below", squared, "You square the sigmoids in the denominator of Dice.", DICE),
         Wrong("IoU for Dice", _costs(dice=terms.soft_iou), "You use the IoU. Use Dice.", DICE),
-        Wrong(
-            "without the 2",
-            _costs(dice=terms.dice_without_the_2),
-            "You leave out the factor 2 of Dice, so a perfect mask is penalised.",
-            DICE,
-        ),
+        Wrong("without the 2", without_2, "You leave out the factor 2 of Dice, so perfect masks cost more.", DICE),
         Wrong("weights missing", weights_missing, "You leave out the weights 2, 5 and 5.", TERMS),
         Wrong("weights swapped", _scaled(2.5, 0.4), "You swap the weights of class and cross-entropy.", TERMS),
-        Wrong(
-            "MaskFormer's weights",
-            _scaled(1 / 2, 4, 1 / 5),
-            "You use 1, 20 and 1, the weights of MaskFormer. Use 2, 5 and 5.",
-            TERMS,
-        ),
+        Wrong("MaskFormer's weights", maskformer, "You use MaskFormer's weights, 1, 20 and 1, not 2, 5 and 5.", TERMS),
         Wrong("argmin", argmin, "You match each target with its cheapest query. Targets may then share a query.", ALL),
-        Wrong(
-            "first come",
-            _choice(lambda cost, p: choices.one_after_the_other(cost, list(range(cost.shape[1])))),
-            "Your targets choose one after the other. The first ones can leave expensive queries to the others.",
-            ALL,
-        ),
-        Wrong(
-            "cheapest pair first",
-            _choice(choices.cheapest_pair_first),
-            "You match the cheapest pair first. The remaining pairs can be expensive.",
-            ALL,
-        ),
-        Wrong(
-            "dearest",
-            _choice(lambda cost, p: _matched(-cost)),
-            "You find the largest sum of costs. Find the least.",
-            "linear_sum_assignment minimises by default.",
-        ),
+        Wrong("first come", first_come, "Your targets choose in turn. Late ones may get expensive queries.", ALL),
+        Wrong("cheapest pair first", cheapest_pair, "You match the cheapest pair first. Others can be expensive.", ALL),
+        Wrong("dearest", largest, "You find the largest sum of costs.", "linear_sum_assignment minimises by default."),
         Wrong(
             "in the order of queries",
             _choice(lambda cost, p: torch.from_numpy(linear_sum_assignment(cost)[0])),
             "You return scipy's rows, which are sorted queries. They should be in the order of the targets.",
             ORDER,
         ),
-        Wrong(
-            "scipy's targets",
-            _choice(lambda cost, p: torch.from_numpy(linear_sum_assignment(cost)[1])),
-            "You return the targets of scipy's pairs. Return the query of each target.",
-            ORDER,
-        ),
-        Wrong(
-            "for each query",
-            _choice(choices.for_queries),
-            "You return the target of each query. Return the query of each target.",
-            "(N,), not (Q,).",
-        ),
+        Wrong("scipy's targets", columns, "You return scipy's targets. Return the query of each target.", ORDER),
+        Wrong("for each query", of_queries, "You return the target of each query, not the reverse.", "(N,), not (Q,)."),
         Wrong("first queries", first_queries, "You return the first N queries in order. The costs should decide.", ALL),
         Wrong(
             "no-object left out",
@@ -315,12 +244,7 @@ exercise = Exercise(
             'You exclude queries that predict "no object". At first all queries may do so, and none would be trained.',
             NOTHING,
         ),
-        Wrong(
-            "no-object matched",
-            _choice(choices.padded),
-            'You match the other queries with "no object" at a cost. They have no cost.',
-            NOTHING,
-        ),
+        Wrong("no-object matched", no_object_paid, 'You match the other queries with "no object" at a cost.', NOTHING),
         Wrong(
             "padded targets",
             right.instead(_padded_targets),

@@ -128,6 +128,16 @@ corners = _steps(inside=lambda x, size: _resized(x, size, align_corners=True).fl
 sigmoid_first = _steps(inside=lambda x, size: _resized(x.sigmoid(), size).flatten(1) >= 0.5)
 divided_by_d = _steps(scores=lambda q, k: q @ k.T / q.shape[1])
 keys_for_values = right.given(values=lambda a: a.keys)
+zero_scores = _steps(weights=lambda s, inside: (s * inside).softmax(dim=1))
+zeros = right.then(lambda out, a: out * _inside(a.mask_logits, a.size).any(dim=1, keepdim=True))
+all_rows = _steps(or_all=lambda inside: inside | ~inside.any(dim=1).all())
+half = _steps(inside=lambda x, size: _resized(x, size).flatten(1) >= 0.5)
+any_pixel = _steps(inside=lambda x, size: _fraction(x >= 0, size) > 0)
+cut = _steps(inside=lambda x, size: x.flatten(1)[:, : size[0] * size[1]] >= 0)
+shared = _steps(inside=lambda x, size: _inside(x, size).any(dim=0, keepdim=True).expand(len(x), -1))
+mean = _steps(weights=lambda s, inside: inside / inside.sum(dim=1, keepdim=True) + 0 * s)
+by_hw = _steps(scores=lambda q, k: q @ k.T / len(k) ** 0.5)
+plus_query = right.then(lambda out, a: a.queries + out)
 
 BEFORE = "Set the score of a location outside to -inf before the softmax. The weights inside then sum to 1."
 EMPTY = "inside | ~inside.any(dim=1, keepdim=True), before the softmax."
@@ -153,12 +163,7 @@ exercise = Exercise(
             "You multiply by the mask after the softmax, so the weights do not sum to 1.",
             BEFORE,
         ),
-        Wrong(
-            "scores times mask",
-            _steps(weights=lambda s, inside: (s * inside).softmax(dim=1)),
-            "You set the scores outside to 0. Their weight is then not 0.",
-            BEFORE,
-        ),
+        Wrong("scores times mask", zero_scores, "You set the scores outside to 0. Their weight is then not 0.", BEFORE),
         Wrong("mask added", mask_added, "You add the mask as 0 and 1. A location outside still has a weight.", BEFORE),
         Wrong(
             "inverted mask",
@@ -178,12 +183,7 @@ exercise = Exercise(
             "You test for empty masks before you resize. A small mask can become empty by resizing.",
             EMPTY,
         ),
-        Wrong(
-            "all-masked row is 0",
-            right.then(lambda out, a: out * _inside(a.mask_logits, a.size).any(dim=1, keepdim=True)),
-            "Your result is 0 if a mask is empty. Its query should attend to all locations.",
-            EMPTY,
-        ),
+        Wrong("all-masked row is 0", zeros, "Your result is 0 if a mask is empty. Attend to all locations.", EMPTY),
         Wrong(
             "all-masked row is the mean",
             _unless_empty(lambda s, inside: s.masked_fill(~inside, -1e30).softmax(dim=1)),
@@ -209,24 +209,14 @@ exercise = Exercise(
             "You replace NaN in the output. The gradient with respect to the values is still not finite.",
             EMPTY + " One weight that is NaN makes the gradients of all values NaN.",
         ),
-        Wrong(
-            "all rows opened",
-            _steps(or_all=lambda inside: inside | ~inside.any(dim=1).all()),
-            "If one mask is empty, all your queries attend to all locations. Only its own query should.",
-            EACH_ROW,
-        ),
+        Wrong("all rows opened", all_rows, "If one mask is empty, all your queries ignore their masks.", EACH_ROW),
         Wrong(
             "opened if all are empty",
             _steps(or_all=lambda inside: inside | ~inside.any()),
             "Your query with an empty mask attends to all locations only if all masks are empty.",
             EACH_ROW,
         ),
-        Wrong(
-            "threshold on logits 0.5",
-            _steps(inside=lambda x, size: _resized(x, size).flatten(1) >= 0.5),
-            "You compare the logits with 1/2. Compare their sigmoids with 1/2.",
-            HALF,
-        ),
+        Wrong("threshold on logits 0.5", half, "You compare logits with 1/2. Compare their sigmoids.", HALF),
         Wrong("above 1/2", above_1_2, "You exclude locations whose sigmoid is exactly 1/2. They are inside.", HALF),
         Wrong(
             "soft mask",
@@ -243,30 +233,15 @@ exercise = Exercise(
             RESIZED,
         ),
         Wrong("sigmoid first", sigmoid_first, "You resize the sigmoids. Resize the logits.", RESIZED),
-        Wrong(
-            "any pixel",
-            _steps(inside=lambda x, size: _fraction(x >= 0, size) > 0),
-            "Your location is inside if any of its pixels is. Resize the logits first.",
-            RESIZED,
-        ),
+        Wrong("any pixel", any_pixel, "Your location is inside if any pixel of it is. Resize the logits.", RESIZED),
         Wrong(
             "column by column",
             _steps(inside=lambda x, size: (_resized(x, size) >= 0).mT.flatten(1)),
             "Your locations are in column order. The keys are in row order.",
             "flatten(1) of (Q, h, w), not of (Q, w, h).",
         ),
-        Wrong(
-            "not resized",
-            _steps(inside=lambda x, size: x.flatten(1)[:, : size[0] * size[1]] >= 0),
-            "You use the first h * w mask logits. Resize the mask to the feature map.",
-            RESIZED,
-        ),
-        Wrong(
-            "one mask for all",
-            _steps(inside=lambda x, size: _inside(x, size).any(dim=0, keepdim=True).expand(len(x), -1)),
-            "Your queries share one mask. Each query has its own mask.",
-            "The mask is (Q, h * w), like the scores.",
-        ),
+        Wrong("not resized", cut, "You use the first h * w mask logits. Resize the mask instead.", RESIZED),
+        Wrong("one mask for all", shared, "Your queries share one mask. Each has its own.", "The mask is (Q, h * w)."),
         Wrong(
             "softmax over queries",
             _steps(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0)),
@@ -274,26 +249,11 @@ exercise = Exercise(
             "dim=1 of (Q, h * w).",
         ),
         Wrong("no softmax", _steps(weights=lambda s, inside: s * inside), "You leave out the softmax.", BEFORE),
-        Wrong(
-            "mean inside",
-            _steps(weights=lambda s, inside: inside / inside.sum(dim=1, keepdim=True) + 0 * s),
-            "You compute the mean of the values inside. Weight them by the softmax.",
-            ROOT,
-        ),
+        Wrong("mean inside", mean, "You compute the mean of the values inside. Weight them by softmax.", ROOT),
         Wrong("no root", _steps(scores=lambda q, k: q @ k.T), "You do not divide by the root of D.", ROOT),
         Wrong("divided by D", divided_by_d, "You divide by D. Divide by its root.", ROOT),
-        Wrong(
-            "root of the places",
-            _steps(scores=lambda q, k: q @ k.T / len(k) ** 0.5),
-            "You divide by the root of the number of locations. Divide by the root of D.",
-            ROOT,
-        ),
-        Wrong(
-            "query added",
-            right.then(lambda out, a: a.queries + out),
-            "You add the query. Return the weighted sum of the values only.",
-            "The layer adds the query afterwards.",
-        ),
+        Wrong("root of the places", by_hw, "You divide by the root of h * w. Divide by the root of D.", ROOT),
+        Wrong("query added", plus_query, "You add the query to the result.", "The layer adds it afterwards."),
         Wrong("keys for values", keys_for_values, "You sum the keys. Sum the values.", "weights @ values"),
         Wrong(
             "without gradient",

@@ -93,6 +93,15 @@ area_exactly = right.given(stuff_area=lambda a: a.stuff_area + 1)
 things_as_stuff = right.given(things=lambda a: [])
 no_stuff = right.given(semantic=lambda a: torch.full_like(a.semantic, VOID))
 numbers_from_0 = right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]]))
+above = right.given(score_threshold=lambda a: a.score_threshold + 1e-9)
+below = right.given(overlap_threshold=lambda a: a.overlap_threshold - 1e-9)
+own_class = merge_by(fits=steps.fits_by_own_class)
+no_small = merge_by(takes=lambda m, mask: free(m, mask) & (free(m, mask).sum() >= m.stuff_area))
+empty_kept = merge_by(keep_empty=True)
+area_before = merge_by(counted=lambda m, mask: mask)
+categories = right.then(steps.renumbered(lambda segment, segments: segment["category_id"]))
+per_class = right.then(steps.renumbered(_first_of_class))
+gaps = merge_by(end=steps.numbered_with_gaps)
 
 RULE = "Drop an instance if other segments together have more than overlap_threshold of its pixels."
 ORDER = "scores.argsort(descending=True, stable=True)."
@@ -121,20 +130,10 @@ exercise = Exercise(
         Wrong("last of equals first", last_of_equals_first, "Your order of equal scores is reversed.", STABLE),
         Wrong("largest first", largest_first, "You sort the instances by area. Sort by score.", ORDER),
         Wrong("every score", every_score, "You keep instances whose score is below score_threshold.", SCORE),
-        Wrong(
-            "score at the threshold",
-            right.given(score_threshold=lambda a: a.score_threshold + 1e-9),
-            "You drop instances whose score is exactly score_threshold.",
-            SCORE,
-        ),
+        Wrong("score at the threshold", above, "You drop instances whose score is exactly score_threshold.", SCORE),
         Wrong("any overlap", any_overlap, "You drop every instance that overlaps another segment.", RULE),
         Wrong("overlaps never drop", overlaps_never_drop, "You do not drop instances that overlap too much.", RULE),
-        Wrong(
-            "exactly the share",
-            right.given(overlap_threshold=lambda a: a.overlap_threshold - 1e-9),
-            "You drop instances that overlap by exactly overlap_threshold.",
-            RULE,
-        ),
+        Wrong("exactly the share", below, "You drop instances that overlap by exactly overlap_threshold.", RULE),
         Wrong(
             "IoU",
             merge_by(fits=steps.fits_by_pairs(torch.logical_or)),
@@ -148,12 +147,7 @@ exercise = Exercise(
             "You divide by the area of the other instance. Divide by this one's.",
             RULE,
         ),
-        Wrong(
-            "own class only",
-            merge_by(fits=steps.fits_by_own_class),
-            "You count overlap with the same class only. Count all segments.",
-            RULE,
-        ),
+        Wrong("own class only", own_class, "You count overlap with the same class only. Count all segments.", RULE),
         Wrong(
             "divided by all that is taken",
             merge_by(fits=steps.fits_by_union),
@@ -185,26 +179,11 @@ exercise = Exercise(
             "Your later instances overwrite more confident ones.",
             "seg[mask & (seg == 0)]",
         ),
-        Wrong(
-            "small things dropped",
-            merge_by(takes=lambda m, mask: free(m, mask) & (free(m, mask).sum() >= m.stuff_area)),
-            "You drop small things. stuff_area applies to stuff only.",
-            "A thing may have one pixel.",
-        ),
-        Wrong(
-            "empty instances kept",
-            merge_by(keep_empty=True),
-            "You keep instances that have no pixel left.",
-            "Check that a pixel is left before you assign a number.",
-        ),
+        Wrong("small things dropped", no_small, "You drop small things.", "stuff_area applies to stuff only."),
+        Wrong("empty instances kept", empty_kept, "You keep instances of which no pixel is left.", "left > 0"),
         Wrong("stuff overwrites", stuff_overwrites, "Your stuff overwrites things. It takes only what is left.", STUFF),
         Wrong("small stuff kept", small_stuff_kept, "You keep stuff of fewer pixels than stuff_area.", STUFF),
-        Wrong(
-            "area before things",
-            merge_by(counted=lambda m, mask: mask),
-            "You count the pixels of stuff before things take theirs.",
-            STUFF,
-        ),
+        Wrong("area before things", area_before, "You count the pixels of stuff before things take theirs.", STUFF),
         Wrong("area exactly", area_exactly, "You drop stuff of exactly stuff_area pixels.", STUFF),
         Wrong("things as stuff", things_as_stuff, "You add thing categories of the semantic map as stuff.", ONLY),
         Wrong("nothing known as stuff", merge_by(void=None), "You add a segment for 255, which is unknown.", ONLY),
@@ -215,25 +194,10 @@ exercise = Exercise(
             ONLY,
         ),
         Wrong("no stuff", no_stuff, "You leave out the stuff.", STUFF),
-        Wrong(
-            "categories for numbers",
-            right.then(steps.renumbered(lambda segment, segments: segment["category_id"])),
-            "Your map contains categories. It should contain segment numbers.",
-            NUMBERS,
-        ),
-        Wrong(
-            "one number a class",
-            right.then(steps.renumbered(_first_of_class)),
-            "Your things of one class share a number. Each has its own.",
-            NUMBERS,
-        ),
+        Wrong("categories for numbers", categories, "Your map has categories instead of segment numbers.", NUMBERS),
+        Wrong("one number a class", per_class, "Your things of one class share a number. Each has its own.", NUMBERS),
         Wrong("numbers from 0", numbers_from_0, "Your numbers begin with 0, which means no segment.", NUMBERS),
-        Wrong(
-            "dropped ones counted",
-            merge_by(end=steps.numbered_with_gaps),
-            "Your numbers have gaps. Dropped instances have no number.",
-            NUMBERS,
-        ),
+        Wrong("dropped ones counted", gaps, "Your numbers have gaps. Dropped instances have no number.", NUMBERS),
         Wrong("stuff first", right.then(steps.stuff_first), "Your stuff has the first numbers.", NUMBERS),
         Wrong(
             "everything is a thing",

@@ -104,6 +104,14 @@ corners = _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigm
 bicubic = _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
 height_for_width = right.given(image_size=lambda a: a.image_size[::-1])
 queries_last = right.then(lambda out, a: (out[0], out[1].movedim(0, -1)))
+all_columns = _steps(classes=lambda x: x.softmax(dim=1))
+best = _steps(classes=lambda x: _classes(x).argmax(dim=1))
+transposed = right.given(mask_embed=lambda a: a.mask_embed.T)
+scaled = _steps(product=lambda e, f: _product(e, f) / len(f) ** 0.5)
+mean = _steps(product=lambda e, f: _product(e, f) / len(f))
+small = _steps(mask=lambda x, size: x.sigmoid())
+sigmoid_first = _steps(mask=lambda x, size: _resized(x.sigmoid(), size))
+binary = _steps(mask=lambda x, size: _resized(x, size) > 0)
 
 PRODUCT = 'torch.einsum("qd,dhw->qhw", mask_embed, mask_features) sums over D.'
 RESIZED = 'F.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)[0], then the sigmoid.'
@@ -117,43 +125,18 @@ exercise = Exercise(
     kind="matrix",
     hides=["segedu.panoptic.inference", "segedu.panoptic.maskformer", "segedu.panoptic.mask2former.mask2former"],
     wrong=[
-        Wrong(
-            "class incl. no-object",
-            _steps(classes=lambda x: x.softmax(dim=1)),
-            'You keep the column of "no object". Remove it after the softmax.',
-            SOFTMAX,
-        ),
+        Wrong("class incl. no-object", all_columns, 'You keep the column of "no object". Remove it.', SOFTMAX),
         *class_wrong_answers(_steps),
-        Wrong(
-            "best class only",
-            _steps(classes=lambda x: _classes(x).argmax(dim=1)),
-            "You return the best class of each query. Return the probabilities of all K classes.",
-            SOFTMAX,
-        ),
-        Wrong(
-            "transposed",
-            right.given(mask_embed=lambda a: a.mask_embed.T),
-            "You multiply by mask_embed transposed. Its rows are the queries, and the sum is over its columns.",
-            PRODUCT,
-        ),
+        Wrong("best class only", best, "You return the best class. Return all K probabilities.", SOFTMAX),
+        Wrong("transposed", transposed, "You multiply by mask_embed transposed. Its rows are the queries.", PRODUCT),
         Wrong(
             "features reshaped",
             _steps(product=_reshaped),
             "You reshape (D, h, w) to (h * w, D), which mixes locations and channels. Permute the axes instead.",
             PRODUCT,
         ),
-        Wrong(
-            "divided by root",
-            _steps(product=lambda e, f: _product(e, f) / len(f) ** 0.5),
-            "You divide by the root of D, as attention does. A mask logit is the dot product itself.",
-            PRODUCT,
-        ),
-        Wrong(
-            "mean of channels",
-            _steps(product=lambda e, f: _product(e, f) / len(f)),
-            "You compute the mean over the channels. Compute the sum.",
-            PRODUCT,
-        ),
+        Wrong("divided by root", scaled, "You divide by the root of D, as attention does. Do not scale.", PRODUCT),
+        Wrong("mean of channels", mean, "You compute the mean over the channels. Compute the sum.", PRODUCT),
         Wrong(
             "cosine",
             right.given(
@@ -170,12 +153,7 @@ exercise = Exercise(
             RESIZED,
         ),
         Wrong("width first", width_first, "You swap the rows and the columns of the masks.", PRODUCT),
-        Wrong(
-            "no upsample",
-            _steps(mask=lambda x, size: x.sigmoid()),
-            "Your masks are as large as the feature map. Resize them to the image.",
-            RESIZED,
-        ),
+        Wrong("no upsample", small, "Your masks are as large as the feature map. Resize them.", RESIZED),
         Wrong(
             "softmax over pixels",
             _steps(mask=lambda x, size: _resized(x, size).flatten(1).softmax(dim=1).reshape(-1, *size)),
@@ -189,18 +167,8 @@ exercise = Exercise(
             "Masks may overlap, and a pixel may belong to no mask.",
         ),
         Wrong("no sigmoid", _steps(mask=_resized), "You return the mask logits. Apply the sigmoid.", RESIZED),
-        Wrong(
-            "sigmoid first",
-            _steps(mask=lambda x, size: _resized(x.sigmoid(), size)),
-            "You apply the sigmoid before you resize. Resize the logits, which cross 0 at the edge of the mask.",
-            RESIZED,
-        ),
-        Wrong(
-            "threshold",
-            _steps(mask=lambda x, size: _resized(x, size) > 0),
-            "You return a binary mask. Return the probabilities, without a threshold.",
-            RESIZED,
-        ),
+        Wrong("sigmoid first", sigmoid_first, "You apply the sigmoid before you resize. Resize the logits.", RESIZED),
+        Wrong("threshold", binary, "You return a binary mask. Return the probabilities.", RESIZED),
         Wrong("nearest", nearest, "You resize by nearest neighbour. Resize bilinearly.", RESIZED),
         Wrong("corners", corners, "You resize with align_corners=True. Use align_corners=False.", RESIZED),
         Wrong("bicubic", bicubic, "You resize by bicubic interpolation. Resize bilinearly.", RESIZED),

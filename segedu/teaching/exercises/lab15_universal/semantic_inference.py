@@ -117,6 +117,11 @@ largest = _steps(sums=lambda p, m: _products(p, m).amax(dim=0))
 mean = _steps(sums=lambda p, m: _sums(p, m) / len(p))
 softmax_again = right.then(lambda out, a: out.softmax(dim=0))
 classes_last = right.then(lambda out, a: out.movedim(0, -1))
+best_only = _steps(classes=lambda x: _best_class(x) * _classes(x))
+over_pixels = _steps(masks=lambda x: x.flatten(1).softmax(dim=1).reshape(x.shape))
+normalised = right.then(lambda out, a: out / out.sum(dim=0))
+by_masks = _steps(sums=lambda p, m: _sums(p, m) / m.sum(dim=0))
+label_map = right.then(lambda out, a: out.argmax(dim=0))
 
 FACTORS = "p is a softmax over the columns of a query, without the last one. m is a sigmoid of each mask logit."
 SUM = 'torch.einsum("qk,qhw->khw", p, m).'
@@ -138,12 +143,7 @@ exercise = Exercise(
             "You replace the class probabilities of each query by its best class. Use all K probabilities.",
             "Two queries, both unsure of their class, may be right together.",
         ),
-        Wrong(
-            "only the best class",
-            _steps(classes=lambda x: _best_class(x) * _classes(x)),
-            "Your queries contribute to their best class only. Each query contributes to every class.",
-            SUM,
-        ),
+        Wrong("only the best class", best_only, "You use only the best class of each query. Use all classes.", SUM),
         Wrong(
             "no-object kept",
             _steps(classes=lambda x: x.softmax(dim=1)),
@@ -165,12 +165,7 @@ exercise = Exercise(
             "Your queries compete for each pixel in a softmax. Apply a sigmoid to each mask.",
             "So a pixel may belong to no mask, and the sums of a pixel need not be 1.",
         ),
-        Wrong(
-            "softmax over pixels",
-            _steps(masks=lambda x: x.flatten(1).softmax(dim=1).reshape(x.shape)),
-            "Your softmax of the masks is over the pixels. Apply a sigmoid to each pixel.",
-            FACTORS,
-        ),
+        Wrong("softmax over pixels", over_pixels, "Your mask softmax is over pixels. Use a sigmoid.", FACTORS),
         Wrong("hard masks", hard_masks, "You threshold the masks at 1/2. Use their probabilities.", FACTORS),
         Wrong("largest", largest, "You compute the maximum over the queries. Compute the sum.", SUM),
         Wrong("mean", mean, "You compute the mean over the queries. Compute the sum.", SUM),
@@ -180,25 +175,10 @@ exercise = Exercise(
             "You use only the most confident query of each pixel. Sum over all queries.",
             "For panoptic segmentation, each pixel is assigned to its best query. Here, all of them contribute.",
         ),
-        Wrong(
-            "normalised",
-            right.then(lambda out, a: out / out.sum(dim=0)),
-            "You divide by the sum over the classes. The scores are not normalised.",
-            NORMALISED,
-        ),
-        Wrong(
-            "divided by the masks",
-            _steps(sums=lambda p, m: _sums(p, m) / m.sum(dim=0)),
-            "You divide by the sum of the masks. The scores are not normalised.",
-            NORMALISED,
-        ),
+        Wrong("normalised", normalised, "You divide by the sum over classes. Do not normalise.", NORMALISED),
+        Wrong("divided by the masks", by_masks, "You divide by the sum of the masks. Do not normalise.", NORMALISED),
         Wrong("softmax again", softmax_again, "You apply a softmax to the sums. The scores are not normalised.", SUM),
-        Wrong(
-            "label map",
-            right.then(lambda out, a: out.argmax(dim=0)),
-            "You return the best class of each pixel. Return the scores of all classes.",
-            "(K, H, W), not (H, W).",
-        ),
+        Wrong("label map", label_map, "You return the best class. Return all scores.", "(K, H, W), not (H, W)."),
         Wrong("classes last", classes_last, "Your result is (H, W, K). It should be (K, H, W).", SUM),
         Wrong("not summed", _steps(sums=_products), "You return (Q, K, H, W). Sum over the queries.", SUM),
     ],

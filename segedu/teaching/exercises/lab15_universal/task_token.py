@@ -167,6 +167,14 @@ instance_is_stuff = _steps(keep=lambda task, isthing: task != "instance" or not 
 panoptic_of_things = _steps(keep=lambda task, isthing: isthing or task == "semantic")
 no_text = right.then(lambda out, a: out[1:])
 targets_last = right.then(lambda out, a: (*out[:2], out[2].movedim(0, -1)))
+last = _steps(group=lambda segments: [g[-1:] for g in _by_category(segments)])
+first = _steps(group=lambda segments: [g[:1] for g in _by_category(segments)])
+unsorted = _steps(group=_in_order)
+with_stuff = _steps(keep=lambda task, isthing: True)
+union = right.then(_union)
+stuff_only = _steps(keep=lambda task, isthing: isthing == (task == "instance") or task == "panoptic")
+things_only = _steps(keep=lambda task, isthing: isthing or task == "panoptic")
+fixed = right.then(lambda out, a: ("the task is panoptic", *out[1:]))
 
 RULES = "panoptic: every segment. instance: each thing. semantic: one target per category."
 SEMANTIC = "mask |= panoptic_seg == segment['id'], for all segments of the category."
@@ -186,38 +194,13 @@ exercise = Exercise(
             "Your semantic targets are single segments. Merge those of a category.",
             SEMANTIC,
         ),
-        Wrong(
-            "last of a category",
-            _steps(group=lambda segments: [g[-1:] for g in _by_category(segments)]),
-            "Your semantic mask contains only the last segment of its category.",
-            SEMANTIC,
-        ),
-        Wrong(
-            "first of a category",
-            _steps(group=lambda segments: [g[:1] for g in _by_category(segments)]),
-            "Your semantic mask contains only the first segment of its category.",
-            SEMANTIC,
-        ),
-        Wrong(
-            "order of the list",
-            _steps(group=_in_order),
-            "Your semantic targets are in the order of the segments. Sort them by category.",
-            "sorted({...})",
-        ),
-        Wrong(
-            "instance keeps stuff",
-            _steps(keep=lambda task, isthing: True),
-            "Your instance targets include stuff. Only things have instances.",
-            RULES,
-        ),
+        Wrong("last of a category", last, "Your semantic mask has only the last segment of its category.", SEMANTIC),
+        Wrong("first of a category", first, "Your semantic mask has only the first segment of its category.", SEMANTIC),
+        Wrong("order of the list", unsorted, "Your semantic targets are not sorted by category.", "sorted({...})"),
+        Wrong("instance keeps stuff", with_stuff, "Your instance targets include stuff. Keep only things.", RULES),
         Wrong("instance merged", instance_merged, "You merge the instances of a category. Each is a target.", RULES),
         Wrong("instance is stuff", instance_is_stuff, "Your instance targets are the stuff. Use the things.", RULES),
-        Wrong(
-            "panoptic = union",
-            right.then(_union),
-            "Your panoptic targets are those of both other tasks, so each thing occurs twice.",
-            RULES,
-        ),
+        Wrong("panoptic = union", union, "Your panoptic targets contain each thing twice.", RULES),
         Wrong(
             "panoptic merged",
             _steps(merged=lambda task: task != "instance"),
@@ -225,24 +208,9 @@ exercise = Exercise(
             RULES,
         ),
         Wrong("panoptic of things", panoptic_of_things, "Your panoptic targets do not include stuff.", RULES),
-        Wrong(
-            "semantic of stuff",
-            _steps(keep=lambda task, isthing: isthing == (task == "instance") or task == "panoptic"),
-            "Your semantic targets are stuff only. Things have a category, too.",
-            RULES,
-        ),
-        Wrong(
-            "semantic of things",
-            _steps(keep=lambda task, isthing: isthing or task == "panoptic"),
-            "Your semantic targets are things only. Stuff has a category, too.",
-            RULES,
-        ),
-        Wrong(
-            "fixed text",
-            right.then(lambda out, a: ("the task is panoptic", *out[1:])),
-            "Your text is always the panoptic one, so the network cannot know the task.",
-            "The text names the task.",
-        ),
+        Wrong("semantic of stuff", stuff_only, "Your semantic targets do not include the things.", RULES),
+        Wrong("semantic of things", things_only, "Your semantic targets do not include the stuff.", RULES),
+        Wrong("fixed text", fixed, "Your text is the panoptic one for every task.", "The text names the task."),
         Wrong(
             "the task's name only",
             right.then(lambda out, a: (a.task, *out[1:])),
