@@ -138,6 +138,8 @@ shared = _steps(inside=lambda x, size: _inside(x, size).any(dim=0, keepdim=True)
 mean = _steps(weights=lambda s, inside: inside / inside.sum(dim=1, keepdim=True) + 0 * s)
 by_hw = _steps(scores=lambda q, k: q @ k.T / len(k) ** 0.5)
 plus_query = right.then(lambda out, a: a.queries + out)
+over_dim_0 = _steps(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0))
+by_d = divided_by_d
 
 BEFORE = "Set the score of a location outside to -inf before the softmax. The weights inside then sum to 1."
 EMPTY = "inside | ~inside.any(dim=1, keepdim=True), before the softmax."
@@ -242,16 +244,11 @@ exercise = Exercise(
         ),
         Wrong("not resized", cut, "You use the first h * w mask logits. Resize the mask instead.", RESIZED),
         Wrong("one mask for all", shared, "Your queries share one mask. Each has its own.", "The mask is (Q, h * w)."),
-        Wrong(
-            "softmax over queries",
-            _steps(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0)),
-            "Your softmax is over the queries. It should be over the locations.",
-            "dim=1 of (Q, h * w).",
-        ),
+        Wrong("softmax over queries", over_dim_0, "Your softmax is over queries, not locations.", "dim=1 of (Q, hw)."),
         Wrong("no softmax", _steps(weights=lambda s, inside: s * inside), "You leave out the softmax.", BEFORE),
         Wrong("mean inside", mean, "You compute the mean of the values inside. Weight them by softmax.", ROOT),
         Wrong("no root", _steps(scores=lambda q, k: q @ k.T), "You do not divide by the root of D.", ROOT),
-        Wrong("divided by D", divided_by_d, "You divide by D. Divide by its root.", ROOT),
+        Wrong("divided by D", by_d, "You divide by D. Divide by its root.", ROOT),
         Wrong("root of the places", by_hw, "You divide by the root of h * w. Divide by the root of D.", ROOT),
         Wrong("query added", plus_query, "You add the query to the result.", "The layer adds it afterwards."),
         Wrong("keys for values", keys_for_values, "You sum the keys. Sum the values.", "weights @ values"),

@@ -102,6 +102,10 @@ area_before = merge_by(counted=lambda m, mask: mask)
 categories = right.then(steps.renumbered(lambda segment, segments: segment["category_id"]))
 per_class = right.then(steps.renumbered(_first_of_class))
 gaps = merge_by(end=steps.numbered_with_gaps)
+by_others = merge_by(fits=steps.fits_by_pairs(lambda mask, other: other))
+left_over = merge_by(fits=lambda m, n: 1 - taken(m, n) <= m.overlap_threshold)
+no_0 = right.given(semantic=lambda a: a.semantic.where(a.semantic > 0, VOID))
+seg_only = right.then(lambda out, a: out[0])
 
 RULE = "Drop an instance if other segments together have more than overlap_threshold of its pixels."
 ORDER = "scores.argsort(descending=True, stable=True)."
@@ -141,12 +145,7 @@ exercise = Exercise(
             "A small thing inside a large one has a small IoU, although none of its pixels is left.",
         ),
         Wrong("pair by pair", pair_by_pair, "You compare with one other instance at a time.", RULE),
-        Wrong(
-            "share of the other",
-            merge_by(fits=steps.fits_by_pairs(lambda mask, other: other)),
-            "You divide by the area of the other instance. Divide by this one's.",
-            RULE,
-        ),
+        Wrong("share of the other", by_others, "You divide by the area of the other instance, not of this one.", RULE),
         Wrong("own class only", own_class, "You count overlap with the same class only. Count all segments.", RULE),
         Wrong(
             "divided by all that is taken",
@@ -154,12 +153,7 @@ exercise = Exercise(
             "You divide by the union with all taken pixels. Divide by the instance's own area.",
             RULE,
         ),
-        Wrong(
-            "share that is left",
-            merge_by(fits=lambda m, n: 1 - taken(m, n) <= m.overlap_threshold),
-            "You compare the fraction that is left. Compare the fraction that is taken.",
-            RULE,
-        ),
+        Wrong("share that is left", left_over, "You compare the fraction that is left, not the fraction taken.", RULE),
         Wrong(
             "share that must be left",
             right.given(overlap_threshold=lambda a: 1 - a.overlap_threshold),
@@ -187,12 +181,7 @@ exercise = Exercise(
         Wrong("area exactly", area_exactly, "You drop stuff of exactly stuff_area pixels.", STUFF),
         Wrong("things as stuff", things_as_stuff, "You add thing categories of the semantic map as stuff.", ONLY),
         Wrong("nothing known as stuff", merge_by(void=None), "You add a segment for 255, which is unknown.", ONLY),
-        Wrong(
-            "category 0 left out",
-            right.given(semantic=lambda a: a.semantic.where(a.semantic > 0, VOID)),
-            "You exclude category 0. A 0 means no segment in the result only.",
-            ONLY,
-        ),
+        Wrong("category 0 left out", no_0, "You exclude category 0, which is a category like any other.", ONLY),
         Wrong("no stuff", no_stuff, "You leave out the stuff.", STUFF),
         Wrong("categories for numbers", categories, "Your map has categories instead of segment numbers.", NUMBERS),
         Wrong("one number a class", per_class, "Your things of one class share a number. Each has its own.", NUMBERS),
@@ -205,11 +194,6 @@ exercise = Exercise(
             "You mark stuff as things. Its isthing should be False.",
             "isthing is True for segments of the first step only.",
         ),
-        Wrong(
-            "map only",
-            right.then(lambda out, a: out[0]),
-            "You return only the map. Return the list of segments, too.",
-            "return seg, segments",
-        ),
+        Wrong("map only", seg_only, "You return only the map. Return the segments, too.", "return seg, segments"),
     ],
 )

@@ -122,6 +122,7 @@ over_pixels = _steps(masks=lambda x: x.flatten(1).softmax(dim=1).reshape(x.shape
 normalised = right.then(lambda out, a: out / out.sum(dim=0))
 by_masks = _steps(sums=lambda p, m: _sums(p, m) / m.sum(dim=0))
 label_map = right.then(lambda out, a: out.argmax(dim=0))
+all_k = _steps(classes=lambda x: x.softmax(dim=1))
 
 FACTORS = "p is a softmax over the columns of a query, without the last one. m is a sigmoid of each mask logit."
 SUM = 'torch.einsum("qk,qhw->khw", p, m).'
@@ -144,12 +145,7 @@ exercise = Exercise(
             "Two queries, both unsure of their class, may be right together.",
         ),
         Wrong("only the best class", best_only, "You use only the best class of each query. Use all classes.", SUM),
-        Wrong(
-            "no-object kept",
-            _steps(classes=lambda x: x.softmax(dim=1)),
-            'You keep the column of "no object". The result has K classes.',
-            NO_OBJECT,
-        ),
+        Wrong("no-object kept", all_k, 'You keep the column of "no object". The result has K classes.', NO_OBJECT),
         *class_wrong_answers(_steps),
         Wrong(
             "silent queries dropped",

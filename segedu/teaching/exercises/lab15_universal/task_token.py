@@ -175,6 +175,8 @@ union = right.then(_union)
 stuff_only = _steps(keep=lambda task, isthing: isthing == (task == "instance") or task == "panoptic")
 things_only = _steps(keep=lambda task, isthing: isthing or task == "panoptic")
 fixed = right.then(lambda out, a: ("the task is panoptic", *out[1:]))
+pan_merged = _steps(merged=lambda task: task != "instance")
+by_id = _steps(label="id")
 
 RULES = "panoptic: every segment. instance: each thing. semantic: one target per category."
 SEMANTIC = "mask |= panoptic_seg == segment['id'], for all segments of the category."
@@ -201,12 +203,7 @@ exercise = Exercise(
         Wrong("instance merged", instance_merged, "You merge the instances of a category. Each is a target.", RULES),
         Wrong("instance is stuff", instance_is_stuff, "Your instance targets are the stuff. Use the things.", RULES),
         Wrong("panoptic = union", union, "Your panoptic targets contain each thing twice.", RULES),
-        Wrong(
-            "panoptic merged",
-            _steps(merged=lambda task: task != "instance"),
-            "You merge the things of a category for panoptic. Each is a target.",
-            RULES,
-        ),
+        Wrong("panoptic merged", pan_merged, "For panoptic, you merge the things of a category.", RULES),
         Wrong("panoptic of things", panoptic_of_things, "Your panoptic targets do not include stuff.", RULES),
         Wrong("semantic of stuff", stuff_only, "Your semantic targets do not include the things.", RULES),
         Wrong("semantic of things", things_only, "Your semantic targets do not include the stuff.", RULES),
@@ -236,12 +233,7 @@ exercise = Exercise(
             "You make a target of the pixels of 0. They belong to no segment.",
             "Iterate over the segments, not over the values in the map.",
         ),
-        Wrong(
-            "numbers for labels",
-            _steps(label="id"),
-            "Your labels are segment numbers. They should be categories.",
-            LISTED,
-        ),
+        Wrong("numbers for labels", by_id, "Your labels are segment numbers. They should be categories.", LISTED),
         Wrong("one map", right.then(_one_map), "You return one map. Return a mask per target.", "(N, H, W), bool."),
         Wrong("targets last", targets_last, "Your masks are (H, W, N). They should be (N, H, W).", LISTED),
         Wrong(
