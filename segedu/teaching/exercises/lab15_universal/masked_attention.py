@@ -121,25 +121,24 @@ def _unless_empty(weights: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., 
 
 
 no_mask = right.given(mask_logits=lambda a: torch.ones_like(a.mask_logits))
-mask_added = _steps(weights=lambda s, inside: (s + inside).softmax(dim=1))
-above_1_2 = _steps(inside=lambda x, size: _resized(x, size).flatten(1) > 0)
-nearest = _steps(inside=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).flatten(1) >= 0)
-corners = _steps(inside=lambda x, size: _resized(x, size, align_corners=True).flatten(1) >= 0)
-sigmoid_first = _steps(inside=lambda x, size: _resized(x.sigmoid(), size).flatten(1) >= 0.5)
-divided_by_d = _steps(scores=lambda q, k: q @ k.T / q.shape[1])
-keys_for_values = right.given(values=lambda a: a.keys)
 zero_scores = _steps(weights=lambda s, inside: (s * inside).softmax(dim=1))
+mask_added = _steps(weights=lambda s, inside: (s + inside).softmax(dim=1))
 zeros = right.then(lambda out, a: out * _inside(a.mask_logits, a.size).any(dim=1, keepdim=True))
 all_rows = _steps(or_all=lambda inside: inside | ~inside.any(dim=1).all())
 half = _steps(inside=lambda x, size: _resized(x, size).flatten(1) >= 0.5)
+above_half = _steps(inside=lambda x, size: _resized(x, size).flatten(1) > 0)
+nearest = _steps(inside=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).flatten(1) >= 0)
+corners = _steps(inside=lambda x, size: _resized(x, size, align_corners=True).flatten(1) >= 0)
+sigmoid_first = _steps(inside=lambda x, size: _resized(x.sigmoid(), size).flatten(1) >= 0.5)
 any_pixel = _steps(inside=lambda x, size: _fraction(x >= 0, size) > 0)
 cut = _steps(inside=lambda x, size: x.flatten(1)[:, : size[0] * size[1]] >= 0)
 shared = _steps(inside=lambda x, size: _inside(x, size).any(dim=0, keepdim=True).expand(len(x), -1))
+over_dim_0 = _steps(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0))
 mean = _steps(weights=lambda s, inside: inside / inside.sum(dim=1, keepdim=True) + 0 * s)
 by_hw = _steps(scores=lambda q, k: q @ k.T / len(k) ** 0.5)
 plus_query = right.then(lambda out, a: a.queries + out)
-over_dim_0 = _steps(weights=lambda s, inside: s.masked_fill(~inside, -torch.inf).softmax(dim=0))
-by_d = divided_by_d
+keys_for_values = right.given(values=lambda a: a.keys)
+by_d = _steps(scores=lambda q, k: q @ k.T / q.shape[1])
 
 BEFORE = "Set the score of a location outside to -inf before the softmax. The weights inside then sum to 1."
 EMPTY = "inside | ~inside.any(dim=1, keepdim=True), before the softmax."
@@ -219,7 +218,7 @@ exercise = Exercise(
             EACH_ROW,
         ),
         Wrong("threshold on logits 0.5", half, "You compare logits with 1/2. Compare their sigmoids.", HALF),
-        Wrong("above 1/2", above_1_2, "You exclude locations whose sigmoid is exactly 1/2. They are inside.", HALF),
+        Wrong("above 1/2", above_half, "You exclude locations whose sigmoid is exactly 1/2. They are inside.", HALF),
         Wrong(
             "soft mask",
             right.instead(_soft_mask),

@@ -83,28 +83,28 @@ lowest_score_first = merge_by(order=lambda m: m.scores.argsort(stable=True).toli
 last_of_equals_first = merge_by(order=lambda m: m.scores.argsort(stable=True).flip(0).tolist())
 largest_first = merge_by(order=lambda m: m.masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist())
 every_score = right.given(score_threshold=lambda a: 0.0)
+above = right.given(score_threshold=lambda a: a.score_threshold + 1e-9)
 any_overlap = right.given(overlap_threshold=lambda a: 0.0)
 overlaps_never_drop = right.given(overlap_threshold=lambda a: 1.0)
-pair_by_pair = merge_by(fits=steps.fits_by_pairs(lambda mask, other: mask))
-always_one_half = right.given(overlap_threshold=lambda a: 0.5)
-stuff_overwrites = merge_by(counted=lambda m, mask: mask, stuff_takes=lambda m, mask: mask)
-small_stuff_kept = right.given(stuff_area=lambda a: 1)
-area_exactly = right.given(stuff_area=lambda a: a.stuff_area + 1)
-things_as_stuff = right.given(things=lambda a: [])
-no_stuff = right.given(semantic=lambda a: torch.full_like(a.semantic, VOID))
-numbers_from_0 = right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]]))
-above = right.given(score_threshold=lambda a: a.score_threshold + 1e-9)
 below = right.given(overlap_threshold=lambda a: a.overlap_threshold - 1e-9)
+pair_by_pair = merge_by(fits=steps.fits_by_pairs(lambda mask, other: mask))
+by_others = merge_by(fits=steps.fits_by_pairs(lambda mask, other: other))
 own_class = merge_by(fits=steps.fits_by_own_class)
+left_over = merge_by(fits=lambda m, n: 1 - taken(m, n) <= m.overlap_threshold)
+always_one_half = right.given(overlap_threshold=lambda a: 0.5)
 no_small = merge_by(takes=lambda m, mask: free(m, mask) & (free(m, mask).sum() >= m.stuff_area))
 empty_kept = merge_by(keep_empty=True)
+stuff_overwrites = merge_by(counted=lambda m, mask: mask, stuff_takes=lambda m, mask: mask)
+small_stuff_kept = right.given(stuff_area=lambda a: 1)
 area_before = merge_by(counted=lambda m, mask: mask)
+area_exactly = right.given(stuff_area=lambda a: a.stuff_area + 1)
+things_as_stuff = right.given(things=lambda a: [])
+without_zero = right.given(semantic=lambda a: a.semantic.where(a.semantic > 0, VOID))
+no_stuff = right.given(semantic=lambda a: torch.full_like(a.semantic, VOID))
 categories = right.then(steps.renumbered(lambda segment, segments: segment["category_id"]))
 per_class = right.then(steps.renumbered(_first_of_class))
+numbers_from_0 = right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]]))
 gaps = merge_by(end=steps.numbered_with_gaps)
-by_others = merge_by(fits=steps.fits_by_pairs(lambda mask, other: other))
-left_over = merge_by(fits=lambda m, n: 1 - taken(m, n) <= m.overlap_threshold)
-no_0 = right.given(semantic=lambda a: a.semantic.where(a.semantic > 0, VOID))
 seg_only = right.then(lambda out, a: out[0])
 
 RULE = "Drop an instance if other segments together have more than overlap_threshold of its pixels."
@@ -174,14 +174,14 @@ exercise = Exercise(
             "seg[mask & (seg == 0)]",
         ),
         Wrong("small things dropped", no_small, "You drop small things.", "stuff_area applies to stuff only."),
-        Wrong("empty instances kept", empty_kept, "You keep instances of which no pixel is left.", "left > 0"),
+        Wrong("empty instances kept", empty_kept, "You keep instances of which no pixel is left.", "Test it first."),
         Wrong("stuff overwrites", stuff_overwrites, "Your stuff overwrites things. It takes only what is left.", STUFF),
         Wrong("small stuff kept", small_stuff_kept, "You keep stuff of fewer pixels than stuff_area.", STUFF),
         Wrong("area before things", area_before, "You count the pixels of stuff before things take theirs.", STUFF),
         Wrong("area exactly", area_exactly, "You drop stuff of exactly stuff_area pixels.", STUFF),
         Wrong("things as stuff", things_as_stuff, "You add thing categories of the semantic map as stuff.", ONLY),
         Wrong("nothing known as stuff", merge_by(void=None), "You add a segment for 255, which is unknown.", ONLY),
-        Wrong("category 0 left out", no_0, "You exclude category 0, which is a category like any other.", ONLY),
+        Wrong("category 0 left out", without_zero, "You exclude category 0, which is a category like any other.", ONLY),
         Wrong("no stuff", no_stuff, "You leave out the stuff.", STUFF),
         Wrong("categories for numbers", categories, "Your map has categories instead of segment numbers.", NUMBERS),
         Wrong("one number a class", per_class, "Your things of one class share a number. Each has its own.", NUMBERS),

@@ -98,20 +98,20 @@ def _reshaped(mask_embed: Tensor, mask_features: Tensor) -> Tensor:
     return (mask_embed @ mask_features.reshape(-1, len(mask_features)).T).reshape(-1, *mask_features.shape[1:])
 
 
-width_first = _steps(product=lambda e, f: _product(e, f).mT)
-nearest = _steps(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid())
-corners = _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid())
-bicubic = _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
-height_for_width = right.given(image_size=lambda a: a.image_size[::-1])
-queries_last = right.then(lambda out, a: (out[0], out[1].movedim(0, -1)))
 all_columns = _steps(classes=lambda x: x.softmax(dim=1))
 best = _steps(classes=lambda x: _classes(x).argmax(dim=1))
 transposed = right.given(mask_embed=lambda a: a.mask_embed.T)
 scaled = _steps(product=lambda e, f: _product(e, f) / len(f) ** 0.5)
 mean = _steps(product=lambda e, f: _product(e, f) / len(f))
+width_first = _steps(product=lambda e, f: _product(e, f).mT)
 small = _steps(mask=lambda x, size: x.sigmoid())
 sigmoid_first = _steps(mask=lambda x, size: _resized(x.sigmoid(), size))
 binary = _steps(mask=lambda x, size: _resized(x, size) > 0)
+nearest = _steps(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid())
+corners = _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid())
+bicubic = _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
+height_for_width = right.given(image_size=lambda a: a.image_size[::-1])
+queries_last = right.then(lambda out, a: (out[0], out[1].movedim(0, -1)))
 
 PRODUCT = 'torch.einsum("qd,dhw->qhw", mask_embed, mask_features) sums over D.'
 RESIZED = 'F.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)[0], then the sigmoid.'

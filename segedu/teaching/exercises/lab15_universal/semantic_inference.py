@@ -110,19 +110,19 @@ def _best_query(p: Tensor, m: Tensor) -> Tensor:
     return _products(p, m).gather(0, query[:, None].expand(-1, p.shape[1], -1, -1))[0]
 
 
+best_only = _steps(classes=lambda x: _best_class(x) * _classes(x))
+all_k = _steps(classes=lambda x: x.softmax(dim=1))
 product_of_logits = _steps(classes=lambda x: x[:, :-1], masks=lambda x: x)
 logits_of_masks = _steps(masks=lambda x: x)
+over_pixels = _steps(masks=lambda x: x.flatten(1).softmax(dim=1).reshape(x.shape))
 hard_masks = _steps(masks=lambda x: (x > 0).to(x))
 largest = _steps(sums=lambda p, m: _products(p, m).amax(dim=0))
 mean = _steps(sums=lambda p, m: _sums(p, m) / len(p))
-softmax_again = right.then(lambda out, a: out.softmax(dim=0))
-classes_last = right.then(lambda out, a: out.movedim(0, -1))
-best_only = _steps(classes=lambda x: _best_class(x) * _classes(x))
-over_pixels = _steps(masks=lambda x: x.flatten(1).softmax(dim=1).reshape(x.shape))
 normalised = right.then(lambda out, a: out / out.sum(dim=0))
 by_masks = _steps(sums=lambda p, m: _sums(p, m) / m.sum(dim=0))
+softmax_again = right.then(lambda out, a: out.softmax(dim=0))
 label_map = right.then(lambda out, a: out.argmax(dim=0))
-all_k = _steps(classes=lambda x: x.softmax(dim=1))
+classes_last = right.then(lambda out, a: out.movedim(0, -1))
 
 FACTORS = "p is a softmax over the columns of a query, without the last one. m is a sigmoid of each mask logit."
 SUM = 'torch.einsum("qk,qhw->khw", p, m).'

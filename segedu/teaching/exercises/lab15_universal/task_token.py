@@ -162,21 +162,21 @@ def _one_map(out: Targets, a: SimpleNamespace) -> Targets:
     return text, labels, (masks * torch.arange(1, len(masks) + 1)[:, None, None]).sum(dim=0)
 
 
-instance_merged = _steps(merged=lambda task: task != "panoptic")
-instance_is_stuff = _steps(keep=lambda task, isthing: task != "instance" or not isthing)
-panoptic_of_things = _steps(keep=lambda task, isthing: isthing or task == "semantic")
-no_text = right.then(lambda out, a: out[1:])
-targets_last = right.then(lambda out, a: (*out[:2], out[2].movedim(0, -1)))
 last = _steps(group=lambda segments: [g[-1:] for g in _by_category(segments)])
 first = _steps(group=lambda segments: [g[:1] for g in _by_category(segments)])
 unsorted = _steps(group=_in_order)
 with_stuff = _steps(keep=lambda task, isthing: True)
+instance_merged = _steps(merged=lambda task: task != "panoptic")
+instance_is_stuff = _steps(keep=lambda task, isthing: task != "instance" or not isthing)
 union = right.then(_union)
+pan_merged = _steps(merged=lambda task: task != "instance")
+panoptic_of_things = _steps(keep=lambda task, isthing: isthing or task == "semantic")
 stuff_only = _steps(keep=lambda task, isthing: isthing == (task == "instance") or task == "panoptic")
 things_only = _steps(keep=lambda task, isthing: isthing or task == "panoptic")
 fixed = right.then(lambda out, a: ("the task is panoptic", *out[1:]))
-pan_merged = _steps(merged=lambda task: task != "instance")
+no_text = right.then(lambda out, a: out[1:])
 by_id = _steps(label="id")
+targets_last = right.then(lambda out, a: (*out[:2], out[2].movedim(0, -1)))
 
 RULES = "panoptic: every segment. instance: each thing. semantic: one target per category."
 SEMANTIC = "mask |= panoptic_seg == segment['id'], for all segments of the category."
