@@ -108,7 +108,7 @@ def test_masks_are_undecided_only_where_they_should_be():
         assert ((small == 0) | (small > 0.05)).all()
         assert (small == 0).any() == ("exactly 0" in name)
         inside = reference_inside(mask_logits, size)
-        if name == "one mask holds nothing":
+        if name == "one mask is empty":
             assert inside.any(dim=1).tolist().count(False) == 1
 
 
@@ -180,9 +180,9 @@ def test_the_cost_is_of_torchs_terms():
 def test_the_match_meets_its_features_in_every_draw():
     for seed in range(12):
         cases = {case["name"]: case["args"] for _, _, case in draw(BY_NAME["mask_match"], seed)}
-        cost, queries = reference("mask_match")(*cases["targets want one query"])
+        cost, queries = reference("mask_match")(*cases["several targets prefer one query"])
         assert len(cost.argmin(dim=0).unique()) < len(queries)
-        args = cases["queries that say no object"]
+        args = cases["some queries predict no object"]
         silent = args[0].argmax(dim=1) == args[0].shape[1] - 1
         assert silent[reference("mask_match")(*args)[1]].any()
         _, _, _, masks = cases["an empty mask and a full one"]

@@ -1,4 +1,4 @@
-"""merge_panoptic: one map from the instances of one branch and the classes of another."""
+"""merge_panoptic: one map from the instances of one branch and the semantic map of another."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Exercise, Wrong
+from segedu.teaching.checks.variants import Variants
 from segedu.teaching.exercises.lab15_universal import merge_steps as steps
+from segedu.teaching.exercises.lab15_universal.merge_steps import VOID, Merged, free, merge_by, taken
 from segedu.teaching.exercises.lab15_universal.panoptic_scenes import cases
-
-VOID = 255
-Merged = tuple[Tensor, list[dict]]
 
 
 def merge_panoptic(
@@ -23,42 +22,42 @@ def merge_panoptic(
     overlap_threshold: float,
     stuff_area: int,
 ) -> Merged:
-    """Merge instances and a map of classes into one map, in which each pixel has one segment or none.
+    """Merge instances and a semantic map into a panoptic map, in which each pixel belongs to one segment or to none.
 
-    1. Things, by falling score; of equal scores the one that comes first in the list. An instance whose score is
-       below `score_threshold` is left out. So is one of which more than the share `overlap_threshold` of its pixels
-       is taken already, and one of which no pixel is left. Any other takes what is left of its pixels.
-    2. Stuff, by rising category. Each category of `semantic` that is neither a thing nor 255 ("nothing known") takes
-       its pixels that are not taken yet, if they are at least `stuff_area`.
+    1. Things, by decreasing score. Of equal scores, the first one in the list comes first. An instance is dropped if
+       its score is below `score_threshold`, if more than the fraction `overlap_threshold` of its pixels is already
+       taken, or if none of its pixels is left. Any other instance takes its pixels that are left.
+    2. Stuff, by increasing category. Each category of `semantic` that is neither a thing nor 255 ("unknown") takes its
+       pixels that are left, if there are at least `stuff_area` of them.
 
-    All other pixels are 0. The segments have the numbers 1, 2, 3 ... in the order in which they were made.
+    All other pixels are 0. The segments are numbered 1, 2, 3 ... in the order in which they are added.
 
     Args:
-        masks: (N, H, W) bool. Perhaps N = 0.
+        masks: (N, H, W) bool. N may be 0.
         labels: (N,) integers, the category of each instance.
         scores: (N,) floats.
         semantic: (H, W) integers, the category of each pixel.
         things: the categories that are things.
         score_threshold: from 0 to 1.
         overlap_threshold: from 0 to 1.
-        stuff_area: pixels, at least 1.
+        stuff_area: in pixels, at least 1.
 
     Returns:
-        (H, W) integers, the number of each pixel's segment; and for each segment, in order of the numbers, a dict
-        `{"id": number, "category_id": category, "isthing": True or False}`.
+        (H, W) integers, the number of each pixel's segment, and a list of one dict per segment,
+        `{"id": number, "category_id": category, "isthing": True or False}`, in the order of the numbers.
 
-    Example: of four pixels the instance takes two, one is stuff of category 1, and one is a thing that nobody found.
+    Example: four pixels. The instance takes two. One is stuff of category 1. One is a thing without an instance.
 
         >>> mask, row = torch.tensor([[[True, True, False, False]]]), torch.tensor([[1, 3, 1, 3]])
-        >>> seg, found = merge_panoptic(mask, torch.tensor([3]), torch.tensor([0.9]), row, [3], 0.5, 0.5, 1)
-        >>> seg.tolist(), [(segment["id"], segment["category_id"]) for segment in found]
+        >>> seg, segments = merge_panoptic(mask, torch.tensor([3]), torch.tensor([0.9]), row, [3], 0.5, 0.5, 1)
+        >>> seg.tolist(), [(segment["id"], segment["category_id"]) for segment in segments]
         ([[1, 1, 2, 0]], [(1, 3), (2, 1)])
     """
-    seg, found = torch.zeros(semantic.shape, dtype=torch.int64), []
+    seg, segments = torch.zeros(semantic.shape, dtype=torch.int64), []
 
     def add(mask: Tensor, category: int, isthing: bool) -> None:
-        found.append({"id": len(found) + 1, "category_id": category, "isthing": isthing})
-        seg[mask] = len(found)
+        segments.append({"id": len(segments) + 1, "category_id": category, "isthing": isthing})
+        seg[mask] = len(segments)
 
     for n in scores.argsort(descending=True, stable=True).tolist():
         free = masks[n] & (seg == 0)
@@ -69,13 +68,52 @@ def merge_panoptic(
         free = (semantic == category) & (seg == 0)
         if category not in [*things, VOID] and free.sum() >= stuff_area:
             add(free, category, False)
-    return seg, found
+    return seg, segments
 
 
-RULE = "An instance goes if more than overlap_threshold of its own pixels are taken, by whichever others."
+right = Variants(merge_panoptic)
+
+
+def _first_of_class(segment: dict, segments: list[dict]) -> int:
+    return next(s["id"] for s in segments if s["category_id"] == segment["category_id"])
+
+
+unsorted = merge_by(order=lambda m: list(range(len(m.scores))))
+lowest_score_first = merge_by(order=lambda m: m.scores.argsort(stable=True).tolist())
+last_of_equals_first = merge_by(order=lambda m: m.scores.argsort(stable=True).flip(0).tolist())
+largest_first = merge_by(order=lambda m: m.masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist())
+every_score = right.given(score_threshold=lambda a: 0.0)
+above = right.given(score_threshold=lambda a: a.score_threshold + 1e-9)
+any_overlap = right.given(overlap_threshold=lambda a: 0.0)
+overlaps_never_drop = right.given(overlap_threshold=lambda a: 1.0)
+below = right.given(overlap_threshold=lambda a: a.overlap_threshold - 1e-9)
+pair_by_pair = merge_by(fits=steps.fits_by_pairs(lambda mask, other: mask))
+by_others = merge_by(fits=steps.fits_by_pairs(lambda mask, other: other))
+own_class = merge_by(fits=steps.fits_by_own_class)
+left_over = merge_by(fits=lambda m, n: 1 - taken(m, n) <= m.overlap_threshold)
+always_one_half = right.given(overlap_threshold=lambda a: 0.5)
+no_small = merge_by(takes=lambda m, mask: free(m, mask) & (free(m, mask).sum() >= m.stuff_area))
+empty_kept = merge_by(keep_empty=True)
+stuff_overwrites = merge_by(counted=lambda m, mask: mask, stuff_takes=lambda m, mask: mask)
+small_stuff_kept = right.given(stuff_area=lambda a: 1)
+area_before = merge_by(counted=lambda m, mask: mask)
+area_exactly = right.given(stuff_area=lambda a: a.stuff_area + 1)
+things_as_stuff = right.given(things=lambda a: [])
+without_zero = right.given(semantic=lambda a: a.semantic.where(a.semantic > 0, VOID))
+no_stuff = right.given(semantic=lambda a: torch.full_like(a.semantic, VOID))
+categories = right.then(steps.renumbered(lambda segment, segments: segment["category_id"]))
+per_class = right.then(steps.renumbered(_first_of_class))
+numbers_from_0 = right.then(lambda out, a: (out[0] - 1, [s | {"id": s["id"] - 1} for s in out[1]]))
+gaps = merge_by(end=steps.numbered_with_gaps)
+seg_only = right.then(lambda out, a: out[0])
+
+RULE = "Drop an instance if other segments together have more than overlap_threshold of its pixels."
 ORDER = "scores.argsort(descending=True, stable=True)."
+STABLE = "Without stable=True, argsort promises no order of equal scores, and flip reverses it."
+SCORE = "scores[n] >= score_threshold"
 STUFF = "Stuff takes what is left: (semantic == category) & (seg == 0). Count those pixels."
-NUMBERS = "1, 2, 3 ... for all segments together, in the order in which they are made."
+ONLY = "Only things and 255 are excluded."
+NUMBERS = "1, 2, 3 ... for all segments together, in the order in which they are added."
 
 exercise = Exercise(
     name="merge_panoptic",
@@ -87,205 +125,75 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "box not mask overlap",
-            steps.by_boxes,
-            "You compare boxes: masks are compared, pixel by pixel.",
-            "Boxes of things that stand close together overlap, their masks do not.",
+            merge_by(fits=steps.fits_by_boxes),
+            "You compare boxes. Compare masks, pixel by pixel.",
+            "Boxes of adjacent things overlap, but their masks do not.",
         ),
-        Wrong(
-            "unsorted",
-            steps.unsorted,
-            "You take the instances in the order of the list: the surest comes first.",
-            ORDER,
-        ),
-        Wrong(
-            "lowest score first",
-            steps.lowest_first,
-            "Your least sure instance comes first: sort by falling score.",
-            ORDER,
-        ),
-        Wrong(
-            "last of equals first",
-            steps.last_of_equals,
-            "Of equal scores you take the last one first: the first of the list comes first.",
-            "argsort gives no promise without stable=True, and a flipped order turns equal scores round.",
-        ),
-        Wrong("largest first", steps.largest_first, "Your largest instance comes first: the surest does.", ORDER),
-        Wrong(
-            "every score",
-            steps.every_score,
-            "You keep instances whose score is below score_threshold.",
-            "scores[n] >= score_threshold",
-        ),
-        Wrong(
-            "score at the threshold",
-            steps.above_the_score,
-            "You drop an instance whose score is exactly score_threshold: it is not below.",
-            "scores[n] >= score_threshold",
-        ),
-        Wrong(
-            "any overlap",
-            steps.any_overlap,
-            "You drop every instance that is touched by another: it may lose up to overlap_threshold.",
-            RULE,
-        ),
-        Wrong(
-            "overlaps never drop",
-            steps.never_dropped,
-            "You keep what is left of every instance: if too much is taken, it was the same thing twice.",
-            RULE,
-        ),
-        Wrong(
-            "exactly the share",
-            steps.below_the_share,
-            "You drop an instance of which exactly overlap_threshold is taken: more than that is too much.",
-            RULE,
-        ),
+        Wrong("unsorted", unsorted, "You do not sort the instances by decreasing score.", ORDER),
+        Wrong("lowest score first", lowest_score_first, "Your least confident instance comes first.", ORDER),
+        Wrong("last of equals first", last_of_equals_first, "Your order of equal scores is reversed.", STABLE),
+        Wrong("largest first", largest_first, "You sort the instances by area. Sort by score.", ORDER),
+        Wrong("every score", every_score, "You keep instances whose score is below score_threshold.", SCORE),
+        Wrong("score at the threshold", above, "You drop instances whose score is exactly score_threshold.", SCORE),
+        Wrong("any overlap", any_overlap, "You drop every instance that overlaps another segment.", RULE),
+        Wrong("overlaps never drop", overlaps_never_drop, "You do not drop instances that overlap too much.", RULE),
+        Wrong("exactly the share", below, "You drop instances that overlap by exactly overlap_threshold.", RULE),
         Wrong(
             "IoU",
-            steps.intersection_over_union,
-            "You compare IoUs: the share of the instance's own pixels counts.",
-            "A small thing within a large one has a small IoU, and yet nothing of its own.",
+            merge_by(fits=steps.fits_by_pairs(torch.logical_or)),
+            "You compare IoUs. Divide by the instance's own area.",
+            "A small thing inside a large one has a small IoU, although none of its pixels is left.",
         ),
-        Wrong(
-            "pair by pair",
-            steps.pair_by_pair,
-            "You compare the instance with one other at a time: what all others have taken counts together.",
-            RULE,
-        ),
-        Wrong(
-            "share of the other",
-            steps.share_of_the_others,
-            "You divide by the pixels of the other instance: divide by those of this one.",
-            RULE,
-        ),
-        Wrong(
-            "own class only",
-            steps.own_class_only,
-            "You look at instances of the same class only: a pixel that any segment took is taken.",
-            RULE,
-        ),
+        Wrong("pair by pair", pair_by_pair, "You compare with one other instance at a time.", RULE),
+        Wrong("share of the other", by_others, "You divide by the area of the other instance, not of this one.", RULE),
+        Wrong("own class only", own_class, "You count overlap with the same class only. Count all segments.", RULE),
         Wrong(
             "divided by all that is taken",
-            steps.over_the_union,
-            "You divide by the union with everything that is taken: divide by the instance's own pixels.",
+            merge_by(fits=steps.fits_by_union),
+            "You divide by the union with all taken pixels. Divide by the instance's own area.",
             RULE,
         ),
-        Wrong(
-            "share that is left",
-            steps.free_share,
-            "You compare the share that is left: the share that is taken must not be above overlap_threshold.",
-            RULE,
-        ),
+        Wrong("share that is left", left_over, "You compare the fraction that is left, not the fraction taken.", RULE),
         Wrong(
             "share that must be left",
-            steps.left_at_least,
-            "You ask that at least overlap_threshold is left: at most overlap_threshold may be taken.",
-            "With 1/2 that is the same, with any other share it is not. " + RULE,
+            right.given(overlap_threshold=lambda a: 1 - a.overlap_threshold),
+            "You require that at least overlap_threshold is left. At most overlap_threshold may be taken.",
+            "Both rules are the same for 1/2, but not for other thresholds. " + RULE,
         ),
-        Wrong(
-            "always one half",
-            steps.half_fixed,
-            "You always let one half be taken: the share is overlap_threshold.",
-            RULE,
-        ),
+        Wrong("always one half", always_one_half, "You always use 1/2. Use overlap_threshold.", RULE),
         Wrong(
             "dropped ones keep pixels",
-            steps.dropped_blocks,
-            "Your instances keep pixels although they were dropped: those are free for others.",
-            "Mark pixels as taken once the instance has its number, not before.",
+            merge_by(fits=steps.fits_and_blocks, end=lambda m: (m.seg.clamp(min=0), m.segments)),
+            "Your dropped instances keep their pixels. These should be free for other segments.",
+            "Mark pixels as taken only after the instance has got its number.",
         ),
         Wrong(
             "later overwrites",
-            steps.later_overwrites,
-            "Your later instances overwrite the surer ones: they take what is left.",
+            merge_by(takes=steps.free_or_overwritten),
+            "Your later instances overwrite more confident ones.",
             "seg[mask & (seg == 0)]",
         ),
-        Wrong(
-            "small things dropped",
-            steps.small_things_dropped,
-            "You drop small things: stuff_area is for stuff.",
-            "One pixel of a thing is a thing.",
-        ),
-        Wrong(
-            "empty instances kept",
-            steps.empty_kept,
-            "You keep instances that have no pixel left: they would be segments that nobody sees.",
-            "Check that something is left before you give out a number.",
-        ),
-        Wrong(
-            "stuff overwrites",
-            steps.stuff_overwrites,
-            "Your stuff overwrites things: things come first, and stuff takes what is left.",
-            STUFF,
-        ),
-        Wrong("small stuff kept", steps.small_kept, "You keep stuff of fewer pixels than stuff_area.", STUFF),
-        Wrong(
-            "area before things",
-            steps.area_before,
-            "You count the pixels of stuff before things take theirs: count what is left.",
-            STUFF,
-        ),
-        Wrong(
-            "area exactly",
-            steps.above_the_area,
-            "You drop stuff of exactly stuff_area pixels: only fewer are too few.",
-            STUFF,
-        ),
-        Wrong(
-            "things as stuff",
-            steps.things_as_stuff,
-            "You make stuff of pixels that the map calls a thing: without an instance they stay 0.",
-            "category not in things",
-        ),
-        Wrong(
-            "nothing known as stuff",
-            steps.void_as_stuff,
-            "You make a segment of 255, which says that nothing is known.",
-            "category != 255",
-        ),
-        Wrong(
-            "category 0 left out",
-            steps.zero_is_nothing,
-            "You leave out category 0: it is a category like any other, 0 means nothing in the result only.",
-            "Only things and 255 are left out.",
-        ),
-        Wrong("no stuff", steps.no_stuff, "You leave out the stuff.", STUFF),
-        Wrong(
-            "categories for numbers",
-            steps.category_for_number,
-            "Your map holds categories: it holds the numbers of the segments.",
-            NUMBERS,
-        ),
-        Wrong(
-            "one number a class",
-            steps.one_number_a_class,
-            "Things of one class share a number with you: each has its own.",
-            NUMBERS,
-        ),
-        Wrong(
-            "numbers from 0",
-            steps.from_zero,
-            "Your numbers begin with 0: that is for pixels without a segment.",
-            NUMBERS,
-        ),
-        Wrong(
-            "dropped ones counted",
-            steps.with_gaps,
-            "Your numbers have gaps: an instance that is dropped has none.",
-            NUMBERS,
-        ),
-        Wrong("stuff first", steps.stuff_first, "Your stuff has the first numbers: things come first.", NUMBERS),
+        Wrong("small things dropped", no_small, "You drop small things.", "stuff_area applies to stuff only."),
+        Wrong("empty instances kept", empty_kept, "You keep instances of which no pixel is left.", "Test it first."),
+        Wrong("stuff overwrites", stuff_overwrites, "Your stuff overwrites things. It takes only what is left.", STUFF),
+        Wrong("small stuff kept", small_stuff_kept, "You keep stuff of fewer pixels than stuff_area.", STUFF),
+        Wrong("area before things", area_before, "You count the pixels of stuff before things take theirs.", STUFF),
+        Wrong("area exactly", area_exactly, "You drop stuff of exactly stuff_area pixels.", STUFF),
+        Wrong("things as stuff", things_as_stuff, "You add thing categories of the semantic map as stuff.", ONLY),
+        Wrong("nothing known as stuff", merge_by(void=None), "You add a segment for 255, which is unknown.", ONLY),
+        Wrong("category 0 left out", without_zero, "You exclude category 0, which is a category like any other.", ONLY),
+        Wrong("no stuff", no_stuff, "You leave out the stuff.", STUFF),
+        Wrong("categories for numbers", categories, "Your map has categories instead of segment numbers.", NUMBERS),
+        Wrong("one number a class", per_class, "Your things of one class share a number. Each has its own.", NUMBERS),
+        Wrong("numbers from 0", numbers_from_0, "Your numbers begin with 0, which means no segment.", NUMBERS),
+        Wrong("dropped ones counted", gaps, "Your numbers have gaps. Dropped instances have no number.", NUMBERS),
+        Wrong("stuff first", right.then(steps.stuff_first), "Your stuff has the first numbers.", NUMBERS),
         Wrong(
             "everything is a thing",
-            steps.all_things,
-            "You call stuff a thing: its isthing is False.",
-            "isthing says which of the two steps made the segment.",
+            right.then(lambda out, a: (out[0], [s | {"isthing": True} for s in out[1]])),
+            "You mark stuff as things. Its isthing should be False.",
+            "isthing is True for segments of the first step only.",
         ),
-        Wrong(
-            "map only",
-            steps.map_only,
-            "You return the map only: the list of segments belongs to it.",
-            "return seg, segments",
-        ),
+        Wrong("map only", seg_only, "You return only the map. Return the segments, too.", "return seg, segments"),
     ],
 )

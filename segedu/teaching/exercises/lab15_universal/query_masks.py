@@ -1,4 +1,4 @@
-"""query_masks: from the vectors of queries and pixels to classes and masks."""
+"""query_masks: class probabilities and a mask for each query."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
+from segedu.teaching.exercises.lab15_universal.class_columns import SOFTMAX, class_wrong_answers
 
 Size, Pair = tuple[int, int], tuple[Tensor, Tensor]
 
 
 def query_masks(class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, image_size: Size) -> Pair:
-    """Give each query its classes and its mask, as MaskFormer does.
+    """Compute the class probabilities and the mask of each query, as MaskFormer does.
 
-    Classes: a softmax over the K + 1 columns; the last one is "no object" and is left out afterwards.
+    Classes: a softmax over the K + 1 columns. The last column is "no object" and is removed after the softmax.
 
-    Mask: every query has a vector, and every place of the features has one. Their dot product is the logit of that
-    place. The logits are resized to the image, bilinearly with align_corners=False as F.interpolate does, and the mask
-    is their sigmoid.
+    Mask: each query has an embedding, and each location of the feature map has one. Their dot product is the mask logit
+    at this location. The logits are resized to the image, bilinearly with align_corners=False, as by F.interpolate.
+    The mask is the sigmoid of the resized logits.
 
     Args:
         class_logits: (Q, K + 1) floats.
-        mask_embed: (Q, D) floats, a vector for each query.
-        mask_features: (D, h, w) floats, a vector for each place.
-        image_size: (H, W) of the image in pixels; perhaps no multiple of (h, w).
+        mask_embed: (Q, D) floats, the embedding of each query.
+        mask_features: (D, h, w) floats, the embedding of each location.
+        image_size: (H, W) of the image in pixels, not always a multiple of (h, w).
 
     Returns:
-        (Q, K) probabilities of the classes; and (Q, H, W) floats from 0 to 1, before any threshold.
+        (Q, K) class probabilities, and (Q, H, W) mask probabilities from 0 to 1, without a threshold.
 
-    Example: one query, one class; two places that become four pixels.
+    Example: one query, one class, and two locations that are resized to four pixels.
 
         >>> embed, features = torch.tensor([[1.0, 2.0]]), torch.tensor([[[0.0, 4.0]], [[0.0, -4.0]]])
         >>> query_masks(torch.zeros(1, 2), embed, features, (1, 4))
@@ -56,94 +58,62 @@ def _resized(maps: Tensor, size: Size, **options: object) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Four times as large, as many queries as channels; odd sizes, the size of the features, one place, one query.
+    """Images four times as large as the features, of odd sizes and of the same size; one location, query or channel."""
 
-    Args:
-        rng: of logits, vectors and features.
+    def drawn(name: str, queries: int, classes: int, shape: tuple[int, int, int], image_size: Size) -> Case:
+        # sixteenths in single precision, the precision of networks: their products and sums are exact in any order
+        sizes = (queries, classes + 1), (queries, shape[0]), shape
+        arrays = [rng.integers(5, 25, size) / 16 * rng.choice([-1, 1], size) for size in sizes]
+        return case(name, *[torch.from_numpy(a).float() for a in arrays], image_size)
 
-    Returns:
-        The cases by group.
-    """
-
-    def case(name: str, queries: int, classes: int, shape: tuple[int, int, int], image_size: Size) -> Case:
-        def draw(*sides: int) -> np.ndarray:
-            return rng.integers(5, 25, sides) / 16 * rng.choice([-1, 1], sides)
-
-        # sixteenths in single precision, as networks have it: their products and sums are exact in any order
-        arrays = draw(queries, classes + 1), draw(queries, shape[0]), draw(*shape)
-        return {"name": name, "args": [*[torch.from_numpy(a).float() for a in arrays], image_size]}
-
-    return {
-        "core": (
-            2,
-            [
-                case("four times as large", 3, 2, (5, 3, 4), (12, 16)),
-                case("as many queries as channels", 4, 3, (4, 2, 3), (8, 12)),
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                case("an image of odd sizes", 2, 3, (3, 3, 4), (10, 15)),
-                case("an image of the features' size", 3, 2, (2, 3, 5), (3, 5)),
-                case("one place", 2, 1, (3, 1, 1), (2, 3)),
-                case("one query, one channel", 1, 2, (1, 4, 3), (9, 5)),
-            ],
-        ),
-    }
+    core = [
+        drawn("four times as large", 3, 2, (5, 3, 4), (12, 16)),
+        drawn("as many queries as channels", 4, 3, (4, 2, 3), (8, 12)),
+    ]
+    edge = [
+        drawn("an image of odd sizes", 2, 3, (3, 3, 4), (10, 15)),
+        drawn("an image as large as the feature map", 3, 2, (2, 3, 5), (3, 5)),
+        drawn("one location", 2, 1, (3, 1, 1), (2, 3)),
+        drawn("one query, one channel", 1, 2, (1, 4, 3), (9, 5)),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def _read(
+right = Variants(query_masks)
+
+
+def _steps(
     classes: Callable[[Tensor], Tensor] = _classes,
     product: Callable[[Tensor, Tensor], Tensor] = _product,
     mask: Callable[[Tensor, Size], Tensor] = lambda x, size: _resized(x, size).sigmoid(),
 ) -> Callable[..., Pair]:
-    """The right answer, each step replaced by another: classes, logits of the places, masks of them."""
-
-    def answer(class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, image_size: Size) -> Pair:
-        return classes(class_logits), mask(product(mask_embed, mask_features), image_size)
-
-    return answer
+    """Other steps: class probabilities, mask logits (Q, h, w), and `mask(mask logits, image size)`."""
+    return right.instead(
+        lambda a: (classes(a.class_logits), mask(product(a.mask_embed, a.mask_features), a.image_size))
+    )
 
 
 def _reshaped(mask_embed: Tensor, mask_features: Tensor) -> Tensor:
-    """(D, h, w) read as (h w, D), which mixes places and channels."""
+    """(D, h, w) reshaped to (h w, D), which mixes locations and channels."""
     return (mask_embed @ mask_features.reshape(-1, len(mask_features)).T).reshape(-1, *mask_features.shape[1:])
 
 
-def _four_times(logits: Tensor, size: Size) -> Tensor:
-    return _resized(logits, None, scale_factor=4.0).sigmoid()
+all_columns = _steps(classes=lambda x: x.softmax(dim=1))
+best = _steps(classes=lambda x: _classes(x).argmax(dim=1))
+transposed = right.given(mask_embed=lambda a: a.mask_embed.T)
+scaled = _steps(product=lambda e, f: _product(e, f) / len(f) ** 0.5)
+mean = _steps(product=lambda e, f: _product(e, f) / len(f))
+width_first = _steps(product=lambda e, f: _product(e, f).mT)
+small = _steps(mask=lambda x, size: x.sigmoid())
+sigmoid_first = _steps(mask=lambda x, size: _resized(x.sigmoid(), size))
+binary = _steps(mask=lambda x, size: _resized(x, size) > 0)
+nearest = _steps(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid())
+corners = _steps(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid())
+bicubic = _steps(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
+height_for_width = right.given(image_size=lambda a: a.image_size[::-1])
+queries_last = right.then(lambda out, a: (out[0], out[1].movedim(0, -1)))
 
-
-no_object_kept = _read(classes=lambda x: x.softmax(dim=1))
-first_left_out = _read(classes=lambda x: x.softmax(dim=1)[:, 1:])
-left_out_before = _read(classes=lambda x: x[:, :-1].softmax(dim=1))
-classes_by_sigmoid = _read(classes=lambda x: x.sigmoid()[:, :-1])
-over_queries = _read(classes=lambda x: x.softmax(dim=0)[:, :-1])
-logits_of_classes = _read(classes=lambda x: x[:, :-1])
-best_class = _read(classes=lambda x: _classes(x).argmax(dim=1))
-transposed = _read(product=lambda e, f: torch.einsum("dq,dhw->qhw", e, f))
-reshaped = _read(product=_reshaped)
-by_root = _read(product=lambda e, f: _product(e, f) / len(f) ** 0.5)
-mean_of_channels = _read(product=lambda e, f: _product(e, f) / len(f))
-cosine = _read(product=lambda e, f: _product(F.normalize(e, dim=1), F.normalize(f, dim=0)))
-embed_by_sigmoid = _read(product=lambda e, f: _product(e.sigmoid(), f))
-width_first = _read(product=lambda e, f: _product(e, f).transpose(1, 2))
-not_resized = _read(mask=lambda x, size: x.sigmoid())
-over_pixels = _read(mask=lambda x, size: _resized(x, size).flatten(1).softmax(dim=1).reshape(-1, *size))
-masks_compete = _read(mask=lambda x, size: _resized(x, size).softmax(dim=0))
-no_sigmoid = _read(mask=_resized)
-sigmoid_first = _read(mask=lambda x, size: _resized(x.sigmoid(), size))
-threshold = _read(mask=lambda x, size: _resized(x, size) > 0)
-nearest = _read(mask=lambda x, size: _resized(x, size, mode="nearest", align_corners=None).sigmoid())
-corners = _read(mask=lambda x, size: _resized(x, size, align_corners=True).sigmoid())
-bicubic = _read(mask=lambda x, size: _resized(x, size, mode="bicubic").sigmoid())
-height_for_width = _read(mask=lambda x, size: _resized(x, size[::-1]).sigmoid())
-always_four = _read(mask=_four_times)
-queries_last = _read(mask=lambda x, size: _resized(x, size).sigmoid().movedim(0, -1))
-
-NO_OBJECT = "First the softmax over all K + 1 columns, then the columns without the last one."
-PRODUCT = 'torch.einsum("qd,dhw->qhw", mask_embed, mask_features): the sum goes over D.'
+PRODUCT = 'torch.einsum("qd,dhw->qhw", mask_embed, mask_features) sums over D.'
 RESIZED = 'F.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)[0], then the sigmoid.'
 
 exercise = Exercise(
@@ -155,97 +125,60 @@ exercise = Exercise(
     kind="matrix",
     hides=["segedu.panoptic.inference", "segedu.panoptic.maskformer", "segedu.panoptic.mask2former.mask2former"],
     wrong=[
-        Wrong(
-            "class incl. no-object", no_object_kept, 'You keep the column of "no object": it is left out.', NO_OBJECT
-        ),
-        Wrong("first left out", first_left_out, 'You leave out the first column: "no object" is the last.', NO_OBJECT),
-        Wrong(
-            "left out before",
-            left_out_before,
-            'You leave out the column of "no object" before the softmax: then every query finds an object.',
-            NO_OBJECT,
-        ),
-        Wrong(
-            "sigmoid of classes", classes_by_sigmoid, "You take a sigmoid of the classes: take a softmax.", NO_OBJECT
-        ),
-        Wrong(
-            "softmax over queries",
-            over_queries,
-            "Your softmax goes over the queries: it goes over the columns of each query.",
-            NO_OBJECT,
-        ),
-        Wrong(
-            "logits of classes", logits_of_classes, "You return the logits of the classes: take a softmax.", NO_OBJECT
-        ),
-        Wrong(
-            "best class only",
-            best_class,
-            "You return the best class of each query: the probabilities of all K are asked for.",
-            NO_OBJECT,
-        ),
-        Wrong(
-            "transposed",
-            transposed,
-            "You multiply by mask_embed transposed: its rows are queries, and the sum goes over its columns.",
-            PRODUCT,
-        ),
+        Wrong("class incl. no-object", all_columns, 'You keep the column of "no object". Remove it.', SOFTMAX),
+        *class_wrong_answers(_steps),
+        Wrong("best class only", best, "You return the best class. Return all K probabilities.", SOFTMAX),
+        Wrong("transposed", transposed, "You multiply by mask_embed transposed. Its rows are the queries.", PRODUCT),
         Wrong(
             "features reshaped",
-            reshaped,
-            "You reshape (D, h, w) to (h * w, D), which mixes places and channels: move the axis instead.",
+            _steps(product=_reshaped),
+            "You reshape (D, h, w) to (h * w, D), which mixes locations and channels. Permute the axes instead.",
             PRODUCT,
         ),
+        Wrong("divided by root", scaled, "You divide by the root of D, as attention does. Do not scale.", PRODUCT),
+        Wrong("mean of channels", mean, "You compute the mean over the channels. Compute the sum.", PRODUCT),
         Wrong(
-            "divided by root",
-            by_root,
-            "You divide by the root of D: that is attention. Here it is the product.",
+            "cosine",
+            right.given(
+                mask_embed=lambda a: F.normalize(a.mask_embed, dim=1),
+                mask_features=lambda a: F.normalize(a.mask_features, dim=0),
+            ),
+            "You normalise the embeddings to length 1. Compute the dot product without normalisation.",
             PRODUCT,
         ),
-        Wrong("mean of channels", mean_of_channels, "You take the mean over the channels: take the sum.", PRODUCT),
-        Wrong("cosine", cosine, "You bring the vectors to length 1: the dot product is taken as it is.", PRODUCT),
         Wrong(
             "sigmoid of the vectors",
-            embed_by_sigmoid,
-            "You take the sigmoid of the queries' vectors: take it of the logits of the masks.",
+            right.given(mask_embed=lambda a: a.mask_embed.sigmoid()),
+            "You apply the sigmoid to the embeddings of the queries. Apply it to the resized mask logits only.",
             RESIZED,
         ),
         Wrong("width first", width_first, "You swap the rows and the columns of the masks.", PRODUCT),
-        Wrong(
-            "no upsample",
-            not_resized,
-            "Your masks have the size of the features: resize them to the image.",
-            RESIZED,
-        ),
+        Wrong("no upsample", small, "Your masks are as large as the feature map. Resize them.", RESIZED),
         Wrong(
             "softmax over pixels",
-            over_pixels,
-            "Your softmax goes over the pixels: each pixel has a sigmoid of its own.",
-            "A mask may hold many pixels, or none.",
+            _steps(mask=lambda x, size: _resized(x, size).flatten(1).softmax(dim=1).reshape(-1, *size)),
+            "Your softmax is over the pixels. Apply a sigmoid to each pixel.",
+            "A mask can contain many pixels, or none.",
         ),
         Wrong(
             "softmax over the queries' masks",
-            masks_compete,
-            "Your queries compete for each pixel: each mask has a sigmoid of its own.",
-            "Masks may overlap, and a pixel may be in none.",
+            _steps(mask=lambda x, size: _resized(x, size).softmax(dim=0)),
+            "Your queries compete for each pixel in a softmax. Apply a sigmoid to each mask.",
+            "Masks may overlap, and a pixel may belong to no mask.",
         ),
-        Wrong("no sigmoid", no_sigmoid, "You return the logits of the masks: take their sigmoid.", RESIZED),
-        Wrong(
-            "sigmoid first",
-            sigmoid_first,
-            "You take the sigmoid before you resize: resize the logits, which cross 0 where the mask ends.",
-            RESIZED,
-        ),
-        Wrong("threshold", threshold, "You return True and False: the values from 0 to 1 are asked for.", RESIZED),
-        Wrong("nearest", nearest, "You take the nearest place of the features: resize bilinearly.", RESIZED),
-        Wrong("corners", corners, "You resize with align_corners=True: it is False.", RESIZED),
-        Wrong("bicubic", bicubic, "You resize with bicubic weights: resize bilinearly.", RESIZED),
-        Wrong("height for width", height_for_width, "Your masks are (W, H): image_size is (H, W).", RESIZED),
+        Wrong("no sigmoid", _steps(mask=_resized), "You return the mask logits. Apply the sigmoid.", RESIZED),
+        Wrong("sigmoid first", sigmoid_first, "You apply the sigmoid before you resize. Resize the logits.", RESIZED),
+        Wrong("threshold", binary, "You return a binary mask. Return the probabilities.", RESIZED),
+        Wrong("nearest", nearest, "You resize by nearest neighbour. Resize bilinearly.", RESIZED),
+        Wrong("corners", corners, "You resize with align_corners=True. Use align_corners=False.", RESIZED),
+        Wrong("bicubic", bicubic, "You resize by bicubic interpolation. Resize bilinearly.", RESIZED),
+        Wrong("height for width", height_for_width, "You resize the masks to (W, H). image_size is (H, W).", RESIZED),
         Wrong(
             "always four times",
-            always_four,
-            "You always enlarge by 4: resize to image_size, whatever it is.",
-            "Images are not always multiples of 4, and features are not always at stride 4.",
+            _steps(mask=lambda x, size: _resized(x, None, scale_factor=4.0).sigmoid()),
+            "You always upsample by 4. Resize to image_size.",
+            "The sides of an image are not always multiples of 4, and features do not always have stride 4.",
         ),
-        Wrong("queries last", queries_last, "Your masks are (H, W, Q): they are (Q, H, W).", PRODUCT),
+        Wrong("queries last", queries_last, "Your masks are (H, W, Q). They should be (Q, H, W).", PRODUCT),
     ],
 )
