@@ -156,7 +156,7 @@ exercise = Exercise(
         Wrong(
             "classes of pixels",
             _averaged(_pixel_classes),
-            "You classify each pixel, as in semantic segmentation. Compare one channel, that of the label, with the target.",
+            "You classify each pixel, as in semantic segmentation. Only the channel of the label matters.",
             CHANNEL,
         ),
         Wrong(

@@ -81,7 +81,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     def detections(
         name: str, shapes: list[list[Part]], labels: list[int], sigma: float = 2.0, shuffle: bool = True
     ) -> Case:
-        """`shapes`: parts of each mask, best mask first. If shuffled, the best mask does not come before the worst."""
+        """`shapes`: parts of each mask, best mask first. If shuffled, the first mask is not the best."""
         scores = torch.from_numpy(np.sort(rng.choice(np.arange(30, 99), len(shapes), replace=False))[::-1] / 100)
         order = torch.from_numpy(rng.permutation(len(shapes)))
         if shuffle and len(order) > 1 and order[0] < order[-1]:
@@ -137,7 +137,7 @@ def _decaying(decay: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[...,
 
 
 def _suppressed(a: SimpleNamespace, only_by_kept: bool) -> Tensor:
-    """Removes a mask whose IoU with a better one is above 1/2: any better one, or only one that is kept itself."""
+    """Remove each mask whose IoU with a better mask is above 1/2; `only_by_kept`: a better mask that is kept itself."""
     overlap, kept = _overlap(a), torch.ones_like(a.scores)
     for j in a.scores.argsort(descending=True):
         better = (a.scores > a.scores[j]) & (overlap[:, j] > 0.5)
@@ -205,7 +205,7 @@ exercise = Exercise(
         Wrong(
             "nothing lowered",
             right.instead(lambda a: a.scores.clone()),
-            "You lower no score. This happens if worst_i includes mask i or worse masks, or if you divide by f(worst_j).",
+            "You lower no score. This happens if worst_i includes i or worse masks, or if you divide by f(worst_j).",
             MATRIX + " Not triu(0), and worst belongs to the rows: worst[:, None].",
         ),
         Wrong(
