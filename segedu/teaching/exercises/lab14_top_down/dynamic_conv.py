@@ -48,14 +48,10 @@ def dynamic_conv(features: Tensor, parameters: Tensor, locations: Tensor, unit: 
 
 
 def _relative(features: Tensor, locations: Tensor, unit: float) -> Tensor:
-    """(N, 2, H, W)."""
-    return (locations[:, :, None, None] - _centres(features)) / unit
-
-
-def _centres(features: Tensor) -> Tensor:
-    """(2, H, W), x before y."""
+    """(N, 2, H, W), x before y."""
     height, width = features.shape[1:]
-    return torch.stack(torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy"))
+    centres = torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy")
+    return (locations[:, :, None, None] - torch.stack(centres)) / unit
 
 
 def _inputs(features: Tensor, coordinates: Tensor) -> Tensor:
@@ -72,8 +68,12 @@ def _split(parameters: Tensor, inputs: int, hidden: int) -> tuple[list[Tensor], 
 
 def _forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        x = torch.einsum("noi,nihw->nohw", weight, x.relu() if layer else x) + bias[:, :, None, None]
+        x = _convolved(x.relu() if layer else x, weight) + bias[:, :, None, None]
     return x[:, 0]
+
+
+def _convolved(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.einsum("noi,nihw->nohw", weight, x)
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
@@ -115,19 +115,11 @@ def _right_inputs(a: SimpleNamespace) -> Tensor:
 
 
 def _with_coordinates(change: Callable[[Tensor, SimpleNamespace], Tensor]) -> Callable[..., Tensor]:
-    """The right networks on other coordinates, `change(relative coordinates (N, 2, H, W), arguments)`."""
+    """The right networks on other coordinates: `change(relative coordinates (N, 2, H, W), arguments)`."""
 
     def forward(a: SimpleNamespace) -> Tensor:
         coordinates = change(_relative(a.features, a.locations, a.unit), a)
         return _forward(_inputs(a.features, coordinates), *_right_layers(a))
-
-    return right.instead(forward)
-
-
-def _with_biases(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def forward(a: SimpleNamespace) -> Tensor:
-        weights, biases = _right_layers(a)
-        return _forward(_right_inputs(a), weights, [change(bias) for bias in biases])
 
     return right.instead(forward)
 
@@ -144,19 +136,10 @@ def _with_layer(layer: Callable[[Tensor, Tensor, Tensor], Tensor], relu: bool = 
     return right.instead(forward)
 
 
-def _convolved(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.einsum("noi,nihw->nohw", weight, x)
-
-
 def _ungrouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The channels of all instances are concatenated; the convolution fails with more than one instance."""
     out = F.conv2d(x.flatten(0, 1), weight.flatten(0, 1)[..., None, None], bias.flatten())
     return out.unflatten(0, bias.shape)
-
-
-def _mixed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Each channel is summed over the instances."""
-    return torch.einsum("noi,mihw->nohw", weight, x) + bias[:, :, None, None]
 
 
 def _layer_by_layer(a: SimpleNamespace) -> Tensor:
@@ -193,7 +176,7 @@ exercise = Exercise(
         ),
         Wrong(
             "instances mixed",
-            _with_layer(_mixed),
+            _with_layer(lambda x, weight, bias: torch.einsum("noi,mihw->nohw", weight, x) + bias[:, :, None, None]),
             "You mix the instances. Each kernel should get only the channels of its own instance.",
             GROUPS,
         ),
@@ -235,13 +218,13 @@ exercise = Exercise(
         ),
         Wrong(
             "one bias a layer",
-            _with_biases(lambda bias: bias[:, :1].expand_as(bias)),
+            _with_layer(lambda x, weight, bias: _convolved(x, weight) + bias[:, :1, None, None]),
             "You add the same bias to all channels of a layer. Each channel has its own bias.",
             BIAS,
         ),
         Wrong(
             "no biases",
-            _with_biases(torch.zeros_like),
+            _with_layer(lambda x, weight, bias: _convolved(x, weight)),
             "You do not add the biases. Each convolution has one bias per output channel.",
             SPLIT,
         ),
@@ -253,7 +236,7 @@ exercise = Exercise(
         ),
         Wrong(
             "coordinates of the map",
-            _with_coordinates(lambda relative, a: (_centres(a.features) / a.unit).expand_as(relative)),
+            _with_coordinates(lambda relative, a: -_relative(a.features, 0 * a.locations, a.unit)),
             "Your coordinates are those of the cells, equal for all instances. Make them relative to the instance.",
             COORDINATES,
         ),

@@ -102,10 +102,6 @@ def _softmax_over_classes(a: SimpleNamespace) -> Tensor:
     return -(a.targets * log_own + (1 - a.targets) * (others - torch.logaddexp(others, own)))
 
 
-def _pixel_classes(a: SimpleNamespace) -> Tensor:
-    return F.cross_entropy(a.logits, (a.targets * a.labels[:, None, None]).long(), reduction="none")
-
-
 def _with_negatives(a: SimpleNamespace, targets: Tensor) -> Tensor:
     return _bce(_channel(a.logits, a.labels), targets).mean() if len(a.labels) else a.logits.sum() * 0
 
@@ -155,7 +151,9 @@ exercise = Exercise(
         ),
         Wrong(
             "classes of pixels",
-            _averaged(_pixel_classes),
+            _averaged(
+                lambda a: F.cross_entropy(a.logits, (a.targets * a.labels[:, None, None]).long(), reduction="none")
+            ),
             "You classify each pixel, as in semantic segmentation. Only the channel of the label matters.",
             CHANNEL,
         ),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.variants import Variants, case
@@ -56,17 +57,13 @@ def _weights(low: Tensor, high: Tensor, size: int, pixels: int) -> Tensor:
 
 
 def _ellipses(rng: np.random.Generator, shape: tuple[int, int], parameters: list) -> Tensor:
-    """(N, H, W) bool: slanted ellipses, whose outlines have no straight parts, near the given parameters.
-
-    Args:
-        parameters: (y, x, half the height, half the width, slant) of each.
-    """
+    """(N, H, W) bool: slanted ellipses, near the given (y, x, half the height, half the width, slant)."""
     y, x = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
     varied = np.array(parameters) + rng.uniform(-0.3, 0.3, (len(parameters), 5)) * [1, 1, 1, 1, 0.5]
-    masks = [
-        ((y - cy) / a) ** 2 + ((x - cx - slant * (y - cy)) / b) ** 2 <= 1 for cy, cx, a, b, slant in varied.tolist()
+    distances = [
+        ((y - cy) / a) ** 2 + ((x - cx - slant * (y - cy)) / b) ** 2 for cy, cx, a, b, slant in varied.tolist()
     ]
-    return torch.stack(masks)
+    return torch.stack(distances) <= 1
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
@@ -125,8 +122,7 @@ def _cropped(mode: str) -> Callable[..., Tensor]:
 
     def samples(mask: Tensor, box: Tensor, size: int) -> Tensor:
         x1, y1, x2, y2 = box.int().tolist()
-        crop = mask[None, None, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
-        return F.interpolate(crop, size, mode=mode)[0, 0]
+        return F.interpolate(mask[None, None, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)], size, mode=mode)[0, 0]
 
     return right.instead(lambda a: _per_proposal(samples, a) >= 0.5)
 
@@ -152,19 +148,6 @@ def _at_image_size(a: SimpleNamespace) -> Tensor:
     y, x = (torch.arange(n) + 0.5 for n in a.masks.shape[1:])
     x1, y1, x2, y2 = a.boxes.T[..., None, None]
     return a.masks[a.matches] & (x1 <= x) & (x < x2) & (y1 <= y[:, None]) & (y[:, None] < y2)
-
-
-def _whole_image(a: SimpleNamespace) -> Tensor:
-    height, width = a.masks.shape[1:]
-    return torch.tensor([0.0, 0.0, width, height]).expand(len(a.boxes), 4)
-
-
-def _boxes_of_objects(a: SimpleNamespace) -> Tensor:
-    boxes = [a.boxes[:0]]
-    for mask in a.masks[a.matches]:
-        y, x = mask.nonzero().T.float()
-        boxes.append(torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])[None])
-    return torch.cat(boxes)
 
 
 def _corners_aligned(a: SimpleNamespace) -> Tensor:
@@ -203,7 +186,7 @@ exercise = Exercise(
         ),
         Wrong(
             "whole image",
-            right.given(boxes=_whole_image),
+            right.given(boxes=lambda a: torch.tensor([[0.0, 0.0, *a.masks.shape[:0:-1]]]).expand_as(a.boxes)),
             "You resize the mask of the whole image. The grid should fill the box of the proposal.",
             "The mask head sees only the features in the box.",
         ),
@@ -257,7 +240,7 @@ exercise = Exercise(
         ),
         Wrong(
             "box of the object",
-            right.given(boxes=_boxes_of_objects),
+            right.given(boxes=lambda a: masks_to_boxes(a.masks[a.matches]) + torch.tensor([0, 0, 1, 1])),
             "You use the bounding box of the object. The grid should fill the box of the proposal.",
             "The proposal may cover only a part of the object. The mask head does not see the rest.",
         ),

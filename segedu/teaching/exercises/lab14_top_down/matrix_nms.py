@@ -63,30 +63,20 @@ def _with_better(overlap: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     return overlap, torch.cat([overlap, torch.zeros_like(scores)[None]]).amax(dim=0)
 
 
-Part = tuple[int, int, int, int]  # a rectangle: first row, first column, one after the last of both
-
-
-def _drawn(shapes: list[list[Part]]) -> Tensor:
-    """(N, 12, 13) bool: masks, each a union of rectangles."""
-    masks = torch.zeros(len(shapes), 12, 13, dtype=torch.bool)
-    for mask, parts in zip(masks, shapes, strict=True):
-        for top, left, bottom, right in parts:
-            mask[top:bottom, left:right] = True
-    return masks
-
-
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     """Chains of overlapping masks, two classes, L-shaped masks; empty masks, one mask, none."""
 
-    def detections(
-        name: str, shapes: list[list[Part]], labels: list[int], sigma: float = 2.0, shuffle: bool = True
-    ) -> Case:
+    def detections(name: str, shapes: list, labels: list[int], sigma: float = 2.0, shuffle: bool = True) -> Case:
         """`shapes`: parts of each mask, best mask first. If shuffled, the first mask is not the best."""
+        masks = torch.zeros(len(shapes), 12, 13, dtype=torch.bool)
+        for mask, parts in zip(masks, shapes, strict=True):
+            for top, left, bottom, end in parts:  # rectangles
+                mask[top:bottom, left:end] = True
         scores = torch.from_numpy(np.sort(rng.choice(np.arange(30, 99), len(shapes), replace=False))[::-1] / 100)
         order = torch.from_numpy(rng.permutation(len(shapes)))
         if shuffle and len(order) > 1 and order[0] < order[-1]:
             order = order.flip(0)
-        return case(name, _drawn(shapes)[order], torch.tensor(labels)[order].long(), scores[order].float(), sigma)
+        return case(name, masks[order], torch.tensor(labels)[order].long(), scores[order].float(), sigma)
 
     low, right = (int(n) for n in rng.integers((7, 7), (9, 10)))
     # each mask overlaps the next one more than the one after it
@@ -121,14 +111,9 @@ def _overlap(a: SimpleNamespace) -> Tensor:
     return _iou(a.masks) * (a.labels[:, None] == a.labels)
 
 
-def _of_overlap(overlap: Callable[[SimpleNamespace], Tensor]) -> Callable[..., Tensor]:
-    """The right decay of another matrix of IoUs."""
-    return right.instead(lambda a: a.scores * _decay(overlap(a), a.scores, a.sigma))
-
-
-def _sorted_by(scores: Callable[[SimpleNamespace], Tensor]) -> Callable[..., Tensor]:
-    """The right decay where "better" has another meaning."""
-    return right.instead(lambda a: a.scores * _decay(_overlap(a), scores(a), a.sigma))
+def _with_decay(overlap: Callable = _overlap, scores: Callable = lambda a: a.scores) -> Callable[..., Tensor]:
+    """The right decay of other IoUs, or for other scores."""
+    return right.instead(lambda a: a.scores * _decay(overlap(a), scores(a), a.sigma))
 
 
 def _decaying(decay: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Tensor]:
@@ -210,13 +195,13 @@ exercise = Exercise(
         ),
         Wrong(
             "wrong triangle",
-            _sorted_by(lambda a: -a.scores),
+            _with_decay(scores=lambda a: -a.scores),
             "Your masks with lower scores lower those with higher scores. Only better masks lower a score.",
             MATRIX,
         ),
         Wrong(
             "not sorted",
-            _sorted_by(lambda a: -torch.arange(len(a.scores)).to(a.scores)),
+            _with_decay(scores=lambda a: -torch.arange(len(a.scores)).to(a.scores)),
             "You treat masks that come earlier as better. The scores decide which masks are better.",
             MATRIX,
         ),
@@ -252,7 +237,7 @@ exercise = Exercise(
         ),
         Wrong(
             "not squared",
-            _of_overlap(lambda a: _overlap(a).sqrt()),
+            _with_decay(lambda a: _overlap(a).sqrt()),
             "You do not square the IoU. f is exp(-sigma * iou^2).",
             FORMULA,
         ),
@@ -270,13 +255,13 @@ exercise = Exercise(
         ),
         Wrong(
             "of the smaller mask",
-            _of_overlap(_share_of_the_smaller),
+            _with_decay(_share_of_the_smaller),
             "You divide by the area of the smaller mask. The IoU divides by the area of the union.",
             "area_i + area_j - both",
         ),
         Wrong(
             "empty masks fail",
-            _of_overlap(_nan_if_empty),
+            _with_decay(_nan_if_empty),
             "Your IoU of two empty masks is 0 / 0. It should be 0.",
             "Keep the denominator above 0: clamp(min=1).",
         ),

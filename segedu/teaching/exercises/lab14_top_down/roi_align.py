@@ -80,47 +80,37 @@ def _weights(points: Tensor, cells: int) -> Tensor:
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     """Several boxes, scales and numbers of points; a tiny box, the whole map, no box; boxes beyond the map."""
 
-    def regions(
-        name: str, shape: tuple, boxes: list, output_size: Size, scale: float, samples: int, shifted: bool = True
-    ) -> Case:
-        """`boxes` in cells; shifted, rounding moves each edge by 1/8 to 3/8 of a cell."""
+    def rois(name: str, shape: tuple, boxes: list, size: Size, scale: float, samples: int, shift: bool = True) -> Case:
         features = torch.from_numpy(rng.uniform(-1, 1, shape)).float()
         corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        if shifted:
+        if shift:  # rounding moves each edge by 1/8 to 3/8 of a cell
             corners += torch.from_numpy(rng.integers(4, 13, corners.shape) / 32).float()
-        return case(name, features, corners / scale, output_size, scale, samples)
+        return case(name, features, corners / scale, size, scale, samples)
 
     two = [[1, 2, 6, 8], [4, 1, 9, 5]]
     three = [[0, 1, 7, 5], [3, 0, 5, 6], [2, 3, 8, 7]]
     beyond = [[-4, 1, 3, 6], [5, -5, 11, 12], [8, 9, 12, 12]]
     core = [
-        regions("one point per bin", (2, 9, 10), two[:1], (3, 2), 1.0, 1),
-        regions("2 x 2 points per bin", (2, 10, 11), two, (2, 3), 1.0, 2),
-        regions("a map of a quarter of the image's size", (3, 8, 10), three, (2, 2), 0.25, 2),
-        regions("3 x 3 points per bin, half the image's size", (1, 9, 9), three[:2], (3, 4), 0.5, 3),
+        rois("one point per bin", (2, 9, 10), two[:1], (3, 2), 1.0, 1),
+        rois("2 x 2 points per bin", (2, 10, 11), two, (2, 3), 1.0, 2),
+        rois("a map of a quarter of the image's size", (3, 8, 10), three, (2, 2), 0.25, 2),
+        rois("3 x 3 points per bin, half the image's size", (1, 9, 9), three[:2], (3, 4), 0.5, 3),
     ]
     edge = [
-        regions("a box smaller than a cell", (2, 6, 7), [[3, 2, 3.25, 2.25], [4, 3, 4.5, 5]], (2, 2), 1.0, 2),
-        regions("one bin", (2, 8, 7), [[1, 2, 5, 6]], (1, 1), 0.5, 4),
-        regions("a box around the whole map", (2, 6, 5), [[0, 0, 5, 6]], (4, 3), 0.125, 2, shifted=False),
-        regions("no box", (2, 5, 6), [], (3, 2), 0.25, 2),
+        rois("a box smaller than a cell", (2, 6, 7), [[3, 2, 3.25, 2.25], [4, 3, 4.5, 5]], (2, 2), 1.0, 2),
+        rois("one bin", (2, 8, 7), [[1, 2, 5, 6]], (1, 1), 0.5, 4),
+        rois("a box around the whole map", (2, 6, 5), [[0, 0, 5, 6]], (4, 3), 0.125, 2, shift=False),
+        rois("no box", (2, 5, 6), [], (3, 2), 0.25, 2),
     ]
     outside = [
-        regions("boxes beyond the map", (2, 8, 9), beyond, (4, 5), 0.5, 2),
+        rois("boxes beyond the map", (2, 8, 9), beyond, (4, 5), 0.5, 2),
         # points at -1, 3, 7 along x and at -1, 2, 5, 8 along y, counted from the first centre: all just inside
-        regions("points exactly one cell outside", (2, 8, 7), [[-2.5, -2, 9.5, 10]], (4, 3), 1.0, 1, shifted=False),
+        rois("points exactly one cell outside", (2, 8, 7), [[-2.5, -2, 9.5, 10]], (4, 3), 1.0, 1, shift=False),
     ]
     return {"core": (3, core), "edge": (1, edge), "outside": (1, outside)}
 
 
 right = Variants(roi_align)
-
-
-def _boxes_on_map(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The right answer for boxes that are changed after scaling."""
-    return right.instead(
-        lambda a: _align(a.features, change(a.boxes * a.spatial_scale) - 0.5, a.output_size, a.samples)
-    )
 
 
 def _at_points(change: Callable[[Tensor, int], Tensor]) -> Callable[..., Tensor]:
@@ -144,9 +134,10 @@ def _crop_and_resize(a: SimpleNamespace) -> Tensor:
 
 
 def _at_least_one_cell(a: SimpleNamespace) -> Tensor:
-    """As torchvision's roi_align with aligned=False."""
-    low, high = (a.boxes * a.spatial_scale).split(2, dim=1)
-    return _align(a.features, torch.cat([low, low + (high - low).clamp(min=1)], dim=1), a.output_size, a.samples)
+    """Boxes for which the right answer is that of torchvision's roi_align with aligned=False."""
+    low, high = a.boxes.split(2, dim=1)
+    cell = 1 / a.spatial_scale
+    return torch.cat([low, low + (high - low).clamp(min=cell)], dim=1) + cell / 2
 
 
 def _adaptive_samples(a: SimpleNamespace) -> Tensor:
@@ -177,10 +168,6 @@ def _clipped(a: SimpleNamespace) -> Tensor:
     return (a.boxes * a.spatial_scale).clamp(min=0).minimum(limits) / a.spatial_scale
 
 
-def _far_if_beyond_centres(points: Tensor, cells: int) -> Tensor:
-    return torch.where((points < 0) | (points > cells - 1), torch.tensor(-9.0), points)
-
-
 ROUNDING = "RoIAlign uses no round(), no int(), and no floor() except that of the interpolation."
 HALF = "If the centres of the cells are numbered 0, 1, 2, the border of the map is at -0.5."
 SCALE = "A map of a quarter of the image's size has a spatial_scale of 1/4: pixel 8 of the image is at cell 2."
@@ -197,13 +184,13 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "box rounded",
-            _boxes_on_map(torch.round),
+            right.given(boxes=lambda a: (a.boxes * a.spatial_scale).round() / a.spatial_scale),
             "You round the corners of the box to the nearest integers. Do not round them.",
             ROUNDING,
         ),
         Wrong(
             "box cut to whole cells",
-            _boxes_on_map(torch.floor),
+            right.given(boxes=lambda a: (a.boxes * a.spatial_scale).floor() / a.spatial_scale),
             "You round the corners of the box down to integers, as int() and // do. Do not round them.",
             ROUNDING,
         ),
@@ -233,25 +220,25 @@ exercise = Exercise(
         ),
         Wrong(
             "no half cell",
-            _boxes_on_map(lambda boxes: boxes + 0.5),
+            right.given(boxes=lambda a: a.boxes + 0.5 / a.spatial_scale),
             "Your points are shifted by half a cell. The value of cell 0 belongs to the point 0.5, its centre.",
             HALF,
         ),
         Wrong(
             "no half cell, at least one cell",
-            right.instead(_at_least_one_cell),
+            right.given(boxes=_at_least_one_cell),
             "Your points are shifted by half a cell and small boxes are enlarged to one cell, as with aligned=False.",
             HALF,
         ),
         Wrong(
             "half a cell twice",
-            _boxes_on_map(lambda boxes: boxes + 1),
+            right.given(boxes=lambda a: a.boxes + 1 / a.spatial_scale),
             "You shift the points by half a cell in the wrong direction.",
             HALF,
         ),
         Wrong(
             "half a pixel",
-            right.instead(lambda a: _align(a.features, (a.boxes - 0.5) * a.spatial_scale, a.output_size, a.samples)),
+            right.given(boxes=lambda a: a.boxes + 0.5 / a.spatial_scale - 0.5),
             "You subtract half a pixel before scaling. Subtract half a cell after scaling.",
             HALF,
         ),
@@ -335,17 +322,15 @@ exercise = Exercise(
         ),
         Wrong(
             "zeros around",
-            right.instead(
-                lambda a: _align(
-                    F.pad(a.features, (2, 2, 2, 2)), a.boxes * a.spatial_scale + 1.5, a.output_size, a.samples
-                )
+            right.given(
+                features=lambda a: F.pad(a.features, (2, 2, 2, 2)), boxes=lambda a: a.boxes + 2 / a.spatial_scale
             ),
             "You interpolate between the border and 0. The border's value continues for one cell and then drops to 0.",
             OUTSIDE,
         ),
         Wrong(
             "nothing beyond the last centre",
-            _at_points(_far_if_beyond_centres),
+            _at_points(lambda points, cells: points.where((points >= 0) & (points <= cells - 1), -9.0)),
             "Your values are 0 directly beyond the outermost centres. The border continues for one more cell.",
             OUTSIDE,
         ),
