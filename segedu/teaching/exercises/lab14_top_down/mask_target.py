@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
+from segedu.ops.masks import boxes_from_masks
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.variants import Variants, case
 
@@ -76,7 +76,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         while True:
             moved = corners + torch.from_numpy(rng.integers(2, 7, corners.shape) / 16).float() * inside
             samples = torch.stack([_sampled(masks[rows], moved - half, size) for half in (0.5, 0)])
-            if (samples - 0.5).abs().min() > 1e-3:  # rounding errors change no target, nor that without half a pixel
+            if (samples - 0.5).abs().min() > 1e-3:  # rounding errors change nothing, with or without the half pixel
                 return case(name, masks, moved, rows, size)
 
     three = [(7, 8, 5, 4, 0.4), (12, 13, 6, 5, -0.5), (5, 17, 4, 4, 0.3)]
@@ -240,7 +240,7 @@ exercise = Exercise(
         ),
         Wrong(
             "box of the object",
-            right.given(boxes=lambda a: masks_to_boxes(a.masks[a.matches]) + torch.tensor([0, 0, 1, 1])),
+            right.given(boxes=lambda a: boxes_from_masks(a.masks[a.matches])),
             "You use the bounding box of the object. The grid should fill the box of the proposal.",
             "The proposal may cover only a part of the object. The mask head does not see the rest.",
         ),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.ops.masks import boxes_from_masks
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.variants import Variants, case
 
@@ -70,24 +71,24 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         """`shapes`: parts of each mask, best mask first. If shuffled, the first mask is not the best."""
         masks = torch.zeros(len(shapes), 12, 13, dtype=torch.bool)
         for mask, parts in zip(masks, shapes, strict=True):
-            for top, left, bottom, end in parts:  # rectangles
-                mask[top:bottom, left:end] = True
+            for top, left, bottom, right in parts:  # rectangles
+                mask[top:bottom, left:right] = True
         scores = torch.from_numpy(np.sort(rng.choice(np.arange(30, 99), len(shapes), replace=False))[::-1] / 100)
         order = torch.from_numpy(rng.permutation(len(shapes)))
         if shuffle and len(order) > 1 and order[0] < order[-1]:
             order = order.flip(0)
         return case(name, masks[order], torch.tensor(labels)[order].long(), scores[order].float(), sigma)
 
-    low, right = (int(n) for n in rng.integers((7, 7), (9, 10)))
+    low, end = (int(n) for n in rng.integers((7, 7), (9, 10)))
     # each mask overlaps the next one more than the one after it
-    chain = [[(1, 1, low, right)], [(2, 1, low + 1, right)], [(3, 2, low + 2, right)], [(4, 3, low + 3, right + 2)]]
+    chain = [[(1, 1, low, end)], [(2, 1, low + 1, end)], [(3, 2, low + 2, end)], [(4, 3, low + 3, end + 2)]]
     beside = [(0, 11, low, 13)]
     # the second overlaps the first a little, and most of the third
-    little = [[(0, 2, 5, right)], [(3, 2, low + 2, right)], [(4, 2, low + 3, right)]]
+    little = [[(0, 2, 5, end)], [(3, 2, low + 2, end)], [(4, 2, low + 3, end)]]
     pixel = [(11, 12, 12, 13)]
     # two L-shapes, whose bounding boxes are almost equal, but which share little more than a corner
-    corners = [[(0, 0, 9, 2), (0, 0, 2, right)], [(7, 1, 9, right), (1, right - 2, 9, right)], [(0, 0, 4, right)]]
-    inside = [[(0, 0, 8, right)], [(2, 2, 5, 5)], [(1, 1, 8, right)]]
+    corners = [[(0, 0, 9, 2), (0, 0, 2, end)], [(7, 1, 9, end), (1, end - 2, 9, end)], [(0, 0, 4, end)]]
+    inside = [[(0, 0, 8, end)], [(2, 2, 5, 5)], [(1, 1, 8, end)]]
     core = [
         detections("a chain of masks", [*chain, beside], [1, 1, 1, 1, 1]),
         detections("two classes", [chain[0], chain[1], chain[2], chain[1], chain[3]], [1, 2, 1, 1, 2]),
@@ -131,12 +132,10 @@ def _suppressed(a: SimpleNamespace, only_by_kept: bool) -> Tensor:
     return a.scores * kept
 
 
-def _bounding_boxes(masks: Tensor) -> Tensor:
+def _filled_boxes(masks: Tensor) -> Tensor:
     filled = torch.zeros_like(masks)
-    for mask, box in zip(masks, filled, strict=True):
-        y, x = mask.nonzero().T
-        if len(y):
-            box[y.min() : y.max() + 1, x.min() : x.max() + 1] = True
+    for mask, (x1, y1, x2, y2) in zip(filled, boxes_from_masks(masks).int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
     return filled
 
 
@@ -213,7 +212,7 @@ exercise = Exercise(
         ),
         Wrong(
             "boxes",
-            right.given(masks=lambda a: _bounding_boxes(a.masks)),
+            right.given(masks=lambda a: _filled_boxes(a.masks)),
             "You compute the IoU of bounding boxes. Compute the IoU of the masks.",
             "Count the pixels in both masks, and the pixels in at least one of them.",
         ),

@@ -169,7 +169,7 @@ def _clipped(a: SimpleNamespace) -> Tensor:
 
 
 ROUNDING = "RoIAlign uses no round(), no int(), and no floor() except that of the interpolation."
-HALF = "If the centres of the cells are numbered 0, 1, 2, the border of the map is at -0.5."
+HALF = "If the centres of the cells are numbered 0, 1, 2, the border of the map is half a cell before 0."
 SCALE = "A map of a quarter of the image's size has a spatial_scale of 1/4: pixel 8 of the image is at cell 2."
 OUTSIDE = "Along each axis, a point beyond -1 or beyond H (or W) has value 0. Move other points to between 0 and H - 1."
 
