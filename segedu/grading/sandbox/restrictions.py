@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 
 from segedu.grading.sandbox import landlock, seccomp
@@ -28,6 +29,8 @@ _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 DEVICES = ("null", "zero", "full", "random", "urandom")
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")
+
+_BOUND_SECONDS = 30.0
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -183,6 +186,23 @@ def confine(job: dict, scratch: str) -> None:
     elif LINUX and seccomp.available():
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         seccomp.deny_stores()
+
+
+def close_names(job: dict, scratch: str, sockets: tuple[int, ...] = ()) -> None:
+    """After this no socket of the calling process gets a name, where names are the machine's.
+
+    Args:
+        job: of the kernel.
+        scratch: its folder.
+        sockets: numbers of the kernel's own; one is bound in a thread, so they are waited for.
+    """
+    if job["level"] < 3 and job["seccomp"]:
+        until = time.monotonic() + _BOUND_SECONDS
+        while not all(os.path.exists(f"{scratch}/run/k-{number}") for number in sockets):
+            if time.monotonic() > until:
+                raise SandboxError("the kernel has not bound its sockets")
+            time.sleep(0.001)
+        seccomp.deny_names()
 
 
 def readable(job: dict) -> list[str]:
