@@ -233,4 +233,41 @@ import time
 time.sleep(1.2)
 assert room[:3] == b"abc" and table.sum() == 1 << 20""",
     ),
+    sharing(
+        "o167_first_thread_ended",
+        "to hold deleted files in processes whose first thread has ended, which seem to have nothing open",
+        "the threads that go on are counted; the notebook is ended, or the disk of the sandbox is full",
+        _WRITE
+        + """import ctypes, threading
+leave = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
+def hold(number):
+    fd = write(f"big{number}", 40 << 20)
+    os.unlink(f"big{number}")
+    ready.append(fd)
+    time.sleep(30)
+for number in range(5):
+    if os.fork() == 0:
+        ready = []
+        threading.Thread(target=hold, args=(number,)).start()
+        while not ready:
+            time.sleep(0.05)
+        ctypes.CDLL(None).syscall(leave, 0)
+    time.sleep(0.7)
+time.sleep(1.2)
+stats = [open(f"/proc/{pid}/stat").read().rpartition(") ")[2].split() for pid in os.listdir("/proc") if pid.isdigit()]
+if sum(stat[0] == "Z" and stat[1] == str(os.getpid()) and int(stat[17]) > 1 for stat in stats) == 5:
+    held()""",
+        boundary="limits",
+        clean=True,
+        own_loss=True,
+        levels=(2,),
+        twin="""import os, threading, time
+if os.fork() == 0:
+    threading.Thread(target=time.sleep, args=(0.3,)).start()
+    os._exit(0)
+os.wait()
+work = threading.Thread(target=np.zeros, args=(1 << 16,))
+work.start()
+work.join()""",
+    ),
 ]

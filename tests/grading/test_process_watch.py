@@ -98,9 +98,73 @@ def test_files_without_a_name_count(tmp_path):
     with open(tmp_path / "gone", "wb") as file:
         file.write(bytes(3 << 20))
         file.flush()
-        assert process_watch._opened([os.getpid()])[0] < 3 << 20
+        inode = os.fstat(file.fileno()).st_ino
+        assert inode not in process_watch._opened([os.getpid()])[0]
         os.remove(tmp_path / "gone")
-        assert process_watch._opened([os.getpid()])[0] >= 3 << 20
+        assert process_watch._opened([os.getpid()])[0][inode] >= 3 << 20
+
+
+MAPPED = """
+import ctypes, mmap, os, sys, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+fd = os.open("mapped", os.O_RDWR | os.O_CREAT)
+os.write(fd, bytes(3 << 20))
+libc.mmap(None, 4096, 1, 1, fd, 0)
+os.remove("mapped")
+if sys.argv[1] == "closed":
+    os.close(fd)
+shared = mmap.mmap(-1, 1 << 20)
+print(1, flush=True)
+time.sleep(99)
+"""
+
+
+@linux
+@pytest.mark.parametrize("left, expected", [("closed", 1 << 20), ("open", 0)])
+def test_files_without_a_name_that_are_mapped_count(tmp_path, left, expected):
+    """A library's memory that belongs to no file of the folder does not."""
+    command = [sys.executable, "-c", MAPPED, left]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout.readline() == b"1\n"
+        opened = process_watch._opened([process.pid])[0]
+        assert sum(opened.values()) >= (3 << 20 if left == "open" else 0)
+        assert process_watch._mapped_only([process.pid], str(tmp_path), opened, 1 << 20) == expected
+        assert process_watch._mapped_only([process.pid], str(tmp_path / "other"), opened, 1 << 20) == 0
+        bounds = {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}
+        assert Watch(os.getpid(), bounds).look()[0] == ("disk" if left == "open" else "")
+        assert Watch(os.getpid(), bounds | {"disk": 1 << 10}).look()[0] == "disk"
+        process.kill()
+
+
+HEADLESS = """
+import ctypes, os, threading, time
+held = b"x" * (200 << 20)
+file = open("gone", "wb", buffering=0)
+file.write(bytes(3 << 20))
+os.remove("gone")
+def go_on():
+    time.sleep(0.2)
+    print(1, flush=True)
+    time.sleep(99)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({exit}, 0)
+"""
+
+
+@linux
+def test_a_process_whose_first_thread_has_ended_is_measured(tmp_path):
+    """The first thread's own entry says that the process holds nothing."""
+    code = HEADLESS.format(exit={"x86_64": 60, "aarch64": 93}[os.uname().machine])
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout.readline() == b"1\n"
+        assert process_watch._resident(process.pid) == 0
+        small = Watch(os.getpid(), {"memory": 150 << 20})
+        small.base = 0
+        assert small.look() == ("memory", "the memory limit was reached")
+        assert Watch(os.getpid(), {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}).look()[0] == "disk"
+        process.kill()
 
 
 RACE = """
