@@ -270,4 +270,17 @@ work = threading.Thread(target=np.zeros, args=(1 << 16,))
 work.start()
 work.join()""",
     ),
+    sharing(
+        "o168_closed_to_the_watch",
+        "to close its own files and memory to whoever counts them",
+        "refused",
+        _SYSTEM
+        + """if libc.prctl(4, 0, 0, 0, 0) == 0:
+    raise RuntimeError("nobody but root with all rights sees what it holds")""",
+        boundary="limits",
+        clean=True,
+        twin=_SYSTEM
+        + """assert libc.prctl(15, b"student", 0, 0, 0) == 0 and libc.prctl(4, 1, 0, 0, 0) == 0
+assert libc.prctl(3, 0, 0, 0, 0) == 1""",
+    ),
 ]

@@ -17,7 +17,7 @@ import stat
 import time
 from pathlib import Path
 
-from segedu.grading.sandbox.restrictions import LINUX
+from segedu.grading.sandbox.restrictions import LINUX, looking_as
 
 SECONDS = 0.25
 _DEEPEST = 64
@@ -41,15 +41,17 @@ class Watch:
     Args:
         init: Process id of the init; what descends from it is counted, itself not.
         bounds: `memory` (bytes), `processes`, `disk` (bytes), `inodes` and `folder`, each where it is to be watched;
-            `sockets`, and with a folder `terminals` too: how many may be open. `own_network` says that all sockets
-            of this process's network are the sandbox's. `busy`: how many threads may compute at a time before all of
-            them get the lowest priority.
+            `sockets`, and with a folder `terminals` too: how many may be open. `user`: the sandbox's own, if it has
+            one. `own_network` says that all sockets of this process's network are the sandbox's. `busy`: how many
+            threads may compute at a time before all of them get the lowest priority.
     """
 
     def __init__(self, init: int, bounds: dict) -> None:
         self.init, self.bounds = init, bounds
         self.base: int | None = None
+        self.used = 0  # bytes of the folder
         self.seen: dict[int, float] = {}
+        self.hidden = False  # whether there was a process last time that could not be looked into
         self.next = 0.0
 
     def look(self) -> tuple[str, str]:
@@ -57,7 +59,9 @@ class Watch:
         began = time.monotonic()
         pids = self._tree() if self.bounds.keys() - {"sockets", "own_network"} else []
         holders = [_holder(pid) for pid in pids] if LINUX else pids
-        found = self._processes(pids) or self._memory(holders) or self._disk(holders) or self._sockets() or ("", "")
+        found = self._processes(pids) or self._disk(holders) or self._sockets()
+        with looking_as(self.bounds.get("user")):
+            found = found or self._memory(holders) or self._open_files(holders) or ("", "")
         self._calm(pids)
         now = time.monotonic()
         self.next = now + max(SECONDS, min(1.0, 3 * (now - began)))
@@ -111,12 +115,21 @@ class Watch:
     def _disk(self, pids: list[int]) -> tuple[str, str] | None:
         if "folder" not in self.bounds:
             return None
-        used, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
+        self.used, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
         if inodes > self.bounds["inodes"]:
             return "disk", f"more than {self.bounds['inodes']} files"
+        return None
+
+    def _open_files(self, pids: list[int]) -> tuple[str, str] | None:
+        """What is open, and what is on the disk together with the files that have no name."""
+        if "folder" not in self.bounds:
+            return None
+        before, self.hidden = self.hidden, any(_hidden(pid, self.bounds.get("user")) for pid in pids if LINUX)
+        if before and self.hidden:  # a moment of it belongs to a kernel's start
+            return "disk", "a process whose files cannot be counted"
         deleted, sockets, terminals = _opened(pids)
         mapped = _mapped_only(pids, os.path.realpath(self.bounds["folder"]), deleted, self.bounds["disk"] // 4)
-        if used + sum(deleted.values()) + mapped > self.bounds["disk"]:
+        if self.used + sum(deleted.values()) + mapped > self.bounds["disk"]:
             return "disk", f"more than {self.bounds['disk']} bytes of files"
         if sockets > self.bounds.get("sockets", sockets):
             return "sockets", f"more than {self.bounds['sockets']} sockets"
@@ -318,6 +331,19 @@ def _opened(pids: list[int]) -> tuple[dict[int, int], int, int]:
                     elif stat.S_ISCHR(found.st_mode) and found.st_rdev == _TERMINAL_MAKER:
                         terminals += 1
     return files, len(sockets), terminals
+
+
+def _hidden(pid: int, user: int | None) -> bool:
+    """Whether a process closes its files to the user that it belongs to: it runs a program that it may not read."""
+    try:
+        os.listdir(f"{_proc}/{pid}/fd")
+    except PermissionError:
+        with contextlib.suppress(OSError), open(f"{_proc}/{pid}/status") as file:
+            owner = next(int(line.split()[1]) for line in file if line.startswith("Uid:"))
+            return owner == (os.geteuid() if user is None else user)  # a kernel that starts is still root's
+    except OSError:
+        pass
+    return False
 
 
 def _mapped_only(pids: list[int], folder: str, opened: dict[int, int], least: int) -> int:

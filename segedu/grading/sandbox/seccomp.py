@@ -74,7 +74,8 @@ SIGNALS = {
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, name of the architecture
 _CLONE, _SOCKET, _SOCKETPAIR, _IOCTL, _FCNTL = (56, 220), (41, 198), (53, 199), (16, 29), (72, 25)
 _BIND = {"bind": (49, 200)}
-_PRLIMIT, _SET_AFFINITY = (302, 261), (203, 122)
+_PRLIMIT, _SET_AFFINITY, _PRCTL = (302, 261), (203, 122), (157, 167)
+_SET_DUMPABLE = 4
 _CLONE3 = 435
 _SET_OPTION, _SOL_SOCKET, _BUFFER_SIZES = (54, 208), 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
 _NAMESPACES = 0x7E020000  # every CLONE_NEW flag that clone knows
@@ -169,6 +170,9 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
     sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
     code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
+    # a process that is not dumpable closes its files and its memory to the watch
+    code += _call(_PRCTL[column], [(_LOAD, 0, 0, 16), (_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24),
+                                   *_among((1,), _ALLOW, deny)])  # fmt: skip
     code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
     if not own_tree:
         code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
