@@ -31,6 +31,15 @@ def _course(course: Path, needed: str = "") -> Path:
     return course.resolve()
 
 
+def _hidden_seed(seed: int | None) -> int | None:
+    """The seed of the hidden cases, which is in the list of processes no longer."""
+    from segedu.grading.batch.command_line import hide_value
+
+    if seed is not None:
+        hide_value("--seed")
+    return seed
+
+
 def _installed(package: str, extra: str) -> None:
     """An error in place of Python's own words in another process, which name no remedy."""
     if find_spec(package) is None:
@@ -221,7 +230,8 @@ def grade(
     course: Course = Path("."),
     jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
     seed: Annotated[
-        int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out where not given.")
+        int | None,
+        typer.Option(callback=_hidden_seed, help="Of the hidden cases; drawn and kept in --out where not given."),
     ] = None,
     level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works here where not given.")] = None,
     cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
@@ -294,7 +304,9 @@ def nbgrader(
     grades: Annotated[
         Path | None, typer.Option(help="The --out of `segedu grade`: put its points into nbgrader's gradebook.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the hidden cases; drawn and kept in --out else.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(callback=_hidden_seed, help="Of the hidden cases; drawn and kept in --out else.")
+    ] = None,
     course: Course = Path("."),
 ) -> None:
     """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
@@ -311,7 +323,9 @@ def nbgrader(
 def gradescope(
     lab: Annotated[str, typer.Argument(help="Such as 06_unet.")],
     out: Annotated[Path, typer.Option(help="The zip to upload; it holds the seed of the hidden cases.")],
-    seed: Annotated[int | None, typer.Option(help="That of the zip in --out, or a new one, else.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(callback=_hidden_seed, help="That of the zip in --out, or a new one, else.")
+    ] = None,
     wheel: Annotated[Path | None, typer.Option(help="Of segedu; built from the checkout else.")] = None,
     level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works there else.")] = None,
     cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,

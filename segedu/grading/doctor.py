@@ -33,16 +33,21 @@ from segedu.grading.sandbox import (
 
 ASKED = {
     "user": "whose files a cell writes", "rights": "rights of root, a namespace, a trace",
-    "settings": "writing settings of the machine", "network": "connecting to sockets of this machine",
+    "settings": "writing settings of the machine",
+    "network": "connecting to sockets of this machine, or taking their names",
     "answers": "reading the course's exercises and a private file", "files": "writing files of the machine",
     "processes": "reaching the grader's process", "stores": "shared memory that outlives its process",
+    "queues": "using a message queue of the machine",
     "memory": "more memory than is allowed", "memory of children": "the same, spread over children",
     "forks": "200 processes", "disk": "more files than there is room for", "terminals": "200 terminals",
 }  # fmt: skip
+_LOCKS = "an advisory lock (flock) on a file of Python or of the system, which another program may wait for"
 LEFT = {
-    3: "a flaw in the machine's kernel itself; a guess at how long other work takes on the same processor",
-    2: "the names and sizes of files and the list of processes can be seen; the temporary folder is bounded by a "
-    "watch, a moment late; shell commands do not run",
+    3: f"a flaw in the machine's kernel itself; a guess at how long other work takes on the same processor; {_LOCKS}",
+    2: "the names and sizes of files, the numbers of System V objects and the list of processes can be seen, with "
+    "the seed where a program that waits for `segedu grade --seed`, such as sudo, has it among its arguments; the "
+    "temporary folder is bounded by a watch, a moment late, and deleted files that are only mapped into memory by four "
+    f"times the limit; shell commands do not run; {_LOCKS}",
     1: "A HOSTILE SUBMISSION CAN READ AND CHANGE YOUR FILES, THE REFERENCE SOLUTIONS AND ITS OWN POINTS, AND USE THE "
     "NETWORK",
     0: "everything",

@@ -4,7 +4,8 @@ An attack stands before (or in) answers that are worthless, so that each point i
 the machine and not after points, beside right answers, of which those that it does not touch keep theirs.
 Words in capitals between `@` are filled in by the arena: `@BAIT@` is a folder of the host that all may write to,
 `@SUBMISSIONS@`, `@OUT@` and `@COURSE@` are the grader's own, `@PID@` is a process of the host, `@PORT@`, `@SOCKET@` and
-`@NAME@` (an abstract one) are sockets that listen there, `@TOKEN@` is a word that only files of the host hold.
+`@NAME@` (an abstract one) are sockets that listen there, `@QUEUE@`, `@SEMAPHORE@` and `@SEGMENT@` are its own of System V,
+`@TOKEN@` is a word that only files of the host hold.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from cells_measured import MEASURED
 from cells_reach import REACH
 from cells_returns import HONEST, RETURNS
 from cells_score import SCORE
+from cells_shared import SHARED
 from cells_silent import SILENT
 from cells_told import FEEDBACK, STUBS
 from files import NOTEBOOKS
@@ -18,7 +19,7 @@ from files_reading import READING
 from inbox import INBOX
 
 CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *MACHINE, *CROWD, *REACH, *KERNEL, *SILENT]
-CELLS += [*STUBS, *FEEDBACK]
+CELLS += [*SHARED, *STUBS, *FEEDBACK]
 ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES, *INBOX]
 
 # number -> why there is no row

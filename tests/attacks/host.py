@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
+from system_v import SystemV
 
 MARK = "segedu-attack-mark"  # in the command line of every process that an attack starts, and in every file it plants
 GROWTH = 400 << 20
@@ -45,7 +46,8 @@ class Host:
     def __enter__(self) -> Host:
         self.bait.mkdir(parents=True)
         self._files()
-        self.words = {"BAIT": str(self.bait), "TOKEN": self.token, **self._listeners()}
+        self.system_v = SystemV()
+        self.words = {"BAIT": str(self.bait), "TOKEN": self.token, **self._listeners(), **self.system_v.words}
         code = "import sys, time; time.sleep(7200)"
         self.victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], env={})
         self.words |= {"PID": str(self.victim.pid), "GRADER": str(os.getpid())}
@@ -54,6 +56,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         for listening in self.sockets:
             listening.close()
+        self.system_v.close()
         self.victim.kill()
         self.victim.wait()
 
@@ -184,7 +187,7 @@ class Referee:
             self.host.victim.args = ()
         if self.peak - self.base > GROWTH:
             faults.append(f"HARM: the grader grew by {self.peak - self.base >> 20} MB")
-        faults += self._of_the_machine()
+        faults += self._of_the_machine() + self.host.system_v.changes()
         pid = server.process.pid if server and server.process else 0
         faults += [f"HARM: a process was left: {text}" for text in _left(self.brand, self.users, pid)]
         planted = Path(sysconfig.get_paths()["purelib"], f"{MARK.replace('-', '_')}.py")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -98,9 +101,73 @@ def test_files_without_a_name_count(tmp_path):
     with open(tmp_path / "gone", "wb") as file:
         file.write(bytes(3 << 20))
         file.flush()
-        assert process_watch._opened([os.getpid()])[0] < 3 << 20
+        inode = os.fstat(file.fileno()).st_ino
+        assert inode not in process_watch._opened([os.getpid()])[0]
         os.remove(tmp_path / "gone")
-        assert process_watch._opened([os.getpid()])[0] >= 3 << 20
+        assert process_watch._opened([os.getpid()])[0][inode] >= 3 << 20
+
+
+MAPPED = """
+import ctypes, mmap, os, sys, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+fd = os.open("mapped", os.O_RDWR | os.O_CREAT)
+os.write(fd, bytes(3 << 20))
+libc.mmap(None, 4096, 1, 1, fd, 0)
+os.remove("mapped")
+if sys.argv[1] == "closed":
+    os.close(fd)
+shared = mmap.mmap(-1, 1 << 20)
+print(1, flush=True)
+time.sleep(99)
+"""
+
+
+@linux
+@pytest.mark.parametrize("left, expected", [("closed", 1 << 20), ("open", 0)])
+def test_files_without_a_name_that_are_mapped_count(tmp_path, left, expected):
+    """A library's memory that belongs to no file of the folder does not."""
+    command = [sys.executable, "-c", MAPPED, left]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout.readline() == b"1\n"
+        opened = process_watch._opened([process.pid])[0]
+        assert sum(opened.values()) >= (3 << 20 if left == "open" else 0)
+        assert process_watch._mapped_only([process.pid], str(tmp_path), opened, 1 << 20) == expected
+        assert process_watch._mapped_only([process.pid], str(tmp_path / "other"), opened, 1 << 20) == 0
+        bounds = {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}
+        assert Watch(os.getpid(), bounds).look()[0] == ("disk" if left == "open" else "")
+        assert Watch(os.getpid(), bounds | {"disk": 1 << 10}).look()[0] == "disk"
+        process.kill()
+
+
+HEADLESS = """
+import ctypes, os, threading, time
+held = b"x" * (200 << 20)
+file = open("gone", "wb", buffering=0)
+file.write(bytes(3 << 20))
+os.remove("gone")
+def go_on():
+    time.sleep(0.2)
+    print(1, flush=True)
+    time.sleep(99)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({exit}, 0)
+"""
+
+
+@linux
+def test_a_process_whose_first_thread_has_ended_is_measured(tmp_path):
+    """The first thread's own entry says that the process holds nothing."""
+    code = HEADLESS.format(exit={"x86_64": 60, "aarch64": 93}[os.uname().machine])
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout.readline() == b"1\n"
+        assert process_watch._resident(process.pid) == 0
+        small = Watch(os.getpid(), {"memory": 150 << 20})
+        small.base = 0
+        assert small.look() == ("memory", "the memory limit was reached")
+        assert Watch(os.getpid(), {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}).look()[0] == "disk"
+        process.kill()
 
 
 RACE = """
@@ -194,3 +261,88 @@ def test_a_crowd_that_computes_stands_back():
         finally:
             for pid in (*process_watch.below(process.pid), process.pid):
                 process_watch._kill(pid)
+
+
+UNREADABLE = """
+import os, shutil, sys
+fd = os.open("sleep", os.O_WRONLY | os.O_CREAT, 0o111)
+with open(shutil.which("sleep"), "rb") as program:
+    os.write(fd, program.read())
+os.close(fd)
+os.execv("sleep", ["sleep", "99"])
+"""
+
+
+@linux
+def test_a_process_that_cannot_be_looked_into_is_ended(tmp_path):
+    """In a child without the rights of root, which is what a keeper has in most containers."""
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chdir(tmp_path)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(64_000, 64_000, 64_000)
+                os.setresuid(64_000, 64_000, 64_000)
+            python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+            process = subprocess.Popen([python, "-c", UNREADABLE])
+            time.sleep(0.1)
+            while Path(f"/proc/{process.pid}/comm").read_text().strip() != "sleep":
+                time.sleep(0.02)
+            tree = Watch(os.getpid(), {"folder": str(tmp_path), "disk": 1 << 20, "inodes": 9})
+            first, second = tree.look(), tree.look()
+            process.kill()
+            code = 0 if (first, second[0]) == (("", ""), "disk") and "cannot be counted" in second[1] else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _give_up_tracing() -> None:
+    """The rights of root in a container: without CAP_SYS_PTRACE and CAP_SYS_ADMIN."""
+    lines = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    held = int(lines["CapPrm"], 16) & ~(1 << 19 | 1 << 21)
+    low, high = held & 0xFFFFFFFF, held >> 32
+    header, sets = struct.pack("Ii", 0x20080522, 0), struct.pack("IIIIII", low, low, 0, high, high, 0)
+    restrictions.checked(restrictions.libc().capset(header, sets), "capset")
+
+
+@linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_files_of_a_user_are_seen_without_the_right_to_trace(tmp_path):
+    """As root in a container; afterwards all is as before, also the signal at the parent's end."""
+    user = 64_000
+    tmp_path.chmod(0o777)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chdir(tmp_path)
+            libc = restrictions.libc()
+            fd = os.open("file", os.O_RDWR | os.O_CREAT)
+            os.unlink("file")
+            inode = os.fstat(fd).st_ino
+            sleeper = os.fork()
+            if sleeper == 0:
+                os.setgroups([])
+                os.setresgid(user, user, user)
+                os.setresuid(user, user, user)
+                restrictions._prctl(4, 1)
+                time.sleep(99)
+            time.sleep(0.3)
+            _give_up_tracing()
+            restrictions.die_with_parent(15)
+            blind = process_watch._opened([sleeper])[0]
+            with restrictions.looking_as(user):
+                seen = process_watch._opened([sleeper])[0]
+            number = ctypes.c_int()
+            libc.prctl(2, ctypes.byref(number), 0, 0, 0)
+            os.kill(sleeper, 9)
+            code = 0 if (inode in seen, inode in blind, number.value) == (True, False, 15) else 3
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

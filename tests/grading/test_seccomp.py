@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 import shutil
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -21,11 +23,15 @@ pytestmark = pytest.mark.skipif(not (restrictions.LINUX and seccomp.available())
 
 def _filtered(call: Callable[[], object], **rules) -> str:
     """What a call says in a child under the filter: "done", or the name of its error."""
+    return _in_a_child(call, lambda: seccomp.apply(**rules))
+
+
+def _in_a_child(call: Callable[[], object], before: Callable[[], object] = int) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         restrictions._prctl(38, 1)
-        seccomp.apply(**rules)
+        before()
         try:
             call()
             said = "done"
@@ -179,6 +185,119 @@ def test_nothing_is_typed_for_another_terminal():
 
 
 def _ioctl(fd: int, number: int) -> None:
-    import fcntl
-
     fcntl.ioctl(fd, number, struct.pack("8x"))
+
+
+@pytest.mark.parametrize("rules", [OWN, SHARED], ids=["own tree", "shared tree"])
+def test_no_leases_on_files_that_others_open(rules, tmp_path):
+    (tmp_path / "file").write_text("text")
+
+    def open_and(command: int, value: int = 0, name: str = "file") -> Callable[[], object]:
+        """In the child, whose end gives a lease back."""
+        return lambda: fcntl.fcntl(os.open(tmp_path / name, os.O_RDONLY), command, value)
+
+    for call in (open_and(fcntl.F_SETLEASE, fcntl.F_RDLCK), open_and(fcntl.F_NOTIFY, 2, ".")):
+        assert _in_a_child(call) == "done" and _filtered(call, **rules) == "EPERM"
+    for command in (fcntl.F_GETFL, fcntl.F_GETFD, fcntl.F_GETLEASE):
+        assert _filtered(open_and(command), **rules) == "done"
+    assert _filtered(lambda: fcntl.lockf(os.open(tmp_path / "file", os.O_RDWR), fcntl.LOCK_EX), **rules) == "done"
+
+
+def test_below_level_three_no_process_owns_a_descriptor():
+    """Its owner would get a signal of the sender's choice as soon as the descriptor can be read."""
+    one, other = socket.socketpair()
+    me = os.getpid()
+    owners = [
+        lambda: fcntl.fcntl(one, fcntl.F_SETOWN, me),
+        lambda: fcntl.fcntl(one, 10, signal.SIGUSR1),
+        lambda: fcntl.fcntl(one, 15, struct.pack("ii", 1, me)),
+        lambda: fcntl.ioctl(one, 0x8901, struct.pack("i", me)),
+        lambda: fcntl.ioctl(one, 0x8902, struct.pack("i", me)),
+    ]
+    for call in owners:
+        assert _filtered(call, **SHARED) == "EPERM" and _filtered(call, **OWN) == "done"
+    assert _filtered(lambda: fcntl.fcntl(one, fcntl.F_SETFL, os.O_NONBLOCK), **SHARED) == "done"
+    other.close()
+
+
+def test_below_level_three_file_systems_answer_no_requests(tmp_path):
+    """They ask whose a file is; how it was opened does not matter to them."""
+    (tmp_path / "file").write_text("text")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    flags, attributes = 0x40086602, 0x401C5820
+    for number in (flags, attributes, 0x40087602, 0x40806685, 0x800C6613, 0x50009401):
+        assert _filtered(lambda n=number: fcntl.ioctl(fd, n, bytes(128)), **SHARED) == "ENOTTY"
+    reading, writing = os.pipe()
+    os.write(writing, b"abc")
+    assert _filtered(lambda: fcntl.ioctl(reading, 0x541B, bytes(4)), **SHARED) == "done"  # how much there is to read
+    assert _filtered(lambda: os.set_blocking(reading, False), **SHARED) == "done"
+
+
+def test_below_level_three_no_descriptor_is_sent():
+    """Nobody could count the files that are on their way."""
+    one, other = socket.socketpair()
+    file = os.open(os.__file__, os.O_RDONLY)
+    assert _filtered(lambda: socket.send_fds(one, [b"x"], [file]), **SHARED) == "EPERM"
+    assert _filtered(lambda: socket.send_fds(one, [b"x"], [file]), **OWN) == "done"
+    assert _filtered(lambda: other.sendall(b"abc"), **SHARED) == "done"
+
+
+def test_a_thread_shares_the_descriptors_of_its_process():
+    """What only a thread has open is not among the descriptors of its process."""
+    files, thread = 0x400, 0x100 | 0x800 | 0x10000  # CLONE_VM, CLONE_SIGHAND, CLONE_THREAD
+    number = seccomp._CLONE[seccomp._MACHINES[os.uname().machine][0]]
+
+    def clone(flags: int) -> None:
+        if ctypes.CDLL(None, use_errno=True).syscall(number, flags, 0, 0, 0, 0) < 0:
+            raise OSError(ctypes.get_errno(), "clone")
+
+    def start() -> None:
+        one = threading.Thread(target=int)
+        one.start()
+        one.join()
+
+    for rules in (OWN, SHARED):
+        assert _filtered(lambda: clone(thread), **rules) == "EPERM"
+        assert _filtered(lambda: clone(thread & ~0x100 | files), **rules) == "EINVAL"  # the kernel's own answer
+        assert _filtered(start, **rules) == "done"
+
+
+def test_names_of_sockets_end_for_all_threads():
+    """The kernel's own are bound by then, also by a thread; a cell gets none."""
+    begin, said = threading.Event(), []
+
+    def bind(name: str) -> None:
+        one = socket.socket(socket.AF_UNIX)
+        one.bind(f"\0segedu-test-{os.getpid()}-{name}")
+        one.listen()
+
+    def later() -> None:
+        begin.wait()
+        try:
+            bind("thread")
+        except OSError as error:
+            said.append(error.errno)
+
+    def call() -> None:
+        thread = threading.Thread(target=later)
+        thread.start()
+        bind("before")
+        seccomp.deny_names()
+        begin.set()
+        thread.join()
+        if said != [errno.EPERM]:
+            raise OSError(errno.EINVAL, "the thread got a name")
+        socket.socketpair()
+        bind("after")
+
+    assert _filtered(call, **SHARED) == "EPERM"
+
+
+@pytest.mark.parametrize("rules", [OWN, SHARED], ids=["own tree", "shared tree"])
+def test_a_process_stays_open_to_the_watch(rules):
+    def dumpable(value: int) -> Callable[[], None]:
+        return lambda: restrictions._prctl(4, value)
+
+    assert _in_a_child(dumpable(0)) == "done" and _filtered(dumpable(0), **rules) == "EPERM"
+    assert _filtered(dumpable(1), **rules) == "done"
+    assert _filtered(lambda: restrictions._prctl(38, 1), **rules) == "done"

@@ -233,6 +233,7 @@ def run_kernel(job: dict, scratch: str, tell: int) -> None:
     os.chdir(f"{scratch}/work")
     if job.get("probe"):
         os.listdir(stage)
+        restrictions.close_names(job, scratch)
         trials.run(job["probe"], job, lambda: os.write(tell, b"1"))
         os._exit(0)
     _new_environment(job, scratch, stage)
@@ -246,6 +247,7 @@ def run_kernel(job: dict, scratch: str, tell: int) -> None:
 
     app = IPKernelApp.instance()
     app.initialize(["-f", str(file), *QUIET])
+    restrictions.close_names(job, scratch, tuple(PORTS.values()))
     app.shell.ask_exit = lambda: None  # `exit()` in a cell would end this kernel, and each one that replays the cell
     os.write(tell, b"1")
     os.close(tell)

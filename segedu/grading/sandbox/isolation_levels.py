@@ -190,6 +190,7 @@ def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
         watched |= {
             "terminals": TERMINALS,
             "folder": str(place.scratch),
+            "user": uid,
             "disk": limits.disk_bytes,
             "inodes": limits.inodes,
         }

@@ -2,7 +2,8 @@
 
 Resource limits hold one process each. Where no control group can be made, the keeper looks four times a second at
 the whole tree: its memory, its processes, and below level 3, where there is no disk of its own, its folder. What goes
-beyond is killed, a moment late: a limit of this kind is soft by what a quarter of a second can do.
+beyond is killed, a moment late: a limit of this kind is soft by what a quarter of a second can do. The size of a file
+that has no name and no descriptor, only memory mapped from it, cannot be read: it counts as a quarter of the disk.
 
 Linux is asked through /proc. Elsewhere psutil is asked, and what has left the tree is known only if it was once seen.
 """
@@ -16,7 +17,7 @@ import stat
 import time
 from pathlib import Path
 
-from segedu.grading.sandbox.restrictions import LINUX
+from segedu.grading.sandbox.restrictions import LINUX, looking_as
 
 SECONDS = 0.25
 _DEEPEST = 64
@@ -40,22 +41,27 @@ class Watch:
     Args:
         init: Process id of the init; what descends from it is counted, itself not.
         bounds: `memory` (bytes), `processes`, `disk` (bytes), `inodes` and `folder`, each where it is to be watched;
-            `sockets`, and with a folder `terminals` too: how many may be open. `own_network` says that all sockets
-            of this process's network are the sandbox's. `busy`: how many threads may compute at a time before all of
-            them get the lowest priority.
+            `sockets`, and with a folder `terminals` too: how many may be open. `user`: the sandbox's own, if it has
+            one. `own_network` says that all sockets of this process's network are the sandbox's. `busy`: how many
+            threads may compute at a time before all of them get the lowest priority.
     """
 
     def __init__(self, init: int, bounds: dict) -> None:
         self.init, self.bounds = init, bounds
         self.base: int | None = None
+        self.used = 0  # bytes of the folder
         self.seen: dict[int, float] = {}
+        self.hidden = False  # whether there was a process last time that could not be looked into
         self.next = 0.0
 
     def look(self) -> tuple[str, str]:
         """What is beyond its bound and a sentence on it, or two empty strings."""
         began = time.monotonic()
         pids = self._tree() if self.bounds.keys() - {"sockets", "own_network"} else []
-        found = self._processes(pids) or self._memory(pids) or self._disk(pids) or self._sockets() or ("", "")
+        holders = [_holder(pid) for pid in pids] if LINUX else pids
+        found = self._processes(pids) or self._disk(holders) or self._sockets()
+        with looking_as(self.bounds.get("user")):
+            found = found or self._memory(holders) or self._open_files(holders) or ("", "")
         self._calm(pids)
         now = time.monotonic()
         self.next = now + max(SECONDS, min(1.0, 3 * (now - began)))
@@ -109,11 +115,21 @@ class Watch:
     def _disk(self, pids: list[int]) -> tuple[str, str] | None:
         if "folder" not in self.bounds:
             return None
-        used, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
+        self.used, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
         if inodes > self.bounds["inodes"]:
             return "disk", f"more than {self.bounds['inodes']} files"
+        return None
+
+    def _open_files(self, pids: list[int]) -> tuple[str, str] | None:
+        """What is open, and what is on the disk together with the files that have no name."""
+        if "folder" not in self.bounds:
+            return None
+        before, self.hidden = self.hidden, any(_hidden(pid, self.bounds.get("user")) for pid in pids if LINUX)
+        if before and self.hidden:  # a moment of it belongs to a kernel's start
+            return "disk", "a process whose files cannot be counted"
         deleted, sockets, terminals = _opened(pids)
-        if used + deleted > self.bounds["disk"]:
+        mapped = _mapped_only(pids, os.path.realpath(self.bounds["folder"]), deleted, self.bounds["disk"] // 4)
+        if self.used + sum(deleted.values()) + mapped > self.bounds["disk"]:
             return "disk", f"more than {self.bounds['disk']} bytes of files"
         if sockets > self.bounds.get("sockets", sockets):
             return "sockets", f"more than {self.bounds['sockets']} sockets"
@@ -194,6 +210,22 @@ def _children_by_parent(pid: int) -> list[int]:
     return found
 
 
+def _holder(pid: int) -> int:
+    """The process, or, where its first thread has ended, one of those that go on: only they tell what it holds."""
+    with contextlib.suppress(OSError):
+        if _state(f"{pid}") in "ZX":
+            for task in os.listdir(f"{_proc}/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    if _state(f"{pid}/task/{task}") not in "ZX":
+                        return int(task)
+    return pid
+
+
+def _state(task: str) -> str:
+    with open(f"{_proc}/{task}/stat") as file:
+        return file.read().rpartition(") ")[2][:1]
+
+
 def _threads(pid: int) -> int:
     if not LINUX:
         return 1
@@ -208,8 +240,8 @@ def _running(pid: int) -> int:
     count = 0
     with contextlib.suppress(OSError):
         for task in os.listdir(f"{_proc}/{pid}/task"):
-            with contextlib.suppress(OSError), open(f"{_proc}/{pid}/task/{task}/stat") as file:
-                count += file.read().rpartition(") ")[2].startswith("R")
+            with contextlib.suppress(OSError):
+                count += _state(f"{pid}/task/{task}") == "R"
     return count
 
 
@@ -283,22 +315,55 @@ def sockets_of_network() -> int:
     return 0
 
 
-def _opened(pids: list[int]) -> tuple[int, int, int]:
-    """What is open in these: bytes in files that have no name any more, sockets, and terminals that they made."""
-    files: dict[tuple[int, int], int] = {}
+def _opened(pids: list[int]) -> tuple[dict[int, int], int, int]:
+    """What is open in these: inode -> bytes of files without a name, sockets, and terminals that they made."""
+    files: dict[int, int] = {}
     sockets, terminals = set(), 0
     for pid in pids if LINUX else []:
         with contextlib.suppress(OSError):
-            for name in os.listdir(f"{_proc}/{pid}/fd"):
+            for name in [f"fd/{number}" for number in os.listdir(f"{_proc}/{pid}/fd")] + ["exe"]:
                 with contextlib.suppress(OSError):
-                    found = os.stat(f"{_proc}/{pid}/fd/{name}")
+                    found = os.stat(f"{_proc}/{pid}/{name}")
                     if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                        files[found.st_dev, found.st_ino] = found.st_blocks * 512
+                        files[found.st_ino] = found.st_blocks * 512
                     elif stat.S_ISSOCK(found.st_mode):
                         sockets.add(found.st_ino)
                     elif stat.S_ISCHR(found.st_mode) and found.st_rdev == _TERMINAL_MAKER:
                         terminals += 1
-    return sum(files.values()), len(sockets), terminals
+    return files, len(sockets), terminals
+
+
+def _hidden(pid: int, user: int | None) -> bool:
+    """Whether a process closes its files to the user that it belongs to: it runs a program that it may not read."""
+    try:
+        os.listdir(f"{_proc}/{pid}/fd")
+    except PermissionError:
+        with contextlib.suppress(OSError), open(f"{_proc}/{pid}/status") as file:
+            owner = next(int(line.split()[1]) for line in file if line.startswith("Uid:"))
+            return owner == (os.geteuid() if user is None else user)  # a kernel that starts is still root's
+    except OSError:
+        pass
+    return False
+
+
+def _mapped_only(pids: list[int], folder: str, opened: dict[int, int], least: int) -> int:
+    """Bytes of files of the folder that have no name, are open nowhere and are held by memory that is mapped from them.
+
+    Only the right to administer the machine would tell their sizes, so each counts as at least `least`. Libraries map
+    files that they also keep open, or large ones as a whole.
+    """
+    files: dict[int, int] = {}
+    inside = os.fsencode(folder.rstrip("/") + "/")
+    for pid in pids if LINUX else []:
+        with contextlib.suppress(OSError, ValueError), open(f"{_proc}/{pid}/maps", "rb") as file:
+            for line in file.read().split(b"\n"):
+                if line.endswith(b" (deleted)"):
+                    span, _, offset, _, inode, path = line.split(None, 5)
+                    if path.startswith(inside) and int(inode) not in opened:
+                        start, _, end = span.partition(b"-")
+                        size = int(offset, 16) + int(end, 16) - int(start, 16)
+                        files[int(inode)] = max(files.get(int(inode), least), size)
+    return sum(files.values())
 
 
 def end_children(uid: int | None = None, watch: Watch | None = None) -> None:

@@ -122,15 +122,19 @@ class ForkServer:
             self._start()
 
 
-def _python(entry: str, fd: int, folder: str = "/") -> subprocess.Popen:
-    """A process of ours; one that serves reads settings of libraries in the folder, so that has to be empty."""
+def _python(entry: str, fd: int, folder: str = "") -> subprocess.Popen:
+    """A process of ours.
+
+    One that serves imports libraries, which read settings and keep caches: it has an empty folder for both, which is
+    removed after it. Without a folder it imports nothing before it has the environment of a kernel.
+    """
     code = _CODE.format(root=_ROOT, entry=entry, fd=fd)
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", **ONE_THREAD}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    environment["HOME"] = "/nonexistent"
+    environment |= {"HOME": folder, "TMPDIR": folder} if folder else {"HOME": "/nonexistent"}
     return subprocess.Popen(
         [sys.executable, "-I", "-B", "-c", code], pass_fds=[fd], env=environment, stdin=subprocess.DEVNULL,
-        start_new_session=True, cwd=folder,
+        start_new_session=True, cwd=folder or "/",
     )  # fmt: skip
 
 

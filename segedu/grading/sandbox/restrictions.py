@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 
 from segedu.grading.sandbox import landlock, seccomp
@@ -23,11 +24,13 @@ LINUX = sys.platform == "linux"
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 2, 4, 24, 36
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 DEVICES = ("null", "zero", "full", "random", "urandom")
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")
+
+_BOUND_SECONDS = 30.0
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -63,6 +66,29 @@ def _prctl(option: int, *values: int) -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """A signal when the thread that forked this process ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
+
+
+@contextlib.contextmanager
+def looking_as(user: int | None) -> Iterator[None]:
+    """Files are opened as this user: root in most containers may not trace, so only a process's own user sees into it.
+
+    Signals and everything else stay those of root. The change takes away what `die_with_parent` has set.
+    """
+    if user is None:
+        yield
+        return
+    parent, number = os.getppid(), ctypes.c_int()
+    _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
+    libc().setfsgid(user)
+    libc().setfsuid(user)
+    try:
+        yield
+    finally:
+        libc().setfsuid(0)
+        libc().setfsgid(0)
+        _prctl(_PR_SET_PDEATHSIG, number.value)
+        if number.value and os.getppid() != parent:
+            os.kill(os.getpid(), number.value)
 
 
 def adopt_orphans() -> None:
@@ -183,6 +209,23 @@ def confine(job: dict, scratch: str) -> None:
     elif LINUX and seccomp.available():
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         seccomp.deny_stores()
+
+
+def close_names(job: dict, scratch: str, sockets: tuple[int, ...] = ()) -> None:
+    """After this no socket of the calling process gets a name, where names are the machine's.
+
+    Args:
+        job: of the kernel.
+        scratch: its folder.
+        sockets: numbers of the kernel's own; one is bound in a thread, so they are waited for.
+    """
+    if job["level"] < 3 and job["seccomp"]:
+        until = time.monotonic() + _BOUND_SECONDS
+        while not all(os.path.exists(f"{scratch}/run/k-{number}") for number in sockets):
+            if time.monotonic() > until:
+                raise SandboxError("the kernel has not bound its sockets")
+            time.sleep(0.001)
+        seccomp.deny_names()
 
 
 def readable(job: dict) -> list[str]:

@@ -1,8 +1,9 @@
 """A filter of system calls: what a kernel never needs and what opens ways out answers EPERM.
 
 Below level 3 a kernel shares the machine's tree with everything else, often with its user too, and Landlock knows
-files only when they are opened. So there it also loses what reaches other processes or changes files by their name:
-signals to others, connections (a session bus starts programs for whoever asks), owners and modes, shared memory.
+files only when they are opened. So there it also loses what reaches other processes or changes files by their name or
+through a descriptor for reading: signals to others, connections (a session bus starts programs for whoever asks), names
+of sockets, descriptors sent through a socket (nobody counts files on their way), owners, modes and flags of files.
 
 Two machines are known, x86_64 and aarch64. Elsewhere there is no filter, and the levels of isolation say so.
 """
@@ -43,10 +44,17 @@ DENIED_STORES = {
     "memfd_create": (319, 279), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
     "mq_open": (240, 180),
 }  # fmt: skip
-DENIED |= DENIED_STORES
+# those of others, which are found by their numbers and names and need not be opened
+DENIED_STORES_OF_OTHERS = {
+    "shmctl": (31, 195), "shmdt": (67, 197), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
+    "semop": (65, 193), "semtimedop": (220, 192), "semctl": (66, 191), "mq_unlink": (241, 181),
+    "mq_timedsend": (242, 182), "mq_timedreceive": (243, 183), "mq_notify": (244, 184), "mq_getsetattr": (245, 185),
+}  # fmt: skip
+DENIED |= DENIED_STORES | DENIED_STORES_OF_OTHERS
 # below level 3: ways to other processes and to files by name that Landlock does not know, or not in every version
 DENIED_IN_THE_TREE = {
-    "connect": (42, 203), "truncate": (76, 45), "inotify_add_watch": (254, 27), "setpriority": (141, 140),
+    "connect": (42, 203), "sendmsg": (46, 211), "sendmmsg": (307, 269), "truncate": (76, 45),
+    "inotify_add_watch": (254, 27), "setpriority": (141, 140),
     "ioprio_set": (251, 30), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
@@ -64,18 +72,27 @@ SIGNALS = {
     "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
 }  # fmt: skip
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, name of the architecture
-_CLONE, _SOCKET, _SOCKETPAIR, _IOCTL = (56, 220), (41, 198), (53, 199), (16, 29)
-_PRLIMIT, _SET_AFFINITY = (302, 261), (203, 122)
+_CLONE, _SOCKET, _SOCKETPAIR, _IOCTL, _FCNTL = (56, 220), (41, 198), (53, 199), (16, 29), (72, 25)
+_BIND = {"bind": (49, 200)}
+_PRLIMIT, _SET_AFFINITY, _PRCTL = (302, 261), (203, 122), (157, 167)
+_SET_DUMPABLE = 4
 _CLONE3 = 435
 _SET_OPTION, _SOL_SOCKET, _BUFFER_SIZES = (54, 208), 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
 _NAMESPACES = 0x7E020000  # every CLONE_NEW flag that clone knows
+_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
 _AF_UNIX, _AF_NETLINK, _INTERNET = 1, 16, (2, 10)
 _PROTOCOLS = (0, 6, 17)  # TCP and UDP; asking for a rarer one would load its code into the machine's kernel
 _SOCK_STREAM, _TYPE = 1, 0xF
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+# a lease makes whoever opens the file wait; the owner of a descriptor gets a signal when it can be read
+_LEASES, _OWNERS = (1024, 1026), (8, 10, 15)  # F_SETLEASE, F_NOTIFY; F_SETOWN, F_SETSIG, F_SETOWN_EX
+_SOCKET_OWNERS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
+# requests of ioctl by their letter: terminals and pipes, sockets, the random device. Those of file systems set flags
+# and versions or make snapshots; the machine's kernel checks for them whose the file is, not how it was opened
+_IOCTL_LETTER, _HARMLESS_LETTERS = 0xFF00, (0x5400, 0x8900, 0x5200)
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_SECCOMP, _SET_MODE_FILTER, _ALL_THREADS = (317, 277), 1, 1
 
 
 def available() -> bool:
@@ -86,6 +103,16 @@ def available() -> bool:
 def deny_stores() -> None:
     """The filter of level 1, which claims no isolation: only memory that no limit sees is denied."""
     _install(_of_this_machine([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
+
+
+def deny_names() -> None:
+    """No socket of this process, in any of its threads, gets a name from now on; those that have one keep it.
+
+    Below level 3 names without a file are the machine's: programs of others would find a cell in place of a service.
+    The kernel's own sockets have to be bound before.
+    """
+    code = [*_of_this_machine([(_BIND, _ERRNO | errno.EPERM)]), (_RETURN, 0, 0, _ALLOW)]
+    _install(code, _ALL_THREADS)
 
 
 def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> None:
@@ -100,13 +127,15 @@ def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> Non
     _install(_program(network, own_tree, None if own_signals else os.getpid()))
 
 
-def _install(code: list[tuple]) -> None:
+def _install(code: list[tuple], flags: int = 0) -> None:
     program = b"".join(struct.pack("HBBI", *line) for line in code)
     buffer = ctypes.create_string_buffer(program)
     fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(fprog), 0, 0) != 0:
-        code = ctypes.get_errno()
+    number = _SECCOMP[_MACHINES[platform.machine()][0]]
+    failed = libc.syscall(number, _SET_MODE_FILTER, flags, ctypes.c_char_p(fprog))
+    if failed:  # above 0 it is the thread that could not follow
+        code = ctypes.get_errno() if failed < 0 else errno.EAGAIN
         raise OSError(code, f"seccomp: {errno.errorcode.get(code, code)}")
 
 
@@ -133,13 +162,17 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     code = _of_this_machine(lists)
     # ENOSYS makes libc fall back to clone, whose flags a filter can read
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), (_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)])
-    # letters typed for somebody else's terminal
-    ways = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)
-    code += _call(_IOCTL[column], [(_LOAD, 0, 0, 24), *_among(ways, deny, _ALLOW)])
+    # a thread with descriptors of its own would hide them from whoever lists those of its process
+    hiding = [(_JUMP_SET, 0, 2, _CLONE_THREAD), (_JUMP_SET, 1, 0, _CLONE_FILES), (_RETURN, 0, 0, deny)]
+    spaces = [(_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)]
+    code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), *spaces, *hiding])
+    code += _descriptors(column, own_tree)
     # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
     sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
     code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
+    # a process that is not dumpable closes its files and its memory to the watch
+    code += _call(_PRCTL[column], [(_LOAD, 0, 0, 16), (_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24),
+                                   *_among((1,), _ALLOW, deny)])  # fmt: skip
     code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
     if not own_tree:
         code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
@@ -160,6 +193,25 @@ def _among(values: tuple[int, ...], then: int, otherwise: int) -> list[tuple]:
     """Compares what was loaded with a few values."""
     lines = [(_JUMP_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
     return [*lines, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+
+
+def _descriptors(column: int, own_tree: bool) -> list[tuple]:
+    """What `ioctl` and `fcntl` may do with an open file."""
+    deny, load = _ERRNO | errno.EPERM, (_LOAD, 0, 0, 24)
+    typed = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)  # letters typed for somebody else's terminal
+    if own_tree:
+        requests = _among(typed, deny, _ALLOW)
+        commands = _LEASES
+    else:  # a file that does not know a request answers ENOTTY, and programs then do without
+        letters = [(_AND, 0, 0, _IOCTL_LETTER), *_among(_HARMLESS_LETTERS, _ALLOW, _ERRNO | errno.ENOTTY)]
+        requests = [*_unless((*typed, *_SOCKET_OWNERS), deny), *letters]
+        commands = (*_LEASES, *_OWNERS)
+    return [*_call(_IOCTL[column], [load, *requests]), *_call(_FCNTL[column], [load, *_among(commands, deny, _ALLOW)])]
+
+
+def _unless(values: tuple[int, ...], answer: int) -> list[tuple]:
+    """Gives this answer to a few values of what was loaded; with others it goes on."""
+    return [line for value in values for line in ((_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, answer))]
 
 
 def _sockets(column: int, network: bool, own_tree: bool) -> list[tuple]:

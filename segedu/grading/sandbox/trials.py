@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ SETTINGS = (
 )  # fmt: skip
 _NEW_USER, _TRACE_ME = 0x10000000, 0
 _SHMGET = {"x86_64": 29, "aarch64": 194}
+_STAT, _AT_ONCE = 2, 0o4000  # of msgctl and msgsnd
 _MANY = 200  # processes or terminals that nobody needs
 Outcome = tuple[bool, str]
 
@@ -118,7 +120,20 @@ def _network(probe: dict) -> Outcome:
         ("a port of this machine", reach(socket.AF_INET, ("127.0.0.1", probe["port"]))),
         ("an abstract socket", reach(socket.AF_UNIX, "\0" + probe["abstract"])),
         ("a socket in a folder", reach(socket.AF_UNIX, probe["socket"])),
+        ("a name among those of the machine's sockets", lambda: _take_name(probe["abstract"])),
     )
+
+
+def _take_name(name: str) -> None:
+    """Where the name is taken, by the grader, names are the machine's: refused is only what gives no name at all."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        try:
+            one.bind(f"\0{name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            raise FileNotFoundError(errno.ENOENT, "it is free here: the machine's names are not")
 
 
 def _answers(probe: dict) -> Outcome:
@@ -127,15 +142,32 @@ def _answers(probe: dict) -> Outcome:
 
 def _files(probe: dict) -> Outcome:
     paths = [probe["secret"], os.__file__, ctypes.__file__, "/etc/passwd"]
-    return _all_refused(*(_open(path, os.O_WRONLY | os.O_APPEND) for path in paths))
+    return _all_refused(
+        *(_open(path, os.O_WRONLY | os.O_APPEND) for path in paths), ("a lease on a file", lambda: _lease(os.__file__))
+    )
+
+
+def _lease(path: str) -> None:
+    """Others who open the file for writing would wait; it ends here."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, getattr(fcntl, "F_SETLEASE", -1), fcntl.F_RDLCK)
+    finally:
+        os.close(fd)
 
 
 def _processes(probe: dict) -> Outcome:
     pid = probe["pid"]
     return _all_refused(
         ("a signal to the grader", lambda: os.kill(pid, 0)), _open(f"/proc/{pid}/environ", os.O_RDONLY),
-        _open(f"/proc/{pid}/mem", os.O_RDONLY),
+        _open(f"/proc/{pid}/mem", os.O_RDONLY), ("a socket whose signals go to the grader", lambda: _own(pid)),
     )  # fmt: skip
+
+
+def _own(pid: int) -> None:
+    """Nothing is sent: the socket is closed again, and nobody has asked for signals."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        fcntl.fcntl(one, fcntl.F_SETOWN, pid)
 
 
 def _stores(probe: dict) -> Outcome:
@@ -143,9 +175,20 @@ def _stores(probe: dict) -> Outcome:
     return _all_refused(_system("syscall", number, 0, 1 << 20, 0o1600)) if number else (False, "not known here")
 
 
+def _queues(probe: dict) -> Outcome:
+    """A message queue that the grader has made for this."""
+    if probe["queue"] < 0:
+        return True, "this machine has none"
+    place = ctypes.create_string_buffer(1024)
+    return _all_refused(
+        _system("msgctl", probe["queue"], _STAT, place),
+        _system("msgsnd", probe["queue"], b"\1" + bytes(15), 1, _AT_ONCE),
+    )
+
+
 TRIALS: dict[str, Callable[[dict], Outcome]] = {
     "rights": _rights, "settings": _settings, "network": _network, "answers": _answers, "files": _files,
-    "processes": _processes, "stores": _stores,
+    "processes": _processes, "stores": _stores, "queues": _queues,
 }  # fmt: skip
 
 
