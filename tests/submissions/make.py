@@ -45,14 +45,15 @@ def solution_cells(lab: str) -> dict[str, str]:
 
 
 def standalone(exercise, wrong, right: str) -> str | None:
-    """The source of a wrong answer with what it needs, under the exercise's name; None where it needs the library.
+    """The source of a wrong answer with what it needs, under the exercise's name; None if it needs the library.
 
-    Where it calls the reference, the right answer stands in for that, under another name.
+    Only functions at the top level of a module have a source of their own; a variant of the reference gives None.
+    Where the wrong answer calls the reference, the right answer stands in for it, under another name.
     """
     module = inspect.getmodule(wrong.function)
     nodes, imports = _top_level(ast.parse(inspect.getsource(module)))
     name = getattr(wrong.function, "__name__", "")
-    if name not in nodes:
+    if name not in nodes or getattr(module, name) is not wrong.function:
         return None
     wanted, queue, reference = [], [name], []
     while queue:

@@ -8,21 +8,19 @@ from torch import Tensor
 
 from segedu.ops.masks import boxes_from_masks
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def mask_to_box(mask: Tensor) -> list[int]:
-    """Edges of the smallest box around the True pixels.
-
-    Args:
-        mask: (H, W) bool.
+    """Find the smallest box around the True pixels of a mask, (H, W) bool.
 
     Returns:
-        [x1, y1, x2, y2]; x2 and y2 are edges, one beyond the last pixel. Empty: [0, 0, 0, 0].
+        [x1, y1, x2, y2]; x2 and y2 are edges, one beyond the last column and row. Empty mask: [0, 0, 0, 0].
     """
     return boxes_from_masks(mask[None])[0].int().tolist()
 
 
-def _diamond(rng: np.random.Generator, size: tuple[int, int], extent: tuple[int, int, int, int]) -> Tensor:
+def _cross(rng: np.random.Generator, size: tuple[int, int], extent: tuple[int, int, int, int]) -> Tensor:
     """A mask that touches each side of its box (top, left, bottom, right, ends excluded) away from the corners."""
     top, left, bottom, right = extent
     mask = torch.zeros(size, dtype=torch.bool)
@@ -33,88 +31,36 @@ def _diamond(rng: np.random.Generator, size: tuple[int, int], extent: tuple[int,
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Masks off the diagonal, of two parts, at the border; one pixel, one line, the whole image, nothing.
-
-    Args:
-        rng: of the drawn places.
-
-    Returns:
-        The cases by group.
-    """
+    """Masks off the diagonal, of two parts, at the border; one pixel, one line, the whole image, an empty mask."""
     top, left = int(rng.integers(1, 3)), int(rng.integers(4, 6))
-    cross = _diamond(rng, (9, 14), (top, left, top + 4, left + 6))
+    cross = _cross(rng, (9, 14), (top, left, top + 4, left + 6))
     parts = torch.zeros(8, 12, dtype=torch.bool)
     parts[5:7, 2:4] = True
     parts[1, int(rng.integers(7, 10))] = True
-    dot = torch.zeros(6, 10, dtype=torch.bool)
-    dot[int(rng.integers(1, 3)), int(rng.integers(4, 8))] = True
-    border = _diamond(rng, (6, 9), (0, 3, 6, 9))
+    pixel = torch.zeros(6, 10, dtype=torch.bool)
+    pixel[int(rng.integers(1, 3)), int(rng.integers(4, 8))] = True
+    border = _cross(rng, (6, 9), (0, 3, 6, 9))
     line = torch.zeros(1, 9, dtype=torch.bool)
     line[0, int(rng.integers(1, 3)) : int(rng.integers(5, 8))] = True
-    return {
-        "core": (
-            2,
-            [
-                {"name": "a cross", "args": [cross]},
-                {"name": "a mask of two parts", "args": [parts]},
-                {"name": "a mask at the border", "args": [border]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "one pixel", "args": [dot]},
-                {"name": "a mask that fills the image", "args": [torch.ones(3, 5, dtype=torch.bool)]},
-                {"name": "an image of one row", "args": [line]},
-                {"name": "an image of one column", "args": [line.T.clone()]},
-                {"name": "an empty mask", "args": [torch.zeros(5, 7, dtype=torch.bool)]},
-            ],
-        ),
-    }
-
-
-def rows_first(mask: Tensor) -> list[int]:
-    """(row, column) order."""
-    x1, y1, x2, y2 = mask_to_box(mask)
-    return [y1, x1, y2, x2]
-
-
-def last_pixel(mask: Tensor) -> list[int]:
-    """x2 and y2 are the last pixel."""
-    x1, y1, x2, y2 = mask_to_box(mask)
-    return [x1, y1, x2 - 1, y2 - 1] if mask.any() else [0, 0, 0, 0]
+    core = [case("a cross", cross), case("a mask of two parts", parts), case("a mask at the border", border)]
+    edge = [
+        case("one pixel", pixel),
+        case("a mask that fills the image", torch.ones(3, 5, dtype=torch.bool)),
+        case("an image of one row", line),
+        case("an image of one column", line.T.clone()),
+        case("an empty mask", torch.zeros(5, 7, dtype=torch.bool)),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
 def empty_raises(mask: Tensor) -> list[int]:
-    """min of nothing."""
+    """Take the minimum of no values where the mask is empty."""
     rows, columns = torch.nonzero(mask, as_tuple=True)
     return [int(v) for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
-def empty_is_none(mask: Tensor) -> list[int] | None:
-    """None for an empty mask."""
-    return mask_to_box(mask) if mask.any() else None
-
-
-def empty_is_image(mask: Tensor) -> list[int]:
-    """The whole image for an empty mask."""
-    return mask_to_box(mask if mask.any() else ~mask)
-
-
-def width_height(mask: Tensor) -> list[int]:
-    """COCO's x, y, w, h."""
-    x1, y1, x2, y2 = mask_to_box(mask)
-    return [x1, y1, x2 - x1, y2 - y1]
-
-
-def axis_by_axis(mask: Tensor) -> list[int]:
-    """Both x, then both y."""
-    x1, y1, x2, y2 = mask_to_box(mask)
-    return [x1, x2, y1, y2]
-
-
 def first_and_last(mask: Tensor) -> list[int]:
-    """The first and the last pixel in reading order as corners."""
+    """Use the first and the last pixel in reading order as corners."""
     pixels = torch.nonzero(mask)
     if len(pixels) == 0:
         return [0, 0, 0, 0]
@@ -122,60 +68,67 @@ def first_and_last(mask: Tensor) -> list[int]:
     return [x1, y1, x2 + 1, y2 + 1]
 
 
-def one_more_on_every_side(mask: Tensor) -> list[int]:
-    """A margin of one pixel before as well."""
-    x1, y1, x2, y2 = mask_to_box(mask)
-    return [x1 - 1, y1 - 1, x2, y2] if mask.any() else [0, 0, 0, 0]
+EMPTY_HINT = "Check for True pixels before you look for the smallest one. Without any, the box is [0, 0, 0, 0]."
+right = Variants(mask_to_box)
 
-
-EMPTY_HINT = "Ask whether there is any True pixel before you look for the smallest one. No pixel: [0, 0, 0, 0]."
+wrong = [
+    Wrong(
+        "rows first",
+        right.then(lambda box, a: [box[1], box[0], box[3], box[2]]),
+        "Your box is in (row, column) order. A box is (x1, y1, x2, y2), and x counts columns.",
+        "An array is indexed [row, column], but a point is written (x, y).",
+    ),
+    Wrong(
+        "last pixel",
+        right.then(lambda box, a: [box[0], box[1], box[2] - 1, box[3] - 1] if a.mask.any() else box),
+        "Your x2 and y2 are the last column and row. Return the edges beyond them, which are larger by one.",
+        "A mask of one pixel has a box of width 1, and the width is x2 - x1.",
+    ),
+    Wrong("empty raises", empty_raises, "Your function raises an error when the mask is empty.", EMPTY_HINT),
+    Wrong(
+        "empty is None",
+        right.then(lambda box, a: box if a.mask.any() else None),
+        "You return None for an empty mask.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "empty is the image",
+        right.given(mask=lambda a: a.mask if a.mask.any() else ~a.mask),
+        "You return the whole image as the box of an empty mask.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "axis by axis",
+        right.then(lambda box, a: [box[0], box[2], box[1], box[3]]),
+        "You return (x1, x2, y1, y2). A box lists one corner, then the opposite one.",
+        "The order is (x1, y1, x2, y2).",
+    ),
+    Wrong(
+        "width and height",
+        right.then(lambda box, a: [box[0], box[1], box[2] - box[0], box[3] - box[1]]),
+        "You return (x, y, width, height), as COCO files store boxes. Here the last two values are x2 and y2.",
+        "The last two values are the lower right corner.",
+    ),
+    Wrong(
+        "first and last pixel",
+        first_and_last,
+        "You use the first and the last pixel in reading order as corners. The leftmost pixel can be in any row.",
+        "Find the smallest and the largest row, and separately the smallest and the largest column.",
+    ),
+    Wrong(
+        "a margin before",
+        right.then(lambda box, a: [box[0] - 1, box[1] - 1, box[2], box[3]] if a.mask.any() else box),
+        "Your x1 and y1 are too small by one. The left edge of column 3 is at 3.",
+        "Pixel 3 reaches from 3 to 4. Only its right and lower edges are one more than its index.",
+    ),
+]
 
 exercise = Exercise(
     name="mask_to_box",
     points=3,
     cases=cases,
     reference=mask_to_box,
+    wrong=wrong,
     kind="mask",
     hides=["segedu.ops.masks"],
-    wrong=[
-        Wrong(
-            "rows first",
-            rows_first,
-            "You return rows before columns: a box is (x1, y1, x2, y2), and x counts columns.",
-            "An array is indexed [row, column], a point is written (x, y).",
-        ),
-        Wrong(
-            "last pixel",
-            last_pixel,
-            "Your x2 and y2 are the last pixels: they must be the edges behind them, one more.",
-            "A mask of one pixel has a box of width 1, and width is x2 - x1.",
-        ),
-        Wrong("empty raises", empty_raises, "Your function fails on an empty mask.", EMPTY_HINT),
-        Wrong("empty is None", empty_is_none, "You return None for an empty mask.", EMPTY_HINT),
-        Wrong("empty is the image", empty_is_image, "You return the whole image for an empty mask.", EMPTY_HINT),
-        Wrong(
-            "axis by axis",
-            axis_by_axis,
-            "You return x1, x2, y1, y2: a box is one corner, then the other.",
-            "The order is (x1, y1, x2, y2).",
-        ),
-        Wrong(
-            "width and height",
-            width_height,
-            "You return x, y, width, height, as COCO files store it: here the last two are x2 and y2.",
-            "The last two numbers are the lower right corner.",
-        ),
-        Wrong(
-            "first and last pixel",
-            first_and_last,
-            "You take the first and the last pixel in reading order: the leftmost pixel may be in any row.",
-            "Look for the smallest and largest row and column one by one.",
-        ),
-        Wrong(
-            "a margin before",
-            one_more_on_every_side,
-            "Your x1 and y1 are one too small: the left edge of column 3 is 3.",
-            "Pixel 3 reaches from 3 to 4. Only the far edges are one more than a pixel's number.",
-        ),
-    ],
 )

@@ -1,4 +1,4 @@
-"""panoptic_roundtrip: class and instance in one whole number, and back."""
+"""panoptic_roundtrip: encode class and instance as one integer, and decode them again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 Triple = tuple[Tensor, Tensor, Tensor]
 VOID = 255
 
 
 def panoptic_roundtrip(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Encode one map as class * 1000 + instance, decode another.
+    """Encode one map as class * 1000 + instance, decode another one.
 
     Args:
         category: (H, W) uint8, a class, or 255 for void.
         instance: (H, W) int32, below 1000; only pixels of things keep it.
-        things: classes that are counted.
-        codes: (H', W') int64, a map that is encoded already.
+        things: the countable classes.
+        codes: (H', W') int64, a map that is already encoded.
 
     Returns:
         The encoded map (H, W), then class and instance of `codes`, each (H', W'), all int64.
@@ -29,19 +30,17 @@ def panoptic_roundtrip(category: Tensor, instance: Tensor, things: list[int], co
     return category * 1000 + torch.where(is_thing, instance, 0), codes // 1000, codes % 1000
 
 
-def _encode(category: Tensor, instance: Tensor, things: list[int]) -> Tensor:
-    return panoptic_roundtrip(category, instance, things, torch.zeros(1, 1, dtype=torch.int64))[0]
-
-
-def _maps(rng: np.random.Generator, shape: tuple[int, int], classes: list[int]) -> tuple[Tensor, Tensor]:
-    """Every class occurs, with an instance number that is not 0; numbers lie on both sides of 256 and of 500."""
+def _maps(rng: np.random.Generator, shape: tuple[int, int], classes: list[int]) -> list[Tensor]:
+    """Category and instance: every class occurs, every pixel has an instance, on both sides of 256 and of 500."""
     size = shape[0] * shape[1]
     category = np.concatenate([classes, rng.choice(classes, size - len(classes))])
     numbers = [*rng.integers(1, 200, size // 2), *rng.integers(600, 999, size - size // 2)]
     instance = rng.permutation(np.array(numbers))
-    order = rng.permutation(size)
-    as_map = [torch.from_numpy(values.reshape(shape)) for values in (category[order], instance)]
-    return as_map[0].to(torch.uint8), as_map[1].to(torch.int32)
+    category = category[rng.permutation(size)]
+    return [
+        torch.from_numpy(category.reshape(shape)).to(torch.uint8),
+        torch.from_numpy(instance.reshape(shape)).to(torch.int32),
+    ]
 
 
 def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> Tensor:
@@ -55,145 +54,87 @@ def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Things and stuff; then void, class 0, and a map without a thing.
-
-    Args:
-        rng: of the maps.
-
-    Returns:
-        The cases by group.
-    """
+    """Things and stuff; then void, class 0, and a map without any thing."""
     only_things = _maps(rng, (3, 5), [11, 13])
     mixed = _maps(rng, (4, 6), [7, 11, 21])
     void = _maps(rng, (5, 4), [0, 3, 12, VOID])
     stuff = _maps(rng, (2, 3), [1, 2, VOID])
-    return {
-        "core": (
-            3,
-            [
-                {"name": "a map of things", "args": [*only_things, [11, 13], _codes(rng, (4, 3))]},
-                {"name": "things and stuff", "args": [*mixed, [11, 12], _codes(rng, (2, 5))]},
-            ],
-        ),
-        "void": (
-            1,
-            [
-                {"name": "a map with void and class 0", "args": [*void, [3, 12], _codes(rng, (3, 4))]},
-                {"name": "a map of stuff and void", "args": [*stuff, [11], _codes(rng, (3, 2))]},
-            ],
-        ),
-    }
-
-
-def stuff_numbered(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Every pixel keeps its instance number."""
-    return category.long() * 1000 + instance, codes // 1000, codes % 1000
-
-
-def uint8_overflow(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Multiplies in uint8."""
-    is_thing = torch.isin(category.long(), torch.tensor(things))
-    return (category * 1000 + torch.where(is_thing, instance, 0)).long(), codes // 1000, codes % 1000
-
-
-def true_division(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """`/` gives floats."""
-    return _encode(category, instance, things), codes / 1000, codes % 1000
-
-
-def rounded(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Rounds to the nearest class."""
-    return _encode(category, instance, things), (codes / 1000).round().long(), codes % 1000
-
-
-def void_is_class_0(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Void gets the code 0."""
-    encoded = _encode(category, instance, things)
-    return torch.where(category == VOID, 0, encoded), codes // 1000, codes % 1000
-
-
-def void_numbered(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Void counts as a thing."""
-    return _encode(category, instance, [*things, VOID]), codes // 1000, codes % 1000
-
-
-def swapped(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Instance before class."""
-    return _encode(category, instance, things), codes % 1000, codes // 1000
-
-
-def echo(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Decodes its own map."""
-    own = _encode(category, instance, things)
-    return own, own // 1000, own % 1000
+    core = [
+        case("a map of things", *only_things, [11, 13], _codes(rng, (4, 3))),
+        case("things and stuff", *mixed, [11, 12], _codes(rng, (2, 5))),
+    ]
+    with_void = [
+        case("a map with void and class 0", *void, [3, 12], _codes(rng, (3, 4))),
+        case("a map of stuff and void", *stuff, [11], _codes(rng, (3, 2))),
+    ]
+    return {"core": (3, core), "void": (1, with_void)}
 
 
 def mutates(category: Tensor, instance: Tensor, things: list[int], codes: Tensor) -> Triple:
-    """Clears the numbers of stuff in the map that it was given."""
+    """Clear the instances of stuff in the map that was passed in."""
     instance[~torch.isin(category.long(), torch.tensor(things))] = 0
-    return category.long() * 1000 + instance, codes // 1000, codes % 1000
+    return panoptic_roundtrip(category, instance, things, codes)
 
+
+right = Variants(panoptic_roundtrip)
+
+wrong = [
+    Wrong(
+        "stuff gets numbers",
+        right.given(things=lambda a: a.category.unique().tolist()),
+        "You keep the instance id of stuff and void pixels. Only things have instances; all others get instance 0.",
+        "Keep the instance id only where the class is in `things`.",
+    ),
+    Wrong(
+        "uint8 overflow",
+        right.then(lambda out, a: (a.category * 1000 + out[0] % 1000, *out[1:])),
+        "You multiply in uint8. 11 * 1000 does not fit into 8 bits and wraps around without a warning.",
+        "Convert the maps to int64 before you compute with them.",
+    ),
+    Wrong(
+        "true division",
+        right.then(lambda out, a: (out[0], a.codes / 1000, out[2])),
+        "You divide with /, which gives floats. Classes are integers.",
+        "Which Python operator divides and drops the remainder?",
+    ),
+    Wrong(
+        "rounding",
+        right.then(lambda out, a: (out[0], (a.codes / 1000).round().long(), out[2])),
+        "You round to the nearest class. From instance 500 on, the class is too large by one.",
+        "Drop the remainder instead of rounding.",
+    ),
+    Wrong(
+        "void becomes class 0",
+        right.then(lambda out, a: (torch.where(a.category == VOID, 0, out[0]), *out[1:])),
+        "You encode void as 0, which decodes to class 0, instance 0. Void must stay distinct from class 0.",
+        "Treat void like any other class: 255 * 1000.",
+    ),
+    Wrong(
+        "void gets numbers",
+        right.given(things=lambda a: [*a.things, VOID]),
+        "You keep the instance id of void pixels. Void is not a thing, so its instance is 0.",
+        "Keep the instance id only where the class is in `things`.",
+    ),
+    Wrong(
+        "swapped",
+        right.then(lambda out, a: (out[0], out[2], out[1])),
+        "You return the instance before the class.",
+        "The thousands are the class. Look at the order of the results in the exercise.",
+    ),
+    Wrong(
+        "decodes its own map",
+        right.then(lambda out, a: (out[0], out[0] // 1000, out[0] % 1000)),
+        "You decode the map that you have just encoded. Decode the argument `codes` instead.",
+        "The last two results have the shape of `codes`.",
+    ),
+    Wrong(
+        "changes its input",
+        mutates,
+        "You change the instance map that was passed to you. The caller still needs it.",
+        "`torch.where` writes its result into a new tensor.",
+    ),
+]
 
 exercise = Exercise(
-    name="panoptic_roundtrip",
-    points=4,
-    cases=cases,
-    reference=panoptic_roundtrip,
-    kind="matrix",
-    wrong=[
-        Wrong(
-            "stuff gets numbers",
-            stuff_numbered,
-            "You keep instance numbers on stuff: stuff is not counted, its number is 0.",
-            "Only pixels whose class is in `things` keep their number. Void is no thing either.",
-        ),
-        Wrong(
-            "uint8 overflow",
-            uint8_overflow,
-            "You multiply in uint8: 11 * 1000 does not fit into 8 bits and wraps around, without a warning.",
-            "Convert the maps to int64 before you calculate.",
-        ),
-        Wrong(
-            "true division",
-            true_division,
-            "You divide with /: classes are whole numbers, and / gives floats.",
-            "Which operator of Python divides and drops the remainder?",
-        ),
-        Wrong(
-            "rounding",
-            rounded,
-            "You round to the nearest class: from instance 500 on the class is one too large.",
-            "Drop the remainder instead of rounding.",
-        ),
-        Wrong(
-            "void becomes class 0",
-            void_is_class_0,
-            "You encode void as 0: decoded, it is class 0, instance 0, an ordinary class.",
-            "Void keeps its number 255 as any class does: 255 * 1000.",
-        ),
-        Wrong(
-            "void gets numbers",
-            void_numbered,
-            "You keep instance numbers on void pixels: void is no thing.",
-            "Only pixels whose class is in `things` keep their number.",
-        ),
-        Wrong(
-            "swapped",
-            swapped,
-            "You return the instance before the class.",
-            "The thousands are the class. Look at the order that the statement asks for.",
-        ),
-        Wrong(
-            "decodes its own map",
-            echo,
-            "You decode the map that you encoded: decode `codes`, which came from elsewhere.",
-            "The last two results have the shape of `codes`.",
-        ),
-        Wrong(
-            "changes its input",
-            mutates,
-            "You change the instance map that you were given: whoever called you still needs it.",
-            "torch.where writes into a new tensor.",
-        ),
-    ],
+    name="panoptic_roundtrip", points=4, cases=cases, reference=panoptic_roundtrip, wrong=wrong, kind="matrix"
 )

@@ -1,42 +1,45 @@
-"""ncut_value: what a cut costs, as a share of all that each side is tied to."""
+"""ncut_value: the cost of a normalised cut, the cut weight relative to the association of each side."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def ncut_value(weights: Tensor, inside: Tensor) -> float:
-    """The normalised cut of a graph into the nodes inside and those outside.
+    """The normalised cut between the nodes inside and those outside.
 
     Args:
-        weights: (N, N), symmetric, at least 0; the diagonal ties nodes to themselves.
+        weights: (N, N), symmetric, at least 0; the diagonal holds the weight of each node to itself.
         inside: (N,) bool.
 
     Returns:
-        A number from 0 to 2; a side that no edge ends in adds 0.
+        A number from 0 to 2; a side without edges adds 0.
     """
-    return _share(weights, inside) + _share(weights, ~inside)
+    return _fraction(weights, inside) + _fraction(weights, ~inside)
 
 
 def _cut(weights: Tensor, side: Tensor) -> float:
     return float(weights[side][:, ~side].sum())
 
 
-def _share(weights: Tensor, side: Tensor) -> float:
+def _fraction(weights: Tensor, side: Tensor) -> float:
     """cut / assoc of one side."""
     assoc = float(weights[side].sum())
     return _cut(weights, side) / assoc if assoc > 0 else 0.0
 
 
 def _graph(rng: np.random.Generator, nodes: int, near: int = 3) -> Tensor:
-    """Weights in eighths, heavier between nodes whose numbers are near; nodes are tied to themselves by 1."""
+    """Weights in eighths, larger between nodes whose indices are near; 1 on the diagonal."""
     weights = rng.integers(1, 9, (nodes, nodes)) / 8
-    places = np.arange(nodes)
-    weights *= np.abs(places[:, None] - places) < near
+    index = np.arange(nodes)
+    weights *= np.abs(index[:, None] - index) < near
     weights += rng.integers(0, 2, (nodes, nodes)) / 8
     weights = np.triu(weights, 1)
     return torch.from_numpy(weights + weights.T + np.eye(nodes))
@@ -47,14 +50,7 @@ def _side(nodes: int, first: int) -> Tensor:
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The smaller side inside and outside, in any order; a node without edges, an empty side, two parts.
-
-    Args:
-        rng: of the weights.
-
-    Returns:
-        The cases by group.
-    """
+    """The smaller side inside and outside, in any order; a node without edges, an empty side, two separate parts."""
     order = torch.from_numpy(rng.permutation(7))
     apart = _graph(rng, 6)
     apart[:2, 2:] = apart[2:, :2] = 0
@@ -63,172 +59,144 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     loose = _graph(rng, 6)
     loose.fill_diagonal_(0)
     loose[4] = loose[:, 4] = 0
-    return {
-        "core": (
-            2,
-            [
-                {"name": "a few nodes against many", "args": [_graph(rng, 8), _side(8, 2)]},
-                {"name": "nodes in any order", "args": [_graph(rng, 7), _side(7, 5)[order]]},
-                {"name": "no node tied to itself", "args": [_graph(rng, 6).fill_diagonal_(0) / 64, _side(6, 2)]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "a node without edges on its own side", "args": [lone, _side(5, 1)]},
-                {"name": "a node without edges in company", "args": [loose, _side(6, 2)]},
-                {"name": "two parts that nothing ties", "args": [apart, _side(6, 2)]},
-                {"name": "everything on one side", "args": [_graph(rng, 4), torch.ones(4, dtype=torch.bool)]},
-            ],
-        ),
-    }
+    core = [
+        case("a few nodes against many", _graph(rng, 8), _side(8, 2)),
+        case("nodes in any order", _graph(rng, 7), _side(7, 5)[order]),
+        case("zeros on the diagonal", _graph(rng, 6).fill_diagonal_(0) / 64, _side(6, 2)),
+    ]
+    edge = [
+        case("a node without edges, alone on its side", lone, _side(5, 1)),
+        case("a node without edges, together with others", loose, _side(6, 2)),
+        case("two parts without an edge between them", apart, _side(6, 2)),
+        case("everything on one side", _graph(rng, 4), torch.ones(4, dtype=torch.bool)),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def cut_only(weights: Tensor, inside: Tensor) -> float:
-    """The minimum cut's cost."""
-    return _cut(weights, inside)
+right = Variants(ncut_value)
 
 
-def _sum(weights: Tensor, inside: Tensor, below: object, empty: float = 0.0) -> float:
-    """The cut over what `below` gives for each side."""
-    cut, total = _cut(weights, inside), 0.0
-    for side in (inside, ~inside):
-        bottom = float(below(side))
-        total += cut / bottom if bottom > 0 else empty
-    return total
+def _cut_over(denominator: Callable[[Tensor, Tensor], Tensor], empty: float = 0.0) -> Callable:
+    """An answer with another denominator (weights, side), or another value for a fraction whose denominator is 0."""
+
+    def compute(a):
+        cut = _cut(a.weights, a.inside)
+        denominators = [float(denominator(a.weights, side)) for side in (a.inside, ~a.inside)]
+        return sum(cut / total if total > 0 else empty for total in denominators)
+
+    return right.instead(compute)
 
 
-def within(weights: Tensor, inside: Tensor) -> float:
-    """Divides by what ties a side to itself."""
-    return _sum(weights, inside, lambda side: weights[side][:, side].sum())
+def _association(weights: Tensor, side: Tensor) -> Tensor:
+    return weights[side].sum()
 
 
-def both_ways(weights: Tensor, inside: Tensor) -> float:
-    """Each cut edge is counted from both of its ends."""
-    return 2 * ncut_value(weights, inside)
+def _association_within(weights: Tensor, side: Tensor) -> Tensor:
+    return weights[side][:, side].sum()
 
 
-def over_counts(weights: Tensor, inside: Tensor) -> float:
-    """The ratio cut: divides by numbers of nodes."""
-    return _sum(weights, inside, lambda side: side.sum())
+def divides_by_zero(weights: Tensor, inside: Tensor) -> float:
+    """Do not check the association before dividing."""
+    return sum(_cut(weights, inside) / float(_association(weights, side)) for side in (inside, ~inside))
 
 
-def empty_is_nan(weights: Tensor, inside: Tensor) -> float:
-    """0/0 for a side without edges."""
-    return _sum(weights, inside, lambda side: weights[side].sum(), float("nan"))
+def normalised_association(weights: Tensor, inside: Tensor) -> float:
+    """Nassoc, the weights within each side over its association."""
+    sides = [side for side in (inside, ~inside) if _association(weights, side) > 0]
+    return sum(float(_association_within(weights, side) / _association(weights, side)) for side in sides)
 
 
-def empty_is_one(weights: Tensor, inside: Tensor) -> float:
-    """1 for a side without edges."""
-    return _sum(weights, inside, lambda side: weights[side].sum(), 1.0)
+EMPTY_HINT = "A side without edges has cut 0 and association 0. Check the association before you divide by it."
+ROWS_HINT = "assoc(A, V) sums whole rows of the weight matrix."
+FRACTIONS_HINT = "Ncut is the sum of two fractions, one for each side."
 
-
-def empty_divides(weights: Tensor, inside: Tensor) -> float:
-    """ZeroDivisionError for a side without edges."""
-    cut = _cut(weights, inside)
-    return cut / float(weights[inside].sum()) + cut / float(weights[~inside].sum())
-
-
-def one_side(weights: Tensor, inside: Tensor) -> float:
-    """The side inside only."""
-    return _share(weights, inside)
-
-
-def mean_of_sides(weights: Tensor, inside: Tensor) -> float:
-    """Half of it."""
-    return ncut_value(weights, inside) / 2
-
-
-def smaller_side(weights: Tensor, inside: Tensor) -> float:
-    """The conductance: over the smaller association."""
-    return max(_share(weights, inside), _share(weights, ~inside))
-
-
-def over_everything(weights: Tensor, inside: Tensor) -> float:
-    """A share of all edges."""
-    return _cut(weights, inside) / float(weights.sum())
-
-
-def without_diagonal(weights: Tensor, inside: Tensor) -> float:
-    """Leaves out what ties a node to itself."""
-    return ncut_value(weights - weights.diag().diag(), inside)
-
-
-def association(weights: Tensor, inside: Tensor) -> float:
-    """Nassoc, which is 2 - Ncut."""
-    return sum(
-        float(weights[side][:, side].sum() / weights[side].sum()) if weights[side].sum() > 0 else 0.0
-        for side in (inside, ~inside)
-    )
-
-
-EMPTY = "A side without edges has cut 0 and association 0, and adds nothing. Look before you divide."
+wrong = [
+    Wrong(
+        "cut only",
+        right.instead(lambda a: _cut(a.weights, a.inside)),
+        "You return the cut itself, which is small for a single node. Divide it by the association of each side.",
+        FRACTIONS_HINT,
+    ),
+    Wrong(
+        "association within",
+        _cut_over(_association_within),
+        "You divide by the weights within a side. The association of a side is with all nodes.",
+        ROWS_HINT,
+    ),
+    Wrong(
+        "edges counted twice",
+        right.then(lambda out, a: 2 * out),
+        "You count every cut edge twice: from A to B, and from B to A.",
+        "The weight matrix is symmetric. The cut sums the rows of A over the columns of B only.",
+    ),
+    Wrong(
+        "over numbers of nodes",
+        _cut_over(lambda weights, side: side.sum()),
+        "You divide by numbers of nodes, which gives the ratio cut. The normalised cut divides by weights.",
+        ROWS_HINT,
+    ),
+    Wrong(
+        "isolated side is NaN",
+        _cut_over(_association, empty=float("nan")),
+        "You divide 0 by 0 for a side without edges, so you return NaN.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "isolated side is 1",
+        _cut_over(_association, empty=1.0),
+        "You add 1 for a side without edges. Nothing is cut there, so its fraction is 0.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "isolated side raises",
+        divides_by_zero,
+        "Your function raises an error for a side without edges, because it divides by zero.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "one side",
+        right.instead(lambda a: _fraction(a.weights, a.inside)),
+        "You return only the fraction of A. Add the fraction of B.",
+        "With one fraction alone, a cut with nearly all nodes in A would be inexpensive.",
+    ),
+    Wrong(
+        "mean of the sides",
+        right.then(lambda out, a: out / 2),
+        "You average the two fractions. Add them.",
+        "The normalised cut can be as large as 2.",
+    ),
+    Wrong(
+        "larger fraction",
+        right.instead(lambda a: max(_fraction(a.weights, a.inside), _fraction(a.weights, ~a.inside))),
+        "You return the larger of the two fractions. Add them.",
+        "The larger fraction alone is called the conductance.",
+    ),
+    Wrong(
+        "share of everything",
+        right.instead(lambda a: _cut(a.weights, a.inside) / float(a.weights.sum())),
+        "You divide by the total weight of the graph. Divide by the association of each side.",
+        FRACTIONS_HINT,
+    ),
+    Wrong(
+        "diagonal left out",
+        right.given(weights=lambda a: a.weights - a.weights.diag().diag()),
+        "You leave out the diagonal. The weight of a node to itself belongs to the association.",
+        "Sum the rows as they are.",
+    ),
+    Wrong(
+        "normalised association",
+        normalised_association,
+        "You return the normalised association, the share of weights within each side, not the normalised cut.",
+        "The cut is the numerator, the association is the denominator.",
+    ),
+]
 
 exercise = Exercise(
     name="ncut_value",
     points=3,
     cases=cases,
     reference=ncut_value,
+    wrong=wrong,
     kind="mask",
     hides=["segedu.unsupervised.normalized_cut"],
-    wrong=[
-        Wrong(
-            "cut only",
-            cut_only,
-            "You return the cut itself: it is smallest for a single node. Divide it by the association of each side.",
-            "Two fractions, added.",
-        ),
-        Wrong(
-            "association within",
-            within,
-            "You divide by what ties a side to itself: the association is with all nodes, the cut among them.",
-            "assoc(A, V) sums whole rows of the matrix.",
-        ),
-        Wrong(
-            "edges counted twice",
-            both_ways,
-            "You count every cut edge twice: from A to B, and from B to A.",
-            "The matrix is symmetric; the cut sums rows of A at columns of B only.",
-        ),
-        Wrong(
-            "over numbers of nodes",
-            over_counts,
-            "You divide by numbers of nodes: that is the ratio cut. The normalised cut divides by weights.",
-            "assoc(A, V) sums whole rows of the matrix.",
-        ),
-        Wrong("isolated side is NaN", empty_is_nan, "A side without edges gives you 0/0, which is NaN.", EMPTY),
-        Wrong("isolated side is 1", empty_is_one, "You count a side without edges as 1: nothing is cut there.", EMPTY),
-        Wrong("isolated side raises", empty_divides, "You divide by zero for a side without edges.", EMPTY),
-        Wrong(
-            "one side",
-            one_side,
-            "You have only the first of the two fractions.",
-            "The other side counts too: else all nodes but one would be the cheapest cut.",
-        ),
-        Wrong("mean of the sides", mean_of_sides, "You average the two fractions: they are added.", "It may reach 2."),
-        Wrong(
-            "larger fraction",
-            smaller_side,
-            "You take the larger of the two fractions: they are added.",
-            "What you have is called conductance.",
-        ),
-        Wrong(
-            "share of everything",
-            over_everything,
-            "You divide by the weight of the whole graph: each side is compared with its own association.",
-            "Two fractions, added.",
-        ),
-        Wrong(
-            "diagonal left out",
-            without_diagonal,
-            "You leave out what ties a node to itself: the diagonal belongs to the association.",
-            "Sum the rows as they are.",
-        ),
-        Wrong(
-            "normalised association",
-            association,
-            "You return how well each side holds together, not what the cut costs.",
-            "The cut is above, the association below.",
-        ),
-    ],
 )

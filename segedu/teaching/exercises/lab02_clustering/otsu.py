@@ -1,14 +1,17 @@
-"""otsu: the threshold that parts dark from bright with the largest variance between the two."""
+"""otsu: the grey value threshold that maximises the variance between dark and bright pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
-STEPS = 4  # values in a bin, so that many lie on an edge
+LEVELS_PER_BIN = 4  # so that many values lie on an edge between two bins
 
 
 def otsu(image: Tensor, bins: int) -> float:
@@ -19,13 +22,13 @@ def otsu(image: Tensor, bins: int) -> float:
         bins: of the histogram from the smallest value to the largest, at least 2.
 
     Returns:
-        A grey value; the image's own where all its pixels have the same.
+        A grey value; if all pixels have the same value, that value.
     """
     low, high = float(image.min()), float(image.max())
     if low == high:
         return low
     counts, centres = _histogram(image, bins, low, high)
-    return float(centres[_between(counts, centres).argmax()])
+    return float(centres[_variance_between(counts, centres).argmax()])
 
 
 def _histogram(image: Tensor, bins: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +36,8 @@ def _histogram(image: Tensor, bins: int, low: float, high: float) -> tuple[np.nd
     return counts, (edges[:-1] + edges[1:]) / 2
 
 
-def _between(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """N^2 times the variance between the classes, of the split behind each bin but the last."""
+def _variance_between(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """N^2 times the variance between dark and bright, for the split after each bin but the last."""
     dark, sums = counts.cumsum()[:-1], (counts * centres).cumsum()
     bright = counts.sum() - dark
     return dark * bright * (sums[:-1] / dark - (sums[-1] - sums[:-1]) / bright) ** 2
@@ -45,210 +48,168 @@ def _grey(levels: np.ndarray, low: float, step: float) -> Tensor:
     return torch.from_numpy(low + levels * step).float()
 
 
-def _two_humps(rng: np.random.Generator, shape: tuple[int, int], bins: int, share: float) -> np.ndarray:
-    """Levels of a picture with a dark and a bright part; the best split is clearly better than the next."""
-    top = STEPS * bins
+def _bimodal(rng: np.random.Generator, shape: tuple[int, int], bins: int, bright_share: float) -> np.ndarray:
+    """Levels of an image with dark and bright pixels; the best split is clearly better than the next."""
+    top = LEVELS_PER_BIN * bins
     while True:
         dark, bright = rng.normal(0.28, 0.1, shape), rng.normal(0.75, 0.08, shape)
-        levels = np.where(rng.random(shape) < share, bright, dark) * top
+        levels = np.where(rng.random(shape) < bright_share, bright, dark) * top
         levels = levels.round().clip(0, top)
         levels[0, :2] = 0, top
-        between = _between(*_histogram(_grey(levels, 0, 1), bins, 0, top))
-        if np.isin(between[between > 0.999 * between.max()], between.max()).all():
+        variances = _variance_between(*_histogram(_grey(levels, 0, 1), bins, 0, top))
+        if np.isin(variances[variances > 0.999 * variances.max()], variances.max()).all():
             return levels
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Humps of different size, negative values, two bins; equal splits at empty bins, a constant image.
+    """Groups of different size, negative values, two bins; equal splits at empty bins, a constant image.
 
     The numbers of pixels and of bins are powers of two: shares and edges are exact, and so are ties.
-
-    Args:
-        rng: of the pixels.
-
-    Returns:
-        The cases by group.
     """
-    flat = float(rng.integers(3, 60)) / 64
+    constant = float(rng.integers(3, 60)) / 64
     apart = np.where(rng.random((8, 16)) < 0.4, rng.integers(23, 33, (8, 16)), rng.integers(0, 10, (8, 16)))
-    apart[0, :2] = 0, 8 * STEPS
+    apart[0, :2] = 0, 8 * LEVELS_PER_BIN
     two = rng.permutation(np.repeat([0.125, 0.75], [40, 24])).reshape(8, 8)
-    few = _two_humps(rng, (16, 16), 16, 0.2)
-    return {
-        "core": (
-            2,
-            [
-                {"name": "a small bright object", "args": [_grey(few, 0.0625, 1 / 128), 16]},
-                {"name": "a small dark object", "args": [_grey(_two_humps(rng, (16, 8), 32, 0.8), 0.25, 1 / 256), 32]},
-                {"name": "values below zero", "args": [_grey(_two_humps(rng, (8, 16), 8, 0.35), -24.0, 1.0), 8]},
-                {"name": "two bins", "args": [_grey(_two_humps(rng, (8, 8), 2, 0.5), 0.125, 1 / 16), 2]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "empty bins between dark and bright", "args": [_grey(apart, 0.125, 1 / 64), 8]},
-                {"name": "two values only", "args": [torch.from_numpy(two).float(), 16]},
-                {"name": "one value only", "args": [torch.full((8, 4), flat), 8]},
-            ],
-        ),
-    }
+    core = [
+        case("a small bright object", _grey(_bimodal(rng, (16, 16), 16, 0.2), 0.0625, 1 / 128), 16),
+        case("a small dark object", _grey(_bimodal(rng, (16, 8), 32, 0.8), 0.25, 1 / 256), 32),
+        case("values below zero", _grey(_bimodal(rng, (8, 16), 8, 0.35), -24.0, 1.0), 8),
+        case("two bins", _grey(_bimodal(rng, (8, 8), 2, 0.5), 0.125, 1 / 16), 2),
+    ]
+    edge = [
+        case("empty bins between dark and bright", _grey(apart, 0.125, 1 / 64), 8),
+        case("two values only", torch.from_numpy(two).float(), 16),
+        case("one value only", torch.full((8, 4), constant), 8),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def _best(image: Tensor, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and the values of all splits; a constant image has one bin and no split."""
-    low, high = float(image.min()), float(image.max())
-    if low == high:
-        return np.array([low]), np.zeros(0)
-    counts, centres = _histogram(image, bins, low, high)
-    return centres, _between(counts, centres)
+right = Variants(otsu)
 
 
-def smallest_variance(image: Tensor, bins: int) -> float:
-    """The worst split."""
-    centres, between = _best(image, bins)
-    return float(centres[between.argmin() if len(between) else 0])
+def _threshold(choose: Callable[[np.ndarray, np.ndarray], float]) -> Callable:
+    """An answer that chooses the threshold by bin centres and variances; right for a constant image."""
+
+    def compute(a):
+        low, high = float(a.image.min()), float(a.image.max())
+        if low == high:
+            return low
+        counts, centres = _histogram(a.image, a.bins, low, high)
+        return float(choose(centres, _variance_between(counts, centres)))
+
+    return right.instead(compute)
 
 
-def upper_edge(image: Tensor, bins: int) -> float:
-    """Half a bin too high."""
-    centres, between = _best(image, bins)
-    return float(centres[between.argmax()] + (centres[1] - centres[0]) / 2) if len(between) else float(centres[0])
+def _if_constant(value: Callable) -> Callable:
+    """An answer with another value for a constant image."""
+    return right.then(lambda threshold, a: threshold if a.image.min() < a.image.max() else value(a))
 
 
-def lower_edge(image: Tensor, bins: int) -> float:
-    """Half a bin too low, as with the edges that numpy.histogram returns."""
-    centres, between = _best(image, bins)
-    return float(centres[between.argmax()] - (centres[1] - centres[0]) / 2) if len(between) else float(centres[0])
-
-
-def next_bin(image: Tensor, bins: int) -> float:
-    """The first bright bin."""
-    centres, between = _best(image, bins)
-    return float(centres[between.argmax() + 1]) if len(between) else float(centres[0])
-
-
-def last_of_ties(image: Tensor, bins: int) -> float:
-    """The last of equal splits."""
-    centres, between = _best(image, bins)
-    return float(centres[len(between) - 1 - between[::-1].argmax()]) if len(between) else float(centres[0])
-
-
-def middle_of_ties(image: Tensor, bins: int) -> float:
-    """The mean over equal splits, as some libraries do."""
-    centres, between = _best(image, bins)
-    return float(centres[:-1][between == between.max()].mean()) if len(between) else float(centres[0])
-
-
-def constant_is_nan(image: Tensor, bins: int) -> float:
-    """0/0 where all pixels are equal."""
-    return otsu(image, bins) if image.min() < image.max() else float("nan")
-
-
-def constant_by_numpy(image: Tensor, bins: int) -> float:
-    """numpy.histogram makes a range of its own, half a unit to each side."""
-    return otsu(image, bins) if image.min() < image.max() else float(image.min()) - 0.5 + 0.5 / bins
-
-
-def empty_class(image: Tensor, bins: int) -> float:
-    """Splits behind the last bin too; 0/0 is NaN, and numpy's argmax takes NaN for the largest."""
-    centres, _ = _best(image, bins)
-    return float(centres[-1])
-
-
-def unweighted(image: Tensor, bins: int) -> float:
-    """The distance of the two means alone."""
+def means_only(image: Tensor, bins: int) -> float:
+    """Maximise the distance between the two means, whatever the sizes of the groups."""
     low, high = float(image.min()), float(image.max())
     if low == high:
         return low
     counts, centres = _histogram(image, bins, low, high)
     dark = counts.cumsum()[:-1]
-    return float(centres[(_between(counts, centres) / (dark * (counts.sum() - dark))).argmax()])
+    return float(centres[(_variance_between(counts, centres) / (dark * (counts.sum() - dark))).argmax()])
 
 
 def from_zero(image: Tensor, bins: int) -> float:
-    """The histogram begins at 0, whatever the smallest value is."""
+    """Start the histogram at 0 instead of the smallest value."""
     high = float(image.max())
     if float(image.min()) == high:
         return high
     counts, centres = _histogram(image, bins, 0.0, high)
     with np.errstate(invalid="ignore"):
-        return float(centres[np.nan_to_num(_between(counts, centres)).argmax()])
+        return float(centres[np.nan_to_num(_variance_between(counts, centres)).argmax()])
 
 
-def number_of_the_bin(image: Tensor, bins: int) -> float:
-    """An index, not a grey value."""
-    centres, between = _best(image, bins)
-    return float(between.argmax()) if len(between) else float(centres[0])
+CONSTANT_HINT = "Compare the smallest and the largest value before you compute the histogram."
+EDGES_HINT = "With edges e, bin k reaches from e[k] to e[k + 1]."
+SPLITS_HINT = "An empty bin changes neither group. Which of several equal values does `argmax` return?"
 
-
-FLAT = "Look at the smallest and the largest value before you make a histogram of them."
-CENTRE = "With edges e, bin k reaches from e[k] to e[k + 1]."
+wrong = [
+    Wrong(
+        "smallest variance between",
+        _threshold(lambda centres, variances: centres[variances.argmin()]),
+        "You choose the split with the smallest variance between the groups. The groups should be far apart.",
+        "The variance that should be small is the one within the groups.",
+    ),
+    Wrong(
+        "upper edge",
+        _threshold(lambda centres, variances: centres[variances.argmax()] + (centres[1] - centres[0]) / 2),
+        "You return the upper edge of the bin. Return its centre.",
+        EDGES_HINT,
+    ),
+    Wrong(
+        "lower edge",
+        _threshold(lambda centres, variances: centres[variances.argmax()] - (centres[1] - centres[0]) / 2),
+        "You return the lower edge of the bin. Return its centre.",
+        EDGES_HINT,
+    ),
+    Wrong(
+        "next bin",
+        _threshold(lambda centres, variances: centres[variances.argmax() + 1]),
+        "You return the centre of the first bright bin. The threshold is the centre of the last dark bin.",
+        "In a split after bin t, bins 0 to t are dark.",
+    ),
+    Wrong(
+        "last of ties",
+        _threshold(lambda centres, variances: centres[len(variances) - 1 - variances[::-1].argmax()]),
+        "When several splits are equally good, you choose the last one. Choose the first.",
+        SPLITS_HINT,
+    ),
+    Wrong(
+        "middle of ties",
+        _threshold(lambda centres, variances: centres[:-1][variances == variances.max()].mean()),
+        "When several splits are equally good, you average their thresholds. Choose the first.",
+        SPLITS_HINT,
+    ),
+    Wrong(
+        "constant is NaN",
+        _if_constant(lambda a: float("nan")),
+        "You return NaN when all pixels have the same value. Return that value.",
+        CONSTANT_HINT,
+    ),
+    Wrong(
+        "constant by numpy",
+        _if_constant(lambda a: float(a.image.min()) - 0.5 + 0.5 / a.bins),
+        "When all pixels have the same value, `np.histogram` invents a range, and you return one of its bins.",
+        CONSTANT_HINT,
+    ),
+    Wrong(
+        "an empty class",
+        _threshold(lambda centres, variances: centres[-1]),
+        "You also split after the last bin, so no pixel is bright. 0/0 is NaN, and `argmax` chooses the NaN.",
+        "b bins have b - 1 splits.",
+    ),
+    Wrong(
+        "means only",
+        means_only,
+        "You compare only the two means. The variance between the groups also depends on their numbers of pixels.",
+        "A single very dark pixel has a mean far from all others. How large is its group?",
+    ),
+    Wrong(
+        "from zero",
+        from_zero,
+        "Your histogram starts at 0. It must reach from the smallest value of the image to the largest.",
+        "Which range do you pass to the histogram?",
+    ),
+    Wrong(
+        "number of the bin",
+        _threshold(lambda centres, variances: variances.argmax()),
+        "You return the index of a bin. The threshold is a grey value.",
+        "Which grey value is the centre of that bin?",
+    ),
+]
 
 exercise = Exercise(
     name="otsu",
     points=3,
     cases=cases,
     reference=otsu,
+    wrong=wrong,
     kind="mask",
     hides=["segedu.unsupervised.thresholding"],
-    wrong=[
-        Wrong(
-            "smallest variance between",
-            smallest_variance,
-            "You take the split with the smallest variance between the classes: you want them far apart.",
-            "It is the variance within the classes that should be small.",
-        ),
-        Wrong("upper edge", upper_edge, "You return the upper edge of the bin, not its centre.", CENTRE),
-        Wrong("lower edge", lower_edge, "You return the lower edge of the bin, not its centre.", CENTRE),
-        Wrong(
-            "next bin",
-            next_bin,
-            "You return the first bright bin: the threshold is the centre of the last dark one.",
-            "In a split behind bin t, bins 0 to t are dark.",
-        ),
-        Wrong(
-            "last of ties",
-            last_of_ties,
-            "Where several splits are equally good, you take the last: the statement asks for the first.",
-            "An empty bin changes neither class. Which of two equal values does argmax find?",
-        ),
-        Wrong(
-            "middle of ties",
-            middle_of_ties,
-            "Where several splits are equally good, you average over them: the statement asks for the first.",
-            "An empty bin changes neither class.",
-        ),
-        Wrong("constant is NaN", constant_is_nan, "You return NaN where all pixels have the same value.", FLAT),
-        Wrong(
-            "constant by numpy",
-            constant_by_numpy,
-            "Where all pixels are equal, numpy.histogram makes up a range, and you return one of its bins.",
-            FLAT,
-        ),
-        Wrong(
-            "an empty class",
-            empty_class,
-            "You also split behind the last bin, where nothing is bright: 0/0 is NaN, and argmax takes it for largest.",
-            "With b bins there are b - 1 splits.",
-        ),
-        Wrong(
-            "means only",
-            unweighted,
-            "You compare the two means only: the variance between the classes also weighs them by their pixels.",
-            "A single very dark pixel has a mean far from the rest. How many pixels would change their place?",
-        ),
-        Wrong(
-            "from zero",
-            from_zero,
-            "Your histogram begins at 0: it should reach from the smallest value to the largest.",
-            "Which range have you given to the histogram?",
-        ),
-        Wrong(
-            "number of the bin",
-            number_of_the_bin,
-            "You return the number of a bin: the threshold is a grey value.",
-            "Which grey value is the centre of that bin?",
-        ),
-    ],
 )

@@ -1,4 +1,4 @@
-"""pca_project: features of hundreds of numbers, seen along the directions in which they vary most."""
+"""pca_project: project features onto the directions in which they vary most."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.outcomes import same_outcome
+from segedu.teaching.checks.variants import Variants, case
 from segedu.unsupervised.dino import principal_components
 
 
@@ -15,32 +16,17 @@ def pca_project(features: Tensor, n: int) -> Tensor:
     """The scores of the first principal components.
 
     Args:
-        features: (N, D), one row a point.
-        n: components, at most min(N, D).
+        features: (N, D), one row per point.
+        n: number of components, at most min(N, D).
 
     Returns:
-        (N, n), the component of largest variance first; the sign of each column is free.
+        (N, n), the component of largest variance first; either sign of a column is right.
     """
     return principal_components(features, n).scores
 
 
-def _directions(centred: Tensor, n: int) -> Tensor:
-    """(D, n): right singular vectors, largest first."""
-    return torch.linalg.svd(centred, full_matrices=False)[2][:n].T
-
-
 def up_to_signs(case: Case, expected: dict, got: dict, tolerance: float) -> bool:
-    """The same columns, each with either sign.
-
-    Args:
-        case: unused.
-        expected: outcome of the reference, or of a wrong answer.
-        got: outcome of the student.
-        tolerance: of numbers.
-
-    Returns:
-        True where the two agree but for the signs of columns.
-    """
+    """Whether two outcomes are equal up to the signs of their columns."""
     if same_outcome(case, expected, got, tolerance):
         return True
     want, have = expected.get("value"), got.get("value")
@@ -55,210 +41,156 @@ def up_to_signs(case: Case, expected: dict, got: dict, tolerance: float) -> bool
 
 
 def _cloud(rng: np.random.Generator, points: int, dims: int, spread: list[float]) -> Tensor:
-    """Points of given, different standard deviations along random directions, away from the origin."""
+    """Points with given, different standard deviations along random directions, away from the origin."""
     rank = len(spread)
     scores = rng.normal(size=(points, rank))
     scores, _ = np.linalg.qr(scores - scores.mean(axis=0))
     axes, _ = np.linalg.qr(rng.normal(size=(dims, rank)))
-    # not along the axes alone: without centring, the first direction must be another
+    # away from the span of the axes, so that the first direction is another one without centring
     centre = rng.choice([-1, 1], dims) * rng.uniform(2, 4, dims)
     return torch.from_numpy(scores * np.array(spread) * np.sqrt(points) @ axes.T + centre)
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """More points than numbers and fewer; one component, all of them, a column without variance, more than the rank.
-
-    Args:
-        rng: of the points.
-
-    Returns:
-        The cases by group.
-    """
+    """More points than features and fewer; one component, all of them, a constant feature, more than the rank."""
     still = _cloud(rng, 9, 3, [2.0, 1.0, 0.5])
     still = torch.cat([still[:, :1], torch.full((9, 1), 5.0, dtype=torch.float64), still[:, 1:]], dim=1)
-    return {
-        "core": (
-            2,
-            [
-                {"name": "12 points of 5 numbers, 2 components", "args": [_cloud(rng, 12, 5, [3, 2, 1, 0.5]), 2]},
-                {"name": "5 points of 8 numbers, 3 components", "args": [_cloud(rng, 5, 8, [4, 2, 1, 0.5]), 3]},
-                {"name": "6 points of 6 numbers, 2 components", "args": [_cloud(rng, 6, 6, [3, 1.5, 0.7, 0.3]), 2]},
-            ],
-        ),
-        "edge": (
-            2,
-            [
-                {"name": "one component", "args": [_cloud(rng, 10, 4, [1.5, 0.8, 0.4, 0.2]), 1]},
-                {"name": "all components", "args": [_cloud(rng, 11, 3, [2, 1, 0.5]), 3]},
-                {"name": "a number that is the same everywhere", "args": [still, 2]},
-                {"name": "points on a line, 2 components", "args": [_cloud(rng, 7, 3, [2.0]), 2]},
-            ],
-        ),
-    }
+    core = [
+        case("12 points of 5 features, 2 components", _cloud(rng, 12, 5, [3, 2, 1, 0.5]), 2),
+        case("5 points of 8 features, 3 components", _cloud(rng, 5, 8, [4, 2, 1, 0.5]), 3),
+        case("6 points of 6 features, 2 components", _cloud(rng, 6, 6, [3, 1.5, 0.7, 0.3]), 2),
+    ]
+    edge = [
+        case("one component", _cloud(rng, 10, 4, [1.5, 0.8, 0.4, 0.2]), 1),
+        case("all components", _cloud(rng, 11, 3, [2, 1, 0.5]), 3),
+        case("a feature that is the same for all points", still, 2),
+        case("points on a line, 2 components", _cloud(rng, 7, 3, [2.0]), 2),
+    ]
+    return {"core": (2, core), "edge": (2, edge)}
 
 
-def not_centred(features: Tensor, n: int) -> Tensor:
-    """The first direction points at the mean."""
+def _centred(features: Tensor, dim: int = 0) -> Tensor:
+    return features - features.mean(dim=dim, keepdim=True)
+
+
+def _directions(features: Tensor, n: int) -> Tensor:
+    """(D, n): the right singular vectors, largest singular value first."""
+    return torch.linalg.svd(features, full_matrices=False)[2][:n].T
+
+
+def _projected(features: Tensor, n: int) -> Tensor:
     return features @ _directions(features, n)
 
 
-def centred_late(features: Tensor, n: int) -> Tensor:
-    """Centres for the directions, projects what is not centred."""
-    return features @ _directions(features - features.mean(dim=0), n)
-
-
-def centred_by_rows(features: Tensor, n: int) -> Tensor:
-    """Takes each point's own mean off."""
-    centred = features - features.mean(dim=1, keepdim=True)
-    return centred @ _directions(centred, n)
-
-
-def rows_and_columns_swapped(features: Tensor, n: int) -> Tensor:
-    """Takes points for numbers: (D, n) comes back."""
-    return pca_project(features.T, n)
-
-
 def ascending(features: Tensor, n: int) -> Tensor:
-    """The first columns of eigh: the smallest variance."""
-    centred = features - features.mean(dim=0)
+    """Take the first columns of `eigh`, which have the smallest variance."""
+    centred = _centred(features)
     return centred @ torch.linalg.eigh(centred.T @ centred)[1][:, :n]
 
 
-def smallest_of_largest_first(features: Tensor, n: int) -> Tensor:
-    """The last columns of eigh, not turned round."""
-    return pca_project(features, n).flip(1)
-
-
-def loadings(features: Tensor, n: int) -> Tensor:
-    """The directions."""
-    return _directions(features - features.mean(dim=0), n)
-
-
-def loadings_as_rows(features: Tensor, n: int) -> Tensor:
-    """The directions, one a row."""
-    return loadings(features, n).T
-
-
-def whitened(features: Tensor, n: int) -> Tensor:
-    """Every column has variance 1."""
-    scores = pca_project(features, n)
-    return scores / scores.std(dim=0, unbiased=False).clamp(min=1e-6)
-
-
-def left_vectors(features: Tensor, n: int) -> Tensor:
-    """The first factor of the decomposition: columns of length 1."""
-    scores = pca_project(features, n)
-    return scores / scores.norm(dim=0).clamp(min=1e-6)
-
-
 def standardised(features: Tensor, n: int) -> Tensor:
-    """Every number of a point gets variance 1 first."""
-    centred = features - features.mean(dim=0)
-    scaled = centred / centred.std(dim=0, unbiased=False).clamp(min=1e-6)
-    return scaled @ _directions(scaled, n)
+    """Scale every feature to variance 1 first."""
+    centred = _centred(features)
+    return _projected(centred / centred.std(dim=0, unbiased=False).clamp(min=1e-6), n)
 
 
-def first_columns(features: Tensor, n: int) -> Tensor:
-    """No directions at all."""
-    return (features - features.mean(dim=0))[:, :n]
+CENTRE_HINT = "Subtract the mean of each column (dim=0) once, and use the result for both steps."
+ORDER_HINT = (
+    "`torch.linalg.eigh` sorts eigenvalues in ascending order, `svd` sorts singular values in descending order."
+)
+SCORES_HINT = "Multiply the centred points by the directions."
+right = Variants(pca_project)
 
-
-def all_components(features: Tensor, n: int) -> Tensor:
-    """n is ignored."""
-    return pca_project(features, min(features.shape))
-
-
-CENTRE = "Subtract the mean of each column (dim=0) once, and use what is left in both places."
-ORDER = "torch.linalg.eigh gives eigenvalues from the smallest up, svd gives singular values from the largest down."
+wrong = [
+    Wrong(
+        "no centring",
+        right.instead(lambda a: _projected(a.features, a.n)),
+        "You do not subtract the mean. Your first direction then mainly points from the origin to the mean.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "projected without centring",
+        right.instead(lambda a: a.features @ _directions(_centred(a.features), a.n)),
+        "You find the directions of the centred points, but project the points uncentred. Scores have mean 0.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "each point centred",
+        right.instead(lambda a: _projected(_centred(a.features, dim=1), a.n)),
+        "You subtract from each point the mean of its own features. Subtract the mean over all points.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "rows and columns swapped",
+        right.given(features=lambda a: a.features.T),
+        "You treat columns as points. Each row is a point, and each point gets n scores.",
+        "The covariance matrix is D x D: centred.T @ centred.",
+    ),
+    Wrong(
+        "smallest first",
+        ascending,
+        "You choose the directions of smallest variance. Choose those of largest variance.",
+        ORDER_HINT,
+    ),
+    Wrong(
+        "order reversed",
+        right.then(lambda scores, a: scores.flip(1)),
+        "You have the right components in reverse order. The one of largest variance comes first.",
+        ORDER_HINT,
+    ),
+    Wrong(
+        "loadings, not scores",
+        right.instead(lambda a: _directions(_centred(a.features), a.n)),
+        "You return the directions. Return the scores, that is, the points projected onto them.",
+        SCORES_HINT,
+    ),
+    Wrong(
+        "loadings as rows",
+        right.instead(lambda a: _directions(_centred(a.features), a.n).T),
+        "You return the directions, one per row. Return the scores, that is, the points projected onto them.",
+        SCORES_HINT,
+    ),
+    Wrong(
+        "whitened",
+        right.then(lambda scores, a: scores / scores.std(dim=0, unbiased=False).clamp(min=1e-6)),
+        "You scale every component to variance 1. Scores keep their variance.",
+        "Do not divide by the singular values, nor by a standard deviation.",
+    ),
+    Wrong(
+        "left singular vectors",
+        right.then(lambda scores, a: scores / scores.norm(dim=0).clamp(min=1e-6)),
+        "You return the left singular vectors. Multiply each by its singular value.",
+        "In U S V^T, the scores are U S. This equals the centred points times V.",
+    ),
+    Wrong(
+        "standardised",
+        standardised,
+        "You scale every feature to variance 1 first. Here you only subtract the mean.",
+        "That is another PCA: the one of the correlation matrix.",
+    ),
+    Wrong(
+        "first columns",
+        right.instead(lambda a: _centred(a.features)[:, : a.n]),
+        "You return the first n features. First find the directions of largest variance.",
+        "They are the eigenvectors of the covariance matrix.",
+    ),
+    Wrong(
+        "n ignored",
+        right.given(n=lambda a: min(a.features.shape)),
+        "You return all components. Return only the first n.",
+        "Keep n directions before you project, or n columns of the scores.",
+    ),
+]
 
 exercise = Exercise(
     name="pca_project",
     points=4,
     cases=cases,
     reference=pca_project,
+    wrong=wrong,
     tolerance=1e-5,
     kind="points",
     accept=up_to_signs,
     alike=up_to_signs,
     hides=["segedu.unsupervised.dino"],
-    wrong=[
-        Wrong(
-            "no centring",
-            not_centred,
-            "You do not subtract the mean: your first direction only points from the origin to the cloud.",
-            CENTRE,
-        ),
-        Wrong(
-            "projected without centring",
-            centred_late,
-            "You centre to find the directions, and project the points as they were: their mean should be 0.",
-            CENTRE,
-        ),
-        Wrong(
-            "each point centred",
-            centred_by_rows,
-            "You subtract each point's own mean: it is the mean over the points that is taken off.",
-            CENTRE,
-        ),
-        Wrong(
-            "rows and columns swapped",
-            rows_and_columns_swapped,
-            "You take rows for columns: a row is a point, and every point gets n numbers.",
-            "The covariance is D x D, centred.T @ centred.",
-        ),
-        Wrong(
-            "smallest first",
-            ascending,
-            "You take the directions of smallest variance.",
-            ORDER,
-        ),
-        Wrong(
-            "order reversed",
-            smallest_of_largest_first,
-            "You have the right directions in the wrong order: the largest variance comes first.",
-            ORDER,
-        ),
-        Wrong(
-            "loadings, not scores",
-            loadings,
-            "You return the directions: asked for are the points along them.",
-            "Multiply the centred points by the directions.",
-        ),
-        Wrong(
-            "loadings as rows",
-            loadings_as_rows,
-            "You return the directions, one a row: asked for are the points along them.",
-            "Multiply the centred points by the directions.",
-        ),
-        Wrong(
-            "whitened",
-            whitened,
-            "All your columns have variance 1: a principal component keeps its own.",
-            "Do not divide by the singular values, nor by a standard deviation.",
-        ),
-        Wrong(
-            "left singular vectors",
-            left_vectors,
-            "You return the left singular vectors: multiply each by its singular value.",
-            "In U S V^T the scores are U S, which is the centred points times V.",
-        ),
-        Wrong(
-            "standardised",
-            standardised,
-            "You give every number variance 1 before: only the mean is taken off here.",
-            "It is another PCA, of correlations.",
-        ),
-        Wrong(
-            "first columns",
-            first_columns,
-            "You return the first columns of the features: find the directions of largest variance first.",
-            "They are the eigenvectors of the covariance.",
-        ),
-        Wrong(
-            "n ignored",
-            all_components,
-            "You return all components: n of them are asked for.",
-            "Cut the directions before you project, or the scores after.",
-        ),
-    ],
 )

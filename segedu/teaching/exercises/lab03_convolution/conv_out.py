@@ -1,4 +1,4 @@
-"""conv_out: how many pixels a convolution leaves along one axis."""
+"""conv_out: the output size of a convolution along one axis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from segedu.ops.convolution import conv_output_size
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def conv_out(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
@@ -16,147 +17,97 @@ def conv_out(size: int, kernel_size: int, stride: int, padding: int, dilation: i
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """The homework, sizes that the stride divides and that it does not, dilation; windows that just fit.
-
-    Args:
-        rng: of the sizes.
-
-    Returns:
-        The cases by group.
-    """
+    """The homework, sizes with and without pixels left over, dilation; kernels that just fit."""
     half = int(rng.integers(6, 20))
     size = int(rng.integers(20, 60))
     wide = 4 * int(rng.integers(4, 9))
-    return {
-        "core": (
-            2,
-            [
-                {"name": "a 3x3 kernel without padding", "args": [size, 3, 1, 0, 1]},
-                {"name": "the homework: 7 pixels", "args": [7, 3, 2, 1, 1]},
-                {"name": "the homework: 8 pixels", "args": [8, 3, 2, 1, 1]},
-                {"name": "a stride of 4 with 3 pixels left over", "args": [wide, 5, 4, 2, 1]},
-                {"name": "an even kernel, stride 2, odd size", "args": [2 * half + 1, 4, 2, 1, 1]},
-                {"name": "dilation 2, padding 2", "args": [size, 3, 1, 2, 2]},
-                {"name": "dilation 3, stride 2", "args": [2 * half, 3, 2, 1, 3]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "a kernel as large as the input", "args": [half, half, 3, 0, 1]},
-                {"name": "a kernel that fits thanks to the padding", "args": [2, 5, 1, 2, 1]},
-                {"name": "a dilated kernel that just fits", "args": [7, 3, 2, 0, 3]},
-                {"name": "a 1x1 kernel with stride and dilation", "args": [3 * half - 1, 1, 3, 0, 2]},
-            ],
-        ),
-    }
+    core = [
+        case("a 3x3 kernel without padding", size, 3, 1, 0, 1),
+        case("the homework: 7 pixels", 7, 3, 2, 1, 1),
+        case("the homework: 8 pixels", 8, 3, 2, 1, 1),
+        case("a stride of 4 with 3 pixels left over", wide, 5, 4, 2, 1),
+        case("an even kernel, stride 2, odd size", 2 * half + 1, 4, 2, 1, 1),
+        case("dilation 2, padding 2", size, 3, 1, 2, 2),
+        case("dilation 3, stride 2", 2 * half, 3, 2, 1, 3),
+    ]
+    edge = [
+        case("a kernel as large as the input", half, half, 3, 0, 1),
+        case("a kernel that fits only with padding", 2, 5, 1, 2, 1),
+        case("a dilated kernel that just fits", 7, 3, 2, 0, 3),
+        case("a 1x1 kernel with stride and dilation", 3 * half - 1, 1, 3, 0, 2),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
-def as_printed(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> float:
-    """(H - K + 2P) / S + 1: neither rounded down nor dilated."""
-    return (size - kernel_size + 2 * padding) / stride + 1
+def _steps(a) -> float:
+    """How far the dilated kernel can move on the padded row, in strides, with a fraction."""
+    return (a.size + 2 * a.padding - a.dilation * (a.kernel_size - 1) - 1) / a.stride
 
 
-def no_floor(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> float:
-    """The right formula with a fraction."""
-    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride + 1
+right = Variants(conv_out)
 
-
-def ceiling(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """Rounds up."""
-    return math.ceil((size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1
-
-
-def no_dilation(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """The kernel spans K pixels whatever the dilation."""
-    return (size + 2 * padding - kernel_size) // stride + 1
-
-
-def dilation_times_kernel(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """The kernel spans D * K pixels."""
-    return (size + 2 * padding - dilation * kernel_size) // stride + 1
-
-
-def padding_once(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """P pixels of padding in all."""
-    return (size + padding - dilation * (kernel_size - 1) - 1) // stride + 1
-
-
-def no_plus_one(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """Counts steps, not places."""
-    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride
-
-
-def dilated_input(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """Zeros between the pixels of the input, as if dilation were transposition."""
-    return ((size - 1) * dilation + 1 + 2 * padding - kernel_size) // stride + 1
-
-
-def always_same(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
-    """Convolutions keep the size, strides divide it."""
-    return math.ceil(size / stride)
-
+wrong = [
+    Wrong(
+        "as often printed",
+        right.instead(lambda a: (a.size - a.kernel_size + 2 * a.padding) / a.stride + 1),
+        "You use the formula that is often printed, (H - K + 2P)/S + 1. It lacks rounding and dilation.",
+        "A size counts positions of the kernel, so it is an integer. A dilated kernel spans more than K pixels.",
+    ),
+    Wrong(
+        "no floor",
+        right.instead(lambda a: _steps(a) + 1),
+        "You divide without rounding down. A size counts positions of the kernel, so it is an integer.",
+        "What happens to the pixels left over at the end, which are too few for another step?",
+    ),
+    Wrong(
+        "rounded up",
+        right.instead(lambda a: math.ceil(_steps(a)) + 1),
+        "You round up, so the last position of the kernel reaches beyond the end of the row.",
+        "Only pooling has an option for that (ceil_mode). Count the positions for 8 pixels, kernel 3, stride 4.",
+    ),
+    Wrong(
+        "no dilation",
+        right.given(dilation=lambda a: 1),
+        "You leave out the dilation. A dilated kernel spans more than K pixels.",
+        "Draw 3 taps on every second pixel. How many pixels are there from the first to the last tap?",
+    ),
+    Wrong(
+        "dilation times kernel",
+        right.instead(lambda a: (a.size + 2 * a.padding - a.dilation * a.kernel_size) // a.stride + 1),
+        "Your kernel spans D times K pixels. There is no gap after its last tap.",
+        "Three taps have two gaps between them.",
+    ),
+    Wrong(
+        "padding once",
+        right.instead(lambda a: (a.size + a.padding - a.dilation * (a.kernel_size - 1) - 1) // a.stride + 1),
+        "You add the padding once. There are P pixels on each of the two sides.",
+        "Write down the padded row for 3 pixels and P = 1.",
+    ),
+    Wrong(
+        "no + 1",
+        right.then(lambda out, a: out - 1),
+        "You count the steps of the kernel. There is one more position than there are steps.",
+        "A kernel as large as the input has one position and makes no step.",
+    ),
+    Wrong(
+        "zeros in the input",
+        right.given(size=lambda a: (a.size - 1) * a.dilation + 1, dilation=lambda a: 1),
+        "You spread the pixels of the input, as a transposed convolution does. Dilation spreads the kernel.",
+        "Dilation 2 with padding 2 and a kernel of 3 keeps the size.",
+    ),
+    Wrong(
+        "always the same size",
+        right.instead(lambda a: math.ceil(a.size / a.stride)),
+        "You assume that a convolution with stride 1 keeps the size. That depends on the padding.",
+        "The 3x3 convolutions of U-Net have no padding. What do they do to 572 pixels?",
+    ),
+]
 
 exercise = Exercise(
     name="conv_out",
     points=3,
     cases=cases,
     reference=conv_out,
+    wrong=wrong,
     hides=["segedu.ops.convolution", "segedu.ops.pooling"],
-    wrong=[
-        Wrong(
-            "as often printed",
-            as_printed,
-            "Your formula is the one that is often printed, (H - K + 2P)/S + 1: no rounding, no dilation.",
-            "A size is a whole number of places. And a dilated kernel spans more than K pixels.",
-        ),
-        Wrong(
-            "no floor",
-            no_floor,
-            "You divide without rounding down: a size is a whole number of places.",
-            "What happens to the pixels that are left over at the end, too few for another step?",
-        ),
-        Wrong(
-            "rounded up",
-            ceiling,
-            "You round up: the last place would hang over the end.",
-            "Only pooling has a switch for that (ceil_mode). Count the places for 8 pixels, kernel 3, stride 4.",
-        ),
-        Wrong(
-            "no dilation",
-            no_dilation,
-            "You leave out the dilation: a dilated kernel spans more than K pixels.",
-            "Draw 3 taps, every second pixel. From the first to the last: how many pixels?",
-        ),
-        Wrong(
-            "dilation times kernel",
-            dilation_times_kernel,
-            "You let the kernel span D times K pixels: there is no gap after its last tap.",
-            "Three taps have two gaps between them.",
-        ),
-        Wrong(
-            "padding once",
-            padding_once,
-            "You add the padding once: there are P pixels on each of the two sides.",
-            "Write down the padded row for 3 pixels and P = 1.",
-        ),
-        Wrong(
-            "no + 1",
-            no_plus_one,
-            "You count the steps of the kernel: places are one more.",
-            "A kernel as large as the input has one place and makes no step.",
-        ),
-        Wrong(
-            "zeros in the input",
-            dilated_input,
-            "You spread the pixels of the input: dilation spreads the taps of the kernel. That is a transposed stride.",
-            "Dilation 2 with padding 2 and a kernel of 3 keeps the size.",
-        ),
-        Wrong(
-            "always the same size",
-            always_same,
-            "You take it that a convolution keeps the size: that depends on the padding.",
-            "U-Net's 3x3 convolutions have no padding. What do they do to 572 pixels?",
-        ),
-    ],
 )

@@ -1,4 +1,4 @@
-"""tconv_out: how many pixels a transposed convolution makes along one axis."""
+"""tconv_out: the output size of a transposed convolution along one axis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from segedu.ops.convolution import transposed_conv_output_size
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def tconv_out(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
@@ -14,165 +15,102 @@ def tconv_out(size: int, kernel_size: int, stride: int, padding: int, output_pad
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """2 to 5, 4 to 7 and to 8, strides, paddings, dilation; one pixel only.
-
-    Args:
-        rng: of the sizes.
-
-    Returns:
-        The cases by group.
-    """
+    """From 2 to 5, from 4 to 7 and to 8, strides, paddings, dilation; a single pixel."""
     size = int(rng.integers(9, 30))
     stride = int(rng.integers(3, 6))
-    return {
-        "core": (
-            2,
-            [
-                {"name": "2 pixels, kernel 3, stride 2", "args": [2, 3, 2, 0, 0, 1]},
-                {"name": "the homework: 4 pixels", "args": [4, 3, 2, 1, 0, 1]},
-                {"name": "the homework with output padding", "args": [4, 3, 2, 1, 1, 1]},
-                {"name": "U-Net's 2x2 up-convolution", "args": [2 * size, 2, 2, 0, 0, 1]},
-                {"name": "stride 1", "args": [size, 5, 1, 1, 0, 1]},
-                {"name": "a larger stride", "args": [size, 4, stride, 1, stride - 1, 1]},
-                {"name": "dilation 2", "args": [size, 3, 2, 2, 1, 2]},
-            ],
-        ),
-        "edge": (
-            1,
-            [
-                {"name": "one pixel becomes one kernel", "args": [1, stride, 2, 0, 0, 3]},
-                {"name": "a 1x1 kernel with stride", "args": [size, 1, stride, 0, 2, 1]},
-                {"name": "all but one pixel cut off", "args": [1, 5, 2, 2, 0, 1]},
-            ],
-        ),
-    }
-
-
-def as_printed(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """(H - 1)S + (K - 1) - 2P + 1: no dilation and no output padding."""
-    return (size - 1) * stride + (kernel_size - 1) - 2 * padding + 1
-
-
-def no_output_padding(
-    size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int
-) -> int:
-    """The smallest size that the convolution takes back to H."""
-    return tconv_out(size, kernel_size, stride, padding, 0, dilation)
-
-
-def output_padding_twice(
-    size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int
-) -> int:
-    """Output padding on both sides."""
-    return tconv_out(size, kernel_size, stride, padding, output_padding, dilation) + output_padding
-
-
-def no_dilation(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """The kernel spans K pixels whatever the dilation."""
-    return (size - 1) * stride - 2 * padding + kernel_size + output_padding
-
-
-def dilation_times_kernel(
-    size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int
-) -> int:
-    """The kernel spans D * K pixels."""
-    return (size - 1) * stride - 2 * padding + dilation * kernel_size + output_padding
-
-
-def size_times_stride(
-    size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int
-) -> int:
-    """The stride multiplies, and that is all."""
-    return size * stride
+    core = [
+        case("2 pixels, kernel 3, stride 2", 2, 3, 2, 0, 0, 1),
+        case("the homework: 4 pixels", 4, 3, 2, 1, 0, 1),
+        case("the homework with output padding", 4, 3, 2, 1, 1, 1),
+        case("U-Net's 2x2 up-convolution", 2 * size, 2, 2, 0, 0, 1),
+        case("stride 1", size, 5, 1, 1, 0, 1),
+        case("a larger stride", size, 4, stride, 1, stride - 1, 1),
+        case("dilation 2", size, 3, 2, 2, 1, 2),
+    ]
+    edge = [
+        case("one pixel becomes one kernel", 1, stride, 2, 0, 0, 3),
+        case("a 1x1 kernel with stride", size, 1, stride, 0, 2, 1),
+        case("all but one pixel cropped", 1, 5, 2, 2, 0, 1),
+    ]
+    return {"core": (2, core), "edge": (1, edge)}
 
 
 def forward_formula(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """The size of the convolution, plus the output padding."""
+    """The output size of the convolution, plus the output padding."""
     span = dilation * (kernel_size - 1) + 1
     return (size + 2 * padding - span) // stride + 1 + output_padding
 
 
-def padding_added(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """Padding makes the result larger."""
-    return (size - 1) * stride + 2 * padding + dilation * (kernel_size - 1) + 1 + output_padding
+right = Variants(tconv_out)
 
-
-def padding_once(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """Cuts one side only."""
-    return (size - 1) * stride - padding + dilation * (kernel_size - 1) + 1 + output_padding
-
-
-def gap_after_last(size: int, kernel_size: int, stride: int, padding: int, output_padding: int, dilation: int) -> int:
-    """H gaps of S in place of H - 1."""
-    return size * stride - 2 * padding + dilation * (kernel_size - 1) + 1 + output_padding
-
+wrong = [
+    Wrong(
+        "as often printed",
+        right.given(output_padding=lambda a: 0, dilation=lambda a: 1),
+        "You use (H - 1)S + (K - 1) - 2P + 1. This special case lacks dilation and output padding.",
+        "It is right for D = 1 and OP = 0. Use the span of a dilated kernel, and add the pixels at the end.",
+    ),
+    Wrong(
+        "no output padding",
+        right.given(output_padding=lambda a: 0),
+        "You leave out the output padding. Without it, the 4 pixels of the homework can never become 8.",
+        "It adds OP pixels at the end of the result.",
+    ),
+    Wrong(
+        "output padding twice",
+        right.then(lambda out, a: out + a.output_padding),
+        "You add the output padding on both sides. It is added at the end only.",
+        "Outputs of 7 and of 8 pixels differ by one pixel. Where does each of them begin?",
+    ),
+    Wrong(
+        "no dilation",
+        right.given(dilation=lambda a: 1),
+        "You leave out the dilation. The patch of each input pixel spans more than K pixels.",
+        "How far is the last tap of a dilated kernel from the first?",
+    ),
+    Wrong(
+        "dilation times kernel",
+        right.given(kernel_size=lambda a: a.dilation * a.kernel_size, dilation=lambda a: 1),
+        "Your kernel spans D times K pixels. There is no gap after its last tap.",
+        "Three taps have two gaps between them.",
+    ),
+    Wrong(
+        "size times stride",
+        right.instead(lambda a: a.size * a.stride),
+        "You multiply the size by the stride. Kernel and padding also add and crop pixels at the ends.",
+        "One input pixel gives one whole kernel, whatever the stride.",
+    ),
+    Wrong(
+        "formula of the convolution",
+        forward_formula,
+        "You use the formula of the convolution. A transposed convolution goes the other way and enlarges.",
+        "Which size H' does a convolution reduce to H? Solve its formula for H'.",
+    ),
+    Wrong(
+        "padding added",
+        right.then(lambda out, a: out + 2 * 2 * a.padding),
+        "You add the padding. A transposed convolution crops it.",
+        "The convolution adds these pixels to its input. On the way back they are removed.",
+    ),
+    Wrong(
+        "padding once",
+        right.then(lambda out, a: out + a.padding),
+        "You crop the padding on one side only. P pixels are cropped from each of the two sides.",
+        "Draw 2 pixels, kernel 3, stride 2 and P = 1: 3 of 5 pixels are left.",
+    ),
+    Wrong(
+        "a gap too many",
+        right.then(lambda out, a: out + a.stride),
+        "You count H steps between H pixels. There are only H - 1.",
+        "One input pixel gives one kernel and no step.",
+    ),
+]
 
 exercise = Exercise(
     name="tconv_out",
     points=3,
     cases=cases,
     reference=tconv_out,
+    wrong=wrong,
     hides=["segedu.ops.convolution", "segedu.ops.pooling"],
-    wrong=[
-        Wrong(
-            "as often printed",
-            as_printed,
-            "Your formula knows neither dilation nor output padding: (H-1)S + (K-1) - 2P + 1 is a special case.",
-            "It is right for D = 1 and OP = 0. Put the span of a dilated kernel in, and the pixels added at the end.",
-        ),
-        Wrong(
-            "no output padding",
-            no_output_padding,
-            "You leave out the output padding: without it 4 pixels can never become 8.",
-            "It adds OP pixels at the end of the result.",
-        ),
-        Wrong(
-            "output padding twice",
-            output_padding_twice,
-            "You add the output padding on both sides: it is at the end only.",
-            "7 and 8 pixels differ by one. Where do both begin?",
-        ),
-        Wrong(
-            "no dilation",
-            no_dilation,
-            "You leave out the dilation: each patch spans more than K pixels.",
-            "How far is the last tap of a dilated kernel from the first?",
-        ),
-        Wrong(
-            "dilation times kernel",
-            dilation_times_kernel,
-            "You let the kernel span D times K pixels: there is no gap after its last tap.",
-            "Three taps have two gaps between them.",
-        ),
-        Wrong(
-            "size times stride",
-            size_times_stride,
-            "You multiply the size by the stride: kernel and padding decide what is added or cut at the ends.",
-            "One input pixel makes one whole kernel, whatever the stride.",
-        ),
-        Wrong(
-            "formula of the convolution",
-            forward_formula,
-            "You use the formula of the convolution: the transposed one runs the other way and gets larger.",
-            "Which size H' would a convolution turn into H? Solve for it.",
-        ),
-        Wrong(
-            "padding added",
-            padding_added,
-            "You add the padding: in a transposed convolution it is cut off.",
-            "The convolution gained those pixels before it began. On the way back they go.",
-        ),
-        Wrong(
-            "padding once",
-            padding_once,
-            "You cut the padding from one side: P pixels go on each of the two.",
-            "Draw 2 pixels, kernel 3, stride 2 and P = 1: of 5 pixels 3 are left.",
-        ),
-        Wrong(
-            "a gap too many",
-            gap_after_last,
-            "You count H steps between H pixels: there are H - 1.",
-            "One input pixel makes one kernel, and no step.",
-        ),
-    ],
 )

@@ -1,6 +1,8 @@
-"""iou_dice: the two overlap measures of a pair of binary masks."""
+"""iou_dice: IoU and Dice of two binary masks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,65 +10,43 @@ from torch import Tensor
 
 from segedu.metrics.semantic import binary_dice, binary_iou
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
+from segedu.teaching.checks.variants import Variants, case
 
 
 def iou_dice(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """IoU and Dice of two masks; 1 and 1 where both are empty.
-
-    Args:
-        preds: (H, W) bool.
-        target: (H, W) bool.
-
-    Returns:
-        Two numbers in [0, 1].
-    """
+    """IoU and Dice of two masks, (H, W) bool; 1 and 1 if both are empty."""
     return binary_iou(preds, target), binary_dice(preds, target)
 
 
-def _pair(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Two masks with at least one pixel of each of TP, FN, FP, TN."""
+def _pair(rng: np.random.Generator, shape: tuple[int, int]) -> list[Tensor]:
+    """Prediction and target with at least one true positive, false negative, false positive and true negative."""
     target = rng.random(shape) < 0.4
     preds = np.where(rng.random(shape) < 0.7, target, rng.random(shape) < 0.5)
     flat_target, flat_preds = target.reshape(-1), preds.reshape(-1)
     flat_target[:4], flat_preds[:4] = [1, 1, 0, 0], [1, 0, 1, 0]
-    return torch.from_numpy(preds), torch.from_numpy(target)
+    return [torch.from_numpy(preds), torch.from_numpy(target)]
 
 
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
-    """Overlapping, disjoint, nested and equal masks; one mask empty; both empty.
-
-    Args:
-        rng: of the drawn masks.
-
-    Returns:
-        The cases by group.
-    """
+    """Overlapping, disjoint, nested and equal masks; one mask empty; both empty."""
     preds, target = _pair(rng, (5, 8))
-    small = target & preds
     empty = torch.zeros(4, 6, dtype=torch.bool)
     some = torch.from_numpy(rng.random((4, 6)) < 0.5)
     some[1, 2] = True
     some[0, 0] = False
-    return {
-        "core": (
-            2,
-            [
-                {"name": "two masks that overlap", "args": [preds, target]},
-                {"name": "two other masks", "args": [*_pair(rng, (7, 4))]},
-                {"name": "a prediction inside the truth", "args": [small, target]},
-                {"name": "two masks apart", "args": [~some, some]},
-            ],
-        ),
-        "empty": (
-            1,
-            [
-                {"name": "both masks empty", "args": [empty, empty.clone()]},
-                {"name": "an empty prediction", "args": [empty, some]},
-                {"name": "an empty truth", "args": [some, empty]},
-                {"name": "two equal masks", "args": [some, some.clone()]},
-            ],
-        ),
-    }
+    core = [
+        case("two masks that overlap", preds, target),
+        case("two other masks", *_pair(rng, (7, 4))),
+        case("a prediction inside the ground truth", target & preds, target),
+        case("two masks apart", ~some, some),
+    ]
+    with_empty = [
+        case("both masks empty", empty, empty.clone()),
+        case("an empty prediction", empty, some),
+        case("an empty ground truth", some, empty),
+        case("two equal masks", some, some.clone()),
+    ]
+    return {"core": (2, core), "empty": (1, with_empty)}
 
 
 def _counts(preds: Tensor, target: Tensor) -> tuple[int, int, int, int]:
@@ -75,110 +55,102 @@ def _counts(preds: Tensor, target: Tensor) -> tuple[int, int, int, int]:
 
 
 def with_true_negatives(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """Agreement on the background counts as overlap."""
+    """Count the agreement on the background as overlap."""
     tp, fp, fn, tn = _counts(preds, target)
     return (tp + tn) / (tp + tn + fp + fn), 2 * (tp + tn) / (2 * (tp + tn) + fp + fn)
 
 
-def empty_is_zero(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """0 where both masks are empty."""
-    return iou_dice(preds, target) if (preds | target).any() else (0.0, 0.0)
-
-
-def empty_is_nan(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """0/0 where both masks are empty."""
-    return iou_dice(preds, target) if (preds | target).any() else (float("nan"), float("nan"))
-
-
 def empty_divides(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """ZeroDivisionError where both masks are empty."""
+    """Do not check for two empty masks before dividing."""
     tp, fp, fn, _ = _counts(preds, target)
     return tp / (tp + fp + fn), 2 * tp / (2 * tp + fp + fn)
 
 
-def either_empty_is_one(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """1 wherever one of the masks is empty."""
-    return iou_dice(preds, target) if preds.any() and target.any() else (1.0, 1.0)
-
-
-def dice_without_two(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """Dice = intersection / (sum of the areas)."""
-    iou, dice = iou_dice(preds, target)
-    return iou, dice / 2 if (preds | target).any() else 1.0
-
-
-def union_is_sum(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """The union counts the intersection twice."""
-    iou, dice = iou_dice(preds, target)
-    return dice / 2 if (preds | target).any() else iou, dice
-
-
-def swapped(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """Dice first."""
-    return iou_dice(preds, target)[::-1]
-
-
-def percent(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """From 0 to 100."""
-    iou, dice = iou_dice(preds, target)
-    return 100 * iou, 100 * dice
-
-
 def smoothed(preds: Tensor, target: Tensor) -> tuple[float, float]:
-    """Adds one above and below, as the Dice loss does."""
+    """Add 1 to numerator and denominator, as the Dice loss does."""
     tp, fp, fn, _ = _counts(preds, target)
     return (tp + 1) / (tp + fp + fn + 1), (2 * tp + 1) / (2 * tp + fp + fn + 1)
 
 
-EMPTY_HINT = "Two empty masks agree perfectly, so both values are 1. Look at the denominator before you divide."
+right = Variants(iou_dice)
+
+
+def _unless_both_empty(change: Callable[[float, float], tuple], otherwise: tuple = (1.0, 1.0)) -> Callable:
+    """An answer that changes (iou, dice), but returns `otherwise` for two empty masks."""
+    return right.then(lambda out, a: change(*out) if (a.preds | a.target).any() else otherwise)
+
+
+EMPTY_HINT = "Two empty masks agree perfectly, so both values are 1. Check the denominator before you divide."
+
+wrong = [
+    Wrong(
+        "true negatives counted",
+        with_true_negatives,
+        "You count the background that both masks leave out (true negatives) as overlap. It must not count.",
+        "The intersection is the pixels in both masks, the union is the pixels in at least one.",
+    ),
+    Wrong(
+        "empty is 0",
+        _unless_both_empty(lambda iou, dice: (iou, dice), otherwise=(0.0, 0.0)),
+        "You return 0 when both masks are empty.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "empty is NaN",
+        _unless_both_empty(lambda iou, dice: (iou, dice), otherwise=(float("nan"), float("nan"))),
+        "You divide 0 by 0 when both masks are empty, so you return NaN.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "empty raises",
+        empty_divides,
+        "Your function raises an error when both masks are empty, because it divides by zero.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "either empty is 1",
+        right.then(lambda out, a: out if a.preds.any() and a.target.any() else (1.0, 1.0)),
+        "You return 1 when only one mask is empty. The masks share nothing, so both values are 0.",
+        "Only two empty masks are a special case.",
+    ),
+    Wrong(
+        "Dice without 2",
+        _unless_both_empty(lambda iou, dice: (iou, dice / 2)),
+        "Your Dice lacks the factor 2. Equal masks must have Dice 1.",
+        "The denominator of Dice adds both areas, so it counts a shared pixel twice.",
+    ),
+    Wrong(
+        "union is the sum",
+        _unless_both_empty(lambda iou, dice: (dice / 2, dice)),
+        "You use the sum of both areas as the union. It counts shared pixels twice.",
+        "Compare the area of `preds | target` with the sum of the two areas.",
+    ),
+    Wrong(
+        "swapped",
+        right.then(lambda out, a: out[::-1]),
+        "You return Dice before IoU.",
+        "The order is (iou, dice). Dice is never smaller than IoU.",
+    ),
+    Wrong(
+        "percent",
+        right.then(lambda out, a: (100 * out[0], 100 * out[1])),
+        "You return percentages. Both values lie between 0 and 1.",
+        "Leave out the factor 100.",
+    ),
+    Wrong(
+        "smoothed",
+        smoothed,
+        "You add 1 to the numerator and the denominator. That belongs to a loss, not to the metric.",
+        "The metric is exact. Treat two empty masks as a separate case instead.",
+    ),
+]
 
 exercise = Exercise(
     name="iou_dice",
     points=3,
     cases=cases,
     reference=iou_dice,
+    wrong=wrong,
     kind="mask",
     hides=["segedu.metrics.semantic", "segedu.metrics.confusion", "segedu.metrics.instance", "segedu.losses.dice"],
-    wrong=[
-        Wrong(
-            "true negatives counted",
-            with_true_negatives,
-            "You count background that both masks leave out (true negatives) as overlap.",
-            "Intersection: pixels in both masks. Union: pixels in at least one. Pixels in neither play no part.",
-        ),
-        Wrong("empty is 0", empty_is_zero, "You give 0 when both masks are empty.", EMPTY_HINT),
-        Wrong("empty is NaN", empty_is_nan, "You divide 0 by 0 when both masks are empty and get NaN.", EMPTY_HINT),
-        Wrong("empty raises", empty_divides, "You divide by zero when both masks are empty.", EMPTY_HINT),
-        Wrong(
-            "either empty is 1",
-            either_empty_is_one,
-            "You give 1 when only one of the masks is empty: it missed everything, so both values are 0.",
-            "The special case is that both masks are empty.",
-        ),
-        Wrong(
-            "Dice without 2",
-            dice_without_two,
-            "Your Dice lacks the factor 2: equal masks must have Dice 1.",
-            "The denominator of Dice adds both areas, so a shared pixel is in it twice.",
-        ),
-        Wrong(
-            "union is the sum",
-            union_is_sum,
-            "You take the sum of both areas for the union: shared pixels are counted twice.",
-            "Compare `|` on the masks with the sum of the two areas.",
-        ),
-        Wrong(
-            "swapped",
-            swapped,
-            "You return Dice before IoU.",
-            "The order is (iou, dice); Dice is never the smaller one.",
-        ),
-        Wrong("percent", percent, "You return percent: both values lie between 0 and 1.", "Leave out the factor 100."),
-        Wrong(
-            "smoothed",
-            smoothed,
-            "You add 1 above and below the fraction: that belongs to a loss, not to the metric.",
-            "The metric is exact. Treat two empty masks as a case of their own instead.",
-        ),
-    ],
 )
