@@ -45,6 +45,8 @@ def notebook(source: str) -> dict:
     "import importlib\ndef area(b): return importlib.import_module('torchvision.' + 'ops').box_area(b)",
     "import torchvision\ndef area(b): return getattr(torchvision, 'o' + 'ps').box_area(b)",
     "import sys, torchvision\ndef area(b): return sys.modules['torchvision.ops.boxes'].box_area(b)",
+    "from torchvision.ops.poolers import box_area as a\ndef area(b): return a(b)",
+    "def area(b):\n    from torchvision.ops.poolers import box_area\n    return box_area(b)",
     "from segedu.ops.boxes import box_area\ndef area(b): return box_area(b)",
     "from segedu.ops import boxes as ours\ndef area(b): return ours.box_area(b)",
 ])  # fmt: skip
@@ -69,12 +71,23 @@ def test_what_is_not_forbidden_may_be_called(capsys, monkeypatch):
 
 
 def test_functions_come_back_after_an_error():
+    names = [*NAMES, "torch.ops.torchvision.nms"]
     before = torchvision.ops.box_area
+    operator, bound = torch.ops.torchvision.nms, _every_name_of(before)
     function = types.FunctionType((lambda: 0).__code__, {"__name__": "__main__"})
-    with pytest.raises(ZeroDivisionError), hidden.without(NAMES, function):
-        assert torchvision.ops.box_area is not before
+    with pytest.raises(ZeroDivisionError), hidden.without(names, function):
+        assert torchvision.ops.box_area is not before and not _every_name_of(before)
+        assert torch.ops.torchvision.nms is not operator
         raise ZeroDivisionError
-    assert torchvision.ops.box_area is before
+    assert torchvision.ops.box_area is before and torch.ops.torchvision.nms is operator
+    assert _every_name_of(before) == bound and ("torchvision.ops.poolers", "box_area") in bound
+    assert "nms" not in vars(type(torch.ops.torchvision))
+
+
+def _every_name_of(value: object) -> set[tuple[str, str]]:
+    """(module, name) of all bindings of an object in the modules that are loaded."""
+    modules = {name: vars(module) for name, module in list(sys.modules.items()) if hasattr(module, "__dict__")}
+    return {(name, key) for name, space in modules.items() for key, bound in list(space.items()) if bound is value}
 
 
 def test_hidden_for_good_now_and_in_modules_that_come_later():
@@ -82,9 +95,17 @@ def test_hidden_for_good_now_and_in_modules_that_come_later():
 import sys
 from segedu.teaching.checks.hidden import NotHere, hide
 import torchvision
-hide(["torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all"])
-import colorsys, torch
-for call in (torchvision.ops.nms, torchvision.ops.boxes.nms, torch.ops.torchvision.nms, colorsys.rgb_to_hsv):
+hide([
+    "torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all", "sklearn.metrics.auc",
+    "torchvision.ops.box_area", "torchvision.ops.FeaturePyramidNetwork",
+])
+import colorsys, torch, sklearn.metrics, sklearn.metrics._plot.roc_curve
+from torchvision.models.detection.backbone_utils import FeaturePyramidNetwork
+for call in (
+    torchvision.ops.nms, torchvision.ops.boxes.nms, torch.ops.torchvision.nms, colorsys.rgb_to_hsv,
+    torch._ops._OpNamespace("torchvision").nms, FeaturePyramidNetwork, torchvision.ops.poolers.box_area,
+    sklearn.metrics.auc, sklearn.metrics._plot.roc_curve.auc,
+):
     try:
         call(1, 2, 3)
         raise SystemExit(f"{call} ran")
