@@ -16,7 +16,7 @@ import importlib.abc
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -62,9 +62,10 @@ def _bindings(hidden: dict[int, str], *more: dict) -> list[tuple[dict, str, Any]
     """
     owners = [_owner(name) for name in hidden.values()]  # of which torch.ops.torchvision is not in sys.modules
     spaces = [getattr(module, "__dict__", None) for module in [*sys.modules.values(), *owners]]
-    by_id = {id(space): space for space in [*spaces, *more] if isinstance(space, dict)}
-    pairs = [(space, key, value) for space in by_id.values() for key, value in list(space.items())]
-    return [(space, key, value) for space, key, value in pairs if id(value) in hidden]
+    found = []
+    for space in {id(space): space for space in [*spaces, *more] if isinstance(space, dict)}.values():
+        found += [(space, key, value) for key, value in list(space.items()) if id(value) in hidden]
+    return found
 
 
 def _operator_classes(names: Iterable[str]) -> list[tuple[type, str, str]]:
@@ -77,6 +78,37 @@ def _operator_classes(names: Iterable[str]) -> list[tuple[type, str, str]]:
     ]
 
 
+def _replace(names: Sequence[str], *more: dict) -> list[tuple[Callable, Any, str]]:
+    """Put stubs wherever hidden objects are bound.
+
+    Args:
+        names: dotted.
+        more: as of `_bindings`.
+
+    Returns:
+        (stub, what it stands for, dotted name).
+    """
+    hidden = _objects(names)
+    stubs = {key: stub(name) for key, name in hidden.items()}
+    replaced = {}
+    for space, key, value in _bindings(hidden, *more):
+        space[key] = stubs[id(value)]
+        replaced[id(value)] = (stubs[id(value)], value, hidden[id(value)])
+    for kind, last, name in _operator_classes(names):
+        setattr(kind, last, stub(name))
+    return list(replaced.values())
+
+
+def _put_back(names: Sequence[str], replaced: list[tuple[Callable, Any, str]], *more: dict) -> None:
+    """Undo `_replace`, also in modules that were imported since and took a stub for the function."""
+    values = {id(of): value for of, value, _ in replaced}
+    for space, key, of in _bindings({id(of): name for of, _, name in replaced}, *more):
+        space[key] = values[id(of)]
+    for kind, last, _ in _operator_classes(names):
+        if last in vars(kind):
+            delattr(kind, last)
+
+
 def hide(names: Iterable[str]) -> None:
     """Replace functions for as long as this process lives; those of modules that come later are replaced then.
 
@@ -84,34 +116,32 @@ def hide(names: Iterable[str]) -> None:
         names: dotted.
     """
     names = list(names)
-    hidden = _objects(names)
-    for space, key, value in _bindings(hidden):
-        space[key] = stub(hidden[id(value)])
-    for kind, last, name in _operator_classes(names):
-        setattr(kind, last, stub(name))
-    later = {name.rpartition(".")[0] for name in names} - set(sys.modules)
-    if later:
-        sys.meta_path.insert(0, _Later(later, names))
+    _replace(names)
+    sys.meta_path.insert(0, _Later(names, []))
 
 
 class _Later(importlib.abc.MetaPathFinder):
     """Hides functions of modules when they are imported."""
 
-    def __init__(self, modules: set[str], names: list[str]) -> None:
-        self.modules, self.names = modules, names
+    def __init__(self, names: Sequence[str], replaced: list[tuple[Callable, Any, str]]) -> None:
+        self.names, self.replaced, self.searching = names, replaced, set()
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         """The spec that the other finders give, with a loader that hides the names after it has run."""
-        if fullname not in self.modules:
+        names = [name for name in self.names if name.rpartition(".")[0] == fullname or _is_in(fullname, name)]
+        if not names or fullname in self.searching:
             return None
-        self.modules.discard(fullname)
-        spec = importlib.util.find_spec(fullname)
+        self.searching.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.searching.discard(fullname)
         if spec is not None and spec.loader is not None:
-            run, names = spec.loader.exec_module, self.names
+            run = spec.loader.exec_module
 
             def exec_module(module: Any) -> None:
                 run(module)
-                hide([name for name in names if name.rpartition(".")[0] == fullname])
+                self.replaced += _replace(names)
 
             spec.loader.exec_module = exec_module
         return spec
@@ -133,21 +163,14 @@ def without(names: Iterable[str], function: Callable) -> Iterator[None]:
         yield
         return
     names = list(names)
-    hidden = _objects(names)
-    stubs = {key: stub(name) for key, name in hidden.items()}
-    changed = _bindings(hidden, notebook)
-    operators = [one for one in _operator_classes(names) if one[1] not in vars(one[0])]
+    replaced = _replace(names, notebook)
+    later = _Later(names, replaced)
+    sys.meta_path.insert(0, later)
     try:
-        for space, key, value in changed:
-            space[key] = stubs[id(value)]
-        for kind, last, name in operators:
-            setattr(kind, last, stub(name))
         yield
     finally:
-        for space, key, value in changed:
-            space[key] = value
-        for kind, last, _ in operators:
-            delattr(kind, last)
+        sys.meta_path.remove(later)
+        _put_back(names, replaced, notebook)
 
 
 def _objects(names: Iterable[str]) -> dict[int, str]:
@@ -155,13 +178,18 @@ def _objects(names: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for name in names:
         value = getattr(_owner(name), name.rpartition(".")[2], None)
-        if callable(value):
+        if callable(value) and getattr(value, "__module__", None) != __name__:  # not a stub, which stays
             found[id(value)] = name
-        module = sys.modules.get(name)
-        for key, value in vars(module).items() if module else ():
-            if callable(value) and getattr(value, "__module__", None) == name and not _is_error(value):
-                found[id(value)] = f"{name}.{key}"
+        for path, module in list(sys.modules.items()):
+            for key, value in list(vars(module).items()) if _is_in(path, name) and module else ():
+                if callable(value) and _is_in(getattr(value, "__module__", None), name) and not _is_error(value):
+                    found[id(value)] = f"{path}.{key}"
     return found
+
+
+def _is_in(path: str | None, name: str) -> bool:
+    """Is a module, given by its dotted name, the one that is named or within it?"""
+    return isinstance(path, str) and (path == name or path.startswith(name + "."))
 
 
 def _is_error(value: Any) -> bool:
