@@ -11,6 +11,7 @@ from typing import Any
 from segedu.grading.judging import compare
 from segedu.grading.judging.compare import ExerciseCases
 from segedu.grading.judging.decisive_sources import tool_version
+from segedu.grading.judging.disclosure import error_name, helper_error_name
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.plan_process import plan_of
 from segedu.grading.judging.rebuild import Plan
@@ -151,7 +152,8 @@ def _place(name: str) -> str:
 def _ending(step: StepResult, grading_setup: GradingSetup) -> str:
     """What became of a step that did not end well; the message of an error is for the instructor alone."""
     if step.status == "error":
-        return f"stopped with {compare.error_name(step.ename)}"
+        name = helper_error_name if step.kind == "helper" else error_name
+        return f"stopped with {name(step.ename)}"
     if step.status == "timeout" and step.hurried:
         return "was stopped, the time for it was used up"
     return _STOPPED.get(step.status, step.status).format(seconds=grading_setup.cell_seconds)
