@@ -86,7 +86,7 @@ def test_lengths_places_and_counts_are_bounded():
 def test_a_number_that_a_function_returned_has_two_digits(number, words):
     line = "On 128 points of 17 features: the result[3] is {}, which is not right (several values differ)."
     assert told(line.format(number)) == line.format(words)
-    assert told(f"the result is the float {number}") == f"the result is the float {words}"
+    assert told(f"the result is the float {number}.") == f"the result is the float {words}."
 
 
 def test_few_classes_of_errors_are_told_of_cells_beside_the_exercises():

@@ -77,9 +77,9 @@ def test_an_error_is_named_but_its_message_stays_with_the_instructor(grade, tiny
 
 def test_a_failing_helper_costs_nothing(grade, tiny):
     cells = tiny.answered(**tiny.RIGHT)
-    cells.insert(3, tiny.cell("mine", "print(not_there)"))
+    cells.insert(3, tiny.cell("mine", "1 / 0"))
     record = grade(cells)
-    assert record["points"] == 9 and record["notes"] == ["the cell at position 4 stopped with NameError"]
+    assert record["points"] == 9 and record["notes"] == ["the cell at position 4 stopped with ZeroDivisionError"]
 
 
 def test_an_error_that_the_sandbox_causes_comes_with_a_way_out(grade, tiny):

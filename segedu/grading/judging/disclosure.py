@@ -13,11 +13,11 @@ import re
 MAX_DIGITS = 6  # in one go
 MANY = 10  # lengths and indices from here on are not told
 _SMALL, _LARGE = 1e-3, 1e6  # sizes of numbers that are told, to two significant digits
-_NUMBER = re.compile(r"(?<![\w.\[])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.\]])")
+_NUMBER = re.compile(r"(?<![\w.\[])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w\]]|\.\d)")
 # of a cell beside the exercises: each of several may fail, so few classes are told apart
 _COMMON = frozenset(
     """AttributeError FileNotFoundError ImportError ModuleNotFoundError NameError SyntaxError TypeError
-    ValueError""".split()
+    ValueError ZeroDivisionError""".split()
 )
 
 # exceptions of Python's own library, of the libraries that labs use, and of the grader's stubs
