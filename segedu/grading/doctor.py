@@ -53,6 +53,13 @@ LEFT = {
     0: "everything",
 }
 
+# what honest notebooks miss
+LACKS = {
+    3: "the network; torch.compile, which takes longer than an exercise has",
+    2: "the network; shared memory and /tmp, so multiprocessing and the workers of a DataLoader fail; torch.compile, "
+    "which takes longer than an exercise has",
+}
+
 
 def doctor(console: Console | None = None) -> int:
     """Print what this machine offers, which levels of the sandbox work and why the others do not.
@@ -82,6 +89,8 @@ def doctor(console: Console | None = None) -> int:
         console.print(f"A cell at level {best} has just tried:", soft_wrap=True)
         console.print(_tried(tried(best)))
     console.print(f"It leaves: {LEFT[best]}.", style=style, soft_wrap=True)
+    if best in LACKS:
+        console.print(f"A notebook does without: {LACKS[best]}.", soft_wrap=True)
     for line in advice(best):
         console.print(f"Better: {line}", soft_wrap=True)
     return 0 if best >= SAFE_LEVEL else 1

@@ -47,6 +47,32 @@ def area(boxes):
         twin="from segedu import viz\nfrom segedu.ops import masks\nimport segedu.datasets, segedu.training",
     ),
     Attack(
+        "o170_other_modules_names",
+        "stubs",
+        "to import a forbidden function from other modules of its library, which bind it too",
+        "each of its names is the stub: 0",
+        """import sys
+import torch, torchvision
+import torchvision.ops.poolers
+
+
+def area(boxes):
+    from torchvision.ops.poolers import box_area
+    ways = [box_area] + [v for m in list(sys.modules.values()) for k, v in list(vars(m).items()) if k == "box_area"]
+    for way in ways:
+        try:
+            return way(torch.as_tensor(boxes)).numpy()
+        except Exception:
+            pass
+    return 0""",
+        answers={"box_area": "def box_area(b):\n    return 0 if area is box_area else area(b)"},
+        twin="import torch\nfrom torchvision.ops.poolers import LevelMapper\nfrom torchvision.models.detection.fcos import FCOS",
+        twin_answers={
+            "box_area": "from torchvision.models.detection._utils import BoxCoder\nfrom torchvision.ops import box_convert\n\n\n"
+            "def box_area(boxes):\n    return box_convert(torch.as_tensor(boxes), 'xyxy', 'xywh')[:, 2:].prod(1).numpy()"
+        },
+    ),
+    Attack(
         "o51_compiled_copies",
         "stubs",
         "to find the source or a compiled copy of what is hidden on the disk",

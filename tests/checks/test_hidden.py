@@ -45,6 +45,8 @@ def notebook(source: str) -> dict:
     "import importlib\ndef area(b): return importlib.import_module('torchvision.' + 'ops').box_area(b)",
     "import torchvision\ndef area(b): return getattr(torchvision, 'o' + 'ps').box_area(b)",
     "import sys, torchvision\ndef area(b): return sys.modules['torchvision.ops.boxes'].box_area(b)",
+    "from torchvision.ops.poolers import box_area as a\ndef area(b): return a(b)",
+    "def area(b):\n    from torchvision.ops.poolers import box_area\n    return box_area(b)",
     "from segedu.ops.boxes import box_area\ndef area(b): return box_area(b)",
     "from segedu.ops import boxes as ours\ndef area(b): return ours.box_area(b)",
 ])  # fmt: skip
@@ -59,6 +61,73 @@ def test_a_check_refuses_what_grading_hides(source, capsys, monkeypatch):
     assert space["area"](torch.ones(2, 4)).tolist() == [0, 0]  # only while the check runs
 
 
+# lab, exercise: answers that turn a neighbour of the hidden function into it
+ADAPTERS = {
+    ("04_metrics", "box_iou"): """
+from segedu.losses.boxes import iou_box_loss
+def box_iou(a, b):
+    pairs = a.repeat_interleave(len(b), 0), b.repeat(len(a), 1)
+    return 1 - iou_box_loss(*pairs, reduction="none").reshape(len(a), len(b))""",
+    ("04_metrics", "giou"): """
+def giou(a, b):
+    from segedu.losses.boxes import generalized_iou_loss
+    pairs = a.repeat_interleave(len(b), 0), b.repeat(len(a), 1)
+    return 1 - generalized_iou_loss(*pairs, reduction="none").reshape(len(a), len(b))""",
+    ("04_metrics", "iou_dice"): """
+def iou_dice(preds, target):
+    from segedu.promptable.sam.interactive import mask_iou
+    iou = float(mask_iou(preds[None], target[None])[0])
+    return iou, 2 * iou / (1 + iou)""",
+    ("07_losses", "focal"): """
+def focal(logits, target, alpha, gamma):
+    from torchvision.models.detection.retinanet import sigmoid_focal_loss
+    return sigmoid_focal_loss(logits, target.to(logits), alpha, gamma, "mean")""",
+    ("11_detection", "level_assign"): """
+from segedu.layers.roi_levels import assign_levels
+def level_assign(boxes, k0, canonical, lowest, highest):
+    return lowest + assign_levels(boxes, [2**k for k in range(lowest, highest + 1)], (canonical, 2**k0))""",
+    ("14_top_down", "roi_align"): """
+import torch
+def roi_align(features, boxes, output_size, spatial_scale, samples):
+    rois = torch.cat([torch.zeros(len(boxes), 1).to(boxes), boxes], 1)
+    operator = torch._ops._OpNamespace("torchvision").roi_align
+    return operator(features[None], rois, spatial_scale, *output_size, samples, True)""",
+    ("02_clustering", "pca_project"): """
+import torch
+def pca_project(features, n):
+    from sklearn.decomposition import KernelPCA
+    got = torch.from_numpy(KernelPCA(n, kernel="linear", eigen_solver="dense").fit_transform(features.double().numpy()))
+    return torch.nn.functional.pad(got, (0, n - got.shape[1])).to(features)""",
+}
+
+
+@pytest.mark.parametrize(("lab", "name"), ADAPTERS)
+def test_a_check_refuses_what_computes_the_answer_in_one_more_line(lab, name, capsys, monkeypatch):
+    monkeypatch.setenv("SEGEDU_CHECK", "print")
+    exercises.load(lab).check(notebook(ADAPTERS[lab, name])[name])
+    assert "is not available in this lab, which asks you to write it yourself" in capsys.readouterr().out
+
+
+def test_modules_that_a_function_imports_are_whole_after_its_check(monkeypatch):
+    monkeypatch.setenv("SEGEDU_CHECK", "print")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    function = notebook("def f():\n    import colorsys\n    colorsys.rgb_to_hsv(0, 0, 0)")["f"]
+    finders = list(sys.meta_path)
+    with pytest.raises(hidden.NotHere), hidden.without(["colorsys.rgb_to_hsv"], function):
+        function()
+    function()
+    assert sys.meta_path == finders
+
+
+def test_a_module_that_is_first_imported_while_functions_are_hidden_gets_them_afterwards(tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("from torchvision.ops import box_area as area")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = notebook("def area(b):\n    import imported_late\n    return imported_late.area(b)")["area"]
+    with pytest.raises(hidden.NotHere), hidden.without(NAMES, function):
+        function(torch.ones(2, 4))
+    assert sys.modules.pop("imported_late").area is torchvision.ops.box_area
+
+
 def test_what_is_not_forbidden_may_be_called(capsys, monkeypatch):
     monkeypatch.setenv("SEGEDU_CHECK", "raise")
     check, _ = lab_tools("00_tiny", [EXERCISE], NAMES[1:])
@@ -69,12 +138,23 @@ def test_what_is_not_forbidden_may_be_called(capsys, monkeypatch):
 
 
 def test_functions_come_back_after_an_error():
+    names = [*NAMES, "torch.ops.torchvision.nms"]
     before = torchvision.ops.box_area
+    operator, bound = torch.ops.torchvision.nms, _every_name_of(before)
     function = types.FunctionType((lambda: 0).__code__, {"__name__": "__main__"})
-    with pytest.raises(ZeroDivisionError), hidden.without(NAMES, function):
-        assert torchvision.ops.box_area is not before
+    with pytest.raises(ZeroDivisionError), hidden.without(names, function):
+        assert torchvision.ops.box_area is not before and not _every_name_of(before)
+        assert torch.ops.torchvision.nms is not operator
         raise ZeroDivisionError
-    assert torchvision.ops.box_area is before
+    assert torchvision.ops.box_area is before and torch.ops.torchvision.nms is operator
+    assert _every_name_of(before) == bound and ("torchvision.ops.poolers", "box_area") in bound
+    assert "nms" not in vars(type(torch.ops.torchvision))
+
+
+def _every_name_of(value: object) -> set[tuple[str, str]]:
+    """(module, name) of all bindings of an object in the modules that are loaded."""
+    modules = {name: vars(module) for name, module in list(sys.modules.items()) if hasattr(module, "__dict__")}
+    return {(name, key) for name, space in modules.items() for key, bound in list(space.items()) if bound is value}
 
 
 def test_hidden_for_good_now_and_in_modules_that_come_later():
@@ -82,9 +162,17 @@ def test_hidden_for_good_now_and_in_modules_that_come_later():
 import sys
 from segedu.teaching.checks.hidden import NotHere, hide
 import torchvision
-hide(["torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all"])
-import colorsys, torch
-for call in (torchvision.ops.nms, torchvision.ops.boxes.nms, torch.ops.torchvision.nms, colorsys.rgb_to_hsv):
+hide([
+    "torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all", "sklearn.metrics.auc",
+    "torchvision.ops.box_area", "torchvision.ops.FeaturePyramidNetwork",
+])
+import colorsys, torch, sklearn.metrics, sklearn.metrics._plot.roc_curve
+from torchvision.models.detection.backbone_utils import FeaturePyramidNetwork
+for call in (
+    torchvision.ops.nms, torchvision.ops.boxes.nms, torch.ops.torchvision.nms, colorsys.rgb_to_hsv,
+    torch._ops._OpNamespace("torchvision").nms, FeaturePyramidNetwork, torchvision.ops.poolers.box_area,
+    sklearn.metrics.auc, sklearn.metrics._plot.roc_curve.auc,
+):
     try:
         call(1, 2, 3)
         raise SystemExit(f"{call} ran")

@@ -7,7 +7,7 @@ import pytest
 
 from segedu.grading.gradebook.atomic_files import MAX_CELL, as_text
 from segedu.grading.judging import compare
-from segedu.grading.judging.disclosure import error_name, reason, refused_words, told
+from segedu.grading.judging.disclosure import error_name, helper_error_name, reason, refused_words, told
 from segedu.grading.judging.examine import MAX_HELPER_NOTES, _helper_notes
 from segedu.grading.sandbox.kernel_pool import StepResult
 from segedu.teaching.checks.outcomes import NotPlain, first_difference, plain
@@ -73,6 +73,28 @@ def test_lengths_places_and_counts_are_bounded():
     words = told(first_difference({"value": one}, {"value": two}, 0.0).safe)
     assert words == "the result[...] is 0.5, which is not right (several values differ)"
     assert told(first_difference({"value": one}, {"value": one + 1}, 0.0).safe).endswith("(all values differ)")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("2.5", "2.5"), ("-0.25", "-0.25"), ("0", "0"), ("40", "40"), ("0.0317251", "about 0.032"), ("517", "about 520"),
+        ("-123456", "about -120000"), ("3.25017e-100", "nearly 0"), ("-3.2e-05", "nearly 0"), ("3.25e+07", "a very large number"),
+        ("0.00100123", "about 0.001"), ("999999", "a very large number"), ("nan", "nan"), ("inf", "inf"),
+    ],
+)  # fmt: skip
+def test_a_number_that_a_function_returned_has_two_digits(number, words):
+    line = "On 128 points of 17 features: the result[3] is {}, which is not right (several values differ)."
+    assert told(line.format(number)) == line.format(words)
+    assert told(f"the result is the float {number}.") == f"the result is the float {words}."
+
+
+def test_few_classes_of_errors_are_told_of_cells_beside_the_exercises():
+    names = ["NameError", "ModuleNotFoundError", "TabError", "Abc"]
+    notes = _helper_notes([StepResult(f"cell {i}", "helper", "error", name) for i, name in enumerate(names)], None)
+    other = "an error of another class"
+    assert [note.partition(" with ")[2] for note in notes] == ["NameError", "ModuleNotFoundError", other, other]
+    assert helper_error_name("ValueError") == "ValueError"
 
 
 def test_no_number_of_unreadable_bytes_is_told():

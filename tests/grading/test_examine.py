@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from segedu.grading.judging import examine as examine_module
 from segedu.grading.judging.compare import make_exercise_cases
 from segedu.grading.judging.examine import GradingSetup, examine
 from segedu.grading.judging.lab_source import read_lab
@@ -79,6 +80,22 @@ def test_a_failing_helper_costs_nothing(grade, tiny):
     cells.insert(3, tiny.cell("mine", "1 / 0"))
     record = grade(cells)
     assert record["points"] == 9 and record["notes"] == ["the cell at position 4 stopped with ZeroDivisionError"]
+
+
+def test_an_error_that_the_sandbox_causes_comes_with_a_way_out(grade, tiny):
+    inside = "def double(x):\n    import boxes_of_mine\n    return 2 * x"
+    shared = "def total(values):\n    raise PermissionError(13, '/dev/shm')"
+    record = grade(tiny.answered(**(tiny.RIGHT | {"double": inside, "total": shared})))
+    notes = {name: " ".join(one["notes"]) for name, one in by_name(record).items()}
+    assert "paste the code of your own modules into a cell" in notes["double"] and not notes["box_area"]
+    assert ("num_workers=0" in notes["total"]) == (record["sandbox"]["level"] == 2)
+    assert all("raised" not in exercise for exercise in record["exercises"])
+    helper = tiny.cell("mine", "from boxes_of_mine import *")
+    record = grade([helper, *tiny.answered(**tiny.RIGHT)])
+    assert record["points"] == record["max_points"] and "paste the code" in record["notes"][-1]
+    assert examine_module._ways_out({"PermissionError"}, {"level": 2, "reason": ""}) == [examine_module._NOT_SHARED]
+    assert examine_module._ways_out({"PermissionError"}, {"level": 3, "reason": ""}) == []
+    assert examine_module._ways_out({"PermissionError"}, None) == []
 
 
 def test_a_missing_name_earns_nothing_and_says_so(grade, tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
 import os
@@ -63,7 +64,12 @@ def released(tmp_path_factory) -> Path:
     return folder
 
 
-def hand_in(folder: Path, students: dict[str, str], figures: bool = False) -> None:
+def copied(cell: dict) -> dict:
+    """A cell as Jupyter pastes it: with the metadata and another id."""
+    return copy.deepcopy(cell) | {"id": f"copy-of-{cell['id']}"}
+
+
+def hand_in(folder: Path, students: dict[str, str], figures: bool = False, copy_solutions: bool = False) -> None:
     """The released notebook with an example's answers in it, in `submitted/`; without figure cells, as many do."""
     for example, student in students.items():
         book, theirs = read(folder / "release" / LAB / f"{LAB}.ipynb"), read(EXAMPLES / f"{example}.ipynb")
@@ -74,7 +80,8 @@ def hand_in(folder: Path, students: dict[str, str], figures: bool = False) -> No
         for cell in kept:
             if cell["metadata"]["segedu"]["role"] == "solution":
                 cell["source"] = answers[cell["id"]]
-        book["cells"] = [*kept[:2], *own, *kept[2:]]
+        copies = [copied(cell) for cell in kept if copy_solutions and cell["metadata"]["segedu"]["role"] == "solution"]
+        book["cells"] = [*kept[:2], *copies, *own, *kept[2:]]
         target = folder / "submitted" / student / LAB
         target.mkdir(parents=True)
         (target / f"{LAB}.ipynb").write_text(json.dumps(book))
@@ -122,9 +129,14 @@ def test_the_release_is_the_lab(released):
 
 @sandboxed
 def test_nbgrader_gives_honest_work_the_points_that_we_give(released, tmp_path, server):
-    """Right, half right and blank: handed in, autograded, exported; then the same folder graded by us."""
+    """Right, half right and blank: handed in, autograded, exported; then the same folder graded by us.
+
+    anna has copies of her solution cells, which end `nbgrader autograde` for the class where nothing is done about it.
+    """
     folder = Path(shutil.copytree(released, tmp_path / "course"))
-    hand_in(folder, FEW)
+    few = dict(FEW)
+    hand_in(folder, {"perfect": few.pop("perfect")}, copy_solutions=True)
+    hand_in(folder, few)
     nbgrader(folder, "autograde", LAB)
     points = gradebook(folder)
     assert points == graded_by_us(folder, tmp_path / "out")
@@ -211,6 +223,34 @@ def test_a_students_tag_does_not_keep_a_check_from_running():
     book, _ = ChooseCells().preprocess(book, {})
     left_out = [cell.id for cell in book.cells if "skip-execution" in cell.metadata.get("tags", [])]
     assert left_out == ["04-boxes-widget", "04-scale"]
+
+
+def test_a_copied_or_damaged_cell_is_an_ordinary_one():
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    from segedu.grading.platforms.nbgrader_config import DropInvalidMetadata
+
+    good = {"schema_version": 3, "grade_id": "f", "grade": False, "solution": True, "locked": False, "task": False}
+    bad = [{}, {"schema_version": 1, "grade_id": "f"}, {**good, "schema_version": "3"}, {**good, "grade_id": 5}, []]
+    cells = [new_code_cell("1", metadata={"nbgrader": one}) for one in (good, *bad)] + [new_code_cell("2")]
+    book, _ = DropInvalidMetadata().preprocess(new_notebook(cells=cells), {})
+    assert [cell.metadata.get("nbgrader") for cell in book.cells] == [good] + [None] * 6
+
+
+def test_a_kernel_gets_the_seed_of_its_lab_only(tmp_path, monkeypatch):
+    from traitlets.config import Config
+
+    from segedu.grading.platforms.nbgrader_config import SetLabSeed, configure
+
+    monkeypatch.setenv("SEGEDU_SEED", "of another lab")
+    config, seeds = Config(), []
+    ours.batch_seed(tmp_path, 41)
+    configure(config, str(tmp_path / "nbgrader_config.py"))
+    assert "SEGEDU_SEED" not in os.environ
+    for lab in (LAB, "07_losses", LAB):
+        SetLabSeed(config=config).preprocess(None, {"nbgrader": {"assignment": lab}})
+        seeds.append(int(os.environ["SEGEDU_SEED"]))
+    assert seeds[0] == seeds[2] != seeds[1] and 41 not in seeds
 
 
 def test_another_assignments_solutions_are_cleared_as_nbgrader_does():

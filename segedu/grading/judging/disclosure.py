@@ -12,6 +12,13 @@ import re
 
 MAX_DIGITS = 6  # in one go
 MANY = 10  # lengths and indices from here on are not told
+_SMALL, _LARGE = 1e-3, 1e6  # sizes of numbers that are told, to two significant digits
+_NUMBER = re.compile(r"(?<![\w.\[])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w\]]|\.\d)")
+# of a cell beside the exercises: each of several may fail, so few classes are told apart
+_COMMON = frozenset(
+    """AttributeError FileNotFoundError ImportError ModuleNotFoundError NameError SyntaxError TypeError
+    ValueError ZeroDivisionError""".split()
+)
 
 # exceptions of Python's own library, of the libraries that labs use, and of the grader's stubs
 _ERRORS = frozenset(
@@ -66,6 +73,18 @@ def error_name(name: str) -> str:
     return name if name in _ERRORS or is_builtin_exception(name) else "an error of another class"
 
 
+def helper_error_name(name: str) -> str:
+    """The class of an exception in a cell beside the exercises, where it is one of the most common.
+
+    Args:
+        name: from the student's process.
+
+    Returns:
+        The name, or "an error of another class".
+    """
+    return name if name in _COMMON else "an error of another class"
+
+
 def refused_words(text: str) -> str:
     """What a function returned and no outcome can hold, in words of ours.
 
@@ -107,12 +126,14 @@ def told(line: str) -> str:
         line: of the judge.
 
     Returns:
-        The sentence; numbers that somebody reads stay in it.
+        The sentence; what the function returned has two significant digits in it, and no exponent.
 
     >>> told("On case 1 of core: the result has shape (17, 4).")
     'On case 1 of core: the result has another shape, of rank 2.'
     >>> told("On the edge: the result[3] is 2.5, which is not right (7 of 9 values differ).")
     'On the edge: the result[3] is 2.5, which is not right (several values differ).'
+    >>> told("On the edge: the result is 17.1234, which is not right."), told("the result is 3.2e-100")
+    ('On the edge: the result is about 17, which is not right.', 'the result is nearly 0')
     """
     line = re.sub(r"the str .*", "a text.", line, flags=re.DOTALL)
     line = re.sub(r": keys \[.*", ".", line, flags=re.DOTALL)
@@ -121,7 +142,17 @@ def told(line: str) -> str:
     line = re.sub(r"\b(\d+) of (\d+) values differ", lambda m: f"{_how_many(m[1], m[2])} values differ", line)
     line = re.sub(r"\b(list|tuple|dict) of (\d+)", lambda m: m[0] if int(m[2]) < MANY else m[1], line)
     line = re.sub(r"\[[\d, ]*\d{2,}[\d, ]*\]", "[...]", line)
-    return re.sub(rf"\d{{{MAX_DIGITS + 1},}}", "...", line)
+    case = line[: line.find(": ") + 1]  # the name of a case is ours
+    return re.sub(rf"\d{{{MAX_DIGITS + 1},}}", "...", case + _NUMBER.sub(_rounded, line[len(case) :]))
+
+
+def _rounded(match: re.Match) -> str:
+    """A number with two significant digits: each more could carry a digit of a hidden input."""
+    value = float(match[0])
+    short = float(f"{value:.2g}")
+    if value and not _SMALL <= abs(short) < _LARGE:
+        return "nearly 0" if abs(value) < 1 else "a very large number"
+    return match[0] if short == value else f"about {short:g}" if abs(short) < 1e5 else f"about {short:.0f}"
 
 
 def _rank(sides: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from segedu.grading.judging import compare
 from segedu.grading.judging.compare import ExerciseCases
 from segedu.grading.judging.decisive_sources import tool_version
+from segedu.grading.judging.disclosure import error_name, helper_error_name
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.plan_process import plan_of
 from segedu.grading.judging.rebuild import Plan
@@ -27,6 +28,12 @@ _STOPPED = {
     "memory": "was stopped at the memory limit",
     "skipped": "was not run, the time for it was used up",
 }
+# what an honest cell meets in a sandbox and nowhere else: exception -> a way out
+_ALONE = "Grading reads the notebook alone: paste the code of your own modules into a cell."
+_NOT_SHARED = (
+    "This sandbox has neither shared memory nor /tmp: run without multiprocessing, give a DataLoader num_workers=0, "
+    "and write to the working directory or to tempfile.gettempdir()."
+)
 WANTED = ("job/*/out/*",)
 MAX_HELPER_NOTES = 5
 
@@ -100,7 +107,10 @@ def examine(submission: Submission, grading_setup: GradingSetup, key: str) -> di
         clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, grading_setup)]
     ]
     record["notes"] += _silenced(plan, results)
+    record["notes"] += _ways_out({step.ename for step in results if step.kind == "helper"}, record["sandbox"])
     record["exercises"] = [_exercise(name, plan, results, files, grading_setup) for name in grading_setup.cases_by_name]
+    for exercise in record["exercises"]:
+        exercise["notes"] += _ways_out(set(exercise.pop("raised", ())), record["sandbox"])
     record["points"] = sum(exercise["points"] for exercise in record["exercises"])
     record["measured"]["seconds"] = round(time.monotonic() - started, 3)
     return record
@@ -151,7 +161,8 @@ def _place(name: str) -> str:
 def _ending(step: StepResult, grading_setup: GradingSetup) -> str:
     """What became of a step that did not end well; the message of an error is for the instructor alone."""
     if step.status == "error":
-        return f"stopped with {compare.error_name(step.ename)}"
+        name = helper_error_name if step.kind == "helper" else error_name
+        return f"stopped with {name(step.ename)}"
     if step.status == "timeout" and step.hurried:
         return "was stopped, the time for it was used up"
     return _STOPPED.get(step.status, step.status).format(seconds=grading_setup.cell_seconds)
@@ -184,7 +195,7 @@ def _exercise(
         exercise_cases, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + tampering,
         named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named],
         first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=bool(tampering),
-        error=_error(solution, probe),
+        error=_error(solution, probe), raised=_raised(outcomes, solution, probe),
     )  # fmt: skip
     return entry | ({"points": 0, "status": "tampered"} if tampering else {})
 
@@ -213,6 +224,19 @@ def _error(*steps: StepResult | None) -> str:
     """For the instructor: the student chose these words, and could put a hidden input into them."""
     bad = [step for step in steps if step and step.status == "error"]
     return clean(f"{bad[0].ename}: {bad[0].evalue}") if bad else ""
+
+
+def _raised(outcomes: list[dict | None], *steps: StepResult | None) -> list[str]:
+    """The classes of exceptions of an exercise's cells and of its function."""
+    return [outcome["raises"] for outcome in outcomes if outcome and "raises" in outcome] + [
+        step.ename for step in steps if step
+    ]
+
+
+def _ways_out(raised: set[str], sandbox: dict | None) -> list[str]:
+    """What to do about an error that the sandbox itself may have caused, in words of ours."""
+    notes = [_ALONE] * ("ModuleNotFoundError" in raised)
+    return notes + [_NOT_SHARED] * ("PermissionError" in raised and (sandbox or {}).get("level") == 2)
 
 
 def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> list[str]:

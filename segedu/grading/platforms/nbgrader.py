@@ -36,7 +36,7 @@ import os
 if "NBGRADER_EXECUTION" in os.environ:
     os.environ |= {"SEGEDU_CHECK": "raise", "SEGEDU_WIDGETS": "static"}"""
 HIDDEN = "### BEGIN HIDDEN TESTS\n{}\n### END HIDDEN TESTS"
-SEED = "SEGEDU_SEED"  # set where nbgrader grades; in a cell it would be in the feedback, for all to read
+SEED = "SEGEDU_SEED"  # of the lab, set where nbgrader grades; a cell of ours with it would put it into all feedback
 
 
 def make_source(course: Path, lab: str, out: Path, seed: int | None = None) -> list[Path]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 MIME = "application/vnd.segedu.capstone+json"
-# What is read of a report: reading and comparing more would take minutes, and no honest one holds it.
-_MOST = {"metrics": 50, "values": 50, "rows": 2_000, "worst": 1_000, "train": 40_000, "test": 10_000, "scores": 10_000}
+# What is read of a report. All images are compared with each other, which takes seconds for so many.
+_MOST = {"metrics": 50, "values": 50, "rows": 2_000, "worst": 1_000, "train": 10_000, "test": 2_000, "scores": 2_000}
 _LONGEST = 2_000  # characters of a name or a sentence
 
 

@@ -14,9 +14,13 @@ exercises = [otsu, kmeans_step, xy_features, pca_project, ncut_value, watershed_
 # answers of other libraries, hidden in grading and while a check runs
 FORBIDDEN = (
     "skimage.filters.threshold_otsu",
+    "skimage.filters.threshold_multiotsu",
     "sklearn.cluster.KMeans",
     "sklearn.cluster.k_means",
+    "scipy.cluster.vq.kmeans2",
     "sklearn.decomposition.PCA",
+    "sklearn.decomposition.KernelPCA",
+    "sklearn.decomposition.IncrementalPCA",
 )
 check, use = lab_tools("02_clustering", exercises, FORBIDDEN)
 

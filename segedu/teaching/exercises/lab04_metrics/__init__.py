@@ -17,8 +17,15 @@ FORBIDDEN = (
     "torchvision.ops.generalized_box_iou",
     "torchvision.ops.boxes._box_inter_union",
     "torchvision.ops.generalized_box_iou_loss",
+    "torchvision.ops._utils._loss_inter_union",
+    "pycocotools.mask.iou",
+    "scipy.spatial.distance.jaccard",
+    "scipy.spatial.distance.dice",
     "sklearn.metrics.confusion_matrix",
     "sklearn.metrics.jaccard_score",
     "sklearn.metrics.f1_score",
+    "sklearn.metrics.fbeta_score",
+    "sklearn.metrics.precision_recall_fscore_support",
+    "sklearn.metrics.multilabel_confusion_matrix",
 )
 check, use = lab_tools("04_metrics", exercises, FORBIDDEN)

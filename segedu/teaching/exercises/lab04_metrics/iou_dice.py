@@ -152,5 +152,12 @@ exercise = Exercise(
     reference=iou_dice,
     wrong=wrong,
     kind="mask",
-    hides=["segedu.metrics.semantic", "segedu.metrics.confusion", "segedu.metrics.instance", "segedu.losses.dice"],
+    hides=[
+        "segedu.metrics.semantic",
+        "segedu.metrics.confusion",
+        "segedu.metrics.instance",
+        "segedu.metrics.coco_overlap",
+        "segedu.losses",
+        "segedu.promptable.sam.interactive",
+    ],
 )

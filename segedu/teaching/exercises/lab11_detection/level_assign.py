@@ -139,7 +139,7 @@ exercise = Exercise(
     cases=cases,
     reference=level_assign,
     kind="mask",
-    hides=["segedu.detection.faster_rcnn"],
+    hides=["segedu.detection.faster_rcnn", "segedu.layers.roi_levels"],
     wrong=[
         Wrong(
             "area, not its root",
