@@ -18,7 +18,7 @@ from attack import FULL, RIGHT
 from segedu.grading.batch.batch import Job, grade_batch
 from segedu.grading.batch.grader_threads import pool_of_threads
 from segedu.grading.batch.reports import write_reports
-from segedu.grading.gradebook.policy import student_results
+from segedu.grading.gradebook.policy import labs_of, student_results
 from segedu.grading.judging.records import RecordStore
 from segedu.grading.sandbox.isolation_levels import IsolationLevel
 
@@ -42,6 +42,7 @@ class Inbox:
         noted: students whose notes or flags must speak of the clash.
         layout: the option.
         damage: changes the records before the gradebook reads them.
+        out: the instructor's output folder, relative to that of the submissions.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Inbox:
     noted: tuple[str, ...] = ()
     layout: str = "auto"
     damage: Callable[[RecordStore], None] = lambda store: None
+    out: str = "../out"
 
 
 def _spoil(store: RecordStore) -> None:
@@ -75,6 +77,11 @@ COURSE = {
 MOODLE = {"Anna M_4711_assignsubmission_file_/x.ipynb": GOOD, "Bert_4712_assignsubmission_file_lab.ipynb": GOOD}
 TAKEN = {"x_4711_assignsubmission_file.ipynb": BLANK, "rossi_78_9_lab.ipynb": BLANK}
 ALL = {"anna": FULL, "bert": FULL}
+FORGED_OUTPUT = {
+    "graded/seed.json": '{"seed": 7}',
+    "graded/manual.csv": "lab,student,exercise,points,comment\n00_tiny,anna,,0,\n",
+    "graded/00_tiny/records/eve.json": "{}",
+}
 INBOXES = [
     Inbox("p01_submitted", "to replace the class by a folder named submitted", SUBMITTED, refused="--layout students"),
     Inbox("p01_submitted_as_one", "the same, where each is one student's", SUBMITTED, ALL | {"submitted": 0},
@@ -98,6 +105,12 @@ INBOXES = [
     Inbox("p06_not_a_number", "to end the gradebook by points that are NaN", CLASS, ALL | {"bert": 0}, damage=_spoil),
     Inbox("p06_deep_record", "to end the gradebook by deep JSON in a record", CLASS, ALL | {"bert": 0}, damage=_nest),
     Inbox("p06_record-twin", "", CLASS, ALL),
+    Inbox("p07_own_records", "to bring points by hand, a seed and records in a folder of the output's name",
+          CLASS | FORGED_OUTPUT, refused="could have handed in a folder of that name", out="graded"),
+    Inbox("p07_own_records-twin", "", CLASS | FORGED_OUTPUT, ALL | {"graded": 0}, out="../graded"),
+    Inbox("p08_own_lab", "to add a lab by a folder named records", CLASS | {"records/eve.json": "{}"},
+          ALL | {"records": 0}, out=".."),
+    Inbox("p08_own_lab-twin", "", CLASS, ALL, out=".."),
 ]  # fmt: skip
 
 
@@ -114,8 +127,10 @@ def faults(inbox: Inbox, course: Path, isolation: IsolationLevel) -> list[str]:
     """
     with tempfile.TemporaryDirectory(prefix="segedu-inbox-") as place:
         Path(place).chmod(0o755)
-        folder, out = Path(place, "inbox"), Path(place, "out")
-        out.mkdir()
+        folder = Path(place, "inbox")
+        folder.mkdir()
+        out = (folder / inbox.out).resolve()
+        out.mkdir(exist_ok=True)
         for root, files in ((folder, inbox.files), (out, inbox.own)):
             for name, text in files.items():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +155,7 @@ def _counted(inbox: Inbox, out: Path, batch) -> list[str]:
         for name, want in inbox.points.items()
         if points.get(name) != want
     ]
+    wrong += [f"there is a lab {lab}, which was never graded" for lab in labs_of(out) if lab != tiny.LAB]
     wrong += [f"{name} has {got}, but handed nothing in" for name, got in points.items() if name not in inbox.points]
     wrong += [
         f"no flag tells {name}" for name in inbox.noted if name in found and "name clash" not in found[name].flags

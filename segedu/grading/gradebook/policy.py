@@ -12,6 +12,7 @@ Numbers are decimal fractions from the record on, so 0.1 + 0.2 is 0.3, and are r
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from segedu.grading.gradebook.student_result import (
     exact,
     remarks_on,
 )
-from segedu.grading.judging.records import RecordStore, clean
+from segedu.grading.judging.records import LAB_NAME, RecordStore, clean
 from segedu.grading.submissions.find_submissions import student_id
 
 __all__ = ["LabBook", "InstructorFiles", "StudentResult", "labs_of", "read_instructor_files", "student_results"]
@@ -41,7 +42,8 @@ CENT = Decimal("0.01")
 
 def labs_of(out: Path) -> list[str]:
     """Labs with records in an output folder, sorted."""
-    return sorted(path.parent.name for path in out.glob("*/records") if path.is_dir())
+    found = (path.parent.name for path in out.glob("*/records") if path.is_dir())
+    return sorted(name for name in found if re.fullmatch(LAB_NAME, name))
 
 
 @dataclass(frozen=True)
