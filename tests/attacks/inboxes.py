@@ -7,6 +7,7 @@ a folder that looks like it. What is compared is who has how many points in the 
 from __future__ import annotations
 
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from segedu.grading.batch.reports import write_reports
 from segedu.grading.gradebook.policy import labs_of, student_results
 from segedu.grading.judging.records import RecordStore
 from segedu.grading.sandbox.isolation_levels import IsolationLevel
+from segedu.grading.submissions.find_submissions import student_id
 
 TIME = "2026-10-01 12:00:00.000000 UTC\n"
 LATE = "[late]\nafter = 0.5\n[labs.00_tiny]\ndue = 2026-10-02T12:00:00Z\n"
@@ -77,6 +79,9 @@ COURSE = {
 MOODLE = {"Anna M_4711_assignsubmission_file_/x.ipynb": GOOD, "Bert_4712_assignsubmission_file_lab.ipynb": GOOD}
 TAKEN = {"x_4711_assignsubmission_file.ipynb": BLANK, "rossi_78_9_lab.ipynb": BLANK}
 ALL = {"anna": FULL, "bert": FULL}
+EARLY, TOO_LATE = "2026-10-01T12:00:00Z", "2026-10-03T12:00:00Z"
+TWO_NUMBERS = "Bert_4711_assignsubmission_file_4712_assignsubmission_file"
+LONG_TWO_NUMBERS = f"Bert_4711_assignsubmission_file{' y' * 15}_4712_assignsubmission_file"
 FORGED_OUTPUT = {
     "graded/seed.json": '{"seed": 7}',
     "graded/manual.csv": "lab,student,exercise,points,comment\n00_tiny,anna,,0,\n",
@@ -111,6 +116,24 @@ INBOXES = [
     Inbox("p08_own_lab", "to add a lab by a folder named records", CLASS | {"records/eve.json": "{}"},
           ALL | {"records": 0}, out=".."),
     Inbox("p08_own_lab-twin", "", CLASS, ALL, out=".."),
+    Inbox("p09_other_attempt", "to be in time by an attempt that has no row in submitted.csv",
+          {"anna.ipynb": GOOD, "bert/attempt-2.ipynb": GOOD}, {"anna": FULL / 2, "bert": FULL / 2},
+          {"policy.toml": LATE, "submitted.csv": f"student,attempt,submitted\nanna,,{TOO_LATE}\nbert,,{TOO_LATE}\n"}),
+    Inbox("p09_other_attempt-twin", "", {"anna.ipynb": GOOD, "bert/attempt-1.ipynb": GOOD, "bert/attempt-2.ipynb": GOOD},
+          ALL, {"policy.toml": LATE, "submitted.csv": f"student,attempt,submitted\nbert,1,{EARLY}\nbert,2,{TOO_LATE}\n"}),
+    Inbox("p10_full_name", "to replace a student's work by a full name that holds the student's number",
+          {"Anna Rossi_4711_assignsubmission_file/x.ipynb": GOOD, f"{TWO_NUMBERS}/x.ipynb": BLANK},
+          {"anna": FULL, "bert": 0, TWO_NUMBERS: 0}, {"roster.csv": ROSTER, "policy.toml": 'attempts = "last"'},
+          noted=("anna", "bert"), layout="moodle"),
+    Inbox("p10_long_full_name", "the same, with a name so long that only the false number is left of it",
+          {"Anna Rossi_4711_assignsubmission_file/x.ipynb": GOOD, f"{LONG_TWO_NUMBERS}/x.ipynb": BLANK},
+          {"anna": FULL, "bert": 0, student_id(LONG_TWO_NUMBERS): 0},
+          {"roster.csv": ROSTER, "policy.toml": 'attempts = "last"'}, noted=("anna", "bert"), layout="moodle"),
+    Inbox("p10_long_full_name-twin", "",
+          {f"Anna {'Rossi ' * 14}_4711_assignsubmission_file/x.ipynb": GOOD, "Bert_4712_assignsubmission_file/x.ipynb": GOOD},
+          ALL, {"roster.csv": ROSTER}),
+    Inbox("p11_accents-twin", "", {unicodedata.normalize("NFD", "J\u00fcrgen M\u00fcller.ipynb"): GOOD},
+          {"J\u00fcrgen M\u00fcller": FULL}, {"roster.csv": "student\nJ\u00fcrgen M\u00fcller\n"}),
 ]  # fmt: skip
 
 
