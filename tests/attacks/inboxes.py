@@ -6,6 +6,7 @@ a folder that looks like it. What is compared is who has how many points in the 
 
 from __future__ import annotations
 
+import csv
 import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -132,6 +133,9 @@ INBOXES = [
     Inbox("p10_long_full_name-twin", "",
           {f"Anna {'Rossi ' * 14}_4711_assignsubmission_file/x.ipynb": GOOD, "Bert_4712_assignsubmission_file/x.ipynb": GOOD},
           ALL, {"roster.csv": ROSTER}),
+    Inbox("p12_formula", "to put a formula into the table of grades by the name of a notebook",
+          {"anna.ipynb": GOOD, 'bert/a;"=1+1;.ipynb': GOOD, "bert/other.ipynb": BLANK}, {"anna": FULL, "bert": 0}),
+    Inbox("p12_formula-twin", "", {"anna.ipynb": GOOD, 'bert/lab; "final".ipynb': GOOD}, ALL),
     Inbox("p11_accents-twin", "", {unicodedata.normalize("NFD", "J\u00fcrgen M\u00fcller.ipynb"): GOOD},
           {"J\u00fcrgen M\u00fcller": FULL}, {"roster.csv": "student\nJ\u00fcrgen M\u00fcller\n"}),
 ]  # fmt: skip
@@ -183,8 +187,16 @@ def _counted(inbox: Inbox, out: Path, batch) -> list[str]:
     wrong += [
         f"no flag tells {name}" for name in inbox.noted if name in found and "name clash" not in found[name].flags
     ]
+    wrong += [f"grades.csv has the formula {cell}" for cell in _formulas(out / tiny.LAB / "grades.csv")]
     page = (out / tiny.LAB / "index.html").read_text()
     return wrong + ["the page does not tell of the clash"] * (bool(inbox.noted) and "name clash" not in page)
+
+
+def _formulas(table: Path) -> list[str]:
+    """Cells that a spreadsheet would compute, whatever it takes for the mark between cells; a number is none."""
+    lines = table.read_text(encoding="utf-8-sig").splitlines()
+    cells = [cell for comma in ",;\t" for row in csv.reader(lines, delimiter=comma) for cell in row]
+    return [cell for cell in cells if cell.lstrip()[:1] in tuple("=+@")]
 
 
 def _plain(student: str, inbox: Inbox) -> str:
