@@ -10,7 +10,9 @@ import pytest
 import torch
 
 matplotlib.use("Agg")  # no test opens a window
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the processors: one thread each, if nothing else is set
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # several processes share the processors: one thread each, if nothing else is set
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -188,7 +188,7 @@ def test_submitted_csv_overrules_the_records(tmp_path, made):
     records = [made.record(submitted="2026-10-09T00:00:00+02:00"), made.record(attempt=2)]
     out = made.write(tmp_path, *records, policy=POLICY, submitted="student,attempt,submitted\nanna,,2026-10-05 23:59\n")
     first, second = only(out).attempts
-    assert first.submitted.astimezone(UTC) == DUE and first.lateness.factor == 1 and second.submitted is None
+    assert first.submitted.astimezone(UTC) == DUE and first.lateness.factor == 1 and second.submitted == first.submitted
     made.write(out, submitted=f"lab,student,attempt,submitted\n00_tiny,anna,2,{AT}\n00_tiny,zoe,1,{AT}\n")
     first, second = only(out).attempts
     assert first.lateness.factor == 0 and second.submitted.astimezone(UTC) == DUE
@@ -231,6 +231,43 @@ def test_a_number_in_a_name_counts_only_where_a_platform_wrote_it(tmp_path, made
     assert found["anna"].flags == found["bert"].flags == ["name clash"]
     assert "the name of x_4711_assignsubmission_file holds this student's number" in found["anna"].notes[0]
     assert "the name of rossi_78_9_lab holds" in found["bert"].notes[0]
+
+
+def test_of_two_numbers_in_a_name_none_is_believed_and_all_are_told(tmp_path, made):
+    name = "Bert_4711_assignsubmission_file_4712_assignsubmission_file"
+    found = of(made.write(tmp_path, made.record("anna"), made.record(name, layout="moodle"), roster=ROSTER))
+    assert [one.record["student"] for one in found["anna"].attempts] == ["anna"] and not found["bert"].attempts
+    assert {word for one in ("anna", "bert", name) for word in found[one].flags if "clash" in word} == {"name clash"}
+    assert "holds several numbers, one of them this student's" in found["anna"].notes[0]
+
+
+def test_work_under_several_names_is_a_flag_but_not_two_parts_of_one_download(tmp_path, made):
+    records = [
+        made.record("anna"),
+        made.record("annie"),
+        made.record("Bert_4712_assignsubmission_file", layout="moodle"),
+    ]
+    records.append(made.record("Bert_4712_assignsubmission_onlinetext", layout="moodle"))
+    found = of(made.write(tmp_path, *records, roster=ROSTER))
+    assert found["anna"].flags == ["several names"] and found["bert"].flags == []
+
+
+def test_an_attempt_without_a_time_has_the_latest_of_its_student(tmp_path, made):
+    records = [made.record(attempt=2), made.record("bert", attempt=2), made.record("chris")]
+    rows = f"student,attempt,submitted\nanna,,2026-10-20 12:00\nbert,1,{AT}\nbert,2,2026-10-20 12:00\n"
+    out = made.write(tmp_path, *records, policy=POLICY, submitted=rows)
+    found = of(out)
+    assert (found["anna"].final, found["anna"].flags) == (0, ["time unknown", "late"])
+    assert "the time of attempt 2 is not known" in found["anna"].notes[0]
+    assert found["bert"].flags == ["late"] and found["chris"].flags == ["time unknown"]
+    remarks = " ".join(LabBook(read_instructor_files(out), "00_tiny").remarks)
+    assert "times of attempts that do not exist (line 2, 3)" in remarks
+
+
+def test_a_folder_is_a_lab_only_by_its_name(tmp_path, made):
+    out = made.write(tmp_path, made.record())
+    (out / "inbox" / "records").mkdir(parents=True)
+    assert labs_of(out) == ["00_tiny"]
 
 
 def test_a_clash_of_names_is_a_flag_on_both(tmp_path, made):

@@ -17,7 +17,7 @@ from segedu.cli import app
 from segedu.grading.batch import reports
 from segedu.grading.batch.batch import Batch
 from segedu.grading.gradebook import bookkeeping
-from segedu.grading.gradebook.atomic_files import as_text, derived_text, points_text, write_derived
+from segedu.grading.gradebook.atomic_files import CsvRows, as_text, derived_text, points_text, write_derived
 from segedu.grading.gradebook.policy import LabBook, read_instructor_files
 
 
@@ -82,6 +82,7 @@ def test_reports_are_written_and_made_again_from_records(batch, out):
 def test_the_gradebook_holds_what_counts_and_where_it_comes_from(batch, out, made):
     made.write(
         out,
+        made.record("anna", submitted="2026-10-05T12:00:00+02:00"),
         made.record("anna", (3, 3), attempt=2, submitted="2026-10-05T23:59:00+02:00"),
         roster="student,name,alias\nanna,Anna,a.a\nzoe,Zoe,\n",
         manual="lab,student,exercise,points,comment\n00_tiny,anna,total,+1,good\n",
@@ -97,14 +98,14 @@ def test_the_gradebook_holds_what_counts_and_where_it_comes_from(batch, out, mad
         ("=evil", 0.0, 6.0), ("anna", 4.0, 6.0), ("broken", 0.0, 6.0), ("zoe", 0.0, 6.0)]  # fmt: skip
     columns = "attempt, attempts, raw_points, late_hours, factor, late, manual_points, final_points, flags"
     assert ask(f"select {columns} from standings where student='anna'") == [
-        (1, 2, 3.0, None, 1.0, "no submission time is known: no late penalty", 1.0, 4.0, "by hand")]  # fmt: skip
+        (1, 2, 3.0, 0.0, 1.0, "", 1.0, 4.0, "by hand")]  # fmt: skip
     assert ask("select status, attempt, late_hours from standings where student='zoe'") == [
         ("nothing handed in", None, None)]  # fmt: skip
     assert ask("select exercise, points, comment from manual") == [("total", "+1", "good")]
     assert ask("select student, name, alias from roster order by 1") == [
         ("anna", "Anna", "a.a"), ("zoe", "Zoe", "")]  # fmt: skip
     assert ask("select attempt, points, submitted from submissions where student='anna' order by 1") == [
-        (1, 3.0, None), (2, 6.0, "2026-10-05T23:59:00+02:00")]  # fmt: skip
+        (1, 3.0, "2026-10-05T12:00:00+02:00"), (2, 6.0, "2026-10-05T23:59:00+02:00")]  # fmt: skip
     assert ask("select misconceptions from exercises where student='anna' and points=0") == [("adds two",)]
     assert ask("select count(*) from notes") == [(2,)]
     assert rows_of(out / "totals.csv") == [
@@ -151,11 +152,20 @@ def test_a_derived_file_is_touched_only_where_its_bytes_change(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "value", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "  =1", "\uff1d1", "a; =1", "a;+1", "x;\n=1"]
-)
+    "value",
+    [
+        "=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "  =1", "\uff1d1", "a; =1", "a;+1", "x;\n=1", 'a;"=1+1;', '"=1', 'a;""" =1;',
+        'a;";"=1', "a\n=1", 'a\t"=1', "a;\uff1d1",
+    ],
+)  # fmt: skip
 def test_no_cell_is_a_formula(value):
     text = as_text(value)
     assert not re.search(r"(^|;)\s*[=+@\-\uff1d]", text) and text.replace("'", "") == value
+    file = io.StringIO()
+    CsvRows(file, ["student", "notes"]).add(["anna", value])
+    for comma in ",;\t":
+        cells = [cell for row in csv.reader(file.getvalue().splitlines(), delimiter=comma) for cell in row]
+        assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@\uff1d")]
     assert as_text(-0.5) == "-0.5" and as_text("a-b") == "a-b"
 
 

@@ -106,10 +106,21 @@ def test_no_number_of_unreadable_bytes_is_told():
 
 def test_helper_notes_are_few_however_many_cells_fail():
     bad = [StepResult(f"cell {i}", "helper", "error", f"Odd{'x' * (i % 30)}") for i in range(1500)]
-    notes = _helper_notes(bad, None)
+    told, notes = _helper_notes(bad, None)
     assert len(notes) == MAX_HELPER_NOTES + 1 and notes[-1] == "and more cells did not end well"
     assert {note.partition(" stopped ")[2] for note in notes[:-1]} == {"with an error of another class"}
-    assert _helper_notes(bad[:5], None) == notes[:5]
+    assert _helper_notes(bad[:5], None)[1] == notes[:5]
+
+
+def test_a_student_is_told_how_many_cells_failed_but_not_which():
+    """The position of a failing cell and the class of its error are the student's choice, and could hold an input."""
+    first = [StepResult(f"cell {i}", "helper", "error", "ValueError") for i in range(1500)]
+    other = [StepResult(f"cell {7 * i}", "helper", "error", "KeyError") for i in range(1500)]
+    for count in (1, 5, 6, 1500):
+        told = _helper_notes(first[:count], None)[0]
+        assert told == _helper_notes(other[:count], None)[0] and len(told) == 1
+    assert _helper_notes(first[:6], None)[0] == _helper_notes(first, None)[0]
+    assert _helper_notes([], None) == ([], [])
 
 
 @pytest.mark.parametrize("text", ["x" * 200_000, ";=" * 60_000, "=" + "x" * 40_000])

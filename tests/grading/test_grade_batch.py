@@ -183,11 +183,19 @@ def test_a_folder_that_cannot_be_written_is_said_first(job, tmp_path, open_grade
         grade_batch(replace(job, out=file / "out"), open_grader_pool=open_grader_pool)
 
 
-def test_reports_inside_the_folder_of_submissions_are_no_student(job, open_grader_pool):
-    inside = replace(job, out=job.submissions / "graded" / "now")
-    grade_batch(inside, open_grader_pool=open_grader_pool)
-    again = grade_batch(inside, open_grader_pool=open_grader_pool)
-    assert points(again) == EXPECTED and again.left_out == ["graded"] and again.kept == 5
+@pytest.mark.parametrize("out", ["graded/now", "graded", "."])
+def test_reports_do_not_lie_where_a_student_could_have_put_them(job, open_grader_pool, out):
+    inside = replace(job, out=job.submissions / out)
+    with pytest.raises(ValueError, match="a student could have handed in a folder of that name"):
+        grade_batch(inside, open_grader_pool=open_grader_pool)
+    assert not (job.submissions / "graded").exists()
+
+
+def test_the_folder_above_the_submissions_may_hold_the_reports_unless_it_takes_them_for_a_lab(job, open_grader_pool):
+    assert points(grade_batch(replace(job, out=job.submissions.parent), open_grader_pool=open_grader_pool)) == EXPECTED
+    named = job.submissions.rename(job.submissions.with_name("06_unet"))
+    with pytest.raises(ValueError, match="records of the lab 06_unet would lie among the submissions"):
+        grade_batch(replace(job, submissions=named, out=named.parent), open_grader_pool=open_grader_pool)
 
 
 def test_the_labs_notebook_and_its_exercises_must_agree(job, open_grader_pool, tiny, tmp_path):

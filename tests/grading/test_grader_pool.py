@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from segedu.grading.batch import grader_pool as crew_module
-from segedu.grading.batch.grader_pool import AHEAD, MAX_TRIES, GraderPool, records_of
+from segedu.grading.batch.grader_pool import AHEAD, MAX_ALONE, MAX_TRIES, GraderPool, records_of
 
 STEPS = 2000  # far more than any of these batches needs: a test must fail, not wait
 
@@ -73,11 +73,11 @@ class Workers:
         return SimpleNamespace(done=set(lost))
 
 
-def grade(workers: Workers, names: list[str], monkeypatch) -> list[dict]:
+def grade(workers: Workers, names: list[str], monkeypatch, student_of=str) -> list[dict]:
     monkeypatch.setattr(crew_module, "wait", workers.wait)
     failed = lambda name, error: {"student": name, "why": str(error)}  # noqa: E731
     records = []
-    for record in records_of(workers.grader_pool, workers.names(names), failed):
+    for record in records_of(workers.grader_pool, workers.names(names), failed, student_of):
         workers.done += 1
         records.append(record)
     return records
@@ -123,6 +123,17 @@ def test_what_ran_out_of_time_beside_others_is_graded_again_alone(bombs, seed, m
     if not bombs:
         assert all(tries.count(name) <= 1 + (name in slow) for name in names)
         assert all(not beside for place, (name, beside) in enumerate(workers.handed_over) if name in tries[:place])
+
+
+def test_many_endless_attempts_of_one_student_are_graded_alone_twice_at_most(monkeypatch):
+    attempts = [f"mallory~{number}" for number in range(1, 21)]
+    workers = Workers(random.Random(0), {}, slow=frozenset([*attempts, "anna", "bert"]))
+    names = [*attempts, "anna", "bert", "chris"]
+    records = grade(workers, names, monkeypatch, lambda name: name.partition("~")[0])
+    assert sorted(record["student"] for record in records) == sorted(names)
+    again = [name for name, _ in workers.handed_over]
+    twice = sorted(name.partition("~")[0] for name in set(again) if again.count(name) == 2)
+    assert twice.count("mallory") == MAX_ALONE and len(again) == len(names) + len(twice)
 
 
 def test_one_at_a_time_or_alone_nothing_is_graded_again(monkeypatch):

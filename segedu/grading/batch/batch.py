@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, GraderPool,
 from segedu.grading.batch.grader_process import pool_in_process
 from segedu.grading.gradebook.roster import names_of_ids
 from segedu.grading.judging.lab_source import read_lab
-from segedu.grading.judging.records import Records, RecordStore, batch_seed, clean, only_one
+from segedu.grading.judging.records import LAB_NAME, Records, RecordStore, batch_seed, clean, only_one
 from segedu.grading.submissions.find_submissions import Entry, find_entries, record_name
 from segedu.grading.submissions.submission import Handed, collect, fingerprint, look_into
 
@@ -119,6 +120,7 @@ def grade_batch(
         OSError: if a record cannot be written; those written before are kept.
     """
     started = time.monotonic()
+    _check_out(job)
     exact = partial(names_of_ids, job.out / "roster.csv")
     entries, left_out = find_entries(job.submissions, job.layout, job.out.resolve(), exact)
     _check_names(job)
@@ -143,6 +145,27 @@ def grade_batch(
                     on_progress(batch.graded, len(todo), record["student"])
     batch.seconds = time.monotonic() - started
     return batch
+
+
+def _check_out(job: Job) -> None:
+    """Where students' folders lie, the instructor's own files must not: a student can hand in a folder of any name.
+
+    A folder `graded` with a seed, records and points by hand, or a folder `records`, would be taken for the grader's.
+    """
+    folder, out = job.submissions.resolve(), job.out.resolve()
+    if not folder.is_dir():
+        return
+    advice = "give a folder beside the submissions, such as --out ../graded"
+    if out.is_relative_to(folder):
+        where = (
+            "is the folder of the submissions" if out == folder else f"lies in the folder of the submissions, {folder}"
+        )
+        why = "a student could have handed in a folder of that name, with records and a seed"
+        raise ValueError(f"--out is {job.out}, which {where}: {why}; {advice}")
+    lab = folder.relative_to(out).parts[0] if folder.is_relative_to(out) else ""
+    if re.fullmatch(LAB_NAME, lab):
+        why = f"records of the lab {lab} would lie among the submissions in {out / lab}"
+        raise ValueError(f"--out is {job.out}: {why}; give another folder, such as --out {job.out / 'graded'}")
 
 
 def _check_names(job: Job) -> None:

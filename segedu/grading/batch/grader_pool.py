@@ -6,6 +6,7 @@ Nothing here imports torch or a kernel's client: the process that reads, records
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from segedu.grading.submissions.submission import Handed
 
 SAFE_LEVEL = 2
 AHEAD = 2  # submissions that are read for each one that is graded; the rest stay on the disk
+MAX_ALONE = 2  # times that one student's work is graded again alone, over all attempts: nobody else is graded meanwhile
 MAX_TRIES = 3  # of one whose worker was lost: the first in company, the others alone
 
 
@@ -73,23 +75,29 @@ class _Running:
 
 
 def records_of(
-    grader_pool: GraderPool, todo: Iterable[Handed], failed: Callable[[Handed, Exception], dict]
+    grader_pool: GraderPool,
+    todo: Iterable[Handed],
+    failed: Callable[[Handed, Exception], dict],
+    student_of: Callable[[Handed], str] = lambda handed: handed.entry.student,
 ) -> Iterator[dict]:
     """The records as they are made; only a few submissions are in memory at a time.
 
     A worker may be lost through one of the submissions that it had: each of them is tried again alone, so that the
     others' records do not suffer. What ran out of time beside others is graded again alone too, once: they may have
-    taken the processors, the memory or the disk.
+    taken the processors, the memory or the disk. For one student this happens `MAX_ALONE` times at most, so that twenty
+    attempts of endless loops do not stop the batch twenty times.
 
     Args:
         grader_pool: open.
         todo: read from the disk as there is room.
         failed: makes the record of one whose workers were lost `MAX_TRIES` times.
+        student_of: whose a submission is.
 
     Yields:
         A record a submission, in the order in which they are done.
     """
     queue = _SubmissionQueue(grader_pool, iter(todo))
+    alone: Counter[str] = Counter()  # student -> how many attempts were graded again alone
     queue.refill()
     while queue.running:
         for future in wait(queue.running, return_when=FIRST_COMPLETED).done:
@@ -102,7 +110,9 @@ def records_of(
                     queue.suspects.append((turn.handed, turn.tries + 1))
                     continue
                 record = failed(turn.handed, error)
-            if turn.beside and disturbed(record):
+            student = student_of(turn.handed)
+            if turn.beside and disturbed(record) and alone[student] < MAX_ALONE:
+                alone[student] += 1
                 queue.again.append(turn.handed)
                 continue
             yield record

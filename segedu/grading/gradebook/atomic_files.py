@@ -20,6 +20,7 @@ Number = int | float | Decimal
 MAX_CELL = 32_000  # characters; a spreadsheet cuts a cell at 32,767 and moves the rest to other cells
 # the wide ones begin a formula too, where the spreadsheet speaks Japanese
 _FORMULA = tuple("=+-@\t\r") + ("\uff1d", "\uff0b", "\uff0d", "\uff20")
+_AFTER_SPLIT = re.compile(r"([;\t\r\n][\s\"]*)(?=[=+@\uff1d\uff0b\uff0d\uff20-])")
 
 
 def write_derived(path: Path, data: bytes) -> bool:
@@ -67,7 +68,8 @@ def points_text(points: Number) -> str:
 
 
 def as_text(value: object) -> str:
-    """What begins like a formula is shown as text, also after a semicolon: some programs split there.
+    """What begins like a formula is shown as text, also where some programs split a cell: after a semicolon, a tab or
+    the end of a line, with quotes between, which a program that splits there takes for quotes around a cell.
 
     Args:
         value: of a cell that a spreadsheet will open. A number of ours keeps its minus.
@@ -77,8 +79,8 @@ def as_text(value: object) -> str:
     """
     if isinstance(value, int | float | Decimal):
         return points_text(value)
-    text = re.sub(r"(;\s*)(?=[=+@-])", r"\1'", str(value)[:MAX_CELL])
-    text = f"'{text}" if text.lstrip(" ")[:1] in _FORMULA else text
+    text = _AFTER_SPLIT.sub(r"\1'", str(value)[:MAX_CELL])
+    text = f"'{text}" if text.lstrip(' "')[:1] in _FORMULA else text
     return text if len(text) < MAX_CELL else f"{text[: MAX_CELL - 20]} ... (and more)"
 
 

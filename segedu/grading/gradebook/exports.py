@@ -17,7 +17,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def all_notes(record: dict) -> list[str]:
-    """The problem, the notes on the notebook and on each exercise.
+    """The problem, the notes on the notebook and on each exercise, and those that the student does not see.
 
     Args:
         record: of one submission.
@@ -26,7 +26,7 @@ def all_notes(record: dict) -> list[str]:
         Plain texts.
     """
     notes = [record["problem"]] if record["problem"] else []
-    notes += record["notes"]
+    notes += [*record["notes"], *record.get("instructor_notes", [])]
     for exercise in record["exercises"]:
         name = exercise["name"]
         notes += [note if name in note else f"{name}: {note}" for note in exercise["notes"]]

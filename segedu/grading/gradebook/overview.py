@@ -32,12 +32,14 @@ _STYLE = (
 .pages a { display: inline-block; padding: .25rem .5rem .25rem 0; }
 """
 )
-_SERIOUS = ("tampered", "failed", "unreadable", "name clash", "not on roster")
+_SERIOUS = ("tampered", "failed", "unreadable", "name clash", "several names", "time unknown", "not on roster")
 _ADVICE = {
     "tampered": "a cell that must fail did not: read the notebook",
     "failed": "the grader failed: run it again",
     "unreadable": "the file is no notebook of this lab",
     "name clash": "another submission has the same name or number: read the notes, decide whose work it is",
+    "several names": "work under several names counts for one student: read the notes, is all of it theirs?",
+    "time unknown": "submitted.csv has no time of the attempt that counts: add its row",
     "not on roster": "the submission is nobody's on the roster: give it an alias there",
     "late": "points were taken off for lateness",
     "by hand": "with points or a comment in manual.csv",

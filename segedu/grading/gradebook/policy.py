@@ -5,17 +5,20 @@
 The factor applies to autograded points only: points by hand come after it, as they are. An exercise whose points were
 replaced by hand counts with those, whatever the factor. The sum is never below 0; a bonus may bring it above the
 maximum. With attempts = "best", the attempt counts that gives most after its factor, the earlier of equals; with
-"last", the last one that could be graded. Where nobody knows when an attempt came in, there is no penalty, and a note.
+"last", the last one that could be graded. An attempt whose time is not known counts with the latest time that is known
+of its student, because the student chose the name that says which attempt it is. Where no time of a student is known,
+there is no penalty, and a note.
 
 Numbers are decimal fractions from the record on, so 0.1 + 0.2 is 0.3, and are rounded to two places at the very end.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -32,8 +35,8 @@ from segedu.grading.gradebook.student_result import (
     exact,
     remarks_on,
 )
-from segedu.grading.judging.records import RecordStore, clean
-from segedu.grading.submissions.find_submissions import student_id
+from segedu.grading.judging.records import LAB_NAME, RecordStore, clean
+from segedu.grading.submissions.find_submissions import moodle_numbers, student_id
 
 __all__ = ["LabBook", "InstructorFiles", "StudentResult", "labs_of", "read_instructor_files", "student_results"]
 CENT = Decimal("0.01")
@@ -41,7 +44,8 @@ CENT = Decimal("0.01")
 
 def labs_of(out: Path) -> list[str]:
     """Labs with records in an output folder, sorted."""
-    return sorted(path.parent.name for path in out.glob("*/records") if path.is_dir())
+    found = (path.parent.name for path in out.glob("*/records") if path.is_dir())
+    return sorted(name for name in found if re.fullmatch(LAB_NAME, name))
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ class LabBook:
                 self.changes[self._key(student)] += rows
         self.extensions = self._extensions()
         self.times = self._times()
+        self.latest: dict[str, datetime] = {}  # key of the student -> the latest time that submitted.csv gives
+        for (key, _), time in self.times.items():
+            self.latest[key] = max(time, self.latest.get(key, time), key=_instant)
         self.remarks = self._remarks()
         self._check_changes()
 
@@ -112,6 +119,8 @@ class LabBook:
         student = name.partition("~")[0]
         plain, *numbers = submission_keys(student)
         person = self.roster.find(plain)
+        if person is None:
+            self._doubt_two_numbers(plain, student)
         if person is None and (other := self.roster.find(*numbers)):
             believed = submission_keys(student, (self.store.load(name) or {}).get("layout"))
             person = self.roster.find(*believed)
@@ -120,6 +129,18 @@ class LabBook:
                 self.doubts[plain].append(f"its name holds the number of {other.student}, {belief}")
                 self.doubts[other.student].append(f"the name of {student} holds this student's number, {belief}")
         return person.student if person else plain
+
+    def _doubt_two_numbers(self, plain: str, student: str) -> None:
+        """A name with two numbers of Moodle is nobody's; all whom it could mean are told."""
+        numbers = moodle_numbers(student)
+        named = [self.roster.find(f"moodle_id:{number}") for number in numbers] if len(numbers) > 1 else []
+        for person in filter(None, named):
+            self.doubts[plain].append(
+                f"its name holds several numbers, one of them of {person.student}: none is believed"
+            )
+            self.doubts[person.student].append(
+                f"the name of {student} holds several numbers, one of them this student's: none is believed"
+            )
 
     def __iter__(self) -> Iterator[StudentResult]:
         return map(self._result_of, self.keys)
@@ -172,9 +193,21 @@ class LabBook:
         if lost:
             lines = ", ".join(map(str, lost[:10])) + ", ..." * (len(lost) > 10)
             remarks.append(f"submitted.csv has times of students who handed in nothing (line {lines})")
+        if absent := self._lines_of_absent_attempts():
+            lines = ", ".join(map(str, absent[:10])) + ", ..." * (len(absent) > 10)
+            what = "other attempts of these students that have no time count with the latest one"
+            remarks.append(f"submitted.csv has times of attempts that do not exist (line {lines}): {what}")
         if self.instructor_files.policy.given and self.policy.due is None:
             remarks.append(f"policy.toml has no due time for {self.lab}: nothing is late")
         return remarks
+
+    def _lines_of_absent_attempts(self) -> list[int]:
+        lines = []
+        for (lab, student, attempt), (line, _) in self.instructor_files.tables.submitted.items():
+            names = self.names.get(self._key(student), ()) if lab == self.lab else ()
+            if names and attempt not in map(_attempt_number, names):
+                lines.append(line)
+        return lines
 
     def _check_changes(self) -> None:
         worth, path = dict(self.exercises), self.instructor_files.out / "manual.csv"
@@ -193,7 +226,7 @@ class LabBook:
     def _result_of(self, key: str) -> StudentResult:
         person = self.roster.people.get(key)
         attempts = sorted(
-            (self._attempt(key, name) for name in self.names.get(key, ())),
+            self._timed(key, [self._attempt(key, name) for name in self.names.get(key, ())]),
             key=lambda one: (one.number, one.submitted.timestamp() if one.submitted else 0, one.record["student"]),
         )
         chosen = choose(attempts, self.policy.attempts)
@@ -209,11 +242,27 @@ class LabBook:
         )  # fmt: skip
 
     def _attempt(self, key: str, name: str) -> Attempt:
-        student, _, after = name.partition("~")  # the file's name is who it is: a copied file must not be two
+        student = name.partition("~")[0]  # the file's name is who it is: a copied file must not be two
         record = (self.store.load(name) or self._damaged(name)) | {"student": student}
-        number = int(after) if after.isdecimal() else 1
+        number = _attempt_number(name)
         submitted = self.times.get((key, number)) or self._time(record.get("submitted"))
         return Attempt(number, record, submitted, lateness(self.policy, submitted, self.extensions.get(key)))
+
+    def _timed(self, key: str, attempts: list[Attempt]) -> list[Attempt]:
+        """Give attempts without a time the latest that is known of their student."""
+        extension = self.extensions.get(key)
+        matters = self.policy.due_of(extension) is not None
+        known = [attempt.submitted for attempt in attempts if attempt.submitted]
+        known += [self.latest[key]] if key in self.latest else []
+        if not known:
+            word = "missing" if matters and self.times else ""
+            return [replace(attempt, time=word) for attempt in attempts]
+        latest, word = max(known, key=_instant), "assumed" if matters else ""
+        late = lateness(self.policy, latest, extension)
+        return [
+            attempt if attempt.submitted else replace(attempt, submitted=latest, lateness=late, time=word)
+            for attempt in attempts
+        ]
 
     def _time(self, text: str | None) -> datetime | None:
         try:
@@ -245,6 +294,16 @@ class LabBook:
             status = part.get("status", NOTHING if chosen is None else "not graded")
             lines.append(Line(name, auto, most, status, named, mine, changed(auto * factor, mine), part))
         return tuple(lines)
+
+
+def _instant(time: datetime) -> datetime:
+    return time.astimezone(UTC)  # two times of one zone are compared by their hands, which the change of clocks moves
+
+
+def _attempt_number(name: str) -> int:
+    """Of the attempt whose record has this name: 2 of `anna~2`."""
+    after = name.partition("~")[2]
+    return int(after) if after.isdecimal() else 1
 
 
 def student_results(out: Path, lab: str) -> Iterator[StudentResult]:

@@ -8,6 +8,7 @@ changed by hand, and when work came in. Spreadsheets write them; a file that is 
                  -0.5, it is added (a spreadsheet that drops the plus: write `'+1`). An empty exercise means the whole
                  lab. Empty points: a comment alone. To undo a change, delete its row.
 `submitted.csv`  student, attempt, submitted, and lab where the folder holds several; it overrules the records.
+                 An attempt without a row counts with the latest time that is known of its student.
 
 These files are held in memory: about 100 MB for 100,000 students with names, addresses and two ids.
 """
@@ -23,11 +24,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from segedu.grading.submissions.find_submissions import student_id
+from segedu.grading.submissions.find_submissions import CANVAS_NUMBER, moodle_numbers, student_id
 
 PERSON_COLUMNS = ("student", "name", "email", "section", "alias")
-_MOODLE = re.compile(r"_(\d+)_assignsubmission_(?:file|onlinetext)")
-_CANVAS = re.compile(r"^[^_]+_(?:LATE_)?(\d+)_\d+(?:_|$)")
 _MOODLE_ID = re.compile(r"^(?:participant )?(\d+)$", re.IGNORECASE)
 
 
@@ -81,13 +80,17 @@ def submission_keys(name: str, layout: str | None = None) -> list[str]:
     'moodle_id:4711'
     >>> submission_keys("mulleranna_LATE_77_4242_lab04", "canvas")[1]
     'canvas_id:77'
+    >>> len(submission_keys("mallory_4711_assignsubmission_file_17_assignsubmission_file", "moodle"))
+    1
     >>> submission_keys("mallory_4711_assignsubmission_file", "students")
     ['mallory_4711_assignsubmission_file']
     """
     keys = [name.casefold()]  # not shortened once more: two long ids may differ at their ends alone
-    for pattern, platform in ((_MOODLE, "moodle"), (_CANVAS, "canvas")):
-        match = pattern.search(name) if layout in (None, platform) else None
-        keys += [f"{platform}_id:{match[1]}"] if match else []
+    numbers = {"moodle": moodle_numbers(name), "canvas": CANVAS_NUMBER.findall(name)}
+    for platform, found in numbers.items():
+        # of two numbers one was written by a student, as a part of a name that people can edit; nobody knows which
+        if len(found) == 1 and layout in (None, platform):
+            keys.append(f"{platform}_id:{found[0]}")
     return keys
 
 

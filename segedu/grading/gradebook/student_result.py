@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 
 from segedu.grading.gradebook.late import ONE, Lateness
-from segedu.grading.gradebook.roster import Change, Person
+from segedu.grading.gradebook.roster import Change, Person, record_keys
 from segedu.grading.submissions.find_submissions import student_id
 
 ZERO = Decimal(0)
@@ -24,12 +25,15 @@ class Attempt:
         record: as the grader wrote it.
         submitted: aware, or None where nobody knows.
         lateness: what that costs.
+        time: "assumed" where `submitted` is the latest time of the student's other attempts; "missing" where other
+            students have times and this one has none; else "".
     """
 
     number: int
     record: dict
     submitted: datetime | None
     lateness: Lateness
+    time: str = ""
 
     @cached_property
     def raw(self) -> Decimal:
@@ -146,7 +150,8 @@ class StudentResult:
         tampered = ["tampered"] * any(line.record.get("tampered") for line in self.lines)
         late = ["late"] * (self.factor < 1)
         clashes = self.doubtful or any(attempt.record.get("clash") for attempt in self.attempts)
-        status += ["name clash"] * bool(clashes)
+        status += ["name clash"] * bool(clashes) + ["several names"] * bool(_different_names(self.attempts))
+        status += ["time unknown"] * bool(self.chosen and self.chosen.time)
         return tampered + status + late + ["by hand"] * bool(self.all_changes) + ["not on roster"] * self.stranger
 
 
@@ -183,10 +188,23 @@ def changed(points: Decimal, changes: tuple[Change, ...]) -> Decimal:
     return sum((change.points for change in given if change.adds), replaced[-1] if replaced else points)
 
 
+def _different_names(attempts: Sequence[Attempt]) -> list[str]:
+    """The names under which one student's work came in; none where a platform wrote the same number into each."""
+    names = sorted({attempt.record["student"] for attempt in attempts})
+    numbers = {tuple(record_keys(attempt.record)[1:]) for attempt in attempts}
+    same_number = len(numbers) == 1 and numbers != {()}
+    return [] if len(names) < 2 or same_number else names
+
+
 def remarks_on(attempts: list[Attempt], chosen: Attempt | None) -> list[str]:
     """What is odd about a student's attempts, for the instructor."""
     names = sorted({attempt.record["student"] for attempt in attempts})
     notes = [f"handed in under {len(names)} names: {', '.join(names)}"] if len(names) > 1 else []
+    notes += [
+        f"the time of attempt {attempt.number} is not known: it counts with the latest known time of this student"
+        for attempt in attempts
+        if attempt.time == "assumed" and attempt.record["status"] == "graded"
+    ]
     later = [attempt for attempt in attempts if chosen and attempt.number > chosen.number]
     bad = [attempt.number for attempt in later if attempt.record["status"] != "graded"]
     return notes + [f"attempt {number} could not be graded; attempt {chosen.number} counts" for number in bad]

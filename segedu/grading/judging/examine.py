@@ -103,9 +103,8 @@ def examine(submission: Submission, grading_setup: GradingSetup, key: str) -> di
         record["sandbox"] = {"level": run.level, "reason": run.level_reason}
         record["measured"] |= {"cpu_seconds": run.cpu_seconds, "max_rss": run.max_rss}
         record["measured"]["cut_short"] = sum(step.cut_short for step in results)
-    record["notes"] = [
-        clean(text) for text in [*submission.notes, *plan.notes[""], *_helper_notes(results, grading_setup)]
-    ]
+    counted, record["instructor_notes"] = _helper_notes(results, grading_setup)
+    record["notes"] = [clean(text) for text in [*submission.notes, *plan.notes[""], *counted]]
     record["notes"] += _silenced(plan, results)
     record["notes"] += _ways_out({step.ename for step in results if step.kind == "helper"}, record["sandbox"])
     record["exercises"] = [_exercise(name, plan, results, files, grading_setup) for name in grading_setup.cases_by_name]
@@ -145,12 +144,21 @@ def _entry(exercise_cases: ExerciseCases, status: str, **more: Any) -> dict:
     }
 
 
-def _helper_notes(results: Sequence[StepResult], grading_setup: GradingSetup) -> list[str]:
-    """The first few cells that did not end well: which of a thousand fail could carry a hidden input out."""
+def _helper_notes(results: Sequence[StepResult], grading_setup: GradingSetup) -> tuple[list[str], list[str]]:
+    """For the student how many of their own cells did not end well, for the instructor which of them, and why.
+
+    A student who makes cells fail chooses their positions and errors: together they could carry a hidden input out.
+    """
     bad = [step for step in results if step.kind == "helper" and step.status != "ok"]
+    if not bad:
+        return [], []
     shown = bad[:MAX_HELPER_NOTES]
-    notes = [f"{_place(step.name)} {_ending(step, grading_setup)}" for step in shown]
-    return notes + ["and more cells did not end well"] * (len(bad) > len(shown))
+    details = [f"{_place(step.name)} {_ending(step, grading_setup)}" for step in shown]
+    details += ["and more cells did not end well"] * (len(bad) > len(shown))
+    if len(bad) == 1:
+        return ["one cell of the notebook did not run to its end"], details
+    count = str(len(bad)) if len(bad) <= MAX_HELPER_NOTES else f"more than {MAX_HELPER_NOTES}"
+    return [f"{count} cells of the notebook did not run to their end"], details
 
 
 def _place(name: str) -> str:
@@ -183,8 +191,7 @@ def _exercise(
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, grading_setup)}")
     if probe and probe.left_out:
-        cells = ", ".join(_place(step) for step in probe.left_out[:5])
-        notes.append(f"{name} was checked without {cells}: too slow to run again after the kernel was lost")
+        notes.append(f"{name} was checked without cells that were too slow to run again after the kernel was lost")
     outcomes, more = compare.read_outcomes(exercise_cases, files)
     notes += [clean(text) for text in more]
     notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]

@@ -54,6 +54,8 @@ def _check(record: dict) -> None:
     _each(record, "", "submitted", holds=lambda value: value is None or _is_text(value))
     _each(record, "", "sandbox", holds=_is_sandbox)
     _each(record, "", "measured", holds=lambda value: isinstance(value, dict) and _is_number(value.get("seconds")))
+    if not _is_texts(record.get("instructor_notes", [])):
+        raise ValueError("instructor_notes is not a list of texts")
     exercises = record.get("exercises")
     if not isinstance(exercises, list) or not all(isinstance(one, dict) for one in exercises):
         raise ValueError("exercises is not a list of objects")

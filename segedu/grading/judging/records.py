@@ -22,6 +22,7 @@ from segedu.grading.judging.record_form import MAX_RECORD, parse_record
 from segedu.grading.submissions.find_submissions import record_name
 
 VERSION = 1
+LAB_NAME = r"\d\d_\w+"  # other folders of the output folder hold no records, whatever lies in them
 FINAL = ("graded", "unreadable")  # anything else was our failure and is tried again
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ from segedu.grading.submissions.folder_layout import PLATFORMS, find_layout, is_
 
 MAX_ATTEMPTS, KEPT_ATTEMPTS = 2000, 20  # names looked at; graded: a student must not be able to order hours of work
 MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
+MAX_LETTERS = 80  # of an id
+# The number that Moodle or Canvas wrote into the name of downloaded work: it says whose the work is.
+MOODLE_NUMBER = re.compile(r"_(\d{1,10})_assignsubmission_(?:file|onlinetext)")
+CANVAS_NUMBER = re.compile(r"^[^_]+_(?:LATE_)?(\d{1,20})_\d{1,20}(?=_|$)")
+INVISIBLE_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+MARKS = ("Mn", "Mc")  # accents and vowel signs, which belong to the letter before them
 HIDDEN = (".", "__MACOSX", "__pycache__")
 # an instructor's own files beside the submissions, not a student's work
 BESIDE = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
@@ -56,15 +63,60 @@ def student_id(name: str) -> str:
         name: without suffix.
 
     Returns:
-        Letters, digits, `.`, `_`, `-`, `@`; at most 80 characters; it never begins with a character that a
-        shell or a spreadsheet would act on.
+        Letters with their accents, digits, `.`, `_`, `-`, `@`; at most 80 characters; it never begins with a character
+        that a shell or a spreadsheet would act on. One name has one id, however a file system composes its accents,
+        and the number of a platform survives the shortening of a long name.
 
     >>> student_id("=Anna Müller/../x")
     'Anna_Müller_x'
+    >>> student_id("Mu\u0308ller") == student_id("M\u00fcller")
+    True
     """
-    name = re.sub(r"[^\w.@-]+", "_", name)
+    name = _plain(INVISIBLE_MARKS.sub("", unicodedata.normalize("NFC", name)))
     name = re.sub(r"_{2,}", "_", re.sub(r"\.{2,}", "", name))  # so that the id of an id is that id
-    return _cut(name.strip("._-@"), 80, MAX_ID) or "unnamed"
+    return _shortened(name.strip("._-@"), MAX_LETTERS, MAX_ID) or "unnamed"
+
+
+def _plain(name: str) -> str:
+    """Underscores for all but letters, digits, `.@-` and the accents and vowel signs of the letter before them."""
+    kept: list[str] = []
+    for c in name:
+        is_mark = (
+            unicodedata.category(c) in MARKS
+            and kept
+            and (kept[-1].isalnum() or unicodedata.category(kept[-1]) in MARKS)
+        )
+        kept.append(c if c.isalnum() or c in ".@-" or is_mark else "_")
+    return "".join(kept)
+
+
+def moodle_numbers(name: str) -> list[str]:
+    """The different numbers in a name that look like Moodle's; where there are two, a student wrote one of them.
+
+    >>> moodle_numbers("Anna_4711_assignsubmission_file_17_assignsubmission_file")
+    ['4711', '17']
+    """
+    return list(dict.fromkeys(MOODLE_NUMBER.findall(name)))
+
+
+def _shortened(name: str, letters: int, size: int) -> str:
+    """Cut a long name in its middle, so that no number of a platform is lost, and none is left alone by the cut."""
+    if len(name) <= letters and len(name.encode()) <= size:
+        return _cut(name, letters, size)
+    first: dict[
+        str, str
+    ] = {}  # number -> how it stands in the name; two are enough to show that one is not the platform's
+    for match in MOODLE_NUMBER.finditer(name):
+        first.setdefault(match[1], match[0])
+    begin, tail = name.find(next(iter(first.values()), "")), "".join(list(first.values())[:2])
+    if not tail and (canvas := CANVAS_NUMBER.match(name)):
+        begin = name.index("_")
+        tail = name[begin : canvas.end()]
+    if not tail:
+        return _cut(name, letters, size)
+    if len(tail) > letters:
+        return _cut(name[:begin], letters, size)
+    return _cut(name[:begin], letters - len(tail), size - len(tail.encode())) + tail
 
 
 def _cut(name: str, letters: int, size: int) -> str:
@@ -157,7 +209,7 @@ def _another_id(path: Path, taken: set[str]) -> str:
     plain = student
     while student.casefold() in taken:
         more = hashlib.sha256(more).digest()
-        student = f"{_cut(plain, 73, MAX_ID - 7)}-{more.hex()[:6]}"  # no longer than other ids
+        student = f"{_shortened(plain, MAX_LETTERS - 7, MAX_ID - 7)}-{more.hex()[:6]}"  # no longer than other ids
     taken.add(student.casefold())
     return student
 
