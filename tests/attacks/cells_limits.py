@@ -32,7 +32,23 @@ def before(name: str, tries: str, right: str, cell: str, **more) -> Attack:
     return beside_right(name, "limits", tries, right, cell=cell, **more)
 
 
+DEEP = """import os
+os.chdir(os.environ["TMPDIR"])
+for i in range({depth}):
+    os.mkdir("d"); os.chdir("d")
+open("leaf", "w").close()
+os.chmod(".", 0o500)
+"""
+
 LIMITS = [
+    before(
+        "p25_deep_folders",
+        "to end the grader, and each later one, by folders nested so deep that they are hard to remove",
+        "removed",
+        DEEP.format(depth=3000),
+        levels=EVERYWHERE,
+        twin=DEEP.format(depth=3),
+    ),
     costly(
         "a06_sys_exit",
         "to leave by sys.exit(0)",

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tiny
 from attack import FULL, RIGHT, Attack
 
 BOUNDARY = "inbox"
+NO_PATH = "a" * 300  # longer than a file name may be
 _MARK = """from pathlib import Path
 
 for folder in Path(__file__).resolve().parents:
@@ -56,7 +58,67 @@ def own_modules(folder: Path, name: str) -> Path:
     return home
 
 
+def link_to(target: str) -> Callable[[Path, str], Path]:
+    """A notebook that is a link."""
+
+    def make(folder: Path, name: str) -> Path:
+        path = folder / f"{name}.ipynb"
+        path.symlink_to(target)
+        return path
+
+    return make
+
+
+def link_in_a_folder(link: str) -> Callable[[Path, str], Path]:
+    """A folder with a right notebook, and a link of this name beside it that leads to no possible path."""
+
+    def make(folder: Path, name: str) -> Path:
+        home = folder / name
+        home.mkdir()
+        (home / "lab.ipynb").write_text(_right(name))
+        (home / link).symlink_to(NO_PATH)
+        return home
+
+    return make
+
+
+def only_an_attempt(folder: Path, name: str) -> Path:
+    """A folder whose first attempt is such a link."""
+    home = folder / name
+    home.mkdir()
+    link = home / "attempt-1"
+    link.symlink_to(NO_PATH)
+    return link
+
+
 INBOX = [
+    Attack(
+        "p24_link_to_no_path",
+        BOUNDARY,
+        "to end the batch by a link whose end the system refuses to look up",
+        "0, not followed",
+        make=link_to(NO_PATH),
+        note="is a link, which is not followed",
+        make_twin=link_in_a_folder("data"),
+    ),
+    Attack(
+        "p24b_link_to_a_process",
+        BOUNDARY,
+        "the same, by a link into another process",
+        "0, not followed",
+        make=link_to("/proc/1/root/x"),
+        note="is a link, which is not followed",
+        make_twin=link_in_a_folder(tiny.LAB),
+    ),
+    Attack(
+        "p24c_attempt",
+        BOUNDARY,
+        "the same, by a link for an attempt",
+        "0, not followed",
+        make=only_an_attempt,
+        note="is a link, which is not followed",
+        make_twin=link_in_a_folder("timestamp.txt"),
+    ),
     Attack(
         "p01_conftest",
         BOUNDARY,

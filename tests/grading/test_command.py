@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -121,3 +125,37 @@ def test_the_command_line_says_what_is_wrong(job, tmp_path):
     assert run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 1, *course)[0] == 0
     code, text = run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 2, *course)
     assert code == 2 and "graded with another seed" in text
+
+
+def test_a_link_in_the_folder_of_submissions_cannot_write_to_the_terminal(job, console, monkeypatch):
+    wrong = OSError(36, "File name too long", "/subs/\x1b[2J\x1b[31mAll graded.ipynb")
+    monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(wrong))
+    assert command.grade(job, console=console) == 1
+    text = console.file.getvalue()
+    assert "could not be read or written: /subs/All graded.ipynb: File name too long" in text
+    assert "\x1b" not in text and "make room" not in text
+
+
+def test_a_terminal_without_the_letters_of_a_name_ends_nothing(job, tmp_path):
+    for name in ("안나.ipynb", "\udcff.ipynb"):
+        (job.submissions / "bert.ipynb").rename(job.submissions / name)
+        (job.submissions / "bert.ipynb").write_text("{")
+    (job.submissions / "anna.ipynb").unlink()
+    words = [
+        sys.executable,
+        Path(__file__).with_name("tiny.py"),
+        job.course,
+        "grade",
+        job.submissions,
+        "--lab",
+        "00_tiny",
+        "--out",
+        job.out,
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "COLUMNS": "200"}
+    done = subprocess.run(
+        [*map(str, words), "--course", str(job.course)], env=environment, capture_output=True, cwd=tmp_path
+    )
+    text = (done.stdout + done.stderr).decode("latin-1")
+    assert done.returncode == 1 and "Traceback" not in text, text  # none of these can be read
+    assert "?? was not graded" in text and "Written: " in text and "3 graded now" in text

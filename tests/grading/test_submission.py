@@ -142,3 +142,38 @@ def test_a_folder_of_endless_attempts_has_its_last_twenty(tmp_path):
         (tmp_path / "subs" / "anna" / f"attempt-{number}").mkdir(parents=True)
     entries, _ = find_entries(tmp_path / "subs")
     assert [entry.attempt for entry in entries] == list(range(41, 61))
+
+
+@pytest.mark.parametrize("target", ["a" * 300, "/proc/1/root/x", "loop", "."])
+@pytest.mark.parametrize(
+    "name", ["bert.ipynb", "submitted", "loop", "bert/attempt-1", "bert/00_tiny", "bert/timestamp.txt"]
+)
+def test_no_link_ends_the_batch_or_touches_another_student(tmp_path, tiny, name, target):
+    (tmp_path / "anna.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(target)
+    entries, _ = find_entries(tmp_path)
+    read = {entry.student: read_submission(entry, "00_tiny", tmp_path) for entry in entries}
+    assert len(read) == 2 and read.pop("anna").problem == ""
+    (other,) = read.values()
+    assert "is a link, which is not followed" in other.problem or "holds no notebook" in other.problem
+    assert all(fingerprint(entry, "00_tiny") for entry in entries)
+
+
+@pytest.mark.parametrize("name", ["bert", "submitted", "bert/00_tiny"])
+def test_a_closed_folder_is_one_students_problem(tmp_path, tiny, name):
+    (tmp_path / "anna.ipynb").write_text(tiny.notebook(tiny.lab_cells()))
+    closed = tmp_path / name
+    closed.mkdir(parents=True)
+    closed.chmod(0)
+    try:
+        if os.access(closed, os.R_OK):
+            pytest.skip("this user may read everything")
+        if name == "submitted":
+            with pytest.raises(ValueError, match="--layout students"):
+                find_entries(tmp_path)
+        entries, _ = find_entries(tmp_path, "students")
+        read = [read_submission(entry, "00_tiny", tmp_path).problem for entry in entries]
+    finally:
+        closed.chmod(0o700)
+    assert read[0] == "" and "cannot be read: Permission denied" in read[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segedu.grading.batch.batch import SAFE_LEVEL, Batch, Job, grade_batch
 from segedu.grading.batch.reports import NAMES, expected_differences, sandbox_line, summary, table, write_reports
+from segedu.grading.gradebook.page import printable
 from segedu.grading.judging.records import clean
 from segedu.grading.sandbox.restrictions import SandboxError
 
@@ -36,15 +38,17 @@ def grade(job: Job, expect: Path | None = None, console: Console | None = None) 
         batch = _with_progress(job, console, said)
         return _report(batch, job, rows, console, said)
     except (ValueError, PermissionError, SandboxError) as error:
-        errors.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
+        errors.print(f"[red]{escape(printable(error))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         errors.print("Stopped. What was graded is kept: the same command goes on from there.")
         return 130
     except OSError as error:
-        what = f"{error.filename or job.out}: {error.strerror or error}"
-        errors.print(f"[red]{escape(f'Something could not be written: {what}.')}[/red]", soft_wrap=True)
-        errors.print("What was graded before is kept: make room, and the same command goes on from there.")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = clean(f"could not be {'' if full else 'read or '}written: {error.filename or job.out}: {error.strerror}")
+        errors.print(f"[red]{escape(f'Something {what}.')}[/red]", soft_wrap=True)
+        advice = "make room, and the same command" if full else "once this is mended, the same command"
+        errors.print(f"What was graded before is kept: {advice} goes on from there.")
         return 1
 
 

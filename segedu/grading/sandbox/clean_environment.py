@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+
+from segedu.grading.sandbox.remove_folder import remove_folder
 
 FOLDER = "segedu-empty-"
 MEMORY, MEMORY_EACH = 2 << 30, 256 << 20  # bytes above what the process holds; for each submission at a time
@@ -84,7 +86,7 @@ def leave() -> None:
         folder = os.getcwd()
         if os.path.basename(folder).startswith(FOLDER):
             os.chdir("/")
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(Path(folder))
 
 
 def limit_memory(count: int, more: int = MEMORY) -> None:

@@ -13,7 +13,6 @@ import functools
 import itertools
 import os
 import secrets
-import shutil
 import stat
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from segedu.grading.sandbox import cgroups, landlock, seccomp, trial_sandbox
 from segedu.grading.sandbox.cell_clock import PATIENCE
 from segedu.grading.sandbox.mounts import TERMINALS
+from segedu.grading.sandbox.remove_folder import remove_folder
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 
 _FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
@@ -77,19 +77,7 @@ class Place:
         """Removes the control groups and the scratch folder."""
         self.groups.clear()
         if self.scratch is not None:
-            _remove(self.scratch)
-
-
-def _remove(folder: Path) -> None:
-    """Also what its owner has closed to themselves."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    if not os.path.islink(os.path.join(path, name)):
-                        os.chmod(os.path.join(path, name), 0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(self.scratch)
 
 
 def possible_levels() -> list[IsolationLevel]:
@@ -220,7 +208,7 @@ def sweep() -> None:
             ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
             named = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-", "segedu-empty-"))
             if ours and named and now - found.st_mtime > 86_400 and stat.S_ISDIR(found.st_mode):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
 
 
 def prefixes() -> list[str]:

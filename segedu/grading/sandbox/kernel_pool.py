@@ -26,6 +26,7 @@ from segedu.grading.sandbox.isolation_levels import (
 )
 from segedu.grading.sandbox.nbval_items import Fatal, NotOk, SegCell, SegKernel, items, session
 from segedu.grading.sandbox.provisioner import ForkServer, Guest
+from segedu.grading.sandbox.remove_folder import remove_folder
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError, SandboxFiles
 from segedu.grading.sandbox.steps import WORK, Step
@@ -106,7 +107,7 @@ class KernelPool:
     def close(self) -> None:
         """Ends the fork server."""
         self.server.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
     def run(
         self,

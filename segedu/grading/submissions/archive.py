@@ -1,7 +1,7 @@
 """Notebooks inside a zip or tar archive, read in memory; nothing is unpacked to the disk.
 
 Names, kinds, counts, sizes and ratios are checked from the table of contents, and again while reading, since the
-table may lie.
+table may lie. `archive_process` runs this in a process of its own, for what these checks do not foresee.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,9 +25,11 @@ MAX_TOTAL = 64 << 20
 MAX_MEMBER = 32 << 20
 MAX_RATIO = 200
 MAX_STREAMS = 2000  # packers that work in parallel write many behind each other
-MAX_HEADER = 64 << 10  # of a long name or of pax records
+MAX_HEADER = 16 << 10  # of a long name or of pax records; tarfile's time for it grows with the square of its size
+MAX_HEADERS = 1 << 20  # of all of them together; attributes of files on macOS take half a kilobyte per file
 MAX_UNPACKER = 256 << 20  # memory that an xz header may ask for
 _CHUNK = 1 << 16
+_SPARSE = "one of its files is sparse; make it again without the option -S of tar"
 _PACKED: dict[bytes, Callable] = {
     b"\x1f\x8b": lambda: zlib.decompressobj(31),
     b"BZ": bz2.BZ2Decompressor,
@@ -60,6 +63,8 @@ def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
     try:
         found = list(read(name, data))
     except SubmissionError:
+        raise
+    except MemoryError:
         raise
     except _BadHeader as error:
         raise SubmissionError(f"{name} is refused: {error}") from None
@@ -112,10 +117,29 @@ def _from_zip(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
         for entry in [entry for entry in entries if _wanted(archive, entry.filename)]:
             if entry.flag_bits & 1:
                 raise SubmissionError(f"{archive} is locked with a password; hand in the .ipynb")
-            with file.open(entry) as member:
-                content = member.read(MAX_MEMBER + 1)
+            if entry.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+                content = _bounded(data, entry)
+            else:
+                with file.open(entry) as member:
+                    content = member.read(MAX_MEMBER + 1)
             _check_size(archive, entry.filename, len(content), 0)
             yield entry.filename, content
+
+
+def _bounded(data: bytes, entry: zipfile.ZipInfo) -> bytes:
+    """A bzip2 or LZMA entry of a zip, no larger than its table says: zipfile itself unpacks these without a bound."""
+    name_size, extra_size = struct.unpack_from("<HH", data, entry.header_offset + 26)
+    start = entry.header_offset + 30 + name_size + extra_size
+    packed = data[start : start + entry.compress_size]
+    unpacker: Any = bz2.BZ2Decompressor()
+    if entry.compress_type == zipfile.ZIP_LZMA:  # version and size of the properties, properties, stream
+        (size,) = struct.unpack_from("<H", packed, 2)
+        packed = packed[4 : 4 + size] + b"\xff" * 8 + packed[4 + size :]  # as an .lzma file of unknown length
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_UNPACKER)
+    content = unpacker.decompress(packed, entry.file_size + 1)
+    if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile
+    return content
 
 
 def _inflate(archive: str, data: bytes) -> bytes:
@@ -145,24 +169,37 @@ def _unpack(archive: str, data: bytes, here: int, unpacker: Any, content: bytear
     return here - len(unpacker.unused_data)
 
 
+class _Tar(tarfile.TarFile):
+    """A tar file that adds up what its headers take."""
+
+    described = 0
+
+
 class _Header(tarfile.TarInfo):
     """A tar header that is held to its limits before tarfile goes where it points."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        describes = header.type in (b"x", b"g", b"X", b"L", b"K")  # pax records, long names, long links
-        if header.size < 0 or (describes and header.size > MAX_HEADER):
-            raise _BadHeader(f"one of its headers says {header.size} bytes")
-        return header
+    def _proc_member(self, file: _Tar) -> tarfile.TarInfo:
+        describes = self.type in (b"x", b"g", b"X", b"L", b"K")  # pax records, long names, long links
+        if self.size < 0 or (describes and self.size > MAX_HEADER):
+            raise _BadHeader(f"one of its headers says {self.size} bytes")
+        file.described += self.size if describes else 0
+        if file.described > MAX_HEADERS:
+            raise _BadHeader(f"its headers take more than {MAX_HEADERS >> 20} MB")
+        if self.type == tarfile.GNUTYPE_SPARSE:  # before tarfile reads the map of its holes
+            raise _BadHeader(_SPARSE)
+        return super()._proc_member(file)
 
 
 def _from_tar(archive: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    total = 0
-    with tarfile.open(fileobj=io.BytesIO(_inflate(archive, data)), mode="r:", tarinfo=_Header) as file:
-        for count, member in enumerate(file):
-            if count >= MAX_ENTRIES:
+    total = count = 0
+    with _Tar.open(fileobj=io.BytesIO(_inflate(archive, data)), mode="r:", tarinfo=_Header) as file:
+        while (member := file.next()) is not None:
+            file.members.clear()  # tarfile would keep them all, each with a copy of the records for all entries
+            count += 1
+            if count > MAX_ENTRIES:
                 raise SubmissionError(f"{archive} is refused: more than {MAX_ENTRIES} entries")
+            if member.issparse():
+                raise _BadHeader(_SPARSE)
             total += member.size
             _check_size(archive, member.name, member.size, total)
             if not (member.isreg() or member.isdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segedu.grading.submissions.archive import SUFFIXES as ARCHIVES
-from segedu.grading.submissions.folder_layout import PLATFORMS, find_layout, is_of, listed
+from segedu.grading.submissions.folder_layout import PLATFORMS, find_layout, is_folder, is_of, listed
 
 MAX_ATTEMPTS, KEPT_ATTEMPTS = 2000, 20  # names looked at; graded: a student must not be able to order hours of work
 MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
@@ -161,14 +162,17 @@ def find_entries(
 
 def _children(folder: Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden files and what operating systems and Python put there."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
+    except OSError as error:
+        raise ValueError(f"SUBMISSIONS is {folder}, which cannot be read: {error.strerror}") from None
 
 
 def _is_beside(path: Path, out: Path | None = None) -> bool:
-    """An instructor's own file, or the folder of records; a link may lead nowhere, or round and round."""
+    """An instructor's own file, or the folder of records."""
     name = path.name.lower()
-    if path.is_dir():
-        return out is not None and not path.is_symlink() and path.resolve() in (out, *out.parents)
+    if is_folder(path):
+        return out is not None and path.resolve() in (out, *out.parents)
     return name.endswith(BESIDE) and not name.endswith((".ipynb.txt", ".ipynb.json"))
 
 
@@ -196,7 +200,7 @@ def _named(paths: list[Path], layout: str, exact: Callable[[Collection[str]], Co
 
 
 def _name(path: Path) -> str:
-    return path.name if path.is_dir() else _stem(path.name)
+    return path.name if is_folder(path) else _stem(path.name)
 
 
 def _claim(name: str, on_roster: set[str]) -> tuple:
@@ -230,10 +234,12 @@ def _entries(path: Path, student: str, layout: str, clash: str) -> list[Entry]:
 
 def _attempts(folder: Path) -> list[tuple[int, Path]]:
     """`(number, path)` of `attempt-1`, `attempt 2.ipynb`, ... in a student's folder: the last twenty of them."""
-    if folder.is_symlink() or not folder.is_dir():
+    if not is_folder(folder):
         return []
-    found: dict[int, Path] = {}
-    for path in sorted(itertools.islice(folder.iterdir(), MAX_ATTEMPTS)):
+    found, paths = {}, []
+    with contextlib.suppress(OSError):  # why it cannot be read is said where its notebook is looked for
+        paths = sorted(itertools.islice(folder.iterdir(), MAX_ATTEMPTS))
+    for path in paths:
         match = re.fullmatch(r"attempt[-_ ]?0*([1-9]\d{0,3})", _stem(path.name), re.IGNORECASE)
         if match:
             found.setdefault(int(match[1]), path)

@@ -11,7 +11,9 @@ named `submitted`, or a file whose name holds somebody else's number: neither ma
 
 from __future__ import annotations
 
+import contextlib
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def is_of(platform: str, name: str) -> bool:
     return platform in PLATFORMS and PLATFORMS[platform].match(name) is not None
 
 
+def is_folder(path: Path) -> bool:
+    """Is it a folder, and not a link to one? Where a link leads is the student's choice, and may not even be a path.
+
+    Args:
+        path: of an entry that a student may have made.
+
+    Returns:
+        False too where it cannot be looked at.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        return stat.S_ISDIR(path.lstat().st_mode)
+    return False
+
+
 def find_layout(folder: Path, names: Sequence[str], asked: str) -> tuple[str, Path]:
     """Decide how a folder is laid out.
 
@@ -53,7 +69,7 @@ def find_layout(folder: Path, names: Sequence[str], asked: str) -> tuple[str, Pa
     if asked not in LAYOUTS:
         raise ValueError(f"--layout is {asked!r}, expected one of {', '.join(LAYOUTS)}")
     inner = folder / "submitted"
-    has_inner = "submitted" in names and inner.is_dir() and not inner.is_symlink()
+    has_inner = "submitted" in names and is_folder(inner)
     if asked == "nbgrader":
         return asked, inner if has_inner else folder
     if asked != "auto":
@@ -69,7 +85,9 @@ def find_layout(folder: Path, names: Sequence[str], asked: str) -> tuple[str, Pa
 
 def _check_alone(folder: Path, inner: Path, others: list[str]) -> None:
     """Refuse a folder `submitted` that has something beside it, or files in it where nbgrader has folders."""
-    files = sorted(path.name for path in inner.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    files: list[str] = []
+    with contextlib.suppress(PermissionError):  # a folder that was closed by whom it belongs to
+        files = sorted(path.name for path in inner.iterdir() if not path.name.startswith(".") and not is_folder(path))
     if not others and not files:
         return
     found = f"beside it {listed(others)}" if others else f"in that folder files: {listed(files)}"

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from segedu.grading.submissions.archive import SUFFIXES as ARCHIVES
-from segedu.grading.submissions.archive import SubmissionError, is_archive, notebooks_in
+from segedu.grading.submissions.archive import SubmissionError, is_archive
+from segedu.grading.submissions.archive_process import CPU_SECONDS, read_archive
 from segedu.grading.submissions.find_submissions import Entry
+from segedu.grading.submissions.folder_layout import is_folder
 from segedu.grading.submissions.notebook import StudentCell, lab_number, parse_notebook
 from segedu.grading.submissions.times import parse_timestamp
 
 MAX_FILE = 64 << 20
 MAX_ENTRIES = 2000
 MAX_DEPTH = 4
+MAX_ARCHIVES = 20  # in one folder; each is read by a process of its own
 TIME_FILE = "timestamp.txt"
 BOOKS = (".ipynb", ".ipynb.txt", ".ipynb.json")  # browsers add the second suffix
 
@@ -105,9 +108,9 @@ def collect(entry: Entry, lab: str, root: Path) -> Handed:
     Returns:
         The bytes and their digest.
     """
-    source = os.path.relpath(entry.path, root) if root.is_dir() else entry.path.name
-    clash = (entry.clash,) if entry.clash else ()
+    source, clash = entry.path.name, (entry.clash,) if entry.clash else ()
     try:
+        source = os.path.relpath(entry.path, root) if root.is_dir() else source
         found, notes = _notebooks(entry.path, lab)
         submitted, more = _submitted(entry, lab)
         return Handed(entry, source, _digest(found), tuple(found), notes=(*clash, *notes, *more), submitted=submitted)
@@ -119,7 +122,7 @@ def _submitted(entry: Entry, lab: str) -> tuple[str | None, list[str]]:
     """When it was handed in, where nbgrader says so: in any other folder the file may be the student's own."""
     if entry.layout == "nbgrader":
         return submission_time(entry.path, lab), []
-    own = [folder / TIME_FILE for folder in (entry.path / lab, entry.path) if entry.path.is_dir()]
+    own = [folder / TIME_FILE for folder in (entry.path / lab, entry.path) if is_folder(entry.path)]
     if any(parse_timestamp(text) for text in map(_first_words, own) if text):
         return None, [f"{TIME_FILE} may be the student's own and was not believed; --layout nbgrader believes it"]
     return None, []
@@ -205,38 +208,51 @@ def _digest(found: list[tuple[str, bytes]]) -> str:
 
 def _name_digest(entry: Entry) -> str:
     """Of something without a notebook in it: its name and its size, so that a corrected one is read again."""
-    size = entry.path.lstat().st_size if entry.path.exists() else 0
+    size = 0
+    with contextlib.suppress(OSError):  # of a link, the length of where it leads: what lies there is not looked at
+        size = entry.path.lstat().st_size
     return hashlib.sha256(f"{entry.path.name} {size}".encode(errors="replace")).hexdigest()
 
 
 def _notebooks(path: Path, lab: str) -> tuple[list[tuple[str, bytes]], list[str]]:
     if path.is_symlink():
         raise SubmissionError(f"{path.name} is a link, which is not followed; hand in the file itself")
-    if path.is_dir():
+    if is_folder(path):
         return _in_folder(path, lab)
     if path.name.lower().endswith((*BOOKS, *ARCHIVES)):
-        return _in_file(path, read_plain(path)), []
+        return _Reader().read(path, read_plain(path)), []
     raise SubmissionError(f"{path.name} is not a notebook; hand in the .ipynb file of the lab")
 
 
-def _in_file(path: Path, data: bytes) -> list[tuple[str, bytes]]:
-    """What its first bytes say counts: a zip that was named .ipynb is a zip."""
-    if is_archive(data) or path.name.lower().endswith(ARCHIVES):
-        return notebooks_in(path.name, data)
-    return [(path.name, data)]
+class _Reader:
+    """Reads the files of one submission, and adds up what its archives cost."""
+
+    def __init__(self) -> None:
+        self.archives, self.seconds = 0, 0.0
+
+    def read(self, path: Path, data: bytes) -> list[tuple[str, bytes]]:
+        """The notebooks in a file. What its first bytes say counts: a zip that was named .ipynb is a zip."""
+        if not (is_archive(data) or path.name.lower().endswith(ARCHIVES)):
+            return [(path.name, data)]
+        self.archives += 1
+        if self.archives > MAX_ARCHIVES:
+            raise SubmissionError(f"more than {MAX_ARCHIVES} archives were handed in; hand in the notebook alone")
+        found, seconds = read_archive(path.name, data, CPU_SECONDS - self.seconds)
+        self.seconds += seconds
+        return found
 
 
 def _in_folder(folder: Path, lab: str) -> tuple[list[tuple[str, bytes]], list[str]]:
-    start = folder / lab if (folder / lab).is_dir() and not (folder / lab).is_symlink() else folder
+    start = folder / lab if is_folder(folder / lab) else folder
     files, links = _walk(start)
     notes = [f"{name} is a link and was not followed" for name in links[:5]]
     books = [path for path in files if path.name.lower().endswith(BOOKS)]
     wanted = books or [path for path in files if path.name.lower().endswith(ARCHIVES)]
     found: list[tuple[str, bytes]] = []
-    left = MAX_FILE  # of all files together
+    left, reader = MAX_FILE, _Reader()  # of all files together
     for path in wanted:
         data = read_plain(path, left)
-        more = _in_file(path, data)
+        more = reader.read(path, data)
         if books and len(more) == 1 and more[0][0] == path.name:
             more = [(str(path.relative_to(folder)), data)]
         found += more
@@ -252,6 +268,7 @@ def _walk(start: Path) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     links: list[str] = []
     seen = 0
+    os.scandir(start).close()  # a folder that cannot be read is not an empty one
     for here, folders, names in os.walk(start, followlinks=False):
         seen += len(folders) + len(names)
         if seen > MAX_ENTRIES:
