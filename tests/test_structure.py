@@ -66,7 +66,9 @@ MODULES = 3  # of segedu itself, besides __init__.py
 
 FILE_LINES, BODY_LINES, ARGUMENTS = 400, 40, 8
 # (path, function or class): the reason why the limit does not hold there
-LONG_BODIES: dict[tuple[str, str], str] = {}
+LONG_BODIES: dict[tuple[str, str], str] = {
+    ("segedu/teaching/exercises/lab12_one_stage/detr_terms.py", "shared_wrong_answers"): "a table, entry after entry",
+}
 MANY_ARGUMENTS: dict[tuple[str, str], str] = {}
 
 HEADER = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
@@ -238,6 +240,8 @@ def docstring_rule(path, source):
     tree = ast.parse(source)
     if not ast.get_docstring(tree) and source.strip():
         yield "the module has no docstring"
+    if path.startswith("segedu/teaching/exercises/lab"):
+        return  # what a wrong answer does is said once, by its entry in `wrong`
     for name, node, owner in definitions(tree):
         if is_private(name) or not is_member(tree, node, owner):
             continue

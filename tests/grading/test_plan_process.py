@@ -33,7 +33,7 @@ def short(monkeypatch):
     """The child's limit of processor time, lowered to one second for children that start now."""
     plan_process._close_idle()
     monkeypatch.setattr(
-        plan_process, "_CODE", plan_process._CODE.replace("planner.main", "planner.CPU_SECONDS = 1; planner.main")
+        plan_process, "_CODE", plan_process._CODE.replace("plan_process.main", "plan_process.CPU_SECONDS = 1; plan_process.main")
     )
     monkeypatch.setattr(plan_process, "CPU_SECONDS", 1)
     yield
@@ -81,7 +81,7 @@ def test_code_that_takes_too_long_is_a_problem_with_a_limit_and_a_place(short, l
 
 def test_a_notebook_that_uses_up_the_memory_is_a_problem_of_its_own(monkeypatch, lab, read, tiny):
     plan_process._close_idle()
-    small = plan_process._CODE.replace("planner.main", "planner.MEMORY = 64 << 20; planner.main")
+    small = plan_process._CODE.replace("plan_process.main", "plan_process.MEMORY = 64 << 20; plan_process.main")
     monkeypatch.setattr(plan_process, "_CODE", small)
     cells = read([*tiny.answered(**tiny.RIGHT), tiny.cell("mine", "x=1;" * 200_000)])
     try:
@@ -118,8 +118,8 @@ def test_how_a_child_may_end(monkeypatch, lab, read, tiny, code, kind, words):
 
 def test_a_fault_of_ours_is_not_the_student_s(monkeypatch, lab, read, tiny):
     plan_process._close_idle()
-    broken = "planner.rebuild = lambda *_: 1 / 0; planner.main"
-    monkeypatch.setattr(plan_process, "_CODE", plan_process._CODE.replace("planner.main", broken))
+    broken = "plan_process.rebuild = lambda *_: 1 / 0; plan_process.main"
+    monkeypatch.setattr(plan_process, "_CODE", plan_process._CODE.replace("plan_process.main", broken))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         plan_of(lab, read(tiny.lab_cells()))
 
