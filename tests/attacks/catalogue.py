@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archives import ARCHIVES
+from cells_attempts import ATTEMPTS
 from cells_forge import CODEC, PROBES
 from cells_kernel import KERNEL
 from cells_limits import LIMITS
@@ -19,7 +20,7 @@ from files_reading import READING
 from inbox import INBOX
 
 CELLS = [*SCORE, *RETURNS, *HONEST, *CODEC, *PROBES, *MEASURED, *LIMITS, *MACHINE, *CROWD, *REACH, *KERNEL, *SILENT]
-CELLS += [*SHARED, *STUBS, *FEEDBACK]
+CELLS += [*SHARED, *STUBS, *FEEDBACK, *ATTEMPTS]
 ATTACKS = [*CELLS, *NOTEBOOKS, *READING, *ARCHIVES, *INBOX]
 
 # number -> why there is no row

@@ -73,6 +73,16 @@ SOLUTIONS = {
     "dataclass": "from dataclasses import dataclass\n\n\n@dataclass\nclass Pair:\n    a: float\n    b: float\n\n\ndef double(x):\n    pair = Pair(x, x)\n    return pair.a + pair.b",
     "returns_numpy": "def double(x):\n    return np.float64(2 * x)",
     "returns_tensor": "import torch\n\n\ndef double(x):\n    return torch.tensor(2 * x, dtype=torch.float64)",
+    "import_and_constant_below_a_failure": "print(a_name_of_a_figure)\nimport operator as op\nTWO = len([1, 1])\n\n\ndef double(x):\n    return op.mul(TWO, x)",
+    "better_below_a_failure": "def double(x):\n    return x\n\n\nprint(a_name_of_a_figure)\n\n\n" + DOUBLE,
+    "worse_below_a_failed_assert": DOUBLE + "\n\nassert double(2) == 5\n\n\ndef double(x):\n    return x",
+    "flood": DOUBLE + "\n\nfor i in range(3):\n    print('x' * 3_000_000)",
+    "endless_demo": "import time\nTWO = 2\nmodel = time.sleep(0)\nwhile True:\n    time.sleep(1)\n\n\ndef double(x):\n    return TWO * x",
+    "endless_training": "import time\nTWO = 2\nmodel = time.sleep(1000)\n\n\ndef double(x):\n    return TWO * x",
+    "takes_the_kernel_with_it": "import os\n\n" + DOUBLE + "\n\nos._exit(1)",
+    "long_double": "def double(x):\n    return np.longdouble(2 * x)",
+    "long_double_array": "def double(x):\n    return np.asarray(2 * x, np.longdouble)",
+    "names_of_ours": "globals, run_probe, get_ipython = {'two': 2}, None, 3\n\n\ndef double(x):\n    return globals['two'] * x",
     "del_at_end": "import math\n\n" + DOUBLE + "\ndel math",
 }  # fmt: skip
 
@@ -175,6 +185,8 @@ def _lost(answer: str) -> list[dict]:
     return cells
 
 
+FIRST = "def double(x):\n    return x  # a first try"
+SETUP = next(cell["source"] for cell in tiny.lab_cells() if cell["id"] == "00-setup")
 TABLE = "def double(x):\n    return TABLE['two'] * x"
 LATER = "def double(x):\n    return clip(2 * x)"
 HELP = "BOUND = compute()\n\n\ndef clip(x):\n    return min(x, BOUND)"
@@ -189,7 +201,32 @@ def _stories() -> dict[str, dict | list[dict]]:
     copied.insert(3, copy.deepcopy(copied[_place(copied, "00-check-total")]) | {"source": "TABLE = dict(two=int('2'))"})
     doubled = _right()
     doubled.insert(4, copy.deepcopy(doubled[_place(doubled, "00-double")]))
+    other = _right()
+    stub = _place(other, "00-total")
+    other[stub] = {**other[stub], "source": tiny.STUBS["total"]}
+    other.insert(stub + 1, {**other[_place(other, "00-double")], "id": "copy", "source": TOTAL})
+    tries = tiny.answered(**tiny.RIGHT | {"double": "import math\nTWO = len([1, 1])\n\n\ndef double(x):\n    return x"})
+    tries.insert(3, {**tries[2], "id": "copy", "source": "def double(x):\n    return math.fsum([TWO * x])"})
+    both = tiny.answered(**tiny.RIGHT | {"double": FIRST})
+    both[4:4] = [{**both[2], "id": "copy", "source": DOUBLE}, {**both[3], "id": "copy2"}]
     return {
+        "second_try_below": _with(DOUBLE + "\n\ncheck(double)", after="00-check-double", double=FIRST),
+        "second_try_in_two_cells": [*_with(DOUBLE, after="00-check-double", double=FIRST), _helper("check(double)", "b")],
+        "second_try_at_the_end": _with(DOUBLE, after="00-train", double=FIRST),
+        "second_try_of_a_helper": [*_with("def clip(x):\n    return x", after="00-check-double", double="def clip(x):\n    return 1\n\n\n" + LATER), _helper("check(double)", "b")],
+        "second_try_in_copied_cells": both,
+        "second_try_then_the_name_again": [*_with(DOUBLE + "\ncheck(double)", after="00-check-double", double=FIRST), _helper("double = double(3)", "b")],
+        "name_again_by_accident": _with("double = double(3)\nprint(double)", after="00-show-double"),
+        "worse_second_try": _with(FIRST + "\n\n\ncheck(double)", after="00-check-double"),
+        "copy_of_the_cell_uses_the_first": tries,
+        "answer_in_a_copied_cell_of_another_exercise": other,
+        "constant_below_a_failure": _with("print(a_name_of_a_figure)\nTABLE = {'two': len([1, 1])}", before="00-double", double=TABLE),
+        "better_helper_below_a_failure": [_helper("def clip(x):\n    return 0", "old"), *_with("print(a_name_of_a_figure)\n\n\ndef clip(x):\n    return x", before="00-double", double=LATER)],
+        "helper_above_a_flood": _with("def clip(x):\n    return x\n\n\nprint('x' * 9_000_000)", before="00-double", double=LATER),
+        "setup_with_a_shell_line": _changed("00-setup", "out = !ls\n!pip install -q a \\\n    b\n" + SETUP + "\nTABLE = dict(two=len([1, 1]))", double=TABLE),
+        "setup_with_a_filled_table": _changed("00-setup", SETUP + "\nTABLE = {}\nTABLE['two'] = 1\nTABLE['two'] += 1", double=TABLE),
+        "setup_with_a_patched_class": _changed("00-setup", SETUP + "\nimport torch\ntorch.Tensor.twice = lambda t: 2 * t", double="def double(x):\n    return float(torch.tensor(x, dtype=torch.float64).twice())"),
+        "setup_with_other_floats": _changed("00-setup", SETUP + "\nimport torch\ntorch.set_default_dtype(torch.float64)", double="def double(x):\n    return (torch.ones(1) * 2 * x).item()"),
         "colab": _colab(),
         "vscode": _vscode(),
         "old_jupyter": _book(_without_ids(_right()), 0),
@@ -323,5 +360,11 @@ def real_lab(course: Path, lab: str) -> Iterator[tuple[str, bytes]]:
 ONCE_LOST = (
     "another_exercise_that_comes_later.ipynb", "decorator_in_a_later_cell.ipynb", "helpers_in_later_cells.ipynb", "lambda_below_a_failure.ipynb",
     "table_in_a_copied_check_cell.ipynb", "table_in_the_show_cell.ipynb", "typed_again_as_a_pair.ipynb", "typed_again_in_try.ipynb",
+    "import_and_constant_below_a_failure.ipynb", "better_below_a_failure.ipynb", "flood.ipynb", "takes_the_kernel_with_it.ipynb",
+    "long_double.ipynb", "long_double_array.ipynb", "names_of_ours.ipynb", "second_try_below.ipynb", "second_try_in_two_cells.ipynb",
+    "second_try_at_the_end.ipynb", "second_try_of_a_helper.ipynb", "second_try_in_copied_cells.ipynb", "second_try_then_the_name_again.ipynb",
+    "name_again_by_accident.ipynb", "worse_second_try.ipynb", "copy_of_the_cell_uses_the_first.ipynb", "constant_below_a_failure.ipynb",
+    "answer_in_a_copied_cell_of_another_exercise.ipynb", "better_helper_below_a_failure.ipynb", "helper_above_a_flood.ipynb",
+    "setup_with_a_shell_line.ipynb", "setup_with_a_filled_table.ipynb", "setup_with_a_patched_class.ipynb", "setup_with_other_floats.ipynb",
     "utf16.ipynb", "browser.ipynb.txt", "zip_with_another_suffix.ipynb", "zipped.zip",
 )  # fmt: skip

@@ -157,8 +157,8 @@ def test_of_two_attempts_the_one_that_the_check_saw_counts(plan_of):
     place = next(i for i, cell in enumerate(cells) if cell["id"] == "00-double")
     cells.insert(place + 1, {**cells[place], "id": "copy", "source": tiny.RIGHT["double"]})
     plan = plan_of(cells)
-    assert steps(plan) == ["setup imports", "solution double", "probe double"]
-    assert plan.steps[1].source == tiny.RIGHT["double"]
+    assert steps(plan) == ["setup imports", "helper cell 3", "solution double", "probe double"]
+    assert plan.steps[2].source == tiny.RIGHT["double"]
 
 
 def test_an_answer_in_the_check_cell_is_an_answer(plan_of):
@@ -170,17 +170,14 @@ def test_an_answer_in_the_check_cell_is_an_answer(plan_of):
     assert steps(plan) == ["setup imports", "helper cell 4", "probe double"]
 
 
-@pytest.mark.parametrize("line", ["from google.colab import drive", "print(a_name_of_our_figures)", "%pip install x"])
+@pytest.mark.parametrize("line", ["drive.mount('/content/drive')", "print(a_name_of_our_figures)", "%pip install x"])
 def test_a_line_that_fails_here_does_not_take_the_definitions_below_it(plan_of, line):
     source = f"{line}\n\n{tiny.RIGHT['double']}"
-    plan = plan_of(tiny.answered(double=source))
-    late = student_code.late_definitions(source)
-    assert plan.steps[2].source == late != ""
-    namespace: dict = {"double": lambda x: "kept"}
-    exec(late, namespace)
-    assert namespace["double"](4) == "kept"
-    del namespace["double"]
-    exec(late, namespace)
+    after_error, after_loss = plan_of(tiny.answered(double=source)).steps[2:4]
+    assert (after_error.only_after, after_loss.only_after) == ("error", "loss")
+    assert after_error.source.endswith(f"run_rest({source!r})")
+    namespace: dict = {}
+    exec(after_loss.source, namespace)
     assert namespace["double"](4) == 8
 
 

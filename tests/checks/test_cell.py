@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 
 import numpy as np
@@ -149,3 +150,33 @@ def test_a_star_import_that_replaced_what_the_function_uses_is_named(tools, caps
     check(notebook["mean"])
     out = capsys.readouterr().out
     assert ("are not Python's own" in out) == bool(replaced) and ", ".join(replaced) in out
+
+
+class Mean:
+    def __call__(self, values):
+        return float(np.mean(values))
+
+
+def unwrapped(function):
+    return lambda *values: function(*values)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda values: float(np.mean(values)),
+        functools.partial(lambda factor, values: factor * float(np.mean(values)), 1),
+        Mean(),
+        unwrapped(mean),
+    ],
+    ids=["lambda", "partial", "object", "decorated"],
+)
+def test_a_function_without_the_name_is_found_by_the_one_that_the_notebook_gives_it(tools, capsys, function):
+    """Grading looks it up by that name too."""
+    check, use = tools
+    notebook = {"mean": function, "check": check, "use": use, "__name__": "__main__"}
+    exec("check(mean)\nfound = use(mean)", notebook)
+    assert "mean: core 1 of 1" in capsys.readouterr().out
+    assert notebook["found"] is function
+    with pytest.raises(ValueError, match="expected one of the functions of lab 00_tiny: mean"):
+        exec("del mean\ncheck(found)", notebook)

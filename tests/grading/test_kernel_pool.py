@@ -102,6 +102,42 @@ def test_endless_steps_are_ended(pool, source):
     assert result.steps[0].wall < 300  # the step's own limit, not the cell's
 
 
+def _makes_up(source: str, name: str, only_after: str) -> Step:
+    return Step("helper", name, source, 20, only_after)
+
+
+def test_a_step_may_run_only_where_the_one_before_it_failed(pool):
+    stops = "above = 1\nprint(missing)\n@(lambda f: f)\ndef below(): return above\nabove = [2]\nopen('no')\nimport os.path as p"
+    rest = f"from segedu.teaching.checks.rest_of_cell import run_rest; run_rest({stops!r})"
+    result = pool.run([
+        _helper("1"), _makes_up("never = 1", "never", "error"), _makes_up("never = 1", "never", "loss"),
+        _helper(stops, "stops"), _makes_up(rest, "rest", "error"), _makes_up("never = 1", "never", "loss"),
+        _helper("import os; os._exit(1)", "dies"), _makes_up("never = 1", "never", "error"),
+        _makes_up("os = 1; import os; os._exit(1)", "dies too", "loss"), _makes_up("saved = 3", "saves", "loss"),
+        _helper("print(above, below(), p.sep, saved, 'never' in globals())"),
+    ])  # fmt: skip
+    assert [step.name for step in result.steps[1:-1]] == ["stops", "rest", "dies", "dies too", "saves"]
+    assert _statuses(result) == ["ok", "error", "ok", "died", "died", "ok", "ok"]
+    assert result.steps[-1].output == "[2] [2] / 3 False\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [("missing", 2), ("import no_such_module", 2), ("open('no')", 2), ("%no_such_magic", 2), ("{}['a']", 2),
+     ("assert False", 1), ("raise NotImplementedError", 1), ("raise SystemExit", 1), ("1 / 0", 1)],
+)  # fmt: skip
+def test_what_replaces_a_value_below_a_line_that_fails(pool, line, value):
+    """An assert has failed in the student's kernel too, and what stands below it has not run there."""
+    stops = f"{line}\nold = 2\nnew = 3\nnew += 1"
+    rest = f"from segedu.teaching.checks.rest_of_cell import run_rest; run_rest({stops!r})"
+    of_another_cell = rest.replace("old = 2", "old = 9")
+    result = pool.run([
+        _helper("old = 1"), _helper(stops), _makes_up(rest, "rest", "error"), _helper(of_another_cell),
+        _helper("print(old, new)"),
+    ])  # fmt: skip
+    assert result.steps[-1].output == f"{value} 4\n"
+
+
 def test_the_limit_of_a_cell_bounds_the_step(pool):
     limits = Limits(cell_seconds=1)
     result = pool.run([_helper("import time; time.sleep(60)", timeout=60)], limits=limits)

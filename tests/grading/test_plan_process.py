@@ -33,7 +33,9 @@ def short(monkeypatch):
     """The child's limit of processor time, lowered to one second for children that start now."""
     plan_process._close_idle()
     monkeypatch.setattr(
-        plan_process, "_CODE", plan_process._CODE.replace("plan_process.main", "plan_process.CPU_SECONDS = 1; plan_process.main")
+        plan_process,
+        "_CODE",
+        plan_process._CODE.replace("plan_process.main", "plan_process.CPU_SECONDS = 1; plan_process.main"),
     )
     monkeypatch.setattr(plan_process, "CPU_SECONDS", 1)
     yield

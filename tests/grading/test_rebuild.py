@@ -63,8 +63,9 @@ def test_the_first_duplicate_that_is_more_than_the_stub_counts(plan_of, tiny):
     third = {**cells[2], "source": "def double(x): return 0"}
     plan = plan_of([*cells[:4], again, third, *cells[4:]])
     assert plan.notes["double"] == ["double appears 3 times, used the second, at position 5"]
-    assert outline(plan) == ["setup imports", "solution double", *probe("double")]
-    assert plan.steps[1].source == tiny.RIGHT["double"]
+    assert outline(plan) == ["setup imports", "solution double", *probe("double"), "helper cell 6", *probe("double 2")]
+    assert plan.steps[1].source == tiny.RIGHT["double"] and plan.attempts == {"double": [5, 6]}
+    assert 'user_ns, out="out2")' in plan.steps[-2].source and "out=" not in plan.steps[3].source
 
 
 def test_a_retyped_cell_is_found_by_the_name_of_its_function(plan_of, tiny):
@@ -73,7 +74,7 @@ def test_a_retyped_cell_is_found_by_the_name_of_its_function(plan_of, tiny):
     plan = plan_of(cells)
     assert plan.state["double"] == "answered"
     assert plan.notes["double"] == ["double was not in its own cell, used the one at position 2"]
-    assert outline(plan) == ["setup imports", "helper cell 2", *probe("double")]
+    assert outline(plan) == ["setup imports", "helper cell 2", "helper rest of cell 2", *probe("double")]
 
 
 def test_an_answer_below_its_untouched_stub_is_found_and_the_stub_does_not_run_over_it(plan_of, tiny):
@@ -105,7 +106,7 @@ def test_the_probe_stands_where_the_students_check_stood(plan_of, tiny):
     cells.insert(place, tiny.cell("second-thought", tiny.RIGHT["double"]))
     assert outline(plan_of(cells)) == ["setup imports", "solution double", "helper cell 4", *probe("double")]
     without = [cell for cell in cells if cell["id"] != "00-check-double"]
-    assert outline(plan_of(without)) == ["setup imports", "solution double", *probe("double"), "helper cell 4"]
+    assert outline(plan_of(without))[2:] == [*probe("double"), "helper cell 4", *probe("double 2")]
     twice = [*cells, cells[place + 1]]
     assert outline(plan_of(twice)) == outline(plan_of(cells))
 
@@ -120,7 +121,7 @@ def test_our_cells_stay_out_even_as_copies_and_edited_ones_give_their_definition
     show["source"] += "\ndef helper():\n    return 2\nhelper()"
     plan = plan_of([*cells, copy, tiny.cell("empty", "# nothing\n\n")])
     assert outline(plan) == ["setup imports", "solution double", *probe("double"), "helper cell 5"]
-    assert plan.steps[-1].source == "def helper():\n    return 2"
+    assert plan.steps[-1].source == "try:\n    def helper():\n        return 2\nexcept Exception:\n    pass"
     assert plan.notes[""] == [
         "the cell check_double, at position 4, was changed; ours was used",
         "the cell show_double, at position 5, was changed; only the definitions added to it were run",
@@ -173,3 +174,65 @@ def test_what_our_cells_import_is_there_again_below_a_star_import(plan_of, tiny)
         "imports", "imports of show_double", "imports of show_total", "imports of show_box_area",
     ]  # fmt: skip
     assert "replaces Python's own abs" in plan.notes[""][0]
+
+
+WRONG = "def double(x):\n    return x"
+
+
+@pytest.mark.parametrize(
+    ("below", "places"),
+    [
+        ([tiny_double := "def double(x):\n    return 2 * x"], [4, 13]),
+        ([tiny_double + "\ncheck(double)"], [4, 13]),
+        ([tiny_double, "check(double)"], [4, 14]),
+        (["FACTOR = 2", "check(double)"], [4, 14]),
+        (["check(double)"], [4]),  # nothing has changed
+        ([tiny_double, "check(double)", "y = double(3)", "double = 5"], [4, 14, 16]),
+        (["double = double(3)", tiny_double, "check(double)"], [4, 15]),
+        (["check(total)", "twice = double"], [4]),
+    ],
+)
+def test_where_a_function_is_probed_again(plan_of, tiny, below, places):
+    cells = tiny.answered(double=WRONG)
+    plan = plan_of([*cells, *(tiny.cell(f"below-{i}", source) for i, source in enumerate(below))])
+    assert plan.attempts == {"double": places}
+    probes = [step.name for step in plan.steps if step.kind == "probe"]
+    assert probes == ["double", "double 2", "double 3"][: len(places)]
+
+
+def test_a_copy_of_a_solution_cell_runs_for_what_else_it_defines(plan_of, tiny):
+    cells = tiny.answered(double="FACTOR = 2\n\n\ndef double(x):\n    return x")
+    cells.insert(3, {**cells[2], "source": "def double(x):\n    return FACTOR * x"})
+    plan = plan_of(cells)
+    assert outline(plan) == [
+        "setup imports",
+        "helper cell 3",
+        "helper rest of cell 3",
+        "solution double",
+        *probe("double"),
+    ]
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_an_answer_in_a_copy_of_another_exercises_cell_is_found(plan_of, tiny, blank):
+    cells = tiny.answered(double=tiny.RIGHT["double"])
+    place = next(i for i, cell in enumerate(cells) if cell["id"] == "00-total")
+    cells.insert(place + 1, {**cells[2], "source": tiny.RIGHT["total"]})
+    del cells[place : place + (not blank)]
+    plan = plan_of(cells)
+    assert plan.state["total"] == "answered" and outline(plan)[-4] == f"helper cell {place + 1 + blank}"
+    assert outline(plan)[-3:] == probe("total")
+
+
+def test_an_edited_setup_cell_runs_what_was_added_in_order_each_by_itself(plan_of, tiny):
+    cells = tiny.answered(double=tiny.RIGHT["double"])
+    cells[1]["source"] = "out = !ls\n" + cells[1]["source"] + "\nTABLE = dict()\nTABLE['a'] = fails\nTABLE['b'] = 2"
+    plan = plan_of(cells)
+    namespace: dict = {}
+    exec(plan.steps[1].source, namespace)
+    assert namespace["TABLE"] == {"b": 2}
+    assert plan.notes[""] == ["the cell setup, at position 2, was changed; only what was added to it was run"]
+    cells[1]["source"] = "import numpy as np"
+    assert plan_of(cells).notes[""] == ["the cell setup, at position 2, was changed; ours was used"]
+    cells[1]["source"] = "import numpy as"
+    assert "Python cannot read it; ours was used" in plan_of(cells).notes[""][0]

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from segedu.grading.judging import student_code
+from segedu.grading.judging import cell_definitions, student_code
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_which_cells_give_a_name_a_value(source, expected):
 def test_hostile_source_is_read_without_harm(source):
     assert student_code.parse(source) is None or isinstance(student_code.parse(source), ast.Module)
     assert student_code.binds(source, "f") is False
-    assert student_code.new_definitions(source, "x = 1") == ""
+    assert cell_definitions.new_definitions(source, "x = 1") == cell_definitions.definitions(source) == []
     assert student_code.oddities(source, ["segedu.ops.boxes"]) == []
     assert student_code.imports_of(source) == []
 
@@ -63,11 +63,35 @@ def test_additions_to_a_cell_of_ours_are_its_definitions_only():
     theirs = (
         "import math\nimport os\nSCALE = 'gpu'\nLIMIT = 3\ndata = train()\n@cached\ndef helper():\n    return LIMIT\n"
     )
-    assert (
-        student_code.new_definitions(theirs, ours)
-        == "import os\n\nLIMIT = 3\n\n@cached\ndef helper():\n    return LIMIT"
+    added = ["import os", "LIMIT = 3", "@cached\ndef helper():\n    return LIMIT"]
+    assert cell_definitions.new_definitions(theirs, ours) == added
+    assert cell_definitions.new_definitions(theirs, ours, everything=True) == [*added[:2], "data = train()", added[2]]
+    assert cell_definitions.new_definitions(ours, ours) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["!pip install x \\\n    y", "out = !ls", "out = %env", "files, n = !ls \\\n  -l", "%cd .", "x?"]
+)
+def test_magics_are_left_out_and_line_numbers_stay(line):
+    source = f"{line}\ntop: int = 3\ntop += 1\ntop %= 2"
+    assert [part for part in cell_definitions.new_definitions(source, "") if "None" not in part][:2] == [
+        "top: int = 3",
+        "top += 1",
+    ]
+    assert student_code.parse(source).body[-1].lineno == source.count("\n") + 1
+
+
+def test_definitions_of_a_cell_that_took_its_kernel_with_it():
+    source = "import os\nA = 1\nB = slow()\nfor i in B:\n    print(i)\ndef f(): return A\ndef g(): ..."
+    assert cell_definitions.definitions(source) == ["import os", "A = 1", "B = slow()", "def f():\n    return A"]
+    assert cell_definitions.definitions(source, calls=False) == ["import os", "A = 1", "def f():\n    return A"]
+
+
+def test_which_cells_check_a_function():
+    assert student_code.checks("x = 1\nif x:\n    check(f)", "f")
+    assert not any(
+        student_code.checks(source, "f") for source in ("check(g)", "f(check)", "check()", "# check(f)", "(")
     )
-    assert student_code.new_definitions(ours, ours) == ""
 
 
 def test_oddities_are_named():

@@ -92,17 +92,20 @@ def _public_name(case: dict) -> dict[str, str]:
     return {"name": name} if name and not any(mark.isdigit() for mark in name) else {"name": ""}
 
 
-def read_outcomes(exercise_cases: ExerciseCases, files: Mapping[str, bytes]) -> tuple[list[dict | None], list[str]]:
+def read_outcomes(
+    exercise_cases: ExerciseCases, files: Mapping[str, bytes], out: str = "out"
+) -> tuple[list[dict | None], list[str]]:
     """Read what the student's process left for one exercise.
 
     Args:
         exercise_cases: the cases that were run.
         files: path below the work folder -> bytes; anything may be in them.
+        out: the folder of the outcomes, below that of the exercise.
 
     Returns:
         One outcome a case, None where none came back or it is malformed; and notes on malformed ones.
     """
-    folder = f"job/{exercise_cases.exercise.name}/out"
+    folder = f"job/{exercise_cases.exercise.name}/{out}"
     mine = {path: data for path, data in files.items() if path.startswith(folder + "/")}
     size = sum(map(len, mine.values()))
     if size > MAX_EXERCISE:

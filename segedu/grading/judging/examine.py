@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from segedu.grading.judging import compare
@@ -14,7 +15,7 @@ from segedu.grading.judging.decisive_sources import tool_version
 from segedu.grading.judging.disclosure import error_name, helper_error_name
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.plan_process import plan_of
-from segedu.grading.judging.rebuild import Plan
+from segedu.grading.judging.rebuild import Plan, attempt, out_folder
 from segedu.grading.judging.records import VERSION, clean, sources_of
 from segedu.grading.sandbox.kernel_pool import Step, StepResult
 from segedu.grading.submissions.archive import SubmissionError
@@ -34,7 +35,8 @@ _NOT_SHARED = (
     "This sandbox has neither shared memory nor /tmp: run without multiprocessing, give a DataLoader num_workers=0, "
     "and write to the working directory or to tempfile.gettempdir()."
 )
-WANTED = ("job/*/out/*",)
+MAX_ATTEMPTS = 3
+WANTED = tuple(f"job/*/{out_folder(number)}/*" for number in range(1, MAX_ATTEMPTS + 1))
 MAX_HELPER_NOTES = 5
 
 
@@ -163,7 +165,9 @@ def _helper_notes(results: Sequence[StepResult], grading_setup: GradingSetup) ->
 
 def _place(name: str) -> str:
     """A step's name in words: the cell of an exercise, or a cell of the student's own by its position."""
-    return f"the {name.replace('cell ', 'cell at position ')}" if " " in name else f"the cell of {name}"
+    what, _, cell = name.rpartition("of ")
+    cell = cell.replace("cell ", "cell at position ") if " " in cell else f"cell of {cell}"
+    return f"the {what}of the {cell}" if what else f"the {cell}"
 
 
 def _ending(step: StepResult, grading_setup: GradingSetup) -> str:
@@ -185,17 +189,21 @@ def _exercise(
         line = f"{name} is not written yet." if state == "blank" else f"{name} is missing."
         return _entry(exercise_cases, state, first_line=line, notes=notes)
     steps = {(step.kind, step.name): step for step in results}
-    solution, probe = steps.get(("solution", name)), steps.get(("probe", name))
+    places = plan.attempts[name]
+    tries = [_attempt(exercise_cases, number, files, grading_setup) for number in range(1, len(places) + 1)]
+    number, (verdict, outcomes, more) = max(enumerate(tries, 1), key=lambda one: (one[1][0].points, -one[0]))
+    if len(places) > 1:
+        notes.append(
+            f"{name} was defined or checked again below its check; graded at positions "
+            f"{', '.join(map(str, places))}, counted is position {places[number - 1]}"
+        )
+    solution, probe = steps.get(("solution", name)), steps.get(("probe", attempt(name, number)))
     if solution and solution.status != "ok":
         notes.append(f"the cell of {name} {_ending(solution, grading_setup)}")
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, grading_setup)}")
     if probe and probe.left_out:
         notes.append(f"{name} was checked without cells that were too slow to run again after the kernel was lost")
-    outcomes, more = compare.read_outcomes(exercise_cases, files)
-    notes += [clean(text) for text in more]
-    notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
-    verdict, more = _verdict(exercise_cases, outcomes, grading_setup)
     notes += more
     tampering = _canaries(name, plan, steps)
     entry = _entry(
@@ -205,6 +213,18 @@ def _exercise(
         error=_error(solution, probe), raised=_raised(outcomes, solution, probe),
     )  # fmt: skip
     return entry | ({"points": 0, "status": "tampered"} if tampering else {})
+
+
+def _attempt(
+    exercise_cases: ExerciseCases, number: int, files: dict[str, bytes], grading_setup: GradingSetup
+) -> tuple[Verdict, list[dict | None], list[str]]:
+    """What one probe of an exercise left: the verdict, the outcomes, and notes."""
+    name = exercise_cases.exercise.name
+    outcomes, more = compare.read_outcomes(exercise_cases, files, out_folder(number))
+    notes = [clean(text) for text in more]
+    notes += [f"{name} returned {clean(text, 100)}, which cannot be compared" for text in compare.refusals(outcomes)]
+    verdict, more = _verdict(exercise_cases, outcomes, grading_setup)
+    return verdict, outcomes, notes + more
 
 
 def _verdict(
@@ -248,8 +268,9 @@ def _ways_out(raised: set[str], sandbox: dict | None) -> list[str]:
 
 def _canaries(name: str, plan: Plan, steps: dict[tuple[str, str], StepResult]) -> list[str]:
     """Did the cells that must fail, fail, in their own words? Then cells still run as they are written."""
-    for when in ("before", "after"):
-        step = steps.get(("canary", f"{name} {when}"))
+    names = [attempt(name, number) for number in range(1, len(plan.attempts[name]) + 1)]
+    for tried, when in product(names, ("before", "after")):
+        step = steps.get(("canary", f"{tried} {when}"))
         if step is None or step.status in _STOPPED:
             continue
         if (step.status, step.ename, step.evalue) != ("error", "AssertionError", plan.nonces[step.name]):

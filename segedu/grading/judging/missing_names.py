@@ -12,9 +12,8 @@ import symtable
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from textwrap import indent
 
-from segedu.grading.judging import student_code
+from segedu.grading.judging import cell_definitions, student_code
 
 MAX_NAMES = 100
 _FAILURES = (SyntaxError, ValueError, RecursionError, MemoryError)
@@ -51,11 +50,13 @@ class Cell:
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
-        """Name -> the top-level statements of the source that give it a value, by number."""
+        """Name -> the top-level statements of the source that give it a value or change that value, by number."""
         found: dict[str, list[int]] = {}
         for number, node in enumerate(self._nodes):
             for name in student_code.bound_within(node):
                 found.setdefault(name, []).append(number)
+            for name in student_code.changed(node) & found.keys():
+                found[name].append(number)
         return found
 
     @cached_property
@@ -163,7 +164,7 @@ class Missing:
                 part = nearest.statements(name)
                 self._follow(part, set())  # what it needs itself comes first
                 self.found.append((name, nearest.position))
-                self.sources.append(f"if {name!r} not in globals():\n{indent(part, '    ')}" if self.starred else part)
+                self.sources.append(cell_definitions.unless_there(name, part) if self.starred and part else part)
             else:
                 below = [module for cell in self.cells if cell.position > self.home for module in cell.stars]
                 self.sources += [f"from {module} import {name}" for module in dict.fromkeys(below)]
@@ -171,5 +172,4 @@ class Missing:
     @property
     def source(self) -> str:
         """Code that defines what is missing, or ""; a statement that fails does not stop the others."""
-        parts = dict.fromkeys(part for part in self.sources if part)
-        return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
+        return cell_definitions.tried(dict.fromkeys(part for part in self.sources if part))

@@ -1,7 +1,9 @@
 """Rebuild a submission from the lab's source: the student's cells in their order, our probes in place of checks.
 
 What runs: solution cells, known by their id; the student's own cells, as helpers; imports of our cells. What does
-not: our drawing, training and check cells. A probe hands cases to the student's function and stores what it does.
+not: our drawing, training and check cells. What a cell defines is saved where the cell stops or is stopped here.
+A probe hands cases to the student's function and stores what it does. It stands where the student's own check stood,
+and once more where a later cell checks the function again or defines it anew; the better of these attempts counts.
 Two canaries stand around each probe: cells that must fail. If one does not, the notebook has changed how cells run.
 """
 
@@ -10,15 +12,17 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from segedu.grading.judging import student_code
+from segedu.grading.judging import cell_definitions, student_code
 from segedu.grading.judging.lab_source import Lab, LabCell
 from segedu.grading.judging.missing_names import Cell, Missing
 from segedu.grading.sandbox.steps import WORK, Step
 from segedu.grading.submissions.notebook import StudentCell
 
 MAX_NOTES = 100
+# not `globals()`, and each name imported anew: a student may have given any of them another value
+_PROBE = "from IPython import get_ipython; from segedu.teaching.checks.remote import run_probe"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
@@ -31,12 +35,39 @@ class Plan:
         state: exercise -> "answered", "blank" (still the stub) or "missing".
         notes: exercise (or "" for the whole notebook) -> what was noticed.
         nonces: name of a canary step -> what its error must say.
+        attempts: exercise -> the position of each of its probes, in order.
     """
 
     steps: list[Step] = field(default_factory=list)
     state: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     nonces: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, list[int]] = field(default_factory=dict)
+
+
+def attempt(name: str, number: int) -> str:
+    """The name of the step that probes an exercise for the first, second or third time.
+
+    Args:
+        name: of the exercise.
+        number: from 1.
+
+    Returns:
+        For example `box_iou` and `box_iou 2`.
+    """
+    return name if number == 1 else f"{name} {number}"
+
+
+def out_folder(number: int) -> str:
+    """The folder of an attempt's outcomes, below that of its exercise's cases.
+
+    Args:
+        number: from 1.
+
+    Returns:
+        For example `out` and `out2`.
+    """
+    return "out" if number == 1 else f"out{number}"
 
 
 def rebuild(
@@ -90,7 +121,7 @@ class _Builder:
         others = [self._match(cell) for cell in cells if cell.cell_type != "code"]
         self.retyped = {match.name for match in others if match and match.role == "solution"}
         self.used: dict[int, str] = {}  # position -> exercise whose solution cell it is
-        self.pieces: set[int] = set()  # what was split off a solution cell: it has the cell's names, not its function
+        self.written: set[int] = set()  # positions of solution cells, copies included, that are more than the stub
         self.homes: dict[str, int] = {}  # exercise -> position of the answer
         self.starred = False  # a cell that has run may have replaced what our cells import
 
@@ -103,10 +134,12 @@ class _Builder:
         found = {name: self._find_elsewhere(name) for name, state in self.plan.state.items() if state != "answered"}
         used = {name: position for position, name in self.used.items()}
         self.homes = homes = used | {n: p for n, p in found.items() if p}
-        probes: dict[int, list[str]] = defaultdict(list)
+        probes: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for name in self.lab.exercises:
             if name in homes:
-                probes[self._probe_place(name, homes[name])].append(name)
+                self.plan.attempts[name] = self._probe_places(name, homes[name])
+                for number, position in enumerate(self.plan.attempts[name], 1):
+                    probes[position].append((name, number))
         foreign = [name for name in self.hides if not name.startswith("segedu.")]
         if foreign:
             self._add("setup", "forbidden", f"from segedu.teaching.checks.hidden import hide; hide({foreign!r})")
@@ -114,19 +147,20 @@ class _Builder:
         missing = self._missing()
         for cell in self.cells:
             for name in missing.get(cell.position, ()):
-                self._run_first(name)
+                self._run_first(name, cell.position)
             self._student_cell(cell)
-            for name in probes[cell.position]:
-                self._probe(name)
+            for name, number in probes[cell.position]:
+                self._probe(name, number)
         return self.plan
 
     def _choose(self, name: str) -> None:
-        """The cell whose function the student's own check saw is the answer; other copies of it are left out."""
+        """The cell whose function the student's own check saw is the answer; what copies of it define runs as well."""
         mine = [cell for cell in self.cells if self.ours[cell.position] == self.table[name]]
         stub = self.table[name].source
         written = [
             cell for cell in mine if not student_code.is_empty(cell.source) and not self._is_stub(cell.source, stub)
         ]
+        self.written |= {cell.position for cell in written}
         self.plan.state[name] = "answered" if written else "blank" if mine else "missing"
         if not written:
             return
@@ -134,7 +168,6 @@ class _Builder:
         check = min((p for p, m in self.ours.items() if m and m.name == f"check_{name}"), default=0)
         chosen = ([cell for cell in defining if cell.position < check][-1:] or defining or written)[0]
         self.used[chosen.position] = name
-        self.pieces |= {cell.position for cell in written if defining and cell not in defining}
         if len(mine) > 1:
             place = mine.index(chosen)
             which = ORDINALS[place] if place < len(ORDINALS) else "later one"
@@ -148,10 +181,7 @@ class _Builder:
     def _find_elsewhere(self, name: str) -> int | None:
         """A cell that was deleted and typed again has lost its id: look for the function by its name."""
         for cell in self.cells:
-            ours = self.ours[cell.position]
-            runs = ours is None or cell.position in self.used
-            added = student_code.new_definitions(cell.source, ours.source) if ours and ours.role != "solution" else ""
-            if student_code.binds(cell.source if runs else added, name):
+            if student_code.binds(self._runs(cell)[1], name):
                 self.plan.state[name] = "answered"
                 self._note(name, f"{name} was not in its own cell, used the one at position {cell.position}")
                 return cell.position
@@ -160,10 +190,21 @@ class _Builder:
             self._note(name, f"the cell of {name} {text}")
         return None
 
-    def _probe_place(self, name: str, home: int) -> int:
-        """Where the student's own check stood, so that what they saw is what counts; else right after the answer."""
-        checks = [p for p, m in self.ours.items() if m and m.role == "check" and m.name == f"check_{name}" and p > home]
-        return min(checks, default=home)
+    def _probe_places(self, name: str, home: int) -> list[int]:
+        """Where the student's own check stood, so that what they saw is what counts; else right after the answer.
+
+        Below it, also where the function is checked for the last time, and where it is defined for the last time
+        after that: a second try, or a name that was used again by accident. The better one counts.
+        """
+        own = [p for p, m in self.ours.items() if m and m.role == "check" and m.name == f"check_{name}" and p > home]
+        first = min(own, default=home)
+        below = [cell for cell in self.cells if cell.position > first]
+        checked = [cell.position for cell in below if student_code.checks(cell.source, name)][-1:]
+        bound = [cell.position for cell in below if student_code.binds(self._runs(cell)[1], name)][-1:]
+        if not checked or bound > checked:
+            return [first, *checked, *bound]
+        anything = any(self._runs(cell)[1] for cell in below if cell.position <= checked[0])
+        return [first, *checked] if anything else [first]
 
     def _missing(self) -> dict[int, list[str]]:
         """Position of an answer -> the exercises that are answered there, for `_run_first`."""
@@ -172,6 +213,11 @@ class _Builder:
         at: dict[int, list[str]] = defaultdict(list)
         for name, position in self.homes.items():
             at[position].append(name)
+            for place in self.plan.attempts[name][1:]:
+                above = [cell for cell in self.table_of_cells if position < cell.position <= place]
+                again = [cell.position for cell in above if student_code.binds(cell.runs, name)][-1:]
+                for there in again:
+                    at[there] += [name] if name not in at[there] else []
         return at
 
     def _runs(self, cell: StudentCell) -> tuple[str, str]:
@@ -180,15 +226,19 @@ class _Builder:
         if ours is None:
             return cell.source, "" if self._is_copy(cell.source) else cell.source
         if ours.role == "solution":
-            runs = cell.position in self.used or cell.position in self.pieces
-            return (cell.source, cell.source) if runs else ("", "")
+            return (cell.source, cell.source) if cell.position in self.written else ("", "")
         if student_code.same_text(cell.source, ours.source):
             return cell.source if ours.role in ("setup", "show") else "", ""
-        return cell.source, student_code.new_definitions(cell.source, ours.source)
+        return cell.source, "\n\n".join(self._added(cell, ours))
 
-    def _run_first(self, name: str) -> None:
+    @staticmethod
+    def _added(cell: StudentCell, ours: LabCell) -> list[str]:
+        """What runs of a cell of ours that was edited: of the setup cell all that is new, else the definitions."""
+        return cell_definitions.new_definitions(cell.source, ours.source, everything=ours.role == "setup")
+
+    def _run_first(self, name: str, home: int) -> None:
         """What the answer uses and only a later cell, or one of ours that is left out, defines."""
-        missing = Missing(self.table_of_cells, self.there, self.homes[name])
+        missing = Missing(self.table_of_cells, self.there, home)
         if missing.source:
             for word, position in [] if missing.starred else missing.found[:5]:
                 text = f"uses {word[:40]}, which only the cell at position {position} defines; that was run first"
@@ -198,47 +248,63 @@ class _Builder:
     def _imports(self) -> str:
         wanted = [cell for cell in self.lab.cells if cell.role in ("setup", "show")]
         lines = [line for cell in wanted for line in student_code.imports_of(cell.source, self.lab.exercises)]
-        return _tried(lines)
+        return _each_once(lines)
 
     def _student_cell(self, cell: StudentCell) -> None:
         ours = self.ours[cell.position]
         if self.starred and ours and ours.role in ("setup", "show"):
-            again = _tried(student_code.imports_of(ours.source, self.lab.exercises))
+            again = _each_once(student_code.imports_of(ours.source, self.lab.exercises))
             if again:
                 self._add("setup", f"imports of {ours.name}", again)
-        if ours and ours.role == "solution" and cell.position not in self.pieces:
-            if cell.position in self.used:
-                self._look_at(cell, ours.name)
-                if not student_code.binds(cell.source, ours.name):
-                    self._note(
-                        ours.name, f"the cell of {ours.name}, at position {cell.position}, does not define {ours.name}"
-                    )
-                self._add("solution", ours.name, cell.source)
-                self._add_late(cell)
-        elif ours and ours.role != "solution":
+        if cell.position in self.used:
+            name = self.used[cell.position]
+            self._look_at(cell, name)
+            if not student_code.binds(cell.source, name):
+                self._note(name, f"the cell of {name}, at position {cell.position}, does not define {name}")
+            self._run("solution", name, cell.source)
+        elif ours and ours.role == "solution":
+            if cell.position in self.written:
+                self._look_at(cell, "")
+                self._run("helper", f"cell {cell.position}", cell.source)
+        elif ours:
             self._edited(cell, ours)
         elif not student_code.is_empty(cell.source) and not self._is_copy(cell.source):
             self._look_at(cell, "")
-            self._add("helper", f"cell {cell.position}", cell.source)
-            self._add_late(cell)
+            self._run("helper", f"cell {cell.position}", cell.source)
 
-    def _add_late(self, cell: StudentCell) -> None:
-        """Where a line of a cell fails because of what stays out here, what it defines further down must not."""
-        late = student_code.late_definitions(cell.source)
-        if late:
-            self._add("helper", f"definitions of cell {cell.position}", late)
+    def _run(self, kind: str, name: str, source: str) -> None:
+        """A cell as it is, and what saves its definitions where it fails because of what stays out here."""
+        self._add(kind, name, source)
+        tree = student_code.parse(source)
+        if tree and len(tree.body) > 1:
+            text = student_code.strip_markers(source)
+            rest = f"from segedu.teaching.checks.rest_of_cell import run_rest; run_rest({text!r})"
+            self._add("helper", f"rest of {name}", rest, "error")
+        self._after_loss(name, source)
+
+    def _after_loss(self, name: str, source: str) -> None:
+        """Where a cell took its kernel with it, its definitions alone; if these do too, those that call nothing."""
+        whole = student_code.parse(source)
+        every, short = cell_definitions.definitions(source), cell_definitions.definitions(source, calls=False)
+        for title, parts in (("definitions of", every), ("plain definitions of", short if short != every else [])):
+            if parts and whole and len(parts) < len(whole.body):
+                self._add("helper", f"{title} {name}", cell_definitions.tried(parts), "loss")
 
     def _edited(self, cell: StudentCell, ours: LabCell) -> None:
         if student_code.same_text(cell.source, ours.source):
             return
-        added = student_code.new_definitions(cell.source, ours.source)
+        added = self._added(cell, ours)
+        text = f"the cell {ours.name}, at position {cell.position}, was changed"
         if added:
-            text = f"the cell {ours.name}, at position {cell.position}, was changed"
-            self._note("", f"{text}; only the definitions added to it were run")
-            self._look_at(cell, "")
-            self._add("helper", f"cell {cell.position}", added)
-        elif ours.role == "check":
-            self._note("", f"the cell {ours.name}, at position {cell.position}, was changed; ours was used")
+            what = "what was added to it was" if ours.role == "setup" else "the definitions added to it were"
+            self._note("", f"{text}; only {what} run")
+            source = "\n\n".join(added)
+            self._look_at(replace(cell, source=source), "")
+            self._add("helper", f"cell {cell.position}", cell_definitions.tried(added))
+            self._after_loss(f"cell {cell.position}", source)
+        elif ours.role in ("check", "setup"):
+            unread = "; Python cannot read it" if student_code.parse(cell.source) is None else ""
+            self._note("", f"{text}{unread}; ours was used")
 
     def _is_copy(self, source: str) -> bool:
         return student_code.plain_text(source) in self.copies
@@ -248,13 +314,13 @@ class _Builder:
         for phrase in student_code.oddities(cell.source, self.hides):
             self._note(exercise, f"the cell at position {cell.position} {phrase}")
 
-    def _probe(self, name: str) -> None:
-        self._canary(f"{name} before")
-        source = (
-            f'from segedu.teaching.checks.remote import run_probe; run_probe("{name}", "{WORK}/job/{name}", globals())'
-        )
-        self._add("probe", name, source)
-        self._canary(f"{name} after")
+    def _probe(self, name: str, number: int) -> None:
+        step = attempt(name, number)
+        self._canary(f"{step} before")
+        out = "" if number == 1 else f', out="{out_folder(number)}"'
+        call = f'run_probe("{name}", "{WORK}/job/{name}", get_ipython().user_ns{out})'
+        self._add("probe", step, f"{_PROBE}; {call}")
+        self._canary(f"{step} after")
 
     def _canary(self, name: str) -> None:
         """Fails twice over, so that dropping asserts from the student's cells shows as well."""
@@ -262,8 +328,8 @@ class _Builder:
         self.plan.nonces[name] = word
         self._add("canary", name, f'assert False, "{word}"\nraise RuntimeError("the assert was dropped")')
 
-    def _add(self, kind: str, name: str, source: str) -> None:
-        self.plan.steps.append(Step(kind, name, student_code.strip_markers(source), timeout=self.seconds))
+    def _add(self, kind: str, name: str, source: str, only_after: str = "") -> None:
+        self.plan.steps.append(Step(kind, name, student_code.strip_markers(source), self.seconds, only_after))
 
     def _note(self, exercise: str, text: str) -> None:
         notes = self.plan.notes[exercise]
@@ -271,7 +337,6 @@ class _Builder:
             notes.append(text if len(notes) < MAX_NOTES - 1 else "and more of this kind, which is not listed")
 
 
-def _tried(lines: Sequence[str]) -> str:
+def _each_once(lines: Sequence[str]) -> str:
     """Imports, each by itself: one that fails does not stop the others."""
-    lines = [line for line in dict.fromkeys(lines) if not line.startswith("from __future__")]
-    return "\n".join(f"try:\n    {line}\nexcept Exception:\n    pass" for line in lines)
+    return cell_definitions.tried(line for line in dict.fromkeys(lines) if not line.startswith("from __future__"))

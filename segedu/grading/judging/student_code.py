@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from textwrap import indent
 
 _PARSER = threading.Lock()
-_MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\S.*\?)[ \t]*$", re.MULTILINE)
+# a magic or a shell line, with the lines that a backslash at its end adds to it; and one whose result gets a name
+_MAGIC = re.compile(r"^([ \t]*)(?:[%!?](?:.*\\\n)*.*|\S.*\?)[ \t]*$", re.MULTILINE)
+_NAMED_MAGIC = re.compile(r"^([ \t]*[\w.,\[\] \t]+=[ \t]*)[%!](?:.*\\\n)*.*$", re.MULTILINE)
 _NBVAL = re.compile(r"^([ \t]*)#[ \t]*(?:NBVAL_[A-Z_]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[ \t]*$", re.MULTILINE)
 _INSIDE = ("body", "orelse", "handlers", "finalbody", "cases")
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_THERE = {*sys.stdlib_module_names, "numpy", "scipy", "torch", "torchvision", "matplotlib", "IPython", "PIL", "segedu"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+ASSIGNING = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 # words that no lab needs, and other libraries' answers; each earns a note for a person to look at, and costs nothing
 _ODD = (
     "ast_transformers", "input_transformers", "showtraceback", "set_custom_exc", "shell_send", "execute_reply",
@@ -57,12 +57,18 @@ _REPLACED = {"torch": "float, int, max, min, range and sum", "numpy": "abs, max,
 
 @lru_cache(maxsize=1)  # several questions are asked of one cell in a row
 def _parsed(source: str) -> tuple[ast.Module | None, str | None]:
-    for text in (source, _MAGIC.sub(r"\1pass", source)):
+    for text in (source, _without_magics(source)):
         try:
             return _tree(text), text
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return None, None
+
+
+def _without_magics(source: str) -> str:
+    """The cell with `pass` in place of magics and shell lines, None in place of their results; line numbers stay."""
+    text = _NAMED_MAGIC.sub(lambda found: f"{found[1]}None" + "\n" * found[0].count("\n"), source)
+    return _MAGIC.sub(lambda found: f"{found[1]}pass" + "\n" * found[0].count("\n"), text)
 
 
 def _tree(text: str) -> ast.Module:
@@ -125,7 +131,7 @@ def statements(source: str) -> Iterator[ast.stmt]:
         node = waiting.pop()
         if isinstance(node, ast.stmt):
             yield node
-        if not isinstance(node, _DEFINITIONS):
+        if not isinstance(node, DEFINITIONS):
             inner = [
                 part for field in _INSIDE for part in getattr(node, field, None) or () if isinstance(part, ast.AST)
             ]
@@ -141,7 +147,7 @@ def bound(node: ast.stmt) -> set[str]:
     Returns:
         Names.
     """
-    if isinstance(node, _DEFINITIONS):
+    if isinstance(node, DEFINITIONS):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
@@ -152,6 +158,27 @@ def bound(node: ast.stmt) -> set[str]:
         if isinstance(target, ast.Tuple | ast.List | ast.Starred):
             parts = [part for part in ast.walk(target) if isinstance(part, ast.Name)]
             found |= {part.id for part in parts if isinstance(part.ctx, ast.Store)}
+    return found
+
+
+def changed(node: ast.stmt) -> set[str]:
+    """The names whose value a statement changes in part, such as `table` in `table[0] = 1` and `table.top = 1`.
+
+    Args:
+        node: of the tree.
+
+    Returns:
+        Names.
+    """
+    if not isinstance(node, ASSIGNING):
+        return set()
+    found = set()
+    for target in [*getattr(node, "targets", ()), getattr(node, "target", None)]:
+        owner = target
+        while isinstance(owner, ast.Subscript | ast.Attribute):
+            owner = owner.value
+        if owner is not target and isinstance(owner, ast.Name):
+            found.add(owner.id)
     return found
 
 
@@ -182,7 +209,7 @@ def bound_within(node: ast.stmt) -> set[str]:
     Returns:
         Names.
     """
-    if isinstance(node, _DEFINITIONS):
+    if isinstance(node, DEFINITIONS):
         return {node.name}
     return {name for part in ast.walk(node) if isinstance(part, ast.stmt) for name in bound(part)}
 
@@ -244,73 +271,26 @@ def imports_of(source: str, without: Iterable[str] = ()) -> list[str]:
     return [ast.unparse(node) for node in nodes if not bound(node) & set(without)]
 
 
-def new_definitions(source: str, ours: str) -> str:
-    """What a student added to a cell of ours: imports, functions, classes and constants.
+def checks(source: str, name: str) -> bool:
+    """Does a cell call `check` with a function of that name?
 
     Args:
-        source: the cell now.
-        ours: the cell as the lab has it.
+        source: of the cell.
+        name: of the exercise.
 
     Returns:
-        Source of the additions, or "".
+        True for `check(box_iou)`.
     """
-    tree, old = parse(source), parse(ours)
-    if tree is None:
-        return ""
-    try:
-        known = {ast.dump(node) for node in (old.body if old else [])}
-        added = [node for node in tree.body if _defines(node) and ast.dump(node) not in known]
-        return "\n\n".join(ast.unparse(node) for node in added)
-    except (RecursionError, ValueError):
-        return ""
-
-
-def late_definitions(source: str) -> str:
-    """What a cell defines below lines that may fail where it stands alone, such as `drive.mount(...)`.
-
-    Args:
-        source: of a student's cell.
-
-    Returns:
-        Source that defines each such function or class, unless its name has a value already; or "".
-    """
+    if not (mentions(source, name) and mentions(source, "check")):
+        return False
     tree = parse(source)
-    body = tree.body if tree else []
-    first = next((i for i, node in enumerate(body) if _may_fail(node)), len(body))
-    late = [(node, name) for node in body[first:] if (name := _function_name(node)) and not is_stub(node)]
-    try:
-        parts = [f"if {name!r} not in globals():\n{indent(ast.unparse(node), '    ')}" for node, name in late]
-        return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
-    except (RecursionError, ValueError):
-        return ""
-
-
-def _function_name(node: ast.stmt) -> str:
-    """Of a function, a class, or a lambda that is given a name; else ""."""
-    if isinstance(node, _DEFINITIONS):
-        return node.name
-    is_lambda = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
-    return next(iter(bound(node)), "") if is_lambda else ""
-
-
-def _may_fail(node: ast.stmt) -> bool:
-    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-        return not _THERE.issuperset(module.partition(".")[0] for module in modules)
-    return not (is_text or _defines(node))
-
-
-def _defines(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
-        return True
-    if not isinstance(node, ast.Assign) or bound(node) == {"SCALE"}:
-        return False
-    try:
-        ast.literal_eval(node.value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)] if tree else []
+    return any(
+        isinstance(call.func, ast.Name)
+        and call.func.id == "check"
+        and any(isinstance(part, ast.Name) and part.id == name for part in call.args[:1])
+        for call in calls
+    )
 
 
 def oddities(source: str, hides: Iterable[str]) -> list[str]:

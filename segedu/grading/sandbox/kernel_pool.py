@@ -36,6 +36,7 @@ __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_lev
 
 KINDS = ("setup", "helper", "solution", "canary", "probe")
 REPLAYED = ("setup", "helper", "solution")
+KERNEL_LIVES = ("ok", "error", "skipped")  # after steps that ended so
 MAX_TEXT = 4_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable to allocate|std::bad_alloc")
@@ -157,15 +158,24 @@ class _Run:
         cells = items([(step.name, step.source) for step in steps], self.pool.folder / "submission.ipynb")
         budget = Budget([(step.kind, step.name) for step in steps], self.limits.total_seconds)
         for number, (step, cell) in enumerate(zip(steps, cells, strict=True)):
+            if not self.is_due(step):
+                continue
             began = time.monotonic()
             whole, own = budget.seconds(number)
             self.until, self.granted = began + whole, 0.0
             ended = self.step(step, cell, own)
             self.result.steps.append(ended)
-            lost = ended.status not in ("ok", "error", "skipped")
+            lost = ended.status not in KERNEL_LIVES
             budget.spend(number, time.monotonic() - began, self.granted, lost)
         self.end_kernel()
         return self.result
+
+    def is_due(self, step: Step) -> bool:
+        """Whether a step runs; one that makes up for the step before it runs only where that is needed."""
+        before = self.result.steps[-1].status if self.result.steps else "ok"
+        if step.only_after == "loss":
+            return before not in KERNEL_LIVES
+        return not step.only_after or before == step.only_after
 
     def step(self, step: Step, cell: SegCell, seconds: float) -> StepResult:
         """One step of at most so many seconds, with a kernel in which all earlier ones have run."""

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from segedu.teaching.checks.drawing import draw_difference
 from segedu.teaching.checks.exercise import Exercise
@@ -69,7 +70,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
             CheckFailed: under nbval and nbgrader only.
             ValueError: for a function that this lab does not ask for.
         """
-        exercise = _find(by_name, function, lab)
+        exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
         passed.pop(exercise.name, None)
         verdict = _judge_visibly(exercise, function, hidden)
         if verdict.passed:
@@ -86,7 +87,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
         Returns:
             A function of the same signature.
         """
-        exercise = _find(by_name, function, lab)
+        exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
         if exercise.name not in passed:
             print(f"({exercise.name} has not passed its check yet: this cell uses the library's.)")
         return passed.get(exercise.name, exercise.reference)
@@ -107,10 +108,15 @@ def hidden_names(exercises: Sequence[Exercise], forbidden: Sequence[str]) -> lis
     return list(dict.fromkeys([name for exercise in exercises for name in exercise.hides] + list(forbidden)))
 
 
-def _find(by_name: dict[str, Exercise], function: Callable, lab: str) -> Exercise:
-    name = getattr(function, "__name__", None)
-    if name not in by_name:
-        given = name or type(function).__name__
+def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: dict[str, Any]) -> Exercise:
+    """The exercise of a function, by its own name, or by the name that the notebook gives it, as in grading.
+
+    A lambda, a partial, an object with `__call__` and a decorated function have another name or none.
+    """
+    given = getattr(function, "__name__", None)
+    name = given if given in by_name else next((name for name in by_name if notebook.get(name) is function), None)
+    if name is None:
+        given = given or type(function).__name__
         raise ValueError(f"check was given {given}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
     return by_name[name]
 

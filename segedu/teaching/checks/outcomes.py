@@ -46,7 +46,7 @@ def _is_tensor(value: Any) -> bool:
 def plain(value: Any, depth: int = 0) -> Any:
     """Reduce a value to None, bool, int, float, str, list, tuple, dict with str keys, or a numpy array.
 
-    Tensors are detached and moved to the CPU; numpy scalars become Python numbers.
+    Tensors are detached and moved to the CPU; numpy scalars become Python numbers, and long doubles float64.
 
     Args:
         value: anything.
@@ -69,9 +69,12 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise NotPlain(f"an array of dtype {value.dtype}")
-        return np.array(value, order="C", subok=False)
+        is_long = value.dtype.kind == "f" and value.dtype.itemsize > 8  # its bytes mean another number elsewhere
+        return np.array(value, dtype=np.float64 if is_long else None, order="C", subok=False)
     if isinstance(value, np.bool_):
         return bool(value)
+    if isinstance(value, np.longdouble):  # its `item` would be one again
+        return float(value)
     if isinstance(value, np.generic) and value.dtype.kind in "iuf":
         return value.item()
     if isinstance(value, list | tuple):

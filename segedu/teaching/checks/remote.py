@@ -49,19 +49,20 @@ def reader(folder: Path, stem: str) -> Callable[[str], bytes | None]:
     return get
 
 
-def run_probe(name: str, folder: str, namespace: dict[str, Any]) -> None:
+def run_probe(name: str, folder: str, namespace: dict[str, Any], out: str = "out") -> None:
     """Probe `namespace[name]` on every case in the folder; write one outcome after the other.
 
     Args:
         name: of the student's function.
         folder: holds `job.json` (`{"probe": "call", "cases": 4}`) and `in/<i>.json` with arrays.
         namespace: the notebook's globals.
+        out: the folder below, into which the outcomes are written.
     """
     import torch
 
     root = Path(folder)
     job = json.loads((root / "job.json").read_text())
-    (root / "out").mkdir(exist_ok=True)
+    (root / out).mkdir(exist_ok=True)
     function = namespace.get(name)
     torch.set_num_threads(1)
     for i in range(job["cases"]):
@@ -74,4 +75,4 @@ def run_probe(name: str, folder: str, namespace: dict[str, Any]) -> None:
             files = codec.pack(outcome)
         except NotPlain as error:
             files = codec.pack({"refused": str(error)})
-        write_files(root / "out", str(i), files)
+        write_files(root / out, str(i), files)
