@@ -127,7 +127,7 @@ def test_a_fault_of_ours_is_not_the_student_s(monkeypatch, lab, read, tiny):
 
 
 def test_the_child_ends_with_the_grader_and_imports_nothing_heavy():
-    root = str(Path(plan_process.__file__).resolve().parents[2])
+    root = str(Path(plan_process.__file__).resolve().parents[3])
     code = f"import sys; sys.path.insert(0, {root!r}); from segedu.grading.judging import plan_process; print(*sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pytest", "zmq", "nbformat", "jupyter_client"} & set(ran.stdout.split())
