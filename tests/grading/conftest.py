@@ -56,7 +56,7 @@ class InProcessPool:
                 Path(work, path).parent.mkdir(parents=True, exist_ok=True)
                 Path(work, path).write_bytes(data)
             namespace: dict = {"__name__": "__main__", "print": lambda *_: None}
-            results = [self._step(step, namespace, work) for step in steps]
+            results = [self._step(step, namespace, work) for step in steps if not step.only_after]
             files = {str(p.relative_to(work)): p.read_bytes() for w in wanted for p in Path(work).glob(w)}
         return RunResult(results, 3, self.isolation.reason, files=files)
 
@@ -64,8 +64,9 @@ class InProcessPool:
     def _step(step, namespace: dict, work: str) -> StepResult:
         if step.name == "forbidden":  # it replaces functions of other libraries for as long as the process lives
             return StepResult(step.name, step.kind, "ok")
+        source = step.source.replace("@WORK@", work).replace("get_ipython().user_ns", "globals()")
         try:
-            exec(compile(step.source.replace("@WORK@", work), step.name, "exec"), namespace)
+            exec(compile(source, step.name, "exec"), namespace)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             return StepResult(step.name, step.kind, "error", type(error).__name__, str(error), text)
