@@ -37,7 +37,7 @@ ASKED = {
     "network": "connecting to sockets of this machine, or taking their names",
     "answers": "reading the course's exercises and a private file", "files": "writing files of the machine",
     "processes": "reaching the grader's process", "stores": "shared memory that outlives its process",
-    "queues": "using a message queue of the machine",
+    "queues": "using message queues and semaphores of the machine",
     "memory": "more memory than is allowed", "memory of children": "the same, spread over children",
     "forks": "200 processes", "disk": "more files than there is room for", "terminals": "200 terminals",
 }  # fmt: skip

@@ -279,6 +279,7 @@ work.join()""",
     raise RuntimeError("nobody but root with all rights sees what it holds")""",
         boundary="limits",
         clean=True,
+        levels=(2,),
         twin=_SYSTEM
         + """assert libc.prctl(15, b"student", 0, 0, 0) == 0 and libc.prctl(4, 1, 0, 0, 0) == 0
 assert libc.prctl(3, 0, 0, 0, 0) == 1""",

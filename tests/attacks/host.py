@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
-from system_v import SystemV
+from system_v import SIZE, SystemV
 
 MARK = "segedu-attack-mark"  # in the command line of every process that an attack starts, and in every file it plants
 GROWTH = 400 << 20
@@ -240,7 +240,8 @@ def _terminals() -> int:
 
 def _segments() -> set[str]:
     with contextlib.suppress(OSError, IndexError):
-        return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
+        lines = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+        return {words[1] for words in lines if words[3] != str(SIZE)}
     return set()
 
 

@@ -7,6 +7,7 @@ import struct
 
 IPC_PRIVATE, IPC_RMID, IPC_STAT, IPC_NOWAIT, GETVAL, SETVAL = 0, 0, 2, 0o4000, 12, 16
 TEXT, VALUE = b"a message of the host", 7
+SIZE = 4099  # of the segment: by it a referee knows those of another arena that runs at the same time
 
 
 class SystemV:
@@ -19,7 +20,7 @@ class SystemV:
     def __init__(self) -> None:
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.queue = self.libc.msgget(IPC_PRIVATE, 0o1666)
-        self.segment = self.libc.shmget(IPC_PRIVATE, 4096, 0o1666)
+        self.segment = self.libc.shmget(IPC_PRIVATE, SIZE, 0o1666)
         self.semaphore = self.libc.semget(IPC_PRIVATE, 1, 0o1666)
         self.words = {"QUEUE": str(self.queue), "SEGMENT": str(self.segment), "SEMAPHORE": str(self.semaphore)}
         self.libc.semctl(self.semaphore, 0, SETVAL, VALUE)

@@ -178,10 +178,11 @@ def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
         watched |= {
             "terminals": TERMINALS,
             "folder": str(place.scratch),
-            "user": uid,
             "disk": limits.disk_bytes,
             "inodes": limits.inodes,
         }
+        if uid is not None:
+            watched["user"] = uid
     job["watch"] = watched
     return place
 

@@ -170,12 +170,12 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
     sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
     code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
-    # a process that is not dumpable closes its files and its memory to the watch
-    code += _call(_PRCTL[column], [(_LOAD, 0, 0, 16), (_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24),
-                                   *_among((1,), _ALLOW, deny)])  # fmt: skip
     code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
     if not own_tree:
         code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
+        # a process that is not dumpable closes its files to the watch of the disk
+        dumpable = [(_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24), *_among((1,), _ALLOW, deny)]
+        code += _call(_PRCTL[column], [(_LOAD, 0, 0, 16), *dumpable])
     if only_pid is not None:
         for name, numbers in SIGNALS.items():
             allowed = (0, only_pid) if name == "kill" else () if "tg" not in name else (only_pid,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -29,7 +28,7 @@ CLAIMED = {
     "user": "act as the grader's user", "rights": "use rights of root", "settings": "change the machine's settings",
     "network": "reach sockets of the machine", "answers": "read the answers", "files": "change files of the machine",
     "processes": "reach the grader's process", "stores": "take memory that no limit counts",
-    "queues": "use message queues of the machine",
+    "queues": "use message queues and semaphores of the machine",
 }  # fmt: skip
 Outcome = tuple[bool, str]
 
@@ -125,25 +124,12 @@ def _host() -> Iterator[tuple[Path, dict]]:
             one.bind(place)
             one.listen()
         (folder / "socket").chmod(0o777)
-        queue = stack.enter_context(_queue())
         course = Path(__file__).resolve().parents[2] / "teaching" / "exercises"
         answers = [str(path) for path in sorted(course.glob("lab*/[a-z]*.py"))[:1]]
         yield folder, {
             "port": sockets[0].getsockname()[1], "socket": str(folder / "socket"), "abstract": abstract,
-            "secret": str(secret), "answers": answers, "pid": os.getpid(), "queue": queue,
+            "secret": str(secret), "answers": answers, "pid": os.getpid(),
         }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _queue() -> Iterator[int]:
-    """The number of a message queue of the machine that all may use, or -1 where none can be made."""
-    libc = ctypes.CDLL(None)
-    number = libc.msgget(0, 0o1666) if hasattr(libc, "msgget") else -1
-    try:
-        yield number
-    finally:
-        if number >= 0:
-            libc.msgctl(number, 0, None)
 
 
 def used_up(isolation: IsolationLevel, names: tuple[str, ...], limits: Limits) -> dict[str, Outcome]:

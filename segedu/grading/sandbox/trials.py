@@ -26,7 +26,7 @@ SETTINGS = (
 )  # fmt: skip
 _NEW_USER, _TRACE_ME = 0x10000000, 0
 _SHMGET = {"x86_64": 29, "aarch64": 194}
-_STAT, _AT_ONCE = 2, 0o4000  # of msgctl and msgsnd
+_INFORMATION = 3  # IPC_INFO
 _MANY = 200  # processes or terminals that nobody needs
 Outcome = tuple[bool, str]
 
@@ -176,13 +176,12 @@ def _stores(probe: dict) -> Outcome:
 
 
 def _queues(probe: dict) -> Outcome:
-    """A message queue that the grader has made for this."""
-    if probe["queue"] < 0:
-        return True, "this machine has none"
-    place = ctypes.create_string_buffer(1024)
+    """Questions that the calls answer without an object; where they do, they read and write those of others too."""
+    room = ctypes.create_string_buffer(1024)
     return _all_refused(
-        _system("msgctl", probe["queue"], _STAT, place),
-        _system("msgsnd", probe["queue"], b"\1" + bytes(15), 1, _AT_ONCE),
+        _system("msgctl", 0, _INFORMATION, room),
+        _system("semctl", 0, 0, _INFORMATION, room),
+        _system("shmctl", 0, _INFORMATION, room),
     )
 
 
