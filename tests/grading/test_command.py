@@ -124,7 +124,7 @@ def test_the_command_line_says_what_is_wrong(job, tmp_path):
     code, text = run(subs, "--lab", "00_tiny", "--out", tmp_path / "a_file" / "o", *course)
     assert code == 2 and "cannot be written" in text
     code, text = run(subs, "--lab", "00_tiny", "--out", subs / "o", *course)
-    assert code == 2 and "lies in the folder of submissions" in " ".join(text.split())
+    assert code == 2 and "lies in the folder of the submissions" in " ".join(text.split())
     assert run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 1, *course)[0] == 0
     code, text = run(subs, "--lab", "00_tiny", "--out", tmp_path / "o", "--seed", 2, *course)
     assert code == 2 and "graded with another seed" in text

@@ -91,9 +91,10 @@ def test_a_number_that_a_function_returned_has_two_digits(number, words):
 
 def test_few_classes_of_errors_are_told_of_cells_beside_the_exercises():
     names = ["NameError", "ModuleNotFoundError", "TabError", "Abc"]
-    notes = _helper_notes([StepResult(f"cell {i}", "helper", "error", name) for i, name in enumerate(names)], None)
+    steps = [StepResult(f"cell {i}", "helper", "error", name) for i, name in enumerate(names)]
+    _, details = _helper_notes(steps, None)
     other = "an error of another class"
-    assert [note.partition(" with ")[2] for note in notes] == ["NameError", "ModuleNotFoundError", other, other]
+    assert [note.partition(" with ")[2] for note in details] == ["NameError", "ModuleNotFoundError", other, other]
     assert helper_error_name("ValueError") == "ValueError"
 
 
