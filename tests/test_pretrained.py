@@ -281,7 +281,7 @@ def test_write_that_the_system_refuses(small: type[Server]) -> None:
     """A limit on the size of files, in a process of its own: a real error in the middle of a real download."""
     code = f"""
 import dataclasses, resource, signal
-from segedu import pretrained
+from segedu.weights import pretrained
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 pretrained.WEIGHTS["resnet18"] = dataclasses.replace(pretrained.WEIGHTS["resnet18"], url={WEIGHTS["resnet18"].url!r})

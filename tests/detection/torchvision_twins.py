@@ -21,10 +21,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.resnet import BasicBlock, ResNet
-from segedu.detection import faster_rcnn, rcnn
+from segedu.detection import faster_rcnn
 from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.detection.faster_rcnn import RPN, ConvolutionalHead, FasterRCNN, normalize_pyramid
 from segedu.instance.mask_rcnn import MaskHead, MaskRCNN
+from segedu.layers import proposals
 from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.image_batch import resize_and_pad
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
@@ -144,5 +145,5 @@ def fix_samplers(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(RegionProposalNetwork, "assign_targets_to_anchors", in_double)
     patch.setattr(BalancedPositiveNegativeSampler, "__call__", theirs)
-    patch.setattr(rcnn, "sample_matches", ours)
+    patch.setattr(proposals, "sample_matches", ours)
     patch.setattr(faster_rcnn, "sample_matches", ours)

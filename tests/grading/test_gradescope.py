@@ -188,7 +188,11 @@ def test_a_kernel_that_falls_silent_is_no_failure_of_the_autograder(place, serve
     silence = "get_ipython().kernel._publish_status = lambda *a, **k: None"
     book["cells"].insert(2, {**book["cells"][1], "id": "silent", "metadata": {}, "source": silence})
     results = main(place(json.dumps(book)))
-    assert violations(results) == [] and results["score"] == 20 and "one cell of the notebook did not run to its end" in results["output"]
+    assert (
+        violations(results) == []
+        and results["score"] == 20
+        and "one cell of the notebook did not run to its end" in results["output"]
+    )
 
 
 @sandboxed
