@@ -474,7 +474,7 @@ show(fig, alt="Seven wavy discs that touch, and their flood from too many marker
 
 # %% name="features_parts" role="train"
 from PIL import Image
-from segedu.weights import pretrained
+from segedu.weights import catalogue, pretrained
 from segedu.backbones.vit import ViT
 from skimage.data import astronaut
 from sklearn.datasets import load_sample_image
@@ -484,7 +484,7 @@ from tqdm.auto import tqdm
 def small_vit():
     """64 numbers for each patch of 4 x 4 pixels, before it has learnt anything."""
     torch.manual_seed(0)
-    return ViT(**pretrained.SCENES_VIT).eval()
+    return ViT(**catalogue.SCENES_VIT).eval()
 
 
 def load_vit(name):

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import subprocess
+import types
 from pathlib import Path
 
 import pytest
@@ -91,36 +92,65 @@ def test_what_leads_nowhere_is_found(text, found):
 CELL = re.compile(r"^```+(?:\{code-cell\}|python)[^\n]*\n(.*?)^```+", re.M | re.S)
 
 
-def imports_on(page: str) -> list[tuple[str, str]]:
-    """(module, name) of everything that the code of a page imports from segedu."""
+def code_of(page: str) -> str:
+    """The code of a page: its cells and examples, without those that are excerpts."""
     found = []
     for block in CELL.findall(page):
         block = re.sub(r"\A---\n.*?^---\n", "", block, flags=re.M | re.S)  # the cell's options
-        lines = [line for line in block.splitlines() if not line.startswith((":", "%", "!"))]
+        block = "\n".join(line for line in block.splitlines() if not line.startswith((":", "%", "!")))
         try:
-            tree = ast.parse("\n".join(lines))
-        except SyntaxError:  # an excerpt
+            ast.parse(block)
+        except SyntaxError:
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segedu":
-                found += [(node.module, alias.name) for alias in node.names]
+        found.append(block)
+    return "\n".join(found)
+
+
+def module_named(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def names_used(code: str) -> list[tuple[str, str]]:
+    """(module, name) of everything that some code imports from segedu, or reads from a module that it imports."""
+    nodes = list(ast.walk(ast.parse(code)))
+    found, modules = [], {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segedu":
+            found += [(node.module, alias.name) for alias in node.names]
+            for alias in node.names:
+                if isinstance(getattr(module_named(node.module), alias.name, types.ModuleType("")), types.ModuleType):
+                    modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name):
+            name = node.value.id
+            if name in modules.keys() - own and module_named(modules[name]):
+                found.append((modules[name], node.attr))
     return found
 
 
 def is_there(module: str, name: str) -> bool:
-    try:
-        return hasattr(importlib.import_module(module), name) or bool(importlib.import_module(f"{module}.{name}"))
-    except ImportError:
-        return False
+    return hasattr(module_named(module), name) or module_named(f"{module}.{name}") is not None
 
 
-def test_what_the_code_of_the_pages_imports_is_there():
-    pages = {name: text for name, text in texts().items() if name.startswith("course/") and name.endswith(".md")}
-    named = {(page, *each) for page, text in pages.items() for each in imports_on(text)}
-    assert len(named) > 400
-    assert [each for each in sorted(named) if not is_there(*each[1:])] == []
+def test_what_code_uses_of_segedu_is_there():
+    """In the pages, the labs and the tests; that a name is no longer in its module is otherwise seen when it runs."""
+    used = set()
+    for name, text in texts().items():
+        if name.endswith(".py") and not name.startswith("segedu/"):
+            used |= {(name, *each) for each in names_used(text)}
+        elif name.startswith("course/") and name.endswith(".md"):
+            used |= {(name, *each) for each in names_used(code_of(text))}
+    assert sum(name.startswith("course/") for name, *_ in used) > 400
+    assert sum(name.startswith("solutions/") for name, *_ in used) > 100
+    assert [each for each in sorted(used) if not is_there(*each[1:])] == []
 
 
-def test_an_import_that_leads_nowhere_is_found():
-    page = "```{code-cell} python\n---\ntags: [hide-input]\n---\nfrom segedu import nowhere\nfrom segedu.ops.boxes import box_iou\n```\n"
-    assert [is_there(*each) for each in imports_on(page)] == [False, True]
+def test_a_name_that_leads_nowhere_is_found():
+    page = "```{code-cell} python\n---\ntags: [hide-input]\n---\nfrom segedu import nowhere\nfrom segedu.ops import boxes\n```\n"
+    page += "```python\nboxes.box_iou(boxes.no_such)\n```\n```python\nan excerpt ...\n```\n"
+    assert [is_there(*each) for each in names_used(code_of(page))] == [False, True, True, False]

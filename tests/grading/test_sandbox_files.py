@@ -23,9 +23,9 @@ def folder(request, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def box(folder):
+def files(folder):
     files = SandboxFiles(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
-    yield box
+    yield files
     files.close()
 
 
