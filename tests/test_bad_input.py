@@ -1,4 +1,4 @@
-"""Bad and empty input to every public function of ops, losses and metrics: what is raised, or what is defined.
+"""Bad and empty input to every public function of validation, ops, losses and metrics: what is raised, or what is defined.
 
 The rows stand in `bad_input/`, one file a module. The last test holds that no public function is missing. Other
 parts of the library keep tables of the same kind in their own tests.
@@ -31,7 +31,7 @@ def test_row(row):
 def test_no_public_function_is_missing():
     named = {getattr(row.function, "__self__", row.function) for row in TABLE}
     named |= {type(value) for value in named}
-    for package in ("ops", "losses", "metrics"):
+    for package in ("validation", "ops", "losses", "metrics"):
         for path in sorted((HERE.parent / "segedu" / package).glob("[!_]*.py")):
             module = importlib.import_module(f"segedu.{package}.{path.stem}")
             for name, value in vars(module).items():

@@ -105,7 +105,7 @@ def _two_stages() -> VGG:
 
 
 class SideBySide(nn.Module):
-    """A model whose outputs are a dict of maps: all of them as channels of one, a style left out."""
+    """A model whose outputs has type dict of maps: all of them as channels of one, a style left out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -31,12 +31,12 @@ ANCESTORS_OF = {
 
 # What a part of the library may import of segedu. The three rows at the end stand on top of all others.
 BLOCKS = ["validation", "layers", "ops", "backbones", "losses"]
-BOXES_FOR_LAYERS = ("anchors", "boxes", "crowds", "exporting", "nms", "roi_align")
+BOXES_FOR_LAYERS = ("anchors", "boxes", "crowds", "nms", "roi_align")
 LIBRARY = [*METHODS, *BLOCKS, "metrics", "datasets", "viz", "training"]
 MAY_IMPORT = {
-    "layers": ["layers.best_boxes", "layers.images", *(f"ops.{name}" for name in BOXES_FOR_LAYERS)],
-    "ops": ["ops.box_scale", "ops.boxes", "ops.compiled", "ops.exporting", "ops.label_maps", "ops.roi_pool"],
-    "validation": ["validation", "layers", "ops"],
+    "layers": ["validation", "layers.best_boxes", *(f"ops.{name}" for name in BOXES_FOR_LAYERS)],
+    "ops": ["validation", "ops.box_scale", "ops.boxes", "ops.compiled", "ops.label_maps", "ops.roi_pool"],
+    "validation": ["validation"],
     "backbones": ["backbones", "validation", "layers", "ops"],
     "losses": ["losses", "validation", "layers", "ops"],
     "metrics": ["metrics", "validation", "layers", "ops"],
@@ -54,7 +54,7 @@ JUDGED = ["teaching.checks", "teaching.authoring", "teaching.capstone"]
 MAY_IMPORT |= {"teaching.checks": ["teaching.checks", "viz"], "teaching": ["teaching", "recipes", "weights", *LIBRARY]}
 MAY_IMPORT |= {"grading": ["grading", *JUDGED], "cli": ["teaching", "grading", "recipes", "weights", "command_errors"]}
 GRADING_LAYERS = ("submissions", "sandbox", "judging", "gradebook", "batch", "platforms")  # each imports those before
-PACKAGES_OF = {"layers": {"torch"}, "ops": {"torch", "numpy", "scipy"}}
+PACKAGES_OF = {"validation": {"torch", "numpy"}, "layers": {"torch"}, "ops": {"torch", "numpy", "scipy"}}
 FILES_WITH = {"pycocotools": "masks", "numba": "compiled", "torchvision": "nms|roi_align|roi_pool"}  # of ops
 NOT_LIBRARY = {"course", "labs", "solutions", "tests"}
 
@@ -73,7 +73,7 @@ MANY_ARGUMENTS: dict[tuple[str, str], str] = {}
 
 HEADER = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
 # Whose functions are read on the site: every argument described, types in the signature only.
-DOCUMENTED = ("layers", "ops", "backbones", "losses", "metrics", *METHODS, "datasets", "viz", "training")
+DOCUMENTED = ("validation", "layers", "ops", "backbones", "losses", "metrics", *METHODS, "datasets", "viz", "training")
 
 
 def imported(path, source):

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.vit import MLP
-from segedu.layers.images import check_images
 from segedu.layers.layer_norm import EPS, LayerNorm2d
+from segedu.validation.images import check_images
 
 
 class ConvNeXtBlock(nn.Module):

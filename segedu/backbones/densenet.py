@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 
 class DenseLayer(nn.Module):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 BN_EPS = 1e-3  # of the authors' trained networks; torch's default is 1e-5
 WIDTHS = (16, 64, 128)  # channels at a half, a quarter and an eighth of the size

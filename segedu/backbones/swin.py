@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.vit import MLP
 from segedu.layers.attention import attention_in_windows
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 PATCH = 4  # pixels a side, of the first tokens
 APART = -100.0  # the authors' number: exp(-100) of a share is nothing

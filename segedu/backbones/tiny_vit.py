@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from segedu.backbones.swin import from_windows, to_windows
 from segedu.backbones.vit import MLP
 from segedu.layers.attention import attention_in_windows
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 EXPAND = 4  # how much wider the inside of a block is: of the inverted bottleneck and of the MLP
 

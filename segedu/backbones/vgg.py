@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 

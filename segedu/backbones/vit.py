@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.layers.attention import Attention
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 
 class MLP(nn.Module):

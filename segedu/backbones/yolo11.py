@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
+from segedu.validation.images import check_images
 
 
 class Scale(NamedTuple):

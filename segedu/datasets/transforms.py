@@ -31,7 +31,7 @@ FILL = {tv_tensors.Image: 0, tv_tensors.Mask: 255, LabelMap: 0}
 
 def _check_sample(sample: dict[str, Tensor], keys: tuple[str, ...]) -> None:
     if not isinstance(sample, dict):
-        raise TypeError(f"sample is a {type(sample).__name__}, expected a dict with {', '.join(keys)}")
+        raise TypeError(f"sample has type {type(sample).__name__}, expected a dict with {', '.join(keys)}")
     absent = [key for key in keys if key not in sample]
     if absent:
         raise ValueError(f"sample has no {absent[0]!r}, expected the keys {', '.join(keys)}")

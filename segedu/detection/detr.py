@@ -30,17 +30,19 @@ from torch import Tensor, nn
 
 from segedu.backbones.resnet import ResNet, resnet50, resnet101
 from segedu.layers.batch_norm import freeze_batch_norm
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_layers, check_no_nan, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.transformer import Transformer
 from segedu.losses.boxes import generalized_iou_loss
-from segedu.losses.checks import check_number, full_precision
+from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.ops.boxes import clip_boxes, cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_layers, check_no_nan
 
 AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # of a decoder layer's outputs
 
@@ -226,10 +228,10 @@ def detr_loss(
         ValueError: a key is missing, shapes do not fit, a box has no area, a label is not 1 to K - 1, a weight is
             negative, or a box or the cost of a pair is not finite.
     """
-    check_number(no_object_weight, "no_object_weight")
+    check_number("no_object_weight", no_object_weight)
     weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
     for name, weight in weights.items():
-        check_number(weight, name)
+        check_number(name, weight)
     layers = check_layers(outputs, **AXES)
     targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     labels = [target["labels"] for target in targets]

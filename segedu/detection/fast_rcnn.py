@@ -24,14 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG, vgg16
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, onnx_outputs
-from segedu.layers.proposals import Sampling, Targets, check_proposals, detections, label_proposals, sample_proposals
-from segedu.losses.checks import full_precision
+from segedu.layers.onnx_outputs import onnx_outputs
+from segedu.layers.proposals import Sampling, Targets, detections, label_proposals, sample_proposals
+from segedu.losses.reduction import full_precision
 from segedu.losses.regression import smooth_l1_loss
 from segedu.ops.anchors import decode_boxes
 from segedu.ops.roi_pool import roi_pool
+from segedu.validation.boxes import check_proposals
+from segedu.validation.images import check_sizes
+from segedu.validation.tensors import check_keys
 
 KEYS = ("class_logits", "deltas", "proposals", "sizes")
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas: about 1 over the deviation that proposals have from their objects

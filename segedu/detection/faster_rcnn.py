@@ -34,16 +34,18 @@ from segedu.detection.fast_rcnn import BoxPredictor, TwoLayerHead, fast_rcnn_los
 from segedu.detection.fast_rcnn import postprocess as postprocess
 from segedu.layers.batch_norm import freeze_batch_norm
 from segedu.layers.best_boxes import best_proposals, drop_padding
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.proposals import Sampling, Targets, sample_proposals
 from segedu.layers.roi_levels import pool_from_levels
-from segedu.losses.checks import full_precision
+from segedu.losses.reduction import full_precision
 from segedu.losses.regression import smooth_l1_loss
 from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors, sample_matches
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.crowds import without_crowds
+from segedu.validation.images import check_sizes
+from segedu.validation.tensors import check_keys
 
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
 SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level

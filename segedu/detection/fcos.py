@@ -32,16 +32,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from segedu.backbones.fpn import FPN, LevelsP6P7
 from segedu.backbones.resnet import resnet50
 from segedu.layers.batch_norm import freeze_batch_norm
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.boxes import generalized_iou_loss
-from segedu.losses.checks import full_precision
 from segedu.losses.focal import sigmoid_focal_loss
+from segedu.losses.reduction import full_precision
 from segedu.ops.anchors import BACKGROUND, grid_anchors
 from segedu.ops.boxes import box_area, clip_boxes
 from segedu.ops.nms import batched_nms
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7
 RADIUS = 1.5  # centre sampling: a place is at most so many strides from the middle of its box

@@ -28,16 +28,18 @@ import torch.nn.functional as F
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN
-from segedu.layers.outputs import check_keys, onnx_outputs
-from segedu.layers.proposals import Sampling, check_proposals, detections, label_proposals, sample_proposals
-from segedu.losses.checks import full_precision
+from segedu.layers.onnx_outputs import onnx_outputs
+from segedu.layers.proposals import Sampling, detections, label_proposals, sample_proposals
+from segedu.losses.reduction import full_precision
 from segedu.ops.anchors import decode_boxes
 from segedu.ops.boxes import box_iou
 from segedu.ops.warp_boxes import warp_boxes
 from segedu.unsupervised.selective_search import FAST, Strategy, selective_search
+from segedu.validation.boxes import check_proposals
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys
 
 Targets = Sequence[Mapping[str, Tensor]]
 KEYS = ("features", "class_logits", "svm_scores", "deltas", "proposals", "sizes")

@@ -29,15 +29,17 @@ from torch import Tensor, nn
 from segedu.backbones.fpn import FPN, LevelsP6P7
 from segedu.backbones.resnet import resnet50
 from segedu.layers.batch_norm import freeze_batch_norm
-from segedu.layers.instance_targets import check_sizes, check_targets
+from segedu.layers.instance_targets import check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.boxes import generalized_iou_loss
-from segedu.losses.checks import full_precision
 from segedu.losses.focal import sigmoid_focal_loss
+from segedu.losses.reduction import full_precision
 from segedu.ops.anchors import NEITHER, cell_anchors, decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
+from segedu.validation.images import check_sizes
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 # Of P3 to P7: each level has three sizes, 2^(1/3) apart, so that the next level goes on where this one ends.
 ANCHOR_SIZES = tuple(tuple(int(size * 2 ** (i / 3)) for i in range(3)) for size in (32, 64, 128, 256, 512))

@@ -27,14 +27,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG, vgg16
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import check_sizes, check_targets
+from segedu.layers.instance_targets import check_targets
 from segedu.layers.normalize import Normalize
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
-from segedu.losses.checks import full_precision
+from segedu.layers.onnx_outputs import onnx_outputs
+from segedu.losses.reduction import full_precision
 from segedu.ops.anchors import decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: a mean taken off, 0 to 255
 # Side of the square boxes of the six maps, as a part of the image's, and one more. These are the paper's for COCO.

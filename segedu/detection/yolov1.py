@@ -27,13 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import check_sizes, check_targets
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.layers.instance_targets import check_targets
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.boxes import iou_box_loss
-from segedu.losses.checks import full_precision
-from segedu.ops.boxes import check_boxes, clip_boxes
+from segedu.losses.reduction import full_precision
+from segedu.ops.boxes import clip_boxes
 from segedu.ops.nms import batched_nms
+from segedu.validation.boxes import check_boxes
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 # Figure 3 of the paper: (kernel, channels) or (kernel, channels, stride) for a convolution, POOL for a max-pooling.
 POOL = ()
@@ -194,7 +196,7 @@ def yolov1_targets(
     (tensor([[1, 0]]), tensor([0.7500, 0.2500, 0.7071, 0.7071]), tensor([0., 1., 0.]))
     """
     check_targets([{"boxes": boxes, "labels": labels}], [image_size], num_classes)
-    boxes = check_boxes(boxes, "boxes")
+    boxes = check_boxes("boxes", boxes)
     H, W = image_size
     scale = boxes.new_tensor([W, H])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / scale * cells  # (N, 2), in cells

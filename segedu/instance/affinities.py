@@ -28,11 +28,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from segedu.layers.outputs import check_floats, check_keys, check_maps, check_mask, check_no_nan
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import binary_cross_entropy
-from segedu.ops.label_maps import check_label_map, drop_small_objects
+from segedu.losses.reduction import full_precision
+from segedu.ops.label_maps import drop_small_objects
 from segedu.ops.mutex_watershed import mutex_watershed
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan
 
 Offsets = Sequence[tuple[int, int]]
 NEAR: Offsets = ((-1, 0), (0, -1))  # what to join
@@ -80,7 +82,7 @@ def affinity_targets(label_map: Tensor, offsets: Offsets = OFFSETS) -> dict[str,
     >>> affinity_targets(torch.tensor([[3, 3, 8, 0, 0]]), [(0, -1)])["affinities"]
     tensor([[[255,   1,   0,   0,   0]]], dtype=torch.uint8)
     """
-    labels, offsets = check_label_map(label_map, (2,)), _check_offsets(offsets)
+    labels, offsets = check_label_map("label_map", label_map, (2,)), _check_offsets(offsets)
     affinities = torch.full((len(offsets), *labels.shape), OUTSIDE, dtype=torch.uint8, device=labels.device)
     for affinity, offset in zip(affinities, offsets, strict=True):
         here, there = _pairs(labels.shape, offset)
@@ -117,7 +119,7 @@ def affinity_loss(
     check_keys("targets", targets, KEYS)
     weights = {"entropy": entropy_weight, "dice": dice_weight, "foreground": foreground_weight}
     for name, weight in weights.items():
-        check_number(weight, f"{name}_weight")
+        check_number(f"{name}_weight", weight)
     parts = {
         "entropy": binary_cross_entropy(affinities, targets["affinities"], ignore_index=OUTSIDE),
         "dice": _dice(full_precision(affinities).sigmoid(), targets["affinities"]),
@@ -193,7 +195,7 @@ def decode_components(
         (H, W) int32 label map, numbered in raster order of first pixels.
     """
     offsets = _check_decode(affinities, foreground, offsets, min_pixels)
-    check_number(affinity_threshold, "affinity_threshold", high=1)
+    check_number("affinity_threshold", affinity_threshold, maximum=1)
     edges = [torch.zeros(0, 2, dtype=torch.int64)]
     for affinity, offset in zip(affinities.detach(), offsets, strict=True):
         if abs(offset[0]) + abs(offset[1]) == 1:
@@ -228,7 +230,7 @@ def postprocess(
     """
     affinities, logits = _checked(outputs)
     check_no_nan("outputs", outputs, KEYS)
-    check_number(foreground_threshold, "foreground_threshold", high=1)
+    check_number("foreground_threshold", foreground_threshold, maximum=1)
     images = zip(affinities.sigmoid(), logits.sigmoid() > foreground_threshold, strict=True)
     return [decode_mutex(*image, offsets, min_pixels) for image in images]
 
@@ -270,7 +272,7 @@ def _checked(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _check_decode(affinities: Tensor, foreground: Tensor, offsets: Offsets, min_pixels: int) -> Any:
-    check_mask("foreground", foreground, "H W", check_floats("affinities", affinities, "A H W"))
+    check_dtype("foreground", foreground, torch.bool, "H W", check_floats("affinities", affinities, "A H W"))
     offsets = _check_offsets(offsets)
     if len(affinities) != len(offsets):
         expected = (len(offsets), *foreground.shape)

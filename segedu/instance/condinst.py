@@ -30,11 +30,12 @@ from segedu.backbones.resnet import resnet50
 from segedu.detection.fcos import FCOS, by_place, fcos_loss, match_places
 from segedu.detection.fcos import postprocess as find_boxes
 from segedu.layers.conv import conv_bn_relu
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
+from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, check_no_nan, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.dice import dice_loss
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_no_nan
 
 WIDTH = 8  # channels of the mask features and inside a mask head
 WIDTHS = (2 + WIDTH, WIDTH, WIDTH, 1)  # two coordinates and the features go in, a logit comes out

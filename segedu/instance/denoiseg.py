@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
-from segedu.layers.outputs import check_keys, check_maps, check_mask, check_no_nan, check_shape
-from segedu.losses.checks import check_number
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.regression import l2_loss
-from segedu.ops.label_maps import check_label_map, drop_small_objects
+from segedu.ops.label_maps import drop_small_objects
 from segedu.ops.masks import connected_components
+from segedu.validation.images import check_images
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype, check_keys, check_maps, check_no_nan, check_tensor
 
 BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
 UNKNOWN = 255  # the class of pixels without label: they do not count
@@ -114,7 +115,7 @@ def three_classes(label_map: Tensor) -> Tensor:
     >>> three_classes(torch.tensor([[0, 0, 7, 7, 7, 4, 4]]))
     tensor([[0, 2, 1, 1, 2, 2, 1]])
     """
-    label_map = check_label_map(label_map, (2,))
+    label_map = check_label_map("label_map", label_map, (2,))
     labels = label_map.double()[None, None]  # exact for every int32, and max_pool2d takes it
     cells = (labels > 0).double()
     beside = torch.maximum(F.max_pool2d(cells, (3, 1), 1, (1, 0)), F.max_pool2d(cells, (1, 3), 1, (0, 1)))[0, 0] > 0
@@ -194,8 +195,8 @@ def denoiseg_loss(
     check_keys("targets", targets, ("images", "blind", "classes"))
     sizes = check_maps("outputs", outputs, denoised="B C H W", logits="B 3 H W")
     check_maps("targets", targets, sizes, images="B C H W")
-    check_mask("targets['blind']", targets["blind"], "B H W", sizes)
-    check_shape("targets['classes']", targets["classes"], "B H W", sizes)
+    check_dtype("targets['blind']", targets["blind"], torch.bool, "B H W", sizes)
+    check_tensor("targets['classes']", targets["classes"], "B H W", sizes)
     denoised, images, blind = outputs["denoised"], targets["images"], targets["blind"]
     # Paper: images are normalised to mean 0 and deviation 1, which makes the error relative in the same way.
     deviation = images.var(dim=(1, 2, 3), correction=0, keepdim=True).clamp(min=1e-4).sqrt()
@@ -224,6 +225,6 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
     """
     check_maps("outputs", outputs, logits="B 3 H W")
     check_no_nan("outputs", outputs, ("logits",))
-    check_number(foreground_threshold, "foreground_threshold", high=1)
+    check_number("foreground_threshold", foreground_threshold, maximum=1)
     inside = outputs["logits"].detach().softmax(dim=1)[:, FOREGROUND] > foreground_threshold
     return [drop_small_objects(connected_components(image, connectivity=8)[0], min_size) for image in inside]

@@ -26,10 +26,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from segedu.layers.outputs import check_floats, check_keys, check_maps, check_mask, check_no_nan
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import binary_cross_entropy
-from segedu.ops.label_maps import check_label_map, relabel_sequential
+from segedu.losses.reduction import full_precision
+from segedu.ops.label_maps import relabel_sequential
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan
 
 PULL_MARGIN, PUSH_MARGIN = 0.5, 1.5  # the paper's: an object is at most 1 wide, and 2 from the next one
 
@@ -87,9 +89,9 @@ def pull_push(
         (tensor(0.1250), tensor(4.), tensor(3.))
     """
     check_floats("embeddings", embeddings, "D H W")
-    labels = check_label_map(label_map, shape=embeddings.shape[1:])
-    check_number(pull_margin, "pull_margin")
-    check_number(push_margin, "push_margin")
+    labels = check_label_map("label_map", label_map, shape=embeddings.shape[1:])
+    check_number("pull_margin", pull_margin)
+    check_number("push_margin", push_margin)
     inside = labels > 0
     points = full_precision(embeddings)[:, inside].T  # (P, D)
     numbers, index, counts = labels[inside].unique(return_inverse=True, return_counts=True)
@@ -115,7 +117,7 @@ def discriminative_targets(label_map: Tensor) -> dict[str, Tensor]:
     Returns:
         `label_map` (H, W) int32.
     """
-    labels = check_label_map(label_map, (2,))
+    labels = check_label_map("label_map", label_map, (2,))
     return {"label_map": labels.int() if labels.max() < 2**31 else relabel_sequential(labels)}
 
 
@@ -147,9 +149,9 @@ def discriminative_loss(
     """
     embeddings, logits = _checked(outputs)
     check_keys("targets", targets, ("label_map",))
-    label_maps = check_label_map(targets["label_map"], name="targets['label_map']", shape=logits.shape)
-    check_number(regular_weight, "regular_weight")
-    check_number(foreground_weight, "foreground_weight")
+    label_maps = check_label_map("targets['label_map']", targets["label_map"], shape=logits.shape)
+    check_number("regular_weight", regular_weight)
+    check_number("foreground_weight", foreground_weight)
     images = zip(embeddings, label_maps, strict=True)
     terms = [torch.stack(pull_push(*image, pull_margin, push_margin)) for image in images]
     pull, push, regular = torch.stack(terms).mean(0)
@@ -190,8 +192,8 @@ def cluster_embeddings(
     >>> cluster_embeddings(vectors, torch.tensor([[True, True, True, True, False]]))
     tensor([[1, 1, 2, 2, 0]], dtype=torch.int32)
     """
-    check_mask("foreground", foreground, "H W", check_floats("embeddings", embeddings, "D H W"))
-    check_number(bandwidth, "bandwidth", above=True)
+    check_dtype("foreground", foreground, torch.bool, "H W", check_floats("embeddings", embeddings, "D H W"))
+    check_number("bandwidth", bandwidth, exclusive=True)
     if min_pixels < 1 or steps < 1:
         raise ValueError(f"min_pixels is {min_pixels} and steps {steps}, expected at least 1")
     points = embeddings.detach()[:, foreground].T.double().cpu().numpy()  # (P, D)
@@ -244,7 +246,7 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
     """
     embeddings, logits = _checked(outputs)
     check_no_nan("outputs", outputs, ("foreground",))  # embeddings count in the foreground only
-    check_number(foreground_threshold, "foreground_threshold", high=1)
+    check_number("foreground_threshold", foreground_threshold, maximum=1)
     return [
         cluster_embeddings(vectors, scores.sigmoid() > foreground_threshold, **options)
         for vectors, scores in zip(embeddings, logits, strict=True)

@@ -36,12 +36,13 @@ from segedu.detection.faster_rcnn import (
     faster_rcnn_loss,
     resnet50_fpn,
 )
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
-from segedu.layers.outputs import check_keys
-from segedu.losses.checks import full_precision
+from segedu.layers.instance_targets import Size, check_targets
+from segedu.losses.reduction import full_precision
 from segedu.ops.boxes import box_iou
 from segedu.ops.masks import paste_masks
 from segedu.ops.roi_align import roi_align
+from segedu.validation.images import check_sizes
+from segedu.validation.tensors import check_keys
 
 KEYS = (*faster_rcnn.KEYS, "instances", "mask_logits")
 

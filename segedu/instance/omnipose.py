@@ -30,12 +30,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from segedu.instance.cellpose.cellpose import FLOW_SCALE, Cellpose
-from segedu.layers.outputs import check_floats, check_maps, check_mask, check_no_nan
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import binary_cross_entropy
+from segedu.losses.reduction import full_precision
 from segedu.losses.regression import l2_loss, smooth_l1_loss
 from segedu.ops.eikonal import solve_eikonal
-from segedu.ops.label_maps import check_label_map, drop_small_objects, relabel_by_place
+from segedu.ops.label_maps import drop_small_objects, relabel_by_place
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype, check_floats, check_maps, check_no_nan
 
 OUTSIDE = -1.0  # distance that the network is to predict on background: as far below 0 as the edge of a cell is above
 LINES = ((1, 0, 1.0), (0, 1, 1.0), (1, 1, 0.5), (1, -1, 0.5))  # (down, right, 1 / length^2) of the lines to neighbours
@@ -62,7 +64,7 @@ def eikonal_distance(label_map: Tensor) -> Tensor:
     >>> eikonal_distance(torch.tensor([[0, 4, 4, 4, 9, 9]]))
     tensor([[0., 1., 2., 1., 1., 2.]])
     """
-    label_map = check_label_map(label_map, (2,))
+    label_map = check_label_map("label_map", label_map, (2,))
     field = solve_eikonal(label_map.numpy(force=True))
     field[np.isinf(field)] = math.hypot(*field.shape)
     return torch.from_numpy(field.astype(np.float32)).to(label_map.device)
@@ -90,7 +92,7 @@ def field_flow(distance: Tensor, label_map: Tensor) -> Tensor:
     >>> field_flow(eikonal_distance(cell), cell)[1]
     tensor([[ 0.,  1.,  0., -1.,  1.,  1.]])
     """
-    label_map = check_label_map(label_map, (2,))
+    label_map = check_label_map("label_map", label_map, (2,))
     height, width = label_map.shape
     check_floats("distance", distance, "H W", {"H": height, "W": width})
     values = F.pad(distance[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]
@@ -123,7 +125,7 @@ def omnipose_targets(label_map: Tensor) -> dict[str, Tensor]:
         TypeError: as `eikonal_distance`.
         ValueError: as `eikonal_distance`.
     """
-    label_map = check_label_map(label_map, (2,))
+    label_map = check_label_map("label_map", label_map, (2,))
     distance = eikonal_distance(label_map)
     padded = F.pad(label_map[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]  # the border is no edge
     sides = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
@@ -185,7 +187,7 @@ def suppressed_euler(flows: Tensor, inside: Tensor, steps: int = 5) -> Tensor:
             [0.0000, 2.0000],
             [0.0000, 2.0000]])
     """
-    check_floats("flows", flows, "2 H W", check_mask("inside", inside, "H W"))
+    check_floats("flows", flows, "2 H W", check_dtype("inside", inside, torch.bool, "H W"))
     flows = full_precision(flows)  # float16 has no number for row 2049
     if not bool(flows.isfinite().all()):
         raise ValueError("flows has a NaN or an infinity, expected finite numbers")
@@ -327,6 +329,6 @@ def postprocess(
     """
     check_maps("outputs", outputs, flows="B 2 H W", distance="B H W")
     check_no_nan("outputs", outputs, ("flows", "distance"))
-    check_number(threshold, "threshold", low=-math.inf)
+    check_number("threshold", threshold, minimum=-math.inf)
     flows, inside = outputs["flows"].detach() / FLOW_SCALE, outputs["distance"] > threshold
     return [masks_from_field(*pair, steps, eps, min_points, min_size) for pair in zip(flows, inside, strict=True)]

@@ -27,11 +27,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 from torch import Tensor, nn
 
-from segedu.layers.outputs import check_floats, check_maps
-from segedu.losses.checks import full_precision
+from segedu.losses.reduction import full_precision
 from segedu.losses.regression import l1_loss
 from segedu.ops.label_maps import relabel_sequential
 from segedu.unsupervised.watershed import watershed
+from segedu.validation.tensors import check_floats, check_maps
 
 
 def signed_distance(label_map: Tensor) -> Tensor:

@@ -29,14 +29,15 @@ from torch import Tensor, nn
 
 from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.resnet import resnet50
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
+from segedu.layers.instance_targets import Size, check_targets, resize_masks
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import sigmoid_focal_loss
 from segedu.ops.masks import boxes_from_masks
 from segedu.ops.nms import matrix_nms
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys
 
 GRIDS = (40, 36, 24, 16, 12)  # cells along each side, for P2 to P6
 RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # square root of the area of a grid's boxes

@@ -28,10 +28,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from segedu.backbones.erfnet import ERFNetDecoder, ERFNetEncoder
-from segedu.layers.outputs import check_floats, check_keys, check_maps, check_no_nan
-from segedu.losses.checks import full_precision
 from segedu.losses.lovasz import lovasz_hinge_loss
-from segedu.ops.label_maps import check_label_map, relabel_sequential
+from segedu.losses.reduction import full_precision
+from segedu.ops.label_maps import relabel_sequential
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.tensors import check_floats, check_keys, check_maps, check_no_nan
 
 UNIT = 1024.0  # pixels in one unit of length: an image of the paper, 2048 x 1024 pixels, is 2 wide and 1 high
 SIGMA_SCALE = 10.0  # sigma's activation is exp(10 x): small steps of the network reach all sizes of objects
@@ -184,7 +185,7 @@ def spatial_embedding_targets(label_map: Tensor) -> dict[str, Tensor]:
     Returns:
         `label_map` (H, W) int32.
     """
-    labels = check_label_map(label_map, (2,))
+    labels = check_label_map("label_map", label_map, (2,))
     return {"label_map": labels.int() if labels.max() < 2**31 else relabel_sequential(labels)}
 
 
@@ -222,7 +223,7 @@ def spatial_embedding_loss(
     """
     offsets, raw, seed = _checked(outputs)
     check_keys("targets", targets, ("label_map",))
-    label_maps = check_label_map(targets["label_map"], name="targets['label_map']", shape=seed[:, 0].shape)
+    label_maps = check_label_map("targets['label_map']", targets["label_map"], shape=seed[:, 0].shape)
     sums = []
     for places, spread, seeds, label_map in zip(embed(offsets, unit), raw, seed.sigmoid(), label_maps, strict=True):
         mask, smooth, wanted = _object_losses(places, spread, label_map, learned_centre, unit)

@@ -27,12 +27,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from segedu.backbones.stardist_unet import StarDistUNet, percentile_normalize
-from segedu.layers.images import check_images
-from segedu.layers.outputs import Sizes, check_maps, check_no_nan
 from segedu.losses.regression import l1_loss
-from segedu.ops.label_maps import check_label_map, relabel_sequential
+from segedu.ops.label_maps import relabel_sequential
 from segedu.ops.polygons import rasterize_polygons, star_rays, suppress_polygons
 from segedu.ops.rays import ray_lengths
+from segedu.validation.images import check_images
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.tensors import Sizes, check_maps, check_no_nan
 
 LEAST_DISTANCE = 1e-3  # in pixels: networks also predict distances below 0
 
@@ -58,7 +59,7 @@ def star_distances(label_map: Tensor, n_rays: int = 32, grid: Sequence[int] = (1
     >>> star_distances(torch.tensor([[0, 7, 7, 7, 0]]), n_rays=4)[:, 0, 1]
     tensor([2.5000, 0.5000, 0.5000, 0.5000])
     """
-    check_label_map(label_map, (2,))
+    check_label_map("label_map", label_map, (2,))
     # Single precision as in StarDist's code: rounding decides which pixel a step along a diagonal ends on.
     angles = torch.arange(len(star_rays(n_rays)), dtype=torch.float32) * np.float32(2 * np.pi / n_rays)
     rays = torch.stack([angles.sin(), angles.cos()], dim=1).to(label_map.device)

@@ -35,10 +35,10 @@ from segedu.instance.stardist import (
     order_of_scores,
     stardist_loss,
 )
-from segedu.layers.outputs import check_no_nan
-from segedu.ops.label_maps import check_label_map
 from segedu.ops.polyhedra import rasterize_polyhedra, suppress_polyhedra
 from segedu.ops.rays import ray_lengths
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.tensors import check_no_nan
 
 stardist3d_loss = stardist_loss
 
@@ -96,7 +96,7 @@ def star_distances3d(label_map: Tensor, rays: Tensor, grid: Sequence[int] = (1, 
     >>> star_distances3d(torch.tensor([[[0, 7, 7, 7, 0]]]), rays)[:, 0, 0, 1]
     tensor([3., 1.])
     """
-    check_label_map(label_map, (3,))
+    check_label_map("label_map", label_map, (3,))
     return ray_lengths(label_map, rays, grid, to_center=True)
 
 

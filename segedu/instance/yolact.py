@@ -30,12 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import ResNet, resnet50
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
+from segedu.layers.instance_targets import Size, check_targets, resize_masks
 from segedu.layers.normalize import Normalize
-from segedu.layers.outputs import check_keys, check_no_nan, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.ops.anchors import BACKGROUND, decode_boxes, encode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou, clip_boxes
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_no_nan
 
 MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)  # of red, green, blue in 0..255: the authors' digits
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # pixels, for P3 to P7

@@ -34,13 +34,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.yolo11 import SCALES, ConvBlock, YOLO11Pyramid
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets, resize_masks
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.layers.instance_targets import Size, check_targets, resize_masks
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.losses.boxes import complete_iou_loss
-from segedu.losses.checks import full_precision
+from segedu.losses.reduction import full_precision
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 GREY = 114 / 255  # of the padding, as documented
 PRIOR = 0.01  # of every class, before training (RetinaNet, section 4.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.ops.exporting import is_exporting
+from segedu.validation.exporting import is_exporting
 
 
 class Attention(nn.Module):

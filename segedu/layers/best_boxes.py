@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from segedu.ops.boxes import clip_boxes
-from segedu.ops.exporting import is_exporting
 from segedu.ops.nms import batched_nms, nms_mask
+from segedu.validation.exporting import is_exporting
 
 NO_OBJECT = -1e4  # a logit whose probability is 0 in every type
 

@@ -128,8 +128,8 @@ def _check(images: Sequence[Tensor], fill: Sequence[float] | Tensor) -> None:
         raise ValueError("images is empty, expected at least one image (C, H, W)")
     for i, image in enumerate(images):
         if not isinstance(image, Tensor) or not image.is_floating_point():
-            kind = f"tensor of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"images[{i}] is a {kind}, expected a tensor of floating-point numbers (C, H, W)")
+            kind = f"dtype {image.dtype}" if isinstance(image, Tensor) else f"type {type(image).__name__}"
+            raise TypeError(f"images[{i}] has {kind}, expected a tensor of floating-point numbers (C, H, W)")
         if image.ndim != 3 or 0 in image.shape:
             raise ValueError(f"images[{i}] has shape {tuple(image.shape)}, expected (C, H, W), no axis empty")
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segedu.layers.images import check_unit_range
+from segedu.validation.images import check_unit_range
 
 # Of the red, green and blue of ImageNet's training images in [0, 1]; torchvision's classifiers use these digits.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,8 +19,8 @@ CAFFE_MEAN = (104.00699, 116.66877, 122.67892)
 class Normalize(nn.Module):
     """Subtract a mean and divide by a deviation, channel by channel.
 
-    Neither is in the state dict: files of weights made elsewhere do not hold them, and load strictly. Where the mean is
-    one of images in [0, 1], images that are clearly in another range are refused (`layers.images.check_unit_range`).
+    Neither is in the state dict, because weights from other sources do not contain them and are loaded strictly. If the
+    mean lies in [0, 1], images that are clearly outside this range are refused (`check_unit_range`).
 
     Args:
         mean: one number per channel. All between 0 and 1: the images are expected in [0, 1].

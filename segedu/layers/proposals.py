@@ -10,9 +10,9 @@ from torch import Tensor
 
 from segedu.layers.best_boxes import best_detections
 from segedu.ops.anchors import NEITHER, encode_boxes, match_anchors, sample_matches
-from segedu.ops.boxes import box_iou, check_boxes
+from segedu.ops.boxes import box_iou
 from segedu.ops.crowds import without_crowds
-from segedu.ops.exporting import is_exporting
+from segedu.validation.exporting import is_exporting
 
 Targets = Sequence[Mapping[str, Tensor]]
 SMALLEST = 1e-2  # pixels: detections with a shorter side are dropped
@@ -29,27 +29,6 @@ class Sampling(NamedTuple):
     positive_share: float = 0.25
     high: float = 0.5
     low: float = 0.0
-
-
-def check_proposals(proposals: Sequence[Tensor], images: Tensor) -> list[Tensor]:
-    """Refuse what is not a set of boxes for each image.
-
-    Args:
-        proposals: B boxes (P_i, 4), xyxy; P_i may be 0.
-        images: (B, C, H, W).
-
-    Returns:
-        The boxes with the type of the images, and on their device.
-
-    Raises:
-        TypeError: not a sequence of tensors of numbers.
-        ValueError: another number of sets than of images, or what is no box.
-    """
-    if isinstance(proposals, Mapping) or not isinstance(proposals, Sequence):
-        raise TypeError(f"proposals has type {type(proposals).__name__}, expected a list of tensors (P, 4)")
-    if len(proposals) != len(images):
-        raise ValueError(f"proposals has {len(proposals)} entries, expected boxes for each of {len(images)} images")
-    return [check_boxes(boxes, f"proposals[{i}]").detach().to(images) for i, boxes in enumerate(proposals)]
 
 
 def add_ground_truth(proposals: Sequence[Tensor], targets: Targets) -> list[Tensor]:

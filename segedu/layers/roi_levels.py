@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segedu.ops.exporting import is_exporting
 from segedu.ops.roi_align import roi_align
+from segedu.validation.exporting import is_exporting
 
 CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.ops.crowds import without_crowds
+from segedu.validation.targets import check_segment_targets
+from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys
 
 Segments, Size = dict[str, Tensor], tuple[int, int]
 
@@ -37,7 +39,7 @@ def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:
     >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
     ([0, 3], [[0, 0, 0, 1], [1, 1, 0, 0]])
     """
-    _check_map("semantic", semantic, (torch.int64,))
+    check_dtype("semantic", semantic, torch.int64, "H? W?")
     labels = semantic.unique()
     labels = labels[labels != ignore_index]
     if len(labels) and labels[0] < 0:
@@ -66,7 +68,7 @@ def panoptic_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str,
     >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
     ([4, 7, 7], [[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
     """
-    _check_map("panoptic_seg", panoptic_seg, (torch.int32, torch.int64))
+    check_integers_tensor("panoptic_seg", panoptic_seg, "H? W?")
     masks: dict[tuple[int, int], Tensor] = {}
     for info in _checked_info(segments_info):
         mask = panoptic_seg == info["id"]
@@ -121,26 +123,7 @@ def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size
     >>> check_segments([target], [(4, 4)], num_classes=2)[0]["labels"]
     tensor([1])
     """
-    if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
-        raise TypeError(f"targets has type {type(targets).__name__}, expected a list of dicts, one for each image")
-    if len(targets) != len(sizes):
-        raise ValueError(f"targets has {len(targets)} entries, expected one dict for each of {len(sizes)} images")
-    for i, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-        name = f"targets[{i}]"
-        if not isinstance(target, Mapping):
-            raise TypeError(f"{name} has type {type(target).__name__}, expected a dict with the keys labels, masks")
-        if not {"labels", "masks"} <= set(target):
-            raise ValueError(f"{name} has the keys {list(target)}, expected labels, masks")
-        for key, dtype in (("labels", torch.int64), ("masks", torch.bool)):
-            _check_dtype(f"{name}[{key!r}]", target[key], (dtype,))
-        labels, masks = target["labels"], target["masks"]
-        if labels.ndim != 1:
-            raise ValueError(f"{name}['labels'] has shape {tuple(labels.shape)}, expected (N,): one for each segment")
-        if masks.shape != (len(labels), *size):
-            shape, expected = tuple(masks.shape), (len(labels), *size)
-            raise ValueError(f"{name}['masks'] has shape {shape}, expected {expected}: one of the image for each label")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected 0 to {num_classes - 1}")
+    check_segment_targets(targets, sizes, num_classes)
     return [without_crowds(target, f"targets[{i}]") for i, target in enumerate(targets)]
 
 
@@ -163,21 +146,6 @@ def pad_masks(masks: Tensor, image_size: Size) -> Tensor:
 def _checked_info(segments_info: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     if not isinstance(segments_info, list | tuple):
         raise TypeError(f"segments_info has type {type(segments_info).__name__}, expected a list of dicts")
-    for info in segments_info:
-        if not isinstance(info, Mapping):
-            raise TypeError(f"segments_info has an entry of type {type(info).__name__}, expected a dict")
-        if not {"id", "category_id", "isthing"} <= set(info):
-            raise ValueError(f"segments_info has the entry {info!r}, expected keys id, category_id and isthing")
+    for i, info in enumerate(segments_info):
+        check_keys(f"segments_info[{i}]", info, ("id", "category_id", "isthing"))
     return segments_info
-
-
-def _check_map(name: str, given: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    _check_dtype(name, given, dtypes)
-    if given.ndim != 2:
-        raise ValueError(f"{name} has shape {tuple(given.shape)}, expected (H, W)")
-
-
-def _check_dtype(name: str, given: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    if not isinstance(given, Tensor) or given.dtype not in dtypes:
-        kind = f"dtype {given.dtype}" if isinstance(given, Tensor) else f"type {type(given).__name__}"
-        raise TypeError(f"{name} has {kind}, expected a tensor of {' or '.join(map(str, dtypes))}")

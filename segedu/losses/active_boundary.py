@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, full_precision
 from segedu.losses.distance_maps import distance_inside
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
@@ -66,11 +68,11 @@ def active_boundary_loss(
         tensor(0.0526)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(share, "share", high=1, above=True)
-    check_number(farthest, "farthest", above=True)
-    check_number(smoothing, "smoothing", high=1)
+    check_number("share", share, maximum=1, exclusive=True)
+    check_number("farthest", farthest, exclusive=True)
+    check_number("smoothing", smoothing, maximum=1)
     if logits.ndim != 4:
-        raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W)")
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W)")
     log_p = torch.log_softmax(full_precision(logits), dim=1)
     divergence, is_there = neighbour_divergence(log_p, counted, detach_neighbours)  # (B, 8, H, W)
     distance = distance_to_boundary(target, counted)  # (B, H, W), infinite without a boundary

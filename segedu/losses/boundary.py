@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, full_precision, reduce_loss
 from segedu.losses.distance_maps import distance_inside, signed_distance
 from segedu.losses.overlap import class_masks, mean_over_classes, ratio_or_one
+from segedu.losses.reduction import full_precision, reduce_loss
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 
 def boundary_loss(
@@ -88,7 +90,7 @@ def hausdorff_loss(
         tensor(0.6250)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(alpha, "alpha", above=True)
+    check_number("alpha", alpha, exclusive=True)
     p = torch.softmax(full_precision(logits), dim=1)
     inside, outside = class_masks(target, p.shape[1], counted)
     weight = _distance_to_edge(inside, outside) ** alpha
@@ -143,7 +145,7 @@ def boundary_dou_loss(
         tensor(0.6667)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(smooth, "smooth")
+    check_number("smooth", smooth)
     p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]  # (B, K, H, W)
     y = class_masks(target, p.shape[1], counted)[0]
     at_edge = y & ~_all_neighbours_inside(y)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits, check_soft_target, full_precision, reduce_loss
 from segedu.losses.distance_maps import distance_inside
+from segedu.losses.reduction import full_precision, reduce_loss
+from segedu.validation.targets import check_logits, check_soft_target
 
 SMALLEST = 1e-30  # of a probability in a logarithm; float32 ends at 1e-38
 
@@ -149,5 +150,5 @@ def check_distance_logits(logits: Tensor, target: Tensor, ignore_index: int | No
     """
     check_logits(logits)
     if logits.ndim != 4 or logits.shape[1] < 2:
-        raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, N + 1, H, W) with N of at least 1")
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, N + 1, H, W) with N of at least 1")
     return check_soft_target(logits[:, 0], target, ignore_index)[1]

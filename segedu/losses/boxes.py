@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_number, reduce_loss
+from segedu.losses.reduction import reduce_loss
 from segedu.ops.box_scale import without_overflow
+from segedu.validation.numbers import check_number
 
 
 def iou_box_loss(boxes: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -172,8 +173,8 @@ def lp_iou_loss(
         >>> lp_iou_loss(a, b)
         tensor(5.8889)
     """
-    check_number(p, "p", low=1)
-    check_number(weight, "weight")
+    check_number("p", p, minimum=1)
+    check_number("weight", weight)
     boxes, target = _check_pairs(boxes, target)
     iou, _ = _iou_and_union(*without_overflow(boxes, target))
     distance = (boxes - target).abs().pow(p).sum(dim=1)  # (N,)
@@ -230,7 +231,7 @@ def _scaled_pairs(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor, torch.
 def _check_pairs(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     for given, name in ((boxes, "boxes"), (target, "target")):
         if not isinstance(given, Tensor):
-            raise TypeError(f"{name} is a {type(given).__name__}, expected a torch.Tensor of shape (N, 4)")
+            raise TypeError(f"{name} has type {type(given).__name__}, expected a torch.Tensor of shape (N, 4)")
         if given.dtype == torch.bool or given.is_complex():
             raise TypeError(f"{name} has dtype {given.dtype}, expected floats")
         if given.ndim != 2 or given.shape[1] != 4:

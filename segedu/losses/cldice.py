@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, full_precision
 from segedu.losses.overlap import class_masks, mean_over_classes, ratio_or_one
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 
 def cldice_loss(
@@ -54,9 +56,9 @@ def cldice_loss(
         tensor(0.3333)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(smooth, "smooth")
+    check_number("smooth", smooth)
     if logits.ndim not in (4, 5):
-        raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W)")
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W)")
     p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]
     y = class_masks(target, p.shape[1], counted)[0].to(p.dtype)
     pixels = tuple(range(2, p.ndim)) if per_image else (0, *range(2, p.ndim))
@@ -90,7 +92,7 @@ def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
         tensor([0., 0., 1., 0., 0.])
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int):
-        raise TypeError(f"iterations is a {type(iterations).__name__}, expected an int")
+        raise TypeError(f"iterations has type {type(iterations).__name__}, expected an int")
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}, expected at least 1")
     skeleton = torch.relu(maps - _dilate(_erode(maps)))

@@ -5,19 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import (
-    check_logits_and_target,
-    check_number,
-    counted_pixels,
-    full_precision,
-    reduce_loss,
-    true_class_weight,
-)
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import focal_loss
 from segedu.losses.overlap import class_masks, power_from_zero, soft_counts
+from segedu.losses.reduction import full_precision, reduce_loss, true_class_weight
 from segedu.losses.region import tversky_error
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target, counted_pixels
 
 
 def combo_loss(
@@ -62,8 +57,8 @@ def combo_loss(
         tensor(0.2733)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(alpha, "alpha", high=1)
-    check_number(beta, "beta", high=1)
+    check_number("alpha", alpha, maximum=1)
+    check_number("beta", beta, maximum=1)
     first = 0 if include_background else 1
     log_p, log_not_p = (x[:, first:] for x in log_probabilities(logits))
     truth = class_masks(target, logits.shape[1], counted)[0][:, first:]
@@ -135,9 +130,9 @@ def exponential_logarithmic_loss(
         >>> exponential_logarithmic_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1).long(), gamma=1)
         tensor(0.3901)
     """
-    check_number(dice_weight, "dice_weight", high=1)
-    check_number(gamma, "gamma", above=True)
-    check_number(smooth, "smooth", above=True)
+    check_number("dice_weight", dice_weight, maximum=1)
+    check_number("gamma", gamma, exclusive=True)
+    check_number("smooth", smooth, exclusive=True)
     counted = check_logits_and_target(logits, target, ignore_index)
     weight = true_class_weight(target, counted, class_weights, logits)
     tp, fp, fn = soft_counts(logits, target, ignore_index)
@@ -191,9 +186,9 @@ def unified_focal_loss(
         >>> unified_focal_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).long(), gamma=0, smooth=0)
         tensor(0.5517)
     """
-    check_number(weight, "weight", high=1)
-    check_number(delta, "delta", high=1)
-    check_number(gamma, "gamma", high=1)
+    check_number("weight", weight, maximum=1)
+    check_number("delta", delta, maximum=1)
+    check_number("gamma", gamma, maximum=1)
     if gamma == 1:
         raise ValueError("gamma is 1, expected a number below 1")
     rare = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")

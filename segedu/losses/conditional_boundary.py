@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, full_precision
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 
 def conditional_boundary_loss(
@@ -65,7 +67,7 @@ def conditional_boundary_loss(
     """
     counted = check_logits_and_target(logits, target, ignore_index)
     for value, name, above in ((temperature, "temperature", True), (pull, "pull", False), (push, "push", False)):
-        check_number(value, name, above=above)
+        check_number(name, value, exclusive=above)
     _check_features(features, logits, window)
     f = F.normalize(full_precision(features), dim=1)  # (B, D, H, W)
     right = counted & (logits.argmax(1) == target)
@@ -103,13 +105,13 @@ def _windows(maps: Tensor, window: int) -> Tensor:
 
 def _check_features(features: Tensor, logits: Tensor, window: int) -> None:
     if not isinstance(features, Tensor) or not features.is_floating_point():
-        raise TypeError(f"features are a {type(features).__name__}, expected a torch.Tensor of floats")
+        raise TypeError(f"features has type {type(features).__name__}, expected a torch.Tensor of floats")
     same_maps = features.shape[:1] == logits.shape[:1] and features.shape[2:] == logits.shape[2:]
     if logits.ndim != 4 or features.ndim != 4 or features.shape[1] == 0 or not same_maps:
         raise ValueError(
-            f"features have shape {tuple(features.shape)}, expected (B, D, H, W) for logits {tuple(logits.shape)}"
+            f"features has shape {tuple(features.shape)}, expected (B, D, H, W) for logits {tuple(logits.shape)}"
         )
     if isinstance(window, bool) or not isinstance(window, int):
-        raise TypeError(f"window is a {type(window).__name__}, expected an int")
+        raise TypeError(f"window has type {type(window).__name__}, expected an int")
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window is {window}, expected an odd number of at least 3")

@@ -11,14 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import (
-    check_logits_and_target,
-    check_soft_target,
-    check_weights,
-    full_precision,
-    reduce_loss,
-    true_class_weight,
-)
+from segedu.losses.reduction import full_precision, reduce_loss, true_class_weight
+from segedu.validation.targets import check_logits_and_target, check_soft_target, check_weights
 
 
 def cross_entropy(
@@ -57,7 +51,7 @@ def cross_entropy(
     """
     counted = check_logits_and_target(logits, target, ignore_index)
     weight = true_class_weight(target, counted, class_weights, logits)
-    check_weights(pixel_weights, tuple(target.shape), "pixel_weights")
+    check_weights("pixel_weights", pixel_weights, tuple(target.shape))
     safe_target = torch.where(counted, target, 0)  # 255 is no index; its pixels get weight 0 below
     log_probability = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
     loss = -log_probability.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
@@ -98,7 +92,7 @@ def binary_cross_entropy(
     """
     soft, counted = check_soft_target(logits, target, ignore_index)
     logits = full_precision(logits)
-    check_weights(pixel_weights, tuple(target.shape), "pixel_weights")
+    check_weights("pixel_weights", pixel_weights, tuple(target.shape))
     loss = -(soft * F.logsigmoid(logits) + (1 - soft) * F.logsigmoid(-logits))  # log(1 - p) = logsigmoid(-z)
     weight = counted.to(loss.dtype)
     if pixel_weights is not None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, check_weights, full_precision
 from segedu.losses.overlap import class_probabilities, mean_over_classes, ratio_or_one, soft_counts
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target, check_weights
 
 
 def dice_loss(
@@ -55,7 +57,7 @@ def dice_loss(
         >>> dice_loss(torch.zeros(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64))
         tensor(0.3750)
     """
-    check_number(smooth, "smooth")
+    check_number("smooth", smooth)
     if squared:
         p, y = class_probabilities(logits, target, ignore_index)
         pixels = 2 if per_image else (0, 2)
@@ -147,8 +149,8 @@ def generalized_wasserstein_dice_loss(
         tensor(0.3333)
     """
     counted = check_logits_and_target(logits, target, ignore_index).flatten(1)  # (B, P)
-    check_number(smooth, "smooth")
-    check_weights(class_distances, (logits.shape[1], logits.shape[1]), "class_distances")
+    check_number("smooth", smooth)
+    check_weights("class_distances", class_distances, (logits.shape[1], logits.shape[1]))
     p = torch.softmax(full_precision(logits).flatten(2), dim=1)  # (B, K, P)
     largest = class_distances.max()
     if bool(class_distances.diagonal().any()) or not torch.equal(class_distances, class_distances.T) or largest == 0:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, reduce_loss, true_class_weight
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.distance_maps import distance_inside
 from segedu.losses.overlap import class_masks
+from segedu.losses.reduction import reduce_loss, true_class_weight
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 
 def top_k_loss(
@@ -50,7 +52,7 @@ def top_k_loss(
         tensor(1.3863)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(k, "k", high=100, above=True)
+    check_number("k", k, maximum=100, exclusive=True)
     options = {"ignore_index": ignore_index, "class_weights": class_weights, "reduction": "none"}
     loss = cross_entropy(logits, target, **options)[counted]  # (P,) pixels that count
     if loss.numel() == 0:

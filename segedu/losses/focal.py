@@ -11,15 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import (
-    check_logits_and_target,
-    check_number,
-    check_soft_target,
-    full_precision,
-    reduce_loss,
-    true_class_weight,
-)
 from segedu.losses.overlap import power_from_zero
+from segedu.losses.reduction import full_precision, reduce_loss, true_class_weight
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target, check_soft_target
 
 
 def sigmoid_focal_loss(
@@ -60,14 +55,14 @@ def sigmoid_focal_loss(
         tensor(0.0433)
     """
     soft, counted = check_soft_target(logits, target, ignore_index)
-    check_number(gamma, "gamma")
+    check_number("gamma", gamma)
     logits = full_precision(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
     # 1 - p_t from sigmoid(-z), not from 1 - sigmoid(z), which is rounded to 0 where the network is sure
     wrong = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)
     loss = power_from_zero(wrong, gamma) * entropy
     if alpha is not None:
-        check_number(alpha, "alpha", high=1)
+        check_number("alpha", alpha, maximum=1)
         loss = (soft * alpha + (1 - soft) * (1 - alpha)) * loss
     return reduce_loss(loss, counted.to(loss.dtype), reduction)
 
@@ -106,7 +101,7 @@ def focal_loss(
         tensor(0.1733)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(gamma, "gamma")
+    check_number("gamma", gamma)
     weight = true_class_weight(target, counted, class_weights, logits)
     safe_target = torch.where(counted, target, 0)[:, None]  # (B, 1, H, W)
     log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.losses.checks import check_soft_target, full_precision
+from segedu.losses.reduction import full_precision
+from segedu.validation.targets import check_soft_target
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # rows of a 3x3 matrix without its last 1; affine: the first 6
 
@@ -63,9 +64,9 @@ def inverse_form_loss(
     """
     truth, counted = check_soft_target(boundary_logits, boundary, ignore_index)
     if boundary_logits.ndim != 3:
-        raise ValueError(f"boundary_logits have shape {tuple(boundary_logits.shape)}, expected (B, H, W)")
+        raise ValueError(f"boundary_logits has shape {tuple(boundary_logits.shape)}, expected (B, H, W)")
     if isinstance(tile, bool) or not isinstance(tile, int):
-        raise TypeError(f"tile is a {type(tile).__name__}, expected an int")
+        raise TypeError(f"tile has type {type(tile).__name__}, expected an int")
     if tile < 1:
         raise ValueError(f"tile is {tile}, expected at least 1")
     preds = torch.sigmoid(full_precision(boundary_logits)) * counted

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_soft_target, full_precision
 from segedu.losses.overlap import class_probabilities
+from segedu.losses.reduction import full_precision
+from segedu.validation.targets import check_soft_target
 
 
 def lovasz_softmax_loss(
@@ -87,7 +88,7 @@ def lovasz_hinge_loss(
     if between.numel():
         raise ValueError(f"target has the value {between[0].item():g}, expected 0 or 1")
     if logits.ndim < 2:
-        raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (B, H, W)")
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, H, W)")
     shape = (1, -1) if not per_image else (logits.shape[0], -1)
     z, y, counted = (x.reshape(shape) for x in (full_precision(logits), y, counted))
     return lovasz_extension((1 - z * (2 * y - 1)).clamp(min=0), y, counted).mean()

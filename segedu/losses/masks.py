@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.dice import dice_loss
 from segedu.losses.focal import sigmoid_focal_loss
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
 
 
 def mask_losses(mask_logits: Tensor, masks: Tensor, count: float) -> tuple[Tensor, Tensor]:
@@ -37,7 +38,7 @@ def mask_losses(mask_logits: Tensor, masks: Tensor, count: float) -> tuple[Tenso
         (tensor(0.0866), tensor(0.3333))
     """
     _check(mask_logits, masks)
-    check_number(count, "count", low=0)
+    check_number("count", count, minimum=0)
     if not count:
         raise ValueError("count is 0, expected a number above 0")
     logits = full_precision(mask_logits)
@@ -53,7 +54,7 @@ def mask_losses(mask_logits: Tensor, masks: Tensor, count: float) -> tuple[Tenso
 def _check(mask_logits: Tensor, masks: Tensor) -> None:
     for name, given in (("mask_logits", mask_logits), ("masks", masks)):
         if not isinstance(given, Tensor):
-            raise TypeError(f"{name} is a {type(given).__name__}, expected a torch.Tensor (M, H, W)")
+            raise TypeError(f"{name} has type {type(given).__name__}, expected a torch.Tensor (M, H, W)")
         if given.ndim != 3 or 0 in given.shape[1:]:
             raise ValueError(f"{name} has shape {tuple(given.shape)}, expected (M, H, W), H and W not 0")
     if not mask_logits.is_floating_point():

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_weights, full_precision
+from segedu.losses.reduction import full_precision
+from segedu.validation.targets import check_logits_and_target, check_weights
 
 
 def class_probabilities(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
@@ -155,7 +156,7 @@ def mean_over_classes(loss: Tensor, include_background: bool = True, class_weigh
         >>> mean_over_classes(torch.tensor([[0.5, 0.2]]), class_weights=torch.tensor([2.0, 1.0]))
         tensor(0.4000)
     """
-    check_weights(class_weights, (loss.shape[-1],), "class_weights")
+    check_weights("class_weights", class_weights, (loss.shape[-1],))
     if class_weights is None:
         return (loss if include_background else loss[..., 1:]).mean()
     weights = class_weights.to(loss).expand_as(loss)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_number
 from segedu.losses.overlap import class_probabilities, mean_over_classes, power_from_zero, ratio_or_one, soft_counts
+from segedu.validation.numbers import check_number
 
 
 def iou_loss(
@@ -48,7 +48,7 @@ def iou_loss(
         >>> iou_loss(torch.zeros(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64), smooth=0)
         tensor(0.7500)
     """
-    check_number(smooth, "smooth")
+    check_number("smooth", smooth)
     tp, fp, fn = soft_counts(logits, target, ignore_index, per_image)
     iou = ratio_or_one(tp + smooth, tp + fp + fn + smooth)
     return mean_over_classes(1 - iou, include_background, class_weights)
@@ -143,7 +143,7 @@ def focal_tversky_loss(
         >>> focal_tversky_loss(torch.zeros(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64), smooth=0)
         tensor(0.7570)
     """
-    check_number(gamma, "gamma", above=True)
+    check_number("gamma", gamma, exclusive=True)
     counts = soft_counts(logits, target, ignore_index, per_image)
     loss = power_from_zero(tversky_error(counts, alpha, beta, smooth), 1 / gamma)
     return mean_over_classes(loss, include_background, class_weights)
@@ -170,7 +170,7 @@ def tversky_error(counts: tuple[Tensor, Tensor, Tensor], alpha: float, beta: flo
         tensor(0.2000)
     """
     for value, name in ((alpha, "alpha"), (beta, "beta"), (smooth, "smooth")):
-        check_number(value, name)
+        check_number(name, value)
     tp, fp, fn = counts
     wrong = alpha * fp + beta * fn
     return _fraction(wrong, tp + wrong + smooth)
@@ -213,7 +213,7 @@ def sensitivity_specificity_loss(
         >>> sensitivity_specificity_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1).long(), weight=0.5)
         tensor(0.1250)
     """
-    check_number(weight, "weight", high=1)
+    check_number("weight", weight, maximum=1)
     p, y = class_probabilities(logits, target, ignore_index)
     pixels = 2 if per_image else (0, 2)
     off = y.sum(1, keepdim=True) - y  # 1 where the pixel counts and is of another class

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_number, check_weights, full_precision, reduce_loss
+from segedu.losses.reduction import full_precision, reduce_loss
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_weights
 
 
 def l1_loss(preds: Tensor, target: Tensor, *, weights: Tensor | None = None, reduction: str = "mean") -> Tensor:
@@ -87,7 +89,7 @@ def smooth_l1_loss(
         tensor([1.5000, 0.1250])
     """
     error, weight = _error(preds, target, weights)
-    check_number(beta, "beta")
+    check_number("beta", beta)
     if beta == 0:
         return reduce_loss(error.abs(), weight, reduction)
     size = error.abs()
@@ -98,7 +100,7 @@ def smooth_l1_loss(
 def _error(preds: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     for value, name in ((preds, "preds"), (target, "target")):
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}, expected a torch.Tensor of floats")
+            raise TypeError(f"{name} has type {type(value).__name__}, expected a torch.Tensor of floats")
         if not value.is_floating_point():
             raise TypeError(f"{name} has dtype {value.dtype}, expected floats")
     if preds.shape != target.shape or preds.numel() == 0:
@@ -106,7 +108,7 @@ def _error(preds: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tenso
             f"preds has shape {tuple(preds.shape)}, expected at least one number and the shape of target,"
             f" {tuple(target.shape)}"
         )
-    check_weights(weights, tuple(preds.shape), "weights")
+    check_weights("weights", weights, tuple(preds.shape))
     preds, target = full_precision(preds), full_precision(target)
     weight = torch.ones_like(preds) if weights is None else weights.to(preds)
     if weights is not None:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.losses.checks import check_logits_and_target, check_number, full_precision
 from segedu.losses.overlap import class_masks
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_logits_and_target
 
 
 def rmi_loss(
@@ -60,8 +62,8 @@ def rmi_loss(
         tensor(-1.3863)
     """
     counted = check_logits_and_target(logits, target, ignore_index)
-    check_number(weight, "weight", high=1)
-    check_number(eps, "eps", above=True)
+    check_number("weight", weight, maximum=1)
+    check_number("eps", eps, exclusive=True)
     _check_sides(logits, region, pool)
     z = full_precision(logits)
     y = class_masks(target, z.shape[1], counted)[0].to(z.dtype)  # (B, K, H, W)
@@ -123,11 +125,11 @@ def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor
 def _check_sides(logits: Tensor, region: int, pool: int) -> None:
     for value, name in ((region, "region"), (pool, "pool")):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is a {type(value).__name__}, expected an int")
+            raise TypeError(f"{name} has type {type(value).__name__}, expected an int")
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if logits.ndim != 4 or min(logits.shape[2:]) // pool < region:
         raise ValueError(
-            f"logits have shape {tuple(logits.shape)}, expected (B, K, H, W) with H and W of at least"
+            f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with H and W of at least"
             f" pool x region = {pool * region}"
         )

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_number
 from segedu.losses.overlap import class_probabilities
+from segedu.validation.numbers import check_number
 
 
 def robust_t_loss(
@@ -56,10 +56,10 @@ def robust_t_loss(
     p, y = class_probabilities(logits, target, ignore_index)  # (B, K, P)
     first = 0 if include_background else 1
     if isinstance(nu, Tensor):
-        check_number(nu.item() if nu.numel() == 1 else math.nan, "nu", above=True)
+        check_number("nu", nu.item() if nu.numel() == 1 else math.nan, exclusive=True)
         nu = nu.reshape(())
     else:
-        check_number(nu, "nu", above=True)
+        check_number("nu", nu, exclusive=True)
         nu = p.new_tensor(nu)
     nu = nu.double()  # log Γ of a million has no digits left in float32
     squares = ((y - p)[:, first:] ** 2).sum((1, 2)).double()  # (B,)

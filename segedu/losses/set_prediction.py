@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.losses.reduction import full_precision
 from segedu.ops.matching import hungarian_matching
+from segedu.validation.numbers import check_number
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -45,7 +46,7 @@ def matched_cross_entropy(
         >>> loss, pairs
         (tensor(0.6931), [(tensor([1]), tensor([0]))])
     """
-    check_number(no_object_weight, "no_object_weight")
+    check_number("no_object_weight", no_object_weight)
     for name, given in (("labels", labels), ("costs", costs)):
         if len(given) != len(class_logits):
             raise ValueError(f"{name} has {len(given)} entries, expected one for each of {len(class_logits)} images")

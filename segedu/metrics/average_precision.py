@@ -64,7 +64,7 @@ def match_detections(
     crowd = _flags(iscrowd, "iscrowd", N)
     optional = crowd | _flags(ignore, "ignore", N)
     if isinstance(iou_threshold, bool) or not isinstance(iou_threshold, int | float | np.number):
-        raise TypeError(f"iou_threshold is a {type(iou_threshold).__name__}, expected a number")
+        raise TypeError(f"iou_threshold has type {type(iou_threshold).__name__}, expected a number")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected a number in (0, 1]")
     enough = iou >= min(iou_threshold, 1 - 1e-10)  # (P, N); as in COCO, a threshold of 1 forgives the last bits
@@ -118,7 +118,7 @@ def precision_recall_curve(
     matched = _flags(matched, "matched", len(scores))
     counted = ~_flags(ignored, "ignored", len(scores))
     if isinstance(num_target, bool) or not isinstance(num_target, int | np.integer):
-        raise TypeError(f"num_target is a {type(num_target).__name__}, expected a whole number")
+        raise TypeError(f"num_target has type {type(num_target).__name__}, expected a whole number")
     found = int((matched & counted).sum())
     if num_target < found:
         raise ValueError(f"num_target is {num_target}, expected at least {found}, the number of matched detections")
@@ -244,7 +244,7 @@ def _curve(precision: Numbers, recall: Numbers) -> tuple[Tensor, Tensor]:
 def _floats(values: Numbers, name: str, shape: str) -> Tensor:
     """Check the kind and the number of axes; float64 on the CPU."""
     if not isinstance(values, Tensor | np.ndarray):
-        raise TypeError(f"{name} is a {type(values).__name__}, expected a tensor or an array of shape {shape}")
+        raise TypeError(f"{name} has type {type(values).__name__}, expected a tensor or an array of shape {shape}")
     tensor = values if isinstance(values, Tensor) else _as_tensor(values, name)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected numbers")
@@ -270,7 +270,7 @@ def _flags(flags: Numbers | None, name: str, count: int) -> Tensor:
     if flags is None:
         return torch.zeros(count, dtype=torch.bool)
     if not isinstance(flags, Tensor | np.ndarray):
-        raise TypeError(f"{name} is a {type(flags).__name__}, expected a tensor or an array of bools")
+        raise TypeError(f"{name} has type {type(flags).__name__}, expected a tensor or an array of bools")
     tensor = (flags if isinstance(flags, Tensor) else _as_tensor(flags, name)).detach().cpu()
     if tensor.is_floating_point() or tensor.is_complex():
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected bools")

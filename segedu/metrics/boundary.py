@@ -243,4 +243,4 @@ def _sizes(spacing: float | Sequence[float], axes: int) -> list[float]:
 
 def _check_number(value: float, name: str, of_what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a number ({of_what})")
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a number ({of_what})")

@@ -23,8 +23,8 @@ from segedu.metrics.coco_matching import (
     precision_and_recall,
 )
 from segedu.metrics.coco_overlap import PAIR, box_pairs, mask_pairs
-from segedu.ops.boxes import check_boxes
 from segedu.ops.masks import compress_rle, rle_area, rle_encode
+from segedu.validation.boxes import check_boxes
 
 IOU_TYPES = ("bbox", "segm", "boundary")
 TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -187,7 +187,7 @@ class CocoEvaluation:
             ValueError: ``other`` compares other things.
         """
         if not isinstance(other, CocoEvaluation):
-            raise TypeError(f"other is a {type(other).__name__}, expected a CocoEvaluation")
+            raise TypeError(f"other has type {type(other).__name__}, expected a CocoEvaluation")
         ours, theirs = (self.iou_type, self.class_agnostic), (other.iou_type, other.class_agnostic)
         if ours != theirs:
             raise ValueError(f"other has (iou_type, class_agnostic) {theirs}, expected {ours}")
@@ -258,11 +258,11 @@ def _rank_in_group(groups: np.ndarray) -> np.ndarray:
 def _read_shapes(objects: dict, name: str, iou_type: str) -> np.ndarray | list[dict]:
     """Boxes as (N, 4) float64 x, y, width, height, or masks as compressed run lengths."""
     if not isinstance(objects, dict):
-        raise TypeError(f"{name} is a {type(objects).__name__}, expected a dict")
+        raise TypeError(f"{name} has type {type(objects).__name__}, expected a dict")
     key = "boxes" if iou_type == "bbox" else "masks"
     value = _value(objects, name, key)
     if iou_type == "bbox":
-        boxes = check_boxes(value, f"{name}['boxes']").detach().cpu().double().numpy()
+        boxes = check_boxes(f"{name}['boxes']", value).detach().cpu().double().numpy()
         return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     if isinstance(value, Tensor):
         if value.dtype != torch.bool:
@@ -271,10 +271,12 @@ def _read_shapes(objects: dict, name: str, iou_type: str) -> np.ndarray | list[d
             raise ValueError(f"{name}['masks'] has shape {tuple(value.shape)}, expected (N, H, W)")
         value = [rle_encode(mask) for mask in value.cpu()]
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{name}['masks'] is a {type(value).__name__}, expected a bool tensor (N, H, W) or run lengths")
+        raise TypeError(
+            f"{name}['masks'] has type {type(value).__name__}, expected a bool tensor (N, H, W) or run lengths"
+        )
     for index, rle in enumerate(value):
         if not isinstance(rle, dict):
-            raise TypeError(f"{name}['masks'][{index}] is a {type(rle).__name__}, expected a dict of run lengths")
+            raise TypeError(f"{name}['masks'][{index}] has type {type(rle).__name__}, expected a dict of run lengths")
     return [compress_rle(rle) for rle in value]
 
 
@@ -283,7 +285,7 @@ def _numbers(objects: dict, name: str, key: str, count: int, integer: bool = Fal
     value = _value(objects, name, key)
     kind = "integers" if integer else "numbers"
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}['{key}'] is a {type(value).__name__}, expected a tensor of {kind}")
+        raise TypeError(f"{name}['{key}'] has type {type(value).__name__}, expected a tensor of {kind}")
     if value.is_complex() or (integer and value.is_floating_point()) or (not integer and value.dtype == torch.bool):
         raise TypeError(f"{name}['{key}'] has dtype {value.dtype}, expected {kind}")
     if value.shape != (count,):

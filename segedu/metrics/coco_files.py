@@ -68,7 +68,9 @@ def _read(source: dict | list | str | PathLike, kind: type, name: str) -> dict |
     if isinstance(source, str | PathLike):
         source = json.loads(Path(source).read_text(encoding="utf-8"))
     if not isinstance(source, kind):
-        raise TypeError(f"{name} is a {type(source).__name__}, expected a {kind.__name__} or the path of its JSON file")
+        raise TypeError(
+            f"{name} has type {type(source).__name__}, expected a {kind.__name__} or the path of its JSON file"
+        )
     return source
 
 

@@ -118,7 +118,7 @@ class ConfusionMatrix:
             ValueError: ``other`` has other classes or ignores another value.
         """
         if not isinstance(other, ConfusionMatrix):
-            raise TypeError(f"other is a {type(other).__name__}, expected a ConfusionMatrix")
+            raise TypeError(f"other has type {type(other).__name__}, expected a ConfusionMatrix")
         ours, theirs = (self.num_classes, self.ignore_index), (other.num_classes, other.ignore_index)
         if ours != theirs:
             raise ValueError(f"other has (num_classes, ignore_index) {theirs}, expected {ours}")
@@ -259,14 +259,14 @@ def check_num_classes(num_classes: int) -> None:
         ValueError: num_classes is 0, expected at least 1
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
-        raise TypeError(f"num_classes is a {type(num_classes).__name__}, expected an int")
+        raise TypeError(f"num_classes has type {type(num_classes).__name__}, expected an int")
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected at least 1")
 
 
 def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
     if not isinstance(values, Tensor | np.ndarray):
-        raise TypeError(f"{name} is a {type(values).__name__}, expected a tensor or array of integers")
+        raise TypeError(f"{name} has type {type(values).__name__}, expected a tensor or array of integers")
     kind = values.dtype
     if isinstance(values, np.ndarray) and kind.kind in "iub":
         # via int64: torch has no arithmetic for numpy's uint16, and cannot read a reversed view

@@ -136,7 +136,7 @@ class InstanceMetrics:
             ValueError: there is no threshold, or one is outside (0, 1].
         """
         if not isinstance(iou_thresholds, list | tuple | np.ndarray):
-            raise TypeError(f"iou_thresholds is a {type(iou_thresholds).__name__}, expected a list of numbers")
+            raise TypeError(f"iou_thresholds has type {type(iou_thresholds).__name__}, expected a list of numbers")
         if len(iou_thresholds) == 0:
             raise ValueError("iou_thresholds is empty, expected at least one number in (0, 1]")
         for i, threshold in enumerate(iou_thresholds):
@@ -199,7 +199,7 @@ class InstanceMetrics:
             ValueError: ``other`` has other thresholds.
         """
         if not isinstance(other, InstanceMetrics):
-            raise TypeError(f"other is a {type(other).__name__}, expected an InstanceMetrics")
+            raise TypeError(f"other has type {type(other).__name__}, expected an InstanceMetrics")
         if other.iou_thresholds != self.iou_thresholds:
             raise ValueError(f"other has iou_thresholds {other.iou_thresholds}, expected {self.iou_thresholds}")
         self._counts += other._counts
@@ -293,6 +293,6 @@ def _repeated(values: np.ndarray) -> np.ndarray:
 
 def _check_threshold(iou_threshold: float, name: str) -> None:
     if isinstance(iou_threshold, bool) or not isinstance(iou_threshold, int | float | np.number):
-        raise TypeError(f"{name} is a {type(iou_threshold).__name__}, expected a number")
+        raise TypeError(f"{name} has type {type(iou_threshold).__name__}, expected a number")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"{name} is {iou_threshold}, expected a number in (0, 1]")

@@ -149,7 +149,7 @@ class PanopticQuality:
             ValueError: ``other`` has other classes, or a thing class is stuff there.
         """
         if not isinstance(other, PanopticQuality):
-            raise TypeError(f"other is a {type(other).__name__}, expected a PanopticQuality")
+            raise TypeError(f"other has type {type(other).__name__}, expected a PanopticQuality")
         if other.num_classes != self.num_classes:
             raise ValueError(f"other has num_classes {other.num_classes}, expected {self.num_classes}")
         self._add(other._counts, other._is_thing)
@@ -214,7 +214,7 @@ def _segments(side: Panoptic, name: str, num_classes: int) -> _Segments:
         raise TypeError(f"{name} has {given}, expected a dict with panoptic_seg and segments_info")
     if not isinstance(side["segments_info"], list | tuple):
         given = type(side["segments_info"]).__name__
-        raise TypeError(f"{name}'s segments_info is a {given}, expected a list of dicts")
+        raise TypeError(f"{name}'s segments_info has type {given}, expected a list of dicts")
     place: dict[int, int] = {0: 0}
     groups: dict[tuple, int] = {}  # a thing is a group by itself, a stuff class is one group
     is_thing = np.full(num_classes, -1)

@@ -359,7 +359,7 @@ def binary_dice(preds: Map, target: Map) -> float:
 
 def _counts(matrix: Tensor) -> Tensor:
     if not isinstance(matrix, Tensor):
-        raise TypeError(f"matrix is a {type(matrix).__name__}, expected a torch.Tensor of shape (K, K)")
+        raise TypeError(f"matrix has type {type(matrix).__name__}, expected a torch.Tensor of shape (K, K)")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise ValueError(f"matrix has shape {tuple(matrix.shape)}, expected (K, K)")
     if (matrix < 0).any():

@@ -226,7 +226,7 @@ class CellTrackingMetrics:
             TypeError: ``other`` is not a ``CellTrackingMetrics``.
         """
         if not isinstance(other, CellTrackingMetrics):
-            raise TypeError(f"other is a {type(other).__name__}, expected a CellTrackingMetrics")
+            raise TypeError(f"other has type {type(other).__name__}, expected a CellTrackingMetrics")
         self._sum += other._sum
         self._number += other._number
 
@@ -244,7 +244,7 @@ class _Frame:
 def _match_frames(preds: Frames, target: Frames) -> list[_Frame]:
     for frames, name in ((preds, "preds"), (target, "target")):
         if not hasattr(frames, "__len__") or isinstance(frames, str | Mapping):
-            raise TypeError(f"{name} is a {type(frames).__name__}, expected a sequence of label maps")
+            raise TypeError(f"{name} has type {type(frames).__name__}, expected a sequence of label maps")
     if len(preds) != len(target):
         raise ValueError(f"preds has {len(preds)} frames, expected as many as target, {len(target)}")
     for t, frame in enumerate(target):
@@ -301,7 +301,7 @@ def _edges(tracks: Tracks, name: str, labels: list[list[int]]) -> dict[tuple[Ver
 
 def _rows(tracks: Tracks, name: str) -> list[list[int]]:
     if not isinstance(tracks, Tensor | np.ndarray):
-        raise TypeError(f"{name} is a {type(tracks).__name__}, expected a tensor or array (N, 4) of integers")
+        raise TypeError(f"{name} has type {type(tracks).__name__}, expected a tensor or array (N, 4) of integers")
     whole = isinstance(tracks, np.ndarray) and tracks.dtype.kind in "iu"
     table = torch.from_numpy(tracks.astype(np.int64)) if whole else torch.as_tensor(tracks)  # in any order of memory
     if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:

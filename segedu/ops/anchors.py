@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segedu.ops.boxes import check_boxes
+from segedu.validation.boxes import check_boxes
 
 BACKGROUND, NEITHER = -1, -2  # of `match_anchors`, where a ground truth has its row
 LARGEST_LOG = math.log(
@@ -75,7 +75,7 @@ def grid_anchors(cells: Tensor, size: tuple[int, int], stride: float | tuple[flo
         tensor([[-1., -1.,  1.,  1.],
                 [ 3., -1.,  5.,  1.]])
     """
-    cells = check_boxes(cells, "cells")
+    cells = check_boxes("cells", cells)
     if len(size) != 2 or min(size) < 0:
         raise ValueError(f"size is {tuple(size)}, expected (H, W) of the feature map")
     down, right = stride if isinstance(stride, (tuple, list)) else (stride, stride)
@@ -112,7 +112,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 
         >>> encode_boxes(torch.tensor([[-1.0, 0.0, 7.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
         tensor([[0.2500, 0.0000, 0.6931, 0.0000]])
     """
-    boxes, anchors = check_boxes(boxes, "boxes"), check_boxes(anchors, "anchors")
+    boxes, anchors = check_boxes("boxes", boxes), check_boxes("anchors", anchors)
     if boxes.shape != anchors.shape:
         raise ValueError(f"boxes has shape {tuple(boxes.shape)}, expected one for each of {len(anchors)} anchors")
     _check_weights(weights)
@@ -147,7 +147,7 @@ def decode_boxes(
     """
     _check_deltas(deltas, anchors)
     _check_weights(weights)
-    check_boxes(anchors.reshape(-1, 4), "anchors")
+    check_boxes("anchors", anchors.reshape(-1, 4))
     deltas = deltas.to(torch.promote_types(deltas.dtype, torch.float32))  # half precision has no pixel 2049
     anchors = anchors.to(deltas.dtype)
     side = anchors[..., 2:] - anchors[..., :2]
@@ -232,8 +232,8 @@ def sample_matches(
         (tensor([1]), tensor([0, 2, 4]))
     """
     if not isinstance(matches, Tensor) or matches.dtype != torch.int64:
-        kind = f"tensor of {matches.dtype}" if isinstance(matches, Tensor) else type(matches).__name__
-        raise TypeError(f"matches is a {kind}, expected a tensor of int64 of shape (A,)")
+        kind = f"dtype {matches.dtype}" if isinstance(matches, Tensor) else f"type {type(matches).__name__}"
+        raise TypeError(f"matches has {kind}, expected a tensor of int64 of shape (A,)")
     if matches.ndim != 1:
         raise ValueError(f"matches has shape {tuple(matches.shape)}, expected (A,)")
     if count < 0:
@@ -269,8 +269,8 @@ def _check_weights(weights: Sequence[float]) -> None:
 def _check_deltas(deltas: Tensor, anchors: Tensor) -> None:
     for name, value in (("deltas", deltas), ("anchors", anchors)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{name} is a {kind}, expected a tensor of floating-point numbers of shape (..., 4)")
+            kind = f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+            raise TypeError(f"{name} has {kind}, expected a tensor of floating-point numbers of shape (..., 4)")
         if not value.ndim or value.shape[-1] != 4:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., 4)")
     try:
@@ -283,8 +283,8 @@ def _check_deltas(deltas: Tensor, anchors: Tensor) -> None:
 
 def _check_iou(iou: Tensor) -> None:
     if not isinstance(iou, Tensor) or not iou.is_floating_point():
-        kind = f"tensor of {iou.dtype}" if isinstance(iou, Tensor) else type(iou).__name__
-        raise TypeError(f"iou is a {kind}, expected a tensor of floating-point numbers of shape (N, A)")
+        kind = f"dtype {iou.dtype}" if isinstance(iou, Tensor) else f"type {type(iou).__name__}"
+        raise TypeError(f"iou has {kind}, expected a tensor of floating-point numbers of shape (N, A)")
     if iou.ndim != 2:
         raise ValueError(f"iou has shape {tuple(iou.shape)}, expected (N ground truths, A anchors)")
     if iou.isnan().any():

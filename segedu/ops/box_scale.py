@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segedu.ops.exporting import is_exporting
+from segedu.validation.boxes import extent
+from segedu.validation.exporting import is_exporting
 
 # The square of a coordinate up to 2^60 is far from the largest float32, 2^128, and that of a side of at least 2^-60 far
 # from the smallest, 2^-126.
@@ -38,8 +39,8 @@ def without_overflow(*boxes: Tensor) -> tuple[Tensor, ...]:
     """
     for given in boxes:
         if not isinstance(given, Tensor) or given.dtype not in EXPONENT:
-            kind = f"tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
-            raise TypeError(f"boxes is a {kind}, expected a tensor of float32 or float64 of shape (N, 4)")
+            kind = f"dtype {given.dtype}" if isinstance(given, Tensor) else f"type {type(given).__name__}"
+            raise TypeError(f"boxes has {kind}, expected a tensor of float32 or float64 of shape (N, 4)")
     if is_exporting() or all(map(_is_ordinary, boxes)):
         return boxes
     boxes = tuple(given.double() for given in boxes)
@@ -49,26 +50,6 @@ def without_overflow(*boxes: Tensor) -> tuple[Tensor, ...]:
     exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
     half = -exponent // 2, -exponent - -exponent // 2  # 2^1074 itself is infinite
     return tuple(given * 2.0 ** half[0] * 2.0 ** half[1] for given in boxes)
-
-
-@torch.no_grad()
-def extent(boxes: Tensor) -> tuple[float, float, float]:
-    """The least and the largest coordinate of boxes, and their shortest side, which is negative if one is inverted.
-
-    Args:
-        boxes: (N, 4), xyxy, floating-point numbers.
-
-    Returns:
-        Three numbers, 0 without boxes; some are NaN if a coordinate is.
-
-    Example:
-        >>> extent(torch.tensor([[0.0, -1.0, 2.0, 3.0]]))
-        (-1.0, 3.0, 2.0)
-    """
-    if not boxes.numel():
-        return 0.0, 0.0, 0.0
-    low, high = boxes.aminmax()
-    return low.item(), high.item(), (boxes[:, 2:] - boxes[:, :2]).amin().item()
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from segedu.ops.box_scale import extent, without_overflow
-from segedu.ops.exporting import is_exporting
+from segedu.ops.box_scale import without_overflow
+from segedu.validation.boxes import check_boxes, float_boxes
+from segedu.validation.exporting import is_exporting
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def box_area(boxes: Tensor) -> Tensor:
         >>> box_area(torch.tensor([[0.0, 0.0, 2.0, 3.0], [1.0, 1.0, 1.0, 5.0]]))
         tensor([6., 0.])
     """
-    return _area(check_boxes(boxes, "boxes"))
+    return _area(check_boxes("boxes", boxes))
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -176,7 +177,7 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
         >>> xyxy_to_xywh(torch.tensor([[1.0, 2.0, 4.0, 6.0]]))
         tensor([[1., 2., 3., 4.]])
     """
-    boxes = check_boxes(boxes, "boxes")
+    boxes = check_boxes("boxes", boxes)
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
@@ -218,7 +219,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
         >>> xyxy_to_cxcywh(torch.tensor([[1.0, 2.0, 4.0, 6.0]]))
         tensor([[2.5000, 4.0000, 3.0000, 4.0000]])
     """
-    boxes = check_boxes(boxes, "boxes")
+    boxes = check_boxes("boxes", boxes)
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
@@ -262,7 +263,7 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         >>> clip_boxes(torch.tensor([[-1.0, 2.0, 4.0, 9.0]]), (6, 3))
         tensor([[0., 2., 3., 6.]])
     """
-    boxes = check_boxes(boxes, "boxes")
+    boxes = check_boxes("boxes", boxes)
     if len(size) != 2 or min(size) < 0:
         raise ValueError(f"size is {tuple(size)}, expected (H, W)")
     H, W = size
@@ -308,76 +309,15 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(positive, part / torch.where(positive, whole, 1.0), 0.0)
 
 
-def check_boxes(boxes: Tensor, name: str) -> Tensor:
-    """Refuse what is no set of boxes.
-
-    Args:
-        boxes: (N, 4), xyxy.
-        name: of the argument, for the message.
-
-    Returns:
-        The boxes; integers in the default float type, half precision in float32.
-
-    Raises:
-        TypeError: ``boxes`` is not a tensor of numbers.
-        ValueError: the shape is not (N, 4), a coordinate is not finite, or ``x2 < x1`` or ``y2 < y1``.
-
-    Example:
-        >>> check_boxes(torch.tensor([[0, 0, 2, 3]]), "boxes")
-        tensor([[0., 0., 2., 3.]])
-    """
-    boxes = _check_numbers(boxes, name)
-    if not is_exporting():
-        _check_corners(boxes.detach(), name)
-    return boxes
-
-
-def check_scores(scores: Tensor, count: int) -> None:
-    """Refuse what is no score for each detection.
-
-    Args:
-        scores: (N,) numbers.
-        count: N.
-
-    Raises:
-        TypeError: ``scores`` are not a tensor of numbers.
-        ValueError: the shape is not (N,), or a score is NaN.
-
-    Example:
-        >>> check_scores(torch.tensor([0.5, 1.0]), 2)
-    """
-    if not isinstance(scores, Tensor) or scores.dtype == torch.bool or scores.is_complex():
-        kind = f"tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(f"scores are a {kind}, expected a tensor of numbers of shape ({count},)")
-    if scores.shape != (count,):
-        raise ValueError(f"scores have shape {tuple(scores.shape)}, expected ({count},)")
-    if not is_exporting() and scores.isnan().any():
-        raise ValueError("scores have a NaN, expected numbers")
-
-
-def _check_numbers(boxes: Tensor, name: str) -> Tensor:
-    if not isinstance(boxes, Tensor):
-        raise TypeError(f"{name} is a {type(boxes).__name__}, expected a torch.Tensor of shape (N, 4)")
-    if boxes.dtype == torch.bool or boxes.is_complex():
-        raise TypeError(f"{name} has dtype {boxes.dtype}, expected floats (or integers)")
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}, expected (N, 4)")
-    if not boxes.is_floating_point():
-        boxes = boxes.to(torch.get_default_dtype())
-    elif boxes.dtype in (torch.float16, torch.bfloat16):
-        boxes = boxes.float()  # the area of a 300x300 box is more than float16 can hold
-    return boxes
-
-
 def _check_pair(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
     """Two sets whose areas can be computed, and the type of the result."""
-    boxes1, boxes2 = check_boxes(boxes1, "boxes1"), check_boxes(boxes2, "boxes2")
+    boxes1, boxes2 = check_boxes("boxes1", boxes1), check_boxes("boxes2", boxes2)
     return *without_overflow(boxes1, boxes2), torch.promote_types(boxes1.dtype, boxes2.dtype)
 
 
 def _check_sides(boxes: Tensor) -> Tensor:
     """Boxes that end in width and height."""
-    boxes = _check_numbers(boxes, "boxes")
+    boxes = float_boxes("boxes", boxes)
     if is_exporting():
         return boxes
     for row, (*place, width, height) in enumerate(boxes.detach().tolist()):
@@ -386,14 +326,3 @@ def _check_sides(boxes: Tensor) -> Tensor:
         if width < 0 or height < 0:
             raise ValueError(f"boxes[{row}] has the size {[width, height]}, expected width and height of at least 0")
     return boxes
-
-
-def _check_corners(boxes: Tensor, name: str) -> None:
-    low, high, shortest = extent(boxes)
-    if math.isfinite(low) and math.isfinite(high) and shortest >= 0:
-        return
-    finite = torch.isfinite(boxes).all(dim=1)
-    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
-    row = int(torch.nonzero(~(finite & ordered))[0])
-    expected = "x1 <= x2 and y1 <= y2" if finite[row] else "finite coordinates"
-    raise ValueError(f"{name}[{row}] is {boxes[row].tolist()}, expected (x1, y1, x2, y2) with {expected}")

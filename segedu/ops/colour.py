@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segedu.validation.images import check_image
+
 # Of linear sRGB (ITU-R BT.709 primaries, rounded to six digits) to CIE XYZ.
 _XYZ_OF_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _D65 = (0.95047, 1.0, 1.08883)  # XYZ of daylight seen by the 2 degree observer: what counts as white
@@ -72,33 +74,3 @@ def rgb_to_hsv(image: Tensor) -> Tensor:
     hue = sixths.gather(-3, strongest.unsqueeze(-3)).squeeze(-3) / 6 % 1
     hue = torch.where(spread > 0, hue, 0)
     return torch.stack([hue, spread / torch.where(value > 0, value, 1), value], dim=-3)
-
-
-def check_image(image: Tensor, channels: tuple[int, ...] = (3,), batch: bool = False) -> None:
-    """Refuse what is no image.
-
-    Args:
-        image: expected (C, H, W), floats from 0 to 1.
-        channels: the numbers C that are allowed.
-        batch: True allows axes in front, and empty ones.
-
-    Raises:
-        TypeError: not a tensor of floats.
-        ValueError: another shape, or values outside 0 to 1.
-
-    Example:
-        >>> check_image(torch.full((3, 4, 4), 255.0))
-        Traceback (most recent call last):
-        ValueError: image has values outside 0 to 1, expected [0, 1]
-    """
-    expected = " or ".join(f"({'..., ' * batch}{count}, H, W)" for count in channels)
-    if not isinstance(image, Tensor):
-        raise TypeError(f"image is a {type(image).__name__}, expected a torch.Tensor of shape {expected}")
-    if not image.is_floating_point():
-        raise TypeError(f"image has dtype {image.dtype}, expected floats in [0, 1]")
-    many = image.ndim > 3 or 0 in image.shape
-    if image.ndim < 3 or image.shape[-3] not in channels or (many and not batch):
-        raise ValueError(f"image has shape {tuple(image.shape)}, expected {expected}{'' if batch else ', not empty'}")
-    # NaN fails every comparison, and so this one.
-    if not bool(((image >= 0) & (image <= 1)).all()):
-        raise ValueError("image has values outside 0 to 1, expected [0, 1]")

@@ -36,7 +36,7 @@ def compiled(kernel: Kernel) -> Kernel:
     10
     """
     if not inspect.isfunction(kernel):
-        raise TypeError(f"kernel is a {type(kernel).__name__}, expected a function")
+        raise TypeError(f"kernel has type {type(kernel).__name__}, expected a function")
     try:
         return njit(cache=True)(kernel)
     except RuntimeError:  # numba found no folder to write to

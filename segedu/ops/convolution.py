@@ -264,7 +264,7 @@ def transposed_conv2d_scatter(
 
 def _check_whole(value: int, name: str, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a whole number")
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a whole number")
     if value < least:
         raise ValueError(f"{name} is {value}, expected at least {least}")
 
@@ -301,7 +301,7 @@ def _check_size(size: tuple[int, int], name: str) -> tuple[int, int]:
 
 def _check_floats(tensor: Tensor, name: str, shape: str) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor of shape {shape}")
+        raise TypeError(f"{name} has type {type(tensor).__name__}, expected a torch.Tensor of shape {shape}")
     if not tensor.is_floating_point():
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected floats")
 

@@ -8,40 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-def check_label_map(
-    label_map: Tensor, axes: Sequence[int] = (2, 3), name: str = "label_map", shape: Sequence[int] | None = None
-) -> Tensor:
-    """Refuse what is not a label map.
-
-    Args:
-        label_map: what was given.
-        axes: the numbers of axes that are allowed.
-        name: of the argument.
-        shape: what it must be, where that is known; `axes` does not count then.
-
-    Returns:
-        The labels as int64: torch compares no uint16.
-
-    Raises:
-        TypeError: not a tensor of integers.
-        ValueError: a wrong number of axes, an empty axis, another shape, or a negative label.
-
-    >>> check_label_map(torch.tensor([[0, 3]], dtype=torch.uint16))
-    tensor([[0, 3]])
-    """
-    if not isinstance(label_map, Tensor):
-        raise TypeError(f"{name} has type {type(label_map).__name__}, expected a tensor of integers")
-    if label_map.is_floating_point() or label_map.is_complex() or label_map.dtype == torch.bool:
-        raise TypeError(f"{name} has dtype {label_map.dtype}, expected integers")
-    fits = label_map.ndim in axes if shape is None else label_map.shape == tuple(shape)
-    if not fits or 0 in label_map.shape:
-        shapes = " or ".join({2: "(H, W)", 3: "(D, H, W)"}[n] for n in axes) if shape is None else tuple(shape)
-        raise ValueError(f"{name} has shape {tuple(label_map.shape)}, expected {shapes}, no axis empty")
-    labels = label_map.long()
-    if labels.min() < 0:
-        raise ValueError(f"{name} has the label {int(labels.min())}, expected 0 for background and more for objects")
-    return labels
+from segedu.validation.label_maps import check_label_map
 
 
 def relabel_sequential(label_map: Tensor, axes: Sequence[int] = (2, 3)) -> Tensor:
@@ -61,7 +28,7 @@ def relabel_sequential(label_map: Tensor, axes: Sequence[int] = (2, 3)) -> Tenso
     >>> relabel_sequential(torch.tensor([[7, 0, 2147483647, 2]]))
     tensor([[2, 0, 3, 1]], dtype=torch.int32)
     """
-    labels = check_label_map(label_map, axes).numpy(force=True)
+    labels = check_label_map("label_map", label_map, axes).numpy(force=True)
     if labels.max() < labels.size:  # the common case: no sorting
         present = np.bincount(labels.ravel()) > 0
         present[0] = False
@@ -90,7 +57,7 @@ def relabel_by_place(labels: Tensor) -> Tensor:
     """
     if isinstance(labels, Tensor) and labels.numel() == 0:
         return labels.int()
-    check_label_map(labels, name="labels", shape=getattr(labels, "shape", None))
+    check_label_map("labels", labels, shape=getattr(labels, "shape", None))
     names, first, index = np.unique(labels.numpy(force=True), return_index=True, return_inverse=True)
     rank = np.empty(len(names), np.int32)
     rank[np.where(names == 0, -1, first).argsort()] = np.arange(len(names)) + int(names[0] > 0)

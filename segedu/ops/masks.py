@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.ops.boxes import check_boxes, check_scores
+from segedu.validation.boxes import check_boxes, check_scores
 
 _INTEGERS = (torch.uint8, torch.uint16, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -41,7 +41,7 @@ def masks_from_label_map(label_map: Tensor) -> Tensor:
                 [[1, 1, 0, 0]]], dtype=torch.int32)
     """
     if not isinstance(label_map, Tensor) or label_map.dtype not in _INTEGERS:
-        raise TypeError(f"label_map is a {_kind(label_map)}, expected a tensor of integers of shape (H, W)")
+        raise TypeError(f"label_map has {_kind(label_map)}, expected a tensor of integers of shape (H, W)")
     if label_map.ndim != 2:
         raise ValueError(f"label_map has shape {tuple(label_map.shape)}, expected (H, W)")
     if label_map.dtype == torch.uint16:
@@ -75,7 +75,7 @@ def label_map_from_masks(masks: Tensor, scores: Tensor | None = None) -> Tensor:
     N, H, W = masks.shape
     order = torch.arange(N, device=masks.device)
     if scores is not None:
-        check_scores(scores, N)
+        check_scores("scores", scores, N)
         order = scores.argsort(descending=True, stable=True)
     label_map = torch.zeros(H, W, dtype=torch.int32, device=masks.device)
     for index in reversed(order.tolist()):  # the best is painted last, over the others
@@ -167,10 +167,10 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
                  [0.0000, 0.0000, 0.2500, 0.7500, 0.7500, 0.2500]]])
     """
     if not isinstance(masks, Tensor) or not masks.is_floating_point():
-        raise TypeError(f"masks are a {_kind(masks)}, expected a float tensor of shape (N, M, M)")
-    boxes = check_boxes(boxes, "boxes").to(masks.device)  # not to half precision: it has no place for pixel 2049
+        raise TypeError(f"masks has {_kind(masks)}, expected a float tensor of shape (N, M, M)")
+    boxes = check_boxes("boxes", boxes).to(masks.device)  # not to half precision: it has no place for pixel 2049
     if masks.ndim != 3 or len(masks) != len(boxes) or 0 in masks.shape[1:]:
-        raise ValueError(f"masks have shape {tuple(masks.shape)}, expected ({len(boxes)}, M, M): a mask for each box")
+        raise ValueError(f"masks has shape {tuple(masks.shape)}, expected ({len(boxes)}, M, M): a mask for each box")
     H, W = _check_size(size)
     rows = _bilinear_weights(boxes[:, 1], boxes[:, 3], masks.shape[1], H)  # (N, H, M)
     columns = _bilinear_weights(boxes[:, 0], boxes[:, 2], masks.shape[2], W)  # (N, W, M)
@@ -367,12 +367,12 @@ def rle_iou(preds: Sequence[dict], target: Sequence[dict], iscrowd: Sequence[boo
 
 
 def _kind(value: object) -> str:
-    return f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    return f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
 
 
 def _check_bool(mask: Tensor, name: str, ndim: int, shape: str) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"{name} is a {_kind(mask)}, expected a bool tensor of shape {shape}")
+        raise TypeError(f"{name} has {_kind(mask)}, expected a bool tensor of shape {shape}")
     if mask.ndim != ndim:
         raise ValueError(f"{name} has shape {tuple(mask.shape)}, expected {shape}")
 

@@ -31,8 +31,8 @@ def hungarian_matching(cost: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([0, 1]), tensor([1, 0]))
     """
     if not isinstance(cost, Tensor) or cost.dtype == torch.bool or cost.is_complex():
-        kind = f"tensor of {cost.dtype}" if isinstance(cost, Tensor) else type(cost).__name__
-        raise TypeError(f"cost is a {kind}, expected a tensor of numbers of shape (N, M)")
+        kind = f"dtype {cost.dtype}" if isinstance(cost, Tensor) else f"type {type(cost).__name__}"
+        raise TypeError(f"cost has {kind}, expected a tensor of numbers of shape (N, M)")
     if cost.ndim != 2:
         raise ValueError(f"cost has shape {tuple(cost.shape)}, expected (N, M)")
     values = cost.detach().double().cpu().numpy()

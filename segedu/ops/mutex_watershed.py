@@ -113,7 +113,7 @@ def _cluster(nodes, first, second, attractive):
 def _check_graph(nodes: int, edges: Tensor, weights: Tensor, attractive: Tensor) -> None:
     for name, tensor in (("edges", edges), ("weights", weights), ("attractive", attractive)):
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
+            raise TypeError(f"{name} has type {type(tensor).__name__}, expected a torch.Tensor")
     if edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
         raise TypeError(f"edges has dtype {edges.dtype}, expected integers")
     if not weights.is_floating_point() or attractive.dtype != torch.bool:

@@ -14,7 +14,8 @@ import torchvision
 from torch import Tensor
 
 from segedu.ops.box_scale import without_overflow
-from segedu.ops.boxes import box_iou, check_boxes, check_scores
+from segedu.ops.boxes import box_iou
+from segedu.validation.boxes import check_boxes, check_scores
 
 COMPILED = True  # False: `batched_nms`, and so every detector, uses `nms` of this file; the result is the same
 
@@ -39,8 +40,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         >>> nms(boxes, torch.tensor([0.8, 0.9, 0.7]), iou_threshold=0.5)
         tensor([1, 2])
     """
-    boxes = check_boxes(boxes, "boxes")
-    check_scores(scores, len(boxes))
+    boxes = check_boxes("boxes", boxes)
+    check_scores("scores", scores, len(boxes))
     _check_threshold(iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     suppresses = box_iou(boxes[order], boxes[order]) > iou_threshold  # (N, N)
@@ -72,8 +73,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
         >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), iou_threshold=0.5)
         tensor([1, 0])
     """
-    boxes = check_boxes(boxes, "boxes")
-    check_scores(scores, len(boxes))
+    boxes = check_boxes("boxes", boxes)
+    check_scores("scores", scores, len(boxes))
     _check_threshold(iou_threshold)
     _check_labels(labels, len(boxes))
     suppress = torchvision.ops.nms if COMPILED else nms
@@ -108,12 +109,12 @@ def nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float)
         >>> nms_mask(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.ones(3).bool(), iou_threshold=0.5)
         tensor([False,  True,  True])
     """
-    boxes = check_boxes(boxes, "boxes")
-    check_scores(scores, len(boxes))
+    boxes = check_boxes("boxes", boxes)
+    check_scores("scores", scores, len(boxes))
     _check_threshold(iou_threshold)
     if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
-        kind = f"tensor of {valid.dtype}" if isinstance(valid, Tensor) else type(valid).__name__
-        raise TypeError(f"valid is a {kind}, expected a bool tensor of shape ({len(boxes)},)")
+        kind = f"dtype {valid.dtype}" if isinstance(valid, Tensor) else f"type {type(valid).__name__}"
+        raise TypeError(f"valid has {kind}, expected a bool tensor of shape ({len(boxes)},)")
     if valid.shape != scores.shape:
         raise ValueError(f"valid has shape {tuple(valid.shape)}, expected ({len(boxes)},)")
     # Those that are not valid come last, where they can suppress only each other. ONNX has no sort that is told to be
@@ -152,8 +153,8 @@ def soft_nms(
         >>> soft_nms(boxes, torch.tensor([0.9, 0.8]))
         (tensor([0, 1]), tensor([0.9000, 0.1083]))
     """
-    boxes = check_boxes(boxes, "boxes")
-    check_scores(scores, len(boxes))
+    boxes = check_boxes("boxes", boxes)
+    check_scores("scores", scores, len(boxes))
     if (scores < 0).any():  # the decay would raise it
         raise ValueError(f"scores have the value {float(scores.min()):g}, expected numbers of at least 0")
     _check_sigma(sigma)
@@ -203,11 +204,11 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
         tensor([0.9000, 0.1083])
     """
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
-        kind = f"tensor of {masks.dtype}" if isinstance(masks, Tensor) else type(masks).__name__
-        raise TypeError(f"masks are a {kind}, expected a bool tensor of shape (N, H, W)")
+        kind = f"dtype {masks.dtype}" if isinstance(masks, Tensor) else f"type {type(masks).__name__}"
+        raise TypeError(f"masks has {kind}, expected a bool tensor of shape (N, H, W)")
     if masks.ndim != 3:
-        raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (N, H, W)")
-    check_scores(scores, len(masks))
+        raise ValueError(f"masks has shape {tuple(masks.shape)}, expected (N, H, W)")
+    check_scores("scores", scores, len(masks))
     _check_labels(labels, len(masks))
     _check_sigma(sigma)
     if not len(masks):
@@ -229,10 +230,10 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
 
 def _check_labels(labels: Tensor, count: int) -> None:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        kind = f"tensor of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels are a {kind}, expected a tensor of integers of shape ({count},)")
+        kind = f"dtype {labels.dtype}" if isinstance(labels, Tensor) else f"type {type(labels).__name__}"
+        raise TypeError(f"labels has {kind}, expected a tensor of integers of shape ({count},)")
     if labels.shape != (count,):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({count},)")
+        raise ValueError(f"labels has shape {tuple(labels.shape)}, expected ({count},)")
 
 
 def _check_threshold(iou_threshold: float) -> None:

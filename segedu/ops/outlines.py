@@ -36,8 +36,8 @@ def mask_outlines(mask: Tensor) -> list[list[int]]:
         [[0, 0, 2, 0, 2, 1, 1, 1, 1, 2, 0, 2], [2, 2, 3, 2, 3, 3, 2, 3]]
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = f"tensor of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask is a {kind}, expected a bool tensor of shape (H, W)")
+        kind = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else f"type {type(mask).__name__}"
+        raise TypeError(f"mask has {kind}, expected a bool tensor of shape (H, W)")
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, expected (H, W)")
     polygons: list[list[Point]] = []

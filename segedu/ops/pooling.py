@@ -44,7 +44,7 @@ def pool_output_size(
     stride = kernel_size if stride is None else stride
     _check_window(size, kernel_size, stride, padding, dilation)
     if not isinstance(ceil_mode, bool):
-        raise TypeError(f"ceil_mode is a {type(ceil_mode).__name__}, expected True or False")
+        raise TypeError(f"ceil_mode has type {type(ceil_mode).__name__}, expected True or False")
     room = size + 2 * padding - (dilation * (kernel_size - 1) + 1)
     out = (-(-room // stride) if ceil_mode else room // stride) + 1
     if ceil_mode and (out - 1) * stride >= size + padding:
@@ -162,7 +162,7 @@ def _taps(size: int, kernel_size: int, stride: int, padding: int, dilation: int,
 
 def _check_whole(value: int, name: str, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a whole number")
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a whole number")
     if value < least:
         raise ValueError(f"{name} is {value}, expected at least {least}")
 
@@ -177,7 +177,7 @@ def _check_window(size: int, kernel_size: int, stride: int, padding: int, dilati
 
 def _check_planes(tensor: Tensor, name: str) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor of shape (B, C, H, W)")
+        raise TypeError(f"{name} has type {type(tensor).__name__}, expected a torch.Tensor of shape (B, C, H, W)")
     if not tensor.is_floating_point():
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected floats")
     if tensor.ndim != 4 or 0 in tensor.shape:
@@ -186,7 +186,7 @@ def _check_planes(tensor: Tensor, name: str) -> None:
 
 def _check_places(values: Tensor, indices: Tensor, output_size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-        given = f"has dtype {indices.dtype}" if isinstance(indices, Tensor) else f"is a {type(indices).__name__}"
+        given = f"has dtype {indices.dtype}" if isinstance(indices, Tensor) else f"has type {type(indices).__name__}"
         raise TypeError(f"indices {given}, expected a tensor of int64")
     if indices.shape != values.shape:
         raise ValueError(f"indices has shape {tuple(indices.shape)}, expected {tuple(values.shape)}, as values")

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from segedu.ops.exporting import is_exporting
 from segedu.ops.roi_pool import check_regions
+from segedu.validation.exporting import is_exporting
 
 Size = tuple[int, int]
 FEW = 4096  # points of a box, whatever the size of the feature map

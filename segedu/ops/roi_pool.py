@@ -14,8 +14,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from segedu.ops.boxes import check_boxes
-from segedu.ops.exporting import is_exporting
+from segedu.validation.boxes import check_boxes
+from segedu.validation.exporting import is_exporting
 
 
 def roi_pool(
@@ -94,12 +94,12 @@ def check_regions(
         (tensor([1]), tensor([[0., 1., 2., 3.]]), (7, 7))
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
-        kind = f"tensor of {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"features is a {kind}, expected a tensor of floating-point numbers (B, C, H, W)")
+        kind = f"dtype {features.dtype}" if isinstance(features, Tensor) else f"type {type(features).__name__}"
+        raise TypeError(f"features has {kind}, expected a tensor of floating-point numbers (B, C, H, W)")
     if features.ndim != 4 or 0 in features.shape:
         raise ValueError(f"features has shape {tuple(features.shape)}, expected (B, C, H, W), no axis empty")
     if not isinstance(boxes, (list, tuple)):
-        raise TypeError(f"boxes is a {type(boxes).__name__}, expected a list of a tensor (N, 4) for each image")
+        raise TypeError(f"boxes has type {type(boxes).__name__}, expected a list of a tensor (N, 4) for each image")
     if len(boxes) != len(features):
         raise ValueError(f"boxes has {len(boxes)} entries, expected one for each of {len(features)} images")
     size = tuple(output_size) if isinstance(output_size, (list, tuple)) else (output_size, output_size)
@@ -107,7 +107,7 @@ def check_regions(
         raise ValueError(f"output_size is {output_size}, expected (h, w) or one number, integers above 0")
     if not 0 < spatial_scale < math.inf:
         raise ValueError(f"spatial_scale is {spatial_scale}, expected a number above 0")
-    corners = torch.cat([check_boxes(b, f"boxes[{i}]").detach() for i, b in enumerate(boxes)])
+    corners = torch.cat([check_boxes(f"boxes[{i}]", b).detach() for i, b in enumerate(boxes)])
     image = torch.arange(len(boxes), device=features.device)
     image = image.repeat_interleave(torch.tensor([len(b) for b in boxes], device=features.device))
     return image, corners.to(torch.promote_types(features.dtype, torch.float32)) * spatial_scale, size

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.ops.boxes import check_boxes
+from segedu.validation.boxes import check_boxes
 
 
 def warp_boxes(image: Tensor, boxes: Tensor, crop_size: int, context: int, fill: Sequence[float]) -> Tensor:
@@ -39,8 +39,8 @@ def warp_boxes(image: Tensor, boxes: Tensor, crop_size: int, context: int, fill:
         tensor([0., 1., 2., 3.])
     """
     if not isinstance(image, Tensor) or not image.is_floating_point():
-        kind = f"tensor of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"image is a {kind}, expected a tensor of floating-point numbers (C, H, W)")
+        kind = f"dtype {image.dtype}" if isinstance(image, Tensor) else f"type {type(image).__name__}"
+        raise TypeError(f"image has {kind}, expected a tensor of floating-point numbers (C, H, W)")
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"image has shape {tuple(image.shape)}, expected (C, H, W), no axis empty")
     C, H, W = image.shape
@@ -49,7 +49,7 @@ def warp_boxes(image: Tensor, boxes: Tensor, crop_size: int, context: int, fill:
     inner = crop_size - 2 * context
     if inner < 1 or context < 0:
         raise ValueError(f"crop_size is {crop_size} and context {context}, expected a crop of more than twice that")
-    boxes = check_boxes(boxes, "boxes").to(image)
+    boxes = check_boxes("boxes", boxes).to(image)
     place = (torch.arange(crop_size, dtype=image.dtype, device=image.device) + 0.5 - context) / inner
     x, y = (boxes[:, i, None] + place * (boxes[:, i + 2] - boxes[:, i])[:, None] for i in (0, 1))  # (P, S)
     grid = torch.stack(torch.broadcast_tensors((2 * x / W - 1)[:, None], (2 * y / H - 1)[..., None]), dim=-1)

@@ -27,15 +27,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.detection.detr import DETR, detr_loss, detr_resnet50, detr_resnet101, matching_cost, padding_of
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes, check_targets
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, onnx_outputs
+from segedu.layers.instance_targets import Size, check_targets
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.segments import pad_masks
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.masks import mask_losses
+from segedu.losses.reduction import full_precision
 from segedu.ops.boxes import xyxy_to_cxcywh
 from segedu.ops.matching import hungarian_matching
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 KEYS = ("class_logits", "boxes", "mask_logits", "sizes", "image_size")
 SMALL = 4  # pixels; a segment with no more is removed
@@ -204,8 +206,8 @@ def detr_panoptic_loss(
         ValueError: a key is missing, shapes do not fit, a box has no area, a label is not 1 to K - 1, a weight is
             negative, or a box or the cost of a pair is not finite.
     """
-    check_number(focal_weight, "focal_weight")
-    check_number(dice_weight, "dice_weight")
+    check_number("focal_weight", focal_weight)
+    check_number("dice_weight", dice_weight)
     _check(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1, masks=True)
     parts = detr_loss(outputs, targets, **weights)
@@ -249,7 +251,7 @@ def postprocess(
     """
     _check(outputs)
     check_no_nan("outputs", outputs, KEYS[:3])
-    check_number(score_threshold, "score_threshold")
+    check_number("score_threshold", score_threshold)
     if not isinstance(things, Collection):
         raise TypeError(f"things has type {type(things).__name__}, expected a set of labels")
     found = []

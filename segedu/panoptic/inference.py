@@ -26,9 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan
-from segedu.losses.checks import check_number, full_precision
+from segedu.losses.reduction import full_precision
 from segedu.ops.masks import boxes_from_masks
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 KEYS = ("class_logits", "mask_logits", "sizes", "image_size")
 
@@ -81,8 +82,8 @@ def instance_inference(
     """
     num_classes = _check(outputs)
     things = _check_things(things, num_classes)
-    check_number(count, "count")
-    check_number(score_threshold, "score_threshold")
+    check_number("count", count)
+    check_number("score_threshold", score_threshold)
     found = []
     for logits, mask_logits, size in zip(
         outputs["class_logits"], outputs["mask_logits"], outputs["sizes"], strict=True
@@ -133,8 +134,8 @@ def panoptic_inference(
     """
     num_classes = _check(outputs)
     _check_things(things, num_classes)
-    check_number(score_threshold, "score_threshold")
-    check_number(overlap_threshold, "overlap_threshold")
+    check_number("score_threshold", score_threshold)
+    check_number("overlap_threshold", overlap_threshold)
     found = []
     for logits, mask_logits, size in zip(
         outputs["class_logits"], outputs["mask_logits"], outputs["sizes"], strict=True

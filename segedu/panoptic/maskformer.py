@@ -30,17 +30,19 @@ from torch import Tensor, nn
 
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.backbones.swin import swin_b, swin_s, swin_t
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes
+from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_layers, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.position import sine_position
 from segedu.layers.relu_layers import ReLULayers
 from segedu.layers.segments import check_segments, pad_masks
 from segedu.layers.transformer import Transformer
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.masks import mask_losses
+from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_layers
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 LEVELS = 4  # features at strides 4, 8, 16 and 32
@@ -282,10 +284,10 @@ def maskformer_loss(
         ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, or the cost
             of a pair is not finite.
     """
-    check_number(no_object_weight, "no_object_weight")
+    check_number("no_object_weight", no_object_weight)
     weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
     for name, weight in weights.items():
-        check_number(weight, name)
+        check_number(name, weight)
     layers = check_layers(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     device = outputs["class_logits"].device

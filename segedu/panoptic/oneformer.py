@@ -31,12 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from segedu.backbones.swin import Swin, swin_t
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes
+from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_keys, onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.transformer import DecoderLayer
-from segedu.losses.checks import check_number
 from segedu.ops.crowds import without_crowds
 from segedu.panoptic.mask2former.loss import mask2former_loss
 from segedu.panoptic.mask2former.mask2former import MaskedDecoder
@@ -50,6 +48,9 @@ from segedu.panoptic.oneformer_text import (
     contrastive_loss,
     task_sentence,
 )
+from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_keys
 
 
 class TaskQueries(nn.Module):
@@ -270,7 +271,7 @@ def oneformer_loss(
         TypeError: outputs, targets or a weight are of the wrong kind.
         ValueError: as `mask2former_loss`; or queries and texts do not fit.
     """
-    check_number(contrastive_weight, "contrastive_weight")
+    check_number("contrastive_weight", contrastive_weight)
     check_keys("outputs", outputs, ("queries",))
     losses = mask2former_loss(outputs, targets, **options)
     total = losses.pop("loss")

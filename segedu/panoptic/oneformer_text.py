@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from segedu.layers.outputs import check_floats
-from segedu.losses.checks import full_precision
+from segedu.losses.reduction import full_precision
+from segedu.validation.tensors import check_floats
 
 Tokenize = Callable[[str], Tensor]  # sentence -> (L,) int64, 0 behind its end, the end's number the largest
 

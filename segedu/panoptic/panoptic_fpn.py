@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from segedu.instance import mask_rcnn
 from segedu.instance.mask_rcnn import MaskRCNN, Targets, mask_rcnn_loss, resnet50_fpn
 from segedu.layers.instance_targets import Size
-from segedu.layers.outputs import check_keys, check_no_nan
 from segedu.layers.resize import upsample_to
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.losses.reduction import full_precision
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_keys, check_no_nan
 
 KEYS = (*mask_rcnn.KEYS, "semantic_logits")
 VOID = 255  # of a semantic map: the pixel has no category
@@ -143,8 +144,8 @@ def panoptic_fpn_loss(
         ValueError: a key is missing, a shape or label does not fit, or a weight is negative.
     """
     check_keys("outputs", outputs, KEYS)
-    check_number(instance_weight, "instance_weight")
-    check_number(semantic_weight, "semantic_weight")
+    check_number("instance_weight", instance_weight)
+    check_number("semantic_weight", semantic_weight)
     of_instances = mask_rcnn_loss(outputs, targets, generator=generator)
     losses = {name: instance_weight * value for name, value in of_instances.items() if name != "loss"}
     logits = full_precision(outputs["semantic_logits"])
@@ -288,8 +289,8 @@ def _check_merge(
     if bool((semantic < 0).any()):
         raise ValueError(f"semantic has the value {int(semantic.min())}, expected categories from 0, or {VOID}")
     for name, limit, high in zip(("score_threshold", "overlap_threshold"), limits, (1, 1), strict=False):
-        check_number(limit, name, high=high)
-    check_number(limits[2], "stuff_area")
+        check_number(name, limit, maximum=high)
+    check_number("stuff_area", limits[2])
     if not isinstance(things, Collection) or isinstance(things, str | bytes):
         raise TypeError(f"things has type {type(things).__name__}, expected a set of categories")
     labels, scores, masks = (instances[key] for key in ("labels", "scores", "masks"))

@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from segedu.layers.images import check_images
-from segedu.layers.outputs import check_keys
-from segedu.ops.boxes import check_boxes, check_scores
 from segedu.ops.masks import label_map_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
+from segedu.validation.boxes import check_boxes, check_scores
+from segedu.validation.images import check_images
+from segedu.validation.tensors import check_keys
 
 KEYS = ("boxes", "labels", "scores")
 
@@ -108,11 +108,11 @@ def _check_numbers(score_threshold: float, at_once: int) -> None:
 
 def _check_detections(name: str, found: Mapping[str, Tensor]) -> None:
     check_keys(name, found, KEYS)
-    boxes = check_boxes(found["boxes"], f"{name}['boxes']")
+    boxes = check_boxes(f"{name}['boxes']", found["boxes"])
     labels, count = found["labels"], len(boxes)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{name}['labels'] is of the kind {kind}, expected a tensor of whole numbers")
     if labels.shape != (count,):
         raise ValueError(f"{name}['labels'] has shape {tuple(labels.shape)}, expected ({count},): one for each box")
-    check_scores(found["scores"], count)
+    check_scores("scores", found["scores"], count)

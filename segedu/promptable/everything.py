@@ -26,13 +26,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from segedu.layers.images import check_images
-from segedu.losses.checks import check_number
 from segedu.losses.overlap import ratio_or_one
 from segedu.ops.boxes import box_area
 from segedu.ops.masks import boxes_from_masks, connected_components
 from segedu.ops.nms import nms
 from segedu.promptable.sam.sam import SAM, full_size
+from segedu.validation.images import check_images
+from segedu.validation.numbers import check_number
 
 AT_A_TIME = 8  # masks at the size of the image: as many as a processor's cache may hold
 Box = tuple[int, int, int, int]
@@ -72,10 +72,10 @@ class Settings:
             if value < low:
                 raise ValueError(f"{name} is {value}, expected at least {low}")
         for name in ("iou_threshold", "stability_threshold", "nms_threshold", "crop_nms_threshold"):
-            check_number(getattr(self, name), name, low=-math.inf if name == "iou_threshold" else 0.0, high=1)
-        check_number(self.stability_offset, "stability_offset")
-        check_number(self.crop_edge, "crop_edge")
-        check_number(self.crop_overlap, "crop_overlap", high=1)
+            check_number(name, getattr(self, name), minimum=-math.inf if name == "iou_threshold" else 0.0, maximum=1)
+        check_number("stability_offset", self.stability_offset)
+        check_number("crop_edge", self.crop_edge)
+        check_number("crop_overlap", self.crop_overlap, maximum=1)
         if self.points_per_side < self.crop_points_divisor**self.crop_layers:
             raise ValueError(
                 f"points_per_side is {self.points_per_side}, expected at least one point a side in the last of "

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
+from segedu.validation.images import check_images
 
 
 def deconv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, padding: int = 0) -> nn.Sequential:

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
 from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.semantic.dense_crf import highest_class_behind_crf
+from segedu.validation.images import check_images
 
 
 class SummedASPP(nn.Module):

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import resnet50, resnet101
 from segedu.backbones.vgg import VGG, VGG16_STAGES
 from segedu.layers.conv import conv_head
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.layers.resize import upsample_to
+from segedu.validation.images import check_images
 
 
 def fc_to_conv(weight: Tensor, bias: Tensor, kernel_size: int | tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
+from segedu.validation.images import check_images
 
 Norm = Callable[[int], nn.Module]  # channels -> layer
 Activation = Callable[[], nn.Module]

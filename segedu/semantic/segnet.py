@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from segedu.backbones.vgg import VGG
 from segedu.layers.conv import conv_bn_relu
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.validation.images import check_images
 
 
 class SegNet(nn.Module):

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.validation.images import check_images
 
 
 class DoubleConv(nn.Sequential):
@@ -365,7 +365,7 @@ def _check_padding(padding: int) -> None:
 
 def _check_label_map(label_map: np.ndarray | Tensor) -> np.ndarray:
     if not isinstance(label_map, np.ndarray | Tensor):
-        raise TypeError(f"label_map is a {type(label_map).__name__}, expected an array or tensor of integers")
+        raise TypeError(f"label_map has type {type(label_map).__name__}, expected an array or tensor of integers")
     labels = label_map.cpu().numpy() if isinstance(label_map, Tensor) else label_map
     if labels.dtype.kind not in "iu":
         raise TypeError(f"label_map has dtype {labels.dtype}, expected integers")

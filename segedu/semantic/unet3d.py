@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
+from segedu.validation.images import check_images
 
 Size = tuple[int, ...]  # one number an axis: D, H, W
 

@@ -21,8 +21,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.ops.colour import check_image
 from segedu.ops.region_merging import merge_along
+from segedu.validation.images import check_image
 
 
 def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_size: int = 20) -> Tensor:

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.ops.colour import check_image
 from segedu.unsupervised.graph_cut import contrast_weights, min_cut
+from segedu.validation.images import check_image
 
 SURE_BACKGROUND, SURE_FOREGROUND, POSSIBLE_BACKGROUND, POSSIBLE_FOREGROUND = 0, 1, 2, 3  # OpenCV's numbers
 LLOYD_STEPS = 10  # of k-means, behind the splits

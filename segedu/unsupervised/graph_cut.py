@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.ops.colour import check_image
 from segedu.ops.max_flow import OFFSETS, empty_grid, pair_slices, source_side
+from segedu.validation.images import check_image
 
 LARGEST = 2**53  # up to here a float64 has all integers, so that a flow / scale is exact
 

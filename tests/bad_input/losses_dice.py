@@ -6,7 +6,7 @@ from segedu.losses.dice import dice_loss
 
 ROWS = [
     *logits_and_target(dice_loss),
-    refused(TypeError, "smooth is a str", dice_loss, LOGITS, TARGET, smooth="1"),
+    refused(TypeError, "smooth is ", dice_loss, LOGITS, TARGET, smooth="1"),
     refused(ValueError, "smooth is -1", dice_loss, LOGITS, TARGET, smooth=-1),
     refused(ValueError, "smooth is nan", dice_loss, LOGITS, TARGET, smooth=NAN),
     defined(0.0, dice_loss, LOGITS, ALL_IGNORED),

@@ -48,7 +48,7 @@ ROWS = [
         row
         for function in (l1_loss, l2_loss, smooth_l1_loss)
         for row in (
-            refused(TypeError, "preds is a list", function, [0.0], FLOATS),
+            refused(TypeError, "preds has type list", function, [0.0], FLOATS),
             refused(TypeError, "target has dtype torch.int64", function, FLOATS, MAP),
             refused(ValueError, "preds has shape (2, 3)", function, FLOATS, FLOATS.T),
             refused(ValueError, "preds has shape (0,)", function, torch.zeros(0), torch.zeros(0)),

@@ -18,14 +18,14 @@ def without(objects, key):
 
 
 WRONG_PREDICTIONS = [
-    (TypeError, "predictions is a list", []),
+    (TypeError, "predictions has type list", []),
     (ValueError, "predictions has the keys ['labels', 'masks', 'scores']", without(FOUND, "boxes")),
     (ValueError, "predictions has the keys ['boxes', 'masks', 'scores']", without(FOUND, "labels")),
     (ValueError, "predictions has the keys ['boxes', 'labels', 'masks']", without(FOUND, "scores")),
-    (TypeError, "predictions['boxes'] is a list", FOUND | {"boxes": [[0, 0, 1, 1]]}),
+    (TypeError, "predictions['boxes'] has type list", FOUND | {"boxes": [[0, 0, 1, 1]]}),
     (ValueError, "predictions['boxes'] has shape (4,)", FOUND | {"boxes": BOX[0]}),
     (ValueError, "predictions['boxes'][0] is", FOUND | {"boxes": -BOX}),
-    (TypeError, "predictions['labels'] is a list", FOUND | {"labels": [1]}),
+    (TypeError, "predictions['labels'] has type list", FOUND | {"labels": [1]}),
     (TypeError, "predictions['labels'] has dtype torch.float32", FOUND | {"labels": torch.ones(1)}),
     (ValueError, "predictions['labels'] has shape (0,)", FOUND | {"labels": NO_LABELS}),
     (TypeError, "predictions['scores'] has dtype torch.bool", FOUND | {"scores": torch.ones(1).bool()}),
@@ -34,10 +34,10 @@ WRONG_PREDICTIONS = [
     (ValueError, "predictions['scores'] has the value nan", FOUND | {"scores": torch.tensor([NAN])}),
 ]
 WRONG_TARGET = [
-    (TypeError, "target is a NoneType", None),
+    (TypeError, "target has type NoneType", None),
     (ValueError, "target has the keys ['labels', 'masks']", without(TRUE, "boxes")),
     (ValueError, "target['labels'] has shape (2,)", TRUE | {"labels": torch.ones(2).long()}),
-    (TypeError, "target['area'] is a list", TRUE | {"area": [6.0]}),
+    (TypeError, "target['area'] has type list", TRUE | {"area": [6.0]}),
     (ValueError, "target['area'] has the value inf", TRUE | {"area": torch.tensor([float("inf")])}),
     (ValueError, "target['area'] has the value -1.0", TRUE | {"area": torch.tensor([-1.0])}),
     (TypeError, "target['iscrowd'] has dtype torch.float32", TRUE | {"iscrowd": torch.ones(1)}),
@@ -45,9 +45,9 @@ WRONG_TARGET = [
 ]
 WRONG_MASKS = [
     (TypeError, "predictions['masks'] has dtype torch.float32", MASK.float()),
-    (TypeError, "predictions['masks'] is a ndarray", MASK.numpy()),
+    (TypeError, "predictions['masks'] has type ndarray", MASK.numpy()),
     (ValueError, "predictions['masks'] has shape (2, 3)", MASK[0]),
-    (TypeError, "predictions['masks'][0] is a Tensor", [MASK[0]]),
+    (TypeError, "predictions['masks'][0] has type Tensor", [MASK[0]]),
     (TypeError, "rle is {'size': [2, 3]}", [{"size": [2, 3]}]),
     (ValueError, "rle has runs of 5 pixels", [{"size": [2, 3], "counts": [0, 5]}]),
     (ValueError, "masks have the sizes (2, 3) and (3, 2)", [{"size": [3, 2], "counts": [0, 6]}]),
@@ -58,7 +58,7 @@ ROWS += [refused(error, words, BOXES, FOUND, wrong) for error, words, wrong in W
 ROWS += [refused(error, words, MASKS, FOUND | {"masks": wrong}, TRUE) for error, words, wrong in WRONG_MASKS]
 ROWS += [
     refused(ValueError, "iou_type is 'mask'", CocoEvaluation, "mask"),
-    refused(TypeError, "other is a dict", CocoEvaluation().merge, {}),
+    refused(TypeError, "other has type dict", CocoEvaluation().merge, {}),
     refused(
         ValueError,
         "other has (iou_type, class_agnostic) ('segm', False)",

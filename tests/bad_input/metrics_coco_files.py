@@ -15,7 +15,7 @@ def without(record, key):
 
 
 WRONG_ANNOTATIONS = [
-    (TypeError, "annotations is a list", []),
+    (TypeError, "annotations has type list", []),
     (ValueError, "annotations has the keys ['annotations', 'categories']", without(GOOD, "images")),
     (ValueError, "annotations has the keys ['annotations', 'images']", without(GOOD, "categories")),
     (ValueError, "annotations has the keys ['categories', 'images']", without(GOOD, "annotations")),
@@ -27,7 +27,7 @@ WRONG_ANNOTATIONS = [
     (ValueError, "annotations has the area nan", GOOD | {"annotations": [TRUE | {"area": NAN}]}),
 ]
 WRONG_RESULTS = [
-    (TypeError, "results is a dict", {}),
+    (TypeError, "results has type dict", {}),
     (ValueError, "results has the entry 3", [3]),
     (ValueError, "results has the entry {'image_id': 7", [without(RESULT, "score")]),
     (ValueError, "results has the entry {'category_id': 1", [without(RESULT, "image_id")]),

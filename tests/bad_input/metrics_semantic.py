@@ -21,7 +21,7 @@ for function, value in FROM_MAPS.items():
         defined(value, function, ALL_IGNORED, ALL_IGNORED, 2, 255),
         defined(value, function, zeros(0, 3), zeros(0, 3), 2),
         defined(value, twin, zeros(2, 2)),
-        refused(TypeError, "matrix is a list", twin, [[1, 0], [0, 1]]),
+        refused(TypeError, "matrix has type list", twin, [[1, 0], [0, 1]]),
         refused(ValueError, "matrix has shape (2, 3)", twin, zeros(2, 3)),
         refused(ValueError, "matrix has shape (0, 0)", twin, zeros(0, 0)),
         refused(ValueError, "matrix has the value -1", twin, -torch.eye(2).long()),

@@ -21,10 +21,10 @@ NOTHING, NO_TRACKS = [0 * CELL, 0 * CELL], TRACKS[:0]
 
 def maps(function, *more):
     return [
-        refused(TypeError, "preds is a NoneType", function, None, MAPS, *more),
-        refused(TypeError, "target is a str", function, MAPS, "ab", *more),
+        refused(TypeError, "preds has type NoneType", function, None, MAPS, *more),
+        refused(TypeError, "target has type str", function, MAPS, "ab", *more),
         refused(TypeError, "preds has dtype torch.float32", function, [CELL.float()] * 2, MAPS, *more),
-        refused(TypeError, "preds is a list", function, [[[1, 1, 0]]] * 2, MAPS, *more),
+        refused(TypeError, "preds has type list", function, [[[1, 1, 0]]] * 2, MAPS, *more),
         refused(ValueError, "preds has 1 frames", function, MAPS[:1], MAPS, *more),
         refused(ValueError, "preds has shape (3, 1)", function, [CELL.T] * 2, MAPS, *more),
         refused(ValueError, "target[0] has shape (3,)", function, CELL.repeat(2, 1), CELL.repeat(2, 1), *more),
@@ -34,8 +34,8 @@ def maps(function, *more):
 
 def tables(function):
     return [
-        refused(TypeError, "pred_tracks is a list", function, MAPS, MAPS, [[1, 0, 1, 0]], TRACKS),
-        refused(TypeError, "target_tracks is a NoneType", function, MAPS, MAPS, TRACKS, None),
+        refused(TypeError, "pred_tracks has type list", function, MAPS, MAPS, [[1, 0, 1, 0]], TRACKS),
+        refused(TypeError, "target_tracks has type NoneType", function, MAPS, MAPS, TRACKS, None),
         refused(TypeError, "pred_tracks has dtype torch.float32", function, MAPS, MAPS, TRACKS.float(), TRACKS),
         refused(TypeError, "pred_tracks has dtype float64", function, MAPS, MAPS, np.zeros((1, 4)), TRACKS),
         refused(ValueError, "pred_tracks has shape (4,)", function, MAPS, MAPS, TRACKS[0], TRACKS),
@@ -68,5 +68,5 @@ ROWS += [
     defined(1, tracking_accuracy, NOTHING, NOTHING, NO_TRACKS, NO_TRACKS),
     defined(0, tracking_accuracy, NOTHING, MAPS, NO_TRACKS, TRACKS),
     refused(ValueError, "segmentations has", CellTrackingMetrics().update, MAPS, MAPS, TRACKS, TRACKS, {5: CELL}),
-    refused(TypeError, "other is a dict", CellTrackingMetrics().merge, {}),
+    refused(TypeError, "other has type dict", CellTrackingMetrics().merge, {}),
 ]

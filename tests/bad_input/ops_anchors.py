@@ -11,7 +11,7 @@ ROWS = [
     *(refused(ValueError, "sizes is", cell_anchors, bad, [1]) for bad in ([], [0], [8, -1], [INF], [NAN])),
     *(refused(ValueError, "ratios is", cell_anchors, [8], bad) for bad in ([], [0], [1, -1], [INF], [NAN])),
     defined([[-2, -2, 2, 2]], cell_anchors, [3], [1], rounded=True),
-    refused(TypeError, "cells is a list", grid_anchors, [[0, 0, 1, 1]], (2, 2), 8),
+    refused(TypeError, "cells has type list", grid_anchors, [[0, 0, 1, 1]], (2, 2), 8),
     refused(ValueError, "cells has shape (4,)", grid_anchors, BOX[0], (2, 2), 8),
     refused(ValueError, "cells[0] is", grid_anchors, -BOX, (2, 2), 8),
     refused(ValueError, "size is (2,)", grid_anchors, BOX, (2,), 8),
@@ -24,7 +24,7 @@ ROWS = [
         row
         for name, arguments in (("boxes", lambda bad: (bad, BOX)), ("anchors", lambda bad: (BOX, bad)))
         for row in (
-            refused(TypeError, f"{name} is a list", encode_boxes, *arguments([[0, 0, 2, 2]])),
+            refused(TypeError, f"{name} has type list", encode_boxes, *arguments([[0, 0, 2, 2]])),
             refused(TypeError, f"{name} has dtype torch.bool", encode_boxes, *arguments(zeros(1, 4).bool())),
             refused(ValueError, f"{name} has shape (4,)", encode_boxes, *arguments(BOX[0])),
             refused(ValueError, f"{name}[0] is [0.0, 1.0, 2.0, 1.0]", encode_boxes, *arguments(FLAT)),
@@ -39,9 +39,9 @@ ROWS = [
         for f in (encode_boxes, decode_boxes)
         for bad in ((1, 1, 1), (1, 1, 1, 0), (1, -1, 1, 1), (1, 1, 1, INF))
     ),
-    refused(TypeError, "deltas is a list", decode_boxes, [[0, 0, 0, 0]], BOX),
-    refused(TypeError, "deltas is a tensor of torch.int64", decode_boxes, zeros(1, 4), BOX),
-    refused(TypeError, "anchors is a list", decode_boxes, BOX, [[0, 0, 1, 1]]),
+    refused(TypeError, "deltas has type list", decode_boxes, [[0, 0, 0, 0]], BOX),
+    refused(TypeError, "deltas has dtype torch.int64", decode_boxes, zeros(1, 4), BOX),
+    refused(TypeError, "anchors has type list", decode_boxes, BOX, [[0, 0, 1, 1]]),
     refused(ValueError, "deltas has shape (1, 5)", decode_boxes, torch.zeros(1, 5), BOX),
     refused(ValueError, "deltas has shape ()", decode_boxes, torch.tensor(0.0), BOX),
     refused(ValueError, "anchors has shape (1, 5)", decode_boxes, BOX, torch.zeros(1, 5)),
@@ -50,8 +50,8 @@ ROWS = [
     refused(ValueError, "anchors[0] is", decode_boxes, BOX, -BOX),
     defined(NONE, decode_boxes, NONE, NONE),
     defined(FLAT, decode_boxes, torch.zeros(1, 4), FLAT),
-    refused(TypeError, "iou is a list", match_anchors, [[0.5]], 0.3, 0.7),
-    refused(TypeError, "iou is a tensor of torch.int64", match_anchors, zeros(1, 2), 0.3, 0.7),
+    refused(TypeError, "iou has type list", match_anchors, [[0.5]], 0.3, 0.7),
+    refused(TypeError, "iou has dtype torch.int64", match_anchors, zeros(1, 2), 0.3, 0.7),
     refused(ValueError, "iou has shape (2,)", match_anchors, IOU[0], 0.3, 0.7),
     refused(ValueError, "iou has a NaN", match_anchors, IOU * NAN, 0.3, 0.7),
     *(
@@ -60,8 +60,8 @@ ROWS = [
     ),
     defined([-1, -1], match_anchors, IOU[:0], 0.3, 0.7, force_best=True),
     defined([], match_anchors, IOU[:, :0], 0.3, 0.7, force_best=True),
-    refused(TypeError, "matches is a list", sample_matches, [0, -1], 2, 0.5),
-    refused(TypeError, "matches is a tensor of torch.int32", sample_matches, zeros(2).int(), 2, 0.5),
+    refused(TypeError, "matches has type list", sample_matches, [0, -1], 2, 0.5),
+    refused(TypeError, "matches has dtype torch.int32", sample_matches, zeros(2).int(), 2, 0.5),
     refused(ValueError, "matches has shape (2, 1)", sample_matches, zeros(2, 1), 2, 0.5),
     refused(ValueError, "count is -1", sample_matches, zeros(2), -1, 0.5),
     *(refused(ValueError, f"positive_share is {bad}", sample_matches, zeros(2), 2, bad) for bad in (-0.1, 1.5, NAN)),

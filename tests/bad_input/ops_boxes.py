@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from bad_input.rows import BOX, INF, NAN, defined, refused, scores_of, zeros
+from bad_input.rows import BOX, INF, NAN, defined, refused, zeros
 
 from segedu.ops import boxes as ops
 from segedu.ops.boxes import box_area, box_iou, generalized_box_iou
@@ -14,13 +14,12 @@ ROWS = [
     for function, arguments, name in (
         *((f, lambda bad: (bad,), "boxes") for f in (box_area, ops.xyxy_to_xywh, ops.xyxy_to_cxcywh)),
         (ops.clip_boxes, lambda bad: (bad, (4, 5)), "boxes"),
-        (ops.check_boxes, lambda bad: (bad, "boxes"), "boxes"),
         *((f, lambda bad: (bad, BOX), "boxes1") for f in PAIRWISE),
         *((f, lambda bad: (BOX, bad), "boxes2") for f in PAIRWISE),
     )
     for row in (
-        refused(TypeError, f"{name} is a list", function, *arguments([[0, 0, 2, 2]])),
-        refused(TypeError, f"{name} is a ndarray", function, *arguments(np.zeros((1, 4)))),
+        refused(TypeError, f"{name} has type list", function, *arguments([[0, 0, 2, 2]])),
+        refused(TypeError, f"{name} has type ndarray", function, *arguments(np.zeros((1, 4)))),
         refused(TypeError, f"{name} has dtype torch.bool", function, *arguments(zeros(1, 4).bool())),
         refused(TypeError, f"{name} has dtype torch.complex64", function, *arguments(BOX.to(torch.complex64))),
         refused(ValueError, f"{name} has shape (4,)", function, *arguments(BOX[0])),
@@ -42,7 +41,7 @@ ROWS = [
 ]
 for function in (ops.xywh_to_xyxy, ops.cxcywh_to_xyxy):
     ROWS += [
-        refused(TypeError, "boxes is a list", function, [[0, 0, 2, 2]]),
+        refused(TypeError, "boxes has type list", function, [[0, 0, 2, 2]]),
         refused(TypeError, "boxes has dtype torch.bool", function, zeros(1, 4).bool()),
         refused(ValueError, "boxes has shape (4,)", function, BOX[0]),
         refused(
@@ -56,6 +55,4 @@ ROWS += [
     defined([[0, 0, 0, 0]], ops.clip_boxes, BOX - 9, (4, 5)),
     refused(ValueError, "size is (4,)", ops.clip_boxes, BOX, (4,)),
     refused(ValueError, "size is (-1, 5)", ops.clip_boxes, BOX, (-1, 5)),
-    *scores_of(ops.check_scores, lambda bad: (bad, 2)),
-    defined(None, ops.check_scores, torch.zeros(0), 0),
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from bad_input.rows import NAN, defined, refused
 
-from segedu.ops.colour import check_image, rgb_to_hsv, rgb_to_lab
+from segedu.ops.colour import rgb_to_hsv, rgb_to_lab
 
 IMAGE = torch.zeros(3, 2, 2)
 
@@ -12,7 +12,7 @@ ROWS = [
     row
     for f in (rgb_to_lab, rgb_to_hsv)
     for row in (
-        refused(TypeError, "image is a ndarray", f, np.zeros((3, 2, 2))),
+        refused(TypeError, "image has type ndarray", f, np.zeros((3, 2, 2))),
         refused(TypeError, "image has dtype torch.uint8", f, IMAGE.byte()),
         refused(ValueError, "image has shape (2, 2, 3)", f, torch.zeros(2, 2, 3)),
         refused(ValueError, "image has shape (3, 2)", f, IMAGE[0, :1].expand(3, 2)),
@@ -23,14 +23,4 @@ ROWS = [
         defined(IMAGE, f, IMAGE),
     )
 ]
-ROWS += [
-    refused(TypeError, "image is a ndarray", check_image, np.zeros((3, 2, 2))),
-    refused(TypeError, "image has dtype torch.uint8", check_image, IMAGE.byte()),
-    refused(ValueError, "image has shape (1, 2, 2)", check_image, IMAGE[:1]),
-    refused(ValueError, "image has shape (3, 2, 2)", check_image, IMAGE, (1,)),
-    refused(ValueError, "image has shape (1, 3, 2, 2)", check_image, IMAGE[None]),
-    refused(ValueError, "image has shape (3, 0, 2)", check_image, IMAGE[:, :0]),
-    refused(ValueError, "image has values outside", check_image, IMAGE * NAN),
-    defined(None, check_image, IMAGE),
-    defined(None, check_image, IMAGE[None, :, :0], (3,), True),
-]
+ROWS += []

@@ -4,4 +4,7 @@ from bad_input.rows import refused
 
 from segedu.ops.compiled import compiled
 
-ROWS = [refused(TypeError, "kernel is a int", compiled, 3), refused(TypeError, "kernel is a type", compiled, int)]
+ROWS = [
+    refused(TypeError, "kernel has type int", compiled, 3),
+    refused(TypeError, "kernel has type type", compiled, int),
+]

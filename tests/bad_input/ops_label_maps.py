@@ -1,9 +1,8 @@
 """Bad and empty input to `segedu.ops.label_maps`."""
 
-import torch
 from bad_input.rows import FLOATS, MAP, NEGATIVE, defined, refused, zeros
 
-from segedu.ops.label_maps import check_label_map, drop_small_objects, relabel_by_place, relabel_sequential
+from segedu.ops.label_maps import drop_small_objects, relabel_by_place, relabel_sequential
 
 NO_MAPS = (
     (TypeError, "label_map has type list", [[0, 1]]),
@@ -18,15 +17,10 @@ NO_MAPS = (
 ROWS = [
     *(
         refused(error, words, f, bad, *more)
-        for f, more in ((check_label_map, ()), (relabel_sequential, ()), (drop_small_objects, (2,)))
+        for f, more in ((relabel_sequential, ()), (drop_small_objects, (2,)))
         for error, words, bad in NO_MAPS
     ),
-    refused(ValueError, "label_map has shape (2, 3)", check_label_map, MAP, (3,)),
     refused(ValueError, "label_map has shape (2, 3)", relabel_sequential, MAP, (3,)),
-    refused(
-        ValueError, "targets has shape (2, 3), expected (2, 4)", check_label_map, MAP, name="targets", shape=(2, 4)
-    ),
-    defined([[0, 0, 0], [0, 0, 0]], check_label_map, MAP.to(torch.uint16), shape=(2, 3)),
     defined([[0, 0, 0], [0, 0, 0]], relabel_sequential, MAP),
     defined([[1]], relabel_sequential, zeros(1, 1) + 2**31 - 1),
     refused(TypeError, "labels has type list", relabel_by_place, [1]),

@@ -11,9 +11,9 @@ RLE = {"size": [2, 2], "counts": [1, 2, 1]}
 SHORT, BACK = {"size": [2, 2], "counts": [1, 2]}, {"size": [2, 2], "counts": [-1, 5]}
 
 ROWS = [
-    refused(TypeError, "label_map is a list", ops.masks_from_label_map, [[0]]),
-    refused(TypeError, "label_map is a tensor of torch.float32", ops.masks_from_label_map, FLOATS),
-    refused(TypeError, "label_map is a tensor of torch.bool", ops.masks_from_label_map, FLOATS.bool()),
+    refused(TypeError, "label_map has type list", ops.masks_from_label_map, [[0]]),
+    refused(TypeError, "label_map has dtype torch.float32", ops.masks_from_label_map, FLOATS),
+    refused(TypeError, "label_map has dtype torch.bool", ops.masks_from_label_map, FLOATS.bool()),
     refused(ValueError, "label_map has shape (3,)", ops.masks_from_label_map, MAP[0]),
     refused(ValueError, "label_map has the label -1", ops.masks_from_label_map, NEGATIVE),
     defined(torch.zeros(0, 2, 3).bool(), ops.masks_from_label_map, MAP),
@@ -27,10 +27,10 @@ ROWS = [
     refused(ValueError, "connectivity is 6", ops.connected_components, TWO[0], 6),
     refused(ValueError, "mask has shape (2, 3, 4)", ops.connected_components, TWO),
     refused(ValueError, "mask has shape (4,)", ops.rle_encode, TWO[0, 0]),
-    refused(TypeError, "masks are a tensor of torch.bool", ops.paste_masks, TWO, BOX, (3, 4)),
-    refused(TypeError, "masks are a list", ops.paste_masks, [[1.0]], BOX, (3, 4)),
-    refused(ValueError, "masks have shape (2, 3, 4), expected (1, M, M)", ops.paste_masks, TWO.float(), BOX, (3, 4)),
-    refused(ValueError, "masks have shape (1, 0, 4)", ops.paste_masks, TWO[:1, :0].float(), BOX, (3, 4)),
+    refused(TypeError, "masks has dtype torch.bool", ops.paste_masks, TWO, BOX, (3, 4)),
+    refused(TypeError, "masks has type list", ops.paste_masks, [[1.0]], BOX, (3, 4)),
+    refused(ValueError, "masks has shape (2, 3, 4), expected (1, M, M)", ops.paste_masks, TWO.float(), BOX, (3, 4)),
+    refused(ValueError, "masks has shape (1, 0, 4)", ops.paste_masks, TWO[:1, :0].float(), BOX, (3, 4)),
     refused(ValueError, "size is (3,)", ops.paste_masks, TWO[:1].float(), BOX, (3,)),
     refused(ValueError, "size is (3, -4)", ops.paste_masks, TWO[:1].float(), BOX, (3, -4)),
     defined(torch.zeros(0, 3, 4), ops.paste_masks, torch.zeros(0, 5, 5), torch.zeros(0, 4), (3, 4)),
@@ -70,7 +70,7 @@ for function, name in (
     (ops.rle_encode, "mask"),
 ):
     ROWS += [
-        refused(TypeError, f"{name} is a list", function, [[True]]),
-        refused(TypeError, f"{name} is a tensor of torch.int64", function, MAP),
+        refused(TypeError, f"{name} has type list", function, [[True]]),
+        refused(TypeError, f"{name} has dtype torch.int64", function, MAP),
         refused(ValueError, f"{name} has shape (2,)", function, TWO[:, 0, 0]),
     ]

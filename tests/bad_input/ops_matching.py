@@ -6,8 +6,8 @@ from bad_input.rows import FLOATS, INF, NAN, defined, refused
 from segedu.ops.matching import hungarian_matching
 
 ROWS = [
-    refused(TypeError, "cost is a list", hungarian_matching, [[1.0]]),
-    refused(TypeError, "cost is a tensor of torch.bool", hungarian_matching, FLOATS.bool()),
+    refused(TypeError, "cost has type list", hungarian_matching, [[1.0]]),
+    refused(TypeError, "cost has dtype torch.bool", hungarian_matching, FLOATS.bool()),
     refused(ValueError, "cost has shape (3,)", hungarian_matching, FLOATS[0]),
     refused(ValueError, "cost has a NaN or an infinity", hungarian_matching, NAN + FLOATS),
     refused(ValueError, "cost has a NaN or an infinity", hungarian_matching, INF + FLOATS),

@@ -9,9 +9,9 @@ EDGES, WEIGHTS, SIGNS = torch.tensor([[0, 1]]), torch.ones(1), torch.ones(1).boo
 NONE = zeros(0, 2), torch.zeros(0), torch.zeros(0).bool()
 
 ROWS = [
-    refused(TypeError, "edges is a list", mutex_watershed, 2, [[0, 1]], WEIGHTS, SIGNS),
-    refused(TypeError, "weights is a list", mutex_watershed, 2, EDGES, [1.0], SIGNS),
-    refused(TypeError, "attractive is a list", mutex_watershed, 2, EDGES, WEIGHTS, [True]),
+    refused(TypeError, "edges has type list", mutex_watershed, 2, [[0, 1]], WEIGHTS, SIGNS),
+    refused(TypeError, "weights has type list", mutex_watershed, 2, EDGES, [1.0], SIGNS),
+    refused(TypeError, "attractive has type list", mutex_watershed, 2, EDGES, WEIGHTS, [True]),
     refused(TypeError, "edges has dtype torch.float32", mutex_watershed, 2, EDGES.float(), WEIGHTS, SIGNS),
     refused(TypeError, "edges has dtype torch.bool", mutex_watershed, 2, EDGES.bool(), WEIGHTS, SIGNS),
     refused(TypeError, "weights and attractive have dtypes torch.int64", mutex_watershed, 2, EDGES, zeros(1), SIGNS),

@@ -15,7 +15,7 @@ ROWS = [
     *scores_of(soft_nms, lambda bad: (BOXES, bad)),
     *scores_of(matrix_nms, lambda bad: (MASKS, LABELS, bad)),
     *(
-        refused(TypeError, "boxes is a list", f, [[0, 0, 2, 2]], *more)
+        refused(TypeError, "boxes has type list", f, [[0, 0, 2, 2]], *more)
         for f, more in ((nms, (SCORES, 0.5)), (batched_nms, (SCORES, LABELS, 0.5)), (soft_nms, (SCORES,)))
     ),
     *(refused(ValueError, f"iou_threshold is {bad}", nms, BOXES, SCORES, bad) for bad in (-0.1, 1.5, NAN)),
@@ -23,14 +23,14 @@ ROWS = [
     *(refused(ValueError, f"sigma is {bad}", soft_nms, BOXES, SCORES, bad) for bad in (0, -1, NAN)),
     *(refused(ValueError, f"sigma is {bad}", matrix_nms, MASKS, LABELS, SCORES, bad) for bad in (0, NAN)),
     refused(ValueError, "iou_threshold is 2", nms_mask, BOXES, SCORES, ~zeros(2).bool(), 2),
-    refused(TypeError, "valid is a tensor of torch.float32", nms_mask, BOXES, SCORES, SCORES, 0.5),
-    refused(TypeError, "valid is a list", nms_mask, BOXES, SCORES, [True, True], 0.5),
+    refused(TypeError, "valid has dtype torch.float32", nms_mask, BOXES, SCORES, SCORES, 0.5),
+    refused(TypeError, "valid has type list", nms_mask, BOXES, SCORES, [True, True], 0.5),
     refused(ValueError, "valid has shape (1,)", nms_mask, BOXES, SCORES, zeros(1).bool(), 0.5),
-    refused(TypeError, "labels are a tensor of torch.float32", batched_nms, BOXES, SCORES, SCORES, 0.5),
-    refused(TypeError, "labels are a list", matrix_nms, MASKS, [1, 1], SCORES),
-    refused(ValueError, "labels have shape (1,)", batched_nms, BOXES, SCORES, LABELS[:1], 0.5),
-    refused(TypeError, "masks are a tensor of torch.float32", matrix_nms, MASKS.float(), LABELS, SCORES),
-    refused(ValueError, "masks have shape (2, 3)", matrix_nms, MASKS[..., 0], LABELS, SCORES),
+    refused(TypeError, "labels has dtype torch.float32", batched_nms, BOXES, SCORES, SCORES, 0.5),
+    refused(TypeError, "labels has type list", matrix_nms, MASKS, [1, 1], SCORES),
+    refused(ValueError, "labels has shape (1,)", batched_nms, BOXES, SCORES, LABELS[:1], 0.5),
+    refused(TypeError, "masks has dtype torch.float32", matrix_nms, MASKS.float(), LABELS, SCORES),
+    refused(ValueError, "masks has shape (2, 3)", matrix_nms, MASKS[..., 0], LABELS, SCORES),
     refused(ValueError, "scores have the value -1", soft_nms, BOXES, SCORES * 0 - 1),
     refused(ValueError, "scores have the value -inf", soft_nms, BOXES, -INF * SCORES),
     defined([], nms, NO_BOXES, NONE, 0.5),

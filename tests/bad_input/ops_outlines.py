@@ -8,8 +8,8 @@ from segedu.ops import outlines as ops
 MASK = torch.ones(2, 3).bool()
 
 ROWS = [
-    refused(TypeError, "mask is a list", ops.mask_outlines, [[True]]),
-    refused(TypeError, "mask is a tensor of torch.int64", ops.mask_outlines, MASK.long()),
+    refused(TypeError, "mask has type list", ops.mask_outlines, [[True]]),
+    refused(TypeError, "mask has dtype torch.int64", ops.mask_outlines, MASK.long()),
     refused(ValueError, "mask has shape (1, 2, 3)", ops.mask_outlines, MASK[None]),
     defined([], ops.mask_outlines, ~MASK),
     defined([], ops.mask_outlines, MASK[:0]),

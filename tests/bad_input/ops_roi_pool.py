@@ -17,15 +17,15 @@ def regions(function, *more):
         return (*given[:place], value, *given[place + 1 :], *more)
 
     return [
-        refused(TypeError, "features is a ndarray", function, *bad(0, np.ones((1, 2, 3, 4)))),
-        refused(TypeError, "features is a tensor of torch.int64", function, *bad(0, FEATURES.long())),
+        refused(TypeError, "features has type ndarray", function, *bad(0, np.ones((1, 2, 3, 4)))),
+        refused(TypeError, "features has dtype torch.int64", function, *bad(0, FEATURES.long())),
         refused(ValueError, "features has shape (2, 3, 4)", function, *bad(0, FEATURES[0])),
         refused(ValueError, "features has shape (1, 2, 0, 4)", function, *bad(0, FEATURES[:, :, :0])),
         refused(ValueError, "features has shape (0, 2, 3, 4)", function, *bad(0, FEATURES[:0])),
-        refused(TypeError, "boxes is a Tensor", function, *bad(1, BOX)),
+        refused(TypeError, "boxes has type Tensor", function, *bad(1, BOX)),
         refused(ValueError, "boxes has 2 entries", function, *bad(1, [BOX, BOX])),
         refused(ValueError, "boxes has 0 entries", function, *bad(1, [])),
-        refused(TypeError, "boxes[0] is a list", function, *bad(1, [[0, 0, 1, 1]])),
+        refused(TypeError, "boxes[0] has type list", function, *bad(1, [[0, 0, 1, 1]])),
         refused(TypeError, "boxes[0] has dtype torch.bool", function, *bad(1, [zeros(1, 4).bool()])),
         refused(ValueError, "boxes[0] has shape (1, 5)", function, *bad(1, [torch.zeros(1, 5)])),
         refused(ValueError, "boxes[0][0] is [2.0, 2.0, 0.0, 0.0]", function, *bad(1, [BOX.flip(1)])),

@@ -50,8 +50,8 @@ def pairs(function, *more):
         refused(TypeError, "preds has dtype torch.float32", function, FLOATS, MAP, *more),
         refused(TypeError, "target has dtype torch.float32", function, MAP, FLOATS, *more),
         refused(TypeError, "preds has dtype float64", function, np.zeros((2, 3)), MAP, *more),
-        refused(TypeError, "preds is a list", function, [[0, 0, 0]], MAP, *more),
-        refused(TypeError, "target is a NoneType", function, MAP, None, *more),
+        refused(TypeError, "preds has type list", function, [[0, 0, 0]], MAP, *more),
+        refused(TypeError, "target has type NoneType", function, MAP, None, *more),
         refused(ValueError, "preds has shape (1, 4, 2, 3)", function, zeros(1, 4, 2, 3), zeros(1, 2, 3), *more),
         refused(ValueError, "preds has shape (2, 3)", function, MAP, zeros(3, 2), *more),
     ]
@@ -60,8 +60,8 @@ def pairs(function, *more):
 def classes(function):
     """What every function of (preds, target, num_classes, ignore_index) refuses besides."""
     return pairs(function, 2) + [
-        refused(TypeError, "num_classes is a float", function, MAP, MAP, 2.0),
-        refused(TypeError, "num_classes is a bool", function, MAP, MAP, True),
+        refused(TypeError, "num_classes has type float", function, MAP, MAP, 2.0),
+        refused(TypeError, "num_classes has type bool", function, MAP, MAP, True),
         refused(ValueError, "num_classes is 0", function, MAP, MAP, 0),
         refused(ValueError, "target has the value 7", function, MAP, HIGH, 2),
         refused(ValueError, "target has the value -1", function, MAP, NEGATIVE, 2),
@@ -74,13 +74,13 @@ def classes(function):
 def logits_and_target(function, *more):
     """What every loss on logits (B, K, H, W) and target (B, H, W) refuses."""
     return [
-        refused(TypeError, "logits are a list", function, [0.0], TARGET, *more),
-        refused(TypeError, "logits have dtype torch.int64", function, LOGITS.long(), TARGET, *more),
-        refused(ValueError, "logits have shape (2, 2)", function, torch.zeros(2, 2), zeros(2), *more),
-        refused(ValueError, "logits have shape (1, 1, 4, 5)", function, LOGITS[:, :1], TARGET, *more),
-        refused(ValueError, "logits have shape (0, 2, 4, 5)", function, LOGITS[:0], TARGET[:0], *more),
-        refused(ValueError, "logits have shape (1, 2, 0, 5)", function, LOGITS[:, :, :0], TARGET[:, :0], *more),
-        refused(TypeError, "target is a ndarray", function, LOGITS, TARGET.numpy(), *more),
+        refused(TypeError, "logits has type list", function, [0.0], TARGET, *more),
+        refused(TypeError, "logits has dtype torch.int64", function, LOGITS.long(), TARGET, *more),
+        refused(ValueError, "logits has shape (2, 2)", function, torch.zeros(2, 2), zeros(2), *more),
+        refused(ValueError, "logits has shape (1, 1, 4, 5)", function, LOGITS[:, :1], TARGET, *more),
+        refused(ValueError, "logits has shape (0, 2, 4, 5)", function, LOGITS[:0], TARGET[:0], *more),
+        refused(ValueError, "logits has shape (1, 2, 0, 5)", function, LOGITS[:, :, :0], TARGET[:, :0], *more),
+        refused(TypeError, "target has type ndarray", function, LOGITS, TARGET.numpy(), *more),
         refused(TypeError, "target has dtype torch.float32", function, LOGITS, TARGET.float(), *more),
         refused(TypeError, "target has dtype torch.int32", function, LOGITS, TARGET.int(), *more),
         refused(ValueError, "target has shape (1, 5, 4)", function, LOGITS, zeros(1, 5, 4), *more),
@@ -93,9 +93,9 @@ def logits_and_target(function, *more):
 def scores_of(function, arguments):
     """What every function of two detections refuses as scores; `arguments` puts them in their place."""
     return [
-        refused(TypeError, "scores are a list", function, *arguments([0.5, 0.5])),
-        refused(TypeError, "scores are a tensor of torch.bool", function, *arguments(zeros(2).bool())),
-        refused(ValueError, "scores have shape (3,)", function, *arguments(torch.zeros(3))),
-        refused(ValueError, "scores have shape (2, 1)", function, *arguments(torch.zeros(2, 1))),
-        refused(ValueError, "scores have a NaN", function, *arguments(torch.tensor([0.0, NAN]))),
+        refused(TypeError, "scores has type list", function, *arguments([0.5, 0.5])),
+        refused(TypeError, "scores has dtype torch.bool", function, *arguments(zeros(2).bool())),
+        refused(ValueError, "scores has shape (3,)", function, *arguments(torch.zeros(3))),
+        refused(ValueError, "scores has shape (2, 1)", function, *arguments(torch.zeros(2, 1))),
+        refused(ValueError, "scores has a NaN", function, *arguments(torch.tensor([0.0, NAN]))),
     ]

@@ -102,15 +102,15 @@ GOLDEN = {"labels": [5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6], "mean": 9.2703}
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: back_project(np.zeros((2, 2))), TypeError, "ranges is a ndarray"),
-        (lambda: back_project(torch.zeros(2, 2, dtype=torch.int64)), TypeError, "ranges is a tensor of torch.int64"),
+        (lambda: back_project(np.zeros((2, 2))), TypeError, "ranges has type ndarray"),
+        (lambda: back_project(torch.zeros(2, 2, dtype=torch.int64)), TypeError, "ranges has dtype torch.int64"),
         (lambda: back_project(torch.zeros(2)), ValueError, "ranges has shape"),
         (lambda: back_project(-torch.ones(2, 2)), ValueError, "ranges holds"),
         (lambda: back_project(torch.full((2, 2), math.inf)), ValueError, "ranges holds"),
         (lambda: back_project(torch.ones(2, 2), (0.0, 10.0)), ValueError, "field_of_view is"),
         (lambda: back_project(torch.ones(2, 2), 30), TypeError, "field_of_view is 30"),
         (lambda: back_project(torch.ones(2, 2), (100.0, 0.0)), ValueError, "field_of_view is 100"),
-        (lambda: range_image([[1, 2, 3]], (2, 2)), TypeError, "points is a list"),
+        (lambda: range_image([[1, 2, 3]], (2, 2)), TypeError, "points has type list"),
         (lambda: range_image(torch.ones(3, 2), (2, 2)), ValueError, "points has shape"),
         (lambda: range_image(torch.full((1, 3), math.nan), (2, 2)), ValueError, "points holds"),
         (lambda: range_image(torch.ones(1, 3), (0, 2)), ValueError, "at least 1"),

@@ -170,7 +170,7 @@ BAD = [
     (lambda: RandomScale((0.0, 1.0)), ValueError, "limits is"),
     (lambda: RandomScale((2.0, 1.0)), ValueError, "limits is"),
     (lambda: Joint(lambda sample: sample), TypeError, "transforms hold"),
-    (lambda: Joint()([1]), TypeError, "sample is a list"),
+    (lambda: Joint()([1]), TypeError, "sample has type list"),
     (lambda: Joint()(_without("semantic")), ValueError, "no 'semantic'"),
     (lambda: to_tv_tensors(_without("boxes")), ValueError, "no 'boxes'"),
     (lambda: Joint()(draw_shapes(0) | {"image": torch.rand(64, 64)}), ValueError, "image of shape"),

@@ -9,9 +9,9 @@ from promptable.small_sam import small as small_sam
 from torch import Tensor, nn
 
 from segedu.backbones.resnet import BasicBlock, ResNet
-from segedu.layers.images import check_unit_range
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, CaffeNormalize, Normalize
 from segedu.promptable.everything import segment_everything
+from segedu.validation.images import check_unit_range
 from segedu.weights import load
 
 BUILD = {name: build for name, build, _ in DETECTORS}

@@ -79,8 +79,8 @@ GREY = torch.zeros(1, 2, 2)
     ("error", "words", "call"),
     [
         (ValueError, "images is empty", lambda: resize_and_pad([], fill=[0])),
-        (TypeError, "images[0] is a list", lambda: resize_and_pad([[0.0]], fill=[0])),
-        (TypeError, "images[1] is a tensor of torch.uint8", lambda: pad_to_batch([GREY, GREY.byte()], fill=[0])),
+        (TypeError, "images[0] has type list", lambda: resize_and_pad([[0.0]], fill=[0])),
+        (TypeError, "images[1] has dtype torch.uint8", lambda: pad_to_batch([GREY, GREY.byte()], fill=[0])),
         (ValueError, "images[0] has shape (1, 1, 2, 2)", lambda: pad_to_batch([GREY[None]], fill=[0])),
         (ValueError, "images[0] has shape (1, 0, 2)", lambda: pad_to_batch([GREY[:, :0]], fill=[0])),
         (ValueError, "images[1] has 3 channels", lambda: pad_to_batch([GREY, GREY.repeat(3, 1, 1)], fill=[0])),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segedu.layers.instance_targets import check_sizes, check_targets, resize_masks
+from segedu.layers.instance_targets import check_targets, resize_masks
+from segedu.validation.images import check_sizes
 
 BOX, LABEL = torch.tensor([[0.0, 0.0, 2.0, 3.0]]), torch.tensor([2])
 MASK = torch.ones(1, 3, 4, dtype=torch.bool)
@@ -38,12 +39,12 @@ def test_targets_that_pass() -> None:
         ({"boxes": BOX.flip(1)}, ValueError, r"targets\[0\]\['boxes'\]\[0\] is"),
         ({"boxes": BOX * 0}, ValueError, r"targets\[0\]\['boxes'\]\[0\] is .* expected a box with an area"),
         ({"labels": LABEL[:0]}, ValueError, r"targets\[0\]\['labels'\] has shape \(0,\), expected \(1,\)"),
-        ({"labels": LABEL.int()}, TypeError, "dtype torch.int32, expected a tensor of torch.int64"),
+        ({"labels": LABEL.int()}, TypeError, "dtype torch.int32, expected torch.int64"),
         ({"labels": [1]}, TypeError, "type list, expected a tensor of torch.int64"),
         ({"labels": LABEL + 1}, ValueError, r"has the values \[3\], expected 1 to 2"),
         ({"labels": LABEL - 2}, ValueError, r"has the values \[0\], expected 1 to 2"),
         ({"masks": MASK[:, :2]}, ValueError, r"has shape \(1, 2, 4\), expected \(1, 3, 4\)"),
-        ({"masks": MASK.int()}, TypeError, "dtype torch.int32, expected a tensor of torch.bool"),
+        ({"masks": MASK.int()}, TypeError, "dtype torch.int32, expected torch.bool"),
         ({"masks": None}, TypeError, "type NoneType, expected a tensor of torch.bool"),
     ],
 )

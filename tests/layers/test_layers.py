@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from segedu.layers.conv import conv_bn_relu
-from segedu.layers.images import check_images
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from segedu.validation.images import check_images
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (3, 1, 4), (1, 1, 1), (5, 1, 2)])

@@ -56,8 +56,13 @@ def test_crowds_are_left_out_and_one_pixel_is_a_segment() -> None:
         (TypeError, "panoptic_seg has type list", [[0]], []),
         (ValueError, r"panoptic_seg has shape \(2,\)", torch.zeros(2).int(), []),
         (TypeError, "segments_info has type dict", torch.ones(2, 2).int(), SEGMENT),
-        (TypeError, "an entry of type int", torch.ones(2, 2).int(), [1]),
-        (ValueError, "expected keys id", torch.ones(2, 2).int(), [{"id": 1}]),
+        (TypeError, r"segments_info\[0\] has type int", torch.ones(2, 2).int(), [1]),
+        (
+            ValueError,
+            r"segments_info\[0\] has the keys \['id'\], expected id, category_id",
+            torch.ones(2, 2).int(),
+            [{"id": 1}],
+        ),
         (ValueError, "has the id 1", torch.zeros(2, 2).int(), [SEGMENT]),
     ],
 )
@@ -67,7 +72,7 @@ def test_bad_panoptic_maps(error, says, panoptic_seg, info) -> None:
 
 
 def test_bad_semantic_maps() -> None:
-    with pytest.raises(TypeError, match=r"semantic has dtype torch.int32, expected a tensor of torch.int64"):
+    with pytest.raises(TypeError, match=r"semantic has dtype torch.int32, expected torch.int64"):
         semantic_segments(torch.zeros(2, 2).int())
     with pytest.raises(ValueError, match="class -1"):
         semantic_segments(torch.tensor([[-1, 0]]))

@@ -157,7 +157,7 @@ def test_merge_is_that_of_loops_over_pixels() -> None:
         (ValueError, "semantic has the value -1", {"semantic": torch.full((2, 3), -1)}),
         (ValueError, "score_threshold is 1.5", {"score_threshold": 1.5}),
         (ValueError, "overlap_threshold is -0.5", {"overlap_threshold": -0.5}),
-        (TypeError, "stuff_area is a str", {"stuff_area": "4096"}),
+        (TypeError, "stuff_area has type str", {"stuff_area": "4096"}),
     ],
 )
 def test_merge_refuses(error, words, change) -> None:

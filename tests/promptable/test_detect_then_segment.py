@@ -140,7 +140,7 @@ BAD_DETECTIONS = [
     (TypeError, "detections[1]['labels'] is of the kind torch.float32", lambda: {**GOOD, "labels": GOOD["scores"]}),
     (TypeError, "detections[1]['labels'] is of the kind list", lambda: {**GOOD, "labels": ["cat"] * 5}),
     (ValueError, "detections[1]['labels'] has shape (4,)", lambda: {**GOOD, "labels": GOOD["labels"][1:]}),
-    (ValueError, "scores have shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
+    (ValueError, "scores has shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
 ]
 
 

@@ -127,7 +127,7 @@ IMAGE = torch.zeros(3, 4, 5)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: felzenszwalb(IMAGE.numpy()), TypeError, "image is a ndarray, expected"),
+        (lambda: felzenszwalb(IMAGE.numpy()), TypeError, "image has type ndarray, expected"),
         (lambda: felzenszwalb(IMAGE.long()), TypeError, "image has dtype torch.int64, expected"),
         (lambda: felzenszwalb(IMAGE[0]), ValueError, r"image has shape \(4, 5\), expected"),
         (lambda: felzenszwalb(IMAGE[:, :, :0]), ValueError, r"image has shape \(3, 4, 0\), expected"),

@@ -206,14 +206,14 @@ IMAGE = torch.zeros(3, 4, 5)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: slic(IMAGE.numpy(), 4), TypeError, "image is a ndarray, expected"),
+        (lambda: slic(IMAGE.numpy(), 4), TypeError, "image has type ndarray, expected"),
         (lambda: slic(IMAGE.byte(), 4), TypeError, "image has dtype torch.uint8, expected"),
         (lambda: slic(IMAGE[:1], 4), ValueError, r"image has shape \(1, 4, 5\), expected"),
         (lambda: slic(IMAGE[None], 4), ValueError, r"image has shape \(1, 3, 4, 5\), expected"),
         (lambda: slic(IMAGE[:, :0], 4), ValueError, r"image has shape \(3, 0, 5\), expected"),
         (lambda: slic(IMAGE + 2, 4), ValueError, "image has values outside 0 to 1, expected"),
-        (lambda: slic(IMAGE, 4.0), TypeError, "n_segments is a float, expected"),
-        (lambda: slic(IMAGE, True), TypeError, "n_segments is a bool, expected"),
+        (lambda: slic(IMAGE, 4.0), TypeError, "n_segments has type float, expected"),
+        (lambda: slic(IMAGE, True), TypeError, "n_segments has type bool, expected"),
         (lambda: slic(IMAGE, 0), ValueError, "n_segments is 0, expected"),
         (lambda: slic(IMAGE, 4, iterations=0), ValueError, "iterations is 0, expected"),
         (lambda: slic(IMAGE, 4, compactness=0), ValueError, "compactness is 0, expected"),

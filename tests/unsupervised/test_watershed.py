@@ -288,7 +288,7 @@ FLAT, NONE = torch.zeros(2, 3), torch.zeros(2, 3).long()
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: watershed(FLAT.numpy(), NONE), TypeError, "elevation is a ndarray, expected"),
+        (lambda: watershed(FLAT.numpy(), NONE), TypeError, "elevation has type ndarray, expected"),
         (lambda: watershed(FLAT.bool(), NONE), TypeError, "elevation has dtype torch.bool, expected"),
         (lambda: watershed(FLAT[0], NONE), ValueError, r"elevation has shape \(3,\), expected"),
         (lambda: watershed(FLAT[:0], NONE[:0]), ValueError, r"elevation has shape \(0, 3\), expected"),
@@ -301,7 +301,7 @@ FLAT, NONE = torch.zeros(2, 3), torch.zeros(2, 3).long()
         (lambda: watershed(FLAT, NONE, NONE[:, :1].bool()), ValueError, r"mask has shape \(2, 1\), expected"),
         (lambda: watershed(FLAT, NONE, connectivity=8), ValueError, "connectivity is 8, expected"),
         (lambda: distance_markers(FLAT), TypeError, "mask has dtype torch.float32, expected"),
-        (lambda: distance_markers([[1]]), TypeError, "mask is a list, expected"),
+        (lambda: distance_markers([[1]]), TypeError, "mask has type list, expected"),
         (lambda: distance_markers(FLAT.bool()[None]), ValueError, r"mask has shape \(1, 2, 3\), expected"),
         (lambda: distance_markers(FLAT.bool()[:, :0]), ValueError, r"mask has shape \(2, 0\), expected"),
         (lambda: distance_markers(FLAT.bool(), -1), ValueError, "min_distance is -1, expected"),

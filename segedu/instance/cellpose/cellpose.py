@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from segedu.instance.cellpose.flows import diffusion_flow, masks_from_flows
 from segedu.instance.cellpose.flows import flow_error as flow_error
 from segedu.instance.cellpose.flows import follow_flows as follow_flows
-from segedu.layers.images import check_images
-from segedu.layers.outputs import check_keys, check_maps, check_no_nan, check_shape
-from segedu.losses.checks import check_number
-from segedu.ops.label_maps import check_label_map
+from segedu.validation.images import check_images
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_keys, check_maps, check_no_nan, check_tensor
 
 FLOW_SCALE = 5.0  # the network predicts five times the flow of length 1
 
@@ -225,7 +225,7 @@ def cellpose_targets(label_map: Tensor) -> dict[str, Tensor]:
     Returns:
         `flows` (2, H, W) float32 of `diffusion_flow`, of length 1, and `foreground` (H, W) bool.
     """
-    return {"flows": diffusion_flow(label_map), "foreground": check_label_map(label_map) > 0}
+    return {"flows": diffusion_flow(label_map), "foreground": check_label_map("label_map", label_map) > 0}
 
 
 def cellpose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -245,7 +245,7 @@ def cellpose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
     check_keys("targets", targets, ("flows", "foreground"))
     sizes = check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
     check_maps("targets", targets, sizes, flows="B 2 H W")
-    check_shape("targets['foreground']", targets["foreground"], "B H W", sizes)
+    check_tensor("targets['foreground']", targets["foreground"], "B H W", sizes)
     flow = F.mse_loss(outputs["flows"], FLOW_SCALE * targets["flows"].to(outputs["flows"])) / 2
     foreground = F.binary_cross_entropy_with_logits(outputs["logits"], targets["foreground"].to(outputs["logits"]))
     return {"loss": flow + foreground, "flow": flow, "foreground": foreground}
@@ -276,7 +276,7 @@ def postprocess(
     """
     check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
     check_no_nan("outputs", outputs, ("flows", "logits"))
-    check_number(logit_threshold, "logit_threshold", low=-math.inf)
+    check_number("logit_threshold", logit_threshold, minimum=-math.inf)
     flows, foreground = outputs["flows"] / FLOW_SCALE, outputs["logits"] > logit_threshold
     return [
         masks_from_flows(*pair, flow_threshold=flow_threshold, min_size=min_size, steps=steps)

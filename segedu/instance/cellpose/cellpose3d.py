@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from segedu.instance.cellpose.cellpose import FLOW_SCALE
 from segedu.instance.cellpose.flows import check_flows, diffusion_flow, group_ends, tidy
-from segedu.layers.images import check_images
-from segedu.layers.outputs import check_maps, check_no_nan
-from segedu.losses.checks import check_number
 from segedu.ops.label_maps import relabel_sequential
+from segedu.validation.images import check_images
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_maps, check_no_nan
 
 # Across which axis the slices are cut, and which two components of the flow they show.
 VIEWS = ((0, (1, 2)), (1, (0, 2)), (2, (0, 1)))
@@ -164,6 +164,6 @@ def postprocess3d(
     """
     check_maps("outputs", outputs, flows="B 3 D H W", logits="B D H W")
     check_no_nan("outputs", outputs, ("flows", "logits"))
-    check_number(logit_threshold, "logit_threshold", low=-math.inf)
+    check_number("logit_threshold", logit_threshold, minimum=-math.inf)
     flows, foreground = outputs["flows"] / FLOW_SCALE, outputs["logits"] > logit_threshold
     return [masks_from_flows3d(*pair, min_size=min_size, steps=steps) for pair in zip(flows, foreground, strict=True)]

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.layers.outputs import check_floats, check_mask
 from segedu.ops.flows import drift, spread_heat
 from segedu.ops.label_maps import relabel_by_place, relabel_sequential
+from segedu.validation.tensors import check_dtype, check_floats
 
 # Of a meeting place: more pixels than this end on its peak, more than this on each other pixel; it reaches this far,
 # and in a square of this side it has the only peak.
@@ -248,6 +248,6 @@ def check_flows(flows: Tensor, foreground: Tensor, axes: int = 2) -> None:
         ValueError: a shape is another one, or `flows` is not finite.
     """
     shape = "H W" if axes == 2 else "D H W"
-    check_floats("flows", flows, f"{axes} {shape}", check_mask("foreground", foreground, shape))
+    check_floats("flows", flows, f"{axes} {shape}", check_dtype("foreground", foreground, torch.bool, shape))
     if not torch.isfinite(flows).all():
         raise ValueError("flows has NaN or infinite numbers, expected finite ones")

@@ -27,7 +27,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from segedu.instance.cellpose.cellpose import Cellpose, postprocess
-from segedu.ops.label_maps import check_label_map
+from segedu.validation.label_maps import check_label_map
 
 SMALLEST = 5.0  # pixels: no guess is below
 # What a dictionary of arrays is made of in a file of numpy, before and after its version 2.
@@ -154,7 +154,7 @@ def cell_diameter(label_map: Tensor) -> float:
     >>> round(cell_diameter(torch.ones(10, 10, dtype=torch.int32)), 3)
     11.284
     """
-    labels = check_label_map(label_map, (2,))
+    labels = check_label_map("label_map", label_map, (2,))
     counts = labels[labels > 0].unique(return_counts=True)[1].cpu().numpy()
     return float(np.median(np.sqrt(counts)) * 2 / math.sqrt(math.pi)) if len(counts) else 0.0
 

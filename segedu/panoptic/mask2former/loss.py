@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segedu.layers.outputs import check_layers
 from segedu.layers.segments import check_segments, pad_masks
-from segedu.losses.checks import check_number, full_precision
+from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_layers
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 
@@ -150,10 +151,10 @@ def mask2former_loss(
     """
     weights = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
-        check_number(weight, name)
-    check_number(points, "points", low=1)
-    check_number(oversample, "oversample", low=1)
-    check_number(importance, "importance", high=1)
+        check_number(name, weight)
+    check_number("points", points, minimum=1)
+    check_number("oversample", oversample, minimum=1)
+    check_number("importance", importance, maximum=1)
     *before, last = check_layers(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     truth = [_padded(target, outputs) for target in targets]

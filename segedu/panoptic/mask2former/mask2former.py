@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import ResNet, resnet50, resnet101
 from segedu.backbones.swin import Swin, swin_b, swin_s, swin_t
 from segedu.layers.batch_norm import freeze_batch_norm
-from segedu.layers.images import check_images
-from segedu.layers.instance_targets import Size, check_sizes
+from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import onnx_outputs
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.relu_layers import ReLULayers
 from segedu.panoptic.mask2former.pixel_decoder import LEVELS, PixelDecoder, position_of
+from segedu.validation.images import check_images, check_sizes
 
 
 class DecoderLayer(nn.Module):

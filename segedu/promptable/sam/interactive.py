@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from segedu.layers.instance_targets import resize_masks
-from segedu.layers.outputs import check_mask
-from segedu.losses.checks import check_number, full_precision
 from segedu.losses.focal import sigmoid_focal_loss
 from segedu.losses.overlap import ratio_or_one
+from segedu.losses.reduction import full_precision
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.prompt_encoder import BACKGROUND, FOREGROUND
 from segedu.promptable.sam.sam import SAM, check_outputs, full_size
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype
 
 
 def sam_loss(
@@ -59,14 +60,14 @@ def sam_loss(
         ValueError: a key is missing, shapes do not fit, or a weight is negative.
     """
     for name, weight in (("focal", focal_weight), ("dice", dice_weight), ("iou", iou_weight)):
-        check_number(weight, f"{name}_weight")
+        check_number(f"{name}_weight", weight)
     check_outputs(outputs)
     logits, scores = full_precision(outputs["mask_logits"]), full_precision(outputs["iou_scores"])
     H, W = outputs["size"]
     if isinstance(targets, Tensor) and targets.shape[-2:] != (H, W):
         raise ValueError(f"targets has shape {tuple(targets.shape)}, expected (..., {H}, {W}) as the images")
     axes = {name: size for name, size in zip("BN", logits.shape[:-3], strict=False)}
-    check_mask("targets", targets, "B N H W" if logits.ndim == 5 else "B H W", axes)
+    check_dtype("targets", targets, torch.bool, "B N H W" if logits.ndim == 5 else "B H W", axes)
     logits, scores = logits.flatten(0, -4), scores.flatten(0, -2)  # (G, M, h, w), (G, M)
     # the square that the image was filled up to, in the image's own pixels, becomes h x w
     truth = resize_masks(targets.flatten(0, -3), (max(H, W), max(H, W)), logits.shape[-2:])[:, None].expand_as(logits)
@@ -124,7 +125,7 @@ def interactive_loss(
         TypeError: masks are no tensor of bools.
         ValueError: shapes do not fit, or a mask is empty.
     """
-    check_mask("masks", masks, "B N H W", {"B": len(images)})
+    check_dtype("masks", masks, torch.bool, "B N H W", {"B": len(images)})
     if not bool(masks.flatten(2).any(2).all()):
         raise ValueError("masks has an empty mask, expected at least one pixel in each")
     embeddings, size = model.encode(images), images.shape[-2:]

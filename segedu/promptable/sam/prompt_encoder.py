@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from segedu.layers.instance_targets import Size
 from segedu.layers.layer_norm import LayerNorm2d
-from segedu.layers.outputs import check_floats, check_shape
-from segedu.ops.exporting import is_exporting
+from segedu.validation.exporting import is_exporting
+from segedu.validation.tensors import check_floats, check_tensor
 
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
 AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs": "h w"}  # behind B, or B and N
@@ -184,7 +184,7 @@ def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int, size:
     known = {"B": batch, "h": mask_size, "w": mask_size}
     for name, prompt in given.items():
         axes = f"B N {AXES[name]}" if many else f"B {AXES[name]}"
-        known = (check_shape if name == "point_labels" else check_floats)(name, prompt, axes, known)
+        known = (check_tensor if name == "point_labels" else check_floats)(name, prompt, axes, known)
         if not is_exporting() and not bool(prompt.isfinite().all()):
             raise ValueError(f"{name} has a NaN or an infinity, expected finite numbers")
     if not is_exporting() and "point_labels" in given:

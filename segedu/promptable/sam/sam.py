@@ -27,14 +27,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from segedu.layers.images import check_images, check_unit_range
 from segedu.layers.instance_targets import Size
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from segedu.layers.outputs import check_floats, check_keys, check_maps, check_no_nan, onnx_outputs
-from segedu.ops.exporting import is_exporting
+from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.promptable.sam.image_encoder import ImageEncoder
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder, check_prompts
+from segedu.validation.exporting import is_exporting
+from segedu.validation.images import check_images, check_unit_range
+from segedu.validation.tensors import check_floats, check_keys, check_maps, check_no_nan
 
 KEYS = ("mask_logits", "iou_scores", "size", "image_size")
 

@@ -18,7 +18,7 @@ from segedu.teaching.mutants.mutation import Mutant, ends_in_raise, mutants_of, 
 LIBRARY = "segedu."
 # Not part of an answer: the check itself, and what serves exported programs and boxes of extreme sizes. No exercise
 # hands in such boxes; the tests of the library do.
-APART = ("segedu.teaching.checks", "segedu.ops.exporting", "segedu.ops.box_scale")
+APART = ("segedu.teaching.checks", "segedu.validation", "segedu.ops.box_scale")
 # Readers refuse bad input and hand the rest on in one dtype. No exercise hands in the other kinds of array that they
 # take; the tests of the library do. They are mutated only where a case makes them raise.
 READER = re.compile(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from exercises import drawn
 from torch import nn
 
-from segedu.losses.checks import full_precision
+from segedu.losses.reduction import full_precision
 from segedu.ops.matching import hungarian_matching
 from segedu.panoptic.inference import semantic_inference
 from segedu.panoptic.panoptic_fpn import merge_panoptic

@@ -1,9 +1,11 @@
-"""The rule of weights that all losses share. What the checks refuse stands in `tests/bad_input/losses_checks.py`."""
+"""The weighting and reduction that all losses share. Bad input is in `tests/bad_input/losses_reduction.py`."""
 
 import pytest
 import torch
 
-from segedu.losses.checks import check_number, check_soft_target, counted_pixels, reduce_loss, true_class_weight
+from segedu.losses.reduction import reduce_loss, true_class_weight
+from segedu.validation.numbers import check_number
+from segedu.validation.targets import check_soft_target, counted_pixels
 
 
 def test_reductions():
@@ -30,9 +32,11 @@ def test_soft_targets():
         check_soft_target(torch.zeros(2), torch.tensor([0.5, torch.nan]), 255)
 
 
-@pytest.mark.parametrize(("value", "options"), [(0, {}), (1, {"high": 1}), (1e-9, {"above": True}), (2, {"low": 2})])
+@pytest.mark.parametrize(
+    ("value", "options"), [(0, {}), (1, {"maximum": 1}), (1e-9, {"exclusive": True}), (2, {"minimum": 2})]
+)
 def test_numbers_at_their_bounds(value, options):
-    check_number(value, "x", **options)
+    assert check_number("x", value, **options) == value
 
 
 def test_ignoring_minus_one_does_not_ignore_255():
