@@ -41,10 +41,7 @@ RULES = {
     r"\bsmaller or equal than\b": ("at most", "smaller or equal than 3"),
     r"\bnobody's\b": ("not anyone's", "nobody's wish"),
     r"\bwithout a word\b": ("silently", "it drops them without a word"),
-    r"\bthe true (masks?|box(es)?|labels?|class(es)?)\b(?! (weight|probabilit))": (
-        "ground-truth mask",
-        "compare with the true mask",
-    ),
+    r"\bthe true (mask|box|label)(s|es)?\b": ("the ground-truth mask", "compare with the true mask"),
     r"\bdear\b": ("expensive", "makes gaps dear"),
     r"\bpart(s|ed|ing)? (the )?(cells|objects|touching)\b": ("separate", "to part touching cells"),
     r"\bbring(s|ing)? up\b": ("upsample", "bring up the map"),
@@ -67,8 +64,7 @@ def prose(path, text):
         return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT or "STRING" in tokenize.tok_name[token.type]:
-            for number, line in enumerate(token.string.splitlines(), token.start[0]):
-                yield number, line
+            yield from enumerate(token.string.splitlines(), token.start[0])
 
 
 def offences(path, text):
