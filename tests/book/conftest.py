@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from proven import SITE, unless_proven
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"
@@ -62,7 +63,13 @@ def _one_of_several(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the tests of the site to the end, beside those with a browser; to the front where several processes run."""
+    """Skip the tests of the site if `make prove` ran them on the same sources, and sort them otherwise.
+
+    They come last, beside those with a browser, or first where several processes run.
+    """
+    for item in items:
+        if _needs_site(item) and not item.get_closest_marker("prove"):
+            item.add_marker(unless_proven(SITE))
     if _one_of_several(config):
         items.sort(key=lambda item: not _needs_site(item))
     else:

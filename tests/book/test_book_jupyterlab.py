@@ -16,6 +16,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from proven import each_lab
 from pycocotools.coco import COCO
 
 from segedu.datasets.cvat import from_cvat
@@ -246,7 +247,7 @@ def test_the_annotation_tool_is_driven_by_mouse_and_keys(browser, lab_server, tm
     tab.context.close()
 
 
-@pytest.mark.parametrize("lab", exercises.with_notebook())
+@each_lab(exercises.with_notebook())
 def test_the_widget_of_a_lab_moves_in_the_lab_itself(browser, lab_server, lab):
     """Run All on the student's notebook, then the keyboard. The training cell, which other tests run, is left out."""
     address, folder = lab_server

@@ -12,31 +12,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from proven import each_lab
 
 from segedu.teaching import exercises
 from segedu.teaching.authoring import notebooks as authoring
-from segedu.teaching.evidence import proofs
 
 ROOT = Path(__file__).parents[2]
 LABS = exercises.with_notebook()
-ALWAYS = ("04_metrics", "06_unet")
-STALE = proofs.stale(ROOT)  # once: it parses every source of every claim
 each = pytest.mark.parametrize("lab", LABS)
 
 
-def as_proved(lab):
-    """Notebooks take their time: beside two labs only those run that changed since `make prove` ran them."""
-    claim = f"lab {int(lab[:2])}: its notebooks blank, solved, wrong and broken; tests passed"
-    return lab not in ALWAYS and claim not in STALE
-
-
-each_that_changed = pytest.mark.parametrize(
-    "lab",
-    [
-        pytest.param(lab, marks=pytest.mark.skipif(as_proved(lab), reason="unchanged since make prove ran it"))
-        for lab in LABS
-    ],
-)
+each_that_changed = each_lab(LABS)
 
 
 def role(cell):

@@ -20,7 +20,10 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+
+IMPORTS_OF = "imports of "
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Claim:
         name: unique.
         command: of `segedu` or `python`, run in the checkout; `{data}` stands for the folder of real data.
         figure: a regular expression; its first group is the figure.
-        sources: files and globs whose change makes the figure stale.
+        sources: files and globs whose change makes the figure stale. "imports of GLOB" stands for every file of
+            `segedu` that a matching file imports, directly or through others.
         seed: that the command uses.
     """
 
@@ -96,38 +100,58 @@ def read_rows(course: Path) -> dict[str, Row]:
 
 
 def source_hash(course: Path, sources: Sequence[str]) -> str:
-    """Hash the sources of a claim.
-
-    Args:
-        course: the checkout.
-        sources: files and globs.
-
-    Returns:
-        Twelve hexadecimal digits.
+    """Hash the sources of a claim, as twelve hexadecimal digits.
 
     Raises:
         ValueError: for a source that matches no file.
     """
     digest = hashlib.sha256()
     for pattern in sources:
-        files = sorted(p for p in course.glob(pattern) if p.is_file())
+        of_imports = pattern.startswith(IMPORTS_OF)
+        files = sorted(p for p in course.glob(pattern.removeprefix(IMPORTS_OF)) if p.is_file())
         if not files:
             raise ValueError(f"source {pattern!r} of a claim matches no file in the checkout")
-        for file in files:
-            digest.update(str(file.relative_to(course)).encode() + _meaning(file))
+        for file in imported_files(course, files) if of_imports else files:
+            digest.update(str(file.relative_to(course)).encode() + _meaning(file, file.stat().st_mtime_ns))
     return digest.hexdigest()[:12]
 
 
-def _meaning(file: Path) -> bytes:
-    """A file, but of Python only what runs: a measured figure may be written into a docstring."""
+def imported_files(course: Path, files: Sequence[Path]) -> list[Path]:
+    """The files of `segedu` that some Python files import, directly or through others, sorted."""
+    found: set[Path] = set()
+    waiting = list(files)
+    while waiting:
+        file = waiting.pop()
+        for name in _imported_names(file, file.stat().st_mtime_ns):
+            path = course.joinpath(*name.split("."))
+            new = {each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()} - found
+            found |= new
+            waiting += new
+    return sorted(found)
+
+
+@cache
+def _imported_names(file: Path, _changed: int) -> frozenset[str]:
+    """Every dotted name below `segedu` that may be a module: `from segedu.a import b` gives segedu.a and segedu.a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in names if name.partition(".")[0] == "segedu")
+
+
+@cache
+def _meaning(file: Path, _changed: int) -> bytes:
+    """The content of a file. For Python only what runs: a measured figure may be written into a docstring."""
     if file.suffix != ".py":
         return file.read_bytes()
     tree = ast.parse(file.read_bytes())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body[0] = ast.Pass()
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree).encode()
 
 
