@@ -132,7 +132,7 @@ def imported_files(course: Path, files: Sequence[Path]) -> list[Path]:
 
 @cache
 def _imported_names(file: Path, _changed: int) -> frozenset[str]:
-    """Every dotted name below `segedu` that may be a module: `from segedu.a import b` gives segedu.a and segedu.a.b."""
+    """Every dotted name below `segedu` that may be a module: of `from X import y` both X and X.y."""
     names = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
