@@ -51,7 +51,7 @@ def test_a_picture_shows_the_photograph_the_labels_and_mean_colours(shown):
     for label in range(3):
         inside = (labels == label).numpy()
         assert np.allclose(means[inside], photo[inside].mean(axis=0), atol=1e-5)
-    assert f"in {widget.count_regions(labels)} connected pieces" in alt and "weight 0.4" in alt
+    assert f"in {widget.count_regions(labels)} connected regions" in alt and "weight 0.4" in alt
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

@@ -10,7 +10,7 @@ from segedu.teaching.widgets import context as widget
 
 def test_each_keyhole_lies_on_its_class_and_inside_its_scene():
     holes = widget.find_keyholes()
-    assert [hole.name for hole in holes] == list(widget.LOOKED_FOR)
+    assert [hole.name for hole in holes] == list(widget.TARGET_CLASSES)
     assert len({hole.seed for hole in holes}) == len(holes)
     for name, seed, row, column in holes:
         window = draw_street(seed)["semantic"][row : row + 13, column : column + 13]
