@@ -133,14 +133,7 @@ def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]
 
 
 def replaced_builtins(function: Callable) -> list[str]:
-    """List Python's built-in functions that a function uses and that an `import *` has replaced in its notebook.
-
-    Args:
-        function: the student's.
-
-    Returns:
-        Sorted names, such as `float`, that torch or NumPy now defines.
-    """
+    """List Python's built-ins that a student's function uses and that an `import *` of torch or NumPy has replaced."""
     code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
     used = set(code.co_names) if code else set()
     library = ("torch", "numpy")

@@ -30,9 +30,6 @@ class CodecError(ValueError):
 def pack(value: Any) -> dict[str, bytes]:
     """Turn a plain value, which may contain tensors and fixtures, into named byte strings.
 
-    Args:
-        value: None, bool, int, float, str, list, tuple, dict with str keys, arrays, tensors, fixtures.
-
     Returns:
         `{"json": ..., "0.npy": ..., "1.npy": ...}`.
 

@@ -13,13 +13,7 @@ from segedu.teaching.checks.outcomes import plain
 
 
 def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[Any, str] | None:
-    """Draw one case with the expected and the student's answer.
-
-    Args:
-        kind: of the exercise.
-        case: the visible case that failed.
-        expected: outcome of the reference.
-        got: outcome of the student.
+    """Draw the visible case that failed, with the expected and the student's outcome.
 
     Returns:
         The matplotlib figure and its alternative text, or None if the kind has no picture.

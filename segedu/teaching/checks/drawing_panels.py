@@ -14,13 +14,7 @@ COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito, safe fo
 
 
 def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    """Make a row of panels.
-
-    Args:
-        panels: number of panels.
-        width: of each panel, in inches.
-        height: of the figure, in inches.
-    """
+    """Make a row of panels; `width` is of each panel, `height` of the figure, in inches."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
@@ -49,9 +43,6 @@ def two_answers(expected: Any, yours: Any, got: Any, paint: Callable, caption: s
         got: the student's answer as it is.
         paint: `paint(ax, answer, other)`.
         caption: below the drawings.
-
-    Returns:
-        The figure and its alternative text.
     """
     fig, axes = figure(2, width=3.3, height=3.5)
     for ax, title, answer, other in zip(axes, ("expected", "yours"), (expected, yours), (yours, expected), strict=True):

@@ -49,9 +49,6 @@ def _bindings(hidden: dict[int, str], *more: dict) -> list[tuple[dict, str, Any]
     Args:
         hidden: identity -> dotted name.
         more: other dictionaries of names to search, such as a notebook's.
-
-    Returns:
-        (dictionary, key, the object).
     """
     owners = [_owner(name) for name in hidden.values()]  # torch.ops.torchvision is not in sys.modules
     spaces = [getattr(module, "__dict__", None) for module in [*sys.modules.values(), *owners]]

@@ -61,15 +61,7 @@ class Verdict:
 
 
 def draw(exercise: Exercise, seed: int) -> Drawn:
-    """Draw the cases of an exercise.
-
-    Args:
-        exercise: its `cases` are called.
-        seed: fixed for the visible check, secret in grading.
-
-    Returns:
-        `(group, index in the group, case)`, in order.
-    """
+    """Draw the cases of an exercise, in order, with a seed: fixed for the visible check, secret in grading."""
     rng = np.random.default_rng(seed)
     groups = exercise.cases(rng)
     drawn = [(name, i, case) for name, (_, cases) in groups.items() for i, case in enumerate(cases)]
@@ -82,17 +74,7 @@ def _with_cotangent(case: Case, rng: np.random.Generator) -> Case:
 
 
 def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn, threads: int = 1) -> list[dict]:
-    """Probe a function on fresh copies of the cases, in this process.
-
-    Args:
-        exercise: its probe is used.
-        function: reference, wrong answer or student's function.
-        drawn: from `draw`.
-        threads: number of torch threads.
-
-    Returns:
-        One outcome per case.
-    """
+    """Probe a function on fresh copies of the drawn cases, in this process with `threads` torch threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -123,13 +105,9 @@ class Answers:
 
 
 def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
-    """Compare a student's outcomes with the reference's.
+    """Compare a student's outcomes, one per drawn case or None if there is none, with the reference's.
 
-    Args:
-        exercise: the exercise that was probed.
-        drawn: the cases, in the order of `got`.
-        got: one outcome per case; None if there is none.
-        answers: our outcomes on the same cases, shared when many students are judged on them.
+    `answers` are our outcomes on the same cases, shared when many students are judged on them.
 
     Returns:
         The verdict, with points by group and the misconception by name if one matches.
@@ -196,15 +174,7 @@ def _case_name(drawn: tuple[str, int, Case]) -> str:
 
 
 def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
-    """Find the wrong answers whose outcomes match the student's (are equal, by default) on every case.
-
-    Args:
-        answers: our outcomes on the same cases.
-        got: outcomes of the student.
-
-    Returns:
-        At most two, each different from the reference on some case.
-    """
+    """Find at most two wrong answers whose outcomes match the student's (are equal, by default) on every case."""
     matching = []
     exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     for wrong in exercise.wrong:

@@ -184,13 +184,7 @@ def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
 
 
 def fill_weights(net: Any, inputs: list, seed: int) -> None:
-    """Fill parameters and buffers in order of execution, reproducibly.
-
-    Args:
-        net: a `torch.nn.Module`; changed in place.
-        inputs: the module is run on them to learn the order.
-        seed: of the values.
-    """
+    """Fill parameters and buffers of a module in place, reproducibly, in order of execution on the inputs."""
     import torch
 
     order: list = []

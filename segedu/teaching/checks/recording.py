@@ -23,11 +23,7 @@ class BadRecording(ValueError):
 
 
 def outcome_of(case: dict, recording: dict) -> dict:
-    """Derive the outcome of a case from what its probe recorded.
-
-    Args:
-        case: as it was drawn; the function got a copy.
-        recording: from a probe, or forged by the student's process.
+    """Derive the outcome of a case from what its probe recorded, or from what the student's process forged.
 
     Returns:
         `value` and `mutated`, with `grads`, `n_params` and `depends` if they were recorded; `raises` or `refused` if
