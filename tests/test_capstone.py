@@ -1,4 +1,4 @@
-"""The capstone: what a report has to hold, near-duplicates across a split, hostile notebooks, and both notebooks."""
+"""The capstone: requirements of a report, near-duplicates across a split, hostile notebooks, and both notebooks."""
 
 from __future__ import annotations
 

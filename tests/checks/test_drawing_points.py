@@ -1,4 +1,4 @@
-"""The picture of points: one scale for both answers, rings where labels differ, words for what no picture shows."""
+"""The picture of points: one scale for both answers, rings where labels differ, text for what cannot be drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(expected, got, case=CASE):
 
 
 def rings(ax):
-    """Points with a ring, by their places."""
+    """Positions of the points with a ring."""
     ringed = [m for m in ax.get_lines() if m.get_marker() == "o" and m.get_markeredgecolor() == COLOURS[1]]
     return [(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in ringed]
 
@@ -76,7 +76,7 @@ def test_what_is_no_answer_of_points_is_said_in_words(answer):
 
 @pytest.mark.parametrize("exercise", [kmeans_step, pca_project], ids=lambda exercise: exercise.name)
 def test_every_wrong_answer_looks_wrong(exercise):
-    """Of the two panels something differs: a place, a ring, a title; in the case that a student is shown."""
+    """The two panels differ in a position, a ring or a title, in the visible case."""
     drawn = draw(exercise, 0)
     right = outcomes_of(exercise, exercise.reference, drawn)
     for wrong in exercise.wrong:

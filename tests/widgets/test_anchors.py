@@ -1,4 +1,4 @@
-"""The widgets of chapter 11 lay, sort and suppress boxes as lab 11's references do, and their scene shows each mistake."""
+"""The widgets of chapter 11 place, label and suppress boxes as lab 11's references do, and their scene shows each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The annotation tool: what each step does, that each can be undone, what it saves, and what it says of bad input."""
+"""The annotation tool: the effect and undo of each step, saved files, and messages for bad input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def work(**more: Any) -> Annotation:
 
 
 def filled() -> Annotation:
-    """Two objects on the first image: whatever the weights answer, some pixels are in and some are out."""
+    """Two objects on the first image: whatever the weights predict, their masks are neither empty nor full."""
     done = work()
     done.click(10, 20)
     while not done.mask.any():

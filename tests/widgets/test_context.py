@@ -1,4 +1,4 @@
-"""The keyholes of chapter 8 lie on what their names say, and each is from another scene."""
+"""The windows of chapter 8 show the class of their name, each from another scene."""
 
 from __future__ import annotations
 

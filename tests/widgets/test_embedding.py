@@ -1,4 +1,4 @@
-"""The sigma widget takes in the pixels that lab 10's reference takes in, and its two cells need two sigmas."""
+"""The sigma widget includes the pixels that lab 10's reference includes, and its two cells need two sigmas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The widget of chapter 5: its cells, its ceiling and its picture, without a slider."""
+"""The widget of chapter 5: its cells, its upper bound and its picture, without a slider."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_static_frames_fit(monkeypatch):
 
 
 def test_the_nets_are_steps_of_a_slider(monkeypatch):
-    """JupyterLab keeps the arrow keys of a drop-down list to itself, and a slider's it leaves alone."""
+    """JupyterLab handles the arrow keys of a drop-down list itself, but not those of a slider."""
     from ipywidgets import SelectionSlider
 
     monkeypatch.setenv("SEGEDU_WIDGETS", "live")

@@ -1,4 +1,4 @@
-"""The flows widget moves pixels as Cellpose does, and all of a cell's pixels meet."""
+"""The flows widget moves pixels as Cellpose does, and all pixels of a cell meet."""
 
 from __future__ import annotations
 

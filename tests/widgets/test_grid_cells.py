@@ -1,4 +1,4 @@
-"""The widget of grid cells writes into the grid what YOLO's own targets hold, and loses what they lose."""
+"""The grid-cell widget shows YOLO's own targets, and loses the objects that they lose."""
 
 from __future__ import annotations
 

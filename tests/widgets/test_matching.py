@@ -1,4 +1,4 @@
-"""The matching widget has DETR's costs, as lab 12 asks for them, and its third rule is the best of all pairings."""
+"""The matching widget uses DETR's costs, as in lab 12, and its third rule is the best of all assignments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The widget of clicks shows what SAM answers, with what may be meant; the small SAM tells a car from its street."""
+"""The prompt widget shows SAM's masks and their targets; the small SAM separates a car from its street."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """A SAM with random weights in place of the trained one: what is asked and shown does not depend on them."""
+    """A SAM with random weights: prompts and picture do not depend on the weights."""
     sam = small().eval()
     monkeypatch.setattr(widget, "model", lambda: sam)
     widget.embedding.cache_clear()

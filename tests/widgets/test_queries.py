@@ -1,4 +1,4 @@
-"""The widget of queries shows what the network does: the masks that its attention is given, and what it says."""
+"""The query widget shows what the network does: its attention masks and its predictions."""
 
 from __future__ import annotations
 

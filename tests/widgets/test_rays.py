@@ -1,4 +1,4 @@
-"""The rays widget draws the polygon that StarDist's targets hold, and says what it loses."""
+"""The rays widget draws the polygon of StarDist's targets, and reports the pixels that it misses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The widget of chapter 14 draws the locations and points that RoIPool and RoIAlign read, and one of them jumps."""
+"""The widget of chapter 14 draws the locations and points that RoIPool and RoIAlign read, and only RoIPool jumps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_values_are_those_of_the_exercise(stride, points):
 
 @pytest.mark.parametrize("points", (1, 2, 3))
 def test_the_points_drawn_are_those_that_are_read(points):
-    """On a map that rises by 1 a place, the mean of a bin is the mean of its points, less the half place of middles."""
+    """On a map that rises by 1 per location, the mean of a bin is the mean of its points, less 0.5 for the centres."""
     ramp = torch.arange(16.0).expand(1, 16, 16)
     for x1, _, x2, _ in (widget.shifted_boxes(SHIFTS[::10]) / 8).tolist():
         read = roi_align(ramp, torch.tensor([[x1, 2.0, x2, 5.0]]), (1, widget.BINS), 1.0, points)[0, 0, 0]

@@ -1,4 +1,4 @@
-"""The widget of chapter 1: its answers and its pictures, without a slider."""
+"""The widget of chapter 1: its outputs and its pictures, without a slider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def scene():
 
 
 def test_the_default_scene_shows_what_the_page_speaks_of(scene):
-    """Several cars, more than one class of things, and stuff of at least three classes."""
+    """Several cars, more than one class of things, and at least three classes of stuff."""
     labels = [CLASSES[k] for k in scene["labels"].tolist()]
     assert labels.count("car") >= 3 and len(set(labels)) >= 2
     assert sum(not s["isthing"] for s in scene["segments_info"]) >= 3

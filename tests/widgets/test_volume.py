@@ -1,4 +1,4 @@
-"""The slice viewer of chapter 16: the right slice, the right way up, in true proportions."""
+"""The slice viewer of chapter 16: the right slice, the right orientation, true proportions."""
 
 from __future__ import annotations
 
