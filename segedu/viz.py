@@ -121,11 +121,17 @@ def overlay(image: object, labels: object, *, opacity: float = 0.4) -> np.ndarra
     return np.where(outline(labels)[..., None], colours, tinted)
 
 
+def widest_point(mask: np.ndarray) -> tuple[int, int, float]:
+    """Find the pixel of a mask (H, W) that is furthest from its edge: row, column and distance."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return int(row), int(column), float(depth.max())
+
+
 def _write_numbers(axis: plt.Axes, labels: np.ndarray) -> None:
     """Write each label at its widest point."""
     for label in np.unique(labels[labels > 0])[:60]:
-        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        row, column, _ = widest_point(labels == label)
         style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
         axis.text(column, row, str(label), color="white", fontsize=7, ha="center", va="center", bbox=style)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from segedu.teaching.checks.fixtures import FIXTURES
-from segedu.teaching.checks.outcomes import MAX_DEPTH, plain
+from segedu.teaching.checks.outcomes import MAX_DEPTH, is_tensor, plain
 
 MAX_BYTES = 16 * 2**20
 MAX_JSON = 2**20
@@ -45,7 +45,7 @@ def pack(value: Any) -> dict[str, bytes]:
 def _encode(value: Any, arrays: list[bytes]) -> Any:
     if type(value) in FIXTURES.values():
         return {"fixture": type(value).__name__, "with": value.parameters_}
-    is_tensor = type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+    from_tensor = is_tensor(value)
     if isinstance(value, list | tuple):
         return {"list" if isinstance(value, list) else "tuple": [_encode(item, arrays) for item in value]}
     if isinstance(value, dict):
@@ -57,7 +57,7 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         arrays.append(buffer.getvalue())
-        return {"tensor" if is_tensor else "array": len(arrays) - 1}
+        return {"tensor" if from_tensor else "array": len(arrays) - 1}
     return {"str": value} if isinstance(value, str) else value
 
 

@@ -39,7 +39,8 @@ class Difference:
     distance: float
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor, without importing torch."""
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
 
 
@@ -64,7 +65,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         raise NotPlain("an int of more than 64 bits")
     if type(value) in PLAIN:
         return value
-    if _is_tensor(value):
+    if is_tensor(value):
         return _plain_tensor(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from segedu.datasets.street import CLASSES, VOID, draw_street
-from segedu.viz import palette, show
+from segedu.viz import palette, show, widest_point
 
 INK, FRAME = "#1b1b1b", "#d55e00"
 TARGET_CLASSES = ("boat", "car", "bus", "building")
@@ -112,9 +112,8 @@ def _paint_classes(ax: Axes, labels: np.ndarray) -> None:
     colours = np.concatenate([palette(len(CLASSES)), np.ones((1, 3))])
     ax.imshow(colours[np.where(labels == VOID, len(CLASSES), labels)])
     for label in np.unique(labels[labels != VOID]):
-        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
-        if depth.max() > 0.03 * labels.shape[1]:  # else the word would hide the region
-            row, column = np.unravel_index(depth.argmax(), depth.shape)
+        row, column, depth = widest_point(labels == label)
+        if depth > 0.03 * labels.shape[1]:  # else the word would hide the region
             style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
             text = {"color": "white", "fontsize": 6.5, "ha": "center", "va": "center"}
             room = 0.11 * labels.shape[1]  # half a long word, which must not reach into the next panel

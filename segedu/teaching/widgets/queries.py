@@ -90,7 +90,7 @@ def attended(street: str, query: int, layer: int) -> Tensor | None:
 
 
 def ious(street: str, query: int) -> list[float] | None:
-    """IoU of a query's mask with its final match, before the first layer and after each; None for an unmatched query."""
+    """IoU of a query's mask with its final match, before the first layer and after each; None if it is unmatched."""
     shown = predictions(street)
     if query not in shown.matched:
         return None

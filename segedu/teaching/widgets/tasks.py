@@ -9,11 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy import ndimage
 
 from segedu.datasets.street import CLASSES, THINGS, VOID, draw_street
 from segedu.teaching.widgets.explore import explore
-from segedu.viz import overlay, palette, show
+from segedu.viz import overlay, palette, show, widest_point
 
 TASKS = ("classification", "detection", "semantic", "instance", "panoptic")
 SIZE = (160, 256)
@@ -85,10 +84,9 @@ def _label_positions(labels: np.ndarray, min_depth: float) -> list[tuple[int, in
     """(label, row, column) of each label at its widest point, at least `min_depth` pixels from its edge."""
     positions = []
     for label in np.unique(labels[labels > 0]).tolist():
-        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        if depth.max() >= min_depth:
-            positions.append((label, int(row), int(column)))
+        row, column, depth = widest_point(labels == label)
+        if depth >= min_depth:
+            positions.append((label, row, column))
     return positions
 
 
