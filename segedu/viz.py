@@ -1,4 +1,4 @@
-"""Pictures of images, masks and instances. Colour never speaks alone: outlines, numbers and hatches repeat it."""
+"""Pictures of images, masks and instances. Outlines, numbers and hatches repeat the meaning of every colour."""
 
 from __future__ import annotations
 
@@ -13,34 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy import ndimage
 
-# Okabe and Ito (2008), told apart by people with any of the common kinds of colour blindness; black left out.
+# Okabe and Ito (2008) without black, for readers with any common kind of colour blindness.
 _OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-_OUTCOMES = (("right", "#009E73", ""), ("missed", "#0072B2", "////"), ("false", "#D55E00", "...."))
+_OUTCOMES = (("correct", "#009E73", ""), ("missed", "#0072B2", "////"), ("false", "#D55E00", "...."))
 
 
 def palette(num: int) -> np.ndarray:
-    """`num` colours that colour-blind people can tell apart, as float64 (num, 3) in [0, 1].
+    """Return `num` colours that colour-blind people can tell apart, as float64 (num, 3) in [0, 1].
 
-    The first seven are those of Okabe and Ito; further rounds repeat them lighter and darker in turn.
-
-    Args:
-        num: how many, at least 0.
-
-    Returns:
-        One row of red, green and blue a colour.
-
-    Raises:
-        TypeError: if `num` is not a whole number.
-        ValueError: if `num` is negative.
+    The first seven are those of Okabe and Ito; further groups of seven repeat them lighter and darker in turn.
     """
     if isinstance(num, bool) or not isinstance(num, (int, np.integer)):
-        raise TypeError(f"num is {num!r}, expected a whole number of colours")
+        raise TypeError(f"num is {num!r}, expected an integer")
     if num < 0:
         raise ValueError(f"num is {num}, expected at least 0")
     base = np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in _OKABE_ITO])
     shades = (base, base * 0.55 + 0.45, base * 0.65)
-    rounds = [shades[i % 3] for i in range(-(-num // len(base)))]
-    return np.concatenate([np.zeros((0, 3)), *rounds])[:num]
+    groups = [shades[i % 3] for i in range(-(-num // len(base)))]
+    return np.concatenate([np.zeros((0, 3)), *groups])[:num]
 
 
 def show(fig: Figure, alt: str) -> None:
@@ -48,25 +38,21 @@ def show(fig: Figure, alt: str) -> None:
 
     Args:
         fig: a matplotlib figure.
-        alt: what the picture shows, for people who cannot see it; at least 10 characters.
-
-    Raises:
-        TypeError: if `fig` is no figure or `alt` no string.
-        ValueError: if `alt` is shorter than 10 characters.
+        alt: describes the picture for people who cannot see it; at least 10 characters.
     """
     from IPython.display import Image, display
 
     if not isinstance(fig, Figure):
         raise TypeError(f"fig is a {type(fig).__name__}, expected a matplotlib Figure")
     if not isinstance(alt, str):
-        raise TypeError(f"alt is a {type(alt).__name__}, expected a string that says what the picture shows")
+        raise TypeError(f"alt is a {type(alt).__name__}, expected a string that describes the picture")
     if len(alt.strip()) < 10:
-        raise ValueError(f"alt is {alt!r}, expected at least 10 characters that say what the picture shows")
+        raise ValueError(f"alt is {alt!r}, expected at least 10 characters that describe the picture")
     buffer = io.BytesIO()
-    # No software version in the file: the same figure then gives the same bytes.
+    # without the software version the same figure gives the same bytes
     fig.savefig(buffer, format="png", bbox_inches="tight", dpi=fig.dpi, metadata={"Software": None})
     plt.close(fig)
-    # In the metadata, where the argument `alt` of newer IPython puts it too: Colab's 7.34 has no such argument.
+    # Colab's IPython 7.34 has no argument `alt`; newer versions put it into the metadata too
     display(Image(data=buffer.getvalue(), format="png", metadata={"alt": alt}))
 
 
@@ -79,7 +65,7 @@ def _array(name: str, value: object) -> np.ndarray:
 
 
 def _picture(image: object) -> np.ndarray:
-    """(3, H, W), (1, H, W) or (H, W) in [0, 1] -> (H, W, 3)."""
+    """Convert an image (3, H, W), (1, H, W) or (H, W) in [0, 1] to (H, W, 3)."""
     array = _array("image", image)
     if array.ndim == 2:
         array = array[None]
@@ -93,13 +79,13 @@ def _picture(image: object) -> np.ndarray:
 
 
 def _labels(name: str, value: object, shape: tuple[int, int]) -> np.ndarray:
-    """Label map or mask (H, W), or masks (N, H, W), as an integer map of `shape`; 255 stays 255."""
+    """Convert a label map or mask (H, W), or masks (N, H, W), to an integer map of `shape`; 255 stays 255."""
     array = _array(name, value)
     if array.ndim == 3 and array.dtype == bool:
-        numbers = np.arange(1, len(array) + 1)[:, None, None]
-        array = (array * numbers).max(axis=0, initial=0)
+        indices = np.arange(1, len(array) + 1)[:, None, None]
+        array = (array * indices).max(axis=0, initial=0)
     if array.ndim != 2 or array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape}, as the image")
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}, the size of the image")
     if array.dtype != bool and not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f"{name} has dtype {array.dtype}, expected integers or bool")
     if array.size and array.min() < 0:
@@ -108,14 +94,7 @@ def _labels(name: str, value: object, shape: tuple[int, int]) -> np.ndarray:
 
 
 def outline(labels: np.ndarray) -> np.ndarray:
-    """Pixels of labels (H, W) that have a neighbour above, below, left or right with a smaller label.
-
-    Args:
-        labels: integers (H, W).
-
-    Returns:
-        bool (H, W); beyond the border of the image nothing is smaller.
-    """
+    """Mark the pixels of a label map (H, W) with a smaller label above, below, left or right; returns bool (H, W)."""
     cross = ndimage.generate_binary_structure(2, 1)
     return ndimage.minimum_filter(labels, footprint=cross, mode="nearest") < labels
 
@@ -125,16 +104,12 @@ def overlay(image: object, labels: object, *, opacity: float = 0.4) -> np.ndarra
 
     Args:
         image: (3, H, W), (1, H, W) or (H, W), float in [0, 1].
-        labels: label map or semantic target (H, W), mask (H, W) bool, or masks (N, H, W) bool; 0 is left as it
-            is. Colours go by label, so the same label has the same colour in every picture.
-        opacity: of the tint, 0 (outlines only) to 1.
+        labels: label map or semantic target (H, W), mask (H, W) bool, or masks (N, H, W) bool; 0 is not tinted.
+            The same label has the same colour in every picture.
+        opacity: of the tint, from 0 (outlines only) to 1.
 
     Returns:
         float64 (H, W, 3) in [0, 1], for `imshow`.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind or dtype.
-        ValueError: if shapes differ or values are out of range.
     """
     picture = _picture(image)
     labels = _labels("labels", labels, picture.shape[:2])
@@ -146,11 +121,17 @@ def overlay(image: object, labels: object, *, opacity: float = 0.4) -> np.ndarra
     return np.where(outline(labels)[..., None], colours, tinted)
 
 
+def widest_point(mask: np.ndarray) -> tuple[int, int, float]:
+    """Find the pixel of a mask (H, W) that is furthest from its edge: row, column and distance."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return int(row), int(column), float(depth.max())
+
+
 def _write_numbers(axis: plt.Axes, labels: np.ndarray) -> None:
-    """Write each label where it is widest."""
+    """Write each label at its widest point."""
     for label in np.unique(labels[labels > 0])[:60]:
-        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        row, column, _ = widest_point(labels == label)
         style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
         axis.text(column, row, str(label), color="white", fontsize=7, ha="center", va="center", bbox=style)
 
@@ -164,31 +145,24 @@ def gallery(
     numbers: bool = False,
     width: float = 2.2,
 ) -> Figure:
-    """Images in a grid, with their labels laid over them where given.
+    """Draw images in a grid, with labels over them if given; pass the figure to `show`.
 
     Args:
         images: at least one image, each (3, H, W), (1, H, W) or (H, W) in [0, 1]; or a batch (B, 3, H, W).
-        labels: one label map, mask or masks for each image, as in `overlay`; None in it leaves an image plain.
-        titles: one for each image.
-        columns: pictures in a row.
+        labels: one label map, mask or stack of masks per image, as in `overlay`; None for an image without labels.
+        titles: one per image.
+        columns: images per row.
         numbers: whether to write the label on each instance.
-        width: of a picture, in inches.
-
-    Returns:
-        The figure; hand it to `show`.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind or dtype.
-        ValueError: if there is no image, lengths differ, or a shape or value is wrong.
+        width: of an image, in inches.
     """
     images = list(images)
     labels = [None] * len(images) if labels is None else list(labels)
     titles = [""] * len(images) if titles is None else list(titles)
     if not images:
         raise ValueError("images is empty, expected at least one image")
-    for name, given in (("labels", labels), ("titles", titles)):
-        if len(given) != len(images):
-            raise ValueError(f"{name} has {len(given)} entries, expected {len(images)}, one for each image")
+    for name, values in (("labels", labels), ("titles", titles)):
+        if len(values) != len(images):
+            raise ValueError(f"{name} has {len(values)} entries, expected {len(images)}, one per image")
     if columns < 1:
         raise ValueError(f"columns is {columns}, expected at least 1")
     across = min(columns, len(images))
@@ -206,46 +180,41 @@ def gallery(
     return fig
 
 
-def _outcomes(truth: np.ndarray, prediction: np.ndarray, ignore_index: int | None) -> list[np.ndarray]:
-    """Right, missed and false pixels; a pixel of the wrong class is false."""
-    counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
-    right = counted & (truth == prediction) & (truth > 0)
-    missed = counted & (truth > 0) & (prediction == 0)
-    return [right, missed, counted & (prediction > 0) & (prediction != truth)]
+def _outcomes(target: np.ndarray, prediction: np.ndarray, ignore_index: int | None) -> list[np.ndarray]:
+    """Correct, missed and false pixels; a pixel of a wrong class is false."""
+    counted = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    correct = counted & (target == prediction) & (target > 0)
+    missed = counted & (target > 0) & (prediction == 0)
+    return [correct, missed, counted & (prediction > 0) & (prediction != target)]
 
 
 def compare(
-    image: object, truth: object, prediction: object, *, ignore_index: int | None = 255, width: float = 2.6
+    image: object, target: object, prediction: object, *, ignore_index: int | None = 255, width: float = 2.6
 ) -> Figure:
-    """Image, truth, prediction and the errors side by side.
+    """Draw image, ground truth, prediction and errors side by side.
+
+    In the panel of errors, correct foreground is plain green, missed foreground (false negative) is blue and hatched
+    with lines, and false foreground (false positive, or a wrong class) is orange and dotted; the legend has their
+    pixel counts.
 
     Args:
         image: (3, H, W), (1, H, W) or (H, W), float in [0, 1].
-        truth: semantic target or mask (H, W).
-        prediction: the same of the prediction. (For instances compare `label_map > 0`: numbers are arbitrary.)
-        ignore_index: label of truth that is left out.
-        width: of a picture, in inches.
-
-    Returns:
-        A figure of four panels. In the last, right foreground is plain green, missed foreground (false
-        negative) is blue and hatched with lines, false foreground (false positive, or the wrong class)
-        is orange and dotted; the legend says how many pixels each has.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind or dtype.
-        ValueError: if shapes differ or values are out of range.
+        target: semantic target or mask (H, W).
+        prediction: predicted classes or mask (H, W). For instances compare `label_map > 0`, because ids are arbitrary.
+        ignore_index: label of `target` that is ignored.
+        width: of a panel, in inches.
     """
     picture = _picture(image)
-    truth = _labels("truth", truth, picture.shape[:2])
+    target = _labels("target", target, picture.shape[:2])
     prediction = _labels("prediction", prediction, picture.shape[:2])
-    shown = truth if ignore_index is None else np.where(truth == ignore_index, 0, truth)
-    outcomes = _outcomes(truth, prediction, ignore_index)
+    shown = target if ignore_index is None else np.where(target == ignore_index, 0, target)
+    outcomes = _outcomes(target, prediction, ignore_index)
     errors = np.repeat(0.5 + 0.3 * picture.mean(axis=2, keepdims=True), 3, axis=2)
     for (_, colour, _), where in zip(_OUTCOMES, outcomes, strict=True):
         errors[where] = 0.25 * errors[where] + 0.75 * np.array(to_rgb(colour))
     fig, axes = plt.subplots(1, 4, figsize=(4 * width, width * 1.25))
     panels = (picture, overlay(image, shown), overlay(image, prediction), errors)
-    for axis, panel, title in zip(axes, panels, ("image", "truth", "prediction", "errors"), strict=True):
+    for axis, panel, title in zip(axes, panels, ("image", "ground truth", "prediction", "errors"), strict=True):
         axis.imshow(panel, interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")

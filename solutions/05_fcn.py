@@ -240,12 +240,12 @@ check(fcn8_fuse)
 # noise was added, and most at stride 8. Each alone makes mistakes of its own kind.
 
 # %% name="fuse_figure" role="show"
-from segedu.teaching.widgets.fcn import brought_up, pooled_truth
+from segedu.teaching.widgets.fcn import pooled_target, upsampled_labels
 
 from segedu.metrics.semantic import mean_iou
 
 noise = torch.Generator().manual_seed(0)
-exact = [pooled_truth(target, stride, 10).float() for stride in (32, 16, 8)]
+exact = [pooled_target(target, stride, 10).float() for stride in (32, 16, 8)]
 unsure = [s + a * torch.randn(s.shape, generator=noise) for s, a in zip(exact, (0, 0.2, 0.3))]
 # beyond the image the scores repeat: the maps that come up reach 1 and 3 cells further on each side
 skips = [torch.nn.functional.pad(s[None], [more] * 4, mode="replicate") for s, more in zip(unsure, (0, 1, 3))]
@@ -253,7 +253,7 @@ fused = use(fcn8_fuse)(*skips, torch.as_tensor(use(bilinear_kernel)(10, 4), dtyp
 maps = dict(zip(("stride 32", "stride 16", "stride 8"), unsure)) | {"the sum": torch.as_tensor(fused)[0, :, 3:-3, 3:-3]}
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.4), layout="constrained")
 for axis, (name, scores) in zip(axes, maps.items()):
-    labels = brought_up(scores, 192 // scores.shape[1], (192, 320))
+    labels = upsampled_labels(scores, 192 // scores.shape[1], (192, 320))
     axis.imshow(class_picture(labels, lines=False))
     iou = mean_iou(labels, target, 10, ignore_index=255)
     axis.set_title(f"{name}: mean IoU {iou:.2f}")
@@ -387,7 +387,7 @@ check(pixel_ce)
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
 for axis, stride in zip(axes, (32, 16, 8)):
     shares = torch.nn.functional.interpolate(
-        pooled_truth(target, stride, 10)[None], scale_factor=stride, mode="bilinear"
+        pooled_target(target, stride, 10)[None], scale_factor=stride, mode="bilinear"
     )
     logits = torch.log(shares + 1e-3)
     each = torch.nn.functional.cross_entropy(logits, target[None], ignore_index=255, reduction="none")

@@ -103,7 +103,7 @@ def test_leaks_are_found_everywhere(course, place):
 
 
 def test_a_leak_stops_the_build(course):
-    with pytest.raises(AuthoringError, match="also stands in the lab"):
+    with pytest.raises(AuthoringError, match="also occurs in the lab"):
         make_lab(read(course, SOURCE.replace("# # A tiny lab", "# the_secret_intermediate_value = 2 * x")))
 
 
@@ -114,7 +114,7 @@ def test_a_leak_stops_the_build(course):
         ("def f():\n    ### BEGIN SOLUTION: a\n    return 1", "END SOLUTION is missing"),
         ("def f():\n    return 1\n    ### END SOLUTION", "without a beginning"),
         ("def f():\n    return 1", "no ### BEGIN"),
-        ("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION", "say what to write"),
+        ("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION", "does not say what to write"),
     ],
 )
 def test_broken_regions_are_refused(source, message):
@@ -126,10 +126,10 @@ def test_broken_regions_are_refused(source, message):
     "old, new, message",
     [
         ('name="figure"', 'name="double"', "two cells are named double"),
-        ('name="figure" role="show"', 'role="show"', "give it name"),
+        ('name="figure" role="show"', 'role="show"', "the cell needs name"),
         ('role="show"', 'role="picture"', "role is 'picture'"),
-        ("check(double)", "check(double); print(1)", "and nothing else"),
-        ('name="double" role="solution"', 'name="triple" role="solution"', "of an exercise of its own name"),
+        ("check(double)", "check(double); print(1)", "must contain only check"),
+        ('name="double" role="solution"', 'name="triple" role="solution"', "that it is named after"),
     ],
 )
 def test_broken_sources_are_refused(course, old, new, message):

@@ -1,4 +1,4 @@
-"""The capstone: what a report has to hold, near-duplicates across a split, hostile notebooks, and both notebooks."""
+"""The capstone: requirements of a report, near-duplicates across a split, hostile notebooks, and both notebooks."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_thirty_thousand_images() -> None:
 
 def test_fingerprints_of_two_kinds_are_no_riddle() -> None:
     for train, test in (([(0,) * 64], [(0,) * 216]), ([(0,) * 3], [(0,) * 3]), ([(0,) * 64, (0,)], [(0,) * 64])):
-        with pytest.raises(ValueError, match="expected 64 of every image or 216 of every volume"):
+        with pytest.raises(ValueError, match="expected 64 for every image or 216 for every volume"):
             leaks(train, test)
 
 
@@ -151,25 +151,28 @@ def test_a_complete_report_lacks_nothing() -> None:
     ("change", "words"),
     [
         (lambda r: {"data": "faces"}, "data is 'faces', expected one of cells, street, volume"),
-        (lambda r: {"metrics": ("a", "a", "b")}, "2 of 3 metrics have a name of their own, expected all"),
-        (lambda r: {"metrics": ("a", " ", "b")}, "2 of 3 metrics have a name of their own, expected all"),
+        (lambda r: {"metrics": ("a", "a", "b")}, "2 of 3 metrics have a distinct name, expected all"),
+        (lambda r: {"metrics": ("a", " ", "b")}, "2 of 3 metrics have a distinct name, expected all"),
         (
             lambda r: {"metrics": ("mIoU", "b", "c"), "rows": (*r.rows[:2], Row("mine", 1, (2.0, 1, 1)))},
             "mIoU of 'mine'",
         ),
         (
             lambda r: {"metrics": ("a", "b", "Dice"), "rows": (*r.rows, Row("x", 1, (2, 1, 81.5)))},
-            "is 81.500, expected a",
+            "is 81.500, expected 0 to 1",
         ),
         (lambda r: {"rows": (*r.rows, Row(" ", 0, (0.1, 0.1, 0.1)))}, "does not say which method"),
-        (lambda r: {"rows": (r.rows[0], Row("mine", None, (0.9, 0.5, 0.8)))}, "no method of yours was trained"),
-        (lambda r: {"rows": (*r.rows[:2], Row("mine", 1, r.rows[0].values))}, "mine has the baseline's values"),
-        (lambda r: {"rows": (*r.rows, Row("mine", 2, (0.1,)))}, "'mine' has not one value for each of 3 metrics"),
+        (lambda r: {"rows": (r.rows[0], Row("mine", None, (0.9, 0.5, 0.8)))}, "none of your methods was trained"),
+        (lambda r: {"rows": (*r.rows[:2], Row("mine", 1, r.rows[0].values))}, "mine has exactly the baseline's values"),
+        (
+            lambda r: {"rows": (*r.rows, Row("mine", 2, (0.1,)))},
+            "'mine' does not have one value for each of the 3 metrics",
+        ),
         (lambda r: {"rows": (*r.rows, Row("mine", 2, (0.1, 0.1, math.nan)))}, "is NaN or infinite"),
         (lambda r: {"rows": r.rows[1:]}, "no row of the baseline 'Otsu'"),
-        (lambda r: {"rows": r.rows[:1]}, "the baseline alone"),
+        (lambda r: {"rows": r.rows[:1]}, "only the baseline"),
         (lambda r: {"rows": r.rows[:2]}, "mine was trained with the seeds [0], expected at least 2"),
-        (lambda r: {"rows": (*r.rows, r.rows[2])}, "mine has two rows of the same seed"),
+        (lambda r: {"rows": (*r.rows, r.rows[2])}, "mine has two rows with the same seed"),
         (lambda r: {"rows": (*r.rows[:2], dataclasses.replace(r.rows[1], seed=7))}, "is the seed used?"),
         (lambda r: {"rows": (*r.rows, dataclasses.replace(r.rows[1], seed=7))}, "is the seed used?"),
         (lambda r: {"test": ()}, "12 images to train on and 0 to test on"),
@@ -178,21 +181,24 @@ def test_a_complete_report_lacks_nothing() -> None:
             "12 images to train on and 1 to test on, expected some to train on and at least 10",
         ),
         (lambda r: {"train": ()}, "0 images to train on"),
-        (lambda r: {"test": ((1, 2),) * 12}, "expected 64 of every image or 216 of every volume"),
-        (lambda r: {"train": ((0,) * 216,)}, "expected 64 of every image or 216 of every volume"),
+        (lambda r: {"test": ((1, 2),) * 12}, "expected 64 for every image or 216 for every volume"),
+        (lambda r: {"train": ((0,) * 216,)}, "expected 64 for every image or 216 for every volume"),
         (
             lambda r: {"test": (*r.test[:11], r.test[4])},
-            "1 of 12 test images are there before, as they are or turned: 11 is 4",
+            "1 of 12 test images repeat another, perhaps rotated or flipped: image 11 is image 4",
         ),
         (lambda r: {"train": (*r.train, r.test[3])}, "the first is test image 3, training image 12"),
-        (lambda r: {"scores": r.scores[1:]}, "scores has 11 values, expected one for each of 12"),
-        (lambda r: {"worst": r.worst[1:]}, "expected 10 different ones"),
-        (lambda r: {"worst": (*r.worst[:9], (99, "five words are here now"))}, "expected 10 different ones"),
+        (lambda r: {"scores": r.scores[1:]}, "scores has 11 values, expected one for each of the 12"),
+        (lambda r: {"worst": r.worst[1:]}, "expected 10 different test images"),
+        (lambda r: {"worst": (*r.worst[:9], (99, "five words are here now"))}, "expected 10 different test images"),
         (lambda r: {"worst": (*r.worst[:9], (10, "five words are here now"))}, "image 10 is not among the 10 worst"),
         (lambda r: {"worst": (*r.worst[:9], (11, "five words are here now"))}, "10 worst: it has no score"),
-        (lambda r: {"worst": (*r.worst[:9], (9, "bad"))}, "of image 9 too little is said"),
-        (lambda r: {"worst": (*r.worst[:9], (9, "bad bad Bad bad bad bad"))}, "of image 9 too little is said"),
-        (lambda r: {"worst": tuple((i, "five words are here now") for i in range(10))}, "the same is said of all 10"),
+        (lambda r: {"worst": (*r.worst[:9], (9, "bad"))}, "the text on image 9 is too short"),
+        (lambda r: {"worst": (*r.worst[:9], (9, "bad bad Bad bad bad bad"))}, "the text on image 9 is too short"),
+        (
+            lambda r: {"worst": tuple((i, "five words are here now") for i in range(10))},
+            "all 10 worst images have the same text",
+        ),
         (lambda r: {"scores": (math.nan,) * 12}, "scores are NaN for every test image"),
     ],
 )
@@ -243,8 +249,8 @@ def test_a_mean_that_is_nan_is_shown_and_said(capsys: pytest.CaptureFixture) -> 
         (lambda: changed(rows=(Row("mine", 1, 0.5),)), "row 'mine' of the report is float, expected a number for each"),
         (lambda: changed(rows=(Row("mine", "1", (0.5,) * 3),)), "seed of the report is str"),
         (lambda: changed(scores=None), "scores of the report is NoneType"),
-        (lambda: changed(train=(torch.rand(3, 8, 8),)), "no fingerprint"),
-        (lambda: changed(train=([0.5] * 64,)), "no fingerprint"),
+        (lambda: changed(train=(torch.rand(3, 8, 8),)), "not a fingerprint"),
+        (lambda: changed(train=([0.5] * 64,)), "not a fingerprint"),
         (lambda: changed(data=draw_cells), "the report holds function, expected numbers and text"),
         (lambda: changed(baseline=None), "baseline of the report is NoneType, expected text"),
         (lambda: changed(worst=((0, "a", "b"),)), "list of pairs"),

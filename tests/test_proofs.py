@@ -1,4 +1,4 @@
-"""Rows of proofs.csv: stale ones are listed, a killed run keeps what it had, a wrong name is refused."""
+"""Rows of proofs.csv: stale ones are listed, a killed run keeps its rows, a wrong name is refused."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_compare_counts_each_kind_of_error() -> None:
     prediction = torch.tensor([[1, 0, 1, 1, 0, 1]]).repeat(2, 1)
     fig = viz.compare(torch.zeros(3, 2, 6), truth, prediction)
     texts = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert texts == ["right: 2 px", "missed: 2 px", "false: 4 px"]
+    assert texts == ["correct: 2 px", "missed: 2 px", "false: 4 px"]
     assert len(fig.axes[3].collections) == 2, "missed and false pixels are hatched, not only coloured"
     fig.savefig(BytesIO(), format="png")
     for size in ((1, 1), (1, 5), (5, 1)):
@@ -118,7 +118,7 @@ BAD = [
     (lambda: viz.gallery([RED], titles=[]), ValueError, "titles has 0 entries"),
     (lambda: viz.gallery([RED], columns=0), ValueError, "columns is 0"),
     (lambda: viz.compare(RED, IDS, IDS[:3]), ValueError, "prediction has shape"),
-    (lambda: viz.compare(RED, IDS[:3], IDS), ValueError, "truth has shape"),
+    (lambda: viz.compare(RED, IDS[:3], IDS), ValueError, "target has shape"),
 ]
 
 

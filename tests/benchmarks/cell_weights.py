@@ -1,9 +1,9 @@
-"""What the small StarDist and the small Cellpose find on 64 drawn scenes that nothing has seen.
+"""Quality of the small StarDist and the small Cellpose on 64 synthetic scenes that were not used in training.
 
 `python tests/benchmarks/cell_weights.py` prints, beside the plain baseline: instance accuracy TP / (TP + FP + FN) at
 IoU 0.5 and 0.7, the mean over scenes, and the average precision at IoU 0.5 of all scenes together, the area under
-precision and recall. It asks for a score of each object: StarDist has one, the object probability of the pixel that
-drew the polygon; for Cellpose it is the mean probability of the pixels to lie in a cell.
+precision and recall. The score of an object is, for StarDist, the object probability of the pixel whose polygon was
+kept; for Cellpose, the mean cell probability of its pixels.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def average_precision(
     Args:
         found: label maps, with the labels 1 to N.
         scores: of each label map (N,).
-        truths: label maps.
-        iou_threshold: from which an object counts as found.
+        truths: ground-truth label maps.
+        iou_threshold: lowest IoU of a true positive.
     """
     pooled, hits, number = [], [], 0
     for label_map, score, truth in zip(found, scores, truths, strict=True):
@@ -50,7 +50,7 @@ def average_precision(
 
 
 def seen(found: Tensor, scores: Tensor) -> Found:
-    """Numbered anew without those of which no pixel is seen."""
+    """Renumber the objects without those that have no visible pixel."""
     labels, numbered = found.unique(return_inverse=True)
     kept = labels[labels > 0].long() - 1
     return (numbered + int(labels[0] > 0)).int(), scores[kept]

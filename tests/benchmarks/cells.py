@@ -1,7 +1,7 @@
-"""Instances from the bottom up beside stardist's C++ and cellpose 3.1.1.3, each pair first shown to do the same.
+"""Bottom-up instance segmentation beside stardist's C++ and cellpose 3.1.1.3; each pair must first give the same results.
 
-`run.py` times the pairs; `tests/instance/test_speed.py` holds the bars. StarDist's network has no pair: its own is in
-Keras, and no program in torch has the same.
+`run.py` times the pairs; `tests/instance/test_speed.py` has the limits. StarDist's network has no pair, because it is
+written in Keras and no torch implementation has the same layers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pair:
-    """Two functions without arguments that do the same work, and the largest ratio of their times."""
+    """Two functions without arguments that do the same work, and the upper limit of the ratio of their times."""
 
     name: str
     ours: Callable[[], object]
@@ -25,7 +25,7 @@ class Pair:
 
 
 def crowd(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates around many nuclei, the best first, as a network gives them: distances float32, points int32."""
+    """Candidates around many nuclei, the best first, as a network predicts them: distances float32, points int32."""
     rng = np.random.default_rng(4)
     nuclei = rng.uniform(0, 700, (500, 2))
     points = np.round(nuclei[rng.integers(0, 500, count)] + rng.normal(0, 2, (count, 2))).astype(np.int32)
@@ -34,7 +34,7 @@ def crowd(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def random_cells(seed: int, size: int = 96, cells: int = 14, radius: tuple[float, float] = (4, 13)) -> np.ndarray:
-    """Ellipses that touch and hide parts of each other: some are crescents, some are cut by the border."""
+    """Ellipses that touch and occlude each other: some are crescents, some are cropped by the border."""
     generator = np.random.default_rng(seed)
     label_map = np.zeros((size, size), np.int32)
     grid = np.mgrid[:size, :size]
@@ -61,7 +61,7 @@ def five_hundred_cells() -> Tensor:
 
 
 def cpnet(widths: tuple[int, ...], **options: object) -> torch.nn.Module:
-    """Cellpose's own network, with running statistics that are not those of the start."""
+    """Cellpose's own network, with random running statistics."""
     from cellpose.resnet_torch import CPnet
 
     torch.manual_seed(3)
@@ -77,7 +77,7 @@ def cpnet(widths: tuple[int, ...], **options: object) -> torch.nn.Module:
 
 
 def suppression() -> Pair:
-    """Polygon NMS; StarDist's C++ cuts corners down to whole numbers, so that a few of its choices differ."""
+    """Polygon NMS; StarDist's C++ rounds corners down to integers, so a few of its choices differ."""
     from stardist.nms import non_maximum_suppression_inds
     from threadpoolctl import threadpool_limits
 
@@ -132,7 +132,7 @@ PAIRS = [suppression, masks, network]
 
 
 def pairs() -> Iterator[tuple[str, Callable, Callable]]:
-    """name, ours, peer, as in `run.py`; prints the bar of each."""
+    """Yield name, ours, peer, as in `run.py`; print the limit of each."""
     for make in PAIRS:
         pair = make()
         print(f"{pair.name}: at most {pair.bar}")

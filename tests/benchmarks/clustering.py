@@ -1,7 +1,7 @@
-"""Chapter 2 beside scikit-image, scikit-learn and OpenCV, each pair first shown to do the same; `run.py` times them.
+"""Chapter 2 beside scikit-image, scikit-learn and OpenCV; each pair must first give the same results. `run.py` times them.
 
-The CPU-seconds of each method of ours on a photograph of 512x512 pixels are printed too. To add a method: a
-function that yields `Pair`, and its name in `METHODS`.
+The CPU-seconds of each of our methods on a photograph of 512x512 pixels are printed too. To add a method, write a
+function that yields `Pair`, and add its name to `METHODS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pair:
-    """Two functions without arguments that do the same work, and ours on 512x512 pixels if the pair is smaller."""
+    """Two functions without arguments that do the same work, and ours on 512x512 pixels if the pair uses a smaller image."""
 
     name: str
     ours: Callable[[], object]
@@ -52,7 +52,7 @@ def thresholds() -> Iterator[Pair]:
 
 
 def clusters() -> Iterator[Pair]:
-    """Lab, k-means++ and 50 steps of Lloyd; scikit-learn from the same first centres."""
+    """Lab, k-means++ and 50 iterations of Lloyd's algorithm; scikit-learn from the same initial centres."""
     import sklearn.cluster
     from skimage.color import rgb2lab
 
@@ -82,7 +82,7 @@ def clusters() -> Iterator[Pair]:
 
 
 def mean_shifts() -> Iterator[Pair]:
-    """Points beside scikit-learn; an image beside OpenCV, which has a square window in place and stops sooner."""
+    """Points beside scikit-learn; an image beside OpenCV, which uses a square spatial window and stops earlier."""
     import cv2
     from sklearn.cluster import MeanShift
 
@@ -123,12 +123,12 @@ def cuts() -> Iterator[Pair]:
     from segedu.unsupervised.graph_cut import contrast_weights, min_cut
 
     def problem(image: Tensor) -> tuple[Tensor, Tensor]:
-        """Near skin colour or not: a soft unary, and the borders of GrabCut's weight."""
+        """A binary problem, near skin colour or not: a soft unary, and the pairwise weights of GrabCut."""
         away = 12 * (image - torch.tensor([0.85, 0.65, 0.55]).view(3, 1, 1)).norm(dim=0).double()
         return torch.stack([torch.full_like(away, 4.0), away]), contrast_weights(image, gamma=50.0)
 
     def peer_flow(unary: Tensor, pairwise: Tensor) -> float:
-        """Terms rounded as ours are; the edges that lead out have no weight."""
+        """The peer's maximum flow, with terms rounded as ours; edges that leave the image have weight 0."""
         costs, weights = (1000 * unary).round().long().numpy(), (1000 * pairwise).round().long().numpy()
         graph = maxflow.GraphInt()
         nodes = graph.add_grid_nodes(costs.shape[1:])
@@ -197,7 +197,7 @@ def basins() -> Iterator[Pair]:
 
 
 def regions() -> Iterator[Pair]:
-    """Superpixels, graph segmentation and its grouping; scikit-image's SLIC gives fewer pieces than asked for."""
+    """Superpixels, graph segmentation and its grouping; scikit-image's SLIC gives fewer regions than requested."""
     import cv2
     from skimage.segmentation import felzenszwalb as peer_felzenszwalb
     from skimage.segmentation import slic as peer_slic
@@ -230,14 +230,14 @@ METHODS = [thresholds, clusters, mean_shifts, cuts, normalized_cuts, basins, reg
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:
-    """Of one call, all threads together."""
+    """CPU-seconds of one call, summed over all threads."""
     start = time.process_time()
     function()
     return time.process_time() - start
 
 
 def pairs():
-    """name, ours, peer, as in `run.py`; prints the CPU-seconds of ours."""
+    """Yield name, ours, peer, as in `run.py`; print our CPU-seconds."""
     for pair in (pair for method in METHODS for pair in method()):
         print(f"{pair.name}: ours, 512x512 where it is an image: {cpu_seconds(pair.whole or pair.ours):.3f} CPU-s")
         yield pair.name, pair.ours, pair.peer

@@ -1,9 +1,9 @@
 """COCO's evaluation of 2,000 synthetic images, ours beside pycocotools; `run.py` times these pairs.
 
 Both sides start from the same lists of dicts in memory (annotations and results as JSON gives them, masks as
-compressed run lengths) and end with the twelve numbers. pycocotools: COCO.createIndex, loadRes, evaluate,
-accumulate, summarize, its prints silenced. The last two pairs start ours from
-tensors instead, image by image, with every check of `CocoEvaluation.update`.
+compressed run lengths) and end with the twelve numbers. pycocotools runs COCO.createIndex, loadRes, evaluate,
+accumulate and summarize without its prints. In the last two pairs ours starts from tensors instead, image by image,
+with every check of `CocoEvaluation.update`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def peer(annotations, results, iou_type):
 
 
 def tensors(annotations, results, key):
-    """For each image the dicts that `CocoEvaluation.update` takes."""
+    """The dicts of each image that `CocoEvaluation.update` takes."""
     found, true = ({image["id"]: [] for image in annotations["images"]} for _ in range(2))
     for place, records in ((found, results), (true, annotations["annotations"])):
         for record in records:
@@ -76,7 +76,7 @@ def image_by_image(images, iou_type):
 
 
 def pairs():
-    """name, ours, peer, as in `run.py`."""
+    """Yield name, ours, peer, as in `run.py`."""
     from segedu.metrics.coco import TWELVE
     from segedu.metrics.coco_files import evaluate_coco
 

@@ -1,8 +1,8 @@
-"""Detectors beside torchvision's with the same weights, from images to boxes, and the operations that they stand on.
+"""Detectors beside torchvision's with the same weights, from images to boxes, and the operations that they use.
 
-`run.py` times the pairs; `tests/detection/test_speed.py` holds the bars. Each pair is first shown to find the same.
-torchvision's RoIAlign, RoIPool and NMS are compiled C++, ours are readable Python: their ratios have no bar, but the
-networks that are made of them have one.
+`run.py` times the pairs; `tests/detection/test_speed.py` has the limits. Each pair must first give the same boxes.
+torchvision's RoIAlign, RoIPool and NMS are compiled C++, ours are readable Python: their ratios have no limit, but the
+networks that use them have one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAME_BOXES = 1e-2  # pixels
 
 @dataclass(frozen=True)
 class Pair:
-    """Two functions without arguments that do the same work, and the largest ratio of their times, if there is one."""
+    """Two functions without arguments that do the same work, and the upper limit of the ratio of their times, if there is one."""
 
     name: str
     ours: Callable[[], object]
@@ -39,7 +39,7 @@ class Pair:
 
 
 def images(count: int = 1) -> Tensor:
-    """Random pictures of large spots: (B, 3, 480, 640)."""
+    """Random images with large spots: (B, 3, 480, 640)."""
     spots = torch.rand(count, 3, 15, 20, generator=torch.Generator().manual_seed(0))
     return nn.functional.interpolate(spots, SIZE, mode="bicubic").clamp(0, 1)
 
@@ -48,9 +48,9 @@ def images(count: int = 1) -> Tensor:
 
 
 def torchvision_net(name: str) -> nn.Module:
-    """Theirs as with weights for COCO, normalisation frozen, with random weights that spread, in float64.
+    """torchvision's network as with weights for COCO, with frozen normalisation and random weights, in float64.
 
-    Its builders freeze the normalisation only where there are weights to fetch.
+    Its builders freeze the normalisation only if weights are downloaded.
     """
     torch.manual_seed(0)
     if name == "ssd300_vgg16":
@@ -72,7 +72,7 @@ def torchvision_net(name: str) -> nn.Module:
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Refuse networks that do not find the same boxes."""
+    """Raise if two networks do not predict the same boxes."""
     found, truth = ours["boxes"], theirs["boxes"]
     assert len(found) == len(truth) >= 20, (len(found), len(truth))
     near = (torch.cdist(found, truth, p=float("inf")) < SAME_BOXES).any(dim=1)
@@ -80,7 +80,7 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 def network(name: str, build: Callable[[], nn.Module], detect: Callable[[nn.Module, Tensor], list]) -> Pair:
-    """One image through both, to boxes in its own pixels."""
+    """One image through both networks, to boxes in pixels of the image."""
     peer, ours = torchvision_net(name), build().double().eval()
     ours.load_state_dict(peer.state_dict(), strict=True)
 
@@ -143,7 +143,7 @@ def ssd() -> Pair:
 
 
 def boxes(count: int, size: tuple[int, int] = SIZE) -> Tensor:
-    """Boxes of 16 to 200 pixels, many on each other, as a network gives them."""
+    """Boxes of 16 to 200 pixels, many overlapping, as a network predicts them."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(count // 20 + 1, 2, generator=generator).repeat(20, 1)[:count] * torch.tensor(size[::-1])
     centres = centres + 8 * torch.randn(count, 2, generator=generator)
@@ -193,7 +193,7 @@ OPERATIONS = [
 
 
 def network_pairs() -> Iterator[tuple[str, Callable, Callable]]:
-    """name, ours, peer, as in `run.py`."""
+    """Yield name, ours, peer, as in `run.py`."""
     for make in NETWORKS.values():
         pair = make()
         yield f"{pair.name} (at most {pair.bar})", pair.ours, pair.peer

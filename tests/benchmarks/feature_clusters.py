@@ -1,14 +1,14 @@
-"""k-means on the features of the small ViT beside k-means on colours: adjusted Rand index on drawn scenes.
+"""k-means on the features of the small ViT beside k-means on colours: adjusted Rand index on synthetic scenes.
 
 `python tests/benchmarks/feature_clusters.py [other.safetensors]` prints the table. Every row clusters the pixels of
-one image at a time, by scikit-learn's k-means with k the number of classes that the image shows, and is compared with
-the semantic truth, void left out; every second pixel along each axis counts. Rows: colour and position of the pixel;
-mean colour around it and position; colours of the window around it, brought to the ViT's number of dimensions by
-principal components, and position; the ViT's features of the image at twice its size, as they are or their first
-principal components, as in the chapter, enlarged bilinearly, and position: patches behind a block, or what patches ask
-for in both blocks, their queries, each block's scaled to a total variance of 1. A row's own settings (weight of the
+one image at a time with scikit-learn's k-means, k being the number of classes in the image, and is compared with the
+semantic ground truth without void, on every second pixel along each axis. The rows: colour and position of the pixel;
+mean colour of its neighbourhood and position; colours of the window around it, reduced to the ViT's number of
+dimensions by principal components, and position; the ViT's features of the image at twice its size, all or their first
+principal components, as in the chapter, upsampled bilinearly, and position: the patches after a block, or the attention
+queries of the patches in both blocks, each block scaled to a total variance of 1. The settings of a row (weight of the
 position, colour space, size of the window, block and number of components) are those that are best on other scenes,
-for streets and shapes apart.
+separately for streets and shapes.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ Look = Callable[[Tensor], Tensor]  # image (3, H, W) -> features (C, H, W)
 
 @cache
 def scenes(kind: str, seed: int, number: int) -> list[tuple[Tensor, Tensor]]:
-    """Images and semantic truths."""
+    """Images and semantic targets."""
     drawn = [DRAW[kind]((seed, i)) for i in range(number)]
     return [(scene["image"], scene["semantic"]) for scene in drawn]
 
 
 def rgb(image: Tensor) -> Tensor:
-    """As it is."""
+    """The image itself."""
     return image
 
 
 def lab(image: Tensor) -> Tensor:
-    """In Lab, where distances are about as large as they look."""
+    """The image in Lab, where distances approximate perceived differences."""
     return torch.from_numpy(rgb2lab(image.permute(1, 2, 0).numpy())).permute(2, 0, 1).float()
 
 
@@ -76,13 +76,13 @@ def windows(size: int, space: Look, dims: int) -> Look:
 
 
 def patches(vit: ViT, components: int | None, block: int) -> Look:
-    """The ViT's patch features behind a block at every pixel, or so many principal components of them."""
+    """The ViT's patch features after a block at every pixel, or their first principal components."""
 
     return enlarged(lambda larger: vit.features(larger, block)["patches"], components)
 
 
 def queries(vit: ViT, components: int | None) -> Look:
-    """What the ViT's patches ask for in each block, at every pixel, or so many principal components of it."""
+    """The ViT's attention queries in each block at every pixel, or their first principal components."""
     blocks = range(len(vit.blocks))
     return enlarged(
         lambda larger: torch.cat([evenly(vit.queries(larger, b)[0])[None] for b in blocks], dim=1), components
@@ -90,12 +90,12 @@ def queries(vit: ViT, components: int | None) -> Look:
 
 
 def evenly(features: Tensor) -> Tensor:
-    """Scaled to a total variance of 1: (C, H, W)."""
+    """Features (C, H, W) scaled to a total variance of 1."""
     return features / features.std(dim=(1, 2)).square().sum().sqrt()
 
 
 def enlarged(features_of: Callable[[Tensor], Tensor], components: int | None) -> Look:
-    """Features of images at twice their size, (1, C, h, w), at every pixel, or so many principal components of them."""
+    """Features (1, C, h, w) of images at twice their size, at every pixel, or their first principal components."""
 
     @torch.no_grad()
     def look(image: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def enlarged(features_of: Callable[[Tensor], Tensor], components: int | None) ->
 
 
 def rand_index(features: Tensor, semantic: Tensor, weight: float) -> float:
-    """Of the clusters that k-means finds in features of total variance 1, and y and x over the longer side."""
+    """Adjusted Rand index of k-means on features of total variance 1, with y and x relative to the longer side."""
     height, width = semantic.shape
     place = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     points = torch.cat([evenly(features), weight / max(height, width) * torch.stack(place)])[:, ::2, ::2].flatten(1).T
@@ -121,12 +121,12 @@ def rand_index(features: Tensor, semantic: Tensor, weight: float) -> float:
 
 
 def mean_rand_index(look: Look, chosen: list[tuple[Tensor, Tensor]], weight: float) -> float:
-    """Over scenes, at one weight of the position."""
+    """Mean index over scenes, at one weight of the position."""
     return float(np.mean([rand_index(look(image), semantic, weight) for image, semantic in chosen]))
 
 
 def rows(vit: ViT) -> dict[str, dict[str, Look]]:
-    """Of each row the ways to look at an image, one of which the tuning scenes choose."""
+    """For each row the candidate feature functions, of which the tuning scenes select one."""
     spaces, dims = {"RGB": rgb, "Lab": lab}, vit.embed_dim
     return {
         "colour": spaces,
@@ -145,7 +145,7 @@ def rows(vit: ViT) -> dict[str, dict[str, Look]]:
 
 
 def measure(looks: dict[str, Look], kind: str, held_out: int = HELD_OUT[1]) -> tuple[float, str]:
-    """The mean index on held-out scenes with the settings that are best on the tuning scenes, and these in words."""
+    """The mean index on held-out scenes with the settings that are best on the tuning scenes, and their description."""
     best = (-1.0, "", 0.0)
     for name, look in looks.items():
         seen = [(image, semantic, look(image)) for image, semantic in scenes(kind, *TUNING)]
@@ -157,7 +157,7 @@ def measure(looks: dict[str, Look], kind: str, held_out: int = HELD_OUT[1]) -> t
 
 
 def main(vit: ViT) -> None:
-    """Print the settings and numbers of every row, and last, in two lines, all numbers and what the ViT gains."""
+    """Print the settings and numbers of every row, and in two last lines all numbers and the gain of the ViT."""
     numbers = {}
     for row, looks in rows(vit).items():
         found = {kind: measure(looks, kind) for kind in DRAW}

@@ -1,4 +1,4 @@
-"""What grading costs, and what it survives: `python tests/benchmarks/grading.py cost|nbgrader|kills|dask`.
+"""Cost and robustness of grading: `python tests/benchmarks/grading.py cost|nbgrader|kills|dask`.
 
 Each prints one line of figures at its end, which `make prove` keeps.
 """
@@ -37,7 +37,7 @@ def command(folder: Path, lab: str, out: Path, jobs: int, *more: str) -> list[st
 
 @contextlib.contextmanager
 def cpu_group() -> Iterator[Path | None]:
-    """A control group that counts the CPU time of whatever is started in it, or None where none can be made."""
+    """A control group that counts the CPU time of all its processes, or None if none can be created."""
     for parent, file in ((Path("/sys/fs/cgroup/cpuacct"), "cpuacct.usage"), (Path("/sys/fs/cgroup"), "cpu.stat")):
         group = parent / f"segedu-cost-{os.getpid()}"
         try:
@@ -58,7 +58,7 @@ def cpu_group() -> Iterator[Path | None]:
 
 
 def cpu_seconds(file: Path) -> float:
-    """What a group has used."""
+    """CPU-seconds that a group has used."""
     text = file.read_text()
     if file.name == "cpuacct.usage":
         return int(text) / 1e9
@@ -66,7 +66,7 @@ def cpu_seconds(file: Path) -> float:
 
 
 def run(arguments: list[str], group: Path | None = None, peak: list[int] | None = None) -> float:
-    """Run to the end; wall seconds. `peak` gets the largest resident size of the process itself, in bytes."""
+    """Run a command to its end; returns wall seconds. `peak` gets the largest resident size of the process itself, in bytes."""
     enter = (lambda: (group.parent / "cgroup.procs").write_text(str(os.getpid()))) if group else None
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began = time.monotonic()
@@ -89,7 +89,7 @@ def _watch(pid: int, peak: list[int]) -> None:
 
 
 def honest(folder: Path, count: int) -> Path:
-    """So many right notebooks of lab 4, no two equal."""
+    """Write so many correct notebooks of lab 4, no two equal."""
     from make import Maker
 
     text = Maker("04_metrics").all()["perfect.ipynb"]
@@ -101,7 +101,7 @@ def honest(folder: Path, count: int) -> Path:
 
 @app.command()
 def cost(count: int = 100, jobs: int = 1) -> None:
-    """CPU-seconds of everything a submission of lab 4 costs, and what of them is the student's own code."""
+    """CPU-seconds of a submission of lab 4, and the part of the student's own code."""
     with tempfile.TemporaryDirectory() as folder, cpu_group() as group:
         if group is None:
             raise SystemExit("no control group can be made here, and nothing else counts every process")
@@ -120,7 +120,7 @@ def cost(count: int = 100, jobs: int = 1) -> None:
 
 
 def own_seconds() -> float:
-    """CPU time of the right answers alone on all cases."""
+    """CPU time of the correct answers alone on all cases."""
     from make import solution_cells
 
     from segedu.teaching import exercises
@@ -166,7 +166,7 @@ def kills(labs: Annotated[list[str] | None, typer.Argument()] = None, count: int
 
 
 def _kill(arguments: list[str], folder: Path, rng: random.Random, count: int) -> int:
-    """Start, wait until a random number of further records is there, SIGKILL; how many there are then."""
+    """Start, wait for a random number of further records, send SIGKILL; returns the number of records."""
     records = folder / "records"
     there = len(list(records.glob("*.json"))) if records.is_dir() else 0
     until = min(count - 1, there + rng.randrange(1, max(2, count // 10)))
@@ -186,7 +186,7 @@ def _csv(folder: Path) -> bytes:
 
 @app.command()
 def nbgrader(count: int = 12, rounds: int = 3) -> None:
-    """Submissions a second beside `nbgrader autograde`, on the same honest notebooks of lab 4, in turns."""
+    """Submissions per second beside `nbgrader autograde`, on the same correct notebooks of lab 4, alternating."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # nbgrader calls alembic by name
     nbgrader_command = shutil.which("nbgrader")
     with tempfile.TemporaryDirectory() as folder:
@@ -214,7 +214,7 @@ def nbgrader(count: int = 12, rounds: int = 3) -> None:
 
 @app.command()
 def dask(count: int = 2000, kill_every: int = 100) -> None:
-    """A small lab's submissions through Dask's LocalCluster, a worker killed now and then."""
+    """A small lab's submissions through Dask's LocalCluster, whose workers are killed at random."""
     with tempfile.TemporaryDirectory() as folder, cpu_group() as group:
         script = Path(folder, "dask_trial.py")  # Dask's workers import the main module: it must do nothing there
         lines = [f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})", "import grading"]
@@ -232,7 +232,7 @@ def dask(count: int = 2000, kill_every: int = 100) -> None:
 
 
 def through_dask(count: int, kill_every: int) -> None:
-    """The trial itself, in a process of its own."""
+    """The trial itself, in its own process."""
     import distributed
     import tiny
 
@@ -288,7 +288,7 @@ def through_dask(count: int, kill_every: int) -> None:
 
 
 def small_class(folder: Path, count: int) -> dict[str, tuple[str, float]]:
-    """Submissions of the tiny course and what each must get."""
+    """Submissions of the tiny course and their expected points."""
     import tiny
 
     answers = {

@@ -1,7 +1,7 @@
-"""What the processes of a batch hold: `python tests/benchmarks/grading_memory.py` prints it for 20 and for 200 submissions.
+"""Memory of the processes of a batch: `python tests/benchmarks/grading_memory.py` prints it for 20 and for 200 submissions.
 
-The parent reads, records and reports; the graders' process beside it judges, and therefore has torch. Resident pages
-count what is shared with others, such as the code of torch, which the fork server has mapped too.
+The parent reads, records and reports; the graders' process beside it judges, and therefore imports torch. Resident
+memory includes pages shared with other processes, such as the code of torch, which the fork server has mapped too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from grading import ROOT, command, honest
 
 
 def peaks(arguments: list[str]) -> tuple[int, int]:
-    """Run to the end; the most that the parent and the graders' process had resident, in MiB."""
+    """Run to the end; returns the largest resident size of the parent and of the graders' process, in MiB."""
     most = [0, 0]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as process:

@@ -13,7 +13,7 @@ SIZE = 480, 640
 
 
 def test_module(name):
-    """The scenes and the literal implementation stand in the tests."""
+    """The test module with the scenes and the literal implementation."""
     spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -69,7 +69,7 @@ def confusion():
 
 
 def discs(jitter):
-    """2,000 cells on a jittered grid; another jitter moves them, as a prediction would."""
+    """2,000 cells on a jittered grid; another jitter shifts them, like a prediction."""
     rng, moved = np.random.default_rng(1), np.random.default_rng(2)
     label_map = np.zeros((1024, 1024), dtype=np.int32)
     for i in range(2000):
@@ -83,7 +83,7 @@ def discs(jitter):
 
 
 def matching():
-    """Two maps of 2,000 objects; below IoU 1/2 some objects are contested."""
+    """Two maps of 2,000 objects; some objects have several candidates below IoU 1/2."""
     try:
         from stardist.matching import matching as peer
     except ImportError:
@@ -105,7 +105,7 @@ def matching():
 
 
 def pairs():
-    """name, ours, peer, as in `run.py`."""
+    """Yield name, ours, peer, as in `run.py`."""
     yield from panoptic()
     yield from confusion()
     yield from matching()

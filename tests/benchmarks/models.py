@@ -1,8 +1,8 @@
 """Networks beside the peers with the same weights: forward pass and training step; `run.py` times these pairs.
 
-Images are small, so that the group ends in minutes; each pair is first shown to give the same numbers. A training
-step is zero_grad, forward, cross-entropy, backward and a step of SGD with learning rate 0: real work, and the
-weights stay. The peers are copied by the functions of the parity tests.
+Images are small, so that the group takes minutes; each pair must first give the same numbers. A training step is
+zero_grad, forward, cross-entropy, backward and a step of SGD with learning rate 0, which is real work but does not
+change the weights. The weights of the peers are copied by the functions of the parity tests.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CLASSES = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks of equal weights. `read` takes the logits out of what the peer gives.
+    """Two networks of equal weights. `read` extracts the logits from the peer's output.
 
-    `levels` is for nets whose training looks at several outputs: functions from images to a list, ours and theirs.
+    `levels` is for networks trained on several outputs: functions from images to a list, ours and the peer's.
     """
 
     name: str
@@ -78,7 +78,7 @@ def backbones() -> Iterator[Pair]:
 
 
 def timm_vit() -> Iterator[Pair]:
-    """ViT-S/16 with DINO's layout, at its native size: features of the patches."""
+    """ViT-S/16 with DINO's layout, at its native size: patch features."""
     import timm
 
     from segedu.backbones.vit import vit_small_patch16
@@ -116,7 +116,7 @@ def torchvision_segmenters() -> Iterator[Pair]:
 
 
 def with_smp_backbone(net: nn.Module, encoder: nn.Module) -> nn.Module:
-    """Their encoder also dilates the first block of a stage."""
+    """The backbone of segmentation_models_pytorch also dilates the first block of a stage."""
     net.backbone.load_state_dict(encoder.state_dict())
     for name, theirs in encoder.named_modules():
         if isinstance(theirs, nn.Conv2d):
@@ -127,7 +127,7 @@ def with_smp_backbone(net: nn.Module, encoder: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def smp_pspnet() -> Iterator[Pair]:
-    """PSPNet with their head: a 1x1 convolution behind the pyramid, then the classifier with 3x3."""
+    """PSPNet with the peer's head: a 1x1 convolution after the pyramid, then a 3x3 classifier."""
     import segmentation_models_pytorch as smp
 
     from segedu.backbones.resnet import resnet50
@@ -153,7 +153,7 @@ def smp_pspnet() -> Iterator[Pair]:
 
 
 def smp_deeplabv3plus() -> Iterator[Pair]:
-    """DeepLabv3+ with their separable convolution between pyramid and upsampling, and one in the decoder."""
+    """DeepLabv3+ with the peer's separable convolutions: one between pyramid and upsampling, one in the decoder."""
     import segmentation_models_pytorch as smp
 
     from segedu.backbones.resnet import resnet50
@@ -184,7 +184,7 @@ def smp_unet() -> Iterator[Pair]:
 
 @torch.no_grad()
 def res_unets() -> Iterator[Pair]:
-    """MONAI's residual U-Net, and that of dynamic_network_architectures."""
+    """The residual U-Nets of MONAI and of dynamic_network_architectures."""
     from functools import partial
 
     from segedu.semantic.res_unet import residual_encoder_unet, strided_res_unet
@@ -257,7 +257,7 @@ NETS = (
 
 
 def training_step(model: nn.Module, run: Callable, images: Tensor) -> Callable[[], None]:
-    """A function that does one step; levels of several sizes each have a target of their size."""
+    """A function that does one step; each level of an output has a target of its size."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with torch.no_grad():
         outputs = run(images)
@@ -276,7 +276,7 @@ def training_step(model: nn.Module, run: Callable, images: Tensor) -> Callable[[
 
 
 def pairs():
-    """name, ours, peer, as in `run.py`."""
+    """Yield name, ours, peer, as in `run.py`."""
     for pair in (pair for nets in NETS for pair in nets()):
         ours, peer, read = pair.ours.float().eval(), pair.peer.float().eval(), pair.read
         images = torch.rand(pair.shape, generator=torch.Generator().manual_seed(1))

@@ -1,8 +1,8 @@
-"""Query models beside transformers', SAM beside segment-anything, with the same random weights and the same answers.
+"""Query models beside transformers', SAM beside segment-anything, with the same random weights and the same outputs.
 
-`run.py` times the pairs, on two threads; `python tests/benchmarks/queries.py` prints the largest resident memory of each,
-measured in a process of its own. The bars: 1.10 for each network of queries, 1.0 for their geometric mean; 0.9 for
-SAM's encoder and for the masks of everything.
+`run.py` times the pairs, on two threads; `python tests/benchmarks/queries.py` prints the largest resident memory of
+each, measured in its own process. The limits: 1.10 for each query network, 1.0 for their geometric mean; 0.9 for
+SAM's encoder and for segmenting everything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SWIN_TINY = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24
 
 
 def filled(theirs: nn.Module, ours: nn.Module, renamed: Callable[[str], tuple[str, int | None]]) -> nn.Module:
-    """Our weights in a network of transformers; `renamed` says which of ours each of theirs is."""
+    """Load our weights into a network of transformers; `renamed` maps its names to ours."""
     state, ready = ours.state_dict(), theirs.state_dict()
     used = set()
     for key in ready:
@@ -44,7 +44,7 @@ def filled(theirs: nn.Module, ours: nn.Module, renamed: Callable[[str], tuple[st
 
 
 def same(ours: Tensor, theirs: Tensor) -> None:
-    """Refuse networks that do not say the same."""
+    """Raise if two networks do not predict the same."""
     far = (ours - theirs).abs().max() / theirs.std()
     assert theirs.std() > 1e-4 and far < 1e-2, (theirs.std(), far)
 
@@ -107,7 +107,7 @@ def oneformer() -> Pair:
 
 
 def quietly(net: nn.Module, *given: Any, **named: Any) -> Callable[[], Any]:
-    """A call without gradients."""
+    """Call a function without gradients."""
 
     def run() -> Any:
         with torch.no_grad():
@@ -141,7 +141,7 @@ def sam_encoder() -> Pair:
 
 @torch.no_grad()
 def everything() -> Pair:
-    """All masks of an image from 16 x 16 points, encoder included; filters are so wide that some masks stay."""
+    """All masks of an image from 16 x 16 points, encoder included; the filters are loose, so that some masks remain."""
     from promptable.test_everything import theirs_on
 
     from segedu.promptable.everything import Settings, segment_everything
@@ -162,21 +162,21 @@ SAM = {"sam_encoder": sam_encoder, "everything": everything}
 
 
 def query_pairs() -> Iterator[tuple[str, Callable, Callable]]:
-    """For `run.py`: one network at a time in memory."""
+    """Yield pairs for `run.py`, with one network at a time in memory."""
     for make in QUERY_NETS.values():
         pair = make()
         yield pair.name, pair.ours, pair.peer
 
 
 def sam_pairs() -> Iterator[tuple[str, Callable, Callable]]:
-    """For `run.py`."""
+    """Yield pairs for `run.py`."""
     for make in SAM.values():
         pair = make()
         yield pair.name, pair.ours, pair.peer
 
 
 def main(names: list[str]) -> None:
-    """Print MiB at the peak of one call after both are built: `NAME ours` in a process of its own, or all in turn."""
+    """Print the MiB at the peak of one call after both are built: `NAME ours` in its own process, or all one by one."""
     if len(names) == 2:
         pair = {**QUERY_NETS, **SAM}[names[0]]()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew

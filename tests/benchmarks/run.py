@@ -1,8 +1,8 @@
-"""Ours beside the peers, in one process: interleaved pairs, the median of 15 ratios, and ours against itself.
+"""Our code beside the peers in one process: interleaved pairs, the median of 15 ratios, and ours against itself.
 
-The last column is the spread that the machine alone makes; a ratio inside it means nothing. All groups of pairs
-run, or those named on the command line: `python tests/benchmarks/run.py coco models`. Which of a pair comes first
-changes from round to round. The networks have two threads, all else has one.
+The last column is the spread due to the machine alone; a ratio inside it means nothing. All groups of pairs run, or
+those named on the command line: `python tests/benchmarks/run.py coco models`. The order within a pair alternates from
+round to round. The networks use two threads, everything else one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUNDS = 15
 
 
 def pairs():
-    """name, ours, peer: functions without arguments that do the same work."""
+    """Yield name, ours, peer: functions without arguments that do the same work."""
     import torchvision
     from monai.losses import DiceLoss, FocalLoss
     from sklearn.metrics import confusion_matrix as sklearn_confusion
@@ -92,7 +92,7 @@ def seconds(function) -> float:
 
 
 def ratios(one, other) -> list[float]:
-    """Of the times of two functions, measured one after the other."""
+    """Ratios of the times of two functions, measured alternately."""
     found = []
     for turn in range(ROUNDS):
         if turn % 2:

@@ -115,7 +115,7 @@ ALL = [(lab, e) for lab in exercises.names() for e in exercises.load(lab).exerci
 
 @pytest.mark.parametrize("lab, exercise", ALL, ids=[f"{lab}-{e.name}" for lab, e in ALL])
 def test_every_kind_of_failure_can_be_drawn(lab, exercise):
-    """A picture for a number, a wrong shape, nothing and an exception; its alt text says something."""
+    """A number, a wrong shape, None and an exception can be drawn, with alternative text."""
     (_, _, case), *_ = drawn = draw(exercise, 0)
     expected = outcomes_of(exercise, exercise.reference, drawn[:1])[0]
     for got in (

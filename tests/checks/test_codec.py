@@ -1,4 +1,4 @@
-"""Bytes of an outcome may be hostile: every lie is a CodecError, nothing is run, nothing large is built."""
+"""Bytes of an outcome may be hostile: every forgery is a CodecError, nothing is run, nothing large is built."""
 
 from __future__ import annotations
 

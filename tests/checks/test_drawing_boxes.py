@@ -1,4 +1,4 @@
-"""Pictures of chapter 12: cells, decoded boxes, matches and pairs, with what differs in vermilion."""
+"""Pictures of chapter 12: cells, decoded boxes, matches and pairs, with differences in vermilion."""
 
 from __future__ import annotations
 

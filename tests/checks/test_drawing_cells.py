@@ -1,4 +1,4 @@
-"""Pictures of chapter 9: polygons, rays, arrows and ways, with what differs in vermilion."""
+"""Pictures of chapter 9: polygons, rays, arrows and paths, with differences in vermilion."""
 
 from __future__ import annotations
 

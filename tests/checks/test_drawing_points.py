@@ -1,4 +1,4 @@
-"""The picture of points: one scale for both answers, rings where labels differ, words for what no picture shows."""
+"""The picture of points: one scale for both answers, rings where labels differ, text for what cannot be drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(expected, got, case=CASE):
 
 
 def rings(ax):
-    """Points with a ring, by their places."""
+    """Positions of the points with a ring."""
     ringed = [m for m in ax.get_lines() if m.get_marker() == "o" and m.get_markeredgecolor() == COLOURS[1]]
     return [(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in ringed]
 
@@ -39,26 +39,26 @@ def same_limits(fig):
 def test_labels_that_differ_have_rings_and_are_counted():
     fig, alt = picture(RIGHT, (np.array([0, 1, 1, 1]), np.array([[0.0, 0], [10 / 3, 0]])))
     assert all(rings(ax) == [(1.0, 0.0)] for ax in fig.get_axes())
-    assert "1 of 4 labels wrong, centres 0, 1 elsewhere" in fig.get_axes()[1].get_title() and "1 of 4" in alt
+    assert "1 of 4 labels wrong, centres 0, 1 wrong" in fig.get_axes()[1].get_title() and "1 of 4" in alt
     fig, _ = picture(RIGHT, (RIGHT[0], np.array([[0.5, 0], [9, 0]])))
     assert rings(fig.get_axes()[1]) == [] and same_limits(fig)
-    assert "0 of 4 labels wrong, centre 1 elsewhere" in fig.get_axes()[1].get_title()
+    assert "0 of 4 labels wrong, centre 1 wrong" in fig.get_axes()[1].get_title()
 
 
 def test_a_centre_that_is_nan_or_missing_is_told():
     fig, alt = picture(RIGHT, (RIGHT[0], np.array([[0.5, 0], [np.nan, np.nan]])))
     yours = fig.get_axes()[1]
-    assert squares(yours) == [(0.5, 0.0)] and "centre 1 is nowhere: nan" in [text.get_text() for text in yours.texts]
-    assert squares(fig.get_axes()[0]) == [(0.5, 0.0), (4.5, 0.0)] and "centre 1 elsewhere" in alt
+    assert squares(yours) == [(0.5, 0.0)] and "centre 1 is NaN" in [text.get_text() for text in yours.texts]
+    assert squares(fig.get_axes()[0]) == [(0.5, 0.0), (4.5, 0.0)] and "centre 1 wrong" in alt
     fig, _ = picture(RIGHT, (RIGHT[0], RIGHT[1][:1]))
-    assert "1 centres, not 2" in fig.get_axes()[1].get_title()
+    assert "1 centres instead of 2" in fig.get_axes()[1].get_title()
 
 
 def test_scores_lie_to_one_scale_with_their_shapes_and_mirrored_where_only_signs_differ():
     scores = np.array([[-3.0, 1], [3, 1], [0, -2]])
     fig, alt = picture(scores, scores * [-1, 0.1])
     titles = [ax.get_title() for ax in fig.get_axes()]
-    assert titles == ["expected (3, 2), mirrored to lie as yours", "yours (3, 2)"] and same_limits(fig)
+    assert titles == ["expected (3, 2), signs flipped to match yours", "yours (3, 2)"] and same_limits(fig)
     places = [
         [(m.get_xdata()[0], m.get_ydata()[0]) for m in ax.get_lines() if m.get_marker() == "o"] for ax in fig.get_axes()
     ]
@@ -76,7 +76,7 @@ def test_what_is_no_answer_of_points_is_said_in_words(answer):
 
 @pytest.mark.parametrize("exercise", [kmeans_step, pca_project], ids=lambda exercise: exercise.name)
 def test_every_wrong_answer_looks_wrong(exercise):
-    """Of the two panels something differs: a place, a ring, a title; in the case that a student is shown."""
+    """The two panels differ in a position, a ring or a title, in the visible case."""
     drawn = draw(exercise, 0)
     right = outcomes_of(exercise, exercise.reference, drawn)
     for wrong in exercise.wrong:

@@ -1,4 +1,4 @@
-"""What a lab hides from its answers: in a student's own check as in grading."""
+"""What a lab hides from its answers, in a student's own check and in grading."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_functions_come_back_after_an_error():
 
 
 def _every_name_of(value: object) -> set[tuple[str, str]]:
-    """(module, name) of all bindings of an object in the modules that are loaded."""
+    """(module, name) of all bindings of an object in loaded modules."""
     modules = {name: vars(module) for name, module in list(sys.modules.items()) if hasattr(module, "__dict__")}
     return {(name, key) for name, space in modules.items() for key, bound in list(space.items()) if bound is value}
 

@@ -1,4 +1,4 @@
-"""What counts as the same value."""
+"""Which values count as equal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segedu.teaching.checks.outcomes import plain, value_difference
 
 @pytest.mark.parametrize("kind", [float, int, bool])
 def test_an_empty_list_is_an_empty_array(kind):
-    """A right answer in lists has no other way to say that there is nothing."""
+    """A correct answer that uses lists can return an empty result only as []."""
     assert value_difference(np.zeros(0, kind), [], 1e-6) is None
 
 

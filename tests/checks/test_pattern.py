@@ -1,5 +1,6 @@
-"""The pattern of an exercise, tried on one small exercise of each kind: values, exceptions, gradients,
-modules, answers that are not unique, callables as arguments."""
+"""The pattern of an exercise, tested on one small exercise of each kind: values, exceptions, gradients,
+modules, answers that are not unique, callables as arguments.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def verdict(exercise, function, seed=0):
 
 
 def exactly(exercise, right, points=4):
-    """Right answers get all points, each wrong one is refused and named first and alone."""
+    """Correct answers get all points; each wrong one is refused, and is the only one named."""
     for function in [exercise.reference, *right]:
         assert verdict(exercise, function).points == points, function
     for wrong in exercise.wrong:

@@ -21,7 +21,7 @@ NONE = [Wrong("zero", lambda *_: 0, "You return 0.")]
 
 
 def points(exercise: Exercise, function) -> float:
-    """Of 1; recordings go through bytes, as in grading."""
+    """Points, at most 1, of recordings that are packed and unpacked as in grading."""
     drawn = draw(exercise, 3)
     recordings = [exercise.probe(function, copy_value(case)) for _, _, case in drawn]
     back = [codec.unpack(codec.pack(recording).get) for recording in recordings]
@@ -85,7 +85,7 @@ def test_no_loss_of_a_lab_may_overwrite_its_logits(lab):
 
 
 def test_a_gradient_is_taken_with_weights_of_the_draw():
-    """The values of a softmax sum to 1, so the gradient of their plain sum is 0: no gradient at all would pass."""
+    """Softmax values sum to 1, so the gradient of their plain sum is 0, and an answer without a gradient would pass."""
     exercise = Exercise(
         "softmax", 1, lambda rng: {"core": (1, [{"args": [torch.from_numpy(rng.random(5))], "grad": [0]}])},
         lambda x: x.softmax(0), NONE, probe=probes.call_grad,
@@ -96,7 +96,7 @@ def test_a_gradient_is_taken_with_weights_of_the_draw():
 
 
 class Extra(nn.Sequential):
-    """A right net with a parameter that nothing uses."""
+    """A correct network with an unused parameter."""
 
     def __init__(self):
         super().__init__(nn.Conv2d(1, 2, 3), nn.Tanh())

@@ -16,7 +16,7 @@ from segedu.teaching.evidence.proofs import read_rows
 from segedu.teaching.exercises import load, names
 from segedu.teaching.mutants import runs as mutant_runs
 from segedu.teaching.mutants.mutation import Mutant, mutants_of
-from segedu.teaching.mutants.runs import LEAST_REFUSED, Bench, Tally, Trial, read_equivalents, try_all
+from segedu.teaching.mutants.runs import MIN_REFUSED, Bench, Tally, Trial, read_equivalents, try_all
 from segedu.teaching.mutants.wrong_answers import MACHINE_CLAIM, mutant_row
 
 COURSE = Path(__file__).parents[2]
@@ -238,4 +238,4 @@ def test_the_page_shows_what_was_measured(lab):
         assert f"| `{exercise}` | {counts.replace('/', ' | ')} |\n" in page
         more = map(int, counts.split("/"))
         made, refused, equivalent = (a + b for a, b in zip((made, refused, equivalent), more, strict=True))
-    assert refused >= LEAST_REFUSED * (made - equivalent) and refused + equivalent <= made
+    assert refused >= MIN_REFUSED * (made - equivalent) and refused + equivalent <= made

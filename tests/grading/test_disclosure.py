@@ -43,9 +43,9 @@ def test_what_cannot_be_compared_is_named_by_its_class(value, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Linear, where a torch.nn.Module is asked for", "Linear, where a torch.nn.Module is asked for"),
-        ("Abcdefghij, where a torch.nn.Module is asked for", "an object of another class, where a torch.nn.Module is asked for"),
-        ("tuple from forward, where a tensor abcdefghij", "tuple from forward, where a tensor is asked for"),
+        ("Linear, where a torch.nn.Module is expected", "Linear, where a torch.nn.Module is expected"),
+        ("Abcdefghij, where a torch.nn.Module is expected", "an object of another class, where a torch.nn.Module is expected"),
+        ("tuple from forward, where a tensor abcdefghij", "tuple from forward, where a tensor is expected"),
         ("a tensor of dtype torch.complex64 and layout torch.strided", "a tensor of dtype torch.complex64 and layout torch.strided"),
         ("a tensor of dtype abcdef and layout torch.strided", "a tensor of another kind"),
         ("a set of many words", "an object of another class"), ("", "an object of another class"),

@@ -1,4 +1,4 @@
-"""The widgets of chapter 11 lay, sort and suppress boxes as lab 11's references do, and their scene shows each mistake."""
+"""The widgets of chapter 11 place, label and suppress boxes as lab 11's references do, and their scene shows each mistake."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def shown(monkeypatch):
     ("stride", "sizes", "ratios"), list(itertools.product((4, 8, 16), widget.SIZES, widget.RATIOS))
 )
 def test_anchors_are_those_of_the_exercise(stride, sizes, ratios):
-    places = widget.SIDE // stride
-    expected = make_anchors((places, places), stride, widget.SIZES[sizes], widget.RATIOS[ratios])
+    locations = widget.SIDE // stride
+    expected = make_anchors((locations, locations), stride, widget.SIZES[sizes], widget.RATIOS[ratios])
     assert torch.allclose(widget.anchors(stride, sizes, ratios).double(), expected, atol=1e-4)
 
 
@@ -68,13 +68,13 @@ def test_a_step_keeps_one_and_loses_none(threshold):
         assert sorted(sum(state, [])) == list(range(20))
         if before.waiting:
             assert state.kept == [*before.kept, before.waiting[0]]
-            assert state.gone == before.gone + before.goes
+            assert state.removed_before == before.removed_before + before.removed
         before = state
 
 
 def test_low_thresholds_lose_the_object_in_front_and_high_ones_leave_doubles():
     kept = {t: widget.suppress(t, 20).kept for t in THRESHOLDS}
-    found = {t: widget.found(rows) for t, rows in kept.items()}
+    found = {t: widget.count_detected(rows) for t, rows in kept.items()}
     assert found[0.3] == 4 and found[0.5] == found[0.8] == 5
     assert len(kept[0.5]) == 6 and len(kept[0.8]) > 15
 
@@ -89,7 +89,7 @@ def test_two_objects_overlap_and_a_forced_anchor_answers_for_the_other():
 
 
 def test_nothing_kept_finds_nothing():
-    assert widget.found([]) == 0
+    assert widget.count_detected([]) == 0
 
 
 def test_colours_are_repeated_by_styles():

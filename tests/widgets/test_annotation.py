@@ -1,4 +1,4 @@
-"""The annotation tool: what each step does, that each can be undone, what it saves, and what it says of bad input."""
+"""The annotation tool: the effect and undo of each step, saved files, and messages for bad input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from segedu.datasets.cvat import from_cvat
 from segedu.ops.masks import rle_decode
-from segedu.teaching.widgets.annotate import FILES, Annotate, about, annotate
+from segedu.teaching.widgets.annotate import FILES, Annotate, annotate, describe_objects
 from segedu.teaching.widgets.annotation import STEPS, Annotation
 
 CLASSES = ["background", "person", "car"]
@@ -28,7 +28,7 @@ def work(**more: Any) -> Annotation:
 
 
 def filled() -> Annotation:
-    """Two objects on the first image: whatever the weights answer, some pixels are in and some are out."""
+    """Two objects on the first image: whatever the weights predict, their masks are neither empty nor full."""
     done = work()
     done.click(10, 20)
     while not done.mask.any():
@@ -179,7 +179,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (lambda d: d.click(30, 5), "is outside the image of 30 x 40 pixels"),
         (lambda d: d.click(float("nan"), 5), "is outside the image"),
-        (lambda d: d.draw_box(1, 1, 1, 9), "expected one with an area"),
+        (lambda d: d.draw_box(1, 1, 1, 9), "expected a box with an area"),
         (lambda d: d.keep(1), "there is no mask to keep"),
         (lambda d: d.keep(3), "label is 3, expected 1 to 2"),
         (lambda d: d.remove(0), "index is 0, expected one of the 0 objects"),
@@ -200,10 +200,10 @@ def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
     ("images", "more", "error", "words"),
     [
         ({}, {}, ValueError, "images is empty"),
-        ({"a": [1]}, {}, TypeError, "no tensor of floats"),
+        ({"a": [1]}, {}, TypeError, "expected a float tensor"),
         ([torch.zeros(3, 4, 4)], {}, TypeError, "images has type list, expected a dict"),
-        ({"a": torch.zeros(3, 4, 4).byte()}, {}, TypeError, r"no tensor of floats but torch.uint8"),
-        ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\); of a grey one"),
+        ({"a": torch.zeros(3, 4, 4).byte()}, {}, TypeError, r"has type torch.uint8, expected a float tensor"),
+        ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\); for a grey image"),
         ({"a": torch.full((3, 4, 4), 255.0)}, {}, ValueError, r"runs from 255 to 255, expected values in \[0, 1\]"),
         ({"a": torch.full((3, 4, 4), torch.nan)}, {}, ValueError, r"runs from nan to nan, expected values in \[0, 1\]"),
         ({"a\n": torch.zeros(3, 4, 4)}, {}, ValueError, "expected the name of an image's file"),
@@ -211,7 +211,7 @@ def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
         ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "expected the background and other"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "no two the same"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": "cats"}, TypeError, "classes is 'cats', expected a list of names"),
-        ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept names 'b'"),
+        ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept has the image 'b'"),
         (
             {"a": torch.zeros(3, 4, 4)},
             {"kept": {"a": {"labels": torch.tensor([1]), "masks": torch.ones(1, 5, 4).bool()}}},
@@ -235,11 +235,11 @@ def test_messages_become_steps_and_sentences() -> None:
     first = tool.picture
 
     def say(**message: Any) -> str:
-        tool._heard(tool, message, [])
+        tool._on_message(tool, message, [])
         return tool.status
 
     assert (tool.width, tool.height) == (30, 40) and first.startswith("data:image/png;base64,")
-    assert "SAM guesses an IoU of" in say(action="click", x=10, y=20, positive=True)
+    assert "SAM predicts an IoU of" in say(action="click", x=10, y=20, positive=True)
     while not tool.work.mask.any():
         say(action="next_mask")
     assert tool.picture != first and tool.points == [[10.0, 20.0, 1]]
@@ -247,10 +247,13 @@ def test_messages_become_steps_and_sentences() -> None:
     assert tool.points == [] and len(tool.objects) == 1 and tool.objects[0]["label"] == 2
     x, y = tool.objects[0]["at"]
     assert tool.work.kept[0].mask[int(y), int(x)] and tool.objects[0]["pixels"] == tool.work.kept[0].mask.sum()
-    assert "Object 1 is a person now" in say(action="relabel", index=0, label=1) and tool.objects[0]["label"] == 1
+    assert (
+        "The class of object 1 is now person" in say(action="relabel", index=0, label=1)
+        and tool.objects[0]["label"] == 1
+    )
     assert "Undone" in say(action="undo") and tool.objects[0]["label"] == 2
     assert "Undone" in say(action="undo") and tool.objects == [] and tool.points
-    assert "Done again" in say(action="redo") and len(tool.objects) == 1
+    assert "Redone" in say(action="redo") and len(tool.objects) == 1
     answered = tool.answered
     assert "Not done: there is no mask" in say(action="keep", label=1)
     assert "Not done: there is no mask" in say(action="keep", label=1)  # the same sentence, and an answer all the same
@@ -259,7 +262,7 @@ def test_messages_become_steps_and_sentences() -> None:
         assert f"{file}, with 1 object of 1 image" in say(action="export", kind=kind, view=0.25)
         assert sent[-1] == {"file": file, "text": tool.work.as_text(kind), "view": 0.25}
     assert "There is no other image" in say(action="go", by=1)
-    assert "Undo brings it back" in say(action="remove_last") and tool.objects == []
+    assert "Undo restores it" in say(action="remove_last") and tool.objects == []
     assert "Not done: there is no object" in say(action="remove_last")
     assert "Not done" in say(action="remove", index=4)
 
@@ -268,7 +271,7 @@ def test_numbers_stand_on_what_one_sees_of_an_object() -> None:
     masks = torch.zeros(3, 40, 30, dtype=torch.bool)
     masks[0, 2:38, 2:28], masks[1, 10:38, 2:28], masks[2] = True, True, masks[1]
     given = {"a.png": {"labels": torch.tensor([1, 2, 2]), "masks": masks}}
-    found = about(work(kept=given))
+    found = describe_objects(work(kept=given))
     assert [one["label"] for one in found] == [1, 2, 2] and [one["pixels"] for one in found] == [936, 728, 728]
     (x, y), hidden, shown = (one["at"] for one in found)
     assert masks[0, int(y), int(x)] and not masks[1, int(y), int(x)] and hidden == shown
@@ -278,14 +281,14 @@ def test_leaving_an_answer_and_asking_for_another_one_are_answered() -> None:
     tool = Annotate(work())
 
     def say(**message: Any) -> str:
-        tool._heard(tool, message, [])
+        tool._on_message(tool, message, [])
         return tool.status
 
     assert "Click on an object" in say(action="next_mask")
     say(action="click", x=3, y=4, positive=True)
     say(action="click", x=9, y=9, positive=False)
-    assert "SAM has one answer to this" in say(action="next_mask")
-    assert "Image 2 of 2, b.png" in say(action="go", by=1) and "was not kept; Undo leads back" in tool.status
+    assert "SAM predicts one mask for these prompts" in say(action="next_mask")
+    assert "Image 2 of 2, b.png" in say(action="go", by=1) and "was not kept. Undo restores" in tool.status
     assert "was not kept" not in say(action="go", by=1)
     steps = len(tool.work._past)
     assert "Not done: another image has been opened" in say(action="click", x=1, y=1, positive=True, number=1)
@@ -308,7 +311,7 @@ def test_a_model_that_breaks_is_told_and_loses_nothing(monkeypatch: pytest.Monke
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(tool.work.model, "decode", broken)
-    tool._heard(tool, {"action": "click", "x": 3, "y": 4, "positive": True}, [])
+    tool._on_message(tool, {"action": "click", "x": 3, "y": 4, "positive": True}, [])
     assert "Not done: out of memory" in tool.status and len(tool.objects) == count
 
 
@@ -317,5 +320,5 @@ def test_a_model_that_breaks_is_told_and_loses_nothing(monkeypatch: pytest.Monke
 )
 def test_odd_messages_do_no_harm(message: dict) -> None:
     tool = Annotate(work())
-    tool._heard(tool, message, [])
+    tool._on_message(tool, message, [])
     assert "Not done" in tool.status and not tool.work.undo()

@@ -1,4 +1,4 @@
-"""The clustering widget shows what k-means finds, and the place of a pixel does what the page says."""
+"""The clustering widget shows what k-means computes, and the position weight has the effect that the page describes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_photographs_are_images_of_at_most_160_pixels_a_side(photo):
 
 @pytest.mark.parametrize(("k", "weight", "colours"), [(3, 0.0, "RGB"), (5, 0.7, "Lab"), (4, 0.3, "grey")])
 def test_the_labels_are_those_of_nearest_means(k, weight, colours):
-    """A second look at every pixel: after enough steps hardly any pixel is nearer to another mean."""
+    """After enough iterations hardly any pixel is nearer to another mean."""
     labels = widget.clusters("coffee", k, weight, colours)
     points = colour_position_features(widget.COLOURS[colours](widget.photograph("coffee")), weight)
     flat = labels.flatten()
@@ -51,7 +51,7 @@ def test_a_picture_shows_the_photograph_the_labels_and_mean_colours(shown):
     for label in range(3):
         inside = (labels == label).numpy()
         assert np.allclose(means[inside], photo[inside].mean(axis=0), atol=1e-5)
-    assert f"in {widget.count_regions(labels)} connected pieces" in alt and "weight 0.4" in alt
+    assert f"in {widget.count_regions(labels)} connected regions" in alt and "weight 0.4" in alt
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

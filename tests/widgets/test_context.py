@@ -1,4 +1,4 @@
-"""The keyholes of chapter 8 lie on what their names say, and each is from another scene."""
+"""The windows of chapter 8 show the class of their name, each from another scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segedu.teaching.widgets import context as widget
 
 def test_each_keyhole_lies_on_its_class_and_inside_its_scene():
     holes = widget.find_keyholes()
-    assert [hole.name for hole in holes] == list(widget.LOOKED_FOR)
+    assert [hole.name for hole in holes] == list(widget.TARGET_CLASSES)
     assert len({hole.seed for hole in holes}) == len(holes)
     for name, seed, row, column in holes:
         window = draw_street(seed)["semantic"][row : row + 13, column : column + 13]

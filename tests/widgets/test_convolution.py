@@ -1,4 +1,4 @@
-"""The widget of chapter 3: its numbers are torch's, its picture marks what they say."""
+"""The widget of chapter 3: its numbers agree with torch, and its picture marks them."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ def test_one_rate_leaves_holes_and_rates_from_one_up_do_not(shown):
     widget.draw_rates(rate=1, layers=3, pattern=widget.DOUBLED)
     widget.draw_rates(rate=5, layers=3, pattern=widget.GROWING)
     titles = [fig.get_suptitle() for fig, _ in shown]
-    assert "49 of 13 x 13 = 169 pixels seen, 29%" in titles[0] and "receptive field 13 x 13" in titles[0]
-    assert "225 of 15 x 15 = 225 pixels seen, 100%" in titles[1]
-    assert "361 of 19 x 19 = 361 pixels seen, 100%" in titles[2]
+    assert "49 of 13 x 13 = 169 pixels used, 29%" in titles[0] and "receptive field 13 x 13" in titles[0]
+    assert "225 of 15 x 15 = 225 pixels used, 100%" in titles[1]
+    assert "361 of 19 x 19 = 361 pixels used, 100%" in titles[2]
     assert "lattices" in shown[0][1] and "without a hole" in shown[1][1]
 
 

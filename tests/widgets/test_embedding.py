@@ -1,4 +1,4 @@
-"""The sigma widget takes in the pixels that lab 10's reference takes in, and its two cells need two sigmas."""
+"""The sigma widget includes the pixels that lab 10's reference includes, and its two cells need two sigmas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_pixels_are_those_of_the_exercise(cell, sigma, way):
     own = widget.scene().label_map == widget.CELLS[cell]
     centre = places[:, torch.from_numpy(own)].mean(dim=1)
     mask = gaussian_mask(places, centre[None], torch.full((1, 2), sigma, dtype=torch.float64).log())[0].numpy()
-    assert np.array_equal(widget.included(cell, sigma, way), mask & foreground)
+    assert np.array_equal(widget.gaussian_mask(cell, sigma, way), mask & foreground)
 
 
 def test_offsets_are_those_of_the_exercise():
@@ -61,16 +61,16 @@ def test_one_sigma_fails_until_pixels_point_well():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_wider_gaussian_takes_in_more(way):
-    counts = [widget.included("small cell", s, way).sum() for s in np.arange(*widget.SIGMAS)]
+    counts = [widget.gaussian_mask("small cell", s, way).sum() for s in np.arange(*widget.SIGMAS)]
     assert (np.diff(counts) >= 0).all() and counts[-1] > counts[0]
 
 
 def test_the_picture_says_what_it_shows(shown):
-    widget.draw_sigma(cell="large cell", sigma=4.0, way=0.1)
+    widget.draw_sigma(cell="large cell", sigma=4.0, fraction=0.1)
     fig, alt = shown[0]
-    mask = widget.included("large cell", 4.0, 0.1)
-    assert f"takes {mask.sum()} of its pixels" in alt and "IoU 0.19" in alt
-    assert "one sigma for both: 0.62 at best" in fig.axes[2].get_title()
+    mask = widget.gaussian_mask("large cell", 4.0, 0.1)
+    assert f"includes {mask.sum()} of its pixels" in alt and "IoU 0.19" in alt
+    assert "best for both, one sigma: 0.62" in fig.axes[2].get_title()
     radius = fig.axes[1].patches[0].radius
     assert np.isclose(np.exp(-(radius**2) / (2 * 4.0**2)), 0.5)
 

@@ -54,7 +54,7 @@ def test_live_controls_are_labelled_start_at_the_defaults_and_redraw():
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"static": [], "depth": (1, 5)}, "static: no frame given"),
+        ({"static": [], "depth": (1, 5)}, "static has no frame"),
         ({"static": [{"depht": 1}], "depth": (1, 5)}, r"static\[0\]: .*unexpected keyword argument 'depht'"),
         ({"static": [{"depth": 1}], "depht": (1, 5)}, "controls: .*unexpected keyword argument 'depht'"),
     ],

@@ -1,4 +1,4 @@
-"""The widget of chapter 5: its cells, its ceiling and its picture, without a slider."""
+"""The widget of chapter 5: its cells, its upper bound and its picture, without a slider."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_cells_hold_the_shares_of_what_counts():
     target = torch.full((5, 7), 255)
     target[:2, :3], target[2:4, 4:6] = 1, 2
     target[0, 0] = 0
-    scores = fcn.pooled_truth(target, 4, 3)
+    scores = fcn.pooled_target(target, 4, 3)
     assert scores.shape == (3, 2, 2)
     assert scores[:, 0, 0].tolist() == pytest.approx([1 / 6, 5 / 6, 0])
     assert scores[:, 0, 1].tolist() == [0, 0, 1]
@@ -30,7 +30,7 @@ def test_bringing_up_is_fcns_bilinear_kernel(stride):
     kernel = bilinear_kernel(3, 2 * stride).double()
     up = F.conv_transpose2d(edges, kernel, stride=stride, padding=stride + stride // 2)[0]
     size = (5 * stride - 1, 6 * stride)
-    assert (fcn.brought_up(scores, stride, size) == up[:, : size[0], : size[1]].argmax(0)).double().mean() == 1
+    assert (fcn.upsampled_labels(scores, stride, size) == up[:, : size[0], : size[1]].argmax(0)).double().mean() == 1
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -52,7 +52,7 @@ def test_picture_says_its_numbers(monkeypatch):
     assert "6 by 10 cells of 32 pixels" in shown[0][1] and "24 by 40 cells of 8 pixels" in shown[1][1]
     target = fcn.street(1)[1]
     iou = float(mean_iou(fcn.ceiling(target, 8, 10), target, 10, ignore_index=255))
-    assert f"at best {iou:.2f} mean IoU" in shown[1][1]
+    assert f"upper bound {iou:.2f} mean IoU" in shown[1][1]
     assert len(shown[0][0].axes) == 4
 
 
@@ -72,7 +72,7 @@ def test_static_frames_fit(monkeypatch):
 
 
 def test_the_nets_are_steps_of_a_slider(monkeypatch):
-    """JupyterLab keeps the arrow keys of a drop-down list to itself, and a slider's it leaves alone."""
+    """JupyterLab handles the arrow keys of a drop-down list itself, but not those of a slider."""
     from ipywidgets import SelectionSlider
 
     monkeypatch.setenv("SEGEDU_WIDGETS", "live")

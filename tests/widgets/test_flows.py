@@ -1,4 +1,4 @@
-"""The flows widget moves pixels as Cellpose does, and all of a cell's pixels meet."""
+"""The flows widget moves pixels as Cellpose does, and all pixels of a cell meet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_scenes_are_what_their_names_say():
 @pytest.mark.parametrize("scene", widget.SCENES)
 def test_in_the_end_each_cell_is_one_group_of_its_own(scene):
     label_map = widget.draw_scene(scene)
-    ends, owners = widget.particles(scene, widget.LAST), label_map[label_map > 0]
+    ends, owners = widget.particles(scene, widget.LAST_STEP), label_map[label_map > 0]
     places = [ends[:, owners == label].long().unique(dim=1) for label in range(1, int(label_map.max()) + 1)]
     assert all(place.shape[1] <= 2 for place in places)
     assert len(torch.cat(places, dim=1).unique(dim=1)[0]) == sum(place.shape[1] for place in places)
@@ -56,14 +56,14 @@ def test_the_picture_shows_the_points_and_counts_them(shown):
     drawn = [np.asarray(c.get_offsets()) for c in fig.axes[1].collections if len(c.get_offsets()) > 1]
     assert sum(map(len, drawn)) == int((label_map > 0).sum()) == ends.shape[1]
     places = len({tuple(place) for place in ends.T.long().tolist()})
-    assert f"{ends.shape[1]} pixels in {places} places, 3 meeting places of 3 cells" in alt
-    assert f"{places} places" in fig.get_suptitle()
+    assert f"{ends.shape[1]} pixels at {places} positions, 3 sinks of 3 cells" in alt
+    assert f"{places} positions" in fig.get_suptitle()
 
 
 def test_words_fit_the_numbers(shown):
     widget.draw_flows(1, widget.BENT)
-    widget.draw_flows(widget.LAST, widget.BENT)
-    assert "after 1 step:" in shown[0][1] and "1 meeting place of 1 cell." in shown[1][1]
+    widget.draw_flows(widget.LAST_STEP, widget.BENT)
+    assert "after 1 step:" in shown[0][1] and "1 sink of 1 cell." in shown[1][1]
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

@@ -1,4 +1,4 @@
-"""The widget of grid cells writes into the grid what YOLO's own targets hold, and loses what they lose."""
+"""The grid-cell widget shows YOLO's own targets, and loses the objects that they lose."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def test_depth_is_what_a_cell_gives():
 def test_the_picture_says_what_it_shows(shown):
     widget.draw_grid_cells(cells=3, x=40, y=38, classes=widget.ONCE)
     fig, alt = shown[0]
-    assert "the bus is lost" in alt and "3 x 3 x 18 numbers" in alt and "bus: row 1, column 1" in alt
+    assert "the bus is lost" in alt and "3 x 3 x 18 values" in alt and "bus: row 1, column 1" in alt
     image, vector = fig.axes
     words = [text.get_text() for text in image.texts]
     assert words == ["tree", "ball", "bus: lost"]
-    assert any("numbers of the tree" in text.get_text() for text in vector.texts)
+    assert any("target of the tree" in text.get_text() for text in vector.texts)
 
 
 @pytest.mark.parametrize("classes", [widget.ONCE, widget.EACH])

@@ -13,7 +13,7 @@ from segedu.losses.focal import sigmoid_focal_loss
 from segedu.teaching.widgets import losses
 
 
-@pytest.mark.parametrize("truth", losses.TRUTHS)
+@pytest.mark.parametrize("truth", losses.TARGETS)
 def test_values_are_those_of_the_library(truth):
     p, pixels, smooth, gamma = 0.3, 5, 2.0, 1.5
     found = losses.values_and_slopes(np.array([p]), truth, gamma, pixels, smooth)
@@ -27,7 +27,7 @@ def test_values_are_those_of_the_library(truth):
     assert found["Dice"][0, 0] == pytest.approx(dice.item())
 
 
-@pytest.mark.parametrize("truth", losses.TRUTHS)
+@pytest.mark.parametrize("truth", losses.TARGETS)
 def test_slopes_agree_with_finite_differences(truth):
     z, step = np.array([-3.0, 0.2, 2.5]), 1e-5
 
@@ -39,7 +39,7 @@ def test_slopes_agree_with_finite_differences(truth):
         np.testing.assert_allclose(slope, expected, atol=1e-8)
 
 
-def test_only_cross_entropy_and_focal_pull_where_the_net_is_sure_and_wrong():
+def test_only_cross_entropy_and_focal_have_a_gradient_where_the_network_is_confident_and_wrong():
     found = losses.values_and_slopes(np.array([1e-4]), "object", 2.0, 10, 1.0)
     pull = {name: abs(slope[0]) for name, (_, slope) in found.items()}
     assert pull["cross-entropy"] > 0.99 and pull["focal"] > 0.99
@@ -50,9 +50,9 @@ def test_picture_has_alt_text_with_the_values(monkeypatch):
     shown = []
     monkeypatch.setattr(losses, "show", lambda fig, alt: shown.append((fig, alt)))
     losses.draw_losses()
-    losses.draw_losses(p=0.99, truth="background", gamma=0.0, pixels=1000, smooth=0.01)
+    losses.draw_losses(p=0.99, target="background", gamma=0.0, pixels=1000, smooth=0.01)
     assert "cross-entropy: loss 2.996, gradient -0.950" in shown[0][1]
-    assert "Truth background" in shown[1][1] and len(shown[1][0].axes) == 2
+    assert "Target background" in shown[1][1] and len(shown[1][0].axes) == 2
 
 
 def test_only_plain_iou_stays_where_it_is(monkeypatch):

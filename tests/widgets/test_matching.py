@@ -1,4 +1,4 @@
-"""The matching widget has DETR's costs, as lab 12 asks for them, and its third rule is the best of all pairings."""
+"""The matching widget uses DETR's costs, as in lab 12, and its third rule is the best of all assignments."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_another_rule_is_refused():
 
 
 def test_the_picture_says_what_it_shows(shown):
-    widget.draw_matching(x=0.38, sure=0.8, rule=widget.CHEAPEST)
-    widget.draw_matching(x=0.38, sure=0.8, rule=widget.LEAST)
+    widget.draw_matching(x=0.38, score=0.8, rule=widget.CHEAPEST)
+    widget.draw_matching(x=0.38, score=0.8, rule=widget.LEAST)
     (first, alt), (_, other) = shown
-    assert "prediction 1 is taken twice" in alt and "taken twice" not in other
+    assert "prediction 1 is matched twice" in alt and "matched twice" not in other
     assert "A with prediction 2, B with prediction 1, C with prediction 3" in other
-    assert "prediction 1 is taken twice" in first.axes[1].get_title()
+    assert "prediction 1 is matched twice" in first.axes[1].get_title()
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

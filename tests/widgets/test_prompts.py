@@ -1,4 +1,4 @@
-"""The widget of clicks shows what SAM answers, with what may be meant; the small SAM tells a car from its street."""
+"""The prompt widget shows SAM's masks and their targets; the small SAM separates a car from its street."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """A SAM with random weights in place of the trained one: what is asked and shown does not depend on them."""
+    """A SAM with random weights: prompts and picture do not depend on the weights."""
     sam = small().eval()
     monkeypatch.setattr(widget, "model", lambda: sam)
     widget.embedding.cache_clear()
@@ -34,7 +34,7 @@ def untrained(monkeypatch):
 
 @pytest.mark.parametrize("name", widget.SCENES)
 def test_answers_are_sam_s_to_the_second_click_with_the_mask_of_the_first(untrained, name):
-    answer = widget.ask(name, 30, 60, second="not this", x2=80, y2=10)
+    answer = widget.predict(name, 30, 60, second="not this", x2=80, y2=10)
     image = widget.scene(name).image
     H, W = image.shape[1:]
     coords = torch.tensor([[[0.3 * (W - 1), 0.6 * (H - 1)], [0.8 * (W - 1), 0.1 * (H - 1)]]])
@@ -44,12 +44,12 @@ def test_answers_are_sam_s_to_the_second_click_with_the_mask_of_the_first(untrai
         prompts = {"point_coords": coords, "point_labels": torch.tensor([[1, 0]]), "mask_inputs": best}
         out = untrained(image[None], **prompts, multimask_output=None)
     assert np.array_equal(answer.masks, postprocess(out)[0].numpy())
-    assert np.allclose(answer.guesses, out["iou_scores"][0], atol=1e-5)
+    assert np.allclose(answer.predicted_ious, out["iou_scores"][0], atol=1e-5)
     assert np.allclose(answer.points, coords[0])
 
 
 def test_a_box_comes_before_the_click(untrained):
-    answer = widget.ask("cells", **HERE, box=True)
+    answer = widget.predict("cells", **HERE, box=True)
     image, box = widget.scene("cells").image[None], torch.from_numpy(answer.box)[None]
     with torch.no_grad():
         first = untrained(image, boxes=box)
@@ -60,43 +60,43 @@ def test_a_box_comes_before_the_click(untrained):
 
 
 def test_one_click_takes_the_best_guess_of_three_and_clear_prompts_the_one(untrained):
-    answer = widget.ask("cells", **HERE)
-    assert answer.chosen == 1 + answer.guesses[1:].argmax()
-    assert widget.ask("cells", **HERE, second="this").chosen == 0
-    boxed = widget.ask("cells", **HERE, box=True)
-    rows, columns = np.nonzero(boxed.meant["object"])
+    answer = widget.predict("cells", **HERE)
+    assert answer.chosen == 1 + answer.predicted_ious[1:].argmax()
+    assert widget.predict("cells", **HERE, second="this").chosen == 0
+    boxed = widget.predict("cells", **HERE, box=True)
+    rows, columns = np.nonzero(boxed.targets["object"])
     assert boxed.chosen == 0
     assert boxed.box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 def test_what_may_be_meant_lies_under_the_click(untrained):
-    answer = widget.ask("cells", **HERE)
+    answer = widget.predict("cells", **HERE)
     x, y = answer.points[0].round().astype(int)
-    assert list(answer.meant) == ["object", "clump"]
-    assert all(mask[y, x] for mask in answer.meant.values())
-    assert answer.meant["clump"].sum() > 2 * answer.meant["object"].sum()
+    assert list(answer.targets) == ["object", "clump"]
+    assert all(mask[y, x] for mask in answer.targets.values())
+    assert answer.targets["clump"].sum() > 2 * answer.targets["object"].sum()
     for index in range(4):
-        ious = [mask_iou(*map(torch.from_numpy, (answer.masks[index], mask))) for mask in answer.meant.values()]
-        assert widget.truth(answer, index)[0] == pytest.approx(float(max(ious)))
+        ious = [mask_iou(*map(torch.from_numpy, (answer.masks[index], mask))) for mask in answer.targets.values()]
+        assert widget.best_overlap(answer, index)[0] == pytest.approx(float(max(ious)))
 
 
 def test_nothing_is_meant_beside_the_cells_and_by_not_this(untrained, shown):
-    beside = widget.ask("cells", 95, 5, box=True)
-    assert not beside.meant and beside.box is None and widget.truth(beside, 0) is None
-    assert not widget.ask("cells", **HERE, click="not this").meant
-    widget.draw_answers(95, 5, scene="cells", box=True)
+    beside = widget.predict("cells", 95, 5, box=True)
+    assert not beside.targets and beside.box is None and widget.best_overlap(beside, 0) is None
+    assert not widget.predict("cells", **HERE, click="not this").targets
+    widget.draw_masks(95, 5, scene="cells", box=True)
     fig, alt = shown[0]
-    assert "nothing is meant there" in fig.axes[0].get_title() and "IoU" not in alt and "box" not in alt
+    assert "no object at the click" in fig.axes[0].get_title() and "true IoU" not in alt and "box" not in alt
 
 
 def test_the_picture_says_what_it_shows(untrained, shown):
-    widget.draw_answers(**HERE, scene="cells", second="not this", x2=36, y2=28)
+    widget.draw_masks(**HERE, scene="cells", second="not this", x2=36, y2=28)
     fig, alt = shown[0]
-    answer = widget.ask("cells", **HERE, second="not this", x2=36, y2=28)
-    assert '"this" at (33, 33) and "not this" at (23, 18)' in alt and alt.endswith("Taken: fourth mask.")
+    answer = widget.predict("cells", **HERE, second="not this", x2=36, y2=28)
+    assert '"this" at (33, 33) and "not this" at (23, 18)' in alt and alt.endswith("Chosen: fourth mask.")
     for index, (ax, name) in enumerate(zip(fig.axes[1:], widget.NAMES, strict=True)):
-        real, kind = widget.truth(answer, index)
-        assert ax.get_title() == f"{name}: guess {answer.guesses[index]:.2f}\nIoU {real:.2f}, {kind}"
+        real, kind = widget.best_overlap(answer, index)
+        assert ax.get_title() == f"{name}: predicted {answer.predicted_ious[index]:.2f}\ntrue IoU {real:.2f}, {kind}"
         assert f"{name} has {answer.masks[index].sum()} pixels" in alt
 
 
@@ -110,5 +110,5 @@ def test_static_frames_are_drawn(untrained, monkeypatch, shown):
 def test_the_small_sam_finds_what_is_meant_in_every_frame():
     widget.embedding.cache_clear()
     for frame in widget.FRAMES:
-        answer = widget.ask(frame["scene"], **{key: value for key, value in frame.items() if key != "scene"})
-        assert max(widget.truth(answer, index)[0] for index in range(4)) > 0.5
+        answer = widget.predict(frame["scene"], **{key: value for key, value in frame.items() if key != "scene"})
+        assert max(widget.best_overlap(answer, index)[0] for index in range(4)) > 0.5

@@ -1,4 +1,4 @@
-"""The widget of queries shows what the network does: the masks that its attention is given, and what it says."""
+"""The query widget shows what the network does: its attention masks and its predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shown(monkeypatch):
 
 @pytest.mark.parametrize("street", STREETS)
 def test_the_network_says_and_looks_as_shown(street):
-    answers, given = widget.answers(street), []
+    answers, given = widget.predictions(street), []
     hooks = [
         layer.cross_attn.register_forward_pre_hook(lambda _, args, named: given.append(named), with_kwargs=True)
         for layer in widget.model().decoder.layers
@@ -43,13 +43,13 @@ def test_the_network_says_and_looks_as_shown(street):
     for layer, named in enumerate(given):
         for query in range(20):
             allowed = ~named["attn_mask"][0, query].unflatten(0, answers.sizes[layer])
-            assert torch.equal(widget.looks(street, query, layer), allowed)
-    assert widget.looks(street, 0, widget.LAYERS) is None
+            assert torch.equal(widget.attended(street, query, layer), allowed)
+    assert widget.attended(street, 0, widget.LAYERS) is None
 
 
 @pytest.mark.parametrize("street", STREETS)
 def test_every_segment_has_a_query_and_its_overlap_is_counted(street):
-    answers = widget.answers(street)
+    answers = widget.predictions(street)
     assert sorted(answers.matched.values()) == list(range(len(answers.labels)))
     for query, segment in answers.matched.items():
         enlarged = torch.nn.functional.interpolate(answers.mask_logits[:, query, None], widget.SIZE, mode="bilinear")
@@ -61,32 +61,32 @@ def test_every_segment_has_a_query_and_its_overlap_is_counted(street):
 
 def test_what_the_page_says_of_the_frames():
     street = "people and a car"
-    assert widget.looks(street, 10, 0).all() and widget.looks(street, 10, 1).sum() < 5
+    assert widget.attended(street, 10, 0).all() and widget.attended(street, 10, 1).sum() < 5
     before, *_, after = widget.ious(street, 10)
     assert before < 0.01 and after > 0.5
-    kinds = [widget.SAYS[k] for k in widget.answers(street).class_logits[:, 18].argmax(dim=1).tolist()]
+    kinds = [widget.CLASS_NAMES[k] for k in widget.predictions(street).class_logits[:, 18].argmax(dim=1).tolist()]
     assert kinds == ["person", "person", "building", "building"]
-    assert widget.looks(street, 18, 1).all() and widget.ious(street, 18)[-1] > 0.8
+    assert widget.attended(street, 18, 1).all() and widget.ious(street, 18)[-1] > 0.8
     start, lost, *_, end = widget.ious("a boat", 7)
     assert lost < 0.1 < 0.5 < start < end
-    nothing = widget.answers("two buses").class_logits[-1, 3].softmax(dim=0)
-    assert widget.SAYS[int(nothing.argmax())] == "water" and widget.ious("two buses", 3) is None
+    nothing = widget.predictions("two buses").class_logits[-1, 3].softmax(dim=0)
+    assert widget.CLASS_NAMES[int(nothing.argmax())] == "water" and widget.ious("two buses", 3) is None
 
 
 def test_before_any_layer_classes_are_the_same_for_all_images():
-    first, *others = (widget.answers(street).class_logits[0] for street in STREETS)
+    first, *others = (widget.predictions(street).class_logits[0] for street in STREETS)
     assert all(torch.equal(first, other) for other in others)
 
 
 def test_the_picture_says_what_it_shows(shown):
     widget.draw_query(query=10, layer=1, street="people and a car")
     fig, alt = shown[0]
-    places = int(widget.looks("people and a car", 10, 1).sum())
-    assert "Query 10 behind layer 1 of 3: car with probability" in alt
-    assert f"Layer 2 may look at {places} of 96 places." in alt
-    assert fig.axes[0].get_title() == "at the end it answers for: car"
+    places = int(widget.attended("people and a car", 10, 1).sum())
+    assert "Query 10 after layer 1 of 3: car with probability" in alt
+    assert f"Layer 2 may attend to {places} of 96 locations." in alt
+    assert fig.axes[0].get_title() == "finally matched with: car"
     heights = [bar.get_height() for bar in fig.axes[3].patches]
-    assert len(heights) == len(widget.SAYS) and sum(heights) == pytest.approx(1)
+    assert len(heights) == len(widget.CLASS_NAMES) and sum(heights) == pytest.approx(1)
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

@@ -1,4 +1,4 @@
-"""The rays widget draws the polygon that StarDist's targets hold, and says what it loses."""
+"""The rays widget draws the polygon of StarDist's targets, and reports the pixels that it misses."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_the_picture_and_its_words_agree(shown):
     ((fig, alt),) = shown
     mask, (_, covered, iou) = widget.cell_mask(widget.LONG), widget.star_fit(widget.LONG, 12)
     assert f"IoU {iou:.2f}" in fig.get_suptitle() and f"IoU {iou:.2f}" in alt
-    assert f"{int((mask & ~covered).sum())} of {int(mask.sum())} pixels lost" in alt
+    assert f"{int((mask & ~covered).sum())} of {int(mask.sum())} pixels missed" in alt
     assert len(fig.axes[0].lines) == 12 + 2  # rays, outline, the pixel
     names = [text.get_text() for text in fig.axes[1].get_legend().get_texts()]
-    assert names[1] == f"lost: {int((mask & ~covered).sum())}"
+    assert names[1] == f"missed: {int((mask & ~covered).sum())}"
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

@@ -1,4 +1,4 @@
-"""The widget of chapter 1: its answers and its pictures, without a slider."""
+"""The widget of chapter 1: its outputs and its pictures, without a slider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def scene():
 
 
 def test_the_default_scene_shows_what_the_page_speaks_of(scene):
-    """Several cars, more than one class of things, and stuff of at least three classes."""
+    """Several cars, more than one class of things, and at least three classes of stuff."""
     labels = [CLASSES[k] for k in scene["labels"].tolist()]
     assert labels.count("car") >= 3 and len(set(labels)) >= 2
     assert sum(not s["isthing"] for s in scene["segments_info"]) >= 3
@@ -49,17 +49,17 @@ def test_words_say_shape_and_number(scene):
 
 
 def test_every_segment_has_a_name(scene):
-    words = tasks._panoptic_words(scene, tasks.STREET)
+    words = tasks._panoptic_names(scene, tasks.STREET)
     assert set(words) == set(scene["panoptic_seg"].unique().tolist()) - {0}
     stuff = [words[s["id"]] for s in scene["segments_info"] if not s["isthing"]]
     assert all(name in CLASSES for name in stuff)
 
 
 def test_other_scenes_bring_their_own_classes():
-    kinds = tasks.Kinds(("paper", "text"), (1,))
+    categories = tasks.Categories(("paper", "text"), (1,))
     scene = {"semantic": torch.tensor([[0, 0, 0], [1, 255, 0]]), "labels": torch.tensor([1])}
-    assert tasks.answer("classification", scene, kinds) == {"label": 1}
-    labels, words = tasks._semantic_labels(scene, kinds)
+    assert tasks.answer("classification", scene, categories) == {"label": 1}
+    labels, words = tasks._semantic_labels(scene, categories)
     assert labels.tolist() == [[2, 2, 2], [1, 0, 2]] and words == {1: "text", 2: "paper"}
 
 
@@ -74,7 +74,7 @@ def test_pictures_have_alt_text(monkeypatch):
     for seed in (0, 4):
         for task in tasks.TASKS:
             tasks.draw_task(task, seed)
-    assert len(set(shown)) == 10 and all("drawn street" in alt for alt in shown)
+    assert len(set(shown)) == 10 and all("synthetic street" in alt for alt in shown)
 
 
 def test_static_frames_are_drawn(monkeypatch):

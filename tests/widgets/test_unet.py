@@ -1,4 +1,4 @@
-"""The U that is drawn is the U that the library builds."""
+"""The drawn U-Net has the sizes of the library's U-Net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slice viewer of chapter 16: the right slice, the right way up, in true proportions."""
+"""The slice viewer of chapter 16: the right slice, the right orientation, true proportions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_slice(direction, position, plane, aspect, index, place):
     one = widget.cut(small(), direction, position)
     np.testing.assert_array_equal(one.hu, plane(small()["hu"]))
     np.testing.assert_array_equal(one.labels, plane(small()["semantic"]))
-    assert (one.aspect, one.index, one.place) == (aspect, index, place)
+    assert (one.aspect, one.index, one.offset_mm) == (aspect, index, place)
 
 
 def test_bad_input():
@@ -87,7 +87,7 @@ def test_live_controls(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     widget.explorer()
     words = [control.description for control in shown[0].children[:-1]]
-    assert words == ["per cent along the axis", "direction", "window", "tint organs", "true proportions"]
+    assert words == ["position along the axis, in %", "direction", "window", "tint organs", "true proportions"]
 
 
 @pytest.mark.parametrize(("shape", "step"), [(None, 5), ((101, 120, 130), 1), ((6, 40, 40), 25), ((1, 8, 8), 50)])

@@ -103,8 +103,8 @@ def refused_words(text: str) -> str:
         return text if match[1] in _DTYPES else "an array of another dtype"
     if match := re.fullmatch(r"a tensor of dtype (\S+) and layout (\S+)", text):
         return text if {match[1], match[2]} <= _DTYPES else "a tensor of another kind"
-    if match := re.fullmatch(r"(\w+)(, where a torch\.nn\.Module is asked for| from forward, where a tensor .*)", text):
-        where = match[2] if match[2].startswith(",") else " from forward, where a tensor is asked for"
+    if match := re.fullmatch(r"(\w+)(, where a torch\.nn\.Module is expected| from forward, where a tensor .*)", text):
+        where = match[2] if match[2].startswith(",") else " from forward, where a tensor is expected"
         return f"{match[1] if _is_class(match[1]) else 'an object of another class'}{where}"
     match = re.fullmatch(r"an? (\w+)", text)
     return text if match and _is_class(match[1]) else "an object of another class"

@@ -1,1 +1,1 @@
-"""From the source of a lab to the notebooks of students and of instructors."""
+"""Derive the notebooks of students and of instructors from the source of a lab."""

@@ -1,8 +1,8 @@
-"""From one lab source to two notebooks: the student's lab and the executed solution.
+"""Derive two notebooks from a lab source: the student's lab and the executed solution.
 
 A source is `solutions/NN_topic.py`, py:percent. Every cell has a unique `name`; code cells have a `role`:
-setup (generated), solution, check, show, train, widget, quiz. Between `### BEGIN SOLUTION: what to write` and
-`### END SOLUTION` stands the answer; the lab gets a stub there that raises NotImplementedError.
+setup (generated), solution, check, show, train, widget, quiz. The answer is between `### BEGIN SOLUTION: what to write`
+and `### END SOLUTION`; in the lab a stub that raises NotImplementedError replaces it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SILENT = ("codec", "drawing", "drawing_boxes", "drawing_panels", "remote")  # no word of theirs where a check passes
-LEAK_LENGTH = 25  # a shorter line, such as `return total`, may stand anywhere
+SILENT = ("codec", "drawing", "drawing_boxes", "drawing_panels", "remote")  # they print nothing when a check passes
+LEAK_LENGTH = 25  # a shorter line, such as `return total`, may occur anywhere
 
 
 class AuthoringError(ValueError):
@@ -37,52 +37,30 @@ class AuthoringError(ValueError):
 
 
 def repository(course: Path) -> str:
-    """The repository's address, from pyproject: the only place that holds it.
-
-    Args:
-        course: the checkout.
-
-    Returns:
-        For example `https://github.com/segedu/segedu`.
-    """
+    """The repository's address from pyproject.toml of the checkout, the only place that holds it."""
     project = tomllib.loads((course / "pyproject.toml").read_text())["project"]
     return project["urls"]["Repository"].rstrip("/")
 
 
 def colab_address(course: Path, lab: str) -> str:
-    """The link that opens a lab in Colab.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
-
-    Returns:
-        The address.
-    """
+    """The link that opens a lab, such as `04_metrics`, in Colab."""
     path = repository(course).removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{path}/blob/main/labs/{lab}.ipynb"
 
 
 def read_source(course: Path, lab: str) -> Any:
-    """Read a lab source and give each cell its id, its tags and its metadata.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
-
-    Returns:
-        A notebook with solutions in it and no outputs.
+    """Read a lab source with its solutions, and give each cell its id, its tags and its metadata.
 
     Raises:
-        AuthoringError: for a missing file, a cell without name or role, a name used twice, a solution cell
-            that no exercise answers to, a check cell out of place.
+        AuthoringError: if the file is missing, a cell has no name or role, a name is used twice, a solution cell
+            belongs to no exercise, or a check cell is malformed.
     """
     import jupytext
 
     path = course / "solutions" / f"{lab}.py"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("[0-9]*.py")))
-        raise AuthoringError(f"lab is {lab!r}, which solutions/ does not have; expected one of {known}")
+        raise AuthoringError(f"lab is {lab!r}, expected one of the labs in solutions/: {known}")
     notebook = jupytext.reads(path.read_text(), fmt="py:percent")
     points = {exercise.name: exercise.points for exercise in exercises.load(lab).exercises}
     names: set[str] = set()
@@ -107,7 +85,9 @@ def read_source(course: Path, lab: str) -> Any:
 def _checked_name(cell: Any, number: int, names: set[str], file: str) -> str:
     name = cell.metadata.get("name")
     if not name or not re.fullmatch(r"[a-z0-9_]+", name):
-        raise AuthoringError(f'{file}, cell {number + 1}: give it name="..." of small letters, digits and _')
+        raise AuthoringError(
+            f'{file}, cell {number + 1}: the cell needs name="..." of lower-case letters, digits and _'
+        )
     if name in names:
         raise AuthoringError(f"{file}: two cells are named {name}")
     names.add(name)
@@ -121,22 +101,14 @@ def _check_role(cell: Any, name: str, role: str | None, points: dict[str, int], 
         raise AuthoringError(f"{file}, cell {name}: role is {role!r}, expected one of {', '.join(ROLES)}")
     if role == "solution" and (name not in points or f"def {name}(" not in cell.source):
         raise AuthoringError(
-            f"{file}, cell {name}: a solution cell defines the function of an exercise of its own name"
+            f"{file}, cell {name}: a solution cell must define the exercise's function that it is named after"
         )
     if role == "check" and cell.source.strip() != f"check({name.removeprefix('check_')})":
-        raise AuthoringError(f"{file}, cell {name}: a check cell holds check(<exercise>) and nothing else")
+        raise AuthoringError(f"{file}, cell {name}: a check cell must contain only check(<exercise>)")
 
 
 def setup_source(course: Path, lab: str) -> str:
-    """The first code cell of a lab: a quiet install on Colab only, imports, one green line.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
-
-    Returns:
-        Source of the cell.
-    """
+    """The first code cell of a lab: a quiet install on Colab only, imports, one green line."""
     return f"""# @title Setup: run this cell first {{ display-mode: "form" }}
 import sys
 
@@ -154,16 +126,16 @@ setup()"""
 
 
 def _metadata(cell: Any, name: str, role: str, points: dict[str, int]) -> dict:
-    """Cell metadata: our role and name, nbval's tag on code, nbgrader's v3 dict on what is graded."""
+    """Metadata of a cell: our role and name, nbval's tag on code, nbgrader's v3 dict on graded cells."""
     metadata: dict = {"segedu": {"name": name, "role": role}}
     if cell.cell_type == "code":
-        # outputs depend on the machine (times, devices, versions): nbval looks at errors, not at text
+        # outputs depend on the machine (times, devices, versions): nbval checks errors, not text
         metadata["tags"] = [role, "nbval-ignore-output", *(["hide-input"] if role == "setup" else [])]
     if role == "solution":
         metadata["nbgrader"] = {**_nbgrader(name), "solution": True}
     if role == "check":
-        worth = points[name.removeprefix("check_")]
-        graded = {**_nbgrader(name), "grade": True, "locked": True, "points": worth}
+        max_points = points[name.removeprefix("check_")]
+        graded = {**_nbgrader(name), "grade": True, "locked": True, "points": max_points}
         metadata["nbgrader"] = {**graded, "checksum": _checksum(cell.source, graded)}
         metadata |= {"deletable": False, "editable": False}
     return metadata
@@ -177,7 +149,7 @@ def _nbgrader(name: str) -> dict:
 
 
 def _checksum(source: str, graded: dict) -> str:
-    """nbgrader's own checksum, so that it finds the check cell unchanged."""
+    """nbgrader's own checksum, by which it finds the check cell unchanged."""
     parts = [
         source,
         "code",
@@ -195,72 +167,61 @@ def _checksum(source: str, graded: dict) -> str:
 def strip_solution(source: str, where: str) -> tuple[str, list[str]]:
     """Replace the solution regions of a cell by stubs.
 
-    Args:
-        source: of a solution cell.
-        where: names the cell in errors.
-
     Returns:
-        The stripped source, and the lines that were taken out.
+        The stripped source, and the removed lines.
 
     Raises:
-        AuthoringError: for a region inside another, one without an end, an end without a beginning, no region,
-            or a region that does not say what to write.
+        AuthoringError: if regions are nested, an end or a beginning is missing, there is no region, or a region does
+            not say what to write; `where` names the cell.
     """
-    kept, taken, inside, regions = [], [], False, 0
+    kept, removed, inside, regions = [], [], False, 0
     for line in source.splitlines():
         begin = BEGIN.match(line)
         if begin and inside:
-            raise AuthoringError(f"{where}: ### BEGIN SOLUTION inside a solution")
+            raise AuthoringError(f"{where}: ### BEGIN SOLUTION inside a solution region")
         if END.match(line):
             if not inside:
                 raise AuthoringError(f"{where}: ### END SOLUTION without a beginning")
             inside = False
         elif begin:
             if not begin[2]:
-                raise AuthoringError(f"{where}: say what to write, ### BEGIN SOLUTION: ...")
+                raise AuthoringError(
+                    f"{where}: the region does not say what to write, expected ### BEGIN SOLUTION: ..."
+                )
             kept.append(f"{begin[1]}raise NotImplementedError({begin[2]!r})")
             inside, regions = True, regions + 1
         else:
-            (taken if inside else kept).append(line)
+            (removed if inside else kept).append(line)
     if inside or not regions:
         raise AuthoringError(f"{where}: " + ("### END SOLUTION is missing" if inside else "no ### BEGIN SOLUTION"))
-    return "\n".join(kept), taken
+    return "\n".join(kept), removed
 
 
 def make_lab(notebook: Any) -> Any:
-    """The student's notebook: solutions replaced by stubs, no outputs, no trace of a solution.
-
-    Args:
-        notebook: from `read_source`.
-
-    Returns:
-        A new notebook.
+    """Make the student's notebook from `read_source`: stubs for solutions, no outputs, no trace of a solution.
 
     Raises:
-        AuthoringError: where a line of a solution stands elsewhere in the lab.
+        AuthoringError: if a line of a solution also occurs elsewhere in the lab.
     """
     lab = copy.deepcopy(notebook)
     secrets: list[str] = []
     for cell in lab.cells:
         if cell.metadata["segedu"]["role"] == "solution":
-            cell.source, taken = strip_solution(cell.source, cell.metadata["segedu"]["name"])
-            secrets += [line.strip() for line in taken]
+            cell.source, removed = strip_solution(cell.source, cell.metadata["segedu"]["name"])
+            secrets += [line.strip() for line in removed]
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     if leaks := find_leaks(lab, secrets):
-        raise AuthoringError(f"a line of a solution also stands in the lab: {leaks[0]!r}")
+        raise AuthoringError(f"a line of a solution also occurs in the lab: {leaks[0]!r}")
     return lab
 
 
 def find_leaks(notebook: Any, secrets: list[str]) -> list[str]:
-    """Look for lines of a solution anywhere in a notebook: sources, outputs, attachments, metadata.
+    """Find lines of a solution anywhere in a notebook: sources, outputs, attachments, metadata.
 
     Args:
         notebook: the lab.
-        secrets: lines of the solutions; short ones and comments count too, but only from 25 characters on.
-
-    Returns:
-        The lines that were found.
+        secrets: lines of the solutions, comments included; lines with fewer than 25 characters are ignored.
     """
     text = json.dumps(notebook, ensure_ascii=False)
     quoted = {line: json.dumps(line, ensure_ascii=False)[1:-1] for line in secrets if len(line) >= LEAK_LENGTH}
@@ -268,46 +229,36 @@ def find_leaks(notebook: Any, secrets: list[str]) -> list[str]:
 
 
 def execute(notebook: Any, course: Path, lab: str) -> Any:
-    """Run a notebook from top to bottom, as a student's Run All does, without a widget's live part.
+    """Run a copy of a notebook from top to bottom, as a student's Run All does, with the static frames of widgets.
 
     Args:
-        notebook: any; not changed.
+        notebook: not changed.
         course: the checkout; cells run in its labs/ folder.
         lab: names the notebook in errors.
 
-    Returns:
-        A copy with all outputs.
-
     Raises:
-        AuthoringError: for a cell that fails, with its name and the error.
+        AuthoringError: if a cell fails, with the error.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    done = copy.deepcopy(notebook)
+    executed = copy.deepcopy(notebook)
     environment = {**os.environ, "SEGEDU_WIDGETS": "static", "SEGEDU_CHECK": "print"}
     (course / "labs").mkdir(exist_ok=True)
     client = NotebookClient(
-        done, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(course / "labs")}}
+        executed, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(course / "labs")}}
     )
     try:
         client.execute(env=environment)
     except CellExecutionError as error:
         raise AuthoringError(f"lab {lab}: a cell failed: {error.ename}: {error.evalue}\n{error.traceback}") from None
-    return done
+    return executed
 
 
 def keep_check_outputs(notebook: Any) -> Any:
-    """Drop all outputs but those of check cells, and what depends on the run.
-
-    Args:
-        notebook: executed.
-
-    Returns:
-        A copy for git.
-    """
+    """Copy an executed notebook for git: outputs of check cells only, and no run-dependent metadata."""
     kept = copy.deepcopy(notebook)
-    kept.metadata.pop("widgets", None)  # the state of progress bars, under names that differ from run to run
+    kept.metadata.pop("widgets", None)  # state of progress bars, with ids that differ between runs
     code = [cell for cell in kept.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, start=1):
         is_check = cell.metadata["segedu"]["role"] == "check"
@@ -319,15 +270,7 @@ def keep_check_outputs(notebook: Any) -> Any:
 
 
 def write(notebook: Any, path: Path) -> bool:
-    """Write a notebook if it differs from the file.
-
-    Args:
-        notebook: valid.
-        path: of the `.ipynb`.
-
-    Returns:
-        True where the file changed.
-    """
+    """Write a valid notebook if it differs from the file; returns whether the file changed."""
     nbformat.validate(notebook)
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if path.is_file() and path.read_text() == text:
@@ -338,15 +281,10 @@ def write(notebook: Any, path: Path) -> bool:
 
 
 def build_labs(course: Path, execute: bool = True, force: bool = False) -> None:
-    """Derive both notebooks of every lab source; a solution runs again only where its source has changed.
-
-    Args:
-        course: the checkout.
-        execute: run the solutions at all.
-        force: run them although nothing has changed.
+    """Derive both notebooks of every lab source; a solution runs again only if its source has changed, or with `force`.
 
     Raises:
-        AuthoringError: see `read_source`, `make_lab`, `execute`; and where a solution fails one of its checks.
+        AuthoringError: see `read_source`, `make_lab`, `execute`; also if a solution fails one of its checks.
     """
     for source in sorted((course / "solutions").glob("[0-9]*.py")):
         lab = source.stem
@@ -354,8 +292,8 @@ def build_labs(course: Path, execute: bool = True, force: bool = False) -> None:
         changed = write(make_lab(solved), course / "labs" / f"{lab}.ipynb")
         print(f"labs/{lab}.ipynb: {'written' if changed else 'unchanged'}")
         if execute:
-            done = _executed(solved, course, lab, force)
-            print(f"solutions/{lab}.ipynb: {'written' if done else 'unchanged'}")
+            written = _executed(solved, course, lab, force)
+            print(f"solutions/{lab}.ipynb: {'written' if written else 'unchanged'}")
 
 
 def _executed(solved: Any, course: Path, lab: str, force: bool) -> bool:
@@ -365,15 +303,15 @@ def _executed(solved: Any, course: Path, lab: str, force: bool) -> bool:
         old = json.loads(path.read_text())
         if old.get("metadata", {}).get("segedu", {}).get("source") == solved.metadata["segedu"]["source"]:
             return False
-    done = execute(solved, course, lab)
-    for cell in done.cells:
+    executed = execute(solved, course, lab)
+    for cell in executed.cells:
         if cell.metadata["segedu"]["role"] == "check" and "Grading draws new inputs." not in json.dumps(cell.outputs):
             raise AuthoringError(f"lab {lab}: the solution fails its own check, {cell.source}")
-    return write(keep_check_outputs(done), path)
+    return write(keep_check_outputs(executed), path)
 
 
 def _source_hash(course: Path, lab: str, solved: Any) -> str:
-    """Of all that decides what the check cells print: the cells, the exercises, the checks."""
+    """Hash everything that decides the output of the check cells: the cells, the exercises, the checks."""
     package = Path(exercises.__file__).parent
     checks = [file for file in (package.parent / "checks").glob("*.py") if file.stem not in SILENT]
     files = sorted([*(package / f"lab{lab}").glob("*.py"), *checks])

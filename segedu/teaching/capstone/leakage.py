@@ -1,4 +1,4 @@
-"""Is a test image also one to train on? Images become fingerprints, and near copies of one have nearly the same."""
+"""Find test images that are also training images: near copies have nearly the same fingerprint."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import numpy as np
 
-SAME = 0.9  # correlation of two fingerprints from which on two images count as one; tests/test_capstone.py measures it
-GRID = {2: (8, 8), 3: (6, 6, 6)}  # parts of an image that are averaged for its fingerprint
-_AT_A_TIME = 1 << 22  # correlations held in memory
+SAME = 0.9  # two images with a larger correlation are copies; tests/test_capstone.py measures it
+GRID = {2: (8, 8), 3: (6, 6, 6)}  # grid cells of a fingerprint
+_MAX_SIMILARITIES = 1 << 22  # held in memory at once
 
 
 def fingerprint(image: Any) -> tuple[int, ...]:
-    """An image in 64 numbers: the mean of each part of a coarse grid, brightness and contrast taken out.
+    """Summarise an image in 64 integers: the means of a coarse grid, normalised for brightness and contrast.
 
-    Noise, another exposure, another size or a pixel cut off change it little.
+    Noise, another exposure, another size or a border crop of one pixel change it little.
 
     Args:
-        image: tensor or array (C, H, W), or of a volume (1, D, H, W): 216 numbers.
+        image: tensor or array (C, H, W), or of a volume (1, D, H, W), which has 216 integers.
 
     Returns:
-        Integers from -127 to 127; all 0 for an even image.
+        Integers from -127 to 127; all 0 for a uniform image.
 
     Raises:
-        TypeError: no tensor, and no array of numbers.
-        ValueError: not of these shapes, empty, not finite, or with its channels last.
+        TypeError: if `image` is neither a tensor nor an array of numbers.
+        ValueError: if it has another shape, is empty, not finite, or has its channels last.
     """
     values = _array(image)
     if values.ndim not in (3, 4) or not values.size or not np.isfinite(values).all():
@@ -43,19 +43,19 @@ def fingerprint(image: Any) -> tuple[int, ...]:
 
 
 def _array(image: Any) -> np.ndarray:
-    """Of a tensor also where it has a gradient, or lies on another device, or is of a kind that NumPy does not know."""
+    """Convert to float64, also a tensor with a gradient, on another device, or of a dtype that NumPy does not know."""
     try:
         plain = image.detach().cpu().double() if hasattr(image, "detach") else image
         return np.asarray(plain, dtype=np.float64)
     except (TypeError, ValueError):
-        given = type(image).__name__
+        kind = type(image).__name__
         raise TypeError(
-            f"image is {given}, expected a tensor or an array of numbers (C, H, W) or (1, D, H, W)"
+            f"image is {kind}, expected a tensor or an array of numbers (C, H, W) or (1, D, H, W)"
         ) from None
 
 
 def _averaged(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
-    """Means of `parts` stretches along an axis; a stretch that holds no whole pixel takes the one it begins in."""
+    """Means of `parts` intervals along an axis; an interval without a full pixel takes the one in which it begins."""
     edges = np.linspace(0, values.shape[axis], parts + 1)
     first = np.floor(edges[:-1]).astype(int)
     last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)
@@ -64,20 +64,16 @@ def _averaged(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
 
 
 def leaks(train: Sequence[Sequence[int]], test: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Which images of the test are also trained on, as they are, noisy, or mirrored and turned.
+    """Find test images that are also in the training set: copied, with noise, or flipped and rotated.
 
-    What all images have in common is taken out first, so that two streets are not one for their common sky. A window
-    that was cut out of a larger image is not found.
-
-    Args:
-        train: fingerprints.
-        test: fingerprints of the same length.
+    The part that all images have in common is subtracted first, so that two streets do not match because of their sky.
+    A crop of a larger image is not found.
 
     Returns:
-        Pairs (number in train, number in test), the likest training image of each leaking test image.
+        Pairs (index in train, index in test), with the most similar training image of each leaking test image.
 
     Raises:
-        ValueError: not all are fingerprints, or of images here and of volumes there.
+        ValueError: if the fingerprints are malformed, or are of images and of volumes.
 
     >>> stripes, square = fingerprint(np.eye(16)[None]), fingerprint(np.ones((1, 16, 16)).cumsum(1))
     >>> leaks([stripes, square], [fingerprint(np.eye(16)[None, ::-1] * 0.5)])
@@ -87,55 +83,52 @@ def leaks(train: Sequence[Sequence[int]], test: Sequence[Sequence[int]]) -> list
 
 
 def repeated(prints: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Which images a set holds again, as they are, noisy, or mirrored and turned.
-
-    Args:
-        prints: fingerprints.
+    """Find images that a set of fingerprints contains twice: copied, with noise, or flipped and rotated; see `leaks`.
 
     Returns:
-        Pairs (number of the image, number of its copy, the later of the two).
-
-    Raises:
-        ValueError: not all are fingerprints, or of images here and of volumes there.
+        Pairs (index of the image, index of its later copy).
 
     >>> stripes, square = fingerprint(np.eye(16)[None]), fingerprint(np.ones((1, 16, 16)).cumsum(1))
     >>> repeated([stripes, square, stripes])
     [(0, 2)]
     """
-    pairs = _copies(prints, prints, itself=False) if len(prints) else []
+    pairs = _copies(prints, prints, match_self=False) if len(prints) else []
     return sorted({(min(pair), max(pair)) for pair in pairs}, key=lambda pair: pair[::-1])
 
 
-def _copies(known: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], itself: bool = True) -> list:
-    """For each image that was asked for and has a copy among the known: (number of the known, its own)."""
-    lengths = {len(one) for one in (*known, *asked)}
+def _copies(references: Sequence[Sequence[int]], queries: Sequence[Sequence[int]], match_self: bool = True) -> list:
+    """For each query with a copy among the references: (index of the reference, index of the query)."""
+    lengths = {len(one) for one in (*references, *queries)}
     if len(lengths) > 1 or not lengths <= set(map(math.prod, GRID.values())):
         raise ValueError(
-            f"fingerprints have {sorted(lengths)} numbers, expected 64 of every image or 216 of every volume"
+            f"fingerprints have {sorted(lengths)} values, expected 64 for every image or 216 for every volume"
         )
-    old, new = np.array(known, np.float32), np.array(asked, np.float32)
-    common = (old.sum(axis=0) + new.sum(axis=0)) / (len(old) + len(new))
-    units, exact = _unit(old - common).T, {row.tobytes(): i for i, row in reversed(list(enumerate(old)))}
-    found, step = [], max(1, _AT_A_TIME // len(old))
-    for start in range(0, len(new), step):
-        likest, where = np.zeros(len(new[start : start + step]), np.float32), np.zeros(1, int)
-        for turned in _turned(new[start : start + step]):
-            likeness = _unit(turned - common) @ units
-            # Where all images are one, nothing is left of them but what they share.
-            for i, j in enumerate(exact.get(row.tobytes()) for row in turned):
+    reference_prints, query_prints = np.array(references, np.float32), np.array(queries, np.float32)
+    common = (reference_prints.sum(axis=0) + query_prints.sum(axis=0)) / (len(reference_prints) + len(query_prints))
+    units, exact = (
+        _unit(reference_prints - common).T,
+        {row.tobytes(): i for i, row in reversed(list(enumerate(reference_prints)))},
+    )
+    pairs, step = [], max(1, _MAX_SIMILARITIES // len(reference_prints))
+    for start in range(0, len(query_prints), step):
+        best_similarity, where = np.zeros(len(query_prints[start : start + step]), np.float32), np.zeros(1, int)
+        for transformed in _flips_and_rotations(query_prints[start : start + step]):
+            similarity = _unit(transformed - common) @ units
+            # identical images leave nothing after the subtraction, so compare them exactly
+            for i, j in enumerate(exact.get(row.tobytes()) for row in transformed):
                 if j is not None:
-                    likeness[i, j] = 1.0
-            if not itself:
-                likeness[np.arange(len(turned)), start + np.arange(len(turned))] = 0.0
-            best = likeness.argmax(axis=1)
-            value = likeness[np.arange(len(turned)), best]
-            where, likest = np.where(value > likest, best, where), np.maximum(value, likest)
-        found += [(int(where[i]), start + int(i)) for i in np.flatnonzero(likest > SAME)]
-    return found
+                    similarity[i, j] = 1.0
+            if not match_self:
+                similarity[np.arange(len(transformed)), start + np.arange(len(transformed))] = 0.0
+            best = similarity.argmax(axis=1)
+            value = similarity[np.arange(len(transformed)), best]
+            where, best_similarity = np.where(value > best_similarity, best, where), np.maximum(value, best_similarity)
+        pairs += [(int(where[i]), start + int(i)) for i in np.flatnonzero(best_similarity > SAME)]
+    return pairs
 
 
-def _turned(prints: np.ndarray) -> Iterator[np.ndarray]:
-    """All fingerprints in the eight ways of a square; a volume in those of its slices, their order turned round too."""
+def _flips_and_rotations(prints: np.ndarray) -> Iterator[np.ndarray]:
+    """All eight flips and rotations of the fingerprints; of volumes also with the slices in reverse order."""
     grid = next(grid for grid in GRID.values() if math.prod(grid) == prints.shape[1])
     maps = prints.reshape(-1, *grid)
     for ordered in (maps,) if maps.ndim == 3 else (maps, np.flip(maps, 1)):

@@ -1,4 +1,4 @@
-"""What a capstone hands in, and how a saved notebook holds it: as JSON in the output of its last cell."""
+"""The contents of a capstone report, and its JSON form in the output of the notebook's last cell."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 MIME = "application/vnd.segedu.capstone+json"
-# What is read of a report. All images are compared with each other, which takes seconds for so many.
-_MOST = {"metrics": 50, "values": 50, "rows": 2_000, "worst": 1_000, "train": 10_000, "test": 2_000, "scores": 2_000}
-_LONGEST = 2_000  # characters of a name or a sentence
+# Limits of a report. All images are compared with each other, which takes seconds for so many.
+_MAX_ITEMS = {
+    "metrics": 50,
+    "values": 50,
+    "rows": 2_000,
+    "worst": 1_000,
+    "train": 10_000,
+    "test": 2_000,
+    "scores": 2_000,
+}
+_MAX_LENGTH = 2_000  # characters of a name or a sentence
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training of one method: its seed, None where nothing is drawn at random, and a value for each metric."""
+    """One training run of one method: its seed, None if nothing is random, and a value for each metric."""
 
     method: str
     seed: int | None
@@ -25,17 +33,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What a capstone hands in.
+    """The contents of a capstone report.
 
     Attributes:
         data: cells, street or volume.
-        metrics: names of at least three; the first decides which images are worst: the higher, the better.
-        rows: every training, and the plain baseline.
-        baseline: the method of `rows` that learns nothing.
-        train: fingerprints of all images that anything was fitted to or chosen on.
+        metrics: at least three names; the first metric decides which images are worst, and larger is better.
+        rows: every training run, and the plain baseline.
+        baseline: the method of `rows` that is not trained.
+        train: fingerprints of all images used for training or for selection.
         test: fingerprints of the images that `rows` was measured on.
-        scores: the first metric of each test image, of your best method; NaN where an image has nothing to find.
-        worst: of the ten worst, (number of the test image, what went wrong).
+        scores: the first metric of your best method on each test image; NaN if an image has nothing to find.
+        worst: (index of the test image, what went wrong) for the ten worst images.
     """
 
     data: str
@@ -49,16 +57,11 @@ class Report:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """A report as plain JSON; NaN becomes None, a fingerprint the text of its bytes.
-
-    Args:
-        report: any; numbers of NumPy and torch are numbers.
-
-    Returns:
-        What `from_json` reads.
+    """Convert a report to plain JSON; NaN becomes None, and a fingerprint the hexadecimal text of its bytes.
 
     Raises:
-        TypeError, ValueError: something in it is of another kind.
+        TypeError: if a part has the wrong type. Numbers of NumPy and torch are accepted.
+        ValueError: if a fingerprint is malformed.
     """
     if not isinstance(report, Report):
         raise TypeError(f"report is {type(report).__name__}, expected capstone.Report")
@@ -68,16 +71,16 @@ def to_json(report: Report) -> dict[str, Any]:
         "metrics": list(report.metrics),
         "rows": rows,
         "baseline": report.baseline,
-        "train": [_packed(one, "train") for one in report.train],
-        "test": [_packed(one, "test") for one in report.test],
+        "train": [_print_to_hex(one, "train") for one in report.train],
+        "test": [_print_to_hex(one, "test") for one in report.test],
         "scores": _finite(report.scores, "scores"),
         "worst": [list(pair) for pair in report.worst],
     }
-    return json.loads(json.dumps(plain, default=_bare))
+    return json.loads(json.dumps(plain, default=_python_number))
 
 
-def _bare(number: Any) -> Any:
-    if getattr(number, "ndim", None) == 0:  # a number of NumPy or torch
+def _python_number(number: Any) -> Any:
+    if getattr(number, "ndim", None) == 0:  # of NumPy or torch
         return number.item()
     raise TypeError(f"the report holds {type(number).__name__}, expected numbers and text; see `Report`")
 
@@ -90,31 +93,30 @@ def _finite(values: Any, name: str) -> list[float | None]:
     return [number if math.isfinite(number) else None for number in numbers]
 
 
-def _packed(one: Any, name: str) -> str:
+def _print_to_hex(one: Any, name: str) -> str:
     try:
         return bytes(value + 128 for value in one).hex()
     except (TypeError, ValueError):
-        raise ValueError(f"{name} of the report holds something that is no fingerprint, see `fingerprint`") from None
+        raise ValueError(
+            f"{name} of the report contains something that is not a fingerprint, see `fingerprint`"
+        ) from None
 
 
 def from_json(plain: object) -> Report:
-    """Read a report that anybody may have written.
-
-    Args:
-        plain: parsed JSON.
+    """Read a report from untrusted JSON.
 
     Returns:
-        The report, every part of the right type.
+        The report, every part with the right type.
 
     Raises:
-        ValueError: says which part is not.
+        ValueError: says which part is malformed.
     """
     names = [field.name for field in fields(Report)]
     if not isinstance(plain, Mapping) or set(plain) != set(names):
-        raise ValueError(f"the report is not one of `hand_in`, expected the keys {', '.join(names)}")
+        raise ValueError(f"the report does not come from `hand_in`, expected the keys {', '.join(names)}")
     rows = _list(plain["rows"], "rows")
     if any(not isinstance(row, dict) or set(row) != {"method", "seed", "values"} for row in rows):
-        raise ValueError("a row of the report has not the keys method, seed and values")
+        raise ValueError("a row of the report does not have the keys method, seed and values")
     return Report(
         data=_text(plain["data"], "data"),
         metrics=tuple(_text(name, "metrics") for name in _list(plain["metrics"], "metrics")),
@@ -132,17 +134,17 @@ def from_json(plain: object) -> Report:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} of the report is {type(value).__name__}, expected text")
-    if len(value) > _LONGEST:
-        raise ValueError(f"{name} of the report has {len(value)} characters, expected at most {_LONGEST}")
+    if len(value) > _MAX_LENGTH:
+        raise ValueError(f"{name} of the report has {len(value)} characters, expected at most {_MAX_LENGTH}")
     return value
 
 
 def _list(value: object, name: str) -> list:
     if not isinstance(value, list):
         raise ValueError(f"{name} of the report is {type(value).__name__}, expected a list")
-    if len(value) > _MOST[name]:
+    if len(value) > _MAX_ITEMS[name]:
         raise ValueError(
-            f"{name} of the report holds {len(value)}, expected at most {_MOST[name]}: take fewer at random"
+            f"{name} of the report has {len(value)} items, expected at most {_MAX_ITEMS[name]}: take a random subset"
         )
     return value
 
@@ -156,26 +158,28 @@ def _seed(value: object) -> int | None:
 def _numbers(values: object, name: str) -> tuple[float, ...]:
     listed = _list(values, name)
     if any(isinstance(v, bool) or not isinstance(v, (int, float, type(None))) for v in listed):
-        raise ValueError(f"{name} of the report holds something that is no number")
+        raise ValueError(f"{name} of the report contains something that is not a number")
     try:
         return tuple(math.nan if value is None else float(value) for value in listed)
     except OverflowError:
-        raise ValueError(f"{name} of the report holds a number that is too large") from None
+        raise ValueError(f"{name} of the report contains a number that is too large") from None
 
 
 def _prints(values: object, name: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(_unpacked(_text(one, name), name) for one in _list(values, name))
+    return tuple(_print_from_hex(_text(one, name), name) for one in _list(values, name))
 
 
-def _unpacked(text: str, name: str) -> tuple[int, ...]:
+def _print_from_hex(text: str, name: str) -> tuple[int, ...]:
     try:
         return tuple(value - 128 for value in bytes.fromhex(text))
     except ValueError:
-        raise ValueError(f"{name} of the report holds something that is no fingerprint, see `fingerprint`") from None
+        raise ValueError(
+            f"{name} of the report contains something that is not a fingerprint, see `fingerprint`"
+        ) from None
 
 
 def _worst(pair: object) -> tuple[int, str]:
     index, why = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
     if type(index) is not int or not isinstance(why, str):
-        raise ValueError("worst of the report is no list of pairs (number of the image, what went wrong)")
+        raise ValueError("worst of the report is not a list of pairs (index of the image, what went wrong)")
     return index, _text(why, "worst")

@@ -1,4 +1,4 @@
-"""From solutions/capstone.py to two notebooks: the template of the capstone, and one that is filled in and run.
+"""Derive two notebooks from solutions/capstone.py: the template of the capstone, and a completed one that has been run.
 
 Its regions are those of a lab's source; a region of text becomes an invitation to write.
 """
@@ -25,27 +25,24 @@ from segedu.teaching.authoring.notebooks import (
 )
 
 NAME = "capstone"
-_OURS = (
+_SOURCES = (
     *(f"segedu/teaching/capstone/{part}.py" for part in ("__init__", "report", "leakage")),
     *(f"segedu/{part}.py" for part in ("datasets/cells", "instance/cellpose/cellpose", "metrics/instance", "viz")),
 )
 
 
 def build_capstone(course: Path, run: bool = True, force: bool = False) -> None:
-    """Derive labs/capstone.ipynb and, where its source or what it stands on has changed, solutions/capstone.ipynb.
+    """Derive labs/capstone.ipynb and, if its source or the code that it uses has changed, solutions/capstone.ipynb.
 
     Args:
         course: the checkout.
-        run: whether to run the filled one at all.
-        force: run it although nothing has changed.
-
-    Raises:
-        AuthoringError: a region is broken, or a cell fails.
+        run: whether to run the completed one.
+        force: run it even if nothing has changed.
     """
     import jupytext
 
     source = course / "solutions" / f"{NAME}.py"
-    if not source.is_file():  # a course of somebody else's labs
+    if not source.is_file():  # a course without a capstone
         return
     filled = jupytext.read(source, fmt="py:percent")
     filled.metadata, filled.nbformat, filled.nbformat_minor = {**KERNEL, **KEPT_METADATA, "segedu": {}}, 4, 5
@@ -60,39 +57,33 @@ def build_capstone(course: Path, run: bool = True, force: bool = False) -> None:
         filled.metadata["segedu"]["source"] = _hash(course)
         path = course / "solutions" / f"{NAME}.ipynb"
         old = nbformat.read(path, 4).metadata.get("segedu", {}).get("source") if path.is_file() else None
-        done = force or old != filled.metadata["segedu"]["source"]
-        if done:
-            write(_without_what_changes(execute(_unmarked(filled), course, NAME)), path)
-        print(f"solutions/{NAME}.ipynb: {'written' if done else 'unchanged'}")
+        written = force or old != filled.metadata["segedu"]["source"]
+        if written:
+            write(_without_run_dependent_outputs(execute(_without_region_marks(filled), course, NAME)), path)
+        print(f"solutions/{NAME}.ipynb: {'written' if written else 'unchanged'}")
 
 
 def template(filled: Any) -> Any:
-    """The student's notebook: every region a stub.
-
-    Args:
-        filled: a notebook with regions.
-
-    Returns:
-        A copy without them.
+    """Make the student's notebook, a copy with a stub for every region.
 
     Raises:
-        AuthoringError: a region is broken, or a line of one stands elsewhere in the notebook too.
+        AuthoringError: if a region is broken, or a line of one also occurs elsewhere in the notebook.
     """
     blank, secrets = copy.deepcopy(filled), []
     for cell in blank.cells:
         if not any(BEGIN.match(line) for line in cell.source.splitlines()):
             continue
-        cell.source, taken = strip_solution(cell.source, cell.id)
-        secrets += [line.strip() for line in taken]
+        cell.source, removed = strip_solution(cell.source, cell.id)
+        secrets += [line.strip() for line in removed]
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("raise NotImplementedError('", "*Yours: ").replace("')", ".*")
     if leaks := find_leaks(blank, secrets):
-        raise AuthoringError(f"a line of a solution also stands in the template: {leaks[0]!r}")
+        raise AuthoringError(f"a line of a solution also occurs in the template: {leaks[0]!r}")
     return blank
 
 
-def _unmarked(filled: Any) -> Any:
-    """Text without the marks of its regions, which would be headings."""
+def _without_region_marks(filled: Any) -> Any:
+    """Remove the marks of text regions, which would be headings."""
     shown = copy.deepcopy(filled)
     for cell in shown.cells:
         if cell.cell_type == "markdown":
@@ -101,8 +92,8 @@ def _unmarked(filled: Any) -> Any:
     return shown
 
 
-def _without_what_changes(notebook: Any) -> Any:
-    """Progress bars, times and the machine's versions are left out; tables and pictures stay."""
+def _without_run_dependent_outputs(notebook: Any) -> Any:
+    """Remove progress bars, times and the machine's versions; tables and pictures stay."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -115,6 +106,6 @@ def _without_what_changes(notebook: Any) -> Any:
 
 def _hash(course: Path) -> str:
     digest = hashlib.sha256()
-    for file in (f"solutions/{NAME}.py", *_OURS):
+    for file in (f"solutions/{NAME}.py", *_SOURCES):
         digest.update((course / file).read_bytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a lab's cells call: `setup()` in the first, `check(f)` after each exercise, `use(f)` in later cells."""
+"""The functions that a lab's cells call: `setup()` first, `check(f)` after each exercise, `use(f)` in later cells."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ VISIBLE_SEED = 0
 
 
 class CheckFailed(AssertionError):
-    """A check that failed, raised under nbval and nbgrader only; its text is the first line that the student sees."""
+    """A check failed. Raised under nbval and nbgrader only; the text is the first line that the student sees."""
 
 
 def setup() -> None:
-    """Print one line: versions and device. Seeds are the cells' own business, so that each can be run again."""
+    """Print one line with versions and the device. It sets no seeds: each cell sets its own, to run again alone."""
     import torch
 
     import segedu
@@ -34,10 +34,9 @@ def setup() -> None:
 
 
 def raises_on_failure() -> bool:
-    """Should a failed check raise? Under nbval and nbgrader, so that its cell fails; for a person Run All goes on.
+    """Whether a failed check raises: under nbval and nbgrader, so that the cell fails, but not for a person's Run All.
 
-    Returns:
-        `SEGEDU_CHECK=raise` or `print` decides; else whether pytest's or nbgrader's variable is in the environment.
+    `SEGEDU_CHECK=raise` or `print` decides if it is set, otherwise the variables that pytest and nbgrader set.
     """
     choice = os.environ.get("SEGEDU_CHECK")
     if choice in ("raise", "print"):
@@ -49,8 +48,8 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
     """Make the two functions that a lab's notebook imports.
 
     Args:
-        lab: its name, `04_metrics`.
-        exercises: of the lab.
+        lab: such as `04_metrics`.
+        exercises: the exercises of the lab.
         forbidden: functions of other libraries that answers may not call, such as `torchvision.ops.box_iou`.
 
     Returns:
@@ -64,11 +63,11 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
         """Check your function on a few inputs; grading draws new ones.
 
         Args:
-            function: the one that this lab asks for.
+            function: one of this lab's exercises.
 
         Raises:
             CheckFailed: under nbval and nbgrader only.
-            ValueError: for a function that this lab does not ask for.
+            ValueError: if the function is not one of this lab's exercises.
         """
         exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
         passed.pop(exercise.name, None)
@@ -79,57 +78,46 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
             raise CheckFailed(verdict.first_line)
 
     def use(function: Callable) -> Callable:
-        """Your function if its check has passed, else the library's, so that the lab goes on either way.
+        """Return your function if its check has passed, otherwise the library's, so that the lab continues either way.
 
         Args:
-            function: one that this lab asks for.
-
-        Returns:
-            A function of the same signature.
+            function: one of this lab's exercises.
         """
         exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
         if exercise.name not in passed:
-            print(f"({exercise.name} has not passed its check yet: this cell uses the library's.)")
+            print(f"({exercise.name} has not passed its check yet, so this cell uses the library's version.)")
         return passed.get(exercise.name, exercise.reference)
 
     return check, use
 
 
 def hidden_names(exercises: Sequence[Exercise], forbidden: Sequence[str]) -> list[str]:
-    """All that a lab hides from its answers: modules of the course's library, functions of other libraries.
-
-    Args:
-        exercises: of the lab.
-        forbidden: the lab's `FORBIDDEN`.
-
-    Returns:
-        Dotted names, each once.
-    """
+    """List what a lab hides from its answers: modules of segedu and functions of other libraries, dotted names."""
     return list(dict.fromkeys([name for exercise in exercises for name in exercise.hides] + list(forbidden)))
 
 
 def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: dict[str, Any]) -> Exercise:
-    """The exercise of a function, by its own name, or by the name that the notebook gives it, as in grading.
+    """Find the exercise of a function by its own name, or by the name that the notebook gives it, as grading does.
 
     A lambda, a partial, an object with `__call__` and a decorated function have another name or none.
     """
-    given = getattr(function, "__name__", None)
-    name = given if given in by_name else next((name for name in by_name if notebook.get(name) is function), None)
+    own_name = getattr(function, "__name__", None)
+    name = own_name if own_name in by_name else next((name for name in by_name if notebook.get(name) is function), None)
     if name is None:
-        given = given or type(function).__name__
-        raise ValueError(f"check was given {given}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
+        shown = own_name or type(function).__name__
+        raise ValueError(f"check was given {shown}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
     return by_name[name]
 
 
 def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]) -> Verdict:
     drawn = draw(exercise, VISIBLE_SEED)
-    with without(hidden, function):  # so that an answer that passes here does not fail in grading
+    with without(hidden, function):  # an answer that passes here must not fail in grading
         got = outcomes_of(exercise, function, drawn)
     verdict = judge(exercise, drawn, got)
     origin = getattr(function, "__module__", None) or ""
     if origin.partition(".")[0] == "segedu":
-        line = f"{exercise.name} is the library's own, from {origin}. Grading hides it: write it yourself."
-        verdict = Verdict(exercise.name, 0.0, exercise.points, _nothing(verdict.groups), first_line=line)
+        line = f"Your {exercise.name} is the library's own function, of {origin}. Grading hides it: write it yourself."
+        verdict = Verdict(exercise.name, 0.0, exercise.points, _without_points(verdict.groups), first_line=line)
         print(line)
         return verdict
     if verdict.passed:
@@ -138,21 +126,14 @@ def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]
         _show_failure(exercise, verdict, drawn, got)
         if replaced := replaced_builtins(function):
             print(
-                f"In this notebook {', '.join(replaced)} are not Python's own: an `import *` has replaced them. "
-                "Import the names that you need instead."
+                f"In this notebook {', '.join(replaced)} are not Python's own, because an `import *` replaced them. "
+                "Import only the names that you need."
             )
     return verdict
 
 
 def replaced_builtins(function: Callable) -> list[str]:
-    """The names of Python's own functions that a function uses and that mean something else in its notebook.
-
-    Args:
-        function: the student's.
-
-    Returns:
-        Names such as `float`, where a library's `import *` has replaced them; sorted.
-    """
+    """List Python's built-ins that a student's function uses and that an `import *` of torch or NumPy has replaced."""
     code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
     used = set(code.co_names) if code else set()
     library = ("torch", "numpy")
@@ -161,12 +142,12 @@ def replaced_builtins(function: Callable) -> list[str]:
     return sorted(name for name, module in modules.items() if module.partition(".")[0].lstrip("_") in library)
 
 
-def _nothing(groups: dict[str, dict]) -> dict[str, dict]:
+def _without_points(groups: dict[str, dict]) -> dict[str, dict]:
     return {name: {**group, "passed": 0, "points": 0} for name, group in groups.items()}
 
 
 def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) -> None:
-    """First line, picture, hint, tally; the traceback last and folded."""
+    """Show the first line, the picture, the hint and the tally; the traceback comes last and folded."""
     case = drawn[verdict.failed_case][2]
     outcome = got[verdict.failed_case]
     if outcome.get("raises") == "NotImplementedError":
@@ -181,17 +162,17 @@ def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) 
         print(f"Hint: {verdict.hint}")
     print(f"{exercise.name}: {verdict.tally}; grading draws new inputs.")
     if trace := outcome.get("_traceback"):
-        _fold("Where it happened", trace)
+        _fold("Traceback", trace)
 
 
 def _show_picture(kind: str, case: dict, expected: dict, got: dict) -> None:
-    """A picture helps; that one cannot be drawn must not hide the message."""
+    """Draw the difference. A picture that cannot be drawn must not hide the message."""
     if not _in_notebook():
         return
     try:
         picture = draw_difference(kind, case, expected, got)
     except Exception as error:
-        print(f"(no picture: {type(error).__name__})")
+        print(f"(The picture could not be drawn: {type(error).__name__}.)")
         return
     if picture:
         from segedu.viz import show

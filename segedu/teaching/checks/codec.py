@@ -1,6 +1,6 @@
 """Cases and outcomes as bytes: JSON for the structure, `.npy` for the arrays, never pickle.
 
-The reading side trusts nothing: sizes, depth, counts, headers and types are checked before anything is built.
+The reader trusts nothing: it checks sizes, depth, counts, headers and types before it builds anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from segedu.teaching.checks.fixtures import FIXTURES
-from segedu.teaching.checks.outcomes import MAX_DEPTH, plain
+from segedu.teaching.checks.outcomes import MAX_DEPTH, is_tensor, plain
 
 MAX_BYTES = 16 * 2**20
 MAX_JSON = 2**20
@@ -28,10 +28,7 @@ class CodecError(ValueError):
 
 
 def pack(value: Any) -> dict[str, bytes]:
-    """Turn a plain value, tensors and fixtures included, into named byte strings.
-
-    Args:
-        value: None, bool, int, float, str, list, tuple, dict with str keys, arrays, tensors, fixtures.
+    """Turn a plain value, which may contain tensors and fixtures, into named byte strings.
 
     Returns:
         `{"json": ..., "0.npy": ..., "1.npy": ...}`.
@@ -48,7 +45,7 @@ def pack(value: Any) -> dict[str, bytes]:
 def _encode(value: Any, arrays: list[bytes]) -> Any:
     if type(value) in FIXTURES.values():
         return {"fixture": type(value).__name__, "with": value.parameters_}
-    is_tensor = type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+    from_tensor = is_tensor(value)
     if isinstance(value, list | tuple):
         return {"list" if isinstance(value, list) else "tuple": [_encode(item, arrays) for item in value]}
     if isinstance(value, dict):
@@ -60,7 +57,7 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         arrays.append(buffer.getvalue())
-        return {"tensor" if is_tensor else "array": len(arrays) - 1}
+        return {"tensor" if from_tensor else "array": len(arrays) - 1}
     return {"str": value} if isinstance(value, str) else value
 
 
@@ -68,15 +65,15 @@ def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours:
     """Read back what `pack` wrote, from bytes that may be hostile.
 
     Args:
-        get: name -> bytes, or None where there is no such file; it bounds the size of what it reads.
+        get: name -> bytes, or None if the file does not exist; it bounds the size of what it reads.
         max_bytes: of all arrays together.
-        ours: the bytes are a case that we packed; only then may they name fixtures.
+        ours: whether the grader packed the bytes itself; only then may they name fixtures.
 
     Returns:
         The value; arrays as numpy, tensors as torch.
 
     Raises:
-        CodecError: says what is wrong; nothing of the input is run or unpickled.
+        CodecError: if the bytes are malformed or too large. Nothing of the input is run or unpickled.
     """
     text = get("json")
     if text is None:
@@ -89,13 +86,13 @@ def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours:
         raise CodecError(f"the outcome is not JSON: {type(error).__name__}") from None
     reader = _Reader(get, max_bytes, ours)
     value = reader.read(document, 0)
-    if reader.longest * reader.nodes > MAX_JSON:  # numpy would give each text of a list the length of the longest
+    if reader.longest * reader.nodes > MAX_JSON:  # numpy would pad each text of a list to the longest
         raise CodecError("the outcome holds too many long texts")
     return value
 
 
 class _Reader:
-    """Walks a document and counts what it has read."""
+    """Walk a document and count what has been read."""
 
     def __init__(self, get: Callable[[str], bytes | None], max_bytes: int, ours: bool) -> None:
         self.get, self.bytes_left, self.ours = get, max_bytes, ours
@@ -130,7 +127,7 @@ class _Reader:
         if tag in ("array", "tensor") and type(body) is int and body >= 0:
             array = self._array(body)
             return array if tag == "array" else _tensor(array)
-        raise CodecError("the outcome holds an unknown tag")  # which one is the student's own text
+        raise CodecError("the outcome holds an unknown tag")  # the tag is the student's own text: not quoted
 
     def _fixture(self, node: dict) -> Any:
         return FIXTURES[node["fixture"]](**node["with"])
@@ -153,16 +150,13 @@ def _tensor(array: np.ndarray) -> Any:
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """Parse `.npy` bytes whose header may lie.
-
-    Args:
-        data: the file's bytes.
+    """Parse `.npy` bytes whose header may be forged.
 
     Returns:
         A fresh C-ordered array of bool, int, uint or float.
 
     Raises:
-        CodecError: unless the header names such a type and exactly the bytes that follow it.
+        CodecError: unless the header declares such a dtype and exactly as many bytes as follow it.
     """
     stream = io.BytesIO(data)
     try:
@@ -172,17 +166,17 @@ def read_npy(data: bytes) -> np.ndarray:
     except Exception as error:  # a hostile header may raise nearly anything
         raise CodecError(f"not a .npy array: {type(error).__name__}") from None
     if dtype.kind not in KINDS or dtype.itemsize not in KINDS[dtype.kind] or dtype.hasobject or dtype.subdtype:
-        kind = dtype.name[:20].partition("[")[0].rstrip("0123456789")  # the numbers are the student's own choice
+        kind = dtype.name[:20].partition("[")[0].rstrip("0123456789")  # the student could choose the digits
         raise CodecError(f"an array of dtype {kind} is not accepted")
     if len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
         raise CodecError("an array has an impossible shape")
     body = data[stream.tell() :]
     if max(shape, default=0) >= 2**31 or math.prod(shape) * dtype.itemsize != len(body):
-        raise CodecError(f"an array's header says another size than its file, which holds {len(body)} bytes")
+        raise CodecError(f"an array's header declares another size than its file, which holds {len(body)} bytes")
     if dtype.kind == "b":  # a byte that is neither 0 nor 1 would be a bool that equals neither
         body = (np.frombuffer(body, np.uint8) != 0).tobytes()
     try:
         array = np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    except ValueError:  # empty, with other sides whose product is beyond all limits
+    except ValueError:  # empty, but with sides whose product overflows
         raise CodecError("an array has an impossible shape") from None
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="))).reshape(shape)

@@ -1,4 +1,4 @@
-"""Tiny pictures of what was expected and what came, one drawer a kind of exercise."""
+"""Small pictures of the expected and the student's answer, one drawing function per kind of exercise."""
 
 from __future__ import annotations
 
@@ -13,23 +13,17 @@ from segedu.teaching.checks.outcomes import plain
 
 
 def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[Any, str] | None:
-    """Draw one case with the expected and the given answer.
-
-    Args:
-        kind: of the exercise; a kind that has no picture gives None.
-        case: the visible case that failed.
-        expected: outcome of the reference.
-        got: outcome of the student.
+    """Draw the visible case that failed, with the expected and the student's outcome.
 
     Returns:
-        The matplotlib figure and its alt text, or None.
+        The matplotlib figure and its alternative text, or None if the kind has no picture.
     """
     drawer = DRAWERS.get(kind)
     return drawer(case, expected.get("value"), got.get("value", got)) if drawer else None
 
 
 def _plane(value: Any) -> np.ndarray | None:
-    """The first (H, W) plane of an array, or None where there is none to draw."""
+    """Return the first (H, W) plane of an array, or None if there is none to draw."""
     if isinstance(value, list | tuple):
         return next((p for item in value if (p := _plane(item)) is not None), None)
     try:
@@ -41,51 +35,51 @@ def _plane(value: Any) -> np.ndarray | None:
     return array.reshape(-1, *array.shape[-2:])[0].astype(float)
 
 
-def _panel(ax: Any, plane: np.ndarray, title: str, limits: tuple[float, float], numbers: bool) -> None:
+def _panel(ax: Any, plane: np.ndarray, title: str, limits: tuple[float, float], show_values: bool) -> None:
     ax.imshow(plane, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     ax.set_title(title, fontsize=9, color=INK)
     ax.set_xticks([])
     ax.set_yticks([])
-    if numbers and plane.size <= 100:
+    if show_values and plane.size <= 100:
         middle, longest = sum(limits) / 2, max((len(f"{v:.3g}") for v in plane.flat), default=1)
-        size = min(7.0, 280 / (plane.shape[1] * longest))  # numbers of neighbours must not run into each other
+        size = min(7.0, 280 / (plane.shape[1] * longest))  # neighbouring values must not overlap
         for (y, x), v in np.ndenumerate(plane):
             ax.text(x, y, f"{v:.3g}", ha="center", va="center", fontsize=size, color="w" if v < middle else "k")
 
 
-def _maps(case: dict, expected: Any, got: Any, numbers: bool = False) -> tuple[Any, str] | None:
-    """Expected, given, and where they differ."""
-    want, have = _plane(expected), _plane(got)
-    if want is None:
+def _maps(case: dict, expected: Any, got: Any, show_values: bool = False) -> tuple[Any, str] | None:
+    """Draw the expected map, the student's, and their difference."""
+    target, yours = _plane(expected), _plane(got)
+    if target is None:
         return None
-    same_shape = have is not None and have.shape == want.shape
+    same_shape = yours is not None and yours.shape == target.shape
     fig, axes = figure(3 if same_shape else 2)
-    values = np.concatenate([p[np.isfinite(p)] for p in (want, have) if p is not None] or [np.zeros(1)])
+    values = np.concatenate([p[np.isfinite(p)] for p in (target, yours) if p is not None] or [np.zeros(1)])
     limits = (float(values.min()), float(values.max()) + 1e-9) if values.size else (0.0, 1.0)
-    _panel(axes[0], want, f"expected {want.shape}", limits, numbers)
-    if have is None:
+    _panel(axes[0], target, f"expected {target.shape}", limits, show_values)
+    if yours is None:
         axes[1].text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
         axes[1].set_axis_off()
     else:
-        _panel(axes[1], have, f"yours {have.shape}", limits, numbers)
-    alt = f"Two maps side by side: expected, of shape {want.shape}, and yours, {short(got)}."
+        _panel(axes[1], yours, f"yours {yours.shape}", limits, show_values)
+    alt = f"Two maps side by side: expected, of shape {target.shape}, and yours, {short(got)}."
     if same_shape:
-        gap = np.nan_to_num(np.abs(want - have), nan=1.0, posinf=1.0)
-        _panel(axes[2], gap, "difference", (0.0, float(gap.max()) + 1e-9), numbers)
-        alt = f"Three maps: expected, yours, and their difference in {int((gap > 0).sum())} of {gap.size} places."
+        gap = np.nan_to_num(np.abs(target - yours), nan=1.0, posinf=1.0)
+        _panel(axes[2], gap, "difference", (0.0, float(gap.max()) + 1e-9), show_values)
+        alt = f"Three maps: expected, yours, and their difference, at {int((gap > 0).sum())} of {gap.size} positions."
     return fig, alt
 
 
 def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """Feature maps as plates to scale where the shapes differ, as maps where they agree."""
+    """Draw feature maps as stacks to scale if the shapes differ, as maps if they agree."""
     from matplotlib.patches import Rectangle
 
-    want, have = _shape(expected), _shape(got)
-    if not want or want == have:
+    target, yours = _shape(expected), _shape(got)
+    if not target or target == yours:
         return _maps(case, expected, got)
     fig, axes = figure(2)
-    side = max(want[-1], want[-2], *(have[-2:] if len(have) > 1 else (1,)))
-    for ax, name, shape, colour in zip(axes, ("expected", "yours"), (want, have), COLOURS, strict=True):
+    side = max(target[-1], target[-2], *(yours[-2:] if len(yours) > 1 else (1,)))
+    for ax, name, shape, colour in zip(axes, ("expected", "yours"), (target, yours), COLOURS, strict=True):
         if len(shape) > 1:
             plates = min(shape[-3] if len(shape) > 2 else 1, 6)
             for k in reversed(range(plates)):
@@ -94,7 +88,7 @@ def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         ax.set(xlim=(-0.1 * side, 1.3 * side), ylim=(1.1 * side, -0.3 * side), aspect="equal")
         ax.set_title(f"{name} {shape if shape else short(got)}", fontsize=8, color=INK)
         ax.set_axis_off()
-    return fig, f"Two stacks of feature maps to scale: expected shape {want}, yours {have or short(got)}."
+    return fig, f"Two stacks of feature maps to scale: expected shape {target}, yours {yours or short(got)}."
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -102,25 +96,25 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _matrix(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    return _maps(case, expected, got, numbers=True)
+    return _maps(case, expected, got, show_values=True)
 
 
 def _masks(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The masks or label maps that went in, with the two answers under them."""
+    """Draw the masks or label maps of the arguments, with the two answers below."""
     planes = [p for a in case["args"] if not isinstance(a, int | float | str) and (p := _plane(a)) is not None]
     if not planes:
         return None
     fig, axes = figure(len(planes))
     for i, (ax, plane) in enumerate(zip(axes, planes, strict=True)):
-        top = float(np.max(plane[plane < 255], initial=1.0))  # void, 255, must not make all classes look alike
-        _panel(ax, plane, f"argument {i + 1}", (0.0, top), numbers=len(np.unique(plane)) > 2)
-    want, have = short(expected), short(got)
-    fig.supxlabel(f"expected {want}\nyours {have}", fontsize=9)
-    return fig, f"The {len(planes)} inputs of this case as small pictures; expected {want}, yours {have}."
+        top = float(np.max(plane[plane < 255], initial=1.0))  # void, 255, would use up the range of colours
+        _panel(ax, plane, f"argument {i + 1}", (0.0, top), show_values=len(np.unique(plane)) > 2)
+    target, yours = short(expected), short(got)
+    fig.supxlabel(f"expected {target}\nyours {yours}", fontsize=9)
+    return fig, f"The {len(planes)} arguments of this case as small images; expected {target}, yours {yours}."
 
 
 def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The boxes that went in, drawn on one plane, with the two answers beside them."""
+    """Draw the boxes of the arguments in one panel, with the two answers above."""
     from matplotlib.patches import Rectangle
 
     sets = [np.asarray(plain(a), dtype=float).reshape(-1, 4) for a in case["args"][:2]]
@@ -140,87 +134,87 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return fig, f"{len(sets[0])} boxes a, solid, and {len(sets[1])} boxes b, dashed; {answer}."
 
 
-class _Placed(NamedTuple):
-    """Points in the plane: places (N, 2), the label of each or None, centres (K, 2), and the shape of the rows."""
+class _PointSet(NamedTuple):
+    """Points in the plane: positions (N, 2), the label of each or None, centres (K, 2), and the shape of the rows."""
 
-    places: np.ndarray
+    positions: np.ndarray
     labels: np.ndarray | None
     centres: np.ndarray
     shape: tuple[int, ...]
 
 
 def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The two answers in the plane, to one scale: rows as points; or the points given, with labels and centres."""
-    want, have = _placed(case, expected), _placed(case, got)
-    if want is None:
+    """Draw both answers at the same scale: rows as points, or the points of the arguments with labels and centres."""
+    target, yours = _point_set(case, expected), _point_set(case, got)
+    if target is None:
         return _matrix(case, expected, got)
-    if have and (have.labels is None) != (want.labels is None):  # centres alone, or labels that nobody asked for
-        have = None
-    want, titles, below = _words(want, have)
-    old = _placed(case, case["args"][1]).places if want.labels is not None else want.centres
+    if yours and (yours.labels is None) != (target.labels is None):  # centres without labels, or unexpected labels
+        yours = None
+    target, titles, below = _point_texts(target, yours)
+    old = _point_set(case, case["args"][1]).positions if target.labels is not None else target.centres
     fig, axes = figure(2, width=3.3, height=3.5)
-    parts = [part for answer in (want, have) if answer for part in (answer.places, answer.centres)]
+    parts = [part for answer in (target, yours) if answer for part in (answer.positions, answer.centres)]
     around = np.concatenate([old, *parts])
     around = around[np.isfinite(around).all(1)]
     low, high = around.min(0, initial=0), around.max(0, initial=0)
     pad = 0.1 * (high - low).max() + 0.1
-    for ax, title, answer, other in zip(axes, titles, (want, have), (have, want), strict=True):
+    for ax, title, answer, other in zip(axes, titles, (target, yours), (yours, target), strict=True):
         ax.set_title(title, fontsize=8, color=INK)
         if answer is None:
             ax.text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
             ax.set_axis_off()
             continue
-        _cloud(ax, answer, other, old)
+        _draw_points(ax, answer, other, old)
         ax.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad))
         ax.tick_params(labelsize=7)
     fig.supxlabel(below, fontsize=8, color=INK)
-    return fig, f"{len(want.places)} points in the plane, twice: {titles[0]}; {titles[1]}. {below}"
+    return fig, f"{len(target.positions)} points in the plane, twice: {titles[0]}; {titles[1]}. {below}"
 
 
-def _words(want: _Placed, have: _Placed | None) -> tuple[_Placed, list[str], str]:
-    """What stands above the two panels and below them; and what was expected, its columns turned towards the answer."""
-    cut = f", first 2 of {want.shape[1]} coordinates" if want.shape[1] > 2 else ""
-    if want.labels is None:
-        titles = [f"expected {want.shape}", f"yours {have.shape if have else ''}"]
-        if have and have.places.shape == want.places.shape:
-            signs = np.where(np.nansum(want.places * have.places, axis=0) < 0, -1.0, 1.0)
-            want = want._replace(places=want.places * signs)
-            titles[0] += ", mirrored to lie as yours" * bool((signs < 0).any())
-        return want, titles, f"Each point by its number{cut}. Both to one scale."
-    said = "yours"
-    if have:
-        moved = [k for k, same in enumerate(_same(want.centres, have.centres)) if not same]
-        wrong = f"{int((want.labels != have.labels).sum())} of {len(want.labels)} labels wrong"
-        count = f"{len(have.centres)} centres, not {len(want.centres)}"
-        which = f"centre{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} elsewhere" if moved else "centres right"
-        said += f": {wrong}, {which if len(have.centres) == len(want.centres) else count}"
-    below = f"Circles: points by their labels{cut}; red rings: labels that differ."
-    return want, ["expected", said], f"{below}\nSquares: centres; arrows: from where they were."
+def _point_texts(target: _PointSet, yours: _PointSet | None) -> tuple[_PointSet, list[str], str]:
+    """Return the expected points, with signs flipped to match the student's, the titles, and the text below."""
+    cut = f" (first 2 of {target.shape[1]} coordinates)" if target.shape[1] > 2 else ""
+    if target.labels is None:
+        titles = [f"expected {target.shape}", f"yours {yours.shape if yours else ''}"]
+        if yours and yours.positions.shape == target.positions.shape:
+            signs = np.where(np.nansum(target.positions * yours.positions, axis=0) < 0, -1.0, 1.0)
+            target = target._replace(positions=target.positions * signs)
+            titles[0] += ", signs flipped to match yours" * bool((signs < 0).any())
+        return target, titles, f"Each point has its index{cut}. Both panels have the same scale."
+    your_title = "yours"
+    if yours:
+        moved = [k for k, same in enumerate(_same_centres(target.centres, yours.centres)) if not same]
+        wrong = f"{int((target.labels != yours.labels).sum())} of {len(target.labels)} labels wrong"
+        count = f"{len(yours.centres)} centres instead of {len(target.centres)}"
+        which = f"centre{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} wrong" if moved else "centres right"
+        your_title += f": {wrong}, {which if len(yours.centres) == len(target.centres) else count}"
+    below = f"Circles: points with their labels{cut}; red rings: labels that differ."
+    return target, ["expected", your_title], f"{below}\nSquares: centres; arrows: from the old centres."
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> list[bool]:
-    """Row by row, whether two centres lie at the same place."""
+def _same_centres(one: np.ndarray, other: np.ndarray) -> list[bool]:
+    """Whether two centres are at the same position, row by row."""
     return [bool(np.allclose(a, b, atol=1e-6)) for a, b in zip(one, other, strict=False)]
 
 
-def _cloud(ax: Any, answer: _Placed, other: _Placed | None, old: np.ndarray) -> None:
-    """Points by label or number, ringed where the label is another one; centres, each with the way that it came."""
+def _draw_points(ax: Any, answer: _PointSet, other: _PointSet | None, old: np.ndarray) -> None:
+    """Draw points by label or index, ringed if the labels differ, and centres with an arrow from the old centre."""
     from segedu.viz import palette
 
-    colours = 0.5 + 0.5 * palette(7)  # light: what is written on them stays readable
+    colours = 0.5 + 0.5 * palette(7)  # light, so that text on them stays readable
     ax.axhline(0, color="#cccccc", lw=0.8, zorder=0)
     ax.axvline(0, color="#cccccc", lw=0.8, zorder=0)
-    labels = np.arange(len(answer.places)) if answer.labels is None else answer.labels
-    for i, ((x, y), label) in enumerate(zip(answer.places, labels, strict=True)):
+    labels = np.arange(len(answer.positions)) if answer.labels is None else answer.labels
+    for i, ((x, y), label) in enumerate(zip(answer.positions, labels, strict=True)):
         ring = answer.labels is not None and other is not None and other.labels[i] != label
         fill = PAPER if answer.labels is None else colours[int(np.nan_to_num(label)) % 7]
         ax.plot(x, y, "o", ms=11, mfc=fill, mec=COLOURS[1] if ring else INK, mew=2 if ring else 0.4)
         ax.text(x, y, f"{label:g}", ha="center", va="center_baseline", fontsize=7, color=INK)
-    lost = [str(k) for k, centre in enumerate(answer.centres) if not np.isfinite(centre).all()]
-    if lost:
-        ax.text(0.98, 0.02, f"centre {', '.join(lost)} is nowhere: nan", ha="right", transform=ax.transAxes, fontsize=8)
+    undefined = [str(k) for k, centre in enumerate(answer.centres) if not np.isfinite(centre).all()]
+    if undefined:
+        ax.text(0.98, 0.02, f"centre {', '.join(undefined)} is NaN", ha="right", transform=ax.transAxes, fontsize=8)
     for k, centre in enumerate(answer.centres):
-        if str(k) in lost:
+        if str(k) in undefined:
             continue
         if k < len(old) and len(old) == len(answer.centres):
             ax.annotate("", centre, old[k], arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 7})
@@ -228,10 +222,10 @@ def _cloud(ax: Any, answer: _Placed, other: _Placed | None, old: np.ndarray) -> 
         ax.text(*centre, str(k), ha="center", va="center_baseline", fontsize=8, weight="bold", color=INK)
 
 
-def _placed(case: dict, value: Any) -> _Placed | None:
-    """An answer in the plane; a row of one number lies on a line, of more than two the first two count."""
+def _point_set(case: dict, value: Any) -> _PointSet | None:
+    """Place an answer in the plane: rows of one value lie on a line, of longer rows the first two values count."""
     rows, labels = value, None
-    if isinstance(value, tuple) and len(value) == 2:  # labels and centres: the points are what went in
+    if isinstance(value, tuple) and len(value) == 2:  # labels and centres: the points are the first argument
         labels, rows = value
     try:
         rows = np.asarray(plain(rows), dtype=float)
@@ -244,7 +238,7 @@ def _placed(case: dict, value: Any) -> _Placed | None:
     if labels is not None and labels.shape != points.shape[:1]:
         return None
     flat, centres = (np.pad(a, ((0, 0), (0, 1)))[:, :2] for a in (points, rows))
-    return _Placed(flat, labels, centres if labels is not None else np.zeros((0, 2)), points.shape)
+    return _PointSet(flat, labels, centres if labels is not None else np.zeros((0, 2)), points.shape)
 
 
 def _first(value: Any) -> str:
@@ -253,7 +247,7 @@ def _first(value: Any) -> str:
 
 
 def _cells(ax: Any, label_map: np.ndarray) -> None:
-    """A label map in light colours."""
+    """Draw a label map in light colours."""
     from segedu.viz import palette
 
     colours = np.stack([[1, 1, 1], *(0.6 + 0.4 * palette(7))])
@@ -261,7 +255,7 @@ def _cells(ax: Any, label_map: np.ndarray) -> None:
 
 
 def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """What is kept is filled and has its index, what is gone is dashed; vermilion where the two answers differ."""
+    """Draw kept polygons filled with their index and suppressed ones dashed; vermilion where the answers differ."""
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Polygon
 
@@ -281,14 +275,14 @@ def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         ax.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
         ax.set_xlabel(f"{answer}" if len(answer) < 12 else f"{len(answer)} indices", fontsize=8)
 
-    words = "Each polygon with its index and score. Filled: kept; dashed: gone; vermilion: kept in one answer only."
-    return two_answers(expected.tolist(), kept, got, paint, words)
+    caption = "Polygons with index and score. Filled: kept; dashed: suppressed; vermilion: kept in one answer only."
+    return two_answers(expected.tolist(), kept, got, paint, caption)
 
 
 def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The rays of one pixel, that where the answers differ most, with the corners at their ends."""
-    label_map, have = np.asarray(plain(case["args"][0])), like(expected, got)
-    gap = expected.min(0) if have is None else np.nan_to_num(np.abs(expected - have), nan=99.0).max(0)
+    """Draw the rays of the pixel where the answers differ most, with the polygon through their end points."""
+    label_map, yours = np.asarray(plain(case["args"][0])), like(expected, got)
+    gap = expected.min(0) if yours is None else np.nan_to_num(np.abs(expected - yours), nan=99.0).max(0)
     y, x = (int(n) for n in np.unravel_index(gap.argmax(), gap.shape))
     angles = np.arange(len(expected)) * 2 * np.pi / len(expected)
 
@@ -302,12 +296,12 @@ def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         ax.text(*(c[0] for c in corners), "ray 0", fontsize=7, color=INK)
         ax.set(xlim=(-1.5, label_map.shape[1] + 0.5), ylim=(label_map.shape[0] + 0.5, -1.5))
 
-    return two_answers(expected, have, got, paint, f"The rays of pixel ({y}, {x}); vermilion: those that differ.")
+    return two_answers(expected, yours, got, paint, f"The rays of pixel ({y}, {x}). Vermilion: rays that differ.")
 
 
 def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """An arrow for each pixel of the label map, (dy, dx)."""
-    label_map, have = np.asarray(plain(case["args"][0])), like(expected, got)
+    """Draw one arrow per pixel of the label map, (dy, dx)."""
+    label_map, yours = np.asarray(plain(case["args"][0])), like(expected, got)
 
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
         _cells(ax, label_map)
@@ -319,16 +313,16 @@ def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
             ax.plot(*np.isnan(answer).any(0).nonzero()[::-1], "x", color=COLOURS[1])
             ax.plot(*(wrong & (answer == 0).all(0)).nonzero()[::-1], ".", color=COLOURS[1])
 
-    below = "An arrow for each pixel. Vermilion: arrows that differ; a dot: no arrow; a cross: nan."
-    return two_answers(expected, have, got, paint, below)
+    caption = "One arrow per pixel. Vermilion: arrows that differ; dot: no arrow; cross: NaN."
+    return two_answers(expected, yours, got, paint, caption)
 
 
 def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """The way of each pixel from its start to its end, on the cells that the answer makes of them."""
+    """Draw a line from each pixel to its end point, over the cells of the answer."""
     starts = np.argwhere(np.asarray(plain(case["args"][1])))
     pair = got if isinstance(got, tuple) and len(got) == 2 else (None, None)
-    have = tuple(map(like, expected, pair))
-    have = None if any(answer is None for answer in have) else have
+    yours = tuple(map(like, expected, pair))
+    yours = None if any(answer is None for answer in yours) else yours
 
     def paint(ax: Any, answer: tuple, other: tuple | None) -> None:
         _cells(ax, np.asarray(answer[1]))
@@ -338,8 +332,8 @@ def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
         for number in set(answer[1][answer[1] != 0].tolist()):
             ax.text(*np.argwhere(answer[1] == number)[0, ::-1], f"{number:g}", weight="bold", ha="center", va="center")
 
-    words = "Colours and numbers: cells. Lines: from pixels to their ends, the dots; vermilion: ends that differ."
-    return two_answers(expected, have, got, paint, words)
+    caption = "Colours and numbers: cells. Lines: from pixels to their end points (dots); vermilion: ends that differ."
+    return two_answers(expected, yours, got, paint, caption)
 
 
 DRAWERS: dict[str, Callable] = {

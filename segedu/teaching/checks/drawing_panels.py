@@ -1,4 +1,4 @@
-"""What the pictures of check cells share: panels, colours, and words for what cannot be drawn."""
+"""What the pictures of check cells share: panels, colours, and text for answers that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ import numpy as np
 from segedu.teaching.checks.outcomes import describe
 
 INK, PAPER = "#1b1b1b", "#f4f1ea"
-COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito: apart for every kind of colour vision
+COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito, safe for colour-blind readers
 
 
 def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    """A row of panels.
-
-    Args:
-        panels: their number.
-        width: of each, in inches.
-        height: of all, in inches.
-
-    Returns:
-        The figure and its axes.
-    """
+    """Make a row of panels; `width` is of each panel, `height` of the figure, in inches."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
@@ -31,14 +22,7 @@ def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, l
 
 
 def short(value: Any) -> str:
-    """The value itself where it is small, else its kind and shape.
-
-    Args:
-        value: a plain value, or an outcome that raised.
-
-    Returns:
-        A few words.
-    """
+    """Describe a plain value, or an outcome that raised, in a few words."""
     if isinstance(value, dict) and "raises" in value:
         return value["raises"]
     if isinstance(value, float):
@@ -50,21 +34,18 @@ def short(value: Any) -> str:
     return describe(value).removeprefix("the ")
 
 
-def two_answers(want: Any, have: Any, got: Any, paint: Callable, words: str) -> tuple[Any, str]:
-    """Expected and given, one drawing each; words where an answer cannot be drawn.
+def two_answers(expected: Any, yours: Any, got: Any, paint: Callable, caption: str) -> tuple[Any, str]:
+    """Draw the expected and the student's answer side by side; text replaces an answer that cannot be drawn.
 
     Args:
-        want: what was expected, as `paint` takes it.
-        have: what was given, or None.
-        got: what was given, as it is.
+        expected: as `paint` takes it.
+        yours: the student's answer as `paint` takes it, or None if it cannot be drawn.
+        got: the student's answer as it is.
         paint: `paint(ax, answer, other)`.
-        words: below the drawings.
-
-    Returns:
-        The figure and its alt text.
+        caption: below the drawings.
     """
     fig, axes = figure(2, width=3.3, height=3.5)
-    for ax, title, answer, other in zip(axes, ("expected", "yours"), (want, have), (have, want), strict=True):
+    for ax, title, answer, other in zip(axes, ("expected", "yours"), (expected, yours), (yours, expected), strict=True):
         ax.set_title(title, fontsize=9, color=INK)
         ax.set(xticks=[], yticks=[], aspect="equal")
         if answer is None:
@@ -72,19 +53,11 @@ def two_answers(want: Any, have: Any, got: Any, paint: Callable, words: str) -> 
             ax.set_axis_off()
         else:
             paint(ax, answer, other)
-    fig.supxlabel(words, fontsize=8, color=INK)
-    lost = f", which cannot be drawn: {short(got)}" * (have is None)
-    return fig, f"Two drawings: expected, and yours{lost}. {words}"
+    fig.supxlabel(caption, fontsize=8, color=INK)
+    failure = f", which cannot be drawn: {short(got)}" * (yours is None)
+    return fig, f"Two drawings: expected, and yours{failure}. {caption}"
 
 
-def like(want: Any, got: Any) -> np.ndarray | None:
-    """An answer of numbers as floats, if it has the shape of the expected one.
-
-    Args:
-        want: an array.
-        got: anything.
-
-    Returns:
-        The array, or None.
-    """
-    return got.astype(float) if isinstance(got, np.ndarray) and got.shape == want.shape else None
+def like(expected: Any, got: Any) -> np.ndarray | None:
+    """Convert an answer to floats if it is an array with the shape of the expected one, else return None."""
+    return got.astype(float) if isinstance(got, np.ndarray) and got.shape == expected.shape else None

@@ -1,4 +1,4 @@
-"""What an exercise is: cases, a reference, and the wrong answers that people really give."""
+"""The definition of an exercise: cases, a reference, and the wrong answers that students really give."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Wrong:
     """One misconception as a runnable function.
 
     Attributes:
-        name: short, as in the table of wrong answers: "inclusive pixels".
-        function: answers as somebody with the misconception would.
-        message: the first line that the student reads; names the misconception, not the solution.
+        name: short name in the table of wrong answers, such as "inclusive pixels".
+        function: computes what a student with the misconception would compute.
+        message: the first line that the student reads; it names the misconception, not the solution.
         hint: where to look next.
     """
 
@@ -31,21 +31,21 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise, defined once; check cells, grading, the table of wrong answers and the site read it.
+    """One exercise, defined once for check cells, grading, the table of wrong answers and the site.
 
     Attributes:
-        name: of the function that the student writes.
-        points: of the exercise; the groups of `cases` share them out.
-        cases: rng -> `{"core": (3, [case, ...]), "edge": (1, [case, ...])}`, points and cases of each group.
-            A group counts only if all its cases pass.
-        reference: the right answer.
+        name: name of the function that the student writes.
+        points: points of the exercise; the groups of `cases` add up to them.
+        cases: rng -> `{"core": (3, [case, ...]), "edge": (1, [case, ...])}`, the points and cases of each group.
+            A group earns its points only if all its cases pass.
+        reference: the correct function.
         wrong: at least four misconceptions.
-        tolerance: of numbers, absolute plus relative.
-        kind: picks the picture of expected and got, see `segedu.teaching.checks.drawing`.
+        tolerance: of values, absolute plus relative.
+        kind: chooses the picture of a failed case, see `segedu.teaching.checks.drawing`.
         probe: a function of `segedu.teaching.checks.probes`.
-        accept: `(case, expected, got, tolerance) -> bool`, where right answers are many.
-        alike: `(case, ours, theirs, tolerance) -> bool`, whether a student's outcome shows the same mistake as a
-            wrong answer's; where right answers are many, so are those of one misconception.
+        accept: `(case, expected, got, tolerance) -> bool`, for exercises with many correct answers.
+        alike: `(case, ours, theirs, tolerance) -> bool`, whether a student's outcome shows the same mistake as a wrong
+            answer's outcome, for exercises with many correct answers.
         hides: modules that grading replaces by stubs.
     """
 

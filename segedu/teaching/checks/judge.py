@@ -1,7 +1,7 @@
-"""The judge: compares outcomes with the reference's, group by group, and names the misconception.
+"""The judge: compare a student's outcomes with the reference's, group by group, and name the misconception.
 
-It never runs a student's code: it takes outcomes that came from elsewhere. The reference and the wrong
-answers are ours and run here.
+It never runs a student's code: the student's outcomes come from elsewhere. It does run the reference and the wrong
+answers, which are our own code.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Drawn = list[tuple[str, int, Case]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of one exercise.
+    """The result of judging one exercise.
 
     Attributes:
         name: of the exercise.
         points: earned.
-        max_points: to be had.
+        max_points: points of the exercise.
         groups: name -> `{"passed", "total", "points", "max"}`, cases and points.
-        named: the misconceptions whose outcomes equal the student's; at most two.
-        first_line: what a student reads first; holds no expected value.
+        named: at most two misconceptions whose outcomes equal the student's.
+        first_line: what a student reads first; contains no expected value.
         detail: the same for visible cases, with the expected value.
         hint: where to look next, or "".
-        difference: the first one, with its drawn case, or None.
-        failed_case: index into the drawn cases of the first failure, or None.
+        difference: the first difference, or None.
+        failed_case: index of the first failed case among the drawn ones, or None.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """True where every case of every group passed."""
+        """True if every case of every group passed."""
         return all(group["passed"] == group["total"] for group in self.groups.values())
 
     @property
@@ -61,15 +61,7 @@ class Verdict:
 
 
 def draw(exercise: Exercise, seed: int) -> Drawn:
-    """Draw the cases of an exercise.
-
-    Args:
-        exercise: whose `cases` are called.
-        seed: the visible check uses a fixed one, grading a secret one.
-
-    Returns:
-        `(group, index in the group, case)`, in order.
-    """
+    """Draw the cases of an exercise, in order, with a seed: fixed for the visible check, secret in grading."""
     rng = np.random.default_rng(seed)
     groups = exercise.cases(rng)
     drawn = [(name, i, case) for name, (_, cases) in groups.items() for i, case in enumerate(cases)]
@@ -77,22 +69,12 @@ def draw(exercise: Exercise, seed: int) -> Drawn:
 
 
 def _with_cotangent(case: Case, rng: np.random.Generator) -> Case:
-    """A result that is not a scalar is differentiated as a weighted sum, with weights of this seed."""
+    """Add the seed of the weights for the weighted sum by which a result that is not a scalar is differentiated."""
     return {**case, "cotangent": int(rng.integers(2**31))}
 
 
 def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn, threads: int = 1) -> list[dict]:
-    """Probe a function on fresh copies of the cases, in this process.
-
-    Args:
-        exercise: whose probe is used.
-        function: reference, wrong answer or student.
-        drawn: from `draw`.
-        threads: of torch.
-
-    Returns:
-        One outcome per case.
-    """
+    """Probe a function on fresh copies of the drawn cases, in this process with `threads` torch threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -104,12 +86,7 @@ def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn, threads: i
 
 
 class Answers:
-    """Our own outcomes on drawn cases, each computed when first asked for and kept for the next student.
-
-    Args:
-        exercise: whose reference and wrong answers are run.
-        drawn: the cases.
-    """
+    """Outcomes of the reference and of the wrong answers on drawn cases, computed on first use and then kept."""
 
     def __init__(self, exercise: Exercise, drawn: Drawn) -> None:
         self.exercise, self.drawn = exercise, drawn
@@ -117,52 +94,45 @@ class Answers:
 
     @cached_property
     def reference(self) -> list[dict]:
-        """Outcomes of the reference, one a case."""
+        """Outcomes of the reference, one per case."""
         return outcomes_of(self.exercise, self.exercise.reference, self.drawn)
 
     def wrong(self, wrong: Wrong) -> list[dict]:
-        """Outcomes of a wrong answer, one a case."""
+        """Outcomes of a wrong answer, one per case."""
         if wrong.name not in self._wrong:
             self._wrong[wrong.name] = outcomes_of(self.exercise, wrong.function, self.drawn)
         return self._wrong[wrong.name]
 
 
 def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
-    """Compare a student's outcomes with the reference's.
+    """Compare a student's outcomes, one per drawn case or None if there is none, with the reference's.
 
-    Args:
-        exercise: the one that was probed.
-        drawn: the cases, in the order of `got`.
-        got: one outcome a case; None where none came back.
-        answers: ours on the same cases, to be shared where many students are judged on them.
+    `answers` are our outcomes on the same cases, shared when many students are judged on them.
 
     Returns:
-        The verdict, with points by group and the misconception by name where one fits.
-
-    Raises:
-        ValueError: if `got` and `drawn` differ in length.
+        The verdict, with points by group and the misconception by name if one matches.
     """
     if len(got) != len(drawn):
         raise ValueError(f"got has {len(got)} outcomes, expected {len(drawn)}, one for each drawn case")
     answers = answers or Answers(exercise, drawn)
     expected = answers.reference
-    right = [
-        outcome is not None and exercise.accept(case, want, outcome, exercise.tolerance)
-        for (_, _, case), want, outcome in zip(drawn, expected, got, strict=True)
+    accepted = [
+        outcome is not None and exercise.accept(case, expected_outcome, outcome, exercise.tolerance)
+        for (_, _, case), expected_outcome, outcome in zip(drawn, expected, got, strict=True)
     ]
-    groups = _groups(exercise, drawn, right)
+    groups = _groups(exercise, drawn, accepted)
     points = float(sum(group["points"] for group in groups.values()))
-    if all(right):
+    if all(accepted):
         return Verdict(exercise.name, points, exercise.points, groups)
-    first = right.index(False)
+    first = accepted.index(False)
     return _explain(answers, got, first, (points, groups))
 
 
-def _groups(exercise: Exercise, drawn: Drawn, right: Sequence[bool]) -> dict[str, dict]:
-    # a fixed seed: only names and points are read here, the cases are the drawn ones
+def _groups(exercise: Exercise, drawn: Drawn, accepted: Sequence[bool]) -> dict[str, dict]:
+    # any seed gives the same names and points of the groups
     points = {name: worth for name, (worth, _) in exercise.cases(np.random.default_rng(0)).items()}
     groups = {name: {"passed": 0, "total": 0, "points": 0, "max": worth} for name, worth in points.items()}
-    for (name, _, _), ok in zip(drawn, right, strict=True):
+    for (name, _, _), ok in zip(drawn, accepted, strict=True):
         groups[name]["total"] += 1
         groups[name]["passed"] += bool(ok)
     for group in groups.values():
@@ -177,14 +147,14 @@ def _explain(answers: Answers, got: Sequence, first: int, score: tuple) -> Verdi
     named = [] if outcome is None else diagnose(answers, got)
     if outcome is None:
         difference = Difference(
-            "the result", *2 * ("it gave no result: the cell was stopped before it returned",), np.inf
+            "the result", *2 * ("your function returned no result, because its cell was stopped first",), np.inf
         )
     else:
         difference = first_difference(expected[first], outcome, exercise.tolerance)
-        # Where right answers are many, the reference's is only one of them: it is no yardstick for a value.
+        # The reference's value is only one of many correct ones: do not print it as the expected value.
         by_property = exercise.accept is not same_outcome and "value" in outcome and "value" in expected[first]
         if difference is None or (by_property and difference.where != "arguments"):
-            text = "the answer does not have the property that is asked for"
+            text = "the result does not have the property that the exercise requires"
             difference = Difference("the result", text, text, np.inf)
     line = " Or: ".join(wrong.message for wrong in named)
     if not line and outcome is not None and outcome.get("raises") == "NotImplementedError":
@@ -204,16 +174,8 @@ def _case_name(drawn: tuple[str, int, Case]) -> str:
 
 
 def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
-    """Find the wrong answers whose outcomes are like the student's (equal, by default) on every case.
-
-    Args:
-        answers: ours on the same cases.
-        got: outcomes of the student.
-
-    Returns:
-        At most two, each differing from the reference somewhere.
-    """
-    found = []
+    """Find at most two wrong answers whose outcomes match the student's (are equal, by default) on every case."""
+    matching = []
     exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     for wrong in exercise.wrong:
         outcomes = answers.wrong(wrong)
@@ -223,10 +185,10 @@ def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
             for (_, _, case), ours, theirs in triples
         )
         if equal and _differs(exercise, drawn, expected, outcomes):
-            found.append(wrong)
-    return found[:2]
+            matching.append(wrong)
+    return matching[:2]
 
 
 def _differs(exercise: Exercise, drawn: Drawn, expected: list[dict], outcomes: list[dict]) -> bool:
-    pairs: Any = zip(drawn, expected, outcomes, strict=True)
-    return any(not exercise.accept(case, want, outcome, exercise.tolerance) for (_, _, case), want, outcome in pairs)
+    triples: Any = zip(drawn, expected, outcomes, strict=True)
+    return any(not exercise.accept(case, ours, theirs, exercise.tolerance) for (_, _, case), ours, theirs in triples)

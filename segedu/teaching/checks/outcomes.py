@@ -1,9 +1,9 @@
 """Outcomes: what a function did on a case, as plain values that can be compared, sent and stored.
 
-An outcome is a flat dict. `value` is what came back, `raises` the class of an exception, `mutated` the
-positions of arguments that were changed, `grads` the gradients that the case asked for. Keys that begin
-with an underscore are notes for a person (the message, the traceback) and are never compared. A probe records raw
-values; `segedu.teaching.checks.recording` derives `mutated`, `n_params` and `depends` from them.
+An outcome is a flat dict. `value` is the result, `raises` the class of an exception, `mutated` the positions of
+arguments that the function changed, `grads` the gradients that the case requires. Keys that begin with an underscore
+are notes for a person (the message, the traceback) and are never compared. A probe records raw values;
+`segedu.teaching.checks.recording` derives `mutated`, `n_params` and `depends` from them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class NotPlain(TypeError):
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two outcomes differ.
+    """The first difference between two outcomes.
 
     Attributes:
-        where: path such as `value[0]`, in the words of a student ("the result", "its gradient").
-        text: one sentence; holds the expected numbers, so it is shown for visible cases only.
+        where: path such as `the result[0]`, in the words that a student reads.
+        text: one sentence with the expected values, so it is shown for visible cases only.
         safe: the same sentence without any expected value.
-        distance: largest absolute difference, infinity where structure or kind differ.
+        distance: largest absolute difference, infinity if structure or kind differ.
     """
 
     where: str
@@ -39,7 +39,8 @@ class Difference:
     distance: float
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor, without importing torch."""
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
 
 
@@ -50,13 +51,13 @@ def plain(value: Any, depth: int = 0) -> Any:
 
     Args:
         value: anything.
-        depth: nesting so far; more than 16 levels are refused.
+        depth: nesting so far; at most 16 levels.
 
     Returns:
         A fresh plain value that shares no memory with the argument.
 
     Raises:
-        NotPlain: for any other class, by its name, for object arrays, and for too deep nesting.
+        NotPlain: for other classes, object arrays, and values nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise NotPlain(f"a value nested more than {MAX_DEPTH} levels deep")
@@ -64,16 +65,16 @@ def plain(value: Any, depth: int = 0) -> Any:
         raise NotPlain("an int of more than 64 bits")
     if type(value) in PLAIN:
         return value
-    if _is_tensor(value):
+    if is_tensor(value):
         return _plain_tensor(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise NotPlain(f"an array of dtype {value.dtype}")
-        is_long = value.dtype.kind == "f" and value.dtype.itemsize > 8  # its bytes mean another number elsewhere
+        is_long = value.dtype.kind == "f" and value.dtype.itemsize > 8  # its bytes depend on the machine
         return np.array(value, dtype=np.float64 if is_long else None, order="C", subok=False)
     if isinstance(value, np.bool_):
         return bool(value)
-    if isinstance(value, np.longdouble):  # its `item` would be one again
+    if isinstance(value, np.longdouble):  # its `item` is a long double again
         return float(value)
     if isinstance(value, np.generic) and value.dtype.kind in "iuf":
         return value.item()
@@ -103,7 +104,7 @@ def _plain_tensor(tensor: Any) -> np.ndarray:
 
 
 def _array_like(value: Any) -> np.ndarray | None:
-    """numpy, torch and rectangular lists of numbers count as the same kind of thing; scalars are 0-d arrays."""
+    """Convert numpy arrays, scalars (0-d) and rectangular lists of numbers to an array; None for anything else."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, bool | int | float):
@@ -122,13 +123,10 @@ def _kind(array: np.ndarray) -> str:
 
 
 def describe(value: Any) -> str:
-    """One short phrase: the kind, the shape and, where it is small, the value.
-
-    Args:
-        value: a plain value.
+    """Describe a plain value in one short phrase: the kind, the shape and, if it is small, the value.
 
     Returns:
-        For example `float array of shape (2, 3)` or `the int 7`.
+        For example `a float array of shape (2, 3)` or `the int 7`.
     """
     if isinstance(value, np.ndarray):
         if value.ndim == 0:
@@ -157,14 +155,14 @@ def _differ(where: str, expected: Any, got: Any, what: str = "") -> Difference:
 def value_difference(expected: Any, got: Any, tolerance: float, where: str = "the result") -> Difference | None:
     """Compare two plain values.
 
-    Structure, shape and kind (bool, int, float) must agree; numpy, torch and rectangular lists count as
-    equal, and so do a scalar and an array of shape (). Numbers compare in float64, NaN equals NaN.
+    Structure, shape and kind (bool, int, float) must agree; numpy arrays, tensors and rectangular lists are equivalent,
+    and so are a scalar and an array of shape (). Values are compared in float64, and NaN equals NaN.
 
     Args:
         expected: plain value of the reference.
         got: plain value of the student.
-        tolerance: largest absolute difference allowed, relative to 1 + |expected|.
-        where: name of the place, for the sentence.
+        tolerance: largest absolute difference, relative to 1 + |expected|.
+        where: name of the value in the sentence.
 
     Returns:
         The first difference, or None.
@@ -184,7 +182,7 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
             return Difference(
                 where,
                 f"{where} has keys {sorted(got)}, expected {sorted(expected)}",
-                f"{where} has other keys than asked{keys}",
+                f"{where} does not have the expected keys{keys}",
                 np.inf,
             )
         pairs = [(f"{where}[{key!r}]", expected[key], got[key]) for key in expected]
@@ -203,9 +201,9 @@ def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float, w
         return Difference(where, f"{text}, expected {expected.shape}", text, np.inf)
     if expected.size == 0:
         return None
-    # `return 1` where 1.0 is meant is no mistake; everything else must be of the kind that is asked for
-    whole_for_float = expected.ndim == 0 and (_kind(expected), _kind(got)) == ("float", "int")
-    if _kind(expected) != _kind(got) and not whole_for_float:
+    # returning 1 instead of 1.0 is not a mistake; every other kind must agree
+    int_for_float = expected.ndim == 0 and (_kind(expected), _kind(got)) == ("float", "int")
+    if _kind(expected) != _kind(got) and not int_for_float:
         text = f"{where} holds {_kind(got)} values"
         return Difference(where, f"{text}, expected {_kind(expected)} values", text, np.inf)
     if _kind(expected) != "float":
@@ -226,70 +224,62 @@ def _number_difference(
     expected: np.ndarray, got: np.ndarray, gap: np.ndarray, wrong: np.ndarray, where: str
 ) -> Difference:
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
-    place = f"{where}[{', '.join(map(str, index))}]" if index else where
-    one, two = got[index].item(), expected[index].item()
-    form = ".6g" if isinstance(one, float) else ""
+    location = f"{where}[{', '.join(map(str, index))}]" if index else where
+    got_value, expected_value = got[index].item(), expected[index].item()
+    form = ".6g" if isinstance(got_value, float) else ""
     count = f" ({int(wrong.sum())} of {wrong.size} values differ)" if wrong.size > 1 else ""
-    text = f"{place} is {one:{form}}"
+    text = f"{location} is {got_value:{form}}"
     return Difference(
         where,
-        f"{text}, expected {two:{form}}{count}",
+        f"{text}, expected {expected_value:{form}}{count}",
         f"{text}, which is not right{count}",
         float(gap[wrong].max()),
     )
 
 
 def first_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:
-    """Compare two outcomes, notes left out.
-
-    Args:
-        expected: outcome of the reference.
-        got: outcome of the student.
-        tolerance: see `value_difference`.
+    """Compare two outcomes without their notes; see `value_difference`.
 
     Returns:
         The first difference, or None.
     """
     if "raises" in got and "raises" not in expected:
-        text = f"it raises {got['raises']}: {got.get('_message', '')}".rstrip(": ")[:300]
+        text = f"your function raises {got['raises']}: {got.get('_message', '')}".rstrip(": ")[:300]
         return Difference("exception", text, text, np.inf)
     if "raises" in expected and "raises" not in got:
-        text = "it returns a value where it has to refuse the input"
-        return Difference("exception", f"{text} with a {expected['raises']}", text, np.inf)
+        text = "your function returns a value, but it should refuse this input"
+        return Difference("exception", f"{text} with {_article(expected['raises'])}", text, np.inf)
     if "raises" in expected and expected["raises"] != got["raises"]:
-        text = f"it raises {got['raises']} where another error is asked for"
-        return Difference("exception", f"it raises {got['raises']}, expected {expected['raises']}", text, np.inf)
+        text = f"your function raises {got['raises']}"
+        safe = f"{text}, but it should raise another exception"
+        return Difference("exception", f"{text}, expected {expected['raises']}", safe, np.inf)
     if "refused" in got:
-        text = f"it returns {got['refused']}, which cannot be compared"
+        text = f"your function returns {got['refused']}, which cannot be compared"
         return Difference("the result", text, text, np.inf)
     return _key_difference(expected, got, tolerance)
 
 
-WORDS = {"value": "the result", "grads": "the gradient", "mutated": "the list of changed arguments"}
+KEY_NAMES = {
+    "value": "the result",
+    "grads": "the gradient",
+    "mutated": "the list of changed arguments",
+    "n_params": "the number of parameters",
+    "depends": "the number of input values that the centre of the output depends on",
+}
 
 
 def _key_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:
     if expected.get("mutated") != got.get("mutated") and got.get("mutated"):
-        text = f"it changes its argument number {got['mutated'][0] + 1}: work on a copy"
+        text = f"your function changes its argument number {got['mutated'][0] + 1}. Work on a copy instead"
         return Difference("arguments", text, text, np.inf)
     keys = [key for key in expected if not key.startswith("_")]
     if missing := [key for key in keys if key not in got]:
-        text = f"it gives no {missing[0]}"
+        text = f"the outcome has no {missing[0]}"
         return Difference(missing[0], text, text, np.inf)
-    checks = ((key, value_difference(expected[key], got[key], tolerance, WORDS.get(key, key))) for key in keys)
+    checks = ((key, value_difference(expected[key], got[key], tolerance, KEY_NAMES.get(key, key))) for key in keys)
     return next((difference for _, difference in checks if difference), None)
 
 
 def same_outcome(case: dict, expected: dict, got: dict, tolerance: float) -> bool:
-    """The default `accept` of an exercise: the two outcomes are equal within the tolerance.
-
-    Args:
-        case: the case, unused here; other `accept` functions check a property of the answer against it.
-        expected: outcome of the reference.
-        got: outcome of the student.
-        tolerance: see `value_difference`.
-
-    Returns:
-        True where nothing differs.
-    """
+    """Whether two outcomes are equal within the tolerance: the default `accept` of an exercise, without the case."""
     return first_difference(expected, got, tolerance) is None

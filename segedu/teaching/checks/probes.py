@@ -1,8 +1,8 @@
-"""Probes: they call a function on a case and write down what it did.
+"""Probes: call a function on a case and record what it did.
 
-A probe runs wherever the function lives, in the student's process too. So it holds no answer and it decides nothing: it
-records raw values (the result, the arguments as they are after the call, gradients, shapes of parameters), and
-`segedu.teaching.checks.recording` derives the outcome from them where the student's code does not run.
+A probe runs in the same process as the function, which may be the student's, so it holds no answer and decides nothing.
+It records raw values (the result, the arguments after the call, gradients, shapes of parameters), and
+`segedu.teaching.checks.recording` derives the outcome from them in a process that does not run the student's code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segedu.teaching.checks.outcomes import NotPlain, plain
 
 
 def copy_value(value: Any) -> Any:
-    """Copy a case or an argument deeply; fixtures are immutable and shared.
+    """Copy a case or an argument deeply, without copying fixtures, which are immutable and shared.
 
     Args:
         value: plain values, tensors, fixtures.
@@ -38,7 +38,7 @@ def copy_value(value: Any) -> Any:
 
 
 def _builtin_name(error: BaseException) -> str:
-    """A subclass of ValueError is as good as ValueError: name the nearest class that Python itself has."""
+    """Name the nearest built-in class of an exception: a subclass of ValueError is as good as ValueError."""
     for cls in type(error).__mro__:
         if getattr(builtins, cls.__name__, None) is cls:
             return cls.__name__
@@ -47,7 +47,7 @@ def _builtin_name(error: BaseException) -> str:
 
 def _raised(error: BaseException) -> dict:
     frames = error.__traceback__
-    while frames and frames.tb_frame.f_code.co_filename == __file__:  # a student's traceback begins in their code
+    while frames and frames.tb_frame.f_code.co_filename == __file__:  # begin in the student's code
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames, chain=False))
     return {"raises": _builtin_name(error), "_message": str(error)[:500], "_traceback": text[-4000:]}
@@ -63,7 +63,7 @@ def _guarded(run: Callable[[], dict]) -> dict:
 
 
 def _after_call(arguments: list) -> list:
-    """The arguments as the function left them; None for what is not plain, such as a fixture."""
+    """Record the arguments as the function left them; None for arguments that are not plain, such as fixtures."""
     left: list = []
     for argument in arguments:
         try:
@@ -77,12 +77,12 @@ def call(function: Callable, case: dict) -> dict:
     """Call `function(*case["args"])`.
 
     Args:
-        function: the student's, the reference or a wrong one.
+        function: the student's, the reference or a wrong answer.
         case: `{"args": [...]}`, already a fresh copy.
 
     Returns:
         `{"value", "arguments"}`, the latter as they are after the call; or `{"raises"}` with the class of the
-        exception; or `{"refused"}` where the value is of a class that a recording cannot hold.
+        exception; or `{"refused"}` if a recording cannot hold the value.
     """
 
     def run() -> dict:
@@ -93,15 +93,15 @@ def call(function: Callable, case: dict) -> dict:
 
 
 def call_grad(function: Callable, case: dict) -> dict:
-    """Call the function and differentiate its result, or a weighted sum of it where the result is not a scalar.
+    """Call the function and differentiate its result, or a weighted sum of it if the result is not a scalar.
 
     Args:
         function: takes tensors, returns one tensor.
-        case: `{"args": [...], "grad": [0, ...]}`; `grad` names the positions of the arguments with respect to which
+        case: `{"args": [...], "grad": [0, ...]}`; `grad` holds the positions of the arguments with respect to which
             the result is differentiated. `cotangent`, which `draw` adds, is the seed of the weights.
 
     Returns:
-        `call`'s recording and `grads`, one array per position; None where the result does not depend on it.
+        `call`'s recording and `grads`, one array per position; None if the result does not depend on the argument.
     """
     import torch
 
@@ -118,7 +118,7 @@ def call_grad(function: Callable, case: dict) -> dict:
 
 
 def _gradients(output: Any, inputs: list, seed: int) -> list:
-    """Gradients of a weighted sum of the output: the values of a softmax sum to 1, whatever goes in."""
+    """Gradients of a weighted sum of the output; a plain sum would hide errors, because a softmax always sums to 1."""
     import torch
 
     if not output.requires_grad:
@@ -129,11 +129,11 @@ def _gradients(output: Any, inputs: list, seed: int) -> list:
 
 
 def module(function: Callable, case: dict) -> dict:
-    """Build a module, fill its weights in order of execution, run it.
+    """Build a module, fill its weights in order of execution, and run it.
 
-    Order of construction and names of parameters never matter: a first run on the inputs notes the order in
+    The order of construction and the names of parameters never matter: a first run on the inputs notes the order in
     which leaf modules execute, then each parameter gets values that depend on the case's seed, on its shape,
-    and on how many of that shape came before it.
+    and on how many parameters of that shape came before it.
 
     Args:
         function: `function(*args)` returns a `torch.nn.Module`.
@@ -148,25 +148,25 @@ def module(function: Callable, case: dict) -> dict:
     def run() -> dict:
         net = function(*case["args"])
         if not isinstance(net, torch.nn.Module):
-            return {"refused": f"{type(net).__name__}, where a torch.nn.Module is asked for"}
+            return {"refused": f"{type(net).__name__}, where a torch.nn.Module is expected"}
         net.eval()
         fill_weights(net, case["inputs"], case["seed"])
         inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in case["inputs"]]
         output = net(*inputs)
         if not isinstance(output, torch.Tensor):
-            return {"refused": f"{type(output).__name__} from forward, where a tensor is asked for"}
-        found = {"value": plain(output), "arguments": _after_call(inputs)}
+            return {"refused": f"{type(output).__name__} from forward, where a tensor is expected"}
+        recording = {"value": plain(output), "arguments": _after_call(inputs)}
         shapes = [list(p.shape) for p in net.parameters()]
-        return {**found, "parameters": shapes, "grads": _centre_gradients(net, case["inputs"], case["seed"])}
+        return {**recording, "parameters": shapes, "grads": _centre_gradients(net, case["inputs"], case["seed"])}
 
     with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
         return _guarded(run)
 
 
 def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
-    """Gradients of the centre of the output with respect to each input: what the centre depends on, and how much.
+    """Gradients of the centre of the output with respect to each input: which input values it depends on, and how much.
 
-    In float64 where the module runs in it: in float32 a ReLU near 0 may be open on one CPU and closed on another.
+    In float64 if the module runs in it: in float32 a ReLU near 0 may be open on one CPU and closed on another.
     """
 
     def gradients(double: bool) -> list:
@@ -184,13 +184,7 @@ def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
 
 
 def fill_weights(net: Any, inputs: list, seed: int) -> None:
-    """Fill parameters and buffers in order of execution, reproducibly.
-
-    Args:
-        net: a `torch.nn.Module`; changed in place.
-        inputs: what it is run on to learn the order.
-        seed: of the values.
-    """
+    """Fill parameters and buffers of a module in place, reproducibly, in order of execution on the inputs."""
     import torch
 
     order: list = []
@@ -224,7 +218,7 @@ def _fill(tensor: Any, name: str, key: list[int]) -> None:
     fan_in = max(1, int(np.prod(tensor.shape[1:])))
     values = rng.uniform(-1, 1, tuple(tensor.shape)) * np.sqrt(3 / fan_in)
     if tensor.ndim < 2:
-        # a variance must be positive, a scale or a bias not too small: both lie in [0.5, 1.5] or +-0.5
+        # a variance must be positive, and neither a scale nor a bias may be close to 0
         values = (
             rng.uniform(0.5, 1.5, tuple(tensor.shape)) if "var" in name else rng.uniform(-0.5, 0.5, tuple(tensor.shape))
         )

@@ -1,8 +1,8 @@
-"""What a probe recorded, turned into an outcome by the side that the student's code cannot reach.
+"""Derive the outcome of a case from a probe's recording, in a process that the student's code cannot reach.
 
-A recording comes from the student's process. It holds raw values only: what came back, the arguments as they are after
-the call, gradients, the shapes of parameters. What they mean is decided here, beside the case as it was drawn: which
-arguments changed, how many parameters there are, how many values of an input the output depends on.
+A recording comes from the student's process and holds raw values only: the result, the arguments after the call,
+gradients, the shapes of parameters. This module compares them with the case as it was drawn: which arguments changed,
+how many parameters the module has, how many values of an input the output depends on.
 """
 
 from __future__ import annotations
@@ -19,22 +19,18 @@ MAX_AXES = 8
 
 
 class BadRecording(ValueError):
-    """A recording that no probe makes; the message says what is wrong with it."""
+    """A recording that no probe writes; the message says what is wrong with it."""
 
 
 def outcome_of(case: dict, recording: dict) -> dict:
-    """Derive the outcome of a case from what its probe recorded.
-
-    Args:
-        case: as it was drawn; the function got a copy.
-        recording: of a probe, or of whoever wrote in its place.
+    """Derive the outcome of a case from what its probe recorded, or from what the student's process forged.
 
     Returns:
-        `value` and `mutated`, with `grads`, `n_params` and `depends` where they were recorded; `raises` or `refused`
-        where there is no value. Notes (keys that begin with an underscore) stay.
+        `value` and `mutated`, with `grads`, `n_params` and `depends` if they were recorded; `raises` or `refused` if
+        there is no value. Notes (keys that begin with an underscore) stay.
 
     Raises:
-        BadRecording: for a part that is missing or malformed.
+        BadRecording: if a part is missing or malformed.
     """
     outcome = {key: part for key, part in recording.items() if key not in ("arguments", "parameters")}
     if "value" not in recording:
@@ -56,7 +52,7 @@ def _list(recording: dict, key: str) -> list:
 
 
 def _changed(before: list, after: Any) -> list[int]:
-    """The positions of arguments that differ from the case, to the last bit; a fixture cannot be changed."""
+    """Positions of arguments that differ from the case in any bit; a fixture cannot be changed."""
     if not isinstance(after, list) or len(after) != len(before):
         raise BadRecording("the outcome does not hold the arguments after the call")
     return [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if not _same(a, b)]

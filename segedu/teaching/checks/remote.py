@@ -1,6 +1,6 @@
-"""The part of grading that runs beside the student's function: cases in, outcomes out, no answers.
+"""The part of grading that runs beside the student's function: it reads cases, writes outcomes and holds no answers.
 
-`run_probe` is called by the grading cells; what it writes is judged by another process.
+The grading cells call `run_probe`; another process judges the outcomes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def write_files(folder: Path, stem: str, files: dict[str, bytes]) -> None:
     """Write the files of one packed value, the JSON last, so that a JSON always has its arrays.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         stem: `3` gives `3.json`, `3.0.npy`, ...
         files: from `codec.pack`.
     """
@@ -32,15 +32,7 @@ def write_files(folder: Path, stem: str, files: dict[str, bytes]) -> None:
 
 
 def reader(folder: Path, stem: str) -> Callable[[str], bytes | None]:
-    """The `get` that `codec.unpack` asks for, from plain files.
-
-    Args:
-        folder: holds `<stem>.json` and `<stem>.<k>.npy`.
-        stem: of the value.
-
-    Returns:
-        name -> bytes or None.
-    """
+    """Return the `get` that `codec.unpack` needs: it reads `<stem>.json` and `<stem>.<k>.npy` of a folder."""
 
     def get(name: str) -> bytes | None:
         path = folder / f"{stem}.{name}"
@@ -50,13 +42,13 @@ def reader(folder: Path, stem: str) -> Callable[[str], bytes | None]:
 
 
 def run_probe(name: str, folder: str, namespace: dict[str, Any], out: str = "out") -> None:
-    """Probe `namespace[name]` on every case in the folder; write one outcome after the other.
+    """Probe `namespace[name]` on every case in the folder and write the outcomes one by one.
 
     Args:
         name: of the student's function.
         folder: holds `job.json` (`{"probe": "call", "cases": 4}`) and `in/<i>.json` with arrays.
         namespace: the notebook's globals.
-        out: the folder below, into which the outcomes are written.
+        out: the subfolder for the outcomes.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Run what stands below a line that failed, in the same kernel.
+"""Run the statements below a line that raised, in the same kernel.
 
-A student's cell may stop in grading and not in the student's own kernel: it shows data of a cell that grading leaves
-out, imports a library that is not installed here, or opens a file of the student's machine. Then the definitions below
-that line are part of the answer all the same.
+A student's cell may stop in grading but not in the student's own kernel: it shows data of a cell that grading skips,
+imports a library that is not installed here, or opens a file of the student's machine. The definitions below that line
+are still part of the answer.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import linecache
 import sys
 from typing import Any
 
-# What a missing library, file, device, magic or value raises. After any other error the cell has probably stopped in
-# the student's kernel too, so that what stands below replaces nothing that has a value.
+# Errors of a missing library, file, device, magic or value. After any other error the cell has probably stopped in the
+# student's kernel too, so the statements below must not replace names that have a value.
 _MISSING_HERE = (NameError, ImportError, OSError, AttributeError, LookupError, RuntimeError)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def run_rest(source: str) -> None:
-    """Run the statements of a cell below the one at which it has just stopped, each of them by itself.
+    """Run the statements of a cell after the one that has just raised, each by itself.
 
     Args:
-        source: of the cell; nothing runs if the last error of the kernel is not of this cell.
+        source: of the cell; nothing runs if the kernel's last error did not come from this cell.
     """
     from IPython import get_ipython
 
@@ -38,7 +38,7 @@ def run_rest(source: str) -> None:
 
 
 def _frame_of(text: str, namespace: dict[str, Any]) -> Any:
-    """The part of the last traceback that belongs to a cell itself, or None."""
+    """Return the frame of the last traceback that belongs to the cell itself, or None."""
     frame = getattr(sys, "last_traceback", None)
     while frame is not None:
         lines = linecache.getlines(frame.tb_frame.f_code.co_filename)
@@ -56,36 +56,23 @@ def _is_due_to_grading(error: BaseException) -> bool:
 def _run(node: ast.stmt, file: str, shell: Any) -> None:
     try:
         exec(shell.compile(ast.Module([node], []), file, "exec"), shell.user_ns)
-    except (Exception, SystemExit):  # this statement stops here; those below it have a chance of their own
+    except (Exception, SystemExit):  # the statements below it are still tried
         return
 
 
 def first_line(node: ast.stmt) -> int:
-    """The first line of a statement, its decorators included.
-
-    Args:
-        node: of the tree.
-
-    Returns:
-        Counted from 1.
-    """
+    """Return the first line of a statement, counted from 1, including its decorators."""
     return min([node.lineno, *(part.lineno for part in getattr(node, "decorator_list", ()))])
 
 
 def stored_names(node: ast.stmt) -> set[str]:
-    """The names that a statement may give a value; too many rather than too few.
-
-    Args:
-        node: of the tree.
-
-    Returns:
-        Names.
+    """Return the names that a statement may assign; too many rather than too few.
 
     >>> sorted(stored_names(ast.parse("import a.b as c, d.e").body[0]))
     ['c', 'd']
     """
     if isinstance(node, _DEFINITIONS):
         return {node.name}
-    found = {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    assigned = {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
     aliases = [part for part in ast.walk(node) if isinstance(part, ast.alias)]
-    return found | {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    return assigned | {alias.asname or alias.name.partition(".")[0] for alias in aliases}

@@ -1,4 +1,4 @@
-"""Wrong answers written as one change of the right one, and cases in one line each."""
+"""Wrong answers written as one change of the reference, and cases in one line each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Variants:
-    """Makes wrong answers out of a reference, each by one change.
+    """Make wrong answers from a reference, each with one change.
 
     Every method returns a function with the signature of the reference. The changes are functions of `a`, a namespace
     of the arguments by name: `a.boxes`, `a.stride`.
@@ -18,7 +18,7 @@ class Variants:
         >>> def area(width, height=1):
         ...     return width * height
         >>> right = Variants(area)
-        >>> right.given(width=lambda a: 2 * a.width)(3, 4)  # the reference, given other arguments
+        >>> right.given(width=lambda a: 2 * a.width)(3, 4)  # the reference, called with other arguments
         24
         >>> right.then(lambda out, a: out + a.height)(3, 4)  # another result, made from the reference's
         16
@@ -26,7 +26,7 @@ class Variants:
         7
 
     Args:
-        reference: the right answer. To change twice, give it a variant: `Variants(right.given(...)).then(...)`.
+        reference: the correct function. To change it twice, pass a variant: `Variants(right.given(...)).then(...)`.
     """
 
     def __init__(self, reference: Callable) -> None:
@@ -34,16 +34,13 @@ class Variants:
         self.signature = inspect.signature(reference)
 
     def given(self, **changes: Callable[[SimpleNamespace], Any]) -> Callable:
-        """The reference applied to changed arguments.
+        """Apply the reference to changed arguments.
 
         Args:
             **changes: name of an argument -> function of all arguments that returns its new value.
 
-        Returns:
-            The wrong answer.
-
         Raises:
-            TypeError: if the reference has no argument of such a name.
+            TypeError: if the reference has no argument with such a name.
         """
         if unknown := sorted(set(changes) - set(self.signature.parameters)):
             names = ", ".join(self.signature.parameters)
@@ -55,25 +52,11 @@ class Variants:
         return self.instead(changed)
 
     def then(self, change: Callable[[Any, SimpleNamespace], Any]) -> Callable:
-        """A result made from the reference's.
-
-        Args:
-            change: `(result, arguments) -> result`.
-
-        Returns:
-            The wrong answer.
-        """
+        """Change the reference's result by `(result, arguments) -> result`."""
         return self.instead(lambda a: change(self._call(vars(a)), a))
 
     def instead(self, compute: Callable[[SimpleNamespace], Any]) -> Callable:
-        """Another computation from the same arguments.
-
-        Args:
-            compute: arguments -> result.
-
-        Returns:
-            The wrong answer.
-        """
+        """Compute something else from the same arguments by `arguments -> result`."""
 
         @functools.wraps(self.reference)
         def wrong(*args: Any, **kwargs: Any) -> Any:
@@ -88,14 +71,11 @@ class Variants:
 
 
 def case(name: str, *args: Any, **more: Any) -> dict[str, Any]:
-    """One case of an exercise.
+    """Make one case of an exercise.
 
     Args:
         name: what the case shows, as the student reads it.
         *args: positional arguments of the function.
-        **more: what the probe reads beside them, such as `grad=[0]`.
-
-    Returns:
-        The case.
+        **more: further entries for the probe, such as `grad=[0]`.
     """
     return {"name": name, "args": list(args), **more}

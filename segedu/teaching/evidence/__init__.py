@@ -1,1 +1,1 @@
-"""Claims that are measured: budgets of the labs, and the table of proofs."""
+"""Measured claims: budgets of the labs, and the table of proofs."""

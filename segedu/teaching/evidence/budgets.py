@@ -1,4 +1,4 @@
-"""What a lab costs to run: CPU time, memory, and the time until its first figure, beside their limits."""
+"""The cost of a lab against its limits: CPU time, memory, and the time until its first figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMITS = {"cpu_seconds": 90.0, "peak_mb": 2048.0, "first_figure": 15.0}
 
 @dataclass(frozen=True)
 class Budget:
-    """What a solved lab costs, run from top to bottom in a fresh kernel.
+    """The cost of a solved lab, run from top to bottom in a fresh kernel.
 
     Attributes:
         lab: its name.
@@ -32,7 +32,7 @@ class Budget:
 
     @property
     def within(self) -> bool:
-        """True where all three limits are met."""
+        """True if all three limits are met."""
         return all(getattr(self, name) <= limit for name, limit in LIMITS.items())
 
 
@@ -42,15 +42,7 @@ print(_j.dumps([_s.ru_utime + _s.ru_stime + _c.ru_utime + _c.ru_stime, _s.ru_max
 
 
 def measure_lab(course: Path, lab: str) -> Budget:
-    """Run a solved lab and measure it.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
-
-    Returns:
-        The budget that it used.
-    """
+    """Run a solved lab, such as `04_metrics` in the checkout `course`, and measure its cost."""
     import nbformat
 
     from segedu.teaching.authoring.notebooks import execute, read_source
@@ -58,17 +50,17 @@ def measure_lab(course: Path, lab: str) -> Budget:
     notebook = read_source(course, lab)
     notebook.cells.append(nbformat.v4.new_code_cell(USAGE, metadata={"segedu": {"name": "usage", "role": "show"}}))
     start = datetime.now().astimezone()
-    done = execute(notebook, course, lab)
-    cells = [cell for cell in done.cells if cell.cell_type == "code"]
+    executed = execute(notebook, course, lab)
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
     cpu, rss_kb = json.loads(cells[-1].outputs[0]["text"])
     times = {cell.metadata["segedu"]["name"]: _span(cell) for cell in cells[:-1]}
     pictures = (
         times[cell.metadata["segedu"]["name"]][1] for cell in cells[:-1] if "image/png" in json.dumps(cell.outputs)
     )
     first = next(pictures, None)
-    name, (begun, ended) = max(times.items(), key=lambda item: item[1][1] - item[1][0])
+    name, (started, ended) = max(times.items(), key=lambda item: item[1][1] - item[1][0])
     seconds = (first - start).total_seconds() if first else float("inf")
-    return Budget(lab, cpu, rss_kb / 1024, seconds, (name, (ended - begun).total_seconds()))
+    return Budget(lab, cpu, rss_kb / 1024, seconds, (name, (ended - started).total_seconds()))
 
 
 def _span(cell: Any) -> tuple[datetime, datetime]:
@@ -78,26 +70,18 @@ def _span(cell: Any) -> tuple[datetime, datetime]:
 
 
 def print_budgets(course: Path, labs: Sequence[str]) -> None:
-    """Measure labs one after the other and print the table.
-
-    Args:
-        course: the checkout.
-        labs: names.
-
-    Raises:
-        SystemExit: with 1 where a limit is passed.
-    """
+    """Measure labs one after the other and print the table; exit with status 1 if a limit is exceeded."""
     from rich.console import Console
     from rich.table import Column, Table
 
     budgets = [measure_lab(course, lab) for lab in labs]
     name = Column("lab", no_wrap=True, min_width=14)
     table = Table(name, "CPU-seconds", "peak MiB", "first figure, s", "slowest cell", "within limits")
-    for b in budgets:
-        slowest = f"{b.slowest[0]}, {b.slowest[1]:.1f} s"
-        numbers = (f"{b.cpu_seconds:.1f}", f"{b.peak_mb:.0f}", f"{b.first_figure:.1f}")
-        table.add_row(b.lab, *numbers, slowest, "yes" if b.within else "NO")
+    for budget in budgets:
+        slowest = f"{budget.slowest[0]}, {budget.slowest[1]:.1f} s"
+        numbers = (f"{budget.cpu_seconds:.1f}", f"{budget.peak_mb:.0f}", f"{budget.first_figure:.1f}")
+        table.add_row(budget.lab, *numbers, slowest, "yes" if budget.within else "NO")
     Console().print(table)
     print("limits: " + ", ".join(f"{name} {limit:g}" for name, limit in LIMITS.items()))
-    if not all(b.within for b in budgets):
+    if not all(budget.within for budget in budgets):
         raise SystemExit(1)

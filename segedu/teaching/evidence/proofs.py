@@ -1,7 +1,7 @@
-"""Claims that take hours to measure: run where their sources have changed, one row of a table each.
+"""Claims that take hours to measure: each is measured again if its sources have changed, and has one row of a table.
 
-`tests/claims.toml` says what is claimed and which command measures it, `tests/proofs.csv` holds what was
-measured, with a hash of the sources. Numbers on the site and in the README come from there.
+`tests/claims.toml` says what is claimed and which command measures it; `tests/proofs.csv` holds the measured figures
+with a hash of the sources. Numbers on the site and in the README come from there.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ IMPORTS_OF = "imports of "
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be measured.
+    """A claim to be measured.
 
     Attributes:
         name: unique.
         command: of `segedu` or `python`, run in the checkout; `{data}` stands for the folder of real data.
-        figure: a regular expression; its first group is the figure.
+        figure: a regular expression for the output; its groups are the figure.
         sources: files and globs whose change makes the figure stale. "imports of GLOB" stands for every file of
             `segedu` that a matching file imports, directly or through others.
         seed: that the command uses.
@@ -48,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured."""
+    """The measured figure of a claim."""
 
     claim: str
     figure: str
@@ -60,39 +60,18 @@ class Row:
 
 
 def data_folder(course: Path) -> Path:
-    """Where real data lies: `$SEGEDU_DATA`, or `../shared/data` beside the checkout.
-
-    Args:
-        course: the checkout.
-
-    Returns:
-        The folder; it need not exist.
-    """
+    """The folder of real data, which need not exist: `$SEGEDU_DATA`, or `../shared/data` beside the checkout."""
     return Path(os.environ.get("SEGEDU_DATA") or course.parent / "shared" / "data")
 
 
 def read_claims(course: Path) -> list[Claim]:
-    """Read `tests/claims.toml`.
-
-    Args:
-        course: the checkout.
-
-    Returns:
-        The claims in order.
-    """
+    """Read `tests/claims.toml` in order."""
     text = (course / "tests" / "claims.toml").read_text()
     return [Claim(**entry) for entry in tomllib.loads(text)["claim"]]
 
 
 def read_rows(course: Path) -> dict[str, Row]:
-    """Read `tests/proofs.csv`.
-
-    Args:
-        course: the checkout.
-
-    Returns:
-        Claim -> row; empty where nothing has been measured yet.
-    """
+    """Read `tests/proofs.csv`: claim -> row, empty if nothing has been measured yet."""
     path = course / "tests" / "proofs.csv"
     if not path.is_file():
         return {}
@@ -103,7 +82,7 @@ def source_hash(course: Path, sources: Sequence[str]) -> str:
     """Hash the sources of a claim, as twelve hexadecimal digits.
 
     Raises:
-        ValueError: for a source that matches no file.
+        ValueError: if a source matches no file.
     """
     digest = hashlib.sha256()
     for pattern in sources:
@@ -156,14 +135,7 @@ def _meaning(file: Path, _changed: int) -> bytes:
 
 
 def stale(course: Path) -> list[str]:
-    """Claims without a row, or whose sources have changed since.
-
-    Args:
-        course: the checkout.
-
-    Returns:
-        Their names.
-    """
+    """Names of the claims without a row, or whose sources have changed since."""
     rows = read_rows(course)
     return [
         claim.name
@@ -173,15 +145,11 @@ def stale(course: Path) -> list[str]:
 
 
 def prove(course: Path, names: Sequence[str] = ()) -> None:
-    """Measure what is stale, or what is named; write each row as soon as it is there, so that a kill loses one.
-
-    Args:
-        course: the checkout.
-        names: of claims; all stale ones by default.
+    """Measure the named claims, by default all stale ones, and write each row at once: a kill loses at most one.
 
     Raises:
-        ValueError: for a name that is not claimed.
-        SystemExit: with 1 where a command fails or prints no figure; the others run first.
+        ValueError: if a name is not a claim.
+        SystemExit: with 1 if a command fails or prints no figure; the others run first.
     """
     claims = {claim.name: claim for claim in read_claims(course)}
     if unknown := [name for name in names if name not in claims]:
@@ -194,7 +162,7 @@ def prove(course: Path, names: Sequence[str] = ()) -> None:
             failures.append(name)
         else:
             print(f"{name}: {row.figure} ({row.seconds} s)")
-            # claims and rows anew: others may have come while this one was measured
+            # read claims and rows again: they may have changed during the measurement
             _write(course, {**read_rows(course), name: row}, [claim.name for claim in read_claims(course)])
     if failures:
         print("no figure for: " + ", ".join(failures))
@@ -204,16 +172,16 @@ def prove(course: Path, names: Sequence[str] = ()) -> None:
 def _measure(course: Path, claim: Claim) -> Row | None:
     program, *arguments = shlex.split(claim.command.replace("{data}", str(data_folder(course))))
     launcher = [sys.executable, "-m", "segedu.cli"] if program == "segedu" else [sys.executable]
-    digest = source_hash(course, claim.sources)  # of what runs: sources may change meanwhile
+    digest = source_hash(course, claim.sources)  # before the run, because sources may change during it
     start = time.monotonic()
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # several spin while they wait, and CPU-seconds count that
-    done = subprocess.run([*launcher, *arguments], cwd=course, env=one_thread, capture_output=True, text=True)
-    found = re.search(claim.figure, done.stdout, re.M)
-    if not found:
-        print(done.stdout[-2000:] + done.stderr[-2000:])
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # waiting threads spin, which would count as CPU-seconds
+    process = subprocess.run([*launcher, *arguments], cwd=course, env=one_thread, capture_output=True, text=True)
+    match = re.search(claim.figure, process.stdout, re.M)
+    if not match:
+        print(process.stdout[-2000:] + process.stderr[-2000:])
         return None
     seconds, date = f"{time.monotonic() - start:.0f}", datetime.now(UTC).date().isoformat()
-    return Row(claim.name, " ".join(found.groups()), claim.command, str(claim.seed), seconds, date, digest)
+    return Row(claim.name, " ".join(match.groups()), claim.command, str(claim.seed), seconds, date, digest)
 
 
 def _write(course: Path, rows: dict[str, Row], order: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""How well the checks tell right answers from wrong ones: known wrong answers and machine mutants."""
+"""How well the checks separate right answers from wrong ones: known wrong answers and machine mutants."""

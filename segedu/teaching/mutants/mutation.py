@@ -1,15 +1,14 @@
-"""Small mistakes made by machine: every change of one operator, number, axis, bound, call or statement.
+"""Machine mutants: every change of one operator, number, axis, bound, call or statement.
 
-The libraries for this (cosmic-ray, mutmut and mutatest were looked at) change files on disk and run a test command for
-each change, seconds a time, and know nothing of axes, keepdim, broadcast positions, slices, or calls such as
-`.clamp()` that keep a shape. Here a change is made in memory, in a copy of the namespaces, so that thousands fit
-into minutes.
+Existing libraries (cosmic-ray, mutmut, mutatest) change files on disk and run a test command for each change, which
+takes seconds, and do not know axes, keepdim, broadcast positions, slices, or calls such as `.clamp()` that keep a
+shape. Here a change is made in memory, in a copy of the namespaces, so that thousands run within minutes.
 
-What is not changed, because no answer could show it or the statement does not ask for it: docstrings, type hints,
-decorators, texts, messages of errors, `assert`, guards, and what no case runs. A guard is an `if` whose body ends in
-`raise`, or a call, as a statement of its own, of a function that does nothing but raise; it is changed only where a
-case makes it raise. A library's function has options that an exercise does not offer, so code that never runs is left
-alone; but the `if` that leads past it is changed, so a case that is missing still shows: the `if` can be dropped.
+Some code is not changed, because no answer could show the change or the statement does not require it: docstrings, type
+hints, decorators, texts, error messages, `assert`, guards, and code that no case runs. A guard is an `if` whose body
+ends in `raise`, or a call, as a statement of its own, of a function that only raises; it is changed only if a case
+makes it raise. A library's function has options that an exercise does not offer, so code that never runs is left
+alone. The `if` that skips such code is changed, so a missing case still shows: the `if` can be dropped.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ adaptive_avg_pool2d adaptive_max_pool2d, binary_dilation binary_erosion,
 bilinear nearest, left right, constant edge, hstack vstack, row_stack column_stack, flipud fliplr, append extend"""
 SWAPPED = {a: b for pair in _PAIRS.split(",") for a, b in (pair.split(), pair.split()[::-1])}
 SWAPPED |= {"round": "floor", "prod": "sum", "ReLU": "Identity", "BatchNorm2d": "Identity", "sigmoid": "tanh"}
-# Calls after which the rest still runs without them: `x.clamp(min=0)` and `torch.sqrt(x)` become `x`.
+# Calls that can be dropped: `x.clamp(min=0)` and `torch.sqrt(x)` become `x`.
 DROPPED_CALLS = frozenset(
     """clamp clamp_min clamp_max clip float double long int bool abs sqrt exp log log1p log2 relu sigmoid softmax
     log_softmax tanh round floor ceil nan_to_num astype flip roll square neg cumsum cumprod transpose permute t mT
@@ -64,38 +63,38 @@ DROPPED_CALLS = frozenset(
     clone copy pad dropout batch_norm cummax list set unique flatten reshape expand""".split()
 )
 COMMUTATIVE = {"min", "max", "minimum", "maximum", "add", "isclose", "logical_and", "logical_or", "equal", "isinstance"}
-# Keywords whose value no answer shows: a check of our own loops, a place.
+# Keywords whose value no answer shows: a check of our own loops, a device.
 SILENT = {"strict", "device", "stacklevel"}
 
 
 def _operators(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
     if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp):
-        yield from (_with(node, op=new()) for new in OPERATORS.get(type(node.op), ()))
+        yield from (_copy_with(node, op=new()) for new in OPERATORS.get(type(node.op), ()))
     if isinstance(node, ast.AugAssign):
-        target = _with(node.target, ctx=ast.Store())
+        target = _copy_with(node.target, ctx=ast.Store())
         yield ast.Assign([target], copy.deepcopy(node.value))
     if isinstance(node, ast.Compare):
         for i, op in enumerate(node.ops):
-            yield from (_with(node, ops=[*node.ops[:i], new(), *node.ops[i + 1 :]]) for new in OPERATORS[type(op)])
+            yield from (_copy_with(node, ops=[*node.ops[:i], new(), *node.ops[i + 1 :]]) for new in OPERATORS[type(op)])
     if isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.UAdd):
         yield node.operand
 
 
 def _terms(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """One side of a sum, a product, an `and`, a maximum, a conditional expression."""
+    """Keep one side of a sum, a product, an `and`, a maximum, a conditional expression."""
     if isinstance(node, ast.BinOp) and not isinstance(node.op, ast.MatMult):
         yield from (node.left, node.right)
     if isinstance(node, ast.BoolOp):
         for i in range(len(node.values)):
             rest = node.values[:i] + node.values[i + 1 :]
-            yield _with(node, values=rest) if len(rest) > 1 else rest[0]
+            yield _copy_with(node, values=rest) if len(rest) > 1 else rest[0]
     if isinstance(node, ast.IfExp):
         yield from (node.body, node.orelse)
     if isinstance(node, ast.Call) and _called(node) in ("min", "max", "minimum", "maximum") and len(node.args) == 2:
         if not isinstance(node.args[1], ast.Constant) or not isinstance(node.func, ast.Attribute):
             yield from node.args
     if isinstance(node, ast.comprehension) and node.ifs:
-        yield _with(node, ifs=[])
+        yield _copy_with(node, ifs=[])
 
 
 def _numbers(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
@@ -106,46 +105,46 @@ def _numbers(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
     else:
         return
     if any(isinstance(p, ast.Call) and _called(p) in ("permute", "transpose") for p in parents[-2:]):
-        return  # an axis twice is an error for every input
+        return  # a repeated axis is an error for every input
     if isinstance(value, bool):
         yield ast.Constant(not value)
     elif isinstance(value, int):
-        # 2 and -2 are often the same axis or bound: for a place in an array, only other places
-        others = dict.fromkeys((value + 1, value - 1, 0, *(() if _is_place(parents) else (-value,))))
+        # 2 and -2 are often the same axis or bound, so an index is not negated
+        others = dict.fromkeys((value + 1, value - 1, 0, *(() if _is_index(parents) else (-value,))))
         yield from (_number(other) for other in others if other != value)
     elif isinstance(value, float):
         yield from (_number(other) for other in ((value * 2, -value) if value else (1.0,)))
 
 
 def _axes(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """Axes in another order, one axis fewer, a new axis in another place."""
+    """Permute axes, drop one axis, or insert a new axis elsewhere."""
     if isinstance(node, ast.Call) and _called(node) == "permute":
-        yield from (_with(node, args=args) for args in _neighbours_swapped(node.args))
+        yield from (_copy_with(node, args=args) for args in _neighbours_swapped(node.args))
     if isinstance(node, ast.keyword) and node.arg in ("dim", "axis") and isinstance(node.value, ast.Tuple):
         for i in range(len(node.value.elts)):
-            yield _with(node, value=ast.Tuple(node.value.elts[:i] + node.value.elts[i + 1 :], ast.Load()))
+            yield _copy_with(node, value=ast.Tuple(node.value.elts[:i] + node.value.elts[i + 1 :], ast.Load()))
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
         elements = node.slice.elts
         if any(isinstance(e, ast.Constant) and e.value is None for e in elements):
             for swapped in _neighbours_swapped(elements):
-                yield _with(node, slice=ast.Tuple(swapped, ast.Load()))
+                yield _copy_with(node, slice=ast.Tuple(swapped, ast.Load()))
     if isinstance(node, ast.Attribute) and node.attr in ("T", "mT", "H"):
         yield node.value
 
 
 def _names(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """min for max, sum for mean; only where the name is called or handed on, never a variable of that name."""
+    """Swap min and max, sum and mean; only if the name is called or passed on, never a variable of that name."""
     if isinstance(node, ast.Attribute) and node.attr in SWAPPED and isinstance(node.ctx, ast.Load):
-        yield _with(node, attr=SWAPPED[node.attr])
+        yield _copy_with(node, attr=SWAPPED[node.attr])
     if isinstance(node, ast.Name) and node.id in ("min", "max", "any", "all", "sum") and isinstance(node.ctx, ast.Load):
-        yield _with(node, id={**SWAPPED, "sum": "max"}[node.id])
+        yield _copy_with(node, id={**SWAPPED, "sum": "max"}[node.id])
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and isinstance(parents[-1], ast.keyword):
         if node.value in SWAPPED:
             yield ast.Constant(SWAPPED[node.value])
 
 
 def _calls(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """A call, a keyword or the order of two arguments is lost."""
+    """Drop a call or a keyword, or swap two arguments."""
     if not isinstance(node, ast.Call):
         return
     name = _called(node)
@@ -159,46 +158,46 @@ def _calls(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
             yield node.args[0]
     for i, keyword in enumerate(node.keywords):
         if keyword.arg not in SILENT and not isinstance(getattr(keyword.value, "value", None), bool):
-            yield _with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
+            yield _copy_with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
     if name == "where" and len(node.args) == 3:
-        yield _with(node, args=[node.args[0], node.args[2], node.args[1]])
+        yield _copy_with(node, args=[node.args[0], node.args[2], node.args[1]])
     elif name not in COMMUTATIVE and len(node.args) > 1 and plain_args:
         first, second, *rest = node.args
         if not isinstance(first, ast.Constant) and not isinstance(second, ast.Constant):
-            yield _with(node, args=[second, first, *rest])
+            yield _copy_with(node, args=[second, first, *rest])
 
 
 def _slices(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """Bounds left out or moved by one; an index or a mask negated."""
+    """Drop a bound or shift it by one; negate an index or a mask."""
     if isinstance(node, ast.Slice):
         for field in ("lower", "upper", "step"):
             bound = getattr(node, field)
             if bound is not None:
-                yield _with(node, **{field: None})
+                yield _copy_with(node, **{field: None})
             if isinstance(bound, ast.Name | ast.Attribute | ast.Call | ast.Subscript):
-                yield _with(node, **{field: ast.BinOp(bound, ast.Add(), ast.Constant(1))})
+                yield _copy_with(node, **{field: ast.BinOp(bound, ast.Add(), ast.Constant(1))})
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name) and not _is_hint(node, parents):
-        yield _with(node, slice=ast.UnaryOp(ast.Invert(), node.slice))
+        yield _copy_with(node, slice=ast.UnaryOp(ast.Invert(), node.slice))
 
 
 def _conditions(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
     if isinstance(node, ast.If | ast.IfExp | ast.While):
         if not isinstance(node.test, ast.Compare | ast.UnaryOp):
-            yield _with(node, test=ast.UnaryOp(ast.Not(), node.test))
+            yield _copy_with(node, test=ast.UnaryOp(ast.Not(), node.test))
     if isinstance(node, ast.If):
-        yield _with(node, test=ast.Constant(True))
+        yield _copy_with(node, test=ast.Constant(True))
         if node.orelse:
-            yield _with(node, test=ast.Constant(False))
+            yield _copy_with(node, test=ast.Constant(False))
 
 
 def _statements(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
-    """A statement is lost, where the rest can still run."""
+    """Drop a statement if the rest can still run."""
     lost = isinstance(node, ast.AugAssign | ast.For | ast.While | ast.Continue)
     lost |= isinstance(node, ast.If) and not node.orelse
     lost |= isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and "super()" not in ast.unparse(node)
     if isinstance(node, ast.Assign):
         target, function = node.targets[0], next((p for p in reversed(parents) if isinstance(p, ast.FunctionDef)), None)
-        lost |= isinstance(target, ast.Subscript) or (isinstance(target, ast.Name) and _known(target, function))
+        lost |= isinstance(target, ast.Subscript) or (isinstance(target, ast.Name) and _has_value(target, function))
     if lost:
         yield ast.Pass()
     if isinstance(node, ast.Break | ast.Continue):
@@ -208,7 +207,7 @@ def _statements(node: ast.AST, parents: list[ast.AST]) -> Iterator[ast.AST]:
 RULES: list[Rule] = [_operators, _terms, _numbers, _axes, _names, _calls, _slices, _conditions, _statements]
 
 
-def _with(node: ast.AST, **fields: object) -> ast.AST:
+def _copy_with(node: ast.AST, **fields: object) -> ast.AST:
     new = copy.copy(node)
     for name, value in fields.items():
         setattr(new, name, value)
@@ -219,7 +218,7 @@ def _number(value: float) -> ast.AST:
     return ast.UnaryOp(ast.USub(), ast.Constant(-value)) if value < 0 else ast.Constant(value)
 
 
-def _is_place(parents: list[ast.AST]) -> bool:
+def _is_index(parents: list[ast.AST]) -> bool:
     """Whether a number is an index, a bound or an axis."""
     near = [p for p in parents[-2:] if not isinstance(p, ast.Tuple)]
     axis = any(isinstance(p, ast.keyword) and p.arg in ("dim", "axis", "dims") for p in near)
@@ -244,8 +243,8 @@ def _neighbours_swapped(items: list) -> Iterator[list]:
             yield [*items[:i], items[i + 1], items[i], *items[i + 2 :]]
 
 
-def _known(target: ast.Name, function: ast.FunctionDef | None) -> bool:
-    """Whether the name has a value already where the statement stands: an argument, or assigned above."""
+def _has_value(target: ast.Name, function: ast.FunctionDef | None) -> bool:
+    """Whether the name already has a value at the statement: an argument, or assigned above."""
     if function is None:
         return False
     if target.id in {a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}:
@@ -259,7 +258,7 @@ class Mutant:
     """One change of one definition.
 
     Attributes:
-        name: the definition, what stood there and what stands there now; the second of equal names ends in "(2)".
+        name: the definition, the old and the new code; the second of equal names ends in "(2)".
         unit: key of the definition in `segedu.teaching.mutants.units.Units`.
         tree: the changed definition.
         line: of the change, in its file.
@@ -272,11 +271,11 @@ class Mutant:
 
 
 def sites(root: ast.AST, skip: Callable[[ast.AST], bool]) -> Iterator[tuple[Path, ast.AST, list[ast.AST]]]:
-    """Walk a definition, leaving out what is never changed.
+    """Walk a definition without the parts that are never changed.
 
     Args:
         root: a function, a class or an assignment.
-        skip: says which statements are left out with all that they hold.
+        skip: tells which nodes are skipped, with everything inside.
 
     Yields:
         Path from the root, node, its parents from the root down.
@@ -289,13 +288,13 @@ def sites(root: ast.AST, skip: Callable[[ast.AST], bool]) -> Iterator[tuple[Path
                 continue
             items = enumerate(value) if isinstance(value, list) else [(None, value)]
             for index, child in items:
-                if isinstance(child, ast.AST) and not _left_out(child, node, field) and not skip(child):
+                if isinstance(child, ast.AST) and not _is_excluded(child, node, field) and not skip(child):
                     yield from walk(child, (*path, (field, index)), [*parents, node])
 
     yield from walk(root, (), [])
 
 
-def _left_out(child: ast.AST, node: ast.AST, field: str) -> bool:
+def _is_excluded(child: ast.AST, node: ast.AST, field: str) -> bool:
     text = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
     silent = isinstance(child, ast.keyword) and child.arg in SILENT
     message = field == "body" and ends_in_raise(node)
@@ -304,29 +303,17 @@ def _left_out(child: ast.AST, node: ast.AST, field: str) -> bool:
 
 
 def ends_in_raise(node: ast.AST) -> bool:
-    """Whether a statement refuses bad input.
-
-    Args:
-        node: any.
-
-    Returns:
-        True for an `if` without `else` whose body ends in `raise`.
-    """
+    """Whether a statement is a guard: an `if` without `else` whose body ends in `raise`."""
     return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Raise)
 
 
 def mutants_of(unit: tuple[str, str], root: ast.stmt, skip: Callable[[ast.AST], bool]) -> list[Mutant]:
-    """All mutants of a definition.
-
-    Args:
-        unit: module and name.
-        root: the definition.
-        skip: see `sites`.
+    """Make all mutants of a definition; for `skip` see `sites`.
 
     Returns:
-        The mutants in the order of the source; no two are equal, none equals the original.
+        The mutants in the order of the source; no two are equal, and none equals the original.
     """
-    seen, names, found = {ast.dump(root)}, {}, []
+    seen, names, mutants = {ast.dump(root)}, {}, []
     for path, node, parents in sites(root, skip):
         for rule in RULES if parents else ():
             for new in rule(node, parents):
@@ -335,25 +322,16 @@ def mutants_of(unit: tuple[str, str], root: ast.stmt, skip: Callable[[ast.AST], 
                     continue
                 seen.add(key)
                 owner = ".".join(p.name for p in (*parents, node) if isinstance(p, ast.FunctionDef | ast.ClassDef))
-                name = f"{owner or unit[1]}: {_shown(root, tree, path, parents)}"
+                name = f"{owner or unit[1]}: {_describe(root, tree, path, parents)}"
                 names[name] = names.get(name, 0) + 1
                 name += f" ({names[name]})" if names[name] > 1 else ""
                 line = getattr(node, "lineno", None) or next(p.lineno for p in parents[::-1] if hasattr(p, "lineno"))
-                found.append(Mutant(name, unit, tree, line))
-    return found
+                mutants.append(Mutant(name, unit, tree, line))
+    return mutants
 
 
 def replaced(root: ast.stmt, path: Path, new: ast.AST) -> ast.stmt:
-    """A copy of a definition with another node in one place.
-
-    Args:
-        root: the definition.
-        path: of the place, from `sites`.
-        new: what stands there.
-
-    Returns:
-        The copy.
-    """
+    """Copy a definition with another node at one path, from `sites`."""
     tree = copy.deepcopy(root)
     parent = _at(tree, path[:-1])
     field, index = path[-1]
@@ -370,8 +348,8 @@ def _at(tree: ast.AST, path: Path) -> ast.AST:
     return tree
 
 
-def _shown(root: ast.stmt, tree: ast.stmt, path: Path, parents: list[ast.AST]) -> str:
-    """Before and after, with as much around it as a reader needs to find it."""
+def _describe(root: ast.stmt, tree: ast.stmt, path: Path, parents: list[ast.AST]) -> str:
+    """Describe a change by the code before and after, with enough context for a reader to locate it."""
     if isinstance(parents[-1], ast.arguments):
         name = _argument(parents[-1], *path[-1])
         return " -> ".join(f"{name}={ast.unparse(_at(t, path))}" for t in (root, tree))
@@ -383,7 +361,7 @@ def _shown(root: ast.stmt, tree: ast.stmt, path: Path, parents: list[ast.AST]) -
 
 
 def _argument(arguments: ast.arguments, field: str, index: int) -> str:
-    """The name that a default belongs to."""
+    """The name of the argument that a default belongs to."""
     if field == "kw_defaults":
         return arguments.kwonlyargs[index].arg
     return [*arguments.posonlyargs, *arguments.args][index - len(arguments.defaults)].arg

@@ -1,8 +1,8 @@
-"""Machine mutants of the references: what the checks say of each.
+"""Run the checks on machine mutants of the references.
 
-Mutants run in processes forked from one that holds the reference's outcomes, each mutant with a limit of CPU time
-and of memory: a loop without end, a crash or an allocation of everything is a mutant refused, not a command that
-hangs. The next mutant then begins in a new process.
+Mutants run in processes forked from one that holds the reference's outcomes, each mutant with limits of CPU time and
+memory. So an endless loop, a crash or a huge allocation is a refused mutant and not a command that hangs. The next
+mutant then begins in a new process.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of
 from segedu.teaching.mutants.mutation import Mutant
 from segedu.teaching.mutants.units import Trace, Units
 
-CPU_SECONDS = 3  # a mutant whose cases need longer, beyond 20 times the reference, is stopped
-LEAST_REFUSED = 0.95  # of the mutants of a lab that are not equivalent
-BATCH = 16  # mutants that one process tries: to fork costs as much as to try one
-MEMORY = 2 << 30  # bytes that a mutant may take in addition
+CPU_SECONDS = 3  # limit of a mutant, in addition to 20 times the time of the reference
+MIN_REFUSED = 0.95  # share of the mutants of a lab that are not equivalent
+BATCH = 16  # mutants per process: forking costs as much as one mutant
+MEMORY = 2 << 30  # further bytes that a mutant may allocate
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the checks say of one mutant.
+    """The result of the checks on one mutant.
 
     Attributes:
         mutant: the change.
@@ -46,12 +46,12 @@ class Trial:
 
     @property
     def survives(self) -> bool:
-        """True where it gets full points under every draw as grading would draw."""
+        """True if it gets full points for every draw like those of grading."""
         return not any(self.refused[1:])
 
 
 class Bench:
-    """Reference outcomes and definitions of an exercise, ready to try mutants.
+    """Reference outcomes and definitions of an exercise, on which mutants are tried.
 
     Args:
         exercise: the exercise.
@@ -59,11 +59,11 @@ class Bench:
     """
 
     def __init__(self, exercise: Exercise, seeds: Sequence[int]) -> None:
-        self.exercise = replace(exercise, wrong=())  # points only: no search for the misconception
+        self.exercise = replace(exercise, wrong=())  # points only, without diagnosis
         start = time.process_time()
         self.answers = [Answers(self.exercise, draw(exercise, seed)) for seed in seeds]
         for answers in self.answers:
-            _ = answers.reference  # kept, for every process that is forked
+            _ = answers.reference  # computed once, before the processes are forked
         self.cpu_seconds = int(CPU_SECONDS + 20 * (time.process_time() - start))
         trace = Trace()
         sys.settrace(trace)
@@ -83,49 +83,34 @@ class Bench:
         return self.units.mutants()
 
     def refuses(self, function: Callable) -> Iterator[bool]:
-        """Judge a function, draw by draw.
-
-        Args:
-            function: of the exercise.
-
-        Yields:
-            For each draw, whether it loses points.
-        """
+        """Yield for each draw whether a function loses points."""
         for answers in self.answers:
             got = outcomes_of(self.exercise, function, answers.drawn)
             verdict = judge(self.exercise, answers.drawn, got, answers)
             yield verdict.points < verdict.max_points
 
     def run(self, mutant: Mutant | None, write: Callable[[bytes], Any]) -> None:
-        """Judge a mutant and write one letter a draw: y for refused, n for full points.
+        """Judge a mutant and write one letter per draw: y for refused, n for full points.
 
         Args:
-            mutant: which; None for the unchanged copy.
-            write: takes the letters as they come.
+            mutant: None for the unchanged copy.
+            write: gets each letter at once.
         """
         try:
             function = self.units.build(mutant)
         except Exception:
-            return  # no definition, no letters: refused
+            return  # without a definition the mutant is refused
         for refused in self.refuses(function):
             write(b"y" if refused else b"n")
 
     def trial(self, mutant: Mutant, letters: bytes) -> Trial:
-        """Read what a process wrote; a draw without a letter was stopped or crashed.
-
-        Args:
-            mutant: that ran.
-            letters: from `run`.
-
-        Returns:
-            The result.
-        """
+        """Read the letters that `run` wrote; a draw without a letter was stopped or crashed and counts as refused."""
         refused = tuple(letter != ord("n") for letter in letters)
         return Trial(mutant, refused + (True,) * (len(self.answers) - len(refused)))
 
 
 def _limit(cpu_seconds: int) -> None:
-    """CPU time of this process from now on, and memory beyond what it has."""
+    """Limit the further CPU time of this process, and its memory beyond what it has."""
     used = int(time.process_time()) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (used + cpu_seconds, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -137,35 +122,26 @@ def _limit(cpu_seconds: int) -> None:
 
 
 def _start(bench: Bench, mutants: Sequence[Mutant | None]) -> tuple[int, int]:
-    """Fork; returns the process and the end of the pipe that its letters come from, a semicolon after each mutant."""
-    ours, theirs = os.pipe()
+    """Fork; return the process id and the pipe from which its letters come, a semicolon after each mutant."""
+    read_end, write_end = os.pipe()
     process = os.fork()
     if process:
-        os.close(theirs)
-        return process, ours
-    try:  # never return from here into the parent's code
+        os.close(write_end)
+        return process, read_end
+    try:  # the child must never return into the parent's code
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)
         for mutant in mutants:
             _limit(bench.cpu_seconds)
-            bench.run(mutant, lambda letter: os.write(theirs, letter))
-            os.write(theirs, b";")
+            bench.run(mutant, lambda letter: os.write(write_end, letter))
+            os.write(write_end, b";")
     finally:
         os._exit(0)
 
 
 def try_all(bench: Bench, mutants: Sequence[Mutant | None], jobs: int = 2) -> Iterator[Trial]:
-    """Try mutants, several processes at a time; one process tries one after the other until one of them ends it.
-
-    Args:
-        bench: of the exercise.
-        mutants: which to try; None tries the unchanged copy.
-        jobs: processes at a time.
-
-    Yields:
-        Results, as they come.
-    """
+    """Yield the trials of mutants (None for the unchanged copy) in order of completion, from several processes."""
     waiting = [list(mutants[i : i + BATCH]) for i in range(0, len(mutants), BATCH)][::-1]
     running: dict[int, tuple[list, int, float, bytes]] = {}
     while waiting or running:
@@ -175,15 +151,15 @@ def try_all(bench: Bench, mutants: Sequence[Mutant | None], jobs: int = 2) -> It
             running[pipe] = (batch, process, time.monotonic(), b"")
         ready, _, _ = select.select(list(running), [], [], 1.0)
         for pipe, (batch, process, since, letters) in list(running.items()):
-            more = os.read(pipe, 4096) if pipe in ready else b""
-            *done, letters = (letters + more).split(b";")
-            for mutant, answer in zip(batch, done, strict=False):
+            received = os.read(pipe, 4096) if pipe in ready else b""
+            *finished, letters = (letters + received).split(b";")
+            for mutant, answer in zip(batch, finished, strict=False):
                 yield bench.trial(mutant, answer)
-            batch, since = batch[len(done) :], time.monotonic() if done else since
-            # a mutant that sleeps uses no CPU time: the clock ends it
+            batch, since = batch[len(finished) :], time.monotonic() if finished else since
+            # a sleeping mutant uses no CPU time, so limit its wall time too
             late = time.monotonic() > since + 20 * bench.cpu_seconds
             running[pipe] = (batch, process, since, letters)
-            if late or (pipe in ready and not more):
+            if late or (pipe in ready and not received):
                 if late:
                     os.kill(process, 9)
                 os.close(pipe)
@@ -195,14 +171,10 @@ def try_all(bench: Bench, mutants: Sequence[Mutant | None], jobs: int = 2) -> It
 
 
 def read_equivalents(course: Path, lab: str) -> dict[str, dict[str, str]]:
-    """The mutants of a lab that no answer could tell from the reference, with the reason of each.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
+    """Read the mutants of a lab that no answer could distinguish from the reference, with their reasons.
 
     Returns:
-        Exercise -> mutant's name -> reason; empty where the lab has no such file.
+        Exercise -> mutant's name -> reason; empty if the lab has no such file.
     """
     path = course / "tests" / "exercises" / f"lab{lab}" / "equivalent.toml"
     return tomllib.loads(path.read_text()) if path.is_file() else {}
@@ -213,10 +185,11 @@ class Tally:
     """The machine mutants of one exercise.
 
     Attributes:
-        lab, exercise: names.
-        trials: one a mutant.
-        listed: those said to be equivalent, name -> reason; "…" in a name stands for any text, and the name then
-            for all that survive of those that fit.
+        lab: its name.
+        exercise: its name.
+        trials: one per mutant.
+        listed: mutants listed as equivalent, name -> reason; "…" in a name matches any text, and such a name stands for
+            all matching mutants that survive.
     """
 
     lab: str
@@ -237,12 +210,12 @@ class Tally:
 
     @property
     def refused(self) -> int:
-        """Mutants that lose points under a draw of grading."""
+        """Number of mutants that lose points for a draw of grading."""
         return sum(not t.survives for t in self.trials)
 
     @property
     def visible(self) -> int:
-        """Mutants that the visible check refuses."""
+        """Number of mutants that the visible check refuses."""
         return sum(t.refused[0] for t in self.trials)
 
     @property
@@ -252,18 +225,18 @@ class Tally:
 
     @property
     def errors(self) -> list[str]:
-        """What is wrong with the list of equivalents: a list that nobody checks would grow old."""
-        found = []
+        """Errors in the list of equivalents, so that it cannot become outdated."""
+        errors = []
         for name, reason in self.listed.items():
             fitting = [t for t in self.trials if _pattern(name).fullmatch(t.mutant.name)]
             refused = [t.mutant.name for t in fitting if any(t.refused)]
             if not fitting:
-                found.append(f"{name}: there is no such mutant")
+                errors.append(f"{name}: there is no such mutant")
             elif refused and ("…" not in name or len(refused) == len(fitting)):
-                found.append(f"{name}: it is refused ({refused[0]})")
+                errors.append(f"{name}: it is refused ({refused[0]})")
             elif len(reason.split()) < 4:
-                found.append(f"{name}: it has no reason")
-        return [f"{self.lab} {self.exercise}, listed as equivalent: {text}" for text in found]
+                errors.append(f"{name}: it has no reason")
+        return [f"{self.lab} {self.exercise}, listed as equivalent: {text}" for text in errors]
 
 
 def _pattern(name: str) -> re.Pattern:
@@ -271,43 +244,27 @@ def _pattern(name: str) -> re.Pattern:
 
 
 def tally(lab: str, bench: Bench, listed: dict[str, str], jobs: int = 2, step: Callable = lambda: None) -> Tally:
-    """Try all mutants of an exercise.
-
-    Args:
-        lab: its name.
-        bench: of the exercise.
-        listed: its equivalent mutants with their reasons.
-        jobs: processes at a time.
-        step: called after each mutant.
-
-    Returns:
-        The tally, mutants in the order of the source.
+    """Try all mutants of an exercise; `listed` are its equivalent ones with reasons, `step` is called after each.
 
     Raises:
-        RuntimeError: if the unchanged copy of the reference is refused: then no verdict would mean anything.
+        RuntimeError: if the unchanged copy of the reference is refused, which makes every verdict meaningless.
     """
     name = bench.exercise.name
     (copy,) = try_all(bench, [None])
     if any(copy.refused):
         raise RuntimeError(f"{lab} {name}: the reference, compiled anew and unchanged, loses points")
-    done = {}
+    trials = {}
     for trial in try_all(bench, bench.mutants, jobs):
-        done[trial.mutant.name] = trial
+        trials[trial.mutant.name] = trial
         step()
-    return Tally(lab, name, [done[m.name] for m in bench.mutants], listed)
+    return Tally(lab, name, [trials[m.name] for m in bench.mutants], listed)
 
 
 def print_machine(course: Path, labs: Sequence[str], seeds: Sequence[int], jobs: int = 2) -> None:
-    """Print what the checks say of machine mutants, and every one that survives.
-
-    Args:
-        course: the checkout, for the lists of equivalent mutants.
-        labs: names; all by default.
-        seeds: of the draws; the first is the visible one.
-        jobs: processes at a time.
+    """Print the results of the checks on machine mutants, and every survivor; the first seed is the visible one.
 
     Raises:
-        SystemExit: with 1 where a lab refuses less than 95 % of those that are not equivalent, or where its list
+        SystemExit: with 1 if a lab refuses less than 95 % of the mutants that are not equivalent, or its list
             of equivalents is wrong.
     """
     import torch
@@ -315,7 +272,7 @@ def print_machine(course: Path, labs: Sequence[str], seeds: Sequence[int], jobs:
     from rich.progress import Progress
     from rich.table import Column, Table
 
-    torch.set_num_threads(1)  # a process that is forked has no other threads
+    torch.set_num_threads(1)  # a forked process has no other threads
     console = Console()
     columns = ("mutants", "refused", "visibly", "by chance", "equivalent", "survive")
     table = Table(Column("lab", no_wrap=True), Column("exercise", no_wrap=True), *columns)
@@ -340,7 +297,7 @@ def print_machine(course: Path, labs: Sequence[str], seeds: Sequence[int], jobs:
 
 
 def _print_shares(tallies: Sequence[Tally]) -> bool:
-    """One line a lab, which tests/claims.toml reads; whether all is as it must be."""
+    """Print one line per lab, which tests/claims.toml reads; return whether all labs pass."""
     good = True
     for lab in dict.fromkeys(row.lab for row in tallies):
         rows = [row for row in tallies if row.lab == lab]
@@ -350,5 +307,5 @@ def _print_shares(tallies: Sequence[Tally]) -> bool:
         share = sum(row.refused for row in rows) / made
         each = ", ".join(f"{r.exercise} {len(r.trials)}/{r.refused}/{len(r.equivalent)}" for r in rows)
         print(f"{lab}: {share:.1%} refused; mutants/refused/equivalent: {each}")
-        good &= share >= LEAST_REFUSED and not errors
+        good &= share >= MIN_REFUSED and not errors
     return good

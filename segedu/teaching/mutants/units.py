@@ -1,4 +1,4 @@
-"""The definitions that an exercise's reference rests on, and copies of them with one changed."""
+"""The definitions that an exercise's reference depends on, and copies of them with one definition changed."""
 
 from __future__ import annotations
 import __future__
@@ -16,25 +16,25 @@ from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.mutants.mutation import Mutant, ends_in_raise, mutants_of, replaced, sites
 
 LIBRARY = "segedu."
-# Not part of an answer: the check itself, and what serves exported programs and boxes of extreme sizes. No exercise
-# hands in such boxes; the tests of the library do.
-APART = ("segedu.teaching.checks", "segedu.validation", "segedu.ops.box_scale")
-# Readers refuse bad input and hand the rest on in one dtype. No exercise hands in the other kinds of array that they
-# take; the tests of the library do. They are mutated only where a case makes them raise.
+# Not part of an answer: the checks, and code for exported programs and for boxes of extreme sizes. No exercise has such
+# boxes; the tests of the library do.
+EXCLUDED = ("segedu.teaching.checks", "segedu.validation", "segedu.ops.box_scale")
+# Readers refuse bad input and convert the rest to one dtype. No exercise has the other kinds of array that they accept;
+# the tests of the library do. They are mutated only if a case makes them raise.
 READER = re.compile(
     r"_?(checked|check|as)_\w+|_?(integers|integer_array|floats|flags|full_precision|label_pair|mask_pair)"
 )
 
 Key = tuple[str, str]
-FLAGS = __future__.annotations.compiler_flag  # as every module of ours has it
+FLAGS = __future__.annotations.compiler_flag  # which every module of ours uses
 
 
 class Trace:
-    """What runs of our code while the reference answers.
+    """The lines of our code that run while the reference answers.
 
     Attributes:
-        lines: `(file, line)` of all that ran.
-        fired: `(file, line)` of all that raised.
+        lines: `(file, line)` of all lines that ran.
+        fired: `(file, line)` of all lines that raised.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Trace:
         self.fired: set[tuple[str, int]] = set()
 
     def __call__(self, frame: Any, event: str, arg: Any) -> Any:
-        """For `sys.settrace`."""
+        """Record one event; for `sys.settrace`."""
         file = frame.f_code.co_filename
         if not frame.f_globals.get("__name__", "").startswith(LIBRARY):
             return None
@@ -53,17 +53,16 @@ class Trace:
 
 
 class Units:
-    """The definitions of the library that an exercise's reference rests on, reached by name.
+    """The definitions in segedu that an exercise's reference depends on, reached by name.
 
-    Functions, classes and constants of `segedu` itself; what the reference takes from torch, numpy or scipy is
-    not ours to change.
+    They are functions, classes and constants of `segedu`; code of torch, numpy or scipy is not mutated.
 
     Args:
         exercise: whose reference is mutated.
         trace: of the reference on the exercise's cases.
 
     Attributes:
-        unused: defaults of helpers that no call relies on; they are left as they are.
+        unused: defaults of helpers that no call relies on; they are not mutated.
     """
 
     def __init__(self, exercise: Exercise, trace: Trace) -> None:
@@ -77,15 +76,15 @@ class Units:
     def _definitions(self, module: str) -> dict[str, ast.stmt]:
         if module not in self._modules:
             tree = ast.parse(Path(sys.modules[module].__file__).read_text())
-            found = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+            definitions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
             values = (n for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name))
-            found |= {n.targets[0].id: n for n in values}
-            self._modules[module] = found
+            definitions |= {n.targets[0].id: n for n in values}
+            self._modules[module] = definitions
         return self._modules[module]
 
     def _reach(self, key: Key) -> None:
         module, name = key
-        if key in self.trees or not module.startswith(LIBRARY) or module.startswith(APART):
+        if key in self.trees or not module.startswith(LIBRARY) or module.startswith(EXCLUDED):
             return
         tree = self._definitions(module).get(name)
         if tree is None:
@@ -106,11 +105,7 @@ class Units:
         self.trees[key] = self.trees.pop(key)  # after all that it needs, so that base classes run first
 
     def skips(self, node: ast.AST, module: str) -> bool:
-        """Whether a node is left as it is: see the head of `segedu.teaching.mutants.mutation`.
-
-        Args:
-            node: of a definition.
-            module: where it stands.
+        """Whether a node of a definition is not mutated: see the docstring of `segedu.teaching.mutants.mutation`.
 
         Returns:
             True for a statement that no case runs, for a guard that no case makes raise, for `x = reader(x)`, and
@@ -128,7 +123,7 @@ class Units:
         return False
 
     def _only_checks(self, node: ast.AST, module: str) -> bool:
-        """A call, as a statement, of a function of ours that returns nothing and raises somewhere."""
+        """Whether a statement calls a function of ours that returns nothing and raises somewhere."""
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             return False
         function = getattr(sys.modules[module], getattr(node.value.func, "id", ""), None)
@@ -145,42 +140,35 @@ class Units:
         return any((file, line) in self.trace.fired for line in range(node.lineno, node.end_lineno + 1))
 
     def spoilt_defaults(self) -> dict[ast.AST, Mutant]:
-        """For each default of a helper, a mutant that has none there: it survives where no call relies on it.
+        """For each default of a helper, a mutant without it, which survives if no call relies on the default.
 
-        The reference's own defaults are left out: the exercise offers them to the student.
+        The reference's own defaults are not included: the exercise offers them to the student.
         """
-        found = {}
+        mutants = {}
         for key, tree in self.trees.items():
             for path, node, parents in sites(tree, lambda node, m=key[0]: self.skips(node, m)):
                 if parents and isinstance(parents[-1], ast.arguments) and isinstance(node, ast.Constant):
                     if key != self.root:
-                        name = f"{key[1]}: default {len(found)}"
-                        found[node] = Mutant(name, key, replaced(tree, path, ast.Constant(...)), node.lineno)
-        return found
+                        name = f"{key[1]}: default {len(mutants)}"
+                        mutants[node] = Mutant(name, key, replaced(tree, path, ast.Constant(...)), node.lineno)
+        return mutants
 
     def mutants(self) -> list[Mutant]:
-        """All mutants of all definitions but the readers; the reference's own first."""
-        found = []
+        """All mutants of all definitions except the readers; the reference's own first."""
+        mutants = []
         for key, tree in reversed(self.trees.items()):
             module, name = key
             if READER.fullmatch(name) and not self._fires(tree, sys.modules[module].__file__):
                 continue
-            some = mutants_of(key, tree, lambda node, m=module: self.skips(node, m))
+            new = mutants_of(key, tree, lambda node, m=module: self.skips(node, m))
             # an exercise and the library's function that it calls may bear one name
             if key != self.root and sum(name == other for _, other in self.trees) > 1:
-                some = [replace(mutant, name=f"{module.rpartition('.')[2]}.{mutant.name}") for mutant in some]
-            found += some
-        return found
+                new = [replace(mutant, name=f"{module.rpartition('.')[2]}.{mutant.name}") for mutant in new]
+            mutants += new
+        return mutants
 
     def build(self, mutant: Mutant | None) -> Callable:
-        """Compile the definitions anew, one of them changed, in copies of their modules' namespaces.
-
-        Args:
-            mutant: which change; None for none.
-
-        Returns:
-            The reference as the mutant has it. The modules themselves are not touched.
-        """
+        """Compile the definitions in copies of their modules' namespaces, one of them mutated; return the reference."""
         spaces = {module: dict(vars(sys.modules[module])) for module, _ in self.trees}
         for key, tree in self.trees.items():
             module, name = key
@@ -198,15 +186,15 @@ class Units:
 
 
 def _reads(node: ast.AST) -> bool:
-    """`x = reader(x, ...)`, whichever names; other names than its arguments would be answers of the function."""
+    """Whether a statement is `x = reader(x, ...)`; any other target would be part of the answer."""
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
         return False
-    given = {ast.unparse(a) for a in node.value.args}
+    arguments = {ast.unparse(a) for a in node.value.args}
     targets = [n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)]
-    return bool(READER.fullmatch(getattr(node.value.func, "id", ""))) and given.issuperset(targets)
+    return bool(READER.fullmatch(getattr(node.value.func, "id", ""))) and arguments.issuperset(targets)
 
 
 def _run(tree: ast.stmt, namespace: dict) -> None:
-    """Run a definition in a namespace, which holds it then."""
+    """Run a definition in a namespace, which then contains it."""
     code = compile(ast.Module([tree], []), "<mutant>", "exec", flags=FLAGS, dont_inherit=True)
     exec(code, namespace)

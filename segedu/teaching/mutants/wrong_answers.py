@@ -13,7 +13,7 @@ from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of
 from segedu.teaching.evidence.proofs import read_rows
 
-SEEDS = (VISIBLE_SEED, 1, 2)  # the visible one, and two as grading would draw
+SEEDS = (VISIBLE_SEED, 1, 2)  # the visible seed, and two like those of grading
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class MutantRow:
     """One exercise in the table of wrong answers.
 
     Attributes:
-        lab, exercise: names.
+        lab: its name.
+        exercise: its name.
         wrong: `(name, message, refused, named)` of each wrong answer.
-        accepted: right alternatives that got all points.
-        alternatives: how many there are.
+        accepted: number of right alternatives with full points.
+        alternatives: number of right alternatives.
     """
 
     lab: str
@@ -35,20 +36,12 @@ class MutantRow:
 
     @property
     def perfect(self) -> bool:
-        """True where every wrong answer is refused and named and every right one accepted."""
+        """True if every wrong answer is refused and named and every right alternative accepted."""
         return all(refused and named for _, _, refused, named in self.wrong) and self.accepted == self.alternatives
 
 
 def load_alternatives(course: Path, lab: str) -> dict[str, list[Callable]]:
-    """Right answers of other kinds, kept with the tests.
-
-    Args:
-        course: the checkout.
-        lab: `04_metrics`.
-
-    Returns:
-        Exercise name -> functions; empty where the lab has no such file.
-    """
+    """Load the right alternatives of a lab from its tests: exercise name -> functions; empty if there are none."""
     path = course / "tests" / "exercises" / f"lab{lab}" / "alternatives.py"
     if not path.is_file():
         return {}
@@ -67,15 +60,7 @@ def mutant_row(
 ) -> MutantRow:
     """Judge every wrong answer and every right alternative of an exercise.
 
-    Args:
-        lab: its name.
-        exercise: the exercise.
-        right: alternatives that must be accepted.
-        seeds: a wrong answer counts as refused, or named, only if it is so under all of them.
-        threads: numbers of torch threads; the same holds.
-
-    Returns:
-        The row.
+    A wrong answer counts as refused, or named, only if it is so for all seeds and all numbers of torch threads.
     """
     answers = [Answers(exercise, draw(exercise, seed)) for seed in seeds]
 
@@ -84,24 +69,16 @@ def mutant_row(
         return [judge(exercise, a.drawn, outcomes_of(exercise, function, a.drawn, n), a) for a, n in pairs]
 
     wrong = []
-    for one in exercise.wrong:
-        results = verdicts(one.function)
-        named = all(v.first_line == one.message and len(v.named) == 1 for v in results)
-        wrong.append((one.name, one.message, all(v.points < v.max_points for v in results), named))
+    for answer in exercise.wrong:
+        results = verdicts(answer.function)
+        named = all(v.first_line == answer.message and len(v.named) == 1 for v in results)
+        wrong.append((answer.name, answer.message, all(v.points < v.max_points for v in results), named))
     accepted = sum(all(v.points == v.max_points for v in verdicts(function)) for function in right)
     return MutantRow(lab, exercise.name, wrong, accepted, len(right))
 
 
 def mutant_table(course: Path, labs: Sequence[str] = ()) -> list[MutantRow]:
-    """The table of wrong answers.
-
-    Args:
-        course: the checkout, for the right alternatives.
-        labs: names; all by default.
-
-    Returns:
-        One row an exercise, in the order of the labs.
-    """
+    """Make the table of wrong answers, one row per exercise, of the given labs or of all."""
     rows = []
     for lab in labs or exercises.names():
         right = load_alternatives(course, lab)
@@ -110,15 +87,10 @@ def mutant_table(course: Path, labs: Sequence[str] = ()) -> list[MutantRow]:
 
 
 def print_mutants(course: Path, labs: Sequence[str], write: bool) -> None:
-    """Print the table of wrong answers, and write its page where asked.
-
-    Args:
-        course: the checkout.
-        labs: names; all by default.
-        write: write `course/wrong-answers.md` too.
+    """Print the table of wrong answers, and optionally write its page, `course/wrong-answers.md`.
 
     Raises:
-        SystemExit: with 1 where a wrong answer is accepted or not named, or a right one refused.
+        SystemExit: with 1 if a wrong answer is accepted or not named, or a right one refused.
     """
     from rich.console import Console
     from rich.table import Column, Table
@@ -144,22 +116,17 @@ def print_mutants(course: Path, labs: Sequence[str], write: bool) -> None:
 
 
 def print_steady(course: Path, labs: Sequence[str], seeds: int) -> None:
-    """Judge references, wrong answers and right alternatives under many draws, with 1 and 2 torch threads.
-
-    Args:
-        course: the checkout, for the right alternatives.
-        labs: names; all by default.
-        seeds: number of draws.
+    """Judge references, wrong answers and right alternatives for a number of draws, with 1 and 2 torch threads.
 
     Raises:
-        SystemExit: with 1 where a verdict is not the same everywhere, or is wrong.
+        SystemExit: with 1 if a verdict is wrong or differs between runs.
     """
     from rich.progress import track
 
-    found = [(lab, exercise) for lab in labs or exercises.names() for exercise in exercises.load(lab).exercises]
+    pairs = [(lab, exercise) for lab in labs or exercises.names() for exercise in exercises.load(lab).exercises]
     wrong = right = 0
     unsteady = []
-    for lab, exercise in track(found, transient=True):
+    for lab, exercise in track(pairs, transient=True):
         alternatives = [exercise.reference, *load_alternatives(course, lab).get(exercise.name, [])]
         row = mutant_row(lab, exercise, alternatives, range(seeds), threads=(1, 2))
         wrong, right = wrong + len(row.wrong), right + row.alternatives
@@ -169,7 +136,7 @@ def print_steady(course: Path, labs: Sequence[str], seeds: int) -> None:
         unsteady += [f"{lab} {exercise.name}: a right answer is refused"] * (row.accepted < row.alternatives)
     print(*unsteady, sep="\n", end="\n" if unsteady else "")
     print(
-        f"{len(found)} exercises, {wrong} wrong answers, {right} right answers; {seeds} draws, 1 and 2 threads: ",
+        f"{len(pairs)} exercises, {wrong} wrong answers, {right} right answers; {seeds} draws, 1 and 2 threads: ",
         end="",
     )
     print(f"{len(unsteady)} verdicts that are wrong or not the same")
@@ -181,7 +148,7 @@ MACHINE_CLAIM = "lab {}: machine mutants of each exercise, made/refused/equivale
 
 
 def _machine_lines(course: Path, lab: str) -> list[str]:
-    """The table of machine mutants of a lab, as measured for tests/proofs.csv; empty where it was not."""
+    """The table of machine mutants of a lab, as measured for tests/proofs.csv; empty if it was not measured."""
     row = read_rows(course).get(MACHINE_CLAIM.format(int(lab.partition("_")[0])))
     if row is None:
         return []
@@ -193,26 +160,18 @@ def _machine_lines(course: Path, lab: str) -> list[str]:
 
 
 def mutants_page(course: Path, rows: Sequence[MutantRow]) -> str:
-    """The table as a page of the book.
-
-    Args:
-        course: the checkout, for what was measured of machine mutants.
-        rows: from `mutant_table`.
-
-    Returns:
-        Markdown.
-    """
+    """Format the table as a page of the book in Markdown."""
     lines = [
         "# Wrong answers that the labs know",
         "",
-        "Each exercise carries the wrong answers that people really give, as functions that run. A check compares",
-        "yours with them and says which one it is. This page is written by `segedu mutants --write`, which also",
-        f"measures it: each wrong answer is refused and named, with the visible cases and {len(SEEDS) - 1} more draws.",
+        "Each exercise contains the wrong answers that students really give, as functions that run. A check compares",
+        "your function with them and names the one that matches. `segedu mutants --write` writes this page, and also",
+        f"verifies it: each wrong answer is refused and named, on the visible cases and {len(SEEDS) - 1} more draws.",
         "",
-        "People do not think of every mistake, so `segedu mutants --machine` makes small ones in each reference:",
+        "Nobody thinks of every mistake, so `segedu mutants --machine` makes small changes in each reference:",
         "another operator, number, axis or bound, a lost term, call or statement. A mutant is refused if it loses",
         "points. Equivalent ones give the same answer for every input that the exercise allows; each is listed with",
-        "its reason in `tests/exercises/`. What is left over gets full points: a gap in the cases, not closed yet.",
+        "its reason in `tests/exercises/`. The other mutants get full points: they are gaps in the cases.",
         "",
     ]
     for lab in dict.fromkeys(row.lab for row in rows):
@@ -223,7 +182,8 @@ def mutants_page(course: Path, rows: Sequence[MutantRow]) -> str:
                 text = message.replace("|", "\\|")
                 lines.append(f"| `{row.exercise}` | {name} | {text} | {_yes(refused)} | {_yes(named)} |")
             lines.append(
-                f"| `{row.exercise}` | *right, otherwise written* | | {row.accepted} of {row.alternatives} accepted | |"
+                f"| `{row.exercise}` | *right, written differently* | | "
+                f"{row.accepted} of {row.alternatives} accepted | |"
             )
         lines += ["", *_machine_lines(course, lab)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Widgets of chapter 11: anchors over an image and the thresholds that sort them; suppression, one step at a time."""
+"""Widgets of chapter 11: anchors and the IoU thresholds that label them; non-maximum suppression step by step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from segedu.ops.boxes import box_iou
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import palette, show
 
-INK, KEPT, GOES, PALE = "#1b1b1b", "#0072B2", "#D55E00", "#8a8a8a"
-SEED, SIDE = 40, 64  # a scene in which a small triangle stands before a large one
+INK, KEPT, REMOVED, PALE = "#1b1b1b", "#0072B2", "#D55E00", "#8a8a8a"
+SEED, SIDE = 40, 64  # a scene with a small triangle in front of a large one
 OBJECTS = ("upper triangle", "large triangle", "square", "small triangle in front", "circle")  # of that scene
 PER_OBJECT = 4  # detections of each object in the second widget
 SIZES = {"17": (17.0,), "12, 17, 24": (12.0, 17.0, 24.0)}  # in pixels
@@ -43,46 +43,37 @@ NMS_FRAMES = [
 
 
 class Detections(NamedTuple):
-    """Boxes that a network could have given: around every object some, one better than the other."""
+    """Boxes as a network might predict them: several around every object, of different quality."""
 
     boxes: Tensor  # (N, 4), best score first
     scores: Tensor  # (N,)
 
 
 class Step(NamedTuple):
-    """What suppression has decided after some steps; each is a list of rows of the detections."""
+    """State of non-maximum suppression after some steps; each field lists rows of the detections."""
 
     kept: list[int]
-    gone: list[int]  # in earlier steps
-    goes: list[int]  # in this step, because of the last of `kept`
+    removed_before: list[int]  # in earlier steps
+    removed: list[int]  # in this step, because of the last kept box
     waiting: list[int]
 
 
 @lru_cache
 def scene() -> tuple[np.ndarray, Tensor]:
-    """Image (64, 64, 3) and the boxes (N, 4) of its objects, the same whenever it is asked for."""
+    """Image (64, 64, 3) and the boxes (N, 4) of its objects, always the same."""
     sample = draw_shapes(SEED, (SIDE, SIDE))
     return np.moveaxis(sample["image"].numpy(), 0, 2), sample["boxes"].as_subclass(Tensor)
 
 
 def anchors(stride: int, sizes: str, ratios: str) -> Tensor:
-    """The anchors of all places, around the middle of each.
-
-    Args:
-        stride: pixels from one place to the next.
-        sizes: a key of `SIZES`.
-        ratios: a key of `RATIOS`.
-
-    Returns:
-        (H * W * A, 4), xyxy.
-    """
-    places = SIDE // stride
-    return grid_anchors(cell_anchors(SIZES[sizes], RATIOS[ratios]) + stride / 2, (places, places), stride)
+    """Anchors (H * W * A, 4), xyxy, centred on the grid locations, for keys of `SIZES` and `RATIOS`."""
+    locations = SIDE // stride
+    return grid_anchors(cell_anchors(SIZES[sizes], RATIOS[ratios]) + stride / 2, (locations, locations), stride)
 
 
 @lru_cache
 def detections() -> Detections:
-    """`PER_OBJECT` boxes for each object, moved and stretched at random; the score follows the IoU, not quite."""
+    """`PER_OBJECT` boxes per object, randomly shifted and scaled; the scores roughly follow the IoU."""
     rng = np.random.default_rng(1)
     objects = scene()[1].repeat_interleave(PER_OBJECT, dim=0)
     deltas = torch.from_numpy(rng.normal(0, (0.09, 0.09, 0.13, 0.13), (len(objects), 4))).float()
@@ -94,51 +85,40 @@ def detections() -> Detections:
 
 
 def suppress(iou_threshold: float, step: int) -> Step:
-    """Greedy suppression of `detections`, stopped after some steps. A step keeps one box and removes its rivals.
+    """Run greedy non-maximum suppression on `detections`. Each step keeps one box and removes those that overlap it.
 
     Args:
-        iou_threshold: what overlaps a kept box by more than this goes.
-        step: how many boxes are kept before it stops; it stops earlier if none is left.
-
-    Returns:
-        Who is kept, has gone, goes now, and waits.
+        iou_threshold: boxes that overlap a kept box by more than this are removed.
+        step: maximum number of kept boxes.
     """
     overlaps = box_iou(detections().boxes, detections().boxes) > iou_threshold
-    waiting, kept, gone, goes = list(range(len(overlaps))), [], [], []
+    waiting, kept, removed_before, removed = list(range(len(overlaps))), [], [], []
     while waiting and len(kept) < step:
         best, *rest = waiting
-        gone, goes = gone + goes, [i for i in rest if overlaps[best, i]]
+        removed_before, removed = removed_before + removed, [i for i in rest if overlaps[best, i]]
         kept, waiting = [*kept, best], [i for i in rest if not overlaps[best, i]]
-    return Step(kept, gone, goes, waiting)
+    return Step(kept, removed_before, removed, waiting)
 
 
-def found(kept: list[int], least: float = 0.5) -> int:
-    """How many objects have a kept box of at least this IoU, where a box stands for the object that it fits best.
-
-    Args:
-        kept: rows of the detections.
-        least: IoU.
-
-    Returns:
-        A number of objects.
-    """
+def count_detected(kept: list[int], min_iou: float = 0.5) -> int:
+    """Count the objects whose IoU with a kept box is at least `min_iou`; a box counts for its best object only."""
     if not kept:
         return 0
     best, row = box_iou(scene()[1], detections().boxes[kept]).max(dim=0)
-    return len(row[best >= least].unique())
+    return len(row[best >= min_iou].unique())
 
 
 def draw_anchors(
     stride: int = 8, sizes: str = "12, 17, 24", ratios: str = "0.5, 1, 2", high: float = 0.7, forced: bool = True
 ) -> None:
-    """Show the places, the anchors of one of them, those that are an object, and the best IoU of all.
+    """Show the grid locations with the anchors of one of them, the positive anchors, and the best IoU of all anchors.
 
     Args:
-        stride: pixels from one place to the next.
+        stride: distance between locations in pixels.
         sizes: a key of `SIZES`.
         ratios: a key of `RATIOS`.
-        high: an anchor whose best IoU reaches this is an object; below 0.3 it is background.
-        forced: whether the best anchor of each object is one too.
+        high: an anchor is positive if its best IoU reaches this; below 0.3 it is background.
+        forced: whether the best anchor of each object is positive too.
     """
     low = min(0.3, high)
     image, objects = scene()
@@ -154,38 +134,34 @@ def draw_anchors(
     each = ", ".join(f"{name} {n}" for name, n in zip(OBJECTS, counts, strict=True))
     show(
         fig,
-        f"{len(boxes)} anchors, {len(boxes) * stride**2 // SIDE**2} at each of {(SIDE // stride) ** 2} places: "
+        f"{len(boxes)} anchors, {len(boxes) * stride**2 // SIDE**2} at each of {(SIDE // stride) ** 2} locations: "
         f"object {sum(counts)}, neither {(matches == NEITHER).sum()}, background {(matches == BACKGROUND).sum()}. "
         f"Objects with an anchor: {sum(n > 0 for n in counts)} of {len(counts)}. Anchors of each: {each}.",
     )
 
 
 def draw_nms(iou_threshold: float = 0.5, step: int = 1) -> None:
-    """Show greedy suppression after some steps: boxes over the image, and the list of scores.
-
-    Args:
-        iou_threshold: what overlaps a kept box by more than this goes.
-        step: how many boxes are kept before it stops.
-    """
+    """Show greedy suppression after some steps: boxes over the image, and the list of scores; see `suppress`."""
     state = suppress(iou_threshold, step)
     fig = Figure(figsize=(9.6, 4.2), layout="constrained")
     over, bars = fig.subplots(1, 2, width_ratios=(1, 1.25))
     _paint_boxes(over, state)
     _paint_scores(bars, state)
-    told = f"keep {state.kept[-1] + 1}, remove {len(state.goes)}" if state.kept else "nothing is decided"
-    over.set_title(f"step {len(state.kept)}: {told}", fontsize=10, color=INK)
-    result = f"{len(state.kept)} kept, {found(state.kept)} of {len(scene()[1])} objects found"
-    bars.set_title(f"{result}, {len(state.waiting)} wait", fontsize=10, color=INK)
+    action = f"keep {state.kept[-1] + 1}, remove {len(state.removed)}" if state.kept else "nothing is decided yet"
+    over.set_title(f"step {len(state.kept)}: {action}", fontsize=10, color=INK)
+    result = f"{len(state.kept)} kept, {count_detected(state.kept)} of {len(scene()[1])} objects detected"
+    bars.set_title(f"{result}, {len(state.waiting)} waiting", fontsize=10, color=INK)
     show(
         fig,
-        f"Suppression at IoU {iou_threshold:g}, step {len(state.kept)}: {told}. Kept are detections "
-        f"{[row + 1 for row in state.kept]}; {len(state.goes)} go now, {len(state.gone)} have gone, "
-        f"{len(state.waiting)} wait. {found(state.kept)} of {len(scene()[1])} objects are found.",
+        f"Non-maximum suppression at IoU {iou_threshold:g}, step {len(state.kept)}: {action}. Kept are detections "
+        f"{[row + 1 for row in state.kept]}; {len(state.removed)} are removed now, {len(state.removed_before)} were "
+        f"removed before, {len(state.waiting)} wait. Detected objects: {count_detected(state.kept)} of "
+        f"{len(scene()[1])}.",
     )
 
 
 def _paint_boxes(ax: Axes, state: Step) -> None:
-    """All detections over the image; those that are kept have their number."""
+    """Draw all detections over the image; kept ones have their number."""
     _show_image(ax)
     for name, style in _styles().items():
         for row in getattr(state, name):
@@ -196,8 +172,8 @@ def _paint_boxes(ax: Axes, state: Step) -> None:
 
 
 def _paint_scores(ax: Axes, state: Step) -> None:
-    """The list that suppression goes down, and what has become of each detection."""
-    words = {"kept": "kept", "goes": "goes now", "gone": "gone", "waiting": "waits"}
+    """Draw the sorted list of detections that suppression processes, and the state of each."""
+    words = {"kept": "kept", "removed": "removed now", "removed_before": "removed before", "waiting": "waiting"}
     handles, count = [], len(detections().boxes)
     for name, style in _styles().items():
         rows = getattr(state, name)
@@ -211,11 +187,11 @@ def _paint_scores(ax: Axes, state: Step) -> None:
 
 
 def _styles() -> dict[str, dict]:
-    """Of boxes and bars; a line style repeats each colour."""
+    """Styles of boxes and bars; a line style repeats the meaning of each colour."""
     return {
         "waiting": {"color": PALE, "lw": 0.9, "ls": "-"},
-        "gone": {"color": PALE, "lw": 0.9, "ls": ":"},
-        "goes": {"color": GOES, "lw": 1.5, "ls": "--"},
+        "removed_before": {"color": PALE, "lw": 0.9, "ls": ":"},
+        "removed": {"color": REMOVED, "lw": 1.5, "ls": "--"},
         "kept": {"color": KEPT, "lw": 2.5, "ls": "-"},
     }
 
@@ -231,21 +207,21 @@ def _box(ax: Axes, box: Tensor, **style) -> None:
 
 
 def _paint_grid(ax: Axes, boxes: Tensor, stride: int) -> None:
-    """All places, and the anchors of one near the middle."""
+    """Draw all locations, and the anchors of one near the middle."""
     _show_image(ax)
-    places = SIDE // stride
-    middle = (torch.arange(places) + 0.5) * stride
+    locations = SIDE // stride
+    middle = (torch.arange(locations) + 0.5) * stride
     x, y = torch.meshgrid(middle, middle, indexing="xy")
     ax.plot(x.flatten(), y.flatten(), ".", color="white", mec=INK, mew=0.4, ms=6)
-    own = boxes.reshape(places, places, -1, 4)[places // 2, places // 2]
+    own = boxes.reshape(locations, locations, -1, 4)[locations // 2, locations // 2]
     for box in own:
         _box(ax, box, color=INK, lw=1.2)
     each = "1 anchor" if len(own) == 1 else f"{len(own)} anchors"
-    ax.set_title(f"{places} x {places} places, {each} each", fontsize=10, color=INK)
+    ax.set_title(f"{locations} x {locations} locations, {each} each", fontsize=10, color=INK)
 
 
 def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
-    """Anchors that are an object, in the colour of the object; an object without one is crossed out."""
+    """Draw positive anchors in the colour of their object; an object without one is marked "none"."""
     _show_image(ax)
     for row, (box, colour) in enumerate(zip(scene()[1], palette(len(scene()[1])), strict=True)):
         own = boxes[matches == row]
@@ -254,15 +230,15 @@ def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
         _box(ax, box, color=INK, lw=1.4, ls="--")
         mark = str(len(own)) if len(own) else "none"
         ax.text(*box[:2].tolist(), mark, fontsize=9, va="top", bbox={"fc": "white", "pad": 1.5, "lw": 0})
-    ax.set_title("objects (dashed), how many anchors each", fontsize=10, color=INK)
+    ax.set_title("objects (dashed), number of anchors each", fontsize=10, color=INK)
 
 
 def _paint_thresholds(ax: Axes, best: Tensor, matches: Tensor, limits: tuple[float, float]) -> None:
-    """The best IoU of every anchor, largest first, and what becomes of it."""
+    """Plot the best IoU of every anchor, largest first, and its label."""
     order = best.argsort(descending=True, stable=True)
     rank = np.arange(1, len(best) + 1)
-    kinds = (("object", matches >= 0, KEPT, "o"), ("neither", matches == NEITHER, PALE, "x"))
-    for name, where, colour, marker in (*kinds, ("background", matches == BACKGROUND, GOES, ".")):
+    labels = (("object", matches >= 0, KEPT, "o"), ("neither", matches == NEITHER, PALE, "x"))
+    for name, where, colour, marker in (*labels, ("background", matches == BACKGROUND, REMOVED, ".")):
         shown = where[order].numpy()
         ax.plot(rank[shown], best[order][shown], marker, color=colour, ms=6, label=f"{name}: {shown.sum()}")
     for limit in limits:
@@ -273,13 +249,13 @@ def _paint_thresholds(ax: Axes, best: Tensor, matches: Tensor, limits: tuple[flo
 
 
 def explorer() -> None:
-    """The first widget of chapter 11: which anchors are an object?"""
+    """Show the first widget of chapter 11: which anchors are positive?"""
     explore(
         draw_anchors,
         static=FRAMES,
         labels={
-            "high": "an object from IoU",
-            "forced": "best anchor of each object forced",
+            "high": "lowest IoU of a positive anchor",
+            "forced": "best anchor of each object is positive",
             "ratios": "height / width",
         },
         high=(0.3, 0.9, 0.05),
@@ -291,11 +267,11 @@ def explorer() -> None:
 
 
 def nms_explorer() -> None:
-    """The second widget of chapter 11: suppression step by step, at a threshold of your choice."""
+    """Show the second widget of chapter 11: suppression step by step, with a threshold of your choice."""
     explore(
         draw_nms,
         static=NMS_FRAMES,
-        labels={"iou_threshold": "IoU threshold", "step": "steps at most"},
+        labels={"iou_threshold": "IoU threshold", "step": "number of steps"},
         iou_threshold=(0.1, 0.9, 0.05),
         step=(0, len(detections().boxes), 1),
     )

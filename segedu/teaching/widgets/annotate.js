@@ -1,15 +1,16 @@
-// The picture and the buttons of segedu.teaching.widgets.annotate. All that is known lies in Python; here keys and the mouse become
-// messages, and what comes back is drawn. Nothing is fetched.
+// User interface of segedu.teaching.widgets.annotate. Python holds the state; this file turns keys and mouse events into messages and
+// draws the result. It loads nothing from the network.
 
 const FIRST =
-  "Click: this. Shift+click: not this. Drag: a box. Yellow is SAM's answer. Choose a class, press Keep, and go on. Save before you close.";
+  "Click: this object. Shift+click: not this. Drag: a box. SAM's mask is yellow. Choose a class and press Keep. Save before you close the notebook.";
 const KEYS =
-  "Keys, once the image was clicked or reached by Tab: arrows move the cross (Shift: 5 pixels), Space says 'this' there, N 'not this', " +
-  "B one corner of a box and then the other, M shows SAM's next answer, 1 to 9 choose the class, Enter keeps, Escape forgets the " +
-  "prompts, U or Ctrl+Z undoes, R redoes, Delete takes the last object away, comma and full stop change the image.";
-const NEAR = 4; // screen pixels: a shorter pull is a click
-const SOON = 300, LATE = 20000; // milliseconds until "working" is said, and until somebody should look at the kernel
-const OWN = { BUTTON: [" ", "Enter"], SUMMARY: [" ", "Enter"], SELECT: null }; // keys that a control needs itself; null: all
+  "Keys, after you have clicked the image or reached it with Tab: the arrows move the cross (with Shift by 5 pixels), Space adds a point on " +
+  "the object at the cross, N a point on the background, B sets one corner of a box and then the opposite one, M shows SAM's next mask, " +
+  "1 to 9 choose the class, Enter keeps the mask, Escape clears the prompts, U or Ctrl+Z undoes, R redoes, Delete removes the last object, " +
+  "comma and full stop open the previous and the next image.";
+const NEAR = 4; // screen pixels: a shorter drag is a click
+const SOON = 300, LATE = 20000; // milliseconds until the status says "working", and until it advises to check the kernel
+const OWN = { BUTTON: [" ", "Enter"], SUMMARY: [" ", "Enter"], SELECT: null }; // keys that a control handles itself; null: all
 
 function make(tag, parent, properties = {}) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -19,31 +20,31 @@ function make(tag, parent, properties = {}) {
 
 function render({ model, el }) {
   el.classList.add("segedu-annotate");
-  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab would take the keys for its own
+  el.setAttribute("data-lm-suppress-shortcuts", "true"); // otherwise JupyterLab would handle the keys
   const bar = make("div", el, { className: "bar" });
   const label = make("select", bar, { title: "Class of the next object", ariaLabel: "Class of the next object" });
   model.get("classes").slice(1).forEach((name, i) => make("option", label, { value: i + 1, textContent: `${i + 1} ${name}` }));
-  const view = Math.random(); // the same tool may be shown twice: a file goes to the view that asked
+  const view = Math.random(); // the same tool may be shown twice: a file goes to the view that requested it
   let waiting = [];
   const send = (action, more = {}) => {
     waiting.forEach(clearTimeout);
     el.classList.add("busy");
-    const say = (words) => () => { status.textContent = words; };
+    const showStatus = (text) => () => { status.textContent = text; };
     waiting = [
-      setTimeout(say("SAM is working ..."), SOON),
-      setTimeout(say("No answer yet. A large SAM takes long for a new image; else look whether the kernel runs, or run the cell again."), LATE),
+      setTimeout(showStatus("SAM is working ..."), SOON),
+      setTimeout(showStatus("Still no result. A large SAM takes long for a new image. Otherwise check that the kernel is running, or run the cell again."), LATE),
     ];
     model.send({ action, view, number: model.get("number"), ...more });
   };
   const keep = () => send("keep", { label: Number(label.value) });
   const buttons = {
     "Keep": [keep, "Keep the mask as an object of this class (Enter)"],
-    "Next answer": [() => send("next_mask"), "Another of SAM's answers (M)"],
-    "Undo": [() => send("undo"), "Take the last step back (U)"],
-    "Redo": [() => send("redo"), "Take an undo back (R)"],
-    "Clear": [() => send("clear"), "Forget the prompts (Escape)"],
-    "Remove last": [() => send("remove_last"), "Take the last object away (Delete)"],
-    "Image before": [() => send("go", { by: -1 }), "Image before (comma)"],
+    "Next mask": [() => send("next_mask"), "Show another of SAM's masks (M)"],
+    "Undo": [() => send("undo"), "Undo the last step (U)"],
+    "Redo": [() => send("redo"), "Redo the step that was undone (R)"],
+    "Clear": [() => send("clear"), "Clear the prompts (Escape)"],
+    "Remove last": [() => send("remove_last"), "Remove the last object (Delete)"],
+    "Previous image": [() => send("go", { by: -1 }), "Previous image (comma)"],
     "Next image": [() => send("go", { by: 1 }), "Next image (full stop)"],
     "COCO JSON": [() => send("export", { kind: "coco" }), "Download all objects as COCO instances"],
     "CVAT XML": [() => send("export", { kind: "cvat" }), "Download all objects as CVAT for images 1.1"],
@@ -51,7 +52,7 @@ function render({ model, el }) {
   for (const [name, [action, title]] of Object.entries(buttons)) {
     const onclick = (event) => {
       action();
-      if (event.detail) canvas.focus({ preventScroll: true }); // pressed by mouse: the keys go on with the picture
+      if (event.detail) canvas.focus({ preventScroll: true }); // after a mouse click the keys control the picture again
     };
     make("button", bar, { type: "button", textContent: name, title, onclick });
   }
@@ -67,15 +68,15 @@ function render({ model, el }) {
   make("p", help, { textContent: KEYS });
 
   let cross = null; // [x, y] in pixels of the image
-  let corner = null; // of a box that has begun
-  let pulled = null; // where the mouse is, while it pulls a box
+  let corner = null; // first corner of an unfinished box
+  let dragEnd = null; // position of the mouse while it drags a box
   let painted = new Image();
   const scale = () => canvas.width / model.get("width");
   const colour = (positive) => (positive ? "#009E73" : "#D55E00");
 
   function draw() {
     const context = canvas.getContext("2d");
-    context.imageSmoothingEnabled = canvas.width < model.get("width"); // a small image shows its pixels
+    context.imageSmoothingEnabled = canvas.width < model.get("width"); // show the pixels of a small image
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (painted.complete && painted.naturalWidth) context.drawImage(painted, 0, 0, canvas.width, canvas.height);
     const s = scale();
@@ -91,7 +92,7 @@ function render({ model, el }) {
     context.font = "bold 14px sans-serif";
     context.textAlign = "center";
     context.textBaseline = "middle";
-    model.get("objects").forEach((one, i) => { // the numbers of the list
+    model.get("objects").forEach((one, i) => { // numbers as in the list
       const [px, py] = at(one.at);
       context.lineWidth = 4;
       context.strokeStyle = "#1b1b1b";
@@ -101,7 +102,7 @@ function render({ model, el }) {
     });
     const box = model.get("box");
     if (box.length) frame(box.slice(0, 2), box.slice(2), "#ffffff");
-    if (corner) frame(corner, pulled || cross || corner, "#F0E442");
+    if (corner) frame(corner, dragEnd || cross || corner, "#F0E442");
     for (const [x, y, positive] of model.get("points")) {
       const [px, py] = at([x, y]);
       context.beginPath();
@@ -111,7 +112,7 @@ function render({ model, el }) {
       context.lineWidth = 2;
       context.strokeStyle = "#ffffff";
       context.stroke();
-      context.beginPath(); // plus or minus: colour alone says nothing to some
+      context.beginPath(); // plus or minus repeats the meaning of the colour
       context.moveTo(px - 3, py);
       context.lineTo(px + 3, py);
       if (positive) { context.moveTo(px, py - 3); context.lineTo(px, py + 3); }
@@ -130,10 +131,10 @@ function render({ model, el }) {
 
   function resize() {
     const [w, h] = [model.get("width"), model.get("height")];
-    const wanted = Math.max(1, Math.min(Math.floor(640 / w), Math.floor(520 / h))) || 1;
-    const s = w > 640 || h > 520 ? Math.min(640 / w, 520 / h) : wanted;
+    const zoom = Math.max(1, Math.min(Math.floor(640 / w), Math.floor(520 / h))) || 1;
+    const s = w > 640 || h > 520 ? Math.min(640 / w, 520 / h) : zoom;
     [canvas.width, canvas.height] = [Math.round(w * s), Math.round(h * s)];
-    cross = corner = pulled = null;
+    cross = corner = dragEnd = null;
     draw();
   }
 
@@ -143,7 +144,7 @@ function render({ model, el }) {
     next.src = model.get("picture");
   }
 
-  function tell() {
+  function updateStatus() {
     waiting.forEach(clearTimeout);
     el.classList.remove("busy");
     status.textContent = model.get("status");
@@ -152,22 +153,22 @@ function render({ model, el }) {
 
   function fillList() {
     const focused = list.contains(document.activeElement) ? document.activeElement : null;
-    const was = focused && [[...list.children].indexOf(focused.closest("li")), focused.tagName];
+    const previous = focused && [[...list.children].indexOf(focused.closest("li")), focused.tagName];
     list.replaceChildren();
     model.get("objects").forEach((one, i) => {
       const row = make("li", list);
-      const name = make("select", row, { ariaLabel: `Class of object ${i + 1}`, title: "Another class" });
+      const name = make("select", row, { ariaLabel: `Class of object ${i + 1}`, title: "Change the class" });
       model.get("classes").slice(1).forEach((text, k) => make("option", name, { value: k + 1, textContent: text }));
       name.value = one.label;
       name.onchange = () => send("relabel", { index: i, label: Number(name.value) });
       row.append(` ${one.pixels} pixels `);
       make("button", row, { type: "button", textContent: "remove", ariaLabel: `Remove object ${i + 1}`, onclick: () => send("remove", { index: i }) });
     });
-    if (was) (list.children[was[0]]?.querySelector(was[1]) || canvas).focus({ preventScroll: true });
+    if (previous) (list.children[previous[0]]?.querySelector(previous[1]) || canvas).focus({ preventScroll: true });
     draw();
   }
 
-  const place = (event) => {
+  const pixelOf = (event) => {
     const area = canvas.getBoundingClientRect();
     const x = ((event.clientX - area.left) / area.width) * model.get("width") - 0.5;
     const y = ((event.clientY - area.top) / area.height) * model.get("height") - 0.5;
@@ -178,27 +179,27 @@ function render({ model, el }) {
     if (event.button !== 0) return;
     canvas.focus();
     canvas.setPointerCapture(event.pointerId);
-    down = { screen: [event.clientX, event.clientY], at: place(event) };
+    down = { screen: [event.clientX, event.clientY], at: pixelOf(event) };
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!down) return;
     const far = Math.hypot(event.clientX - down.screen[0], event.clientY - down.screen[1]);
-    [corner, pulled] = far > NEAR ? [down.at, place(event)] : [null, null];
+    [corner, dragEnd] = far > NEAR ? [down.at, pixelOf(event)] : [null, null];
     draw();
   });
   canvas.addEventListener("pointerup", (event) => {
     if (!down) return;
-    const end = place(event);
+    const end = pixelOf(event);
     if (corner) send("draw_box", { corners: [...down.at, ...end] });
     else send("click", { x: end[0], y: end[1], positive: !event.shiftKey });
-    down = corner = pulled = null;
+    down = corner = dragEnd = null;
     draw();
   });
-  canvas.addEventListener("pointercancel", () => { down = corner = pulled = null; draw(); });
+  canvas.addEventListener("pointercancel", () => { down = corner = dragEnd = null; draw(); });
 
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   el.addEventListener("keydown", (event) => {
-    const own = OWN[event.target.tagName]; // what a button does with Space is the button's
+    const own = OWN[event.target.tagName]; // a button handles Space itself
     if (own === null || own?.includes(event.key)) return;
     const [w, h] = [model.get("width"), model.get("height")];
     const middle = [Math.floor(w / 2), Math.floor(h / 2)];
@@ -253,13 +254,13 @@ function render({ model, el }) {
     "change:points": draw,
     "change:box": draw,
     "change:objects": fillList,
-    "change:answered": tell,
+    "change:answered": updateStatus,
   };
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   resize();
   repaint();
   fillList();
-  tell();
+  updateStatus();
   return () => {
     waiting.forEach(clearTimeout);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);

@@ -1,4 +1,4 @@
-"""A tool to label images in a notebook: click, and SAM answers; keep, undo, and save for COCO or CVAT (chapter 16).
+"""A tool for labelling images in a notebook with SAM: click, keep, undo, export to COCO or CVAT (chapter 16).
 
     from segedu.weights import load
     from segedu.teaching.widgets.annotate import annotate
@@ -6,7 +6,7 @@
     tool = annotate({"street.png": image}, ["background", "person", "car"], load("shapes_sam"))
     tool.work.save("street.json")
 
-It works in JupyterLab and in Colab, with the mouse and with keys alone; nothing is fetched.
+It works in JupyterLab and in Colab, with the mouse or with the keyboard alone, and needs no download.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from segedu.viz import outline, overlay
 from segedu.weights.own.shapes_sam import centre
 
 FILES = {"coco": "instances.json", "cvat": "annotations.xml"}
-BEGIN = "Click on an object. Or drag a box around it."
+START = "Click on an object, or drag a box around it."
 REFUSED = "Not done:"
-ASKED = np.array([0.94, 0.89, 0.26])  # the colour of the mask that nobody has kept yet
+MASK_COLOUR = np.array([0.94, 0.89, 0.26])  # of a mask that is not kept yet
 STYLE = """
 .segedu-annotate { font-family: sans-serif; font-size: 14px; max-width: 660px; }
 .segedu-annotate .bar { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 6px; }
@@ -49,11 +49,7 @@ STYLE = """
 
 
 class Annotate(anywidget.AnyWidget):
-    """The widget; `work` is what it has done so far, and can be used from other cells at any time.
-
-    Args:
-        work: images, model, classes, and what was kept.
-    """
+    """The widget; `work` is the current `Annotation`, which other cells can use at any time."""
 
     _esm = Path(__file__).with_suffix(".js")
     _css = STYLE
@@ -64,147 +60,135 @@ class Annotate(anywidget.AnyWidget):
     picture = traitlets.Unicode().tag(sync=True)
     points = traitlets.List().tag(sync=True)
     box = traitlets.List().tag(sync=True)
-    objects = traitlets.List().tag(sync=True)  # of each: label, pixels, and where its number stands
+    objects = traitlets.List().tag(sync=True)  # label, pixels, and the position of its number
     status = traitlets.Unicode().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)  # counts, so that the same sentence again is an answer too
+    answered = traitlets.Int(0).tag(sync=True)  # counts, so that the same sentence is an update too
 
     def __init__(self, work: Annotation) -> None:
         super().__init__(classes=work.classes)
         self.work = work
-        self.show(BEGIN)
-        self.on_msg(self._heard)
+        self.show(START)
+        self.on_msg(self._on_message)
 
-    def _heard(self, _: Any, message: Any, buffers: Any) -> None:
-        """One wish of the person. Whatever it is, the answer is a picture and a sentence, never a traceback."""
+    def _on_message(self, _: Any, message: Any, buffers: Any) -> None:
+        """Handle a message of the user interface. The answer is a picture and a sentence, never a traceback."""
         try:
-            said = self._obey(dict(message))
+            text = self._run_action(dict(message))
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
-            said = f"{REFUSED} {error}"
-        self.show(said)
+            text = f"{REFUSED} {error}"
+        self.show(text)
 
-    def _obey(self, wish: dict[str, Any]) -> str:
-        action = wish["action"]
+    def _run_action(self, message: dict[str, Any]) -> str:
+        action = message["action"]
         if action in ("click", "draw_box", "next_mask", "clear"):
-            return self._ask(action, wish)
+            return self._prompt(action, message)
         if action in ("keep", "relabel", "remove", "remove_last"):
-            return self._change(action, wish)
+            return self._change(action, message)
         if action == "undo":
             return "Undone." if self.work.undo() else "There is nothing to undo."
         if action == "redo":
-            return "Done again." if self.work.redo() else "There is nothing to do again."
+            return "Redone." if self.work.redo() else "There is nothing to redo."
         if action == "go":
-            return self._go(int(wish["by"]))
+            return self._go(int(message["by"]))
         if action == "export":
-            return self._export(str(wish["kind"]), wish.get("view"))
-        raise ValueError(f"action is {action!r}, which the tool does not know")
+            return self._export(str(message["kind"]), message.get("view"))
+        raise ValueError(f"action is {action!r}, expected an action of the tool")
 
-    def _ask(self, action: str, wish: dict[str, Any]) -> str:
+    def _prompt(self, action: str, message: dict[str, Any]) -> str:
         work, before = self.work, self.work.state
-        if wish.get("number", before.image) != before.image:  # the mouse was faster than the change of the image
-            raise ValueError("another image has been opened meanwhile. Ask again on this one.")
+        if message.get("number", before.image) != before.image:  # clicked before the new image was shown
+            raise ValueError("another image has been opened in the meantime. Repeat it on this image.")
         if action == "click":
-            work.click(float(wish["x"]), float(wish["y"]), bool(wish["positive"]))
+            work.click(float(message["x"]), float(message["y"]), bool(message["positive"]))
         elif action == "draw_box":
-            work.draw_box(*(float(v) for v in wish["corners"]))
+            work.draw_box(*(float(v) for v in message["corners"]))
         elif action == "next_mask":
             work.next_mask()
             if work.state is before and work.mask is not None:
-                return "SAM has one answer to this. Add a click where it is wrong."
+                return "SAM predicts one mask for these prompts. Add a click where it is wrong."
         else:
             work.clear()
         state, mask = work.state, work.mask
         if mask is None:
-            return BEGIN
+            return START
         many = len(state.scores) > 1
-        which = f"answer {state.choice + 1} of {len(state.scores)}, " if many else ""
-        more = ", look at the next answer, or click where this one is wrong" if many else ", or click where it is wrong"
-        advice = f"Keep it{more}." if mask.any() else "There is nothing to keep: Undo, or ask in another way."
-        return f"{int(mask.sum())} pixels, {which}SAM guesses an IoU of {state.scores[state.choice]:.2f}. {advice}"
+        which = f"mask {state.choice + 1} of {len(state.scores)}, " if many else ""
+        other_options = (
+            ", look at the next mask, or click where this one is wrong" if many else ", or click where it is wrong"
+        )
+        advice = f"Keep it{other_options}." if mask.any() else "The mask is empty: undo, or use other prompts."
+        return f"{int(mask.sum())} pixels, {which}SAM predicts an IoU of {state.scores[state.choice]:.2f}. {advice}"
 
-    def _change(self, action: str, wish: dict[str, Any]) -> str:
+    def _change(self, action: str, message: dict[str, Any]) -> str:
         work = self.work
         if action == "keep":
-            work.keep(int(wish["label"]))
-            return f"Kept: {work.classes[int(wish['label'])]}. Now the next object, or the next image."
+            work.keep(int(message["label"]))
+            return f"Kept: {work.classes[int(message['label'])]}. Continue with the next object or the next image."
         if action == "relabel":
-            index, label = int(wish["index"]), int(wish["label"])
+            index, label = int(message["index"]), int(message["label"])
             work.relabel(index, label)
-            return f"Object {index + 1} is a {work.classes[label]} now."
+            return f"The class of object {index + 1} is now {work.classes[label]}."
         if action == "remove_last" and not work.kept:
-            raise ValueError("there is no object to take away")
-        work.remove(int(wish["index"]) if action == "remove" else len(work.kept) - 1)
-        return "Taken away; Undo brings it back."
+            raise ValueError("there is no object to remove")
+        work.remove(int(message["index"]) if action == "remove" else len(work.kept) - 1)
+        return "Removed. Undo restores it."
 
     def _go(self, by: int) -> str:
         work, before = self.work, self.work.state
         work.go(before.image + by)
         if work.state is before:
             return "There is no other image."
-        return f"{BEGIN} (The last answer was not kept; Undo leads back to it.)" if before.masks is not None else BEGIN
+        return f"{START} (The last mask was not kept. Undo restores it.)" if before.masks is not None else START
 
     def _export(self, kind: str, view: Any) -> str:
         text = self.work.as_text(kind)
         count = sum(len(kept) for kept in self.work.state.kept)
-        self.send({"file": FILES[kind], "text": text, "view": view})  # only the view that asked takes it
-        what = f"{count} object{'' if count == 1 else 's'}"
-        return f"{FILES[kind]}, with {what} of {len(self.work.names)} image(s), goes to the downloads of the browser."
+        self.send({"file": FILES[kind], "text": text, "view": view})  # only the view that sent the request downloads it
+        objects = f"{count} object{'' if count == 1 else 's'}"
+        return f"{FILES[kind]}, with {objects} of {len(self.work.names)} image(s), is in the browser's downloads."
 
-    def show(self, said: str) -> None:
-        """Bring the screen to the state of `work`; call it after a change from another cell.
-
-        Args:
-            said: the sentence below the picture.
-        """
+    def show(self, text: str) -> None:
+        """Show the state of `work`, with a sentence below the picture; call it after changes from another cell."""
         work = self.work
-        name = f"Image {work.state.image + 1} of {len(work.names)}, {work.names[work.state.image]}. "
+        heading = f"Image {work.state.image + 1} of {len(work.names)}, {work.names[work.state.image]}. "
         with self.hold_sync():
             self.number = work.state.image
             self.height, self.width = (int(side) for side in work.image.shape[1:])
-            self.picture = painted(work)
+            self.picture = draw_png(work)
             self.points = [list(point) for point in work.state.points]
             self.box = list(work.state.box or ())
-            self.objects = about(work)
-            self.status = name + said
+            self.objects = describe_objects(work)
+            self.status = heading + text
             self.answered += 1
 
 
-def about(work: Annotation) -> list[dict[str, Any]]:
-    """What the list says of the objects of the open image, and where their numbers stand in the picture.
-
-    Args:
-        work: any.
+def describe_objects(work: Annotation) -> list[dict[str, Any]]:
+    """Describe the objects of the open image for the list and for their numbers in the picture.
 
     Returns:
-        Of each `label`, `pixels`, and `at`, the pixel (x, y) furthest from the outline of what one sees of it.
+        For each object `label`, `pixels`, and `at`, the pixel (x, y) furthest from the outline of its visible part.
     """
-    found, covered = [], torch.zeros(work.image.shape[1:], dtype=torch.bool)
-    for one in reversed(work.kept):  # the last one lies on top
-        seen = one.mask & ~covered
-        seen = seen if seen.any() else one.mask
-        rows, columns = (seen.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
+    objects, covered = [], torch.zeros(work.image.shape[1:], dtype=torch.bool)
+    for one in reversed(work.kept):  # the last one is on top
+        visible = one.mask & ~covered
+        visible = visible if visible.any() else one.mask
+        rows, columns = (visible.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
         top, left = int(rows[0]), int(columns[0])
-        x, y = centre(seen[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]).tolist()
-        found.append({"label": one.label, "pixels": int(one.mask.sum()), "at": [x + left, y + top]})
+        x, y = centre(visible[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]).tolist()
+        objects.append({"label": one.label, "pixels": int(one.mask.sum()), "at": [x + left, y + top]})
         covered |= one.mask
-    return found[::-1]
+    return objects[::-1]
 
 
-def painted(work: Annotation) -> str:
-    """The open image with what was kept and, in yellow with a white edge, what SAM answers, as a PNG.
-
-    Args:
-        work: any.
-
-    Returns:
-        A data address, `data:image/png;base64,...`.
-    """
+def draw_png(work: Annotation) -> str:
+    """Draw the open image with the kept objects and, in yellow with a white outline, SAM's mask, as a PNG data URL."""
     label_map = np.zeros(work.image.shape[1:], np.int32)
     for number, one in enumerate(work.kept, start=1):
         label_map[one.mask.numpy()] = number
     picture = np.asarray(overlay(work.image, label_map), np.float64).copy()
     if work.mask is not None:
         mask = work.mask.numpy()
-        picture[mask] = 0.45 * picture[mask] + 0.55 * ASKED
+        picture[mask] = 0.45 * picture[mask] + 0.55 * MASK_COLOUR
         picture[outline(mask.astype(np.int32))] = 1.0
     buffer = io.BytesIO()
     Image.fromarray((picture * 255).round().astype(np.uint8)).save(buffer, format="PNG", compress_level=1)
@@ -217,19 +201,12 @@ def annotate(
     model: SAM,
     kept: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Annotate:
-    """Open the tool.
+    """Open the tool; the returned widget is shown if it is the last value of a cell. For the errors see `Annotation`.
 
     Args:
         images: (3, H, W) in [0, 1] by file name, as exports will name them.
         classes: `classes[label]`, the background first.
         model: a SAM, such as `segedu.weights.load("shapes_sam")`.
-        kept: instances to begin with, by file name: those of a detector and SAM, to be put right by hand.
-
-    Returns:
-        The widget; as the last value of a cell it is shown.
-
-    Raises:
-        TypeError: an image is no tensor of floats, or classes are no names.
-        ValueError: no image or no class, a class twice, a wrong shape, values outside [0, 1], or `kept` does not fit.
+        kept: initial instances by file name, such as those of a detector and SAM, to be corrected.
     """
     return Annotate(Annotation(model, images, classes, kept))

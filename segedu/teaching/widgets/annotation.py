@@ -1,6 +1,6 @@
-"""Labelling images with SAM, without a screen: clicks and boxes in, masks out, everything can be undone.
+"""Label images with SAM, without a user interface: clicks and boxes in, masks out, every step can be undone.
 
-`segedu.teaching.widgets.annotate` puts buttons and a picture on it; a script can use it as it is.
+`segedu.teaching.widgets.annotate` adds buttons and a picture; a script can use it directly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segedu.datasets.files import replacing
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
 
-STEPS = 100  # that can be undone: each keeps the masks that SAM gave
+STEPS = 100  # steps that can be undone; each holds SAM's masks in memory
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class State:
-    """All that an undo brings back.
+    """Everything that an undo restores.
 
-    `points` are (x, y, 1 or 0) and `box` is xyxy, in pixels with (0, 0) in the middle of the first; `masks` (M, H, W)
-    bool is the answer to them, `scores` what IoU SAM thinks each has, `low` (M, h, w) their logits, `choice` the one
-    that is shown.
+    `points` are (x, y, 1 or 0) and `box` is xyxy, in pixels with (0, 0) at the centre of the first one. `masks`
+    (M, H, W) bool are SAM's masks for them, `scores` their predicted IoUs, `low` (M, h, w) their logits, `choice` the
+    index of the mask that is shown.
     """
 
     image: int
@@ -52,17 +52,18 @@ class State:
 
 
 class Annotation:
-    """Images, one of them open, prompts on it, and what was kept of each.
+    """A set of images, the open one, its prompts, and the objects kept on each image.
 
     Args:
-        model: a SAM; with the small one of `segedu.weights.load("shapes_sam")` nothing is fetched.
+        model: a SAM; the small one of `segedu.weights.load("shapes_sam")` needs no download.
         images: (3, H, W) in [0, 1] by file name, as exports will name them.
         classes: `classes[label]`, the background first.
-        kept: instances to begin with, by file name, such as a detector's: `labels` (N,) and `masks` (N, H, W).
+        kept: initial instances by file name, such as a detector's: `labels` (N,) and `masks` (N, H, W).
 
     Raises:
-        TypeError: an image is no tensor of floats, or classes are no names.
-        ValueError: no image or no class, a class twice, a wrong shape, values outside [0, 1], or `kept` does not fit.
+        TypeError: if an image is not a float tensor, or `classes` is a string.
+        ValueError: if there is no image or no class, a class occurs twice, a shape is wrong, values are outside [0, 1],
+            or `kept` does not fit the images.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Annotation:
         classes: Sequence[str],
         kept: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        _check_pictures(images)
+        _check_images(images)
         if isinstance(classes, str):
             raise TypeError(f"classes is {classes!r}, expected a list of names, one for each label")
         self.model, self.classes, self.names = model.eval(), list(classes), list(images)
@@ -80,130 +81,99 @@ class Annotation:
         self._embedded: dict[int, Tensor] = {}
         self._past: deque[State] = deque(maxlen=STEPS)
         self._future: list[State] = []
-        self.state = State(0, self._first(kept or {}))
+        self.state = State(0, self._initial_objects(kept or {}))
 
-    def _first(self, kept: Mapping[str, Mapping[str, Tensor]]) -> tuple[tuple[Kept, ...], ...]:
+    def _initial_objects(self, kept: Mapping[str, Mapping[str, Tensor]]) -> tuple[tuple[Kept, ...], ...]:
         if unknown := [name for name in kept if name not in self.names]:
-            raise ValueError(f"kept names {unknown[0]!r}, which is none of the images {', '.join(self.names)}")
+            raise ValueError(f"kept has the image {unknown[0]!r}, expected one of {', '.join(self.names)}")
         sizes = {name: tuple(image.shape[1:]) for name, image in zip(self.names, self.images, strict=True)}
-        nothing = {
+        empty = {
             name: {"labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, *size, dtype=torch.bool)}
             for name, size in sizes.items()
         }
-        check_annotated({**nothing, **kept}, self.classes)  # better now than when it is to be saved
-        found = []
-        for name, given in {**nothing, **kept}.items():
-            masks = given["masks"]
+        check_annotated({**empty, **kept}, self.classes)  # fail now rather than when the user saves
+        initial = []
+        for name, instances in {**empty, **kept}.items():
+            masks = instances["masks"]
             if tuple(masks.shape[1:]) != sizes[name]:
                 raise ValueError(
                     f"kept[{name!r}] has masks of {tuple(masks.shape[1:])} pixels, expected {sizes[name]}, as the image"
                 )
-            found.append(tuple(Kept(k, mask.cpu()) for k, mask in zip(given["labels"].tolist(), masks, strict=True)))
-        return tuple(found)
+            initial.append(
+                tuple(Kept(k, mask.cpu()) for k, mask in zip(instances["labels"].tolist(), masks, strict=True))
+            )
+        return tuple(initial)
 
-    # --- what a person does -----------------------------------------------------------------------------------
+    # --- user actions -----------------------------------------------------------------------------------
 
     def click(self, x: float, y: float, positive: bool = True) -> None:
-        """A point on the object, or on what is not the object.
+        """Add a point on the object, or on the background.
 
         Args:
             x: column, from -0.5 to W - 0.5.
             y: row, from -0.5 to H - 0.5.
-            positive: whether the object is there.
-
-        Raises:
-            ValueError: the point is outside the image.
+            positive: whether the point is on the object.
         """
-        self._inside(x, y)
+        self._check_inside(x, y)
         self._prompt(replace(self.state, points=(*self.state.points, (float(x), float(y), int(bool(positive))))))
 
     def draw_box(self, x1: float, y1: float, x2: float, y2: float) -> None:
-        """A box around the object, its corners in any order; it replaces an earlier one.
-
-        Args:
-            x1: of one corner.
-            y1: of one corner.
-            x2: of the other.
-            y2: of the other.
+        """Draw a box around the object from two opposite corners in any order; it replaces an earlier box.
 
         Raises:
-            ValueError: a corner is outside the image, or the box has no area.
+            ValueError: if a corner is outside the image, or the box has no area.
         """
-        self._inside(x1, y1)
-        self._inside(x2, y2)
+        self._check_inside(x1, y1)
+        self._check_inside(x2, y2)
         box = (float(min(x1, x2)), float(min(y1, y2)), float(max(x1, x2)), float(max(y1, y2)))
         if box[0] == box[2] or box[1] == box[3]:
-            raise ValueError(f"box is {box}, expected one with an area: pull from one corner to the other")
+            raise ValueError(f"box is {box}, expected a box with an area: drag from one corner to the opposite one")
         self._prompt(replace(self.state, box=box, low=None))
 
     def next_mask(self) -> None:
-        """Another of SAM's answers: the part in place of the whole, or the other way round."""
+        """Show another of SAM's masks, such as a part instead of the object that contains it."""
         if len(self.state.scores) > 1:
             self._do(replace(self.state, choice=(self.state.choice + 1) % len(self.state.scores)))
 
     def keep(self, label: int) -> None:
-        """Keep the mask that is shown as an object of this class, and forget the prompts.
-
-        Args:
-            label: 1 to the number of classes.
-
-        Raises:
-            ValueError: there is no such class, no mask, or it is empty.
-        """
-        self._known(label)
+        """Keep the mask that is shown as an object of class `label`, at least 1, and clear the prompts."""
+        self._check_label(label)
         mask = self.mask
         if mask is None or not mask.any():
             raise ValueError("there is no mask to keep: click on an object or draw a box around it")
-        self._do(State(self.state.image, self._with((*self.kept, Kept(int(label), mask)))))
+        self._do(State(self.state.image, self._replace_kept((*self.kept, Kept(int(label), mask)))))
 
     def remove(self, index: int) -> None:
-        """Take an object away that was kept.
-
-        Args:
-            index: of the open image, from 0.
-
-        Raises:
-            ValueError: there is no such object.
-        """
-        self._there(index)
-        self._do(replace(self.state, kept=self._with((*self.kept[:index], *self.kept[index + 1 :]))))
+        """Remove a kept object of the open image by its index."""
+        self._check_index(index)
+        self._do(replace(self.state, kept=self._replace_kept((*self.kept[:index], *self.kept[index + 1 :]))))
 
     def relabel(self, index: int, label: int) -> None:
-        """Give an object that was kept another class.
-
-        Args:
-            index: of the open image, from 0.
-            label: 1 to the number of classes.
-
-        Raises:
-            ValueError: there is no such object, or no such class.
-        """
-        self._there(index)
-        self._known(label)
+        """Change the class, from 1 on, of a kept object of the open image."""
+        self._check_index(index)
+        self._check_label(label)
         if label != self.kept[index].label:
             renamed = replace(self.kept[index], label=int(label))
-            self._do(replace(self.state, kept=self._with((*self.kept[:index], renamed, *self.kept[index + 1 :]))))
+            self._do(
+                replace(self.state, kept=self._replace_kept((*self.kept[:index], renamed, *self.kept[index + 1 :])))
+            )
 
     def clear(self) -> None:
-        """Forget the prompts."""
+        """Clear the prompts."""
         if self.state.points or self.state.box:
             self._do(State(self.state.image, self.state.kept))
 
     def go(self, image: int) -> None:
-        """Open another image; an answer that was not kept is forgotten.
+        """Open another image; a mask that was not kept is dropped.
 
         Args:
-            image: its number, from 0; numbers outside go round. That of the open image changes nothing.
+            image: its index; indices outside the range wrap around. The index of the open image changes nothing.
         """
         if image % len(self.images) != self.state.image:
             self._do(State(image % len(self.images), self.state.kept))
 
     def undo(self) -> bool:
-        """Take the last step back, whatever it was; the last `STEPS` are remembered.
-
-        Returns:
-            Whether there was one.
-        """
+        """Undo the last step of any kind, up to `STEPS` of them; returns whether there was one."""
         if not self._past:
             return False
         self._future.append(self.state)
@@ -211,27 +181,23 @@ class Annotation:
         return True
 
     def redo(self) -> bool:
-        """Take an undo back.
-
-        Returns:
-            Whether there was one.
-        """
+        """Redo a step that was undone; returns whether there was one."""
         if not self._future:
             return False
         self._past.append(self.state)
         self.state = self._future.pop()
         return True
 
-    # --- what there is ----------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------------
 
     @property
     def image(self) -> Tensor:
-        """(3, H, W), the open one."""
+        """The open image, (3, H, W)."""
         return self.images[self.state.image]
 
     @property
     def mask(self) -> Tensor | None:
-        """(H, W) bool, the answer that is shown, or None where nothing was asked."""
+        """The mask that is shown, (H, W) bool, or None without prompts."""
         return None if self.state.masks is None else self.state.masks[self.state.choice]
 
     @property
@@ -240,32 +206,22 @@ class Annotation:
         return self.state.kept[self.state.image]
 
     def annotated(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that was kept, as instances.
+        """All kept objects as instances.
 
         Returns:
             By file name `boxes` (N, 4) float32 xyxy, `labels` (N,) int64 and `masks` (N, H, W) bool.
         """
-        found = {}
+        instances = {}
         for name, image, kept in zip(self.names, self.images, self.state.kept, strict=True):
             masks = torch.zeros(len(kept), *image.shape[1:], dtype=torch.bool)
-            for i, one in enumerate(kept):
-                masks[i] = one.mask
-            labels = torch.tensor([one.label for one in kept], dtype=torch.int64)
-            found[name] = {"boxes": boxes_from_masks(masks), "labels": labels, "masks": masks}
-        return found
+            for i, item in enumerate(kept):
+                masks[i] = item.mask
+            labels = torch.tensor([item.label for item in kept], dtype=torch.int64)
+            instances[name] = {"boxes": boxes_from_masks(masks), "labels": labels, "masks": masks}
+        return instances
 
     def as_text(self, kind: str) -> str:
-        """A file of what was kept.
-
-        Args:
-            kind: "coco", instances in JSON, or "cvat", CVAT for images 1.1 in XML.
-
-        Returns:
-            The text.
-
-        Raises:
-            ValueError: another kind.
-        """
+        """Write all kept objects as text: `kind` "coco" for COCO instances, "cvat" for CVAT for images 1.1."""
         if kind == "coco":
             return json.dumps(to_coco(self.annotated(), self.classes))
         if kind == "cvat":
@@ -273,15 +229,7 @@ class Annotation:
         raise ValueError(f"kind is {kind!r}, expected 'coco' or 'cvat'")
 
     def save(self, path: str | Path) -> None:
-        """Write what was kept; a file that is there is replaced only when the new one is whole.
-
-        Args:
-            path: ends in .json for COCO, in .xml for CVAT.
-
-        Raises:
-            ValueError: another ending.
-            OSError: the file cannot be written.
-        """
+        """Write all kept objects to a .json file (COCO) or an .xml file (CVAT), never an incomplete one."""
         path = Path(path)
         kinds = {".json": "coco", ".xml": "cvat"}
         if path.suffix not in kinds:
@@ -290,22 +238,22 @@ class Annotation:
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
 
-    # --- within -----------------------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------------------
 
-    def _inside(self, x: float, y: float) -> None:
+    def _check_inside(self, x: float, y: float) -> None:
         height, width = self.image.shape[1:]
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             raise ValueError(f"({x}, {y}) is outside the image of {width} x {height} pixels")
 
-    def _known(self, label: int) -> None:
+    def _check_label(self, label: int) -> None:
         if not 0 < label < len(self.classes):
             raise ValueError(f"label is {label}, expected 1 to {len(self.classes) - 1}")
 
-    def _there(self, index: int) -> None:
+    def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self.kept):
             raise ValueError(f"index is {index}, expected one of the {len(self.kept)} objects of this image")
 
-    def _with(self, kept: tuple[Kept, ...]) -> tuple[tuple[Kept, ...], ...]:
+    def _replace_kept(self, kept: tuple[Kept, ...]) -> tuple[tuple[Kept, ...], ...]:
         """The objects of all images, with these on the open one."""
         image, before = self.state.image, self.state.kept
         return (*before[:image], kept, *before[image + 1 :])
@@ -317,35 +265,35 @@ class Annotation:
 
     @torch.no_grad()
     def _prompt(self, state: State) -> None:
-        """Ask SAM. One click may mean several things, so it gets three answers; more than that means one thing."""
-        number, device = state.image, next(self.model.parameters()).device
-        if number not in self._embedded:
-            self._embedded[number] = self.model.encode(self.image[None].to(device))
-        asked: dict[str, Any] = {}
+        """Run SAM. One click is ambiguous, so it gets three masks; other prompts get one."""
+        index, device = state.image, next(self.model.parameters()).device
+        if index not in self._embedded:
+            self._embedded[index] = self.model.encode(self.image[None].to(device))
+        prompts: dict[str, Any] = {}
         if state.points:
-            asked["point_coords"] = torch.tensor([[point[:2] for point in state.points]], device=device)
-            asked["point_labels"] = torch.tensor([[point[2] for point in state.points]], device=device)
+            prompts["point_coords"] = torch.tensor([[point[:2] for point in state.points]], device=device)
+            prompts["point_labels"] = torch.tensor([[point[2] for point in state.points]], device=device)
         if state.box:
-            asked["boxes"] = torch.tensor([state.box], device=device)
-        if state.low is not None:  # as in its training: the answer before is part of the question
-            asked["mask_inputs"] = state.low[state.choice][None]
+            prompts["boxes"] = torch.tensor([state.box], device=device)
+        if state.low is not None:  # as in its training, the previous mask is a prompt too
+            prompts["mask_inputs"] = state.low[state.choice][None]
         one_click = len(state.points) == 1 and not state.box
         size = tuple(self.image.shape[1:])
-        found = self.model.decode(self._embedded[number], size, **asked, multimask_output=one_click)
-        scores = found["iou_scores"][0]
+        outputs = self.model.decode(self._embedded[index], size, **prompts, multimask_output=one_click)
+        scores = outputs["iou_scores"][0]
         best = int(scores.argmax())
         self._do(
             replace(
                 state,
-                masks=postprocess(found)[0].cpu(),
+                masks=postprocess(outputs)[0].cpu(),
                 scores=tuple(scores.tolist()),
-                low=found["mask_logits"][0],
+                low=outputs["mask_logits"][0],
                 choice=best,
             )
         )
 
 
-def _check_pictures(images: Mapping[str, Tensor]) -> None:
+def _check_images(images: Mapping[str, Tensor]) -> None:
     if not isinstance(images, Mapping):
         raise TypeError(f"images has type {type(images).__name__}, expected a dict of images (3, H, W) by file name")
     if not images:
@@ -353,9 +301,13 @@ def _check_pictures(images: Mapping[str, Tensor]) -> None:
     for name, image in images.items():
         if not isinstance(image, Tensor) or not image.is_floating_point():
             kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"images[{name!r}] is no tensor of floats but {kind}, expected (3, H, W) in [0, 1]")
+            raise TypeError(f"images[{name!r}] has type {kind}, expected a float tensor (3, H, W) in [0, 1]")
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            grey = "; of a grey one, (1, H, W), image.expand(3, -1, -1)" if image.ndim == 3 and len(image) == 1 else ""
+            grey = (
+                "; for a grey image (1, H, W) use image.expand(3, -1, -1)"
+                if image.ndim == 3 and len(image) == 1
+                else ""
+            )
             raise ValueError(f"images[{name!r}] has shape {tuple(image.shape)}, expected (3, H, W){grey}")
         if not bool(((image >= -1e-6) & (image <= 1 + 1e-6)).all()):
             low, high = image.min().item(), image.max().item()

@@ -1,4 +1,4 @@
-"""k-means on photographs (chapter 2): the number of clusters, the colours, and what the place of a pixel counts."""
+"""k-means on photographs (chapter 2): number of clusters, colour space, and weight of the pixel position."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from segedu.teaching.widgets.explore import explore
 from segedu.unsupervised.kmeans import colour_position_features, kmeans, kmeans_plus_plus
 from segedu.viz import palette, show
 
-SHRINK = 4  # pixels of the photograph for one of the picture, in each direction
-STEPS = 30
-# Each from (3, H, W) in [0, 1] to channels whose distances have about the same size.
+DOWNSAMPLING = 4  # factor along each axis
+ITERATIONS = 30
+# Each maps (3, H, W) in [0, 1] to channels in about the same range, so that distances are comparable.
 COLOURS: dict[str, Callable[[Tensor], Tensor]] = {
     "RGB": lambda image: image,
     "Lab": lambda image: rgb_to_lab(image) / 100,
@@ -52,47 +52,34 @@ PHOTOS: dict[str, Callable[[], np.ndarray]] = {"coffee": _coffee, "china": _chin
 
 @lru_cache
 def photograph(photo: str) -> Tensor:
-    """A photograph that scikit-image or scikit-learn brings along, made smaller.
-
-    Args:
-        photo: a key of `PHOTOS`.
-
-    Returns:
-        (3, H, W) in [0, 1].
-    """
+    """Load a photograph of scikit-image or scikit-learn, a key of `PHOTOS`, downsampled: (3, H, W) in [0, 1]."""
     image = torch.from_numpy(PHOTOS[photo]().copy()).permute(2, 0, 1).float() / 255
-    return F.avg_pool2d(image[None], SHRINK)[0]
+    return F.avg_pool2d(image[None], DOWNSAMPLING)[0]
 
 
 @lru_cache(maxsize=64)
 def clusters(photo: str, k: int, position_weight: float, colours: str) -> Tensor:
-    """Labels of k-means on colour and place, from the same first centres whenever it is called.
+    """Cluster the pixels of a photograph into k clusters by colour and position, always from the same initial centres.
 
     Args:
         photo: a key of `PHOTOS`.
         k: number of clusters.
-        position_weight: what the longer side of the picture counts for; the colours of a picture reach about 1.
+        position_weight: scale of the positions: length of the image's longer side, where colours span about 1.
         colours: a key of `COLOURS`.
 
     Returns:
-        (H, W) int64, 0 the cluster with most pixels, then the next.
+        (H, W) int64; clusters are sorted by size, 0 is the largest.
     """
     image = photograph(photo)
     points = colour_position_features(COLOURS[colours](image), position_weight)
     centres = kmeans_plus_plus(points, k, torch.Generator().manual_seed(0))
-    labels = kmeans(points, centres, STEPS).labels
+    labels = kmeans(points, centres, ITERATIONS).labels
     order = torch.bincount(labels, minlength=k).argsort(descending=True, stable=True)
     return order.argsort()[labels].reshape(image.shape[1:])
 
 
 def count_regions(labels: Tensor) -> int:
-    """In how many connected pieces the clusters lie.
-
-    Args:
-        labels: (H, W).
-
-    Returns:
-        Pieces by 4-neighbours, of all labels together.
+    """Count the connected regions (4-neighbours) of all labels of a label map (H, W).
 
     >>> count_regions(torch.tensor([[0, 1, 0], [0, 1, 1]]))
     3
@@ -102,21 +89,14 @@ def count_regions(labels: Tensor) -> int:
 
 
 def draw_clusters(photo: str = "coffee", k: int = 4, position_weight: float = 0.0, colours: str = "RGB") -> None:
-    """Show a photograph, its clusters, and each cluster in its mean colour.
-
-    Args:
-        photo: a key of `PHOTOS`.
-        k: number of clusters.
-        position_weight: see `clusters`.
-        colours: a key of `COLOURS`.
-    """
+    """Show a photograph, its clusters, and each cluster in its mean colour; for the arguments see `clusters`."""
     image, labels = photograph(photo), clusters(photo, k, position_weight, colours)
     regions = count_regions(labels)
-    fig = _panels(image, labels, f"{k} clusters, {regions} connected pieces")
+    fig = _panels(image, labels, f"{k} clusters, {regions} connected regions")
     show(
         fig,
-        f"The photograph {photo}, its {k} clusters of colour ({colours}) and place (weight {position_weight:g}) in "
-        f"{regions} connected pieces, and the same with each cluster in its mean colour.",
+        f"The photograph {photo}, its {k} clusters by colour ({colours}) and position (weight {position_weight:g}) in "
+        f"{regions} connected regions, and the same clusters in their mean colours.",
     )
 
 
@@ -138,7 +118,7 @@ def _panels(image: Tensor, labels: Tensor, title: str) -> Figure:
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, four frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
     explore(
         draw_clusters,
         static=FRAMES,

@@ -1,4 +1,4 @@
-"""Pictures of chapter 8: what a net sees through a keyhole, and where its errors lie."""
+"""Pictures of chapter 8: what a network sees of an object in a small window, and class maps of its errors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from segedu.datasets.street import CLASSES, VOID, draw_street
-from segedu.viz import palette, show
+from segedu.viz import palette, show, widest_point
 
 INK, FRAME = "#1b1b1b", "#d55e00"
-LOOKED_FOR = ("boat", "car", "bus", "building")
-_SEEDS = 60  # scenes to look through; far fewer are enough
+TARGET_CLASSES = ("boat", "car", "bus", "building")
+_SEEDS = 60  # scenes to search; far fewer are enough
 
 
 class Keyhole(NamedTuple):
-    """A window of a scene that lies on one class."""
+    """A small window of a scene that shows only one class."""
 
     name: str
     seed: int
@@ -30,33 +30,23 @@ class Keyhole(NamedTuple):
 
 @lru_cache
 def find_keyholes(size: int = 13) -> tuple[Keyhole, ...]:
-    """For each of four classes, the first scene with a window on it, and there the window with most contrast.
-
-    Args:
-        size: height and width of a window, odd.
-
-    Returns:
-        One for each of `LOOKED_FOR`, from different scenes.
-
-    Raises:
-        ValueError: some class has no such window in any scene.
-    """
-    found: dict[str, Keyhole] = {}
+    """Find one window per class, each in another scene: in the first suitable one, that with the highest contrast."""
+    keyholes: dict[str, Keyhole] = {}
     for seed in range(_SEEDS):
         scene = draw_street(seed)
-        for name in LOOKED_FOR:
-            place = None if name in found else _place(scene, CLASSES.index(name), size)
-            if place:
-                found[name] = Keyhole(name, seed, *place)
+        for name in TARGET_CLASSES:
+            corner = None if name in keyholes else _best_window(scene, CLASSES.index(name), size)
+            if corner:
+                keyholes[name] = Keyhole(name, seed, *corner)
                 break  # the next class from another scene
-        if len(found) == len(LOOKED_FOR):
-            return tuple(found[name] for name in LOOKED_FOR)
-    missing = sorted(set(LOOKED_FOR) - set(found))
+        if len(keyholes) == len(TARGET_CLASSES):
+            return tuple(keyholes[name] for name in TARGET_CLASSES)
+    missing = sorted(set(TARGET_CLASSES) - set(keyholes))
     raise ValueError(f"size is {size}, expected windows that fit into {', '.join(missing)}")
 
 
-def _place(scene: dict, label: int, size: int) -> tuple[int, int] | None:
-    """First pixel of the window of most contrast among those that lie on the class but for a few pixels."""
+def _best_window(scene: dict, label: int, size: int) -> tuple[int, int] | None:
+    """First pixel of the window with the highest contrast among those that show (almost) only the class, or None."""
     inside = (scene["semantic"].numpy() == label).astype(float)
     share = ndimage.uniform_filter(inside, size, mode="constant")
     grey = scene["image"].numpy().mean(axis=0)
@@ -68,44 +58,37 @@ def _place(scene: dict, label: int, size: int) -> tuple[int, int] | None:
 
 
 def draw_keyholes(size: int = 13) -> None:
-    """Show four windows alone, and below them where they are from.
-
-    Args:
-        size: height and width of a window, odd.
-    """
+    """Show four windows of `size` pixels (odd) alone, and below them the scenes that they come from."""
     keyholes = find_keyholes(size)
     fig = Figure(figsize=(11, 4.4), layout="constrained")
     top, bottom = fig.subplots(2, len(keyholes), height_ratios=(1.1, 1))
-    for number, (hole, upper, lower) in enumerate(zip(keyholes, top, bottom, strict=True), 1):
-        image = draw_street(hole.seed)["image"].permute(1, 2, 0).numpy()
-        upper.imshow(image[hole.row : hole.row + size, hole.column : hole.column + size])
+    for number, (keyhole, upper, lower) in enumerate(zip(keyholes, top, bottom, strict=True), 1):
+        image = draw_street(keyhole.seed)["image"].permute(1, 2, 0).numpy()
+        upper.imshow(image[keyhole.row : keyhole.row + size, keyhole.column : keyhole.column + size])
         upper.set_title(f"{number}: what is this?", fontsize=11, color=INK)
         lower.imshow(image)
-        frame = Rectangle((hole.column - 0.5, hole.row - 0.5), size, size, fill=False, ec=FRAME, lw=2)
+        frame = Rectangle((keyhole.column - 0.5, keyhole.row - 0.5), size, size, fill=False, ec=FRAME, lw=2)
         lower.add_patch(frame)
-        lower.set_title(f"{number}: {hole.name}", fontsize=11, color=INK)
+        lower.set_title(f"{number}: {keyhole.name}", fontsize=11, color=INK)
     for ax in (*top, *bottom):
         ax.set(xticks=[], yticks=[])
-    names = ", ".join(f"{number} {hole.name}" for number, hole in enumerate(keyholes, 1))
-    show(fig, f"Four windows of {size} by {size} pixels that hardly tell what they show; below, their scenes: {names}.")
+    names = ", ".join(f"{number} {keyhole.name}" for number, keyhole in enumerate(keyholes, 1))
+    show(
+        fig,
+        f"Four windows of {size} x {size} pixels, hard to recognise; below, the scenes that they come from: {names}.",
+    )
 
 
 def class_maps(panels: dict[str, object], columns: int = 4, width: float = 2.7) -> Figure:
-    """Images and class maps of streets in a grid; the name of each class is written where it is widest.
+    """Draw images and class maps of streets in a grid, with the name of each class at the widest point of its regions.
 
     Args:
         panels: title -> image (3, H, W) in [0, 1] or classes (H, W), tensors or arrays; void stays white.
         columns: of the grid.
         width: of a panel, in inches.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: there is no panel, or one has another number of axes.
     """
     if not panels:
-        raise ValueError("panels is empty, expected at least one")
+        raise ValueError("panels is empty, expected at least one panel")
     rows = -(-len(panels) // columns)
     height = 0.62 * width + 0.35
     fig = Figure(figsize=(width * min(columns, len(panels)), height * rows), layout="constrained")
@@ -129,10 +112,9 @@ def _paint_classes(ax: Axes, labels: np.ndarray) -> None:
     colours = np.concatenate([palette(len(CLASSES)), np.ones((1, 3))])
     ax.imshow(colours[np.where(labels == VOID, len(CLASSES), labels)])
     for label in np.unique(labels[labels != VOID]):
-        depth = ndimage.distance_transform_edt(np.pad(labels == label, 1))[1:-1, 1:-1]
-        if depth.max() > 0.03 * labels.shape[1]:  # else the word would hide the region
-            row, column = np.unravel_index(depth.argmax(), depth.shape)
+        row, column, depth = widest_point(labels == label)
+        if depth > 0.03 * labels.shape[1]:  # else the word would hide the region
             style = {"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
             text = {"color": "white", "fontsize": 6.5, "ha": "center", "va": "center"}
-            room = 0.11 * labels.shape[1]  # half a long word: it must not stick out into the next panel
+            room = 0.11 * labels.shape[1]  # half a long word, which must not reach into the next panel
             ax.text(np.clip(column, room, labels.shape[1] - room), row, CLASSES[label], bbox=style, **text)

@@ -1,4 +1,4 @@
-"""The grids of chapter 3: where a kernel lies for one output pixel, or what one input pixel puts down."""
+"""The grids of chapter 3: the input pixels of one output pixel, or the output pixels of one input pixel."""
 
 from __future__ import annotations
 
@@ -28,22 +28,10 @@ FRAMES = [
 def formula(
     operation: str, size: int, kernel_size: int, stride: int, padding: int, dilation: int, output_padding: int
 ) -> tuple[str, int]:
-    """The formula of the output size with numbers put in.
-
-    Args:
-        operation: "convolution" or "transposed convolution".
-        size: H.
-        kernel_size: K.
-        stride: S.
-        padding: P.
-        dilation: D.
-        output_padding: OP; a convolution has none.
-
-    Returns:
-        The text, and the size.
+    """Write the formula of the output size with the values H, K, S, P, D and OP; returns the text and the size.
 
     Raises:
-        ValueError: for numbers that have no output.
+        ValueError: if there is no output for these values.
 
     >>> formula("convolution", 8, 3, 2, 1, 1, 0)
     ('floor((8 + 2*1 - 1*(3 - 1) - 1) / 2) + 1 = floor(7/2) + 1 = 4', 4)
@@ -60,13 +48,13 @@ def formula(
     return f"{text} = {out}", out
 
 
-def taps(place: int, kernel_size: int, stride: int, dilation: int) -> list[int]:
-    """Where the taps of one kernel lie along one axis, counted from the first padded (or cut) pixel.
+def taps(index: int, kernel_size: int, stride: int, dilation: int) -> list[int]:
+    """Indices of one kernel's taps along one axis, counted from the first padded (or cropped) pixel.
 
     >>> taps(2, 3, stride=2, dilation=3)
     [4, 7, 10]
     """
-    return [place * stride + dilation * i for i in range(kernel_size)]
+    return [index * stride + dilation * i for i in range(kernel_size)]
 
 
 def draw_grids(
@@ -82,78 +70,73 @@ def draw_grids(
     """Show input and output as grids, with one window or one patch marked.
 
     Args:
-        operation: "convolution" or "transposed convolution".
+        operation: "convolution" or "transposed convolution"; only the latter uses `output_padding`.
         size: H = W of the input.
-        kernel_size: K.
-        stride: S.
-        padding: P.
-        dilation: D.
-        output_padding: OP, of the transposed convolution only.
         pixel: number of the marked output pixel (convolution) or input pixel (transposed); wraps around.
     """
-    numbers = (operation, size, kernel_size, stride, padding, dilation, output_padding)
+    hyperparameters = (operation, size, kernel_size, stride, padding, dilation, output_padding)
     try:
-        text, out = formula(*numbers)
+        text, out = formula(*hyperparameters)
     except ValueError as error:
         fig = Figure(figsize=(7.2, 1.2))
-        fig.text(0.02, 0.5, f"No such {operation}: {error}.", color=INK, wrap=True)
-        show(fig, f"No picture: {error}.")
+        fig.text(0.02, 0.5, f"This {operation} has no output: {error}.", color=INK, wrap=True)
+        show(fig, f"No picture, because this {operation} has no output: {error}.")
         return
     fig = Figure(figsize=(8.4, 4.4), layout="constrained")
     axes = fig.subplots(1, 2)
     draw = _convolution if operation == CONVOLUTION else _transposed
-    said = draw(axes, size, out, (kernel_size, stride, padding, dilation, output_padding), pixel)
+    description = draw(axes, size, out, (kernel_size, stride, padding, dilation, output_padding), pixel)
     fig.suptitle(f"{operation}, {size} x {size} to {out} x {out}\n{text}", fontsize=11, color=INK)
-    show(fig, f"Two grids, {size} by {size} pixels to {out} by {out}. {said} Formula: {text}.")
+    show(fig, f"Two grids: input of {size} x {size} pixels, output of {out} x {out}. {description} Formula: {text}.")
 
 
-def _convolution(axes: list[Axes], size: int, out: int, numbers: tuple, pixel: int) -> str:
-    kernel_size, stride, padding, dilation, _ = numbers
+def _convolution(axes: list[Axes], size: int, out: int, hyperparameters: tuple, pixel: int) -> str:
+    kernel_size, stride, padding, dilation, _ = hyperparameters
     y, x = divmod(pixel % out**2, out)
-    rows, columns = (taps(place, kernel_size, stride, dilation) for place in (y, x))
-    whole = size + 2 * padding
-    reached = {t for place in range(out) for t in taps(place, kernel_size, stride, dilation)}
-    for i in range(whole):
-        for j in range(whole):
+    rows, columns = (taps(index, kernel_size, stride, dilation) for index in (y, x))
+    padded = size + 2 * padding
+    reached = {t for index in range(out) for t in taps(index, kernel_size, stride, dilation)}
+    for i in range(padded):
+        for j in range(padded):
             outside = not all(padding <= t < padding + size for t in (i, j))
             unused = i not in reached or j not in reached
             hatch = "xx" if unused else "...." if outside else None
             colour = TAP if i in rows and j in columns else PLAIN
-            _cell(axes[0], i, j, colour, "0" if outside and whole <= 16 else "", hatch)
+            _cell(axes[0], i, j, colour, "0" if outside and padded <= 16 else "", hatch)
     span = dilation * (kernel_size - 1) + 1
     axes[0].add_patch(Rectangle((columns[0], rows[0]), span, span, fill=False, ec=FRAME, lw=2.5))
     _grid(axes[1], out, {(y, x): CHOSEN})
-    _frame(axes[0], whole, max(whole, out), "input, with padding (dotted)" if padding else "input")
-    _frame(axes[1], out, max(whole, out), "output")
-    said = f"Output pixel ({y}, {x}) sees the {kernel_size} x {kernel_size} marked pixels, spread over {span} x {span}."
-    if unseen := whole - len(reached):
-        axes[0].set_xlabel(f"crossed: never seen, {unseen} of {whole} rows and columns", fontsize=9)
-        said += f" {unseen} of {whole} rows and columns are never seen."
-    return said
+    _frame(axes[0], padded, max(padded, out), "input, with padding (dotted)" if padding else "input")
+    _frame(axes[1], out, max(padded, out), "output")
+    text = f"Output pixel ({y}, {x}) depends on {kernel_size} x {kernel_size} marked pixels within {span} x {span}."
+    if unseen := padded - len(reached):
+        axes[0].set_xlabel(f"crossed: not used, {unseen} of {padded} rows and columns", fontsize=9)
+        text += f" {unseen} of {padded} rows and columns are not used."
+    return text
 
 
-def _transposed(axes: list[Axes], size: int, out: int, numbers: tuple, pixel: int) -> str:
-    kernel_size, stride, padding, dilation, _ = numbers
+def _transposed(axes: list[Axes], size: int, out: int, hyperparameters: tuple, pixel: int) -> str:
+    kernel_size, stride, padding, dilation, _ = hyperparameters
     y, x = divmod(pixel % size**2, size)
-    rows, columns = (taps(place, kernel_size, stride, dilation) for place in (y, x))
-    count = Counter(t for place in range(size) for t in taps(place, kernel_size, stride, dilation))
-    whole = out + 2 * padding
-    for i in range(whole):
-        for j in range(whole):
-            cut = not all(padding <= t < padding + out for t in (i, j))
+    rows, columns = (taps(index, kernel_size, stride, dilation) for index in (y, x))
+    count = Counter(t for index in range(size) for t in taps(index, kernel_size, stride, dilation))
+    padded = out + 2 * padding
+    for i in range(padded):
+        for j in range(padded):
+            cropped = not all(padding <= t < padding + out for t in (i, j))
             colour = TAP if i in rows and j in columns else PLAIN
-            _cell(axes[1], i, j, colour, str(count[i] * count[j]) if whole <= 16 else "", "//" if cut else None)
+            _cell(axes[1], i, j, colour, str(count[i] * count[j]) if padded <= 16 else "", "//" if cropped else None)
     span = dilation * (kernel_size - 1) + 1
     axes[1].add_patch(Rectangle((columns[0], rows[0]), span, span, fill=False, ec=FRAME, lw=2.5))
     _grid(axes[0], size, {(y, x): CHOSEN})
-    _frame(axes[0], size, max(size, whole), "input")
-    _frame(axes[1], whole, max(size, whole), "output, with what is cut off (hatched)" if padding else "output")
+    _frame(axes[0], size, max(size, padded), "input")
+    _frame(axes[1], padded, max(size, padded), "output, with the cropped border (hatched)" if padding else "output")
     inside = [count[t] for t in range(padding, padding + out)]
     low, high = min(inside) ** 2, max(inside) ** 2
-    axes[1].set_xlabel(f"patches that add up in a pixel: {low} to {high}", fontsize=9)
+    axes[1].set_xlabel(f"overlapping patches per pixel: {low} to {high}", fontsize=9)
     return (
-        f"Input pixel ({y}, {x}) puts {kernel_size} x {kernel_size} values on {span} x {span} pixels; "
-        f"from {low} to {high} patches meet in an output pixel."
+        f"Input pixel ({y}, {x}) adds {kernel_size} x {kernel_size} values within {span} x {span} pixels; "
+        f"from {low} to {high} patches overlap at an output pixel."
     )
 
 
@@ -170,7 +153,7 @@ def _cell(ax: Axes, row: int, column: int, colour: str, text: str = "", hatch: s
 
 
 def _frame(ax: Axes, size: int, scale: int, title: str) -> None:
-    """Both grids to one scale, each in the middle of its panel."""
+    """Draw both grids at the same scale, each in the middle of its panel."""
     low, high = (size - scale) / 2 - 0.1, (size + scale) / 2 + 0.1
     ax.set(xlim=(low, high), ylim=(high, low), aspect="equal", xticks=[], yticks=[])
     ax.set_title(title, fontsize=10, color=INK)
@@ -179,7 +162,7 @@ def _frame(ax: Axes, size: int, scale: int, title: str) -> None:
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, four frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
     explore(
         draw_grids,
         static=FRAMES,

@@ -1,4 +1,4 @@
-"""Dilated layers of chapter 8: which pixels one output pixel sees, and what becomes of a single bright pixel."""
+"""Dilated layers of chapter 8: the pixels that one output pixel depends on, and the effect on single bright pixels."""
 
 from __future__ import annotations
 
@@ -13,27 +13,19 @@ from segedu.viz import show
 
 INK, LINE, TAP, EMPTY = "#1b1b1b", "#8a8a8a", "#0072b2", "#ffffff"
 SAME, DOUBLED, GROWING = "the same in each layer", "doubled from layer to layer", "growing from 1 to the rate"
-LABELS = {"rate": "rate d", "layers": "layers of 3x3", "pattern": "rates"}
+LABELS = {"rate": "rate d", "layers": "3x3 layers", "pattern": "rates"}
 FRAMES = [
     {"rate": 1, "layers": 3, "pattern": SAME},
     {"rate": 2, "layers": 3, "pattern": SAME},
     {"rate": 1, "layers": 3, "pattern": DOUBLED},
     {"rate": 5, "layers": 3, "pattern": GROWING},
 ]
-_SMALL = 21  # pixels of a field up to which single pixels can be marked
+_SMALL = 21  # largest field, in pixels, whose single pixels are marked
 _MARKER, _ROW = 5.0, 175  # points: diameter of a pixel in the row of the image, width of that row
 
 
 def rates_of(rate: int, layers: int, pattern: str) -> list[int]:
-    """The rate of each layer.
-
-    Args:
-        rate: d, at least 1.
-        layers: how many, at least 1.
-        pattern: one of `SAME`, `DOUBLED`, `GROWING`.
-
-    Returns:
-        One number a layer, the layer next to the image first.
+    """List the dilation rate of each layer, first layer first, by one of the patterns `SAME`, `DOUBLED`, `GROWING`.
 
     >>> rates_of(2, 3, SAME), rates_of(2, 3, DOUBLED), rates_of(5, 3, GROWING)
     ([2, 2, 2], [2, 4, 8], [1, 3, 5])
@@ -46,13 +38,10 @@ def rates_of(rate: int, layers: int, pattern: str) -> list[int]:
 
 
 def paths(rates: Sequence[int]) -> np.ndarray:
-    """In how many ways one output pixel reaches each pixel of a row, through kernels of 3 taps.
-
-    Args:
-        rates: of the layers.
+    """Count the paths from one output pixel to each pixel of a row, through kernels of 3 taps with these rates.
 
     Returns:
-        int64 (2 sum(rates) + 1,), the pixel itself in the middle; 0 where it never looks.
+        int64 (2 sum(rates) + 1,), the output pixel itself in the middle; 0 for pixels that it does not depend on.
 
     >>> paths([1, 1]), paths([2])
     (array([1, 2, 3, 2, 1]), array([1, 0, 1, 0, 1]))
@@ -66,13 +55,7 @@ def paths(rates: Sequence[int]) -> np.ndarray:
 
 
 def draw_rates(rate: int = 2, layers: int = 3, pattern: str = SAME) -> None:
-    """Show the taps layer by layer, the pixels that are seen, and what a stack of means makes of single pixels.
-
-    Args:
-        rate: d.
-        layers: number of 3x3 convolutions.
-        pattern: how the rates of the layers follow from d.
-    """
+    """Show the taps layer by layer, the receptive field, and single pixels after a stack of averaging layers."""
     rates = rates_of(rate, layers, pattern)
     counts = paths(rates)
     field, seen = len(counts), int((counts > 0).sum())
@@ -81,37 +64,37 @@ def draw_rates(rate: int = 2, layers: int = 3, pattern: str = SAME) -> None:
     _cone(axes[0], rates)
     _seen(axes[1], counts)
     _spots(axes[2], counts)
-    said = f"{seen**2} of {field} x {field} = {field**2} pixels seen, {seen**2 / field**2:.0%}"
+    coverage = f"{seen**2} of {field} x {field} = {field**2} pixels used, {seen**2 / field**2:.0%}"
     text = ", ".join(map(str, rates))
-    fig.suptitle(f"rates {text}: receptive field {field} x {field}; {said}", fontsize=11, color=INK)
-    holes = "no holes" if seen == field else f"only each row and column that is marked: {seen} of {field}"
+    fig.suptitle(f"rates {text}: receptive field {field} x {field}; {coverage}", fontsize=11, color=INK)
+    hole_text = "no holes" if seen == field else f"only {seen} of {field} rows and columns"
     lattice = "patches without a hole" if seen == field else "lattices of dots"
     show(
         fig,
-        f"Layers of rates {text}: one output pixel leads to {seen} pixels of a row of {field}. Seen: {holes}. "
+        f"Layers of rates {text}: one output pixel depends on {seen} of {field} pixels of a row: {hole_text}. "
         f"Three single bright pixels become {lattice}.",
     )
 
 
 def _cone(ax: Axes, rates: Sequence[int]) -> None:
-    """From one output pixel at the top down to the row of the image."""
-    places = {0}
+    """Draw the taps from one output pixel at the top down to the row of the image."""
+    positions = {0}
     for height, rate in zip(range(len(rates), 0, -1), reversed(rates), strict=True):
-        below = {place + step for place in places for step in (-rate, 0, rate)}
-        for place in places:
+        below = {position + step for position in positions for step in (-rate, 0, rate)}
+        for position in positions:
             for step in (-rate, 0, rate):
-                ax.plot([place, place + step], [height, height - 1], color=LINE, lw=0.8, zorder=1)
-        ax.scatter(sorted(places), [height] * len(places), s=16, color=TAP, zorder=2)
-        places = below
+                ax.plot([position, position + step], [height, height - 1], color=LINE, lw=0.8, zorder=1)
+        ax.scatter(sorted(positions), [height] * len(positions), s=16, color=TAP, zorder=2)
+        positions = below
     reach = sum(rates)
-    side = min(_MARKER, _ROW / (2 * reach + 3))  # in a wide field neighbours must not cover each other
-    ax.scatter(sorted(places), [0] * len(places), s=side**2, color=TAP, linewidth=0, zorder=3)
-    holes = sorted(set(range(-reach, reach + 1)) - places)
+    side = min(_MARKER, _ROW / (2 * reach + 3))  # neighbours must not overlap in a wide field
+    ax.scatter(sorted(positions), [0] * len(positions), s=side**2, color=TAP, linewidth=0, zorder=3)
+    holes = sorted(set(range(-reach, reach + 1)) - positions)
     line = side / 6
     ax.scatter(holes, [0] * len(holes), s=(side - line) ** 2, facecolor=EMPTY, edgecolor=INK, linewidth=line, zorder=2)
     ax.set(xlim=(-reach - 1, reach + 1), ylim=(-0.4, len(rates) + 0.4), xticks=[])
     ax.set_yticks(range(len(rates) + 1), ["image", *(f"rate {rate}" for rate in rates)], fontsize=9)
-    ax.set_title("one row: seen (filled), holes (rings)", fontsize=10, color=INK)
+    ax.set_title("one row: used (filled), holes (rings)", fontsize=10, color=INK)
     for side in ax.spines.values():
         side.set_visible(False)
 
@@ -123,13 +106,13 @@ def _seen(ax: Axes, counts: np.ndarray) -> None:
         rows, columns = np.nonzero(grid == 0)
         ax.scatter(columns, rows, s=14, marker="x", color=LINE, linewidth=0.8)
     if not grid.all():
-        ax.set_xlabel("white: never", fontsize=9)
+        ax.set_xlabel("white: not used", fontsize=9)
     ax.set(xticks=[], yticks=[])
-    ax.set_title("how often each pixel counts", fontsize=10, color=INK)
+    ax.set_title("number of paths to each pixel", fontsize=10, color=INK)
 
 
 def _spots(ax: Axes, counts: np.ndarray) -> None:
-    """Three bright pixels after as many layers of means: what a hole in the field does to a map."""
+    """Draw three bright pixels after as many averaging layers: the effect of holes in the field on a map."""
     size = 61
     image = np.zeros((size, size))
     for row, column in ((16, 16), (24, 46), (45, 29)):
@@ -141,12 +124,12 @@ def _spots(ax: Axes, counts: np.ndarray) -> None:
 
 
 def _at(counts: np.ndarray, offset: int) -> int:
-    place = offset + len(counts) // 2
-    return int(counts[place]) if 0 <= place < len(counts) else 0
+    index = offset + len(counts) // 2
+    return int(counts[index]) if 0 <= index < len(counts) else 0
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, four frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
     explore(
         draw_rates,
         static=FRAMES,

@@ -1,4 +1,4 @@
-"""One sigma (chapter 10): which pixels does a Gaussian take in, around the place that a cell's pixels point at?"""
+"""The bandwidth sigma of a Gaussian (chapter 10): which pixels belong to the centre that a cell's pixels point to?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch
 
@@ -16,22 +17,22 @@ from segedu.viz import outline, palette, show
 
 INK, RIGHT, MISSED, FALSE, OTHER = "#1b1b1b", "#009E73", "#0072B2", "#D55E00", "#8a8a8a"
 SEED, SIZE = 36, (64, 64)
-CELLS = {"small cell": 3, "large cell": 2}  # labels of two cells of the scene that touch
-MISS = 1.0  # pixels: how far off the pointers are along each axis
+CELLS = {"small cell": 3, "large cell": 2}  # labels of two touching cells of the scene
+OFFSET_NOISE = 1.0  # standard deviation of the offsets' error along each axis, in pixels
 SIGMAS = (0.5, 12.0, 0.5)
-REACH = float(np.sqrt(2 * np.log(2)))  # sigmas from the centre to where the Gaussian is 1/2
-LABELS = {"sigma": "sigma in pixels", "way": "part of the way that pixels point"}
+HALF_WIDTH = float(np.sqrt(2 * np.log(2)))  # distance from the centre, in sigmas, at which the Gaussian is 1/2
+LABELS = {"sigma": "sigma in pixels", "fraction": "fraction of the offset"}
 FRAMES = [
-    {"cell": "small cell", "sigma": 4.0, "way": 0.1},
-    {"cell": "small cell", "sigma": 10.0, "way": 0.1},
-    {"cell": "large cell", "sigma": 4.0, "way": 0.1},
-    {"cell": "large cell", "sigma": 10.0, "way": 0.1},
-    {"cell": "large cell", "sigma": 4.0, "way": 0.8},
+    {"cell": "small cell", "sigma": 4.0, "fraction": 0.1},
+    {"cell": "small cell", "sigma": 10.0, "fraction": 0.1},
+    {"cell": "large cell", "sigma": 4.0, "fraction": 0.1},
+    {"cell": "large cell", "sigma": 10.0, "fraction": 0.1},
+    {"cell": "large cell", "sigma": 4.0, "fraction": 0.8},
 ]
 
 
 class Scene(NamedTuple):
-    """An image, its cells, the way from each pixel to the centre of its cell, and how far each pointer is off."""
+    """An image, its cells, the offset of each pixel to the centre of its cell, and the error of each offset."""
 
     image: np.ndarray  # (3, H, W)
     label_map: np.ndarray  # (H, W)
@@ -41,173 +42,156 @@ class Scene(NamedTuple):
 
 @lru_cache
 def scene() -> Scene:
-    """A large cell with small ones around it, the same whenever it is asked for."""
+    """A large cell with small ones around it, always the same."""
     sample = draw_cells(SEED, SIZE, radius=(3.5, 13.0), touching=0.8, noise=0.5)
     label_map = sample["label_map"].numpy()
-    places, offsets = np.mgrid[: SIZE[0], : SIZE[1]].astype(float), np.zeros((2, *SIZE))
+    positions, offsets = np.mgrid[: SIZE[0], : SIZE[1]].astype(float), np.zeros((2, *SIZE))
     for label in np.unique(label_map[label_map > 0]):
         inside = label_map == label
-        offsets[:, inside] = places[:, inside].mean(axis=1, keepdims=True) - places[:, inside]
-    noise = np.random.default_rng(0).normal(0, MISS, offsets.shape)
+        offsets[:, inside] = positions[:, inside].mean(axis=1, keepdims=True) - positions[:, inside]
+    noise = np.random.default_rng(0).normal(0, OFFSET_NOISE, offsets.shape)
     return Scene(sample["image"].numpy(), label_map, offsets, noise)
 
 
-def embeddings(way: float) -> np.ndarray:
-    """Where each pixel points.
-
-    Args:
-        way: the part of the way to its centre that a pixel goes, 0 (stays where it is) to 1.
-
-    Returns:
-        (2, H, W) in pixels, y before x.
-    """
+def embeddings(fraction: float) -> np.ndarray:
+    """Positions (2, H, W), y before x, after each pixel has moved by a fraction of its offset to its centre."""
     shown = scene()
-    return np.mgrid[: SIZE[0], : SIZE[1]] + way * (shown.offsets + shown.noise)
+    return np.mgrid[: SIZE[0], : SIZE[1]] + fraction * (shown.offsets + shown.noise)
 
 
-def included(cell: str, sigma: float, way: float) -> np.ndarray:
-    """The foreground pixels whose Gaussian exp(-d^2 / (2 sigma^2)) around the centre of a cell is above 1/2.
+def gaussian_mask(cell: str, sigma: float, fraction: float) -> np.ndarray:
+    """Foreground pixels (H, W) whose Gaussian exp(-d^2 / (2 sigma^2)) around the centre of a cell is above 1/2.
 
     Args:
         cell: a key of `CELLS`.
         sigma: in pixels.
-        way: see `embeddings`.
-
-    Returns:
-        (H, W) bool.
+        fraction: see `embeddings`.
     """
-    return (np.exp(-_squares(cell, way) / (2 * sigma**2)) > 0.5) & (scene().label_map > 0)
+    return (np.exp(-_squares(cell, fraction) / (2 * sigma**2)) > 0.5) & (scene().label_map > 0)
 
 
-def _centre(cell: str, way: float) -> np.ndarray:
-    return embeddings(way)[:, scene().label_map == CELLS[cell]].mean(axis=1)
+def _centre(cell: str, fraction: float) -> np.ndarray:
+    return embeddings(fraction)[:, scene().label_map == CELLS[cell]].mean(axis=1)
 
 
 @lru_cache(maxsize=64)
-def _squares(cell: str, way: float) -> np.ndarray:
-    """Squared distance of each pixel's embedding from the centre of the cell (H, W); kept for the curves."""
-    return ((embeddings(way) - _centre(cell, way)[:, None, None]) ** 2).sum(axis=0)
+def _squares(cell: str, fraction: float) -> np.ndarray:
+    """Squared distance (H, W) of each pixel's embedding from the centre of the cell; cached for the curves."""
+    return ((embeddings(fraction) - _centre(cell, fraction)[:, None, None]) ** 2).sum(axis=0)
 
 
-def iou(cell: str, sigma: float, way: float) -> float:
-    """IoU of the pixels that are included with the cell itself.
-
-    Args:
-        cell: a key of `CELLS`.
-        sigma: in pixels.
-        way: see `embeddings`.
-
-    Returns:
-        A number in [0, 1].
-    """
-    mask, truth = included(cell, sigma, way), scene().label_map == CELLS[cell]
-    return float((mask & truth).sum() / (mask | truth).sum())
+def iou(cell: str, sigma: float, fraction: float) -> float:
+    """IoU of a cell and its `gaussian_mask`."""
+    mask, target = gaussian_mask(cell, sigma, fraction), scene().label_map == CELLS[cell]
+    return float((mask & target).sum() / (mask | target).sum())
 
 
-def draw_walk(ways: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
-    """Show an image, and its pixels on their walk to the centres of their cells.
-
-    Args:
-        ways: parts of the way, one panel each.
-    """
+def draw_walk(fractions: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
+    """Show an image, and its pixels at the given fractions of their offsets to the centres of their cells."""
     shown = scene()
     inside = shown.label_map > 0
     colours = palette(int(shown.label_map.max()))[shown.label_map[inside] - 1]
     fig = Figure(figsize=(11, 3.1), layout="constrained")
-    first, *others = fig.subplots(1, 1 + len(ways))
+    first, *others = fig.subplots(1, 1 + len(fractions))
     first.imshow(np.moveaxis(shown.image, 0, 2).clip(0, 1))
-    first.set_title("cells that touch", fontsize=10, color=INK)
-    for ax, way in zip(others, ways, strict=True):
-        places = embeddings(way)
-        ax.scatter(places[1][inside], places[0][inside], s=2, c=colours)
+    first.set_title("touching cells", fontsize=10, color=INK)
+    for ax, fraction in zip(others, fractions, strict=True):
+        positions = embeddings(fraction)
+        ax.scatter(positions[1][inside], positions[0][inside], s=2, c=colours)
         for label in np.unique(shown.label_map[inside]):
-            row, column = places[:, shown.label_map == label].mean(axis=1)
+            row, column = positions[:, shown.label_map == label].mean(axis=1)
             ax.text(column, row, str(label), ha="center", va="center", fontsize=8, bbox={"fc": "white", "pad": 1})
         ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), aspect="equal")
-        ax.set_title("where the pixels are" if way == 0 else f"{way:.0%} of the way", fontsize=10, color=INK)
+        ax.set_title(
+            "pixels" if fraction == 0 else f"pixels after {fraction:.0%} of their offset", fontsize=10, color=INK
+        )
     for ax in (first, *others):
         ax.set(xticks=[], yticks=[])
-    show(fig, "Cells that touch; their pixels; half-way to their centres they lie apart; near the end each is a heap.")
-
-
-def draw_sigma(cell: str = "small cell", sigma: float = 4.0, way: float = 0.1) -> None:
-    """Show the pixels that one Gaussian takes in, where all pixels point, and the IoU of both cells by sigma.
-
-    Args:
-        cell: a key of `CELLS`.
-        sigma: in pixels.
-        way: see `embeddings`.
-    """
-    fig = Figure(figsize=(10.6, 4.0), layout="constrained")
-    image, space, curves = fig.subplots(1, 3, width_ratios=(1, 1, 1.15))
-    mask, truth = included(cell, sigma, way), scene().label_map == CELLS[cell]
-    _paint_image(image, mask, truth)
-    _paint_space(space, cell, sigma, way)
-    words = _paint_curves(curves, cell, sigma, way)
-    right, missed, false = ((mask & truth).sum(), (truth & ~mask).sum(), (mask & ~truth).sum())
     show(
         fig,
-        f"The Gaussian of the {cell} with sigma {sigma:g} pixels takes {right} of its pixels, misses {missed}, and "
-        f"takes {false} of other cells: IoU {iou(cell, sigma, way):.2f}. {words}",
+        "Touching cells; their pixels; half-way to their centres the cells separate; at the end they are clusters.",
     )
 
 
-def _paint_image(ax: Axes, mask: np.ndarray, truth: np.ndarray) -> None:
-    """The image, with what is taken and missed; a hatch and a sign repeat each colour."""
+def draw_sigma(cell: str = "small cell", sigma: float = 4.0, fraction: float = 0.1) -> None:
+    """Show the pixels of one `gaussian_mask`, all embeddings, and the IoU of both cells by sigma."""
+    fig = Figure(figsize=(10.6, 4.0), layout="constrained")
+    image, space, curves = fig.subplots(1, 3, width_ratios=(1, 1, 1.15))
+    mask, target = gaussian_mask(cell, sigma, fraction), scene().label_map == CELLS[cell]
+    _paint_image(image, mask, target)
+    _paint_space(space, cell, sigma, fraction)
+    sentence = _paint_curves(curves, cell, sigma, fraction)
+    right, missed, false = ((mask & target).sum(), (target & ~mask).sum(), (mask & ~target).sum())
+    show(
+        fig,
+        f"The Gaussian of the {cell} with sigma {sigma:g} pixels includes {right} of its pixels, misses {missed}, and "
+        f"includes {false} of other cells: IoU {iou(cell, sigma, fraction):.2f}. {sentence}",
+    )
+
+
+def _paint_image(ax: Axes, mask: np.ndarray, target: np.ndarray) -> None:
+    """Draw the image with correct and wrong pixels; a hatch repeats the meaning of each colour."""
     shown = scene()
     ax.imshow(np.moveaxis(shown.image, 0, 2).clip(0, 1))
-    kinds = (("right", mask & truth, RIGHT, ""), ("missed", truth & ~mask, MISSED, "////"))
+    outcomes = (("correct", mask & target, RIGHT, ""), ("missed", target & ~mask, MISSED, "////"))
     handles = []
-    for name, where, colour, hatch in (*kinds, ("not its own", mask & ~truth, FALSE, "....")):
+    for name, where, colour, hatch in (*outcomes, ("of other cells", mask & ~target, FALSE, "....")):
         tint = np.zeros((*SIZE, 4))
-        tint[where] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] + [0.75]
+        tint[where] = to_rgba(colour, 0.75)
         ax.imshow(tint)
         if hatch and where.any():
             ax.contourf(where, levels=[0.5, 1.5], colors="none", hatches=[hatch])
         handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=INK, label=f"{name}: {where.sum()}"))
     edge = np.zeros((*SIZE, 4))
-    edge[outline(np.where(truth, 1, 0))] = 1
+    edge[outline(np.where(target, 1, 0))] = 1
     ax.imshow(edge)
     ax.set(xticks=[], yticks=[])
-    ax.set_title("image: pixels that are taken in", fontsize=10, color=INK)
+    ax.set_title("image: included pixels", fontsize=10, color=INK)
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8, frameon=False)
 
 
-def _paint_space(ax: Axes, cell: str, sigma: float, way: float) -> None:
-    """Where the pixels of all cells point, and the circle in which the Gaussian is above 1/2."""
-    places, label_map, centre = embeddings(way), scene().label_map, _centre(cell, way)
+def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
+    """Draw the embeddings of all cells, and the circle inside which the Gaussian is above 1/2."""
+    positions, label_map, centre = embeddings(fraction), scene().label_map, _centre(cell, fraction)
     own = label_map == CELLS[cell]
-    for where, marker, colour, name in ((~own & (label_map > 0), "x", OTHER, "of others"), (own, ".", INK, "its own")):
-        ax.scatter(places[1][where], places[0][where], s=9, marker=marker, color=colour, linewidth=0.6, label=name)
-    ax.add_patch(Circle(centre[::-1], REACH * sigma, fill=False, ec=FALSE, lw=2))
+    for where, marker, colour, name in (
+        (~own & (label_map > 0), "x", OTHER, "other cells"),
+        (own, ".", INK, "this cell"),
+    ):
+        ax.scatter(
+            positions[1][where], positions[0][where], s=9, marker=marker, color=colour, linewidth=0.6, label=name
+        )
+    ax.add_patch(Circle(centre[::-1], HALF_WIDTH * sigma, fill=False, ec=FALSE, lw=2))
     ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
-    ax.set_title("where pixels point; circle: 1.18 sigma", fontsize=10, color=INK)
+    ax.set_title("embeddings; circle: 1.18 sigma", fontsize=10, color=INK)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=8, frameon=False, markerscale=2)
 
 
-def _paint_curves(ax: Axes, cell: str, sigma: float, way: float) -> str:
-    """IoU of both cells by sigma; gives in words how well one sigma can do for both."""
+def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
+    """Plot the IoU of both cells by sigma; returns a sentence on the best common sigma."""
     sigmas = np.arange(*SIGMAS[:2], 0.25)
-    curves = {name: np.array([iou(name, s, way) for s in sigmas]) for name in CELLS}
+    curves = {name: np.array([iou(name, s, fraction) for s in sigmas]) for name in CELLS}
     for (name, values), style in zip(curves.items(), ("--", "-"), strict=True):
         ax.plot(sigmas, values, style, color=INK, label=name)
-    ax.plot(sigma, iou(cell, sigma, way), "o", color=FALSE, markersize=9)
+    ax.plot(sigma, iou(cell, sigma, fraction), "o", color=FALSE, markersize=9)
     ax.axvline(sigma, color=FALSE, linewidth=1)
-    worse = np.minimum(*curves.values())
-    alone = min(values.max() for values in curves.values())
+    lower = np.minimum(*curves.values())
+    separate = min(values.max() for values in curves.values())
     ax.set(xlabel="sigma in pixels", ylabel="IoU", ylim=(0, 1.03), xlim=(0, SIGMAS[1]))
-    ax.set_title(f"one sigma for both: {worse.max():.2f} at best\na sigma each: {alone:.2f}", fontsize=10, color=INK)
+    ax.set_title(
+        f"best for both, one sigma: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK
+    )
     ax.legend(loc="lower right", fontsize=8)
-    return f"One sigma for both cells gives both at best IoU {worse.max():.2f}; a sigma each gives {alone:.2f}."
+    return f"With one sigma, both cells reach at most IoU {lower.max():.2f}; with separate sigmas, {separate:.2f}."
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, five frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, five static frames elsewhere."""
     explore(
         draw_sigma,
         static=FRAMES,
         labels=LABELS,
         sigma=SIGMAS,
-        way=(0.0, 1.0, 0.1),
+        fraction=(0.0, 1.0, 0.1),
         cell=list(CELLS),
     )

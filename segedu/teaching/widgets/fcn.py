@@ -1,4 +1,4 @@
-"""What scores of stride 32, 16 or 8 can say at best: the truth itself, pooled and brought up again (chapter 5)."""
+"""Upper bound of scores at stride 32, 16 or 8: the ground truth itself, pooled and upsampled again (chapter 5)."""
 
 from __future__ import annotations
 
@@ -19,37 +19,30 @@ from segedu.teaching.widgets.explore import explore, is_live
 from segedu.viz import outline, palette, show
 
 VOID = 255
-NETS = {"32, FCN-32s": 32, "16, FCN-16s": 16, "8, FCN-8s": 8, "4": 4, "2": 2}
+STRIDES = {"32, FCN-32s": 32, "16, FCN-16s": 16, "8, FCN-8s": 8, "4": 4, "2": 2}
 SIZE = (192, 320)
 WRONG = "#D55E00"
 
 
 @lru_cache(maxsize=16)
 def street(seed: int) -> tuple[Tensor, Tensor]:
-    """Image and semantic target of one scene; kept, for a slider comes back to where it was.
-
-    Args:
-        seed: of the scene.
-
-    Returns:
-        (3, H, W) and (H, W).
-    """
+    """Image (3, H, W) and semantic target (H, W) of one scene; cached, because a slider returns to earlier values."""
     sample = draw_street(seed, SIZE)
     return sample["image"], sample["semantic"]
 
 
-def pooled_truth(target: Tensor, stride: int, num_classes: int) -> Tensor:
-    """The share of each class in each cell: the best scores that one would write down for cells of this size.
+def pooled_target(target: Tensor, stride: int, num_classes: int) -> Tensor:
+    """Share of each class in each cell: the best possible scores for cells of this size.
 
     Args:
         target: (H, W) int64; 255 does not count.
-        stride: side of a cell in pixels. A cell that sticks out of the image counts what is inside.
+        stride: side of a cell in pixels. A cell that reaches beyond the image counts the pixels inside.
         num_classes: K.
 
     Returns:
-        (K, h, w) floats; 0 for all classes where a cell is all void.
+        (K, h, w) floats; 0 for all classes if a cell is all void.
 
-    >>> pooled_truth(torch.tensor([[0, 0, 1, 255], [0, 1, 1, 255]]), 2, 2).tolist()
+    >>> pooled_target(torch.tensor([[0, 0, 1, 255], [0, 1, 1, 255]]), 2, 2).tolist()
     [[[0.75, 0.0]], [[0.25, 1.0]]]
     """
     height, width = target.shape
@@ -60,45 +53,19 @@ def pooled_truth(target: Tensor, stride: int, num_classes: int) -> Tensor:
     return cells[0] / cells[1].clamp(min=1e-9)
 
 
-def brought_up(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Scores of cells, interpolated bilinearly to pixels, and the best class of each.
-
-    Args:
-        scores: (K, h, w).
-        stride: side of a cell in pixels.
-        size: (H, W) of the image.
-
-    Returns:
-        Labels (H, W), int64.
-    """
+def upsampled_labels(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Interpolate scores of cells (K, h, w) bilinearly to the image's size, and take the best class: labels (H, W)."""
     pixels = F.interpolate(scores[None], scale_factor=stride, mode="bilinear", align_corners=False)
     return pixels[0, :, : size[0], : size[1]].argmax(0)
 
 
 def ceiling(target: Tensor, stride: int, num_classes: int) -> Tensor:
-    """Labels of a net whose scores at this stride are the truth's own.
-
-    Args:
-        target: (H, W) int64; 255 does not count.
-        stride: of the scores.
-        num_classes: K.
-
-    Returns:
-        Labels (H, W).
-    """
-    return brought_up(pooled_truth(target, stride, num_classes), stride, tuple(target.shape))
+    """Labels (H, W) of a network whose scores at this stride are the pooled ground truth: an upper bound."""
+    return upsampled_labels(pooled_target(target, stride, num_classes), stride, tuple(target.shape))
 
 
 def class_picture(labels: Tensor, lines: bool = True) -> np.ndarray:
-    """Classes of a street as colours.
-
-    Args:
-        labels: (H, W) int64; void is dark.
-        lines: whether outlines are drawn, dark too.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Colour the classes of a street (H, W) as (H, W, 3); void, and outlines if `lines`, are dark."""
     array = labels.numpy()
     dark = (array == VOID) | (outline(array) & lines)
     colours = palette(len(CLASSES))[np.where(array == VOID, 0, array)]
@@ -106,39 +73,26 @@ def class_picture(labels: Tensor, lines: bool = True) -> np.ndarray:
 
 
 def error_picture(image: Tensor, wrong: Tensor) -> np.ndarray:
-    """The image in grey with wrong pixels in vermilion.
-
-    Args:
-        image: (3, H, W).
-        wrong: (H, W) bool.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Colour wrong pixels (H, W) bool in vermilion on the image (3, H, W) in grey; returns (H, W, 3)."""
     grey = 0.5 + 0.3 * image.mean(0).numpy()[..., None].repeat(3, axis=2)
     colour = np.array(ListedColormap([WRONG])(0)[:3])
     return np.where(wrong.numpy()[..., None], colour, grey)
 
 
 def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
-    """Show the truth, its cells, what comes up from them, and where that is wrong.
-
-    Args:
-        stride: of the scores.
-        seed: of the scene.
-    """
+    """Show the ground truth, its cells, the upsampled cells, and the pixels where those are wrong."""
     image, target = street(seed)
-    scores = pooled_truth(target, stride, len(CLASSES))
+    scores = pooled_target(target, stride, len(CLASSES))
     cells = torch.where(scores.sum(0) > 0, scores.argmax(0), VOID)
-    labels = brought_up(scores, stride, tuple(target.shape))
+    labels = upsampled_labels(scores, stride, tuple(target.shape))
     wrong = (labels != target) & (target != VOID)
     iou = float(mean_iou(labels, target, len(CLASSES), ignore_index=VOID))
-    right = float(pixel_accuracy(labels, target, len(CLASSES), ignore_index=VOID))
+    accuracy = float(pixel_accuracy(labels, target, len(CLASSES), ignore_index=VOID))
     height, width = cells.shape
     panels = {
-        "truth": class_picture(target),
+        "ground truth": class_picture(target),
         f"scores: {height} x {width} cells": class_picture(cells, lines=False),
-        "brought up": class_picture(labels),
+        "upsampled": class_picture(labels),
         "wrong pixels": error_picture(image, wrong),
     }
     fig, axes = plt.subplots(2, 2, figsize=(8.4, 5.9), layout="constrained")
@@ -147,32 +101,33 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
         ax.imshow(picture, extent=(0, step * picture.shape[1], step * picture.shape[0], 0))
         ax.set_title(title, fontsize=10)
         ax.set(xticks=[], yticks=[], xlim=(0, target.shape[1]), ylim=(target.shape[0], 0))
-    seen = [k for k in range(len(CLASSES)) if (target == k).any()]
-    handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in seen]
+    present = [k for k in range(len(CLASSES)) if (target == k).any()]
+    handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in present]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-    lost = [CLASSES[k] for k in seen if not (labels == k).any()]
-    says = f"at best {iou:.2f} mean IoU, {right:.1%} of pixels" + (f"; lost: {', '.join(lost)}" if lost else "")
-    fig.suptitle(f"stride {stride}: {says}", fontsize=11)
+    lost = [CLASSES[k] for k in present if not (labels == k).any()]
+    summary = f"upper bound {iou:.2f} mean IoU, {accuracy:.1%} of pixels"
+    summary += f"; lost: {', '.join(lost)}" if lost else ""
+    fig.suptitle(f"stride {stride}: {summary}", fontsize=11)
     show(
         fig,
-        alt=f"A street's classes, the same in {height} by {width} cells of {stride} pixels, what interpolation "
-        f"makes of the cells, and {int(wrong.sum())} wrong pixels along outlines: {says}.",
+        alt=f"Classes of a street; the same pooled to {height} by {width} cells of {stride} pixels; the cells after "
+        f"bilinear upsampling; and {int(wrong.sum())} wrong pixels along outlines. {summary}.",
     )
 
 
 def net_slider() -> Any:
-    """Strides as the steps of a slider: JupyterLab keeps the arrow keys of a drop-down list to itself."""
+    """Strides as the steps of a slider, because JupyterLab keeps the arrow keys of a drop-down list to itself."""
     from ipywidgets import SelectionSlider
 
-    return SelectionSlider(options=list(NETS.items()), value=32)
+    return SelectionSlider(options=list(STRIDES.items()), value=32)
 
 
 def explorer() -> None:
-    """The chapter's widget: a slider of nets where somebody can move it, three frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
     explore(
         draw_ceiling,
         static=[{"stride": stride, "seed": 3} for stride in (32, 16, 8)],
         labels={"stride": "stride of the scores", "seed": "scene"},
-        stride=net_slider() if is_live() else NETS,
+        stride=net_slider() if is_live() else STRIDES,
         seed=(0, 20, 1),
     )

@@ -1,4 +1,4 @@
-"""Grid cells of chapter 12: which cell of YOLO's grid has to find an object, and what if two fall into one cell?"""
+"""Grid cells of chapter 12: which cell of YOLO's grid predicts an object, and what if two objects share one cell?"""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from segedu.ops.boxes import box_iou
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import show
 
-SIZE = 64  # pixels a side of the image
-# Name, colour and height and width; in this order the objects are written into the grid, so the bus comes last.
+SIZE = 64  # side of the image in pixels
+# Name, colour, height and width. The objects are encoded in this order, so the bus comes last.
 TREE, BALL, BUS = "tree", "ball", "bus"
 COLOURS = {TREE: "#009E73", BALL: "#E69F00", BUS: "#56B4E9"}
 SIDES = {TREE: (36.0, 16.0), BALL: (14.0, 14.0), BUS: (16.0, 34.0)}
-PLACES = {TREE: (27.0, 30.0), BALL: (50.0, 13.0)}  # y and x of the centres of those that stand still
+CENTRES = {TREE: (27.0, 30.0), BALL: (50.0, 13.0)}  # y and x of the objects that do not move
 ANCHORS = {"tall": (36.0, 14.0), "wide": (14.0, 36.0), "square": (16.0, 16.0)}  # height and width
-ONCE, EACH = "once for each cell (YOLO v1)", "for each anchor (YOLO v2)"
+ONCE, EACH = "once per cell (YOLO v1)", "per anchor (YOLO v2)"
 INK, LOST, GRID = "#1b1b1b", "#D55E00", "#8a8a8a"
-LABELS = {"cells": "S, cells along a side", "x": "x of the bus", "y": "y of the bus", "classes": "class scores"}
+LABELS = {"cells": "S, cells per side", "x": "x of the bus", "y": "y of the bus", "classes": "class scores"}
 FRAMES = [
     {"cells": 7, "x": 40, "y": 38, "classes": ONCE},
     {"cells": 3, "x": 40, "y": 38, "classes": ONCE},
@@ -35,7 +35,7 @@ FRAMES = [
 
 
 class Slot(NamedTuple):
-    """Where an object is written: its cell, the anchor's number where there are anchors, and whether it found room."""
+    """Where an object is encoded: its cell, the index of its anchor or None, and whether the slot was free."""
 
     row: int
     column: int
@@ -44,106 +44,68 @@ class Slot(NamedTuple):
 
 
 def scene_boxes(x: float, y: float) -> dict[str, Tensor]:
-    """The box of each object, in the order in which they are written into the grid.
-
-    Args:
-        x: of the centre of the bus, in pixels.
-        y: of the centre of the bus.
-
-    Returns:
-        Name to (4,) xyxy.
-    """
+    """Box (4,) xyxy of each object by name, in encoding order, with the centre of the bus at (x, y) in pixels."""
     boxes = {}
-    for name, (row, column) in {**PLACES, BUS: (y, x)}.items():
+    for name, (row, column) in {**CENTRES, BUS: (y, x)}.items():
         height, width = SIDES[name]
         boxes[name] = torch.tensor([column - width / 2, row - height / 2, column + width / 2, row + height / 2])
     return boxes
 
 
 def best_anchor(box: Tensor) -> int:
-    """The anchor whose shape is most like that of a box: the largest IoU with both around the same centre.
-
-    Args:
-        box: (4,) xyxy.
-
-    Returns:
-        Its number in `ANCHORS`.
-    """
+    """Index in `ANCHORS` of the anchor with the largest IoU with a box (4,) xyxy around the same centre."""
     return int(box_iou(box[None], _anchors_at(box)).argmax())
 
 
 def slots(boxes: dict[str, Tensor], cells: int, classes: str) -> dict[str, Slot]:
-    """Where each object is written, the first come first served.
+    """Encode the objects in order; an object whose slot is occupied is not kept.
 
     Args:
-        boxes: name to (4,) xyxy, as `scene_boxes` gives them.
+        boxes: name -> (4,) xyxy, as `scene_boxes` gives them.
         cells: S.
-        classes: `ONCE`: a cell holds one object. `EACH`: a cell holds one object for each anchor.
-
-    Returns:
-        Name to slot; one who finds the slot taken is not kept.
+        classes: `ONCE`: a cell holds one object. `EACH`: a cell holds one object per anchor.
     """
-    taken, result = set(), {}
+    occupied, result = set(), {}
     for name, box in boxes.items():
         objects = yolov1_targets(box[None], torch.tensor([1]), cells, (SIZE, SIZE), 2)["objects"]
         row, column = objects.nonzero()[0].tolist()
-        place = (row, column, best_anchor(box) if classes == EACH else None)
-        result[name] = Slot(*place, kept=place not in taken)
-        taken.add(place)
+        slot = (row, column, best_anchor(box) if classes == EACH else None)
+        result[name] = Slot(*slot, kept=slot not in occupied)
+        occupied.add(slot)
     return result
 
 
 def depth(classes: str) -> int:
-    """Numbers that a cell gives: three boxes, three classes.
-
-    Args:
-        classes: `ONCE` or `EACH`.
-
-    Returns:
-        5 * 3 + 3 or 3 * (5 + 3).
-    """
-    boxes, kinds = len(ANCHORS), len(COLOURS)
-    return yolo_depth(boxes, kinds) if classes == ONCE else boxes * (5 + kinds)
+    """Values per cell for three boxes and three classes: 5 * 3 + 3 for `ONCE`, 3 * (5 + 3) for `EACH`."""
+    boxes, num_classes = len(ANCHORS), len(COLOURS)
+    return yolo_depth(boxes, num_classes) if classes == ONCE else boxes * (5 + num_classes)
 
 
 def cell_rows(cells: int, x: float, y: float, classes: str) -> list[list[str]]:
-    """What the cell of the bus is to say, as words: a row for each box, and one for the classes where they come once.
-
-    Args:
-        cells: S.
-        x: of the centre of the bus.
-        y: of the centre of the bus.
-        classes: `ONCE` or `EACH`.
+    """Target of the bus's cell as text: one row per box, and one for the classes if they are shared.
 
     Returns:
-        Rows of numbers; "" where nothing is asked, "0" for a confidence that is to be none.
+        Rows of values; "" where the target is undefined, "0" for the confidence of a box without an object.
     """
     boxes = scene_boxes(x, y)
     where = slots(boxes, cells, classes)
-    at = [name for name, slot in where.items() if slot.kept and slot[:2] == where[BUS][:2]]
+    objects = [name for name, slot in where.items() if slot.kept and slot[:2] == where[BUS][:2]]
     if classes == ONCE:
-        target = yolov1_targets(boxes[at[0]][None], torch.tensor([1]), cells, (SIZE, SIZE), 2)
-        numbers = [f"{value:.2f}" for value in target["coordinates"][where[BUS][:2]].tolist()]
-        return [[*numbers, "IoU"] for _ in ANCHORS] + [_one_hot(at[0])]
+        target = yolov1_targets(boxes[objects[0]][None], torch.tensor([1]), cells, (SIZE, SIZE), 2)
+        values = [f"{value:.2f}" for value in target["coordinates"][where[BUS][:2]].tolist()]
+        return [[*values, "IoU"] for _ in ANCHORS] + [_one_hot(objects[0])]
     rows = [["", "", "", "", "0", "", "", ""] for _ in ANCHORS]
-    for name in at:
+    for name in objects:
         target = yolov1_targets(boxes[name][None], torch.tensor([1]), cells, (SIZE, SIZE), 2)
         anchor = _anchors_at(boxes[name])[where[name].anchor][None]
-        sides = encode_boxes(boxes[name][None], anchor)[0, 2:].tolist()  # log of the sides, in those of the anchor
-        numbers = target["coordinates"][where[name][:2]].tolist()[:2] + sides
-        rows[where[name].anchor] = [*(f"{value:.2f}" for value in numbers), "IoU", *_one_hot(name)]
+        sides = encode_boxes(boxes[name][None], anchor)[0, 2:].tolist()  # log of the sides, relative to the anchor
+        values = target["coordinates"][where[name][:2]].tolist()[:2] + sides
+        rows[where[name].anchor] = [*(f"{value:.2f}" for value in values), "IoU", *_one_hot(name)]
     return rows
 
 
 def draw_grid_cells(cells: int = 7, x: int = 40, y: int = 38, classes: str = ONCE) -> None:
-    """Show the cell that has to find each object, and what the cell of the bus is to say.
-
-    Args:
-        cells: S.
-        x: of the centre of the bus.
-        y: of the centre of the bus.
-        classes: `ONCE` or `EACH`.
-    """
+    """Show the cell that predicts each object, and the target of the bus's cell; see `slots`."""
     boxes = scene_boxes(x, y)
     where = slots(boxes, cells, classes)
     fig = Figure(figsize=(10.2, 4.3), layout="constrained")
@@ -151,14 +113,16 @@ def draw_grid_cells(cells: int = 7, x: int = 40, y: int = 38, classes: str = ONC
     _paint_image(image, boxes, where, cells)
     _paint_vector(vector, cell_rows(cells, x, y, classes), classes, where)
     lost = [name for name, slot in where.items() if not slot.kept]
-    said = f"the {lost[0]} is lost: its place is taken" if lost else "every object has a place of its own"
-    image.set_title(f"{cells} x {cells} cells: {said}", fontsize=10, color=INK)
-    places = "; ".join(f"{name}: row {slot.row}, column {slot.column}{_anchor(slot)}" for name, slot in where.items())
+    summary = f"the {lost[0]} is lost: its slot is occupied" if lost else "every object has its own slot"
+    image.set_title(f"{cells} x {cells} cells: {summary}", fontsize=10, color=INK)
+    locations = "; ".join(
+        f"{name}: row {slot.row}, column {slot.column}{_anchor(slot)}" for name, slot in where.items()
+    )
     volume = f"{cells} x {cells} x {depth(classes)}"
     show(
         fig,
         f"A grid of {cells} x {cells} cells over a tree, a ball and a bus, each with its box, its centre and the cell "
-        f"of the centre. {places}; {said}. Class scores {classes}: the output has {volume} numbers.",
+        f"of the centre. {locations}; {summary}. Class scores {classes}: the output has {volume} values.",
     )
 
 
@@ -167,7 +131,7 @@ def _anchor(slot: Slot) -> str:
 
 
 def _anchors_at(box: Tensor) -> Tensor:
-    """(3, 4): the anchors around the centre of a box."""
+    """Anchors (3, 4) around the centre of a box."""
     centre = (box[:2] + box[2:]) / 2
     half = torch.tensor(list(ANCHORS.values())).flip(1) / 2
     return torch.cat([centre - half, centre + half], dim=1)
@@ -183,7 +147,7 @@ def _paint_image(ax: Axes, boxes: dict[str, Tensor], where: dict[str, Slot], cel
         hatch = {TREE: "////", BALL: "....", BUS: "\\\\\\\\"}[name]
         corner = (slot.column * side, slot.row * side)
         ax.add_patch(Rectangle(corner, side, side, fc=COLOURS[name], alpha=0.25, lw=0))
-        if slot.kept:  # of two objects in a cell the first one's hatch stays visible
+        if slot.kept:  # in a shared cell the hatch of the first object stays visible
             ax.add_patch(Rectangle(corner, side, side, fill=False, ec=INK, hatch=hatch, lw=2, zorder=3))
     for line in range(cells + 1):
         ax.axhline(line * side, color=GRID, lw=0.7)
@@ -196,9 +160,9 @@ def _paint_image(ax: Axes, boxes: dict[str, Tensor], where: dict[str, Slot], cel
         colour, dashes = (INK, "-") if kept else (LOST, "--")
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=dashes, lw=1.8, zorder=4))
         ax.plot((x1 + x2) / 2, (y1 + y2) / 2, "o" if kept else "X", color=colour, mec="white", ms=9, zorder=5)
-        words = name if kept else f"{name}: lost"
+        text = name if kept else f"{name}: lost"
         paper = {"fc": "white", "pad": 1, "lw": 0}
-        ax.text(x1 + 0.8, y1 + 0.6, words, fontsize=9, va="top", color=colour, bbox=paper, zorder=5)
+        ax.text(x1 + 0.8, y1 + 0.6, text, fontsize=9, va="top", color=colour, bbox=paper, zorder=5)
     ax.set(xlim=(0, SIZE), ylim=(SIZE, 0), xticks=[], yticks=[], aspect="equal")
 
 
@@ -213,7 +177,7 @@ def _shape(name: str, x1: float, y1: float, x2: float, y2: float, style: dict) -
 
 
 def _paint_vector(ax: Axes, rows: list[list[str]], classes: str, where: dict[str, Slot]) -> None:
-    """The numbers of one cell as boxes; filled where the target asks for something, colour and words say what."""
+    """Draw the values of one cell as squares, filled where the target is defined."""
     sizes = ("√w", "√h") if classes == ONCE else ("log w", "log h")
     heads, shared = ["x", "y", *sizes, "conf.", *COLOURS], classes == ONCE
     names = ["box 1", "box 2", "box 3", "classes"] if shared else list(ANCHORS)
@@ -228,27 +192,27 @@ def _paint_vector(ax: Axes, rows: list[list[str]], classes: str, where: dict[str
     for j, head in enumerate(heads):
         ax.text(j + 0.47, -0.12, head, ha="center", va="bottom", fontsize=9, color=INK)
     formula = f"3 x 5 + 3 = {depth(classes)}" if shared else f"3 x (5 + 3) = {depth(classes)}"
-    ax.set_title(f"what the cell of the bus is to say: {formula} numbers", fontsize=10, color=INK)
+    ax.set_title(f"target of the bus's cell: {formula} values", fontsize=10, color=INK)
     note = (
-        "one of the three boxes, whichever overlaps most,\nis to say this; the others: confidence 0"
+        "the box with the largest IoU gets this target,\nthe other two only confidence 0"
         if shared
-        else "an object goes to the anchor most like its shape;\nempty: nothing is asked but confidence 0"
+        else "an object is assigned to the anchor with the most\nsimilar shape; empty: no target, only confidence 0"
     )
     ax.text(0, len(rows) + 0.25, note, va="top", fontsize=9, color=INK)
     if not where[BUS].kept:
-        words = f"the bus is lost: these are the numbers of the {_owner(where)}"
+        words = f"the bus is lost: this is the target of the {_owner(where)}"
         ax.text(0, len(rows) + 1.05, words, va="top", fontsize=9, color=LOST)
     ax.set(xlim=(-1.5, 8.1), ylim=(len(rows) + 1.6, -0.6))
     ax.set_axis_off()
 
 
 def _owner(where: dict[str, Slot]) -> str:
-    """Who took the slot of the bus."""
+    """Name of the object in the slot of the bus."""
     return next(name for name, slot in where.items() if slot.kept and slot[:3] == where[BUS][:3])
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, four frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
     explore(
         draw_grid_cells,
         static=FRAMES,

@@ -21,72 +21,62 @@ STYLES = {
     "L2": ("#E69F00", "--"),
     "Dice": ("#009E73", ":"),
 }
-TRUTHS = ("object", "background")
+TARGETS = ("object", "background")
 
 
-def four_losses(z: Tensor, truth: str, gamma: float, pixels: int, smooth: float) -> dict[str, Tensor]:
-    """The losses of a group of pixels that all have the score z; the rest of the image is right and sure.
+def four_losses(z: Tensor, target: str, gamma: float, pixels: int, smooth: float) -> dict[str, Tensor]:
+    """Losses of a group of pixels with the same logit z; the rest of the image is predicted correctly with certainty.
 
-    If the truth is "object", the group is the object. If it is "background", the image has no object.
+    If the target is "object", the group is the object. If it is "background", the image has no object.
 
     Args:
-        z: scores, any shape; the probability of "object" is sigmoid(z).
-        truth: "object" or "background".
-        gamma: of the focal loss, whose alpha is left out.
-        pixels: in the group.
+        z: logits, any shape; the probability of "object" is sigmoid(z).
+        target: "object" or "background".
+        gamma: of the focal loss, which has no alpha here.
+        pixels: number of pixels in the group.
         smooth: s of the Dice loss.
 
     Returns:
-        Name to values of the shape of z. The first three are means over the group.
+        Name -> values with the shape of z. The first three are means over the group.
     """
-    p, y = torch.sigmoid(z), float(truth == "object")
-    target = torch.full_like(z, y)
+    p, y = torch.sigmoid(z), float(target == "object")
+    targets = torch.full_like(z, y)
     return {
-        "cross-entropy": binary_cross_entropy(z, target, reduction="none"),
-        "focal": sigmoid_focal_loss(z, target, alpha=None, gamma=gamma, reduction="none"),
+        "cross-entropy": binary_cross_entropy(z, targets, reduction="none"),
+        "focal": sigmoid_focal_loss(z, targets, alpha=None, gamma=gamma, reduction="none"),
         "L2": (p - y).square(),
         "Dice": 1 - (2 * pixels * y * p + smooth) / (pixels * y + pixels * p + smooth),
     }
 
 
-def values_and_slopes(p: np.ndarray, truth: str, gamma: float, pixels: int, smooth: float) -> dict[str, np.ndarray]:
-    """Each loss at the probabilities p, and its derivative by the common score of the group.
+def values_and_slopes(p: np.ndarray, target: str, gamma: float, pixels: int, smooth: float) -> dict[str, np.ndarray]:
+    """Each loss at the probabilities p, and its derivative with respect to the common logit; see `four_losses`.
 
     Args:
         p: (N,) probabilities of "object", between 0 and 1.
-        truth: as in `four_losses`.
-        gamma: as in `four_losses`.
-        pixels: as in `four_losses`.
-        smooth: as in `four_losses`.
 
     Returns:
-        Name to an array (2, N): values, derivatives.
+        Name -> array (2, N): values, derivatives.
     """
     z = torch.logit(torch.as_tensor(p, dtype=torch.float64)).requires_grad_()
-    found = {}
-    for name, value in four_losses(z, truth, gamma, pixels, smooth).items():
-        (slope,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
-        found[name] = np.stack([value.detach().numpy(), slope.numpy()])
-    return found
+    curves = {}
+    for name, value in four_losses(z, target, gamma, pixels, smooth).items():
+        (derivative,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
+        curves[name] = np.stack([value.detach().numpy(), derivative.numpy()])
+    return curves
 
 
 def draw_losses(
-    p: float = 0.05, truth: str = "object", gamma: float = 2.0, pixels: int = 10, smooth: float = 1.0
+    p: float = 0.05, target: str = "object", gamma: float = 2.0, pixels: int = 10, smooth: float = 1.0
 ) -> None:
-    """Draw value and gradient of the four losses over p, with a mark at the chosen one.
-
-    Args:
-        p: probability of "object", between 0 and 1.
-        truth: "object" or "background".
-        gamma: of the focal loss.
-        pixels: in the group.
-        smooth: s of the Dice loss.
-    """
-    at = values_and_slopes(np.array([p]), truth, gamma, pixels, smooth)
+    """Plot value and gradient of the four losses over p, with a mark at the given p; see `four_losses`."""
+    at = values_and_slopes(np.array([p]), target, gamma, pixels, smooth)
     ps = np.linspace(0.005, 0.995, 199)
-    curves = values_and_slopes(ps, truth, gamma, pixels, smooth)
+    curves = values_and_slopes(ps, target, gamma, pixels, smooth)
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
-    for row, (ax, title) in enumerate(zip(axes, ("loss", "pull at the score: size of the gradient"), strict=True)):
+    for row, (ax, title) in enumerate(
+        zip(axes, ("loss", "size of the gradient with respect to the logit"), strict=True)
+    ):
         for name, (colour, style) in STYLES.items():
             mark = abs(at[name][row, 0])
             ax.plot(ps, np.abs(curves[name][row]), style, color=colour, lw=2, label=f"{name} {mark:.3f}")
@@ -94,12 +84,12 @@ def draw_losses(
         ax.axvline(p, color="#666666", lw=1)
         top = 3.2 if row == 0 else max(1.05, *(1.05 * np.abs(curve[1]).max() for curve in curves.values()))
         ax.set(xlim=(0, 1), ylim=(-0.03, top), xlabel="probability of 'object', p", title=title)
-        ax.legend(loc="upper right" if truth == "object" else "upper left", fontsize=9)
-    said = "; ".join(f"{name}: loss {v[0, 0]:.3f}, gradient {v[1, 0]:.3f}" for name, v in at.items())
+        ax.legend(loc="upper right" if target == "object" else "upper left", fontsize=9)
+    values = "; ".join(f"{name}: loss {v[0, 0]:.3f}, gradient {v[1, 0]:.3f}" for name, v in at.items())
     show(
         fig,
-        alt=f"Truth {truth}, p {p:g}, gamma {gamma:g}, {pixels} pixels, s {smooth:g}. {said}. Left the losses over p, "
-        "right the sizes of their gradients.",
+        alt=f"Target {target}, p {p:g}, gamma {gamma:g}, {pixels} pixels, s {smooth:g}. {values}. Left: losses over p; "
+        "right: the sizes of their gradients.",
     )
 
 
@@ -107,66 +97,59 @@ BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def race(loss: BoxLoss, steps: int = 600, rate: float = 12.0) -> list[float]:
-    """IoU after each step of gradient descent with shrinking steps, from a box far away.
+    """Minimise a box loss from a distant box by gradient descent with decreasing step size; returns the IoU per step.
 
     Args:
-        loss: maps a box and its target, (1, 4) each, to one number.
-        steps: of the descent.
+        loss: maps a box and its target, (1, 4) each, to a scalar.
+        steps: number of steps.
         rate: length of the first step for a gradient of 1.
-
-    Returns:
-        One IoU a step.
     """
-    box, goal = torch.tensor([[22.0, 12.0, 30.0, 20.0]]), torch.tensor([[4.0, 4.0, 12.0, 10.0]])
-    reached = []
+    box, target = torch.tensor([[22.0, 12.0, 30.0, 20.0]]), torch.tensor([[4.0, 4.0, 12.0, 10.0]])
+    ious = []
     for k in range(steps):
         box = box.detach().requires_grad_()
-        reached.append(1 - iou_box_loss(box.detach(), goal).item())
-        (slope,) = torch.autograd.grad(loss(box, goal), box)
-        box = box - rate * (1 - k / steps) * slope
-    return reached
+        ious.append(1 - iou_box_loss(box.detach(), target).item())
+        (gradient,) = torch.autograd.grad(loss(box, target), box)
+        box = box - rate * (1 - k / steps) * gradient
+    return ious
 
 
 def draw_race(others: dict[str, BoxLoss]) -> None:
-    """Draw how far the same box comes by several losses.
-
-    Args:
-        others: name to loss, drawn beside 1 - IoU, distance IoU and L1 + (1 - IoU).
-    """
-    runners = {"1 - IoU": iou_box_loss, **others, "distance IoU": distance_iou_loss}
-    runners["L1 / 40 + (1 - IoU)"] = lambda box, goal: lp_iou_loss(box, goal, weight=1 / 40)
+    """Plot the best IoU by step for 1 - IoU, the given losses by name, distance IoU and L1 + (1 - IoU)."""
+    losses = {"1 - IoU": iou_box_loss, **others, "distance IoU": distance_iou_loss}
+    losses["L1 / 40 + (1 - IoU)"] = lambda box, target: lp_iou_loss(box, target, weight=1 / 40)
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    ends, styles = {}, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    best_ious, styles = {}, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     colours = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7")
-    for i, (name, loss) in enumerate(runners.items()):
-        reached = race(loss)
-        ends[name] = round(max(reached), 2)
+    for i, (name, loss) in enumerate(losses.items()):
+        ious = race(loss)
+        best_ious[name] = round(max(ious), 2)
         ax.plot(
-            np.maximum.accumulate(reached),
+            np.maximum.accumulate(ious),
             linestyle=styles[i % 5],
             color=colours[i % 5],
             lw=2,
-            label=f"{name}: {max(reached):.2f}",
+            label=f"{name}: {max(ious):.2f}",
         )
     ax.set(xlabel="step", ylabel="best IoU so far", ylim=(-0.03, 1.03))
     ax.legend(loc="center right", fontsize=9)
     show(
-        fig, alt=f"Best IoU by step of one box that walks down several losses; 1 - IoU stays at 0. At the end: {ends}."
+        fig, alt=f"Best IoU by step when one box minimises several losses; 1 - IoU stays at 0. At the end: {best_ious}."
     )
 
 
 def explorer() -> None:
-    """The widget of chapter 7: move the probability; without a live notebook, three frames."""
+    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
     explore(
         draw_losses,
         static=[
-            {"p": 0.05, "truth": "object"},
-            {"p": 0.9, "truth": "object", "gamma": 5.0},
-            {"p": 0.3, "truth": "background", "pixels": 1, "smooth": 100.0},
+            {"p": 0.05, "target": "object"},
+            {"p": 0.9, "target": "object", "gamma": 5.0},
+            {"p": 0.3, "target": "background", "pixels": 1, "smooth": 100.0},
         ],
         labels={"p": "probability p", "pixels": "pixels in the group", "smooth": "s of Dice"},
         p=(0.01, 0.99, 0.01),
-        truth=list(TRUTHS),
+        target=list(TARGETS),
         gamma=(0.0, 5.0, 0.5),
         pixels=[1, 10, 100, 1000],
         smooth=[0.01, 1.0, 100.0],

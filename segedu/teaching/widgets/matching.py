@@ -1,4 +1,4 @@
-"""Matching of sets (chapter 12): what every prediction costs for every object, and three rules for making pairs."""
+"""Set matching (chapter 12): the cost of every prediction for every object, and three rules for choosing pairs."""
 
 from __future__ import annotations
 
@@ -13,61 +13,42 @@ from segedu.ops.matching import hungarian_matching
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import show
 
-INK, TRUTH, PAIR = "#1b1b1b", "#0072B2", "#D55E00"
+INK, OBJECT, PAIR = "#1b1b1b", "#0072B2", "#D55E00"
 CLASSES = ("square", "circle", "nothing")
 OBJECTS = {"A": 0, "B": 0, "C": 1}  # the class of each
 BOXES = ((0.30, 0.40, 0.20, 0.40), (0.52, 0.40, 0.20, 0.40), (0.80, 0.65, 0.24, 0.30))  # cx, cy, w, h
-# Predictions 2 to 5; the first one is moved. Boxes, then probabilities of `CLASSES`.
+# Predictions 2 to 5; the slider moves the first one. Boxes, then probabilities of `CLASSES`.
 OTHERS = ((0.19, 0.40, 0.20, 0.40), (0.76, 0.62, 0.26, 0.34), (0.86, 0.70, 0.20, 0.20), (0.45, 0.85, 0.30, 0.20))
-SAID = ((0.70, 0.10, 0.20), (0.10, 0.80, 0.10), (0.05, 0.75, 0.20), (0.20, 0.20, 0.60))
-CHEAPEST, GREEDY, LEAST = "each object its cheapest", "the cheapest pair first", "the least sum"
+PROBABILITIES = ((0.70, 0.10, 0.20), (0.10, 0.80, 0.10), (0.05, 0.75, 0.20), (0.20, 0.20, 0.60))
+CHEAPEST, GREEDY, LEAST = "cheapest prediction per object", "cheapest pair first", "smallest total cost"
 RULES = (CHEAPEST, GREEDY, LEAST)
-LABELS = {"x": "centre of prediction 1", "sure": 'its probability of "square"', "rule": "rule"}
-FRAMES = [{"x": 0.38, "sure": 0.8, "rule": rule} for rule in RULES] + [{"x": 0.3, "sure": 0.8, "rule": LEAST}]
+LABELS = {"x": "centre of prediction 1", "score": 'its probability of "square"', "rule": "rule"}
+FRAMES = [{"x": 0.38, "score": 0.8, "rule": rule} for rule in RULES] + [{"x": 0.3, "score": 0.8, "rule": LEAST}]
 
 
-def predictions(x: float, sure: float) -> tuple[Tensor, Tensor]:
-    """The five predictions.
-
-    Args:
-        x: centre of the first one, as part of the image's width.
-        sure: its probability of "square"; "circle" and "nothing" share the rest.
+def predictions(x: float, score: float) -> tuple[Tensor, Tensor]:
+    """The five predictions; the first has its centre at x and the given probability of "square".
 
     Returns:
-        Boxes (5, 4) as (cx, cy, w, h), and probabilities (5, 3).
+        Boxes (5, 4) as (cx, cy, w, h) relative to the image, and probabilities (5, 3).
     """
-    rest = (1 - sure) / 2
-    return torch.tensor([(x, 0.40, 0.20, 0.40), *OTHERS]), torch.tensor([(sure, rest, rest), *SAID])
+    rest = (1 - score) / 2
+    return torch.tensor([(x, 0.40, 0.20, 0.40), *OTHERS]), torch.tensor([(score, rest, rest), *PROBABILITIES])
 
 
 def costs(boxes: Tensor, probabilities: Tensor) -> Tensor:
-    """-p + 5 |difference| - 2 GIoU, DETR's cost of each prediction for each object.
-
-    Args:
-        boxes: (Q, 4) as (cx, cy, w, h).
-        probabilities: (Q, 3).
-
-    Returns:
-        (Q, 3).
-    """
-    truth = torch.tensor(BOXES)
-    away = (boxes[:, None] - truth).abs().sum(dim=2)
-    giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
-    return -probabilities[:, list(OBJECTS.values())] + 5 * away - 2 * giou
+    """DETR's cost -p + 5 |difference| - 2 GIoU of boxes (Q, 4), as (cx, cy, w, h), for each object: (Q, N)."""
+    gt_boxes = torch.tensor(BOXES)
+    l1 = (boxes[:, None] - gt_boxes).abs().sum(dim=2)
+    giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(gt_boxes))
+    return -probabilities[:, list(OBJECTS.values())] + 5 * l1 - 2 * giou
 
 
 def partners(cost: Tensor, rule: str) -> list[int]:
-    """The prediction of each object.
-
-    Args:
-        cost: (Q, N).
-        rule: one of `RULES`.
+    """Choose the prediction of each object by one of `RULES`.
 
     Returns:
-        N rows of `cost`. Only with `CHEAPEST` a row may come twice.
-
-    Raises:
-        ValueError: another rule.
+        N rows of `cost` (Q, N). Only with `CHEAPEST` may a row occur twice.
 
     >>> [partners(torch.tensor([[1.0, 2.0], [2.0, 9.0]]), rule) for rule in RULES]
     [[0, 0], [0, 1], [1, 0]]
@@ -79,23 +60,17 @@ def partners(cost: Tensor, rule: str) -> list[int]:
         return rows[columns.argsort()].tolist()
     if rule != GREEDY:
         raise ValueError(f"rule is {rule!r}, expected one of {', '.join(RULES)}")
-    left, found = cost.clone(), [0] * cost.shape[1]
-    for _ in found:
-        row, column = divmod(int(left.argmin()), cost.shape[1])
-        found[column] = row
-        left[row], left[:, column] = torch.inf, torch.inf
-    return found
+    remaining, chosen = cost.clone(), [0] * cost.shape[1]
+    for _ in chosen:
+        row, column = divmod(int(remaining.argmin()), cost.shape[1])
+        chosen[column] = row
+        remaining[row], remaining[:, column] = torch.inf, torch.inf
+    return chosen
 
 
-def draw_matching(x: float = 0.38, sure: float = 0.8, rule: str = LEAST) -> None:
-    """Show objects and predictions with their pairs, and the matrix of costs.
-
-    Args:
-        x: centre of prediction 1.
-        sure: its probability of "square".
-        rule: one of `RULES`.
-    """
-    boxes, probabilities = predictions(x, sure)
+def draw_matching(x: float = 0.38, score: float = 0.8, rule: str = LEAST) -> None:
+    """Show objects and predictions with the pairs of a rule, and the cost matrix; see `predictions`."""
+    boxes, probabilities = predictions(x, score)
     cost = costs(boxes, probabilities)
     chosen = partners(cost, rule)
     total = float(cost[chosen, range(len(chosen))].sum())
@@ -104,24 +79,24 @@ def draw_matching(x: float = 0.38, sure: float = 0.8, rule: str = LEAST) -> None
     _paint_image(image, boxes, chosen)
     _paint_matrix(matrix, cost, chosen)
     twice = sorted({row + 1 for row in chosen if chosen.count(row) > 1})
-    said = f"; prediction {twice[0]} is taken twice" if twice else ""
+    conflict = f"; prediction {twice[0]} is matched twice" if twice else ""
     image.set_title(f"rule: {rule}", fontsize=10, color=INK)
-    matrix.set_title(f"sum {total:.2f}{said}", fontsize=10, color=INK)
+    matrix.set_title(f"sum {total:.2f}{conflict}", fontsize=10, color=INK)
     pairs = ", ".join(f"{name} with prediction {row + 1}" for name, row in zip(OBJECTS, chosen, strict=True))
-    idle = [str(row + 1) for row in range(len(cost)) if row not in chosen]
+    unmatched = [str(row + 1) for row in range(len(cost)) if row not in chosen]
     show(
         fig,
-        f"Three true objects A, B and C and five predicted boxes, and the cost of every pair. By the rule "
-        f"'{rule}': {pairs}; sum {total:.2f}{said}. To say nothing: {', '.join(idle)}.",
+        f"Three objects A, B and C and five predicted boxes, and the cost of every pair. With the rule "
+        f"'{rule}': {pairs}; sum {total:.2f}{conflict}. Unmatched predictions: {', '.join(unmatched)}.",
     )
 
 
 def _paint_image(ax: Axes, boxes: Tensor, chosen: list[int]) -> None:
-    for (name, kind), (cx, cy, w, h) in zip(OBJECTS.items(), BOXES, strict=True):
-        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fc=TRUTH, alpha=0.15, lw=0))
-        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=TRUTH, ls="--", lw=2))
-        style = {"color": TRUTH, "fontsize": 10, "ha": "center", "va": "bottom"}
-        ax.text(cx, cy - h / 2 - 0.01, f"{name}: {CLASSES[kind]}", **style)
+    for (name, label), (cx, cy, w, h) in zip(OBJECTS.items(), BOXES, strict=True):
+        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fc=OBJECT, alpha=0.15, lw=0))
+        ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=OBJECT, ls="--", lw=2))
+        style = {"color": OBJECT, "fontsize": 10, "ha": "center", "va": "bottom"}
+        ax.text(cx, cy - h / 2 - 0.01, f"{name}: {CLASSES[label]}", **style)
     for row, (cx, cy, w, h) in enumerate(boxes.tolist()):
         width = 2 if row in chosen else 1
         ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=INK, lw=width))
@@ -152,12 +127,12 @@ def _paint_matrix(ax: Axes, cost: Tensor, chosen: list[int]) -> None:
 
 
 def explorer() -> None:
-    """The second widget of the chapter: sliders where somebody can move them, four frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
     explore(
         draw_matching,
         static=FRAMES,
         labels=LABELS,
         x=(0.2, 0.8, 0.02),
-        sure=(0.0, 1.0, 0.1),
+        score=(0.0, 1.0, 0.1),
         rule=list(RULES),
     )

@@ -1,4 +1,4 @@
-"""Rays of chapter 9: the polygon on some rays against the cell that it stands for, and what no polygon can reach."""
+"""Rays of chapter 9: the star polygon of a cell for a number of rays, and its upper bound for cells of other shapes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
@@ -18,7 +19,7 @@ from segedu.teaching.widgets.explore import explore
 from segedu.viz import show
 
 INK, RAY, CURVE = "#1b1b1b", "#8a8a8a", "#0072b2"
-OUTCOMES = (("in both", "#009E73", ""), ("lost", "#0072B2", "////"), ("too much", "#D55E00", "...."))
+OUTCOMES = (("in both", "#009E73", ""), ("missed", "#0072B2", "////"), ("outside", "#D55E00", "...."))
 ROUND, OVAL, LONG, BENT = "round", "oval", "long", "C-shaped"
 CELLS = (ROUND, OVAL, LONG, BENT)
 LABELS = {"n_rays": "number of rays", "cell": "cell"}
@@ -28,25 +29,15 @@ FRAMES = [
     {"n_rays": 32, "cell": LONG},
     {"n_rays": 32, "cell": BENT},
 ]
-FEWEST, MOST = 3, 64
-_SIZE = 64  # pixels a side of the picture
+MIN_RAYS, MAX_RAYS = 3, 64
+_SIZE = 64  # side of the picture in pixels
 
 
 def cell_mask(cell: str) -> Tensor:
-    """A cell of about 30 to 50 pixels in length.
-
-    Args:
-        cell: one of `CELLS`.
-
-    Returns:
-        (64, 64) bool.
-
-    Raises:
-        ValueError: another name.
-    """
+    """Mask (64, 64) bool of a cell, one of `CELLS`, about 30 to 50 pixels long."""
     y, x = (torch.arange(_SIZE, dtype=torch.float64) - _SIZE / 2 + 0.5 for _ in range(2))
     y, x = torch.meshgrid(y, x, indexing="ij")
-    turn = torch.tensor(0.5)  # so that no side lies along the pixels
+    turn = torch.tensor(0.5)  # no edge may be parallel to the pixel grid
     along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
     if cell == ROUND:
         return torch.hypot(y, x) < 17 * (1 + 0.06 * torch.cos(3 * torch.atan2(y, x)))
@@ -63,29 +54,18 @@ def cell_mask(cell: str) -> Tensor:
 
 
 def middle_pixel(mask: Tensor) -> Tensor:
-    """Of the pixels that are at most one pixel nearer to the edge than the deepest, the one nearest to the mean of all.
-
-    Args:
-        mask: (H, W) bool, not empty.
-
-    Returns:
-        (2,) int64, y and x.
-    """
+    """Central pixel (y, x) of a mask: of those at most one pixel shallower than the deepest, the most central."""
     depth = signed_distance(mask.int())
-    places = (depth > depth.max() - 1).nonzero()
-    return places[(places - mask.nonzero().double().mean(dim=0)).norm(dim=1).argmin()]
+    deepest = (depth > depth.max() - 1).nonzero()
+    return deepest[(deepest - mask.nonzero().double().mean(dim=0)).norm(dim=1).argmin()]
 
 
 @lru_cache(maxsize=512)
 def star_fit(cell: str, n_rays: int) -> tuple[Tensor, Tensor, float]:
-    """The star polygon of a cell's middle pixel.
-
-    Args:
-        cell: one of `CELLS`.
-        n_rays: at least 3.
+    """Star polygon around the central pixel of a cell.
 
     Returns:
-        Corners (R, 2) as (y, x), the pixels that the polygon covers (H, W) bool, and their IoU with the cell.
+        Corners (R, 2) as (y, x), the pixels inside the polygon (H, W) bool, and their IoU with the cell.
     """
     mask = cell_mask(cell)
     y, x = middle_pixel(mask).tolist()
@@ -97,28 +77,23 @@ def star_fit(cell: str, n_rays: int) -> tuple[Tensor, Tensor, float]:
 
 
 def draw_rays(n_rays: int = 8, cell: str = ROUND) -> None:
-    """Show the rays of one pixel, the polygon on their ends against the cell, and the IoU for every number of rays.
-
-    Args:
-        n_rays: number of rays, at least 3.
-        cell: one of `CELLS`.
-    """
+    """Show the rays of one pixel, their polygon against the cell, and the IoU for every number of rays."""
     mask = cell_mask(cell)
     corners, covered, iou = star_fit(cell, n_rays)
     outcomes = [covered & mask, mask & ~covered, covered & ~mask]
-    _, lost, extra = (int(where.sum()) for where in outcomes)
+    _, missed, extra = (int(where.sum()) for where in outcomes)
     fig = Figure(figsize=(9.6, 3.7), layout="constrained")
     axes = fig.subplots(1, 3, width_ratios=(1, 1, 1.15))
     _rays(axes[0], mask, corners)
     _outcomes(axes[1], outcomes)
     _curve(axes[2], cell, n_rays, iou)
-    said = f"{lost} of {int(mask.sum())} pixels lost, {extra} too much"
-    fig.suptitle(f"{cell} cell, {n_rays} rays: IoU {iou:.2f}; {said}", fontsize=11, color=INK)
+    summary = f"{missed} of {int(mask.sum())} pixels missed, {extra} outside"
+    fig.suptitle(f"{cell} cell, {n_rays} rays: IoU {iou:.2f}; {summary}", fontsize=11, color=INK)
     best = max(_ious(cell))
     show(
         fig,
-        f"Cell: {cell}. {n_rays} rays from a pixel in its middle, the polygon on their ends: IoU {iou:.2f}, {said}. "
-        f"No number of rays up to {MOST} comes beyond an IoU of {best:.2f}.",
+        f"Cell: {cell}. {n_rays} rays from its central pixel, and their star polygon: IoU {iou:.2f}, {summary}. "
+        f"The best IoU with up to {MAX_RAYS} rays is {best:.2f}.",
     )
 
 
@@ -135,10 +110,10 @@ def _rays(ax: Axes, mask: Tensor, corners: Tensor) -> None:
 
 
 def _outcomes(ax: Axes, outcomes: list[Tensor]) -> None:
-    """Colour and hatch say the same."""
+    """Draw the overlap of polygon and cell; a hatch repeats the meaning of each colour."""
     picture, handles = np.ones((_SIZE, _SIZE, 3)), []
     for (name, colour, hatch), where in zip(OUTCOMES, outcomes, strict=True):
-        picture[where] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        picture[where] = to_rgb(colour)
         handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor="black", label=f"{name}: {int(where.sum())}"))
     ax.imshow(picture)
     for (_, _, hatch), where in zip(OUTCOMES, outcomes, strict=True):
@@ -151,11 +126,11 @@ def _outcomes(ax: Axes, outcomes: list[Tensor]) -> None:
 
 @lru_cache
 def _ious(cell: str) -> tuple[float, ...]:
-    return tuple(star_fit(cell, n)[2] for n in range(FEWEST, MOST + 1))
+    return tuple(star_fit(cell, n)[2] for n in range(MIN_RAYS, MAX_RAYS + 1))
 
 
 def _curve(ax: Axes, cell: str, n_rays: int, iou: float) -> None:
-    ax.plot(range(FEWEST, MOST + 1), _ious(cell), color=CURVE, lw=1.4)
+    ax.plot(range(MIN_RAYS, MAX_RAYS + 1), _ious(cell), color=CURVE, lw=1.4)
     ax.plot(n_rays, iou, "o", color=INK, markersize=7)
     ax.set(ylim=(0, 1.02), xlabel="number of rays")
     ax.set_title("IoU", fontsize=10, color=INK)
@@ -163,5 +138,5 @@ def _curve(ax: Axes, cell: str, n_rays: int, iou: float) -> None:
 
 
 def explorer() -> None:
-    """The chapter's widget for StarDist: a slider and a list where somebody can move them, four frames elsewhere."""
-    explore(draw_rays, static=FRAMES, labels=LABELS, n_rays=(FEWEST, MOST, 1), cell=list(CELLS))
+    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
+    explore(draw_rays, static=FRAMES, labels=LABELS, n_rays=(MIN_RAYS, MAX_RAYS, 1), cell=list(CELLS))

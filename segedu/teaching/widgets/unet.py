@@ -1,4 +1,4 @@
-"""The U of chapter 6 as a drawing: depth, channels, padding and image size against shapes, weights and memory."""
+"""The U-Net of chapter 6 as a drawing: depth, channels, padding and image size against shapes, weights and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK, SKIP, POOL, UP, BOX = "#1b1b1b", "#767676", "#b04700", "#00704f", "#0072b2"
 
 @dataclass(frozen=True)
 class Level:
-    """One double convolution: channels after it, and height = width before, between and after."""
+    """One double convolution: its channels, and the side length before, between and after the two convolutions."""
 
     channels: int
     before: int
@@ -26,16 +26,10 @@ class Level:
 
 
 def walk(size: int, base_channels: int, depth: int, padding: int) -> tuple[list[Level], list[Level]]:
-    """Follow a square image through the U.
-
-    Args:
-        size: height and width; legal for this depth and padding (see `legal_size`).
-        base_channels: at the full resolution.
-        depth: number of poolings.
-        padding: 0 or 1.
+    """Follow a square image through the U-Net; its size must be legal for this depth and padding (see `legal_size`).
 
     Returns:
-        The levels on the way down, the bottom last, and those on the way up, the full resolution last.
+        The levels of the encoder, the bottom last, and those of the decoder, the full resolution last.
 
     >>> [level.after for level in walk(572, 64, 4, 0)[1]]
     [52, 100, 196, 388]
@@ -54,7 +48,7 @@ def walk(size: int, base_channels: int, depth: int, padding: int) -> tuple[list[
 
 
 def legal_size(size: int, depth: int, padding: int) -> int:
-    """The smallest size from `size` on that a U-Net of this depth takes without growing the image.
+    """Smallest size of at least `size` that a U-Net of this depth accepts.
 
     >>> legal_size(560, 4, 0), legal_size(560, 4, 1), legal_size(16, 1, 0)
     (572, 560, 18)
@@ -74,7 +68,7 @@ def _is_legal(size: int, depth: int, padding: int) -> bool:
 
 
 def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_classes: int = 2) -> int:
-    """Weights and biases of a U-Net, counted on a net without memory.
+    """Count weights and biases of a U-Net, on a network without memory.
 
     >>> count_parameters(64, 4)
     31030658
@@ -87,19 +81,10 @@ def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_c
 
 
 def count_activations(down: list[Level], up: list[Level], in_channels: int = 1, num_classes: int = 2) -> int:
-    """Numbers in all feature maps of one image: what training keeps until the backward pass.
+    """Count the values in all feature maps of one image, which training keeps for the backward pass; see `walk`.
 
-    Counted are the image, the output of each convolution with its ReLU in place, of each pooling,
-    up-convolution and concatenation, and the logits.
-
-    Args:
-        down: from `walk`.
-        up: from `walk`.
-        in_channels: of the image.
-        num_classes: of the logits.
-
-    Returns:
-        Their number; times 4 for bytes in float32.
+    The sum has the image, the output of each convolution with its ReLU in place, of each pooling,
+    up-convolution and concatenation, and the logits. Times 4 it is the memory in bytes in float32.
     """
     total = in_channels * down[0].before ** 2
     total += sum(level.channels * (level.middle**2 + level.after**2) for level in down + up)
@@ -109,66 +94,51 @@ def count_activations(down: list[Level], up: list[Level], in_channels: int = 1, 
 
 
 def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: int = 572) -> None:
-    """Show the U for these numbers.
-
-    Args:
-        depth: number of poolings.
-        base_channels: at the full resolution.
-        padding: 0 or 1.
-        size: of the image; the next legal size is taken.
-    """
+    """Draw the U-Net with its sizes, for an image whose size is rounded up to the next legal one."""
     size = legal_size(size, depth, padding)
     down, up = walk(size, base_channels, depth, padding)
     fig = figure_of(down, up)
     parameters = count_parameters(base_channels, depth)
     memory = 4 * count_activations(down, up) / 2**20
-    rest = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps an image"
-    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {rest}", fontsize=10.5, color=INK)
+    cost = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps per image"
+    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {cost}", fontsize=10.5, color=INK)
     deepest = down[-1]
     alt = (
-        f"A U of {depth} poolings: {size} pixels a side and {base_channels} channels at the top left, "
+        f"A U-Net of {depth} poolings: {size} pixels per side and {base_channels} channels at the top left, "
         f"{deepest.after} pixels and {deepest.channels} channels at the bottom, "
-        f"{up[-1].after} pixels at the top right; {rest}."
+        f"{up[-1].after} pixels at the top right; {cost}."
     )
     show(fig, alt)
 
 
 def figure_of(down: list[Level], up: list[Level]) -> Figure:
-    """Draw boxes and arrows.
-
-    Args:
-        down: from `walk`.
-        up: from `walk`.
-
-    Returns:
-        The figure.
-    """
+    """Draw the levels, from `walk`, as boxes with arrows between them."""
     depth = len(up)
     fig = Figure(figsize=(8.4, 1.1 + 0.85 * (depth + 1)), layout="constrained")
     ax = fig.subplots()
-    places = {}
+    positions = {}
     for step, level in enumerate(down):
-        places["down", step] = _box(ax, step, -step, level, f"{level.before} to {level.after}")
+        positions["down", step] = _box(ax, step, -step, level, f"{level.before} to {level.after}")
     for level_number, level in enumerate(up):
         step = depth - 1 - level_number
-        places["up", step] = _box(ax, 2 * depth - step, -step, level, f"{level.before} to {level.after}")
+        positions["up", step] = _box(ax, 2 * depth - step, -step, level, f"{level.before} to {level.after}")
     for step in range(depth):
-        below = places["up", step + 1] if step + 1 < depth else places["down", depth]
-        _arrow(ax, places["down", step], places["down", step + 1], POOL, "pool 2x2")
-        _arrow(ax, below, places["up", step], UP, "up 2x2")
-        _arrow(ax, places["down", step], places["up", step], SKIP, _crop(down[step], up[depth - 1 - step]))
+        below = positions["up", step + 1] if step + 1 < depth else positions["down", depth]
+        _arrow(ax, positions["down", step], positions["down", step + 1], POOL, "pool 2x2")
+        _arrow(ax, below, positions["up", step], UP, "up 2x2")
+        _arrow(ax, positions["down", step], positions["up", step], SKIP, _crop(down[step], up[depth - 1 - step]))
     ax.set(xlim=(-0.8, 2 * depth + 0.8), ylim=(-depth - 0.62, 0.72))
     ax.axis("off")
     return fig
 
 
 def _crop(left: Level, right: Level) -> str:
-    cut = left.after - right.before
-    return f"copy, cut {left.after} to {right.before}" if cut else "copy"
+    cropped = left.after - right.before
+    return f"copy, crop {left.after} to {right.before}" if cropped else "copy"
 
 
 def _box(ax: Axes, x: float, y: float, level: Level, text: str) -> tuple[float, float]:
-    """A box with its channels inside and its sizes below; a box is one double convolution."""
+    """Draw one double convolution as a box with its channels inside and its sizes below."""
     ax.add_patch(Rectangle((x - 0.34, y - 0.2), 0.68, 0.4, facecolor="white", edgecolor=BOX, linewidth=1.8))
     ax.text(x, y, f"{level.channels}", ha="center", va="center", fontsize=10.5, color=INK)
     ax.text(x, y - 0.3, text, ha="center", va="center", fontsize=8, color=INK)
@@ -187,13 +157,13 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colou
     if level:
         ax.text(x, y + 0.1, text, ha="center", fontsize=8, color=colour)
     else:
-        # pooling labels stand left of their arrow, the others right: at the bottom of the U the arrows meet
+        # pooling labels are left of their arrow, the others right, because the arrows meet at the bottom of the U
         side = -1 if end[1] < start[1] else 1
         ax.text(x + 0.13 * side, y - 0.05, text, ha="right" if side < 0 else "left", va="top", fontsize=8, color=colour)
 
 
 def explorer() -> None:
-    """The chapter's widget: sliders where somebody can move them, three frames elsewhere."""
+    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
     explore(
         draw_unet,
         static=[
@@ -203,6 +173,6 @@ def explorer() -> None:
         ],
         depth=(1, 5, 1),
         base_channels=[4, 8, 16, 32, 64],
-        padding={"0, as in the paper": 0, "1, size kept": 1},
+        padding={"0, as in the paper": 0, "1, same size": 1},
         size=(64, 700, 4),
     )
