@@ -222,7 +222,7 @@ def test_segedu_gradebook_from_the_outside(made, tmp_path):
     assert (out / "gradebook.sqlite").is_file() and not (out / "canvas-filled.csv").exists()
     assert run(out, "--lab", "09_no")[1].startswith("--lab is 09_no, which")
     code, text = run(tmp_path / "nowhere")
-    assert code == 2 and "which has no records; give what `segedu grade` had as --out" in text
+    assert code == 2 and "which has no records; give the --out of `segedu grade`" in text
     made.write(out, policy="[labs.00_tiny]\ndue = 2026-10-05T12:00:00\n")
     code, text = run(out)
     assert code == 2 and "the time has no zone" in text and "Traceback" not in text
