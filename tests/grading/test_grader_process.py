@@ -140,7 +140,7 @@ def test_graders_that_cannot_start_say_why_in_one_sentence(job, course, tiny, mo
     monkeypatch.setattr(grader_process, "_CODE", "import os; os._exit(3)")
     assert said() == (
         "the graders did not start: their process ended with exit status 3; "
-        "a message above may say why, `segedu grade --doctor` says what works here"
+        "a message above may say why, and `segedu grade --doctor` says what works here"
     )
     monkeypatch.setattr(grader_process, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert "was ended by signal 9 (memory may have run out: fewer --jobs need less)" in said()

@@ -27,7 +27,7 @@ from segedu.grading.submissions.submission import read_submission
 
 
 def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout: str = "auto") -> tuple[Path, int, int]:
-    """Write the answers of a lab for plagiarism detectors: each student's last attempt that holds an answer.
+    """Write the answers of each student's last attempt that holds one.
 
     Returns:
         The folder, the number of students with an answer, and the number of students without one.
