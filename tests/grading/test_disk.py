@@ -69,7 +69,10 @@ def test_a_disk_that_is_full_for_the_reports_says_the_same(folder, course, size)
 
 def test_a_read_only_disk_is_said_first(folder, course):
     text = grade(folder, course, "mount -t tmpfs -o ro tmpfs out")
-    assert "which cannot be written (Read-only file system); give a folder of yours" in text and "ended with 2" in text
+    assert (
+        "which cannot be written (Read-only file system); give a folder that you can write" in text
+        and "ended with 2" in text
+    )
 
 
 def test_a_second_grader_waits_outside(folder, course):

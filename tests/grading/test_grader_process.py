@@ -85,8 +85,8 @@ def test_one_that_kills_the_judge_each_time_harms_no_other(job, tmp_path):
     records = {record["student"]: record for record in grade_batch(job).records}
     assert records["bomb"]["status"] == "failed"
     assert records["bomb"]["problem"] == (
-        "the grader failed: SandboxError: the process of the graders ended with exit status 7 while it had this "
-        "submission; run the same command again, and look at this submission if it happens again"
+        "the grader failed: SandboxError: the process of the graders ended with exit status 7 while it graded "
+        "this submission; run the same command again, and read this submission if it happens again"
     )
     assert [records[f"s{i}"]["points"] for i in range(6)] == [9] * 6
 

@@ -75,13 +75,13 @@ class _Graders:
             self.opened = stack.pop_all()
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.socket, child = socket.socketpair()
         stack.enter_context(self.socket)
         folder = stack.enter_context(clean_environment.empty_folder())
-        with theirs:
+        with child:
             self.connection = stack.enter_context(Connection(os.dup(self.socket.fileno())))
             self.process = subprocess.Popen(
-                clean_environment.python(_CODE, str(theirs.fileno())), pass_fds=[theirs.fileno()], cwd=folder,
+                clean_environment.python(_CODE, str(child.fileno())), pass_fds=[child.fileno()], cwd=folder,
                 env=clean_environment.environment(folder, **ONE_THREAD),
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip

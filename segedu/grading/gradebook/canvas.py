@@ -75,10 +75,10 @@ def fill_canvas(export: Path, books: list[LabBook], target: Path) -> Filled:
 def _other_maximum(texts: list[str], finders: list[tuple[int, Finder]]) -> list[str]:
     remarks = []
     for column, finder in finders:
-        theirs = texts[column].strip() if column < len(texts) else ""
-        ours = points_text(finder.book.max)
-        if theirs and theirs not in (ours, f"{finder.book.max:.1f}", f"{finder.book.max:.2f}"):
-            problem = f"{finder.book.lab} has {ours} points, its column in Canvas {theirs}"
+        canvas_points = texts[column].strip() if column < len(texts) else ""
+        lab_points = points_text(finder.book.max)
+        if canvas_points and canvas_points not in (lab_points, f"{finder.book.max:.1f}", f"{finder.book.max:.2f}"):
+            problem = f"{finder.book.lab} has {lab_points} points, its column in Canvas {canvas_points}"
             remarks.append(f"{problem}: points are not rescaled")
     return remarks
 
@@ -104,7 +104,7 @@ def _fill_row(
 
 
 class FreshCanvas:
-    """`canvas.csv`: a table that Canvas can import, for instructors without an export of theirs."""
+    """`canvas.csv`: a table that Canvas can import, for instructors without a gradebook export."""
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
         self.rows = CsvRows(file, [*CANVAS, book.policy.canvas or book.lab])

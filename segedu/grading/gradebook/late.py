@@ -245,7 +245,7 @@ class PolicyFile:
         prefix = f"{prefix}late."
         self._check_keys(table, _LATE_KEYS, prefix)
         grace = self._number(table.get("grace_minutes", 0), f"{prefix}grace_minutes", 0, 1e6, "minutes, 0 or more")
-        factor = "a factor from 0 to 1"
+        factor_range = "a factor from 0 to 1"
         steps, rows = [], table.get("steps", [])
         for row in rows if isinstance(rows, list) else [None]:
             if not isinstance(row, dict) or set(row) != {"hours", "factor"}:
@@ -254,10 +254,10 @@ class PolicyFile:
             if steps and hours <= steps[-1][0]:
                 problem = f"a step of {row['hours']} hours follows one of as many or more"
                 raise self.wrong(f"{prefix}steps", problem, "rising hours")
-            steps.append((hours, self._number(row["factor"], f"{prefix}steps.factor", 0, 1, factor)))
+            steps.append((hours, self._number(row["factor"], f"{prefix}steps.factor", 0, 1, factor_range)))
         if table and "after" not in table and (steps or "grace_minutes" in table):
             raise self.wrong(f"{prefix}after", "it is missing", "the factor after the last step: after = 0")
-        after = self._number(table.get("after", 1), f"{prefix}after", 0, 1, factor)
+        after = self._number(table.get("after", 1), f"{prefix}after", 0, 1, factor_range)
         return LatePolicy(timedelta(minutes=float(grace)), tuple(steps), after)
 
     def _extensions(self, table: object, prefix: str = "") -> dict[str, timedelta | datetime]:

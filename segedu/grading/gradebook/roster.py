@@ -112,7 +112,7 @@ def names_of_ids(path: Path, ids: Collection[str]) -> set[str]:
 
 
 class Roster:
-    """The students of the course. If `exists` is False there is no roster file, and every submission belongs to it."""
+    """The students of the course. Without a roster file (`exists` is False) every student belongs to it."""
 
     def __init__(self, exists: bool = False) -> None:
         self.exists = exists

@@ -32,18 +32,18 @@ def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout:
     Returns:
         The folder, the number of students with an answer, and the number of students without one.
     """
-    ours, folder = read_lab(course, lab), out / lab / "similarity"
-    for cell in ours.cells:
+    lab_source, folder = read_lab(course, lab), out / lab / "similarity"
+    for cell in lab_source.cells:
         if cell.role == "solution":
             _write(folder / "template" / f"{cell.name}.py", cell.source)
     entries, _ = find_entries(submissions, layout, out.resolve(), partial(names_of_ids, out / "roster.csv"))
     with_answer: set[str] = set()
     students = 0
-    for student, answers in _answers(entries, ours, submissions):
+    for student, answers in _answers(entries, lab_source, submissions):
         students += 1
-        _write_student(folder / "students" / student, answers, ours)
+        _write_student(folder / "students" / student, answers, lab_source)
         with_answer |= {student} if answers else set()
-    _remove_others(folder / "students", with_answer, ours)
+    _remove_others(folder / "students", with_answer, lab_source)
     return folder, len(with_answer), students - len(with_answer)
 
 
@@ -72,9 +72,9 @@ def _write_student(folder: Path, answers: dict[str, str], lab: Lab) -> None:
 
 def _remove_others(folder: Path, keep: set[str], lab: Lab) -> None:
     """Remove the folders of other students, unless they hold files that are not exported answers."""
-    ours = {f"{name}.py" for name in lab.exercises}
+    exported = {f"{name}.py" for name in lab.exercises}
     for old in folder.iterdir() if folder.is_dir() else ():
-        if old.name not in keep and old.is_dir() and {path.name for path in old.iterdir()} <= ours:
+        if old.name not in keep and old.is_dir() and {path.name for path in old.iterdir()} <= exported:
             for path in old.iterdir():
                 path.unlink()
             old.rmdir()

@@ -99,11 +99,11 @@ def _ids(cell: dict) -> tuple[str, ...]:
     """The id of a cell, and names in its metadata, where Colab and older tools store them."""
     metadata = cell.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    nbgrader, ours = metadata.get("nbgrader"), metadata.get("segedu")
+    nbgrader, segedu = metadata.get("nbgrader"), metadata.get("segedu")
     candidates = [
         cell.get("id"),
         metadata.get("id"),
-        ours.get("name") if isinstance(ours, dict) else None,
+        segedu.get("name") if isinstance(segedu, dict) else None,
         nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None,
     ]
     return tuple(text[:200] for text in candidates if isinstance(text, str) and text)
