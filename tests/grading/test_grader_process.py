@@ -240,7 +240,7 @@ grader_threads.pool_of_threads = pool_of_threads
 def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, course, tiny, monkeypatch):
     monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, HUGE))
     handed = collect(find_entries(job.submissions)[0][0], job.lab, job.submissions)
-    handed = replace(handed, found=(("s0.ipynb", bytes(1 << 20)),))
+    handed = replace(handed, notebooks=(("s0.ipynb", bytes(1 << 20)),))
     futures = []
     with grader_process.pool_in_process(job.assignment(4), 2) as grader_pool:
         hand_over = threading.Thread(
