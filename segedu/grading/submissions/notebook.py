@@ -99,11 +99,11 @@ def _ids(cell: dict) -> tuple[str, ...]:
     """The id of a cell, and names in its metadata, where Colab and older tools store them."""
     metadata = cell.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    nbgrader, segedu = metadata.get("nbgrader"), metadata.get("segedu")
+    nbgrader, course = metadata.get("nbgrader"), metadata.get("segedu")
     candidates = [
         cell.get("id"),
         metadata.get("id"),
-        segedu.get("name") if isinstance(segedu, dict) else None,
+        course.get("name") if isinstance(course, dict) else None,
         nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None,
     ]
     return tuple(text[:200] for text in candidates if isinstance(text, str) and text)
