@@ -1,4 +1,4 @@
-"""The `segedu` command. Every verb of the Makefile is one of these; each imports what it needs when it runs."""
+"""The `segedu` command. Every Makefile target is one of its sub-commands, which import what they need when they run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,9 @@ from segedu.command_errors import SentenceGroup
 
 app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 
-Course = Annotated[Path, typer.Option(help="The checkout of the course that holds labs/ and solutions/.")]
 
-
-def _course(course: Path, needed: str = "") -> Path:
-    """A checkout, or an error that says what is missing."""
-    if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
-        raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
-    if needed and not (course / needed).exists():
-        raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
-    return course.resolve()
-
-
-def _hidden_seed(seed: int | None) -> int | None:
-    """The seed of the hidden cases, which is in the list of processes no longer."""
+def _hide_seed(seed: int | None) -> int | None:
+    """Overwrite the seed of the hidden cases in the list of processes, which every user can read."""
     from segedu.grading.batch.command_line import hide_value
 
     if seed is not None:
@@ -41,8 +30,36 @@ def _hidden_seed(seed: int | None) -> int | None:
     return seed
 
 
-def _installed(package: str, extra: str) -> None:
-    """An error in place of Python's own words in another process, which name no remedy."""
+Course = Annotated[Path, typer.Option(help="Checkout of the course, the folder that holds labs/ and solutions/.")]
+Labs = Annotated[list[str] | None, typer.Argument(help="Names of labs, such as 06_unet. Default: all labs.")]
+LabName = Annotated[str, typer.Argument(help="Name of the lab, such as 06_unet.")]
+HiddenSeed = typer.Option(
+    callback=_hide_seed, help="Seed of the hidden cases. Default: the seed stored in --out, or a new random seed."
+)
+Level = Annotated[int | None, typer.Option(help="Sandbox level: 3, 2 or 1. Default: the best level that works.")]
+CellSeconds = Annotated[float, typer.Option(min=0.5, help="Time limit per cell, in seconds.")]
+TotalSeconds = Annotated[float, typer.Option(min=1.0, help="Time limit per submission, in seconds.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--i-trust-these-submissions",
+        help="Grade even if no sandbox of level 2 or 3 works. Submissions can then read and write your files.",
+    ),
+]
+Layout = typer.Option(help="Layout of the folder of submissions: auto, students, nbgrader, moodle or canvas.")
+
+
+def _course(course: Path, needed: str = "") -> Path:
+    """Resolve the checkout, or raise an error that names what it lacks."""
+    if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
+        raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
+    if needed and not (course / needed).exists():
+        raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
+    return course.resolve()
+
+
+def _require(package: str, extra: str) -> None:
+    """Raise an error that says how to install a package; the error of the sub-process would not."""
     if find_spec(package) is None:
         raise ImportError(f"{package} is not installed: pip install 'segedu[{extra}]'")
 
@@ -51,22 +68,24 @@ def _installed(package: str, extra: str) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Image segmentation: a course, its labs, its grader."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end a command
+    """Image segmentation: a course with labs, a library and an autograder."""
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode must not end a command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 @app.command()
 def lab(
-    course: Course = Path("."), port: Annotated[int, typer.Option(min=1, max=65535)] = 8888, browser: bool = True
+    course: Course = Path("."),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the JupyterLab server.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser window, if the machine has a display.")] = True,
 ) -> None:
-    """Open JupyterLab on the labs, headless and as root too; it prints its address."""
+    """Open JupyterLab in the folder of labs and print its address. It also runs as root and without a display."""
     folder = _course(course, "labs") / "labs"
-    _installed("jupyterlab", "lab")
+    _require("jupyterlab", "lab")
     command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", f"--port={port}"]
-    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
-    if not (browser and screen):
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
+    if not (browser and display):
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
@@ -74,8 +93,12 @@ def lab(
 
 
 @app.command()
-def labs(course: Course = Path("."), execute: bool = True, force: bool = False) -> None:
-    """Derive labs/ and solutions/*.ipynb from the lab sources."""
+def labs(
+    course: Course = Path("."),
+    execute: Annotated[bool, typer.Option(help="Run the solution notebooks whose source has changed.")] = True,
+    force: Annotated[bool, typer.Option(help="Run all solution notebooks, even if nothing has changed.")] = False,
+) -> None:
+    """Generate the notebooks in labs/ and solutions/ from the lab sources."""
     from segedu.teaching.authoring.notebooks import build_labs
     from segedu.teaching.capstone.template import build_capstone
 
@@ -84,8 +107,10 @@ def labs(course: Course = Path("."), execute: bool = True, force: bool = False) 
 
 
 @app.command()
-def budget(labs: list[str], course: Course = Path(".")) -> None:
-    """Measure a solved lab: CPU-seconds, peak memory, time to the first figure, slowest cell."""
+def budget(
+    labs: Annotated[list[str], typer.Argument(help="Names of labs, such as 06_unet.")], course: Course = Path(".")
+) -> None:
+    """Measure solved labs: CPU seconds, peak memory, time to the first figure, slowest cell."""
     from segedu.teaching.evidence.budgets import print_budgets
 
     print_budgets(_course(course), labs)
@@ -93,14 +118,21 @@ def budget(labs: list[str], course: Course = Path(".")) -> None:
 
 @app.command()
 def mutants(
-    labs: Annotated[list[str] | None, typer.Argument()] = None,
+    labs: Labs = None,
     course: Course = Path("."),
-    write: Annotated[bool, typer.Option("--write", help="Write course/wrong-answers.md too; of all labs.")] = False,
-    machine: Annotated[bool, typer.Option("--machine", help="Mistakes made by machine; some minutes a lab.")] = False,
-    seeds: Annotated[int, typer.Option(min=0, help="The same verdicts under so many draws, 1 and 2 threads?")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Machine mutants at a time.")] = 2,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write course/wrong-answers.md. Use it with all labs.")
+    ] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Test machine-made mutants instead; takes minutes per lab.")
+    ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(min=0, help="Instead, compare verdicts across this many random draws, with 1 and 2 threads."),
+    ] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of machine-made mutants to test in parallel.")] = 2,
 ) -> None:
-    """Print the table of wrong answers: refused, named, and right alternatives accepted."""
+    """Check that the checks reject and name every wrong answer, and accept every correct alternative."""
     from segedu.teaching.mutants.wrong_answers import SEEDS, print_mutants, print_steady
 
     if machine:
@@ -115,43 +147,46 @@ def mutants(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="Name of the method, as its file: unet.")],
-    data: Annotated[str, typer.Option(help="street, shapes, cells, volume, prostate, or a folder.")] = "shapes",
+    method: Annotated[str, typer.Argument(help="Name of the method's file, such as unet.")],
+    data: Annotated[
+        str, typer.Option(help="Data set: street, shapes, cells, volume, prostate, or a folder of your own.")
+    ] = "shapes",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; a run that was stopped or is to be longer goes on from it.")
+        Path | None,
+        typer.Option(help="Output folder. A stopped run continues from it, and so does one with more steps."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="So many runs, from --seed on, and a table of them.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="CPU time for training, instead of steps.")] = None,
-    devices: Annotated[int, typer.Option(min=1)] = 1,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the run in --out.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of weights, data order and augmentation.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, with seeds from --seed on, and a table.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps. Default: the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="CPU minutes of training, instead of --steps.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="Kind of device: cpu, cuda, mps or auto.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
 ) -> None:
-    """Train a method by its recipe and print its score beside a plain baseline."""
+    """Train a method by its recipe and print its score beside a simple baseline."""
     from segedu.recipes.run import print_result, print_seeds, run_recipe
     from segedu.recipes.street import find_recipe
 
     try:
         recipe, folder = find_recipe(method, data)
     except ValueError as error:
-        given, _, rest = str(error).partition(", expected")
-        raise typer.BadParameter(f"{given}. {_instead_of_a_recipe(method)}Expected{rest}") from None
+        problem, _, expected = str(error).partition(", expected")
+        raise typer.BadParameter(f"{problem}. {_alternatives(method)}Expected{expected}") from None
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
-    first_of_all = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
-    where = recipe.data if folder is None else folder.resolve().name
+    is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
+    data_name = recipe.data if folder is None else folder.resolve().name
     results = []
     for number in range(seed, seed + seeds):
-        run = (out or Path("runs")) / f"{method}-{where}-{number}" if out is None or seeds > 1 else out
+        run = (out or Path("runs")) / f"{method}-{data_name}-{number}" if out is None or seeds > 1 else out
         results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
-        if first_of_all:
+        if is_first_process:
             print_result(results[-1], run)
-    if first_of_all and seeds > 1:
+    if is_first_process and seeds > 1:
         print_seeds(results)
 
 
-def _instead_of_a_recipe(method: str) -> str:
-    """What is there of a method in place of the recipe that was asked for, in sentences, or nothing."""
+def _alternatives(method: str) -> str:
+    """Sentences about other recipes and weights of a method, ending in a space; "" if there are none."""
     from difflib import get_close_matches
 
     from segedu.recipes.street import RECIPES
@@ -159,32 +194,37 @@ def _instead_of_a_recipe(method: str) -> str:
 
     if data := [recipe.data for recipe in RECIPES if recipe.method == method]:
         first = "FOLDER" if data[0] == "nuclei" else data[0]
-        return f"There is one for {' and '.join(data)}: segedu train {method} --data {first}. "
+        return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {first}. "
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
     official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
-    said = ""
+    text = ""
     if ours:
-        said += f'It comes with small weights that we trained: segedu.weights.load("{ours[0]}"); '
-        said += f"python -m segedu.weights.own.{ours[0]} trains them anew. "
+        text += f'The course has small weights of its own for it: segedu.weights.load("{ours[0]}"); '
+        text += f"python -m segedu.weights.own.{ours[0]} trains them again. "
     if official:
-        said += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
-    if not said and method.isidentifier() and (files := _files_of(method)):
-        said = f"{files[0]} is there, but no recipe trains it. "
-    if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
-        said = f"Did you mean {near[0]}? "
-    return said
+        text += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
+    if not text and method.isidentifier() and (files := _files_of(method)):
+        text = f"{files[0]} exists, but no recipe trains it. "
+    if not text and (matches := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
+        text = f"Did you mean {matches[0]}? "
+    return text
 
 
 def _files_of(method: str) -> list[str]:
-    """Files of the library with a method's name; the paper may have a folder of the same name."""
+    """Files of the library with a method's name, also inside a folder of the same name."""
     package = Path(__file__).parent
-    found = sorted([*package.glob(f"*/{method}.py"), *package.glob(f"*/{method}/{method}.py")])
-    return [path.relative_to(package.parent).as_posix() for path in found]
+    files = sorted([*package.glob(f"*/{method}.py"), *package.glob(f"*/{method}/{method}.py")])
+    return [path.relative_to(package.parent).as_posix() for path in files]
 
 
 @app.command()
-def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: Course = Path(".")) -> None:
-    """Measure the claims of tests/claims.toml whose sources have changed; resumes after a kill."""
+def prove(
+    claims: Annotated[
+        list[str] | None, typer.Argument(help="Names of claims. Default: all whose sources have changed.")
+    ] = None,
+    course: Course = Path("."),
+) -> None:
+    """Measure the claims of tests/claims.toml again if their sources have changed. A stopped run can be resumed."""
     from segedu.teaching.evidence.proofs import prove
 
     prove(_course(course, "tests/claims.toml"), claims or [])
@@ -192,62 +232,66 @@ def prove(claims: Annotated[list[str] | None, typer.Argument()] = None, course: 
 
 @app.command()
 def book(course: Course = Path(".")) -> None:
-    """Build the site into _build/html; a warning, a failed cell, a dead link or a missing alt text fails."""
+    """Build the site in _build/html. A warning, a failed cell, a dead link or a missing alt text is an error."""
     sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-d", "_build/doctrees"]
     folders = ["-c", "jupyter-book-config", ".", "_build/html"]
-    where = _course(course, "jupyter-book-config/conf.py")
-    _installed("sphinx", "docs")
-    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=where))
+    checkout = _course(course, "jupyter-book-config/conf.py")
+    _require("sphinx", "docs")
+    raise SystemExit(subprocess.call([*sphinx, *folders], cwd=checkout))
+
+
+def _run_script(course: Path, script: str, *arguments: str) -> None:
+    raise SystemExit(subprocess.call([sys.executable, str(_course(course, script) / script), *arguments]))
 
 
 @app.command()
 def bench(course: Course = Path(".")) -> None:
-    """Time ours beside the peers, interleaved."""
-    run = "tests/benchmarks/run.py"
-    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run)]))
+    """Time functions of the library against other packages, in interleaved runs."""
+    _run_script(course, "tests/benchmarks/run.py")
 
 
 @app.command()
 def attacks(
     course: Course = Path("."),
     level: Annotated[
-        str, typer.Option(help="3, 3u (with a user namespace), 2 or 1; all that work here if empty.")
+        str, typer.Option(help="Sandbox level: 3, 3u (in a user namespace), 2 or 1. Default: all that work here.")
     ] = "",
-    only: Annotated[str, typer.Option(help="Names or boundaries, such as a0*,codec.")] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
+    only: Annotated[str, typer.Option(help="Patterns of attacks or boundaries, such as a0*,codec. Default: all.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of submissions to grade in parallel.")] = 1,
 ) -> None:
-    """Attack the grader, each attack beside an honest twin, at every sandbox level of this machine."""
-    options = [f"--level={level}", f"--only={only}", f"--jobs={jobs}"]
-    run = "tests/attacks/run.py"
-    raise SystemExit(subprocess.call([sys.executable, str(_course(course, run) / run), *options]))
+    """Attack the grader at every sandbox level of this machine, each time beside an honest submission."""
+    _run_script(course, "tests/attacks/run.py", f"--level={level}", f"--only={only}", f"--jobs={jobs}")
 
 
 @app.command()
 def grade(
     submissions: Annotated[
-        Path | None, typer.Argument(help="A folder of notebooks, archives or student folders; or one notebook.")
+        Path | None, typer.Argument(help="A notebook, or a folder of notebooks, archives or student folders.")
     ] = None,
-    lab: Annotated[str, typer.Option(help="Such as 06_unet.")] = "",
-    out: Annotated[Path, typer.Option(help="Where records and reports go; a second run goes on there.")] = Path(
-        "graded"
-    ),
+    lab: Annotated[str, typer.Option(help="Name of the lab, such as 06_unet.")] = "",
+    out: Annotated[
+        Path, typer.Option(help="Output folder of records and reports. A repeated run continues there.")
+    ] = Path("graded"),
     course: Course = Path("."),
-    jobs: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
-    seed: Annotated[
-        int | None,
-        typer.Option(callback=_hidden_seed, help="Of the hidden cases; drawn and kept in --out where not given."),
+    jobs: Annotated[int, typer.Option(min=1, help="Number of submissions to grade in parallel.")] = 1,
+    seed: Annotated[int | None, HiddenSeed] = None,
+    level: Level = None,
+    cell_seconds: CellSeconds = 30.0,
+    total_seconds: TotalSeconds = 300.0,
+    expect: Annotated[
+        Path | None, typer.Option(help="CSV file of expected points. The command fails if any points differ.")
     ] = None,
-    level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works here where not given.")] = None,
-    cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
-    total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
-    expect: Annotated[Path | None, typer.Option(help="A CSV of expected points; a difference is an error.")] = None,
-    trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
-    exercise: Annotated[str, typer.Option(help="Grade this one anew; the others keep their points.")] = "",
-    dask: Annotated[str, typer.Option(help="A Dask scheduler, tcp://host:8786, whose workers grade.")] = "",
-    layout: Annotated[str, typer.Option(help="Of SUBMISSIONS: students, nbgrader, moodle or canvas.")] = "auto",
-    doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here.")] = False,
+    trust: Trust = False,
+    exercise: Annotated[
+        str, typer.Option(help="Grade only this exercise again; the other exercises keep their points.")
+    ] = "",
+    dask: Annotated[
+        str, typer.Option(help="Address of a Dask scheduler whose workers grade, such as tcp://host:8786.")
+    ] = "",
+    layout: Annotated[str, Layout] = "auto",
+    doctor: Annotated[bool, typer.Option("--doctor", help="Print which sandbox levels work here, and stop.")] = False,
 ) -> None:
-    """Grade a folder of submissions in a sandbox; killed or repeated, it goes on where it stopped."""
+    """Grade a folder of submissions in a sandbox. An interrupted or repeated run continues where it stopped."""
     from segedu.grading.batch import command
     from segedu.grading.batch.batch import Job
 
@@ -256,7 +300,7 @@ def grade(
 
         raise typer.Exit(examine_machine())
     if lab == "capstone":
-        raise typer.BadParameter("a capstone is read by a person: `segedu capstone FOLDER` prints what each reports")
+        raise typer.BadParameter("a person grades capstones: `segedu capstone FOLDER` prints what each one reports")
     if submissions is None or not lab:
         raise typer.BadParameter(
             "give SUBMISSIONS and --lab, such as: segedu grade handed_in --lab 04_metrics --out graded"
@@ -268,9 +312,9 @@ def grade(
 
 @app.command()
 def capstone(
-    handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of them.")],
+    handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of saved notebooks.")],
 ) -> None:
-    """Read the reports of capstones out of saved notebooks and say what each lacks; nothing of theirs is run."""
+    """Print the reports in saved capstone notebooks and what each one lacks, without running the notebooks."""
     from segedu.grading.capstone_reports import print_reports
 
     raise typer.Exit(print_reports(handed_in))
@@ -278,22 +322,31 @@ def capstone(
 
 @app.command()
 def gradebook(
-    out: Annotated[Path, typer.Argument(help="What `segedu grade` had as --out.")],
-    lab: Annotated[str, typer.Option(help="Only this one; all of the folder where not given.")] = "",
-    canvas: Annotated[Path | None, typer.Option(help="Canvas's gradebook export, to fill.")] = None,
-    moodle: Annotated[Path | None, typer.Option(help="Moodle's offline grading worksheet, to fill.")] = None,
+    out: Annotated[Path, typer.Argument(help="The output folder of `segedu grade` (its --out).")],
+    lab: Annotated[str, typer.Option(help="Update only this lab. Default: all labs with records in OUT.")] = "",
+    canvas: Annotated[Path | None, typer.Option(help="Gradebook export of Canvas to fill with points.")] = None,
+    moodle: Annotated[Path | None, typer.Option(help="Offline grading worksheet of Moodle to fill.")] = None,
     similarity: Annotated[
-        Path | None, typer.Option(help="The submissions: lay out answers for JPlag, Dolos and MOSS.")
+        Path | None,
+        typer.Option(help="Folder of submissions whose answers are exported for JPlag, Dolos and MOSS."),
     ] = None,
-    layout: Annotated[str, typer.Option(help="Of those submissions, as `segedu grade` had it.")] = "auto",
+    layout: Annotated[str, Layout] = "auto",
     course: Course = Path("."),
 ) -> None:
-    """Make points, pages and tables anew from the records, without grading.
+    """Compute points, pages and tables again from the records, without grading.
 
-    Beside seed.json in OUT may lie roster.csv (student, name, email, section, alias, canvas_id, moodle_id),
-    policy.toml (due times, lateness, extensions), manual.csv (lab, student, exercise, points, comment: points
-    replace, with a sign they are added after the late factor; delete a row to undo it) and submitted.csv
-    (student, attempt, submitted, lab). segedu/grading/gradebook/roster.py and late.py show one of each.
+    Four optional files beside seed.json in OUT decide what counts.
+
+    roster.csv lists the students: student, name, email, section, alias, canvas_id, moodle_id.
+
+    policy.toml sets due times, late penalties and extensions.
+
+    manual.csv changes points by hand: lab, student, exercise, points, comment. Points replace those of the
+    exercise; points with a sign are added after the late factor. To undo a change, delete its row.
+
+    submitted.csv gives submission times: student, attempt, submitted, lab.
+
+    The first lines of late.py and roster.py in segedu/grading/gradebook show an example of each.
     """
     from segedu.grading.gradebook import command as gradebook_command
 
@@ -303,17 +356,15 @@ def gradebook(
 
 @app.command()
 def nbgrader(
-    lab: Annotated[str, typer.Argument(help="Such as 06_unet.")],
+    lab: LabName,
     out: Annotated[Path, typer.Option(help="nbgrader's course folder.")],
     grades: Annotated[
-        Path | None, typer.Option(help="The --out of `segedu grade`: put its points into nbgrader's gradebook.")
+        Path | None, typer.Option(help="Output folder of `segedu grade`: copy its points into nbgrader's gradebook.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(callback=_hidden_seed, help="Of the hidden cases; drawn and kept in --out else.")
-    ] = None,
+    seed: Annotated[int | None, HiddenSeed] = None,
     course: Course = Path("."),
 ) -> None:
-    """Make nbgrader's source of a lab; with --grades, put points into its gradebook."""
+    """Write a lab as an nbgrader source; with --grades, copy points into nbgrader's gradebook instead."""
     from segedu.grading.platforms.nbgrader import export_grades, make_source, next_steps
 
     if grades is None:
@@ -325,19 +376,19 @@ def nbgrader(
 
 @app.command()
 def gradescope(
-    lab: Annotated[str, typer.Argument(help="Such as 06_unet.")],
-    out: Annotated[Path, typer.Option(help="The zip to upload; it holds the seed of the hidden cases.")],
-    seed: Annotated[
-        int | None, typer.Option(callback=_hidden_seed, help="That of the zip in --out, or a new one, else.")
+    lab: LabName,
+    out: Annotated[Path, typer.Option(help="Zip file to write. It holds the seed of the hidden cases.")],
+    seed: Annotated[int | None, HiddenSeed] = None,
+    wheel: Annotated[
+        Path | None, typer.Option(help="Wheel of segedu to put in. Default: built from the checkout.")
     ] = None,
-    wheel: Annotated[Path | None, typer.Option(help="Of segedu; built from the checkout else.")] = None,
-    level: Annotated[int | None, typer.Option(help="Sandbox level; the best that works there else.")] = None,
-    cell_seconds: Annotated[float, typer.Option(min=0.5, help="Limit of each cell.")] = 30.0,
-    total_seconds: Annotated[float, typer.Option(min=1.0, help="Limit of each submission.")] = 300.0,
-    trust: Annotated[bool, typer.Option("--i-trust-these-submissions", help="Grade without a sandbox.")] = False,
+    level: Level = None,
+    cell_seconds: CellSeconds = 30.0,
+    total_seconds: TotalSeconds = 300.0,
+    trust: Trust = False,
     course: Course = Path("."),
 ) -> None:
-    """Build the zip of a Gradescope autograder."""
+    """Build the zip file of a Gradescope autograder."""
     from segedu.grading.platforms.gradescope import Settings, build_zip, seed_of
 
     settings = Settings(lab, seed_of(out, seed), trust, level, cell_seconds, total_seconds)

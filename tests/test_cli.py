@@ -29,15 +29,15 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("mask2former", 'small weights that we trained: segedu.weights.load("street_mask2former")'),
-        ("oneformer", "python -m segedu.weights.own.street_oneformer trains them anew"),
+        ("mask2former", 'small weights of its own for it: segedu.weights.load("street_mask2former")'),
+        ("oneformer", "python -m segedu.weights.own.street_oneformer trains them again"),
         ("sam", "Official weights are in segedu.weights.load('sam_vit_b' or 'sam_vit_l' or 'sam_vit_h')"),
         ("detr", 'segedu.weights.load("shapes_detr")'),
         ("maskformer", "Official weights are in segedu.weights.load('maskformer_resnet50_ade20k' or"),
         ("mobile_sam", "segedu.weights.load('mobile_sam')"),
-        ("pspnet", "There is one for street: segedu train pspnet --data street."),
-        ("stardist", "There is one for cells and nuclei: segedu train stardist --data cells."),
-        ("omnipose", "segedu/instance/omnipose.py is there, but no recipe trains it."),
+        ("pspnet", "There is a recipe for street: segedu train pspnet --data street."),
+        ("stardist", "There is a recipe for cells and nuclei: segedu train stardist --data cells."),
+        ("omnipose", "segedu/instance/omnipose.py exists, but no recipe trains it."),
         ("u-net", "Did you mean unet?"),
         ("../secret", "no recipe trains '../secret' on 'shapes'. Expected one of: unet on shapes"),
         ("*", "no recipe trains '*' on 'shapes'. Expected one of: unet on shapes"),
@@ -51,7 +51,7 @@ def test_a_method_without_that_recipe(method: str, words: str) -> None:
 def test_every_method_with_small_weights_of_ours_is_led_somewhere(name: str) -> None:
     """To the weights, or to a recipe where the method has one."""
     text = said("train", name.partition("_")[2], "--data", "nothing")
-    assert f'load("{name}")' in text or "There is one for" in text or name in ("street_vgg", "scenes_vit")
+    assert f'load("{name}")' in text or "There is a recipe for" in text or name in ("street_vgg", "scenes_vit")
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

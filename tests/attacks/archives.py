@@ -253,7 +253,9 @@ ARCHIVES = [
         0,
         "refused|broken",
     ),
-    archive("o91_quiet_tar", "to hide a bomb behind strong packing", "refused", packed_quietly, 0, "makes more than"),
+    archive(
+        "o91_quiet_tar", "to hide a bomb behind strong packing", "refused", packed_quietly, 0, "unpacks to more than"
+    ),
     archive("o92_locked", "to lock the archive", "said so", locked, 0, "password"),
     archive(
         "o93_markup_inside",

@@ -129,7 +129,7 @@ def test_nobody_can_take_the_id_that_a_namesake_would_get(tmp_path):
 
 def test_a_formula_behind_a_semicolon_is_text_and_any_file_name_can_be_printed():
     assert as_text("none fits; a;=cmd().ipynb") == "none fits; a;'=cmd().ipynb"
-    "\n".join(reports.summary(Batch("00_tiny", [], left_out=["\udcff\x1b[31m.txt"]))).encode()
+    "\n".join(reports.summary(Batch("00_tiny", [], ignored_files=["\udcff\x1b[31m.txt"]))).encode()
 
 
 def test_a_parser_that_breaks_in_a_new_way_is_one_students_problem(tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def test_a_time_that_no_calendar_has_is_not_known(made, tmp_path, time):
     policy = 'timezone = "Europe/Zurich"\n[late]\nafter = 0.5\n[labs.00_tiny]\ndue = 2026-10-05T12:00:00Z\n'
     out = made.write(tmp_path, made.record("anna", submitted=time), policy=policy)
     (one,) = student_results(out, "00_tiny")
-    assert one.final == 3 and "no submission time is known" in one.words and run(out)[0] == 0
+    assert one.final == 3 and "no submission time is known" in one.late_explanation and run(out)[0] == 0
 
 
 @pytest.mark.parametrize(

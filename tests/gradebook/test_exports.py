@@ -68,8 +68,8 @@ def test_canvas_gets_its_own_file_back_but_for_our_cells(out, tmp_path):
     filled = fill_canvas(export, [book_of(out)], out / "canvas-filled.csv")
     after = filled.path.read_bytes().decode()
     assert after == CANVAS.replace("=9,,55.5", "=9,5.75,55.5").replace('"9","1"', '"9","2"')
-    assert filled.cells == 2 and filled.unknown == ["999"] and filled.left == []
-    assert filled.remarks == ["00_tiny has 6 points, its column there 10.0: points are not rescaled"]
+    assert filled.cells == 2 and filled.unknown == ["999"] and filled.missing == []
+    assert filled.remarks == ["00_tiny has 6 points, its column in Canvas 10.0: points are not rescaled"]
 
 
 def test_canvas_column_by_title_or_by_policy(out, made, tmp_path):
@@ -115,8 +115,10 @@ def test_moodle_gets_its_own_file_back_but_for_our_cells(out, tmp_path):
         assert expected.count(old) == 1
         expected = expected.replace(old, new)
     assert after == expected
-    assert filled.cells == 1 and filled.unknown == ["Participant 900", "Participant 901"] and filled.left == ["mallory"]
-    assert filled.remarks == ["Moodle says that the grade of bert cannot be changed"]
+    assert (
+        filled.cells == 1 and filled.unknown == ["Participant 900", "Participant 901"] and filled.missing == ["mallory"]
+    )
+    assert filled.remarks == ["Moodle does not allow changes of the grade of bert"]
 
 
 def test_moodle_finds_work_by_the_number_in_its_name_and_keeps_comments(made, tmp_path):
@@ -125,10 +127,10 @@ def test_moodle_finds_work_by_the_number_in_its_name_and_keeps_comments(made, tm
     worksheet.write_text(MOODLE)
     filled = fill_moodle(worksheet, book_of(out), out / "m.csv")
     assert filled.path.read_text() == MOODLE.replace('"2.00",6.00,Yes', '"3.00",6.00,Yes')
-    assert filled.cells == 1 and filled.left == []
+    assert filled.cells == 1 and filled.missing == []
     worksheet.write_text(MOODLE.replace("6.00", "100.00"))
     assert fill_moodle(worksheet, book_of(out), out / "m.csv").remarks == [
-        "00_tiny has 6 points, Moodle 100.00: they are not rescaled"
+        "00_tiny has 6 points, in Moodle 100.00: points are not rescaled"
     ]
 
 
@@ -136,7 +138,7 @@ def test_moodle_finds_work_by_the_number_in_its_name_and_keeps_comments(made, tm
     ("content", "message"),
     [
         (None, "cannot be read"),
-        (b"", "line 1: the columns are nothing; expected Canvas's, Student, ID too"),
+        (b"", "line 1: the columns are nothing; expected those of Canvas, among them Student, ID"),
         (b"Name,Points\n", "the columns are Name, Points"),
         (b"Student,ID,\xff\n", "byte 11 is not UTF-8"),
         (b'Student,ID,Lab 0\nA,1,x"y\n', "line 2: a quote stands inside a cell"),
@@ -252,12 +254,12 @@ def test_the_command_fills_and_lays_out(course, submissions, out, tmp_path, made
 
     options = ("--canvas", tmp_path / "canvas export.csv", "--moodle", tmp_path / "moodle.csv")
     code, text = run(out, *options, "--similarity", submissions, "--course", course)
-    assert code == 0 and "canvas-filled.csv: 2 cells filled. In the table, but nobody here: 999." in text
-    assert "moodle-filled.csv: 1 cells filled." in text and "Here, but not there: mallory." in text
-    assert "Answers of 2 students for similarity tools; 1 have none." in text
+    assert code == 0 and "canvas-filled.csv: 2 cells filled. In the table, but not in the gradebook: 999." in text
+    assert "moodle-filled.csv: 1 cells filled." in text and "In the gradebook, but not in the table: mallory." in text
+    assert "Exported the answers of 2 students for similarity tools; 1 have none." in text
     assert (out / "canvas-filled.csv").is_file() and (out / "00_tiny" / "moodle-filled.csv").is_file()
     made.write(out, made.record(lab="01_more"))
     code, text = run(out, "--moodle", tmp_path / "moodle.csv")
-    assert code == 2 and "--moodle is for one lab; give --lab, one of 00_tiny, 01_more" in text
+    assert code == 2 and "--moodle works for one lab; give --lab, one of 00_tiny, 01_more" in text
     code, text = run(out, "--canvas", tmp_path / "canvas export.csv")
     assert code == 0 and "canvas-filled.csv: 3 cells filled" in text  # Lab 1's column as well

@@ -38,9 +38,9 @@ def test_what_was_asked_what_came_which_misconception_and_a_hint(made, tmp_path)
     out = made.write(tmp_path, made.record(exercises=[made.exercise("double", 3), made.exercise("total", 1)]))
     text = page_of(out)
     assert "4 of 6 points" in text and "<h1>00_tiny: feedback for anna</h1>" in text
-    assert "Asked: Twice <code>x</code>." in text and "Asked: Sum of &lt;values&gt;." in text
-    assert '<span aria-hidden="true">\u2713</span> Right' in text and "Partly right" in text
-    assert "core: 1 of 3 right" in text and "<strong>You add 2.</strong>" in text and "Hint: Try 5." in text
+    assert "Task: Twice <code>x</code>." in text and "Task: Sum of &lt;values&gt;." in text
+    assert '<span aria-hidden="true">\u2713</span> Correct' in text and "Partly correct" in text
+    assert "core: 1 of 3 correct" in text and "<strong>You add 2.</strong>" in text and "Hint: Try 5." in text
     assert text.count("You add 2.") == 1 and "<h2>Attempts</h2>" not in text and "autograder" not in text
 
 
@@ -118,7 +118,7 @@ def test_a_failure_of_ours_is_said_to_be_ours(made, tmp_path):
     trace = {"trace": "Traceback /srv/grader.py line 3", "problem": "the grader failed: OSError: /srv/grader.py"}
     out = made.write(tmp_path, made.record(status="failed", notes=["n"], **trace))
     text = page_of(out)
-    assert "That is our fault, and it will be graded again." in text
+    assert "This is not your fault, and the notebook will be graded again." in text
     assert "OSError" not in text and "srv" not in text and "Traceback" not in text and "<section" not in text
 
 
@@ -143,7 +143,7 @@ def test_what_is_asked_is_kept_where_the_course_is_not_at_hand(course, made, tmp
     (out / "00_tiny" / "asked.json").write_text("[]")
     assert exercise_prompts(out, "00_tiny", None) == {}
     rebuild(out, course=course)
-    assert "Asked: Twice x." in (out / "00_tiny" / "feedback" / "anna.html").read_text()
+    assert "Task: Twice x." in (out / "00_tiny" / "feedback" / "anna.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,9 @@ def test_many_students_are_split_over_pages(made, tmp_path, monkeypatch):
         ("students-1.html", "s0 to s3"), ("students-2.html", "s4 to s7"), ("students-3.html", "s8 to s8")]  # fmt: skip
     found = [[row[0] for row in page_of(out, f"00_tiny/students-{n}.html")[1].tables[0][1:]] for n in (1, 2, 3)]
     assert found == [["s0", "s1", "s2", "s3"], ["s4", "s5", "s6", "s7"], ["s8"]]
-    ways = [re.findall(r">(Page before|Next page)<", page_of(out, f"00_tiny/students-{n}.html")[0]) for n in (1, 2, 3)]
-    assert ways == [["Next page"] * 2, ["Page before", "Next page"] * 2, ["Page before"] * 2]
+    pages = [page_of(out, f"00_tiny/students-{n}.html")[0] for n in (1, 2, 3)]
+    links = [re.findall(r">(Previous page|Next page)<", text) for text in pages]
+    assert links == [["Next page"] * 2, ["Previous page", "Next page"] * 2, ["Previous page"] * 2]
     for number in range(4, 9):
         (out / "00_tiny" / "records" / f"s{number}.json").unlink()
     rebuild(out)
@@ -176,7 +177,7 @@ def test_the_front_page_links_the_labs_with_totals(out, made):
 )  # fmt: skip
 def test_the_bins_of_a_histogram(value, most, bin_, bins):
     assert charts.bins_for(Decimal(most)) == bins
-    assert charts.place(Decimal(value), Decimal(most), bins) == bin_
+    assert charts.bin_index(Decimal(value), Decimal(most), bins) == bin_
 
 
 def test_a_histogram_of_nobody_and_of_many():

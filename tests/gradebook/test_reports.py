@@ -29,7 +29,7 @@ def batch(made):
         exercises=[made.exercise(notes=[made.EVIL], first_line=made.EVIL, hint=made.EVIL), made.exercise("total")],
     )
     bad = made.record("broken", (0, 0), status="unreadable", problem=made.EVIL, sandbox=None)
-    return Batch("00_tiny", [made.record(), bad, evil], graded=2, kept=1, left_out=["x.csv"], seconds=3.21)
+    return Batch("00_tiny", [made.record(), bad, evil], graded=2, kept=1, ignored_files=["x.csv"], seconds=3.21)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_an_error_leaves_everything_as_it_was(batch, out, made):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     made.write(out, manual="lab,student,exercise,points,comment\n00_tiny,nobody,,1,\n")
     before[out / "manual.csv"] = (out / "manual.csv").stat().st_mtime_ns
-    with pytest.raises(ValueError, match="line 2: 'nobody'.*What was graded is kept: .* run `segedu gradebook"):
+    with pytest.raises(ValueError, match="line 2: 'nobody'.*All records are kept: .* run `segedu gradebook"):
         reports.write_reports(batch, out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
@@ -176,13 +176,17 @@ def test_numbers_as_they_are_shown():
 
 def test_the_summary_says_time_level_and_what_needs_a_look(batch):
     text = "\n".join(reports.summary(batch))
-    assert "2 graded now, 1 had their record already; 3.2 s for the batch." in text
+    assert "2 graded now, 1 had a record already; 3.2 s for the batch." in text
     assert "Sandbox level 3: namespaces." in text and "x.csv" in text and "WARNING" not in text
     batch.records[0]["sandbox"]["level"] = 1
     batch.records[0]["exercises"][0]["tampered"] = True
     batch.records[1]["status"] = "failed"
     text = "\n".join(reports.summary(batch))
-    assert "WARNING: below level 2" in text and "Tampering was seen in: anna." in text and "run again): broken" in text
+    assert (
+        "WARNING: below level 2" in text
+        and "Tampering was detected in: anna." in text
+        and "(run it again): broken" in text
+    )
     batch.records = [batch.records[0] | {"student": f"s{i}"} for i in range(30)]
     assert "s18, s19 and 10 more." in "\n".join(reports.summary(batch))
 
@@ -222,7 +226,7 @@ def test_segedu_gradebook_from_the_outside(made, tmp_path):
     assert (out / "gradebook.sqlite").is_file() and not (out / "canvas-filled.csv").exists()
     assert run(out, "--lab", "09_no")[1].startswith("--lab is 09_no, which")
     code, text = run(tmp_path / "nowhere")
-    assert code == 2 and "which has no records; give what `segedu grade` had as --out" in text
+    assert code == 2 and "which has no records; give the --out of `segedu grade`" in text
     made.write(out, policy="[labs.00_tiny]\ndue = 2026-10-05T12:00:00\n")
     code, text = run(out)
     assert code == 2 and "the time has no zone" in text and "Traceback" not in text

@@ -47,7 +47,7 @@ def test_it_prints_the_table_and_writes_reports(job, console):
     console.file.truncate(0)
     assert command.grade(job, console=console) == 0
     text = console.file.getvalue()
-    assert "0 graded now, 2 had their record already" in text and text.count("Sandbox level 3") == 1
+    assert "0 graded now, 2 had a record already" in text and text.count("Sandbox level 3") == 1
 
 
 def test_expected_points_decide_the_exit_status(job, console, tmp_path):
@@ -91,7 +91,7 @@ def test_a_bad_file_of_expected_points(job, console, tmp_path, content):
 def test_ctrl_c_says_how_to_go_on(job, console, monkeypatch):
     monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert command.grade(job, console=console) == 130
-    assert "the same command goes on from there" in console.file.getvalue()
+    assert "the same command continues from there" in console.file.getvalue()
 
 
 def test_a_full_disk_says_what_is_kept(job, console, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_full_disk_says_what_is_kept(job, console, monkeypatch):
     monkeypatch.setattr(command, "grade_batch", lambda *_: (_ for _ in ()).throw(full))
     assert command.grade(job, console=console) == 1
     text = console.file.getvalue()
-    assert "could not be written: /graded/x.json: No space left on device" in text and "make room" in text
+    assert "could not be written: /graded/x.json: No space left on device" in text and "Free some disk space" in text
     monkeypatch.undo()
 
 
@@ -136,7 +136,7 @@ def test_a_link_in_the_folder_of_submissions_cannot_write_to_the_terminal(job, c
     assert command.grade(job, console=console) == 1
     text = console.file.getvalue()
     assert "could not be read or written: /subs/All graded.ipynb: File name too long" in text
-    assert "\x1b" not in text and "make room" not in text
+    assert "\x1b" not in text and "Free some" not in text
 
 
 def test_a_terminal_without_the_letters_of_a_name_ends_nothing(job, tmp_path):

@@ -115,7 +115,7 @@ def test_the_exact_name_keeps_the_id_and_both_are_told(inbox, true, false):
 def test_the_roster_says_which_name_is_exact(inbox, tmp_path):
     folder = inbox("Anna.ipynb", "anna.ipynb", "ANNA.ipynb", "bert.ipynb")
     (tmp_path / "roster.csv").write_text("student,alias\nx,Anna; other\nbert,\n")
-    found = ids(folder, exact=lambda keys: names_of_ids(tmp_path / "roster.csv", keys))
+    found = ids(folder, roster_names=lambda keys: names_of_ids(tmp_path / "roster.csv", keys))
     assert found["Anna.ipynb"] == "Anna" and len({name.casefold() for name in found.values()}) == 4
     assert names_of_ids(tmp_path / "roster.csv", ["anna", "bert"]) == {"Anna", "bert"}
     assert names_of_ids(tmp_path / "none.csv", ["anna"]) == set()
@@ -137,7 +137,7 @@ def test_a_time_of_the_student_s_own_is_not_believed(inbox):
         found = {e.student: read_submission(e, "00_tiny", folder) for e in find_entries(folder, layout=layout)[0]}
         assert {one.submitted for one in found.values()} == {None}
         assert [len(found[name].notes) for name in ("anna", "bert", "mallory")] == [1, 0, 1]
-        assert "timestamp.txt may be the student's own" in found["mallory"].notes[0]
+        assert "timestamp.txt was ignored, because the student may have" in found["mallory"].notes[0]
     entries = {entry.student: entry for entry in find_entries(folder, layout="nbgrader")[0]}
     assert read_submission(entries["mallory"], "00_tiny", folder).submitted == "2026-10-01T23:59:00+00:00"
     assert read_submission(entries["anna"], "00_tiny", folder).submitted is None  # nbgrader has a folder for each lab

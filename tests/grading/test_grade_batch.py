@@ -101,7 +101,7 @@ def test_one_exercise_is_graded_anew_and_the_others_keep_their_points(job, pool,
     monkeypatch.setattr(pool, "run", lambda steps, *rest: probed.append(steps) or real(steps, *rest))
     (job.submissions / "new.ipynb").write_bytes((job.submissions / "perfect.ipynb").read_bytes())
     batch = grade_batch(replace(job, exercise=double.name), open_grader_pool=open_grader_pool)
-    assert (batch.graded, batch.kept, batch.not_due) == (4, 0, 2)  # the broken one and the new one wait
+    assert (batch.graded, batch.kept, batch.skipped) == (4, 0, 2)  # the broken one and the new one wait
     assert {step.name.split()[0] for steps in probed for step in steps if step.kind == "probe"} == {"double"}
     got = {record["student"]: record for record in batch.records}
     assert "new" not in got and got["broken"] == first["broken"]
@@ -179,7 +179,7 @@ def test_several_at_a_time_give_the_same(job, open_grader_pool, tmp_path):
 def test_a_folder_that_cannot_be_written_is_said_first(job, tmp_path, open_grader_pool):
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(ValueError, match="--out is .*, which cannot be written .*; give a folder of yours"):
+    with pytest.raises(ValueError, match="--out is .*, which cannot be written .*; give a folder that you can write"):
         grade_batch(replace(job, out=file / "out"), open_grader_pool=open_grader_pool)
 
 

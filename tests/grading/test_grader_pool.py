@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from segedu.grading.batch import grader_pool as crew_module
-from segedu.grading.batch.grader_pool import AHEAD, MAX_ALONE, MAX_TRIES, GraderPool, records_of
+from segedu.grading.batch.grader_pool import MAX_ALONE, MAX_TRIES, QUEUED_PER_GRADER, GraderPool, records_of
 
 STEPS = 2000  # far more than any of these batches needs: a test must fail, not wait
 
@@ -92,7 +92,9 @@ def test_those_that_kill_harm_no_other_and_are_tried_alone(alone, seed, monkeypa
     workers = Workers(rng, bombs, alone, count=rng.randint(1, 4))
     records = grade(workers, names, monkeypatch)
     assert sorted(record["student"] for record in records) == sorted(names)
-    assert workers.most_in_memory <= AHEAD * workers.grader_pool.count  # those to be tried again are among them
+    assert (
+        workers.most_in_memory <= QUEUED_PER_GRADER * workers.grader_pool.count
+    )  # those to be tried again are among them
     failed = {record["student"]: record["why"] for record in records if "why" in record}
     # one that did no harm is never blamed: at its last tries it was alone, so what killed it was itself
     assert all(bombs.get(name, 0) >= MAX_TRIES - 1 and why == f"killed by {name}" for name, why in failed.items())
@@ -117,7 +119,7 @@ def test_what_ran_out_of_time_beside_others_is_graded_again_alone(bombs, seed, m
     workers = Workers(rng, bombs, count=rng.randint(2, 4), slow=slow)
     records = grade(workers, names, monkeypatch)
     assert sorted(record["student"] for record in records) == sorted(names)
-    assert workers.most_in_memory <= AHEAD * workers.grader_pool.count
+    assert workers.most_in_memory <= QUEUED_PER_GRADER * workers.grader_pool.count
     assert not [record for record in records if record.get("measured", {}).get("cut_short")]
     tries = [name for name, _ in workers.handed_over]
     if not bombs:
@@ -150,7 +152,7 @@ def test_a_failure_of_the_grader_is_tried_again_alone():
 
 
 def test_suspects_come_before_anything_new(monkeypatch):
-    first, rest = [f"s{i}" for i in range(AHEAD * 2)], [f"t{i}" for i in range(5)]
+    first, rest = [f"s{i}" for i in range(QUEUED_PER_GRADER * 2)], [f"t{i}" for i in range(5)]
     workers = Workers(random.Random(0), dict.fromkeys(first, 99), count=2)
     records = grade(workers, first + rest, monkeypatch)
     assert sorted(record["student"] for record in records if "why" in record) == first
@@ -165,9 +167,9 @@ def test_as_many_as_there_is_room_for_are_read_and_no_more(count, monkeypatch):
     records = grade(workers, names, monkeypatch)
     assert workers.read == names and [name for name, _ in workers.handed_over] == names
     assert sorted(record["student"] for record in records) == sorted(names)
-    assert workers.most_in_memory == AHEAD * count and workers.steps == len(names)
-    beside = [len(others) for _, others in workers.handed_over[AHEAD * count :]]
-    assert set(beside) == {AHEAD * count - 1}  # whenever one is done, the next follows
+    assert workers.most_in_memory == QUEUED_PER_GRADER * count and workers.steps == len(names)
+    beside = [len(others) for _, others in workers.handed_over[QUEUED_PER_GRADER * count :]]
+    assert set(beside) == {QUEUED_PER_GRADER * count - 1}  # whenever one is done, the next follows
 
 
 def test_nothing_to_do(monkeypatch):

@@ -85,8 +85,8 @@ def test_one_that_kills_the_judge_each_time_harms_no_other(job, tmp_path):
     records = {record["student"]: record for record in grade_batch(job).records}
     assert records["bomb"]["status"] == "failed"
     assert records["bomb"]["problem"] == (
-        "the grader failed: SandboxError: the process of the graders ended with exit status 7 while it had this "
-        "submission; run the same command again, and look at this submission if it happens again"
+        "the grader failed: SandboxError: the process of the graders ended with exit status 7 while it graded "
+        "this submission; run the same command again, and read this submission if it happens again"
     )
     assert [records[f"s{i}"]["points"] for i in range(6)] == [9] * 6
 
@@ -140,7 +140,7 @@ def test_graders_that_cannot_start_say_why_in_one_sentence(job, course, tiny, mo
     monkeypatch.setattr(grader_process, "_CODE", "import os; os._exit(3)")
     assert said() == (
         "the graders did not start: their process ended with exit status 3; "
-        "a message above may say why, `segedu grade --doctor` says what works here"
+        "a message above may say why, and `segedu grade --doctor` says what works here"
     )
     monkeypatch.setattr(grader_process, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert "was ended by signal 9 (memory may have run out: fewer --jobs need less)" in said()
@@ -240,7 +240,7 @@ grader_threads.pool_of_threads = pool_of_threads
 def test_neither_side_waits_for_the_other_however_much_there_is_to_say(job, course, tiny, monkeypatch):
     monkeypatch.setattr(grader_process, "_CODE", tiny.other_side(course, HUGE))
     handed = collect(find_entries(job.submissions)[0][0], job.lab, job.submissions)
-    handed = replace(handed, found=(("s0.ipynb", bytes(1 << 20)),))
+    handed = replace(handed, notebooks=(("s0.ipynb", bytes(1 << 20)),))
     futures = []
     with grader_process.pool_in_process(job.assignment(4), 2) as grader_pool:
         hand_over = threading.Thread(

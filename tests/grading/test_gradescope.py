@@ -152,7 +152,7 @@ def check_kind(kind: str, results: dict, root: Path) -> None:
     assert ("TAMPERING" in hidden(results) or "mentions" in results["output"]) == (kind == "a09_write_scores")
     for secret in (str(root), "Traceback", str(SEED), "site-packages", str(COURSE), "anna@example.org"):
         assert secret not in json.dumps(results)
-    assert "2026-10-01T21:22:32.365935+00:00; Gradescope deals with lateness" in hidden(results)
+    assert "2026-10-01T21:22:32.365935+00:00; Gradescope applies late penalties" in hidden(results)
     assert results["extra_data"]["submitted"] == "2026-10-01T21:22:32.365935+00:00"
 
 

@@ -184,7 +184,7 @@ def test_our_points_go_into_nbgraders_gradebook(released, tmp_path, server, recw
     done = ours.export_grades(tmp_path / "out", LAB, folder)
     assert not [warning for warning in recwarn if "SAWarning" in warning.category.__name__]
     assert sorted(done.students) == ["Hans Meier", "anna", "bert", "carl"]
-    assert done.to_look_at == ["Hans Meier"] and done.left_out == []
+    assert done.needs_review == ["Hans Meier"] and done.failed == []
     expected["Hans Meier"] = expected.pop("Hans_Meier")
     assert gradebook(folder) == expected
     with contextlib.closing(sqlite3.connect(folder / "gradebook.db")) as book:
@@ -282,7 +282,11 @@ def test_the_command(tmp_path):
 
 def test_a_report_names_those_to_look_at():
     text = ours.Exported(["anna", "bert"], ["bert"], ["carl"]).report()
-    assert "points of 2 students" in text and "look at them: bert." in text and "grade again: carl." in text
+    assert (
+        "points of 2 students" in text
+        and "manual grading, please review: bert." in text
+        and "grade them again: carl." in text
+    )
 
 
 def test_the_source_is_made_again_with_the_seed_it_had(tmp_path):

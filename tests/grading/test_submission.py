@@ -67,7 +67,7 @@ def test_layout_of_nbgrader(tmp_path, tiny):
 
 
 def test_a_folder_without_submissions_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="holds no notebook.*put one file or folder a student"):
+    with pytest.raises(ValueError, match="holds no notebook.*put one file or folder per student"):
         find_entries(tmp_path)
     with pytest.raises(ValueError, match="does not exist; give a folder"):
         find_entries(tmp_path / "nowhere")

@@ -1,1 +1,1 @@
-"""Grading a batch: many submissions, in other processes or on a cluster."""
+"""Grade a batch of many submissions, in other processes or on a cluster."""

@@ -1,4 +1,4 @@
-"""A batch: every submission of a folder, several at a time, none able to stop the others, each done once."""
+"""Grade every submission of a folder once, several in parallel. No submission can stop the others."""
 
 from __future__ import annotations
 
@@ -18,29 +18,21 @@ from segedu.grading.gradebook.roster import names_of_ids
 from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.records import LAB_NAME, Records, RecordStore, batch_seed, clean, only_one
 from segedu.grading.submissions.find_submissions import Entry, find_entries, record_name
-from segedu.grading.submissions.submission import Handed, collect, fingerprint, look_into
+from segedu.grading.submissions.submission import RawSubmission, collect, fingerprint, parse_submission
 
 __all__ = ["SAFE_LEVEL", "Batch", "Job", "grade_batch"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the instructor asked for.
+    """The options of `segedu grade`, whose help explains them.
 
     Attributes:
-        submissions: a folder, a notebook or an archive.
-        lab: `04_metrics`.
-        out: where records and reports go.
-        course: the checkout with `labs/`.
-        jobs: submissions at a time.
-        seed: of the hidden cases; drawn once a folder where None.
-        level: of the sandbox; the best that works here where None.
-        trust: grade although there is no sandbox worth its name.
-        cell_seconds: limit of each cell.
-        total_seconds: limit of each submission.
-        exercise: grade only this one anew and keep the others' points; all where "".
-        dask: address of a Dask scheduler whose workers grade; "" for this machine.
-        layout: of the folder of submissions, one of `LAYOUTS`.
+        seed: seed of the hidden cases; None uses the seed stored in `out`, or draws one.
+        level: sandbox level; None is the best that works here.
+        exercise: the only exercise to grade again, or "" for all.
+        dask: address of a Dask scheduler, or "" to grade on this machine.
+        layout: one of `folder_layout.LAYOUTS`.
     """
 
     submissions: Path
@@ -59,40 +51,36 @@ class Job:
 
     @property
     def settings(self) -> str:
-        """What else decides a record."""
+        """Options that are part of a record's key."""
         return f"cell_seconds={self.cell_seconds:g} total_seconds={self.total_seconds:g} level={self.level}"
 
     def assignment(self, seed: int) -> Assignment:
-        """What the graders must know.
-
-        Args:
-            seed: of the hidden cases.
-        """
+        """What the graders need to know, with the seed of the hidden cases."""
         limits = (self.level, self.trust, self.cell_seconds, self.total_seconds)
         return Assignment(read_lab(self.course, self.lab), seed, self.settings, self.exercise, *limits)
 
 
 @dataclass
 class Batch:
-    """What came of it.
+    """The result of grading a batch.
 
     Attributes:
-        lab: name.
-        records: one a submission, sorted by student; each is read from the disk when it is asked for.
-        graded: how many were graded now.
-        kept: how many had their record already.
-        not_due: how many were left because one exercise alone was asked for, and they are not graded as they are now.
-        left_out: files in the folder that are no submissions.
-        seconds: of the whole batch.
-        sandbox: `(level, reason)`, or None where nothing had to run.
+        lab: name of the lab.
+        records: one record per submission, sorted by student and read lazily.
+        graded: number of submissions graded in this run.
+        kept: number of submissions that had a valid record already.
+        skipped: number of submissions that cannot be graded for a single exercise, because they have no record yet.
+        ignored_files: files in the folder that are not submissions.
+        seconds: wall time of the batch.
+        sandbox: (level, reason), or None if no submission had to run.
     """
 
     lab: str
     records: Records
     graded: int = 0
     kept: int = 0
-    not_due: int = 0
-    left_out: list[str] = field(default_factory=list)
+    skipped: int = 0
+    ignored_files: list[str] = field(default_factory=list)
     seconds: float = 0.0
     sandbox: tuple[int, str] | None = None
 
@@ -103,43 +91,40 @@ def grade_batch(
     on_sandbox: Callable[[int, str], None] = lambda level, reason: None,
     open_grader_pool: Callable[[Assignment, int], AbstractContextManager[GraderPool]] = pool_in_process,
 ) -> Batch:
-    """Grade a folder of submissions; go on where an earlier run stopped.
+    """Grade a folder of submissions, or continue where an earlier run stopped.
 
     Args:
-        job: what to grade and how.
-        on_progress: told `(done, total, student)`.
-        on_sandbox: told the level and what holds it, before anything runs.
-        open_grader_pool: opens the graders here, given the assignment and how many work at a time.
-
-    Returns:
-        The batch, with all records.
+        job: the options.
+        on_progress: called with (done, total, student).
+        on_sandbox: called with the level of the sandbox and the reason for it, before a submission runs.
+        open_grader_pool: opens graders on this machine, for an assignment and a number of submissions in parallel.
 
     Raises:
-        ValueError: if a path, the lab or the seed is wrong; the message says what to do.
-        PermissionError: if the only sandbox here is none, and `trust` is not set.
-        OSError: if a record cannot be written; those written before are kept.
+        ValueError: if a path, the lab or the seed is wrong.
+        PermissionError: if no sandbox of level 2 or 3 works, and `trust` is not set.
+        OSError: if a record cannot be written; earlier records are kept.
     """
     started = time.monotonic()
     _check_out(job)
-    exact = partial(names_of_ids, job.out / "roster.csv")
-    entries, left_out = find_entries(job.submissions, job.layout, job.out.resolve(), exact)
+    roster_names = partial(names_of_ids, job.out / "roster.csv")
+    entries, ignored_files = find_entries(job.submissions, job.layout, job.out.resolve(), roster_names)
     _check_names(job)
     _make_folder(job.out)
     with only_one(job.out):
         store = RecordStore(job.out, job.lab)
-        batch = Batch(job.lab, Records(store, [entry.name for entry in entries]), left_out=left_out)
+        batch = Batch(job.lab, Records(store, [entry.name for entry in entries]), ignored_files=ignored_files)
         assignment = job.assignment(batch_seed(job.out, job.seed))
         states = [_state(entry, store, assignment) for entry in entries]
-        todo = [entry for entry, state in zip(entries, states, strict=True) if state == "due"]
-        batch.kept, batch.not_due = states.count("kept"), states.count("not due")
+        todo = [entry for entry, state in zip(entries, states, strict=True) if state == "to grade"]
+        batch.kept, batch.skipped = states.count("kept"), states.count("skipped")
         if todo:
             on_progress(0, len(todo), "")
             count = max(1, min(job.jobs, len(todo)))
             opened = _cluster(job, assignment) if job.dask else open_grader_pool(assignment, count)
-            with opened as graders:
-                batch.sandbox = graders.sandbox
-                on_sandbox(*graders.sandbox)
-                for record in _grade(job, assignment, todo, graders):
+            with opened as grader_pool:
+                batch.sandbox = grader_pool.sandbox
+                on_sandbox(*grader_pool.sandbox)
+                for record in _grade(job, assignment, todo, grader_pool):
                     store.write(_merged(record, store, assignment))
                     batch.graded += 1
                     on_progress(batch.graded, len(todo), record["student"])
@@ -148,33 +133,34 @@ def grade_batch(
 
 
 def _check_out(job: Job) -> None:
-    """Where students' folders lie, the instructor's own files must not: a student can hand in a folder of any name.
+    """Raise an error if the output folder lies among the submissions.
 
-    A folder `graded` with a seed, records and points by hand, or a folder `records`, would be taken for the grader's.
+    A student can hand in a folder of any name: a folder `graded` with a seed, records and points by hand, or a folder
+    `records`, would be mistaken for the grader's.
     """
     folder, out = job.submissions.resolve(), job.out.resolve()
     if not folder.is_dir():
         return
     advice = "give a folder beside the submissions, such as --out ../graded"
     if out.is_relative_to(folder):
-        where = (
-            "is the folder of the submissions" if out == folder else f"lies in the folder of the submissions, {folder}"
-        )
-        why = "a student could have handed in a folder of that name, with records and a seed"
-        raise ValueError(f"--out is {job.out}, which {where}: {why}; {advice}")
+        problem = "is the folder of the submissions"
+        if out != folder:
+            problem = f"lies in the folder of the submissions, {folder}"
+        reason = "a student could have handed in a folder of that name, with records and a seed"
+        raise ValueError(f"--out is {job.out}, which {problem}: {reason}; {advice}")
     lab = folder.relative_to(out).parts[0] if folder.is_relative_to(out) else ""
     if re.fullmatch(LAB_NAME, lab):
-        why = f"records of the lab {lab} would lie among the submissions in {out / lab}"
-        raise ValueError(f"--out is {job.out}: {why}; give another folder, such as --out {job.out / 'graded'}")
+        reason = f"records of the lab {lab} would lie among the submissions in {out / lab}"
+        raise ValueError(f"--out is {job.out}: {reason}; give another folder, such as --out {job.out / 'graded'}")
 
 
 def _check_names(job: Job) -> None:
-    """Before anything is written: a wrong name must not leave a folder behind."""
+    """Check course, lab and exercise before anything is written, so that a wrong name leaves no folder behind."""
     if job.course.resolve() == job.submissions.resolve():  # a student may have handed in a folder named labs
         raise ValueError(f"--course is {job.course}, the folder of the submissions; give the checkout of the course")
-    there = read_lab(job.course, job.lab).exercises
-    if job.exercise and job.exercise not in there:
-        raise ValueError(f"--exercise is {job.exercise}, which {job.lab} does not have; it has {', '.join(there)}")
+    exercises = read_lab(job.course, job.lab).exercises
+    if job.exercise and job.exercise not in exercises:
+        raise ValueError(f"--exercise is {job.exercise}, which {job.lab} does not have; it has {', '.join(exercises)}")
 
 
 def _make_folder(out: Path) -> None:
@@ -183,24 +169,24 @@ def _make_folder(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        why = error.strerror
-        raise ValueError(f"--out is {out}, which cannot be written ({why}); give a folder of yours") from None
+        problem = f"--out is {out}, which cannot be written ({error.strerror})"
+        raise ValueError(f"{problem}; give a folder that you can write") from None
 
 
 def _state(entry: Entry, store: RecordStore, assignment: Assignment) -> str:
-    """ "kept" where there is a finished record of just this work; only where there is any is the work read."""
+    """ "kept" if there is a valid record of the submission, "skipped" (see `Batch`), or "to grade"."""
     record = store.read(entry.name)
     if record is None:
-        return "not due" if assignment.exercise else "due"
+        return "skipped" if assignment.exercise else "to grade"
     digest = fingerprint(entry, assignment.lab.name)
-    if record["key"] == assignment.key(digest) and _is_read_alike(record, entry):
+    if record["key"] == assignment.key(digest) and _has_same_origin(record, entry):
         return "kept"
-    fits = record["status"] == "graded" and record["digest"] == digest
-    return "not due" if assignment.exercise and not fits else "due"
+    has_other_points = record["status"] == "graded" and record["digest"] == digest
+    return "skipped" if assignment.exercise and not has_other_points else "to grade"
 
 
-def _is_read_alike(record: dict, entry: Entry) -> bool:
-    """Whether what the name and the folder say of it is still what the record says."""
+def _has_same_origin(record: dict, entry: Entry) -> bool:
+    """Whether layout and name clash of the submission are still those of the record."""
     same_notes = not entry.clash or clean(entry.clash) in record["notes"]
     return same_notes and (record.get("layout"), record.get("clash")) == (entry.layout, bool(entry.clash))
 
@@ -214,25 +200,26 @@ def _cluster(job: Job, assignment: Assignment) -> AbstractContextManager[GraderP
 
 
 def _grade(job: Job, assignment: Assignment, todo: list[Entry], grader_pool: GraderPool) -> Iterator[dict]:
-    handed = (collect(entry, job.lab, job.submissions) for entry in todo)
+    submissions = (collect(entry, job.lab, job.submissions) for entry in todo)
 
-    def failed(work: Handed, error: Exception) -> dict:
+    def failed(raw: RawSubmission, error: Exception) -> dict:
         from segedu.grading.batch.grader_threads import SubmissionGrader, make_grading_setup
 
-        return SubmissionGrader(assignment, make_grading_setup(assignment)).failed(look_into(work, job.lab), error)
+        grader = SubmissionGrader(assignment, make_grading_setup(assignment))
+        return grader.failed(parse_submission(raw, job.lab), error)
 
-    with contextlib.closing(records_of(grader_pool, handed, failed)) as records:
+    with contextlib.closing(records_of(grader_pool, submissions, failed)) as records:
         yield from records
 
 
 def _merged(record: dict, store: RecordStore, assignment: Assignment) -> dict:
-    """Of one exercise graded anew: put into the record of the others."""
+    """If only one exercise was graded again, put it into the old record with the other exercises."""
     old = store.read(record_name(record["student"], record["attempt"])) if assignment.exercise else None
     if old is None or record["status"] != "graded":
         return record
-    anew = {exercise["name"]: exercise for exercise in record["exercises"]}
-    exercises = [anew.get(exercise["name"], exercise) for exercise in old["exercises"]]
+    new = {exercise["name"]: exercise for exercise in record["exercises"]}
+    exercises = [new.get(exercise["name"], exercise) for exercise in old["exercises"]]
     points = {"points": sum(one["points"] for one in exercises), "max_points": sum(one["max"] for one in exercises)}
-    kept = {"exercises": [one["name"] for one in exercises if one["name"] not in anew], "tool": old["tool"]}
+    kept = {"exercises": [one["name"] for one in exercises if one["name"] not in new], "tool": old["tool"]}
     notes = list(dict.fromkeys([*old["notes"], *record["notes"]]))
     return record | points | {"exercises": exercises, "notes": notes, "kept": kept}

@@ -1,4 +1,4 @@
-"""What `segedu grade` does: run the batch with a progress bar, write the reports, say what happened."""
+"""The command `segedu grade`: grade the batch with a progress bar, write the reports, print a summary."""
 
 from __future__ import annotations
 
@@ -19,46 +19,47 @@ from segedu.grading.sandbox.restrictions import SandboxError
 
 
 def grade(job: Job, expect: Path | None = None, console: Console | None = None) -> int:
-    """Grade a folder and report.
+    """Grade a folder and print a report.
 
     Args:
-        job: what to grade and how.
-        expect: a CSV of expected points; a difference makes the exit status 1.
-        console: of the terminal.
+        job: the options.
+        expect: a CSV file of expected points.
+        console: terminal for the output, by default stdout and stderr.
 
     Returns:
-        The exit status: 0; 1 where something differs from `expect`, the grader itself failed on a submission, no
-        submission could be graded, or something could not be written; 2 for wrong arguments or where the graders
-        do not start; 130 after Ctrl-C.
+        The exit status: 1 if points differ from `expect`, the grader failed on a submission, no submission could be
+        graded, or a file could not be written; 2 for wrong arguments or if the graders do not start; 130 after
+        Ctrl-C; otherwise 0.
     """
     console, errors = console or Console(), console or Console(stderr=True)
     try:
         rows = read_expected(expect) if expect else []
-        said: set[str] = set()
-        batch = _with_progress(job, console, said)
-        return _report(batch, job, rows, console, said)
+        printed: set[str] = set()
+        batch = _grade_with_progress(job, console, printed)
+        return _report(batch, job, rows, console, printed)
     except (ValueError, PermissionError, SandboxError) as error:
         errors.print(f"[red]{escape(printable(error))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        errors.print("Stopped. What was graded is kept: the same command goes on from there.")
+        errors.print("Stopped. All records are kept: the same command continues from there.")
         return 130
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = clean(f"could not be {'' if full else 'read or '}written: {error.filename or job.out}: {error.strerror}")
-        errors.print(f"[red]{escape(f'Something {what}.')}[/red]", soft_wrap=True)
-        advice = "make room, and the same command" if full else "once this is mended, the same command"
-        errors.print(f"What was graded before is kept: {advice} goes on from there.")
+        disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        action = "written" if disk_full else "read or written"
+        problem = clean(f"A file could not be {action}: {error.filename or job.out}: {error.strerror}")
+        errors.print(f"[red]{escape(f'{problem}.')}[/red]", soft_wrap=True)
+        advice = "Free some disk space" if disk_full else "Solve this problem"
+        errors.print(f"All records are kept. {advice}, then the same command continues from there.")
         return 1
 
 
-def _with_progress(job: Job, console: Console, said: set[str]) -> Batch:
-    """Run the batch; the line about the sandbox goes to the terminal before anything runs, and into `said`."""
+def _grade_with_progress(job: Job, console: Console, printed: set[str]) -> Batch:
+    """Grade the batch with a progress bar. The line about the sandbox is printed first, and added to `printed`."""
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
 
     def on_sandbox(level: int, reason: str) -> None:
-        said.add(sandbox_line(level, reason))
+        printed.add(sandbox_line(level, reason))
         console.print(escape(sandbox_line(level, reason)), soft_wrap=True)
         if level < SAFE_LEVEL:
             console.print("[bold red]WARNING: below level 2 a submission can read and write your files.[/bold red]")
@@ -67,25 +68,25 @@ def _with_progress(job: Job, console: Console, said: set[str]) -> Batch:
         task = progress.add_task("starting", total=None)
 
         def on_progress(done: int, total: int, student: str) -> None:
-            if not done:  # only now are all names known to be right
-                where = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
-                console.print(escape(where), soft_wrap=True)
+            if not done:  # printed here, because all names have been checked now
+                text = f"Lab {job.lab} from {job.course}; records go to {job.out / job.lab}."
+                console.print(escape(text), soft_wrap=True)
             progress.update(task, completed=done, total=total, description=escape(student[:24]) or "starting")
 
         return grade_batch(job, on_progress, on_sandbox)
 
 
-def _report(batch: Batch, job: Job, rows: list[dict], console: Console, said: set[str]) -> int:
+def _report(batch: Batch, job: Job, rows: list[dict], console: Console, printed: set[str]) -> int:
     written = write_reports(batch, job.out, job.course)
     console.print(table(batch))
     for line in summary(batch):
-        if line not in said:
+        if line not in printed:
             console.print(escape(line), soft_wrap=True)
-    if batch.not_due:
-        text = f"{batch.not_due} have no record of this work yet, so that no other points could be kept:"
+    if batch.skipped:
+        text = f"{batch.skipped} submissions were skipped, because they have no record with points of other exercises:"
         console.print(f"{text} grade them without --exercise.")
     console.print("Written: " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
-    counts = _say_what_was_not_graded(batch, job, console)
+    counts = _print_not_graded(batch, job, console)
     status = 1 if counts["failed"] or not (counts["graded"] or rows) else 0
     if rows:
         differences = expected_differences(batch, rows)
@@ -97,8 +98,8 @@ def _report(batch: Batch, job: Job, rows: list[dict], console: Console, said: se
     return status
 
 
-def _say_what_was_not_graded(batch: Batch, job: Job, console: Console) -> Counter:
-    """Why, for the first of them; and how many records have each status."""
+def _print_not_graded(batch: Batch, job: Job, console: Console) -> Counter:
+    """Print why the first `NAMES` of them were not graded, and return the number of records per status."""
     counts: Counter[str] = Counter()
     for record in batch.records:
         counts[record["status"]] += 1
@@ -112,17 +113,7 @@ def _say_what_was_not_graded(batch: Batch, job: Job, console: Console) -> Counte
 
 
 def read_expected(path: Path) -> list[dict]:
-    """Read a CSV of expected points.
-
-    Args:
-        path: with the columns student and points; status, note and exercises are optional.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        ValueError: if there is no such file, or it lacks a column.
-    """
+    """Read the rows of a CSV file of expected points, with the columns that `expected_differences` describes."""
     if not path.is_file():
         raise ValueError(f"--expect is {path}, which is not a file; give a CSV with the columns student and points")
     with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,6 +1,6 @@
-"""Who grades: a process beside this one, threads of this one, or workers of a cluster; one task a submission.
+"""Distribute submissions to graders, which are threads, a child process, or workers of a cluster.
 
-Nothing here imports torch or a kernel's client: the process that reads, records and reports stays small.
+Nothing here imports torch or a kernel client, so the process that writes records and reports stays small.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from dataclasses import dataclass
 
 from segedu.grading.judging.lab_source import Lab
 from segedu.grading.judging.records import record_key, sources_of
-from segedu.grading.submissions.submission import Handed
+from segedu.grading.submissions.submission import RawSubmission
 
 SAFE_LEVEL = 2
-AHEAD = 2  # submissions that are read for each one that is graded; the rest stay on the disk
-MAX_ALONE = 2  # times that one student's work is graded again alone, over all attempts: nobody else is graded meanwhile
-MAX_TRIES = 3  # of one whose worker was lost: the first in company, the others alone
+QUEUED_PER_GRADER = 2  # submissions in memory per grader; the others stay on the disk
+MAX_ALONE = 2  # times that one student's work, of all attempts, is graded again alone, which delays everyone else
+MAX_TRIES = 3  # for a submission whose worker was lost: once beside others, then alone
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """All that a grader must know of a batch; it can be sent to another machine.
+    """What a grader needs to know about a batch; it can be sent to another machine.
 
     Attributes:
-        lab: as the course has it.
-        seed: of the hidden cases.
-        settings: what else decides a record, as text.
-        exercise: the only one to grade, or "" for all.
-        level: of the sandbox; the best that works where None.
-        trust: grade although there is no sandbox worth its name.
-        cell_seconds: limit of each cell.
-        total_seconds: limit of each submission.
+        lab: the lab of the course.
+        seed: seed of the hidden cases.
+        settings: other settings that are part of a record's key.
+        exercise: the only exercise to grade, or "" for all.
+        level: sandbox level; None is the best that works here.
     """
 
     lab: Lab
@@ -52,110 +49,104 @@ class Assignment:
 
 @dataclass(frozen=True)
 class GraderPool:
-    """Graders at work.
+    """Running graders.
 
     Attributes:
-        sandbox: `(level, reason)`.
-        count: submissions at a time.
-        submit: hands one over and gives the future of its record, as a dict or, from another machine, as JSON.
+        sandbox: (level, reason).
+        count: number of submissions graded in parallel.
+        submit: starts grading and returns the future of the record, which is a dict, or JSON from another process.
     """
 
     sandbox: tuple[int, str]
     count: int
-    submit: Callable[[Handed], Future]
+    submit: Callable[[RawSubmission], Future]
 
 
 @dataclass
 class _Running:
-    """One submission at work: how often it was handed over, and whether another one was at work at any time of it."""
+    """A submission that is being graded: its number of tries, and whether others were graded at the same time."""
 
-    handed: Handed
+    submission: RawSubmission
     tries: int = 1
-    beside: bool = False
+    beside_others: bool = False
 
 
 def records_of(
     grader_pool: GraderPool,
-    todo: Iterable[Handed],
-    failed: Callable[[Handed, Exception], dict],
-    student_of: Callable[[Handed], str] = lambda handed: handed.entry.student,
+    todo: Iterable[RawSubmission],
+    failed: Callable[[RawSubmission, Exception], dict],
+    student_of: Callable[[RawSubmission], str] = lambda raw: raw.entry.student,
 ) -> Iterator[dict]:
-    """The records as they are made; only a few submissions are in memory at a time.
+    """Grade submissions and yield their records as they are ready; only a few submissions are in memory at a time.
 
-    A worker may be lost through one of the submissions that it had: each of them is tried again alone, so that the
-    others' records do not suffer. What ran out of time beside others is graded again alone too, once: they may have
-    taken the processors, the memory or the disk. For one student this happens `MAX_ALONE` times at most, so that twenty
-    attempts of endless loops do not stop the batch twenty times.
+    If a worker is lost, any of its submissions may be the cause: each is graded again alone, so that the others are not
+    affected. A submission that ran out of time beside others is also graded again alone, once, because the others may
+    have used up CPU, memory or disk. For one student this happens at most `MAX_ALONE` times, so that twenty attempts
+    with endless loops do not stop the batch twenty times.
 
     Args:
-        grader_pool: open.
-        todo: read from the disk as there is room.
-        failed: makes the record of one whose workers were lost `MAX_TRIES` times.
-        student_of: whose a submission is.
-
-    Yields:
-        A record a submission, in the order in which they are done.
+        grader_pool: the graders.
+        todo: read from the disk when a grader needs work.
+        failed: makes the record of a submission whose workers were lost `MAX_TRIES` times.
+        student_of: the student of a submission.
     """
     queue = _SubmissionQueue(grader_pool, iter(todo))
-    alone: Counter[str] = Counter()  # student -> how many attempts were graded again alone
+    alone: Counter[str] = Counter()  # student -> number of attempts graded again alone
     queue.refill()
     while queue.running:
         for future in wait(queue.running, return_when=FIRST_COMPLETED).done:
-            turn = queue.running.pop(future)
+            running = queue.running.pop(future)
             try:
                 record = future.result()
                 record = json.loads(record) if isinstance(record, bytes) else record
             except Exception as error:
-                if turn.tries < MAX_TRIES:
-                    queue.suspects.append((turn.handed, turn.tries + 1))
+                if running.tries < MAX_TRIES:
+                    queue.suspects.append((running.submission, running.tries + 1))
                     continue
-                record = failed(turn.handed, error)
-            student = student_of(turn.handed)
-            if turn.beside and disturbed(record) and alone[student] < MAX_ALONE:
+                record = failed(running.submission, error)
+            student = student_of(running.submission)
+            if running.beside_others and disturbed(record) and alone[student] < MAX_ALONE:
                 alone[student] += 1
-                queue.again.append(turn.handed)
+                queue.again.append(running.submission)
                 continue
             yield record
         queue.refill()
 
 
 class _SubmissionQueue:
-    """The queue of submissions. One that is to be graded alone runs while no other does."""
+    """The queue of submissions. One that must be graded alone waits until no other is running."""
 
-    def __init__(self, grader_pool: GraderPool, waiting: Iterator[Handed]) -> None:
+    def __init__(self, grader_pool: GraderPool, waiting: Iterator[RawSubmission]) -> None:
         self.grader_pool, self.waiting = grader_pool, waiting
         self.running: dict[Future, _Running] = {}
-        self.suspects: list[tuple[Handed, int]] = []
-        self.again: list[Handed] = []
+        self.suspects: list[tuple[RawSubmission, int]] = []
+        self.again: list[RawSubmission] = []
         self.alone = False
 
     def refill(self) -> None:
         """Submit as many as there is room for."""
         if self.suspects and not self.running:
-            self._hand_over(*self.suspects.pop())
-        if self.suspects or any(turn.tries > 1 for turn in self.running.values()):
+            self._submit(*self.suspects.pop())
+        if self.suspects or any(running.tries > 1 for running in self.running.values()):
             return
         self.alone = bool(self.again) and (self.alone or len(self.again) >= self.grader_pool.count)
-        while not self.alone and len(self.running) + len(self.again) < AHEAD * self.grader_pool.count:
-            handed = next(self.waiting, None)
-            if handed is None:
+        capacity = QUEUED_PER_GRADER * self.grader_pool.count
+        while not self.alone and len(self.running) + len(self.again) < capacity:
+            submission = next(self.waiting, None)
+            if submission is None:
                 self.alone = bool(self.again)
                 break
-            self._hand_over(handed)
+            self._submit(submission)
         if self.alone and not self.running:
-            self._hand_over(self.again.pop(0), tries=MAX_TRIES - 1)
+            self._submit(self.again.pop(0), tries=MAX_TRIES - 1)
 
-    def _hand_over(self, handed: Handed, tries: int = 1) -> None:
-        self.running[self.grader_pool.submit(handed)] = _Running(handed, tries)
+    def _submit(self, submission: RawSubmission, tries: int = 1) -> None:
+        self.running[self.grader_pool.submit(submission)] = _Running(submission, tries)
         if len(self.running) > 1 and self.grader_pool.count > 1:
-            for turn in self.running.values():
-                turn.beside = True
+            for running in self.running.values():
+                running.beside_others = True
 
 
 def disturbed(record: dict) -> bool:
-    """Whether others may be to blame: steps that ran out of time or were killed by nobody known, or a grader's failure.
-
-    Args:
-        record: of one submission.
-    """
+    """Whether other submissions may have caused the result: a timeout, an unexplained kill, or a failed grader."""
     return record.get("status") == "failed" or bool(record.get("measured", {}).get("cut_short"))

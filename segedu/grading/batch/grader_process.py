@@ -1,7 +1,7 @@
-"""Graders in a process beside this one.
+"""Graders in a child process.
 
-The judge compares tensors, so it holds torch, and it reads what strangers wrote. In a process of its own it may grow
-or die: the parent, which alone writes records, stays small, starts another one and goes on.
+The graders import torch and read files of students, so their process may grow or die. The parent process, which alone
+writes records, stays small, starts another child and continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from segedu.grading.batch.grader_pool import Assignment, GraderPool
 from segedu.grading.sandbox import clean_environment
 from segedu.grading.sandbox.restrictions import ONE_THREAD, SandboxError
-from segedu.grading.submissions.submission import Handed
+from segedu.grading.submissions.submission import RawSubmission
 
 END_SECONDS = 30.0
 _ROOT = str(Path(__file__).resolve().parents[3])
@@ -34,29 +34,22 @@ _CODE += "from segedu.grading.batch import grader_process; grader_process.main(i
 
 @contextlib.contextmanager
 def pool_in_process(assignment: Assignment, count: int) -> Iterator[GraderPool]:
-    """Graders in a process of their own; a new one takes its place when it dies.
-
-    Args:
-        assignment: of the batch.
-        count: of submissions at a time.
-
-    Yields:
-        The grader pool.
+    """Open a pool of `count` graders in a child process, which is replaced if it dies.
 
     Raises:
-        SandboxError: if the graders do not start, here or later in place of others; the message says why.
+        SandboxError: if the child process does not start, also from `submit` when it is replaced.
         ValueError: if the lab's notebook and its exercises differ.
-        PermissionError: below level 2 without `trust`.
+        PermissionError: if no sandbox of level 2 or 3 works, and `trust` is not set.
     """
     graders = _Graders(assignment, count)
     try:
 
-        def submit(handed: Handed) -> Future:
+        def submit(raw: RawSubmission) -> Future:
             nonlocal graders
             if graders.ended:
-                graders.close()  # one that dies often must not use up this process's descriptors
+                graders.close()  # otherwise a child that dies often would use up the file descriptors
                 graders = _Graders(assignment, count)
-            return graders.submit(handed)
+            return graders.submit(raw)
 
         yield GraderPool(graders.sandbox, graders.count, submit)
     finally:
@@ -64,7 +57,7 @@ def pool_in_process(assignment: Assignment, count: int) -> Iterator[GraderPool]:
 
 
 class _Graders:
-    """One process, seen from the parent: numbered submissions go in, records come out in any order."""
+    """The parent's side of one child process: it sends numbered submissions and receives records in any order."""
 
     def __init__(self, assignment: Assignment, count: int) -> None:
         self.ended = False
@@ -82,26 +75,26 @@ class _Graders:
             self.opened = stack.pop_all()
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.socket, child = socket.socketpair()
         stack.enter_context(self.socket)
         folder = stack.enter_context(clean_environment.empty_folder())
-        with theirs:
+        with child:
             self.connection = stack.enter_context(Connection(os.dup(self.socket.fileno())))
             self.process = subprocess.Popen(
-                clean_environment.python(_CODE, str(theirs.fileno())), pass_fds=[theirs.fileno()], cwd=folder,
+                clean_environment.python(_CODE, str(child.fileno())), pass_fds=[child.fileno()], cwd=folder,
                 env=clean_environment.environment(folder, **ONE_THREAD),
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
     def _first_answer(self, assignment: Assignment, count: int) -> tuple[tuple[int, str], int]:
-        """The sandbox and the number of threads, once they wait for work; else what kept them from it is raised."""
+        """The sandbox and the number of graders once they are ready; raises the error that kept them from starting."""
         try:
             self.connection.send((assignment, count))
             answer = self.connection.recv()
         except (EOFError, OSError):
-            why = "a message above may say why, `segedu grade --doctor` says what works here"
-            raise _not_started(f"their process {self._how_it_ended()}; {why}") from None
-        except BaseException:  # Ctrl-C: it may be loading torch and would not look at the connection for seconds
+            advice = "a message above may say why, and `segedu grade --doctor` says what works here"
+            raise _not_started(f"their process {self._how_it_ended()}; {advice}") from None
+        except BaseException:  # Ctrl-C: while the child loads torch it does not read the connection
             self.process.terminate()
             self._end()
             raise
@@ -111,13 +104,13 @@ class _Graders:
         return answer
 
     def close(self) -> None:
-        """Ends the process and closes the connection; a second time does nothing."""
+        """End the child process and close the connection; a second call does nothing."""
         with self.opened:
             self._end()
             self.reader.join()
 
-    def submit(self, handed: Handed) -> Future:
-        """The future of the record, as JSON."""
+    def submit(self, raw: RawSubmission) -> Future:
+        """Send a submission, and return the future of its record as JSON."""
         future, number = Future(), next(self.numbers)
         with self.lock:
             ended = self.ended
@@ -126,8 +119,8 @@ class _Graders:
         if ended:
             future.set_exception(self._lost())
             return future
-        with contextlib.suppress(OSError):  # it has just died: the reader says so
-            self.connection.send((number, handed))  # without the lock: the reader must go on, or both sides may wait
+        with contextlib.suppress(OSError):  # the child has just died: `_read` sets the exception of the future
+            self.connection.send((number, raw))  # without the lock, which `_read` needs, to avoid a deadlock
         return future
 
     def _read(self) -> None:
@@ -147,8 +140,8 @@ class _Graders:
             future.set_exception(self._lost())
 
     def _lost(self) -> SandboxError:
-        advice = "run the same command again, and look at this submission if it happens again"
-        return SandboxError(f"the process of the graders {self._how_it_ended()} while it had this submission; {advice}")
+        problem = f"the process of the graders {self._how_it_ended()} while it graded this submission"
+        return SandboxError(f"{problem}; run the same command again, and read this submission if it happens again")
 
     def _how_it_ended(self) -> str:
         self._end()
@@ -157,7 +150,7 @@ class _Graders:
         return f"was ended by signal {-code}{memory}" if code < 0 else f"ended with exit status {code}"
 
     def _end(self) -> None:
-        """The other side ends when it reads no more; it then ends its kernels."""
+        """Close the sending side. The child then ends its kernels and itself."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
         try:
@@ -172,22 +165,18 @@ def _not_started(why: object) -> SandboxError:
 
 
 def main(fd: int) -> None:
-    """The other side: grades until the connection ends, then ends at once.
-
-    Args:
-        fd: of the connection.
-    """
-    os.set_inheritable(fd, False)  # no kernel may hold it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # folders and kernels are tidied away on the way out
-    # jsonschema compiles a grammar of internationalised addresses, for 4 s, where it finds this; no notebook has one
+    """Run the child process: grade until the connection with descriptor `fd` is closed, then exit at once."""
+    os.set_inheritable(fd, False)  # kernels must not inherit the connection
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # removes folders and ends kernels on exit
+    # if jsonschema can import this, it compiles a grammar for 4 s that no notebook needs
     sys.modules.setdefault("rfc3987_syntax", None)
     try:
-        with contextlib.suppress(EOFError, OSError, SystemExit):  # the parent is gone, also with answers still unread
+        with contextlib.suppress(EOFError, OSError, SystemExit):  # the parent has closed the connection
             connection = Connection(fd)
             _serve(connection, *connection.recv())
     finally:
         clean_environment.leave()
-    os._exit(0)  # threads that still wait for a kernel have nobody to report to
+    os._exit(0)  # without waiting for threads whose records nobody would receive
 
 
 def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
@@ -196,7 +185,7 @@ def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
     def answer(number: int, future: Future) -> None:
         try:
             record: bytes | str = json.dumps(future.result()).encode()
-        except BaseException as error:  # without an answer the parent would wait for ever
+        except BaseException as error:  # without an answer the parent would wait forever
             record = f"{type(error).__name__}: {error}"
         with lock, contextlib.suppress(OSError):
             connection.send((number, record))
@@ -212,5 +201,5 @@ def _serve(connection: Connection, assignment: Assignment, count: int) -> None:
         clean_environment.limit_memory(grader_pool.count)  # now that the lab and torch are loaded
         connection.send((grader_pool.sandbox, grader_pool.count))
         while True:
-            number, handed = connection.recv()
-            grader_pool.submit(handed).add_done_callback(partial(answer, number))
+            number, raw = connection.recv()
+            grader_pool.submit(raw).add_done_callback(partial(answer, number))

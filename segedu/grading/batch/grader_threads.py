@@ -1,4 +1,4 @@
-"""A grader grades one submission at a time; threads of this process share one, each with its own kernels."""
+"""Graders in the threads of this process, each with its own kernels."""
 
 from __future__ import annotations
 
@@ -19,40 +19,37 @@ from segedu.grading.judging.examine import GradingSetup, examine
 from segedu.grading.sandbox.isolation_levels import best_level
 from segedu.grading.sandbox.kernel_pool import KernelPool, Limits
 from segedu.grading.sandbox.staged_library import build_stage
-from segedu.grading.submissions.submission import Handed, Submission, look_into
+from segedu.grading.submissions.submission import RawSubmission, Submission, parse_submission
 
 
 def make_grading_setup(assignment: Assignment) -> GradingSetup:
-    """What grading one lab needs, still without kernels.
-
-    Args:
-        assignment: of the batch.
+    """Everything that grading a lab needs besides kernels: hidden cases, limits, hidden and forbidden names.
 
     Raises:
         ValueError: if the lab's notebook and its exercises differ.
     """
     lab = assignment.lab
     module = importlib.import_module("segedu.teaching.exercises").load(lab.name)
-    every = {exercise.name: exercise for exercise in module.exercises}
-    missing = set(every) ^ set(lab.exercises)
-    if missing:
-        names = ", ".join(sorted(missing))
+    exercises = {exercise.name: exercise for exercise in module.exercises}
+    differences = set(exercises) ^ set(lab.exercises)
+    if differences:
+        names = ", ".join(sorted(differences))
         raise ValueError(f"labs/{lab.name}.ipynb and its exercises differ in {names}; run `make labs`")
-    wanted = [every[assignment.exercise]] if assignment.exercise else every.values()
-    cases_by_name = {exercise.name: make_exercise_cases(exercise, lab.name, assignment.seed) for exercise in wanted}
+    to_grade = [exercises[assignment.exercise]] if assignment.exercise else exercises.values()
+    cases_by_name = {exercise.name: make_exercise_cases(exercise, lab.name, assignment.seed) for exercise in to_grade}
     limits = Limits(cell_seconds=assignment.cell_seconds, total_seconds=assignment.total_seconds)
-    hides = list(dict.fromkeys(name for exercise in every.values() for name in exercise.hides))
+    hides = list(dict.fromkeys(name for exercise in exercises.values() for name in exercise.hides))
     forbidden = getattr(module, "FORBIDDEN", ())
     return GradingSetup(lab, cases_by_name, None, limits, assignment.cell_seconds, hides=hides, forbidden=forbidden)
 
 
 class SubmissionGrader:
-    """Grades one submission after the other; as many threads may share it as it has pools.
+    """Grades submissions; at most as many threads as it has pools of kernels may share it.
 
     Args:
-        assignment: of the batch.
-        grading_setup: made from the assignment.
-        pools: of kernels; each serves one submission at a time. None: it can only write down what went wrong.
+        assignment: the assignment of the batch.
+        grading_setup: from `make_grading_setup`.
+        pools: pools of kernels, each for one submission at a time. Without pools, only `failed` works.
     """
 
     def __init__(self, assignment: Assignment, grading_setup: GradingSetup, pools: Iterable[Any] = ()) -> None:
@@ -61,17 +58,17 @@ class SubmissionGrader:
         for pool in pools:
             self.free.put(pool)
 
-    def grade(self, handed: Handed) -> dict:
-        """One submission from bytes to record; whatever goes wrong is this submission's alone.
+    def grade(self, raw: RawSubmission) -> dict:
+        """Grade one submission and return its record. Any error but a MemoryError becomes part of the record.
 
         Raises:
-            MemoryError: if this process may use no more. Another submission may be the cause, so whoever handed this
-                one over tries it again alone.
+            MemoryError: if this process reaches its memory limit. Another submission may be the cause, so the caller
+                must grade this one again alone.
         """
-        submission = look_into(handed, self.assignment.lab.name)
+        submission = parse_submission(raw, self.assignment.lab.name)
         pool = self.free.get()
         try:
-            return examine(submission, replace(self.grading_setup, pool=pool), self.assignment.key(handed.digest))
+            return examine(submission, replace(self.grading_setup, pool=pool), self.assignment.key(raw.digest))
         except MemoryError:
             raise
         except Exception as error:
@@ -80,10 +77,10 @@ class SubmissionGrader:
             self.free.put(pool)
 
     def failed(self, submission: Submission, error: BaseException) -> dict:
-        """The record of a failure that is ours; it is tried again at the next run."""
-        why = f"the grader failed: {type(error).__name__}: {error}"
-        problem = replace(submission, cells=(), problem=why)
-        record = examine(problem, self.grading_setup, self.assignment.key(submission.digest))
+        """The record of a submission on which the grader failed; the next run grades it again."""
+        problem = f"the grader failed: {type(error).__name__}: {error}"
+        without_cells = replace(submission, cells=(), problem=problem)
+        record = examine(without_cells, self.grading_setup, self.assignment.key(submission.digest))
         return record | {"status": "failed", "trace": "".join(traceback.format_exception(error))[-4000:]}
 
 
@@ -91,15 +88,12 @@ class SubmissionGrader:
 def pool_of_threads(
     assignment: Assignment, count: int, open_pools: Callable[..., Any] | None = None
 ) -> Iterator[GraderPool]:
-    """Graders of this process.
+    """Open a pool of graders in threads of this process. After an exception in the block, kernels end at once.
 
     Args:
-        assignment: of the batch.
-        count: of threads, each with a kernel pool.
-        open_pools: `(assignment, hides, count)` -> context manager of pools; the sandboxed ones where None.
-
-    Yields:
-        The grader pool. Where it is left by an exception, kernels end at once and what runs is given up.
+        assignment: the assignment of the batch.
+        count: number of threads, each with a pool of kernels.
+        open_pools: `(assignment, hides, count)` -> context manager of kernel pools; by default `sandboxed_pools`.
     """
     grading_setup = make_grading_setup(assignment)
     with (open_pools or sandboxed_pools)(assignment, grading_setup.hides, count) as pools:
@@ -107,8 +101,8 @@ def pool_of_threads(
         workers = ThreadPoolExecutor(len(pools), thread_name_prefix="grade")
         try:
             sandbox = (pools[0].isolation.level, pools[0].isolation.reason)
-            yield GraderPool(sandbox, len(pools), lambda handed: workers.submit(grader.grade, handed))
-        except BaseException:  # Ctrl-C, or the parent is gone: the rest stays for the next run
+            yield GraderPool(sandbox, len(pools), lambda raw: workers.submit(grader.grade, raw))
+        except BaseException:  # Ctrl-C, or the parent has ended: the next run grades the remaining submissions
             workers.shutdown(wait=False, cancel_futures=True)
             raise
         workers.shutdown()
@@ -116,18 +110,10 @@ def pool_of_threads(
 
 @contextlib.contextmanager
 def sandboxed_pools(assignment: Assignment, hides: list[str], count: int) -> Iterator[list[KernelPool]]:
-    """One kernel pool a worker, on one staged package without what the lab hides.
-
-    Args:
-        assignment: level and trust.
-        hides: modules that become stubs.
-        count: of pools.
-
-    Yields:
-        The pools.
+    """Open `count` kernel pools that share one copy of the library, in which the modules in `hides` are stubs.
 
     Raises:
-        PermissionError: below level 2 without `trust`.
+        PermissionError: if the best sandbox is below level 2, and `trust` is not set.
     """
     isolation = best_level(assignment.level)
     if isolation.level < SAFE_LEVEL and not assignment.trust:

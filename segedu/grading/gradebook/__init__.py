@@ -1,1 +1,1 @@
-"""After grading: from records and the instructor's own files to points, pages and tables. It never runs anything."""
+"""After grading: compute points, pages and tables from the records and the instructor's files, without student code."""

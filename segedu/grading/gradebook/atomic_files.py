@@ -1,7 +1,7 @@
-"""Derived files: made anew from the records at will, so they are never flushed, and touched only where they change.
+"""Write derived files: atomically, only if their content changes, and without a flush to the disk.
 
-A hundred thousand feedback pages cost a hundred thousand writes the first time and none the second; a program that
-watches the folder (a web server, a synchroniser) sees only what is new.
+They can always be computed again from the records, so a flush is not necessary. A second run over unchanged records
+writes nothing, and a program that watches the folder, such as a web server, sees only new content.
 """
 
 from __future__ import annotations
@@ -17,22 +17,14 @@ from typing import Any, TextIO
 from segedu.grading.judging.atomic_write import replacing
 
 Number = int | float | Decimal
-MAX_CELL = 32_000  # characters; a spreadsheet cuts a cell at 32,767 and moves the rest to other cells
-# the wide ones begin a formula too, where the spreadsheet speaks Japanese
+MAX_CELL = 32_000  # characters; spreadsheets move what exceeds 32,767 characters to other cells
+# the full-width characters begin a formula in the Japanese version of a spreadsheet
 _FORMULA = tuple("=+-@\t\r") + ("\uff1d", "\uff0b", "\uff0d", "\uff20")
 _AFTER_SPLIT = re.compile(r"([;\t\r\n][\s\"]*)(?=[=+@\uff1d\uff0b\uff0d\uff20-])")
 
 
 def write_derived(path: Path, data: bytes) -> bool:
-    """Write a file whole or not at all, if its bytes change.
-
-    Args:
-        path: of the file; its folder is made.
-        data: its bytes.
-
-    Returns:
-        True where it was written, False where it was so already.
-    """
+    """Write a file atomically if its bytes change, and return whether it was written. Missing folders are created."""
     with contextlib.suppress(OSError):
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
@@ -44,14 +36,9 @@ def write_derived(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def derived_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
-    """A text file that is written in pieces; it takes its place at the end, if its bytes change.
+    """Open a text file that replaces `path` at the end of the block, if its bytes change and no error occurs.
 
-    Args:
-        path: of the file; its folder is made.
-        encoding: of the file; "utf-8-sig" for CSV, which Excel reads wrongly without the mark.
-
-    Yields:
-        The file to write to. After an error in the block the old file stays.
+    The encoding of CSV files for Excel is "utf-8-sig": without a byte order mark Excel reads them wrongly.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, if_changed=True) as part:
@@ -60,7 +47,7 @@ def derived_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 
 def points_text(points: Number) -> str:
-    """`3`, `2.5`: at most two decimals and no trailing zeros."""
+    """Format points with at most two decimals and no trailing zeros: `3`, `2.5`."""
     exact = points if isinstance(points, Decimal) else Decimal(str(points))
     text = f"{exact.quantize(Decimal('0.01'), ROUND_HALF_UP):f}"
     text = text.rstrip("0").rstrip(".")
@@ -68,14 +55,10 @@ def points_text(points: Number) -> str:
 
 
 def as_text(value: object) -> str:
-    """What begins like a formula is shown as text, also where some programs split a cell: after a semicolon, a tab or
-    the end of a line, with quotes between, which a program that splits there takes for quotes around a cell.
+    """The text of a spreadsheet cell, with an apostrophe before everything that a spreadsheet would run as a formula.
 
-    Args:
-        value: of a cell that a spreadsheet will open. A number of ours keeps its minus.
-
-    Returns:
-        The text, with an apostrophe before what a spreadsheet would run.
+    Some programs split a cell after a semicolon, a tab or the end of a line, so formulas are prevented there too, also
+    after quotes. Numbers keep their minus sign.
     """
     if isinstance(value, int | float | Decimal):
         return points_text(value)
@@ -85,12 +68,7 @@ def as_text(value: object) -> str:
 
 
 class CsvRows:
-    """Writes rows of CSV; every cell is kept from being a formula.
-
-    Args:
-        file: to write to.
-        header: names of the columns.
-    """
+    """Writes rows of a CSV file in which no cell can act as a formula."""
 
     def __init__(self, file: TextIO, header: list[str]) -> None:
         self._writer = csv.writer(file, lineterminator="\n")

@@ -1,6 +1,4 @@
-"""Everything that is derived, made anew: each lab's records are read once, one student at a time, and go to every
-report on the way. The records are the truth; the instructor's files (`late`, `roster`) say what counts.
-"""
+"""Compute all reports again from the records and the instructor's files, in one pass over the students of each lab."""
 
 from __future__ import annotations
 
@@ -21,22 +19,19 @@ from segedu.grading.gradebook.statistics import LabStatistics
 
 
 def rebuild(out: Path, labs: Sequence[str] = (), course: Path | None = None) -> list[Path]:
-    """Make everything derived anew from the records.
+    """Write all reports of an output folder again, and return their paths.
 
     Args:
-        out: the instructor's `--out`.
-        labs: whose files are written; all labs with records where empty. The gradebook holds all labs always.
-        course: the checkout with `labs/`, or None.
-
-    Returns:
-        The files and folders that were written.
+        out: the output folder.
+        labs: labs whose files are written, by default all with records. Totals and database always cover all labs.
+        course: the checkout of the course, or None to use the task descriptions of an earlier run.
 
     Raises:
-        ValueError: if one of the instructor's files is wrong; nothing is written then.
+        ValueError: if one of the instructor's files is wrong; then nothing is written.
     """
     instructor_files = read_instructor_files(out)
     for lab in instructor_files.labs:
-        LabBook(instructor_files, lab)  # what is wrong in the instructor's files is said before anything is written
+        LabBook(instructor_files, lab)  # raises an error about the instructor's files before anything is written
     statistics_of_labs, written = [], []
     with open_gradebook(out) as gradebook:
         for person in instructor_files.tables.roster.people.values():
@@ -61,15 +56,15 @@ def rebuild(out: Path, labs: Sequence[str] = (), course: Path | None = None) -> 
 def _write_lab(
     book: LabBook, folder: Path, statistics: LabStatistics, gradebook: Gradebook, prompts: dict[str, str]
 ) -> list[Path]:
-    """One pass over the results of a lab's students, to all of its files."""
+    """Write all files of a lab in one pass over the results of its students."""
     names = ("grades.csv", "exercises.csv", "canvas.csv", "moodle.csv", "junit.xml")
     paths, pages = [folder / name for name in names], folder / "feedback"
     overview, kept = Overview(book, folder, statistics, prompts), set()
     with contextlib.ExitStack() as stack:
-        # Excel needs the mark at the start of a CSV; other platforms and XML are better off without
-        codes = ("utf-8-sig", "utf-8-sig", "utf-8", "utf-8", "utf-8")
+        # Excel needs a byte order mark at the start of a CSV file; the other programs do not
+        encodings = ("utf-8-sig", "utf-8-sig", "utf-8", "utf-8", "utf-8")
         wide, long, canvas, moodle, xml = (
-            stack.enter_context(derived_text(path, code)) for path, code in zip(paths, codes, strict=True)
+            stack.enter_context(derived_text(path, encoding)) for path, encoding in zip(paths, encodings, strict=True)
         )
         junit = JUnit(xml, book.lab)
         tables = (Wide(wide, book), Long(long), FreshCanvas(canvas, book), FreshMoodle(moodle, book))
@@ -80,7 +75,7 @@ def _write_lab(
             write_derived(page, feedback_page(student_result, prompts, book.policy).encode())
             kept.add(page.name)
         junit.close()
-    for old in pages.glob("*.html"):  # of students who are neither on the roster nor among the records any more
+    for old in pages.glob("*.html"):  # pages of students who are no longer on the roster or among the records
         if old.name not in kept:
             old.unlink(missing_ok=True)
     return [*paths, pages, *overview.close()]

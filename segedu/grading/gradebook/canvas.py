@@ -1,4 +1,4 @@
-"""Canvas: fill the columns of labs in the instructor's gradebook export, or make a fresh table of its shape."""
+"""Canvas: fill the columns of labs in a gradebook export, or write a new table with the same columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from segedu.grading.gradebook.atomic_files import CsvRows, points_text
-from segedu.grading.gradebook.csv_cells import CsvLines, plain
+from segedu.grading.gradebook.csv_cells import CsvLines, unquoted
 from segedu.grading.gradebook.lms_tables import Filled, Finder, idle, name_keys
 from segedu.grading.gradebook.policy import LabBook, StudentResult
 
@@ -16,46 +16,38 @@ CANVAS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
 
 
 def canvas_column(header: list[str], book: LabBook, path: Path) -> int | None:
-    """The lab's column in a Canvas export: as policy.toml says, or titled `Lab 4 (12345)` or `04_metrics`.
+    """The index of the lab's column in a Canvas export, or None.
 
-    Args:
-        header: titles of the columns.
-        book: of the lab.
-        path: for messages.
-
-    Returns:
-        Its place, or None.
+    The title of the column is in policy.toml, or it contains `Lab 4` or `04_metrics`.
 
     Raises:
-        ValueError: if several fit.
+        ValueError: if several columns match.
     """
     lab, number = book.lab, int(book.lab[:2]) if book.lab[:2].isdecimal() else -1
     titles = [re.sub(r"\s*\(\d+\)\s*$", "", title).strip().casefold() for title in header]
     if book.policy.canvas:
-        wanted = book.policy.canvas.casefold()
-        return next((i for i, title in enumerate(header) if wanted in (title.casefold(), titles[i])), None)
-    fits = [i for i, title in enumerate(titles) if title == lab.casefold()]
+        policy_title = book.policy.canvas.casefold()
+        return next((i for i, title in enumerate(header) if policy_title in (title.casefold(), titles[i])), None)
+    matches = [i for i, title in enumerate(titles) if title == lab.casefold()]
     pattern = re.compile(rf"\blab[\s_-]*0*{number}\b|\b{re.escape(lab.casefold())}\b")
-    fits = fits or [i for i, title in enumerate(titles) if header[i] not in CANVAS and pattern.search(title)]
-    if len(fits) > 1:
-        both = " and ".join(repr(header[i]) for i in fits[:3])
-        raise ValueError(f"{path}: {both} may be lab {lab}; name its column in policy.toml: [labs.{lab}] canvas = ...")
-    return fits[0] if fits else None
+    matches = matches or [i for i, title in enumerate(titles) if header[i] not in CANVAS and pattern.search(title)]
+    if len(matches) > 1:
+        columns = " and ".join(repr(header[i]) for i in matches[:3])
+        advice = f"name its column in policy.toml: [labs.{lab}] canvas = ..."
+        raise ValueError(f"{path}: {columns} may be lab {lab}; {advice}")
+    return matches[0] if matches else None
 
 
 def fill_canvas(export: Path, books: list[LabBook], target: Path) -> Filled:
-    """Fill the columns of labs in a Canvas gradebook export.
+    """Fill the columns of labs in a Canvas gradebook export; labs without a column are skipped.
 
     Args:
-        export: the CSV that Canvas made.
-        books: of the labs to fill; those without a column are passed over.
-        target: where the filled CSV goes.
-
-    Returns:
-        What was filled.
+        export: the CSV file that Canvas exported.
+        books: results of the labs.
+        target: the filled CSV file.
 
     Raises:
-        ValueError: if it is no such CSV, or has no column of any of the labs.
+        ValueError: if `export` is not such a file, or has a column of none of the labs.
     """
     table, result = CsvLines(export, ["Student", "ID"], "Canvas"), Filled(target)
     columns = [(column, book) for book in books if (column := canvas_column(table.header, book, export)) is not None]
@@ -68,35 +60,37 @@ def fill_canvas(export: Path, books: list[LabBook], target: Path) -> Filled:
     seen: set[str] = set()
     with table.written(target) as write:
         for number, (cells, end) in enumerate(table.rows()):
-            texts = [plain(cell) for cell in cells]
+            texts = [unquoted(cell) for cell in cells]
             if number and texts[0].strip().casefold() == "points possible":
                 result.remarks += _other_maximum(texts, finders)
             elif number and any(texts) and len(cells) == len(table.header):
                 _fill_row(cells, texts, table, finders, seen, result)
             write(cells, end)
     for _, finder in finders:
-        result.left += [key for key, row in finder.rows.items() if row is not None and key not in seen]
-    result.left = list(dict.fromkeys(result.left))
+        result.missing += [key for key, row in finder.rows.items() if row is not None and key not in seen]
+    result.missing = list(dict.fromkeys(result.missing))
     return result
 
 
 def _other_maximum(texts: list[str], finders: list[tuple[int, Finder]]) -> list[str]:
     remarks = []
     for column, finder in finders:
-        given, ours = (texts[column].strip() if column < len(texts) else ""), points_text(finder.book.max)
-        if given and given not in (ours, f"{finder.book.max:.1f}", f"{finder.book.max:.2f}"):
-            remarks.append(f"{finder.book.lab} has {ours} points, its column there {given}: points are not rescaled")
+        canvas_points = texts[column].strip() if column < len(texts) else ""
+        lab_points = points_text(finder.book.max)
+        if canvas_points and canvas_points not in (lab_points, f"{finder.book.max:.1f}", f"{finder.book.max:.2f}"):
+            problem = f"{finder.book.lab} has {lab_points} points, its column in Canvas {canvas_points}"
+            remarks.append(f"{problem}: points are not rescaled")
     return remarks
 
 
 def _fill_row(
     cells: list[str], texts: list[str], table: CsvLines, finders: list, seen: set[str], result: Filled
 ) -> None:
-    place = table.place
-    logins = [texts[place[name]] for name in ("SIS User ID", "SIS Login ID", "Integration ID") if name in place]
+    columns = table.column
+    logins = [texts[columns[name]] for name in ("SIS User ID", "SIS Login ID", "Integration ID") if name in columns]
     known = False
     for column, finder in finders:
-        key = finder.find(f"canvas_id:{texts[place['ID']].strip().casefold()}", *name_keys(*logins))
+        key = finder.find(f"canvas_id:{texts[columns['ID']].strip().casefold()}", *name_keys(*logins))
         known = known or key is not None
         row = finder.rows.get(key) if key else None
         if row is None or texts[column].strip().upper() == "EX":
@@ -106,16 +100,11 @@ def _fill_row(
         cells[column] = table.cell(points_text(row[0]), cells[column])
         result.cells += 1
     if not known and texts[0].strip() and texts[0] != "Student, Test":
-        result.unknown.append(texts[place["ID"]].strip() or texts[0])
+        result.unknown.append(texts[columns["ID"]].strip() or texts[0])
 
 
 class FreshCanvas:
-    """`canvas.csv`: a table that Canvas can import where there is no export at hand.
-
-    Args:
-        file: to write to.
-        book: of the lab.
-    """
+    """`canvas.csv`: a table that Canvas can import, for instructors without a gradebook export."""
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
         self.rows = CsvRows(file, [*CANVAS, book.policy.canvas or book.lab])
@@ -124,6 +113,7 @@ class FreshCanvas:
     def add(self, student_result: StudentResult) -> None:
         """Write the row of one student."""
         person, student = student_result.person, student_result.student
-        who = [person.name or student, person.id("canvas_id"), student] if person else [student, "", student]
-        login, section = (person.email or student, person.section) if person else (student, "")
-        self.rows.add([*who, login, section, "" if idle(student_result) else student_result.final])
+        row = [student, "", student, student, ""]
+        if person:
+            row = [person.name or student, person.id("canvas_id"), student, person.email or student, person.section]
+        self.rows.add([*row, "" if idle(student_result) else student_result.final])

@@ -1,4 +1,4 @@
-"""What `segedu gradebook` does: make everything derived anew, fill the platforms' tables, show the points."""
+"""The command `segedu gradebook`: compute all reports again, fill tables of Canvas and Moodle, print the points."""
 
 from __future__ import annotations
 
@@ -26,17 +26,7 @@ NAMES = 10
 
 @dataclass(frozen=True)
 class GradebookOptions:
-    """What the instructor asked for.
-
-    Attributes:
-        out: the folder that `segedu grade` wrote to.
-        lab: the only one whose files are made anew, or "" for all.
-        canvas: Canvas's gradebook export to fill, or None.
-        moodle: Moodle's grading worksheet to fill, or None.
-        similarity: the submissions, to lay out answers for tools that look for copies, or None.
-        course: the checkout with `labs/`.
-        layout: of those submissions.
-    """
+    """The options of `segedu gradebook`; its help explains them."""
 
     out: Path
     lab: str = ""
@@ -48,26 +38,18 @@ class GradebookOptions:
 
 
 def gradebook(options: GradebookOptions, console: Console | None = None) -> int:
-    """Make everything derived anew, without grading, and say what was written.
-
-    Args:
-        options: the folder and what to do besides.
-        console: of the terminal.
-
-    Returns:
-        The exit status, 0.
+    """Compute all reports again without grading, print what was written, and return the exit status 0.
 
     Raises:
-        ValueError: if the folder has no records, or a file of the instructor's or of a platform is wrong.
+        ValueError: if the folder has no records, or a file of the instructor or of a platform is wrong.
     """
     console = console or Console()
     instructor_files = read_instructor_files(options.out)
     if not instructor_files.labs:
-        raise ValueError(f"OUT is {options.out}, which has no records; give what `segedu grade` had as --out")
+        raise ValueError(f"OUT is {options.out}, which has no records; give the --out of `segedu grade`")
     if options.lab and options.lab not in instructor_files.labs:
-        raise ValueError(
-            f"--lab is {options.lab}, which {options.out} has no records of; it has {', '.join(instructor_files.labs)}"
-        )
+        labs = ", ".join(instructor_files.labs)
+        raise ValueError(f"--lab is {options.lab}, which {options.out} has no records of; it has {labs}")
     with only_one(options.out):
         written = rebuild(options.out, [options.lab] if options.lab else [], options.course)
         filled = _fill(options, instructor_files, console)
@@ -82,7 +64,7 @@ def gradebook(options: GradebookOptions, console: Console | None = None) -> int:
 
 
 def _written(paths: list[Path], out: Path) -> list[str]:
-    """What was written, a line for each set of names: many labs have the same."""
+    """Lines that list the written files; labs with the same file names share a line."""
     folders: dict[Path, list[str]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path.name)
@@ -95,34 +77,35 @@ def _written(paths: list[Path], out: Path) -> list[str]:
 
 
 def _fill(options: GradebookOptions, instructor_files: InstructorFiles, console: Console) -> list[Path]:
-    """Fill what was given; names and points are in memory then, the records are not."""
+    """Fill the tables and export the answers that the options name, and return the paths written."""
     out, labs, paths = options.out, instructor_files.labs, []
     if options.canvas:
         books = [LabBook(instructor_files, lab) for lab in ([options.lab] if options.lab else labs)]
-        paths.append(_say(fill_canvas(options.canvas, books, out / "canvas-filled.csv"), console))
+        paths.append(_report(fill_canvas(options.canvas, books, out / "canvas-filled.csv"), console))
     if options.moodle:
         lab = _only_lab(options, labs, "--moodle")
         book = LabBook(instructor_files, lab)
-        paths.append(_say(fill_moodle(options.moodle, book, out / lab / "moodle-filled.csv"), console))
+        paths.append(_report(fill_moodle(options.moodle, book, out / lab / "moodle-filled.csv"), console))
     if options.similarity:
         from segedu.grading.gradebook.similarity import export_answers
 
         lab = _only_lab(options, labs, "--similarity")
-        folder, some, none = export_answers(out, lab, options.similarity, options.course, options.layout)
-        console.print(f"Answers of {some} students for similarity tools; {none} have none.")
+        folder, with_answer, without = export_answers(out, lab, options.similarity, options.course, options.layout)
+        console.print(f"Exported the answers of {with_answer} students for similarity tools; {without} have none.")
         paths.append(folder)
     return paths
 
 
 def _only_lab(options: GradebookOptions, labs: list[str], option: str) -> str:
     if not options.lab and len(labs) > 1:
-        raise ValueError(f"{option} is for one lab; give --lab, one of {', '.join(labs)}")
+        raise ValueError(f"{option} works for one lab; give --lab, one of {', '.join(labs)}")
     return options.lab or labs[0]
 
 
-def _say(filled: Filled, console: Console) -> Path:
+def _report(filled: Filled, console: Console) -> Path:
     console.print(escape(f"{filled.path.name}: {filled.cells} cells filled."))
-    for label, names in (("In the table, but nobody here", filled.unknown), ("Here, but not there", filled.left)):
+    unknown, missing = "In the table, but not in the gradebook", "In the gradebook, but not in the table"
+    for label, names in ((unknown, filled.unknown), (missing, filled.missing)):
         if names:
             more = f" and {len(names) - NAMES} more" * (len(names) > NAMES)
             console.print(escape(f"{label}: {', '.join(names[:NAMES])}{more}."), soft_wrap=True)
@@ -133,15 +116,7 @@ def _say(filled: Filled, console: Console) -> Path:
 
 
 def table(book: LabBook, out: Path) -> Table:
-    """What counts in one lab, for the terminal; the first `ROWS` students of it.
-
-    Args:
-        book: of the lab.
-        out: the folder, for saying where the rest is.
-
-    Returns:
-        A rich table.
-    """
+    """A terminal table with the results of the first `ROWS` students of a lab."""
     title = f"{book.lab}: {len(book)} students"
     result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12, max_width=24)
@@ -151,9 +126,9 @@ def table(book: LabBook, out: Path) -> Table:
     result.add_column("flags", overflow="ellipsis", no_wrap=True)
     for student_result in islice(book, ROWS):
         final = Text(points_text(student_result.final), style="bold")
-        texts = (Text(student_result.words), Text(", ".join(student_result.flags)))
+        texts = (Text(student_result.late_explanation), Text(", ".join(student_result.flags)))
         result.add_row(Text(student_result.student), final, points_text(student_result.raw), *texts)
     if len(book) > ROWS:
-        where = out / book.lab / "index.html"
-        result.caption, result.caption_justify = Text(f"and {len(book) - ROWS} more: see {where}"), "left"
+        page = out / book.lab / "index.html"
+        result.caption, result.caption_justify = Text(f"and {len(book) - ROWS} more: see {page}"), "left"
     return result

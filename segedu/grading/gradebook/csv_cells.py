@@ -1,4 +1,4 @@
-"""Somebody else's CSV, edited cell by cell: every byte outside the cells that are changed stays as it was."""
+"""Edit single cells of another program's CSV file; every other byte of it stays as it is."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ _FIELD = r'(?:"(?:[^"]|"")*"|[^{0}"\r\n]*)'
 
 
 class CsvLines:
-    """Rows of a CSV as they are written: cells keep their quotes, rows their line ends.
+    """The rows of a CSV file as they are written: cells keep their quotes, rows their line ends.
 
     Args:
-        path: of the file.
-        needed: columns without which it is not the table that we think.
-        kind: what to call it in messages.
+        path: the file.
+        required: columns that the file must have.
+        source: the program that wrote the file, for messages.
 
     Raises:
-        ValueError: if it is not such a table.
+        ValueError: if it is not such a file.
     """
 
-    def __init__(self, path: Path, needed: list[str], kind: str) -> None:
+    def __init__(self, path: Path, required: list[str], source: str) -> None:
         self.path = path
         try:
             self.text = path.read_bytes().decode("utf-8")
         except OSError as error:
-            raise ValueError(f"{kind} is {path}, which cannot be read ({error.strerror}); give its CSV") from None
+            problem = f"the table of {source} is {path}, which cannot be read ({error.strerror})"
+            raise ValueError(f"{problem}; give the CSV file of {source}") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: byte {error.start} is not UTF-8; give the file as {kind} wrote it") from None
-        self.mark = "\ufeff" * self.text.startswith("\ufeff")
-        first = self.text.splitlines()[0] if self.text.strip() else ""
-        self.comma = max(",;\t", key=first.count)
-        self._field = re.compile(_FIELD.format(re.escape(self.comma)))
-        self.header = [plain(cell).strip() for cell in next(self.rows(), ([], ""))[0]]
-        self.place = {name: i for i, name in enumerate(self.header)}
-        missing = [name for name in needed if name not in self.header]
-        if missing:
-            given = ", ".join(self.header[:9]) or "nothing"
-            raise ValueError(f"{path}, line 1: the columns are {given}; expected {kind}'s, {', '.join(needed)} too")
+            raise ValueError(f"{path}: byte {error.start} is not UTF-8; give the file as {source} wrote it") from None
+        self.byte_order_mark = "\ufeff" * self.text.startswith("\ufeff")
+        first_line = self.text.splitlines()[0] if self.text.strip() else ""
+        self.delimiter = max(",;\t", key=first_line.count)
+        self._field = re.compile(_FIELD.format(re.escape(self.delimiter)))
+        self.header = [unquoted(cell).strip() for cell in next(self.rows(), ([], ""))[0]]
+        self.column = {name: i for i, name in enumerate(self.header)}
+        if not set(required) <= set(self.header):
+            problem = f"the columns are {', '.join(self.header[:9]) or 'nothing'}"
+            expected = f"those of {source}, among them {', '.join(required)}"
+            raise ValueError(f"{path}, line 1: {problem}; expected {expected}")
 
     def rows(self) -> Iterator[tuple[list[str], str]]:
-        """(cells as written, line end) of every row, the header first."""
-        place, cells = len(self.mark), []
-        while place < len(self.text):
-            match = self._field.match(self.text, place)
+        """Yield (cells as written, line end) of every row, beginning with the header."""
+        position, cells = len(self.byte_order_mark), []
+        while position < len(self.text):
+            match = self._field.match(self.text, position)
             cells.append(match[0])
-            place = match.end()
-            if self.text.startswith(self.comma, place):
-                place += 1
-                if place == len(self.text):  # a comma ends the file: one more cell, empty
+            position = match.end()
+            if self.text.startswith(self.delimiter, position):
+                position += 1
+                if position == len(self.text):  # the file ends in a delimiter: the last cell is empty
                     cells.append("")
                 continue
-            end = re.compile(r"\r\n|\n|\r|\Z").match(self.text, place)
+            end = re.compile(r"\r\n|\n|\r|\Z").match(self.text, position)
             if not end:
-                line = self.text.count("\n", 0, place) + 1
+                line = self.text.count("\n", 0, position) + 1
                 raise ValueError(f"{self.path}, line {line}: a quote stands inside a cell; expected quotes around it")
             yield cells, end[0]
-            place, cells = end.end(), []
+            position, cells = end.end(), []
         if cells:
             yield cells, ""
 
     @contextmanager
     def written(self, path: Path) -> Iterator[Callable[[list[str], str], None]]:
-        """Write rows to another file as `rows` gave them."""
+        """Open another file, and yield a function that writes a row as `rows` yields it."""
         with derived_text(path) as file:
-            file.write(self.mark)
+            file.write(self.byte_order_mark)
 
             def write(cells: list[str], end: str) -> None:
-                file.write(self.comma.join(cells) + end)
+                file.write(self.delimiter.join(cells) + end)
 
             yield write
 
-    def cell(self, text: str, like: str) -> str:
-        """A cell as this file writes it: in quotes where it must be, or where the old one was."""
-        needs = like.startswith('"') or any(mark in text for mark in (self.comma, '"', "\n", "\r"))
-        return '"' + text.replace('"', '""') + '"' if needs else text
+    def cell(self, text: str, old_cell: str) -> str:
+        """A cell with a new text, in quotes if they are necessary or if the old cell had them."""
+        needs_quotes = old_cell.startswith('"') or any(mark in text for mark in (self.delimiter, '"', "\n", "\r"))
+        return '"' + text.replace('"', '""') + '"' if needs_quotes else text
 
 
-def plain(cell: str) -> str:
-    """What a cell says, without its quotes."""
+def unquoted(cell: str) -> str:
+    """The text of a cell, without its quotes."""
     return cell[1:-1].replace('""', '"') if cell[:1] == '"' and len(cell) > 1 else cell

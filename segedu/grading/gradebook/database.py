@@ -1,4 +1,4 @@
-"""The gradebook: a small SQLite file made anew from the records, for queries. It holds no truth of its own."""
+"""`gradebook.sqlite`: the results of all labs in a database for queries, computed again from the records each time."""
 
 from __future__ import annotations
 
@@ -33,11 +33,7 @@ create view totals as select student, sum(final_points) as points, sum(max_point
 
 
 class Gradebook:
-    """The file while it is written.
-
-    Args:
-        book: the database.
-    """
+    """The database while it is written."""
 
     def __init__(self, book: sqlite3.Connection) -> None:
         self.book = book
@@ -50,29 +46,31 @@ class Gradebook:
         self._insert("roster", [row])
 
     def add(self, student_result: StudentResult) -> None:
-        """Insert what counts for one student, and where it comes from."""
-        who = (student_result.lab, student_result.student)
+        """Insert the rows of one student in one lab."""
+        key = (student_result.lab, student_result.student)
+        chosen, exercises = student_result.chosen, student_result.exercises
         self._insert("submissions", [_submission(student_result, attempt) for attempt in student_result.attempts])
         self._insert("exercises", [
-            (*who, line.name, float(line.auto), float(line.max), line.status, "; ".join(line.misconceptions),
-             float(line.points)) for line in student_result.lines
+            (*key, one.name, float(one.auto), float(one.max), one.status, "; ".join(one.misconceptions),
+             float(one.points)) for one in exercises
         ])  # fmt: skip
-        notes = [(*who, "", note) for note in student_result.notes]
-        notes += [(*who, "", note) for note in (student_result.chosen.record["notes"] if student_result.chosen else ())]
-        notes += [(*who, line.name, note) for line in student_result.lines for note in line.record.get("notes", ())]
+        notes = [(*key, "", note) for note in student_result.notes]
+        notes += [(*key, "", note) for note in (chosen.record["notes"] if chosen else ())]
+        notes += [(*key, one.name, note) for one in exercises for note in one.record.get("notes", ())]
         self._insert("notes", notes)
-        changes = [(*who, change.exercise, change.words, change.comment) for change in student_result.all_changes]
+        changes = [
+            (*key, change.exercise, change.signed_points, change.comment) for change in student_result.all_changes
+        ]
         self._insert("manual", changes)
-        late = None if student_result.late is None else float(student_result.late)
-        attempt = student_result.chosen.number if student_result.chosen else None
+        late = None if student_result.late_hours is None else float(student_result.late_hours)
         sums = [student_result.by_hand, student_result.final, student_result.max]
-        start = (*who, student_result.status, attempt, len(student_result.attempts), float(student_result.raw), late)
-        rest = (float(student_result.factor), student_result.words, *map(float, sums), "; ".join(student_result.flags))
-        self._insert("standings", [(*start, *rest)])
+        row = [*key, student_result.status, chosen.number if chosen else None, len(student_result.attempts)]
+        row += [float(student_result.raw), late, float(student_result.factor), student_result.late_explanation]
+        self._insert("standings", [(*row, *map(float, sums), "; ".join(student_result.flags))])
 
     def _insert(self, table: str, rows: list[tuple]) -> None:
         if rows:
-            self.book.executemany(f"insert into {table} values ({','.join('?' * len(rows[0]))})", map(_plain, rows))
+            self.book.executemany(f"insert into {table} values ({','.join('?' * len(rows[0]))})", map(_storable, rows))
 
     def course(self) -> tuple[int, Decimal]:
         """Number of students, and the mean of their points over all labs."""
@@ -80,16 +78,16 @@ class Gradebook:
         return students, Decimal(str(mean or 0))
 
     def write_totals(self, file: TextIO) -> None:
-        """Write `totals.csv`: a row a student, a column a lab, and the sum."""
+        """Write `totals.csv`: one row per student, one column per lab, and the sum."""
         labs = [lab for (lab,) in self.book.execute("select distinct lab from standings order by lab")]
         columns = ", ".join(f"max(case when lab = ?{i} then final_points end)" for i in range(1, len(labs) + 1))
-        found = self.book.execute(
+        totals = self.book.execute(
             f"select student, {columns or 'null'}, sum(final_points), sum(max_points) from standings "
             "group by student order by student",
             labs,
         )
         rows = CsvRows(file, ["student", *labs, "points", "max_points"])
-        for student, *points in found:
+        for student, *points in totals:
             rows.add([student, *points])
 
 
@@ -102,30 +100,20 @@ def _submission(student_result: StudentResult, attempt: Attempt) -> tuple:
     return (student_result.lab, student_result.student, attempt.number, record["status"], *points, *rest)
 
 
-def _plain(row: tuple) -> tuple:
-    """Half a character, which JSON may hold, is nothing that SQLite can store."""
+def _storable(row: tuple) -> tuple:
+    """Replace lone surrogates in texts: JSON may hold them, and SQLite cannot store them."""
     return tuple(value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value for value in row)
 
 
 @contextlib.contextmanager
 def open_gradebook(out: Path) -> Iterator[Gradebook]:
-    """Write `gradebook.sqlite` anew; it takes its place at the end.
-
-    Args:
-        out: the instructor's `--out`.
-
-    Yields:
-        The gradebook to fill. After an error in the block the old file stays.
-
-    Raises:
-        OSError: if the file cannot be written, as any other file's would be.
-    """
+    """Write a new `gradebook.sqlite`, which replaces the old one at the end of the block unless an error occurs."""
     path = out / "gradebook.sqlite"
     try:
         with replacing(path) as part, contextlib.closing(sqlite3.connect(part)) as book:
-            book.execute("pragma synchronous = off")  # what is lost in a power cut is made again
+            book.execute("pragma synchronous = off")  # after a power cut the file is computed again
             book.execute("pragma journal_mode = off")
             yield Gradebook(book)
             book.commit()
-    except sqlite3.OperationalError as error:  # SQLite's word for a full disk
+    except sqlite3.OperationalError as error:  # raised for a full disk
         raise OSError(errno.ENOSPC, str(error), str(path)) from error

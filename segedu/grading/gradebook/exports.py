@@ -1,6 +1,6 @@
-"""Tables for spreadsheets and other programs: one row a student, one row an exercise, JUnit, totals of all labs.
+"""Exports of one lab: `grades.csv` per student, `exercises.csv` per exercise, and `junit.xml`.
 
-Every cell that begins like a formula is kept from being one.
+No cell of a CSV file can act as a formula in a spreadsheet.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def all_notes(record: dict) -> list[str]:
-    """The problem, the notes on the notebook and on each exercise, and those that the student does not see.
-
-    Args:
-        record: of one submission.
-
-    Returns:
-        Plain texts.
-    """
+    """All notes of a record in plain text: the problem, notes on the notebook, for the instructor, on each exercise."""
     notes = [record["problem"]] if record["problem"] else []
     notes += [*record["notes"], *record.get("instructor_notes", [])]
     for exercise in record["exercises"]:
@@ -34,13 +27,9 @@ def all_notes(record: dict) -> list[str]:
 
 
 class Wide:
-    """`grades.csv`: one row a student. points = final = raw_points x factor + manual_points.
+    """`grades.csv`: one row per student, with points = final = raw_points x factor + manual_points.
 
-    The columns of the exercises hold what the autograder gave, before the factor and changes by hand.
-
-    Args:
-        file: to write to.
-        book: of the lab.
+    The columns of the exercises hold autograded points, before the late factor and changes by hand.
     """
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
@@ -52,65 +41,43 @@ class Wide:
     def add(self, student_result: StudentResult) -> None:
         """Write one row."""
         record = student_result.chosen.record if student_result.chosen else None
-        points = {line.name: line.auto for line in student_result.lines}
+        points = {exercise.name: exercise.auto for exercise in student_result.exercises}
         level = record["sandbox"]["level"] if record and record["sandbox"] else ""
-        comments = [
-            f"by hand: {change.exercise} {change.words} {change.comment}" for change in student_result.all_changes
-        ]
-        notes = [
-            *(all_notes(record) if record else []),
-            *student_result.notes,
-            *(" ".join(c.split()) for c in comments),
-        ]
+        notes = [*(all_notes(record) if record else []), *student_result.notes]
+        notes += [f"by hand: {change.summary}" for change in student_result.all_changes]
         attempt = student_result.chosen.number if student_result.chosen else ""
-        late = [student_result.late, str(student_result.factor), student_result.words]
-        sums = [
-            student_result.raw,
-            *late,
-            student_result.by_hand,
-            student_result.final,
-            attempt,
-            len(student_result.attempts),
-        ]
+        late = [student_result.late_hours, str(student_result.factor), student_result.late_explanation]
+        sums = [student_result.raw, *late, student_result.by_hand, student_result.final]
         person = student_result.person
-        who = [person.name, person.email, person.section] if person else ["", "", ""]
+        contact = [person.name, person.email, person.section] if person else ["", "", ""]
         row = [student_result.student, student_result.status, student_result.final, student_result.max]
-        row += [*(points.get(name) for name in self.names), level, "; ".join(notes), *sums, *who]
-        self.rows.add([*row, "; ".join(student_result.flags)])
+        row += [*(points.get(name) for name in self.names), level, "; ".join(notes), *sums]
+        row += [attempt, len(student_result.attempts), *contact, "; ".join(student_result.flags)]
+        self.rows.add(row)
 
 
 class Long:
-    """`exercises.csv`: one row a student and exercise; points are what counts, after factor and changes by hand.
-
-    Args:
-        file: to write to.
-    """
+    """`exercises.csv`: one row per student and exercise, with points after the late factor and changes by hand."""
 
     def __init__(self, file: TextIO) -> None:
         self.rows = CsvRows(file, LONG)
 
     def add(self, student_result: StudentResult) -> None:
         """Write the rows of one student."""
-        for line in student_result.lines:
-            wrong = "; ".join(line.misconceptions)
-            row = [student_result.student, student_result.lab, line.name, line.points, line.max, line.status, wrong]
-            self.rows.add(row)
+        for exercise in student_result.exercises:
+            row = [student_result.student, student_result.lab, exercise.name, exercise.points, exercise.max]
+            self.rows.add([*row, exercise.status, "; ".join(exercise.misconceptions)])
 
 
 class JUnit:
-    """`junit.xml`: a suite a student, a test case an exercise; less than full autograded points is a failure.
-
-    Args:
-        file: to write to.
-        lab: name.
-    """
+    """`junit.xml`: a suite per student, a test case per exercise; less than full autograded points is a failure."""
 
     def __init__(self, file: TextIO, lab: str) -> None:
         self.file, self.lab = file, lab
         file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<testsuites name={_quoted(lab)}>\n')
 
     def add(self, student_result: StudentResult) -> None:
-        """Write the suite of one student; one who handed in nothing has none."""
+        """Write the suite of one student, unless the student handed in nothing."""
         if student_result.chosen:
             self.file.write(_suite(student_result, self.lab) + "\n")
 

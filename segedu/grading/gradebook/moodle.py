@@ -1,4 +1,4 @@
-"""Moodle: fill the offline grading worksheet of the lab's assignment, or make a fresh table of its shape."""
+"""Moodle: fill the offline grading worksheet of an assignment, or write a new table with the same columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from segedu.grading.gradebook.atomic_files import CsvRows, as_text, points_text
-from segedu.grading.gradebook.csv_cells import CsvLines, plain
+from segedu.grading.gradebook.csv_cells import CsvLines, unquoted
 from segedu.grading.gradebook.lms_tables import Filled, Finder, comment_of, idle, name_keys
 from segedu.grading.gradebook.policy import LabBook, StudentResult
 from segedu.grading.gradebook.roster import record_keys
@@ -17,68 +17,60 @@ MOODLE = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximu
 
 
 def fill_moodle(worksheet: Path, book: LabBook, target: Path) -> Filled:
-    """Fill grades and, where there are none, feedback comments in Moodle's offline grading worksheet.
+    """Fill grades and empty feedback comments in Moodle's offline grading worksheet.
 
     Args:
-        worksheet: the CSV that Moodle made for the lab's assignment.
-        book: of the lab.
-        target: where the filled CSV goes.
-
-    Returns:
-        What was filled.
+        worksheet: the CSV file that Moodle exported for the lab's assignment, in English.
+        book: results of the lab.
+        target: the filled CSV file.
 
     Raises:
-        ValueError: if it is no such CSV; a worksheet in another language than English is none.
+        ValueError: if `worksheet` is not such a file.
     """
     table, result = CsvLines(worksheet, ["Identifier", "Grade"], "Moodle"), Filled(target)
     finder = Finder(book, lambda student_result: (student_result.final, comment_of(student_result)))
-    place, seen, most = table.place, set(), set()
+    columns, seen, maxima = table.column, set(), set()
     with table.written(target) as write:
         for number, (cells, end) in enumerate(table.rows()):
-            texts = [plain(cell).strip() for cell in cells]
+            texts = [unquoted(cell).strip() for cell in cells]
             if number and any(texts) and len(cells) == len(table.header):
-                most |= {texts[place["Maximum Grade"]]} if "Maximum Grade" in place else set()
+                maxima |= {texts[columns["Maximum Grade"]]} if "Maximum Grade" in columns else set()
                 _fill_row(cells, texts, table, finder, seen, result)
             write(cells, end)
-    result.left = [key for key, row in finder.rows.items() if row is not None and key not in seen]
-    most -= {"", points_text(book.max), f"{book.max:.2f}"}
-    if most:
-        there = ", ".join(sorted(most))
-        result.remarks.append(f"{book.lab} has {points_text(book.max)} points, Moodle {there}: they are not rescaled")
+    result.missing = [key for key, row in finder.rows.items() if row is not None and key not in seen]
+    maxima -= {"", points_text(book.max), f"{book.max:.2f}"}
+    if maxima:
+        problem = f"{book.lab} has {points_text(book.max)} points, in Moodle {', '.join(sorted(maxima))}"
+        result.remarks.append(f"{problem}: points are not rescaled")
     return result
 
 
 def _fill_row(
     cells: list[str], texts: list[str], table: CsvLines, finder: Finder, seen: set[str], result: Filled
 ) -> None:
-    place = table.place
-    number = re.sub(r"\D", "", texts[place["Identifier"]])
-    names = [texts[place[name]] for name in ("ID number", "Username", "Email address") if name in place]
+    columns = table.column
+    number = re.sub(r"\D", "", texts[columns["Identifier"]])
+    names = [texts[columns[name]] for name in ("ID number", "Username", "Email address") if name in columns]
     key = finder.find(f"moodle_id:{number}", *name_keys(*names))
     if key is None:
-        result.unknown.append(texts[place["Identifier"]])
+        result.unknown.append(texts[columns["Identifier"]])
         return
     seen.add(key)
     row = finder.rows[key]
     if row is None:
         return
-    if "Grade can be changed" in place and texts[place["Grade can be changed"]].casefold() == "no":
-        result.remarks.append(f"Moodle says that the grade of {key} cannot be changed")
+    if "Grade can be changed" in columns and texts[columns["Grade can be changed"]].casefold() == "no":
+        result.remarks.append(f"Moodle does not allow changes of the grade of {key}")
         return
-    cells[place["Grade"]] = table.cell(f"{row[0]:.2f}", cells[place["Grade"]])
+    cells[columns["Grade"]] = table.cell(f"{row[0]:.2f}", cells[columns["Grade"]])
     result.cells += 1
-    column = place.get("Feedback comments")
-    if column is not None and not texts[column]:
-        cells[column] = table.cell(as_text(row[1]), cells[column])
+    comment = columns.get("Feedback comments")
+    if comment is not None and not texts[comment]:
+        cells[comment] = table.cell(as_text(row[1]), cells[comment])
 
 
 class FreshMoodle:
-    """`moodle.csv`: a table of the shape of Moodle's grading worksheet.
-
-    Args:
-        file: to write to.
-        book: of the lab.
-    """
+    """`moodle.csv`: a table with the columns of Moodle's offline grading worksheet."""
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
         self.rows, self.book = CsvRows(file, MOODLE), book
@@ -89,17 +81,10 @@ class FreshMoodle:
         number = re.sub(r"\D", "", person.id("moodle_id")) if person else ""
         keys = [key for one in student_result.attempts for key in record_keys(one.record)]
         number = number or next((key.partition(":")[2] for key in keys if key.startswith("moodle_id:")), "")
-        who = [f"Participant {number}" if number else "", (person.name if person else "") or student_result.student]
-        when = student_result.chosen.submitted if student_result.chosen else None
-        done = "No submission" if student_result.chosen is None else "Submitted for grading"
-        grade = "" if idle(student_result) else f"{student_result.final:.2f}"
-        rest = [grade, f"{student_result.max:.2f}", "Yes", self.book.policy.shown(when) if when else "-"]
-        self.rows.add(
-            [
-                *who,
-                person.email if person else "",
-                done,
-                *rest,
-                "" if idle(student_result) else comment_of(student_result),
-            ]
-        )
+        row = [f"Participant {number}" if number else "", (person.name if person else "") or student_result.student]
+        row += [person.email if person else ""]
+        row += ["No submission" if student_result.chosen is None else "Submitted for grading"]
+        row += ["" if idle(student_result) else f"{student_result.final:.2f}", f"{student_result.max:.2f}", "Yes"]
+        submitted = student_result.chosen.submitted if student_result.chosen else None
+        row += [self.book.policy.shown(submitted) if submitted else "-"]
+        self.rows.add([*row, "" if idle(student_result) else comment_of(student_result)])

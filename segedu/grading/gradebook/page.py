@@ -1,6 +1,6 @@
-"""The shell of every page that we write: one HTML file, no script, no outside address, light and dark, made for phones.
+"""HTML shared by all pages of the gradebook: one file per page, without scripts or external addresses, also for phones.
 
-Text is escaped by whoever puts it in; `text` does that and shows what stands between backticks as code.
+Callers escape the text that they insert, for example with `text`.
 """
 
 from __future__ import annotations
@@ -44,17 +44,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 
 def page(title: str, body: str, style: str = "", wide: bool = False) -> str:
-    """A whole document.
-
-    Args:
-        title: plain text.
-        body: HTML of the main part.
-        style: more CSS.
-        wide: for tables.
-
-    Returns:
-        HTML.
-    """
+    """Build an HTML document from a plain-text title and the HTML of its main part; `style` is additional CSS."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -67,61 +57,52 @@ def page(title: str, body: str, style: str = "", wide: bool = False) -> str:
 
 
 def text(words: object) -> str:
-    """Escaped; what stands between backticks is code."""
+    """Escape a text for HTML; words between backticks become code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(printable(words)))
 
 
 def printable(words: object) -> str:
-    """Without control characters, which no page may hold, and without marks that turn the direction of writing."""
+    """Replace control characters and marks that change the writing direction by spaces."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in str(words))
 
 
 def breakable(name: str) -> str:
-    """A name of an exercise that may be broken at its underscores."""
+    """The escaped name of an exercise, with possible line breaks after its underscores."""
     return escape(printable(name)).replace("_", "_<wbr>")
 
 
 def moment(shown: str) -> str:
-    """A time such as `2026-10-05 23:59 CEST`, broken between day and hour where it must be."""
+    """A time such as `2026-10-05 23:59 CEST`; a line may break only between day and hour."""
     day, _, hour = shown.partition(" ")
     return f'<span class="when"><span>{text(day)}</span> <span>{text(hour)}</span></span>'
 
 
 def listed(items: list[str]) -> str:
-    """A list of plain texts; nothing where there are none."""
+    """An HTML list of plain texts, or "" for an empty list."""
     return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>" if items else ""
 
 
 def link(address: str, label: str) -> str:
-    """A link to a file beside the page; the label is plain text."""
+    """A link to a relative address with a plain-text label."""
     return f'<a href="{escape(quote(address))}">{escape(printable(label))}</a>'
 
 
-def scrolling(table: str, label: str) -> str:
-    """A table that may be wider than the screen; the keyboard scrolls it too."""
-    return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{table}</div>'
-
-
-def table(header: list[str], rows: list[str], numbers: tuple[int, ...] = (), label: str = "") -> str:
-    """A table that scrolls.
+def table(header: list[str], rows: list[str], numeric: tuple[int, ...] = (), label: str = "") -> str:
+    """A table that scrolls sideways, with the mouse or the keyboard, if it is wider than the screen.
 
     Args:
-        header: HTML of the heads of its columns.
-        rows: HTML of rows, `<tr>` and all.
-        numbers: columns of numbers.
-        label: what it is, for screen readers.
+        header: HTML of the column headings.
+        rows: from `row`.
+        numeric: indices of the columns that hold numbers.
+        label: name of the table for screen readers.
     """
-    heads = "".join(f'<th scope="col"{" class=num" * (i in numbers)}>{head}</th>' for i, head in enumerate(header))
-    return scrolling(f"<table><thead><tr>{heads}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>", label)
+    heads = "".join(f'<th scope="col"{" class=num" * (i in numeric)}>{head}</th>' for i, head in enumerate(header))
+    body = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>"
+    return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{body}</div>'
 
 
-def row(cells: list[str], numbers: tuple[int, ...] = ()) -> str:
-    """A row of a table; its first cell names it.
-
-    Args:
-        cells: HTML.
-        numbers: columns of numbers.
-    """
-    first = f'<th scope="row">{cells[0]}</th>'
-    rest = (f"<td{' class=num' * (i in numbers)}>{cell}</td>" for i, cell in enumerate(cells[1:], 1))
-    return f"<tr>{first}{''.join(rest)}</tr>"
+def row(cells: list[str], numeric: tuple[int, ...] = ()) -> str:
+    """A table row of HTML cells; the first cell is the heading of the row."""
+    heading = f'<th scope="row">{cells[0]}</th>'
+    rest = (f"<td{' class=num' * (i in numeric)}>{cell}</td>" for i, cell in enumerate(cells[1:], 1))
+    return f"<tr>{heading}{''.join(rest)}</tr>"

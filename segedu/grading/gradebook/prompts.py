@@ -1,6 +1,6 @@
-"""What each exercise asks, for feedback pages: the first line of its stub's docstring in the lab's notebook.
+"""One-line task descriptions for feedback pages: the first docstring line of each exercise's stub in the notebook.
 
-It is kept beside the records, so that everything derived can be made again where the course is not at hand.
+They are stored beside the records, so that reports can be computed without a checkout of the course.
 """
 
 from __future__ import annotations
@@ -15,39 +15,25 @@ from segedu.grading.judging.student_code import parse
 
 
 def exercise_prompts(out: Path, lab: str, course: Path | None) -> dict[str, str]:
-    """What each exercise of a lab asks.
-
-    Args:
-        out: the instructor's `--out`.
-        lab: `04_metrics`.
-        course: the checkout, or None.
-
-    Returns:
-        Exercise -> one line; empty where neither the course nor an earlier run knows the lab.
-    """
-    kept = out / lab / "asked.json"
+    """The task description of each exercise of a lab; empty if neither `course` nor an earlier run knows the lab."""
+    stored = out / lab / "asked.json"
     if course is not None and (course / "labs" / f"{lab}.ipynb").is_file():
         cells = [cell for cell in read_lab(course, lab).cells if cell.role == "solution"]
         lines = {cell.name: line for cell in cells if (line := first_line(cell.source, cell.name))}
-        write_derived(kept, json.dumps(lines, indent=1, ensure_ascii=False).encode())
+        write_derived(stored, json.dumps(lines, indent=1, ensure_ascii=False).encode())
         return lines
     try:
-        lines = json.loads(kept.read_text(encoding="utf-8"))
+        lines = json.loads(stored.read_text(encoding="utf-8"))
         return {str(name): str(line) for name, line in lines.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
 def first_line(source: str, name: str) -> str:
-    """The first line of a stub's docstring, or "".
-
-    Args:
-        source: of the solution cell.
-        name: of the exercise; without a definition of that name, the last one counts.
-    """
+    """The first docstring line of the definition `name` in a cell, or else of its last definition; may be ""."""
     tree = parse(source)
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    nodes = [node for node in (tree.body if tree else []) if isinstance(node, kinds)]
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = [node for node in (tree.body if tree else []) if isinstance(node, definitions)]
     nodes = [node for node in nodes if node.name == name] or nodes[-1:]
     text = ast.get_docstring(nodes[0]) if nodes else None
     return text.strip().splitlines()[0].strip() if text and text.strip() else ""

@@ -1,14 +1,16 @@
-"""The instructor's tables, each optional, in the output folder beside `seed.json`: who is in the course, what was
-changed by hand, and when work came in. Spreadsheets write them; a file that is wrong says where.
+"""Three optional CSV files of the instructor in the output folder, beside `seed.json`.
 
-`roster.csv`     student, and if wanted name, email, section, alias, canvas_id, moodle_id (or any other `..._id`).
-                 A submission belongs to the student whose id, alias, e-mail or LMS id is its name; several aliases
-                 stand between semicolons. The names that Canvas and Moodle give to downloaded work are understood.
-`manual.csv`     lab, student, exercise, points, comment. `points` replaces those of the exercise; with a sign, +1 or
-                 -0.5, it is added (a spreadsheet that drops the plus: write `'+1`). An empty exercise means the whole
-                 lab. Empty points: a comment alone. To undo a change, delete its row.
-`submitted.csv`  student, attempt, submitted, and lab where the folder holds several; it overrules the records.
-                 An attempt without a row counts with the latest time that is known of its student.
+`roster.csv`     Students of the course. Columns: student, and optionally name, email, section, alias, canvas_id,
+                 moodle_id (or any other `..._id`). A submission belongs to the student whose id, alias, e-mail address
+                 or platform id is its name. Several aliases are separated by semicolons. The names that Canvas and
+                 Moodle give to downloaded files are understood.
+`manual.csv`     Changes by hand. Columns: lab, student, exercise, points, comment. `points` replaces those of the
+                 exercise; with a sign, such as +1 or -0.5, it is added (if a spreadsheet drops the plus, write `'+1`).
+                 An empty exercise stands for the whole lab, and empty points for a comment alone. To undo a change,
+                 delete its row.
+`submitted.csv`  Submission times. Columns: student, attempt, submitted, and lab if the folder holds several labs. They
+                 replace the times in the records. An attempt without a row counts with the latest known time of its
+                 student.
 
 These files are held in memory: about 100 MB for 100,000 students with names, addresses and two ids.
 """
@@ -36,10 +38,7 @@ class Person:
 
     Attributes:
         student: the id.
-        name: for people.
-        email: address.
-        section: of the course.
-        alias: other names of the student's submissions, between semicolons.
+        alias: other names of the student's submissions, separated by semicolons.
         ids: pairs such as `("canvas_id", "7")`.
     """
 
@@ -55,26 +54,26 @@ class Person:
         return dict(self.ids).get(column, "")
 
     def keys(self) -> list[str]:
-        """What a submission of this student may be called."""
+        """Keys that identify a submission of this student."""
         names = [self.student, *self.alias.split(";"), self.email]
         keys = [student_id(name).casefold() for name in map(str.strip, names) if name]
         return keys + [key for column, value in self.ids for key in _id_keys(column, value)]
 
 
 def _id_keys(column: str, value: str) -> list[str]:
-    """Two platforms may give one number to two people: their numbers stay apart."""
+    """Keys of a platform's id. They begin with the column, because two platforms may use the same number."""
     match = _MOODLE_ID.match(value) if column == "moodle_id" else None
     value = match[1] if match else value.casefold()
     return [f"{column}:{value}"] if value else []
 
 
 def submission_keys(name: str, layout: str | None = None) -> list[str]:
-    """What the id of a submission says about whose it is; a downloaded one holds a platform's number.
+    """Keys that may identify the student of a submission: its id, and the platform number of downloaded work.
 
     Args:
-        name: the id.
-        layout: of the folder in which it lay: only in a platform's own download has the platform chosen the number.
-            None where it is not known, as in records of earlier versions.
+        name: the id of the submission.
+        layout: layout of its folder, because a number counts only in the platform's own download; None if it is not
+            known, as in records of earlier versions.
 
     >>> submission_keys("Anna_M_4711_assignsubmission_file")[1]
     'moodle_id:4711'
@@ -85,53 +84,43 @@ def submission_keys(name: str, layout: str | None = None) -> list[str]:
     >>> submission_keys("mallory_4711_assignsubmission_file", "students")
     ['mallory_4711_assignsubmission_file']
     """
-    keys = [name.casefold()]  # not shortened once more: two long ids may differ at their ends alone
-    numbers = {"moodle": moodle_numbers(name), "canvas": CANVAS_NUMBER.findall(name)}
-    for platform, found in numbers.items():
-        # of two numbers one was written by a student, as a part of a name that people can edit; nobody knows which
-        if len(found) == 1 and layout in (None, platform):
-            keys.append(f"{platform}_id:{found[0]}")
+    keys = [name.casefold()]  # not shortened again: two long ids may differ only at their ends
+    numbers_of = {"moodle": moodle_numbers(name), "canvas": CANVAS_NUMBER.findall(name)}
+    for platform, numbers in numbers_of.items():
+        # one of two numbers was written by a student, in a name that students can edit; which one is unknown
+        if len(numbers) == 1 and layout in (None, platform):
+            keys.append(f"{platform}_id:{numbers[0]}")
     return keys
 
 
 def record_keys(record: dict) -> list[str]:
-    """What a record says about whose work it is."""
+    """Keys that may identify the student of a record."""
     return submission_keys(record["student"], record.get("layout"))
 
 
 def names_of_ids(path: Path, ids: Collection[str]) -> set[str]:
-    """The ids, aliases and addresses of a roster, as they are written, that make one of these ids.
+    """The ids, aliases and addresses in `roster.csv`, as written there, whose student id is one of `ids` (lower case).
 
-    Args:
-        path: of `roster.csv`; it need not exist, and is not checked here.
-        ids: in small letters.
+    The file does not need to exist, and errors in it are ignored here.
     """
-    found: set[str] = set()
+    matching: set[str] = set()
     with contextlib.suppress(ValueError):
         for _, row in _rows(path, ("student",)):
             names = [row["student"], *row.get("alias", "").split(";"), row.get("email", "")]
-            found |= {name for name in map(str.strip, names) if name and student_id(name).casefold() in ids}
-    return found
+            matching |= {name for name in map(str.strip, names) if name and student_id(name).casefold() in ids}
+    return matching
 
 
 class Roster:
-    """Who is in the course; without a file everyone is.
+    """The students of the course. Without a roster file (`exists` is False) every student belongs to it."""
 
-    Args:
-        given: whether there is a file.
-    """
-
-    def __init__(self, given: bool = False) -> None:
-        self.given = given
+    def __init__(self, exists: bool = False) -> None:
+        self.exists = exists
         self.people: dict[str, Person] = {}
-        self._by_key: dict[str, str] = {}  # what a submission may be called -> student
+        self._by_key: dict[str, str] = {}  # key of a submission -> student
 
     def add(self, person: Person) -> tuple[str, str] | None:
-        """Add a row.
-
-        Returns:
-            None; or, where one of its names is another student's already, that name and the student.
-        """
+        """Add a row. If one of its keys is another student's already, add nothing and return (key, that student)."""
         for key in set(person.keys()):
             if key in self._by_key:
                 return key, self._by_key[key]
@@ -140,9 +129,9 @@ class Roster:
         return None
 
     def find(self, *keys: str) -> Person | None:
-        """The first person whom one of the keys names."""
-        found = (self._by_key.get(key) for key in keys)
-        return next((self.people[student] for student in found if student), None)
+        """The student of the first key that is known."""
+        students = (self._by_key.get(key) for key in keys)
+        return next((self.people[student] for student in students if student), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +140,10 @@ class Change:
 
     Attributes:
         exercise: its name, or "" for the whole lab.
-        points: to replace with, or to add; None for a comment alone.
-        adds: True where the points had a sign.
+        points: new points, or points to add; None for a comment alone.
+        adds: True if the points had a sign, so that they are added.
         comment: for the student.
-        line: of the file.
+        line: line number in the file.
     """
 
     exercise: str
@@ -164,19 +153,24 @@ class Change:
     line: int
 
     @property
-    def words(self) -> str:
+    def signed_points(self) -> str:
         """`+1`, `3`, or "" for a comment alone."""
         return "" if self.points is None else f"{self.points:+f}" if self.adds else f"{self.points:f}"
+
+    @property
+    def summary(self) -> str:
+        """One line with exercise, points and comment."""
+        return " ".join(f"{self.exercise} {self.signed_points} {self.comment}".split())
 
 
 @dataclass
 class Tables:
-    """What the instructor wrote beside the records.
+    """The content of the instructor's CSV files.
 
     Attributes:
-        roster: of the course.
+        roster: from `roster.csv`.
         changes: (lab, key or name of the student) -> rows of `manual.csv`.
-        submitted: (lab or "", key or name of the student, attempt) -> (line, text of the time).
+        submitted: (lab or "", key or name of the student, attempt) -> (line, text of the time) in `submitted.csv`.
     """
 
     roster: Roster = field(default_factory=Roster)
@@ -185,17 +179,14 @@ class Tables:
 
 
 def read_tables(out: Path, labs: list[str]) -> Tables:
-    """Read `roster.csv`, `manual.csv` and `submitted.csv` of an output folder, where they are.
+    """Read `roster.csv`, `manual.csv` and `submitted.csv` of an output folder, if they exist.
 
     Args:
-        out: the instructor's `--out`.
-        labs: those that have records.
-
-    Returns:
-        What they say.
+        out: the output folder.
+        labs: the labs that have records.
 
     Raises:
-        ValueError: names the file, the line, what was given and what is expected.
+        ValueError: names the file, the line, the wrong entry and what is expected.
     """
     tables = Tables(_roster(out / "roster.csv"))
     _manual(out / "manual.csv", labs, tables)
@@ -203,13 +194,13 @@ def read_tables(out: Path, labs: list[str]) -> Tables:
     return tables
 
 
-def wrong(path: Path, line: int, given: str, expected: str) -> ValueError:
-    """The error of a wrong file: where, what was given, what is expected."""
-    return ValueError(f"{path}, line {line}: {given}; expected {expected}")
+def wrong(path: Path, line: int, problem: str, expected: str) -> ValueError:
+    """The error of a wrong entry in one of the instructor's files."""
+    return ValueError(f"{path}, line {line}: {problem}; expected {expected}")
 
 
-def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of a CSV, separated by commas or, as some spreadsheets do, by semicolons; nothing without a file."""
+def _rows(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, row) of a CSV file with commas or semicolons between its cells; nothing if there is no file."""
     if not path.is_file():
         return
     try:
@@ -218,14 +209,14 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
             file.seek(0)
             reader = csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",", strict=True)
             names = [(name or "").strip().lower() for name in reader.fieldnames or []]
-            missing = [name for name in needed if name not in names]
+            missing = [name for name in required if name not in names]
             if missing or len({*filter(None, names)}) < len([*filter(None, names)]):
-                what = f"the columns are {', '.join(names) or 'none'}"
-                raise wrong(path, 1, what, f"each once, {', '.join(needed)} among them")
+                problem = f"the columns are {', '.join(names) or 'none'}"
+                raise wrong(path, 1, problem, f"each once, and among them {', '.join(required)}")
             reader.fieldnames = names
             for row in reader:
                 if any(row.pop(None, ())):
-                    raise wrong(path, reader.line_num, f"more than {len(names)} cells", "a cell a column")
+                    raise wrong(path, reader.line_num, f"more than {len(names)} cells", "one cell per column")
                 yield reader.line_num, {name: (value or "").strip() for name, value in row.items()}
     except UnicodeDecodeError as error:
         raise wrong(path, 1, f"byte {error.start} is not UTF-8", "the file saved as CSV UTF-8") from None
@@ -246,8 +237,8 @@ def _roster(path: Path) -> Roster:
         clash = roster.add(person)
         if clash:
             first = next(number for number, other in _rows(path, ()) if other["student"] == clash[1])
-            what = f"{clash[0]!r} names {person.student!r}, and on line {first} someone else"
-            raise wrong(path, line, what, "ids, aliases and addresses that name one student each")
+            problem = f"{clash[0]!r} names {person.student!r}, and on line {first} another student"
+            raise wrong(path, line, problem, "ids, aliases and addresses that name one student each")
     return roster
 
 
@@ -263,10 +254,10 @@ def _manual(path: Path, labs: list[str], tables: Tables) -> None:
         if points is None and not row["comment"]:
             raise wrong(path, line, "neither points nor a comment", "one of them, or no row")
         rows = tables.changes.setdefault((row["lab"], key_of(tables.roster, row["student"])), [])
-        twice = [one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.adds]
-        if twice and points is not None and not adds:
-            what = f"points of {row['student']} that line {twice[0].line} replaces already"
-            raise wrong(path, line, what, "one row that replaces; points with a sign are added")
+        earlier = [one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.adds]
+        if earlier and points is not None and not adds:
+            problem = f"line {earlier[0].line} already replaces these points of {row['student']}"
+            raise wrong(path, line, problem, "one row that replaces; points with a sign are added")
         rows.append(Change(row["exercise"], points, adds, row["comment"], line))
 
 
@@ -288,8 +279,8 @@ def _submitted(path: Path, labs: list[str], tables: Tables) -> None:
             continue
         lab = row.get("lab", "")
         if lab not in labs and (lab or len(labs) > 1):
-            given = f"lab is {lab!r}" if "lab" in row else f"no column lab, and there are {len(labs)} labs"
-            raise wrong(path, line, given, f"a column lab with one of {', '.join(labs)}")
+            problem = f"lab is {lab!r}" if "lab" in row else f"no column lab, and there are {len(labs)} labs"
+            raise wrong(path, line, problem, f"a column lab with one of {', '.join(labs)}")
         if not row["student"] or not row["submitted"]:
             raise wrong(path, line, "student or submitted is empty", "an id and a time, such as 2026-10-01 23:59")
         if not re.fullmatch(r"[1-9]\d{0,3}|", row["attempt"]):
@@ -297,17 +288,12 @@ def _submitted(path: Path, labs: list[str], tables: Tables) -> None:
         lab, attempt = lab or (labs[0] if labs else ""), int(row["attempt"] or 1)
         key = (lab, key_of(tables.roster, row["student"]), attempt)
         if key in tables.submitted:
-            what = f"attempt {attempt} of {row['student']} again, after line {tables.submitted[key][0]}"
-            raise wrong(path, line, what, "one row an attempt")
+            problem = f"attempt {attempt} of {row['student']} again, after line {tables.submitted[key][0]}"
+            raise wrong(path, line, problem, "one row per attempt")
         tables.submitted[key] = (line, row["submitted"])
 
 
 def key_of(roster: Roster, student: str) -> str:
-    """The name under which a student's things are kept: the id on the roster, else as it was written.
-
-    Args:
-        roster: of the course.
-        student: as somebody wrote it.
-    """
+    """The key of a student whose name the instructor wrote: the id on the roster, or the name in lower case."""
     person = roster.find(student_id(student).casefold())
     return person.student if person else student.casefold()

@@ -1,11 +1,11 @@
-"""Answers laid out for tools that look for copies: a folder a student, a file an exercise, the student's cell alone.
+"""Export answers for plagiarism detectors: one folder per student, one file per exercise with the student's cell.
 
     JPlag   java -jar jplag.jar -l python3 -bc OUT/LAB/similarity/template OUT/LAB/similarity/students
     Dolos   dolos run -l python -f web OUT/LAB/similarity/students/*/box_iou.py
     MOSS    moss -l python -d -b OUT/LAB/similarity/template/box_iou.py OUT/LAB/similarity/students/*/*.py
 
-`template` holds our stubs: what they share with every answer is nobody's copy. MOSS sends the files to another machine,
-with the folders' names, which are the students' ids.
+`template` holds the stubs of the lab, which every answer contains. MOSS sends the files to another machine, together
+with the names of the folders, which are the students' ids.
 """
 
 from __future__ import annotations
@@ -27,45 +27,35 @@ from segedu.grading.submissions.submission import read_submission
 
 
 def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout: str = "auto") -> tuple[Path, int, int]:
-    """Write the answers of a lab for similarity tools; of several attempts, the last that holds an answer.
-
-    Args:
-        out: the instructor's `--out`.
-        lab: `04_metrics`.
-        submissions: the folder that was graded.
-        course: the checkout with `labs/`.
-        layout: of the submissions, as `segedu grade` had it.
+    """Write the answers of each student's last attempt that holds one.
 
     Returns:
-        The folder; how many students have an answer in it; how many have none.
-
-    Raises:
-        ValueError: if there is no such lab, or no submission.
+        The folder, the number of students with an answer, and the number of students without one.
     """
-    ours, folder = read_lab(course, lab), out / lab / "similarity"
-    for cell in ours.cells:
+    lab_source, folder = read_lab(course, lab), out / lab / "similarity"
+    for cell in lab_source.cells:
         if cell.role == "solution":
             _write(folder / "template" / f"{cell.name}.py", cell.source)
     entries, _ = find_entries(submissions, layout, out.resolve(), partial(names_of_ids, out / "roster.csv"))
     with_answer: set[str] = set()
     students = 0
-    for student, answers in _answers(entries, ours, submissions):
+    for student, answers in _answers(entries, lab_source, submissions):
         students += 1
-        _write_student(folder / "students" / student, answers, ours)
+        _write_student(folder / "students" / student, answers, lab_source)
         with_answer |= {student} if answers else set()
-    _sweep(folder / "students", with_answer, ours)
+    _remove_others(folder / "students", with_answer, lab_source)
     return folder, len(with_answer), students - len(with_answer)
 
 
 def _answers(entries: list[Entry], lab: Lab, root: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for student, attempts in groupby(entries, key=lambda entry: entry.student):
-        found: dict[str, str] = {}
+        answers: dict[str, str] = {}
         for entry in reversed(list(attempts)):
-            with contextlib.suppress(SubmissionError):  # code that cannot be read within the limits is nobody's answer
-                found = answers_of(lab, read_submission(entry, lab.name, root).cells)
-            if found:
+            with contextlib.suppress(SubmissionError):  # the code cannot be read within the limits
+                answers = answers_of(lab, read_submission(entry, lab.name, root).cells)
+            if answers:
                 break
-        yield student, found
+        yield student, answers
 
 
 def _write(path: Path, source: str) -> None:
@@ -80,11 +70,11 @@ def _write_student(folder: Path, answers: dict[str, str], lab: Lab) -> None:
             (folder / f"{name}.py").unlink(missing_ok=True)
 
 
-def _sweep(folder: Path, keep: set[str], lab: Lab) -> None:
-    """Away with students who are no longer there; a folder with anything that is not ours stays."""
-    ours = {f"{name}.py" for name in lab.exercises}
+def _remove_others(folder: Path, keep: set[str], lab: Lab) -> None:
+    """Remove the folders of other students, unless they hold files that are not exported answers."""
+    exported = {f"{name}.py" for name in lab.exercises}
     for old in folder.iterdir() if folder.is_dir() else ():
-        if old.name not in keep and old.is_dir() and {path.name for path in old.iterdir()} <= ours:
+        if old.name not in keep and old.is_dir() and {path.name for path in old.iterdir()} <= exported:
             for path in old.iterdir():
                 path.unlink()
             old.rmdir()

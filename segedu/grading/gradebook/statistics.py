@@ -1,4 +1,4 @@
-"""Statistics of one lab, added up student by student: sums and counts only, so many students need no memory."""
+"""Statistics of one lab. Only sums and counts are kept, so memory does not grow with the number of students."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ EXAMPLES = 20
 
 @dataclass
 class ExerciseStatistics:
-    """What became of one exercise, over the graded submissions.
+    """Statistics of one exercise over the graded submissions.
 
     Attributes:
-        max: points to be had.
-        graded: submissions in which it was graded, blank ones included.
-        tried: those that are neither blank nor missing.
-        solved: those with full points.
+        max: full points.
+        graded: number of graded answers, including blank ones.
+        tried: number of answers that are neither blank nor missing.
+        solved: number of answers with full points.
         points: sum of autograded points.
-        bins: histogram of autograded points, see `charts.place`.
-        wrong: misconception -> students.
+        bins: histogram of autograded points, see `charts.bin_index`.
+        wrong: number of students per misconception.
     """
 
     max: Decimal
@@ -37,17 +37,12 @@ class ExerciseStatistics:
 
     @property
     def share(self) -> Decimal:
-        """Mean share of the points."""
+        """Mean fraction of the points."""
         return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
 
 
 class LabStatistics:
-    """The statistics of one lab.
-
-    Args:
-        lab: name.
-        exercises: pairs of name and points.
-    """
+    """The statistics of one lab, whose exercises are given as pairs of name and full points."""
 
     def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
         self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
@@ -56,13 +51,13 @@ class LabStatistics:
             statistics.bins = [0] * (charts.bins_for(statistics.max) + 1)
         self.bins = [0] * (charts.bins_for(self.max) + 1)
         self.students = self.handed = 0
-        self.finals: Counter = Counter()  # of those who handed something in; as many keys as there are totals
+        self.finals: Counter = Counter()  # final points -> number of students who handed something in
         self.messages: dict[tuple[str, str], str] = {}
         self.flags: Counter = Counter()
-        self.examples: dict[str, list[tuple[str, str]]] = {}  # flag -> (id, file) of the first few
+        self.examples: dict[str, list[tuple[str, str]]] = {}  # flag -> (id, file) of its first students
 
     def add(self, student_result: StudentResult) -> None:
-        """Count one student."""
+        """Add one student."""
         self.students += 1
         for flag in student_result.flags:
             self.flags[flag] += 1
@@ -72,54 +67,54 @@ class LabStatistics:
             return
         self.handed += 1
         self.finals[student_result.final] += 1
-        self.bins[charts.place(student_result.final, self.max, len(self.bins) - 1)] += 1
+        self.bins[charts.bin_index(student_result.final, self.max, len(self.bins) - 1)] += 1
         if student_result.status == "graded":
-            for line in student_result.lines:
-                self._add_line(line.name, line.auto, line.status, line.record.get("named", ()))
+            for exercise in student_result.exercises:
+                self._add_exercise(exercise.name, exercise.auto, exercise.status, exercise.record.get("named", ()))
 
-    def _add_line(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
+    def _add_exercise(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
         statistics = self.exercises.get(name)
-        if statistics is None:  # of a record that an older version of the lab made
+        if statistics is None:  # the record is of an older version of the lab
             return
         statistics.graded += 1
         statistics.tried += status not in NOT_TRIED
         statistics.solved += points >= statistics.max
         statistics.points += points
-        statistics.bins[charts.place(points, statistics.max, len(statistics.bins) - 1)] += 1
+        statistics.bins[charts.bin_index(points, statistics.max, len(statistics.bins) - 1)] += 1
         for wrong in named:
             statistics.wrong[wrong["name"]] += 1
             self.messages[name, wrong["name"]] = wrong["message"]
 
     @property
     def mean(self) -> Decimal:
-        """Of final points, over those who handed something in."""
+        """Mean of final points over the students who handed something in."""
         total = sum((points * count for points, count in self.finals.items()), ZERO)
         return total / self.handed if self.handed else ZERO
 
     @property
     def median(self) -> Decimal:
-        """Of final points, over those who handed something in; the lower of two."""
-        seen = 0
+        """Lower median of final points over the students who handed something in."""
+        count = 0
         for points in sorted(self.finals):
-            seen += self.finals[points]
-            if 2 * seen >= self.handed:
+            count += self.finals[points]
+            if 2 * count >= self.handed:
                 return points
         return ZERO
 
     @property
     def full(self) -> int:
-        """Students with full points or more."""
+        """Number of students with full points or more."""
         return self.bins[-1]
 
-    def misconceptions(self, most: int = 20) -> list[tuple[int, str, str, str]]:
-        """The commonest: (students, exercise, name, message)."""
+    def misconceptions(self, limit: int = 20) -> list[tuple[int, str, str, str]]:
+        """The most frequent misconceptions, as (students, exercise, name, message)."""
         counted = [
             (count, exercise, name, self.messages[exercise, name])
             for exercise, statistics in self.exercises.items()
             for name, count in statistics.wrong.items()
         ]
-        return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:most]
+        return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:limit]
 
     def hardest(self) -> list[tuple[str, ExerciseStatistics]]:
-        """Exercises, the one with the smallest mean share first."""
+        """Exercises sorted by their mean fraction of points, the lowest first."""
         return sorted(self.exercises.items(), key=lambda pair: pair[1].share)

@@ -1,4 +1,4 @@
-"""One student in one lab: the attempts, the one that counts, what was changed by hand, and the points that result."""
+"""The result of one student in one lab: the attempts, the one that counts, the changes by hand, and the points."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ NOTHING = "nothing handed in"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One record of a student.
+    """One attempt of a student, read from its record.
 
     Attributes:
         number: 1, 2, ...
         record: as the grader wrote it.
-        submitted: aware, or None where nobody knows.
-        lateness: what that costs.
-        time: "assumed" where `submitted` is the latest time of the student's other attempts; "missing" where other
-            students have times and this one has none; else "".
+        submitted: with a time zone; None if the time is not known.
+        lateness: how late the attempt was and the late factor.
+        time_status: "assumed" if `submitted` is the latest time of the student's other attempts; "missing" if
+            submitted.csv has times of other students and none of this one; otherwise "".
     """
 
     number: int
     record: dict
     submitted: datetime | None
     lateness: Lateness
-    time: str = ""
+    time_status: str = ""
 
     @cached_property
     def raw(self) -> Decimal:
         """Autograded points."""
-        return sum((exact(exercise["points"]) for exercise in self.record["exercises"]), ZERO)
+        return sum((as_decimal(exercise["points"]) for exercise in self.record["exercises"]), ZERO)
 
     @property
     def counted(self) -> Decimal:
@@ -47,18 +47,17 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Line:
+class ExerciseResult:
     """One exercise of a student's result.
 
     Attributes:
-        name: of the exercise.
-        auto: autograded points, before the factor.
-        max: to be had.
+        auto: autograded points, before the late factor.
+        max: full points.
         status: as in the record.
-        misconceptions: names of those that were recognised.
-        changes: by hand.
-        points: after the factor and the changes, not rounded.
-        record: the exercise's part of the record; {} where nothing was handed in.
+        misconceptions: names of the recognised misconceptions.
+        changes: changes by hand.
+        points: after the late factor and the changes, not rounded.
+        record: the exercise's part of the record; {} if nothing was handed in.
     """
 
     name: str
@@ -73,39 +72,40 @@ class Line:
 
 @dataclass(frozen=True)
 class StudentResult:
-    """What counts for one student in one lab.
+    """The result of one student in one lab.
 
     Attributes:
         lab: `04_metrics`.
-        student: the id on the roster, else that of the submission.
+        student: the id on the roster; without a row there, the id of the submission.
         person: the row of the roster, or None.
-        stranger: True where there is a roster and it does not know this submission.
-        attempts: all, in order.
-        chosen: the one that counts, or None where nothing was handed in.
-        lines: one an exercise.
-        changes: by hand, of the whole lab.
-        max: points to be had.
-        final: what counts, two decimals.
-        notes: of this page's making, for the instructor.
-        doubtful: True where another submission's name holds this student's number, or this one's holds another's.
+        not_on_roster: True if there is a roster without a row for this submission.
+        attempts: all attempts, in order.
+        chosen: the attempt that counts, or None if nothing was handed in.
+        exercises: one result per exercise.
+        changes: changes by hand of the lab as a whole.
+        max: full points.
+        final: final points, with two decimals.
+        notes: for the instructor.
+        name_clash: True if the name of another submission holds this student's platform number, or the name of this
+            submission holds another student's number.
     """
 
     lab: str
     student: str
     person: Person | None
-    stranger: bool
+    not_on_roster: bool
     attempts: tuple[Attempt, ...]
     chosen: Attempt | None
-    lines: tuple[Line, ...]
+    exercises: tuple[ExerciseResult, ...]
     changes: tuple[Change, ...]
     max: Decimal
     final: Decimal
     notes: tuple[str, ...] = ()
-    doubtful: bool = False
+    name_clash: bool = False
 
     @property
     def file(self) -> str:
-        """The id as a file name, without suffix; that of a submission is one already."""
+        """File name of the feedback page, without its suffix."""
         return student_id(self.student) if self.person else self.student
 
     @property
@@ -120,91 +120,78 @@ class StudentResult:
 
     @property
     def factor(self) -> Decimal:
-        """Of the attempt that counts."""
+        """Late factor of the attempt that counts."""
         return self.chosen.lateness.factor if self.chosen else ONE
 
     @property
-    def late(self) -> Decimal | None:
-        """Hours; None where they are not known."""
+    def late_hours(self) -> Decimal | None:
+        """How many hours late the attempt was that counts; None if that is not known."""
         return self.chosen.lateness.hours if self.chosen else None
 
     @property
-    def words(self) -> str:
-        """Why the factor is what it is: `26 h late: x 0.5`; or ""."""
-        return self.chosen.lateness.words if self.chosen else ""
+    def late_explanation(self) -> str:
+        """Reason for the late factor, such as `26 h late: x 0.5`, or ""."""
+        return self.chosen.lateness.explanation if self.chosen else ""
 
     @property
     def by_hand(self) -> Decimal:
-        """What changes by hand made of it: final points = raw x factor + this."""
+        """Points that the changes by hand added: final points = raw x factor + by_hand."""
         return self.final - self.raw * self.factor
 
     @property
     def all_changes(self) -> list[Change]:
-        """Of the exercises, then of the whole lab."""
-        return [change for line in self.lines for change in line.changes] + list(self.changes)
+        """Changes by hand of each exercise, then those of the whole lab."""
+        return [change for exercise in self.exercises for change in exercise.changes] + list(self.changes)
 
     @property
     def flags(self) -> list[str]:
-        """What an instructor should look at, in words."""
+        """Short descriptions of everything that an instructor should check."""
         status = [self.status] * (self.status != "graded")
-        tampered = ["tampered"] * any(line.record.get("tampered") for line in self.lines)
+        tampered = ["tampered"] * any(exercise.record.get("tampered") for exercise in self.exercises)
         late = ["late"] * (self.factor < 1)
-        clashes = self.doubtful or any(attempt.record.get("clash") for attempt in self.attempts)
+        clashes = self.name_clash or any(attempt.record.get("clash") for attempt in self.attempts)
         status += ["name clash"] * bool(clashes) + ["several names"] * bool(_different_names(self.attempts))
-        status += ["time unknown"] * bool(self.chosen and self.chosen.time)
-        return tampered + status + late + ["by hand"] * bool(self.all_changes) + ["not on roster"] * self.stranger
+        status += ["time unknown"] * bool(self.chosen and self.chosen.time_status)
+        return tampered + status + late + ["by hand"] * bool(self.all_changes) + ["not on roster"] * self.not_on_roster
 
 
-def exact(points: float) -> Decimal:
-    """A number of a record as the decimal fraction that it is written as."""
+def as_decimal(points: float) -> Decimal:
+    """Convert a number of a record to the decimal fraction as which it is written."""
     return Decimal(str(points))
 
 
-def choose(attempts: list[Attempt], how: str) -> Attempt | None:
-    """The attempt that counts.
-
-    Args:
-        attempts: of one student, in order.
-        how: "best" or "last".
-
-    Returns:
-        One that could be graded, if any could; None if there is none at all.
-    """
-    fit = [attempt for attempt in attempts if attempt.record["status"] == "graded"] or attempts
-    if not fit:
+def choose_attempt(attempts: list[Attempt], rule: str) -> Attempt | None:
+    """Choose the attempt that counts, by the rule "best" or "last"; graded attempts come before all others."""
+    candidates = [attempt for attempt in attempts if attempt.record["status"] == "graded"] or attempts
+    if not candidates:
         return None
-    return fit[-1] if how == "last" else max(fit, key=lambda attempt: attempt.counted)
+    return candidates[-1] if rule == "last" else max(candidates, key=lambda attempt: attempt.counted)
 
 
-def changed(points: Decimal, changes: tuple[Change, ...]) -> Decimal:
-    """Points after changes by hand: replaced first, then what is added.
-
-    Args:
-        points: before.
-        changes: those of one exercise, or of the whole lab.
-    """
-    given = [change for change in changes if change.points is not None]
-    replaced = [change.points for change in given if not change.adds]
-    return sum((change.points for change in given if change.adds), replaced[-1] if replaced else points)
+def apply_changes(points: Decimal, changes: tuple[Change, ...]) -> Decimal:
+    """Apply changes by hand to points: first the one that replaces, then those that are added."""
+    with_points = [change for change in changes if change.points is not None]
+    replacements = [change.points for change in with_points if not change.adds]
+    return sum((change.points for change in with_points if change.adds), replacements[-1] if replacements else points)
 
 
 def _different_names(attempts: Sequence[Attempt]) -> list[str]:
-    """The names under which one student's work came in; none where a platform wrote the same number into each."""
+    """The names of a student's submissions, if they differ and do not all hold the same platform number."""
     names = sorted({attempt.record["student"] for attempt in attempts})
     numbers = {tuple(record_keys(attempt.record)[1:]) for attempt in attempts}
     same_number = len(numbers) == 1 and numbers != {()}
     return [] if len(names) < 2 or same_number else names
 
 
-def remarks_on(attempts: list[Attempt], chosen: Attempt | None) -> list[str]:
-    """What is odd about a student's attempts, for the instructor."""
+def notes_on(attempts: list[Attempt], chosen: Attempt | None) -> list[str]:
+    """Notes for the instructor about unusual attempts of one student."""
     names = sorted({attempt.record["student"] for attempt in attempts})
     notes = [f"handed in under {len(names)} names: {', '.join(names)}"] if len(names) > 1 else []
     notes += [
         f"the time of attempt {attempt.number} is not known: it counts with the latest known time of this student"
         for attempt in attempts
-        if attempt.time == "assumed" and attempt.record["status"] == "graded"
+        if attempt.time_status == "assumed" and attempt.record["status"] == "graded"
     ]
     later = [attempt for attempt in attempts if chosen and attempt.number > chosen.number]
-    bad = [attempt.number for attempt in later if attempt.record["status"] != "graded"]
-    return notes + [f"attempt {number} could not be graded; attempt {chosen.number} counts" for number in bad]
+    not_graded = [attempt.number for attempt in later if attempt.record["status"] != "graded"]
+    return notes + [f"attempt {number} could not be graded; attempt {chosen.number} counts" for number in not_graded]

@@ -1,1 +1,1 @@
-"""Platforms that run the grader themselves: nbgrader and Gradescope."""
+"""Exports for platforms that run the grader themselves: nbgrader and Gradescope."""

@@ -1,8 +1,8 @@
-"""nbgrader's course folder, out and in: a lab as its source, its timestamps, our points in its gradebook.
+"""nbgrader: write a lab as the source of an assignment, and copy points of `segedu grade` into nbgrader's gradebook.
 
-nbgrader runs a check inside the student's process. That is fair among honest people, and forged by four lines (a
-cell that silences errors); `segedu grade COURSE/submitted` reads the same folder and judges outside. What nbgrader
-runs here draws new inputs and counts by groups as `segedu grade` does, so honest work gets the same points.
+nbgrader runs checks inside the student's process, so four lines of code that silence errors forge full points. The
+command `segedu grade COURSE/submitted` reads the same folder and judges outside of that process. With the source
+written here, nbgrader's own grading draws new inputs and counts by groups too, so honest work gets the same points.
 """
 
 from __future__ import annotations
@@ -29,35 +29,36 @@ from segedu.grading.platforms.nbgrader_config import configure
 c = get_config()
 configure(c, __file__)
 '''
-# nbgrader gives full points to a check cell that neither raises nor ends in a number
-FIRST_CELL = """# nbgrader sets this variable where it validates or grades: a check that fails must raise there
+# nbgrader gives full points to a check cell that neither raises an error nor ends in a number
+FIRST_CELL = """# nbgrader sets this variable when it validates or grades: a check that fails must raise an error then
 import os
 
 if "NBGRADER_EXECUTION" in os.environ:
     os.environ |= {"SEGEDU_CHECK": "raise", "SEGEDU_WIDGETS": "static"}"""
 HIDDEN = "### BEGIN HIDDEN TESTS\n{}\n### END HIDDEN TESTS"
-SEED = "SEGEDU_SEED"  # of the lab, set where nbgrader grades; a cell of ours with it would put it into all feedback
+# Environment variable with the lab's seed while nbgrader grades. A cell with the seed would appear in all feedback.
+SEED = "SEGEDU_SEED"
 
 
 def make_source(course: Path, lab: str, out: Path, seed: int | None = None) -> list[Path]:
-    """Write a lab into an nbgrader course folder, as `source/LAB/LAB.ipynb`, and what nbgrader must know.
+    """Write a lab into an nbgrader course folder: `source/LAB/LAB.ipynb`, and `nbgrader_config.py` if it is missing.
 
     Args:
-        course: the checkout with `solutions/`.
+        course: the checkout of the course.
         lab: `04_metrics`.
-        out: the course folder of nbgrader; made where it is not there.
-        seed: of the hidden cases; drawn once and kept in `out` where None.
+        out: nbgrader's course folder, created if necessary.
+        seed: seed of the hidden cases; None uses the seed stored in `out`, or draws one.
 
     Returns:
-        The files: the source, and `nbgrader_config.py`, which is left as it is where it is there.
+        The paths of both files.
 
     Raises:
         ValueError: if the course has no solved notebook of the lab, or the folder has another seed.
     """
     path = course / "solutions" / f"{lab}.ipynb"
     if not path.is_file():
-        there = ", ".join(sorted(found.stem for found in path.parent.glob("[0-9]*.ipynb"))) or "none"
-        raise ValueError(f"lab is {lab!r}; solutions/ of {course} has {there}; nbgrader's source holds the solutions")
+        labs = ", ".join(sorted(other.stem for other in path.parent.glob("[0-9]*.ipynb"))) or "none"
+        raise ValueError(f"lab is {lab!r}; solutions/ of {course} has {labs}; nbgrader's source holds the solutions")
     out.mkdir(parents=True, exist_ok=True)
     batch_seed(out, seed)
     book = source_notebook(json.loads(path.read_text()), lab)
@@ -70,34 +71,18 @@ def make_source(course: Path, lab: str, out: Path, seed: int | None = None) -> l
 
 
 def next_steps(lab: str, out: Path) -> str:
-    """What to type in the course folder.
-
-    Args:
-        lab: `04_metrics`.
-        out: the course folder.
-
-    Returns:
-        Some lines for the terminal.
-    """
+    """Lines for the terminal with the commands to run in the course folder."""
     config = out / "nbgrader_config.py"
-    here = "segedu.grading.platforms.nbgrader_config" in config.read_text(errors="replace")
-    add = "from segedu.grading.platforms.nbgrader_config import configure\n  configure(c, __file__)"
-    lines = [] if here else [f"{config} is yours and was left as it is; it needs these lines:\n  {add}"]
+    configured = "segedu.grading.platforms.nbgrader_config" in config.read_text(errors="replace")
+    code = "from segedu.grading.platforms.nbgrader_config import configure\n  configure(c, __file__)"
+    lines = [] if configured else [f"{config} existed and was not changed; it needs these lines:\n  {code}"]
     release = f"nbgrader generate_assignment {lab} --force"
     grade = f"segedu grade {out}/submitted --lab {lab}, or in that folder: nbgrader autograde {lab}"
     return "\n".join([*lines, f"Next, in {out}: {release}", f"Later: {grade}"])
 
 
 def source_notebook(solved: dict, lab: str) -> dict:
-    """The solved lab as nbgrader's source: hidden tests in its check cells, a first cell, no outputs.
-
-    Args:
-        solved: notebook with solutions and our metadata.
-        lab: `04_metrics`.
-
-    Returns:
-        A new notebook; `nbgrader generate_assignment` makes the students' from it.
-    """
+    """Convert a solved lab to nbgrader's source: hidden tests in check cells, an additional first cell, no outputs."""
     book = copy.deepcopy(solved)
     book["metadata"].pop("widgets", None)
     book["metadata"]["segedu"] = {"lab": lab}
@@ -108,14 +93,14 @@ def source_notebook(solved: dict, lab: str) -> dict:
         ours = cell["metadata"]["segedu"]
         if ours["role"] == "check":
             cell["source"] = _with_hidden_tests(cell["source"], lab, ours["name"].removeprefix("check_"))
-            cell["metadata"]["nbgrader"].pop("checksum", None)  # nbgrader writes its own
+            cell["metadata"]["nbgrader"].pop("checksum", None)  # nbgrader computes it
     code = next(i for i, cell in enumerate(book["cells"]) if cell["cell_type"] == "code")
     book["cells"].insert(code, _first_cell(lab))
     return book
 
 
 def _with_hidden_tests(source: str | list[str], lab: str, name: str) -> str:
-    """The last value of the cell is what nbgrader takes for the points."""
+    """Add hidden tests around a check cell; nbgrader takes the last value of the cell for its points."""
     begin = HIDDEN.format("import segedu.grading.platforms.nbgrader as _nbgrader\n\n_nbgrader.begin()")
     end = HIDDEN.format(f'_nbgrader.credit("{lab}", "{name}", {name})')
     return "\n".join([begin, "".join(source), end])
@@ -134,13 +119,13 @@ def _first_cell(lab: str) -> dict:
     return {"cell_type": "code", "id": f"{lab.partition('_')[0]}-nbgrader", **rest}
 
 
-_stderr: list[tuple[Any, int]] = []  # the kernel's own, while a check cell runs
+_stderr: list[tuple[Any, int]] = []  # the kernel's stderr while a check cell runs
 
 
 def begin() -> None:
-    """Begin a check cell that nbgrader grades: a failed check does not raise there, `credit` counts.
+    """Begin a check cell that nbgrader grades: `credit` decides its points, so a failed check raises no error.
 
-    nbgrader takes anything on stderr for a failure; until `credit`, a function's warnings go to stdout.
+    nbgrader takes any output on stderr for a failure, so until `credit` a function's warnings go to stdout.
     """
     os.environ["SEGEDU_CHECK"] = "print"
     if not _stderr:
@@ -151,18 +136,10 @@ def begin() -> None:
 
 
 def credit(lab: str, name: str, function: Callable) -> float:
-    """End a check cell that nbgrader grades: the points on new inputs, counted as `segedu grade` counts.
-
-    Args:
-        lab: `04_metrics`.
-        name: of the exercise.
-        function: the student's.
-
-    Returns:
-        The points, which nbgrader reads as the cell's last value.
+    """End a check cell that nbgrader grades: return the points of a student's function, as `segedu grade` counts them.
 
     Raises:
-        ValueError: if the seed is not in the environment; nbgrader gives no points then.
+        ValueError: if the seed is not in the environment; then nbgrader gives no points.
     """
     from segedu.grading.judging.compare import exercise_seed
     from segedu.teaching.checks.cell import hidden_names
@@ -174,7 +151,7 @@ def credit(lab: str, name: str, function: Callable) -> float:
             raise ValueError(f"{SEED} is not set: nbgrader_config.py of the course must call configure(c, __file__)")
         module = importlib.import_module("segedu.teaching.exercises").load(lab)
         exercise = next(one for one in module.exercises if one.name == name)
-        if (getattr(function, "__module__", None) or "").partition(".")[0] == "segedu":  # the check has said so
+        if (getattr(function, "__module__", None) or "").partition(".")[0] == "segedu":  # the check has printed why
             return 0.0
         drawn = draw(exercise, exercise_seed(int(os.environ[SEED]), lab, name))
         with without(hidden_names(module.exercises, getattr(module, "FORBIDDEN", ())), function):
@@ -191,43 +168,40 @@ def credit(lab: str, name: str, function: Callable) -> float:
 
 @dataclass
 class Exported:
-    """What became of our records in nbgrader's gradebook.
+    """Report on copying points into nbgrader's gradebook.
 
     Attributes:
-        students: whose points are there now.
-        to_look_at: those that nbgrader lists for manual grading, because of tampering or a file that cannot be read.
-        left_out: whose record is of a failure of the grader; grade them again.
+        students: students whose points were copied.
+        needs_review: those marked for manual grading, because of tampering or an unreadable file.
+        failed: students without points because the grader failed.
     """
 
     students: list[str] = field(default_factory=list)
-    to_look_at: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    needs_review: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def report(self) -> str:
-        """The same in words."""
+        """Lines of text for the terminal."""
         lines = [f"The points of {len(self.students)} students are in nbgrader's gradebook."]
-        if self.to_look_at:
-            lines.append(f"Marked there for manual grading, look at them: {', '.join(self.to_look_at)}.")
-        if self.left_out:
-            lines.append(f"The grader failed on, grade again: {', '.join(self.left_out)}.")
+        if self.needs_review:
+            lines.append(f"Marked there for manual grading, please review: {', '.join(self.needs_review)}.")
+        if self.failed:
+            lines.append(f"The grader failed on these submissions, grade them again: {', '.join(self.failed)}.")
         return "\n".join(lines)
 
 
 def export_grades(grades: Path, lab: str, out: Path) -> Exported:
-    """Put the points of `segedu grade` into nbgrader's `gradebook.db`, as if nbgrader had graded.
+    """Copy the points of each student's last attempt into nbgrader's `gradebook.db`, as if nbgrader had graded.
 
-    What a teacher gave by hand there stays and counts, as nbgrader has it. Of several attempts the last is taken.
+    Points that an instructor gave by hand in nbgrader stay and count.
 
     Args:
-        grades: the `--out` of `segedu grade`.
+        grades: the output folder of `segedu grade`.
         lab: `04_metrics`.
-        out: the course folder of nbgrader.
-
-    Returns:
-        Whose points are there.
+        out: nbgrader's course folder.
 
     Raises:
-        ValueError: if nbgrader is not installed, or a folder lacks what is needed; the message says what to do.
+        ValueError: if nbgrader is not installed, `grades` has no records of the lab, or nbgrader does not know the lab.
     """
     if not (grades / lab / "records").is_dir():
         raise ValueError(f"--grades is {grades}, which has no records of {lab}; give the --out of `segedu grade`")
@@ -236,11 +210,11 @@ def export_grades(grades: Path, lab: str, out: Path) -> Exported:
         for record in _last_attempts(RecordStore(grades, lab)):
             student = _student(record)
             if record["status"] not in ("graded", "unreadable"):
-                done.left_out.append(student)
+                done.failed.append(student)
                 continue
             done.students.append(student)
             if _export(book, record, student):
-                done.to_look_at.append(student)
+                done.needs_review.append(student)
     return done
 
 
@@ -254,7 +228,7 @@ def _gradebook(out: Path, lab: str) -> Iterator[Any]:
     if not (out / "gradebook.db").is_file():
         raise ValueError(f"{out} has no gradebook.db; {advice}")
     with warnings.catch_warnings(), Gradebook(f"sqlite:///{(out / 'gradebook.db').resolve()}", "") as book:
-        warnings.simplefilter("ignore")  # of SQLAlchemy, about nbgrader's own code
+        warnings.simplefilter("ignore")  # SQLAlchemy warns about nbgrader's own code
         try:
             book.find_notebook(lab, lab)
         except MissingEntry:
@@ -263,7 +237,7 @@ def _gradebook(out: Path, lab: str) -> Iterator[Any]:
 
 
 def _last_attempts(store: RecordStore) -> Iterator[dict]:
-    """One record a student; attempts stand beside each other and in order."""
+    """The last record of each student, from records sorted by student and attempt."""
     last = None
     for record in store.everything():
         if last and last["student"] != record["student"]:
@@ -274,7 +248,7 @@ def _last_attempts(store: RecordStore) -> Iterator[dict]:
 
 
 def _student(record: dict) -> str:
-    """nbgrader's id is the folder's name; ours is that name made safe."""
+    """nbgrader's id of a student: the name of the folder, from which `student_id` derives the id in the record."""
     from segedu.grading.submissions.find_submissions import student_id
 
     name = Path(record["source"]).parts[0]
@@ -282,11 +256,11 @@ def _student(record: dict) -> str:
 
 
 def _export(book: Any, record: dict, student: str) -> bool:
-    """One record; returns whether a person should look at it."""
+    """Copy one record; returns whether it needs review."""
     lab, time = record["lab"], record.get("submitted")
     book.update_or_create_student(student)
     book.update_or_create_submission(lab, student, **({"timestamp": time} if time else {}))
-    odd = record["status"] != "graded" or any(exercise["tampered"] for exercise in record["exercises"])
+    needs_review = record["status"] != "graded" or any(exercise["tampered"] for exercise in record["exercises"])
     for exercise in record["exercises"]:
         grade = book.find_grade(f"check_{exercise['name']}", lab, lab, student)
         if grade.cell.max_score != exercise["max"]:
@@ -295,9 +269,9 @@ def _export(book: Any, record: dict, student: str) -> bool:
                 f"in the records; run `segedu nbgrader {lab}` and `nbgrader generate_assignment {lab} --force` again"
             )
         grade.auto_score = float(exercise["points"])
-        grade.needs_manual_grade = odd or grade.manual_score is not None
+        grade.needs_manual_grade = needs_review or grade.manual_score is not None
         comment = book.find_comment(exercise["name"], lab, lab, student)
         lines = [exercise["first_line"], exercise["hint"], *exercise["notes"]]
         comment.auto_comment = "\n\n".join(line for line in [record["problem"], *lines] if line) or None
     book.db.commit()
-    return odd
+    return needs_review

@@ -1,1 +1,1 @@
-"""Finding and reading submissions: folders, archives, notebooks, times. Nothing of a student runs here."""
+"""Find and read submissions: folders, archives, notebooks, times. No student code runs here."""

@@ -1,4 +1,4 @@
-"""Which submissions lie in a folder, and whose they are: a notebook, an archive or a folder a student."""
+"""Find the submissions in a folder, one notebook, archive or folder per student, and give each student an id."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from pathlib import Path
 from segedu.grading.submissions.archive import SUFFIXES as ARCHIVES
 from segedu.grading.submissions.folder_layout import PLATFORMS, find_layout, is_folder, is_of, listed
 
-MAX_ATTEMPTS, KEPT_ATTEMPTS = 2000, 20  # names looked at; graded: a student must not be able to order hours of work
-MAX_ID = 160  # bytes: a file name has at most 255, and suffixes of ours follow
-MAX_LETTERS = 80  # of an id
-# The number that Moodle or Canvas wrote into the name of downloaded work: it says whose the work is.
+MAX_ATTEMPTS, KEPT_ATTEMPTS = 2000, 20  # names read, attempts graded; limits the work that one student can cause
+MAX_ID = 160  # bytes of an id: a file name has at most 255, and the grader adds suffixes
+MAX_LETTERS = 80  # characters of an id
+# The number that Moodle or Canvas writes into the name of a downloaded file; it identifies the student.
 MOODLE_NUMBER = re.compile(r"_(\d{1,10})_assignsubmission_(?:file|onlinetext)")
 CANVAS_NUMBER = re.compile(r"^[^_]+_(?:LATE_)?(\d{1,20})_\d{1,20}(?=_|$)")
 INVISIBLE_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 MARKS = ("Mn", "Mc")  # accents and vowel signs, which belong to the letter before them
 HIDDEN = (".", "__MACOSX", "__pycache__")
-# an instructor's own files beside the submissions, not a student's work
-BESIDE = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
+INSTRUCTOR_SUFFIXES = (".csv", ".json", ".md", ".txt", ".yml", ".yaml", ".log", ".toml")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one student's work lies: a notebook, an archive, or a folder.
+    """One attempt of a student: a notebook, an archive, or a folder.
 
     Attributes:
         student: the id, safe as a file name.
-        path: of the file or folder.
-        attempt: 1, 2, ... where a student's folder holds `attempt-1`, `attempt-2`, ...
-        layout: of the folder, see `layout`; "students" where the name and all in it are the student's own choice.
-        clash: a sentence, where another submission has the same name but for its spelling; else "".
+        path: the file or folder.
+        attempt: 1, 2, ... if the student's folder holds `attempt-1`, `attempt-2`, ...
+        layout: layout of the folder of submissions, see `folder_layout`; "students" if the student chose all names.
+        clash: a sentence if another submission has the same id; otherwise "".
     """
 
     student: str
@@ -48,25 +47,21 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Of the record: `anna`, for a second attempt `anna~2`; no student id holds a `~`."""
+        """Name of the record."""
         return record_name(self.student, self.attempt)
 
 
 def record_name(student: str, attempt: int) -> str:
-    """`anna`, `anna~2`."""
+    """Name of a record: `anna`, for a second attempt `anna~2`. No student id holds a `~`."""
     return student if attempt == 1 else f"{student}~{attempt}"
 
 
 def student_id(name: str) -> str:
-    """Turn the name of a file or folder into a student id.
+    """Turn the name of a file or folder, without its suffix, into a student id.
 
-    Args:
-        name: without suffix.
-
-    Returns:
-        Letters with their accents, digits, `.`, `_`, `-`, `@`; at most 80 characters; it never begins with a character
-        that a shell or a spreadsheet would act on. One name has one id, however a file system composes its accents,
-        and the number of a platform survives the shortening of a long name.
+    An id has at most 80 characters: letters with their accents, digits, `.`, `_`, `-` and `@`. It never begins with a
+    character that a shell or a spreadsheet interprets. The id does not depend on how a file system encodes accents,
+    and a long name is shortened without losing the number of a platform.
 
     >>> student_id("=Anna Müller/../x")
     'Anna_Müller_x'
@@ -74,25 +69,25 @@ def student_id(name: str) -> str:
     True
     """
     name = _plain(INVISIBLE_MARKS.sub("", unicodedata.normalize("NFC", name)))
-    name = re.sub(r"_{2,}", "_", re.sub(r"\.{2,}", "", name))  # so that the id of an id is that id
+    name = re.sub(r"_{2,}", "_", re.sub(r"\.{2,}", "", name))  # the id of an id is the same id
     return _shortened(name.strip("._-@"), MAX_LETTERS, MAX_ID) or "unnamed"
 
 
 def _plain(name: str) -> str:
-    """Underscores for all but letters, digits, `.@-` and the accents and vowel signs of the letter before them."""
-    kept: list[str] = []
+    """Replace all but letters with their accents and vowel signs, digits and `.@-` by underscores."""
+    result: list[str] = []
     for c in name:
         is_mark = (
             unicodedata.category(c) in MARKS
-            and kept
-            and (kept[-1].isalnum() or unicodedata.category(kept[-1]) in MARKS)
+            and result
+            and (result[-1].isalnum() or unicodedata.category(result[-1]) in MARKS)
         )
-        kept.append(c if c.isalnum() or c in ".@-" or is_mark else "_")
-    return "".join(kept)
+        result.append(c if c.isalnum() or c in ".@-" or is_mark else "_")
+    return "".join(result)
 
 
 def moodle_numbers(name: str) -> list[str]:
-    """The different numbers in a name that look like Moodle's; where there are two, a student wrote one of them.
+    """The different numbers in a name that look like Moodle's; if there are two, a student wrote one of them.
 
     >>> moodle_numbers("Anna_4711_assignsubmission_file_17_assignsubmission_file")
     ['4711', '17']
@@ -101,15 +96,13 @@ def moodle_numbers(name: str) -> list[str]:
 
 
 def _shortened(name: str, letters: int, size: int) -> str:
-    """Cut a long name in its middle, so that no number of a platform is lost, and none is left alone by the cut."""
+    """Shorten a long name before its platform numbers, so that no number is lost, and two numbers stay two."""
     if len(name) <= letters and len(name.encode()) <= size:
         return _cut(name, letters, size)
-    first: dict[
-        str, str
-    ] = {}  # number -> how it stands in the name; two are enough to show that one is not the platform's
+    texts: dict[str, str] = {}  # number -> the text in the name that holds it
     for match in MOODLE_NUMBER.finditer(name):
-        first.setdefault(match[1], match[0])
-    begin, tail = name.find(next(iter(first.values()), "")), "".join(list(first.values())[:2])
+        texts.setdefault(match[1], match[0])
+    begin, tail = name.find(next(iter(texts.values()), "")), "".join(list(texts.values())[:2])
     if not tail and (canvas := CANVAS_NUMBER.match(name)):
         begin = name.index("_")
         tail = name[begin : canvas.end()]
@@ -128,52 +121,54 @@ def find_entries(
     folder: Path,
     layout: str = "auto",
     out: Path | None = None,
-    exact: Callable[[Collection[str]], Collection[str]] = lambda ids: (),
+    roster_names: Callable[[Collection[str]], Collection[str]] = lambda ids: (),
 ) -> tuple[list[Entry], list[str]]:
-    """List the submissions of a folder; a single notebook or archive counts as a folder of one.
+    """List the submissions of a folder; a single notebook or archive counts as a folder of one submission.
 
     Args:
-        folder: as the instructor gave it.
-        layout: of the folder, one of `LAYOUTS`.
-        out: where records go; it may lie in the folder, and is no submission.
-        exact: given ids that several submissions claim, the names on the roster that have one of these ids.
+        folder: the folder, notebook or archive.
+        layout: layout of the folder, one of `LAYOUTS`.
+        out: the output folder, which is ignored if it lies in `folder`.
+        roster_names: maps ids that several submissions claim to the names on the roster that have one of these ids.
 
     Returns:
-        Entries sorted by student, and the names of files that were left out because they are no submissions.
+        Entries sorted by student, and the names of ignored files.
 
     Raises:
-        ValueError: if there is no such path, nothing to grade in it, or more than one way to read it.
+        ValueError: if the path does not exist, holds nothing to grade, or has an ambiguous layout.
     """
     if not folder.exists():
         raise ValueError(f"SUBMISSIONS is {folder}, which does not exist; give a folder of notebooks, or one notebook")
     if not folder.is_dir():
         if not folder.name.lower().endswith((".ipynb", *ARCHIVES)):
-            kinds = ", ".join(ARCHIVES)
-            raise ValueError(f"SUBMISSIONS is {folder}, expected a folder, a notebook (.ipynb) or an archive ({kinds})")
+            expected = f"a folder, a notebook (.ipynb) or an archive ({', '.join(ARCHIVES)})"
+            raise ValueError(f"SUBMISSIONS is {folder}, expected {expected}")
         return [Entry(student_id(_stem(folder.name)), folder)], []
-    found, where = find_layout(folder, [path.name for path in _children(folder) if not _is_beside(path, out)], layout)
-    children = _children(where)
-    mine = [path for path in children if not _is_beside(path, out)]
-    if not mine:
-        advice = "put one file or folder a student there"
+    names = [path.name for path in _children(folder) if not _is_instructors(path, out)]
+    layout, submissions_folder = find_layout(folder, names, layout)
+    children = _children(submissions_folder)
+    submissions = [path for path in children if not _is_instructors(path, out)]
+    if not submissions:
+        advice = "put one file or folder per student there"
         raise ValueError(f"SUBMISSIONS is {folder}, which holds no notebook, archive or student folder; {advice}")
-    return _named(mine, found, exact), [path.name for path in children if path not in mine]
+    ignored = [path.name for path in children if path not in submissions]
+    return _with_ids(submissions, layout, roster_names), ignored
 
 
 def _children(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden files and what operating systems and Python put there."""
+    """The sorted entries of a folder, without hidden ones and those that operating systems and Python create."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
     except OSError as error:
         raise ValueError(f"SUBMISSIONS is {folder}, which cannot be read: {error.strerror}") from None
 
 
-def _is_beside(path: Path, out: Path | None = None) -> bool:
-    """An instructor's own file, or the folder of records."""
+def _is_instructors(path: Path, out: Path | None = None) -> bool:
+    """Whether a path is a file of the instructor or the output folder, rather than a submission."""
     name = path.name.lower()
     if is_folder(path):
         return out is not None and path.resolve() in (out, *out.parents)
-    return name.endswith(BESIDE) and not name.endswith((".ipynb.txt", ".ipynb.json"))
+    return name.endswith(INSTRUCTOR_SUFFIXES) and not name.endswith((".ipynb.txt", ".ipynb.json"))
 
 
 def _stem(name: str) -> str:
@@ -183,17 +178,19 @@ def _stem(name: str) -> str:
     return name
 
 
-def _named(paths: list[Path], layout: str, exact: Callable[[Collection[str]], Collection[str]]) -> list[Entry]:
-    """An id for each path: two names that look the same to a file system stay apart, and both are told."""
+def _with_ids(
+    paths: list[Path], layout: str, roster_names: Callable[[Collection[str]], Collection[str]]
+) -> list[Entry]:
+    """Give each path an id of its own, also if the ids of several names are equal, and describe such clashes."""
     claims: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         claims[student_id(_name(path)).casefold()].append(path)
-    several = [key for key, claimants in claims.items() if len(claimants) > 1]
-    on_roster = set(exact(several)) if several else set()
+    shared_ids = [key for key, claimants in claims.items() if len(claimants) > 1]
+    on_roster = set(roster_names(shared_ids)) if shared_ids else set()
     taken, entries = set(claims), []
     for claimants in claims.values():
-        claimants.sort(key=lambda path: _claim(_name(path), on_roster))
-        ids = [student_id(_name(claimants[0])), *(_another_id(path, taken) for path in claimants[1:])]
+        claimants.sort(key=lambda path: _priority(_name(path), on_roster))
+        ids = [student_id(_name(claimants[0])), *(_unused_id(path, taken) for path in claimants[1:])]
         for path, student in zip(claimants, ids, strict=True):
             entries += _entries(path, student, layout, _clash(path, student, claimants, ids[0]))
     return sorted(entries, key=lambda entry: (entry.student, entry.attempt))
@@ -203,17 +200,18 @@ def _name(path: Path) -> str:
     return path.name if is_folder(path) else _stem(path.name)
 
 
-def _claim(name: str, on_roster: set[str]) -> tuple:
-    """Of several names of one id, the first keeps it: one of the roster, one that is its own id, in small letters."""
+def _priority(name: str, on_roster: set[str]) -> tuple:
+    """Sort key of names with equal ids. The first keeps the id: on the roster, equal to its id, in lower case."""
     return (name not in on_roster, name != student_id(name), name != name.casefold(), name)
 
 
-def _another_id(path: Path, taken: set[str]) -> str:
-    student, more = student_id(_name(path)), path.name.encode(errors="surrogateescape")
-    plain = student
+def _unused_id(path: Path, taken: set[str]) -> str:
+    """The id of a path with the beginning of a hash, so that no other submission has it."""
+    student, digest = student_id(_name(path)), path.name.encode(errors="surrogateescape")
+    shortened = _shortened(student, MAX_LETTERS - 7, MAX_ID - 7)  # with the suffix no longer than other ids
     while student.casefold() in taken:
-        more = hashlib.sha256(more).digest()
-        student = f"{_shortened(plain, MAX_LETTERS - 7, MAX_ID - 7)}-{more.hex()[:6]}"  # no longer than other ids
+        digest = hashlib.sha256(digest).digest()
+        student = f"{shortened}-{digest.hex()[:6]}"
     taken.add(student.casefold())
     return student
 
@@ -233,14 +231,14 @@ def _entries(path: Path, student: str, layout: str, clash: str) -> list[Entry]:
 
 
 def _attempts(folder: Path) -> list[tuple[int, Path]]:
-    """`(number, path)` of `attempt-1`, `attempt 2.ipynb`, ... in a student's folder: the last twenty of them."""
+    """`(number, path)` of `attempt-1`, `attempt 2.ipynb`, ... in a student's folder; only the last `KEPT_ATTEMPTS`."""
     if not is_folder(folder):
         return []
-    found, paths = {}, []
-    with contextlib.suppress(OSError):  # why it cannot be read is said where its notebook is looked for
+    attempts, paths = {}, []
+    with contextlib.suppress(OSError):  # reading the notebook in it reports the error
         paths = sorted(itertools.islice(folder.iterdir(), MAX_ATTEMPTS))
     for path in paths:
         match = re.fullmatch(r"attempt[-_ ]?0*([1-9]\d{0,3})", _stem(path.name), re.IGNORECASE)
         if match:
-            found.setdefault(int(match[1]), path)
-    return sorted(found.items())[-KEPT_ATTEMPTS:]
+            attempts.setdefault(int(match[1]), path)
+    return sorted(attempts.items())[-KEPT_ATTEMPTS:]

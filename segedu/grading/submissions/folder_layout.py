@@ -1,12 +1,12 @@
-"""How a folder of submissions is laid out: what each entry is, and which of its names a student cannot have chosen.
+"""Layouts of a folder of submissions, which decide what each entry is and which parts of its name can be trusted.
 
-`students`   one notebook, archive or folder per student; every name in it may be a student's own choice.
-`nbgrader`   `submitted/<student>/<lab>/`, as nbgrader collects; its `timestamp.txt` says when work was handed in.
-`moodle`     the download of an assignment; the number in each entry's name says whose it is.
-`canvas`     the same of Canvas.
+`students`   one notebook, archive or folder per student; students may have chosen all names.
+`nbgrader`   `submitted/<student>/<lab>/`, as nbgrader collects; `timestamp.txt` holds the submission time.
+`moodle`     the download of an assignment; the number in each entry's name identifies the student.
+`canvas`     the same for Canvas.
 
-Without an option a layout is recognised only where nothing else lies in the folder. A student can hand in a folder
-named `submitted`, or a file whose name holds somebody else's number: neither may decide about other students.
+Without an option, a layout is recognised only if all entries of the folder follow it. A student can hand in a folder
+named `submitted`, or a file whose name holds another student's number, and must not change how others are graded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = 5
 
 
 def is_of(platform: str, name: str) -> bool:
-    """Does the name of a file or folder have the form that a platform gives to downloaded work?
+    """Whether the name of a file or folder has the form that a platform gives to downloaded submissions.
 
     >>> is_of("moodle", "Anna Rossi_4711_assignsubmission_file")
     True
@@ -38,68 +38,60 @@ def is_of(platform: str, name: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Is it a folder, and not a link to one? Where a link leads is the student's choice, and may not even be a path.
-
-    Args:
-        path: of an entry that a student may have made.
-
-    Returns:
-        False too where it cannot be looked at.
-    """
+    """Whether a path is a folder itself, not a link to one, because a student may have made the link."""
     with contextlib.suppress(OSError, ValueError):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 
 
-def find_layout(folder: Path, names: Sequence[str], asked: str) -> tuple[str, Path]:
-    """Decide how a folder is laid out.
+def find_layout(folder: Path, names: Sequence[str], layout: str) -> tuple[str, Path]:
+    """Decide the layout of a folder.
 
     Args:
-        folder: as the instructor gave it.
-        names: of its entries, without the instructor's own files.
-        asked: one of `LAYOUTS`, the option `--layout`.
+        folder: the folder of submissions.
+        names: its entries, without the instructor's own files.
+        layout: one of `LAYOUTS`, the option `--layout`.
 
     Returns:
         The layout, never "auto", and the folder whose entries are the submissions.
 
     Raises:
-        ValueError: if `asked` is unknown, or if the folder has two readings; the message says what was found and
-            which option decides.
+        ValueError: if `layout` is unknown, or "auto" for an ambiguous folder.
     """
-    if asked not in LAYOUTS:
-        raise ValueError(f"--layout is {asked!r}, expected one of {', '.join(LAYOUTS)}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"--layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     inner = folder / "submitted"
     has_inner = "submitted" in names and is_folder(inner)
-    if asked == "nbgrader":
-        return asked, inner if has_inner else folder
-    if asked != "auto":
-        return asked, folder
+    if layout == "nbgrader":
+        return layout, inner if has_inner else folder
+    if layout != "auto":
+        return layout, folder
     if has_inner:
         _check_alone(folder, inner, [name for name in names if name != "submitted" and name not in NBGRADER])
         return "nbgrader", inner
     if folder.resolve().name == "submitted" and any((folder.resolve().parent / name).exists() for name in NBGRADER):
         return "nbgrader", folder
-    found = [platform for platform in PLATFORMS if all(is_of(platform, name) for name in names)]
-    return found[0] if found and len(names) > 1 else "students", folder
+    matches = [platform for platform in PLATFORMS if all(is_of(platform, name) for name in names)]
+    return matches[0] if matches and len(names) > 1 else "students", folder
 
 
 def _check_alone(folder: Path, inner: Path, others: list[str]) -> None:
-    """Refuse a folder `submitted` that has something beside it, or files in it where nbgrader has folders."""
+    """Raise an error if other entries lie beside a folder `submitted`, or files in it, where nbgrader has folders."""
     files: list[str] = []
-    with contextlib.suppress(PermissionError):  # a folder that was closed by whom it belongs to
+    with contextlib.suppress(PermissionError):
         files = sorted(path.name for path in inner.iterdir() if not path.name.startswith(".") and not is_folder(path))
     if not others and not files:
         return
-    found = f"beside it {listed(others)}" if others else f"in that folder files: {listed(files)}"
+    problem = f"beside it {listed(others)}" if others else f"in that folder files: {listed(files)}"
     raise ValueError(
-        f"SUBMISSIONS is {folder}, which holds a folder `submitted`, as a course folder of nbgrader does, and {found}. "
-        f"Give --layout nbgrader to grade what lies in `submitted`, or --layout students to grade each file and "
-        f"folder of {folder.name or folder} as one student's work"
+        f"SUBMISSIONS is {folder}, which holds a folder `submitted`, as a course folder of nbgrader does, and "
+        f"{problem}. Give --layout nbgrader to grade the content of `submitted`, or --layout students to grade each "
+        f"file and folder of {folder.name or folder} as one student's work"
     )
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a, b and 3 more`, in characters that can be printed."""
+    """Join names as `a, b and 3 more`, with `?` for characters that cannot be printed."""
     shown = ["".join(c if c.isprintable() else "?" for c in name[:80]) for name in names[:SHOWN]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(shown) + more

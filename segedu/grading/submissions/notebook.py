@@ -1,4 +1,4 @@
-"""Read a student's notebook without trusting it: format, counts, sizes and depth are bounded."""
+"""Parse a student's notebook with limits on format, counts, sizes and depth."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _OUR_ID = re.compile(r"^(\d\d)-[a-z0-9-]+$")
 
 @dataclass(frozen=True)
 class StudentCell:
-    """One cell as the student left it.
+    """One cell of a student's notebook.
 
     Attributes:
-        position: counted from 1 over all cells, as a person counts.
+        position: 1 for the first cell of the notebook.
         cell_type: code, markdown or raw.
-        source: the text.
-        ids: what may name the cell: its id, and names that other tools keep in the metadata.
+        source: the text of a code cell; "" for other cells.
+        ids: the id of the cell, and names that other tools store in the metadata.
     """
 
     position: int
@@ -35,46 +35,32 @@ class StudentCell:
 
 
 def lab_number(cells: list[StudentCell]) -> str:
-    """The two digits of the lab that most cell ids name, or "".
-
-    Args:
-        cells: of a notebook.
-
-    Returns:
-        For example `04`.
-    """
+    """The two digits of the lab that most cell ids begin with, such as `04`, or ""."""
     votes = Counter(match[1] for cell in cells for text in cell.ids[:1] if (match := _OUR_ID.match(text)))
     return votes.most_common(1)[0][0] if votes else ""
 
 
 def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]:
-    """Read a notebook of format 4 without trusting it.
-
-    Args:
-        data: the bytes of the `.ipynb`.
-        name: for messages.
-
-    Returns:
-        Its cells; outputs and attachments are not kept.
+    """Parse the bytes of a notebook of format 4 into its cells, without outputs and attachments.
 
     Raises:
-        SubmissionError: says what is wrong and what to do.
+        SubmissionError: names the notebook and the problem, and says what to do.
     """
     if len(data) > MAX_NOTEBOOK:
         size, limit = len(data) >> 20, MAX_NOTEBOOK >> 20
         raise SubmissionError(f"{name} has {size} MB, at most {limit} MB are read; clear its outputs and save")
     if not data.strip():
         raise SubmissionError(f"{name} is empty")
-    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:  # each would cost far more memory than its two bytes
+    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:  # each one needs far more memory than its two bytes
         raise SubmissionError(f"{name} has more than {MAX_BRACKETS} brackets; clear its outputs and save")
     try:
         document = json.loads(data.decode(json.detect_encoding(data)))  # PowerShell writes UTF-16
     except RecursionError:
         raise SubmissionError(f"{name} is nested too deep") from None
     except (ValueError, MemoryError) as error:
-        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        advice = "it was cut or edited by hand; save it again from JupyterLab"
-        raise SubmissionError(f"{name} is not valid JSON{where}: {advice}") from None
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        advice = "it was cut off or edited by hand; save it again from JupyterLab"
+        raise SubmissionError(f"{name} is not valid JSON{line}: {advice}") from None
     version = document.get("nbformat") if isinstance(document, dict) else None
     if version is None:
         raise SubmissionError(f"{name} is JSON, but not a notebook")
@@ -86,11 +72,11 @@ def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]
         raise SubmissionError(f"{name} has no list of cells")
     if len(cells) > MAX_CELLS:
         raise SubmissionError(f"{name} has {len(cells)} cells, at most {MAX_CELLS} are read")
-    found = [_cell(cell, position, name) for position, cell in enumerate(cells, 1)]
-    code = sum(len(cell.source) for cell in found)
-    if code > MAX_CODE:  # reading it takes seconds a megabyte, in which nobody else's cells are watched
+    parsed = [_cell(cell, position, name) for position, cell in enumerate(cells, 1)]
+    code = sum(len(cell.source) for cell in parsed)
+    if code > MAX_CODE:  # parsing takes seconds per megabyte, in which no other submission's cells are watched
         raise SubmissionError(f"{name} has {code >> 10} kB of code, at most {MAX_CODE >> 10} kB are read")
-    return found
+    return parsed
 
 
 def _cell(cell: object, position: int, name: str) -> StudentCell:
@@ -104,20 +90,20 @@ def _cell(cell: object, position: int, name: str) -> StudentCell:
     if len(source) > MAX_SOURCE and cell.get("cell_type") == "code":
         size, limit = len(source) >> 10, MAX_SOURCE >> 10
         raise SubmissionError(f"{name}: cell {position} has {size} kB of code, at most {limit} kB are read")
-    kind = cell.get("cell_type")
-    source = source if kind == "code" else ""  # prose is never graded, and may be large
-    return StudentCell(position, kind if kind in ("code", "markdown", "raw") else "raw", source, _ids(cell))
+    cell_type = cell.get("cell_type")
+    source = source if cell_type == "code" else ""  # text is never graded, and may be large
+    return StudentCell(position, cell_type if cell_type in ("code", "markdown", "raw") else "raw", source, _ids(cell))
 
 
 def _ids(cell: dict) -> tuple[str, ...]:
-    """Colab and older tools keep the id, or only our own names, in the metadata."""
+    """The id of a cell, and names in its metadata, where Colab and older tools store them."""
     metadata = cell.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    nbgrader, ours = metadata.get("nbgrader"), metadata.get("segedu")
+    nbgrader, course = metadata.get("nbgrader"), metadata.get("segedu")
     candidates = [
         cell.get("id"),
         metadata.get("id"),
-        ours.get("name") if isinstance(ours, dict) else None,
+        course.get("name") if isinstance(course, dict) else None,
         nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None,
     ]
     return tuple(text[:200] for text in candidates if isinstance(text, str) and text)

@@ -1,4 +1,4 @@
-"""When work came in, as files write it."""
+"""Parse submission times."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from zoneinfo import ZoneInfo
 
 
 def parse_timestamp(text: str) -> str | None:
-    """A time as nbgrader writes it: with the name or the offset of a zone, or without, which means UTC.
+    """Convert a time to ISO 8601 in UTC; None if it cannot be parsed or its zone is not known.
 
     Args:
-        text: `2026-10-01 23:59:00.000000 UTC`, `... America/Los_Angeles`, `... +0200`, or ISO 8601.
-
-    Returns:
-        ISO 8601 in UTC, or None where it is no time or the zone is not known.
+        text: ISO 8601, or a time as nbgrader writes it: `2026-10-01 23:59:00.000000 UTC`, `... America/Los_Angeles`,
+            `... +0200`. A time without a zone is in UTC.
 
     >>> parse_timestamp("2026-10-01 16:59:00.000000 America/Los_Angeles")
     '2026-10-01T23:59:00+00:00'
