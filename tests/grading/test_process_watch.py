@@ -1,4 +1,4 @@
-"""What the keeper sees of a tree of processes and of a folder, and how it ends what is below it."""
+"""What the supervisor sees of a tree of processes and of a folder, and how it ends what is below it."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def open_folder():
 
 @linux
 def test_a_process_that_cannot_be_looked_into_is_ended(open_folder):
-    """In a child without the rights of root, which is what a keeper has in most containers."""
+    """In a child without the rights of root, which is what a supervisor has in most containers."""
     child = os.fork()
     if child == 0:
         code = 1

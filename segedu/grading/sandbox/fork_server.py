@@ -1,7 +1,7 @@
 """The warm fork server, and what becomes of its children.
 
 The server imports torch and IPython once and never runs a torch operation (a parent that ran one with two threads
-makes its children hang). Each job is a fork, in three processes: the **keeper** (outside, ends the sandbox when the
+makes its children hang). Each job is a fork, in three processes: the **supervisor** (outside, ends the sandbox when the
 grader goes away), the **init** (pid 1 of the sandbox: builds it, reaps, reports) and the **kernel** (IPython).
 The kernel is never pid 1, where signals without a handler are ignored. The job is read after the fork, so that no
 kernel finds another one's keys in its memory.
@@ -41,13 +41,13 @@ PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "
 
 
 def serve(control_fd: int) -> None:
-    """Forks one keeper for each connection that arrives, until the grader closes its end."""
+    """Forks one supervisor for each connection that arrives, until the grader closes its end."""
     control = socket.socket(fileno=control_fd)
     preload(PRELOAD)
     hide_grader()
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
     send(control, {"ready": True, "threads": restrictions.thread_count()})
     while True:
         try:
@@ -58,14 +58,14 @@ def serve(control_fd: int) -> None:
             with _never_returning():
                 control.close()
                 restrictions.die_with_parent()
-                keep(socket.socket(fileno=fds[0]), warm=True)
+                supervise(socket.socket(fileno=fds[0]), warm=True)
         os.close(fds[0])
 
 
 def cold(connection_fd: int) -> None:
     """One job without a warm parent."""
     hide_grader()
-    keep(socket.socket(fileno=connection_fd))
+    supervise(socket.socket(fileno=connection_fd))
 
 
 def preload(names: tuple[str, ...]) -> None:
@@ -107,8 +107,8 @@ def _never_returning():
         os._exit(1)
 
 
-def keep(connection: socket.socket, warm: bool = False) -> None:
-    """The keeper: reads the job, makes the namespaces, forks the init and ends it when the grader is gone."""
+def supervise(connection: socket.socket, warm: bool = False) -> None:
+    """The supervisor: reads the job, makes the namespaces, forks the init and ends it when the grader is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -164,7 +164,7 @@ def _attend(connection: socket.socket, init: int, until: float, tree: process_wa
         if tree is not None and time.monotonic() >= tree.next:
             kind, message = tree.look()
             if kind:
-                send(connection, {"over": kind, "message": message})
+                send(connection, {"exceeded": kind, "message": message})
                 tree.kill()
 
 

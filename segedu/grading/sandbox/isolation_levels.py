@@ -2,7 +2,7 @@
 
 3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
 machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each level
-memory and processes of a kernel and its children are bounded by control groups, or by the keeper's watch where none
+memory and processes of a kernel and its children are bounded by control groups, or by the supervisor's watch where none
 can be made. Each kernel's job is written here.
 """
 
@@ -62,7 +62,7 @@ class IsolationLevel:
 
 
 @dataclass
-class Place:
+class HostResources:
     """What one kernel gets on the host: a job, control groups, and below level 3 a scratch folder."""
 
     job: dict
@@ -146,7 +146,7 @@ def _try(isolation: IsolationLevel) -> tuple[bool, str]:
     return not wrong, f"{isolation.reason}: {wrong}" if wrong else isolation.reason
 
 
-def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
+def allocate_resources(isolation: IsolationLevel, stage: Path, limits: Limits) -> HostResources:
     """Prepares one kernel: its job, control groups where they can be written, and its folders."""
     uid = own_user() if isolation.own_user else None
     job = {
@@ -157,34 +157,34 @@ def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
         "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * PATIENCE * limits.total_seconds + 120,
     }  # fmt: skip
-    place = Place(job)
+    resources = HostResources(job)
     if isolation.level < 3:
-        place.scratch = Path(tempfile.mkdtemp(prefix="segedu-run-"))
-        job["scratch"] = str(place.scratch)
-        for folder in (place.scratch, *(place.scratch / name for name in ("work", "home", "tmp", "run"))):
+        resources.scratch = Path(tempfile.mkdtemp(prefix="segedu-run-"))
+        job["scratch"] = str(resources.scratch)
+        for folder in (resources.scratch, *(resources.scratch / name for name in ("work", "home", "tmp", "run"))):
             folder.mkdir(exist_ok=True)
             if uid is not None:
                 os.chown(folder, uid, uid)
     memory, tasks = limits.memory_bytes + (256 << 20), limits.processes + 16  # a kernel has eleven threads of its own
-    place.groups = cgroups.make(memory + limits.disk_bytes, tasks)
-    job["cgroups"] = [str(folder) for folder in place.groups.folders]
+    resources.groups = cgroups.make(memory + limits.disk_bytes, tasks)
+    job["cgroups"] = [str(folder) for folder in resources.groups.folders]
     watched = {
-        kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
+        kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in resources.groups.kinds
     }
-    if "processor" not in place.groups.kinds:
+    if "processor" not in resources.groups.kinds:
         watched["busy"] = BUSY
     watched |= {"sockets": limits.sockets, **({"own_network": True} if isolation.level >= 3 else {})}
-    if place.scratch is not None:
+    if resources.scratch is not None:
         watched |= {
             "terminals": TERMINALS,
-            "folder": str(place.scratch),
+            "folder": str(resources.scratch),
             "disk": limits.disk_bytes,
             "inodes": limits.inodes,
         }
         if uid is not None:
             watched["user"] = uid
     job["watch"] = watched
-    return place
+    return resources
 
 
 def own_user() -> int:
@@ -230,8 +230,10 @@ def masked() -> list[str]:
     return sorted(path for path in paths if path.startswith(tuple(f"{top}/" for top in ("/usr", *prefixes()))))
 
 
-def describe(isolation: IsolationLevel, place: Place) -> str:
+def describe(isolation: IsolationLevel, resources: HostResources) -> str:
     """One line for the record: what holds this kernel."""
-    groups, watched = (" and ".join(sorted(kinds)) for kinds in (place.groups.kinds, {*place.job["watch"]} & _WATCHED))
+    groups, watched = (
+        " and ".join(sorted(kinds)) for kinds in (resources.groups.kinds, {*resources.job["watch"]} & _WATCHED)
+    )
     parts = [f"control groups for {groups}"] * bool(groups) + [f"a watch of {watched}"] * bool(watched)
     return ", ".join([isolation.reason, *parts])

@@ -16,16 +16,16 @@ from pathlib import Path
 from nbval.plugin import NbCellError
 
 from segedu.grading.sandbox.isolation_levels import (
+    HostResources,
     IsolationLevel,
     Limits,
-    Place,
+    allocate_resources,
     best_level,
     describe,
-    make_place,
     probe_levels,
 )
 from segedu.grading.sandbox.nbval_items import Fatal, NotOk, SegCell, SegKernel, items, session
-from segedu.grading.sandbox.provisioner import ForkServer, Guest
+from segedu.grading.sandbox.provisioner import ForkServer, RunningSandbox
 from segedu.grading.sandbox.remove_folder import remove_folder
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError, SandboxFiles
@@ -147,8 +147,8 @@ class _Run:
         self.until = 0.0  # of the step that runs
         self.granted = 0.0  # seconds of that step in which other work on the machine had the processor
         self.kernel: SegKernel | None = None
-        self.guest: Guest | None = None
-        self.place: Place | None = None
+        self.sandbox: RunningSandbox | None = None
+        self.resources: HostResources | None = None
         self.replay: list[tuple[Step, SegCell, float]] = []  # with the seconds that each took
         self.left_out: tuple[str, ...] = ()
         self.starts = 0
@@ -233,7 +233,7 @@ class _Run:
     def fill(self, step: Step, cell: SegCell) -> None:
         """Puts this kernel's work folder into a step of ours."""
         if step.kind not in ("helper", "solution"):
-            cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
+            cell.cell.source = step.source.replace(WORK, self.kernel.sandbox.work)
 
     def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
         """Runs an nbval item and names what happened; what the machine took for other work is added to the time."""
@@ -267,10 +267,10 @@ class _Run:
 
     def cause(self, error: Fatal) -> tuple[str, str]:
         """Why the kernel was lost: a control group or the watch may have killed it."""
-        if error.status == "died" and self.kernel.guest.over:
-            kind, message = self.kernel.guest.over
+        if error.status == "died" and self.kernel.sandbox.limit_exceeded:
+            kind, message = self.kernel.sandbox.limit_exceeded
             return ("memory" if kind == "memory" else "died"), f"the kernel was ended: {message}"
-        if error.status == "died" and self.place.out_of_memory():
+        if error.status == "died" and self.resources.out_of_memory():
             return "memory", "the memory limit was reached"
         return error.status, str(error)
 
@@ -278,17 +278,17 @@ class _Run:
         """A new sandbox with the files in it."""
         self.starts += 1
         self.result.restarts = self.starts - 1
-        self.place = make_place(self.pool.isolation, self.pool.stage, self.limits)
-        self.result.level_reason = describe(self.pool.isolation, self.place)
+        self.resources = allocate_resources(self.pool.isolation, self.pool.stage, self.limits)
+        self.result.level_reason = describe(self.pool.isolation, self.resources)
 
-        def launch(key: str) -> Guest:
-            self.guest = Guest(self.pool.server.connect(), {**self.place.job, "key": key})
+        def launch(key: str) -> RunningSandbox:
+            self.sandbox = RunningSandbox(self.pool.server.connect(), {**self.resources.job, "key": key})
             try:
                 for path, data in self.files_in.items():
-                    self.guest.files.put(path, data)
+                    self.sandbox.files.put(path, data)
             except OSError as error:
                 raise SandboxError(f"the files of the run could not be put into the sandbox: {error}") from None
-            return self.guest
+            return self.sandbox
 
         try:
             self.kernel = SegKernel(launch, self.limits, self.pool.folder)
@@ -304,16 +304,16 @@ class _Run:
         if self.kernel is not None:
             self.kernel.stop()
             self.kernel = None
-        guest, self.guest = self.guest, None
-        if guest is not None:
-            guest.kill()
-            self.fetch(guest.files)
-            self.result.cpu_seconds += guest.report["cpu"]
-            self.result.max_rss = max(self.result.max_rss, guest.report["max_rss"])
-            guest.close()
-        if self.place is not None:
-            self.place.clear()
-            self.place = None
+        sandbox, self.sandbox = self.sandbox, None
+        if sandbox is not None:
+            sandbox.kill()
+            self.fetch(sandbox.files)
+            self.result.cpu_seconds += sandbox.report["cpu"]
+            self.result.max_rss = max(self.result.max_rss, sandbox.report["max_rss"])
+            sandbox.close()
+        if self.resources is not None:
+            self.resources.clear()
+            self.resources = None
 
     def fetch(self, files: SandboxFiles) -> None:
         """Reads the wanted files; what an earlier kernel left stays."""

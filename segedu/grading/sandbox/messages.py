@@ -1,4 +1,4 @@
-"""Messages on the unix connection between the grader and one kernel's keeper: four bytes of length, then JSON.
+"""Messages on the unix connection between the grader and one kernel's supervisor: four bytes of length, then JSON.
 
 File descriptors ride along with the first bytes. Both ends are ours; the student's process never holds one.
 """

@@ -32,7 +32,7 @@ from segedu.grading.sandbox.cell_clock import Clock
 from segedu.grading.sandbox.fork_server import PORTS
 from segedu.grading.sandbox.isolation_levels import Limits
 from segedu.grading.sandbox.kernel_messages import read_message
-from segedu.grading.sandbox.provisioner import NAME, Guest, SandboxSpecs
+from segedu.grading.sandbox.provisioner import NAME, RunningSandbox, SandboxSpecs
 from segedu.grading.sandbox.socket_relay import Relay
 
 MAX_MESSAGES = 20_000
@@ -54,9 +54,9 @@ class NotOk(Exception):
 
 
 class SegKernel(RunningKernel):
-    """nbval's kernel on a sandboxed process. The constructor starts it; `guest` outlives it."""
+    """nbval's kernel on a sandboxed process. The constructor starts it; `sandbox` outlives it."""
 
-    def __init__(self, start: Callable[[str], Guest], limits: Limits, folder: Path) -> None:
+    def __init__(self, start: Callable[[str], RunningSandbox], limits: Limits, folder: Path) -> None:
         self.limits = limits
         self.clock = Clock(START_SECONDS)
         self.sockets: dict[str, zmq.Socket] = {}
@@ -73,7 +73,7 @@ class SegKernel(RunningKernel):
                 connection_file=str(folder / f"kernel-{id(self)}.json"),
             )  # fmt: skip
             self.km.start_kernel(start=start)
-            self.guest: Guest = self.km.provisioner.guest
+            self.sandbox: RunningSandbox = self.km.provisioner.sandbox
             self.kc = self.km.client(context=self.context)
             outside = str(folder / f"k{id(self)}")
             numbers = (PORTS["shell_port"], PORTS["iopub_port"])
@@ -95,7 +95,7 @@ class SegKernel(RunningKernel):
         self.text: list[str] = []
         self.error: dict = {}
         self.reply: dict = {}
-        self.clock = Clock(seconds, self.guest.waited)
+        self.clock = Clock(seconds, self.sandbox.waited)
         self.answered, self.patience = False, IDLE_SECONDS
         self.relay.begin()
 
@@ -155,18 +155,18 @@ class SegKernel(RunningKernel):
 
     def is_alive(self) -> bool:
         """Whether the process is there; asked of the process, not of the kernel."""
-        return hasattr(self, "guest") and self.guest.alive()
+        return hasattr(self, "sandbox") and self.sandbox.alive()
 
     def how_it_died(self) -> str:
         """In words; empty while the process is there."""
-        return "" if self.is_alive() else f"the kernel died: {exit_words(self.guest.report['exit'])}"
+        return "" if self.is_alive() else f"the kernel died: {exit_words(self.sandbox.report['exit'])}"
 
     def interrupt(self) -> None:
         """Ctrl-C."""
-        self.guest.signal(2)
+        self.sandbox.signal(2)
 
     def stop(self) -> None:
-        """Kills the kernel and closes every socket; the guest's folder stays open. A second time does nothing."""
+        """Kills the kernel and closes every socket; the sandbox folder stays open. A second time does nothing."""
         sockets, self.sockets = self.sockets, {}
         monitors, self.monitors = self.monitors, []
         steps = [socket.disable_monitor for socket in sockets.values()]
@@ -187,17 +187,17 @@ class SegKernel(RunningKernel):
         poller = zmq.Poller()
         for socket in (*self.sockets.values(), *self.monitors):
             poller.register(socket, zmq.POLLIN)
-        poller.register(self.guest.connection.fileno(), zmq.POLLIN)
+        poller.register(self.sandbox.connection.fileno(), zmq.POLLIN)
         ready = dict(poller.poll(int(seconds * 1000) + 1))
         got = sum(self._receive(name) for name, socket in self.sockets.items() if socket in ready)
         if got:
             return got
-        if self.guest.connection.fileno() in ready and not self.guest.alive():
+        if self.sandbox.connection.fileno() in ready and not self.sandbox.alive():
             raise Fatal("died", self.how_it_died())
         for monitor in self.monitors:
             if monitor in ready:
                 recv_monitor_message(monitor, zmq.NOBLOCK)
-                if select.select([self.guest.connection], [], [], 0.5)[0] and not self.guest.alive():
+                if select.select([self.sandbox.connection], [], [], 0.5)[0] and not self.sandbox.alive():
                     raise Fatal("died", self.how_it_died())
                 if self.relay.hung_up:
                     raise Fatal("died", "the kernel closed its connection")

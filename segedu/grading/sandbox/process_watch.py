@@ -1,6 +1,6 @@
-"""The processes of a sandbox as its keeper sees them: found, measured, ended.
+"""The processes of a sandbox as its supervisor sees them: found, measured, ended.
 
-Resource limits hold one process each. Where no control group can be made, the keeper looks four times a second at
+Resource limits hold one process each. Where no control group can be made, the supervisor looks four times a second at
 the whole tree: its memory, its processes, and below level 3, where there is no disk of its own, its folder. What goes
 beyond is killed, a moment late: a limit of this kind is soft by what a quarter of a second can do. The size of a file
 that has no name and no descriptor, only memory mapped from it, cannot be read: it counts as a quarter of the disk.

@@ -67,7 +67,7 @@ class ForkServer:
             return cls._shared
 
     def connect(self) -> socket.socket:
-        """A fresh connection to a keeper that waits for its job."""
+        """A fresh connection to a supervisor that waits for its job."""
         ours, theirs = socket.socketpair()
         with theirs:
             if self.cold:
@@ -79,7 +79,7 @@ class ForkServer:
         return ours
 
     def close(self) -> None:
-        """Ends the warm parent once its last user has closed it; its keepers end with it."""
+        """Ends the warm parent once its last user has closed it; its supervisors end with it."""
         with ForkServer._sharing:
             self.users -= 1
             if self.users > 0:
@@ -138,7 +138,7 @@ def _python(entry: str, fd: int, folder: str = "") -> subprocess.Popen:
     )  # fmt: skip
 
 
-class Guest:
+class RunningSandbox:
     """One running sandbox, seen from outside: its folder, its life, its end."""
 
     def __init__(self, connection: socket.socket, job: dict) -> None:
@@ -146,7 +146,7 @@ class Guest:
         self.pidfd = -1
         self.folder = -1
         self.report: dict | None = None
-        self.over: tuple[str, str] | None = None
+        self.limit_exceeded: tuple[str, str] | None = None
         try:
             connection.settimeout(START_SECONDS)
             send(connection, job)
@@ -175,7 +175,7 @@ class Guest:
         return f"/proc/self/fd/{self.folder}" if LINUX else self.scratch
 
     def alive(self) -> bool:
-        """Whether no report of the end has come, and the keeper is still there."""
+        """Whether no report of the end has come, and the supervisor is still there."""
         if self.report is None and select.select([self.connection], [], [], 0)[0]:
             self._read_report()
         return self.report is None
@@ -208,7 +208,7 @@ class Guest:
         """The connection ends with the last process that could still write into the sandbox's folder."""
         self.connection.settimeout(END_SECONDS)
         with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)  # the keeper ends what is left
+            self.connection.shutdown(socket.SHUT_WR)  # the supervisor ends what is left
             while self.connection.recv(4096):
                 pass
 
@@ -223,12 +223,12 @@ class Guest:
             self.folder = self.pidfd = -1
 
     def _read_report(self) -> None:
-        """The init's report; before it the keeper may have told why it ended the kernel."""
+        """The init's report; before it the supervisor may have told why it ended the kernel."""
         try:
             while self.report is None:
                 message, _ = receive(self.connection)
-                if "over" in message:
-                    self.over = (message["over"], message["message"])
+                if "exceeded" in message:
+                    self.limit_exceeded = (message["exceeded"], message["message"])
                 else:
                     self.report = message
         except (EOFError, OSError):
@@ -238,11 +238,11 @@ class Guest:
 class SandboxProvisioner(KernelProvisionerBase):
     """What `KernelManager` starts and stops kernels with; a thin shell around a `Guest`."""
 
-    guest: Guest | None = None
+    sandbox: RunningSandbox | None = None
 
     @property
     def has_process(self) -> bool:
-        return self.guest is not None
+        return self.sandbox is not None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(env={}, **kwargs)
@@ -250,36 +250,36 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict:
         key = self.parent.session.key
-        self.guest = kwargs["start"](key.decode())
-        return {**self.guest.connection_info, "key": key, "kernel_name": NAME}
+        self.sandbox = kwargs["start"](key.decode())
+        return {**self.sandbox.connection_info, "key": key, "kernel_name": NAME}
 
     async def poll(self) -> int | None:
-        if self.guest is None:
+        if self.sandbox is None:
             return 0
-        if self.guest.alive():
+        if self.sandbox.alive():
             return None
-        code = self.guest.report["exit"]
+        code = self.sandbox.report["exit"]
         return code if code is not None else -9
 
     async def wait(self) -> int | None:
-        if self.guest is not None and self.guest.report is None:
-            self.guest.kill()
-        code, self.guest = await self.poll(), None
+        if self.sandbox is not None and self.sandbox.report is None:
+            self.sandbox.kill()
+        code, self.sandbox = await self.poll(), None
         return code
 
     async def send_signal(self, signum: int) -> None:
-        if self.guest is not None:
-            self.guest.signal(signum)
+        if self.sandbox is not None:
+            self.sandbox.signal(signum)
 
     async def kill(self, restart: bool = False) -> None:
-        if self.guest is not None:
-            self.guest.kill()
+        if self.sandbox is not None:
+            self.sandbox.kill()
 
     async def terminate(self, restart: bool = False) -> None:
         await self.kill()
 
     async def cleanup(self, restart: bool = False) -> None:
-        self.guest = None
+        self.sandbox = None
 
 
 class SandboxSpecs(KernelSpecManager):

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segedu.grading.sandbox.provisioner import ForkServer, Guest
+from segedu.grading.sandbox.provisioner import ForkServer, RunningSandbox
 from segedu.grading.sandbox.restrictions import SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError
 
 if TYPE_CHECKING:
-    from segedu.grading.sandbox.isolation_levels import IsolationLevel, Limits, Place
+    from segedu.grading.sandbox.isolation_levels import HostResources, IsolationLevel, Limits
 
 SECONDS = 20.0  # for one trial that uses something up
 # what a cell may not be able to do at a level that claims isolation, and how a sentence goes on that says it could
@@ -66,34 +66,36 @@ def attempt(isolation: IsolationLevel, limits: Limits, name: str = "") -> dict[s
         SandboxError: it does not start.
         OSError: the same.
     """
-    from segedu.grading.sandbox.isolation_levels import make_place
+    from segedu.grading.sandbox.isolation_levels import allocate_resources
 
     with _host() as (folder, words):
-        place = make_place(isolation, folder / "stage", limits)
-        place.job["probe"] = words | {"name": name}
+        resources = allocate_resources(isolation, folder / "stage", limits)
+        resources.job["probe"] = words | {"name": name}
         try:
-            guest = Guest(ForkServer(cold=True).connect(), place.job)
+            sandbox = RunningSandbox(ForkServer(cold=True).connect(), resources.job)
             try:
-                return _outcomes(guest, place, isolation, name)
+                return _outcomes(sandbox, resources, isolation, name)
             finally:
-                guest.close()
+                sandbox.close()
         finally:
-            place.clear()
+            resources.clear()
 
 
-def _outcomes(guest: Guest, place: Place, isolation: IsolationLevel, name: str) -> dict[str, Outcome]:
+def _outcomes(
+    sandbox: RunningSandbox, resources: HostResources, isolation: IsolationLevel, name: str
+) -> dict[str, Outcome]:
     until = time.monotonic() + SECONDS
-    while guest.alive() and time.monotonic() < until:
-        select.select([guest.connection], [], [], 1.0)
+    while sandbox.alive() and time.monotonic() < until:
+        select.select([sandbox.connection], [], [], 1.0)
     with contextlib.suppress(SandboxFileError, ValueError):
-        found = {key: tuple(value) for key, value in json.loads(guest.files.get("found.json")).items()}
+        found = {key: tuple(value) for key, value in json.loads(sandbox.files.get("found.json")).items()}
         if not name:
-            found["user"] = _user(os.stat("found.json", dir_fd=guest.files.folder).st_uid, isolation)
-        if name not in found or found[name][0] or not (guest.over or place.out_of_memory()):
+            found["user"] = _user(os.stat("found.json", dir_fd=sandbox.files.folder).st_uid, isolation)
+        if name not in found or found[name][0] or not (sandbox.limit_exceeded or resources.out_of_memory()):
             return found
-    if name and guest.over:
-        return {name: (True, f"ended by the watch: {guest.over[1]}")}
-    if name and place.out_of_memory():
+    if name and sandbox.limit_exceeded:
+        return {name: (True, f"ended by the watch: {sandbox.limit_exceeded[1]}")}
+    if name and resources.out_of_memory():
         return {name: (True, "ended by the control group")}
     raise SandboxError("what was tried in it left no answer")
 
@@ -117,11 +119,11 @@ def _host() -> Iterator[tuple[Path, dict]]:
         secret = folder / "secret"
         secret.write_text("secret")
         secret.chmod(0o600)
-        places = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, str(folder / "socket"))]
-        places += [(socket.AF_UNIX, f"\0{abstract}")] * os.path.exists("/proc/self")
-        sockets = [stack.enter_context(socket.socket(family)) for family, _ in places]
-        for one, (_, place) in zip(sockets, places, strict=True):
-            one.bind(place)
+        addresses = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, str(folder / "socket"))]
+        addresses += [(socket.AF_UNIX, f"\0{abstract}")] * os.path.exists("/proc/self")
+        sockets = [stack.enter_context(socket.socket(family)) for family, _ in addresses]
+        for one, (_, address) in zip(sockets, addresses, strict=True):
+            one.bind(address)
             one.listen()
         (folder / "socket").chmod(0o777)
         course = Path(__file__).resolve().parents[2] / "teaching" / "exercises"
