@@ -108,7 +108,7 @@ def test_in_a_container_with_few_users_its_own_are_taken(tmp_path, monkeypatch):
 def test_what_no_group_holds_is_watched(monkeypatch):
     resources = allocate_resources(IsolationLevel(3), Path("/nowhere"), Limits())
     resources.clear()
-    assert not {"memory", "processes"} & {*resources.job["watch"]} & resources.groups.kinds
+    assert not {"memory", "processes"} & {*resources.job["watch"]} & resources.groups.limited
     monkeypatch.setattr(isolation_levels.cgroups, "parents", lambda *_: [])
     resources = allocate_resources(IsolationLevel(3), Path("/nowhere"), Limits())
     assert set(resources.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}

@@ -57,13 +57,7 @@ class ExerciseCases:
 
 
 def exercise_seed(seed: int, lab: str, name: str) -> int:
-    """Derive a 63-bit seed for one exercise, so that the cases of one exercise reveal nothing about those of another.
-
-    Args:
-        seed: of the batch.
-        lab: for example `04_metrics`.
-        name: of the exercise.
-    """
+    """Derive an exercise's 63-bit seed from the batch's; the cases of one exercise reveal nothing about another's."""
     digest = hashlib.sha256(f"segedu {seed} {lab} {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -71,13 +71,7 @@ class GradingSetup:
 
 
 def examine(submission: Submission, grading_setup: GradingSetup, key: str) -> dict:
-    """Grade one submission and return its record. Everything in it except `measured` is the same in every run.
-
-    Args:
-        submission: read successfully, or with a problem.
-        grading_setup: the lab, the cases of its exercises, and the kernels.
-        key: of the record.
-    """
+    """Grade one submission and return its record; everything in it except `measured` is the same in every run."""
     record = _blank_record(submission, grading_setup, key)
     if submission.problem:
         return record | {"status": "unreadable", "problem": clean(submission.problem)}

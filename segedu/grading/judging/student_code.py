@@ -220,12 +220,7 @@ def calls_check(source: str, name: str) -> bool:
 
 
 def oddities(source: str, hides: Iterable[str]) -> list[str]:
-    """Return notes for the instructor on suspicious code: hidden imports, shell lines, grader internals.
-
-    Args:
-        source: the cell.
-        hides: modules that the lab hides.
-    """
+    """Return notes for the instructor on suspicious code: imports that the lab hides, shell lines, grader internals."""
     imported = _imported_names(source)
     phrases = [f"imports {name}, which this lab hides" for name in hides if name in imported]
     phrases += [f"mentions {word}" for word in _SUSPICIOUS_WORDS if word in source]
