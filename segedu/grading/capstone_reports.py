@@ -1,4 +1,4 @@
-"""`segedu capstone`: the reports of a folder of notebooks as tables, and what each of them lacks."""
+"""`segedu capstone`: print the reports in a folder of notebooks as tables, and what each report lacks."""
 
 from __future__ import annotations
 
@@ -16,100 +16,81 @@ from segedu.grading.submissions.submission import read_plain
 from segedu.teaching.capstone import Report, problems, table
 from segedu.teaching.capstone.report import MIME, from_json
 
-_LINES, _COLUMNS = 20, 8  # that are printed of a table, and lines of what a report lacks
+_MAX_ROWS, _MAX_COLUMNS = 20, 8  # printed of a table; also limits the listed problems
 
 
-def notebooks(handed_in: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The notebooks that were named, and those in folders that were named; and files in these that are none.
-
-    Args:
-        handed_in: files and folders.
-
-    Returns:
-        Paths of notebooks, those of a folder sorted by name, and of what else lies there.
+def notebooks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Find the notebooks among files and in folders, sorted by name per folder; also return a folder's other files.
 
     Raises:
-        ValueError: a path is not there, or a folder holds no notebook.
+        ValueError: if a path does not exist, or a folder holds no notebook.
     """
-    found, others = [], []
-    for path in handed_in:
+    books, others = [], []
+    for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist, expected a notebook or a folder of notebooks")
         inside = [path]
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_symlink() or not p.is_dir())
-            files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-            inside = [p for p in files if p.suffix.lower() == ".ipynb"]
-            others += [p for p in files if p.suffix.lower() != ".ipynb"]
+            files = sorted(file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+            files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+            inside = [file for file in files if file.suffix.lower() == ".ipynb"]
+            others += [file for file in files if file.suffix.lower() != ".ipynb"]
             if not inside:
                 raise ValueError(f"{path} holds no notebook, expected capstones, saved as .ipynb")
-        found += inside
-    return found, others
+        books += inside
+    return books, others
 
 
 def read(path: Path) -> Report:
-    """The report that a saved notebook holds in its outputs, the last one. Nothing is run.
-
-    Args:
-        path: of the `.ipynb`.
-
-    Returns:
-        The report.
+    """Read the last report in a saved notebook's outputs, without running anything.
 
     Raises:
-        ValueError: there is none, or it is not what `hand_in` writes.
-        SubmissionError: the file is no notebook that can be read.
+        ValueError: if there is no report, or it is not one that `hand_in` writes.
+        SubmissionError: if the file is not a readable notebook.
     """
     data = read_plain(path)
-    if len(data) > MAX_NOTEBOOK:  # clearing its outputs, as a lab's student is told, would lose the report
+    if len(data) > MAX_NOTEBOOK:  # its message differs from a lab's, because clearing all outputs would lose the report
         size, limit = len(data) >> 20, MAX_NOTEBOOK >> 20
         raise ValueError(
             f"{path.name} has {size} MB, at most {limit} MB are read: clear the pictures, not the last cell"
         )
-    parse_notebook(data, path.name)  # its limits and its sentences
+    parse_notebook(data, path.name)  # raises for other limits and malformed files
     cells = json.loads(data.decode(json.detect_encoding(data)))["cells"]
     outputs = [output for cell in cells if isinstance(cell.get("outputs"), list) for output in cell["outputs"]]
     parts = [output.get("data") for output in outputs if isinstance(output, dict)]
-    held = [part[MIME] for part in parts if isinstance(part, dict) and MIME in part]
-    if not held:
+    reports = [part[MIME] for part in parts if isinstance(part, dict) and MIME in part]
+    if not reports:
         raise ValueError(f"{path.name} holds no report: run its last cell, save the notebook, and hand it in again")
-    return from_json(held[-1])
+    return from_json(reports[-1])
 
 
 def print_reports(handed_in: Sequence[Path]) -> int:
-    """Print a table for each report, below it what it lacks, and at the end how many are complete, and which are not.
-
-    Args:
-        handed_in: files and folders.
-
-    Returns:
-        0 where every report is complete, else 1.
-    """
-    console, lacking, seen = Console(), [], {}
+    """Print each report's table and what it lacks, then which are complete; return 0 if all are, else 1."""
+    console, incomplete, seen = Console(), [], {}
     books, others = notebooks(handed_in)
     for path in books:
-        report, lacks = _looked_at(path)
+        report, missing = _read_and_check(path)
         console.print(f"\n[bold]{_line(path)}[/]", soft_wrap=True)
         if report is not None:
             _print_table(console, report)
-            twin = seen.setdefault(report.rows, path)
-            if twin != path and report.rows:
-                console.print(f"  [yellow]same[/]   all numbers are those of {_line(twin)}", soft_wrap=True)
-        for why in lacks[:_LINES]:
-            console.print(f"  [red]lacks[/]  {_line(why)}", soft_wrap=True)
-        if len(lacks) > _LINES:
-            console.print(f"  [red]lacks[/]  {len(lacks) - _LINES} things more")
-        lacking += [path] if lacks else []
-    console.print(f"\n{len(books) - len(lacking)} of {len(books)} reports are complete.", end=" ")
+            same_rows = seen.setdefault(report.rows, path)
+            if same_rows != path and report.rows:
+                console.print(f"  [yellow]same[/]   all numbers are those of {_line(same_rows)}", soft_wrap=True)
+        for problem in missing[:_MAX_ROWS]:
+            console.print(f"  [red]lacks[/]  {_line(problem)}", soft_wrap=True)
+        if len(missing) > _MAX_ROWS:
+            console.print(f"  [red]lacks[/]  {len(missing) - _MAX_ROWS} things more")
+        incomplete += [path] if missing else []
+    console.print(f"\n{len(books) - len(incomplete)} of {len(books)} reports are complete.", end=" ")
     console.print("What they say is the students' word; the rubric is for you.", soft_wrap=True)
-    for name, paths in (("Not complete", lacking), ("No notebook, not read", others)):
+    for name, paths in (("Not complete", incomplete), ("No notebook, not read", others)):
         if paths:
             console.print(f"{name}: {', '.join(map(_line, paths))}", soft_wrap=True)
-    return 1 if lacking else 0
+    return 1 if incomplete else 0
 
 
-def _looked_at(path: Path) -> tuple[Report | None, list[str]]:
-    """A report and what it lacks; one that cannot be read must not be the end of all others."""
+def _read_and_check(path: Path) -> tuple[Report | None, list[str]]:
+    """Return a report and what it lacks; an unreadable one must not stop the others."""
     try:
         report = read(path)
         return report, problems(report)
@@ -122,19 +103,19 @@ def _looked_at(path: Path) -> tuple[Report | None, list[str]]:
         return None, [f"{path.name} cannot be read: {type(error).__name__}"]
 
 
-def _line(words: object, most: int = 500) -> str:
-    """On one line, so that nobody's file or method can print lines of its own."""
-    return escape(" ".join(printable(words).split())[:most])
+def _line(words: object, limit: int = 500) -> str:
+    """Put text on one line, so that a file or method name cannot print lines of its own."""
+    return escape(" ".join(printable(words).split())[:limit])
 
 
 def _print_table(console: Console, report: Report) -> None:
     header, *lines = table(report) or [[]]
     if not header:
         return
-    shown = Table(*(_line(cell, 60) for cell in header[:_COLUMNS]))
-    for line in lines[:_LINES]:
-        shown.add_row(*(_line(cell, 60) for cell in line[:_COLUMNS]))
+    shown = Table(*(_line(cell, 60) for cell in header[:_MAX_COLUMNS]))
+    for line in lines[:_MAX_ROWS]:
+        shown.add_row(*(_line(cell, 60) for cell in line[:_MAX_COLUMNS]))
     console.print(shown)
-    for more, what in ((len(lines) - _LINES, "methods"), (len(header) - _COLUMNS, "metrics")):
+    for more, what in ((len(lines) - _MAX_ROWS, "methods"), (len(header) - _MAX_COLUMNS, "metrics")):
         if more > 0:
             console.print(f"  and {more} {what} more")

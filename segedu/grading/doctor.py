@@ -1,7 +1,7 @@
-"""What `segedu grade --doctor` prints: what this machine offers for a sandbox, what was tried, and what to do.
+"""`segedu grade --doctor`: what this machine offers for a sandbox, what was tried, and what to improve.
 
-Each line on what holds is an experiment that has just run: a cell in a throw-away sandbox has tried to break out of it
-(`trials`), and a child of this process has tried each means of the machine. What was not tried is not claimed.
+Each reported fact has just been tested: a cell in a throw-away sandbox has tried to break out (`trials`), and a child
+of this process has tried each facility of the machine. Nothing untested is claimed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from segedu.grading.sandbox import (
     trials,
 )
 
-ASKED = {
+TRIAL_LABELS = {
     "user": "whose files a cell writes", "rights": "rights of root, a namespace, a trace",
     "settings": "writing settings of the machine",
     "network": "connecting to sockets of this machine, or taking their names",
@@ -42,7 +42,7 @@ ASKED = {
     "forks": "200 processes", "disk": "more files than there is room for", "terminals": "200 terminals",
 }  # fmt: skip
 _LOCKS = "an advisory lock (flock) on a file of Python or of the system, which another program may wait for"
-LEFT = {
+REMAINING_RISKS = {
     3: f"a flaw in the machine's kernel itself; a guess at how long other work takes on the same processor; {_LOCKS}",
     2: "the names and sizes of files, the numbers of System V objects and the list of processes can be seen, with "
     "the seed where a program that waits for `segedu grade --seed`, such as sudo, has it among its arguments; the "
@@ -53,8 +53,8 @@ LEFT = {
     0: "everything",
 }
 
-# what honest notebooks miss
-LACKS = {
+# what honest notebooks cannot use
+UNAVAILABLE = {
     3: "the network; torch.compile, which takes longer than an exercise has",
     2: "the network; shared memory and /tmp, so multiprocessing and the workers of a DataLoader fail; torch.compile, "
     "which takes longer than an exercise has",
@@ -62,14 +62,7 @@ LACKS = {
 
 
 def doctor(console: Console | None = None) -> int:
-    """Print what this machine offers, which levels of the sandbox work and why the others do not.
-
-    Args:
-        console: of the terminal.
-
-    Returns:
-        The exit status: 0 where a level of at least 2 works, else 1.
-    """
+    """Print what this machine offers and which sandbox levels work; return 0 if level 2 or better works, else 1."""
     console = console or Console()
     table = Table("this machine", "", "", title=None, show_header=False, box=None, pad_edge=False)
     for name, good, text in facts():
@@ -83,64 +76,64 @@ def doctor(console: Console | None = None) -> int:
         console.print(f"level {level}: {mark}  {escape(reason)}", soft_wrap=True)
     best = max((level for level, available, _ in levels if available), default=0)
     style = "" if best >= SAFE_LEVEL else "bold red"
-    asks = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
-    console.print(f"\nGrading here uses level {best}.{asks}", style=style, soft_wrap=True)
+    confirmation = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
+    console.print(f"\nGrading here uses level {best}.{confirmation}", style=style, soft_wrap=True)
     if best:
         console.print(f"A cell at level {best} has just tried:", soft_wrap=True)
-        console.print(_tried(tried(best)))
-    console.print(f"It leaves: {LEFT[best]}.", style=style, soft_wrap=True)
-    if best in LACKS:
-        console.print(f"A notebook does without: {LACKS[best]}.", soft_wrap=True)
+        console.print(_trial_table(run_trials(best)))
+    console.print(f"Remaining risks: {REMAINING_RISKS[best]}.", style=style, soft_wrap=True)
+    if best in UNAVAILABLE:
+        console.print(f"Not available to notebooks: {UNAVAILABLE[best]}.", soft_wrap=True)
     for line in advice(best):
         console.print(f"Better: {line}", soft_wrap=True)
     return 0 if best >= SAFE_LEVEL else 1
 
 
-def tried(level: int) -> dict[str, tuple[bool, str]]:
-    """Trial -> whether it was held, and what came of it, in the best sandbox of this level."""
+def run_trials(level: int) -> dict[str, tuple[bool, str]]:
+    """Run all trials at a level; return, per trial, whether it was prevented and a description."""
     isolation = isolation_levels.best_level(level)
     try:
-        found = trial_sandbox.attempt(isolation, isolation_levels.Limits())
+        outcomes = trial_sandbox.attempt(isolation, isolation_levels.Limits())
     except (restrictions.SandboxError, OSError) as error:
         return {"user": (False, f"could not be tried: {error}")}
-    names = trials.USING_UP if restrictions.LINUX else ("disk", "forks")
-    return found | trial_sandbox.used_up(isolation, tuple(names), isolation_levels.Limits())
+    names = trials.EXHAUSTION_TRIALS if restrictions.LINUX else ("disk", "forks")
+    return outcomes | trial_sandbox.exhaust(isolation, tuple(names), isolation_levels.Limits())
 
 
-def _tried(found: dict[str, tuple[bool, str]]) -> Table:
+def _trial_table(outcomes: dict[str, tuple[bool, str]]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, asked in ASKED.items():
-        if name in found:
-            held, text = found[name]
-            table.add_row(f"  {asked}", "[green]held[/green]" if held else "[red]not held[/red]", escape(text))
+    for name, label in TRIAL_LABELS.items():
+        if name in outcomes:
+            prevented, text = outcomes[name]
+            table.add_row(f"  {label}", "[green]held[/green]" if prevented else "[red]not held[/red]", escape(text))
     return table
 
 
 def facts() -> list[tuple[str, bool | None, str]]:
-    """Name, whether it is there (None where that is no question), and a sentence; in the order of the table."""
+    """Return (name, whether it is available or None, description) for each row of the table."""
     system = f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}"
-    found = [("system", None, system), ("user", None, _user())]
+    rows = [("system", None, system), ("user", None, _user())]
     if not restrictions.LINUX:
         why = "levels 2 and 3 need Linux: in a virtual machine, in WSL 2, or on a server"
-        return [*found, ("sandbox", False, why), ("psutil", *_psutil())]
+        return [*rows, ("sandbox", False, why), ("psutil", *_psutil())]
     checks: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
         ("container", _container), ("user namespaces", _user_namespaces), ("CAP_SYS_ADMIN", _sys_admin),
         ("seccomp", _seccomp), ("Landlock", _landlock), ("mount API (5.12)", _mount_api), ("pidfd (5.3)", _pidfd),
         ("control groups", _groups), ("interpreter readable by others", _interpreter), ("psutil", _psutil),
         ("bubblewrap", _bubblewrap),
     ]  # fmt: skip
-    return [*found, *((name, *check()) for name, check in checks)]
+    return [*rows, *((name, *check()) for name, check in checks)]
 
 
 def advice(best: int) -> list[str]:
-    """What would give a better level here, or better limits on this one."""
+    """Return what would give a better level here, or better limits on this one."""
     lines = []
     if not restrictions.LINUX:
         return ["grade on Linux (a virtual machine will do); here grade only work of people you trust"]
     if best < 3:
-        if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
+        if _read_int("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
             lines.append("`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu), or grade as root")
-        if _number("/proc/sys/user/max_user_namespaces") == 0:
+        if _read_int("/proc/sys/user/max_user_namespaces") == 0:
             lines.append("`sudo sysctl user.max_user_namespaces=10000`, or grade as root")
         if _container()[0]:
             lines.append("start the container with `--security-opt seccomp=unconfined --cap-add SYS_ADMIN`, or grade "
@@ -166,7 +159,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _number(path: str) -> int | None:
+def _read_int(path: str) -> int | None:
     text = _read(path)
     return int(text) if text.isdigit() else None
 
@@ -177,34 +170,34 @@ def _status(field: str) -> str:
 
 
 def _container() -> tuple[bool, str]:
-    signs = [path for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(path)]
-    signs += ["the variable container"] * ("container" in os.environ)
+    indications = [path for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(path)]
+    indications += ["the variable container"] * ("container" in os.environ)
     filtered = _status("Seccomp") == "2"
-    signs += ["a filter of system calls on this process"] * filtered
-    return bool(signs), ", ".join(signs) or "no sign of one"
+    indications += ["a filter of system calls on this process"] * filtered
+    return bool(indications), ", ".join(indications) or "no sign of one"
 
 
 def _in_a_child(attempt: Callable[[], str | None]) -> tuple[bool, str]:
-    """Whether an attempt goes well in a child, which alone keeps what it does to itself, and its words or its error."""
-    reading, writing = os.pipe()
+    """Run an attempt in a child process; return whether it succeeded, and its text or error."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            os.write(writing, (attempt() or "").encode())
+            os.write(write_end, (attempt() or "").encode())
             code = 0
         except OSError as error:
-            os.write(writing, str(error).encode())
+            os.write(write_end, str(error).encode())
         finally:
             os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        said = file.read()
-    return os.waitpid(child, 0)[1] == 0, said
+    os.close(write_end)
+    with os.fdopen(read_end) as file:
+        text = file.read()
+    return os.waitpid(child, 0)[1] == 0, text
 
 
 def _user_namespaces() -> tuple[bool, str]:
-    """Made and used: AppArmor lets one be made in which nothing may be mounted."""
+    """Create a user namespace and mount in it, because AppArmor may allow the first and deny the second."""
 
     def attempt() -> None:
         restrictions.unshare(user=True)
@@ -213,12 +206,12 @@ def _user_namespaces() -> tuple[bool, str]:
 
     works, why = _in_a_child(attempt)
     reasons = [why] * bool(why)
-    most = _number("/proc/sys/user/max_user_namespaces")
-    if most is not None:
-        reasons.append(f"at most {most}")
+    limit = _read_int("/proc/sys/user/max_user_namespaces")
+    if limit is not None:
+        reasons.append(f"at most {limit}")
     if _read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
         reasons.append("kernel.unprivileged_userns_clone is 0")
-    if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
+    if _read_int("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
         reasons.append("AppArmor takes the rights in one away from ordinary programs (Ubuntu 23.10 and later)")
     return works, ", ".join(reasons) or "one was made, and a folder mounted in it"
 
@@ -236,7 +229,7 @@ def _seccomp() -> tuple[bool, str]:
 
 
 def _denied_calls() -> str:
-    """Each call of the list is made under the filter, by a process without rights, with arguments that mean nothing."""
+    """Make every denied call under the filter, in a process without rights and with meaningless arguments."""
     restrictions._prctl(38, 1)
     restrictions.drop_capabilities()
     seccomp.apply(network=True)
@@ -245,10 +238,10 @@ def _denied_calls() -> str:
     column = seccomp._MACHINES[platform.machine()][0]
     numbers = {name: both[column] for name, both in seccomp.DENIED.items() if both[column] is not None}
     libc = ctypes.CDLL(None, use_errno=True)
-    open_ = [name for name, number in numbers.items()
+    allowed = [name for name, number in numbers.items()
              if libc.syscall(number, -1, 0, 0, 0) != -1 or ctypes.get_errno() != errno.EPERM]  # fmt: skip
-    if open_:
-        raise OSError(f"not denied: {', '.join(open_)}")
+    if allowed:
+        raise OSError(f"not denied: {', '.join(allowed)}")
     return f"{len(numbers)} system calls were made under the filter, all were denied"
 
 
@@ -268,7 +261,7 @@ def _landlock() -> tuple[bool, str]:
         raise OSError("a file that it must not read was opened")
 
     works, why = _in_a_child(attempt)
-    gaps = [text for least, text in ((3, "truncation"), (4, "TCP"), (6, "signals")) if version < least]
+    gaps = [text for minimum, text in ((3, "truncation"), (4, "TCP"), (6, "signals")) if version < minimum]
     text = f"version {version}" + (f", which lacks {', '.join(gaps)}" if gaps else "")
     return works, f"{text}; a file was closed to a child" if works else f"{text}; {why}"
 
@@ -294,12 +287,12 @@ def _pidfd() -> tuple[bool, str]:
 def _groups() -> tuple[bool, str]:
     version, _ = cgroups.own_groups()
     groups = cgroups.make(1 << 30, 64)
-    kinds = sorted(groups.kinds)
+    limited = sorted(groups.limited)
     groups.clear()
-    missing = sorted({"memory", "processes", "processor"} - set(kinds))
-    held = f"version {version or '?'}, one was made for {' and '.join(kinds) or 'nothing'}"
+    missing = sorted({"memory", "processes", "processor"} - set(limited))
+    description = f"version {version or '?'}, one was made for {' and '.join(limited) or 'nothing'}"
     watched = f"; {' and '.join(missing)} bounded by looking four times a second" if missing else ""
-    return not {"memory", "processes"} & set(missing), held + watched
+    return not {"memory", "processes"} & set(missing), description + watched
 
 
 def _interpreter() -> tuple[bool, str]:
@@ -328,5 +321,5 @@ def _psutil() -> tuple[bool, str]:
 
 
 def _bubblewrap() -> tuple[None, str]:
-    """Not used: the levels of isolation do the same, and it cannot limit the number of files."""
+    """Report bubblewrap, which is not used: our levels do the same, and it cannot limit the number of files."""
     return None, f"{shutil.which('bwrap') or 'missing'}; not used"

@@ -246,7 +246,7 @@ def _segments() -> set[str]:
 
 
 def _left(brand: str, users: set[int], server: int, seconds: float = 8.0) -> list[str]:
-    """What still runs of the kernels; keepers end a moment after them."""
+    """What still runs of the kernels; supervisors end a moment after them."""
     until = time.monotonic() + seconds
     while True:
         found = [f"{pid} {_words(pid)}" for pid, _ in strays(brand, users, server)]

@@ -66,7 +66,7 @@ def open_the_way() -> None:
                 mounts.mount("tmpfs", str(folder), "tmpfs", 0, "mode=0755")
                 os.umask(0o022)
                 os.makedirs(prefix)
-                mounts._place(tree, prefix, True)
+                mounts._attach_tree(tree, prefix, True)
 
 
 def become(words: list[str]) -> None:

@@ -39,17 +39,17 @@ def test_a_cell_that_runs_or_sleeps_has_its_limit(time):
     time.pass_by(9)
     assert clock.left() == 1
     time.pass_by(1)
-    assert clock.left() == 0 and clock.granted == 0
+    assert clock.left() == 0 and clock.extension == 0
 
 
 def test_what_others_took_is_given_back(time):
     clock = Clock(10, lambda: time.waited)
     time.pass_by(10, waiting=8)
-    assert clock.left() == 8 == clock.granted
+    assert clock.left() == 8 == clock.extension
     time.pass_by(8, waiting=6)
     assert clock.left() == 6
     time.pass_by(6)
-    assert clock.left() == 0 and clock.granted == 14
+    assert clock.left() == 0 and clock.extension == 14
 
 
 def test_patience_has_an_end(time):
@@ -58,7 +58,7 @@ def test_patience_has_an_end(time):
     while (left := clock.left()) > 0 and total < 1000:
         total += left
         time.pass_by(left, waiting=0.999 * left)
-    assert total == pytest.approx(10 * PATIENCE) and clock.granted == pytest.approx(10 * (PATIENCE - 1))
+    assert total == pytest.approx(10 * PATIENCE) and clock.extension == pytest.approx(10 * (PATIENCE - 1))
 
 
 def test_where_nothing_is_told_the_wall_counts(time):

@@ -48,7 +48,7 @@ def test_a_delegated_group_is_divided(version_two, monkeypatch):
     _as_the_kernel_does(monkeypatch, without=("memory.swap.max",))  # as without swap
     groups = cgroups.make(1000, 20)
     (folder,) = groups.folders
-    assert groups.kinds == {"memory", "processes"} and folder.parent == version_two
+    assert groups.limited == {"memory", "processes"} and folder.parent == version_two
     assert (folder / "memory.max").read_text() == "1000" and (folder / "pids.max").read_text() == "20"
     assert (folder / "memory.oom.group").read_text() == "1"
     assert (version_two / "cgroup.subtree_control").read_text() == "+memory +pids"
@@ -72,7 +72,7 @@ def test_the_processors_are_shared_out_where_they_are_delegated(version_two, mon
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
     groups = cgroups.make(1000, 20)
-    assert groups.kinds == {"memory", "processes", "processor"}
+    assert groups.limited == {"memory", "processes", "processor"}
     assert (groups.folders[0] / "cpu.weight").read_text() == "100"
 
 
@@ -89,7 +89,7 @@ def test_a_group_without_the_controllers_is_left_alone(version_two):
 
 def test_a_bound_that_cannot_be_written_is_not_claimed(version_two, monkeypatch):
     _as_the_kernel_does(monkeypatch, without=("memory.max",))
-    assert cgroups.make(1000, 20).kinds == {"processes"}
+    assert cgroups.make(1000, 20).limited == {"processes"}
     _as_the_kernel_does(monkeypatch, without=("memory.max", "pids.max"))
 
 
@@ -110,7 +110,7 @@ def test_without_any_nothing_is_made(tmp_path, monkeypatch):
 
 def test_what_is_still_in_a_group_is_ended_with_it():
     groups = cgroups.make(1 << 30, 64)
-    if "processes" not in groups.kinds:
+    if "processes" not in groups.limited:
         pytest.skip("no control group for processes can be made here")
     code = "import os, sys, time; open(sys.argv[1] + '/cgroup.procs', 'w').write('0'); print(1, flush=True); time.sleep(99)"
     folder = next(folder for folder in groups.folders if (folder / "pids.max").exists())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import segedu
-from segedu.grading.judging.decisive_sources import decisive_hashes, tool_version, without_words
+from segedu.grading.judging.decisive_sources import decisive_hashes, normalised_source, tool_version
 from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.records import record_key, sources_of
 
@@ -109,7 +109,7 @@ def test_a_new_file_and_another_name_count(copy):
     ],
 )
 def test_what_counts_in_a_source(one, other, same):
-    assert (without_words(one.encode()) == without_words(other.encode())) is same
+    assert (normalised_source(one.encode()) == normalised_source(other.encode())) is same
 
 
 def test_the_fields_of_a_lab():

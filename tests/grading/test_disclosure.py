@@ -7,7 +7,7 @@ import pytest
 
 from segedu.grading.gradebook.atomic_files import MAX_CELL, as_text
 from segedu.grading.judging import compare
-from segedu.grading.judging.disclosure import error_name, helper_error_name, reason, refused_words, told
+from segedu.grading.judging.disclosure import error_name, helper_error_name, redact_error, redact_line, redact_refusal
 from segedu.grading.judging.examine import MAX_HELPER_NOTES, _helper_notes
 from segedu.grading.sandbox.kernel_pool import StepResult
 from segedu.teaching.checks.outcomes import NotPlain, first_difference, plain
@@ -37,7 +37,7 @@ def test_other_names_are_the_student_s_own_words(name):
 def test_what_cannot_be_compared_is_named_by_its_class(value, words):
     with pytest.raises(NotPlain) as error:
         plain(value)
-    assert refused_words(str(error.value)) == words
+    assert redact_refusal(str(error.value)) == words
 
 
 @pytest.mark.parametrize(
@@ -52,27 +52,27 @@ def test_what_cannot_be_compared_is_named_by_its_class(value, words):
     ],
 )  # fmt: skip
 def test_words_of_a_forged_outcome_are_replaced(text, words):
-    assert refused_words(text) == words
+    assert redact_refusal(text) == words
 
 
 @pytest.mark.parametrize("shape", [(0, 123456, 654321), (0, 654321, 123456)])
 def test_two_shapes_of_one_rank_are_told_alike(shape):
     got, want = {"value": np.zeros(shape)}, {"value": np.zeros((4, 4))}
-    assert told(first_difference(want, got, 1e-6).safe) == "the result has another shape, of rank 3"
-    other = told(first_difference({"value": [1, "x"]}, got, 1e-6).safe)
+    assert redact_line(first_difference(want, got, 1e-6).safe) == "the result has another shape, of rank 3"
+    other = redact_line(first_difference({"value": [1, "x"]}, got, 1e-6).safe)
     assert other == "the result is a float array of rank 3"
 
 
 def test_lengths_places_and_counts_are_bounded():
     long, short = {"value": [None] * 1234}, {"value": [None, 1]}
-    assert told(first_difference({"value": (1, "x", 2)}, long, 0.0).safe) == "the result is a list"
-    assert told(first_difference({"value": (1, "x", 2)}, short, 0.0).safe) == "the result is a list of 2"
+    assert redact_line(first_difference({"value": (1, "x", 2)}, long, 0.0).safe) == "the result is a list"
+    assert redact_line(first_difference({"value": (1, "x", 2)}, short, 0.0).safe) == "the result is a list of 2"
     one = np.zeros((40, 40))
     two = one.copy()
     two[31, 7] = two[32, 9] = 0.5
-    words = told(first_difference({"value": one}, {"value": two}, 0.0).safe)
+    words = redact_line(first_difference({"value": one}, {"value": two}, 0.0).safe)
     assert words == "the result[...] is 0.5, which is not right (several values differ)"
-    assert told(first_difference({"value": one}, {"value": one + 1}, 0.0).safe).endswith("(all values differ)")
+    assert redact_line(first_difference({"value": one}, {"value": one + 1}, 0.0).safe).endswith("(all values differ)")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_lengths_places_and_counts_are_bounded():
 )  # fmt: skip
 def test_a_number_that_a_function_returned_has_two_digits(number, words):
     line = "On 128 points of 17 features: the result[3] is {}, which is not right (several values differ)."
-    assert told(line.format(number)) == line.format(words)
-    assert told(f"the result is the float {number}.") == f"the result is the float {words}."
+    assert redact_line(line.format(number)) == line.format(words)
+    assert redact_line(f"the result is the float {number}.") == f"the result is the float {words}."
 
 
 def test_few_classes_of_errors_are_told_of_cells_beside_the_exercises():
@@ -100,7 +100,7 @@ def test_few_classes_of_errors_are_told_of_cells_beside_the_exercises():
 
 def test_no_number_of_unreadable_bytes_is_told():
     assert (
-        reason(ValueError("its file, which holds 81726354 bytes, 1.5 of 3"))
+        redact_error(ValueError("its file, which holds 81726354 bytes, 1.5 of 3"))
         == "its file, which holds ... bytes, ... of ..."
     )
 

@@ -76,9 +76,9 @@ def test_a_read_only_disk_is_said_first(folder, course):
 
 
 def test_a_second_grader_waits_outside(folder, course):
-    from segedu.grading.judging.records import only_one
+    from segedu.grading.judging.records import output_folder_lock
 
     (folder / "out" / "x").mkdir()
-    with only_one(folder / "out" / "x"):
+    with output_folder_lock(folder / "out" / "x"):
         text = grade(folder, course)
     assert "another run is grading into out/x; wait for it, or give another --out" in text and "ended with 2" in text

@@ -22,7 +22,7 @@ def said(monkeypatch):
     def run(levels=None, outcomes=None):
         if levels is not None:
             monkeypatch.setattr(isolation_levels, "probe_levels", lambda: levels)
-            monkeypatch.setattr(doctor, "tried", lambda level: outcomes or {})
+            monkeypatch.setattr(doctor, "run_trials", lambda level: outcomes or {})
         console = Console(file=io.StringIO(), width=300)
         return doctor.doctor(console), console.file.getvalue()
 
@@ -42,9 +42,9 @@ def test_this_machine(said):
         [isolation for isolation in isolation_levels.possible_levels() if isolation.level == 1]
     )
     if best >= 2:
-        for name in doctor.ASKED:
+        for name in doctor.TRIAL_LABELS:
             if name != "user" or best == 3:
-                assert " held" in _row(text, f"  {doctor.ASKED[name]}"), name
+                assert " held" in _row(text, f"  {doctor.TRIAL_LABELS[name]}"), name
     if restrictions.LINUX:
         names = (
             "container",
@@ -62,7 +62,7 @@ def test_this_machine(said):
 
 
 def test_the_command(monkeypatch):
-    monkeypatch.setattr(doctor, "tried", lambda level: {})
+    monkeypatch.setattr(doctor, "run_trials", lambda level: {})
     monkeypatch.setattr(isolation_levels, "probe_levels", lambda: [(2, True, "seccomp"), (1, True, "limits")])
     assert CliRunner().invoke(app, ["grade", "--doctor"]).exit_code == 0
     monkeypatch.setattr(isolation_levels, "probe_levels", lambda: [(3, False, "no namespaces"), (1, True, "limits")])
@@ -83,11 +83,11 @@ def test_only_what_was_tried_is_said(said):
     assert code == 0 and "HOSTILE" not in text
     assert _row(text, "  connecting to sockets").split()[-3:] == ["held", "refused:", "ENOENT"]
     assert "not held" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
-    assert doctor.ASKED["answers"] not in text and doctor.ASKED["memory"] not in text
+    assert doctor.TRIAL_LABELS["answers"] not in text and doctor.TRIAL_LABELS["memory"] not in text
 
 
 def test_each_trial_has_its_line():
-    assert {*doctor.ASKED} == {"user", *trials.TRIALS, *trials.USING_UP} >= {*trial_sandbox.CLAIMED}
+    assert {*doctor.TRIAL_LABELS} == {"user", *trials.TRIALS, *trials.EXHAUSTION_TRIALS} >= {*trial_sandbox.CLAIMED}
 
 
 def test_ubuntu_is_told_which_setting(monkeypatch):

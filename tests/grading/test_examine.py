@@ -94,9 +94,11 @@ def test_an_error_that_the_sandbox_causes_comes_with_a_way_out(grade, tiny):
     helper = tiny.cell("mine", "from boxes_of_mine import *")
     record = grade([helper, *tiny.answered(**tiny.RIGHT)])
     assert record["points"] == record["max_points"] and "paste the code" in record["notes"][-1]
-    assert examine_module._ways_out({"PermissionError"}, {"level": 2, "reason": ""}) == [examine_module._NOT_SHARED]
-    assert examine_module._ways_out({"PermissionError"}, {"level": 3, "reason": ""}) == []
-    assert examine_module._ways_out({"PermissionError"}, None) == []
+    assert examine_module._sandbox_advice({"PermissionError"}, {"level": 2, "reason": ""}) == [
+        examine_module._SHARED_MEMORY_ADVICE
+    ]
+    assert examine_module._sandbox_advice({"PermissionError"}, {"level": 3, "reason": ""}) == []
+    assert examine_module._sandbox_advice({"PermissionError"}, None) == []
 
 
 def test_a_missing_name_earns_nothing_and_says_so(grade, tiny):

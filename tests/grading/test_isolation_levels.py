@@ -12,8 +12,8 @@ from segedu.grading.sandbox import isolation_levels
 from segedu.grading.sandbox.isolation_levels import (
     IsolationLevel,
     Limits,
+    allocate_resources,
     best_level,
-    make_place,
     prefixes,
     probe_levels,
 )
@@ -43,24 +43,24 @@ def test_a_rung_that_fails_is_passed_over_with_its_reason(monkeypatch):
 
 
 def test_each_kernel_gets_its_own_user_and_groups():
-    places = [make_place(IsolationLevel(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
+    allocated = [allocate_resources(IsolationLevel(3, own_user=True), Path("/nowhere"), Limits()) for _ in range(2)]
     try:
-        users = {place.job["uid"] for place in places}
-        groups = [folder for place in places for folder in place.groups.folders]
+        users = {resources.job["uid"] for resources in allocated}
+        groups = [folder for resources in allocated for folder in resources.groups.folders]
         assert len(users) == 2 and min(users) > 100_000
         assert len(set(groups)) == len(groups)
-        assert not any(place.out_of_memory() for place in places)
+        assert not any(resources.out_of_memory() for resources in allocated)
     finally:
-        for place in places:
-            place.clear()
+        for resources in allocated:
+            resources.clear()
     assert not any(folder.exists() for folder in groups)
 
 
 def test_below_level_three_the_scratch_folder_is_removed():
-    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
-    assert sorted(path.name for path in place.scratch.iterdir()) == ["home", "run", "tmp", "work"]
-    place.clear()
-    assert not place.scratch.exists()
+    resources = allocate_resources(IsolationLevel(1), Path("/nowhere"), Limits())
+    assert sorted(path.name for path in resources.scratch.iterdir()) == ["home", "run", "tmp", "work"]
+    resources.clear()
+    assert not resources.scratch.exists()
 
 
 def test_prefixes_do_not_overlap():
@@ -106,22 +106,22 @@ def test_in_a_container_with_few_users_its_own_are_taken(tmp_path, monkeypatch):
 
 
 def test_what_no_group_holds_is_watched(monkeypatch):
-    place = make_place(IsolationLevel(3), Path("/nowhere"), Limits())
-    place.clear()
-    assert not {"memory", "processes"} & {*place.job["watch"]} & place.groups.kinds
+    resources = allocate_resources(IsolationLevel(3), Path("/nowhere"), Limits())
+    resources.clear()
+    assert not {"memory", "processes"} & {*resources.job["watch"]} & resources.groups.limited
     monkeypatch.setattr(isolation_levels.cgroups, "parents", lambda *_: [])
-    place = make_place(IsolationLevel(3), Path("/nowhere"), Limits())
-    assert set(place.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}
-    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
+    resources = allocate_resources(IsolationLevel(3), Path("/nowhere"), Limits())
+    assert set(resources.job["watch"]) == {"memory", "processes", "sockets", "own_network", "busy"}
+    resources = allocate_resources(IsolationLevel(1), Path("/nowhere"), Limits())
     folder = {"disk", "inodes", "folder", "terminals"}
-    assert {"memory", "processes", "sockets", "busy", *folder} == set(place.job["watch"])
-    assert "a watch of disk and memory and processes" in isolation_levels.describe(IsolationLevel(1), place)
-    place.clear()
+    assert {"memory", "processes", "sockets", "busy", *folder} == set(resources.job["watch"])
+    assert "a watch of disk and memory and processes" in isolation_levels.describe(IsolationLevel(1), resources)
+    resources.clear()
 
 
 def test_a_folder_that_was_closed_is_removed_too():
-    place = make_place(IsolationLevel(1), Path("/nowhere"), Limits())
-    (place.scratch / "work" / "a" / "b").mkdir(parents=True)
-    (place.scratch / "work" / "a").chmod(0)
-    place.clear()
-    assert not place.scratch.exists()
+    resources = allocate_resources(IsolationLevel(1), Path("/nowhere"), Limits())
+    (resources.scratch / "work" / "a" / "b").mkdir(parents=True)
+    (resources.scratch / "work" / "a").chmod(0)
+    resources.clear()
+    assert not resources.scratch.exists()

@@ -395,7 +395,7 @@ def test_kernels_end_with_the_grader(pool, still_running):
     grader = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], cwd=Path(__file__).parents[2])
     until = time.monotonic() + 60
     family: set[psutil.Process] = set()
-    while len(family) < 3 and time.monotonic() < until:  # keeper, init, kernel
+    while len(family) < 3 and time.monotonic() < until:  # supervisor, init, kernel
         family = set(psutil.Process(grader.pid).children(recursive=True))
         time.sleep(0.1)
     time.sleep(1)

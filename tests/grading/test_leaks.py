@@ -52,13 +52,13 @@ def _memory(pool: KernelPool) -> list[int]:
 
 @pytest.mark.parametrize("runs", [15, pytest.param(200, marks=pytest.mark.prove)])
 def test_nothing_is_left_behind(pool, runs, monkeypatch):
-    places = []
+    allocated = []
 
     def noting(*arguments):
-        places.append(isolation_levels.make_place(*arguments))
-        return places[-1]
+        allocated.append(isolation_levels.allocate_resources(*arguments))
+        return allocated[-1]
 
-    monkeypatch.setattr(kernel_pool, "make_place", noting)
+    monkeypatch.setattr(kernel_pool, "allocate_resources", noting)
     for _ in range(4):
         pool.run(RUN, wanted=["out"])
     gc.collect()
@@ -70,11 +70,16 @@ def test_nothing_is_left_behind(pool, runs, monkeypatch):
     gc.collect()
     until = time.monotonic() + 60
     while _state(pool) != before and time.monotonic() < until:
-        time.sleep(0.1)  # keepers end a moment after their kernels
+        time.sleep(0.1)  # supervisors end a moment after their kernels
     assert _state(pool) == before
-    assert len(places) == 2 * (runs + 4)
-    left = [path for place in places for path in (*place.groups.folders, place.scratch) if path and path.exists()]
+    assert len(allocated) == 2 * (runs + 4)
+    left = [
+        path
+        for resources in allocated
+        for path in (*resources.groups.folders, resources.scratch)
+        if path and path.exists()
+    ]
     assert not left
-    assert len({place.job["uid"] for place in places if place.job["uid"]}) in (0, len(places))
+    assert len({resources.job["uid"] for resources in allocated if resources.job["uid"]}) in (0, len(allocated))
     grown = [now - then for now, then in zip(_memory(pool), held, strict=True)]
     assert max(grown) <= MEGABYTES[runs], grown

@@ -1,4 +1,4 @@
-"""Messages between grader and keeper: whole or not at all, with descriptors that nobody leaks."""
+"""Messages between grader and supervisor: whole or not at all, with descriptors that nobody leaks."""
 
 from __future__ import annotations
 

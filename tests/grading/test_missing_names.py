@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.grading.judging.missing_names import MAX_NAMES, Cell, Missing, names_read
+from segedu.grading.judging.missing_names import MAX_NAMES, Cell, MissingNames, names_read
 
 
-def missing(*sources: str, home: int = 1, runs: dict[int, str] | None = None) -> Missing:
+def missing(*sources: str, home: int = 1, runs: dict[int, str] | None = None) -> MissingNames:
     """Of cells counted from 1; `runs` holds those that are not run as they are."""
     cells = [Cell(i, source, (runs or {}).get(i, source)) for i, source in enumerate(sources, 1)]
-    return Missing(cells, {"np"}, home)
+    return MissingNames(cells, {"np"}, home)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_comes_later_is_found_with_all_that_it_needs():
     found = missing(
         "def f(x): return clip(x)", "LOW = low()\ndef clip(x): return max(x, LOW)\nprint(LOW)", "def low(): return -1"
     )
-    assert found.found == [("low", 3), ("LOW", 2), ("clip", 2)]
+    assert found.definitions == [("low", 3), ("LOW", 2), ("clip", 2)]
     assert "print" not in found.source
     namespace: dict = {}
     exec(found.source, namespace)
@@ -48,12 +48,12 @@ def test_what_comes_later_is_found_with_all_that_it_needs():
 
 
 def test_a_helper_before_may_need_what_comes_later():
-    assert missing("def g(x): return TOP * x", "def f(x): return g(x)", "TOP = 2", home=2).found == [("TOP", 3)]
+    assert missing("def g(x): return TOP * x", "def f(x): return g(x)", "TOP = 2", home=2).definitions == [("TOP", 3)]
 
 
 def test_a_part_of_a_cell_that_is_not_run_is_found_too():
     found = missing("table = make()\ndef make(): return {}", "def f(x): return table[x]", home=2, runs={1: ""})
-    assert found.found == [("make", 1), ("table", 1)]
+    assert found.definitions == [("make", 1), ("table", 1)]
 
 
 def test_a_statement_that_fails_does_not_take_the_others():
@@ -69,9 +69,11 @@ def test_a_future_import_is_no_definition():
 
 def test_stubs_and_circles_end():
     assert missing("def f(x): return g(x)", "def g(x): raise NotImplementedError").source == ""
-    assert len(missing("def f(x): return g(x)", "def g(x): return h(x)", "def h(x): return g(x) + f(x)").found) == 2
+    assert (
+        len(missing("def f(x): return g(x)", "def g(x): return h(x)", "def h(x): return g(x) + f(x)").definitions) == 2
+    )
     chain = [f"def n{i}(): return n{i + 1}()" for i in range(3000)]
-    assert len(missing("def f(x): return n0()", *chain).found) == MAX_NAMES
+    assert len(missing("def f(x): return n0()", *chain).definitions) == MAX_NAMES
     assert missing(*chain, "def f(x): return n0()", home=3001).source == ""
 
 
@@ -87,6 +89,8 @@ def test_a_star_import_above_may_give_a_name_that_a_later_cell_gives_too():
 def test_a_star_import_below_gives_what_nobody_else_does():
     found = missing("def f(x): return asarray(x) + nobody_has_this", "from numpy import *\nfrom torch import *")
     exec(found.source, given := {})
-    assert given["asarray"] in (np.asarray, torch.asarray) and "nobody_has_this" not in given and found.found == []
+    assert (
+        given["asarray"] in (np.asarray, torch.asarray) and "nobody_has_this" not in given and found.definitions == []
+    )
     assert missing("def f(x): return asarray(x)", "asarray = 1", "from numpy import *").sources == ["asarray = 1"]
     assert missing("def f(x): return sum(x)", "from numpy import *").source == ""

@@ -68,7 +68,7 @@ def test_one_child_reads_many_submissions(lab, read, tiny):
     assert plan_process._idle.get() is child and plan_process._idle.empty()
     child.close()
     with pytest.raises((RuntimeError, ValueError)):
-        child.ask({})
+        child.send_request({})
 
 
 def test_code_that_takes_too_long_is_a_problem_with_a_limit_and_a_place(short, lab, read, tiny):

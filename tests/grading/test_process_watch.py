@@ -1,4 +1,4 @@
-"""What the keeper sees of a tree of processes and of a folder, and how it ends what is below it."""
+"""What the supervisor sees of a tree of processes and of a folder, and how it ends what is below it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def family():
     with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         until = time.monotonic() + 10
-        while len(process_watch.below(process.pid)) < 2 and time.monotonic() < until:
+        while len(process_watch.descendants(process.pid)) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         yield process
-        for pid in (*process_watch.below(process.pid), process.pid):
+        for pid in (*process_watch.descendants(process.pid), process.pid):
             process_watch._kill(pid)
 
 
@@ -40,11 +40,11 @@ linux = pytest.mark.skipif(not restrictions.LINUX, reason="asks /proc")
 
 @linux
 def test_the_tree_is_found_with_and_without_the_list_of_children(family, monkeypatch):
-    found = process_watch.below(family.pid)
+    found = process_watch.descendants(family.pid)
     assert len(found) == 2 and family.pid not in found
     monkeypatch.setattr(process_watch, "_children", process_watch._children_by_parent)
-    assert sorted(process_watch.below(family.pid)) == sorted(found)
-    assert process_watch.below(found[-1]) == []
+    assert sorted(process_watch.descendants(family.pid)) == sorted(found)
+    assert process_watch.descendants(found[-1]) == []
 
 
 @linux
@@ -52,17 +52,21 @@ def test_the_tree_is_found_with_and_without_the_list_of_children(family, monkeyp
 def test_processes_and_memory_are_bounded(family, through, monkeypatch):
     if through == "psutil":
         monkeypatch.setattr(process_watch, "LINUX", False)
-    assert Watch(family.pid, {"processes": 2, "memory": 1 << 30}).look() == ("", "")
-    assert Watch(family.pid, {"processes": 1}).look()[0] == "processes"
+    assert Watch(family.pid, {"processes": 2, "memory": 1 << 30}).check() == ("", "")
+    assert Watch(family.pid, {"processes": 1}).check()[0] == "processes"
     small = Watch(family.pid, {"memory": 1 << 12})
-    small.base = 0
+    small.baseline = 0
     if through == "/proc":
-        assert small.look() == ("memory", "the memory limit was reached")
+        assert small.check() == ("memory", "the memory limit was reached")
     small.kill()
     until = time.monotonic() + 5
-    while time.monotonic() < until and any(process_watch._resident(pid) for pid in process_watch.below(family.pid)):
+    while time.monotonic() < until and any(
+        process_watch._resident(pid) for pid in process_watch.descendants(family.pid)
+    ):
         time.sleep(0.02)
-    assert family.poll() is None and not any(process_watch._resident(pid) for pid in process_watch.below(family.pid))
+    assert family.poll() is None and not any(
+        process_watch._resident(pid) for pid in process_watch.descendants(family.pid)
+    )
 
 
 def test_a_folder_is_measured(tmp_path):
@@ -103,9 +107,9 @@ def test_files_without_a_name_count(tmp_path):
         file.write(bytes(3 << 20))
         file.flush()
         inode = os.fstat(file.fileno()).st_ino
-        assert inode not in process_watch._opened([os.getpid()])[0]
+        assert inode not in process_watch._count_open_files([os.getpid()])[0]
         os.remove(tmp_path / "gone")
-        assert process_watch._opened([os.getpid()])[0][inode] >= 3 << 20
+        assert process_watch._count_open_files([os.getpid()])[0][inode] >= 3 << 20
 
 
 MAPPED = """
@@ -132,13 +136,13 @@ def test_files_without_a_name_that_are_mapped_count(tmp_path, left, expected):
     command = [sys.executable, "-c", MAPPED, left]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
         assert process.stdout.readline() == b"1\n"
-        opened = process_watch._opened([process.pid])[0]
+        opened = process_watch._count_open_files([process.pid])[0]
         assert sum(opened.values()) >= (3 << 20 if left == "open" else 0)
-        assert process_watch._mapped_only([process.pid], str(tmp_path), opened, 1 << 20) == expected
-        assert process_watch._mapped_only([process.pid], str(tmp_path / "other"), opened, 1 << 20) == 0
+        assert process_watch._mapped_bytes([process.pid], str(tmp_path), opened, 1 << 20) == expected
+        assert process_watch._mapped_bytes([process.pid], str(tmp_path / "other"), opened, 1 << 20) == 0
         bounds = {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}
-        assert Watch(os.getpid(), bounds).look()[0] == ("disk" if left == "open" else "")
-        assert Watch(os.getpid(), bounds | {"disk": 1 << 10}).look()[0] == "disk"
+        assert Watch(os.getpid(), bounds).check()[0] == ("disk" if left == "open" else "")
+        assert Watch(os.getpid(), bounds | {"disk": 1 << 10}).check()[0] == "disk"
         process.kill()
 
 
@@ -165,9 +169,9 @@ def test_a_process_whose_first_thread_has_ended_is_measured(tmp_path):
         assert process.stdout.readline() == b"1\n"
         assert process_watch._resident(process.pid) == 0
         small = Watch(os.getpid(), {"memory": 150 << 20})
-        small.base = 0
-        assert small.look() == ("memory", "the memory limit was reached")
-        assert Watch(os.getpid(), {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}).look()[0] == "disk"
+        small.baseline = 0
+        assert small.check() == ("memory", "the memory limit was reached")
+        assert Watch(os.getpid(), {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}).check()[0] == "disk"
         process.kill()
 
 
@@ -184,7 +188,7 @@ for _ in range(4):
                 os._exit(0)
 time.sleep(0.5)
 process_watch.end_children()
-print(process_watch.below(os.getpid()))
+print(process_watch.descendants(os.getpid()))
 """
 
 
@@ -197,14 +201,14 @@ def test_processes_that_flee_from_one_to_the_next_are_caught():
 
 @linux
 def test_sockets_and_terminals_are_counted_once(tmp_path):
-    before = process_watch._opened([os.getpid()])
-    assert process_watch._opened([os.getpid(), os.getpid()])[1] == before[1]
+    before = process_watch._count_open_files([os.getpid()])
+    assert process_watch._count_open_files([os.getpid(), os.getpid()])[1] == before[1]
     main, other = os.openpty()
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             for one in socket.socketpair():
                 stack.enter_context(one)
-        after = process_watch._opened([os.getpid()])
+        after = process_watch._count_open_files([os.getpid()])
     os.close(main)
     os.close(other)
     assert (after[1] - before[1], after[2] - before[2]) == (6, 1)
@@ -212,10 +216,10 @@ def test_sockets_and_terminals_are_counted_once(tmp_path):
 
 @linux
 def test_sockets_of_a_network_are_bounded(family):
-    assert Watch(family.pid, {"own_network": True, "sockets": 1 << 30}).look() == ("", "")
+    assert Watch(family.pid, {"own_network": True, "sockets": 1 << 30}).check() == ("", "")
     with socket.socket():
         assert process_watch.sockets_of_network() >= 1
-        assert Watch(family.pid, {"own_network": True, "sockets": 0}).look() == ("sockets", "more than 0 sockets")
+        assert Watch(family.pid, {"own_network": True, "sockets": 0}).check() == ("sockets", "more than 0 sockets")
 
 
 TABLES = """
@@ -237,7 +241,10 @@ def test_tables_of_pages_count_as_memory():
     """64 GiB of nothing that were read hold 128 MiB of tables, and no page of their own."""
     with subprocess.Popen([sys.executable, "-c", TABLES], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"1\n"
-        assert process_watch._share(process.pid, 0) > 128 << 20 and process_watch._resident(process.pid) > 128 << 20
+        assert (
+            process_watch._proportional_memory(process.pid, 0) > 128 << 20
+            and process_watch._resident(process.pid) > 128 << 20
+        )
         process.kill()
 
 
@@ -248,19 +255,21 @@ def test_a_crowd_that_computes_stands_back():
         process.stdout.readline()
         share = Path("/proc/self/autogroup").read_text() if os.path.exists("/proc/self/autogroup") else ""
         try:
-            Watch(process.pid, {"busy": 5}).look()
-            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)} == {os.nice(0)}
+            Watch(process.pid, {"busy": 5}).check()
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.descendants(process.pid)} == {
+                os.nice(0)
+            }
             until = time.monotonic() + 20
             tree = Watch(process.pid, {"busy": 3})
             while time.monotonic() < until:
-                assert tree.look() == ("", "")
-                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.below(process.pid)]
+                assert tree.check() == ("", "")
+                lowest = [os.getpriority(os.PRIO_PROCESS, pid) for pid in process_watch.descendants(process.pid)]
                 if lowest == [19] * 5:
                     break
             assert lowest == [19] * 5
             assert not share or Path("/proc/self/autogroup").read_text() == share  # of this session, not of theirs
         finally:
-            for pid in (*process_watch.below(process.pid), process.pid):
+            for pid in (*process_watch.descendants(process.pid), process.pid):
                 process_watch._kill(pid)
 
 
@@ -284,7 +293,7 @@ def open_folder():
 
 @linux
 def test_a_process_that_cannot_be_looked_into_is_ended(open_folder):
-    """In a child without the rights of root, which is what a keeper has in most containers."""
+    """In a child without the rights of root, which is what a supervisor has in most containers."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -300,7 +309,7 @@ def test_a_process_that_cannot_be_looked_into_is_ended(open_folder):
             while Path(f"/proc/{process.pid}/comm").read_text().strip() != "sleep":
                 time.sleep(0.02)
             tree = Watch(os.getpid(), {"folder": str(open_folder), "disk": 1 << 20, "inodes": 9})
-            first, second = tree.look(), tree.look()
+            first, second = tree.check(), tree.check()
             process.kill()
             code = 0 if (first, second[0]) == (("", ""), "disk") and "cannot be counted" in second[1] else 2
         finally:
@@ -342,9 +351,9 @@ def test_files_of_a_user_are_seen_without_the_right_to_trace(tmp_path):
             time.sleep(0.3)
             _give_up_tracing()
             restrictions.die_with_parent(15)
-            blind = process_watch._opened([sleeper])[0]
-            with restrictions.looking_as(user):
-                seen = process_watch._opened([sleeper])[0]
+            blind = process_watch._count_open_files([sleeper])[0]
+            with restrictions.reading_as_user(user):
+                seen = process_watch._count_open_files([sleeper])[0]
             number = ctypes.c_int()
             libc.prctl(2, ctypes.byref(number), 0, 0, 0)
             os.kill(sleeper, 9)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from segedu.grading.judging import records
-from segedu.grading.judging.records import RecordStore, batch_seed, only_one, record_key, write_atomic
+from segedu.grading.judging.records import RecordStore, batch_seed, output_folder_lock, record_key, write_atomic
 
 
 def record(student="anna", status="graded", key="k"):
@@ -96,15 +96,15 @@ def test_the_seed_is_drawn_once_kept_and_private(tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder_and_a_dead_one_lets_go(tmp_path):
-    code = "import sys, time; from pathlib import Path; from segedu.grading.judging.records import only_one\n"
-    code += "with only_one(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from segedu.grading.judging.records import output_folder_lock\n"
+    code += "with output_folder_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another run is grading into"), only_one(tmp_path):
+        with pytest.raises(ValueError, match="another run is grading into"), output_folder_lock(tmp_path):
             pass
     finally:
         process.kill()
         process.wait()
-    with only_one(tmp_path):
+    with output_folder_lock(tmp_path):
         pass

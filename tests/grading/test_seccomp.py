@@ -51,7 +51,7 @@ SHARED = {"network": False, "own_tree": False}
 
 
 def _system(name: str, *arguments: int) -> Callable[[], None]:
-    number = {**seccomp.DENIED, **seccomp.DENIED_IN_THE_TREE, **seccomp.SIGNALS}[name][
+    number = {**seccomp.DENIED, **seccomp.DENIED_IN_SHARED_TREE, **seccomp.SIGNALS}[name][
         seccomp._MACHINES[os.uname().machine][0]
     ]
 

@@ -65,7 +65,11 @@ def test_additions_to_a_cell_of_ours_are_its_definitions_only():
     )
     added = ["import os", "LIMIT = 3", "@cached\ndef helper():\n    return LIMIT"]
     assert cell_definitions.new_definitions(theirs, ours) == added
-    assert cell_definitions.new_definitions(theirs, ours, everything=True) == [*added[:2], "data = train()", added[2]]
+    assert cell_definitions.new_definitions(theirs, ours, all_statements=True) == [
+        *added[:2],
+        "data = train()",
+        added[2],
+    ]
     assert cell_definitions.new_definitions(ours, ours) == []
 
 
@@ -88,9 +92,9 @@ def test_definitions_of_a_cell_that_took_its_kernel_with_it():
 
 
 def test_which_cells_check_a_function():
-    assert student_code.checks("x = 1\nif x:\n    check(f)", "f")
+    assert student_code.calls_check("x = 1\nif x:\n    check(f)", "f")
     assert not any(
-        student_code.checks(source, "f") for source in ("check(g)", "f(check)", "check()", "# check(f)", "(")
+        student_code.calls_check(source, "f") for source in ("check(g)", "f(check)", "check()", "# check(f)", "(")
     )
 
 

@@ -90,4 +90,4 @@ def test_time_that_other_work_took_is_given_back_up_to_half_of_the_total():
     assert budget.seconds(1)[1] == pytest.approx(before - 10)
     clock.now += 500.0
     budget.spend(1, 500.0, 500.0, False)
-    assert budget.until == 100.0 + 300.0 + 150.0
+    assert budget.deadline == 100.0 + 300.0 + 150.0

@@ -28,7 +28,7 @@ def _works(level: int) -> IsolationLevel:
 def test_a_level_that_works_holds_what_it_claims(level):
     isolation = _works(level)
     found = trial_sandbox.attempt(isolation, Limits())
-    assert set(found) == {"user", *trials.TRIALS} and trial_sandbox.broken(isolation, found) == ""
+    assert set(found) == {"user", *trials.TRIALS} and trial_sandbox.violations(isolation, found) == ""
     assert all(held for name, (held, _) in found.items() if name in trial_sandbox.claims(isolation)), found
 
 
@@ -53,10 +53,10 @@ def test_what_can_be_used_up_is_bounded(level, groups, monkeypatch):
     isolation = _works(level)
     if not groups:
         monkeypatch.setattr(cgroups, "parents", lambda *_: [])
-    names = [*trials.USING_UP]
+    names = [*trials.EXHAUSTION_TRIALS]
     if ROOT and not groups and not isolation.own_user:
         names.remove("forks")  # the watch ends them a moment late, and no limit of processes counts for root
-    found = trial_sandbox.used_up(isolation, tuple(names), Limits())
+    found = trial_sandbox.exhaust(isolation, tuple(names), Limits())
     assert set(found) == set(names) and all(held for held, _ in found.values()), found
 
 

@@ -16,7 +16,7 @@ from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, GraderPool,
 from segedu.grading.batch.grader_process import pool_in_process
 from segedu.grading.gradebook.roster import names_of_ids
 from segedu.grading.judging.lab_source import read_lab
-from segedu.grading.judging.records import LAB_NAME, Records, RecordStore, batch_seed, clean, only_one
+from segedu.grading.judging.records import LAB_NAME, Records, RecordStore, batch_seed, clean, output_folder_lock
 from segedu.grading.submissions.find_submissions import Entry, find_entries, record_name
 from segedu.grading.submissions.submission import RawSubmission, collect, fingerprint, parse_submission
 
@@ -110,7 +110,7 @@ def grade_batch(
     entries, ignored_files = find_entries(job.submissions, job.layout, job.out.resolve(), roster_names)
     _check_names(job)
     _make_folder(job.out)
-    with only_one(job.out):
+    with output_folder_lock(job.out):
         store = RecordStore(job.out, job.lab)
         batch = Batch(job.lab, Records(store, [entry.name for entry in entries]), ignored_files=ignored_files)
         assignment = job.assignment(batch_seed(job.out, job.seed))

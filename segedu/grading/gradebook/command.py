@@ -18,7 +18,7 @@ from segedu.grading.gradebook.canvas import fill_canvas
 from segedu.grading.gradebook.lms_tables import Filled
 from segedu.grading.gradebook.moodle import fill_moodle
 from segedu.grading.gradebook.policy import InstructorFiles, LabBook, read_instructor_files
-from segedu.grading.judging.records import only_one
+from segedu.grading.judging.records import output_folder_lock
 
 ROWS = 50
 NAMES = 10
@@ -50,7 +50,7 @@ def gradebook(options: GradebookOptions, console: Console | None = None) -> int:
     if options.lab and options.lab not in instructor_files.labs:
         labs = ", ".join(instructor_files.labs)
         raise ValueError(f"--lab is {options.lab}, which {options.out} has no records of; it has {labs}")
-    with only_one(options.out):
+    with output_folder_lock(options.out):
         written = rebuild(options.out, [options.lab] if options.lab else [], options.course)
         filled = _fill(options, instructor_files, console)
     for lab in [options.lab] if options.lab else instructor_files.labs:

@@ -1,1 +1,1 @@
-"""Judging one submission: its notebook is rebuilt, run, and compared; the result is one record."""
+"""Grade one submission: rebuild its notebook, run it, compare its outcomes, and write one record."""

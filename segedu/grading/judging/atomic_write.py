@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a reader finds the old file or the new one, whatever happens."""
+"""Atomic file writes: a reader sees either the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path, if_changed: bool = False) -> Iterator[Path]:
-    """Write a file beside its place and move it there at the end. After an error in the block the old file stays.
+    """Yield a temporary path in the same folder and move it to `path` at the end; after an error the old file stays.
 
     Args:
-        path: of the file; its folder exists.
-        if_changed: leave the old file untouched where the new one has the same bytes.
-
-    Yields:
-        Where to write it, in the same folder.
+        path: its folder must exist.
+        if_changed: leave the old file untouched when the new one has the same bytes.
     """
     part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
@@ -31,13 +28,7 @@ def replacing(path: Path, if_changed: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all, and flush it to the disk: a power cut loses nothing that was written.
-
-    Args:
-        path: of the file.
-        data: its bytes.
-        mode: its permissions.
-    """
+    """Write a file atomically with these permissions and flush it to disk, so that it survives a power failure."""
     with replacing(path) as part:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)

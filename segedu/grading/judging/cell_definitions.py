@@ -1,4 +1,4 @@
-"""What a cell defines, as statements that run without the rest of the cell, each of them by itself."""
+"""Extract a cell's definitions as source that runs without the rest of the cell."""
 
 from __future__ import annotations
 
@@ -12,42 +12,36 @@ from segedu.grading.judging.student_code import ASSIGNING, DEFINITIONS
 _BINDING = (ast.Import, ast.ImportFrom, *DEFINITIONS)
 
 
-def new_definitions(source: str, ours: str, everything: bool = False) -> list[str]:
-    """What a student added to a cell of ours: imports, functions, classes and constants.
+def new_definitions(source: str, original: str, all_statements: bool = False) -> list[str]:
+    """Return the source of each import, function, class and constant that a student added to a cell of the lab.
 
     Args:
-        source: the cell now.
-        ours: the cell as the lab has it.
-        everything: all statements that were added, but for magics and shell lines.
-
-    Returns:
-        Source of each addition, in order.
+        source: the student's version of the cell.
+        original: the lab's version of the cell.
+        all_statements: return every added statement except magics and shell lines.
     """
-    tree, old = student_code.parse(source), student_code.parse(ours)
+    tree, original_tree = student_code.parse(source), student_code.parse(original)
     try:
-        known = {ast.dump(node) for node in (old.body if old else [])}
+        known = {ast.dump(node) for node in (original_tree.body if original_tree else [])}
         nodes = [node for node in (tree.body if tree else []) if _is_added(node) and ast.dump(node) not in known]
-        return [ast.unparse(node) for node in nodes if everything or _defines(node)]
+        return [ast.unparse(node) for node in nodes if all_statements or _defines(node)]
     except (RecursionError, ValueError):
         return []
 
 
 def _is_added(node: ast.stmt) -> bool:
-    """Neither the size of our training, nor a text, nor what stands where a magic stood."""
+    """Whether a new statement counts; `SCALE`, bare constants, `__future__` imports and replaced magics do not."""
     is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-    return not (is_text or is_future or isinstance(node, ast.Pass) or student_code.bound(node) == {"SCALE"})
+    return not (is_text or is_future or isinstance(node, ast.Pass) or student_code.bound_names(node) == {"SCALE"})
 
 
 def definitions(source: str, calls: bool = True) -> list[str]:
-    """The imports, functions, classes and assignments of a cell: what other cells need of one that cannot run whole.
+    """Return the source of each import, function, class and assignment of a cell that cannot run as a whole.
 
     Args:
-        source: of the cell.
-        calls: also assignments that call something, which may take as long as the cell did.
-
-    Returns:
-        Source of each, in order.
+        source: the cell.
+        calls: include assignments that call something, which may take as long as the cell did.
     """
     tree = student_code.parse(source)
     nodes = [node for node in (tree.body if tree else []) if _is_added(node) and not student_code.is_stub(node)]
@@ -65,28 +59,13 @@ def _calls(node: ast.stmt) -> bool:
     return any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
-def tried(parts: Iterable[str]) -> str:
-    """Statements one after the other; one that fails does not stop those below it.
-
-    Args:
-        parts: source of one or more statements each.
-
-    Returns:
-        Source.
-    """
+def each_in_try(parts: Iterable[str]) -> str:
+    """Join pieces of source so that a piece that raises an exception does not stop those after it."""
     return "\n".join(f"try:\n{indent(part, '    ')}\nexcept Exception:\n    pass" for part in parts)
 
 
-def unless_there(name: str, source: str) -> str:
-    """Statements that run only where a name has no value yet.
-
-    Args:
-        name: of the notebook.
-        source: of the statements.
-
-    Returns:
-        Source.
-    """
+def if_undefined(name: str, source: str) -> str:
+    """Wrap source so that it runs only if the notebook has not defined `name` yet."""
     return f"try:\n    {name}\nexcept NameError:\n{indent(source, '    ')}"
 
 

@@ -1,7 +1,7 @@
-"""What of segedu decides points, as hashes: a record is valid as long as they are what they were when it was made.
+"""Hash the parts of segedu that decide points; a record stays valid as long as these hashes do not change.
 
-Python sources are compared without docstrings, comments and layout. So an edited sentence regrades nobody, while an
-edited case, reference, rule of the judge, or function that a sandbox can import regrades everybody whom it concerns.
+Python sources are hashed without docstrings, comments and layout. Editing a docstring therefore regrades nobody, but
+editing a case, a reference, the judge or a function that a sandbox can import regrades every affected submission.
 """
 
 from __future__ import annotations
@@ -17,61 +17,49 @@ import segedu
 from segedu.grading.sandbox.staged_library import LEFT_OUT
 
 EXERCISES = "segedu.teaching.exercises"
-# Besides the exercises of the lab, as folders and files below segedu. The notebook's reader makes the judged cells.
+# What decides points besides the lab's exercises: folders and files of segedu. notebook.py produces the judged cells.
 PARTS = {
     "judge": ("teaching/checks", "grading/judging", "grading/submissions/notebook.py"),
     "sandbox": ("grading/sandbox",),
-    "library": ("",),  # what the sandbox mounts: all but what is left out there, and what has a hash of its own
+    "library": ("",),  # what the sandbox mounts, except LEFT_OUT and the files that the other hashes cover
 }
-_KNOWN: dict[bytes, bytes] = {}  # hash of a source -> hash of what it does: most files are those of the last lab
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_HASH_CACHE: dict[bytes, bytes] = {}  # hash of a source -> hash of its normalised form
+_DOCSTRING_OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @cache
 def decisive_hashes(lab: str, package: Path | None = None) -> dict[str, str]:
-    """The hashes of all sources that decide the points of a lab, apart from its notebook.
+    """Hash all sources that decide the points of a lab, apart from its notebook.
 
     Args:
-        lab: `04_metrics`.
-        package: the folder of segedu; the one that is imported here where None.
+        lab: for example `04_metrics`.
+        package: the folder of segedu; by default the imported one.
 
     Returns:
-        `exercises`, `judge`, `sandbox` and `library`, each a hash.
+        One hash each for `exercises`, `judge`, `sandbox` and `library`.
     """
     folders = _exercise_folders(package)
     root = package or Path(segedu.__file__).parent
     files = {"exercises": _exercise_files(lab, folders)}
     files |= {name: list(_python_files(root, parts)) for name, parts in PARTS.items() if name != "library"}
-    named = {path for found in files.values() for path in found}
-    files["library"] = [path for path in _python_files(root, PARTS["library"], LEFT_OUT) if path not in named]
-    return {name: _hash(found, [root, *folders]) for name, found in files.items()}
+    others = {path for paths in files.values() for path in paths}
+    files["library"] = [path for path in _python_files(root, PARTS["library"], LEFT_OUT) if path not in others]
+    return {name: _hash(paths, [root, *folders]) for name, paths in files.items()}
 
 
 def tool_version(lab: str) -> str:
-    """The version of segedu and one hash of all that decides the points of a lab.
-
-    Args:
-        lab: `04_metrics`.
-
-    Returns:
-        For example `0.1.0+3f2a9c0d11e2`.
-    """
-    together = "\n".join(f"{name} {value}" for name, value in sorted(decisive_hashes(lab).items()))
-    return f"{segedu.__version__}+{hashlib.sha256(together.encode()).hexdigest()[:12]}"
+    """Return segedu's version and one hash of everything that decides a lab's points: `0.1.0+3f2a9c0d11e2`."""
+    combined = "\n".join(f"{name} {value}" for name, value in sorted(decisive_hashes(lab).items()))
+    return f"{segedu.__version__}+{hashlib.sha256(combined.encode()).hexdigest()[:12]}"
 
 
-def without_words(source: bytes) -> bytes:
-    """What a source does, as text: its syntax tree without docstrings, comments and positions.
+def normalised_source(source: bytes) -> bytes:
+    """Return a module's syntax tree as text, without docstrings and comments; invalid Python is returned unchanged.
 
-    Args:
-        source: of a Python module; one that Python cannot parse is returned as it is.
-
-    Returns:
-        The same bytes for sources that differ in words and layout alone.
-
-    >>> without_words(b"def f(x):\\n    'Text.'\\n    return x  # why") == without_words(b"def f( x ): return x")
+    >>> documented = b"def f(x):\\n    'Text.'\\n    return x  # why"
+    >>> normalised_source(documented) == normalised_source(b"def f( x ): return x")
     True
-    >>> without_words(b"x = 1") == without_words(b"x = 2")
+    >>> normalised_source(b"x = 1") == normalised_source(b"x = 2")
     False
     """
     try:
@@ -79,58 +67,58 @@ def without_words(source: bytes) -> bytes:
     except (SyntaxError, ValueError):
         return source
     for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, _DOCSTRING_OWNERS) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
-    words: list[str] = []
-    _write(tree, words)
-    return "\n".join(words).encode(errors="surrogatepass")
+    tokens: list[str] = []
+    _append_tokens(tree, tokens)
+    return "\n".join(tokens).encode(errors="surrogatepass")
 
 
-def _write(node: object, words: list[str]) -> None:
-    """Fields that are empty are left out, because versions of Python differ in which of them there are."""
+def _append_tokens(node: object, tokens: list[str]) -> None:
+    """Append a node's text; empty fields are skipped because Python versions differ in which fields exist."""
     if not isinstance(node, ast.AST):
-        words.append(repr(node))
+        tokens.append(repr(node))
         return
-    words.append(type(node).__name__)
+    tokens.append(type(node).__name__)
     for name, value in ast.iter_fields(node):
         if value is None or value == []:
             continue
-        words.append(f"{name}:")
+        tokens.append(f"{name}:")
         for part in value if isinstance(value, list) else [value]:
-            _write(part, words)
-        words.append(";")
-    words.append(".")
+            _append_tokens(part, tokens)
+        tokens.append(";")
+    tokens.append(".")
 
 
 def _python_files(root: Path, parts: Iterable[str], left_out: Iterable[str] = ()) -> Iterator[Path]:
-    out = [root / path for path in left_out]
+    excluded = [root / path for path in left_out]
     for part in parts:
-        found = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
-        yield from (path for path in found if not any(path.is_relative_to(folder) for folder in out))
+        files = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
+        yield from (path for path in files if not any(path.is_relative_to(folder) for folder in excluded))
 
 
 def _exercise_folders(package: Path | None) -> list[Path]:
-    """Where packages of exercises lie: a course of one's own may add a folder."""
+    """The folders that hold packages of exercises; another course may add one."""
     if package is not None:
         return [package / "teaching" / "exercises"]
     return [Path(folder) for folder in importlib.import_module(EXERCISES).__path__]
 
 
 def _exercise_files(lab: str, folders: list[Path]) -> list[Path]:
-    """The sources of a lab's exercises, and of those of other labs that they import."""
-    found: dict[str, list[Path]] = {}
+    """The sources of a lab's exercises, and of the other labs' exercises that they import."""
+    files_by_lab: dict[str, list[Path]] = {}
     queue = [f"lab{lab}"]
     while queue:
         name = queue.pop()
-        if name in found:
+        if name in files_by_lab:
             continue
-        found[name] = sorted(path for folder in folders for path in (folder / name).rglob("*.py"))
-        for path in found[name]:
-            queue += _labs_named(path)
-    return [path for name in sorted(found) for path in found[name]]
+        files_by_lab[name] = sorted(path for folder in folders for path in (folder / name).rglob("*.py"))
+        for path in files_by_lab[name]:
+            queue += _imported_labs(path)
+    return [path for name in sorted(files_by_lab) for path in files_by_lab[name]]
 
 
-def _labs_named(path: Path) -> Iterator[str]:
+def _imported_labs(path: Path) -> Iterator[str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     for part in text.split(f"{EXERCISES}.")[1:]:
         yield part.split(".")[0].split()[0].strip(",;'\"`") if part.strip() else ""
@@ -139,10 +127,10 @@ def _labs_named(path: Path) -> Iterator[str]:
 def _hash(files: Iterable[Path], roots: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        inside = next(path.relative_to(root) for root in roots if path.is_relative_to(root))
+        relative_path = next(path.relative_to(root) for root in roots if path.is_relative_to(root))
         source = path.read_bytes()
-        name = hashlib.sha256(source).digest()
-        if name not in _KNOWN:
-            _KNOWN[name] = hashlib.sha256(without_words(source)).digest()
-        digest.update(inside.as_posix().encode() + b"\0" + _KNOWN[name])
+        digest_of_source = hashlib.sha256(source).digest()
+        if digest_of_source not in _HASH_CACHE:
+            _HASH_CACHE[digest_of_source] = hashlib.sha256(normalised_source(source)).digest()
+        digest.update(relative_path.as_posix().encode() + b"\0" + _HASH_CACHE[digest_of_source])
     return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""Cells in the order in which they stand need not be the order in which a student ran them.
+"""Find names that an answer uses but that no earlier executed cell defines, and the statements that define them.
 
-A function may use what only a later cell defines, or a cell of ours that grading leaves out. In the student's kernel
-that was there, and their check saw it pass. So the statements that define such names are found, and run first.
+The order of the cells need not be the order in which the student ran them: a function may use what only a later cell
+defines, or one of the lab's cells that grading skips. The student's own check passed with these names defined, so
+the defining statements are found and run first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cached_property
 from segedu.grading.judging import cell_definitions, student_code
 
 MAX_NAMES = 100
-_FAILURES = (SyntaxError, ValueError, RecursionError, MemoryError)
+_PARSER_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -24,40 +25,40 @@ class Cell:
     """One cell of the notebook.
 
     Attributes:
-        position: as a person counts.
+        position: counted from 1.
         source: what the student's kernel may have run.
-        runs: what runs here; a part of the source, all of it, or nothing.
+        executed: what grading runs: all of the source, a part of it, or nothing.
     """
 
     position: int
     source: str
-    runs: str
+    executed: str
 
     @cached_property
-    def given(self) -> set[str]:
-        """The top-level names that get a value here."""
-        return _given(self.runs)
+    def executed_names(self) -> set[str]:
+        """The top-level names that the executed part binds."""
+        return _bound_names(self.executed)
 
     @cached_property
-    def known(self) -> set[str]:
-        """The top-level names that have got a value in the student's kernel."""
-        return self.given if self.runs == self.source else _given(self.source)
+    def kernel_names(self) -> set[str]:
+        """The top-level names that the cell may have bound in the student's kernel."""
+        return self.executed_names if self.executed == self.source else _bound_names(self.source)
 
     @cached_property
-    def running(self) -> Cell:
-        """The part that runs here, as a cell of its own."""
-        return self if self.runs == self.source else Cell(self.position, self.runs, self.runs)
+    def executed_cell(self) -> Cell:
+        """The executed part as a cell of its own."""
+        return self if self.executed == self.source else Cell(self.position, self.executed, self.executed)
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
-        """Name -> the top-level statements of the source that give it a value or change that value, by number."""
-        found: dict[str, list[int]] = {}
-        for number, node in enumerate(self._nodes):
-            for name in student_code.bound_within(node):
-                found.setdefault(name, []).append(number)
-            for name in student_code.changed(node) & found.keys():
-                found[name].append(number)
-        return found
+        """Map each name to the indices of the top-level statements that bind it or change its value."""
+        statements: dict[str, list[int]] = {}
+        for index, node in enumerate(self._nodes):
+            for name in student_code.bound_names_within(node):
+                statements.setdefault(name, []).append(index)
+            for name in student_code.mutated_names(node) & statements.keys():
+                statements[name].append(index)
+        return statements
 
     @cached_property
     def _nodes(self) -> list[ast.stmt]:
@@ -66,110 +67,110 @@ class Cell:
         return [node for node in nodes if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
 
     def statements(self, name: str) -> str:
-        """The top-level statements of the source that give a name its value."""
+        """Return the top-level statements that bind a name or change its value."""
         try:
-            return "\n".join(ast.unparse(self._nodes[number]) for number in self._by_name.get(name, ()))
+            return "\n".join(ast.unparse(self._nodes[index]) for index in self._by_name.get(name, ()))
         except (RecursionError, ValueError):
             return ""
 
     @cached_property
-    def stars(self) -> list[str]:
-        """The modules whose names the student's kernel may have got all at once, by `from module import *`."""
+    def star_modules(self) -> list[str]:
+        """The modules that the cell may have star-imported in the student's kernel."""
         return student_code.star_imports(self.source)
 
-    def gives(self, name: str) -> bool:
-        """Does the name get a value here? Most cells need not be parsed to tell."""
-        return student_code.mentions(self.runs, name) and name in self.given
+    def binds(self, name: str) -> bool:
+        """Whether the executed part binds a name; most cells need not be parsed to find out."""
+        return student_code.mentions(self.executed, name) and name in self.executed_names
 
-    def knows(self, name: str) -> bool:
-        """Has the name got a value in the student's kernel?"""
-        return student_code.mentions(self.source, name) and name in self.known
+    def binds_in_kernel(self, name: str) -> bool:
+        """Whether the cell may have bound a name in the student's kernel."""
+        return student_code.mentions(self.source, name) and name in self.kernel_names
 
 
-def _given(source: str) -> set[str]:
+def _bound_names(source: str) -> set[str]:
     return {
         name
         for node in student_code.statements(source)
         if not student_code.is_stub(node)
-        for name in student_code.bound(node)
+        for name in student_code.bound_names(node)
     }
 
 
 def names_read(source: str) -> set[str]:
-    """The global names that a piece of code reads, in its functions too.
-
-    Args:
-        source: of a cell.
-
-    Returns:
-        Names; none where Python cannot read it.
+    """Return the global names that a piece of code reads, including inside its functions; none if it cannot be parsed.
 
     >>> sorted(names_read("def f(x): return clip(x, TOP)"))
     ['TOP', 'clip']
     """
-    text = student_code.readable(source)
+    text = student_code.parseable_source(source)
     if text is None:
         return set()
     try:
-        return set(_read(symtable.symtable(text, "cell", "exec")))
-    except _FAILURES:
+        return set(_global_reads(symtable.symtable(text, "cell", "exec")))
+    except _PARSER_ERRORS:
         return set()
 
 
-def _read(top: symtable.SymbolTable) -> Iterator[str]:
-    waiting = [top]
-    while waiting:
-        table = waiting.pop()
-        outside = table.get_type() == "module"
-        # not `table.get_symbols()`: for each symbol that walks through all inner scopes, the square of their number
+def _global_reads(top: symtable.SymbolTable) -> Iterator[str]:
+    stack = [top]
+    while stack:
+        table = stack.pop()
+        is_module = table.get_type() == "module"
+        # `table.get_symbols()` walks through all inner scopes for each symbol: quadratic time
         for name, flags in table._table.symbols.items():
             symbol = symtable.Symbol(name, flags)
-            if symbol.is_referenced() and (outside or symbol.is_global()):
+            if symbol.is_referenced() and (is_module or symbol.is_global()):
                 yield name
-        waiting += table.get_children()
+        stack += table.get_children()
 
 
-class Missing:
-    """What one answer needs and no cell up to it gives.
+class MissingNames:
+    """The names that one answer needs and that no executed cell up to the answer binds.
 
     Args:
         cells: of the notebook, in order.
-        there: names that our own imports give.
-        home: position of the answer.
+        available: names that the lab's own imports bind.
+        position: of the answer.
     """
 
-    def __init__(self, cells: Sequence[Cell], there: set[str], home: int) -> None:
-        self.cells, self.home = cells, home
-        # a star import above the answer may give the name at run time: then nothing may take its place
-        self.starred = any(cell.running.stars for cell in cells if cell.position <= home)
-        self.there = there | set(dir(builtins))
-        self.seen: set[str] = set()
-        self.found: list[tuple[str, int]] = []  # name, position of the cell that defines it
+    def __init__(self, cells: Sequence[Cell], available: set[str], position: int) -> None:
+        self.cells, self.position = cells, position
+        # a star import above the answer may bind the name at run time, and must not be overridden
+        self.has_star_import = any(cell.executed_cell.star_modules for cell in cells if cell.position <= position)
+        self.available = available | set(dir(builtins))
+        self.visited: set[str] = set()
+        self.definitions: list[tuple[str, int]] = []  # (name, position of the cell that defines it)
         self.sources: list[str] = []
-        answer = next(cell for cell in cells if cell.position == home)
-        self._follow(answer.runs, answer.given)
+        answer = next(cell for cell in cells if cell.position == position)
+        self._follow(answer.executed, answer.executed_names)
 
-    def _follow(self, source: str, given: set[str]) -> None:
-        for name in sorted(names_read(source) - given - self.there - self.seen):
-            if name in self.seen or len(self.seen) >= MAX_NAMES:
+    def _follow(self, source: str, bound: set[str]) -> None:
+        for name in sorted(names_read(source) - bound - self.available - self.visited):
+            if name in self.visited or len(self.visited) >= MAX_NAMES:
                 continue
-            self.seen.add(name)
-            before = [cell for cell in self.cells if cell.position <= self.home and cell.gives(name)]
-            if before:
-                self._follow(before[-1].running.statements(name), set())
+            self.visited.add(name)
+            earlier = [cell for cell in self.cells if cell.position <= self.position and cell.binds(name)]
+            if earlier:
+                self._follow(earlier[-1].executed_cell.statements(name), set())
                 continue
-            cells = [cell for cell in self.cells if cell.knows(name)]
-            nearest = min(cells, key=lambda c: (c.position > self.home, abs(c.position - self.home)), default=None)
+            cells = [cell for cell in self.cells if cell.binds_in_kernel(name)]
+            nearest = min(
+                cells, key=lambda c: (c.position > self.position, abs(c.position - self.position)), default=None
+            )
             if nearest:
                 part = nearest.statements(name)
-                self._follow(part, set())  # what it needs itself comes first
-                self.found.append((name, nearest.position))
-                self.sources.append(cell_definitions.unless_there(name, part) if self.starred and part else part)
+                self._follow(part, set())  # its own dependencies come first
+                self.definitions.append((name, nearest.position))
+                self.sources.append(
+                    cell_definitions.if_undefined(name, part) if self.has_star_import and part else part
+                )
             else:
-                below = [module for cell in self.cells if cell.position > self.home for module in cell.stars]
-                self.sources += [f"from {module} import {name}" for module in dict.fromkeys(below)]
+                modules = [
+                    module for cell in self.cells if cell.position > self.position for module in cell.star_modules
+                ]
+                self.sources += [f"from {module} import {name}" for module in dict.fromkeys(modules)]
 
     @property
     def source(self) -> str:
-        """Code that defines what is missing, or ""; a statement that fails does not stop the others."""
-        return cell_definitions.tried(dict.fromkeys(part for part in self.sources if part))
+        """Code that defines the missing names, or ""; a statement that fails does not stop the others."""
+        return cell_definitions.each_in_try(dict.fromkeys(part for part in self.sources if part))

@@ -1,8 +1,8 @@
-"""Plans are made in a process beside the grader, because a student's code may be expensive merely to read.
+"""Plan submissions in a child process, because merely parsing a student's code may be expensive.
 
-Python's parser holds the interpreter while it works, its time can grow with the square of a cell's length, and a bug of
-its own may end the process. In the grader itself that would stop every other submission. So a small child process reads
-the code, within limits of processor time and memory, and sends the plan back as JSON. It runs nothing of the student's.
+Python's parser holds the interpreter lock, its time can grow with the square of a cell's length, and a bug in it may
+end the process. In the grader itself that would stop every other submission. A small child process therefore parses the
+code, within limits of processor time and memory, and returns the plan as JSON. It never runs student code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from segedu.grading.submissions.notebook import StudentCell
 CPU_SECONDS = 10  # for one submission; an honest notebook needs a few hundredths of a second
 WALL_SECONDS = 120.0  # beyond this the machine is at fault, not the submission
 MEMORY = 2 << 30  # address space; one megabyte of dense code needs 0.6 GiB
-RETIRE = 256 << 20  # a child that has needed more memory than this makes room for a new one
+MAX_IDLE_MEMORY = 256 << 20  # bytes; a child whose peak memory was larger is not reused
 _SIZE = struct.Struct("!I")
 _ROOT = str(Path(__file__).resolve().parents[3])
 _CODE = (
@@ -44,49 +44,28 @@ _CODE = (
 def plan_of(lab: Lab, cells: Sequence[StudentCell], hides: Sequence[str] = (), cell_seconds: float = 30.0) -> Plan:
     """Plan the run of one submission as `rebuild` does, within limits.
 
-    Args:
-        lab: as the course has it.
-        cells: as the student left them.
-        hides: modules that the lab hides.
-        cell_seconds: limit of each step.
-
-    Returns:
-        The plan.
-
     Raises:
-        SubmissionError: if the code cannot be read within the limits; the message names the limit.
+        SubmissionError: if the code cannot be parsed within the limits; the message names the limit.
         RuntimeError: if the machine or the grader failed.
     """
-    answer = _ask(lab, cells, {"hides": list(hides), "cell_seconds": cell_seconds})
+    answer = _request(lab, cells, {"hides": list(hides), "cell_seconds": cell_seconds})
     steps, notes = [Step(**step) for step in answer["steps"]], defaultdict(list, answer["notes"])
     return Plan(**answer | {"steps": steps, "notes": notes})
 
 
 def answers_of(lab: Lab, cells: Sequence[StudentCell]) -> dict[str, str]:
-    """The student's answers alone as `solutions` finds them, within the same limits.
-
-    Args:
-        lab: as the course has it.
-        cells: as the student left them.
-
-    Returns:
-        Exercise -> source of the cell that counts.
-
-    Raises:
-        SubmissionError: if the code cannot be read within the limits.
-        RuntimeError: if the machine or the grader failed.
-    """
-    return _ask(lab, cells, {"answers": True})
+    """Return each exercise's answer as `solutions` does, within the limits and with the errors of `plan_of`."""
+    return _request(lab, cells, {"answers": True})
 
 
-def _ask(lab: Lab, cells: Sequence[StudentCell], request: dict) -> dict:
+def _request(lab: Lab, cells: Sequence[StudentCell], request: dict) -> dict:
     child = _idle.get_nowait() if not _idle.empty() else None
     with contextlib.ExitStack() as stack:
         if child is None:
             child = _Child()
         stack.callback(child.close)
         try:
-            answer = child.ask(request | {"lab": asdict(lab), "cells": [asdict(cell) for cell in cells]})
+            answer = child.send_request(request | {"lab": asdict(lab), "cells": [asdict(cell) for cell in cells]})
         except SubmissionError as error:
             raise SubmissionError(f"{error}; {_longest(cells)}") from None
         if not answer["large"]:
@@ -101,28 +80,28 @@ def _longest(cells: Sequence[StudentCell]) -> str:
 
 
 class _Child:
-    """One reading process, seen from the grader; it ends when its input does."""
+    """The grader's side of one planning process, which ends when its input is closed."""
 
     def __init__(self) -> None:
-        self.late = False
+        self.timed_out = False
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env={}, start_new_session=True,
         )  # fmt: skip
 
-    def ask(self, request: dict) -> dict:
+    def send_request(self, request: dict) -> dict:
         """Send one request and wait for its answer."""
         timer = threading.Timer(WALL_SECONDS, self._stop)
         timer.daemon = True
         timer.start()
         try:
-            with contextlib.suppress(BrokenPipeError):  # how it ended is found below
+            with contextlib.suppress(BrokenPipeError):  # `_exit_error` says how the process ended
                 _write(self.process.stdin, request)
             answer = _read(self.process.stdout)
         finally:
             timer.cancel()
         if answer is None:
-            raise self._ended()
+            raise self._exit_error()
         if answer["problem"]:
             raise SubmissionError(answer["problem"])
         if answer["error"]:
@@ -130,12 +109,12 @@ class _Child:
         return answer
 
     def _stop(self) -> None:
-        self.late = True
+        self.timed_out = True
         self.process.kill()
 
-    def _ended(self) -> Exception:
+    def _exit_error(self) -> Exception:
         code = self.process.wait()
-        if self.late:
+        if self.timed_out:
             return RuntimeError(f"the code was not read within {WALL_SECONDS:g} s: the machine has too much to do")
         if code == -getattr(signal, "SIGXCPU", 0):
             return SubmissionError(f"reading its code takes more than {CPU_SECONDS} s, the limit")
@@ -144,7 +123,7 @@ class _Child:
         return RuntimeError(f"the process that reads code ended with exit status {code}")
 
     def close(self) -> None:
-        """End the process; a second time does nothing."""
+        """End the process; a second call does nothing."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
@@ -152,7 +131,7 @@ class _Child:
                 stream.close()
 
 
-_idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()  # as many as submissions were read at one time
+_idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()  # at most as many as submissions were planned at the same time
 
 
 @atexit.register
@@ -168,18 +147,18 @@ def _write(stream: BinaryIO, message: dict) -> None:
 
 
 def _read(stream: BinaryIO) -> dict | None:
-    """One message, or None where the other side has ended."""
+    """Read one message; None if the other side has ended."""
     head = stream.read(_SIZE.size)
     data = stream.read(_SIZE.unpack(head)[0]) if len(head) == _SIZE.size else b""
     return json.loads(data) if data and len(data) == _SIZE.unpack(head)[0] else None
 
 
 def main() -> None:
-    """The child: answer requests until the input ends."""
-    gc.disable()  # trees hold no cycles, and the collector would walk millions of nodes again and again
+    """Run the child process: answer requests until the input ends."""
+    gc.disable()  # syntax trees have no cycles, and the collector would repeatedly walk millions of nodes
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while (request := _read(requests)) is not None:
-        used = _limit()
+        peak_memory = _set_limits()
         answer: dict[str, Any] = {"result": None, "problem": "", "error": ""}
         try:
             answer["result"] = _answer(request)
@@ -189,7 +168,7 @@ def main() -> None:
             answer["problem"] = f"reading its code takes more than {MEMORY >> 30} GiB of memory, the limit"
         except Exception:
             answer["error"] = traceback.format_exc()[-4000:]
-        _write(replies, answer | {"large": used() > RETIRE})
+        _write(replies, answer | {"large": peak_memory() > MAX_IDLE_MEMORY})
 
 
 def _answer(request: dict) -> dict:
@@ -201,24 +180,24 @@ def _answer(request: dict) -> dict:
     return vars(plan) | {"steps": [vars(step) for step in plan.steps]}
 
 
-def _limit() -> Any:
-    """Give the next request its processor time, and bound the memory; what tells the memory used so far."""
+def _set_limits() -> Any:
+    """Set the processor-time limit of the next request and the memory limit; return a function for the peak memory."""
     try:
         import resource
-    except ImportError:  # Windows: only the limit by the clock
+    except ImportError:  # Windows: only the wall-clock limit applies
         return lambda: 0
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    spent = int(used.ru_utime + used.ru_stime)
-    limits = {resource.RLIMIT_CPU: spent + 1 + CPU_SECONDS, resource.RLIMIT_AS: MEMORY, resource.RLIMIT_CORE: 0}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds_used = int(usage.ru_utime + usage.ru_stime)
+    limits = {resource.RLIMIT_CPU: seconds_used + 1 + CPU_SECONDS, resource.RLIMIT_AS: MEMORY, resource.RLIMIT_CORE: 0}
     for kind, soft in limits.items():
         hard = resource.getrlimit(kind)[1]
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-    return _most_memory
+    return _peak_memory
 
 
-def _most_memory() -> int:
-    """The most memory of this program so far. On Linux, `ru_maxrss` would begin with that of the large parent."""
+def _peak_memory() -> int:
+    """Peak memory of this program in bytes; on Linux, `ru_maxrss` would include that of the large parent."""
     import resource
 
     with contextlib.suppress(OSError):

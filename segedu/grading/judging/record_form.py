@@ -1,4 +1,4 @@
-"""What a record must look like: a file that was edited, cut or damaged is found out before anything is made of it."""
+"""Validate the form of a record, so that an edited, truncated or damaged file is rejected before it is used."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-MAX_RECORD = 8 << 20  # bytes; the largest honest one has a quarter of a megabyte
+MAX_RECORD = 8 << 20  # bytes; the largest honest record has a quarter of a megabyte
 MAX_POINTS = 10_000
 
 
 def parse_record(data: bytes) -> dict:
-    """Read one record and check its form.
-
-    Args:
-        data: of the file.
-
-    Returns:
-        The record.
+    """Parse the bytes of a record file and check their form.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: says what is wrong with the record.
     """
     try:
-        record = json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_each_once)
+        record = json.loads(data.decode(), parse_constant=_reject_constant, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     if not isinstance(record, dict):
@@ -33,27 +27,29 @@ def parse_record(data: bytes) -> dict:
     return record
 
 
-def _refuse(word: str) -> None:
+def _reject_constant(word: str) -> None:
     raise ValueError(f"it holds {word}, which is not a number")
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
+    result = dict(pairs)
+    if len(result) < len(pairs):
         raise ValueError("it holds one key twice")
-    return found
+    return result
 
 
 def _check(record: dict) -> None:
-    _each(record, "", "status", "student", holds=_is_text)
-    _each(record, "", "version", holds=lambda value: type(value) is int)
-    _each(record, "", "tool", "lab", "source", "problem", "key", holds=_is_text)
-    _each(record, "", "points", "max_points", holds=_is_points)
-    _each(record, "", "notes", holds=_is_texts)
-    _each(record, "", "attempt", holds=lambda value: type(value) is int and value >= 1)
-    _each(record, "", "submitted", holds=lambda value: value is None or _is_text(value))
-    _each(record, "", "sandbox", holds=_is_sandbox)
-    _each(record, "", "measured", holds=lambda value: isinstance(value, dict) and _is_number(value.get("seconds")))
+    _require(record, "", "status", "student", is_valid=_is_text)
+    _require(record, "", "version", is_valid=lambda value: type(value) is int)
+    _require(record, "", "tool", "lab", "source", "problem", "key", is_valid=_is_text)
+    _require(record, "", "points", "max_points", is_valid=_is_points)
+    _require(record, "", "notes", is_valid=_is_texts)
+    _require(record, "", "attempt", is_valid=lambda value: type(value) is int and value >= 1)
+    _require(record, "", "submitted", is_valid=lambda value: value is None or _is_text(value))
+    _require(record, "", "sandbox", is_valid=_is_sandbox)
+    _require(
+        record, "", "measured", is_valid=lambda value: isinstance(value, dict) and _is_number(value.get("seconds"))
+    )
     if not _is_texts(record.get("instructor_notes", [])):
         raise ValueError("instructor_notes is not a list of texts")
     exercises = record.get("exercises")
@@ -68,22 +64,22 @@ def _check(record: dict) -> None:
 def _check_exercise(exercise: dict) -> None:
     name = exercise.get("name")
     where = f" of {name[:40]}" if _is_text(name) else " of an exercise"
-    _each(exercise, where, "name", "status", "first_line", "hint", holds=_is_text)
-    _each(exercise, where, "points", "max", holds=_is_points)
-    _each(exercise, where, "tampered", holds=lambda value: type(value) is bool)
-    _each(exercise, where, "notes", holds=_is_texts)
-    _each(exercise, where, "groups", holds=_are_groups)
-    _each(exercise, where, "named", holds=_are_named)
+    _require(exercise, where, "name", "status", "first_line", "hint", is_valid=_is_text)
+    _require(exercise, where, "points", "max", is_valid=_is_points)
+    _require(exercise, where, "tampered", is_valid=lambda value: type(value) is bool)
+    _require(exercise, where, "notes", is_valid=_is_texts)
+    _require(exercise, where, "groups", is_valid=_are_groups)
+    _require(exercise, where, "named", is_valid=_are_named)
     if exercise["points"] > exercise["max"]:
         raise ValueError(f"points{where} is {exercise['points']}, more than its max, {exercise['max']}")
 
 
-def _each(part: dict, where: str, *keys: str, holds: Callable[[Any], bool]) -> None:
+def _require(part: dict, where: str, *keys: str, is_valid: Callable[[Any], bool]) -> None:
     for key in keys:
         if key not in part:
             raise ValueError(f"{key}{where} is missing")
-        if not holds(part[key]):
-            raise ValueError(f"{key}{where} is {repr(part[key])[:40]}, which it cannot be")
+        if not is_valid(part[key]):
+            raise ValueError(f"{key}{where} is {repr(part[key])[:40]}, which is not a valid value")
 
 
 def _is_text(value: object) -> bool:

@@ -1,12 +1,12 @@
-"""The warm fork server, and what becomes of its children.
+"""The warm fork server and its children.
 
-The server imports torch and IPython once and never runs a torch operation (a parent that ran one with two threads
-makes its children hang). Each job is a fork, in three processes: the **keeper** (outside, ends the sandbox when the
-grader goes away), the **init** (pid 1 of the sandbox: builds it, reaps, reports) and the **kernel** (IPython).
-The kernel is never pid 1, where signals without a handler are ignored. The job is read after the fork, so that no
-kernel finds another one's keys in its memory.
+The server imports torch and IPython once and never runs a torch operation: children of a parent that ran one with two
+threads hang. Each job is a fork, in three processes: the **supervisor** (outside, ends the sandbox when the grader
+exits), the **init** (pid 1 of the sandbox: builds it, reaps children, reports) and the **kernel** (IPython). The kernel
+is never pid 1, because pid 1 ignores signals that have no handler. The job is received after the fork, so that no
+kernel finds another kernel's key in its memory.
 
-`cold` runs one job in a process of its own, without the warm parent: the same code for platforms that cannot fork.
+`cold` runs one job in a process of its own, without the warm parent, for platforms that cannot fork.
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ PRELOAD = (
     "multiprocessing", "IPython.core.debugger", "IPython.core.logger", "IPython.core.oinspect", "faulthandler",
     "tornado.platform.asyncio", "pygments.formatters.terminal256", "zmq.utils.garbage", "ipywidgets",
 )  # fmt: skip
-# a coloured traceback with its context costs forty milliseconds, a plain one two, and every canary raises one
+# a coloured traceback with context takes 40 ms, a plain one 2 ms, and every canary raises one
 QUIET = ("--HistoryManager.enabled=False", "--InteractiveShell.xmode=Plain", "--InteractiveShell.colors=nocolor")
 PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 
 
 def serve(control_fd: int) -> None:
-    """Forks one keeper for each connection that arrives, until the grader closes its end."""
+    """Fork one supervisor for each connection that arrives, until the grader closes its end."""
     control = socket.socket(fileno=control_fd)
     preload(PRELOAD)
     hide_grader()
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the server does not wait for supervisors
     send(control, {"ready": True, "threads": restrictions.thread_count()})
     while True:
         try:
             _, fds = receive(control, 1)
         except EOFError:
-            os._exit(0)  # libraries complain on the way out; nobody is left to read it
+            os._exit(0)  # skips the libraries' exit handlers, which would only print errors
         if os.fork() == 0:
             with _never_returning():
                 control.close()
                 restrictions.die_with_parent()
-                keep(socket.socket(fileno=fds[0]), warm=True)
+                supervise(socket.socket(fileno=fds[0]), warm=True)
         os.close(fds[0])
 
 
 def cold(connection_fd: int) -> None:
-    """One job without a warm parent."""
+    """Run one job without a warm parent."""
     hide_grader()
-    keep(socket.socket(fileno=connection_fd))
+    supervise(socket.socket(fileno=connection_fd))
 
 
 def preload(names: tuple[str, ...]) -> None:
-    """Imports what every kernel needs; what is not installed is left out."""
-    sys.modules["debugpy"] = None  # each kernel would spend a third of a second on it
+    """Import what every kernel needs, if it is installed."""
+    sys.modules["debugpy"] = None  # importing it would take each kernel a third of a second
     with contextlib.suppress(ImportError):
         importlib.import_module("ipykernel.debugger")
     del sys.modules["debugpy"]
@@ -80,7 +80,7 @@ def preload(names: tuple[str, ...]) -> None:
 
 
 def hide_grader() -> None:
-    """Takes our package and the checkout out of what a kernel would import."""
+    """Remove our package and the checkout from what a kernel can import."""
     for name in [name for name in sys.modules if name.split(".")[0] == "segedu"]:
         del sys.modules[name]
     sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
@@ -97,7 +97,7 @@ def _inside(path: str, root: str) -> bool:
 
 @contextlib.contextmanager
 def _never_returning():
-    """A forked child that falls off its end, or raises, ends here and runs none of the parent's clean-up."""
+    """End a forked child here, even after an exception, so that it runs none of the parent's clean-up."""
     try:
         yield
     except BaseException as error:
@@ -107,22 +107,22 @@ def _never_returning():
         os._exit(1)
 
 
-def keep(connection: socket.socket, warm: bool = False) -> None:
-    """The keeper: reads the job, makes the namespaces, forks the init and ends it when the grader is gone."""
+def supervise(connection: socket.socket, warm: bool = False) -> None:
+    """Run the supervisor: receive the job, create the namespaces, fork the init, and end it when the grader exits."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     restrictions.close_all_but(connection.fileno())
     job, _ = receive(connection)
-    process_watch.stand_in_proc()
+    process_watch.pin_proc()
     try:
         restrictions.join_cgroups(job.get("cgroups", []))
         if job["level"] >= 3:
             restrictions.unshare(job["user_namespace"], job["uid"])
         else:
-            if warm:  # nothing but this process ends the others: it has to outlive the fork server by a moment
-                signal.signal(signal.SIGTERM, _part)
+            if warm:  # only this process ends the others, so it must briefly outlive the fork server
+                signal.signal(signal.SIGTERM, _exit_on_signal)
                 restrictions.die_with_parent(signal.SIGTERM)
             restrictions.adopt_orphans()
     except OSError as error:
@@ -134,42 +134,42 @@ def keep(connection: socket.socket, warm: bool = False) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             restrictions.die_with_parent()
             run_init(connection, job)
-    tree = process_watch.Watch(init, job["watch"]) if job.get("watch") else None
+    watch = process_watch.Watch(init, job["watch"]) if job.get("watch") else None
     try:
-        _attend(connection, init, time.monotonic() + job["lifetime"], tree)
+        _wait_for_end(connection, init, time.monotonic() + job["lifetime"], watch)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with contextlib.suppress(ProcessLookupError):
             os.kill(init, signal.SIGKILL)
-        process_watch.end_children(job["uid"] if job["level"] < 3 else None, tree)
+        process_watch.end_children(job["uid"] if job["level"] < 3 else None, watch)
 
 
-def _part(*_: object) -> None:
+def _exit_on_signal(*_: object) -> None:
     raise SystemExit
 
 
-def _attend(connection: socket.socket, init: int, until: float, tree: process_watch.Watch | None) -> None:
-    """Returns when the init has ended, the grader has closed its end, or the time is up."""
+def _wait_for_end(connection: socket.socket, init: int, deadline: float, watch: process_watch.Watch | None) -> None:
+    """Return when the init has ended, the grader has closed its end, or the lifetime is over."""
     poll = select.poll()
     poll.register(connection, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
-    longest = 0.1
+    max_wait = 0.1
     if hasattr(os, "pidfd_open"):
         poll.register(os.pidfd_open(init), select.POLLIN)
-        longest = float("inf")
+        max_wait = float("inf")
     while True:
-        left = until - time.monotonic()
-        wait = min(left, longest, tree.next - time.monotonic() if tree else left)
+        left = deadline - time.monotonic()
+        wait = min(left, max_wait, watch.next_check - time.monotonic() if watch else left)
         if left <= 0 or poll.poll(max(0.0, wait) * 1000 + 1) or os.waitpid(init, os.WNOHANG)[0]:
             return
-        if tree is not None and time.monotonic() >= tree.next:
-            kind, message = tree.look()
-            if kind:
-                send(connection, {"over": kind, "message": message})
-                tree.kill()
+        if watch is not None and time.monotonic() >= watch.next_check:
+            resource, message = watch.check()
+            if resource:
+                send(connection, {"exceeded": resource, "message": message})
+                watch.kill()
 
 
 def run_init(connection: socket.socket, job: dict) -> None:
-    """The init: builds the sandbox, forks the kernel, hands its folder out, reaps, reports."""
+    """Run the init: build the sandbox, fork the kernel, send descriptors of its folder, reap children, and report."""
     scratch = job["scratch"]
     try:
         if job["level"] >= 3:
@@ -179,26 +179,26 @@ def run_init(connection: socket.socket, job: dict) -> None:
     except OSError as error:
         send(connection, {"error": str(error)})
         return
-    bound, tell = os.pipe()
+    started_read, started_write = os.pipe()
     kernel = os.fork()
     if kernel == 0:
         with _never_returning():
             connection.close()
-            os.close(bound)
-            run_kernel(job, scratch, tell)
-    os.close(tell)
+            os.close(started_read)
+            run_kernel(job, scratch, started_write)
+    os.close(started_write)
     fds = [os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)]
     if hasattr(os, "pidfd_open"):
         fds.append(os.pidfd_open(kernel))
     restrictions.harden_init(job["level"])
-    if os.read(bound, 1):
+    if os.read(started_read, 1):
         send(connection, {"ready": True, "pid": kernel}, fds)
     else:
-        send(connection, {"error": f"the kernel did not start: {_last_words(scratch)}"})
+        send(connection, {"error": f"the kernel did not start: {_stderr_tail(scratch)}"})
     for fd in fds:
         os.close(fd)
     send(connection, _reap(kernel))
-    if job["level"] < 3:  # at level 3 the end of pid 1 is the end of all
+    if job["level"] < 3:  # at level 3 all processes end with pid 1
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(kernel, signal.SIGKILL)
         process_watch.end_children(job["uid"])
@@ -213,15 +213,15 @@ def _reap(kernel: int) -> dict:
             return {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "max_rss": usage.ru_maxrss * 1024}
 
 
-def _last_words(scratch: str) -> str:
+def _stderr_tail(scratch: str) -> str:
     with contextlib.suppress(OSError), open(f"{scratch}/run/stderr", "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 2000))
         return file.read().decode(errors="replace")
     return "it left no message"
 
 
-def run_kernel(job: dict, scratch: str, tell: int) -> None:
-    """The kernel: gives up every right, then starts IPython. Threads begin only in `initialize`."""
+def run_kernel(job: dict, scratch: str, started_write: int) -> None:
+    """Run the kernel: drop every right, then start IPython, whose threads begin only in `initialize`."""
     stage = mounts.STAGE if job["level"] >= 3 else job["stage"]
     os.setsid()
     os.umask(0o022)
@@ -234,27 +234,27 @@ def run_kernel(job: dict, scratch: str, tell: int) -> None:
     if job.get("probe"):
         os.listdir(stage)
         restrictions.close_names(job, scratch)
-        trials.run(job["probe"], job, lambda: os.write(tell, b"1"))
+        trials.run(job["probe"], job, lambda: os.write(started_write, b"1"))
         os._exit(0)
-    _new_environment(job, scratch, stage)
+    _set_environment(job, scratch, stage)
     file = Path(scratch, "run", "kernel.json")
     info = {"transport": "ipc", "ip": f"{scratch}/run/k", "key": job["key"], "signature_scheme": "hmac-sha256"}
     file.write_text(json.dumps({**info, **PORTS, "kernel_name": "segedu"}))
     sys.path[:] = ["", stage, *sys.path]
     sys.path_importer_cache.clear()
-    _new_randomness(job["threads"])
+    _reseed(job["threads"])
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance()
     app.initialize(["-f", str(file), *QUIET])
     restrictions.close_names(job, scratch, tuple(PORTS.values()))
-    app.shell.ask_exit = lambda: None  # `exit()` in a cell would end this kernel, and each one that replays the cell
-    os.write(tell, b"1")
-    os.close(tell)
+    app.shell.ask_exit = lambda: None  # `exit()` in a cell would end every kernel that replays the cell
+    os.write(started_write, b"1")
+    os.close(started_write)
     app.start()
 
 
-def _new_environment(job: dict, scratch: str, stage: str) -> None:
+def _set_environment(job: dict, scratch: str, stage: str) -> None:
     home = f"{scratch}/home"
     threads = str(job["threads"])
     os.environ.clear()
@@ -270,12 +270,12 @@ def _new_environment(job: dict, scratch: str, stage: str) -> None:
 
     tempfile.tempdir = None
     matplotlib = sys.modules.get("matplotlib")
-    if matplotlib is not None:  # the folders were chosen when the server imported it
+    if matplotlib is not None:  # matplotlib chose its folders when the server imported it
         matplotlib.get_cachedir = matplotlib.get_configdir = lambda: f"{home}/.matplotlib"
     os.makedirs(f"{home}/.matplotlib", exist_ok=True)
 
 
-def _new_randomness(threads: int) -> None:
+def _reseed(threads: int) -> None:
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(int.from_bytes(os.urandom(4), "little"))

@@ -1,9 +1,9 @@
-"""Levels of isolation: which of them this machine can provide, found by trying each once in a throw-away child.
+"""Levels of isolation; each is tried once in a throw-away child to find out which of them this machine offers.
 
-3: a file system, network, process tree and user of its own. 2: no network, no other files, no rights, in the
-machine's own tree (so no shell commands: they need a terminal). 1: resource limits and nothing else. On each level
-memory and processes of a kernel and its children are bounded by control groups, or by the keeper's watch where none
-can be made. Each kernel's job is written here.
+Level 3 has a file system, network, process tree and user of its own. Level 2 has no network, no other files and no
+rights, but shares the machine's tree, so shell commands fail because they need a terminal. Level 1 has resource limits
+only. On each level, memory and processes of a kernel and its children are limited by control groups, or by the
+supervisor's watch if none can be created. This module also writes each kernel's job.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from segedu.grading.sandbox.mounts import TERMINALS
 from segedu.grading.sandbox.remove_folder import remove_folder
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 
-_FIRST_USER = 0x7A000000  # each kernel's own user is drawn from here; no other users are up there
-_turn = itertools.count(secrets.randbelow(1 << 24))  # one after the other: two at a time are never the same
-BUSY = 8  # threads that compute at a time before the whole sandbox has to stand back
+_FIRST_USER = 0x7A000000  # first of the user ids for kernels; no other users have such high ids
+_user_counter = itertools.count(secrets.randbelow(1 << 24))  # concurrent kernels never share a user
+BUSY = 8  # threads that may compute at the same time before the sandbox loses priority
 _WATCHED = {"memory", "processes", "disk"}
 _WEAK = "resource limits only: a hostile submission can read and write your files"
 _WEAK_OWN = "own user and resource limits only: a hostile submission can read what every user can, and use the network"
@@ -45,13 +45,13 @@ class Limits:
     disk_bytes: int = 64 << 20
     inodes: int = 20_000
     output_bytes: int = 1 << 20
-    sockets: int = 1000  # each may hold a fifth of a megabyte, which counts as nobody's memory
+    sockets: int = 1000  # each may hold a fifth of a megabyte, which no process's memory includes
     threads: int = 1
 
 
 @dataclass(frozen=True)
 class IsolationLevel:
-    """One way to run a kernel here."""
+    """One way to isolate a kernel on this machine."""
 
     level: int
     user_namespace: bool = False
@@ -62,46 +62,46 @@ class IsolationLevel:
 
 
 @dataclass
-class Place:
-    """What one kernel gets on the host: a job, control groups, and below level 3 a scratch folder."""
+class HostResources:
+    """What one kernel uses on the host: a job, control groups, and below level 3 a scratch folder."""
 
     job: dict
     groups: cgroups.Groups = field(default_factory=cgroups.Groups)
     scratch: Path | None = None
 
     def out_of_memory(self) -> bool:
-        """Whether the control group has killed for memory."""
+        """Whether a control group has killed a process for using too much memory."""
         return self.groups.out_of_memory()
 
     def clear(self) -> None:
-        """Removes the control groups and the scratch folder."""
+        """Remove the control groups and the scratch folder."""
         self.groups.clear()
         if self.scratch is not None:
             remove_folder(self.scratch)
 
 
 def possible_levels() -> list[IsolationLevel]:
-    """The ways to try, best first."""
+    """The isolation levels to try, best first."""
     root = LINUX and os.geteuid() == 0
-    ways = []
-    dropped = [True, False] if root and readable_by_others() else [False]
+    levels = []
+    options = [True, False] if root and readable_by_others() else [False]
     if LINUX and seccomp.available():
         if root:
-            ways.append(IsolationLevel(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
+            levels.append(IsolationLevel(3, own_user=True, seccomp=True, reason="namespaces, own user, seccomp"))
         reason = "user namespace, own user, seccomp" if root else "user namespace, seccomp"
-        ways.append(IsolationLevel(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
-        locked = landlock.abi() > 0
-        for own in dropped:
-            if locked or own:
-                files = f"Landlock {landlock.abi()}" if locked else "no Landlock: hidden modules can be read"
+        levels.append(IsolationLevel(3, user_namespace=True, own_user=root, seccomp=True, reason=reason))
+        has_landlock = landlock.abi() > 0
+        for own in options:
+            if has_landlock or own:
+                files = f"Landlock {landlock.abi()}" if has_landlock else "no Landlock: hidden modules can be read"
                 reason = ", ".join(["seccomp without network", files, *["own user"] * own])
-                ways.append(IsolationLevel(2, own_user=own, landlock=locked, seccomp=True, reason=reason))
-    ways += [IsolationLevel(1, own_user=own, reason=_WEAK_OWN if own else _WEAK) for own in dropped]
-    return ways
+                levels.append(IsolationLevel(2, own_user=own, landlock=has_landlock, seccomp=True, reason=reason))
+    levels += [IsolationLevel(1, own_user=own, reason=_WEAK_OWN if own else _WEAK) for own in options]
+    return levels
 
 
 def readable_by_others() -> bool:
-    """Whether another user could read this interpreter; one below a private home it could not."""
+    """Whether another user can read this interpreter; not if it lies below a private home."""
     for prefix in {os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}:
         for folder in (Path(prefix), *Path(prefix).parents):
             if not folder.stat().st_mode & stat.S_IXOTH:
@@ -111,15 +111,15 @@ def readable_by_others() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def probe_levels() -> list[tuple[int, bool, str]]:
-    """(level, available, reason) of every way tried, best first."""
+    """Return (level, available, reason) for every isolation level, best first."""
     return [(isolation.level, works, reason) for isolation, works, reason in _probed()]
 
 
 def best_level(level: int | None = None) -> IsolationLevel:
-    """The best way that works, or the best of the level asked for.
+    """Return the best isolation level that works, or the best of the given number.
 
     Raises:
-        SandboxError: There is none.
+        SandboxError: if none works.
     """
     failures = []
     for isolation, works, reason in _probed():
@@ -127,8 +127,8 @@ def best_level(level: int | None = None) -> IsolationLevel:
             if works:
                 return isolation
             failures.append(f"level {isolation.level}: {reason}")
-    wanted = "any level" if level is None else f"level {level}"
-    raise SandboxError(f"this machine offers no sandbox of {wanted}: {'; '.join(failures) or 'nothing to try'}")
+    description = "any level" if level is None else f"level {level}"
+    raise SandboxError(f"this machine offers no sandbox of {description}: {'; '.join(failures) or 'nothing to try'}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -138,16 +138,16 @@ def _probed() -> list[tuple[IsolationLevel, bool, str]]:
 
 
 def _try(isolation: IsolationLevel) -> tuple[bool, str]:
-    """Whether it starts, and keeps a cell from all that it claims to keep it from."""
+    """Whether this level starts and keeps a cell from everything that it claims to prevent."""
     try:
-        wrong = trial_sandbox.broken(isolation, trial_sandbox.attempt(isolation, Limits()))
+        problem = trial_sandbox.violations(isolation, trial_sandbox.attempt(isolation, Limits()))
     except (SandboxError, OSError) as error:
-        wrong = str(error)
-    return not wrong, f"{isolation.reason}: {wrong}" if wrong else isolation.reason
+        problem = str(error)
+    return not problem, f"{isolation.reason}: {problem}" if problem else isolation.reason
 
 
-def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
-    """Prepares one kernel: its job, control groups where they can be written, and its folders."""
+def allocate_resources(isolation: IsolationLevel, stage: Path, limits: Limits) -> HostResources:
+    """Prepare the job, control groups and folders of one kernel."""
     uid = own_user() if isolation.own_user else None
     job = {
         "level": isolation.level, "user_namespace": isolation.user_namespace, "landlock": isolation.landlock,
@@ -157,63 +157,63 @@ def make_place(isolation: IsolationLevel, stage: Path, limits: Limits) -> Place:
         "disk_bytes": limits.disk_bytes, "inodes": limits.inodes, "threads": limits.threads,
         "cpu_seconds": int(2 * limits.total_seconds) + 60, "lifetime": 2 * PATIENCE * limits.total_seconds + 120,
     }  # fmt: skip
-    place = Place(job)
+    resources = HostResources(job)
     if isolation.level < 3:
-        place.scratch = Path(tempfile.mkdtemp(prefix="segedu-run-"))
-        job["scratch"] = str(place.scratch)
-        for folder in (place.scratch, *(place.scratch / name for name in ("work", "home", "tmp", "run"))):
+        resources.scratch = Path(tempfile.mkdtemp(prefix="segedu-run-"))
+        job["scratch"] = str(resources.scratch)
+        for folder in (resources.scratch, *(resources.scratch / name for name in ("work", "home", "tmp", "run"))):
             folder.mkdir(exist_ok=True)
             if uid is not None:
                 os.chown(folder, uid, uid)
-    memory, tasks = limits.memory_bytes + (256 << 20), limits.processes + 16  # a kernel has eleven threads of its own
-    place.groups = cgroups.make(memory + limits.disk_bytes, tasks)
-    job["cgroups"] = [str(folder) for folder in place.groups.folders]
+    memory, tasks = limits.memory_bytes + (256 << 20), limits.processes + 16  # a kernel itself has eleven threads
+    resources.groups = cgroups.make(memory + limits.disk_bytes, tasks)
+    job["cgroups"] = [str(folder) for folder in resources.groups.folders]
     watched = {
-        kind: most for kind, most in (("memory", memory), ("processes", tasks)) if kind not in place.groups.kinds
+        name: cap for name, cap in (("memory", memory), ("processes", tasks)) if name not in resources.groups.limited
     }
-    if "processor" not in place.groups.kinds:
+    if "processor" not in resources.groups.limited:
         watched["busy"] = BUSY
     watched |= {"sockets": limits.sockets, **({"own_network": True} if isolation.level >= 3 else {})}
-    if place.scratch is not None:
+    if resources.scratch is not None:
         watched |= {
             "terminals": TERMINALS,
-            "folder": str(place.scratch),
+            "folder": str(resources.scratch),
             "disk": limits.disk_bytes,
             "inodes": limits.inodes,
         }
         if uid is not None:
             watched["user"] = uid
     job["watch"] = watched
-    return place
+    return resources
 
 
 def own_user() -> int:
-    """A user for one kernel that no other kernel of this process has, among those that can be had here."""
+    """A user id for one kernel that no other kernel of this process has, among those available here."""
     first, count = _FIRST_USER, 1 << 24
     with contextlib.suppress(OSError, ValueError):
         spans = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
         if not any(inside <= first and first + count <= inside + length for inside, _, length in spans):
-            inside, _, length = max(spans, key=lambda span: span[2])  # a container with few users: its last ones
+            inside, _, length = max(spans, key=lambda span: span[2])  # few user ids in a container: its last ones
             count = max(1, min(4096, length // 4))
             first = inside + length - 16 - count
-    return first + next(_turn) % count
+    return first + next(_user_counter) % count
 
 
 def sweep() -> None:
-    """Removes what graders that were killed have left: empty control groups, and folders of an earlier day."""
+    """Remove what killed graders left: empty control groups, and folders older than a day."""
     now = time.time()
     cgroups.sweep(now - 600)
     for folder in Path(tempfile.gettempdir()).glob("segedu-*"):
         with contextlib.suppress(OSError):
-            found = folder.lstat()
-            ours = found.st_uid == os.geteuid() or found.st_uid >> 24 == _FIRST_USER >> 24
-            named = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-", "segedu-empty-"))
-            if ours and named and now - found.st_mtime > 86_400 and stat.S_ISDIR(found.st_mode):
+            status = folder.lstat()
+            is_ours = status.st_uid == os.geteuid() or status.st_uid >> 24 == _FIRST_USER >> 24
+            has_our_prefix = folder.name.startswith(("segedu-run-", "segedu-pool-", "segedu-stage-", "segedu-empty-"))
+            if is_ours and has_our_prefix and now - status.st_mtime > 86_400 and stat.S_ISDIR(status.st_mode):
                 remove_folder(folder)
 
 
 def prefixes() -> list[str]:
-    """The folders of this Python, without links, none inside another or inside /usr."""
+    """The real folders of this Python, none inside another or inside /usr."""
     kept: list[str] = []
     for folder in sorted({os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}):
         if not any(folder == other or folder.startswith(other + "/") for other in ("/usr", *kept)):
@@ -222,7 +222,7 @@ def prefixes() -> list[str]:
 
 
 def masked() -> list[str]:
-    """Copies of the course inside those folders, installed or checked out: the staged copy is laid over them."""
+    """Copies of the course inside these folders, installed or checked out; the staged copy is mounted over them."""
     entries = [Path(entry, "segedu") for entry in sys.path if entry]
     root = Path(__file__).resolve().parents[3]
     entries.append(root if (root / "solutions").is_dir() else root / "segedu")
@@ -230,8 +230,10 @@ def masked() -> list[str]:
     return sorted(path for path in paths if path.startswith(tuple(f"{top}/" for top in ("/usr", *prefixes()))))
 
 
-def describe(isolation: IsolationLevel, place: Place) -> str:
-    """One line for the record: what holds this kernel."""
-    groups, watched = (" and ".join(sorted(kinds)) for kinds in (place.groups.kinds, {*place.job["watch"]} & _WATCHED))
+def describe(isolation: IsolationLevel, resources: HostResources) -> str:
+    """One line for the record that says what limits this kernel."""
+    groups, watched = (
+        " and ".join(sorted(names)) for names in (resources.groups.limited, {*resources.job["watch"]} & _WATCHED)
+    )
     parts = [f"control groups for {groups}"] * bool(groups) + [f"a watch of {watched}"] * bool(watched)
     return ", ".join([isolation.reason, *parts])

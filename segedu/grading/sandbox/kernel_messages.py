@@ -1,7 +1,7 @@
-"""What the grader keeps of a kernel's messages: a few short texts, however large and odd the message is.
+"""Reduce a kernel's messages to a few short texts, however large or malformed a message is.
 
-A student's code can send anything. So the type of a message is read first, the content of a type that the grader does
-not use is never decoded, and of the others only the fields that are used stay, each of the type that it is read as.
+A student's code can send anything. The type of a message is therefore read first, the content of an unused type is
+never decoded, and of the other types only the used fields are kept, after a check of their type.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_HEADER = 1 << 16  # bytes of each part beside the content
-MAX_TEXT = 1 << 16  # characters of each text that is kept of an error
+MAX_HEADER = 1 << 16  # bytes of each part except the content
+MAX_TEXT = 1 << 16  # characters kept of each text
 MAX_LINES = 1_000  # of a traceback
 _FRAMES = 5  # signature, header, parent header, metadata, content
 
 
 def read_message(session: Any, frames: Sequence[bytes], channel: str) -> dict | None:
-    """One message, reduced to what the grader uses.
+    """Decode one message and keep only what the grader uses.
 
     Args:
         session: the client's, which checks the signature and decodes.
@@ -24,21 +24,21 @@ def read_message(session: Any, frames: Sequence[bytes], channel: str) -> dict | 
         channel: `shell` or `iopub`.
 
     Returns:
-        `{"msg_type", "parent_header": {"msg_id"}, "content"}`; None for a message that is broken, forged or not used.
+        `{"msg_type", "parent_header": {"msg_id"}, "content"}`; None for a malformed, forged or unused message.
     """
     try:
         _, frames = session.feed_identities(list(frames))
         if any(len(frame) > MAX_HEADER for frame in frames[: _FRAMES - 1]):
             return None
         message = session.deserialize(frames, content=False)
-        kind, parent = message["msg_type"], message["parent_header"]
-        reduce = _reply if channel == "shell" else _OUTPUT.get(kind)
+        message_type, parent = message["msg_type"], message["parent_header"]
+        reduce = _reply if channel == "shell" else _OUTPUT.get(message_type)
         content = session.unpack(message["content"]) if reduce else None
-    except Exception:  # forged or broken: the sender gains nothing
+    except Exception:  # forged or malformed: ignored
         return None
     if not (isinstance(content, dict) and isinstance(parent, dict)):
         return None
-    return {"msg_type": kind, "parent_header": {"msg_id": parent.get("msg_id")}, "content": reduce(content)}
+    return {"msg_type": message_type, "parent_header": {"msg_id": parent.get("msg_id")}, "content": reduce(content)}
 
 
 def _reply(content: dict) -> dict:
@@ -67,7 +67,7 @@ def _result(content: dict) -> dict:
 
 
 def _text(value: object) -> str:
-    """The text, its middle removed where it is long; empty for a value that is not a text."""
+    """The text, without its middle if it is long; empty for any other type."""
     if not isinstance(value, str):
         return ""
     return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT // 2]}\n[...]\n{value[-(MAX_TEXT // 2) :]}"

@@ -1,7 +1,7 @@
-"""Runs a submission's steps in sandboxed kernels: in they go, out comes what became of each.
+"""Run a submission's steps in sandboxed kernels and return the result of each.
 
-A step is one cell. When a kernel is lost (dead, stuck, flooding, out of memory), the next step gets a new one in which
-setup, helper and solution steps that had ended are run again, without the fatal one.
+A step is one cell. When a kernel is lost (dead, stuck, flooding, out of memory), the next step gets a new one, in which
+the completed setup, helper and solution steps are run again, without the fatal one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from nbval.plugin import NbCellError
 
 from segedu.grading.sandbox.isolation_levels import (
+    HostResources,
     IsolationLevel,
     Limits,
-    Place,
+    allocate_resources,
     best_level,
     describe,
-    make_place,
     probe_levels,
 )
-from segedu.grading.sandbox.nbval_items import Fatal, NotOk, SegCell, SegKernel, items, session
-from segedu.grading.sandbox.provisioner import ForkServer, Guest
+from segedu.grading.sandbox.nbval_items import CellFailed, KernelLost, SegCell, SegKernel, items, session
+from segedu.grading.sandbox.provisioner import ForkServer, RunningSandbox
 from segedu.grading.sandbox.remove_folder import remove_folder
 from segedu.grading.sandbox.restrictions import LINUX, SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError, SandboxFiles
@@ -36,7 +36,7 @@ __all__ = ["KernelPool", "Limits", "RunResult", "Step", "StepResult", "probe_lev
 
 KINDS = ("setup", "helper", "solution", "canary", "probe")
 REPLAYED = ("setup", "helper", "solution")
-KERNEL_LIVES = ("ok", "error", "skipped")  # after steps that ended so
+KERNEL_LIVES = ("ok", "error", "skipped")  # statuses after which the kernel lives
 MAX_TEXT = 4_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable to allocate|std::bad_alloc")
@@ -44,7 +44,7 @@ _NO_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|Unable t
 
 @dataclass(frozen=True)
 class StepResult:
-    """What became of a step: ok, error, timeout, died, flood, memory or skipped."""
+    """Result of a step; `status` is ok, error, timeout, died, flood, memory or skipped."""
 
     name: str
     kind: str
@@ -55,18 +55,18 @@ class StepResult:
     output: str = ""
     wall: float = 0.0
     restarted: bool = False
-    hurried: bool = False  # its limit was shorter than a cell's, because the submission's time was nearly used up
-    left_out: tuple[str, ...] = ()  # earlier steps that took too long to run again after a restart
+    hurried: bool = False  # its limit was shorter than a cell's, because the submission's time was almost used up
+    left_out: tuple[str, ...] = ()  # earlier steps that were too slow to be repeated after a restart
 
     @property
     def cut_short(self) -> bool:
-        """Whether it ran out of time, or the machine killed it: other work may be to blame."""
+        """Whether it ran out of time or was killed by the machine: other work may be to blame."""
         return self.status in ("timeout", "skipped") or (self.status == "died" and self.evalue.endswith("signal 9"))
 
 
 @dataclass
 class RunResult:
-    """What became of a run; `files` holds what was fetched, `refused` why a file was not."""
+    """Result of a run; `files` holds the fetched files, `refused` the reasons for those that were not fetched."""
 
     steps: list[StepResult]
     level: int
@@ -79,25 +79,25 @@ class RunResult:
 
 
 class KernelPool:
-    """Runs lists of steps, each list in a sandbox of its own; the warm fork server starts once.
+    """Runs lists of steps, each list in a sandbox of its own; the warm fork server starts only once.
 
-    One pool serves one thread at a time; make one for each worker. Pools of one process share the fork server.
+    A pool serves one thread at a time; create one per worker. The pools of a process share the fork server.
 
     Args:
-        stage: A folder made by `build_stage`.
-        level: The level of isolation, as a number or one of `possible_levels`; the best that works where None.
-        cold: Start each kernel without the warm fork server.
+        stage: a folder made by `build_stage`.
+        level: the level of isolation, as a number or one of `possible_levels`; by default the best that works.
+        cold: start each kernel without the warm fork server.
     """
 
     def __init__(self, stage: Path, level: int | IsolationLevel | None = None, cold: bool = False) -> None:
         self.stage = Path(stage).resolve()
         self.isolation: IsolationLevel = level if isinstance(level, IsolationLevel) else best_level(level)
         self.folder = Path(tempfile.mkdtemp(prefix="segedu-pool-"))
-        if self.isolation.level < 3 and self.isolation.own_user:  # without mounts that user needs a path it may walk
+        if self.isolation.level < 3 and self.isolation.own_user:  # that user must be able to traverse the path
             self.folder.chmod(0o711)
             self.stage = Path(shutil.copytree(self.stage, self.folder / "stage"))
         self.server = ForkServer(cold=True) if cold or not LINUX else ForkServer.share()  # macOS cannot fork safely
-        session()  # made here, because threads may share this process
+        session()  # created here, because threads may share this process
 
     def __enter__(self) -> KernelPool:
         return self
@@ -106,7 +106,7 @@ class KernelPool:
         self.close()
 
     def close(self) -> None:
-        """Ends the fork server."""
+        """Release the fork server and remove the pool's folder."""
         self.server.close()
         remove_folder(self.folder)
 
@@ -117,147 +117,149 @@ class KernelPool:
         wanted: list[str] | tuple[str, ...] = (),
         limits: Limits | None = None,
     ) -> RunResult:
-        """Runs the steps in order in one kernel, a new one after each death.
+        """Run the steps in order in one kernel, with a new kernel after each loss.
 
         Args:
-            steps: What to run.
-            files_in: Files put into the work folder of every kernel, by relative path.
-            wanted: Patterns of files to fetch, such as `job/*/out/*`; a star stays within a folder.
-            limits: Bounds on time, memory, output and disk.
+            steps: what to run.
+            files_in: files for the work folder of every kernel, by relative path.
+            wanted: patterns of files to fetch, such as `job/*/out/*`; a star stays within a folder.
+            limits: on time, memory, output and disk.
 
         Raises:
-            SandboxError: A kernel could not be started: the machine's fault, so there is no result.
+            SandboxError: if a kernel could not be started, which is the machine's fault; there is no result then.
         """
         for step in steps:
             if step.kind not in KINDS:
                 raise ValueError(f"steps holds the kind {step.kind!r}, expected one of {', '.join(KINDS)}")
         run = _Run(self, dict(files_in or {}), list(wanted), limits or Limits())
         try:
-            return run.all(steps)
+            return run.run_steps(steps)
         finally:
             run.end_kernel()
 
 
 class _Run:
-    """One submission on its way through its kernels."""
+    """One run of a submission's steps, through one or more kernels."""
 
     def __init__(self, pool: KernelPool, files_in: dict[str, bytes], wanted: list[str], limits: Limits) -> None:
         self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
         self.result = RunResult([], pool.isolation.level, pool.isolation.reason)
-        self.until = 0.0  # of the step that runs
-        self.granted = 0.0  # seconds of that step in which other work on the machine had the processor
+        self.deadline = 0.0  # of the current step
+        self.extension = 0.0  # seconds of that step in which other work had the processor
         self.kernel: SegKernel | None = None
-        self.guest: Guest | None = None
-        self.place: Place | None = None
-        self.replay: list[tuple[Step, SegCell, float]] = []  # with the seconds that each took
+        self.sandbox: RunningSandbox | None = None
+        self.resources: HostResources | None = None
+        self.replay: list[tuple[Step, SegCell, float]] = []  # (step, item, seconds that it took)
         self.left_out: tuple[str, ...] = ()
         self.starts = 0
 
-    def all(self, steps: list[Step]) -> RunResult:
-        """Every step, through nbval's items."""
+    def run_steps(self, steps: list[Step]) -> RunResult:
+        """Run every step through nbval's items."""
         cells = items([(step.name, step.source) for step in steps], self.pool.folder / "submission.ipynb")
         budget = Budget([(step.kind, step.name) for step in steps], self.limits.total_seconds)
         for number, (step, cell) in enumerate(zip(steps, cells, strict=True)):
             if not self.is_due(step):
                 continue
-            began = time.monotonic()
-            whole, own = budget.seconds(number)
-            self.until, self.granted = began + whole, 0.0
-            ended = self.step(step, cell, own)
-            self.result.steps.append(ended)
-            lost = ended.status not in KERNEL_LIVES
-            budget.spend(number, time.monotonic() - began, self.granted, lost)
+            start = time.monotonic()
+            seconds, cell_seconds = budget.seconds(number)
+            self.deadline, self.extension = start + seconds, 0.0
+            result = self.run_step(step, cell, cell_seconds)
+            self.result.steps.append(result)
+            lost = result.status not in KERNEL_LIVES
+            budget.spend(number, time.monotonic() - start, self.extension, lost)
         self.end_kernel()
         return self.result
 
     def is_due(self, step: Step) -> bool:
-        """Whether a step runs; one that makes up for the step before it runs only where that is needed."""
-        before = self.result.steps[-1].status if self.result.steps else "ok"
+        """Whether a step runs; a recovery step runs only if the previous step ended as `only_after` says."""
+        previous = self.result.steps[-1].status if self.result.steps else "ok"
         if step.only_after == "loss":
-            return before not in KERNEL_LIVES
-        return not step.only_after or before == step.only_after
+            return previous not in KERNEL_LIVES
+        return not step.only_after or previous == step.only_after
 
-    def step(self, step: Step, cell: SegCell, seconds: float) -> StepResult:
-        """One step of at most so many seconds, with a kernel in which all earlier ones have run."""
+    def run_step(self, step: Step, cell: SegCell, seconds: float) -> StepResult:
+        """Run one step of at most so many seconds, in a kernel in which all earlier ones have run."""
         restarted = self.kernel is None and self.starts > 0
         try:
-            self.ready(cell)
-        except Fatal as error:
+            self.ensure_kernel(cell)
+        except KernelLost as error:
             return StepResult(step.name, step.kind, "skipped", evalue=str(error), restarted=restarted)
-        self.fill(step, cell)
-        began = time.monotonic()
-        allowed = min(step.timeout, self.limits.cell_seconds)
-        hurried = min(seconds, self.until - began) < allowed
-        status, message = self.attempt(cell, min(allowed, seconds))
+        self.insert_work_folder(step, cell)
+        start = time.monotonic()
+        limit = min(step.timeout, self.limits.cell_seconds)
+        hurried = min(seconds, self.deadline - start) < limit
+        status, message = self.run_cell(cell, min(limit, seconds))
         kernel = self.kernel
-        ended = StepResult(
-            step.name, step.kind, status, wall=time.monotonic() - began, restarted=restarted, hurried=hurried,
+        result = StepResult(
+            step.name, step.kind, status, wall=time.monotonic() - start, restarted=restarted, hurried=hurried,
             left_out=self.left_out, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
         )  # fmt: skip
         if status not in ("ok", "error"):
             self.end_kernel()
         elif step.kind in REPLAYED:
-            self.replay.append((step, cell, ended.wall))
-        return ended
+            self.replay.append((step, cell, result.wall))
+        return result
 
-    def ready(self, cell: SegCell) -> None:
-        """A living kernel in `cell.parent.kernel`, after a restart with the replayed steps in it."""
+    def ensure_kernel(self, cell: SegCell) -> None:
+        """Provide a live kernel in `cell.parent.kernel`; after a restart, replay the earlier steps in it."""
         if self.kernel is not None and not self.kernel.is_alive():  # died between two steps
             self.end_kernel()
         while True:
-            if time.monotonic() >= self.until:
-                raise Fatal("skipped", "the time for it was used up")
+            if time.monotonic() >= self.deadline:
+                raise KernelLost("skipped", "the time for it was used up")
             if self.kernel is not None:
                 break
             try:
-                self.start()
-            except SandboxError:  # a loaded machine: once more, then it is the machine's fault, never the student's
-                self.start()
+                self.start_kernel()
+            except SandboxError:  # a loaded machine: try once more; a second failure is not the student's fault
+                self.start_kernel()
             cell.parent.kernel = self.kernel
-            self.run_again()
+            self.replay_steps()
         cell.parent.kernel = self.kernel
 
-    def run_again(self) -> None:
-        """The earlier steps in a new kernel, or as much of them as there is time for."""
-        again = worth_repeating([seconds for _, _, seconds in self.replay], self.until - time.monotonic())
-        self.left_out = tuple(step.name for (step, _, _), runs in zip(self.replay, again, strict=True) if not runs)
-        for earlier in [one for one, runs in zip(list(self.replay), again, strict=True) if runs]:
+    def replay_steps(self) -> None:
+        """Run the earlier steps in a new kernel, as many of them as there is time for."""
+        repeated = worth_repeating([seconds for _, _, seconds in self.replay], self.deadline - time.monotonic())
+        self.left_out = tuple(step.name for (step, _, _), runs in zip(self.replay, repeated, strict=True) if not runs)
+        for earlier in [one for one, runs in zip(list(self.replay), repeated, strict=True) if runs]:
             step, cell, _ = earlier
-            self.fill(step, cell)
-            if self.attempt(cell, self.limits.cell_seconds)[0] not in ("ok", "error"):
-                if time.monotonic() < self.until:  # it fails by itself, not because the time is up
+            self.insert_work_folder(step, cell)
+            if self.run_cell(cell, self.limits.cell_seconds)[0] not in ("ok", "error"):
+                if time.monotonic() < self.deadline:  # it failed by itself, not because the time was up
                     self.replay.remove(earlier)
                 self.end_kernel()
                 return
 
-    def fill(self, step: Step, cell: SegCell) -> None:
-        """Puts this kernel's work folder into a step of ours."""
+    def insert_work_folder(self, step: Step, cell: SegCell) -> None:
+        """Replace the placeholder in one of the grader's steps by this kernel's work folder."""
         if step.kind not in ("helper", "solution"):
-            cell.cell.source = step.source.replace(WORK, self.kernel.guest.work)
+            cell.cell.source = step.source.replace(WORK, self.kernel.sandbox.work)
 
-    def attempt(self, cell: SegCell, seconds: float) -> tuple[str, str]:
-        """Runs an nbval item and names what happened; what the machine took for other work is added to the time."""
+    def run_cell(self, cell: SegCell, seconds: float) -> tuple[str, str]:
+        """Run an nbval item and return its status; time in which other work had the processor extends the deadline."""
         kernel = self.kernel
-        kernel.begin(max(0.1, min(seconds, self.until - time.monotonic())))
+        kernel.begin(max(0.1, min(seconds, self.deadline - time.monotonic())))
         try:
-            return self.outcome(cell)
+            return self.run_item(cell)
         finally:
-            self.until += kernel.clock.granted
-            self.granted += kernel.clock.granted
+            self.deadline += kernel.clock.extension
+            self.extension += kernel.clock.extension
 
-    def outcome(self, cell: SegCell) -> tuple[str, str]:
-        """Runs an nbval item: its status, and what there is to say about it."""
+    def run_item(self, cell: SegCell) -> tuple[str, str]:
+        """Run an nbval item and return its status and a message."""
         try:
             cell.runtest()
-        except Fatal as error:
-            return self.cause(error)
-        except MemoryError:  # our own: the kernel's is in its reply
+        except KernelLost as error:
+            return self.loss_cause(error)
+        except MemoryError:  # of the grader itself: a kernel's MemoryError is in its reply
             raise
         except Exception as error:
-            message = str(error) if isinstance(error, (NbCellError, NotOk)) else f"{type(error).__name__}: {error}"
-            known = isinstance(error, (NbCellError, NotOk)) and self.kernel.is_alive()
-            if not known:  # a kernel that is gone, or that closed its connections
-                return self.cause(Fatal("died", self.kernel.how_it_died() or f"the kernel was lost: {message}"))
+            message = str(error) if isinstance(error, (NbCellError, CellFailed)) else f"{type(error).__name__}: {error}"
+            in_reply = isinstance(error, (NbCellError, CellFailed)) and self.kernel.is_alive()
+            if not in_reply:  # the kernel has ended or closed its connections
+                return self.loss_cause(
+                    KernelLost("died", self.kernel.death_message() or f"the kernel was lost: {message}")
+                )
         else:
             return "ok", ""
         content = {**self.kernel.reply, **self.kernel.error}
@@ -265,34 +267,34 @@ class _Run:
             return "memory", "the memory limit was reached"
         return "error", message
 
-    def cause(self, error: Fatal) -> tuple[str, str]:
-        """Why the kernel was lost: a control group or the watch may have killed it."""
-        if error.status == "died" and self.kernel.guest.over:
-            kind, message = self.kernel.guest.over
-            return ("memory" if kind == "memory" else "died"), f"the kernel was ended: {message}"
-        if error.status == "died" and self.place.out_of_memory():
+    def loss_cause(self, error: KernelLost) -> tuple[str, str]:
+        """Say why the kernel was lost: a control group or the watch may have killed it."""
+        if error.status == "died" and self.kernel.sandbox.limit_exceeded:
+            resource, message = self.kernel.sandbox.limit_exceeded
+            return ("memory" if resource == "memory" else "died"), f"the kernel was ended: {message}"
+        if error.status == "died" and self.resources.out_of_memory():
             return "memory", "the memory limit was reached"
         return error.status, str(error)
 
-    def start(self) -> None:
-        """A new sandbox with the files in it."""
+    def start_kernel(self) -> None:
+        """Start a new sandbox with the files in it."""
         self.starts += 1
         self.result.restarts = self.starts - 1
-        self.place = make_place(self.pool.isolation, self.pool.stage, self.limits)
-        self.result.level_reason = describe(self.pool.isolation, self.place)
+        self.resources = allocate_resources(self.pool.isolation, self.pool.stage, self.limits)
+        self.result.level_reason = describe(self.pool.isolation, self.resources)
 
-        def launch(key: str) -> Guest:
-            self.guest = Guest(self.pool.server.connect(), {**self.place.job, "key": key})
+        def launch(key: str) -> RunningSandbox:
+            self.sandbox = RunningSandbox(self.pool.server.connect(), {**self.resources.job, "key": key})
             try:
                 for path, data in self.files_in.items():
-                    self.guest.files.put(path, data)
+                    self.sandbox.files.put(path, data)
             except OSError as error:
                 raise SandboxError(f"the files of the run could not be put into the sandbox: {error}") from None
-            return self.guest
+            return self.sandbox
 
         try:
             self.kernel = SegKernel(launch, self.limits, self.pool.folder)
-        except (Fatal, RuntimeError) as error:
+        except (KernelLost, RuntimeError) as error:
             self.end_kernel()
             raise error if isinstance(error, SandboxError) else SandboxError(f"no kernel: {error}") from error
         except BaseException:
@@ -300,24 +302,24 @@ class _Run:
             raise
 
     def end_kernel(self) -> None:
-        """Kills the kernel if it lives, fetches its files, counts its use and removes its traces."""
+        """Kill the kernel if it lives, fetch its files, record its usage, and clean up."""
         if self.kernel is not None:
             self.kernel.stop()
             self.kernel = None
-        guest, self.guest = self.guest, None
-        if guest is not None:
-            guest.kill()
-            self.fetch(guest.files)
-            self.result.cpu_seconds += guest.report["cpu"]
-            self.result.max_rss = max(self.result.max_rss, guest.report["max_rss"])
-            guest.close()
-        if self.place is not None:
-            self.place.clear()
-            self.place = None
+        sandbox, self.sandbox = self.sandbox, None
+        if sandbox is not None:
+            sandbox.kill()
+            self.fetch(sandbox.files)
+            self.result.cpu_seconds += sandbox.report["cpu"]
+            self.result.max_rss = max(self.result.max_rss, sandbox.report["max_rss"])
+            sandbox.close()
+        if self.resources is not None:
+            self.resources.clear()
+            self.resources = None
 
     def fetch(self, files: SandboxFiles) -> None:
-        """Reads the wanted files; what an earlier kernel left stays."""
-        left = self.limits.disk_bytes - sum(map(len, self.result.files.values()))  # of all kernels together
+        """Read the wanted files; files that an earlier kernel left are kept."""
+        bytes_left = self.limits.disk_bytes - sum(map(len, self.result.files.values()))  # for all kernels together
         for pattern in self.wanted:
             try:
                 paths = files.find(pattern)
@@ -328,11 +330,11 @@ class _Run:
                 if path in self.result.files:
                     continue
                 try:
-                    data = files.get(path, min(left, 16 << 20))
+                    data = files.get(path, min(bytes_left, 16 << 20))
                 except (SandboxFileError, OSError, ValueError) as error:
                     self.result.refused[path] = str(error)
                     continue
-                left -= len(data)
+                bytes_left -= len(data)
                 self.result.files[path] = data
 
 
@@ -351,7 +353,7 @@ def _failure(status: str, message: str, kernel: SegKernel) -> dict[str, str]:
 
 
 def _cut(text: str, size: int = MAX_TEXT) -> str:
-    """Plain text without colours, its middle left out where it is long."""
+    """Plain text without colours, and without its middle if it is long."""
     if len(text) > 4 * size:
         text = text[: 2 * size] + text[-2 * size :]
     text = _ANSI.sub("", text)

@@ -1,4 +1,4 @@
-"""Landlock: the process gives up every file but the named ones. For the level without namespaces."""
+"""Landlock: give up access to all files except the named ones, for the level without namespaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import struct
 import sys
 
-SIGNALS = 6  # from this version on, processes and abstract sockets of others are out of reach
+SIGNALS = 6  # from this version on, other programs' processes and abstract sockets are out of reach
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _FILE_BITS = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)  # execute, write, read, truncate, ioctl
 _LIST = 1 << 3
@@ -15,19 +15,19 @@ _READ = (1 << 0) | (1 << 2) | _LIST  # execute, read a file, list a folder
 
 
 def abi() -> int:
-    """The version that this kernel offers, 0 for none."""
+    """The Landlock version of this operating system, 0 for none."""
     if sys.platform != "linux":
         return 0
     return max(0, ctypes.CDLL(None, use_errno=True).syscall(_CREATE, None, ctypes.c_size_t(0), 1))
 
 
 def restrict(read_only: list[str], listed: list[str], read_write: list[str]) -> None:
-    """Leaves only these files and folders; no TCP, no signals to others (where the kernel knows these).
+    """Allow only these files and folders, no TCP, and no signals to others, as far as the Landlock version supports it.
 
     Args:
-        read_only: What may be read and run, with everything below.
-        listed: Folders of which only the names may be read: imports look into a folder before they open a file.
-        read_write: What may be changed too.
+        read_only: may be read and run, with everything below.
+        listed: folders whose entries may only be listed: imports list a folder before they open a file.
+        read_write: may also be changed.
     """
     version = abi()
     if version == 0:

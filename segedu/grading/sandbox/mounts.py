@@ -1,6 +1,6 @@
 """The file system of a sandbox: an empty tmpfs with read-only clones of the system, Python and the staged course.
 
-Run by pid 1 of the new namespaces. The order matters: trees are cloned before the new root covers /tmp, /proc can
+Pid 1 of the new namespaces runs this. The order matters: trees are cloned before the new root covers /tmp, /proc can
 only be mounted while the old one is still there, and the root is made read-only just before the old one is dropped.
 Needs Linux 5.12 (`mount_setattr`); `MS_REMOUNT` would fail on locked flags in a user namespace.
 """
@@ -22,7 +22,7 @@ _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-# what container runtimes cover, and the machine's other ways in; `sys` stays to be read, libraries ask it for limits
+# what container runtimes mask, and other access to the machine; libraries read limits from `sys`, so it stays
 MASKED_PROC = (
     "acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "config.gz", "interrupts", "iomem", "ioports", "kallsyms",
     "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
@@ -31,11 +31,11 @@ MASKED_PROC = (
 SCRATCH = "/scratch"
 STAGE = "/stage"
 SOCKET_BYTES = 128 << 10
-TERMINALS = 32  # a shell command needs one; all sandboxes share the machine's few thousand
+TERMINALS = 32  # a shell command needs one; all sandboxes share the few thousand of the machine
 
 
 def build_root(job: dict) -> str:
-    """Replaces the root of this mount namespace and returns the only folder that can be written."""
+    """Replace the root of this mount namespace and return the only writable folder."""
     mount("none", "/", None, _REC | _PRIVATE)
     folders = [folder for folder in (*SYSTEM_FOLDERS, *SYSTEM_FILES) if os.path.exists(folder)]
     folders = [*(folder for folder in folders if not os.path.islink(folder)), *job["prefixes"]]
@@ -46,15 +46,15 @@ def build_root(job: dict) -> str:
     links = [(folder, os.readlink(folder)) for folder in SYSTEM_FOLDERS if os.path.islink(folder)]
     mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "mode=0755,size=4m,nr_inodes=10000")
     os.chdir("/tmp")
-    _scratch(job)
+    _make_scratch(job)
     for tree, path, is_folder in trees:
-        _place(tree, f".{path}", is_folder)
+        _attach_tree(tree, f".{path}", is_folder)
     for path, target in [*links, *job["links"].items()]:
         if path != target and not os.path.lexists(f".{path}"):
             os.makedirs(os.path.dirname(f".{path}"), exist_ok=True)
             os.symlink(target, f".{path}")
-    _names(job["uid"] if job["uid"] is not None else 65534)
-    _processes()
+    _write_user_files(job["uid"] if job["uid"] is not None else 65534)
+    _mount_proc()
     set_attributes(_AT_FDCWD, b".", _ATTR_RDONLY, 0)
     checked(libc().syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
     checked(libc().umount2(b".", _DETACH), "umount2")
@@ -63,14 +63,14 @@ def build_root(job: dict) -> str:
     return SCRATCH
 
 
-def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """The classic call, for the few mounts that have no tree to clone."""
-    encoded = [text.encode() if text is not None else None for text in (source, target, kind, data)]
+def mount(source: str, target: str, file_system: str | None, flags: int, data: str | None = None) -> None:
+    """Call `mount(2)`, for the few mounts that have no tree to clone."""
+    encoded = [text.encode() if text is not None else None for text in (source, target, file_system, data)]
     checked(libc().mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
 
 
 def clone(path: str, device: bool = False) -> int:
-    """A detached copy of what is mounted at `path`, read-only unless it is a device."""
+    """Return a detached copy of what is mounted at `path`, read-only unless it is a device."""
     flags = 1 | os.O_CLOEXEC | _AT_RECURSIVE  # OPEN_TREE_CLONE
     tree = checked(libc().syscall(_OPEN_TREE, _AT_FDCWD, path.encode(), flags), f"open_tree {path}")
     attributes = _ATTR_NOSUID | (0 if device else _ATTR_RDONLY | _ATTR_NODEV)
@@ -79,13 +79,13 @@ def clone(path: str, device: bool = False) -> int:
 
 
 def set_attributes(folder: int, path: bytes, attributes: int, flags: int) -> None:
-    """`mount_setattr`: sets flags and clears none, so it works on locked mounts too."""
+    """Call `mount_setattr`, which sets flags and clears none, so that it works on locked mounts too."""
     packed = ctypes.c_char_p(struct.pack("QQQQ", attributes, 0, 0, 0))
     call = libc().syscall(_MOUNT_SETATTR, folder, path, flags, packed, ctypes.c_size_t(32))
     checked(call, "mount_setattr")
 
 
-def _scratch(job: dict) -> None:
+def _make_scratch(job: dict) -> None:
     os.mkdir("scratch")
     options = f"mode=0755,size={job['disk_bytes']},nr_inodes={job['inodes']}"
     mount("tmpfs", "scratch", "tmpfs", _NOSUID | _NODEV, options)
@@ -94,21 +94,21 @@ def _scratch(job: dict) -> None:
         if job["uid"] is not None:
             os.chown(f"scratch/{name}", job["uid"], job["uid"])
     os.makedirs("dev/shm")
-    os.mkdir("dev/pts")  # a shell command of a notebook wants a terminal
+    os.mkdir("dev/pts")  # a notebook's shell command needs a terminal
     mount("devpts", "dev/pts", "devpts", _NOSUID | _NOEXEC, f"newinstance,ptmxmode=0666,mode=0600,max={TERMINALS}")
     os.symlink("pts/ptmx", "dev/ptmx")
     os.mkdir("tmp")
-    for name, path in (("tmp", "tmp"), ("shm", "dev/shm")):  # one quota for all that can be written
+    for name, path in (("tmp", "tmp"), ("shm", "dev/shm")):  # one quota for everything writable
         mount(f"scratch/{name}", path, None, _BIND)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"dev/{name}")
 
 
-def _processes() -> None:
-    """A /proc with this sandbox's processes, in which nothing can be written and what tells of the machine is empty."""
+def _mount_proc() -> None:
+    """Mount a read-only /proc with this sandbox's processes, and mask what describes the machine."""
     os.mkdir("proc")
     mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-    for name in ("rmem", "wmem"):  # of this network: no limit of a process counts what lies in its connections
+    for name in ("rmem", "wmem"):  # no process limit includes data buffered in this network's connections
         with contextlib.suppress(OSError), open(f"proc/sys/net/ipv4/tcp_{name}", "w") as file:
             file.write(f"4096 {SOCKET_BYTES} {SOCKET_BYTES}")
     set_attributes(_AT_FDCWD, b"proc", _ATTR_RDONLY, 0)
@@ -116,10 +116,10 @@ def _processes() -> None:
         if os.path.isdir(path):
             mount("tmpfs", path, "tmpfs", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "mode=0555,size=0,nr_inodes=2")
         elif os.path.exists(path):
-            _place(clone("/dev/null", device=True), path, False)
+            _attach_tree(clone("/dev/null", device=True), path, False)
 
 
-def _place(tree: int, path: str, is_folder: bool) -> None:
+def _attach_tree(tree: int, path: str, is_folder: bool) -> None:
     os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
     if not is_folder and not os.path.exists(path):
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
@@ -128,8 +128,8 @@ def _place(tree: int, path: str, is_folder: bool) -> None:
     os.close(tree)
 
 
-def _names(uid: int) -> None:
-    """A few lines for programs that ask who they are; the host's own users stay unknown."""
+def _write_user_files(uid: int) -> None:
+    """Write a few lines for programs that look up their user; the host's own users stay unknown."""
     os.makedirs("etc", exist_ok=True)
     texts = {
         "passwd": f"student:x:{uid}:{uid}::/scratch/home:/bin/sh\n",

@@ -1,7 +1,7 @@
-"""Starts sandboxed kernels and hands them to jupyter_client: the fork server's client and a kernel provisioner.
+"""Start sandboxed kernels for jupyter_client: the fork server's client and a kernel provisioner.
 
-`KernelManager` and nbval stay stock: they find a kernel spec that names this provisioner, which is registered in
-the running process, so nothing has to be installed and no connection file lies in the user's runtime folder.
+`KernelManager` and nbval are used unchanged: they find a kernel spec that names this provisioner, which is registered
+in the running process. Nothing has to be installed, and no connection file is written to the user's runtime folder.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _CODE += "from segedu.grading.sandbox import fork_server; fork_server.{entry}({f
 
 
 class ForkServer:
-    """The grader's side of the warm parent; without one (`cold=True`) each job gets a process of its own.
+    """The grader's side of the warm parent; without one (`cold=True`), each job gets a process of its own.
 
-    Threads may share one: a warm parent holds half a gigabyte and takes seconds to start.
+    Threads may share a server, because a warm parent holds half a gigabyte and takes seconds to start.
     """
 
     _shared: ForkServer | None = None
@@ -52,13 +52,13 @@ class ForkServer:
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.control: socket.socket | None = None
-        self.folder = contextlib.ExitStack()  # that the warm parent runs in
+        self.folder = contextlib.ExitStack()  # the warm parent's working directory
         if not cold:
             self._start()
 
     @classmethod
     def share(cls) -> ForkServer:
-        """The warm parent of this process; each `share` needs its `close`."""
+        """Return this process's warm parent; each `share` needs its own `close`."""
         with cls._sharing:
             if cls._shared is None:
                 cls._shared = cls()
@@ -67,19 +67,19 @@ class ForkServer:
             return cls._shared
 
     def connect(self) -> socket.socket:
-        """A fresh connection to a keeper that waits for its job."""
+        """Return a new connection to a supervisor that waits for its job."""
         ours, theirs = socket.socketpair()
         with theirs:
             if self.cold:
-                _python("cold", theirs.fileno())
+                _start_process("cold", theirs.fileno())
             else:
                 with self.lock:
-                    self._ensure()
+                    self._restart_if_dead()
                     send(self.control, {}, [theirs.fileno()])
         return ours
 
     def close(self) -> None:
-        """Ends the warm parent once its last user has closed it; its keepers end with it."""
+        """End the warm parent once its last user has closed it; its supervisors end with it."""
         with ForkServer._sharing:
             self.users -= 1
             if self.users > 0:
@@ -105,28 +105,28 @@ class ForkServer:
         self.control, theirs = socket.socketpair()
         with theirs:
             folder = self.folder.enter_context(clean_environment.empty_folder())
-            self.process = _python("serve", theirs.fileno(), folder)
+            self.process = _start_process("serve", theirs.fileno(), folder)
         self.control.settimeout(300)
         try:
-            hello, _ = receive(self.control)
+            greeting, _ = receive(self.control)
         except (EOFError, TimeoutError) as error:
             self._end()
             raise SandboxError(f"the fork server did not start: {error}") from None
-        if hello["threads"] != 1:  # a forked child of threads may hang: better slow than stuck
+        if greeting["threads"] != 1:  # a child forked from a multi-threaded parent may hang: better slow than stuck
             self._end()
             self.cold = True
 
-    def _ensure(self) -> None:
+    def _restart_if_dead(self) -> None:
         if self.process is None or self.process.poll() is not None:
             self._end()
             self._start()
 
 
-def _python(entry: str, fd: int, folder: str = "") -> subprocess.Popen:
-    """A process of ours.
+def _start_process(entry: str, fd: int, folder: str = "") -> subprocess.Popen:
+    """Start a fork server, or with no folder a single kernel's process.
 
-    One that serves imports libraries, which read settings and keep caches: it has an empty folder for both, which is
-    removed after it. Without a folder it imports nothing before it has the environment of a kernel.
+    A server imports libraries that read settings and write caches, so it gets an empty folder, which is removed
+    afterwards. A single kernel's process imports nothing before it has the environment of a kernel.
     """
     code = _CODE.format(root=_ROOT, entry=entry, fd=fd)
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", **ONE_THREAD}
@@ -138,26 +138,26 @@ def _python(entry: str, fd: int, folder: str = "") -> subprocess.Popen:
     )  # fmt: skip
 
 
-class Guest:
-    """One running sandbox, seen from outside: its folder, its life, its end."""
+class RunningSandbox:
+    """The grader's handle on one running sandbox: its folder, its signals, its report."""
 
     def __init__(self, connection: socket.socket, job: dict) -> None:
         self.connection = connection
         self.pidfd = -1
         self.folder = -1
         self.report: dict | None = None
-        self.over: tuple[str, str] | None = None
+        self.limit_exceeded: tuple[str, str] | None = None
         try:
             connection.settimeout(START_SECONDS)
             send(connection, job)
-            hello, fds = receive(connection, 2)
+            greeting, fds = receive(connection, 2)
         except (EOFError, OSError) as error:
             connection.close()
             raise SandboxError(f"the sandbox did not start: {error}") from None
-        if "error" in hello:
+        if "error" in greeting:
             connection.close()
-            raise SandboxError(hello["error"])
-        self.pid = hello["pid"]
+            raise SandboxError(greeting["error"])
+        self.pid = greeting["pid"]
         self.folder, self.pidfd = fds[0], (fds[1] if len(fds) > 1 else -1)
         self.files: SandboxFiles = subfolder(self.folder, "work")
         self.scratch = job["scratch"] or SCRATCH
@@ -165,27 +165,27 @@ class Guest:
 
     @property
     def connection_info(self) -> dict:
-        """Where the sockets lie. Through the descriptor they are reached from outside the sandbox's mounts."""
+        """Addresses of the sockets; through the descriptor they are reachable from outside the sandbox's mounts."""
         ports = {name: number for name, number in PORTS.items()}
         return {"transport": "ipc", "ip": f"{self.path}/run/k", "signature_scheme": "hmac-sha256", **ports}
 
     @property
     def path(self) -> str:
-        """The scratch folder, as a path of the grader's process (for sockets only)."""
+        """The scratch folder as a path of the grader's process, for sockets only."""
         return f"/proc/self/fd/{self.folder}" if LINUX else self.scratch
 
     def alive(self) -> bool:
-        """Whether no report of the end has come, and the keeper is still there."""
+        """Whether the sandbox has not reported its end and its supervisor still exists."""
         if self.report is None and select.select([self.connection], [], [], 0)[0]:
             self._read_report()
         return self.report is None
 
     def waited(self) -> float:
-        """Seconds for which the kernel was ready to run and other work had the processor."""
+        """Seconds for which the kernel was ready to run but other work had the processor."""
         return waited_for_processor(process_of(self.pidfd) if self.pidfd >= 0 else self.pid)
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the kernel's process; nothing if it is gone."""
+        """Send a signal to the kernel's process, if it still exists."""
         with contextlib.suppress(ProcessLookupError):
             if self.pidfd >= 0:
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -193,7 +193,7 @@ class Guest:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends the kernel, and with it everything in the sandbox; waits for the report, and until all has ended."""
+        """End the kernel and everything else in the sandbox; wait for the report and for all processes to end."""
         if self.report is None:
             self.signal(signal.SIGKILL)
             if select.select([self.connection], [], [], 5)[0]:
@@ -205,15 +205,15 @@ class Guest:
             self.connection.close()
 
     def _wait_for_the_end(self) -> None:
-        """The connection ends with the last process that could still write into the sandbox's folder."""
+        """Wait until the connection closes, with the last process that could still write into the sandbox's folder."""
         self.connection.settimeout(END_SECONDS)
         with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)  # the keeper ends what is left
+            self.connection.shutdown(socket.SHUT_WR)  # the supervisor then ends all remaining processes
             while self.connection.recv(4096):
                 pass
 
     def close(self) -> None:
-        """Kills, and gives the descriptors back; the files are gone after this."""
+        """Kill the sandbox and close the descriptors; its files are lost."""
         self.kill()
         if self.folder >= 0:
             self.files.close()
@@ -223,12 +223,12 @@ class Guest:
             self.folder = self.pidfd = -1
 
     def _read_report(self) -> None:
-        """The init's report; before it the keeper may have told why it ended the kernel."""
+        """Read the init's report, and before it the supervisor's reason for ending the kernel, if any."""
         try:
             while self.report is None:
                 message, _ = receive(self.connection)
-                if "over" in message:
-                    self.over = (message["over"], message["message"])
+                if "exceeded" in message:
+                    self.limit_exceeded = (message["exceeded"], message["message"])
                 else:
                     self.report = message
         except (EOFError, OSError):
@@ -236,13 +236,13 @@ class Guest:
 
 
 class SandboxProvisioner(KernelProvisionerBase):
-    """What `KernelManager` starts and stops kernels with; a thin shell around a `Guest`."""
+    """Starts and stops kernels for `KernelManager`, through a `RunningSandbox`."""
 
-    guest: Guest | None = None
+    sandbox: RunningSandbox | None = None
 
     @property
     def has_process(self) -> bool:
-        return self.guest is not None
+        return self.sandbox is not None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(env={}, **kwargs)
@@ -250,40 +250,40 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict:
         key = self.parent.session.key
-        self.guest = kwargs["start"](key.decode())
-        return {**self.guest.connection_info, "key": key, "kernel_name": NAME}
+        self.sandbox = kwargs["start"](key.decode())
+        return {**self.sandbox.connection_info, "key": key, "kernel_name": NAME}
 
     async def poll(self) -> int | None:
-        if self.guest is None:
+        if self.sandbox is None:
             return 0
-        if self.guest.alive():
+        if self.sandbox.alive():
             return None
-        code = self.guest.report["exit"]
+        code = self.sandbox.report["exit"]
         return code if code is not None else -9
 
     async def wait(self) -> int | None:
-        if self.guest is not None and self.guest.report is None:
-            self.guest.kill()
-        code, self.guest = await self.poll(), None
+        if self.sandbox is not None and self.sandbox.report is None:
+            self.sandbox.kill()
+        code, self.sandbox = await self.poll(), None
         return code
 
     async def send_signal(self, signum: int) -> None:
-        if self.guest is not None:
-            self.guest.signal(signum)
+        if self.sandbox is not None:
+            self.sandbox.signal(signum)
 
     async def kill(self, restart: bool = False) -> None:
-        if self.guest is not None:
-            self.guest.kill()
+        if self.sandbox is not None:
+            self.sandbox.kill()
 
     async def terminate(self, restart: bool = False) -> None:
         await self.kill()
 
     async def cleanup(self, restart: bool = False) -> None:
-        self.guest = None
+        self.sandbox = None
 
 
 class SandboxSpecs(KernelSpecManager):
-    """Knows one kernel spec, ours; what a notebook names is ignored."""
+    """Offers only our kernel spec, whatever a notebook names."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         factory = KernelProvisionerFactory.instance()

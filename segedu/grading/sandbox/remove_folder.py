@@ -1,8 +1,8 @@
-"""Remove a folder that a student's code has filled, whatever is in it.
+"""Remove a folder that a student's code has filled, whatever its contents.
 
-A few lines of code nest thousands of folders. `shutil.rmtree` calls itself and holds a descriptor for each of them, so
-it would end in a RecursionError or without descriptors. Here the folders of each folder are moved to the top before it
-is removed: one descriptor more than the top's is open at a time, and no path is longer than two names.
+A few lines of code can nest thousands of folders. `shutil.rmtree` recurses and keeps a descriptor open per level, so it
+would fail with a RecursionError or run out of descriptors. Here the subfolders of each folder are moved to the top
+before it is removed: only one descriptor besides the top's is open at a time, and no path has more than two names.
 """
 
 from __future__ import annotations
@@ -19,33 +19,29 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it; what cannot be removed stays, and nothing is raised.
-
-    Args:
-        folder: of our own making; a link in its place is not followed.
-    """
+    """Remove a folder that the grader created and everything in it, without following links and without raising."""
     with contextlib.suppress(OSError):
         top = _open(str(folder))
         try:
-            _empty(top)
+            _remove_contents(top)
         finally:
             os.close(top)
         os.rmdir(folder)
 
 
-def _empty(top: int) -> None:
-    word = secrets.token_hex(8)
-    new_names = (f"{word}-{number}" for number in itertools.count())  # a student cannot have taken one of them
+def _remove_contents(top: int) -> None:
+    prefix = secrets.token_hex(8)
+    new_names = (f"{prefix}-{number}" for number in itertools.count())  # a student cannot guess them
     stuck: set[str] = set()
     while folders := set(_remove_files(top)) - stuck:
         for name in folders:
             with contextlib.suppress(OSError):
-                _dissolve(top, name, new_names)
-            stuck.add(name)  # a name that was removed does not come back
+                _flatten(top, name, new_names)
+            stuck.add(name)  # names are never reused
 
 
-def _dissolve(top: int, name: str, new_names: Iterator[str]) -> None:
-    """Remove one folder of the top, after its own folders were moved to the top."""
+def _flatten(top: int, name: str, new_names: Iterator[str]) -> None:
+    """Remove one folder of the top, after moving its subfolders to the top."""
     folder = _open(name, top)
     try:
         for inner in _remove_files(folder):
@@ -59,13 +55,13 @@ def _dissolve(top: int, name: str, new_names: Iterator[str]) -> None:
 def _move(name: str, source: int, new_name: str, target: int) -> None:
     try:
         os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
-    except PermissionError:  # a folder that its owner has closed to themselves cannot be moved either
-        _open_up(name, source)
+    except PermissionError:  # a folder without permissions for its owner cannot be moved either
+        _grant_owner(name, source)
         os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
 
 def _remove_files(folder: int) -> list[str]:
-    """Remove all but the folders of an open folder, and name these."""
+    """Remove everything except folders from an open folder, and return the names of its folders."""
     folders = []
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -79,14 +75,14 @@ def _remove_files(folder: int) -> list[str]:
 
 
 def _open(name: str, within: int | None = None) -> int:
-    """Open a folder; one that its owner has closed to themselves is opened up first."""
+    """Open a folder, granting its owner permissions first if necessary."""
     if not os.access(name, os.R_OK | os.W_OK | os.X_OK, dir_fd=within):
-        _open_up(name, within)
+        _grant_owner(name, within)
     return os.open(name, _FOLDER, dir_fd=within)
 
 
-def _open_up(name: str, within: int | None) -> None:
-    """Give the owner all rights; where the system can, by a descriptor, so that no link may take the folder's place."""
+def _grant_owner(name: str, within: int | None) -> None:
+    """Grant the owner all permissions, through a descriptor if possible, so that no link can replace the folder."""
     if hasattr(os, "O_PATH"):
         handle = os.open(name, os.O_PATH | _FOLDER, dir_fd=within)
         try:

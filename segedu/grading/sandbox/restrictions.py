@@ -1,7 +1,7 @@
-"""Rights and limits of one kernel: namespaces, cgroups, user, capabilities, resource limits, orphans.
+"""Rights and limits of one kernel: namespaces, control groups, user, capabilities, resource limits, orphans.
 
-Everything here acts on the calling process, before it has threads (capabilities, Landlock and seccomp are per
-thread). The standard library and ctypes only: it runs in processes that must not import anything of the course.
+Everything here acts on the calling process, before it has threads: capabilities, Landlock and seccomp are per thread.
+Only the standard library and ctypes are used, because this runs in processes that must not import the course.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 class SandboxError(RuntimeError):
-    """The sandbox could not be built or the kernel in it did not start."""
+    """The sandbox could not be built, or the kernel in it did not start."""
 
 
 def libc() -> ctypes.CDLL:
@@ -45,7 +45,7 @@ def libc() -> ctypes.CDLL:
 
 
 def checked(result: int, what: str) -> int:
-    """Raises OSError naming the step where a call of the C library failed."""
+    """Raise OSError with the name of the step if a call of the C library failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {errno.errorcode.get(code, code)}")
@@ -53,7 +53,7 @@ def checked(result: int, what: str) -> int:
 
 
 def thread_count() -> int:
-    """Tasks of this process as the kernel counts them; `threading` does not see those of torch."""
+    """Number of this process's threads according to the operating system, including torch's."""
     return len(os.listdir("/proc/self/task")) if LINUX else 1
 
 
@@ -64,15 +64,15 @@ def _prctl(option: int, *values: int) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """A signal when the thread that forked this process ends."""
+    """Request a signal for when the thread that forked this process ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 @contextlib.contextmanager
-def looking_as(user: int | None) -> Iterator[None]:
-    """Files are opened as this user: root in most containers may not trace, so only a process's own user sees into it.
+def reading_as_user(user: int | None) -> Iterator[None]:
+    """Open files as this user: root may not trace in most containers, so only a process's own user can inspect it.
 
-    Signals and everything else stay those of root. The change takes away what `die_with_parent` has set.
+    Signals and everything else keep root's rights. The change resets what `die_with_parent` has set, so it is restored.
     """
     if user is None:
         yield
@@ -92,12 +92,12 @@ def looking_as(user: int | None) -> Iterator[None]:
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parents die become children of this process."""
+    """Make descendants whose parents die children of this process."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def close_all_but(*keep: int) -> None:
-    """Closes every descriptor from 3 up but these."""
+    """Close every descriptor from 3 up except these."""
     low = 3
     for fd in sorted(keep):
         os.closerange(low, fd)
@@ -106,19 +106,19 @@ def close_all_but(*keep: int) -> None:
 
 
 def join_cgroups(folders: list[str]) -> None:
-    """Moves this process into control groups made for it."""
+    """Move this process into control groups that were created for it."""
     for folder in folders:
         with open(f"{folder}/cgroup.procs", "w") as file:
             file.write("0")
 
 
 def unshare(user: bool, own: int | None = None) -> None:
-    """New namespaces for mounts, processes, network, IPC, host name and control groups.
+    """Create namespaces for mounts, processes, network, IPC, host name and control groups.
 
     Args:
-        user: Also a user namespace, which gives the rights for the rest to a process that lacks them.
-        own: The kernel's own user. The namespace then knows root, who alone may read a private interpreter and
-            builds the sandbox, and this user, who is the same inside and outside and runs the kernel.
+        user: also create a user namespace, which gives a process without rights the rights for the others.
+        own: the kernel's own user. The namespace then has root, who alone may read a private interpreter and builds the
+            sandbox, and this user, who has the same id inside and outside and runs the kernel.
     """
     flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
     if not user:
@@ -136,9 +136,9 @@ def unshare(user: bool, own: int | None = None) -> None:
 
 @contextlib.contextmanager
 def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
-    """A process that stays outside writes the users of the namespace that `pid` makes meanwhile.
+    """Let a process outside write the user map of the namespace that `pid` creates in the `with` block.
 
-    More than one user needs the right to change to them (CAP_SETUID), which nobody in the new namespace has outside.
+    Mapping several users needs CAP_SETUID, which nobody in the new namespace has outside.
     """
     ours, theirs = socket.socketpair()
     child = os.fork()
@@ -166,15 +166,15 @@ def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
 
 
 def harden_init(level: int) -> None:
-    """Takes all rights from the init; its memory and descriptors are closed to its children."""
-    if level >= 3:  # elsewhere it needs them to kill what runs as another user
+    """Drop all rights of the init and deny its children access to its memory and descriptors."""
+    if level >= 3:  # below level 3 it needs them to kill another user's processes
         drop_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
     die_with_parent()
 
 
 def drop_capabilities() -> None:
-    """Empties the capability sets of the calling thread."""
+    """Clear the capability sets of the calling thread."""
     if LINUX:
         header = struct.pack("Ii", 0x20080522, 0)
         with contextlib.suppress(OSError):
@@ -183,7 +183,7 @@ def drop_capabilities() -> None:
 
 
 def confine(job: dict, scratch: str) -> None:
-    """The kernel's own last steps: limits, user, capabilities, Landlock, seccomp; none of them can be undone."""
+    """Apply the kernel's own last restrictions, irreversibly: limits, user, capabilities, Landlock, seccomp."""
     set_limits(job)
     if job["uid"] is not None:
         os.setgroups([])
@@ -197,58 +197,55 @@ def confine(job: dict, scratch: str) -> None:
     if job["level"] >= 2:
         drop_capabilities()
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 1)  # a change of user closes /proc/self to the process itself
+    _prctl(_PR_SET_DUMPABLE, 1)  # a change of user denies a process access to its own /proc/self
     die_with_parent()
     if job["landlock"]:
         listed = [os.path.dirname(path) for path in job["masked"]]
         landlock.restrict(readable(job), listed, [scratch, *(f"/dev/{name}" for name in DEVICES)])
     if job["seccomp"]:
-        own = job["level"] >= 3
-        alone = own or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
-        seccomp.apply(network=own, own_tree=own, own_signals=alone)
+        own_tree = job["level"] >= 3
+        own_signals = own_tree or job["uid"] is not None or (job["landlock"] and landlock.abi() >= landlock.SIGNALS)
+        seccomp.apply(network=own_tree, own_tree=own_tree, own_signals=own_signals)
     elif LINUX and seccomp.available():
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         seccomp.deny_stores()
 
 
 def close_names(job: dict, scratch: str, sockets: tuple[int, ...] = ()) -> None:
-    """After this no socket of the calling process gets a name, where names are the machine's.
+    """Forbid the calling process to bind sockets, where socket names are visible to the whole machine.
 
-    Args:
-        job: of the kernel.
-        scratch: its folder.
-        sockets: numbers of the kernel's own; one is bound in a thread, so they are waited for.
+    First wait until the kernel's own sockets, given by number, are bound in `scratch`: a thread binds one of them.
     """
     if job["level"] < 3 and job["seccomp"]:
-        until = time.monotonic() + _BOUND_SECONDS
+        deadline = time.monotonic() + _BOUND_SECONDS
         while not all(os.path.exists(f"{scratch}/run/k-{number}") for number in sockets):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise SandboxError("the kernel has not bound its sockets")
             time.sleep(0.001)
         seccomp.deny_names()
 
 
 def readable(job: dict) -> list[str]:
-    """What a kernel without a file system of its own may read: no checkout, no installed copy of the course."""
+    """What a kernel without its own file system may read: no checkout and no installed copy of the course."""
     folders = [folder for folder in SYSTEM_FOLDERS if not os.path.islink(folder)]
     folders += [*SYSTEM_FILES, "/proc", *job["prefixes"]]
-    return [job["stage"], *(part for folder in folders for part in _around(folder, job["masked"]))]
+    return [job["stage"], *(part for folder in folders for part in _without_masked(folder, job["masked"]))]
 
 
-def _around(folder: str, masked: list[str]) -> list[str]:
-    """The folder, or, where something in it is masked, everything in it but that."""
+def _without_masked(folder: str, masked: list[str]) -> list[str]:
+    """The folder, or if something in it is masked, everything else in it."""
     if folder in masked:
         return []
     if not any(path.startswith(folder.rstrip("/") + "/") for path in masked):
         return [folder]
     parts = [os.path.join(folder, name) for name in os.listdir(folder)]
-    # a link among them (a venv's lib64) would be followed to what it names, masked or not
-    return [kept for part in parts if not os.path.islink(part) for kept in _around(part, masked)]
+    # links are left out (a venv's lib64): Landlock would follow them, even to something masked
+    return [kept for part in parts if not os.path.islink(part) for kept in _without_masked(part, masked)]
 
 
 def set_limits(job: dict) -> None:
-    """Resource limits; memory counts from what the process already holds."""
-    bounds = {
+    """Set resource limits; the memory limit is on top of what the process already holds."""
+    limits = {
         "CPU": job["cpu_seconds"],
         "CORE": 0,
         "FSIZE": job["disk_bytes"],
@@ -256,28 +253,28 @@ def set_limits(job: dict) -> None:
         "MEMLOCK": 64 << 10,
         "MSGQUEUE": 0,
     }
-    if LINUX:  # elsewhere the one counts all of the user's processes and the other does nothing: there is the watch
-        alone = job["uid"] is not None or job["level"] >= 3
-        bounds["NPROC"] = job["processes"] + (0 if alone else _tasks_of_user())
-        bounds["DATA"] = job["memory_bytes"] + _held()
-    for name, value in bounds.items():
+    if LINUX:  # elsewhere NPROC counts all of the user's processes and DATA has no effect; the watch takes over
+        has_own_user = job["uid"] is not None or job["level"] >= 3
+        limits["NPROC"] = job["processes"] + (0 if has_own_user else _count_user_threads())
+        limits["DATA"] = job["memory_bytes"] + _data_bytes()
+    for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}", None)
         if kind is None:
             continue
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(ValueError, OSError):  # macOS refuses some
+        with contextlib.suppress(ValueError, OSError):  # macOS does not support some
             resource.setrlimit(kind, (value, value))
 
 
-def _held() -> int:
+def _data_bytes() -> int:
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith("VmData")).split()[1]) << 10
     return 1 << 30
 
 
-def _tasks_of_user() -> int:
-    """Without a user of its own a kernel shares the count of processes with everything else its user runs."""
+def _count_user_threads() -> int:
+    """Number of the user's threads, which count towards a kernel's process limit unless it has its own user."""
     count = 0
     for pid in os.listdir("/proc"):
         with contextlib.suppress(OSError):

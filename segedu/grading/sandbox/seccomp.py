@@ -1,11 +1,11 @@
-"""A filter of system calls: what a kernel never needs and what opens ways out answers EPERM.
+"""A filter of system calls: calls that a kernel never needs and that help to break out fail with EPERM.
 
-Below level 3 a kernel shares the machine's tree with everything else, often with its user too, and Landlock knows
-files only when they are opened. So there it also loses what reaches other processes or changes files by their name or
-through a descriptor for reading: signals to others, connections (a session bus starts programs for whoever asks), names
-of sockets, descriptors sent through a socket (nobody counts files on their way), owners, modes and flags of files.
+Below level 3 a kernel shares the machine's process tree, and often its user, with everything else, and Landlock checks
+files only when they are opened. There the filter also denies calls that reach other processes, or that change files by
+name or through a read-only descriptor: signals to others, connections (a session bus starts programs on request),
+socket names, descriptors sent through a socket (no limit counts files in transit), and file owners, modes and flags.
 
-Two machines are known, x86_64 and aarch64. Elsewhere there is no filter, and the levels of isolation say so.
+Two architectures are supported, x86_64 and aarch64. Elsewhere there is no filter, and the isolation levels say so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import platform
 import struct
 
-# name: (x86_64, aarch64); None where the machine has no such call
+# name: (x86_64, aarch64); None where the architecture has no such call
 DENIED = {
     "ptrace": (101, 117), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
     "unshare": (272, 97), "setns": (308, 268), "keyctl": (250, 219), "add_key": (248, 217),
@@ -38,35 +38,35 @@ DENIED = {
     "lsm_set_self_attr": (460, 460), "open_tree_attr": (467, 467), "listns": (470, 470),
     "uselib": (134, None), "sysfs": (139, None), "ustat": (136, None), "lookup_dcookie": (212, 18),
 }  # fmt: skip
-# memory and queues that no process holds: neither a limit of the process nor a sum over processes sees them, and some
-# outlive the processes. `shm_open`, which torch's workers use, is a file of the sandbox and counts as one
+# memory and queues outside of processes: neither a process limit nor a sum over processes includes them, and some
+# outlive the processes. `shm_open`, which torch's workers use, creates a file of the sandbox and counts as one
 DENIED_STORES = {
     "memfd_create": (319, 279), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
     "mq_open": (240, 180),
 }  # fmt: skip
-# those of others, which are found by their numbers and names and need not be opened
+# other programs' memory and queues, which are accessible by number or name without being opened
 DENIED_STORES_OF_OTHERS = {
     "shmctl": (31, 195), "shmdt": (67, 197), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
     "semop": (65, 193), "semtimedop": (220, 192), "semctl": (66, 191), "mq_unlink": (241, 181),
     "mq_timedsend": (242, 182), "mq_timedreceive": (243, 183), "mq_notify": (244, 184), "mq_getsetattr": (245, 185),
 }  # fmt: skip
 DENIED |= DENIED_STORES | DENIED_STORES_OF_OTHERS
-# below level 3: ways to other processes and to files by name that Landlock does not know, or not in every version
-DENIED_IN_THE_TREE = {
+# below level 3: access to other processes, and to files by name, that Landlock (or an older version of it) allows
+DENIED_IN_SHARED_TREE = {
     "connect": (42, 203), "sendmsg": (46, 211), "sendmmsg": (307, 269), "truncate": (76, 45),
     "inotify_add_watch": (254, 27), "setpriority": (141, 140),
     "ioprio_set": (251, 30), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
 }  # fmt: skip
-# these say yes and do nothing: honest code copies files with their modes and times, and zmq sets its threads' priority
-IGNORED_IN_THE_TREE = {
+# these report success and do nothing: honest code copies file modes and times, and zmq sets its threads' priority
+IGNORED_IN_SHARED_TREE = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
     "futimesat": (261, None), "utimensat": (280, 88), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
 }  # fmt: skip
-# the first argument names a process
+# calls whose first argument is a process
 SIGNALS = {
     "kill": (62, 129), "tgkill": (234, 131), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
@@ -81,14 +81,14 @@ _SET_OPTION, _SOL_SOCKET, _BUFFER_SIZES = (54, 208), 1, (7, 8, 32, 33)  # SO_SND
 _NAMESPACES = 0x7E020000  # every CLONE_NEW flag that clone knows
 _CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
 _AF_UNIX, _AF_NETLINK, _INTERNET = 1, 16, (2, 10)
-_PROTOCOLS = (0, 6, 17)  # TCP and UDP; asking for a rarer one would load its code into the machine's kernel
+_PROTOCOLS = (0, 6, 17)  # TCP and UDP; a rarer one would make the operating system load its module
 _SOCK_STREAM, _TYPE = 1, 0xF
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
-# a lease makes whoever opens the file wait; the owner of a descriptor gets a signal when it can be read
+# a lease blocks programs that open the file; the owner of a descriptor gets a signal when it becomes readable
 _LEASES, _OWNERS = (1024, 1026), (8, 10, 15)  # F_SETLEASE, F_NOTIFY; F_SETOWN, F_SETSIG, F_SETOWN_EX
 _SOCKET_OWNERS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
-# requests of ioctl by their letter: terminals and pipes, sockets, the random device. Those of file systems set flags
-# and versions or make snapshots; the machine's kernel checks for them whose the file is, not how it was opened
+# ioctl requests by letter: terminals and pipes, sockets, the random device. Those of file systems set flags and
+# versions or make snapshots; the operating system checks the file's owner for them, not how the file was opened
 _IOCTL_LETTER, _HARMLESS_LETTERS = 0xFF00, (0x5400, 0x8900, 0x5200)
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -96,33 +96,33 @@ _SECCOMP, _SET_MODE_FILTER, _ALL_THREADS = (317, 277), 1, 1
 
 
 def available() -> bool:
-    """Whether this machine's call numbers are known here."""
+    """Whether the system-call numbers of this architecture are known."""
     return platform.machine() in _MACHINES
 
 
 def deny_stores() -> None:
-    """The filter of level 1, which claims no isolation: only memory that no limit sees is denied."""
-    _install(_of_this_machine([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
+    """Install the filter of level 1, which claims no isolation: it denies only memory that no limit includes."""
+    _install(_rules_by_name([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
 
 
 def deny_names() -> None:
-    """No socket of this process, in any of its threads, gets a name from now on; those that have one keep it.
+    """Forbid all threads of this process to bind sockets from now on; sockets that are already bound keep their names.
 
-    Below level 3 names without a file are the machine's: programs of others would find a cell in place of a service.
-    The kernel's own sockets have to be bound before.
+    Below level 3, abstract socket names are visible to the whole machine, so a cell could impersonate a service. The
+    kernel's own sockets have to be bound before.
     """
-    code = [*_of_this_machine([(_BIND, _ERRNO | errno.EPERM)]), (_RETURN, 0, 0, _ALLOW)]
+    code = [*_rules_by_name([(_BIND, _ERRNO | errno.EPERM)]), (_RETURN, 0, 0, _ALLOW)]
     _install(code, _ALL_THREADS)
 
 
 def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> None:
-    """Filters this process and its children for ever; `PR_SET_NO_NEW_PRIVS` must be set, or the right to do without.
+    """Filter this process and its children permanently; needs `PR_SET_NO_NEW_PRIVS` or administrator rights.
 
     Args:
-        network: Whether internet sockets may be made (in a network namespace with nothing in it they may).
-        own_tree: Whether files and processes are a sandbox's own. Where not, what reaches others is denied too.
-        own_signals: Whether something else keeps signals from the user's other processes. Where not, this process
-            may signal itself and its group alone.
+        network: allow internet sockets (for an empty network namespace).
+        own_tree: files and processes belong to the sandbox. If not, calls that reach others are denied too.
+        own_signals: something else keeps signals from the user's other processes. If not, this process may signal only
+            itself and its group.
     """
     _install(_program(network, own_tree, None if own_signals else os.getpid()))
 
@@ -134,17 +134,17 @@ def _install(code: list[tuple], flags: int = 0) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     number = _SECCOMP[_MACHINES[platform.machine()][0]]
     failed = libc.syscall(number, _SET_MODE_FILTER, flags, ctypes.c_char_p(fprog))
-    if failed:  # above 0 it is the thread that could not follow
+    if failed:  # a positive result is the id of a thread that could not be filtered
         code = ctypes.get_errno() if failed < 0 else errno.EAGAIN
         raise OSError(code, f"seccomp: {errno.errorcode.get(code, code)}")
 
 
-def _of_this_machine(lists: list[tuple[dict, int]]) -> list[tuple]:
-    """Calls of another architecture are denied, those of the lists are answered; the call's number stays loaded."""
+def _rules_by_name(lists: list[tuple[dict, int]]) -> list[tuple]:
+    """Deny calls of another architecture and answer the listed ones; the call's number stays loaded."""
     column, arch = _MACHINES[platform.machine()]
     deny = _ERRNO | errno.EPERM
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, arch), (_RETURN, 0, 0, deny), (_LOAD, 0, 0, 0)]
-    if column == 0:  # the x32 way in to the same calls
+    if column == 0:  # the x32 interface to the same calls
         code += [(_JUMP_GREATER, 0, 1, 0x40000000), (_RETURN, 0, 0, deny)]
     for names, answer in lists:
         for numbers in names.values():
@@ -158,72 +158,72 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     deny = _ERRNO | errno.EPERM
     lists = [(DENIED, deny)]
     if not own_tree:
-        lists += [(DENIED_IN_THE_TREE, deny), (IGNORED_IN_THE_TREE, _ERRNO)]
-    code = _of_this_machine(lists)
+        lists += [(DENIED_IN_SHARED_TREE, deny), (IGNORED_IN_SHARED_TREE, _ERRNO)]
+    code = _rules_by_name(lists)
     # ENOSYS makes libc fall back to clone, whose flags a filter can read
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    # a thread with descriptors of its own would hide them from whoever lists those of its process
+    # a thread with its own descriptors would hide them from a listing of its process
     hiding = [(_JUMP_SET, 0, 2, _CLONE_THREAD), (_JUMP_SET, 1, 0, _CLONE_FILES), (_RETURN, 0, 0, deny)]
     spaces = [(_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)]
     code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), *spaces, *hiding])
     code += _descriptors(column, own_tree)
-    # as where the machine's own limit is small: the call succeeds and the buffer stays as it is, which can be counted
-    sizes = [(_LOAD, 0, 0, 32), *_among(_BUFFER_SIZES, _ERRNO, _ALLOW)]
+    # answers as if the machine's own limit were small: the buffer keeps its size, which can be counted
+    sizes = [(_LOAD, 0, 0, 32), *_one_of(_BUFFER_SIZES, _ERRNO, _ALLOW)]
     code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
-    code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
+    code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_one_of((0,), _ALLOW, deny)])
     if not own_tree:
-        code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_among((0,), _ALLOW, deny)])
-        # a process that is not dumpable closes its files to the watch of the disk
-        dumpable = [(_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24), *_among((1,), _ALLOW, deny)]
+        code += _call(_SET_AFFINITY[column], [(_LOAD, 0, 0, 16), *_one_of((0,), _ALLOW, deny)])
+        # a process that is not dumpable hides its files from the disk watch
+        dumpable = [(_JUMP_EQUAL, 0, 4, _SET_DUMPABLE), (_LOAD, 0, 0, 24), *_one_of((1,), _ALLOW, deny)]
         code += _call(_PRCTL[column], [(_LOAD, 0, 0, 16), *dumpable])
     if only_pid is not None:
         for name, numbers in SIGNALS.items():
             allowed = (0, only_pid) if name == "kill" else () if "tg" not in name else (only_pid,)
-            code += _call(numbers[column], [(_LOAD, 0, 0, 16), *_among(allowed, _ALLOW, deny)])
+            code += _call(numbers[column], [(_LOAD, 0, 0, 16), *_one_of(allowed, _ALLOW, deny)])
     code += _sockets(column, network, own_tree)
     return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _call(number: int, body: list[tuple]) -> list[tuple]:
-    """What is done for one call; whatever falls out of the body is allowed."""
+    """Rules for one call; it is allowed if the body does not return."""
     return [(_JUMP_EQUAL, 0, len(body) + 1, number), *body, (_RETURN, 0, 0, _ALLOW)]
 
 
-def _among(values: tuple[int, ...], then: int, otherwise: int) -> list[tuple]:
-    """Compares what was loaded with a few values."""
+def _one_of(values: tuple[int, ...], then: int, otherwise: int) -> list[tuple]:
+    """Return `then` if the loaded value is among a few values, else `otherwise`."""
     lines = [(_JUMP_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
     return [*lines, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
 
 
 def _descriptors(column: int, own_tree: bool) -> list[tuple]:
-    """What `ioctl` and `fcntl` may do with an open file."""
+    """Rules for `ioctl` and `fcntl` on open files."""
     deny, load = _ERRNO | errno.EPERM, (_LOAD, 0, 0, 24)
-    typed = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)  # letters typed for somebody else's terminal
+    terminal_requests = (_TIOCSTI, _TIOCLINUX, _TIOCSETD)  # inject input into another program's terminal
     if own_tree:
-        requests = _among(typed, deny, _ALLOW)
+        requests = _one_of(terminal_requests, deny, _ALLOW)
         commands = _LEASES
-    else:  # a file that does not know a request answers ENOTTY, and programs then do without
-        letters = [(_AND, 0, 0, _IOCTL_LETTER), *_among(_HARMLESS_LETTERS, _ALLOW, _ERRNO | errno.ENOTTY)]
-        requests = [*_unless((*typed, *_SOCKET_OWNERS), deny), *letters]
+    else:  # ENOTTY means that a file does not support a request; programs handle it
+        letters = [(_AND, 0, 0, _IOCTL_LETTER), *_one_of(_HARMLESS_LETTERS, _ALLOW, _ERRNO | errno.ENOTTY)]
+        requests = [*_return_for((*terminal_requests, *_SOCKET_OWNERS), deny), *letters]
         commands = (*_LEASES, *_OWNERS)
-    return [*_call(_IOCTL[column], [load, *requests]), *_call(_FCNTL[column], [load, *_among(commands, deny, _ALLOW)])]
+    return [*_call(_IOCTL[column], [load, *requests]), *_call(_FCNTL[column], [load, *_one_of(commands, deny, _ALLOW)])]
 
 
-def _unless(values: tuple[int, ...], answer: int) -> list[tuple]:
-    """Gives this answer to a few values of what was loaded; with others it goes on."""
+def _return_for(values: tuple[int, ...], answer: int) -> list[tuple]:
+    """Return `answer` for a few values of what was loaded; continue for all others."""
     return [line for value in values for line in ((_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, answer))]
 
 
 def _sockets(column: int, network: bool, own_tree: bool) -> list[tuple]:
-    """Which sockets can be made. zmq ends the process where it cannot list the interfaces, so netlink is among them."""
+    """Rules for creating sockets; netlink is allowed because zmq aborts if it cannot list the interfaces."""
     refuse = _ERRNO | errno.EACCES
-    route = [(_LOAD, 0, 0, 32), *_among((0,), _ALLOW, refuse)]  # of netlink the interfaces and nothing else
-    stream = [(_LOAD, 0, 0, 24), (_AND, 0, 0, _TYPE), *_among((_SOCK_STREAM,), _ALLOW, refuse)]
-    # a datagram needs no connection to reach whoever listens
+    route = [(_LOAD, 0, 0, 32), *_one_of((0,), _ALLOW, refuse)]  # NETLINK_ROUTE lists the interfaces
+    stream = [(_LOAD, 0, 0, 24), (_AND, 0, 0, _TYPE), *_one_of((_SOCK_STREAM,), _ALLOW, refuse)]
+    # a datagram reaches a listener without a connection
     unix = [(_RETURN, 0, 0, _ALLOW)] if own_tree else stream
-    usual = [(_LOAD, 0, 0, 32), *_among(_PROTOCOLS, _ALLOW, refuse)]
+    internet = [(_LOAD, 0, 0, 32), *_one_of(_PROTOCOLS, _ALLOW, refuse)]
     body = [(_LOAD, 0, 0, 16)]
-    for family, rule in ((_AF_NETLINK, route), (_AF_UNIX, unix), *((f, usual) for f in _INTERNET if network)):
+    for family, rule in ((_AF_NETLINK, route), (_AF_UNIX, unix), *((f, internet) for f in _INTERNET if network)):
         body += [(_JUMP_EQUAL, 0, len(rule), family), *rule]
     body += [(_RETURN, 0, 0, refuse)]
     pairs = [] if own_tree else _call(_SOCKETPAIR[column], stream)

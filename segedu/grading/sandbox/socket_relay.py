@@ -1,7 +1,7 @@
-"""Between a kernel's sockets and zmq: bytes go through here and are counted before zmq holds them.
+"""Relay bytes between a kernel's sockets and zmq, and count them before zmq stores them.
 
-zmq bounds the size of a part and the number of messages, but not the parts of one message, and it gathers all of them
-before it says a word. So a kernel could fill the grader's memory with a single message.
+zmq limits the size of a frame and the number of messages, but not the number of frames per message, and it collects all
+of them before it delivers anything. A kernel could therefore fill the grader's memory with a single message.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ CHUNK = 1 << 16
 
 
 class Relay:
-    """Connections to a kernel's sockets, each through a socket of ours that a client may connect to, once.
+    """Connections to a kernel's sockets, each through a socket of ours to which one client may connect, once.
 
     Args:
         inside: path of the kernel's sockets, without `-1`, `-2`, ...
         outside: path of ours, in a folder that nobody else can reach.
         numbers: of the sockets.
-        limit: so many bytes may come from the kernel between two calls of `begin`; then the lines are cut.
+        limit: bytes that may come from the kernel between two calls of `begin`; beyond it, all connections are closed.
 
     Attributes:
-        hung_up: whether it was the kernel that ended a line first.
+        hung_up: whether the kernel closed a connection first.
     """
 
     def __init__(self, inside: str, outside: str, numbers: tuple[int, ...], limit: int) -> None:
-        self.limit, self.left = limit, limit
+        self.limit, self.bytes_left = limit, limit
         self.hung_up = False
-        self.lines: dict[socket.socket, socket.socket] = {}
-        self.kernels: set[socket.socket] = set()
+        self.peers: dict[socket.socket, socket.socket] = {}
+        self.kernel_sockets: set[socket.socket] = set()
         self.listening: dict[socket.socket, str] = {}
-        self.wake, self.woken = socket.socketpair()
+        self.wake_write, self.wake_read = socket.socketpair()
         for number in numbers:
             ours = socket.socket(socket.AF_UNIX)
             self.listening[ours] = f"{inside}-{number}"
@@ -44,60 +44,60 @@ class Relay:
         self.thread.start()
 
     def begin(self) -> None:
-        """Counts anew."""
-        self.left = self.limit
+        """Reset the byte count."""
+        self.bytes_left = self.limit
 
     def close(self) -> None:
-        """Cuts every line; a second time does nothing."""
-        self.wake.close()
+        """Close every connection; a second call does nothing."""
+        self.wake_write.close()
         self.thread.join(10)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                ready, _, _ = select.select([*self.listening, *self.lines, self.woken], [], [])
-                if self.woken in ready:
+                ready, _, _ = select.select([*self.listening, *self.peers, self.wake_read], [], [])
+                if self.wake_read in ready:
                     break
-                for one in ready:
-                    if one in self.listening:
-                        self._accept(one)
-                    elif one in self.lines:
-                        self._pass(one)
+                for connection in ready:
+                    if connection in self.listening:
+                        self._accept(connection)
+                    elif connection in self.peers:
+                        self._forward(connection)
         for ours in list(self.listening):
-            self._withdraw(ours)
-        for one in (*self.lines, self.woken):
-            one.close()
+            self._stop_listening(ours)
+        for connection in (*self.peers, self.wake_read):
+            connection.close()
 
     def _accept(self, ours: socket.socket) -> None:
         client, _ = ours.accept()
         kernel = socket.socket(socket.AF_UNIX)
         try:
-            kernel.connect(self._withdraw(ours))
+            kernel.connect(self._stop_listening(ours))
         except OSError:
             client.close()
             kernel.close()
         else:
-            self.lines |= {client: kernel, kernel: client}
-            self.kernels.add(kernel)
+            self.peers |= {client: kernel, kernel: client}
+            self.kernel_sockets.add(kernel)
 
-    def _withdraw(self, ours: socket.socket) -> str:
-        """One client, once: whatever the student puts in the place of a socket later is not connected to."""
+    def _stop_listening(self, ours: socket.socket) -> str:
+        """Accept one client only, so that nothing connects to a socket that a student puts there later."""
         with contextlib.suppress(OSError):
             os.unlink(ours.getsockname())
         ours.close()
         return self.listening.pop(ours)
 
-    def _pass(self, one: socket.socket) -> None:
-        other = self.lines[one]
+    def _forward(self, source: socket.socket) -> None:
+        target = self.peers[source]
         try:
-            data = one.recv(CHUNK)
-            self.left -= len(data) if one in self.kernels else 0
-            self.hung_up |= one in self.kernels and not data
-            if data and self.left >= 0:
-                other.sendall(data)
+            data = source.recv(CHUNK)
+            self.bytes_left -= len(data) if source in self.kernel_sockets else 0
+            self.hung_up |= source in self.kernel_sockets and not data
+            if data and self.bytes_left >= 0:
+                target.sendall(data)
                 return
         except OSError:
             pass
-        for end in (one, other):
-            self.lines.pop(end, None)
+        for end in (source, target):
+            self.peers.pop(end, None)
             end.close()

@@ -1,8 +1,8 @@
-"""The copy of the course's library that a sandbox mounts, without what a lab asks for.
+"""The copy of the library that a sandbox mounts, without what a lab asks students to write.
 
-A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotHere` when
-they are called; constants and imports stay, so that everything built on the module can still be imported. The code
-itself is not in the copy, and no compiled form of it either: there is nothing to read, disassemble or load.
+A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotHere` when they
+are called; constants and imports stay, so that everything built on the module can still be imported. The copy contains
+neither the code itself nor a compiled form of it, so there is nothing to read, disassemble or load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import segedu
 
-# Folders and files of segedu that no cell of a student needs, as paths below it.
+# Folders and files of segedu that no student's cell needs.
 LEFT_OUT = (
     "grading", "cli.py", "command_errors.py", "teaching/exercises", "teaching/authoring", "teaching/mutants",
     "teaching/evidence", "teaching/capstone/template.py",
@@ -63,26 +63,23 @@ def use(function, *_, **__):
 
 
 def build_stage(hides: list[str], destination: Path, labs: list[str] | None = None) -> Path:
-    """Copies the library that is imported here, with stubs for what a lab hides.
+    """Copy the imported library, with stubs for what a lab hides, and return the folder to be put on `sys.path`.
 
     Args:
-        hides: Modules such as `segedu.ops.boxes`; of a package, everything in it.
-        destination: A folder that does not exist yet.
-        labs: Packages of `segedu.teaching.exercises` to keep as stubs; all of them where None.
-
-    Returns:
-        The destination, to be put on `sys.path`.
+        hides: modules such as `segedu.ops.boxes`; of a package, everything in it.
+        destination: a folder that does not exist yet.
+        labs: packages of `segedu.teaching.exercises` to keep as stubs; by default all of them.
 
     Raises:
-        ValueError: `hides` names a module that does not exist.
+        ValueError: if `hides` names a module that does not exist.
     """
     package = Path(segedu.__file__).resolve().parent
     destination = Path(destination)
     copy = destination / "segedu"
 
     def ignore(folder: str, names: list[str]) -> set[str]:
-        inside = Path(folder).relative_to(package)
-        left_out = {name for name in names if (inside / name).as_posix() in LEFT_OUT}
+        relative = Path(folder).relative_to(package)
+        left_out = {name for name in names if (relative / name).as_posix() in LEFT_OUT}
         return left_out | {name for name in names if name == "__pycache__" or name.endswith((".pyc", ".part"))}
 
     shutil.copytree(package, copy, ignore=ignore)
@@ -95,7 +92,7 @@ def build_stage(hides: list[str], destination: Path, labs: list[str] | None = No
         folder = copy / "teaching" / "exercises" / lab
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").write_text(_LAB if lab else _EXERCISES)
-    for path in (destination, *destination.rglob("*")):  # another user will read it
+    for path in (destination, *destination.rglob("*")):  # another user reads it
         path.chmod(0o755 if path.is_dir() else 0o644)
     return destination
 
@@ -111,15 +108,7 @@ def _hide(module: str, destination: Path) -> None:
 
 
 def stub_source(source: str, module: str) -> str:
-    """The stub of a module: its docstring, imports and constants, and names that raise `NotHere`.
-
-    Args:
-        source: Of the module.
-        module: Its dotted name, which the errors name.
-
-    Returns:
-        Python source without any body of the original.
-    """
+    """Return the stub of a module: its docstring, imports and constants, and names that raise `NotHere`."""
     tree = ast.parse(source)
     defined = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -142,7 +131,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _is_constant(node: ast.stmt, defined: set[str]) -> bool:
-    """An assignment that runs no code of the module: no lambda, and no name that is a stub now."""
+    """Whether a statement is an assignment that runs no code of the module: no lambda, and no stubbed name."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return True
     if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
@@ -153,15 +142,15 @@ def _is_constant(node: ast.stmt, defined: set[str]) -> bool:
 
 
 def _stub_class(node: ast.ClassDef, module: str) -> str:
-    """A class that can be named, tested against and derived from, and not made."""
-    full = f"{module}.{node.name}"
+    """Return a class that can be named, tested against and derived from, but not instantiated."""
+    qualified_name = f"{module}.{node.name}"
     bases = [ast.unparse(base) for base in node.bases]
-    if any(base.endswith(("Error", "Exception", "Warning")) for base in bases):  # an exception gives nothing away
+    if any(base.endswith(("Error", "Exception", "Warning")) for base in bases):  # an exception contains no answer
         return f"class {node.name}({', '.join(bases)}):\n    pass"
-    lines = [f"class {node.name}:", f"    __new__ = _not_here({full!r})"]
+    lines = [f"class {node.name}:", f"    __new__ = _not_here({qualified_name!r})"]
     for part in node.body:
         if isinstance(part, _DEFINITIONS) and not part.name.startswith("__"):
-            lines.append(f"    {part.name} = staticmethod(_not_here({full + '.' + part.name!r}))")
+            lines.append(f"    {part.name} = staticmethod(_not_here({qualified_name + '.' + part.name!r}))")
         elif isinstance(part, (ast.Assign, ast.AnnAssign)) and isinstance(part.value, ast.Constant):
             lines.append("    " + ast.unparse(part))
     return "\n".join(lines)

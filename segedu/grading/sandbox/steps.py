@@ -1,10 +1,10 @@
-"""What the grader runs for one submission: a list of steps. Nothing heavy is imported here."""
+"""What the grader runs for one submission: a list of steps. This module imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-WORK = "@WORK@"  # in setup, probe and canary steps: the absolute path of the folder that files_in land in
+WORK = "@WORK@"  # in setup, probe and canary steps: stands for the absolute path of the folder with files_in
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,12 @@ class Step:
     """One cell to run. Setup, helper and solution steps are run again after a restart.
 
     Attributes:
-        kind: of the step: setup, helper, solution, canary or probe.
-        name: tells it from others of its kind.
+        kind: setup, helper, solution, canary or probe.
+        name: unique among the steps of its kind.
         source: of the cell.
         timeout: in seconds.
-        only_after: "error" if it runs only where the step that ran before it stopped with an error, "loss" if only
-            where that step lost its kernel. Such a step has no result where it does not run.
+        only_after: "error": run only if the previous step stopped with an error; "loss": only if it lost its kernel.
+            A step that does not run has no result.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""A throw-away sandbox whose cell tries what a hostile one would, and what came of it as the grader sees it."""
+"""Run escape attempts in a throw-away sandbox and report which of them it prevents."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segedu.grading.sandbox.provisioner import ForkServer, Guest
+from segedu.grading.sandbox.provisioner import ForkServer, RunningSandbox
 from segedu.grading.sandbox.restrictions import SandboxError
 from segedu.grading.sandbox.sandbox_files import SandboxFileError
 
 if TYPE_CHECKING:
-    from segedu.grading.sandbox.isolation_levels import IsolationLevel, Limits, Place
+    from segedu.grading.sandbox.isolation_levels import HostResources, IsolationLevel, Limits
 
-SECONDS = 20.0  # for one trial that uses something up
-# what a cell may not be able to do at a level that claims isolation, and how a sentence goes on that says it could
+SECONDS = 20.0  # for one trial that exhausts a resource
+# what a cell must not be able to do at a level that claims isolation -> the end of the sentence "a cell could ..."
 CLAIMED = {
     "user": "act as the grader's user", "rights": "use rights of root", "settings": "change the machine's settings",
     "network": "reach sockets of the machine", "answers": "read the answers", "files": "change files of the machine",
@@ -34,7 +34,7 @@ Outcome = tuple[bool, str]
 
 
 def claims(isolation: IsolationLevel) -> set[str]:
-    """What must hold, or else the level does not count as working."""
+    """The trials that a level must prevent; otherwise it does not count as working."""
     if isolation.level < 2:
         return set()
     if isolation.level >= 3:
@@ -43,63 +43,56 @@ def claims(isolation: IsolationLevel) -> set[str]:
     return {name for name in CLAIMED if not shared.get(name)}
 
 
-def broken(isolation: IsolationLevel, found: dict[str, Outcome]) -> str:
-    """A sentence on what a cell could do that it must not, or "" where all claims hold."""
-    bad = [
+def violations(isolation: IsolationLevel, found: dict[str, Outcome]) -> str:
+    """Describe what a cell could do although it must not; "" if all claims hold."""
+    possible = [
         f"{CLAIMED[name]} ({found[name][1]})" for name in CLAIMED if name in claims(isolation) and not found[name][0]
     ]
-    return f"a cell could {'; '.join(bad)}" if bad else ""
+    return f"a cell could {'; '.join(possible)}" if possible else ""
 
 
 def attempt(isolation: IsolationLevel, limits: Limits, name: str = "") -> dict[str, Outcome]:
-    """What a cell at this level of isolation could do.
+    """Run the trials at this level of isolation and return, per trial, whether it was prevented and a description.
 
-    Args:
-        isolation: to be tried.
-        limits: of the sandbox.
-        name: of one trial of `trials.USING_UP`; all others where "".
-
-    Returns:
-        Trial -> whether it was held, and what was said.
-
-    Raises:
-        SandboxError: it does not start.
-        OSError: the same.
+    All access trials are run, or the one of `trials.EXHAUSTION_TRIALS` with this name. Raises SandboxError or OSError
+    if the sandbox does not start.
     """
-    from segedu.grading.sandbox.isolation_levels import make_place
+    from segedu.grading.sandbox.isolation_levels import allocate_resources
 
-    with _host() as (folder, words):
-        place = make_place(isolation, folder / "stage", limits)
-        place.job["probe"] = words | {"name": name}
+    with _host() as (folder, targets):
+        resources = allocate_resources(isolation, folder / "stage", limits)
+        resources.job["probe"] = targets | {"name": name}
         try:
-            guest = Guest(ForkServer(cold=True).connect(), place.job)
+            sandbox = RunningSandbox(ForkServer(cold=True).connect(), resources.job)
             try:
-                return _outcomes(guest, place, isolation, name)
+                return _outcomes(sandbox, resources, isolation, name)
             finally:
-                guest.close()
+                sandbox.close()
         finally:
-            place.clear()
+            resources.clear()
 
 
-def _outcomes(guest: Guest, place: Place, isolation: IsolationLevel, name: str) -> dict[str, Outcome]:
-    until = time.monotonic() + SECONDS
-    while guest.alive() and time.monotonic() < until:
-        select.select([guest.connection], [], [], 1.0)
+def _outcomes(
+    sandbox: RunningSandbox, resources: HostResources, isolation: IsolationLevel, name: str
+) -> dict[str, Outcome]:
+    deadline = time.monotonic() + SECONDS
+    while sandbox.alive() and time.monotonic() < deadline:
+        select.select([sandbox.connection], [], [], 1.0)
     with contextlib.suppress(SandboxFileError, ValueError):
-        found = {key: tuple(value) for key, value in json.loads(guest.files.get("found.json")).items()}
+        outcomes = {key: tuple(value) for key, value in json.loads(sandbox.files.get("found.json")).items()}
         if not name:
-            found["user"] = _user(os.stat("found.json", dir_fd=guest.files.folder).st_uid, isolation)
-        if name not in found or found[name][0] or not (guest.over or place.out_of_memory()):
-            return found
-    if name and guest.over:
-        return {name: (True, f"ended by the watch: {guest.over[1]}")}
-    if name and place.out_of_memory():
+            outcomes["user"] = _user(os.stat("found.json", dir_fd=sandbox.files.folder).st_uid, isolation)
+        if name not in outcomes or outcomes[name][0] or not (sandbox.limit_exceeded or resources.out_of_memory()):
+            return outcomes
+    if name and sandbox.limit_exceeded:
+        return {name: (True, f"ended by the watch: {sandbox.limit_exceeded[1]}")}
+    if name and resources.out_of_memory():
         return {name: (True, "ended by the control group")}
     raise SandboxError("what was tried in it left no answer")
 
 
 def _user(uid: int, isolation: IsolationLevel) -> Outcome:
-    """Whose files a cell writes, as seen from outside."""
+    """Check the owner of a file that a cell wrote, as seen from outside."""
     ours = os.geteuid()
     if uid not in (0, ours):
         return True, f"{uid} outside of the sandbox, the grader's is {ours}"
@@ -109,7 +102,7 @@ def _user(uid: int, isolation: IsolationLevel) -> Outcome:
 
 @contextlib.contextmanager
 def _host() -> Iterator[tuple[Path, dict]]:
-    """A folder with something to lose and sockets that listen."""
+    """Yield a folder and a dict of targets on the host: secret files and listening sockets."""
     with tempfile.TemporaryDirectory(prefix="segedu-probe-") as name, contextlib.ExitStack() as stack:
         folder, abstract = Path(name), f"segedu-probe-{secrets.token_hex(6)}"
         folder.chmod(0o755)
@@ -117,28 +110,28 @@ def _host() -> Iterator[tuple[Path, dict]]:
         secret = folder / "secret"
         secret.write_text("secret")
         secret.chmod(0o600)
-        places = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, str(folder / "socket"))]
-        places += [(socket.AF_UNIX, f"\0{abstract}")] * os.path.exists("/proc/self")
-        sockets = [stack.enter_context(socket.socket(family)) for family, _ in places]
-        for one, (_, place) in zip(sockets, places, strict=True):
-            one.bind(place)
-            one.listen()
+        addresses = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, str(folder / "socket"))]
+        addresses += [(socket.AF_UNIX, f"\0{abstract}")] * os.path.exists("/proc/self")
+        sockets = [stack.enter_context(socket.socket(family)) for family, _ in addresses]
+        for listener, (_, address) in zip(sockets, addresses, strict=True):
+            listener.bind(address)
+            listener.listen()
         (folder / "socket").chmod(0o777)
-        course = Path(__file__).resolve().parents[2] / "teaching" / "exercises"
-        answers = [str(path) for path in sorted(course.glob("lab*/[a-z]*.py"))[:1]]
+        exercises = Path(__file__).resolve().parents[2] / "teaching" / "exercises"
+        answers = [str(path) for path in sorted(exercises.glob("lab*/[a-z]*.py"))[:1]]
         yield folder, {
             "port": sockets[0].getsockname()[1], "socket": str(folder / "socket"), "abstract": abstract,
             "secret": str(secret), "answers": answers, "pid": os.getpid(),
         }  # fmt: skip
 
 
-def used_up(isolation: IsolationLevel, names: tuple[str, ...], limits: Limits) -> dict[str, Outcome]:
-    """The trials that use something up, each in a sandbox of its own with small limits."""
+def exhaust(isolation: IsolationLevel, names: tuple[str, ...], limits: Limits) -> dict[str, Outcome]:
+    """Run the trials that exhaust a resource, each in a sandbox of its own with small limits."""
     small = replace(limits, memory_bytes=64 << 20, processes=24, disk_bytes=4 << 20, inodes=300, total_seconds=SECONDS)
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for name in names:
         try:
-            found |= attempt(isolation, small, name)
+            outcomes |= attempt(isolation, small, name)
         except (SandboxError, OSError) as error:
-            found[name] = (False, f"could not be tried: {error}")
-    return found
+            outcomes[name] = (False, f"could not be tried: {error}")
+    return outcomes

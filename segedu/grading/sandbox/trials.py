@@ -1,10 +1,9 @@
-"""What a cell could do, tried from where a cell stands: after a kernel has given up its rights, before any student's.
+"""Escape attempts, made from where a cell runs: after a kernel has dropped its rights, before any student's code.
 
-Each trial does the thing itself. What it says is an outcome, never a belief: "refused: EPERM" or what it could do.
-A trial has to leave the machine as it is also where nothing refuses it, because it may run as root without a sandbox:
-files are opened and not written, calls that change something change a child that ends at once, and calls whose effect
-would outlast it are not made at all.
-The standard library only: it runs in processes that must not import anything of the course.
+Each trial makes the attempt itself and reports the outcome: "refused: EPERM", or what it could do. A trial must not
+change the machine even if nothing prevents it, because it may run as root without a sandbox: files are opened and not
+written, calls that change something run in a child that ends at once, and calls with a lasting effect are not made.
+Only the standard library is used, because this runs in processes that must not import the course.
 """
 
 from __future__ import annotations
@@ -26,40 +25,42 @@ SETTINGS = (
 )  # fmt: skip
 _NEW_USER, _TRACE_ME = 0x10000000, 0
 _SHMGET = {"x86_64": 29, "aarch64": 194}
-_INFORMATION = 3  # IPC_INFO
-_MANY = 200  # processes or terminals that nobody needs
+_IPC_INFO = 3
+_MANY = 200  # processes or terminals that no notebook needs
 Outcome = tuple[bool, str]
 
 
-def run(probe: dict, limits: dict, tell: Callable[[], object]) -> None:
-    """Runs the trials of a throw-away kernel in its work folder and leaves what came of them in `found.json`.
+def run(probe: dict, limits: dict, report_start: Callable[[], object]) -> None:
+    """Run the trials of a throw-away kernel in its work folder and write their outcomes to `found.json`.
 
     Args:
-        probe: `name` of one that uses something up, or "" for all others, and what there is to be reached.
+        probe: `name` of a trial that exhausts a resource, or "" for the access trials, and their targets.
         limits: the job's, in bytes and counts.
-        tell: called once the kernel counts as started.
+        report_start: call it once the kernel counts as started.
     """
     name = probe["name"]
     if name:
-        tell()
-        found = {name: USING_UP[name](limits)}
+        report_start()
+        outcomes = {name: EXHAUSTION_TRIALS[name](limits)}
     else:
-        found = {name: trial(probe) for name, trial in TRIALS.items()}
-    Path("found.json").write_text(json.dumps(found))
+        outcomes = {name: trial(probe) for name, trial in TRIALS.items()}
+    Path("found.json").write_text(json.dumps(outcomes))
     if not name:
-        tell()
+        report_start()
 
 
 def _all_refused(*calls: tuple[str, Callable[[], object]]) -> Outcome:
-    """Whether each call is refused, and with what error the first one was; or what was not refused."""
-    said, done = [], []
+    """Whether every call is refused, with the error names; otherwise the calls that succeeded."""
+    codes, done = [], []
     for name, call in calls:
         try:
             call()
             done.append(name)
         except OSError as error:
-            said.append(errno.errorcode.get(error.errno, type(error).__name__) if error.errno else type(error).__name__)
-    return (False, f"possible: {', '.join(done)}") if done else (True, "refused: " + ", ".join(sorted(set(said))))
+            codes.append(
+                errno.errorcode.get(error.errno, type(error).__name__) if error.errno else type(error).__name__
+            )
+    return (False, f"possible: {', '.join(done)}") if done else (True, "refused: " + ", ".join(sorted(set(codes))))
 
 
 def _system(name: str, *arguments: object) -> tuple[str, Callable[[], None]]:
@@ -75,20 +76,20 @@ def _open(path: str, flags: int) -> tuple[str, Callable[[], None]]:
 
 
 def _rights(probe: dict) -> Outcome:
-    """Calls that only root may make, or that make a place where one is root; none reaches beyond a child of this one.
+    """Try calls that only root may make, or that make the caller root in a namespace, each in a child process.
 
-    They are not made by a process that still has rights: those are the answer then.
+    A process that still has capabilities does not make them; its capabilities are the outcome.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
-    held = next((line.split()[1] for line in lines if line.startswith("CapEff")), "unknown")
-    if held.strip("0"):
-        return False, f"possible: it has the capabilities {held}"
+    capabilities = next((line.split()[1] for line in lines if line.startswith("CapEff")), "unknown")
+    if capabilities.strip("0"):
+        return False, f"possible: it has the capabilities {capabilities}"
     calls = [_system("unshare", _NEW_USER), _system("chroot", b"."), _system("ptrace", _TRACE_ME, 0, 0, 0)]
     return _all_refused(*((name, lambda call=call: _in_a_child(call)) for name, call in calls))
 
 
 def _in_a_child(call: Callable[[], None]) -> None:
-    """Makes a call in a child, which ends with whatever it has changed."""
+    """Make a call in a child process, which ends together with what it has changed."""
     child = os.fork()
     if child == 0:
         try:
@@ -108,11 +109,11 @@ def _settings(probe: dict) -> Outcome:
 
 
 def _network(probe: dict) -> Outcome:
-    def reach(family: int, place: object) -> Callable[[], None]:
+    def reach(family: int, address: object) -> Callable[[], None]:
         def call() -> None:
-            with socket.socket(family, socket.SOCK_STREAM) as one:
-                one.settimeout(2)
-                one.connect(place)
+            with socket.socket(family, socket.SOCK_STREAM) as client:
+                client.settimeout(2)
+                client.connect(address)
 
         return call
 
@@ -125,10 +126,10 @@ def _network(probe: dict) -> Outcome:
 
 
 def _take_name(name: str) -> None:
-    """Where the name is taken, by the grader, names are the machine's: refused is only what gives no name at all."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+    """Bind an abstract name; if names are the machine's, the grader holds it, so only other errors count as refused."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
-            one.bind(f"\0{name}")
+            listener.bind(f"\0{name}")
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -148,7 +149,7 @@ def _files(probe: dict) -> Outcome:
 
 
 def _lease(path: str) -> None:
-    """Others who open the file for writing would wait; it ends here."""
+    """Take a lease, which would block other programs that open the file for writing, and release it."""
     fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.fcntl(fd, getattr(fcntl, "F_SETLEASE", -1), fcntl.F_RDLCK)
@@ -160,14 +161,14 @@ def _processes(probe: dict) -> Outcome:
     pid = probe["pid"]
     return _all_refused(
         ("a signal to the grader", lambda: os.kill(pid, 0)), _open(f"/proc/{pid}/environ", os.O_RDONLY),
-        _open(f"/proc/{pid}/mem", os.O_RDONLY), ("a socket whose signals go to the grader", lambda: _own(pid)),
+        _open(f"/proc/{pid}/mem", os.O_RDONLY), ("a socket whose signals go to the grader", lambda: _own_socket(pid)),
     )  # fmt: skip
 
 
-def _own(pid: int) -> None:
-    """Nothing is sent: the socket is closed again, and nobody has asked for signals."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
-        fcntl.fcntl(one, fcntl.F_SETOWN, pid)
+def _own_socket(pid: int) -> None:
+    """Direct a socket's signals to a process; no signal is sent, because the socket is closed at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        fcntl.fcntl(client, fcntl.F_SETOWN, pid)
 
 
 def _stores(probe: dict) -> Outcome:
@@ -176,12 +177,12 @@ def _stores(probe: dict) -> Outcome:
 
 
 def _queues(probe: dict) -> Outcome:
-    """Questions that the calls answer without an object; where they do, they read and write those of others too."""
-    room = ctypes.create_string_buffer(1024)
+    """Query information without an object; where this succeeds, other programs' objects can be read and written too."""
+    buffer = ctypes.create_string_buffer(1024)
     return _all_refused(
-        _system("msgctl", 0, _INFORMATION, room),
-        _system("semctl", 0, 0, _INFORMATION, room),
-        _system("shmctl", 0, _INFORMATION, room),
+        _system("msgctl", 0, _IPC_INFO, buffer),
+        _system("semctl", 0, 0, _IPC_INFO, buffer),
+        _system("shmctl", 0, _IPC_INFO, buffer),
     )
 
 
@@ -201,28 +202,28 @@ def _memory(limits: dict) -> Outcome:
 
 
 def _children(limits: dict) -> Outcome:
-    """Each within its limit, together beyond that of the sandbox; what holds them ends them from outside."""
+    """Let each child stay within its limit while their sum exceeds the sandbox's, which is enforced from outside."""
     count, size = 10, limits["memory_bytes"] * 3 // 4
     for _ in range(count):
         if os.fork() == 0:
-            held = b"x" * size
+            data = b"x" * size
             time.sleep(4)
-            os._exit(len(held) & 0)
-    ends = [os.wait()[1] for _ in range(count)]
-    killed = sum(end != 0 for end in ends)
+            os._exit(len(data) & 0)
+    statuses = [os.wait()[1] for _ in range(count)]
+    killed = sum(status != 0 for status in statuses)
     return killed > 0, f"{killed} of {count} children were killed, with {size >> 20} MiB each"
 
 
 def _forks(limits: dict) -> Outcome:
-    made = 0
+    started = 0
     with contextlib.suppress(OSError):
-        while made < _MANY:
+        while started < _MANY:
             if os.fork() == 0:
                 time.sleep(2)
                 os._exit(0)
-            made += 1
-    time.sleep(1)  # where nothing refuses them, the watch has to have looked
-    return made < _MANY, f"refused after {made}" if made < _MANY else f"possible: {made}"
+            started += 1
+    time.sleep(1)  # gives the watch time to check if nothing else refuses the forks
+    return started < _MANY, f"refused after {started}" if started < _MANY else f"possible: {started}"
 
 
 def _disk(limits: dict) -> Outcome:
@@ -235,23 +236,23 @@ def _disk(limits: dict) -> Outcome:
         time.sleep(2)
     except OSError as error:
         return True, f"refused after {written >> 20} MiB: {errno.errorcode[error.errno]}"
-    finally:  # what came of it needs room too
+    finally:  # the outcome file needs space too
         for name in names:
             Path(name).unlink(missing_ok=True)
     return False, f"possible: {written >> 20} MiB"
 
 
 def _terminals(limits: dict) -> Outcome:
-    made = []
+    terminals = []
     try:
-        while len(made) < _MANY:
-            made.append(os.openpty())
+        while len(terminals) < _MANY:
+            terminals.append(os.openpty())
         time.sleep(2)
     except OSError as error:
-        return True, f"refused after {len(made)}: {errno.errorcode[error.errno]}"
-    return False, f"possible: {len(made)}"
+        return True, f"refused after {len(terminals)}: {errno.errorcode[error.errno]}"
+    return False, f"possible: {len(terminals)}"
 
 
-USING_UP: dict[str, Callable[[dict], Outcome]] = {
+EXHAUSTION_TRIALS: dict[str, Callable[[dict], Outcome]] = {
     "memory": _memory, "memory of children": _children, "forks": _forks, "disk": _disk, "terminals": _terminals,
 }  # fmt: skip
