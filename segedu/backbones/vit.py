@@ -178,7 +178,7 @@ class ViT(nn.Module):
         """
         block = self._index(block)
         tokens = self._run(images, block)
-        return self.blocks[block].attn.shares(self.blocks[block].norm1(tokens))
+        return self.blocks[block].attn.attention_weights(self.blocks[block].norm1(tokens))
 
     def keys(self, images: Tensor, block: int = -1) -> Tensor:
         """What each patch offers to the queries of one block, all heads side by side: features of TokenCut.

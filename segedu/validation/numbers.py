@@ -132,11 +132,11 @@ def check_multiple(name: str, value: int, divisor: int, of: str = "") -> int:
 
     >>> check_multiple("embed_dim", 8, 3, of="num_heads")
     Traceback (most recent call last):
-    ValueError: embed_dim is 8, expected a multiple of num_heads=3
+    ValueError: embed_dim is 8, expected a multiple of num_heads, which is 3
     """
     divisor = check_integer(of or "divisor", divisor)
     if check_integer(name, value) % divisor:
-        raise ValueError(f"{name} is {value}, expected a multiple of {of and f'{of}='}{divisor}")
+        raise ValueError(f"{name} is {value}, expected a multiple of {of and f'{of}, which is '}{divisor}")
     return int(value)
 
 

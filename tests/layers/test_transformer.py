@@ -108,7 +108,7 @@ def test_dropout_only_in_training() -> None:
 def test_bad_numbers() -> None:
     with pytest.raises(ValueError, match="embed_dim is 8, expected a multiple of num_heads, which is 3"):
         Transformer(8, 3)
-    with pytest.raises(ValueError, match="encoder_layers and decoder_layers are 0 and 0, expected at least 0 and 1"):
+    with pytest.raises(ValueError, match="decoder_layers is 0, expected an integer of at least 1"):
         Transformer(8, 2, 0, 0)
 
 
