@@ -376,7 +376,7 @@ BAD = [
     (lambda: ViT(4, 12, 1, 2, image_size=0), "image_size is 0"),
     (lambda: ViT(4, 12, 1, 2, registers=-1), "registers is -1"),
     (lambda: ViT(4, 12, 1, 5), "embed_dim is 12"),
-    (lambda: ViT(4, 12, 1, 0), "embed_dim is 12"),
+    (lambda: ViT(4, 12, 1, 0), "num_heads is 0"),
     (lambda: Attention(0, 1), "embed_dim is 0"),
     (lambda: tiny().features(images(1, 20, 20, torch.float32), 3), "block is 3"),
     (lambda: tiny().attention(images(1, 20, 20, torch.float32), -4), "block is -4"),
