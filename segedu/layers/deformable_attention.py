@@ -102,7 +102,7 @@ def gather(values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Te
     return total.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2)
 
 
-def places(sizes: Sequence[Size], like: Tensor) -> Tensor:
+def reference_points(sizes: Sequence[Size], like: Tensor) -> Tensor:
     """Centres of the cells of several feature maps.
 
     Args:
@@ -112,7 +112,7 @@ def places(sizes: Sequence[Size], like: Tensor) -> Tensor:
     Returns:
         (S, 2), (x, y) in [0, 1], scale after scale, row by row.
 
-    >>> places([(1, 2), (1, 1)], torch.zeros(1))
+    >>> reference_points([(1, 2), (1, 1)], torch.zeros(1))
     tensor([[0.2500, 0.5000],
             [0.7500, 0.5000],
             [0.5000, 0.5000]])
