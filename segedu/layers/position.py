@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from segedu.validation.numbers import check_multiple
 from segedu.validation.tensors import check_dtype
 
 
@@ -40,7 +39,8 @@ def sine_position(
                 [1., 1.]])
     """
     check_dtype("padding", padding, torch.bool, "B? h? w?")
-    check_multiple("embed_dim", embed_dim, 4)
+    if embed_dim < 4 or embed_dim % 4:  # not check_multiple: while a program is traced, a shape is not an integer
+        raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of 4")
     inside = (~padding).to(torch.promote_types(dtype, torch.float32))
     half = embed_dim // 2
     wavelengths = temperature ** (torch.arange(0, half, 2, dtype=inside.dtype, device=inside.device) / half)  # (D / 4,)

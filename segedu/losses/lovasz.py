@@ -86,14 +86,14 @@ def lovasz_hinge_loss(
     return lovasz_extension((1 - z * (2 * y - 1)).clamp(min=0), y, counted).mean()
 
 
-def lovasz_extension(errors: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+def lovasz_extension(errors: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """Sum of the errors in descending order, each times the IoU that is lost when its pixel becomes wrong as well.
 
     Paper: algorithm 1, for all classes at once. Ignored pixels are sorted to the end and add nothing.
 
     Args:
         errors: (..., P), at least 0.
-        truth: (..., P), 1 on the class and 0 off it (and where ignored).
+        target: (..., P), 1 on the class and 0 off it (and where ignored).
         counted: (..., P) bool, False where ignored.
 
     Returns:
@@ -102,15 +102,15 @@ def lovasz_extension(errors: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
     Example:
         The IoU falls to 2/3 with the false positive and to 1/3 with the false negative, each time by 1/3.
 
-        >>> truth = torch.tensor([0.0, 1.0, 1.0])
-        >>> lovasz_extension(torch.tensor([1.0, 1.0, 0.0]), truth, torch.ones(3).bool())
+        >>> target = torch.tensor([0.0, 1.0, 1.0])
+        >>> lovasz_extension(torch.tensor([1.0, 1.0, 0.0]), target, torch.ones(3).bool())
         tensor(0.6667)
     """
     errors, order = torch.where(counted, errors, -1.0).sort(dim=-1, descending=True)
-    truth, counted = truth.gather(-1, order), counted.gather(-1, order)
-    total = truth.sum(-1, keepdim=True)
-    intersection = total - truth.cumsum(-1)  # without the false negatives so far
-    union = total + (1 - truth).cumsum(-1)  # with the false positives so far
+    target, counted = target.gather(-1, order), counted.gather(-1, order)
+    total = target.sum(-1, keepdim=True)
+    intersection = total - target.cumsum(-1)  # without the false negatives so far
+    union = total + (1 - target).cumsum(-1)  # with the false positives so far
     jaccard = 1 - intersection / union  # 1 - IoU after each pixel; union >= 1
     gradient = torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=-1)
     return (errors * gradient * counted).sum(-1)

@@ -70,8 +70,8 @@ def rmi_loss(
     entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * counted[:, None]
     entropy = entropy.sum() / counted.sum().clamp(min=1)
     p = torch.sigmoid(z) * counted[:, None]
-    truth, preds = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, p))
-    unexplained = half_log_det_unexplained(truth, preds, eps).to(z.dtype)  # (B, K)
+    target_vectors, pred_vectors = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, p))
+    unexplained = half_log_det_unexplained(target_vectors, pred_vectors, eps).to(z.dtype)  # (B, K)
     return weight * entropy + (1 - weight) * unexplained.sum(1).mean() / region**2
 
 
@@ -94,14 +94,14 @@ def region_vectors(maps: Tensor, region: int) -> Tensor:
     return F.unfold(maps, region).reshape(B, K, region**2, -1)
 
 
-def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor:
+def half_log_det_unexplained(target: Tensor, preds: Tensor, eps: float) -> Tensor:
     """``½ log det(Σ_Y - Σ_YP (Σ_P + ε I)⁻¹ Σ_YPᵀ + ε I)``, with covariances over N vectors.
 
     It is computed in float64, because the determinant is a product of tiny values where the ground truth is explained
     well.
 
     Args:
-        truth: (..., d, N).
+        target: (..., d, N).
         preds: the same shape.
         eps: ε, above 0.
 
@@ -111,11 +111,11 @@ def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor
     Example:
         The prediction explains all but ε.
 
-        >>> truth = torch.tensor([[0.0, 1.0]])
-        >>> half_log_det_unexplained(truth, 3 * truth, eps=1e-9)  # ½ log(1e-9 (1 + 1/9))
+        >>> target = torch.tensor([[0.0, 1.0]])
+        >>> half_log_det_unexplained(target, 3 * target, eps=1e-9)  # ½ log(1e-9 (1 + 1/9))
         tensor(-10.3090, dtype=torch.float64)
     """
-    y, p = (x.double() - x.double().mean(-1, keepdim=True) for x in (truth, preds))
+    y, p = (x.double() - x.double().mean(-1, keepdim=True) for x in (target, preds))
     N, identity = y.shape[-1], torch.eye(y.shape[-2], dtype=torch.float64, device=y.device)
     cov_y, cov_p, cov_py = y @ y.mT / N, p @ p.mT / N, p @ y.mT / N
     root = torch.linalg.cholesky(cov_p + eps * identity)
