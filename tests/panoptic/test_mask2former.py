@@ -284,7 +284,7 @@ def test_bad_targets_and_numbers() -> None:
         (lambda: MaskedDecoder(0), "num_classes, num_queries and layers are 0, 100 and 9, expected at least 1"),
         (lambda: MaskedDecoder(3, embed_dim=36), "embed_dim is 36, expected a multiple of 4 and of num_heads, 8"),
         (lambda: DeformableAttention(10, 4, 3), "embed_dim is 10, expected a multiple of num_heads, which is 4"),
-        (lambda: DeformableAttention(8, 4, 0), "levels and points are 0 and 4, expected at least 1 each"),
+        (lambda: DeformableAttention(8, 4, 0), "levels is 0, expected an integer of at least 1"),
         (
             lambda: Mask2Former(nn.Identity(), PixelDecoder((8,) * 4, 32), MaskedDecoder(3)),
             "pixel_decoder and decoder have embed_dim 32 and 256, expected the same",
