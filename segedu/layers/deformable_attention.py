@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segedu.validation.images import Size
 from segedu.validation.numbers import check_integers, check_multiple
-
-Size = tuple[int, int]
 
 
 class DeformableAttention(nn.Module):

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.ops.crowds import without_crowds
+from segedu.validation.images import Size
 from segedu.validation.targets import check_instance_targets
-
-Size = tuple[int, int]
 
 
 def check_targets(

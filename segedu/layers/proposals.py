@@ -13,8 +13,8 @@ from segedu.ops.anchors import NEITHER, encode_boxes, match_anchors, sample_matc
 from segedu.ops.boxes import box_iou
 from segedu.ops.crowds import without_crowds
 from segedu.validation.exporting import is_exporting
+from segedu.validation.targets import Targets
 
-Targets = Sequence[Mapping[str, Tensor]]
 SMALLEST = 1e-2  # pixels: detections with a shorter side are dropped
 
 

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.ops.crowds import without_crowds
+from segedu.validation.images import Size
 from segedu.validation.targets import check_segment_targets
 from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys
 
-Segments, Size = dict[str, Tensor], tuple[int, int]
+Segments = dict[str, Tensor]
 
 
 def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:

@@ -1,8 +1,6 @@
 """Cross-entropy with class weights, pixel weights and ignored pixels.
 
-All weights follow one rule. If ``w`` is the weight of a pixel (its class weight times its pixel weight), ``"sum"`` is
-``Σ w · loss`` and ``"mean"`` is ``Σ w · loss / Σ w``. An ignored pixel has weight 0. Half-precision logits are
-converted to float32 first, and the loss is returned in float32.
+The rule for weights and half precision is that of ``segedu.losses.reduction``.
 """
 
 from __future__ import annotations
