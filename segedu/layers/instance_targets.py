@@ -27,6 +27,7 @@ def check_targets(
     Returns:
         The targets without their crowds: the objects that a loss may use.
 
+    >>> import torch
     >>> boxes, labels = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 4.0, 4.0]]), torch.tensor([1, 1])
     >>> target = {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([False, True])}
     >>> check_targets([target], [(4, 4)], num_classes=2)[0]["boxes"]
@@ -47,6 +48,7 @@ def resize_masks(masks: Tensor, image_size: Size, size: Size) -> Tensor:
     Returns:
         (N, *size) bool. A mask of a few pixels may become empty.
 
+    >>> import torch
     >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 1, 1, 0]]]).bool()
     >>> resize_masks(masks, (2, 4), (1, 2))
     tensor([[[ True, False]]])
