@@ -155,8 +155,8 @@ def unified_focal_loss(
     - Tversky, with ``T = TP / (TP + δ FN + (1 - δ) FP)``: ``(1 - T)^(1-γ)`` of rare classes and ``1 - T`` of
       background, mean over classes and images.
 
-    Paper: it sums over classes in the second term and has two classes. We take the mean, so that λ means the same for
-    any K (so does MONAI, which takes the mean over classes in the first term as well).
+    Paper: it sums over classes in the second term. We take the mean, so that λ means the same for any K (so does
+    MONAI, which takes the mean over classes in the first term as well).
 
     Args:
         logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
