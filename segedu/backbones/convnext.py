@@ -1,10 +1,10 @@
-"""ConvNeXt: a ResNet to which everything was done that transformers do, except the attention.
+"""ConvNeXt: a ResNet with the design choices of transformers, except for attention.
 
 Paper: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545.
-Idea: Step by step the authors make a ResNet like a Swin: patches of 4 x 4 pixels at the start, a convolution of 7 x 7
-    on each channel alone where the attention was, an MLP on each place alone, few normalisations, and those over the
-    channels of one place. Trained in the same way it is as good as Swin: much of what attention was praised for
-    came from what stood around it.
+Idea: Step by step the authors turn a ResNet into a network like Swin: patches of 4 x 4 pixels at the start, a depthwise
+    7 x 7 convolution in place of attention, an MLP at each location, and few normalisations, over the channels of one
+    location. With the same training it is as good as Swin: much of the success of attention came from the design around
+    it.
 Simplified: no stochastic depth. The last normalisation belongs to the classifier, and is left out with it.
 Shapes: images (B, C, H, W), H and W at least 32 -> a list of four features (B, C_i, H / s_i, W / s_i), sizes rounded
     down, strides 4, 8, 16, 32.
@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from segedu.backbones.vit import MLP
 from segedu.layers.layer_norm import EPS, LayerNorm2d
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integer, check_stages
 
 
 class ConvNeXtBlock(nn.Module):
-    """A 7x7 convolution on each channel alone, then an MLP on each place alone, added to the input: figure 4.
+    """A depthwise 7x7 convolution and an MLP at each location, with a residual connection: figure 4.
 
     Args:
         channels: C of the features.
-        layer_scale: first value of the learnt factor of each channel of the correction.
+        layer_scale: initial value of the learnt factor of each channel of the residual branch.
     """
 
     def __init__(self, channels: int, layer_scale: float) -> None:
@@ -45,7 +46,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Patches of 4 x 4 pixels, then stages of blocks, with half the size before each but the first.
+    """Patches of 4 x 4 pixels, then stages of blocks, with a downsampling by 2 before each but the first.
 
     Keys as torchvision's, but inside a block the layers have names in place of numbers.
 
@@ -53,9 +54,9 @@ class ConvNeXt(nn.Module):
         depths: number of blocks of each stage.
         widths: C of each stage.
         in_channels: channels of the images.
-        layer_scale: first value of the factors of every correction: small, so that at the start blocks pass on
-            what they were given.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        layer_scale: initial value of the factors of the residual branches: small, so that blocks start near the
+            identity.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class ConvNeXt(nn.Module):
         normalize: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(depths, widths, in_channels)
+        check_stages(depths=depths, widths=widths)
+        check_integer("in_channels", in_channels)
         self.in_channels = in_channels
         self.channels = tuple(widths)
         self.strides = tuple(4 * 2**i for i in range(len(widths)))
@@ -76,11 +78,11 @@ class ConvNeXt(nn.Module):
         layers: list[nn.Module] = []
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             if i == 0:
-                shrink = nn.Sequential(nn.Conv2d(in_channels, width, kernel_size=4, stride=4), LayerNorm2d(width))
-            else:  # without the normalisation first, the authors saw the training diverge
-                before = widths[i - 1]
-                shrink = nn.Sequential(LayerNorm2d(before), nn.Conv2d(before, width, kernel_size=2, stride=2))
-            layers += [shrink, nn.Sequential(*(ConvNeXtBlock(width, layer_scale) for _ in range(depth)))]
+                downsample = nn.Sequential(nn.Conv2d(in_channels, width, kernel_size=4, stride=4), LayerNorm2d(width))
+            else:  # normalised first, because the authors saw training diverge otherwise
+                previous = widths[i - 1]
+                downsample = nn.Sequential(LayerNorm2d(previous), nn.Conv2d(previous, width, kernel_size=2, stride=2))
+            layers += [downsample, nn.Sequential(*(ConvNeXtBlock(width, layer_scale) for _ in range(depth)))]
         self.features = nn.Sequential(*layers)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -90,53 +92,22 @@ class ConvNeXt(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         check_images(images, self.in_channels, smallest=self.strides[-1])
         x, features = self.normalize(images), []
-        for shrink, stage in zip(self.features[::2], self.features[1::2], strict=True):
-            x = stage(shrink(x))  # (B, C, H / s, W / s)
+        for downsample, stage in zip(self.features[::2], self.features[1::2], strict=True):
+            x = stage(downsample(x))  # (B, C, H / s, W / s)
             features.append(x)
         return features
 
 
 def convnext_tiny(**options: Any) -> ConvNeXt:
-    """ConvNeXt-T, 27.8 million weights: about the work of a ResNet-50 or a Swin-T.
-
-    Args:
-        **options: of `ConvNeXt`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ConvNeXt-T with 27.8 million random weights, about the cost of a ResNet-50 or Swin-T; options of `ConvNeXt`."""
     return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
 
 
 def convnext_small(**options: Any) -> ConvNeXt:
-    """ConvNeXt-S: the third stage three times as deep.
-
-    Args:
-        **options: of `ConvNeXt`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ConvNeXt-S with random weights: the third stage three times as deep; options of `ConvNeXt`."""
     return ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), **options)
 
 
 def convnext_base(**options: Any) -> ConvNeXt:
-    """ConvNeXt-B: as deep as ConvNeXt-S, and a third wider.
-
-    Args:
-        **options: of `ConvNeXt`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ConvNeXt-B with random weights: as deep as ConvNeXt-S, and a third wider; options of `ConvNeXt`."""
     return ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), **options)
-
-
-def _check_numbers(depths: Sequence[int], widths: Sequence[int], in_channels: int) -> None:
-    for name, numbers in (("depths", depths), ("widths", widths)):
-        if not len(numbers) or min(numbers) < 1:
-            raise ValueError(f"{name} is {tuple(numbers)}, expected a number of at least 1 for every stage")
-    if len(widths) != len(depths):
-        raise ValueError(f"widths is {tuple(widths)}, expected {len(depths)} numbers as in depths")
-    if in_channels < 1:
-        raise ValueError(f"in_channels is {in_channels}, expected at least 1")

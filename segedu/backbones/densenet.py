@@ -1,13 +1,12 @@
-"""DenseNet: every layer reads the features of all layers before it.
+"""DenseNet: every layer receives the features of all previous layers of its block.
 
-Paper: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017,
-    arXiv 1608.06993.
-Idea: A layer adds a few channels (the growth rate k) to all that was found before and is given all of it. What is
-    found once need not be found again, so the layers are narrow and the net has few weights. Between two dense
-    blocks a transition halves the channels and the resolution.
-Simplified: no drop-out, and the pooling over the whole image and the classifier are left out.
-Shapes: images (B, C, H, W) -> a list of features, strides 2 (first convolution), 4, 8, 16 (what each transition
-    sees, normalised and rectified, before it halves) and 32 (last block, normalised and rectified).
+Paper: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017, arXiv 1608.06993.
+Idea: The input of a layer is the concatenation of all previous features, to which it adds a few channels (the growth
+    rate k). Features are reused instead of learnt again, so the layers are narrow and the network has few weights.
+    Between two dense blocks a transition halves the channels and the resolution.
+Simplified: no dropout; the global pooling and the classifier are left out.
+Shapes: images (B, C, H, W) -> a list of features, strides 2 (first convolution), 4, 8, 16 (inputs of the transitions,
+    after normalisation and ReLU) and 32 (last block, after normalisation and ReLU).
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integers, check_stages
 
 
 class DenseLayer(nn.Module):
     """1x1 convolution to `bottleneck * growth_rate` channels, 3x3 convolution to `growth_rate` new ones.
 
-    Normalisation and ReLU come before each convolution, as every layer normalises the common features anew.
+    Normalisation and ReLU come before each convolution, because every layer normalises the shared features differently.
     """
 
     def __init__(self, in_channels: int, growth_rate: int, bottleneck: int = 4) -> None:
@@ -43,37 +43,37 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers at one resolution, each fed with the input and with what all layers before it found.
+    """Layers at one resolution, each applied to the input and the outputs of all previous layers.
 
     Args:
         num_layers: layers of the block.
         in_channels: C of the features.
-        growth_rate: channels that each layer adds; C of the result is in_channels + num_layers * growth_rate.
+        growth_rate: channels that each layer adds; the output has in_channels + num_layers * growth_rate channels.
         bottleneck: width of the 1x1 convolutions in growth rates.
     """
 
     def __init__(self, num_layers: int, in_channels: int, growth_rate: int, bottleneck: int = 4) -> None:
-        numbers = dict(num_layers=num_layers, in_channels=in_channels, growth_rate=growth_rate, bottleneck=bottleneck)
-        _check_counts(**numbers)
+        check_integers(num_layers=num_layers, in_channels=in_channels)
+        check_integers(growth_rate=growth_rate, bottleneck=bottleneck)
         super().__init__()
         for i in range(num_layers):
             self[f"denselayer{i + 1}"] = DenseLayer(in_channels + i * growth_rate, growth_rate, bottleneck)
 
     def forward(self, features: Tensor) -> Tensor:
-        found = [features]
+        outputs = [features]
         for layer in self.values():
-            found.append(layer(torch.cat(found, dim=1)))
-        return torch.cat(found, dim=1)
+            outputs.append(layer(torch.cat(outputs, dim=1)))
+        return torch.cat(outputs, dim=1)
 
 
 class Transition(nn.Module):
-    """Normalisation, ReLU, 1x1 convolution to fewer channels, 2x2 mean pooling.
+    """Normalisation, ReLU, 1x1 convolution to fewer channels, 2x2 average pooling.
 
-    `forward` gives what the convolution saw, at the full resolution, and the pooled result.
+    `forward` returns the input of the convolution, at the full resolution, and the pooled result.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        _check_counts(in_channels=in_channels, out_channels=out_channels)
+        check_integers(in_channels=in_channels, out_channels=out_channels)
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
         self.relu = nn.ReLU(inplace=True)
@@ -86,7 +86,7 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A 7x7 convolution, a max-pooling, dense blocks with transitions between them; keys as torchvision's.
+    """A 7x7 convolution, max pooling, and dense blocks with transitions between them; keys as torchvision's.
 
     Args:
         layers: layers of each dense block.
@@ -94,7 +94,7 @@ class DenseNet(nn.Module):
         width: channels of the 7x7 convolution.
         bottleneck: width of the 1x1 convolutions in growth rates.
         in_channels: channels of the images.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
 
     def __init__(
@@ -108,9 +108,8 @@ class DenseNet(nn.Module):
         normalize: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if not len(layers):
-            raise ValueError("layers is empty, expected one number for each dense block")
-        _check_counts(width=width, in_channels=in_channels)
+        check_stages(layers=layers)
+        check_integers(width=width, in_channels=in_channels)
         self.in_channels = in_channels
         self.normalize = nn.Identity() if normalize is None else normalize
         self.features = nn.Sequential()
@@ -128,7 +127,7 @@ class DenseNet(nn.Module):
         self.features.add_module("norm5", nn.BatchNorm2d(channels[-1]))
         self.channels = tuple(channels)
         self.strides = tuple(2**i for i in range(1, len(channels) + 1))
-        # the convolution and the max-pooling round up; the transitions need 2 rows for each that they give
+        # the convolution and the max pooling round up; each row after a transition needs two rows before it
         self.smallest = 4 * (2 ** (len(layers) - 1) - 1) + 1
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -149,18 +148,5 @@ class DenseNet(nn.Module):
 
 
 def densenet121(**options: Any) -> DenseNet:
-    """DenseNet-121 of the paper's table 1.
-
-    Args:
-        **options: of `DenseNet`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DenseNet-121 (table 1 of the paper) with random weights; options of `DenseNet`."""
     return DenseNet((6, 12, 24, 16), **options)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")

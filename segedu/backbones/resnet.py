@@ -1,14 +1,14 @@
-"""ResNet: blocks that add a correction to what they were given, and so can be stacked deep.
+"""ResNet: residual blocks, which add a learnt correction to their input and can be stacked to deep networks.
 
-Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385.
-    Dilation in place of stride: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic
-    Image Segmentation", 2017, arXiv 1706.05587.
-Idea: A block learns F(x) and gives F(x) + x. The sum lets the gradient pass unchanged, so that 101 layers train
-    as well as 18. Where a label for every pixel is wanted, the last strides are taken out, and the convolutions
-    behind them are dilated: they see the same pixels as before, at twice as many places.
-Simplified: the pooling over the whole image and the classifier are left out.
-Shapes: images (B, C, H, W) -> a list of five features (B, C_i, H / s_i, W / s_i), sizes rounded up, strides
-    2, 4, 8, 16, 32 (output_stride 32), 2, 4, 8, 16, 16 or 2, 4, 8, 8, 8.
+Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. Dilation in
+    place of stride: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation",
+    2017, arXiv 1706.05587.
+Idea: A block learns F(x) and outputs F(x) + x. The sum passes the gradient on unchanged, so 101 layers train as well as
+    18. For dense prediction, the last strides are removed and the following convolutions are dilated: they have the
+    same receptive field as before, at a higher resolution.
+Simplified: the global pooling and the classifier are left out.
+Shapes: images (B, C, H, W) -> a list of five features (B, C_i, H / s_i, W / s_i), sizes rounded up, strides 2, 4, 8,
+    16, 32 (output_stride 32), 2, 4, 8, 16, 16 or 2, 4, 8, 8, 8.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_choice, check_integer, check_length, check_stages
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity: figure 5 of the paper, left.
+    """Two 3x3 convolutions with an identity shortcut: figure 5 of the paper, left.
 
     Args:
         in_channels: C of the features.
-        width: channels inside; C of the result is expansion * width.
+        width: channels inside; the output has expansion * width channels.
         stride: of the first convolution.
-        dilation: of the convolutions behind the stride.
+        dilation: of the convolutions after the stride.
         first_dilation: of the convolution that has the stride, or had it before dilation replaced it.
     """
 
@@ -53,16 +54,16 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 beside the identity, the 3x3 on a quarter of the channels: figure 5, right.
+    """1x1, 3x3 and 1x1 convolutions with an identity shortcut, the 3x3 on a quarter of the channels: figure 5, right.
 
-    Paper: the stride is in the first 1x1 convolution, which throws three quarters of the pixels away unseen.
-    Here it is in the 3x3 convolution, as in torchvision and its files of weights (version 1.5).
+    Paper: the stride is in the first 1x1 convolution, which ignores three quarters of the pixels. Here it is in the 3x3
+    convolution, as in torchvision and its files of weights (version 1.5).
 
     Args:
         in_channels: C of the features.
-        width: channels inside; C of the result is expansion * width.
+        width: channels inside; the output has expansion * width channels.
         stride: of the 3x3 convolution.
-        dilation: unused here, as nothing but a 1x1 convolution is behind the stride.
+        dilation: unused here, because only a 1x1 convolution follows the stride.
         first_dilation: of the 3x3 convolution.
     """
 
@@ -90,7 +91,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 convolution, a max-pooling and four stages of blocks; keys as torchvision's, without `fc`.
+    """A 7x7 convolution, max pooling and four stages of blocks; keys as torchvision's, without `fc`.
 
     Args:
         block: BasicBlock or Bottleneck.
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
         widths: width of the blocks of each stage; the first is also that of the 7x7 convolution.
         in_channels: channels of the images.
         output_stride: 32, or 16 or 8: dilation replaces the stride of the last stage, or of the last two.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
 
     def __init__(
@@ -112,7 +113,10 @@ class ResNet(nn.Module):
         normalize: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(layers, widths, in_channels, output_stride)
+        check_length("layers", layers, 4, of="stage")
+        check_stages(layers=layers, widths=widths)
+        check_integer("in_channels", in_channels)
+        check_choice("output_stride", output_stride, (8, 16, 32))
         self.in_channels = in_channels
         self.channels = (widths[0], *(width * block.expansion for width in widths))
         self.strides = tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
@@ -121,18 +125,18 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        dilation, before = 1, 1  # of this stage, of the stage before
+        dilation, previous_dilation = 1, 1  # of this stage and of the previous one
         for i in range(4):
             stride = 1 if i == 0 else self.strides[i + 1] // self.strides[i]
             if i and stride == 1:
                 dilation *= 2
-            first = block(self.channels[i], widths[i], stride, dilation, first_dilation=before)
+            first = block(self.channels[i], widths[i], stride, dilation, first_dilation=previous_dilation)
             rest = (
                 block(self.channels[i + 1], widths[i], 1, dilation, first_dilation=dilation)
                 for _ in range(1, layers[i])
             )
             self.add_module(f"layer{i + 1}", nn.Sequential(first, *rest))
-            before = dilation
+            previous_dilation = dilation
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -148,50 +152,22 @@ class ResNet(nn.Module):
 
 
 def resnet18(**options: Any) -> ResNet:
-    """18 layers of the paper's table 1.
-
-    Args:
-        **options: of `ResNet`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ResNet with 18 layers (table 1 of the paper) and random weights; options of `ResNet`."""
     return ResNet(BasicBlock, (2, 2, 2, 2), **options)
 
 
 def resnet34(**options: Any) -> ResNet:
-    """34 layers of the paper's table 1.
-
-    Args:
-        **options: of `ResNet`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ResNet with 34 layers (table 1 of the paper) and random weights; options of `ResNet`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), **options)
 
 
 def resnet50(**options: Any) -> ResNet:
-    """50 layers of the paper's table 1.
-
-    Args:
-        **options: of `ResNet`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ResNet with 50 layers (table 1 of the paper) and random weights; options of `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), **options)
 
 
 def resnet101(**options: Any) -> ResNet:
-    """101 layers of the paper's table 1.
-
-    Args:
-        **options: of `ResNet`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """ResNet with 101 layers (table 1 of the paper) and random weights; options of `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 23, 3), **options)
 
 
@@ -200,18 +176,8 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) ->
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """Where the shape changes, a 1x1 convolution takes the place of the identity: option B of the paper."""
+    """None for the identity, or a 1x1 convolution if the shape changes: option B of the paper."""
     if stride == 1 and in_channels == out_channels:
         return None
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-
-
-def _check_numbers(layers: Sequence[int], widths: Sequence[int], in_channels: int, output_stride: int) -> None:
-    for name, numbers in (("layers", layers), ("widths", widths)):
-        if len(numbers) != 4 or min(numbers) < 1:
-            raise ValueError(f"{name} is {tuple(numbers)}, expected four numbers of at least 1")
-    if in_channels < 1:
-        raise ValueError(f"in_channels is {in_channels}, expected at least 1")
-    if output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride is {output_stride}, expected 8, 16 or 32")

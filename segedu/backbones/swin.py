@@ -1,11 +1,12 @@
-"""Swin: attention inside small windows, which every second block shifts, and four sizes of features as in a ResNet.
+"""Swin: attention inside small windows, shifted in every second block, and features at four strides as in a ResNet.
 
 Paper: Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo, "Swin Transformer: Hierarchical Vision Transformer using Shifted
     Windows", ICCV 2021, arXiv 2103.14030.
-Idea: If all tokens look at all others, twice the side of an image is sixteen times the work. Here a token looks at
-    the 7 x 7 tokens of its window only, so the work grows as the number of pixels does. Every second block moves the
-    windows by half their side: then neighbours meet that a border held apart. Between stages, four neighbouring
-    tokens become one that is twice as wide; so there are fine and coarse features, which a pyramid can stand on.
+Idea: If all tokens attend to all others, twice the side of an image costs sixteen times as much. Here a token attends
+    only to the 7 x 7 tokens of its window, so the cost is proportional to the number of pixels. Every second block
+    shifts the windows by half their side, so that information crosses the borders of windows. Between stages, four
+    neighbouring tokens become one that is twice as wide. This gives fine and coarse features, on which a pyramid can be
+    built.
 Simplified: no dropout and no stochastic depth; the MLP is four times as wide as the tokens. The last normalisation
     belongs to the classifier, and is left out with it. The authors published one form for classification, which is the
     default here and in torchvision, and one for detection and segmentation: `Swin(dense=True)`.
@@ -27,13 +28,14 @@ from torch import Tensor, nn
 from segedu.backbones.vit import MLP
 from segedu.layers.attention import attention_in_windows
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integer, check_integers, check_multiple, check_stages
 
-PATCH = 4  # pixels a side, of the first tokens
-APART = -100.0  # the authors' number: exp(-100) of a share is nothing
+PATCH = 4  # side of a patch in pixels
+MASKED = -100.0  # as in the authors' code: exp(-100) is an attention weight of almost 0
 
 
 class PatchEmbed(nn.Module):
-    """One linear map for all patches of 4 x 4 pixels, then a normalisation.
+    """A linear map of each patch of 4 x 4 pixels, then a normalisation.
 
     Args:
         in_channels: C of the images.
@@ -56,10 +58,10 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbouring tokens side by side, normalised and mapped to one of twice the width; odd sizes get zeros.
+    """Four neighbouring tokens are concatenated, normalised and mapped to one of twice the width; odd sizes are padded.
 
     Args:
-        embed_dim: D of the tokens that come in.
+        embed_dim: D of the input tokens.
     """
 
     def __init__(self, embed_dim: int) -> None:
@@ -70,25 +72,25 @@ class PatchMerging(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         _, H, W, _ = tokens.shape
         tokens = F.pad(tokens, (0, 0, 0, W % 2, 0, H % 2))
-        # upper left, lower left, upper right, lower right: down first, an order that trained weights know
-        four = [tokens[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]
-        return self.reduction(self.norm(torch.cat(four, dim=-1)))  # (B, H / 2, W / 2, 2 D)
+        # upper left, lower left, upper right, lower right: the order of the published weights
+        neighbours = [tokens[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]
+        return self.reduction(self.norm(torch.cat(neighbours, dim=-1)))  # (B, H / 2, W / 2, 2 D)
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows of M x M tokens, with a learnt bias for where one token lies from the other.
+    """Self-attention inside windows of M x M tokens, with a learnt relative position bias.
 
-    The windows are not moved: the tokens are, up and to the left, and what leaves on one side comes in on the other
-    (figure 4 of the paper). So a window at the border may hold pieces from opposite sides of the image, which must
-    not look at each other. Sizes that are no multiples of M get zeros below and on the right, which take part as
+    To shift the windows, the tokens are rolled up and to the left, and reappear on the other side (figure 4 of the
+    paper). A window at the border may then contain pieces from opposite sides of the image, which must not attend to
+    each other. Sizes that are not multiples of M are padded with zeros at the bottom and the right, which take part as
     other tokens do.
 
     Args:
         embed_dim: D of the tokens, a multiple of num_heads.
-        num_heads: how many sets of shares there are, each for D / num_heads of the numbers.
+        num_heads: number of heads, each with D / num_heads channels.
         window_size: M.
-        shift: by how many tokens the windows are moved.
-        shift_single_window: whether the windows are moved along an axis that has one window only. If they are, the
+        shift: by how many tokens the windows are shifted.
+        shift_single_window: whether the windows are shifted along an axis that has one window only. If they are, the
             tokens of this window are divided into two groups that do not attend to each other.
     """
 
@@ -96,15 +98,14 @@ class WindowAttention(nn.Module):
         self, embed_dim: int, num_heads: int, window_size: int, shift: int, shift_single_window: bool = False
     ) -> None:
         super().__init__()
-        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of num_heads, which is {num_heads}")
-        if not 0 <= shift < window_size:
-            raise ValueError(f"shift is {shift}, expected at least 0 and below window_size, which is {window_size}")
+        check_multiple("embed_dim", embed_dim, num_heads, of="num_heads")
+        check_integer("window_size", window_size)
+        check_integer("shift", shift, 0, window_size - 1)
         self.num_heads, self.window_size, self.shift = num_heads, window_size, shift
         self.shift_single_window = shift_single_window
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
-        # one number a head for every distance from (1 - M, 1 - M) to (M - 1, M - 1), row by row
+        # one bias per head for every offset from (1 - M, 1 - M) to (M - 1, M - 1), row by row
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
@@ -116,8 +117,8 @@ class WindowAttention(nn.Module):
         x = to_windows(x.roll((-down, -right), dims=(1, 2)), M)  # (B, windows, L, D), L = M^2
         bias = self.position_bias()  # (heads, L, L)
         if down or right:
-            apart = _come_from_apart(height, width, down, right, M, x.device)  # (windows, L, L)
-            bias = bias + APART * apart[:, None].to(bias)  # (windows, heads, L, L)
+            attn_mask = _shifted_window_mask(height, width, down, right, M, x.device)  # (windows, L, L)
+            bias = bias + MASKED * attn_mask[:, None].to(bias)  # (windows, heads, L, L)
         # (3, B, windows, heads, L, D / heads)
         queries, keys, values = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
         x = attention_in_windows(queries, keys, values, bias.to(queries.dtype))
@@ -125,26 +126,26 @@ class WindowAttention(nn.Module):
         return x.roll((down, right), dims=(1, 2))[:, :H, :W]
 
     def position_bias(self) -> Tensor:
-        """What is added to the product of query and key: B of the paper's equation 4.
+        """The bias B of the paper's equation 4, which is added to the products of queries and keys.
 
         Returns:
-            (heads, L, L), row i for the query of token i; the tokens of a window stand row by row.
+            (heads, L, L), row i for the query of token i; the tokens of a window are in row-major order.
         """
         M = self.window_size
-        places = torch.arange(M**2, device=self.relative_position_bias_table.device)
-        y, x = places // M, places % M
+        index = torch.arange(M**2, device=self.relative_position_bias_table.device)
+        y, x = index // M, index % M
         dy, dx = (a[:, None] - a + M - 1 for a in (y, x))  # (L, L), 0 to 2 M - 2
         return self.relative_position_bias_table[(2 * M - 1) * dy + dx].permute(2, 0, 1)
 
 
 class SwinBlock(nn.Module):
-    """Attention in windows, then the MLP, each behind a normalisation and added to its input: figure 3b.
+    """Attention in windows, then the MLP, each after a normalisation and with a residual connection: figure 3b.
 
     Args:
         embed_dim: D of the tokens.
         num_heads: of the attention.
         window_size: M, side of a window in tokens.
-        shift: by how many tokens the windows are moved.
+        shift: by how many tokens the windows are shifted.
         shift_single_window: of `WindowAttention`.
     """
 
@@ -163,10 +164,10 @@ class SwinBlock(nn.Module):
 
 
 class Swin(nn.Module):
-    """Patches to tokens, then stages of blocks with a merging before each but the first.
+    """Patch embedding, then stages of blocks with a patch merging before each but the first.
 
-    Keys as torchvision's, but `proj`, `norm`, `fc1` and `fc2` in place of numbers. Torchvision's tables
-    `relative_position_index` are computed here, and not kept.
+    Keys as torchvision's, but `proj`, `norm`, `fc1` and `fc2` in place of numbers. Torchvision's buffers
+    `relative_position_index` are computed here, and not stored.
 
     Args:
         embed_dim: D of the first stage; each stage doubles it.
@@ -174,7 +175,7 @@ class Swin(nn.Module):
         num_heads: of the attention in each stage.
         window_size: M, side of a window in tokens.
         in_channels: channels of the images.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
         dense: the authors' form for detection and segmentation, with which MaskFormer, Mask2Former and OneFormer were
             trained. It differs in three ways: images whose sides are not multiples of 4 are padded, not cropped; every
             second block shifts its windows even along an axis that has a single window; and a `LayerNorm`, with the
@@ -193,7 +194,8 @@ class Swin(nn.Module):
         dense: bool = False,
     ) -> None:
         super().__init__()
-        _check_numbers(embed_dim, depths, num_heads, window_size, in_channels)
+        check_stages(depths=depths, num_heads=num_heads)
+        check_integers(embed_dim=embed_dim, window_size=window_size, in_channels=in_channels)
         self.in_channels = in_channels
         self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.strides = tuple(PATCH * 2**i for i in range(len(depths)))
@@ -215,50 +217,29 @@ class Swin(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         check_images(images, self.in_channels, smallest=self.smallest)
         x, features = self.normalize(images), []
-        for shrink, stage, norm in zip(self.features[::2], self.features[1::2], self.norms, strict=True):
-            x = stage(shrink(x))  # (B, H / s, W / s, D)
+        for downsample, stage, norm in zip(self.features[::2], self.features[1::2], self.norms, strict=True):
+            x = stage(downsample(x))  # (B, H / s, W / s, D)
             features.append(norm(x).movedim(-1, 1))
         return features
 
 
 def swin_t(**options: Any) -> Swin:
-    """Swin-T of the paper's section 3.3, 27.5 million weights: about the work of a ResNet-50.
-
-    Args:
-        **options: of `Swin`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """Swin-T (section 3.3) with 27.5 million random weights, about the cost of a ResNet-50; options of `Swin`."""
     return Swin(96, (2, 2, 6, 2), (3, 6, 12, 24), **options)
 
 
 def swin_s(**options: Any) -> Swin:
-    """Swin-S of the paper's section 3.3: the third stage three times as deep, about the work of a ResNet-101.
-
-    Args:
-        **options: of `Swin`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """Swin-S (section 3.3) with random weights: the third stage three times as deep, about the cost of a ResNet-101."""
     return Swin(96, (2, 2, 18, 2), (3, 6, 12, 24), **options)
 
 
 def swin_b(**options: Any) -> Swin:
-    """Swin-B of the paper's section 3.3: as deep as Swin-S, and a third wider.
-
-    Args:
-        **options: of `Swin`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """Swin-B (section 3.3) with random weights: as deep as Swin-S, and a third wider; options of `Swin`."""
     return Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), **options)
 
 
 def to_windows(tokens: Tensor, window_size: int) -> Tensor:
-    """Cut a map of tokens into windows, row by row; in a window, too, the tokens stand row by row.
+    """Divide a map of tokens into windows; windows, and the tokens inside each, are in row-major order.
 
     Args:
         tokens: (B, H, W, D), H and W multiples of window_size.
@@ -267,42 +248,23 @@ def to_windows(tokens: Tensor, window_size: int) -> Tensor:
     Returns:
         (B, windows, M^2, D).
     """
-    cut = tokens.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))  # (B, H / M, M, W / M, M, D)
-    return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    windows = tokens.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))  # (B, H / M, M, W / M, M, D)
+    return windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """Put windows together again: the inverse of `to_windows`.
-
-    Args:
-        windows: (B, windows, M^2, D).
-        height: H in tokens.
-        width: W in tokens.
-
-    Returns:
-        (B, H, W, D).
-    """
+    """Merge windows (B, windows, M^2, D) to a map of tokens (B, height, width, D): the inverse of `to_windows`."""
     M = math.isqrt(windows.shape[2])
-    cut = windows.unflatten(2, (M, M)).unflatten(1, (height // M, width // M))  # (B, H / M, W / M, M, M, D)
-    return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    windows = windows.unflatten(2, (M, M)).unflatten(1, (height // M, width // M))  # (B, H / M, W / M, M, M, D)
+    return windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _come_from_apart(height: int, width: int, down: int, right: int, window_size: int, device: torch.device) -> Tensor:
-    """(windows, L, L): whether two tokens of a window came from different sides of the image when it was rolled."""
+def _shifted_window_mask(
+    height: int, width: int, down: int, right: int, window_size: int, device: torch.device
+) -> Tensor:
+    """(windows, L, L): whether two tokens of a window come from opposite sides of the image that was rolled."""
     wrapped_y = torch.arange(height, device=device) >= height - down
     wrapped_x = torch.arange(width, device=device) >= width - right
-    piece = 2 * wrapped_y[:, None].long() + wrapped_x.long()  # (H, W), 0 to 3
-    piece = to_windows(piece[None, :, :, None], window_size)[0, :, :, 0]  # (windows, L)
-    return piece[:, :, None] != piece[:, None, :]
-
-
-def _check_numbers(
-    embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], window_size: int, in_channels: int
-) -> None:
-    if not len(depths) or min(depths) < 1:
-        raise ValueError(f"depths is {tuple(depths)}, expected a number of at least 1 for every stage")
-    if len(num_heads) != len(depths):
-        raise ValueError(f"num_heads is {tuple(num_heads)}, expected {len(depths)} numbers as in depths")
-    for name, number in (("embed_dim", embed_dim), ("window_size", window_size), ("in_channels", in_channels)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}, expected at least 1")
+    region = 2 * wrapped_y[:, None].long() + wrapped_x.long()  # (H, W), 0 to 3
+    region = to_windows(region[None, :, :, None], window_size)[0, :, :, 0]  # (windows, L)
+    return region[:, :, None] != region[:, None, :]

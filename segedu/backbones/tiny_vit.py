@@ -1,16 +1,16 @@
-"""TinyViT: convolutions where images are large, attention in windows where they are small, for the pace of a phone.
+"""TinyViT: convolutions at high resolution and attention in windows at low resolution, for mobile devices.
 
 Paper: Wu, Zhang, Peng, Liu, Xiao, Fu, Yuan, "TinyViT: Fast Pretraining Distillation for Small Vision Transformers",
     ECCV 2022, arXiv 2207.10666. As the encoder of SAM: Zhang et al., "Faster Segment Anything", 2023, arXiv 2306.14289.
-Idea: The paper asks how a network with 5 to 21 million weights can learn from a data set that only large networks
-    use well: it learns to give the answers of a large one, which were computed once and stored. The network is a
-    Swin made small: two convolutions make the first tokens, the first stage has convolutions only, since attention
-    at that size costs time and gains little, and windows are never shifted: a 3 x 3 convolution between attention
-    and MLP lets neighbouring windows meet.
+Idea: The paper asks how a network with 5 to 21 million weights can benefit from a data set from which only large
+    networks learn well: it is trained to predict the outputs of a large network, which were computed once and stored.
+    The network is a small Swin. Two convolutions make the first tokens, the first stage has convolutions only, since
+    attention at that resolution is expensive and gains little, and windows are never shifted: a 3 x 3 convolution
+    between attention and MLP connects neighbouring windows.
 Simplified: the network, not its training; no dropout and no stochastic depth. The last normalisation belongs to the
     classifier, and is left out with it.
 Shapes: images (B, C, H, W) -> a list of four features (B, D_i, H / s_i, W / s_i), sizes rounded up, strides 4, 8, 16,
-    32; or 4, 8, 16, 16 as MobileSAM has it. Inside the attention, channels stand last: (B, H, W, D).
+    32; or 4, 8, 16, 16 as in MobileSAM. Inside the attention, channels are last: (B, H, W, D).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from segedu.backbones.swin import from_windows, to_windows
 from segedu.backbones.vit import MLP
 from segedu.layers.attention import attention_in_windows
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_choice, check_integer, check_multiple, check_stages
 
-EXPAND = 4  # how much wider the inside of a block is: of the inverted bottleneck and of the MLP
+EXPAND = 4  # expansion ratio of the inverted bottleneck and of the MLP
 
 
 class ConvBN(nn.Sequential):
@@ -36,9 +37,8 @@ class ConvBN(nn.Sequential):
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
-        kernel_size: 1 or 3; the padding keeps the size.
-        stride: step in pixels.
-        groups: of channels that do not meet.
+        kernel_size: 1 or 3; the padding preserves the size.
+        groups: groups of channels of the convolution.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class ConvBN(nn.Sequential):
 
 
 class InvertedBottleneck(nn.Module):
-    """1 x 1 to more channels, 3 x 3 on each channel alone, 1 x 1 back, added to the input: MBConv of the paper.
+    """1 x 1 to more channels, depthwise 3 x 3, 1 x 1 back, with a residual connection: MBConv of the paper.
 
-    With `channels != out_channels` or a stride nothing is added, and the inside is as wide as the result: so the
-    paper makes features small between two stages.
+    With `out_channels` nothing is added to the input, and the inside is as wide as the result: this is how the paper
+    downsamples between two stages.
 
     Args:
         channels: C of the features.
-        out_channels: C of the result; None: as many, and the input is added.
+        out_channels: C of the result; None: `channels`, with the residual connection.
         stride: of the convolution in the middle.
     """
 
@@ -70,7 +70,7 @@ class InvertedBottleneck(nn.Module):
         self.conv2 = ConvBN(inside, inside, kernel_size=3, stride=stride, groups=inside)
         self.conv3 = ConvBN(inside, channels if out_channels is None else out_channels)
         if self.adds:
-            nn.init.zeros_(self.conv3.bn.weight)  # at the start a block passes on what it was given
+            nn.init.zeros_(self.conv3.bn.weight)  # blocks start as the identity
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(features)))))
@@ -78,10 +78,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows of M x M tokens, with a learnt bias for how far one token lies from the other.
+    """Self-attention inside windows of M x M tokens, with a learnt bias for the distance between two tokens.
 
-    The distance has no sign: left and right, above and below share a number, so there are M x M of a head. The
-    tokens' map is filled up to a multiple of M with zeros, which the normalisation makes tokens like others.
+    The distance has no sign: left and right share a bias, as do above and below, so there are M x M values per head.
+    The map of tokens is padded to a multiple of M with zeros, which take part as other tokens do.
 
     Args:
         embed_dim: D of the tokens.
@@ -91,8 +91,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, embed_dim: int, num_heads: int, window_size: int) -> None:
         super().__init__()
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of num_heads, which is {num_heads}")
+        check_multiple("embed_dim", embed_dim, num_heads, of="num_heads")
         self.num_heads, self.window_size = num_heads, window_size
         self.norm = nn.LayerNorm(embed_dim)
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
@@ -104,29 +103,29 @@ class WindowAttention(nn.Module):
         x = F.pad(tokens, (0, 0, 0, -W % M, 0, -H % M))
         height, width = x.shape[1:3]
         x = self.norm(to_windows(x, M))  # (B, windows, L, D), L = M^2
-        # head by head its query, key and value: (B, windows, heads, L, 3 D / heads)
-        each = self.qkv(x).unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
-        queries, keys, values = each.chunk(3, dim=-1)
+        # query, key and value of each head: (B, windows, heads, L, 3 D / heads)
+        qkv = self.qkv(x).unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
+        queries, keys, values = qkv.chunk(3, dim=-1)
         x = attention_in_windows(queries, keys, values, self.position_bias().to(queries.dtype))
         return from_windows(self.proj(x.transpose(2, 3).flatten(3)), height, width)[:, :H, :W]
 
     def position_bias(self) -> Tensor:
-        """What is added to the product of query and key.
+        """The bias that is added to the products of queries and keys.
 
-        The authors' code keeps this table when it is put to evaluation, and so a network that was put to evaluation
-        first and given weights later computes with the old one. Here it is made from the weights each time.
+        The authors' code caches this table in evaluation mode. A network that was put into evaluation mode first and
+        loaded weights later then computes with an outdated table. Here it is made from the weights each time.
 
         Returns:
-            (heads, L, L), row i for the query of token i; the tokens of a window stand row by row.
+            (heads, L, L), row i for the query of token i; the tokens of a window are in row-major order.
         """
         M = self.window_size
-        places = torch.arange(M**2, device=self.attention_biases.device)
-        dy, dx = ((a[:, None] - a).abs() for a in (places // M, places % M))  # (L, L), 0 to M - 1
+        index = torch.arange(M**2, device=self.attention_biases.device)
+        dy, dx = ((a[:, None] - a).abs() for a in (index // M, index % M))  # (L, L), 0 to M - 1
         return self.attention_biases[:, M * dy + dx]
 
 
 class TinyViTBlock(nn.Module):
-    """Attention in windows, a 3 x 3 convolution that lets them meet, and the MLP: section 3.2 of the paper.
+    """Attention in windows, a 3 x 3 convolution that connects them, and the MLP: section 3.2 of the paper.
 
     Args:
         embed_dim: D of the tokens.
@@ -144,17 +143,17 @@ class TinyViTBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         tokens = features.movedim(1, -1)  # (B, H, W, D)
         tokens = tokens + self.attn(tokens)
-        tokens = self.local_conv(tokens.movedim(-1, 1)).movedim(1, -1)  # nothing is added to its input
+        tokens = self.local_conv(tokens.movedim(-1, 1)).movedim(1, -1)  # without a residual connection
         tokens = tokens + self.mlp(self.norm(tokens))
         return tokens.movedim(-1, 1)  # (B, D, H, W)
 
 
 class Stage(nn.Module):
-    """Blocks at one size, then the way to the next size, which is `None` behind the last.
+    """Blocks at one resolution, followed by a separate downsampling.
 
     Args:
         blocks: (B, D, H, W) -> the same shape.
-        downsample: to the width and size of the next stage.
+        downsample: to the width and resolution of the next stage; None after the last stage.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
@@ -175,11 +174,11 @@ class TinyViT(nn.Module):
     Args:
         embed_dims: D of each stage.
         depths: number of blocks of each stage.
-        num_heads: of the attention in each stage; the first number is not used.
-        window_sizes: M, side of a window in tokens, of each stage; the first number is not used.
-        last_stride: of the step to the last stage. 1, as in MobileSAM, leaves its features as fine as those before.
+        num_heads: of the attention in each stage; the first value is not used.
+        window_sizes: M, side of a window in tokens, of each stage; the first value is not used.
+        last_stride: of the downsampling before the last stage. 1, as in MobileSAM, preserves the resolution.
         in_channels: channels of the images.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
 
     def __init__(
@@ -194,11 +193,14 @@ class TinyViT(nn.Module):
         normalize: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(embed_dims, depths, num_heads, window_sizes, last_stride, in_channels)
+        check_stages(depths=depths, embed_dims=embed_dims, num_heads=num_heads, window_sizes=window_sizes)
+        check_integer("embed_dims[0]", embed_dims[0], minimum=2)  # the stem has half as many channels
+        check_choice("last_stride", last_stride, (1, 2))
+        check_integer("in_channels", in_channels)
         self.in_channels = in_channels
         self.channels = tuple(embed_dims)
-        steps = [2] * (len(depths) - 2) + [last_stride] * (len(depths) > 1)  # between stages
-        self.strides = tuple(4 * 2 ** sum(step == 2 for step in steps[:i]) for i in range(len(depths)))
+        strides = [2] * (len(depths) - 2) + [last_stride] * (len(depths) > 1)  # between stages
+        self.strides = tuple(4 * 2 ** sum(stride == 2 for stride in strides[:i]) for i in range(len(depths)))
         self.normalize = nn.Identity() if normalize is None else normalize
         first = embed_dims[0]
         self.patch_embed = nn.Sequential(
@@ -212,8 +214,8 @@ class TinyViT(nn.Module):
                 blocks = [InvertedBottleneck(width) for _ in range(depth)]
             else:
                 blocks = [TinyViTBlock(width, num_heads[i], window_sizes[i]) for _ in range(depth)]
-            last = i == len(depths) - 1
-            stages.append(Stage(blocks, None if last else InvertedBottleneck(width, embed_dims[i + 1], steps[i])))
+            is_last = i == len(depths) - 1
+            stages.append(Stage(blocks, None if is_last else InvertedBottleneck(width, embed_dims[i + 1], strides[i])))
         self.layers = nn.ModuleList(stages)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -230,60 +232,15 @@ class TinyViT(nn.Module):
 
 
 def tiny_vit_5m(**options: Any) -> TinyViT:
-    """TinyViT-5M of the paper's section 3.2, the encoder of MobileSAM; 5.1 million weights without the classifier.
-
-    Args:
-        **options: of `TinyViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """TinyViT-5M (section 3.2), the encoder of MobileSAM, with 5.1 million random weights; options of `TinyViT`."""
     return TinyViT((64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), **options)
 
 
 def tiny_vit_11m(**options: Any) -> TinyViT:
-    """TinyViT-11M of the paper's section 3.2: as deep, wider where features are coarse.
-
-    Args:
-        **options: of `TinyViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """TinyViT-11M (section 3.2) with random weights: as deep, wider where features are coarse; options of `TinyViT`."""
     return TinyViT((64, 128, 256, 448), (2, 2, 6, 2), (2, 4, 8, 14), **options)
 
 
 def tiny_vit_21m(**options: Any) -> TinyViT:
-    """TinyViT-21M of the paper's section 3.2: as deep, wider everywhere.
-
-    Args:
-        **options: of `TinyViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """TinyViT-21M (section 3.2) with random weights: as deep, wider everywhere; options of `TinyViT`."""
     return TinyViT((96, 192, 384, 576), (2, 2, 6, 2), (3, 6, 12, 18), **options)
-
-
-def _check_numbers(
-    embed_dims: Sequence[int],
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    window_sizes: Sequence[int],
-    last_stride: int,
-    in_channels: int,
-) -> None:
-    if not len(depths) or min(depths) < 1:
-        raise ValueError(f"depths is {tuple(depths)}, expected a number of at least 1 for every stage")
-    given = {"embed_dims": embed_dims, "num_heads": num_heads, "window_sizes": window_sizes}
-    for name, numbers in given.items():
-        if len(numbers) != len(depths) or min(numbers) < 1:
-            raise ValueError(f"{name} is {tuple(numbers)}, expected {len(depths)} numbers of at least 1, as in depths")
-    if embed_dims[0] < 2:
-        raise ValueError(
-            f"embed_dims is {tuple(embed_dims)}, expected at least 2 first: half of it is the stem's width"
-        )
-    if last_stride not in (1, 2):
-        raise ValueError(f"last_stride is {last_stride}, expected 1 or 2")
-    if in_channels < 1:
-        raise ValueError(f"in_channels is {in_channels}, expected at least 1")

@@ -1,18 +1,17 @@
-"""ViT: an image cut into patches, every patch a token, and blocks in which all tokens look at all others.
+"""ViT: every patch of the image becomes a token, and all tokens attend to each other in every block.
 
 Paper: Dosovitskiy, Beyer, Kolesnikov et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at
     Scale", ICLR 2021, arXiv 2010.11929. Weights learnt without labels: Caron, Touvron, Misra et al., "Emerging
-    Properties in Self-Supervised Vision Transformers" (DINO), ICCV 2021, arXiv 2104.14294; Oquab, Darcet, Moutakanni
-    et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, arXiv 2304.07193. Registers: Darcet,
+    Properties in Self-Supervised Vision Transformers" (DINO), ICCV 2021, arXiv 2104.14294; Oquab, Darcet, Moutakanni et
+    al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, arXiv 2304.07193. Registers: Darcet,
     Oquab, Mairal, Bojanowski, "Vision Transformers Need Registers", ICLR 2024, arXiv 2309.16588.
-Idea: A linear map turns each patch of 16 x 16 pixels into D numbers, and a learnt vector says where the patch was.
-    In a block, every token first gathers from all tokens, in shares that the two tokens decide (attention), and then
-    thinks alone (MLP); both add a correction to what they were given. One more token, `cls`, belongs to no patch and
-    sums the image up; registers are further such tokens, which keep large values off the patches.
+Idea: A linear map turns each patch of 16 x 16 pixels into a vector of D channels, to which a learnt position embedding
+    is added. A block consists of self-attention over all tokens, followed by an MLP applied to each token; both have
+    residual connections. One more token, `cls`, belongs to no patch and summarises the image; registers are further
+    such tokens, which keep large values off the patches.
 Simplified: no dropout and no stochastic depth; the MLP is four times as wide as the tokens.
 Shapes: images (B, 3, H, W), H and W multiples of the patch P -> a dict `cls` (B, D), `registers` (B, R, D) and
-    `patches` (B, D, H / P, W / P). Among themselves the L = 1 + R + H W / P^2 tokens stand in this order,
-    the patches row by row.
+    `patches` (B, D, H / P, W / P). Inside, the L = 1 + R + H W / P^2 tokens are in this order, the patches row by row.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ from torch import Tensor, nn
 
 from segedu.layers.attention import Attention
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integer, check_multiple
 
 
 class MLP(nn.Module):
-    """Two linear maps with a GELU between, on each token alone.
+    """Two linear layers with a GELU between, applied to each token.
 
     Args:
         embed_dim: D of the tokens.
-        hidden: numbers between the two maps.
+        hidden: channels between the two layers.
     """
 
     def __init__(self, embed_dim: int, hidden: int) -> None:
@@ -45,11 +45,11 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor for each of the D numbers of a correction, small at the start.
+    """A learnt factor for each of the D channels of a residual branch.
 
     Args:
         embed_dim: D of the tokens.
-        start: the factors' first value.
+        start: initial value of the factors.
     """
 
     def __init__(self, embed_dim: int, start: float) -> None:
@@ -61,12 +61,12 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each behind a normalisation and added to its input: figure 1 of the paper, right.
+    """Attention, then the MLP, each after a normalisation and with a residual connection: figure 1 of the paper, right.
 
     Args:
         embed_dim: D of the tokens.
         num_heads: of the attention.
-        layer_scale: first value of the factors of both corrections, or None for no factors.
+        layer_scale: initial value of the factors of both residual branches, or None for no factors.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, layer_scale: float | None = None) -> None:
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """One linear map for all patches, written as a convolution whose stride is its size.
+    """One linear map for all patches, written as a convolution whose stride is its kernel size.
 
     Args:
         patch_size: P in pixels.
@@ -100,19 +100,19 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches to tokens, positions, blocks, and a last normalisation; keys as in the files of DINO and DINOv2.
+    """Patch embedding, position embedding, blocks, and a final normalisation; keys as in the files of DINO and DINOv2.
 
-    The table of positions belongs to images of image_size; for others it is resampled, see `positions`.
+    The position embedding belongs to images of image_size; for other sizes it is resampled, see `positions`.
 
     Args:
         patch_size: P in pixels.
         embed_dim: D of the tokens.
         depth: number of blocks.
-        num_heads: of each block's attention.
-        image_size: height and width, in pixels, for which positions are learnt; a multiple of patch_size.
-        registers: R, number of tokens beside `cls` that belong to no patch.
-        layer_scale: first value of the factors of every correction, or None for no factors, as in DINO.
-        normalize: what is applied to the images first, such as `layers.normalize.Normalize`.
+        num_heads: of the attention of each block.
+        image_size: height and width, in pixels, of the learnt position embedding; a multiple of patch_size.
+        registers: R, number of tokens besides `cls` that belong to no patch.
+        layer_scale: initial value of the factors of the residual branches, or None for no factors, as in DINO.
+        normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
 
     def __init__(
@@ -128,7 +128,9 @@ class ViT(nn.Module):
         normalize: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(patch_size, depth, image_size, registers)
+        check_integer("depth", depth)
+        check_integer("registers", registers, minimum=0)
+        check_multiple("image_size", image_size, patch_size, of="patch_size")
         self.patch_size, self.embed_dim, self.num_heads = patch_size, embed_dim, num_heads
         self.grid_size = image_size // patch_size
         self.normalize = nn.Identity() if normalize is None else normalize
@@ -138,50 +140,42 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, layer_scale) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self._start()
+        self._init()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.features(images, -1)
 
     def features(self, images: Tensor, block: int) -> dict[str, Tensor]:
-        """The tokens behind one block, under the last normalisation whichever block it is.
+        """The tokens after one block, under the final normalisation.
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
-            block: its index from 0, or from the end: -1 gives what `forward` gives.
+            block: its index from 0, or from the end: -1 is the result of `forward`.
 
         Returns:
             `cls` (B, D), `registers` (B, R, D) and `patches` (B, D, H / P, W / P).
-
-        Raises:
-            TypeError: images is no tensor of floating-point numbers.
-            ValueError: images has another shape, or there is no such block.
         """
         tokens = self.norm(self._run(images, self._index(block) + 1))  # (B, L, D)
         cls, registers, patches = tokens.tensor_split((1, self._first_patch()), dim=1)
         return {"cls": cls[:, 0], "registers": registers, "patches": self._as_map(patches, images)}
 
     def attention(self, images: Tensor, block: int = -1) -> Tensor:
-        """How much each token takes from each in one block: row i holds the shares of token i, summing to 1.
+        """Attention weights of one block. Row i contains those with which token i attends to all tokens, with sum 1.
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
             block: its index from 0, or from the end.
 
         Returns:
-            (B, heads, L, L), tokens in the order cls, registers, patches row by row. What cls takes from the
+            (B, heads, L, L), tokens in the order cls, registers, patches row by row. The attention of cls to the
             patches is `[:, :, 0, 1 + R:]`.
-
-        Raises:
-            TypeError: images is no tensor of floating-point numbers.
-            ValueError: images has another shape, or there is no such block.
         """
         block = self._index(block)
         tokens = self._run(images, block)
-        return self.blocks[block].attn.shares(self.blocks[block].norm1(tokens))
+        return self.blocks[block].attn.attention_weights(self.blocks[block].norm1(tokens))
 
     def keys(self, images: Tensor, block: int = -1) -> Tensor:
-        """What each patch offers to the queries of one block, all heads side by side: features of TokenCut.
+        """Keys of each patch in one block, all heads concatenated: the features of TokenCut.
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
@@ -189,15 +183,11 @@ class ViT(nn.Module):
 
         Returns:
             (B, D, H / P, W / P).
-
-        Raises:
-            TypeError: images is no tensor of floating-point numbers.
-            ValueError: images has another shape, or there is no such block.
         """
-        return self._asked_or_offered(images, block, 1)
+        return self._project(images, block, 1)
 
     def queries(self, images: Tensor, block: int = -1) -> Tensor:
-        """What each patch asks for in one block, all heads side by side: patches that ask alike are of one kind.
+        """Queries of each patch in one block, all heads concatenated. Similar patches have similar queries.
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
@@ -205,28 +195,25 @@ class ViT(nn.Module):
 
         Returns:
             (B, D, H / P, W / P).
-
-        Raises:
-            TypeError: images is no tensor of floating-point numbers.
-            ValueError: images has another shape, or there is no such block.
         """
-        return self._asked_or_offered(images, block, 0)
+        return self._project(images, block, 0)
 
-    def _asked_or_offered(self, images: Tensor, block: int, which: int) -> Tensor:
+    def _project(self, images: Tensor, block: int, which: int) -> Tensor:
+        """Queries (which=0) or keys (which=1) of the patches in one block, (B, D, H / P, W / P)."""
         block = self._index(block)
         tokens = self.blocks[block].norm1(self._run(images, block))
-        vectors = self.blocks[block].attn.queries_keys_values(tokens)[which].transpose(1, 2).flatten(2)  # (B, L, D)
-        return self._as_map(vectors[:, self._first_patch() :], images)
+        projected = self.blocks[block].attn.queries_keys_values(tokens)[which].transpose(1, 2).flatten(2)  # (B, L, D)
+        return self._as_map(projected[:, self._first_patch() :], images)
 
     def positions(self, height: int, width: int) -> Tensor:
-        """The learnt vector of every place, resampled where the grid is another than at image_size.
+        """The position embedding of each token, resampled if the grid differs from the one at image_size.
 
-        Bicubic to exactly (height, width), no antialiasing. Facebook's code differs in two ways. DINO, and DINOv2
-        without registers, give the same interpolation a factor of (height + 0.1) / grid in place of the size, which
-        pulls the samples up and to the left, by a tenth of a patch at most. DINOv2 with registers takes the size, and
-        antialiases, with another cubic kernel. So what stands here is, but for that tenth, what Facebook does with
-        six of our eight files; DINO also learnt under it, as its small crops of 96 pixels have 6 x 6 patches.
-        tests/backbones/test_vit.py measures both differences.
+        The resampling is bicubic to exactly (height, width), without antialiasing. Facebook's code differs in two ways.
+        DINO, and DINOv2 without registers, give the same interpolation a factor of (height + 0.1) / grid in place of
+        the size, which moves the samples up and to the left, by a tenth of a patch at most. DINOv2 with registers uses
+        the size, antialiasing, and another cubic kernel. So apart from that tenth, our code does what Facebook's does
+        for six of our eight files. DINO was also trained with this interpolation, because its small crops of 96 pixels
+        have 6 x 6 patches. tests/backbones/test_vit.py measures both differences.
 
         Args:
             height: of the grid, in patches.
@@ -243,14 +230,14 @@ class ViT(nn.Module):
         return torch.cat([cls, grid.flatten(2).transpose(1, 2)], dim=1)
 
     def _run(self, images: Tensor, count: int) -> Tensor:
-        """The tokens (B, L, D) behind the first `count` blocks."""
+        """The tokens (B, L, D) after the first `count` blocks."""
         check_images(images, 3)
         self._check_size(*images.shape[2:])
         patches = self.patch_embed(self.normalize(images))
         height, width = patches.shape[2:]
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + self.positions(height, width)
-        if self.register_tokens is not None:  # which are nowhere, and get no position
+        if self.register_tokens is not None:  # they have no position embedding
             registers = self.register_tokens.expand(len(images), -1, -1)
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
         for block in self.blocks[:count]:
@@ -273,13 +260,13 @@ class ViT(nn.Module):
     def _check_size(self, height: int, width: int) -> None:
         patch = self.patch_size
         if height % patch or width % patch:
-            near = tuple(max(round(size / patch), 1) * patch for size in (height, width))
+            nearest = tuple(max(round(size / patch), 1) * patch for size in (height, width))
             raise ValueError(
-                f"images has H, W = {height}, {width}, expected multiples of patch_size {patch}; {near} would do"
+                f"images has H, W = {height}, {width}, expected multiples of patch_size {patch}, such as {nearest}"
             )
 
-    def _start(self) -> None:
-        """Small random numbers for what is added or multiplied, as DINO starts; biases at 0."""
+    def _init(self) -> None:
+        """Initialise embeddings and linear weights with small random values, as DINO does, and biases with 0."""
         tokens = [self.cls_token, self.pos_embed] + ([] if self.register_tokens is None else [self.register_tokens])
         for token in tokens:
             nn.init.trunc_normal_(token, std=0.02)
@@ -290,82 +277,30 @@ class ViT(nn.Module):
 
 
 def vit_small_patch16(**options: Any) -> ViT:
-    """21.7 million weights; DINO's ViT-S/16.
-
-    Args:
-        **options: of `ViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINO's ViT-S/16 with 21.7 million random weights; options of `ViT`."""
     return ViT(16, 384, 12, 6, **options)
 
 
 def vit_small_patch8(**options: Any) -> ViT:
-    """DINO's ViT-S/8: four times as many patches, and about five times the work.
-
-    Args:
-        **options: of `ViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINO's ViT-S/8 with random weights: four times as many patches as ViT-S/16, at about five times the cost."""
     return ViT(8, 384, 12, 6, **options)
 
 
 def vit_base_patch16(**options: Any) -> ViT:
-    """85.8 million weights: "Base" of the paper's table 1, DINO's ViT-B/16.
-
-    Args:
-        **options: of `ViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINO's ViT-B/16 ("Base" of the paper's table 1) with 85.8 million random weights; options of `ViT`."""
     return ViT(16, 768, 12, 12, **options)
 
 
 def vit_base_patch8(**options: Any) -> ViT:
-    """DINO's ViT-B/8.
-
-    Args:
-        **options: of `ViT`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINO's ViT-B/8 with random weights; options of `ViT`."""
     return ViT(8, 768, 12, 12, **options)
 
 
 def dinov2_small_patch14(**options: Any) -> ViT:
-    """DINOv2's ViT-S/14, distilled from a larger one; images of 518 pixels.
-
-    Args:
-        **options: of `ViT`, such as `registers=4`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINOv2's ViT-S/14 for images of 518 pixels, with random weights; options of `ViT`, such as `registers=4`."""
     return ViT(14, 384, 12, 6, **{"image_size": 518, "layer_scale": 1.0, **options})
 
 
 def dinov2_base_patch14(**options: Any) -> ViT:
-    """DINOv2's ViT-B/14, distilled from a larger one; images of 518 pixels.
-
-    Args:
-        **options: of `ViT`, such as `registers=4`.
-
-    Returns:
-        The backbone with random weights.
-    """
+    """DINOv2's ViT-B/14 for images of 518 pixels, with random weights; options of `ViT`, such as `registers=4`."""
     return ViT(14, 768, 12, 12, **{"image_size": 518, "layer_scale": 1.0, **options})
-
-
-def _check_numbers(patch_size: int, depth: int, image_size: int, registers: int) -> None:
-    for name, number in (("patch_size", patch_size), ("depth", depth)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}, expected at least 1")
-    if image_size < patch_size or image_size % patch_size:
-        raise ValueError(f"image_size is {image_size}, expected a multiple of patch_size, which is {patch_size}")
-    if registers < 0:
-        raise ValueError(f"registers is {registers}, expected at least 0")

@@ -1,13 +1,13 @@
-"""The convolutions of YOLO11 up to its heads: a backbone of split blocks, and a pyramid down and up again.
+"""The backbone and neck of YOLO11: split blocks, and a pyramid with a top-down and a bottom-up pathway.
 
-Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentation). Written from descriptions:
-    Khanam, Hussain, "YOLOv11: An Overview of the Key Architectural Enhancements", 2024, arXiv 2410.17725; Hidayatullah
-    et al., "YOLOv8 to YOLO11: A Comprehensive Architecture In-depth Comparative Review", 2025, arXiv 2501.13400. The
-    ideas are older: cross-stage partial blocks (Wang et al. 2019, arXiv 1911.11929), spatial pyramid pooling (He et
-    al. 2014, arXiv 1406.4729), path aggregation (Liu et al. 2018, arXiv 1803.01534).
-Idea: A split block sends half of its channels through a chain of small blocks and keeps what each of them gave; a 1x1
-    convolution reads all of it at once. Attention comes once, at the coarsest resolution, where it is cheap. Then fine
-    features take from coarse ones, and coarse ones from fine ones, so that each level knows of all sizes.
+Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentation). Written from descriptions: Khanam,
+    Hussain, "YOLOv11: An Overview of the Key Architectural Enhancements", 2024, arXiv 2410.17725; Hidayatullah et al.,
+    "YOLOv8 to YOLO11: A Comprehensive Architecture In-depth Comparative Review", 2025, arXiv 2501.13400. The ideas are
+    older: cross-stage partial blocks (Wang et al. 2019, arXiv 1911.11929), spatial pyramid pooling (He et al. 2014,
+    arXiv 1406.4729), path aggregation (Liu et al. 2018, arXiv 1803.01534).
+Idea: A split block passes half of its channels through a chain of small blocks and keeps the output of each of them; a
+    1x1 convolution combines all outputs. Attention is used only at the coarsest resolution, where it is inexpensive.
+    Then a top-down and a bottom-up pathway combine fine and coarse features on each level.
 Simplified: nothing; an optional test compares all features with the authors' program.
 Shapes: images (B, 3, H, W), H and W multiples of 32 -> features (B, C_i, H / s, W / s) with s = 8, 16 and 32.
 """
@@ -22,38 +22,28 @@ import torch
 from torch import Tensor, nn
 
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integer, check_integers, check_length
 
 
 class Scale(NamedTuple):
-    """What makes five networks of one list of blocks.
+    """The factors with which one list of blocks defines five networks.
 
-    `depth`: share of the list's two blocks in a row. `width`: share of its channels, after they were cut at `most`.
-    `deep`: whether all split blocks hold `SplitInside`; else those at strides 16 and 32 of the backbone do, and the
-    last one.
+    `depth`: multiplies the number of repeated blocks, which is two in the list. `width`: multiplies the number of
+    channels in the list, after it was limited to `max_channels`. `deep`: whether all split blocks contain
+    `SplitInside`; otherwise only those at strides 16 and 32 of the backbone do, and the last one.
     """
 
     depth: float
     width: float
-    most: int
+    max_channels: int
     deep: bool
 
-    def channels(self, listed: int) -> int:
-        """Channels of a block, a multiple of 8.
-
-        Args:
-            listed: its channels in the list.
-
-        Returns:
-            Its channels at this scale.
-        """
-        return math.ceil(min(listed, self.most) * self.width / 8) * 8
+    def channels(self, base_channels: int) -> int:
+        """Channels of a block at this scale, a multiple of 8, from its channels in the list."""
+        return math.ceil(min(base_channels, self.max_channels) * self.width / 8) * 8
 
     def blocks(self) -> int:
-        """Blocks in a row.
-
-        Returns:
-            At least 1.
-        """
+        """Number of repeated blocks, at least 1."""
         return max(round(2 * self.depth), 1)
 
 
@@ -69,16 +59,15 @@ SCALES = {
 class ConvBlock(nn.Module):
     """Convolution without bias, batch normalisation, SiLU (x times its sigmoid).
 
-    The running statistics move by 3 % a step, as documented: after a short training they lag behind the weights, and a
-    network in eval mode may find nothing. More forward passes in train mode bring them up.
+    The momentum of the running statistics is 3 % per step, as documented: after a short training they lag behind the
+    weights, and a network in eval mode may predict nothing. More forward passes in train mode update them.
 
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
-        kernel_size: odd; the padding keeps the size.
-        stride: of the kernel.
-        groups: of the convolution; as many as channels is a depthwise one.
-        activation: False leaves the SiLU out.
+        kernel_size: odd; the padding preserves the size.
+        groups: of the convolution; with one group per channel it is depthwise.
+        activation: whether the SiLU is applied.
     """
 
     def __init__(
@@ -102,11 +91,11 @@ class ConvBlock(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions, and the input added.
+    """Two 3x3 convolutions with a residual connection.
 
     Args:
-        channels: in and out.
-        hidden: between the two.
+        channels: of input and output.
+        hidden: channels between the two.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -119,11 +108,7 @@ class Residual(nn.Module):
 
 
 class SplitInside(nn.Module):
-    """The block that the descriptions call C3k: half of the channels through two residual blocks, half beside them.
-
-    Args:
-        channels: in and out.
-    """
+    """The block called C3k: half of the channels through two residual blocks, half through a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,14 +123,14 @@ class SplitInside(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """C3k2: two halves, a chain of blocks after the second, and all that was on the way read by a 1x1 convolution.
+    """C3k2: two halves, a chain of blocks after the second, and a 1x1 convolution that merges all outputs.
 
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
         blocks: length of the chain.
         deep: a chain of `SplitInside` instead of `Residual`.
-        share: channels of a half, as a share of the result's.
+        share: channels of a half, as a fraction of `out_channels`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, deep: bool, share: float = 0.5) -> None:
@@ -163,11 +148,7 @@ class SplitBlock(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """SPPF: three max-poolings of 5x5 in a row see as far as poolings of 5, 9 and 13 side by side, for less.
-
-    Args:
-        channels: in and out.
-    """
+    """SPPF: three 5x5 max poolings in sequence, equivalent to poolings of 5, 9 and 13 in parallel but faster."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -184,12 +165,12 @@ class PyramidPooling(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Self-attention of all places of a map; keys and queries are half as wide as values.
+    """Self-attention over all locations of a feature map; keys and queries are half as wide as values.
 
-    Instead of coordinates, a depthwise 3x3 convolution of the values tells a place what is around it.
+    A depthwise 3x3 convolution of the values replaces a position encoding.
 
     Args:
-        channels: in and out.
+        channels: of input and output.
         heads: a divisor of it.
     """
 
@@ -203,21 +184,17 @@ class PixelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]
-        # of each head its queries, its keys and its values lie together
+        # the queries, keys and values of one head are adjacent
         query, key, value = (
             self.qkv(x).flatten(2).unflatten(1, (self.heads, -1)).split([self.key, self.key, self.value], dim=2)
         )  # (B, heads, key or value, L)
-        shares = (query.transpose(-2, -1) @ key * self.key**-0.5).softmax(dim=-1)  # (B, heads, L, L)
-        gathered = (value @ shares.transpose(-2, -1)).flatten(1, 2).unflatten(2, (H, W))  # (B, C, H, W)
-        return self.proj(gathered + self.position(value.flatten(1, 2).unflatten(2, (H, W))))
+        weights = (query.transpose(-2, -1) @ key * self.key**-0.5).softmax(dim=-1)  # (B, heads, L, L)
+        attended = (value @ weights.transpose(-2, -1)).flatten(1, 2).unflatten(2, (H, W))  # (B, C, H, W)
+        return self.proj(attended + self.position(value.flatten(1, 2).unflatten(2, (H, W))))
 
 
 class AttentionLayer(nn.Module):
-    """Attention, then two 1x1 convolutions, each added to its input.
-
-    Args:
-        channels: in and out.
-    """
+    """Attention, then two 1x1 convolutions, each with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -232,12 +209,7 @@ class AttentionLayer(nn.Module):
 
 
 class SplitAttention(nn.Module):
-    """C2PSA: one half of the channels through layers of attention, the other beside them.
-
-    Args:
-        channels: in and out.
-        blocks: layers.
-    """
+    """C2PSA: half of the channels through `blocks` layers of attention, the other half unchanged."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
@@ -247,29 +219,30 @@ class SplitAttention(nn.Module):
         self.merge = ConvBlock(2 * half, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        beside, through = self.split(x).chunk(2, dim=1)
-        return self.merge(torch.cat([beside, self.blocks(through)], dim=1))
+        unchanged, attended = self.split(x).chunk(2, dim=1)
+        return self.merge(torch.cat([unchanged, self.blocks(attended)], dim=1))
 
 
 class YOLO11Pyramid(nn.Module):
-    """Backbone and pyramid.
+    """Backbone and neck of YOLO11.
 
     Args:
         scale: one of `SCALES`, or another.
         in_channels: channels of the images.
-        listed: channels of the list at strides 2, 4, 8, 16 and 32.
+        base_channels: channels of the list at strides 2, 4, 8, 16 and 32.
     """
 
-    def __init__(self, scale: Scale, in_channels: int = 3, listed: Sequence[int] = (64, 128, 256, 512, 1024)) -> None:
+    def __init__(
+        self, scale: Scale, in_channels: int = 3, base_channels: Sequence[int] = (64, 128, 256, 512, 1024)
+    ) -> None:
         super().__init__()
-        if in_channels < 1 or len(listed) != 5 or min(listed) < 8:
-            raise ValueError(
-                f"in_channels is {in_channels} and listed {tuple(listed)}, expected at least 1, and 5 of at least 8"
-            )
+        check_integer("in_channels", in_channels)
+        check_length("base_channels", base_channels, 5)
+        check_integers(8, base_channels=base_channels)
         self.in_channels, self.strides = in_channels, (8, 16, 32)
-        half, quarter, fine, middle, coarse = (scale.channels(c) for c in listed)
+        half, quarter, fine, middle, coarse = (scale.channels(c) for c in base_channels)
         blocks, deep = scale.blocks(), scale.deep
-        # the first two stages already give the channels of the next resolution, so their halves are narrow
+        # the first two stages already output the channels of the next resolution, so their halves are narrow
         self.stem = ConvBlock(in_channels, half, 3, stride=2)
         self.down = nn.ModuleList(
             ConvBlock(a, b, 3, stride=2) for a, b in ((half, quarter), (fine, fine), (middle, middle), (middle, coarse))
@@ -311,7 +284,7 @@ class YOLO11Pyramid(nn.Module):
         return [fine, middle, coarse]
 
 
-# Where the parts of a network are in the authors' list of entries; some entries, such as joining, have no tensors.
+# The entry of each part of a network in the authors' list. Some entries, such as concatenations, have no tensors.
 _ENTRIES = {
     "pyramid.stem": "0",
     **{f"pyramid.{part}.{i}": f"{2 * i + n}" for n, part in ((1, "down"), (2, "stages")) for i in range(4)},
@@ -321,7 +294,7 @@ _ENTRIES = {
     **{f"prototypes.{i}": f"23.proto.{name}" for i, name in enumerate(("cv1", "upsample", "cv2", "cv3"))},
 }
 _CONSTANTS = "model.23.dfl.conv.weight"
-# What the parts of a block are called there.
+# The authors' names of the parts of a block.
 _PARTS = {
     Residual: {"first": "cv1", "second": "cv2"},
     SplitInside: {"main": "cv1", "beside": "cv2", "merge": "cv3", "blocks": "m"},
@@ -334,32 +307,32 @@ _PARTS = {
 
 
 def keys_of_ultralytics(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A state dict with the public names of YOLO11-seg, with the keys of `YOLO11Seg`.
+    """Convert a state dict with the public names of YOLO11-seg to the keys of `YOLO11Seg`.
 
     The authors' files hold whole pickled objects: save the `state_dict()` of the float model in the authors' own
-    program, and load that. The weights are under AGPL-3.0, whatever reads them. An optional test compares names, shapes
-    and what comes out with that program; no published file was loaded.
+    program, and load that. The weights are under AGPL-3.0, with whatever program they are read. An optional test
+    compares names, shapes and outputs with that program; no published file was loaded.
 
     Args:
         state_dict: keys such as `model.0.conv.weight`.
         model: a `YOLO11Seg` of the same scale.
 
     Returns:
-        The same tensors under our names. The numbers 0 to 15 that distances are made of are left out: here they are no
-        parameters. Keys of no known part stay as they are, and a strict load will name them.
+        The same tensors under our names. The constants 0 to 15 from which distances are computed are left out, because
+        they are not parameters here. Unknown keys are unchanged, so that a strict load names them.
 
     Raises:
-        ValueError: those numbers are others.
+        ValueError: those constants are different.
     """
     constants = state_dict.get(_CONSTANTS, torch.zeros(1)).flatten().tolist()
     if constants != list(range(len(constants))):
-        raise ValueError(f"{_CONSTANTS} is {constants}, expected the numbers from 0 on")
-    ours = {_their_key(key, model): key for key in model.state_dict()}
-    return {ours.get(key, key): value for key, value in state_dict.items() if key != _CONSTANTS}
+        raise ValueError(f"{_CONSTANTS} is {constants}, expected 0, 1, 2, ...")
+    our_keys = {_their_key(key, model): key for key in model.state_dict()}
+    return {our_keys.get(key, key): value for key, value in state_dict.items() if key != _CONSTANTS}
 
 
 def _their_key(key: str, model: nn.Module) -> str:
-    """What the tensor with our `key` is called there."""
+    """The authors' name of the tensor with our `key`."""
     start = next((start for start in _ENTRIES if key.startswith(start + ".")), None)
     if start is None:
         return key

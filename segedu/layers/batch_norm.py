@@ -1,4 +1,4 @@
-"""Batch normalisation: of features that were pooled to one value, and of networks that came trained."""
+"""Batch normalisation of features that were pooled to one value, and frozen batch normalisation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segedu.validation.numbers import check_number
+
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that also takes one value a channel in training: it then uses the running statistics.
+    """Batch normalisation that uses the running statistics in training if there is only one value per channel.
 
-    Features pooled over the whole image have one value a channel and image. In a batch of one image their
-    variance is 0, and torch refuses. With two values and more this is `nn.BatchNorm2d`, keys included.
+    Features pooled over the whole image have one value per channel and image. In a batch of one image their variance is
+    0, and torch raises an error. With two or more values this is `nn.BatchNorm2d`, keys included.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -21,10 +23,10 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation that learns nothing: statistics, weight and bias stay as they are, in training too.
+    """Batch normalisation with constant statistics, weight and bias, in training too.
 
-    Detectors train on two large images at a time, and start from a network trained on ImageNet: the statistics of
-    so few images would be worse than those it came with. Keys as torchvision's class of the same name.
+    Detectors are trained with about two large images per batch, from a network trained on ImageNet. Statistics of so
+    few images would be worse than those of the pretrained network. Keys as torchvision's class of the same name.
 
     Args:
         channels: C of the features.
@@ -48,25 +50,22 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # of nn.BatchNorm2d, which counts
+        state_dict.pop(prefix + "num_batches_tracked", None)  # only nn.BatchNorm2d has it
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def freeze_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
-    """Put a `FrozenBatchNorm2d` with the same numbers in the place of every `nn.BatchNorm2d`.
+    """Replace every `nn.BatchNorm2d` by a `FrozenBatchNorm2d` with the same statistics, weight and bias.
 
     Args:
-        module: changed where it is, its children and theirs.
-        eps: of the frozen layers; None: that of each layer.
+        module: changed in place, with all its children. Every `nn.BatchNorm2d` must have a weight and statistics.
+        eps: of the frozen layers; None keeps that of each layer.
 
     Returns:
-        The module; a frozen layer, if it was a `nn.BatchNorm2d` itself.
-
-    Raises:
-        ValueError: a layer has no weight or no statistics that could be kept, or `eps` is negative.
+        The module, or the frozen layer if the module is a `nn.BatchNorm2d` itself.
     """
-    if eps is not None and not eps >= 0:
-        raise ValueError(f"eps is {eps}, expected at least 0, or None")
+    if eps is not None:
+        check_number("eps", eps)
     if isinstance(module, nn.BatchNorm2d):
         return _frozen(module, module.eps if eps is None else eps)
     for name, child in module.named_children():

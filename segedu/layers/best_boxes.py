@@ -1,7 +1,7 @@
-"""The best boxes of an image after suppression: the proposals and the detections of two-stage detectors.
+"""The best boxes of an image after non-maximum suppression: proposals and detections of two-stage detectors.
 
-How many boxes remain depends on the image. A program that `torch.export` or ONNX records has shapes that do not, so
-there the number is fixed: where fewer boxes remain, the rest are boxes without an area and with score 0.
+The number of remaining boxes depends on the image. A program recorded by `torch.export` or ONNX has fixed shapes, so
+there the number is fixed: missing boxes are filled up with boxes without an area and with score 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from segedu.ops.boxes import clip_boxes
 from segedu.ops.nms import batched_nms, nms_mask
 from segedu.validation.exporting import is_exporting
 
-NO_OBJECT = -1e4  # a logit whose probability is 0 in every type
+NO_OBJECT = -1e4  # a logit whose probability is 0 in every dtype
 
 
 def best_proposals(
@@ -24,11 +24,11 @@ def best_proposals(
     """The proposals of an image: suppression on each level of the pyramid, then the best of all levels.
 
     Args:
-        boxes: (N, 4), xyxy, within the image, level by level.
+        boxes: (N, 4), xyxy, inside the image, level by level.
         scores: (N,).
-        levels: how many of the N boxes belong to each level.
+        levels: number of boxes on each level, N together.
         iou_threshold: of the suppression.
-        count: at most so many boxes. In an exported program exactly so many (or N, if that is less).
+        count: largest number of boxes. An exported program returns exactly this number (or N, if that is less).
         smallest: proposals with a shorter side are dropped; pixels.
 
     Returns:
@@ -60,14 +60,15 @@ def best_detections(
         boxes: (P, K - 1, 4), xyxy, of each proposal for classes 1 to K - 1.
         scores: (P, K - 1).
         size: (H, W) of the image; boxes are clipped to it.
-        score_threshold: scores are above this.
+        score_threshold: detections have scores above this.
         iou_threshold: of the suppression.
-        count: at most so many detections. In an exported program exactly so many (or all pairs, if these are fewer).
+        count: largest number of detections. An exported program returns exactly this number (or all pairs, if these are
+            fewer).
         smallest: detections with a shorter side are dropped; pixels.
 
     Returns:
-        `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and `scores` (N,), the best first. In an exported program the
-        rows after the last detection have score 0 and boxes of 0.
+        `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and `scores` (N,), the best first. In an exported program the rows
+        after the last detection have score 0 and boxes of 0.
     """
     if is_exporting():
         return _fixed_detections(boxes, scores, size, score_threshold, iou_threshold, count, smallest)
@@ -79,14 +80,13 @@ def best_detections(
 
 
 def drop_padding(class_logits: Tensor, proposals: Sequence[Tensor]) -> Tensor:
-    """In an exported program: class logits whose rows for proposals without an area predict the background.
+    """Predict the background for proposals without an area, which pad the proposals of an exported program.
+
+    Outside of an exported program the logits are returned unchanged.
 
     Args:
         class_logits: (P, K), class 0 is the background.
-        proposals: B boxes (P_i, 4), together P.
-
-    Returns:
-        (P, K); outside of an exported program the logits as they are.
+        proposals: B tensors of boxes (P_i, 4), P together.
     """
     if not is_exporting():
         return class_logits
@@ -110,11 +110,11 @@ def _fixed_detections(
     valid = (scores > score_threshold) & (boxes[..., 2:] - boxes[..., :2] >= smallest).all(dim=-1)  # (P, K - 1)
     kept = [nms_mask(boxes[:, k], scores[:, k], valid[:, k], iou_threshold) for k in range(classes)]
     rows, kept = _best(scores.flatten(), torch.stack(kept, dim=1).flatten(), count)
-    found = {"boxes": boxes.reshape(-1, 4)[rows] * kept[:, None], "labels": rows % classes + 1}
-    return {**found, "scores": scores.flatten()[rows] * kept}
+    boxes, scores = boxes.reshape(-1, 4)[rows] * kept[:, None], scores.flatten()[rows] * kept
+    return {"boxes": boxes, "labels": rows % classes + 1, "scores": scores}
 
 
 def _best(scores: Tensor, kept: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Rows of the `count` best scores, those that are kept first, and which of these rows are."""
+    """Rows of the `count` best scores, with boxes that are kept first, and whether each of these rows is kept."""
     order = torch.where(kept, scores, -torch.inf).sort(descending=True).indices[:count]
     return order, kept[order]

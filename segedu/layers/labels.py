@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segedu.validation.tensors import check_tensor
+
 
 def highest_class(logits: Tensor) -> Tensor:
-    """Take the class with the highest logit at each pixel, the lowest such class where several are equal.
+    """The class with the highest logit of each pixel; of equal logits, the lowest class.
 
     Args:
-        logits: (B, K, H, W), or (B, K, D, H, W) of volumes.
+        logits: (B, K, H, W), or (B, K, D, H, W) for volumes.
 
     Returns:
         Labels (B, H, W) or (B, D, H, W), int64.
-
-    Raises:
-        TypeError: not a tensor.
-        ValueError: `logits` has another shape or no class.
 
     >>> import torch
     >>> highest_class(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
     tensor([[[1, 0]]])
     """
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits has type {type(logits).__name__}, expected a Tensor")
+    check_tensor("logits", logits)
     if logits.ndim not in (4, 5) or logits.shape[1] == 0:
         raise ValueError(
             f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W) with K >= 1"

@@ -1,18 +1,14 @@
-"""Layer normalisation of images, as ConvNeXt and Segment Anything have it."""
+"""Layer normalisation of feature maps, as in ConvNeXt and Segment Anything."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-EPS = 1e-6  # of the authors' normalisations; torch's default is 1e-5
+EPS = 1e-6  # as in the authors' code; torch's default is 1e-5
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer normalisation of images: over the channels of each place alone.
-
-    Args:
-        channels: C of the features.
-    """
+    """Layer normalisation over the channels (B, C, H, W) of each location separately."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPS)

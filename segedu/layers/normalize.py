@@ -17,36 +17,34 @@ CAFFE_MEAN = (104.00699, 116.66877, 122.67892)
 
 
 class Normalize(nn.Module):
-    """Subtract a mean and divide by a deviation, channel by channel.
+    """Subtract a mean and divide by a standard deviation, channel by channel.
 
     Neither is in the state dict, because weights from other sources do not contain them and are loaded strictly. If the
     mean lies in [0, 1], images that are clearly outside this range are refused (`check_unit_range`).
 
     Args:
-        mean: one number per channel. All between 0 and 1: the images are expected in [0, 1].
-        std: one number per channel, above 0.
+        mean: one value per channel. If all are between 0 and 1, images are expected in [0, 1].
+        std: one value per channel, above 0.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not len(mean):
-            raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}, expected one each for every channel")
-        if min(std) <= 0:
-            raise ValueError(f"std is {tuple(std)}, expected numbers above 0")
+        if not len(mean) or len(mean) != len(std) or min(std) <= 0:
+            given = f"mean is {tuple(mean)} and std {tuple(std)}"
+            raise ValueError(f"{given}, expected one value of each per channel, those of std above 0")
         self.unit_range = all(0 < value < 1 for value in mean)
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.ndim < 3 or images.shape[-3] != len(self.mean):
-            raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., {len(self.mean)}, H, W)")
+        _check_channels(images, len(self.mean))
         if self.unit_range:
             check_unit_range(images)
         return (images - self.mean) / self.std
 
 
 class CaffeNormalize(nn.Module):
-    """Images as networks of the Caffe era read them: blue first, 0 to 255, less the mean of ImageNet's pixels."""
+    """Convert images to the input of Caffe networks: BGR from 0 to 255, minus the mean of ImageNet's pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +52,11 @@ class CaffeNormalize(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.ndim < 3 or images.shape[-3] != 3:
-            raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., 3, H, W)")
+        _check_channels(images, 3)
         check_unit_range(images)
         return 255 * images.flip(-3) - self.mean
+
+
+def _check_channels(images: Tensor, channels: int) -> None:
+    if images.ndim < 3 or images.shape[-3] != channels:
+        raise ValueError(f"images has shape {tuple(images.shape)}, expected (..., {channels}, H, W)")

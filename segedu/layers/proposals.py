@@ -1,4 +1,4 @@
-"""Proposals: boxes of each image that may hold objects; how they are sampled, labelled and turned into detections."""
+"""Proposals, boxes of an image that may contain objects: how they are sampled, labelled and turned into detections."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from segedu.ops.anchors import NEITHER, encode_boxes, match_anchors, sample_matc
 from segedu.ops.boxes import box_iou
 from segedu.ops.crowds import without_crowds
 from segedu.validation.exporting import is_exporting
+from segedu.validation.targets import Targets
 
-Targets = Sequence[Mapping[str, Tensor]]
 SMALLEST = 1e-2  # pixels: detections with a shorter side are dropped
 
 
 class Sampling(NamedTuple):
-    """Which proposals of an image are learnt from.
+    """Which proposals of an image are used for training.
 
-    `count` at most, `positive_share` of them objects: those whose IoU with a ground truth reaches `high`. The others
-    are background; where some of them reach `low`, only these are drawn.
+    At most `count` proposals, a fraction `positive_share` of them objects, which have an IoU of at least `high` with a
+    ground-truth box. The others are background. If some of these have an IoU of at least `low`, only they are sampled.
     """
 
     count: int = 128
@@ -32,64 +32,64 @@ class Sampling(NamedTuple):
 
 
 def add_ground_truth(proposals: Sequence[Tensor], targets: Targets) -> list[Tensor]:
-    """Proposals, followed by the ground-truth boxes: each object then has one that fits it.
+    """Append the ground-truth boxes to the proposals, so that each object has a proposal that fits it.
 
     Args:
-        proposals: B boxes (P_i, 4).
+        proposals: B tensors of boxes (P_i, 4).
         targets: B dicts with `boxes` (N_i, 4). If a dict has `iscrowd` (N_i,), the boxes of crowds are not added.
 
     Returns:
-        B boxes (P_i + N_i, 4).
+        B tensors of boxes (P_i + N_i, 4).
     """
-    true_boxes = [without_crowds(target)["boxes"] for target in targets]
-    return [torch.cat([boxes, true.to(boxes)]) for boxes, true in zip(proposals, true_boxes, strict=True)]
+    gt_boxes = [without_crowds(target)["boxes"] for target in targets]
+    return [torch.cat([boxes, gt.to(boxes)]) for boxes, gt in zip(proposals, gt_boxes, strict=True)]
 
 
 def sample_proposals(
     proposals: Sequence[Tensor], targets: Targets, sampling: Sampling, generator: torch.Generator | None = None
 ) -> list[Tensor]:
-    """The proposals of each image that are learnt from; true boxes are among those drawn from.
+    """Sample the proposals of each image that are used for training, from the proposals and the ground-truth boxes.
 
     Args:
-        proposals: B boxes (P_i, 4).
+        proposals: B tensors of boxes (P_i, 4).
         targets: B dicts with `boxes` (N_i, 4).
-        sampling: how many, and of which kind.
-        generator: what draws; None for torch's own.
+        sampling: how many, and which.
+        generator: source of the random numbers; None for torch's own.
 
     Returns:
-        B boxes (at most `sampling.count`, 4): objects, then background.
+        B tensors of boxes (at most `sampling.count`, 4): objects, then background.
     """
-    chosen = []
+    samples = []
     for boxes, target in zip(add_ground_truth(proposals, targets), targets, strict=True):
         iou = box_iou(target["boxes"].to(boxes), boxes)  # (N, P)
         matches = match_anchors(iou, sampling.high, sampling.high)
         if len(iou):
             easy = (matches < 0) & (iou.amax(0) < sampling.low)
-            if not bool((easy == (matches < 0)).all()):  # else there are no hard ones
+            if not bool((easy == (matches < 0)).all()):  # otherwise there is no hard background
                 matches[easy] = NEITHER
-        drawn = sample_matches(matches, sampling.count, sampling.positive_share, generator)
-        chosen.append(boxes[torch.cat(drawn)])
-    return chosen
+        rows = sample_matches(matches, sampling.count, sampling.positive_share, generator)
+        samples.append(boxes[torch.cat(rows)])
+    return samples
 
 
 def label_proposals(
     proposals: Tensor, target: Mapping[str, Tensor], high: float = 0.5, weights: Sequence[float] = (1, 1, 1, 1)
 ) -> tuple[Tensor, Tensor]:
-    """What the proposals of one image show, and how each would have to move to fit it.
+    """Classes and regression targets of the proposals of one image.
 
     Args:
         proposals: (P, 4), with an area.
         target: `boxes` (N, 4) and `labels` (N,) of the image.
-        high: least IoU with an object; below it is background, class 0.
+        high: smallest IoU with an object; proposals below it are background, class 0.
         weights: of `encode_boxes`.
 
     Returns:
         (P,) int64 classes, and (P, 4) deltas to the object, 0 for background.
     """
     matches = match_anchors(box_iou(target["boxes"].to(proposals), proposals), high, high)
-    labels, deltas, objects = torch.zeros_like(matches), torch.zeros_like(proposals), matches >= 0
-    labels[objects] = target["labels"].to(matches.device)[matches[objects]]
-    deltas[objects] = encode_boxes(target["boxes"].to(proposals)[matches[objects]], proposals[objects], weights)
+    labels, deltas, positive = torch.zeros_like(matches), torch.zeros_like(proposals), matches >= 0
+    labels[positive] = target["labels"].to(matches.device)[matches[positive]]
+    deltas[positive] = encode_boxes(target["boxes"].to(proposals)[matches[positive]], proposals[positive], weights)
     return labels, deltas
 
 
@@ -101,25 +101,25 @@ def detections(
     iou_threshold: float,
     count: int,
 ) -> list[dict[str, Tensor]]:
-    """From a box and a score of every proposal for every class to detections.
+    """Detections of a batch from the boxes and scores of all proposals.
 
     Args:
         boxes: (P, K - 1, 4), xyxy, of classes 1 to K - 1.
-        scores: (P, K - 1).
-        outputs: with `proposals`, which say how many of the P belong to each image, and `sizes`.
-        score_threshold: scores are above this.
+        scores: (P, K - 1), without NaN.
+        outputs: with `proposals`, whose lengths divide the P rows among the images, and `sizes`.
+        score_threshold: detections have scores above this.
         iou_threshold: of the suppression, class by class.
-        count: of an image at most.
+        count: largest number of detections per image.
 
     Returns:
         B dicts of `boxes`, `labels` and `scores`, the best first.
-
-    Raises:
-        ValueError: a score is NaN.
     """
     if not is_exporting() and bool(scores.isnan().any()):
         raise ValueError("outputs has a NaN among the scores, expected numbers")
-    found, counts = [], [len(proposals) for proposals in outputs["proposals"]]
-    for box, score, size in zip(boxes.split(counts), scores.split(counts), outputs["sizes"], strict=True):
-        found.append(best_detections(box, score, size, score_threshold, iou_threshold, count, SMALLEST))
-    return found
+    counts = [len(proposals) for proposals in outputs["proposals"]]
+    return [
+        best_detections(image_boxes, image_scores, size, score_threshold, iou_threshold, count, SMALLEST)
+        for image_boxes, image_scores, size in zip(
+            boxes.split(counts), scores.split(counts), outputs["sizes"], strict=True
+        )
+    ]

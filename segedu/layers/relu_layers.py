@@ -1,4 +1,4 @@
-"""Linear maps with a ReLU between each two: what a query becomes a box by, or what it compares pixels with."""
+"""An MLP of linear layers and ReLUs, as in the heads of DETR, MaskFormer and Segment Anything."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class ReLULayers(nn.Module):
-    """Linear maps with a ReLU between each two, on each vector alone.
+    """Linear layers with a ReLU between each two, applied to each vector separately.
 
     Args:
-        *widths: how many numbers go in, are between, and come out.
+        *widths: channels of the input, between the layers, and of the output.
     """
 
     def __init__(self, *widths: int) -> None:
@@ -19,7 +19,7 @@ class ReLULayers(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        *before, last = self.layers
-        for layer in before:
+        *hidden, last = self.layers
+        for layer in hidden:
             vectors = layer(vectors).relu()
         return last(vectors)

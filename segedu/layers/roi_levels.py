@@ -14,19 +14,19 @@ from torch import Tensor
 from segedu.ops.roi_align import roi_align
 from segedu.validation.exporting import is_exporting
 
-CANONICAL = (224, 16)  # an object as large as ImageNet's images is looked at with the stride 16 (FPN, equation 1)
+CANONICAL = (224, 16)  # an object of the size of ImageNet's images belongs to the level of stride 16 (FPN, equation 1)
 
 
 def assign_levels(boxes: Tensor, strides: Sequence[int], canonical: tuple[float, float] = CANONICAL) -> Tensor:
-    """The level of the pyramid that fits each box: FPN's equation 1, k = floor(k0 + log2(sqrt(w h) / 224)).
+    """The pyramid level of each box by its size: FPN's equation 1, k = floor(k0 + log2(sqrt(w h) / 224)).
 
     Args:
         boxes: (P, 4), xyxy.
-        strides: of the levels, each twice the one before.
-        canonical: a box of this size (square root of its area) goes to the level of this stride.
+        strides: of the levels, each twice the previous one.
+        canonical: a box of this size (square root of its area) belongs to the level of this stride.
 
     Returns:
-        (P,) int64 indices of levels; what is too small or too large goes to the first or the last.
+        (P,) int64 indices of levels. Boxes that are too small or too large get the first or the last level.
 
     >>> boxes = torch.tensor([[0.0, 0.0, 112.0, 112.0], [0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 900.0, 900.0]])
     >>> assign_levels(boxes, (4, 8, 16, 32))
@@ -41,24 +41,24 @@ def assign_levels(boxes: Tensor, strides: Sequence[int], canonical: tuple[float,
 def pool_from_levels(
     features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int, strides: Sequence[int]
 ) -> Tensor:
-    """RoIAlign of each box from the level that fits it.
+    """RoIAlign of each box from the level that fits its size.
 
     Args:
         features: (B, C, h, w) of each level, fine to coarse.
-        boxes: B boxes (P_i, 4) in pixels of the images.
+        boxes: B tensors of boxes (P_i, 4) in pixels of the images.
         output_size: height and width of the result.
-        strides: of the levels; further levels are not pooled from.
+        strides: of the levels; further levels are not used.
 
     Returns:
         (P, C, output_size, output_size), in the order of the boxes.
     """
-    level = [assign_levels(box, strides) for box in boxes]
-    if is_exporting():  # how many boxes a level has is unknown then: each box is pooled from every level
-        every = [roi_align(x, boxes, output_size, 1 / s, 2) for x, s in zip(features, strides, strict=False)]
-        return torch.stack(every)[torch.cat(level), torch.arange(len(every[0]), device=every[0].device)]
+    levels = [assign_levels(box, strides) for box in boxes]
+    if is_exporting():  # the number of boxes per level is unknown then, so each box is pooled from every level
+        pooled = [roi_align(x, boxes, output_size, 1 / s, 2) for x, s in zip(features, strides, strict=False)]
+        return torch.stack(pooled)[torch.cat(levels), torch.arange(len(pooled[0]), device=pooled[0].device)]
     pooled, rows = [], []
     for i, stride in enumerate(strides):
-        own = [box[k == i] for box, k in zip(boxes, level, strict=True)]
-        pooled.append(roi_align(features[i], own, (output_size, output_size), 1 / stride, sampling_ratio=2))
-        rows.append(torch.nonzero(torch.cat(level) == i).flatten())
+        boxes_of_level = [box[level == i] for box, level in zip(boxes, levels, strict=True)]
+        pooled.append(roi_align(features[i], boxes_of_level, (output_size, output_size), 1 / stride, sampling_ratio=2))
+        rows.append(torch.nonzero(torch.cat(levels) == i).flatten())
     return torch.cat(pooled)[torch.cat(rows).argsort()]

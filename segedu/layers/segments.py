@@ -1,8 +1,8 @@
-"""Segments: the pieces that mask classification finds, each with one class and one mask; and how truth becomes them.
+"""Segments: the targets of mask classification, each with one class and one mask, made from ground truth of any task.
 
 What a segment is depends on the task. Semantic: all pixels of a class. Instance: a thing. Panoptic: a thing, or all
-pixels of a class of stuff. So one network with one loss learns any of the three: only the list of segments differs.
-Categories are 0 to K - 1. Segments of an image are a dict of `labels` (N,) int64 and `masks` (N, H, W) bool.
+pixels of a class of stuff. One network with one loss learns any of the three tasks; only the list of segments differs.
+Categories are 0 to K - 1. The segments of an image are a dict of `labels` (N,) int64 and `masks` (N, H, W) bool.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.ops.crowds import without_crowds
+from segedu.validation.images import Size
 from segedu.validation.targets import check_segment_targets
 from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys
 
-Segments, Size = dict[str, Tensor], tuple[int, int]
+Segments = dict[str, Tensor]
 
 
 def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:
-    """One segment for each class that has a pixel.
+    """One segment for each class of a semantic target.
 
     Args:
         semantic: (H, W) int64.
@@ -30,10 +31,6 @@ def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:
 
     Returns:
         `labels` (N,), ascending, and `masks` (N, H, W); N may be 0.
-
-    Raises:
-        TypeError: semantic is not a tensor of int64.
-        ValueError: the shape is not (H, W), or a class is negative.
 
     >>> segments = semantic_segments(torch.tensor([[3, 3, 255, 0]]))
     >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
@@ -43,24 +40,20 @@ def semantic_segments(semantic: Tensor, ignore_index: int = 255) -> Segments:
     labels = semantic.unique()
     labels = labels[labels != ignore_index]
     if len(labels) and labels[0] < 0:
-        raise ValueError(f"semantic has the class {int(labels[0])}, expected at least 0, or {ignore_index}")
+        raise ValueError(f"semantic has the class {int(labels[0])}, expected at least 0 or ignore_index={ignore_index}")
     return {"labels": labels, "masks": semantic == labels[:, None, None]}
 
 
 def panoptic_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Segments:
-    """One segment for each thing, and one for each class of stuff, even if the map has it in several pieces.
+    """One segment for each thing, and one for each class of stuff, even if the map divides it into several segments.
 
     Args:
-        panoptic_seg: (H, W) int32 or int64, 0 where nothing is said.
-        segments_info: a dict with `id`, `category_id` and `isthing` for each id in the map. Crowds (`iscrowd`) are
-            several things in one mask, and are left out.
+        panoptic_seg: (H, W) int32 or int64, 0 for unlabelled pixels.
+        segments_info: a dict with `id`, `category_id` and `isthing` for each id in the map. Crowds (`iscrowd`), which
+            are several things in one mask, are left out.
 
     Returns:
         `labels` (N,) and `masks` (N, H, W), in the order of segments_info; N may be 0.
-
-    Raises:
-        TypeError: panoptic_seg is not a tensor of integers, or segments_info not a list of dicts.
-        ValueError: the shape is not (H, W), an entry lacks a key, or a segment has no pixel.
 
     >>> road, car = {"category_id": 4, "isthing": False}, {"category_id": 7, "isthing": True}
     >>> info = [{"id": 1, **road}, {"id": 2, **car}, {"id": 3, **road}, {"id": 4, **car}]
@@ -78,23 +71,19 @@ def panoptic_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str,
         if not info.get("iscrowd"):
             masks[key] = masks[key] | mask if key in masks else mask
     labels = torch.tensor([category for category, _ in masks], dtype=torch.int64, device=panoptic_seg.device)
-    none = panoptic_seg.new_zeros((0, *panoptic_seg.shape), dtype=torch.bool)
-    return {"labels": labels, "masks": torch.stack(list(masks.values())) if masks else none}
+    no_masks = panoptic_seg.new_zeros((0, *panoptic_seg.shape), dtype=torch.bool)
+    return {"labels": labels, "masks": torch.stack(list(masks.values())) if masks else no_masks}
 
 
 def instance_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Segments:
-    """The things of a panoptic map; where instances are at hand, their `labels` and `masks` are the segments already.
+    """The things of a panoptic map. `labels` and `masks` of instances can be used as segments directly.
 
     Args:
-        panoptic_seg: (H, W) int32 or int64, 0 where nothing is said.
+        panoptic_seg: (H, W) int32 or int64, 0 for unlabelled pixels.
         segments_info: as for `panoptic_segments`.
 
     Returns:
         `labels` (N,) and `masks` (N, H, W), in the order of segments_info; N may be 0.
-
-    Raises:
-        TypeError: as for `panoptic_segments`.
-        ValueError: as for `panoptic_segments`.
 
     >>> info = [{"id": 1, "category_id": 4, "isthing": False}, {"id": 2, "category_id": 7, "isthing": True}]
     >>> instance_segments(torch.tensor([[1, 2, 0]]), info)["labels"]
@@ -104,20 +93,16 @@ def instance_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str,
 
 
 def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int) -> list[Segments]:
-    """Refuse what is not a list of the segments of each image, and leave out crowds.
+    """Check the targets of mask classification and remove crowds.
 
     Args:
         targets: B dicts of `labels` (N,) int64 from 0 to K - 1 and `masks` (N, h, w) bool; N may be 0. If a dict also
-            has `iscrowd` (N,), its crowds are left out, as in every detector: see `segedu.ops.crowds`.
+            has `iscrowd` (N,), its crowds are removed, as in every detector: see `segedu.ops.crowds`.
         sizes: (h, w) of each image, without its padding.
-        num_classes: K, "no object" not counted.
+        num_classes: K, without "no object".
 
     Returns:
         The targets without their crowds.
-
-    Raises:
-        TypeError: not a list of dicts of tensors of the right kind.
-        ValueError: a wrong length, a key is missing, a shape does not fit, or a label is out of range.
 
     >>> target = {"labels": torch.tensor([1]), "masks": torch.ones(1, 4, 4).bool()}
     >>> check_segments([target], [(4, 4)], num_classes=2)[0]["labels"]
@@ -128,14 +113,7 @@ def check_segments(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size
 
 
 def pad_masks(masks: Tensor, image_size: Size) -> Tensor:
-    """Masks of an image as masks of the batch that it lies in, in the upper left corner: false where padding is.
-
-    Args:
-        masks: (N, h, w) bool.
-        image_size: (H, W) of the batch.
-
-    Returns:
-        (N, H, W) bool.
+    """Pad masks (N, h, w) at the right and the bottom with False to the size (H, W) of the batch.
 
     >>> pad_masks(torch.ones(1, 1, 2).bool(), (1, 3))
     tensor([[[ True,  True, False]]])

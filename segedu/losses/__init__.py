@@ -1,6 +1,6 @@
-"""Losses: functions of (logits, target) that know no model.
+"""Losses: functions of logits and a target that do not depend on a model.
 
-The 25 losses of the survey of Azad et al. 2023 (arXiv 2312.05391), by its taxonomy, and where they are:
+The 25 losses of the survey of Azad et al. 2023 (arXiv 2312.05391) in its taxonomy, with the file of each:
 
 - distribution: cross-entropy (``cross_entropy``), top-k and distance-map cross-entropy (``distribution``), focal
   (``focal``);
@@ -10,6 +10,7 @@ The 25 losses of the survey of Azad et al. 2023 (arXiv 2312.05391), by its taxon
   boundary (``active_boundary``), InverseForm (``inverse_form``), conditional boundary (``conditional_boundary``);
 - compound: combo, exponential-logarithmic, unified focal (``compound``).
 
-Besides: binary cross-entropy, Lovász hinge, clDice (``cldice``), numbers (``regression``) and boxes (``boxes``).
-What they share: ``checks`` of input and the rule of the mean, soft counts (``overlap``), ``distance_maps``.
+Also here: binary cross-entropy, Lovász hinge, clDice (``cldice``), regression losses (``regression``), box losses
+(``boxes``), and losses of masks and of sets of predictions (``masks``, ``set_prediction``). They share the weighted
+mean (``reduction``), soft counts (``overlap``) and ``distance_maps``.
 """

@@ -1,8 +1,8 @@
-"""Active boundary loss: each pixel of the predicted boundary is told which of its neighbours to move to.
+"""Active boundary loss: moves each pixel of the predicted boundary towards the ground-truth boundary.
 
-Wang et al. 2021 (arXiv 2102.02696). Predicted boundaries are where neighbours differ most in their probabilities. The
-true boundary has a distance map; the neighbour where it is smallest is the direction. As cross-entropy over the
-neighbours, with the difference (KL divergence) to each as its score, this is differentiable.
+Wang et al. 2021 (arXiv 2102.02696). Predicted boundaries are where the class probabilities of neighbours differ most.
+Each boundary pixel should move to the neighbour with the smallest distance to the ground-truth boundary. This becomes
+differentiable as a cross-entropy over the neighbours, whose logits are the KL divergences to each neighbour.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from segedu.losses.distance_maps import distance_inside
 from segedu.losses.reduction import full_precision
 from segedu.validation.numbers import check_number
 from segedu.validation.targets import check_logits_and_target
+from segedu.validation.tensors import check_floats
 
 NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
@@ -31,36 +32,32 @@ def active_boundary_loss(
     detach_neighbours: bool = True,
     ignore_index: int | None = 255,
 ) -> Tensor:
-    """``mean Λ(M_i) CE(D_p, D_g)`` over pixels i of the predicted boundary (Wang et al. 2021).
+    """Active boundary loss ``mean Λ(M_i) CE(D_p, D_g)`` over the pixels i of the predicted boundary (Wang et al. 2021).
 
-    M is the distance to the true boundary and ``Λ(M) = min(M, θ)/θ``: pixels already there are left alone. D_g points
-    to the neighbour (of 8) with the smallest M, D_p is the softmax over neighbours j of ``KL(P_i, P_j)``. The loss is
-    an addition to cross-entropy (and Lovász): alone it does not know what the classes are.
+    M is the distance to the ground-truth boundary; ``Λ(M) = min(M, θ)/θ`` is 0 for pixels on it. D_g points to the
+    neighbour (of 8) with the smallest M, D_p is the softmax over neighbours j of ``KL(P_i, P_j)``. The loss is used in
+    addition to cross-entropy (and Lovász): alone, it does not depend on what the classes are.
 
-    Paper: a pixel is on the predicted boundary if its divergence to the right or lower neighbour is above a threshold
-    that lets 1 % of pixels pass; we take exactly that share of each image, one pixel at least, and no pixel of
-    divergence 0. Of several nearest neighbours the first counts. The neighbours' gradients are cut, as the paper does
-    against conflicts, and the direction is smoothed as it does against noise.
+    Paper: a pixel is on the predicted boundary if its divergence to the right or lower neighbour exceeds a threshold
+    that 1 % of the pixels pass. We take exactly that fraction of each image, at least one pixel, and no pixel of
+    divergence 0. If several neighbours are equally near, the first is used. As in the paper, neighbours get no
+    gradient, to avoid conflicts, and the direction is smoothed, because it is noisy.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax.
-        target: (B, H, W) int64 true classes.
-        share: part of an image's pixels that form the predicted boundary, above 0 and at most 1.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax.
+        target: (B, H, W) int64 classes.
+        share: fraction of an image's pixels that form the predicted boundary, above 0 and at most 1.
         farthest: θ in pixels, above 0.
-        smoothing: what the direction gives up to the other neighbours, in [0, 1].
-        detach_neighbours: no gradient to the neighbours of a boundary pixel.
-        ignore_index: pixels with this target are no boundary and no neighbour.
+        smoothing: label smoothing of the direction, in [0, 1].
+        detach_neighbours: whether the neighbours of a boundary pixel get no gradient.
+        ignore_index: pixels with this target are neither boundary nor neighbour.
 
     Returns:
-        A scalar of at least 0. 0 with no gradient where a true or a predicted boundary is missing.
-
-    Raises:
-        TypeError: an argument is not of the right kind.
-        ValueError: a shape, a class, ``share``, θ or the smoothing is not one of those above; an empty batch.
+        A scalar of at least 0. It is 0 without a gradient if there is no ground-truth or no predicted boundary.
 
     Example:
-        Predicted boundary: pixel 1, whose divergence to the right is 0.3681 and to the left 0. The true one is 2
-        pixels to the right: Λ = 2/20, and the softmax of going right is e^0.3681 / (1 + e^0.3681).
+        The predicted boundary is pixel 1, whose divergence to the right is 0.3681 and to the left 0. The ground-truth
+        boundary is 2 pixels to the right: Λ = 2/20, and the softmax of moving right is e^0.3681 / (1 + e^0.3681).
 
         >>> p = torch.tensor([0.9, 0.9, 0.5, 0.5, 0.5, 0.5])
         >>> logits = torch.stack([p, 1 - p]).log().reshape(1, 2, 1, 6)
@@ -71,22 +68,21 @@ def active_boundary_loss(
     check_number("share", share, maximum=1, exclusive=True)
     check_number("farthest", farthest, exclusive=True)
     check_number("smoothing", smoothing, maximum=1)
-    if logits.ndim != 4:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W)")
+    check_floats("logits", logits, "B K H W")
     log_p = torch.log_softmax(full_precision(logits), dim=1)
-    divergence, is_there = neighbour_divergence(log_p, counted, detach_neighbours)  # (B, 8, H, W)
+    divergence, is_neighbour = neighbour_divergence(log_p, counted, detach_neighbours)  # (B, 8, H, W)
     distance = distance_to_boundary(target, counted)  # (B, H, W), infinite without a boundary
-    there = is_there & distance.isfinite()[:, None]
-    on_boundary = predicted_boundary(divergence.detach(), counted, share) & there.any(1)
+    valid = is_neighbour & distance.isfinite()[:, None]
+    on_boundary = predicted_boundary(divergence.detach(), counted, share) & valid.any(1)
     weight = on_boundary * distance.clamp(max=farthest).to(log_p.dtype) / farthest
-    around = torch.stack([_shift(distance, dy, dx, math.inf) for dy, dx in NEIGHBOURS], dim=1)
-    direction = torch.where(there, around, math.inf).argmin(1, keepdim=True)  # (B, 1, H, W)
-    log_q = torch.where(there, divergence, -1e30).log_softmax(1)
-    chosen, others = log_q.gather(1, direction)[:, 0], torch.where(there, log_q, 0.0).sum(1)
-    num_others = (there.sum(1) - 1).clamp(min=1)
-    smooth = smoothing * (there.sum(1) > 1).to(log_p.dtype)  # a lone neighbour has no others to give to
-    each = -((1 - smooth) * chosen + smooth / num_others * (others - chosen))
-    return (weight * torch.where(on_boundary, each, 0.0)).sum() / on_boundary.sum().clamp(min=1)
+    neighbour_distance = torch.stack([_shift(distance, dy, dx, math.inf) for dy, dx in NEIGHBOURS], dim=1)
+    direction = torch.where(valid, neighbour_distance, math.inf).argmin(1, keepdim=True)  # (B, 1, H, W)
+    log_q = torch.where(valid, divergence, -1e30).log_softmax(1)
+    nearest, total = log_q.gather(1, direction)[:, 0], torch.where(valid, log_q, 0.0).sum(1)
+    num_others = (valid.sum(1) - 1).clamp(min=1)
+    smooth = smoothing * (valid.sum(1) > 1).to(log_p.dtype)  # a single neighbour cannot be smoothed
+    loss = -((1 - smooth) * nearest + smooth / num_others * (total - nearest))
+    return (weight * torch.where(on_boundary, loss, 0.0)).sum() / on_boundary.sum().clamp(min=1)
 
 
 def neighbour_divergence(log_p: Tensor, counted: Tensor, detach_neighbours: bool = False) -> tuple[Tensor, Tensor]:
@@ -94,28 +90,28 @@ def neighbour_divergence(log_p: Tensor, counted: Tensor, detach_neighbours: bool
 
     Args:
         log_p: (B, K, H, W) log-probabilities.
-        counted: (B, H, W) bool: other pixels are no neighbours.
-        detach_neighbours: no gradient to P_j.
+        counted: (B, H, W) bool; other pixels are not neighbours.
+        detach_neighbours: whether P_j gets no gradient.
 
     Returns:
-        (B, 8, H, W) divergences, 0 where there is no neighbour, and a bool map that says where there is one. Order:
-        ``NEIGHBOURS``, row by row.
+        (B, 8, H, W) divergences in the order of ``NEIGHBOURS``, and a bool mask of that shape that is False where there
+        is no neighbour. Divergences are 0 there.
 
     Example:
-        KL of (0.9, 0.1) to (0.5, 0.5), its right neighbour.
+        The KL divergence of (0.9, 0.1) to (0.5, 0.5), its right neighbour.
 
         >>> log_p = torch.tensor([[0.9, 0.5], [0.1, 0.5]]).log().reshape(1, 2, 1, 2)
         >>> neighbour_divergence(log_p, torch.ones(1, 1, 2).bool())[0][0, 4]
         tensor([[0.3681, 0.0000]])
     """
-    p, other = log_p.exp(), log_p.detach() if detach_neighbours else log_p
-    divergences, there = [], []
+    p, log_p_neighbours = log_p.exp(), log_p.detach() if detach_neighbours else log_p
+    divergences, valid = [], []
     for dy, dx in NEIGHBOURS:
-        is_there = _shift(counted, dy, dx, False) & counted
-        difference = torch.where(is_there[:, None], log_p - _shift(other, dy, dx, 0.0), 0.0)
+        is_neighbour = _shift(counted, dy, dx, False) & counted
+        difference = torch.where(is_neighbour[:, None], log_p - _shift(log_p_neighbours, dy, dx, 0.0), 0.0)
         divergences.append((p * difference).sum(1))
-        there.append(is_there)
-    return torch.stack(divergences, dim=1), torch.stack(there, dim=1)
+        valid.append(is_neighbour)
+    return torch.stack(divergences, dim=1), torch.stack(valid, dim=1)
 
 
 def predicted_boundary(divergence: Tensor, counted: Tensor, share: float) -> Tensor:
@@ -123,11 +119,11 @@ def predicted_boundary(divergence: Tensor, counted: Tensor, share: float) -> Ten
 
     Args:
         divergence: (B, 8, H, W) of ``neighbour_divergence``.
-        counted: (B, H, W) bool.
-        share: part of the pixels that count; rounded down, at least one.
+        counted: (B, H, W) bool, False where ignored.
+        share: fraction of the pixels that are not ignored; rounded down, at least one.
 
     Returns:
-        (B, H, W) bool. No pixel of divergence 0 is on it; ties with the last pixel are.
+        (B, H, W) bool. Pixels of divergence 0 are excluded; ties with the last pixel are included.
 
     Example:
         >>> divergence = torch.zeros(1, 8, 1, 3)
@@ -137,8 +133,8 @@ def predicted_boundary(divergence: Tensor, counted: Tensor, share: float) -> Ten
     """
     right, below = (divergence[:, NEIGHBOURS.index(step)] for step in ((0, 1), (1, 0)))
     largest = torch.where(counted, torch.maximum(right, below), 0.0).flatten(1)
-    kept = (counted.flatten(1).sum(1) * share).long().clamp(min=1)
-    threshold = largest.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
+    num_kept = (counted.flatten(1).sum(1) * share).long().clamp(min=1)
+    threshold = largest.sort(dim=1, descending=True).values.gather(1, num_kept[:, None] - 1)
     return ((largest >= threshold) & (largest > 0)).reshape(counted.shape)
 
 
@@ -147,7 +143,7 @@ def distance_to_boundary(target: Tensor, counted: Tensor) -> Tensor:
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool: other pixels are of no class.
+        counted: (B, H, W) bool, False where ignored; ignored pixels form no boundary.
 
     Returns:
         (B, H, W) float64, infinite in an image without a boundary.

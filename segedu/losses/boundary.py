@@ -1,6 +1,6 @@
-"""Boundary losses that weigh probabilities by distances: boundary, Hausdorff, boundary DoU, region-wise.
+"""Losses weighted by distances to boundaries: boundary, Hausdorff, boundary DoU and region-wise loss.
 
-The distances come from the target (or from a thresholded prediction) and carry no gradient.
+Distances are computed from the target, or from a thresholded prediction, and carry no gradient.
 """
 
 from __future__ import annotations
@@ -23,25 +23,21 @@ def boundary_loss(
     ignore_index: int | None = 255,
     include_background: bool = False,
 ) -> Tensor:
-    """``mean φ p``: each pixel's probability times its signed distance to the true boundary.
+    """Boundary loss ``mean φ p``: the probability of each pixel times its signed distance to the ground-truth boundary.
 
-    Kervadec et al. 2019 (arXiv 1812.07032, equation 5): φ is above 0 outside the class and below 0 inside, so that
-    probability far outside costs most. It approximates the area between two contours, weighted by distance. The
-    paper adds it to a region loss, with a weight that grows during training: alone it has a flat, bad start.
+    Kervadec et al. 2019 (arXiv 1812.07032, equation 5): φ is positive outside the class and negative inside, so
+    probability far outside costs most. The loss approximates the area between two contours, weighted by distance. The
+    paper adds it to a region loss with a weight that grows during training; alone, it starts with almost no gradient.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target do not count, and are no boundary.
-        include_background: class 0 is one of the classes. Its boundary is that of the others, seen from behind.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded, and form no boundary.
+        include_background: class 0 is one of the classes. Its boundary is that of all objects together.
 
     Returns:
-        A scalar, mean over pixels and classes, in pixels. It is at most 0 for a perfect prediction. A class that is
-        not in an image, or fills it, has φ = 0 there. If no pixel counts, the loss is 0 and so is its gradient.
-
-    Raises:
-        TypeError: ``logits`` are no floats or ``target`` is not int64.
-        ValueError: the shapes do not fit, a class is outside [0, K), or the batch is empty.
+        A scalar in pixels, mean over pixels and classes. It is at most 0 for a perfect prediction. A class that does
+        not occur in an image, or fills it, has φ = 0 there. If every pixel is ignored, the loss and its gradient are 0.
 
     Example:
         φ of class 1 is 2, 1, 0 and -1; p = 1/2 everywhere.
@@ -63,28 +59,24 @@ def hausdorff_loss(
     ignore_index: int | None = 255,
     include_background: bool = False,
 ) -> Tensor:
-    """``mean (p - y)² (d_p^α + d_y^α)``: errors weigh by their distance to both contours, the farthest most.
+    """Hausdorff distance loss ``mean (p - y)² (d_p^α + d_y^α)``: squared errors weighted by distances to both contours.
 
-    Karimi and Salcudean 2019 (arXiv 1904.10030, equation 8), the distance-transform form: ``d_y`` is the distance of
-    a pixel to the true boundary, ``d_p`` that to the boundary of the prediction cut at p > 1/2.
+    Karimi and Salcudean 2019 (arXiv 1904.10030, equation 8), the distance-transform form: ``d_y`` is the distance of a
+    pixel to the ground-truth boundary, ``d_p`` to the boundary of the prediction thresholded at p > 1/2.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        alpha: α, above 0: the larger, the more the loss is that of the farthest error. The paper's 2.
-        ignore_index: pixels with this target do not count, and are no boundary.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        alpha: α, above 0: the larger α, the more the farthest errors dominate. The paper's 2.
+        ignore_index: pixels with this target are excluded, and form no boundary.
         include_background: class 0 is one of the classes.
 
     Returns:
-        A scalar of at least 0, mean over pixels and classes. A map without a boundary (empty or full) has distance 0.
-        If no pixel counts, the loss is 0 and so is its gradient.
-
-    Raises:
-        TypeError: as ``boundary_loss``; α is not a number.
-        ValueError: as ``boundary_loss``; α is not above 0.
+        A scalar of at least 0, mean over pixels and classes. A mask without a boundary (empty or full) has distance 0.
+        If every pixel is ignored, the loss and its gradient are 0.
 
     Example:
-        No pixel has p > 1/2, so d_p = 0. Distances to the boundary of class 1: 2, 1, 1 and 2.
+        No pixel has p > 1/2, so d_p = 0. The distances to the boundary of class 1 are 2, 1, 1 and 2.
 
         >>> hausdorff_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # (4 + 1 + 1 + 4) / 4 · 1/4
         tensor(0.6250)
@@ -112,34 +104,30 @@ def boundary_dou_loss(
     per_image: bool = True,
     include_background: bool = True,
 ) -> Tensor:
-    """``(U - I) / (U - α I)``: the region where truth and prediction differ, over the union's part near the edge.
+    """Boundary difference over union ``(U - I) / (U - α I)``, in which boundary pixels of large objects dominate.
 
-    Sun et al. 2023 (arXiv 2308.00220). With α = 0 it is ``1 - IoU``; ``α = 1 - 2 C/S`` takes most
-    of the agreed inside of a large object away, so that its edge decides. S is the number of pixels of the class, C
-    that of its pixels at the edge.
+    Sun et al. 2023 (arXiv 2308.00220). With α = 0 it is ``1 - IoU``. ``α = 1 - 2 C/S`` removes most of the agreed
+    interior of a large object from the denominator. S is the number of pixels of the class, C the number of its pixels
+    at the edge.
 
-    Paper: α is in [0, 1); its authors cut it at 0.8, as we do. A pixel is at the edge if one of its 4 neighbours (6 in
-    volumes) is not of the class, or outside the image, or ignored. Soft: ``I = Σ y p``, ``U = Σ y² + Σ p² - I``.
+    Paper: α is in [0, 1); its authors limit it to 0.8, as we do. A pixel is at the edge if one of its 4 neighbours (6
+    in volumes) is of another class, outside the image, or ignored. Soft: ``I = Σ y p``, ``U = Σ y² + Σ p² - I``.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target are left out of every sum.
-        smooth: added to the denominator, at least 0. Not to the numerator as well, as the authors do: there, a
-            class neither there nor predicted would cost 1.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded from every sum.
+        smooth: added to the denominator, at least 0. The authors add it to the numerator too, so that a class that
+            neither occurs nor is predicted costs 1.
         per_image: sums and α of each image. False: of the whole batch.
-        include_background: False leaves class 0 out of the mean.
+        include_background: False excludes class 0 from the mean.
 
     Returns:
-        A scalar in [0, 1], mean over classes and images. A class neither there nor predicted, and an image whose
-        pixels are all ignored, have loss 0.
-
-    Raises:
-        TypeError: as ``boundary_loss``; ``smooth`` is not a number.
-        ValueError: as ``boundary_loss``; ``smooth`` is negative.
+        A scalar in [0, 1], mean over classes and images. A class that neither occurs nor is predicted, and an image
+        that is ignored entirely, have loss 0.
 
     Example:
-        One pixel of class 0 with p = 1/2, all edge (α = 0): I = 1/2, U = 3/4. Class 1: I = 0, U = 1/4.
+        One pixel of class 0 with p = 1/2, at the edge (α = 0): I = 1/2, U = 3/4. Class 1: I = 0, U = 1/4.
 
         >>> boundary_dou_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1).long(), smooth=0)
         tensor(0.6667)
@@ -151,15 +139,15 @@ def boundary_dou_loss(
     at_edge = y & ~_all_neighbours_inside(y)
     y, at_edge = y.to(p.dtype).flatten(2), at_edge.to(p.dtype).flatten(2)
     pixels = 2 if per_image else (0, 2)
-    size, edge, intersection = y.sum(pixels), at_edge.sum(pixels), (y * p.flatten(2)).sum(pixels)
-    alpha = (1 - 2 * edge / size.clamp(min=1)).clamp(0, 0.8)
+    size, num_edge, intersection = y.sum(pixels), at_edge.sum(pixels), (y * p.flatten(2)).sum(pixels)
+    alpha = (1 - 2 * num_edge / size.clamp(min=1)).clamp(0, 0.8)
     union = size + p.flatten(2).square().sum(pixels) - intersection
     agreement = ratio_or_one((1 - alpha) * intersection + smooth, union - alpha * intersection + smooth)
     return mean_over_classes(1 - agreement, include_background)
 
 
 def _all_neighbours_inside(masks: Tensor) -> Tensor:
-    """True where a pixel's two neighbours along each axis are in the mask; outside the image nothing is."""
+    """True where both neighbours along every axis are in the mask; pixels outside the image are not."""
     inside = torch.ones_like(masks)
     for axis in range(2, masks.ndim):
         padding = [0, 0] * (masks.ndim - 1 - axis) + [1, 1]
@@ -175,24 +163,21 @@ def region_wise_loss(
     *,
     ignore_index: int | None = 255,
 ) -> Tensor:
-    """``mean z p`` with the rectified region-wise map: 1 on wrong classes, minus relative depth on the true one.
+    """Region-wise loss ``mean z p``: z is 1 for wrong classes, and minus the relative depth for the ground-truth class.
 
-    Valverde and Tohka 2021 (arXiv 2108.01405, section 3.4): inside its class, ``z = -d / max d`` with the distance d
-    to the boundary, the largest of the image; 1 everywhere else. All wrong classes of a pixel weigh the same, which
-    keeps the gradient from rewarding one wrong class over another (the maps of ``boundary_loss`` do).
+    Valverde and Tohka 2021 (arXiv 2108.01405, section 3.4), rectified region-wise maps: inside its class, ``z = -d /
+    max d`` with the distance d to the boundary and its maximum in the image; elsewhere z is 1. All wrong classes of a
+    pixel have the same weight, so the gradient does not prefer one wrong class to another (with ``boundary_loss`` it
+    does).
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target do not count, and are no boundary.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded, and form no boundary.
 
     Returns:
         A scalar in [-1/K, 1/K], mean over pixels and classes; at most 0 for a perfect prediction. A class that fills
-        its image has z = -1 there. If no pixel counts, the loss is 0 and so is its gradient.
-
-    Raises:
-        TypeError: as ``boundary_loss``.
-        ValueError: as ``boundary_loss``.
+        its image has z = -1 there. If every pixel is ignored, the loss and its gradient are 0.
 
     Example:
         z of class 0 is -1, -1/2, 1 and of class 1 is 1, 1, -1; p = 1/2: (1/2) · (-1/2 + 1) / 6.
@@ -205,11 +190,11 @@ def region_wise_loss(
     inside, outside = class_masks(target, p.shape[1], counted)
     distance = distance_inside(inside, outside)
     deepest = distance.flatten(2).amax(2).reshape(*p.shape[:2], *[1] * (p.ndim - 2))
-    depth = torch.where(deepest > 0, distance / deepest.clamp(min=1), 1.0)  # a class without an outside: 1
+    depth = torch.where(deepest > 0, distance / deepest.clamp(min=1), 1.0)  # 1 for a class that fills its image
     return _mean_of_pixels(p * torch.where(inside, -depth, 1.0).to(p.dtype), counted, include_background=True)
 
 
-def _mean_of_pixels(each: Tensor, counted: Tensor, include_background: bool) -> Tensor:
-    """Mean of (B, K, H, W) over the pixels that count and the classes."""
-    each = each if include_background else each[:, 1:]
-    return reduce_loss(each, counted[:, None].expand_as(each).to(each.dtype), "mean")
+def _mean_of_pixels(loss: Tensor, counted: Tensor, include_background: bool) -> Tensor:
+    """Mean of (B, K, H, W) over the pixels that are not ignored and the classes."""
+    loss = loss if include_background else loss[:, 1:]
+    return reduce_loss(loss, counted[:, None].expand_as(loss).to(loss.dtype), "mean")

@@ -1,4 +1,4 @@
-"""clDice: Dice of centrelines, for vessels, roads and neurites, whose connection matters more than their width."""
+"""clDice: Dice of centrelines, for vessels, roads and neurites, whose connectivity matters more than their width."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segedu.losses.overlap import class_masks, mean_over_classes, ratio_or_one
 from segedu.losses.reduction import full_precision
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_integer, check_number
 from segedu.validation.targets import check_logits_and_target
 
 
@@ -22,36 +22,31 @@ def cldice_loss(
     per_image: bool = True,
     include_background: bool = False,
 ) -> Tensor:
-    """``1 - 2 T_prec T_sens / (T_prec + T_sens)`` of soft skeletons S_p and S_y.
+    """Centreline Dice loss ``1 - 2 T_prec T_sens / (T_prec + T_sens)`` of soft skeletons S_p and S_y.
 
-    Shit et al. 2021 (arXiv 2003.07311, equations 1 and 2, algorithm 2): topological precision ``(Σ S_p y + s) /
-    (Σ S_p + s)`` is the part of the predicted centreline that lies in the truth, topological sensitivity ``(Σ S_y p +
-    s) / (Σ S_y + s)`` the part of the true centreline that is covered. A gap costs as much as it cuts off the line,
-    however thin it is. The paper adds ``dice_loss`` with weight 1 - α.
+    Shit et al. 2021 (arXiv 2003.07311, equations 1 and 2, algorithm 2). Topological precision ``(Σ S_p y + s) / (Σ S_p
+    + s)`` is the fraction of the predicted centreline that lies in the ground truth, topological sensitivity ``(Σ S_y p
+    + s) / (Σ S_y + s)`` the fraction of the ground-truth centreline that is covered. The cost of a gap depends on its
+    length, not on the width of the line. The paper adds ``dice_loss`` with weight 1 - α.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        iterations: erosions of the skeleton, at least the half width of the thickest line.
-        ignore_index: pixels with this target are background in truth and prediction.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        iterations: erosions of the skeleton, at least half the width of the thickest line.
+        ignore_index: pixels with this target are background in prediction and target.
         smooth: s, at least 0.
-        per_image: sums over each image. False: over the whole batch.
-        include_background: class 0 is one of the classes; its skeleton says little.
+        per_image: sum over each image. False: over the whole batch.
+        include_background: class 0 is one of the classes; its skeleton is hardly informative.
 
     Returns:
-        A scalar in [0, 1], mean over classes and images. A class neither there nor predicted has loss 0.
-
-    Raises:
-        TypeError: an argument is not of the right kind.
-        ValueError: the shapes do not fit, there are no two or three axes of space, a class is outside [0, K),
-            ``iterations`` is below 1 or ``smooth`` negative; an empty batch.
+        A scalar in [0, 1], mean over classes and images. A class that neither occurs nor is predicted has loss 0.
 
     Example:
-        A line is its own skeleton; the second half of it is missed.
+        A line is its own skeleton. The prediction misses its second half.
 
         >>> target = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]])
-        >>> seen = torch.tensor([[[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]])
-        >>> logits = 100.0 * torch.stack([1 - seen, seen], dim=1)
+        >>> preds = torch.tensor([[[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]])
+        >>> logits = 100.0 * torch.stack([1 - preds, preds], dim=1)
         >>> cldice_loss(logits, target, smooth=0)  # precision 1, sensitivity 1/2
         tensor(0.3333)
     """
@@ -65,16 +60,16 @@ def cldice_loss(
     skeleton_p, skeleton_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
     precision = ratio_or_one((skeleton_p * y).sum(pixels) + smooth, skeleton_p.sum(pixels) + smooth)
     sensitivity = ratio_or_one((skeleton_y * p).sum(pixels) + smooth, skeleton_y.sum(pixels) + smooth)
-    both = precision + sensitivity
-    cldice = 2 * precision * sensitivity / torch.where(both > 0, both, 1.0)
+    total = precision + sensitivity
+    cldice = 2 * precision * sensitivity / torch.where(total > 0, total, 1.0)
     return mean_over_classes(1 - cldice, include_background)
 
 
 def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
-    """Centrelines of soft masks: what an opening removes, at every erosion.
+    """Soft centrelines of soft masks: the sum of what an opening removes after every erosion.
 
-    Erosion is a minimum over a cross (its arms one after the other), dilation a maximum over a 3x3 square, so the
-    skeleton is differentiable wherever minimum and maximum are.
+    Erosion is a minimum over a cross (one arm after the other), dilation a maximum over a 3x3 square, so the skeleton
+    is differentiable wherever minimum and maximum are.
 
     Args:
         maps: (B, K, H, W) or (B, K, D, H, W) in [0, 1].
@@ -83,18 +78,11 @@ def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
     Returns:
         The shape of ``maps``, in [0, 1].
 
-    Raises:
-        TypeError: ``iterations`` is not an int.
-        ValueError: it is below 1.
-
     Example:
         >>> soft_skeleton(torch.tensor([[[[0.0, 1, 1, 1, 0]] * 5]]), iterations=2)[0, 0, 2]
         tensor([0., 0., 1., 0., 0.])
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int):
-        raise TypeError(f"iterations has type {type(iterations).__name__}, expected an int")
-    if iterations < 1:
-        raise ValueError(f"iterations is {iterations}, expected at least 1")
+    check_integer("iterations", iterations)
     skeleton = torch.relu(maps - _dilate(_erode(maps)))
     for _ in range(iterations):
         maps = _erode(maps)

@@ -1,8 +1,6 @@
-"""Cross-entropy of pixels, with classes and pixels that weigh more, and pixels that do not count.
+"""Cross-entropy with class weights, pixel weights and ignored pixels.
 
-One rule for every kind of weight: with the weight ``w`` of a pixel (that of its true class times its own), the
-``"sum"`` is ``Σ w · loss`` and the ``"mean"`` is ``Σ w · loss / Σ w``. An ignored pixel has weight 0.
-Half-precision logits are computed, and the loss returned, in float32.
+The rule for weights and half precision is that of ``segedu.losses.reduction``.
 """
 
 from __future__ import annotations
@@ -24,25 +22,21 @@ def cross_entropy(
     pixel_weights: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-log softmax(logits)[target]`` of every pixel: how little the true class was expected.
+    """Cross-entropy of each pixel, ``-log softmax(logits)[target]``.
 
-    ``pixel_weights`` with ``reduction="sum"`` is the energy of U-Net (Ronneberger et al. 2015, equation 1).
+    With ``pixel_weights`` and ``reduction="sum"``, this is the energy of U-Net (Ronneberger et al. 2015, equation 1).
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target do not count: loss 0, weight 0.
-        class_weights: (K,) weight of each true class, at least 0.
-        pixel_weights: (B, H, W) weight of each pixel, at least 0.
-        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none"
-            gives the weighted loss of each pixel.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target have loss 0 and weight 0.
+        class_weights: (K,) at least 0, by ground-truth class.
+        pixel_weights: (B, H, W) at least 0.
+        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none" returns the
+            weighted loss of each pixel.
 
     Returns:
-        A scalar, or (B, H, W) for "none". If no pixel counts, the mean is 0 and so is its gradient.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: a shape, a class, a weight or the reduction is not one of those above; an empty batch.
+        A scalar, or (B, H, W) for "none". If every pixel is ignored, the mean and its gradient are 0.
 
     Example:
         >>> logits = torch.tensor([0.0, 0.0]).reshape(1, 2, 1, 1)
@@ -52,9 +46,9 @@ def cross_entropy(
     counted = check_logits_and_target(logits, target, ignore_index)
     weight = true_class_weight(target, counted, class_weights, logits)
     check_weights("pixel_weights", pixel_weights, tuple(target.shape))
-    safe_target = torch.where(counted, target, 0)  # 255 is no index; its pixels get weight 0 below
-    log_probability = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
-    loss = -log_probability.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
+    safe_target = torch.where(counted, target, 0)  # 255 is not a valid index; its pixels get weight 0 below
+    log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
+    loss = -log_p.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
     if pixel_weights is not None:
         weight = weight * pixel_weights.to(loss)
     return reduce_loss(loss, weight, reduction)
@@ -68,23 +62,18 @@ def binary_cross_entropy(
     pixel_weights: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-(t log p + (1 - t) log(1 - p))`` with ``p = sigmoid(logits)``: two classes, one score.
+    """Binary cross-entropy ``-(t log p + (1 - t) log(1 - p))`` with ``p = sigmoid(logits)``.
 
     Args:
-        logits: scores before the sigmoid, any shape, for instance (B, H, W).
-        target: the same shape: 0 and 1 as bools or integers, or floats in [0, 1].
-        ignore_index: pixels with this target do not count: loss 0, weight 0.
-        pixel_weights: weight of each pixel, at least 0, the same shape.
-        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none"
-            gives the weighted loss of each pixel.
+        logits: one logit per pixel, before the sigmoid, of any shape, for example (B, H, W).
+        target: the same shape: bools, integers 0 and 1, or floats in [0, 1].
+        ignore_index: pixels with this target have loss 0 and weight 0.
+        pixel_weights: the same shape, at least 0.
+        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none" returns the
+            weighted loss of each pixel.
 
     Returns:
-        A scalar, or the shape of ``logits`` for "none". If no pixel counts, the mean is 0 and so is its
-        gradient.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: the shapes differ, a target is outside [0, 1], a weight is negative; an empty batch.
+        A scalar, or the shape of ``logits`` for "none". If every pixel is ignored, the mean and its gradient are 0.
 
     Example:
         >>> binary_cross_entropy(torch.tensor([0.0, 0.0]), torch.tensor([1, 255]))  # log 2

@@ -1,4 +1,4 @@
-"""Distances of pixels to the boundary of a class, as fixed weights for losses (no gradient flows through them)."""
+"""Distances of pixels to the boundary of a class, as constant weights for losses; they carry no gradient."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def distance_inside(masks: Tensor, elsewhere: Tensor | None = None) -> Tensor:
     """Euclidean distance of each pixel of a mask to the nearest pixel outside it, 0 outside.
 
     Args:
-        masks: (..., H, W) bool; (B, K, D, H, W) for volumes: ``masks`` has at least two leading axes.
-        elsewhere: the same shape, bool: what counts as outside; ``~masks`` by default. Pixels in neither (ignored
-            ones) are no boundary: the distance goes past them.
+        masks: (..., H, W) bool with at least two leading axes; (B, K, D, H, W) for volumes.
+        elsewhere: the same shape, bool, the pixels outside; ``~masks`` by default. Pixels in neither (ignored ones)
+            form no boundary: distances are measured across them.
 
     Returns:
-        float64, the shape of ``masks``, on its device; 0 everywhere in a mask that has no outside.
+        float64, the shape of ``masks``, on its device; 0 everywhere in a mask without an outside.
 
     Example:
         >>> distance_inside(torch.tensor([[[[False, True, True, True]]]]))
@@ -33,22 +33,22 @@ def distance_inside(masks: Tensor, elsewhere: Tensor | None = None) -> Tensor:
 
 
 def signed_distance(inside: Tensor, outside: Tensor) -> Tensor:
-    """Distance to the boundary of a mask: above 0 outside, at most 0 inside, 0 on the pixels at the inner edge.
+    """Signed distance to the boundary of a mask: positive outside, at most 0 inside, 0 on the pixels at the inner edge.
 
-    Paper: the distance is between continuous contours. On pixels Kervadec et al. (and MONAI) measure between the
-    centres of pixels: the first pixel outside is at 1, the first inside at 0, the second inside at -1.
+    Paper: the distance is between continuous contours. On pixels, Kervadec et al. (and MONAI) measure between pixel
+    centres: the first pixel outside is at 1, the first inside at 0, the second inside at -1.
 
     Args:
         inside: (B, K, H, W) bool.
         outside: the same shape, bool, disjoint from ``inside``.
 
     Returns:
-        float64, the shape of ``inside``; 0 for a mask that is empty or has no outside, and in neither mask.
+        float64, the shape of ``inside``; 0 for a mask that is empty or has no outside, and for pixels in neither mask.
 
     Example:
         >>> mask = torch.tensor([[[[False, False, True, True]]]])
         >>> signed_distance(mask, ~mask)
         tensor([[[[ 2.,  1.,  0., -1.]]]], dtype=torch.float64)
     """
-    within = distance_inside(inside, outside)
-    return distance_inside(outside, inside) - torch.where(within > 0, within - 1, 0)
+    depth = distance_inside(inside, outside)
+    return distance_inside(outside, inside) - torch.where(depth > 0, depth - 1, 0)

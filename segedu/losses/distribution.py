@@ -1,4 +1,4 @@
-"""Distribution losses besides cross-entropy and focal loss: cross-entropy of the hardest pixels, or near edges."""
+"""Variants of cross-entropy: of the hardest pixels (top-k), and weighted by the distance to boundaries."""
 
 from __future__ import annotations
 
@@ -23,29 +23,25 @@ def top_k_loss(
 ) -> Tensor:
     """Mean cross-entropy of the k per cent of pixels where it is largest.
 
-    Wu et al. 2016 (arXiv 1605.06885, section 3.2) drop the pixels of a training image that are already right.
+    Wu et al. 2016 (arXiv 1605.06885, section 3.2) drop the pixels of a training image that are already classified well.
 
-    Paper: Wu et al. choose by a threshold of the probability with a least number of pixels. We keep a fixed share,
-    as the survey and nnU-Net do: it has no second parameter, and the loss never runs out of pixels.
+    Paper: Wu et al. select pixels by a threshold on the probability, with a minimum number of pixels. We keep a fixed
+    fraction, as the survey and nnU-Net do: it has no second parameter, and there are always pixels left.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        k: per cent of the pixels that count, of the whole batch, above 0 and at most 100; rounded down, at least
-            one pixel.
-        ignore_index: pixels with this target do not count, and are none of the 100 per cent.
-        class_weights: (K,) weight of each true class, at least 0. Weighted losses are ranked; their mean is over
-            the number of pixels kept.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        k: percentage of the pixels of the whole batch that are kept, above 0 and at most 100; rounded down, at least
+            one.
+        ignore_index: pixels with this target are excluded, also from the 100 per cent.
+        class_weights: (K,) by ground-truth class, at least 0. Weighted losses are ranked; their mean divides by the
+            number of pixels kept.
 
     Returns:
-        A scalar of at least 0; 0 without a gradient if no pixel counts.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: a shape, a class, a weight or ``k`` is not one of those above; an empty batch.
+        A scalar of at least 0; 0 without a gradient if every pixel is ignored.
 
     Example:
-        One of two pixels: the worse one has p = 1/4.
+        Half of two pixels is one pixel, the one with p = 1/4.
 
         >>> logits = torch.tensor([0.25, 0.75]).log().reshape(1, 2, 1, 1).expand(1, 2, 1, 2)
         >>> top_k_loss(logits, torch.tensor([[[0, 1]]]), k=50)
@@ -54,11 +50,11 @@ def top_k_loss(
     counted = check_logits_and_target(logits, target, ignore_index)
     check_number("k", k, maximum=100, exclusive=True)
     options = {"ignore_index": ignore_index, "class_weights": class_weights, "reduction": "none"}
-    loss = cross_entropy(logits, target, **options)[counted]  # (P,) pixels that count
+    loss = cross_entropy(logits, target, **options)[counted]  # (P,)
     if loss.numel() == 0:
         return logits.sum() * 0
-    kept = max(1, int(loss.numel() * k / 100))
-    return loss.topk(kept).values.mean()
+    num_kept = max(1, int(loss.numel() * k / 100))
+    return loss.topk(num_kept).values.mean()
 
 
 def distance_map_cross_entropy(
@@ -69,31 +65,27 @@ def distance_map_cross_entropy(
     class_weights: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """``(1 + φ) · cross-entropy``, where φ is large near the boundaries of the true classes.
+    """Distance-map cross-entropy ``(1 + φ) · cross-entropy``, where φ is large near class boundaries.
 
-    Caliva et al. 2019 (arXiv 1908.03679): φ is a reverted distance map, the largest distance minus the distance to
-    the boundary, of the object and of the background. The 1 keeps pixels far from boundaries in the loss.
+    Caliva et al. 2019 (arXiv 1908.03679): φ is a reverted distance map, the largest distance minus the distance to the
+    boundary, of the object and of the background. The 1 keeps pixels far from boundaries in the loss.
 
-    Paper: two classes. For K classes we take the reverted map of each true class, which for K = 2 is the paper's
-    sum of both. φ is in pixels; distances are to the nearest pixel of another class, so φ is the largest distance
-    minus 1 on a boundary and 0 at the deepest pixel. The mean divides by the number of pixels, as in the paper, so
-    that (1 + φ) is part of the loss and no weight.
+    Paper: two classes. For K classes we take the reverted map of each pixel's ground-truth class, which for K = 2 is
+    the paper's sum of both. φ is in pixels; distances are to the nearest pixel of another class, so φ is the largest
+    distance minus 1 on a boundary and 0 at the deepest pixel. As in the paper, the mean divides by the number of
+    pixels: (1 + φ) is part of the loss, not a weight.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target do not count, and are no boundary.
-        class_weights: (K,) weight of each true class, at least 0.
-        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none"
-            gives the weighted loss of each pixel.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded, and form no boundary.
+        class_weights: (K,) by ground-truth class, at least 0.
+        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none" returns the
+            weighted loss of each pixel.
 
     Returns:
-        A scalar, or (B, H, W) for "none". φ is 0 in an image of one class. If no pixel counts, the mean is 0 and
-        so is its gradient.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: a shape, a class, a weight or the reduction is not one of those above; an empty batch.
+        A scalar, or (B, H, W) for "none". φ is 0 in an image of one class. If every pixel is ignored, the mean and its
+        gradient are 0.
 
     Example:
         Distances 2, 1 and 1: φ = 0, 1 and 0, so 1 + φ = 1, 2 and 1, each times log 2.
@@ -109,12 +101,11 @@ def distance_map_cross_entropy(
 
 
 def boundary_nearness(target: Tensor, num_classes: int, counted: Tensor) -> Tensor:
-    """φ of each pixel: the largest distance to a boundary in its class (in its image) minus its own.
+    """φ of each pixel: the largest distance to a boundary of its class in its image, minus its own distance.
 
     Args:
         target: (B, H, W) int64.
-        num_classes: K.
-        counted: (B, H, W) bool, false where ignored.
+        counted: (B, H, W) bool, False where ignored.
 
     Returns:
         (B, H, W) float64, at least 0; 0 where ignored.

@@ -1,8 +1,8 @@
-"""Focal loss: cross-entropy in which a pixel that is already right hardly counts.
+"""Focal loss: cross-entropy that gives pixels which are already classified well a small weight.
 
-Lin et al. 2017 (arXiv 1708.02002, equation 5): ``-α_t (1 - p_t)^γ log p_t``, where ``p_t`` is the probability of
-what is true. At ``p_t = 0.9`` and γ = 2 the loss is 100 times smaller than cross-entropy. The exponent turns
-*easy* pixels down; it is α that balances classes.
+Lin et al. 2017 (arXiv 1708.02002, equation 5): ``-α_t (1 - p_t)^γ log p_t``, where ``p_t`` is the predicted probability
+of the ground truth. At ``p_t = 0.9`` and γ = 2 the loss is 100 times smaller than cross-entropy. The exponent γ reduces
+the loss of *easy* pixels; α balances the classes.
 """
 
 from __future__ import annotations
@@ -26,30 +26,26 @@ def sigmoid_focal_loss(
     ignore_index: int | None = 255,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-α_t (1 - p_t)^γ log p_t`` of every score by itself, with ``p = sigmoid(logits)``.
+    """Focal loss ``-α_t (1 - p_t)^γ log p_t`` of each logit independently, with ``p = sigmoid(logits)``.
 
-    ``p_t = p`` and ``α_t = α`` where the target is 1; ``p_t = 1 - p`` and ``α_t = 1 - α`` where it is 0. The
-    factor α_t belongs to the loss: unlike a weight, it does not enter the divisor of the mean. RetinaNet takes the
-    sum over all anchors and divides it by the number of positive ones: ``reduction="sum"`` and divide.
+    ``p_t = p`` and ``α_t = α`` where the target is 1; ``p_t = 1 - p`` and ``α_t = 1 - α`` where it is 0. The factor α_t
+    belongs to the loss: unlike a weight, it does not enter the divisor of the mean. RetinaNet divides the sum over all
+    anchors by the number of positive anchors: use ``reduction="sum"`` and divide.
 
     Args:
-        logits: scores before the sigmoid, any shape: (B, H, W), or (N, K) where each class is a yes or a no.
-        target: the same shape: 0 and 1 as bools or integers, or floats in [0, 1] (``p_t`` is then
-            ``t p + (1 - t)(1 - p)``, as in torchvision).
-        alpha: α of the positives, in [0, 1]; None leaves α_t out.
+        logits: before the sigmoid, of any shape: (B, H, W), or (N, K) if classes do not exclude each other.
+        target: the same shape: bools, integers 0 and 1, or floats in [0, 1] (``p_t`` is then ``t p + (1 - t)(1 - p)``,
+            as in torchvision).
+        alpha: α of the positives, in [0, 1]; None omits the factor α_t.
         gamma: γ, at least 0; 0 gives α-weighted cross-entropy.
-        ignore_index: scores with this target do not count.
-        reduction: "mean" over the scores that count, "sum" or "none".
+        ignore_index: logits with this target are excluded.
+        reduction: "mean" over the logits that are not ignored, "sum" or "none".
 
     Returns:
-        A scalar, or the shape of ``logits`` for "none". If nothing counts, the mean is 0 and so is its gradient.
-
-    Raises:
-        TypeError: an argument is not of the right kind.
-        ValueError: the shapes differ, a target is outside [0, 1], α or γ out of bounds; an empty batch.
+        A scalar, or the shape of ``logits`` for "none". If every target is ignored, the mean and its gradient are 0.
 
     Example:
-        p = 1/2 for a positive: 1/4 · 1/4 · log 2.
+        A positive with p = 1/2: 1/4 · 1/4 · log 2.
 
         >>> sigmoid_focal_loss(torch.tensor([0.0]), torch.tensor([1]))
         tensor(0.0433)
@@ -58,9 +54,9 @@ def sigmoid_focal_loss(
     check_number("gamma", gamma)
     logits = full_precision(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
-    # 1 - p_t from sigmoid(-z), not from 1 - sigmoid(z), which is rounded to 0 where the network is sure
-    wrong = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)
-    loss = power_from_zero(wrong, gamma) * entropy
+    # sigmoid(-z), because 1 - sigmoid(z) is rounded to 0 for large z
+    error = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)  # 1 - p_t
+    loss = power_from_zero(error, gamma) * entropy
     if alpha is not None:
         check_number("alpha", alpha, maximum=1)
         loss = (soft * alpha + (1 - soft) * (1 - alpha)) * loss
@@ -76,23 +72,19 @@ def focal_loss(
     class_weights: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-α_t (1 - p_t)^γ log p_t`` with ``p = softmax(logits)``: one true class among K.
+    """Focal loss ``-α_t (1 - p_t)^γ log p_t`` with ``p = softmax(logits)``, for K classes that exclude each other.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
         gamma: γ, at least 0; 0 gives cross-entropy.
-        ignore_index: pixels with this target do not count.
-        class_weights: (K,) α of each true class, at least 0.
-        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none"
-            gives the weighted loss of each pixel.
+        ignore_index: pixels with this target have loss 0 and weight 0.
+        class_weights: (K,) α by ground-truth class, at least 0.
+        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none" returns the
+            weighted loss of each pixel.
 
     Returns:
-        A scalar, or (B, H, W) for "none". If no pixel counts, the mean is 0 and so is its gradient.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: a shape, a class, a weight, γ or the reduction is not one of those above; an empty batch.
+        A scalar, or (B, H, W) for "none". If every pixel is ignored, the mean and its gradient are 0.
 
     Example:
         p_t = 1/2: (1/2)² log 2.
@@ -105,7 +97,7 @@ def focal_loss(
     weight = true_class_weight(target, counted, class_weights, logits)
     safe_target = torch.where(counted, target, 0)[:, None]  # (B, 1, H, W)
     log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W)
-    # log(1 - p_t) from the other classes: 1 - p_t itself is rounded to 0 where the network is sure
-    log_wrong = log_p.scatter(1, safe_target, -torch.inf).logsumexp(dim=1)  # (B, H, W)
-    loss = (gamma * log_wrong).exp() * -log_p.gather(1, safe_target)[:, 0]
+    # log(1 - p_t) from the other classes, because 1 - p_t itself is rounded to 0 for confident predictions
+    log_error = log_p.scatter(1, safe_target, -torch.inf).logsumexp(dim=1)  # (B, H, W)
+    loss = (gamma * log_error).exp() * -log_p.gather(1, safe_target)[:, 0]
     return reduce_loss(loss, weight, reduction)

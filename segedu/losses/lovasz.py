@@ -1,8 +1,8 @@
-"""Lovász losses: IoU, which is a function of sets, made a piecewise linear function of the errors of pixels.
+"""Lovász losses: IoU, a function of sets, extended to a piecewise linear function of the errors of pixels.
 
-Berman et al. 2018 (arXiv 1705.08790). Sort the errors, worst first, and add pixel after pixel to the set of wrong
-ones: each step costs so much IoU. The loss is the sum of errors, each times the cost of its step. Where all errors
-are 0 or 1, that is exactly ``1 - IoU``.
+Berman et al. 2018 (arXiv 1705.08790). Sort the errors in descending order and add pixel after pixel to the set of wrong
+pixels: each addition lowers the IoU by some amount. The loss is the sum of the errors, each times the amount of its
+pixel. If all errors are 0 or 1, that is exactly ``1 - IoU``.
 """
 
 from __future__ import annotations
@@ -26,22 +26,18 @@ def lovasz_softmax_loss(
     """Lovász extension of ``1 - IoU`` at the errors ``|y - p|`` of each class, mean over classes.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target do not count.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded.
         per_image: the loss of each image, then the mean over images. False: all pixels of the batch as one image.
-        only_present: the mean over classes that are in the target (of the image), as the paper advises. False: over
-            all; a class that is not there then costs its largest probability.
+        only_present: mean over the classes that occur in the target (of the image), as the paper advises. False: over
+            all classes; a class that does not occur then costs its largest probability.
 
     Returns:
-        A scalar in [0, 1]; 0 where no pixel counts. An image whose pixels are all ignored counts as one of loss 0.
-
-    Raises:
-        TypeError: ``logits`` are no floats or ``target`` is not int64.
-        ValueError: the shapes do not fit, a class is outside [0, K), or the batch is empty.
+        A scalar in [0, 1]; 0 if every pixel is ignored. An image that is ignored entirely counts as an image of loss 0.
 
     Example:
-        Errors of class 0: 1/2 (true), 1/2 (false): steps cost 1 and 0. Class 1 the same.
+        Both errors of class 0 are 1/2; the IoU falls by 1 for the first and by 0 for the second. So for class 1.
 
         >>> lovasz_softmax_loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
         tensor(0.5000)
@@ -52,8 +48,8 @@ def lovasz_softmax_loss(
     counted = y.sum(1, keepdim=True).bool().expand_as(y)
     loss = lovasz_extension((y - p).abs(), y, counted)  # (B, K)
     averaged = y.any(2) if only_present else counted.any(2)
-    of_image = (loss * averaged).sum(1) / averaged.sum(1).clamp(min=1)
-    return of_image.mean()
+    loss_per_image = (loss * averaged).sum(1) / averaged.sum(1).clamp(min=1)
+    return loss_per_image.mean()
 
 
 def lovasz_hinge_loss(
@@ -61,32 +57,28 @@ def lovasz_hinge_loss(
 ) -> Tensor:
     """Lovász extension of ``1 - IoU`` of the foreground, at the hinge errors ``max(0, 1 - z (2y - 1))``.
 
-    One score a pixel; Neven et al. 2019 train the masks of instances with it.
+    There is one logit per pixel. Neven et al. 2019 train instance masks with this loss.
 
     Args:
-        logits: (B, H, W) scores, above 0 for foreground; (B, D, H, W) for volumes.
-        target: the same shape: 0 and 1 as bools or integers.
-        ignore_index: pixels with this target do not count.
+        logits: (B, H, W), above 0 for foreground; (B, D, H, W) for volumes.
+        target: the same shape: bools, or integers 0 and 1.
+        ignore_index: pixels with this target are excluded.
         per_image: the loss of each image, then the mean over images. False: all pixels of the batch as one image.
 
     Returns:
-        A scalar of at least 0, without an upper bound. Without foreground it is the largest hinge error. 0 where
-        no pixel counts.
-
-    Raises:
-        TypeError: an argument is not a tensor of the right kind.
-        ValueError: the shapes differ, a target is not 0 or 1, or the batch is empty.
+        A scalar of at least 0, without an upper bound. Without foreground it is the largest hinge error. It is 0 if
+        every pixel is ignored.
 
     Example:
-        Both right, one by less than the margin of 1: the false positive to be costs 1/2, the other pixel 0.
+        Both are classified correctly, the second by less than the margin of 1, which costs 1/2.
 
         >>> lovasz_hinge_loss(torch.tensor([[2.0, -0.5]]), torch.tensor([[1, 0]]))
         tensor(0.2500)
     """
     y, counted = check_soft_target(logits, target, ignore_index)
-    between = y[(y != 0) & (y != 1)]
-    if between.numel():
-        raise ValueError(f"target has the value {between[0].item():g}, expected 0 or 1")
+    not_binary = y[(y != 0) & (y != 1)]
+    if not_binary.numel():
+        raise ValueError(f"target has the value {not_binary[0].item():g}, expected 0 or 1")
     if logits.ndim < 2:
         raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, H, W)")
     shape = (1, -1) if not per_image else (logits.shape[0], -1)
@@ -94,31 +86,31 @@ def lovasz_hinge_loss(
     return lovasz_extension((1 - z * (2 * y - 1)).clamp(min=0), y, counted).mean()
 
 
-def lovasz_extension(errors: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-    """Sum of the errors, worst first, each times what IoU loses when its pixel turns wrong too.
+def lovasz_extension(errors: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Sum of the errors in descending order, each times the IoU that is lost when its pixel becomes wrong as well.
 
-    Paper: algorithm 1, for all classes at once. An ignored pixel stands behind all others and adds nothing.
+    Paper: algorithm 1, for all classes at once. Ignored pixels are sorted to the end and add nothing.
 
     Args:
         errors: (..., P), at least 0.
-        truth: (..., P), 1 on the class and 0 off it (and where ignored).
-        counted: (..., P) bool, false where ignored.
+        target: (..., P), 1 on the class and 0 off it (and where ignored).
+        counted: (..., P) bool, False where ignored.
 
     Returns:
-        (...,): at most the largest error.
+        (...,), at most the largest error.
 
     Example:
-        IoU is 2/3 once the false pixel is wrong and 1/3 once a true one is too: each step costs 1/3.
+        The IoU falls to 2/3 with the false positive and to 1/3 with the false negative, each time by 1/3.
 
-        >>> truth = torch.tensor([0.0, 1.0, 1.0])
-        >>> lovasz_extension(torch.tensor([1.0, 1.0, 0.0]), truth, torch.ones(3).bool())
+        >>> target = torch.tensor([0.0, 1.0, 1.0])
+        >>> lovasz_extension(torch.tensor([1.0, 1.0, 0.0]), target, torch.ones(3).bool())
         tensor(0.6667)
     """
     errors, order = torch.where(counted, errors, -1.0).sort(dim=-1, descending=True)
-    truth, counted = truth.gather(-1, order), counted.gather(-1, order)
-    total = truth.sum(-1, keepdim=True)
-    intersection = total - truth.cumsum(-1)  # true pixels not yet wrong
-    union = total + (1 - truth).cumsum(-1)  # and the false positives so far
-    lost = 1 - intersection / union  # 1 - IoU after each step; union >= 1
-    steps = torch.cat([lost[..., :1], lost[..., 1:] - lost[..., :-1]], dim=-1)
-    return (errors * steps * counted).sum(-1)
+    target, counted = target.gather(-1, order), counted.gather(-1, order)
+    total = target.sum(-1, keepdim=True)
+    intersection = total - target.cumsum(-1)  # without the false negatives so far
+    union = total + (1 - target).cumsum(-1)  # with the false positives so far
+    jaccard = 1 - intersection / union  # 1 - IoU after each pixel; union >= 1
+    gradient = torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=-1)
+    return (errors * gradient * counted).sum(-1)

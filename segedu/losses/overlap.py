@@ -1,7 +1,7 @@
-"""Soft true positives, false positives and false negatives of each class: what region losses are made of.
+"""Soft true positives, false positives and false negatives of each class, from which region losses are computed.
 
-``TP = Σ y p``, ``FP = Σ (1 - y) p``, ``FN = Σ y (1 - p)`` over pixels, with the probability ``p`` and the truth
-``y`` (0 or 1) of a class. Then ``Σ y + Σ p = 2 TP + FP + FN`` and the soft union is ``TP + FP + FN``.
+``TP = Σ y p``, ``FP = Σ (1 - y) p``, ``FN = Σ y (1 - p)`` over pixels, with the predicted probability ``p`` and the
+target ``y`` (0 or 1) of a class. So ``Σ y + Σ p = 2 TP + FP + FN``, and the soft union is ``TP + FP + FN``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from segedu.validation.targets import check_logits_and_target, check_weights
 
 
 def class_probabilities(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
-    """Probability and truth of each class, pixels in one row, 0 where ignored.
+    """Probability and one-hot target of each class, with flattened pixels and 0 where a pixel is ignored.
 
     Args:
         logits: (B, K, H, W), K >= 2.
         target: (B, H, W) int64.
-        ignore_index: pixels with this target are 0 in both.
+        ignore_index: pixels with this target are 0 in both results.
 
     Returns:
         ``p = softmax(logits)`` and the one-hot ``y``, both (B, K, P).
-
-    Raises:
-        TypeError: ``logits`` are no floats or ``target`` is not int64.
-        ValueError: the shapes do not fit, a class is outside [0, K), or the batch is empty.
 
     Example:
         >>> p, y = class_probabilities(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]), 255)
@@ -46,20 +42,16 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Soft TP, FP and FN of each class.
 
-    Each is a sum of numbers of at least 0, so that none is negative by rounding (``Σ p - TP`` can be).
+    Each is a sum of terms of at least 0, so rounding never makes it negative (``Σ p - TP`` can be negative).
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        ignore_index: pixels with this target are left out.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        ignore_index: pixels with this target are excluded.
         per_image: sum over the pixels of each image. False: over those of the whole batch.
 
     Returns:
         TP, FP and FN, each (B, K), or (1, K) for the whole batch.
-
-    Raises:
-        TypeError: ``logits`` are no floats or ``target`` is not int64.
-        ValueError: the shapes do not fit, a class is outside [0, K), or the batch is empty.
 
     Example:
         Two pixels of class 0 with p = 1/2.
@@ -71,13 +63,13 @@ def soft_counts(
     safe_target = torch.where(counted, target, 0).flatten(1)  # (B, P)
     counted = counted.flatten(1)
     p = torch.softmax(full_precision(logits).flatten(2), dim=1)  # (B, K, P)
-    true = p.gather(1, safe_target[:, None])[:, 0]  # (B, P) probability of the true class
-    # no one-hot map: a pixel adds to the sums of its true class alone, and to FP of the others
-    nothing = p.new_zeros(p.shape[:2])
-    tp = nothing.scatter_add(1, safe_target, true * counted)
-    fn = nothing.scatter_add(1, safe_target, (1 - true) * counted)
-    wrong = p.scatter(1, safe_target[:, None], 0.0)  # (B, K, P)
-    fp = (wrong if counted.all() else wrong * counted[:, None]).sum(2)
+    p_target = p.gather(1, safe_target[:, None])[:, 0]  # (B, P) probability of the ground truth
+    # without a one-hot tensor: a pixel adds to TP and FN of its own class, and to FP of all other classes
+    zeros = p.new_zeros(p.shape[:2])
+    tp = zeros.scatter_add(1, safe_target, p_target * counted)
+    fn = zeros.scatter_add(1, safe_target, (1 - p_target) * counted)
+    p_others = p.scatter(1, safe_target[:, None], 0.0)  # (B, K, P)
+    fp = (p_others if counted.all() else p_others * counted[:, None]).sum(2)
     return (tp, fp, fn) if per_image else tuple(count.sum(0, keepdim=True) for count in (tp, fp, fn))
 
 
@@ -86,11 +78,10 @@ def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tens
 
     Args:
         target: (B, H, W) int64.
-        num_classes: K.
-        counted: (B, H, W) bool, false where ignored.
+        counted: (B, H, W) bool, False where ignored.
 
     Returns:
-        Two bool maps (B, K, H, W).
+        Two bool tensors (B, K, H, W).
 
     Example:
         >>> inside, outside = class_masks(torch.tensor([[[0, 1, 255]]]), 2, torch.tensor([[[True, True, False]]]))
@@ -102,14 +93,13 @@ def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tens
 
 
 def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """A coefficient of overlap, where 0/0 is perfect: nothing there, and nothing predicted.
+    """A ratio in which 0/0 is 1: without an object and without a prediction, the overlap is perfect.
+
+    The gradient there is 0.
 
     Args:
         numerator: any shape, at least 0.
-        denominator: the same shape; where it is 0 the numerator is 0 too.
-
-    Returns:
-        The ratio, 1 for 0/0, and there no gradient.
+        denominator: the same shape; where it is 0, the numerator is 0 too.
 
     Example:
         >>> ratio_or_one(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 0.0]))
@@ -120,14 +110,11 @@ def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def power_from_zero(x: Tensor, exponent: float) -> Tensor:
-    """``x^exponent`` for x of at least 0, with no gradient at 0, where that of a root is infinite.
+    """``x^exponent`` for x of at least 0, with gradient 0 at x = 0, where the gradient of a root would be infinite.
 
     Args:
         x: any shape, at least 0.
-        exponent: at least 0; 0 gives 1, and 0 where x is 0.
-
-    Returns:
-        The shape of ``x``.
+        exponent: at least 0; 0 gives 1, but 0 where x is 0.
 
     Example:
         >>> power_from_zero(torch.tensor([0.0, 4.0]), 0.5)
@@ -138,19 +125,15 @@ def power_from_zero(x: Tensor, exponent: float) -> Tensor:
 
 
 def mean_over_classes(loss: Tensor, include_background: bool = True, class_weights: Tensor | None = None) -> Tensor:
-    """Mean of the losses of classes (and images), each class with its weight.
+    """Weighted mean of a loss over classes and images.
 
     Args:
         loss: (..., K).
-        include_background: False leaves class 0 out.
+        include_background: False excludes class 0.
         class_weights: (K,) at least 0; the weighted sum is divided by the sum of the weights.
 
     Returns:
         A scalar; 0 if all weights are 0.
-
-    Raises:
-        TypeError: the weights are no tensor.
-        ValueError: the weights have another shape, or one is negative.
 
     Example:
         >>> mean_over_classes(torch.tensor([[0.5, 0.2]]), class_weights=torch.tensor([2.0, 1.0]))

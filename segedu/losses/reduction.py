@@ -1,8 +1,8 @@
-"""How the losses of the pixels are weighted and reduced to one number.
+"""Weights and reduction of losses per pixel.
 
-One rule for every kind of weight: with the weight ``w`` of a pixel (that of its true class times its own), the
-``"sum"`` is ``Σ w · loss`` and the ``"mean"`` is ``Σ w · loss / Σ w``. An ignored pixel has weight 0.
-Half-precision logits are computed, and the loss returned, in float32.
+All weights follow one rule. If ``w`` is the weight of a pixel (its class weight times its pixel weight), ``"sum"`` is
+``Σ w · loss`` and ``"mean"`` is ``Σ w · loss / Σ w``. An ignored pixel has weight 0. Half-precision logits are
+converted to float32 first, and the loss is returned in float32.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Half-precision scores as float32: the sum over an image's pixels is more than float16 can hold (65504).
+    """Convert half-precision logits to float32.
 
-    Args:
-        logits: floats of any shape.
-
-    Returns:
-        float32 where ``logits`` are float16 or bfloat16, else ``logits`` as they are.
+    Sums over the pixels of an image may exceed the float16 maximum, 65504. Other dtypes are returned unchanged.
 
     Example:
         >>> full_precision(torch.zeros(1, dtype=torch.float16))
@@ -33,19 +29,16 @@ def full_precision(logits: Tensor) -> Tensor:
 
 
 def reduce_loss(loss: Tensor, weight: Tensor, reduction: str) -> Tensor:
-    """The loss of each pixel and its weight, made one number.
+    """Apply weights to a loss and reduce it to a scalar.
 
     Args:
         loss: any shape.
         weight: the same shape, at least 0.
-        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none"
-            gives the weighted loss of each pixel.
+        reduction: "mean" divides the weighted sum by the sum of the weights, "sum" does not divide, "none" returns the
+            weighted loss of each pixel.
 
     Returns:
-        A scalar, or the shape of ``loss`` for "none". If all weights are 0, the mean is 0 and so is its gradient.
-
-    Raises:
-        ValueError: the reduction is not one of those above.
+        A scalar, or the shape of ``loss`` for "none". If all weights are 0, the mean and its gradient are 0.
 
     Example:
         >>> reduce_loss(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]), "mean")
@@ -58,24 +51,20 @@ def reduce_loss(loss: Tensor, weight: Tensor, reduction: str) -> Tensor:
     if reduction == "sum":
         return weighted.sum()
     total = weight.sum()
-    return weighted.sum() / torch.where(total > 0, total, 1.0)  # nothing counts: 0 / 1, not 0 / 0
+    return weighted.sum() / torch.where(total > 0, total, 1.0)  # avoids 0 / 0
 
 
 def true_class_weight(target: Tensor, counted: Tensor, class_weights: Tensor | None, logits: Tensor) -> Tensor:
-    """The weight of each pixel: that of its true class, 0 where it does not count.
+    """The class weight of each pixel's ground truth, 0 for ignored pixels.
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool, false where ignored.
-        class_weights: (K,) at least 0; None: all 1.
-        logits: (B, K, H, W): K, and the dtype of the result.
+        counted: (B, H, W) bool, False where ignored.
+        class_weights: (K,) at least 0; None stands for weights of 1.
+        logits: (B, K, H, W), for K and the dtype of the result.
 
     Returns:
         (B, H, W) floats.
-
-    Raises:
-        TypeError: ``class_weights`` is no tensor.
-        ValueError: its shape is not (K,), or a weight is negative or NaN.
 
     Example:
         >>> target = torch.tensor([[[0, 1, 255]]])

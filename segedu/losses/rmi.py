@@ -1,8 +1,8 @@
-"""Region mutual information: how much a 3x3 patch of the prediction says about the same patch of the truth.
+"""Region mutual information: how well a 3x3 patch of the prediction explains the same patch of the ground truth.
 
-Zhao et al. 2019 (arXiv 1910.12037). Pixels depend on their neighbours, so each pixel becomes the vector of its
-region (9 numbers). Under a Gaussian model, ``½ log det`` of the covariance of the truth that the prediction leaves
-unexplained bounds the mutual information from below; that is minimised, besides cross-entropy of each class.
+Zhao et al. 2019 (arXiv 1910.12037). Pixels depend on their neighbours, so each pixel becomes the vector of its region
+(9 values). Under a Gaussian model, ``½ log det`` of the covariance of the ground truth that the prediction does not
+explain bounds the mutual information from below. It is minimised in addition to the cross-entropy of each class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segedu.losses.overlap import class_masks
 from segedu.losses.reduction import full_precision
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_integers, check_number
 from segedu.validation.targets import check_logits_and_target
 
 
@@ -27,35 +27,30 @@ def rmi_loss(
     ignore_index: int | None = 255,
     eps: float = 1e-6,
 ) -> Tensor:
-    """``λ · BCE + (1 - λ) · Σ_k ½ log det(M_k + ε I) / d``, mean over images (Zhao et al. 2019).
+    """RMI loss ``λ · BCE + (1 - λ) · Σ_k ½ log det(M_k + ε I) / d``, mean over images (Zhao et al. 2019).
 
-    As in the paper, each class is a yes or a no: ``p = sigmoid(logits)``; BCE is the mean over pixels of the sum
-    over classes; maps are first made smaller by average pooling; d is the length of a region's vector.
+    As in the paper, the classes are independent: ``p = sigmoid(logits)``. BCE is the mean over pixels of the sum over
+    classes, maps are first downsampled by average pooling, and d is the length of a region's vector.
 
-    Paper: covariances are means over regions here; a sum instead would add the constant ½ log N. An
-    ignored pixel is 0 in truth and prediction.
+    Paper: covariances are means over regions here; a sum instead would add the constant ½ log N. An ignored pixel is 0
+    in prediction and target.
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the sigmoid.
-        target: (B, H, W) int64 true classes.
+        logits: (B, K, H, W) with K >= 2 classes, before the sigmoid.
+        target: (B, H, W) int64 classes.
         weight: λ of cross-entropy, in [0, 1].
         region: side of a region, at least 1: d = region².
-        pool: side and stride of the average pooling before, at least 1 (1: none).
-        ignore_index: pixels with this target do not count.
-        eps: ε, what is added to the diagonals, above 0.
+        pool: size and stride of the average pooling, at least 1 (1: no pooling).
+        ignore_index: pixels with this target are excluded.
+        eps: ε, added to the diagonals, above 0.
 
     Returns:
-        A scalar. It is negative where the truth is well explained: a perfect prediction has ``(1 - λ) K ½ log 2ε``
-        (ε is added twice; less where regions hardly vary). If no pixel counts, it is ``(1 - λ) K ½ log ε``, and its
-        gradient is 0.
-
-    Raises:
-        TypeError: an argument is not of the right kind.
-        ValueError: a shape, a class, λ, ε or a side is not one of those above; the pooled map is smaller than a
-            region; an empty batch.
+        A scalar. It is negative where the ground truth is explained well: a perfect prediction has ``(1 - λ) K ½ log
+        2ε`` (ε is added twice; less where regions hardly vary). If every pixel is ignored, it is ``(1 - λ) K ½ log ε``,
+        and its gradient is 0.
 
     Example:
-        Every truth is explained by nothing: 1x1 regions of variance 1/4 in both classes, ½ log 1/4 each.
+        The prediction explains nothing: 1x1 regions of variance 1/4 in both classes, ½ log 1/4 each.
 
         >>> target = torch.tensor([[[0, 1], [1, 0]]])
         >>> rmi_loss(torch.zeros(1, 2, 2, 2), target, weight=0, region=1, pool=1)
@@ -64,18 +59,24 @@ def rmi_loss(
     counted = check_logits_and_target(logits, target, ignore_index)
     check_number("weight", weight, maximum=1)
     check_number("eps", eps, exclusive=True)
-    _check_sides(logits, region, pool)
+    check_integers(region=region, pool=pool)
+    if logits.ndim != 4 or min(logits.shape[2:]) // pool < region:
+        raise ValueError(
+            f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with H and W of at least"
+            f" pool x region = {pool * region}"
+        )
     z = full_precision(logits)
     y = class_masks(target, z.shape[1], counted)[0].to(z.dtype)  # (B, K, H, W)
     entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * counted[:, None]
     entropy = entropy.sum() / counted.sum().clamp(min=1)
-    truth, preds = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, torch.sigmoid(z) * counted[:, None]))
-    unexplained = half_log_det_unexplained(truth, preds, eps).to(z.dtype)  # (B, K)
+    p = torch.sigmoid(z) * counted[:, None]
+    target_vectors, pred_vectors = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, p))
+    unexplained = half_log_det_unexplained(target_vectors, pred_vectors, eps).to(z.dtype)  # (B, K)
     return weight * entropy + (1 - weight) * unexplained.sum(1).mean() / region**2
 
 
 def region_vectors(maps: Tensor, region: int) -> Tensor:
-    """The region x region neighbourhood of each pixel that has one, as a vector.
+    """The region x region neighbourhood of each pixel, without padding, as a vector.
 
     Args:
         maps: (B, K, H, W).
@@ -93,13 +94,14 @@ def region_vectors(maps: Tensor, region: int) -> Tensor:
     return F.unfold(maps, region).reshape(B, K, region**2, -1)
 
 
-def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor:
+def half_log_det_unexplained(target: Tensor, preds: Tensor, eps: float) -> Tensor:
     """``½ log det(Σ_Y - Σ_YP (Σ_P + ε I)⁻¹ Σ_YPᵀ + ε I)``, with covariances over N vectors.
 
-    Computed in float64: the determinant of a nearly explained truth is a product of tiny numbers.
+    It is computed in float64, because the determinant is a product of tiny values where the ground truth is explained
+    well.
 
     Args:
-        truth: (..., d, N).
+        target: (..., d, N).
         preds: the same shape.
         eps: ε, above 0.
 
@@ -109,27 +111,14 @@ def half_log_det_unexplained(truth: Tensor, preds: Tensor, eps: float) -> Tensor
     Example:
         The prediction explains all but ε.
 
-        >>> truth = torch.tensor([[0.0, 1.0]])
-        >>> half_log_det_unexplained(truth, 3 * truth, eps=1e-9)  # ½ log(1e-9 (1 + 1/9))
+        >>> target = torch.tensor([[0.0, 1.0]])
+        >>> half_log_det_unexplained(target, 3 * target, eps=1e-9)  # ½ log(1e-9 (1 + 1/9))
         tensor(-10.3090, dtype=torch.float64)
     """
-    y, p = (x.double() - x.double().mean(-1, keepdim=True) for x in (truth, preds))
+    y, p = (x.double() - x.double().mean(-1, keepdim=True) for x in (target, preds))
     N, identity = y.shape[-1], torch.eye(y.shape[-2], dtype=torch.float64, device=y.device)
     cov_y, cov_p, cov_py = y @ y.mT / N, p @ p.mT / N, p @ y.mT / N
     root = torch.linalg.cholesky(cov_p + eps * identity)
     explained = torch.linalg.solve_triangular(root, cov_py, upper=False)  # its square is what P explains of Y
-    left = torch.linalg.cholesky(cov_y - explained.mT @ explained + eps * identity)
-    return left.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # ½ log det = sum of the logs of the root's diagonal
-
-
-def _check_sides(logits: Tensor, region: int, pool: int) -> None:
-    for value, name in ((region, "region"), (pool, "pool")):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} has type {type(value).__name__}, expected an int")
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
-    if logits.ndim != 4 or min(logits.shape[2:]) // pool < region:
-        raise ValueError(
-            f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) with H and W of at least"
-            f" pool x region = {pool * region}"
-        )
+    unexplained_root = torch.linalg.cholesky(cov_y - explained.mT @ explained + eps * identity)
+    return unexplained_root.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # ½ log det: sum of logs of the root's diagonal

@@ -1,4 +1,4 @@
-"""Robust T-loss: all errors of an image as one draw of a Student-t, whose heavy tails forgive wrong labels."""
+"""Robust T-loss: all errors of an image follow one Student-t distribution, whose heavy tails tolerate wrong labels."""
 
 from __future__ import annotations
 
@@ -25,27 +25,23 @@ def robust_t_loss(
 
         ``log Γ(ν/2) - log Γ((ν+D)/2) + (D/2) log(πν) + ((ν+D)/2) log(1 + |δ|²/ν)``
 
-    The squared errors stand inside a logarithm: twice as many wrong labels cost far less than twice. ν says how
-    heavy the tails are and is learnt with the network: pass a tensor that requires a gradient, kept above 0 (the
-    paper learns its logarithm). Large ν gives the squared error.
+    The squared errors are inside a logarithm, so twice as many wrong labels cost far less than twice as much. A small ν
+    means heavy tails; a large ν gives the squared error. ν is learnt with the network: pass a tensor that requires a
+    gradient and stays above 0 (the paper learns its logarithm).
 
-    Paper: two classes, so δ is of the foreground. For K classes we take the maps of classes 1 to K - 1 as one vector
-    (D = counted pixels times K - 1).
+    Paper: two classes, so δ is of the foreground. For K classes we take the maps of classes 1 to K - 1 as one vector (D
+    = pixels that are not ignored, times K - 1).
 
     Args:
-        logits: (B, K, H, W) scores of K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
-        target: (B, H, W) int64 true classes.
-        nu: ν, above 0: a number or a tensor of one.
+        logits: (B, K, H, W) with K >= 2 classes, before the softmax; (B, K, D, H, W) for volumes.
+        target: (B, H, W) int64 classes.
+        nu: ν, above 0: a number or a tensor with one element.
         ignore_index: pixels with this target are not part of δ.
         include_background: the map of class 0 is part of δ too.
 
     Returns:
-        A scalar, mean over images, not divided by D. It can be negative: the constant of the density is part of it, so
-        that ν can be learnt. An image whose pixels are all ignored has loss 0.
-
-    Raises:
-        TypeError: an argument is not of the right kind.
-        ValueError: a shape or a class is not one of those above, ν is not above 0, or the batch is empty.
+        A scalar, mean over images, not divided by D. It can be negative, because it includes the constant of the
+        density, which learning ν requires. An image that is ignored entirely has loss 0.
 
     Example:
         One pixel, δ = 1/2, ν = 1 (Cauchy): log π + log(1 + 1/4).
@@ -61,7 +57,7 @@ def robust_t_loss(
     else:
         check_number("nu", nu, exclusive=True)
         nu = p.new_tensor(nu)
-    nu = nu.double()  # log Γ of a million has no digits left in float32
+    nu = nu.double()  # in float32, log Γ of a million has no precision left
     squares = ((y - p)[:, first:] ** 2).sum((1, 2)).double()  # (B,)
     size = y.sum((1, 2)).double() * (p.shape[1] - first)  # (B,): D
     half = (nu + size) / 2

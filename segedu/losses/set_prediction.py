@@ -1,4 +1,4 @@
-"""Classes of a set of predictions: each object is matched with one query, and all other queries predict "no object"."""
+"""Classification loss of a set of predictions: each object has one query, and all other queries predict "no object"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.losses.reduction import full_precision
 from segedu.ops.matching import hungarian_matching
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_length, check_number
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -18,24 +18,20 @@ Pairs = list[tuple[Tensor, Tensor]]
 def matched_cross_entropy(
     class_logits: Tensor, labels: Sequence[Tensor], costs: Sequence[Tensor], no_object_weight: float = 0.1
 ) -> tuple[Tensor, Pairs]:
-    """Match queries with objects, image by image, and compare the classes that all queries of the batch predict.
+    """Match queries with objects in each image, and compute the cross-entropy of all queries of the batch.
 
     Carion et al. 2020 (arXiv 2005.12872, equation 2); MaskFormer and Mask2Former do the same with masks. In an image
-    with more objects than queries, the objects whose matching would cost most have no query.
+    with more objects than queries, the objects that are most expensive to match remain unmatched.
 
     Args:
         class_logits: (B, Q, K + 1), "no object" last.
         labels: B tensors (N_i,) int64, from 0 to K - 1; N_i may be 0.
-        costs: B tensors (Q, N_i): what each query costs for each object.
-        no_object_weight: of a query without an object; all others weigh 1.
+        costs: B tensors (Q, N_i), finite: the cost of matching each query with each object.
+        no_object_weight: weight of an unmatched query; matched queries have weight 1.
 
     Returns:
         The weighted mean of the cross-entropy, and for each image the indices of the matched queries and of their
         objects.
-
-    Raises:
-        TypeError: ``no_object_weight`` is not a number.
-        ValueError: there are not B labels and B costs, a weight is negative, or a cost is not finite.
 
     Example:
         The second query matches the only object. Every logit is 0, so each of the K + 1 = 2 classes has p = 1/2.
@@ -47,9 +43,8 @@ def matched_cross_entropy(
         (tensor(0.6931), [(tensor([1]), tensor([0]))])
     """
     check_number("no_object_weight", no_object_weight)
-    for name, given in (("labels", labels), ("costs", costs)):
-        if len(given) != len(class_logits):
-            raise ValueError(f"{name} has {len(given)} entries, expected one for each of {len(class_logits)} images")
+    check_length("labels", labels, len(class_logits), of="image")
+    check_length("costs", costs, len(class_logits), of="image")
     logits = full_precision(class_logits)
     classes = logits.shape[-1]
     targets = torch.full(logits.shape[:2], classes - 1, device=logits.device)  # (B, Q): no object
@@ -58,5 +53,5 @@ def matched_cross_entropy(
         targets[b, queries] = labels[b][objects]
     weights = logits.new_ones(classes)
     weights[-1] = no_object_weight
-    # Paper: a sum over queries. The authors' code, and here: a mean that the weights divide.
+    # Paper: a sum over queries. The authors' code and ours divide it by the sum of the weights.
     return cross_entropy(logits.mT, targets, ignore_index=None, class_weights=weights), pairs

@@ -1,4 +1,4 @@
-"""Whether a network runs to be exported: then no value of a tensor is known, and no shape may depend on one."""
+"""Whether a network is being exported: then the values of tensors are unknown, and no shape may depend on them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export`, `torch.onnx.export` or `torch.jit.trace` records the code that runs.
+    """Whether `torch.export`, `torch.onnx.export` or `torch.jit.trace` is recording the running code.
 
-    An argument check that reads the values of a tensor is left out then: the program is recorded once for all values.
-    Checks of types and shapes stay.
+    Argument checks that read the values of a tensor are then skipped, because the program is recorded once for all
+    values. Checks of types and shapes remain.
 
     Returns:
         True while a program is recorded, False in ordinary computation and under `torch.compile`.
@@ -22,6 +22,5 @@ def is_exporting() -> bool:
         >>> program(torch.ones(1)), Scale()(torch.ones(1))
         (tensor([3.]), tensor([2.]))
     """
-    # before torch 2.7 there is no is_exporting
-    recorded = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return recorded() or torch.jit.is_tracing()
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # is_exporting is new in torch 2.7
+    return exporting() or torch.jit.is_tracing()

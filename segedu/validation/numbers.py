@@ -121,3 +121,36 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         *others, last = map(repr, choices)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def check_multiple(name: str, value: int, divisor: int, of: str = "") -> int:
+    """Check a positive integer that must be a multiple of another.
+
+    Args:
+        divisor: what the value must be a multiple of.
+        of: the name of the argument that holds the divisor, if there is one.
+
+    >>> check_multiple("embed_dim", 8, 3, of="num_heads")
+    Traceback (most recent call last):
+    ValueError: embed_dim is 8, expected a multiple of num_heads, which is 3
+    """
+    divisor = check_integer(of or "divisor", divisor)
+    if check_integer(name, value) % divisor:
+        raise ValueError(f"{name} is {value}, expected a multiple of {of and f'{of}, which is '}{divisor}")
+    return int(value)
+
+
+def check_stages(**values: Sequence[int]) -> None:
+    """Check sequences that have one positive integer for each stage of a network, by the names of their arguments.
+
+    >>> check_stages(depths=(3, 3), widths=(96, 192))
+    >>> check_stages(depths=(3, 3), widths=(96,))
+    Traceback (most recent call last):
+    ValueError: widths has 1 entries, expected 2, one for each stage
+    """
+    first = next(iter(values))
+    if not len(values[first]):
+        raise ValueError(f"{first} is empty, expected one integer for each stage")
+    for name, entries in values.items():
+        check_length(name, entries, len(values[first]), of="stage")
+    check_integers(**values)

@@ -76,11 +76,11 @@ def check_shape(name: str, shape: Sequence[int], axes: str, sizes: Sizes | None 
         fits = fits and length in allowed and (length > 0 or axis.endswith("?"))
     if not fits:
         letters = [axis.removesuffix("?") for axis in expected]
-        written = ", ".join(axis.replace("|", " or ") for axis in letters) + "," * (len(letters) == 1)
+        form = ", ".join(axis.replace("|", " or ") for axis in letters) + "," * (len(letters) == 1)
         lengths = ", ".join(f"{axis} = {sizes[axis]}" for axis in letters if axis in (sizes or {}))
-        empty = "" if any(axis.endswith("?") for axis in expected) else ", no axis empty"
+        not_empty = "" if any(axis.endswith("?") for axis in expected) else ", no axis empty"
         raise ValueError(
-            f"{name} has shape {tuple(shape)}, expected ({written}){lengths and ' with ' + lengths}{empty}"
+            f"{name} has shape {tuple(shape)}, expected ({form}){lengths and ' with ' + lengths}{not_empty}"
         )
     return known
 

@@ -36,10 +36,10 @@ def test_other_numbers_of_channels_and_stages() -> None:
 
 
 BAD = [
-    (lambda: ConvNeXt((), ()), r"depths is \(\)"),
-    (lambda: ConvNeXt((1, 0), (4, 4)), r"depths is \(1, 0\)"),
-    (lambda: ConvNeXt((1, 1), (4, 0)), r"widths is \(4, 0\)"),
-    (lambda: ConvNeXt((1, 1), (4,)), r"widths is \(4,\)"),
+    (lambda: ConvNeXt((), ()), "depths is empty"),
+    (lambda: ConvNeXt((1, 0), (4, 4)), r"depths\[1\] is 0"),
+    (lambda: ConvNeXt((1, 1), (4, 0)), r"widths\[1\] is 0"),
+    (lambda: ConvNeXt((1, 1), (4,)), "widths has 1 entries"),
     (lambda: ConvNeXt((1,), (4,), in_channels=0), "in_channels is 0"),
 ]
 

@@ -123,8 +123,8 @@ def test_drop_out_drops_whole_channels_in_training_only() -> None:
     [
         (lambda: Downsampler(8, 8), "out_channels is 8"),
         (lambda: NonBottleneck1d(0), "channels is 0"),
-        (lambda: NonBottleneck1d(4, dilation=0), "dilation 0"),
-        (lambda: ERFNetEncoder(3, (16, 64)), "widths is"),
+        (lambda: NonBottleneck1d(4, dilation=0), "dilation is 0"),
+        (lambda: ERFNetEncoder(3, (16, 64)), "widths has 2 entries"),
         (lambda: ERFNetEncoder(3, (16, 16, 32)), "out_channels is 16"),
         (lambda: ERFNetDecoder(0), "num_classes is 0"),
         (lambda: ERFNetEncoder(3)(torch.rand(1, 1, 8, 8)), "images has shape"),

@@ -291,6 +291,6 @@ def test_parity_fails_when_the_forward_pass_is_changed(name: str, change: int) -
 
 def test_parity_fails_without_the_mask_of_swin(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = PAIRS["swin"].loaded()
-    monkeypatch.setattr(swin, "APART", 0.0)
+    monkeypatch.setattr(swin, "MASKED", 0.0)
     with pytest.raises(AssertionError, match="not close"):
         assert_equal(ours, theirs, (47, 65))

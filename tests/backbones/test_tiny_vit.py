@@ -79,13 +79,13 @@ def test_other_numbers_of_channels_and_stages() -> None:
 
 
 BAD = [
-    (lambda: TinyViT((), (), (), ()), r"depths is \(\)"),
-    (lambda: TinyViT((4, 4), (1, 0), (1, 2), (7, 7)), r"depths is \(1, 0\)"),
-    (lambda: TinyViT((4, 4), (1, 1), (1,), (7, 7)), r"num_heads is \(1,\)"),
-    (lambda: TinyViT((4, 4), (1, 1), (1, 1)), r"window_sizes is \(7, 7, 14, 7\)"),
-    (lambda: TinyViT((4, 4), (1, 1), (1, 2), (7, 0)), r"window_sizes is \(7, 0\)"),
-    (lambda: TinyViT((4, 0), (1, 1), (1, 2), (7, 7)), r"embed_dims is \(4, 0\)"),
-    (lambda: TinyViT((1, 4), (1, 1), (1, 2), (7, 7)), r"embed_dims is \(1, 4\)"),
+    (lambda: TinyViT((), (), (), ()), "depths is empty"),
+    (lambda: TinyViT((4, 4), (1, 0), (1, 2), (7, 7)), r"depths\[1\] is 0"),
+    (lambda: TinyViT((4, 4), (1, 1), (1,), (7, 7)), "num_heads has 1 entries"),
+    (lambda: TinyViT((4, 4), (1, 1), (1, 1)), "window_sizes has 4 entries"),
+    (lambda: TinyViT((4, 4), (1, 1), (1, 2), (7, 0)), r"window_sizes\[1\] is 0"),
+    (lambda: TinyViT((4, 0), (1, 1), (1, 2), (7, 7)), r"embed_dims\[1\] is 0"),
+    (lambda: TinyViT((1, 4), (1, 1), (1, 2), (7, 7)), r"embed_dims\[0\] is 1"),
     (lambda: TinyViT((4, 4), (1, 1), (1, 3), (7, 7)), "embed_dim is 4"),
     (lambda: TinyViT((4,), (1,), (1,), (7,), last_stride=4), "last_stride is 4"),
     (lambda: TinyViT((4,), (1,), (1,), (7,), in_channels=0), "in_channels is 0"),

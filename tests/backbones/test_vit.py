@@ -344,13 +344,13 @@ def test_attention_sums_to_one_and_says_what_forward_does() -> None:
     torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, 2, 17, dtype=torch.float64))
     attention, tokens = Attention(12, 3).double(), torch.rand(2, 5, 12, dtype=torch.float64)
     values = attention.queries_keys_values(tokens)[2]
-    by_hand = attention.proj((attention.shares(tokens) @ values).transpose(1, 2).flatten(2))
+    by_hand = attention.proj((attention.attention_weights(tokens) @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(tokens), by_hand)
 
 
 BAD_IMAGES = [
-    (lambda batch: batch[..., :-1], ValueError, r"H, W = 20, 27, expected multiples of patch_size 4; \(20, 28\) would"),
-    (lambda batch: batch[..., :2, :], ValueError, r"H, W = 2, 28, expected .*; \(4, 28\) would do"),
+    (lambda batch: batch[..., :-1], ValueError, r"H, W = 20, 27, expected multiples of patch_size 4, such as \(20, 28\)"),
+    (lambda batch: batch[..., :2, :], ValueError, r"H, W = 2, 28, expected .*, such as \(4, 28\)"),
     (lambda batch: batch[0], ValueError, "shape"),
     (lambda batch: batch[:, :1], ValueError, "shape"),
     (lambda batch: batch[:0], ValueError, "shape"),
@@ -376,7 +376,7 @@ BAD = [
     (lambda: ViT(4, 12, 1, 2, image_size=0), "image_size is 0"),
     (lambda: ViT(4, 12, 1, 2, registers=-1), "registers is -1"),
     (lambda: ViT(4, 12, 1, 5), "embed_dim is 12"),
-    (lambda: ViT(4, 12, 1, 0), "embed_dim is 12"),
+    (lambda: ViT(4, 12, 1, 0), "num_heads is 0"),
     (lambda: Attention(0, 1), "embed_dim is 0"),
     (lambda: tiny().features(images(1, 20, 20, torch.float32), 3), "block is 3"),
     (lambda: tiny().attention(images(1, 20, 20, torch.float32), -4), "block is -4"),

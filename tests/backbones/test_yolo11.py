@@ -19,7 +19,7 @@ from segedu.backbones.yolo11 import (
 )
 
 TINY = Scale(0.5, 1.0, 1024, deep=False)
-LISTED = (8, 16, 16, 32, 32)
+BASE_CHANNELS = (8, 16, 16, 32, 32)
 SIZES = ((64, 96), (32, 32), (64, 32), (32, 96), (32, 32))
 
 
@@ -107,7 +107,7 @@ def test_features_at_strides_8_16_32(scale: str, size: tuple[int, int]) -> None:
 
 def test_each_level_knows_of_the_whole_image_and_every_parameter_learns() -> None:
     torch.manual_seed(0)
-    pyramid = YOLO11Pyramid(TINY, listed=LISTED).double().eval()
+    pyramid = YOLO11Pyramid(TINY, base_channels=BASE_CHANNELS).double().eval()
     images = torch.rand(1, 3, 64, 96, dtype=torch.float64, requires_grad=True)
     fine, middle, coarse = pyramid(images)
     (corner,) = torch.autograd.grad(fine[0, :, 0, 0].sum(), images, retain_graph=True)
@@ -117,12 +117,12 @@ def test_each_level_knows_of_the_whole_image_and_every_parameter_learns() -> Non
 
 
 def test_bad_input() -> None:
-    pyramid = YOLO11Pyramid(TINY, listed=LISTED)
+    pyramid = YOLO11Pyramid(TINY, base_channels=BASE_CHANNELS)
     with pytest.raises(
         ValueError, match=r"images has shape \(1, 3, 64, 65\), expected H and W that are multiples of 32"
     ):
         pyramid(torch.rand(1, 3, 64, 65))
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         pyramid(torch.rand(1, 4, 64, 64))
-    with pytest.raises(ValueError, match="listed .*expected at least 1, and 5 of at least 8"):
-        YOLO11Pyramid(TINY, listed=(8, 8))
+    with pytest.raises(ValueError, match="base_channels has 2 entries, expected 5"):
+        YOLO11Pyramid(TINY, base_channels=(8, 8))

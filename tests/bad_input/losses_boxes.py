@@ -37,7 +37,9 @@ ROWS += [
     for function in LOSSES
     for row in (
         refused(TypeError, "boxes has dtype torch.int64", function, BOX.long(), BOX),
-        refused(ValueError, "target has shape (2, 4), expected (1, 4)", function, BOX, torch.cat([BOX, BOX])),
+        refused(
+            ValueError, "target has shape (2, 4), expected (N, 4) with N = 1", function, BOX, torch.cat([BOX, BOX])
+        ),
         refused(ValueError, "reduction is 'average'", function, BOX, BOX, reduction="average"),
         defined(torch.tensor(0.0), function, BOX, BOX.long()),
         defined(torch.tensor(0.0), function, torch.zeros(0, 4), torch.zeros(0, 4)),

@@ -15,8 +15,8 @@ LOGITS, LABELS, COSTS = torch.zeros(1, 2, 2), [torch.tensor([0])], [torch.tensor
 NO_LABELS, NO_COSTS = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(2, 0)]
 
 ROWS = [
-    refused(ValueError, "labels has 0 entries, expected one", matched_cross_entropy, LOGITS, [], COSTS),
-    refused(ValueError, "costs has 2 entries, expected one", matched_cross_entropy, LOGITS, LABELS, COSTS * 2),
+    refused(ValueError, "labels has 0 entries, expected 1", matched_cross_entropy, LOGITS, [], COSTS),
+    refused(ValueError, "costs has 2 entries, expected 1", matched_cross_entropy, LOGITS, LABELS, COSTS * 2),
     refused(TypeError, "no_object_weight is ", matched_cross_entropy, LOGITS, LABELS, COSTS, "1"),
     refused(ValueError, "no_object_weight is -1", matched_cross_entropy, LOGITS, LABELS, COSTS, -1),
     refused(ValueError, "no_object_weight is nan", matched_cross_entropy, LOGITS, LABELS, COSTS, NAN),

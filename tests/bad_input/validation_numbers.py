@@ -9,8 +9,10 @@ from segedu.validation.numbers import (
     check_integer,
     check_integers,
     check_length,
+    check_multiple,
     check_number,
     check_size,
+    check_stages,
 )
 
 ROWS = [
@@ -38,4 +40,8 @@ ROWS = [
     ),
     refused(ValueError, "names has 2 entries, expected 3", check_length, "names", "ab", 3),
     refused(ValueError, "order is 3, expected 1", check_choice, "order", 3, [1]),
+    refused(ValueError, "tile is 12, expected a multiple of 8", check_multiple, "tile", 12, 8),
+    refused(ValueError, "num_heads is 0, expected an integer", check_multiple, "embed_dim", 8, 0, of="num_heads"),
+    refused(ValueError, "depths is empty, expected", check_stages, depths=()),
+    refused(ValueError, "depths[1] is 0, expected", check_stages, depths=(1, 0)),
 ]

@@ -31,7 +31,7 @@ TARGET = ("boxes", "labels", "masks")
 
 def tiny(num_classes: int = 4, deep: bool = False) -> YOLO11Seg:
     torch.manual_seed(0)
-    pyramid = YOLO11Pyramid(Scale(0.5, 1.0, 1024, deep), listed=(8, 16, 16, 32, 32))
+    pyramid = YOLO11Pyramid(Scale(0.5, 1.0, 1024, deep), base_channels=(8, 16, 16, 32, 32))
     return YOLO11Seg(pyramid, num_classes, prototype_width=8, prototypes=8, bins=8)
 
 

@@ -25,5 +25,5 @@ def test_bad_input(shape: tuple[int, ...]) -> None:
 
 
 def test_wrong_type() -> None:
-    with pytest.raises(TypeError, match="logits has type ndarray, expected a Tensor"):
+    with pytest.raises(TypeError, match="logits has type ndarray, expected a tensor"):
         highest_class(torch.zeros(1, 2, 4, 4).numpy())

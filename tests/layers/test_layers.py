@@ -30,7 +30,7 @@ def test_conv_bn_relu(kernel: int, stride: int, dilation: int) -> None:
 
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "kernel_size", "stride", "dilation"])
 def test_conv_bn_relu_refuses_zero(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=f"^{name} is 0, expected an integer of at least 1"):
         conv_bn_relu(**{"in_channels": 1, "out_channels": 1, name: 0})
 
 

@@ -108,7 +108,7 @@ def test_dropout_only_in_training() -> None:
 def test_bad_numbers() -> None:
     with pytest.raises(ValueError, match="embed_dim is 8, expected a multiple of num_heads, which is 3"):
         Transformer(8, 3)
-    with pytest.raises(ValueError, match="encoder_layers and decoder_layers are 0 and 0, expected at least 0 and 1"):
+    with pytest.raises(ValueError, match="decoder_layers is 0, expected an integer of at least 1"):
         Transformer(8, 2, 0, 0)
 
 
@@ -146,7 +146,7 @@ def test_positions_in_half_precision_are_rounded_once() -> None:
 @pytest.mark.parametrize(
     ("padding", "embed_dim", "error", "words"),
     [
-        (torch.zeros(1, 2, 2), 8, TypeError, "padding has dtype torch.float32, expected a tensor of torch.bool"),
+        (torch.zeros(1, 2, 2), 8, TypeError, "padding has dtype torch.float32, expected torch.bool"),
         ([[[False]]], 8, TypeError, "padding has type list, expected a tensor of torch.bool"),
         (torch.zeros(2, 2).bool(), 8, ValueError, r"padding has shape \(2, 2\), expected \(B, h, w\)"),
         (torch.zeros(1, 2, 2).bool(), 6, ValueError, "embed_dim is 6, expected a multiple of 4"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.datasets.street import CLASSES as STREET
 from segedu.datasets.street import THINGS, draw_street
-from segedu.layers.deformable_attention import DeformableAttention, gather, places
+from segedu.layers.deformable_attention import DeformableAttention, gather, reference_points
 from segedu.layers.segments import panoptic_segments
 from segedu.metrics.panoptic import panoptic_quality
 from segedu.panoptic.inference import panoptic_inference
@@ -58,7 +58,7 @@ def test_at_first_each_head_looks_in_a_direction_of_its_own() -> None:
     nn.init.eye_(layer.value_proj.weight)
     nn.init.eye_(layer.output_proj.weight)
     sizes = [(9, 9), (9, 9)]
-    references = places(sizes, torch.zeros(1))
+    references = reference_points(sizes, torch.zeros(1))
     given = layer(torch.rand(1, 162, 8), references, torch.ones(1, 162, 8), sizes)[0, :81].unflatten(0, (9, 9))
     torch.testing.assert_close(given[3:6, 3:6], torch.ones(3, 3, 8))
     torch.testing.assert_close(given[4, 7, :2], torch.full((2,), 1 / 3))  # of three places to the right, one is inside
@@ -284,7 +284,7 @@ def test_bad_targets_and_numbers() -> None:
         (lambda: MaskedDecoder(0), "num_classes, num_queries and layers are 0, 100 and 9, expected at least 1"),
         (lambda: MaskedDecoder(3, embed_dim=36), "embed_dim is 36, expected a multiple of 4 and of num_heads, 8"),
         (lambda: DeformableAttention(10, 4, 3), "embed_dim is 10, expected a multiple of num_heads, which is 4"),
-        (lambda: DeformableAttention(8, 4, 0), "levels and points are 0 and 4, expected at least 1 each"),
+        (lambda: DeformableAttention(8, 4, 0), "levels is 0, expected an integer of at least 1"),
         (
             lambda: Mask2Former(nn.Identity(), PixelDecoder((8,) * 4, 32), MaskedDecoder(3)),
             "pixel_decoder and decoder have embed_dim 32 and 256, expected the same",

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.layers.deformable_attention import DeformableAttention, Size, places
+from segedu.layers.deformable_attention import DeformableAttention, Size, reference_points
 from segedu.layers.position import sine_position
 
 GROUPS = 32  # of each normalisation
@@ -96,7 +96,7 @@ class PixelDecoder(nn.Module):
         sizes = [tuple(x.shape[-2:]) for x in maps]
         tokens = torch.cat([x.flatten(2).mT for x in maps], dim=1)  # (B, S, D)
         positions = torch.cat([position_of(x) + e for x, e in zip(maps, self.level_embed, strict=True)], dim=1)
-        references = places(sizes, tokens)
+        references = reference_points(sizes, tokens)
         for layer in self.layers:
             tokens = layer(tokens, positions, references, sizes)
         parts = tokens.mT.split([h * w for h, w in sizes], dim=-1)
