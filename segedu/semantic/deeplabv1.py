@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from segedu.backbones.vgg import VGG
 from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic.dense_crf import highest_class_behind_crf
+from segedu.semantic.dense_crf import highest_class_after_crf
 from segedu.validation.images import check_images
 
 
@@ -119,4 +119,4 @@ def deeplabv1_loss(logits: Tensor, target: Tensor, stride: int = 8) -> Tensor:
     return cross_entropy(*at_corners(logits, target, stride), ignore_index=255)
 
 
-postprocess = highest_class_behind_crf
+postprocess = highest_class_after_crf

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic.dense_crf import highest_class_behind_crf
+from segedu.semantic.dense_crf import highest_class_after_crf
 from segedu.validation.images import check_images
 
 
@@ -188,7 +188,7 @@ def poly_decay(step: int, steps: int, power: float = 0.9) -> float:
     return (1 - step / steps) ** power
 
 
-postprocess = highest_class_behind_crf
+postprocess = highest_class_after_crf
 
 
 def _fully_connected(first: nn.Conv2d, num_classes: int, dropout: float) -> nn.Sequential:

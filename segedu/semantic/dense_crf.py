@@ -29,7 +29,7 @@ from torch import Tensor
 from segedu.layers.labels import highest_class
 
 Filter = Callable[[np.ndarray], np.ndarray]  # values (N, C) -> (N, C)
-SURE = 1e-5  # a class is never ruled out for good: smaller probabilities count as this one
+MIN_PROBABILITY = 1e-5  # a class is never ruled out for good: smaller probabilities count as this one
 EXACT_PIXELS = 1024  # up to here all pairs are summed: no slower than the lattice, and without its error
 
 
@@ -68,7 +68,7 @@ def dense_crf(
 
     Args:
         probabilities: (K, H, W), the classifier's; the unary potential is minus their logarithm. Those below
-            `SURE` count as `SURE`.
+            `MIN_PROBABILITY` count as `MIN_PROBABILITY`.
         image: (3, H, W) in [0, 1].
         appearance: w1, theta_alpha (pixels) and theta_beta (grey levels of 255).
         smoothness: w2 and theta_gamma (pixels).
@@ -107,7 +107,7 @@ def dense_crf(
         features = position / smoothness.theta_gamma
         kernels.append((smoothness.w2, normalised(make_filter(features), len(features))))
     start = probabilities.detach().cpu().double().reshape(classes, -1).T.numpy()  # (N, K)
-    unary = -np.log(start.clip(SURE, None))
+    unary = -np.log(start.clip(MIN_PROBABILITY, None))
     q = mean_field(unary, kernels, iterations)
     return torch.from_numpy(q.T.reshape(classes, height, width)).to(probabilities)
 
@@ -295,7 +295,7 @@ def postprocess(q: Tensor) -> Tensor:
     return q.argmax(dim=-3)
 
 
-def highest_class_behind_crf(logits: Tensor, images: Tensor | None = None, **crf: Any) -> Tensor:
+def highest_class_after_crf(logits: Tensor, images: Tensor | None = None, **crf: Any) -> Tensor:
     """The best class of each pixel, behind a fully connected CRF if images are given.
 
     Args:
@@ -310,7 +310,7 @@ def highest_class_behind_crf(logits: Tensor, images: Tensor | None = None, **crf
         TypeError: not a tensor, or not of floating-point numbers.
         ValueError: a wrong shape, an empty batch with images, or options of a CRF without images.
 
-    >>> highest_class_behind_crf(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
+    >>> highest_class_after_crf(torch.tensor([[[[0.0, 2.0]], [[1.0, 2.0]]]]))
     tensor([[[1, 0]]])
     """
     if images is None:

@@ -86,13 +86,13 @@ def grab_cut(
     mixtures = [fit(pixels[side], split(pixels[side], components), components) for side in (~mask, mask)]
     for _ in range(iterations):
         before = mask
-        mask, mixtures = one_round(pixels, mask, mixtures, hints, pairwise)
+        mask, mixtures = one_iteration(pixels, mask, mixtures, hints, pairwise)
         if (before == mask).all() or mask.all() or not mask.any():
             break
     return torch.from_numpy(mask.reshape(hints.shape))
 
 
-def one_round(
+def one_iteration(
     pixels: np.ndarray,
     mask: np.ndarray,
     mixtures: Sequence[Mixture],

@@ -28,8 +28,8 @@ from segedu.validation.images import check_image
 
 DENSE_NODES = 200  # up to here all eigenvectors are computed: no slower, and it cannot fail to converge
 SHIFT = 1e-4  # how far below 0 the eigenvalues are sought
-FAINT = 1e-10  # smaller affinities are none: eigenvectors could not tell them from rounding
-WEAK = 1e-5  # TokenCut: weight of an edge between patches that are not alike; it keeps the graph in one piece
+MIN_AFFINITY = 1e-10  # smaller affinities are none: eigenvectors could not tell them from rounding
+WEAK_AFFINITY = 1e-5  # TokenCut: weight of an edge between patches that are not alike; it keeps the graph in one piece
 
 
 def grid_affinities(
@@ -37,7 +37,7 @@ def grid_affinities(
 ) -> sparse.csr_array:
     """exp(-|I_i - I_j|^2 / colour_sigma^2 - |p_i - p_j|^2 / position_sigma^2) where |p_i - p_j| < radius, else 0.
 
-    Values of at most `FAINT` are 0 too.
+    Values of at most `MIN_AFFINITY` are 0 too.
 
     Args:
         image: (C, H, W) in [0, 1]; C is 3 for colours, 1 for grey values, or the number of any other features.
@@ -77,7 +77,7 @@ def grid_affinities(
         weights.append(np.exp(-contrast / colour_sigma**2 - (dy**2 + dx**2) / position_sigma**2).ravel())
     empty = [np.zeros(0, np.int64)]  # one pixel has no neighbour
     i, j, w = (np.concatenate(parts or empty) for parts in (starts, stops, weights))
-    seen = w > FAINT
+    seen = w > MIN_AFFINITY
     half = sparse.csr_array((w[seen].astype(np.float64), (i[seen], j[seen])), shape=(height * width, height * width))
     return (half + half.T).tocsr()
 
@@ -262,7 +262,7 @@ def segment_image(image: Tensor, segments: int = 8, limit: float = 0.1, longest:
 def token_cut(features: Tensor, tau: float = 0.2) -> Tensor:
     """TokenCut: the object among the patches of a self-supervised transformer.
 
-    Two patches are alike where the cosine of their features is above tau; all others hang together by `WEAK`.
+    Two patches are alike where the cosine of their features is above tau; all others hang together by `WEAK_AFFINITY`.
     The second eigenvector is cut at its mean, and the side of its largest absolute value is the object.
 
     Args:
@@ -288,7 +288,7 @@ def token_cut(features: Tensor, tau: float = 0.2) -> Tensor:
     if height * width == 1:
         return torch.zeros(1, 1, dtype=torch.bool)
     tokens = F.normalize(features.detach().cpu().double().reshape(-1, dims), dim=1)
-    weights = torch.where(tokens @ tokens.T > tau, 1.0, WEAK).double().numpy()
+    weights = torch.where(tokens @ tokens.T > tau, 1.0, WEAK_AFFINITY).double().numpy()
     degree = weights.sum(axis=1)
     if (degree == degree[0]).all() and (weights == weights[0]).all():  # all alike: no second side
         return torch.zeros(height, width, dtype=torch.bool)

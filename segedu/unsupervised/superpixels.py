@@ -3,7 +3,7 @@
 Paper: Achanta, Shaji, Smith, Lucchi, Fua, Süsstrunk, "SLIC Superpixels Compared to State-of-the-Art Superpixel
     Methods", IEEE TPAMI 34(11), 2012.
 Idea: Put centres on a grid of step S, and let each one compete for the pixels at most S away from it. The distance
-    adds that of Lab colours to that of places, the latter divided by S and weighed by the compactness m. As no
+    adds that of Lab colours to that of positions, the latter divided by S and weighed by the compactness m. As no
     centre looks at the whole image, a round costs the same for few superpixels as for many. At last pieces that
     have lost touch with their superpixel go to a neighbour.
 Simplified: the number of rounds is fixed. A piece is orphaned if it is smaller than a quarter of S x S, as in the
@@ -51,11 +51,11 @@ def slic(image: Tensor, n_segments: int, compactness: float = 10.0, iterations: 
     # The paper's D squared is then a squared Euclidean distance of five numbers.
     rows, columns = np.indices((height, width)) * (compactness / step)
     features = np.concatenate([lab, rows[..., None], columns[..., None]], axis=2)  # (H, W, 5)
-    places = start_places(lab, step)
-    centres = features[tuple(places.T)]
+    positions = initial_positions(lab, step)
+    centres = features[tuple(positions.T)]
     labels = np.zeros((height, width), dtype=np.int64)
     for _ in range(iterations):
-        labels = nearest_centres(features, centres, places, step)
+        labels = nearest_centres(features, centres, positions, step)
         count = np.bincount(labels.ravel(), minlength=len(centres))
         full = count > 0  # a centre that has lost all its pixels stays where it is
         for axis in range(features.shape[2]):
@@ -63,12 +63,12 @@ def slic(image: Tensor, n_segments: int, compactness: float = 10.0, iterations: 
             centres[full, axis] = total[full] / count[full]
         for axis, numbers in enumerate(np.indices((height, width))):
             total = np.bincount(labels.ravel(), numbers.ravel(), minlength=len(centres))
-            places[full, axis] = np.rint(total[full] / count[full])
-    joined = join_orphans(labels, least=step**2 / 4)
+            positions[full, axis] = np.rint(total[full] / count[full])
+    joined = join_orphans(labels, min_size=step**2 / 4)
     return torch.from_numpy(joined).to(image.device)
 
 
-def start_places(lab: np.ndarray, step: float) -> np.ndarray:
+def initial_positions(lab: np.ndarray, step: float) -> np.ndarray:
     """A grid of centres, each moved to the lowest gradient of the 3 x 3 pixels around it: off edges and noise.
 
     Args:
@@ -86,21 +86,21 @@ def start_places(lab: np.ndarray, step: float) -> np.ndarray:
     grid = [
         np.floor((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(counts, (height, width), strict=True)
     ]
-    places = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 2)
+    positions = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 2)
     # The place itself comes first, and so it stays where all nine are equal.
     moves = np.array([(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)])
-    around = places[:, None] + moves  # (K, 9, 2)
+    around = positions[:, None] + moves  # (K, 9, 2)
     best = gradient[around[..., 0] + 1, around[..., 1] + 1].argmin(axis=1)
-    return places + moves[best]
+    return positions + moves[best]
 
 
-def nearest_centres(features: np.ndarray, centres: np.ndarray, places: np.ndarray, step: float) -> np.ndarray:
+def nearest_centres(features: np.ndarray, centres: np.ndarray, positions: np.ndarray, step: float) -> np.ndarray:
     """The paper's algorithm 1, its inner loop: each centre competes for the pixels around it.
 
     Args:
         features: (H, W, D).
         centres: (K, D).
-        places: (K, 2) rows and columns of the centres.
+        positions: (K, 2) rows and columns of the centres.
         step: S; a centre sees the pixels at most S away in rows and in columns.
 
     Returns:
@@ -115,7 +115,7 @@ def nearest_centres(features: np.ndarray, centres: np.ndarray, places: np.ndarra
     reach = int(np.ceil(step))
     best = np.full((height, width), np.inf)
     labels = np.full((height, width), -1)
-    for number, (centre, (row, column)) in enumerate(zip(centres, places.tolist(), strict=True)):
+    for number, (centre, (row, column)) in enumerate(zip(centres, positions.tolist(), strict=True)):
         window = (slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
         offsets = features[window] - centre
         distance = np.einsum("hwd,hwd->hw", offsets, offsets)
@@ -125,25 +125,25 @@ def nearest_centres(features: np.ndarray, centres: np.ndarray, places: np.ndarra
     unseen = np.argwhere(labels < 0)
     for start in range(0, len(unseen), 1024):
         some = unseen[start : start + 1024]
-        away = ((some[:, None] - places) ** 2).sum(axis=2)
+        away = ((some[:, None] - positions) ** 2).sum(axis=2)
         labels[tuple(some.T)] = away.argmin(axis=1)
     return labels
 
 
-def join_orphans(labels: np.ndarray, least: float) -> np.ndarray:
+def join_orphans(labels: np.ndarray, min_size: float) -> np.ndarray:
     """Make every connected piece a label of its own, but give small ones to a neighbour.
 
-    Pieces are taken from the smallest to the largest; one of fewer than `least` pixels joins the piece beside it
+    Pieces are taken from the smallest to the largest; one of fewer than `min_size` pixels joins the piece beside it
     with the longest common border, of equal ones the first in raster order.
 
     Args:
         labels: (H, W) integers.
-        least: pixels.
+        min_size: pixels.
 
     Returns:
         (H, W) int32, 4-connected labels from 1 to n in the raster order of their first pixels.
 
-    >>> join_orphans(np.array([[3, 3, 3, 5], [3, 3, 7, 5]]), least=2)
+    >>> join_orphans(np.array([[3, 3, 3, 5], [3, 3, 7, 5]]), min_size=2)
     array([[1, 1, 1, 2],
            [1, 1, 1, 2]], dtype=int32)
     """
@@ -162,7 +162,7 @@ def join_orphans(labels: np.ndarray, least: float) -> np.ndarray:
     sizes = np.bincount(piece, minlength=count)
     into = np.arange(count)
     for small in np.argsort(sizes, kind="stable").tolist():
-        if sizes[small] >= least or not borders[small]:  # it may have grown
+        if sizes[small] >= min_size or not borders[small]:  # it may have grown
             continue
         host = min(borders[small], key=lambda n: (-borders[small][n], n))
         into[small] = host
@@ -186,6 +186,6 @@ def _check_arguments(image: Tensor, n_segments: int, compactness: float, iterati
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise TypeError(f"{name} has type {type(value).__name__}, expected a whole number")
         if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+            raise ValueError(f"{name} is {value}, expected at min_size 1")
     if not 0 < compactness < float("inf"):
         raise ValueError(f"compactness is {compactness}, expected a finite number above 0")

@@ -63,7 +63,7 @@ def rounds(image: torch.Tensor, box: list[int], count: int):
         theirs = np.where(hints == 0, 0, 2 + mask.reshape(hints.shape)).astype(np.uint8)
         models = [flattened(mixture) for mixture in mixtures]
         cv2.grabCut(bgr(image), theirs, None, *models, 1, cv2.GC_EVAL)
-        mask, mixtures = cut_file.one_round(pixels, mask, mixtures, hints, pairwise)
+        mask, mixtures = cut_file.one_iteration(pixels, mask, mixtures, hints, pairwise)
         yield torch.from_numpy(mask), torch.from_numpy(theirs & 1).bool().ravel(), map(flattened, mixtures), models
 
 

@@ -45,7 +45,7 @@ from segedu.semantic.nnunet.volume import (
 )
 from segedu.semantic.unet3d import Parts, Size, UNet3D
 
-LEAST_WEIGHT = 1e-3  # of a voxel in a corner of a patch; without it a sum of weights could round to 0
+MIN_WEIGHT = 1e-3  # of a voxel in a corner of a patch; without it a sum of weights could round to 0
 
 
 def _up_to_skip(conv: type[nn.Module], below: int, skip: int, stride: Size) -> nn.Module:
@@ -200,7 +200,7 @@ def importance(patch_size: Sequence[int]) -> Tensor:
     for size in patch_size:
         place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
         weights = weights[..., None] * torch.exp(-(place**2) / (2 * (size / 8) ** 2))
-    return weights.clamp(min=LEAST_WEIGHT)
+    return weights.clamp(min=MIN_WEIGHT)
 
 
 def patch_starts(size: int, patch: int) -> list[int]:

@@ -303,7 +303,7 @@ def largest_patch(
 
 
 def make_plan(
-    found: Fingerprint,
+    dataset_fingerprint: Fingerprint,
     num_classes: int,
     ct: Sequence[bool] = (False,),
     axes: int = 3,
@@ -333,12 +333,19 @@ def make_plan(
     for name, value, least in (("num_classes", num_classes, 2), ("base_width", base_width, 1)):
         if value < least:
             raise ValueError(f"{name} is {value}, expected at least {least}")
-    if axes not in (2, 3) or len(ct) != len(found.intensities):
-        channels = len(found.intensities)
+    if axes not in (2, 3) or len(ct) != len(dataset_fingerprint.intensities):
+        channels = len(dataset_fingerprint.intensities)
         raise ValueError(f"axes is {axes} and ct {tuple(ct)}, expected axes of 2 or 3 and ct for {channels} channels")
-    spacing = target_spacing(found.spacings, found.shapes) if spacing is None else np.asarray(spacing, dtype=float)
+    spacing = (
+        target_spacing(dataset_fingerprint.spacings, dataset_fingerprint.shapes)
+        if spacing is None
+        else np.asarray(spacing, dtype=float)
+    )
     check_spacing(spacing)
-    shapes = [new_shape(shape, old, spacing) for shape, old in zip(found.shapes, found.spacings, strict=True)]
+    shapes = [
+        new_shape(shape, old, spacing)
+        for shape, old in zip(dataset_fingerprint.shapes, dataset_fingerprint.spacings, strict=True)
+    ]
     median = np.median(shapes, axis=0)
     slice_axis = int(np.argmax(spacing)) if axes == 2 else None
     inside = [axis for axis in range(3) if axis != slice_axis]
@@ -352,8 +359,8 @@ def make_plan(
         widths=widths_of(net, base_width),
         batch_size=max(min(batch, most), MIN_BATCH),
         ct=tuple(ct),
-        masked=found.kept < 0.75,
-        intensities=found.intensities,
+        masked=dataset_fingerprint.kept < 0.75,
+        intensities=dataset_fingerprint.intensities,
         num_classes=num_classes,
         slice_axis=slice_axis,
     )

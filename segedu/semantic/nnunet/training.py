@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from segedu.semantic.nnunet.nnunet import nnunet_loss
 from segedu.semantic.nnunet.plan import Plan
 
-LEARNING_RATE, DECAY, LONGEST_GRADIENT = 0.01, 0.9, 12.0
+LEARNING_RATE, DECAY, MAX_GRADIENT_NORM = 0.01, 0.9, 12.0
 
 nesterov = partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.99, nesterov=True, weight_decay=3e-5)
 
@@ -202,7 +202,7 @@ def train_network(
             raise ValueError(f"the loss is {loss.item()} at step {step}, expected a finite number")
         stepper.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
         stepper.step()
         schedule.step()
         if on_step is not None:
