@@ -298,14 +298,14 @@ P, IMAGE = torch.full((2, 3, 4), 0.5), torch.zeros(3, 3, 4)
         (
             lambda: highest_class_after_crf(P[None] / 0, IMAGE[None]),
             ValueError,
-            "logits has values that are no number",
+            "logits has NaN",
         ),
         (lambda: highest_class_after_crf(P[None].long(), IMAGE[None]), TypeError, "logits has dtype torch.int64"),
         (lambda: highest_class_after_crf(P[None], IMAGE[None, :1]), ValueError, r"images has shape \(1, 1, 3, 4\)"),
         (lambda: highest_class_after_crf(P[:0][None], IMAGE[None]), ValueError, "logits has shape"),
         (lambda: dense_crf(P, IMAGE, smoothness=(1, -2)), ValueError, "theta_gamma is -2"),
         (lambda: dense_crf(P, IMAGE, iterations=-1), ValueError, "iterations is -1"),
-        (lambda: dense_crf(P, IMAGE, iterations=1.5), ValueError, "iterations is 1.5"),
+        (lambda: dense_crf(P, IMAGE, iterations=1.5), TypeError, "iterations is 1.5"),
         (lambda: postprocess(P[0]), ValueError, "q has shape"),
     ],
 )
