@@ -54,7 +54,7 @@ def rounds(image: torch.Tensor, box: list[int], count: int):
 
     OpenCV gives a pixel to a component without regard to its weight. All weights are equal here, so that both agree.
     """
-    hints = cut_file._hints_of_box(box, image.shape[1:])
+    hints = cut_file._box_to_hints(box, image.shape[1:])
     mask, pixels = (hints == 3).ravel(), image.double().reshape(3, -1).T.numpy()
     pairwise = contrast_weights(image)
     mixtures = [fit(pixels[side], split(pixels[side], 5), 5) for side in (~mask, mask)]

@@ -211,7 +211,7 @@ IMAGE = torch.zeros(3, 4, 5)
         (lambda: slic(IMAGE[:1], 4), ValueError, r"image has shape \(1, 4, 5\), expected"),
         (lambda: slic(IMAGE[None], 4), ValueError, r"image has shape \(1, 3, 4, 5\), expected"),
         (lambda: slic(IMAGE[:, :0], 4), ValueError, r"image has shape \(3, 0, 5\), expected"),
-        (lambda: slic(IMAGE + 2, 4), ValueError, "image has values outside, expected"),
+        (lambda: slic(IMAGE + 2, 4), ValueError, r"image has values outside \[0, 1\], expected"),
         (lambda: slic(IMAGE, 4.0), TypeError, "n_segments is 4.0, expected"),
         (lambda: slic(IMAGE, True), TypeError, "n_segments is True, expected"),
         (lambda: slic(IMAGE, 0), ValueError, "n_segments is 0, expected"),
