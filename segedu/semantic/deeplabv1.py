@@ -1,16 +1,16 @@
-"""DeepLab v1, large field of view: VGG-16 with holes in its filters, and a CRF behind it.
+"""DeepLab v1, large field of view: VGG-16 with atrous (dilated) convolutions, followed by a fully connected CRF.
 
 Paper: Chen, Papandreou, Kokkinos, Murphy, Yuille, "Semantic Image Segmentation with Deep Convolutional Nets and
     Fully Connected CRFs", ICLR 2015, arXiv 1412.7062.
-Idea: A classifier pools five times, which is too coarse for labels. The last two poolings keep their maximum but
-    lose their stride, and the filters behind them get holes, so that they see what they saw before: features at
-    1/8 of the image instead of 1/32, with the trained weights. The first fully connected layer becomes a 3x3
-    convolution with rate 12. A fully connected CRF then moves the borders to where colours change.
+Idea: A classification network pools five times, which is too coarse for dense labels. The last two poolings keep
+    their maximum but lose their stride, and the filters after them are dilated, so that they keep their field of view
+    and their trained weights: features at 1/8 of the image size instead of 1/32. The first fully connected layer
+    becomes a 3x3 convolution with rate 12, and a fully connected CRF then moves borders to where colours change.
 Simplified: no features of earlier layers are added to the score (the paper's multi-scale variant).
-    There is no packaged reference: tests compare the parts with hand-written convolutions, with the same net at
+    There is no packaged reference: tests compare the parts with hand-written convolutions, with the same network at
     stride 32, and measure the field of view by gradients.
-Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits, and images if the CRF is
-    wanted -> labels (B, H, W).
+Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits, and images to apply the CRF
+    -> labels (B, H, W).
 Quality: street: a recipe that asks for mean IoU 0.70 in 120 CPU-s; not measured with three seeds so far.
 Course: 08-context
 Lab: 08_context
@@ -26,19 +26,20 @@ from torch import Tensor, nn
 from segedu.backbones.vgg import VGG
 from segedu.layers.resize import at_corners, upsample_from_corner
 from segedu.losses.cross_entropy import cross_entropy
-from segedu.semantic.dense_crf import highest_class_behind_crf
+from segedu.semantic.dense_crf import highest_class_after_crf
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integers
 
 
 class AtrousVGG(nn.Module):
     """A VGG of output stride 8: strides 2, 4, 8, 8, 8 after its five stages.
 
-    All poolings are 3x3 with padding 1, as in the authors' net: a feature then belongs to the pixel in the centre
-    of what it sees, (8 i, 8 j). Those behind the fourth and the fifth stage have stride 1, and the convolutions
-    of the fifth dilation 2.
+    All poolings are 3x3 with padding 1, as in the authors' network, so that feature (i, j) is centred on pixel
+    (8 i, 8 j). The poolings after the fourth and the fifth stage have stride 1, and the convolutions of the fifth stage
+    have dilation 2.
 
     Args:
-        vgg: five stages, with trained weights or not. Its layers are copied.
+        vgg: five stages, with or without trained weights. Its layers are copied.
     """
 
     def __init__(self, vgg: VGG) -> None:
@@ -51,7 +52,7 @@ class AtrousVGG(nn.Module):
         self.pools = nn.ModuleList(nn.MaxPool2d(kernel_size=3, stride=s, padding=1) for s in (2, 2, 2, 1, 1))
         for module in self.stages[0]:
             if isinstance(module, nn.Conv2d):
-                module.padding = (1, 1)  # FCN's 100 would move every feature
+                module.padding = (1, 1)  # FCN's padding of 100 would shift every feature
         for module in self.stages[4]:
             if isinstance(module, nn.Conv2d):
                 module.dilation = module.padding = (2, 2)
@@ -69,21 +70,19 @@ class DeepLabV1(nn.Module):
     """Backbone of output stride 8, the three fully connected layers as convolutions, bilinear upsampling.
 
     Args:
-        backbone: gives a list of features, fine to coarse, and has `channels` and `strides`, such as `AtrousVGG`.
-            The last features are used.
+        backbone: returns a list of features from fine to coarse, of which the last is used, and has `channels` and
+            `strides`, such as `AtrousVGG`.
         num_classes: K, background included.
         width: channels of the first two of the three layers. 1024 in the paper, 4096 in VGG.
-        rate: dilation of the first; its 3x3 kernel looks at places `rate` features apart.
-        dropout: behind the first two layers.
+        rate: dilation of the first layer: the taps of its 3x3 kernel are `rate` features apart.
+        dropout: dropout probability after the first two layers.
     """
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, width: int = 1024, rate: int = 12, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        for name, value in {"num_classes": num_classes, "width": width, "rate": rate}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        check_integers(num_classes=num_classes, width=width, rate=rate)
         self.num_classes, self.stride = num_classes, backbone.strides[-1]
         self.backbone = backbone
         self.average = nn.AvgPool2d(kernel_size=3, stride=1, padding=1)
@@ -101,22 +100,16 @@ class DeepLabV1(nn.Module):
 
 
 def deeplabv1_loss(logits: Tensor, target: Tensor, stride: int = 8) -> Tensor:
-    """Cross-entropy at every eighth row and column, the places of the net's scores before upsampling.
+    """Cross-entropy at every eighth row and column: the positions of the network's scores before upsampling.
 
-    Paper: the sum over these places; ours is the mean, so that the learning rate does not depend on the size.
+    Paper: the sum over these positions; ours is the mean, so that the learning rate does not depend on the size.
 
     Args:
         logits: (B, K, H, W), of `DeepLabV1.forward`.
         target: (B, H, W) int64; 255 is ignored.
-        stride: that of the backbone.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: `stride` is below 1, or the shapes do not fit.
+        stride: of the backbone.
     """
     return cross_entropy(*at_corners(logits, target, stride), ignore_index=255)
 
 
-postprocess = highest_class_behind_crf
+postprocess = highest_class_after_crf

@@ -1,12 +1,12 @@
-"""U-Net on an encoder: the contracting path is a network that was trained to name what is in a photograph.
+"""U-Net on an encoder: the contracting path is a network pretrained to classify photographs.
 
 Paper: Iglovikov, Shvets, "TernausNet: U-Net with VGG11 Encoder Pre-Trained on ImageNet for Image Segmentation",
     2018, arXiv 1801.05746.
-Idea: What a classifier has learnt from a million photographs is a good start for the contracting path, most of all
-    where few images are labelled. The expanding path is new and small: double the size, join the skip, two
-    convolutions. Any backbone that gives a list of features will do: VGG, ResNet, DenseNet.
-Simplified: no up-convolutions but nearest neighbours, with batch normalisation, as segmentation_models.pytorch has
-    it; its weights fit.
+Idea: The features that a classification network has learned from a million photographs are a good initialisation for
+    the contracting path, above all if few images are labelled. The expanding path is new and small: upsample by 2,
+    concatenate the skip, two convolutions. Any backbone that returns a list of features fits: VGG, ResNet, DenseNet.
+Simplified: nearest-neighbour upsampling with batch normalisation instead of up-convolutions, as in
+    segmentation_models.pytorch; its weights fit.
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W that the backbone takes. `postprocess`: logits ->
     labels (B, H, W).
 Quality: street: mean IoU 0.8208, the least of three seeds (forest 0.48), 79.2 CPU-s, from the small VGG.
@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.labels import highest_class
 from segedu.layers.resize import upsample_to
+from segedu.validation.numbers import check_integers
 
 
 class Up(nn.Module):
-    """One step of the expanding path: nearest neighbours, concatenation with the skip, two convolutions.
+    """One step of the expanding path: nearest-neighbour upsampling, concatenation with the skip, two convolutions.
 
     Args:
-        in_channels: C of the features from below.
+        in_channels: C of the coarser features.
         skip_channels: C of the skip, 0 for none.
         out_channels: C of the result.
     """
@@ -43,20 +44,20 @@ class Up(nn.Module):
 
     def forward(self, features: Tensor, size: tuple[int, int], skip: Tensor | None = None) -> Tensor:
         up = F.interpolate(features, size=size, mode="nearest")
-        joined = up if skip is None else torch.cat([up, skip], dim=1)
-        return self.conv2(self.conv1(joined))
+        merged = up if skip is None else torch.cat([up, skip], dim=1)
+        return self.conv2(self.conv1(merged))
 
 
 class EncoderUNet(nn.Module):
-    """A backbone, and one step up for each of its features.
+    """A backbone as the contracting path, and one step of the expanding path for each of its features.
 
     Args:
-        backbone: gives a list of features, fine to coarse, of strides 2, 4, ..., and has `channels`.
+        backbone: returns a list of features from fine to coarse, of strides 2, 4, ..., and has `channels`.
         num_classes: K, background included.
-        widths: channels of each step up; the fifth, to full resolution, has no skip. With fewer numbers than
-            features the steps end early, which is cheap, and the logits are enlarged bilinearly.
-        up: gives one step up from the channels below, of the skip (0 for none) and of the result.
-        head_size: kernel of the last convolution, an odd number.
+        widths: channels of each step; the fifth, to full resolution, has no skip. If there are fewer widths than
+            features, the expanding path ends early, which is inexpensive, and the logits are upsampled bilinearly.
+        up: makes one step from the channels of the coarser features, of the skip (0 for none) and of the result.
+        head_size: kernel size of the last convolution, odd.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class EncoderUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels = list(backbone.channels)
-        if not 1 <= len(widths) <= len(channels) or min(widths) < 1:
-            raise ValueError(f"widths is {tuple(widths)}, expected 1 to {len(channels)} numbers of at least 1")
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        if not 1 <= len(widths) <= len(channels):
+            raise ValueError(f"widths is {tuple(widths)}, expected 1 to {len(channels)} integers, one for each step up")
+        check_integers(num_classes=num_classes, widths=widths)
         self.num_classes = num_classes
         self.backbone = backbone
-        below, skips = [channels[-1], *widths[:-1]], [*channels[-2::-1], 0][: len(widths)]
-        self.expanding = nn.ModuleList(up(*numbers) for numbers in zip(below, skips, widths, strict=True))
+        in_channels = [channels[-1], *widths[:-1]]
+        skip_channels = [*channels[-2::-1], 0][: len(widths)]
+        self.expanding = nn.ModuleList(map(up, in_channels, skip_channels, widths))
         self.head = nn.Conv2d(widths[-1], num_classes, head_size, padding=head_size // 2)
         for module in [*self.expanding.modules(), self.head]:
             if isinstance(module, nn.Conv2d):

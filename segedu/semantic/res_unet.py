@@ -1,13 +1,13 @@
-"""Res U-Net: a U-Net whose blocks add a correction to what they were given.
+"""Res U-Net: a U-Net of residual units, which add a correction to their input.
 
 Paper: Zhang, Liu, Wang, "Road Extraction by Deep Residual U-Net", IEEE GRSL 2018, arXiv 1711.10684 (`res_unet`).
     Kerfoot et al., "Left-Ventricle Quantification Using Residual U-Net", STACOM 2018 (`strided_res_unet`).
     Isensee et al., "nnU-Net Revisited", MICCAI 2024, arXiv 2404.09556 (`residual_encoder_unet`).
-Idea: Residual units train deep nets well, and the skips of the U carry detail. Together they reach the accuracy of
-    a U-Net with far fewer channels. A convolution of stride 2 takes the place of pooling.
-Simplified: no deep supervision, no drop-out. Every size is allowed: the image grows at the bottom and at the right
-    to the next multiple of the coarsest stride by repeating its last row and column; the logits are cut back.
-    Only instance normalisation asks for more than one such multiple on one axis: of one value nothing is left.
+Idea: Residual units make deep networks trainable, and the skips of the U preserve detail. Together they reach the
+    accuracy of a U-Net with far fewer channels. A convolution of stride 2 replaces pooling.
+Simplified: no deep supervision, no dropout. Every size is allowed: the image is padded at the bottom and at the right
+    to the next multiple of the coarsest stride by repeating its last row and column; the logits are cropped. Only
+    instance normalisation needs more than one such multiple along one axis: it sets a single value to 0.
 Shapes: images (B, C, H, W) -> logits (B, K, H, W). `postprocess`: logits -> labels (B, H, W).
 Quality: street: mean IoU 0.7155, the least of three seeds (forest 0.48), 108.1 CPU-s; nuclei: val IoU 0.873
     (Gaussian + Otsu 0.814), 482 CPU-s.
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from segedu.layers.labels import highest_class
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integers, check_length
 
 Norm = Callable[[int], nn.Module]  # channels -> layer
 Activation = Callable[[], nn.Module]
@@ -38,21 +39,21 @@ class ResidualUnit(nn.Module):
         in_channels: C of the features.
         out_channels: C of the result.
         stride: of the first convolution.
-        first: whether the features are an image; the first normalisation and ReLU are then left out.
+        first: whether the features are an image; the first normalisation and ReLU are then omitted.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, first: bool = False) -> None:
         super().__init__()
-        before = [] if first else [nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
+        pre_activation = [] if first else [nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
         self.residual = nn.Sequential(
-            *before,
+            *pre_activation,
             nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
-        # Paper: every shortcut is an identity mapping. Where channels or size change there is none; as in ResNet,
-        # a 1x1 convolution takes its place.
+        # Paper: every shortcut is an identity mapping. If the number of channels or the size changes, there is none;
+        # a 1x1 convolution replaces it, as in ResNet.
         same = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride)
 
@@ -61,15 +62,15 @@ class ResidualUnit(nn.Module):
 
 
 class ResUNet(nn.Module):
-    """The U: stages down, then for each of them but the last a step up, joined with what the stage had found.
+    """The U: stages from fine to coarse, then back up, concatenating the output of each stage.
 
     Args:
         in_channels: channels of the image.
         step: the coarsest stride; H and W are padded to a multiple of it.
-        stages: from fine to coarse, each fed with the one before.
-        ups: from coarse to fine, one fewer than stages: bring features to the size of the next finer stage.
-        merges: one for each of `ups`: fed with the stage's features and those from below, in this order.
-        head: gives the logits; what it is fed with must have the size of the image.
+        stages: from fine to coarse, each applied to the output of the one before.
+        ups: from coarse to fine, one fewer than stages: upsample features to the size of the next finer stage.
+        merges: one for each of `ups`: applied to the stage's and the upsampled features, concatenated in this order.
+        head: outputs the logits in the size of the image.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ResUNet(nn.Module):
         super().__init__()
         if not len(stages) == len(ups) + 1 == len(merges) + 1:
             counts = (len(stages), len(ups), len(merges))
-            raise ValueError(f"stages, ups and merges are {counts} modules, expected n + 1, n and n")
+            raise ValueError(f"stages, ups and merges have {counts} modules, expected n + 1, n and n")
         self.in_channels, self.step = in_channels, step
         self.stages, self.ups, self.merges = (nn.ModuleList(part) for part in (stages, ups, merges))
         self.head = head
@@ -98,41 +99,34 @@ class ResUNet(nn.Module):
         if max(height, width) <= self.step and any(isinstance(m, nn.InstanceNorm2d) for m in self.modules()):
             raise ValueError(
                 f"images has shape {tuple(images.shape)}, expected H or W above {self.step}: instance normalisation "
-                f"would meet one value a channel"
+                f"needs more than one value per channel"
             )
         x = F.pad(images, (0, -width % self.step, 0, -height % self.step), mode="replicate")
-        found = []
+        skips = []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        x = found.pop()
+            skips.append(x)
+        x = skips.pop()
         for up, merge in zip(self.ups, self.merges, strict=True):
-            x = merge(torch.cat([found.pop(), up(x)], dim=1))
+            x = merge(torch.cat([skips.pop(), up(x)], dim=1))
         return self.head(x)[..., :height, :width]
 
 
 def res_unet(
     in_channels: int = 3, num_classes: int = 2, widths: Sequence[int] = (64, 128, 256, 512), stem_stride: int = 1
 ) -> ResUNet:
-    """The paper's net (its table 1): three units down, a bridge, three units up, a 1x1 convolution.
+    """The paper's network (its table 1): three units down, a bridge, three units up, a 1x1 convolution.
 
-    Paper: one class and a sigmoid, for road. Here a softmax over K classes follows.
+    Paper: one class and a sigmoid, for road. Here, a softmax over K classes follows.
 
     Args:
         in_channels: channels of the image.
         num_classes: K, background included.
-        widths: channels at each resolution, finest first.
-        stem_stride: stride of the first unit, 1 in the paper. With 2 the whole net works at half the resolution, at
-            a quarter of the cost, and the logits are enlarged bilinearly.
-
-    Returns:
-        The net with random weights; its coarsest stride is stem_stride * 2^(len(widths) - 1).
-
-    Raises:
-        TypeError: a number is no int.
-        ValueError: a number is below 1, or there are fewer than two widths.
+        widths: channels at each resolution, finest first; the coarsest stride is stem_stride * 2^(len(widths) - 1).
+        stem_stride: stride of the first unit, 1 in the paper. With 2, the whole network works at half the resolution
+            and a quarter of the cost, and the logits are upsampled bilinearly.
     """
-    _check_numbers(widths, in_channels=in_channels, num_classes=num_classes, stem_stride=stem_stride)
+    _check_widths(widths, in_channels=in_channels, num_classes=num_classes, stem_stride=stem_stride)
     stages = [ResidualUnit(in_channels, widths[0], stem_stride, first=True)]
     stages += [ResidualUnit(fine, coarse, stride=2) for fine, coarse in pairwise(widths)]
     pairs = list(pairwise(widths))[::-1]
@@ -144,20 +138,20 @@ def res_unet(
     return ResUNet(in_channels, stem_stride * 2 ** len(pairs), stages, ups, merges, head)
 
 
-# --- the net of Kerfoot et al. ----------------------------------------------------------------------------------
+# --- the network of Kerfoot et al. -------------------------------------------------------------------------------
 
 
 class ConvolutionalUnit(nn.Module):
-    """`subunits` times convolution, normalisation, activation; beside them one convolution with the stride.
+    """`subunits` times convolution, normalisation, activation; the shortcut is one convolution with the stride.
 
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
-        stride: of the first convolution and of the one beside.
+        stride: of the first convolution and of the shortcut.
         subunits: number of convolutions.
         norm: makes a normalisation.
         activation: makes an activation.
-        last: whether it ends the net: no normalisation and activation after the last convolution.
+        last: whether the unit ends the network: no normalisation and activation after the last convolution.
     """
 
     def __init__(
@@ -173,10 +167,10 @@ class ConvolutionalUnit(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(subunits):
-            before, step = (in_channels, stride) if i == 0 else (out_channels, 1)
-            layers += [nn.Conv2d(before, out_channels, 3, step, padding=1), norm(out_channels), activation()]
+            channels, step = (in_channels, stride) if i == 0 else (out_channels, 1)
+            layers += [nn.Conv2d(channels, out_channels, 3, step, padding=1), norm(out_channels), activation()]
         self.residual = nn.Sequential(*(layers[:-2] if last else layers))
-        if stride > 1:  # 3x3, so that no pixel is passed over
+        if stride > 1:  # 3x3, so that no pixel is skipped
             self.shortcut = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
         else:
             same = in_channels == out_channels
@@ -193,41 +187,35 @@ def strided_res_unet(
     norm: Norm = nn.InstanceNorm2d,
     activation: Activation = nn.PReLU,
 ) -> ResUNet:
-    """A U that halves at once: nothing but the last step, to K channels, works at full resolution.
+    """A U with stride 2 in its first layer: only the last step, to K channels, works at full resolution.
 
-    The last stage keeps the size of the one before, and features are joined before they are up-sampled. MONAI's
-    `UNet` with `num_res_units=2` is this net.
+    The last stage keeps the size of the one before, and features are concatenated before they are upsampled. MONAI's
+    `UNet` with `num_res_units=2` is this network.
 
     Args:
         in_channels: channels of the image.
         num_classes: K, background included.
-        widths: channels of each stage; all but the last have stride 2.
+        widths: channels of each stage; all but the last have stride 2, so that the coarsest stride is
+            2^(len(widths) - 1).
         norm: makes a normalisation.
         activation: makes an activation.
-
-    Returns:
-        The net with random weights; its coarsest stride is 2^(len(widths) - 1).
-
-    Raises:
-        TypeError: a number is no int.
-        ValueError: a number is below 1, or there are fewer than two widths.
     """
-    _check_numbers(widths, in_channels=in_channels, num_classes=num_classes)
+    _check_widths(widths, in_channels=in_channels, num_classes=num_classes)
     parts = {"norm": norm, "activation": activation}
     stages = [ConvolutionalUnit(a, b, 2, **parts) for a, b in pairwise([in_channels, *widths[:-1]])]
     stages.append(ConvolutionalUnit(widths[-2], widths[-1], **parts))
     merges = []
     for i in reversed(range(len(widths) - 1)):
-        below = widths[-1] if i == len(widths) - 2 else widths[i]
+        coarse = widths[-1] if i == len(widths) - 2 else widths[i]
         out = widths[i - 1] if i else num_classes
-        up = nn.ConvTranspose2d(widths[i] + below, out, 3, stride=2, padding=1, output_padding=1)
+        up = nn.ConvTranspose2d(widths[i] + coarse, out, 3, stride=2, padding=1, output_padding=1)
         unit = ConvolutionalUnit(out, out, subunits=1, **parts, last=i == 0)
         merges.append(nn.Sequential(up, norm(out), activation(), unit))
     ups = [nn.Identity() for _ in merges]
     return ResUNet(in_channels, 2 ** len(merges), stages, ups, merges, nn.Identity())
 
 
-# --- the net of Isensee et al. ----------------------------------------------------------------------------------
+# --- the network of Isensee et al. -------------------------------------------------------------------------------
 
 
 class PostActivationUnit(nn.Module):
@@ -236,7 +224,7 @@ class PostActivationUnit(nn.Module):
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
-        stride: of the first convolution. The shortcut takes the mean of stride x stride pixels.
+        stride: of the first convolution. The shortcut averages stride x stride pixels.
         norm: makes a normalisation.
         activation: makes an activation.
     """
@@ -269,29 +257,22 @@ def residual_encoder_unet(
     norm: Norm = nn.BatchNorm2d,
     activation: Activation = nn.ReLU,
 ) -> ResUNet:
-    """nnU-Net's "ResEnc": all depth is in the encoder; a step up is one transposed and one plain convolution.
+    """nnU-Net's "ResEnc": the encoder is deep; a step of the decoder is one transposed and one ordinary convolution.
 
     Args:
         in_channels: channels of the image.
         num_classes: K, background included.
-        widths: channels at each resolution, full resolution first.
+        widths: channels at each resolution, finest first; the coarsest stride is 2^(len(widths) - 1).
         blocks: units at each resolution.
         norm: makes a normalisation. nnU-Net has `nn.InstanceNorm2d` with affine weights.
         activation: makes an activation. nnU-Net has a leaky ReLU.
-
-    Returns:
-        The net with random weights; its coarsest stride is 2^(len(widths) - 1).
-
-    Raises:
-        TypeError: a number is no int.
-        ValueError: a number is below 1, there are fewer than two widths, or not one of `blocks` for each.
     """
-    _check_numbers(widths, in_channels=in_channels, num_classes=num_classes)
-    if len(blocks) != len(widths) or min(blocks) < 1:
-        raise ValueError(f"blocks is {tuple(blocks)}, expected {len(widths)} numbers of at least 1, as widths has")
+    _check_widths(widths, in_channels=in_channels, num_classes=num_classes)
+    check_length("blocks", blocks, len(widths), of="width")
+    check_integers(blocks=blocks)
 
-    def convolution(before: int, after: int) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), norm(after), activation())
+    def convolution(channels: int, width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(width), activation())
 
     stages = []
     for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
@@ -306,14 +287,10 @@ def residual_encoder_unet(
     return ResUNet(in_channels, 2 ** len(pairs), stages, ups, merges, head)
 
 
-postprocess = highest_class
-
-
-def _check_numbers(widths: Sequence[int], **counts: int) -> None:
+def _check_widths(widths: Sequence[int], **counts: int) -> None:
     if len(widths) < 2:
-        raise ValueError(f"widths is {tuple(widths)}, expected at least two numbers")
-    for name, count in [*counts.items(), *(("widths", width) for width in widths)]:
-        if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"{name} has {count!r}, expected an int of at least 1")
-        if count < 1:
-            raise ValueError(f"{name} has {count}, expected at least 1")
+        raise ValueError(f"widths is {tuple(widths)}, expected at least two integers")
+    check_integers(**counts, widths=widths)
+
+
+postprocess = highest_class

@@ -1,13 +1,13 @@
-"""U-Net: a contracting path, an expanding path, and a skip at every resolution.
+"""U-Net: a contracting path, an expanding path, and a skip connection at every resolution.
 
 Paper: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
     MICCAI 2015, arXiv 1505.04597.
-Idea: The contracting path pools four times and learns what is in the picture. The expanding path learns
-    where: it up-samples and, at every resolution, concatenates the features of the contracting path. Few
-    labelled images suffice: elastic deformation makes more, and a weight map makes the gaps between cells dear.
-Simplified: no drop-out at the end of the contracting path (the paper gives no rate). With `padding=1`, which
-    is not in the paper, every size is allowed: the image is grown at the bottom and at the right to the next
-    multiple of 2**depth by repeating its last row and column, and the logits are cut back.
+Idea: The contracting path pools four times and learns what is in the image. The expanding path learns where:
+    it upsamples and, at every resolution, concatenates the features of the contracting path. Few labelled images
+    suffice, because elastic deformation makes more and a weight map makes errors in the gaps between cells expensive.
+Simplified: no dropout at the end of the contracting path (the paper gives no rate). With `padding=1`, which
+    is not in the paper, every size is allowed: the image is padded at the bottom and at the right to the next
+    multiple of 2**depth by repeating its last row and column, and the logits are cropped.
 Shapes: images (B, C, H, W) -> logits (B, K, H', W'). With padding=0, H' = unet_out_size(H), 572 -> 388;
     with padding=1, H' = H. `postprocess`: logits (B, K, H', W') -> labels (B, H', W').
 Quality: val IoU (Gaussian + Otsu): nuclei 0.894 (0.814), 372 CPU-s; shapes 0.901 (0.185), 145; cells 0.881 (0.576), 41.
@@ -29,14 +29,17 @@ from torch import Tensor, nn
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.validation.images import check_images
+from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_choice, check_integers, check_number
+from segedu.validation.tensors import check_tensor
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions, each followed by a ReLU; with padding 0 each takes 2 pixels off H and W."""
+    """Two 3x3 convolutions, each followed by a ReLU; without padding, H and W decrease by 4."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: int = 0) -> None:
-        _check_counts(in_channels=in_channels, out_channels=out_channels)
-        _check_padding(padding)
+        check_integers(in_channels=in_channels, out_channels=out_channels)
+        check_choice("padding", padding, (0, 1))
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=padding),
             nn.ReLU(inplace=True),
@@ -46,7 +49,7 @@ class DoubleConv(nn.Sequential):
 
 
 class Up(nn.Module):
-    """One step of the expanding path: 2x2 up-convolution, crop of the skip, concatenation, double conv."""
+    """One step of the expanding path: 2x2 up-convolution, cropping of the skip, concatenation, double convolution."""
 
     def __init__(self, in_channels: int, padding: int = 0) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U of the paper's figure 1.
+    """The network of the paper's figure 1.
 
     Args:
         in_channels: channels of the image, 1 in the paper.
@@ -74,8 +77,8 @@ class UNet(nn.Module):
         self, in_channels: int = 1, num_classes: int = 2, base_channels: int = 64, depth: int = 4, padding: int = 0
     ) -> None:
         super().__init__()
-        _check_counts(in_channels=in_channels, num_classes=num_classes, base_channels=base_channels, depth=depth)
-        _check_padding(padding)
+        check_integers(in_channels=in_channels, num_classes=num_classes, base_channels=base_channels, depth=depth)
+        check_choice("padding", padding, (0, 1))
         self.in_channels, self.num_classes, self.depth, self.padding = in_channels, num_classes, depth, padding
         widths = [base_channels * 2**level for level in range(depth + 1)]  # 64, 128, 256, 512, 1024
         self.contracting = nn.ModuleList(
@@ -86,7 +89,7 @@ class UNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights as the paper's section 3 says: Gaussian, deviation sqrt(2 / N), biases zero."""
+        """Initialise as in the paper's section 3: Gaussian weights of standard deviation sqrt(2 / N), biases 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 # Paper: N is the number of incoming nodes of one neuron. A 3x3 convolution has 9 C of them.
@@ -96,10 +99,10 @@ class UNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to logits (B, K, H', W'); there is no softmax inside.
+        """Map images (B, C, H, W) to logits (B, K, H', W').
 
         Raises:
-            ValueError: the shape is wrong or, with padding=0, the size is not legal (see `unet_out_size`).
+            ValueError: with padding=0, the size of the images is not valid (see `unet_out_size`).
         """
         check_images(images, self.in_channels)
         height, width = images.shape[-2:]
@@ -123,17 +126,14 @@ class UNet(nn.Module):
 
 
 def center_crop(features: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Cut the centre out of the last two axes; the odd pixel of a rest stays at the bottom and right.
+    """Crop the centre of the last two axes, one pixel nearer to the top and left if the margin is odd.
 
     Args:
         features: (..., H, W); also a target (B, H, W) or a weight map.
-        size: height and width of the cut, or one number for both.
+        size: (h, w), or one integer for both.
 
     Returns:
         A view (..., h, w) from row (H - h) // 2 and column (W - w) // 2.
-
-    Raises:
-        ValueError: fewer than two axes, or a size below 1 or above that of `features`.
 
     >>> center_crop(torch.arange(5)[None].repeat(5, 1), (1, 2))
     tensor([[1, 2]])
@@ -151,39 +151,39 @@ def center_crop(features: Tensor, size: int | tuple[int, int]) -> Tensor:
 def unet_out_size(size: int, depth: int = 4) -> int:
     """Height (or width) of the output of the unpadded U-Net for an image of height (or width) `size`.
 
-    Each of the 2 depth + 1 double convolutions takes 4 pixels, a pooling halves, an up-convolution doubles.
+    Each of the 2 depth + 1 double convolutions removes 4 pixels, a pooling halves, an up-convolution doubles.
 
     Args:
-        size: of the image, in pixels.
+        size: in pixels.
         depth: number of poolings.
 
     Returns:
         The size of the logits, size - 92 - 92 for depth 4.
 
     Raises:
-        ValueError: an odd size would be pooled, or nothing would be left; the message names a legal size.
+        ValueError: a pooling would meet an odd size, or no output would remain. The message names a valid size.
 
     >>> unet_out_size(572), unet_out_size(188), unet_out_size(20, depth=1)
     (388, 4, 4)
     """
-    _check_counts(size=size, depth=depth)
-    # A double convolution after n poolings takes 4 * 2**n pixels: two of them for each n < depth, and one at
-    # the bottom: 184 = 2 * 4 * (1 + 2 + 4 + 8) + 4 * 16.
+    check_integers(size=size, depth=depth)
+    # A double convolution after n poolings removes 4 * 2**n pixels: there are two of them for each n < depth, and
+    # one at the bottom: 184 = 2 * 4 * (1 + 2 + 4 + 8) + 4 * 16.
     lost = 2 * 4 * (2**depth - 1) + 4 * 2**depth
-    # Every pooling meets an even number if what is left at the bottom, (size - 4 * (2**depth - 1)) / 2**depth,
-    # is a whole number.
-    cut = (size + 4) % 2**depth
-    if cut or size <= lost:
-        beyond = max(size, lost + 1)
+    # Every pooling meets an even size if the size at the bottom, (size - 4 * (2**depth - 1)) / 2**depth, is an
+    # integer.
+    remainder = (size + 4) % 2**depth
+    if remainder or size <= lost:
+        minimum = max(size, lost + 1)
         raise ValueError(
-            f"size is {size}, expected one at which every pooling of an unpadded U-Net of depth {depth} meets "
-            f"an even number and something is left; the next such size is {beyond - (beyond + 4) % -(2**depth)}"
+            f"size is {size}, expected one at which every pooling of an unpadded U-Net of depth {depth} meets an "
+            f"even size and some output remains; the next such size is {minimum - (minimum + 4) % -(2**depth)}"
         )
     return size - lost
 
 
 def separate_cells(label_map: np.ndarray | Tensor) -> np.ndarray:
-    """Make background of each pixel whose 3x3 neighbourhood holds two cells, as the paper does before the map.
+    """Set pixels to background if their 3x3 neighbourhood contains two cells, as the paper does before the weighting.
 
     Args:
         label_map: (H, W) integers, 0 is background.
@@ -194,10 +194,10 @@ def separate_cells(label_map: np.ndarray | Tensor) -> np.ndarray:
     >>> separate_cells(np.array([[1, 1, 1, 2, 2, 2]]))
     array([[1, 1, 0, 0, 2, 2]], dtype=int32)
     """
-    labels = _check_label_map(label_map).astype(np.int64)
+    labels = _to_array(label_map)
     highest = ndimage.maximum_filter(labels, size=3)
-    above = labels.max() + 1  # background must not count as the lowest label
-    lowest = ndimage.minimum_filter(np.where(labels == 0, above, labels), size=3)
+    largest = labels.max() + 1  # background must not count as the lowest label
+    lowest = ndimage.minimum_filter(np.where(labels == 0, largest, labels), size=3)
     return np.where((labels > 0) & (lowest < highest), 0, labels).astype(np.int32)
 
 
@@ -209,33 +209,29 @@ def border_weight_map(
 ) -> Tensor:
     """Weight of each pixel in the loss: equation 2 of the paper, w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
 
-    d1 and d2 are the distances to the nearest and the second nearest cell, between centres of pixels: 1 beside
-    a cell. The second term is there on background only, for the gap between two cells; with fewer than two
-    cells it is 0. Cells that touch have no gap: call `separate_cells` first.
+    d1 and d2 are the distances to the nearest and the second nearest cell, measured between pixel centres: 1 next to
+    a cell. The second term applies to background only, to emphasise the gap between two cells; with fewer than two
+    cells it is 0. Touching cells have no gap: call `separate_cells` first.
 
     Args:
-        label_map: (H, W) integers, 0 is background, every other number is one cell.
+        label_map: (H, W) integers, 0 is background, every other label is one cell.
         w0: height of the second term.
-        sigma: its reach in pixels.
+        sigma: width of the second term in pixels.
         class_weights: w_c. True: H W / (2 n_c) for the n_c pixels of background and of cells, so that both
-            classes weigh the same and the mean of w_c is 1; an image of one class has w_c = 1. False: 1.
-            A pair: the weights of background and of cells.
+            classes have the same total weight and the mean of w_c is 1; if the image has one class only, w_c = 1.
+            False: 1. A pair: the weights of background and of cells.
 
     Returns:
         Weights (H, W), float32.
 
-    Raises:
-        TypeError: `label_map` is not an array or tensor of integers.
-        ValueError: a wrong shape, an empty or negative map, or a parameter out of range.
-
     >>> border_weight_map(np.array([[1, 0, 2]]), w0=10, sigma=1, class_weights=False)
     tensor([[1.0000, 2.3534, 1.0000]])
     """
-    labels = _check_label_map(label_map)
-    if w0 < 0 or not sigma > 0:
-        raise ValueError(f"w0 is {w0} and sigma is {sigma}, expected w0 >= 0 and sigma > 0")
+    check_number("w0", w0)
+    check_number("sigma", sigma, exclusive=True)
+    labels = _to_array(label_map)
     background = labels == 0
-    # With fewer than two cells d2 is infinite, and exp(-inf) is the 0 that we want.
+    # with fewer than two cells, d2 is infinite and exp(-inf) is 0
     nearest, second = np.full((2, *labels.shape), np.inf)
     for label in np.unique(labels[~background]):
         distance = ndimage.distance_transform_edt(labels != label)
@@ -252,23 +248,20 @@ def _class_weight_map(background: np.ndarray, class_weights: bool | tuple[float,
         balanced = class_weights and min(counts) > 0
         class_weights = [background.size / (2 * n) if balanced else 1.0 for n in counts]
     if len(class_weights) != 2 or min(class_weights) < 0:
-        raise ValueError(f"class_weights is {class_weights}, expected True, False or two numbers >= 0")
+        raise ValueError(f"class_weights is {class_weights}, expected True, False or two numbers of at least 0")
     return np.where(background, *class_weights)
 
 
 def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the pixel-wise softmax, weighted by a map: equation 1 of the paper.
+    """Cross-entropy of the pixel-wise softmax, weighted by a map: equation 1 of the paper; 0 if every pixel is ignored.
 
     Paper: the energy is the sum of w(x) times the cross-entropy. Ours is that sum over the sum of w(x), so
     that the learning rate does not depend on the size of the image.
 
     Args:
         logits: (B, K, H, W).
-        target: (B, H, W) int64; 255 is ignored. For the unpadded net, `center_crop` it to the logits.
-        weight_map: (B, H, W) weights such as `border_weight_map` gives; None weighs all pixels the same.
-
-    Returns:
-        A scalar, 0 where no pixel counts.
+        target: (B, H, W) int64; 255 is ignored. For the unpadded network, `center_crop` it to the logits.
+        weight_map: (B, H, W), for example of `border_weight_map`; None weights all pixels equally.
     """
     return cross_entropy(logits, target, ignore_index=255, pixel_weights=weight_map)
 
@@ -277,33 +270,28 @@ def unet_loss(logits: Tensor, target: Tensor, weight_map: Tensor | None = None) 
 def predict_tiles(
     model: Callable[[Tensor], Tensor], image: Tensor, tile_size: int = 572, stride: int | None = None, margin: int = 0
 ) -> Tensor:
-    """Overlap-tile strategy (the paper's figure 2): an image of any size, one tile of input at a time.
+    """Predict an image of any size tile by tile: the overlap-tile strategy of the paper's figure 2.
 
-    The image is mirrored at its borders, input tiles overlap, output tiles lie side by side: each logit
-    comes from its full neighbourhood, and no averaging hides a seam.
+    The image is mirrored at its borders. Input tiles overlap and output tiles do not, so that each logit depends on
+    its full neighbourhood and no averaging hides a seam.
 
     Args:
         model: maps (1, C, tile_size, tile_size) to (1, K, s, s), centred in the tile. In eval mode.
-        image: (C, H, W), any H and W from 1.
+        image: (C, H, W), any H and W.
         tile_size: height and width of an input tile. A tile may be larger than the image.
-        stride: step from tile to tile. None: the size of the valid output, for a model with `depth` poolings
+        stride: distance between tiles. None: the size of the valid output, for a model with `depth` poolings
             rounded down to a multiple of 2**depth.
-            Paper: the step is the valid size itself, 388. But a pooling pairs pixels from the corner of its
-            tile: at an offset that is no multiple of 2**depth it pairs others than in the whole image, and
-            values jump at the seam. With 384 they do not.
-        margin: pixels cut from each side of the model's output. 0 for the unpadded net. A padded net sees
-            zeros around every tile and needs a margin; from 6 * 2**depth on, 96, no zero reaches a logit.
+            Paper: the stride is the valid size itself, 388. But a pooling groups pixels from the corner of its
+            tile: at an offset that is not a multiple of 2**depth it groups other pixels than in the whole image,
+            and values jump at the seam. With 384 they do not.
+        margin: pixels to crop from each side of the model's output. 0 for the unpadded network. A padded network
+            sees zeros around every tile and needs a margin; from 6 * 2**depth on, 96, no zero affects a logit.
 
     Returns:
         Logits (K, H, W), equal to those of the whole mirrored image.
-
-    Raises:
-        ValueError: a wrong shape, a tile without valid output, or a stride that leaves holes.
     """
-    if not isinstance(image, Tensor) or image.ndim != 3 or 0 in image.shape:
-        given = f"of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-        raise ValueError(f"image is {given}, expected a tensor (C, H, W) with no empty axis")
-    _check_counts(tile_size=tile_size)
+    check_tensor("image", image, "C H W")
+    check_integers(tile_size=tile_size)
     _, height, width = image.shape
     valid = _valid_size(model, image, tile_size, margin)
     if stride is None:
@@ -328,49 +316,31 @@ def predict_tiles(
 
 
 def _valid_size(model: Callable[[Tensor], Tensor], image: Tensor, tile_size: int, margin: int) -> int:
-    """Size of the part of a tile's output that is kept: the model's own output less the margin."""
+    """Size of the part of a tile's output that is kept: the model's own output without the margin."""
     shape = model(image.new_zeros((1, image.shape[0], tile_size, tile_size))).shape
     valid = shape[-1] - 2 * margin
     square = len(shape) == 4 and shape[-1] == shape[-2]
     if margin < 0 or not square or not 1 <= valid <= tile_size or (tile_size - valid) % 2:
         raise ValueError(
-            f"a tile of {tile_size} with margin {margin} gives an output of shape {tuple(shape)}, expected "
-            f"(1, K, s, s) with s - 2 margin at least 1 and an even number of pixels lost"
+            f"tile_size is {tile_size} with margin {margin}, and the output has shape {tuple(shape)}, expected "
+            f"(1, K, s, s) with s - 2 margin of at least 1 and an even number of pixels lost"
         )
     return valid
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:
-    """Indices outside 0 .. size - 1 reflected into it, as often as needed; the edge pixel is not doubled."""
+    """Reflect indices outside [0, size) into it, as often as necessary, without repeating the edge pixel."""
     period = max(2 * (size - 1), 1)
     index = index % period
     return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
 
 
-postprocess = highest_class
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"{name} is {count!r}, expected an int of at least 1")
-        if count < 1:
-            raise ValueError(f"{name} is {count}, expected at least 1")
-
-
-def _check_padding(padding: int) -> None:
-    if padding not in (0, 1):
-        raise ValueError(f"padding is {padding!r}, expected 0 (the paper's) or 1 (size kept)")
-
-
-def _check_label_map(label_map: np.ndarray | Tensor) -> np.ndarray:
+def _to_array(label_map: np.ndarray | Tensor) -> np.ndarray:
     if not isinstance(label_map, np.ndarray | Tensor):
         raise TypeError(f"label_map has type {type(label_map).__name__}, expected an array or tensor of integers")
-    labels = label_map.cpu().numpy() if isinstance(label_map, Tensor) else label_map
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"label_map has dtype {labels.dtype}, expected integers")
-    if labels.ndim != 2 or labels.size == 0:
-        raise ValueError(f"label_map has shape {labels.shape}, expected (H, W) with H and W at least 1")
-    if labels.min() < 0:
-        raise ValueError(f"label_map has the label {labels.min()}, expected 0 for background and more for cells")
-    return labels
+    # a copy, because torch does not take arrays with negative strides
+    labels = label_map if isinstance(label_map, Tensor) else torch.from_numpy(label_map.copy())
+    return check_label_map("label_map", labels, axes=(2,)).cpu().numpy()
+
+
+postprocess = highest_class

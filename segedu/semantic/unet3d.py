@@ -1,13 +1,13 @@
-"""3D U-Net: the U with volumes in place of images, learnt from a few annotated slices.
+"""3D U-Net: a U-Net for volumes that learns from a few annotated slices.
 
 Paper: Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse
     Annotation", MICCAI 2016, arXiv 1606.06650.
-Idea: Every operation of U-Net gets a third axis. Channels double before each pooling, not after it, so that no
-    bottleneck comes before the detail is lost; BatchNorm stands before every ReLU. An annotator draws a few slices
-    only: all other voxels have weight 0 in the loss, and the net completes the volume.
-Simplified: no elastic deformation of the volumes, and BatchNorm uses running statistics in evaluation.
-    `padding=True`, which is not in the paper, keeps the size: the volume is grown at its ends to a multiple of the
-    strides by repeating its last slices, and the logits are cut back.
+Idea: Every operation of U-Net gets a third axis. Channels double before each pooling, not after it, to avoid a
+    bottleneck before detail is lost; batch normalisation precedes every ReLU. An annotator labels only a few slices:
+    all other voxels have weight 0 in the loss, and the network completes the volume.
+Simplified: no elastic deformation of the volumes, and batch normalisation uses running statistics in evaluation.
+    `padding=True`, which is not in the paper, keeps the size: the volume is padded at its ends to a multiple of the
+    strides by repeating its last slices, and the logits are cropped.
 Shapes: images (B, C, D, H, W) -> logits (B, K, D', H', W'). Unpadded as in the paper, 116 x 132 x 132 -> 28 x 44 x 44;
     padded, D' H' W' = D H W. With parts of two axes: (B, C, H, W). `postprocess`: logits -> labels (B, D', H', W').
 Quality: volume: Dice 0.8761, the least of three seeds (thresholds 0.31), 62.7 CPU-s.
@@ -30,35 +30,29 @@ from torch import Tensor, nn
 from segedu.layers.labels import highest_class
 from segedu.losses.cross_entropy import cross_entropy
 from segedu.validation.images import check_images
+from segedu.validation.numbers import check_integer, check_integers
+from segedu.validation.tensors import check_dtype
 
-Size = tuple[int, ...]  # one number an axis: D, H, W
+Size = tuple[int, ...]  # (D, H, W)
 
 PAPER_WIDTHS = ((32, 64), (64, 128), (128, 256), (256, 512))
 
 
 def keep_width(in_channels: int, skip_channels: int, stride: Size) -> nn.Module:
-    """The paper's up-convolution: as many channels as came in.
+    """The paper's up-convolution, which keeps the number of channels; `skip_channels` is not used.
 
-    Paper: without bias. Only so do the convolutions have the 19,069,955 parameters that it states.
-
-    Args:
-        in_channels: of the level below.
-        skip_channels: of the skip that it will meet; not used.
-        stride: how much larger each axis gets.
-
-    Returns:
-        The module.
+    Paper: without bias. Only then do the convolutions have the 19,069,955 parameters that it states.
     """
     return nn.ConvTranspose3d(in_channels, in_channels, stride, stride, bias=False)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the levels are made of. The defaults are the paper's; `segedu.semantic.nnunet.nnunet` has others.
+    """The layers that `UNet3D` is made of. The defaults are the paper's; `segedu.semantic.nnunet.nnunet` has others.
 
-    `conv` is a class of convolutions over `axes` axes; `normalize` takes channels; `pool` takes a stride, and where
-    it is None the first convolution of a level strides itself; `up` takes channels below, channels of the skip and
-    a stride.
+    `conv` is a class of convolutions over `axes` axes. `normalize` takes the number of channels. `pool` takes a stride;
+    if it is None, the first convolution of a level has the stride. `up` takes the channels of the coarser level, the
+    channels of the skip, and a stride.
     """
 
     axes: int = 3
@@ -75,8 +69,8 @@ class Convs(nn.Sequential):
     Args:
         in_channels: before the first convolution.
         widths: channels after each convolution.
-        kernel: size of the kernels along each axis, odd; 1 where neighbours are too far apart to matter.
-        padding: keep the size (False: each convolution takes `kernel - 1` voxels).
+        kernel: size of the kernels along each axis, odd; 1 if neighbours are too far apart to matter.
+        padding: whether to keep the size; otherwise, each convolution removes `kernel - 1` voxels.
         parts: see `Parts`.
         stride: of the first convolution.
     """
@@ -94,18 +88,18 @@ class Convs(nn.Sequential):
 
 
 class UNet3D(nn.Module):
-    """The paper's figure 2; with lists of kernels and strides also the nets that nnU-Net plans.
+    """The paper's figure 2; with lists of kernels and strides also the networks that nnU-Net plans.
 
     Args:
         in_channels: channels of the volume, 3 in the paper.
         num_classes: K, background included, 3 in the paper.
         widths: for each level, finest first, the channels after each of its convolutions.
-        kernels: for each level, the kernel along each axis; None is 3 everywhere.
-        strides: for each level, the stride in front of it along each axis, all 1 for the first level; None is 2
-            everywhere. A stride of 1 keeps a thin axis.
+        kernels: for each level, the kernel size along each axis; None is 3 everywhere.
+        strides: for each level, the stride before it along each axis, all 1 for the first level; None is 2
+            everywhere. A stride of 1 keeps the size of a thin axis.
         padding: False as in the paper (the output is smaller than the volume), or True (as large).
-        outputs: on how many levels, from the finest, `forward_with_aux` gives logits; 1 is the paper's.
-        parts: what the levels are made of.
+        outputs: number of levels, from the finest, for which `forward_with_aux` returns logits; 1 in the paper.
+        parts: the layers.
     """
 
     def __init__(
@@ -123,9 +117,7 @@ class UNet3D(nn.Module):
         ones, twos, threes = ((n,) * parts.axes for n in (1, 2, 3))
         self.kernels = tuple(map(tuple, kernels or [threes] * len(widths)))
         self.strides = tuple(map(tuple, strides or [ones] + [twos] * (len(widths) - 1)))
-        for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        check_integers(in_channels=in_channels, num_classes=num_classes)
         _check_levels(widths, self.kernels, self.strides, outputs, parts.axes)
         self.in_channels, self.num_classes, self.padding, self.axes = in_channels, num_classes, padding, parts.axes
         self.down, self.pools = nn.ModuleList(), nn.ModuleList()
@@ -146,28 +138,23 @@ class UNet3D(nn.Module):
         self.heads = nn.ModuleList(parts.conv(widths[level][-1], num_classes, 1) for level in range(outputs))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map volumes (B, C, D, H, W) to logits (B, K, D', H', W'); there is no softmax inside.
+        """Map volumes (B, C, D, H, W) to logits (B, K, D', H', W').
 
         Raises:
-            TypeError: the volumes are no floats.
-            ValueError: the shape is wrong, or the size is not legal (see `out_size`).
+            ValueError: the size is not valid (see `out_size`).
         """
         size = self._check_images(images)
         logits = self.heads[0](self._features(images)[0])
         return logits[(..., *(slice(n) for n in size))] if self.padding else logits
 
     def forward_with_aux(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """Deep supervision: logits of several levels.
+        """Logits of several levels, for deep supervision.
 
         Args:
-            images: (B, C, D, H, W); with padding, D H W must be multiples of the strides, as those of patches are.
+            images: (B, C, D, H, W). With padding, D H W must be multiples of the strides, as the sizes of patches are.
 
         Returns:
-            `out`, what `forward` gives, and `aux`, the logits of the next coarser levels, finest first.
-
-        Raises:
-            TypeError: as `forward`.
-            ValueError: as `forward`, or a size that is no multiple of the strides.
+            `out`, which `forward` returns, and `aux`, the logits of the next coarser levels, finest first.
         """
         size = self._check_images(images)
         if self.padding and any(self._missing(size)):
@@ -180,24 +167,18 @@ class UNet3D(nn.Module):
 
     @property
     def total_stride(self) -> Size:
-        """Product of the strides along each axis: with padding, patches are multiples of it."""
+        """Product of the strides along each axis. With padding, patch sizes are multiples of it."""
         return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True))
 
     def out_size(self, size: Sequence[int]) -> Size:
-        """Size of the logits for a volume of this size.
-
-        Args:
-            size: (D, H, W).
-
-        Returns:
-            (D', H', W').
+        """Size (D', H', W') of the logits for a volume of size (D, H, W).
 
         Raises:
-            ValueError: not one number an axis; or a pooling of the unpadded net would meet a size that its stride
-                does not divide, or nothing would be left; the message names the axis.
+            ValueError: in the unpadded network, a pooling would meet a size that its stride does not divide, or no
+                output would remain. The message names the axis.
         """
         if len(size) != self.axes or min(size) < 1:
-            raise ValueError(f"size is {tuple(size)}, expected {self.axes} numbers of at least 1")
+            raise ValueError(f"size is {tuple(size)}, expected {self.axes} integers of at least 1")
         if self.padding:
             return tuple(size)
         return tuple(self._walk(axis, n) for axis, n in enumerate(size))
@@ -205,22 +186,22 @@ class UNet3D(nn.Module):
     def _walk(self, axis: int, size: int) -> int:
         lost = [len(level) // 3 * (kernel[axis] - 1) for level, kernel in zip(self.down, self.kernels, strict=True)]
         steps = [stride[axis] for stride in self.strides]
-        left = size
+        out = size
         for loss, step in zip(lost, steps, strict=True):
-            if left % step:
-                raise ValueError(f"images has {size} voxels on axis {axis}, expected a size that poolings divide")
-            left = left // step - loss
+            if out % step:
+                raise ValueError(f"images has {size} voxels on axis {axis}, expected a size that the strides divide")
+            out = out // step - loss
         for loss, step in zip(lost[-2::-1], steps[:0:-1], strict=True):
-            left = left * step - loss
-        if left < 1:
-            raise ValueError(f"images has {size} voxels on axis {axis}, expected more: nothing would be left")
-        return left
+            out = out * step - loss
+        if out < 1:
+            raise ValueError(f"images has {size} voxels on axis {axis}, expected more: no output would remain")
+        return out
 
     def _missing(self, size: Size) -> list[int]:
         return [-n % step for n, step in zip(size, self.total_stride, strict=True)]
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Features of the synthesis path, finest first, the lowest level left out."""
+        """Features of the synthesis path, finest first, without the lowest level."""
         if self.padding:
             missing = self._missing(tuple(images.shape[2:]))
             images = F.pad(images, [n for m in reversed(missing) for n in (0, m)], mode="replicate")
@@ -228,12 +209,12 @@ class UNet3D(nn.Module):
         for pool, convs in zip(self.pools, self.down, strict=True):
             features = convs(pool(features))
             skips.append(features)
-        found = []
+        merged = []
         for up, convs, skip in zip(self.ups, self.merge, skips[-2::-1], strict=True):
-            raised = up(features)  # (B, C, d, h, w) -> (B, ., 2d, 2h, 2w)
-            features = convs(torch.cat([raised, center_crop(skip, raised.shape[2:])], dim=1))
-            found.append(features)
-        return found[::-1]
+            upsampled = up(features)  # (B, C, d, h, w) -> (B, ., 2d, 2h, 2w)
+            features = convs(torch.cat([upsampled, center_crop(skip, upsampled.shape[2:])], dim=1))
+            merged.append(features)
+        return merged[::-1]
 
     def _check_images(self, images: Tensor) -> Size:
         check_images(images, self.in_channels, axes=self.axes)
@@ -241,92 +222,79 @@ class UNet3D(nn.Module):
         if self.padding and all(n <= step for n, step in zip(size, self.total_stride, strict=True)):
             raise ValueError(
                 f"images has shape {shape}, expected more than {self.total_stride} voxels on one axis: the lowest "
-                f"level would hold one voxel, and normalising one number gives 0"
+                f"level would have one voxel, which normalisation sets to 0"
             )
         self.out_size(size)
         return size
 
 
 def center_crop(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut the centre out of all axes behind the channels.
+    """Crop the centre of all axes after the channels, one voxel nearer to the start if the margin is odd.
 
     Args:
         features: (B, C, D, H, W).
-        size: of the cut; the odd voxel of a rest stays at the end.
+        size: (d, h, w).
 
     Returns:
         A view (B, C, d, h, w).
-
-    Raises:
-        ValueError: not one number an axis, or one that is below 1 or above that of `features`.
     """
     sizes = tuple(features.shape[2:])
-    if len(size) != len(sizes) or any(not 1 <= want <= have for have, want in zip(sizes, size, strict=False)):
-        raise ValueError(f"size is {tuple(size)}, expected numbers from 1 up to {sizes}, those of features")
-    starts = [(have - want) // 2 for have, want in zip(features.shape[2:], size, strict=True)]
-    return features[(..., *(slice(start, start + want) for start, want in zip(starts, size, strict=True)))]
+    if len(size) != len(sizes) or any(not 1 <= new <= old for old, new in zip(sizes, size, strict=False)):
+        raise ValueError(f"size is {tuple(size)}, expected integers from 1 to {sizes}, the size of features")
+    starts = [(old - new) // 2 for old, new in zip(features.shape[2:], size, strict=True)]
+    return features[(..., *(slice(start, start + new) for start, new in zip(starts, size, strict=True)))]
 
 
 def annotate_slices(target: Tensor, slices: dict[int, Sequence[int]], ignore_index: int = 255) -> Tensor:
-    """Keep the labels of a few slices and forget all others: the sparse annotation of the paper.
+    """Keep the labels of a few slices and ignore all others: the sparse annotation of the paper.
 
     Args:
         target: (D, H, W) int64.
-        slices: axis -> numbers of the annotated slices, such as `{0: [12], 1: [30], 2: [30]}`; with none, nothing
-            is known.
-        ignore_index: written where nobody annotated.
+        slices: axis -> indices of the annotated slices, such as `{0: [12], 1: [30], 2: [30]}`; an empty dict ignores
+            all voxels.
+        ignore_index: value of the voxels without annotation.
 
     Returns:
         A new target (D, H, W).
-
-    Raises:
-        TypeError: `target` is not int64, or a slice is no whole number.
-        ValueError: an axis or a slice that the target does not have.
 
     >>> annotate_slices(torch.ones(1, 2, 3, dtype=torch.int64), {2: [1]})
     tensor([[[255,   1, 255],
              [255,   1, 255]]])
     """
-    if not isinstance(target, Tensor) or target.dtype != torch.int64:
-        raise TypeError(f"target is {getattr(target, 'dtype', type(target))}, expected a tensor of torch.int64")
+    check_dtype("target", target, torch.int64)
     known = torch.zeros_like(target, dtype=torch.bool)
-    for axis, numbers in slices.items():
-        numbers, size = [operator.index(n) for n in numbers], tuple(target.shape)
-        if not -len(size) <= axis < len(size) or any(not -size[axis] <= n < size[axis] for n in numbers):
-            raise ValueError(f"slices has {axis}: {numbers}, expected an axis and slices of a target of shape {size}")
-        known.index_fill_(axis, torch.tensor(numbers, dtype=torch.int64), True)
+    size = tuple(target.shape)
+    for axis, values in slices.items():
+        indices = [operator.index(n) for n in values]
+        if not -len(size) <= axis < len(size) or any(not -size[axis] <= n < size[axis] for n in indices):
+            raise ValueError(f"slices has {axis}: {indices}, expected an axis and slices of a target of shape {size}")
+        known.index_fill_(axis, torch.tensor(indices, dtype=torch.int64), True)
     return torch.where(known, target, ignore_index)
 
 
 def unet3d_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """The paper's weighted softmax loss: rare classes weigh more, voxels that nobody labelled weigh nothing.
+    """The paper's weighted softmax loss, in which voxels without annotation have weight 0; 0 if all voxels are ignored.
 
     Args:
         logits: (B, K, D', H', W').
-        target: (B, D', H', W') int64; 255 is not labelled. For the unpadded net, cut the target to its centre.
-        class_weights: (K,) weight of each class; None weighs all the same.
-
-    Returns:
-        A scalar, 0 where no voxel counts.
+        target: (B, D', H', W') int64; 255 is ignored. For the unpadded network, crop the target to its centre.
+        class_weights: (K,) weight of each class; None weights all classes equally.
     """
     return cross_entropy(logits, target, ignore_index=255, class_weights=class_weights)
-
-
-postprocess = highest_class
 
 
 def _check_levels(widths: Sequence, kernels: Sequence, strides: Sequence, outputs: int, axes: int) -> None:
     levels = len(widths)
     if levels < 2 or any(len(level) < 1 or min(level) < 1 for level in widths):
         raise ValueError(f"widths is {widths!r}, expected at least two levels of at least one convolution and channel")
-    for name, given in (("kernels", kernels), ("strides", strides)):
-        if len(given) != levels or any(len(level) != axes for level in given):
-            raise ValueError(f"{name} is {given}, expected {axes} numbers for each of {levels} levels")
-    if any(n < 1 or n % 2 == 0 for kernel in kernels for n in kernel):
-        raise ValueError(f"kernels is {kernels}, expected odd numbers of at least 1")
-    if any(n < 1 for stride in strides for n in stride):
-        raise ValueError(f"strides is {strides}, expected numbers of at least 1")
+    for name, sizes in (("kernels", kernels), ("strides", strides)):
+        if len(sizes) != levels or any(len(level) != axes or min(level) < 1 for level in sizes):
+            raise ValueError(f"{name} is {sizes}, expected {axes} integers of at least 1 for each of {levels} levels")
+    if any(n % 2 == 0 for kernel in kernels for n in kernel):
+        raise ValueError(f"kernels is {kernels}, expected odd integers")
     if set(strides[0]) != {1}:
         raise ValueError(f"strides is {strides}, expected 1 on every axis of the first level")
-    if not 1 <= outputs < levels:
-        raise ValueError(f"outputs is {outputs}, expected 1 to {levels - 1}, one less than the levels")
+    check_integer("outputs", outputs, 1, levels - 1)
+
+
+postprocess = highest_class

@@ -1,1 +1,1 @@
-"""Segmentation without labels: clustering of colours, places and learned features."""
+"""Segmentation without labels: clustering of colours, positions and learned features."""

@@ -1,21 +1,20 @@
-"""DINO: a network that learns from its own average what an image shows, with no label.
+"""DINO: self-supervised features, from a student network that learns to match a moving average of itself.
 
 Paper: Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin, "Emerging Properties in Self-Supervised Vision
     Transformers", ICCV 2021, arXiv 2104.14294.
-Idea: A student and a teacher of the same shape see different crops of an image and each give it a distribution over
-    K made-up classes; the student learns to give what the teacher gives. The teacher is the running mean of the
-    student, and never learns itself. Its output is centred, so that no class wins everywhere, and sharpened, so that
-    not all classes come out equal: together they keep both from answering the same to every image. What remains in
-    the backbone is a map of features in which objects stand out, by their principal components and in what the
-    token `cls` attends to.
-Simplified: one process, so the centre is the mean of the batch that it is given. The last layer's vectors have length
-    1, which the paper's authors chose for stability; its freezing in the first epoch is left to the loop. `MultiCrop`
-    also tells where each crop lies, which the paper does not need: segedu/weights/own/scenes_vit.py pairs patches with
-    it.
+Idea: A student and a teacher of the same architecture see different crops of an image. Each outputs a distribution
+    over K prototype classes, and the student learns to predict the teacher's. The teacher's weights are the moving
+    average of the student's. Its outputs are centred, so that no class dominates, and sharpened, so that they do not
+    become uniform: together, this prevents a collapse to one output for all images. In the backbone's feature maps,
+    objects stand out in the principal components and in the attention of the token `cls`.
+Simplified: one process, so the centre is the mean of the local batch. The last layer's vectors have length 1, which
+    the paper's authors chose for stability; its freezing in the first epoch is left to the loop. `MultiCrop` also
+    returns the location of each crop, which the paper does not need: segedu/weights/own/scenes_vit.py matches patches
+    by it.
 Shapes: `MultiCrop`: image (3, H, W) -> 2 crops (3, G, G), n crops (3, S, S) and boxes (2 + n, 4). `DINOHead`:
     (..., D) -> (..., K). `dino_loss`: lists of (B, K) -> scalar. The rest: see each function.
 Quality: k-means on the features of a small ViT trained so (34 CPU-s, segedu/weights/own/scenes_vit.py) agrees with the
-    truth of 50 streets and 50 scenes of shapes by an adjusted Rand index of 0.581; on colours by 0.474.
+    ground truth of 50 streets and 50 scenes of shapes by an adjusted Rand index of 0.581; on colours by 0.474.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -32,47 +31,40 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from segedu.backbones.vit import ViT
+from segedu.validation.numbers import check_integer, check_integers, check_number
+from segedu.validation.tensors import check_floats, check_tensor
 
 
 class DINOHead(nn.Module):
-    """The paper's projection: an MLP, a narrow vector of length 1, and its cosine with K learnt directions.
+    """The paper's projection head: an MLP, a bottleneck of length 1, and its cosine with K learned directions.
 
     Args:
         embed_dim: D of the features.
-        outputs: K, the made-up classes; the paper's 65536 are for ImageNet.
+        outputs: K, the prototype classes; the paper's 65536 are for ImageNet.
         hidden: width of the MLP.
-        bottleneck: length of the narrow vector.
-        layers: linear maps of the MLP, the one to the bottleneck included.
+        bottleneck: dimension of the bottleneck.
+        layers: linear layers of the MLP, including the one to the bottleneck.
     """
 
     def __init__(
         self, embed_dim: int, outputs: int = 65536, hidden: int = 2048, bottleneck: int = 256, layers: int = 3
     ) -> None:
         super().__init__()
-        for name, number in (("outputs", outputs), ("hidden", hidden), ("bottleneck", bottleneck), ("layers", layers)):
-            if number < 1:
-                raise ValueError(f"{name} is {number}, expected at least 1")
+        check_integers(outputs=outputs, hidden=hidden, bottleneck=bottleneck, layers=layers)
         widths = [embed_dim, *[hidden] * (layers - 1), bottleneck]
-        steps = []
+        modules = []
         for i in range(layers):
-            steps += [nn.Linear(widths[i], widths[i + 1]), nn.GELU()]
-        self.mlp = nn.Sequential(*steps[:-1])  # none behind the last
+            modules += [nn.Linear(widths[i], widths[i + 1]), nn.GELU()]
+        self.mlp = nn.Sequential(*modules[:-1])  # no activation after the last layer
         self.directions = nn.Parameter(torch.empty(outputs, bottleneck))
-        for weight in (self.directions, *(step.weight for step in self.mlp if isinstance(step, nn.Linear))):
+        linear = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+        for weight in (self.directions, *(layer.weight for layer in linear)):
             nn.init.trunc_normal_(weight, std=0.02)
-        for step in self.mlp:
-            if isinstance(step, nn.Linear):
-                nn.init.zeros_(step.bias)
+        for layer in linear:
+            nn.init.zeros_(layer.bias)
 
     def project(self, features: Tensor) -> Tensor:
-        """The vector of length 1 before the last layer.
-
-        Args:
-            features: (..., D).
-
-        Returns:
-            (..., bottleneck).
-        """
+        """Map features (..., D) to the bottleneck (..., bottleneck), vectors of length 1."""
         return F.normalize(self.mlp(features), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -80,17 +72,17 @@ class DINOHead(nn.Module):
 
 
 class MultiCrop:
-    """Two large crops and several small ones of an image, each mirrored, coloured and blurred at random.
+    """Two large (global) and several small (local) crops of an image, with random flips, colours and blur.
 
     Args:
         global_size: height and width of the two large crops in pixels.
-        local_size: of the small ones.
-        local_crops: how many small ones.
-        global_scale: least and largest share of the image's area that a large crop shows.
-        local_scale: of a small one.
+        local_size: of the small crops.
+        local_crops: number of small crops.
+        global_scale: smallest and largest fraction of the image's area in a large crop.
+        local_scale: of a small crop.
         colour: strength of the changes of brightness, contrast, saturation and hue.
-        grey: how often a crop loses its colours.
-        solarise: how often the second large crop's bright pixels are turned dark.
+        grey: probability that a crop becomes grey.
+        solarise: probability that the second large crop is solarised: its bright pixels are inverted.
     """
 
     def __init__(
@@ -104,14 +96,14 @@ class MultiCrop:
         grey: float = 0.2,
         solarise: float = 0.2,
     ) -> None:
-        for name, (least, most) in (("global_scale", global_scale), ("local_scale", local_scale)):
-            if not 0 < least <= most <= 1:
-                raise ValueError(f"{name} is {(least, most)}, expected 0 < least <= largest <= 1")
-        if min(global_size, local_size) < 1 or local_crops < 0:
-            given = (global_size, local_size, local_crops)
-            raise ValueError(f"global_size, local_size, local_crops are {given}, expected at least 1, 1 and 0")
+        for name, (smallest, largest) in (("global_scale", global_scale), ("local_scale", local_scale)):
+            if not 0 < smallest <= largest <= 1:
+                raise ValueError(f"{name} is {(smallest, largest)}, expected 0 < smallest <= largest <= 1")
+        check_integers(global_size=global_size, local_size=local_size)
+        check_integer("local_crops", local_crops, 0)
         large, small = v2.RandomResizedCrop(global_size, global_scale), v2.RandomResizedCrop(local_size, local_scale)
-        self.places, self.sizes = [large] * 2 + [small] * local_crops, [global_size] * 2 + [local_size] * local_crops
+        self.croppers = [large] * 2 + [small] * local_crops
+        self.sizes = [global_size] * 2 + [local_size] * local_crops
         changes = [v2.RandomApply([v2.ColorJitter(*colour)], p=0.8), v2.RandomGrayscale(p=grey)]
         self.colour, self.solarise = v2.Compose(changes), v2.RandomSolarize(0.5, p=solarise)
 
@@ -122,36 +114,29 @@ class MultiCrop:
             image: (3, H, W) float in [0, 1].
 
         Returns:
-            The crops, large ones first, and where they lie: (2 + n, 4), the x, y of a crop's left upper and right
-            lower corner in pixels of the image. Where a crop is mirrored, its left x is the larger one.
-
-        Raises:
-            TypeError: the image is not of floating-point numbers.
-            ValueError: the image has another shape.
+            The crops, large ones first, and their locations (2 + n, 4): x, y of a crop's upper left and lower right
+            corner in pixels of the image. If a crop is flipped, its first x is the larger one.
         """
-        if not torch.is_floating_point(image):
-            raise TypeError(f"image has dtype {image.dtype}, expected a floating-point type with values in [0, 1]")
-        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(f"image has shape {tuple(image.shape)}, expected (3, H, W), no axis empty")
+        check_floats("image", image, "3 H W")
         crops, boxes = [], []
-        for number, (place, size) in enumerate(zip(self.places, self.sizes, strict=True)):
-            box = place.make_params([image])
+        for index, (cropper, size) in enumerate(zip(self.croppers, self.sizes, strict=True)):
+            box = cropper.make_params([image])
             top, left, height, width = (box[name] for name in ("top", "left", "height", "width"))
             crop = v2.functional.resized_crop(image, top, left, height, width, [size, size])
-            mirrored = torch.rand(()) < 0.5
-            crops.append(self._change(crop.flip(-1) if mirrored else crop, number))
-            sides = (left + width, left) if mirrored else (left, left + width)
+            flipped = torch.rand(()) < 0.5
+            crops.append(self._change(crop.flip(-1) if flipped else crop, index))
+            sides = (left + width, left) if flipped else (left, left + width)
             boxes.append([sides[0], top, sides[1], top + height])
         return crops, torch.tensor(boxes, dtype=torch.float32)
 
-    def _change(self, crop: Tensor, number: int) -> Tensor:
-        """Colours, then blur: always for the first crop, seldom for the second, which is at times solarised."""
+    def _change(self, crop: Tensor, index: int) -> Tensor:
+        """Change colours, then blur: always the first crop, seldom the second, which may be solarised."""
         crop = self.colour(crop)
-        if torch.rand(()) < (1.0, 0.1, 0.5)[min(number, 2)]:
-            # Paper: up to 2 pixels, of crops of 224; here in proportion to the crop
+        if torch.rand(()) < (1.0, 0.1, 0.5)[min(index, 2)]:
+            # Paper: up to 2 pixels in crops of 224; here in proportion to the size of the crop
             sigma = float(torch.empty(()).uniform_(0.1, 2.0)) * crop.shape[1] / 224
             crop = v2.functional.gaussian_blur(crop, 2 * math.ceil(2 * sigma) + 1, sigma)
-        return (self.solarise(crop) if number == 1 else crop).clamp(0, 1)
+        return (self.solarise(crop) if index == 1 else crop).clamp(0, 1)
 
 
 def dino_loss(
@@ -161,108 +146,93 @@ def dino_loss(
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
 ) -> Tensor:
-    """Cross-entropy of the teacher's distribution and the student's, over all pairs of different crops: equation 3.
+    """Cross-entropy of the teacher's and the student's distributions, over all pairs of different crops: equation 3.
 
     Args:
-        student: outputs (B, K) of the head, one of each crop, the teacher's crops first and in its order.
-        teacher: outputs (B, K), one of each large crop; no gradient goes into them.
+        student: outputs (B, K) of the head, one for each crop, beginning with the teacher's crops in the same order.
+        teacher: outputs (B, K), one for each large crop; no gradient flows into them.
         centre: (K,), which is subtracted from the teacher's outputs, see `update_centre`.
-        student_temperature: outputs are divided by it before the softmax.
-        teacher_temperature: a smaller one, which makes the teacher's distribution sharper.
+        student_temperature: divides the outputs before the softmax.
+        teacher_temperature: usually smaller, which makes the teacher's distribution sharper.
 
     Returns:
         A scalar, the mean over pairs and images.
-
-    Raises:
-        ValueError: there is no pair of different crops, shapes disagree, or a temperature is not above 0.
     """
     if not 0 < len(teacher) <= len(student) or len(student) < 2:
         raise ValueError(
-            f"student and teacher have {len(student)} and {len(teacher)} crops, expected at least 2 and 1, and those "
-            f"of the teacher among those of the student"
+            f"student and teacher have {len(student)} and {len(teacher)} crops, expected at least 2 and 1, and the "
+            f"teacher's crops among the student's"
         )
     shapes = {tuple(outputs.shape) for outputs in (*student, *teacher)}
     if len(shapes) > 1 or len(next(iter(shapes))) != 2 or centre.shape != student[0].shape[1:]:
         raise ValueError(
             f"outputs have the shapes {sorted(shapes)} and centre {tuple(centre.shape)}, expected one (B, K) and (K,)"
         )
-    if not (student_temperature > 0 and teacher_temperature > 0):
-        raise ValueError(f"temperatures are {student_temperature} and {teacher_temperature}, expected above 0")
+    check_number("student_temperature", student_temperature, exclusive=True)
+    check_number("teacher_temperature", teacher_temperature, exclusive=True)
     losses = []
-    for number, outputs in enumerate(teacher):
-        target = ((outputs.detach() - centre) / teacher_temperature).softmax(dim=1)  # (B, K)
-        for other, answers in enumerate(student):
-            if other != number:
-                losses.append(F.cross_entropy(answers / student_temperature, target))
+    for i, teacher_outputs in enumerate(teacher):
+        target = ((teacher_outputs.detach() - centre) / teacher_temperature).softmax(dim=1)  # (B, K)
+        for j, student_outputs in enumerate(student):
+            if i != j:
+                losses.append(F.cross_entropy(student_outputs / student_temperature, target))
     return torch.stack(losses).mean()
 
 
 def update_centre(centre: Tensor, teacher: Sequence[Tensor], momentum: float = 0.9) -> Tensor:
-    """The running mean of what the teacher gives: equation 4.
+    """The moving average of the teacher's outputs: equation 4.
 
     Args:
-        centre: (K,), the one before.
-        teacher: outputs (B, K), one of each large crop.
-        momentum: share of the old centre in the new one.
+        centre: (K,), the previous centre.
+        teacher: outputs (B, K), one for each large crop.
+        momentum: weight of the previous centre.
 
     Returns:
         (K,), a new tensor without gradient.
-
-    Raises:
-        ValueError: momentum is not in [0, 1].
     """
-    _check_share("momentum", momentum)
+    check_number("momentum", momentum, maximum=1)
     return momentum * centre + (1 - momentum) * torch.cat(list(teacher)).detach().mean(dim=0)
 
 
 def teacher_momentum(step: int, steps: int, start: float = 0.996) -> float:
-    """The share of the old teacher in the new one: from `start` along half a cosine to 1.
+    """The momentum of the teacher's weights: half a cosine from `start` to 1.
 
     Args:
-        step: 0 for the first.
-        steps: how many there will be.
-        start: at the first step.
-
-    Returns:
-        A number in [start, 1].
-
-    Raises:
-        ValueError: step is not in 0 to steps, or start is not in [0, 1].
+        step: from 0 to `steps`.
+        steps: length of the training.
+        start: momentum at the first step.
     """
-    _check_share("start", start)
-    if not 0 <= step <= steps or steps < 1:
-        raise ValueError(f"step is {step} of {steps}, expected 0 to steps, and steps at least 1")
+    check_number("start", start, maximum=1)
+    check_integer("steps", steps)
+    check_integer("step", step, 0, steps)
     return 1 - (1 - start) * (math.cos(math.pi * step / steps) + 1) / 2
 
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move every weight of the teacher towards the student's: teacher = m teacher + (1 - m) student.
+    """Update the moving average of the weights: teacher = m teacher + (1 - m) student.
 
     Args:
-        teacher: is changed; buffers are copied.
-        student: of the same shape.
+        teacher: changed in place; its buffers are copied from the student.
+        student: of the same architecture.
         momentum: m, see `teacher_momentum`.
-
-    Raises:
-        ValueError: momentum is not in [0, 1], or the two have different weights.
     """
-    _check_share("momentum", momentum)
-    theirs = dict(student.named_parameters())
-    if {name: weight.shape for name, weight in teacher.named_parameters()} != {n: w.shape for n, w in theirs.items()}:
+    check_number("momentum", momentum, maximum=1)
+    weights, new_weights = dict(teacher.named_parameters()), dict(student.named_parameters())
+    if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in new_weights.items()}:
         raise ValueError("teacher and student have different weights, expected a teacher made by copy.deepcopy")
-    for name, weight in teacher.named_parameters():
-        weight.lerp_(theirs[name], 1 - momentum)
-    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
-        kept.copy_(new)
+    for name, weight in weights.items():
+        weight.lerp_(new_weights[name], 1 - momentum)
+    for buffer, new_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        buffer.copy_(new_buffer)
 
 
 class PrincipalComponents(NamedTuple):
-    """Directions in which features differ most.
+    """Directions of largest variance of features.
 
     Attributes:
-        scores: (N, n), each feature's coordinates along them.
-        components: (n, D), of length 1 and at right angles, those of the largest variance first.
+        scores: (N, n), coordinates of each feature along the directions.
+        components: (n, D), orthonormal, in decreasing order of variance.
         mean: (D,), which is subtracted first.
     """
 
@@ -272,22 +242,16 @@ class PrincipalComponents(NamedTuple):
 
 
 def principal_components(features: Tensor, n: int = 3) -> PrincipalComponents:
-    """The n directions of largest variance; three of them make a picture of a feature map.
+    """The n directions of largest variance; three of them visualise a feature map as colours.
 
-    A direction and its opposite serve equally: here the entry of largest size is positive.
+    The sign of a direction is arbitrary. Here, its entry of largest absolute value is positive.
 
     Args:
         features: (N, D).
-        n: how many, at most N and D.
-
-    Returns:
-        Scores, components and mean.
-
-    Raises:
-        ValueError: features have another shape, or n is too large.
+        n: at most N and D.
     """
-    if features.ndim != 2 or not 1 <= n <= min(features.shape):
-        raise ValueError(f"features has shape {tuple(features.shape)} and n is {n}, expected (N, D) and 1 to min(N, D)")
+    check_tensor("features", features, "N D")
+    check_integer("n", n, 1, min(features.shape))
     mean = features.mean(dim=0)
     directions = torch.linalg.svd(features - mean, full_matrices=False)[2][:n]  # (n, D)
     largest = directions.abs().argmax(dim=1, keepdim=True)
@@ -296,19 +260,15 @@ def principal_components(features: Tensor, n: int = 3) -> PrincipalComponents:
 
 
 def foreground(features: Tensor) -> Tensor:
-    """The patches on one side of the mean along the first component: the side that has less of the image's border.
+    """Split patches at the mean along the first component, and take the side that covers less of the image's border.
 
     Args:
         features: (h, w, D).
 
     Returns:
         (h, w) bool.
-
-    Raises:
-        ValueError: features have another shape.
     """
-    if features.ndim != 3 or 0 in features.shape:
-        raise ValueError(f"features has shape {tuple(features.shape)}, expected (h, w, D), no axis empty")
+    check_tensor("features", features, "h w D")
     height, width, _ = features.shape
     side = principal_components(features.flatten(0, 1), 1).scores.view(height, width) > 0
     border = torch.ones_like(side)
@@ -318,41 +278,32 @@ def foreground(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def self_attention_maps(vit: ViT, images: Tensor, block: int = -1) -> Tensor:
-    """What the token `cls` takes from each patch, in each head: the paper's figure 1.
+    """Attention of the token `cls` to each patch, in each head: the paper's figure 1.
 
     Args:
         vit: a backbone.
         images: (B, 3, H, W) in [0, 1], H and W multiples of its patch size.
-        block: its index, -1 for the last.
+        block: index of the block, -1 for the last.
 
     Returns:
-        (B, heads, h, w), not negative; over the patches a head's shares sum to 1 less what `cls` takes from itself
-        and from registers.
+        (B, heads, h, w), at least 0. The sum over patches is 1 minus the attention to `cls` itself and to registers.
     """
     rows, columns = (size // vit.patch_size for size in images.shape[-2:])
     return vit.attention(images, block)[:, :, 0, -rows * columns :].unflatten(2, (rows, columns))
 
 
 def attention_masks(maps: Tensor, keep: float = 0.6) -> Tensor:
-    """The fewest patches that together have the share `keep` of a head's attention: the paper's figure 4.
+    """The fewest patches that together have the fraction `keep` of a head's attention: the paper's figure 4.
 
     Args:
-        maps: (..., h, w), not negative, such as of `self_attention_maps`.
-        keep: a share in [0, 1].
+        maps: (..., h, w), at least 0, for example of `self_attention_maps`.
+        keep: a fraction in [0, 1].
 
     Returns:
         (..., h, w) bool.
-
-    Raises:
-        ValueError: keep is not in [0, 1].
     """
-    _check_share("keep", keep)
+    check_number("keep", keep, maximum=1)
     shares, order = maps.flatten(-2).sort(dim=-1, descending=True)
-    before = shares.cumsum(dim=-1) - shares  # of all patches that take more
+    before = shares.cumsum(dim=-1) - shares  # sum over all patches with more attention
     needed = before < keep * shares.sum(dim=-1, keepdim=True)
     return torch.zeros_like(needed).scatter(-1, order, needed).view(maps.shape)
-
-
-def _check_share(name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} is {share}, expected a number in [0, 1]")

@@ -1,11 +1,11 @@
-"""Graph segmentation: regions merge where the step between them is no larger than the steps inside them.
+"""Graph-based segmentation: merge regions if the difference between them is not larger than those inside them.
 
 Paper: Felzenszwalb, Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59(2), 2004.
-Idea: Pixels are nodes, and edges join each to its eight neighbours, with the difference of colours as weight. Edges
-    are taken from the smallest to the largest, as for a minimum spanning tree; one merges two regions if it is at
-    most the largest edge inside each of them plus k / size. So a region of fine texture takes in what a smooth one
-    would not, and k says how large a region must be before its own evidence counts.
-Simplified: nothing but the order of equal edges, which the paper leaves open; the paper runs colour channels apart
+Idea: Pixels are nodes, and edges connect each to its eight neighbours, weighted by the difference of colours. Edges
+    are processed in increasing order, as for a minimum spanning tree; an edge merges two regions if its weight is at
+    most the largest weight inside each region plus k / size. A region of fine texture therefore tolerates more than a
+    smooth one, and k determines how large a region must be before its own contrast counts.
+Simplified: only the order of equal edges, which the paper leaves open; the paper segments colour channels separately
     and intersects the results, its authors' program takes the distance of colours, as we do.
 Shapes: image (3, H, W) in [0, 1] -> label map (H, W) int32, 1 to n.
 Quality: the same regions as scikit-image's on noise, on many equal edges and on photographs (its tests).
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from segedu.ops.region_merging import merge_along
 from segedu.validation.images import check_image
+from segedu.validation.numbers import check_number
 
 
 def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_size: int = 20) -> Tensor:
@@ -30,16 +31,12 @@ def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_si
 
     Args:
         image: (3, H, W) floats in [0, 1].
-        scale: k of the paper, for colours from 0 to 255: larger gives larger regions.
-        sigma: of the Gaussian that smooths the image first, in pixels, cut at four sigma; 0 for none.
-        min_size: pixels; at last every edge, again in order, merges two regions of which one has fewer.
+        scale: k of the paper, for colours from 0 to 255; larger values give larger regions.
+        sigma: of the Gaussian that smooths the image first, in pixels, truncated at four sigma; 0 for none.
+        min_size: pixels. At the end, every edge merges two regions if one of them is smaller.
 
     Returns:
         (H, W) int32: the regions, numbered from 1 in the raster order of their first pixels.
-
-    Raises:
-        TypeError: `image` is not a tensor of floats.
-        ValueError: `image` has another shape or range, or a number is negative.
 
     >>> grey = torch.tensor([[0.0, 0.01, 0.9, 0.91]]).expand(3, 1, 4)
     >>> felzenszwalb(grey, scale=20, sigma=0, min_size=1)
@@ -47,16 +44,15 @@ def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_si
     """
     check_image(image)
     for name, value in (("scale", scale), ("sigma", sigma), ("min_size", min_size)):
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} is {value}, expected a finite number of at least 0")
+        check_number(name, value)
     pixels = image.double().permute(1, 2, 0).numpy(force=True)
     weights, ends = grid_edges(ndimage.gaussian_filter(pixels, (sigma, sigma, 0)))
     order = np.argsort(weights, kind="stable")
     roots = merge_along(weights[order], ends[:, order], pixels.shape[0] * pixels.shape[1], scale / 255, min_size)
     _, first, region = np.unique(roots, return_index=True, return_inverse=True)
-    number = np.empty(len(first), dtype=np.int32)
-    number[np.argsort(first)] = np.arange(1, len(first) + 1)
-    return torch.from_numpy(number[region].reshape(pixels.shape[:2])).to(image.device)
+    labels = np.empty(len(first), dtype=np.int32)
+    labels[np.argsort(first)] = np.arange(1, len(first) + 1)
+    return torch.from_numpy(labels[region].reshape(pixels.shape[:2])).to(image.device)
 
 
 def grid_edges(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,19 +62,22 @@ def grid_edges(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels: (H, W, C).
 
     Returns:
-        Euclidean distances of colours (E,) and numbers of pixels (2, E), in raster order for each direction.
+        Euclidean distances of colours (E,) and indices of pixels (2, E), in raster order for each direction.
 
     >>> grid_edges(np.array([[[0.0], [3.0]], [[1.0], [1.0]]]))[0]
     array([3., 0., 1., 2., 1., 2.])
     """
     height, width, _ = pixels.shape
-    numbers = np.arange(height * width).reshape(height, width)
-    here, back, ahead = slice(None), slice(None, -1), slice(1, None)
-    right, down = ((here, here), (back, ahead)), ((back, ahead), (here, here))  # rows, then columns, of both ends
-    down_right, up_right = ((back, ahead), (back, ahead)), ((ahead, back), (back, ahead))
+    indices = np.arange(height * width).reshape(height, width)
+    every, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
+    # for each direction, the rows of both ends and the columns of both ends
+    right = (every, every), (but_last, but_first)
+    down = (but_last, but_first), (every, every)
+    down_right = (but_last, but_first), (but_last, but_first)
+    up_right = (but_first, but_last), (but_last, but_first)
     weights, ends = [], []
     for rows, columns in (right, down, down_right, up_right):
         one, other = (rows[0], columns[0]), (rows[1], columns[1])
         weights.append(np.sqrt(((pixels[one] - pixels[other]) ** 2).sum(axis=2)).ravel())
-        ends.append(np.stack([numbers[one].ravel(), numbers[other].ravel()]))
+        ends.append(np.stack([indices[one].ravel(), indices[other].ravel()]))
     return np.concatenate(weights), np.concatenate(ends, axis=1)

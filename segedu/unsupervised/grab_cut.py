@@ -1,19 +1,20 @@
-"""GrabCut: a box around an object is enough, when colour models and cuts improve each other in turn.
+"""GrabCut: segment an object from a box around it, by alternating between colour models and graph cuts.
 
 Paper: Rother, Kolmogorov, Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts",
     SIGGRAPH 2004.
-Idea: Outside the box all is background; inside, foreground is a first guess. A mixture of five Gaussians learns the
-    colours of each side, a graph cut gives every pixel to the side that explains it better at a short border, the
-    mixtures learn from the new sides, and so on. Each step lowers the paper's energy, so that the loop settles.
-Simplified: no border matting. The mixtures start without chance: splits along the widest axis, then k-means.
-    Paper: a pixel pays for its own component; here, as in OpenCV, for the whole mixture. A pixel's component is the
-    paper's, weights counted; OpenCV leaves the weights out there.
+Idea: Everything outside the box is background; the inside is a first guess of the foreground. A mixture of five
+    Gaussians models the colours of each side, a graph cut assigns every pixel to the side that explains it better with
+    a short border, the mixtures are fitted to the new sides, and so on. Each iteration decreases the paper's energy, so
+    that the loop converges.
+Simplified: no border matting. The mixtures are initialised without randomness: splits along the widest axis, then
+    k-means. Paper: the cost of a pixel is that of its own component; here, as in OpenCV, that of the whole mixture. A
+    pixel's component is the paper's, including the weights, which OpenCV ignores there.
 Shapes: image (3, H, W) in [0, 1] and a box, or hints (H, W) -> mask (H, W) bool.
-Quality: one round from the same models, with equal weights, has IoU of at least 0.999 with OpenCV's on six scenes.
-    The whole loop has several ends, by its start. Where OpenCV's five seeds agree with each other (IoU 0.95 of every
+Quality: one iteration from the same models, with equal weights, has IoU of at least 0.999 with OpenCV's on six scenes.
+    The result of the loop depends on its start. Where OpenCV's five seeds agree with each other (IoU 0.95 of every
     pair: astronaut, chelsea, coffee in a wide box), ours agrees with all five. On coffee in a tight box OpenCV's
     differ from each other, down to 0.13, and only one of the five ends within 0.95 of ours.
-    512x512 pixels, five rounds: 1.4 CPU-s in a box of 140x200, 3.1 to 4.1 in one of nearly the whole image.
+    512x512 pixels, five iterations: 1.4 CPU-s in a box of 140x200, 3.1 to 4.1 in one of nearly the whole image.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -29,10 +30,12 @@ from torch import Tensor
 
 from segedu.unsupervised.graph_cut import contrast_weights, min_cut
 from segedu.validation.images import check_image
+from segedu.validation.numbers import check_integers
+from segedu.validation.tensors import check_integers_tensor
 
-SURE_BACKGROUND, SURE_FOREGROUND, POSSIBLE_BACKGROUND, POSSIBLE_FOREGROUND = 0, 1, 2, 3  # OpenCV's numbers
-LLOYD_STEPS = 10  # of k-means, behind the splits
-JITTER = 0.01 / 255**2  # added to variances: a component of one colour keeps a density
+SURE_BACKGROUND, SURE_FOREGROUND, POSSIBLE_BACKGROUND, POSSIBLE_FOREGROUND = 0, 1, 2, 3  # OpenCV's values
+LLOYD_STEPS = 10  # of k-means, after the splits
+JITTER = 0.01 / 255**2  # added to variances, so that a component of one colour has a density
 
 
 class Mixture(NamedTuple):
@@ -51,33 +54,28 @@ def grab_cut(
     gamma: float = 50.0,
     components: int = 5,
 ) -> Tensor:
-    """The object in the box: the paper's figure 3.
+    """Segment the object in a box: the paper's figure 3.
 
-    The loop stops before `iterations` when the mask no longer changes. Where one side has no pixels left to learn
-    from, the mask stays as it is.
+    The loop stops early when the mask no longer changes. If one side has no pixels to fit a mixture to, the mask stays
+    as it is.
 
     Args:
         image: (3, H, W) in [0, 1].
-        box: xyxy in pixels, rounded; the part outside the image is cut off. Outside the box all is background.
-        hints: (H, W) integers, in place of the box: 0 and 1 for pixels that are background and foreground for
-            sure, 2 and 3 for a first guess of background and foreground.
-        iterations: rounds of learning and cutting.
+        box: xyxy in pixels, rounded and clipped to the image. Everything outside the box is background.
+        hints: (H, W) integers, instead of the box: 0 and 1 for pixels that are certainly background and foreground,
+            2 and 3 for a first guess of background and foreground.
+        iterations: maximum number of iterations.
         gamma: weight of the border, see `contrast_weights`.
         components: Gaussians of each mixture.
 
     Returns:
         (H, W) bool, True for foreground.
-
-    Raises:
-        TypeError: `image` is not a tensor of floats, or the hints are not integers.
-        ValueError: another shape or value, both box and hints or neither, or a box without a pixel of the image.
     """
     check_image(image)
-    if iterations < 1 or components < 1:
-        raise ValueError(f"iterations is {iterations} and components is {components}, expected at least 1")
+    check_integers(iterations=iterations, components=components)
     if (box is None) == (hints is None):
         raise ValueError("box and hints are both given or both missing, expected one of them")
-    hints = _hints_of_box(box, image.shape[1:]) if hints is None else _checked(hints, image.shape[1:])
+    hints = _box_to_hints(box, image.shape[1:]) if hints is None else _check_hints(hints, image.shape[1:])
     mask = ((hints == SURE_FOREGROUND) | (hints == POSSIBLE_FOREGROUND)).ravel()
     pixels = image.detach().cpu().double().reshape(3, -1).T.numpy()  # (N, 3)
     if mask.all() or not mask.any():
@@ -85,25 +83,25 @@ def grab_cut(
     pairwise = contrast_weights(image, gamma)
     mixtures = [fit(pixels[side], split(pixels[side], components), components) for side in (~mask, mask)]
     for _ in range(iterations):
-        before = mask
-        mask, mixtures = one_round(pixels, mask, mixtures, hints, pairwise)
-        if (before == mask).all() or mask.all() or not mask.any():
+        previous = mask
+        mask, mixtures = one_iteration(pixels, mask, mixtures, hints, pairwise)
+        if (previous == mask).all() or mask.all() or not mask.any():
             break
     return torch.from_numpy(mask.reshape(hints.shape))
 
 
-def one_round(
+def one_iteration(
     pixels: np.ndarray,
     mask: np.ndarray,
     mixtures: Sequence[Mixture],
     hints: np.ndarray,
     pairwise: Tensor,
 ) -> tuple[np.ndarray, list[Mixture]]:
-    """Steps 1 to 3 of the paper: assign components, learn the mixtures, cut.
+    """Steps 1 to 3 of the paper: assign components, fit the mixtures, cut.
 
     Args:
         pixels: (N, 3), N = H W.
-        mask: (N,) bool, some pixels on either side.
+        mask: (N,) bool, with some pixels on either side.
         mixtures: of background and of foreground.
         hints: (H, W), see `grab_cut`.
         pairwise: (4, H, W), see `contrast_weights`.
@@ -111,20 +109,20 @@ def one_round(
     Returns:
         The new mask and the new mixtures.
     """
-    sides, learnt = hints.ravel(), []
+    sides, fitted = hints.ravel(), []
     costs = np.zeros((2, len(pixels)))
     costs[1, sides == SURE_BACKGROUND] = np.inf
     costs[0, sides == SURE_FOREGROUND] = np.inf
     free = (sides == POSSIBLE_BACKGROUND) | (sides == POSSIBLE_FOREGROUND)
     for cost, mixture, side in zip(costs, mixtures, (~mask, mask), strict=True):
         parts = component_log_densities(pixels[side], mixture).argmax(axis=1)
-        learnt.append(fit(pixels[side], parts, len(mixture.weights)))
-        cost[free] = -np.logaddexp.reduce(component_log_densities(pixels[free], learnt[-1]), axis=1)
+        fitted.append(fit(pixels[side], parts, len(mixture.weights)))
+        cost[free] = -np.logaddexp.reduce(component_log_densities(pixels[free], fitted[-1]), axis=1)
     unary = torch.from_numpy(costs.reshape(2, *hints.shape))
-    return min_cut(unary, pairwise).mask.numpy().ravel(), learnt
+    return min_cut(unary, pairwise).mask.numpy().ravel(), fitted
 
 
-def _hints_of_box(box: Sequence[float] | Tensor, shape: Sequence[int]) -> np.ndarray:
+def _box_to_hints(box: Sequence[float] | Tensor, shape: Sequence[int]) -> np.ndarray:
     edges = np.asarray(box, dtype=np.float64)
     if edges.shape != (4,) or not np.isfinite(edges).all():
         raise ValueError(f"box is {box}, expected four finite numbers, xyxy")
@@ -132,28 +130,25 @@ def _hints_of_box(box: Sequence[float] | Tensor, shape: Sequence[int]) -> np.nda
     left, top, right, bottom = np.rint(edges).astype(np.int64)
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
-        raise ValueError(f"box is {box}, expected xyxy with at least one pixel of the image of {height} x {width}")
+        raise ValueError(f"box is {box}, expected xyxy with at least one pixel of an image of {height} x {width}")
     hints = np.full((height, width), SURE_BACKGROUND)
     hints[top:bottom, left:right] = POSSIBLE_FOREGROUND
     return hints
 
 
-def _checked(hints: Tensor, shape: Sequence[int]) -> np.ndarray:
-    if hints.is_floating_point() or hints.is_complex() or hints.dtype == torch.bool:
-        raise TypeError(f"hints has dtype {hints.dtype}, expected integers")
-    if tuple(hints.shape) != tuple(shape):
-        raise ValueError(f"hints has shape {tuple(hints.shape)}, expected {tuple(shape)}, the image's")
+def _check_hints(hints: Tensor, shape: Sequence[int]) -> np.ndarray:
+    check_integers_tensor("hints", hints, "H W", {"H": shape[0], "W": shape[1]})
     if hints.min() < 0 or hints.max() > 3:
         raise ValueError(f"hints has values from {hints.min()} to {hints.max()}, expected 0, 1, 2 and 3")
     return hints.cpu().numpy()
 
 
 def split(colours: np.ndarray, parts: int) -> np.ndarray:
-    """Cut the set of the widest spread in two at its mean, across its widest axis, and so on; then k-means.
+    """Divide colours into sets: split the set of the largest variance at its mean, repeatedly, then run k-means.
 
     Args:
         colours: (N, 3), N at least 1.
-        parts: how many sets are wanted; fewer come out where all colours of a set are equal.
+        parts: number of sets; there are fewer if all colours of a set are equal.
 
     Returns:
         (N,) int64, the set of each colour.
@@ -167,9 +162,9 @@ def split(colours: np.ndarray, parts: int) -> np.ndarray:
         widest = int(np.argmax(spreads))
         if spreads[widest] <= 1e-12:
             break
-        chosen = np.flatnonzero(labels == widest)
-        along = colours[chosen] @ axes[widest]
-        labels[chosen[along > along.mean()]] = new
+        members = np.flatnonzero(labels == widest)
+        projections = colours[members] @ axes[widest]
+        labels[members[projections > projections.mean()]] = new
     for _ in range(LLOYD_STEPS):
         filled = np.unique(labels)
         centres = np.stack([colours[labels == k].mean(axis=0) for k in filled])
@@ -178,7 +173,7 @@ def split(colours: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _widest_axis(colours: np.ndarray) -> tuple[float, np.ndarray]:
-    """Number of colours times the variance along their first principal axis, and the axis, its sign fixed."""
+    """Number of colours times the variance along their first principal axis, and the axis with a fixed sign."""
     centred = colours - colours.mean(axis=0)
     scatter, axes = np.linalg.eigh(centred.T @ centred)
     axis = axes[:, -1]
@@ -186,15 +181,12 @@ def _widest_axis(colours: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def fit(colours: np.ndarray, labels: np.ndarray, components: int) -> Mixture:
-    """Weights, means and covariances of the sets; a set without a colour has weight 0.
+    """Fit a Gaussian to each set of colours; an empty set has weight 0.
 
     Args:
         colours: (N, 3).
         labels: (N,), the set of each colour, less than `components`.
         components: K.
-
-    Returns:
-        The mixture.
     """
     weights = np.bincount(labels, minlength=components) / len(labels)
     means, covariances = np.zeros((components, 3)), np.tile(np.eye(3), (components, 1, 1))

@@ -1,11 +1,11 @@
-"""Otsu: the grey level that splits an image into the two classes whose means lie furthest apart.
+"""Otsu's method: threshold an image so that the means of the two classes are as far apart as possible.
 
 Paper: Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE Transactions on Systems, Man, and
     Cybernetics 1979. Several thresholds: Liao, Chen, Chung, "A Fast Algorithm for Multilevel Thresholding", Journal
     of Information Science and Engineering 2001.
 Idea: A threshold t makes two classes, with weights w0, w1 and means m0, m1. The variance of the grey levels is the
     variance within the classes plus that between them, w0 w1 (m1 - m0)^2, so that the t with the largest variance
-    between also has the smallest within. A histogram of 256 bins holds all that is needed, and all t are tried.
+    between the classes also has the smallest variance within. All t are evaluated on a histogram of 256 bins.
 Simplified: Liao's table of all intervals is kept; his search through all combinations is dynamic programming here.
 Shapes: values of any shape, such as (H, W) -> a number; `otsu_thresholds`: values -> (classes - 1,).
 Quality: equal to scikit-image's `threshold_otsu` to the last bit; 512x512 photograph: 0.01 CPU-s.
@@ -19,13 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.validation.numbers import check_integer
+from segedu.validation.tensors import check_finite, check_floats, check_integers_tensor
+
 
 def otsu_threshold(values: Tensor, bins: int = 256) -> float:
     """Find the threshold with the largest variance between the two classes, values <= t and values > t.
 
     The range from the smallest to the largest value is divided into `bins` equal bins. The threshold is the CENTRE
-    of the last bin of the lower class, as in scikit-image: what lies in that bin above its centre is counted with
-    the lower class, and is above the threshold. Of equally good thresholds it is the lowest.
+    of the last bin of the lower class, as in scikit-image: values in that bin above its centre are counted with
+    the lower class, although they are above the threshold. Of equally good thresholds it is the lowest.
 
     Args:
         values: of any shape, in any unit.
@@ -33,10 +36,6 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
 
     Returns:
         The threshold, in the unit of `values`. If all values are equal, that value: nothing is above it.
-
-    Raises:
-        TypeError: `values` is not a floating point tensor.
-        ValueError: `values` is empty or holds NaN or infinity, or `bins` is below 2.
 
     >>> otsu_threshold(torch.tensor([0.0, 0.0, 1.0, 1.0]), bins=4)  # bins end at 0.25, 0.5, 0.75 and 1
     0.125
@@ -48,40 +47,30 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
 
 
 def between_class_variance(counts: Tensor) -> Tensor:
-    """w0 w1 (m1 - m0)^2 of every threshold (the paper's equation 14), grey levels being the numbers of the bins.
+    """w0 w1 (m1 - m0)^2 of every threshold (the paper's equation 14); the grey levels are the indices of the bins.
 
-    The moments are sums of whole numbers and thus exact: thresholds that are equally good have equal values here.
+    The moments are sums of integers and therefore exact: thresholds that are equally good have equal values here.
 
     Args:
-        counts: (bins,) whole numbers, the histogram.
+        counts: (bins,) integers, the histogram.
 
     Returns:
         (bins - 1,) float64, in bins squared; element t is for the classes 0..t and t+1..bins-1. 0 where one of them
         is empty.
 
-    Raises:
-        TypeError: `counts` is not a tensor of whole numbers.
-        ValueError: `counts` is not (bins,) with at least two bins, or has a negative or no positive number.
-
     >>> between_class_variance(torch.tensor([1, 0, 1]))  # means 0 and 2, weights 1/2: 1/4 * 4
     tensor([1., 1.], dtype=torch.float64)
     """
-    if (
-        not isinstance(counts, Tensor)
-        or counts.is_floating_point()
-        or counts.is_complex()
-        or counts.dtype == torch.bool
-    ):
-        raise TypeError(f"counts has {_kind(counts)}, expected a tensor of whole numbers")
-    if counts.ndim != 1 or len(counts) < 2:
+    check_integers_tensor("counts", counts, "bins")
+    if len(counts) < 2:
         raise ValueError(f"counts has shape {tuple(counts.shape)}, expected (bins,) with at least 2 bins")
     if (counts < 0).any() or not counts.any():
-        raise ValueError("counts has a negative or no positive number, expected a histogram")
+        raise ValueError("counts has a negative or no positive value, expected a histogram")
     below = counts.long().cumsum(0)  # n w0
     moment = (counts.long() * torch.arange(len(counts), device=counts.device)).cumsum(0)  # n w0 m0
     n, total = below[-1], moment[-1]
     below, moment = below[:-1], moment[:-1]
-    # With m = total / n: w0 w1 (m1 - m0)^2 = (w0 m - w0 m0)^2 / (w0 w1). The difference is a whole number over n^2.
+    # With m = total / n: w0 w1 (m1 - m0)^2 = (w0 m - w0 m0)^2 / (w0 w1). The difference is an integer over n^2.
     difference, weights = (below * total - n * moment).double(), (below * (n - below)).double()
     return difference.square() / weights.clamp(min=1) / n.double().square()
 
@@ -89,30 +78,26 @@ def between_class_variance(counts: Tensor) -> Tensor:
 def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor:
     """Find the thresholds that divide `values` into several classes with the largest variance between them.
 
-    `torch.bucketize(values, thresholds)` gives the classes, to half a bin. Bins and centres as in `otsu_threshold`.
-    The best division of bins i.. into c classes is a first class i..j and the best division of the rest into c - 1:
-    computed for all i, for one class more at a time, which costs classes * bins^2. Ties: the lowest first threshold,
-    then the lowest second, and so on.
+    `torch.bucketize(values, thresholds)` gives the classes, up to half a bin. Bins and centres as in `otsu_threshold`.
+    Dynamic programming: the best division of bins i.. into c classes is a first class i..j and the best division of the
+    rest into c - 1. This takes classes * bins^2 operations. Ties: the lowest first threshold, then the lowest second.
 
     Args:
         values: of any shape, in any unit.
-        classes: number of classes, at least 2.
+        classes: number of classes, at least 2 and at most the number of bins with values.
         bins: number of bins.
 
     Returns:
         (classes - 1,) float64, ascending, in the unit of `values`.
-
-    Raises:
-        TypeError: `values` is not a floating point tensor.
-        ValueError: as `otsu_threshold`; `classes` is below 2, or the values fill fewer bins than there are classes.
 
     >>> otsu_thresholds(torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]), classes=3, bins=10)
     tensor([0.1500, 0.5500], dtype=torch.float64)
     """
     counts, centres = _histogram(values, bins)
     filled = np.count_nonzero(counts)
-    if not isinstance(classes, int) or classes < 2 or filled < classes:
-        raise ValueError(f"classes is {classes!r}, expected a whole number from 2 to {filled}, the bins with values")
+    check_integer("classes", classes, 2)
+    if filled < classes:
+        raise ValueError(f"classes is {classes}, expected at most {filled}, the number of bins with values")
     levels = np.arange(len(counts))
     weight, moment = (np.concatenate([[0], np.cumsum(c)]) for c in (counts, counts * levels))
     below = weight[None, 1:] - weight[:-1, None]  # (first bin i, last bin j): pixels in i..j, 0 or less if j < i
@@ -121,7 +106,7 @@ def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor
     gain[np.tril_indices(len(counts), -1)] = -np.inf
     best, choices = gain[:, -1], []  # one class: i to the last bin
     for _ in range(classes - 1):
-        rest = np.append(best[1:], -np.inf)  # of the classes that begin at j + 1
+        rest = np.append(best[1:], -np.inf)  # of the classes that start at j + 1
         total = gain + rest
         choices.append(total.argmax(axis=1))  # j for every i
         best = total.max(axis=1)
@@ -134,19 +119,14 @@ def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor
 
 def _histogram(values: Tensor, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts (int64) and centres of the bins; a single bin if all values are equal."""
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        raise TypeError(f"values has {_kind(values)}, expected a floating point tensor")
-    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 2:
-        raise ValueError(f"bins is {bins!r}, expected a whole number of at least 2")
+    check_floats("values", values)
+    check_integer("bins", bins, 2)
     flat = values.detach().cpu().reshape(-1)
-    if not len(flat) or not bool(flat.isfinite().all()):
-        raise ValueError(f"values has shape {tuple(values.shape)}, expected finite numbers, at least one")
+    if not len(flat):
+        raise ValueError(f"values has shape {tuple(values.shape)}, expected at least one value")
+    check_finite("values", flat)
     flat = (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).numpy()
     if (flat == flat[0]).all():
         return np.array([len(flat)]), flat[:1]
     counts, edges = np.histogram(flat, bins)  # edges in the dtype of the values
     return counts, (edges[:-1] + edges[1:]) / 2
-
-
-def _kind(given: object) -> str:
-    return f"dtype {given.dtype}" if isinstance(given, Tensor) else f"type {type(given).__name__}"

@@ -151,7 +151,7 @@ def test_auxiliary_head() -> None:
     assert {name: tuple(value.shape) for name, value in outputs.items()} == dict.fromkeys(
         ("out", "aux"), (2, 4, 37, 45)
     )
-    with pytest.raises(ValueError, match="no auxiliary head"):
+    with pytest.raises(ValueError, match="aux_classifier is None"):
         small_net().forward_with_aux(random(1, 3, 32, 32, dtype=torch.float32))
 
 
@@ -171,8 +171,8 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: small_net(num_classes=0), "num_classes is 0, expected"),
-        (lambda: ASPP(4, ()), r"rates is \(\), expected"),
-        (lambda: ASPP(4, (0, 1)), r"rates is \(0, 1\), expected"),
+        (lambda: ASPP(4, ()), "rates is empty, expected"),
+        (lambda: ASPP(4, (0, 1)), r"rates\[0\] is 0, expected"),
         (lambda: ASPP(4, (1,), width=0), "width is 0, expected"),
         (lambda: aspp_rates(4), "output_stride is 4, expected"),
         (lambda: postprocess(torch.zeros(3, 4, 4)), "logits has shape"),

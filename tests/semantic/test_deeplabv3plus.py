@@ -201,7 +201,7 @@ def test_fits_one_batch() -> None:
         (lambda: small_net(refinements=0), "refinements is 0, expected"),
         (lambda: SeparableConv(0, 4), "in_channels is 0, expected"),
         (lambda: SeparableConv(4, 4, dilation=0), "dilation is 0, expected"),
-        (lambda: ASPP(4, (0,), convolution=separable_bn_relu), r"rates is \(0,\), expected"),
+        (lambda: ASPP(4, (0,), convolution=separable_bn_relu), r"rates\[0\] is 0, expected"),
         (lambda: small_net()(torch.zeros(3, 8, 8)), "images has shape"),
     ],
 )

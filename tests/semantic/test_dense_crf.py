@@ -15,12 +15,12 @@ from segedu.datasets.street import draw_street
 from segedu.semantic import dense_crf as crf_file
 from segedu.semantic.dense_crf import (
     EXACT_PIXELS,
-    SURE,
+    MIN_PROBABILITY,
     Appearance,
     Smoothness,
     dense_crf,
     exact_filter,
-    highest_class_behind_crf,
+    highest_class_after_crf,
     lattice_filter,
     mean_field,
     normalised,
@@ -51,7 +51,7 @@ def by_loops(p: Tensor, image: Tensor, appearance: tuple, smoothness: tuple, ite
 
     k = {(i, j): pair(i, j) for i in pixels for j in pixels}
     d = {i: [sum(k[i, j][m] for j in pixels) for m in (0, 1)] for i in pixels}
-    unary = {i: [-math.log(max(float(p[c, *i]), SURE)) for c in range(classes)] for i in pixels}
+    unary = {i: [-math.log(max(float(p[c, *i]), MIN_PROBABILITY)) for c in range(classes)] for i in pixels}
 
     def distribution(energy: list[float]) -> list[float]:
         raised = [math.exp(-e) for e in energy]
@@ -136,7 +136,7 @@ def by_pydensecrf(p: Tensor, image: Tensor, appearance: tuple, smoothness: tuple
     densecrf = pytest.importorskip("pydensecrf.densecrf")
     classes, height, width = p.shape
     crf = densecrf.DenseCRF2D(width, height, classes)
-    unary = -np.log(np.clip(p.numpy().reshape(classes, -1), SURE, 1))
+    unary = -np.log(np.clip(p.numpy().reshape(classes, -1), MIN_PROBABILITY, 1))
     crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
     crf.addPairwiseGaussian(sxy=smoothness[1], compat=smoothness[0])
     pixels = np.ascontiguousarray((255 * image).round().byte().numpy().transpose(1, 2, 0))
@@ -238,7 +238,7 @@ def test_a_noisy_square_is_cleaned() -> None:
 
 def test_nothing_to_hear_leaves_the_probabilities() -> None:
     p, image = scene(3, 6, 5)
-    right = p.clamp(min=SURE) / p.clamp(min=SURE).sum(0)
+    right = p.clamp(min=MIN_PROBABILITY) / p.clamp(min=MIN_PROBABILITY).sum(0)
     for arguments in [((0, 1, 1), (0, 1), 10), (Appearance(), Smoothness(), 0)]:
         torch.testing.assert_close(dense_crf(p, image, *arguments), right, rtol=0, atol=1e-12)
 
@@ -296,16 +296,16 @@ P, IMAGE = torch.full((2, 3, 4), 0.5), torch.zeros(3, 3, 4)
         (lambda: dense_crf(P, IMAGE + 1, (1, 1e-300, 1), make_filter=crf_file.lattice_filter), ValueError, "reach"),
         (lambda: postprocess([0.5, 0.5]), TypeError, "q has type list"),
         (
-            lambda: highest_class_behind_crf(P[None] / 0, IMAGE[None]),
+            lambda: highest_class_after_crf(P[None] / 0, IMAGE[None]),
             ValueError,
-            "logits has values that are no number",
+            "logits has NaN",
         ),
-        (lambda: highest_class_behind_crf(P[None].long(), IMAGE[None]), TypeError, "logits has dtype torch.int64"),
-        (lambda: highest_class_behind_crf(P[None], IMAGE[None, :1]), ValueError, r"images has shape \(1, 1, 3, 4\)"),
-        (lambda: highest_class_behind_crf(P[:0][None], IMAGE[None]), ValueError, "logits has shape"),
+        (lambda: highest_class_after_crf(P[None].long(), IMAGE[None]), TypeError, "logits has dtype torch.int64"),
+        (lambda: highest_class_after_crf(P[None], IMAGE[None, :1]), ValueError, r"images has shape \(1, 1, 3, 4\)"),
+        (lambda: highest_class_after_crf(P[:0][None], IMAGE[None]), ValueError, "logits has shape"),
         (lambda: dense_crf(P, IMAGE, smoothness=(1, -2)), ValueError, "theta_gamma is -2"),
         (lambda: dense_crf(P, IMAGE, iterations=-1), ValueError, "iterations is -1"),
-        (lambda: dense_crf(P, IMAGE, iterations=1.5), ValueError, "iterations is 1.5"),
+        (lambda: dense_crf(P, IMAGE, iterations=1.5), TypeError, "iterations is 1.5"),
         (lambda: postprocess(P[0]), ValueError, "q has shape"),
     ],
 )
@@ -323,8 +323,8 @@ def test_logits_of_a_network_reach_the_crf(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(crf_file, "dense_crf", record)
     logits, images = torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
-    assert torch.equal(highest_class_behind_crf(logits), logits.argmax(1)) and not given
-    labels = highest_class_behind_crf(logits, images, iterations=7)
+    assert torch.equal(highest_class_after_crf(logits), logits.argmax(1)) and not given
+    labels = highest_class_after_crf(logits, images, iterations=7)
     assert torch.equal(labels, logits.flip(1).argmax(1)) and labels.dtype == torch.int64 and len(given) == 2
     for i, (probabilities, image, options) in enumerate(given):
         torch.testing.assert_close(probabilities, logits[i].softmax(0))

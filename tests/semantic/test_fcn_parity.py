@@ -78,7 +78,7 @@ def no_border(net: FCN) -> None:
     net.border = 98
 
 
-ADD = fcn_file._add_where_both_are
+ADD = fcn_file._add_overlap
 
 
 @pytest.mark.parametrize("mistake", [unscaled, one_weight, no_border])
@@ -88,9 +88,7 @@ def test_parity_notices_a_changed_net(mistake: Callable[[FCN], None]) -> None:
     assert (sampled(net, SIZES[0]) - recorded("fcn8s at once", SIZES[0])).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "mistake"), [("_add_where_both_are", shifted), ("bilinear_kernel", transposed_kernel)]
-)
+@pytest.mark.parametrize(("name", "mistake"), [("_add_overlap", shifted), ("bilinear_kernel", transposed_kernel)])
 def test_parity_notices_a_changed_function(monkeypatch: pytest.MonkeyPatch, name: str, mistake: Callable) -> None:
     monkeypatch.setattr(fcn_file, name, mistake)
     assert (sampled(narrow("fcn8s"), SIZES[0]) - recorded("fcn8s", SIZES[0])).abs().max() > 1e-5

@@ -326,7 +326,7 @@ def test_bad_outputs(outputs, dtype: torch.dtype, error: type[Exception], messag
         ({"spacing": (1, 0, 1)}, "spacing is .* expected 3 numbers above 0"),
         ({"spacing": (1, -1, 1)}, "spacing is .* expected 3 numbers above 0"),
         ({"semantic": np.ones((3, 3, 3), int)}, r"semantic has shape \(3, 3, 3\), expected \(10, 26, 22\)"),
-        ({"image": np.full((1, 10, 26, 22), np.nan)}, "image has 5720 voxels that are no number"),
+        ({"image": np.full((1, 10, 26, 22), np.nan)}, "image has 5720 NaN or infinite voxels"),
     ],
 )
 def test_preprocess_refuses(change: dict, message: str) -> None:
@@ -345,16 +345,16 @@ def test_volumes_thinner_than_the_patch(dtype: torch.dtype, shape: tuple[int, ..
 
 def test_a_plan_that_pools_nothing_has_no_net() -> None:
     plan = make_plan(fingerprint([ball(0, (5, 6, 7), (12.0, 12.0, 12.0)) | {"semantic": np.ones((5, 6, 7), int)}]), 2)
-    with pytest.raises(ValueError, match=r"^plan has a patch of \(5, 6, 7\), expected"):
+    with pytest.raises(ValueError, match=r"^plan has patch_size \(5, 6, 7\), expected"):
         build_network(plan)
 
 
 def test_windows_and_training_refuse() -> None:
     for size, patch in ((4, 0), (0, 4), (4, -1)):
-        with pytest.raises(ValueError, match=f"size is {size} and patch {patch}, expected"):
+        with pytest.raises(ValueError, match=r"^(size|patch) is (0|-1), expected"):
             patch_starts(size, patch)
     assert patch_starts(3, 100) == [0]
-    with pytest.raises(ValueError, match=r"model gives \(1, 4, 4, 3\), expected"):
+    with pytest.raises(ValueError, match=r"model returns \(1, 4, 4, 3\), expected"):
         predict_patches(lambda x: x[..., 1:], random(1, 4, 4, 4), (4, 4, 4), mirror=False)
     plan = small_plan()
     done = preprocess(ball(0), plan)

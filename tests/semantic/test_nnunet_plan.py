@@ -190,7 +190,7 @@ def test_bad_input() -> None:
     for name, options in (("base_width is 0", {"base_width": 0}), ("spacing is", {"spacing": (0, 1, 1)})):
         with pytest.raises(ValueError, match=f"^{name}.* expected"):
             make_plan(fingerprint(volumes()), 2, **options)
-    with pytest.raises(ValueError, match="^num_classes is 1, expected at least 2"):
+    with pytest.raises(ValueError, match="^num_classes is 1, expected an integer of at least 2"):
         make_plan(fingerprint(volumes()), 1)
     for spacing, patch in (
         ([1, 1], [8, 8, 8]),
@@ -209,7 +209,7 @@ def test_bad_input() -> None:
         ({"spacing": (1, 0, 1)}, r"spacing is \[1.0, 0.0, 1.0\], expected"),
         ({"spacing": (1, 1)}, r"spacing is \[1.0, 1.0\], expected 3 numbers"),
         ({"semantic": np.ones((2, 2, 2), int)}, r"semantic has shape \(2, 2, 2\), expected"),
-        ({"image": np.full((1, 4, 5, 6), math.nan)}, "image has foreground that is no finite number"),
+        ({"image": np.full((1, 4, 5, 6), math.nan)}, "image has NaN or infinite foreground"),
         ({"image": np.ones((2, 4, 5, 6))}, "image has 2 channels, expected 1 as in the first volume"),
     ],
 )

@@ -289,12 +289,12 @@ def test_fits_one_batch(build) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: res_unet(0), ValueError, "in_channels has 0"),
-        (lambda: res_unet(3, 2.0), TypeError, "num_classes has 2.0"),
+        (lambda: res_unet(0), ValueError, "in_channels is 0"),
+        (lambda: res_unet(3, 2.0), TypeError, "num_classes is 2.0"),
         (lambda: res_unet(3, 2, (4,)), ValueError, r"widths is \(4,\)"),
-        (lambda: strided_res_unet(3, 2, (4, 0)), ValueError, "widths has 0"),
-        (lambda: residual_encoder_unet(3, 2, (4, 4), (1,)), ValueError, r"blocks is \(1,\)"),
-        (lambda: residual_encoder_unet(3, 2, (4, 4), (1, 0)), ValueError, r"blocks is \(1, 0\)"),
+        (lambda: strided_res_unet(3, 2, (4, 0)), ValueError, r"widths\[1\] is 0"),
+        (lambda: residual_encoder_unet(3, 2, (4, 4), (1,)), ValueError, "blocks has 1 entries"),
+        (lambda: residual_encoder_unet(3, 2, (4, 4), (1, 0)), ValueError, r"blocks\[1\] is 0"),
         (lambda: ResUNet(3, 2, [nn.Identity()], [nn.Identity()], [], nn.Identity()), ValueError, "stages, ups and"),
         (lambda: res_unet(3, 2, (4, 4))(torch.rand(1, 1, 8, 8)), ValueError, "images has shape"),
         (lambda: strided_res_unet(3, 2, (4, 4))(torch.rand(1, 3, 2, 2)), ValueError, "expected H or W above 2"),

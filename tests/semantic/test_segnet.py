@@ -203,5 +203,5 @@ def test_bad_input(call, message: str) -> None:
 
 
 def test_counts_of_another_type() -> None:
-    with pytest.raises(TypeError, match="counts has type ndarray, expected a Tensor"):
+    with pytest.raises(TypeError, match="counts has type ndarray, expected a tensor"):
         median_frequency_weights(torch.ones(2, 3).numpy())

@@ -134,11 +134,11 @@ def test_slices_from_the_end_and_none() -> None:
         (lambda t: annotate_slices(t, {0: [2]}), ValueError, r"slices has 0: \[2\], expected .* shape \(2, 3, 4\)"),
         (lambda t: annotate_slices(t, {3: [0]}), ValueError, r"slices has 3: \[0\], expected"),
         (lambda t: annotate_slices(t, {0: [0.5]}), TypeError, "float"),
-        (lambda t: annotate_slices(t.byte(), {0: [0]}), TypeError, "target is torch.uint8, expected"),
+        (lambda t: annotate_slices(t.byte(), {0: [0]}), TypeError, "target has dtype torch.uint8, expected"),
         (lambda t: center_crop(t[None, None], (3, 3, 4)), ValueError, r"size is \(3, 3, 4\), expected .* \(2, 3, 4\)"),
         (lambda t: center_crop(t[None, None], (1, 0, 4)), ValueError, r"size is \(1, 0, 4\), expected"),
         (lambda t: center_crop(t[None, None], (1, 2)), ValueError, r"size is \(1, 2\), expected"),
-        (lambda t: UNet3D(1, 2, SMALL).out_size((44, 44)), ValueError, r"size is \(44, 44\), expected 3 numbers"),
+        (lambda t: UNet3D(1, 2, SMALL).out_size((44, 44)), ValueError, r"size is \(44, 44\), expected 3 integers"),
         (lambda t: UNet3D(1, 2, SMALL)(t[None, None].numpy()), TypeError, "images has type ndarray"),
     ],
 )

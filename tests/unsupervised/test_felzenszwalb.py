@@ -131,7 +131,7 @@ IMAGE = torch.zeros(3, 4, 5)
         (lambda: felzenszwalb(IMAGE.long()), TypeError, "image has dtype torch.int64, expected"),
         (lambda: felzenszwalb(IMAGE[0]), ValueError, r"image has shape \(4, 5\), expected"),
         (lambda: felzenszwalb(IMAGE[:, :, :0]), ValueError, r"image has shape \(3, 4, 0\), expected"),
-        (lambda: felzenszwalb(IMAGE / 0), ValueError, "image has values outside 0 to 1, expected"),
+        (lambda: felzenszwalb(IMAGE / 0), ValueError, r"image has values outside \[0, 1\], expected"),
         (lambda: felzenszwalb(IMAGE, scale=-1), ValueError, "scale is -1, expected"),
         (lambda: felzenszwalb(IMAGE, sigma=float("nan")), ValueError, "sigma is nan, expected"),
         (lambda: felzenszwalb(IMAGE, min_size=-5), ValueError, "min_size is -5, expected"),

@@ -54,7 +54,7 @@ def rounds(image: torch.Tensor, box: list[int], count: int):
 
     OpenCV gives a pixel to a component without regard to its weight. All weights are equal here, so that both agree.
     """
-    hints = cut_file._hints_of_box(box, image.shape[1:])
+    hints = cut_file._box_to_hints(box, image.shape[1:])
     mask, pixels = (hints == 3).ravel(), image.double().reshape(3, -1).T.numpy()
     pairwise = contrast_weights(image)
     mixtures = [fit(pixels[side], split(pixels[side], 5), 5) for side in (~mask, mask)]
@@ -63,7 +63,7 @@ def rounds(image: torch.Tensor, box: list[int], count: int):
         theirs = np.where(hints == 0, 0, 2 + mask.reshape(hints.shape)).astype(np.uint8)
         models = [flattened(mixture) for mixture in mixtures]
         cv2.grabCut(bgr(image), theirs, None, *models, 1, cv2.GC_EVAL)
-        mask, mixtures = cut_file.one_round(pixels, mask, mixtures, hints, pairwise)
+        mask, mixtures = cut_file.one_iteration(pixels, mask, mixtures, hints, pairwise)
         yield torch.from_numpy(mask), torch.from_numpy(theirs & 1).bool().ravel(), map(flattened, mixtures), models
 
 

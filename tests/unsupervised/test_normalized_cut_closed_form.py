@@ -20,7 +20,7 @@ from segedu.unsupervised.normalized_cut import (
 )
 from segedu.weights import pretrained
 
-WEAK = 1e-5  # of an edge between patches that are not alike: the epsilon of TokenCut
+WEAK_AFFINITY = 1e-5  # of an edge between patches that are not alike: the epsilon of TokenCut
 
 
 # --- eigenvectors -----------------------------------------------------------------------------------------------
@@ -79,8 +79,8 @@ def by_groups(sizes: list[int]) -> np.ndarray:
     weights go from group a to group b.
     """
     n = np.array(sizes, dtype=float)
-    between = WEAK * np.outer(n, n) * (1 - np.eye(len(n)))
-    degree = np.diag(n * (n + WEAK * (n.sum() - n)))
+    between = WEAK_AFFINITY * np.outer(n, n) * (1 - np.eye(len(n)))
+    degree = np.diag(n * (n + WEAK_AFFINITY * (n.sum() - n)))
     y = eigh(np.diag(between.sum(axis=1)) - between, degree)[1][:, 1]
     side = y > (n * y).sum() / n.sum()
     return side == side[np.abs(y).argmax()]
@@ -121,7 +121,7 @@ def test_token_cut_of_learned_features_by_another_way():
             features = vit(scene["image"][None])["patches"][0].permute(1, 2, 0)
         tokens = features.flatten(0, 1).double().numpy()
         tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-        weights = np.where(tokens @ tokens.T > 0.2, 1.0, WEAK)
+        weights = np.where(tokens @ tokens.T > 0.2, 1.0, WEAK_AFFINITY)
         root = np.sqrt(weights.sum(axis=1))
         y = np.linalg.eigh(weights / np.outer(root, root))[1][:, -2] / root
         y *= np.sign(y[np.abs(y).argmax()])

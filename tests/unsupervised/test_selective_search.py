@@ -270,7 +270,7 @@ IMAGE, LABELS = torch.zeros(3, 4, 5), torch.zeros(4, 5).long()
         (lambda: selective_search(IMAGE[None]), ValueError, r"image has shape \(1, 3, 4, 5\), expected"),
         (lambda: selective_search(IMAGE, []), ValueError, "strategies is empty, expected"),
         (lambda: selective_search(IMAGE, [Strategy(scale=-1.0)], min_size=1), ValueError, "scale is -1.0, expected"),
-        (lambda: group(IMAGE + 2, LABELS), ValueError, "image has values outside 0 to 1, expected"),
+        (lambda: group(IMAGE + 2, LABELS), ValueError, r"image has values outside \[0, 1\], expected"),
         (lambda: group(IMAGE, LABELS.float()), TypeError, "labels has dtype torch.float32, expected"),
         (lambda: group(IMAGE, LABELS.tolist()), TypeError, "labels has type list, expected"),
         (lambda: group(IMAGE, LABELS.mT), ValueError, r"labels has shape \(5, 4\), expected"),

@@ -9,7 +9,7 @@ from skimage import data, segmentation
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
 from segedu.unsupervised import superpixels as slic_file
-from segedu.unsupervised.superpixels import join_orphans, nearest_centres, slic, start_places
+from segedu.unsupervised.superpixels import initial_positions, join_orphans, nearest_centres, slic
 
 
 def photograph(name):
@@ -48,10 +48,10 @@ def test_assignment_equals_loops(size, count, step):
 def test_centres_leave_edges():
     lab = np.zeros((12, 12, 3))
     lab[:, 6:] = 50.0  # the gradient is high in columns 5 and 6
-    places = start_places(lab, step=12.0)
+    places = initial_positions(lab, step=12.0)
     assert places.tolist() == [[5, 7]]  # from (6, 6), the first of its neighbours off the edge
-    assert start_places(np.zeros((12, 12, 3)), 12.0).tolist() == [[6, 6]]
-    assert len(start_places(np.zeros((40, 61, 3)), 10.0)) == 4 * 6
+    assert initial_positions(np.zeros((12, 12, 3)), 12.0).tolist() == [[6, 6]]
+    assert len(initial_positions(np.zeros((40, 61, 3)), 10.0)) == 4 * 6
 
 
 def test_orphans_join_the_longest_border():
@@ -59,20 +59,20 @@ def test_orphans_join_the_longest_border():
     labels[:, 6:] = 1
     labels[2:4, 5:7] = [[2, 2], [3, 2]]  # a piece of three and a piece of one
     labels[7, 1] = 1  # a pixel of another superpixel inside
-    joined = join_orphans(labels, least=5)
+    joined = join_orphans(labels, min_size=5)
     assert joined.max() == 2 and joined[7, 1] == 1 and joined[3, 5] == 1
     for number in (1, 2):
         assert ndimage.label(joined == number)[1] == 1
-    kept = join_orphans(labels, least=0)
+    kept = join_orphans(labels, min_size=0)
     assert kept.max() == 5  # every piece by itself, 4-connected
-    assert join_orphans(np.eye(2, dtype=int), least=1).tolist() == [[1, 2], [3, 4]]
+    assert join_orphans(np.eye(2, dtype=int), min_size=1).tolist() == [[1, 2], [3, 4]]
 
 
 def test_orphans_leave_no_small_piece():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 3, rng.integers(1, 25, 2))
-        joined = join_orphans(labels, least=6)
+        joined = join_orphans(labels, min_size=6)
         sizes = np.bincount(joined.ravel())[1:]
         assert len(sizes) == 1 or sizes.min() >= 6
         assert all(ndimage.label(joined == k)[1] == 1 for k in range(1, joined.max() + 1))
@@ -89,7 +89,7 @@ def test_a_round_is_what_the_paper_writes():
     found = slic(image, 12, compactness=20.0, iterations=2)
     lab = slic_file.rgb_to_lab(image).permute(1, 2, 0).numpy()
     step = np.sqrt(31 * 43 / 12)
-    places = start_places(lab, step)
+    places = initial_positions(lab, step)
     centres = [np.array([*lab[y, x], y, x]) for y, x in places]
     for _ in range(2):
         labels, best = np.zeros((31, 43), dtype=int), np.full((31, 43), np.inf)
@@ -211,9 +211,9 @@ IMAGE = torch.zeros(3, 4, 5)
         (lambda: slic(IMAGE[:1], 4), ValueError, r"image has shape \(1, 4, 5\), expected"),
         (lambda: slic(IMAGE[None], 4), ValueError, r"image has shape \(1, 3, 4, 5\), expected"),
         (lambda: slic(IMAGE[:, :0], 4), ValueError, r"image has shape \(3, 0, 5\), expected"),
-        (lambda: slic(IMAGE + 2, 4), ValueError, "image has values outside 0 to 1, expected"),
-        (lambda: slic(IMAGE, 4.0), TypeError, "n_segments has type float, expected"),
-        (lambda: slic(IMAGE, True), TypeError, "n_segments has type bool, expected"),
+        (lambda: slic(IMAGE + 2, 4), ValueError, r"image has values outside \[0, 1\], expected"),
+        (lambda: slic(IMAGE, 4.0), TypeError, "n_segments is 4.0, expected"),
+        (lambda: slic(IMAGE, True), TypeError, "n_segments is True, expected"),
         (lambda: slic(IMAGE, 0), ValueError, "n_segments is 0, expected"),
         (lambda: slic(IMAGE, 4, iterations=0), ValueError, "iterations is 0, expected"),
         (lambda: slic(IMAGE, 4, compactness=0), ValueError, "compactness is 0, expected"),

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from segedu.unsupervised import superpixels as slic_file
-from segedu.unsupervised.superpixels import join_orphans, slic, start_places
+from segedu.unsupervised.superpixels import initial_positions, join_orphans, slic
 
 
 @pytest.mark.parametrize(
     ("size", "step", "right"), [((38, 57), 10.0, (4, 6)), ((33, 24), 10.0, (3, 2)), ((3, 50), 10.0, (1, 5))]
 )
 def test_rows_and_columns_of_centres_are_the_nearest_numbers(size, step, right):
-    places = start_places(np.zeros((*size, 3)), step)
+    places = initial_positions(np.zeros((*size, 3)), step)
     assert tuple(len(np.unique(places[:, axis])) for axis in (0, 1)) == right
     margins = [(places[:, axis].min(), size[axis] - 1 - places[:, axis].max()) for axis in (0, 1)]
     assert all(abs(before - after) <= 1 for before, after in margins)
@@ -26,7 +26,7 @@ def test_a_centre_without_pixels_stays(monkeypatch):
         seen.append((centres.copy(), places.copy()))
         return nearest(features, centres, places, step)
 
-    monkeypatch.setattr(slic_file, "start_places", lambda lab, step: np.array([[4, 4], [4, 4]]))
+    monkeypatch.setattr(slic_file, "initial_positions", lambda lab, step: np.array([[4, 4], [4, 4]]))
     monkeypatch.setattr(slic_file, "nearest_centres", watched)
     with np.errstate(all="raise"):
         slic(torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0)), 2, iterations=2)
@@ -38,14 +38,14 @@ def test_a_centre_without_pixels_stays(monkeypatch):
 def test_orphans_go_by_border_not_by_size_and_grow_on_the_way():
     """A column of 2 between a large piece on one side of it and a small one on three sides."""
     labels = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 2, 2, 2], [1, 1, 1, 3, 3, 2], [1, 1, 1, 2, 2, 2]])
-    assert join_orphans(labels, least=3).tolist() == (np.where(labels == 1, 1, 2)).tolist()
+    assert join_orphans(labels, min_size=3).tolist() == (np.where(labels == 1, 1, 2)).tolist()
     chain = np.array([[1, 2, 3, 4, 4, 4, 4]])  # 1 joins 2, and 1-2 is then as large as asked for; 3 joins it
-    assert join_orphans(chain, least=2).tolist() == [[1, 1, 1, 2, 2, 2, 2]]
+    assert join_orphans(chain, min_size=2).tolist() == [[1, 1, 1, 2, 2, 2, 2]]
 
 
 def test_the_smallest_orphan_goes_first():
     """The piece of one joins the first of two neighbours, and what is left of the other is then too small as well."""
-    assert join_orphans(np.array([[1, 1, 1, 1, 2, 3, 3]]), least=3).tolist() == [[1] * 7]
+    assert join_orphans(np.array([[1, 1, 1, 1, 2, 3, 3]]), min_size=3).tolist() == [[1] * 7]
 
 
 def test_the_window_follows_its_centre_to_the_nearest_pixel(monkeypatch):

@@ -1,1 +1,1 @@
-"""nnU-Net: the plan from a data set's fingerprint, the network, training, and volumes."""
+"""nnU-Net: the plan from a data set's fingerprint, the network, training, and preprocessing of volumes."""

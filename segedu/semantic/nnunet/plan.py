@@ -1,12 +1,12 @@
-"""nnU-Net's rules: from the fingerprint of a data set to spacing, patch, net and batch.
+"""nnU-Net's rules: they derive spacing, patch size, network and batch size from the fingerprint of a data set.
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
 Idea: What an expert would look at is measured: spacings, shapes, intensities of the foreground. Rules turn these into
     a plan. The patch is as large as memory allows, and every axis is pooled until its features have 4 voxels; an
-    axis that is much coarser in millimetres waits until the others have become as coarse.
+    axis that is much coarser in millimetres is pooled only when the others have become as coarse.
 Simplified: no cascade and no choice between trained configurations (`Plan.wants_cascade` says where the paper would
-    train one), all foreground voxels in place of a sample of them, and axes keep their order.
+    train one), all foreground voxels instead of a sample of them, and axes keep their order.
 Shapes: volumes are dicts of `image` (C, D, H, W), `semantic` (D, H, W) and `spacing` (3,) in mm, axes in one order.
 Quality: equal to nnunetv2's planner on random spacings, shapes and memories; see the tests.
 Course: 16-promptable
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from segedu.semantic.nnunet.volume import check_spacing, crop_to_nonzero, new_shape
+from segedu.validation.numbers import check_choice, check_integer, check_length
 
 Size = tuple[int, ...]
 
@@ -30,14 +31,14 @@ ANISOTROPIC = 3  # an axis more than 3 times coarser than the others is thick
 SMALLEST_FEATURES = 4  # voxels along an axis, in the lowest level
 BASE_WIDTH, WIDEST = 32, {2: 512, 3: 320}
 MIN_BATCH, MOST_OF_DATA = 2, 0.05
-# What 8 GB hold: so many numbers in the feature maps of a batch of so many.
+# 8 GB hold this many values in the feature maps of a batch of this size.
 REFERENCE_GB, REFERENCE_NUMBERS, REFERENCE_BATCH = 8, {2: 85_000_000, 3: 560_000_000}, {2: 12, 3: 2}
 FIRST_PATCH = {2: 2048**2, 3: 256**3}  # voxels, larger than any memory holds
 
 
 @dataclass(frozen=True)
 class Intensities:
-    """Of one channel, over the foreground voxels of all training volumes."""
+    """Statistics of one channel over the foreground voxels of all training volumes."""
 
     mean: float
     std: float
@@ -47,8 +48,10 @@ class Intensities:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is measured of the training set: `spacings` in mm and `shapes` after the crop, one row a volume, the
-    intensities of each channel, and `kept`, the median share of voxels that the crop left.
+    """Measurements of a training set.
+
+    `spacings` in mm and `shapes` after the crop have one row per volume, `intensities` one entry per channel. `kept` is
+    the median fraction of voxels that remain after the crop.
     """
 
     spacings: np.ndarray
@@ -59,7 +62,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Topology:
-    """Of a U-Net for one patch size; `strides` and `kernels` have one row a level, finest first."""
+    """Strides and kernels of a U-Net for one patch size, one row per level, finest first."""
 
     patch_size: Size
     strides: tuple[Size, ...]
@@ -67,17 +70,17 @@ class Topology:
 
     @property
     def pools(self) -> Size:
-        """How often each axis is halved."""
+        """Number of poolings along each axis."""
         return tuple(sum(step == 2 for step in steps) for steps in zip(*self.strides, strict=True))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that preprocessing, network, training and prediction need to know.
+    """All settings of preprocessing, network, training and prediction.
 
-    `spacing` has one number an axis of the patch; in a plan of two axes, slices across `slice_axis` are images and
-    keep their distance. `ct` says for each channel whether it is CT; `masked`, whether the z-score looks at voxels
-    that are not 0 only. `median_shape` is that of the training volumes, resampled.
+    `spacing` has one value per axis of the patch. In a plan of two axes, the images are slices across `slice_axis`,
+    along which the spacing does not change. `ct` says for each channel whether it is CT; `masked`, whether the z-score
+    uses only voxels that are not 0. `median_shape` is the median shape of the resampled training volumes.
     """
 
     spacing: tuple[float, ...]
@@ -98,7 +101,7 @@ class Plan:
 
     @property
     def wants_cascade(self) -> bool:
-        """The patch sees less than a quarter of a volume: the paper adds a net on coarser volumes."""
+        """Whether the patch covers less than a quarter of a volume: the paper adds a network on coarser volumes."""
         return self.slice_axis is None and math.prod(self.patch_size) < 0.25 * math.prod(self.median_shape)
 
 
@@ -107,14 +110,7 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
 
     Args:
         volumes: dicts of `image` (C, D, H, W), `semantic` (D, H, W) with 0 for background and 255 for ignored, and
-            `spacing` (3,) in mm. An iterator may read one file after the other.
-
-    Returns:
-        The fingerprint.
-
-    Raises:
-        ValueError: there is no volume, or no voxel of foreground in any; a volume's shapes differ, its spacing is not
-            above 0, its foreground holds what is no number, or it has not as many channels as the others.
+            `spacing` (3,) in mm; at least one volume has foreground. An iterator may read one file at a time.
     """
     spacings, shapes, kept, foreground = [], [], [], []
     for volume in volumes:
@@ -131,10 +127,10 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
         kept.append(labels.size / semantic.size)
         foreground.append(cropped[:, (labels > 0) & (labels != 255)])
         if not np.isfinite(foreground[-1]).all():
-            raise ValueError("image has foreground that is no finite number, expected finite voxels")
+            raise ValueError("image has NaN or infinite foreground voxels, expected finite voxels")
     voxels = np.concatenate(foreground, axis=1).astype(float) if foreground else np.zeros((0, 0))
     if not voxels.size:
-        raise ValueError(f"volumes has {len(shapes)} volumes without foreground, expected one with some at least")
+        raise ValueError(f"volumes has {len(shapes)} volumes without foreground, expected at least one with foreground")
     intensities = tuple(
         Intensities(float(v.mean()), float(v.std()), *map(float, np.percentile(v, (0.5, 99.5)))) for v in voxels
     )
@@ -144,9 +140,9 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """The spacing to which all volumes are resampled: the median of each axis, in mm.
 
-    Where one axis is thick (more than 3 times coarser and, in voxels, more than 3 times shorter than the others),
-    its median would throw away slices of half of the volumes; it gets the 10th percentile, yet nothing finer than
-    the other axes have.
+    If one axis is thick (more than 3 times coarser and, in voxels, more than 3 times shorter than the others),
+    resampling to its median would discard slices of half of the volumes. Its spacing is then the 10th percentile, but
+    not finer than that of the other axes.
 
     Args:
         spacings: (N, 3) mm.
@@ -168,30 +164,25 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
-    """How often each axis is pooled, with which kernels, and the patch that this needs.
+    """How often each axis is pooled, the kernel sizes, and the patch size that the poolings require.
 
-    Level after level, the axes of `axes_to_pool` are halved. A kernel has 1 voxel along an axis until the spacing
-    there is within a factor of 2 of the finest, and 3 from then on; 3 everywhere on the lowest level.
+    At each level, the axes of `axes_to_pool` are halved. A kernel has 1 voxel along an axis until the spacing there is
+    within a factor of 2 of the finest, and 3 from then on; 3 everywhere on the lowest level.
 
     Args:
         spacing: mm along each axis.
-        patch_size: voxels along each axis; the median of two shapes may end on a half.
-
-    Returns:
-        The topology; its patch is grown to a multiple of 2 to the power of the number of poolings.
-
-    Raises:
-        ValueError: a spacing or a size is not positive, or their numbers differ.
+        patch_size: voxels along each axis; the median of two shapes may be half an integer. It is rounded up to a
+            multiple of 2 to the power of the number of poolings.
 
     >>> topology([5.0, 1.0, 1.0], [16, 32, 32]).strides
     ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))
     """
     if not len(spacing) == len(patch_size) > 0 or not min(spacing) > 0 or min(patch_size) < 1:
         raise ValueError(
-            f"spacing is {spacing} and patch_size {patch_size}, expected positive numbers, as many of both"
+            f"spacing is {spacing} and patch_size {patch_size}, expected positive numbers, one per axis in each"
         )
     distance, size, axes = list(map(float, spacing)), list(patch_size), range(len(spacing))
-    wide = [False for _ in axes]
+    wide = [False for _ in axes]  # whether kernels have 3 voxels
     strides, kernels = [(1,) * len(size)], []
     while pooled := axes_to_pool(distance, size):
         wide = [was or distance[axis] / min(distance) < 2 for axis, was in enumerate(wide)]
@@ -213,31 +204,28 @@ def axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
         size: voxels along each axis, at this level.
 
     Returns:
-        Of the axes with at least 8 voxels, those whose spacing is less than twice the finest of them; an axis
-        alone needs 12. Nothing where no axis fulfils this.
+        Of the axes with at least 8 voxels, those whose spacing is less than twice the finest of them; a single axis
+        needs 12.
 
     >>> axes_to_pool([4.0, 1.0, 1.5], [64, 64, 64]), axes_to_pool([1.0, 1.0], [8, 7])
     ([1, 2], [])
     """
     large = [axis for axis, n in enumerate(size) if n >= 2 * SMALLEST_FEATURES]
     finest = min((spacing[axis] for axis in large), default=1.0)
-    found = [axis for axis in large if spacing[axis] / finest < 2]
-    return [] if len(found) == 1 and size[found[0]] < 3 * SMALLEST_FEATURES else found
+    axes = [axis for axis in large if spacing[axis] / finest < 2]
+    return [] if len(axes) == 1 and size[axes[0]] < 3 * SMALLEST_FEATURES else axes
 
 
 def count_features(net: Topology, widths: Sequence[int], num_classes: int) -> int:
-    """Numbers in the feature maps of one patch: nnU-Net's measure of memory.
+    """Number of values in the feature maps of one patch: nnU-Net's measure of memory.
 
-    Counted are the outputs of two convolutions on each level on the way down and on the way up, of the
-    up-convolutions, and the logits.
+    It counts the outputs of two convolutions on each level in the encoder and in the decoder, of the up-convolutions,
+    and the logits.
 
     Args:
-        net: strides and patch.
+        net: strides and patch size.
         widths: channels of each level.
         num_classes: channels of the logits.
-
-    Returns:
-        Their number.
     """
     total, size = num_classes * math.prod(net.patch_size), list(net.patch_size)
     for level, (width, stride) in enumerate(zip(widths, net.strides, strict=True)):
@@ -248,15 +236,7 @@ def count_features(net: Topology, widths: Sequence[int], num_classes: int) -> in
 
 
 def widths_of(net: Topology, base_width: int = BASE_WIDTH) -> tuple[int, ...]:
-    """Channels of each level: doubled from level to level, up to 320 in volumes and 512 in slices.
-
-    Args:
-        net: whose levels are counted.
-        base_width: of the first level.
-
-    Returns:
-        One number a level.
-    """
+    """Channels of each level: doubled from level to level, up to 320 in volumes and 512 in slices."""
     widest = WIDEST[len(net.patch_size)]
     return tuple(min(widest, base_width * 2**level) for level in range(len(net.strides)))
 
@@ -264,10 +244,10 @@ def widths_of(net: Topology, base_width: int = BASE_WIDTH) -> tuple[int, ...]:
 def largest_patch(
     spacing: Sequence[float], median_shape: Sequence[float], num_classes: int, memory_gb: float, base_width: int
 ) -> tuple[Topology, int]:
-    """The largest patch of which two fit into memory, its net, and how many fit.
+    """The largest patch of which two fit into memory, and how many patches of this size fit.
 
-    It begins as a block of the same millimetres along all axes, cut to the median volume, and shrinks along the
-    axis that sees the largest share of the volume.
+    The first candidate is a block of the same millimetres along all axes, cropped to the median volume. It shrinks
+    along the axis on which it covers the largest share of the volume.
 
     Args:
         spacing: target, mm.
@@ -278,24 +258,21 @@ def largest_patch(
 
     Returns:
         The topology and the batch size that memory allows.
-
-    Raises:
-        ValueError: not even the smallest patch fits.
     """
     axes = len(spacing)
     share = 1 / np.asarray(spacing, dtype=float)
     block = share * (FIRST_PATCH[axes] / share.prod()) ** (1 / axes)
-    patch = [min(round(n), whole) for n, whole in zip(block, median_shape, strict=True)]
+    patch = [min(round(n), limit) for n, limit in zip(block, median_shape, strict=True)]
     net = topology(spacing, patch)
     budget = REFERENCE_NUMBERS[axes] * memory_gb / REFERENCE_GB
     while (used := count_features(net, widths_of(net, base_width), num_classes)) / REFERENCE_BATCH[axes] * 2 > budget:
         size = list(net.patch_size)
-        largest = int(np.argsort([n / whole for n, whole in zip(size, median_shape, strict=True)])[-1])
+        largest = int(np.argsort([n / median for n, median in zip(size, median_shape, strict=True)])[-1])
         step = 2 ** net.pools[largest]
         if size[largest] <= step:
             raise ValueError(f"memory_gb is {memory_gb}, expected enough for a patch larger than {size}")
-        # A whole step of the old net would jump over sizes that a net with one pooling less allows: 256 with six
-        # poolings has steps of 64, but 224 is legal with five. So the smaller patch says how far the step goes.
+        # A step of the current network would skip sizes that a network with one pooling less allows: 256 with six
+        # poolings has steps of 64, but 224 is valid with five. The smaller patch therefore determines the step.
         smaller = [n - step * (axis == largest) for axis, n in enumerate(size)]
         size[largest] -= 2 ** topology(spacing, smaller).pools[largest]
         net = topology(spacing, size)
@@ -303,7 +280,7 @@ def largest_patch(
 
 
 def make_plan(
-    found: Fingerprint,
+    dataset_fingerprint: Fingerprint,
     num_classes: int,
     ct: Sequence[bool] = (False,),
     axes: int = 3,
@@ -311,49 +288,41 @@ def make_plan(
     base_width: int = BASE_WIDTH,
     spacing: Sequence[float] | None = None,
 ) -> Plan:
-    """Apply the rules.
+    """Derive a plan from a fingerprint.
 
     Args:
-        found: fingerprint of the training set.
+        dataset_fingerprint: of the training set.
         num_classes: K, background included.
-        ct: for each channel, whether it holds Hounsfield units: these mean the same in every volume, so all are
-            normalised with the numbers of the training set. Other channels get the z-score of their volume.
+        ct: for each channel, whether it holds Hounsfield units. These mean the same in every volume, so all volumes are
+            normalised by the statistics of the training set. Other channels get the z-score of their volume.
         axes: 3 plans on volumes, 2 on slices across the coarsest axis.
-        memory_gb: of the GPU; less gives smaller patches, for a CPU too.
+        memory_gb: of the GPU; less gives smaller patches, also for a CPU.
         base_width: channels of the first level, 32 in the paper.
-        spacing: (3,) mm in place of the rule's, as for the paper's net on coarser volumes: the patch sees more.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: `axes` is not 2 or 3, `ct` has not one entry a channel, memory is too small, or another number is
-            out of range.
+        spacing: (3,) mm to replace that of the rule. In the paper's network on coarser volumes, a patch covers more.
     """
-    for name, value, least in (("num_classes", num_classes, 2), ("base_width", base_width, 1)):
-        if value < least:
-            raise ValueError(f"{name} is {value}, expected at least {least}")
-    if axes not in (2, 3) or len(ct) != len(found.intensities):
-        channels = len(found.intensities)
-        raise ValueError(f"axes is {axes} and ct {tuple(ct)}, expected axes of 2 or 3 and ct for {channels} channels")
-    spacing = target_spacing(found.spacings, found.shapes) if spacing is None else np.asarray(spacing, dtype=float)
+    check_integer("num_classes", num_classes, 2)
+    check_integer("base_width", base_width)
+    check_choice("axes", axes, (2, 3))
+    check_length("ct", ct, len(dataset_fingerprint.intensities), of="channel")
+    old_shapes, old_spacings = dataset_fingerprint.shapes, dataset_fingerprint.spacings
+    spacing = target_spacing(old_spacings, old_shapes) if spacing is None else np.asarray(spacing, dtype=float)
     check_spacing(spacing)
-    shapes = [new_shape(shape, old, spacing) for shape, old in zip(found.shapes, found.spacings, strict=True)]
+    shapes = [new_shape(shape, old, spacing) for shape, old in zip(old_shapes, old_spacings, strict=True)]
     median = np.median(shapes, axis=0)
     slice_axis = int(np.argmax(spacing)) if axes == 2 else None
     inside = [axis for axis in range(3) if axis != slice_axis]
     net, batch = largest_patch(spacing[inside], median[inside], num_classes, memory_gb, base_width)
-    # A step must not see more than a twentieth of the data: it would learn it by heart.
-    most = round(float(median.prod()) * len(shapes) * MOST_OF_DATA / math.prod(net.patch_size))
+    # A batch must not contain more than a twentieth of the data: the network would overfit.
+    largest_batch = round(float(median.prod()) * len(shapes) * MOST_OF_DATA / math.prod(net.patch_size))
     return Plan(
         spacing=tuple(map(float, spacing[inside])),
         median_shape=tuple(map(float, median[inside])),
         topology=net,
         widths=widths_of(net, base_width),
-        batch_size=max(min(batch, most), MIN_BATCH),
+        batch_size=max(min(batch, largest_batch), MIN_BATCH),
         ct=tuple(ct),
-        masked=found.kept < 0.75,
-        intensities=found.intensities,
+        masked=dataset_fingerprint.kept < 0.75,
+        intensities=dataset_fingerprint.intensities,
         num_classes=num_classes,
         slice_axis=slice_axis,
     )

@@ -2,9 +2,9 @@
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: A random patch of an abdomen shows no spleen most of the time. So one patch in three is centred on a voxel of a
-    random class of its volume. The optimiser is plain: Nesterov momentum, and a learning rate that falls to 0.
-Simplified: 1000 epochs of 250 steps in the paper, as many steps as asked for here; no rotation, scaling or blur.
+Idea: Most random patches of an abdomen show no spleen. One patch in three is therefore centred on a voxel of a
+    random class of its volume. The optimiser is simple: Nesterov momentum, and a learning rate that decays to 0.
+Simplified: 1000 epochs of 250 iterations in the paper, any number of iterations here; no rotation, scaling or blur.
 Shapes: `Patches` gives image (C, *patch_size) float32 and target (*patch_size) int64, 255 outside the volume.
 Quality: one half of a real CT learnt, the other predicted: mean Dice 0.75 of seven organs (page 16.5).
 Course: 16-promptable
@@ -25,25 +25,23 @@ from torch.utils.data import Dataset
 
 from segedu.semantic.nnunet.nnunet import nnunet_loss
 from segedu.semantic.nnunet.plan import Plan
+from segedu.validation.numbers import check_integer
 
-LEARNING_RATE, DECAY, LONGEST_GRADIENT = 0.01, 0.9, 12.0
+LEARNING_RATE, DECAY, MAX_GRADIENT_NORM = 0.01, 0.9, 12.0
 
 nesterov = partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.99, nesterov=True, weight_decay=3e-5)
 
 
 class Patches(Dataset):
-    """Random patches of preprocessed volumes, drawn anew each time one is taken.
+    """Random patches of preprocessed volumes; each access draws a new one.
 
-    Random numbers come from torch's generator; whether foreground is forced depends on the index alone.
+    Random numbers come from torch's generator; whether foreground is forced depends only on the index.
 
     Args:
         volumes: from `preprocess`, with `semantic`.
         plan: from `make_plan`.
-        length: how many patches an epoch has.
-        change: (image, target) -> the same, changed at random.
-
-    Raises:
-        ValueError: there is no volume, one without labels of its image's shape, or `length` is below 1.
+        length: number of patches per epoch.
+        change: random augmentation (image, target) -> (image, target); None is `augment`.
     """
 
     def __init__(
@@ -57,8 +55,9 @@ class Patches(Dataset):
             if "semantic" not in volume or np.shape(volume["semantic"]) != np.shape(volume["image"])[1:]:
                 shape = np.shape(volume.get("semantic", ()))
                 raise ValueError(f"volumes has semantic of shape {shape}, expected {np.shape(volume['image'])[1:]}")
-        if not volumes or length < 1:
-            raise ValueError(f"volumes has {len(volumes)} volumes and length is {length}, expected at least one")
+        if not volumes:
+            raise ValueError("volumes has 0 volumes, expected at least one")
+        check_integer("length", length)
         self.plan, self.length, self.change = plan, length, change or augment
         self.pairs = [(torch.as_tensor(v["image"]), torch.as_tensor(v["semantic"])) for v in volumes]
         self.voxels = [class_voxels(target) for _, target in self.pairs]
@@ -67,31 +66,29 @@ class Patches(Dataset):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # any index has a patch: without this, a loop over the data set would never end
+        # every index returns a patch, so without this method a loop over the data set would not end
         return (self[index] for index in range(self.length))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        which = _draw(len(self.pairs))
-        image, target = self.pairs[which]
+        i = _draw(len(self.pairs))
+        image, target = self.pairs[i]
         centre = [_draw(n) for n in target.shape]
-        if shows_foreground(index, self.plan.batch_size) and self.voxels[which]:
-            voxels = self.voxels[which][_draw(len(self.voxels[which]))]
+        if shows_foreground(index, self.plan.batch_size) and self.voxels[i]:
+            voxels = self.voxels[i][_draw(len(self.voxels[i]))]
             centre = voxels[_draw(len(voxels))].tolist()
-        if self.plan.slice_axis is not None:
-            cut = centre.pop(self.plan.slice_axis)
-            image, target = image.select(self.plan.slice_axis + 1, cut), target.select(self.plan.slice_axis, cut)
+        axis = self.plan.slice_axis
+        if axis is not None:
+            position = centre.pop(axis)
+            image, target = image.select(axis + 1, position), target.select(axis, position)
         return self.change(*cut_patch(image, target, centre, self.plan.patch_size))
 
 
 def shows_foreground(index: int, batch_size: int) -> bool:
-    """Paper: a third of the patches of each batch show foreground, at least one; the last ones here.
+    """Whether a patch is centred on foreground: a third of each batch (Paper), at least one; here the last ones.
 
     Args:
-        index: of the patch; batches follow each other.
+        index: of the patch, counted over all batches.
         batch_size: of the plan.
-
-    Returns:
-        Whether this patch is centred on foreground.
 
     >>> [shows_foreground(index, 2) for index in range(4)]
     [False, True, False, True]
@@ -100,20 +97,13 @@ def shows_foreground(index: int, batch_size: int) -> bool:
 
 
 def class_voxels(target: Tensor) -> list[Tensor]:
-    """The places of each class of the foreground.
-
-    Args:
-        target: (D, H, W) int64; 0 is background, 255 ignored.
-
-    Returns:
-        For each class that is there, (n, 3) indices.
-    """
+    """Indices (n, 3) of the voxels of each foreground class in a target (D, H, W); 0 is background, 255 ignored."""
     labels = [label for label in target.unique().tolist() if label not in (0, 255)]
     return [(target == label).nonzero() for label in labels]
 
 
 def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """A patch around a voxel, moved so that it lies within the volume; what is missing then is padded.
+    """Crop a patch around a voxel, shifted to lie within the volume; a patch larger than the volume is padded.
 
     Args:
         image: (C, D, H, W), or (C, H, W).
@@ -124,40 +114,24 @@ def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequen
     Returns:
         Image (C, *size), 0 outside the volume, and target (*size), 255 (ignored) outside.
     """
-    place, missing = [], []
-    for middle, want, have in zip(centre, size, target.shape, strict=True):
-        start = min(max(middle - want // 2, 0), max(have - want, 0))
-        place.append(slice(start, start + want))
-        short = max(want - have, 0)
-        missing = [short // 2, short - short // 2, *missing]  # F.pad wants the last axis first
-    image, target = image[(slice(None), *place)], target[tuple(place)]
-    return F.pad(image, missing), F.pad(target, missing, value=255)
+    window, padding = [], []
+    for middle, patch, volume in zip(centre, size, target.shape, strict=True):
+        start = min(max(middle - patch // 2, 0), max(volume - patch, 0))
+        window.append(slice(start, start + patch))
+        missing = max(patch - volume, 0)
+        padding = [missing // 2, missing - missing // 2, *padding]  # F.pad takes the last axis first
+    image, target = image[(slice(None), *window)], target[tuple(window)]
+    return F.pad(image, padding), F.pad(target, padding, value=255)
 
 
 def augment(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror each axis half of the time; change brightness, contrast and noise a little.
-
-    Args:
-        image: (C, D, H, W), normalised.
-        target: (D, H, W).
-
-    Returns:
-        Both, changed.
-    """
+    """Mirror each axis with probability 1/2, and change brightness, contrast and noise a little."""
     axes = [axis for axis in range(target.ndim) if _draw(2)]
     return brightness_only(image.flip([axis + 1 for axis in axes]), target.flip(axes))
 
 
 def brightness_only(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """`augment` without mirroring: for organs that differ by their side, and for patches too few to learn it.
-
-    Args:
-        image: (C, D, H, W), normalised.
-        target: (D, H, W).
-
-    Returns:
-        The image changed, the target as it was.
-    """
+    """`augment` without mirroring: for organs that differ by their side, and for patches too few to learn it."""
     contrast, shift = torch.empty(2).uniform_(-1, 1).tolist()
     image = image * (1 + 0.25 * contrast) + 0.1 * shift
     return image + 0.1 * torch.rand(()) * torch.randn(image.shape), target
@@ -171,39 +145,35 @@ def train_network(
     optimizer: Callable[[Iterable], torch.optim.Optimizer] = nesterov,
     on_step: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
-    """Train with deep supervision; the learning rate falls as (1 - step / steps) to the power of 0.9.
+    """Train with deep supervision; the learning rate decays as (1 - step / steps) to the power of 0.9.
 
     Args:
         network: of `build_network`; changed in place.
         patches: its training set; a batch has the plan's size.
-        steps: of the optimiser; 250,000 in the paper.
-        seed: of the patches and their changes.
-        optimizer: takes parameters; the paper's by default.
+        steps: iterations of the optimiser; 250,000 in the paper.
+        seed: of the patches and their augmentation.
+        optimizer: makes an optimiser from parameters; the paper's by default.
         on_step: called with the step and the loss, to show progress.
 
     Returns:
         The network, in training mode.
-
-    Raises:
-        ValueError: `steps` is below 1, or the loss is not a finite number.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}, expected at least 1")
+    check_integer("steps", steps)
     torch.manual_seed(seed)
     network.train()
-    stepper = optimizer(network.parameters())
-    schedule = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: (1 - step / steps) ** DECAY)
+    opt = optimizer(network.parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: (1 - step / steps) ** DECAY)
     batch, device = patches.plan.batch_size, next(network.parameters()).device
     for step in range(steps):
-        drawn = [patches[i] for i in range(step * batch, (step + 1) * batch)]
-        images, target = (torch.stack(parts).to(device) for parts in zip(*drawn, strict=True))
+        pairs = [patches[i] for i in range(step * batch, (step + 1) * batch)]
+        images, target = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
         loss = nnunet_loss(network.forward_with_aux(images), target, batch_dice=target.ndim == 3)["loss"]
         if not np.isfinite(loss.item()):
             raise ValueError(f"the loss is {loss.item()} at step {step}, expected a finite number")
-        stepper.zero_grad(set_to_none=True)
+        opt.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
-        stepper.step()
+        nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+        opt.step()
         schedule.step()
         if on_step is not None:
             on_step(step, loss.item())

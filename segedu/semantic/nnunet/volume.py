@@ -1,10 +1,10 @@
-"""nnU-Net's way with volumes: crop, normalise and resample them, and bring what was predicted back.
+"""nnU-Net's preprocessing of volumes: crop, normalise and resample them, and resample predictions back.
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: A convolution counts voxels and knows nothing of millimetres. So every volume is brought to one spacing before
-    the network sees it. Where slices are thick, nothing is invented between them: cubic splines within the slice,
-    the nearest slice across. Labels are resampled as one map a class, never as numbers.
+Idea: A convolution counts voxels and knows nothing of millimetres. Every volume is therefore resampled to one spacing
+    before the network sees it. Thick slices are not interpolated: cubic splines within the slice, the nearest slice
+    across. Labels are resampled as one map per class, never as values.
 Simplified: resampling works on the whole volume in memory.
 Shapes: image (C, D, H, W), semantic (D, H, W), spacing (3,) in mm, axes in one order.
 Quality: equal to nnunetv2's resampling to 1e-8; see the tests.
@@ -24,42 +24,33 @@ THICK = 3  # ratio of the coarsest spacing to the finest from which slices are r
 
 
 def crop_to_nonzero(image: np.ndarray) -> Window:
-    """The smallest box that holds all voxels that are not 0 in some channel.
+    """The smallest box that contains all voxels that are not 0 in some channel.
 
-    Brain scans come with the skull cut away: most of the volume is 0. In a CT nothing is cut.
+    Brain scans are mostly 0 after the skull has been removed. A CT scan is not cropped.
 
     Args:
         image: (C, D, H, W).
 
     Returns:
-        One slice an axis; the whole volume where all is 0.
-
-    Raises:
-        ValueError: another shape, or an empty axis.
+        One slice per axis; the whole volume if every voxel is 0.
 
     >>> crop_to_nonzero(np.array([[[[0, 0, 2, 3, 0]]]]))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
     """
     image = np.asarray(image)
     if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(f"image has shape {image.shape}, expected (C, D, H, W) with no empty axis")
+        raise ValueError(f"image has shape {image.shape}, expected (C, D, H, W), no axis empty")
     inside = ndimage.find_objects((image != 0).any(axis=0).astype(np.uint8))
     return inside[0] if inside else tuple(slice(0, n) for n in image.shape[1:])
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
-    """Voxels along each axis after resampling: as many millimetres as before, to the nearest voxel, at least 1.
+    """Voxels along each axis after resampling to another spacing, rounded to the nearest integer, at least 1.
 
     Args:
         shape: voxels before.
         spacing: mm before.
         new_spacing: mm after.
-
-    Returns:
-        Voxels after.
-
-    Raises:
-        ValueError: a spacing is not above 0, or there are not as many as axes.
 
     >>> new_shape([10, 100, 100], [5.0, 0.5, 0.5], [2.5, 1.0, 1.0])
     (20, 50, 50)
@@ -70,7 +61,7 @@ def new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Seque
 
 
 def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | None:
-    """The axis across which nothing is interpolated.
+    """The axis across which resampling does not interpolate.
 
     Args:
         spacing: mm before.
@@ -78,10 +69,7 @@ def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | 
 
     Returns:
         The coarsest axis of the first of the two spacings whose axes differ by more than a factor of 3; None
-        where neither does, or where two axes are equally coarse.
-
-    Raises:
-        ValueError: a spacing is not above 0, or one has more axes than the other.
+        if neither does, or if two axes are equally coarse.
 
     >>> thick_axis([5.0, 1.0, 1.0], [2.0, 1.0, 1.0]), thick_axis([2.0, 1.0, 1.0], [2.0, 1.0, 1.0])
     (0, None)
@@ -96,9 +84,9 @@ def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | 
 
 
 def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None, order: int = 3) -> np.ndarray:
-    """Bring an image to another number of voxels; the ends of each axis stay where they are.
+    """Resample an image to another number of voxels; the ends of each axis stay where they are.
 
-    Values never leave the range that they had: a spline would swing beyond it at an edge.
+    Values stay in their original range, which a spline would leave at an edge.
 
     Args:
         volume: (D, H, W) floats.
@@ -108,9 +96,6 @@ def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None,
 
     Returns:
         (D', H', W'), float64.
-
-    Raises:
-        ValueError: another shape, an empty axis, or no such axis as `thick`.
 
     >>> resample(np.array([[[0.0, 4.0]]]), (1, 1, 4), order=1)
     array([[[0., 1., 3., 4.]]])
@@ -123,15 +108,15 @@ def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None,
         return _zoom(volume, shape, order)
     slices = np.moveaxis(volume, thick, 0)
     inside = tuple(n for axis, n in enumerate(shape) if axis != thick)
-    resized = np.stack([_zoom(one, inside, order) for one in slices])
-    # the slice whose extent holds the centre of the new one
+    resized = np.stack([_zoom(plane, inside, order) for plane in slices])
+    # the slice whose extent contains the centre of the new slice
     centres = len(slices) / shape[thick] * (np.arange(shape[thick]) + 0.5)
     nearest = np.clip(np.floor(centres).astype(int), 0, len(slices) - 1)
     return np.moveaxis(resized[nearest], 0, thick)
 
 
 def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None = None) -> np.ndarray:
-    """Bring labels to another number of voxels: each class as a map of 0 and 1, then the largest.
+    """Resample labels to another number of voxels, one map of 0 and 1 per class.
 
     Paper: linear interpolation of the one-hot maps, then their argmax. Between classes 1 and 3 lies no class 2.
 
@@ -141,11 +126,7 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None 
         thick: as in `resample`.
 
     Returns:
-        (D', H', W') of the same dtype; the smaller class where two are equal.
-
-    Raises:
-        TypeError: `labels` are no integers.
-        ValueError: as `resample`.
+        (D', H', W') of the same dtype; the smaller class if two are equal.
 
     >>> resample_labels(np.array([[[1, 3]]]), (1, 1, 4))
     array([[[1, 1, 3, 3]]])
@@ -154,16 +135,16 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None 
         raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
     _check_volume(labels, shape, "labels")
     best = np.full(tuple(shape), -np.inf)
-    found = np.zeros(tuple(shape), labels.dtype)
+    resampled = np.zeros(tuple(shape), labels.dtype)
     for label in np.unique(labels):
         share = resample(labels == label, shape, thick, order=1)
-        found[share > best] = label
+        resampled[share > best] = label
         best = np.maximum(best, share)
-    return found
+    return resampled
 
 
 def resample_classes(maps: np.ndarray, shape: Sequence[int], thick: int | None = None) -> np.ndarray:
-    """Labels of another number of voxels from probabilities: each is resampled, then the largest is taken.
+    """Resample probabilities (K, D, H, W) to another number of voxels and take the most probable class.
 
     Args:
         maps: (K, D, H, W).
@@ -172,28 +153,25 @@ def resample_classes(maps: np.ndarray, shape: Sequence[int], thick: int | None =
 
     Returns:
         Labels (D', H', W'), int64.
-
-    Raises:
-        ValueError: another shape, or an empty axis.
     """
     if maps.ndim != 4 or 0 in maps.shape:
-        raise ValueError(f"maps has shape {maps.shape}, expected (K, D, H, W) with no empty axis")
+        raise ValueError(f"maps has shape {maps.shape}, expected (K, D, H, W), no axis empty")
     best = np.full(tuple(shape), -np.inf)
-    found = np.zeros(tuple(shape), np.int64)
-    for label, one in enumerate(maps):  # one class after the other: K resampled volumes may not fit into memory
-        share = resample(one, shape, thick, order=1)
-        found[share > best] = label
+    labels = np.zeros(tuple(shape), np.int64)
+    for label, probability in enumerate(maps):  # one by one, because K resampled volumes may not fit into memory
+        share = resample(probability, shape, thick, order=1)
+        labels[share > best] = label
         best = np.maximum(best, share)
-    return found
+    return labels
 
 
 def normalize_ct(channel: np.ndarray, mean: float, std: float, low: float, high: float) -> np.ndarray:
-    """Hounsfield units mean the same in every volume: clip and scale all with the numbers of the training set.
+    """Clip and scale Hounsfield units by statistics of the training set, because they mean the same in every volume.
 
     Args:
         channel: (D, H, W).
         mean: of the foreground of all training volumes.
-        std: of the same.
+        std: standard deviation of the same voxels.
         low: their percentile 0.5.
         high: their percentile 99.5.
 
@@ -204,11 +182,11 @@ def normalize_ct(channel: np.ndarray, mean: float, std: float, low: float, high:
 
 
 def normalize_z(channel: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """The z-score of a volume: MR has no unit, so each volume is its own measure.
+    """The z-score of a volume, by its own mean and standard deviation, because MR intensities have no unit.
 
     Args:
         channel: (D, H, W).
-        mask: voxels that count, all others become 0; None counts all. Without any such voxel, all is 0.
+        mask: voxels that count; all others become 0. None counts all. If no voxel counts, the result is 0 everywhere.
 
     Returns:
         (D, H, W) float32.
@@ -221,19 +199,10 @@ def normalize_z(channel: np.ndarray, mask: np.ndarray | None = None) -> np.ndarr
 
 
 def check_spacing(spacing: Sequence[float], axes: int = 3, name: str = "spacing") -> None:
-    """Refuse distances of voxels that are none.
-
-    Args:
-        spacing: mm along each axis.
-        axes: how many numbers are expected.
-        name: of the argument, for the message.
-
-    Raises:
-        ValueError: a number is not finite and above 0, or there are not as many as axes.
-    """
-    given = np.asarray(spacing, dtype=float)
-    if given.shape != (axes,) or not (np.isfinite(given) & (given > 0)).all():
-        raise ValueError(f"{name} is {given.tolist()}, expected {axes} numbers above 0, in mm")
+    """Check a spacing: `axes` finite distances above 0, in mm."""
+    distances = np.asarray(spacing, dtype=float)
+    if distances.shape != (axes,) or not (np.isfinite(distances) & (distances > 0)).all():
+        raise ValueError(f"{name} is {distances.tolist()}, expected {axes} numbers above 0, in mm")
 
 
 def _zoom(volume: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
@@ -246,6 +215,6 @@ def _zoom(volume: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
 
 def _check_volume(volume: np.ndarray, shape: Sequence[int], name: str = "volume") -> None:
     if volume.ndim != 3 or 0 in volume.shape:
-        raise ValueError(f"{name} has shape {volume.shape}, expected (D, H, W) with no empty axis")
+        raise ValueError(f"{name} has shape {volume.shape}, expected (D, H, W), no axis empty")
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape is {tuple(shape)}, expected three numbers of at least 1")
+        raise ValueError(f"shape is {tuple(shape)}, expected (D, H, W), integers of at least 1")
