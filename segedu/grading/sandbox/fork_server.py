@@ -243,15 +243,25 @@ def run_kernel(job: dict, scratch: str, started_write: int) -> None:
     sys.path[:] = ["", stage, *sys.path]
     sys.path_importer_cache.clear()
     _reseed(job["threads"])
-    from ipykernel.kernelapp import IPKernelApp
-
-    app = IPKernelApp.instance()
+    app = _kernel_app()
     app.initialize(["-f", str(file), *QUIET])
     restrictions.close_names(job, scratch, tuple(PORTS.values()))
     app.shell.ask_exit = lambda: None  # `exit()` in a cell would end every kernel that replays the cell
     os.write(started_write, b"1")
     os.close(started_write)
     app.start()
+
+
+def _kernel_app() -> Any:
+    """A kernel that drops no output message if the reader is slow: the message that ends a cell could be among them."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    class LosslessKernelApp(IPKernelApp):
+        def init_iopub(self, context: Any) -> None:
+            context.sndhwm = 0  # waiting messages count as memory of the sandbox
+            super().init_iopub(context)
+
+    return LosslessKernelApp.instance()
 
 
 def _set_environment(job: dict, scratch: str, stage: str) -> None:
