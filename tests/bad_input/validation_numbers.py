@@ -11,6 +11,7 @@ from segedu.validation.numbers import (
     check_length,
     check_number,
     check_size,
+    check_window,
 )
 
 ROWS = [
@@ -38,4 +39,6 @@ ROWS = [
     ),
     refused(ValueError, "names has 2 entries, expected 3", check_length, "names", "ab", 3),
     refused(ValueError, "order is 3, expected 1", check_choice, "order", 3, [1]),
+    refused(TypeError, "layers[0]: stride is 1.0", check_window, 7, 3, 1.0, 1, 1, "layers[0]: "),
+    refused(ValueError, "padding is -1, expected an integer of at least 0", check_window, 7, 3, 1, -1, 1),
 ]
