@@ -195,7 +195,7 @@ class CellTrackingMetrics:
         if not isinstance(other, CellTrackingMetrics):
             raise TypeError(f"other has type {type(other).__name__}, expected a CellTrackingMetrics")
         self._sum += other._sum
-        self._count += other._number
+        self._count += other._count
 
 
 @dataclass
