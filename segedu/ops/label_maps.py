@@ -35,7 +35,7 @@ def relabel_sequential(label_map: Tensor, axes: Sequence[int] = (2, 3)) -> Tenso
     return torch.from_numpy(relabelled.astype(np.int32, order="C")).to(label_map.device)
 
 
-def relabel_by_place(labels: Tensor) -> Tensor:
+def relabel_by_occurrence(labels: Tensor) -> Tensor:
     """Renumber objects to 1, 2, ... in the order of their first occurrence; the background remains 0.
 
     Args:
@@ -44,7 +44,7 @@ def relabel_by_place(labels: Tensor) -> Tensor:
     Returns:
         The same shape, int32.
 
-    >>> relabel_by_place(torch.tensor([7, 7, 0, 2]))
+    >>> relabel_by_occurrence(torch.tensor([7, 7, 0, 2]))
     tensor([1, 1, 0, 2], dtype=torch.int32)
     """
     if isinstance(labels, Tensor) and labels.numel() == 0:

@@ -12,7 +12,7 @@ import numpy as np
 from segedu.ops.compiled import compiled
 
 
-def merge_along(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min_size: int) -> np.ndarray:
+def merge_regions(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min_size: int) -> np.ndarray:
     """Algorithm 1 of Felzenszwalb and Huttenlocher with threshold function k / size; then merge small regions.
 
     Args:
@@ -25,7 +25,7 @@ def merge_along(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min
     Returns:
         (nodes,) for each node a node that represents its region.
 
-    >>> merge_along(np.array([1.0, 2.0, 9.0]), np.array([[0, 1, 2], [1, 2, 3]]), 4, k=4.0, min_size=0)
+    >>> merge_regions(np.array([1.0, 2.0, 9.0]), np.array([[0, 1, 2], [1, 2, 3]]), 4, k=4.0, min_size=0)
     array([0, 0, 0, 3])
     """
     if weights.ndim != 1 or ends.shape != (2, len(weights)):
