@@ -53,11 +53,11 @@ def boundary_f1(preds: Tensor | np.ndarray, target: Tensor | np.ndarray, toleran
     preds, target = mask_pair(preds, target)
     check_tensor("target", target, "H? W?")
     _check_tolerance(tolerance)
-    predicted, true = mask_boundary(preds).numpy(), mask_boundary(target).numpy()
-    if not predicted.any() or not true.any():
-        return 1.0 if predicted.any() == true.any() else 0.0
-    precision = (_distance_to(true)[predicted] <= tolerance).mean()
-    recall = (_distance_to(predicted)[true] <= tolerance).mean()
+    pred_boundary, gt_boundary = mask_boundary(preds).numpy(), mask_boundary(target).numpy()
+    if not pred_boundary.any() or not gt_boundary.any():
+        return 1.0 if pred_boundary.any() == gt_boundary.any() else 0.0
+    precision = (_distance_to(gt_boundary)[pred_boundary] <= tolerance).mean()
+    recall = (_distance_to(pred_boundary)[gt_boundary] <= tolerance).mean()
     total = precision + recall
     return float(2 * precision * recall / total) if total else 0.0
 
