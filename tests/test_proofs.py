@@ -87,7 +87,11 @@ def test_the_claims_of_the_course_are_sound():
 
 
 def test_imports_of_a_source_count_also_through_other_files(course):
-    for name, code in {"one": "from segedu import example", "example": "import segedu.sample", "sample": "x = 1"}.items():
+    for name, code in {
+        "one": "from segedu import example",
+        "example": "import segedu.sample",
+        "sample": "x = 1",
+    }.items():
         (course / "segedu").mkdir(exist_ok=True)
         (course / "segedu" / f"{name}.py").write_text(code)
     (course / "lab.py").write_text("from segedu import one")

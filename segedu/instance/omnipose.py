@@ -34,7 +34,7 @@ from segedu.losses.cross_entropy import binary_cross_entropy
 from segedu.losses.reduction import full_precision
 from segedu.losses.regression import l2_loss, smooth_l1_loss
 from segedu.ops.eikonal import solve_eikonal
-from segedu.ops.label_maps import drop_small_objects, relabel_by_place
+from segedu.ops.label_maps import drop_small_objects, relabel_by_occurrence
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_number
 from segedu.validation.tensors import check_dtype, check_floats, check_maps, check_no_nan
@@ -249,7 +249,7 @@ def cluster_points(points: Tensor, eps: float = math.sqrt(2), min_points: int = 
     if not core.all():
         distance, nearest = cKDTree(places[core]).query(places[~core]) if core.any() else (np.array([np.inf]), [0])
         cluster[~core] = np.where(distance <= eps + 1e-6, cluster[core][nearest] if core.any() else -1, -1)
-    return relabel_by_place(torch.from_numpy(cluster[place_of].astype(np.int64) + 1)).long().to(points.device)
+    return relabel_by_occurrence(torch.from_numpy(cluster[place_of].astype(np.int64) + 1)).long().to(points.device)
 
 
 def masks_from_field(

@@ -1,9 +1,9 @@
 """COCO's evaluation of detected boxes, masks and boundaries: the twelve numbers.
 
-AP is the mean over IoU thresholds 0.50, 0.55, ... 0.95 and over classes of the 101-point average precision, AR
-the mean of the recall reached. Three files share the work: `coco_overlap` compares boxes and masks,
-`coco_matching` matches and follows the curves, and this one keeps what both need from image to image.
-`segedu.metrics.average_precision` shows the same steps for one class, to read; `coco_files` reads COCO's JSON.
+AP is the mean over IoU thresholds 0.50, 0.55, ... 0.95 and over classes of the 101-point average precision; AR is the
+mean of the maximum recall. The work is divided between three files: `coco_overlap` compares boxes and masks,
+`coco_matching` matches detections and computes the curves, and this file accumulates what both need over images.
+`segedu.metrics.average_precision` has the same steps for one class in a readable form; `coco_files` reads COCO's JSON.
 """
 
 from __future__ import annotations
@@ -25,50 +25,47 @@ from segedu.metrics.coco_matching import (
 from segedu.metrics.coco_overlap import PAIR, box_pairs, mask_pairs
 from segedu.ops.masks import compress_rle, rle_area, rle_encode
 from segedu.validation.boxes import check_boxes
+from segedu.validation.numbers import check_choice
+from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys, check_numeric
 
 IOU_TYPES = ("bbox", "segm", "boundary")
 TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 class CocoEvaluation:
-    """COCO's twelve numbers, from images that come one by one.
+    """COCO's twelve numbers, accumulated image by image.
 
-    Of an image it keeps the scores, classes and areas of its objects and the IoU of the pairs that overlap by half
-    or more, never a mask: 32 bytes a detection, 17 a true object and 24 a pair, whatever the size of the images.
+    Per image, it stores the scores, classes and areas of the objects and the IoU of the pairs with an IoU of at least
+    1/2, never a mask: 32 bytes per detection, 17 per ground-truth object and 24 per pair, whatever the image size.
 
-    1. Of an image and a class, the 100 most confident detections count.
-    2. A detection that takes a crowd, or an object outside the area range, is ignored; so is one that takes
-       nothing and is itself outside of it. The area of a mask is its pixels. (pycocotools takes the box's area
-       where a result has a box beside its mask; then its numbers by area differ.)
-    3. Equal scores: the image that came first comes first. pycocotools goes through images by rising id.
-    4. A number for which there is no object to find is NaN. (pycocotools prints -1.)
+    1. Per image and class, the 100 most confident detections count.
+    2. A detection that is matched to a crowd, or to an object outside the area range, is ignored; so is an unmatched
+       detection that is itself outside the range. The area of a mask is its number of pixels. (pycocotools uses the
+       area of the box if a result has a box besides its mask; then its numbers by area differ.)
+    3. Of equal scores, that of the earlier image comes first. pycocotools sorts images by id.
+    4. A number without ground-truth objects is NaN. (pycocotools prints -1.)
 
-    Example:
-        Two cars, of which one is found, by a box with IoU 0.8: right at 7 of the 10 thresholds.
+    One of two cars is detected, by a box with IoU 0.8, which is enough at 7 of the 10 thresholds.
 
-        >>> evaluation = CocoEvaluation()
-        >>> predictions = {"boxes": torch.tensor([[0.0, 0.0, 8.0, 10.0]]), "labels": torch.tensor([3])}
-        >>> predictions["scores"] = torch.tensor([0.9])
-        >>> target = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [50, 50, 60, 60]]), "labels": torch.tensor([3, 3])}
-        >>> evaluation.update(predictions, target)
-        >>> result = evaluation.compute()
-        >>> round(result["AP"], 4), round(result["AP50"], 4), round(result["AR100"], 4), result["APl"]
-        (0.3535, 0.505, 0.35, nan)
+    >>> evaluation = CocoEvaluation()
+    >>> predictions = {"boxes": torch.tensor([[0.0, 0.0, 8.0, 10.0]]), "labels": torch.tensor([3])}
+    >>> predictions["scores"] = torch.tensor([0.9])
+    >>> target = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [50, 50, 60, 60]]), "labels": torch.tensor([3, 3])}
+    >>> evaluation.update(predictions, target)
+    >>> result = evaluation.compute()
+    >>> round(result["AP"], 4), round(result["AP50"], 4), round(result["AR100"], 4), result["APl"]
+    (0.3535, 0.505, 0.35, nan)
     """
 
     def __init__(self, iou_type: str = "bbox", class_agnostic: bool = False):
-        """Start with no image.
+        """Start without images.
 
         Args:
-            iou_type: "bbox", "segm" (masks), or "boundary" (the lesser of the IoU of masks and of boundaries).
-            class_agnostic: a detection may match an object of any class, and 100 detections an image count
+            iou_type: "bbox", "segm" (masks), or "boundary" (the minimum of the IoU of masks and of boundaries).
+            class_agnostic: a detection may match an object of any class, and 100 detections per image count
                 (``useCats=0`` of pycocotools).
-
-        Raises:
-            ValueError: another ``iou_type``.
         """
-        if iou_type not in IOU_TYPES:
-            raise ValueError(f"iou_type is {iou_type!r}, expected one of {', '.join(IOU_TYPES)}")
+        check_choice("iou_type", iou_type, IOU_TYPES)
         self.iou_type = iou_type
         self.class_agnostic = bool(class_agnostic)
         self.reset()
@@ -77,14 +74,10 @@ class CocoEvaluation:
         """Add an image.
 
         Args:
-            predictions: ``labels`` (P,) integers, ``scores`` (P,), and ``boxes`` (P, 4) xyxy for boxes, else
-                ``masks``: (P, H, W) bool, or a list of P run lengths. Other keys are left alone.
-            target: ``labels`` (N,) and ``boxes`` or ``masks``; if given also ``iscrowd`` (N,) of 0 and 1 and
-                ``area`` (N,), which takes the place of the area of the box or mask.
-
-        Raises:
-            TypeError: an argument is not a dict, or a value has the wrong kind.
-            ValueError: a key is missing, a shape does not fit, or a score or area is not a finite number.
+            predictions: ``labels`` (P,) integers, ``scores`` (P,), and ``boxes`` (P, 4) xyxy for boxes, otherwise
+                ``masks``: (P, H, W) bool, or a list of P run lengths. Other keys are ignored.
+            target: ``labels`` (N,) and ``boxes`` or ``masks``; optionally ``iscrowd`` (N,) of 0 and 1, and ``area``
+                (N,), which replaces the area of the box or mask.
         """
         shapes = [
             _read_shapes(predictions, "predictions", self.iou_type),
@@ -95,17 +88,17 @@ class CocoEvaluation:
         P, N = map(len, shapes)
         detections = {
             "image": np.zeros(P, np.int64),
-            "label": _numbers(predictions, "predictions", "labels", P, integer=True),
-            "score": _numbers(predictions, "predictions", "scores", P),
+            "label": _values(predictions, "predictions", "labels", P, integer=True),
+            "score": _values(predictions, "predictions", "scores", P),
         }
         targets = {
             "image": np.zeros(N, np.int64),
-            "label": _numbers(target, "target", "labels", N, integer=True),
-            "area": _numbers(target, "target", "area", N) if "area" in target else self._areas(shapes[1]),
+            "label": _values(target, "target", "labels", N, integer=True),
+            "area": _values(target, "target", "area", N) if "area" in target else self._areas(shapes[1]),
             "crowd": np.zeros(N, bool),
         }
         if "iscrowd" in target:
-            crowd = _numbers(target, "target", "iscrowd", N, integer=True)
+            crowd = _values(target, "target", "iscrowd", N, integer=True)
             if ((crowd != 0) & (crowd != 1)).any():
                 raise ValueError(f"target['iscrowd'] has the values {np.unique(crowd)}, expected 0 and 1")
             targets["crowd"] = crowd.astype(bool)
@@ -114,77 +107,76 @@ class CocoEvaluation:
     def add_images(
         self,
         detections: dict[str, np.ndarray],
-        detected_shapes: np.ndarray | Sequence[dict],
+        pred_shapes: np.ndarray | Sequence[dict],
         targets: dict[str, np.ndarray],
-        true_shapes: np.ndarray | Sequence[dict],
+        target_shapes: np.ndarray | Sequence[dict],
     ) -> None:
-        """Add many images at once; nothing is checked. `coco_files` calls it.
+        """Add many images at once, without checks, for `coco_files`.
 
         Args:
-            detections: arrays ``image`` (whole numbers that rise in the order of the images), ``label``, ``score``.
-            detected_shapes: boxes (P, 4) float64, x, y, width, height; or a list of run lengths.
+            detections: arrays ``image`` (integers, ascending in the order of the images), ``label``, ``score``.
+            pred_shapes: boxes (P, 4) float64, x, y, width, height; or a list of run lengths.
             targets: arrays ``image``, ``label``, ``area``, ``crowd`` (bool).
-            true_shapes: boxes or run lengths.
+            target_shapes: boxes or run lengths.
         """
-        group, true_group = self._groups(detections, targets)
-        # Image by image, the most confident first; of equal scores the first, class by class if all classes mix.
+        group, target_group = self._groups(detections, targets)
+        # Sort by image, then by score; equal scores keep their order, or are sorted by class if class-agnostic.
         keys = [-detections["score"], detections["image"]]
         order = np.lexsort([detections["label"], *keys] if self.class_agnostic else keys)
         rank = _rank_in_group(group[order])
         order, rank = order[rank < MAX_DETECTIONS[-1]], rank[rank < MAX_DETECTIONS[-1]]
-        true_order = np.lexsort([targets["label"], targets["image"]])
-        shapes, true_shapes = _take(detected_shapes, order), _take(true_shapes, true_order)
+        target_order = np.lexsort([targets["label"], targets["image"]])
+        pred_shapes, target_shapes = _take(pred_shapes, order), _take(target_shapes, target_order)
 
         rows = np.empty(len(order), DETECTION)
         rows["label"], rows["rank"], rows["score"] = detections["label"][order], rank, detections["score"][order]
-        rows["area"] = self._areas(shapes)
-        true_rows = np.empty(len(true_order), TARGET)
+        rows["area"] = self._areas(pred_shapes)
+        target_rows = np.empty(len(target_order), TARGET)
         for name in ("label", "area", "crowd"):
-            true_rows[name] = targets[name][true_order]
+            target_rows[name] = targets[name][target_order]
         if self.class_agnostic:
-            rows["label"], true_rows["label"] = 0, 0
-        overlap = (shapes, group[order], true_shapes, true_group[true_order], true_rows["crowd"], IOU_THRESHOLDS[0])
+            rows["label"], target_rows["label"] = 0, 0
+        groups = group[order], target_group[target_order]
+        objects = pred_shapes, groups[0], target_shapes, groups[1], target_rows["crowd"], IOU_THRESHOLDS[0]
         if self.iou_type == "bbox":
-            pairs = box_pairs(*overlap)
+            pairs = box_pairs(*objects)
         else:
-            pairs = mask_pairs(*overlap, boundary=self.iou_type == "boundary")
-        self._append(rows, true_rows, pairs)
+            pairs = mask_pairs(*objects, boundary=self.iou_type == "boundary")
+        self._append(rows, target_rows, pairs)
 
     def compute(self) -> dict:
         """The numbers of all images so far.
 
         Returns:
             The twelve as floats: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` (small: up to 32² pixels,
-            large: from 96²), ``AR1``, ``AR10``, ``AR100`` (detections an image and class), ``ARs``, ``ARm``,
-            ``ARl``. ``AP_per_class``: the AP of each label that has a true object. And the arrays behind them:
-            ``labels`` (K,), ``precision`` (T, R, K, A) and ``recall`` (T, K, A, M) of pycocotools, NaN for its -1.
+            large: from 96²), ``AR1``, ``AR10``, ``AR100`` (detections per image and class), ``ARs``, ``ARm``,
+            ``ARl``. ``AP_per_class``: the AP of each label that has a ground-truth object. The arrays from which they
+            are computed: ``labels`` (K,), ``precision`` (T, R, K, A) and ``recall`` (T, K, A, M) of pycocotools, with
+            NaN instead of -1.
         """
         detections, targets, pairs = (table.rows() for table in self._tables)
         matched, ignored = match_ranks(detections, targets, pairs)
         labels, precision, recall = precision_and_recall(detections, targets, matched, ignored)
         values = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0]]
         values += [precision[..., area] for area in (1, 2, 3)]
-        values += [recall[:, :, 0, most] for most in range(len(MAX_DETECTIONS))]
+        values += [recall[:, :, 0, m] for m in range(len(MAX_DETECTIONS))]
         values += [recall[:, :, area, -1] for area in (1, 2, 3)]
         per_class = {int(label): _mean(precision[:, :, k, 0]) for k, label in enumerate(labels)}
         result = dict(zip(TWELVE, map(_mean, values), strict=True))
         return result | {"AP_per_class": per_class, "labels": labels, "precision": precision, "recall": recall}
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images."""
         self._tables = (_Table(DETECTION), _Table(TARGET), _Table(PAIR))
 
     def merge(self, other: CocoEvaluation) -> None:
-        """Add the images of another accumulator, for instance of another process, after those of this one.
+        """Add the images of another accumulator, for example of another process, after those of this one.
 
-        An image that both have seen counts twice. (PyTorch's ``DistributedSampler`` repeats images to fill up.)
-
-        Args:
-            other: it is left as it is.
+        An image that both contain counts twice. (PyTorch's ``DistributedSampler`` repeats images to fill up.)
 
         Raises:
-            TypeError: ``other`` is not a ``CocoEvaluation``.
-            ValueError: ``other`` compares other things.
+            TypeError: `other` is not a `CocoEvaluation`.
+            ValueError: `other` has another ``iou_type`` or ``class_agnostic``.
         """
         if not isinstance(other, CocoEvaluation):
             raise TypeError(f"other has type {type(other).__name__}, expected a CocoEvaluation")
@@ -201,12 +193,12 @@ class CocoEvaluation:
             table.append(rows)
 
     def _groups(self, detections: dict, targets: dict) -> tuple[np.ndarray, np.ndarray]:
-        """A number for each image, or each image and class: only objects with the same number are compared."""
+        """An index for each image, or each image and class: only objects with the same index are compared."""
         if self.class_agnostic:
             return detections["image"], targets["image"]
-        labels, place = np.unique(np.concatenate([detections["label"], targets["label"]]), return_inverse=True)
+        labels, index = np.unique(np.concatenate([detections["label"], targets["label"]]), return_inverse=True)
         images = np.concatenate([detections["image"], targets["image"]])
-        return tuple(np.split(images * len(labels) + place, [len(detections["label"])]))
+        return tuple(np.split(images * len(labels) + index, [len(detections["label"])]))
 
     def _areas(self, shapes: np.ndarray | Sequence[dict]) -> np.ndarray:
         if self.iou_type == "bbox":
@@ -215,7 +207,7 @@ class CocoEvaluation:
 
 
 class _Table:
-    """Records in one array, which doubles when it is full."""
+    """Records in one array, whose capacity doubles when it is full."""
 
     def __init__(self, dtype: np.dtype):
         self._array, self._count = np.empty(0, dtype), 0
@@ -237,7 +229,7 @@ class _Table:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Over what is defined; NaN where nothing is."""
+    """Mean over all values but NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -247,7 +239,7 @@ def _take(shapes: np.ndarray | Sequence[dict], order: np.ndarray) -> np.ndarray 
 
 
 def _rank_in_group(groups: np.ndarray) -> np.ndarray:
-    """0, 1, ... for the members of each group, in the order in which they stand."""
+    """0, 1, ... for the members of each group, in their order."""
     order = np.argsort(groups, kind="stable")
     first = np.searchsorted(groups[order], groups[order], side="left")
     rank = np.empty(len(groups), np.int64)
@@ -257,18 +249,14 @@ def _rank_in_group(groups: np.ndarray) -> np.ndarray:
 
 def _read_shapes(objects: dict, name: str, iou_type: str) -> np.ndarray | list[dict]:
     """Boxes as (N, 4) float64 x, y, width, height, or masks as compressed run lengths."""
-    if not isinstance(objects, dict):
-        raise TypeError(f"{name} has type {type(objects).__name__}, expected a dict")
     key = "boxes" if iou_type == "bbox" else "masks"
-    value = _value(objects, name, key)
+    check_keys(name, objects, (key,))
+    value = objects[key]
     if iou_type == "bbox":
         boxes = check_boxes(f"{name}['boxes']", value).detach().cpu().double().numpy()
         return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     if isinstance(value, Tensor):
-        if value.dtype != torch.bool:
-            raise TypeError(f"{name}['masks'] has dtype {value.dtype}, expected bool (N, H, W)")
-        if value.ndim != 3:
-            raise ValueError(f"{name}['masks'] has shape {tuple(value.shape)}, expected (N, H, W)")
+        check_dtype(f"{name}['masks']", value, torch.bool, "N? H? W?")
         value = [rle_encode(mask) for mask in value.cpu()]
     if not isinstance(value, list | tuple):
         raise TypeError(
@@ -280,28 +268,22 @@ def _read_shapes(objects: dict, name: str, iou_type: str) -> np.ndarray | list[d
     return [compress_rle(rle) for rle in value]
 
 
-def _numbers(objects: dict, name: str, key: str, count: int, integer: bool = False) -> np.ndarray:
+def _values(objects: dict, name: str, key: str, count: int, integer: bool = False) -> np.ndarray:
     """The tensor `key`, (count,), as int64 or float64; finite."""
-    value = _value(objects, name, key)
-    kind = "integers" if integer else "numbers"
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}['{key}'] has type {type(value).__name__}, expected a tensor of {kind}")
-    if value.is_complex() or (integer and value.is_floating_point()) or (not integer and value.dtype == torch.bool):
-        raise TypeError(f"{name}['{key}'] has dtype {value.dtype}, expected {kind}")
-    if value.shape != (count,):
-        raise ValueError(f"{name}['{key}'] has shape {tuple(value.shape)}, expected ({count},): one for each object")
-    numbers = value.detach().cpu().to(torch.int64 if integer else torch.float64).numpy()
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{name}['{key}'] has the value {numbers[~np.isfinite(numbers)][0]}, expected finite numbers")
-    if key == "area" and (numbers < 0).any():
-        raise ValueError(f"{name}['area'] has the value {numbers.min()}, expected numbers of at least 0")
-    return numbers
-
-
-def _value(objects: dict, name: str, key: str) -> object:
-    if key not in objects:
-        raise ValueError(f"{name} has the keys {sorted(map(str, objects))}, expected also {key!r}")
-    return objects[key]
+    check_keys(name, objects, (key,))
+    name, tensor = f"{name}['{key}']", objects[key]
+    if key == "iscrowd" and isinstance(tensor, Tensor) and tensor.dtype == torch.bool:
+        tensor = tensor.int()
+    check = check_integers_tensor if integer else check_numeric
+    check(name, tensor)
+    if tensor.shape != (count,):
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({count},), one for each object")
+    values = tensor.detach().cpu().to(torch.int64 if integer else torch.float64).numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has the value {values[~np.isfinite(values)][0]}, expected finite values")
+    if key == "area" and (values < 0).any():
+        raise ValueError(f"{name} has the value {values.min()}, expected values of at least 0")
+    return values
 
 
 def _check_same_size(preds: list[dict], target: list[dict]) -> None:

@@ -1,4 +1,4 @@
-"""COCO's evaluation of its own files: `instances_*.json` and a file of results."""
+"""COCO's evaluation of files in COCO's format: `instances_*.json` and a file of results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from segedu.metrics.coco import CocoEvaluation
 from segedu.ops.masks import compress_rle, polygons_to_rle
+from segedu.validation.tensors import check_keys
 
 
 def evaluate_coco(
@@ -23,44 +24,39 @@ def evaluate_coco(
     """COCO's twelve numbers for results in COCO's format.
 
     Args:
-        annotations: ``instances_*.json`` or what it holds: ``images`` (``id``, and for masks ``height`` and
+        annotations: ``instances_*.json`` or its content: ``images`` (``id``, and for masks ``height`` and
             ``width``), ``categories`` (``id``), ``annotations`` (``image_id``, ``category_id``, ``bbox`` or
-            ``segmentation``, ``area``; ``iscrowd`` if it is 1). Polygons, run lengths and compressed ones are fine.
+            ``segmentation``, ``area``; ``iscrowd`` if it is 1). Masks are polygons or run lengths, compressed or not.
         results: a list of ``{"image_id", "category_id", "score", "bbox" or "segmentation"}``, or its file. A box is
-            x, y, width, height. Results of a category that is not in ``annotations`` are left out.
+            x, y, width, height. Results of a category that is not in `annotations` are ignored.
         iou_type: "bbox", "segm" or "boundary".
         class_agnostic: compare objects of all classes with each other (``useCats=0``).
 
     Returns:
         As `CocoEvaluation.compute`; ``AP_per_class`` by category id.
 
-    Raises:
-        TypeError: ``annotations`` is no dict, ``results`` no list, or a value is of another kind than numbers.
-        ValueError: a key is missing, an image is unknown, a box or mask is wrong, or a number is not finite.
-
-    Example:
-        >>> car = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]}
-        >>> annotations = {"images": [{"id": 1}], "categories": [{"id": 3}], "annotations": [car | {"area": 80.0}]}
-        >>> result = evaluate_coco(annotations, [car | {"score": 0.5, "bbox": [0, 0, 10, 8]}])
-        >>> round(result["AP"], 4), round(result["APs"], 4), list(result["AP_per_class"])
-        (0.7, 0.7, [3])
+    >>> car = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]}
+    >>> annotations = {"images": [{"id": 1}], "categories": [{"id": 3}], "annotations": [car | {"area": 80.0}]}
+    >>> result = evaluate_coco(annotations, [car | {"score": 0.5, "bbox": [0, 0, 10, 8]}])
+    >>> round(result["AP"], 4), round(result["APs"], 4), list(result["AP_per_class"])
+    (0.7, 0.7, [3])
     """
     evaluation = CocoEvaluation(iou_type, class_agnostic)
     annotations, results = _read(annotations, dict, "annotations"), _read(results, list, "results")
     boxes = iou_type == "bbox"
-    tables = {key: _field(annotations, "annotations", key) for key in ("images", "categories", "annotations")}
-    images = _columns(tables["images"], "annotations['images']", ["id"] if boxes else ["id", "height", "width"])
-    categories = _columns(tables["categories"], "annotations['categories']", ["id"])["id"]
-    sides = []
-    for records, name, number in ((results, "results", "score"), (tables["annotations"], "annotations", "area")):
+    check_keys("annotations", annotations, ("images", "categories", "annotations"))
+    images = _columns(annotations["images"], "annotations['images']", ["id"] if boxes else ["id", "height", "width"])
+    categories = _columns(annotations["categories"], "annotations['categories']", ["id"])["id"]
+    arguments = []
+    for records, name, number in ((results, "results", "score"), (annotations["annotations"], "annotations", "area")):
         columns = _columns(records, name, ["image_id", "category_id", number])
         known = np.isin(columns["category_id"], categories)
         records, columns = list(itertools.compress(records, known)), {k: v[known] for k, v in columns.items()}
-        place = _places(columns["image_id"], images["id"], name)  # images in the order of their ids
-        objects = {"image": place, "label": columns["category_id"], number: columns[number]}
-        sides += [objects, _boxes(records, name) if boxes else _masks(records, place, images, name)]
-    sides[2]["crowd"] = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
-    evaluation.add_images(*sides)
+        image = _image_indices(columns["image_id"], images["id"], name)
+        objects = {"image": image, "label": columns["category_id"], number: columns[number]}
+        arguments += [objects, _boxes(records, name) if boxes else _masks(records, image, images, name)]
+    arguments[2]["crowd"] = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
+    evaluation.add_images(*arguments)
     return evaluation.compute()
 
 
@@ -74,12 +70,6 @@ def _read(source: dict | list | str | PathLike, kind: type, name: str) -> dict |
     return source
 
 
-def _field(record: dict, name: str, key: str) -> object:
-    if key not in record:
-        raise ValueError(f"{name} has the keys {sorted(map(str, record))}, expected also {key!r}")
-    return record[key]
-
-
 def _column(records: list[dict], name: str, key: str) -> list:
     try:
         return [record[key] for record in records]
@@ -89,23 +79,23 @@ def _column(records: list[dict], name: str, key: str) -> list:
 
 
 def _columns(records: list[dict], name: str, keys: list[str]) -> dict[str, np.ndarray]:
-    """Arrays of whole numbers, and of floats for scores and areas, from a list of dicts; sorted by id if it has one."""
+    """Arrays of integers, and of floats for scores and areas, from a list of dicts; sorted by ``id`` if it is a key."""
     columns = {}
     for key in keys:
-        kind, kinds = (np.float64, "iuf") if key in ("score", "area") else (np.int64, "iu")
-        values = np.array(_column(records, name, key) or np.empty(0, kind))
+        dtype, kinds = (np.float64, "iuf") if key in ("score", "area") else (np.int64, "iu")
+        values = np.array(_column(records, name, key) or np.empty(0, dtype))
         if values.ndim != 1 or values.dtype.kind not in kinds:
-            expected = "numbers" if "f" in kinds else "whole numbers"
-            raise TypeError(f"{name} has {key} of the kind {values.dtype}, expected {expected}")
+            expected = "numbers" if "f" in kinds else "integers"
+            raise TypeError(f"{name} has {key} of dtype {values.dtype}, expected {expected}")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has the {key} {values[~np.isfinite(values)][0]}, expected finite numbers")
-        columns[key] = values.astype(kind)
+        columns[key] = values.astype(dtype)
     order = np.argsort(columns["id"]) if "id" in columns else slice(None)
     return {key: values[order] for key, values in columns.items()}
 
 
-def _places(image_ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
-    """Where each image stands among the sorted ids."""
+def _image_indices(image_ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
+    """The index of each image among the sorted ids."""
     unknown = np.setdiff1d(image_ids, known)
     if len(unknown):
         raise ValueError(f"{name} has the image_id {unknown[0]}, expected an id of annotations['images']")
@@ -115,7 +105,7 @@ def _places(image_ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
 def _boxes(records: list[dict], name: str) -> np.ndarray:
     column = _column(records, name, "bbox")
     if any(len(box) != 4 for box in column):
-        raise ValueError(f"{name} has a bbox of {next(len(b) for b in column if len(b) != 4)} numbers, expected 4")
+        raise ValueError(f"{name} has a bbox of {next(len(b) for b in column if len(b) != 4)} values, expected 4")
     boxes = np.array(column, dtype=np.float64).reshape(-1, 4)
     wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
     if wrong.any():
@@ -123,15 +113,15 @@ def _boxes(records: list[dict], name: str) -> np.ndarray:
     return boxes
 
 
-def _masks(records: list[dict], places: np.ndarray, images: dict[str, np.ndarray], name: str) -> list[dict]:
-    """Compressed run lengths of polygons and of run lengths in any form."""
+def _masks(records: list[dict], image_indices: np.ndarray, images: dict[str, np.ndarray], name: str) -> list[dict]:
+    """Compressed run lengths of polygons, and of run lengths in any form."""
     sizes = list(zip(images["height"].tolist(), images["width"].tolist(), strict=True))
     masks = []
-    for segmentation, place in zip(_column(records, name, "segmentation"), places.tolist(), strict=True):
+    for segmentation, index in zip(_column(records, name, "segmentation"), image_indices.tolist(), strict=True):
         if not isinstance(segmentation, dict):
-            masks.append(polygons_to_rle(segmentation, sizes[place]))
+            masks.append(polygons_to_rle(segmentation, sizes[index]))
             continue
         masks.append(compress_rle(segmentation))
-        if tuple(masks[-1]["size"]) != sizes[place]:
-            raise ValueError(f"{name} has a mask of size {masks[-1]['size']}, expected {sizes[place]}, as its image")
+        if tuple(masks[-1]["size"]) != sizes[index]:
+            raise ValueError(f"{name} has a mask of size {masks[-1]['size']}, expected {sizes[index]}, as its image")
     return masks

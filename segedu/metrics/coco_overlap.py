@@ -1,7 +1,7 @@
-"""Which detections overlap which true objects: the only step of COCO's evaluation that looks at boxes and masks.
+"""Overlaps of detections with ground-truth objects: the only step of COCO's evaluation that reads boxes and masks.
 
-Only objects of one group (an image and a class) are compared, and only pairs with enough IoU are kept. What stays
-of a mask is a number for each such pair, so an evaluation needs no memory for masks.
+Only objects of one group (an image and a class) are compared, and only pairs with a sufficient IoU are stored. A mask
+is reduced to one number per pair, so an evaluation needs no memory for masks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import minimum_filter
 
 from segedu.ops.masks import compress_rle, rle_decode, rle_encode, rle_iou
+from segedu.validation.numbers import check_length, check_number
 
 PAIR = np.dtype([("detection", np.int64), ("target", np.int64), ("iou", np.float64)])
 
@@ -25,26 +26,22 @@ def box_pairs(
     iscrowd: np.ndarray,
     iou_threshold: float,
 ) -> np.ndarray:
-    """The pairs of a detected and a true box of one group that have enough IoU.
+    """The pairs of a predicted and a ground-truth box of the same group with a sufficient IoU.
 
     Args:
-        preds: (P, 4) float64, x, y, width, height (COCO's form: the IoU is pycocotools' to the last bit).
-        pred_groups: (P,) integers: the group of each detection.
+        preds: (P, 4) float64, x, y, width, height (COCO's format: the IoU equals that of pycocotools to the last bit).
+        pred_groups: (P,) integers, the group of each detection.
         target: (N, 4) float64.
         target_groups: (N,) integers.
-        iscrowd: (N,) bool: of a crowd the IoU is intersection / area of the detection.
-        iou_threshold: what is enough.
+        iscrowd: (N,) bool. The IoU with a crowd is intersection / area of the detection.
+        iou_threshold: smallest IoU of a pair.
 
     Returns:
-        Records ``detection``, ``target`` (places in ``preds`` and ``target``) and ``iou``, sorted by detection.
+        Records ``detection``, ``target`` (indices into `preds` and `target`) and ``iou``, sorted by detection.
 
-    Raises:
-        ValueError: the lengths of boxes, groups and ``iscrowd`` differ.
-
-    Example:
-        >>> preds, target = np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 0, 2, 3], [0, 0, 9, 9]])
-        >>> box_pairs(preds, np.array([5]), target, np.array([5, 5]), np.array([False, True]), 0.5)["iou"]
-        array([0.66666667, 1.        ])
+    >>> preds, target = np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 0, 2, 3], [0, 0, 9, 9]])
+    >>> box_pairs(preds, np.array([5]), target, np.array([5, 5]), np.array([False, True]), 0.5)["iou"]
+    array([0.66666667, 1.        ])
     """
     _check_lengths(preds, pred_groups, target, target_groups, iscrowd)
     rows, columns = same_group_pairs(pred_groups, target_groups)
@@ -67,39 +64,34 @@ def mask_pairs(
     iou_threshold: float,
     boundary: bool = False,
 ) -> np.ndarray:
-    """The pairs of a detected and a true mask of one group that have enough IoU.
+    """The pairs of a predicted and a ground-truth mask of the same group with a sufficient IoU.
 
     Args:
         preds: P masks as run lengths.
-        pred_groups: (P,) integers: the group of each detection.
+        pred_groups: (P,) integers, the group of each detection.
         target: N masks as run lengths.
         target_groups: (N,) integers.
-        iscrowd: (N,) bool: of a crowd the IoU is intersection / area of the detection.
-        iou_threshold: what is enough.
-        boundary: take the lesser of the IoU of the masks and that of their boundaries, but for crowds, as in
+        iscrowd: (N,) bool. The IoU with a crowd is intersection / area of the detection.
+        iou_threshold: smallest IoU of a pair.
+        boundary: take the minimum of the IoU of the masks and that of their boundaries, except for crowds, as in
             Cheng et al. 2021 (arXiv 2103.16562).
 
     Returns:
-        Records ``detection``, ``target`` (places in ``preds`` and ``target``) and ``iou``, sorted by detection.
+        Records ``detection``, ``target`` (indices into `preds` and `target`) and ``iou``, sorted by detection.
 
-    Raises:
-        TypeError: a mask is not a dict with size and counts.
-        ValueError: the lengths of masks, groups and ``iscrowd`` differ.
-
-    Example:
-        >>> square, bar = {"size": [2, 2], "counts": [0, 4]}, {"size": [2, 2], "counts": [0, 2, 2]}
-        >>> mask_pairs([bar], np.array([0]), [square, bar], np.array([0, 1]), np.array([False, False]), 0.5)["iou"]
-        array([0.5])
+    >>> square, bar = {"size": [2, 2], "counts": [0, 4]}, {"size": [2, 2], "counts": [0, 2, 2]}
+    >>> mask_pairs([bar], np.array([0]), [square, bar], np.array([0, 1]), np.array([False, False]), 0.5)["iou"]
+    array([0.5])
     """
     _check_lengths(preds, pred_groups, target, target_groups, iscrowd)
-    found = [np.empty(0, PAIR)]
+    parts = [np.empty(0, PAIR)]
     for rows, columns in _common_groups(pred_groups, target_groups):
         iou = rle_iou([preds[i] for i in rows], [target[j] for j in columns], iscrowd[columns])
         if boundary:
             iou = np.minimum(iou, _boundary_iou(preds, rows, target, columns, iscrowd[columns], iou >= iou_threshold))
-        places = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
-        found.append(_enough(*places, iou.ravel(), iou_threshold))
-    pairs = np.concatenate(found)
+        indices = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
+        parts.append(_enough(*indices, iou.ravel(), iou_threshold))
+    pairs = np.concatenate(parts)
     return pairs[np.argsort(pairs["detection"], kind="stable")]
 
 
@@ -109,81 +101,73 @@ def _boundary_iou(
     target: Sequence[dict],
     columns: np.ndarray,
     crowd: np.ndarray,
-    wanted: np.ndarray,
+    required: np.ndarray,
 ) -> np.ndarray:
-    """(rows, columns) IoU of boundaries, at least where it is wanted; 1 for crowds."""
-    iou, wanted = np.ones(wanted.shape), wanted & ~crowd
-    which, where = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
-    found, true = [boundary_rle(preds[i]) for i in rows[which]], [boundary_rle(target[j]) for j in columns[where]]
-    iou[np.ix_(which, where)] = rle_iou(found, true, np.zeros(len(true), bool))
+    """(rows, columns) IoU of boundaries, computed at least where it is required; 1 for crowds."""
+    iou, required = np.ones(required.shape), required & ~crowd
+    i, j = np.flatnonzero(required.any(axis=1)), np.flatnonzero(required.any(axis=0))
+    pred_boundaries = [boundary_rle(preds[row]) for row in rows[i]]
+    gt_boundaries = [boundary_rle(target[column]) for column in columns[j]]
+    iou[np.ix_(i, j)] = rle_iou(pred_boundaries, gt_boundaries, np.zeros(len(gt_boundaries), bool))
     return iou
 
 
 def boundary_rle(rle: dict, dilation_ratio: float = 0.02) -> dict:
-    """The part of a mask that is near its contour: what is left after the mask without it is taken away.
+    """The part of a mask near its contour: the mask minus its erosion.
 
-    Near means at most d pixels along a row, a column or both, where d is ``dilation_ratio`` times the diagonal of
-    the image, rounded, at least 1. What lies beyond the image is outside. Cheng et al. 2021 (arXiv 2103.16562).
+    Pixels are near the contour if they are at most d pixels away along a row, a column or both, where d is
+    `dilation_ratio` times the diagonal of the image, rounded, at least 1. Beyond the image counts as outside. Cheng et
+    al. 2021 (arXiv 2103.16562).
 
     Args:
         rle: run lengths of the mask.
-        dilation_ratio: width of the boundary in diagonals of the image, at least 0.
+        dilation_ratio: width of the boundary relative to the diagonal of the image, at least 0.
 
     Returns:
         Compressed run lengths of the boundary.
 
-    Raises:
-        TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up, or ``dilation_ratio`` is not at least 0.
+    The boundary of a full image of 3x3 is all but the centre.
 
-    Example:
-        A full image of 3x3: all but the centre.
-
-        >>> rle_decode(boundary_rle({"size": [3, 3], "counts": [0, 9]})).int()
-        tensor([[1, 1, 1],
-                [1, 0, 1],
-                [1, 1, 1]], dtype=torch.int32)
+    >>> rle_decode(boundary_rle({"size": [3, 3], "counts": [0, 9]})).int()
+    tensor([[1, 1, 1],
+            [1, 0, 1],
+            [1, 1, 1]], dtype=torch.int32)
     """
-    if not dilation_ratio >= 0:
-        raise ValueError(f"dilation_ratio is {dilation_ratio}, expected at least 0")
+    check_number("dilation_ratio", dilation_ratio)
     mask = rle_decode(rle).numpy()
     H, W = mask.shape
     distance = max(1, round(dilation_ratio * float(np.sqrt(H**2 + W**2))))
-    # The least value of a square window, zeros beyond the image: the mask eroded `distance` times.
+    # The minimum in a square window, with zeros beyond the image, erodes the mask by `distance` steps.
     inner = minimum_filter(mask, size=2 * distance + 1, mode="constant") if mask.size else mask
     return compress_rle(rle_encode(torch.from_numpy(mask & ~inner)))
 
 
 def same_group_pairs(groups1: np.ndarray, groups2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of places of two lists that have the same group.
+    """All pairs of entries of two lists that have the same group.
 
     Args:
         groups1: (P,) integers.
         groups2: (N,) integers.
 
     Returns:
-        Places in ``groups1``, rising, and places in ``groups2``.
+        Indices into `groups1`, ascending, and indices into `groups2`.
 
-    Raises:
-        ValueError: an argument has not one dimension.
-
-    Example:
-        >>> same_group_pairs(np.array([7, 8, 7]), np.array([9, 7, 7]))
-        (array([0, 0, 2, 2]), array([1, 2, 1, 2]))
+    >>> same_group_pairs(np.array([7, 8, 7]), np.array([9, 7, 7]))
+    (array([0, 0, 2, 2]), array([1, 2, 1, 2]))
     """
     for name, groups in (("groups1", groups1), ("groups2", groups2)):
         if groups.ndim != 1:
-            raise ValueError(f"{name} has shape {groups.shape}, expected one dimension")
+            raise ValueError(f"{name} has shape {groups.shape}, expected one axis")
     order = np.argsort(groups2, kind="stable")
     start, stop = (np.searchsorted(groups2[order], groups1, side=side) for side in ("left", "right"))
-    count = stop - start  # partners of each place of groups1
+    count = stop - start  # partners of each entry of groups1
     rows = np.repeat(np.arange(len(groups1)), count)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... for each row
     return rows, order[np.repeat(start, count) + within]
 
 
 def _common_groups(groups1: np.ndarray, groups2: np.ndarray):
-    """Places in both lists of each group that both have."""
+    """Yield, for each group that occurs in both lists, its indices in both."""
     orders = [np.argsort(groups, kind="stable") for groups in (groups1, groups2)]
     common = np.intersect1d(groups1, groups2)
     bounds = [
@@ -202,8 +186,6 @@ def _enough(rows: np.ndarray, columns: np.ndarray, iou: np.ndarray, iou_threshol
 
 
 def _check_lengths(preds: Sequence, pred_groups: np.ndarray, target: Sequence, *of_target: np.ndarray) -> None:
-    if len(pred_groups) != len(preds):
-        raise ValueError(f"pred_groups has length {len(pred_groups)}, expected {len(preds)}: one for each detection")
+    check_length("pred_groups", pred_groups, len(preds), of="detection")
     for name, values in zip(("target_groups", "iscrowd"), of_target, strict=True):
-        if len(values) != len(target):
-            raise ValueError(f"{name} has length {len(values)}, expected {len(target)}: one for each true object")
+        check_length(name, values, len(target), of="ground-truth object")

@@ -1,6 +1,6 @@
-"""The confusion matrix: every pixel metric is a function of it.
+"""The confusion matrix, from which all metrics of semantic segmentation are computed.
 
-``matrix[i, j]`` counts the pixels whose true class is i and whose predicted class is j: rows are the truth,
+``matrix[i, j]`` counts the pixels of ground-truth class i that are predicted as class j: rows are the ground truth,
 columns the prediction.
 """
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segedu.validation.numbers import check_integer
+
 
 def confusion_matrix(
     preds: Tensor | np.ndarray,
@@ -17,37 +19,32 @@ def confusion_matrix(
     num_classes: int,
     ignore_index: int | None = None,
 ) -> Tensor:
-    """Count the pixels of each (true class, predicted class) pair.
+    """Count the pixels of each pair of ground-truth class and predicted class.
 
     Args:
-        preds: predicted classes, integers of any shape, for instance (H, W) or (B, H, W).
-        target: true classes, the same shape.
+        preds: predicted classes, integers of any shape, for example (H, W) or (B, H, W).
+        target: ground-truth classes, the same shape.
         num_classes: K. Classes are 0 to K - 1.
         ignore_index: pixels whose target has this value are not counted, whatever is predicted there.
 
     Returns:
-        (K, K) int64, rows truth, columns prediction. All zeros where no pixel counts.
+        (K, K) int64, rows ground truth, columns prediction. All zeros if no pixel counts.
 
-    Raises:
-        TypeError: a map is not an array of integers.
-        ValueError: the shapes differ, or a counted pixel has a class outside [0, K).
-
-    Example:
-        >>> preds = torch.tensor([[0, 1], [1, 1]])
-        >>> target = torch.tensor([[0, 0], [1, 255]])
-        >>> confusion_matrix(preds, target, num_classes=2, ignore_index=255)
-        tensor([[1, 1],
-                [0, 1]])
+    >>> preds = torch.tensor([[0, 1], [1, 1]])
+    >>> target = torch.tensor([[0, 0], [1, 255]])
+    >>> confusion_matrix(preds, target, num_classes=2, ignore_index=255)
+    tensor([[1, 1],
+            [0, 1]])
     """
-    check_num_classes(num_classes)
+    check_integer("num_classes", num_classes)
     preds, target = label_pair(preds, target)
     if ignore_index is not None:
-        # Ignored pixels become pairs (0, 0) and are taken off again: five times faster than preds[counted].
+        # Ignored pixels become pairs (0, 0), which are subtracted below: five times faster than preds[counted].
         ignored = target == ignore_index
         preds, target = preds.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
     _check_range(target, "target", num_classes, ignore_index)
     _check_range(preds, "preds", num_classes, None)
-    # Each pair (i, j) has its own number K*i + j; minlength keeps the classes that do not occur.
+    # Each pair (i, j) has the index K*i + j; minlength includes the classes that do not occur.
     pairs = (num_classes * target).add_(preds).flatten()
     matrix = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K, K)
     if ignore_index is not None:
@@ -56,66 +53,43 @@ def confusion_matrix(
 
 
 class ConfusionMatrix:
-    """A confusion matrix that grows batch by batch.
+    """A confusion matrix that is accumulated over batches.
 
-    Metrics of a data set are computed once, from the accumulated counts. Their mean over batches is another
-    number.
+    Metrics of a data set are computed once, from the accumulated counts. The mean over batches is another number.
 
-    Example:
-        >>> total = ConfusionMatrix(num_classes=2)
-        >>> total.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
-        >>> total.update(torch.tensor([1, 1]), torch.tensor([1, 1]))
-        >>> total.compute()
-        tensor([[1, 1],
-                [0, 2]])
+    >>> total = ConfusionMatrix(num_classes=2)
+    >>> total.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    >>> total.update(torch.tensor([1, 1]), torch.tensor([1, 1]))
+    >>> total.compute()
+    tensor([[1, 1],
+            [0, 2]])
     """
 
     def __init__(self, num_classes: int, ignore_index: int | None = None):
-        """Start with no pixel counted.
-
-        Args:
-            num_classes: K. Classes are 0 to K - 1.
-            ignore_index: pixels whose target has this value are not counted.
-
-        Raises:
-            TypeError: ``num_classes`` is not an integer.
-            ValueError: ``num_classes`` is below 1.
-        """
-        check_num_classes(num_classes)
+        """Arguments as for `confusion_matrix`."""
+        check_integer("num_classes", num_classes)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.reset()
 
     def update(self, preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> None:
-        """Count one more batch. Arguments and errors are those of ``confusion_matrix``.
-
-        Args:
-            preds: predicted classes, integers.
-            target: true classes, the same shape.
-        """
+        """Add one batch. Arguments as for `confusion_matrix`."""
         self._matrix += confusion_matrix(preds, target, self.num_classes, self.ignore_index).cpu()
 
     def compute(self) -> Tensor:
-        """The counts so far.
-
-        Returns:
-            (K, K) int64 on the CPU, rows truth; a copy.
-        """
+        """A copy of the counts so far: (K, K) int64 on the CPU, rows ground truth."""
         return self._matrix.clone()
 
     def reset(self) -> None:
-        """Forget all counts."""
+        """Set all counts to 0."""
         self._matrix = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another accumulator, for instance of another process.
-
-        Args:
-            other: it is left as it is.
+        """Add the counts of another accumulator, for example of another process.
 
         Raises:
-            TypeError: ``other`` is not a ``ConfusionMatrix``.
-            ValueError: ``other`` has other classes or ignores another value.
+            TypeError: `other` is not a `ConfusionMatrix`.
+            ValueError: `other` has another `num_classes` or `ignore_index`.
         """
         if not isinstance(other, ConfusionMatrix):
             raise TypeError(f"other has type {type(other).__name__}, expected a ConfusionMatrix")
@@ -126,70 +100,56 @@ class ConfusionMatrix:
 
 
 def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """The pixels that each pair of labels has in common: a confusion matrix whose zeros are left out.
+    """Count the common pixels of each pair of labels that overlap: a sparse confusion matrix.
 
-    Label maps have thousands of objects, and each touches few others. Time and memory grow with the pixels, not
-    with the square of the number of objects.
+    Label maps have thousands of objects, and each overlaps few others. Time and memory grow with the number of pixels,
+    not with the square of the number of objects.
 
     Args:
         preds: predicted label map, integers from 0, any shape.
-        target: true label map, the same shape.
+        target: ground-truth label map, the same shape.
 
     Returns:
-        Predicted label, true label and number of pixels of every pair that occurs, each (M,) int64 on the CPU, in
-        the order of the true label, then the predicted one.
+        Predicted label, ground-truth label and number of pixels of every pair that occurs, each (M,) int64 on the CPU,
+        sorted by the ground-truth label, then the predicted one.
 
-    Raises:
-        TypeError: a map is not an array of integers.
-        ValueError: the shapes differ, or a label is negative.
-
-    Example:
-        >>> label_overlaps(torch.tensor([[1, 1, 0, 2]]), torch.tensor([[7, 7, 7, 9]]))
-        (tensor([0, 1, 2]), tensor([7, 7, 9]), tensor([1, 2, 1]))
+    >>> label_overlaps(torch.tensor([[1, 1, 0, 2]]), torch.tensor([[7, 7, 7, 9]]))
+    (tensor([0, 1, 2]), tensor([7, 7, 9]), tensor([1, 2, 1]))
     """
-    found, true = _integer_array(preds, "preds"), _integer_array(target, "target")
-    _check_same_shape(found.shape, true.shape)
-    found, true = found.ravel(), true.ravel()
-    if len(true) == 0:
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return nothing, nothing.clone(), nothing.clone()
-    # Neighbouring pixels mostly have the same pair: find the runs, and sort and convert them instead of the pixels.
-    change = (found[1:] != found[:-1]) | (true[1:] != true[:-1])
+    pred, gt = _integer_array(preds, "preds"), _integer_array(target, "target")
+    _check_same_shape(pred.shape, gt.shape)
+    pred, gt = pred.ravel(), gt.ravel()
+    if len(gt) == 0:
+        empty = torch.zeros(0, dtype=torch.int64)
+        return empty, empty.clone(), empty.clone()
+    # Neighbouring pixels mostly have the same pair, so sorting and conversion are done for runs instead of pixels.
+    change = (pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
-    lengths = np.diff(starts, append=len(true))
-    pred_names, found = _ranks(found[starts], "preds")
-    true_names, true = _ranks(true[starts], "target")
-    pairs, index = np.unique(true * len(pred_names) + found, return_inverse=True)  # every pair has its own number
+    lengths = np.diff(starts, append=len(gt))
+    pred_labels, pred = _ranks(pred[starts], "preds")
+    gt_labels, gt = _ranks(gt[starts], "target")
+    pairs, index = np.unique(gt * len(pred_labels) + pred, return_inverse=True)  # every pair has its own number
     counts = np.bincount(index, weights=lengths).astype(np.int64)
-    labels = pred_names[pairs % len(pred_names)], true_names[pairs // len(pred_names)]
+    labels = pred_labels[pairs % len(pred_labels)], gt_labels[pairs // len(pred_labels)]
     return torch.from_numpy(labels[0]), torch.from_numpy(labels[1]), torch.from_numpy(counts)
 
 
 def _ranks(labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The different labels in order, int64, and the place of each label among them."""
-    names, ranks = np.unique(labels.astype(np.int64), return_inverse=True)
-    if names[0] < 0:
-        raise ValueError(f"{name} has the label {names[0]}, expected 0 (background) and above")
-    return names, ranks
+    """The unique labels in order, int64, and the index of each label among them."""
+    unique, ranks = np.unique(labels.astype(np.int64), return_inverse=True)
+    if unique[0] < 0:
+        raise ValueError(f"{name} has the label {unique[0]}, expected 0 (background) and above")
+    return unique, ranks
 
 
 def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Check two maps of integers and return them as int64 tensors.
-
-    Args:
-        preds: predicted map, a tensor or an array of integers (or bools, as 0 and 1).
-        target: true map, the same shape.
+    """Check two maps of integers (or bools, as 0 and 1) of the same shape, tensors or arrays.
 
     Returns:
-        The two maps, detached, on the device of ``target``.
+        The two maps as int64 tensors, detached, on the device of `target`.
 
-    Raises:
-        TypeError: a map is not an array of integers.
-        ValueError: the shapes differ.
-
-    Example:
-        >>> label_pair(np.array([1, 0]), np.array([1, 1]))
-        (tensor([1, 0]), tensor([1, 1]))
+    >>> label_pair(np.array([1, 0]), np.array([1, 1]))
+    (tensor([1, 0]), tensor([1, 1]))
     """
     preds, target = _integers(preds, "preds"), _integers(target, "target")
     _check_same_shape(preds.shape, target.shape)
@@ -197,71 +157,29 @@ def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple
 
 
 def mask_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Check two binary masks and return them as bool tensors.
+    """Check two binary masks of the same shape, bool (or 0 and 1), and return them as bool tensors.
 
-    Args:
-        preds: predicted mask, bool (or 0 and 1).
-        target: true mask, the same shape.
-
-    Returns:
-        The two masks.
-
-    Raises:
-        TypeError: a mask is not an array of bools or integers.
-        ValueError: the shapes differ, or there are other values than 0 and 1.
-
-    Example:
-        >>> mask_pair(np.array([1, 0]), np.array([True, True]))
-        (tensor([ True, False]), tensor([True, True]))
+    >>> mask_pair(np.array([1, 0]), np.array([True, True]))
+    (tensor([ True, False]), tensor([True, True]))
     """
     preds, target = label_pair(preds, target)
     return as_mask(preds, "preds"), as_mask(target, "target")
 
 
 def as_mask(mask: Tensor | np.ndarray, name: str = "mask") -> Tensor:
-    """Check a binary mask and return it as a bool tensor.
+    """Check a binary mask of any shape, bool (or 0 and 1), and return it as a bool tensor.
 
     Args:
-        mask: bool (or 0 and 1), any shape.
-        name: the argument's name in an error.
+        name: the argument's name in errors.
 
-    Returns:
-        The mask.
-
-    Raises:
-        TypeError: the mask is not an array of bools or integers.
-        ValueError: there are other values than 0 and 1.
-
-    Example:
-        >>> as_mask(np.array([1, 0]))
-        tensor([ True, False])
+    >>> as_mask(np.array([1, 0]))
+    tensor([ True, False])
     """
     mask = _integers(mask, name)
     other = mask[(mask != 0) & (mask != 1)]
     if other.numel():
         raise ValueError(f"{name} has the value {int(other[0])}, expected a mask of 0 and 1")
     return mask.bool()
-
-
-def check_num_classes(num_classes: int) -> None:
-    """Refuse a number of classes that is not a positive integer.
-
-    Args:
-        num_classes: K.
-
-    Raises:
-        TypeError: it is not an integer.
-        ValueError: it is below 1.
-
-    Example:
-        >>> check_num_classes(0)
-        Traceback (most recent call last):
-        ValueError: num_classes is 0, expected at least 1
-    """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
-        raise TypeError(f"num_classes has type {type(num_classes).__name__}, expected an int")
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
 
 
 def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
@@ -277,19 +195,19 @@ def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
 
 
 def _integer_array(values: Tensor | np.ndarray, name: str) -> np.ndarray:
-    """The map as it is, without a copy where it lies in the CPU's memory."""
+    """The map as an array, without a copy if it is in the CPU's memory."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values
     if isinstance(values, Tensor) and not values.is_floating_point() and not values.is_complex():
         return values.detach().cpu().numpy()
-    return _integers(values, name).numpy()  # which says what is wrong
+    return _integers(values, name).numpy()  # raises the error
 
 
 def _check_same_shape(preds: tuple[int, ...], target: tuple[int, ...]) -> None:
     if tuple(preds) != tuple(target):
         raise ValueError(
             f"preds has shape {tuple(preds)}, expected that of target, {tuple(target)}"
-            " (from logits (B, K, H, W), take argmax over dim 1 first)"
+            " (convert logits (B, K, H, W) by argmax over dim 1)"
         )
 
 
@@ -299,8 +217,8 @@ def _check_range(values: Tensor, name: str, num_classes: int, ignore_index: int 
     lowest, highest = values.aminmax()
     if lowest < 0 or highest >= num_classes:
         outside = values[(values < 0) | (values >= num_classes)]
-        also = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        or_ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
         raise ValueError(
             f"{name} has the value {int(outside.flatten()[0])},"
-            f" expected classes 0 to {num_classes - 1} (num_classes={num_classes}){also}"
+            f" expected classes 0 to {num_classes - 1} (num_classes={num_classes}){or_ignored}"
         )

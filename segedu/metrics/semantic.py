@@ -1,12 +1,13 @@
 """Metrics of semantic segmentation, each a short function of the confusion matrix.
 
-Every metric comes twice: from maps, ``mean_iou(preds, target, num_classes)``, and from a matrix that was
-accumulated over a data set, ``mean_iou_from_confusion(matrix)``. With TP, FP and FN of one class:
+Every metric has two forms: ``mean_iou(preds, target, num_classes)`` for class maps, and
+``mean_iou_from_confusion(matrix)`` for a confusion matrix (K, K) that was accumulated over a data set, with one row per
+ground-truth class. With TP, FP and FN of one class:
 
     IoU = TP / (TP + FP + FN)        Dice = 2 TP / (2 TP + FP + FN)
 
-A class that occurs neither in the truth nor in the prediction has 0/0: its value is NaN, and means skip it.
-Say how many classes a mean is over: ``present_classes``. If every pixel is ignored, all is NaN.
+The value of a class that occurs neither in the ground truth nor in the prediction is 0/0, so NaN, and means skip it.
+Report how many classes a mean covers: `present_classes`. If every pixel is ignored, every value is NaN.
 """
 
 from __future__ import annotations
@@ -16,252 +17,167 @@ import torch
 from torch import Tensor
 
 from segedu.metrics.confusion import confusion_matrix, label_pair, mask_pair
+from segedu.validation.tensors import check_tensor
 
 Map = Tensor | np.ndarray
 
 
 def pixel_accuracy(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Share of the counted pixels whose class is right.
+    """Fraction of the counted pixels that are classified correctly, in [0, 1]. Arguments as for `confusion_matrix`.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
-
-    Returns:
-        A number in [0, 1]; NaN if every pixel is ignored.
-
-    Example:
-        >>> pixel_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=2)
-        0.75
+    >>> pixel_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=2)
+    0.75
     """
     return pixel_accuracy_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def pixel_accuracy_from_confusion(matrix: Tensor) -> float:
-    """``pixel_accuracy`` of accumulated counts.
+    """`pixel_accuracy` of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        A number in [0, 1]; NaN if nothing was counted.
-
-    Example:
-        >>> pixel_accuracy_from_confusion(torch.tensor([[2, 0], [1, 1]]))
-        0.75
+    >>> pixel_accuracy_from_confusion(torch.tensor([[2, 0], [1, 1]]))
+    0.75
     """
     matrix = _counts(matrix)
     return float(matrix.diagonal().sum() / matrix.sum())
 
 
 def class_accuracy(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Share of each class's true pixels that were found (the recall of each class).
+    """Recall of each class: the fraction of its ground-truth pixels that are predicted as this class.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Arguments as for `confusion_matrix`.
 
     Returns:
-        (K,) float64; NaN for a class without a true pixel.
+        (K,) float64; NaN for a class without a ground-truth pixel.
 
-    Example:
-        >>> class_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
-        [1.0, 0.5, nan]
+    >>> class_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
+    [1.0, 0.5, nan]
     """
     return class_accuracy_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def class_accuracy_from_confusion(matrix: Tensor) -> Tensor:
-    """``class_accuracy`` of accumulated counts.
+    """`class_accuracy` (K,) of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        (K,) float64; NaN for a class without a true pixel.
-
-    Example:
-        >>> class_accuracy_from_confusion(torch.tensor([[2, 0], [1, 1]])).tolist()
-        [1.0, 0.5]
+    >>> class_accuracy_from_confusion(torch.tensor([[2, 0], [1, 1]])).tolist()
+    [1.0, 0.5]
     """
     matrix = _counts(matrix)
     return matrix.diagonal() / matrix.sum(dim=1)  # (K,), 0/0 is NaN
 
 
 def iou_per_class(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Intersection over union (Jaccard index) of each class over all pixels given.
+    """Intersection over union (Jaccard index) of each class, over all pixels together.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Arguments as for `confusion_matrix`.
 
     Returns:
-        (K,) float64; NaN for a class that occurs neither in ``target`` nor in ``preds``.
+        (K,) float64; NaN for a class that occurs neither in `target` nor in `preds`.
 
-    Example:
-        >>> iou_per_class(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
-        [0.6666666666666666, 0.5, nan]
+    >>> iou_per_class(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
+    [0.6666666666666666, 0.5, nan]
     """
     return iou_per_class_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def iou_per_class_from_confusion(matrix: Tensor) -> Tensor:
-    """``iou_per_class`` of accumulated counts.
+    """`iou_per_class` (K,) of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        (K,) float64; NaN for a class that occurs nowhere.
-
-    Example:
-        >>> iou_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
-        [0.6, 0.3333333333333333]
+    >>> iou_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
+    [0.6, 0.3333333333333333]
     """
     true_positive, wrong = _true_positive_and_wrong(matrix)
     return true_positive / (true_positive + wrong)  # (K,), 0/0 is NaN
 
 
 def dice_per_class(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Dice coefficient (F1) of each class over all pixels given: ``2 IoU / (1 + IoU)``.
+    """Dice coefficient (F1) of each class, over all pixels together: ``2 IoU / (1 + IoU)``.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Arguments as for `confusion_matrix`.
 
     Returns:
-        (K,) float64; NaN for a class that occurs neither in ``target`` nor in ``preds``.
+        (K,) float64; NaN for a class that occurs neither in `target` nor in `preds`.
 
-    Example:
-        >>> dice_per_class(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
-        [0.8, 0.6666666666666666, nan]
+    >>> dice_per_class(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3).tolist()
+    [0.8, 0.6666666666666666, nan]
     """
     return dice_per_class_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def dice_per_class_from_confusion(matrix: Tensor) -> Tensor:
-    """``dice_per_class`` of accumulated counts.
+    """`dice_per_class` (K,) of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        (K,) float64; NaN for a class that occurs nowhere.
-
-    Example:
-        >>> dice_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
-        [0.75, 0.5]
+    >>> dice_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
+    [0.75, 0.5]
     """
     true_positive, wrong = _true_positive_and_wrong(matrix)
     return 2 * true_positive / (2 * true_positive + wrong)  # (K,), 0/0 is NaN
 
 
 def mean_iou(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Mean over classes of the IoU of all pixels together (data set level).
+    """Mean over classes of the IoU of all pixels together (data-set level).
 
-    Pass a whole data set, or accumulate a ``ConfusionMatrix``: the mean of the values of single images is
-    another number, ``mean_iou_per_image``.
-
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Pass a whole data set, or accumulate a `ConfusionMatrix`: the mean over the values of single images is another
+    number, `mean_iou_per_image`. Arguments as for `confusion_matrix`.
 
     Returns:
-        A number in [0, 1]; classes that occur nowhere are skipped. NaN if every pixel is ignored.
+        A number in [0, 1]; classes that do not occur are skipped. NaN if every pixel is ignored.
 
-    Example:
-        Class 2 occurs nowhere: the mean is over 2/3 and 1/2.
+    Class 2 does not occur, so the mean is over 2/3 and 1/2.
 
-        >>> round(mean_iou(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3), 4)
-        0.5833
+    >>> round(mean_iou(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=3), 4)
+    0.5833
     """
     return mean_iou_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def mean_iou_from_confusion(matrix: Tensor) -> float:
-    """``mean_iou`` of accumulated counts.
+    """`mean_iou` of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        A number in [0, 1]; NaN if nothing was counted.
-
-    Example:
-        >>> round(mean_iou_from_confusion(torch.tensor([[6, 2], [2, 2]])), 4)
-        0.4667
+    >>> round(mean_iou_from_confusion(torch.tensor([[6, 2], [2, 2]])), 4)
+    0.4667
     """
     return float(iou_per_class_from_confusion(matrix).nanmean())
 
 
 def present_classes(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Which classes occur in the truth or in the prediction: those that ``mean_iou`` is over.
+    """The classes that `mean_iou` covers: (K,) bool, True if a class occurs in the ground truth or the prediction.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Arguments as for `confusion_matrix`.
 
-    Returns:
-        (K,) bool; its sum is the number of classes in the mean.
-
-    Example:
-        >>> present_classes(torch.tensor([0, 1]), torch.tensor([0, 0]), num_classes=3).tolist()
-        [True, True, False]
+    >>> present_classes(torch.tensor([0, 1]), torch.tensor([0, 0]), num_classes=3).tolist()
+    [True, True, False]
     """
     return present_classes_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def present_classes_from_confusion(matrix: Tensor) -> Tensor:
-    """``present_classes`` of accumulated counts.
+    """`present_classes` (K,) of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
-
-    Returns:
-        (K,) bool.
-
-    Example:
-        >>> int(present_classes_from_confusion(torch.tensor([[6, 2, 0], [2, 2, 0], [0, 0, 0]])).sum())
-        2
+    >>> int(present_classes_from_confusion(torch.tensor([[6, 2, 0], [2, 2, 0], [0, 0, 0]])).sum())
+    2
     """
     true_positive, wrong = _true_positive_and_wrong(matrix)
     return true_positive + wrong > 0
 
 
 def mean_iou_per_image(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Mean over images of each image's ``mean_iou``; small images and rare classes weigh more.
+    """Mean over images of each image's `mean_iou`; small images and rare classes have a larger weight.
 
     Args:
-        preds: (B, H, W) predicted classes, integers; the first axis counts images.
-        target: true classes, the same shape.
+        preds: (B, H, W) predicted classes, integers; the first axis is that of the images.
+        target: ground-truth classes, the same shape.
         num_classes: K.
         ignore_index: pixels with this target are not counted.
 
     Returns:
-        A number in [0, 1]; images whose pixels are all ignored are skipped. NaN if all are.
+        A number in [0, 1]; images whose pixels are all ignored are skipped. NaN if all images are.
 
-    Raises:
-        ValueError: there is no axis of images, or no image, or an error of ``confusion_matrix``.
+    The first image has only class 0 (IoU 1), the second is the example of `mean_iou` (7/12).
 
-    Example:
-        The first image has only class 0 (IoU 1), the second is the example of ``mean_iou`` (7/12).
-
-        >>> preds = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [0, 1]]])
-        >>> target = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]])
-        >>> round(mean_iou_per_image(preds, target, num_classes=2), 4)
-        0.7917
+    >>> preds = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [0, 1]]])
+    >>> target = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]])
+    >>> round(mean_iou_per_image(preds, target, num_classes=2), 4)
+    0.7917
     """
     preds, target = label_pair(preds, target)
     if target.ndim < 2 or len(target) == 0:
@@ -271,63 +187,39 @@ def mean_iou_per_image(preds: Map, target: Map, num_classes: int, ignore_index: 
 
 
 def frequency_weighted_iou(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Mean over classes of the IoU, weighted by the share of each class among the true pixels.
+    """Mean over classes of the IoU, weighted by the frequency of each class among the ground-truth pixels.
 
-    Args:
-        preds: predicted classes, integers of any shape.
-        target: true classes, the same shape.
-        num_classes: K.
-        ignore_index: pixels with this target are not counted.
+    Arguments as for `confusion_matrix`. The result is a number in [0, 1], or NaN if every pixel is ignored.
 
-    Returns:
-        A number in [0, 1]; NaN if every pixel is ignored.
-
-    Example:
-        >>> round(frequency_weighted_iou(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 1]), 2), 4)
-        1.0
+    >>> round(frequency_weighted_iou(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 1]), 2), 4)
+    1.0
     """
     return frequency_weighted_iou_from_confusion(confusion_matrix(preds, target, num_classes, ignore_index))
 
 
 def frequency_weighted_iou_from_confusion(matrix: Tensor) -> float:
-    """``frequency_weighted_iou`` of accumulated counts.
+    """`frequency_weighted_iou` of a confusion matrix (K, K).
 
-    Args:
-        matrix: (K, K) counts, rows truth.
+    8/12 of the pixels have IoU 0.6, 4/12 have IoU 1/3.
 
-    Returns:
-        A number in [0, 1]; NaN if nothing was counted.
-
-    Example:
-        8/12 of the pixels have IoU 0.6, 4/12 have IoU 1/3.
-
-        >>> round(frequency_weighted_iou_from_confusion(torch.tensor([[6, 2], [2, 2]])), 4)
-        0.5111
+    >>> round(frequency_weighted_iou_from_confusion(torch.tensor([[6, 2], [2, 2]])), 4)
+    0.5111
     """
     frequency = _counts(matrix).sum(dim=1) / _counts(matrix).sum()  # (K,)
-    # A class without a true pixel has weight 0, and an IoU of 0 or NaN.
+    # A class without a ground-truth pixel has weight 0, and an IoU of 0 or NaN.
     return float((frequency * iou_per_class_from_confusion(matrix).nan_to_num()).sum())
 
 
 def binary_iou(preds: Map, target: Map) -> float:
-    """Intersection over union of two masks.
-
-    Args:
-        preds: predicted mask, bool (or 0 and 1), any shape.
-        target: true mask, the same shape.
+    """Intersection over union of two masks of the same shape, bool (or 0 and 1).
 
     Returns:
-        A number in [0, 1]. Two empty masks agree: 1.
+        A number in [0, 1]; 1 if both masks are empty.
 
-    Raises:
-        TypeError: a mask is not an array of bools or integers.
-        ValueError: the shapes differ, or there are other values than 0 and 1.
-
-    Example:
-        >>> binary_iou(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
-        0.5
-        >>> binary_iou(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
-        1.0
+    >>> binary_iou(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    0.5
+    >>> binary_iou(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
+    1.0
     """
     preds, target = mask_pair(preds, target)
     union = int((preds | target).sum())
@@ -335,22 +227,13 @@ def binary_iou(preds: Map, target: Map) -> float:
 
 
 def binary_dice(preds: Map, target: Map) -> float:
-    """Dice coefficient of two masks, twice the intersection over the sum of both areas.
-
-    Args:
-        preds: predicted mask, bool (or 0 and 1), any shape.
-        target: true mask, the same shape.
+    """Dice coefficient of two masks of the same shape, bool (or 0 and 1): 2 * intersection / sum of both areas.
 
     Returns:
-        A number in [0, 1]. Two empty masks agree: 1.
+        A number in [0, 1]; 1 if both masks are empty.
 
-    Raises:
-        TypeError: a mask is not an array of bools or integers.
-        ValueError: the shapes differ, or there are other values than 0 and 1.
-
-    Example:
-        >>> round(binary_dice(torch.tensor([True, True, False]), torch.tensor([True, False, False])), 4)
-        0.6667
+    >>> round(binary_dice(torch.tensor([True, True, False]), torch.tensor([True, False, False])), 4)
+    0.6667
     """
     preds, target = mask_pair(preds, target)
     areas = int(preds.sum()) + int(target.sum())
@@ -358,12 +241,9 @@ def binary_dice(preds: Map, target: Map) -> float:
 
 
 def _counts(matrix: Tensor) -> Tensor:
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"matrix has type {type(matrix).__name__}, expected a torch.Tensor of shape (K, K)")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise ValueError(f"matrix has shape {tuple(matrix.shape)}, expected (K, K)")
+    check_tensor("matrix", matrix, "K K")
     if (matrix < 0).any():
-        raise ValueError(f"matrix has the value {matrix.min().item()}, expected counts, at least 0")
+        raise ValueError(f"matrix has the value {matrix.min().item()}, expected counts of at least 0")
     return matrix.double()
 
 

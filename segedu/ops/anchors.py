@@ -1,7 +1,7 @@
-"""Anchors: boxes laid over the image beforehand, matched with the ground truth, and moved by what a network says.
+"""Anchors: reference boxes on a regular grid, their box deltas, and their matching with ground-truth boxes.
 
-Ren et al. 2015 (Faster R-CNN, arXiv 1506.01497), section 3.1: every place of a feature map has A anchors, of several
-sizes and shapes. A network answers for each of them "is it an object" and "how far is it off".
+Ren et al. 2015 (Faster R-CNN, arXiv 1506.01497), section 3.1: every location of a feature map has A anchors of several
+sizes and aspect ratios. For each anchor, a network predicts whether it is an object, and the deltas to its box.
 """
 
 from __future__ import annotations
@@ -13,37 +13,35 @@ import torch
 from torch import Tensor
 
 from segedu.validation.boxes import check_boxes
+from segedu.validation.exporting import is_exporting
+from segedu.validation.numbers import check_integer, check_number
+from segedu.validation.tensors import check_dtype, check_floats
 
-BACKGROUND, NEITHER = -1, -2  # of `match_anchors`, where a ground truth has its row
-LARGEST_LOG = math.log(
-    1000 / 16
-)  # a side grows to 62.5 times its anchor's at most: early in training exp would overflow
+BACKGROUND, NEITHER = -1, -2  # values of `match_anchors` for anchors that are not matched with a ground truth
+# A side becomes at most 62.5 times as long as that of its anchor: early in training, exp would overflow.
+MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool = False) -> Tensor:
-    """The anchors of one place, with the centre 0: of each ratio every size.
+    """The anchors of one location, centred at 0: every combination of a size and an aspect ratio.
 
     Args:
-        sizes: of the square of the same area, in pixels.
+        sizes: side in pixels of the square with the same area.
         ratios: height over width. An anchor of size s and ratio r is s √r high and s / √r wide.
-        rounded: True: corners are whole numbers, as torchvision has them (and its weights expect them).
+        rounded: whether corners are rounded to integers, as in torchvision, whose weights expect them.
 
     Returns:
-        (R * S, 4), xyxy, in the default float type: ratio by ratio, in each of them size by size.
+        (R * S, 4), xyxy, in the default float type: all sizes of the first ratio, then those of the next.
 
-    Raises:
-        ValueError: there is no size or no ratio, or one is not a finite number above 0.
+    A square, and an anchor of the same area that is four times as high as wide.
 
-    Example:
-        A square, and an anchor of the same area that is four times as high as wide.
-
-        >>> cell_anchors([8], [1, 4])
-        tensor([[-4., -4.,  4.,  4.],
-                [-2., -8.,  2.,  8.]])
+    >>> cell_anchors([8], [1, 4])
+    tensor([[-4., -4.,  4.,  4.],
+            [-2., -8.,  2.,  8.]])
     """
-    for name, numbers in (("sizes", sizes), ("ratios", ratios)):
-        if not len(numbers) or not all(0 < number < math.inf for number in numbers):
-            raise ValueError(f"{name} is {tuple(numbers)}, expected at least one, all finite and above 0")
+    for name, values in (("sizes", sizes), ("ratios", ratios)):
+        if not len(values) or not all(0 < value < math.inf for value in values):
+            raise ValueError(f"{name} is {tuple(values)}, expected at least one value, all finite and above 0")
     root = torch.tensor(ratios, dtype=torch.float64).sqrt()[:, None]  # (R, 1)
     size = torch.tensor(sizes, dtype=torch.float64)  # (S,)
     width, height = (size / root).flatten(), (size * root).flatten()
@@ -52,65 +50,55 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
 
 
 def grid_anchors(cells: Tensor, size: tuple[int, int], stride: float | tuple[float, float]) -> Tensor:
-    """The anchors of all places of a feature map: the place in row i and column j has its at (stride * j, stride * i).
+    """The anchors of all locations of a feature map; those of row i, column j are shifted by (stride * j, stride * i).
 
-    The first place is at the corner of the image, as torchvision has it. For anchors in the middle of the pixels
-    that a feature stands for, give ``cells + stride / 2``.
+    The first location is at the corner of the image, as in torchvision. To centre anchors on the pixels that a feature
+    covers, pass ``cells + stride / 2``.
 
     Args:
-        cells: (A, 4), the anchors of one place, xyxy.
+        cells: (A, 4), xyxy, the anchors of one location.
         size: (H, W) of the feature map.
-        stride: pixels from one place to the next, or (down, right) where these differ.
+        stride: pixels between neighbouring locations, or (vertical, horizontal) if these differ.
 
     Returns:
-        (H * W * A, 4), xyxy: row by row, in each place anchor by anchor. This is the order of
-        ``head.permute(0, 2, 3, 1).reshape(B, H * W * A, -1)``.
+        (H * W * A, 4), xyxy, in the order of ``head.permute(0, 2, 3, 1).reshape(B, H * W * A, -1)``: the anchors of one
+        location follow each other, row by row.
 
-    Raises:
-        TypeError: ``cells`` is not a tensor of numbers.
-        ValueError: ``cells`` are no boxes, or ``size`` or ``stride`` is not as expected.
-
-    Example:
-        >>> grid_anchors(torch.tensor([[-1.0, -1.0, 1.0, 1.0]]), (1, 2), stride=4)
-        tensor([[-1., -1.,  1.,  1.],
-                [ 3., -1.,  5.,  1.]])
+    >>> grid_anchors(torch.tensor([[-1.0, -1.0, 1.0, 1.0]]), (1, 2), stride=4)
+    tensor([[-1., -1.,  1.,  1.],
+            [ 3., -1.,  5.,  1.]])
     """
     cells = check_boxes("cells", cells)
     if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"size is {tuple(size)}, expected (H, W) of the feature map")
+        raise ValueError(f"size is {tuple(size)}, expected (H, W) of the feature map, integers of at least 0")
     down, right = stride if isinstance(stride, (tuple, list)) else (stride, stride)
     if not (0 < down < math.inf and 0 < right < math.inf):
-        raise ValueError(f"stride is {stride}, expected a number of pixels above 0, or (down, right)")
+        raise ValueError(f"stride is {stride}, expected a number of pixels above 0, or (vertical, horizontal)")
     y = torch.arange(size[0], dtype=cells.dtype, device=cells.device) * down
     x = torch.arange(size[1], dtype=cells.dtype, device=cells.device) * right
     y, x = torch.meshgrid(y, x, indexing="ij")  # (H, W)
-    places = torch.stack([x, y, x, y], dim=-1)  # (H, W, 4)
-    return (places[:, :, None] + cells).reshape(-1, 4)
+    shifts = torch.stack([x, y, x, y], dim=-1)  # (H, W, 4)
+    return (shifts[:, :, None] + cells).reshape(-1, 4)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """How anchors must move to become boxes: what a network learns to say.
+    """Compute the deltas that turn anchors into boxes: the regression targets of a network.
 
-    Girshick et al. 2014 (R-CNN, arXiv 1311.2524), equations 6 to 9: the centre moves in units of the anchor's sides,
-    and the sides grow by factors, of which the logarithm is taken. So the numbers are alike for small and large.
+    Girshick et al. 2014 (R-CNN, arXiv 1311.2524), equations 6 to 9: the shift of the centre is divided by the anchor's
+    sides, and the sides are compared by the logarithm of their ratio. So deltas do not depend on the size of an object.
 
     Args:
-        boxes: (N, 4), xyxy, the box of each anchor.
-        anchors: (N, 4), xyxy.
-        weights: of (x, y, width, height): the deltas are multiplied by them. 10, 10, 5, 5 bring them near 1.
+        boxes: (N, 4), xyxy, one box for each anchor, with an area.
+        anchors: (N, 4), xyxy, with an area.
+        weights: factors of the deltas (x, y, width, height), above 0. Factors of 10, 10, 5, 5 bring deltas near 1.
 
     Returns:
         (N, 4) deltas (x, y, width, height).
 
-    Raises:
-        TypeError: an argument is not a tensor of numbers.
-        ValueError: the shapes do not fit, a box or anchor has no area, or a weight is not above 0.
+    The centre shifts by a quarter of the width to the right; the box is twice as wide: log 2 = 0.693.
 
-    Example:
-        The centre is 1 to the right, a quarter of the width; the box is twice as wide: log 2 = 0.693.
-
-        >>> encode_boxes(torch.tensor([[-1.0, 0.0, 7.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
-        tensor([[0.2500, 0.0000, 0.6931, 0.0000]])
+    >>> encode_boxes(torch.tensor([[-1.0, 0.0, 7.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
+    tensor([[0.2500, 0.0000, 0.6931, 0.0000]])
     """
     boxes, anchors = check_boxes("boxes", boxes), check_boxes("anchors", anchors)
     if boxes.shape != anchors.shape:
@@ -123,27 +111,22 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 
 
 
 def decode_boxes(
-    deltas: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 1, 1, 1), largest: float = LARGEST_LOG
+    deltas: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 1, 1, 1), max_log_scale: float = MAX_LOG_SCALE
 ) -> Tensor:
-    """Anchors moved by deltas: the inverse of `encode_boxes`.
+    """Apply predicted deltas to anchors: the inverse of `encode_boxes`.
 
     Args:
-        deltas: (..., 4), what a network said.
-        anchors: (..., 4), xyxy, of the same shape, or one that broadcasts to that of the deltas: (A, 4) for deltas
-            (B, A, 4) of a batch, (N, 1, 4) for deltas (N, K, 4) of each class.
+        deltas: (..., 4).
+        anchors: (..., 4), xyxy, of a shape that broadcasts to that of the deltas: for example (A, 4) for the deltas
+            (B, A, 4) of a batch, or (N, 1, 4) for the deltas (N, K, 4) of each class.
         weights: those of `encode_boxes`.
-        largest: a larger logarithm of a side's growth is cut to this.
+        max_log_scale: the deltas of width and height, after division by the weights, are clamped to this maximum.
 
     Returns:
-        (..., 4) boxes, xyxy, with the shape of the deltas, in at least float32; they may reach over the image.
+        (..., 4) boxes, xyxy, with the shape of the deltas, in at least float32. They may extend beyond the image.
 
-    Raises:
-        TypeError: an argument is not a tensor of numbers.
-        ValueError: the shapes do not fit, an anchor is not ordered, or a weight is not above 0.
-
-    Example:
-        >>> decode_boxes(torch.tensor([[0.25, 0.0, math.log(2), 0.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
-        tensor([[-1.,  0.,  7.,  2.]])
+    >>> decode_boxes(torch.tensor([[0.25, 0.0, math.log(2), 0.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
+    tensor([[-1.,  0.,  7.,  2.]])
     """
     _check_deltas(deltas, anchors)
     _check_weights(weights)
@@ -154,41 +137,38 @@ def decode_boxes(
     centre = anchors[..., :2] + side / 2
     deltas = deltas / deltas.new_tensor(weights)
     centre = centre + deltas[..., :2] * side
-    half = side * deltas[..., 2:].clamp(max=largest).exp() / 2
+    half = side * deltas[..., 2:].clamp(max=max_log_scale).exp() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False) -> Tensor:
-    """Which ground truth each anchor answers for: the one that it overlaps most, where it overlaps it enough.
+    """Assign to each anchor the ground truth with the largest IoU, if that IoU is large enough.
 
-    Ren et al. 2015, section 3.1.2. A step that takes both ends apart keeps anchors out of the loss that are neither
+    Ren et al. 2015, section 3.1.2. The gap between the two thresholds excludes anchors from the loss that are neither
     object nor background.
 
     Args:
         iou: (N, A), of every ground truth with every anchor.
-        low: an anchor whose best IoU is below this is background.
-        high: an anchor whose best IoU reaches this is an object.
-        force_best: True: the anchors with the largest IoU of a ground truth are an object too, however small that is,
-            so that no object is left without an anchor. (They answer for the one that they overlap most themselves,
-            which may be another.) An IoU of 0 forces nothing; in torchvision it makes an object of every anchor
-            that is apart from that ground truth.
+        low: an anchor whose best IoU is below this threshold is background.
+        high: an anchor whose best IoU is at least this threshold is an object.
+        force_best: whether the anchors with the largest IoU of each ground truth are objects too, however small that
+            IoU is, so that no object remains without an anchor. (They are assigned to the ground truth with which they
+            themselves have the largest IoU, which may be another.) An IoU of 0 forces nothing; in torchvision it makes
+            an object of every anchor that does not overlap that ground truth.
 
     Returns:
         (A,) int64: the row of the ground truth, -1 for background, -2 for neither. Without ground truth, all are -1.
 
-    Raises:
-        TypeError: ``iou`` is not a tensor of floating-point numbers.
-        ValueError: the shape is not (N, A), a value is NaN, or not 0 <= low <= high <= 1.
+    One ground truth: the IoU of its best anchor is too small, but the anchor is forced.
 
-    Example:
-        One ground truth: the best anchor is too far off, but forced.
-
-        >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7)
-        tensor([-1, -2, -2])
-        >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7, force_best=True)
-        tensor([-1, -2,  0])
+    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7)
+    tensor([-1, -2, -2])
+    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7, force_best=True)
+    tensor([-1, -2,  0])
     """
-    _check_iou(iou)
+    check_floats("iou", iou, "N? A?")
+    if not is_exporting() and iou.isnan().any():
+        raise ValueError("iou has a NaN, expected values in [0, 1]")
     if not 0 <= low <= high <= 1:
         raise ValueError(f"low and high are {low} and {high}, expected 0 <= low <= high <= 1")
     N, A = iou.shape
@@ -198,8 +178,8 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
     matches = torch.where(best >= high, row, NEITHER)
     matches[best < low] = BACKGROUND
     if force_best:
-        most = iou.max(dim=1, keepdim=True).values  # (N, 1): more than one anchor may have it
-        forced = ((iou == most) & (most > 0)).any(dim=0)  # (A,)
+        largest = iou.max(dim=1, keepdim=True).values  # (N, 1): several anchors may have it
+        forced = ((iou == largest) & (largest > 0)).any(dim=0)  # (A,)
         matches[forced] = row[forced]
     return matches
 
@@ -207,70 +187,57 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
 def sample_matches(
     matches: Tensor, count: int, positive_share: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A few anchors for the loss, drawn so that background, which is nearly everywhere, does not outvote the objects.
+    """Sample anchors for the loss, so that the background, which is nearly everywhere, does not outweigh the objects.
 
     Ren et al. 2015, section 3.1.3: 256 anchors of an image, at most half of them objects. If there are fewer
-    objects, background takes their place.
+    objects, more background is sampled.
 
     Args:
-        matches: (A,) of `match_anchors`.
-        count: how many to draw, if there are enough.
-        positive_share: how much of `count` may be objects, in [0, 1].
-        generator: what draws; None for torch's own. On the CPU it draws what torchvision's sampler draws.
+        matches: (A,) int64, from `match_anchors`.
+        count: number of samples, if there are enough anchors.
+        positive_share: largest share of objects among the samples, in [0, 1].
+        generator: random numbers; None for torch's own. On the CPU, the samples are those of torchvision's sampler.
 
     Returns:
         (P,) and (Q,) int64 indices of objects and of background, each in ascending order, P + Q <= count.
 
-    Raises:
-        TypeError: ``matches`` is not a tensor of int64.
-        ValueError: the shape is not (A,), ``count`` is negative, or the share is outside [0, 1].
+    Half of four samples may be objects. There is only one object, so three samples are background.
 
-    Example:
-        Half of four may be objects. There is one; so three are background.
-
-        >>> sample_matches(torch.tensor([-1, 0, -1, -2, -1]), count=4, positive_share=0.5)
-        (tensor([1]), tensor([0, 2, 4]))
+    >>> sample_matches(torch.tensor([-1, 0, -1, -2, -1]), count=4, positive_share=0.5)
+    (tensor([1]), tensor([0, 2, 4]))
     """
-    if not isinstance(matches, Tensor) or matches.dtype != torch.int64:
-        kind = f"dtype {matches.dtype}" if isinstance(matches, Tensor) else f"type {type(matches).__name__}"
-        raise TypeError(f"matches has {kind}, expected a tensor of int64 of shape (A,)")
-    if matches.ndim != 1:
-        raise ValueError(f"matches has shape {tuple(matches.shape)}, expected (A,)")
-    if count < 0:
-        raise ValueError(f"count is {count}, expected at least 0")
-    if not 0 <= positive_share <= 1:
-        raise ValueError(f"positive_share is {positive_share}, expected a number in [0, 1]")
-    positives = _draw(torch.nonzero(matches >= 0).flatten(), int(count * positive_share), generator)
-    negatives = _draw(torch.nonzero(matches == BACKGROUND).flatten(), count - len(positives), generator)
+    check_dtype("matches", matches, torch.int64, "A?")
+    check_integer("count", count, 0)
+    check_number("positive_share", positive_share, maximum=1)
+    positives = _sample(torch.nonzero(matches >= 0).flatten(), int(count * positive_share), generator)
+    negatives = _sample(torch.nonzero(matches == BACKGROUND).flatten(), count - len(positives), generator)
     return positives, negatives
 
 
-def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def _sample(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     device = generator.device if generator is not None else indices.device
     order = torch.randperm(len(indices), generator=generator, device=device)
     return indices[order[:count].to(indices.device)].sort().values
 
 
 def _centre_and_side(boxes: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """(N, 2) and (N, 2), of boxes that have an area."""
+    """Centres (N, 2) and sides (N, 2) of boxes that must have an area."""
     side = boxes[:, 2:] - boxes[:, :2]
-    flat = torch.nonzero((side == 0).any(dim=1)).flatten()
-    if len(flat):
-        row = int(flat[0])
+    without_area = torch.nonzero((side == 0).any(dim=1)).flatten()
+    if len(without_area):
+        row = int(without_area[0])
         raise ValueError(f"{name}[{row}] is {boxes[row].tolist()}, expected width and height above 0")
     return boxes[:, :2] + side / 2, side
 
 
 def _check_weights(weights: Sequence[float]) -> None:
     if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-        raise ValueError(f"weights is {tuple(weights)}, expected four numbers above 0: of x, y, width, height")
+        raise ValueError(f"weights is {tuple(weights)}, expected four values above 0: of x, y, width, height")
 
 
 def _check_deltas(deltas: Tensor, anchors: Tensor) -> None:
     for name, value in (("deltas", deltas), ("anchors", anchors)):
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-            raise TypeError(f"{name} has {kind}, expected a tensor of floating-point numbers of shape (..., 4)")
+        check_floats(name, value)
         if not value.ndim or value.shape[-1] != 4:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., 4)")
     try:
@@ -279,13 +246,3 @@ def _check_deltas(deltas: Tensor, anchors: Tensor) -> None:
         fits = False
     if not fits:
         raise ValueError(f"deltas has shape {tuple(deltas.shape)}, expected one for anchors {tuple(anchors.shape)}")
-
-
-def _check_iou(iou: Tensor) -> None:
-    if not isinstance(iou, Tensor) or not iou.is_floating_point():
-        kind = f"dtype {iou.dtype}" if isinstance(iou, Tensor) else f"type {type(iou).__name__}"
-        raise TypeError(f"iou has {kind}, expected a tensor of floating-point numbers of shape (N, A)")
-    if iou.ndim != 2:
-        raise ValueError(f"iou has shape {tuple(iou.shape)}, expected (N ground truths, A anchors)")
-    if iou.isnan().any():
-        raise ValueError("iou has a NaN, expected numbers in [0, 1]")

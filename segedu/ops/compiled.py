@@ -1,4 +1,4 @@
-"""Loops that numba turns into machine code, once for all runs."""
+"""Loops that numba compiles to machine code, which is cached for later runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ Kernel = TypeVar("Kernel", bound=Callable)
 
 
 def compiled(kernel: Kernel) -> Kernel:
-    """Compile a function of numbers and arrays when it is first called.
+    """Compile a function of numbers and arrays with numba, when it is first called.
 
-    The machine code is kept beside the source or in the user's cache folder. Where neither can be written, as in a
-    sandbox, every process compiles for itself, which takes seconds.
-
-    Args:
-        kernel: a function that numba understands.
-
-    Returns:
-        The function, compiled.
-
-    Raises:
-        TypeError: the kernel is no function.
+    The machine code is cached beside the source or in the user's cache folder. Where neither is writable, as in a
+    sandbox, every process compiles again, which takes seconds.
 
     >>> @compiled
     ... def triangle(n):
@@ -39,5 +30,5 @@ def compiled(kernel: Kernel) -> Kernel:
         raise TypeError(f"kernel has type {type(kernel).__name__}, expected a function")
     try:
         return njit(cache=True)(kernel)
-    except RuntimeError:  # numba found no folder to write to
+    except RuntimeError:  # numba has no folder to write to
         return njit(kernel)

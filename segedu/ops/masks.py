@@ -1,8 +1,8 @@
-"""Masks, label maps and COCO's run lengths: three ways to write down which pixels belong to what, and the ways between.
+"""Conversions between masks, label maps and COCO's run-length encoding.
 
-Masks are (N, H, W) bool and may overlap. A label map is (H, W) integers, 0 is background, so objects in it never
-overlap. A run-length encoding (RLE) is COCO's dict ``{"size": [H, W], "counts": ...}``: the lengths of runs of
-zeros and ones in turn, zeros first, read **column by column**. ``counts`` is a list of integers, or bytes in
+Masks are (N, H, W) bool and may overlap. A label map is (H, W) integers, 0 for background, so its objects never
+overlap. A run-length encoding (RLE) is COCO's dict ``{"size": [H, W], "counts": ...}``: the lengths of alternating
+runs of zeros and ones, starting with zeros, read **column by column**. ``counts`` is a list of integers, or bytes in
 COCO's compressed form, which pycocotools reads and writes.
 """
 
@@ -17,12 +17,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from segedu.validation.boxes import check_boxes, check_scores
-
-_INTEGERS = (torch.uint8, torch.uint16, torch.int8, torch.int16, torch.int32, torch.int64)
+from segedu.validation.numbers import check_choice, check_length, check_size
+from segedu.validation.tensors import check_dtype, check_floats, check_integers_tensor
 
 
 def masks_from_label_map(label_map: Tensor) -> Tensor:
-    """Split a label map into one mask for each label that has a pixel.
+    """Split a label map into one mask for each label that occurs.
 
     Args:
         label_map: (H, W) integers, 0 for background.
@@ -30,20 +30,12 @@ def masks_from_label_map(label_map: Tensor) -> Tensor:
     Returns:
         (N, H, W) bool, in the order of the labels; N may be 0.
 
-    Raises:
-        TypeError: ``label_map`` is not a tensor of integers.
-        ValueError: the shape is not (H, W), or a label is negative.
-
-    Example:
-        >>> masks_from_label_map(torch.tensor([[7, 7, 0, 3]])).int()
-        tensor([[[0, 0, 0, 1]],
-        <BLANKLINE>
-                [[1, 1, 0, 0]]], dtype=torch.int32)
+    >>> masks_from_label_map(torch.tensor([[7, 7, 0, 3]])).int()
+    tensor([[[0, 0, 0, 1]],
+    <BLANKLINE>
+            [[1, 1, 0, 0]]], dtype=torch.int32)
     """
-    if not isinstance(label_map, Tensor) or label_map.dtype not in _INTEGERS:
-        raise TypeError(f"label_map has {_kind(label_map)}, expected a tensor of integers of shape (H, W)")
-    if label_map.ndim != 2:
-        raise ValueError(f"label_map has shape {tuple(label_map.shape)}, expected (H, W)")
+    check_integers_tensor("label_map", label_map, "H? W?")
     if label_map.dtype == torch.uint16:
         label_map = label_map.int()  # torch cannot compare uint16
     if label_map.numel() and int(label_map.min()) < 0:
@@ -53,40 +45,35 @@ def masks_from_label_map(label_map: Tensor) -> Tensor:
 
 
 def label_map_from_masks(masks: Tensor, scores: Tensor | None = None) -> Tensor:
-    """Draw masks into one label map; where masks overlap, the pixel goes to the one with the highest score.
+    """Combine masks into one label map; where masks overlap, a pixel is assigned to the one with the highest score.
 
     Args:
         masks: (N, H, W) bool; N may be 0.
-        scores: (N,) numbers. None: the first mask wins. Equal scores: the first of them.
+        scores: (N,). With equal scores, or None, the first mask has priority.
 
     Returns:
-        (H, W) int32: mask i has the label i + 1, and 0 is where there is none. A mask that others hide is absent.
+        (H, W) int32: mask i has the label i + 1, and 0 is background. A mask that others cover does not occur.
 
-    Raises:
-        TypeError: ``masks`` are not bool, or ``scores`` are not a tensor of numbers.
-        ValueError: a shape does not fit, or a score is NaN.
-
-    Example:
-        >>> masks = torch.tensor([[[1, 1, 0, 0]], [[0, 1, 1, 0]]]).bool()
-        >>> label_map_from_masks(masks), label_map_from_masks(masks, torch.tensor([0.3, 0.9]))
-        (tensor([[1, 1, 2, 0]], dtype=torch.int32), tensor([[1, 2, 2, 0]], dtype=torch.int32))
+    >>> masks = torch.tensor([[[1, 1, 0, 0]], [[0, 1, 1, 0]]]).bool()
+    >>> label_map_from_masks(masks), label_map_from_masks(masks, torch.tensor([0.3, 0.9]))
+    (tensor([[1, 1, 2, 0]], dtype=torch.int32), tensor([[1, 2, 2, 0]], dtype=torch.int32))
     """
-    _check_bool(masks, "masks", 3, "(N, H, W)")
+    check_dtype("masks", masks, torch.bool, "N? H? W?")
     N, H, W = masks.shape
     order = torch.arange(N, device=masks.device)
     if scores is not None:
         check_scores("scores", scores, N)
         order = scores.argsort(descending=True, stable=True)
     label_map = torch.zeros(H, W, dtype=torch.int32, device=masks.device)
-    for index in reversed(order.tolist()):  # the best is painted last, over the others
+    for index in reversed(order.tolist()):  # the most confident mask last, over the others
         label_map[masks[index]] = index + 1
     return label_map
 
 
 def boxes_from_masks(masks: Tensor) -> Tensor:
-    """Tight boxes of masks. The edges of pixels count: a pixel at row 2, column 3 has the box (3, 2, 4, 3) of area 1.
+    """Bounding boxes of masks, at the edges of pixels: a pixel at row 2, column 3 has the box (3, 2, 4, 3) of area 1.
 
-    ``torchvision.ops.masks_to_boxes`` counts the centres of pixels: its boxes end one earlier.
+    ``torchvision.ops.masks_to_boxes`` uses the centres of pixels: its boxes end one pixel earlier.
 
     Args:
         masks: (N, H, W) bool; N may be 0.
@@ -94,91 +81,74 @@ def boxes_from_masks(masks: Tensor) -> Tensor:
     Returns:
         (N, 4) float32, xyxy. An empty mask has the box (0, 0, 0, 0), as in pycocotools.
 
-    Raises:
-        TypeError: ``masks`` are not a bool tensor.
-        ValueError: the shape is not (N, H, W).
-
-    Example:
-        >>> boxes_from_masks(torch.tensor([[[0, 0, 0], [0, 1, 1]]]).bool())
-        tensor([[1., 1., 3., 2.]])
+    >>> boxes_from_masks(torch.tensor([[[0, 0, 0], [0, 1, 1]]]).bool())
+    tensor([[1., 1., 3., 2.]])
     """
-    _check_bool(masks, "masks", 3, "(N, H, W)")
+    check_dtype("masks", masks, torch.bool, "N? H? W?")
     N, H, W = masks.shape
     if N == 0 or H == 0 or W == 0:
         return torch.zeros(N, 4, device=masks.device)
     columns, rows = masks.any(dim=1).byte(), masks.any(dim=2).byte()  # (N, W), (N, H)
-    first = [line.argmax(dim=1) for line in (columns, rows)]  # argmax finds the first of equals
+    first = [line.argmax(dim=1) for line in (columns, rows)]  # argmax returns the first of equal values
     last = [line.shape[1] - line.flip(1).argmax(dim=1) for line in (columns, rows)]
     boxes = torch.stack([*first, *last], dim=1).float()
     return boxes * columns.any(dim=1)[:, None]
 
 
 def connected_components(mask: Tensor, connectivity: int = 4) -> tuple[Tensor, int]:
-    """Number the connected pieces of a mask.
+    """Number the connected components of a mask.
 
     Args:
         mask: (H, W) bool.
-        connectivity: 4: pixels that share an edge are connected; 8: a corner is enough.
+        connectivity: 4 (pixels that share an edge are connected) or 8 (a corner is enough).
 
     Returns:
-        The label map (H, W) int32, pieces numbered from 1 in the order of their first pixels, and their count.
+        The label map (H, W) int32, components numbered from 1 in the order of their first pixels, and their count.
 
-    Raises:
-        TypeError: ``mask`` is not a bool tensor.
-        ValueError: the shape is not (H, W), or ``connectivity`` is neither 4 nor 8.
+    Two pixels that share only a corner are two components, or one.
 
-    Example:
-        Two pixels that touch by a corner are two pieces, or one.
-
-        >>> corner = torch.eye(2).bool()
-        >>> connected_components(corner)[1], connected_components(corner, connectivity=8)[1]
-        (2, 1)
+    >>> corner = torch.eye(2).bool()
+    >>> connected_components(corner)[1], connected_components(corner, connectivity=8)[1]
+    (2, 1)
     """
-    _check_bool(mask, "mask", 2, "(H, W)")
-    if connectivity not in (4, 8):
-        raise ValueError(f"connectivity is {connectivity!r}, expected 4 or 8")
+    check_dtype("mask", mask, torch.bool, "H? W?")
+    check_choice("connectivity", connectivity, (4, 8))
     structure = np.ones((3, 3)) if connectivity == 8 else None
-    pieces, count = ndimage.label(mask.cpu().numpy(), structure, output=np.int32)
-    return torch.from_numpy(pieces).to(mask.device), int(count)
+    components, count = ndimage.label(mask.cpu().numpy(), structure, output=np.int32)
+    return torch.from_numpy(components).to(mask.device), int(count)
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize each small mask to its box and put it into an image, as Mask R-CNN does after its 28x28 head.
+    """Resize each small mask to its box and paste it into an image, as Mask R-CNN does after its 28x28 head.
 
     Bilinear, at the centres of pixels, with zeros around the mask: ``grid_sample`` with ``align_corners=False``.
-    Weights of an axis-aligned box factor into rows and columns, so the whole is two matrix products.
+    The weights of an axis-aligned box factor into rows and columns, so pasting is two matrix products.
 
     Args:
-        masks: (N, M, M) float, for instance probabilities.
-        boxes: (N, 4), xyxy in pixels of the image; they may reach beyond it.
+        masks: (N, M, M) float, for example probabilities.
+        boxes: (N, 4), xyxy in pixels of the image; they may extend beyond it.
         size: (H, W) of the image.
 
     Returns:
-        (N, H, W) float. Values fade to 0 from half a cell inside the box to half a cell outside of it. A box
-        without area leaves its image empty.
+        (N, H, W) float. Values fade to 0 from half a cell inside the box to half a cell outside it. The result for a
+        box without area is 0 everywhere.
 
-    Raises:
-        TypeError: ``masks`` are not floats, or ``boxes`` are not a tensor of numbers.
-        ValueError: the shapes do not fit, or a box is not ordered.
-
-    Example:
-        >>> paste_masks(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]), torch.tensor([[1.0, 0.0, 5.0, 2.0]]), (2, 6))
-        tensor([[[0.0000, 0.0000, 0.2500, 0.7500, 0.7500, 0.2500],
-                 [0.0000, 0.0000, 0.2500, 0.7500, 0.7500, 0.2500]]])
+    >>> paste_masks(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]), torch.tensor([[1.0, 0.0, 5.0, 2.0]]), (2, 6))
+    tensor([[[0.0000, 0.0000, 0.2500, 0.7500, 0.7500, 0.2500],
+             [0.0000, 0.0000, 0.2500, 0.7500, 0.7500, 0.2500]]])
     """
-    if not isinstance(masks, Tensor) or not masks.is_floating_point():
-        raise TypeError(f"masks has {_kind(masks)}, expected a float tensor of shape (N, M, M)")
-    boxes = check_boxes("boxes", boxes).to(masks.device)  # not to half precision: it has no place for pixel 2049
+    check_floats("masks", masks)
+    boxes = check_boxes("boxes", boxes).to(masks.device)  # half precision cannot represent pixel 2049
     if masks.ndim != 3 or len(masks) != len(boxes) or 0 in masks.shape[1:]:
-        raise ValueError(f"masks has shape {tuple(masks.shape)}, expected ({len(boxes)}, M, M): a mask for each box")
-    H, W = _check_size(size)
+        raise ValueError(f"masks has shape {tuple(masks.shape)}, expected ({len(boxes)}, M, M), one mask for each box")
+    H, W = check_size("size", size, minimum=0)
     rows = _bilinear_weights(boxes[:, 1], boxes[:, 3], masks.shape[1], H)  # (N, H, M)
     columns = _bilinear_weights(boxes[:, 0], boxes[:, 2], masks.shape[2], W)  # (N, W, M)
     return rows.to(masks) @ masks @ columns.to(masks).transpose(1, 2)  # (N, H, W)
 
 
 def _bilinear_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tensor:
-    """(N, pixels, cells): how much of each cell between `start` and `end` each pixel of the image takes."""
+    """(N, pixels, cells): along one axis, the weight of each cell of a mask, from `start` to `end`, in each pixel."""
     centre = torch.arange(pixels, dtype=start.dtype, device=start.device) + 0.5
     length = (end - start)[:, None]
     position = (centre - start[:, None]) / torch.where(length > 0, length, 1.0) * cells - 0.5
@@ -188,7 +158,7 @@ def _bilinear_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Te
 
 
 def rle_encode(mask: Tensor) -> dict:
-    """Run lengths of a mask, column by column, zeros first.
+    """Run-length encoding of a mask, column by column, starting with zeros.
 
     Args:
         mask: (H, W) bool.
@@ -196,17 +166,12 @@ def rle_encode(mask: Tensor) -> dict:
     Returns:
         ``{"size": [H, W], "counts": [...]}``. The first count is 0 if the first pixel is in the mask.
 
-    Raises:
-        TypeError: ``mask`` is not a bool tensor.
-        ValueError: the shape is not (H, W).
+    The first column is 0, 1; the second is 1, 0.
 
-    Example:
-        Down the first column 0, 1; down the second 1, 0.
-
-        >>> rle_encode(torch.tensor([[0, 1], [1, 0]]).bool())
-        {'size': [2, 2], 'counts': [1, 2, 1]}
+    >>> rle_encode(torch.tensor([[0, 1], [1, 0]]).bool())
+    {'size': [2, 2], 'counts': [1, 2, 1]}
     """
-    _check_bool(mask, "mask", 2, "(H, W)")
+    check_dtype("mask", mask, torch.bool, "H? W?")
     pixels = mask.T.flatten().cpu().numpy()
     starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     counts = np.diff([0, *starts, pixels.size]).tolist()
@@ -214,27 +179,19 @@ def rle_encode(mask: Tensor) -> dict:
 
 
 def rle_decode(rle: dict) -> Tensor:
-    """The mask of run lengths.
-
-    Args:
-        rle: uncompressed or compressed.
-
-    Returns:
-        (H, W) bool.
+    """Decode a run-length encoding, compressed or not, to a mask (H, W) of bools.
 
     Raises:
-        TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels (compressed ones may end before a last run of zeros).
+        ValueError: the runs do not add up to H * W pixels (compressed runs may end before a last run of zeros).
 
-    Example:
-        >>> rle_decode({"size": [2, 2], "counts": [1, 2, 1]}).int()
-        tensor([[0, 1],
-                [1, 0]], dtype=torch.int32)
+    >>> rle_decode({"size": [2, 2], "counts": [1, 2, 1]}).int()
+    tensor([[0, 1],
+            [1, 0]], dtype=torch.int32)
     """
-    H, W = _check_rle(rle, "rle")
+    H, W = _check_rle(rle)
     if isinstance(rle["counts"], str | bytes):
         mask = torch.from_numpy(coco_mask.decode(_as_bytes(rle)).astype(bool))
-        if int(mask.sum()) != rle_area(rle):  # pycocotools leaves pixels that no run covers as memory happened to be
+        if int(mask.sum()) != rle_area(rle):  # pycocotools does not initialise pixels after the last run
             raise ValueError(f"rle has runs that end early, expected {H} * {W} = {H * W} pixels")
         return mask
     counts = np.asarray(rle["counts"], dtype=np.int64)
@@ -243,90 +200,55 @@ def rle_decode(rle: dict) -> Tensor:
 
 
 def rle_area(rle: dict) -> int:
-    """Number of pixels in the mask, without decoding it.
+    """Number of pixels in the mask of a run-length encoding, compressed or not, without decoding it.
 
-    Args:
-        rle: uncompressed or compressed.
-
-    Returns:
-        The sum of the runs of ones.
-
-    Raises:
-        TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs of an uncompressed one do not add up to H * W pixels.
-
-    Example:
-        >>> rle_area({"size": [2, 2], "counts": [1, 2, 1]})
-        2
+    >>> rle_area({"size": [2, 2], "counts": [1, 2, 1]})
+    2
     """
-    _check_rle(rle, "rle")
+    _check_rle(rle)
     if isinstance(rle["counts"], str | bytes):
         return int(coco_mask.area(_as_bytes(rle)))
     return sum(rle["counts"][1::2])
 
 
 def compress_rle(rle: dict) -> dict:
-    """COCO's compressed form: each run as a few characters, the difference to the run two before it.
+    """Compress a run-length encoding to COCO's bytes: each run as a few characters, relative to the run two before it.
 
-    Args:
-        rle: uncompressed or compressed.
+    An encoding that is compressed already is returned with its counts as bytes.
 
-    Returns:
-        ``{"size": [H, W], "counts": bytes}``.
-
-    Raises:
-        TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs of an uncompressed one do not add up to H * W pixels.
-
-    Example:
-        >>> compress_rle({"size": [2, 2], "counts": [1, 2, 1]})
-        {'size': [2, 2], 'counts': b'121'}
+    >>> compress_rle({"size": [2, 2], "counts": [1, 2, 1]})
+    {'size': [2, 2], 'counts': b'121'}
     """
-    H, W = _check_rle(rle, "rle")
+    H, W = _check_rle(rle)
     if isinstance(rle["counts"], str | bytes):
         return _as_bytes(rle)
     return coco_mask.frPyObjects(dict(rle), H, W)
 
 
 def decompress_rle(rle: dict) -> dict:
-    """Run lengths as a list.
+    """Convert a run-length encoding, compressed or not, to a list of runs.
 
-    Args:
-        rle: uncompressed or compressed.
-
-    Returns:
-        ``{"size": [H, W], "counts": [...]}``.
-
-    Raises:
-        TypeError: ``rle`` is not a dict with size and counts.
-        ValueError: the runs do not add up to H * W pixels.
-
-    Example:
-        >>> decompress_rle({"size": [2, 2], "counts": b"121"})
-        {'size': [2, 2], 'counts': [1, 2, 1]}
+    >>> decompress_rle({"size": [2, 2], "counts": b"121"})
+    {'size': [2, 2], 'counts': [1, 2, 1]}
     """
     return rle_encode(rle_decode(rle))
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> dict:
-    """Fill polygons, as COCO draws its annotations, and write the union as compressed run lengths.
+    """Fill polygons, as COCO does for its annotations, and encode their union as a compressed RLE.
 
     Args:
         polygons: each a flat list x0, y0, x1, y1, ... of at least three corners, in pixels.
         size: (H, W) of the image.
 
     Returns:
-        ``{"size": [H, W], "counts": bytes}``. No polygons: an empty mask.
+        ``{"size": [H, W], "counts": bytes}``; without polygons, an empty mask.
 
-    Raises:
-        ValueError: a polygon has fewer than three corners, an odd number of values or one that is not finite.
-
-    Example:
-        >>> rle_decode(polygons_to_rle([[0, 0, 2, 0, 2, 1, 0, 1]], (2, 3))).int()
-        tensor([[1, 1, 0],
-                [0, 0, 0]], dtype=torch.int32)
+    >>> rle_decode(polygons_to_rle([[0, 0, 2, 0, 2, 1, 0, 1]], (2, 3))).int()
+    tensor([[1, 1, 0],
+            [0, 0, 0]], dtype=torch.int32)
     """
-    H, W = _check_size(size)
+    H, W = check_size("size", size, minimum=0)
     for index, polygon in enumerate(polygons):
         if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError(f"polygons[{index}] is {list(polygon)}, expected finite x0, y0, x1, y1, x2, y2, ...")
@@ -336,65 +258,44 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], size: tuple[int, int]) 
 
 
 def rle_iou(preds: Sequence[dict], target: Sequence[dict], iscrowd: Sequence[bool]) -> np.ndarray:
-    """IoU of every predicted with every true mask, from their run lengths (pycocotools).
+    """IoU of every predicted mask with every ground-truth mask, from their run-length encodings (pycocotools).
 
     Args:
-        preds: P run lengths.
-        target: N run lengths.
-        iscrowd: for each target, whether it stands for a crowd: then intersection over the *prediction's* area.
+        preds: P run-length encodings.
+        target: N run-length encodings.
+        iscrowd: for each target, whether it is a crowd: then intersection over the area of the *prediction*.
 
     Returns:
         (P, N) float64.
 
-    Raises:
-        TypeError: an entry is not a dict with size and counts.
-        ValueError: the runs do not add up, masks differ in size, or ``iscrowd`` has another length than ``target``.
-
-    Example:
-        >>> square = {"size": [2, 2], "counts": [0, 4]}
-        >>> rle_iou([{"size": [2, 2], "counts": [0, 2, 2]}], [square, square], [False, True])
-        array([[0.5, 1. ]])
+    >>> square = {"size": [2, 2], "counts": [0, 4]}
+    >>> rle_iou([{"size": [2, 2], "counts": [0, 2, 2]}], [square, square], [False, True])
+    array([[0.5, 1. ]])
     """
-    if len(iscrowd) != len(target):
-        raise ValueError(f"iscrowd has length {len(iscrowd)}, expected {len(target)}: one for each target")
+    check_length("iscrowd", iscrowd, len(target), of="target")
     if not len(preds) or not len(target):
         return np.zeros((len(preds), len(target)))
     preds, target = [*map(compress_rle, preds)], [*map(compress_rle, target)]
     sizes = {tuple(rle["size"]) for rle in (*preds, *target)}
-    if len(sizes) > 1:  # pycocotools answers -1
+    if len(sizes) > 1:  # pycocotools returns -1
         raise ValueError(f"preds and target have masks of the sizes {sorted(sizes)}, expected one size")
     return coco_mask.iou(preds, target, [int(c) for c in iscrowd])
 
 
-def _kind(value: object) -> str:
-    return f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-
-
-def _check_bool(mask: Tensor, name: str, ndim: int, shape: str) -> None:
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"{name} has {_kind(mask)}, expected a bool tensor of shape {shape}")
-    if mask.ndim != ndim:
-        raise ValueError(f"{name} has shape {tuple(mask.shape)}, expected {shape}")
-
-
-def _check_size(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or any(int(n) != n or n < 0 for n in size):
-        raise ValueError(f"size is {tuple(size)}, expected two integers (H, W)")
-    return int(size[0]), int(size[1])
-
-
-def _check_rle(rle: dict, name: str) -> tuple[int, int]:
+def _check_rle(rle: dict) -> tuple[int, int]:
     if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-        raise TypeError(f"{name} is {rle!r:.60}, expected a dict with 'size' and 'counts'")
-    H, W = _check_size(rle["size"])
+        raise TypeError(f"rle is {rle!r:.60}, expected a dict with 'size' and 'counts'")
+    H, W = check_size("rle['size']", rle["size"], minimum=0)
     counts = rle["counts"]
-    if not isinstance(counts, str | bytes) and isinstance(sum(counts), float):
-        raise TypeError(f"{name} has the counts {counts!r:.60}, expected whole numbers")
-    if not isinstance(counts, str | bytes) and (sum(counts) != H * W or min(counts, default=0) < 0):
-        raise ValueError(f"{name} has runs of {sum(counts)} pixels, expected {H} * {W} = {H * W} and none negative")
+    if isinstance(counts, str | bytes):
+        return H, W
+    if isinstance(sum(counts), float):
+        raise TypeError(f"rle has the counts {counts!r:.60}, expected integers")
+    if sum(counts) != H * W or min(counts, default=0) < 0:
+        raise ValueError(f"rle has runs of {sum(counts)} pixels, expected {H} * {W} = {H * W} and none negative")
     return H, W
 
 
 def _as_bytes(rle: dict) -> dict:
-    counts = rle["counts"]  # JSON holds the compressed ones as a string
+    counts = rle["counts"]  # in JSON files, compressed counts are a string
     return {"size": list(rle["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}

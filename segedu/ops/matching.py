@@ -1,4 +1,4 @@
-"""One-to-one matching of predictions with targets at the least total cost."""
+"""One-to-one matching of predictions with targets at minimum total cost."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from segedu.validation.tensors import check_numeric
+
 
 def hungarian_matching(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs (row, column) whose costs have the least sum, each row and column used at most once.
+    """Match rows with columns one to one, so that the total cost is minimal (Kuhn 1955, computed by scipy).
 
-    ``min(N, M)`` pairs come back. No gradient flows through the choice. Kuhn 1955; the algorithm is scipy's.
+    No gradient flows through the choice.
 
     Args:
-        cost: (N, M) finite numbers; N or M may be 0. A pair that must not be made gets a large cost and is
-            dropped by the caller.
+        cost: (N, M) finite numbers; N or M may be 0. Give a forbidden pair a large cost, and drop it from the result.
 
     Returns:
-        rows and columns, each (min(N, M),) int64, rows in order.
+        Rows and columns of the min(N, M) pairs, each int64, sorted by row.
 
-    Raises:
-        TypeError: ``cost`` is not a tensor of numbers.
-        ValueError: the shape is not (N, M), or a cost is not finite.
+    A greedy algorithm would take the 1 first, and then have to take the 9.
 
-    Example:
-        Greedy would take the 1 first and then pay 9.
-
-        >>> hungarian_matching(torch.tensor([[1.0, 2.0], [2.0, 9.0]]))
-        (tensor([0, 1]), tensor([1, 0]))
+    >>> hungarian_matching(torch.tensor([[1.0, 2.0], [2.0, 9.0]]))
+    (tensor([0, 1]), tensor([1, 0]))
     """
-    if not isinstance(cost, Tensor) or cost.dtype == torch.bool or cost.is_complex():
-        kind = f"dtype {cost.dtype}" if isinstance(cost, Tensor) else f"type {type(cost).__name__}"
-        raise TypeError(f"cost has {kind}, expected a tensor of numbers of shape (N, M)")
-    if cost.ndim != 2:
-        raise ValueError(f"cost has shape {tuple(cost.shape)}, expected (N, M)")
+    check_numeric("cost", cost, "N? M?")
     values = cost.detach().double().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ValueError("cost has a NaN or an infinity, expected finite numbers")
+        raise ValueError("cost has a NaN or an infinity, expected finite values")
     rows, columns = linear_sum_assignment(values)
     return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)

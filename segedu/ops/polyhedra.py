@@ -1,6 +1,6 @@
-"""Star polyhedra: a point, how far the surface is from it along given rays, and triangles between their ends.
+"""Star polyhedra: a centre point, its distances to the surface along given rays, and triangles between their ends.
 
-Volumes are exact. What two polyhedra share is counted in voxels: a voxel belongs to a polyhedron if its centre does.
+Volumes are exact. Intersections are counted in voxels: a voxel belongs to a polyhedron if its centre does.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ import torch
 from torch import Tensor
 
 from segedu.ops.compiled import compiled
+from segedu.validation.numbers import check_number, check_size
+from segedu.validation.tensors import check_finite, check_floats, check_integers_tensor, check_numeric
 
 EPS = 1e-6
 
 
 def polyhedron_volumes(distances: Tensor, rays: Tensor, faces: Tensor) -> Tensor:
-    """Volumes: one tetrahedron a face, from the point that the rays start from.
+    """Volumes of star polyhedra: the sum of one tetrahedron per face.
 
     Args:
-        distances: (N, R) in voxels, at least 0.
-        rays: (R, 3), (z, y, x) of each direction.
+        distances: (N, R) floats in voxels, at least 0.
+        rays: (R, 3) floats, (z, y, x) of each direction.
         faces: (F, 3) integers, the three rays of each triangle.
 
     Returns:
         (N,) float64, in voxels.
-
-    Raises:
-        TypeError: not tensors of numbers of the right kind.
-        ValueError: the shapes do not fit, a distance is negative or not finite, or a face names no ray.
 
     >>> rays = torch.cat([torch.eye(3), -torch.ones(1, 3) / 3**0.5])
     >>> faces = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])
@@ -43,21 +41,17 @@ def polyhedron_volumes(distances: Tensor, rays: Tensor, faces: Tensor) -> Tensor
 
 
 def rasterize_polyhedra(distances: Tensor, points: Tensor, rays: Tensor, faces: Tensor, size: Sequence[int]) -> Tensor:
-    """Paint star polyhedra, one over the other: the last stays whole.
+    """Rasterise star polyhedra into a label map; later polyhedra cover earlier ones.
 
     Args:
-        distances: (N, R) in voxels, at least 0.
+        distances: (N, R) floats in voxels, at least 0.
         points: (N, 3), (z, y, x).
-        rays: (R, 3), (z, y, x) of each direction.
+        rays: (R, 3) floats, (z, y, x) of each direction.
         faces: (F, 3) integers, the three rays of each triangle.
-        size: D, H and W of the label map.
+        size: (D, H, W) of the label map.
 
     Returns:
-        (D, H, W) int32: number of the polyhedron that was painted last, the first has 1; 0 is background.
-
-    Raises:
-        TypeError: as `polyhedron_volumes`.
-        ValueError: as `polyhedron_volumes`, or a size below 1.
+        (D, H, W) int32: number of the last polyhedron that covers the voxel, from 1; 0 is background.
 
     >>> rays = torch.cat([torch.eye(3), -torch.ones(1, 3) / 3**0.5])
     >>> faces = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])
@@ -66,9 +60,8 @@ def rasterize_polyhedra(distances: Tensor, points: Tensor, rays: Tensor, faces: 
              [1, 0, 0]]], dtype=torch.int32)
     """
     _check_stars(distances, rays, faces, points)
-    if len(size) != 3 or min(size) < 1:
-        raise ValueError(f"size is {tuple(size)}, expected three numbers of at least 1")
-    label_map = np.zeros(tuple(size), np.int32)
+    size = check_size("size", size, axes=3)
+    label_map = np.zeros(size, np.int32)
     ends = distances.double()[..., None] * rays.double()
     _paint(label_map, _numpy(ends), _numpy(points), faces.cpu().numpy().astype(np.int64))
     return torch.from_numpy(label_map).to(distances.device)
@@ -77,24 +70,20 @@ def rasterize_polyhedra(distances: Tensor, points: Tensor, rays: Tensor, faces: 
 def suppress_polyhedra(
     distances: Tensor, points: Tensor, rays: Tensor, faces: Tensor, overlap_threshold: float
 ) -> Tensor:
-    """Greedy suppression: from the first to the last, each polyhedron that is still there removes those like it.
+    """Greedy suppression: from the first to the last, each polyhedron that is kept removes later ones that overlap it.
 
-    The overlap is the shared volume over the smaller of both volumes. Boxes around the polyhedra and spheres inside
-    of them decide what they can; what is left is painted, and the voxels that are in both are counted.
+    The overlap is the intersection over the smaller of both volumes. Most pairs are decided by their bounding boxes, or
+    by spheres inside the polyhedra; the others are rasterised, and their common voxels counted.
 
     Args:
-        distances: (N, R) in voxels, at least 0, the best candidate first.
+        distances: (N, R) floats in voxels, at least 0, the most confident candidate first.
         points: (N, 3), (z, y, x).
-        rays: (R, 3), (z, y, x) of each direction, of length 1.
+        rays: (R, 3) floats, (z, y, x) of each direction, of length 1.
         faces: (F, 3) integers, the three rays of each triangle.
-        overlap_threshold: a candidate goes if it overlaps a better one by more than this.
+        overlap_threshold: in [0, 1]. A candidate is removed if its overlap with a kept polyhedron is above it.
 
     Returns:
-        (N,) bool, True for what stays.
-
-    Raises:
-        TypeError: as `polyhedron_volumes`.
-        ValueError: as `polyhedron_volumes`, or a threshold outside [0, 1].
+        (N,) bool, True for the polyhedra that are kept.
 
     >>> rays = torch.cat([torch.eye(3), -torch.eye(3)])
     >>> faces = torch.tensor([[a, b, c] for a in (0, 3) for b in (1, 4) for c in (2, 5)])
@@ -104,52 +93,40 @@ def suppress_polyhedra(
     tensor([ True, False,  True])
     """
     _check_stars(distances, rays, faces, points)
-    if not 0 <= overlap_threshold <= 1:
-        raise ValueError(f"overlap_threshold is {overlap_threshold}, expected a number in [0, 1]")
+    check_number("overlap_threshold", overlap_threshold, maximum=1)
     volumes = _numpy(polyhedron_volumes(distances, rays, faces))
     ends, corners = _numpy(distances.double()[..., None] * rays.double()), faces.cpu().numpy().astype(np.int64)
     return torch.from_numpy(_suppress(ends, _numpy(points), corners, volumes, overlap_threshold)).to(distances.device)
 
 
 def _numpy(values: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy knows no bfloat16
+    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy has no bfloat16
 
 
 def _check_stars(distances: Tensor, rays: Tensor, faces: Tensor, points: Tensor | None = None) -> None:
-    for name, values in (("distances", distances), ("rays", rays)):
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            given = getattr(values, "dtype", type(values).__name__)
-            raise TypeError(f"{name} has type {given}, expected a Tensor of floating-point numbers")
-    if not isinstance(faces, Tensor) or faces.is_floating_point() or faces.dtype == torch.bool:
-        raise TypeError(
-            f"faces has type {getattr(faces, 'dtype', type(faces).__name__)}, expected a Tensor of integers"
-        )
-    if rays.ndim != 2 or rays.shape[1] != 3 or len(rays) < 4:
+    sizes = check_floats("rays", rays, "R 3")
+    if sizes["R"] < 4:
         raise ValueError(f"rays has shape {tuple(rays.shape)}, expected (R, 3) with R >= 4")
-    if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) < 4:
+    if check_integers_tensor("faces", faces, "F 3")["F"] < 4:
         raise ValueError(f"faces has shape {tuple(faces.shape)}, expected (F, 3) with F >= 4")
     if faces.min() < 0 or faces.max() >= len(rays):
-        raise ValueError(f"faces has {int(faces.min())} to {int(faces.max())}, expected numbers of {len(rays)} rays")
-    if distances.ndim != 2 or distances.shape[1] != len(rays):
-        raise ValueError(f"distances has shape {tuple(distances.shape)}, expected (N, {len(rays)})")
-    if not torch.isfinite(distances).all() or (len(distances) and distances.min() < 0):
-        raise ValueError("distances has a number below 0, infinite or NaN, expected finite numbers of at least 0")
+        lowest, highest = int(faces.min()), int(faces.max())
+        raise ValueError(f"faces has indices from {lowest} to {highest}, expected indices of {len(rays)} rays")
+    sizes = check_floats("distances", distances, "N? R", sizes)
+    check_finite("distances", distances)
+    if len(distances) and distances.min() < 0:
+        raise ValueError(f"distances has the value {distances.min():.4g}, expected at least 0")
     if points is not None:
-        if not isinstance(points, Tensor) or points.dtype == torch.bool:
-            given = getattr(points, "dtype", type(points).__name__)
-            raise TypeError(f"points has type {given}, expected a Tensor of numbers")
-        if points.shape != (len(distances), 3):
-            raise ValueError(f"points has shape {tuple(points.shape)}, expected {(len(distances), 3)}")
-        if not torch.isfinite(points).all():
-            raise ValueError("points has a number that is infinite or NaN, expected finite numbers")
+        check_numeric("points", points, "N? 3", sizes)
+        check_finite("points", points)
 
 
 @compiled
 def _fill(box, value, low, ends, center, faces):
-    """Write `value` into the voxels of a polyhedron; `box` begins at voxel `low`."""
+    """Write `value` into the voxels of a polyhedron; `box` starts at voxel `low`."""
     for face in range(len(faces)):
         a, b, c = ends[faces[face, 0]], ends[faces[face, 1]], ends[faces[face, 2]]
-        # A voxel is alpha a + beta b + gamma c: the rows that give the three weights.
+        # A voxel is alpha a + beta b + gamma c; these rows of the inverse matrix give the three weights.
         ry, rx, rz = b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0], b[1] * c[2] - b[2] * c[1]
         sy, sx, sz = c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0], c[1] * a[2] - c[2] * a[1]
         ty, tx, tz = a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0], a[1] * b[2] - a[2] * b[1]
@@ -158,11 +135,11 @@ def _fill(box, value, low, ends, center, faces):
             continue
         first, last = np.empty(3, np.int64), np.empty(3, np.int64)
         for axis in range(3):
-            least = min(min(a[axis], b[axis]), min(c[axis], 0.0)) + center[axis]
-            most = max(max(a[axis], b[axis]), max(c[axis], 0.0)) + center[axis]
-            # cut before rounded: what reaches farther than an int64 can say would have no voxel
-            first[axis] = math.ceil(max(least - EPS, float(low[axis]))) - low[axis]
-            last[axis] = math.floor(min(most + EPS, low[axis] + box.shape[axis] - 1.0)) - low[axis]
+            lowest = min(min(a[axis], b[axis]), min(c[axis], 0.0)) + center[axis]
+            highest = max(max(a[axis], b[axis]), max(c[axis], 0.0)) + center[axis]
+            # Clamp before rounding: an int64 cannot hold coordinates that are too far away.
+            first[axis] = math.ceil(max(lowest - EPS, float(low[axis]))) - low[axis]
+            last[axis] = math.floor(min(highest + EPS, low[axis] + box.shape[axis] - 1.0)) - low[axis]
         for i in range(first[0], last[0] + 1):
             z = i + low[0] - center[0]
             for j in range(first[1], last[1] + 1):
@@ -184,25 +161,25 @@ def _paint(label_map, ends, centers, faces):
 
 @compiled
 def _inner_radius(ends, faces):
-    """Radius of a sphere around the centre that is inside of the polyhedron."""
-    least = np.inf
+    """Radius of a sphere around the centre that lies inside the polyhedron."""
+    radius = np.inf
     for face in range(len(faces)):
         a, b, c = ends[faces[face, 0]], ends[faces[face, 1]], ends[faces[face, 2]]
         normal = np.cross(b - a, c - a)
         length = math.sqrt((normal * normal).sum())
-        least = min(least, abs((normal * a).sum()) / length) if length > 0 else 0.0
-    return least
+        radius = min(radius, abs((normal * a).sum()) / length) if length > 0 else 0.0
+    return radius
 
 
 @compiled
-def _spheres(apart, a, b):
-    """Volume that two spheres share."""
-    if apart >= a + b:
+def _spheres(distance, a, b):
+    """Intersection volume of two spheres with radii a and b, and the distance of their centres."""
+    if distance >= a + b:
         return 0.0
-    if apart <= abs(a - b):
+    if distance <= abs(a - b):
         return 4 / 3 * math.pi * min(a, b) ** 3
-    along = a + b - apart
-    return math.pi * along**2 * (apart**2 + 2 * apart * (a + b) - 3 * (a - b) ** 2) / (12 * apart)
+    depth = a + b - distance
+    return math.pi * depth**2 * (distance**2 + 2 * distance * (a + b) - 3 * (a - b) ** 2) / (12 * distance)
 
 
 @compiled
@@ -225,13 +202,13 @@ def _suppress(ends, centers, faces, volumes, threshold):
         other = np.zeros_like(voxels)
         for j in range(i + 1, count):
             sides = np.minimum(high[i], high[j]) - np.maximum(low[i], low[j])
-            most = min(volumes[i], volumes[j]) * threshold
+            limit = min(volumes[i], volumes[j]) * threshold
             if not kept[j] or sides.min() <= 0:
                 continue
             shared = _spheres(math.sqrt(((centers[i] - centers[j]) ** 2).sum()), inner[i], inner[j])
-            if shared <= most:  # else spheres inside of both decide
+            if shared <= limit:  # otherwise, the spheres inside both overlap enough
                 other[:] = 0
                 _fill(other, 1, corner, ends[j], centers[j], faces)
                 shared = (voxels * other).sum()
-            kept[j] = shared <= most
+            kept[j] = shared <= limit
     return kept

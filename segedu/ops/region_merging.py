@@ -1,4 +1,4 @@
-"""Regions of a graph that grow along its edges, from the smallest to the largest.
+"""Regions of a graph, merged along its edges in the order of their weights.
 
 Source: Felzenszwalb, Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59(2), 2004, algorithm 1.
 
@@ -12,32 +12,29 @@ import numpy as np
 from segedu.ops.compiled import compiled
 
 
-def merge_along(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min_size: int) -> np.ndarray:
-    """Algorithm 1 of Felzenszwalb and Huttenlocher with threshold function k / size; then small regions merge.
+def merge_regions(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min_size: int) -> np.ndarray:
+    """Algorithm 1 of Felzenszwalb and Huttenlocher with threshold function k / size; then merge small regions.
 
     Args:
         weights: (E,) in ascending order.
-        ends: (2, E) nodes that an edge joins.
-        nodes: their number.
+        ends: (2, E) the two nodes of each edge.
+        nodes: number of nodes.
         k: in the unit of the weights.
-        min_size: nodes.
+        min_size: regions with fewer nodes are merged with a neighbour.
 
     Returns:
-        (nodes,) one node of its region for each node, the same for all of a region.
+        (nodes,) for each node a node that represents its region.
 
-    Raises:
-        ValueError: weights descend or are NaN, shapes do not fit, or an end is no node.
-
-    >>> merge_along(np.array([1.0, 2.0, 9.0]), np.array([[0, 1, 2], [1, 2, 3]]), 4, k=4.0, min_size=0)
+    >>> merge_regions(np.array([1.0, 2.0, 9.0]), np.array([[0, 1, 2], [1, 2, 3]]), 4, k=4.0, min_size=0)
     array([0, 0, 0, 3])
     """
     if weights.ndim != 1 or ends.shape != (2, len(weights)):
-        shapes = tuple(weights.shape), tuple(ends.shape)
-        raise ValueError(f"weights and ends have shapes {shapes[0]} and {shapes[1]}, expected (E,) and (2, E)")
+        shapes = f"{tuple(weights.shape)} and {tuple(ends.shape)}"
+        raise ValueError(f"weights and ends have shapes {shapes}, expected (E,) and (2, E)")
     if ends.min(initial=0) < 0 or ends.max(initial=-1) >= nodes:
-        raise ValueError(f"ends are from {ends.min()} to {ends.max()}, expected 0 to {nodes - 1}")
+        raise ValueError(f"ends has nodes from {ends.min()} to {ends.max()}, expected nodes in [0, {nodes})")
     if not (np.diff(weights) >= 0).all():
-        raise ValueError("weights descend or are NaN, expected ascending numbers")
+        raise ValueError("weights is not in ascending order or has a NaN, expected ascending values")
     parent = np.arange(nodes)
     _merge(weights, ends, parent, k, min_size)
     while (parent != parent[parent]).any():
@@ -47,27 +44,27 @@ def merge_along(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, min
 
 @compiled
 def _merge(weights, ends, parent, k, min_size):
-    """Fills in `parent`, a forest: a root is its own parent."""
+    """Fill in `parent`, a forest in which a root is its own parent."""
     size = np.ones(len(parent), np.int64)
-    limit = np.full(len(parent), float(k))  # of a root: largest edge inside plus k / size
-    for again in range(2):
+    limit = np.full(len(parent), float(k))  # for each root: largest weight inside its region plus k / size
+    for small_only in (False, True):
         for edge in range(len(weights)):
             one, other = _root(parent, ends[0, edge]), _root(parent, ends[1, edge])
             if one == other:
                 continue
             weight = weights[edge]
-            joins = min(size[one], size[other]) < min_size if again else weight <= min(limit[one], limit[other])
-            if joins:
+            merges = min(size[one], size[other]) < min_size if small_only else weight <= min(limit[one], limit[other])
+            if merges:
                 if size[one] < size[other]:
                     one, other = other, one
                 parent[other] = one
                 size[one] += size[other]
-                limit[one] = weight + k / size[one]  # edges are sorted: this one is the largest inside
+                limit[one] = weight + k / size[one]  # edges are sorted, so this weight is the largest inside
 
 
 @compiled
 def _root(parent, node):
-    """Walks to the root, and halves the path for those who come later."""
+    """Find the root of a node, and halve the path to it for later calls."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]

@@ -1,7 +1,7 @@
-"""RoIAlign: the features of a box, in a fixed number of bins, without rounding the box to places of the feature map.
+"""RoIAlign: sample the features of a box in a fixed number of bins, without rounding the box to cells.
 
-He, Gkioxari, Dollár, Girshick 2017 (Mask R-CNN, arXiv 1703.06870), section 3. A few points of each bin are read by
-bilinear interpolation, and averaged. So the features move as the box moves; those of `roi_pool` jump.
+He, Gkioxari, Dollár, Girshick 2017 (Mask R-CNN, arXiv 1703.06870), section 3. Each bin is the mean of a few points,
+read by bilinear interpolation. So the features change continuously as the box moves; those of `roi_pool` jump.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segedu.ops.roi_pool import check_regions
 from segedu.validation.exporting import is_exporting
 
 Size = tuple[int, int]
-FEW = 4096  # points of a box, whatever the size of the feature map
+FEW = 4096  # boxes with at most so many points are always read point by point
 MOST = 2**23  # points of the boxes that are pooled at once: their indices and weights take 0.4 GB
 
 
@@ -31,41 +31,35 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """The average of some points in each bin of each box.
+    """Mean of sampled points in each bin of each box.
 
-    A point up to one place outside of the feature map has the features of its edge; one further out counts as 0.
+    A point up to one cell outside the feature map has the features of its edge; points further out count as 0.
 
     Args:
-        features: (B, C, H, W).
-        boxes: of each of the B images (N_i, 4), xyxy, in pixels of the image. They get no gradient.
+        features: (B, C, H, W) floats.
+        boxes: for each of the B images (N_i, 4), xyxy, in pixels of the image. They get no gradient.
         output_size: number of bins, (h, w) or one number for both.
-        spatial_scale: places of the feature map a pixel, such as 1 / 16 at a stride of 16.
-        sampling_ratio: points of a bin in each direction; below 1: so many that they are at most one place apart.
-        aligned: True: the first place has its middle at 0.5, as pixels have in boxes. False: at 0, which is half a
-            place off, but what torchvision's detectors were trained with; and a box has sides of at least one place.
+        spatial_scale: cells of the feature map per pixel, such as 1 / 16 at a stride of 16.
+        sampling_ratio: points of a bin in each direction; below 1: as many as are at most one cell apart.
+        aligned: whether the first cell has its centre at 0.5, as pixels have in boxes. If False, its centre is at 0,
+            which is half a cell off, but what torchvision's detectors were trained with; and boxes have sides of at
+            least one cell.
 
     Returns:
-        (N, C, h, w), N the sum of all N_i: image by image, box by box. With `aligned`, and `sampling_ratio` below 1,
-        a box without width or height has no points, and gives 0.
+        (N, C, h, w), with the boxes of all images in order, N = sum of N_i. With `aligned` and `sampling_ratio` below
+        1, a box without width or height has no points, and its features are 0.
 
-    Raises:
-        TypeError: ``features`` is no floating-point tensor, ``boxes`` no list, one of them no tensor of numbers, or
-            ``sampling_ratio`` no integer.
-        ValueError: a shape is not as above, there is not one entry of ``boxes`` an image, a box is not ordered, or
-            ``output_size`` or ``spatial_scale`` is not above 0.
+    The features are a ramp. The bins from 0 to 1.5 and from 1.5 to 3 have their centres at 0.75 and 2.25.
 
-    Example:
-        The features are a ramp. Bins from 0 to 1.5 and from 1.5 to 3 have their middle at 0.75 and 2.25.
-
-        >>> ramp = torch.arange(5.0).expand(1, 1, 5, 5)
-        >>> roi_align(ramp, [torch.tensor([[0.0, 0.0, 3.0, 3.0]])], output_size=2)[0, 0]
-        tensor([[0.7500, 2.2500],
-                [0.7500, 2.2500]])
+    >>> ramp = torch.arange(5.0).expand(1, 1, 5, 5)
+    >>> roi_align(ramp, [torch.tensor([[0.0, 0.0, 3.0, 3.0]])], output_size=2)[0, 0]
+    tensor([[0.7500, 2.2500],
+            [0.7500, 2.2500]])
     """
     image, corners, (h, w) = check_regions(features, boxes, output_size, spatial_scale)
     if not isinstance(sampling_ratio, int):
         raise TypeError(f"sampling_ratio is {sampling_ratio!r}, expected an integer")
-    if is_exporting():  # the sizes of the lists below depend on the boxes; ONNX knows this operator
+    if is_exporting():  # the shapes below depend on the boxes; ONNX has this operator
         regions = torch.cat([image[:, None].to(corners), corners], dim=1)
         return torchvision.ops.roi_align(features, regions, (h, w), 1.0, sampling_ratio, aligned)
     C, H, W = features.shape[1:]
@@ -74,21 +68,21 @@ def roi_align(
         return table[:0].reshape(0, C, 1, 1).expand(0, C, h, w).to(features.dtype)
     start, stop = (corners - (0.5 if aligned else 0.0)).split(2, dim=1)  # (N, 2): x, y
     side = (stop - start).clamp(0 if aligned else 1, torch.finfo(start.dtype).max)
-    points = (side / side.new_tensor([w, h])).ceil()  # (N, 2), of a bin
+    points = (side / side.new_tensor([w, h])).ceil()  # (N, 2), in each bin
     if sampling_ratio > 0:
         points = torch.full_like(points, sampling_ratio)
     regions = _Regions(image, start, side, points)
 
-    # A box as large as the feature map has at most so many points. Those of larger boxes are mostly outside of it.
+    # A box as large as the feature map has at most this many points. Most points of larger boxes lie outside the map.
     many = h * w * points.prod(dim=1) > max(FEW, (2 * W + w) * (2 * H + h))
     rows, bins = [], []
-    for some in _parts(torch.nonzero(~many).flatten(), h * w * points.prod(dim=1)):
-        rows.append(some)
-        bins.append(_add_rows(table, regions.of(some), (h, w), (H, W)))
+    for group in _parts(torch.nonzero(~many).flatten(), h * w * points.prod(dim=1)):
+        rows.append(group)
+        bins.append(_add_rows(table, regions.select(group), (h, w), (H, W)))
     for row in torch.nonzero(many):  # (1,)
         rows.append(row)
-        bins.append(_add_lines(table, regions.of(row), (h, w), (H, W)))
-    # in the order of the boxes again; one part alone has all boxes in their order
+        bins.append(_add_lines(table, regions.select(row), (h, w), (H, W)))
+    # Restore the order of the boxes, which a single part has already.
     bins = bins[0] if len(bins) == 1 else torch.cat(bins)[torch.cat(rows).argsort()]
     return bins.permute(0, 3, 1, 2).contiguous().to(features.dtype)
 
@@ -101,40 +95,34 @@ class _Regions(NamedTuple):
     side: Tensor
     points: Tensor
 
-    def of(self, rows: Tensor) -> _Regions:
-        """Some of the boxes.
-
-        Args:
-            rows: (M,) int64.
-
-        Returns:
-            M boxes.
-        """
+    def select(self, rows: Tensor) -> _Regions:
+        """The boxes with the indices `rows` (M,) int64."""
         return _Regions(*(values[rows] for values in self))
 
 
 def _parts(rows: Tensor, counts: Tensor) -> list[Tensor]:
-    """Boxes in groups: of a group, all boxes but the last have together less than `MOST` points."""
+    """Split boxes into groups, in each of which all boxes but the last have fewer than `MOST` points together."""
     group = ((counts[rows].double().cumsum(0) - counts[rows]) / MOST).long()
     return list(rows.split(group.unique_consecutive(return_counts=True)[1].tolist())) if len(rows) else []
 
 
 def _add_rows(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tensor:
-    """(N, h, w, C): which rows of the table each bin adds up, and with which weights; as lists."""
+    """(N, h, w, C): weighted sums of rows of the table, whose indices and weights are listed bin by bin."""
     (h, w), (H, W) = bins, size
-    # Boxes with as many points are one step.
-    kinds, kind, counts = regions.points.long().unique(dim=0, return_inverse=True, return_counts=True)
-    order = kind.argsort(stable=True)
+    # All boxes with the same number of points are processed at once.
+    unique_points, group, counts = regions.points.long().unique(dim=0, return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
     index, weight = [], []
-    for (points_x, points_y), n in zip(kinds.tolist(), order.split(counts.tolist()), strict=True):
-        image, start, side, _ = regions.of(n)
+    for (points_x, points_y), n in zip(unique_points.tolist(), order.split(counts.tolist()), strict=True):
+        image, start, side, _ = regions.select(n)
         x, weight_x = _read(start[:, 0], side[:, 0], w, points_x, W)  # (n, w, 2 points)
         y, weight_y = _read(start[:, 1], side[:, 1], h, points_y, H)  # (n, h, 2 points)
         row = (image[:, None, None] * H + y) * W
         index.append((row[:, :, None, :, None] + x[:, None, :, None, :]).flatten())  # bin by bin
         weight.append((weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]).flatten())
-    length = (4 * kinds.prod(dim=1))[kind[order]].repeat_interleave(h * w)  # rows of each bin
-    # Adds up rows without a copy of each. One call for all boxes: its gradient is as large as the table.
+    length = (4 * unique_points.prod(dim=1))[group[order]].repeat_interleave(h * w)  # rows of each bin
+    # embedding_bag sums rows without copying them. There is one call for all boxes, because its gradient is as large as
+    # the table.
     added = F.embedding_bag(
         torch.cat(index), table, length.cumsum(0) - length, per_sample_weights=torch.cat(weight), mode="sum"
     )
@@ -142,7 +130,7 @@ def _add_rows(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tenso
 
 
 def _add_lines(table: Tensor, region: _Regions, bins: Size, size: Size) -> Tensor:
-    """(1, h, w, C) of one box: the weight of a place is that of its line times that of its column, added up before."""
+    """(1, h, w, C) of one box: the weight of a cell is that of its row times that of its column, each summed first."""
     features = table.reshape(-1, *size, table.shape[1])[region.image[0]]  # (H, W, C)
     x, y = (
         _line(*(float(values[0, axis]) for values in region[1:]), bins[1 - axis], size[1 - axis]) for axis in (0, 1)
@@ -151,9 +139,9 @@ def _add_lines(table: Tensor, region: _Regions, bins: Size, size: Size) -> Tenso
 
 
 def _line(start: float, side: float, points: float, bins: int, length: int) -> Tensor:
-    """(bins, length) float64: how much of each place a bin adds along one axis. Only points on the map are made."""
+    """(bins, length) float64: weight of each cell in each bin along one axis. Only points on the map are computed."""
     step = side / bins / points
-    inside = math.ceil((length + 1) / step) + 3  # at most so many points of a bin are from -1 to length
+    inside = math.ceil((length + 1) / step) + 3  # at most this many points of a bin lie from -1 to length
     b = torch.arange(bins, dtype=torch.float64)[:, None]
     begin = start + b * (side / bins)
     first = ((-1 - begin) / step - 1.5).floor().clamp(0, points)
@@ -168,12 +156,12 @@ def _line(start: float, side: float, points: float, bins: int, length: int) -> T
 
 
 def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> tuple[Tensor, Tensor]:
-    """Where the points of each bin are read along one axis: each at the place before it and the one behind it.
+    """Indices and weights of the cells that the points of each bin read along one axis: two neighbours per point.
 
-    In the plane a point is read at four places, and the weight of each is the product of those in both axes.
+    In two dimensions, a point reads four cells, and the weight of each is the product of its weights along both axes.
 
     Returns:
-        (N, bins, 2 * points) int64 places, and their weights: of a point inside of the feature map 1 / points.
+        (N, bins, 2 * points) int64 indices, and their weights: those of a point on the feature map sum to 1 / points.
     """
     bin_side = side[:, None, None] / bins
     b = torch.arange(bins, dtype=side.dtype, device=side.device)[:, None]

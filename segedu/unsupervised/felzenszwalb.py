@@ -21,7 +21,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.ops.region_merging import merge_along
+from segedu.ops.region_merging import merge_regions
 from segedu.validation.images import check_image
 from segedu.validation.numbers import check_number
 
@@ -48,7 +48,7 @@ def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_si
     pixels = image.double().permute(1, 2, 0).numpy(force=True)
     weights, ends = grid_edges(ndimage.gaussian_filter(pixels, (sigma, sigma, 0)))
     order = np.argsort(weights, kind="stable")
-    roots = merge_along(weights[order], ends[:, order], pixels.shape[0] * pixels.shape[1], scale / 255, min_size)
+    roots = merge_regions(weights[order], ends[:, order], pixels.shape[0] * pixels.shape[1], scale / 255, min_size)
     _, first, region = np.unique(roots, return_index=True, return_inverse=True)
     labels = np.empty(len(first), dtype=np.int32)
     labels[np.argsort(first)] = np.arange(1, len(first) + 1)

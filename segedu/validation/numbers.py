@@ -154,3 +154,20 @@ def check_stages(**values: Sequence[int]) -> None:
     for name, entries in values.items():
         check_length(name, entries, len(values[first]), of="stage")
     check_integers(**values)
+
+
+def check_window(size: int, kernel_size: int, stride: int, padding: int, dilation: int, prefix: str = "") -> None:
+    """Check the parameters of a convolution or pooling along one axis: integers of at least 1, padding at least 0.
+
+    Args:
+        prefix: text before the names of the arguments, for the message.
+
+    >>> check_window(7, 3, 0, 1, 1)
+    Traceback (most recent call last):
+    ValueError: stride is 0, expected an integer of at least 1
+    """
+    check_integer(f"{prefix}size", size)
+    check_integer(f"{prefix}kernel_size", kernel_size)
+    check_integer(f"{prefix}stride", stride)
+    check_integer(f"{prefix}padding", padding, 0)
+    check_integer(f"{prefix}dilation", dilation)

@@ -349,7 +349,11 @@ def test_attention_sums_to_one_and_says_what_forward_does() -> None:
 
 
 BAD_IMAGES = [
-    (lambda batch: batch[..., :-1], ValueError, r"H, W = 20, 27, expected multiples of patch_size 4, such as \(20, 28\)"),
+    (
+        lambda batch: batch[..., :-1],
+        ValueError,
+        r"H, W = 20, 27, expected multiples of patch_size 4, such as \(20, 28\)",
+    ),
     (lambda batch: batch[..., :2, :], ValueError, r"H, W = 2, 28, expected .*, such as \(4, 28\)"),
     (lambda batch: batch[0], ValueError, "shape"),
     (lambda batch: batch[:, :1], ValueError, "shape"),

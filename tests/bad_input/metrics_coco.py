@@ -19,9 +19,9 @@ def without(objects, key):
 
 WRONG_PREDICTIONS = [
     (TypeError, "predictions has type list", []),
-    (ValueError, "predictions has the keys ['labels', 'masks', 'scores']", without(FOUND, "boxes")),
+    (ValueError, "predictions has the keys ['masks', 'labels', 'scores']", without(FOUND, "boxes")),
     (ValueError, "predictions has the keys ['boxes', 'masks', 'scores']", without(FOUND, "labels")),
-    (ValueError, "predictions has the keys ['boxes', 'labels', 'masks']", without(FOUND, "scores")),
+    (ValueError, "predictions has the keys ['boxes', 'masks', 'labels']", without(FOUND, "scores")),
     (TypeError, "predictions['boxes'] has type list", FOUND | {"boxes": [[0, 0, 1, 1]]}),
     (ValueError, "predictions['boxes'] has shape (4,)", FOUND | {"boxes": BOX[0]}),
     (ValueError, "predictions['boxes'][0] is", FOUND | {"boxes": -BOX}),
@@ -35,7 +35,7 @@ WRONG_PREDICTIONS = [
 ]
 WRONG_TARGET = [
     (TypeError, "target has type NoneType", None),
-    (ValueError, "target has the keys ['labels', 'masks']", without(TRUE, "boxes")),
+    (ValueError, "target has the keys ['masks', 'labels']", without(TRUE, "boxes")),
     (ValueError, "target['labels'] has shape (2,)", TRUE | {"labels": torch.ones(2).long()}),
     (TypeError, "target['area'] has type list", TRUE | {"area": [6.0]}),
     (ValueError, "target['area'] has the value inf", TRUE | {"area": torch.tensor([float("inf")])}),

@@ -16,11 +16,11 @@ def without(record, key):
 
 WRONG_ANNOTATIONS = [
     (TypeError, "annotations has type list", []),
-    (ValueError, "annotations has the keys ['annotations', 'categories']", without(GOOD, "images")),
-    (ValueError, "annotations has the keys ['annotations', 'images']", without(GOOD, "categories")),
-    (ValueError, "annotations has the keys ['categories', 'images']", without(GOOD, "annotations")),
+    (ValueError, "annotations has the keys ['categories', 'annotations']", without(GOOD, "images")),
+    (ValueError, "annotations has the keys ['images', 'annotations']", without(GOOD, "categories")),
+    (ValueError, "annotations has the keys ['images', 'categories']", without(GOOD, "annotations")),
     (ValueError, "annotations['images'] has the entry {}", GOOD | {"images": [{}]}),
-    (TypeError, "annotations['images'] has id of the kind <U1", GOOD | {"images": [{"id": "a"}]}),
+    (TypeError, "annotations['images'] has id of dtype <U1", GOOD | {"images": [{"id": "a"}]}),
     (ValueError, "annotations['categories'] has the entry {}", GOOD | {"categories": [{}]}),
     (ValueError, "annotations has the image_id 9", GOOD | {"annotations": [TRUE | {"image_id": 9}]}),
     (ValueError, "annotations has the entry {'image_id': 7", GOOD | {"annotations": [without(TRUE, "area")]}),
@@ -33,10 +33,10 @@ WRONG_RESULTS = [
     (ValueError, "results has the entry {'category_id': 1", [without(RESULT, "image_id")]),
     (ValueError, "results has the entry {'image_id': 7", [without(RESULT, "bbox")]),
     (ValueError, "results has the image_id 8", [RESULT | {"image_id": 8}]),
-    (TypeError, "results has category_id of the kind float64", [RESULT | {"category_id": 1.5}]),
-    (TypeError, "results has score of the kind <U3", [RESULT | {"score": "0.5"}]),
+    (TypeError, "results has category_id of dtype float64", [RESULT | {"category_id": 1.5}]),
+    (TypeError, "results has score of dtype <U3", [RESULT | {"score": "0.5"}]),
     (ValueError, "results has the score nan", [RESULT | {"score": NAN}]),
-    (ValueError, "results has a bbox of 3 numbers", [RESULT | {"bbox": [0, 0, 1]}]),
+    (ValueError, "results has a bbox of 3 values", [RESULT | {"bbox": [0, 0, 1]}]),
     (ValueError, "results has the bbox [0.0, 0.0, -1.0, 1.0]", [RESULT | {"bbox": [0, 0, -1, 1]}]),
 ]
 WRONG_MASKS = [

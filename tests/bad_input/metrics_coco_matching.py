@@ -15,6 +15,6 @@ ROWS = [
     refused(ValueError, "pairs has the detection 1", match_ranks, DETECTIONS, TARGETS, np.array([(1, 0, 0.7)], PAIR)),
     refused(ValueError, "pairs has the target -1", match_ranks, DETECTIONS, TARGETS, np.array([(0, -1, 0.7)], PAIR)),
     defined(np.zeros((2, 0, 4, 10)), match_ranks, *NOTHING),
-    refused(ValueError, "matched has length 0", precision_and_recall, DETECTIONS, TARGETS, FLAGS[:0], FLAGS),
-    refused(ValueError, "ignored has length 0", precision_and_recall, DETECTIONS, TARGETS, FLAGS, FLAGS[:0]),
+    refused(ValueError, "matched has 0 entries", precision_and_recall, DETECTIONS, TARGETS, FLAGS[:0], FLAGS),
+    refused(ValueError, "ignored has 0 entries", precision_and_recall, DETECTIONS, TARGETS, FLAGS, FLAGS[:0]),
 ]

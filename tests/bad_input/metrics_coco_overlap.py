@@ -10,7 +10,7 @@ GROUP, NO_GROUP, CROWD = np.array([4]), np.zeros(0, np.int64), np.array([False])
 NONE = np.zeros(0, PAIR)
 ROWS = []
 for function, objects, empty in ((box_pairs, np.array([[0.0, 0, 1, 1]]), np.zeros((0, 4))), (mask_pairs, [RUNS], [])):
-    words = ("pred_groups has length 0", "target_groups has length 0", "iscrowd has length 0")
+    words = ("pred_groups has 0 entries", "target_groups has 0 entries", "iscrowd has 0 entries")
     for place, text in zip((1, 3, 4), words, strict=True):
         arguments = [objects, GROUP, objects, GROUP, CROWD, 0.5]
         arguments[place] = arguments[place][:0]

@@ -25,7 +25,7 @@ def maps(function, *more):
         refused(TypeError, "target has type str", function, MAPS, "ab", *more),
         refused(TypeError, "preds has dtype torch.float32", function, [CELL.float()] * 2, MAPS, *more),
         refused(TypeError, "preds has type list", function, [[[1, 1, 0]]] * 2, MAPS, *more),
-        refused(ValueError, "preds has 1 frames", function, MAPS[:1], MAPS, *more),
+        refused(ValueError, "preds has 1 entries", function, MAPS[:1], MAPS, *more),
         refused(ValueError, "preds has shape (3, 1)", function, [CELL.T] * 2, MAPS, *more),
         refused(ValueError, "target[0] has shape (3,)", function, CELL.repeat(2, 1), CELL.repeat(2, 1), *more),
         refused(ValueError, "target has the label -1", function, MAPS, [-CELL, -CELL], *more),
@@ -37,10 +37,10 @@ def tables(function):
         refused(TypeError, "pred_tracks has type list", function, MAPS, MAPS, [[1, 0, 1, 0]], TRACKS),
         refused(TypeError, "target_tracks has type NoneType", function, MAPS, MAPS, TRACKS, None),
         refused(TypeError, "pred_tracks has dtype torch.float32", function, MAPS, MAPS, TRACKS.float(), TRACKS),
-        refused(TypeError, "pred_tracks has dtype float64", function, MAPS, MAPS, np.zeros((1, 4)), TRACKS),
+        refused(TypeError, "pred_tracks has dtype torch.float64", function, MAPS, MAPS, np.zeros((1, 4)), TRACKS),
         refused(ValueError, "pred_tracks has shape (4,)", function, MAPS, MAPS, TRACKS[0], TRACKS),
         refused(ValueError, "pred_tracks has shape (1, 3)", function, MAPS, MAPS, TRACKS[:, :3], TRACKS),
-        refused(ValueError, "pred_tracks lists 2 tracks", function, MAPS, MAPS, TRACKS.repeat(2, 1), TRACKS),
+        refused(ValueError, "pred_tracks has 2 tracks", function, MAPS, MAPS, TRACKS.repeat(2, 1), TRACKS),
         *(
             refused(ValueError, f"pred_tracks has the row {row}", function, MAPS, MAPS, torch.tensor([row]), TRACKS)
             for row in ([1, 1, 0, 0], [1, 0, 2, 0], [1, -1, 1, 0], [0, 0, 1, 0])

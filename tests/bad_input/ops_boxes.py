@@ -45,7 +45,7 @@ for function in (ops.xywh_to_xyxy, ops.cxcywh_to_xyxy):
         refused(TypeError, "boxes has dtype torch.bool", function, zeros(1, 4).bool()),
         refused(ValueError, "boxes has shape (4,)", function, BOX[0]),
         refused(
-            ValueError, "boxes[1] has the size [-1.0, 2.0]", function, torch.tensor([[0.0, 0, 1, 1], [0, 0, -1, 2]])
+            ValueError, "boxes[1] is [0.0, 0.0, -1.0, 2.0]", function, torch.tensor([[0.0, 0, 1, 1], [0, 0, -1, 2]])
         ),
         refused(ValueError, "boxes[0] is [nan", function, NAN * BOX),
         defined(torch.zeros(0, 4), function, torch.zeros(0, 4)),

@@ -23,11 +23,11 @@ ROWS = [
     row
     for function in (conv_output_size, transposed_conv_output_size, pool_output_size)
     for row in (
-        refused(TypeError, "size has type float", function, 7.0, 3),
-        refused(TypeError, "size has type Tensor", function, torch.tensor(7), 3),
-        refused(TypeError, "kernel_size has type tuple", function, 7, (3, 3)),
-        refused(TypeError, "stride has type str", function, 7, 3, "2"),
-        refused(TypeError, "padding has type bool", function, 7, 3, 1, True),
+        refused(TypeError, "size is 7.0", function, 7.0, 3),
+        refused(TypeError, "size is tensor(7)", function, torch.tensor(7), 3),
+        refused(TypeError, "kernel_size is (3, 3)", function, 7, (3, 3)),
+        refused(TypeError, "stride is '2'", function, 7, 3, "2"),
+        refused(TypeError, "padding is True", function, 7, 3, 1, True),
         refused(ValueError, "size is 0", function, 0, 1),
         refused(ValueError, "kernel_size is 0", function, 7, 0),
         refused(ValueError, "stride is 0", function, 7, 3, 0),
@@ -36,10 +36,10 @@ ROWS = [
     )
 ]
 ROWS += [
-    refused(ValueError, "kernel_size is 3, with dilation 4 a span of 9", conv_output_size, 8, 3, dilation=4),
+    refused(ValueError, "kernel_size is 3 with dilation 4, which spans 9 pixels", conv_output_size, 8, 3, dilation=4),
     refused(ValueError, "kernel_size is 5", conv_output_size, 4, 5),
     defined(1, conv_output_size, 5, 5, 3),
-    refused(TypeError, "output_padding has type float", transposed_conv_output_size, 4, 3, 2, 1, 1.0),
+    refused(TypeError, "output_padding is 1.0", transposed_conv_output_size, 4, 3, 2, 1, 1.0),
     refused(ValueError, "output_padding is -1", transposed_conv_output_size, 4, 3, 2, 1, -1),
     refused(ValueError, "output_padding is 2", transposed_conv_output_size, 4, 3, 2, 1, 2),
     refused(ValueError, "padding is 2", transposed_conv_output_size, 1, 3, 1, 2),
@@ -50,7 +50,7 @@ ROWS += [
     defined(1, pool_output_size, 1, 2, ceil_mode=True),
     refused(TypeError, "layers[0] is (3, 1)", receptive_field, [(3, 1)]),
     refused(TypeError, "layers[1] is 3", receptive_field, [CONV, 3]),
-    refused(TypeError, "layers[0]: kernel_size has type float", receptive_field, [("conv", 3.0, 1, 1, 1)]),
+    refused(TypeError, "layers[0]: kernel_size is 3.0", receptive_field, [("conv", 3.0, 1, 1, 1)]),
     refused(ValueError, "layers[1]: stride is 0", receptive_field, [CONV, ("pool", 2, 0, 0, 1)]),
     defined((1, 1, 0), receptive_field, []),
 ]
@@ -71,14 +71,14 @@ for function, weight in ((conv2d_loops, WEIGHT), (transposed_conv2d_scatter, TUR
         refused(ValueError, "padding is -1", function, IMAGES, weight, None, 1, -1),
     ]
 ROWS += [
-    refused(ValueError, "kernel_size is 2, with dilation 5", conv2d_loops, IMAGES, WEIGHT, dilation=5),
+    refused(ValueError, "kernel_size is 2 with dilation 5", conv2d_loops, IMAGES, WEIGHT, dilation=5),
     refused(ValueError, "output_padding is 1", transposed_conv2d_scatter, IMAGES, TURNED, None, 1, 0, 1),
     refused(TypeError, "kernel has type list", conv_matrix, [[1.0]], (2, 2)),
     refused(TypeError, "kernel has dtype torch.int64", conv_matrix, KERNEL.long(), (2, 2)),
     refused(ValueError, "kernel has shape (2,)", conv_matrix, KERNEL[0], (2, 2)),
     refused(TypeError, "size is 4", conv_matrix, KERNEL, 4),
-    refused(TypeError, "size: W has type float", conv_matrix, KERNEL, (2, 2.0)),
-    refused(ValueError, "size: H is 0", conv_matrix, KERNEL, (0, 2)),
+    refused(TypeError, "size is (2, 2.0)", conv_matrix, KERNEL, (2, 2.0)),
+    refused(ValueError, "size is (0, 2)", conv_matrix, KERNEL, (0, 2)),
     refused(ValueError, "kernel_size is 2", conv_matrix, KERNEL, (1, 2)),
     defined(torch.ones(1, 4), conv_matrix, KERNEL, (2, 2)),
 ]
@@ -94,9 +94,9 @@ for function, more, name in (
         refused(ValueError, f"{name} has shape (0, 2, 4, 5)", function, IMAGES[:0], *more),
     ]
 ROWS += [
-    refused(TypeError, "kernel_size has type float", max_pool_with_indices, IMAGES, 2.0),
+    refused(TypeError, "kernel_size is 2.0", max_pool_with_indices, IMAGES, 2.0),
     refused(ValueError, "kernel_size is 5", max_pool_with_indices, IMAGES, 5),
-    refused(TypeError, "kernel_size has type tuple", average_unpool, IMAGES, (2, 2)),
+    refused(TypeError, "kernel_size is (2, 2)", average_unpool, IMAGES, (2, 2)),
     refused(ValueError, "kernel_size is 0", average_unpool, IMAGES, 0),
     defined(torch.ones(1, 1, 1, 2), average_unpool, VALUES, 1),
     refused(TypeError, "indices has dtype torch.int32", max_unpool, VALUES, INDICES.int(), (2, 4)),
@@ -105,6 +105,6 @@ ROWS += [
     refused(ValueError, "indices has the value 6", max_unpool, VALUES, INDICES, (2, 3)),
     refused(ValueError, "indices has the value -6", max_unpool, VALUES, -INDICES, (2, 4)),
     refused(TypeError, "output_size is 8", max_unpool, VALUES, INDICES, 8),
-    refused(ValueError, "output_size: H is 0", max_unpool, VALUES, INDICES, (0, 4)),
+    refused(ValueError, "output_size is (0, 4)", max_unpool, VALUES, INDICES, (0, 4)),
     defined(torch.tensor([[[[0.0, 1], [1, 0]]]]), max_unpool, VALUES, torch.tensor([[[[1, 2]]]]), (2, 2)),
 ]

@@ -2,7 +2,7 @@
 
 from bad_input.rows import FLOATS, MAP, NEGATIVE, defined, refused, zeros
 
-from segedu.ops.label_maps import drop_small_objects, relabel_by_place, relabel_sequential
+from segedu.ops.label_maps import drop_small_objects, relabel_by_occurrence, relabel_sequential
 
 NO_MAPS = (
     (TypeError, "label_map has type list", [[0, 1]]),
@@ -23,11 +23,11 @@ ROWS = [
     refused(ValueError, "label_map has shape (2, 3)", relabel_sequential, MAP, (3,)),
     defined([[0, 0, 0], [0, 0, 0]], relabel_sequential, MAP),
     defined([[1]], relabel_sequential, zeros(1, 1) + 2**31 - 1),
-    refused(TypeError, "labels has type list", relabel_by_place, [1]),
-    refused(TypeError, "labels has dtype torch.float32", relabel_by_place, FLOATS),
-    refused(ValueError, "labels has the label -1", relabel_by_place, NEGATIVE),
-    defined([], relabel_by_place, zeros(0)),
-    defined([1, 1], relabel_by_place, zeros(2) + 2**31 - 1),
+    refused(TypeError, "labels has type list", relabel_by_occurrence, [1]),
+    refused(TypeError, "labels has dtype torch.float32", relabel_by_occurrence, FLOATS),
+    refused(ValueError, "labels has the label -1", relabel_by_occurrence, NEGATIVE),
+    defined([], relabel_by_occurrence, zeros(0)),
+    defined([1, 1], relabel_by_occurrence, zeros(2) + 2**31 - 1),
     defined([[0, 0, 0], [0, 0, 0]], drop_small_objects, MAP, 100),
     defined([[1, 1, 1], [1, 1, 1]], drop_small_objects, MAP + 8, 0),
     defined([[0, 0, 0], [0, 0, 0]], drop_small_objects, MAP + 8, 7),

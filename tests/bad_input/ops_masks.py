@@ -31,7 +31,7 @@ ROWS = [
     refused(TypeError, "masks has type list", ops.paste_masks, [[1.0]], BOX, (3, 4)),
     refused(ValueError, "masks has shape (2, 3, 4), expected (1, M, M)", ops.paste_masks, TWO.float(), BOX, (3, 4)),
     refused(ValueError, "masks has shape (1, 0, 4)", ops.paste_masks, TWO[:1, :0].float(), BOX, (3, 4)),
-    refused(ValueError, "size is (3,)", ops.paste_masks, TWO[:1].float(), BOX, (3,)),
+    refused(TypeError, "size is (3,)", ops.paste_masks, TWO[:1].float(), BOX, (3,)),
     refused(ValueError, "size is (3, -4)", ops.paste_masks, TWO[:1].float(), BOX, (3, -4)),
     defined(torch.zeros(0, 3, 4), ops.paste_masks, torch.zeros(0, 5, 5), torch.zeros(0, 4), (3, 4)),
     defined(torch.zeros(1, 3, 4), ops.paste_masks, TWO[:1].float(), BOX[:, [0, 0, 0, 0]], (3, 4)),
@@ -40,8 +40,8 @@ ROWS = [
     refused(ValueError, "polygons[0] is [0, 0, 1, 1]", ops.polygons_to_rle, [[0, 0, 1, 1]], (2, 2)),
     refused(ValueError, "polygons[0] is [0, 0, 1, 1, 2, 0, 3]", ops.polygons_to_rle, [[0, 0, 1, 1, 2, 0, 3]], (2, 2)),
     refused(ValueError, "polygons[0] is [0, 0, 1, 1, 2, nan]", ops.polygons_to_rle, [[0, 0, 1, 1, 2, NAN]], (2, 2)),
-    refused(ValueError, "size is (2, 2, 2)", ops.polygons_to_rle, [], (2, 2, 2)),
-    refused(ValueError, "iscrowd has length 0", ops.rle_iou, [RLE], [RLE], []),
+    refused(TypeError, "size is (2, 2, 2)", ops.polygons_to_rle, [], (2, 2, 2)),
+    refused(ValueError, "iscrowd has 0 entries", ops.rle_iou, [RLE], [RLE], []),
     refused(TypeError, "rle is 7", ops.rle_iou, [7], [RLE], [False]),
     refused(
         ValueError,
@@ -61,7 +61,7 @@ for function in (ops.rle_decode, ops.rle_area, ops.compress_rle, ops.decompress_
         refused(ValueError, "rle has runs of 3 pixels", function, SHORT),
         refused(TypeError, "rle has the counts [1.5, 2, 0.5]", function, {"size": [2, 2], "counts": [1.5, 2, 0.5]}),
         refused(ValueError, "rle has runs of 4 pixels", function, BACK),
-        refused(ValueError, "size is (2,)", function, {"size": [2], "counts": [2]}),
+        refused(TypeError, "rle['size'] is [2]", function, {"size": [2], "counts": [2]}),
     ]
 for function, name in (
     (ops.label_map_from_masks, "masks"),

@@ -18,7 +18,7 @@ ROWS = [
         ValueError, "terminals and weights have shapes (2, 3) and (4, 2, 2)", empty_grid, TERMINALS, WEIGHTS[..., 1:]
     ),
     refused(ValueError, "terminals and weights have shapes (2, 3) and (0, 2, 3)", empty_grid, TERMINALS, WEIGHTS[:0]),
-    refused(ValueError, "weights reaches -1", empty_grid, TERMINALS, WEIGHTS - 1),
+    refused(ValueError, "weights has the value -1", empty_grid, TERMINALS, WEIGHTS - 1),
     refused(ValueError, "grid has arrays of shapes (4, 2, 3) and (2, 3)", source_side, Grid(WEIGHTS, TERMINALS)),
     refused(ValueError, "grid has arrays of shapes (2, 3) and (2, 3)", source_side, Grid(TERMINALS, TERMINALS)),
     defined(np.zeros((0, 3), bool), source_side, NOTHING),

@@ -14,16 +14,12 @@ ROWS = [
     refused(TypeError, "attractive has type list", mutex_watershed, 2, EDGES, WEIGHTS, [True]),
     refused(TypeError, "edges has dtype torch.float32", mutex_watershed, 2, EDGES.float(), WEIGHTS, SIGNS),
     refused(TypeError, "edges has dtype torch.bool", mutex_watershed, 2, EDGES.bool(), WEIGHTS, SIGNS),
-    refused(TypeError, "weights and attractive have dtypes torch.int64", mutex_watershed, 2, EDGES, zeros(1), SIGNS),
-    refused(TypeError, "weights and attractive have dtypes", mutex_watershed, 2, EDGES, WEIGHTS, zeros(1)),
-    refused(
-        ValueError, "edges, weights and attractive have shapes (1, 1)", mutex_watershed, 2, EDGES[:, :1], WEIGHTS, SIGNS
-    ),
-    refused(
-        ValueError, "edges, weights and attractive have shapes", mutex_watershed, 2, EDGES, WEIGHTS.repeat(2), SIGNS
-    ),
-    refused(ValueError, "edges joins nodes 0 to 1", mutex_watershed, 1, EDGES, WEIGHTS, SIGNS),
-    refused(ValueError, "edges joins nodes -1 to 0", mutex_watershed, 2, EDGES - 1, WEIGHTS, SIGNS),
+    refused(TypeError, "weights has dtype torch.int64", mutex_watershed, 2, EDGES, zeros(1), SIGNS),
+    refused(TypeError, "attractive has dtype torch.int64", mutex_watershed, 2, EDGES, WEIGHTS, zeros(1)),
+    refused(ValueError, "edges has shape (1, 1)", mutex_watershed, 2, EDGES[:, :1], WEIGHTS, SIGNS),
+    refused(ValueError, "weights has shape (2,)", mutex_watershed, 2, EDGES, WEIGHTS.repeat(2), SIGNS),
+    refused(ValueError, "edges has nodes from 0 to 1", mutex_watershed, 1, EDGES, WEIGHTS, SIGNS),
+    refused(ValueError, "edges has nodes from -1 to 0", mutex_watershed, 2, EDGES - 1, WEIGHTS, SIGNS),
     refused(ValueError, "nodes is -1", mutex_watershed, -1, *NONE),
     *(
         refused(ValueError, "weights has a negative", mutex_watershed, 2, EDGES, bad * WEIGHTS, SIGNS)

@@ -20,15 +20,15 @@ ROWS = [
         refused(error, words, f, *arguments(*bad))
         for f, arguments in CALLS
         for error, words, bad in (
-            (TypeError, "distances has type torch.int64", (REACH.long(), POINTS, RAYS, FACES)),
+            (TypeError, "distances has dtype torch.int64", (REACH.long(), POINTS, RAYS, FACES)),
             (TypeError, "rays has type list", (REACH, POINTS, [[0.0]], FACES)),
-            (TypeError, "faces has type torch.float32", (REACH, POINTS, RAYS, FACES.float())),
+            (TypeError, "faces has dtype torch.float32", (REACH, POINTS, RAYS, FACES.float())),
             (ValueError, "rays has shape (6, 2)", (REACH, POINTS, RAYS[:, :2], FACES)),
             (ValueError, "faces has shape (3, 3)", (REACH, POINTS, RAYS, FACES[:3])),
-            (ValueError, "faces has 1 to 6", (REACH, POINTS, RAYS, FACES + 1)),
+            (ValueError, "faces has indices from 1 to 6", (REACH, POINTS, RAYS, FACES + 1)),
             (ValueError, "distances has shape (2, 5)", (REACH[:, :5], POINTS, RAYS, FACES)),
-            (ValueError, "distances has a number", (-REACH, POINTS, RAYS, FACES)),
-            (ValueError, "distances has a number", (INF * REACH, POINTS, RAYS, FACES)),
+            (ValueError, "distances has the value -1", (-REACH, POINTS, RAYS, FACES)),
+            (ValueError, "distances has the value inf", (INF * REACH, POINTS, RAYS, FACES)),
         )
     ),
     *(
@@ -37,10 +37,10 @@ ROWS = [
         for error, words, bad in (
             (TypeError, "points has type list", [[0, 0, 0]]),
             (ValueError, "points has shape (2, 2)", POINTS[:, :2]),
-            (ValueError, "points has a number", NAN + POINTS),
+            (ValueError, "points has the value nan", NAN + POINTS),
         )
     ),
-    refused(ValueError, "size is (2, 2)", rasterize_polyhedra, REACH, POINTS, RAYS, FACES, (2, 2)),
+    refused(TypeError, "size is (2, 2)", rasterize_polyhedra, REACH, POINTS, RAYS, FACES, (2, 2)),
     refused(ValueError, "overlap_threshold is 2", suppress_polyhedra, REACH, POINTS, RAYS, FACES, 2),
     defined([], polyhedron_volumes, NONE, RAYS, FACES),
     defined([0.0], polyhedron_volumes, 0 * REACH[:1], RAYS, FACES),

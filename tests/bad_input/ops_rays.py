@@ -10,7 +10,7 @@ RIGHT = torch.tensor([[0.0, 1.0]])
 
 ROWS = [
     *(refused(error, words, ray_lengths, bad, RIGHT) for error, words, bad in NO_MAPS),
-    refused(TypeError, "directions has type torch.int64", ray_lengths, MAP, RIGHT.long()),
+    refused(TypeError, "directions has dtype torch.int64", ray_lengths, MAP, RIGHT.long()),
     refused(TypeError, "directions has type list", ray_lengths, MAP, [[0.0, 1.0]]),
     refused(ValueError, "directions has shape (1, 3)", ray_lengths, MAP, torch.ones(1, 3)),
     refused(ValueError, "directions has shape (0, 2)", ray_lengths, MAP, RIGHT[:0]),

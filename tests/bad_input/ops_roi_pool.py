@@ -11,10 +11,10 @@ FEATURES, NONE = torch.ones(1, 2, 3, 4), torch.zeros(0, 4)
 
 def regions(function, *more):
     """What every function of (features, boxes, output_size, spatial_scale) refuses."""
-    given = (FEATURES, [BOX], 2, 1.0)
+    arguments = (FEATURES, [BOX], 2, 1.0)
 
-    def bad(place, value):
-        return (*given[:place], value, *given[place + 1 :], *more)
+    def bad(index, value):
+        return (*arguments[:index], value, *arguments[index + 1 :], *more)
 
     return [
         refused(TypeError, "features has type ndarray", function, *bad(0, np.ones((1, 2, 3, 4)))),
@@ -30,10 +30,10 @@ def regions(function, *more):
         refused(ValueError, "boxes[0] has shape (1, 5)", function, *bad(1, [torch.zeros(1, 5)])),
         refused(ValueError, "boxes[0][0] is [2.0, 2.0, 0.0, 0.0]", function, *bad(1, [BOX.flip(1)])),
         refused(ValueError, "boxes[0][0] is [nan", function, *bad(1, [NAN * BOX])),
-        *(
-            refused(ValueError, f"output_size is {value}", function, *bad(2, value))
-            for value in (0, -1, 2.0, (2,), (2, 0), (2, 2, 2))
-        ),
+        *(refused(ValueError, f"output_size is ({value}, {value})", function, *bad(2, value)) for value in (0, -1)),
+        *(refused(TypeError, f"output_size is {value}", function, *bad(2, value)) for value in ((2,), (2, 2, 2))),
+        refused(TypeError, "output_size is (2.0, 2.0)", function, *bad(2, 2.0)),
+        refused(ValueError, "output_size is (2, 0)", function, *bad(2, (2, 0))),
         *(refused(ValueError, f"spatial_scale is {value}", function, *bad(3, value)) for value in (0, -1, NAN, INF)),
     ]
 

@@ -17,6 +17,6 @@ ROWS = [
     refused(ValueError, "boxes[0] is", warp_boxes, IMAGE, NAN * BOX, 4, 1, [0]),
     refused(ValueError, "crop_size is 4 and context 2", warp_boxes, IMAGE, BOX, 4, 2, [0]),
     refused(ValueError, "crop_size is 4 and context -1", warp_boxes, IMAGE, BOX, 4, -1, [0]),
-    refused(ValueError, "fill has 2 numbers", warp_boxes, IMAGE, BOX, 4, 1, [0, 0]),
+    refused(ValueError, "fill has 2 entries", warp_boxes, IMAGE, BOX, 4, 1, [0, 0]),
     defined(torch.zeros(0, 1, 4, 4), warp_boxes, IMAGE, BOX[:0], 4, 1, [0]),
 ]

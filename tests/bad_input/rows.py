@@ -60,8 +60,8 @@ def pairs(function, *more):
 def classes(function):
     """What every function of (preds, target, num_classes, ignore_index) refuses besides."""
     return pairs(function, 2) + [
-        refused(TypeError, "num_classes has type float", function, MAP, MAP, 2.0),
-        refused(TypeError, "num_classes has type bool", function, MAP, MAP, True),
+        refused(TypeError, "num_classes is 2.0", function, MAP, MAP, 2.0),
+        refused(TypeError, "num_classes is True", function, MAP, MAP, True),
         refused(ValueError, "num_classes is 0", function, MAP, MAP, 0),
         refused(ValueError, "target has the value 7", function, MAP, HIGH, 2),
         refused(ValueError, "target has the value -1", function, MAP, NEGATIVE, 2),

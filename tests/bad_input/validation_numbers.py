@@ -13,6 +13,7 @@ from segedu.validation.numbers import (
     check_number,
     check_size,
     check_stages,
+    check_window,
 )
 
 ROWS = [
@@ -44,4 +45,6 @@ ROWS = [
     refused(ValueError, "num_heads is 0, expected an integer", check_multiple, "embed_dim", 8, 0, of="num_heads"),
     refused(ValueError, "depths is empty, expected", check_stages, depths=()),
     refused(ValueError, "depths[1] is 0, expected", check_stages, depths=(1, 0)),
+    refused(TypeError, "layers[0]: stride is 1.0", check_window, 7, 3, 1.0, 1, 1, "layers[0]: "),
+    refused(ValueError, "padding is -1, expected an integer of at least 0", check_window, 7, 3, 1, -1, 1),
 ]

@@ -13,6 +13,7 @@ from segedu.validation.tensors import (
     check_list,
     check_maps,
     check_no_nan,
+    check_numeric,
     check_shape,
     check_tensor,
 )
@@ -59,4 +60,6 @@ ROWS = [
     refused(TypeError, "outputs['aux_outputs'] has type dict", layers, aux_outputs={}),
     refused(ValueError, "outputs['aux_outputs'][0] has the keys []", layers, aux_outputs=[{}]),
     refused(ValueError, "outputs['sizes'] has 1 entries, expected 2", layers, sizes=[(4, 4)]),
+    refused(TypeError, "x has dtype torch.bool, expected integers or floats", check_numeric, "x", torch.ones(2).bool()),
+    refused(TypeError, "x has type list, expected a tensor of integers or floats", check_numeric, "x", [1]),
 ]

@@ -14,7 +14,7 @@ from segedu.instance.cellpose.flows import (
     tidy,
 )
 from segedu.ops.flows import drift
-from segedu.ops.label_maps import relabel_by_place
+from segedu.ops.label_maps import relabel_by_occurrence
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
@@ -158,7 +158,7 @@ def test_label_maps_from_flows_are_those_of_cellpose_on_100_random_ones():
 
 def in_reading_order(label_map):
     """The same cells, numbered by their first pixel: two maps are equal if and only if their cells are."""
-    return relabel_by_place(torch.from_numpy(label_map.astype(np.int32))).numpy()
+    return relabel_by_occurrence(torch.from_numpy(label_map.astype(np.int32))).numpy()
 
 
 def small_cells(seed):

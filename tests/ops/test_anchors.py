@@ -116,7 +116,7 @@ def test_deltas_are_alike_for_small_and_large():
 def test_sides_grow_at_most_so_much():
     wild = decode_boxes(torch.tensor([[0.0, 0, 99, 99]]), torch.tensor([[0.0, 0, 2, 4]]))
     torch.testing.assert_close(wild[:, 2:] - wild[:, :2], torch.tensor([[125.0, 250.0]]))
-    little = decode_boxes(torch.tensor([[0.0, 0, 99, 0]]), torch.tensor([[0.0, 0, 2, 4]]), largest=0.0)
+    little = decode_boxes(torch.tensor([[0.0, 0, 99, 0]]), torch.tensor([[0.0, 0, 2, 4]]), max_log_scale=0.0)
     assert little.tolist() == [[0, 0, 2, 4]]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segedu.ops.eikonal import solve_eikonal
-from segedu.ops.label_maps import drop_small_objects, relabel_by_place, relabel_sequential
+from segedu.ops.label_maps import drop_small_objects, relabel_by_occurrence, relabel_sequential
 from segedu.validation.label_maps import check_label_map
 
 
@@ -22,7 +22,7 @@ def test_numbers_equal_a_loop(names: list[int], shape: tuple[int, ...]) -> None:
     for got, given, order in (
         (relabel_sequential(label_map), label_map, present),
         (relabel_sequential(label_map.mT), label_map.mT, present),
-        (relabel_by_place(label_map), label_map, in_order),
+        (relabel_by_occurrence(label_map), label_map, in_order),
         (drop_small_objects(label_map, 12), label_map, large),
     ):
         expected = torch.zeros(given.shape, dtype=torch.int32)

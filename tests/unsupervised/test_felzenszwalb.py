@@ -6,7 +6,7 @@ import torch
 from skimage import data, segmentation
 
 from segedu.unsupervised import felzenszwalb as felzenszwalb_file
-from segedu.unsupervised.felzenszwalb import felzenszwalb, grid_edges, merge_along
+from segedu.unsupervised.felzenszwalb import felzenszwalb, grid_edges, merge_regions
 
 SETTINGS = [(100, 0.8, 20), (300, 0.0, 1), (50, 1.5, 5)]
 
@@ -43,7 +43,7 @@ def test_equals_scikit_image_on_photographs(name):
 
 @pytest.mark.parametrize("mistake", ["not sorted", "four neighbours", "scale", "small ones stay"])
 def test_parity_notices_a_mistake(monkeypatch, mistake):
-    edges, merge = felzenszwalb_file.grid_edges, felzenszwalb_file.merge_along
+    edges, merge = felzenszwalb_file.grid_edges, felzenszwalb_file.merge_regions
 
     def no_corners(pixels):
         weights, ends = edges(pixels)
@@ -55,7 +55,7 @@ def test_parity_notices_a_mistake(monkeypatch, mistake):
             ends = ends[:, ::-1]  # the weights stay in order, or the loop would refuse them
         return merge(weights, ends, nodes, k * (1.02 if mistake == "scale" else 1), min_size * (mistake[0] != "s"))
 
-    monkeypatch.setattr(felzenszwalb_file, "merge_along", merge if mistake == "four neighbours" else wrong)
+    monkeypatch.setattr(felzenszwalb_file, "merge_regions", merge if mistake == "four neighbours" else wrong)
     if mistake == "four neighbours":
         monkeypatch.setattr(felzenszwalb_file, "grid_edges", no_corners)
     pixels = data.chelsea()[:120, :150] / 255
@@ -92,7 +92,7 @@ def test_merging_equals_sets_on_any_graph():
         weights = np.sort(rng.integers(0, 9, edges).astype(float))
         ends = rng.integers(0, nodes, (2, edges))
         arguments = weights, ends, nodes, float(rng.integers(0, 12)), int(rng.integers(0, 6))
-        found, right = merge_along(*arguments), merge_by_sets(*arguments)
+        found, right = merge_regions(*arguments), merge_by_sets(*arguments)
         np.testing.assert_array_equal(numbered(found), numbered(right))
 
 

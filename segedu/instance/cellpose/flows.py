@@ -24,7 +24,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segedu.ops.flows import drift, spread_heat
-from segedu.ops.label_maps import relabel_by_place, relabel_sequential
+from segedu.ops.label_maps import relabel_by_occurrence, relabel_sequential
 from segedu.validation.tensors import check_dtype, check_floats
 
 # Of a meeting place: more pixels than this end on its peak, more than this on each other pixel; it reaches this far,
@@ -182,7 +182,7 @@ def group_ends(ends: Tensor, size: tuple[int, ...], max_share: float) -> Tensor:
     owner.scatter_reduce_(0, places[chosen], chosen.nonzero()[:, 0] + 1, "amax")
     labels = owner[bins]
     labels[(torch.bincount(labels) > max_share * np.prod(size))[labels]] = 0
-    return relabel_by_place(labels)
+    return relabel_by_occurrence(labels)
 
 
 def flow_error(label_map: Tensor, flows: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ def tidy(label_map: Tensor, min_size: int) -> Tensor:
             labels[box][ndimage.binary_fill_holes(cell)] = number
     small = np.bincount(labels.ravel()) < min_size  # another cell may have taken some of it
     small[0] = False
-    return relabel_by_place(torch.from_numpy(np.where(small[labels], 0, labels))).to(label_map.device)
+    return relabel_by_occurrence(torch.from_numpy(np.where(small[labels], 0, labels))).to(label_map.device)
 
 
 def check_flows(flows: Tensor, foreground: Tensor, axes: int = 2) -> None:

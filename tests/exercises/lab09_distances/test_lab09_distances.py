@@ -10,7 +10,7 @@ from scipy import ndimage
 from segedu.instance import signed_distance, stardist
 from segedu.instance.cellpose import flows as cellpose_flows
 from segedu.ops.flows import spread_heat
-from segedu.ops.label_maps import relabel_by_place
+from segedu.ops.label_maps import relabel_by_occurrence
 from segedu.ops.polygons import polygon_areas, polygon_intersections
 from segedu.teaching.checks.judge import draw
 from segedu.teaching.exercises import lab09_distances as lab
@@ -181,7 +181,7 @@ def test_follow_flows_is_the_librarys_drift():
         theirs = cellpose_flows.follow_flows(flows, foreground, steps)[:, foreground].T
         torch.testing.assert_close(ends.float(), theirs, atol=1e-4, rtol=0)
         assert torch.equal(label_map > 0, foreground)
-        in_order = relabel_by_place(label_map)
+        in_order = relabel_by_occurrence(label_map)
         assert torch.equal(in_order.long(), label_map)
 
 

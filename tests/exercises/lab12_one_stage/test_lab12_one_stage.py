@@ -133,7 +133,7 @@ def test_decode_ssd_is_the_librarys():
         count = len(anchors) // deltas[0].numel()
         lists = [x.unflatten(0, (count, -1)).permute(2, 3, 0, 1).flatten(0, 2) for x in (deltas, logits)]
         weights = [1 / variances[0]] * 2 + [1 / variances[1]] * 2
-        theirs = decode_boxes(lists[0], anchors, weights, largest=math.inf)
+        theirs = decode_boxes(lists[0], anchors, weights, max_log_scale=math.inf)
         torch.testing.assert_close(boxes, clip_boxes(theirs, size))
         torch.testing.assert_close(scores, lists[1].softmax(1)[:, 1:])
     assert ssd.WEIGHTS == (1 / 0.1, 1 / 0.1, 1 / 0.2, 1 / 0.2)
