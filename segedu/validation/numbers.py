@@ -121,3 +121,18 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         *others, last = map(repr, choices)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def check_multiple(name: str, value: int, divisor: int, of: str = "") -> None:
+    """Check a positive multiple of an integer.
+
+    Args:
+        of: the argument that the divisor comes from, for the message.
+
+    >>> check_multiple("embed_dim", 8, 3, of="num_heads")
+    Traceback (most recent call last):
+    ValueError: embed_dim is 8, expected a positive multiple of num_heads, which is 3
+    """
+    if divisor < 1 or value < 1 or value % divisor:
+        expected = f"{of}, which is {divisor}" if of else divisor
+        raise ValueError(f"{name} is {value}, expected a positive multiple of {expected}")

@@ -9,6 +9,7 @@ from segedu.validation.numbers import (
     check_integer,
     check_integers,
     check_length,
+    check_multiple,
     check_number,
     check_size,
 )
@@ -38,4 +39,9 @@ ROWS = [
     ),
     refused(ValueError, "names has 2 entries, expected 3", check_length, "names", "ab", 3),
     refused(ValueError, "order is 3, expected 1", check_choice, "order", 3, [1]),
+    refused(
+        ValueError, "dim is 8, expected a positive multiple of heads, which is 3", check_multiple, "dim", 8, 3, "heads"
+    ),
+    refused(ValueError, "dim is 0, expected a positive multiple of 4", check_multiple, "dim", 0, 4),
+    defined(None, check_multiple, "dim", 8, 4),
 ]
