@@ -249,7 +249,11 @@ def test_learns_two_streets() -> None:
         (lambda o: {**o, "mask_logits": o["mask_logits"].int()}, TypeError, "outputs['mask_logits'] has dtype"),
         (lambda o: {**o, "aux_outputs": {}}, TypeError, "outputs['aux_outputs'] has type dict, expected a list"),
         (lambda o: {**o, "aux_outputs": [{}]}, ValueError, "outputs['aux_outputs'][0] has the keys [], expected"),
-        (lambda o: {**o, "sizes": o["sizes"][1:]}, ValueError, "outputs['sizes'] has 2 pairs, expected one for each"),
+        (
+            lambda o: {**o, "sizes": o["sizes"][1:]},
+            ValueError,
+            "outputs['sizes'] has 2 entries, expected 3, one for each",
+        ),
     ],
 )
 def test_bad_outputs(change: Callable[[Any], Any], error: type[Exception], words: str) -> None:
@@ -278,16 +282,19 @@ def test_bad_targets_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PixelDecoder((8, 8, 8), 32), "channels is (8, 8, 8), expected those of four features"),
-        (lambda: PixelDecoder((8,) * 4, 48), "embed_dim is 48, expected a multiple of 32"),
-        (lambda: PixelDecoder((8,) * 4, 32, layers=-1), "layers is -1, expected at least 0"),
-        (lambda: MaskedDecoder(0), "num_classes, num_queries and layers are 0, 100 and 9, expected at least 1"),
-        (lambda: MaskedDecoder(3, embed_dim=36), "embed_dim is 36, expected a multiple of 4 and of num_heads, 8"),
+        (lambda: PixelDecoder((8, 8, 8), 32), "channels has 3 entries, expected 4, one for each stride, 4 to 32"),
+        (lambda: PixelDecoder((8,) * 4, 48), "embed_dim is 48, expected a positive multiple of 32"),
+        (lambda: PixelDecoder((8,) * 4, 32, layers=-1), "layers is -1, expected an integer of at least 0"),
+        (lambda: MaskedDecoder(0), "num_classes is 0, expected an integer of at least 1"),
+        (
+            lambda: MaskedDecoder(3, embed_dim=36),
+            "embed_dim is 36, expected a positive multiple of num_heads, which is 8",
+        ),
         (lambda: DeformableAttention(10, 4, 3), "embed_dim is 10, expected a multiple of num_heads, which is 4"),
         (lambda: DeformableAttention(8, 4, 0), "levels and points are 0 and 4, expected at least 1 each"),
         (
             lambda: Mask2Former(nn.Identity(), PixelDecoder((8,) * 4, 32), MaskedDecoder(3)),
-            "pixel_decoder and decoder have embed_dim 32 and 256, expected the same",
+            "pixel_decoder.embed_dim is 32, expected 256",
         ),
     ],
 )

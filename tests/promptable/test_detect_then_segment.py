@@ -137,10 +137,10 @@ BAD_DETECTIONS = [
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"].flip(1)}),
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"][:, :3]}),
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"] * float("nan")}),
-    (TypeError, "detections[1]['labels'] is of the kind torch.float32", lambda: {**GOOD, "labels": GOOD["scores"]}),
-    (TypeError, "detections[1]['labels'] is of the kind list", lambda: {**GOOD, "labels": ["cat"] * 5}),
+    (TypeError, "detections[1]['labels'] has dtype torch.float32", lambda: {**GOOD, "labels": GOOD["scores"]}),
+    (TypeError, "detections[1]['labels'] has type list", lambda: {**GOOD, "labels": ["cat"] * 5}),
     (ValueError, "detections[1]['labels'] has shape (4,)", lambda: {**GOOD, "labels": GOOD["labels"][1:]}),
-    (ValueError, "scores has shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
+    (ValueError, "detections[1]['scores'] has shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
 ]
 
 
