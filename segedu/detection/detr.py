@@ -86,7 +86,7 @@ class DETR(nn.Module):
         check_images(images, body.in_channels)
         sizes = check_sizes(sizes, images)
         features = self.input_proj(body(images)[-1])  # (B, D, h, w)
-        padding = padding_of(sizes, images, features)
+        padding = padding_mask(sizes, images, features)
         positions = sine_position(padding, features.shape[1], features.dtype)
         queries, _ = self.transformer(features, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
         logits, boxes = self.class_embed(queries), self.bbox_embed(queries)
@@ -117,7 +117,7 @@ def _detr(
     return DETR(freeze_batch_norm(body), Transformer(**options), num_classes, num_queries)
 
 
-def padding_of(sizes: Sequence[Size], images: Tensor, features: Tensor) -> Tensor:
+def padding_mask(sizes: Sequence[Size], images: Tensor, features: Tensor) -> Tensor:
     """The padding mask of features: a location belongs to the padding if the pixel in its upper left corner does.
 
     Args:
@@ -128,7 +128,7 @@ def padding_of(sizes: Sequence[Size], images: Tensor, features: Tensor) -> Tenso
     Returns:
         (B, h, w) bool, True for padding; never True in the first row and column.
 
-    >>> padding_of([(2, 5)], torch.zeros(1, 3, 4, 8), torch.zeros(1, 8, 2, 4))
+    >>> padding_mask([(2, 5)], torch.zeros(1, 3, 4, 8), torch.zeros(1, 8, 2, 4))
     tensor([[[False, False, False,  True],
              [ True,  True,  True,  True]]])
     """

@@ -148,8 +148,8 @@ class FCOS(nn.Module):
         logits = [self.head["classification_head"](level) for level in features]
         distances, centreness, towers = zip(*map(self.head["regression_head"], features), strict=True)
         anchors = [self._anchors(level, images, side) for level, side in zip(features, self.strides, strict=True)]
-        outputs = {"logits": by_place(logits), "distances": by_place(distances)}
-        outputs |= {"centreness": by_place(centreness)[..., 0], "anchors": anchors}
+        outputs = {"logits": concat_levels(logits), "distances": concat_levels(distances)}
+        outputs |= {"centreness": concat_levels(centreness)[..., 0], "anchors": anchors}
         return {**outputs, "sizes": check_sizes(sizes, images)}, list(towers)
 
     def _anchors(self, features: Tensor, images: Tensor, side: float) -> Tensor:
@@ -212,7 +212,7 @@ def centreness_of(distances: Tensor) -> Tensor:
     return (across.amin(1) / across.amax(1) * (down.amin(1) / down.amax(1))).sqrt()
 
 
-def match_places(boxes: Tensor, anchors: Sequence[Tensor], radius: float = RADIUS) -> Tensor:
+def match_locations(boxes: Tensor, anchors: Sequence[Tensor], radius: float = RADIUS) -> Tensor:
     """Assign each location to an object or to the background.
 
     A location is assigned to an object if it lies inside the object's box and near its centre, and the distance to the
@@ -252,7 +252,7 @@ def fcos_loss(
     Args:
         outputs: of `FCOS`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        radius: of `match_places`.
+        radius: of `match_locations`.
 
     Returns:
         Scalars `classification`, `boxes`, `centreness` and `loss`, their sum.
@@ -263,7 +263,7 @@ def fcos_loss(
     for b, target in enumerate(targets):
         logits, distances, centreness = (full_precision(outputs[key][b]) for key in KEYS[:3])
         gt_boxes = target["boxes"].to(squares)
-        matches = match_places(gt_boxes, anchors, radius)
+        matches = match_locations(gt_boxes, anchors, radius)
         positive = torch.nonzero(matches >= 0).flatten()
         matched_idxs = matches[positive]
         num_positive += len(matched_idxs)
@@ -303,8 +303,8 @@ def postprocess(
         max_detections: maximum number of boxes per image.
 
     Returns:
-        For each image `boxes` (N, 4), clipped to the image, `labels` (N,), `scores` (N,) and `places` (N,), the index
-        of the location that predicted each box; highest score first.
+        For each image `boxes` (N, 4), clipped to the image, `labels` (N,), `scores` (N,) and `locations` (N,), the
+        index of the location that predicted each box; highest score first.
     """
     anchors = _checked(outputs)
     check_no_nan("outputs", outputs, KEYS[:3])
@@ -319,10 +319,10 @@ def postprocess(
             location, label = above[order] // level.shape[1], above[order] % level.shape[1]
             parts.append((best, label, location + start))
             start += len(level)
-        scores, labels, places = (torch.cat(part) for part in zip(*parts, strict=True))
-        boxes = clip_boxes(decode_distances(distances[places], torch.cat(anchors)[places]), size)
+        scores, labels, locations = (torch.cat(part) for part in zip(*parts, strict=True))
+        boxes = clip_boxes(decode_distances(distances[locations], torch.cat(anchors)[locations]), size)
         keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
-        image_detections = {"boxes": boxes, "labels": labels, "scores": scores, "places": places}
+        image_detections = {"boxes": boxes, "labels": labels, "scores": scores, "locations": locations}
         detections.append({key: value[keep] for key, value in image_detections.items()})
     return detections
 
@@ -339,7 +339,7 @@ def _tower(channels: int, groups: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
-def by_place(maps: Sequence[Tensor]) -> Tensor:
+def concat_levels(maps: Sequence[Tensor]) -> Tensor:
     """Concatenate the outputs (B, C, h, w) of all levels to (B, A, C), row by row."""
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
 

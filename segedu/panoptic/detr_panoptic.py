@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segedu.detection.detr import DETR, detr_loss, detr_resnet50, detr_resnet101, matching_cost, padding_of
+from segedu.detection.detr import DETR, detr_loss, detr_resnet50, detr_resnet101, matching_cost, padding_mask
 from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.position import sine_position
@@ -138,7 +138,7 @@ class DETRPanoptic(nn.Module):
         sizes = check_sizes(sizes, images)
         features = body(images)  # strides 2, 4, 8, 16, 32
         coarsest = detr.input_proj(features[-1])  # (B, D, h, w)
-        padding = padding_of(sizes, images, coarsest)
+        padding = padding_mask(sizes, images, coarsest)
         positions = sine_position(padding, coarsest.shape[1], coarsest.dtype)
         queries, memory = detr.transformer(coarsest, padding, positions, detr.query_embed.weight)  # (L, B, Q, D)
         logits, boxes = detr.class_embed(queries), detr.bbox_embed(queries)

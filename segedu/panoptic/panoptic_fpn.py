@@ -163,7 +163,7 @@ def _padded(targets: Targets, sizes: Sequence[Size], logits: Tensor) -> Tensor:
     return semantic
 
 
-def own_numbers(target: Mapping[str, Tensor], things: Sequence[int], stuff: Sequence[int]) -> dict[str, Tensor]:
+def to_network_classes(target: Mapping[str, Tensor], things: Sequence[int], stuff: Sequence[int]) -> dict[str, Tensor]:
     """Map a target from the categories of a data set to the classes of the network.
 
     Args:
@@ -172,7 +172,7 @@ def own_numbers(target: Mapping[str, Tensor], things: Sequence[int], stuff: Sequ
         stuff: S categories; the first becomes class 1 of `semantic`; all things become class 0.
 
     >>> target = {"labels": torch.tensor([7, 5]), "semantic": torch.tensor([[7, 2, 5, 255, 1]])}
-    >>> own_numbers(target, things=(5, 7), stuff=(1, 2))
+    >>> to_network_classes(target, things=(5, 7), stuff=(1, 2))
     {'labels': tensor([2, 1]), 'semantic': tensor([[  0,   2,   0, 255,   1]])}
     """
     check_keys("target", target, ("labels", "semantic"))

@@ -41,7 +41,7 @@ def detect_then_segment(
     *,
     score_threshold: float = 0.0,
     disjoint: bool = False,
-    at_once: int = 16,
+    boxes_per_batch: int = 16,
 ) -> list[dict[str, Tensor]]:
     """Predict masks for the boxes of a detector.
 
@@ -52,7 +52,7 @@ def detect_then_segment(
             encoded.
         score_threshold: detections with a lower score are dropped.
         disjoint: assign each pixel only to the object with the highest score; otherwise masks may overlap.
-        at_once: boxes that are decoded together; more are faster and take more memory.
+        boxes_per_batch: boxes that are decoded together; more are faster and take more memory.
 
     Returns:
         For each image `boxes`, `labels` and `scores` of the detections, `masks` (M, H, W) bool and `iou_scores` (M,),
@@ -60,7 +60,7 @@ def detect_then_segment(
     """
     check_images(images, 3)
     check_number("score_threshold", score_threshold, maximum=1)
-    check_integer("at_once", at_once)
+    check_integer("boxes_per_batch", boxes_per_batch)
     check_list("detections", detections, len(images))
     for i, detection in enumerate(detections):
         _check_detection(f"detections[{i}]", detection)
@@ -68,7 +68,7 @@ def detect_then_segment(
     for image, detection in zip(images, detections, strict=True):
         keep = detection["scores"] >= score_threshold
         objects = {key: detection[key][keep].to(images.device) for key in KEYS}
-        objects["masks"], objects["iou_scores"] = _masks(sam, image[None], objects["boxes"], at_once)
+        objects["masks"], objects["iou_scores"] = _masks(sam, image[None], objects["boxes"], boxes_per_batch)
         if disjoint:
             owner = label_map_from_masks(objects["masks"], objects["scores"])  # (H, W), i + 1 for object i
             ids = torch.arange(1, len(objects["masks"]) + 1, device=owner.device)
@@ -78,13 +78,13 @@ def detect_then_segment(
     return results
 
 
-def _masks(sam: SAM, image: Tensor, boxes: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+def _masks(sam: SAM, image: Tensor, boxes: Tensor, boxes_per_batch: int) -> tuple[Tensor, Tensor]:
     """Masks (N, H, W) and predicted IoUs (N,): one mask per box, because boxes are less ambiguous than clicks."""
     masks = [torch.zeros(0, *image.shape[-2:], dtype=torch.bool, device=image.device)]
     scores = [image.new_zeros(0)]
     if len(boxes):
         image_embeddings = sam.encode(image)
-        for batch in boxes.to(image_embeddings).split(at_once):
+        for batch in boxes.to(image_embeddings).split(boxes_per_batch):
             outputs = sam.decode(image_embeddings, image.shape[-2:], boxes=batch[None], multimask_output=False)
             masks.append(postprocess(outputs)[0, :, 0])
             scores.append(outputs["iou_scores"][0, :, 0])

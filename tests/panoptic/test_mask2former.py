@@ -20,7 +20,7 @@ from segedu.layers.deformable_attention import DeformableAttention, gather, plac
 from segedu.layers.segments import panoptic_segments
 from segedu.metrics.panoptic import panoptic_quality
 from segedu.panoptic.inference import panoptic_inference
-from segedu.panoptic.mask2former.loss import mask2former_loss, sample_points, unsure_points
+from segedu.panoptic.mask2former.loss import mask2former_loss, sample_points, uncertain_points
 from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder, attention_mask
 from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 
@@ -105,7 +105,7 @@ def test_points_are_where_the_mask_is_unsure() -> None:
     logits = torch.full((2, 8, 8), 5.0)
     logits[0, :, 4:] = -5.0  # an edge in the middle
     logits[1, 4:] = -5.0
-    points = unsure_points(logits, 100, 3.0, 0.75, generator())
+    points = uncertain_points(logits, 100, 3.0, 0.75, generator())
     assert points.shape == (2, 100, 2) and 0 <= points.min() and points.max() <= 1
     across = torch.stack([points[0, :, 0], points[1, :, 1]])
     # outside of a mask its logits count as 0: it is unsure at its border, too
@@ -114,9 +114,9 @@ def test_points_are_where_the_mask_is_unsure() -> None:
     assert (middle | border)[:, :75].all() and 0.2 < middle[:, :75].double().mean() < 0.9
     assert not (middle | border)[:, 75:].all(dim=1).any()  # the others are anywhere
     assert sample_points(logits, points).abs()[:, :75].max() < 5.0
-    everywhere = unsure_points(logits, 100, 1.0, 0.0, generator())
+    everywhere = uncertain_points(logits, 100, 1.0, 0.0, generator())
     assert 0.1 < (everywhere[0, :, 0] < 0.25).double().mean() < 0.4
-    assert unsure_points(logits[:0], 10, 3.0, 0.75).shape == (0, 10, 2)
+    assert uncertain_points(logits[:0], 10, 3.0, 0.75).shape == (0, 10, 2)
 
 
 def one_segment() -> tuple[dict[str, Any], list[dict[str, Tensor]]]:

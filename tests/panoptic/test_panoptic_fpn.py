@@ -18,10 +18,10 @@ from segedu.panoptic.panoptic_fpn import (
     KEYS,
     PanopticFPN,
     SemanticBranch,
-    own_numbers,
     panoptic_fpn_loss,
     panoptic_fpn_resnet50,
     postprocess,
+    to_network_classes,
 )
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -118,7 +118,9 @@ def small(**options: object) -> PanopticFPN:
 
 def streets(count: int, size: tuple[int, int] = (64, 96)) -> tuple[Tensor, list[dict], list[dict]]:
     drawn = [draw_street((4, i), size, variety=0.0, noise=0.0) for i in range(count)]
-    targets = [own_numbers({k: s[k] for k in ("boxes", "labels", "masks", "semantic")}, THINGS, STUFF) for s in drawn]
+    targets = [
+        to_network_classes({k: s[k] for k in ("boxes", "labels", "masks", "semantic")}, THINGS, STUFF) for s in drawn
+    ]
     return torch.stack([s["image"] for s in drawn]), targets, drawn
 
 
@@ -271,8 +273,12 @@ def test_bad_input() -> None:
             lambda: postprocess(without, (6, 7, 8), STUFF),
         ),
         (ValueError, "expected each category once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
-        (ValueError, "has the value 6, expected one of", lambda: own_numbers(draw_street(0), (7, 8, 9), STUFF)),
-        (TypeError, "dtype torch.int32", lambda: own_numbers({**targets[0], "labels": torch.ones(1).int()}, [1], [2])),
+        (ValueError, "has the value 6, expected one of", lambda: to_network_classes(draw_street(0), (7, 8, 9), STUFF)),
+        (
+            TypeError,
+            "dtype torch.int32",
+            lambda: to_network_classes({**targets[0], "labels": torch.ones(1).int()}, [1], [2]),
+        ),
     ):
         with pytest.raises(error, match=words):
             call()

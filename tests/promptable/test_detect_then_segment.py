@@ -40,11 +40,11 @@ def found(count: int = 5, **options: Any) -> list[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("at_once", [1, 2, 16])
-def test_masks_are_those_of_sam_for_the_boxes(at_once: int) -> None:
+@pytest.mark.parametrize("boxes_per_batch", [1, 2, 16])
+def test_masks_are_those_of_sam_for_the_boxes(boxes_per_batch: int) -> None:
     """Box by box, each as a prompt of its own."""
     sam, given = small(), [detections(), detections(3, seed=1)]
-    answers = detect_then_segment(sam, image(), given, at_once=at_once)
+    answers = detect_then_segment(sam, image(), given, boxes_per_batch=boxes_per_batch)
     for picture, asked, answer in zip(image(), given, answers, strict=True):
         expected = [sam(picture[None], boxes=box[None], multimask_output=False) for box in asked["boxes"]]
         masks = torch.stack([postprocess(one)[0, 0] for one in expected])
@@ -129,7 +129,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], object]]] = [
     (TypeError, "detections has type dict", lambda: detect_then_segment(small(), image(), GOOD)),
     (ValueError, "detections has 1 entries", lambda: detect_then_segment(small(), image(), [GOOD])),
     (ValueError, "score_threshold is 2", lambda: found(score_threshold=2)),
-    (ValueError, "at_once is 0", lambda: found(at_once=0)),
+    (ValueError, "boxes_per_batch is 0", lambda: found(boxes_per_batch=0)),
 ]
 BAD_DETECTIONS = [
     (TypeError, "detections[1] has type Tensor", lambda: GOOD["boxes"]),

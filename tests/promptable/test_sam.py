@@ -11,7 +11,7 @@ from promptable.small_sam import SIZE, generator, in_double_precision, prompts_o
 from torch import Tensor, nn
 
 from segedu.promptable.sam import sam as builders
-from segedu.promptable.sam.image_encoder import ImageEncoder, PlacedAttention
+from segedu.promptable.sam.image_encoder import ImageEncoder, RelativePositionAttention
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
@@ -193,7 +193,7 @@ def test_sizes() -> None:
 
 
 def test_an_attention_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    attention = PlacedAttention(8, 2, 5).double()
+    attention = RelativePositionAttention(8, 2, 5).double()
     nn.init.normal_(attention.rel_pos_h)
     nn.init.normal_(attention.rel_pos_w)
     tokens = torch.randn(2, 5, 5, 8, generator=generator(), dtype=torch.float64)

@@ -47,7 +47,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def unsure_points(
+def uncertain_points(
     mask_logits: Tensor, count: int, oversample: float, importance: float, generator: torch.Generator | None = None
 ) -> Tensor:
     """Random points, separately for each mask, most of them where its logits are nearest to 0.
@@ -187,7 +187,7 @@ def _layer_loss(
     classification, pairs = matched_cross_entropy(logits, [labels for labels, _ in targets], costs, no_object_weight)
     matched = torch.cat([masks[b, queries] for b, (queries, _) in enumerate(pairs)])  # (N, h, w)
     gt_masks = torch.cat([targets[b][1][segments] for b, (_, segments) in enumerate(pairs)])  # (N, H, W)
-    coords = unsure_points(matched.detach(), points, oversample, importance, generator)
+    coords = uncertain_points(matched.detach(), points, oversample, importance, generator)
     entropy, dice = _mask_losses(sample_points(matched, coords), sample_points(gt_masks, coords))
     count = max(1, sum(len(labels) for labels, _ in targets))
     return classification, entropy / count, dice / count

@@ -110,7 +110,7 @@ class Block(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int, size: int, windows: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.attn = PlacedAttention(embed_dim, num_heads, size)
+        self.attn = RelativePositionAttention(embed_dim, num_heads, size)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = MLP(embed_dim, 4 * embed_dim)
         self.window_size = size if windows else None
@@ -126,7 +126,7 @@ class Block(nn.Module):
         return tokens + self.mlp(self.norm2(tokens))
 
 
-class PlacedAttention(nn.Module):
+class RelativePositionAttention(nn.Module):
     """Self-attention on a grid with learned relative positions.
 
     The bias q . (r[row distance] + c[column distance]) depends on the query and has one value per pair of tokens: 16.8

@@ -128,7 +128,7 @@ def interactive_loss(
         for part in (slice(0, 1), slice(1, None))
     )
     losses, mask_logits = [sam_loss(one, masks), sam_loss(three, masks)], best_logits(three)
-    for adds_a_point in clicking(num_points, generator):
+    for adds_a_point in click_schedule(num_points, generator):
         if adds_a_point:
             preds = full_size(mask_logits, model.image_size, size) > model.mask_threshold
             prompts = add_points(prompts, *correcting_points(preds, masks, generator))
@@ -138,7 +138,7 @@ def interactive_loss(
     return {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}
 
 
-def clicking(num_points: int, generator: torch.Generator | None = None) -> list[bool]:
+def click_schedule(num_points: int, generator: torch.Generator | None = None) -> list[bool]:
     """Whether each iteration after the first has a new point: `num_points` + 2 bools, two of them False."""
     steps = [True] * num_points
     steps.insert(int(torch.randint(num_points + 1, (), generator=generator)), False)
