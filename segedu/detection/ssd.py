@@ -6,7 +6,7 @@ Idea: Six feature maps have from 38 x 38 locations down to one. Each location ha
     deltas for each of them. Nearly all default boxes are background, so only the three negatives with the largest loss
     per positive are learned from.
 Simplified: nothing of the network; images are resized to 300 x 300 pixels beforehand, which changes their aspect ratio.
-    Where the paper and torchvision differ, this is torchvision's, whose weights fit: see `Paper:`.
+    Where the paper and torchvision differ, this follows torchvision, to use its weights: see `Paper:`.
 Shapes: images (B, 3, H, W), H and W of at least 268 -> dict of `logits` (B, A, K), `deltas` (B, A, 4), `anchors`
     (A, 4), and `sizes`, B pairs (h, w). A is 8732 at 300 x 300. `postprocess`: the dict -> B dicts of `boxes`
     (N, 4), `labels` (N,) and `scores` (N,).
