@@ -6,7 +6,7 @@ Idea: A detector can label locations as a segmentation network labels pixels: ea
     distances, to the left, top, right and bottom side of its box. If a location lies in several objects, their size
     usually decides between them, because each level of the pyramid is responsible for a range of sizes. Locations near
     the border of an object predict poor boxes, so one more output, the centreness, learns to lower their scores.
-Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, to use its weights:
+Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, for its weights:
     comments that begin with `Paper:` mark these places.
 Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K), `distances` (B, A, 4), at least 0 and in strides, and
     `centreness` (B, A), a logit, for the A locations of all levels, concatenated; `anchors`, a list of (A_l, 4), one

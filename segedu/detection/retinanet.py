@@ -5,7 +5,7 @@ Idea: One network without proposals: at every location of a feature pyramid, nin
     four deltas that move them onto their object. Nearly all anchors are background, and their many small losses would
     outweigh the few objects. The focal loss down-weights what is already classified correctly, so no sampling is
     needed.
-Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, to use its weights:
+Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, for its weights:
     comments that begin with `Paper:` mark these places.
 Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K) and `deltas` (B, A, 4) for the anchors of all levels,
     concatenated; `anchors`, a list of (A_l, 4), one per level; and `sizes`, B pairs (h, w). `postprocess`: the dict ->
