@@ -1,1 +1,1 @@
-"""Detection: where the objects are, as boxes: proposals first, or all at once."""
+"""Object detection: the objects of an image as boxes, in two stages with proposals, or in one."""

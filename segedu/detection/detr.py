@@ -1,20 +1,20 @@
-"""DETR: an image's objects as a set: a hundred learnt queries, and each object is said by one of them.
+"""DETR: object detection as set prediction with a hundred learned queries; each object is predicted by one query.
 
 Paper: Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko, "End-to-End Object Detection with Transformers",
     ECCV 2020, arXiv 2005.12872.
-Idea: No anchors, no proposals, no suppression of what is said twice. A ResNet's coarse features go through a
-    transformer: places look at each other, then Q learnt queries look at the places and at each other, and each
-    becomes a class, or "no object", and a box. In training, objects and queries are matched one to one at the least
-    cost; a query without an object learns to say "no object", so repeating another does not pay.
+Idea: No anchors, no proposals, no non-maximum suppression. The coarse features of a ResNet go through a transformer:
+    self-attention in the encoder, then Q learned queries attend to the encoded features and to each other. Each query
+    predicts a class, or "no object", and a box. In training, objects and queries are matched one to one at the lowest
+    cost. A query without an object learns to predict "no object", so duplicates are penalised.
 Simplified: no segmentation. Where the paper and the authors' weights differ, this is what their weights need.
-Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `boxes`
-    (B, Q, 4), (cx, cy, w, h) as parts of the image without its padding; `aux_outputs`, for every decoder layer but
+Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last channel is "no object"; `boxes`
+    (B, Q, 4), (cx, cy, w, h) relative to the image without its padding; `aux_outputs`, for every decoder layer but
     the last a dict of the same two; and `sizes`, B pairs (h, w). `postprocess`: the dict -> B dicts of `boxes` (N, 4)
-    in pixels, `labels` (N,) and `scores` (N,). Labels are 1 to K - 1: nothing is ever asked to be 0.
+    in pixels, `labels` (N,) and `scores` (N,). Labels are 1 to K - 1: no target is ever 0.
 Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
-    transformers at the same weights; a tiny one learns two drawn scenes (its tests). A small one, trained for
-    362 CPU-seconds on drawn scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new ones;
-    lab and pages start from its weights, so that there is no recipe.
+    transformers at the same weights; a tiny one learns two synthetic scenes (its tests). A small one, trained for
+    362 CPU-seconds on synthetic scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new
+    ones; the lab and the pages start from its weights, so there is no recipe.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -41,18 +41,14 @@ from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.ops.boxes import clip_boxes, cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
 from segedu.validation.images import check_images, check_sizes
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_integer, check_multiple, check_number
 from segedu.validation.tensors import check_layers, check_no_nan
 
 AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # of a decoder layer's outputs
 
 
 class BoxHead(ReLULayers):
-    """Three linear maps with ReLU in between, and a sigmoid: a box as parts of the image.
-
-    Args:
-        embed_dim: D of the states.
-    """
+    """Three linear layers with ReLU in between, and a sigmoid: a box relative to the image."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__(embed_dim, embed_dim, embed_dim, 4)
@@ -62,25 +58,22 @@ class BoxHead(ReLULayers):
 
 
 class DETR(nn.Module):
-    """Backbone, transformer and two heads: figure 2; keys as in the authors' files.
+    """Backbone, transformer and two heads (figure 2); keys as in the authors' files.
 
     Args:
-        backbone: only its last features are looked at.
-        transformer: encoder and decoder; its embed_dim D a multiple of 4.
-        num_classes: K, with the background 0, so that labels are as everywhere; 91 for COCO. "No object" comes
-            behind these, in column K: a class of its own, which is not the background's.
+        backbone: only its last features are used.
+        transformer: encoder and decoder; its embed_dim D is a multiple of 4.
+        num_classes: K, with the background 0, as in all detectors; 91 for COCO. "No object" is an additional class,
+            number K, and not the background.
         num_queries: Q, more than there are objects in any image.
     """
 
     def __init__(self, backbone: ResNet, transformer: Transformer, num_classes: int, num_queries: int = 100) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2: the background and a class")
-        if num_queries < 1:
-            raise ValueError(f"num_queries is {num_queries}, expected at least 1")
+        check_integer("num_classes", num_classes, minimum=2)
+        check_integer("num_queries", num_queries)
         embed_dim = transformer.embed_dim
-        if embed_dim % 4:
-            raise ValueError(f"transformer has embed_dim {embed_dim}, expected a multiple of 4, for the positions")
+        check_multiple("transformer.embed_dim", embed_dim, 4)
         self.backbone = nn.ModuleList([nn.ModuleDict({"body": backbone})])  # the authors' keys
         self.input_proj = nn.Conv2d(backbone.channels[-1], embed_dim, kernel_size=1)
         self.transformer = transformer
@@ -93,39 +86,27 @@ class DETR(nn.Module):
         check_images(images, body.in_channels)
         sizes = check_sizes(sizes, images)
         features = self.input_proj(body(images)[-1])  # (B, D, h, w)
-        padding = padding_of(sizes, images, features)
+        padding = padding_mask(sizes, images, features)
         positions = sine_position(padding, features.shape[1], features.dtype)
-        states, _ = self.transformer(features, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
-        logits, boxes = self.class_embed(states), self.bbox_embed(states)
+        queries, _ = self.transformer(features, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
+        logits, boxes = self.class_embed(queries), self.bbox_embed(queries)
         *aux, last = ({"class_logits": k, "boxes": b} for k, b in zip(logits, boxes, strict=True))
         return onnx_outputs({**last, "aux_outputs": aux, "sizes": sizes})
 
 
 def detr_resnet50(num_classes: int = 91, *, output_stride: int = 32, **options: Any) -> DETR:
-    """The paper's network on ResNet-50, 41.5 million weights; its normalisations are frozen, as in training.
+    """The paper's network on ResNet-50, 41.5 million parameters; its batch normalisations are frozen, as in training.
 
     Args:
         num_classes: K, with the background; 91 for COCO.
-        output_stride: 32, or 16, the paper's DC5: dilation in place of the last stride, and four times the places.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
+        output_stride: 32, or 16, the paper's DC5: dilation instead of the last stride, and four times the tokens.
+        **options: arguments of `Transformer`, and `num_queries`.
     """
     return _detr(resnet50, num_classes, output_stride, **options)
 
 
 def detr_resnet101(num_classes: int = 91, *, output_stride: int = 32, **options: Any) -> DETR:
-    """The paper's network on ResNet-101.
-
-    Args:
-        num_classes: K, with the background; 91 for COCO.
-        output_stride: 32, or 16, the paper's DC5.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on ResNet-101. Arguments as for `detr_resnet50`."""
     return _detr(resnet101, num_classes, output_stride, **options)
 
 
@@ -136,18 +117,18 @@ def _detr(
     return DETR(freeze_batch_norm(body), Transformer(**options), num_classes, num_queries)
 
 
-def padding_of(sizes: Sequence[Size], images: Tensor, features: Tensor) -> Tensor:
-    """Which places of features are no part of their image: the pixel in their upper left corner decides.
+def padding_mask(sizes: Sequence[Size], images: Tensor, features: Tensor) -> Tensor:
+    """The padding mask of features: a location belongs to the padding if the pixel in its upper left corner does.
 
     Args:
-        sizes: B pairs (h, w), the part of each image that is image.
-        images: (B, C, H, W), only the size is looked at.
+        sizes: B pairs (h, w), the size of each image without its padding.
+        images: (B, C, H, W), of which only the size is used.
         features: (B, D, h, w), likewise.
 
     Returns:
-        (B, h, w) bool, never true for the first row and column.
+        (B, h, w) bool, True for padding; never True in the first row and column.
 
-    >>> padding_of([(2, 5)], torch.zeros(1, 3, 4, 8), torch.zeros(1, 8, 2, 4))
+    >>> padding_mask([(2, 5)], torch.zeros(1, 3, 4, 8), torch.zeros(1, 8, 2, 4))
     tensor([[[False, False, False,  True],
              [ True,  True,  True,  True]]])
     """
@@ -162,21 +143,21 @@ def matching_cost(
     class_logits: Tensor,
     boxes: Tensor,
     labels: Tensor,
-    true_boxes: Tensor,
+    gt_boxes: Tensor,
     *,
     class_weight: float = 1.0,
     l1_weight: float = 5.0,
     giou_weight: float = 2.0,
 ) -> Tensor:
-    """What it costs that a query answers for an object: -p + 5 |b - b'| - 2 GIoU.
+    """The cost of matching each query to each object: -p + 5 |b - b'| - 2 GIoU (section 3.1).
 
-    The probability itself, not its logarithm, is of the size of the other terms: section 3.1.
+    The cost uses the probability, not its logarithm, so that it has the magnitude of the other terms.
 
     Args:
         class_logits: (Q, K + 1), "no object" last.
-        boxes: (Q, 4), (cx, cy, w, h) as parts of the image.
+        boxes: (Q, 4), (cx, cy, w, h) relative to the image.
         labels: (N,) int64.
-        true_boxes: (N, 4), as `boxes`.
+        gt_boxes: (N, 4), in the format of `boxes`.
         class_weight: of the probability of the object's class.
         l1_weight: of the sum of four absolute differences.
         giou_weight: of the generalised IoU.
@@ -191,10 +172,10 @@ def matching_cost(
     """
     probability = full_precision(class_logits).softmax(dim=-1)[:, labels]  # (Q, N)
     boxes = full_precision(boxes)
-    true_boxes = true_boxes.to(boxes)
-    away = (boxes[:, None] - true_boxes).abs().sum(dim=-1)
-    overlap = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(true_boxes))
-    return -class_weight * probability + l1_weight * away - giou_weight * overlap
+    gt_boxes = gt_boxes.to(boxes)
+    distance = (boxes[:, None] - gt_boxes).abs().sum(dim=-1)
+    giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(gt_boxes))
+    return -class_weight * probability + l1_weight * distance - giou_weight * giou
 
 
 def detr_loss(
@@ -206,47 +187,39 @@ def detr_loss(
     l1_weight: float = 5.0,
     giou_weight: float = 2.0,
 ) -> dict[str, Tensor]:
-    """Equation 2, summed over the decoder layers, each with a matching of its own.
+    """Equation 2, summed over the decoder layers, each of which has its own matching.
 
-    Cross-entropy is a weighted mean over all queries of the batch. Both losses of boxes are summed over the matched
-    queries of the batch and divided by its number of objects (at least 1). In an image with more objects than
-    queries, those whose matching would cost most have no query.
+    Cross-entropy is a weighted mean over all queries of the batch. Both box losses are summed over the matched queries
+    of the batch and divided by its number of objects (at least 1). If an image has more objects than queries, the
+    objects with the highest matching cost remain unmatched.
 
     Args:
         outputs: of `DETR`.
         targets: B dicts of `boxes` (N, 4) in pixels and `labels` (N,) from 1 to K - 1; N may be 0.
-        no_object_weight: of a query without an object, in the cross-entropy; all others weigh 1.
-        class_weight: of the cross-entropy, and of the class in the cost of matching.
-        l1_weight: of the absolute differences of boxes, here and in the cost.
-        giou_weight: of 1 - GIoU, and of GIoU in the cost.
+        no_object_weight: weight of unmatched queries in the cross-entropy; matched queries have weight 1.
+        class_weight: of the cross-entropy, and of the class in the matching cost.
+        l1_weight: of the absolute differences of boxes, here and in the matching cost.
+        giou_weight: of 1 - GIoU, and of GIoU in the matching cost.
 
     Returns:
         Scalars `classification`, `l1` and `giou`, weighted, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs, targets or a weight are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a box has no area, a label is not 1 to K - 1, a weight is
-            negative, or a box or the cost of a pair is not finite.
     """
-    check_number("no_object_weight", no_object_weight)
     weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
-    for name, weight in weights.items():
+    for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
         check_number(name, weight)
     layers = check_layers(outputs, **AXES)
     targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     labels = [target["labels"] for target in targets]
-    boxes = [
-        _as_parts(target["boxes"], size, outputs["boxes"])
-        for target, size in zip(targets, outputs["sizes"], strict=True)
-    ]
+    pairs = zip(targets, outputs["sizes"], strict=True)
+    boxes = [_relative_boxes(target["boxes"], size, outputs["boxes"]) for target, size in pairs]
     terms = [_layer_loss(layer, labels, boxes, no_object_weight, weights) for layer in layers]
     classification, l1, giou = (torch.stack(term).sum() for term in zip(*terms, strict=True))
     parts = {"classification": class_weight * classification, "l1": l1_weight * l1, "giou": giou_weight * giou}
     return {**parts, "loss": sum(parts.values())}
 
 
-def _as_parts(boxes: Tensor, size: Size, like: Tensor) -> Tensor:
-    """Pixels (x1, y1, x2, y2) to parts (cx, cy, w, h) of the image."""
+def _relative_boxes(boxes: Tensor, size: Size, like: Tensor) -> Tensor:
+    """Convert (x1, y1, x2, y2) in pixels to (cx, cy, w, h) relative to the image."""
     h, w = size
     boxes = boxes.to(full_precision(like))
     return xyxy_to_cxcywh(boxes / boxes.new_tensor([w, h, w, h]))
@@ -259,44 +232,39 @@ def _layer_loss(
     no_object_weight: float,
     weights: Mapping[str, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, L1 and 1 - GIoU of one decoder layer, not yet weighted."""
+    """Cross-entropy, L1 and 1 - GIoU of one decoder layer, without weights."""
     logits, preds = full_precision(layer["class_logits"]), full_precision(layer["boxes"])
-    inputs = zip(logits, preds, labels, boxes, strict=True)
-    costs = [matching_cost(*given, **weights) for given in inputs]
+    costs = [matching_cost(*image, **weights) for image in zip(logits, preds, labels, boxes, strict=True)]
     classification, pairs = matched_cross_entropy(logits, labels, costs, no_object_weight)
     matched = torch.cat([preds[b, queries] for b, (queries, _) in enumerate(pairs)])
-    truth = torch.cat([boxes[b][objects] for b, (_, objects) in enumerate(pairs)])
+    gt_boxes = torch.cat([boxes[b][objects] for b, (_, objects) in enumerate(pairs)])
     count = max(1, sum(map(len, boxes)))
-    giou = generalized_iou_loss(cxcywh_to_xyxy(matched), cxcywh_to_xyxy(truth), reduction="sum")
-    return classification, (matched - truth).abs().sum() / count, giou / count
+    giou = generalized_iou_loss(cxcywh_to_xyxy(matched), cxcywh_to_xyxy(gt_boxes), reduction="sum")
+    return classification, (matched - gt_boxes).abs().sum() / count, giou / count
 
 
 @torch.no_grad()
 def postprocess(outputs: Mapping[str, Any], *, score_threshold: float = 0.0) -> list[dict[str, Tensor]]:
-    """Of each query its likeliest class but "no object", and its box in pixels. Nothing is suppressed.
+    """For each query its most probable class except "no object" and its box, without non-maximum suppression.
 
     Args:
         outputs: of `DETR`.
-        score_threshold: scores that are not above it are dropped. 0 keeps all Q, as for average precision; to look
-            at, 0.7 or so.
+        score_threshold: detections need a score above this. 0 keeps all Q, for average precision; for display, use
+            about 0.7.
 
     Returns:
-        For each image `boxes` (N, 4), within the image, `labels` (N,) int64, `scores` (N,) and `queries` (N,), which
-        they come from, best first.
-
-    Raises:
-        TypeError: outputs are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, or a number is NaN.
+        For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64, `scores` (N,) and `queries` (N,), the
+        index of the query that predicted each box; highest score first.
     """
     check_layers(outputs, **AXES)
     check_no_nan("outputs", outputs, AXES)
-    found = []
+    detections = []
     for logits, boxes, (h, w) in zip(outputs["class_logits"], outputs["boxes"], outputs["sizes"], strict=True):
         scores, labels = full_precision(logits).softmax(dim=-1)[:, :-1].max(dim=-1)  # (Q,)
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] > score_threshold]
         boxes = cxcywh_to_xyxy(full_precision(boxes[order]))
-        # the authors' code does not cut boxes at the edges of the image
+        # the authors' code does not clip boxes to the image
         boxes = clip_boxes(boxes * boxes.new_tensor([w, h, w, h]), (h, w))
-        found.append({"boxes": boxes, "labels": labels[order], "scores": scores[order], "queries": order})
-    return found
+        detections.append({"boxes": boxes, "labels": labels[order], "scores": scores[order], "queries": order})
+    return detections

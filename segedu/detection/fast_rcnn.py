@@ -1,15 +1,16 @@
-"""Fast R-CNN: the whole image through the network once, and every proposal pooled from its features.
+"""Fast R-CNN: one pass of the network over the image, then every proposal is pooled from the shared features.
 
 Paper: Girshick, "Fast R-CNN", ICCV 2015, arXiv 1504.08083.
-Idea: Convolutions do not care where they look, so the features of a proposal can be cut from those of the image.
-    RoI pooling brings every box to one small grid, two fully connected layers read it, and one loss trains all of
-    it at once: the class by a softmax, and the box of the true class by smooth L1. No machines, no files between.
+Idea: A convolution computes the same features wherever it is applied, so the features of a proposal can be cropped from
+    those of the image. RoI pooling resizes the features of every box to one small grid, and two fully connected layers
+    process this grid. One loss trains everything together: softmax for the class, and smooth L1 for the box of the
+    ground-truth class. No support vector machines, and no features on disk.
 Simplified: the two layers are not compressed by a singular value decomposition (section 3.1). Deltas are scaled by
-    fixed numbers in place of their deviation in the training set.
+    constants instead of by their standard deviation in the training set.
 Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `class_logits` (P, K), 0 is background, `deltas`
     (P, K, 4), with `proposals` and `sizes`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
-Quality: head, losses and detections equal torchvision's with the same weights; fits four drawn scenes (its tests). From
-    scratch on `shapes`: box AP50 at least 0.86 over three seeds, 30 CPU-s.
+Quality: head, losses and detections equal torchvision's with the same weights; fits four synthetic scenes (its tests).
+    From scratch on `shapes`: box AP50 at least 0.86 over three seeds, 30 CPU-s.
 Course: 11-detection
 Lab: 11_detection
 """
@@ -34,18 +35,18 @@ from segedu.ops.anchors import decode_boxes
 from segedu.ops.roi_pool import roi_pool
 from segedu.validation.boxes import check_proposals
 from segedu.validation.images import check_sizes
-from segedu.validation.tensors import check_keys
+from segedu.validation.numbers import check_integer
+from segedu.validation.tensors import check_keys, check_maps
 
 KEYS = ("class_logits", "deltas", "proposals", "sizes")
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas: about 1 over the deviation that proposals have from their objects
-HARD = Sampling(count=64, positive_share=0.25, high=0.5, low=0.1)  # section 2.3
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas: about 1 over their standard deviation
+SAMPLING = Sampling(count=64, positive_share=0.25, high=0.5, low=0.1)  # section 2.3
 
 
 class LastConvolutions(nn.Module):
-    """A VGG without its last pooling, which RoI pooling replaces: one feature map, of stride 16.
+    """A VGG without its last pooling, which RoI pooling replaces: one feature map of stride 16.
 
-    Args:
-        vgg: whose layers are used, not copied.
+    The layers are those of the given VGG, not copies.
     """
 
     def __init__(self, vgg: VGG) -> None:
@@ -58,13 +59,13 @@ class LastConvolutions(nn.Module):
 
 
 class TwoLayerHead(nn.Module):
-    """Two fully connected layers over the pooled features of a proposal.
+    """Two fully connected layers applied to the pooled features of each proposal.
 
     Args:
         in_channels: C of the features.
         size: height and width of the pooled grid.
         hidden: width of both layers.
-        dropout: after each layer. Paper: 0.5, as in VGG.
+        dropout: probability after each layer. Paper: 0.5, as in VGG.
     """
 
     def __init__(self, in_channels: int, size: int = 7, hidden: int = 4096, dropout: float = 0.0) -> None:
@@ -80,18 +81,16 @@ class TwoLayerHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Two linear layers side by side: the class, and for every class how the box moves.
+    """Two parallel linear layers: class logits, and four box deltas for each class.
 
     Args:
-        in_channels: of the vector of a proposal.
+        in_channels: length of the vector of a proposal.
         num_classes: K, with the background.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2, of which one is the background")
-        self.num_classes = num_classes
+        self.num_classes = check_integer("num_classes", num_classes, minimum=2)
         self.cls_score = nn.Linear(in_channels, num_classes)
         self.bbox_pred = nn.Linear(in_channels, 4 * num_classes)
 
@@ -100,14 +99,14 @@ class BoxPredictor(nn.Module):
 
 
 class FastRCNN(nn.Module):
-    """One feature map, RoI pooling, a head and its two predictions.
+    """Fast R-CNN on one feature map: RoI pooling, a head, and predictions of class and box.
 
     Args:
         backbone: images -> list of features, with `channels` and `strides`, such as `LastConvolutions` or `ResNet`.
         num_classes: K, with the background.
-        level: which of the features is pooled from.
+        level: index of the features that proposals are pooled from.
         head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead`.
-        sampling: of proposals, when targets are given.
+        sampling: how proposals are sampled if targets are given.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class FastRCNN(nn.Module):
         num_classes: int,
         level: int = -1,
         head: nn.Module | None = None,
-        sampling: Sampling = HARD,
+        sampling: Sampling = SAMPLING,
     ) -> None:
         super().__init__()
         self.backbone, self.level, self.sampling = backbone, level, sampling
@@ -143,14 +142,11 @@ class FastRCNN(nn.Module):
 
 
 def fast_rcnn_vgg16(num_classes: int = 21, **options: Any) -> FastRCNN:
-    """The paper's network L: VGG16, its last pooling replaced by RoI pooling to 7x7, its layers fc6 and fc7.
+    """The paper's network L: VGG16 with RoI pooling to 7x7 in place of its last pooling, and its layers fc6 and fc7.
 
     Args:
         num_classes: K, with the background; 21 for Pascal VOC.
-        **options: of `FastRCNN`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `FastRCNN`.
     """
     backbone = LastConvolutions(vgg16(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)))
     head = TwoLayerHead(backbone.channels[-1], size=7, hidden=4096, dropout=0.5)
@@ -160,53 +156,47 @@ def fast_rcnn_vgg16(num_classes: int = 21, **options: Any) -> FastRCNN:
 def fast_rcnn_loss(
     outputs: Mapping[str, Any], targets: Targets, *, box_weight: float = 1.0, beta: float = 1.0
 ) -> dict[str, Tensor]:
-    """The multi-task loss (equation 1), a mean over proposals: of background only the class counts.
+    """The multi-task loss (equation 1), a mean over proposals. Background proposals have only a classification loss.
 
     Args:
         outputs: of the network, called with these targets.
         targets: B dicts with `boxes` and `labels`.
-        box_weight: lambda of the paper.
+        box_weight: lambda in the paper.
         beta: of `smooth_l1_loss`.
 
     Returns:
-        Scalars `classes` (cross-entropy), `box` (smooth L1 of the four deltas of the true class) and `loss`, their
+        Scalars `classes` (cross-entropy), `box` (smooth L1 of the deltas of the ground-truth class) and `loss`, their
         sum; all are 0 if there is no proposal.
-
-    Raises:
-        TypeError: outputs or targets are no dicts of tensors.
-        ValueError: a key is missing, or a shape or label does not fit.
     """
     logits, deltas = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], logits.shape[1])
     pairs = zip(outputs["proposals"], targets, strict=True)
-    labels, wanted = zip(*(label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs), strict=True)
-    labels, wanted = torch.cat(labels), torch.cat(wanted).to(deltas)
+    matched = (label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs)
+    labels, target_deltas = (torch.cat(parts) for parts in zip(*matched, strict=True))
     count, objects = max(len(labels), 1), torch.nonzero(labels).flatten()
     classes = F.cross_entropy(logits, labels, reduction="sum") / count
     box = deltas.sum() * 0
     if len(objects):
-        own = deltas[objects, labels[objects]]
-        box = box_weight * smooth_l1_loss(own, wanted[objects], beta=beta, reduction="sum") / count
+        preds = deltas[objects, labels[objects]]
+        box = smooth_l1_loss(preds, target_deltas.to(deltas)[objects], beta=beta, reduction="sum")
+        box = box_weight * box / count
     return {"classes": classes, "box": box, "loss": classes + box}
 
 
 def postprocess(
     outputs: Mapping[str, Any], *, score_threshold: float = 0.05, iou_threshold: float = 0.5, count: int = 100
 ) -> list[dict[str, Tensor]]:
-    """Detections: a proposal may be one of several classes, each with a box of its own; then suppression.
+    """Detections after non-maximum suppression. A proposal may become several classes, each with its own box.
 
     Args:
-        outputs: of the network without targets.
-        score_threshold: detections have a softmax above this.
-        iou_threshold: a detection goes if its IoU with a better one of its class is above this. Paper: R-CNN's, 0.3.
-        count: of an image at most.
+        outputs: of the network, called without targets.
+        score_threshold: detections need a softmax score above this.
+        iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this. Paper:
+            R-CNN's, 0.3.
+        count: maximum number of detections per image.
 
     Returns:
-        B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), the best first.
-
-    Raises:
-        TypeError: outputs are no dict.
-        ValueError: a key is missing, a shape does not fit, or a score is NaN.
+        B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), highest score first.
     """
     logits, deltas = (tensor.detach() for tensor in _checked(outputs))
     scores = logits.softmax(1)[:, 1:]
@@ -215,13 +205,8 @@ def postprocess(
 
 
 def _checked(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Logits and deltas of the head, if there is one of each for every proposal."""
+    """Class logits (P, K) and deltas (P, K, 4) in full precision, for as many proposals as the outputs have."""
     check_keys("outputs", outputs, KEYS)
-    logits, deltas = outputs["class_logits"], outputs["deltas"]
-    P = sum(len(boxes) for boxes in outputs["proposals"])
-    if logits.ndim != 2 or len(logits) != P or deltas.shape != (*logits.shape, 4):
-        raise ValueError(
-            f"outputs has class_logits of shape {tuple(logits.shape)} and deltas of shape {tuple(deltas.shape)},"
-            f" expected (P, K) and (P, K, 4) with the P = {P} of the proposals"
-        )
-    return full_precision(logits), full_precision(deltas)
+    lengths = {"P": sum(len(boxes) for boxes in outputs["proposals"])}
+    check_maps("outputs", outputs, lengths, class_logits="P? K", deltas="P? K 4")
+    return full_precision(outputs["class_logits"]), full_precision(outputs["deltas"])

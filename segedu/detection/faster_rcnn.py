@@ -1,18 +1,19 @@
-"""Faster R-CNN: the network proposes its own boxes, and a feature pyramid shows every box at the scale that fits it.
+"""Faster R-CNN: the network proposes its own boxes, and a feature pyramid pools each box at the scale that fits it.
 
 Paper: Ren, He, Girshick, Sun, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
     NIPS 2015, arXiv 1506.01497. On a pyramid: Lin, Dollár, Girshick, He, Hariharan, Belongie, "Feature Pyramid Networks
     for Object Detection", CVPR 2017, arXiv 1612.03144. Its pooling, RoIAlign: He et al., arXiv 1703.06870.
-Idea: A small convolution slides over the features and says of each anchor whether an object is there and how it
-    should move. The best of these boxes are the proposals of a Fast R-CNN on the same features, so that proposals
-    cost next to nothing. On a pyramid small boxes are pooled from fine levels and large ones from coarse levels.
-Simplified: both parts train at once, without a gradient through the coordinates of proposals (the paper alternates).
-    Anchors that cross the image's edge are kept, as in torchvision.
+Idea: A small convolution slides over the features and predicts for each anchor whether it contains an object, and how
+    to move the anchor onto it. The best of these boxes are the proposals of a Fast R-CNN on the same features, so
+    proposals add little computation. In a pyramid, small boxes are pooled from fine levels and large boxes from coarse
+    levels.
+Simplified: both parts are trained jointly, without a gradient through the coordinates of proposals (the paper
+    alternates). Anchors that cross the border of the image are kept, as in torchvision.
 Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_deltas` (B, A, 4), `class_logits` (P, K),
     `deltas` (P, K, 4), and of `anchors`, a list of (A_l, 4), `proposals`, `sizes` and `features`. `postprocess`: the
     dict -> B dicts of `boxes`, `labels` and `scores`.
-    A program exported by `torch.export` or ONNX has `counts[1]` proposals for each image; where fewer remain after the
-    suppression, the last rows of `proposals` are 0, and their `class_logits` predict the background.
+    A program exported by `torch.export` or ONNX has `counts[1]` proposals for each image; if fewer remain after
+    non-maximum suppression, the last rows of `proposals` are 0, and their `class_logits` predict the background.
 Quality: features, heads, proposals, detections and losses with gradients equal torchvision's at the same weights. From
     scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-s.
 Course: 11-detection
@@ -45,6 +46,7 @@ from segedu.ops.anchors import cell_anchors, decode_boxes, encode_boxes, grid_an
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.crowds import without_crowds
 from segedu.validation.images import check_sizes
+from segedu.validation.numbers import check_length
 from segedu.validation.tensors import check_keys
 
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
@@ -52,15 +54,16 @@ SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
 RATIOS = (0.5, 1.0, 2.0)
 PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # FPN's; on one level the paper has Fast R-CNN's 64
 ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
-SMALLEST, BETA = 1e-3, 1 / 9  # least side of proposals in pixels; where smooth L1 turns from squared to straight
+MIN_SIZE = 1e-3  # shortest side of a proposal, in pixels
+BETA = 1 / 9  # where smooth L1 changes from quadratic to linear
 
 
 class RPNHead(nn.Module):
-    """3x3 convolutions, then for each anchor of a place how much it is an object and how it should move.
+    """3x3 convolutions, then one objectness logit and four deltas for each anchor.
 
     Args:
         channels: C of every level.
-        anchors: of one place.
+        anchors: number of anchors at each location.
         depth: number of 3x3 convolutions.
     """
 
@@ -79,18 +82,18 @@ class RPNHead(nn.Module):
         objectness, deltas = [], []
         for level in features:
             x = self.conv(level)
-            # (B, A, H, W) -> (B, H * W * A): row by row, in each place anchor by anchor
+            # (B, A, H, W) -> (B, H * W * A): location by location, row by row, as in `grid_anchors`
             objectness.append(self.cls_logits(x).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.bbox_pred(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
         return torch.cat(objectness, 1), torch.cat(deltas, 1)  # (B, A), (B, A, 4) with A over all levels
 
 
 class RPN(nn.Module):
-    """The region proposal network: anchors on every level, and what its head says about them.
+    """The region proposal network: anchors on every level, with objectness and deltas.
 
     Args:
         channels: C of every level.
-        sizes: for each level the size of its anchors in pixels, or several.
+        sizes: for each level the size of its anchors in pixels, or several sizes.
         ratios: height over width of the anchors, the same on all levels.
         depth: of `RPNHead`.
     """
@@ -110,27 +113,20 @@ class RPN(nn.Module):
         self.head = RPNHead(channels, len(self.sizes[0]) * len(self.ratios), depth)
 
     def anchors(self, features: Sequence[Tensor], size: Size) -> list[Tensor]:
-        """The anchors of each level.
+        """The anchors (h * w * A, 4) of each level, xyxy.
 
         Args:
             features: (B, C, h, w) of each level.
             size: (H, W) of the batch.
-
-        Returns:
-            For each level (h * w * A, 4), xyxy.
-
-        Raises:
-            ValueError: there are more or fewer levels than sizes of anchors.
         """
-        if len(features) != len(self.sizes):
-            raise ValueError(f"the pyramid has {len(features)} levels, expected {len(self.sizes)}, one for each size")
-        found = []
+        check_length("features", features, len(self.sizes), of="level of anchors")
+        anchors = []
         for level, sizes in zip(features, self.sizes, strict=True):
             h, w = level.shape[-2:]
             cells = cell_anchors(sizes, self.ratios, rounded=True).to(level)
-            # Paper: the stride of the level. torchvision divides sizes: of an odd level, half of it has a bit less.
-            found.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
-        return found
+            # Paper: the stride of the level. torchvision divides sizes, which gives less where a level is rounded up.
+            anchors.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
+        return anchors
 
     def forward(self, features: Sequence[Tensor], size: Size) -> dict[str, Any]:
         objectness, deltas = self.head(features)
@@ -141,27 +137,27 @@ class RPN(nn.Module):
 def propose(
     outputs: Mapping[str, Any], sizes: Sequence[Size], count: int = 1000, iou_threshold: float = 0.7
 ) -> list[Tensor]:
-    """The best boxes of the region proposal network: the best of each level, then suppression on each level.
+    """The best boxes of each level, then non-maximum suppression within each level.
 
     Args:
         outputs: of `RPN`.
         sizes: (h, w) of each image.
-        count: at most so many boxes of a level before the suppression, and of an image after it.
+        count: maximum number of boxes, of a level before the suppression and of an image after it.
         iou_threshold: of the suppression.
 
     Returns:
-        B boxes (P_i, 4) within their images, the best first.
+        B tensors of boxes (P_i, 4) clipped to their images, highest objectness first.
     """
     levels = [len(anchors) for anchors in outputs["anchors"]]
     boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(outputs["anchors"])))  # (B, A, 4)
     index = torch.arange(sum(levels), device=boxes.device).split(levels)
-    chosen, tops = [], [min(count, n) for n in levels]
+    proposals, tops = [], [min(count, n) for n in levels]
     for box, logits, size in zip(boxes, full_precision(outputs["objectness"]), sizes, strict=True):
         parts = zip(index, logits.split(levels), tops, strict=True)
         rows = torch.cat([rows[part.topk(top).indices] for rows, part, top in parts])
         box, score = clip_boxes(box[rows], size), logits[rows].sigmoid()
-        chosen.append(best_proposals(box, score, tops, iou_threshold, count, SMALLEST))
-    return chosen
+        proposals.append(best_proposals(box, score, tops, iou_threshold, count, MIN_SIZE))
+    return proposals
 
 
 class ConvolutionalHead(nn.Sequential):
@@ -182,16 +178,16 @@ class ConvolutionalHead(nn.Sequential):
 
 
 class FasterRCNN(nn.Module):
-    """Pyramid, region proposal network, and a head that looks at each proposal; keys as torchvision's.
+    """Feature pyramid, region proposal network, and a head applied to each proposal; keys as torchvision's.
 
     Args:
         backbone: such as `FPN`: images -> levels fine to coarse, with `channels` and `strides`. The last level,
-            `PoolLevel`, is for large anchors only: no proposal is pooled from it.
+            `PoolLevel`, only has large anchors; no proposal is pooled from it.
         num_classes: K, with the background.
         rpn: None: `RPN` with the paper's anchors.
         head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead` of 1024.
-        sampling: of proposals, when targets are given.
-        counts: of proposals of an image, when targets are given and when not.
+        sampling: how proposals are sampled if targets are given.
+        counts: numbers of proposals per image, with targets and without.
     """
 
     def __init__(
@@ -231,82 +227,64 @@ class FasterRCNN(nn.Module):
         return onnx_outputs(outputs | {"sizes": sizes, "features": features})
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], output_size: int) -> Tensor:
-        """`pool_from_levels` of all levels but the last.
-
-        Args:
-            features: of the backbone.
-            boxes: B boxes (P_i, 4).
-            output_size: height and width of the result.
-
-        Returns:
-            (P, C, output_size, output_size).
-        """
+        """Features (P, C, output_size, output_size) of B tensors of boxes (P_i, 4), from all levels but the last."""
         return pool_from_levels(features, boxes, output_size, self.backbone.strides[:-1])
 
 
 def faster_rcnn_loss(
     outputs: Mapping[str, Any], targets: Targets, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Whether anchors are objects and how they move, and the loss of Fast R-CNN for the proposals.
+    """Losses of the region proposal network, and the loss of Fast R-CNN on the proposals.
 
     Args:
         outputs: of the network, called with these targets.
         targets: B dicts with `boxes` and `labels`.
-        generator: draws the anchors that count; None for torch's own.
+        generator: samples the anchors; None: torch's default generator.
 
     Returns:
         Scalars `objectness`, `anchor_box`, `classes`, `box`, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs or targets are no dicts of tensors.
-        ValueError: a key is missing, or a shape or label does not fit.
     """
     check_keys("outputs", outputs, KEYS)
-    of_proposals, of_anchors = fast_rcnn_loss(outputs, targets, beta=BETA), rpn_loss(outputs, targets, generator)
-    return {**of_anchors, **of_proposals, "loss": sum(of_anchors.values()) + of_proposals["loss"]}
+    head_losses, rpn_losses = fast_rcnn_loss(outputs, targets, beta=BETA), rpn_loss(outputs, targets, generator)
+    return {**rpn_losses, **head_losses, "loss": sum(rpn_losses.values()) + head_losses["loss"]}
 
 
 def rpn_loss(
     outputs: Mapping[str, Any], targets: Targets, generator: torch.Generator | None = None, sampling: Sampling = ANCHORS
 ) -> dict[str, Tensor]:
-    """Equation 1 of the paper: means over the anchors drawn, in the whole batch; only objects have a box.
+    """Equation 1: means over the sampled anchors of the whole batch. Only positive anchors have a box loss.
 
     Args:
         outputs: of `RPN`.
         targets: B dicts with `boxes`.
-        generator: draws the anchors that count.
-        sampling: how many of an image, and which IoU makes an object (`high`) or background (below `low`).
+        generator: samples the anchors.
+        sampling: how many per image, and which IoU makes an anchor positive (`high`) or negative (below `low`).
 
     Returns:
         Scalars `objectness` (binary cross-entropy) and `anchor_box` (smooth L1).
     """
     anchors = torch.cat(list(outputs["anchors"]))
-    logits, truth, deltas, wanted = [], [], [], []
+    logits, labels, preds, target_deltas = [], [], [], []
     pairs = zip(full_precision(outputs["objectness"]), full_precision(outputs["anchor_deltas"]), targets, strict=True)
-    for objectness, moves, target in pairs:
-        boxes = without_crowds(target)["boxes"].to(anchors)
-        matches = match_anchors(box_iou(boxes, anchors), sampling.low, sampling.high, force_best=True)
-        objects, background = sample_matches(matches, sampling.count, sampling.positive_share, generator)
-        logits += [objectness[objects], objectness[background]]
-        truth += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
-        deltas.append(moves[objects])
-        wanted.append(encode_boxes(boxes[matches[objects]], anchors[objects]).to(moves))
-    logits, deltas, wanted = torch.cat(logits), torch.cat(deltas), torch.cat(wanted)
+    for objectness, deltas, target in pairs:
+        gt_boxes = without_crowds(target)["boxes"].to(anchors)
+        matches = match_anchors(box_iou(gt_boxes, anchors), sampling.low, sampling.high, force_best=True)
+        positive, negative = sample_matches(matches, sampling.count, sampling.positive_share, generator)
+        logits += [objectness[positive], objectness[negative]]
+        labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
+        preds.append(deltas[positive])
+        target_deltas.append(encode_boxes(gt_boxes[matches[positive]], anchors[positive]).to(deltas))
+    logits, preds, target_deltas = torch.cat(logits), torch.cat(preds), torch.cat(target_deltas)
     count = max(len(logits), 1)
-    objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum") / count
-    box = deltas.sum() * 0 if not len(deltas) else smooth_l1_loss(deltas, wanted, beta=BETA, reduction="sum") / count
+    objectness = F.binary_cross_entropy_with_logits(logits, torch.cat(labels), reduction="sum") / count
+    box = preds.sum() * 0
+    if len(preds):
+        box = smooth_l1_loss(preds, target_deltas, beta=BETA, reduction="sum") / count
     return {"objectness": objectness, "anchor_box": box}
 
 
 def normalize_pyramid(backbone: FPN) -> FPN:
-    """Batch normalisation behind each convolution of a pyramid, in the place of its bias.
-
-    Args:
-        backbone: changed where it is.
-
-    Returns:
-        The backbone.
-    """
+    """Replace the biases of a pyramid's convolutions by batch normalisation after them, in place."""
     for block in (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks):
         block[0].register_parameter("bias", None)
         block.append(nn.BatchNorm2d(block[0].out_channels))
@@ -314,14 +292,11 @@ def normalize_pyramid(backbone: FPN) -> FPN:
 
 
 def resnet50_fpn(eps: float | None = 0.0) -> FPN:
-    """ResNet-50, and on it a pyramid of 256 channels with one pooled level.
+    """ResNet-50 with a feature pyramid of 256 channels and one pooled level.
 
     Args:
-        eps: of batch normalisation, which is frozen. torchvision's weights for COCO want 0, those for ImageNet 1e-5.
+        eps: of batch normalisation, which is frozen. torchvision's weights for COCO need 0, those for ImageNet 1e-5.
             None: it is not frozen, and the pyramid has it too: version 2.
-
-    Returns:
-        The backbone with random weights.
     """
     body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
     if eps is None:
@@ -335,23 +310,12 @@ def faster_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **optio
     Args:
         num_classes: K, with the background; 91 for COCO.
         eps: of `resnet50_fpn`.
-        **options: of `FasterRCNN`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `FasterRCNN`.
     """
     return FasterRCNN(resnet50_fpn(eps), num_classes, **options)
 
 
 def faster_rcnn_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> FasterRCNN:
-    """torchvision's network `fasterrcnn_resnet50_fpn_v2`: two convolutions propose, `ConvolutionalHead` judges.
-
-    Args:
-        num_classes: K, with the background; 91 for COCO.
-        **options: of `FasterRCNN`.
-
-    Returns:
-        The network with random weights.
-    """
+    """torchvision's network `fasterrcnn_resnet50_fpn_v2`: an RPN with two convolutions, and `ConvolutionalHead`."""
     parts = {"rpn": RPN(256, depth=2), "head": ConvolutionalHead(256), **options}
     return FasterRCNN(resnet50_fpn(None), num_classes, **parts)

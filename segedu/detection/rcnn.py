@@ -1,19 +1,20 @@
-"""R-CNN: proposals from elsewhere, each warped to one size and put through a network made for whole images.
+"""R-CNN: every proposal is warped to a fixed size and classified by a network made for whole images.
 
 Paper: Girshick, Donahue, Darrell, Malik, "Rich Feature Hierarchies for Accurate Object Detection and Semantic
     Segmentation", CVPR 2014, arXiv 1311.2524.
-Idea: Selective search says where objects may be; a network that learnt to name images says what is there. It is
-    tuned to warped proposals with a softmax, then one linear support vector machine a class judges its features, and
-    a ridge regression a class moves the box. Every proposal is computed anew, two thousand times an image.
-Simplified: features for the machines and for the boxes are the same (the paper takes fc7 and pool5). All features
-    of the training images are in memory at once, so negatives are mined from them and not image by image.
+Idea: Selective search proposes boxes, and a network pre-trained for image classification classifies them. The network
+    is fine-tuned on warped proposals with a softmax. Then one linear support vector machine (SVM) per class scores its
+    features, and one ridge regression per class refines the box. Every proposal is computed separately, two thousand
+    per image.
+Simplified: the SVMs and the box regressions use the same features (the paper uses fc7 and pool5). All features of the
+    training images are in memory at once, so hard negatives are mined from them and not image by image.
 Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `features` (P, D), `class_logits` (P, K) of the
     softmax, `svm_scores` (P, K - 1), `deltas` (P, K - 1, 4), with `proposals` and `sizes`. `postprocess`: the dict ->
     B dicts of `boxes`, `labels` and `scores`.
-Quality: crops are those of a loop over their pixels; the machines reach the objective of scikit-learn's fitted to all
-    negatives at once within 1 %, the boxes are its ridge regression. Finds three quarters of the objects of four drawn
-    scenes that it learnt from, and more (its tests). From scratch on `shapes`: box AP50 at least 0.83 over three seeds,
-    45 CPU-s.
+Quality: crops equal those of a loop over their pixels; the SVMs reach the objective of scikit-learn's fitted to all
+    negatives at once within 1 %, the box regressions are scikit-learn's ridge regression. Detects at least three
+    quarters of the objects of four synthetic scenes that it was trained on (its tests). From scratch on `shapes`: box
+    AP50 at least 0.83 over three seeds, 45 CPU-s.
 Course: 11-detection
 Lab: 11_detection
 """
@@ -39,24 +40,23 @@ from segedu.ops.warp_boxes import warp_boxes
 from segedu.unsupervised.selective_search import FAST, Strategy, selective_search
 from segedu.validation.boxes import check_proposals
 from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_integer
 from segedu.validation.tensors import check_keys
 
 Targets = Sequence[Mapping[str, Tensor]]
 KEYS = ("features", "class_logits", "svm_scores", "deltas", "proposals", "sizes")
-NORM = 20.0  # the machines see features scaled to this mean length, as in the authors' program
+FEATURE_NORM = 20.0  # features are scaled to this mean length for the SVMs, as in the authors' program
 RIDGE = 1000.0  # the paper's lambda
-NEAR = 0.6  # IoU from which a proposal says something about the box of its object (appendix C)
-
-
+BOX_IOU = 0.6  # smallest IoU of proposals that the box regressions are fitted to (appendix C)
 SAMPLING = Sampling()
 
 
 class CropFeatures(nn.Module):
-    """The last features of a backbone, averaged in a grid of cells, as one vector.
+    """The last features of a backbone, average-pooled to a grid and flattened to one vector.
 
     Args:
         backbone: images -> list of features, with `channels`, such as `VGG` or `ResNet`.
-        cells: along each side of the grid.
+        cells: cells along each side of the grid.
     """
 
     def __init__(self, backbone: nn.Module, cells: int = 2) -> None:
@@ -69,20 +69,20 @@ class CropFeatures(nn.Module):
 
 
 class RCNN(nn.Module):
-    """Features of warped proposals, and three linear layers that read them.
+    """Features of warped proposals, and three linear layers applied to them.
 
-    `classifier` is trained by gradient descent with the features (`rcnn_loss`); `svm` and `box` are set by
-    `fit_heads` when the features stand.
+    `classifier` is trained by gradient descent together with the features (`rcnn_loss`). Then, with the features fixed,
+    `fit_heads` sets `svm` and `box`.
 
     Args:
         features: crops (N, 3, S, S) -> (N, D), with `channels`, which is D, such as `CropFeatures`.
         num_classes: K, with the background.
         crop_size: S. The paper's network takes 227.
-        context: pixels of a crop on every side that show what is around the box. The paper has 16.
-        sampling: of proposals, when targets are given.
-        strategies: of the selective search where no proposals are given.
-        max_proposals: the first so many of those are taken.
-        fill: what a crop has outside of the image: the mean of the images, one number a channel.
+        context: pixels on every side of a crop that show the surroundings of the box. The paper has 16.
+        sampling: how proposals are sampled if targets are given.
+        strategies: of the selective search, which runs if no proposals are given.
+        max_proposals: how many boxes of the selective search are used.
+        fill: values of a crop outside the image: the mean of the images, one value per channel.
     """
 
     def __init__(
@@ -97,9 +97,8 @@ class RCNN(nn.Module):
         fill: Sequence[float] = IMAGENET_MEAN,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2, of which one is the background")
-        self.num_classes, self.crop_size, self.context = num_classes, crop_size, context
+        self.num_classes = check_integer("num_classes", num_classes, minimum=2)
+        self.crop_size, self.context = crop_size, context
         self.sampling, self.strategies, self.max_proposals = sampling, strategies, max_proposals
         self.fill = tuple(fill)
         self.features = features
@@ -139,7 +138,7 @@ class RCNN(nn.Module):
 
 
 def rcnn_loss(outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
-    """What the features are tuned by: cross-entropy of K classes over the proposals (section 2.3).
+    """The loss for fine-tuning the features: cross-entropy of K classes over the proposals (section 2.3).
 
     Args:
         outputs: of `RCNN`, called with these targets.
@@ -147,10 +146,6 @@ def rcnn_loss(outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]
 
     Returns:
         Scalars `classes` and `loss`, which are equal; 0 if there is no proposal.
-
-    Raises:
-        TypeError: outputs or targets are no dicts of tensors.
-        ValueError: a key is missing, or a shape or label does not fit.
     """
     check_keys("outputs", outputs, KEYS)
     logits = full_precision(outputs["class_logits"])
@@ -163,70 +158,65 @@ def rcnn_loss(outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]
 
 @torch.no_grad()
 def fit_heads(model: RCNN, outputs: Mapping[str, Any], targets: Targets, *, cost: float = 1e-3) -> None:
-    """Set the support vector machines and the box regressions of a model to what its features ask for.
+    """Fit the support vector machines and the box regressions of a model to its features, in place.
 
     Args:
-        model: whose `svm` and `box` are changed.
-        outputs: of the model in evaluation, without targets, but with the ground truth among the proposals
-            (`add_ground_truth`): only true boxes are objects to the machines.
+        model: its layers `svm` and `box` are changed.
+        outputs: of the model in evaluation mode, without targets, but with the ground-truth boxes among the proposals
+            (`add_ground_truth`): the SVMs count only these as objects.
         targets: B dicts with `boxes` and `labels`.
-        cost: C of the machines, what a wrong answer costs against wide margins.
-
-    Raises:
-        TypeError: outputs or targets are no dicts of tensors.
-        ValueError: a key is missing, or a shape or label does not fit.
+        cost: C of the SVMs, the weight of misclassifications relative to wide margins.
     """
     check_keys("outputs", outputs, KEYS)
     targets = check_targets(targets, outputs["sizes"], model.num_classes)
     features = full_precision(outputs["features"])
-    judged, labels, wanted = [], [], []
+    signs, labels, deltas = [], [], []
     for boxes, target in zip(outputs["proposals"], targets, strict=True):
-        judged.append(svm_labels(boxes, target, model.num_classes))
-        label, deltas = label_proposals(boxes, target, NEAR)
-        labels.append(label)
-        wanted.append(deltas)
-    judged, labels, wanted = torch.cat(judged), torch.cat(labels), torch.cat(wanted).to(features)
+        signs.append(svm_labels(boxes, target, model.num_classes))
+        box_labels, box_deltas = label_proposals(boxes, target, BOX_IOU)
+        labels.append(box_labels)
+        deltas.append(box_deltas)
+    signs, labels, deltas = torch.cat(signs), torch.cat(labels), torch.cat(deltas).to(features)
     for c in range(model.num_classes - 1):
-        model.svm.weight[c], model.svm.bias[c] = fit_svm(features, judged[:, c], cost)
-        own = labels == c + 1
-        weight, bias = fit_ridge(features[own], wanted[own], RIDGE)
+        model.svm.weight[c], model.svm.bias[c] = fit_svm(features, signs[:, c], cost)
+        of_class = labels == c + 1
+        weight, bias = fit_ridge(features[of_class], deltas[of_class], RIDGE)
         model.box.weight[4 * c : 4 * c + 4], model.box.bias[4 * c : 4 * c + 4] = weight, bias
 
 
 def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int, low: float = 0.3) -> Tensor:
-    """What a proposal is to the machine of each class. The loose fits that tuned the features would blur it.
+    """Labels of proposals for the SVM of each class, stricter than the labels for fine-tuning.
 
     Args:
         proposals: (P, 4) of one image.
         target: its `boxes` and `labels`.
         num_classes: K, with the background.
-        low: the paper found this number by a grid search.
+        low: the paper found this threshold by a grid search.
 
     Returns:
-        (P, K - 1) int64: 1 for a true box of the class, -1 where the IoU with every object of the class is below
-        `low`, 0 where neither: not learnt from.
+        (P, K - 1) int64: 1 for a ground-truth box of the class, -1 if the IoU with every object of the class is below
+        `low`, otherwise 0: the proposal is ignored.
 
-    >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([2])}
-    >>> svm_labels(torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]]), truth, num_classes=3)
+    >>> target = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([2])}
+    >>> svm_labels(torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]]), target, num_classes=3)
     tensor([[-1,  1],
             [-1,  0]])
     """
     iou = box_iou(proposals, target["boxes"].to(proposals))  # (P, N)
-    own = target["labels"].to(proposals.device)[:, None] == torch.arange(
-        1, num_classes, device=proposals.device
-    )  # (N, K - 1)
-    best = torch.cat([torch.where(own, iou[..., None], 0), iou.new_zeros(len(iou), 1, num_classes - 1)], 1).amax(1)
+    classes = torch.arange(1, num_classes, device=proposals.device)
+    of_class = target["labels"].to(proposals.device)[:, None] == classes  # (N, K - 1)
+    best = torch.cat([torch.where(of_class, iou[..., None], 0), iou.new_zeros(len(iou), 1, num_classes - 1)], 1).amax(1)
     return (best > 1 - 1e-6).long() - (best < low).long()
 
 
 def fit_svm(features: Tensor, labels: Tensor, cost: float = 1e-3, passes: int = 3) -> tuple[Tensor, Tensor]:
-    """One linear support vector machine, with hard negatives: only negatives that it gets wrong are added.
+    """Fit one linear support vector machine with hard-negative mining: only misclassified negatives are added.
 
     Args:
         features: (P, D).
-        labels: (P,) 1, -1 or 0, which is left out.
+        labels: (P,) 1, -1 or 0, which is ignored.
         cost: C; a positive counts twice.
-        passes: at most so many times over the negatives.
+        passes: maximum number of passes over the negatives.
 
     Returns:
         Weights (D,) and bias () such that features @ weights + bias is above 0 for objects of the class. A class
@@ -235,17 +225,17 @@ def fit_svm(features: Tensor, labels: Tensor, cost: float = 1e-3, passes: int = 
     positive, negative = labels == 1, labels == -1
     if not (positive.any() and negative.any()):
         return torch.zeros_like(features[:0].sum(0)), features.new_tensor(1.0 if positive.any() else -1.0)
-    scale = NORM / features.norm(dim=1).mean().clamp(min=1e-12)
-    points, answers = (scale * features).cpu().numpy(), labels.cpu().numpy()
-    chosen = positive | (negative & (negative.cumsum(0) <= 10 * positive.sum()))  # to begin with
+    scale = FEATURE_NORM / features.norm(dim=1).mean().clamp(min=1e-12)
+    points, signs = (scale * features).cpu().numpy(), labels.cpu().numpy()
+    chosen = positive | (negative & (negative.cumsum(0) <= 10 * positive.sum()))
     for _ in range(passes):
-        machine = LinearSVC(
+        svm = LinearSVC(
             C=cost, loss="hinge", class_weight={1: 2.0}, intercept_scaling=10.0, max_iter=20000, random_state=0
         )
         rows = chosen.cpu().numpy()
-        machine.fit(points[rows], answers[rows])
-        weight = scale * torch.as_tensor(machine.coef_[0]).to(features)
-        bias = torch.as_tensor(machine.intercept_[0]).to(features)
+        svm.fit(points[rows], signs[rows])
+        weight = scale * torch.as_tensor(svm.coef_[0]).to(features)
+        bias = torch.as_tensor(svm.intercept_[0]).to(features)
         hard = negative & (features @ weight + bias > -1) & ~chosen
         if not hard.any():
             break
@@ -253,12 +243,12 @@ def fit_svm(features: Tensor, labels: Tensor, cost: float = 1e-3, passes: int = 
     return weight, bias
 
 
-def fit_ridge(features: Tensor, wanted: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """Linear regression with a penalty on the squared weights, in closed form (equation 5); the bias has none.
+def fit_ridge(features: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+    """Ridge regression in closed form (equation 5); the bias is not penalised.
 
     Args:
         features: (P, D).
-        wanted: (P, T).
+        targets: (P, T).
         ridge: lambda of the penalty, above 0.
 
     Returns:
@@ -268,31 +258,27 @@ def fit_ridge(features: Tensor, wanted: Tensor, ridge: float = RIDGE) -> tuple[T
     (tensor([[1.]]), tensor([2.]))
     """
     if not len(features):
-        return features.new_zeros(wanted.shape[1], features.shape[1]), features.new_zeros(wanted.shape[1])
-    mean, centre = features.mean(0), wanted.mean(0)
+        return features.new_zeros(targets.shape[1], features.shape[1]), features.new_zeros(targets.shape[1])
+    mean, centre = features.mean(0), targets.mean(0)
     x = features - mean
     gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weight = torch.linalg.solve(gram, x.T @ (wanted - centre)).T  # (T, D)
+    weight = torch.linalg.solve(gram, x.T @ (targets - centre)).T  # (T, D)
     return weight, centre - weight @ mean
 
 
 def postprocess(
     outputs: Mapping[str, Any], *, score_threshold: float = 0.0, iou_threshold: float = 0.3, count: int = 100
 ) -> list[dict[str, Tensor]]:
-    """Detections: what a machine takes for its class, moved by the regression of the class, then suppression.
+    """Detections: SVM scores above a threshold, boxes refined by the regression of the class, then suppression.
 
     Args:
-        outputs: of `RCNN` without targets.
-        score_threshold: least score of a machine; 0 is its own decision.
-        iou_threshold: a detection goes if its IoU with a better one of its class is above this.
-        count: of an image at most.
+        outputs: of `RCNN`, called without targets.
+        score_threshold: smallest score of an SVM; 0 is its own decision boundary.
+        iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this.
+        count: maximum number of detections per image.
 
     Returns:
-        B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), the best first.
-
-    Raises:
-        TypeError: outputs are no dict.
-        ValueError: a key is missing.
+        B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), highest score first.
     """
     check_keys("outputs", outputs, KEYS)
     boxes = decode_boxes(outputs["deltas"].detach(), torch.cat(list(outputs["proposals"]))[:, None])

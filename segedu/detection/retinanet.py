@@ -1,17 +1,18 @@
-"""RetinaNet: a hundred thousand anchors are judged at once, and the easy ones do not drown the objects.
+"""RetinaNet: a hundred thousand anchors are classified at once; the focal loss keeps easy ones from dominating.
 
 Paper: Lin, Goyal, Girshick, He, Dollar, "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002.
-Idea: One network without proposals: at every place of a feature pyramid nine anchors get a score for each class and
-    four numbers that move them onto their object. Nearly all anchors are background, and their many small losses
-    would outweigh the few objects. The focal loss turns down what is already right, so that no sampling is needed.
-Simplified: nothing of the network. Where the paper and torchvision differ, this is torchvision's, whose weights fit:
-    the comments beginning `Paper:` say where.
-Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K) and `deltas` (B, A, 4), all levels' anchors one behind the
-    other, `anchors`, a list of (A_l, 4), one a level, and `sizes`, B pairs (h, w). `postprocess`: the dict -> B
-    dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,). Sides of H and W that are multiples of 32 are best.
+Idea: One network without proposals: at every location of a feature pyramid, nine anchors get a score for each class and
+    four deltas that move them onto their object. Nearly all anchors are background, and their many small losses would
+    outweigh the few objects. The focal loss down-weights what is already classified correctly, so no sampling is
+    needed.
+Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, for its weights:
+    comments that begin with `Paper:` mark these places.
+Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K) and `deltas` (B, A, 4) for the anchors of all levels,
+    concatenated; `anchors`, a list of (A_l, 4), one per level; and `sizes`, B pairs (h, w). `postprocess`: the dict ->
+    B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,). H and W should be multiples of 32.
 Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
-    tiny one learns two drawn scenes (its tests). From scratch on `shapes`: box AP50 at least 0.95 over three seeds, 39
-    CPU-s.
+    tiny one learns two synthetic scenes (its tests). From scratch on `shapes`: box AP50 at least 0.95 over three seeds,
+    39 CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -39,25 +40,26 @@ from segedu.ops.anchors import NEITHER, cell_anchors, decode_boxes, encode_boxes
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_sizes
+from segedu.validation.numbers import check_integer, check_length
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
-# Of P3 to P7: each level has three sizes, 2^(1/3) apart, so that the next level goes on where this one ends.
+# Of P3 to P7. Each level has three sizes, a factor of 2^(1/3) apart, and the next level continues the sequence.
 ANCHOR_SIZES = tuple(tuple(int(size * 2 ** (i / 3)) for i in range(3)) for size in (32, 64, 128, 256, 512))
 RATIOS = (0.5, 1.0, 2.0)  # height over width
-PRIOR = 0.01  # what an untrained network says of every anchor and class
+PRIOR = 0.01  # probability that an untrained network predicts for every anchor and class
 IGNORED = 255
 KEYS = ("logits", "deltas", "anchors", "sizes")
 
 
 class ClassificationHead(nn.Module):
-    """Four convolutions, and K scores for each anchor; the same weights on all levels: figure 3 c.
+    """Four convolutions, and K logits for each anchor; all levels share the weights (figure 3 c).
 
     Args:
-        channels: of the features, and in between.
-        num_anchors: at each place.
-        num_classes: K, with the background. Paper: no column for it; torchvision's weights have one that is
-            never asked to be 1.
-        norm_groups: of group normalisations behind the convolutions; None: there are none.
+        channels: C of the features and of the convolutions.
+        num_anchors: at each location.
+        num_classes: K, with the background. Paper: no channel for it; torchvision's weights have one, whose target is
+            always 0.
+        norm_groups: groups of the group normalisation after each convolution; None: no normalisation.
     """
 
     def __init__(self, channels: int, num_anchors: int, num_classes: int, norm_groups: int | None = None) -> None:
@@ -66,7 +68,7 @@ class ClassificationHead(nn.Module):
         self.conv = _tower(channels, norm_groups)
         self.cls_logits = nn.Conv2d(channels, num_anchors * num_classes, kernel_size=3, padding=1)
         nn.init.normal_(self.cls_logits.weight, std=0.01)
-        # sigmoid(bias) = PRIOR. With 1/2, all of the background would be half wrong at first, and drown the rest.
+        # sigmoid(bias) = PRIOR. With 1/2, the loss of the background would at first dominate that of the objects.
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -74,12 +76,12 @@ class ClassificationHead(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """Four convolutions of its own, and four deltas for each anchor, the same for all classes: figure 3 d.
+    """Four separate convolutions, and four deltas for each anchor, shared by all classes (figure 3 d).
 
     Args:
-        channels: of the features, and in between.
-        num_anchors: at each place.
-        norm_groups: of group normalisations behind the convolutions; None: there are none.
+        channels: C of the features and of the convolutions.
+        num_anchors: at each location.
+        norm_groups: groups of the group normalisation after each convolution; None: no normalisation.
     """
 
     def __init__(self, channels: int, num_anchors: int, norm_groups: int | None = None) -> None:
@@ -97,12 +99,13 @@ class RetinaNet(nn.Module):
     """A feature pyramid and the two heads; keys as torchvision's.
 
     Args:
-        backbone: gives one feature map a level, all with the same channels.
+        backbone: images -> one feature map per level, all with the same channels.
         num_classes: K, with the background.
-        anchor_sizes: for each level the sides of its square anchors in pixels, as many on all levels.
+        anchor_sizes: for each level the sides of its square anchors in pixels, equally many on all levels.
         ratios: height over width; every size comes in every ratio.
-        norm_groups: of group normalisations in the heads, as torchvision's version 2 has; None: there are none.
-            Narrow heads need them: the paper's start, a deviation of 0.01, lets little through few channels.
+        norm_groups: groups of the group normalisations in the heads, which torchvision's version 2 has; None: no
+            normalisation. Narrow heads need it: with the paper's initialisation, a standard deviation of 0.01, few
+            channels pass on almost no signal.
     """
 
     def __init__(
@@ -114,12 +117,10 @@ class RetinaNet(nn.Module):
         norm_groups: int | None = None,
     ) -> None:
         super().__init__()
-        levels = len(backbone.channels)
-        if len(anchor_sizes) != levels or len({len(sizes) for sizes in anchor_sizes}) != 1:
-            given = tuple(map(tuple, anchor_sizes))
-            raise ValueError(f"anchor_sizes is {given}, expected as many sizes for each of {levels} levels")
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2: the background and a class")
+        check_integer("num_classes", num_classes, minimum=2)
+        check_length("anchor_sizes", anchor_sizes, len(backbone.channels), of="level")
+        for sizes in anchor_sizes:
+            check_length("sizes of a level", sizes, len(anchor_sizes[0]))
         self.backbone = backbone
         self.cells = [cell_anchors(sizes, ratios, rounded=True) for sizes in anchor_sizes]
         channels, count = backbone.channels[0], len(self.cells[0])
@@ -143,22 +144,19 @@ class RetinaNet(nn.Module):
     def _anchors(self, cells: Tensor, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """(A_l, 4) of one level."""
         (H, W), (h, w) = image_size, features.shape[-2:]
-        # Paper: 8 to 128 pixels apart. Here, as in torchvision, as many as the image has for each place: the same,
-        # but where a level is rounded up. 96 pixels are one and a half places of P6: two, 48 apart.
+        # Paper: anchors are 8 to 128 pixels apart. As in torchvision, they are H // h and W // w pixels apart, which
+        # differs if a level is rounded up: 96 pixels give 2 locations of P6, 48 pixels apart.
         return grid_anchors(cells.to(full_precision(features[:0])), (h, w), (H // h, W // w))
 
 
 def retinanet_resnet50_fpn(num_classes: int = 91, **options: Any) -> RetinaNet:
     """The paper's network on ResNet-50, torchvision's version 1.
 
-    The normalisations are frozen, with an eps of 0: so were those that torchvision's weights were trained with.
+    The batch normalisations are frozen, with an eps of 0, as when torchvision's weights were trained.
 
     Args:
         num_classes: K, with the background; 91 for COCO.
-        **options: of `RetinaNet`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `RetinaNet`.
     """
     body = freeze_batch_norm(resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)), eps=0.0)
     # Paper: P6 from the last features of the ResNet. Version 1 takes P5, version 2 the paper's.
@@ -167,16 +165,9 @@ def retinanet_resnet50_fpn(num_classes: int = 91, **options: Any) -> RetinaNet:
 
 
 def retinanet_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> RetinaNet:
-    """The network of torchvision's version 2: group normalisation in the heads, batch normalisation that learns.
+    """torchvision's version 2: group normalisation in the heads, batch normalisation that is not frozen.
 
     Its weights were trained with the loss of `giou=True`.
-
-    Args:
-        num_classes: K, with the background; 91 for COCO.
-        **options: of `RetinaNet`.
-
-    Returns:
-        The network with random weights.
     """
     body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
     fpn = FPN(body, levels=(2, 3, 4), extra=LevelsP6P7(2048, 256))
@@ -193,41 +184,37 @@ def retinanet_loss(
     gamma: float = 2.0,
     giou: bool = False,
 ) -> dict[str, Tensor]:
-    """Focal loss of all anchors, and the distance of the deltas of those that have an object.
+    """Focal loss of all anchors, and box regression loss of the positive anchors.
 
-    Both are summed over the anchors of an image and divided by how many of them have an object (at least 1), then
-    averaged over images. Anchors with an IoU in between belong to neither side, and only their scores are left out.
+    Both are summed over the anchors of an image and divided by its number of positive anchors (at least 1), then
+    averaged over images. An anchor with an IoU between `low` and `high` has no loss.
 
     Args:
         outputs: of `RetinaNet`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        low: anchors whose best IoU is below are background.
-        high: anchors whose best IoU reaches it have an object, and so has the best anchor of each object.
+        low: anchors with a best IoU below this are background.
+        high: anchors with a best IoU of at least this are positive, and so is the best anchor of each object.
         alpha: of the focal loss.
         gamma: of the focal loss; 0 is cross-entropy.
-        giou: generalised IoU of the boxes in place of the sum of four absolute differences of deltas.
+        giou: use generalised IoU of the boxes instead of the sum of four absolute differences of deltas.
 
     Returns:
         Scalars `classification`, `boxes` and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs or targets are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a box has no area, or a label is not 1 to K - 1.
     """
     anchors = torch.cat(_checked(outputs))
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     scores, boxes = [], []
     for logits, deltas, target in zip(outputs["logits"], full_precision(outputs["deltas"]), targets, strict=True):
-        true_boxes = target["boxes"].to(anchors)
-        matches = match_anchors(box_iou(true_boxes, anchors), low, high, force_best=True)  # (A,)
+        gt_boxes = target["boxes"].to(anchors)
+        matches = match_anchors(box_iou(gt_boxes, anchors), low, high, force_best=True)  # (A,)
         positive = torch.nonzero(matches >= 0).flatten()
-        rows, count = matches[positive], max(1, len(positive))
-        wanted = torch.zeros_like(logits)  # (A, K)
-        wanted[matches == NEITHER] = IGNORED
-        wanted[positive, target["labels"][rows]] = 1
-        focal = sigmoid_focal_loss(logits, wanted, alpha=alpha, gamma=gamma, ignore_index=IGNORED, reduction="sum")
+        matched_idxs, count = matches[positive], max(1, len(positive))
+        gt_classes = torch.zeros_like(logits)  # (A, K), one-hot
+        gt_classes[matches == NEITHER] = IGNORED
+        gt_classes[positive, target["labels"][matched_idxs]] = 1
+        focal = sigmoid_focal_loss(logits, gt_classes, alpha=alpha, gamma=gamma, ignore_index=IGNORED, reduction="sum")
         scores.append(focal / count)
-        boxes.append(_box_loss(deltas[positive], anchors[positive], true_boxes[rows], giou) / count)
+        boxes.append(_box_loss(deltas[positive], anchors[positive], gt_boxes[matched_idxs], giou) / count)
     classification, box = torch.stack(scores).mean(), torch.stack(boxes).mean()
     return {"classification": classification, "boxes": box, "loss": classification + box}
 
@@ -248,28 +235,24 @@ def postprocess(
     candidates: int = 1000,
     max_detections: int = 300,
 ) -> list[dict[str, Tensor]]:
-    """The best scores of each level, moved onto their boxes, and of boxes of a class that overlap the best.
+    """The highest scores of each level with their boxes, after non-maximum suppression within each class.
 
-    One anchor may be found as several classes. The background's column is treated as any other; trained, it stays
-    below every threshold.
+    One anchor may be detected as several classes. The background channel is treated like the others; after training,
+    its scores stay below every threshold.
 
     Args:
         outputs: of `RetinaNet`.
-        score_threshold: scores that are not above it are dropped.
-        iou_threshold: a box with a larger IoU with a better one of its class is dropped.
-        candidates: how many scores of a level are looked at.
-        max_detections: how many boxes of an image are kept. Paper: 100.
+        score_threshold: detections need a score above this.
+        iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
+        candidates: maximum number of scores of a level before the suppression.
+        max_detections: maximum number of boxes per image. Paper: 100.
 
     Returns:
-        For each image `boxes` (N, 4), within the image, `labels` (N,) int64 and `scores` (N,), best first.
-
-    Raises:
-        TypeError: outputs are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, or a number is NaN.
+        For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64 and `scores` (N,), highest score first.
     """
     anchors = _checked(outputs)
     check_no_nan("outputs", outputs, ("logits", "deltas"))
-    counts, found = [len(level) for level in anchors], []
+    counts, detections = [len(level) for level in anchors], []
     for logits, deltas, size in zip(outputs["logits"], outputs["deltas"], outputs["sizes"], strict=True):
         levels = [
             _best(*level, score_threshold, candidates)
@@ -278,14 +261,14 @@ def postprocess(
         boxes, labels, scores = (torch.cat(parts) for parts in zip(*levels, strict=True))
         boxes = clip_boxes(boxes, size)
         keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
-        found.append({"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]})
-    return found
+        detections.append({"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]})
+    return detections
 
 
 def _best(
     logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, candidates: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, labels and scores of one level of one image."""
+    """Boxes, labels and scores of one level of one image, before the suppression."""
     scores = full_precision(logits).sigmoid().flatten()  # (A_l * K,)
     above = torch.nonzero(scores > threshold).flatten()
     scores, order = scores[above].topk(min(candidates, len(above)))
@@ -305,20 +288,16 @@ def _tower(channels: int, norm_groups: int | None) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _by_anchor(maps: Tensor, columns: int) -> Tensor:
-    """(B, A * columns, h, w) -> (B, h * w * A, columns), the order of `grid_anchors`."""
+def _by_anchor(maps: Tensor, channels: int) -> Tensor:
+    """Reshape (B, A * channels, h, w) to (B, h * w * A, channels), the order of `grid_anchors`."""
     B, _, h, w = maps.shape
-    return maps.unflatten(1, (-1, columns)).permute(0, 3, 4, 1, 2).reshape(B, -1, columns)
+    return maps.unflatten(1, (-1, channels)).permute(0, 3, 4, 1, 2).reshape(B, -1, channels)
 
 
 def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
-    """The anchors of each level of outputs that fit each other."""
+    """The anchors of each level, if the outputs of the heads fit them."""
     check_keys("outputs", outputs, KEYS)
-    check_maps("outputs", outputs, logits="B A K", deltas="B A 4")
-    logits, anchors, sizes = outputs["logits"], outputs["anchors"], outputs["sizes"]
-    count = sum(len(level) for level in anchors)
-    if count != logits.shape[1]:
-        raise ValueError(f"outputs['anchors'] has {count} boxes, expected {logits.shape[1]}, as outputs['logits']")
-    if len(sizes) != len(logits):
-        raise ValueError(f"outputs['sizes'] has {len(sizes)} pairs, expected one for each of {len(logits)} images")
-    return list(anchors)
+    lengths = {"A": sum(len(level) for level in outputs["anchors"])}
+    lengths = check_maps("outputs", outputs, lengths, logits="B A K", deltas="B A 4")
+    check_length("outputs['sizes']", outputs["sizes"], lengths["B"], of="image")
+    return list(outputs["anchors"])

@@ -1,17 +1,18 @@
-"""SSD: boxes of every size in one pass, small ones found on fine feature maps and large ones on coarse.
+"""SSD: boxes of every size in one pass, small objects on fine feature maps and large objects on coarse ones.
 
 Paper: Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg, "SSD: Single Shot MultiBox Detector", ECCV 2016, arXiv 1512.02325.
-Idea: Six feature maps, from 38 x 38 places to one. At each place lie four or six default boxes, the size that this
-    map is for in several shapes; a 3x3 convolution gives each a score for every class and four numbers that move it.
-    Nearly all default boxes are background: for each with an object, only the three most wrong of those are learned.
-Simplified: nothing of the network; images are brought to 300 x 300 pixels beforehand, without keeping their shape.
-    Where the paper and torchvision differ, this is torchvision's, whose weights fit: see `Paper:`.
+Idea: Six feature maps have from 38 x 38 locations down to one. Each location has four or six default boxes, of the size
+    that this map is responsible for, in several shapes. A 3x3 convolution predicts a score for every class and four
+    deltas for each of them. Nearly all default boxes are background, so only the three negatives with the largest loss
+    per positive are learned from.
+Simplified: nothing of the network; images are resized to 300 x 300 pixels beforehand, which changes their aspect ratio.
+    Where the paper and torchvision differ, this follows torchvision, to use its weights: see `Paper:`.
 Shapes: images (B, 3, H, W), H and W of at least 268 -> dict of `logits` (B, A, K), `deltas` (B, A, 4), `anchors`
     (A, 4), and `sizes`, B pairs (h, w). A is 8732 at 300 x 300. `postprocess`: the dict -> B dicts of `boxes`
     (N, 4), `labels` (N,) and `scores` (N,).
 Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
-    tiny one learns two drawn scenes (its tests). From scratch on `shapes`: box AP50 at least 0.75 over three seeds, 21
-    CPU-s.
+    tiny one learns two synthetic scenes (its tests). From scratch on `shapes`: box AP50 at least 0.75 over three seeds,
+    21 CPU-s.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -35,27 +36,28 @@ from segedu.ops.anchors import decode_boxes, encode_boxes, grid_anchors, match_a
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_integer, check_length
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
-MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: a mean taken off, 0 to 255
-# Side of the square boxes of the six maps, as a part of the image's, and one more. These are the paper's for COCO.
+MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: 0 to 255, with the mean subtracted
+# Sides of the square boxes of the six maps relative to the image, and one more. These are the paper's for COCO.
 # Paper: for Pascal VOC 0.1 on the first map, and 0.2 to 0.9 on the others.
 SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))  # of each map, width over height, and turned round
-STEPS = (8, 16, 32, 64, 100, 300)  # pixels from place to place
-# channels inside and outside of conv8 to conv11, and the stride: with 1 there is no padding, and 5 places become 3
+RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))  # of each map, longer over shorter side
+STEPS = (8, 16, 32, 64, 100, 300)  # pixels between neighbouring locations
+# inner channels, output channels and stride of conv8 to conv11: stride 1 has no padding, so 5 locations become 3
 EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
 WEIGHTS = (10, 10, 5, 5)  # of deltas; the authors' code divides by "variances" of 0.1 and 0.2
 KEYS = ("logits", "deltas", "anchors", "sizes")
 
 
 class SSDFeatures(nn.Module):
-    """VGG to conv5, its fully connected layers as convolutions, and ever smaller maps behind: figure 2.
+    """VGG to conv5, its fully connected layers as convolutions, and then ever smaller feature maps (figure 2).
 
     Args:
         vgg: five stages; its first four poolings are used.
         hidden: channels of fc6 and fc7.
-        extras: of each block behind: channels inside, channels, and stride 2 (padded) or 1 (not padded).
+        extras: for each further block: inner channels, output channels, and stride 2 (padded) or 1 (not padded).
     """
 
     def __init__(self, vgg: VGG, hidden: int = 1024, extras: Sequence[tuple[int, int, int]] = EXTRAS) -> None:
@@ -69,10 +71,10 @@ class SSDFeatures(nn.Module):
         self.features[pools[2]] = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)  # 75 becomes 38
         blocks = [nn.Sequential(*vgg.features[pools[3] : pools[4]], _fully_connected(vgg.channels[4], hidden))]
         self.channels, self.smallest = [vgg.channels[3], hidden], 1
-        for inside, channels, stride in extras:
-            blocks.append(_extra(self.channels[-1], inside, channels, stride))
+        for inner_channels, channels, stride in extras:
+            blocks.append(_extra(self.channels[-1], inner_channels, channels, stride))
             self.channels.append(channels)
-        for _, _, stride in reversed(extras):  # what leaves one place at the end
+        for _, _, stride in reversed(extras):  # the smallest input that leaves one location at the end
             self.smallest = 2 * self.smallest - 1 if stride == 2 else self.smallest + 2
         self.smallest = 4 * (2 * (2 * self.smallest) - 1)  # back through four poolings, the third of which rounds up
         self.extra = nn.ModuleList(blocks)
@@ -80,7 +82,7 @@ class SSDFeatures(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         check_images(images, self.in_channels, self.smallest)
         x = self.features(self.normalize(images))
-        # conv4_3 has larger numbers than the maps behind it: each place gets length 1, then a learned scale, from 20
+        # conv4_3 has larger values than the other maps: vectors are normalised, then scaled by weights that start at 20
         features = [self.scale_weight[:, None, None] * F.normalize(x, dim=1)]
         for block in self.extra:
             x = block(x)
@@ -89,12 +91,12 @@ class SSDFeatures(nn.Module):
 
 
 class Predictors(nn.Module):
-    """A 3x3 convolution on each map, with as many columns for each default box.
+    """A 3x3 convolution on each feature map that predicts a vector for each default box.
 
     Args:
         channels: of each map.
-        counts: default boxes at a place of each map.
-        columns: numbers for each default box.
+        counts: number of default boxes per location of each map.
+        columns: length of the vector.
     """
 
     def __init__(self, channels: Sequence[int], counts: Sequence[int], columns: int) -> None:
@@ -113,11 +115,12 @@ class SSD(nn.Module):
     """Feature maps, default boxes, and the two predictors; keys as torchvision's.
 
     Args:
-        backbone: gives the feature maps, fine to coarse.
+        backbone: images -> feature maps, fine to coarse.
         num_classes: K, with the background, which is 0.
-        scales: side of the square boxes of each map as a part of the image's, and one number more.
-        ratios: for each map the further shapes of its boxes, each also turned round.
-        steps: for each map the pixels from one place to the next; None: the image's size over the map's.
+        scales: of each map, the side of its square boxes relative to the image, and one scale more.
+        ratios: for each map the aspect ratios of its other boxes; each is used twice, wide and tall.
+        steps: for each map the distance between neighbouring locations in pixels; None: the image's size over the
+            map's.
     """
 
     def __init__(
@@ -130,13 +133,13 @@ class SSD(nn.Module):
     ) -> None:
         super().__init__()
         maps = len(backbone.channels)
-        if len(scales) != maps + 1 or len(ratios) != maps or (steps is not None and len(steps) != maps):
-            given = f"{len(scales)} scales, {len(ratios)} ratios and {'no' if steps is None else len(steps)} steps"
-            raise ValueError(f"there are {given}, expected {maps + 1}, {maps} and {maps} (or None) for {maps} maps")
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2: the background and a class")
+        check_length("scales", scales, maps + 1)
+        check_length("ratios", ratios, maps, of="feature map")
+        if steps is not None:
+            check_length("steps", steps, maps, of="feature map")
+        check_integer("num_classes", num_classes, minimum=2)
         self.backbone, self.scales, self.ratios, self.steps = backbone, scales, ratios, steps
-        counts = [2 + 2 * len(shapes) for shapes in ratios]
+        counts = [2 + 2 * len(map_ratios) for map_ratios in ratios]
         self.head = nn.ModuleDict(
             {
                 "classification_head": Predictors(backbone.channels, counts, num_classes),
@@ -162,10 +165,7 @@ def ssd300_vgg16(num_classes: int = 91, **options: Any) -> SSD:
 
     Args:
         num_classes: K, with the background; 91 for COCO, 21 for Pascal VOC.
-        **options: of `SSD`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `SSD`.
     """
     return SSD(SSDFeatures(vgg16(normalize=Normalize(MEAN, STD))), num_classes, **options)
 
@@ -177,19 +177,19 @@ def default_boxes(
     ratios: Sequence[Sequence[float]] = RATIOS,
     steps: Sequence[float] | None = None,
 ) -> Tensor:
-    """Section 2.2: a square of this map's scale s, one of sqrt(s s'), half-way to the next, and pairs of rectangles.
+    """Default boxes (section 2.2): squares of scale s and sqrt(s s'), s' the next scale, and pairs of rectangles.
 
     Args:
         grids: (h, w) of each map.
         image_size: (H, W) in pixels.
-        scales: of each map, and one more; parts of W for widths and of H for heights.
-        ratios: r of each map: a box sqrt(r) s wide and s / sqrt(r) high, and one turned round.
-        steps: pixels from one place to the next; None: H / h and W / w.
+        scales: of each map, and one more; relative to W for widths and to H for heights.
+        ratios: r of each map: one box is sqrt(r) s wide and s / sqrt(r) high, one has the sides exchanged.
+        steps: distance between neighbouring locations in pixels; None: H / h and W / w.
 
     Returns:
-        (A, 4) xyxy in pixels, map by map, row by row; some reach over the image. No side is longer than the image's.
+        (A, 4) xyxy in pixels, map by map, row by row; some extend beyond the image. No side is longer than the image's.
 
-    One map of one place, of half the image:
+    One map with one location, for half the image:
 
     >>> default_boxes([(1, 1)], (8, 8), (0.5, 0.5), ((4,),))
     tensor([[2., 2., 6., 6.],
@@ -199,8 +199,8 @@ def default_boxes(
     """
     (H, W), boxes = image_size, []
     for k, (h, w) in enumerate(grids):
-        s, between = scales[k], math.sqrt(scales[k] * scales[k + 1])
-        sides = [(s, s), (between, between)]
+        s, larger = scales[k], math.sqrt(scales[k] * scales[k + 1])
+        sides = [(s, s), (larger, larger)]
         for ratio in ratios[k]:
             root = math.sqrt(ratio)
             sides += [(s * root, s / root), (s / root, s * root)]
@@ -212,15 +212,15 @@ def default_boxes(
 
 
 def match_default_boxes(iou: Tensor, threshold: float = 0.5) -> Tensor:
-    """Section 2.2: every object takes its best default box, and all with an IoU of at least the threshold.
+    """Match every object to its best default box and to all others with an IoU of at least the threshold (section 2.2).
 
     Args:
         iou: (N, A), of every object with every default box.
         threshold: in [0, 1].
 
     Returns:
-        (A,) int64, the row of the object, or -1 for background. Where two objects have the same best box, the later
-        one takes it.
+        (A,) int64, the row of the object, or -1 for background. If two objects have the same best box, the later object
+        gets it.
 
     An object that is far smaller than the default boxes lies inside several boxes of the same size and has the same IoU
     with all of them. Rounding then decides which of them is its best box. torchvision's default boxes differ from those
@@ -245,40 +245,35 @@ def ssd_loss(
     iou_threshold: float = 0.5,
     negatives: float = 3.0,
 ) -> dict[str, Tensor]:
-    """Cross-entropy of default boxes with an object and of the hardest without, and smooth L1 of the former's deltas.
+    """Cross-entropy of the positive default boxes and of the hardest negatives, and smooth L1 of the positives' deltas.
 
-    Both are sums over the batch, divided by the number of default boxes with an object (at least 1). An image
-    without objects adds nothing.
+    Both are sums over the batch, divided by the number of positives (at least 1). An image without objects adds
+    nothing.
 
     Args:
         outputs: of `SSD`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        iou_threshold: default boxes whose IoU with an object reaches it have that object.
-        negatives: for each default box of an image with an object, so many without count: those with the largest
-            loss.
+        iou_threshold: default boxes with an IoU of at least this with an object are positive.
+        negatives: number of negatives per positive of an image; those with the largest loss are used.
 
     Returns:
         Scalars `classification`, `boxes` and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs or targets are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a box has no area, or a label is not 1 to K - 1.
     """
     anchors = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     scores, boxes, count = [], [], 0
     for logits, deltas, target in zip(*(full_precision(outputs[key]) for key in KEYS[:2]), targets, strict=True):
-        true_boxes = target["boxes"].to(anchors)
-        matches = match_default_boxes(box_iou(true_boxes, anchors), iou_threshold)  # (A,)
+        gt_boxes = target["boxes"].to(anchors)
+        matches = match_default_boxes(box_iou(gt_boxes, anchors), iou_threshold)  # (A,)
         positive = torch.nonzero(matches >= 0).flatten()
-        wanted = torch.zeros_like(matches)
-        wanted[positive] = target["labels"][matches[positive]]
-        entropy = F.cross_entropy(logits, wanted, reduction="none")  # (A,)
-        rest = entropy[matches < 0]
-        hardest = rest.topk(min(int(negatives * len(positive)), len(rest))).values
+        gt_labels = torch.zeros_like(matches)
+        gt_labels[positive] = target["labels"][matches[positive]]
+        entropy = F.cross_entropy(logits, gt_labels, reduction="none")  # (A,)
+        negative = entropy[matches < 0]
+        hardest = negative.topk(min(int(negatives * len(positive)), len(negative))).values
         scores.append(entropy[positive].sum() + hardest.sum())
-        moves = encode_boxes(true_boxes[matches[positive]], anchors[positive], WEIGHTS).to(deltas)
-        boxes.append(F.smooth_l1_loss(deltas[positive], moves, reduction="sum"))
+        target_deltas = encode_boxes(gt_boxes[matches[positive]], anchors[positive], WEIGHTS).to(deltas)
+        boxes.append(F.smooth_l1_loss(deltas[positive], target_deltas, reduction="sum"))
         count += len(positive)
     classification, box = (torch.stack(sums).sum() / max(1, count) for sums in (scores, boxes))
     return {"classification": classification, "boxes": box, "loss": classification + box}
@@ -293,38 +288,35 @@ def postprocess(
     candidates: int = 400,
     max_detections: int = 200,
 ) -> list[dict[str, Tensor]]:
-    """The best scores of each class, moved onto their boxes, without those that overlap a better one of the class.
+    """The highest scores of each class with their boxes, after non-maximum suppression within the class.
 
     Args:
         outputs: of `SSD`.
-        score_threshold: scores, a softmax over the classes, that are not above it are dropped.
-        iou_threshold: a box with a larger IoU with a better one of its class is dropped.
-        candidates: how many scores of a class are looked at.
-        max_detections: how many boxes of an image are kept.
+        score_threshold: detections need a score, a softmax over the classes, above this.
+        iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
+        candidates: maximum number of scores of a class before the suppression.
+        max_detections: maximum number of boxes per image.
 
     Returns:
-        For each image `boxes` (N, 4), within the image, `labels` (N,) int64 from 1 on and `scores` (N,), best first.
-
-    Raises:
-        TypeError: outputs are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, or a number is NaN.
+        For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64 from 1 and `scores` (N,), highest score
+        first.
     """
     anchors = _checked(outputs)
     check_no_nan("outputs", outputs, ("logits", "deltas"))
     logits, deltas = (full_precision(outputs[key]) for key in KEYS[:2])
-    found = []
-    boxes_of = decode_boxes(deltas, anchors, WEIGHTS)  # (B, A, 4)
-    for scores, boxes, size in zip(logits.softmax(-1), boxes_of, outputs["sizes"], strict=True):
+    detections = []
+    all_boxes = decode_boxes(deltas, anchors, WEIGHTS)  # (B, A, 4)
+    for scores, boxes, size in zip(logits.softmax(-1), all_boxes, outputs["sizes"], strict=True):
         scores, index = scores[:, 1:].topk(min(candidates, len(anchors)), dim=0)  # (candidates, K - 1)
         row, column = torch.nonzero(scores > score_threshold, as_tuple=True)
         labels, scores, boxes = column + 1, scores[row, column], clip_boxes(boxes[index[row, column]], size)
         keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
-        found.append({"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]})
-    return found
+        detections.append({"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]})
+    return detections
 
 
 def _fully_connected(in_channels: int, hidden: int) -> nn.Sequential:
-    """fc6 and fc7. The pooling keeps the size, and so fc6 is dilated: it sees what VGG's 7x7 kernel saw."""
+    """fc6 and fc7 as convolutions. The pooling has stride 1, so fc6 is dilated to keep VGG's field of view."""
     return nn.Sequential(
         nn.MaxPool2d(kernel_size=3, stride=1, padding=1),
         _xavier(nn.Conv2d(in_channels, hidden, kernel_size=3, padding=6, dilation=6)),
@@ -334,9 +326,9 @@ def _fully_connected(in_channels: int, hidden: int) -> nn.Sequential:
     )
 
 
-def _extra(in_channels: int, inside: int, channels: int, stride: int) -> nn.Sequential:
-    first = _xavier(nn.Conv2d(in_channels, inside, kernel_size=1))
-    second = _xavier(nn.Conv2d(inside, channels, kernel_size=3, stride=stride, padding=stride - 1))
+def _extra(in_channels: int, inner_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = _xavier(nn.Conv2d(in_channels, inner_channels, kernel_size=1))
+    second = _xavier(nn.Conv2d(inner_channels, channels, kernel_size=3, stride=stride, padding=stride - 1))
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
 
 
@@ -349,10 +341,8 @@ def _xavier(module: nn.Module) -> nn.Module:
 
 
 def _checked(outputs: Mapping[str, Any]) -> Tensor:
-    """The default boxes, of outputs that fit each other."""
+    """The default boxes, if the outputs of the predictors fit them."""
     check_keys("outputs", outputs, KEYS)
     check_maps("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
-    if len(outputs["sizes"]) != len(outputs["logits"]):
-        given, batch = len(outputs["sizes"]), len(outputs["logits"])
-        raise ValueError(f"outputs['sizes'] has {given} pairs, expected one for each of {batch} images")
+    check_length("outputs['sizes']", outputs["sizes"], len(outputs["logits"]), of="image")
     return outputs["anchors"]

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from segedu.backbones.fpn import FPN, LevelsP6P7
 from segedu.backbones.resnet import resnet50
-from segedu.detection.fcos import FCOS, by_place, fcos_loss, match_places
+from segedu.detection.fcos import FCOS, concat_levels, fcos_loss, match_locations
 from segedu.detection.fcos import postprocess as find_boxes
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.instance_targets import Size, check_targets
@@ -73,7 +73,7 @@ class CondInst(nn.Module):
         sizes = check_sizes(sizes, images)
         features = self.detector.backbone(images)
         outputs, towers = self.detector.detect(features, images, sizes)
-        weights = by_place([self.controller(tower) for tower in towers])
+        weights = concat_levels([self.controller(tower) for tower in towers])
         masks = {"weights": weights, "mask_features": self.mask_branch(features[0])}
         return onnx_outputs({**outputs, **masks, "image_size": tuple(images.shape[-2:])})
 
@@ -210,7 +210,7 @@ def condinst_loss(
     losses = fcos_loss(outputs, targets)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1], masks=True)
     squares, features = torch.cat(list(outputs["anchors"])), outputs["mask_features"]
-    matches = torch.stack([match_places(target["boxes"].to(squares), outputs["anchors"]) for target in targets])
+    matches = torch.stack([match_locations(target["boxes"].to(squares), outputs["anchors"]) for target in targets])
     image, place = (matches >= 0).nonzero().unbind(1)  # of all positives of the batch
     if len(place) > max_positives:
         chosen = torch.randperm(len(place), generator=generator)[:max_positives].sort().values.to(place.device)
@@ -260,8 +260,8 @@ def postprocess(outputs: Mapping[str, Any], mask_threshold: float = 0.5, **optio
     check_no_nan("outputs", outputs, ("weights", "mask_features"))
     squares, results = torch.cat(list(outputs["anchors"])), []
     for b, found in enumerate(find_boxes(outputs, **options)):
-        places, (h, w) = found.pop("places"), outputs["sizes"][b]
-        logits = mask_heads(outputs["mask_features"][b], squares[places], outputs["weights"][b, places])
+        locations, (h, w) = found.pop("locations"), outputs["sizes"][b]
+        logits = mask_heads(outputs["mask_features"][b], squares[locations], outputs["weights"][b, locations])
         whole = aligned_upsample(logits.sigmoid()[:, None], STRIDE // FACTOR)[:, 0]
         results.append({**found, "masks": whole[:, :h, :w] > mask_threshold})
     return results

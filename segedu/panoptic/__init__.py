@@ -1,1 +1,1 @@
-"""Panoptic: every pixel gets a class, and every thing a number of its own; objects and surfaces by one method."""
+"""Panoptic segmentation: every pixel gets a class, and every thing an id; one method for things and stuff."""

@@ -1,17 +1,18 @@
-"""MaskFormer: Q masks, each with one class, in place of one class for each pixel: one network for three tasks.
+"""MaskFormer: Q masks with one class each, instead of one class for each pixel: one network for three tasks.
 
 Paper: Cheng, Schwing, Kirillov, "Per-Pixel Classification is Not All You Need for Semantic Segmentation", NeurIPS
     2021, arXiv 2107.06278.
-Idea: A class at each pixel cannot tell two cars apart, and boxes cannot say "sky". Masks can do both. A transformer
-    turns Q learnt queries into Q segments, by looking at the coarsest features; a pixel decoder turns the features
-    into one embedding a pixel, at stride 4. A query's mask is where the product of its embedding with that of the
-    pixel is large, and its class is said once, for the whole mask. Queries and true segments are matched as in DETR.
+Idea: One class per pixel cannot separate two cars, and boxes cannot describe "sky". Masks can do both. A transformer
+    decoder turns Q learned queries into Q segments, with attention to the coarsest features; a pixel decoder turns the
+    features into one embedding per pixel, at stride 4. The mask logits of a query are the products of its embedding
+    with those of the pixels, and its class is predicted once, for the whole mask. Queries and ground-truth segments are
+    matched as in DETR.
 Simplified: the pixel decoder is the paper's FPN; the transformer encoder in it, which the paper adds for panoptic
     segmentation with ResNets (table 3), is left out.
-Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `mask_logits`
+Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last channel is "no object"; `mask_logits`
     (B, Q, h, w), h and w those of the finest features, a quarter of H and W; `aux_outputs`, for every decoder layer
-    but the last a dict of the same two; `sizes`, B pairs (h, w), the part of each image that is image; and
-    `image_size` (H, W). `segedu.panoptic.inference` reads classes of pixels, instances or both out of it.
+    but the last a dict of the same two; `sizes`, B pairs (h, w), the size of each image without its padding; and
+    `image_size` (H, W). `segedu.panoptic.inference` computes semantic, instance and panoptic segmentations from it.
 Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
     transformers at the same weights, with ResNet and Swin, for images of any size; a tiny one learns two synthetic
     scenes (its tests).
@@ -41,7 +42,7 @@ from segedu.losses.masks import mask_losses
 from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.validation.images import check_images, check_sizes
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_integers, check_multiple, check_number
 from segedu.validation.tensors import check_layers
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
@@ -50,19 +51,18 @@ ALPHA, GAMMA = 0.25, 2.0  # of the focal loss of masks
 
 
 class PixelDecoder(nn.Module):
-    """An FPN in which a level is smoothed before it is enlarged, then a convolution to the pixels' embeddings.
+    """An FPN that smooths each level before upsampling it, then a convolution to the pixel embeddings.
 
     Args:
         channels: C of the backbone's features, fine to coarse.
         width: channels of the levels, a multiple of groups.
-        mask_dim: M, numbers of a pixel's embedding.
-        groups: of the normalisations.
+        mask_dim: M, length of a pixel embedding.
+        groups: of the group normalisations.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 256, mask_dim: int = 256, groups: int = 32) -> None:
         super().__init__()
-        if width < 1 or groups < 1 or width % groups:
-            raise ValueError(f"width is {width}, expected a multiple of groups, which is {groups}")
+        check_multiple("width", width, groups, of="groups")
         *fine, coarsest = channels
         self.start = _conv_norm(coarsest, width, 3, groups)
         self.laterals = nn.ModuleList(_conv_norm(C, width, 1, groups) for C in fine)
@@ -73,8 +73,8 @@ class PixelDecoder(nn.Module):
         """Features (B, C_i, h_i, w_i), fine to coarse -> (B, M, h_0, w_0)."""
         x = self.start(features[-1]).relu()
         for i in reversed(range(len(self.laterals))):
-            beside = self.laterals[i](features[i])
-            x = beside + F.interpolate(x, size=beside.shape[-2:], mode="nearest")
+            lateral = self.laterals[i](features[i])
+            x = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
             x = self.smooth[i](x).relu()
         return self.mask_features(x)
 
@@ -86,13 +86,13 @@ def _conv_norm(in_channels: int, width: int, kernel_size: int, groups: int) -> n
 
 
 class MaskFormer(nn.Module):
-    """Backbone, pixel decoder, transformer decoder and two heads: figure 2.
+    """Backbone, pixel decoder, transformer decoder and two heads (figure 2).
 
     Args:
-        backbone: its last four features are looked at; has `in_channels` and `channels`.
-        pixel_decoder: features to pixels' embeddings, M numbers each: has `mask_features`.
-        transformer: without encoder layers in the paper; its embed_dim D a multiple of 4.
-        num_classes: K; "no object" comes behind these, in column K.
+        backbone: its last four features are used; has `in_channels` and `channels`.
+        pixel_decoder: features to pixel embeddings of length M; has `mask_features`.
+        transformer: without encoder layers in the paper; its embed_dim D is a multiple of 4.
+        num_classes: K; "no object" is an additional class, number K.
         num_queries: Q, more than there are segments in any image.
     """
 
@@ -105,12 +105,9 @@ class MaskFormer(nn.Module):
         num_queries: int = 100,
     ) -> None:
         super().__init__()
-        for name, number in (("num_classes", num_classes), ("num_queries", num_queries)):
-            if number < 1:
-                raise ValueError(f"{name} is {number}, expected at least 1")
+        check_integers(num_classes=num_classes, num_queries=num_queries)
         embed_dim = transformer.embed_dim
-        if embed_dim % 4:
-            raise ValueError(f"transformer has embed_dim {embed_dim}, expected a multiple of 4, for the positions")
+        check_multiple("transformer.embed_dim", embed_dim, 4)
         self.backbone = backbone
         self.pixel_decoder = pixel_decoder
         self.input_proj = nn.Conv2d(backbone.channels[-1], embed_dim, kernel_size=1)
@@ -123,80 +120,45 @@ class MaskFormer(nn.Module):
         check_images(images, self.backbone.in_channels)
         sizes = check_sizes(sizes, images)
         features = self.backbone(images)[-LEVELS:]
-        pixels = self.pixel_decoder(features)  # (B, M, h, w)
+        mask_features = self.pixel_decoder(features)  # (B, M, h, w)
         coarsest = self.input_proj(features[-1])  # (B, D, h / 8, w / 8)
-        # Paper: nothing of padding. The authors' code lets queries look at it, and counts positions over it.
+        # Paper: does not mention padding. In the authors' code queries attend to it, and positions count it.
         padding = torch.zeros_like(coarsest[:, 0], dtype=torch.bool)
         positions = sine_position(padding, coarsest.shape[1], coarsest.dtype)
-        states, _ = self.transformer(coarsest, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
-        classes = self.class_embed(states)
-        masks = torch.einsum("lbqm,bmhw->lbqhw", self.mask_embed(states), pixels)
+        queries, _ = self.transformer(coarsest, padding, positions, self.query_embed.weight)  # (L, B, Q, D)
+        classes = self.class_embed(queries)
+        masks = torch.einsum("lbqm,bmhw->lbqhw", self.mask_embed(queries), mask_features)
         *aux, last = ({"class_logits": c, "mask_logits": m} for c, m in zip(classes, masks, strict=True))
         return onnx_outputs({**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])})
 
 
 def maskformer_resnet50(num_classes: int = 150, **options: Any) -> MaskFormer:
-    """The paper's network on ResNet-50, 41 million weights.
+    """The paper's network on ResNet-50, 41 million parameters.
 
     Args:
         num_classes: K; 150 for ADE20K.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `Transformer`, and `num_queries`.
     """
     return _on(resnet50(normalize=_normalize()), num_classes, **options)
 
 
 def maskformer_resnet101(num_classes: int = 150, **options: Any) -> MaskFormer:
-    """The paper's network on ResNet-101.
-
-    Args:
-        num_classes: K; 150 for ADE20K.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on ResNet-101. Arguments as for `maskformer_resnet50`."""
     return _on(resnet101(normalize=_normalize()), num_classes, **options)
 
 
 def maskformer_swin_tiny(num_classes: int = 150, **options: Any) -> MaskFormer:
-    """The paper's network on Swin-T, 42 million weights.
-
-    Args:
-        num_classes: K; 150 for ADE20K.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-T, 42 million parameters. Arguments as for `maskformer_resnet50`."""
     return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_small(num_classes: int = 150, **options: Any) -> MaskFormer:
-    """The paper's network on Swin-S.
-
-    Args:
-        num_classes: K; 150 for ADE20K.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-S. Arguments as for `maskformer_resnet50`."""
     return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_base(num_classes: int = 150, **options: Any) -> MaskFormer:
-    """The paper's network on Swin-B with windows of 12 x 12 tokens.
-
-    Args:
-        num_classes: K; 150 for ADE20K.
-        **options: of `Transformer`, and `num_queries`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-B with windows of 12 x 12 tokens. Arguments as for `maskformer_resnet50`."""
     return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
@@ -221,13 +183,13 @@ def matching_cost(
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
 ) -> Tensor:
-    """What it costs that a query answers for a segment: -p + 20 focal loss + Dice loss, at the size of the logits.
+    """The cost of matching each query to each segment: -p + 20 focal loss + Dice loss, at the size of the logits.
 
     Args:
         class_logits: (Q, K + 1), "no object" last.
         mask_logits: (Q, h, w).
         labels: (N,) int64.
-        masks: (N, H, W) bool, true masks of the image that the logits are of; the nearest pixel is taken.
+        masks: (N, H, W) bool, ground-truth masks of the same image; they are resized with nearest neighbour.
         class_weight: of the probability of the segment's class.
         focal_weight: of the mean of the focal loss of all pixels.
         dice_weight: of the Dice loss.
@@ -243,12 +205,12 @@ def matching_cost(
         return full_precision(class_logits).new_zeros(len(class_logits), 0)
     probability = full_precision(class_logits).softmax(dim=-1)[:, labels]  # (Q, N)
     logits = full_precision(mask_logits).flatten(1)  # (Q, P)
-    truth = F.interpolate(masks[:, None].to(logits), size=mask_logits.shape[-2:], mode="nearest").flatten(1)  # (N, P)
-    p, rest = logits.sigmoid(), (-logits).sigmoid()
-    there = ALPHA * rest**GAMMA * F.softplus(-logits)  # a pixel's loss where the truth is 1
-    nowhere = (1 - ALPHA) * p**GAMMA * F.softplus(logits)
-    focal = (there @ truth.T + nowhere @ (1 - truth).T) / logits.shape[1]
-    dice = 1 - (2 * p @ truth.T + 1) / (p.sum(dim=1, keepdim=True) + truth.sum(dim=1) + 1)
+    target = F.interpolate(masks[:, None].to(logits), size=mask_logits.shape[-2:], mode="nearest").flatten(1)  # (N, P)
+    p, complement = logits.sigmoid(), (-logits).sigmoid()
+    positive = ALPHA * complement**GAMMA * F.softplus(-logits)  # loss of a pixel whose target is 1
+    negative = (1 - ALPHA) * p**GAMMA * F.softplus(logits)
+    focal = (positive @ target.T + negative @ (1 - target).T) / logits.shape[1]
+    dice = 1 - (2 * p @ target.T + 1) / (p.sum(dim=1, keepdim=True) + target.sum(dim=1) + 1)
     return -class_weight * probability + focal_weight * focal + dice_weight * dice
 
 
@@ -261,32 +223,26 @@ def maskformer_loss(
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Equation 1, summed over the decoder layers, each with a matching of its own.
+    """Equation 1, summed over the decoder layers, each of which has its own matching.
 
-    Cross-entropy is a weighted mean over all queries of the batch. Focal and Dice loss of masks, which are enlarged to
-    the size of the batch, are summed over its matched queries and divided by its number of segments (at least 1). In
-    an image with more segments than queries, those whose matching would cost most have no query.
+    Cross-entropy is a weighted mean over all queries of the batch. Focal and Dice losses of masks, which are upsampled
+    to the size of the batch, are summed over its matched queries and divided by its number of segments (at least 1). If
+    an image has more segments than queries, the segments with the highest matching cost remain unmatched.
 
     Args:
         outputs: of `MaskFormer`.
-        targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w) bool, of the image without its padding,
-            where no mask is; N may be 0. `segedu.layers.segments` makes them for each task.
-        no_object_weight: of a query without a segment, in the cross-entropy; all others weigh 1.
-        class_weight: of the cross-entropy, and of the class in the cost of matching.
-        focal_weight: of the mean over pixels of the focal loss, here and in the cost.
-        dice_weight: of the Dice loss, here and in the cost.
+        targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w) bool, of the image without its padding;
+            N may be 0. `segedu.layers.segments` makes them for each task.
+        no_object_weight: weight of unmatched queries in the cross-entropy; matched queries have weight 1.
+        class_weight: of the cross-entropy, and of the class in the matching cost.
+        focal_weight: of the mean over pixels of the focal loss, here and in the matching cost.
+        dice_weight: of the Dice loss, here and in the matching cost.
 
     Returns:
         Scalars `classification`, `focal` and `dice`, weighted, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs, targets or a weight are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, or the cost
-            of a pair is not finite.
     """
-    check_number("no_object_weight", no_object_weight)
     weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
-    for name, weight in weights.items():
+    for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
         check_number(name, weight)
     layers = check_layers(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
@@ -306,11 +262,10 @@ def _layer_loss(
     no_object_weight: float,
     weights: Mapping[str, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, focal and Dice loss of one decoder layer, not yet weighted."""
+    """Cross-entropy, focal and Dice loss of one decoder layer, without weights."""
     logits, preds = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
-    inputs = zip(logits, preds, labels, masks, strict=True)
-    costs = [matching_cost(*given, **weights) for given in inputs]
+    costs = [matching_cost(*image, **weights) for image in zip(logits, preds, labels, masks, strict=True)]
     classification, pairs = matched_cross_entropy(logits, labels, costs, no_object_weight)
     matched = torch.cat([preds[b, queries] for b, (queries, _) in enumerate(pairs)])
-    truth = torch.cat([masks[b][segments] for b, (_, segments) in enumerate(pairs)])
-    return classification, *mask_losses(matched, truth, max(1, sum(map(len, labels))))
+    gt_masks = torch.cat([masks[b][segments] for b, (_, segments) in enumerate(pairs)])
+    return classification, *mask_losses(matched, gt_masks, max(1, sum(map(len, labels))))

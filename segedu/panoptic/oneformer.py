@@ -1,21 +1,21 @@
-"""OneFormer: one network, trained once, that is told which of three tasks it has.
+"""OneFormer: one network, trained once, for three tasks; a task token tells it which task to solve.
 
 Paper: Jain, Li, Chiu, Hassani, Orlov, Shi, "OneFormer: One Transformer to Rule Universal Image Segmentation", CVPR
     2023, arXiv 2211.06220.
-Idea: Mask2Former has one architecture for three tasks, but needs a training for each. Here the sentence "the task is
-    instance" becomes a token, and the queries are that token, changed by a small transformer's look at the picture:
-    they know the task before they look for segments. In training, each picture gets a task at random, and its
-    targets for that task are made of its panoptic ones. What keeps the tasks' queries apart is a contrastive loss
-    with sentences about the segments (`oneformer_text`).
-Simplified: sentences become numbers by a function that the model is given; the authors have CLIP's, of 49,408 pieces of
-    words. Only that of the three tasks is needed to ask a trained network.
+Idea: Mask2Former has one architecture for three tasks, but is trained separately for each. Here the sentence "the task
+    is instance" becomes a token, and the queries are copies of this token, updated by a small transformer that attends
+    to the image. So the queries depend on the task before they are decoded into segments. In training, each image gets
+    a random task, and its targets for this task are derived from its panoptic targets. A contrastive loss with
+    sentences about the segments (`oneformer_text`) keeps the queries of different tasks distinct.
+Simplified: the model is given a function that tokenizes sentences; the authors use CLIP's, with 49,408 tokens. A
+    trained network only needs the tokens of the three task sentences.
 Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Former's `class_logits` (B, Q, K + 1), "no
     object" last, `mask_logits` (B, Q, H / 4, W / 4), `aux_outputs`, `sizes` and `image_size`; `queries` (B, Q, D),
-    those that know the task; and, given sentences, `text_queries` (B, Q, D) and `logit_scale` (). `inference` reads
-    them out, as it does Mask2Former's.
+    conditioned on the task; and, if sentences are given, `text_queries` (B, Q, D) and `logit_scale` (). The functions
+    of `inference` apply, as for Mask2Former.
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
     same weights, on Swin, for images of any size. One small network, which starts from the small Mask2Former and learns
-    all tasks at once for 2400 steps more, reaches on new streets, each task asked for by its own word: semantic mIoU
+    all tasks at once for 2400 steps more, reaches on new streets, each task queried by its own word: semantic mIoU
     0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m
     segedu.weights.own.street_oneformer).
 Course: 15-panoptic
@@ -49,19 +49,19 @@ from segedu.panoptic.oneformer_text import (
     task_sentence,
 )
 from segedu.validation.images import check_images, check_sizes
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_choice, check_length, check_number
 from segedu.validation.tensors import check_keys
 
 
 class TaskQueries(nn.Module):
-    """The task's token, Q - 1 times, after a look at the picture, and once as it is: section 3.2.
+    """Q - 1 copies of the task token, updated with attention to the image, and the token itself (section 3.2).
 
     Args:
         embed_dim: D of the queries and of the mask features.
         num_heads: of each attention.
-        hidden: numbers between the two linear maps of a layer.
-        layers: how many.
-        dropout: share of the numbers of each correction that is left out in training.
+        hidden: width of the hidden layer of the MLPs.
+        layers: number of layers.
+        dropout: dropout probability on each residual branch.
     """
 
     def __init__(
@@ -76,30 +76,30 @@ class TaskQueries(nn.Module):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, task: Tensor, positions: Tensor, mask_features: Tensor) -> Tensor:
+    def forward(self, task: Tensor, query_pos: Tensor, mask_features: Tensor) -> Tensor:
         B = len(mask_features)
-        looked_at = self.input_proj(mask_features).flatten(2).mT  # (B, h w, D)
-        places = position_of(mask_features).expand(B, -1, -1)
-        positions = positions[:-1].expand(B, -1, -1)  # (B, Q - 1, D)
-        queries = task[:, None].expand_as(positions)
+        features = self.input_proj(mask_features).flatten(2).mT  # (B, h w, D)
+        positions = position_of(mask_features).expand(B, -1, -1)
+        query_pos = query_pos[:-1].expand(B, -1, -1)  # (B, Q - 1, D)
+        queries = task[:, None].expand_as(query_pos)
         for layer in self.layers:
             # Paper: queries are updated with features. In the authors' code, and so in their weights, features and
-            # places have changed parts: the features say where to look, and what is taken from there is the place.
-            queries = layer(queries, positions, places, None, looked_at)
+            # positions are exchanged: features are only added to the keys, and the values are the positions.
+            queries = layer(queries, query_pos, positions, None, features)
         return torch.cat([self.norm(queries), task[:, None]], dim=1)  # (B, Q, D)
 
 
 class OneFormer(nn.Module):
-    """Mask2Former, whose queries come from a sentence about the task: figure 2.
+    """Mask2Former with queries that are conditioned on a sentence about the task (figure 2).
 
     Args:
-        backbone: gives features fine to coarse, the last four of strides 4, 8, 16, 32; has `channels` of them.
-        pixel_decoder: on the last four features.
-        decoder: of as many numbers D; its learnt states are taken away, for the task's take their place.
-        task_queries: of as many numbers D.
-        tokenize: makes L numbers of a sentence; of the task's, and of those about segments.
+        backbone: images -> features fine to coarse, the last four of strides 4, 8, 16, 32; has their `channels`.
+        pixel_decoder: applied to the last four features.
+        decoder: of the same embed_dim D; its learned query content is removed, because the task queries replace it.
+        task_queries: of the same embed_dim D.
+        tokenize: sentence -> L token ids, for the task and for the sentences about segments.
         task_length: L.
-        text: reads sentences about segments, in training only; None: there are none.
+        text: encodes sentences about segments, in training only; None: without sentences.
     """
 
     def __init__(
@@ -114,9 +114,8 @@ class OneFormer(nn.Module):
     ) -> None:
         super().__init__()
         D = decoder.embed_dim
-        if not pixel_decoder.embed_dim == D == task_queries.embed_dim:
-            given = f"{pixel_decoder.embed_dim}, {D} and {task_queries.embed_dim}"
-            raise ValueError(f"pixel_decoder, decoder and task_queries have embed_dim {given}, expected the same")
+        check_choice("pixel_decoder.embed_dim", pixel_decoder.embed_dim, [D])
+        check_choice("task_queries.embed_dim", task_queries.embed_dim, [D])
         self.backbone, self.pixel_decoder, self.decoder = backbone, pixel_decoder, decoder
         self.decoder.query_feat = None
         self.task_queries, self.tokenize, self.text = task_queries, tokenize, text
@@ -132,61 +131,53 @@ class OneFormer(nn.Module):
         check_images(images, self.backbone.in_channels)
         sizes = check_sizes(sizes, images)
         mask_features, levels = self.pixel_decoder(self.backbone(images)[-4:])
-        # the words' numbers go in as they are, though a larger one does not mean more: it is enough to tell three apart
+        # token ids are used as features, although their order means nothing: they only have to separate three tasks
         task = self.task_mlp(self._tokens(tasks, images).to(mask_features))  # (B, D)
         task = self.decoder.decoder_norm(task)
         queries = self.task_queries(task, self.decoder.query_embed.weight, mask_features)  # (B, Q, D)
         *aux, last = self.decoder(mask_features, levels, queries)
         outputs = {**last, "aux_outputs": aux, "sizes": sizes, "image_size": tuple(images.shape[-2:])}
-        return onnx_outputs({**outputs, "queries": queries, **self._read(sentences, queries)})
+        return onnx_outputs({**outputs, "queries": queries, **self._encode(sentences, queries)})
 
     def _tokens(self, tasks: str | Sequence[str], images: Tensor) -> Tensor:
-        """(B, L) numbers of what the model is told of its task."""
+        """Token ids (B, L) of the task sentences."""
         tasks = [tasks] * len(images) if isinstance(tasks, str) else tasks
-        if len(tasks) != len(images):
-            raise ValueError(f"tasks has {len(tasks)} entries, expected one for each of {len(images)} images")
+        check_length("tasks", tasks, len(images), of="image")
         return torch.stack([self.tokenize(task_sentence(task)) for task in tasks]).to(images.device)
 
-    def _read(self, sentences: Sequence[Sequence[str]] | None, queries: Tensor) -> dict[str, Tensor]:
-        """The texts of B pictures, as many for each as there are queries."""
+    def _encode(self, sentences: Sequence[Sequence[str]] | None, queries: Tensor) -> dict[str, Tensor]:
+        """Encode the sentences of B images, as many for each as there are queries without learned context."""
         if sentences is None:
             return {}
         if self.text is None:
-            raise ValueError("sentences are given, expected None: this model has no `text` that reads them")
+            raise ValueError("sentences is a list, expected None: this model has no `text` to encode them")
         B, Q, _ = queries.shape
-        count = Q - len(self.text.context)
-        if [len(told) for told in sentences] != [count] * B:
-            counts = [len(told) for told in sentences]
-            raise ValueError(f"sentences has entries of {counts} sentences, expected {B} of {count}")
-        known = {line: self.tokenize(line) for line in {line for told in sentences for line in told}}
-        tokens = torch.stack([torch.stack([known[line] for line in told]) for told in sentences])  # (B, N, L)
+        check_length("sentences", sentences, B, of="image")
+        for b, lines in enumerate(sentences):
+            check_length(f"sentences[{b}]", lines, Q - len(self.text.context))
+        known = {line: self.tokenize(line) for line in {line for lines in sentences for line in lines}}
+        tokens = torch.stack([torch.stack([known[line] for line in lines]) for lines in sentences])  # (B, N, L)
         return {"text_queries": self.text(tokens.to(queries.device)), "logit_scale": self.text.logit_scale}
 
 
 def oneformer_swin_tiny(num_classes: int = 150, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
-    """The paper's network on Swin-T, 51 million weights; the three tasks are told in CLIP's numbers.
+    """The paper's network on Swin-T, 51 million parameters, with CLIP's tokens of the three task sentences.
 
     Args:
         num_classes: K; 150 for ADE20K.
         num_queries: Q.
-        text: reads sentences, for training.
-
-    Returns:
-        The network with random weights.
+        text: encodes sentences, for training.
     """
     return _on(swin_t(normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
-    """The paper's network on Swin-L with windows of 12 x 12 tokens, 219 million weights.
+    """The paper's network on Swin-L with windows of 12 x 12 tokens, 219 million parameters.
 
     Args:
         num_classes: K; 133 for COCO's things and stuff.
         num_queries: Q; 150 for COCO, 250 for ADE20K and Cityscapes.
-        text: reads sentences, for training.
-
-    Returns:
-        The network with random weights.
+        text: encodes sentences, for training.
     """
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
     return _on(Swin(*sizes, window_size=12, normalize=_normalize(), dense=True), num_classes, num_queries, text)
@@ -202,35 +193,23 @@ def _on(backbone: Swin, num_classes: int, num_queries: int, text: TextMapper | N
 
 
 def draw_tasks(count: int, generator: torch.Generator | None = None) -> list[str]:
-    """A task for each picture of a batch in training, each task as likely: section 3.1.
-
-    Args:
-        count: B, number of pictures.
-        generator: where the randomness comes from; None: torch's own.
-
-    Returns:
-        B of "panoptic", "instance" and "semantic".
-    """
+    """Sample a task for each of `count` images of a training batch, uniformly (section 3.1)."""
     return [TASKS[i] for i in torch.randint(len(TASKS), (count,), generator=generator).tolist()]
 
 
 def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int]) -> dict[str, Tensor]:
-    """The segments that a task asks for, made of panoptic ones: section 3.1.
+    """Derive the targets of a task from panoptic segments (section 3.1).
 
-    Panoptic: all segments, as they are. Instance: those of things. Semantic: one for each class, of all its segments.
+    Panoptic: all segments. Instance: segments of things. Semantic: the segments of each class merged into one.
 
     Args:
-        target: `labels` (N,) int64 and `masks` (N, H, W) bool: each thing a segment, each class of stuff one; N may
-            be 0. If it has `iscrowd` (N,), crowds are left out.
+        target: `labels` (N,) int64 and `masks` (N, H, W) bool: one segment per thing, one per class of stuff; N may be
+            0. If it has `iscrowd` (N,), crowds are left out.
         task: "panoptic", "instance" or "semantic".
         things: categories that have instances.
 
     Returns:
         A dict of new `labels` and `masks`.
-
-    Raises:
-        TypeError: target is of the wrong kind.
-        ValueError: another task, or a key is missing.
 
     >>> masks = torch.tensor([[[1, 0, 0]], [[0, 1, 0]], [[0, 0, 1]]]).bool()
     >>> cars_on_road = {"labels": torch.tensor([1, 0, 1]), "masks": masks}
@@ -244,9 +223,9 @@ def task_targets(target: Mapping[str, Tensor], task: str, things: Collection[int
         classes = labels.unique()
         merged = [masks[labels == k].any(dim=0) for k in classes]
         return {"labels": classes, "masks": torch.stack(merged) if merged else masks[:0]}
-    kept = torch.isin(labels, torch.tensor(sorted(things), dtype=labels.dtype, device=labels.device))
-    chosen = kept if task == "instance" else slice(None)
-    return {"labels": labels[chosen], "masks": masks[chosen]}
+    is_thing = torch.isin(labels, torch.tensor(sorted(things), dtype=labels.dtype, device=labels.device))
+    keep = is_thing if task == "instance" else slice(None)
+    return {"labels": labels[keep], "masks": masks[keep]}
 
 
 def oneformer_loss(
@@ -256,20 +235,16 @@ def oneformer_loss(
     contrastive_weight: float = 0.5,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """Mask2Former's loss on the targets of each picture's task, and the contrastive one.
+    """Mask2Former's loss on the targets of each image's task, and the contrastive loss.
 
     Args:
         outputs: of `OneFormer`.
         targets: B dicts of `labels` and `masks`, of `task_targets`.
-        contrastive_weight: of the comparison of queries with texts; without texts there is none, and it counts as 0.
-        **options: of `mask2former_loss`.
+        contrastive_weight: of the contrastive loss of queries and texts, which is 0 without texts.
+        **options: arguments of `mask2former_loss`.
 
     Returns:
         The scalars of `mask2former_loss`, `contrastive`, weighted, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs, targets or a weight are of the wrong kind.
-        ValueError: as `mask2former_loss`; or queries and texts do not fit.
     """
     check_number("contrastive_weight", contrastive_weight)
     check_keys("outputs", outputs, ("queries",))

@@ -1,1 +1,1 @@
-"""Segmentation by prompts: a click, a box or a mask says what is meant."""
+"""Promptable segmentation: a click, a box or a mask selects the object."""

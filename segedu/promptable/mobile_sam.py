@@ -1,16 +1,16 @@
-"""MobileSAM: SAM with an image encoder a hundred times smaller, which learnt to give the large one's embeddings.
+"""MobileSAM: SAM with an image encoder a hundred times smaller, distilled from the embeddings of the large one.
 
 Paper: Zhang, Han, Qiao, Kim, Bae, Lee, Hong, "Faster Segment Anything: Towards Lightweight SAM for Mobile
     Applications", 2023, arXiv 2306.14289. The encoder: Wu et al., "TinyViT", ECCV 2022, arXiv 2207.10666.
-Idea: Nearly all of SAM's time goes into its image encoder. To train a small one together with the decoder is slow and
-    fragile: each spoils what the other learns from. So the two are taken apart: the small encoder learns alone, by the
-    mean squared error between its embeddings and those of SAM's largest encoder, which need no masks and no prompts
-    and are computed once and stored. Then SAM's prompt encoder and mask decoder work behind it as they are.
+Idea: Nearly all of SAM's computation is in its image encoder. Training a small encoder together with the decoder is
+    slow and unstable, because each depends on the other. So the two are decoupled: the small encoder is trained alone,
+    with the mean squared error between its embeddings and those of SAM's largest encoder. These need no masks and no
+    prompts, and are computed once and stored. SAM's prompt encoder and mask decoder are then used unchanged.
 Simplified: the network and its weights, not its training.
 Shapes: as SAM's: images (B, 3, H, W) in [0, 1] and prompts in their pixels -> dict of `mask_logits`, `iou_scores`, ...
     The encoder: normalised images (B, 3, S, S) -> embeddings (B, C, S / 16, S / 16).
 Quality: embeddings equal those of timm's TinyViT with MobileSAM's last stride, and masks and scores those of Meta's
-    segment-anything behind it, at the same weights (tests/promptable/test_mobile_sam.py).
+    segment-anything after it, at the same weights (tests/promptable/test_mobile_sam.py).
 Course: 16-promptable
 Lab: 16_promptable
 """
@@ -27,10 +27,10 @@ from segedu.promptable.sam.sam import SAM
 
 
 class MobileImageEncoder(nn.Module):
-    """TinyViT's last features through SAM's neck.
+    """TinyViT followed by SAM's neck.
 
     Args:
-        backbone: whose last stage has stride 16, so that the embedding is as fine as SAM's.
+        backbone: its last stage has stride 16, so that the embeddings have the same size as SAM's.
         out_channels: C of the embeddings.
     """
 
@@ -46,10 +46,6 @@ class MobileImageEncoder(nn.Module):
 
 
 def mobile_sam() -> SAM:
-    """The paper's network, 9.8 million weights: 5.7 of the encoder, and SAM's prompt encoder and mask decoder.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network, 9.8 million parameters: 5.7 of the encoder, and SAM's prompt encoder and mask decoder."""
     encoder = MobileImageEncoder(tiny_vit_5m(last_stride=1))
     return SAM(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()))

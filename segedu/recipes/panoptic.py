@@ -18,7 +18,7 @@ from segedu.detection.fast_rcnn import TwoLayerHead
 from segedu.detection.faster_rcnn import RPN
 from segedu.instance.mask_rcnn import MaskHead
 from segedu.ops.masks import connected_components
-from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch, own_numbers, panoptic_fpn_loss, postprocess
+from segedu.panoptic.panoptic_fpn import PanopticFPN, SemanticBranch, panoptic_fpn_loss, postprocess, to_network_classes
 from segedu.recipes.baselines import WindowForest
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe, quick_layout
@@ -92,7 +92,7 @@ class ForestComponents(nn.Module):
 def stack_with_targets(samples: Sequence[Example]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
     """A batch of images and their targets in the network's numbers; the targets once more."""
     images, truths = zip(*samples, strict=True)
-    targets = [own_numbers({key: truth[key] for key in KEYS[:4]}, THINGS, STUFF) for truth in truths]
+    targets = [to_network_classes({key: truth[key] for key in KEYS[:4]}, THINGS, STUFF) for truth in truths]
     return {"images": torch.stack(images), "targets": targets}, targets
 
 

@@ -98,8 +98,17 @@ def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:
     batch, height, width = len(images), *images.shape[-2:]
     if sizes is None:
         return [(height, width)] * batch
-    check_length("sizes", sizes, batch, of="image")
+    check_padded_sizes("sizes", sizes, (height, width), batch)
+    return [(int(h), int(w)) for h, w in sizes]
+
+
+def check_padded_sizes(name: str, sizes: Sequence[Size], image_size: Size, batch: int) -> None:
+    """Check the size (h, w) of each of B images that were padded to `image_size` (H, W).
+
+    >>> check_padded_sizes("outputs['sizes']", [(2, 3)], (4, 4), batch=1)
+    """
+    check_length(name, sizes, batch, of="image")
+    height, width = image_size
     for i, size in enumerate(sizes):
         if len(size) != 2 or not (1 <= size[0] <= height and 1 <= size[1] <= width):
-            raise ValueError(f"sizes[{i}] is {tuple(size)}, expected (h, w) from 1 to {(height, width)}")
-    return [(int(h), int(w)) for h, w in sizes]
+            raise ValueError(f"{name}[{i}] is {tuple(size)}, expected (h, w) from 1 to {(height, width)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from segedu.validation.boxes import check_boxes
 from segedu.validation.images import Size
+from segedu.validation.numbers import check_integer
 from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_list, check_tensor
 
 Targets = Sequence[Mapping[str, Tensor]]
@@ -170,3 +171,14 @@ def check_rows(
             raise ValueError(f"{name}['masks'] has shape {shape}, expected {(count, *size)}, one mask for each {of}")
     if count and not lowest <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected {lowest} to {num_classes - 1}")
+
+
+def check_categories(name: str, categories: Collection[int], num_classes: int | None = None) -> None:
+    """Check a collection of categories, integers from 0, or from 0 to K - 1 if K is given.
+
+    >>> check_categories("things", {1, 2}, num_classes=3)
+    """
+    if not isinstance(categories, Collection) or isinstance(categories, str | bytes):
+        raise TypeError(f"{name} has type {type(categories).__name__}, expected a collection of categories")
+    for category in categories:
+        check_integer(f"{name} has a category that", category, 0, None if num_classes is None else num_classes - 1)

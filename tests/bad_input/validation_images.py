@@ -3,7 +3,7 @@
 import torch
 from bad_input.rows import NAN, defined, refused
 
-from segedu.validation.images import check_image, check_images, check_sizes, check_unit_range
+from segedu.validation.images import check_image, check_images, check_padded_sizes, check_sizes, check_unit_range
 
 BATCH = torch.zeros(2, 3, 4, 6)
 
@@ -28,4 +28,6 @@ ROWS = [
     refused(ValueError, "sizes has 1 entries, expected 2, one for each image", check_sizes, [(1, 1)], BATCH),
     refused(ValueError, "sizes[1] is (5, 1), expected (h, w) from 1 to (4, 6)", check_sizes, [(1, 1), (5, 1)], BATCH),
     defined([(4, 6), (4, 6)], check_sizes, None, BATCH),
+    refused(ValueError, "sizes has 1 entries, expected 2", check_padded_sizes, "sizes", [(1, 1)], (4, 4), 2),
+    refused(ValueError, "sizes[0] is (5, 4), expected (h, w) from 1", check_padded_sizes, "sizes", [(5, 4)], (4, 4), 1),
 ]

@@ -4,6 +4,7 @@ import torch
 from bad_input.rows import ALL_IGNORED, BOX, INF, LOGITS, NAN, TARGET, defined, logits_and_target, refused
 
 from segedu.validation.targets import (
+    check_categories,
     check_instance_targets,
     check_logits,
     check_logits_and_target,
@@ -99,4 +100,15 @@ ROWS = [
         None,
         "box",
     ),
+    refused(TypeError, "things has type int, expected a collection of categories", check_categories, "things", 3),
+    refused(TypeError, "things has a category that is '1', expected an integer", check_categories, "things", ["1"]),
+    refused(
+        ValueError,
+        "things has a category that is 3, expected an integer from 0 to 2",
+        check_categories,
+        "things",
+        {3},
+        3,
+    ),
+    defined(None, check_categories, "things", {0, 7}),
 ]

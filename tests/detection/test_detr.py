@@ -309,7 +309,11 @@ def test_learns_two_scenes() -> None:
             "outputs['aux_outputs'] has type dict, expected a list of dicts",
         ),
         (lambda o: {**o, "aux_outputs": [{}]}, ValueError, "outputs['aux_outputs'][0] has the keys [], expected"),
-        (lambda o: {**o, "sizes": o["sizes"][1:]}, ValueError, "outputs['sizes'] has 2 pairs, expected one for each"),
+        (
+            lambda o: {**o, "sizes": o["sizes"][1:]},
+            ValueError,
+            "outputs['sizes'] has 2 entries, expected 3, one for each",
+        ),
     ],
 )
 def test_bad_outputs(change: Any, error: type[Exception], words: str) -> None:
@@ -327,7 +331,7 @@ def test_bad_input() -> None:
         postprocess(broken)
     with pytest.raises(ValueError, match="cost has a NaN or an infinity, expected finite numbers"):
         detr_loss(broken, [scene((40, 96), 1, 0)])
-    with pytest.raises(ValueError, match="expected one dict for each of 1 images"):
+    with pytest.raises(ValueError, match="targets has 2 entries, expected 1, one for each image"):
         detr_loss(outputs, [NOTHING] * 2)
     with pytest.raises(ValueError, match="expected 1 to 3"):
         detr_loss(outputs, [{**LEFT, "labels": torch.tensor([4])}])
@@ -337,9 +341,9 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"sizes\[0\] is \(65, 64\), expected"):
         net(images, [(65, 64)])
     for options, words in (
-        ((Transformer(6, 2, 1, 1), 4), "embed_dim 6, expected a multiple of 4"),
-        ((Transformer(8, 2, 1, 1), 1), "num_classes is 1, expected at least 2"),
-        ((Transformer(8, 2, 1, 1), 4, 0), "num_queries is 0, expected at least 1"),
+        ((Transformer(6, 2, 1, 1), 4), "transformer.embed_dim is 6, expected a multiple of 4"),
+        ((Transformer(8, 2, 1, 1), 1), "num_classes is 1, expected an integer of at least 2"),
+        ((Transformer(8, 2, 1, 1), 4, 0), "num_queries is 0, expected an integer of at least 1"),
     ):
         with pytest.raises(ValueError, match=words):
             DETR(Patches(), *options)

@@ -10,7 +10,7 @@ import torch
 from detection.small_detr import CLASSES, QUERIES, batch_of, random_outputs, scene, small
 from torch import Tensor, nn
 
-from segedu.detection.detr import DETR, detr_loss, matching_cost, padding_of, postprocess
+from segedu.detection.detr import DETR, detr_loss, matching_cost, padding_mask, postprocess
 from segedu.layers.position import sine_position
 from segedu.ops.boxes import clip_boxes
 from segedu.ops.matching import hungarian_matching
@@ -88,7 +88,7 @@ def test_every_stage_equals_transformers(sizes: list[tuple[int, int]], multiple:
     (wanted, seen), features = theirs.model.backbone(pixels, mask)[-1], body(images)[-1]
     assert wanted.std() > 0.01
     torch.testing.assert_close(features, wanted, **CLOSE)
-    padding = padding_of(sizes, images, features)
+    padding = padding_mask(sizes, images, features)
     assert torch.equal(padding, ~seen) and padding.any()
     positions = sine_position(padding, 16, torch.float64)
     wanted = theirs.model.position_embedding(features.shape, features.device, features.dtype, mask=seen)

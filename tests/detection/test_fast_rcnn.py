@@ -182,8 +182,12 @@ def test_bad_input() -> None:
         (ValueError, r"proposals\[0\]\[0\] is", lambda: model(images, [-proposals[0], proposals[1]])),
         (ValueError, "targets has 1 entries", lambda: model(images, proposals, targets=targets[:1])),
         (ValueError, "outputs has the keys", lambda: fast_rcnn_loss({}, targets)),
-        (ValueError, "expected .P, K. and .P, K, 4. with the P = ", lambda: fast_rcnn_loss(wrong, targets)),
-        (ValueError, "outputs has class_logits of shape", lambda: postprocess(wrong)),
+        (
+            ValueError,
+            r"outputs\['deltas'\] has shape .*, expected .P, K, 4. with P = ",
+            lambda: fast_rcnn_loss(wrong, targets),
+        ),
+        (ValueError, r"outputs\['deltas'\] has shape", lambda: postprocess(wrong)),
         (ValueError, "num_classes is 1", lambda: BoxPredictor(8, 1)),
     ):
         with pytest.raises(error, match=words):

@@ -27,8 +27,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from segedu.detection.fast_rcnn import WEIGHTS, TwoLayerHead
 from segedu.detection.faster_rcnn import (
     ANCHORS,
+    MIN_SIZE,
     RPN,
-    SMALLEST,
     FasterRCNN,
     faster_rcnn_loss,
     faster_rcnn_resnet50_fpn,
@@ -187,7 +187,7 @@ def test_constants_are_torchvisions() -> None:
     assert (rpn._post_nms_top_n, rpn._pre_nms_top_n) == ({"training": 2000, "testing": 1000},) * 2
     assert ours.counts == (2000, 1000)
     defaults = {name: p.default for name, p in inspect.signature(propose).parameters.items()}
-    assert (rpn.nms_thresh, rpn.min_size, rpn.score_thresh) == (defaults["iou_threshold"], SMALLEST, 0)
+    assert (rpn.nms_thresh, rpn.min_size, rpn.score_thresh) == (defaults["iou_threshold"], MIN_SIZE, 0)
     for matcher, sampler, sampling in (
         (rpn.proposal_matcher, rpn.fg_bg_sampler, ANCHORS),
         (heads.proposal_matcher, heads.fg_bg_sampler, ours.sampling),
@@ -292,7 +292,7 @@ def test_bad_input() -> None:
         (ValueError, "NaN", lambda: postprocess(outputs | {"class_logits": outputs["class_logits"] * torch.nan})),
         (
             ValueError,
-            "the pyramid has 5 levels, expected 3",
+            "features has 5 entries, expected 3, one for each level of anchors",
             lambda: FasterRCNN(model.backbone, 4, RPN(16, (8, 16, 32)))(images),
         ),
         (ValueError, "sizes is", lambda: RPN(16, (8, (16, 24)))),

@@ -27,7 +27,7 @@ from segedu.detection.fcos import (
     encode_distances,
     fcos_loss,
     fcos_resnet50_fpn,
-    match_places,
+    match_locations,
     postprocess,
 )
 from segedu.layers.batch_norm import freeze_batch_norm
@@ -207,12 +207,12 @@ def test_matches_by_hand() -> None:
     # (4, 4) is in the third. (20, 20) is in the first and the smaller second. (28, 20) in both, 5 from the middle of
     # the second. (36, 20) is in the first alone, 11 < 12 from its middle. On the coarse level the first fits, for
     # without a third level it has no end, but 4 x 16 pixels are its least: no side is as far. (104, 104) is in none.
-    assert match_places(boxes, [fine, coarse]).tolist() == [2, 1, 1, 0, -1, -1]
-    assert match_places(boxes, [fine, coarse], radius=1.0).tolist() == [2, 1, 1, -1, -1, -1]
+    assert match_locations(boxes, [fine, coarse]).tolist() == [2, 1, 1, 0, -1, -1]
+    assert match_locations(boxes, [fine, coarse], radius=1.0).tolist() == [2, 1, 1, -1, -1, -1]
     # its right side is 86, 70, 62 and 54 from the fine places, which have it up to 64 pixels, and 66 from (24, 24)
     large = torch.tensor([[0.0, 0, 90, 60]], dtype=torch.float64)
-    assert match_places(large, [fine, coarse], radius=9).tolist() == [-1, -1, 0, 0, 0, -1]
-    assert match_places(boxes[:0], [fine, coarse]).tolist() == [-1] * 6
+    assert match_locations(large, [fine, coarse], radius=9).tolist() == [-1, -1, 0, 0, 0, -1]
+    assert match_locations(boxes[:0], [fine, coarse]).tolist() == [-1] * 6
 
 
 def hand_outputs() -> dict:
@@ -244,7 +244,7 @@ def test_score_is_the_root_of_class_times_centreness() -> None:
     assert found["scores"].tolist() == pytest.approx(
         [math.sqrt(0.5 / (1 + math.exp(-5)))] * 3 + [math.sqrt(0.5 * 0.75)] * 3
     )
-    assert found["places"].tolist() == [1, 1, 1, 0, 0, 0] and sorted(found["labels"].tolist()) == [0, 0, 1, 1, 2, 2]
+    assert found["locations"].tolist() == [1, 1, 1, 0, 0, 0] and sorted(found["labels"].tolist()) == [0, 0, 1, 1, 2, 2]
     assert found["boxes"][5].tolist() == [0, 0, 8, 8]
 
 
@@ -257,7 +257,7 @@ def test_targets_there_and_back(seed: int, offset: float) -> None:
     target = draw_shapes(seed)
     outputs = net(target["image"][None])
     anchors = torch.cat(outputs["anchors"])
-    matches = match_places(target["boxes"], outputs["anchors"], radius=3.0)
+    matches = match_locations(target["boxes"], outputs["anchors"], radius=3.0)
     there = matches >= 0
     assert set(matches.tolist()) == {-1, *range(len(target["boxes"]))}
     middles = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -324,8 +324,8 @@ def test_learns_two_scenes() -> None:
         (lambda o: {"logits": o["logits"]}, ValueError, r"outputs has the keys \['logits'\], expected"),
         (lambda o: {**o, "logits": o["logits"][0]}, ValueError, r"outputs\['logits'\] has shape"),
         (lambda o: {**o, "centreness": o["centreness"][:, 1:]}, ValueError, r"outputs\['centreness'\] has shape"),
-        (lambda o: {**o, "anchors": [o["anchors"][0][:1]]}, ValueError, r"has 1 squares, expected 2, as outputs\['log"),
-        (lambda o: {**o, "sizes": []}, ValueError, "has 0 pairs, expected one for each of 1 images"),
+        (lambda o: {**o, "anchors": [o["anchors"][0][:1]]}, ValueError, r"outputs\['logits'\] has shape"),
+        (lambda o: {**o, "sizes": []}, ValueError, r"outputs\['sizes'\] has 0 entries, expected 1, one for each image"),
         (lambda o: {**o, "distances": o["distances"] * math.nan}, ValueError, r"\['distances'\] has a NaN"),
     ],
 )
@@ -339,8 +339,12 @@ def test_bad_outputs(change: object, error: type[Exception], words: str) -> None
     [
         (lambda: fcos_loss(hand_outputs(), [{**NOTHING, "labels": torch.tensor([1])}]), ValueError, "labels"),
         (lambda: fcos_loss(hand_outputs(), NOTHING), TypeError, "targets has type dict, expected a list"),
-        (lambda: FCOS(our_net().backbone, 1), ValueError, "num_classes is 1, expected at least 2"),
-        (lambda: FCOS(our_net().backbone, 4, (8, 16)), ValueError, r"strides is \(8, 16\), expected .* 5 levels"),
+        (lambda: FCOS(our_net().backbone, 1), ValueError, "num_classes is 1, expected an integer of at least 2"),
+        (
+            lambda: FCOS(our_net().backbone, 4, (8, 16)),
+            ValueError,
+            "strides has 2 entries, expected 5, one for each level",
+        ),
         (lambda: our_net()(torch.rand(1, 1, 64, 64).double()), ValueError, "images has shape"),
         (lambda: our_net()(torch.ones(1, 3, 64, 64).byte()), TypeError, "images has dtype"),
     ],

@@ -345,8 +345,12 @@ def test_learns_two_scenes() -> None:
         (lambda o: {**o, "logits": o["logits"][0]}, ValueError, "outputs['logits'] has shape"),
         (lambda o: {**o, "deltas": o["deltas"][:, 1:]}, ValueError, "outputs['deltas'] has shape"),
         (lambda o: {**o, "deltas": o["deltas"].long()}, TypeError, "outputs['deltas'] has dtype torch.int64"),
-        (lambda o: {**o, "anchors": o["anchors"][1:]}, ValueError, "outputs['anchors'] has "),
-        (lambda o: {**o, "sizes": o["sizes"][1:]}, ValueError, "outputs['sizes'] has 0 pairs, expected one for each"),
+        (lambda o: {**o, "anchors": o["anchors"][1:]}, ValueError, "outputs['logits'] has shape"),
+        (
+            lambda o: {**o, "sizes": o["sizes"][1:]},
+            ValueError,
+            "outputs['sizes'] has 0 entries, expected 1, one for each",
+        ),
     ],
 )
 def test_bad_outputs(change: object, error: type[Exception], words: str) -> None:
@@ -362,7 +366,7 @@ def test_bad_input() -> None:
     broken = {**outputs, "logits": outputs["logits"] * torch.nan}
     with pytest.raises(ValueError, match="has a NaN, expected numbers"):
         postprocess(broken)
-    with pytest.raises(ValueError, match="expected one dict for each of 1 images"):
+    with pytest.raises(ValueError, match="targets has 2 entries, expected 1, one for each image"):
         retinanet_loss(outputs, [NOTHING] * 2)
     wrong = {"boxes": torch.tensor([[0.0, 0.0, 1.0, 1.0]]), "labels": torch.tensor([4])}
     with pytest.raises(ValueError, match="expected 1 to 3"):
@@ -373,7 +377,7 @@ def test_bad_input() -> None:
         net(images[0])
     with pytest.raises(ValueError, match=r"sizes\[0\] is \(65, 64\), expected"):
         net(images, [(65, 64)])
-    with pytest.raises(ValueError, match="expected as many sizes for each of 5 levels"):
+    with pytest.raises(ValueError, match="anchor_sizes has 3 entries, expected 5, one for each level"):
         RetinaNet(net.backbone, 4, SMALL[:3])
-    with pytest.raises(ValueError, match="num_classes is 1, expected at least 2"):
+    with pytest.raises(ValueError, match="num_classes is 1, expected an integer of at least 2"):
         RetinaNet(net.backbone, 1)

@@ -229,7 +229,7 @@ def test_bad_input() -> None:
         (
             lambda: yolov1_loss(outputs, [good] * 2),
             ValueError,
-            "targets has 2 entries, expected one dict for each of 1",
+            "targets has 2 entries, expected 1, one for each image",
         ),
         (
             lambda: yolov1_loss(outputs, [{"boxes": good["boxes"]}]),
@@ -245,8 +245,8 @@ def test_bad_input() -> None:
         (lambda: yolov1_loss({}, [good]), ValueError, r"outputs has the keys \[\], expected coordinates"),
         (lambda: postprocess(outputs | {"confidences": outputs["confidences"] * math.nan}), ValueError, "has a NaN"),
         (lambda: postprocess(outputs | {"confidences": outputs["confidences"][0]}), ValueError, "expected "),
-        (lambda: tiny(cells=0), ValueError, "cells is 0, expected at least 1"),
-        (lambda: tiny(num_classes=1), ValueError, "num_classes is 1, expected at least 2"),
+        (lambda: tiny(cells=0), ValueError, "cells is 0, expected an integer of at least 1"),
+        (lambda: tiny(num_classes=1), ValueError, "num_classes is 1, expected an integer of at least 2"),
     ):
         with pytest.raises(error, match=words):
             call()

@@ -14,7 +14,7 @@ from torch import Tensor
 from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.datasets.shapes import draw_shapes
-from segedu.detection.fcos import FCOS, encode_distances, fcos_loss, match_places
+from segedu.detection.fcos import FCOS, encode_distances, fcos_loss, match_locations
 from segedu.instance.condinst import (
     COUNT,
     CondInst,
@@ -126,7 +126,7 @@ def hand_outputs() -> dict[str, object]:
 
 def test_loss_by_hand() -> None:
     outputs, target = hand_outputs(), target_of(block(0, 0, 9, 9, (16, 16)), labels=(2,))
-    assert match_places(target["boxes"].double(), outputs["anchors"]).tolist() == [0, -1, -1, -1]
+    assert match_locations(target["boxes"].double(), outputs["anchors"]).tolist() == [0, -1, -1, -1]
     outputs["weights"].data[0, 0, 168] = math.log(3)  # a bias alone: p = 3/4 everywhere
     losses = condinst_loss(outputs, [target])
     # pixels 2, 6, 10 and 14 of each axis are looked at: 4 of 16 are in the mask
@@ -161,7 +161,7 @@ def test_mean_over_places_of_the_batch_by_loops() -> None:
     outputs = net(torch.stack([scene["image"] for scene in scenes]).double())
     anchors, values = torch.cat(outputs["anchors"]), []
     for b, scene in enumerate(scenes):
-        matches = match_places(scene["boxes"].double(), outputs["anchors"])
+        matches = match_locations(scene["boxes"].double(), outputs["anchors"])
         for a in (matches >= 0).nonzero().flatten().tolist():
             p = mask_heads(outputs["mask_features"][b], anchors[a][None], outputs["weights"][b, a][None])[0].sigmoid()
             y = scene["masks"][matches[a]][2::4, 2::4].double()
@@ -252,7 +252,7 @@ def test_targets_there_and_back(seed: int) -> None:
     net = tiny()
     outputs = {**net(target["image"][None])}
     anchors = torch.cat(outputs["anchors"])
-    matches = match_places(target["boxes"], outputs["anchors"])
+    matches = match_locations(target["boxes"], outputs["anchors"])
     there = matches >= 0
     assert set(matches[there].tolist()) == set(range(len(target["labels"])))
     outputs["mask_features"] = torch.zeros(1, 8, 16, 20)

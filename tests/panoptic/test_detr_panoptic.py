@@ -279,7 +279,7 @@ OUTPUTS = with_masks()
         ({**OUTPUTS, "mask_logits": OUTPUTS["mask_logits"][:, 1:]}, ValueError, "mask_logits"),
         ({**OUTPUTS, "mask_logits": OUTPUTS["mask_logits"].long()}, TypeError, "torch.int64"),
         ({**OUTPUTS, "mask_logits": OUTPUTS["mask_logits"] * torch.nan}, ValueError, "NaN"),
-        ({**OUTPUTS, "sizes": OUTPUTS["sizes"][1:]}, ValueError, r"sizes'\] has 2 pairs, expected one for each of 3"),
+        ({**OUTPUTS, "sizes": OUTPUTS["sizes"][1:]}, ValueError, r"sizes'\] has 2 entries, expected 3, one for each"),
         ({**OUTPUTS, "sizes": [(65, 1)] * 3}, ValueError, r"sizes'\]\[0\] is \(65, 1\), expected"),
     ],
 )
@@ -302,7 +302,7 @@ def test_bad_targets_parts_and_images() -> None:
         postprocess(OUTPUTS, 3)
     with pytest.raises(ValueError, match="embed_dim is 8, expected a multiple of num_heads, which is 3"):
         BoxAttention(8, 3)
-    with pytest.raises(ValueError, match="expected three numbers"):
+    with pytest.raises(ValueError, match="channels has 2 entries, expected 3"):
         MaskHead(128, 8, (4, 4))
     with pytest.raises(ValueError, match=r"widths \(36, 16, 8, 4, 2\), expected multiples of 8"):
         MaskHead(32, 4, (4, 4, 4))

@@ -216,9 +216,13 @@ NAN = torch.full_like(ODD["class_logits"], torch.nan)
         (ValueError, r"\['class_logits'\] has a NaN", {**ODD, "class_logits": NAN}),
         (TypeError, "dtype torch.int64", {**ODD, "mask_logits": ODD["mask_logits"].long()}),
         (ValueError, "mask_logits", {**ODD, "mask_logits": ODD["mask_logits"][:, 1:]}),
-        (ValueError, r"\['sizes'\] has 2 pairs", {**ODD, "sizes": [(1, 1)] * 2}),
+        (ValueError, r"\['sizes'\] has 2 entries, expected 1, one for each image", {**ODD, "sizes": [(1, 1)] * 2}),
         (ValueError, r"\['sizes'\]\[0\] is \(54, 71\)", {**ODD, "sizes": [(54, 71)]}),
-        (ValueError, "has 1 column", {**ODD, "class_logits": ODD["class_logits"][..., :1]}),
+        (
+            ValueError,
+            r"number of classes in outputs\['class_logits'\] is 0",
+            {**ODD, "class_logits": ODD["class_logits"][..., :1]},
+        ),
     ],
 )
 def test_bad_outputs(read_out, error, says, change) -> None:
@@ -231,8 +235,8 @@ def test_bad_outputs(read_out, error, says, change) -> None:
     ("error", "says", "things", "options"),
     [
         (TypeError, "things has type int", 3, {}),
-        (TypeError, "things has a float", {1.0}, {}),
-        (ValueError, "category 5, expected 0 to 4", {5}, {}),
+        (TypeError, "things has a category that is 1.0", {1.0}, {}),
+        (ValueError, "things has a category that is 5, expected an integer from 0 to 4", {5}, {}),
         (TypeError, "score_threshold", THINGS, {"score_threshold": "high"}),
         (ValueError, "score_threshold", THINGS, {"score_threshold": -1.0}),
     ],

@@ -20,7 +20,7 @@ from segedu.layers.deformable_attention import DeformableAttention, gather, refe
 from segedu.layers.segments import panoptic_segments
 from segedu.metrics.panoptic import panoptic_quality
 from segedu.panoptic.inference import panoptic_inference
-from segedu.panoptic.mask2former.loss import mask2former_loss, sample_points, unsure_points
+from segedu.panoptic.mask2former.loss import mask2former_loss, sample_points, uncertain_points
 from segedu.panoptic.mask2former.mask2former import Mask2Former, MaskedDecoder, attention_mask
 from segedu.panoptic.mask2former.pixel_decoder import PixelDecoder
 
@@ -105,7 +105,7 @@ def test_points_are_where_the_mask_is_unsure() -> None:
     logits = torch.full((2, 8, 8), 5.0)
     logits[0, :, 4:] = -5.0  # an edge in the middle
     logits[1, 4:] = -5.0
-    points = unsure_points(logits, 100, 3.0, 0.75, generator())
+    points = uncertain_points(logits, 100, 3.0, 0.75, generator())
     assert points.shape == (2, 100, 2) and 0 <= points.min() and points.max() <= 1
     across = torch.stack([points[0, :, 0], points[1, :, 1]])
     # outside of a mask its logits count as 0: it is unsure at its border, too
@@ -114,9 +114,9 @@ def test_points_are_where_the_mask_is_unsure() -> None:
     assert (middle | border)[:, :75].all() and 0.2 < middle[:, :75].double().mean() < 0.9
     assert not (middle | border)[:, 75:].all(dim=1).any()  # the others are anywhere
     assert sample_points(logits, points).abs()[:, :75].max() < 5.0
-    everywhere = unsure_points(logits, 100, 1.0, 0.0, generator())
+    everywhere = uncertain_points(logits, 100, 1.0, 0.0, generator())
     assert 0.1 < (everywhere[0, :, 0] < 0.25).double().mean() < 0.4
-    assert unsure_points(logits[:0], 10, 3.0, 0.75).shape == (0, 10, 2)
+    assert uncertain_points(logits[:0], 10, 3.0, 0.75).shape == (0, 10, 2)
 
 
 def one_segment() -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
@@ -249,7 +249,11 @@ def test_learns_two_streets() -> None:
         (lambda o: {**o, "mask_logits": o["mask_logits"].int()}, TypeError, "outputs['mask_logits'] has dtype"),
         (lambda o: {**o, "aux_outputs": {}}, TypeError, "outputs['aux_outputs'] has type dict, expected a list"),
         (lambda o: {**o, "aux_outputs": [{}]}, ValueError, "outputs['aux_outputs'][0] has the keys [], expected"),
-        (lambda o: {**o, "sizes": o["sizes"][1:]}, ValueError, "outputs['sizes'] has 2 pairs, expected one for each"),
+        (
+            lambda o: {**o, "sizes": o["sizes"][1:]},
+            ValueError,
+            "outputs['sizes'] has 2 entries, expected 3, one for each",
+        ),
     ],
 )
 def test_bad_outputs(change: Callable[[Any], Any], error: type[Exception], words: str) -> None:
@@ -278,16 +282,19 @@ def test_bad_targets_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PixelDecoder((8, 8, 8), 32), "channels is (8, 8, 8), expected those of four features"),
+        (lambda: PixelDecoder((8, 8, 8), 32), "channels has 3 entries, expected 4, one for each stride, 4 to 32"),
         (lambda: PixelDecoder((8,) * 4, 48), "embed_dim is 48, expected a multiple of 32"),
-        (lambda: PixelDecoder((8,) * 4, 32, layers=-1), "layers is -1, expected at least 0"),
-        (lambda: MaskedDecoder(0), "num_classes, num_queries and layers are 0, 100 and 9, expected at least 1"),
-        (lambda: MaskedDecoder(3, embed_dim=36), "embed_dim is 36, expected a multiple of 4 and of num_heads, 8"),
+        (lambda: PixelDecoder((8,) * 4, 32, layers=-1), "layers is -1, expected an integer of at least 0"),
+        (lambda: MaskedDecoder(0), "num_classes is 0, expected an integer of at least 1"),
+        (
+            lambda: MaskedDecoder(3, embed_dim=36),
+            "embed_dim is 36, expected a multiple of num_heads, which is 8",
+        ),
         (lambda: DeformableAttention(10, 4, 3), "embed_dim is 10, expected a multiple of num_heads, which is 4"),
         (lambda: DeformableAttention(8, 4, 0), "levels is 0, expected an integer of at least 1"),
         (
             lambda: Mask2Former(nn.Identity(), PixelDecoder((8,) * 4, 32), MaskedDecoder(3)),
-            "pixel_decoder and decoder have embed_dim 32 and 256, expected the same",
+            "pixel_decoder.embed_dim is 32, expected 256",
         ),
     ],
 )

@@ -236,7 +236,7 @@ def target_with(**change: object) -> list[dict]:
         ({**OUTPUTS, "mask_logits": OUTPUTS["mask_logits"][:, 1:]}, target_with(), ValueError, "mask_logits"),
         ({**OUTPUTS, "aux_outputs": {}}, target_with(), TypeError, "aux_outputs"),
         ({**OUTPUTS, "aux_outputs": [{"class_logits": OUTPUTS["class_logits"]}]}, target_with(), ValueError, "aux"),
-        ({**OUTPUTS, "sizes": OUTPUTS["sizes"][1:]}, target_with(), ValueError, r"sizes'\] has 2 pairs"),
+        ({**OUTPUTS, "sizes": OUTPUTS["sizes"][1:]}, target_with(), ValueError, r"sizes'\] has 2 entries"),
         ({**OUTPUTS, "class_logits": OUTPUTS["class_logits"] * torch.nan}, target_with(), ValueError, "NaN"),
         (OUTPUTS, target_with()[1:], ValueError, "targets has 2 entries"),
         (OUTPUTS, target_with(labels=torch.tensor([0, CLASSES])), ValueError, "expected 0 to 3"),
@@ -254,7 +254,7 @@ def test_bad_networks_and_images() -> None:
     for change, says in (
         ({"num_classes": 0}, "num_classes is 0"),
         ({"num_queries": 0}, "num_queries is 0"),
-        ({"transformer": Transformer(6, 2, 0, 1, 8)}, "embed_dim 6"),
+        ({"transformer": Transformer(6, 2, 0, 1, 8)}, "transformer.embed_dim is 6"),
     ):
         with pytest.raises(ValueError, match=says):
             parts = {"transformer": net.transformer, "num_classes": CLASSES, "num_queries": QUERIES}

@@ -31,7 +31,7 @@ def test_a_sentence_for_each_segment_and_the_task_for_the_rest() -> None:
     with pytest.raises(ValueError, match=r"labels has the values \[3\], expected 0 to 2"):
         segment_sentences(torch.tensor([3]), "panoptic", NAMES, 4)
     for call in (lambda: task_sentence("depth"), lambda: segment_sentences(labels, "depth", NAMES, 9)):
-        with pytest.raises(ValueError, match="task is 'depth', expected one of panoptic, instance, semantic"):
+        with pytest.raises(ValueError, match="task is 'depth', expected 'panoptic', 'instance' or 'semantic'"):
             call()
 
 
@@ -46,7 +46,7 @@ def test_words_of_all_sentences_have_a_number_and_others_are_refused() -> None:
     assert tokens.max() == tokenize.vocabulary - 1
     ends = tokens.argmax(dim=1)
     assert ends.tolist() == [len(sentence.split()) for sentence in sentences]
-    with pytest.raises(ValueError, match=r"sentence has the words boat, expected of a, an, bus, car, "):
+    with pytest.raises(ValueError, match=r"sentence has the words boat, expected words of a, an, bus, car, "):
         tokenize("a photo with a boat")
     with pytest.raises(ValueError, match="sentence has 7 words, expected at most 6"):
         tokenize("a a a a a a a")

@@ -18,10 +18,10 @@ from segedu.panoptic.panoptic_fpn import (
     KEYS,
     PanopticFPN,
     SemanticBranch,
-    own_numbers,
     panoptic_fpn_loss,
     panoptic_fpn_resnet50,
     postprocess,
+    to_network_classes,
 )
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -118,7 +118,9 @@ def small(**options: object) -> PanopticFPN:
 
 def streets(count: int, size: tuple[int, int] = (64, 96)) -> tuple[Tensor, list[dict], list[dict]]:
     drawn = [draw_street((4, i), size, variety=0.0, noise=0.0) for i in range(count)]
-    targets = [own_numbers({k: s[k] for k in ("boxes", "labels", "masks", "semantic")}, THINGS, STUFF) for s in drawn]
+    targets = [
+        to_network_classes({k: s[k] for k in ("boxes", "labels", "masks", "semantic")}, THINGS, STUFF) for s in drawn
+    ]
     return torch.stack([s["image"] for s in drawn]), targets, drawn
 
 
@@ -244,13 +246,13 @@ def test_bad_input() -> None:
     without = net.eval()(images)
     no_map = [{key: value for key, value in targets[0].items() if key != "semantic"}]
     for error, words, call in (
-        (ValueError, "num_stuff is 0, expected at least 1", lambda: PanopticFPN(small_pyramid(16), 5, 0)),
+        (ValueError, "num_stuff is 0, expected an integer of at least 1", lambda: PanopticFPN(small_pyramid(16), 5, 0)),
         (ValueError, "outputs has the keys", lambda: panoptic_fpn_loss({}, targets)),
         (TypeError, "outputs has type list", lambda: postprocess([], THINGS, STUFF)),
         (ValueError, r"targets\[0\] has the keys .*, expected semantic", lambda: panoptic_fpn_loss(outputs, no_map)),
         (
             ValueError,
-            r"targets\[0\]\['semantic'\] has shape \(64, 95\), expected \(64, 96\)",
+            r"targets\[0\]\['semantic'\] has shape \(64, 95\), expected \(H, W\) with H = 64, W = 96",
             lambda: panoptic_fpn_loss(outputs, [{**targets[0], "semantic": targets[0]["semantic"][:, 1:]}]),
         ),
         (
@@ -265,10 +267,18 @@ def test_bad_input() -> None:
         ),
         (ValueError, "semantic_weight is -1", lambda: panoptic_fpn_loss(outputs, targets, semantic_weight=-1.0)),
         (ValueError, "has no scores", lambda: postprocess(outputs, THINGS, STUFF)),
-        (ValueError, "things has 3 and stuff 6 categories, expected 4", lambda: postprocess(without, (6, 7, 8), STUFF)),
+        (
+            ValueError,
+            "things has 3 entries, expected 4, one for each channel of mask_logits",
+            lambda: postprocess(without, (6, 7, 8), STUFF),
+        ),
         (ValueError, "expected each category once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
-        (ValueError, "has the value 6, expected one of", lambda: own_numbers(draw_street(0), (7, 8, 9), STUFF)),
-        (TypeError, "dtype torch.int32", lambda: own_numbers({**targets[0], "labels": torch.ones(1).int()}, [1], [2])),
+        (ValueError, "has the value 6, expected one of", lambda: to_network_classes(draw_street(0), (7, 8, 9), STUFF)),
+        (
+            TypeError,
+            "dtype torch.int32",
+            lambda: to_network_classes({**targets[0], "labels": torch.ones(1).int()}, [1], [2]),
+        ),
     ):
         with pytest.raises(error, match=words):
             call()

@@ -40,11 +40,11 @@ def found(count: int = 5, **options: Any) -> list[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("at_once", [1, 2, 16])
-def test_masks_are_those_of_sam_for_the_boxes(at_once: int) -> None:
+@pytest.mark.parametrize("boxes_per_batch", [1, 2, 16])
+def test_masks_are_those_of_sam_for_the_boxes(boxes_per_batch: int) -> None:
     """Box by box, each as a prompt of its own."""
     sam, given = small(), [detections(), detections(3, seed=1)]
-    answers = detect_then_segment(sam, image(), given, at_once=at_once)
+    answers = detect_then_segment(sam, image(), given, boxes_per_batch=boxes_per_batch)
     for picture, asked, answer in zip(image(), given, answers, strict=True):
         expected = [sam(picture[None], boxes=box[None], multimask_output=False) for box in asked["boxes"]]
         masks = torch.stack([postprocess(one)[0, 0] for one in expected])
@@ -129,7 +129,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], object]]] = [
     (TypeError, "detections has type dict", lambda: detect_then_segment(small(), image(), GOOD)),
     (ValueError, "detections has 1 entries", lambda: detect_then_segment(small(), image(), [GOOD])),
     (ValueError, "score_threshold is 2", lambda: found(score_threshold=2)),
-    (ValueError, "at_once is 0", lambda: found(at_once=0)),
+    (ValueError, "boxes_per_batch is 0", lambda: found(boxes_per_batch=0)),
 ]
 BAD_DETECTIONS = [
     (TypeError, "detections[1] has type Tensor", lambda: GOOD["boxes"]),
@@ -137,10 +137,10 @@ BAD_DETECTIONS = [
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"].flip(1)}),
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"][:, :3]}),
     (ValueError, "detections[1]['boxes']", lambda: {**GOOD, "boxes": GOOD["boxes"] * float("nan")}),
-    (TypeError, "detections[1]['labels'] is of the kind torch.float32", lambda: {**GOOD, "labels": GOOD["scores"]}),
-    (TypeError, "detections[1]['labels'] is of the kind list", lambda: {**GOOD, "labels": ["cat"] * 5}),
+    (TypeError, "detections[1]['labels'] has dtype torch.float32", lambda: {**GOOD, "labels": GOOD["scores"]}),
+    (TypeError, "detections[1]['labels'] has type list", lambda: {**GOOD, "labels": ["cat"] * 5}),
     (ValueError, "detections[1]['labels'] has shape (4,)", lambda: {**GOOD, "labels": GOOD["labels"][1:]}),
-    (ValueError, "scores has shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
+    (ValueError, "detections[1]['scores'] has shape (4,)", lambda: {**GOOD, "scores": GOOD["scores"][1:]}),
 ]
 
 

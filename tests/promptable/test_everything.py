@@ -143,10 +143,10 @@ def test_nothing_to_find() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"points_per_side": 0}, ValueError, "points_per_side is 0, expected at least 1"),
-        ({"points_per_side": 2.5}, TypeError, "points_per_side is 2.5, expected a whole number"),
-        ({"crop_layers": -1}, ValueError, "crop_layers is -1, expected at least 0"),
-        ({"stability_threshold": 2.0}, ValueError, "stability_threshold is 2.0, expected a finite number"),
+        ({"points_per_side": 0}, ValueError, "points_per_side is 0, expected an integer of at least 1"),
+        ({"points_per_side": 2.5}, TypeError, "points_per_side is 2.5, expected an integer"),
+        ({"crop_layers": -1}, ValueError, "crop_layers is -1, expected an integer of at least 0"),
+        ({"stability_threshold": 2.0}, ValueError, "stability_threshold is 2.0, expected a number"),
         ({"points_per_side": 4, "crop_layers": 3, "crop_points_divisor": 2}, ValueError, "points_per_side is 4, expe"),
     ],
 )

@@ -14,7 +14,7 @@ from segedu.promptable.sam.image_encoder import ImageEncoder
 from segedu.promptable.sam.interactive import (
     add_points,
     best_logits,
-    clicking,
+    click_schedule,
     correcting_points,
     draw_points,
     first_prompt,
@@ -173,10 +173,10 @@ def test_prompts_grow_and_iterations_are_eleven() -> None:
         prompts = add_points(prompts, torch.full((1, 2, 2), float(count)), torch.ones(1, 2))
         assert prompts["point_coords"].shape == (1, 2, count, 2) and prompts["point_labels"].shape == (1, 2, count)
     assert prompts["point_coords"][0, 0, :, 0].tolist() == [1, 2, 3] and "boxes" in prompts
-    steps = [clicking(8, generator(i)) for i in range(100)]
+    steps = [click_schedule(8, generator(i)) for i in range(100)]
     assert all(len(step) == 10 and sum(step) == 8 and not step[-1] for step in steps)
     assert {step.index(False) for step in steps} == set(range(9))  # anywhere
-    assert clicking(0) == [False, False]
+    assert click_schedule(0) == [False, False]
 
 
 def test_the_answer_that_goes_on_thinks_best_of_itself() -> None:

@@ -11,7 +11,7 @@ from promptable.small_sam import SIZE, generator, in_double_precision, prompts_o
 from torch import Tensor, nn
 
 from segedu.promptable.sam import sam as builders
-from segedu.promptable.sam.image_encoder import ImageEncoder, PlacedAttention
+from segedu.promptable.sam.image_encoder import ImageEncoder, RelativePositionAttention
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.promptable.sam.sam import SAM, fit_images, fitted_size, full_size, postprocess
@@ -193,12 +193,12 @@ def test_sizes() -> None:
 
 
 def test_an_attention_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    attention = PlacedAttention(8, 2, 5).double()
+    attention = RelativePositionAttention(8, 2, 5).double()
     nn.init.normal_(attention.rel_pos_h)
     nn.init.normal_(attention.rel_pos_w)
     tokens = torch.randn(2, 5, 5, 8, generator=generator(), dtype=torch.float64)
     whole = attention(tokens)
-    monkeypatch.setattr("segedu.promptable.sam.image_encoder.NUMBERS", 2 * 2 * 25 * 5 * 2)
+    monkeypatch.setattr("segedu.promptable.sam.image_encoder.MAX_BIAS_VALUES", 2 * 2 * 25 * 5 * 2)
     torch.testing.assert_close(attention(tokens), whole, rtol=0, atol=1e-14)
 
 
@@ -224,7 +224,11 @@ def click(**change: Any) -> dict[str, Any]:
         (click(point_labels=torch.ones(1, 3)), ValueError, "point_labels has shape (1, 3)"),
         (click(point_coords=torch.zeros(2, 2, 2)), ValueError, "point_coords has shape (2, 2, 2)"),
         (click(point_coords=torch.zeros(1, 2, 2).long()), TypeError, "point_coords has dtype torch.int64"),
-        (click(point_coords=torch.full((1, 2, 2), torch.nan)), ValueError, "point_coords has a NaN or an infinity"),
+        (
+            click(point_coords=torch.full((1, 2, 2), torch.nan)),
+            ValueError,
+            "point_coords has the value nan, expected finite values",
+        ),
         (click(boxes=torch.zeros(1, 3, 4)), ValueError, "boxes has shape (1, 3, 4)"),
         ({"boxes": torch.zeros(1, 5)}, ValueError, "boxes has shape (1, 5)"),
         ({"boxes": torch.zeros(1, 0, 4)}, ValueError, "boxes has shape (1, 0, 4)"),
@@ -241,14 +245,26 @@ def test_bad_prompts(prompts: dict[str, Any], error: type[Exception], words: str
 def test_bad_numbers_and_outputs() -> None:
     for build, words in (
         (lambda: ImageEncoder(20, 8), "image_size is 20, expected a multiple of patch_size, which is 8"),
-        (lambda: ImageEncoder(16, 8, 8, 2, 2, 8, 0, ()), "window_size is 0, expected at least 1"),
-        (lambda: ImageEncoder(16, 8, 8, 2, 2, 8, 2, (2,)), r"global_blocks are \(2,\), expected indexes from 0 to 1"),
+        (lambda: ImageEncoder(16, 8, 8, 2, 2, 8, 0, ()), "window_size is 0, expected an integer of at least 1"),
+        (
+            lambda: ImageEncoder(16, 8, 8, 2, 2, 8, 2, (2,)),
+            "global_blocks has an index that is 2, expected an integer from 0 to 1",
+        ),
         (lambda: ImageEncoder(16, 8, 9, 1, 2, 8, 2, (0,)), "embed_dim is 9, expected a multiple of num_heads"),
         (lambda: PromptEncoder(7), "embed_dim is 7, expected a multiple of 2"),
         (lambda: PromptEncoder(8, mask_channels=6), "mask_channels is 6, expected a multiple of 4"),
-        (lambda: MaskDecoder(TwoWayTransformer(12, 1, 2, 4)), "embed_dim is 12, num_masks 3, expected a multiple of 8"),
-        (lambda: TwoWayTransformer(8, 1, 3, 4), "inner_dim is 8, expected a multiple of num_heads, which is 3"),
-        (lambda: SAM(nn.Identity(), PromptEncoder(8), MaskDecoder(TwoWayTransformer(16, 1, 2))), "has embed_dim 8"),
+        (
+            lambda: MaskDecoder(TwoWayTransformer(12, 1, 2, 4)),
+            "transformer.embed_dim is 12, expected a multiple of 8",
+        ),
+        (
+            lambda: TwoWayTransformer(8, 1, 3, 4),
+            "inner_dim is 8, expected a multiple of num_heads, which is 3",
+        ),
+        (
+            lambda: SAM(nn.Identity(), PromptEncoder(8), MaskDecoder(TwoWayTransformer(16, 1, 2))),
+            "prompt_encoder.embed_dim is 8, expected 16",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             build()

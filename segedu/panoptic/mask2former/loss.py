@@ -1,10 +1,10 @@
-"""Mask2Former's loss: segments and queries are matched, and masks compared at points, most of them where it is unsure.
+"""Mask2Former's loss: queries are matched to segments, and masks are compared at points, most where they are uncertain.
 
 Paper: Cheng, Misra, Schwing, Kirillov, Girdhar, "Masked-attention Mask Transformer for Universal Image Segmentation",
     CVPR 2022, arXiv 2112.01527, section 3.3; points as in Kirillov et al., "PointRend", arXiv 1912.08193.
-Idea: A mask of a million pixels need not be compared at each. The costs of matching are computed at the same few
-    thousand random points for all pairs. The loss of each matched pair is computed at as many of its own: of three
-    times as many random ones those whose logits are nearest to 0, where the edge is, and a quarter at random.
+Idea: A mask of a million pixels need not be compared at every pixel. The matching costs of all pairs are computed at
+    the same few thousand random points. The loss of each matched pair is computed at as many points of its own: three
+    times as many are drawn, and those with the logits nearest to 0, near the edge, are kept; a quarter is random.
 Simplified: nothing.
 Shapes: dict of `Mask2Former`, B dicts of `labels` (N,) and `masks` (N, h, w) -> dict of scalars.
 Quality: costs, losses and gradients equal those of Hugging Face's transformers at the same points (its tests).
@@ -31,11 +31,11 @@ AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Values of maps between places: bilinear, with 0 outside.
+    """Sample maps at points between pixels: bilinear, with 0 outside.
 
     Args:
-        maps: (N, h, w), floating-point numbers.
-        points: (N, P, 2), (x, y) as parts of the map; its first place is in the middle of the first h-th and w-th.
+        maps: (N, h, w).
+        points: (N, P, 2), (x, y) in [0, 1] relative to the map; pixel centres lie at (i + 0.5) / w and (j + 0.5) / h.
 
     Returns:
         (N, P).
@@ -47,27 +47,27 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def unsure_points(
+def uncertain_points(
     mask_logits: Tensor, count: int, oversample: float, importance: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Random points, for each mask its own, most of them where its logits are nearest to 0.
+    """Random points, separately for each mask, most of them where its logits are nearest to 0.
 
     Args:
         mask_logits: (N, h, w).
-        count: P, points for each mask.
-        oversample: how many times as many are drawn, to choose from.
-        importance: which part of the P is chosen; the others are at random.
-        generator: of the points; None: torch's own.
+        count: P, points per mask.
+        oversample: how many times as many points are drawn as candidates.
+        importance: share of the P points that are the most uncertain candidates; the others are random.
+        generator: of the points; None: torch's default generator.
 
     Returns:
-        (N, P, 2), (x, y) as parts of the mask.
+        (N, P, 2), (x, y) in [0, 1] relative to the mask.
     """
-    number, chosen = len(mask_logits), int(importance * count)
-    drawn = torch.rand(number, int(oversample * count), 2, generator=generator, device=mask_logits.device)
-    sure = sample_points(mask_logits, drawn).abs()  # (N, drawn)
-    rows = sure.topk(chosen, dim=1, largest=False).indices
-    rest = torch.rand(number, count - chosen, 2, generator=generator, device=mask_logits.device)
-    return torch.cat([drawn.gather(1, rows[..., None].expand(-1, -1, 2)), rest], dim=1)
+    N, num_uncertain = len(mask_logits), int(importance * count)
+    candidates = torch.rand(N, int(oversample * count), 2, generator=generator, device=mask_logits.device)
+    certainty = sample_points(mask_logits, candidates).abs()  # (N, candidates)
+    rows = certainty.topk(num_uncertain, dim=1, largest=False).indices
+    random = torch.rand(N, count - num_uncertain, 2, generator=generator, device=mask_logits.device)
+    return torch.cat([candidates.gather(1, rows[..., None].expand(-1, -1, 2)), random], dim=1)
 
 
 @torch.no_grad()
@@ -75,19 +75,19 @@ def matching_cost(
     class_logits: Tensor,
     point_logits: Tensor,
     labels: Tensor,
-    truth: Tensor,
+    point_targets: Tensor,
     *,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
 ) -> Tensor:
-    """What it costs that a query answers for a segment: -2 p + 5 cross-entropy + 5 Dice loss.
+    """The cost of matching each query to each segment: -2 p + 5 cross-entropy + 5 Dice loss.
 
     Args:
         class_logits: (Q, K + 1), "no object" last.
-        point_logits: (Q, P), of masks at points that are the same for all.
+        point_logits: (Q, P), mask logits at the same points for all queries.
         labels: (N,) int64.
-        truth: (N, P), true masks at these points, from 0 to 1.
+        point_targets: (N, P), ground-truth masks at these points, from 0 to 1.
         class_weight: of the probability of the segment's class.
         mask_weight: of the mean of the binary cross-entropy of all points.
         dice_weight: of the Dice loss.
@@ -95,17 +95,17 @@ def matching_cost(
     Returns:
         (Q, N), without a gradient.
 
-    >>> logits, truth = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])  # p = 1/3, log 2, 1 - (1 + 1) / (2 + 1)
-    >>> matching_cost(torch.zeros(1, 3), logits, torch.tensor([0]), truth)  # -2/3 + 5 log 2 + 5/3
+    >>> logits, targets = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])  # p = 1/3, log 2, 1 - (1 + 1) / (2 + 1)
+    >>> matching_cost(torch.zeros(1, 3), logits, torch.tensor([0]), targets)  # -2/3 + 5 log 2 + 5/3
     tensor([[4.4657]])
     """
     probability = full_precision(class_logits).softmax(dim=-1)[:, labels]  # (Q, N)
     logits = full_precision(point_logits)
-    truth = truth.to(logits)
+    targets = point_targets.to(logits)
     # -t log p - (1 - t) log(1 - p) = log(1 + exp z) - t z, summed over points
-    entropy = (F.softplus(logits).sum(dim=-1, keepdim=True) - logits @ truth.T) / logits.shape[-1]
+    entropy = (F.softplus(logits).sum(dim=-1, keepdim=True) - logits @ targets.T) / logits.shape[-1]
     masks = logits.sigmoid()
-    dice = 1 - (2 * masks @ truth.T + 1) / (masks.sum(dim=-1, keepdim=True) + truth.sum(dim=-1) + 1)
+    dice = 1 - (2 * masks @ targets.T + 1) / (masks.sum(dim=-1, keepdim=True) + targets.sum(dim=-1) + 1)
     return -class_weight * probability + mask_weight * entropy + dice_weight * dice
 
 
@@ -122,32 +122,27 @@ def mask2former_loss(
     dice_weight: float = 5.0,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Classes, masks and overlaps, summed over the queries at the start and behind each layer, each newly matched.
+    """Class, mask and Dice losses, summed over the initial queries and all decoder layers, each with its own matching.
 
     Cross-entropy of classes is a weighted mean over all queries of the batch. Losses of masks are summed over the
-    matched queries of the batch and divided by its number of segments (at least 1). In an image with more segments
-    than queries, those whose matching would cost most have no query.
+    matched queries of the batch and divided by its number of segments (at least 1). If an image has more segments than
+    queries, the segments with the highest matching cost remain unmatched.
 
     Args:
         outputs: of `Mask2Former`.
-        targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w), of the image without its padding,
-            where no mask is; N may be 0.
+        targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w), of the image without its padding; N may
+            be 0.
         points: P, at which masks are compared. Paper: 12544, which is 112 x 112.
-        oversample: how many times as many points are drawn, to choose unsure ones from.
-        importance: which part of the points is chosen so; the others are at random.
-        no_object_weight: of a query without a segment, in the cross-entropy; all others weigh 1.
-        class_weight: of the cross-entropy, and of the class in the cost of matching.
-        mask_weight: of the cross-entropy of masks, likewise.
-        dice_weight: of the Dice loss of masks, likewise.
-        generator: of the points; None: torch's own.
+        oversample: how many times as many points are drawn as candidates.
+        importance: share of the points that are the most uncertain candidates; the others are random.
+        no_object_weight: weight of unmatched queries in the cross-entropy; matched queries have weight 1.
+        class_weight: of the cross-entropy, and of the class in the matching cost.
+        mask_weight: of the cross-entropy of masks, here and in the matching cost.
+        dice_weight: of the Dice loss of masks, here and in the matching cost.
+        generator: of the points; None: torch's default generator.
 
     Returns:
         Scalars `classification`, `mask` and `dice`, weighted, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs, targets or a number are of the wrong kind.
-        ValueError: a key is missing, shapes do not fit, a label is not 0 to K - 1, a weight is negative, points are
-            fewer than 1, or the cost of a pair is not finite.
     """
     weights = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
@@ -155,18 +150,18 @@ def mask2former_loss(
     check_number("points", points, minimum=1)
     check_number("oversample", oversample, minimum=1)
     check_number("importance", importance, maximum=1)
-    *before, last = check_layers(outputs, "image_size", **AXES)
+    *earlier, last = check_layers(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
-    truth = [_padded(target, outputs) for target in targets]
+    padded = [_padded(target, outputs) for target in targets]
     sampling = (int(points), oversample, importance, generator)
-    terms = [_layer_loss(layer, truth, weights, no_object_weight, sampling) for layer in (last, *before)]
+    terms = [_layer_loss(layer, padded, weights, no_object_weight, sampling) for layer in (last, *earlier)]
     classification, mask, dice = (torch.stack(term).sum() for term in zip(*terms, strict=True))
     parts = {"classification": class_weight * classification, "mask": mask_weight * mask, "dice": dice_weight * dice}
     return {**parts, "loss": sum(parts.values())}
 
 
 def _padded(target: Mapping[str, Tensor], outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Labels (N,), and masks (N, H, W) of the padded image as numbers."""
+    """Labels (N,), and masks (N, H, W) of the padded image as floats."""
     logits = outputs["mask_logits"]
     masks = pad_masks(target["masks"].to(logits.device), outputs["image_size"])
     return target["labels"].to(logits.device), masks.to(full_precision(logits).dtype)
@@ -179,28 +174,28 @@ def _layer_loss(
     no_object_weight: float,
     sampling: tuple[int, float, float, torch.Generator | None],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of classes, cross-entropy and Dice loss of masks of one layer, not yet weighted."""
+    """Cross-entropy of classes, cross-entropy and Dice loss of masks of one layer, without weights."""
     logits, masks = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
     points, oversample, importance, generator = sampling
     costs = []
-    for b, (labels, true_masks) in enumerate(targets):
-        everywhere = torch.rand(1, points, 2, generator=generator, device=masks.device)
-        seen, true = (
-            sample_points(maps, everywhere.expand(len(maps), -1, -1)) for maps in (masks[b].detach(), true_masks)
+    for b, (labels, gt_masks) in enumerate(targets):
+        shared = torch.rand(1, points, 2, generator=generator, device=masks.device)
+        point_logits, point_targets = (
+            sample_points(maps, shared.expand(len(maps), -1, -1)) for maps in (masks[b].detach(), gt_masks)
         )
-        costs.append(matching_cost(logits[b], seen, labels, true, **weights))
+        costs.append(matching_cost(logits[b], point_logits, labels, point_targets, **weights))
     classification, pairs = matched_cross_entropy(logits, [labels for labels, _ in targets], costs, no_object_weight)
-    drawn = torch.cat([masks[b, queries] for b, (queries, _) in enumerate(pairs)])  # (N, h, w)
-    true = torch.cat([targets[b][1][segments] for b, (_, segments) in enumerate(pairs)])  # (N, H, W)
-    where = unsure_points(drawn.detach(), points, oversample, importance, generator)
-    entropy, dice = _mask_losses(sample_points(drawn, where), sample_points(true, where))
+    matched = torch.cat([masks[b, queries] for b, (queries, _) in enumerate(pairs)])  # (N, h, w)
+    gt_masks = torch.cat([targets[b][1][segments] for b, (_, segments) in enumerate(pairs)])  # (N, H, W)
+    coords = uncertain_points(matched.detach(), points, oversample, importance, generator)
+    entropy, dice = _mask_losses(sample_points(matched, coords), sample_points(gt_masks, coords))
     count = max(1, sum(len(labels) for labels, _ in targets))
     return classification, entropy / count, dice / count
 
 
-def _mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy, mean over points, and Dice loss, of (N, P) and summed over N."""
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1).sum()
+def _mask_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy, a mean over points, and Dice loss, of (N, P) and summed over N."""
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).sum()
     p = logits.sigmoid()
-    dice = 1 - (2 * (p * truth).sum(dim=1) + 1) / (p.sum(dim=1) + truth.sum(dim=1) + 1)
+    dice = 1 - (2 * (p * targets).sum(dim=1) + 1) / (p.sum(dim=1) + targets.sum(dim=1) + 1)
     return entropy, dice.sum()

@@ -1,17 +1,18 @@
-"""Mask2Former: one network for classes, objects and both, whose queries look only where they believe to be.
+"""Mask2Former: one network for semantic, instance and panoptic segmentation, with masked attention.
 
 Paper: Cheng, Misra, Schwing, Kirillov, Girdhar, "Masked-attention Mask Transformer for Universal Image Segmentation",
     CVPR 2022, arXiv 2112.01527.
-Idea: As in MaskFormer, each of Q learnt queries becomes a class, or "no object", and a mask: its product with every
-    pixel's features. New is that a query's attention is masked by the mask that it drew one layer before: it need not
-    search the whole image, and learns several times faster. Layers look at strides 32, 16, 8 in turn, so that small
-    objects are seen at a price that can be paid; and the loss looks at a few thousand points, not at all pixels.
-Simplified: no dropout, as in the paper; padding is looked at as images are, as in the authors' code.
-Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last column is "no object"; `mask_logits`
-    (B, Q, h, w) at stride 4; `aux_outputs`, L dicts of the same two, of the queries before any layer and behind every
-    layer but the last; `sizes`, B pairs (h, w), the part that is image; and `image_size`, (H, W). Categories are
-    0 to K - 1. The loss is in mask2former_loss.py, the pixel decoder in mask2former_pixels.py, the three read-outs
-    (semantic, instances, panoptic) in inference.py.
+Idea: As in MaskFormer, each of Q learned queries predicts a class, or "no object", and a mask: its product with the
+    features of every pixel. New is masked attention: each query attends only inside the mask that it predicted one
+    layer earlier, so it need not search the whole image and learns several times faster. The layers attend to strides
+    32, 16 and 8 in turn, so small objects are visible at moderate cost, and the loss uses a few thousand points, not
+    all pixels.
+Simplified: no dropout, as in the paper; padding is treated like the image, as in the authors' code.
+Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last channel is "no object"; `mask_logits`
+    (B, Q, h, w) at stride 4; `aux_outputs`, L dicts of the same two, before the first layer and after every layer but
+    the last; `sizes`, B pairs (h, w) without padding; and `image_size`, (H, W). Categories are 0 to K - 1. The loss is
+    in loss.py, the pixel decoder in pixel_decoder.py, semantic, instance and panoptic inference in
+    panoptic/inference.py.
 Quality: every stage, attention masks, costs and losses with their gradients equal those of Hugging Face's transformers
     at the same weights, on a ResNet and on Swin, for images of any size; a tiny one learns two synthetic streets (its
     tests). `street_mask2former`, small weights of our own, after 18 CPU-minutes: panoptic quality 0.74, mIoU 0.89, mask
@@ -38,18 +39,19 @@ from segedu.layers.onnx_outputs import onnx_outputs
 from segedu.layers.relu_layers import ReLULayers
 from segedu.panoptic.mask2former.pixel_decoder import LEVELS, PixelDecoder, position_of
 from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_choice, check_integers, check_multiple
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at the image where their masks were, then at each other, then each thinks alone: figure 2, right.
+    """Masked cross-attention to the image, self-attention of the queries, and an MLP per query (figure 2, right).
 
-    Attention to the image comes first: the states of the first layer are the same for all images, and have nothing to
-    tell each other yet.
+    Cross-attention comes first, because the queries of the first layer are the same for all images, so self-attention
+    between them would not depend on the image.
 
     Args:
         embed_dim: D, a multiple of num_heads.
         num_heads: of both attentions.
-        hidden: numbers between the two linear maps.
+        hidden: width of the hidden layer of the MLP.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, hidden: int) -> None:
@@ -63,34 +65,34 @@ class DecoderLayer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(
-        self, states: Tensor, queries: Tensor, memory: Tensor, positions: Tensor, hidden: Tensor | None
+        self, queries: Tensor, query_pos: Tensor, memory: Tensor, positions: Tensor, attn_mask: Tensor | None
     ) -> Tensor:
-        gathered, _ = self.cross_attn(
-            states + queries, memory + positions, memory, attn_mask=hidden, need_weights=False
+        attended, _ = self.cross_attn(
+            queries + query_pos, memory + positions, memory, attn_mask=attn_mask, need_weights=False
         )  # (B, Q, D)
-        states = self.norm1(states + gathered)
-        asking = states + queries
-        gathered, _ = self.self_attn(asking, asking, states, need_weights=False)
-        states = self.norm2(states + gathered)
-        return self.norm3(states + self.linear2(self.linear1(states).relu()))
+        queries = self.norm1(queries + attended)
+        positioned = queries + query_pos
+        attended, _ = self.self_attn(positioned, positioned, queries, need_weights=False)
+        queries = self.norm2(queries + attended)
+        return self.norm3(queries + self.linear2(self.linear1(queries).relu()))
 
 
 class MaskedDecoder(nn.Module):
-    """L layers with masked attention, and the heads, which are asked before the first and behind each of them.
+    """L layers with masked attention, and heads that are applied before the first layer and after every layer.
 
     Args:
-        num_classes: K; "no object" comes behind these.
+        num_classes: K; "no object" is an additional class, number K.
         num_queries: Q, more than there are segments in any image.
         embed_dim: D, a multiple of num_heads and of 4.
         num_heads: of each attention.
         layers: L, at least 1. Paper: 9, three rounds over the three scales.
-        hidden: numbers between the two linear maps of a layer.
-        masked: False lets every query look everywhere, as in DETR: a comparison of the paper's table 4.
+        hidden: width of the hidden layer of the MLPs.
+        masked: False: queries attend everywhere, as in DETR; a comparison of the paper's table 4.
 
     Attributes:
-        query_embed: (Q, D), where a query stands, added to its state in every attention.
-        query_feat: (Q, D), its state at the start, unless others are given.
-        level_embed: (3, D), which scale a place is of; from coarse to fine.
+        query_embed: (Q, D), positions of the queries, added in every attention.
+        query_feat: (Q, D), initial content of the queries, unless `forward` is given another.
+        level_embed: (3, D), added to the tokens of each scale, coarse to fine.
     """
 
     def __init__(
@@ -104,11 +106,9 @@ class MaskedDecoder(nn.Module):
         masked: bool = True,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or num_queries < 1 or layers < 1:
-            given = f"{num_classes}, {num_queries} and {layers}"
-            raise ValueError(f"num_classes, num_queries and layers are {given}, expected at least 1 each")
-        if num_heads < 1 or embed_dim < 4 or embed_dim % num_heads or embed_dim % 4:
-            raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of 4 and of num_heads, {num_heads}")
+        check_integers(num_classes=num_classes, num_queries=num_queries, layers=layers)
+        check_multiple("embed_dim", embed_dim, 4)
+        check_multiple("embed_dim", embed_dim, num_heads, of="num_heads")
         self.embed_dim, self.num_heads, self.num_classes, self.masked = embed_dim, num_heads, num_classes, masked
         self.query_feat = nn.Embedding(num_queries, embed_dim)
         self.query_embed = nn.Embedding(num_queries, embed_dim)
@@ -119,76 +119,76 @@ class MaskedDecoder(nn.Module):
         self.mask_embed = ReLULayers(embed_dim, embed_dim, embed_dim, embed_dim)
 
     def forward(
-        self, mask_features: Tensor, levels: Sequence[Tensor], states: Tensor | None = None
+        self, mask_features: Tensor, levels: Sequence[Tensor], queries: Tensor | None = None
     ) -> list[dict[str, Tensor]]:
-        """Mask features (B, D, h, w), three levels (B, D, h_i, w_i) coarse to fine, and, if not the learnt ones,
-        the states (B, Q, D) to start from, to L + 1 dicts of `class_logits` (B, Q, K + 1) and `mask_logits`."""
+        """Decode the queries into L + 1 dicts of `class_logits` (B, Q, K + 1) and `mask_logits` (B, Q, h, w).
+
+        Args:
+            mask_features: (B, D, h, w).
+            levels: three levels (B, D, h_i, w_i), coarse to fine.
+            queries: (B, Q, D), their initial content; None: the learned one.
+        """
         positions = [position_of(x) for x in levels]  # (1, S_i, D)
         memories = [x.flatten(2).mT + e for x, e in zip(levels, self.level_embed.weight, strict=True)]
-        if states is None:
-            states = self.query_feat.weight.expand(len(mask_features), -1, -1)
-        queries = self.query_embed.weight  # (Q, D)
-        outputs = [self.heads(states, mask_features)]
+        if queries is None:
+            queries = self.query_feat.weight.expand(len(mask_features), -1, -1)
+        query_pos = self.query_embed.weight  # (Q, D)
+        outputs = [self.heads(queries, mask_features)]
         for i, layer in enumerate(self.layers):
             level = i % LEVELS
             size, masks = levels[level].shape[-2:], outputs[-1]["mask_logits"]
-            hidden = attention_mask(masks, size, self.num_heads) if self.masked else None
-            states = layer(states, queries, memories[level], positions[level], hidden)
-            outputs.append(self.heads(states, mask_features))
+            attn_mask = attention_mask(masks, size, self.num_heads) if self.masked else None
+            queries = layer(queries, query_pos, memories[level], positions[level], attn_mask)
+            outputs.append(self.heads(queries, mask_features))
         return outputs
 
-    def heads(self, states: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
-        """What queries say.
+    def heads(self, queries: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
+        """Predict `class_logits` (B, Q, K + 1) and `mask_logits` (B, Q, h, w).
 
         Args:
-            states: (B, Q, D).
+            queries: (B, Q, D).
             mask_features: (B, D, h, w).
-
-        Returns:
-            `class_logits` (B, Q, K + 1) and `mask_logits` (B, Q, h, w).
         """
-        states = self.decoder_norm(states)
-        masks = self.mask_embed(states) @ mask_features.flatten(2)  # (B, Q, h w)
-        return {"class_logits": self.class_embed(states), "mask_logits": masks.unflatten(-1, mask_features.shape[-2:])}
+        queries = self.decoder_norm(queries)
+        masks = self.mask_embed(queries) @ mask_features.flatten(2)  # (B, Q, h w)
+        return {"class_logits": self.class_embed(queries), "mask_logits": masks.unflatten(-1, mask_features.shape[-2:])}
 
 
 @torch.no_grad()
 def attention_mask(mask_logits: Tensor, size: Size, num_heads: int) -> Tensor:
-    """Where queries may not look: where their masks, at the size of the features, are below 1/2. Equation 3.
+    """Mask out attention where the masks of the queries, at the size of the features, are below 1/2 (equation 3).
 
-    A query whose mask is below 1/2 everywhere may look everywhere: a softmax over nothing is no number.
+    A query whose mask is below 1/2 everywhere attends everywhere, because a softmax over nothing is NaN.
 
     Args:
         mask_logits: (B, Q, h, w).
         size: of the features.
-        num_heads: all heads of a query get the same.
+        num_heads: all heads of a query get the same mask.
 
     Returns:
-        (B num_heads, Q, S) bool, true where there must be no attention, S places row by row.
+        (B num_heads, Q, S) bool, True where there must be no attention, for S tokens row by row.
 
     >>> attention_mask(torch.tensor([[[[-1.0, 1.0]], [[-1.0, -2.0]]]]), (1, 2), num_heads=1)
     tensor([[[ True, False],
              [False, False]]])
     """
-    hidden = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False).flatten(2) < 0  # (B, Q, S)
-    hidden &= ~hidden.all(dim=-1, keepdim=True)
-    return hidden.repeat_interleave(num_heads, dim=0)
+    attn_mask = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False).flatten(2) < 0  # (B, Q, S)
+    attn_mask &= ~attn_mask.all(dim=-1, keepdim=True)
+    return attn_mask.repeat_interleave(num_heads, dim=0)
 
 
 class Mask2Former(nn.Module):
-    """Backbone, pixel decoder and masked decoder: figure 2.
+    """Backbone, pixel decoder and masked decoder (figure 2).
 
     Args:
-        backbone: gives features fine to coarse, the last four of strides 4, 8, 16, 32; has `channels` of them.
-        pixel_decoder: on the last four features.
-        decoder: of as many numbers D.
+        backbone: images -> features fine to coarse, the last four of strides 4, 8, 16, 32; has their `channels`.
+        pixel_decoder: applied to the last four features.
+        decoder: with the same embed_dim as the pixel decoder.
     """
 
     def __init__(self, backbone: nn.Module, pixel_decoder: PixelDecoder, decoder: MaskedDecoder) -> None:
         super().__init__()
-        if pixel_decoder.embed_dim != decoder.embed_dim:
-            given = f"{pixel_decoder.embed_dim} and {decoder.embed_dim}"
-            raise ValueError(f"pixel_decoder and decoder have embed_dim {given}, expected the same")
+        check_choice("pixel_decoder.embed_dim", pixel_decoder.embed_dim, [decoder.embed_dim])
         self.backbone = backbone
         self.pixel_decoder = pixel_decoder
         self.decoder = decoder
@@ -202,81 +202,37 @@ class Mask2Former(nn.Module):
 
 
 def mask2former_resnet50(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on ResNet-50, 44 million weights; the backbone's normalisations are frozen.
+    """The paper's network on ResNet-50, 44 million parameters; the backbone's batch normalisations are frozen.
 
     Args:
         num_classes: K; 133 for COCO's things and stuff.
-        **options: of `MaskedDecoder`, such as `num_queries`.
-
-    Returns:
-        The network with random weights.
+        **options: arguments of `MaskedDecoder`, such as `num_queries`.
     """
     return _on(freeze_batch_norm(resnet50(normalize=_normalize())), num_classes, **options)
 
 
 def mask2former_resnet101(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on ResNet-101.
-
-    Args:
-        num_classes: K.
-        **options: of `MaskedDecoder`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on ResNet-101. Arguments as for `mask2former_resnet50`."""
     return _on(freeze_batch_norm(resnet101(normalize=_normalize())), num_classes, **options)
 
 
 def mask2former_swin_tiny(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on Swin-T, 47 million weights.
-
-    Args:
-        num_classes: K.
-        **options: of `MaskedDecoder`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-T, 47 million parameters. Arguments as for `mask2former_resnet50`."""
     return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_small(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on Swin-S, 69 million weights.
-
-    Args:
-        num_classes: K.
-        **options: of `MaskedDecoder`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-S, 69 million parameters. Arguments as for `mask2former_resnet50`."""
     return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_base(num_classes: int = 133, **options: Any) -> Mask2Former:
-    """The paper's network on Swin-B with windows of 12 x 12 tokens, as trained on images of 384 pixels.
-
-    Args:
-        num_classes: K.
-        **options: of `MaskedDecoder`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network on Swin-B with windows of 12 x 12 tokens, as trained on images of 384 pixels."""
     return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_large(num_classes: int = 133, *, num_queries: int = 200, **options: Any) -> Mask2Former:
-    """The paper's largest network, on Swin-L with windows of 12 x 12 tokens; twice as many queries.
-
-    Args:
-        num_classes: K.
-        num_queries: Q.
-        **options: of `MaskedDecoder`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's largest network, on Swin-L with windows of 12 x 12 tokens, with twice as many queries."""
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
     backbone = Swin(*sizes, window_size=12, normalize=_normalize(), dense=True)
     return _on(backbone, num_classes, num_queries=num_queries, **options)

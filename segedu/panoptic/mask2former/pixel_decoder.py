@@ -1,11 +1,11 @@
-"""Mask2Former's pixel decoder: three scales that know of each other, and features at stride 4 to draw masks with.
+"""Mask2Former's pixel decoder: three scales that exchange information, and features at stride 4 for the masks.
 
 Paper: Cheng, Misra, Schwing, Kirillov, Girdhar, "Masked-attention Mask Transformer for Universal Image Segmentation",
     CVPR 2022, arXiv 2112.01527, section 4.1; its attention: Zhu et al., "Deformable DETR", ICLR 2021, arXiv 2010.04159.
-Idea: Objects are large and small, and masks have fine edges. Six layers of deformable attention let every place of
-    strides 8, 16 and 32 look at places of all three, at a cost that grows as the number of places does. Then the finest
-    of them is enlarged and added to the backbone's features at stride 4, as in a feature pyramid.
-Simplified: padding is looked at as images are, which is what the authors' code does.
+Idea: Objects are large and small, and masks have fine edges. In six layers of deformable attention, every token of
+    strides 8, 16 and 32 attends to tokens of all three, at a cost that is linear in the number of tokens. Then the
+    finest level is upsampled and added to the backbone's features at stride 4, as in a feature pyramid.
+Simplified: padding is treated like the image, as in the authors' code.
 Shapes: four features (B, C_i, h_i, w_i) of strides 4, 8, 16, 32 -> `mask_features` (B, D, h_0, w_0), and the levels
     (B, D, h_i, w_i), coarse to fine: strides 32, 16, 8.
 Quality: all four maps equal those of Hugging Face's transformers at the same weights (tests of mask2former).
@@ -23,18 +23,19 @@ from torch import Tensor, nn
 
 from segedu.layers.deformable_attention import DeformableAttention, Size, reference_points
 from segedu.layers.position import sine_position
+from segedu.validation.numbers import check_integer, check_length, check_multiple
 
 GROUPS = 32  # of each normalisation
 LEVELS = 3  # strides 32, 16, 8
 
 
 class EncoderLayer(nn.Module):
-    """Each place gathers from places that it chooses, on all scales, then thinks alone.
+    """Deformable self-attention over the tokens of all scales, followed by an MLP applied to each token.
 
     Args:
         embed_dim: D of the tokens, a multiple of num_heads.
         num_heads: of the attention.
-        hidden: numbers between the two linear maps.
+        hidden: width of the hidden layer of the MLP.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, hidden: int) -> None:
@@ -51,26 +52,23 @@ class EncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Three scales to one width, the encoder over them, and one step of a feature pyramid.
+    """Projections of three scales to one width, the encoder over them, and one level of a feature pyramid.
 
     Args:
         channels: C of the four features, fine to coarse.
-        embed_dim: D of all that comes out, a multiple of 32.
+        embed_dim: D of all outputs, a multiple of 32.
         num_heads: of the attention.
         layers: number of encoder layers.
-        hidden: numbers between the two linear maps of a layer.
+        hidden: width of the hidden layer of the MLPs.
     """
 
     def __init__(
         self, channels: Sequence[int], embed_dim: int = 256, num_heads: int = 8, layers: int = 6, hidden: int = 1024
     ) -> None:
         super().__init__()
-        if len(channels) != LEVELS + 1:
-            raise ValueError(f"channels is {tuple(channels)}, expected those of four features, strides 4 to 32")
-        if embed_dim < 1 or embed_dim % GROUPS:
-            raise ValueError(f"embed_dim is {embed_dim}, expected a multiple of {GROUPS}, for the normalisations")
-        if layers < 0:
-            raise ValueError(f"layers is {layers}, expected at least 0")
+        check_length("channels", channels, LEVELS + 1, of="stride, 4 to 32")
+        check_multiple("embed_dim", embed_dim, GROUPS)
+        check_integer("layers", layers, minimum=0)
         self.embed_dim = embed_dim
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(C, embed_dim, kernel_size=1), nn.GroupNorm(GROUPS, embed_dim))
@@ -101,20 +99,13 @@ class PixelDecoder(nn.Module):
             tokens = layer(tokens, positions, references, sizes)
         parts = tokens.mT.split([h * w for h, w in sizes], dim=-1)
         levels = [part.unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]
-        side = self.lateral(finest)  # (B, D, h, w)
-        # Paper: no word about it; the authors enlarge bilinearly, not as a pyramid does.
-        enlarged = F.interpolate(levels[-1], size=side.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mask_features(self.output(side + enlarged)), levels
+        lateral = self.lateral(finest)  # (B, D, h, w)
+        # Paper: not specified; the authors' code upsamples bilinearly, a feature pyramid with nearest neighbour.
+        upsampled = F.interpolate(levels[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+        return self.mask_features(self.output(lateral + upsampled)), levels
 
 
 def position_of(features: Tensor) -> Tensor:
-    """Sines and cosines of each place's row and column, the same for all images of a batch.
-
-    Args:
-        features: (B, D, h, w), D a multiple of 4.
-
-    Returns:
-        (1, h w, D).
-    """
-    nowhere = torch.zeros(1, *features.shape[-2:], dtype=torch.bool, device=features.device)
-    return sine_position(nowhere, features.shape[1], features.dtype).flatten(2).mT
+    """Sine position encoding (1, h w, D) of features (B, D, h, w), the same for all images of the batch."""
+    padding = torch.zeros(1, *features.shape[-2:], dtype=torch.bool, device=features.device)
+    return sine_position(padding, features.shape[1], features.dtype).flatten(2).mT

@@ -1,1 +1,1 @@
-"""SAM: image encoder, prompt encoder, mask decoder, and how it is trained."""
+"""SAM: image encoder, prompt encoder, mask decoder, and interactive training."""

@@ -1,10 +1,10 @@
-"""SAM's mask decoder: prompts and image look at each other twice, then four tokens become four masks.
+"""SAM's mask decoder: two-way attention between prompts and image, then four mask tokens become four masks.
 
 Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, appendix A and figure 14.
-Idea: To the prompt's vectors five learnt tokens are added: one for each of four masks, and one that will say how good
-    they are. In each of two layers the tokens look at each other, then at the image; then the image looks at the
-    tokens: so the image's embedding, too, learns what is asked. It is enlarged four times, and a small network turns
-    each mask's token into the weights of a linear classifier, which says at every place: mask, or not.
+Idea: Five learned tokens are added to the prompt's vectors: one for each of four masks, and one that predicts their
+    quality. In each of two layers the tokens attend to each other, then to the image, and then the image attends to the
+    tokens, so the image embedding also depends on the prompt. It is upsampled four times, and a small network turns
+    each mask token into the weights of a linear classifier, which is applied at every location.
 Simplified: nothing. The image's part of the first layer, which is the same for all prompts, is computed once.
 Shapes: embeddings (B, D, h, w), their positions (D, h, w), sparse prompts (B, N, T, D), dense prompts
     (B, N, D, h, w) or (1, 1, D, 1, 1) -> mask logits (B, N, M + 1, 4 h, 4 w) and their scores (B, N, M + 1): the one
@@ -23,24 +23,23 @@ from torch import Tensor, nn
 from segedu.layers.layer_norm import LayerNorm2d
 from segedu.layers.relu_layers import ReLULayers
 from segedu.promptable.sam.image_encoder import MLP
+from segedu.validation.numbers import check_integer, check_multiple
 
 
 class MaskDecoder(nn.Module):
-    """Tokens, two-way transformer, enlargement, and the heads; keys as in the authors' files.
+    """Tokens, two-way transformer, upsampling, and the heads; keys as in the authors' files.
 
     Args:
         transformer: of the embedding's width D, a multiple of 8.
-        num_masks: M, answers to a prompt that can mean several things; one more answers where it cannot.
-        iou_hidden: numbers in the hidden layers of the head that scores masks.
+        num_masks: M, masks for an ambiguous prompt; one more mask is for prompts that are not ambiguous.
+        iou_hidden: width of the hidden layers of the head that predicts the IoU of each mask.
     """
 
     def __init__(self, transformer: TwoWayTransformer, num_masks: int = 3, iou_hidden: int = 256) -> None:
         super().__init__()
         embed_dim, count = transformer.embed_dim, num_masks + 1
-        if embed_dim % 8 or num_masks < 1:
-            raise ValueError(
-                f"embed_dim is {embed_dim}, num_masks {num_masks}, expected a multiple of 8 and at least 1"
-            )
+        check_multiple("transformer.embed_dim", embed_dim, 8)
+        check_integer("num_masks", num_masks)
         self.transformer = transformer
         self.iou_token = nn.Embedding(1, embed_dim)
         self.mask_tokens = nn.Embedding(count, embed_dim)
@@ -55,13 +54,16 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(ReLULayers(*widths) for _ in range(count))
         self.iou_prediction_head = ReLULayers(embed_dim, iou_hidden, iou_hidden, count)
 
-    def forward(self, embeddings: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        B, N = sparse.shape[:2]
-        h, w = embeddings.shape[-2:]
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(B, N, -1, -1)
-        image = (embeddings[:, None] + dense).flatten(3).mT  # (B, 1 or N, L, D)
-        tokens, image = self.transformer(torch.cat([own, sparse], dim=2), image, positions.flatten(1).mT)
-        iou_token, mask_tokens = tokens[:, :, 0], tokens[:, :, 1 : own.shape[2]].unbind(2)
+    def forward(
+        self, image_embeddings: Tensor, positions: Tensor, sparse_embeddings: Tensor, dense_embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        B, N = sparse_embeddings.shape[:2]
+        h, w = image_embeddings.shape[-2:]
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(B, N, -1, -1)
+        tokens = torch.cat([output_tokens, sparse_embeddings], dim=2)
+        image = (image_embeddings[:, None] + dense_embeddings).flatten(3).mT  # (B, 1 or N, L, D)
+        tokens, image = self.transformer(tokens, image, positions.flatten(1).mT)
+        iou_token, mask_tokens = tokens[:, :, 0], tokens[:, :, 1 : output_tokens.shape[2]].unbind(2)
         fine = self.output_upscaling(image.mT.unflatten(3, (h, w)).flatten(0, 1)).unflatten(0, (B, N))
         pairs = zip(self.output_hypernetworks_mlps, mask_tokens, strict=True)
         classifiers = torch.stack([network(token) for network, token in pairs], dim=2)  # (B, N, M + 1, D / 8)
@@ -70,13 +72,13 @@ class MaskDecoder(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Layers in which tokens and image change each other, and a last look of the tokens at the image.
+    """Layers with attention in both directions, and a final attention from the tokens to the image.
 
     Args:
         embed_dim: D.
         depth: number of layers.
         num_heads: of every attention.
-        hidden: numbers in the hidden layer of the tokens' MLP.
+        hidden: width of the hidden layer of the tokens' MLP.
     """
 
     def __init__(self, embed_dim: int = 256, depth: int = 2, num_heads: int = 8, hidden: int = 2048) -> None:
@@ -87,21 +89,21 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(embed_dim)
 
     def forward(self, tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        asked = tokens  # where the prompts are and what they say is added again at each look
+        prompt = tokens  # the initial tokens are added in every attention, like positions
         for layer in self.layers:
-            tokens, image = layer(tokens, image, asked, positions)
-        tokens = tokens + self.final_attn_token_to_image(tokens + asked, image + positions, image)
+            tokens, image = layer(tokens, image, prompt, positions)
+        tokens = tokens + self.final_attn_token_to_image(tokens + prompt, image + positions, image)
         return self.norm_final_attn(tokens), image
 
 
 class TwoWayLayer(nn.Module):
-    """Tokens among themselves, tokens to image, an MLP on the tokens, image to tokens: figure 14.
+    """Self-attention of the tokens, tokens to image, an MLP on the tokens, image to tokens (figure 14).
 
     Args:
         embed_dim: D.
         num_heads: of every attention.
-        hidden: numbers in the hidden layer of the MLP.
-        first: whether it is the first layer: its tokens are still what is asked, and this is not added again.
+        hidden: width of the hidden layer of the MLP.
+        first: whether this is the first layer, whose tokens still are the prompt, which is then not added again.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, hidden: int, first: bool) -> None:
@@ -116,34 +118,33 @@ class TwoWayLayer(nn.Module):
         self.cross_attn_image_to_token = CrossAttention(embed_dim, num_heads, embed_dim // 2)
         self.norm4 = nn.LayerNorm(embed_dim)
 
-    def forward(self, tokens: Tensor, image: Tensor, asked: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if self.first:  # Paper: does not say that here nothing is added; the authors' weights are for this
+    def forward(self, tokens: Tensor, image: Tensor, prompt: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:  # Paper: does not mention that there is no residual connection here; the authors' code has none
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
-            tokens = tokens + self.self_attn(tokens + asked, tokens + asked, tokens)
+            tokens = tokens + self.self_attn(tokens + prompt, tokens + prompt, tokens)
         tokens = self.norm1(tokens)
-        placed = image + positions
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + asked, placed, image))
+        positioned = image + positions
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + prompt, positioned, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(placed, tokens + asked, tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(positioned, tokens + prompt, tokens))
         return tokens, image
 
 
 class CrossAttention(nn.Module):
-    """Attention of queries to keys, in fewer numbers than they have: half of them saves half of the work.
+    """Attention with a smaller inner width, which halves the computation if it is half of `embed_dim`.
 
-    Queries, or keys and values, may be given once for all N prompts.
+    Queries, or keys and values, may have a length of 1 on the axis of the N prompts.
 
     Args:
-        embed_dim: D of what comes in and goes out.
+        embed_dim: D of inputs and outputs.
         num_heads: of the attention.
-        inner_dim: numbers in between, a multiple of num_heads.
+        inner_dim: width of queries, keys and values, a multiple of num_heads.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, inner_dim: int) -> None:
         super().__init__()
-        if num_heads < 1 or inner_dim % num_heads:
-            raise ValueError(f"inner_dim is {inner_dim}, expected a multiple of num_heads, which is {num_heads}")
+        check_multiple("inner_dim", inner_dim, num_heads, of="num_heads")
         self.num_heads = num_heads
         self.q_proj = nn.Linear(embed_dim, inner_dim)
         self.k_proj = nn.Linear(embed_dim, inner_dim)
@@ -153,9 +154,9 @@ class CrossAttention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         B, N = queries.shape[0], max(queries.shape[1], keys.shape[1])
         pairs = ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, values))  # (B, 1 or N, L, D)
-        q, k, v = (self._heads(linear(given)).expand(B, N, -1, -1, -1).flatten(0, 1) for linear, given in pairs)
-        gathered = F.scaled_dot_product_attention(q, k, v)  # (B N, heads, L, d)
-        return self.out_proj(gathered.transpose(1, 2).flatten(2)).unflatten(0, (B, N))
+        q, k, v = (self._heads(linear(x)).expand(B, N, -1, -1, -1).flatten(0, 1) for linear, x in pairs)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B N, heads, L, d)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)).unflatten(0, (B, N))
 
     def _heads(self, vectors: Tensor) -> Tensor:
         return vectors.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)  # (B, 1 or N, heads, L, d)

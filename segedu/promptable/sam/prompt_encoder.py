@@ -1,14 +1,14 @@
-"""SAM's prompt encoder: what is asked, in the language of the image's embedding.
+"""SAM's prompt encoder: points, boxes and masks as embeddings of the same width as the image embedding.
 
 Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 3 and appendix A.
     Random frequencies: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low
     Dimensional Domains", NeurIPS 2020, arXiv 2006.10739.
-Idea: A point becomes one vector: sines and cosines of where it is, at frequencies drawn once at random, and a learnt
-    vector that says "yes, this" or "no, not this". A box is two such points, with a vector for either corner. A mask
-    is laid over the image: small convolutions bring it to the embedding's size, and it is added there, place by place.
+Idea: A point becomes one vector: sines and cosines of its position, at frequencies sampled once at random, plus a
+    learned vector for foreground or background. A box is two such points, with a learned vector for each corner. A mask
+    is downsampled by small convolutions to the size of the image embedding, and added to it location by location.
 Simplified: no text.
-Shapes: points (N, P, 2), labels (N, P), boxes (N, 4), masks (N, 4 h, 4 w) -> sparse (N, T, D), T = P + 1 or P + 2, or 2
-    without points; and dense (N, D, h, w), or (1, D, 1, 1) without masks.
+Shapes: points (N, P, 2), labels (N, P), boxes (N, 4), masks (N, 4 h, 4 w) -> sparse embeddings (N, T, D), T = P + 1 or
+    P + 2, or 2 without points; and dense embeddings (N, D, h, w), or (1, D, 1, 1) without masks.
 Quality: equal to Meta's segment-anything at the same weights (tests/promptable).
 Course: 16-promptable
 Lab: 16_promptable
@@ -25,19 +25,20 @@ from torch import Tensor, nn
 from segedu.layers.instance_targets import Size
 from segedu.layers.layer_norm import LayerNorm2d
 from segedu.validation.exporting import is_exporting
-from segedu.validation.tensors import check_floats, check_tensor
+from segedu.validation.numbers import check_multiple
+from segedu.validation.tensors import check_finite, check_floats, check_tensor
 
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
-AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs": "h w"}  # behind B, or B and N
+AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs": "h w"}  # after B, or B and N
 
 
 class PromptEncoder(nn.Module):
-    """Points, boxes and masks to vectors; keys as in the authors' files.
+    """Embed points, boxes and masks; keys as in the authors' files.
 
     Args:
-        embed_dim: D, a multiple of 2; that of the image's embedding.
-        embedding_size: h and w of the image's embedding, which are equal.
-        image_size: height and width of the image that the encoder sees, in pixels; prompts are in these pixels.
+        embed_dim: D of the image embedding, a multiple of 2.
+        embedding_size: h and w of the image embedding, which are equal.
+        image_size: height and width of the encoder's image in pixels; prompts are in these pixels.
         mask_channels: between the convolutions on masks, a multiple of 4.
     """
 
@@ -45,9 +46,8 @@ class PromptEncoder(nn.Module):
         self, embed_dim: int = 256, embedding_size: int = 64, image_size: int = 1024, mask_channels: int = 16
     ) -> None:
         super().__init__()
-        for name, number, factor in (("embed_dim", embed_dim, 2), ("mask_channels", mask_channels, 4)):
-            if number < factor or number % factor:
-                raise ValueError(f"{name} is {number}, expected a multiple of {factor}")
+        check_multiple("embed_dim", embed_dim, 2)
+        check_multiple("mask_channels", mask_channels, 4)
         self.embed_dim, self.embedding_size, self.image_size = embed_dim, embedding_size, image_size
         self.mask_size = 4 * embedding_size
         self.pe_layer = FourierPosition(embed_dim)
@@ -72,64 +72,49 @@ class PromptEncoder(nn.Module):
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        sparse = []
+        sparse_embeddings = []
         if points is not None:
-            sparse.append(self.embed_points(points, labels))
-            if boxes is None:  # a point more, which says nothing: a prompt of points has at least two, as a box has
-                nothing = self.not_a_point_embed.weight.expand(len(points), 1, -1)
-                sparse.append(nothing)
+            sparse_embeddings.append(self.embed_points(points, labels))
+            if boxes is None:  # a padding point, so that a prompt of points has at least two vectors, like a box
+                sparse_embeddings.append(self.not_a_point_embed.weight.expand(len(points), 1, -1))
         if boxes is not None:
-            sparse.append(self.embed_boxes(boxes))
-        count = next((len(given) for given in (points, boxes, masks) if given is not None), 1)
+            sparse_embeddings.append(self.embed_boxes(boxes))
+        count = next((len(prompt) for prompt in (points, boxes, masks) if prompt is not None), 1)
         empty = self.no_mask_embed.weight.new_zeros(count, 0, self.embed_dim)
-        return torch.cat([empty, *sparse], dim=1), self.embed_masks(masks)
+        return torch.cat([empty, *sparse_embeddings], dim=1), self.embed_masks(masks)
 
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Where each point is, and what it says.
+        """Embed the position and the label of each point as (N, P, D).
 
         Args:
-            points: (N, P, 2), (x, y) in pixels; a whole number is the middle of a pixel.
-            labels: (N, P), 1 foreground, 0 background, -1 nothing: so rows of different length fit into a batch.
-
-        Returns:
-            (N, P, D).
+            points: (N, P, 2), (x, y) in pixels; integers are pixel centres.
+            labels: (N, P), 1 foreground, 0 background, -1 padding, for different numbers of points in a batch.
         """
-        kinds = (self.not_a_point_embed, self.point_embeddings[0], self.point_embeddings[1])  # -1, 0, 1
-        said = torch.cat([kind.weight for kind in kinds])[labels.long() + 1]  # (N, P, D)
-        return said + self.pe_layer((points + 0.5) / self.image_size) * (labels != PADDING)[..., None]
+        tables = (self.not_a_point_embed, self.point_embeddings[0], self.point_embeddings[1])  # -1, 0, 1
+        label_embeddings = torch.cat([table.weight for table in tables])[labels.long() + 1]  # (N, P, D)
+        return label_embeddings + self.pe_layer((points + 0.5) / self.image_size) * (labels != PADDING)[..., None]
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
-        """Two corners of each box.
-
-        Args:
-            boxes: (N, 4), xyxy in pixels.
-
-        Returns:
-            (N, 2, D).
-        """
-        corners = torch.cat([kind.weight for kind in list(self.point_embeddings)[2:]])  # (2, D)
-        # Paper: says nothing of halves; in the authors' code corners, too, are middles of pixels.
+        """Embed the two corners of boxes (N, 4), xyxy in pixels, as (N, 2, D)."""
+        corners = torch.cat([table.weight for table in list(self.point_embeddings)[2:]])  # (2, D)
+        # Paper: does not mention half pixels; in the authors' code corners, too, are pixel centres.
         return self.pe_layer((boxes.unflatten(-1, (2, 2)) + 0.5) / self.image_size) + corners
 
     def embed_masks(self, masks: Tensor | None) -> Tensor:
-        """What is added to the image's embedding.
+        """Embed masks, to be added to the image embedding.
 
         Args:
-            masks: (N, 4 h, 4 w), logits of an earlier answer; or None.
+            masks: (N, 4 h, 4 w), logits of an earlier prediction; or None.
 
         Returns:
-            (N, D, h, w); without masks one learnt vector for all places, (1, D, 1, 1).
+            (N, D, h, w); without masks one learned vector for all locations, (1, D, 1, 1).
         """
         if masks is None:
             return self.no_mask_embed.weight[..., None, None]
         return self.mask_downscaling(masks[:, None])
 
     def dense_positions(self) -> Tensor:
-        """The position of each place of the image's embedding.
-
-        Returns:
-            (D, h, w).
-        """
+        """Position encoding (D, h, w) of the locations of the image embedding."""
         size, like = self.embedding_size, self.no_mask_embed.weight
         line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size
         y, x = torch.meshgrid(line, line, indexing="ij")
@@ -137,68 +122,60 @@ class PromptEncoder(nn.Module):
 
 
 class FourierPosition(nn.Module):
-    """Sines and cosines of 2 pi (a x + b y), for D / 2 pairs (a, b) drawn once from a normal distribution.
-
-    Args:
-        embed_dim: D.
-    """
+    """Sines and cosines of 2 pi (a x + b y), for D / 2 pairs (a, b) sampled once from a normal distribution."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        # never learnt, but part of the files: whoever drew others could not read the weights
+        # not trained, but part of the files: the weights only work with the frequencies that they were trained with
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, embed_dim // 2))
 
-    def forward(self, places: Tensor) -> Tensor:
+    def forward(self, coords: Tensor) -> Tensor:
         frequencies = self.positional_encoding_gaussian_matrix
-        angles = 2 * math.pi * (2 * places.to(frequencies) - 1) @ frequencies  # (..., 2) in [0, 1] -> (..., D / 2)
+        angles = 2 * math.pi * (2 * coords.to(frequencies) - 1) @ frequencies  # (..., 2) in [0, 1] -> (..., D / 2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def check_prompts(given: Mapping[str, Tensor], batch: int, mask_size: int, size: Size) -> tuple[bool, int]:
-    """Refuse what is not a prompt for one object of each image, or for N.
+def check_prompts(prompts: Mapping[str, Tensor], batch: int, mask_size: int, size: Size) -> tuple[bool, int]:
+    """Check prompts for one object of each image, or for N.
+
+    Points and boxes must lie in the image, and boxes must not look normalised: with all boxes between 0 and 1 and
+    smaller than a pixel. Values are not checked in an export.
 
     Args:
-        given: some of `point_coords`, `point_labels`, `boxes` and `mask_inputs`.
+        prompts: some of `point_coords`, `point_labels`, `boxes` and `mask_inputs`.
         batch: B, number of images.
         mask_size: h and w of `mask_inputs`.
-        size: (H, W) of the images, in whose pixels points and boxes are.
+        size: (H, W) of the images; points and boxes are in their pixels.
 
     Returns:
         Whether there is an axis for the objects of an image, and how many there are.
 
-    Raises:
-        TypeError: a prompt is no tensor of numbers, or not of floating-point numbers where it holds no labels.
-        ValueError: there is no prompt, only one of points and labels, a shape or a label does not fit, a number is not
-            finite, a point or a whole box is outside the image, a box has x2 < x1 or y2 < y1, or all boxes are smaller
-            than a pixel and lie between 0 and 1, as normalised boxes do. Values are not checked in an export.
-
     >>> check_prompts({"boxes": torch.zeros(2, 5, 4)}, 2, 256, (480, 640))
     (True, 5)
     """
-    if not given:
+    if not prompts:
         raise ValueError("no prompt was given, expected point_coords with point_labels, boxes or mask_inputs")
-    if ("point_coords" in given) != ("point_labels" in given):
-        raise ValueError(f"given are {', '.join(given)}, expected point_coords and point_labels together")
-    first = next(iter(given))
-    many = isinstance(given[first], Tensor) and given[first].ndim == 2 + len(AXES[first].split())
-    known = {"B": batch, "h": mask_size, "w": mask_size}
-    for name, prompt in given.items():
+    if ("point_coords" in prompts) != ("point_labels" in prompts):
+        raise ValueError(f"given are {', '.join(prompts)}, expected point_coords and point_labels together")
+    first = next(iter(prompts))
+    many = isinstance(prompts[first], Tensor) and prompts[first].ndim == 2 + len(AXES[first].split())
+    lengths = {"B": batch, "h": mask_size, "w": mask_size}
+    for name, prompt in prompts.items():
         axes = f"B N {AXES[name]}" if many else f"B {AXES[name]}"
-        known = (check_tensor if name == "point_labels" else check_floats)(name, prompt, axes, known)
-        if not is_exporting() and not bool(prompt.isfinite().all()):
-            raise ValueError(f"{name} has a NaN or an infinity, expected finite numbers")
-    if not is_exporting() and "point_labels" in given:
-        _check_points(given["point_coords"], given["point_labels"], size)
-    if not is_exporting() and "boxes" in given:
-        _check_boxes(given["boxes"].flatten(0, -2), size)
-    return many, known.get("N", 1)
+        lengths = (check_tensor if name == "point_labels" else check_floats)(name, prompt, axes, lengths)
+        check_finite(name, prompt)
+    if not is_exporting() and "point_labels" in prompts:
+        _check_points(prompts["point_coords"], prompts["point_labels"], size)
+    if not is_exporting() and "boxes" in prompts:
+        _check_boxes(prompts["boxes"].flatten(0, -2), size)
+    return many, lengths.get("N", 1)
 
 
 def _check_points(points: Tensor, labels: Tensor, size: Size) -> None:
     if not bool(torch.isin(labels.long(), labels.new_tensor([-1, 0, 1]).long()).all()):
         raise ValueError(f"point_labels has the values {labels.unique().tolist()}, expected 1, 0 and -1 only")
     H, W = size
-    # from the outer edge of the first pixel, -0.5, to W and H, where grids of points have their end
+    # from the outer edge of the first pixel, -0.5, to W and H, where grids of points end
     outside = ((points < -0.5) | (points > points.new_tensor([W, H]))).any(-1) & (labels != PADDING)
     if bool(outside.any()):
         x, y = points[outside][0].tolist()
@@ -217,7 +194,7 @@ def _check_boxes(boxes: Tensor, size: Size) -> None:
     if bool(outside.any()):
         raise ValueError(f"boxes has {boxes[outside][0].tolist()}, outside the image, expected {corners}")
     sides = boxes[:, 2:] - boxes[:, :2]
-    below_a_pixel = bool(((sides > 0) & (sides < 1)).any(1).all())  # detectors give boxes without an area, too
+    below_a_pixel = bool(((sides > 0) & (sides < 1)).any(1).all())  # detectors also return boxes without an area
     if len(boxes) and max(size) > 1 and below_a_pixel and bool(((boxes >= 0) & (boxes <= 1)).all()):
-        given = boxes[0].tolist()
-        raise ValueError(f"boxes has {given}, which looks normalised, expected {corners}: multiply by W, H, W, H")
+        first = boxes[0].tolist()
+        raise ValueError(f"boxes has {first}, which looks normalised, expected {corners}: multiply by W, H, W, H")
