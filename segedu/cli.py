@@ -129,8 +129,9 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: delete the run in --out.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a plain baseline."""
-    from segedu.recipes.run import print_result, print_seeds, run_recipe
-    from segedu.recipes.street import find_recipe
+    from segedu.recipes.recipe import find_recipe
+    from segedu.recipes.run import run_recipe
+    from segedu.recipes.run_table import print_result, print_seeds
 
     try:
         recipe, folder = find_recipe(method, data)
@@ -154,10 +155,10 @@ def _instead_of_a_recipe(method: str) -> str:
     """What is there of a method in place of the recipe that was asked for, in sentences, or nothing."""
     from difflib import get_close_matches
 
-    from segedu.recipes.street import RECIPES
+    from segedu.recipes.recipe import NAMES
     from segedu.weights.catalogue import WEIGHTS
 
-    if data := [recipe.data for recipe in RECIPES if recipe.method == method]:
+    if data := [data for name, data in NAMES if name == method]:
         first = "FOLDER" if data[0] == "nuclei" else data[0]
         return f"There is one for {' and '.join(data)}: segedu train {method} --data {first}. "
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
@@ -170,7 +171,7 @@ def _instead_of_a_recipe(method: str) -> str:
         said += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
     if not said and method.isidentifier() and (files := _files_of(method)):
         said = f"{files[0]} is there, but no recipe trains it. "
-    if not said and (near := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
+    if not said and (near := get_close_matches(method, {name for name, _ in NAMES}, 1)):
         said = f"Did you mean {near[0]}? "
     return said
 

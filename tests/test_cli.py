@@ -147,7 +147,7 @@ def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str) -> None
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
     line = one_sentence("train", "unet", "--steps", "2", "--accelerator", "cpu", "--out", str(tmp_path))
-    assert "checkpoint.pt is not a readable checkpoint" in line and "delete it to begin anew" in line
+    assert "checkpoint.pt is not a readable checkpoint" in line and "delete it to start again" in line
 
 
 def failing(error: BaseException):

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from segedu.backbones.stardist_unet import StarDistUNet, percentile_normalize
 from segedu.datasets.cells import CELLS_VERSION, Cells
 from segedu.instance.stardist import StarDist, postprocess, stardist_loss, stardist_targets
-from segedu.recipes.cells import RADIUS, Objects, Targets, objects_of
-from segedu.recipes.data import Pair, Sets, crop_flip_gamma
-from segedu.recipes.run import measure_objects
+from segedu.recipes.cells import RADIUS, Objects, Targets
+from segedu.recipes.data import Pair, Sets, crop_flip_gamma, pairs_of
+from segedu.recipes.task import measure_instances
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
@@ -75,9 +75,9 @@ def train(
 def accuracy(model: nn.Module, label_map_of: LabelMaps) -> float:
     """Instance accuracy at IoU 0.5 on new scenes: TP / (TP + FP + FN), the mean over them, to four digits."""
     seed, number = HELD_OUT
-    sets = Sets(None, {"new": {"all": objects_of(Cells(number, seed=seed))}})
+    sets = Sets(None, {"new": {"all": pairs_of(Cells(number, seed=seed), "label_map")}})
     with torch.no_grad():
-        found = measure_objects(lambda image: label_map_of(model, image), sets)
+        found = measure_instances(lambda image: label_map_of(model, image), sets)
     return round(found["new"]["all"]["instance_accuracy"], 4)
 
 
@@ -85,7 +85,7 @@ def make(build: Callable, loss: Callable, targets: Targets, label_map_of: LabelM
     """Draw, train, and write the file and its log beside it."""
     torch.set_num_threads(1)
     start = time.process_time()
-    pairs = objects_of(Cells(SCENES, seed=SCENES_SEED))
+    pairs = pairs_of(Cells(SCENES, seed=SCENES_SEED), "label_map")
     torch.manual_seed(making.SEED)
     model = build()
     losses = train(model, loss, targets, pairs)

@@ -21,8 +21,8 @@ from segedu.datasets.shapes import CLASSES, SHAPES_VERSION, Shapes
 from segedu.detection.detr import DETR, detr_loss, postprocess
 from segedu.layers.transformer import Transformer
 from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_detections
 from segedu.recipes.shapes import Example, Examples, examples, features, stack
+from segedu.recipes.task import measure_detections
 from segedu.weights.own import making
 from segedu.weights.own.shapes_mask_rcnn import HELD_OUT, SCENES, SCENES_SEED, Detect
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
 from segedu.instance.mask_rcnn import MaskRCNN, mask_rcnn_loss, postprocess
 from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_detections
-from segedu.recipes.shapes import Examples, WithTargets, examples, small_mask_rcnn, stack_with_targets
+from segedu.recipes.detectors import small_mask_rcnn
+from segedu.recipes.shapes import Examples, WithTargets, examples, stack_with_targets
+from segedu.recipes.task import measure_detections
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from segedu.instance.yolact import YOLACT, postprocess, yolact_loss
-from segedu.recipes.shapes import Examples, small_yolact, stack
+from segedu.recipes.detectors import small_yolact
+from segedu.recipes.shapes import Examples, stack
 from segedu.weights.own import making
 from segedu.weights.own.shapes_mask_rcnn import BATCH, RATE, STEPS, make
 
