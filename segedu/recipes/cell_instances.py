@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,40 +90,29 @@ def embedding_functions(unit: float) -> dict[str, Any]:
 
 
 def on_cells(
-    method: str, targets: Targets, functions: dict[str, Any], synthetic: dict[str, Any], real: dict[str, Any]
-) -> tuple[Recipe, Recipe]:
+    method: str, targets: Targets, synthetic: dict[str, Any], real: dict[str, Any], **both: Any
+) -> Iterator[Recipe]:
     """The recipes of a method: on synthetic cells, with a narrow network, and on real nuclei, with a wider one.
 
     Args:
         method: its name.
         targets: of one label map.
-        functions: `loss` and `postprocess`.
         synthetic: `build`, `steps`, `learning_rate` and `target` on synthetic cells.
         real: the same on real nuclei.
+        **both: `loss` and `postprocess`.
     """
-    shared: dict[str, Any] = {
-        "method": method,
-        "task": INSTANCES,
-        "classes": CLASSES,
-        "baseline": OtsuWatershed,
-        "batch_size": 8,
-        "metric": "instance_accuracy",
-        **functions,
-    }
-    return (
-        Recipe(data="cells", sets=cells_instance_sets(targets), cpu_minutes=1, gpu_minutes=0.5, **shared, **synthetic),
-        Recipe(data="nuclei", sets=nuclei_instance_sets(targets), cpu_minutes=60, gpu_minutes=5, **shared, **real),
-    )
+    both |= {"method": method, "task": INSTANCES, "classes": CLASSES, "baseline": OtsuWatershed, "batch_size": 8}
+    both |= {"metric": "instance_accuracy"}
+    yield Recipe(data="cells", sets=cells_instance_sets(targets), cpu_minutes=1, gpu_minutes=0.5, **both, **synthetic)
+    yield Recipe(data="nuclei", sets=nuclei_instance_sets(targets), cpu_minutes=60, gpu_minutes=5, **both, **real)
 
 
 RECIPES = (
     *on_cells(
         "signed_distance",
         signed_distance.signed_distance_targets,
-        {
-            "loss": signed_distance.signed_distance_loss,
-            "postprocess": lambda outputs, size: signed_distance.postprocess(outputs),
-        },
+        loss=signed_distance.signed_distance_loss,
+        postprocess=lambda outputs, size: signed_distance.postprocess(outputs),
         synthetic={
             # a short training needs batch normalisation, which the plain U-Net does not have
             "build": lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
@@ -141,7 +130,8 @@ RECIPES = (
     *on_cells(
         "stardist",
         stardist.stardist_targets,
-        {"loss": stardist.stardist_loss, "postprocess": stardist.postprocess},
+        loss=stardist.stardist_loss,
+        postprocess=stardist.postprocess,
         synthetic={
             "build": lambda: quick_layout(small_stardist(8)),
             "steps": 150,
@@ -153,7 +143,8 @@ RECIPES = (
     *on_cells(
         "cellpose",
         cellpose.cellpose_targets,
-        {"loss": cellpose.cellpose_loss, "postprocess": lambda outputs, size: cellpose.postprocess(outputs)},
+        loss=cellpose.cellpose_loss,
+        postprocess=lambda outputs, size: cellpose.postprocess(outputs),
         synthetic={
             "build": lambda: quick_layout(cellpose.Cellpose(3, [8, 16, 32, 64])),
             "steps": 100,
@@ -170,7 +161,6 @@ RECIPES = (
     *on_cells(
         "spatial_embedding",
         spatial_embedding.spatial_embedding_targets,
-        {},
         synthetic={
             "build": lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
             **embedding_functions(128.0),

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segedu.backbones.fpn import FPN, PoolLevel
 from segedu.datasets.shapes import CLASSES
@@ -42,16 +42,12 @@ def with_proposals(pairs: list[Example]) -> Examples:
     return Examples([(image, objects | {"proposals": selective_search(image, FAST)}) for image, objects in pairs])
 
 
-class WithProposals(nn.Module):
-    """A network that classifies given proposals. In training they are in its input, otherwise selective search runs."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+class WithProposals(WithTargets):
+    """A network that classifies proposals. In training they are in its input; otherwise selective search is run."""
 
     def forward(self, batch: Tensor | dict[str, Any]) -> dict[str, Any]:
         if isinstance(batch, dict):
-            return self.model(batch["images"], proposals=batch["proposals"], targets=batch["targets"])
+            return super().forward(batch)
         return self.model(batch, proposals=[selective_search(image, FAST) for image in batch.cpu()])
 
 

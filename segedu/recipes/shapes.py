@@ -105,7 +105,7 @@ class WithTargets(nn.Module):
         self.model = model
 
     def forward(self, batch: Tensor | dict[str, Any]) -> dict[str, Any]:
-        return self.model(batch["images"], targets=batch["targets"]) if isinstance(batch, dict) else self.model(batch)
+        return self.model(**batch) if isinstance(batch, dict) else self.model(batch)
 
 
 class OtsuComponents(nn.Module):

@@ -32,18 +32,26 @@ def prostate_pairs(number: int, seed: int) -> list[Pair]:
     return pairs_of(Scenes(prostate.draw_prostate, number, seed=seed))
 
 
-VOLUME_SETS = partial(synthetic_sets, draw=volume_pairs, train=24, held_out=12, dataset=partial(Pairs, change=brighten))
-PROSTATE_SETS = partial(
-    synthetic_sets, draw=prostate_pairs, train=96, held_out=40, dataset=partial(Pairs, change=mirror_gamma)
-)
-
-
 def planned_unet() -> UNet3D:
     """The network that nnU-Net plans for such patients, with a width for CPUs. It pools the thick axis later."""
     patients = (volume.draw_volume((0, i), VOLUME_SIZE, tumours=0) for i in range(4))
     return build_network(make_plan(fingerprint(patients), 6, ct=(True,), base_width=8))
 
 
+ORGANS = {
+    "data": "volume",
+    "task": SEMANTIC,
+    "classes": volume.CLASSES[:6],  # no tumours
+    "loss": PixelsAndOverlap(ORGAN_WEIGHTS),
+    "sets": partial(synthetic_sets, draw=volume_pairs, train=24, held_out=12, dataset=partial(Pairs, change=brighten)),
+    "baseline": Thresholds,
+    "batch_size": 2,
+    "learning_rate": 4e-3,
+    "metric": "dice",
+    "target": 0.80,
+    "cpu_minutes": 2,
+    "gpu_minutes": 1,
+}
 RECIPES = (
     Recipe(
         method="unet",
@@ -52,7 +60,9 @@ RECIPES = (
         classes=prostate.CLASSES,
         build=lambda: quick_layout(UNet(3, 2, base_channels=8, depth=3, padding=1)),
         loss=focal_loss,
-        sets=PROSTATE_SETS,
+        sets=partial(
+            synthetic_sets, draw=prostate_pairs, train=96, held_out=40, dataset=partial(Pairs, change=mirror_gamma)
+        ),
         baseline=Thresholds,
         steps=450,
         batch_size=8,
@@ -64,36 +74,9 @@ RECIPES = (
     ),
     Recipe(
         method="unet3d",
-        data="volume",
-        task=SEMANTIC,
-        classes=volume.CLASSES[:6],  # no tumours
         build=lambda: UNet3D(1, 6, ((8, 8), (16, 16), (32, 32), (64, 64)), padding=True),
-        loss=PixelsAndOverlap(ORGAN_WEIGHTS),
-        sets=VOLUME_SETS,
-        baseline=Thresholds,
         steps=240,
-        batch_size=2,
-        learning_rate=4e-3,
-        metric="dice",
-        target=0.80,
-        cpu_minutes=2,
-        gpu_minutes=1,
+        **ORGANS,
     ),
-    Recipe(
-        method="nnunet",
-        data="volume",
-        task=SEMANTIC,
-        classes=volume.CLASSES[:6],
-        build=planned_unet,
-        loss=PixelsAndOverlap(ORGAN_WEIGHTS),
-        sets=VOLUME_SETS,
-        baseline=Thresholds,
-        steps=500,
-        batch_size=2,
-        learning_rate=4e-3,
-        metric="dice",
-        target=0.80,
-        cpu_minutes=2,
-        gpu_minutes=1,
-    ),
+    Recipe(method="nnunet", build=planned_unet, steps=500, **ORGANS),
 )
