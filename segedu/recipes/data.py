@@ -54,8 +54,8 @@ def pairs_of(
     samples: Dataset, target: str = "semantic", change: Callable[[Tensor], Tensor] = lambda image: image
 ) -> list[Pair]:
     """The images of all samples, each changed once, with the target of that key, as plain tensors."""
-    taken = (samples[i] for i in range(len(samples)))
-    return [(change(sample["image"].as_subclass(Tensor)), sample[target].as_subclass(Tensor)) for sample in taken]
+    all_samples = (samples[i] for i in range(len(samples)))
+    return [(change(s["image"].as_subclass(Tensor)), s[target].as_subclass(Tensor)) for s in all_samples]
 
 
 def synthetic_sets(
@@ -98,14 +98,19 @@ def cached_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     with suppress(OSError, SafetensorError, KeyError):
         cached = load_file(path)
         return cached["images"], cached["targets"]
-    scenes = [draw_street((seed, i)) for i in tqdm(range(number), desc="draw streets", unit="scene", leave=False)]
-    images = torch.stack([(scene["image"] * 255).round().to(torch.uint8) for scene in scenes])
-    targets = torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
+    images, targets = draw_streets(number, seed)
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             save_file({"images": images, "targets": targets}, part)
     return images, targets
+
+
+def draw_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, H, W) and classes (N, H, W), uint8."""
+    scenes = [draw_street((seed, i)) for i in tqdm(range(number), desc="draw streets", unit="scene", leave=False)]
+    images = torch.stack([(scene["image"] * 255).round().to(torch.uint8) for scene in scenes])
+    return images, torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
 
 
 # --- nuclei -------------------------------------------------------------------------------------------------------

@@ -34,9 +34,9 @@ Example = tuple[Tensor, dict[str, Any]]  # image (3, H, W) and its ground truth 
 
 def street_examples(number: int, seed: int) -> list[Example]:
     """Street scenes of 96 x 160, with the 8 bits per channel of a camera, and their ground truth."""
-    scenes = Scenes(draw_street, number, seed=seed)
-    taken = (scenes[i] for i in range(number))
-    return [((s["image"] * 255).round() / 255, {key: s[key] for key in KEYS}) for s in taken]
+    dataset = Scenes(draw_street, number, seed=seed)
+    scenes = (dataset[i] for i in range(number))
+    return [((scene["image"] * 255).round() / 255, {key: scene[key] for key in KEYS}) for scene in scenes]
 
 
 class Mirrored(Dataset):

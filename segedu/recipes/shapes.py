@@ -27,9 +27,9 @@ Example = tuple[Tensor, Objects]  # image (3, H, W) and its objects
 
 def examples(samples: Dataset) -> list[Example]:
     """Image and objects of each sample, as plain tensors."""
-    taken = (samples[i] for i in range(len(samples)))
+    all_samples = (samples[i] for i in range(len(samples)))
     keys = ("boxes", "labels", "masks")
-    return [(s["image"].as_subclass(Tensor), {key: s[key].as_subclass(Tensor) for key in keys}) for s in taken]
+    return [(s["image"].as_subclass(Tensor), {key: s[key].as_subclass(Tensor) for key in keys}) for s in all_samples]
 
 
 def draw_examples(number: int, seed: int) -> list[Example]:

@@ -1,6 +1,6 @@
 """The four tasks of the recipes: what a network predicts for an image, how it is measured, how it is drawn.
 
-A recipe names one of `SEMANTIC`, `INSTANCES`, `DETECTION` and `PANOPTIC`. Ground truth and predictions are, for
+A recipe names one of `SEMANTIC`, `INSTANCES`, `DETECTION` and `PANOPTIC`. Their ground truth and predictions are:
 
 - semantic: a class per pixel, int64 (H, W), or (D, H, W) for a volume;
 - instances: a label map, int32 (H, W), 0 is background;
@@ -207,7 +207,7 @@ def draw_instances(image: Tensor, target: Tensor, prediction: Tensor) -> Figure:
 
 
 def draw_panoptic(image: Tensor, target: dict[str, Any], prediction: dict[str, Any]) -> Figure:
-    """Segments in colours of their own; ids are arbitrary, so a segment's colour may differ from the ground truth's."""
+    """Segment maps. Ids are arbitrary, so a correct segment may have another colour than in the ground truth."""
     counts = [len(segmentation["segments_info"]) for segmentation in (target, prediction)]
     return _draw_side_by_side(image, target["panoptic_seg"], prediction["panoptic_seg"], counts)
 

@@ -20,18 +20,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from segedu.backbones.vgg import VGG
-from segedu.datasets.street import CLASSES, STREET_VERSION, draw_street
-from segedu.recipes.data import crop_mirror
+from segedu.datasets.street import CLASSES, STREET_VERSION
+from segedu.recipes.data import crop_mirror, draw_streets
 from segedu.weights.catalogue import STREET_VGG_STAGES
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE = (
-    1_000_000,
-    3072,
-    10_000,
-    8,
-    5e-3,
-)  # recipes draw scenes with much smaller seeds
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # seeds of recipes are much smaller
 
 
 def windows(target: Tensor, stages: int = len(STREET_VGG_STAGES)) -> list[Tensor]:
@@ -52,13 +46,6 @@ def windows(target: Tensor, stages: int = len(STREET_VGG_STAGES)) -> list[Tensor
     return of_stages
 
 
-def draw(number: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and targets (N, H, W), uint8, of streets that no recipe uses."""
-    scenes = [draw_street((SCENES_SEED, i)) for i in tqdm(range(number), desc="draw streets", unit="scene")]
-    images = torch.stack([(scene["image"] * 255).round().to(torch.uint8) for scene in scenes])
-    return images, torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
-
-
 def batch_of(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """A random batch of windows, each mirrored at random: (B, 3, h, w) in [0, 1] and (B, h, w) int64."""
     picks = torch.randint(len(images), (BATCH,)).tolist()
@@ -77,9 +64,7 @@ def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000
     for step in tqdm(range(steps), desc="train", unit="step"):
         crops, labels = batch_of(images, targets)
         stages = zip(classifiers, encoder(crops), windows(labels), strict=True)
-        loss = sum(
-            F.binary_cross_entropy_with_logits(classify(features), occurs) for classify, features, occurs in stages
-        )
+        loss = sum(F.binary_cross_entropy_with_logits(classify(x), occurs) for classify, x, occurs in stages)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -92,7 +77,7 @@ def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000
 def main() -> None:
     """Draw the scenes, train, and write the file and its log."""
     start = time.process_time()
-    images, targets = draw(SCENES)
+    images, targets = draw_streets(SCENES, SCENES_SEED)
     drawn = time.process_time()
     encoder, losses = train(images, targets)
     save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, FILE)
