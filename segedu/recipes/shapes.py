@@ -21,8 +21,8 @@ from segedu.recipes.recipe import Recipe
 from segedu.recipes.task import SEMANTIC
 from segedu.semantic.unet import UNet
 
-Objects = dict[str, Tensor]  # boxes (N, 4), labels (N,), masks (N, H, W), maybe proposals (P, 4) or scores (N,)
-Example = tuple[Tensor, Objects]  # image (3, H, W) and its objects
+Instances = dict[str, Tensor]  # boxes (N, 4), labels (N,), masks (N, H, W), maybe proposals (P, 4) or scores (N,)
+Example = tuple[Tensor, Instances]  # image (3, H, W) and its objects
 
 
 def examples(samples: Dataset) -> list[Example]:
@@ -74,19 +74,19 @@ def _mirrored(boxes: Tensor, axis: int, length: int) -> Tensor:
     return mirrored
 
 
-def stack(samples: Sequence[Example]) -> tuple[Tensor, list[Objects]]:
+def stack(samples: Sequence[Example]) -> tuple[Tensor, list[Instances]]:
     """A batch of images of one size, and the list of their objects."""
     images, objects = zip(*samples, strict=True)
     return torch.stack(images), list(objects)
 
 
-def stack_with_targets(samples: Sequence[Example]) -> tuple[dict[str, Any], list[Objects]]:
+def stack_with_targets(samples: Sequence[Example]) -> tuple[dict[str, Any], list[Instances]]:
     """`stack` for `WithTargets`: the model's input holds the objects as well."""
     images, targets = stack(samples)
     return {"images": images, "targets": targets}, targets
 
 
-def stack_with_proposals(samples: Sequence[Example]) -> tuple[dict[str, Any], list[Objects]]:
+def stack_with_proposals(samples: Sequence[Example]) -> tuple[dict[str, Any], list[Instances]]:
     """`stack_with_targets`, and the proposals."""
     batch, targets = stack_with_targets(samples)
     return batch | {"proposals": [target["proposals"] for target in targets]}, targets
@@ -131,10 +131,10 @@ class OtsuComponents(nn.Module):
         regions = (region for region in regionprops(label_map) if region.area >= self.smallest)
         return [(np.array([region.extent, region.solidity]), region.label) for region in regions]
 
-    def forward(self, images: Tensor) -> list[Objects]:
+    def forward(self, images: Tensor) -> list[Instances]:
         return [self._detect(image.cpu()) for image in images]
 
-    def _detect(self, image: Tensor) -> Objects:
+    def _detect(self, image: Tensor) -> Instances:
         label_map = label(gaussian_otsu(image).numpy(), connectivity=1)
         regions = self._regions(label_map)
         distances = np.array([np.hypot(*(shape - self.means).T) for shape, _ in regions]).reshape(-1, len(self.means))
