@@ -94,7 +94,7 @@ def test_classes_are_used_alike() -> None:
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(64))
     assert shares.mean(dim=0).max() < 0.4  # after three rounds
     torch.testing.assert_close(
-        sinkhorn_knopp(scores, rounds=200).mean(dim=0), torch.full((4,), 0.25), rtol=0, atol=0.005
+        sinkhorn_knopp(scores, iterations=200).mean(dim=0), torch.full((4,), 0.25), rtol=0, atol=0.005
     )
     assert (scores / 0.06).softmax(dim=1).mean(dim=0)[0] > 0.8  # without it, one class takes most
 
