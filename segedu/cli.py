@@ -164,8 +164,9 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a simple baseline."""
-    from segedu.recipes.run import print_result, print_seeds, run_recipe
-    from segedu.recipes.street import find_recipe
+    from segedu.recipes.recipe import find_recipe
+    from segedu.recipes.run import run_recipe
+    from segedu.recipes.run_table import print_result, print_seeds
 
     try:
         recipe, folder = find_recipe(method, data)
@@ -189,10 +190,10 @@ def _alternatives(method: str) -> str:
     """Sentences about other recipes and weights of a method, ending in a space; "" if there are none."""
     from difflib import get_close_matches
 
-    from segedu.recipes.street import RECIPES
+    from segedu.recipes.recipe import NAMES
     from segedu.weights.catalogue import WEIGHTS
 
-    if data := [recipe.data for recipe in RECIPES if recipe.method == method]:
+    if data := [data for name, data in NAMES if name == method]:
         first = "FOLDER" if data[0] == "nuclei" else data[0]
         return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {first}. "
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
@@ -205,7 +206,7 @@ def _alternatives(method: str) -> str:
         text += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
     if not text and method.isidentifier() and (files := _files_of(method)):
         text = f"{files[0]} exists, but no recipe trains it. "
-    if not text and (matches := get_close_matches(method, {recipe.method for recipe in RECIPES}, 1)):
+    if not text and (matches := get_close_matches(method, {name for name, _ in NAMES}, 1)):
         text = f"Did you mean {matches[0]}? "
     return text
 

@@ -489,7 +489,7 @@ explorer()
 from segedu.datasets.batch import semantic_batch
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.street import CLASSES, draw_street
-from segedu.recipes.street import find_recipe
+from segedu.recipes.recipe import find_recipe
 from segedu.training import evaluate, train_steps
 from tqdm.auto import tqdm
 

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from segedu.instance import signed_distance
 from segedu.recipes.baselines import OtsuWatershed
-from segedu.recipes.cells import CELLS, Objects, _without_rims, boxes_and_masks, cells_sets, nuclei_sets
+from segedu.recipes.cell_instances import RECIPES, _without_rims
+from segedu.recipes.cells import Objects, boxes_and_masks, cells_instance_sets, nuclei_instance_sets
 from segedu.recipes.data import Sets, flip
-from segedu.recipes.run import measure_objects, predictor, run_recipe, stricter, summary
-from segedu.recipes.street import RECIPES
+from segedu.recipes.run import predictor, run_recipe
+from segedu.recipes.run_table import stricter, summary
+from segedu.recipes.task import INSTANCES, measure_instances
 from segedu.semantic.unet import UNet
 from segedu.training import shuffled_loader
 
-SMALL = next(recipe for recipe in CELLS if (recipe.method, recipe.data) == ("signed_distance", "cells"))
+SMALL = next(recipe for recipe in RECIPES if (recipe.method, recipe.data) == ("signed_distance", "cells"))
 
 
 def blobs(*places: tuple[int, int], size: int = 40, radius: float = 5.5) -> tuple[Tensor, Tensor]:
@@ -33,12 +35,13 @@ def blobs(*places: tuple[int, int], size: int = 40, radius: float = 5.5) -> tupl
     return (label_map > 0).float().expand(3, -1, -1).contiguous(), label_map
 
 
-@pytest.mark.parametrize("recipe", CELLS, ids=lambda recipe: f"{recipe.method} {recipe.data}")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.method} {recipe.data}")
 def test_every_row_takes_a_step_and_gives_label_maps(recipe) -> None:
     """The rows on real nuclei too, here on drawn cells."""
-    assert recipe in RECIPES and recipe.baseline is OtsuWatershed
+    assert recipe.task is INSTANCES and recipe.baseline is OtsuWatershed
     torch.manual_seed(0)
-    model, sets = recipe.build(), cells_sets(0, None, recipe.sets.keywords["targets"])
+    targets_of = recipe.sets.keywords["dataset"].keywords["targets"]
+    model, sets = recipe.build(), cells_instance_sets(targets_of)(0, None)
     images, targets = next(iter(shuffled_loader(sets.train, 2, collate_fn=recipe.collate)))
     losses = recipe.loss(model(images), targets)
     losses["loss"].backward()
@@ -92,7 +95,7 @@ def test_accuracies_by_hand() -> None:
     _, three = blobs((10, 10), (28, 10))
     preds = iter([half, three, half, three])
     sets = Sets(None, {"val": {"all": [(image, truth), (image, truth)], "none": []}})
-    found = measure_objects(lambda _: next(preds), sets)["val"]
+    found = measure_instances(lambda _: next(preds), sets)["val"]
     assert found["all"] == {
         "instance_accuracy": pytest.approx((1 + 1 / 3) / 2),
         "instance_accuracy_0.6": pytest.approx((1 + 1 / 3) / 2),
@@ -107,8 +110,8 @@ def test_accuracies_by_hand() -> None:
 def test_the_mean_counts_an_empty_image_that_stays_empty() -> None:
     image, truth = blobs()
     sets = Sets(None, {"val": {"all": [(image, truth)]}})
-    assert measure_objects(lambda _: truth, sets)["val"]["all"]["instance_accuracy"] == 1
-    assert measure_objects(lambda _: blobs((9, 9))[1], sets)["val"]["all"]["instance_accuracy"] == 0
+    assert measure_instances(lambda _: truth, sets)["val"]["all"]["instance_accuracy"] == 1
+    assert measure_instances(lambda _: blobs((9, 9))[1], sets)["val"]["all"]["instance_accuracy"] == 0
 
 
 def test_the_baseline_parts_discs_that_touch() -> None:
@@ -119,7 +122,7 @@ def test_the_baseline_parts_discs_that_touch() -> None:
     assert OtsuWatershed()(torch.zeros(2, 3, 8, 8))[1].max() == 0
     sets = Sets(None, {"val": {"all": [(image, truth)]}})
     assert (
-        measure_objects(lambda image: OtsuWatershed(min_distance=6)(image[None])[0], sets)["val"]["all"][
+        measure_instances(lambda image: OtsuWatershed(min_distance=6)(image[None])[0], sets)["val"]["all"][
             "instance_accuracy_0.8"
         ]
         == 1
@@ -154,4 +157,4 @@ def test_a_run_counts_objects_and_goes_on_where_it_stopped(tmp_path: Path) -> No
 
 def test_nuclei_need_their_folder() -> None:
     with pytest.raises(ValueError, match="data is nuclei without a folder, expected --data PATH"):
-        nuclei_sets(0, None, signed_distance.signed_distance_targets)
+        nuclei_instance_sets(signed_distance.signed_distance_targets)(0, None)

@@ -107,9 +107,9 @@ def folder(tmp_path: Path) -> Path:
         (("--accelerator", "cdua"), "accelerator is 'cdua', expected one of cpu, cuda, mps and auto"),
         (("--accelerator", "cpu", "--devices", "99999"), "devices is 99999, expected 1 to "),
         (("--seed", str(2**40)), "seed is 1099511627776"),
-        (("--data", "no/such/folder"), "data is 'no/such/folder', which is no folder, expected a folder with index.csv"),
+        (("--data", "no/such/folder"), "data is 'no/such/folder', which is not a folder, expected a folder with index.csv"),
         (("--data", "tests"), "data is 'tests', which has no index.csv"),
-        (("--data", str(ROOT / "pyproject.toml")), "which is no folder"),
+        (("--data", str(ROOT / "pyproject.toml")), "which is not a folder"),
     ],
 )  # fmt: skip
 def test_wrong_options_of_train(words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str) -> None
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
     line = one_sentence("train", "unet", "--steps", "2", "--accelerator", "cpu", "--out", str(tmp_path))
-    assert "checkpoint.pt is not a readable checkpoint" in line and "delete it to begin anew" in line
+    assert "checkpoint.pt is not a readable checkpoint" in line and "delete it to start again" in line
 
 
 def failing(error: BaseException):

@@ -13,9 +13,9 @@ from PIL import Image
 from segedu.datasets.street import CLASSES, THINGS
 from segedu.ops.masks import boxes_from_masks
 from segedu.recipes.data import Sets
-from segedu.recipes.panoptic import PANOPTIC, ForestComponents, Mirrored, stack_with_targets, street_examples
-from segedu.recipes.run import measure_panoptic, run_recipe
-from segedu.recipes.street import RECIPES
+from segedu.recipes.panoptic import RECIPES, ForestComponents, Mirrored, stack_with_targets, street_examples
+from segedu.recipes.run import run_recipe
+from segedu.recipes.task import PANOPTIC, measure_panoptic
 from segedu.training import shuffled_loader
 
 ROAD, CAR = {"category_id": 0, "isthing": False}, {"category_id": 7, "isthing": True}
@@ -72,9 +72,9 @@ def test_the_baseline_gives_each_pixel_to_one_segment(pairs) -> None:
     assert measure_panoptic(lambda image: baseline(image[None])[0], sets, 10)["val"]["all"]["pq"] > 0
 
 
-@pytest.mark.parametrize("recipe", PANOPTIC, ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.method)
 def test_a_run_takes_steps_and_writes_figures_and_picture(recipe, pairs, tmp_path: Path) -> None:
-    assert recipe in RECIPES and recipe.baseline is ForestComponents
+    assert recipe.task is PANOPTIC and recipe.baseline is ForestComponents
     batch, targets = next(iter(shuffled_loader(Mirrored(pairs), 2, collate_fn=recipe.collate)))
     torch.manual_seed(0)
     losses = recipe.loss(recipe.build()(batch), targets)

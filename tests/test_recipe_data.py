@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from segedu.recipes import cells as cell_recipes
 from segedu.recipes import data as recipe_data
 from segedu.recipes.data import crop_flip_gamma, crop_mirror
-from segedu.recipes.street import find_recipe
+from segedu.recipes.recipe import find_recipe, load_recipe
 
-SETS = {
-    "pixels": recipe_data.nuclei_sets,
-    "objects": partial(cell_recipes.nuclei_sets, targets=cell_recipes.boxes_and_masks),
-}
+SETS = {"pixels": load_recipe("unet", "nuclei").sets, "objects": load_recipe("mask_rcnn", "nuclei").sets}
 
 
 @pytest.fixture

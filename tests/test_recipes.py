@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,13 @@ from segedu.cli import app
 from segedu.recipes import data as recipe_data
 from segedu.recipes import run as experiment
 from segedu.recipes.baselines import Otsu, Thresholds, WindowForest, gaussian_otsu
-from segedu.recipes.data import Pairs, Sets, crop_flip_gamma, crop_mirror, even_out, flip, nuclei_sets
-from segedu.recipes.run import run_recipe, scores, summary
-from segedu.recipes.street import RECIPES, PixelsAndOverlap, Recipe, find_recipe, quick_layout, street_vgg
+from segedu.recipes.data import Pairs, Sets, crop_flip_gamma, crop_mirror, flip, normalize_exposure
+from segedu.recipes.loss import PixelsAndOverlap
+from segedu.recipes.recipe import FAMILIES, NAMES, Recipe, find_recipe, load_recipe, quick_layout
+from segedu.recipes.run import run_recipe
+from segedu.recipes.run_table import summary
+from segedu.recipes.street_vgg import street_vgg
+from segedu.recipes.task import SEMANTIC, semantic_scores
 from segedu.semantic.unet import UNet
 from segedu.training import load_checkpoint
 
@@ -45,6 +51,7 @@ def discs(seed: int, folder: Path | None) -> Sets:
 TINY = Recipe(
     method="unet",
     data="discs",
+    task=SEMANTIC,
     classes=("background", "disc"),
     build=lambda: UNet(3, 2, base_channels=4, depth=1, padding=1),
     loss=PixelsAndOverlap(),
@@ -110,7 +117,8 @@ def test_minutes_become_steps_and_a_restart_keeps_them(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.street.RECIPES", (dataclasses.replace(TINY, data="shapes"),))
+    tiny = dataclasses.replace(TINY, data="shapes")
+    monkeypatch.setattr("segedu.recipes.recipe.load_recipe", lambda method, data: tiny)
     outcome = CliRunner().invoke(app, ["train", "unet", "--steps", "3", "--seed", "1", "--out", str(tmp_path)])
     assert outcome.exit_code == 0, outcome.output
     table = outcome.output
@@ -136,20 +144,53 @@ def test_help_does_not_import_torch() -> None:
 # --- rows and parts -----------------------------------------------------------------------------------------------
 
 
-every_row = pytest.mark.parametrize("row", RECIPES, ids=lambda row: f"{row.method} on {row.data}")
+ROWS = [load_recipe(*name) for name in NAMES]
+SEMANTIC_ROWS = [row for row in ROWS if row.task is SEMANTIC]
 
 
-def test_rows_are_apart() -> None:
-    assert len({(recipe.method, recipe.data) for recipe in RECIPES}) == len(RECIPES)
+def test_every_name_leads_to_its_recipe() -> None:
+    assert [(row.method, row.data) for row in ROWS] == list(NAMES)
+    modules = [import_module(f"segedu.recipes.{family}") for family in FAMILIES]
+    assert sum(len(module.RECIPES) for module in modules) == len(NAMES)  # no recipe without a name
+    listed = [method for data_sets in FAMILIES.values() for methods in data_sets.values() for method in methods]
+    assert len(listed) == len(NAMES)  # no name twice
 
 
-@pytest.mark.parametrize(
-    "row",
-    [row for row in RECIPES if row.label_maps is row.detections is row.panoptic is None],
-    ids=lambda row: f"{row.method} on {row.data}",
-)
-def test_rows_are_whole(row: Recipe) -> None:
-    """Of pixels; the others are in test_cell_recipes.py, test_shape_recipes.py and test_panoptic_recipes.py."""
+LOOK_UP = """
+import sys
+from segedu.recipes.recipe import find_recipe
+from segedu.recipes.run import run_recipe
+find_recipe("unet", "shapes")[0].build()
+print(*sorted(name for name in sys.modules if name.startswith("segedu.")))
+"""
+
+
+def test_the_recipe_of_unet_imports_no_other_method() -> None:
+    """Neither Mask2Former nor SAM, in particular; in a fresh process."""
+    output = subprocess.run([sys.executable, "-c", LOOK_UP], cwd=ROOT, check=True, capture_output=True, text=True)
+    modules = set(output.stdout.split())
+    assert {"segedu.semantic.unet", "segedu.recipes.run"} <= modules
+    tasks = ("semantic", "detection", "instance", "panoptic", "promptable")
+    methods = {name for name in modules if name.startswith(tuple(f"segedu.{task}." for task in tasks))}
+    assert methods == {"segedu.semantic.unet"}
+    assert not modules & {"segedu.panoptic.mask2former", "segedu.promptable"}
+
+
+def test_help_of_train_imports_no_recipe() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from segedu.cli import app
+outcome = CliRunner().invoke(app, ["train", "unet", "--help"])
+assert outcome.exit_code == 0, outcome.output
+assert not {"torch", "segedu.recipes", "segedu.panoptic", "segedu.promptable"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("row", SEMANTIC_ROWS, ids=lambda row: f"{row.method} on {row.data}")
+def test_semantic_rows_are_complete(row: Recipe) -> None:
+    """The others are in test_cell_recipes.py, test_shape_recipes.py and test_panoptic_recipes.py."""
     assert row.metric in ("mean_iou", "foreground_iou", "dice") and 0 < row.target < 1
     images = torch.rand(2, 1, 8, 16, 24) if row.data == "volume" else torch.rand(2, 3, 64, 112)
     target = torch.zeros(2, *images.shape[2:], dtype=torch.int64)
@@ -185,42 +226,37 @@ def test_the_encoder_comes_with_its_weights() -> None:
     assert whole["features.1.running_var"].std() > 0  # it has seen images
 
 
-SYNTHETIC = {row.data: row for row in RECIPES if row.data != "nuclei" and row.detections is row.panoptic is None}
+SYNTHETIC = {row.data: row for row in SEMANTIC_ROWS if row.data != "nuclei"}
 
 
 @pytest.fixture
-def few_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Three scenes a set, and a cache folder of the test's own."""
-    for name in ("Shapes", "Cells"):
-        real = getattr(recipe_data, name)
-        monkeypatch.setattr(recipe_data, name, lambda length, real=real, **options: real(3, **options))
-    real_scenes, real_streets = recipe_data.Scenes, recipe_data._kept_streets
-    monkeypatch.setattr(recipe_data, "Scenes", lambda draw, length, **options: real_scenes(draw, 3, **options))
-    monkeypatch.setattr(recipe_data, "_kept_streets", lambda number, seed: real_streets(3, seed))
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache folder of the test's own."""
     monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path))
-    recipe_data._streets.cache_clear()
+    recipe_data.street_pairs.cache_clear()
     yield
-    recipe_data._streets.cache_clear()
+    recipe_data.street_pairs.cache_clear()
 
 
 @pytest.mark.parametrize("row", SYNTHETIC.values(), ids=SYNTHETIC)
-def test_synthetic_sets_are_seeded_and_apart(row: Recipe, few_scenes: None) -> None:
-    sets, again, other = row.sets(0, None), row.sets(0, None), row.sets(1, None)
+def test_synthetic_sets_are_seeded_and_apart(row: Recipe, own_cache: None) -> None:
+    three = partial(row.sets, train=3, held_out=3)
+    sets, again, other = three(0, None), three(0, None), three(1, None)
     image, held_out = sets.train.pairs[0][0], sets.held_out["val"]["all"][0][0]
     assert torch.equal(image, again.train.pairs[0][0])
     assert not torch.equal(image, held_out) and not torch.equal(image, other.train.pairs[0][0])
     assert not torch.equal(held_out, other.train.pairs[0][0])
 
 
-def test_streets_are_kept_and_a_damaged_file_is_drawn_anew(few_scenes: None, tmp_path: Path) -> None:
-    images, targets = recipe_data._kept_streets(3, 5)
+def test_streets_are_kept_and_a_damaged_file_is_drawn_anew(own_cache: None, tmp_path: Path) -> None:
+    images, targets = recipe_data.cached_streets(3, 5)
     (file,) = tmp_path.glob("street-*")
     first = file.read_bytes()
     for damaged in (first[: len(first) // 2], b"", b"no tensors"):
         file.write_bytes(damaged)
-        again = recipe_data._kept_streets(3, 5)
+        again = recipe_data.cached_streets(3, 5)
         assert torch.equal(again[0], images) and torch.equal(again[1], targets) and file.read_bytes() == first
-    kept = recipe_data._kept_streets(3, 5)
+    kept = recipe_data.cached_streets(3, 5)
     assert torch.equal(kept[0], images) and not list(tmp_path.glob("*.part"))
     scene = recipe_data.draw_street((5, 0))
     assert (images[0] / 255 - scene["image"]).abs().max() <= 0.5001 / 255 and torch.equal(
@@ -229,11 +265,11 @@ def test_streets_are_kept_and_a_damaged_file_is_drawn_anew(few_scenes: None, tmp
 
 
 def test_streets_come_without_a_folder_to_keep_them(
-    few_scenes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path / "file"))
-    assert recipe_data._kept_streets(3, 6)[0].shape == (3, 3, 96, 160)
+    assert recipe_data.cached_streets(3, 6)[0].shape == (3, 3, 96, 160)
 
 
 def test_streets_are_cropped_and_mirrored_but_never_turned() -> None:
@@ -287,21 +323,21 @@ def test_crops_keep_image_and_target_together() -> None:
         assert torch.equal(part[0] > part[0].min(), truth.bool()) or truth.unique().numel() == 1
 
 
-def test_even_out_makes_nuclei_bright_whatever_the_stain() -> None:
+def test_normalize_exposure_makes_nuclei_bright_whatever_the_stain() -> None:
     image, target = disc(12, 11)
-    dim, inverted = even_out(0.1 * image), even_out(1 - image)
+    dim, inverted = normalize_exposure(0.1 * image), normalize_exposure(1 - image)
     for evened in (dim, inverted):
         assert torch.equal(evened[0] > 0.5, target.bool()) and evened.min() == 0 and evened.max() == 1
-    assert torch.equal(even_out(torch.full((3, 4, 4), 0.3)), torch.zeros(3, 4, 4))
+    assert torch.equal(normalize_exposure(torch.full((3, 4, 4), 0.3)), torch.zeros(3, 4, 4))
 
 
 def test_scores_by_hand() -> None:
     matrix = torch.tensor([[5, 1, 0], [1, 2, 1], [0, 0, 2]])
-    assert scores(matrix)["foreground_iou"] == pytest.approx(5 / 7)  # a wrong foreground class is foreground
-    assert scores(matrix)["dice"] == pytest.approx((4 / 7 + 4 / 5) / 2)
-    assert scores(matrix)["mean_iou"] == pytest.approx((5 / 7 + 2 / 5 + 2 / 3) / 3)
-    assert scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "dice": None, "foreground_iou": None}
-    assert scores(torch.zeros(2, 2)) == {"mean_iou": None, "dice": None, "foreground_iou": None}
+    assert semantic_scores(matrix)["foreground_iou"] == pytest.approx(5 / 7)  # a wrong foreground class is foreground
+    assert semantic_scores(matrix)["dice"] == pytest.approx((4 / 7 + 4 / 5) / 2)
+    assert semantic_scores(matrix)["mean_iou"] == pytest.approx((5 / 7 + 2 / 5 + 2 / 3) / 3)
+    assert semantic_scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "dice": None, "foreground_iou": None}
+    assert semantic_scores(torch.zeros(2, 2)) == {"mean_iou": None, "dice": None, "foreground_iou": None}
 
 
 def test_gaussian_otsu() -> None:
@@ -317,7 +353,7 @@ def test_gaussian_otsu() -> None:
         (lambda: find_recipe("vnet", "shapes"), "no recipe trains 'vnet'"),
         (lambda: find_recipe("vnet", "street"), "expected one of: unet on shapes"),
         (lambda: find_recipe("unet", "nuclei"), "the path of a folder that holds index.csv"),
-        (lambda: nuclei_sets(0, None), "without a folder"),
+        (lambda: load_recipe("unet", "nuclei").sets(0, None), "without a folder"),
         (lambda: gaussian_otsu(torch.rand(8, 8)), "image has shape"),
         (lambda: gaussian_otsu(torch.rand(3, 0, 8)), "image has shape"),
     ],

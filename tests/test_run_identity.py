@@ -26,8 +26,9 @@ from segedu.recipes import run as experiment
 from segedu.recipes import run_plan
 from segedu.recipes.baselines import Otsu
 from segedu.recipes.data import Pairs, Sets, flip
+from segedu.recipes.recipe import Recipe
 from segedu.recipes.run import run_recipe
-from segedu.recipes.street import Recipe
+from segedu.recipes.task import SEMANTIC
 from segedu.training import checkpoints
 from segedu.training.checkpoints import Stopped, load_checkpoint, save_checkpoint
 
@@ -54,6 +55,7 @@ def network(dilation: int = 1) -> nn.Module:
 TINY = Recipe(
     method="unet",
     data="squares",
+    task=SEMANTIC,
     classes=("background", "square"),
     build=network,
     loss=cross_entropy,
@@ -190,7 +192,7 @@ def test_the_recipe_s_steps_extend_a_shorter_run(tmp_path: Path) -> None:
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match="already taken 12 of 12 steps, and you ask for 5"):
+    with pytest.raises(ValueError, match="already taken 12 of 12 steps, but steps is 5"):
         run(tmp_path, steps=5)
 
 
@@ -201,7 +203,7 @@ def test_more_minutes_extend_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(tmp_path, minutes=0.13)["steps"] == 13  # the same limit is the same run
     longer = run(tmp_path, minutes=0.2)
     assert longer["steps"] == 22 and longer["resumed_from"] == 13
-    with pytest.raises(ValueError, match="already taken 22 of 22 steps, and you ask for 14"):
+    with pytest.raises(ValueError, match="already taken 22 of 22 steps, but steps is 14"):
         run(tmp_path, minutes=0.13)
 
 
@@ -235,7 +237,7 @@ def test_limits_that_no_run_can_have(tmp_path: Path, options: dict, message: str
 
 
 def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.recipe.load_recipe", lambda method, data: WITH(data="shapes"))
 
     def printed(*words: str) -> str:
         outcome = CliRunner().invoke(app, ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path), *words])
@@ -244,7 +246,7 @@ def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: py
 
     assert "--fresh" not in printed("--steps", "3")
     assert "No step was left to take" in printed("--steps", "3")
-    assert "This run was to have 3 steps and has 5: from step 3 on" in printed("--steps", "5")
+    assert "This run was planned with 3 steps and now has 5: from step 3 on" in printed("--steps", "5")
 
 
 # --- stopped, killed, no room -------------------------------------------------------------------------------------
@@ -324,12 +326,12 @@ def test_ctrl_c_ends_the_step_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_the_command_says_that_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.recipe.load_recipe", lambda method, data: WITH(data="shapes"))
     interrupted_at(4, monkeypatch)
     outcome = CliRunner().invoke(app, ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path)])
     assert outcome.exit_code == 128 + signal.SIGINT
     said = outcome.stderr.splitlines()[-1]
-    assert said.startswith("Stopped after step 4 of 12.") and said.endswith("the same command goes on from there.")
+    assert said.startswith("Stopped after step 4 of 12.") and said.endswith("the same command resumes from it.")
 
 
 class FullDisk(io.BytesIO):
@@ -345,7 +347,7 @@ class FullDisk(io.BytesIO):
 
 
 def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segedu.recipes.street.RECIPES", (WITH(data="shapes"),))
+    monkeypatch.setattr("segedu.recipes.recipe.load_recipe", lambda method, data: WITH(data="shapes"))
     train = ["train", "unet", "--accelerator", "cpu", "--out", str(tmp_path)]
     assert CliRunner().invoke(app, [*train, "--steps", "3"]).exit_code == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -13,18 +13,10 @@ from PIL import Image
 from segedu.datasets.shapes import Shapes
 from segedu.ops.masks import boxes_from_masks
 from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_detections, run_recipe
-from segedu.recipes.shapes import (
-    SHAPES,
-    Examples,
-    OtsuComponents,
-    WithProposals,
-    examples,
-    fit_machines,
-    proposed_sets,
-    stack,
-)
-from segedu.recipes.street import RECIPES
+from segedu.recipes.detectors import RECIPES, WithProposals, fit_svms, with_proposals
+from segedu.recipes.run import run_recipe
+from segedu.recipes.shapes import Examples, OtsuComponents, examples, stack
+from segedu.recipes.task import DETECTION, measure_detections
 from segedu.training import shuffled_loader
 from segedu.unsupervised.selective_search import FAST, selective_search
 
@@ -83,42 +75,40 @@ def test_the_baseline_finds_what_stands_alone() -> None:
     }
 
 
-def with_proposals(pairs: list) -> list:
-    """As `proposed_sets`, where selective search takes its time."""
+def with_shifted_boxes(pairs: list) -> list:
+    """As `with_proposals`, without the time that selective search takes."""
     return [(image, objects | {"proposals": objects["boxes"] + 2}) for image, objects in pairs]
 
 
-@pytest.mark.parametrize("recipe", SHAPES, ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.method)
 def test_every_row_takes_a_step_and_gives_detections(recipe) -> None:
-    assert recipe in RECIPES and recipe.baseline is OtsuComponents
+    assert recipe.task is DETECTION and recipe.baseline is OtsuComponents
     torch.manual_seed(0)
-    model, data = recipe.build(), Examples(with_proposals(examples(Shapes(4, seed=1))))
+    model, data = recipe.build(), Examples(with_shifted_boxes(examples(Shapes(4, seed=1))))
     images, targets = next(iter(shuffled_loader(data, 2, collate_fn=recipe.collate)))
     losses = recipe.loss(model(images), targets)
     losses["loss"].backward()
     assert losses["loss"].isfinite() and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     model.eval()
     with torch.no_grad():
-        (found,) = recipe.detections(model(data[0][0][None]), (64, 64))
+        (found,) = recipe.postprocess(model(data[0][0][None]), (64, 64))
     assert {"boxes", "labels", "scores"} <= set(found) and bool((found["scores"][1:] <= found["scores"][:-1]).all())
 
 
-def test_proposed_sets_hold_what_selective_search_gives() -> None:
-    sets = proposed_sets(2, 5, None)
-    assert len(sets.train) == 2 and len(sets.held_out["val"]["all"]) == 64
-    for image, objects in sets.train.pairs:
+def test_the_proposals_are_those_of_selective_search() -> None:
+    for image, objects in with_proposals(examples(Shapes(2, seed=5))).pairs:
         assert torch.equal(objects["proposals"], selective_search(image, FAST))
 
 
-def test_the_machines_of_rcnn_are_set_after_the_steps(tmp_path: Path) -> None:
-    (row,) = (row for row in SHAPES if row.method == "rcnn")
+def test_the_svms_of_rcnn_are_set_after_the_steps(tmp_path: Path) -> None:
+    (row,) = (row for row in RECIPES if row.method == "rcnn")
     held = examples(Shapes(2, seed=2))
-    sets = Sets(Examples(with_proposals(examples(Shapes(8, seed=1)))), {"val": {"all": held}})
+    sets = Sets(Examples(with_shifted_boxes(examples(Shapes(8, seed=1)))), {"val": {"all": held}})
     judged = []
 
     def finish(model: WithProposals, sets: Sets) -> None:
         before = {name: part.weight.clone() for name, part in model.model.named_children() if hasattr(part, "weight")}
-        fit_machines(model, sets)
+        fit_svms(model, sets)
         judged.append({name for name, old in before.items() if not torch.equal(old, getattr(model.model, name).weight)})
 
     run_recipe(replace(row, sets=lambda *_: sets, finish=finish), tmp_path, steps=2, accelerator="cpu", progress=False)
@@ -128,7 +118,7 @@ def test_the_machines_of_rcnn_are_set_after_the_steps(tmp_path: Path) -> None:
 def test_a_run_writes_figures_and_picture(tmp_path: Path) -> None:
     pairs = examples(Shapes(16, seed=1))
     sets = Sets(Examples(pairs), {"val": {"all": examples(Shapes(3, seed=2))}})
-    (row,) = (row for row in SHAPES if row.method == "ssd")
+    (row,) = (row for row in RECIPES if row.method == "ssd")
     recipe = replace(row, sets=lambda seed, folder: sets, batch_size=4)
     run_recipe(recipe, tmp_path, steps=3, accelerator="cpu", progress=False)
     table = json.loads((tmp_path / "result.json").read_text())["rows"]

@@ -1,4 +1,4 @@
-"""Plain baselines: what is reached without a network, the first row of every table of results.
+"""Baselines without a network, the first row of every table of results.
 
 Each is a module like a model, so that the same evaluation measures both.
 """
@@ -20,14 +20,9 @@ from segedu.unsupervised.watershed import distance_markers, watershed
 
 
 def gaussian_otsu(image: Tensor, sigma: float = 1.0) -> Tensor:
-    """Grey values, a Gaussian, Otsu's threshold; the smaller side is foreground.
+    """Smooth an image (3, H, W) in grey and threshold it by Otsu's method; the smaller side is the foreground.
 
-    Args:
-        image: (3, H, W).
-        sigma: of the Gaussian, in pixels.
-
-    Returns:
-        A mask (H, W), bool. A constant image has no foreground.
+    `sigma` is the Gaussian's, in pixels. Returns a bool mask (H, W). A constant image has no foreground.
     """
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"image has shape {tuple(image.shape)}, expected (3, H, W)")
@@ -43,7 +38,7 @@ def _as_logits(labels: Tensor, num_classes: int) -> Tensor:
 
 
 class Otsu(nn.Module):
-    """`gaussian_otsu`: class 1 where there is foreground."""
+    """`gaussian_otsu` as class 1, all other pixels as background."""
 
     name = "Gaussian + Otsu"
 
@@ -57,7 +52,7 @@ class Otsu(nn.Module):
 
 
 class OtsuWatershed(nn.Module):
-    """`gaussian_otsu`, then a watershed from the peaks of the distance to the background: objects."""
+    """`gaussian_otsu`, separated into objects by a watershed from the peaks of the distance to the background."""
 
     name = "Gaussian + Otsu + watershed"
 
@@ -70,15 +65,15 @@ class OtsuWatershed(nn.Module):
 
     def _label_map(self, image: Tensor) -> Tensor:
         mask = gaussian_otsu(image)
-        depth = torch.from_numpy(ndimage.distance_transform_edt(mask.numpy()))
-        return watershed(-depth, distance_markers(mask, self.min_distance), mask)
+        distance = torch.from_numpy(ndimage.distance_transform_edt(mask.numpy()))
+        return watershed(-distance, distance_markers(mask, self.min_distance), mask)
 
 
 class Thresholds(nn.Module):
-    """The best that thresholds alone can do: after a Gaussian, every grey value has one class.
+    """The best thresholds: after a Gaussian, every grey value is mapped to one class.
 
-    Which one, the training images say: the most frequent class of that grey value, or the class of which it is most
-    typical, whichever of the two rules has the higher mean Dice of the foreground classes on them.
+    That class is either the most frequent one of the grey value in the training images, or the class in which the grey
+    value is most frequent. The rule with the higher mean Dice of the foreground classes on the training images is used.
     """
 
     name = "Gaussian + best thresholds"
@@ -110,46 +105,34 @@ class Thresholds(nn.Module):
 
 
 def window_features(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Colours of the 5x5 window round each pixel and its place in the image.
+    """The colours in the 5x5 window around each pixel, and its relative position in the image.
 
-    Args:
-        image: (3, H, W).
-        rows: of P pixels.
-        columns: of the same pixels.
-
-    Returns:
-        (P, 77), float32.
+    The image has shape (3, H, W), `rows` and `columns` (P,). Returns float32 (P, 77).
     """
     padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))[:, rows, columns]
     colours = windows.transpose(1, 0, 2, 3).reshape(len(rows), -1)
-    place = np.stack([rows / image.shape[1], columns / image.shape[2]], axis=1)
-    return np.concatenate([colours, place], axis=1).astype(np.float32)
+    position = np.stack([rows / image.shape[1], columns / image.shape[2]], axis=1)
+    return np.concatenate([colours, position], axis=1).astype(np.float32)
 
 
 def some_windows(pairs: Sequence[Pair], number: int, void: int = 255) -> tuple[np.ndarray, np.ndarray]:
-    """Features and classes of `number` pixels of each image that are not void, at random.
+    """`window_features` (P, 77) and classes (P,) of random pixels, at most `number` per image.
 
-    Args:
-        pairs: images (3, H, W) and targets (H, W).
-        number: of pixels an image; fewer where there are fewer.
-        void: target of the pixels to leave out.
-
-    Returns:
-        (P, 77) and (P,).
+    Images have shape (3, H, W) and targets (H, W). Pixels with the target `void` are left out.
     """
     rng, features, classes = np.random.default_rng(0), [], []
     for image, target in pairs:
-        truth = target.numpy()
-        rows, columns = np.nonzero(truth != void)
-        taken = rng.choice(len(rows), min(number, len(rows)), replace=False)
-        features.append(window_features(image.numpy(), rows[taken], columns[taken]))
-        classes.append(truth[rows[taken], columns[taken]])
+        labels = target.numpy()
+        rows, columns = np.nonzero(labels != void)
+        picks = rng.choice(len(rows), min(number, len(rows)), replace=False)
+        features.append(window_features(image.numpy(), rows[picks], columns[picks]))
+        classes.append(labels[rows[picks], columns[picks]])
     return np.concatenate(features), np.concatenate(classes)
 
 
 class WindowForest(nn.Module):
-    """A random forest that sees colour, place and a 5x5 window of every pixel, and no more."""
+    """A random forest on the position and the 5x5 window of each pixel."""
 
     name = "Forest on 5x5 windows"
 

@@ -1,9 +1,14 @@
-"""What a recipe is: a method, what it trains on, for how long, and what it has to reach."""
+"""What a recipe is: a method, the data it trains on, for how long, and the score that it has to reach.
+
+`segedu train`, the labs and the tests use the same recipes. `NAMES` lists them; the module of a recipe is imported when
+the recipe is looked up, so that training U-Net does not import the detectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +16,52 @@ import torch
 from torch import Tensor, nn
 
 from segedu.recipes.data import Sets
+from segedu.recipes.task import Postprocess, Task
+
+# Module of `segedu.recipes` -> data set -> methods. The module has a recipe for each of them in `RECIPES`.
+# fmt: off
+FAMILIES = {
+    "shapes": {"shapes": ("unet",)},
+    "cells": {"cells": ("unet",), "nuclei": ("unet", "res_unet")},
+    "streets": {"street": (
+        "fcn32", "fcn16", "fcn8", "segnet", "deconvnet", "unet", "res_unet", "dense_unet", "encoder_unet", "pspnet",
+        "deeplabv1", "deeplabv2", "deeplabv3", "deeplabv3plus",
+    )},
+    "volumes": {"prostate": ("unet",), "volume": ("unet3d", "nnunet")},
+    "cell_instances": {
+        "cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding"),
+        "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
+    },
+    "detectors": {"shapes": (
+        "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
+        "solov2",
+    )},
+    "panoptic": {"street": ("panoptic_fpn",)},
+}
+# fmt: on
+NAMES = {  # (method, data set) -> module
+    (method, data): f"segedu.recipes.{module}"
+    for module, data_sets in FAMILIES.items()
+    for data, methods in data_sets.items()
+    for method in methods
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row: everything that decides the result, apart from the seed.
+    """Everything that decides the result of a run, apart from the seed.
 
-    `target` is what `metric`, of the first held-out split, has to reach; `cpu_minutes` is what
-    training may cost on a CPU (all threads together), `gpu_minutes` on a GPU. `baseline` is the first row of the
-    table of results. `collate` makes a batch of samples that do not stack.
-
-    Where a network finds objects, `label_maps` turns its outputs and the size (H, W) of the images into label maps;
-    held-out targets are then label maps too, and objects are counted in place of pixels. Where it finds objects that
-    have a class and a score, `detections` turns the same into dicts of `boxes`, `labels`, `scores` and maybe `masks`;
-    held-out targets are dicts without scores, and COCO's average precision is measured. `panoptic` turns them into
-    dicts of `panoptic_seg` and `segments_info`, as held-out targets have them, and panoptic quality is measured.
-
-    `finish` is what follows the steps of training: parts of a model that are not fitted by gradients.
+    `loss` maps outputs and targets to a scalar, or to a dict of scalars whose `loss` is minimised. `sets` maps the seed
+    and the folder of the data, if there is one, to the images. `baseline` is the first row of the table of results.
+    `metric`, on the first held-out split, has to reach `target`. `cpu_minutes` and `gpu_minutes` limit the cost of
+    training; the times of all threads of a CPU are added. `postprocess` turns outputs into predictions of the task;
+    semantic recipes have none. `collate` makes a batch of samples that cannot be stacked. `finish` fits what is not
+    trained by gradients, after the last step.
     """
 
     method: str
     data: str
+    task: Task
     classes: tuple[str, ...]
     build: Callable[[], nn.Module]
     loss: Callable[[Any, Any], Tensor | dict[str, Tensor]]
@@ -44,18 +74,46 @@ class Recipe:
     target: float
     cpu_minutes: float
     gpu_minutes: float
-    label_maps: Callable[[Any, tuple[int, int]], list[Tensor]] | None = None
-    detections: Callable[[Any, tuple[int, int]], list[dict[str, Tensor]]] | None = None
-    panoptic: Callable[[Any, tuple[int, int]], list[dict[str, Any]]] | None = None
+    postprocess: Postprocess | None = None
     collate: Callable[[list], tuple[Any, Any]] | None = None
     finish: Callable[[Any, Sets], None] | None = None
 
 
-def quick_layout(model: nn.Module) -> nn.Module:
-    """Channels last, the layout in which convolutions on a CPU are a quarter quicker, where that is safe.
+def load_recipe(method: str, data: str) -> Recipe:
+    """Import the recipe of a name in `NAMES`."""
+    recipes = import_module(NAMES[method, data]).RECIPES
+    return next(recipe for recipe in recipes if (recipe.method, recipe.data) == (method, data))
 
-    PyTorch 2.15 on a CPU damages memory in the backward pass of a strided 1x1 convolution of few channels in this
-    layout, so that nets with residual shortcuts stay as they are.
+
+def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
+    """The recipe of a method on a data set, and the folder of the data if `data` is a path.
+
+    Raises:
+        FileNotFoundError: `data` is a path, but not of a folder with an index.
+        ValueError: there is no such recipe; the message lists the existing ones.
+    """
+    folder = Path(data)
+    if (method, data) in NAMES and data != "nuclei":
+        return load_recipe(method, data), None
+    if (folder / "index.csv").is_file() and (method, "nuclei") in NAMES:
+        return load_recipe(method, "nuclei"), folder
+    if (method, "nuclei") in NAMES and (folder.is_dir() or len(folder.parts) > 1):
+        problem = "has no index.csv" if folder.is_dir() else "is not a folder"
+        raise FileNotFoundError(
+            f"data is {data!r}, which {problem}, expected a folder with index.csv, images and labels"
+        )
+    known = ", ".join(f"{name} on {data_set}" for name, data_set in NAMES)
+    raise ValueError(
+        f"no recipe trains {method!r} on {data!r}, expected one of: {known}; for nuclei, data is the path of a "
+        f"folder that holds index.csv, images and labels"
+    )
+
+
+def quick_layout(model: nn.Module) -> nn.Module:
+    """Use the channels-last layout, in which convolutions on a CPU are a quarter quicker, where that is safe.
+
+    PyTorch 2.15 on a CPU corrupts memory in the backward pass of a strided 1x1 convolution with few channels in this
+    layout, so networks with such residual shortcuts are returned unchanged.
     """
     convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
     if any(part.kernel_size == (1, 1) and part.stride != (1, 1) for part in convolutions):

@@ -1,4 +1,4 @@
-"""What a run is of and how long it is: what its checkpoint says of it, its number of steps, its learning rates."""
+"""The plan of a run: the description kept in its checkpoint, the number of steps, and the learning rates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe
 from segedu.training import load_checkpoint, shuffled_loader, train_steps
 
-WARM_UP = 0.1  # share of the steps in which the learning rate rises
+WARM_UP = 0.1  # fraction of the steps in which the learning rate rises
 
 
 def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
-    """What decides what a network of a recipe learns, apart from the seed and the number of steps, as plain values.
+    """Everything that decides what a network learns, apart from the seed and the number of steps, as plain values.
 
-    A checkpoint keeps it. `preprocessing` names the random changes of a sample, and `training_data` is a digest of the
-    images and targets that these changes get, so that a corrected mask or another way to read a file shows in it.
+    It is kept in the checkpoint, and a run whose description differs refuses to resume. So renaming a loss, a `collate`
+    function or a random change invalidates older checkpoints. `preprocessing` names the random changes of a sample.
+    `training_data` is a digest of the images and targets before these changes: it detects a corrected mask.
     """
     changes = {name: _name(value) for name, value in vars(sets.train).items() if name != "pairs"}
     return {
@@ -43,7 +44,7 @@ def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
 
 
 def data_digest(values: Any) -> str:
-    """Sixteen hexadecimal digits of SHA-256 over tensors and whatever holds them: lists, tuples, dicts."""
+    """Sixteen hexadecimal digits of SHA-256 over nested lists, tuples and dicts of tensors and plain values."""
     digest = hashlib.sha256()
     _add(digest, values)
     return _short(digest)
@@ -76,21 +77,17 @@ def _without_addresses(text: str) -> str:
 
 
 def _name(value: Any) -> str:
-    """A function by its name, anything else as it prints."""
+    """The qualified name of a function, and the `repr` of any other value."""
     if isinstance(value, partial):
-        words = [*map(_name, value.args), *(f"{name}={_name(given)}" for name, given in value.keywords.items())]
-        return f"{_name(value.func)}({', '.join(words)})"
+        arguments = [*map(_name, value.args), *(f"{key}={_name(argument)}" for key, argument in value.keywords.items())]
+        return f"{_name(value.func)}({', '.join(arguments)})"
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return _without_addresses(repr(value))
 
 
 def check_limits(steps: int | None, minutes: float | None, seed: int) -> None:
-    """Refuse limits that no run can have.
-
-    Raises:
-        ValueError: both limits are given, or one of them or the seed is out of range.
-    """
+    """Check the limits and the seed of a run."""
     if steps is not None and minutes is not None:
         raise ValueError(f"steps is {steps} and minutes is {minutes:g}, expected only one of the two")
     if steps is not None and steps < 1:
@@ -104,23 +101,24 @@ def check_limits(steps: int | None, minutes: float | None, seed: int) -> None:
 def planned_steps(
     recipe: Recipe, model: nn.Module, sets: Sets, steps: int | None, minutes: float | None, checkpoint: Path
 ) -> int:
-    """How many steps a run is to have in all: as given, or as many as fit into `minutes`, or as the recipe has.
+    """The total number of steps of a run: `steps`, or as many as fit into `minutes`, or the recipe's.
 
-    A checkpoint of a run of the same `minutes` keeps its number: a second measurement would give a slightly other one.
+    A run that resumes with the same `minutes` takes the number from its checkpoint, because measuring the speed again
+    would give a slightly different one.
     """
     if minutes is None:
         return steps or recipe.steps
-    kept = load_checkpoint(checkpoint) if checkpoint.exists() else {}
-    if ((kept.get("about") or {}).get("limits") or {}).get("minutes") == minutes:
-        return kept["run"]["steps"]
+    saved = load_checkpoint(checkpoint) if checkpoint.exists() else {}
+    if ((saved.get("about") or {}).get("limits") or {}).get("minutes") == minutes:
+        return saved["run"]["steps"]
     return steps_in(minutes, recipe, model, sets)
 
 
 def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> int:
-    """Steps that fit into `minutes` of CPU time, at least ten, from the time of three steps of a copy of the model."""
+    """Number of steps that fit into `minutes` of CPU time, at least ten, estimated from three steps of a copy."""
     trial = copy.deepcopy(model)
     loader = shuffled_loader(sets.train, recipe.batch_size, collate_fn=recipe.collate)
-    batches = islice(chain.from_iterable(repeat(loader)), 4)  # there may be fewer in an epoch
+    batches = islice(chain.from_iterable(repeat(loader)), 4)  # an epoch may have fewer
     steps = train_steps(trial, batches, recipe.loss, torch.optim.AdamW(trial.parameters()))
     next(steps)
     start = time.process_time()
@@ -129,7 +127,7 @@ def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> in
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, highest: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """The learning rates of a run: up to `highest` in the first tenth of the steps, then down to almost 0."""
-    # PyTorch divides by the length of the rise less one step, which is 0 where a tenth of the steps is one step
-    share = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=share)
+    """Raise the learning rate to `highest` in the first tenth of the steps, then lower it to almost 0."""
+    # PyTorch divides by the number of rising steps minus one, which is 0 if a tenth of the steps is one step
+    fraction = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=fraction)

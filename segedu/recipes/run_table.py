@@ -1,4 +1,4 @@
-"""What a run prints: its scores beside the plain baseline's, what it cost, and from where it went on."""
+"""What a run prints: its scores beside the baseline's, its cost, and the step from which it resumed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OBJECT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs from which a found object counts
+from segedu.recipes.task import INSTANCE_IOUS
 
 
 def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the table that `segedu train` prints, the baseline first."""
+    """Header and rows of the table that `segedu train` prints, the baseline first."""
     splits = [(split, group) for split, groups in next(iter(result["rows"].values())).items() for group in groups]
     header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
     lines = []
@@ -21,7 +21,7 @@ def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def print_result(result: dict[str, Any], out: Path) -> None:
-    """Print the table, what it cost, and where the rest lies."""
+    """Print the table, the cost of the run, and the paths of its files."""
     from rich.console import Console
     from rich.table import Table
 
@@ -31,7 +31,7 @@ def print_result(result: dict[str, Any], out: Path) -> None:
     table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
     for line in lines:
         table.add_row(*line)
-    console = Console(width=max(Console().width, 110))  # a narrow pipe must not cut figures off
+    console = Console(width=max(Console().width, 110))  # a narrow terminal must not truncate figures
     console.print(table)
     if result["metric"] == "instance_accuracy":
         console.print(stricter(result), soft_wrap=True)
@@ -47,25 +47,27 @@ def print_result(result: dict[str, Any], out: Path) -> None:
 
 
 def continued(result: dict[str, Any], out: Path) -> str:
-    """A sentence about the checkpoint from which a run went on, empty where there was none."""
+    """A sentence about the checkpoint from which a run resumed; empty if there was none."""
     first, steps, extended = result["resumed_from"], result["steps"], result["extended"]
     lines = []
     if extended:
         taken, planned = extended[-1]
         lines.append(
-            f"This run was to have {planned} steps and has {steps}: from step {taken} on its learning rate was that of "
-            f"{steps} steps. A run that has them from the start, with --fresh, ends elsewhere."
+            f"This run was planned with {planned} steps and now has {steps}: from step {taken} on, its learning rates "
+            f"are those of a run of {steps} steps. A run of {steps} from the start (--fresh) gives other weights."
         )
     if first == steps:
-        lines.append(f"No step was left to take: {out / 'checkpoint.pt'} held all {steps}; --fresh trains anew.")
+        lines.append(
+            f"No step was left to take: {out / 'checkpoint.pt'} already held all {steps}; --fresh trains again."
+        )
     elif first:
-        lines.append(f"It went on from step {first} of {out / 'checkpoint.pt'}.")
+        lines.append(f"It resumed from step {first} of {out / 'checkpoint.pt'}.")
     return " ".join(lines)
 
 
 def stricter(result: dict[str, Any]) -> str:
-    """What is left of the instance accuracy when masks have to fit better, on the first group of the last split."""
-    thresholds = ", ".join(f"{threshold}" for threshold in OBJECT_THRESHOLDS)
+    """The instance accuracy at higher IoU thresholds, on the first group of the last split."""
+    thresholds = ", ".join(f"{threshold}" for threshold in INSTANCE_IOUS)
     parts = []
     for name, table in result["rows"].items():
         split, groups = list(table.items())[-1]
@@ -76,7 +78,7 @@ def stricter(result: dict[str, Any]) -> str:
 
 
 def print_seeds(results: Sequence[dict[str, Any]]) -> None:
-    """Print the scores of several seeds in one line, the baseline's and the least of them; a table reads it."""
+    """Print the scores of several seeds in one line, which the tables of the site are made of."""
     first = results[0]
     metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
     baseline = next(iter(first["rows"]))

@@ -1,6 +1,6 @@
 """Training: the loop, checkpoints, and devices.
 
-Labs and pages import the functions from here: `from segedu.training import fit, train_steps`.
+Labs and pages import from here: `from segedu.training import fit, train_steps`.
 """
 
 from segedu.training.checkpoints import load_checkpoint, save_checkpoint, shuffled_loader

@@ -1,9 +1,9 @@
-"""What a run needs to go on exactly where it stopped: the order of samples, random states, and files.
+"""Exact resumption of training: checkpoint files, random states, the order of samples, and interruption by Ctrl-C.
 
-The order of samples and the randomness inside each depend on (seed, epoch, index) only. A checkpoint is
-written beside the old one and then renamed, so at every moment there is one whole checkpoint on the disk; it is
-read without running any code that it may hold. A checkpoint says what it is of, and training goes on from it only
-where that is what is trained now. Ctrl-C waits for the end of a step, so that no checkpoint holds half of one.
+The order of samples and the random transforms of each depend on (seed, epoch, index) only. A checkpoint is written to
+a temporary file that is then renamed, so there is a complete checkpoint on the disk at every moment. Reading it runs
+no code from the file. A checkpoint records what was trained, and a run with a different record refuses to resume from
+it. Ctrl-C takes effect at the end of a step, so no checkpoint holds half a step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 def random_state(cuda: bool = True) -> dict[str, Any]:
-    """States of the random generators of torch, numpy and Python, as plain values and tensors."""
+    """States of the random number generators of torch, numpy and Python, as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -35,7 +35,7 @@ def random_state(cuda: bool = True) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` gave."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -45,102 +45,99 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path` so that, whenever the process dies, `path` is the old file or the new one.
+    """Write `state` to `path`. If the process dies at any moment, `path` is the complete old or the complete new file.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; a checkpoint that was there is untouched.
+        OSError: the folder cannot be written or the disk is full. An existing checkpoint is unchanged.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # on the disk before the name points at it
-        os.replace(beside, path)
+            os.fsync(file.fileno())  # the data must be on the disk before the file gets its name
+        os.replace(temporary, path)
     except OSError as error:
-        kept = "the checkpoint written before it is untouched" if path.is_file() else "no checkpoint was there"
+        before = "the previous checkpoint is unchanged" if path.is_file() else "there was no checkpoint before"
         with suppress(OSError):
-            beside.unlink()
-        raise OSError(error.errno, f"cannot write the checkpoint ({error.strerror}); {kept}", str(path)) from error
+            temporary.unlink()
+        raise OSError(error.errno, f"cannot write the checkpoint ({error.strerror}); {before}", str(path)) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, onto the CPU; no code in the file is run.
+    """Read a checkpoint of `save_checkpoint` onto the CPU, without running code from the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no checkpoint.
+        ValueError: the file is not a checkpoint.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch.load raises many kinds on a damaged file
+    except Exception as error:  # torch.load raises many types of errors on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a readable checkpoint ({reason}): delete it to begin anew") from error
+        raise ValueError(f"{path} is not a readable checkpoint ({reason}): delete it to start again") from error
     if not isinstance(state, dict) or not {"model", "run", "trained"} <= state.keys():
-        raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: it has no model, run and position")
+        raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: expected the keys model, run and trained")
     return state
 
 
 def check_same_run(
     path: str | Path, state: dict[str, Any], run: dict[str, Any], about: dict[str, Any] | None, extend: bool
 ) -> None:
-    """Refuse to go on from a checkpoint of something else.
+    """Raise a ValueError if a checkpoint is of a different run, does not record its run, or has taken more steps.
 
     Args:
         path: of the checkpoint, for the message.
-        state: what it holds.
-        run: number of steps, seed, samples, batch size and processes of the run that wants to go on.
-        about: what this run is of, as `fit` takes it.
+        state: its content.
+        run: number of steps, seed, samples, batch size and processes of the run that resumes.
+        about: record of that run, as in `fit`.
         extend: whether the number of steps and `about["limits"]` may differ.
-
-    Raises:
-        ValueError: the checkpoint is of another run, or does not say of which, or has taken more steps.
     """
-    anew = "begin anew (segedu train --fresh, or delete the checkpoint) or give another path (--out)"
+    advice = "start again (segedu train --fresh, or delete the checkpoint) or give another path (--out)"
     saved = state.get("about")
     if about is not None and saved is None:
         raise ValueError(
             f"checkpoint {path} was written by an earlier version and does not say which data and recipe it is of, "
-            f"expected one that does: {anew}"
+            f"expected one that does: {advice}"
         )
-    saved, now = {**state["run"], **(saved or {})}, {**run, **(about or {})}
-    free = ("steps", "limits") if extend else ()
-    names = [name for name in {**now, **saved} if saved.get(name) != now.get(name) and name not in free]
+    saved, current = {**state["run"], **(saved or {})}, {**run, **(about or {})}
+    may_differ = ("steps", "limits") if extend else ()
+    names = [name for name in {**current, **saved} if saved.get(name) != current.get(name) and name not in may_differ]
     if names:
-        kept, wanted = (", ".join(f"{name} {of.get(name)!r}" for name in names) for of in (saved, now))
-        why = " (images or masks are others, or were corrected)" if "training_data" in names else ""
-        raise ValueError(f"checkpoint {path} is of the run with {kept}, expected {wanted}{why}: {anew}")
-    taken, before = state["trained"]["step"], state["run"]["steps"]
-    if run["steps"] != before and run["steps"] <= taken:
+        actual, expected = (", ".join(f"{name} {record.get(name)!r}" for name in names) for record in (saved, current))
+        reason = " (images or masks are different ones, or were corrected)" if "training_data" in names else ""
+        raise ValueError(f"checkpoint {path} is of the run with {actual}, expected {expected}{reason}: {advice}")
+    taken, planned = state["trained"]["step"], state["run"]["steps"]
+    if run["steps"] != planned and run["steps"] <= taken:
         raise ValueError(
-            f"checkpoint {path} has already taken {taken} of {before} steps, and you ask for {run['steps']}: "
-            f"give more than {taken} to extend the run, {before} to repeat its result, or {anew}"
+            f"checkpoint {path} has already taken {taken} of {planned} steps, but steps is {run['steps']}: "
+            f"give more than {taken} to extend the run, {planned} to repeat its result, or {advice}"
         )
 
 
 class Stopped(KeyboardInterrupt):
-    """Training stopped between two steps, because of Ctrl-C or SIGTERM. The checkpoint holds all steps.
+    """Training stopped between two steps because of Ctrl-C or SIGTERM, after its checkpoint was written.
 
     `signal` is the number of the signal.
     """
 
     def __init__(self, path: str | Path, step: int, steps: int, number: int) -> None:
         super().__init__(
-            f"Stopped after step {step} of {steps}. {path} holds them: the same command goes on from there."
+            f"Stopped after step {step} of {steps}. The checkpoint {path} is written: the same command resumes from it."
         )
         self.signal = number
 
 
 class StopRequest:
-    """Inside `with`, the first Ctrl-C or SIGTERM is only noted, in `signal`; the second one acts as usual.
+    """Inside `with`, the first Ctrl-C or SIGTERM is only recorded in `signal`; the second one acts as usual.
 
-    Python lets only the main thread handle signals: in another thread nothing is noted.
+    Only the main thread of Python can handle signals: in another thread nothing is recorded.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -151,27 +148,27 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM) if self._active else ():
             before = signal.getsignal(number)
-            if before not in (None, signal.SIG_IGN):  # a handler of another language, or a signal that nobody wants
-                self._before[number] = signal.signal(number, self._note)
+            if before not in (None, signal.SIG_IGN):  # None: a handler that was not installed by Python
+                self._before[number] = signal.signal(number, self._record)
         return self
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _record(self, number: int, frame: Any) -> None:
         self.signal = number
-        self._put_back()
+        self._restore()
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
 
     def __exit__(self, *error: object) -> None:
-        self._put_back()
+        self._restore()
 
 
 class EpochSampler(Sampler):
-    """The order of one epoch: a permutation drawn from (seed, epoch), from sample `first` on.
+    """The order of one epoch: a permutation that depends on (seed, epoch), from sample `first` on.
 
-    Yields (epoch, index). With several processes, each takes every `world`-th entry, and the rest that does
-    not fill a round is left out of this epoch.
+    Yields (epoch, index). With several processes, each takes every `world`-th entry. What remains after an equal share
+    for each is left out of this epoch.
     """
 
     def __init__(self, length: int, seed: int) -> None:
@@ -184,14 +181,14 @@ class EpochSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        own = order[: self.length // self.world * self.world][self.rank :: self.world]
-        return ((self.epoch, int(index)) for index in own[self.first :])
+        of_this_process = order[: self.length // self.world * self.world][self.rank :: self.world]
+        return ((self.epoch, int(index)) for index in of_this_process[self.first :])
 
 
 class _SeededSamples(Dataset):
-    """Sets every global random generator from (seed, epoch, index) around each sample, then puts them back.
+    """Seed every global random number generator with (seed, epoch, index) for each sample, and restore it afterwards.
 
-    So a random crop is the same whichever process draws it, and after a restart.
+    So a random crop is the same in every worker process, and after a restart.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -202,10 +199,10 @@ class _SeededSamples(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         before = random_state(cuda=False)
-        number = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
-        torch.random.default_generator.manual_seed(number)
-        np.random.seed(number)
-        random.seed(number)
+        seed = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
+        torch.random.default_generator.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
         try:
             return self.dataset[key[1]]
         finally:
@@ -223,22 +220,19 @@ def shuffled_loader(
 ) -> DataLoader:
     """A loader that `fit` can resume in the middle of an epoch.
 
-    Order and random transforms depend on (seed, epoch, index) only: not on the number of workers, and not on
-    what was drawn before.
+    The order and the random transforms depend on (seed, epoch, index) only, not on the number of workers nor on random
+    numbers drawn before.
 
     Args:
         dataset: any map-style data set.
-        batch_size: samples a batch, on each device.
-        seed: of the order and of what the samples draw.
+        batch_size: samples per batch, on each device.
+        seed: of the order and of the samples' random transforms.
         collate_fn: makes a batch of samples, as in torch.
-        num_workers: processes that load.
+        num_workers: number of processes that load samples.
         drop_last: leave out a last batch that is not full.
 
     Returns:
         A DataLoader whose sampler is an `EpochSampler`.
-
-    Raises:
-        ValueError: the data set is empty or smaller than one batch, or a number is out of range.
     """
     if batch_size < 1 or seed < 0 or num_workers < 0:
         raise ValueError(
@@ -254,5 +248,5 @@ def shuffled_loader(
         collate_fn=collate_fn,
         num_workers=num_workers,
         drop_last=drop_last,
-        generator=torch.Generator(),  # its own: a loader draws from the global one whenever it is started
+        generator=torch.Generator(),  # otherwise every pass over the loader would draw from the global generator
     )

@@ -1,4 +1,4 @@
-"""Where to train: which devices this machine has, and Lightning Fabric started on them; batches moved there."""
+"""Devices: check that this machine has them, start Lightning Fabric on them, and move batches to them."""
 
 from __future__ import annotations
 
@@ -6,47 +6,37 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_devices(accelerator: str, devices: int) -> None:
-    """Refuse devices that this machine does not have, before anything is started on them; batches moved there.
+    """Raise a ValueError unless this machine has the devices.
 
     Args:
-        accelerator: cpu, cuda, mps, gpu for either of these two, or auto.
-        devices: how many of them. Of processors two are allowed everywhere, to try what several do.
-
-    Raises:
-        ValueError: the accelerator has another name or is not there, or there are fewer devices.
+        accelerator: cpu, cuda, mps, gpu for cuda or mps, or auto.
+        devices: number of devices. Two processes on the CPU are allowed everywhere, so that anyone can try several.
     """
-    numbers = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    numbers["cpu"] = max(2, os.cpu_count() or 1)
-    if accelerator not in (*numbers, "gpu", "auto"):
+    available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    available["cpu"] = max(2, os.cpu_count() or 1)
+    if accelerator not in (*available, "gpu", "auto"):
         raise ValueError(f"accelerator is {accelerator!r}, expected one of cpu, cuda, mps and auto")
     choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
-    kind = next((kind for kind in choices if numbers[kind]), None)
-    if kind is None:
+    chosen = next((name for name in choices if available[name]), None)
+    if chosen is None:
         raise ValueError(
             f"accelerator is {accelerator!r}, but PyTorch finds none on this machine: expected cpu or auto"
         )
-    if not 1 <= devices <= numbers[kind]:
-        raise ValueError(f"devices is {devices}, expected 1 to {numbers[kind]}: this machine has no more of {kind}")
+    if not 1 <= devices <= available[chosen]:
+        raise ValueError(f"devices is {devices}, expected 1 to {available[chosen]} of {chosen} on this machine")
 
 
 def start_fabric(accelerator: str = "auto", devices: int = 1, precision: str = "32-true") -> Any:
     """Launch a Lightning Fabric for `fit`.
 
     Args:
-        accelerator: where to train: cpu, cuda, mps, or auto for the best that is there.
-        devices: on how many; above 1, each process sees its share of every epoch.
+        accelerator: cpu, cuda, mps, or auto for the fastest one available.
+        devices: number of processes, one per device; each of them gets its share of every epoch.
         precision: 32-true, 64-true, 16-mixed, bf16-mixed and others, as Fabric names them.
-
-    Returns:
-        The Fabric.
-
-    Raises:
-        ImportError: lightning-fabric is not installed.
-        ValueError: this machine does not have these devices.
     """
     check_devices(accelerator, devices)
     try:
@@ -58,16 +48,13 @@ def start_fabric(accelerator: str = "auto", devices: int = 1, precision: str = "
     return fabric
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's parameters; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch.
-
-    Args:
-        batch: a tensor, or lists, tuples and dicts of them; anything else stays as it is.
-        device: where to.
-
-    Returns:
-        The same structure.
-    """
+    """Move a tensor, or the tensors in nested lists, tuples and dicts, to `device`; other values stay as they are."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, dict):

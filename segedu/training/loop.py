@@ -1,12 +1,12 @@
-"""Training in the open: one loop to read, and a fit that survives being killed.
+"""The training loop, and a `fit` that resumes exactly after it was stopped.
 
-`train_steps` is the loop. `train_one_epoch` runs it once over the data. `fit` runs it for a number of steps
-and saves checkpoints from which a new process goes on exactly: on a CPU, with the same number of threads,
-the weights at the end are the same bit by bit as if nothing had happened.
+`train_steps` is the loop. `train_one_epoch` runs it once over the data. `fit` runs it for a number of steps and saves
+checkpoints, from which a new process resumes: on a CPU with the same number of threads, the final weights are bit by
+bit those of an uninterrupted run.
 
-Three things make that true. The order of samples and the randomness inside each sample depend on nothing
-but (seed, epoch, index): `shuffled_loader`. A checkpoint holds model, optimizer, schedule, position and the
-state of every random generator (`segedu.training.checkpoints`). And it is written so that a whole one is always there.
+Three things make that possible. The order of samples and their random transforms depend on (seed, epoch, index) only:
+see `shuffled_loader`. A checkpoint holds model, optimizer, schedule, position and the state of every random number
+generator (`segedu.training.checkpoints`). And a complete checkpoint is on the disk at every moment.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from segedu.training.checkpoints import (
     save_checkpoint,
     set_random_state,
 )
-from segedu.training.devices import start_fabric, to_device
+from segedu.training.devices import device_of, start_fabric, to_device
 
 Loss = Callable[[Any, Any], Tensor | dict[str, Tensor]]
 
@@ -60,23 +60,23 @@ def train_steps(
     """Take one step of the optimizer for each batch of `loader`.
 
     Args:
-        model: maps images to outputs; put into training mode here.
-        loader: yields (images, targets). With a Fabric, one that `fabric.setup_dataloaders` returned.
+        model: maps images to outputs; put into training mode.
+        loader: yields (images, targets). With a Fabric, it has to come from `fabric.setup_dataloaders`.
         loss_function: (outputs, targets) -> a scalar, or a dict whose key `loss` holds the scalar.
         optimizer: of the model's parameters.
-        scheduler: its learning rate schedule, moved after each step.
-        clip_norm: gradients longer than this are scaled to it.
+        scheduler: the learning rate schedule; it advances after each step.
+        clip_norm: largest norm of the gradients; longer gradients are scaled to it.
         fabric: a Lightning Fabric, for precision and several devices; None is plain PyTorch, on the
             device of the model.
 
     Returns:
-        An iterator: each `next` takes one step and gives the loss before it, with several devices their mean.
+        An iterator. Each `next` takes one step and returns the loss before that step, averaged over the devices.
 
     Raises:
-        ValueError: the loss is not a finite number. The weights are those before the step.
+        ValueError: the loss is not finite. The weights are then those before the step.
     """
     model.train()
-    device = _device(model)
+    device = device_of(model)
     for images, targets in loader:
         images, targets = to_device(images, device), to_device(targets, device)
         losses = loss_function(model(images), targets)
@@ -95,14 +95,10 @@ def train_steps(
 
 
 def _value(loss: Tensor, fabric: Any) -> float:
-    """The loss of the whole batch: all devices see the same number, and stop together if it is not finite."""
+    """The mean loss over the devices: all of them get the same value, and stop together if it is not finite."""
     if fabric is None or fabric.world_size == 1:
         return float(loss.detach())
     return float(fabric.all_reduce(loss.detach(), reduce_op="mean"))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def train_one_epoch(
@@ -114,27 +110,18 @@ def train_one_epoch(
     progress: bool = True,
     **options: Any,
 ) -> float:
-    """Go over the data once.
+    """Train on every batch of `loader` once, and return the mean loss of the steps.
 
-    Args:
-        model: as for `train_steps`.
-        loader: as for `train_steps`.
-        loss_function: as for `train_steps`.
-        optimizer: as for `train_steps`.
-        progress: show a bar with the time left.
-        options: `scheduler`, `clip_norm` and `fabric` of `train_steps`.
-
-    Returns:
-        The mean loss of the steps.
+    The arguments, also `options`, are those of `train_steps`; `progress` shows a progress bar.
 
     Raises:
-        ValueError: `loader` gives no batch, or a loss is not finite.
+        ValueError: `loader` has no batch, or a loss is not finite.
     """
     steps = train_steps(model, loader, loss_function, optimizer, **options)
     total = len(loader) if hasattr(loader, "__len__") else None
     losses = list(tqdm(steps, total=total, desc="train", unit="step", disable=not progress))
     if not losses:
-        raise ValueError("loader gives no batch, expected at least one (is drop_last on, and the data set small?)")
+        raise ValueError("loader has no batch, expected at least one (is the data set smaller than a batch?)")
     return float(np.mean(losses))
 
 
@@ -147,26 +134,26 @@ def evaluate(
     ignore_index: int | None = 255,
     predict: Callable[[Any], Tensor] = highest_class,
 ) -> dict[str, Any]:
-    """Metrics of a semantic model over a whole data set, from one confusion matrix of all its pixels.
+    """Metrics of a semantic model over a data set, from the confusion matrix of all pixels.
 
-    The model is put into evaluation mode and left in the mode in which it came.
+    The model is evaluated in evaluation mode and afterwards put back into its previous mode.
 
     Args:
         model: maps images (B, C, H, W) to outputs.
         loader: yields (images, target), target (B, H, W) int64. Batches may differ in size.
         num_classes: K, background included.
         ignore_index: pixels with this target are not counted.
-        predict: maps outputs to labels (B, H, W).
+        predict: maps outputs to classes (B, H, W).
 
     Returns:
-        `mean_iou` and `pixel_accuracy` (floats), `iou_per_class` (K floats, NaN where a class is absent from
-        truth and prediction), `confusion` (K, K).
+        `mean_iou` and `pixel_accuracy` (floats), `iou_per_class` (K floats, NaN for a class in neither the ground truth
+        nor the prediction), `confusion` (K, K).
 
     Raises:
-        ValueError: `loader` gives no batch, or prediction and target differ in shape.
+        ValueError: `loader` has no batch, or prediction and target differ in shape.
     """
     total, batches = ConfusionMatrix(num_classes, ignore_index), 0
-    was_training, device = model.training, _device(model)
+    was_training, device = model.training, device_of(model)
     model.eval()
     try:
         for images, target in loader:
@@ -175,7 +162,7 @@ def evaluate(
     finally:
         model.train(was_training)
     if not batches:
-        raise ValueError("loader gives no batch, expected at least one")
+        raise ValueError("loader has no batch, expected at least one")
     matrix = total.compute()
     return {
         "mean_iou": float(mean_iou_from_confusion(matrix)),
@@ -187,10 +174,10 @@ def evaluate(
 
 @dataclass
 class Trained:
-    """What `fit` did so far. Times add up over restarts; `losses` has one entry a step.
+    """Progress of `fit`. Times add up over restarts; `losses` has one entry per step.
 
-    `resumed_from` is the step from which this process went on. `extended` has an entry for each time that the run was
-    given another number of steps: how many it had taken then, and how many it was to take before.
+    `resumed_from` is the step from which this process resumed. `extended` has an entry for each change of the number of
+    steps: the steps taken until then, and the previous number.
     """
 
     step: int = 0
@@ -205,7 +192,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What `fit` was asked for, and what of it goes into every checkpoint."""
+    """Arguments of `fit` that decide when and what it writes."""
 
     path: str | Path | None
     every: int
@@ -216,7 +203,7 @@ class _Plan:
 
 
 def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
-    """Count the steps and the time they take, data and checkpoints included."""
+    """Count the steps and their time, which includes loading data and writing checkpoints."""
     cpu, wall = time.process_time(), time.perf_counter()
     for loss in steps:
         now_cpu, now_wall = time.process_time(), time.perf_counter()
@@ -235,29 +222,30 @@ def _save(plan: _Plan, trained: Trained, fabric: Any) -> None:
         torch.distributed.all_gather_object(randoms, random_state())
     if fabric.is_global_zero:
         states = {name: part.state_dict() for name, part in plan.parts.items() if part is not None}
-        known = {"run": plan.run, "about": plan.about, "trained": asdict(trained), "random": randoms}
-        save_checkpoint(plan.path, {**states, **known})
+        record = {"run": plan.run, "about": plan.about, "trained": asdict(trained), "random": randoms}
+        save_checkpoint(plan.path, {**states, **record})
     fabric.barrier()
 
 
 def _resume(plan: _Plan, fabric: Any) -> Trained:
-    """Load a checkpoint into the parts; where there is none, write the first one, to learn whether it can be."""
+    """Load the checkpoint into the parts. Without one, write the first, which shows whether the path is writable."""
     if plan.path is None or not Path(plan.path).exists():
         if plan.path is not None:
             _save(plan, Trained(), fabric)
         return Trained()
     state, path = load_checkpoint(plan.path), plan.path
     check_same_run(path, state, plan.run, plan.about, plan.extend)
-    given, held = {name for name, part in plan.parts.items() if part is not None}, state.keys() & plan.parts.keys()
-    if given != held:
-        raise ValueError(f"checkpoint {path} holds {sorted(held)}, expected {sorted(given)}")
+    expected = {name for name, part in plan.parts.items() if part is not None}
+    saved = state.keys() & plan.parts.keys()
+    if expected != saved:
+        raise ValueError(f"checkpoint {path} holds {sorted(saved)}, expected {sorted(expected)}")
     trained = Trained(**state["trained"])
     trained.resumed_from = trained.step
     if plan.run["steps"] != state["run"]["steps"]:
         trained.extended.append([trained.step, state["run"]["steps"]])
         _reschedule(plan.parts, state, trained.step)
     try:
-        for name in given:
+        for name in expected:
             plan.parts[name].load_state_dict(state[name])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -267,14 +255,14 @@ def _resume(plan: _Plan, fabric: Any) -> Trained:
 
 
 def _reschedule(parts: dict[str, Any], state: dict[str, Any], step: int) -> None:
-    """Give an extended run the learning rate that the schedule of all its steps has at `step`.
+    """Advance the schedule of an extended run to `step`, and put its learning rates and momenta into `state`.
 
-    The optimizer keeps its moments; learning rates and momenta in `state` become those of the new schedule.
+    The optimizer keeps its moments.
     """
     if parts["scheduler"] is None:
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the schedule moves here without the optimizer
+        warnings.simplefilter("ignore", UserWarning)  # the schedule advances without the optimizer here
         for _ in range(step):
             parts["scheduler"].step()
     state["scheduler"] = parts["scheduler"].state_dict()
@@ -297,9 +285,9 @@ def fit(
     every: int = 100,
     progress: bool = True,
 ) -> Trained:
-    """Train for `steps` steps, going on from `checkpoint` where it exists.
+    """Train for `steps` steps, and resume from `checkpoint` if it exists.
 
-    Exact on a CPU with the same number of threads and devices. On a GPU some kernels of PyTorch add in an
+    Resuming is exact on a CPU with the same number of threads and devices. On a GPU some kernels of PyTorch add in an
     order that is not fixed, so two runs differ in the last bits with or without a restart.
 
     With a checkpoint, the first Ctrl-C or SIGTERM ends the current step, writes the checkpoint and raises `Stopped`.
@@ -307,32 +295,28 @@ def fit(
     Args:
         model: trained in place; left on the device of `fabric`.
         loader: from `shuffled_loader`.
-        loss_function: as for `train_steps`.
-        optimizer: as for `train_steps`.
-        steps: of the optimizer, in all: a run that resumes does what is left of them.
-        scheduler: as for `train_steps`.
-        clip_norm: as for `train_steps`.
-        fabric: from `start_fabric`; None: one device, chosen by what is there.
-        checkpoint: file to go on from and to write. None: no checkpoints.
-        about: plain values that say what the run is of, such as a digest of its data; they are kept in the checkpoint,
-            and a checkpoint that says something else is refused. None: what the loader and `steps` say is enough.
-        extend: go on also from a checkpoint of fewer or more steps, and of another `about["limits"]`. The schedule
-            continues where the one of `steps` steps would be, so that a run of 12 steps, extended to 40, is not the
-            same as one of 40.
-        every: steps from one checkpoint to the next; the last step is always written.
-        progress: show a bar with the time left.
-
-    Returns:
-        How far the run came, its losses and its cost.
+        loss_function: as in `train_steps`.
+        optimizer: as in `train_steps`.
+        steps: total number of steps; a resumed run takes the remaining ones.
+        scheduler: as in `train_steps`.
+        clip_norm: as in `train_steps`.
+        fabric: from `start_fabric`. None: one device, the fastest available.
+        checkpoint: file to resume from and to write. None: no checkpoints.
+        about: a description of the run as plain values, such as a digest of its data. It is kept in the checkpoint, and
+            a run with another description refuses to resume from it. None: only loader and `steps` are compared.
+        extend: resume also if the number of steps or `about["limits"]` differ. The schedule continues as that of
+            `steps` steps would, so a run of 12 steps that is extended to 40 differs from a run of 40.
+        every: number of steps between checkpoints; the last step is always saved.
+        progress: show a progress bar.
 
     Raises:
-        OSError: the checkpoint cannot be written. An unwritable folder shows before the first step.
+        OSError: the checkpoint cannot be written. An unwritable folder is detected before the first step.
         Stopped: after Ctrl-C or SIGTERM; a KeyboardInterrupt.
-        ValueError: the loader is of another kind, the checkpoint of another run, or a loss not finite.
+        ValueError: the loader is not from `shuffled_loader`, the checkpoint is of another run, or a loss is not finite.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, EpochSampler):
-        raise ValueError(f"loader has the sampler {type(sampler).__name__}, expected a loader of shuffled_loader")
+        raise ValueError(f"loader has the sampler {type(sampler).__name__}, expected a loader from shuffled_loader")
     if steps < 1 or every < 1:
         raise ValueError(f"steps is {steps} and every is {every}, expected at least 1")
     fabric = fabric or start_fabric()
@@ -354,7 +338,7 @@ def fit(
             losses = train_steps(wrapped, batches, loss_function, wrapped_optimizer, **options)
             if _train_epoch(_timed(trained, losses), plan, trained, fabric, bar, request):
                 if trained.step == before and trained.batch == 0:
-                    raise ValueError("loader gives no batch, expected at least one in each epoch")
+                    raise ValueError("loader has no batch, expected at least one per epoch")
                 trained.epoch, trained.batch = trained.epoch + 1, 0
     return trained
 
@@ -362,12 +346,12 @@ def fit(
 def _train_epoch(
     losses: Iterator[float], plan: _Plan, trained: Trained, fabric: Any, bar: tqdm, request: StopRequest
 ) -> bool:
-    """Take the steps that are left of an epoch or of the run; True where the epoch came to its end first."""
+    """Take the remaining steps of the epoch or of the run; True if the epoch ended first."""
     steps = plan.run["steps"]
     for loss in losses:
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        stop = plan.path is not None and _anyone_stops(request, fabric)
+        stop = plan.path is not None and _stop_signal(request, fabric)
         if plan.path and (trained.step % plan.every == 0 or trained.step == steps or stop):
             _save(plan, trained, fabric)
         if stop:
@@ -377,8 +361,8 @@ def _train_epoch(
     return True
 
 
-def _anyone_stops(request: StopRequest, fabric: Any) -> int:
-    """The signal that this process or another one got, or 0: all of them stop after the same step."""
+def _stop_signal(request: StopRequest, fabric: Any) -> int:
+    """The signal that this or another process received, or 0; all processes then stop after the same step."""
     if fabric.world_size == 1:
         return request.signal
     total = fabric.all_reduce(torch.tensor(float(request.signal), device=fabric.device), reduce_op="sum")

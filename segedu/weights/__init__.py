@@ -1,7 +1,7 @@
 """Trained weights: official files by their publishers, and our own small ones.
 
-`from segedu.weights import load` gives a model with its weights. What is imported from here is found when it is first
-used, since the scripts below `own` are part of this package and import the methods themselves.
+`from segedu.weights import load` loads a model with its weights. The names of this package are imported on first use,
+because the scripts in `own` belong to this package and import the methods themselves.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""The table of official weights, and of our own small ones: where each file is, its hash, licence, and key names.
+"""The table of official weights and of our own small ones: each file's URL, hash, licence, and key map.
 
-What a row says is in `published_row`; rows of networks with queries are in `published_queries`.
+`catalogue_row` explains a row; networks with queries are in `catalogue_queries`.
 
-The hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of the file's
-name, and we check these 8. That finds damage; it is no proof against someone who builds a file on purpose.
-Facebook publishes none for DINO and DINOv2. Of six of these files we check the digest on which several independent
-projects agree (those of DINOv2 are also in finegrain-ai/refiners); of `dino_vits16` and `dino_vits8` we found no two
-that agree, so their size in bytes is all that is checked, and a warning says so when they are fetched.
-Hugging Face shows the whole digest beside each file.
+Hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of a file's name, and
+we check these 8. That detects damage, but not a file forged on purpose. Facebook publishes no hashes for DINO and
+DINOv2. For six of these files we check the digest on which several independent projects agree (those of DINOv2 are also
+in finegrain-ai/refiners). For `dino_vits16` and `dino_vits8` no two projects agree, so only their size in bytes is
+checked, with a warning. Hugging Face shows the complete digest of each file.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Any
 from segedu.weights.catalogue_queries import QUERIES
 from segedu.weights.catalogue_row import FACEBOOK, TORCHVISION, Weights
 
-# Files made before 2018 name the layers of a dense block norm.1, conv.2; a module's name may hold no dot now.
+# Files made before 2018 name the layers of a dense block norm.1, conv.2; today a module's name cannot have a dot.
 DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
-# Files made in 2019 and 2020 name the layers of pyramids and heads without the block around them.
+# Files made in 2019 and 2020 name the layers of pyramids and heads without the enclosing block.
 PYRAMID = (r"((?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2")
 TWO_STAGES = (
     PYRAMID,
@@ -39,7 +38,8 @@ CONVNEXT = (
     (r"\.block\.3\.", ".mlp.fc1."),
     (r"\.block\.5\.", ".mlp.fc2."),
 )
-STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))  # thin where a laptop spends its time
+# few channels in the early stages, where a laptop spends most of its time
+STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
 SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # of crops
 
 
@@ -53,9 +53,9 @@ def _classifier(file: str, mebibytes: float, build: str, head: str, **more: Any)
 
 
 def _swin(file: str, mebibytes: float, third: int = 18) -> Weights:
-    """`third`: blocks of the third stage."""
+    """`third`: number of blocks of the third stage."""
     blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
-    tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # we compute them
+    tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # the model computes them
     build, head = f"backbones.swin:{file.split('-')[0]}", ("norm.", "head.", *tables)
     return _torchvision(file, mebibytes, build, rename=SWIN, leave_out=head)
 
@@ -79,7 +79,7 @@ def _dino(file: str, size: int, build: str, sha256: str = "") -> Weights:
 def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> Weights:
     url = f"{FACEBOOK}dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
     build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
-    # what stood in for hidden patches while it learnt
+    # the mask token replaced masked patches in training only
     return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
 
 
@@ -100,9 +100,11 @@ def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weight
 def _our_own(
     name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
 ) -> Weights:
-    build = f"segedu.{build or f'weights.own.{name}:{name}'}"  # some are built by the script that trained them
-    if not normalizes:
-        options["normalize"] = None  # trained on images in [0, 1]; those of cells bring them to percentiles then
+    build = (
+        f"segedu.{build or f'weights.own.{name}:{name}'}"  # by default, the script that trained them has the builder
+    )
+    if not normalizes:  # trained on images in [0, 1]; the networks for cells normalise by percentiles themselves
+        options["normalize"] = None
     scenes, file = "scenes drawn by segedu.datasets", f"{name}.safetensors"
     return Weights(build, file, sha256, mebibytes, "MIT", scenes, options, normalizes=normalizes)
 

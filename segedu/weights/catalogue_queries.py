@@ -1,4 +1,4 @@
-"""Rows of networks with queries or prompts: DETR, MaskFormer, Mask2Former, OneFormer, SAM and MobileSAM."""
+"""Weights of networks with queries or prompts: DETR, MaskFormer, Mask2Former, OneFormer, SAM and MobileSAM."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32, pano
     return Weights(f"segedu.{name}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more)
 
 
-def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequence[int], trained_on: str) -> Weights:
-    """`depths`: blocks of Swin's stages."""
+def _index_tables(encoder: str, depths: Sequence[int]) -> tuple[str, ...]:
+    """Keys of the relative position indices in the blocks of a Swin transformer, which our model computes itself."""
     blocks = ((i, j) for i, depth in enumerate(depths) for j in range(depth))
-    start = "model.pixel_level_module.encoder.encoder.layers."
-    tables = (f"{start}{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)  # we compute them
+    return tuple(f"{encoder}.layers.{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)
+
+
+def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequence[int], trained_on: str) -> Weights:
+    """`depths`: number of blocks per stage of the Swin transformer."""
+    tables = _index_tables("model.pixel_level_module.encoder.encoder", depths)
     build, url = f"segedu.panoptic.oneformer:oneformer_swin_{size}", f"https://huggingface.co/shi-labs/{file}"
     more = {"rename": ONEFORMER, "leave_out": (*tables, "criterion."), "normalizes": True}
     return Weights(build, url, sha256, mebibytes, "MIT", trained_on, **more)
@@ -34,11 +38,10 @@ def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequ
 
 def _maskformer(repository: str, sha256: str, megabytes: int, build: str, num_classes: int = 150) -> Weights:
     url = f"https://huggingface.co/facebook/maskformer-{repository}/resolve/main/pytorch_model.bin"
-    body, third = "model.pixel_level_module.encoder.model.", 6 if build == "swin_tiny" else 18  # of Swin
-    blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
-    tables = (f"{body}encoder.layers.{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)
+    body = "model.pixel_level_module.encoder.model."
+    tables = _index_tables(f"{body}encoder", (2, 2, 6 if build == "swin_tiny" else 18, 2))
     more = {"options": {"num_classes": num_classes}, "rename": MASKFORMER, "normalizes": True, "non_commercial": True}
-    more["leave_out"] = (*tables, f"{body}layernorm.", "criterion.")  # the first we compute, the others nothing reads
+    more["leave_out"] = (*tables, f"{body}layernorm.", "criterion.")
     name, trained_on = f"segedu.panoptic.maskformer:maskformer_{build}", "ADE20K" if num_classes == 150 else "COCO 2017"
     return Weights(name, url, sha256, megabytes * 1e6 / 2**20, "CC BY-NC 4.0", trained_on, **more)
 
@@ -46,14 +49,10 @@ def _maskformer(repository: str, sha256: str, megabytes: int, build: str, num_cl
 def _mask2former(
     file: str, sha256: str, size: int, swin: str, depths: Sequence[int], num_classes: int, trained_on: str
 ) -> Weights:
-    """`depths`: blocks of Swin's stages; `size` in bytes."""
-    blocks = ((i, j) for i, depth in enumerate(depths) for j in range(depth))
-    start = "model.pixel_level_module.encoder.encoder.layers."
-    tables = (f"{start}{i}.blocks.{j}.attention.self.relative_position_index" for i, j in blocks)  # we compute them
-    build, url = (
-        f"segedu.panoptic.mask2former.mask2former:mask2former_swin_{swin}",
-        f"https://huggingface.co/facebook/{file}",
-    )
+    """`depths`: number of blocks per stage of the Swin transformer; `size` in bytes."""
+    tables = _index_tables("model.pixel_level_module.encoder.encoder", depths)
+    build = f"segedu.panoptic.mask2former.mask2former:mask2former_swin_{swin}"
+    url = f"https://huggingface.co/facebook/{file}"
     more = {"rename": MASK2FORMER, "leave_out": (*tables, "criterion."), "normalizes": True, "non_commercial": True}
     options = {"num_classes": num_classes}
     return Weights(build, url, sha256, size / 2**20, "CC BY-NC 4.0", trained_on, options=options, **more)
@@ -128,7 +127,7 @@ QUERIES: dict[str, Weights] = {
         "Apache-2.0",
         "embeddings of SAM ViT-H, of 1 % of the 11 million images of SA-1B",
         rename=MOBILE_SAM,
-        leave_out=("image_encoder.norm_head.", "image_encoder.head."),  # the classifier, which nothing asks
+        leave_out=("image_encoder.norm_head.", "image_encoder.head."),  # the classifier is not used
         normalizes=True,
     ),
     "sam_vit_b": _sam(

@@ -1,4 +1,4 @@
-"""What a row of the table of weights says: one file, and how it becomes a model of ours."""
+"""A row of the table of weights: one file, and how it is loaded into a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbai
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of official weights.
+    """One weights file.
 
-    `build` is "module:function", `options` what the function is given besides a normalisation. `sha256` is the
-    digest or its published beginning; where it is empty, none is known, and `mebibytes` is exact. `rename` holds
-    pairs of pattern and replacement for the file's keys, where `#0`, `#1` at an end make pieces of one tensor; keys
-    that begin with one of `leave_out` are of parts that the model does not have. `inside`: under which key a file of
-    a whole training keeps the weights. `notice` is said to whoever loads the file. `normalizes`: the builder
-    normalises by itself.
-    `non_commercial`: the licence forbids commercial use; only who says `accept_license=True` is given the file.
+    - `build` is "module:function", and `options` are arguments of the function besides `normalize`.
+    - `sha256` is the digest or its published beginning; if it is empty, none is known, and `mebibytes` is exact.
+    - `rename` has pairs of a regular expression and its replacement for the file's keys. Keys that then end in `#0`,
+      `#1` and so on are pieces of one tensor.
+    - `leave_out` has the beginnings of keys whose parts the model does not have.
+    - `normalizes`: the builder normalises images without an argument `normalize`.
+    - `non_commercial`: the licence forbids commercial use; loading requires `accept_license=True`.
+    - `inside` is the key of the weights in a file that holds a whole training state.
+    - `notice` is shown as a warning when the file is loaded.
     """
 
     build: str
@@ -39,6 +41,6 @@ class Weights:
 
     @property
     def file_name(self) -> str:
-        """The last part of the url; of Hugging Face's, which are all called alike, behind the repository's."""
+        """The last part of the url; for Hugging Face, whose files share one name, after the repository's name."""
         *folders, name = urlsplit(self.url).path.split("/")
         return f"{folders[folders.index('resolve') - 1]}-{name}" if "resolve" in folders else name

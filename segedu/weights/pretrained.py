@@ -1,11 +1,11 @@
-"""Official weights: where they are, what they must hash to, under which licence, and how their keys become ours.
+"""Load models with trained weights: download a file, check its hash, rename its keys, and load it.
 
-`load("resnet50")` builds the model, fetches the file once into the cache folder, checks it, and loads it strictly.
-The folder is `$SEGEDU_CACHE`, or the one that the operating system keeps for caches. Files are read with
-`torch.load(weights_only=True)` or safetensors: none of them can run code.
+`load("resnet50")` builds the model, downloads the file once into the cache folder, checks it, and loads it strictly.
+The folder is `$SEGEDU_CACHE`, or the operating system's cache folder. Files are read with
+`torch.load(weights_only=True)` or safetensors, so none of them can run code.
 
-Our own small weights lie in segedu/weights, beside the scripts that made them; `load("street_vgg")` reads them there.
-The table of all files is `segedu.weights.catalogue.WEIGHTS`.
+Our own small weights are installed in segedu/weights/own, next to the scripts that made them. The table of all files is
+`segedu.weights.catalogue.WEIGHTS`.
 """
 
 from __future__ import annotations
@@ -39,34 +39,36 @@ PART, DAY = ".part-", 24 * 3600
 
 
 class WeightsError(RuntimeError):
-    """A file of weights could not be had or does not fit; the message says what to do."""
+    """A weights file is not available or does not fit the model; the message says what to do."""
 
 
 def load(name: str, *, progress: bool = True, accept_license: bool = False, **options: Any) -> nn.Module:
-    """The model with its weights, in evaluation mode; it takes images in [0, 1], and normalises inside where they ask.
+    """Build a model, load its trained weights, and put it into evaluation mode.
+
+    It takes images in [0, 1] and normalises them itself if the weights require it.
 
     Args:
         name: a key of `WEIGHTS`.
-        progress: whether a bar shows how far a download is.
-        accept_license: that you read and accept the licence; some forbid commercial use, and ask for this.
-        **options: for the builder, such as `output_stride=8` for a ResNet; they may not change a weight's shape.
+        progress: show a progress bar while downloading.
+        accept_license: you have read the licence and accept it. Licences that forbid commercial use require this.
+        **options: passed to the builder, such as `output_stride=8` for a ResNet; they may not change a weight's shape.
 
     Returns:
-        The model on the CPU. Every tensor of it came from the file.
+        The model on the CPU. All its tensors come from the file.
 
     Raises:
         ValueError: there is no such name.
-        WeightsError: the licence was not accepted, or the file could not be fetched or stored, is not what was
-            published, or does not fit.
+        WeightsError: the licence was not accepted, or the file could not be fetched or stored, is not the published
+            one, or does not fit the model.
     """
     weights = _find(name)
     path = fetch(name, progress=progress, accept_license=accept_license)
     normalize = {} if weights.normalizes else {"normalize": Normalize(IMAGENET_MEAN, IMAGENET_STD)}
-    given = normalize | dict(weights.options) | options
-    model = pkgutil.resolve_name(weights.build)(**given)
+    arguments = normalize | dict(weights.options) | options
+    model = pkgutil.resolve_name(weights.build)(**arguments)
     try:
         model.load_state_dict(_our_keys(_read(path, weights.inside), weights), strict=True)
-    except RuntimeError as error:  # torch's own words on what does not fit
+    except RuntimeError as error:  # torch lists the keys and shapes that do not fit
         raise WeightsError(
             f"weights {name!r}: {path} does not fit {weights.build} with {options or 'its defaults'}: {error}"
         ) from None
@@ -76,28 +78,25 @@ def load(name: str, *, progress: bool = True, accept_license: bool = False, **op
 
 
 def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> Path:
-    """The file of weights: of our own the one that was installed, of official ones that in the cache folder.
+    """The path of a weights file, after its hash (or its size, if no hash is known) was checked.
 
-    An official one is fetched if it is not there or is not what was published.
+    Our own files are installed with segedu. Official files are in the cache folder; one that is missing there or is not
+    the published file is downloaded. If that fails, the cache is left without the file.
 
     Args:
         name: a key of `WEIGHTS`.
-        progress: whether a bar shows how far a download is.
-        accept_license: that you read and accept the licence; some forbid commercial use, and ask for this.
-
-    Returns:
-        The path of a file whose hash was checked just now, or its size where no hash is known.
+        progress: show a progress bar while downloading.
+        accept_license: you have read the licence and accept it. Licences that forbid commercial use require this.
 
     Raises:
         ValueError: there is no such name.
-        WeightsError: the licence was not accepted, or the file could not be fetched or stored; the cache is left
-            without it.
+        WeightsError: the licence was not accepted, or the file could not be fetched or stored.
     """
     weights, folder = _find(name), cache_folder()
     if weights.non_commercial and not accept_license:
         raise WeightsError(
             f"weights {name!r}: their licence is {weights.licence}, which forbids commercial use. What to do: read "
-            f"it, and if you accept it say so: load({name!r}, accept_license=True)"
+            f"it, and if you accept it, call load({name!r}, accept_license=True)"
         )
     if weights.url == weights.file_name:
         return _installed(name)
@@ -107,37 +106,31 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
             if _is_published(path, weights):
                 return path
             warnings.warn(f"{path} is not the published file: it is fetched again", stacklevel=2)
-            path.unlink(missing_ok=True)  # another process may have been faster
+            path.unlink(missing_ok=True)  # another process may have deleted it
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        room = shutil.disk_usage(folder).free / 2**20
-        if room < weights.mebibytes:
-            raise OSError(f"{room:.0f} MiB are free there")
+        _delete_old_parts(folder)
+        free = shutil.disk_usage(folder).free / 2**20
+        if free < weights.mebibytes:
+            raise OSError(f"only {free:.0f} MiB are free there")
         with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
-            whole = Path(part) / weights.file_name
-            _download(weights, whole, progress)
-            if not _is_published(whole, weights):
-                reason = f"{_difference(whole, weights)}, from {weights.url}"
-                raise WeightsError(_message(name, f"what came is not the published file ({reason})"))
-            os.replace(whole, path)  # in one step: nobody ever sees half a file under the right name
+            download = Path(part) / weights.file_name
+            _download(weights, download, progress)
+            if not _is_published(download, weights):
+                reason = f"{_difference(download, weights)}, from {weights.url}"
+                raise WeightsError(_message(name, f"the downloaded file is not the published file ({reason})"))
+            os.replace(download, path)  # atomic: an incomplete file never has the final name
         if not weights.sha256:
             warnings.warn(f"no sha256 of {weights.url} is known: only its size was checked", stacklevel=2)
     except requests.RequestException as error:
         cause = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
         raise WeightsError(_message(name, f"could not be fetched from {weights.url} ({cause})")) from None
     except OSError as error:
-        raise WeightsError(
-            _message(name, f"could not be stored in {folder} ({error.strerror or error}), which needs room")
-        ) from None
+        raise WeightsError(_message(name, f"could not be stored in {folder} ({error.strerror or error})")) from None
     return path
 
 
 def cache_folder() -> Path:
-    """Where files of weights are kept.
-
-    Returns:
-        `$SEGEDU_CACHE` if that is set, else the operating system's cache folder for `segedu`.
-    """
+    """The folder of downloaded weights: `$SEGEDU_CACHE` if set, else the operating system's cache folder for segedu."""
     return Path(os.environ.get("SEGEDU_CACHE") or pooch.os_cache("segedu")).expanduser().absolute()
 
 
@@ -147,12 +140,12 @@ def _find(name: str) -> Weights:
     return WEIGHTS[name]
 
 
-def _message(name: str, what: str) -> str:
+def _message(name: str, problem: str) -> str:
     weights = WEIGHTS[name]
     return (
-        f"weights {name!r}: {what}; nothing of it was kept. What to do: try again; or fetch {weights.url} "
-        f"({weights.mebibytes:.0f} MiB) by other means, on another computer if need be, and put it at "
-        f"{cache_folder() / weights.file_name}; or let SEGEDU_CACHE name a folder with more room or with that file."
+        f"weights {name!r}: {problem}; nothing was kept. What to do: try again; or download {weights.url} "
+        f"({weights.mebibytes:.0f} MiB) by other means, on another computer if necessary, and put it at "
+        f"{cache_folder() / weights.file_name}; or set SEGEDU_CACHE to a folder with more space or with that file."
     )
 
 
@@ -177,20 +170,20 @@ def _installed(name: str) -> Path:
     if path.is_file() and _is_published(path, WEIGHTS[name]):
         return path
     raise WeightsError(
-        f"weights {name!r}: {path} is missing or damaged, expected the file that segedu was installed with. "
+        f"weights {name!r}: {path} is missing or damaged, expected the file that is part of segedu. "
         f"What to do: install segedu again"
     )
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a download left that was killed; younger ones may be running in another process."""
+def _delete_old_parts(folder: Path) -> None:
+    """Delete what killed downloads left a day ago or earlier; newer parts may belong to a running process."""
     for part in folder.glob(PART + "*"):
         if part.is_dir() and time.time() - part.stat().st_mtime > DAY:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def _download(weights: Weights, path: Path, progress: bool) -> None:
-    size = _size(weights)  # until the server says how many bytes they are
+    size = _size(weights)  # an estimate, until the server sends the size
     with tqdm(total=size, unit="B", unit_scale=True, desc=weights.file_name, disable=not progress) as bar:
         pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
 
@@ -210,19 +203,20 @@ def _read(path: Path, inside: str = "") -> dict[str, Tensor]:
     except ImportError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
     except (ValueError, pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
-        # torch's message says how to run the code in such a file; nobody should
+        # torch's message explains how to run the code in such a file, which nobody should do
         raise WeightsError(
-            f"{path} holds something else than tensors, and is not read ({type(error).__name__})"
+            f"{path} holds other objects than tensors, and is not read ({type(error).__name__})"
         ) from None
 
 
 def _our_keys(tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    """Rename the tensors of a file, and concatenate those that are pieces of one of our tensors."""
     ours, pieces = {}, {}
     for key, tensor in tensors.items():
         if key.startswith(weights.leave_out):
             continue
         for pattern, replacement in weights.rename:
             key = re.sub(pattern, replacement, key)
-        whole, _, place = key.partition("#")
-        (pieces.setdefault(whole, {}) if place else ours)[place or whole] = tensor
-    return ours | {whole: torch.cat([found[place] for place in sorted(found)]) for whole, found in pieces.items()}
+        name, _, index = key.partition("#")
+        (pieces.setdefault(name, {}) if index else ours)[index or name] = tensor
+    return ours | {name: torch.cat([parts[index] for index in sorted(parts)]) for name, parts in pieces.items()}

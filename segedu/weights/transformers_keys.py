@@ -1,7 +1,7 @@
-"""What tensors are called in files of Hugging Face's transformers: pairs for `published.Weights.rename`.
+"""Key maps for files of Hugging Face's transformers: pairs for `Weights.rename`.
 
-In a replacement `#0`, `#1`, `#2` at the end says which piece of one of our tensors it is: there queries, keys and
-values have linear maps of their own.
+A replacement that ends in `#0`, `#1` or `#2` makes the tensor a piece of one of ours: in transformers, queries, keys
+and values have separate linear layers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 def _swin(theirs: str, ours: str) -> Pairs:
-    """A Swin with a normalisation of each stage's features."""
+    """A Swin transformer with a normalisation of each stage's features."""
     stages = f"^{ours}encoder\\.layers\\."
     return (
         (rf"^{theirs}", ours),
@@ -44,7 +44,7 @@ def _resnet(ours: str) -> Pairs:
     )
 
 
-# What Mask2Former and OneFormer have in common.
+# shared by Mask2Former and OneFormer
 PIXELS: Pairs = (
     (r"^pixel_level_module\.decoder\.", "pixel_decoder."),
     (r"\.input_projections\.", ".input_proj."),
@@ -99,7 +99,7 @@ ONEFORMER: Pairs = (
     (r"^(text\.encoder\.layers\.\d+)\.mlp\.", r"\1."),
 )
 
-# The files of 2022 and transformers of today differ in two names of the decoder: out_proj, fc1 and o_proj, mlp.fc1.
+# Files of 2022 and today's transformers differ in two names of the decoder: out_proj, fc1 and o_proj, mlp.fc1.
 MASKFORMER: Pairs = (
     (r"^class_predictor\.", "class_embed."),
     (r"^mask_embedder\.(\d)\.0\.", r"mask_embed.layers.\1."),

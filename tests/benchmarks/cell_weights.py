@@ -19,9 +19,8 @@ from segedu.instance.stardist import candidates, polygon_nms, render_polygons
 from segedu.metrics.average_precision import average_precision_area, match_detections, precision_recall_curve
 from segedu.metrics.instance import label_map_iou
 from segedu.recipes.baselines import OtsuWatershed
-from segedu.recipes.cells import objects_of
-from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_objects
+from segedu.recipes.data import Sets, pairs_of
+from segedu.recipes.task import measure_instances
 from segedu.weights import load
 
 SEED, SCENES = 8_000_000, 64
@@ -76,7 +75,7 @@ def by_cellpose(model: nn.Module, image: Tensor) -> Found:
 @torch.no_grad()
 def main() -> None:
     """Print the table."""
-    pairs = objects_of(Cells(SCENES, seed=SEED))
+    pairs = pairs_of(Cells(SCENES, seed=SEED), "label_map")
     sets = Sets(None, {"new": {"all": pairs}})
     plain = OtsuWatershed()
     rows = {plain.name: [(plain(image[None])[0], None) for image, _ in pairs]}
@@ -86,7 +85,7 @@ def main() -> None:
     print(f"{SCENES} drawn scenes of 128 x 128: instance accuracy at IoU 0.5, at 0.7, AP50")
     for name, found in rows.items():
         maps = iter([label_map for label_map, _ in found])
-        figures = measure_objects(lambda _, maps=maps: next(maps), sets)["new"]["all"]
+        figures = measure_instances(lambda _, maps=maps: next(maps), sets)["new"]["all"]
         line = f"{name}: {figures['instance_accuracy']:.3f}, {figures['instance_accuracy_0.7']:.3f}"
         if found[0][1] is not None:
             truths = [truth for _, truth in pairs]

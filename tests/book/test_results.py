@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
 from segedu_site.results import markdown, nuclei_table, one_table, read_results, read_unmeasured  # noqa: E402
 
-from segedu.recipes.run import print_seeds  # noqa: E402
+from segedu.recipes.run_table import print_seeds  # noqa: E402
 
 PRINTED = (
     "mean_iou on street, val, seeds 0, 1, 2: Forest on 5x5 windows 0.4700 0.4800 0.4600; net 0.7300 0.7100 0.7200; "
@@ -128,17 +128,17 @@ def test_damaged_rows_of_nuclei_are_refused(tmp_path: Path, two: str, message: s
 
 def test_every_recipe_is_claimed() -> None:
     """A recipe without a row on the page would be a promise that nobody checks."""
-    from segedu.recipes.street import RECIPES
+    from segedu.recipes.recipe import NAMES
 
     claims = (ROOT / "tests" / "claims.toml").read_text()
-    for recipe in RECIPES:
-        if recipe.data not in ("shapes", "cells", "nuclei"):
-            assert f'"results: {recipe.method} on {recipe.data}: ' in claims, recipe.method
-            assert re.search(rf"segedu train {recipe.method} --data {recipe.data} .*--seeds 3", claims), recipe.method
+    for method, data in NAMES:
+        if data not in ("shapes", "cells", "nuclei"):
+            assert f'"results: {method} on {data}: ' in claims, method
+            assert re.search(rf"segedu train {method} --data {data} .*--seeds 3", claims), method
 
 
 def test_measured_rows_are_of_today_s_recipes_and_keep_what_they_promise() -> None:
-    from segedu.recipes.street import find_recipe
+    from segedu.recipes.recipe import find_recipe
 
     for (data, _), results in read_results().items():
         for row in results:

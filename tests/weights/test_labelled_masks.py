@@ -8,8 +8,8 @@ from torch import Tensor
 
 from segedu.promptable.detect_then_segment import detect_then_segment
 from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_detections
 from segedu.recipes.shapes import examples
+from segedu.recipes.task import measure_detections
 from segedu.weights import WEIGHTS, load
 
 BOTH = {"shapes_detr", "shapes_sam"}

@@ -16,7 +16,17 @@ from segedu.datasets.street import STREET_VERSION
 from segedu.teaching.evidence.proofs import read_rows
 from segedu.weights import WEIGHTS, load
 from segedu.weights.catalogue import SCENES_VIT
-from segedu.weights.own.scenes_vit import FILE, NEAR, STEPS, evened, fold, patch_loss, same_places, train, whitening
+from segedu.weights.own.scenes_vit import (
+    FILE,
+    NEAR,
+    STEPS,
+    fold,
+    matching_positions,
+    patch_loss,
+    sinkhorn_knopp,
+    train,
+    whitening,
+)
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "feature_clusters.py"
 
@@ -63,7 +73,7 @@ def test_places_of_patches_in_another_crop(monkeypatch: pytest.MonkeyPatch) -> N
     """Worked by hand, looking exactly at the place: a crop of x 0 to 40, and its mirrored right half at y 20 to 60."""
     monkeypatch.setattr("segedu.weights.own.scenes_vit.NEAR", 0.0)
     here, there = torch.tensor([[0.0, 0.0, 40.0, 40.0]]), torch.tensor([[40.0, 20.0, 20.0, 60.0]])
-    places, shared = same_places(here, there, 4)  # patches of 10 pixels, their middles at 5, 15, 25, 35
+    places, shared = matching_positions(here, there, 4)  # patches of 10 pixels, their middles at 5, 15, 25, 35
     assert places[0, 2, 3].tolist() == [pytest.approx(-0.5), pytest.approx(-0.75)]  # (35, 25): 5 of 20, 5 of 40
     assert places[0, 3, 2].tolist() == [pytest.approx(0.5), pytest.approx(-0.25)]  # (25, 35): 15 of 20, 15 of 40
     assert shared[0].tolist() == [[False] * 4, [False] * 4, [False, False, True, True], [False, False, True, True]]
@@ -72,7 +82,7 @@ def test_places_of_patches_in_another_crop(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_teacher_looks_near_the_place() -> None:
     torch.manual_seed(0)
     boxes = torch.tensor([[0.0, 0.0, 40.0, 40.0]]).expand(200, -1)
-    places, _ = same_places(boxes, boxes, 8)
+    places, _ = matching_positions(boxes, boxes, 8)
     middles = (torch.arange(8) + 0.5) * 5
     moved = (places + 1) * 20 - torch.stack([middles.expand(8, 8), middles[:, None].expand(8, 8)], dim=-1)
     assert moved.mean().abs() < 0.1 and moved.std().item() == pytest.approx(NEAR, rel=0.03)
@@ -80,10 +90,12 @@ def test_the_teacher_looks_near_the_place() -> None:
 
 def test_classes_are_used_alike() -> None:
     scores = 0.2 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.5, 0, 0, 0])
-    shares = evened(scores)
+    shares = sinkhorn_knopp(scores)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(64))
     assert shares.mean(dim=0).max() < 0.4  # after three rounds
-    torch.testing.assert_close(evened(scores, rounds=200).mean(dim=0), torch.full((4,), 0.25), rtol=0, atol=0.005)
+    torch.testing.assert_close(
+        sinkhorn_knopp(scores, iterations=200).mean(dim=0), torch.full((4,), 0.25), rtol=0, atol=0.005
+    )
     assert (scores / 0.06).softmax(dim=1).mean(dim=0)[0] > 0.8  # without it, one class takes most
 
 

@@ -14,7 +14,7 @@ from segedu.panoptic.oneformer_text import TASKS
 from segedu.weights import WEIGHTS, load
 from segedu.weights.own import street_mask2former, street_oneformer
 from segedu.weights.own.street_mask2former import HELD_OUT, draw
-from segedu.weights.own.street_oneformer import FILE, STEPS, ToldStreets, measure, reader, train
+from segedu.weights.own.street_oneformer import FILE, STEPS, StreetsWithTasks, measure, reader, train
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 
@@ -61,7 +61,7 @@ def test_streets_of_other_sizes() -> None:
 
 
 def test_the_script_trains_and_again_to_the_same_bytes() -> None:
-    trained, samples = [], ToldStreets(draw(1, 16))
+    trained, samples = [], StreetsWithTasks(draw(1, 16))
     for _ in range(2):
         torch.manual_seed(0)
         model = street_oneformer.street_oneformer(reader())

@@ -71,7 +71,7 @@ def test_the_script_trains() -> None:
 
 def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(pretrained, "OUR_OWN", tmp_path)
-    with pytest.raises(WeightsError, match="is missing or damaged, expected the file that segedu was installed with"):
+    with pytest.raises(WeightsError, match="is missing or damaged, expected the file that is part of segedu"):
         load("street_vgg")
     (tmp_path / FILE.name).write_bytes(FILE.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="install segedu again"):

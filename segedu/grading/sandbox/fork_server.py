@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from segedu.grading.sandbox import mounts, process_watch, restrictions, trials
 from segedu.grading.sandbox.messages import receive, send

@@ -1,1 +1,1 @@
-"""Small weights that we trained ourselves: each file beside the script and the log that made it."""
+"""Small weights that we trained ourselves, each with the script that made it and its log."""

@@ -1,8 +1,8 @@
-"""The small Cellpose that learnt from drawn nuclei: on the scenes, and in the way, of `cells_stardist`.
+"""A small Cellpose for synthetic nuclei, trained on the scenes of `cells_stardist` and in the same way.
 
-`python -m segedu.weights.own.cells_cellpose` makes cells_cellpose.safetensors and its log, cells_cellpose.json, anew:
-three levels of 8, 16 and 32 channels, where the authors have four of 32 to 256. Their network takes two channels, cells
-and nuclei; this one takes the three of an image in colour. Cells of 12 to 20 pixels across are what it knows.
+`python -m segedu.weights.own.cells_cellpose` makes cells_cellpose.safetensors and its log, cells_cellpose.json, again.
+It has three levels of 8, 16 and 32 channels; the authors have four, of 32 to 256. Their network takes two channels,
+cells and nuclei; this one takes the three of a colour image. It has learned cells of 12 to 20 pixels across.
 """
 
 from __future__ import annotations
@@ -21,24 +21,20 @@ from segedu.instance.cellpose.cellpose import (
 from segedu.weights.own.cells_stardist import make
 
 FILE = Path(__file__).with_suffix(".safetensors")
-DIAMETER = 16.0  # pixels, of the drawn nuclei
+DIAMETER = 16.0  # pixels, of the synthetic nuclei
 
 
 def cells_cellpose(normalize: nn.Module | None = None) -> Cellpose:
-    """The network of the file, which `segedu.weights.load("cells_cellpose")` fills.
+    """The network whose weights `segedu.weights.load("cells_cellpose")` loads.
 
-    Args:
-        normalize: applied to images first. None: `PercentileNormalize`, with which it was trained.
-
-    Returns:
-        The network, with weights drawn at random.
+    `normalize` is applied to the images. None: `PercentileNormalize`, as in training.
     """
     normalize = PercentileNormalize() if normalize is None else normalize
     return Cellpose(3, (8, 16, 32), diam_mean=DIAMETER, normalize=normalize)
 
 
 def label_map_of(model: nn.Module, image: Tensor) -> Tensor:
-    """What the model finds in an image (3, H, W)."""
+    """The predicted label map (H, W) of an image (3, H, W)."""
     return postprocess(model(image[None]))[0]
 
 

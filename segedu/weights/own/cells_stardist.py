@@ -1,9 +1,9 @@
-"""The small StarDist that learnt from drawn nuclei, and how; `cells_cellpose` is made in the same way.
+"""A small StarDist for synthetic nuclei; `cells_cellpose` is trained in the same way.
 
-`python -m segedu.weights.own.cells_stardist` makes cells_stardist.safetensors and its log, cells_stardist.json, anew:
-32 rays on a grid of 2 x 2, 8 channels at the finest level, where the published networks have 32. Like those it brings
-each image to its percentiles first, so that exposure does not matter. It has seen one kind of image, round fluorescent
-nuclei of 6 to 10 pixels radius: scale others to that size, or go on training from here.
+`python -m segedu.weights.own.cells_stardist` makes cells_stardist.safetensors and its log, cells_stardist.json, again:
+32 rays on a grid of 2 x 2, and 8 channels at the finest level, where the published networks have 32. Like those it
+normalises each image by its percentiles, so exposure does not matter. It was trained on one kind of image only, round
+fluorescent nuclei with a radius of 6 to 10 pixels: resize other images to that size, or fine-tune it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,24 @@ from torch import Tensor, nn
 from segedu.backbones.stardist_unet import StarDistUNet, percentile_normalize
 from segedu.datasets.cells import CELLS_VERSION, Cells
 from segedu.instance.stardist import StarDist, postprocess, stardist_loss, stardist_targets
-from segedu.recipes.cells import RADIUS, Objects, Targets, objects_of
-from segedu.recipes.data import Pair, Sets, crop_flip_gamma
-from segedu.recipes.run import measure_objects
+from segedu.recipes.cells import RADIUS, Objects, Targets
+from segedu.recipes.data import Pair, Sets, crop_flip_gamma, pairs_of
+from segedu.recipes.task import measure_instances
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 128, 400, 8, 1e-2  # recipes draw with other seeds
-HELD_OUT = (7_000_000, 32)  # seed and number of scenes for the number in the log
-WINDOW = 64  # pixels, a quarter of a scene: four times as many steps for the same time
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 128, 400, 8, 1e-2  # recipes draw scenes with other seeds
+HELD_OUT = (7_000_000, 32)  # seed and number of scenes for the accuracy in the log
+WINDOW = 64  # pixels: a quarter of a scene, so the same time allows four times as many steps
 
 LabelMaps = Callable[[nn.Module, Tensor], Tensor]  # image (3, H, W) -> label map (H, W)
 
 
 def cells_stardist(normalize: Callable | None = None) -> StarDist:
-    """The network of the file, which `segedu.weights.load("cells_stardist")` fills.
+    """The network whose weights `segedu.weights.load("cells_stardist")` loads.
 
-    Args:
-        normalize: what the images go through first. None: `percentile_normalize`, with which it was trained.
-
-    Returns:
-        The model, its weights drawn at random, its distances starting at a nucleus of usual size.
+    `normalize` is applied to the images. None: `percentile_normalize`, as in training. Before training, the predicted
+    distances are the radius of a nucleus of usual size.
     """
     normalize = percentile_normalize if normalize is None else normalize
     model = StarDist(StarDistUNet(3, 8, batch_norm=True), width=32, normalize=normalize)
@@ -48,44 +45,35 @@ def cells_stardist(normalize: Callable | None = None) -> StarDist:
 
 
 def label_map_of(model: nn.Module, image: Tensor) -> Tensor:
-    """What the model finds in an image (3, H, W)."""
+    """The predicted label map (H, W) of an image (3, H, W)."""
     return postprocess(model(image[None]), image.shape[1:])[0]
 
 
 def train(
     model: nn.Module, loss: Callable, targets: Targets, pairs: list[Pair], *, steps: int = STEPS, every: int = 100
 ) -> list[float]:
-    """Train on windows of scenes, turned and mirrored, their brightness bent.
+    """`making.train` on windows of scenes, flipped at random and with random gamma.
 
-    Args:
-        model: trained in place, and left in evaluation mode.
-        loss: of outputs and targets.
-        targets: of one label map.
-        pairs: images and label maps.
-        steps: of the optimizer, which moves in one cycle of the learning rate.
-        every: steps for one number of the result.
-
-    Returns:
-        The mean loss of each `every` steps.
+    `targets` makes the targets of a label map; `pairs` are images and label maps.
     """
     samples = Objects(pairs, partial(crop_flip_gamma, size=WINDOW), targets)
     return making.train(model, loss, samples, batch=BATCH, rate=RATE, steps=steps, every=every)
 
 
 def accuracy(model: nn.Module, label_map_of: LabelMaps) -> float:
-    """Instance accuracy at IoU 0.5 on new scenes: TP / (TP + FP + FN), the mean over them, to four digits."""
+    """Instance accuracy TP / (TP + FP + FN) at IoU 0.5, averaged over new scenes and rounded to four digits."""
     seed, number = HELD_OUT
-    sets = Sets(None, {"new": {"all": objects_of(Cells(number, seed=seed))}})
+    sets = Sets(None, {"new": {"all": pairs_of(Cells(number, seed=seed), "label_map")}})
     with torch.no_grad():
-        found = measure_objects(lambda image: label_map_of(model, image), sets)
-    return round(found["new"]["all"]["instance_accuracy"], 4)
+        table = measure_instances(lambda image: label_map_of(model, image), sets)
+    return round(table["new"]["all"]["instance_accuracy"], 4)
 
 
 def make(build: Callable, loss: Callable, targets: Targets, label_map_of: LabelMaps, file: Path) -> None:
-    """Draw, train, and write the file and its log beside it."""
+    """Draw the scenes, train, and write the file and its log."""
     torch.set_num_threads(1)
     start = time.process_time()
-    pairs = objects_of(Cells(SCENES, seed=SCENES_SEED))
+    pairs = pairs_of(Cells(SCENES, seed=SCENES_SEED), "label_map")
     torch.manual_seed(making.SEED)
     model = build()
     losses = train(model, loss, targets, pairs)

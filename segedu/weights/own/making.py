@@ -1,4 +1,4 @@
-"""How the small weights of our own are made: one training loop, one file, one log beside it."""
+"""The training loop of our small weights, and how a file and its log are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from segedu.training import shuffled_loader, train_steps
 
-SEED = 0  # of the weights at the start and of the order of samples
+SEED = 0  # of the initial weights and of the order of samples
 
 
 def train(
@@ -36,16 +36,16 @@ def train(
     Args:
         model: trained in place, and left in evaluation mode.
         loss: of outputs and targets.
-        samples: what it learns from.
-        batch: number of samples of a step.
-        rate: the highest learning rate.
-        steps: of the optimizer.
-        every: steps for one number of the result.
-        collate: makes a batch of samples that do not stack.
-        watch: called after each `every` steps with the number of steps taken, the model in evaluation mode.
+        samples: training set.
+        batch: batch size.
+        rate: highest learning rate.
+        steps: number of steps.
+        every: number of steps whose losses are averaged.
+        collate: makes a batch of samples that cannot be stacked.
+        watch: called after every `every` steps with the number of steps, while the model is in evaluation mode.
 
     Returns:
-        The mean loss of each `every` steps.
+        The mean loss of every `every` steps.
     """
     loader = shuffled_loader(samples, batch, seed=SEED, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
@@ -69,6 +69,6 @@ def train(
 
 
 def write(model: nn.Module, file: Path, log: dict[str, Any]) -> None:
-    """Save the weights, and the log beside them."""
+    """Save the weights in `file`, and the log in a JSON file of the same name."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
     file.with_suffix(".json").write_text(json.dumps(log | {"torch": torch.__version__}, indent=2) + "\n")

@@ -1,10 +1,11 @@
-"""How fast three networks with queries learn to find drawn shapes: box AP50 on new scenes over steps of training.
+"""Convergence of three networks with queries on synthetic shapes: box AP50 on new scenes over training steps.
 
-`python -m segedu.weights.own.shapes_convergence` trains each for 500 steps from random weights, on the same scenes in
-the same order, with a narrow VGG as body, batches of 16 and a rate that rises to 1e-3 and falls, and writes
-shapes_convergence.json. DETR: a set, whose queries look everywhere. Mask2Former, twice: a set of masks, whose queries
-look everywhere, or only where their mask was one layer before; compared are the boxes around the masks. All have three
-layers of 64 numbers for 12 queries, and DETR two more over the places.
+`python -m segedu.weights.own.shapes_convergence` trains each of them for 500 steps from random weights, on the same
+scenes in the same order, with a narrow VGG as backbone, a batch size of 16 and a learning rate that rises to 1e-3 and
+falls, and writes shapes_convergence.json. In DETR, the queries attend to the whole image. Mask2Former is trained twice:
+its queries attend to the whole image, or only inside the mask that they predicted one layer earlier; the bounding boxes
+of its masks are compared. All three have three decoder layers with 12 queries of 64 features, and DETR also has two
+encoder layers.
 """
 
 from __future__ import annotations
@@ -30,24 +31,25 @@ from segedu.weights.own.shapes_mask_rcnn import SCENES_SEED
 
 LOG = Path(__file__).with_suffix(".json")
 SCENES, STEPS, BATCH, RATE, EVERY = 1024, 500, 16, 1e-3, 50
-WATCHED = (10_000_000, 32)  # seed and number of the new scenes
+WATCHED = (10_000_000, 32)  # seed and number of new scenes
 
 
 def mask_net(masked: bool) -> Mask2Former:
-    """As wide as the small DETR, as many layers of the decoder and as many queries."""
-    body = features(4)
-    pixels = PixelDecoder(body.channels, 64, 4, layers=0)  # a pyramid alone, for time's sake
-    return Mask2Former(body, pixels, MaskedDecoder(len(CLASSES), 12, 64, 4, layers=3, hidden=128, masked=masked))
+    """A Mask2Former with the width, decoder layers and queries of the small DETR."""
+    backbone = features(4)
+    pixel_decoder = PixelDecoder(backbone.channels, 64, 4, layers=0)  # only a feature pyramid, to save time
+    decoder = MaskedDecoder(len(CLASSES), 12, 64, 4, layers=3, hidden=128, masked=masked)
+    return Mask2Former(backbone, pixel_decoder, decoder)
 
 
 def boxes_of_masks(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """The boxes around the masks that a Mask2Former finds."""
-    (found,) = instance_inference(model(image[None]), range(1, len(CLASSES)))
-    return {key: found[key] for key in ("boxes", "labels", "scores")}
+    """The detections of a Mask2Former, with the bounding boxes of its masks."""
+    (detections,) = instance_inference(model(image[None]), range(1, len(CLASSES)))
+    return {key: detections[key] for key in ("boxes", "labels", "scores")}
 
 
 mask_loss = partial(mask2former_loss, points=256)
-NETS: dict[str, tuple[Callable, Callable, Callable]] = {  # builder, loss, what is found
+NETS: dict[str, tuple[Callable, Callable, Callable]] = {  # builder, loss, detections
     "DETR": (shapes_detr.shapes_detr, shapes_detr.loss, shapes_detr.detect),
     "Mask2Former, looks everywhere": (partial(mask_net, False), mask_loss, boxes_of_masks),
     "Mask2Former, masked attention": (partial(mask_net, True), mask_loss, boxes_of_masks),
@@ -55,32 +57,24 @@ NETS: dict[str, tuple[Callable, Callable, Callable]] = {  # builder, loss, what 
 
 
 def curve(name: str, samples: Examples, new: list[Example], steps: int = STEPS, every: int = EVERY) -> dict[str, Any]:
-    """Train one of the three.
+    """Train the network `name` of `NETS` on `samples`, and measure it on `new` scenes.
 
-    Args:
-        name: a key of `NETS`.
-        samples: to learn from.
-        new: to measure on.
-        steps: of training.
-        every: steps for one number.
-
-    Returns:
-        `box_ap50` after each `every` steps, and `cpu_seconds` of training.
+    Returns `box_ap50` after every `every` steps, and `cpu_seconds` of training.
     """
     build, loss, detect = NETS[name]
     torch.manual_seed(making.SEED)
-    model, found, watched = build(), [], 0.0
+    model, precisions, watched = build(), [], 0.0
     start = time.process_time()
 
     def watch(step: int) -> None:
         nonlocal watched
         before = time.process_time()
-        found.append(shapes_detr.precision(model, new, detect)["box_ap50"])
+        precisions.append(shapes_detr.precision(model, new, detect)["box_ap50"])
         watched += time.process_time() - before
 
     options = {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack, "watch": watch}
     making.train(model, loss, samples, **options)
-    result = {"box_ap50": found, "cpu_seconds": round(time.process_time() - start - watched)}
+    result = {"box_ap50": precisions, "cpu_seconds": round(time.process_time() - start - watched)}
     print(name, result, flush=True)
     return result
 

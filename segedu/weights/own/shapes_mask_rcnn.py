@@ -1,7 +1,7 @@
-"""The small Mask R-CNN that learnt from drawn scenes, and how; `shapes_yolact` is made in the same way.
+"""A small Mask R-CNN for synthetic shapes; `shapes_yolact` is trained in the same way.
 
 `python -m segedu.weights.own.shapes_mask_rcnn` makes shapes_mask_rcnn.safetensors and its log, shapes_mask_rcnn.json,
-anew: the network of the recipe, trained for longer. It knows the balls, squares and triangles of
+again: the network of the recipe, trained for longer. It has learned the balls, squares and triangles of
 `segedu.datasets.shapes`, as large as circles 15 to 26 pixels wide, in images of 64 x 64, and nothing else.
 """
 
@@ -17,34 +17,31 @@ from torch import Tensor, nn
 from segedu.datasets.shapes import SHAPES_VERSION, Shapes
 from segedu.instance.mask_rcnn import MaskRCNN, mask_rcnn_loss, postprocess
 from segedu.recipes.data import Sets
-from segedu.recipes.run import measure_detections
-from segedu.recipes.shapes import Examples, WithTargets, examples, small_mask_rcnn, stack_with_targets
+from segedu.recipes.detectors import small_mask_rcnn
+from segedu.recipes.shapes import Examples, WithTargets, examples, stack_with_targets
+from segedu.recipes.task import measure_detections
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 4096, 1200, 16, 3e-3  # recipes draw with other seeds
-HELD_OUT = (7_000_000, 64)  # seed and number of scenes for the numbers in the log
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 4096, 1200, 16, 3e-3  # recipes draw scenes with other seeds
+HELD_OUT = (7_000_000, 64)  # seed and number of scenes for the figures in the log
 
 Detect = Callable[[nn.Module, Tensor], dict[str, Tensor]]  # image (3, H, W) -> boxes, labels, scores, masks
 
 
 def shapes_mask_rcnn() -> MaskRCNN:
-    """The network of the file, which `segedu.weights.load("shapes_mask_rcnn")` fills.
-
-    Returns:
-        The model, its weights drawn at random.
-    """
+    """The network of the file, whose weights `segedu.weights.load("shapes_mask_rcnn")` loads."""
     return small_mask_rcnn()
 
 
 def detect(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """What the model finds in an image (3, H, W)."""
+    """The detections in an image (3, H, W)."""
     return postprocess(model(image[None]))[0]
 
 
 @torch.no_grad()
 def precision(model: nn.Module, detect: Detect) -> dict[str, float]:
-    """COCO's precision on new scenes, of boxes and masks, to four digits."""
+    """COCO's average precision of boxes and masks on new scenes, rounded to four digits."""
     seed, number = HELD_OUT
     sets = Sets(None, {"new": {"all": examples(Shapes(number, seed=seed))}})
     table = measure_detections(lambda image: detect(model, image), sets)["new"]["all"]
@@ -52,12 +49,12 @@ def precision(model: nn.Module, detect: Detect) -> dict[str, float]:
 
 
 def make(build: Callable, train: Callable, detect: Detect, file: Path) -> None:
-    """Draw, train, and write the file and its log beside it.
+    """Draw the scenes, train, and write the file and its log.
 
     Args:
         build: () -> the model.
-        train: (model, samples) -> losses of 100 steps each.
-        detect: finds the objects of an image.
+        train: (model, samples) -> mean losses of 100 steps each.
+        detect: (model, image) -> detections.
         file: to write.
     """
     torch.set_num_threads(1)
@@ -78,7 +75,7 @@ def make(build: Callable, train: Callable, detect: Detect, file: Path) -> None:
 
 
 def train(model: MaskRCNN, samples: Examples, steps: int = STEPS, every: int = 100) -> list[float]:
-    """Train in place; the mean loss of each `every` steps."""
+    """`making.train` with the settings of this network."""
     options = {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack_with_targets}
     return making.train(WithTargets(model), mask_rcnn_loss, samples, **options)
 

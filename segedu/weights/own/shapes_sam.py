@@ -1,8 +1,8 @@
-"""The small SAM that learnt from drawn scenes of three kinds, and how.
+"""A small SAM for three kinds of synthetic scenes: shapes, cells and streets.
 
-`python -m segedu.weights.own.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, anew. It knows
-balls, squares and triangles, nuclei, and streets, and it knows two readings of a click: an object, or the clump of
-objects that touch it. Images are brought to 96 pixels. Its weights are kept in half precision.
+`python -m segedu.weights.own.shapes_sam` makes shapes_sam.safetensors and its log, shapes_sam.json, again. A click can
+mean two things: an object, or the clump of objects that touch it. Images are resized to 96 pixels. The weights are
+saved in half precision.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
 SIZE, PATCH, WIDTH = 96, 8, 64
-SCENES_SEED, SCENES, BATCH, OBJECTS = 10_000_000, 4096, 16, 4  # OBJECTS of a scene in a step
-CLUMPS = 0.25  # how often a clump is meant, where there is one
-SMALLEST, SMALLEST_STUFF = 24, 120  # pixels of an object, or of a piece of stuff, that anybody is asked about
-# Focal loss with alpha = 1/4 asks for lower logits than probabilities have. Chosen on scenes of seed 9,000,000.
+SCENES_SEED, SCENES, BATCH, OBJECTS = 10_000_000, 4096, 16, 4  # OBJECTS per scene in a step
+CLUMPS = 0.25  # probability that a clump is meant, if the scene has one
+SMALLEST, SMALLEST_STUFF = 24, 120  # pixels of an object, or of a connected piece of stuff
+# Focal loss with alpha = 1/4 lowers the logits below those of probabilities. Chosen on scenes of seed 9,000,000.
 THRESHOLD = -0.8
-CORRECTIONS = 3  # clicks behind the first one, when it is measured how much they help
-HELD_OUT = (11_000_000, 40)  # seed, and number of scenes of each kind for the numbers in the log
+CORRECTIONS = 3  # clicks after the first one when corrections are evaluated
+HELD_OUT = (11_000_000, 40)  # seed, and number of scenes of each kind for the figures in the log
 KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
     "shapes": (draw_shapes, (64, 64)),
     "cells": (draw_cells, (64, 64)),
@@ -49,26 +49,22 @@ KINDS: dict[str, tuple[Callable, tuple[int, int]]] = {
 
 
 class Cycle(NamedTuple):
-    """One rise and fall of the learning rate, on scenes of its own."""
+    """One rise and fall of the learning rate, on new scenes."""
 
     steps: int
-    rate: float  # the highest
-    points: int = 1  # clicks behind the first prompt
-    kinds: tuple[str, ...] = tuple(KINDS)  # of the scenes, in turn
+    rate: float  # highest learning rate
+    points: int = 1  # clicks after the first prompt
+    kinds: tuple[str, ...] = tuple(KINDS)  # kinds of scenes, in turn
 
 
-# The first two learn what an object is. The third learns from corrections, and sees the hardest kind twice.
+# The first two cycles learn what an object is. The third learns from corrections, with twice as many street scenes.
 CYCLES = (Cycle(2000, 1e-3), Cycle(2600, 8e-4), Cycle(2400, 8e-4, points=3, kinds=(*KINDS, "street")))
 
 
 def shapes_sam() -> SAM:
-    """The network of the file, which `segedu.weights.load("shapes_sam")` fills.
-
-    Returns:
-        The model, its weights drawn at random.
-    """
+    """The network of the file, whose weights `segedu.weights.load("shapes_sam")` loads."""
     encoder = ImageEncoder(SIZE, PATCH, 96, 5, 4, WIDTH, SIZE // PATCH // 2, (2, 4))
-    # From few scenes, three small convolutions learn faster than one large: Xiao et al. 2021, arXiv 2106.14881.
+    # With few scenes, three small convolutions learn faster than one large one: Xiao et al. 2021, arXiv 2106.14881.
     encoder.patch_embed = nn.Sequential(*_halve(3, 24), *_halve(24, 48), nn.Conv2d(48, 96, 3, stride=2, padding=1))
     decoder = MaskDecoder(TwoWayTransformer(WIDTH, 2, 4, 128), iou_hidden=WIDTH)
     prompts = PromptEncoder(WIDTH, SIZE // PATCH, SIZE, 8)
@@ -80,16 +76,12 @@ def _halve(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 
 def readings(sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """What a click on a scene can mean: objects, and clumps of objects that touch.
+    """What a click on a synthetic scene can mean: objects, and clumps of objects that touch each other.
 
-    Args:
-        sample: of a drawn scene.
-
-    Returns:
-        Masks (N, H, W) bool of the objects, things or connected pieces of stuff; and of the clumps (M, H, W).
+    Returns bool masks (N, H, W) of the objects (things and connected pieces of stuff) and (M, H, W) of the clumps.
     """
     masks = list(sample["masks"])
-    nothing = torch.zeros(0, *sample["label_map"].shape, dtype=torch.bool)
+    no_masks = torch.zeros(0, *sample["label_map"].shape, dtype=torch.bool)
     if "panoptic_seg" in sample:
         for segment in sample["segments_info"]:
             if not segment["isthing"]:
@@ -98,8 +90,8 @@ def readings(sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
         clumps = []
     else:
         clumps = [clump for clump in _pieces(sample["label_map"] > 0) if len(sample["label_map"][clump].unique()) > 1]
-    found = ([mask for mask in some if mask.sum() >= SMALLEST] for some in (masks, clumps))
-    objects, clumps = (torch.stack(some) if some else nothing for some in found)
+    large = ([mask for mask in some if mask.sum() >= SMALLEST] for some in (masks, clumps))
+    objects, clumps = (torch.stack(some) if some else no_masks for some in large)
     return objects, clumps
 
 
@@ -109,12 +101,12 @@ def _pieces(mask: Tensor) -> list[Tensor]:
 
 
 class Clicks(Dataset):
-    """Scenes of all kinds in memory, filled up to squares; of each some objects or clumps, another choice every time.
+    """Scenes in memory, padded to squares. Each access chooses some objects or clumps of a scene at random.
 
     Args:
         length: number of scenes.
         seed: of the scenes.
-        kinds: keys of `KINDS`, in turn.
+        kinds: kinds of scenes, keys of `KINDS`, in turn.
     """
 
     def __init__(self, length: int, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> None:
@@ -144,7 +136,7 @@ class Clicks(Dataset):
 
 
 def _square(image: Tensor) -> Tensor:
-    """As `SAM.encode` does, but before normalisation: the mean colour becomes 0 by it."""
+    """Resize and pad as `SAM.encode` does, but before normalisation, which maps the padded mean colour to 0."""
     image = fit_images(image[None], SIZE)[0]
     square = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(1, SIZE, SIZE)
     square[:, : image.shape[1], : image.shape[2]] = image
@@ -164,7 +156,7 @@ def _byte(image: Tensor) -> Tensor:
 
 
 class Clicked(nn.Module):
-    """SAM in training: the true masks, from which prompts are drawn, come with the images."""
+    """SAM in training. Its input has the ground-truth masks, from which prompts are sampled."""
 
     def __init__(self, model: SAM, points: int) -> None:
         super().__init__()
@@ -175,31 +167,31 @@ class Clicked(nn.Module):
 
 
 def train(model: SAM, scenes: Dataset, cycle: Cycle, every: int = 100) -> list[float]:
-    """Train in place for one cycle; the mean loss of each `every` steps."""
+    """`making.train` for one cycle."""
     options = {"batch": BATCH, "rate": cycle.rate, "steps": cycle.steps, "every": every}
     return making.train(Clicked(model, cycle.points), lambda losses, _: losses, scenes, **options)
 
 
 def centre(mask: Tensor) -> Tensor:
-    """The pixel furthest from the outline of a mask (H, W): where the paper's evaluation clicks. (2,), x and y."""
+    """The pixel (x, y) furthest from the outline of a mask (H, W), where the paper's evaluation clicks."""
     distance = ndimage.distance_transform_edt(F.pad(mask, (1, 1, 1, 1)).numpy())[1:-1, 1:-1]
     y, x = divmod(int(distance.argmax()), mask.shape[1])
     return torch.tensor([x, y], dtype=torch.float32)
 
 
 @torch.no_grad()
-def answers(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """IoU with the truth of what the model says to a click, and to a box.
+def prompt_ious(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """IoU of the masks predicted for a click and for a box with the ground truth.
 
     Args:
         model: in evaluation mode.
         image: (3, H, W).
-        masks: (N, H, W) bool, what is meant.
+        masks: (N, H, W) bool, the ground truth.
 
     Returns:
-        (N,) each: to a click in the middle `one`, the mask for prompts with one meaning; of the three `first`,
-        `chosen`, the one that the model scores highest, and `best`, by the truth; `corrected`, the one after some
-        clicks more; `box`, the one for the true box.
+        IoUs (N,). For a click in the centre: `one`, the mask for unambiguous prompts; `first`, `chosen` and `best` of
+        the three masks: the first, the one with the highest predicted IoU, and the one with the highest IoU; and
+        `corrected`, the mask after more clicks. `box`: the mask for the ground-truth box.
     """
     embeddings, size = model.encode(image[None]), image.shape[-2:]
     points = torch.stack([centre(mask) for mask in masks])[None, :, None]
@@ -208,50 +200,50 @@ def answers(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
     boxed = model.decode(embeddings, size, boxes=boxes_from_masks(masks)[None], multimask_output=False)
     iou = mask_iou(postprocess(clicked)[0], masks[:, None])  # (N, 4)
     chosen = 1 + clicked["iou_scores"][0, :, 1:].argmax(1)
-    answer = clicked["mask_logits"][:, torch.arange(len(masks)), chosen]  # (1, N, h, w)
+    logits = clicked["mask_logits"][:, torch.arange(len(masks)), chosen]  # (1, N, h, w)
     return {
         "one": iou[:, 0],
         "first": iou[:, 1],
         "chosen": iou.gather(1, chosen[:, None])[:, 0],
         "best": iou[:, 1:].amax(1),
-        "corrected": corrected(model, embeddings, masks, answer, clicks),
+        "corrected": corrected(model, embeddings, masks, logits, clicks),
         "box": mask_iou(postprocess(boxed)[0, :, 0], masks),
     }
 
 
-def corrected(model: SAM, embeddings: Tensor, masks: Tensor, answer: Tensor, prompts: dict[str, Tensor]) -> Tensor:
-    """IoU (N,) after `CORRECTIONS` clicks more, each in the middle of where the answer is most wrong.
+def corrected(model: SAM, embeddings: Tensor, masks: Tensor, logits: Tensor, prompts: dict[str, Tensor]) -> Tensor:
+    """IoU (N,) after `CORRECTIONS` more clicks, each in the centre of the wrong pixels.
 
     Args:
         model: in evaluation mode.
         embeddings: of one image.
-        masks: (N, H, W) bool, what is meant.
-        answer: (1, N, h, w), logits of the masks so far.
-        prompts: that led to them.
+        masks: (N, H, W) bool, the ground truth.
+        logits: (1, N, h, w) of the masks predicted so far.
+        prompts: that led to these logits.
     """
     size = tuple(masks.shape[-2:])
     for _ in range(CORRECTIONS):
-        wrong = (full_size(answer, model.image_size, size)[0] > model.mask_threshold) ^ masks
+        wrong = (full_size(logits, model.image_size, size)[0] > model.mask_threshold) ^ masks
         points = torch.stack([centre(some if some.any() else mask) for some, mask in zip(wrong, masks, strict=True)])
         labels = torch.stack([mask[y, x] for mask, (x, y) in zip(masks, points.long(), strict=True)])
         prompts = add_points(prompts, points[None], labels[None].to(torch.int64))
-        answer = best_logits(model.decode(embeddings, size, **prompts, mask_inputs=answer, multimask_output=False))
-    return mask_iou(full_size(answer, model.image_size, size)[0] > model.mask_threshold, masks)
+        logits = best_logits(model.decode(embeddings, size, **prompts, mask_inputs=logits, multimask_output=False))
+    return mask_iou(full_size(logits, model.image_size, size)[0] > model.mask_threshold, masks)
 
 
 def measure(model: SAM) -> dict[str, dict[str, float]]:
-    """Mean IoU on new scenes, over all objects and clumps: of all kinds of scenes together, and of each."""
+    """Mean IoU over all objects and clumps of new scenes: of all kinds of scenes together, and of each kind."""
     seed, number = HELD_OUT
-    found: dict[str, list[dict[str, Tensor]]] = {}
+    ious_of: dict[str, list[dict[str, Tensor]]] = {}
     for kind, (draw, size) in KINDS.items():
         for i in range(number):
             sample = draw((seed, i), size=size)
             for what, masks in zip(("objects", "clumps"), readings(sample), strict=True):
                 if len(masks):
-                    ious = answers(model, sample["image"], masks)
+                    ious = prompt_ious(model, sample["image"], masks)
                     for name in ("all", kind, f"all {what}"):
-                        found.setdefault(name, []).append(ious)
-    return {name: _means(some) for name, some in found.items()}
+                        ious_of.setdefault(name, []).append(ious)
+    return {name: _means(some) for name, some in ious_of.items()}
 
 
 def _means(some: Sequence[dict[str, Tensor]]) -> dict[str, float]:
@@ -265,11 +257,11 @@ if __name__ == "__main__":
     model, losses, seconds = shapes_sam(), [], 0.0
     for number, cycle in enumerate(CYCLES):
         scenes, start = Clicks(SCENES, SCENES_SEED + number, cycle.kinds), time.process_time()
-        if number:  # so that it can be done again alone, from the file of the one before
+        if number:  # so that a cycle can be repeated alone, from the file of the previous one
             torch.manual_seed(making.SEED + number)
         losses += train(model, scenes, cycle)
         seconds += time.process_time() - start
-        model.half().float()  # as the file has them
+        model.half().float()  # the precision of the file
     log = {
         "shapes_version": SHAPES_VERSION,
         "cells_version": CELLS_VERSION,

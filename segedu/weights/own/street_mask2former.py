@@ -1,9 +1,9 @@
-"""The small Mask2Former that learnt from drawn streets: classes, things and panoptic segmentations by one network.
+"""A small Mask2Former for synthetic streets: semantic, instance and panoptic segmentation by one network.
 
 `python -m segedu.weights.own.street_mask2former` makes street_mask2former.safetensors and its log,
-street_mask2former.json, anew. Images have 64 x 96 pixels, and people on them are 6 pixels wide: so all strides are half
-of the paper's, 2, 4, 8 and 16. As the paper starts from a backbone that knows ImageNet, this one starts from four
-stages of `street_vgg`, which saw other streets.
+street_mask2former.json, again. Images have 64 x 96 pixels, and people are only 6 pixels wide, so all strides are half
+of the paper's: 2, 4, 8 and 16. The backbone is pretrained on other streets (four stages of `street_vgg`), where the
+paper's is pretrained on ImageNet.
 """
 
 from __future__ import annotations
@@ -36,22 +36,18 @@ from segedu.weights.catalogue import STREET_VGG_STAGES
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SIZE, WIDTH, QUERIES = (64, 96), 64, 20  # pixels; numbers of a query; a street has at most 16 segments
+SIZE, WIDTH, QUERIES = (64, 96), 64, 20  # pixels; embedding dimension; a street has at most 16 segments
 SCENES_SEED, SCENES, STEPS, BATCH, RATE = 8_000_000, 4096, 4000, 8, 1e-3
-HELD_OUT = (9_000_000, 64)  # seed and number of scenes for the numbers in the log
-WATCHED = (10_000_000, 32)  # likewise, for the curve
-POINTS = 1024  # of the loss: a sixth of the pixels
-SURE = 0.5  # least probability of a panoptic segment
+HELD_OUT = (9_000_000, 64)  # seed and number of scenes for the figures in the log
+WATCHED = (10_000_000, 32)  # the same for the curve
+POINTS = 1024  # at which the mask loss is computed: a sixth of the pixels
+SURE = 0.5  # lowest score of a panoptic segment
 
 Scene = dict[str, Any]
 
 
 def street_mask2former() -> Mask2Former:
-    """The network of the file, which `segedu.weights.load("street_mask2former")` fills.
-
-    Returns:
-        The model, its weights drawn at random.
-    """
+    """The network of the file, whose weights `segedu.weights.load("street_mask2former")` loads."""
     decoder = MaskedDecoder(len(CLASSES), QUERIES, WIDTH, num_heads=4, layers=3, hidden=2 * WIDTH)
     return Mask2Former(backbone(), pixel_decoder(), decoder)
 
@@ -67,7 +63,7 @@ def pixel_decoder() -> PixelDecoder:
 
 
 def start_from_street_vgg(body: VGG) -> None:
-    """Copy the stages that street_vgg has, too."""
+    """Copy the weights of `street_vgg` to the stages of a backbone."""
     state = load("street_vgg").state_dict()
     body.load_state_dict({key: state[key] for key in body.state_dict()})
 
@@ -84,7 +80,7 @@ def draw(seed: int, number: int) -> list[Scene]:
 
 
 def segments(scene: Scene, task: str = "panoptic") -> dict[str, Tensor]:
-    """`labels` (N,) and `masks` (N, H, W) that are asked for in a task: "panoptic", "instance" or "semantic"."""
+    """Targets of a task ("panoptic", "instance" or "semantic"): `labels` (N,) and `masks` (N, H, W)."""
     seg, info = scene["panoptic_seg"].int(), scene["segments_info"]
     if task == "semantic":
         return semantic_segments(semantic(scene))
@@ -92,7 +88,7 @@ def segments(scene: Scene, task: str = "panoptic") -> dict[str, Tensor]:
 
 
 def semantic(scene: Scene) -> Tensor:
-    """The class of each pixel, (H, W) int64, 255 where none."""
+    """The class of each pixel, int64 (H, W); 255 for pixels without a segment."""
     seg, info = scene["panoptic_seg"].long(), scene["segments_info"]
     classes = torch.full((max((one["id"] for one in info), default=0) + 1,), 255)
     for one in info:
@@ -101,7 +97,7 @@ def semantic(scene: Scene) -> Tensor:
 
 
 class Streets(Dataset):
-    """Images and their segments, mirrored at random, from scenes in memory."""
+    """Images and their segments from scenes in memory, mirrored at random."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.scenes = list(scenes)
@@ -115,7 +111,7 @@ class Streets(Dataset):
 
 
 def mirrored(scene: Scene) -> Scene:
-    """The scene or, at random, what a mirror shows of it."""
+    """Mirror a scene left to right with probability 1/2."""
     if torch.rand(()) < 0.5:
         return scene
     return scene | {key: scene[key].flip(-1) for key in ("image", "panoptic_seg")}
@@ -128,49 +124,49 @@ def stack(samples: Sequence[tuple[Tensor, Mapping[str, Tensor]]]) -> tuple[Tenso
 
 
 def train(model: nn.Module, samples: Dataset, steps: int = STEPS, every: int = 100, **watch: Any) -> list[float]:
-    """Train in place; the mean loss of each `every` steps. `watch` as in `making.train`."""
+    """`making.train` with the settings of this network."""
     options = {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack, **watch}
     return making.train(model, partial(mask2former_loss, points=POINTS), samples, **options)
 
 
 @torch.no_grad()
 def evaluate(outputs: Mapping[str, Sequence[Mapping[str, Any]]], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The three read-outs of scenes, each from the outputs of its own task.
+    """Evaluate the three tasks, each from its own outputs.
 
     Args:
-        outputs: for "semantic", "instance" and "panoptic" the outputs of a network for each scene, one image each.
-        scenes: as drawn.
+        outputs: for each of "semantic", "instance" and "panoptic", the outputs of a network for each scene.
+        scenes: from `draw`.
 
     Returns:
-        `semantic_miou`, `instance_mask_ap50` and `panoptic_quality`, to four digits.
+        `semantic_miou`, `instance_mask_ap50` and `panoptic_quality`, rounded to four digits.
     """
     confusion, precision = ConfusionMatrix(len(CLASSES), ignore_index=255), CocoEvaluation("segm")
     quality = PanopticQuality(len(CLASSES))
     for i, scene in enumerate(scenes):
         confusion.update(semantic_inference(outputs["semantic"][i]).argmax(dim=1), semantic(scene)[None])
-        (found,) = instance_inference(outputs["instance"][i], THINGS)
-        precision.update(found, segments(scene, "instance"))
+        (detections,) = instance_inference(outputs["instance"][i], THINGS)
+        precision.update(detections, segments(scene, "instance"))
         ((seg, info),) = panoptic_inference(outputs["panoptic"][i], THINGS, score_threshold=SURE)
-        true = {"panoptic_seg": scene["panoptic_seg"].int(), "segments_info": scene["segments_info"]}
-        quality.update({"panoptic_seg": seg, "segments_info": info}, true)
-    numbers = {
+        target = {"panoptic_seg": scene["panoptic_seg"].int(), "segments_info": scene["segments_info"]}
+        quality.update({"panoptic_seg": seg, "segments_info": info}, target)
+    figures = {
         "semantic_miou": mean_iou_from_confusion(confusion.compute()),
         "instance_mask_ap50": precision.compute()["AP50"],
         "panoptic_quality": quality.compute()["pq"],
     }
-    return {name: round(float(number), 4) for name, number in numbers.items()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 @torch.no_grad()
 def measure(model: nn.Module, scenes: Sequence[Scene]) -> dict[str, float]:
-    """`evaluate` of a network without tasks."""
+    """`evaluate` a network whose outputs serve all three tasks."""
     model.eval()
     outputs = [model(scene["image"][None].float() / 255) for scene in scenes]
     return evaluate(dict.fromkeys(("semantic", "instance", "panoptic"), outputs), scenes)
 
 
 def main() -> None:
-    """Draw, train, and write the file and its log beside this script."""
+    """Draw the scenes, train, and write the file and its log."""
     torch.set_num_threads(1)
     samples = Streets(draw(SCENES_SEED, SCENES))
     torch.manual_seed(making.SEED)
@@ -181,7 +177,7 @@ def main() -> None:
     def watch(step: int) -> None:
         if step % 500 == 0:
             curve[step] = measure(model, new)["panoptic_quality"]
-            save_file(model.state_dict(), FILE.with_suffix(".part"))  # what there is if the rest is not waited for
+            save_file(model.state_dict(), FILE.with_suffix(".part"))  # to have weights if training is stopped early
 
     losses = train(model, samples, watch=watch)
     log = {

@@ -1,10 +1,9 @@
-"""The small OneFormer that learnt from drawn streets: one network, and a word that says which of three tasks it has.
+"""A small OneFormer for synthetic streets: one network for three tasks, and a text input that names the task.
 
 `python -m segedu.weights.own.street_oneformer` makes street_oneformer.safetensors and its log, street_oneformer.json,
-anew. Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and it starts
-from its
-weights: new are the queries that are made of the task, and that all three tasks are learnt at once, each street of a
-batch with a task drawn at random. What reads sentences in training is left out of the file.
+again. Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and training
+starts from its weights. New are the queries, which depend on the task, and joint training: each street of a batch gets
+one of the three tasks at random. The text encoder, used only in training, is left out of the file.
 """
 
 from __future__ import annotations
@@ -43,39 +42,32 @@ from segedu.weights.own.street_mask2former import (
 
 FILE = Path(__file__).with_suffix(".safetensors")
 STEPS, RATE = 2400, 7e-4
-CONTEXT = 2  # learnt texts beside those of sentences
+CONTEXT = 2  # learned text embeddings in addition to those of sentences
 TOKENIZE = WordTokenizer.of_classes(CLASSES)
 
 
 def street_oneformer(text: TextMapper | None = None) -> OneFormer:
-    """The network of the file, which `segedu.weights.load("street_oneformer")` fills.
-
-    Args:
-        text: what reads sentences, in training.
-
-    Returns:
-        The model, its weights drawn at random.
-    """
+    """The network whose weights `segedu.weights.load("street_oneformer")` loads; `text` is used only in training."""
     decoder = MaskedDecoder(len(CLASSES), QUERIES, WIDTH, num_heads=4, layers=3, hidden=2 * WIDTH)
     queries = TaskQueries(WIDTH, num_heads=4, hidden=2 * WIDTH, dropout=0.0)
     return OneFormer(backbone(), pixel_decoder(), decoder, queries, TOKENIZE, TOKENIZE.length, text)
 
 
 def reader() -> TextMapper:
-    """Two layers over the few words there are."""
+    """A text encoder of two layers for the small vocabulary."""
     return TextMapper(TextEncoder(TOKENIZE.vocabulary, TOKENIZE.length, WIDTH, depth=2), WIDTH, CONTEXT)
 
 
 def start_from_street_mask2former(model: OneFormer) -> None:
-    """Copy backbone, pixel decoder and decoder; what makes queries of the task, and reads texts, stays random."""
+    """Copy backbone, pixel decoder and decoder; the task queries and the text encoder keep their random weights."""
     state = load("street_mask2former").state_dict()
     del state["decoder.query_feat.weight"]
-    fresh = model.load_state_dict(state, strict=False).missing_keys
-    assert all(key.startswith(("task_", "text.")) for key in fresh), fresh
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert all(key.startswith(("task_", "text.")) for key in missing), missing
 
 
-class ToldStreets(Dataset):
-    """Streets, each with a task drawn at random, the segments that it asks for, and sentences about them."""
+class StreetsWithTasks(Dataset):
+    """Streets, each with a random task, the segments that are its targets, and sentences that describe them."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.streets = Streets(scenes)
@@ -93,13 +85,13 @@ class ToldStreets(Dataset):
 
 def stack(samples: Sequence[tuple[dict[str, Any], dict[str, Tensor]]]) -> tuple[dict[str, Any], list[dict]]:
     """A batch of images with their tasks and sentences, and the list of their segments."""
-    told, targets = zip(*samples, strict=True)
-    batch = {key: [one[key] for one in told] for key in told[0]}
+    inputs, targets = zip(*samples, strict=True)
+    batch = {key: [one[key] for one in inputs] for key in inputs[0]}
     return batch | {"images": torch.stack(batch["images"])}, list(targets)
 
 
-class Told(nn.Module):
-    """The model in training: tasks and sentences come with the images."""
+class WithTasks(nn.Module):
+    """The model in training: its input has the tasks and sentences as well as the images."""
 
     def __init__(self, model: OneFormer) -> None:
         super().__init__()
@@ -110,23 +102,23 @@ class Told(nn.Module):
 
 
 def train(model: OneFormer, samples: Dataset, steps: int = STEPS, every: int = 100, **options: Any) -> list[float]:
-    """Train in place; the mean loss of each `every` steps."""
+    """`making.train` with the settings of this network."""
     options |= {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack}
-    return making.train(Told(model), partial(oneformer_loss, points=POINTS), samples, **options)
+    return making.train(WithTasks(model), partial(oneformer_loss, points=POINTS), samples, **options)
 
 
 @torch.no_grad()
 def measure(model: OneFormer, scenes: Sequence[Scene]) -> dict[str, float]:
-    """The three read-outs of scenes, each of what the network says when it is told that task."""
+    """`evaluate` the outputs for each task, which the network gets as text."""
     model.eval()
     images = [scene["image"][None].float() / 255 for scene in scenes]
     return evaluate({task: [model(image, tasks=task) for image in images] for task in TASKS}, scenes)
 
 
 def main() -> None:
-    """Draw, train, and write the file and its log beside this script."""
+    """Draw the scenes, train, and write the file and its log."""
     torch.set_num_threads(1)
-    samples = ToldStreets(draw(SCENES_SEED, SCENES))
+    samples = StreetsWithTasks(draw(SCENES_SEED, SCENES))
     torch.manual_seed(making.SEED)
     model, start = street_oneformer(reader()), time.process_time()
     start_from_street_mask2former(model)

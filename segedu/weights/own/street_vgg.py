@@ -1,10 +1,10 @@
-"""The small VGG that recipes on the street start from, and how it was trained.
+"""A small VGG, the pretrained encoder of the recipes on streets.
 
-Papers start from a VGG that learnt to name what ImageNet's photographs show. This one learnt to name what windows of
-other drawn streets show: at each of the five stages a linear classifier reads one feature and says which classes occur
-in its window of 2, 4, 8, 16 or 32 pixels. The classifiers are thrown away.
+Papers start from a VGG pretrained on the classification of ImageNet. This one was pretrained on other synthetic
+streets: at each of the five stages, a linear classifier predicts from every feature vector which classes occur in its
+window of 2, 4, 8, 16 or 32 pixels. The classifiers are then discarded.
 
-`python -m segedu.weights.own.street_vgg` makes street_vgg.safetensors and its log, street_vgg.json, anew.
+`python -m segedu.weights.own.street_vgg` makes street_vgg.safetensors and its log, street_vgg.json, again.
 """
 
 from __future__ import annotations
@@ -20,48 +20,41 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from segedu.backbones.vgg import VGG
-from segedu.datasets.street import CLASSES, STREET_VERSION, draw_street
-from segedu.recipes.data import crop_mirror
+from segedu.datasets.street import CLASSES, STREET_VERSION
+from segedu.recipes.data import crop_mirror, draw_streets
 from segedu.weights.catalogue import STREET_VGG_STAGES
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # recipes draw with seeds far below
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 1_000_000, 3072, 10_000, 8, 5e-3  # seeds of recipes are much smaller
 
 
 def windows(target: Tensor, stages: int = len(STREET_VGG_STAGES)) -> list[Tensor]:
     """Which classes occur in the windows of each stage.
 
     Args:
-        target: (B, H, W) int64; 255 is no class. H and W are multiples of the largest window.
-        stages: how many; the windows of stage i have 2**(i + 1) pixels a side.
+        target: (B, H, W) int64; 255 is not a class. H and W are multiples of the largest window.
+        stages: number of stages; the windows of stage i have 2**(i + 1) pixels per side.
 
     Returns:
-        For each stage (B, K, H / 2**(i + 1), W / 2**(i + 1)) of 0 and 1.
+        For each stage (B, K, H / 2**(i + 1), W / 2**(i + 1)), 1 for a class that occurs in the window, else 0.
     """
     occurs = F.one_hot(target.clamp(max=len(CLASSES)), len(CLASSES) + 1)[..., : len(CLASSES)]  # (B, H, W, K)
-    occurs, found = occurs.permute(0, 3, 1, 2).float(), []
+    occurs, of_stages = occurs.permute(0, 3, 1, 2).float(), []
     for _ in range(stages):
         occurs = F.max_pool2d(occurs, kernel_size=2)
-        found.append(occurs)
-    return found
-
-
-def draw(number: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and targets (N, H, W), uint8, of streets that no recipe draws."""
-    scenes = [draw_street((SCENES_SEED, i)) for i in tqdm(range(number), desc="draw streets", unit="scene")]
-    images = torch.stack([(scene["image"] * 255).round().to(torch.uint8) for scene in scenes])
-    return images, torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
+        of_stages.append(occurs)
+    return of_stages
 
 
 def batch_of(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """A random batch of windows, each mirrored at random: (B, 3, h, w) in [0, 1] and (B, h, w) int64."""
     picks = torch.randint(len(images), (BATCH,)).tolist()
-    chosen, labels = zip(*(crop_mirror(images[i], targets[i]) for i in picks), strict=True)
-    return torch.stack(chosen).float() / 255, torch.stack(labels).long()
+    crops, labels = zip(*(crop_mirror(images[i], targets[i]) for i in picks), strict=True)
+    return torch.stack(crops).float() / 255, torch.stack(labels).long()
 
 
 def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000) -> tuple[VGG, list[float]]:
-    """The encoder after `steps` steps, and the mean loss of each `every` of them."""
+    """The encoder after `steps` steps, and the mean loss of every `every` steps."""
     torch.manual_seed(0)
     encoder = VGG(STREET_VGG_STAGES, batch_norm=True).to(memory_format=torch.channels_last)
     classifiers = nn.ModuleList(nn.Conv2d(channels, len(CLASSES), kernel_size=1) for channels in encoder.channels)
@@ -69,9 +62,9 @@ def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     losses = torch.zeros(steps)
     for step in tqdm(range(steps), desc="train", unit="step"):
-        chosen, labels = batch_of(images, targets)
-        told = zip(classifiers, encoder(chosen), windows(labels), strict=True)
-        loss = sum(F.binary_cross_entropy_with_logits(classify(features), truth) for classify, features, truth in told)
+        crops, labels = batch_of(images, targets)
+        stages = zip(classifiers, encoder(crops), windows(labels), strict=True)
+        loss = sum(F.binary_cross_entropy_with_logits(classify(x), occurs) for classify, x, occurs in stages)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,9 +75,9 @@ def train(images: Tensor, targets: Tensor, steps: int = STEPS, every: int = 1000
 
 
 def main() -> None:
-    """Draw, train, and write the file and its log beside this script."""
+    """Draw the scenes, train, and write the file and its log."""
     start = time.process_time()
-    images, targets = draw(SCENES)
+    images, targets = draw_streets(SCENES, SCENES_SEED)
     drawn = time.process_time()
     encoder, losses = train(images, targets)
     save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, FILE)

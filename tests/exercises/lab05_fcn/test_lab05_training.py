@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segedu.recipes.street import find_recipe
+from segedu.recipes.recipe import find_recipe
 from segedu.teaching.authoring import notebooks as authoring
 from segedu.teaching.exercises.lab05_fcn import bilinear_kernel, fcn8_fuse, joint_augment, pixel_ce
 

@@ -1,0 +1,198 @@
+"""Instance recipes on synthetic cells and real nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from segedu.backbones.erfnet import ERFNetEncoder
+from segedu.backbones.fpn import FPN, PoolLevel
+from segedu.backbones.stardist_unet import StarDistUNet
+from segedu.backbones.vgg import VGG
+from segedu.detection.fast_rcnn import TwoLayerHead
+from segedu.detection.faster_rcnn import RPN
+from segedu.instance import mask_rcnn, signed_distance, spatial_embedding, stardist
+from segedu.instance.cellpose import cellpose
+from segedu.layers.proposals import Sampling
+from segedu.ops.masks import label_map_from_masks
+from segedu.recipes.baselines import OtsuWatershed
+from segedu.recipes.cells import CLASSES, RADIUS, Targets, boxes_and_masks, cells_instance_sets, nuclei_instance_sets
+from segedu.recipes.recipe import Recipe, quick_layout
+from segedu.recipes.shapes import WithTargets, stack_with_targets
+from segedu.recipes.task import INSTANCES
+from segedu.semantic.res_unet import res_unet
+from segedu.semantic.unet import UNet
+
+
+def nuclei_mask_rcnn() -> nn.Module:
+    """Mask R-CNN on a narrow VGG, from stride 4 on, because half of the nuclei are less than 13 pixels wide.
+
+    Anchors have 6 to 100 pixels. All boxes are pooled from the finest level, and masks have 14 x 14 pixels.
+    """
+    backbone = VGG(((16,), (32, 32), (64, 64), (96, 96), (96,))[:4], batch_norm=True)
+    return WithTargets(
+        mask_rcnn.MaskRCNN(
+            FPN(backbone, 64, levels=(1, 2, 3), extra=PoolLevel()),
+            num_classes=2,
+            rpn=RPN(64, sizes=((6.0, 11.0), (16.0, 24.0), (34.0, 50.0), (70.0, 100.0)), ratios=(0.6, 1.0, 1.7)),
+            head=TwoLayerHead(64, size=7, hidden=256),
+            mask_head=mask_rcnn.MaskHead(64, size=7, depth=2),
+            sampling=Sampling(count=64, positive_share=0.5, high=0.5),
+            counts=(300, 1000),
+            detect={"score_threshold": 0.5, "iou_threshold": 0.4, "count": 500},
+        )
+    )
+
+
+def label_maps_of_mask_rcnn(outputs: dict[str, Any], size: tuple[int, int]) -> list[Tensor]:
+    """One label map per image. Where masks overlap, a pixel belongs to the one with the highest score."""
+    return [_without_rims(detections["masks"], detections["scores"]) for detections in mask_rcnn.postprocess(outputs)]
+
+
+def _without_rims(masks: Tensor, scores: Tensor) -> Tensor:
+    """A label map without masks that are more than half covered by masks with higher scores.
+
+    A second, slightly larger mask of the same nucleus would otherwise leave a rim around the first.
+    """
+    label_map = label_map_from_masks(masks, scores)
+    visible = label_map.flatten().long().bincount(minlength=len(masks) + 1)[1:]  # (N,) pixels
+    keep = 2 * visible >= masks.sum(dim=(1, 2))
+    return label_map_from_masks(masks[keep], scores[keep])
+
+
+def small_stardist(channels: int) -> nn.Module:
+    """StarDist with batch normalisation, whose distances start at the usual radius of a nucleus.
+
+    The authors use neither and train for 40,000 steps. Without both, the network learns no shape in a few hundred.
+    """
+    model = stardist.StarDist(StarDistUNet(3, channels, batch_norm=True), width=4 * channels)
+    nn.init.constant_(model.dist.bias, RADIUS)
+    return model
+
+
+def embedding_network(widths: Sequence[int], dilations: Sequence[Sequence[int]], unit: float) -> nn.Module:
+    """A shallower ERFNet than the paper's, without dropout, for a short training."""
+    return spatial_embedding.SpatialEmbedding(ERFNetEncoder(3, widths, dilations, (0.0, 0.0)), unit=unit)
+
+
+def embedding_functions(unit: float) -> dict[str, Any]:
+    """Loss and post-processing with offsets in units of `unit` pixels."""
+    return {
+        "loss": partial(spatial_embedding.spatial_embedding_loss, unit=unit, foreground_weight=10.0),
+        # without these limits, the rim that an object's own Gaussian does not cover becomes an object
+        "postprocess": lambda outputs, size: spatial_embedding.postprocess(
+            outputs, unit=unit, min_pixels=15, min_free=0.5
+        ),
+    }
+
+
+def on_cells(
+    method: str, targets: Targets, synthetic: dict[str, Any], real: dict[str, Any], **both: Any
+) -> Iterator[Recipe]:
+    """The recipes of a method: on synthetic cells, with a narrow network, and on real nuclei, with a wider one.
+
+    Args:
+        method: its name.
+        targets: of one label map.
+        synthetic: `build`, `steps`, `learning_rate` and `target` on synthetic cells.
+        real: the same on real nuclei.
+        **both: `loss` and `postprocess`.
+    """
+    both |= {"method": method, "task": INSTANCES, "classes": CLASSES, "baseline": OtsuWatershed, "batch_size": 8}
+    both |= {"metric": "instance_accuracy"}
+    yield Recipe(data="cells", sets=cells_instance_sets(targets), cpu_minutes=1, gpu_minutes=0.5, **both, **synthetic)
+    yield Recipe(data="nuclei", sets=nuclei_instance_sets(targets), cpu_minutes=60, gpu_minutes=5, **both, **real)
+
+
+RECIPES = (
+    *on_cells(
+        "signed_distance",
+        signed_distance.signed_distance_targets,
+        loss=signed_distance.signed_distance_loss,
+        postprocess=lambda outputs, size: signed_distance.postprocess(outputs),
+        synthetic={
+            # a short training needs batch normalisation, which the plain U-Net does not have
+            "build": lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
+            "steps": 200,
+            "learning_rate": 1e-2,
+            "target": 0.75,
+        },
+        real={
+            "build": lambda: quick_layout(signed_distance.SignedDistance(UNet(3, 1, 16, depth=3, padding=1))),
+            "steps": 2000,
+            "learning_rate": 5e-3,
+            "target": 0.72,
+        },
+    ),
+    *on_cells(
+        "stardist",
+        stardist.stardist_targets,
+        loss=stardist.stardist_loss,
+        postprocess=stardist.postprocess,
+        synthetic={
+            "build": lambda: quick_layout(small_stardist(8)),
+            "steps": 150,
+            "learning_rate": 1e-2,
+            "target": 0.7,
+        },
+        real={"build": lambda: quick_layout(small_stardist(32)), "steps": 2500, "learning_rate": 3e-3, "target": 0.78},
+    ),
+    *on_cells(
+        "cellpose",
+        cellpose.cellpose_targets,
+        loss=cellpose.cellpose_loss,
+        postprocess=lambda outputs, size: cellpose.postprocess(outputs),
+        synthetic={
+            "build": lambda: quick_layout(cellpose.Cellpose(3, [8, 16, 32, 64])),
+            "steps": 100,
+            "learning_rate": 1e-2,
+            "target": 0.9,
+        },
+        real={
+            "build": lambda: quick_layout(cellpose.Cellpose(3, [16, 32, 64, 128])),
+            "steps": 2000,
+            "learning_rate": 1e-3,
+            "target": 0.78,
+        },
+    ),
+    *on_cells(
+        "spatial_embedding",
+        spatial_embedding.spatial_embedding_targets,
+        synthetic={
+            "build": lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
+            **embedding_functions(128.0),
+            "steps": 150,
+            "learning_rate": 1e-2,
+            "target": 0.7,
+        },
+        real={
+            "build": lambda: quick_layout(embedding_network((16, 64, 128), ((1, 1, 1), (2, 4, 8, 2)), unit=64.0)),
+            **embedding_functions(64.0),
+            "steps": 1500,
+            "learning_rate": 3e-3,
+            "target": 0.72,
+        },
+    ),
+    Recipe(
+        method="mask_rcnn",
+        data="nuclei",
+        task=INSTANCES,
+        classes=CLASSES,
+        build=nuclei_mask_rcnn,
+        loss=mask_rcnn.mask_rcnn_loss,
+        postprocess=label_maps_of_mask_rcnn,
+        sets=nuclei_instance_sets(boxes_and_masks),
+        collate=stack_with_targets,
+        baseline=OtsuWatershed,
+        steps=1600,
+        batch_size=8,
+        learning_rate=3e-3,
+        metric="instance_accuracy",
+        target=0.72,
+        cpu_minutes=60,
+        gpu_minutes=5,
+    ),
+)
