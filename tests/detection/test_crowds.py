@@ -182,9 +182,9 @@ def test_a_batch_keeps_the_marks() -> None:
 @pytest.mark.parametrize(
     ("iscrowd", "error", "message"),
     [
-        ([0, 0, 1], TypeError, r"^targets\[0\]\['iscrowd'\] has type list, expected a tensor of torch.bool"),
-        (torch.tensor([0.0, 0.0, 1.0]), TypeError, "has dtype torch.float32, expected a tensor of torch.bool"),
-        (torch.tensor([0, 1]), ValueError, r"has shape \(2,\), expected \(3,\): one for each of boxes"),
+        ([0, 0, 1], TypeError, r"^targets\[0\]\['iscrowd'\] has type list, expected a tensor"),
+        (torch.tensor([0.0, 0.0, 1.0]), TypeError, "has dtype torch.float32, expected torch.bool"),
+        (torch.tensor([0, 1]), ValueError, r"has shape \(2,\), expected \(3,\), one for each of boxes"),
         (torch.tensor([[0, 0, 1]]), ValueError, r"has shape \(1, 3\), expected \(3,\)"),
         (torch.tensor([0, 0, 2]), ValueError, r"has the values \[0, 2\], expected 0 and 1"),
     ],
