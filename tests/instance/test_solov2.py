@@ -340,7 +340,7 @@ FLAT = {**TARGET, "boxes": torch.tensor([[1.0, 1.0, 1.0, 4.0]])}
         ),
         (lambda: solov2_loss(GOOD, [{**TARGET, "masks": TARGET["masks"].float()}]), TypeError, "torch.bool"),
         (lambda: solov2_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 8, 8\)"),
-        (lambda: solov2_loss(GOOD, [TARGET]), ValueError, "ranges has 5 pairs, expected one for each of 1 grids"),
+        (lambda: solov2_loss(GOOD, [TARGET]), ValueError, "ranges has 5 entries, expected 1, one for each grid"),
         (lambda: postprocess([GOOD]), TypeError, "outputs has type list"),
         (lambda: postprocess(GOOD, min_areas=()), ValueError, "min_areas is .*, expected one for each of 1 grids"),
         (
