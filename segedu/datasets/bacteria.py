@@ -5,7 +5,7 @@ rods lie side by side over their whole length, with a thin bright seam between: 
 Phase contrast darkens what slows light down, adds a bright halo around it, and lets the inside of a colony fade to
 the grey of the background.
 
-A scene depends on its seed and its arguments only.
+A scene depends only on its seed and its arguments.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch import Tensor
 from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import check_count, scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-BACTERIA_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+BACTERIA_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "bacterium")
 _MIN_SIZE = 16
 _STEP = 0.5  # pixels between the points of a centre line
@@ -166,10 +167,10 @@ def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, t
 def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple, touching: float) -> _Field:
     """Put down as many rods as fit, up to a number drawn from `count`."""
     usual = np.mean(width) * (length[1] - length[0]) / np.log(length[1] / length[0]) if length[0] < length[1] else 0
-    wanted = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
+    target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
     field = _Field(size)
-    for _ in range(6 * wanted + 10):
-        if len(field.rods) == wanted:
+    for _ in range(6 * target_count + 10):
+        if len(field.rods) == target_count:
             break
         rod = _rod(rng, field, width, length, touching)
         if rod is not None:
@@ -205,14 +206,14 @@ def draw_bacteria(
     """Draw one image of bacteria.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
         count: how many bacteria, or (lowest, highest); 0 is allowed; by default about a third of the area is
-            covered. Fewer are drawn where they do not fit.
+            covered. Fewer are drawn if they do not fit.
         rod_width: smallest and largest width in pixels, 3 to 40.
         rod_length: smallest and largest length from end to end in pixels, 3 to 400; short ones are more frequent.
         touching: probability that a bacterium is put beside or behind another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and background, 0 (none) to 1.
 
     Returns:
@@ -220,17 +221,13 @@ def draw_bacteria(
         `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N, each in one piece; `boxes` float32 (N, 4) xyxy;
         `labels` int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the whole
         bacterium; `visible` float32 (N,), the share of it that it owns in the image. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)
     width, length = check_span("rod_width", rod_width, 3, 40), check_span("rod_length", rod_length, 3, 400)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     field = _arrange(rng, size, count, width, length, touching)
     grey = _photograph(rng, field, noise, unevenness)
@@ -242,11 +239,11 @@ def draw_bacteria(
 
 
 class Bacteria(Scenes):
-    """`length` images of `draw_bacteria`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` images of `draw_bacteria`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of images.
-        seed: take different seeds for training and validation.
+        seed: use different seeds for training and validation.
         size: height and width.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_bacteria`.
@@ -260,4 +257,4 @@ class Bacteria(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_bacteria, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_bacteria, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

@@ -1,4 +1,4 @@
-"""Cell Tracking Challenge: cells in time, in 2D or 3D, with truth of segmentation and of tracks.
+"""Cell Tracking Challenge: cells in time, in 2D or 3D, with ground truth of segmentation and of tracks.
 
 Maška et al. 2023 (Nature Methods 20). A data set holds sequences `01`, `02` of frames `t000.tif`, and for each a
 folder `01_GT` with `SEG/man_seg000.tif` (label maps of some frames), `TRA/man_track000.tif` (markers of all
@@ -39,10 +39,6 @@ def read_tracks(path: str | Path) -> Tensor:
 
     Returns:
         (T, 4) int64: label, first frame, last frame, label of the parent (0: none).
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is not four whole numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,7 +46,7 @@ def read_tracks(path: str | Path) -> Tensor:
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     for number, row in enumerate(rows, start=1):
         if len(row) != 4 or not all(re.fullmatch(r"-?\d+", value) for value in row):
-            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four whole numbers")
+            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four integers")
     return torch.tensor([[int(value) for value in row] for row in rows], dtype=torch.int64).reshape(-1, 4)
 
 
@@ -61,10 +57,6 @@ class CellTracking(Dataset):
         root: the folder of the data set, such as `Fluo-N2DH-SIM+`.
         sequence: "01" or "02".
         transforms: called with the sample dict.
-
-    Raises:
-        FileNotFoundError: if the folder or the sequence is missing; on reading, if a file is broken.
-        ValueError: if the sequence has no frame; on reading, if a file is no TIFF or sizes differ.
 
     Each item has `image` (1, H, W) or, in 3D, (1, D, H, W), float32 in [0, 1] by the range of its dtype; `frame`;
     `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None where nobody segmented
@@ -97,9 +89,6 @@ class CellTracking(Dataset):
 
         Returns:
             (H, W) or (D, H, W).
-
-        Raises:
-            ValueError: if it is no image, or has not the shape of the first frame.
         """
         pixels = _read_tiff(path)
         if self.shape is None:
@@ -140,10 +129,6 @@ class CellInstances(Dataset):
         sequence: "01" or "02".
         markers: take the markers of TRA, which exist for all frames and may be smaller than the cells, in place of SEG.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
-
-    Raises:
-        FileNotFoundError: if the folder or the sequence is missing; on reading, if the frame of a label map is.
-        ValueError: if nothing is labelled; on reading, if a file is no TIFF, or sizes differ.
 
     Items of images, and of single slices where only these were segmented, have all keys of a sample, `image` with
     three equal channels; items of volumes have `image` (1, D, H, W), `semantic`, `label_map` (D, H, W) and `labels`.
@@ -204,9 +189,9 @@ def _read_tiff(path: Path) -> np.ndarray:
         pixels = _decode(path)
     # Its decoders raise RuntimeErrors of their own, and a header that is cut off struct.error.
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error) as error:
-        raise ValueError(f"{path} is no readable image, expected TIFF: {error}") from error
+        raise ValueError(f"{path} is not a readable image, expected TIFF: {error}") from error
     if pixels.ndim not in (2, 3):  # a file that is cut short can read as nothing
-        raise ValueError(f"{path} is no readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
+        raise ValueError(f"{path} is not a readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
     return pixels
 
 
@@ -231,8 +216,8 @@ def _read_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     if label_map.shape != tuple(shape):
         raise ValueError(f"{path} has shape {label_map.shape}, expected {tuple(shape)} as its frame")
     if not np.issubdtype(label_map.dtype, np.integer) or label_map.min(initial=0) < 0:
-        raise ValueError(f"{path} has dtype {label_map.dtype}, expected whole numbers of at least 0")
+        raise ValueError(f"{path} has dtype {label_map.dtype}, expected integers of at least 0")
     if label_map.max(initial=0) > np.iinfo(np.int32).max:
-        raise ValueError(f"{path} has the number {label_map.max()}, expected at most {np.iinfo(np.int32).max}")
+        raise ValueError(f"{path} has the value {label_map.max()}, expected at most {np.iinfo(np.int32).max}")
     check_label_map(label_map, path)
     return torch.from_numpy(label_map.astype(np.int32))

@@ -42,10 +42,6 @@ def to_cvat(
     Returns:
         The text. CVAT numbers images in the order of their names, and so does the text.
 
-    Raises:
-        TypeError: something is of the wrong kind.
-        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
-
     Example:
         >>> mask = torch.tensor([[[0, 1, 1], [0, 1, 0]]]).bool()
         >>> text = to_cvat({"a.png": {"labels": torch.tensor([1]), "masks": mask}}, ["background", "cat"])
@@ -85,11 +81,6 @@ def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
         Instances by the name of the image: `boxes` (N, 4) float32, tight, `labels` (N,) int64 and `masks` (N, H, W)
         bool; and the names, "background" first. Polygons of one image, label and group are one object; an object that
         covers no pixel is absent.
-
-    Raises:
-        TypeError: text is no str.
-        ValueError: no XML or not of this format, a shape that is neither mask nor polygon, a label that the file does
-            not list, or a shape that does not fit its image.
     """
     if not isinstance(text, str):
         raise TypeError(f"text has type {type(text).__name__}, expected what the file holds, as str")
@@ -156,7 +147,7 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
     left, top, width, height = (_number(shape, key, image) for key in ("left", "top", "width", "height"))
     runs = shape.get("rle", "")
     if not re.fullmatch(r"[\s,\d]*", runs):
-        raise ValueError(f"{_place(image)} has the runs {runs!r:.60}, expected whole numbers with commas between them")
+        raise ValueError(f"{_place(image)} has the runs {runs!r:.60}, expected integers with commas between them")
     counts = [int(count) for count in re.findall(r"\d+", runs)]
     if sum(counts) != width * height:
         raise ValueError(f"{_place(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
@@ -173,7 +164,7 @@ def _number(element: Element, key: str, image: Element | None = None) -> int:
     given = element.get(key, "")
     if not given.isdigit():
         place = _place(element if image is None else image)
-        raise ValueError(f"{place} has the {key} {given!r} of <{element.tag}>, expected a whole number")
+        raise ValueError(f"{place} has the {key} {given!r} of <{element.tag}>, expected an integer")
     return int(given)
 
 

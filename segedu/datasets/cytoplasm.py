@@ -4,7 +4,7 @@ That is how Cellpose is given cells: one channel shows the cytoplasm, another th
 against each other, their outlines are irregular, and their brightness says little about where one ends: a threshold
 finds the sheet, or the nuclei, but not the cells.
 
-A scene depends on its seed and its arguments only.
+A scene depends only on its seed and its arguments.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from segedu.datasets.cells import Nucleus
 from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
 from segedu.datasets.sample import compact, make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import check_count, scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-CYTOPLASM_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CYTOPLASM_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "cell")
 _MIN_SIZE = 16
 _WAVES = (0.2, 0.16, 0.11)  # the largest w_k of a body: see `Nucleus`
@@ -44,10 +45,10 @@ def _place(rng: np.random.Generator, size: tuple, centres: np.ndarray, radius: f
 
 def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> np.ndarray:
     """Centre and mean radius (N, 3) of as many cells as fit, up to a number drawn from `count`."""
-    wanted = number_wanted(rng, count, 0.8 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
+    target_count = number_wanted(rng, count, 0.8 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
     centres = np.zeros((0, 3))
-    for _ in range(30 * wanted):
-        if len(centres) == wanted:
+    for _ in range(30 * target_count):
+        if len(centres) == target_count:
             break
         mean = rng.uniform(*radius)
         place = _place(rng, size, centres, mean, touching)
@@ -139,13 +140,13 @@ def draw_cytoplasm(
     """Draw one image of cells with their nuclei.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
         count: how many cells, or (lowest, highest); 0 is allowed; by default half of the area or more is covered.
-            Fewer are drawn where they do not fit.
+            Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius of a cell in pixels, 3 to 200.
         touching: probability that a cell is put against another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and stray light, 0 (none) to 1.
 
     Returns:
@@ -153,17 +154,13 @@ def draw_cytoplasm(
         indexes of `CLASSES`; `label_map` int32 (H, W) of whole cells, 0 for background, 1..N, each in one piece;
         `nuclei_map` int32 (H, W): nucleus k lies in cell k, in one piece, and is absent where the border of the image
         cuts it off; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,), all 1; `masks` bool (N, H, W). N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)
     radius = check_span("radius", radius, 3, 200)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     sheet = _Sheet(rng, size, _arrange(rng, size, count, radius, touching))
     image = _photograph(rng, sheet, noise, unevenness)
@@ -175,11 +172,11 @@ def draw_cytoplasm(
 
 
 class Cytoplasm(Scenes):
-    """`length` images of `draw_cytoplasm`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` images of `draw_cytoplasm`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of images.
-        seed: take different seeds for training and validation.
+        seed: use different seeds for training and validation.
         size: height and width.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_cytoplasm`.
@@ -193,4 +190,4 @@ class Cytoplasm(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_cytoplasm, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_cytoplasm, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

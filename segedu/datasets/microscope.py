@@ -1,6 +1,6 @@
-"""What the drawn microscope images have in common: uneven light, photons and a camera, connected truth.
+"""Parts that the synthetic microscope images share: uneven light, photon and camera noise, connected objects.
 
-Two or three axes alike where nothing else is said.
+The functions accept two or three axes unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -8,43 +8,26 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from segedu.datasets.texture import check_amount, smooth_field
+from segedu.datasets.texture import smooth_field
+from segedu.validation.numbers import check_number
 
 
 def check_span(name: str, span: tuple[float, float], lowest: float, highest: float) -> tuple[float, float]:
-    """Return (smallest, largest) as floats.
-
-    Args:
-        name: of the argument, for the message.
-        span: what was given.
-        lowest: the smallest value allowed.
-        highest: the largest value allowed.
-
-    Returns:
-        (smallest, largest).
-
-    Raises:
-        TypeError: if it is not two numbers.
-        ValueError: if one is out of range, or the smallest exceeds the largest.
-    """
+    """Return `span` as (smallest, largest), two floats from `lowest` to `highest`."""
     if not isinstance(span, (tuple, list)) or len(span) != 2:
         raise TypeError(f"{name} is {span!r}, expected two numbers (smallest, largest) in pixels")
-    smallest, largest = (check_amount(name, part, lowest, highest) for part in span)
+    smallest, largest = (check_number(name, part, lowest, highest) for part in span)
     if smallest > largest:
         raise ValueError(f"{name} is {tuple(span)!r}, expected (smallest, largest)")
     return smallest, largest
 
 
 def number_wanted(rng: np.random.Generator, count: tuple[int, int] | None, expected: float) -> int:
-    """How many objects a scene is to have.
+    """Draw the number of objects of a scene.
 
     Args:
-        rng: where the number is drawn from.
-        count: (lowest, highest); None takes 0.6 to 1.4 times what is expected, and at least the chance of one.
-        expected: number of objects that cover the share of the image that they usually cover.
-
-    Returns:
-        The number.
+        count: (lowest, highest); None means 0.6 to 1.4 times `expected`, with a highest number of at least 1.
+        expected: number of objects that cover the usual fraction of the image.
     """
     lowest, highest = count or (round(0.6 * expected), max(1, round(1.4 * expected)))
     return int(rng.integers(lowest, highest + 1))

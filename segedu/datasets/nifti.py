@@ -74,7 +74,7 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: as for `read_nifti`, or if a voxel is negative, no whole number or too large for int64.
+        ValueError: as for `read_nifti`, or if a voxel is negative, not an integer or too large for int64.
     """
     path = Path(path)
     image, stored = _load(path, max_voxels)
@@ -82,7 +82,7 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
     known = (stored == np.round(stored)) & (stored >= 0) & (stored < 2.0**63)
     if not known.all():
         wrong = stored[~known][0]
-        raise ValueError(f"{path} has a voxel of {wrong}, expected whole numbers of at least 0: is it an image?")
+        raise ValueError(f"{path} has a voxel of {wrong}, expected integers of at least 0: is it an image?")
     return _turn(image, stored.astype(np.int64), path)
 
 
@@ -91,12 +91,12 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
 
     Args:
         path: .nii or .nii.gz; the folder must exist, and a file there is replaced.
-        labels: (D, H, W) whole numbers of at least 0, in the order of `like.array`.
+        labels: (D, H, W) integers of at least 0, in the order of `like.array`.
         like: the volume that they belong to.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        TypeError: if `labels` is no tensor, or holds no whole numbers.
+        TypeError: if `labels` is not a tensor of integers.
         ValueError: if its shape is another than that of `like`, a label is negative or too large, or the name of
             the file does not end in .nii or .nii.gz.
     """
@@ -110,7 +110,7 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels has type {type(labels).__name__}, expected a Tensor")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels has dtype {labels.dtype}, expected whole numbers")
+        raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
     if labels.shape != like.array.shape:
         raise ValueError(f"labels has shape {tuple(labels.shape)}, expected {tuple(like.array.shape)} as its volume")
     low, high = int(labels.min()), int(labels.max())
@@ -188,7 +188,7 @@ def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
     try:
         image = nibabel.load(path)
     except damage as error:
-        raise ValueError(f"{path} is no readable file, expected {_LAYOUT}: {error}") from error
+        raise ValueError(f"{path} is not a readable file, expected {_LAYOUT}: {error}") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"{path} is a {type(image).__name__}, expected {_LAYOUT}")
     shape = image.shape

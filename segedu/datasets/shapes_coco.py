@@ -34,9 +34,6 @@ def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, T
         `boxes` (M, 4) float32 xyxy, `labels` (M,), `masks` (M, H, W) bool and `iscrowd` (M,) bool: the single
         objects in their order, then the crowds.
 
-    Raises:
-        ValueError: `smallest` is below 2.
-
     Example:
         >>> rows = torch.eye(4).bool()[:, None].expand(4, 2, 4)  # four objects, each a column of the image
         >>> merged = merge_crowds({"masks": rows, "labels": torch.tensor([1, 1, 2, 1])}, smallest=2)
@@ -97,9 +94,6 @@ def write_shapes_coco(
 
     Returns:
         The path of instances.json. It is written last, so that a run that was stopped leaves no half file there.
-
-    Raises:
-        ValueError: a number is out of range.
     """
     folder, (length, _) = Path(folder), check_count(length)
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -154,10 +154,10 @@ BAD = [
     (ValueError, "annotated has the key 3, expected the name", {3: GOOD}, NAMES),
     (ValueError, "annotated['a'] has the keys ['labels'], expected labels and masks", {"a": {"labels": None}}, NAMES),
     (ValueError, "annotated['a'] has the keys list, expected labels and masks", {"a": [GOOD]}, NAMES),
-    (TypeError, "annotated['a']['labels'] is of the kind list", {"a": {**GOOD, "labels": [1, 2]}}, NAMES),
+    (TypeError, "annotated['a']['labels'] is list", {"a": {**GOOD, "labels": [1, 2]}}, NAMES),
     (
         TypeError,
-        "annotated['a']['masks'] is of the kind torch.uint8",
+        "annotated['a']['masks'] is torch.uint8",
         {"a": {**GOOD, "masks": GOOD["masks"].byte()}},
         NAMES,
     ),
@@ -226,11 +226,11 @@ BAD_FILES = [
     (cvat_file('<polygon label="cat" points="0,0;1,x;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file('<polygon label="cat" points="0,0;1,nan;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file(MASK.format("5", 0)), "image 'a.png' has runs of 5 pixels, expected 2 * 3"),
-    (cvat_file(MASK.format("2, -4", 0)), "image 'a.png' has the runs '2, -4', expected whole numbers"),
-    (cvat_file(MASK.format("2, 4.0", 0)), "image 'a.png' has the runs '2, 4.0', expected whole numbers"),
+    (cvat_file(MASK.format("2, -4", 0)), "image 'a.png' has the runs '2, -4', expected integers"),
+    (cvat_file(MASK.format("2, 4.0", 0)), "image 'a.png' has the runs '2, 4.0', expected integers"),
     (cvat_file(MASK.format("6", 3)), "image 'a.png' has a mask from (3, 0), 2 wide and 3 high, expected one inside"),
-    (cvat_file(MASK.format("6", "x")), "image 'a.png' has the left 'x' of <mask>, expected a whole number"),
-    (cvat_file("", 'width="4"'), "image 'a.png' has the height '' of <image>, expected a whole number"),
+    (cvat_file(MASK.format("6", "x")), "image 'a.png' has the left 'x' of <mask>, expected an integer"),
+    (cvat_file("", 'width="4"'), "image 'a.png' has the height '' of <image>, expected an integer"),
 ]
 
 
