@@ -29,21 +29,21 @@ BACTERIA_VERSION = 1  # Increase it when a scene changes: every measured result 
 CLASSES = ("background", "bacterium")
 _MIN_SIZE = 16
 _STEP = 0.5  # pixels between the points of a centre line
-_SPARSE = 4  # one point in so many is enough to see whether two rods collide
-_CLOSEST = 0.95  # the least distance of two centre lines, in sums of their radii
+_SPARSE = 4  # collisions are tested with one point in four
+_CLOSEST = 0.95  # smallest distance of two centre lines, in sums of their radii
 _MARGIN = 16  # pixels around the image whose bacteria cast halos into it
 
 
 @dataclass(frozen=True)
 class Rod:
-    """All points within `radius` of a centre line: `points` (n, 2) are (row, column), `_STEP` apart."""
+    """All positions within `radius` of a centre line; `points` (n, 2) of (row, column) are `_STEP` apart."""
 
     points: np.ndarray
     radius: float
 
     @property
     def area(self) -> float:
-        """Closed form, for any line that bends less than the radius does: 2 r times its length, and two half discs."""
+        """Area in closed form, for a line with radius of curvature above r: 2 r times its length, and two half discs."""
         length = np.hypot(*np.diff(self.points, axis=0).T).sum()
         return float(2 * self.radius * length + np.pi * self.radius**2)
 
@@ -65,7 +65,7 @@ class Rod:
 
 
 def _even(points: np.ndarray) -> np.ndarray:
-    """The same line with points `_STEP` apart."""
+    """Resample a line to points `_STEP` apart."""
     along = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
     steps = np.linspace(0, along[-1], max(2, round(along[-1] / _STEP) + 1))
     return np.stack([np.interp(steps, along, coordinate) for coordinate in points.T], 1)
@@ -82,7 +82,7 @@ def _free(rng: np.random.Generator, start: np.ndarray, heading: float, length: f
 
 
 def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: float) -> np.ndarray | None:
-    """A line beside another one: its parallel curve, shifted along it and as long as wanted; None if it folds."""
+    """A shifted parallel curve of another line, cut to a length; None if it folds."""
     straight = np.arange(1, round(length / _STEP) + 1)[:, None]
     first, last = other.points[0] - other.points[1], other.points[-1] - other.points[-2]
     longer = np.concatenate(
@@ -95,7 +95,7 @@ def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: floa
     if ((moves * np.diff(longer, axis=0)).sum(1) < 0.4 * _STEP**2).any():
         return None
     moved, points = _even(moved), round(length / _STEP) + 1
-    # Half of the shorter one lies beside the other at least.
+    # At least half of the shorter rod lies beside the other.
     beside = min(points, len(other.points)) // 2
     lowest, highest = len(straight) + beside - points, len(straight) + len(other.points) - beside
     start = int(np.clip(rng.integers(lowest, max(lowest, highest) + 1), 0, max(0, len(moved) - points)))
@@ -103,20 +103,20 @@ def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: floa
 
 
 class _Field:
-    """The canvas, wider than the image all round: who owns each pixel, and how deep inside."""
+    """A canvas that extends beyond the image: the rod of each pixel, and its relative depth."""
 
     def __init__(self, size: tuple[int, int]):
         self.size = size
         shape = tuple(side + 2 * _MARGIN for side in size)
         self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
         self.rods: list[Rod] = []
-        self.lines = np.zeros((0, 3))  # points of all of them, each with the radius of its rod
+        self.lines = np.zeros((0, 3))  # points of all rods, each with the radius of its rod
         self.frame = tuple(slice(_MARGIN, _MARGIN + side) for side in size)
         self.framed = np.zeros(shape, bool)
         self.framed[self.frame] = True
 
     def collides(self, rod: Rod) -> bool:
-        """Whether a rod would lie on another one, or on itself."""
+        """Whether a rod would overlap another one or itself."""
         sparse = rod.points[::_SPARSE]
         own = np.square(sparse[:, None] - sparse[None]).sum(2) < (2.2 * rod.radius) ** 2
         apart = round(5 * rod.radius / (_STEP * _SPARSE))  # points along it that even a sharp bend keeps apart
@@ -126,7 +126,7 @@ class _Field:
         return bool((squared < (_CLOSEST * (self.lines[:, 2] + rod.radius)) ** 2).any())
 
     def add(self, rod: Rod) -> bool:
-        """Put a rod down if it lies on no other, and in the image in one piece and with a fifth of itself."""
+        """Add a rod, or return False if it overlaps another, or is not visible in one piece of a fifth or more."""
         if self.collides(rod):
             return False
         low = np.floor(rod.points.min(0) - rod.radius) + _MARGIN
@@ -147,9 +147,9 @@ class _Field:
 
 
 def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, touching: float) -> Rod | None:
-    """A rod anywhere or, with probability `touching`, beside or behind one that is there; None if it would fold."""
+    """A random rod, with probability `touching` beside or behind an existing one; None if it would fold."""
     radius, tall = 0.5 * rng.uniform(*width), np.exp(rng.uniform(*np.log(length)))
-    tall = max(_STEP, tall - 2 * radius)  # from tip to tip of the centre line
+    tall = max(_STEP, tall - 2 * radius)  # length of the centre line, without the round tips
     place, heading, kind = rng.uniform(0, 1, 2) * field.size, rng.uniform(0, 2 * np.pi), rng.uniform()
     if field.rods and kind < touching:
         other = field.rods[rng.integers(len(field.rods))]
@@ -165,7 +165,7 @@ def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, t
 
 
 def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple, touching: float) -> _Field:
-    """Put down as many rods as fit, up to a number drawn from `count`."""
+    """Add as many rods as fit, up to a random number within `count`."""
     usual = np.mean(width) * (length[1] - length[0]) / np.log(length[1] / length[0]) if length[0] < length[1] else 0
     target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
     field = _Field(size)
@@ -179,7 +179,7 @@ def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple,
 
 
 def _photograph(rng: np.random.Generator, field: _Field, noise: float, unevenness: float) -> np.ndarray:
-    """(H, W) in [0, 1]: what delays light is dark, less what is delayed around it, in uneven light, with noise."""
+    """Phase-contrast image (H, W) in [0, 1]: dark rods with bright halos, in uneven light, with noise."""
     shape, owner = field.owner.shape, field.owner
     dense = np.append(0, rng.uniform(0.55, 1.0, len(field.rods)))[owner]
     inside = 1 + 0.25 * smooth_field(rng, shape, 3.0)
@@ -244,7 +244,7 @@ class Bacteria(Scenes):
     Args:
         length: number of images.
         seed: use different seeds for training and validation.
-        size: height and width.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_bacteria`.
     """

@@ -213,7 +213,7 @@ class Cells(Scenes):
     Args:
         length: number of images.
         seed: use different seeds for training and validation.
-        size: height and width.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_cells`.
     """

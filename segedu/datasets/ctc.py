@@ -2,10 +2,10 @@
 
 Maška et al. 2023 (Nature Methods 20). A data set holds sequences `01`, `02` of frames `t000.tif`, and for each a
 folder `01_GT` with `SEG/man_seg000.tif` (label maps of some frames), `TRA/man_track000.tif` (markers of all
-frames) and `TRA/man_track.txt`: one line "label first last parent" a track. In 3D a segmentation may exist for single
+frames) and `TRA/man_track.txt`: one line "label first last parent" per track. In 3D a segmentation may exist for single
 slices only: `man_seg_000_003.tif` is slice 3 of frame 0.
 
-`CellTracking` has all frames in time; `CellInstances` has what is labelled, as samples to train instances on.
+`CellTracking` has all frames in time; `CellInstances` has the labelled ones as samples for instance segmentation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LABELLED = re.compile(r"man_(?:seg|track)_?(\d+)(?:_(\d+))?\.tif$")  # number o
 
 
 def read_tracks(path: str | Path) -> Tensor:
-    """The table of tracks.
+    """Read the table of tracks.
 
     Args:
         path: man_track.txt or res_track.txt.
@@ -59,9 +59,9 @@ class CellTracking(Dataset):
         transforms: called with the sample dict.
 
     Each item has `image` (1, H, W) or, in 3D, (1, D, H, W), float32 in [0, 1] by the range of its dtype; `frame`;
-    `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None where nobody segmented
-    the frame. `slices` are the numbers of segmented slices, where only slices are. `tracks` of the data set is
-    the table of `read_tracks`.
+    `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None if the frame is not
+    segmented. `slices` are the indices of segmented slices, if only some are. The attribute `tracks` is the table of
+    `read_tracks`.
     """
 
     def __init__(self, root: str | Path, sequence: str = "01", transforms: Callable | None = None):
@@ -71,7 +71,7 @@ class CellTracking(Dataset):
         self.frames = sorted(path for path in folder.glob("t*.tif") if _FRAME.match(path.name))
         if not self.frames:
             raise ValueError(f"root is {str(root)!r}, whose {sequence} has no t000.tif; expected {_LAYOUT}")
-        self.shape: tuple[int, ...] | None = None  # of all frames, known once one is read
+        self.shape: tuple[int, ...] | None = None  # of all frames, set when the first is read
         table = self.truth / "TRA" / "man_track.txt"
         self.tracks = read_tracks(table) if table.is_file() else torch.zeros(0, 4, dtype=torch.int64)
 
@@ -82,18 +82,11 @@ class CellTracking(Dataset):
         return item_of(self.frames, index, self.transforms, self._read)
 
     def pixels(self, path: Path) -> np.ndarray:
-        """Read a frame as it is stored.
-
-        Args:
-            path: of the frame.
-
-        Returns:
-            (H, W) or (D, H, W).
-        """
+        """Read a frame (H, W) or (D, H, W) as it is stored."""
         pixels = _read_tiff(path)
         if self.shape is None:
             self.shape = pixels.shape if path == self.frames[0] else _read_tiff(self.frames[0]).shape
-        if pixels.shape != self.shape:  # so does a volume that is cut short
+        if pixels.shape != self.shape:  # also if a volume is truncated
             raise ValueError(f"{path} has shape {pixels.shape}, expected {self.shape} as {self.frames[0].name}")
         return pixels
 
@@ -122,18 +115,18 @@ class CellTracking(Dataset):
 
 
 class CellInstances(Dataset):
-    """What is labelled of one sequence, as the sample dicts of `segedu.datasets.sample`, without time.
+    """The labelled frames of one sequence as the sample dicts of `segedu.datasets.sample`, without time.
 
     Args:
         root: the folder of the data set.
         sequence: "01" or "02".
-        markers: take the markers of TRA, which exist for all frames and may be smaller than the cells, in place of SEG.
+        markers: use the markers of TRA, which exist for all frames and may be smaller than the cells, instead of SEG.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
     Items of images, and of single slices where only these were segmented, have all keys of a sample, `image` with
     three equal channels; items of volumes have `image` (1, D, H, W), `semantic`, `label_map` (D, H, W) and `labels`.
-    Labels are 1..N, and `numbers` (N,) int64 says how the files, and the table of tracks, call them; `frame` is the
-    number of the frame. `image` is in [0, 1] by the range of its dtype.
+    Labels are 1..N, and `numbers` (N,) int64 are their labels in the files and in the table of tracks; `frame` is the
+    index of the frame. `image` is in [0, 1] by the range of its dtype.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Synthetic soccer field as a robot sees it: green carpet with lines, its boundary, robots, a ball, what lies beyond.
+"""Synthetic soccer field as a robot sees it: green carpet with lines, its boundary, robots, a ball, and the background.
 
 A scene depends only on its seed and its arguments. The camera stands on the field at the height of a robot's
 head. Beyond the boundary there may be more green carpet, white posts and people, so that neither green nor white
@@ -32,7 +32,7 @@ _LINE_WIDTH = 0.06
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where the camera stands on the field and where it looks; x towards a goal, y to the left of it."""
+    """Position and direction of the camera on the field; x points to a goal, y to the left."""
 
     x: float
     y: float
@@ -186,7 +186,7 @@ def _draw_things(canvas: Canvas, paints: Paints, pose: _Pose) -> list[int]:
 def draw_field(
     seed: int | tuple[int, ...], size: tuple[int, int] = (96, 128), *, noise: float = 0.03
 ) -> dict[str, Tensor | list]:
-    """Draw what one robot sees.
+    """Draw the camera image of one robot.
 
     Args:
         seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.

@@ -29,7 +29,7 @@ MAX_RANGE = 80.0  # metres
 _ROAD, _SIDEWALK, _BUILDING, _VEGETATION, _POLE, _CAR, _PERSON = range(len(CLASSES))
 _MIN_SIZE = 16
 _HEIGHT = 1.8  # of the scanner above the ground
-_REFLECTS = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # share of the light that comes back, by class
+_REFLECTS = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # fraction of the light that is reflected, by class
 
 
 def _check_view(field_of_view: tuple[float, float]) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def _check_view(field_of_view: tuple[float, float]) -> tuple[float, float]:
 
 
 def ray_directions(size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> np.ndarray:
-    """Unit vectors along which the pixels of a range image look.
+    """Return the unit vectors of the rays of a range image.
 
     Column 0 begins behind the scanner; columns go from left over ahead to right, rows from top to bottom.
 
@@ -65,7 +65,7 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
     """Points of a range image: each return lies at its range along the ray of its pixel.
 
     Args:
-        ranges: (H, W) floats, metres; 0 where nothing came back.
+        ranges: (H, W) floats, metres; 0 for no return.
         field_of_view: elevation of the upper and the lower edge, in degrees.
 
     Returns:
@@ -78,7 +78,7 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
 
 
 def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> Tensor:
-    """Spherical projection: the range of each point, in the pixel whose ray passes nearest to it.
+    """Spherical projection: the range of each point, in the pixel whose ray is closest to it.
 
     Where several points fall into one pixel, the nearest stays; points above, below or at the scanner are left
     out. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
@@ -91,7 +91,7 @@ def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[floa
     Returns:
         (H, W) float64, metres, 0 where there is no point.
     """
-    check_floats("points", points, "P 3")
+    check_floats("points", points, "P? 3")
     if not points.isfinite().all():
         raise ValueError("points holds a number that is not finite, expected metres")
     height, width = check_size("size", size, 1)
@@ -116,7 +116,7 @@ def _check_ranges(ranges: Tensor) -> None:
 
 @dataclass
 class _City:
-    """What each ray has met so far, and the ground that is taken."""
+    """The nearest hit of each ray so far, and the occupied ground."""
 
     rays: np.ndarray
     ranges: np.ndarray
@@ -126,7 +126,7 @@ class _City:
     taken: list[tuple[float, float, float]] = field(default_factory=list)
 
     def claim(self, x: float, y: float, radius: float) -> bool:
-        """Take a disc of ground unless something stands there."""
+        """Reserve a disc of the ground; False if it overlaps a reserved one."""
         if any(np.hypot(x - a, y - b) < radius + c for a, b, c in self.taken):
             return False
         self.taken.append((x, y, radius))
@@ -269,11 +269,11 @@ def _measure(rng: np.random.Generator, city: _City, noise: float) -> tuple[np.nd
 def draw_lidar(
     seed: int | tuple[int, ...], size: tuple[int, int] = (32, 256), *, noise: float = 1.0
 ) -> dict[str, Tensor | list]:
-    """Draw one turn of the scanner.
+    """Draw one rotation of the laser scanner.
 
     Args:
         seed: an integer, or a tuple such as (seed, index); the same seed gives the same scan.
-        size: rays on top of each other and directions around, at least 16 each.
+        size: (H, W), number of elevations and of directions around the scanner, at least 16 each.
         noise: of the ranges, and how many returns are lost; 0 (none) to 3.
 
     Returns:

@@ -34,15 +34,14 @@ def number_wanted(rng: np.random.Generator, count: tuple[int, int] | None, expec
 
 
 def uneven_light(rng: np.random.Generator, size: tuple[int, int], unevenness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Light that varies across the field, and stray light that comes from nothing in focus.
+    """Return illumination that varies across the field, and stray light from out of focus.
 
     Args:
-        rng: where both are drawn from.
-        size: height and width.
+        size: (H, W).
         unevenness: 0 (none) to 1.
 
     Returns:
-        Factor and summand, each (H, W).
+        A factor and a summand for the image, each (H, W).
     """
     light = 1 + unevenness * (0.55 * smooth_field(rng, size, max(size) / 1.5) - 0.2)
     stray = 0.04 + unevenness * 0.12 * (1 + smooth_field(rng, size, max(size) / 2))
@@ -50,15 +49,14 @@ def uneven_light(rng: np.random.Generator, size: tuple[int, int], unevenness: fl
 
 
 def expose(rng: np.random.Generator, image: np.ndarray, noise: float) -> np.ndarray:
-    """Count photons, then read them out with a camera.
+    """Simulate photon counts and the readout noise of a camera.
 
     Args:
-        rng: where the noise is drawn from.
         image: brightness, of any shape.
-        noise: 0 (none) upwards; 1 is an ordinary exposure, 250 photons at brightness 1.
+        noise: 0 (none) upwards; 1 is a typical exposure, 250 photons at brightness 1.
 
     Returns:
-        The picture, of the same shape, in [0, 1].
+        The image, of the same shape, in [0, 1].
     """
     photons = 250 / max(noise, 1e-3) ** 2
     image = rng.poisson(np.clip(image, 0, None) * photons) / photons
@@ -66,13 +64,13 @@ def expose(rng: np.random.Generator, image: np.ndarray, noise: float) -> np.ndar
 
 
 def largest_parts(label_map: np.ndarray) -> np.ndarray:
-    """Leave of each label its largest connected part; the crumbs become background.
+    """Keep the largest connected component of each label; the others become background.
 
     Args:
         label_map: integers, 0 for background.
 
     Returns:
-        A label map of the same shape and type; parts that touch along an edge (a face) are connected.
+        A label map of the same shape and type; pixels that share an edge (voxels: a face) are connected.
     """
     kept = np.zeros_like(label_map)
     for label, window in enumerate(ndimage.find_objects(label_map), start=1):

@@ -1,10 +1,10 @@
-"""NIfTI, the file of medical volumes (.nii, .nii.gz), through nibabel: voxels, spacing, and which way is up.
+"""NIfTI, the file format of medical volumes (.nii, .nii.gz), through nibabel: voxels, spacing and orientation.
 
-A file may store a volume in any of 48 orders and directions of axes; its affine says which. Here every volume is
-turned, by swapping and mirroring axes only, to one order: axis 0 (z) goes from the feet to the head, axis 1 (y)
+A file may store a volume in any of 48 orders and directions of axes, given by its affine. Here every volume is
+brought to one order, by swapping and flipping axes only: axis 0 (z) goes from the feet to the head, axis 1 (y)
 from the front to the back, axis 2 (x) from the patient's right to the left. That is the order of DICOM and of
-SimpleITK's arrays (LPS), and the one in which a slice looks as radiologists see it. No voxel is resampled: an oblique
-volume stays oblique, its axes are those nearest to the three directions. Labels are written back in the order of
+SimpleITK's arrays (LPS), in which a slice looks as radiologists see it. No voxel is resampled: an oblique volume
+stays oblique, with its axes assigned to the nearest of the three directions. Labels are written back in the order of
 the file that they belong to. A file without orientation is read as nibabel reads it: x runs from left to right.
 """
 
@@ -23,14 +23,14 @@ from torch import Tensor
 
 from segedu.datasets.files import replacing
 
-MAX_VOXELS = 2**28  # 1 GiB as float32; a damaged header may promise anything
+MAX_VOXELS = 2**28  # 1 GiB as float32; the size in a damaged header may be arbitrary
 _MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _LAYOUT = "a NIfTI file (.nii or .nii.gz) of one volume"
 
 
 @dataclass(frozen=True)
 class Nifti:
-    """A volume in the fixed order, and what is needed to write labels beside it.
+    """A volume in the fixed order of axes, with the data needed to write labels for it.
 
     `array` (D, H, W); `spacing` in mm in the order of its axes; `affine` (4, 4) from (x, y, z) in voxels of `array`
     to NIfTI's world, mm to the patient's right, front and head (RAS); `stored_affine` and `stored_shape` belong to
@@ -49,14 +49,14 @@ def read_nifti(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
     Args:
         path: .nii or .nii.gz of one volume; further axes of length 1 are dropped.
-        max_voxels: refuse larger volumes before their voxels are read.
+        max_voxels: larger volumes are an error, before their voxels are read.
 
     Returns:
         The volume, `array` float32 (D, H, W).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no NIfTI, damaged, not one volume, too large, of colours, or its affine is no frame.
+        ValueError: if the file is not NIfTI, damaged, not one volume, too large, in colour, or has a singular affine.
     """
     image, stored = _load(Path(path), max_voxels)
     return _turn(image, stored.astype(np.float32), Path(path))

@@ -1,4 +1,4 @@
-"""Synthetic fluorescence volumes: ellipsoidal nuclei that touch, in a microscope that sees less sharply in depth.
+"""Synthetic fluorescence volumes: ellipsoidal nuclei that touch, in a microscope with lower resolution in depth.
 
 Along the first axis sections are further apart than pixels are, light is smeared over neighbouring sections, and
 deep sections are darker. Nuclei that lie above each other run together, dim and bright ones side by side: one
@@ -30,7 +30,7 @@ CLASSES = ("background", "nucleus")
 _MIN_SIZE = 8
 _STRETCH = 1.3  # the longest half axis, in mean radii
 _OVERLAP = 0.12  # the largest share of a nucleus that others may cover
-_SMEAR = (2.2, 0.9)  # deviation of the blur along the depth and across, in pixels
+_SMEAR = (2.2, 0.9)  # standard deviation of the blur along and across the depth, in pixels
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Ellipsoid:
 
     @property
     def volume(self) -> float:
-        """Closed form, in cubic pixels: 4/3 pi a b c."""
+        """Volume in closed form, in cubic pixels: 4/3 pi a b c."""
         return float(4 / 3 * np.pi * self.axes.prod())
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """Distance from the centre as a share of the distance to the surface: below 1 is inside.
+        """Distance from the centre relative to the distance to the surface; below 1 is inside.
 
         Args:
             points: (3, ...) of (z, y, x) in pixels.
@@ -60,7 +60,7 @@ class Ellipsoid:
 
 
 class _Block:
-    """The canvas, wider than the volume all round: who owns each voxel, and how deep inside."""
+    """A canvas that extends beyond the volume: the nucleus of each voxel, and its relative depth."""
 
     def __init__(self, size: tuple[int, ...], step: float, reach: float):
         self.size, self.scale = size, np.array([step, 1.0, 1.0])
@@ -72,7 +72,7 @@ class _Block:
         self.frame = tuple(slice(m, m + side) for m, side in zip(self.margin, size, strict=True))
 
     def add(self, nucleus: Ellipsoid) -> bool:
-        """Put a nucleus down unless it covers too much of others, or too little of it is in the volume.
+        """Add a nucleus, or return False if it overlaps others too much or too little of it is in the volume.
 
         A voxel in two nuclei belongs to the one whose centre it is nearer to, in its own measure.
         """
@@ -104,7 +104,7 @@ class _Block:
 
 
 def _nucleus(rng: np.random.Generator, block: _Block, radius: tuple[float, float], touching: float) -> Ellipsoid:
-    """A random nucleus: with probability `touching` against one that is there already, else anywhere."""
+    """A random nucleus, with probability `touching` next to an existing one, otherwise anywhere."""
     mean, stretch = rng.uniform(*radius), rng.uniform(1 / _STRETCH, _STRETCH, 3)
     axes = mean * np.clip(stretch / np.cbrt(stretch.prod()), 1 / _STRETCH, _STRETCH)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -118,7 +118,7 @@ def _nucleus(rng: np.random.Generator, block: _Block, radius: tuple[float, float
 
 
 def _arrange(rng: np.random.Generator, block: _Block, count, radius: tuple[float, float], touching: float) -> None:
-    """Put down as many nuclei as fit, up to a number drawn from `count`."""
+    """Add as many nuclei as fit, up to a random number within `count`."""
     space = np.prod(block.size) * block.scale[0]
     target_count = number_wanted(rng, count, 0.24 * space / (4 / 3 * np.pi * np.mean(radius) ** 3))
     for _ in range(8 * target_count):
@@ -128,7 +128,7 @@ def _arrange(rng: np.random.Generator, block: _Block, count, radius: tuple[float
 
 
 def _photograph(rng: np.random.Generator, block: _Block, noise: float, unevenness: float) -> np.ndarray:
-    """(D, H, W) in [0, 1]: chromatin, blur that is longer in depth, haze, light that fades, photons, camera."""
+    """Image (D, H, W) in [0, 1]: chromatin, anisotropic blur, haze, light that fades with depth, noise."""
     step, shape = block.scale[0], block.owner.shape
     grain = ndimage.gaussian_filter(rng.standard_normal(shape), 1.6 / block.scale)
     bright = np.append(0, 0.35 + 0.75 * rng.uniform(size=len(block.nuclei)) ** 1.4)[block.owner]
@@ -162,7 +162,7 @@ def draw_nuclei3d(
             filled. Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius in pixels of a section, 2 to 100.
         step: from one section to the next, in pixels of a section, 0.5 to 10; 1 is isotropic but for the blur.
-        touching: probability that a nucleus is put against another, 0 to 1.
+        touching: probability that a nucleus is placed next to another, 0 to 1.
         noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and stray light, and how much deep sections fade, 0 (none) to 1.
 

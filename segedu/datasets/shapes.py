@@ -182,7 +182,7 @@ class Shapes(Scenes):
     Args:
         length: number of scenes.
         seed: use different seeds for training and validation.
-        size: height and width.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_shapes`.
     """

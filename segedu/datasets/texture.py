@@ -41,8 +41,7 @@ def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -
     """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly filled in.
 
     Args:
-        rng: where the numbers are drawn from.
-        size: height and width.
+        size: (H, W).
         cell: distance of the knots in pixels.
 
     Returns:
@@ -57,8 +56,7 @@ def stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> n
     """Slightly bent waves in a random direction, float64 (H, W) in [-1, 1].
 
     Args:
-        rng: where direction and bends are drawn from.
-        size: height and width.
+        size: (H, W).
         period: of the waves in pixels.
 
     Returns:

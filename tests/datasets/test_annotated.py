@@ -214,7 +214,7 @@ def cvat_file(shape: str, size: str = 'width="4" height="3"') -> str:
 
 MASK = '<mask label="cat" rle="{}" left="{}" top="0" width="2" height="3"/>'
 BAD_FILES = [
-    ("nothing", "text is no XML, expected a file of CVAT for images 1.1"),
+    ("nothing", "text is not XML, expected a file of CVAT for images 1.1"),
     ("<html/>", "text is <html>, expected"),
     ("<annotations><track/></annotations>", "text is of a video, expected"),
     (cvat_file('<box label="cat"/>'), "image 'a.png' has a <box>, expected <mask> and <polygon> only"),
@@ -242,5 +242,5 @@ def test_what_cannot_be_read(text: str, words: str) -> None:
 
 
 def test_a_path_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="^text has type (Posix|Windows)Path, expected what the file holds"):
+    with pytest.raises(TypeError, match="^text has type (Posix|Windows)Path, expected the content of the file"):
         from_cvat(tmp_path)
