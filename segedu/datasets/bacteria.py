@@ -43,7 +43,7 @@ class Rod:
 
     @property
     def area(self) -> float:
-        """Area in closed form, for a line with radius of curvature above r: 2 r times its length, and two half discs."""
+        """Area in closed form, for a line with radius of curvature above r: 2 r times length, and two half discs."""
         length = np.hypot(*np.diff(self.points, axis=0).T).sum()
         return float(2 * self.radius * length + np.pi * self.radius**2)
 

@@ -40,18 +40,18 @@ class _Pose:
     border: float  # metres of carpet beyond the lines
 
     def to_field(self, right: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From metres to the right and ahead of the camera to coordinates of the field."""
+        """Convert metres to the right and ahead of the camera to field coordinates."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         return self.x + ahead * cos + right * sin, self.y + ahead * sin - right * cos
 
     def to_camera(self, x: float, y: float) -> tuple[float, float]:
-        """From coordinates of the field to metres to the right and ahead."""
+        """Convert field coordinates to metres to the right and ahead of the camera."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         u, v = x - self.x, y - self.y
         return u * sin - v * cos, u * cos + v * sin
 
     def on_carpet(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether points of the ground belong to the field."""
+        """Whether points on the ground belong to the field."""
         return (np.abs(x) < _HALF[0] + self.border) & (np.abs(y) < _HALF[1] + self.border)
 
 
@@ -167,7 +167,7 @@ def _draw_goals(canvas: Canvas, pose: _Pose) -> None:
 
 
 def _draw_things(canvas: Canvas, paints: Paints, pose: _Pose) -> list[int]:
-    """Robots and at most one ball on the carpet, in sight of the camera; the class of each."""
+    """Draw robots and at most one ball in view of the camera; return the class of each."""
     rng, labels, taken = paints.rng, [], []
     for label in [_BALL] * (rng.uniform() < 0.85) + [_ROBOT] * int(rng.integers(1, 9)):
         ahead = 0.9 + (2.5 if label == _BALL else 6.0) * rng.uniform() ** 1.3

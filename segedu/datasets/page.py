@@ -36,7 +36,7 @@ class _Page:
     articles: list[int] = field(default_factory=list)
 
     def add(self, top: int, left: int, bottom: int, right: int, label: int, article: int) -> None:
-        """Give a rectangle to a new region."""
+        """Assign a rectangle to a new region."""
         self.labels.append(label)
         self.articles.append(article)
         self.regions[top:bottom, left:right] = len(self.labels)
@@ -98,7 +98,7 @@ def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _article(rng: np.random.Generator, page: _Page, box: tuple, columns: int, article: int) -> None:
-    """Headline over the whole width, perhaps a picture with its caption, columns of text in what is left."""
+    """Draw a headline over the full width, sometimes a picture with a caption, and columns of text below."""
     top, left, bottom, right = box
     gutter = 3
     pitch = int(rng.integers(5, 9)) if columns == 1 else int(rng.integers(7, 12))
@@ -127,7 +127,7 @@ def _article(rng: np.random.Generator, page: _Page, box: tuple, columns: int, ar
 
 
 def _compose(rng: np.random.Generator, size: tuple[int, int]) -> _Page:
-    """A masthead, then rows of articles, each over one or more columns."""
+    """Lay out a masthead, then rows of articles, each over one or more columns."""
     height, width = size
     page = _Page(np.zeros(size), np.zeros(size, np.int32), np.zeros(size, np.int32))
     margin = max(3, width // 24)
@@ -158,7 +158,7 @@ def _compose(rng: np.random.Generator, size: tuple[int, int]) -> _Page:
 
 
 def _scan(rng: np.random.Generator, page: _Page, noise: float, bend: float) -> tuple[np.ndarray, np.ndarray]:
-    """The page as the scanner sees it: image (3, H, W), and where each pixel looks on the page (2, H, W)."""
+    """Scan the page: image (3, H, W), and the position on the page of each pixel (2, H, W)."""
     size = page.ink.shape
     rows, columns = np.mgrid[: size[0], : size[1]] - (np.array(size)[:, None, None] - 1) / 2
     angle = np.radians(rng.uniform(-2.0, 2.0)) * bend

@@ -54,7 +54,7 @@ def _draw_pelvis(scan: MRSlice, rng: np.random.Generator) -> None:
 
 
 def _draw_bladder(scan: MRSlice, rng: np.random.Generator, top: float) -> None:
-    """Bright urine in a dark wall, before the prostate; `top` is where that begins."""
+    """Draw the bladder, bright urine in a dark wall, in front of the prostate, which begins at `top`."""
     half = (rng.uniform(12, 24), rng.uniform(22, 38))
     centre = (top - half[0] * rng.uniform(0.3, 0.9), rng.uniform(-5, 5))
     scan.put(centre, half, rng.uniform(0.15, 0.25))
@@ -82,7 +82,7 @@ def _draw_prostate(scan: MRSlice, rng: np.random.Generator, centre: tuple, half:
 
 
 def _draw_rectum(scan: MRSlice, rng: np.random.Generator, bottom: float, middle: float) -> None:
-    """A wall round gas or stool, pressed against the prostate's back at `bottom`; muscles hold it at both sides."""
+    """Draw the rectum, a wall around gas or stool, behind the prostate at `bottom`, with muscles on both sides."""
     half = (rng.uniform(11, 18), rng.uniform(12, 20))
     centre = (bottom + half[0] * rng.uniform(0.75, 1.0), middle + rng.uniform(-5, 5))
     for side in (-1, 1):
@@ -102,8 +102,8 @@ def draw_prostate(
 
     Args:
         seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
-        size: height and width, at least 32 each; 190 to 240 mm lie across the shorter side.
-        noise: of the scanner, 0 to 1.
+        size: height and width, at least 32 each; the shorter side covers 190 to 240 mm.
+        noise: strength of the scanner noise, 0 to 1.
         bias: strength of the bias field, 0 (none) to 2.
 
     Returns:
