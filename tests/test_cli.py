@@ -140,7 +140,7 @@ def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str) -> None
     (folder / "labels" / "val.png").unlink()
     assert "labels/val.png is missing" in train()
     (folder / "labels" / "val.png").write_bytes(b"")
-    assert "labels/val.png is no readable image" in train()
+    assert "labels/val.png is not a readable image" in train()
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = {
     r"(gradient|slope|derivative)s? by (?!a |an |the |hand)": ("gradient with respect to", "the gradient by x"),
     r"behind (each|every)\b": ("after each", "a head behind each layer"),
-    r"\b(is|are|be) no (tensor|list|dict|number|image|integer|float|bool|string|mask|box|array)\b": (
+    r"(?<!there )\b(is|are|be) no (tensor|list|dict|number|image|integer|float|bool|string|mask|box|array)\b": (
         "is not a tensor",
         "logits is no tensor",
     ),
@@ -24,7 +24,7 @@ RULES = {
     r"\bwhole numbers?\b": ("integer", "expected a whole number"),
     r"\bsur(er|est)\b": ("more confident", "the surer takes it"),
     r"\bhow sure\b": ("the confidence", "how sure the network is"),
-    r"\bneeds? not\b": ("does not need to", "it needs not be sorted"),
+    r"\bneeds not\b": ("need not, does not need to", "it needs not be sorted"),
     r"\blikeness(es)?\b": ("similarity", "the likeness of two patches"),
     r"\bmelt(s|ed|ing)?\b": ("merge", "two cells melt into one"),
     r"\bthinks? alone\b": ("is processed by the MLP independently", "then each thinks alone"),
@@ -54,7 +54,13 @@ COMPILED = {re.compile(rule, re.I): right for rule, (right, _) in RULES.items()}
 # Where the rules hold. The texts of the book, the labs and the solutions follow with their own revision.
 WHERE = ("segedu/**/*.py", "Makefile", "jupyter-book-config/**/*.py")
 # expressions that are quoted or have their ordinary meaning there
-ALLOWED: dict[str, tuple[str, ...]] = {}
+EXERCISES = "segedu/teaching/exercises"
+ALLOWED: dict[str, tuple[str, ...]] = {  # names of wrong answers: published records have them
+    f"{EXERCISES}/lab01_tasks/one_hot.py": ("whole numbers",),
+    f"{EXERCISES}/lab01_tasks/rle_roundtrip.py": ("whole numbers",),
+    f"{EXERCISES}/lab14_top_down/mask_loss.py": ("is no tensor",),
+    f"{EXERCISES}/lab16_promptable/stability_score.py": ("whole numbers",),
+}
 
 
 def prose(path, text):

@@ -29,7 +29,7 @@ def render_image(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]
 
 
 def render_mime_type(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
-    """myst-nb's own rendering, and nothing in the place of a report's JSON."""
+    """myst-nb's own rendering, and nothing for a report's JSON."""
     return [] if data.mime_type == REPORT else _render_mime_type(self, data)
 
 

@@ -1,1 +1,1 @@
-"""Scenes drawn by the course itself, loaders of real data, and the transforms that move image and truth together."""
+"""Synthetic scenes, loaders of real data sets, and transforms of images together with their targets."""

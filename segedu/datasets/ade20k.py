@@ -29,10 +29,6 @@ class ADE20K(Dataset):
         split: "training" or "validation".
         transforms: called with the sample dict.
 
-    Raises:
-        FileNotFoundError: if the folder or the split is missing; on reading, if a file is.
-        ValueError: if the split has no image; on reading, if a file is no image, sizes differ, or a class is unknown.
-
     Each item has `image` and `semantic` (0 to 149, 255 for other). `classes` are the names of objectInfo150.txt, or
     empty where that file is missing.
     """
@@ -42,7 +38,7 @@ class ADE20K(Dataset):
         folder = require(self.root / "images" / split, self.root, _LAYOUT)
         self.names = sorted(path.stem for path in folder.glob("*.jpg"))
         if not self.names:
-            raise ValueError(f"root is {str(root)!r}, which has no image for {split!r}; expected {_LAYOUT}")
+            raise ValueError(f"root is {str(root)!r}, which has no images for {split!r}; expected {_LAYOUT}")
         self.classes = _names(self.root / "objectInfo150.txt")
 
     def __len__(self) -> int:

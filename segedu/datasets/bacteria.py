@@ -5,7 +5,7 @@ rods lie side by side over their whole length, with a thin bright seam between: 
 Phase contrast darkens what slows light down, adds a bright halo around it, and lets the inside of a colony fade to
 the grey of the background.
 
-A scene depends on its seed and its arguments only.
+A scene depends only on its seed and its arguments.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from torch import Tensor
 from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import check_count, scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-BACTERIA_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+BACTERIA_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "bacterium")
 _MIN_SIZE = 16
 _STEP = 0.5  # pixels between the points of a centre line
-_SPARSE = 4  # one point in so many is enough to see whether two rods collide
-_CLOSEST = 0.95  # the least distance of two centre lines, in sums of their radii
+_SPARSE = 4  # collisions are tested with one point in four
+_CLOSEST = 0.95  # smallest distance of two centre lines, in sums of their radii
 _MARGIN = 16  # pixels around the image whose bacteria cast halos into it
 
 
 @dataclass(frozen=True)
 class Rod:
-    """All points within `radius` of a centre line: `points` (n, 2) are (row, column), `_STEP` apart."""
+    """All positions within `radius` of a centre line; `points` (n, 2) of (row, column) are `_STEP` apart."""
 
     points: np.ndarray
     radius: float
 
     @property
     def area(self) -> float:
-        """Closed form, for any line that bends less than the radius does: 2 r times its length, and two half discs."""
+        """Area in closed form, for a line with radius of curvature above r: 2 r times length, and two half discs."""
         length = np.hypot(*np.diff(self.points, axis=0).T).sum()
         return float(2 * self.radius * length + np.pi * self.radius**2)
 
@@ -64,7 +65,7 @@ class Rod:
 
 
 def _even(points: np.ndarray) -> np.ndarray:
-    """The same line with points `_STEP` apart."""
+    """Resample a line to points `_STEP` apart."""
     along = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
     steps = np.linspace(0, along[-1], max(2, round(along[-1] / _STEP) + 1))
     return np.stack([np.interp(steps, along, coordinate) for coordinate in points.T], 1)
@@ -81,7 +82,7 @@ def _free(rng: np.random.Generator, start: np.ndarray, heading: float, length: f
 
 
 def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: float) -> np.ndarray | None:
-    """A line beside another one: its parallel curve, shifted along it and as long as wanted; None if it folds."""
+    """A shifted parallel curve of another line, cut to a length; None if it folds."""
     straight = np.arange(1, round(length / _STEP) + 1)[:, None]
     first, last = other.points[0] - other.points[1], other.points[-1] - other.points[-2]
     longer = np.concatenate(
@@ -94,7 +95,7 @@ def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: floa
     if ((moves * np.diff(longer, axis=0)).sum(1) < 0.4 * _STEP**2).any():
         return None
     moved, points = _even(moved), round(length / _STEP) + 1
-    # Half of the shorter one lies beside the other at least.
+    # At least half of the shorter rod lies beside the other.
     beside = min(points, len(other.points)) // 2
     lowest, highest = len(straight) + beside - points, len(straight) + len(other.points) - beside
     start = int(np.clip(rng.integers(lowest, max(lowest, highest) + 1), 0, max(0, len(moved) - points)))
@@ -102,20 +103,20 @@ def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: floa
 
 
 class _Field:
-    """The canvas, wider than the image all round: who owns each pixel, and how deep inside."""
+    """A canvas that extends beyond the image: the rod of each pixel, and its relative depth."""
 
     def __init__(self, size: tuple[int, int]):
         self.size = size
         shape = tuple(side + 2 * _MARGIN for side in size)
         self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
         self.rods: list[Rod] = []
-        self.lines = np.zeros((0, 3))  # points of all of them, each with the radius of its rod
+        self.lines = np.zeros((0, 3))  # points of all rods, each with the radius of its rod
         self.frame = tuple(slice(_MARGIN, _MARGIN + side) for side in size)
         self.framed = np.zeros(shape, bool)
         self.framed[self.frame] = True
 
     def collides(self, rod: Rod) -> bool:
-        """Whether a rod would lie on another one, or on itself."""
+        """Whether a rod would overlap another one or itself."""
         sparse = rod.points[::_SPARSE]
         own = np.square(sparse[:, None] - sparse[None]).sum(2) < (2.2 * rod.radius) ** 2
         apart = round(5 * rod.radius / (_STEP * _SPARSE))  # points along it that even a sharp bend keeps apart
@@ -125,7 +126,7 @@ class _Field:
         return bool((squared < (_CLOSEST * (self.lines[:, 2] + rod.radius)) ** 2).any())
 
     def add(self, rod: Rod) -> bool:
-        """Put a rod down if it lies on no other, and in the image in one piece and with a fifth of itself."""
+        """Add a rod, or return False if it overlaps another, or is not visible in one piece of a fifth or more."""
         if self.collides(rod):
             return False
         low = np.floor(rod.points.min(0) - rod.radius) + _MARGIN
@@ -146,9 +147,9 @@ class _Field:
 
 
 def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, touching: float) -> Rod | None:
-    """A rod anywhere or, with probability `touching`, beside or behind one that is there; None if it would fold."""
+    """A random rod, with probability `touching` beside or behind an existing one; None if it would fold."""
     radius, tall = 0.5 * rng.uniform(*width), np.exp(rng.uniform(*np.log(length)))
-    tall = max(_STEP, tall - 2 * radius)  # from tip to tip of the centre line
+    tall = max(_STEP, tall - 2 * radius)  # length of the centre line, without the round tips
     place, heading, kind = rng.uniform(0, 1, 2) * field.size, rng.uniform(0, 2 * np.pi), rng.uniform()
     if field.rods and kind < touching:
         other = field.rods[rng.integers(len(field.rods))]
@@ -164,12 +165,12 @@ def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, t
 
 
 def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple, touching: float) -> _Field:
-    """Put down as many rods as fit, up to a number drawn from `count`."""
+    """Add as many rods as fit, up to a random number within `count`."""
     usual = np.mean(width) * (length[1] - length[0]) / np.log(length[1] / length[0]) if length[0] < length[1] else 0
-    wanted = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
+    target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
     field = _Field(size)
-    for _ in range(6 * wanted + 10):
-        if len(field.rods) == wanted:
+    for _ in range(6 * target_count + 10):
+        if len(field.rods) == target_count:
             break
         rod = _rod(rng, field, width, length, touching)
         if rod is not None:
@@ -178,7 +179,7 @@ def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple,
 
 
 def _photograph(rng: np.random.Generator, field: _Field, noise: float, unevenness: float) -> np.ndarray:
-    """(H, W) in [0, 1]: what delays light is dark, less what is delayed around it, in uneven light, with noise."""
+    """Phase-contrast image (H, W) in [0, 1]: dark rods with bright halos, in uneven light, with noise."""
     shape, owner = field.owner.shape, field.owner
     dense = np.append(0, rng.uniform(0.55, 1.0, len(field.rods)))[owner]
     inside = 1 + 0.25 * smooth_field(rng, shape, 3.0)
@@ -205,14 +206,14 @@ def draw_bacteria(
     """Draw one image of bacteria.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
         count: how many bacteria, or (lowest, highest); 0 is allowed; by default about a third of the area is
-            covered. Fewer are drawn where they do not fit.
+            covered. Fewer are drawn if they do not fit.
         rod_width: smallest and largest width in pixels, 3 to 40.
         rod_length: smallest and largest length from end to end in pixels, 3 to 400; short ones are more frequent.
         touching: probability that a bacterium is put beside or behind another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and background, 0 (none) to 1.
 
     Returns:
@@ -220,17 +221,13 @@ def draw_bacteria(
         `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N, each in one piece; `boxes` float32 (N, 4) xyxy;
         `labels` int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the whole
         bacterium; `visible` float32 (N,), the share of it that it owns in the image. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)
     width, length = check_span("rod_width", rod_width, 3, 40), check_span("rod_length", rod_length, 3, 400)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     field = _arrange(rng, size, count, width, length, touching)
     grey = _photograph(rng, field, noise, unevenness)
@@ -242,12 +239,12 @@ def draw_bacteria(
 
 
 class Bacteria(Scenes):
-    """`length` images of `draw_bacteria`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` images of `draw_bacteria`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of images.
-        seed: take different seeds for training and validation.
-        size: height and width.
+        seed: use different seeds for training and validation.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_bacteria`.
     """
@@ -260,4 +257,4 @@ class Bacteria(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_bacteria, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_bacteria, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

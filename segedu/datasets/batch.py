@@ -18,9 +18,6 @@ def semantic_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor
     Returns:
         images (B, 3, H, W) float32 and target (B, H, W) int64, plain tensors; of volumes (B, C, D, H, W) and
         (B, D, H, W).
-
-    Raises:
-        ValueError: if there is no sample, a key is missing, or sizes differ.
     """
     samples = list(samples)
     if not samples:
@@ -45,9 +42,6 @@ def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], 
         images, each (3, H, W), and targets, each with `boxes`, `labels`, `masks` and, if the sample has it, `iscrowd`;
         N may be 0. The losses of this library leave crowds out, and metrics ignore them. For a network of another
         library, call `segedu.ops.crowds.without_crowds` on each target first.
-
-    Raises:
-        ValueError: if there is no sample or a key is missing.
     """
     samples = list(samples)
     if not samples:
@@ -69,9 +63,6 @@ def panoptic_batch(samples: Sequence[dict[str, Any]]) -> tuple[Tensor, list[dict
 
     Returns:
         images (B, 3, H, W) and targets, each with `panoptic_seg` int32 (H, W) and `segments_info`.
-
-    Raises:
-        ValueError: if there is no sample, a key is missing, or sizes differ.
     """
     samples = list(samples)
     if not samples:

@@ -1,6 +1,6 @@
 """Synthetic axial slices of a head, as T1-weighted magnetic resonance shows them after a contrast agent.
 
-A scene depends on its seed and its arguments only. Most heads have a tumour, which displaces what is around it: a
+A scene depends only on its seed and its arguments. Most heads have a tumour, which displaces what is around it: a
 rim that takes up contrast agent and shines, a dark dead core, swelling in the white matter. Some have none. The rim
 is not the only bright thing (scalp, vessels, the plexus in the ventricles), the core not the only dark one
 (ventricles, the furrows), and swollen white matter is as grey as grey matter. No number measured here says anything
@@ -17,19 +17,20 @@ from torch import Tensor
 
 from segedu.datasets.mr_slice import MRSlice
 from segedu.datasets.sample import make_sample
-from segedu.datasets.texture import check_amount, check_size, scene_rng
+from segedu.datasets.texture import scene_rng
+from segedu.validation.numbers import check_number, check_size
 
-BRAIN_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+BRAIN_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "skull", "fluid", "grey matter", "white matter", "oedema", "rim", "core")
 THINGS = ()
-# The nested regions of the BRATS benchmark, each with the classes that it holds: several answers for one pixel.
+# The nested regions of the BRATS benchmark, each with the classes that it holds: a pixel may belong to several.
 REGIONS = {"whole tumour": (5, 6, 7), "tumour core": (6, 7), "active rim": (6,)}
 _SKULL, _FLUID, _GREY, _WHITE, _OEDEMA, _RIM, _CORE = range(1, len(CLASSES))
 _MIN_SIZE = 32
 
 
 def _draw_skull(scan: MRSlice, rng: np.random.Generator) -> np.ndarray:
-    """Scalp, skull with marrow, fluid beneath; gives how deep points lie in the brain: 1 at its surface."""
+    """Draw scalp, skull with marrow, and fluid; return the relative depth of points in the brain, 1 at its surface."""
     half = (rng.uniform(84, 92), rng.uniform(66, 74))
     waves = np.stack([rng.uniform(0, (0.02, 0.025, 0.01)), rng.uniform(0, 2 * np.pi, 3)])
 
@@ -48,7 +49,7 @@ def _draw_skull(scan: MRSlice, rng: np.random.Generator) -> np.ndarray:
 
 
 def _push(scan: MRSlice, centre: tuple[float, float], radius: float, amount: float) -> None:
-    """Displace tissue away from a growing mass: what is drawn afterwards bends round it."""
+    """Displace tissue away from a growing mass; tissue that is drawn later bends around it."""
     y, x = scan.y - centre[0], scan.x - centre[1]
     distance = np.hypot(y, x) + 1e-6
     shift = amount * np.exp(-0.5 * (distance / (1.6 * radius)) ** 2) * np.minimum(distance / radius, 1)
@@ -116,25 +117,21 @@ def draw_brain(
     """Draw one axial slice of a head.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
-        size: height and width, at least 32 each; 195 to 225 mm lie across the shorter side.
-        noise: of the scanner, 0 to 1.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
+        size: height and width, at least 32 each; the shorter side covers 195 to 225 mm.
+        noise: strength of the scanner noise, 0 to 1.
         bias: strength of the bias field, 0 (none) to 2.
-        tumour: probability that there is one, 0 to 1.
+        tumour: probability of a tumour, 0 to 1.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
         `CLASSES`; `regions` bool (3, H, W), the nested regions of `REGIONS` in their order; `panoptic_seg` and
         `segments_info`, all of stuff; `label_map`, `boxes`, `labels` and `masks` of no instance; `spacing`, mm from
         pixel to pixel down and across.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    noise, bias = check_amount("noise", noise, 0, 1), check_amount("bias", bias, 0, 2)
-    tumour = check_amount("tumour", tumour, 0, 1)
+    size = check_size("size", size, _MIN_SIZE)
+    noise, bias = check_number("noise", noise, 0, 1), check_number("bias", bias, 0, 2)
+    tumour = check_number("tumour", tumour, 0, 1)
     rng = scene_rng(seed)
     scan = MRSlice(size, rng.uniform(195, 225), rng, bend=2.5)
     turn, shift = rng.uniform(-0.12, 0.12), rng.uniform(-5, 5, 2)

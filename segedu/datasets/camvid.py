@@ -41,11 +41,6 @@ class CamVid(Dataset):
         split: "train", "val" or "test".
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
-    Raises:
-        FileNotFoundError: if a folder is missing; on reading, if a file is.
-        ValueError: if the split has no image; on reading, if a file is no image, sizes differ, or a class or colour is
-            unknown.
-
     Each item has the keys of `segedu.datasets.sample`: `semantic` 0 to 10 and 255 for void, no instance, and
     `panoptic_seg` with `segments_info` of stuff.
     """

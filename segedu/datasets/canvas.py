@@ -1,8 +1,8 @@
-"""Camera and canvas of scenes in perspective: every pixel's ray, and who is nearest along it.
+"""Camera and canvas of scenes in perspective: a ray per pixel and a depth buffer.
 
-Metres: x to the right, y up from the ground, z forward; the camera stands at (0, eye, 0) and looks along z,
-turned by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays a pixel make
-soft edges.
+Coordinates are metres: x to the right, y up from the ground, z forward. The camera is at (0, eye, 0) and looks along z,
+rotated by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays per pixel antialias
+the edges.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from segedu.datasets.rays import MISSED, box_hit
 
-FINE = 2  # rays a pixel along each axis
-_NEAREST = 0.3  # metres; what is nearer is not drawn
+FINE = 2  # rays per pixel along each axis
+_NEAREST = 0.3  # metres; nearer boxes are not projected, their window is the whole canvas
 
 Paint = Callable[..., tuple[np.ndarray, np.ndarray]]  # -> colour (3, ...) and visible (...)
 Window = tuple[slice, slice]
@@ -23,7 +23,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera looks: focal length and vanishing point in pixels of the canvas, roll in radians."""
+    """A camera: eye height in metres, focal length and vanishing point in pixels of the canvas, roll in radians."""
 
     eye: float
     focal: float
@@ -32,7 +32,7 @@ class Camera:
     roll: float
 
     def slopes(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Metres to the right, and metres down, a metre forward.
+        """Return the metres to the right and the metres down per metre forward.
 
         Args:
             rows: positions on the canvas in pixels.
@@ -46,7 +46,7 @@ class Camera:
         return np.where(right == 0, 1e-6, right), np.where(down == 0, 1e-6, down)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Rows and columns on the canvas.
+        """Project points to rows and columns of the canvas.
 
         Args:
             points: (N, 3) in metres, z above 0.
@@ -63,11 +63,11 @@ class Camera:
 
 
 class Canvas:
-    """Depth, category, instance and colour of each ray, painted in any order: the nearest stays.
+    """Depth, category, instance and colour of each ray; the nearest object wins, whatever the order of drawing.
 
     Args:
         size: height and width of the image.
-        camera: in pixels of the canvas.
+        camera: its lengths are in pixels of the canvas.
     """
 
     def __init__(self, size: tuple[int, int], camera: Camera):
@@ -79,7 +79,7 @@ class Canvas:
         self.colour = np.zeros((3, *self.shape), np.float32)
 
     def window(self, low: np.ndarray, high: np.ndarray) -> Window:
-        """The part of the canvas in which a box can be seen; all of it where the box reaches the camera.
+        """Return the part of the canvas in which a box is visible; all of it if the box reaches the camera.
 
         Args:
             low: (3,) its lowest corner.
@@ -97,14 +97,13 @@ class Canvas:
         return slice(first[0], last[0]), slice(first[1], last[1])
 
     def put(self, window: Window, depth: np.ndarray, colour: np.ndarray, category: int, instance: int = 0) -> None:
-        """Keep what is nearer than all before.
+        """Draw the pixels that are nearer than everything drawn before.
 
         Args:
-            window: where.
-            depth: (h, w), infinite where there is nothing.
+            depth: (h, w), infinite where nothing is drawn.
             colour: (3, h, w).
             category: semantic class.
-            instance: number of the thing, 0 for stuff.
+            instance: instance number of a thing, 0 for stuff.
         """
         nearer = depth < self.depth[window]
         self.depth[window][nearer] = depth[nearer]
@@ -113,14 +112,12 @@ class Canvas:
         self.colour[(slice(None), *window)][:, nearer] = colour[:, nearer]
 
     def box(self, low: tuple, high: tuple, paint: Paint, category: int, instance: int = 0) -> None:
-        """Put down a box with its sides along the axes.
+        """Draw an axis-aligned box with the corners `low` and `high`.
 
         Args:
-            low: its lowest corner.
-            high: its highest corner.
             paint: (axis of the face, metres across it, metres up, size) -> colour and visible.
             category: semantic class.
-            instance: number of the thing, 0 for stuff.
+            instance: instance number of a thing, 0 for stuff.
         """
         low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
         window = self.window(low, high)
@@ -138,14 +135,14 @@ class Canvas:
         self.put(window, np.where(visible, depth, MISSED), colour, category, instance)
 
     def board(self, place: tuple, size: tuple[float, float], paint: Paint, category: int, instance: int = 0) -> None:
-        """Put down a flat figure that stands upright and faces the camera.
+        """Draw a flat upright figure that faces the camera.
 
         Args:
             place: (x, y, z) of the middle of its lower edge.
             size: metres across and up.
             paint: (metres from the middle, metres up) -> colour and visible.
             category: semantic class.
-            instance: number of the thing, 0 for stuff.
+            instance: instance number of a thing, 0 for stuff.
         """
         x, y, z = place
         window = self.window(np.array([x - size[0] / 2, y, z]), np.array([x + size[0] / 2, y + size[1], z]))

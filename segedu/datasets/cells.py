@@ -1,8 +1,8 @@
-"""Synthetic microscope images of fluorescent nuclei: touching, of uneven brightness, in uneven light, noisy.
+"""Synthetic microscope images of fluorescent nuclei that touch and differ in brightness, with uneven light and noise.
 
-A scene depends on its seed and its arguments only: never on the order of calls or on global state. Dim and
-bright nuclei lie side by side, light and haze vary across the field, and nuclei touch: one threshold for
-the whole image loses the dim ones and glues the others together.
+A scene depends only on its seed and its arguments, not on the order of calls or on global state. Dim and
+bright nuclei lie side by side, light and haze vary across the field, and nuclei touch: a single threshold
+misses the dim nuclei and merges the others.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 from segedu.datasets.microscope import check_span, expose, number_wanted, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import check_count, scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-CELLS_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CELLS_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "nucleus")
 _MIN_SIZE = 16
 _WAVES = (0.06, 0.06, 0.04)  # the largest w_k
@@ -32,7 +33,7 @@ _OVERLAP = 0.15  # the largest share of a nucleus that another may cover
 
 @dataclass(frozen=True)
 class Nucleus:
-    """An ellipse with a wavy outline: 1 + sum of w_k cos(k t + p_k), k = 2, 3, 4, in its own coordinates."""
+    """An ellipse with a wavy outline, of relative radius 1 + sum of w_k cos(k t + p_k), k = 2, 3, 4."""
 
     row: float
     column: float
@@ -44,18 +45,15 @@ class Nucleus:
 
     @property
     def area(self) -> float:
-        """Closed form: half the integral of the squared radius, pi a b (1 + sum of w_k^2 / 2)."""
+        """Area in closed form, half the integral of the squared radius: pi a b (1 + sum of w_k^2 / 2)."""
         return float(np.pi * self.a * self.b * (1 + 0.5 * np.square(self.wobble).sum()))
 
     def depth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Distance from the centre as a share of the distance to the outline: below 1 is inside.
+        """Distance from the centre relative to the distance to the outline; below 1 is inside.
 
         Args:
             rows: vertical positions in pixels; the centre of the first pixel is 0.5.
             columns: horizontal positions, of the same shape.
-
-        Returns:
-            An array of that shape.
         """
         y, x = rows - self.row, columns - self.column
         u = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.a
@@ -66,53 +64,53 @@ class Nucleus:
 
 
 class _Field:
-    """The canvas, `margin` wider than the image all round: who owns each pixel, and how deep inside."""
+    """A canvas that extends `margin` pixels beyond the image: the nucleus of each pixel, and its relative depth."""
 
     def __init__(self, size: tuple[int, int], margin: int):
         self.size, self.margin = size, margin
         shape = (size[0] + 2 * margin, size[1] + 2 * margin)
         self.owner, self.deep = np.zeros(shape, np.int32), np.full(shape, np.inf)
         self.nuclei: list[Nucleus] = []
-        self.depths: list[np.ndarray] = []  # of each nucleus on its window
-        self.whole = self.seen = np.zeros(0, np.int64)  # pixels of each: drawn, and owned within the image
+        self.depths: list[np.ndarray] = []  # of each nucleus, on its window
+        self.areas = self.seen = np.zeros(0, np.int64)  # pixels of each nucleus: drawn, and owned within the image
         self.frame = (slice(margin, margin + size[0]), slice(margin, margin + size[1]))
         self.framed = np.zeros(shape, bool)
         self.framed[self.frame] = True
 
     def window(self, nucleus: Nucleus) -> tuple[slice, slice]:
-        """The square of the canvas in which a nucleus lies whole."""
+        """A square of the canvas that contains the nucleus completely."""
         reach = int(np.ceil(nucleus.a * _REACH)) + 1
         row, column = int(nucleus.row) + self.margin, int(nucleus.column) + self.margin
         return slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
 
     def depth(self, nucleus: Nucleus) -> np.ndarray:
-        """Its depth on its window."""
+        """Relative depth of a nucleus on its window."""
         rows, columns = self.window(nucleus)
         grid = np.mgrid[rows, columns] + 0.5 - self.margin
         return nucleus.depth(*grid)
 
     def add(self, nucleus: Nucleus) -> bool:
-        """Put a nucleus down unless it covers, or is covered by, too much of another; overlaps are shared out.
+        """Add a nucleus, or return False if it overlaps another too much.
 
-        A pixel in two nuclei belongs to the one whose centre it is nearer to, in its own measure.
+        A pixel inside two nuclei belongs to the one in which its relative depth is smaller.
         """
         window = self.window(nucleus)
         owner, deep, depth = self.owner[window], self.deep[window], self.depth(nucleus)
         inside = depth < 1
         pixels = int(inside.sum())
-        shared = np.bincount(owner[inside], minlength=len(self.whole) + 1)[1:]
-        if (shared > _OVERLAP * np.minimum(pixels, self.whole)).any() or shared.sum() > 2 * _OVERLAP * pixels:
+        shared = np.bincount(owner[inside], minlength=len(self.areas) + 1)[1:]
+        if (shared > _OVERLAP * np.minimum(pixels, self.areas)).any() or shared.sum() > 2 * _OVERLAP * pixels:
             return False
         wins = inside & (depth < deep)
         framed = self.framed[window]
         if (wins & framed).sum() < max(4, 0.2 * pixels):
             return False
-        lost = np.bincount(owner[wins & framed], minlength=len(self.whole) + 1)[1:]
+        lost = np.bincount(owner[wins & framed], minlength=len(self.areas) + 1)[1:]
         if len(self.seen) and (self.seen - lost < 1).any():
             return False
         self.seen = np.append(self.seen - lost, (wins & framed).sum())
-        self.whole = np.append(self.whole, pixels)
-        owner[wins] = len(self.whole)
+        self.areas = np.append(self.areas, pixels)
+        owner[wins] = len(self.areas)
         deep[wins] = depth[wins]
         self.nuclei.append(nucleus)
         self.depths.append(depth)
@@ -120,32 +118,32 @@ class _Field:
 
 
 def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float], touching: float) -> Nucleus:
-    """A random nucleus: with probability `touching` against one that is there already, else anywhere."""
+    """A random nucleus, with probability `touching` next to an existing one, otherwise anywhere."""
     mean, stretch = rng.uniform(*radius), rng.uniform(1.0, _STRETCH)
     a, b, angle = mean * stretch, mean / stretch, rng.uniform(0, np.pi)
-    place = rng.uniform(0, 1, 2) * field.size
+    centre = rng.uniform(0, 1, 2) * field.size
     if rng.uniform() < touching and field.nuclei:
         other, turn = field.nuclei[rng.integers(len(field.nuclei))], rng.uniform(0, 2 * np.pi)
         gap = (mean + np.sqrt(other.a * other.b)) * rng.uniform(0.85, 1.0)
         near = np.array([other.row + gap * np.sin(turn), other.column + gap * np.cos(turn)])
-        place = np.clip(near, 0, np.array(field.size) - 1e-6)
+        centre = np.clip(near, 0, np.array(field.size) - 1e-6)
     wobble = rng.uniform(0, _WAVES)
-    return Nucleus(*place, a, b, angle, tuple(wobble), tuple(rng.uniform(0, 2 * np.pi, 3)))
+    return Nucleus(*centre, a, b, angle, tuple(wobble), tuple(rng.uniform(0, 2 * np.pi, 3)))
 
 
 def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> _Field:
-    """Put down as many nuclei as fit, up to a number drawn from `count`."""
-    wanted = number_wanted(rng, count, 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
+    """Add as many nuclei as fit, up to a random number within `count`."""
+    target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
     field = _Field(size, int(np.ceil(radius[1] * _STRETCH * _REACH)) + 2)
-    for _ in range(8 * wanted):
-        if len(field.nuclei) == wanted:
+    for _ in range(8 * target_count):
+        if len(field.nuclei) == target_count:
             break
         field.add(_nucleus(rng, field, radius, touching))
     return field
 
 
 def _signal(rng: np.random.Generator, field: _Field) -> np.ndarray:
-    """Light from the nuclei on the canvas: each has its brightness and chromatin, overlaps add up."""
+    """Light emitted on the canvas: each nucleus has its own brightness and chromatin texture, and overlaps add up."""
     signal = np.zeros(field.owner.shape)
     grain = smooth_field(rng, signal.shape, 3.5) + 0.6 * smooth_field(rng, signal.shape, 1.8)
     for nucleus, depth in zip(field.nuclei, field.depths, strict=True):
@@ -157,7 +155,7 @@ def _signal(rng: np.random.Generator, field: _Field) -> np.ndarray:
 
 
 def _photograph(rng, field: _Field, radius: tuple[float, float], noise: float, unevenness: float) -> np.ndarray:
-    """Blur, haze, uneven light, stray light, then photon and camera noise; (H, W) in [0, 1]."""
+    """Apply blur, haze, uneven light and stray light, then photon and camera noise; (H, W) in [0, 1]."""
     size = field.size
     signal = _signal(rng, field)
     haze = ndimage.gaussian_filter(signal, 1.5 * np.mean(radius), truncate=2.5)[field.frame]
@@ -179,47 +177,43 @@ def draw_cells(
     """Draw one image of nuclei.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
-        count: how many nuclei, or (lowest, highest); 0 is allowed; by default about a third of the area is
-            covered. Fewer are drawn where they do not fit.
+        count: number of nuclei, or (lowest, highest); 0 is allowed. The default covers about a third of the
+            area. Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius in pixels, 1 to 200.
-        touching: probability that a nucleus is put against another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
-        unevenness: of light and stray light, 0 (none) to 1.
+        touching: probability that a nucleus is placed next to another, 0 to 1.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
+        unevenness: strength of uneven and stray light, 0 (none) to 1.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
         `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N; `boxes` float32 (N, 4) xyxy; `labels`
-        int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the whole
-        nucleus; `visible` float32 (N,), the share of it that it owns in the image. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
+        int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the complete
+        nucleus; `visible` float32 (N,), the fraction of its pixels that it owns in the image. N may be 0.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)
     radius = check_span("radius", radius, 1, 200)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     field = _arrange(rng, size, count, radius, touching)
     grey = _photograph(rng, field, radius, noise, unevenness)
     owner = field.owner[field.frame]
-    sample = make_sample(np.repeat(grey[None], 3, axis=0), owner, np.ones(len(field.whole)))
+    sample = make_sample(np.repeat(grey[None], 3, axis=0), owner, np.ones(len(field.areas)))
     areas = torch.tensor([nucleus.area for nucleus in field.nuclei])
-    return sample | {"areas": areas, "visible": torch.tensor(field.seen / field.whole, dtype=torch.float32)}
+    return sample | {"areas": areas, "visible": torch.tensor(field.seen / field.areas, dtype=torch.float32)}
 
 
 class Cells(Scenes):
-    """`length` images of `draw_cells`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` images of `draw_cells`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of images.
-        seed: take different seeds for training and validation.
-        size: height and width.
+        seed: use different seeds for training and validation.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_cells`.
     """
@@ -232,4 +226,4 @@ class Cells(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_cells, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_cells, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

@@ -1,9 +1,9 @@
-"""COCO: objects in context, with 80 things as polygons or run lengths, and panoptic truth as coloured images.
+"""COCO: 80 classes of things as polygons or run-length encodings, and panoptic targets as coloured images.
 
-Lin et al. 2014 (arXiv 1405.0312); panoptic: Kirillov et al. 2019 (arXiv 1801.00868). The files name categories
-by numbers with gaps (1 to 90 for 80 things; the panoptic task has 133 categories). `labels` number them
-without gaps from 1, in the order of the file: `classes[label]` is the name, `category_ids[label]` COCO's number.
-`to_coco` writes labelled masks the same way.
+Lin et al. 2014 (arXiv 1405.0312); panoptic: Kirillov et al. 2019 (arXiv 1801.00868). The category ids
+in the files have gaps (1 to 90 for 80 things; the panoptic task has 133 categories). `labels` are contiguous
+from 1, in the order of the ids: `classes[label]` is the name, `category_ids[label]` the id in the files.
+`to_coco` writes labelled masks in the same format.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from segedu.ops.masks import boxes_from_masks, compress_rle, polygons_to_rle, rl
 from segedu.ops.outlines import mask_outlines
 
 
-def _number(categories: list[dict]) -> tuple[list[str], list[int]]:
-    """Names and COCO's numbers, with a place for background in front."""
+def _classes_and_ids(categories: list[dict]) -> tuple[list[str], list[int]]:
+    """Return the names and ids of the categories in the order of their ids, after an entry for background."""
     ordered = sorted(categories, key=lambda category: category["id"])
     return ["background", *(c["name"] for c in ordered)], [0, *(c["id"] for c in ordered)]
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict:
     if not path.is_file():
-        raise FileNotFoundError(f"annotations is {str(path)!r}, expected a JSON file of COCO")
+        raise FileNotFoundError(f"annotations is {str(path)!r}, expected a COCO JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -45,20 +45,15 @@ def _read_json(path: Path, keys: tuple[str, ...]) -> dict:
 
 
 class CocoInstances(Dataset):
-    """Images with instances.
+    """Images with instance masks, boxes and labels.
 
     Args:
-        images: the folder of images, such as `val2017`.
-        annotations: the file, such as `annotations/instances_val2017.json`.
+        images: the folder of images, for example `val2017`.
+        annotations: the file, for example `annotations/instances_val2017.json`.
         transforms: called with the sample dict.
 
-    Raises:
-        FileNotFoundError: if the file or, on reading, an image is missing.
-        ValueError: if the file is not COCO's; on reading, if an image is broken, an image or a mask is
-            not of the size annotated, or a category is unknown.
-
     Each item has `image`, `boxes` (as annotated, not from the masks), `labels`, `masks`, `iscrowd` (N,) bool and, for
-    evaluation, `area` (N,) float64 and `image_id`. Losses leave crowds out, and metrics ignore them. Objects may
+    evaluation, `area` (N,) float64 and `image_id`. Losses and metrics ignore crowds. Objects may
     overlap, so there is no label map. An image without objects has N = 0.
     """
 
@@ -70,7 +65,7 @@ class CocoInstances(Dataset):
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on the terminal
             self.coco.createIndex()
         self.ids = sorted(self.coco.imgs)
-        self.classes, self.category_ids = _number(content["categories"])
+        self.classes, self.category_ids = _classes_and_ids(content["categories"])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,29 +79,35 @@ class CocoInstances(Dataset):
         image = read_image(self.images / info["file_name"])
         if image.shape[1:] != size:
             raise ValueError(f"{info['file_name']} has the size {image.shape[1:]}, expected {size}, as annotated")
-        truths = self.coco.imgToAnns.get(image_id, [])
-        masks = [self._mask(truth["segmentation"], size) for truth in truths]
-        for truth, mask in zip(truths, masks, strict=True):
+        annotations = self.coco.imgToAnns.get(image_id, [])
+        masks = [self._mask(annotation["segmentation"], size) for annotation in annotations]
+        for annotation, mask in zip(annotations, masks, strict=True):
             if mask.shape != size:
                 shape = tuple(mask.shape)
-                raise ValueError(f"annotation {truth.get('id')} of {info['file_name']} is {shape}, expected {size}")
-        boxes = torch.tensor([truth["bbox"] for truth in truths], dtype=torch.float32).reshape(-1, 4)
+                raise ValueError(
+                    f"annotation {annotation.get('id')} of {info['file_name']} is {shape}, expected {size}"
+                )
+        boxes = torch.tensor([annotation["bbox"] for annotation in annotations], dtype=torch.float32).reshape(-1, 4)
         return {
             "image": torch.from_numpy(image),
             "boxes": xywh_to_xyxy(boxes),
-            "labels": torch.tensor([self._label(truth, info["file_name"]) for truth in truths], dtype=torch.int64),
+            "labels": torch.tensor(
+                [self._label(annotation, info["file_name"]) for annotation in annotations], dtype=torch.int64
+            ),
             "masks": torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool),
-            "iscrowd": torch.tensor([bool(truth.get("iscrowd", 0)) for truth in truths], dtype=torch.bool),
-            "area": torch.tensor([truth["area"] for truth in truths], dtype=torch.float64),
+            "iscrowd": torch.tensor(
+                [bool(annotation.get("iscrowd", 0)) for annotation in annotations], dtype=torch.bool
+            ),
+            "area": torch.tensor([annotation["area"] for annotation in annotations], dtype=torch.float64),
             "image_id": torch.tensor(image_id),
         }
 
-    def _label(self, truth: dict, file_name: str) -> int:
-        known = self.category_ids[1:]  # place 0 is background, and some files number from 0
-        if truth["category_id"] not in known:
-            given = f"annotation {truth.get('id')} of {file_name} has the category {truth['category_id']}"
-            raise ValueError(f"{given}, expected one of the categories of the file: {known}")
-        return 1 + known.index(truth["category_id"])
+    def _label(self, annotation: dict, file_name: str) -> int:
+        known = self.category_ids[1:]  # entry 0 is background, and in some files ids start at 0
+        if annotation["category_id"] not in known:
+            problem = f"annotation {annotation.get('id')} of {file_name} has the category {annotation['category_id']}"
+            raise ValueError(f"{problem}, expected one of the categories in the file: {known}")
+        return 1 + known.index(annotation["category_id"])
 
     @staticmethod
     def _mask(shape: list | dict, size: tuple[int, int]) -> Tensor:
@@ -114,21 +115,16 @@ class CocoInstances(Dataset):
 
 
 class CocoPanoptic(Dataset):
-    """Images with panoptic truth.
+    """Images with panoptic targets.
 
     Args:
         images: the folder of images.
-        segments: the folder of coloured images, such as `panoptic_val2017`.
-        annotations: the file, such as `annotations/panoptic_val2017.json`.
+        segments: the folder of coloured images, for example `panoptic_val2017`.
+        annotations: the file, for example `annotations/panoptic_val2017.json`.
         transforms: called with the sample dict.
 
-    Raises:
-        FileNotFoundError: if the file or, on reading, an image is missing.
-        ValueError: if the file is not COCO's; on reading, if an image is broken, a segment has no pixel, or a
-            pixel or a category is of none that the file names.
-
     Each item has `image`, `panoptic_seg` int32 (H, W), 0 for void, and `segments_info`, dicts with `id`,
-    `category_id` (COCO's number), `isthing`, `iscrowd`. In the files a segment's number is its colour,
+    `category_id` (as in the file), `isthing`, `iscrowd`. The files encode the id of a segment as its colour:
     R + 256 G + 65536 B.
     """
 
@@ -143,13 +139,13 @@ class CocoPanoptic(Dataset):
         content = _read_json(Path(annotations), ("images", "annotations", "categories"))
         self.truths = content["annotations"]
         self.files = {image["id"]: image["file_name"] for image in content["images"]}
-        lost = [truth["image_id"] for truth in self.truths if truth["image_id"] not in self.files]
+        lost = [annotation["image_id"] for annotation in self.truths if annotation["image_id"] not in self.files]
         if lost:
             raise ValueError(
                 f"annotations is {str(annotations)!r}, which lists no image {lost[0]}, expected all annotated"
             )
         self.isthing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
-        self.classes, self.category_ids = _number(content["categories"])
+        self.classes, self.category_ids = _classes_and_ids(content["categories"])
 
     def __len__(self) -> int:
         return len(self.truths)
@@ -157,14 +153,14 @@ class CocoPanoptic(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return item_of(self.truths, index, self.transforms, self._read)
 
-    def _read(self, truth: dict) -> dict[str, Tensor]:
-        image = read_image(self.images / self.files[truth["image_id"]])
-        path = self.segments / truth["file_name"]
+    def _read(self, annotation: dict) -> dict[str, Tensor]:
+        image = read_image(self.images / self.files[annotation["image_id"]])
+        path = self.segments / annotation["file_name"]
         colours = read_pixels(path)
         if colours.ndim != 3 or colours.shape[:2] != image.shape[1:]:
             raise ValueError(f"{path} has shape {colours.shape}, expected {(*image.shape[1:], 3)}")
-        numbers = colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-        self._check_segments(path, truth["segments_info"], numbers)
+        ids = colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        self._check_segments(path, annotation["segments_info"], ids)
         segments = [
             {
                 "id": segment["id"],
@@ -172,44 +168,42 @@ class CocoPanoptic(Dataset):
                 "isthing": self.isthing[segment["category_id"]],
                 "iscrowd": bool(segment.get("iscrowd", 0)),
             }
-            for segment in truth["segments_info"]
+            for segment in annotation["segments_info"]
         ]
         return {
             "image": torch.from_numpy(image),
-            "panoptic_seg": torch.from_numpy(numbers),
+            "panoptic_seg": torch.from_numpy(ids),
             "segments_info": segments,
-            "image_id": torch.tensor(truth["image_id"]),
+            "image_id": torch.tensor(annotation["image_id"]),
         }
 
-    def _check_segments(self, path: Path, segments: list[dict], numbers: np.ndarray) -> None:
-        named, seen = {segment["id"] for segment in segments}, set(np.unique(numbers).tolist()) - {0}
-        for absent in named - seen:
+    def _check_segments(self, path: Path, segments: list[dict], ids: np.ndarray) -> None:
+        named, present = {segment["id"] for segment in segments}, set(np.unique(ids).tolist()) - {0}
+        for absent in named - present:
             raise ValueError(f"{path} has no pixel of segment {absent}, expected all that the annotations name")
-        for unnamed in seen - named:
+        for unnamed in present - named:
             raise ValueError(f"{path} has pixels of segment {unnamed}, expected only those that the annotations name")
         for segment in segments:
             if segment["category_id"] not in self.isthing:
-                given = f"{path} has a segment {segment['id']} of category {segment['category_id']}"
-                raise ValueError(f"{given}, expected one of the categories of the file: {sorted(self.isthing)}")
+                problem = f"{path} has a segment {segment['id']} of category {segment['category_id']}"
+                raise ValueError(f"{problem}, expected one of the categories in the file: {sorted(self.isthing)}")
 
 
 def to_coco(
     annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str], *, polygons: bool = False
 ) -> dict[str, list[dict]]:
-    """Labelled masks as COCO's `instances_*.json`: `json.dump` it, and pycocotools and `CocoInstances` read it.
+    """Convert labelled masks to the content of a COCO `instances_*.json` file.
+
+    Written with `json.dump`, pycocotools and `CocoInstances` can read it.
 
     Args:
-        annotated: instances by the name of the image's file: `labels` (N,) int64, `masks` (N, H, W) bool and, of
-            predictions, `scores` (N,); N may be 0, the masks say how large the image is even then.
-        classes: `classes[label]` is the name; the first is the background's, which is no category.
-        polygons: outlines in place of run lengths: longer, but what people can edit.
+        annotated: instances by image file name: `labels` (N,) int64, `masks` (N, H, W) bool and, for predictions,
+            `scores` (N,). N may be 0; the shape of the masks still gives the size of the image.
+        classes: `classes[label]` is the name of a class; the first is the background, which is not a category.
+        polygons: write outlines, which are longer but editable, instead of run-length encodings.
 
     Returns:
-        `images`, `annotations` and `categories`, numbered from 1, categories by their labels. Boxes are tight.
-
-    Raises:
-        TypeError: something is of the wrong kind.
-        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
+        `images`, `annotations` and `categories`, with ids from 1; category ids are the labels. Boxes are tight.
 
     Example:
         >>> cat = {"labels": torch.tensor([1]), "masks": torch.tensor([[[0, 1, 1], [0, 1, 1]]]).bool()}
@@ -225,29 +219,25 @@ def to_coco(
         height, width = instances["masks"].shape[1:]
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         for i, label in enumerate(instances["labels"].tolist()):
-            truth = coco_annotation(instances["masks"][i], label, polygons=polygons)
+            annotation = coco_annotation(instances["masks"][i], label, polygons=polygons)
             if "scores" in instances:
-                truth["score"] = float(instances["scores"][i])
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **truth})
+                annotation["score"] = float(instances["scores"][i])
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
     categories = [{"id": label, "name": name} for label, name in enumerate(classes) if label]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def coco_annotation(mask: Tensor, label: int, *, crowd: bool = False, polygons: bool = False) -> dict:
-    """What COCO says about one object.
+    """Return the COCO annotation of one object.
 
     Args:
         mask: (H, W) bool.
         label: `category_id`.
-        crowd: whether it is a region of many, which COCO writes as a list of run lengths.
-        polygons: outlines in place of packed run lengths.
+        crowd: whether the mask is a region of many objects, which COCO writes as uncompressed run lengths.
+        polygons: write outlines instead of compressed run lengths.
 
     Returns:
-        `category_id`, `iscrowd`, `area` in pixels, `bbox` x, y, width, height, and `segmentation`.
-
-    Raises:
-        TypeError: mask is no bool tensor.
-        ValueError: mask is not (H, W).
+        `category_id`, `iscrowd`, `area` in pixels, `bbox` (x, y, width, height), and `segmentation`.
     """
     runs = rle_encode(mask)
     if polygons and not crowd:
@@ -261,27 +251,18 @@ def coco_annotation(mask: Tensor, label: int, *, crowd: bool = False, polygons: 
 
 
 def check_annotated(annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str]) -> None:
-    """Refuse what no file of annotations can hold.
-
-    Args:
-        annotated: as `to_coco`.
-        classes: likewise.
-
-    Raises:
-        TypeError: something is of the wrong kind.
-        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
-    """
+    """Check that `annotated` and `classes`, as in `to_coco`, can be written to a file of annotations."""
     if isinstance(classes, str) or not all(isinstance(name, str) and name.isprintable() for name in classes):
         raise TypeError(f"classes is {classes!r:.80}, expected a list of names, one for each label")
     if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
-        raise ValueError(f"classes is {list(classes)!r:.80}, expected the background and other names, no two the same")
+        raise ValueError(f"classes is {list(classes)!r:.80}, expected the background and other names, all different")
     if not isinstance(annotated, Mapping):
         raise TypeError(f"annotated has type {type(annotated).__name__}, expected a dict of instances by image name")
     if not annotated:
         raise ValueError("annotated is empty, expected the instances of at least one image")
     for name, instances in annotated.items():
         if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(f"annotated has the key {name!r}, expected the name of an image's file")
+            raise ValueError(f"annotated has the key {name!r}, expected the name of an image file")
         if not isinstance(instances, Mapping) or not {"labels", "masks"} <= set(instances):
             keys = list(instances) if isinstance(instances, Mapping) else type(instances).__name__
             raise ValueError(f"annotated[{name!r}] has the keys {keys}, expected labels and masks")
@@ -293,7 +274,7 @@ def _check_instances(name: str, instances: Mapping[str, Tensor], classes: Sequen
     for key, tensor, dtype in (("labels", labels, torch.int64), ("masks", masks, torch.bool)):
         if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{name}[{key!r}] is of the kind {kind}, expected a tensor of {dtype}")
+            raise TypeError(f"{name}[{key!r}] is {kind}, expected a tensor of {dtype}")
     if masks.ndim != 3 or 0 in masks.shape[1:]:
         raise ValueError(f"{name}['masks'] has shape {tuple(masks.shape)}, expected (N, H, W), H and W at least 1")
     for key in ("labels", "scores"):

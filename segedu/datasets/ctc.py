@@ -1,11 +1,11 @@
-"""Cell Tracking Challenge: cells in time, in 2D or 3D, with truth of segmentation and of tracks.
+"""Cell Tracking Challenge: cells in time, in 2D or 3D, with ground truth of segmentation and of tracks.
 
 Maška et al. 2023 (Nature Methods 20). A data set holds sequences `01`, `02` of frames `t000.tif`, and for each a
 folder `01_GT` with `SEG/man_seg000.tif` (label maps of some frames), `TRA/man_track000.tif` (markers of all
-frames) and `TRA/man_track.txt`: one line "label first last parent" a track. In 3D a segmentation may exist for single
+frames) and `TRA/man_track.txt`: one line "label first last parent" per track. In 3D a segmentation may exist for single
 slices only: `man_seg_000_003.tif` is slice 3 of frame 0.
 
-`CellTracking` has all frames in time; `CellInstances` has what is labelled, as samples to train instances on.
+`CellTracking` has all frames in time; `CellInstances` has the labelled ones as samples for instance segmentation.
 """
 
 from __future__ import annotations
@@ -32,17 +32,13 @@ _LABELLED = re.compile(r"man_(?:seg|track)_?(\d+)(?:_(\d+))?\.tif$")  # number o
 
 
 def read_tracks(path: str | Path) -> Tensor:
-    """The table of tracks.
+    """Read the table of tracks.
 
     Args:
         path: man_track.txt or res_track.txt.
 
     Returns:
         (T, 4) int64: label, first frame, last frame, label of the parent (0: none).
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is not four whole numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,7 +46,7 @@ def read_tracks(path: str | Path) -> Tensor:
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     for number, row in enumerate(rows, start=1):
         if len(row) != 4 or not all(re.fullmatch(r"-?\d+", value) for value in row):
-            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four whole numbers")
+            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four integers")
     return torch.tensor([[int(value) for value in row] for row in rows], dtype=torch.int64).reshape(-1, 4)
 
 
@@ -62,14 +58,10 @@ class CellTracking(Dataset):
         sequence: "01" or "02".
         transforms: called with the sample dict.
 
-    Raises:
-        FileNotFoundError: if the folder or the sequence is missing; on reading, if a file is broken.
-        ValueError: if the sequence has no frame; on reading, if a file is no TIFF or sizes differ.
-
     Each item has `image` (1, H, W) or, in 3D, (1, D, H, W), float32 in [0, 1] by the range of its dtype; `frame`;
-    `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None where nobody segmented
-    the frame. `slices` are the numbers of segmented slices, where only slices are. `tracks` of the data set is
-    the table of `read_tracks`.
+    `markers` int32, the label map of tracks (absent without TRA); `label_map` int32, or None if the frame is not
+    segmented. `slices` are the indices of segmented slices, if only some are. The attribute `tracks` is the table of
+    `read_tracks`.
     """
 
     def __init__(self, root: str | Path, sequence: str = "01", transforms: Callable | None = None):
@@ -79,7 +71,7 @@ class CellTracking(Dataset):
         self.frames = sorted(path for path in folder.glob("t*.tif") if _FRAME.match(path.name))
         if not self.frames:
             raise ValueError(f"root is {str(root)!r}, whose {sequence} has no t000.tif; expected {_LAYOUT}")
-        self.shape: tuple[int, ...] | None = None  # of all frames, known once one is read
+        self.shape: tuple[int, ...] | None = None  # of all frames, set when the first is read
         table = self.truth / "TRA" / "man_track.txt"
         self.tracks = read_tracks(table) if table.is_file() else torch.zeros(0, 4, dtype=torch.int64)
 
@@ -90,21 +82,11 @@ class CellTracking(Dataset):
         return item_of(self.frames, index, self.transforms, self._read)
 
     def pixels(self, path: Path) -> np.ndarray:
-        """Read a frame as it is stored.
-
-        Args:
-            path: of the frame.
-
-        Returns:
-            (H, W) or (D, H, W).
-
-        Raises:
-            ValueError: if it is no image, or has not the shape of the first frame.
-        """
+        """Read a frame (H, W) or (D, H, W) as it is stored."""
         pixels = _read_tiff(path)
         if self.shape is None:
             self.shape = pixels.shape if path == self.frames[0] else _read_tiff(self.frames[0]).shape
-        if pixels.shape != self.shape:  # so does a volume that is cut short
+        if pixels.shape != self.shape:  # also if a volume is truncated
             raise ValueError(f"{path} has shape {pixels.shape}, expected {self.shape} as {self.frames[0].name}")
         return pixels
 
@@ -133,22 +115,18 @@ class CellTracking(Dataset):
 
 
 class CellInstances(Dataset):
-    """What is labelled of one sequence, as the sample dicts of `segedu.datasets.sample`, without time.
+    """The labelled frames of one sequence as the sample dicts of `segedu.datasets.sample`, without time.
 
     Args:
         root: the folder of the data set.
         sequence: "01" or "02".
-        markers: take the markers of TRA, which exist for all frames and may be smaller than the cells, in place of SEG.
+        markers: use the markers of TRA, which exist for all frames and may be smaller than the cells, instead of SEG.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
-
-    Raises:
-        FileNotFoundError: if the folder or the sequence is missing; on reading, if the frame of a label map is.
-        ValueError: if nothing is labelled; on reading, if a file is no TIFF, or sizes differ.
 
     Items of images, and of single slices where only these were segmented, have all keys of a sample, `image` with
     three equal channels; items of volumes have `image` (1, D, H, W), `semantic`, `label_map` (D, H, W) and `labels`.
-    Labels are 1..N, and `numbers` (N,) int64 says how the files, and the table of tracks, call them; `frame` is the
-    number of the frame. `image` is in [0, 1] by the range of its dtype.
+    Labels are 1..N, and `numbers` (N,) int64 are their labels in the files and in the table of tracks; `frame` is the
+    index of the frame. `image` is in [0, 1] by the range of its dtype.
     """
 
     def __init__(
@@ -204,9 +182,9 @@ def _read_tiff(path: Path) -> np.ndarray:
         pixels = _decode(path)
     # Its decoders raise RuntimeErrors of their own, and a header that is cut off struct.error.
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error) as error:
-        raise ValueError(f"{path} is no readable image, expected TIFF: {error}") from error
+        raise ValueError(f"{path} is not a readable image, expected TIFF: {error}") from error
     if pixels.ndim not in (2, 3):  # a file that is cut short can read as nothing
-        raise ValueError(f"{path} is no readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
+        raise ValueError(f"{path} is not a readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
     return pixels
 
 
@@ -231,8 +209,8 @@ def _read_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     if label_map.shape != tuple(shape):
         raise ValueError(f"{path} has shape {label_map.shape}, expected {tuple(shape)} as its frame")
     if not np.issubdtype(label_map.dtype, np.integer) or label_map.min(initial=0) < 0:
-        raise ValueError(f"{path} has dtype {label_map.dtype}, expected whole numbers of at least 0")
+        raise ValueError(f"{path} has dtype {label_map.dtype}, expected integers of at least 0")
     if label_map.max(initial=0) > np.iinfo(np.int32).max:
-        raise ValueError(f"{path} has the number {label_map.max()}, expected at most {np.iinfo(np.int32).max}")
+        raise ValueError(f"{path} has the value {label_map.max()}, expected at most {np.iinfo(np.int32).max}")
     check_label_map(label_map, path)
     return torch.from_numpy(label_map.astype(np.int32))

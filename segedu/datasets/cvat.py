@@ -30,21 +30,17 @@ def to_cvat(
     polygons: bool = False,
     task: str = "segedu",
 ) -> str:
-    """Labelled masks as an XML file, for "Upload annotations" of a task whose images have the same names.
+    """Convert labelled masks to CVAT XML, for "Upload annotations" of a task whose images have the same names.
 
     Args:
-        annotated: instances by the name of the image's file: `labels` (N,) int64 and `masks` (N, H, W) bool; N may be
-            0, the masks say how large the image is even then.
-        classes: `classes[label]` is the name; the first is the background's, which is no label of CVAT.
-        polygons: outlines in place of masks. Of an object in several pieces, each is a polygon of the same group.
-        task: its name.
+        annotated: instances by image file name: `labels` (N,) int64 and `masks` (N, H, W) bool. N may be 0; the shape
+            of the masks still gives the size of the image.
+        classes: `classes[label]` is the name; the first is the background, which is not a label of CVAT.
+        polygons: write outlines instead of masks; the pieces of an object are polygons of the same group.
+        task: name of the task.
 
     Returns:
-        The text. CVAT numbers images in the order of their names, and so does the text.
-
-    Raises:
-        TypeError: something is of the wrong kind.
-        ValueError: there is no image, a key is missing, shapes do not fit, a label has no name, or a mask no pixel.
+        The XML text, with the images in the order of their names, as in CVAT.
 
     Example:
         >>> mask = torch.tensor([[[0, 1, 1], [0, 1, 0]]]).bool()
@@ -76,27 +72,19 @@ def to_cvat(
 
 
 def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Labelled masks from a file of CVAT for images 1.1.
-
-    Args:
-        text: what the file holds.
+    """Convert the text of a file in the format "CVAT for images 1.1" to labelled masks.
 
     Returns:
         Instances by the name of the image: `boxes` (N, 4) float32, tight, `labels` (N,) int64 and `masks` (N, H, W)
-        bool; and the names, "background" first. Polygons of one image, label and group are one object; an object that
-        covers no pixel is absent.
-
-    Raises:
-        TypeError: text is no str.
-        ValueError: no XML or not of this format, a shape that is neither mask nor polygon, a label that the file does
-            not list, or a shape that does not fit its image.
+        bool; and the class names, "background" first. Polygons of one image, label and group are one object; an object
+        that covers no pixel is absent.
     """
     if not isinstance(text, str):
-        raise TypeError(f"text has type {type(text).__name__}, expected what the file holds, as str")
+        raise TypeError(f"text has type {type(text).__name__}, expected the content of the file, as str")
     try:
         root = ElementTree.fromstring(text.encode("utf-8"))
     except ElementTree.ParseError as error:
-        raise ValueError(f"text is no XML, expected a file of CVAT for images 1.1: {error}") from None
+        raise ValueError(f"text is not XML, expected a file of CVAT for images 1.1: {error}") from None
     if root.tag != "annotations" or root.find("track") is not None:
         kind = "of a video" if root.tag == "annotations" else f"<{root.tag}>"
         raise ValueError(f"text is {kind}, expected a file of CVAT for images 1.1, <annotations> of <image>")
@@ -127,7 +115,7 @@ def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
             continue
         name = shape.get("label", "")
         if name not in classes[1:]:
-            raise ValueError(f"{_place(image)} has the label {name!r}, expected one of {', '.join(classes[1:])}")
+            raise ValueError(f"{_name(image)} has the label {name!r}, expected one of {', '.join(classes[1:])}")
         mask = _mask(shape, image, (height, width))
         group = (name, shape.get("group_id", "0"))
         if shape.tag == "polygon" and group in groups:
@@ -137,10 +125,10 @@ def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
             groups[group] = len(masks)
         labels.append(classes.index(name, 1))
         masks.append(mask)
-    found = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
-    some = found.flatten(1).any(dim=1)
-    found, labels = found[some], torch.tensor(labels, dtype=torch.int64)[some]
-    return {"boxes": boxes_from_masks(found), "labels": labels, "masks": found}
+    stacked = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
+    present = stacked.flatten(1).any(dim=1)
+    stacked, labels = stacked[present], torch.tensor(labels, dtype=torch.int64)[present]
+    return {"boxes": boxes_from_masks(stacked), "labels": labels, "masks": stacked}
 
 
 def _mask(shape: Element, image: Element, size: Size) -> Tensor:
@@ -150,19 +138,19 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
             return rle_decode(polygons_to_rle([[float(number) for number in pairs]], size))
         except ValueError:
             given = shape.get("points", "")
-            raise ValueError(f"{_place(image)} has the points {given!r:.60}, expected x,y;x,y;x,y...") from None
+            raise ValueError(f"{_name(image)} has the points {given!r:.60}, expected x,y;x,y;x,y...") from None
     if shape.tag != "mask":
-        raise ValueError(f"{_place(image)} has a <{shape.tag}>, expected <mask> and <polygon> only")
+        raise ValueError(f"{_name(image)} has a <{shape.tag}>, expected <mask> and <polygon> only")
     left, top, width, height = (_number(shape, key, image) for key in ("left", "top", "width", "height"))
     runs = shape.get("rle", "")
     if not re.fullmatch(r"[\s,\d]*", runs):
-        raise ValueError(f"{_place(image)} has the runs {runs!r:.60}, expected whole numbers with commas between them")
+        raise ValueError(f"{_name(image)} has the runs {runs!r:.60}, expected integers with commas between them")
     counts = [int(count) for count in re.findall(r"\d+", runs)]
     if sum(counts) != width * height:
-        raise ValueError(f"{_place(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
+        raise ValueError(f"{_name(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
     if left + width > size[1] or top + height > size[0]:
         raise ValueError(
-            f"{_place(image)} has a mask from ({left}, {top}), {width} wide and {height} high, expected one inside"
+            f"{_name(image)} has a mask from ({left}, {top}), {width} wide and {height} high, expected one inside"
         )
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = rle_decode({"size": [width, height], "counts": counts}).T
@@ -172,10 +160,10 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
 def _number(element: Element, key: str, image: Element | None = None) -> int:
     given = element.get(key, "")
     if not given.isdigit():
-        place = _place(element if image is None else image)
-        raise ValueError(f"{place} has the {key} {given!r} of <{element.tag}>, expected a whole number")
+        name = _name(element if image is None else image)
+        raise ValueError(f"{name} has the {key} {given!r} of <{element.tag}>, expected an integer")
     return int(given)
 
 
-def _place(image: Element) -> str:
+def _name(image: Element) -> str:
     return f"image {image.get('name', '')!r}"

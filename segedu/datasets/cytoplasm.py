@@ -4,7 +4,7 @@ That is how Cellpose is given cells: one channel shows the cytoplasm, another th
 against each other, their outlines are irregular, and their brightness says little about where one ends: a threshold
 finds the sheet, or the nuclei, but not the cells.
 
-A scene depends on its seed and its arguments only.
+A scene depends only on its seed and its arguments.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from segedu.datasets.cells import Nucleus
 from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
 from segedu.datasets.sample import compact, make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import check_count, scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-CYTOPLASM_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+CYTOPLASM_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "cell")
 _MIN_SIZE = 16
 _WAVES = (0.2, 0.16, 0.11)  # the largest w_k of a body: see `Nucleus`
 _STRETCH = 1.35  # the longest half axis of a body, in mean radii
-_CLOSEST = 0.72  # the least distance of two centres, in sums of their mean radii
+_CLOSEST = 0.72  # smallest distance of two centres, in sums of their mean radii
 
 
 def _place(rng: np.random.Generator, size: tuple, centres: np.ndarray, radius: float, touching: float) -> np.ndarray:
-    """A centre, with probability `touching` beside a cell that is there; `centres` holds (row, column, radius)."""
+    """A random centre, with probability `touching` next to an existing cell; `centres` holds (row, column, radius)."""
     if rng.uniform() < touching and len(centres):
         other, turn = centres[rng.integers(len(centres))], rng.uniform(0, 2 * np.pi)
         gap = (radius + other[2]) * rng.uniform(0.75, 0.95)
@@ -43,11 +44,11 @@ def _place(rng: np.random.Generator, size: tuple, centres: np.ndarray, radius: f
 
 
 def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> np.ndarray:
-    """Centre and mean radius (N, 3) of as many cells as fit, up to a number drawn from `count`."""
-    wanted = number_wanted(rng, count, 0.8 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
+    """Centre and mean radius (N, 3) of as many cells as fit, up to a random number within `count`."""
+    target_count = number_wanted(rng, count, 0.8 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
     centres = np.zeros((0, 3))
-    for _ in range(30 * wanted):
-        if len(centres) == wanted:
+    for _ in range(30 * target_count):
+        if len(centres) == target_count:
             break
         mean = rng.uniform(*radius)
         place = _place(rng, size, centres, mean, touching)
@@ -63,14 +64,14 @@ def _wavy(rng: np.random.Generator, row: float, column: float, mean: float, wave
 
 
 def _kernel(rng: np.random.Generator, body: Nucleus) -> Nucleus:
-    """The nucleus of a body: a third of its area or less, off its centre, stretched as it likes."""
+    """A random nucleus of a cell body: at most a third of its area, off its centre, randomly stretched."""
     mean, turn, off = np.sqrt(body.a * body.b), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.22)
     row, column = body.row + off * mean * np.sin(turn), body.column + off * mean * np.cos(turn)
     return _wavy(rng, row, column, mean * rng.uniform(0.42, 0.55), (0.03, 0.03, 0.02))
 
 
 class _Sheet:
-    """Who owns each pixel, how deep inside it lies, and which pixels are nuclei."""
+    """The cell of each pixel, its relative depth, and the mask of nuclei."""
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], centres: np.ndarray):
         shape = len(centres), *size
@@ -78,10 +79,10 @@ class _Sheet:
         self.nuclei, self.core = np.zeros(size, np.int32), np.ones(size)
         scale = float(centres[:, 2].mean()) if shape[0] else 1.0
         grid = np.mgrid[: size[0], : size[1]] + 0.5
-        # The same bends for all: borders between cells become wavy, too, and no cell gets a hole.
+        # One deformation for all cells: borders between cells become wavy too, and no cell gets a hole.
         coarse, fine = (np.stack([smooth_field(rng, size, scale * cell) for _ in "yx"]) for cell in (1.0, 0.4))
         self.grid = grid + scale * (0.16 * coarse + 0.05 * fine)
-        self.reach = 0.22 * scale + 2  # the bends, and a pixel
+        self.reach = 0.22 * scale + 2  # the largest deformation, and a pixel
         for number, (row, column, mean) in enumerate(centres, start=1):
             body = _wavy(rng, row, column, mean, _WAVES)
             self._claim(number, body, self.owner, self.deep)
@@ -90,7 +91,7 @@ class _Sheet:
         self.nuclei = largest_parts(np.where(self.nuclei == self.owner, self.nuclei, 0))
 
     def _claim(self, number: int, shape: Nucleus, owner: np.ndarray, deep: np.ndarray) -> None:
-        """Give a shape the pixels that lie deeper in it than in those before."""
+        """Assign to a shape the pixels that lie deeper in it than in earlier shapes."""
         reach = shape.a * (1 + sum(shape.wobble)) + self.reach
         spans = zip((shape.row, shape.column), owner.shape, strict=True)
         window = tuple(slice(max(0, int(c - reach)), min(side, int(c + reach) + 2)) for c, side in spans)
@@ -100,7 +101,7 @@ class _Sheet:
 
 
 def _stain(rng: np.random.Generator, sheet: _Sheet) -> tuple[np.ndarray, np.ndarray]:
-    """Light of the two dyes, (H, W) each; every cell takes them up as it likes."""
+    """Light of the two dyes, (H, W) each; every cell has its own random uptake."""
     size, cells = sheet.owner.shape, int(sheet.owner.max()) + 1
     grain = 0.6 * smooth_field(rng, size, 4.5) + 0.6 * smooth_field(rng, size, 2.0)
     bright = np.append(0, 0.3 + 0.7 * rng.uniform(size=cells - 1) ** 1.3)[sheet.owner]
@@ -114,7 +115,7 @@ def _stain(rng: np.random.Generator, sheet: _Sheet) -> tuple[np.ndarray, np.ndar
 
 
 def _photograph(rng: np.random.Generator, sheet: _Sheet, noise: float, unevenness: float) -> np.ndarray:
-    """(3, H, W) in [0, 1]: blur, haze, a little of each dye in the other channel, light, photons, camera."""
+    """Image (3, H, W) in [0, 1]: blur, haze, bleed-through of the dyes, uneven light, photon and camera noise."""
     size = sheet.owner.shape
     sharp = [ndimage.gaussian_filter(dye, 0.8) for dye in _stain(rng, sheet)]
     haze = [ndimage.gaussian_filter(dye, 10, truncate=2.5) for dye in sharp]
@@ -139,13 +140,13 @@ def draw_cytoplasm(
     """Draw one image of cells with their nuclei.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
         count: how many cells, or (lowest, highest); 0 is allowed; by default half of the area or more is covered.
-            Fewer are drawn where they do not fit.
+            Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius of a cell in pixels, 3 to 200.
         touching: probability that a cell is put against another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and stray light, 0 (none) to 1.
 
     Returns:
@@ -153,17 +154,13 @@ def draw_cytoplasm(
         indexes of `CLASSES`; `label_map` int32 (H, W) of whole cells, 0 for background, 1..N, each in one piece;
         `nuclei_map` int32 (H, W): nucleus k lies in cell k, in one piece, and is absent where the border of the image
         cuts it off; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,), all 1; `masks` bool (N, H, W). N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)
     radius = check_span("radius", radius, 3, 200)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     sheet = _Sheet(rng, size, _arrange(rng, size, count, radius, touching))
     image = _photograph(rng, sheet, noise, unevenness)
@@ -175,12 +172,12 @@ def draw_cytoplasm(
 
 
 class Cytoplasm(Scenes):
-    """`length` images of `draw_cytoplasm`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` images of `draw_cytoplasm`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of images.
-        seed: take different seeds for training and validation.
-        size: height and width.
+        seed: use different seeds for training and validation.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_cytoplasm`.
     """
@@ -193,4 +190,4 @@ class Cytoplasm(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_cytoplasm, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_cytoplasm, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

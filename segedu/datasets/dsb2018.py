@@ -33,7 +33,7 @@ class DataScienceBowl(Dataset):
     Raises:
         FileNotFoundError: if a folder is missing, also that of the images of an id; on reading, if an image or its
             folder of masks is.
-        ValueError: if the stage holds no image; on reading, if a file is no 8-bit image, a mask is no image, or its
+        ValueError: if the stage holds no image; on reading, if a file is no 8-bit image, a mask is not an image, or its
             size is not that of its image.
 
     Each item has `image` (grey in three equal channels), `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and

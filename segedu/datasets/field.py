@@ -1,6 +1,6 @@
-"""Synthetic soccer field as a robot sees it: green carpet with lines, its boundary, robots, a ball, what lies beyond.
+"""Synthetic soccer field as a robot sees it: green carpet with lines, its boundary, robots, a ball, and the background.
 
-A scene depends on its seed and its arguments only. The camera stands on the field at the height of a robot's
+A scene depends only on its seed and its arguments. The camera stands on the field at the height of a robot's
 head. Beyond the boundary there may be more green carpet, white posts and people, so that neither green nor white
 alone says what belongs to the field. The boundary is that of the carpet itself, as if nothing stood on it.
 """
@@ -17,21 +17,22 @@ from torch import Tensor
 from segedu.datasets.canvas import FINE, Camera, Canvas
 from segedu.datasets.sample import compact, make_sample
 from segedu.datasets.street_paint import Paints, house, person
-from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-FIELD_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+FIELD_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "field", "line", "goal", "robot", "ball")
 THINGS = (4, 5)
 _BACKGROUND, _FIELD, _LINE, _GOAL, _ROBOT, _BALL = range(len(CLASSES))
 _MIN_SIZE = 32
-_SPECK = 4  # pixels; of a thing with fewer in sight there is no truth
+_SPECK = 4  # things with fewer visible pixels have no ground truth
 _HALF = (4.5, 3.0)  # metres from the centre to the goal line and to the side line
 _LINE_WIDTH = 0.06
 
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where the camera stands on the field and where it looks; x towards a goal, y to the left of it."""
+    """Position and direction of the camera on the field; x points to a goal, y to the left."""
 
     x: float
     y: float
@@ -39,18 +40,18 @@ class _Pose:
     border: float  # metres of carpet beyond the lines
 
     def to_field(self, right: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From metres to the right and ahead of the camera to coordinates of the field."""
+        """Convert metres to the right and ahead of the camera to field coordinates."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         return self.x + ahead * cos + right * sin, self.y + ahead * sin - right * cos
 
     def to_camera(self, x: float, y: float) -> tuple[float, float]:
-        """From coordinates of the field to metres to the right and ahead."""
+        """Convert field coordinates to metres to the right and ahead of the camera."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         u, v = x - self.x, y - self.y
         return u * sin - v * cos, u * cos + v * sin
 
     def on_carpet(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether points of the ground belong to the field."""
+        """Whether points on the ground belong to the field."""
         return (np.abs(x) < _HALF[0] + self.border) & (np.abs(y) < _HALF[1] + self.border)
 
 
@@ -166,7 +167,7 @@ def _draw_goals(canvas: Canvas, pose: _Pose) -> None:
 
 
 def _draw_things(canvas: Canvas, paints: Paints, pose: _Pose) -> list[int]:
-    """Robots and at most one ball on the carpet, in sight of the camera; the class of each."""
+    """Draw robots and at most one ball in view of the camera; return the class of each."""
     rng, labels, taken = paints.rng, [], []
     for label in [_BALL] * (rng.uniform() < 0.85) + [_ROBOT] * int(rng.integers(1, 9)):
         ahead = 0.9 + (2.5 if label == _BALL else 6.0) * rng.uniform() ** 1.3
@@ -185,10 +186,10 @@ def _draw_things(canvas: Canvas, paints: Paints, pose: _Pose) -> list[int]:
 def draw_field(
     seed: int | tuple[int, ...], size: tuple[int, int] = (96, 128), *, noise: float = 0.03
 ) -> dict[str, Tensor | list]:
-    """Draw what one robot sees.
+    """Draw the camera image of one robot.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 32 each.
         noise: standard deviation of the pixel noise, 0 to 1.
 
@@ -198,13 +199,9 @@ def draw_field(
         `masks` bool (N, H, W); `field_mask` bool (H, W), the carpet, what stands on it left out of account;
         `boundary` int64 (W,), the first row of the carpet in each column, H where there is none;
         `panoptic_seg` and `segments_info`. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `noise` or `seed` is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    noise = check_amount("noise", noise, 0, 1)
+    size = check_size("size", size, _MIN_SIZE)
+    noise = check_number("noise", noise, 0, 1)
     rng = scene_rng(seed)
     paints = Paints(rng, 1.0)
     x, y = rng.uniform(-4.2, 4.2), rng.uniform(-2.8, 2.8)

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from segedu.datasets.rays import MISSED, box_hit, pole_hit
 from segedu.datasets.sample import compact, make_sample
-from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
+from segedu.validation.tensors import check_floats
 
-LIDAR_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+LIDAR_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("road", "sidewalk", "building", "vegetation", "pole", "car", "person")
 THINGS = (5, 6)
 VOID = 255  # no return
@@ -27,20 +29,20 @@ MAX_RANGE = 80.0  # metres
 _ROAD, _SIDEWALK, _BUILDING, _VEGETATION, _POLE, _CAR, _PERSON = range(len(CLASSES))
 _MIN_SIZE = 16
 _HEIGHT = 1.8  # of the scanner above the ground
-_REFLECTS = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # share of the light that comes back, by class
+_REFLECTS = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # fraction of the light that is reflected, by class
 
 
 def _check_view(field_of_view: tuple[float, float]) -> tuple[float, float]:
     if not isinstance(field_of_view, (tuple, list)) or len(field_of_view) != 2:
         raise TypeError(f"field_of_view is {field_of_view!r}, expected two elevations (upper, lower) in degrees")
-    upper, lower = (check_amount("field_of_view", angle, -90, 90) for angle in field_of_view)
+    upper, lower = (check_number("field_of_view", angle, -90, 90) for angle in field_of_view)
     if upper <= lower:
         raise ValueError(f"field_of_view is {tuple(field_of_view)!r}, expected the upper elevation first")
     return upper, lower
 
 
 def ray_directions(size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> np.ndarray:
-    """Unit vectors along which the pixels of a range image look.
+    """Return the unit vectors of the rays of a range image.
 
     Column 0 begins behind the scanner; columns go from left over ahead to right, rows from top to bottom.
 
@@ -51,7 +53,7 @@ def ray_directions(size: tuple[int, int], field_of_view: tuple[float, float] = F
     Returns:
         (3, H, W): x, y, z of the middle of each pixel.
     """
-    height, width = check_size(size, 1)
+    height, width = check_size("size", size, 1)
     upper, lower = np.radians(_check_view(field_of_view))
     pitch = upper - (np.arange(height) + 0.5) / height * (upper - lower)
     yaw = np.pi * (1 - 2 * (np.arange(width) + 0.5) / width)
@@ -63,15 +65,11 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
     """Points of a range image: each return lies at its range along the ray of its pixel.
 
     Args:
-        ranges: (H, W) floats, metres; 0 where nothing came back.
+        ranges: (H, W) floats, metres; 0 for no return.
         field_of_view: elevation of the upper and the lower edge, in degrees.
 
     Returns:
         (P, 3) float64 x, y, z, one for each pixel with a return, row by row; `labels[ranges > 0]` are theirs.
-
-    Raises:
-        TypeError: if `ranges` is no tensor of floats.
-        ValueError: if it is not (H, W), or holds a number below 0 or one that is not finite.
     """
     _check_ranges(ranges)
     rays = torch.from_numpy(ray_directions(tuple(ranges.shape), field_of_view))
@@ -80,7 +78,7 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
 
 
 def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> Tensor:
-    """Spherical projection: the range of each point, in the pixel whose ray passes nearest to it.
+    """Spherical projection: the range of each point, in the pixel whose ray is closest to it.
 
     Where several points fall into one pixel, the nearest stays; points above, below or at the scanner are left
     out. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
@@ -92,18 +90,11 @@ def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[floa
 
     Returns:
         (H, W) float64, metres, 0 where there is no point.
-
-    Raises:
-        TypeError: if `points` is no tensor of floats.
-        ValueError: if it is not (P, 3) or not finite.
     """
-    if not isinstance(points, Tensor) or not points.is_floating_point():
-        raise TypeError(f"points is {_kind(points)}, expected a tensor of floats (P, 3)")
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"points has shape {tuple(points.shape)}, expected (P, 3)")
+    check_floats("points", points, "P? 3")
     if not points.isfinite().all():
         raise ValueError("points holds a number that is not finite, expected metres")
-    height, width = check_size(size, 1)
+    height, width = check_size("size", size, 1)
     upper, lower = np.radians(_check_view(field_of_view))
     distance = points.double().norm(dim=1)
     x, y, z = points.double()[distance > 0].T
@@ -117,22 +108,15 @@ def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[floa
     return torch.where(flat.isinf(), 0.0, flat).reshape(height, width)
 
 
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
 def _check_ranges(ranges: Tensor) -> None:
-    if not isinstance(ranges, Tensor) or not ranges.is_floating_point():
-        raise TypeError(f"ranges is {_kind(ranges)}, expected a tensor of floats (H, W)")
-    if ranges.ndim != 2:
-        raise ValueError(f"ranges has shape {tuple(ranges.shape)}, expected (H, W)")
+    check_floats("ranges", ranges, "H W")
     if not ranges.isfinite().all() or (ranges < 0).any():
         raise ValueError("ranges holds a number below 0 or not finite, expected metres, 0 for no return")
 
 
 @dataclass
 class _City:
-    """What each ray has met so far, and the ground that is taken."""
+    """The nearest hit of each ray so far, and the occupied ground."""
 
     rays: np.ndarray
     ranges: np.ndarray
@@ -142,7 +126,7 @@ class _City:
     taken: list[tuple[float, float, float]] = field(default_factory=list)
 
     def claim(self, x: float, y: float, radius: float) -> bool:
-        """Take a disc of ground unless something stands there."""
+        """Reserve a disc of the ground; False if it overlaps a reserved one."""
         if any(np.hypot(x - a, y - b) < radius + c for a, b, c in self.taken):
             return False
         self.taken.append((x, y, radius))
@@ -285,11 +269,11 @@ def _measure(rng: np.random.Generator, city: _City, noise: float) -> tuple[np.nd
 def draw_lidar(
     seed: int | tuple[int, ...], size: tuple[int, int] = (32, 256), *, noise: float = 1.0
 ) -> dict[str, Tensor | list]:
-    """Draw one turn of the scanner.
+    """Draw one rotation of the laser scanner.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scan.
-        size: rays on top of each other and directions around, at least 16 each.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scan.
+        size: (H, W), number of elevations and of directions around the scanner, at least 16 each.
         noise: of the ranges, and how many returns are lost; 0 (none) to 3.
 
     Returns:
@@ -299,13 +283,9 @@ def draw_lidar(
         `label_map` int32 (H, W), 1..N for cars and people; `boxes` float32 (N, 4) xyxy (a thing behind the
         scanner may lie at both ends of the image); `labels` int64 (N,); `masks` bool (N, H, W);
         `panoptic_seg` and `segments_info`. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `noise` or `seed` is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    noise = check_amount("noise", noise, 0, 3)
+    size = check_size("size", size, _MIN_SIZE)
+    noise = check_number("noise", noise, 0, 3)
     rng = scene_rng(seed)
     rays = ray_directions(size)
     rays[rays == 0] = 1e-9

@@ -16,7 +16,6 @@ class MRSlice:
     Args:
         size: height and width in pixels.
         view: mm across the shorter side.
-        rng: where the bends are drawn from.
         bend: mm that a point moves at most along each axis.
     """
 
@@ -33,7 +32,6 @@ class MRSlice:
         """Smooth noise in [-1, 1] with knots `length` mm apart.
 
         Args:
-            rng: where it is drawn from.
             length: in mm.
 
         Returns:
@@ -66,11 +64,11 @@ class MRSlice:
         return depth / (1 + outline)
 
     def fill(self, inside: np.ndarray, tone: float | np.ndarray, label: int = 0) -> None:
-        """Give points their tissue; what lay there is gone.
+        """Set signal and class of points, overwriting earlier ones.
 
         Args:
             inside: bool, of the shape of the canvas.
-            tone: signal, one number or one for each point of the canvas.
+            tone: signal, one value or one per point of the canvas.
             label: their class.
         """
         self.signal[inside] = np.broadcast_to(tone, inside.shape)[inside]
@@ -79,19 +77,11 @@ class MRSlice:
     def put(
         self, centre: tuple[float, float], half: tuple[float, float], tone: float, label: int = 0, tilt: float = 0.0
     ) -> None:
-        """Draw an ellipse.
-
-        Args:
-            centre: as for `depth`.
-            half: as for `depth`.
-            tone: as for `fill`.
-            label: as for `fill`.
-            tilt: as for `depth`.
-        """
+        """Draw an ellipse."""
         self.fill(self.depth(centre, half, tilt) < 1, tone, label)
 
     def classes(self) -> np.ndarray:
-        """Classes at the middles of the pixels.
+        """Classes at the pixel centres.
 
         Returns:
             int64 (H, W).
@@ -102,7 +92,6 @@ class MRSlice:
         """The image: partial volume, blur, the coils' bias field, Rician noise.
 
         Args:
-            rng: where bias and noise are drawn from.
             noise: deviation of the noise in each of the two channels of the signal.
             bias: strength of the field, 0 for none; at 1 its ends differ by a factor of about two.
 

@@ -1,10 +1,10 @@
-"""NIfTI, the file of medical volumes (.nii, .nii.gz), through nibabel: voxels, spacing, and which way is up.
+"""NIfTI, the file format of medical volumes (.nii, .nii.gz), through nibabel: voxels, spacing and orientation.
 
-A file may store a volume in any of 48 orders and directions of axes; its affine says which. Here every volume is
-turned, by swapping and mirroring axes only, to one order: axis 0 (z) goes from the feet to the head, axis 1 (y)
+A file may store a volume in any of 48 orders and directions of axes, given by its affine. Here every volume is
+brought to one order, by swapping and flipping axes only: axis 0 (z) goes from the feet to the head, axis 1 (y)
 from the front to the back, axis 2 (x) from the patient's right to the left. That is the order of DICOM and of
-SimpleITK's arrays (LPS), and the one in which a slice looks as radiologists see it. No voxel is resampled: an oblique
-volume stays oblique, its axes are those nearest to the three directions. Labels are written back in the order of
+SimpleITK's arrays (LPS), in which a slice looks as radiologists see it. No voxel is resampled: an oblique volume
+stays oblique, with its axes assigned to the nearest of the three directions. Labels are written back in the order of
 the file that they belong to. A file without orientation is read as nibabel reads it: x runs from left to right.
 """
 
@@ -23,14 +23,14 @@ from torch import Tensor
 
 from segedu.datasets.files import replacing
 
-MAX_VOXELS = 2**28  # 1 GiB as float32; a damaged header may promise anything
+MAX_VOXELS = 2**28  # 1 GiB as float32; the size in a damaged header may be arbitrary
 _MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _LAYOUT = "a NIfTI file (.nii or .nii.gz) of one volume"
 
 
 @dataclass(frozen=True)
 class Nifti:
-    """A volume in the fixed order, and what is needed to write labels beside it.
+    """A volume in the fixed order of axes, with the data needed to write labels for it.
 
     `array` (D, H, W); `spacing` in mm in the order of its axes; `affine` (4, 4) from (x, y, z) in voxels of `array`
     to NIfTI's world, mm to the patient's right, front and head (RAS); `stored_affine` and `stored_shape` belong to
@@ -49,14 +49,14 @@ def read_nifti(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
     Args:
         path: .nii or .nii.gz of one volume; further axes of length 1 are dropped.
-        max_voxels: refuse larger volumes before their voxels are read.
+        max_voxels: larger volumes are an error, before their voxels are read.
 
     Returns:
         The volume, `array` float32 (D, H, W).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no NIfTI, damaged, not one volume, too large, of colours, or its affine is no frame.
+        ValueError: if the file is not NIfTI, damaged, not one volume, too large, in colour, or has a singular affine.
     """
     image, stored = _load(Path(path), max_voxels)
     return _turn(image, stored.astype(np.float32), Path(path))
@@ -74,7 +74,7 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: as for `read_nifti`, or if a voxel is negative, no whole number or too large for int64.
+        ValueError: as for `read_nifti`, or if a voxel is negative, not an integer or too large for int64.
     """
     path = Path(path)
     image, stored = _load(path, max_voxels)
@@ -82,7 +82,7 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
     known = (stored == np.round(stored)) & (stored >= 0) & (stored < 2.0**63)
     if not known.all():
         wrong = stored[~known][0]
-        raise ValueError(f"{path} has a voxel of {wrong}, expected whole numbers of at least 0: is it an image?")
+        raise ValueError(f"{path} has a voxel of {wrong}, expected integers of at least 0: is it an image?")
     return _turn(image, stored.astype(np.int64), path)
 
 
@@ -91,12 +91,12 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
 
     Args:
         path: .nii or .nii.gz; the folder must exist, and a file there is replaced.
-        labels: (D, H, W) whole numbers of at least 0, in the order of `like.array`.
+        labels: (D, H, W) integers of at least 0, in the order of `like.array`.
         like: the volume that they belong to.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        TypeError: if `labels` is no tensor, or holds no whole numbers.
+        TypeError: if `labels` is not a tensor of integers.
         ValueError: if its shape is another than that of `like`, a label is negative or too large, or the name of
             the file does not end in .nii or .nii.gz.
     """
@@ -110,7 +110,7 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels has type {type(labels).__name__}, expected a Tensor")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels has dtype {labels.dtype}, expected whole numbers")
+        raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
     if labels.shape != like.array.shape:
         raise ValueError(f"labels has shape {tuple(labels.shape)}, expected {tuple(like.array.shape)} as its volume")
     low, high = int(labels.min()), int(labels.max())
@@ -188,7 +188,7 @@ def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
     try:
         image = nibabel.load(path)
     except damage as error:
-        raise ValueError(f"{path} is no readable file, expected {_LAYOUT}: {error}") from error
+        raise ValueError(f"{path} is not a readable file, expected {_LAYOUT}: {error}") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"{path} is a {type(image).__name__}, expected {_LAYOUT}")
     shape = image.shape

@@ -1,11 +1,11 @@
-"""Real microscope images with the outline of every nucleus: a folder of PNG files and an index.
+"""Real microscope images with a label map of all nuclei: a folder of PNG files and an index.
 
 The folder holds `index.csv` (columns `file`, `split`, `domain` and more), `images/<file>.png` (8-bit, grey or
-colour) and `labels/<file>.png` (16-bit label maps, 0 for background, 1..N). That is the layout of the
-images of the 2018 Data Science Bowl (BBBC038, stage 1, CC0) that the course's tests use: 490 of fluorescence
-and 40 of stained tissue. Many of those images are crops of the same fields of view and some of these crops
-lie in different splits: near-duplicates across splits make validation and test figures look better than
-they would be on new experiments. Say so beside every number.
+colour) and `labels/<file>.png` (16-bit label maps, 0 for background, 1..N). The tests of the
+course use images of the 2018 Data Science Bowl (BBBC038, stage 1, CC0) in this layout: 490 of fluorescence and
+40 of stained tissue. Many of them are crops of the same fields of view, and some of these crops are in different
+splits. Such near-duplicates make validation and test results better than they would be on new experiments.
+State this next to every result.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def _read_index(root: Path) -> list[dict[str, str]]:
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"{path} is no table, expected text with the columns {', '.join(_COLUMNS)}: {error}"
+            f"{path} is not a table, expected text with the columns {', '.join(_COLUMNS)}: {error}"
         ) from error
     absent = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
     if absent:
         raise ValueError(f"{path} has no column {absent[0]!r}, expected at least {', '.join(_COLUMNS)}")
     if not rows:
-        raise ValueError(f"{path} names no image, expected a line for each")
+        raise ValueError(f"{path} lists no images, expected one line per image")
     _check_rows(rows, path)
     return rows
 
 
 def _check_rows(rows: list[dict[str, str]], path: Path) -> None:
-    """An image that is named wrongly would be missing from every split, and one that is named twice be in two."""
+    """Check that every image has a plain file name, a split and a domain, and is listed once."""
     seen: set[str] = set()
     for row in rows:
         name = row["file"]
@@ -66,14 +66,14 @@ def _check_rows(rows: list[dict[str, str]], path: Path) -> None:
         seen.add(name)
 
 
-def _choose(rows: list[dict[str, str]], column: str, wanted: str | None) -> list[dict[str, str]]:
-    """The rows whose column is `wanted`; all where it is None."""
-    if wanted is None:
+def _choose(rows: list[dict[str, str]], column: str, value: str | None) -> list[dict[str, str]]:
+    """Return the rows whose column is `value`, or all rows if it is None."""
+    if value is None:
         return rows
     known = sorted({row[column] for row in rows})
-    if wanted not in known:
-        raise ValueError(f"{column} is {wanted!r}, expected one of {known} or None for all")
-    return [row for row in rows if row[column] == wanted]
+    if value not in known:
+        raise ValueError(f"{column} is {value!r}, expected one of {known} or None for all")
+    return [row for row in rows if row[column] == value]
 
 
 class Nuclei(Dataset):
@@ -81,17 +81,16 @@ class Nuclei(Dataset):
 
     Args:
         root: the folder.
-        split: "train", "val" or "test"; None for all. Near-duplicates across splits are likely (see above).
-        domain: such as "fluorescence" or "histology"; None for all.
+        split: "train", "val" or "test"; None for all. Splits probably share near-duplicates (see above).
+        domain: for example "fluorescence" or "histology"; None for all.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
     Raises:
         FileNotFoundError: if the folder or its index is missing; on reading, if an image or its labels are.
-        ValueError: if the index lacks a column, names an image twice, a split that is none of the three, or has no such
-            split or domain; on reading, if a file is no image, the sizes of image and labels differ, labels are not
-            whole numbers, or are a mask of all nuclei together.
+        ValueError: if the index is invalid, or has no such split or domain; on reading, if the labels are not integers,
+            do not fit their image, or are a binary mask of all nuclei.
 
-    Each item has `image` (grey stored in three equal channels), `semantic`, `label_map` (compact), `boxes`,
+    Each item has `image` (grey images in three equal channels), `semantic`, `label_map` (compact), `boxes`,
     `labels` (all 1) and `masks`. Images differ in size: crop them (`RandomCrop`) before making batches.
     """
 

@@ -1,10 +1,10 @@
-"""Synthetic fluorescence volumes: ellipsoidal nuclei that touch, in a microscope that sees less sharply in depth.
+"""Synthetic fluorescence volumes: ellipsoidal nuclei that touch, in a microscope with lower resolution in depth.
 
 Along the first axis sections are further apart than pixels are, light is smeared over neighbouring sections, and
 deep sections are darker. Nuclei that lie above each other run together, dim and bright ones side by side: one
 threshold for the volume glues and loses them.
 
-A scene depends on its seed and its arguments only. Lengths are in pixels of a section; a section is `step` of them
+A scene depends only on its seed and its arguments. Lengths are in pixels of a section; a section is `step` of them
 from the next.
 """
 
@@ -22,14 +22,15 @@ from torch import Tensor
 from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
 from segedu.datasets.sample import compact
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng
+from segedu.datasets.texture import check_count, scene_rng
+from segedu.validation.numbers import check_number, check_size
 
-NUCLEI3D_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+NUCLEI3D_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "nucleus")
 _MIN_SIZE = 8
 _STRETCH = 1.3  # the longest half axis, in mean radii
 _OVERLAP = 0.12  # the largest share of a nucleus that others may cover
-_SMEAR = (2.2, 0.9)  # deviation of the blur along the depth and across, in pixels
+_SMEAR = (2.2, 0.9)  # standard deviation of the blur along and across the depth, in pixels
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Ellipsoid:
 
     @property
     def volume(self) -> float:
-        """Closed form, in cubic pixels: 4/3 pi a b c."""
+        """Volume in closed form, in cubic pixels: 4/3 pi a b c."""
         return float(4 / 3 * np.pi * self.axes.prod())
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """Distance from the centre as a share of the distance to the surface: below 1 is inside.
+        """Distance from the centre relative to the distance to the surface; below 1 is inside.
 
         Args:
             points: (3, ...) of (z, y, x) in pixels.
@@ -59,7 +60,7 @@ class Ellipsoid:
 
 
 class _Block:
-    """The canvas, wider than the volume all round: who owns each voxel, and how deep inside."""
+    """A canvas that extends beyond the volume: the nucleus of each voxel, and its relative depth."""
 
     def __init__(self, size: tuple[int, ...], step: float, reach: float):
         self.size, self.scale = size, np.array([step, 1.0, 1.0])
@@ -71,7 +72,7 @@ class _Block:
         self.frame = tuple(slice(m, m + side) for m, side in zip(self.margin, size, strict=True))
 
     def add(self, nucleus: Ellipsoid) -> bool:
-        """Put a nucleus down unless it covers too much of others, or too little of it is in the volume.
+        """Add a nucleus, or return False if it overlaps others too much or too little of it is in the volume.
 
         A voxel in two nuclei belongs to the one whose centre it is nearer to, in its own measure.
         """
@@ -103,7 +104,7 @@ class _Block:
 
 
 def _nucleus(rng: np.random.Generator, block: _Block, radius: tuple[float, float], touching: float) -> Ellipsoid:
-    """A random nucleus: with probability `touching` against one that is there already, else anywhere."""
+    """A random nucleus, with probability `touching` next to an existing one, otherwise anywhere."""
     mean, stretch = rng.uniform(*radius), rng.uniform(1 / _STRETCH, _STRETCH, 3)
     axes = mean * np.clip(stretch / np.cbrt(stretch.prod()), 1 / _STRETCH, _STRETCH)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -117,17 +118,17 @@ def _nucleus(rng: np.random.Generator, block: _Block, radius: tuple[float, float
 
 
 def _arrange(rng: np.random.Generator, block: _Block, count, radius: tuple[float, float], touching: float) -> None:
-    """Put down as many nuclei as fit, up to a number drawn from `count`."""
+    """Add as many nuclei as fit, up to a random number within `count`."""
     space = np.prod(block.size) * block.scale[0]
-    wanted = number_wanted(rng, count, 0.24 * space / (4 / 3 * np.pi * np.mean(radius) ** 3))
-    for _ in range(8 * wanted):
-        if len(block.nuclei) == wanted:
+    target_count = number_wanted(rng, count, 0.24 * space / (4 / 3 * np.pi * np.mean(radius) ** 3))
+    for _ in range(8 * target_count):
+        if len(block.nuclei) == target_count:
             break
         block.add(_nucleus(rng, block, radius, touching))
 
 
 def _photograph(rng: np.random.Generator, block: _Block, noise: float, unevenness: float) -> np.ndarray:
-    """(D, H, W) in [0, 1]: chromatin, blur that is longer in depth, haze, light that fades, photons, camera."""
+    """Image (D, H, W) in [0, 1]: chromatin, anisotropic blur, haze, light that fades with depth, noise."""
     step, shape = block.scale[0], block.owner.shape
     grain = ndimage.gaussian_filter(rng.standard_normal(shape), 1.6 / block.scale)
     bright = np.append(0, 0.35 + 0.75 * rng.uniform(size=len(block.nuclei)) ** 1.4)[block.owner]
@@ -155,14 +156,14 @@ def draw_nuclei3d(
     """Draw one volume of nuclei.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: depth, height and width in voxels, at least 8 each.
         count: how many nuclei, or (lowest, highest); 0 is allowed; by default about a quarter of the volume is
-            filled. Fewer are drawn where they do not fit.
+            filled. Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius in pixels of a section, 2 to 100.
         step: from one section to the next, in pixels of a section, 0.5 to 10; 1 is isotropic but for the blur.
-        touching: probability that a nucleus is put against another, 0 to 1.
-        noise: strength of photon and camera noise, 0 (none) to 10; 1 is an ordinary exposure.
+        touching: probability that a nucleus is placed next to another, 0 to 1.
+        noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
         unevenness: of light and stray light, and how much deep sections fade, 0 (none) to 1.
 
     Returns:
@@ -170,17 +171,13 @@ def draw_nuclei3d(
         (D, H, W), 0 for background, 1..N, each in one piece; `labels` int64 (N,), all 1; `volumes` float32 (N,), the
         closed-form number of voxels of the whole nucleus; `visible` float32 (N,), the share of its voxels that it
         owns in the volume; `spacing` (step, 1.0, 1.0), in pixels, in the order of the axes. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE, axes=3)
+    size = check_size("size", size, _MIN_SIZE, axes=3)
     count = None if count is None else check_count(count)
-    radius, step = check_span("radius", radius, 2, 100), check_amount("step", step, 0.5, 10)
-    touching = check_amount("touching", touching, 0, 1)
-    noise = check_amount("noise", noise, 0, 10)
-    unevenness = check_amount("unevenness", unevenness, 0, 1)
+    radius, step = check_span("radius", radius, 2, 100), check_number("step", step, 0.5, 10)
+    touching = check_number("touching", touching, 0, 1)
+    noise = check_number("noise", noise, 0, 10)
+    unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     block = _Block(size, step, radius[1] * _STRETCH)
     _arrange(rng, block, count, radius, touching)
@@ -199,11 +196,11 @@ def draw_nuclei3d(
 
 
 class Nuclei3d(Scenes):
-    """`length` volumes of `draw_nuclei3d`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` volumes of `draw_nuclei3d`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of volumes.
-        seed: take different seeds for training and validation.
+        seed: use different seeds for training and validation.
         size: depth, height and width.
         transforms: called with the sample dict.
         scene: further arguments of `draw_nuclei3d`.
@@ -217,4 +214,4 @@ class Nuclei3d(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_nuclei3d, length, seed, check_size(size, _MIN_SIZE, axes=3), transforms, **scene)
+        super().__init__(draw_nuclei3d, length, seed, check_size("size", size, _MIN_SIZE, axes=3), transforms, **scene)

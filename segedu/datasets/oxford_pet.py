@@ -35,7 +35,7 @@ class OxfordPet(Dataset):
 
     Raises:
         FileNotFoundError: if the folder or the list is missing; on reading, if a file is.
-        ValueError: if the list is empty or a line is no line of the list; on reading, if a file is no image, sizes
+        ValueError: if the list is empty or a line is no line of the list; on reading, if a file is not an image, sizes
             differ, or a trimap holds another number than 1, 2 and 3.
 
     Each item has the keys of `segedu.datasets.sample`, the animal as one instance (or none, where the trimap has no
@@ -53,7 +53,7 @@ class OxfordPet(Dataset):
         # Lines that begin with # are comments, as in the authors' list.txt.
         self.rows = [self._row(line, path) for line in lines if line.strip() and not line.startswith("#")]
         if not self.rows:
-            raise ValueError(f"{path} names no image, expected lines such as 'Abyssinian_100 1 1 1'")
+            raise ValueError(f"{path} lists no images, expected lines such as 'Abyssinian_100 1 1 1'")
         # The name of a breed is the name of a file without its number.
         names = {breed: name.rsplit("_", 1)[0] for name, breed, _ in self.rows}
         self.breeds = tuple(names.get(breed, "") for breed in range(max(names) + 1))
@@ -80,7 +80,7 @@ class OxfordPet(Dataset):
         known = (trimap >= _ANIMAL) & (trimap <= _BORDER)
         if not known.all():
             wrong = int(trimap[~known][0])
-            raise ValueError(f"trimaps/{name}.png has the number {wrong}, expected 1 (pet), 2 (background), 3 (border)")
+            raise ValueError(f"trimaps/{name}.png has the value {wrong}, expected 1 (pet), 2 (background), 3 (border)")
         animal = trimap == _ANIMAL
         sample = make_sample(image, animal.int().numpy(), [1] if animal.any() else [])
         sample["semantic"] = sample["semantic"].masked_fill(trimap == _BORDER, VOID)

@@ -2,7 +2,7 @@
 
 A page depends on its seed and its arguments only. Articles fill the page between gutters; the scan is skewed,
 bent, yellowed and noisy. Ink is ink: that a dark pixel belongs to a headline, to text or to a caption is told
-by size, place and what stands above. Truth knows regions, the article of each region, and lines of text.
+by size, place and what stands above. The targets are regions, the article of each region, and lines of text.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from segedu.datasets.sample import compact, make_sample
-from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-PAGE_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+PAGE_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("paper", "headline", "text", "figure", "caption")
 _PAPER, _HEADLINE, _TEXT, _FIGURE, _CAPTION = range(len(CLASSES))
 _MIN_SIZE = 48
@@ -26,7 +27,7 @@ _SPECK = 6  # pixels; a region that the bend of the page leaves fewer is dropped
 
 @dataclass
 class _Page:
-    """Ink in [0, 1] and truth of the page before it was scanned."""
+    """Ink in [0, 1] and targets of the page before it was scanned."""
 
     ink: np.ndarray
     regions: np.ndarray
@@ -35,7 +36,7 @@ class _Page:
     articles: list[int] = field(default_factory=list)
 
     def add(self, top: int, left: int, bottom: int, right: int, label: int, article: int) -> None:
-        """Give a rectangle to a new region."""
+        """Assign a rectangle to a new region."""
         self.labels.append(label)
         self.articles.append(article)
         self.regions[top:bottom, left:right] = len(self.labels)
@@ -97,7 +98,7 @@ def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _article(rng: np.random.Generator, page: _Page, box: tuple, columns: int, article: int) -> None:
-    """Headline over the whole width, perhaps a picture with its caption, columns of text in what is left."""
+    """Draw a headline over the full width, sometimes a picture with a caption, and columns of text below."""
     top, left, bottom, right = box
     gutter = 3
     pitch = int(rng.integers(5, 9)) if columns == 1 else int(rng.integers(7, 12))
@@ -126,7 +127,7 @@ def _article(rng: np.random.Generator, page: _Page, box: tuple, columns: int, ar
 
 
 def _compose(rng: np.random.Generator, size: tuple[int, int]) -> _Page:
-    """A masthead, then rows of articles, each over one or more columns."""
+    """Lay out a masthead, then rows of articles, each over one or more columns."""
     height, width = size
     page = _Page(np.zeros(size), np.zeros(size, np.int32), np.zeros(size, np.int32))
     margin = max(3, width // 24)
@@ -157,7 +158,7 @@ def _compose(rng: np.random.Generator, size: tuple[int, int]) -> _Page:
 
 
 def _scan(rng: np.random.Generator, page: _Page, noise: float, bend: float) -> tuple[np.ndarray, np.ndarray]:
-    """The page as the scanner sees it: image (3, H, W), and where each pixel looks on the page (2, H, W)."""
+    """Scan the page: image (3, H, W), and the position on the page of each pixel (2, H, W)."""
     size = page.ink.shape
     rows, columns = np.mgrid[: size[0], : size[1]] - (np.array(size)[:, None, None] - 1) / 2
     angle = np.radians(rng.uniform(-2.0, 2.0)) * bend
@@ -180,7 +181,7 @@ def draw_page(
     """Draw one page.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same page.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same page.
         size: height and width, at least 48 each.
         bend: skew and waves of the scan, 0 (none) to 3.
         noise: standard deviation of the pixel noise, 0 to 1.
@@ -190,13 +191,9 @@ def draw_page(
         (H, W), one number a region, 0 for paper; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,); `masks`
         bool (N, H, W); `articles` int64 (N,), the article that each region belongs to; `lines` int32 (H, W),
         one number a printed line, 0 elsewhere; `panoptic_seg` and `segments_info`.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `bend`, `noise` or `seed` is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    bend, noise = check_amount("bend", bend, 0, 3), check_amount("noise", noise, 0, 1)
+    size = check_size("size", size, _MIN_SIZE)
+    bend, noise = check_number("bend", bend, 0, 3), check_number("noise", noise, 0, 1)
     rng = scene_rng(seed)
     page = _compose(rng, size)
     image, at = _scan(rng, page, noise, bend)

@@ -32,8 +32,8 @@ class PennFudan(Dataset):
 
     Raises:
         FileNotFoundError: if a folder is missing; on reading, if an image has no file of masks.
-        ValueError: if there is no image; on reading, if a file is no image, sizes differ, or a mask shows all
-            pedestrians together.
+        ValueError: if there are no images; on reading, if a file is not an image, sizes differ, or a file is a binary
+            mask of all pedestrians.
 
     Each item has `image`, `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and `masks` (N, H, W), disjoint.
     A number that a file of masks leaves out is no pedestrian, and one without pedestrians is read as such. Images

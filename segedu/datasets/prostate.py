@@ -1,6 +1,6 @@
 """Synthetic slices through the male pelvis, as T2-weighted magnetic resonance shows them, with the prostate.
 
-A scene depends on its seed and its arguments only. The gland varies in size, place and make-up. Its border is faint
+A scene depends only on its seed and its arguments. The gland varies in size, place and make-up. Its border is faint
 where it meets bladder, rectum and fat: the peripheral zone is nearly as bright as fat, the central gland has the grey
 of marrow and of the rectum's wall, and coils make one side of the image brighter than the other. So no threshold
 finds it; its place among the other organs does. No number measured here says anything about medicine.
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from segedu.datasets.mr_slice import MRSlice
 from segedu.datasets.sample import make_sample
-from segedu.datasets.texture import check_amount, check_size, scene_rng
+from segedu.datasets.texture import scene_rng
+from segedu.validation.numbers import check_number, check_size
 
-PROSTATE_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+PROSTATE_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "prostate")
 ZONES = ("background", "central gland", "peripheral zone")
 _CENTRAL, _PERIPHERAL = 1, 2
@@ -53,7 +54,7 @@ def _draw_pelvis(scan: MRSlice, rng: np.random.Generator) -> None:
 
 
 def _draw_bladder(scan: MRSlice, rng: np.random.Generator, top: float) -> None:
-    """Bright urine in a dark wall, before the prostate; `top` is where that begins."""
+    """Draw the bladder, bright urine in a dark wall, in front of the prostate, which begins at `top`."""
     half = (rng.uniform(12, 24), rng.uniform(22, 38))
     centre = (top - half[0] * rng.uniform(0.3, 0.9), rng.uniform(-5, 5))
     scan.put(centre, half, rng.uniform(0.15, 0.25))
@@ -81,7 +82,7 @@ def _draw_prostate(scan: MRSlice, rng: np.random.Generator, centre: tuple, half:
 
 
 def _draw_rectum(scan: MRSlice, rng: np.random.Generator, bottom: float, middle: float) -> None:
-    """A wall round gas or stool, pressed against the prostate's back at `bottom`; muscles hold it at both sides."""
+    """Draw the rectum, a wall around gas or stool, behind the prostate at `bottom`, with muscles on both sides."""
     half = (rng.uniform(11, 18), rng.uniform(12, 20))
     centre = (bottom + half[0] * rng.uniform(0.75, 1.0), middle + rng.uniform(-5, 5))
     for side in (-1, 1):
@@ -100,22 +101,18 @@ def draw_prostate(
     """Draw one transversal slice of the pelvis at the height of the prostate.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
-        size: height and width, at least 32 each; 190 to 240 mm lie across the shorter side.
-        noise: of the scanner, 0 to 1.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
+        size: height and width, at least 32 each; the shorter side covers 190 to 240 mm.
+        noise: strength of the scanner noise, 0 to 1.
         bias: strength of the bias field, 0 (none) to 2.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
         `CLASSES`; `zones` int64 (H, W), indexes of `ZONES`; `label_map`, `boxes`, `labels` and `masks` of the
         prostate as one instance, see `segedu.datasets.sample`; `spacing`, mm from pixel to pixel down and across.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    noise, bias = check_amount("noise", noise, 0, 1), check_amount("bias", bias, 0, 2)
+    size = check_size("size", size, _MIN_SIZE)
+    noise, bias = check_number("noise", noise, 0, 1), check_number("bias", bias, 0, 2)
     rng = scene_rng(seed)
     scan = MRSlice(size, rng.uniform(190, 240), rng)
     scan.y, scan.x = scan.y + rng.uniform(-10, 10), scan.x + rng.uniform(-10, 10)  # how the patient lies

@@ -1,4 +1,4 @@
-"""Where rays from one point meet boxes and planes: what the drawn street and the drawn laser scan are made with.
+"""Intersections of rays from one point with boxes and cylinders, for the synthetic street and laser scan.
 
 Axes: x to the right, y up, z forward, in metres. A ray is its origin plus its direction times a number, the
 distance in lengths of the direction.
@@ -17,7 +17,7 @@ def box_hit(
     """First point at which each ray enters a box: the slab method (Kay and Kajiya 1986).
 
     Args:
-        origin: (3,) where all rays start, outside the box.
+        origin: (3,) common origin of the rays, outside the box.
         directions: (3, ...), none of them 0 along an axis.
         low: (3,) the lowest corner of the box.
         high: (3,) the highest corner.
@@ -40,12 +40,11 @@ def box_hit(
 def pole_hit(
     directions: np.ndarray, centre: tuple[float, float], radius: float, ends: tuple[float, float]
 ) -> np.ndarray:
-    """First point at which rays from the origin meet the mantle of an upright cylinder.
+    """First point at which rays from the origin meet the side of an upright cylinder.
 
     Args:
         directions: (3, ...); the third axis is up.
-        centre: of the cylinder, along the first two axes; the origin lies outside.
-        radius: of the cylinder.
+        centre: centre of the cylinder on the first two axes; the origin of the rays lies outside.
         ends: its lower and upper end along the third axis.
 
     Returns:

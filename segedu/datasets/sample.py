@@ -1,8 +1,7 @@
-"""One sample: an image and every kind of truth about it, all derived from one label map.
+"""One sample: an image and all its targets, derived from one label map.
 
-The label map says who owns each pixel; semantic target, masks and boxes are computed from it, and panoptic
-segments where there is stuff besides. So they can never disagree, and an object without a pixel is absent from
-all of them.
+The label map assigns each pixel to an instance. Semantic target, masks, boxes and, with stuff, panoptic segments are
+computed from it, so they always agree, and an object without a pixel is absent from all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from segedu.ops.masks import boxes_from_masks, masks_from_label_map
 
 KEYS = ("image", "semantic", "label_map", "boxes", "labels", "masks")
 PANOPTIC_KEYS = ("panoptic_seg", "segments_info")
-VOID = 255  # of a semantic target: the pixel counts for nothing
+VOID = 255  # value in a semantic target of pixels that losses and metrics ignore
 
 
 def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,15 +24,15 @@ def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
         label_map: integers (H, W) of at least 0.
 
     Returns:
-        The new label map (int32) and the old numbers (N,) int64, in order.
+        The new label map (int32) and the old labels (N,) int64, in ascending order.
     """
-    names, place = label_map.long().unique(return_inverse=True)
-    things = names > 0
-    return things.cumsum(0).to(torch.int32)[place], names[things]
+    old, inverse = label_map.long().unique(return_inverse=True)
+    things = old > 0
+    return things.cumsum(0).to(torch.int32)[inverse], old[things]
 
 
 def panoptic_truth(label_map: Tensor, labels: Tensor, semantic: Tensor) -> tuple[Tensor, list[dict[str, int | bool]]]:
-    """Panoptic truth of a scene: one segment an instance, then one for each class of the remaining pixels.
+    """Return the panoptic target of a scene: one segment per instance, then one per class of the remaining pixels.
 
     Args:
         label_map: (H, W), 1..N for things, 0 elsewhere.

@@ -1,4 +1,4 @@
-"""Any drawn scene as a data set of torch: scene i depends only on (seed, i), the size and the scene's arguments."""
+"""Any synthetic scene as a PyTorch data set: item i depends only on (seed, i), the size and the arguments."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.texture import check_count, check_size
+from segedu.datasets.texture import check_count
+from segedu.validation.numbers import check_size
 
 
 class Scenes(Dataset):
-    """`length` scenes of one kind.
+    """`length` scenes of one drawing function.
 
     Args:
         draw: function (seed, size, ...) -> sample dict, such as `draw_street`; it gets the seed (seed, index).
         length: number of scenes.
-        seed: take different seeds for training and validation.
-        size: height and width, or depth, height and width; None takes the size that `draw` draws by itself.
+        seed: use different seeds for training and validation.
+        size: (H, W) or (D, H, W); None means the default size of `draw`.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw`.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `length` is negative or `size` holds a number below 1; on taking a scene, what `draw` raises.
-        IndexError: on taking a scene that is not there.
     """
 
     def __init__(
@@ -43,7 +39,7 @@ class Scenes(Dataset):
         self.length, _ = check_count(length)
         if size is not None:
             axes = 3 if isinstance(size, (tuple, list)) and len(size) == 3 else 2
-            self.scene = {"size": check_size(size, 1, axes)} | scene
+            self.scene = {"size": check_size("size", size, 1, axes)} | scene
 
     def __len__(self) -> int:
         return self.length

@@ -1,8 +1,8 @@
-"""Synthetic scenes of balls, checked squares and striped triangles that hide each other on an uneven ground.
+"""Synthetic scenes of balls, checked squares and striped triangles that occlude each other on an uneven background.
 
-A scene depends on its seed and its arguments only: never on the order of calls or on global state. Light
-and colours vary, shapes have two colours each, brighter or darker than what is behind them, and they
-overlap: no threshold finds them. Outline and surface tell what they are, colour does not.
+A scene depends only on its seed and its arguments, not on the order of calls or on global state. Light
+and colours vary, each shape has two colours, brighter or darker than the background, and shapes overlap, so
+no threshold separates them. The class follows from outline and texture, not from colour.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng, smooth_field, stripes
+from segedu.datasets.texture import check_count, scene_rng, smooth_field, stripes
+from segedu.validation.numbers import check_number, check_size
 
-SHAPES_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+SHAPES_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "circle", "square", "triangle")
 _MIN_SIZE = 16
 _PERIOD = 0.5  # of checks and stripes, half a wave in radii
@@ -32,8 +33,8 @@ _REACH = _TRIANGLE / np.sqrt(3)  # centre to corner: the furthest that any shape
 class _Shape:
     label: int
     radius: float
-    distance: np.ndarray  # signed, to the outline
-    x: np.ndarray  # its own coordinates
+    distance: np.ndarray  # signed distance to the outline
+    x: np.ndarray  # coordinates of the pixels in the frame of the shape
     y: np.ndarray
 
     def crop(self, frame: tuple[slice, slice]) -> _Shape:
@@ -41,21 +42,18 @@ class _Shape:
 
 
 def shape_area(label: int, radius: float) -> float:
-    """Closed-form area in pixels; the three kinds of one `radius` are equal in area.
+    """Area of a shape in pixels, by the closed formula of its class: pi times the squared radius for all classes.
 
     Args:
         label: 1 circle, 2 square, 3 triangle.
-        radius: of the circle of equal area, in pixels.
-
-    Returns:
-        pi times the squared radius, by the formula of each kind.
+        radius: radius of the circle of equal area, in pixels.
     """
     sides = {1: np.pi * radius**2, 2: (np.sqrt(np.pi) * radius) ** 2}
     return float(sides[label] if label in sides else np.sqrt(3) / 4 * (_TRIANGLE * radius) ** 2)
 
 
 def _signed_distance(label: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Distance to the outline of a shape at the origin, negative inside (near corners a lower bound)."""
+    """Distance to the outline of a shape at the origin, negative inside; a lower bound near corners."""
     if label == 1:
         return np.hypot(x, y) - radius
     if label == 2:
@@ -66,7 +64,7 @@ def _signed_distance(label: int, x: np.ndarray, y: np.ndarray, radius: float) ->
 
 
 def _surface(label: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """How the two colours of a shape mix, in [0, 1]: a ball with a shine, a checked square, a striped triangle."""
+    """Mixing weight of the two colours of a shape, in [0, 1]: a shaded ball, a checked square, a striped triangle."""
     if label == 1:
         return np.clip(1.15 - 0.9 * np.hypot(x + 0.35 * radius, y + 0.35 * radius) / radius, 0, 1)
     wave = np.pi / (_PERIOD * radius)
@@ -75,7 +73,7 @@ def _surface(label: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndar
 
 
 def _outline(rng: np.random.Generator, size: tuple[int, int], margin: int) -> _Shape:
-    """A random shape on the canvas, which is `margin` wider than the image all round."""
+    """A random shape on a canvas that extends `margin` pixels beyond the image on every side."""
     height, width = size
     radius = min(height, width) * rng.uniform(0.12, 0.2)
     label = int(rng.integers(1, 4))
@@ -88,31 +86,31 @@ def _outline(rng: np.random.Generator, size: tuple[int, int], margin: int) -> _S
 
 
 def _arrange(rng: np.random.Generator, size: tuple[int, int], count: tuple[int, int]):
-    """Stack shapes from back to front; each keeps at least half of its pixels in sight.
+    """Stack shapes from back to front, so that at least half of the pixels of each shape stay visible.
 
-    A shape that would hide another is not put down at all, so no sliver of an unlabelled one remains.
+    A shape that breaks this rule is not drawn at all, so every object in the image has a label.
 
     Returns:
-        The label map, the shapes from back to front, and the share of each that is in sight.
+        The label map, the shapes from back to front, and the visible fraction of each.
     """
-    wanted = int(rng.integers(count[0], count[1] + 1))
+    target_count = int(rng.integers(count[0], count[1] + 1))
     margin = int(np.ceil(0.2 * min(size) * _REACH)) + 1
     canvas = np.zeros((size[0] + 2 * margin, size[1] + 2 * margin), np.int32)
     frame = (slice(margin, -margin), slice(margin, -margin))
-    put: list[_Shape] = []
-    whole: list[int] = []
-    for _ in range(8 * wanted):
-        if len(put) == wanted:
+    shapes: list[_Shape] = []
+    areas: list[int] = []
+    for _ in range(8 * target_count):
+        if len(shapes) == target_count:
             break
         shape = _outline(rng, size, margin)
-        attempt = np.where(shape.distance < 0, len(put) + 1, canvas)
-        pixels = [*whole, int((shape.distance < 0).sum())]
-        seen = np.bincount(attempt[frame].ravel(), minlength=len(pixels) + 1)[1:]
-        if (seen >= 0.5 * np.array(pixels)).all():
-            canvas, whole = attempt, pixels
-            put.append(shape)
-    seen = np.bincount(canvas[frame].ravel(), minlength=len(whole) + 1)[1:]
-    return canvas[frame], [shape.crop(frame) for shape in put], seen / np.array(whole)
+        attempt = np.where(shape.distance < 0, len(shapes) + 1, canvas)
+        pixels = [*areas, int((shape.distance < 0).sum())]
+        visible = np.bincount(attempt[frame].ravel(), minlength=len(pixels) + 1)[1:]
+        if (visible >= 0.5 * np.array(pixels)).all():
+            canvas, areas = attempt, pixels
+            shapes.append(shape)
+    visible = np.bincount(canvas[frame].ravel(), minlength=len(areas) + 1)[1:]
+    return canvas[frame], [shape.crop(frame) for shape in shapes], visible / np.array(areas)
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
@@ -121,7 +119,7 @@ def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tu
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Two colours that flow into each other, under a pattern of stripes or blotches; (3, H, W)."""
+    """Background (3, H, W): a smooth mixture of two colours, with stripes or blotches."""
     scale = min(size) / 64
     blend = 0.5 + 0.5 * smooth_field(rng, size, 24 * scale)
     ends = [_colour(rng, (0.0, 0.3), (0.35, 0.75))[..., None] for _ in range(2)]
@@ -133,13 +131,13 @@ def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return ground * (1 + 0.06 * pattern)
 
 
-def _paint(rng: np.random.Generator, size: tuple[int, int], put: list, noise: float) -> np.ndarray:
-    """Paint ground and shapes with soft edges, then light and noise; (3, H, W) in [0, 1]."""
+def _paint(rng: np.random.Generator, size: tuple[int, int], shapes: list, noise: float) -> np.ndarray:
+    """Paint background and shapes with antialiased edges, then add light and noise; (3, H, W) in [0, 1]."""
     image = _ground(rng, size)
-    for shape in put:
+    for shape in shapes:
         second = _colour(rng, (0.0, 0.3), (0.75, 1.0))
         first = _colour(rng, (0.7, 1.0), (0.35, 0.9))
-        cover = np.clip(0.5 - shape.distance, 0, 1)  # share of the pixel inside: a smooth edge
+        cover = np.clip(0.5 - shape.distance, 0, 1)  # fraction of the pixel inside the shape: antialiasing
         on = cover > 0
         mix = _surface(shape.label, shape.x[on], shape.y[on], shape.radius)
         image[:, on] += cover[on] * (first + (second - first) * mix - image[:, on])
@@ -157,38 +155,34 @@ def draw_shapes(
     """Draw one scene.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 16 each.
-        count: how many shapes, or (lowest, highest); 0 is allowed. Fewer are drawn where they do not fit.
+        count: number of shapes, or (lowest, highest); 0 is allowed. Fewer are drawn if they do not fit.
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`; `label_map`
         int32 (H, W), 0 for background and 1..N from back to front; `boxes` float32 (N, 4) xyxy; `labels`
-        int64 (N,); `masks` bool (N, H, W), the pixels in sight; `areas` float32 (N,), the closed-form
-        area of the whole shape; `visible` float32 (N,), the share of it in sight. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `count`, `noise` or `seed` is out of range.
+        int64 (N,); `masks` bool (N, H, W), the visible pixels; `areas` float32 (N,), the closed-form
+        area of the whole shape; `visible` float32 (N,), the fraction of it that is visible. N may be 0.
     """
-    size = check_size(size, _MIN_SIZE)
+    size = check_size("size", size, _MIN_SIZE)
     count = check_count(count)
-    noise = check_amount("noise", noise, 0, 1)
+    noise = check_number("noise", noise, 0, 1)
     rng = scene_rng(seed)
-    label_map, put, visible = _arrange(rng, size, count)
-    sample = make_sample(_paint(rng, size, put, noise), label_map, np.array([shape.label for shape in put]))
-    areas = [shape_area(shape.label, shape.radius) for shape in put]
+    label_map, shapes, visible = _arrange(rng, size, count)
+    sample = make_sample(_paint(rng, size, shapes, noise), label_map, np.array([shape.label for shape in shapes]))
+    areas = [shape_area(shape.label, shape.radius) for shape in shapes]
     return sample | {"areas": torch.tensor(areas), "visible": torch.as_tensor(visible, dtype=torch.float32)}
 
 
 class Shapes(Scenes):
-    """`length` scenes of `draw_shapes`; number i depends only on (seed, i), the size and the scene's arguments.
+    """`length` scenes of `draw_shapes`; item i depends only on (seed, i), the size and the arguments of the scene.
 
     Args:
         length: number of scenes.
-        seed: take different seeds for training and validation.
-        size: height and width.
+        seed: use different seeds for training and validation.
+        size: (H, W).
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
         scene: further arguments of `draw_shapes`.
     """
@@ -201,4 +195,4 @@ class Shapes(Scenes):
         transforms: Callable | None = None,
         **scene: Any,
     ):
-        super().__init__(draw_shapes, length, seed, check_size(size, _MIN_SIZE), transforms, **scene)
+        super().__init__(draw_shapes, length, seed, check_size("size", size, _MIN_SIZE), transforms, **scene)

@@ -1,7 +1,8 @@
-"""Drawn shapes in COCO's files: boxes as x, y, width, height, masks as run lengths, and crowds.
+"""Synthetic shapes in the COCO format: boxes as x, y, width, height, masks as run lengths, and crowds.
 
-COCO marks objects that stand too close to be told apart as one region, a crowd (Lin et al. 2014, arXiv 1405.0312,
-section 4.3): a detection in it is neither right nor wrong. Here shapes of one class that touch, three or more, are one.
+COCO marks objects that are too close to be separated as one region, a crowd (Lin et al. 2014, arXiv 1405.0312,
+section 4.3); a detection inside a crowd is neither right nor wrong. Here three or more touching shapes of one class
+are a crowd.
 """
 
 from __future__ import annotations
@@ -24,18 +25,15 @@ from segedu.ops.masks import boxes_from_masks
 
 
 def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, Tensor]:
-    """Put objects of one class that touch into one region each.
+    """Merge touching objects of one class into crowd regions.
 
     Args:
-        sample: `labels` (N,) and `masks` (N, H, W) bool; other keys are left out.
-        smallest: a region of fewer objects stays as it is.
+        sample: `labels` (N,) and `masks` (N, H, W) bool; other keys are dropped.
+        smallest: smallest number of objects of a crowd; fewer stay separate.
 
     Returns:
         `boxes` (M, 4) float32 xyxy, `labels` (M,), `masks` (M, H, W) bool and `iscrowd` (M,) bool: the single
         objects in their order, then the crowds.
-
-    Raises:
-        ValueError: `smallest` is below 2.
 
     Example:
         >>> rows = torch.eye(4).bool()[:, None].expand(4, 2, 4)  # four objects, each a column of the image
@@ -66,9 +64,9 @@ def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, T
 
 
 def _regions(masks: np.ndarray) -> np.ndarray:
-    """(N,) the number of the connected region that each of the masks (N, H, W) lies in; sides and corners touch."""
+    """Index (N,) of the connected region (8-connectivity) of each of the masks (N, H, W)."""
     numbers, _ = label(masks.any(axis=0), structure=np.ones((3, 3)))
-    near = [binary_dilation(mask) for mask in masks]  # an object that others cut in two joins its parts
+    near = [binary_dilation(mask) for mask in masks]  # connects the parts of an object that others cut in two
     parents = list(range(len(masks)))
     for i in range(len(masks)):
         for j in range(i):
@@ -85,21 +83,18 @@ def write_shapes_coco(
     count: int | tuple[int, int] = (6, 16),
     smallest: int = 3,
 ) -> Path:
-    """Write scenes as COCO does: read them with `CocoInstances(folder / "images", folder / "instances.json")`.
+    """Write scenes as COCO files; read them with `CocoInstances(folder / "images", folder / "instances.json")`.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         length: number of scenes.
-        seed: scene i depends on (seed, i) and the next two only.
-        size: height and width.
-        count: how many shapes, or (lowest, highest).
-        smallest: objects of a crowd.
+        seed: scene i depends only on (seed, i), `size` and `count`.
+        size: (H, W).
+        count: number of shapes, or (lowest, highest).
+        smallest: smallest number of objects of a crowd.
 
     Returns:
-        The path of instances.json. It is written last, so that a run that was stopped leaves no half file there.
-
-    Raises:
-        ValueError: a number is out of range.
+        The path of instances.json. It is written last, so an interrupted run leaves no incomplete file.
     """
     folder, (length, _) = Path(folder), check_count(length)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -111,8 +106,8 @@ def write_shapes_coco(
         Image.fromarray(pixels).save(folder / "images" / name)
         images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1]})
         annotations += [
-            {"id": len(annotations) + i + 1, "image_id": index + 1, **truth}
-            for i, truth in enumerate(_annotations(merge_crowds(sample, smallest)))
+            {"id": len(annotations) + i + 1, "image_id": index + 1, **annotation}
+            for i, annotation in enumerate(_annotations(merge_crowds(sample, smallest)))
         ]
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES) if number]
     content = {"images": images, "annotations": annotations, "categories": categories}

@@ -1,9 +1,9 @@
-"""Synthetic street scenes in perspective: things and stuff, with semantic, instance and panoptic truth.
+"""Synthetic street scenes in perspective: things and stuff, with semantic, instance and panoptic targets.
 
-A scene depends on its seed and its arguments only. A camera stands in a street between houses, trees and,
-often, a canal; cars, buses, boats and people stand about and hide each other. Light, colour and texture vary
-so that colour alone seldom tells the class, and some pairs are told apart by context: a boat's cabin is a car's
-cabin on water, a bus has a house's windows, road and pavement are grey both. More `variety` makes it harder.
+A scene depends only on its seed and its arguments. A camera stands in a street between houses, trees and,
+often, a canal; cars, buses, boats and people occlude each other. Light, colour and texture vary, so colour alone
+seldom determines the class, and some pairs of classes differ only in context: the cabin of a boat looks like that of
+a car, a bus has the windows of a house, and road and pavement are both grey. A higher `variety` makes scenes harder.
 Pixels around things are void (255), as in PASCAL VOC.
 """
 
@@ -18,22 +18,23 @@ from torch import Tensor
 from segedu.datasets.canvas import FINE, Camera, Canvas
 from segedu.datasets.sample import make_sample
 from segedu.datasets.street_paint import Paints, Spot, house, person, put_boat, put_bus, put_car, tree
-from segedu.datasets.texture import check_amount, check_size, scene_rng, smooth_field
+from segedu.datasets.texture import scene_rng, smooth_field
+from segedu.validation.numbers import check_number, check_size
 
-STREET_VERSION = 2  # A scene that changes gets a new number: every measured result then has to be redone.
+STREET_VERSION = 2  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("road", "sidewalk", "water", "building", "vegetation", "sky", "person", "car", "bus", "boat")
 THINGS = (6, 7, 8, 9)
 VOID = 255
 _ROAD, _SIDEWALK, _WATER, _BUILDING, _VEGETATION, _SKY, _PERSON, _CAR, _BUS, _BOAT = range(len(CLASSES))
 _MIN_SIZE = 32
-_SPECK = 16  # pixels; of a thing with fewer in sight nobody could tell what it is: they become void
+_SPECK = 16  # things with fewer visible pixels cannot be recognised and become void
 
 
 @dataclass
 class _Street:
-    """Where the ground changes along x, and what stands where; metres."""
+    """Layout of the ground along x and of the objects on it, in metres."""
 
-    edges: np.ndarray  # (S - 1,) borders between strips, from left to right
+    edges: np.ndarray  # (S - 1,) borders between the strips, from left to right
     strips: tuple[int, ...]  # class of each strip
     walls: tuple[float, float]  # x of the fronts of the houses
     crossing: tuple[float, float]  # z between which a side street crosses; empty if first >= second
@@ -41,12 +42,12 @@ class _Street:
     labels: list[int] = field(default_factory=list)
 
     def spans(self, category: int) -> list[tuple[float, float]]:
-        """From where to where the strips of one class run between the houses."""
+        """Intervals of x between the houses that belong to strips of one class."""
         pairs = zip(self.edges[:-1], self.edges[1:], self.strips[1:-1], strict=True)
         return [(low, high) for low, high, kind in pairs if kind == category]
 
     def claim(self, x: float, z: float, half_width: float, half_length: float) -> bool:
-        """Take a piece of ground unless something stands there."""
+        """Reserve a rectangle of the ground; False if it overlaps a reserved one."""
         for other in self.shadows:
             if abs(x - other[0]) < half_width + other[2] and abs(z - other[1]) < half_length + other[3]:
                 return False
@@ -54,13 +55,13 @@ class _Street:
         return True
 
     def number(self, category: int) -> int:
-        """The number of a new thing."""
+        """Add a thing and return its instance number."""
         self.labels.append(category)
         return len(self.labels)
 
 
 def _plan(rng: np.random.Generator) -> _Street:
-    """Strips of ground from left to right: the camera stands at x = 0, on the road or beside it."""
+    """Random strips of ground from left to right; the camera stands at x = 0, on the road or beside it."""
     middle, half = rng.uniform(-5, 5), rng.uniform(2.8, 6.5)
     edges, strips = [middle - half, middle + half], [_ROAD]
     canal = int(rng.integers(0, 2)) if rng.uniform() < 0.9 else -1
@@ -81,7 +82,7 @@ def _plan(rng: np.random.Generator) -> _Street:
 
 
 def _surface(paints: Paints, kind: int, x: np.ndarray, z: np.ndarray, sky: np.ndarray) -> np.ndarray:
-    """Colour (3, P) of ground of one class: grain, slabs, ripples or blades; any mineral may have any colour."""
+    """Colour (3, P) of the ground of one class, with grain, slabs or ripples."""
     rough, tone = paints.pick(0.03, 0.2), paints.of(CLASSES[kind])[..., 0]
     rough = 0.3 if kind == _VEGETATION else rough
     colour = tone * (1 + rough * paints.at(x * paints.pick(2, 8) + 500, z * paints.pick(1, 4)))
@@ -97,7 +98,7 @@ def _surface(paints: Paints, kind: int, x: np.ndarray, z: np.ndarray, sky: np.nd
 
 
 def _markings(paints: Paints, street: _Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Where the road is painted: dashes in the middle, edges, sometimes a zebra crossing."""
+    """Mask of the road markings: dashed centre line, edge lines, sometimes a zebra crossing."""
     left, right = street.spans(_ROAD)[0]
     middle, width = (left + right) / 2, right - left
     dash, mark = paints.pick(3, 7), np.zeros(x.shape, bool)
@@ -112,7 +113,7 @@ def _markings(paints: Paints, street: _Street, x: np.ndarray, z: np.ndarray) -> 
 
 
 def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarray) -> None:
-    """Every ray that goes down meets the ground in a strip; things cast soft shadows on it."""
+    """Intersect the downward rays with the ground, colour its strips, and add soft shadows of the things."""
     below = (canvas.down > canvas.camera.eye / 400) & (canvas.camera.eye < canvas.depth * canvas.down)
     z = canvas.camera.eye / canvas.down[below]
     x = canvas.right[below] * z
@@ -128,7 +129,7 @@ def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarra
         if here.any():
             colour[:, here] = _surface(paints, kind, x[here], z[here], sky)
     road = street.spans(_ROAD)[0]
-    for _ in range(int(paints.rng.integers(0, 4))):  # mended patches, in the colours of the pavement
+    for _ in range(int(paints.rng.integers(0, 4))):  # repaired patches, in the colours of the pavement
         px, pz, tone = paints.pick(*road), paints.pick(4, 25), paints.of("sidewalk")[..., 0]
         patch = (kinds == _ROAD) & (np.abs(x - px) < paints.pick(0.4, 1.5)) & (np.abs(z - pz) < paints.pick(0.5, 2.5))
         colour[:, patch] = tone
@@ -143,7 +144,7 @@ def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarra
 
 
 def _draw_sky(canvas: Canvas, paints: Paints, horizon: np.ndarray) -> None:
-    """From the colour at the horizon to another above, clouds, and perhaps hills."""
+    """Draw a colour gradient upwards from the horizon, clouds, and sometimes hills."""
     rng, shape = paints.rng, canvas.shape
     zenith = paints.tone((0.0, 0.7), (0.25, 0.95), hue=(0.52, 0.68))
     height = np.clip(-canvas.down * paints.pick(1.0, 2.5), 0, 1)
@@ -163,7 +164,7 @@ def _draw_sky(canvas: Canvas, paints: Paints, horizon: np.ndarray) -> None:
 
 
 def _draw_houses(canvas: Canvas, street: _Street, paints: Paints) -> None:
-    """Rows along both sides, with gaps, and what closes the street at its far end."""
+    """Draw rows of houses along both sides, with gaps, and often a row across the far end of the street."""
     for side, wall in enumerate(street.walls):
         z, usual = paints.pick(-6, 4), paints.pick(5, 16)
         built = paints.pick(0.55, 1.0)
@@ -185,7 +186,7 @@ def _draw_houses(canvas: Canvas, street: _Street, paints: Paints) -> None:
 
 
 def _place_trees(canvas: Canvas, street: _Street, paints: Paints) -> None:
-    """Along the pavement at a regular distance, and anywhere on grass."""
+    """Draw trees along the pavement at regular distances, and anywhere on grass."""
     for low, high in street.spans(_SIDEWALK):
         if paints.pick(0, 1) < 0.45 and high - low < 20:
             x, step, height = paints.pick(low + 0.2, high - 0.2), paints.pick(6, 14), paints.pick(3.5, 8)
@@ -204,7 +205,7 @@ def _place_trees(canvas: Canvas, street: _Street, paints: Paints) -> None:
 
 
 def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
-    """Cars and buses along the road or across it at a crossing, boats on the water."""
+    """Draw cars and buses along the road or across it at a crossing, and boats on the water."""
     rng = paints.rng
     road, water = street.spans(_ROAD)[0], street.spans(_WATER)
     for _ in range(int(rng.integers(3, 9))):
@@ -222,13 +223,13 @@ def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
     for low, high in water:
         for _ in range(int(rng.integers(3, 9))):
             size = tuple(rng.uniform((2.0, 1.6, 4.5), (3.2, 3.2, 9.0)))
-            place = (paints.pick(low + 1.7, high - 1.7), -0.1, 3.5 + 9 * rng.uniform())
-            _put(canvas, street, paints, put_boat, place, size, 0 if rng.uniform() < 0.4 else 2)
+            position = (paints.pick(low + 1.7, high - 1.7), -0.1, 3.5 + 9 * rng.uniform())
+            _put(canvas, street, paints, put_boat, position, size, 0 if rng.uniform() < 0.4 else 2)
 
 
-def _put(canvas: Canvas, street: _Street, paints: Paints, put, place: tuple, size: tuple, along: int) -> None:
-    """Put down a vehicle at the middle of its near edge, unless something is in its way."""
-    x, y, z = place
+def _put(canvas: Canvas, street: _Street, paints: Paints, put, position: tuple, size: tuple, along: int) -> None:
+    """Draw a vehicle, unless its ground is taken; `position` is the middle of its near edge."""
+    x, y, z = position
     wide, long = (size[0], size[2]) if along == 2 else (size[2], size[0])
     if street.claim(x, z + long / 2, wide / 2 + 0.2, long / 2 + 0.4):
         category = {put_car: _CAR, put_bus: _BUS, put_boat: _BOAT}[put]
@@ -236,7 +237,7 @@ def _put(canvas: Canvas, street: _Street, paints: Paints, put, place: tuple, siz
 
 
 def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
-    """On pavements, alone and in groups, some on the road."""
+    """Draw people on pavements and some on the road, alone and in groups."""
     rng = paints.rng
     spans = street.spans(_SIDEWALK)
     for _ in range(int(rng.integers(4, 11))):
@@ -251,7 +252,7 @@ def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
 
 
 def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) -> np.ndarray:
-    """Mist, light from one side, exposure, a tint, soft edges and noise; (3, H, W) in [0, 1]."""
+    """Add haze, uneven light, exposure, a tint, blur and noise; (3, H, W) in [0, 1]."""
     rng = paints.rng
     image = canvas.colour
     misty, dark = rng.uniform(size=2) < (0.2 * paints.variety, 0.15 * paints.variety)
@@ -267,10 +268,10 @@ def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) 
     return np.clip(image + noise * rng.standard_normal(image.shape), 0, 1)
 
 
-def _truth(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Label map, classes of its instances, and semantic target with its void border.
+def _targets(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the label map, the classes of its instances, and the semantic target with void borders.
 
-    A pixel beside a thing that is nearer than itself becomes void, and so do things of a few pixels.
+    A pixel next to a thing that is closer to the camera becomes void, and so do things of a few pixels.
     """
     at = (slice(FINE // 2, None, FINE),) * 2
     ids, semantic, depth = canvas.instance[at], canvas.category[at].astype(np.int64), canvas.depth[at]
@@ -279,7 +280,7 @@ def _truth(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, n
         for shift in (1, -1):
             beside, nearer = np.roll(ids, shift, axis), np.roll(depth, shift, axis) < depth
             edge = (beside != ids) & (beside > 0) & (nearer | (ids == 0))
-            edge[(slice(None),) * axis + (0 if shift == 1 else -1,)] = False  # what np.roll brought round
+            edge[(slice(None),) * axis + (0 if shift == 1 else -1,)] = False  # pixels that np.roll wrapped around
             border |= edge
     border |= np.isin(ids, np.flatnonzero(np.bincount(np.where(border, 0, ids).ravel()) < _SPECK)) & (ids > 0)
     ids, semantic = np.where(border, 0, ids), np.where(border, VOID, semantic)
@@ -294,32 +295,28 @@ def draw_street(
     """Draw one street scene.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same scene.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same scene.
         size: height and width, at least 32 each.
-        variety: of colours and light, from 0 (each surface has the colour one would expect, and the sun
-            shines) to 1 (any surface has any colour).
+        variety: variation of colours and light, from 0 (each surface has its usual colour, in sunlight) to 1
+            (any surface has any colour).
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`, 255 around things;
         `label_map` int32 (H, W), 1..N for things, 0 elsewhere; `boxes` float32 (N, 4) xyxy; `labels` int64
-        (N,), all in `THINGS`; `masks` bool (N, H, W), the pixels in sight; `panoptic_seg` int32 (H, W), 0 for
+        (N,), all in `THINGS`; `masks` bool (N, H, W), the visible pixels; `panoptic_seg` int32 (H, W), 0 for
         void; `segments_info`, a list of dicts with `id`, `category_id`, `isthing`. N may be 0.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or `variety`, `noise` or `seed` is out of range.
     """
-    size = check_size(size, _MIN_SIZE)
-    variety = check_amount("variety", variety, 0, 1)
-    noise = check_amount("noise", noise, 0, 1)
+    size = check_size("size", size, _MIN_SIZE)
+    variety = check_number("variety", variety, 0, 1)
+    noise = check_number("noise", noise, 0, 1)
     rng = scene_rng(seed)
     paints, street = Paints(rng, variety), _plan(rng)
     tall, wide = FINE * size[0], FINE * size[1]
     row, column = tall * rng.uniform(0.35, 0.55), wide * rng.uniform(0.2, 0.8)
     camera = Camera(rng.uniform(1.6, 3.0), wide * rng.uniform(0.8, 1.1), row, column, np.radians(rng.uniform(-5, 5)))
     canvas = Canvas(size, camera)
-    hue = (0.5, 0.66) if rng.uniform() < 0.7 else (-0.03, 0.13)  # by day, or when the sun is low
+    hue = (0.5, 0.66) if rng.uniform() < 0.7 else (-0.03, 0.13)  # daylight, or a low sun
     horizon = paints.tone((0.0, 0.4), (0.55, 1.0), hue)[:, 0, 0]
     with np.errstate(over="ignore", invalid="ignore"):
         _draw_sky(canvas, paints, horizon)
@@ -329,5 +326,5 @@ def draw_street(
         _draw_houses(canvas, street, paints)
         _draw_ground(canvas, street, paints, horizon)
     image = _photograph(canvas, paints, horizon, noise)
-    label_map, labels, semantic = _truth(canvas, street.labels)
+    label_map, labels, semantic = _targets(canvas, street.labels)
     return make_sample(image, label_map, labels, stuff=semantic)

@@ -14,7 +14,7 @@ import numpy as np
 from segedu.datasets.canvas import Canvas, Paint
 from segedu.datasets.texture import smooth_field
 
-_TYPICAL = {  # hue, saturation, value that one would expect
+_TYPICAL = {  # hue, saturation, value of the usual colour
     "road": (0.6, 0.06, 0.4),
     "sidewalk": (0.1, 0.1, 0.68),
     "building": (0.06, 0.35, 0.6),
@@ -26,7 +26,7 @@ _TILE = 128  # side of the table of random numbers, a power of 2
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a vehicle stands: lowest corner, (width, height, length), axis of the length (0 or 2), what it is."""
+    """Position of a vehicle: lowest corner, (width, height, length), axis of the length (0 or 2), class, instance."""
 
     low: np.ndarray
     size: tuple[float, float, float]
@@ -45,8 +45,7 @@ class Paints:
     """Random colours and grain of one scene.
 
     Args:
-        rng: where they are drawn from.
-        variety: 0 gives each kind of surface the colour one would expect, 1 any colour to any.
+        variety: 0 gives each class of surface its usual colour, 1 any colour.
     """
 
     def __init__(self, rng: np.random.Generator, variety: float):
@@ -63,7 +62,7 @@ class Paints:
         Args:
             saturation: lowest and highest.
             value: lowest and highest.
-            hue: lowest and highest, as parts of the circle.
+            hue: lowest and highest, as fractions of the colour circle.
 
         Returns:
             (3, 1, 1).
@@ -72,7 +71,7 @@ class Paints:
         return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)[:, None, None]
 
     def of(self, kind: str) -> np.ndarray:
-        """A colour of a surface: between the expected one and any of those that stone, leaves, water share.
+        """A random colour of a surface, between its usual colour and one from a palette that several classes share.
 
         Args:
             kind: road, sidewalk, building, water or vegetation.
@@ -90,7 +89,7 @@ class Paints:
         return np.array(colorsys.hsv_to_rgb(mixed[0] % 1, *mixed[1:]), np.float32)[:, None, None]
 
     def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Grain at two coordinates, one number a unit square, repeated every 128.
+        """Grain at two coordinates, one value per unit square, repeated every 128.
 
         Args:
             u: one coordinate.
@@ -122,7 +121,6 @@ def house(paints: Paints, size: tuple[float, float, float]) -> Paint:
     """A facade with rows of windows under a flat roof.
 
     Args:
-        paints: of the scene.
         size: width, height and length in metres.
 
     Returns:
@@ -157,7 +155,6 @@ def tree(paints: Paints, width: float, height: float, bare: float = 0.25) -> Pai
     """A trunk and a crown of leaves with a ragged outline.
 
     Args:
-        paints: of the scene.
         width: of the crown in metres.
         height: of the tree.
         bare: share of the height that is below the crown.
@@ -184,7 +181,6 @@ def person(paints: Paints, height: float) -> Paint:
     """Head, body, arms and two legs in stride.
 
     Args:
-        paints: of the scene.
         height: in metres.
 
     Returns:
@@ -219,9 +215,7 @@ def put_car(canvas: Canvas, paints: Paints, spot: Spot) -> None:
     """A body on wheels and a cabin of glass.
 
     Args:
-        canvas: to draw on.
-        paints: of the scene.
-        spot: where, how large, and what it is called.
+        spot: position, size, class and instance.
     """
     coat = paints.tone((0.0, 0.9), (0.12, 0.95))
     (width, height, length), along = spot.size, spot.along
@@ -267,9 +261,7 @@ def put_bus(canvas: Canvas, paints: Paints, spot: Spot) -> None:
     """A long box with a row of windows, as a house has.
 
     Args:
-        canvas: to draw on.
-        paints: of the scene.
-        spot: where, how large, and what it is called.
+        spot: position, size, class and instance.
     """
     coat, band = paints.tone((0.0, 0.9), (0.25, 0.95)), paints.tone((0.0, 0.9), (0.2, 0.95))
     (width, height, length), along = spot.size, spot.along
@@ -296,9 +288,7 @@ def put_boat(canvas: Canvas, paints: Paints, spot: Spot) -> None:
     """A hull without wheels and a cabin as a car has it.
 
     Args:
-        canvas: to draw on.
-        paints: of the scene.
-        spot: where, how large, and what it is called.
+        spot: position, size, class and instance.
     """
     coat, deck = paints.tone((0.0, 0.9), (0.12, 0.95)), paints.tone((0.0, 0.9), (0.3, 0.95))
     (width, height, length), along = spot.size, spot.along

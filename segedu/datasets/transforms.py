@@ -1,11 +1,11 @@
-"""Transforms that move an image and all its truth together, on top of torchvision.transforms.v2.
+"""Transforms of an image together with all its targets, on top of torchvision.transforms.v2.
 
-`Joint` applies v2 transforms to image, semantic target and label map, then computes masks and boxes anew
-from the label map: after a crop or a bend they are exact, and objects that left the image are gone from all.
-Where a sample has panoptic truth, its segments are numbered anew too. Labels are always sampled by nearest
-neighbour. Where a transform looks beyond the image, the semantic target becomes 255 (the ignore_index of the
-course) and the label map 0: pass `fill=FILL` to v2 transforms that pad. `areas` and `visible` of a drawn scene
-do not survive: they describe the scene as it was drawn.
+`Joint` applies v2 transforms to image, semantic target and label map, then recomputes masks and boxes
+from the label map. They are therefore exact after a crop or a deformation, and objects that left the image are
+removed from all targets. The segments of a panoptic target are renumbered too. Labels always use nearest-neighbour
+interpolation. Outside the image the semantic target becomes 255 (the ignore_index of the course) and the label map
+0: pass `fill=FILL` to v2 transforms that pad. `areas` and `visible` of a synthetic scene are dropped, because they
+describe the scene before the transform.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torchvision.transforms import v2
 
 from segedu.datasets.sample import KEYS, compact, panoptic_truth
 from segedu.ops.masks import boxes_from_masks, masks_from_label_map
+from segedu.validation.numbers import check_integer, check_number
 
 
 class LabelMap(tv_tensors.Mask):
-    """A mask whose numbers are instances: padding must be 0 in it, where it is 255 in a semantic target."""
+    """A mask of instance ids. Its padding is 0, whereas the padding of a semantic target is 255."""
 
 
 FILL = {tv_tensors.Image: 0, tv_tensors.Mask: 255, LabelMap: 0}
@@ -45,18 +46,14 @@ def _check_sample(sample: dict[str, Tensor], keys: tuple[str, ...]) -> None:
 
 
 def to_tv_tensors(sample: dict[str, Tensor]) -> dict[str, Any]:
-    """Wrap a sample so that any transform of torchvision.transforms.v2 knows what each entry is.
+    """Wrap the entries of a sample in tv_tensors, so that transforms of torchvision.transforms.v2 recognise them.
 
     Args:
-        sample: with all keys of `segedu.datasets.sample.KEYS`.
+        sample: a dict with all keys of `segedu.datasets.sample.KEYS`.
 
     Returns:
         `image` as Image, `semantic` as Mask, `label_map` as LabelMap, `masks` as Mask, `boxes` as
         BoundingBoxes (XYXY); other entries as they are. Nothing is copied.
-
-    Raises:
-        TypeError: if `sample` is no dict.
-        ValueError: if a key is missing or sizes differ.
     """
     _check_sample(sample, KEYS)
     size = tuple(sample["image"].shape[1:])
@@ -70,15 +67,11 @@ def to_tv_tensors(sample: dict[str, Tensor]) -> dict[str, Any]:
 
 
 class Joint:
-    """Apply v2 transforms, one after the other, to a sample dict; give plain tensors back.
+    """Apply v2 transforms in order to a sample dict, and return plain tensors.
 
     Args:
-        transforms: of torchvision.transforms.v2 or of this file. Random ones draw from torch's global
-            generator, so `torch.manual_seed` fixes them.
-
-    Raises:
-        TypeError: if something is no v2 transform; on calling, if the sample is no dict.
-        ValueError: on calling, if a key is missing or sizes differ.
+        transforms: transforms of torchvision.transforms.v2 or of this file. Random ones use the global generator of
+            PyTorch, so `torch.manual_seed` makes them reproducible.
     """
 
     def __init__(self, *transforms: v2.Transform):
@@ -89,18 +82,18 @@ class Joint:
 
     def __call__(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         _check_sample(sample, ("image", "semantic", "label_map", "labels"))
-        moved = {
+        transformed = {
             "image": tv_tensors.Image(sample["image"]),
             "semantic": tv_tensors.Mask(sample["semantic"]),
             "label_map": LabelMap(sample["label_map"]),
         }
         for transform in self.transforms:
-            moved = transform(moved)
-        label_map, old = compact(moved["label_map"].as_subclass(Tensor))
+            transformed = transform(transformed)
+        label_map, old = compact(transformed["label_map"].as_subclass(Tensor))
         masks = masks_from_label_map(label_map)
-        semantic, labels = moved["semantic"].as_subclass(Tensor).contiguous(), sample["labels"][old - 1]
+        semantic, labels = transformed["semantic"].as_subclass(Tensor).contiguous(), sample["labels"][old - 1]
         result = {
-            "image": moved["image"].as_subclass(Tensor).clamp(0, 1).contiguous(),
+            "image": transformed["image"].as_subclass(Tensor).clamp(0, 1).contiguous(),
             "semantic": semantic,
             "label_map": label_map,
             "boxes": boxes_from_masks(masks),
@@ -115,7 +108,7 @@ class Joint:
 
 
 class RandomRot90(v2.Transform):
-    """Turn by 0, 90, 180 or 270 degrees, each as likely; height and width change places at 90 and 270."""
+    """Rotate by 0, 90, 180 or 270 degrees with equal probability; 90 and 270 swap height and width."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"turns": int(torch.randint(4, ()))}
@@ -125,13 +118,10 @@ class RandomRot90(v2.Transform):
 
 
 class RandomScale(v2.Transform):
-    """Enlarge or shrink height and width by one random factor, drawn evenly between two limits.
+    """Resize height and width by one random factor, drawn uniformly between two limits.
 
     Args:
         limits: smallest and largest factor, above 0.
-
-    Raises:
-        ValueError: if the limits are not in order or not positive.
     """
 
     def __init__(self, limits: tuple[float, float] = (0.75, 1.33)):
@@ -150,10 +140,10 @@ class RandomScale(v2.Transform):
 
 
 class RandomCrop(v2.RandomCrop):
-    """Cut out a window of a fixed size; smaller images are padded (255 in semantic, 0 in the label map).
+    """Crop a random window; smaller images are padded (255 in the semantic target, 0 in the label map).
 
     Args:
-        size: height and width, or one number for both.
+        size: (H, W), or one integer for both.
     """
 
     def __init__(self, size: int | tuple[int, int]):
@@ -161,36 +151,26 @@ class RandomCrop(v2.RandomCrop):
 
 
 class ElasticDeformation(v2.Transform):
-    """Bend image and labels by one smooth random field, as in U-Net (Ronneberger 2015, section 3.1).
+    """Deform image and labels by one smooth random field, as in U-Net (Ronneberger 2015, section 3.1).
 
-    Displacements are drawn on a coarse grid from a Gaussian and filled in by bicubic interpolation; the
-    corners of the grid are the corners of the image. The image is sampled bilinearly (beyond its border
-    the border pixel repeats), labels by nearest neighbour (beyond the border: 255 in the semantic target,
-    0 in the label map).
+    Gaussian displacements on a coarse grid are upsampled by bicubic interpolation; the corners of the grid are the
+    corners of the image. The image is sampled bilinearly (the border pixel repeats outside), labels by nearest
+    neighbour (outside: 255 in the semantic target, 0 in the label map).
 
     Args:
         grid: nodes along each axis, 3 in the paper, at least 2.
         sigma: standard deviation of the displacements in pixels, 10 in the paper; 0 changes nothing. The
-            paper's images have 512 pixels a side: take less for smaller ones.
-        generator: where the displacements are drawn from; None is torch's global generator.
-
-    Raises:
-        TypeError: if `grid` is not a whole number.
-        ValueError: if `grid` is below 2 or `sigma` negative.
+            images in the paper have 512 x 512 pixels: use less for smaller ones.
+        generator: generator of the displacements; None is the global generator of PyTorch.
     """
 
     def __init__(self, grid: int = 3, sigma: float = 10.0, generator: torch.Generator | None = None):
         super().__init__()
-        if isinstance(grid, bool) or not isinstance(grid, int):
-            raise TypeError(f"grid is {grid!r}, expected a whole number of nodes along each axis")
-        if grid < 2:
-            raise ValueError(f"grid is {grid}, expected at least 2 nodes along each axis")
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma is {sigma!r}, expected a number of pixels of at least 0")
-        self.grid, self.sigma, self.generator = grid, sigma, generator
+        self.grid, self.sigma = check_integer("grid", grid, 2), check_number("sigma", sigma)
+        self.generator = generator
 
     def field(self, size: tuple[int, int]) -> Tensor:
-        """Draw displacements (2, H, W) in pixels: where each output pixel looks, down (dy) and right (dx)."""
+        """Draw displacements (2, H, W) in pixels, down (dy) and right (dx), from each output pixel to its source."""
         nodes = self.sigma * torch.randn(1, 2, self.grid, self.grid, generator=self.generator)
         return F.interpolate(nodes, size=size, mode="bicubic", align_corners=True)[0]
 
@@ -207,16 +187,16 @@ class ElasticDeformation(v2.Transform):
 
 
 def _sample_nearest(labels: Tensor, at: Tensor, fill: int) -> Tensor:
-    """Labels (..., H, W) at positions (2, h, w) in (row, column); `fill` beyond the border."""
+    """Sample labels (..., H, W) at positions (2, h, w) of (row, column); `fill` outside the image."""
     height, width = labels.shape[-2:]
     row, column = at.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    taken = labels[..., row.clamp(0, height - 1), column.clamp(0, width - 1)]
-    return torch.where(inside, taken, torch.tensor(fill, dtype=labels.dtype))
+    values = labels[..., row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return torch.where(inside, values, torch.tensor(fill, dtype=labels.dtype))
 
 
 def _sample_bilinear(image: Tensor, at: Tensor) -> Tensor:
-    """Image (C, H, W) at positions (2, h, w) in (row, column); the border pixel beyond the border."""
+    """Sample an image (C, H, W) at positions (2, h, w) of (row, column); the border pixel repeats outside."""
     height, width = image.shape[-2:]
     row, column = at[0].clamp(0, height - 1), at[1].clamp(0, width - 1)
     top, left = row.floor().long(), column.floor().long()

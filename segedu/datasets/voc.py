@@ -1,9 +1,9 @@
-"""PASCAL VOC 2012, segmentation: 20 classes and background; truth of classes and of instances.
+"""PASCAL VOC 2012, segmentation: 20 classes and background; ground truth of classes and of instances.
 
 Everingham et al. 2010 (IJCV 88), and the challenge's development kit. The folder is `VOCdevkit/VOC2012`:
 `ImageSets/Segmentation/<split>.txt` names the images, `JPEGImages/<name>.jpg`, `SegmentationClass/<name>.png`
-and `SegmentationObject/<name>.png` hold them. The truth is in palette images: the *index* is the class or the
-instance, 0 is background, and 255 is void: a border around every object that no one is asked about.
+and `SegmentationObject/<name>.png` hold them. The ground truth is stored as palette images: the *index* is
+the class or the instance, 0 is background, and 255 is void, a border around every object that is not evaluated.
 """
 
 from __future__ import annotations
@@ -31,12 +31,8 @@ class VOCSegmentation(Dataset):
 
     Args:
         root: the folder VOC2012 (or that of another year).
-        split: "train", "val" or "trainval"; "test" has no truth.
+        split: "train", "val" or "trainval"; "test" has no public ground truth.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
-
-    Raises:
-        FileNotFoundError: if the folder, the split or, on reading, a file is missing.
-        ValueError: on reading, if a file is no image, sizes differ, or a class is unknown.
 
     Each item has the keys of `segedu.datasets.sample`: `semantic` with 255 in the void border; `label_map`,
     `boxes`, `labels` and `masks` of the instances, where void belongs to none.
@@ -47,7 +43,7 @@ class VOCSegmentation(Dataset):
         path = require(self.root / "ImageSets" / "Segmentation" / f"{split}.txt", self.root, _LAYOUT)
         self.names = path.read_text(encoding="utf-8").split()
         if not self.names:
-            raise ValueError(f"{path} names no image, expected lines such as '2007_000032'")
+            raise ValueError(f"{path} lists no images, expected lines such as '2007_000032'")
 
     def __len__(self) -> int:
         return len(self.names)

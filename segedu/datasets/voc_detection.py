@@ -30,14 +30,14 @@ class VOCDetection(Dataset):
 
     Args:
         root: the folder VOC2007, VOC2012 or that of another year.
-        split: "train", "val" or "trainval"; "test" where its truth is there, as for 2007.
+        split: "train", "val" or "trainval"; "test" if its ground truth is available, as for 2007.
         transforms: called with the sample dict.
         keep_difficult: False leaves difficult objects out, as training usually does; evaluation needs them.
 
     Raises:
         FileNotFoundError: if the folder, the split or, on reading, a file is missing.
-        ValueError: if the split names no image; on reading, if a file is no image or no XML, a class is unknown, or a
-            box or a flag is not as VOC has it.
+        ValueError: if the split lists no images; on reading, if a file is not an image or not XML, or a class, a
+            box or a flag is invalid.
 
     Each item has `image`, `boxes` (N, 4) float32 xyxy, `labels` (N,) int64, indexes of `segedu.datasets.voc.CLASSES`,
     and `difficult` and `truncated`, (N,) bool. There are no masks: `VOCSegmentation` reads the images that have them.
@@ -52,7 +52,7 @@ class VOCDetection(Dataset):
         require(self.root / "Annotations", self.root, _LAYOUT)
         self.names = path.read_text(encoding="utf-8").split()
         if not self.names:
-            raise ValueError(f"{path} names no image, expected lines such as '2007_000027'")
+            raise ValueError(f"{path} lists no images, expected lines such as '2007_000027'")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,12 +1,13 @@
 """Synthetic CT of the upper abdomen: organs in Hounsfield units, thick slices, partial volume, noise.
 
-A scene depends on its seed and its arguments only. The patient is drawn in millimetres, before any voxel is: the
-same seed at another size or spacing is the same patient in another scanner. Grey values name no organ: ribs are as
-bright as the spine, gas in the bowel as dark as the lung, vessels and the heart as bright as kidney and spleen. All
-of these are background, so place and shape must tell. No number measured here says anything about medicine.
+A scene depends only on its seed and its arguments. The anatomy is defined in millimetres, independently of the
+voxels: the same seed at another size or spacing is the same patient in another scanner. Grey values do not determine
+the organ: ribs are as bright as the spine, gas in the bowel is as dark as the lung, vessels and the heart are as bright
+as kidney and spleen. All of these are background, so a network needs position and shape. No result measured on these
+volumes allows a medical conclusion.
 
-Axes: 0 from the feet to the head, 1 from the front to the back, 2 from the patient's right to the left. So slices
-look as radiologists see them, and arrays are laid out as `segedu.datasets.nifti` lays out real ones.
+Axes: 0 from the feet to the head, 1 from the front to the back, 2 from the patient's right to the left. Slices
+therefore look as radiologists see them, and the axes are those of `segedu.datasets.nifti` for real volumes.
 """
 
 from __future__ import annotations
@@ -16,27 +17,28 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.datasets.texture import check_amount, check_count, check_size, scene_rng
+from segedu.datasets.texture import check_count, scene_rng
+from segedu.validation.numbers import check_number, check_size
 
-VOLUME_VERSION = 1  # A scene that changes gets a new number: every measured result then has to be redone.
+VOLUME_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "lung", "liver", "spleen", "kidney", "spine", "tumour")
 WINDOW = (-160.0, 240.0)  # Hounsfield units that become 0 and 1 in the image: the usual window for soft tissue
-EXTENT = (288.0, 264.0, 352.0)  # mm that show the organs; lungs and spine go on beyond
+EXTENT = (288.0, 264.0, 352.0)  # mm that contain the organs; lungs and spine extend further
 _BACKGROUND, _LUNG, _LIVER, _SPLEEN, _KIDNEY, _SPINE, _TUMOUR = range(len(CLASSES))
 _AIR, _FAT, _MUSCLE = -1000.0, -100.0, 55.0
-_FINE = (3, 2, 2)  # points that a voxel averages along each axis
+_FINE = (3, 2, 2)  # points per voxel along each axis, averaged for partial volume
 _MIN_SIZE = 8
 _FINEST = 0.2  # mm between voxels
-_SLACK = 20.0  # mm that the warp moves a point at most
+_SLACK = 20.0  # largest displacement by the warp, in mm
 
 
 class _Torso:
-    """Points of a grid in the coordinates of one patient, their Hounsfield units and their organs."""
+    """Grid points in the coordinates of one patient, with their Hounsfield units and organ labels."""
 
     def __init__(self, axes: list[np.ndarray], rng: np.random.Generator):
         self.axes = axes
         z, y, x = (axis.astype(np.float32) for axis in np.ix_(*axes))
-        # Organs are ellipsoids; smooth shifts along each axis, analytic and so the same on any grid, bend them.
+        # Smooth shifts along each axis deform the ellipsoids; they are analytic, so they are the same on any grid.
         self.z = z + self._bend(rng, y) + self._bend(rng, x)
         self.y = y + self._bend(rng, x) + self._bend(rng, z)
         self.x = x + self._bend(rng, y) + self._bend(rng, z)
@@ -50,12 +52,12 @@ class _Torso:
         return (amount * np.sin(along / length + phase)).astype(np.float32)
 
     def box(self, centre: tuple, half: tuple) -> tuple[slice, ...]:
-        """Where along each axis a shape with these half axes may lie."""
+        """Slices along each axis that contain a shape with these half axes."""
         spans = zip(self.axes, centre, half, strict=True)
         return tuple(slice(*np.searchsorted(a, (c - h - _SLACK, c + h + _SLACK))) for a, c, h in spans)
 
     def depth(self, box: tuple[slice, ...], centre: tuple, half: tuple, tilt: float = 0.0) -> np.ndarray:
-        """Squared distance from the centre in half axes: below 1 is inside. `tilt` turns it within the slice."""
+        """Squared distance from the centre in half axes; below 1 is inside. `tilt` rotates it within the slice."""
         z, y, x = self.z[box] - centre[0], self.y[box] - centre[1], self.x[box] - centre[2]
         if tilt:
             y, x = y * np.cos(tilt) - x * np.sin(tilt), x * np.cos(tilt) + y * np.sin(tilt)
@@ -67,7 +69,7 @@ class _Torso:
         self.fill(box, self.depth(box, centre, half, tilt) < 1, hu, label)
 
     def fill(self, box: tuple[slice, ...], inside: np.ndarray, hu: float, label: int = 0) -> None:
-        """Give the points inside their tissue; what lay there is gone."""
+        """Set Hounsfield units and label of the points inside, overwriting earlier ones."""
         self.hu[box][inside] = hu
         self.label[box][inside] = label
 
@@ -76,7 +78,10 @@ _ALL = (slice(None),) * 3
 
 
 def _draw_trunk(torso: _Torso, rng: np.random.Generator) -> tuple[float, float, float, np.ndarray]:
-    """Skin, fat, wall, ribs, table; gives width and depth of the cavity, the dome's height, and above it."""
+    """Draw skin, fat, wall, ribs and table.
+
+    Returns the half axes of the cavity, the height of the dome, and the height of each point above the diaphragm.
+    """
     wide, deep, fat, wall = rng.uniform(138, 162), rng.uniform(92, 112), rng.uniform(8, 24), rng.uniform(9, 15)
     radius = np.hypot(torso.x / wide, torso.y / deep)
     table = deep + rng.uniform(4, 8)
@@ -104,7 +109,7 @@ def _draw_trunk(torso: _Torso, rng: np.random.Generator) -> tuple[float, float, 
 
 
 def _draw_back(torso: _Torso, rng: np.random.Generator, deep: float) -> None:
-    """Muscles of the back, spine with discs, canal and arch, the aorta and the great vein before it."""
+    """Draw muscles of the back, spine with discs, canal and arch, and aorta and vena cava in front of it."""
     at, tall = deep - rng.uniform(24, 32), np.inf
     for side in (-1, 1):
         torso.put((0, at + 26, 30 * side), (tall, 22, 25), _MUSCLE + rng.uniform(-8, 8))
@@ -121,7 +126,7 @@ def _draw_back(torso: _Torso, rng: np.random.Generator, deep: float) -> None:
 
 
 def _draw_bowel(torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray) -> None:
-    """Loops in front and below: of fluid, contrast agent or gas, which is as dark as the lung."""
+    """Draw loops in front and below, filled with fluid, contrast agent or gas, which is as dark as the lung."""
     for _ in range(int(rng.integers(14, 24))):
         centre = (dome - rng.uniform(110, 230), rng.uniform(-75, 15), rng.uniform(-95, 95))
         half = tuple(rng.uniform(11, 24, 3))
@@ -145,7 +150,9 @@ def _draw_liver(
     shape = (torso.depth(box, centre, half) < 1) & (torso.z[box] > floor) & behind & inside[box]
     torso.fill(box, shape, hu, _LIVER)
     darker, share = rng.uniform(45, 75), rng.uniform(0, 1)
-    spots = np.random.default_rng(rng.integers(2**32))  # so that their number changes nothing else
+    spots = np.random.default_rng(
+        rng.integers(2**32)
+    )  # a separate generator, so that the number of tumours changes nothing else
     for _ in range(tumours[0] + int(share * (tumours[1] - tumours[0] + 1))):
         z, y, x = spots.uniform((-75, -55, -115), (-15, 25, -10))
         radius = spots.uniform(15, 32)
@@ -156,7 +163,7 @@ def _draw_liver(
 
 
 def _draw_left(torso: _Torso, rng: np.random.Generator, wide: float, dome: float, inside: np.ndarray) -> None:
-    """Stomach with gas at its front, then the spleen behind it."""
+    """Draw the stomach with gas at its front, then the spleen behind it."""
     centre, half = (dome - 60, -30 + rng.uniform(-10, 10), 62), tuple(rng.uniform(0.8, 1.1, 3) * (45, 36, 38))
     box, content = torso.box(centre, half), rng.uniform(0, 140)
     shape = (torso.depth(box, centre, half) < 1) & inside[box] & (torso.label[box] != _LIVER)
@@ -169,7 +176,7 @@ def _draw_left(torso: _Torso, rng: np.random.Generator, wide: float, dome: float
 
 
 def _draw_kidneys(torso: _Torso, rng: np.random.Generator, deep: float, dome: float) -> None:
-    """One on each side of the spine, the right one lower, fat where the vessels enter."""
+    """Draw a kidney on each side of the spine, the right one lower, with fat where the vessels enter."""
     hu = rng.uniform(120, 200)
     for side, drop in ((-1, rng.uniform(122, 142)), (1, rng.uniform(108, 130))):
         centre, half = (dome - drop, deep - rng.uniform(36, 44), 64 * side), rng.uniform(0.85, 1.12, 3) * (52, 27, 29)
@@ -178,7 +185,7 @@ def _draw_kidneys(torso: _Torso, rng: np.random.Generator, deep: float, dome: fl
 
 
 def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator, tumours: tuple[int, int]) -> _Torso:
-    """The patient on one grid; random numbers are drawn in one order, whatever the grid."""
+    """Draw the patient on one grid; the order of random numbers does not depend on the grid."""
     torso = _Torso(axes, rng)
     wide, deep, dome, above = _draw_trunk(torso, rng)
     centre = (dome + rng.uniform(15, 30), -28, 22)
@@ -193,23 +200,22 @@ def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator, tumours: tup
 
 
 def _centres(length: int, spacing: float) -> np.ndarray:
-    """Positions of the middles of voxels in mm, 0 in the middle of the volume."""
+    """Positions of voxel centres in mm; 0 is the centre of the volume."""
     return (np.arange(length) - (length - 1) / 2) * spacing
 
 
 def _check_volume(size: tuple, spacing: tuple | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    size = check_size(size, _MIN_SIZE, axes=3)
+    size = check_size("size", size, _MIN_SIZE, axes=3)
     if spacing is None:
         plane = max(EXTENT[1] / size[1], EXTENT[2] / size[2])
         spacing = (EXTENT[0] / size[0], plane, plane)
         if min(spacing) < _FINEST:
             raise ValueError(
-                f"size is {size}, expected fewer voxels, or a spacing: the abdomen would fill it finer "
-                f"than {_FINEST} mm"
+                f"size is {size}, expected fewer voxels, or a spacing: the default spacing would be below {_FINEST} mm"
             )
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3:
         raise TypeError(f"spacing is {spacing!r}, expected three numbers in mm, in the order of the axes, or None")
-    return size, tuple(check_amount("spacing", part, _FINEST, 50) for part in spacing)
+    return size, tuple(check_number("spacing", part, _FINEST, 50) for part in spacing)
 
 
 def draw_volume(
@@ -223,24 +229,20 @@ def draw_volume(
     """Draw one CT volume.
 
     Args:
-        seed: one number, or several such as (seed, index); the same seed gives the same patient.
+        seed: an integer, or a tuple such as (seed, index); the same seed gives the same patient.
         size: depth, height and width in voxels, at least 8 each.
-        spacing: mm from voxel to voxel along each axis, 0.2 to 50. None: such that the abdomen fills the volume,
-            (12, 5.5, 5.5) for the default size. Less shows a part of the patient, its middle.
-        noise: of the scanner, 0 (none) to 10; 1 is a deviation of 22 Hounsfield units.
-        tumours: how many in the liver, or (lowest, highest); the patient is the same without them.
+        spacing: distance between voxels along each axis in mm, 0.2 to 50. None: the abdomen fills the volume,
+            (12, 5.5, 5.5) for the default size. A smaller spacing shows only the middle of the patient.
+        noise: scanner noise, 0 (none) to 10; 1 is a standard deviation of 22 Hounsfield units.
+        tumours: number of tumours in the liver, or (lowest, highest); the patient is the same without them.
 
     Returns:
         `image` float32 (1, D, H, W) in [0, 1], the window `WINDOW` of the Hounsfield units; `hu` float32
-        (D, H, W); `semantic` int64 (D, H, W), indexes of `CLASSES`, of what lies at the middle of a voxel;
+        (D, H, W); `semantic` int64 (D, H, W), indexes of `CLASSES` at the voxel centres;
         `spacing`, three floats in mm, in the order of the axes.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if `size` is too small, or another argument is out of range.
     """
     size, spacing = _check_volume(size, spacing)
-    noise, tumours = check_amount("noise", noise, 0, 10), check_count(tumours)
+    noise, tumours = check_number("noise", noise, 0, 10), check_count(tumours)
     rng = scene_rng(seed)
     patient = rng.integers(2**32)
     voxels = [_centres(length, step) for length, step in zip(size, spacing, strict=True)]

@@ -1,1 +1,1 @@
-"""Instances: every object apart, found from the pixels up or from the box down."""
+"""Instance segmentation: methods that group pixels into objects, and methods that start from boxes."""

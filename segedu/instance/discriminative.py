@@ -1,12 +1,13 @@
-"""Discriminative loss: pixels of one object near each other in a space of embeddings, objects far from each other.
+"""Discriminative loss: embeddings of one object are pulled together, and those of different objects pushed apart.
 
 Paper: De Brabandere, Neven, Van Gool, "Semantic Instance Segmentation with a Discriminative Loss Function", CVPR
     2017 workshops, arXiv 1708.02551.
-Idea: The network gives each pixel a vector. A pull draws the vectors of an object to their mean, a push drives the
-    means of different objects apart, and both stop at a margin: what is near or far enough is left alone. If the
-    push reaches more than twice as far as the pull, a ball around any vector of an object holds that object alone.
-Simplified: one class of objects, and its mask is one more channel of the same network with binary cross-entropy,
-    where the paper takes masks from elsewhere. The start of a cluster is the first pixel left, not a random one.
+Idea: The network predicts an embedding vector for each pixel. A pull term draws the vectors of an object to their mean,
+    a push term drives the means of different objects apart, and both stop at a margin, beyond which the loss is 0. If
+    the push reaches more than twice as far as the pull, a ball around any vector of an object contains only that
+    object.
+Simplified: one class of objects. Its mask is one more channel of the same network, trained with binary cross-entropy,
+    where the paper takes masks from elsewhere. A cluster starts from the first remaining pixel, not a random one.
 Shapes: images (B, C, H, W) -> dict of `embeddings` (B, D, H, W) and `foreground` (B, 1, H, W), logits.
     `postprocess`: the dict -> B label maps (H, W) int32.
 Quality: the loss equals a loop over objects and pixels; embeddings that meet both margins give the label map back
@@ -30,14 +31,14 @@ from segedu.losses.cross_entropy import binary_cross_entropy
 from segedu.losses.reduction import full_precision
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.label_maps import check_label_map
-from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan
+from segedu.validation.numbers import check_integer, check_number
+from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan, check_shape
 
 PULL_MARGIN, PUSH_MARGIN = 0.5, 1.5  # the paper's: an object is at most 1 wide, and 2 from the next one
 
 
 class DiscriminativeEmbedding(nn.Module):
-    """Any network that gives each pixel D + 1 numbers: the embedding, and the logit of the foreground.
+    """Any network with D + 1 output channels: the embedding of each pixel, and the logit of the foreground.
 
     Args:
         network: images (B, C, H, W) -> (B, D + 1, H, W), such as a U-Net with padding. The paper: a ResNet-38.
@@ -46,24 +47,20 @@ class DiscriminativeEmbedding(nn.Module):
 
     def __init__(self, network: nn.Module, embed_dim: int = 8) -> None:
         super().__init__()
-        if embed_dim < 1:
-            raise ValueError(f"embed_dim is {embed_dim}, expected at least 1")
+        check_integer("embed_dim", embed_dim)
         self.network, self.embed_dim = network, embed_dim
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         channels = self.network(images)
-        if channels.ndim != 4 or channels.shape[1] != self.embed_dim + 1:
-            raise ValueError(
-                f"network gives shape {tuple(channels.shape)}, expected (B, {self.embed_dim + 1}, H, W): embed_dim + 1"
-            )
-        # Both keep the axis of channels, a layout that every network of this chapter has.
+        check_shape("network(images)", channels.shape, f"B? {self.embed_dim + 1} H W")
+        # both keep the axis of channels, as in every network of this chapter
         return {"embeddings": channels[:, :-1], "foreground": channels[:, -1:]}
 
 
 def pull_push(
     embeddings: Tensor, label_map: Tensor, pull_margin: float = PULL_MARGIN, push_margin: float = PUSH_MARGIN
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The three terms for one image with C objects, whose means are m; background pixels have no part in it.
+    """The three loss terms of one image with C objects, whose means are m; background pixels are not used.
 
         pull = 1/C sum_c 1/N_c sum_i max(0, |x_i - m_c| - pull_margin)^2
         push = 1/(C (C - 1)) sum_{a != b} max(0, 2 push_margin - |m_a - m_b|)^2
@@ -76,14 +73,11 @@ def pull_push(
         push_margin: means that are twice this apart are not pushed.
 
     Returns:
-        Three scalars. Without objects all are 0; of a single object the push is 0.
-
-    Raises:
-        TypeError: `embeddings` are no floats or `label_map` no integers.
-        ValueError: shapes do not fit, a label is negative, or a margin is negative.
+        Three scalars. Without objects all are 0; with a single object the push is 0.
 
     Example:
-        Means 1 and 5, 4 apart: with a push margin of 3 they miss 2. Each pixel of the first misses 1/2.
+        The means are 1 and 5, so 4 apart: with a push margin of 3, 2 are missing. Each pixel of the first object is 1/2
+        outside the pull margin.
 
         >>> pull_push(torch.tensor([[[0.0, 2.0, 9.0, 5.0]]]), torch.tensor([[1, 1, 0, 2]]), 0.5, 3.0)
         (tensor(0.1250), tensor(4.), tensor(3.))
@@ -94,10 +88,10 @@ def pull_push(
     check_number("push_margin", push_margin)
     inside = labels > 0
     points = full_precision(embeddings)[:, inside].T  # (P, D)
-    numbers, index, counts = labels[inside].unique(return_inverse=True, return_counts=True)
-    if not len(numbers):
-        return points.sum(), points.sum(), points.sum()  # of nothing: 0, and a gradient of 0
-    objects = len(numbers)
+    object_labels, index, counts = labels[inside].unique(return_inverse=True, return_counts=True)
+    if not len(object_labels):
+        return points.sum(), points.sum(), points.sum()  # the sum of nothing is 0, with a gradient of 0
+    objects = len(object_labels)
     sums = points.new_zeros(objects, points.shape[1]).index_add(0, index, points)
     means = sums / counts[:, None]  # (C, D)
     too_far = (vector_norm(points - means[index], dim=1) - pull_margin).clamp(min=0)
@@ -109,14 +103,7 @@ def pull_push(
 
 
 def discriminative_targets(label_map: Tensor) -> dict[str, Tensor]:
-    """What `discriminative_loss` asks for.
-
-    Args:
-        label_map: (H, W) integers, 0 is background.
-
-    Returns:
-        `label_map` (H, W) int32.
-    """
+    """The targets of `discriminative_loss` for one image: `label_map` (H, W) as int32, 0 for the background."""
     labels = check_label_map("label_map", label_map, (2,))
     return {"label_map": labels.int() if labels.max() < 2**31 else relabel_sequential(labels)}
 
@@ -142,12 +129,8 @@ def discriminative_loss(
 
     Returns:
         Scalars `pull`, `push`, `regular` and `foreground`, weighted, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs are no floats or label maps no integers.
-        ValueError: a key is missing, shapes do not fit, a label, margin or weight is negative.
     """
-    embeddings, logits = _checked(outputs)
+    embeddings, logits = _embeddings_and_logits(outputs)
     check_keys("targets", targets, ("label_map",))
     label_maps = check_label_map("targets['label_map']", targets["label_map"], shape=logits.shape)
     check_number("regular_weight", regular_weight)
@@ -168,25 +151,22 @@ def discriminative_loss(
 def cluster_embeddings(
     embeddings: Tensor, foreground: Tensor, bandwidth: float = 2 * PULL_MARGIN, min_pixels: int = 1, steps: int = 50
 ) -> Tensor:
-    """One object after the other: from the first pixel left climb to a mode, and take all pixels left around it.
+    """Extract objects one by one: mean shift from the first remaining pixel, then all remaining pixels near the mode.
 
-    The climb is mean shift with a flat kernel over the pixels left: where the loss is not quite 0, a start at the rim
-    of an object does not leave its far side behind. The start itself always joins.
+    Mean shift uses a flat kernel over the remaining pixels only. If it used all pixels, then, where the loss is not
+    quite 0, a start at the rim of an object could leave its far side behind. The starting pixel always joins.
 
     Args:
         embeddings: (D, H, W).
         foreground: (H, W) bool, pixels that belong to some object.
-        bandwidth: radius of the ball, in the climb and at its end. Twice the pull margin: where the loss is 0, the
-            ball around any vector of an object holds all of it.
+        bandwidth: radius of the ball, in mean shift and at its end. Twice the pull margin: where the loss is 0, the
+            ball around any vector of an object contains all of it.
         min_pixels: smaller objects become background.
-        steps: at most so many moves of a climb, which ends when it moves by at most a thousandth of the bandwidth.
+        steps: maximum number of mean-shift iterations, which stop when the mean moves by at most a thousandth of the
+            bandwidth.
 
     Returns:
-        (H, W) int32 label map, numbered in raster order of where objects start.
-
-    Raises:
-        TypeError: `embeddings` are no floats or `foreground` is not bool.
-        ValueError: shapes do not fit, a number is not finite, or a parameter is out of range.
+        (H, W) int32 label map, numbered in raster order of the starting pixels.
 
     >>> vectors = torch.tensor([[[0.0, 0.4, 5.0, 5.1, 0.2]]])
     >>> cluster_embeddings(vectors, torch.tensor([[True, True, True, True, False]]))
@@ -194,8 +174,8 @@ def cluster_embeddings(
     """
     check_dtype("foreground", foreground, torch.bool, "H W", check_floats("embeddings", embeddings, "D H W"))
     check_number("bandwidth", bandwidth, exclusive=True)
-    if min_pixels < 1 or steps < 1:
-        raise ValueError(f"min_pixels is {min_pixels} and steps {steps}, expected at least 1")
+    check_number("min_pixels", min_pixels, minimum=1)
+    check_integer("steps", steps)
     points = embeddings.detach()[:, foreground].T.double().cpu().numpy()  # (P, D)
     if not np.isfinite(points).all():
         raise ValueError("embeddings has a NaN or infinity in the foreground, expected finite numbers")
@@ -204,7 +184,7 @@ def cluster_embeddings(
     for start in range(len(points)):
         if not free[start]:
             continue
-        members = _climb(points, tree, free, start, bandwidth, steps)
+        members = _mean_shift(points, tree, free, start, bandwidth, steps)
         free[members] = False
         if len(members) >= min_pixels:
             count += 1
@@ -214,18 +194,20 @@ def cluster_embeddings(
     return label_map
 
 
-def _climb(points: np.ndarray, tree: cKDTree, free: np.ndarray, start: int, bandwidth: float, steps: int) -> np.ndarray:
-    """The free points (N,) around the mode that the start climbs to, the start among them."""
-    place = points[start]
+def _mean_shift(
+    points: np.ndarray, tree: cKDTree, free: np.ndarray, start: int, bandwidth: float, steps: int
+) -> np.ndarray:
+    """Indices of the free points (N,) around the mode that mean shift reaches from `start`, which is one of them."""
+    mean = points[start]
     for _ in range(steps):
-        ball = np.array(tree.query_ball_point(place, bandwidth), dtype=np.int64)
+        ball = np.array(tree.query_ball_point(mean, bandwidth), dtype=np.int64)
         ball = ball[free[ball]]
         if not len(ball):  # the last mean lies in a hole between points
             break
-        before, place = place, points[ball].mean(axis=0)
-        if np.linalg.norm(place - before) <= 1e-3 * bandwidth:
+        previous, mean = mean, points[ball].mean(axis=0)
+        if np.linalg.norm(mean - previous) <= 1e-3 * bandwidth:
             break
-    ball = np.array(tree.query_ball_point(place, bandwidth), dtype=np.int64)
+    ball = np.array(tree.query_ball_point(mean, bandwidth), dtype=np.int64)
     return np.union1d(ball[free[ball]], [start])
 
 
@@ -239,13 +221,9 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
 
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
-
-    Raises:
-        TypeError: `outputs` is no dict of floating-point numbers.
-        ValueError: a key is missing, a shape does not fit, a number is NaN, or as `cluster_embeddings`.
     """
-    embeddings, logits = _checked(outputs)
-    check_no_nan("outputs", outputs, ("foreground",))  # embeddings count in the foreground only
+    embeddings, logits = _embeddings_and_logits(outputs)
+    check_no_nan("outputs", outputs, ("foreground",))  # embeddings count only in the foreground
     check_number("foreground_threshold", foreground_threshold, maximum=1)
     return [
         cluster_embeddings(vectors, scores.sigmoid() > foreground_threshold, **options)
@@ -253,7 +231,7 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
     ]
 
 
-def _checked(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _embeddings_and_logits(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D, H, W) and logits (B, H, W)."""
     check_maps("outputs", outputs, embeddings="B D H W", foreground="B 1 H W")
     return outputs["embeddings"], outputs["foreground"][:, 0]

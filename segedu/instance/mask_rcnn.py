@@ -1,17 +1,17 @@
-"""Mask R-CNN: Faster R-CNN, and beside its two answers a third one: which pixels of the box are the object.
+"""Mask R-CNN: Faster R-CNN with a third branch, which predicts the pixels of the object in each box.
 
 Paper: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017, arXiv 1703.06870.
-Idea: A small convolutional head draws a mask of 28x28 for each class in each box. Classes do not compete: the loss
-    looks at the mask of the true class only, and what the object is, the box head says. RoIAlign pools without
-    rounding, for a mask that is half a cell off is a bad mask.
-Simplified: nothing that Faster R-CNN does not.
-Shapes: as Faster R-CNN, and `instances`, for each image a dict of `boxes` and `labels` of which masks are drawn, with
-    `mask_logits` (M, K, 28, 28). With targets these are the proposals that are objects; without, the detections, and
+Idea: A small convolutional head predicts a mask of 28x28 for each class in each box. Classes do not compete: the mask
+    loss uses only the mask of the ground-truth class, and the box head decides the class. RoIAlign pools without
+    rounding, because a mask that is shifted by half a cell is a bad mask.
+Simplified: only what is simplified in Faster R-CNN.
+Shapes: as Faster R-CNN, and `instances`, for each image a dict of the `boxes` and `labels` that get a mask, with
+    `mask_logits` (M, K, 28, 28). With targets these are the positive proposals; without, the detections, and
     the dicts have `scores`. `postprocess`: the dict -> B dicts of `boxes`, `labels`, `scores`, `masks` (N, H, W).
     A program exported by `torch.export` or ONNX has a fixed number of instances: those after the last detection have
     score 0, and `postprocess` drops them.
 Quality: mask logits, the mask loss and its gradient, and detections equal torchvision's with the same weights; fits
-    four drawn scenes (its tests). Masks are pasted at the centres of pixels; torchvision rounds boxes first. From
+    four synthetic scenes (its tests). Masks are pasted at the centres of pixels; torchvision rounds boxes first. From
     scratch on `shapes`: mask AP50 at least 0.84 over three seeds, 104 CPU-s; on real
     nuclei instance accuracy 0.823 at IoU 0.5 after 602 CPU-s. `shapes_mask_rcnn` are small weights of our own.
 Course: 14-top-down
@@ -54,7 +54,7 @@ class MaskHead(nn.Sequential):
         channels: C of the features, and width of the convolutions.
         size: height and width of the pooled grid; masks are twice as large.
         depth: number of convolutions.
-        batch_norm: normalise after each in the place of a bias, as version 2 of torchvision. Paper: no.
+        batch_norm: batch normalisation instead of biases, as in version 2 of torchvision. Paper: no.
     """
 
     def __init__(self, channels: int, size: int = 14, depth: int = 4, batch_norm: bool = False) -> None:
@@ -72,7 +72,7 @@ class MaskHead(nn.Sequential):
 
 
 class MaskPredictor(nn.Module):
-    """A transposed convolution that doubles the size, then for each class one mask.
+    """A transposed convolution that doubles the size, then one mask for each class.
 
     Args:
         channels: of the mask head.
@@ -92,14 +92,14 @@ class MaskPredictor(nn.Module):
 
 
 class MaskRCNN(FasterRCNN):
-    """Faster R-CNN with a mask branch; keys as torchvision's.
+    """Faster R-CNN with a mask branch; state-dict keys are torchvision's.
 
     Args:
         backbone: as in `FasterRCNN`.
         num_classes: K, with the background.
         mask_head: pooled features (M, C, size, size) -> (M, D, size, size), with `size` and `channels`; None:
             `MaskHead`.
-        detect: options of Faster R-CNN's `postprocess`: which detections get a mask.
+        detect: options of Faster R-CNN's `postprocess`, which selects the detections that get a mask.
         **options: of `FasterRCNN`.
     """
 
@@ -126,7 +126,7 @@ class MaskRCNN(FasterRCNN):
     ) -> dict[str, Any]:
         sizes = check_sizes(sizes, images)
         outputs = super().forward(images, sizes, targets, generator)
-        # In training both branches see the same proposals; at test the mask is drawn in the box that was detected.
+        # in training both branches use the same proposals; at test time masks are predicted for the detected boxes
         if targets is None:
             instances = faster_rcnn.postprocess({**outputs, "sizes": sizes}, **self.detect)
         else:
@@ -138,23 +138,23 @@ class MaskRCNN(FasterRCNN):
 
 
 def objects(proposals: Tensor, target: Mapping[str, Tensor], high: float = 0.5) -> dict[str, Tensor]:
-    """The proposals that show an object, with its class.
+    """The proposals (P, 4) of one image that overlap an object with IoU `high` or more.
 
     Args:
         proposals: (P, 4) of one image.
         target: its `boxes` (N, 4) and `labels` (N,).
-        high: least IoU.
+        high: smallest IoU.
 
     Returns:
-        `boxes` (M, 4) and `labels` (M,).
+        `boxes` (M, 4) and the `labels` (M,) of their objects.
     """
     best, rows = _best_match(proposals, target)
-    near = best >= high
-    return {"boxes": proposals[near], "labels": target["labels"].to(rows.device)[rows[near]]}
+    positive = best >= high
+    return {"boxes": proposals[positive], "labels": target["labels"].to(rows.device)[rows[positive]]}
 
 
 def _best_match(boxes: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """IoU of each box with the object that it overlaps most, and which that is; nothing where there is no object."""
+    """IoU of each box with the object that it overlaps most, and the object's index; zeros if there is no object."""
     if not len(target["boxes"]):
         return boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     best = box_iou(target["boxes"].to(boxes), boxes).max(dim=0)
@@ -162,41 +162,37 @@ def _best_match(boxes: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Te
 
 
 def mask_targets(boxes: Tensor, target: Mapping[str, Tensor], size: int) -> Tensor:
-    """What the mask of each box shall be: RoIAlign of the true mask of the object that it overlaps most.
+    """The target mask of each box: RoIAlign of the ground-truth mask of the object that it overlaps most.
 
     Args:
         boxes: (M, 4) of one image.
-        target: its `boxes` and `masks` (N, H, W) bool, N at least 1 if M is.
+        target: its `boxes` and `masks` (N, H, W) bool; N is at least 1 if M is.
         size: of the masks.
 
     Returns:
-        (M, size, size) in [0, 1], in the type of the boxes: pixels on the edge are between.
+        (M, size, size) in [0, 1], in the dtype of the boxes: pixels on an edge have values in between.
     """
     if not len(boxes):
         return boxes.new_zeros(0, size, size)
     rows = _best_match(boxes, target)[1]
-    own = [boxes[rows == i] for i in range(len(target["masks"]))]  # each true mask is an image with its boxes
-    cut = roi_align(target["masks"][:, None].to(boxes), own, (size, size))[:, 0]
-    return cut[rows.argsort(stable=True).argsort()]
+    own = [boxes[rows == i] for i in range(len(target["masks"]))]  # RoIAlign sees each ground-truth mask as an image
+    crops = roi_align(target["masks"][:, None].to(boxes), own, (size, size))[:, 0]
+    return crops[rows.argsort(stable=True).argsort()]
 
 
 def mask_rcnn_loss(
     outputs: Mapping[str, Any], targets: Targets, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """The loss of Faster R-CNN, and binary cross-entropy of the masks of the true classes.
+    """The loss of Faster R-CNN, and binary cross-entropy of the masks of the ground-gt_masks classes.
 
     Args:
         outputs: of the network, called with these targets.
         targets: B dicts with `boxes`, `labels` and `masks`.
-        generator: draws the anchors that count; None for torch's own.
+        generator: samples the anchors that count; None for torch's own.
 
     Returns:
         Scalars `objectness`, `anchor_box`, `classes`, `box`, `mask`, and `loss`, their sum. `mask` is the mean over
-        the pixels of all masks, 0 where there is none.
-
-    Raises:
-        TypeError: outputs or targets are no dicts of tensors.
-        ValueError: a key is missing, or a shape or label does not fit.
+        the pixels of all masks, 0 if there is none.
     """
     check_keys("outputs", outputs, KEYS)
     logits = full_precision(outputs["mask_logits"])
@@ -204,83 +200,69 @@ def mask_rcnn_loss(
     losses = faster_rcnn_loss(outputs, targets, generator=generator)
     total = losses.pop("loss")
     pairs = list(zip(outputs["instances"], targets, strict=True))
-    truth = torch.cat([mask_targets(instance["boxes"], target, logits.shape[-1]) for instance, target in pairs])
+    gt_masks = torch.cat([mask_targets(instance["boxes"], target, logits.shape[-1]) for instance, target in pairs])
     labels = torch.cat([instance["labels"] for instance in outputs["instances"]])
-    own = logits[torch.arange(len(labels), device=labels.device), labels]  # (M, 28, 28): of the true class alone
-    mask = F.binary_cross_entropy_with_logits(own, truth.to(own), reduction="sum") / max(own.numel(), 1)
+    own = logits[torch.arange(len(labels), device=labels.device), labels]  # (M, 28, 28)
+    mask = F.binary_cross_entropy_with_logits(own, gt_masks.to(own), reduction="sum") / max(own.numel(), 1)
     return {**losses, "mask": mask, "loss": total + mask}
 
 
 def postprocess(
     outputs: Mapping[str, Any], *, score_threshold: float = 0.0, mask_threshold: float = 0.5
 ) -> list[dict[str, Tensor]]:
-    """Detections with their masks: the channel of the predicted class, laid into its box.
+    """Detections with their masks: the channel of the predicted class, pasted into its box.
 
     Args:
         outputs: of the network without targets.
-        score_threshold: detections have a score above this; the network dropped those below its own already.
-        mask_threshold: pixels above this probability are the object.
+        score_threshold: detections have a score above this; the network has already dropped those below its own.
+        mask_threshold: pixels with a larger probability belong to the object.
 
     Returns:
-        B dicts of `boxes` (N, 4), `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool, the best first, h and w
-        those of the image without its padding.
+        B dicts of `boxes` (N, 4), `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool, sorted by score; h and w are
+        the size of the image without padding.
 
     Raises:
-        TypeError: outputs are no dict.
-        ValueError: a key is missing, or the outputs were made with targets: their boxes are no detections.
+        ValueError: the outputs were made with targets: their boxes are proposals, not detections.
     """
     check_keys("outputs", outputs, KEYS)
     if any("scores" not in instance for instance in outputs["instances"]):
         raise ValueError("outputs['instances'] has no scores, expected those of the network called without targets")
     probability = class_masks(outputs)
-    found, counts = [], [len(instance["boxes"]) for instance in outputs["instances"]]
+    results, counts = [], [len(instance["boxes"]) for instance in outputs["instances"]]
     for instance, masks, size in zip(outputs["instances"], probability.split(counts), outputs["sizes"], strict=True):
-        kept = torch.nonzero(instance["scores"] > score_threshold).flatten()
-        # one after the other: a hundred probabilities of a large image would take half a gigabyte
-        pasted = [paste_masks(masks[i, None], instance["boxes"][i, None], size) > mask_threshold for i in kept.tolist()]
-        detections = {key: value[kept] for key, value in instance.items()}
+        keep = torch.nonzero(instance["scores"] > score_threshold).flatten()
+        # one at a time, because the probabilities of a hundred masks of a large image take half a gigabyte
+        pasted = [paste_masks(masks[i, None], instance["boxes"][i, None], size) > mask_threshold for i in keep.tolist()]
+        detections = {key: value[keep] for key, value in instance.items()}
         detections["masks"] = torch.cat([*pasted, masks.new_zeros(0, *size, dtype=torch.bool)])
-        found.append(detections)
-    return found
+        results.append(detections)
+    return results
 
 
 def class_masks(outputs: Mapping[str, Any]) -> Tensor:
-    """Of the K masks of each instance that of its class.
-
-    Args:
-        outputs: of the network.
-
-    Returns:
-        (M, 28, 28) probabilities, without a gradient.
-    """
+    """The mask of the predicted class of each instance: probabilities (M, 28, 28), without a gradient."""
     labels = torch.cat([instance["labels"] for instance in outputs["instances"]])
     logits = full_precision(outputs["mask_logits"].detach())
     return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
 
 
 def mask_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **options: Any) -> MaskRCNN:
-    """torchvision's network `maskrcnn_resnet50_fpn`.
+    """torchvision's network `maskrcnn_resnet50_fpn` with random weights.
 
     Args:
         num_classes: K, with the background; 91 for COCO.
         eps: of `resnet50_fpn`.
         **options: of `MaskRCNN`.
-
-    Returns:
-        The network with random weights.
     """
     return MaskRCNN(resnet50_fpn(eps), num_classes, **options)
 
 
 def mask_rcnn_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> MaskRCNN:
-    """torchvision's network `maskrcnn_resnet50_fpn_v2`.
+    """torchvision's network `maskrcnn_resnet50_fpn_v2` with random weights.
 
     Args:
         num_classes: K, with the background; 91 for COCO.
         **options: of `MaskRCNN`.
-
-    Returns:
-        The network with random weights.
     """
     parts = {"rpn": RPN(256, depth=2), "head": ConvolutionalHead(256), "mask_head": MaskHead(256, batch_norm=True)}
     return MaskRCNN(resnet50_fpn(None), num_classes, **{**parts, **options})

@@ -1,13 +1,13 @@
-"""Omnipose: flows that follow the distance to the edge instead of heat from a centre, for cells of any shape.
+"""Omnipose: flows along the gradient of the distance to the edge, not of heat from a centre, for cells of any shape.
 
 Paper: Cutler, Stringer, Lo, Rappez, Stroustrup, Peterson, Wiggins, Mougous, "Omnipose: a high-precision
     morphology-independent solution for bacterial cell segmentation", Nature Methods 19, 2022.
-Idea: A long or bent cell has no good centre, and Cellpose, whose flows lead there, cuts it into pieces. The distance
-    to the edge, the solution of |grad u| = 1 with u = 0 outside, needs none: its gradient leads from the edge to the
-    skeleton. Pixels take few, ever smaller steps along it, just enough to leave their neighbours' cells, and end
-    points that lie close to each other are one cell.
+Idea: A long or bent cell has no good centre, and Cellpose, whose flows lead there, splits it. The distance to the edge,
+    the solution of |grad u| = 1 with u = 0 outside, needs no centre: its gradient leads from the edge to the skeleton.
+    Pixels take a few steps of decreasing length along it, just enough to leave the neighbourhood of other cells, and
+    end points that lie close to each other are one cell.
 Simplified: two dimensions. The loss has one term for each output, with weights of our own; the paper's has more. Ends
-    are always clustered by DBSCAN. The boundary only helps in training. The field is solved by fast sweeping, the
+    are always clustered by DBSCAN. The boundary is only used in training. The field is solved by fast sweeping, the
     authors' by a fast iterative method; five steps are our choice.
 Shapes: images (B, C, H, W) -> {"flows": (B, 2, H, W), "distance", "boundary": (B, H, W)}; flows are (dy, dx).
     `postprocess`: outputs -> B label maps (H, W) int32.
@@ -36,10 +36,10 @@ from segedu.losses.regression import l2_loss, smooth_l1_loss
 from segedu.ops.eikonal import solve_eikonal
 from segedu.ops.label_maps import drop_small_objects, relabel_by_occurrence
 from segedu.validation.label_maps import check_label_map
-from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_dtype, check_floats, check_maps, check_no_nan
+from segedu.validation.numbers import check_integer, check_number
+from segedu.validation.tensors import check_dtype, check_finite, check_floats, check_maps, check_no_nan, check_tensor
 
-OUTSIDE = -1.0  # distance that the network is to predict on background: as far below 0 as the edge of a cell is above
+OUTSIDE = -1.0  # target distance of the background, as far below 0 as the edge of a cell is above
 LINES = ((1, 0, 1.0), (0, 1, 1.0), (1, 1, 0.5), (1, -1, 0.5))  # (down, right, 1 / length^2) of the lines to neighbours
 
 
@@ -47,19 +47,15 @@ def eikonal_distance(label_map: Tensor) -> Tensor:
     """Distance to the nearest pixel outside the cell, by the eikonal equation: smoother than the Euclidean one.
 
     Distances are between centres of pixels, with u = 0 outside, as in scipy's `distance_transform_edt`: the pixels
-    along a straight edge are at 1; at a corner a little less, and a cell of one pixel is at 0.84. Cells that touch are
-    outside each other. The border of the image is no edge.
+    along a straight edge are at 1; at a corner a little less, and a cell of one pixel is at 0.84. Pixels of other cells
+    count as outside. The border of the image is not an edge.
 
     Args:
         label_map: (H, W) integers, 0 is background.
 
     Returns:
-        (H, W) float32, in pixels, 0 on background. A cell that fills the image has no edge; it is at the length of
-        the image's diagonal everywhere.
-
-    Raises:
-        TypeError: `label_map` is not a tensor of integers.
-        ValueError: it is not (H, W), is empty, or has a negative label.
+        (H, W) float32, in pixels, 0 on background. A cell that fills the image has no edge; its distance is the length
+        of the image's diagonal everywhere.
 
     >>> eikonal_distance(torch.tensor([[0, 4, 4, 4, 9, 9]]))
     tensor([[0., 1., 2., 1., 1., 2.]])
@@ -71,10 +67,10 @@ def eikonal_distance(label_map: Tensor) -> Tensor:
 
 
 def field_flow(distance: Tensor, label_map: Tensor) -> Tensor:
-    """Direction in which the distance grows: its gradient within each cell, normalised.
+    """Direction in which the distance increases: its gradient within each cell, normalised.
 
     The gradient is the mean of the central differences along rows and columns and of those along diagonals. A pixel
-    of another cell counts as distance 0; beyond the image's border the line through the other side goes on.
+    of another cell counts as distance 0; the border of the image is padded by replication.
 
     Args:
         distance: (H, W) floats, of `eikonal_distance`.
@@ -83,10 +79,6 @@ def field_flow(distance: Tensor, label_map: Tensor) -> Tensor:
     Returns:
         (2, H, W) float32, (dy, dx) of length 1; on the skeleton, where the gradient is shorter than half, twice the
         gradient; 0 on background.
-
-    Raises:
-        TypeError: `label_map` is not a tensor of integers.
-        ValueError: a shape does not fit, or a label is negative.
 
     >>> cell = torch.tensor([[0, 4, 4, 4, 9, 9]])
     >>> field_flow(eikonal_distance(cell), cell)[1]
@@ -98,21 +90,21 @@ def field_flow(distance: Tensor, label_map: Tensor) -> Tensor:
     values = F.pad(distance[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]
     labels = F.pad(label_map[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]
 
-    def seen(down: int, right: int) -> Tensor:
+    def shifted(down: int, right: int) -> Tensor:
         window = slice(1 + down, 1 + down + height), slice(1 + right, 1 + right + width)
         return torch.where(labels[window] == label_map, values[window], 0.0)
 
     gradient = values.new_zeros(2, height, width)
     for down, right, inverse in LINES:
-        slope = (seen(down, right) - seen(-down, -right)) / 2 * inverse  # along the line; times (down, right): a vector
+        slope = (shifted(down, right) - shifted(-down, -right)) / 2 * inverse  # along the line
         gradient += slope * torch.tensor([down, right]).to(slope)[:, None, None] / 2
-    # Paper: normalised everywhere. The field's slope is 1 but on the skeleton, where sides cancel; what is left there
-    # leads along it, and at full length it would pull cells apart at their necks.
+    # Paper: normalised everywhere. The gradient has length 1 except on the skeleton, where opposite sides cancel. The
+    # remainder there points along the skeleton, and at full length it would split cells at their necks.
     return torch.where(label_map > 0, gradient / gradient.norm(dim=0).clamp(min=0.5), 0.0).float()
 
 
 def omnipose_targets(label_map: Tensor) -> dict[str, Tensor]:
-    """What the network is to predict for one image.
+    """The targets of one image.
 
     Args:
         label_map: (H, W) integers, 0 is background.
@@ -120,14 +112,12 @@ def omnipose_targets(label_map: Tensor) -> dict[str, Tensor]:
     Returns:
         `flows` (2, H, W), `distance` (H, W), which is `eikonal_distance` in cells and -1 outside, and `boundary`
         (H, W), 1 on the pixels of cells that share an edge with a pixel outside the cell; all float32.
-
-    Raises:
-        TypeError: as `eikonal_distance`.
-        ValueError: as `eikonal_distance`.
     """
     label_map = check_label_map("label_map", label_map, (2,))
     distance = eikonal_distance(label_map)
-    padded = F.pad(label_map[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]  # the border is no edge
+    padded = F.pad(label_map[None, None].double(), (1, 1, 1, 1), mode="replicate")[
+        0, 0
+    ]  # the border of the image is not an edge
     sides = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     edge = torch.stack([side != label_map for side in sides]).any(dim=0)
     inside = label_map > 0
@@ -147,10 +137,6 @@ def omnipose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
 
     Returns:
         `flows`, `distance`, `boundary` and their sum `loss`, scalars.
-
-    Raises:
-        TypeError: a map is no tensor of floats.
-        ValueError: a map is missing or the shapes differ.
     """
     axes = {"flows": "B 2 H W", "distance": "B H W", "boundary": "B H W"}
     check_maps("targets", targets, check_maps("outputs", outputs, **axes), **axes)
@@ -163,23 +149,19 @@ def omnipose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
 
 
 def suppressed_euler(flows: Tensor, inside: Tensor, steps: int = 5) -> Tensor:
-    """Where the pixels of cells come to, stepping along the flow: x <- x + flow(x) / (t + 1), t = 0, 1, ...
+    """End points of the pixels of cells after steps along the flow: x <- x + flow(x) / (t + 1), t = 0, 1, ...
 
-    The first step is a whole pixel, the second half of one: n steps lead at most 1 + 1/2 + ... + 1/n pixels far, five
-    2.3. So a pixel leaves the edge, but does not run along the whole skeleton, which would gather at its thickest
-    places and break up. Between pixels the flow is interpolated, and 0 outside cells.
+    The first step is one pixel, the second half a pixel: n steps lead at most 1 + 1/2 + ... + 1/n pixels far, five
+    2.3. So a pixel leaves the edge, but does not move along the whole skeleton, which would gather pixels in the
+    thickest parts of a cell and split it. Between pixels the flow is interpolated, and it is 0 outside cells.
 
     Args:
         flows: (2, H, W) floats, (dy, dx).
         inside: (H, W) bool, the pixels that move, P of them.
-        steps: how many; a longer way does more against errors of a predicted flow, and breaks more necks.
+        steps: number of steps; more steps correct more errors of a predicted flow, but split more cells at their necks.
 
     Returns:
         (P, 2) floats, (y, x), in the raster order of the pixels.
-
-    Raises:
-        TypeError: `inside` is not bool.
-        ValueError: a shape does not fit, or `steps` is negative.
 
     >>> flows = torch.tensor([[[0.0, 0.0, 0.0]], [[1.0, 1.0, 0.0]]])
     >>> suppressed_euler(flows, torch.ones(1, 3).bool(), steps=2)
@@ -188,11 +170,9 @@ def suppressed_euler(flows: Tensor, inside: Tensor, steps: int = 5) -> Tensor:
             [0.0000, 2.0000]])
     """
     check_floats("flows", flows, "2 H W", check_dtype("inside", inside, torch.bool, "H W"))
-    flows = full_precision(flows)  # float16 has no number for row 2049
-    if not bool(flows.isfinite().all()):
-        raise ValueError("flows has a NaN or an infinity, expected finite numbers")
-    if steps < 0:
-        raise ValueError(f"steps is {steps}, expected at least 0")
+    flows = full_precision(flows)  # float16 cannot represent row 2049
+    check_finite("flows", flows)
+    check_integer("steps", steps, minimum=0)
     last = torch.tensor(inside.shape).to(flows) - 1
     points = inside.nonzero().to(flows)  # (P, 2)
     field = torch.where(inside, flows, 0.0)[None]
@@ -208,7 +188,7 @@ def cluster_points(points: Tensor, eps: float = math.sqrt(2), min_points: int = 
 
     A point is a core if at least `min_points`, itself included, lie within `eps`. Cores within `eps` of each other
     are one cluster, and so are chains of them. Other points join the nearest core within `eps`; without one they are
-    noise. Rounding lets the many points that end in one place count as one with a weight.
+    noise. Rounding merges the many points that end at the same position into one with a weight.
 
     Args:
         points: (P, 2) floats, in pixels; P may be 0.
@@ -218,28 +198,22 @@ def cluster_points(points: Tensor, eps: float = math.sqrt(2), min_points: int = 
     Returns:
         (P,) int64: clusters numbered from 1 in the order of their first points, 0 for noise.
 
-    Raises:
-        ValueError: `points` is not (P, 2) or not finite, `eps` is not above 0, or `min_points` is below 1.
-
     >>> line = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 9.0]])
     >>> cluster_points(line, min_points=3), cluster_points(line, min_points=1)
     (tensor([1, 1, 1, 0]), tensor([1, 1, 1, 2]))
     """
-    if not isinstance(points, Tensor) or points.ndim != 2 or points.shape[1] != 2:
-        given = f"shape {tuple(points.shape)}" if isinstance(points, Tensor) else f"type {type(points).__name__}"
-        raise ValueError(f"points has {given}, expected a tensor (P, 2)")
-    if not bool(points.isfinite().all()):
-        raise ValueError("points has a NaN or an infinity, expected finite numbers")
-    if not 0 < eps < math.inf or min_points < 1:
-        raise ValueError(f"eps is {eps} and min_points {min_points}, expected more than 0 pixels and at least 1 point")
+    check_tensor("points", points, "P? 2")
+    check_finite("points", points)
+    check_number("eps", eps, exclusive=True)
+    check_number("min_points", min_points, minimum=1)
     if len(points) == 0:
         return torch.zeros(0, dtype=torch.int64, device=points.device)
     rounded = np.round(8 * points.detach().double().numpy(force=True)).astype(np.int64)
-    span = np.ptp(rounded[:, 1]) + 1  # one number for a place: np.unique of pairs is slow
-    keys, place_of, counts = np.unique(rounded @ [span, 1], return_inverse=True, return_counts=True)
-    places = np.empty((len(keys), 2))
-    places[place_of] = rounded / 8
-    tree = cKDTree(places)
+    span = np.ptp(rounded[:, 1]) + 1  # one integer per position, because np.unique of pairs is slow
+    keys, position_of, counts = np.unique(rounded @ [span, 1], return_inverse=True, return_counts=True)
+    positions = np.empty((len(keys), 2))
+    positions[position_of] = rounded / 8
+    tree = cKDTree(positions)
     first, second = tree.query_pairs(eps + 1e-6, output_type="ndarray").T
     near = counts + np.bincount(first, counts[second], len(keys)) + np.bincount(second, counts[first], len(keys))
     core = near >= min_points
@@ -247,9 +221,11 @@ def cluster_points(points: Tensor, eps: float = math.sqrt(2), min_points: int = 
     links = coo_array((both[both], (first[both], second[both])), shape=(len(keys), len(keys)))
     cluster = connected_components(links, directed=False)[1]
     if not core.all():
-        distance, nearest = cKDTree(places[core]).query(places[~core]) if core.any() else (np.array([np.inf]), [0])
+        distance, nearest = (
+            cKDTree(positions[core]).query(positions[~core]) if core.any() else (np.array([np.inf]), [0])
+        )
         cluster[~core] = np.where(distance <= eps + 1e-6, cluster[core][nearest] if core.any() else -1, -1)
-    return relabel_by_occurrence(torch.from_numpy(cluster[place_of].astype(np.int64) + 1)).long().to(points.device)
+    return relabel_by_occurrence(torch.from_numpy(cluster[position_of].astype(np.int64) + 1)).long().to(points.device)
 
 
 def masks_from_field(
@@ -261,32 +237,21 @@ def masks_from_field(
         flows: (2, H, W) floats, (dy, dx), of length 1.
         inside: (H, W) bool, pixels of cells.
         steps: as in `suppressed_euler`.
-        eps: as in `cluster_points`. Cells that touch and are but one pixel wide are nearer than the default.
+        eps: as in `cluster_points`. The default merges cells that touch and are only one pixel wide.
         min_points: as in `cluster_points`. Pixels whose ends are noise become background.
         min_size: pixels; smaller cells become background.
 
     Returns:
         (H, W) int32 label map, cells numbered from 1 in the order of their first pixels.
-
-    Raises:
-        TypeError: as `suppressed_euler`.
-        ValueError: as `suppressed_euler` and `cluster_points`.
     """
     clusters = cluster_points(suppressed_euler(flows, inside, steps), eps, min_points)
     label_map = torch.zeros(inside.shape, dtype=torch.int32, device=inside.device)
     label_map[inside] = clusters.to(label_map)
-    return drop_small_objects(label_map, min_size)  # whose order is that of first pixels
+    return drop_small_objects(label_map, min_size)
 
 
 class Omnipose(Cellpose):
-    """The network of Cellpose with four maps: two flows, the distance and the boundary.
-
-    Args:
-        in_channels: C.
-        widths: channels of each level, fine to coarse.
-        diam_mean: pixels, as in `Cellpose`.
-        normalize: applied to images first, as in `Cellpose`.
-    """
+    """The network of Cellpose with four maps: two flows, the distance and the boundary. Arguments as for `Cellpose`."""
 
     def __init__(
         self,
@@ -310,22 +275,14 @@ def postprocess(
     min_points: int = 4,
     min_size: int = 15,
 ) -> list[Tensor]:
-    """Label maps of a batch, each by `masks_from_field`.
+    """Label maps of a batch. See `masks_from_field` for the other arguments.
 
     Args:
         outputs: `flows` (B, 2, H, W), 5 times the flow, and `distance` (B, H, W), of the network.
         threshold: pixels whose distance is above it are inside a cell.
-        steps: as there.
-        eps: as there.
-        min_points: as there.
-        min_size: as there.
 
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
-
-    Raises:
-        TypeError: a map is no tensor of floats.
-        ValueError: a map is missing or has the wrong shape, or as `masks_from_field`.
     """
     check_maps("outputs", outputs, flows="B 2 H W", distance="B H W")
     check_no_nan("outputs", outputs, ("flows", "distance"))

@@ -1,16 +1,16 @@
-"""SOLOv2: a cell of a grid says what is in it and gives the 1x1 convolution that cuts its object out of the features.
+"""SOLOv2: each grid cell predicts a class and the 1x1 convolution that segments its object from shared features.
 
 Paper: Wang, Zhang, Kong, Li, Shen, "SOLOv2: Dynamic and Fast Instance Segmentation", NeurIPS 2020, arXiv 2003.10152;
     the grids and their targets are those of SOLO, Wang et al., ECCV 2020, arXiv 1912.04488.
-Idea: Lay a grid over the image, and the cell in which an object's centre lies is responsible for it: no boxes, no
-    anchors, no regions. One branch gives the class of a cell, another a vector; this vector is the kernel of a 1x1
-    convolution over features that all objects share, and what comes out is the mask. All masks of an image are cut out
-    by one matrix product, and Matrix NMS lowers the scores of doubles in one step.
+Idea: Lay a grid over the image; the cell that contains the centre of an object is responsible for it. There are no
+    boxes, no anchors and no regions. One branch predicts the class of a cell, another a vector, which is the kernel of
+    a 1x1 convolution over features that all objects share; the result is the mask. All masks of an image are computed
+    by one matrix product, and Matrix NMS lowers the scores of duplicates in one step.
 Simplified: kernels of 1x1 only (the paper's choice too), and no deformable convolutions.
 Shapes: images (B, 3, H, W), any H and W -> dict of `class_logits` and `kernels`, lists with (B, K - 1, S, S) and
     (B, E, S, S) for each grid of S x S cells, `mask_features` (B, E, H / 4, W / 4), `image_size` and `sizes`.
     `postprocess`: the dict -> B dicts of `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
-Quality: network, losses and objects found equal mmdet 3.3.0's at the same weights (a record). From scratch on `shapes`:
+Quality: network, losses and detections equal mmdet 3.3.0's at the same weights (a record). From scratch on `shapes`:
     mask AP50 at least 0.88 over three seeds, 35 CPU-s.
 Course: 14-top-down
 Lab: 14_top_down
@@ -37,29 +37,23 @@ from segedu.losses.focal import sigmoid_focal_loss
 from segedu.ops.masks import boxes_from_masks
 from segedu.ops.nms import matrix_nms
 from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_integer, check_length
 from segedu.validation.tensors import check_keys
 
 GRIDS = (40, 36, 24, 16, 12)  # cells along each side, for P2 to P6
 RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # square root of the area of a grid's boxes
 CENTRE = 0.2  # part of an object's box, about its centre, whose cells are responsible
 MASK_WEIGHT = 3.0  # lambda of equation 5 of SOLO
-MIN_AREAS = (8, 8, 16, 32, 32)  # pixels of the mask features: a smaller mask of this grid is noise
+MIN_AREAS = (8, 8, 16, 32, 32)  # pixels of the mask features; smaller masks of a grid are dropped
 KEYS = ("class_logits", "kernels", "mask_features", "image_size", "sizes")
 
 
 def coordinates(features: Tensor) -> Tensor:
-    """Two more channels, x and y from -1 to 1: a convolution sees the same everywhere, and must know where it is.
-
-    Args:
-        features: (B, C, H, W).
-
-    Returns:
-        (B, C + 2, H, W).
-    """
+    """Append channels x and y from -1 to 1 to features (B, C, H, W), because a convolution alone ignores positions."""
     batch, _, *size = features.shape
     y, x = (torch.linspace(-1, 1, length, dtype=features.dtype, device=features.device) for length in size)
-    places = torch.stack([x.expand(size), y[:, None].expand(size)])
-    return torch.cat([features, places.expand(batch, 2, *size)], dim=1)
+    xy = torch.stack([x.expand(size), y[:, None].expand(size)])
+    return torch.cat([features, xy.expand(batch, 2, *size)], dim=1)  # (B, C + 2, H, W)
 
 
 def _conv_norm(in_channels: int, out_channels: int, groups: int, kernel_size: int = 3) -> nn.Sequential:
@@ -74,8 +68,8 @@ def _resize(features: Tensor, size: Sequence[int]) -> Tensor:
 class MaskFeatures(nn.Module):
     """Features for the masks of all objects, large and small: the paper's unified representation (figure 2c).
 
-    Each level of the pyramid is enlarged step by step, a convolution before each step, to the size of the finest; the
-    sum of all goes through one more convolution. The coarsest level is given the coordinates.
+    Each level of the pyramid is upsampled step by step, a convolution before each step, to the size of the finest; the
+    sum of all goes through one more convolution. The coarsest level also gets the coordinates.
 
     Args:
         in_channels: of each level.
@@ -109,7 +103,7 @@ class SOLOv2(nn.Module):
 
     Args:
         backbone: such as `FPN`; one grid for each of its levels.
-        num_classes: K, the background counted: the class logits have K - 1 channels.
+        num_classes: K, with the background: the class logits have K - 1 channels.
         grids: cells along each side of each grid.
         width: channels of the category and the kernel branch.
         depth: convolutions of each branch.
@@ -131,10 +125,9 @@ class SOLOv2(nn.Module):
     ) -> None:
         super().__init__()
         levels, channels = len(backbone.strides), backbone.channels[0]
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 2: background and an object")
+        check_integer("num_classes", num_classes, minimum=2)
         if len(grids) != levels or min(grids) < 1 or levels < 2:
-            raise ValueError(f"grids is {tuple(grids)}, expected one number for each of {levels} (at least 2) levels")
+            raise ValueError(f"grids is {tuple(grids)}, expected one integer for each of {levels} (at least 2) levels")
         self.backbone = backbone
         self.grids = tuple(grids)
         self.num_classes = num_classes
@@ -143,19 +136,21 @@ class SOLOv2(nn.Module):
         self.class_logits = nn.Conv2d(width, num_classes - 1, 3, padding=1)
         self.kernel_convs = nn.Sequential(*(_conv_norm(n, width, groups) for n in (channels + 2, *deeper)))
         self.kernels = nn.Conv2d(width, kernel_channels, 3, padding=1)
-        # the last of five levels, P6, is for large objects; their masks need no more than P5
+        # without P6, the last of five levels, which the masks of large objects do not need
         self.mask_features = MaskFeatures(channels, min(levels, 4), mask_width, kernel_channels, groups)
         for name, parameter in self.named_parameters():
             if not name.startswith("backbone.") and parameter.ndim == 4:
                 nn.init.normal_(parameter, std=0.01)
         nn.init.zeros_(self.kernels.bias)
-        nn.init.constant_(self.class_logits.bias, -math.log((1 - 0.01) / 0.01))  # at first a cell is empty
+        nn.init.constant_(
+            self.class_logits.bias, -math.log((1 - 0.01) / 0.01)
+        )  # initially, every class has a probability of 0.01
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
         check_images(images, self.backbone.body.in_channels)
         sizes = check_sizes(sizes, images)
         features = self.backbone(images)
-        # SOLO: P2 has far more places than its grid has cells, and P6 far fewer
+        # SOLO: P2 has far more pixels than its grid has cells, and P6 far fewer
         half = [max(length // 2, 1) for length in features[0].shape[-2:]]
         last = features[-2] if len(features) > 2 else features[-1]
         resized = [_resize(features[0], half), *features[1:-1], _resize(features[-1], last.shape[-2:])]
@@ -169,14 +164,11 @@ class SOLOv2(nn.Module):
 
 
 def solov2_resnet50(num_classes: int = 81, **options: Any) -> SOLOv2:
-    """The paper's network with 50 layers; keys of published weights: `keys_of_mmdet`.
+    """The paper's network with 50 layers, with random weights; `keys_of_mmdet` renames published ones.
 
     Args:
-        num_classes: K, the background counted; COCO has 80 kinds of things.
+        num_classes: K, with the background; COCO has 80 classes of objects.
         **options: of `SOLOv2`.
-
-    Returns:
-        The network with random weights.
     """
     body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
     return SOLOv2(FPN(body, extra=PoolLevel()), num_classes, **options)
@@ -185,19 +177,19 @@ def solov2_resnet50(num_classes: int = 81, **options: Any) -> SOLOv2:
 def responsible_cells(
     target: Mapping[str, Tensor], image_size: Size, grid: int, scale_range: tuple[float, float]
 ) -> Tensor:
-    """Which object each cell of a grid is responsible for.
+    """The object for which each cell of a grid is responsible.
 
     An object whose box has a side (square root of its area) within the range takes the cells of the middle of its
     box, a fifth of it along each axis about the centre of mass of the *mask*, and at most 3 x 3 cells.
 
     Args:
         target: `boxes` (N, 4) and `masks` (N, h, w) of one image.
-        image_size: (H, W) of the padded image, over which the grid lies.
+        image_size: (H, W) of the padded image, which the grid covers.
         grid: S, cells along each side.
-        scale_range: least and largest side of an object of this grid.
+        scale_range: smallest and largest side of an object of this grid.
 
     Returns:
-        (S, S) int64: the row of the object, or -1. Paper: silent about cells of two objects; here the smaller one
+        (S, S) int64: the index of the object, or -1. Paper: silent about cells of two objects; here the smaller one
         gets them. Objects without a pixel get none.
     """
     boxes, masks = target["boxes"], target["masks"]
@@ -213,7 +205,7 @@ def responsible_cells(
             centre = masks[n].nonzero()[:, axis].double().mean().item() + 0.5
             reach = CENTRE / 2 * sides[n, 1 - axis].item()
             low, cell, high = (
-                math.floor(place / image_size[axis] * grid) for place in (centre - reach, centre, centre + reach)
+                math.floor(position / image_size[axis] * grid) for position in (centre - reach, centre, centre + reach)
             )
             ranges.append(slice(max(low, cell - 1, 0), min(high, cell + 1, grid - 1) + 1))
         owner[ranges[0], ranges[1]] = n
@@ -236,43 +228,35 @@ def solov2_loss(
 
     Returns:
         Scalars `class` (a sum over cells, divided by the number of responsible cells + 1), `mask` (weighted mean over
-        responsible cells, 0 where there is none) and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs or targets are not of the right kind.
-        ValueError: a key is missing, a shape does not fit, a label is out of range; not one range for each grid.
+        responsible cells, 0 if there is none) and `loss`, their sum.
     """
     check_keys("outputs", outputs, KEYS)
     logits, features, kernels = outputs["class_logits"], outputs["mask_features"], outputs["kernels"]
     targets = check_targets(targets, outputs["sizes"], logits[0].shape[1] + 1, masks=True)
-    if len(ranges) != len(logits):
-        raise ValueError(f"ranges has {len(ranges)} pairs, expected one for each of {len(logits)} grids")
+    check_length("ranges", ranges, len(logits), of="grid")
     class_sum, mask_sum, count = features.new_zeros(()), 0 * features.sum(), 0
     for b, target in enumerate(targets):
-        true_masks = resize_masks(target["masks"], outputs["image_size"], features.shape[-2:])
+        gt_masks = resize_masks(target["masks"], outputs["image_size"], features.shape[-2:])
         for level_logits, level_kernels, scale_range in zip(logits, kernels, ranges, strict=True):
             owner = responsible_cells(target, outputs["image_size"], level_logits.shape[-1], scale_range)
-            taken = owner >= 0
-            wanted = torch.zeros_like(level_logits[b])
-            wanted[target["labels"][owner[taken]] - 1, taken.nonzero()[:, 0], taken.nonzero()[:, 1]] = 1
-            class_sum = class_sum + sigmoid_focal_loss(level_logits[b], wanted, ignore_index=None, reduction="sum")
-            if taken.any():
-                masks = dynamic_masks(level_kernels[b][:, taken].T, features[b])
-                mask_sum = mask_sum + len(masks) * _dice(masks, true_masks[owner[taken]])
+            responsible = owner >= 0
+            class_target = torch.zeros_like(level_logits[b])
+            class_target[
+                target["labels"][owner[responsible]] - 1, responsible.nonzero()[:, 0], responsible.nonzero()[:, 1]
+            ] = 1
+            class_sum = class_sum + sigmoid_focal_loss(
+                level_logits[b], class_target, ignore_index=None, reduction="sum"
+            )
+            if responsible.any():
+                masks = dynamic_masks(level_kernels[b][:, responsible].T, features[b])
+                mask_sum = mask_sum + len(masks) * _dice(masks, gt_masks[owner[responsible]])
                 count += len(masks)
     class_loss, mask_loss = class_sum / (count + 1), mask_weight * mask_sum / max(count, 1)
     return {"class": class_loss, "mask": mask_loss, "loss": class_loss + mask_loss}
 
 
 def dynamic_masks(kernels: Tensor, features: Tensor) -> Tensor:
-    """A 1x1 convolution of the features with each of N kernels: one product of matrices.
-
-    Args:
-        kernels: (N, E).
-        features: (E, h, w).
-
-    Returns:
-        (N, h, w) logits of masks.
+    """Logits of masks (N, h, w): a 1x1 convolution of features (E, h, w) with each of the kernels (N, E).
 
     >>> dynamic_masks(torch.tensor([[1.0, 2.0]]), torch.tensor([[[3.0]], [[5.0]]]))
     tensor([[[13.]]])
@@ -281,20 +265,13 @@ def dynamic_masks(kernels: Tensor, features: Tensor) -> Tensor:
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - 2 sum(p y) / (sum(p^2) + sum(y^2)), mean over masks: softmax over (0, z) is the sigmoid of z."""
+    """1 - 2 sum(p y) / (sum(p^2) + sum(y^2)), mean over masks. A softmax over (0, z) is the sigmoid of z."""
     both, options = torch.stack([torch.zeros_like(logits), logits], dim=1), {"smooth": 0.0, "squared": True}
     return dice_loss(both, masks.long(), ignore_index=None, include_background=False, **options)
 
 
 def point_nms(scores: Tensor) -> Tensor:
-    """Keep the scores that are the largest of 2 x 2 cells: themselves, the left, the upper and the upper left one.
-
-    Args:
-        scores: (B, K, S, S) of at least 0.
-
-    Returns:
-        The same shape, 0 where a neighbour is larger.
-    """
+    """Set scores (B, K, S, S) to 0 where the left, upper or upper left neighbour has a larger score."""
     return scores * (F.max_pool2d(scores, 2, stride=1, padding=1)[..., :-1, :-1] == scores)
 
 
@@ -310,25 +287,21 @@ def postprocess(
     max_detections: int = 100,
     min_areas: Sequence[int] = MIN_AREAS,
 ) -> list[dict[str, Tensor]]:
-    """Objects of each image.
+    """Objects of each image: candidate cells, their masks, and Matrix NMS.
 
     Args:
         outputs: of `SOLOv2`.
         score_threshold: of the class of a cell.
         mask_threshold: of the pixels of a mask.
-        update_threshold: of the score that Matrix NMS leaves.
+        update_threshold: of the score after Matrix NMS.
         sigma: of Matrix NMS.
-        candidates: that enter Matrix NMS, the best ones.
-        max_detections: at most so many objects an image.
-        min_areas: least pixels of a mask, at the size of the mask features, for each grid.
+        candidates: maximum number that enter Matrix NMS, the best ones.
+        max_detections: maximum number of objects per image.
+        min_areas: for each grid, masks need more pixels than this, at the resolution of the mask features.
 
     Returns:
         B dicts of `boxes` (N, 4), `labels` (N,), `scores` (N,) and `masks` (N, h, w), best first; (h, w) as in `sizes`.
         The score is that of the class times the mean of the mask's probabilities within the mask, lowered by NMS.
-
-    Raises:
-        TypeError: `outputs` is no dict.
-        ValueError: a key is missing, fewer `min_areas` than grids, or a number is NaN.
     """
     check_keys("outputs", outputs, KEYS)
     if len(min_areas) < (grids := len(outputs["class_logits"])):
@@ -348,8 +321,8 @@ def postprocess(
         scores = matrix_nms(masks[keep], labels, scores, sigma)
         order = scores.argsort(descending=True, stable=True)[:max_detections]
         order = order[scores[order] >= update_threshold]
-        whole = _resize(soft[order][:, None], outputs["image_size"])[:, 0] if len(order) else soft.new_zeros(0, *size)
-        masks = whole[:, : size[0], : size[1]] > mask_threshold
+        resized = _resize(soft[order][:, None], outputs["image_size"])[:, 0] if len(order) else soft.new_zeros(0, *size)
+        masks = resized[:, : size[0], : size[1]] > mask_threshold
         boxes = boxes_from_masks(masks).to(soft.dtype)
         results.append({"boxes": boxes, "labels": labels[order], "scores": scores[order], "masks": masks})
     return results
@@ -358,7 +331,7 @@ def postprocess(
 def _candidates(
     outputs: Mapping[str, Any], image: int, threshold: float, min_areas: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Score, label, kernel and least area of every cell and class above the threshold, of all grids."""
+    """Score, label, kernel and minimum area of every cell and class above the threshold, of all grids."""
     parts = []
     for logits, kernels, area in zip(outputs["class_logits"], outputs["kernels"], min_areas, strict=False):
         scores = point_nms(logits[image : image + 1].sigmoid())[0]
@@ -385,13 +358,8 @@ _MMDET = (
 def keys_of_mmdet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of mmdet's SOLOv2 (without deformable convolutions) with the keys of `SOLOv2`.
 
-    The names are those of the networks of mmdet 3.3.0; its published files were not opened.
-
-    Args:
-        state_dict: what mmdet's checkpoints have under `state_dict`.
-
-    Returns:
-        The same tensors, renamed. Keys of no known part stay as they are, and a strict load will name them.
+    The names are those of the networks of mmdet 3.3.0; its published files were not opened. Unknown keys stay as they
+    are, so that a strict load reports them.
     """
     renamed = {}
     for key, value in state_dict.items():

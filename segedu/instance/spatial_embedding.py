@@ -1,16 +1,16 @@
-"""Spatial embeddings: every pixel points at the centre of its object, and says how far off a pointer may land.
+"""Spatial embeddings: each pixel predicts an offset to the centre of its object, and a tolerance for that offset.
 
 Paper: Neven, De Brabandere, Proesmans, Van Gool, "Instance Segmentation by Jointly Optimizing Spatial Embeddings
     and Clustering Bandwidth", CVPR 2019, arXiv 1906.11109.
-Idea: A pixel moved by its offset is an embedding in the image's own plane; those of one object shall fall into one
-    Gaussian. Its bandwidth sigma is learned with the offsets, by the IoU of the mask that it cuts out: large objects
-    get wide Gaussians, and nobody sets a margin. A seed map says how near a pixel lands to its centre, so that
-    objects are cut out one after the other, starting from the best seed.
+Idea: A pixel moved by its offset is an embedding in the image plane, and the embeddings of one object should fall into
+    one Gaussian. Its bandwidth sigma is learned together with the offsets, through the IoU of the resulting mask: large
+    objects get wide Gaussians, and no margin has to be chosen. A seed map predicts how close to its centre a pixel
+    lands, so that objects are extracted one after the other, starting from the best seed.
 Simplified: one class of objects, so one seed map. In the loss of a mask, pixels outside the object whose Gaussian is
-    below e^-18 are left out: they change it by less than the last digit of float32.
+    below e^-18 are ignored: they change it by less than the last digit of float32.
 Shapes: images (B, 3, H, W) -> dict of `offsets` (B, 2, H, W), dy before dx, `sigma` (B, 1 or 2, H, W) and `seed`
     (B, 1, H, W), all raw; any H and W. `postprocess`: the dict -> B label maps (H, W) int32.
-Quality: the loss equals numbers worked by hand and the paper's sums over all pixels; offsets, sigma and seeds made
+Quality: the loss equals worked examples and the paper's sums over all pixels; offsets, sigma and seeds made
     from a label map give the map back (its tests).
 Course: 10-embeddings
 Lab: 10_embeddings
@@ -32,12 +32,13 @@ from segedu.losses.lovasz import lovasz_hinge_loss
 from segedu.losses.reduction import full_precision
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.label_maps import check_label_map
+from segedu.validation.numbers import check_choice, check_number
 from segedu.validation.tensors import check_floats, check_keys, check_maps, check_no_nan
 
 UNIT = 1024.0  # pixels in one unit of length: an image of the paper, 2048 x 1024 pixels, is 2 wide and 1 high
-SIGMA_SCALE = 10.0  # sigma's activation is exp(10 x): small steps of the network reach all sizes of objects
+SIGMA_SCALE = 10.0  # sigma's activation is exp(10 x), so that small outputs reach all sizes of objects
 MARGIN = math.sqrt(2 * math.log(2))  # sigmas from the centre to where the Gaussian is 1/2
-TAIL = 18.0  # a Gaussian is taken as 0 from e^-18 on
+TAIL = 18.0  # a Gaussian below e^-18 counts as 0
 KEYS = ("offsets", "sigma", "seed")
 
 
@@ -50,25 +51,24 @@ class SpatialEmbedding(nn.Module):
     Args:
         encoder: such as `ERFNetEncoder`; its last features go to both decoders.
         n_sigma: 1 for round Gaussians, 2 for one sigma along y and one along x.
-        margin: pixels from the centre within which an untrained network takes a pixel into its object. The paper
-            does not say; without it all of a small image is one object at first.
+        margin: pixels; initially, sigma is such that a pixel within this distance of a centre joins its object. The
+            paper does not mention it; without it a small image is one object at first.
         unit: pixels in one unit of length, the largest offset along each axis.
-        blocks: residual blocks in each step of the decoders.
+        blocks: residual blocks in each stage of the decoders.
     """
 
     def __init__(
         self, encoder: ERFNetEncoder, n_sigma: int = 2, margin: float = 8.0, unit: float = UNIT, blocks: int = 2
     ) -> None:
         super().__init__()
-        if n_sigma not in (1, 2):
-            raise ValueError(f"n_sigma is {n_sigma}, expected 1 or 2")
-        if not (0 < margin < math.inf and 0 < unit < math.inf):
-            raise ValueError(f"margin is {margin} and unit {unit}, expected numbers of pixels above 0")
+        check_choice("n_sigma", n_sigma, (1, 2))
+        check_number("margin", margin, exclusive=True)
+        check_number("unit", unit, exclusive=True)
         self.encoder = encoder
         channels = (2 + n_sigma, 1)
         self.decoders = nn.ModuleList(ERFNetDecoder(n, encoder.channels, blocks) for n in channels)
         last = self.decoders[0].output_conv
-        with torch.no_grad():  # nearly no offset and one sigma everywhere, to begin with
+        with torch.no_grad():  # initially, offsets are almost 0 and sigma is the same everywhere
             last.weight *= 1e-3
             last.bias[:2] = 0
             last.bias[2:] = math.log(math.log(2) * (unit / margin) ** 2) / SIGMA_SCALE
@@ -76,55 +76,44 @@ class SpatialEmbedding(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.encoder(images)[-1]
         height, width = images.shape[-2:]
-        # the encoder rounds sizes up, and what the decoders have too much is cut at the right and the bottom
+        # the encoder rounds sizes up; the surplus of the decoders is cropped on the right and at the bottom
         shape, seed = (decoder(features)[..., :height, :width] for decoder in self.decoders)
         # the trained network of the authors has x before y
         return {"offsets": shape[:, :2].flip(1), "sigma": shape[:, 2:].flip(1), "seed": seed}
 
 
 def spatial_embedding_erfnet(in_channels: int = 3, **options: Any) -> SpatialEmbedding:
-    """The paper's network.
-
-    Args:
-        in_channels: channels of the images.
-        **options: of `SpatialEmbedding`.
-
-    Returns:
-        The network with random weights.
-    """
+    """The paper's network with random weights. `options` are those of `SpatialEmbedding`."""
     return SpatialEmbedding(ERFNetEncoder(in_channels), **options)
 
 
 def embed(offsets: Tensor, unit: float = UNIT) -> Tensor:
-    """Where each pixel points: e = x + tanh(o), with the paper's activation.
+    """The embedding of each pixel: e = x + tanh(o), with the paper's activation.
 
     Args:
         offsets: (2, H, W) or (B, 2, H, W) raw, dy before dx.
         unit: pixels in one unit of length; pixel (y, x) lies at (y, x) / unit.
 
     Returns:
-        Places in units of length, the same shape.
+        Embeddings in units of length, the same shape.
     """
     check_floats("offsets", offsets, "2 H W" if isinstance(offsets, Tensor) and offsets.ndim == 3 else "B 2 H W")
-    _check_unit(unit)
+    check_number("unit", unit, exclusive=True)
     return _grid(offsets, unit) + offsets.tanh()
 
 
 def gaussian(embeddings: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
-    """How much each embedding belongs to a centre: exp(-sum d^2 / (2 sigma^2)), each axis with its sigma.
+    """Membership of each embedding in the object of a centre: exp(-sum d^2 / (2 sigma^2)), each axis with its sigma.
 
-    An object holds the pixels above 1/2: those within sigma sqrt(2 ln 2) = 1.18 sigma of its centre.
+    An object contains the pixels above 1/2: those within sigma sqrt(2 ln 2) = 1.18 sigma of its centre.
 
     Args:
-        embeddings: (2, ...) places.
+        embeddings: (2, ...).
         centre: (2,).
-        sigma: (1,) or (2,), above 0, in the unit of the places.
+        sigma: (1,) or (2,), above 0, in the unit of the embeddings.
 
     Returns:
         (...) in [0, 1].
-
-    Raises:
-        ValueError: a shape does not fit, or a sigma is not above 0.
 
     >>> gaussian(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.zeros(2), torch.tensor([1.0, 2.0]))
     tensor([1.0000, 0.6065])
@@ -138,14 +127,7 @@ def gaussian(embeddings: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
 
 
 def bandwidth(raw: Tensor) -> Tensor:
-    """What the network's sigma channels mean: 1 / (2 sigma^2) = exp(10 raw), so that sigma is never negative.
-
-    Args:
-        raw: any shape.
-
-    Returns:
-        Sigma in units of length, the same shape.
-    """
+    """Convert raw sigma channels to sigma in units of length: 1 / (2 sigma^2) = exp(10 raw), always positive."""
     return (-SIGMA_SCALE * raw).exp().div(2).sqrt()
 
 
@@ -159,32 +141,21 @@ def offset_targets(label_map: Tensor, unit: float = UNIT) -> Tensor:
     Returns:
         (2, H, W) float32, dy before dx, after the tanh; 0 in the background.
 
-    Raises:
-        TypeError: `label_map` is not a tensor of integers.
-        ValueError: it is not (H, W), is empty or has a negative label; `unit` is not above 0.
-
     >>> offset_targets(torch.tensor([[5, 5, 5, 0]]), unit=1.0)
     tensor([[[ 0.,  0.,  0.,  0.]],
     <BLANKLINE>
             [[ 1.,  0., -1.,  0.]]])
     """
     index = relabel_sequential(label_map, (2,)).long()
-    _check_unit(unit)
-    places = _grid(torch.zeros(2, *label_map.shape, dtype=torch.float64, device=label_map.device), 1.0)
+    check_number("unit", unit, exclusive=True)
+    coordinates = _grid(torch.zeros(2, *label_map.shape, dtype=torch.float64, device=label_map.device), 1.0)
     count = index.flatten().bincount().double()
-    centres = torch.stack([index.flatten().bincount(axis.flatten()) for axis in places]) / count  # (2, N)
-    return ((centres[:, index] - places) / unit * (index > 0)).float()
+    centres = torch.stack([index.flatten().bincount(axis.flatten()) for axis in coordinates]) / count  # (2, N)
+    return ((centres[:, index] - coordinates) / unit * (index > 0)).float()
 
 
 def spatial_embedding_targets(label_map: Tensor) -> dict[str, Tensor]:
-    """What `spatial_embedding_loss` asks for: the loss needs no more than the label map.
-
-    Args:
-        label_map: (H, W) integers, 0 is background.
-
-    Returns:
-        `label_map` (H, W) int32.
-    """
+    """The targets of `spatial_embedding_loss` for one image: `label_map` (H, W) as int32, 0 for the background."""
     labels = check_label_map("label_map", label_map, (2,))
     return {"label_map": labels.int() if labels.max() < 2**31 else relabel_sequential(labels)}
 
@@ -200,60 +171,58 @@ def spatial_embedding_loss(
     seed_weight: float = 1.0,
     foreground_weight: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Masks, even sigmas and seeds: mean over images, and within an image over objects (seeds: over pixels).
+    """Losses of masks, sigmas and seeds: mean over images, and within an image over objects (seeds: over pixels).
 
     Args:
         outputs: `offsets`, `sigma` and `seed` of `SpatialEmbedding`.
         targets: `label_map` (B, H, W), integers.
         unit: that of the network.
-        learned_centre: whether a centre is the mean of an object's embeddings (the paper's better choice),
-            to which gradients flow, or that of its pixels.
-        mask_weight: of the Lovasz hinge of all pixels' Gaussians against the mask of the object.
-        smooth_weight: of the squared distance of a pixel's raw sigma from its object's mean: one seed speaks for all.
+        learned_centre: whether a centre is the mean of an object's embeddings (the paper's better choice), through
+            which gradients flow, or that of its pixels.
+        mask_weight: of the Lovasz hinge loss of all pixels' Gaussians against the mask of the object.
+        smooth_weight: of the squared distance of a pixel's raw sigma from its object's mean, because at test time the
+            sigma of one seed is used for the whole object.
         seed_weight: of the squared distance of the seed map from the Gaussian, and from 0 in the background.
         foreground_weight: of a foreground pixel in the seed loss; a background pixel has 1.
 
     Returns:
         Scalars `mask`, `smooth` and `seed`, weighted, and `loss`, their sum. Without objects `mask` and `smooth`
         are 0.
-
-    Raises:
-        TypeError: outputs are no floats or label maps no integers.
-        ValueError: a key is missing, shapes do not fit, or a label is negative.
     """
-    offsets, raw, seed = _checked(outputs)
+    offsets, raw, seed = _full_precision_maps(outputs)
     check_keys("targets", targets, ("label_map",))
     label_maps = check_label_map("targets['label_map']", targets["label_map"], shape=seed[:, 0].shape)
     sums = []
-    for places, spread, seeds, label_map in zip(embed(offsets, unit), raw, seed.sigmoid(), label_maps, strict=True):
-        mask, smooth, wanted = _object_losses(places, spread, label_map, learned_centre, unit)
+    images = zip(embed(offsets, unit), raw, seed.sigmoid(), label_maps, strict=True)
+    for embeddings, raw_sigma, seeds, label_map in images:
+        mask, smooth, seed_target = _object_losses(embeddings, raw_sigma, label_map, learned_centre, unit)
         weight = torch.where(label_map > 0, foreground_weight, 1.0)
-        sums.append(torch.stack([mask, smooth, (weight * (seeds[0] - wanted) ** 2).mean()]))
+        sums.append(torch.stack([mask, smooth, (weight * (seeds[0] - seed_target) ** 2).mean()]))
     mask, smooth, seed = torch.stack(sums).mean(0) * sums[0].new_tensor([mask_weight, smooth_weight, seed_weight])
     return {"mask": mask, "smooth": smooth, "seed": seed, "loss": mask + smooth + seed}
 
 
 def _object_losses(
-    places: Tensor, raw: Tensor, label_map: Tensor, learned_centre: bool, unit: float
+    embeddings: Tensor, raw: Tensor, label_map: Tensor, learned_centre: bool, unit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of the masks and of the sigmas of one image, means over objects, and what its seeds shall be (H, W)."""
-    wanted = torch.zeros_like(places[0])
-    numbers = label_map[label_map > 0].unique()
-    if not len(numbers):
-        return wanted.sum(), wanted.sum(), wanted
-    pixels = _grid(places, unit)
+    """Losses of the masks and sigmas of one image, means over objects, and the targets of its seeds (H, W)."""
+    seed_target = torch.zeros_like(embeddings[0])
+    labels = label_map[label_map > 0].unique()
+    if not len(labels):
+        return seed_target.sum(), seed_target.sum(), seed_target
+    pixels = _grid(embeddings, unit)
     masks, smooths = [], []
-    for number in numbers:
-        inside = label_map == number
-        centre = (places if learned_centre else pixels)[:, inside].mean(1)
-        mean = raw[:, inside].mean(1)  # Paper: the mean of sigma. Here of its logarithm, which the network gives.
+    for label in labels:
+        inside = label_map == label
+        centre = (embeddings if learned_centre else pixels)[:, inside].mean(1)
+        mean = raw[:, inside].mean(1)  # Paper: the mean of sigma. Here of its logarithm, which the network predicts.
         smooths.append(((raw[:, inside] - mean[:, None]) ** 2).sum(0).mean())
-        exponent = _exponent(places, centre, (SIGMA_SCALE * mean).exp())
+        exponent = _exponent(embeddings, centre, (SIGMA_SCALE * mean).exp())
         near = inside | (exponent < TAIL)
         phi = (-exponent[near]).exp()
         masks.append(lovasz_hinge_loss(2 * phi[None] - 1, inside[near][None], ignore_index=None))
-        wanted[inside] = (-exponent[inside]).exp().detach()  # seeds learn from the embeddings, not they from seeds
-    return torch.stack(masks).mean(), torch.stack(smooths).mean(), wanted
+        seed_target[inside] = (-exponent[inside]).exp().detach()  # no gradient from seeds to embeddings
+    return torch.stack(masks).mean(), torch.stack(smooths).mean(), seed_target
 
 
 def greedy_cluster(
@@ -266,36 +235,37 @@ def greedy_cluster(
     min_pixels: int = 1,
     min_free: float = 0.0,
 ) -> Tensor:
-    """Cut objects out one by one: the best seed that is left, and all free pixels whose Gaussian around it is > 1/2.
+    """Extract objects one by one: the best seed that is left, and all free pixels whose Gaussian around it is > 1/2.
 
-    Pixels of a cluster that is turned down are no seeds any more, but another object may still take them.
+    Pixels of a rejected cluster are not used as seeds again, but another object may still take them.
 
     Args:
-        embeddings: (2, H, W) places.
+        embeddings: (2, H, W).
         sigma: (1, H, W) or (2, H, W), above 0, in the same unit.
-        seed: (H, W) in [0, 1]; of equal ones the first in raster order is taken first.
-        seed_threshold: no object starts from a seed that is not above this.
+        seed: (H, W) in [0, 1]; among equal seeds the first in raster order is used first.
+        seed_threshold: an object starts only from a seed above this.
         foreground_threshold: only pixels with a seed above this join an object.
-        min_pixels: smaller clusters are turned down.
-        min_free: least part of the foreground pixels in a Gaussian that no earlier object has taken. 0 is the
-            paper's; 1/2 turns the rim of an object down that its own Gaussian left over.
+        min_pixels: smaller clusters are rejected.
+        min_free: smallest share of the foreground pixels in a Gaussian that no earlier object has taken. The paper uses
+            0; 1/2 rejects the rim of an object that was left over by its own Gaussian.
 
     Returns:
-        (H, W) int32 label map, 1 for the first object cut out.
+        (H, W) int32 label map, 1 for the first object.
 
-    Raises:
-        TypeError: a tensor is not of floats.
-        ValueError: shapes do not fit or are empty, a number is not finite or out of its range.
-
-    >>> places = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.5, 6.0, 6.0]]])
-    >>> greedy_cluster(places, torch.ones(1, 1, 4), torch.tensor([[0.8, 0.7, 0.6, 0.9]]))
+    >>> embeddings = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.5, 6.0, 6.0]]])
+    >>> greedy_cluster(embeddings, torch.ones(1, 1, 4), torch.tensor([[0.8, 0.7, 0.6, 0.9]]))
     tensor([[2, 2, 1, 1]], dtype=torch.int32)
     """
     sizes = check_floats("seed", seed, "H W")
     check_floats("embeddings", embeddings, "2 H W", sizes)
     check_floats("sigma", sigma, "1|2 H W", sizes)
-    parts = {"seed_threshold": seed_threshold, "foreground_threshold": foreground_threshold, "min_free": min_free}
-    _check_options(min_pixels, **parts)
+    for name, share in (
+        ("seed_threshold", seed_threshold),
+        ("foreground_threshold", foreground_threshold),
+        ("min_free", min_free),
+    ):
+        check_number(name, share, maximum=1)
+    check_number("min_pixels", min_pixels, minimum=1)
     if not all(bool(tensor.isfinite().all()) for tensor in (embeddings, sigma, seed)) or not bool((sigma > 0).all()):
         raise ValueError("embeddings, sigma or seed has a NaN, an infinity or a sigma of 0, expected finite numbers")
     scores = seed.detach().cpu().double().numpy().ravel()
@@ -332,20 +302,16 @@ def postprocess(outputs: Mapping[str, Tensor], unit: float = UNIT, **options: An
 
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
-
-    Raises:
-        TypeError: `outputs` is no dict of floating-point numbers.
-        ValueError: a key is missing, a shape does not fit, a number is NaN, or as `greedy_cluster`.
     """
-    offsets, raw, seed = _checked(outputs)
+    offsets, raw, seed = _full_precision_maps(outputs)
     check_no_nan("outputs", outputs, KEYS)
-    raw = raw.double().clamp(-30, 30)  # far beyond any object, and no sigma of 0 or infinity
+    raw = raw.double().clamp(-30, 30)  # avoids a sigma of 0 or infinity
     parts = zip(embed(offsets.double(), unit), bandwidth(raw), seed.double().sigmoid()[:, 0], strict=True)
     return [greedy_cluster(*image, **options) for image in parts]
 
 
 def _grid(like: Tensor, unit: float) -> Tensor:
-    """Places (2, H, W) of all pixels, y before x, as the dtype and on the device of `like` (..., H, W)."""
+    """Coordinates (2, H, W) of all pixels, y before x, with the dtype and device of `like` (..., H, W)."""
     axes = [torch.arange(size, dtype=like.dtype, device=like.device) / unit for size in like.shape[-2:]]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
@@ -356,19 +322,6 @@ def _exponent(embeddings: Tensor, centre: Tensor, precision: Tensor) -> Tensor:
     return (distance**2 * precision.reshape(-1, *[1] * (embeddings.ndim - 1))).sum(0)
 
 
-def _checked(outputs: Mapping[str, Tensor]) -> list[Tensor]:
+def _full_precision_maps(outputs: Mapping[str, Tensor]) -> list[Tensor]:
     check_maps("outputs", outputs, offsets="B 2 H W", sigma="B 1|2 H W", seed="B 1 H W")
     return [full_precision(outputs[key]) for key in KEYS]
-
-
-def _check_options(min_pixels: int, **parts: float) -> None:
-    for name, value in parts.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}, expected a number from 0 to 1")
-    if not min_pixels >= 1:
-        raise ValueError(f"min_pixels is {min_pixels}, expected at least 1")
-
-
-def _check_unit(unit: float) -> None:
-    if not 0 < unit < math.inf:
-        raise ValueError(f"unit is {unit}, expected a number of pixels above 0")

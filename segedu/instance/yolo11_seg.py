@@ -1,24 +1,25 @@
-"""YOLO11 with masks: each place of three grids says a class, distances to the sides of a box, and how to mix a mask.
+"""YOLO11 with masks: each location of three grids predicts a class, distances to a box's sides, and mask coefficients.
 
-Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentation); `segedu.backbones.yolo11` says
-    what was read. The parts have papers: places without anchor boxes (Tian et al. 2019, FCOS, arXiv 1904.01355),
-    distances as distributions (Li et al. 2020, generalised focal loss, arXiv 2006.04388), which place learns from which
-    object (Feng et al. 2021, TOOD, arXiv 2108.07755), prototypes (Bolya et al. 2019, YOLACT, arXiv 1904.02689).
-Idea: A place gives each distance as probabilities of 0 to 15 strides, and their mean counts: so it can say that it is
-    unsure. The places that learn from an object are those that find it best already, by class and by box. A mask is a
-    sum of 32 prototypes that all objects share, with coefficients that each place gives, cut at the box.
+Paper: none by the authors (Jocher, Qiu, "Ultralytics YOLO11", 2024, documentation); `segedu.backbones.yolo11` lists
+    the sources. The parts have papers: anchor-free detection (Tian et al. 2019, FCOS, arXiv 1904.01355),
+    distances as distributions (Li et al. 2020, generalised focal loss, arXiv 2006.04388), assignment of locations to
+    objects (Feng et al. 2021, TOOD, arXiv 2108.07755), prototypes (Bolya et al. 2019, YOLACT, arXiv 1904.02689).
+Idea: A location predicts each distance as a distribution over 0 to 15 strides, and the box uses its mean: the spread
+    expresses uncertainty. An object is assigned to the locations that already predict it best, by class and by box. A
+    mask is a sum of 32 prototypes that all objects share, with coefficients predicted at each location, cropped to the
+    box.
 Simplified: the loss is written from the papers above and the documented weights; in details it differs from that of
     the authors' program. No augmentation, no averaging of weights. The project ships no weights of the authors: theirs
-    are under AGPL-3.0, which asks more of its users than this library does. `keys_of_ultralytics` in
-    `segedu.backbones.yolo11` renames what you bring yourself as a plain state dict.
+    are under AGPL-3.0, which demands more of its users than this library does. `keys_of_ultralytics` in
+    `segedu.backbones.yolo11` renames the weights that you supply as a plain state dict.
 Shapes: images (B, 3, H, W) of any size, padded inside to multiples of 32 -> dict of `box_logits` (B, A, 4, 16),
     `class_logits` (B, A, K - 1), `coefficients` (B, A, 32), `prototypes` (B, 32, H' / 4, W' / 4), `points` (A, 2) as x
     and y, `strides` (A,), `image_size` (H', W') with the padding, and `sizes`. `postprocess`: the dict -> B dicts of
     `boxes`, `labels` from 1 to K - 1, `scores` and `masks`.
 Quality: with the same random weights, features and prototypes of all five sizes equal those of the authors' program
     8.4.190 to 1e-9 in float64, heads and decoded boxes to 1e-6; its losses are within 2.5 % of ours (an optional test,
-    in an environment of its own). Distances, assignment and loss equal numbers worked by hand; a small one learns a
-    batch by heart.
+    in an environment of its own). Distances, assignment and loss equal worked examples; a small network overfits one
+    batch.
 Course: 14-top-down
 Lab: 14_top_down
 """
@@ -41,6 +42,7 @@ from segedu.losses.reduction import full_precision
 from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
+from segedu.validation.numbers import check_choice, check_integers
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 GREY = 114 / 255  # of the padding, as documented
@@ -59,10 +61,10 @@ class YOLO11Seg(nn.Module):
     """Pyramid, a head of three branches on each level, and the prototypes.
 
     Args:
-        pyramid: gives features with `in_channels`, `channels` and `strides`.
-        num_classes: K, the background counted: labels are 1..K - 1, and there are K - 1 columns of classes.
-        prototype_width: channels on the way to the prototypes.
-        prototypes: P, how many there are.
+        pyramid: returns features; has `in_channels`, `channels` and `strides`.
+        num_classes: K, with the background: labels are 1..K - 1, and there are K - 1 columns of class logits.
+        prototype_width: channels inside the prototype branch.
+        prototypes: P, the number of prototypes.
         bins: R, distances in strides from 0 to R - 1.
     """
 
@@ -75,11 +77,8 @@ class YOLO11Seg(nn.Module):
         bins: int = 16,
     ) -> None:
         super().__init__()
-        if num_classes < 2 or bins < 2 or min(prototype_width, prototypes) < 1:
-            raise ValueError(
-                f"num_classes is {num_classes}, bins {bins}, prototype_width {prototype_width} and prototypes "
-                f"{prototypes}, expected at least 2, 2, 1 and 1"
-            )
+        check_integers(2, num_classes=num_classes, bins=bins)
+        check_integers(1, prototype_width=prototype_width, prototypes=prototypes)
         self.pyramid, self.bins = pyramid, bins
         fine, classes = pyramid.channels[0], num_classes - 1
         box_width = max(16, fine // 4, 4 * bins)
@@ -93,7 +92,7 @@ class YOLO11Seg(nn.Module):
             ConvBlock(prototype_width, prototype_width, 3),
             ConvBlock(prototype_width, prototypes),
         )
-        for branch in self.classes:  # else the many places without an object are all that the first steps see
+        for branch in self.classes:  # otherwise the many negatives dominate the first iterations
             nn.init.constant_(branch[-1].bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Any]:
@@ -104,15 +103,15 @@ class YOLO11Seg(nn.Module):
         images = F.pad(images, (0, right, 0, below), value=GREY)
         features = self.pyramid(images)
 
-        def places(branches: nn.ModuleList) -> Tensor:
+        def predict(branches: nn.ModuleList) -> Tensor:
             maps = [branch(level) for branch, level in zip(branches, features, strict=True)]
             return torch.cat([m.flatten(2) for m in maps], dim=2).mT  # (B, A, C), fine to coarse, row by row
 
-        points, strides = _places(features, self.pyramid.strides)
+        points, strides = _locations(features, self.pyramid.strides)
         outputs = {
-            "box_logits": places(self.boxes).unflatten(2, (4, self.bins)),
-            "class_logits": places(self.classes),
-            "coefficients": places(self.coefficients),
+            "box_logits": predict(self.boxes).unflatten(2, (4, self.bins)),
+            "class_logits": predict(self.classes),
+            "coefficients": predict(self.coefficients),
             "prototypes": self.prototypes(features[0]),
             "points": points,
             "strides": strides,
@@ -137,11 +136,11 @@ def _light_branch(in_channels: int, width: int, out_channels: int) -> nn.Sequent
     )
 
 
-def _places(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The centre of each place in pixels (A, 2), x before y, and its stride (A,)."""
+def _locations(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The centre of each location in pixels (A, 2), x before y, and its stride (A,)."""
     points, lengths = [], []
     for level, stride in zip(features, strides, strict=True):
-        # never in bfloat16, which has no 1028
+        # not in bfloat16, which cannot represent 1028
         rows, columns = (torch.arange(n).to(full_precision(level[:0])) + 0.5 for n in level.shape[-2:])
         points.append(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1) * stride)
         lengths.append(points[-1].new_full((len(points[-1]),), stride))
@@ -149,25 +148,18 @@ def _places(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor,
 
 
 def yolo11_seg(scale: str = "n", num_classes: int = 81) -> YOLO11Seg:
-    """One of the five documented networks.
+    """One of the five documented networks, with random weights.
 
     Args:
         scale: "n", "s", "m", "l" or "x".
-        num_classes: K, the background counted; the documented ones have 80 classes of objects.
-
-    Returns:
-        The network with random weights.
-
-    Raises:
-        ValueError: no such scale.
+        num_classes: K, with the background; the documented ones have 80 classes of objects.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale is {scale!r}, expected one of {', '.join(SCALES)}")
+    check_choice("scale", scale, SCALES)
     return YOLO11Seg(YOLO11Pyramid(SCALES[scale]), num_classes, SCALES[scale].channels(256))
 
 
 def decode_distances(box_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Boxes of places: each distance is the mean of its distribution, in strides.
+    """Boxes of locations: each distance is the mean of its distribution, in strides.
 
     Args:
         box_logits: (..., A, 4, R), of left, top, right and bottom.
@@ -177,8 +169,8 @@ def decode_distances(box_logits: Tensor, points: Tensor, strides: Tensor) -> Ten
     Returns:
         (..., A, 4), xyxy pixels.
 
-    >>> sure = torch.tensor([[0.0, 9, 0], [9, 0, 0], [0, 0, 9], [9, 0, 9]]) * 9
-    >>> decode_distances(sure[None], torch.tensor([[20.0, 20.0]]), torch.tensor([8.0]))
+    >>> box_logits = torch.tensor([[0.0, 9, 0], [9, 0, 0], [0, 0, 9], [9, 0, 9]]) * 9
+    >>> decode_distances(box_logits[None], torch.tensor([[20.0, 20.0]]), torch.tensor([8.0]))
     tensor([[12., 20., 36., 28.]])
     """
     bins = torch.arange(box_logits.shape[-1]).to(box_logits)
@@ -187,11 +179,11 @@ def decode_distances(box_logits: Tensor, points: Tensor, strides: Tensor) -> Ten
 
 
 def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
-    """Cross-entropy with the two whole numbers beside a distance, each weighted by how near it is.
+    """Cross-entropy with the two integers next to a distance, each weighted by how near it is.
 
     Args:
         logits: (..., R).
-        distances: (...), in [0, R - 1]; what is beyond is taken as nearly R - 1.
+        distances: (...), in [0, R - 1]; larger ones are clamped to almost R - 1.
 
     Returns:
         (...).
@@ -217,39 +209,39 @@ def assign(
     alpha: float = 0.5,
     beta: float = 6.0,
 ) -> tuple[Tensor, Tensor]:
-    """Which place learns from which object: TOOD, section 3.2, with YOLO11's three numbers.
+    """Assign objects to locations: TOOD, section 3.2, with YOLO11's three parameters.
 
-    Of the places within an object's box the `count` ones with the largest t = score^alpha IoU^beta are its own, where
-    score is that of its class. A place that several want goes to the one it overlaps most. Paper: a box that holds no
-    place takes the nearest one, else the smallest objects would never be learned.
+    Of the locations within an object's box, the `count` ones with the largest t = score^alpha IoU^beta are assigned to
+    it, where score is that of its class. A location chosen by several objects goes to the one with the largest IoU.
+    Paper: a box that contains no location takes the nearest one, otherwise the smallest objects would never be learned.
 
     Args:
         scores: (A, K - 1) probabilities.
-        boxes: (A, 4) that the places give now.
+        boxes: (A, 4), the predicted boxes.
         points: (A, 2).
         target: `boxes` (N, 4) and `labels` (N,).
-        count: places of an object.
-        alpha: power of the score.
-        beta: power of the IoU.
+        count: number of locations per object.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
 
     Returns:
-        (A,) int64 the object of each place, -1 for none; (A,) what its score is to be: t as a share of the object's
-        largest, times the object's largest IoU. 0 where there is no object.
+        (A,) int64 the object of each location, -1 for none; (A,) its target score: t as a share of the object's
+        largest, times the object's largest IoU. 0 without an object.
     """
-    truth, labels = target["boxes"].to(boxes), target["labels"]
-    if not len(truth):
+    gt_boxes, labels = target["boxes"].to(boxes), target["labels"]
+    if not len(gt_boxes):
         return points.new_full((len(points),), -1, dtype=torch.int64), boxes.new_zeros(len(points))
-    sides = torch.cat([points - truth[:, None, :2], truth[:, None, 2:] - points], dim=-1)  # (N, A, 4)
+    sides = torch.cat([points - gt_boxes[:, None, :2], gt_boxes[:, None, 2:] - points], dim=-1)  # (N, A, 4)
     inside = (sides > 0).all(dim=-1)
-    centres = (truth[:, :2] + truth[:, 2:]) / 2
+    centres = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
     nearest = F.one_hot(torch.cdist(centres, points).argmin(dim=1), len(points)).bool()
     inside = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
-    iou = box_iou(truth, boxes).to(scores)  # (N, A)
+    iou = box_iou(gt_boxes, boxes).to(scores)  # (N, A)
     t = scores[:, labels - 1].mT ** alpha * iou**beta
     best = torch.where(inside, t, -1).topk(min(count, len(points)), dim=1).indices
     chosen = torch.zeros_like(inside).scatter_(1, best, True) & inside
     owner = torch.where(chosen.any(dim=0), torch.where(chosen, iou, -1).argmax(dim=0), -1)  # (A,)
-    own = owner == torch.arange(len(truth), device=owner.device)[:, None]
+    own = owner == torch.arange(len(gt_boxes), device=owner.device)[:, None]
     most_t, most_iou = ((values * own).amax(dim=1, keepdim=True) for values in (t, iou))
     return owner, (own * t / most_t.clamp(min=torch.finfo(t.dtype).tiny) * most_iou).sum(dim=0)
 
@@ -263,82 +255,74 @@ def yolo11_seg_loss(
     distance_weight: float = 1.5,
     mask_weight: float = 7.5,
 ) -> dict[str, Tensor]:
-    """Boxes, classes and distances weighted by what the places are to score, and masks; over the whole batch.
+    """Boxes, classes and distances weighted by the target scores of their locations, and masks; over the whole batch.
 
     Args:
         outputs: of `YOLO11Seg`.
         targets: B dicts of `boxes`, `labels` and `masks` (N, h, w), (h, w) as in `sizes`; N may be 0.
         box_weight: of 1 - CIoU, as documented.
-        class_weight: of the binary cross-entropy of all places and classes, as documented.
+        class_weight: of the binary cross-entropy of all locations and classes, as documented.
         distance_weight: of the distribution focal loss, the mean over the sides, as documented.
-        mask_weight: of the binary cross-entropy of mask pixels within the true box, the mean over them and places.
+        mask_weight: of the binary cross-entropy of mask pixels within the ground-gt_boxes box, the mean over pixels and
+            locations.
 
     Returns:
         Scalars `box`, `class`, `distance` and `mask`, weighted, and `loss`, their sum. The first three are sums divided
-        by that of the wanted scores, at least 1. Without objects all but `class` are 0.
-
-    Raises:
-        TypeError: outputs are no floats, or targets not of the right kind.
-        ValueError: a key is missing, shapes do not fit, an output is NaN, or targets are not as described.
+        by that of the target scores, at least 1. Without objects all but `class` are 0.
     """
-    outputs = _checked(outputs)
+    outputs = _full_precision_outputs(outputs)
     logits, points, strides = outputs["class_logits"], outputs["points"], outputs["strides"]
     targets = check_targets(targets, outputs["sizes"], logits.shape[-1] + 1, masks=True)
     boxes = decode_distances(outputs["box_logits"], points, strides)
     sums = dict.fromkeys(("box", "class", "distance", "mask"), 0 * outputs["prototypes"].sum())
-    scored, places = 0.0, 0
+    score_sum, positives = 0.0, 0
     for i, target in enumerate(targets):
-        owner, wanted = assign(logits[i].detach().sigmoid(), boxes[i].detach(), points, target)
-        taken = (owner >= 0).nonzero().flatten()
-        owner, quality = owner[taken], wanted[taken]
-        truth = target["boxes"].to(boxes)[owner]
+        owner, target_scores = assign(logits[i].detach().sigmoid(), boxes[i].detach(), points, target)
+        positive = (owner >= 0).nonzero().flatten()
+        owner, quality = owner[positive], target_scores[positive]
+        gt_boxes = target["boxes"].to(boxes)[owner]
         classes = torch.zeros_like(logits[i])
-        classes[taken, target["labels"][owner] - 1] = quality
+        classes[positive, target["labels"][owner] - 1] = quality
         sums["class"] = sums["class"] + F.binary_cross_entropy_with_logits(logits[i], classes, reduction="sum")
-        sums["box"] = sums["box"] + (complete_iou_loss(boxes[i, taken], truth, reduction="none") * quality).sum()
-        sides = torch.cat([points[taken] - truth[:, :2], truth[:, 2:] - points[taken]], dim=1) / strides[taken, None]
-        distance = distribution_focal_loss(outputs["box_logits"][i, taken], sides).mean(dim=1)
+        sums["box"] = sums["box"] + (complete_iou_loss(boxes[i, positive], gt_boxes, reduction="none") * quality).sum()
+        sides = (
+            torch.cat([points[positive] - gt_boxes[:, :2], gt_boxes[:, 2:] - points[positive]], dim=1)
+            / strides[positive, None]
+        )
+        distance = distribution_focal_loss(outputs["box_logits"][i, positive], sides).mean(dim=1)
         sums["distance"] = sums["distance"] + (distance * quality).sum()
-        sums["mask"] = sums["mask"] + _mask_loss(outputs, i, taken, owner, target)
-        scored, places = scored + quality.sum(), places + len(taken)
-    share = 1 / torch.as_tensor(scored).clamp(min=1)
+        sums["mask"] = sums["mask"] + _mask_loss(outputs, i, positive, owner, target)
+        score_sum, positives = score_sum + quality.sum(), positives + len(positive)
+    share = 1 / torch.as_tensor(score_sum).clamp(min=1)
     losses = {
         "box": box_weight * share * sums["box"],
         "class": class_weight * share * sums["class"],
         "distance": distance_weight * share * sums["distance"],
-        "mask": mask_weight * sums["mask"] / max(places, 1),
+        "mask": mask_weight * sums["mask"] / max(positives, 1),
     }
     return losses | {"loss": sum(losses.values())}
 
 
 def _mask_loss(
-    outputs: Mapping[str, Any], i: int, taken: Tensor, owner: Tensor, target: Mapping[str, Tensor]
+    outputs: Mapping[str, Any], i: int, positive: Tensor, owner: Tensor, target: Mapping[str, Tensor]
 ) -> Tensor:
-    """Sum over places of the mean cross-entropy of the mask's pixels in the true box (YOLACT crops there too)."""
+    """Sum over locations of the mean cross-entropy within the ground-truth box (YOLACT crops there too)."""
     prototypes = outputs["prototypes"][i]
     masks = resize_masks(target["masks"], outputs["image_size"], prototypes.shape[-2:]).to(prototypes)
-    logits = mix_masks(outputs["coefficients"][i, taken], prototypes)  # (P, h, w)
+    logits = mix_masks(outputs["coefficients"][i, positive], prototypes)  # (P, h, w)
     inside = _inside(target["boxes"].to(prototypes), outputs["image_size"], prototypes.shape[-2:]).to(prototypes)[owner]
     pixels = F.binary_cross_entropy_with_logits(logits, masks[owner], weight=inside, reduction="none")
     return (pixels.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)).sum()
 
 
 def mix_masks(coefficients: Tensor, prototypes: Tensor) -> Tensor:
-    """Logits of masks: sums of prototypes.
-
-    Args:
-        coefficients: (N, P).
-        prototypes: (P, h, w).
-
-    Returns:
-        (N, h, w).
-    """
+    """Logits of masks (N, h, w): prototypes (P, h, w) weighted by coefficients (N, P)."""
     return torch.einsum("np,phw->nhw", coefficients, prototypes)
 
 
 def _inside(boxes: Tensor, image_size: Size, size: Size) -> Tensor:
     """(N, *size) bool: whether the centre of a pixel lies in the box, where `size` pixels cover the image."""
-    y, x = ((torch.arange(n).to(boxes) + 0.5) * (whole / n) for n, whole in zip(size, image_size, strict=True))
+    y, x = ((torch.arange(n).to(boxes) + 0.5) * (length / n) for n, length in zip(size, image_size, strict=True))
     x1, y1, x2, y2 = boxes[:, :, None].unbind(dim=1)  # (N, 1) each
     return ((y > y1) & (y < y2))[:, :, None] & ((x > x1) & (x < x2))[:, None, :]
 
@@ -347,43 +331,46 @@ def _inside(boxes: Tensor, image_size: Size, size: Size) -> Tensor:
 def postprocess(
     outputs: Mapping[str, Any], score_threshold: float = 0.25, iou_threshold: float = 0.7, max_detections: int = 300
 ) -> list[dict[str, Tensor]]:
-    """The best class of each place, suppression within each class, and the masks of what is left.
+    """The best class of each location, non-maximum suppression within each class, and the masks of the remaining boxes.
 
     Args:
         outputs: of `YOLO11Seg`.
         score_threshold: of the class; this and the next two as documented.
         iou_threshold: of the suppression.
-        max_detections: at most so many objects an image.
+        max_detections: maximum number of objects per image.
 
     Returns:
-        B dicts of `boxes` (N, 4) cut at the image, `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool within the
-        boxes, best first; (h, w) as in `sizes`.
-
-    Raises:
-        TypeError: outputs are no floats.
-        ValueError: a key is missing, shapes do not fit, or an output is NaN.
+        B dicts of `boxes` (N, 4) clipped to the image, `labels` (N,), `scores` (N,) and `masks` (N, h, w) bool within
+        the boxes, best first; (h, w) as in `sizes`.
     """
-    outputs = _checked(outputs)
+    outputs = _full_precision_outputs(outputs)
     all_boxes = decode_distances(outputs["box_logits"], outputs["points"], outputs["strides"])
     results = []
     for i, (h, w) in enumerate(outputs["sizes"]):
         boxes = clip_boxes(all_boxes[i], (h, w))
         scores, labels = outputs["class_logits"][i].sigmoid().max(dim=-1)
-        seen = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (scores > score_threshold)).nonzero().flatten()
-        kept = seen[batched_nms(boxes[seen], scores[seen], labels[seen], iou_threshold)[:max_detections]]
+        candidates = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (scores > score_threshold)).nonzero().flatten()
+        keep = candidates[
+            batched_nms(boxes[candidates], scores[candidates], labels[candidates], iou_threshold)[:max_detections]
+        ]
         masks = [torch.zeros(0, h, w, dtype=torch.bool, device=boxes.device)]
-        for part in kept.split(32):  # logits of 300 masks of a large image would take much memory
+        for part in keep.split(32):  # logits of 300 masks of a large image would take much memory
             logits = mix_masks(outputs["coefficients"][i, part], outputs["prototypes"][i])[:, None]
             logits = F.interpolate(logits, size=outputs["image_size"], mode="bilinear", align_corners=False)[
                 :, 0, :h, :w
             ]
             masks.append((logits > 0) & _inside(boxes[part], (h, w), (h, w)))
-        found = {"boxes": boxes[kept], "labels": labels[kept] + 1, "scores": scores[kept], "masks": torch.cat(masks)}
-        results.append(found)
+        detections = {
+            "boxes": boxes[keep],
+            "labels": labels[keep] + 1,
+            "scores": scores[keep],
+            "masks": torch.cat(masks),
+        }
+        results.append(detections)
     return results
 
 
-def _checked(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _full_precision_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs in full precision."""
     check_keys("outputs", outputs, (*AXES, "image_size", "sizes"))
     check_maps("outputs", outputs, **AXES)

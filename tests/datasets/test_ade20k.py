@@ -34,7 +34,7 @@ def test_what_is_missing_or_wrong(scenes):
     with pytest.raises(FileNotFoundError, match="has no images/training; expected ADEChallengeData2016"):
         ADE20K(scenes)
     (scenes / "images" / "training").mkdir()
-    with pytest.raises(ValueError, match="has no image for 'training'"):
+    with pytest.raises(ValueError, match="has no images for 'training'"):
         ADE20K(scenes)
     path = scenes / "annotations" / "validation" / "ADE_val_00000001.png"
     Image.fromarray(np.full((4, 6), 151, np.uint8)).save(path)

@@ -154,10 +154,10 @@ BAD = [
     (ValueError, "annotated has the key 3, expected the name", {3: GOOD}, NAMES),
     (ValueError, "annotated['a'] has the keys ['labels'], expected labels and masks", {"a": {"labels": None}}, NAMES),
     (ValueError, "annotated['a'] has the keys list, expected labels and masks", {"a": [GOOD]}, NAMES),
-    (TypeError, "annotated['a']['labels'] is of the kind list", {"a": {**GOOD, "labels": [1, 2]}}, NAMES),
+    (TypeError, "annotated['a']['labels'] is list", {"a": {**GOOD, "labels": [1, 2]}}, NAMES),
     (
         TypeError,
-        "annotated['a']['masks'] is of the kind torch.uint8",
+        "annotated['a']['masks'] is torch.uint8",
         {"a": {**GOOD, "masks": GOOD["masks"].byte()}},
         NAMES,
     ),
@@ -214,7 +214,7 @@ def cvat_file(shape: str, size: str = 'width="4" height="3"') -> str:
 
 MASK = '<mask label="cat" rle="{}" left="{}" top="0" width="2" height="3"/>'
 BAD_FILES = [
-    ("nothing", "text is no XML, expected a file of CVAT for images 1.1"),
+    ("nothing", "text is not XML, expected a file of CVAT for images 1.1"),
     ("<html/>", "text is <html>, expected"),
     ("<annotations><track/></annotations>", "text is of a video, expected"),
     (cvat_file('<box label="cat"/>'), "image 'a.png' has a <box>, expected <mask> and <polygon> only"),
@@ -226,11 +226,11 @@ BAD_FILES = [
     (cvat_file('<polygon label="cat" points="0,0;1,x;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file('<polygon label="cat" points="0,0;1,nan;1,1"/>'), "image 'a.png' has the points"),
     (cvat_file(MASK.format("5", 0)), "image 'a.png' has runs of 5 pixels, expected 2 * 3"),
-    (cvat_file(MASK.format("2, -4", 0)), "image 'a.png' has the runs '2, -4', expected whole numbers"),
-    (cvat_file(MASK.format("2, 4.0", 0)), "image 'a.png' has the runs '2, 4.0', expected whole numbers"),
+    (cvat_file(MASK.format("2, -4", 0)), "image 'a.png' has the runs '2, -4', expected integers"),
+    (cvat_file(MASK.format("2, 4.0", 0)), "image 'a.png' has the runs '2, 4.0', expected integers"),
     (cvat_file(MASK.format("6", 3)), "image 'a.png' has a mask from (3, 0), 2 wide and 3 high, expected one inside"),
-    (cvat_file(MASK.format("6", "x")), "image 'a.png' has the left 'x' of <mask>, expected a whole number"),
-    (cvat_file("", 'width="4"'), "image 'a.png' has the height '' of <image>, expected a whole number"),
+    (cvat_file(MASK.format("6", "x")), "image 'a.png' has the left 'x' of <mask>, expected an integer"),
+    (cvat_file("", 'width="4"'), "image 'a.png' has the height '' of <image>, expected an integer"),
 ]
 
 
@@ -242,5 +242,5 @@ def test_what_cannot_be_read(text: str, words: str) -> None:
 
 
 def test_a_path_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="^text has type (Posix|Windows)Path, expected what the file holds"):
+    with pytest.raises(TypeError, match="^text has type (Posix|Windows)Path, expected the content of the file"):
         from_cvat(tmp_path)

@@ -83,7 +83,7 @@ def test_what_is_missing_or_wrong(camvid, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"shape \(2, 4\) and dtype uint8, expected numbers or colours"):
         CamVid(camvid)[0]
     path.write_bytes(b"\x89PNG cut short")
-    with pytest.raises(ValueError, match="is no readable image"):
+    with pytest.raises(ValueError, match="is not a readable image"):
         CamVid(camvid)[0]
     path.unlink()
     with pytest.raises(FileNotFoundError, match="0001TP_006690.png is missing"):

@@ -44,7 +44,7 @@ def test_what_is_missing(city):
     with pytest.raises(FileNotFoundError, match="has no leftImg8bit/train; expected"):
         Cityscapes(city)
     (city / "leftImg8bit" / "train").mkdir()
-    with pytest.raises(ValueError, match="has no image for 'train'"):
+    with pytest.raises(ValueError, match="has no images for 'train'"):
         Cityscapes(city)
     (city / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png").unlink()
     with pytest.raises(FileNotFoundError, match="instanceIds.png is missing"):

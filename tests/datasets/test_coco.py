@@ -74,7 +74,7 @@ def test_numbers_from_colours(files):
 
 
 def test_what_is_missing_or_wrong(files):
-    with pytest.raises(FileNotFoundError, match="expected a JSON file of COCO"):
+    with pytest.raises(FileNotFoundError, match="expected a COCO JSON file"):
         CocoInstances(files, files / "nothing.json")
     (files / "list.json").write_text("[1]")
     (files / "cut.json").write_text('{"images": [')

@@ -61,12 +61,12 @@ def test_what_is_missing_or_wrong(flat):
     with pytest.raises(ValueError, match=r"has shape \(9, 11\), expected \(9, 12\) as its frame"):
         CellTracking(flat)[0]
     (flat / "01" / "t001.tif").write_bytes(b"II*\x00 cut")
-    with pytest.raises(ValueError, match="is no readable image"):
+    with pytest.raises(ValueError, match="is not a readable image"):
         CellTracking(flat)[1]
     with pytest.raises(FileNotFoundError, match="expected a table of tracks"):
         read_tracks(flat / "res_track.txt")
     (flat / "bad.txt").write_text("1 0 4\n")
-    with pytest.raises(ValueError, match="line 1 is '1 0 4', expected four whole numbers"):
+    with pytest.raises(ValueError, match="line 1 is '1 0 4', expected four integers"):
         read_tracks(flat / "bad.txt")
 
 
@@ -119,7 +119,7 @@ def test_a_volume_that_is_cut_short_is_refused_wherever_it_ends(deep):
         try:
             sample = CellTracking(root)[1]
         except ValueError as error:
-            assert "t001.tif is no readable image" in str(error) or "t001.tif has shape" in str(error)
+            assert "t001.tif is not a readable image" in str(error) or "t001.tif has shape" in str(error)
         else:
             assert torch.equal(sample["image"], CellTracking(root)[0]["image"]), "nothing of the pixels was lost"
 
@@ -148,7 +148,7 @@ def test_labels_that_do_not_fit(deep):
         with pytest.raises(ValueError, match=r"is slice 5 of a frame of shape \(5, 8, 7\)"):
             read()
     tifffile.imwrite(segmented / "man_seg000.tif", cells.astype(np.float32))
-    with pytest.raises(ValueError, match="has dtype float32, expected whole numbers"):
+    with pytest.raises(ValueError, match="has dtype float32, expected integers"):
         CellTracking(root)[0]
     (segmented / "man_seg_001_005.tif").rename(segmented / "man_seg_007_000.tif")
     with pytest.raises(FileNotFoundError, match="has no 01/t007.tif; expected the frame of man_seg_007_000.tif"):
@@ -163,7 +163,7 @@ def test_labels_that_do_not_fit(deep):
         (np.full((9, 12), 4095, np.float32), "t000.tif has float32 from 4095.0 to 4095.0, expected 0 to 1"),
         (np.full((9, 12), np.nan, np.float32), "t000.tif has float32 from nan to nan"),
         (np.full((9, 12), -3, np.int16), "t000.tif has the value -3, expected at least 0"),
-        (np.zeros((9, 12, 3), np.uint8), "t000.tif is no readable image.*has 3 channels, expected grey values"),
+        (np.zeros((9, 12, 3), np.uint8), "t000.tif is not a readable image.*has 3 channels, expected grey values"),
     ],
 )
 def test_frames_whose_brightness_is_unknown(flat, pixels, message):
@@ -179,8 +179,8 @@ def test_label_maps_that_are_none(flat):
     pixels = np.zeros((9, 12), np.uint8)
     pixels[1:3, 1:3] = pixels[5:8, 6:9] = 255
     tifffile.imwrite(path, pixels)
-    with pytest.raises(ValueError, match="man_seg000.tif has only the numbers 0 and 255, on 2 separate pieces"):
+    with pytest.raises(ValueError, match="man_seg000.tif has only the values 0 and 255, in 2 separate pieces"):
         CellTracking(flat)[0]
     tifffile.imwrite(path, np.full((9, 12), 2**31, np.uint32))
-    with pytest.raises(ValueError, match="man_seg000.tif has the number 2147483648, expected at most 2147483647"):
+    with pytest.raises(ValueError, match="man_seg000.tif has the value 2147483648, expected at most 2147483647"):
         CellInstances(flat)[0]

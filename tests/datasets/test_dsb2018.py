@@ -99,11 +99,11 @@ def test_what_is_broken(folder: Path) -> None:
         DataScienceBowl(folder)[0]
     put(mask, np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8))
     mask.write_bytes(mask.read_bytes()[:60])
-    with pytest.raises(ValueError, match="3.png is no readable image"):
+    with pytest.raises(ValueError, match="3.png is not a readable image"):
         DataScienceBowl(folder)[0]
     put(image, np.zeros(SIZE, np.uint16))
     with pytest.raises(ValueError, match="expected 8-bit"):
         DataScienceBowl(folder)[0]
     image.write_bytes(b"")
-    with pytest.raises(ValueError, match="a.png is no readable image"):
+    with pytest.raises(ValueError, match="a.png is not a readable image"):
         DataScienceBowl(folder)[0]

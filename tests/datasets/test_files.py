@@ -69,7 +69,7 @@ REFUSED = {
     "16-bit colours, TIFF": (colours_of_16_bits, "a.tif", "colours of 16 bits, expected 8-bit"),
     "16-bit grey": (lambda path: Image.fromarray(np.zeros(SIZE, np.uint16)).save(path), "a.png", "expected 8-bit"),
     "floats": (lambda path: tifffile.imwrite(path, np.zeros(SIZE, np.float32)), "a.tif", "float32, expected 8-bit"),
-    "signed numbers": (lambda path: tifffile.imwrite(path, np.zeros(SIZE, np.int8)), "a.tif", "signed numbers"),
+    "signed numbers": (lambda path: tifffile.imwrite(path, np.zeros(SIZE, np.int8)), "a.tif", "signed 8-bit values"),
     "black and white": (lambda path: Image.new("1", SIZE).save(path), "a.png", "dtype bool, expected 8-bit"),
     "alpha": (glass, "a.png", r"transparent in places \(alpha of 226\), expected an opaque image"),
     "grey with alpha": (lambda path: glass(path, "L"), "a.png", "transparent in places"),
@@ -84,8 +84,8 @@ REFUSED = {
         "transparent in places",
     ),
     "Lab": (lambda path: Image.fromarray(COLOURS).convert("LAB").save(path), "a.tif", "colours of the kind LAB"),
-    "empty": (lambda path: path.write_bytes(b""), "a.png", "no readable image"),
-    "text": (lambda path: path.write_text("Not found"), "a.png", "no readable image"),
+    "empty": (lambda path: path.write_bytes(b""), "a.png", "not a readable image"),
+    "text": (lambda path: path.write_text("Not found"), "a.png", "not a readable image"),
 }
 
 
@@ -108,18 +108,18 @@ def test_upright_opaque_and_single_images_pass(tmp_path: Path) -> None:
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="a.png is no readable image.*bomb"):
+    with pytest.raises(ValueError, match="a.png is not a readable image.*bomb"):
         read_image(tmp_path / "a.png")
 
 
 LABELS = {
     "JPEG under another name": (
-        lambda path: Image.fromarray(COLOURS[..., 0]).save(path, format="JPEG"), "a.png", "a JPEG, which changes numbers",
+        lambda path: Image.fromarray(COLOURS[..., 0]).save(path, format="JPEG"), "a.png", "a JPEG, which changes pixel values",
     ),
     "colours": (lambda path: Image.fromarray(COLOURS).save(path), "a.png", r"shape \(5, 6, 3\)"),
-    "black and white": (lambda path: Image.new("1", SIZE[::-1]).save(path), "a.png", "dtype bool, expected whole numbers"),
-    "floats": (lambda path: tifffile.imwrite(path, np.zeros(SIZE, np.float32)), "a.tif", "expected whole numbers"),
-    "negative": (lambda path: tifffile.imwrite(path, np.full(SIZE, -1, np.int16)), "a.tif", "the number -1"),
+    "black and white": (lambda path: Image.new("1", SIZE[::-1]).save(path), "a.png", "dtype bool, expected integers"),
+    "floats": (lambda path: tifffile.imwrite(path, np.zeros(SIZE, np.float32)), "a.tif", "expected integers"),
+    "negative": (lambda path: tifffile.imwrite(path, np.full(SIZE, -1, np.int16)), "a.tif", "the value -1"),
     "another size": (lambda path: Image.fromarray(COLOURS[:4, :, 0]).save(path), "a.png", r"shape \(4, 6\)"),
     "turned": (turned, "a.png", "the EXIF orientation 6"),
     "pages": (frames, "a.tif", "3 pages"),

@@ -151,7 +151,7 @@ def test_missing_damaged_and_foreign_files(volume, path, tmp_path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"not gzip at all", whole[:200], whole[: len(whole) // 2], gzip.compress(b"x" * 400)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="case.nii.gz is (no readable file|damaged or cut short)"):
+        with pytest.raises(ValueError, match="case.nii.gz is (not a readable file|damaged or cut short)"):
             read_nifti(path)
     path.write_bytes(whole[:5000] + bytes(50) + whole[5050:])  # damaged in the middle: gzip's own check
     with pytest.raises(ValueError, match="case.nii.gz is damaged or cut short"):
@@ -200,7 +200,7 @@ def test_bad_labels(volume, path, tmp_path) -> None:
         values = np.zeros((4, 5, 6), np.float32)
         values[1, 1, 1] = bad
         stored_in("RAS", values).to_filename(path)
-        with pytest.raises(ValueError, match=f"has a voxel of {bad}, expected whole numbers"):
+        with pytest.raises(ValueError, match=f"has a voxel of {bad}, expected integers"):
             read_nifti_labels(path)
     case, out = read_nifti(path), tmp_path / "out.nii.gz"
     good = torch.zeros(4, 5, 6, dtype=torch.int64)
@@ -234,7 +234,7 @@ def test_units_and_axes_of_one_voxel(volume, tmp_path) -> None:
 
 def test_labels_that_no_integer_holds(path) -> None:
     stored_in("RAS", np.full((4, 5, 6), 1e30, np.float32)).to_filename(path)
-    with pytest.raises(ValueError, match="has a voxel of 1.*e[+]30, expected whole numbers"):
+    with pytest.raises(ValueError, match="has a voxel of 1.*e[+]30, expected integers"):
         read_nifti_labels(path)
 
 

@@ -89,7 +89,7 @@ def test_bad_folder(folder: Path, damage, error: type, message: str) -> None:
         (["a,train,fluorescence", "b"], "puts b into the split None"),
         (["a,train,fluorescence", "b,val,"], "gives b no domain"),
         (["a,train,fluorescence", "a,val,fluorescence"], "names a twice"),
-        ([], "names no image"),
+        ([], "lists no images"),
     ],
 )
 def test_an_image_that_the_index_would_lose(folder: Path, lines: list[str], message: str) -> None:
@@ -105,7 +105,7 @@ def test_an_index_of_a_spreadsheet(folder: Path) -> None:
     (folder / "index.csv").write_bytes(b"\xef\xbb\xbf" + content)
     assert len(Nuclei(folder, None)) == 3
     (folder / "index.csv").write_bytes(b"\xff\xfe" + content)
-    with pytest.raises(ValueError, match=r"index\.csv is no table"):
+    with pytest.raises(ValueError, match=r"index\.csv is not a table"):
         Nuclei(folder)
 
 
@@ -118,7 +118,7 @@ def test_a_mask_of_all_nuclei_is_no_label_map(folder: Path, number: int) -> None
     assert len(Nuclei(folder)[0]["labels"]) == 1  # one piece is one nucleus either way
     pixels[5:, 4:] = number
     Image.fromarray(pixels).save(label)
-    with pytest.raises(ValueError, match=rf"labels/a\.png has only the numbers 0 and {number}, on 2 separate pieces"):
+    with pytest.raises(ValueError, match=rf"labels/a\.png has only the values 0 and {number}, in 2 separate pieces"):
         Nuclei(folder)[0]
 
 
@@ -130,13 +130,13 @@ def test_missing_folder(tmp_path: Path) -> None:
 def test_bad_files(folder: Path) -> None:
     label = folder / "labels" / "a.png"
     Image.fromarray(np.zeros((9, 8), np.uint16)).save(label)
-    with pytest.raises(ValueError, match=r"shape \(9, 8\) and dtype uint16, expected whole numbers of shape \(9, 7\)"):
+    with pytest.raises(ValueError, match=r"shape \(9, 8\) and dtype uint16, expected integers of shape \(9, 7\)"):
         Nuclei(folder)[0]
     Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(label)
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="expected integers"):
         Nuclei(folder)[0]
     label.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="no readable image"):
+    with pytest.raises(ValueError, match="not a readable image"):
         Nuclei(folder)[0]
     label.unlink()
     with pytest.raises(FileNotFoundError, match="is missing, expected an image"):

@@ -94,8 +94,8 @@ GOLDEN = {"voxels": [507, 407, 232], "mean": 0.16634}
 
 BAD = [
     ({"seed": "a"}, TypeError, "seed is 'a'"),
-    ({"size": (7, 64, 64)}, ValueError, "at least 8 voxels"),
-    ({"size": (64, 64)}, TypeError, "expected three whole numbers"),
+    ({"size": (7, 64, 64)}, ValueError, "at least 8"),
+    ({"size": (64, 64)}, TypeError, "expected \\(D, H, W\\), integers"),
     ({"count": -3}, ValueError, "count is -3"),
     ({"radius": 5.0}, TypeError, "radius is 5.0"),
     ({"radius": (9.0, 5.0)}, ValueError, "radius is"),

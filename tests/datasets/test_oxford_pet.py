@@ -56,9 +56,9 @@ def test_what_is_missing_or_wrong(pets, tmp_path) -> None:
         OxfordPet(pets)[2]
     trimap = pets / "annotations" / "trimaps" / "Abyssinian_100.png"
     for values, message in (
-        (np.zeros((6, 8), np.uint8), "has the number 0, expected 1"),
-        (np.full((6, 8), 4, np.uint8), "has the number 4, expected 1"),
-        (np.ones((5, 8), np.uint8), r"shape \(5, 8\) and dtype uint8, expected whole numbers of shape \(6, 8\)"),
+        (np.zeros((6, 8), np.uint8), "has the value 0, expected 1"),
+        (np.full((6, 8), 4, np.uint8), "has the value 4, expected 1"),
+        (np.ones((5, 8), np.uint8), r"shape \(5, 8\) and dtype uint8, expected integers of shape \(6, 8\)"),
     ):
         Image.fromarray(values).save(trimap)
         with pytest.raises(ValueError, match=message):
@@ -72,7 +72,7 @@ def test_what_is_missing_or_wrong(pets, tmp_path) -> None:
         with pytest.raises(ValueError, match="expected 'name breed species number'"):
             OxfordPet(pets)
     listing.write_text("# nothing\n")
-    with pytest.raises(ValueError, match="names no image"):
+    with pytest.raises(ValueError, match="lists no images"):
         OxfordPet(pets)
 
 

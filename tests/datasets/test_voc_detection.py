@@ -79,7 +79,7 @@ def test_what_is_missing(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected VOCdevkit/VOC2012 with"):
         VOCDetection(tmp_path / "nowhere")
     (voc / "ImageSets/Main/empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="empty.txt names no image"):
+    with pytest.raises(ValueError, match="empty.txt lists no images"):
         VOCDetection(voc, "empty")
     with pytest.raises(IndexError, match="index is 2, expected one of 2"):
         VOCDetection(voc)[2]
@@ -87,7 +87,7 @@ def test_what_is_missing(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="2007_000039.xml is missing, expected an XML file of VOC"):
         VOCDetection(voc)[1]
     (voc / "JPEGImages/2007_000039.jpg").write_bytes(b"\xff\xd8 cut short")
-    with pytest.raises(ValueError, match="is no readable image"):
+    with pytest.raises(ValueError, match="is not a readable image"):
         VOCDetection(voc)[1]
     for path in (voc / "Annotations").iterdir():
         path.unlink()

@@ -143,10 +143,10 @@ GOLDEN = {"voxels": [63682, 5337, 2421, 335, 717, 1236, 0], "hu": -460.019}
 
 BAD = [
     ({"seed": 1.5}, TypeError, "seed is 1.5"),
-    ({"size": 32}, TypeError, "size is 32, expected three whole numbers"),
-    ({"size": (32, 32)}, TypeError, "expected three whole numbers"),
-    ({"size": (32.0, 32, 32)}, TypeError, "expected three whole numbers"),
-    ({"size": (7, 32, 32)}, ValueError, "expected at least 8 voxels along each axis"),
+    ({"size": 32}, TypeError, "size is 32, expected \\(D, H, W\\), integers"),
+    ({"size": (32, 32)}, TypeError, "expected \\(D, H, W\\), integers"),
+    ({"size": (32.0, 32, 32)}, TypeError, "expected \\(D, H, W\\), integers"),
+    ({"size": (7, 32, 32)}, ValueError, "integers of at least 8"),
     ({"size": (2000, 8, 8)}, ValueError, r"size is \(2000, 8, 8\), expected fewer voxels, or a spacing"),
     ({"spacing": 3.0}, TypeError, "spacing is 3.0, expected three numbers in mm"),
     ({"spacing": (3.0, 1.0)}, TypeError, "expected three numbers in mm"),

@@ -300,7 +300,7 @@ def test_what_an_earlier_kernel_left_stays(pool):
     result = pool.run([
         Step("probe", "a", write.format("first")), Step("probe", "b", "import os; os._exit(0)"),
         Step("probe", "c", write.format("second")),
-    ], wanted=["out/*"])  # fmt: skip
+    ], output_patterns=["out/*"])  # fmt: skip
     assert result.files == {"out/a": b"first"}
 
 
@@ -421,6 +421,6 @@ def test_all_kernels_together_leave_no_more_than_one_may(pool):
         os._exit(0)
     """
     limits = Limits(cell_seconds=20, total_seconds=120, disk_bytes=8 << 20)
-    result = pool.run([_helper(die, f"helper {i}") for i in range(4)], wanted=["job/*/out/*"], limits=limits)
+    result = pool.run([_helper(die, f"helper {i}") for i in range(4)], output_patterns=["job/*/out/*"], limits=limits)
     assert _statuses(result) == ["died"] * 4
     assert sum(map(len, result.files.values())) <= 8 << 20 and len(result.files) == 2 and len(result.refused) == 2

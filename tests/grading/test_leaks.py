@@ -60,7 +60,7 @@ def test_nothing_is_left_behind(pool, runs, monkeypatch):
 
     monkeypatch.setattr(kernel_pool, "allocate_resources", noting)
     for _ in range(4):
-        pool.run(RUN, wanted=["out"])
+        pool.run(RUN, output_patterns=["out"])
     gc.collect()
     before, held = _state(pool), _memory(pool)
     assert before["server children"] == []

@@ -235,7 +235,7 @@ def test_the_path_of_a_mac(stage, monkeypatch):
             Step("helper", "honest", "import torch; open('x', 'w').write('y'); print(int(torch.ones(2).sum()))"),
             Step("helper", "stuck", "while True: pass", 2), memory, orphan, Step("probe", "exit", "import os; os._exit(3)"),
             Step("helper", "next", "print('next')"),
-        ], wanted=["x"], limits=Limits(cell_seconds=30, memory_bytes=200 << 20))  # fmt: skip
+        ], output_patterns=["x"], limits=Limits(cell_seconds=30, memory_bytes=200 << 20))  # fmt: skip
     statuses = [step.status for step in result.steps]
     assert statuses == ["ok", "timeout", "memory", "ok", "died", "ok"], result.steps
     assert result.files == {"x": b"y"} and "exit status 3" in result.steps[4].evalue

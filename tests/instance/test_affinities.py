@@ -203,7 +203,7 @@ def test_network_and_postprocess() -> None:
     assert postprocess(net(torch.rand(1, 3, 2, 3)), net.offsets)[0].tolist() == [[1, 1, 1], [1, 1, 1]]
     assert postprocess(net(torch.rand(1, 3, 2, 3)), net.offsets, min_pixels=7)[0].max() == 0
     assert postprocess(net(torch.rand(1, 3, 2, 3)), net.offsets, foreground_threshold=0.8)[0].max() == 0
-    with pytest.raises(ValueError, match=r"network gives shape \(1, 4, 2, 2\), expected \(B, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"network\(images\) has shape \(1, 4, 2, 2\), expected \(B, 3, H, W\)"):
         AffinityNet(net.network, [(0, -1), (-1, 0)])(torch.rand(1, 3, 2, 2))
 
 

@@ -123,7 +123,7 @@ def test_bad_input():
             r"flows has shape \(2, 4, 5, 6\), expected \(3, D, H, W\) with D = 4",
             lambda: follow_flows3d(flows[:2], inside),
         ),
-        (ValueError, "flows has NaN", lambda: masks_from_flows3d(flows / 0, inside)),
+        (ValueError, "flows has the value nan", lambda: masks_from_flows3d(flows / 0, inside)),
         (ValueError, "steps is -1", lambda: follow_flows3d(flows, inside, -1)),
         (ValueError, "max_share is 2", lambda: masks_from_flows3d(flows, inside, max_share=2)),
         (ValueError, "outputs has the keys", lambda: postprocess3d({"flows": flows})),

@@ -276,11 +276,11 @@ def test_bad_input():
             lambda: follow_flows(flows, inside.mT),
         ),
         (ValueError, r"flows has shape \(3, 8, 9\)", lambda: follow_flows(torch.zeros(3, 8, 9), inside)),
-        (ValueError, "flows has NaN", lambda: masks_from_flows(flows * torch.nan, inside)),
+        (ValueError, "flows has the value nan", lambda: masks_from_flows(flows * torch.nan, inside)),
         (ValueError, "steps is -1", lambda: follow_flows(flows, inside, -1)),
         (ValueError, "flow_threshold is nan", lambda: masks_from_flows(flows, inside, flow_threshold=float("nan"))),
-        (ValueError, "max_share 0", lambda: masks_from_flows(flows, inside, max_share=0)),
-        (ValueError, "flows has NaN", lambda: flow_error(label_map, flows / 0)),
+        (ValueError, "max_share is 0", lambda: masks_from_flows(flows, inside, max_share=0)),
+        (ValueError, "flows has the value nan", lambda: flow_error(label_map, flows / 0)),
     ):
         with pytest.raises(error, match=words):
             call()

@@ -54,7 +54,7 @@ class Evil:
 
 def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
     np.save(tmp_path / "evil.npy", {"A": Evil()})
-    with pytest.raises(ValueError, match="evil.npy is no size model of Cellpose .*builtins.print"):
+    with pytest.raises(ValueError, match="evil.npy is not a size model of Cellpose .*builtins.print"):
         read_size_model(tmp_path / "evil.npy")
     assert not capsys.readouterr().out
 
@@ -68,7 +68,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.npy").write_text("not numpy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "official.npy").read_bytes()[:300])
     for name in ("array", "short", "key", "list", "text", "cut"):
-        with pytest.raises(ValueError, match=f"{name}.npy is no size model"):
+        with pytest.raises(ValueError, match=f"{name}.npy is not a size model"):
             read_size_model(tmp_path / f"{name}.npy")
 
 
@@ -144,7 +144,7 @@ def test_bad_input():
     for words, call in (
         (r"styles has shape \(2, 5\), expected \(B, 6\)", lambda: model.diameters(torch.zeros(2, 5))),
         ("styles and diameters have shapes", lambda: fit_size_model(torch.zeros(2, 5), torch.ones(3))),
-        ("diameters has 0.0", lambda: fit_size_model(torch.zeros(2, 5), torch.zeros(2))),
+        ("diameters has the value 0.0", lambda: fit_size_model(torch.zeros(2, 5), torch.zeros(2))),
         ("diameter is 0", lambda: run_at_diameter(Painted(), torch.zeros(1, 1, 9, 9), 0)),
     ):
         with pytest.raises(ValueError, match=words):

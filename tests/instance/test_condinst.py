@@ -292,7 +292,11 @@ TARGET = target_of(block(0, 0, 9, 9, (16, 16)))
     [
         (lambda: condinst_loss(GOOD["weights"], [TARGET]), TypeError, "outputs has type Tensor, expected a dict"),
         (lambda: condinst_loss({"weights": 1}, [TARGET]), ValueError, "outputs has the keys .*expected logits"),
-        (lambda: condinst_loss(GOOD, [TARGET] * 2), ValueError, "targets has 2 entries, expected one dict .* 1 images"),
+        (
+            lambda: condinst_loss(GOOD, [TARGET] * 2),
+            ValueError,
+            "targets has 2 entries, expected 1, one for each image",
+        ),
         (lambda: condinst_loss(GOOD, [{**TARGET, "labels": torch.tensor([3])}]), ValueError, "expected 1 to 2"),
         (lambda: condinst_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 16, 16\)"),
         (lambda: condinst_loss(GOOD, [TARGET], max_positives=0), ValueError, "max_positives is 0"),

@@ -211,7 +211,11 @@ TRUE = {"images": IMAGES, "blind": torch.zeros(2, 4, 5).bool(), "classes": torch
         (lambda: three_classes(MAP[0]), ValueError, r"label_map has shape \(5,\), expected"),
         (lambda: three_classes(MAP[:0]), ValueError, r"label_map has shape \(0, 5\), expected"),
         (lambda: three_classes(MAP - 1), ValueError, "label_map has the label -1, expected"),
-        (lambda: DenoiSeg(UNet(1, 3, 2, 1, 1))(IMAGES), ValueError, "network gives 3 channels for images of 1, expect"),
+        (
+            lambda: DenoiSeg(UNet(1, 3, 2, 1, 1))(IMAGES),
+            ValueError,
+            r"network\(images\) has shape .*, expected \(B, 4, H, W\)",
+        ),
         (lambda: denoiseg_loss(OUT, TRUE, alpha=1.1), ValueError, "alpha is 1.1, expected"),
         (lambda: denoiseg_loss({}, TRUE), ValueError, r"outputs has the keys \[\], expected denoised, logits"),
         (lambda: denoiseg_loss(OUT, {}), ValueError, r"targets has the keys \[\], expected images, blind, classes"),
@@ -229,7 +233,7 @@ TRUE = {"images": IMAGES, "blind": torch.zeros(2, 4, 5).bool(), "classes": torch
         (lambda: postprocess(OUT, 1.5), ValueError, "foreground_threshold is 1.5, expected"),
         (lambda: postprocess(OUT, float("nan")), ValueError, "foreground_threshold is nan, expected"),
         (lambda: denoiseg_loss(OUT | {"logits": IMAGES}, TRUE), ValueError, r"outputs\['logits'\] has shape"),
-        (lambda: DenoiSeg(torch.nn.Flatten())(IMAGES), ValueError, "network gives 20 channels"),
+        (lambda: DenoiSeg(torch.nn.Flatten())(IMAGES), ValueError, r"network\(images\) has shape"),
         (lambda: postprocess({}), ValueError, r"outputs has the keys \[\], expected logits"),
         (
             lambda: postprocess({"logits": IMAGES}),

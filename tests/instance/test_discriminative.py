@@ -195,7 +195,7 @@ def test_network() -> None:
     assert outputs["foreground"].unique().tolist() == [9] and outputs["embeddings"].amax().item() == 3
     assert postprocess(outputs)[0].tolist() == [[1, 1], [1, 1]]
     assert postprocess(outputs, foreground_threshold=0.9999)[0].tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ValueError, match=r"network gives shape \(1, 5, 2, 2\), expected \(B, 4, H, W\)"):
+    with pytest.raises(ValueError, match=r"network\(images\) has shape \(1, 5, 2, 2\), expected \(B, 4, H, W\)"):
         DiscriminativeEmbedding(net.network, 3)(torch.rand(1, 3, 2, 2))
 
 

@@ -319,9 +319,9 @@ FLOWS, POINTS = torch.zeros(2, 2, 3), torch.zeros(4, 2)
             r"flows has shape \(2, 3, 2\), expected \(2, H, W\) with H = 2, W = 3",
         ),
         (lambda: suppressed_euler(FLOWS, MAP > 0, -1), ValueError, "steps is -1, expected"),
-        (lambda: suppressed_euler(FLOWS / 0, MAP == 0), ValueError, "flows has a NaN or an infinity, expected"),
-        (lambda: cluster_points([[0, 0]]), ValueError, "points has type list, expected"),
-        (lambda: cluster_points(POINTS / 0), ValueError, "points has a NaN or an infinity, expected"),
+        (lambda: suppressed_euler(FLOWS / 0, MAP == 0), ValueError, "flows has the value nan, expected"),
+        (lambda: cluster_points([[0, 0]]), TypeError, "points has type list, expected"),
+        (lambda: cluster_points(POINTS / 0), ValueError, "points has the value"),
         (lambda: postprocess({}, threshold=0), ValueError, r"outputs has the keys \[\], expected flows, distance"),
         (
             lambda: postprocess({"flows": FLOWS[None], "distance": FLAT[None]}, threshold=math.nan),
@@ -330,8 +330,8 @@ FLOWS, POINTS = torch.zeros(2, 2, 3), torch.zeros(4, 2)
         ),
         (lambda: field_flow([[1.0]], MAP), TypeError, "distance has type list, expected"),
         (lambda: cluster_points(FLAT), ValueError, r"points has shape \(2, 3\), expected"),
-        (lambda: cluster_points(POINTS, eps=0), ValueError, "eps is 0 and min_points 4, expected"),
-        (lambda: cluster_points(POINTS, min_points=0), ValueError, "min_points 0, expected"),
+        (lambda: cluster_points(POINTS, eps=0), ValueError, "eps is 0, expected"),
+        (lambda: cluster_points(POINTS, min_points=0), ValueError, "min_points is 0, expected"),
         (
             lambda: postprocess({"flows": FLOWS}),
             ValueError,

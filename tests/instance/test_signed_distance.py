@@ -213,7 +213,11 @@ MAP, FLAT = torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 3)
             r"targets\['distance'\] has dtype torch.int32, expected",
         ),
         (lambda: signed_distance_loss({}, {}, scale=0), ValueError, "scale is 0, expected"),
-        (lambda: SignedDistance(UNet(3, 2, 2, 1, 1))(torch.zeros(1, 3, 4, 4)), ValueError, "network gives shape"),
+        (
+            lambda: SignedDistance(UNet(3, 2, 2, 1, 1))(torch.zeros(1, 3, 4, 4)),
+            ValueError,
+            r"network\(images\) has shape",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

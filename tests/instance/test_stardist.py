@@ -228,7 +228,7 @@ ROWS = [
         r"scores has shape \(2, 1\), expected \(2,\)",
     ),
     (lambda: postprocess(OUTPUTS, (9, 8)), ValueError, r"outputs has \(4, 4\) pixels, expected \(5, 4\)"),
-    (lambda: postprocess(OUTPUTS, (8, 8), score_threshold=1.5), ValueError, "score_threshold 1.5, expected"),
+    (lambda: postprocess(OUTPUTS, (8, 8), score_threshold=1.5), ValueError, "score_threshold is 1.5, expected"),
     (lambda: stardist_loss(OUTPUTS, OUTPUTS), ValueError, "targets has the keys"),
     (
         lambda: stardist_loss(OUTPUTS, {"probability": torch.zeros(1, 1, 2, 4), "distances": torch.zeros(1, 8, 2, 4)}),

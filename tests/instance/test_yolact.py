@@ -349,7 +349,7 @@ TARGET = target_of(block(0, 0, 4, 4, (8, 8)))
     [
         (lambda: yolact_loss(GOOD["anchors"], [TARGET]), TypeError, "outputs has type Tensor, expected a dict"),
         (lambda: yolact_loss({"anchors": 1}, [TARGET]), ValueError, "outputs has the keys .*expected class_logits"),
-        (lambda: yolact_loss(GOOD, [TARGET] * 2), ValueError, "targets has 2 entries, expected one dict .* 1 images"),
+        (lambda: yolact_loss(GOOD, [TARGET] * 2), ValueError, "targets has 2 entries, expected 1, one for each image"),
         (lambda: yolact_loss(GOOD, [{**TARGET, "labels": torch.tensor([3])}]), ValueError, "expected 1 to 2"),
         (lambda: yolact_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 8, 8\)"),
         (lambda: postprocess([GOOD]), TypeError, "outputs has type list"),

@@ -206,10 +206,10 @@ def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
         ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\); for a grey image"),
         ({"a": torch.full((3, 4, 4), 255.0)}, {}, ValueError, r"runs from 255 to 255, expected values in \[0, 1\]"),
         ({"a": torch.full((3, 4, 4), torch.nan)}, {}, ValueError, r"runs from nan to nan, expected values in \[0, 1\]"),
-        ({"a\n": torch.zeros(3, 4, 4)}, {}, ValueError, "expected the name of an image's file"),
+        ({"a\n": torch.zeros(3, 4, 4)}, {}, ValueError, "expected the name of an image file"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": []}, ValueError, "expected the background and other names"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "expected the background and other"),
-        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "no two the same"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "all different"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": "cats"}, TypeError, "classes is 'cats', expected a list of names"),
         ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept has the image 'b'"),
         (

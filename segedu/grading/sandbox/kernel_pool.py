@@ -114,7 +114,7 @@ class KernelPool:
         self,
         steps: list[Step],
         files_in: dict[str, bytes] | None = None,
-        wanted: list[str] | tuple[str, ...] = (),
+        output_patterns: list[str] | tuple[str, ...] = (),
         limits: Limits | None = None,
     ) -> RunResult:
         """Run the steps in order in one kernel, with a new kernel after each loss.
@@ -122,7 +122,7 @@ class KernelPool:
         Args:
             steps: what to run.
             files_in: files for the work folder of every kernel, by relative path.
-            wanted: patterns of files to fetch, such as `job/*/out/*`; a star stays within a folder.
+            output_patterns: patterns of files to fetch, such as `job/*/out/*`; a star stays within a folder.
             limits: on time, memory, output and disk.
 
         Raises:
@@ -131,7 +131,7 @@ class KernelPool:
         for step in steps:
             if step.kind not in KINDS:
                 raise ValueError(f"steps holds the kind {step.kind!r}, expected one of {', '.join(KINDS)}")
-        run = _Run(self, dict(files_in or {}), list(wanted), limits or Limits())
+        run = _Run(self, dict(files_in or {}), list(output_patterns), limits or Limits())
         try:
             return run.run_steps(steps)
         finally:
@@ -141,8 +141,10 @@ class KernelPool:
 class _Run:
     """One run of a submission's steps, through one or more kernels."""
 
-    def __init__(self, pool: KernelPool, files_in: dict[str, bytes], wanted: list[str], limits: Limits) -> None:
-        self.pool, self.files_in, self.wanted, self.limits = pool, files_in, wanted, limits
+    def __init__(
+        self, pool: KernelPool, files_in: dict[str, bytes], output_patterns: list[str], limits: Limits
+    ) -> None:
+        self.pool, self.files_in, self.output_patterns, self.limits = pool, files_in, output_patterns, limits
         self.result = RunResult([], pool.isolation.level, pool.isolation.reason)
         self.deadline = 0.0  # of the current step
         self.extension = 0.0  # seconds of that step in which other work had the processor
@@ -318,9 +320,9 @@ class _Run:
             self.resources = None
 
     def fetch(self, files: SandboxFiles) -> None:
-        """Read the wanted files; files that an earlier kernel left are kept."""
+        """Read the output_patterns files; files that an earlier kernel left are kept."""
         bytes_left = self.limits.disk_bytes - sum(map(len, self.result.files.values()))  # for all kernels together
-        for pattern in self.wanted:
+        for pattern in self.output_patterns:
             try:
                 paths = files.find(pattern)
             except (SandboxFileError, OSError) as error:

@@ -1,16 +1,16 @@
-"""Cellpose: pixels flow to the middle of their cell, and cells are the places where many pixels meet.
+"""Cellpose: pixels follow a predicted flow to the middle of their cell, and pixels that end together are one cell.
 
 Paper: Stringer, Wang, Michaelos, Pachitariu, "Cellpose: a generalist algorithm for cellular segmentation", Nature
     Methods 18, 2021, bioRxiv 2020.02.02.931238. Numbers are those of the authors' version 3.
-Idea: Heat that starts in the middle of a cell and spreads within it falls towards the border everywhere, however bent
-    the cell is; the direction in which it rises is a flow that a network can learn at each pixel. Followed step by
-    step, the predicted flow takes all pixels of a cell to one place, also where cells touch. Cells whose own flow
-    differs from the predicted one are dropped: a test of quality that needs no truth.
-Simplified: whole images, where the authors average overlapping tiles and, if asked, flips and several networks.
+Idea: Heat that starts in the middle of a cell and spreads within it decreases towards the border, however bent the cell
+    is. The direction in which it increases is a flow that a network can learn at each pixel. Followed step by step, the
+    predicted flow takes all pixels of a cell to one point, even where cells touch. Cells whose own flow differs from
+    the predicted one are dropped: a quality test that needs no ground truth.
+Simplified: whole images, where the authors average overlapping tiles and, optionally, flips and several networks.
 Shapes: images (B, C, H, W), any H and W -> `flows` (B, 2, H, W) = 5 (dy, dx), `logits` (B, H, W), `style` (B, S).
     `postprocess`: outputs -> B label maps (H, W) int32.
 Quality: forward, gradients and batch statistics are those of cellpose 3.1.1.3's network with its weights (its tests).
-    `segedu.weights.load("cells_cellpose")`, 39 CPU-s of training: instance accuracy 0.989 at IoU 0.5 on drawn
+    `segedu.weights.load("cells_cellpose")`, 39 CPU-s of training: instance accuracy 0.989 at IoU 0.5 on synthetic
     nuclei, 0.975 at 0.7; Gaussian, Otsu, watershed: 0.440 and 0.302 (tests/benchmarks/cell_weights.py).
 Course: 09-distances
 Lab: 09_distances
@@ -25,20 +25,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Targets and the way back are in a file of their own; the method is one, so its names are all here.
+# flows.py computes targets and masks; its functions can be imported from here too
 from segedu.instance.cellpose.flows import diffusion_flow, masks_from_flows
 from segedu.instance.cellpose.flows import flow_error as flow_error
 from segedu.instance.cellpose.flows import follow_flows as follow_flows
 from segedu.validation.images import check_images
 from segedu.validation.label_maps import check_label_map
-from segedu.validation.numbers import check_number
+from segedu.validation.numbers import check_integer, check_number
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan, check_tensor
 
 FLOW_SCALE = 5.0  # the network predicts five times the flow of length 1
 
 
 def _norm_conv(in_channels: int, out_channels: int, kernel_size: int, relu: bool = True) -> nn.Sequential:
-    """Batch norm, ReLU, convolution: in this order, as in the second version of residual networks."""
+    """Batch norm, ReLU, convolution: pre-activation, as in the second version of residual networks."""
     between = [nn.ReLU(inplace=True)] if relu else []
     return nn.Sequential(
         nn.BatchNorm2d(in_channels, eps=1e-5, momentum=0.05),
@@ -48,12 +48,7 @@ def _norm_conv(in_channels: int, out_channels: int, kernel_size: int, relu: bool
 
 
 class ResidualDown(nn.Module):
-    """Four convolutions 3x3, two residual steps; the first skips through a convolution 1x1.
-
-    Args:
-        in_channels: of the features.
-        out_channels: of what comes out.
-    """
+    """Two residual blocks of two 3x3 convolutions each; the first has a 1x1 convolution as its shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -69,12 +64,7 @@ class ResidualDown(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """A convolution whose input is shifted, channel by channel, by a linear function of the style.
-
-    Args:
-        channels: C of the features.
-        style_channels: S of the style.
-    """
+    """A convolution whose input is shifted, channel by channel, by a linear function of the style."""
 
     def __init__(self, channels: int, style_channels: int) -> None:
         super().__init__()
@@ -89,8 +79,8 @@ class ResidualUp(nn.Module):
     """`ResidualDown` with the style in its last three convolutions, and the encoder's features added before them.
 
     Args:
-        in_channels: of the features from below.
-        out_channels: of what comes out, and of the encoder's features.
+        in_channels: of the coarser features.
+        out_channels: of the result, and of the encoder's features.
         style_channels: S of the style.
     """
 
@@ -107,25 +97,25 @@ class ResidualUp(nn.Module):
 
 
 class _Blocks(nn.Module):
-    """Holds the blocks of one way under the authors' names, so that their files load as they are."""
+    """Holds the blocks of the encoder ("down") or decoder ("up") under the authors' names, so that their files load."""
 
-    def __init__(self, way: str, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, direction: str, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.add_module(way, nn.ModuleDict({f"res_{way}_{n}": block for n, block in enumerate(blocks)}))
+        self.add_module(direction, nn.ModuleDict({f"res_{direction}_{n}": block for n, block in enumerate(blocks)}))
 
 
 class Cellpose(nn.Module):
-    """The paper's figure 1: a U-Net of residual blocks, additions in place of concatenations, and a style.
+    """The paper's figure 1: a U-Net of residual blocks, with additions instead of concatenations, and a style.
 
-    The style is the mean over all places of the deepest features, cut to length 1: what kind of image it is. It
-    shifts the features of the way up, and tells the size of the cells (segedu/instance/cellpose/size.py).
+    The style is the mean over all pixels of the deepest features, normalised to length 1: it describes the kind of
+    image. It shifts the features of the decoder, and predicts the size of the cells (segedu/instance/cellpose/size.py).
 
     Args:
-        in_channels: C. The paper's two are the cells and, or zeros, their nuclei.
-        widths: channels of each level, fine to coarse; the last is S.
+        in_channels: C. The paper's two are the cells and their nuclei, or zeros.
+        widths: channels of each level, fine to coarse, at least two; the last is S.
         out_channels: two flows and a logit. Omnipose adds one.
-        diam_mean: pixels, the diameter of cells for which the network is made: images are resized to it.
-        normalize: applied to images first, see `PercentileNormalize`. None: images are taken as they are.
+        diam_mean: pixels, the cell diameter that the network expects; images are resized to it.
+        normalize: applied to images first, see `PercentileNormalize`. None: images are used as they are.
     """
 
     def __init__(
@@ -138,33 +128,26 @@ class Cellpose(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths is {tuple(widths)}, expected two or more numbers of at least 1")
-        if out_channels < 3:
-            raise ValueError(f"out_channels is {out_channels}, expected at least 3: two flows and a logit")
+            raise ValueError(f"widths is {tuple(widths)}, expected two or more integers of at least 1")
+        check_integer("out_channels", out_channels, minimum=3)
         self.in_channels, self.normalize = in_channels, nn.Identity() if normalize is None else normalize
         self.register_buffer("diam_mean", torch.full((1,), float(diam_mean)))
         self.register_buffer("diam_labels", torch.full((1,), float(diam_mean)))  # mean of the training cells
-        above = [in_channels, *widths[:-1]]
-        below = [*widths[1:], widths[-1]]
-        self.downsample = _Blocks("down", [ResidualDown(*pair) for pair in zip(above, widths, strict=True)])
-        self.upsample = _Blocks("up", [ResidualUp(*pair, widths[-1]) for pair in zip(below, widths, strict=True)])
+        finer = [in_channels, *widths[:-1]]
+        coarser = [*widths[1:], widths[-1]]
+        self.downsample = _Blocks("down", [ResidualDown(*pair) for pair in zip(finer, widths, strict=True)])
+        self.upsample = _Blocks("up", [ResidualUp(*pair, widths[-1]) for pair in zip(coarser, widths, strict=True)])
         self.output = _norm_conv(widths[0], out_channels, 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps, style = self.maps_and_style(images)
-        # One number a pixel has no axis of channels, as in a label map: `foreground` of the targets stacks to the same.
+        # `logits` has no axis of channels, like a batch of `foreground` masks
         return {"flows": maps[:, :2], "logits": maps[:, 2], "style": style}
 
     def maps_and_style(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last convolution gives, before channels have names.
+        """The output of the last convolution (B, out_channels, H, W), and the style (B, S) of length 1.
 
-        H and W that the poolings do not divide are filled up with zeros below and on the right, and cut again.
-
-        Args:
-            images: (B, C, H, W).
-
-        Returns:
-            (B, out_channels, H, W) and the style (B, S), of length 1.
+        Images (B, C, H, W) whose sizes are not divisible by the pooling factor are zero-padded at the bottom and right.
         """
         check_images(images, self.in_channels)
         height, width = images.shape[2:]
@@ -184,9 +167,9 @@ class Cellpose(nn.Module):
 
 
 class PercentileNormalize(nn.Module):
-    """Each channel of each image so that its first percentile is 0 and its 99th is 1, which the official files ask.
+    """Scale each channel of each image so that its 1st percentile is 0 and its 99th is 1, for the official weights.
 
-    A channel whose percentiles are no more than 0.001 apart is all 0. Nothing of it is in a state dict.
+    A channel whose percentiles are at most 0.001 apart becomes 0. The module has no state.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -197,30 +180,24 @@ class PercentileNormalize(nn.Module):
 
     @staticmethod
     def _percentile(ordered: Tensor, share: float) -> Tensor:
-        place = share * (ordered.shape[2] - 1)
-        below = int(place)
+        position = share * (ordered.shape[2] - 1)
+        below = int(position)
         above = min(below + 1, ordered.shape[2] - 1)
-        return torch.lerp(ordered[:, :, below], ordered[:, :, above], place - below)
+        return torch.lerp(ordered[:, :, below], ordered[:, :, above], position - below)
 
 
 def official_cellpose(normalize: nn.Module | None = None, diam_mean: float = 30.0) -> Cellpose:
-    """The network of `cyto`, `cyto2`, `cyto3` and `nuclei`: two channels in, 6.6 million weights.
+    """The network of `cyto`, `cyto2`, `cyto3` and `nuclei` with random weights: 2 channels, 6.6 million parameters.
 
     Args:
-        normalize: applied to images first. None: `PercentileNormalize`, with which these were trained.
+        normalize: applied to images first. None: `PercentileNormalize`, with which the official weights were trained.
         diam_mean: pixels, 30, and 17 for `nuclei`.
-
-    Returns:
-        The network, with weights drawn at random.
     """
     return Cellpose(diam_mean=diam_mean, normalize=PercentileNormalize() if normalize is None else normalize)
 
 
 def cellpose_targets(label_map: Tensor) -> dict[str, Tensor]:
-    """What the network is to learn from one label map.
-
-    Args:
-        label_map: (H, W) integers, 0 is background.
+    """The targets of one label map (H, W) with 0 for the background.
 
     Returns:
         `flows` (2, H, W) float32 of `diffusion_flow`, of length 1, and `foreground` (H, W) bool.
@@ -237,10 +214,6 @@ def cellpose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
 
     Returns:
         Scalars `flow`, `foreground`, and `loss`, their sum.
-
-    Raises:
-        TypeError: outputs or targets are no dicts, or a tensor is not of floating-point numbers.
-        ValueError: a key is missing or shapes differ.
     """
     check_keys("targets", targets, ("flows", "foreground"))
     sizes = check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
@@ -258,21 +231,17 @@ def postprocess(
     min_size: int = 15,
     steps: int = 200,
 ) -> list[Tensor]:
-    """Cells from what the network gave: see `masks_from_flows`.
+    """Label maps of a batch: see `masks_from_flows`.
 
     Args:
         outputs: `flows` (B, 2, H, W) and `logits` (B, H, W) of `Cellpose`.
-        logit_threshold: pixels whose logit is above belong to cells; 0 is a probability of 1/2.
+        logit_threshold: pixels with a larger logit belong to cells; 0 is a probability of 1/2.
         flow_threshold: cells with a larger `flow_error` are dropped; 0 drops none.
         min_size: pixels, smaller cells are dropped.
-        steps: how often pixels move.
+        steps: number of steps along the flow.
 
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
-
-    Raises:
-        TypeError: `outputs` is no dict, or a tensor in it is not of floating-point numbers.
-        ValueError: a key is missing, a shape is another one, flows are not finite, or a logit is NaN.
     """
     check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
     check_no_nan("outputs", outputs, ("flows", "logits"))

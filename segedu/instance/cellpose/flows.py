@@ -1,10 +1,10 @@
-"""Cellpose's flows: from cells to the direction in which each pixel should go, and from directions to cells.
+"""Cellpose's flows: from cells to the direction in which each pixel should move, and from directions to cells.
 
 Paper: Stringer, Wang, Michaelos, Pachitariu, "Cellpose: a generalist algorithm for cellular segmentation", Nature
     Methods 18, 2021, bioRxiv 2020.02.02.931238, Methods. Numbers are those of the authors' version 3.
-Idea: Heat spreads in a cell from its middle, and the flow is the direction in which heat rises. The way back: all
-    pixels go with the flow for a while; how many ended at each pixel is counted; around each peak of the counts the
-    pixels on which more than two ended are one cell's meeting place, and who ended there belongs to the cell.
+Idea: Heat spreads in a cell from its middle, and the flow is the direction in which heat increases. To decode, all
+    pixels follow the flow for some steps, and a histogram counts how many end at each pixel. Around each peak, the
+    pixels on which more than two ended are the sink of one cell, and the pixels that ended there belong to the cell.
 Simplified: two dimensions; see segedu/instance/cellpose/cellpose3d.py for three.
 Shapes: label map (H, W) -> flows (2, H, W), dy and dx, of length 1. Flows (2, H, W) and foreground (H, W) -> ends
     (2, H, W), label map (H, W) int32.
@@ -25,30 +25,27 @@ from torch import Tensor
 
 from segedu.ops.flows import drift, spread_heat
 from segedu.ops.label_maps import relabel_by_occurrence, relabel_sequential
-from segedu.validation.tensors import check_dtype, check_floats
+from segedu.validation.numbers import check_number
+from segedu.validation.tensors import check_dtype, check_finite, check_floats
 
-# Of a meeting place: more pixels than this end on its peak, more than this on each other pixel; it reaches this far,
-# and in a square of this side it has the only peak.
+# Of a sink: more than PEAK pixels end on its peak and more than FLOOR on each of its other pixels; it extends at most
+# REACH pixels from its peak, which is the maximum of a square of side APART.
 PEAK, FLOOR, REACH, APART = 10, 2, 5, 5
 
 
 def diffusion_flow(label_map: Tensor) -> Tensor:
-    """The flow that each pixel should have: where heat rises that starts in the middle of its cell.
+    """The target flow of each pixel: the direction in which heat from the middle of its cell increases.
 
-    The source is the pixel of the cell that is nearest to the mean of all its pixels, so that it lies inside
-    crescents too. Each of 2 (h + w + 4) steps, with h and w the sides of the cell's box, adds 1 there and then
-    averages 3x3 pixels; outside the cell heat is 0. The flow is the central difference, divided by its length.
+    The source is the pixel of the cell nearest to the mean of all its pixels, so that it lies inside crescents too.
+    Each of 2 (h + w + 4) steps, with h and w the sides of the cell's box, adds 1 at the source and then averages 3x3
+    pixels; outside the cell heat is 0. The flow is the central difference, divided by its length.
 
     Args:
-        label_map: (H, W) integers, 0 is background; numbers may be left out.
+        label_map: (H, W) integers, 0 is background; labels may have gaps.
 
     Returns:
-        (2, H, W) float32, dy and dx, of length 1 inside cells and 0 outside. Where heat has no slope, as in a cell of
-        one pixel, it is 0. In the middle of a symmetric cell rounding decides the direction.
-
-    Raises:
-        TypeError: `label_map` is not a tensor of integers.
-        ValueError: it is not (H, W), is empty or has a negative label.
+        (2, H, W) float32, dy and dx, of length 1 inside cells and 0 outside. Where heat has no gradient, as in a cell
+        of one pixel, it is 0. In the middle of a symmetric cell, rounding decides the direction.
 
     >>> diffusion_flow(torch.tensor([[4, 4, 4, 4, 0, 2]]))[1]
     tensor([[ 1.,  1., -1., -1.,  0.,  0.]])
@@ -60,34 +57,30 @@ def diffusion_flow(label_map: Tensor) -> Tensor:
 def _diffuse(labels: np.ndarray) -> np.ndarray:
     """`diffusion_flow` of labels 1, 2, ... without gaps, in float64."""
     flows = np.zeros((2, *labels.shape))
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        inside = np.pad(labels[rows, columns] == number, 1)
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        inside = np.pad(labels[rows, columns] == label, 1)
         y, x = inside.nonzero()
         # Paper: the median; the authors' code has taken the mean since.
         middle = ((y - y.mean()) ** 2 + (x - x.mean()) ** 2).argmin()
         source = int(y[middle]), int(x[middle])
         heat = spread_heat(torch.from_numpy(inside), source, 2 * sum(inside.shape)).numpy()
-        slope = np.stack([heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]])
-        flows[:, y + rows.start - 1, x + columns.start - 1] = slope / (1e-60 + np.sqrt((slope**2).sum(axis=0)))
+        gradient = np.stack([heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]])
+        flows[:, y + rows.start - 1, x + columns.start - 1] = gradient / (1e-60 + np.sqrt((gradient**2).sum(axis=0)))
     return flows
 
 
 def follow_flows(flows: Tensor, foreground: Tensor, steps: int = 200) -> Tensor:
-    """Move the pixels of the foreground along the flow: Euler's method, a step as long as the flow is at the place.
+    """Move the pixels of the foreground along the flow with Euler's method.
 
-    Between pixels the flow is bilinear, and 0 in the background. Nobody leaves the image.
+    Between pixels the flow is bilinear, and it is 0 in the background. Positions are clamped to the image.
 
     Args:
-        flows: (2, H, W) floating-point, dy and dx in pixels a step; length 1 is what `diffusion_flow` gives.
+        flows: (2, H, W) floating-point, dy and dx in pixels per step; `diffusion_flow` returns length 1.
         foreground: (H, W) bool.
-        steps: how many, at least 0.
+        steps: number of steps, at least 0.
 
     Returns:
-        (2, H, W) float32, row and column where each pixel is in the end; pixels of the background have not moved.
-
-    Raises:
-        TypeError: `flows` is not floating-point, or `foreground` not bool.
-        ValueError: a shape is another one, `flows` is not finite, or `steps` is negative.
+        (2, H, W) float32, the final row and column of each pixel; pixels of the background do not move.
 
     >>> right = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 0.0, 1.0]]])
     >>> follow_flows(right, torch.tensor([[True, True, True, False]]), steps=5)[1]
@@ -109,7 +102,7 @@ def masks_from_flows(
     min_size: int = 15,
     max_share: float = 0.4,
 ) -> Tensor:
-    """Cells from flows: follow them, group pixels by where they end, drop doubtful cells, fill holes.
+    """Cells from flows: follow them, group pixels by their end points, drop doubtful cells, fill holes.
 
     Cellpose 3.1.1.3 gives the same cells, with one exception. Its filter of doubtful cells leaves gaps between the
     labels, and its `fill_holes_and_remove_small_masks` assumes that there are none. After the filter has dropped a
@@ -117,25 +110,19 @@ def masks_from_flows(
     only one of the two results (its tests). If its labels are renumbered first, the results are equal.
 
     Args:
-        flows: (2, H, W) floating-point, dy and dx; length 1 is one pixel a step. A fifth of what the network gives.
+        flows: (2, H, W) floating-point, dy and dx in pixels per step: a fifth of the network's output.
         foreground: (H, W) bool.
-        steps: how often pixels move.
+        steps: number of steps along the flow.
         flow_threshold: cells with a larger `flow_error` are dropped; 0 drops none.
-        min_size: pixels, smaller cells are dropped, before holes are filled and after.
-        max_share: of the image; a larger cell is taken for background.
+        min_size: pixels, smaller cells are dropped, before and after holes are filled.
+        max_share: of the image, in (0, 1]; a larger cell becomes background.
 
     Returns:
-        (H, W) int32 label map: 1, 2, ... without gaps; all 0 where there is no cell. A cell whose meeting place has
-        no pixel on which more than 10 end is not found: of 3x3 pixels, say.
-
-    Raises:
-        TypeError: `flows` is not floating-point, or `foreground` not bool.
-        ValueError: a shape is another one, `flows` is not finite, or a number is out of its range.
+        (H, W) int32 label map: 1, 2, ... without gaps; all 0 if there is no cell. A cell is missed if no pixel of its
+        sink collects more than 10 end points, for example a cell of 3x3 pixels.
     """
-    if not flow_threshold >= 0 or not 0 < max_share <= 1:
-        raise ValueError(
-            f"flow_threshold is {flow_threshold} and max_share {max_share}, expected at least 0 and within (0, 1]"
-        )
+    check_number("flow_threshold", flow_threshold)
+    check_number("max_share", max_share, maximum=1, exclusive=True)
     ends = follow_flows(flows, foreground, steps)
     labels = torch.zeros(foreground.shape, dtype=torch.int32)
     labels[foreground.cpu()] = group_ends(ends[:, foreground].cpu(), foreground.shape, max_share)
@@ -146,24 +133,24 @@ def masks_from_flows(
 
 
 def group_ends(ends: Tensor, size: tuple[int, ...], max_share: float) -> Tensor:
-    """Who ends near whom: the meeting places are the peaks of a histogram, one bin a pixel.
+    """Cluster end points: sinks are the peaks of a histogram with one bin per pixel.
 
-    A peak has more than 10 pixels and as many as any bin in the 5x5 around it. From it a meeting place grows five
-    times by the neighbours, also at corners, on which more than 2 pixels ended. Where two overlap, the higher peak
-    has the bin.
+    A peak has more than 10 end points and is the maximum of the 5x5 bins around it. From the peak, the sink grows five
+    times by the neighbouring bins, diagonals included, with more than 2 end points. Where two sinks overlap, the one
+    with the higher peak gets the bin.
 
     Args:
-        ends: (A, N) places in an image or volume of A axes.
+        ends: (A, N) end points in an image or volume of A axes.
         size: (H, W), or (D, H, W).
         max_share: of the image; larger groups get 0.
 
     Returns:
-        (N,) int32: 1, 2, ... in the order in which groups occur; 0 for those that ended at no meeting place.
+        (N,) int32: 1, 2, ... in the order in which groups occur; 0 for points that ended in no sink.
     """
     pool, ones = (F.max_pool2d, (1, 1)) if len(size) == 2 else (F.max_pool3d, (1, 1, 1))
-    padded = [length + 2 * REACH for length in size]  # so that all of a meeting place's surroundings are there
+    padded = [length + 2 * REACH for length in size]  # so that windows stay within the array
     strides = torch.tensor(np.cumprod((1, *padded[:0:-1]))[::-1].copy())
-    bins = strides @ (ends.long() + REACH)  # (N,): their number in the flattened image
+    bins = strides @ (ends.long() + REACH)  # (N,): indices into the flattened image
     counts = torch.bincount(bins, minlength=int(np.prod(padded))).float()
     grid = counts.reshape(1, *padded)
     peaks = ((counts > PEAK) & (grid == pool(grid, APART, 1, APART // 2)).flatten()).nonzero()
@@ -172,32 +159,28 @@ def group_ends(ends: Tensor, size: tuple[int, ...], max_share: float) -> Tensor:
         return torch.zeros(len(bins), dtype=torch.int32)
     offsets = torch.meshgrid(*[torch.arange(-REACH, REACH + 1)] * len(size), indexing="ij")  # A of 11x11
     window = sum(stride * offset for stride, offset in zip(strides, offsets, strict=True))
-    places = peaks.reshape(-1, *ones) + window  # (S, 11, 11)
-    able = counts[places] > FLOOR
-    grown = (window == 0).float().expand(places.shape)
+    neighbours = peaks.reshape(-1, *ones) + window  # (S, 11, 11)
+    allowed = counts[neighbours] > FLOOR
+    grown = (window == 0).float().expand(neighbours.shape)
     for _ in range(REACH):
-        grown = pool(grown, 3, 1, 1) * able
-    chosen = grown > 0
+        grown = pool(grown, 3, 1, 1) * allowed
+    sink = grown > 0
     owner = torch.zeros(len(counts), dtype=torch.long)
-    owner.scatter_reduce_(0, places[chosen], chosen.nonzero()[:, 0] + 1, "amax")
+    owner.scatter_reduce_(0, neighbours[sink], sink.nonzero()[:, 0] + 1, "amax")
     labels = owner[bins]
     labels[(torch.bincount(labels) > max_share * np.prod(size))[labels]] = 0
     return relabel_by_occurrence(labels)
 
 
 def flow_error(label_map: Tensor, flows: Tensor) -> Tensor:
-    """How far the flow that a cell should have is from the one it has: the mean of the squared differences.
+    """Mean squared difference, for each cell, between the flow of `diffusion_flow` and the given flow.
 
     Args:
         label_map: (H, W) integers, 0 is background.
-        flows: (2, H, W) floating-point, dy and dx, of length 1 where they are right.
+        flows: (2, H, W) floating-point, dy and dx, of length 1 if they are perfect.
 
     Returns:
-        (N,) float64, a number for each label that occurs, in ascending order.
-
-    Raises:
-        TypeError: a dtype is another one.
-        ValueError: a shape is another one, `flows` is not finite, or a label is negative.
+        (N,) float64, one value for each label that occurs, in ascending order.
 
     >>> cell = torch.tensor([[7, 7, 7, 7]])
     >>> flow_error(cell, diffusion_flow(cell)), flow_error(cell, torch.zeros(2, 1, 4))
@@ -205,49 +188,38 @@ def flow_error(label_map: Tensor, flows: Tensor) -> Tensor:
     """
     labels = relabel_sequential(label_map, (2,)).numpy(force=True)
     check_flows(flows, torch.from_numpy(labels > 0))
-    wanted, cells = _diffuse(labels), labels > 0
-    squares = ((wanted[:, cells] - flows.detach().float().numpy(force=True)[:, cells]) ** 2).sum(axis=0)
+    target, cells = _diffuse(labels), labels > 0
+    squares = ((target[:, cells] - flows.detach().float().numpy(force=True)[:, cells]) ** 2).sum(axis=0)
     sums = np.bincount(labels[cells], squares)[1:]
     return torch.from_numpy(sums / np.bincount(labels[cells])[1:]).to(label_map.device)
 
 
 def tidy(label_map: Tensor, min_size: int) -> Tensor:
-    """Drop small cells, fill the holes of the others, and number them without gaps.
+    """Drop small cells, fill the holes of the others, and relabel them without gaps.
 
-    What lies in a hole belongs to the cell around it afterwards, also if it was another cell.
+    Everything in a hole, even another cell, becomes part of the cell around it.
 
     Args:
         label_map: (H, W), or (D, H, W), integers, 0 is background.
         min_size: pixels, smaller cells are dropped.
 
     Returns:
-        int32, as large.
+        int32, the same shape.
     """
     labels = relabel_sequential(label_map).numpy(force=True)
-    for number, box in enumerate(ndimage.find_objects(labels), 1):
-        cell = labels[box] == number
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        cell = labels[box] == label
         if cell.sum() < min_size:
             labels[box][cell] = 0
         else:
-            labels[box][ndimage.binary_fill_holes(cell)] = number
+            labels[box][ndimage.binary_fill_holes(cell)] = label
     small = np.bincount(labels.ravel()) < min_size  # another cell may have taken some of it
     small[0] = False
     return relabel_by_occurrence(torch.from_numpy(np.where(small[labels], 0, labels))).to(label_map.device)
 
 
 def check_flows(flows: Tensor, foreground: Tensor, axes: int = 2) -> None:
-    """Refuse what are no flows of an image, or of a volume, and its foreground.
-
-    Args:
-        flows: (A, ...) floating-point, finite, with A axes behind.
-        foreground: bool, the same axes.
-        axes: A, 2 or 3.
-
-    Raises:
-        TypeError: a dtype is another one.
-        ValueError: a shape is another one, or `flows` is not finite.
-    """
+    """Check finite flows (A, ...) of an image (`axes=2`) or volume (`axes=3`), and its foreground (...), bool."""
     shape = "H W" if axes == 2 else "D H W"
     check_floats("flows", flows, f"{axes} {shape}", check_dtype("foreground", foreground, torch.bool, shape))
-    if not torch.isfinite(flows).all():
-        raise ValueError("flows has NaN or infinite numbers, expected finite ones")
+    check_finite("flows", flows)
