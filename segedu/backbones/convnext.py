@@ -5,7 +5,7 @@ Idea: Step by step the authors turn a ResNet into a network like Swin: patches o
     7 x 7 convolution in place of attention, an MLP at each location, and few normalisations, over the channels of one
     location. With the same training it is as good as Swin: much of the success of attention came from the design around
     it.
-Simplified: no stochastic depth. The last normalisation belongs to the classifier, and is left out with it.
+Simplified: no stochastic depth. The last normalisation belongs to the classifier, and is omitted with it.
 Shapes: images (B, C, H, W), H and W at least 32 -> a list of four features (B, C_i, H / s_i, W / s_i), sizes rounded
     down, strides 4, 8, 16, 32.
 """
@@ -29,7 +29,7 @@ class ConvNeXtBlock(nn.Module):
 
     Args:
         channels: C of the features.
-        layer_scale: initial value of the learnt factor of each channel of the residual branch.
+        layer_scale: initial value of the learned factor of each channel of the residual branch.
     """
 
     def __init__(self, channels: int, layer_scale: float) -> None:
@@ -48,7 +48,7 @@ class ConvNeXtBlock(nn.Module):
 class ConvNeXt(nn.Module):
     """Patches of 4 x 4 pixels, then stages of blocks, with a downsampling by 2 before each but the first.
 
-    Keys as torchvision's, but inside a block the layers have names in place of numbers.
+    State dict keys are those of torchvision, but inside a block the layers have names in place of numbers.
 
     Args:
         depths: number of blocks of each stage.
@@ -99,15 +99,18 @@ class ConvNeXt(nn.Module):
 
 
 def convnext_tiny(**options: Any) -> ConvNeXt:
-    """ConvNeXt-T with 27.8 million random weights, about the cost of a ResNet-50 or Swin-T; options of `ConvNeXt`."""
+    """ConvNeXt-T with 27.8 million parameters and random weights, about the cost of a ResNet-50 or Swin-T.
+
+    `options` are those of `ConvNeXt`.
+    """
     return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
 
 
 def convnext_small(**options: Any) -> ConvNeXt:
-    """ConvNeXt-S with random weights: the third stage three times as deep; options of `ConvNeXt`."""
+    """ConvNeXt-S with random weights: the third stage three times as deep; `options` are those of `ConvNeXt`."""
     return ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), **options)
 
 
 def convnext_base(**options: Any) -> ConvNeXt:
-    """ConvNeXt-B with random weights: as deep as ConvNeXt-S, and a third wider; options of `ConvNeXt`."""
+    """ConvNeXt-B with random weights: as deep as ConvNeXt-S, and a third wider; `options` are those of `ConvNeXt`."""
     return ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), **options)

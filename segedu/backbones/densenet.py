@@ -2,9 +2,9 @@
 
 Paper: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017, arXiv 1608.06993.
 Idea: The input of a layer is the concatenation of all previous features, to which it adds a few channels (the growth
-    rate k). Features are reused instead of learnt again, so the layers are narrow and the network has few weights.
+    rate k). Features are reused instead of learned again, so the layers are narrow and the network has few weights.
     Between two dense blocks a transition halves the channels and the resolution.
-Simplified: no dropout; the global pooling and the classifier are left out.
+Simplified: no dropout; the global pooling and the classifier are omitted.
 Shapes: images (B, C, H, W) -> a list of features, strides 2 (first convolution), 4, 8, 16 (inputs of the transitions,
     after normalisation and ReLU) and 32 (last block, after normalisation and ReLU).
 """
@@ -86,7 +86,7 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A 7x7 convolution, max pooling, and dense blocks with transitions between them; keys as torchvision's.
+    """A 7x7 convolution, max pooling, dense blocks, and transitions between them; state dict keys as in torchvision.
 
     Args:
         layers: layers of each dense block.
@@ -148,5 +148,5 @@ class DenseNet(nn.Module):
 
 
 def densenet121(**options: Any) -> DenseNet:
-    """DenseNet-121 (table 1 of the paper) with random weights; options of `DenseNet`."""
+    """DenseNet-121 (table 1 of the paper) with random weights; `options` are those of `DenseNet`."""
     return DenseNet((6, 12, 24, 16), **options)

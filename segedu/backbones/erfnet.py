@@ -6,7 +6,7 @@ Idea: A 3x3 convolution is replaced by one of 3x1 and one of 1x3: two thirds of 
     residual block has two such pairs, the second of which is dilated for a large receptive field. Most blocks are at an
     eighth of the resolution, where they are inexpensive. The decoder is much smaller than the encoder, because it only
     adds details.
-Simplified: the paper's 1x1 classifier after the encoder, with which the encoder is trained first, is left out.
+Simplified: the paper's 1x1 classifier after the encoder, with which the encoder is trained first, is omitted.
 Shapes: images (B, C, H, W) -> a list of features (B, C_i, H / 2**i, W / 2**i), i = 1 to 3, rounded up; the decoder
     turns the last of them into (B, K, 8 h, 8 w).
 """
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from segedu.validation.images import check_images
 from segedu.validation.numbers import check_integer, check_integers, check_length
 
-BN_EPS = 1e-3  # of the authors' trained networks; torch's default is 1e-5
+BN_EPS = 1e-3  # eps of the authors' trained networks; torch's default is 1e-5
 WIDTHS = (16, 64, 128)  # channels at strides 2, 4 and 8
-DILATIONS = ((1, 1, 1, 1, 1), (2, 4, 8, 16, 2, 4, 8, 16))  # of the blocks at strides 4 and 8
+DILATIONS = ((1, 1, 1, 1, 1), (2, 4, 8, 16, 2, 4, 8, 16))  # dilations of the blocks at strides 4 and 8
 DROPOUTS = (0.03, 0.3)
 
 
 class Downsampler(nn.Module):
-    """Half the resolution: a 3x3 convolution of stride 2 beside max pooling, then batch normalisation and a ReLU.
+    """Downsample by 2: a 3x3 convolution of stride 2 beside max pooling, then batch normalisation and a ReLU.
 
     Args:
         in_channels: C of the features, which the pooling keeps.
@@ -56,7 +56,7 @@ class NonBottleneck1d(nn.Module):
     Args:
         channels: C of input and output.
         dropout: probability that a channel of the residual is set to 0 in training.
-        dilation: of the second pair.
+        dilation: dilation of the second pair of convolutions.
     """
 
     def __init__(self, channels: int, dropout: float = 0.0, dilation: int = 1) -> None:
@@ -81,7 +81,7 @@ class NonBottleneck1d(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Twice the resolution: a transposed 3x3 convolution of stride 2, batch normalisation and a ReLU."""
+    """Upsample by 2: a transposed 3x3 convolution of stride 2, batch normalisation and a ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ class ERFNetEncoder(nn.Module):
     Args:
         in_channels: channels of the images.
         widths: channels at strides 2, 4 and 8, each more than the previous one.
-        dilations: of the blocks at strides 4 and 8.
-        dropouts: of the blocks at strides 4 and 8.
+        dilations: dilations of the blocks at strides 4 and 8.
+        dropouts: dropout probabilities of the blocks at strides 4 and 8.
 
     Attributes:
         channels: `widths`.
@@ -123,7 +123,7 @@ class ERFNetEncoder(nn.Module):
         for i, (rates, dropout) in enumerate(zip(dilations, dropouts, strict=True)):
             self.layers.append(Downsampler(widths[i], widths[i + 1]))
             self.layers.extend(NonBottleneck1d(widths[i + 1], dropout, rate) for rate in rates)
-        self._last_layers = {len(dilations[0]), len(self.layers) - 1}  # of strides 4 and 8
+        self._last_layers = {len(dilations[0]), len(self.layers) - 1}  # the last layers of strides 4 and 8
 
     def forward(self, images: Tensor) -> list[Tensor]:
         check_images(images, self.in_channels)
@@ -141,7 +141,7 @@ class ERFNetDecoder(nn.Module):
 
     Args:
         num_classes: K.
-        widths: those of the encoder.
+        widths: `widths` of the encoder.
         blocks: residual blocks after each of the first two steps.
     """
 

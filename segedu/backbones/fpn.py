@@ -86,7 +86,7 @@ class TopDown(nn.Module):
 
 
 class FPN(nn.Module):
-    """A backbone with a feature pyramid; keys `body.*` and `fpn.*` as those of torchvision's detectors.
+    """A backbone with a feature pyramid; state dict keys `body.*` and `fpn.*` as in torchvision's detectors.
 
     Args:
         backbone: returns a list of features, fine to coarse, and has their `channels` and `strides`.

@@ -1,4 +1,4 @@
-"""ResNet: residual blocks, which add a learnt correction to their input and can be stacked to deep networks.
+"""ResNet: residual blocks, which add a learned correction to their input and can be stacked to deep networks.
 
 Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. Dilation in
     place of stride: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation",
@@ -6,7 +6,7 @@ Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR
 Idea: A block learns F(x) and outputs F(x) + x. The sum passes the gradient on unchanged, so 101 layers train as well as
     18. For dense prediction, the last strides are removed and the following convolutions are dilated: they have the
     same receptive field as before, at a higher resolution.
-Simplified: the global pooling and the classifier are left out.
+Simplified: the global pooling and the classifier are omitted.
 Shapes: images (B, C, H, W) -> a list of five features (B, C_i, H / s_i, W / s_i), sizes rounded up, strides 2, 4, 8,
     16, 32 (output_stride 32), 2, 4, 8, 16, 16 or 2, 4, 8, 8, 8.
 """
@@ -28,9 +28,9 @@ class BasicBlock(nn.Module):
     Args:
         in_channels: C of the features.
         width: channels inside; the output has expansion * width channels.
-        stride: of the first convolution.
-        dilation: of the convolutions after the stride.
-        first_dilation: of the convolution that has the stride, or had it before dilation replaced it.
+        stride: stride of the first convolution.
+        dilation: dilation of the second convolution.
+        first_dilation: dilation of the first convolution, which has the stride, or had it before dilation replaced it.
     """
 
     expansion = 1
@@ -57,14 +57,14 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions with an identity shortcut, the 3x3 on a quarter of the channels: figure 5, right.
 
     Paper: the stride is in the first 1x1 convolution, which ignores three quarters of the pixels. Here it is in the 3x3
-    convolution, as in torchvision and its files of weights (version 1.5).
+    convolution, as in torchvision and its weights (ResNet v1.5).
 
     Args:
         in_channels: C of the features.
         width: channels inside; the output has expansion * width channels.
-        stride: of the 3x3 convolution.
+        stride: stride of the 3x3 convolution.
         dilation: unused here, because only a 1x1 convolution follows the stride.
-        first_dilation: of the 3x3 convolution.
+        first_dilation: dilation of the 3x3 convolution.
     """
 
     expansion = 4
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 convolution, max pooling and four stages of blocks; keys as torchvision's, without `fc`.
+    """A 7x7 convolution, max pooling and four stages of blocks; state dict keys as in torchvision, without `fc`.
 
     Args:
         block: BasicBlock or Bottleneck.
@@ -152,22 +152,22 @@ class ResNet(nn.Module):
 
 
 def resnet18(**options: Any) -> ResNet:
-    """ResNet with 18 layers (table 1 of the paper) and random weights; options of `ResNet`."""
+    """ResNet with 18 layers (table 1 of the paper) and random weights; `options` are those of `ResNet`."""
     return ResNet(BasicBlock, (2, 2, 2, 2), **options)
 
 
 def resnet34(**options: Any) -> ResNet:
-    """ResNet with 34 layers (table 1 of the paper) and random weights; options of `ResNet`."""
+    """ResNet with 34 layers (table 1 of the paper) and random weights; `options` are those of `ResNet`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), **options)
 
 
 def resnet50(**options: Any) -> ResNet:
-    """ResNet with 50 layers (table 1 of the paper) and random weights; options of `ResNet`."""
+    """ResNet with 50 layers (table 1 of the paper) and random weights; `options` are those of `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), **options)
 
 
 def resnet101(**options: Any) -> ResNet:
-    """ResNet with 101 layers (table 1 of the paper) and random weights; options of `ResNet`."""
+    """ResNet with 101 layers (table 1 of the paper) and random weights; `options` are those of `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 23, 3), **options)
 
 

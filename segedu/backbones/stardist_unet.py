@@ -25,10 +25,11 @@ class StarDistUNet(nn.Module):
     Args:
         in_channels: C of the images.
         base_channels: channels at the grid's resolution, doubled at every pooling.
-        depth: number of poolings after the grid.
+        depth: number of pooling layers after the grid.
         grid: stride of the features along each axis, powers of 2: two for images, three for volumes.
-        batch_norm: normalise after each convolution. The published weights have none. Without it features start so
-            faint, layer by layer fainter, that a short training learns little more than the biases.
+        batch_norm: normalise after each convolution. The published weights have none. Without it, the features become
+            smaller from layer to layer at the start of training, so that a short training learns little more than the
+            biases.
 
     Attributes:
         out_channels: channels of the features, `base_channels`.
@@ -115,7 +116,7 @@ def read_keras(path: str | Path) -> dict[str, np.ndarray]:
     """Read the arrays of a published Keras model. It requires h5py, which segedu itself does not.
 
     Args:
-        path: of `weights_best.h5`, or of the zip file that contains it.
+        path: path of `weights_best.h5`, or of the zip file that contains it.
 
     Returns:
         Arrays with names such as `down_level_0_no_0/kernel`.
@@ -146,7 +147,7 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Convert the weights of a Keras StarDist to a state dict of `StarDist` with a `StarDistUNet`.
 
     Args:
-        arrays: from `read_keras`; kernels are (h, w, in, out), or (d, h, w, in, out).
+        arrays: result of `read_keras`; kernels are (h, w, in, out), or (d, h, w, in, out).
 
     Returns:
         Tensors under our keys; kernels are (out, in, h, w).

@@ -8,7 +8,7 @@ Idea: If all tokens attend to all others, twice the side of an image costs sixte
     neighbouring tokens become one that is twice as wide. This gives fine and coarse features, on which a pyramid can be
     built.
 Simplified: no dropout and no stochastic depth; the MLP is four times as wide as the tokens. The last normalisation
-    belongs to the classifier, and is left out with it. The authors published one form for classification, which is the
+    belongs to the classifier, and is omitted with it. The authors published one form for classification, which is the
     default here and in torchvision, and one for detection and segmentation: `Swin(dense=True)`.
 Shapes: images (B, C, H, W) -> a list of four features (B, D_i, h_i, w_i), D_i = 1, 2, 4, 8 times D, strides 4, 8, 16,
     32. Sizes are rounded up, but the first size is rounded down without `dense`, and then H and W are at least 4.
@@ -78,7 +78,7 @@ class PatchMerging(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows of M x M tokens, with a learnt relative position bias.
+    """Self-attention inside windows of M x M tokens, with a learned relative position bias.
 
     To shift the windows, the tokens are rolled up and to the left, and reappear on the other side (figure 4 of the
     paper). A window at the border may then contain pieces from opposite sides of the image, which must not attend to
@@ -143,10 +143,10 @@ class SwinBlock(nn.Module):
 
     Args:
         embed_dim: D of the tokens.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         window_size: M, side of a window in tokens.
         shift: by how many tokens the windows are shifted.
-        shift_single_window: of `WindowAttention`.
+        shift_single_window: as in `WindowAttention`.
     """
 
     def __init__(
@@ -166,13 +166,13 @@ class SwinBlock(nn.Module):
 class Swin(nn.Module):
     """Patch embedding, then stages of blocks with a patch merging before each but the first.
 
-    Keys as torchvision's, but `proj`, `norm`, `fc1` and `fc2` in place of numbers. Torchvision's buffers
-    `relative_position_index` are computed here, and not stored.
+    State dict keys are those of torchvision, but `proj`, `norm`, `fc1` and `fc2` in place of numbers. Torchvision's
+    buffers `relative_position_index` are computed here, and not stored.
 
     Args:
         embed_dim: D of the first stage; each stage doubles it.
         depths: number of blocks of each stage; those with odd index have shifted windows.
-        num_heads: of the attention in each stage.
+        num_heads: number of heads of the attention in each stage.
         window_size: M, side of a window in tokens.
         in_channels: channels of the images.
         normalize: applied to the images first, such as `layers.normalize.Normalize`.
@@ -224,7 +224,10 @@ class Swin(nn.Module):
 
 
 def swin_t(**options: Any) -> Swin:
-    """Swin-T (section 3.3) with 27.5 million random weights, about the cost of a ResNet-50; options of `Swin`."""
+    """Swin-T (section 3.3) with 27.5 million parameters and random weights, about the cost of a ResNet-50.
+
+    `options` are those of `Swin`.
+    """
     return Swin(96, (2, 2, 6, 2), (3, 6, 12, 24), **options)
 
 
@@ -234,7 +237,7 @@ def swin_s(**options: Any) -> Swin:
 
 
 def swin_b(**options: Any) -> Swin:
-    """Swin-B (section 3.3) with random weights: as deep as Swin-S, and a third wider; options of `Swin`."""
+    """Swin-B (section 3.3) with random weights: as deep as Swin-S, and a third wider; `options` are those of `Swin`."""
     return Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), **options)
 
 

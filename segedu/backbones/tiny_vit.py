@@ -8,7 +8,7 @@ Idea: The paper asks how a network with 5 to 21 million weights can benefit from
     attention at that resolution is expensive and gains little, and windows are never shifted: a 3 x 3 convolution
     between attention and MLP connects neighbouring windows.
 Simplified: the network, not its training; no dropout and no stochastic depth. The last normalisation belongs to the
-    classifier, and is left out with it.
+    classifier, and is omitted with it.
 Shapes: images (B, C, H, W) -> a list of four features (B, D_i, H / s_i, W / s_i), sizes rounded up, strides 4, 8, 16,
     32; or 4, 8, 16, 16 as in MobileSAM. Inside the attention, channels are last: (B, H, W, D).
 """
@@ -58,8 +58,8 @@ class InvertedBottleneck(nn.Module):
 
     Args:
         channels: C of the features.
-        out_channels: C of the result; None: `channels`, with the residual connection.
-        stride: of the convolution in the middle.
+        out_channels: C of the result; None for `channels`, with the residual connection.
+        stride: stride of the convolution in the middle.
     """
 
     def __init__(self, channels: int, out_channels: int | None = None, stride: int = 1) -> None:
@@ -78,7 +78,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows of M x M tokens, with a learnt bias for the distance between two tokens.
+    """Self-attention inside windows of M x M tokens, with a learned bias for the distance between two tokens.
 
     The distance has no sign: left and right share a bias, as do above and below, so there are M x M values per head.
     The map of tokens is padded to a multiple of M with zeros, which take part as other tokens do.
@@ -129,7 +129,7 @@ class TinyViTBlock(nn.Module):
 
     Args:
         embed_dim: D of the tokens.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         window_size: M, side of a window in tokens.
     """
 
@@ -153,7 +153,7 @@ class Stage(nn.Module):
 
     Args:
         blocks: (B, D, H, W) -> the same shape.
-        downsample: to the width and resolution of the next stage; None after the last stage.
+        downsample: changes to the width and resolution of the next stage; None after the last stage.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
@@ -168,15 +168,15 @@ class Stage(nn.Module):
 class TinyViT(nn.Module):
     """Two convolutions with stride 2, a stage of convolutions, then stages of attention.
 
-    Keys as in the authors' file, but `patch_embed.0`, `conv` and `norm` for their `patch_embed.seq.0`, `c` and
-    `mlp.norm`.
+    State dict keys are those of the authors' file, but `patch_embed.0`, `conv` and `norm` for their
+    `patch_embed.seq.0`, `c` and `mlp.norm`.
 
     Args:
         embed_dims: D of each stage.
         depths: number of blocks of each stage.
-        num_heads: of the attention in each stage; the first value is not used.
+        num_heads: number of heads of the attention in each stage; the first value is not used.
         window_sizes: M, side of a window in tokens, of each stage; the first value is not used.
-        last_stride: of the downsampling before the last stage. 1, as in MobileSAM, preserves the resolution.
+        last_stride: stride of the downsampling before the last stage. 1, as in MobileSAM, preserves the resolution.
         in_channels: channels of the images.
         normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
@@ -232,15 +232,21 @@ class TinyViT(nn.Module):
 
 
 def tiny_vit_5m(**options: Any) -> TinyViT:
-    """TinyViT-5M (section 3.2), the encoder of MobileSAM, with 5.1 million random weights; options of `TinyViT`."""
+    """TinyViT-5M (section 3.2), the encoder of MobileSAM, with 5.1 million parameters and random weights.
+
+    `options` are those of `TinyViT`.
+    """
     return TinyViT((64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), **options)
 
 
 def tiny_vit_11m(**options: Any) -> TinyViT:
-    """TinyViT-11M (section 3.2) with random weights: as deep, wider where features are coarse; options of `TinyViT`."""
+    """TinyViT-11M (section 3.2) with random weights: as deep, wider where features are coarse.
+
+    `options` are those of `TinyViT`.
+    """
     return TinyViT((64, 128, 256, 448), (2, 2, 6, 2), (2, 4, 8, 14), **options)
 
 
 def tiny_vit_21m(**options: Any) -> TinyViT:
-    """TinyViT-21M (section 3.2) with random weights: as deep, wider everywhere; options of `TinyViT`."""
+    """TinyViT-21M (section 3.2) with random weights: as deep, wider everywhere; `options` are those of `TinyViT`."""
     return TinyViT((96, 192, 384, 576), (2, 2, 6, 2), (3, 6, 12, 18), **options)

@@ -1,10 +1,10 @@
-"""VGG: 3x3 convolutions in stages of one resolution each.
+"""VGG: stages of 3x3 convolutions, separated by max pooling.
 
 Paper: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, arXiv
     1409.1556.
 Idea: Two 3x3 convolutions have the receptive field of one 5x5 convolution, with fewer weights and one more ReLU. So all
     kernels are 3x3. Max pooling halves the resolution, and the next stage has twice the channels, up to 512.
-Simplified: the layers up to the last pooling, without the three fully connected layers: networks for dense prediction
+Simplified: the three fully connected layers after the last pooling are omitted, because networks for dense prediction
     have heads of their own.
 Shapes: images (B, C, H, W) -> a list of features (B, C_i, H / 2**i, W / 2**i), i = 1 to 5, one after each pooling.
 """
@@ -23,13 +23,13 @@ VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 51
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, each followed by 2x2 max pooling; keys as torchvision's.
+    """Stages of 3x3 convolutions, each followed by 2x2 max pooling; state dict keys as in torchvision.
 
     Args:
-        stages: for each stage the channels of its convolutions; the default is the paper's configuration D.
+        stages: for each stage the output channels of its convolutions; the default is the paper's configuration D.
         in_channels: channels of the images.
-        batch_norm: normalise after every convolution. The paper is older than batch normalisation.
-        ceil_mode: poolings round an odd size up instead of down, as Caffe does.
+        batch_norm: apply batch normalisation after every convolution. The paper predates it.
+        ceil_mode: max pooling rounds an odd size up instead of down, as in Caffe.
         first_padding: padding of the first convolution; FCN uses 100.
         normalize: applied to the images first, such as `layers.normalize.Normalize`.
     """
@@ -52,7 +52,7 @@ class VGG(nn.Module):
         self.in_channels = in_channels
         self.channels = tuple(widths[-1] for widths in stages)
         self.strides = tuple(2**i for i in range(1, len(stages) + 1))
-        # the poolings need this size, of which the padding of the first convolution adds a part
+        # smallest image that leaves one location after the last pooling; a first padding above 1 enlarges the features
         self.smallest = max((1 if ceil_mode else self.strides[-1]) - 2 * (first_padding - 1), 1)
         self.normalize = nn.Identity() if normalize is None else normalize
         self.features = nn.Sequential()
@@ -67,8 +67,8 @@ class VGG(nn.Module):
             self.features.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=ceil_mode))
         for module in self.features:
             if isinstance(module, nn.Conv2d):
-                # Paper: Gaussian with standard deviation 0.01, deep networks started from shallow ones. With He's
-                # initialisation that is not necessary.
+                # Paper: Gaussian with standard deviation 0.01, and deep networks start from the weights of trained
+                # shallow networks. With He initialisation, this is not necessary.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
@@ -76,7 +76,7 @@ class VGG(nn.Module):
         """The layers of one stage without its pooling, as a view of `features`, not a copy.
 
         Args:
-            index: 0 is the finest stage.
+            index: index of the stage; 0 has the highest resolution.
         """
         check_integer("index", index, 0, len(self.channels) - 1)
         pools = [i for i, module in enumerate(self.features) if isinstance(module, nn.MaxPool2d)]
@@ -94,7 +94,7 @@ class VGG(nn.Module):
 
 
 def vgg16(**options: Any) -> VGG:
-    """VGG-16, configuration D of the paper's table 1, with random weights; options of `VGG`."""
+    """VGG-16, configuration D of the paper's table 1, with random weights; `options` are those of `VGG`."""
     return VGG(VGG16_STAGES, **options)
 
 

@@ -1,11 +1,11 @@
 """ViT: every patch of the image becomes a token, and all tokens attend to each other in every block.
 
 Paper: Dosovitskiy, Beyer, Kolesnikov et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at
-    Scale", ICLR 2021, arXiv 2010.11929. Weights learnt without labels: Caron, Touvron, Misra et al., "Emerging
+    Scale", ICLR 2021, arXiv 2010.11929. Weights learned without labels: Caron, Touvron, Misra et al., "Emerging
     Properties in Self-Supervised Vision Transformers" (DINO), ICCV 2021, arXiv 2104.14294; Oquab, Darcet, Moutakanni et
     al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, arXiv 2304.07193. Registers: Darcet,
     Oquab, Mairal, Bojanowski, "Vision Transformers Need Registers", ICLR 2024, arXiv 2309.16588.
-Idea: A linear map turns each patch of 16 x 16 pixels into a vector of D channels, to which a learnt position embedding
+Idea: A linear map turns each patch of 16 x 16 pixels into a vector of D channels, to which a learned position embedding
     is added. A block consists of self-attention over all tokens, followed by an MLP applied to each token; both have
     residual connections. One more token, `cls`, belongs to no patch and summarises the image; registers are further
     such tokens, which keep large values off the patches.
@@ -45,7 +45,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor for each of the D channels of a residual branch.
+    """A learned factor for each of the D channels of a residual branch.
 
     Args:
         embed_dim: D of the tokens.
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
     Args:
         embed_dim: D of the tokens.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         layer_scale: initial value of the factors of both residual branches, or None for no factors.
     """
 
@@ -100,16 +100,17 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patch embedding, position embedding, blocks, and a final normalisation; keys as in the files of DINO and DINOv2.
+    """Patch embedding, position embedding, blocks, and a final normalisation.
 
-    The position embedding belongs to images of image_size; for other sizes it is resampled, see `positions`.
+    State dict keys are those of DINO's and DINOv2's files. The position embedding belongs to images of image_size; for
+    other sizes it is resampled, see `positions`.
 
     Args:
         patch_size: P in pixels.
         embed_dim: D of the tokens.
         depth: number of blocks.
-        num_heads: of the attention of each block.
-        image_size: height and width, in pixels, of the learnt position embedding; a multiple of patch_size.
+        num_heads: number of heads of the attention of each block.
+        image_size: height and width, in pixels, of the learned position embedding; a multiple of patch_size.
         registers: R, number of tokens besides `cls` that belong to no patch.
         layer_scale: initial value of the factors of the residual branches, or None for no factors, as in DINO.
         normalize: applied to the images first, such as `layers.normalize.Normalize`.
@@ -150,7 +151,7 @@ class ViT(nn.Module):
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
-            block: its index from 0, or from the end: -1 is the result of `forward`.
+            block: index of the block from 0, or from the end: -1 is the result of `forward`.
 
         Returns:
             `cls` (B, D), `registers` (B, R, D) and `patches` (B, D, H / P, W / P).
@@ -164,7 +165,7 @@ class ViT(nn.Module):
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
-            block: its index from 0, or from the end.
+            block: index of the block from 0, or from the end.
 
         Returns:
             (B, heads, L, L), tokens in the order cls, registers, patches row by row. The attention of cls to the
@@ -179,7 +180,7 @@ class ViT(nn.Module):
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
-            block: its index from 0, or from the end.
+            block: index of the block from 0, or from the end.
 
         Returns:
             (B, D, H / P, W / P).
@@ -191,7 +192,7 @@ class ViT(nn.Module):
 
         Args:
             images: (B, 3, H, W) in [0, 1], H and W multiples of patch_size.
-            block: its index from 0, or from the end.
+            block: index of the block from 0, or from the end.
 
         Returns:
             (B, D, H / P, W / P).
@@ -216,8 +217,8 @@ class ViT(nn.Module):
         have 6 x 6 patches. tests/backbones/test_vit.py measures both differences.
 
         Args:
-            height: of the grid, in patches.
-            width: of the grid, in patches.
+            height: height of the grid in patches.
+            width: width of the grid in patches.
 
         Returns:
             (1, 1 + height * width, D); the first is that of `cls`, which is never resampled.
@@ -277,7 +278,7 @@ class ViT(nn.Module):
 
 
 def vit_small_patch16(**options: Any) -> ViT:
-    """DINO's ViT-S/16 with 21.7 million random weights; options of `ViT`."""
+    """DINO's ViT-S/16 with 21.7 million parameters and random weights; `options` are those of `ViT`."""
     return ViT(16, 384, 12, 6, **options)
 
 
@@ -287,20 +288,29 @@ def vit_small_patch8(**options: Any) -> ViT:
 
 
 def vit_base_patch16(**options: Any) -> ViT:
-    """DINO's ViT-B/16 ("Base" of the paper's table 1) with 85.8 million random weights; options of `ViT`."""
+    """DINO's ViT-B/16 ("Base" of the paper's table 1) with 85.8 million parameters and random weights.
+
+    `options` are those of `ViT`.
+    """
     return ViT(16, 768, 12, 12, **options)
 
 
 def vit_base_patch8(**options: Any) -> ViT:
-    """DINO's ViT-B/8 with random weights; options of `ViT`."""
+    """DINO's ViT-B/8 with random weights; `options` are those of `ViT`."""
     return ViT(8, 768, 12, 12, **options)
 
 
 def dinov2_small_patch14(**options: Any) -> ViT:
-    """DINOv2's ViT-S/14 for images of 518 pixels, with random weights; options of `ViT`, such as `registers=4`."""
+    """DINOv2's ViT-S/14 for images of 518 pixels, with random weights.
+
+    `options` are those of `ViT`, such as `registers=4`.
+    """
     return ViT(14, 384, 12, 6, **{"image_size": 518, "layer_scale": 1.0, **options})
 
 
 def dinov2_base_patch14(**options: Any) -> ViT:
-    """DINOv2's ViT-B/14 for images of 518 pixels, with random weights; options of `ViT`, such as `registers=4`."""
+    """DINOv2's ViT-B/14 for images of 518 pixels, with random weights.
+
+    `options` are those of `ViT`, such as `registers=4`.
+    """
     return ViT(14, 768, 12, 12, **{"image_size": 518, "layer_scale": 1.0, **options})

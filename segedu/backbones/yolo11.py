@@ -60,13 +60,13 @@ class ConvBlock(nn.Module):
     """Convolution without bias, batch normalisation, SiLU (x times its sigmoid).
 
     The momentum of the running statistics is 3 % per step, as documented: after a short training they lag behind the
-    weights, and a network in eval mode may predict nothing. More forward passes in train mode update them.
+    weights, and a network in evaluation mode may predict nothing. More forward passes in training mode update them.
 
     Args:
         in_channels: C of the features.
         out_channels: C of the result.
         kernel_size: odd; the padding preserves the size.
-        groups: of the convolution; with one group per channel it is depthwise.
+        groups: number of groups of the convolution; with one group per channel it is depthwise.
         activation: whether the SiLU is applied.
     """
 
@@ -94,8 +94,8 @@ class Residual(nn.Module):
     """Two 3x3 convolutions with a residual connection.
 
     Args:
-        channels: of input and output.
-        hidden: channels between the two.
+        channels: C of input and output.
+        hidden: channels between the two convolutions.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -148,7 +148,7 @@ class SplitBlock(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """SPPF: three 5x5 max poolings in sequence, equivalent to poolings of 5, 9 and 13 in parallel but faster."""
+    """SPPF: three 5x5 max pooling layers in sequence, equivalent to kernels of 5, 9 and 13 in parallel but faster."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -170,8 +170,8 @@ class PixelAttention(nn.Module):
     A depthwise 3x3 convolution of the values replaces a position encoding.
 
     Args:
-        channels: of input and output.
-        heads: a divisor of it.
+        channels: C of input and output.
+        heads: number of heads, a divisor of C.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -227,7 +227,7 @@ class YOLO11Pyramid(nn.Module):
     """Backbone and neck of YOLO11.
 
     Args:
-        scale: one of `SCALES`, or another.
+        scale: one of `SCALES`, or another `Scale`.
         in_channels: channels of the images.
         base_channels: channels of the list at strides 2, 4, 8, 16 and 32.
     """
@@ -318,7 +318,7 @@ def keys_of_ultralytics(state_dict: Mapping[str, Tensor], model: nn.Module) -> d
         model: a `YOLO11Seg` of the same scale.
 
     Returns:
-        The same tensors under our names. The constants 0 to 15 from which distances are computed are left out, because
+        The same tensors under our names. The constants 0 to 15 from which distances are computed are omitted, because
         they are not parameters here. Unknown keys are unchanged, so that a strict load names them.
 
     Raises:

@@ -6,15 +6,15 @@ Idea: No anchors, no proposals, no non-maximum suppression. The coarse features 
     self-attention in the encoder, then Q learned queries attend to the encoded features and to each other. Each query
     predicts a class, or "no object", and a box. In training, objects and queries are matched one to one at the lowest
     cost. A query without an object learns to predict "no object", so duplicates are penalised.
-Simplified: no segmentation. Where the paper and the authors' weights differ, this is what their weights need.
+Simplified: no segmentation. Where the paper and the authors' weights differ, the code does what the weights need.
 Shapes: images (B, 3, H, W) -> dict of `class_logits` (B, Q, K + 1), whose last channel is "no object"; `boxes`
     (B, Q, 4), (cx, cy, w, h) relative to the image without its padding; `aux_outputs`, for every decoder layer but
     the last a dict of the same two; and `sizes`, B pairs (h, w). `postprocess`: the dict -> B dicts of `boxes` (N, 4)
     in pixels, `labels` (N,) and `scores` (N,). Labels are 1 to K - 1: no target is ever 0.
 Quality: every stage, the costs of matching and the losses with their gradients equal those of Hugging Face's
-    transformers at the same weights; a tiny one learns two synthetic scenes (its tests). A small one, trained for
-    362 CPU-seconds on synthetic scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new
-    ones; the lab and the pages start from its weights, so there is no recipe.
+    transformers at the same weights; a tiny DETR learns two synthetic scenes (tests/detection). A small DETR, trained
+    for 362 CPU-seconds on synthetic scenes (`python -m segedu.weights.own.shapes_detr`), has a box AP50 of 0.963 on new
+    scenes; the lab and the pages start from its weights, so there is no recipe.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -44,7 +44,7 @@ from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_multiple, check_number
 from segedu.validation.tensors import check_layers, check_no_nan
 
-AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # of a decoder layer's outputs
+AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # axes of the outputs of a decoder layer
 
 
 class BoxHead(ReLULayers):
@@ -58,13 +58,13 @@ class BoxHead(ReLULayers):
 
 
 class DETR(nn.Module):
-    """Backbone, transformer and two heads (figure 2); keys as in the authors' files.
+    """Backbone, transformer and two heads (figure 2); state dict keys as in the authors' files.
 
     Args:
         backbone: only its last features are used.
         transformer: encoder and decoder; its embed_dim D is a multiple of 4.
-        num_classes: K, with the background 0, as in all detectors; 91 for COCO. "No object" is an additional class,
-            number K, and not the background.
+        num_classes: K, including the background 0, as in all detectors; 91 for COCO. "No object" is an additional
+            class, number K, and not the background.
         num_queries: Q, more than there are objects in any image.
     """
 
@@ -98,7 +98,7 @@ def detr_resnet50(num_classes: int = 91, *, output_stride: int = 32, **options: 
     """The paper's network on ResNet-50, 41.5 million parameters; its batch normalisations are frozen, as in training.
 
     Args:
-        num_classes: K, with the background; 91 for COCO.
+        num_classes: K, including the background; 91 for COCO.
         output_stride: 32, or 16, the paper's DC5: dilation instead of the last stride, and four times the tokens.
         **options: arguments of `Transformer`, and `num_queries`.
     """
@@ -158,9 +158,9 @@ def matching_cost(
         boxes: (Q, 4), (cx, cy, w, h) relative to the image.
         labels: (N,) int64.
         gt_boxes: (N, 4), in the format of `boxes`.
-        class_weight: of the probability of the object's class.
-        l1_weight: of the sum of four absolute differences.
-        giou_weight: of the generalised IoU.
+        class_weight: weight of the probability of the object's class.
+        l1_weight: weight of the sum of the four absolute differences.
+        giou_weight: weight of the generalised IoU.
 
     Returns:
         (Q, N), without a gradient.
@@ -194,15 +194,15 @@ def detr_loss(
     objects with the highest matching cost remain unmatched.
 
     Args:
-        outputs: of `DETR`.
+        outputs: outputs of `DETR`.
         targets: B dicts of `boxes` (N, 4) in pixels and `labels` (N,) from 1 to K - 1; N may be 0.
         no_object_weight: weight of unmatched queries in the cross-entropy; matched queries have weight 1.
-        class_weight: of the cross-entropy, and of the class in the matching cost.
-        l1_weight: of the absolute differences of boxes, here and in the matching cost.
-        giou_weight: of 1 - GIoU, and of GIoU in the matching cost.
+        class_weight: weight of the cross-entropy, and of the class probability in the matching cost.
+        l1_weight: weight of the L1 loss of the boxes, and of the L1 distance in the matching cost.
+        giou_weight: weight of 1 - GIoU, and of GIoU in the matching cost.
 
     Returns:
-        Scalars `classification`, `l1` and `giou`, weighted, and `loss`, their sum.
+        Scalars `classification`, `l1` and `giou`, all weighted, and their sum `loss`.
     """
     weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
@@ -245,10 +245,12 @@ def _layer_loss(
 
 @torch.no_grad()
 def postprocess(outputs: Mapping[str, Any], *, score_threshold: float = 0.0) -> list[dict[str, Tensor]]:
-    """For each query its most probable class except "no object" and its box, without non-maximum suppression.
+    """Convert outputs to detections: for each query its most probable class except "no object", and its box.
+
+    Non-maximum suppression is not necessary.
 
     Args:
-        outputs: of `DETR`.
+        outputs: outputs of `DETR`.
         score_threshold: detections need a score above this. 0 keeps all Q, for average precision; for display, use
             about 0.7.
 

@@ -9,8 +9,9 @@ Simplified: the two layers are not compressed by a singular value decomposition 
     constants instead of by their standard deviation in the training set.
 Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `class_logits` (P, K), 0 is background, `deltas`
     (P, K, 4), with `proposals` and `sizes`. `postprocess`: the dict -> B dicts of `boxes`, `labels` and `scores`.
-Quality: head, losses and detections equal torchvision's with the same weights; fits four synthetic scenes (its tests).
-    From scratch on `shapes`: box AP50 at least 0.86 over three seeds, 30 CPU-s.
+Quality: head, losses and detections equal torchvision's with the same weights; a small Fast R-CNN fits four synthetic
+    scenes (tests/detection). From scratch on `shapes`: box AP50 at least 0.86 over three seeds, 30 CPU-seconds of
+    training.
 Course: 11-detection
 Lab: 11_detection
 """
@@ -39,7 +40,7 @@ from segedu.validation.numbers import check_integer
 from segedu.validation.tensors import check_keys, check_maps
 
 KEYS = ("class_logits", "deltas", "proposals", "sizes")
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas: about 1 over their standard deviation
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # weights of the deltas: about 1 over their standard deviation
 SAMPLING = Sampling(count=64, positive_share=0.25, high=0.5, low=0.1)  # section 2.3
 
 
@@ -65,7 +66,7 @@ class TwoLayerHead(nn.Module):
         in_channels: C of the features.
         size: height and width of the pooled grid.
         hidden: width of both layers.
-        dropout: probability after each layer. Paper: 0.5, as in VGG.
+        dropout: dropout probability after each layer. Paper: 0.5, as in VGG.
     """
 
     def __init__(self, in_channels: int, size: int = 7, hidden: int = 4096, dropout: float = 0.0) -> None:
@@ -85,7 +86,7 @@ class BoxPredictor(nn.Module):
 
     Args:
         in_channels: length of the vector of a proposal.
-        num_classes: K, with the background.
+        num_classes: K, including the background.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -103,9 +104,9 @@ class FastRCNN(nn.Module):
 
     Args:
         backbone: images -> list of features, with `channels` and `strides`, such as `LastConvolutions` or `ResNet`.
-        num_classes: K, with the background.
+        num_classes: K, including the background.
         level: index of the features that proposals are pooled from.
-        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead`.
+        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None for `TwoLayerHead`.
         sampling: how proposals are sampled if targets are given.
     """
 
@@ -145,7 +146,7 @@ def fast_rcnn_vgg16(num_classes: int = 21, **options: Any) -> FastRCNN:
     """The paper's network L: VGG16 with RoI pooling to 7x7 in place of its last pooling, and its layers fc6 and fc7.
 
     Args:
-        num_classes: K, with the background; 21 for Pascal VOC.
+        num_classes: K, including the background; 21 for Pascal VOC.
         **options: arguments of `FastRCNN`.
     """
     backbone = LastConvolutions(vgg16(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)))
@@ -159,14 +160,14 @@ def fast_rcnn_loss(
     """The multi-task loss (equation 1), a mean over proposals. Background proposals have only a classification loss.
 
     Args:
-        outputs: of the network, called with these targets.
+        outputs: outputs of the network when it was called with these targets.
         targets: B dicts with `boxes` and `labels`.
         box_weight: lambda in the paper.
-        beta: of `smooth_l1_loss`.
+        beta: as in `smooth_l1_loss`.
 
     Returns:
-        Scalars `classes` (cross-entropy), `box` (smooth L1 of the deltas of the ground-truth class) and `loss`, their
-        sum; all are 0 if there is no proposal.
+        Scalars `classes` (cross-entropy), `box` (smooth L1 of the deltas of the ground-truth class), and their sum
+        `loss`; all are 0 if there is no proposal.
     """
     logits, deltas = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], logits.shape[1])
@@ -186,10 +187,10 @@ def fast_rcnn_loss(
 def postprocess(
     outputs: Mapping[str, Any], *, score_threshold: float = 0.05, iou_threshold: float = 0.5, count: int = 100
 ) -> list[dict[str, Tensor]]:
-    """Detections after non-maximum suppression. A proposal may become several classes, each with its own box.
+    """Convert outputs to detections, with non-maximum suppression. A proposal may be detected as several classes.
 
     Args:
-        outputs: of the network, called without targets.
+        outputs: outputs of the network when it was called without targets.
         score_threshold: detections need a softmax score above this.
         iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this. Paper:
             R-CNN's, 0.3.

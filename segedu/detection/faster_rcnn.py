@@ -15,7 +15,7 @@ Shapes: images (B, 3, H, W) -> dict of the heads `objectness` (B, A), `anchor_de
     A program exported by `torch.export` or ONNX has `counts[1]` proposals for each image; if fewer remain after
     non-maximum suppression, the last rows of `proposals` are 0, and their `class_logits` predict the background.
 Quality: features, heads, proposals, detections and losses with gradients equal torchvision's at the same weights. From
-    scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-s.
+    scratch on `shapes`: box AP50 at least 0.90 over three seeds, 46 CPU-seconds of training.
 Course: 11-detection
 Lab: 11_detection
 """
@@ -50,7 +50,7 @@ from segedu.validation.numbers import check_length
 from segedu.validation.tensors import check_keys
 
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
-SIZES = (32, 64, 128, 256, 512)  # of anchors, one for each level
+SIZES = (32, 64, 128, 256, 512)  # anchor sizes in pixels, one per level
 RATIOS = (0.5, 1.0, 2.0)
 PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # FPN's; on one level the paper has Fast R-CNN's 64
 ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
@@ -93,9 +93,9 @@ class RPN(nn.Module):
 
     Args:
         channels: C of every level.
-        sizes: for each level the size of its anchors in pixels, or several sizes.
+        sizes: for each level the size of its anchors in pixels, or a sequence of sizes.
         ratios: height over width of the anchors, the same on all levels.
-        depth: of `RPNHead`.
+        depth: number of convolutions in `RPNHead`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class RPN(nn.Module):
         for level, sizes in zip(features, self.sizes, strict=True):
             h, w = level.shape[-2:]
             cells = cell_anchors(sizes, self.ratios, rounded=True).to(level)
-            # Paper: the stride of the level. torchvision divides sizes, which gives less where a level is rounded up.
+            # Paper: uses the stride of the level. torchvision divides sizes, which gives less if a level is rounded up.
             anchors.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
         return anchors
 
@@ -137,13 +137,13 @@ class RPN(nn.Module):
 def propose(
     outputs: Mapping[str, Any], sizes: Sequence[Size], count: int = 1000, iou_threshold: float = 0.7
 ) -> list[Tensor]:
-    """The best boxes of each level, then non-maximum suppression within each level.
+    """Convert outputs to proposals: the most confident boxes per level, then non-maximum suppression in each level.
 
     Args:
-        outputs: of `RPN`.
+        outputs: outputs of `RPN`.
         sizes: (h, w) of each image.
-        count: maximum number of boxes, of a level before the suppression and of an image after it.
-        iou_threshold: of the suppression.
+        count: maximum number of boxes per level before non-maximum suppression, and per image after it.
+        iou_threshold: IoU threshold of non-maximum suppression.
 
     Returns:
         B tensors of boxes (P_i, 4) clipped to their images, highest objectness first.
@@ -178,16 +178,17 @@ class ConvolutionalHead(nn.Sequential):
 
 
 class FasterRCNN(nn.Module):
-    """Feature pyramid, region proposal network, and a head applied to each proposal; keys as torchvision's.
+    """Feature pyramid, region proposal network, and a head applied to each proposal; state dict keys as in torchvision.
 
     Args:
         backbone: such as `FPN`: images -> levels fine to coarse, with `channels` and `strides`. The last level,
             `PoolLevel`, only has large anchors; no proposal is pooled from it.
-        num_classes: K, with the background.
-        rpn: None: `RPN` with the paper's anchors.
-        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None: `TwoLayerHead` of 1024.
+        num_classes: K, including the background.
+        rpn: the region proposal network; None for `RPN` with the paper's anchors.
+        head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None for `TwoLayerHead` with
+            1024 channels.
         sampling: how proposals are sampled if targets are given.
-        counts: numbers of proposals per image, with targets and without.
+        counts: numbers of proposals per image: the first when targets are given, the second when they are not.
     """
 
     def __init__(
@@ -237,12 +238,12 @@ def faster_rcnn_loss(
     """Losses of the region proposal network, and the loss of Fast R-CNN on the proposals.
 
     Args:
-        outputs: of the network, called with these targets.
+        outputs: outputs of the network when it was called with these targets.
         targets: B dicts with `boxes` and `labels`.
-        generator: samples the anchors; None: torch's default generator.
+        generator: random number generator for sampling anchors; None for torch's default generator.
 
     Returns:
-        Scalars `objectness`, `anchor_box`, `classes`, `box`, and `loss`, their sum.
+        Scalars `objectness`, `anchor_box`, `classes` and `box`, and their sum `loss`.
     """
     check_keys("outputs", outputs, KEYS)
     head_losses, rpn_losses = fast_rcnn_loss(outputs, targets, beta=BETA), rpn_loss(outputs, targets, generator)
@@ -255,9 +256,9 @@ def rpn_loss(
     """Equation 1: means over the sampled anchors of the whole batch. Only positive anchors have a box loss.
 
     Args:
-        outputs: of `RPN`.
+        outputs: outputs of `RPN`.
         targets: B dicts with `boxes`.
-        generator: samples the anchors.
+        generator: random number generator for sampling anchors.
         sampling: how many per image, and which IoU makes an anchor positive (`high`) or negative (below `low`).
 
     Returns:
@@ -295,8 +296,8 @@ def resnet50_fpn(eps: float | None = 0.0) -> FPN:
     """ResNet-50 with a feature pyramid of 256 channels and one pooled level.
 
     Args:
-        eps: of batch normalisation, which is frozen. torchvision's weights for COCO need 0, those for ImageNet 1e-5.
-            None: it is not frozen, and the pyramid has it too: version 2.
+        eps: eps of the frozen batch normalisation. torchvision's weights for COCO need 0, those for ImageNet 1e-5. With
+            None, batch normalisation is not frozen, and the pyramid has it too, as in torchvision's version 2.
     """
     body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
     if eps is None:
@@ -308,8 +309,8 @@ def faster_rcnn_resnet50_fpn(num_classes: int = 91, *, eps: float = 0.0, **optio
     """torchvision's network `fasterrcnn_resnet50_fpn`.
 
     Args:
-        num_classes: K, with the background; 91 for COCO.
-        eps: of `resnet50_fpn`.
+        num_classes: K, including the background; 91 for COCO.
+        eps: as in `resnet50_fpn`.
         **options: arguments of `FasterRCNN`.
     """
     return FasterRCNN(resnet50_fpn(eps), num_classes, **options)

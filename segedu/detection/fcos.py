@@ -6,15 +6,15 @@ Idea: A detector can label locations as a segmentation network labels pixels: ea
     distances, to the left, top, right and bottom side of its box. If a location lies in several objects, their size
     usually decides between them, because each level of the pyramid is responsible for a range of sizes. Locations near
     the border of an object predict poor boxes, so one more output, the centreness, learns to lower their scores.
-Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, for its weights:
-    comments that begin with `Paper:` mark these places.
+Simplified: nothing in the network. Where the paper and torchvision differ, the code follows torchvision, so that
+    torchvision's weights can be loaded. Comments that begin with `Paper:` mark these differences.
 Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K), `distances` (B, A, 4), at least 0 and in strides, and
     `centreness` (B, A), a logit, for the A locations of all levels, concatenated; `anchors`, a list of (A_l, 4), one
     per level: squares around the locations, one stride wide; and `sizes`, B pairs (h, w). `postprocess`: the dict -> B
     dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,).
 Quality: every stage, the detections, and the three losses with their gradients equal torchvision's at the same weights;
-    a tiny one learns two synthetic scenes (its tests). From scratch on `shapes`: box AP50 at least 0.90 over three
-    seeds, 24 CPU-s.
+    a tiny FCOS learns two synthetic scenes (tests/detection). From scratch on `shapes`: box AP50 at least 0.90 over
+    three seeds, 24 CPU-seconds of training.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -45,7 +45,7 @@ from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_length, check_number
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
-STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7
+STRIDES = (8, 16, 32, 64, 128)  # strides of levels P3 to P7
 RADIUS = 1.5  # centre sampling: largest distance of a location from the centre of its box, in strides
 RANGE = (4, 8)  # strides: range of the distance to the furthest side; open for the finest and the coarsest level
 PRIOR = 0.01  # probability that an untrained network predicts for every location and class
@@ -57,9 +57,9 @@ class ClassificationHead(nn.Module):
 
     Args:
         channels: C of the features and of the convolutions.
-        num_classes: K, with the background. Paper: no channel for it; torchvision's weights have one, whose target is
-            always 0.
-        groups: of the group normalisations.
+        num_classes: K, including the background. Paper: has no channel for the background; torchvision's weights have
+            one, whose target is always 0.
+        groups: number of groups of the group normalisations.
         depth: number of convolutions.
     """
 
@@ -74,11 +74,11 @@ class ClassificationHead(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """Four separate convolutions, then four distances and the centreness of each location.
+    """Four convolutions of its own, then four distances and the centreness of each location.
 
     Args:
         channels: C of the features and of the convolutions.
-        groups: of the group normalisations.
+        groups: number of groups of the group normalisations.
         depth: number of convolutions.
     """
 
@@ -89,19 +89,19 @@ class RegressionHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tower = self.conv(features)
-        # Paper: exp(s x), with s learned for each level. Journal version and torchvision: ReLU, in strides.
+        # Paper: exp(s x), with s learned for each level. Journal version and torchvision: ReLU, in units of strides.
         return self.bbox_reg(tower).relu(), self.bbox_ctrness(tower), tower
 
 
 class FCOS(nn.Module):
-    """A feature pyramid and the two heads; keys as torchvision's.
+    """A feature pyramid and the two heads; state dict keys as in torchvision.
 
     Args:
-        backbone: images -> one feature map per level, all with the same channels.
-        num_classes: K, with the background.
+        backbone: images -> one feature map per level, all with the same number of channels.
+        num_classes: K, including the background.
         strides: for each level the side of its squares, which is the unit of its distances and ranges.
         offset: position of a location in its square of pixels. Paper: 0.5, the centre; torchvision: 0, the corner.
-        groups: of the group normalisations in the heads.
+        groups: number of groups of the group normalisations in the heads.
         depth: number of convolutions in each head.
     """
 
@@ -138,9 +138,9 @@ class FCOS(nn.Module):
         """Apply the heads to the features of a pyramid.
 
         Args:
-            features: of each level.
+            features: features of each level.
             images: (B, C, H, W) that the features were computed from.
-            sizes: B pairs (h, w), the size of each image without its padding; None: no image is padded.
+            sizes: B pairs (h, w), the size of each image without its padding; None means that no image is padded.
 
         Returns:
             The outputs of `forward`, and for each level the input of the last convolutions of the regression head.
@@ -153,7 +153,7 @@ class FCOS(nn.Module):
         return {**outputs, "sizes": check_sizes(sizes, images)}, list(towers)
 
     def _anchors(self, features: Tensor, images: Tensor, side: float) -> Tensor:
-        """(A_l, 4) of one level."""
+        """The anchors (A_l, 4) of one level."""
         (H, W), (h, w) = images.shape[-2:], features.shape[-2:]
         down, right = H // h, W // w  # as torchvision: equal to the stride unless a level is rounded up
         half = side / 2
@@ -162,10 +162,10 @@ class FCOS(nn.Module):
 
 
 def fcos_resnet50_fpn(num_classes: int = 91, **options: Any) -> FCOS:
-    """torchvision's network on ResNet-50. Its batch normalisations are frozen, as when its weights were trained.
+    """torchvision's network with ResNet-50. Its batch normalisation is frozen, as in the training of its weights.
 
     Args:
-        num_classes: K, with the background; 91 for COCO.
+        num_classes: K, including the background; 91 for COCO.
         **options: arguments of `FCOS`.
     """
     body = freeze_batch_norm(resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)))
@@ -250,12 +250,12 @@ def fcos_loss(
     All losses are summed over the locations of the batch and divided by the number of positive locations (at least 1).
 
     Args:
-        outputs: of `FCOS`.
+        outputs: outputs of `FCOS`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        radius: of `match_locations`.
+        radius: as in `match_locations`.
 
     Returns:
-        Scalars `classification`, `boxes`, `centreness` and `loss`, their sum.
+        Scalars `classification`, `boxes` and `centreness`, and their sum `loss`.
     """
     anchors = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
@@ -291,15 +291,15 @@ def postprocess(
     candidates: int = 1000,
     max_detections: int = 100,
 ) -> list[dict[str, Tensor]]:
-    """The highest scores of each level with their boxes, after non-maximum suppression within each class.
+    """Convert outputs to detections: the highest scores per level, then non-maximum suppression within each class.
 
     The score is the square root of class probability times centreness, which favours locations near the centre.
 
     Args:
-        outputs: of `FCOS`.
+        outputs: outputs of `FCOS`.
         score_threshold: detections need a score above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores of a level before the suppression.
+        candidates: maximum number of scores per level before non-maximum suppression.
         max_detections: maximum number of boxes per image.
 
     Returns:
@@ -345,7 +345,7 @@ def concat_levels(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
-    """The anchors of each level, if the outputs of the heads fit them."""
+    """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}
     lengths = check_maps("outputs", outputs, lengths, logits="B A K", distances="B A 4", centreness="B A")

@@ -13,8 +13,8 @@ Shapes: images (B, 3, H, W) and B proposals (P_i, 4) -> dict of `features` (P, D
     B dicts of `boxes`, `labels` and `scores`.
 Quality: crops equal those of a loop over their pixels; the SVMs reach the objective of scikit-learn's fitted to all
     negatives at once within 1 %, the box regressions are scikit-learn's ridge regression. Detects at least three
-    quarters of the objects of four synthetic scenes that it was trained on (its tests). From scratch on `shapes`: box
-    AP50 at least 0.83 over three seeds, 45 CPU-s.
+    quarters of the objects of four synthetic scenes that it was trained on (tests/detection). From scratch on `shapes`:
+    box AP50 at least 0.83 over three seeds, 45 CPU-seconds of training.
 Course: 11-detection
 Lab: 11_detection
 """
@@ -76,11 +76,11 @@ class RCNN(nn.Module):
 
     Args:
         features: crops (N, 3, S, S) -> (N, D), with `channels`, which is D, such as `CropFeatures`.
-        num_classes: K, with the background.
+        num_classes: K, including the background.
         crop_size: S. The paper's network takes 227.
         context: pixels on every side of a crop that show the surroundings of the box. The paper has 16.
         sampling: how proposals are sampled if targets are given.
-        strategies: of the selective search, which runs if no proposals are given.
+        strategies: strategies of the selective search, which runs if no proposals are given.
         max_proposals: how many boxes of the selective search are used.
         fill: values of a crop outside the image: the mean of the images, one value per channel.
     """
@@ -141,7 +141,7 @@ def rcnn_loss(outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]
     """The loss for fine-tuning the features: cross-entropy of K classes over the proposals (section 2.3).
 
     Args:
-        outputs: of `RCNN`, called with these targets.
+        outputs: outputs of `RCNN` when it was called with these targets.
         targets: B dicts with `boxes` and `labels`.
 
     Returns:
@@ -161,9 +161,9 @@ def fit_heads(model: RCNN, outputs: Mapping[str, Any], targets: Targets, *, cost
     """Fit the support vector machines and the box regressions of a model to its features, in place.
 
     Args:
-        model: its layers `svm` and `box` are changed.
-        outputs: of the model in evaluation mode, without targets, but with the ground-truth boxes among the proposals
-            (`add_ground_truth`): the SVMs count only these as objects.
+        model: the network, whose layers `svm` and `box` are changed.
+        outputs: outputs of the model in evaluation mode, without targets, but with the ground-truth boxes among the
+            proposals (`add_ground_truth`): the SVMs count only these as objects.
         targets: B dicts with `boxes` and `labels`.
         cost: C of the SVMs, the weight of misclassifications relative to wide margins.
     """
@@ -189,9 +189,10 @@ def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int
 
     Args:
         proposals: (P, 4) of one image.
-        target: its `boxes` and `labels`.
-        num_classes: K, with the background.
-        low: the paper found this threshold by a grid search.
+        target: `boxes` and `labels` of the image.
+        num_classes: K, including the background.
+        low: proposals whose IoU with every object of the class is below this are negatives. Paper: found by a grid
+            search.
 
     Returns:
         (P, K - 1) int64: 1 for a ground-truth box of the class, -1 if the IoU with every object of the class is below
@@ -269,11 +270,11 @@ def fit_ridge(features: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[
 def postprocess(
     outputs: Mapping[str, Any], *, score_threshold: float = 0.0, iou_threshold: float = 0.3, count: int = 100
 ) -> list[dict[str, Tensor]]:
-    """Detections: SVM scores above a threshold, boxes refined by the regression of the class, then suppression.
+    """Convert outputs to detections: refined boxes, then non-maximum suppression within each class.
 
     Args:
-        outputs: of `RCNN`, called without targets.
-        score_threshold: smallest score of an SVM; 0 is its own decision boundary.
+        outputs: outputs of `RCNN` when it was called without targets.
+        score_threshold: detections need an SVM score above this; 0 is the decision boundary of the SVM.
         iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this.
         count: maximum number of detections per image.
 

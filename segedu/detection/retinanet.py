@@ -1,18 +1,18 @@
-"""RetinaNet: a hundred thousand anchors are classified at once; the focal loss keeps easy ones from dominating.
+"""RetinaNet: a hundred thousand anchors are classified at once; the focal loss keeps easy anchors from dominating.
 
 Paper: Lin, Goyal, Girshick, He, Dollar, "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002.
 Idea: One network without proposals: at every location of a feature pyramid, nine anchors get a score for each class and
     four deltas that move them onto their object. Nearly all anchors are background, and their many small losses would
-    outweigh the few objects. The focal loss down-weights what is already classified correctly, so no sampling is
-    needed.
-Simplified: nothing of the network. Where the paper and torchvision differ, this follows torchvision, for its weights:
-    comments that begin with `Paper:` mark these places.
+    outweigh the few objects. The focal loss down-weights anchors that are already classified correctly, so anchors do
+    not need to be sampled.
+Simplified: nothing in the network. Where the paper and torchvision differ, the code follows torchvision, so that
+    torchvision's weights can be loaded. Comments that begin with `Paper:` mark these differences.
 Shapes: images (B, 3, H, W) -> dict of `logits` (B, A, K) and `deltas` (B, A, 4) for the anchors of all levels,
     concatenated; `anchors`, a list of (A_l, 4), one per level; and `sizes`, B pairs (h, w). `postprocess`: the dict ->
     B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,). H and W should be multiples of 32.
 Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
-    tiny one learns two synthetic scenes (its tests). From scratch on `shapes`: box AP50 at least 0.95 over three seeds,
-    39 CPU-s.
+    tiny RetinaNet learns two synthetic scenes (tests/detection). From scratch on `shapes`: box AP50 at least 0.95 over
+    three seeds, 39 CPU-seconds of training.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -43,7 +43,7 @@ from segedu.validation.images import check_sizes
 from segedu.validation.numbers import check_integer, check_length
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
-# Of P3 to P7. Each level has three sizes, a factor of 2^(1/3) apart, and the next level continues the sequence.
+# Of P3 to P7. The three sizes of a level differ by factors of 2^(1/3), and the next level continues the sequence.
 ANCHOR_SIZES = tuple(tuple(int(size * 2 ** (i / 3)) for i in range(3)) for size in (32, 64, 128, 256, 512))
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 PRIOR = 0.01  # probability that an untrained network predicts for every anchor and class
@@ -52,14 +52,14 @@ KEYS = ("logits", "deltas", "anchors", "sizes")
 
 
 class ClassificationHead(nn.Module):
-    """Four convolutions, and K logits for each anchor; all levels share the weights (figure 3 c).
+    """Four convolutions, then K logits for each anchor; all levels share the weights (figure 3 c).
 
     Args:
         channels: C of the features and of the convolutions.
-        num_anchors: at each location.
-        num_classes: K, with the background. Paper: no channel for it; torchvision's weights have one, whose target is
-            always 0.
-        norm_groups: groups of the group normalisation after each convolution; None: no normalisation.
+        num_anchors: number of anchors at each location.
+        num_classes: K, including the background. Paper: has no channel for the background; torchvision's weights have
+            one, whose target is always 0.
+        norm_groups: groups of the group normalisation after each convolution; None for no normalisation.
     """
 
     def __init__(self, channels: int, num_anchors: int, num_classes: int, norm_groups: int | None = None) -> None:
@@ -68,7 +68,7 @@ class ClassificationHead(nn.Module):
         self.conv = _tower(channels, norm_groups)
         self.cls_logits = nn.Conv2d(channels, num_anchors * num_classes, kernel_size=3, padding=1)
         nn.init.normal_(self.cls_logits.weight, std=0.01)
-        # sigmoid(bias) = PRIOR. With 1/2, the loss of the background would at first dominate that of the objects.
+        # sigmoid(bias) = PRIOR. With bias 0, the loss of the background would at first dominate that of the objects.
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -76,12 +76,12 @@ class ClassificationHead(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """Four separate convolutions, and four deltas for each anchor, shared by all classes (figure 3 d).
+    """Four convolutions of its own, then four deltas for each anchor, which all classes share (figure 3 d).
 
     Args:
         channels: C of the features and of the convolutions.
-        num_anchors: at each location.
-        norm_groups: groups of the group normalisation after each convolution; None: no normalisation.
+        num_anchors: number of anchors at each location.
+        norm_groups: groups of the group normalisation after each convolution; None for no normalisation.
     """
 
     def __init__(self, channels: int, num_anchors: int, norm_groups: int | None = None) -> None:
@@ -96,16 +96,17 @@ class RegressionHead(nn.Module):
 
 
 class RetinaNet(nn.Module):
-    """A feature pyramid and the two heads; keys as torchvision's.
+    """A feature pyramid and the two heads; state dict keys as in torchvision.
 
     Args:
-        backbone: images -> one feature map per level, all with the same channels.
-        num_classes: K, with the background.
-        anchor_sizes: for each level the sides of its square anchors in pixels, equally many on all levels.
-        ratios: height over width; every size comes in every ratio.
-        norm_groups: groups of the group normalisations in the heads, which torchvision's version 2 has; None: no
-            normalisation. Narrow heads need it: with the paper's initialisation, a standard deviation of 0.01, few
-            channels pass on almost no signal.
+        backbone: images -> one feature map per level, all with the same number of channels.
+        num_classes: K, including the background.
+        anchor_sizes: for each level the sides of its square anchors in pixels. All levels have the same number of
+            sizes.
+        ratios: height over width of the anchors. Each size is combined with each ratio.
+        norm_groups: groups of the group normalisations in the heads, which torchvision's version 2 has; None for no
+            normalisation. Heads with few channels need normalisation: with the paper's initialisation, a standard
+            deviation of 0.01, their signal almost vanishes.
     """
 
     def __init__(
@@ -142,32 +143,32 @@ class RetinaNet(nn.Module):
         return onnx_outputs(outputs)
 
     def _anchors(self, cells: Tensor, features: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """(A_l, 4) of one level."""
+        """The anchors (A_l, 4) of one level."""
         (H, W), (h, w) = image_size, features.shape[-2:]
-        # Paper: anchors are 8 to 128 pixels apart. As in torchvision, they are H // h and W // w pixels apart, which
-        # differs if a level is rounded up: 96 pixels give 2 locations of P6, 48 pixels apart.
+        # Paper: anchors are 8 to 128 pixels apart. Here, as in torchvision, they are H // h and W // w pixels apart,
+        # which differs if the size of a level is rounded up: 96 pixels give 2 locations of P6, 48 pixels apart.
         return grid_anchors(cells.to(full_precision(features[:0])), (h, w), (H // h, W // w))
 
 
 def retinanet_resnet50_fpn(num_classes: int = 91, **options: Any) -> RetinaNet:
-    """The paper's network on ResNet-50, torchvision's version 1.
+    """The paper's network with ResNet-50, which is version 1 of torchvision.
 
-    The batch normalisations are frozen, with an eps of 0, as when torchvision's weights were trained.
+    As in the training of torchvision's weights, batch normalisation is frozen and its eps is 0.
 
     Args:
-        num_classes: K, with the background; 91 for COCO.
+        num_classes: K, including the background; 91 for COCO.
         **options: arguments of `RetinaNet`.
     """
     body = freeze_batch_norm(resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD)), eps=0.0)
-    # Paper: P6 from the last features of the ResNet. Version 1 takes P5, version 2 the paper's.
+    # Paper: computes P6 from the last features of the ResNet, as version 2 does. Version 1 computes P6 from P5.
     fpn = FPN(body, levels=(2, 3, 4), extra=LevelsP6P7(256, 256, from_features=False))
     return RetinaNet(fpn, num_classes, **options)
 
 
 def retinanet_resnet50_fpn_v2(num_classes: int = 91, **options: Any) -> RetinaNet:
-    """torchvision's version 2: group normalisation in the heads, batch normalisation that is not frozen.
+    """Version 2 of torchvision: group normalisation in the heads, and batch normalisation that is not frozen.
 
-    Its weights were trained with the loss of `giou=True`.
+    Its weights were trained with `giou=True` in `retinanet_loss`.
     """
     body = resnet50(normalize=Normalize(IMAGENET_MEAN, IMAGENET_STD))
     fpn = FPN(body, levels=(2, 3, 4), extra=LevelsP6P7(2048, 256))
@@ -186,20 +187,21 @@ def retinanet_loss(
 ) -> dict[str, Tensor]:
     """Focal loss of all anchors, and box regression loss of the positive anchors.
 
-    Both are summed over the anchors of an image and divided by its number of positive anchors (at least 1), then
-    averaged over images. An anchor with an IoU between `low` and `high` has no loss.
+    Both losses are summed over the anchors of an image, divided by its number of positive anchors (at least 1), and
+    then averaged over images. An anchor whose largest IoU lies between `low` and `high` has no loss.
 
     Args:
-        outputs: of `RetinaNet`.
+        outputs: outputs of `RetinaNet`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        low: anchors with a best IoU below this are background.
-        high: anchors with a best IoU of at least this are positive, and so is the best anchor of each object.
-        alpha: of the focal loss.
-        gamma: of the focal loss; 0 is cross-entropy.
-        giou: use generalised IoU of the boxes instead of the sum of four absolute differences of deltas.
+        low: anchors whose largest IoU with an object is below this are background.
+        high: anchors whose largest IoU is at least this are positive. So is the anchor with the largest IoU of each
+            object.
+        alpha: α of `sigmoid_focal_loss`, the weight of positives.
+        gamma: γ of `sigmoid_focal_loss`; 0 gives α-weighted cross-entropy.
+        giou: use the generalised IoU of the boxes instead of the sum of the four absolute differences of the deltas.
 
     Returns:
-        Scalars `classification`, `boxes` and `loss`, their sum.
+        Scalars `classification` and `boxes`, and their sum `loss`.
     """
     anchors = torch.cat(_checked(outputs))
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
@@ -222,7 +224,7 @@ def retinanet_loss(
 def _box_loss(deltas: Tensor, anchors: Tensor, boxes: Tensor, giou: bool) -> Tensor:
     if giou:
         return generalized_iou_loss(decode_boxes(deltas, anchors), boxes, reduction="sum")
-    # Paper: the smooth L1 of Fast R-CNN.
+    # Paper: uses the smooth L1 loss of Fast R-CNN.
     return F.l1_loss(deltas, encode_boxes(boxes, anchors).to(deltas), reduction="sum")
 
 
@@ -235,16 +237,16 @@ def postprocess(
     candidates: int = 1000,
     max_detections: int = 300,
 ) -> list[dict[str, Tensor]]:
-    """The highest scores of each level with their boxes, after non-maximum suppression within each class.
+    """Convert outputs to detections: the highest scores per level, then non-maximum suppression within each class.
 
     One anchor may be detected as several classes. The background channel is treated like the others; after training,
     its scores stay below every threshold.
 
     Args:
-        outputs: of `RetinaNet`.
+        outputs: outputs of `RetinaNet`.
         score_threshold: detections need a score above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores of a level before the suppression.
+        candidates: maximum number of scores per level before non-maximum suppression.
         max_detections: maximum number of boxes per image. Paper: 100.
 
     Returns:
@@ -268,7 +270,7 @@ def postprocess(
 def _best(
     logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, candidates: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, labels and scores of one level of one image, before the suppression."""
+    """Boxes, labels and scores of one level of one image, before non-maximum suppression."""
     scores = full_precision(logits).sigmoid().flatten()  # (A_l * K,)
     above = torch.nonzero(scores > threshold).flatten()
     scores, order = scores[above].topk(min(candidates, len(above)))
@@ -289,13 +291,13 @@ def _tower(channels: int, norm_groups: int | None) -> nn.Sequential:
 
 
 def _by_anchor(maps: Tensor, channels: int) -> Tensor:
-    """Reshape (B, A * channels, h, w) to (B, h * w * A, channels), the order of `grid_anchors`."""
+    """Reshape (B, A * channels, h, w) to (B, h * w * A, channels), in the order of `grid_anchors`."""
     B, _, h, w = maps.shape
     return maps.unflatten(1, (-1, channels)).permute(0, 3, 4, 1, 2).reshape(B, -1, channels)
 
 
 def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
-    """The anchors of each level, if the outputs of the heads fit them."""
+    """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}
     lengths = check_maps("outputs", outputs, lengths, logits="B A K", deltas="B A 4")

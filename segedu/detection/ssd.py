@@ -3,16 +3,17 @@
 Paper: Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg, "SSD: Single Shot MultiBox Detector", ECCV 2016, arXiv 1512.02325.
 Idea: Six feature maps have from 38 x 38 locations down to one. Each location has four or six default boxes, of the size
     that this map is responsible for, in several shapes. A 3x3 convolution predicts a score for every class and four
-    deltas for each of them. Nearly all default boxes are background, so only the three negatives with the largest loss
-    per positive are learned from.
+    deltas for each of them. Nearly all default boxes are background, so the loss uses only the three negatives with the
+    largest loss per positive.
 Simplified: nothing of the network; images are resized to 300 x 300 pixels beforehand, which changes their aspect ratio.
-    Where the paper and torchvision differ, this follows torchvision, to use its weights: see `Paper:`.
+    Where the paper and torchvision differ, the code follows torchvision, so that torchvision's weights can be loaded.
+    Comments that begin with `Paper:` mark these differences.
 Shapes: images (B, 3, H, W), H and W of at least 268 -> dict of `logits` (B, A, K), `deltas` (B, A, 4), `anchors`
     (A, 4), and `sizes`, B pairs (h, w). A is 8732 at 300 x 300. `postprocess`: the dict -> B dicts of `boxes`
     (N, 4), `labels` (N,) and `scores` (N,).
 Quality: every stage, the detections, and both losses with their gradients equal torchvision's at the same weights; a
-    tiny one learns two synthetic scenes (its tests). From scratch on `shapes`: box AP50 at least 0.75 over three seeds,
-    21 CPU-s.
+    tiny SSD learns two synthetic scenes (tests/detection). From scratch on `shapes`: box AP50 at least 0.75 over three
+    seeds, 21 CPU-seconds of training.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -40,14 +41,14 @@ from segedu.validation.numbers import check_integer, check_length
 from segedu.validation.tensors import check_keys, check_maps, check_no_nan
 
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: 0 to 255, with the mean subtracted
-# Sides of the square boxes of the six maps relative to the image, and one more. These are the paper's for COCO.
-# Paper: for Pascal VOC 0.1 on the first map, and 0.2 to 0.9 on the others.
+# Sides of the square boxes of the six maps relative to the image, and one more scale, as in the paper for COCO.
+# Paper: uses 0.1 on the first map and 0.2 to 0.9 on the others for Pascal VOC.
 SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))  # of each map, longer over shorter side
+RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))  # for each map, the longer side over the shorter side
 STEPS = (8, 16, 32, 64, 100, 300)  # pixels between neighbouring locations
 # inner channels, output channels and stride of conv8 to conv11: stride 1 has no padding, so 5 locations become 3
 EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
-WEIGHTS = (10, 10, 5, 5)  # of deltas; the authors' code divides by "variances" of 0.1 and 0.2
+WEIGHTS = (10, 10, 5, 5)  # weights of the deltas; the authors' code divides by "variances" of 0.1 and 0.2
 KEYS = ("logits", "deltas", "anchors", "sizes")
 
 
@@ -55,7 +56,7 @@ class SSDFeatures(nn.Module):
     """VGG to conv5, its fully connected layers as convolutions, and then ever smaller feature maps (figure 2).
 
     Args:
-        vgg: five stages; its first four poolings are used.
+        vgg: a VGG with five stages; its first four pooling layers are used.
         hidden: channels of fc6 and fc7.
         extras: for each further block: inner channels, output channels, and stride 2 (padded) or 1 (not padded).
     """
@@ -76,7 +77,7 @@ class SSDFeatures(nn.Module):
             self.channels.append(channels)
         for _, _, stride in reversed(extras):  # the smallest input that leaves one location at the end
             self.smallest = 2 * self.smallest - 1 if stride == 2 else self.smallest + 2
-        self.smallest = 4 * (2 * (2 * self.smallest) - 1)  # back through four poolings, the third of which rounds up
+        self.smallest = 4 * (2 * (2 * self.smallest) - 1)  # back through four pooling layers; the third rounds up
         self.extra = nn.ModuleList(blocks)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -94,7 +95,7 @@ class Predictors(nn.Module):
     """A 3x3 convolution on each feature map that predicts a vector for each default box.
 
     Args:
-        channels: of each map.
+        channels: number of channels of each map.
         counts: number of default boxes per location of each map.
         columns: length of the vector.
     """
@@ -112,15 +113,15 @@ class Predictors(nn.Module):
 
 
 class SSD(nn.Module):
-    """Feature maps, default boxes, and the two predictors; keys as torchvision's.
+    """Feature maps, default boxes, and the two predictors; state dict keys as in torchvision.
 
     Args:
         backbone: images -> feature maps, fine to coarse.
-        num_classes: K, with the background, which is 0.
-        scales: of each map, the side of its square boxes relative to the image, and one scale more.
+        num_classes: K, including the background, which is 0.
+        scales: for each map the side of its square boxes relative to the image, and one more scale at the end.
         ratios: for each map the aspect ratios of its other boxes; each is used twice, wide and tall.
-        steps: for each map the distance between neighbouring locations in pixels; None: the image's size over the
-            map's.
+        steps: for each map the distance between neighbouring locations in pixels; None for the size of the image
+            divided by the size of the map.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ def ssd300_vgg16(num_classes: int = 91, **options: Any) -> SSD:
     """The paper's network for images of 300 x 300 pixels.
 
     Args:
-        num_classes: K, with the background; 91 for COCO, 21 for Pascal VOC.
+        num_classes: K, including the background; 91 for COCO, 21 for Pascal VOC.
         **options: arguments of `SSD`.
     """
     return SSD(SSDFeatures(vgg16(normalize=Normalize(MEAN, STD))), num_classes, **options)
@@ -182,9 +183,10 @@ def default_boxes(
     Args:
         grids: (h, w) of each map.
         image_size: (H, W) in pixels.
-        scales: of each map, and one more; relative to W for widths and to H for heights.
-        ratios: r of each map: one box is sqrt(r) s wide and s / sqrt(r) high, one has the sides exchanged.
-        steps: distance between neighbouring locations in pixels; None: H / h and W / w.
+        scales: one scale per map, and one more at the end; relative to W for widths and to H for heights.
+        ratios: for each map its aspect ratios r: one box is sqrt(r) s wide and s / sqrt(r) high, one has the sides
+            exchanged.
+        steps: distance between neighbouring locations in pixels; None for H / h and W / w.
 
     Returns:
         (A, 4) xyxy in pixels, map by map, row by row; some extend beyond the image. No side is longer than the image's.
@@ -251,13 +253,13 @@ def ssd_loss(
     nothing.
 
     Args:
-        outputs: of `SSD`.
+        outputs: outputs of `SSD`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
         iou_threshold: default boxes with an IoU of at least this with an object are positive.
         negatives: number of negatives per positive of an image; those with the largest loss are used.
 
     Returns:
-        Scalars `classification`, `boxes` and `loss`, their sum.
+        Scalars `classification` and `boxes`, and their sum `loss`.
     """
     anchors = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
@@ -288,13 +290,13 @@ def postprocess(
     candidates: int = 400,
     max_detections: int = 200,
 ) -> list[dict[str, Tensor]]:
-    """The highest scores of each class with their boxes, after non-maximum suppression within the class.
+    """Convert outputs to detections: the highest scores per class, then non-maximum suppression within each class.
 
     Args:
-        outputs: of `SSD`.
+        outputs: outputs of `SSD`.
         score_threshold: detections need a score, a softmax over the classes, above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores of a class before the suppression.
+        candidates: maximum number of scores per class before non-maximum suppression.
         max_detections: maximum number of boxes per image.
 
     Returns:
@@ -341,7 +343,7 @@ def _xavier(module: nn.Module) -> nn.Module:
 
 
 def _checked(outputs: Mapping[str, Any]) -> Tensor:
-    """The default boxes, if the outputs of the predictors fit them."""
+    """Check that the outputs of the predictors match the default boxes, and return the default boxes."""
     check_keys("outputs", outputs, KEYS)
     check_maps("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
     check_length("outputs['sizes']", outputs["sizes"], len(outputs["logits"]), of="image")

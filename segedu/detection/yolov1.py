@@ -6,14 +6,14 @@ Idea: The image is divided into S x S cells, and the cell that contains the cent
     predicts B boxes, each with a confidence whose target is its IoU with the object, and one set of class scores that
     its boxes share. Everything is regression with squared errors, so the detector is one network and one pass.
 Simplified: the convolutions start from random weights, not from ImageNet; no warm-up and no augmentation here. A cell
-    holds one object, the first of the list: in this paper the boxes of a cell cannot have different classes.
+    predicts one object, the first in the list, because in this paper the boxes of a cell cannot have different classes.
 Shapes: images (B, 3, H, W), resized inside to a square -> dict of `coordinates` (B, S, S, N, 4): centre within the
-    cell, square roots of width and height relative to the image; `confidences` (B, S, S, N); `class_scores`
-    (B, S, S, C); and `image_size` (H, W) and `sizes`, B of them. Channel c of the scores is for label c + 1.
-    `postprocess`: the dict -> B dicts of `boxes`, `labels`, `scores`.
+    cell, square roots of width and height relative to the image; `confidences` (B, S, S, N); `class_scores` (B, S, S,
+    C); `image_size` (H, W); and `sizes`, B pairs (h, w). Channel c of the scores is for label c + 1. `postprocess`: the
+    dict -> B dicts of `boxes`, `labels`, `scores`.
 Quality: the paper's layers have 271.7 million parameters; encoding, responsibility and each term of the loss equal
-    worked examples; decoding the targets returns the objects; a small backbone overfits one batch.
-    From scratch on `shapes`: box AP50 at least 0.73 over three seeds, 141 CPU-s.
+    worked examples; decoding the targets returns the objects; a small backbone overfits one batch. From scratch on
+    `shapes`: box AP50 at least 0.73 over three seeds, 141 CPU-seconds of training.
 Course: 12-one-stage
 Lab: 12_one_stage
 """
@@ -88,11 +88,11 @@ class YOLOv1(nn.Module):
 
     Args:
         backbone: images -> list of features, with `in_channels`, `channels` and `strides`; the last features are used.
-        num_classes: K, with the background: labels are 1 to K - 1, and the paper's C is K - 1.
+        num_classes: K, including the background: labels are 1 to K - 1, and the paper's C is K - 1.
         cells: S, cells along each side. Images are resized to S * stride squared; the paper's are 448 x 448.
         boxes: N, number of boxes per cell (the paper's B).
         hidden: width of the first fully connected layer.
-        dropout: probability after it.
+        dropout: dropout probability after that layer.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ def yolov1(num_classes: int = 21, **options: Any) -> YOLOv1:
     """The paper's network, for images of 448 x 448 pixels and the 20 classes of Pascal VOC.
 
     Args:
-        num_classes: K, with the background.
+        num_classes: K, including the background.
         **options: arguments of `YOLOv1`.
     """
     return YOLOv1(YOLOv1Backbone(), num_classes, **options)
@@ -236,14 +236,14 @@ def yolov1_loss(
     target 0.
 
     Args:
-        outputs: of `YOLOv1`.
+        outputs: outputs of `YOLOv1`.
         targets: B dicts of `boxes` and `labels`.
-        coord_weight: lambda_coord, of `centre` and `size`.
-        no_object_weight: lambda_noobj, of `no_object`: most cells are empty and would dominate the loss.
+        coord_weight: lambda_coord, the weight of `centre` and `size`.
+        no_object_weight: lambda_noobj, the weight of `no_object`. Most cells are empty and would dominate the loss.
 
     Returns:
-        Scalars `centre`, `size`, `object`, `no_object` and `classes`, weighted, and `loss`, their sum. Without any
-        object all but `no_object` are 0.
+        Scalars `centre`, `size`, `object`, `no_object` and `classes`, all weighted, and their sum `loss`. Without any
+        object, all terms except `no_object` are 0.
     """
     outputs, axes = _checked(outputs)
     targets = check_targets(targets, outputs["sizes"], axes["C"] + 1)
@@ -273,12 +273,12 @@ def yolov1_loss(
 def postprocess(
     outputs: Mapping[str, Any], score_threshold: float = 0.2, iou_threshold: float = 0.5, max_detections: int = 100
 ) -> list[dict[str, Tensor]]:
-    """Boxes with the score Pr(class | object) * confidence, after non-maximum suppression within each class.
+    """Convert outputs to boxes with the score Pr(class | object) * confidence, after non-maximum suppression per class.
 
     Args:
-        outputs: of `YOLOv1`.
-        score_threshold: detections need a score above this. The paper does not give it.
-        iou_threshold: of the suppression.
+        outputs: outputs of `YOLOv1`.
+        score_threshold: detections need a score above this. Paper: does not specify the value.
+        iou_threshold: IoU threshold of non-maximum suppression.
         max_detections: maximum number of detections per image.
 
     Returns:

@@ -1,9 +1,10 @@
 """Exact resumption of training: checkpoint files, random states, the order of samples, and interruption by Ctrl-C.
 
-The order of samples and the random transforms of each depend on (seed, epoch, index) only. A checkpoint is written to
-a temporary file that is then renamed, so there is a complete checkpoint on the disk at every moment. Reading it runs
-no code from the file. A checkpoint records what was trained, and a run with a different record refuses to resume from
-it. Ctrl-C takes effect at the end of a step, so no checkpoint holds half a step.
+The order of samples and the random transforms of each sample depend only on (seed, epoch, index). A checkpoint is
+written to a temporary file that is then renamed, so there is a complete checkpoint on the disk at every moment. Loading
+a checkpoint executes no code from the file. A checkpoint contains a description of its run, such as its data and batch
+size, and a run with a different description refuses to resume from it. Ctrl-C takes effect at the end of a training
+step, so a checkpoint never contains the state in the middle of a step.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`. If the process dies at any moment, `path` is the complete old or the complete new file.
+    """Write `state` to `path` atomically: after a crash, `path` is either the complete old or the complete new file.
 
     Raises:
         OSError: the folder cannot be written or the disk is full. An existing checkpoint is unchanged.
@@ -59,7 +60,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         with open(temporary, "wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # the data must be on the disk before the file gets its name
+            os.fsync(file.fileno())  # the data must be on the disk before the file is renamed
         os.replace(temporary, path)
     except OSError as error:
         before = "the previous checkpoint is unchanged" if path.is_file() else "there was no checkpoint before"
@@ -69,7 +70,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of `save_checkpoint` onto the CPU, without running code from the file.
+    """Load a checkpoint that `save_checkpoint` wrote onto the CPU, without executing code from the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,13 +91,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_same_run(
     path: str | Path, state: dict[str, Any], run: dict[str, Any], about: dict[str, Any] | None, extend: bool
 ) -> None:
-    """Raise a ValueError if a checkpoint is of a different run, does not record its run, or has taken more steps.
+    """Raise a ValueError if a checkpoint belongs to another run, does not describe its run, or has taken more steps.
 
     Args:
-        path: of the checkpoint, for the message.
-        state: its content.
+        path: path of the checkpoint, for the message.
+        state: content of the checkpoint.
         run: number of steps, seed, samples, batch size and processes of the run that resumes.
-        about: record of that run, as in `fit`.
+        about: description of the run that resumes, as in `fit`.
         extend: whether the number of steps and `about["limits"]` may differ.
     """
     advice = "start again (segedu train --fresh, or delete the checkpoint) or give another path (--out)"
@@ -135,9 +136,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Inside `with`, the first Ctrl-C or SIGTERM is only recorded in `signal`; the second one acts as usual.
+    """Context manager that only records the first Ctrl-C or SIGTERM, in `signal`; the second one acts as usual.
 
-    Only the main thread of Python can handle signals: in another thread nothing is recorded.
+    Only the main thread of Python can handle signals, so nothing is recorded in another thread.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -165,10 +166,11 @@ class StopRequest:
 
 
 class EpochSampler(Sampler):
-    """The order of one epoch: a permutation that depends on (seed, epoch), from sample `first` on.
+    """Sample the indices of one epoch in a random order that depends only on (seed, epoch).
 
-    Yields (epoch, index). With several processes, each takes every `world`-th entry. What remains after an equal share
-    for each is left out of this epoch.
+    It yields pairs (epoch, index). With `world` processes, each process takes every `world`-th entry of the order. All
+    processes take the same number of entries, and the remaining entries are dropped in this epoch. A process skips the
+    first `first` of its entries, which it has used before a restart.
     """
 
     def __init__(self, length: int, seed: int) -> None:
@@ -188,7 +190,7 @@ class EpochSampler(Sampler):
 class _SeededSamples(Dataset):
     """Seed every global random number generator with (seed, epoch, index) for each sample, and restore it afterwards.
 
-    So a random crop is the same in every worker process, and after a restart.
+    Therefore a random crop is the same in every worker process, and after a restart.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -220,16 +222,16 @@ def shuffled_loader(
 ) -> DataLoader:
     """A loader that `fit` can resume in the middle of an epoch.
 
-    The order and the random transforms depend on (seed, epoch, index) only, not on the number of workers nor on random
-    numbers drawn before.
+    The order and the random transforms depend only on (seed, epoch, index), and not on the number of workers or on
+    random numbers that were drawn before.
 
     Args:
         dataset: any map-style data set.
         batch_size: samples per batch, on each device.
-        seed: of the order and of the samples' random transforms.
-        collate_fn: makes a batch of samples, as in torch.
+        seed: seed of the order and of the samples' random transforms.
+        collate_fn: combines samples into a batch, as in torch.
         num_workers: number of processes that load samples.
-        drop_last: leave out a last batch that is not full.
+        drop_last: drop the last batch of an epoch if it is incomplete.
 
     Returns:
         A DataLoader whose sampler is an `EpochSampler`.

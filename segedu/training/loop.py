@@ -4,7 +4,7 @@
 checkpoints, from which a new process resumes: on a CPU with the same number of threads, the final weights are bit by
 bit those of an uninterrupted run.
 
-Three things make that possible. The order of samples and their random transforms depend on (seed, epoch, index) only:
+Three things make this possible. The order of samples and their random transforms depend only on (seed, epoch, index):
 see `shuffled_loader`. A checkpoint holds model, optimizer, schedule, position and the state of every random number
 generator (`segedu.training.checkpoints`). And a complete checkpoint is on the disk at every moment.
 """
@@ -63,7 +63,7 @@ def train_steps(
         model: maps images to outputs; put into training mode.
         loader: yields (images, targets). With a Fabric, it has to come from `fabric.setup_dataloaders`.
         loss_function: (outputs, targets) -> a scalar, or a dict whose key `loss` holds the scalar.
-        optimizer: of the model's parameters.
+        optimizer: updates the model's parameters.
         scheduler: the learning rate schedule; it advances after each step.
         clip_norm: largest norm of the gradients; longer gradients are scaled to it.
         fabric: a Lightning Fabric, for precision and several devices; None is plain PyTorch, on the
@@ -228,7 +228,7 @@ def _save(plan: _Plan, trained: Trained, fabric: Any) -> None:
 
 
 def _resume(plan: _Plan, fabric: Any) -> Trained:
-    """Load the checkpoint into the parts. Without one, write the first, which shows whether the path is writable."""
+    """Load the checkpoint into model, optimizer and so on. Without one, write the first, to test the path."""
     if plan.path is None or not Path(plan.path).exists():
         if plan.path is not None:
             _save(plan, Trained(), fabric)
@@ -300,10 +300,11 @@ def fit(
         steps: total number of steps; a resumed run takes the remaining ones.
         scheduler: as in `train_steps`.
         clip_norm: as in `train_steps`.
-        fabric: from `start_fabric`. None: one device, the fastest available.
-        checkpoint: file to resume from and to write. None: no checkpoints.
+        fabric: from `start_fabric`; None for one device, the fastest available.
+        checkpoint: file to resume from and to write; None for no checkpoints.
         about: a description of the run as plain values, such as a digest of its data. It is kept in the checkpoint, and
-            a run with another description refuses to resume from it. None: only loader and `steps` are compared.
+            a run with another description refuses to resume from it. With None, only the loader and `steps` are
+            compared.
         extend: resume also if the number of steps or `about["limits"]` differ. The schedule continues as that of
             `steps` steps would, so a run of 12 steps that is extended to 40 differs from a run of 40.
         every: number of steps between checkpoints; the last step is always saved.
@@ -311,8 +312,9 @@ def fit(
 
     Raises:
         OSError: the checkpoint cannot be written. An unwritable folder is detected before the first step.
-        Stopped: after Ctrl-C or SIGTERM; a KeyboardInterrupt.
-        ValueError: the loader is not from `shuffled_loader`, the checkpoint is of another run, or a loss is not finite.
+        Stopped: Ctrl-C or SIGTERM was received. It is a KeyboardInterrupt.
+        ValueError: the loader is not from `shuffled_loader`, the checkpoint belongs to another run, or a loss is not
+            finite.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, EpochSampler):

@@ -120,7 +120,7 @@ def check_instance_targets(targets: Targets, sizes: Sequence[Size], num_classes:
         targets: B dicts with `boxes` (N, 4), each with an area, `labels` (N,) int64 from 1 to K - 1 and, if `masks` is
             True, `masks` (N, h, w) bool. N may be 0.
         sizes: (h, w) of each image, without padding.
-        num_classes: K, with the background.
+        num_classes: K, including the background.
     """
     keys = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
     check_list("targets", targets, len(sizes))

@@ -1,7 +1,8 @@
 """Checks of tensors, and of dicts of tensors that share axes.
 
 Axes are written as "B 2 H W". A number is the length of an axis, `1|2` allows two lengths, and a letter stands for one
-length wherever it occurs. No axis may be empty, unless the letter ends in `?`: "N? 4" allows no boxes.
+length wherever it occurs. An axis may have length 0 only if its letter ends in `?`: "N? 4" also accepts an empty
+tensor, of shape (0, 4).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ Sizes = dict[str, int]  # the length that each letter stands for
 
 
 def check_tensor(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
-    """Check that a value is a tensor, of any dtype, with the axes.
+    """Check that a value is a tensor of the expected shape. Any dtype is accepted.
 
     Args:
-        axes: for example "B 3 H W"; None allows any shape.
-        sizes: lengths of letters that are already known.
+        axes: the expected shape, for example "B 3 H W"; None accepts any shape.
+        sizes: the letters whose lengths are already known, with these lengths.
 
     Returns:
-        `sizes` with the lengths of the letters in `axes`.
+        The lengths of the letters in `sizes` and in `axes`.
 
     >>> check_tensor("images", torch.zeros(1, 3, 4, 6), "B 3 H W")
     {'B': 1, 'H': 4, 'W': 6}
@@ -44,7 +45,7 @@ def check_floats(name: str, tensor: Tensor, axes: str | None = None, sizes: Size
 
 
 def check_integers_tensor(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
-    """Check a tensor of any integer dtype; bool is not one. Arguments and result as for `check_tensor`."""
+    """Check a tensor of any integer dtype; `torch.bool` is refused. Arguments and result as for `check_tensor`."""
     _check_type(name, tensor, "a tensor of integers", axes)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected integers")
@@ -54,7 +55,7 @@ def check_integers_tensor(name: str, tensor: Tensor, axes: str | None = None, si
 def check_dtype(
     name: str, tensor: Tensor, dtype: torch.dtype, axes: str | None = None, sizes: Sizes | None = None
 ) -> Sizes:
-    """Check a tensor of one dtype, for example a mask of `torch.bool`. Arguments and result as for `check_tensor`."""
+    """Check a tensor of one dtype, such as a mask of `torch.bool`. Other arguments and result as for `check_tensor`."""
     _check_type(name, tensor, f"a tensor of {dtype}", axes)
     if tensor.dtype != dtype:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected {dtype}")
@@ -86,16 +87,16 @@ def check_shape(name: str, shape: Sequence[int], axes: str, sizes: Sizes | None 
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Check that no value is NaN or infinite. Values are not read while a program is exported."""
+    """Check that no value is NaN or infinite. While a network is exported, values are unknown and not checked."""
     if not is_exporting() and not bool(tensor.isfinite().all()):
         value = tensor[~tensor.isfinite()][0].item()
         raise ValueError(f"{name} has the value {value}, expected finite values")
 
 
 def check_no_nan(name: str, outputs: Mapping[str, Tensor], keys: Collection[str]) -> None:
-    """Check the outputs of a network that may have diverged.
+    """Check that outputs of a network contain no NaN, which they do if its training diverged.
 
-    A NaN exceeds no threshold, so it would pass for background without a warning.
+    NaN exceeds no threshold, so without this check the prediction would silently be all background.
     """
     for key in keys:
         if not is_exporting() and bool(outputs[key].isnan().any()):
@@ -103,7 +104,7 @@ def check_no_nan(name: str, outputs: Mapping[str, Tensor], keys: Collection[str]
 
 
 def check_keys(name: str, value: Mapping[str, Any], keys: Collection[str]) -> None:
-    """Check a dict that has these keys, and perhaps others."""
+    """Check that a value is a dict with these keys; it may have other keys too."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a dict with the keys {', '.join(keys)}")
     if not set(keys) <= set(value):
@@ -111,7 +112,11 @@ def check_keys(name: str, value: Mapping[str, Any], keys: Collection[str]) -> No
 
 
 def check_list(name: str, value: Sequence[Any], length: int, of: str = "image") -> None:
-    """Check a list or tuple with one entry for each image, or for each of what `of` names."""
+    """Check that a value is a list or tuple of the expected length.
+
+    Args:
+        of: what has one entry each, for the message.
+    """
     if isinstance(value, Mapping | str | Tensor) or not isinstance(value, Sequence):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a list with one entry for each {of}")
     check_length(name, value, length, of)
@@ -121,8 +126,8 @@ def check_maps(name: str, value: Mapping[str, Tensor], sizes: Sizes | None = Non
     """Check a dict of floating-point tensors that share axes, for example the outputs of a network.
 
     Args:
-        sizes: lengths of letters that are already known.
-        **axes: the axes of each key, `logits="B K H W"`.
+        sizes: the letters whose lengths are already known, with these lengths.
+        **axes: the expected axes of each key, for example `logits="B K H W"`.
 
     Returns:
         The lengths of all letters.
@@ -138,12 +143,12 @@ def check_layers(outputs: Mapping[str, Any], /, *keys: str, **axes: str) -> list
 
     Args:
         outputs: the maps of the last layer, `aux_outputs` (a list of dicts with the maps of the earlier layers), and
-            `sizes` (a pair for each image).
+            `sizes` (one pair (h, w) per image).
         *keys: other keys that the outputs must have.
-        **axes: the axes of each map; the letter B stands for the images.
+        **axes: the expected axes of each map; the letter B is the number of images.
 
     Returns:
-        The maps of each layer, with those of the last layer at the end.
+        The maps of each layer, in the order of the layers.
     """
     check_keys("outputs", outputs, (*axes, "aux_outputs", "sizes", *keys))
     letters = check_maps("outputs", outputs, **axes)

@@ -17,14 +17,14 @@ MOST_BINS = 20
 
 
 def bins_for(max_points: Decimal) -> int:
-    """The number of bins below full points: one per point for up to 20 points, otherwise 10."""
+    """The number of bins below the maximum points: one per point for up to 20 points, otherwise 10."""
     if max_points == max_points.to_integral_value() and 1 <= max_points <= MOST_BINS:
         return int(max_points)
     return 10
 
 
 def bin_index(value: Decimal, max_points: Decimal, bins: int) -> int:
-    """The index of the bin that counts `value` points. Full points and more have a bin of their own, `bins`."""
+    """The index of the bin that counts `value` points. The maximum and more have a bin of their own, `bins`."""
     if max_points <= 0 or value >= max_points:
         return bins
     return max(0, math.floor(value / max_points * bins))
@@ -35,10 +35,10 @@ def histogram(counts: list[int], max_points: Decimal, label: str, key: str, heig
 
     Args:
         counts: students per bin, `bins_for(max_points) + 1` of them.
-        max_points: full points.
+        max_points: maximum points.
         label: title in plain text.
         key: prefix of the chart's HTML ids, unique within the page; letters, digits and `-`.
-        height: of the drawing area, in pixels.
+        height: height of the drawing area in pixels.
     """
     bins, highest, width, left, foot = len(counts) - 1, max([*counts, 1]), 340, 30, 18
     step = (width - left - 4) / len(counts)

@@ -29,7 +29,7 @@ def all_notes(record: dict) -> list[str]:
 class Wide:
     """`grades.csv`: one row per student, with points = final = raw_points x factor + manual_points.
 
-    The columns of the exercises hold autograded points, before the late factor and changes by hand.
+    The columns of the exercises hold autograded points, before the late factor and manual changes.
     """
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
@@ -57,7 +57,7 @@ class Wide:
 
 
 class Long:
-    """`exercises.csv`: one row per student and exercise, with points after the late factor and changes by hand."""
+    """`exercises.csv`: one row per student and exercise, with points after the late factor and manual changes."""
 
     def __init__(self, file: TextIO) -> None:
         self.rows = CsvRows(file, LONG)

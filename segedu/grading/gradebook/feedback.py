@@ -65,7 +65,7 @@ def _safe(words: str) -> str:
 
 
 def _points(student_result: StudentResult) -> str:
-    """The final points, and how they were computed if lateness or changes by hand affect them."""
+    """The final points, and how they were computed if lateness or manual changes affect them."""
     final, max_points, raw = map(points_text, (student_result.final, student_result.max, student_result.raw))
     steps = []
     if student_result.late_explanation:

@@ -19,7 +19,7 @@
 
 Lateness is measured from the due time, also within the grace period. Work that is late by exactly the limit of a step
 gets the factor of that step, and work handed in at exactly the due time is on time. The factor multiplies autograded
-points; points by hand are not multiplied.
+points; manual changes are not multiplied.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Lateness:
     Attributes:
         late: time since the due time, negative before it; None without a due time or a known submission time.
         factor: multiplies autograded points.
-        explanation: for people; may be "".
+        explanation: text for people; may be "".
     """
 
     late: timedelta | None

@@ -1,6 +1,6 @@
 """Code shared by the exports to Canvas and Moodle: find the student of a row, and report what was filled.
 
-A platform's own table is edited cell by cell. The cells of students without a submission and without changes by hand
+A platform's own table is edited cell by cell. The cells of students without a submission and without manual changes
 stay as they were, and so do `EX` (excused) in Canvas and grades that cannot be changed according to Moodle.
 """
 
@@ -59,7 +59,7 @@ class Finder:
 
 
 def idle(student_result: StudentResult) -> bool:
-    """Whether there is neither a submission nor a change by hand, so that the platform's cell stays as it is."""
+    """Whether there is neither a submission nor a manual change, so that the platform's cell stays as it is."""
     return student_result.chosen is None and not student_result.all_changes
 
 

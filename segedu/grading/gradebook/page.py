@@ -92,7 +92,7 @@ def table(header: list[str], rows: list[str], numeric: tuple[int, ...] = (), lab
 
     Args:
         header: HTML of the column headings.
-        rows: from `row`.
+        rows: table rows, which `row` makes.
         numeric: indices of the columns that hold numbers.
         label: name of the table for screen readers.
     """

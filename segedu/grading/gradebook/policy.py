@@ -1,13 +1,13 @@
 """Compute one result per student and lab from the records of all attempts and the instructor's files.
 
-    final points = autograded points of the attempt that counts x late factor + changes by hand, rounded once
+    final points = autograded points of the attempt that counts x late factor + manual changes, rounded once
 
-The late factor applies to autograded points only. Points that an instructor gave by hand are not multiplied, and an
-exercise whose points were replaced by hand counts with the new points. The sum is never below 0, and a bonus may
-raise it above the maximum. With attempts = "best", the attempt with the most points after its factor counts, and the
-earliest of several equal ones. With "last", the last attempt that could be graded counts. An attempt without a known
-time is treated as handed in at the latest known time of its student, because students choose the names that number
-their attempts. If no time of a student is known, there is no penalty, and the gradebook says so.
+The late factor applies to autograded points only. Points that an instructor adds manually are not multiplied, and an
+exercise whose points were replaced manually counts with the new points. The sum is never below 0, and a bonus may raise
+it above the maximum. With attempts = "best", the attempt with the most points after its factor counts, and the earliest
+of several equal ones. With "last", the last attempt that could be graded counts. An attempt without a known time is
+treated as handed in at the latest known time of its student, because students choose the names that number their
+attempts. If no time of a student is known, there is no penalty, and the gradebook says so.
 
 Points are decimal fractions, so 0.1 + 0.2 is 0.3, and are rounded to two decimals at the very end.
 """

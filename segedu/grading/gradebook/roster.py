@@ -4,7 +4,7 @@
                  moodle_id (or any other `..._id`). A submission belongs to the student whose id, alias, e-mail address
                  or platform id is its name. Several aliases are separated by semicolons. The names that Canvas and
                  Moodle give to downloaded files are understood.
-`manual.csv`     Changes by hand. Columns: lab, student, exercise, points, comment. `points` replaces those of the
+`manual.csv`     Manual changes. Columns: lab, student, exercise, points, comment. `points` replaces those of the
                  exercise; with a sign, such as +1 or -0.5, it is added (if a spreadsheet drops the plus, write `'+1`).
                  An empty exercise stands for the whole lab, and empty points for a comment alone. To undo a change,
                  delete its row.
@@ -142,7 +142,7 @@ class Change:
         exercise: its name, or "" for the whole lab.
         points: new points, or points to add; None for a comment alone.
         adds: True if the points had a sign, so that they are added.
-        comment: for the student.
+        comment: comment for the student.
         line: line number in the file.
     """
 
@@ -168,7 +168,7 @@ class Tables:
     """The content of the instructor's CSV files.
 
     Attributes:
-        roster: from `roster.csv`.
+        roster: content of `roster.csv`.
         changes: (lab, key or name of the student) -> rows of `manual.csv`.
         submitted: (lab or "", key or name of the student, attempt) -> (line, text of the time) in `submitted.csv`.
     """

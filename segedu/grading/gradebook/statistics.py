@@ -18,10 +18,10 @@ class ExerciseStatistics:
     """Statistics of one exercise over the graded submissions.
 
     Attributes:
-        max: full points.
+        max: maximum points of the exercise.
         graded: number of graded answers, including blank ones.
         tried: number of answers that are neither blank nor missing.
-        solved: number of answers with full points.
+        solved: number of answers with the maximum points.
         points: sum of autograded points.
         bins: histogram of autograded points, see `charts.bin_index`.
         wrong: number of students per misconception.
@@ -42,7 +42,7 @@ class ExerciseStatistics:
 
 
 class LabStatistics:
-    """The statistics of one lab, whose exercises are given as pairs of name and full points."""
+    """The statistics of one lab, whose exercises are given as pairs of name and maximum points."""
 
     def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
         self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
@@ -103,7 +103,7 @@ class LabStatistics:
 
     @property
     def full(self) -> int:
-        """Number of students with full points or more."""
+        """Number of students with the maximum points or more."""
         return self.bins[-1]
 
     def misconceptions(self, limit: int = 20) -> list[tuple[int, str, str, str]]:

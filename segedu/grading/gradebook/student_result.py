@@ -1,4 +1,8 @@
-"""The result of one student in one lab: the attempts, the one that counts, the changes by hand, and the points."""
+"""The result of one student in one lab: all attempts, the attempt that counts, manual changes, and points.
+
+The late factor is the number between 0 and 1 by which the points of a late submission are multiplied (`late`). Manual
+changes are the rows of the instructor's `manual.csv` (`roster`).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,13 @@ class Attempt:
     """One attempt of a student, read from its record.
 
     Attributes:
-        number: 1, 2, ...
-        record: as the grader wrote it.
-        submitted: with a time zone; None if the time is not known.
-        lateness: how late the attempt was and the late factor.
-        time_status: "assumed" if `submitted` is the latest time of the student's other attempts; "missing" if
-            submitted.csv has times of other students and none of this one; otherwise "".
+        number: number of the attempt: 1, 2, ...
+        record: the record that the grader wrote for this attempt.
+        submitted: submission time with a time zone; None if it is not known.
+        lateness: how late the attempt was, and the resulting late factor.
+        time_status: "" if the lab has no due time. "assumed" if `submitted` is the latest time of the student's other
+            attempts; "missing" if `submitted.csv` contains times of other students but no time of this student;
+            otherwise "".
     """
 
     number: int
@@ -37,7 +42,7 @@ class Attempt:
 
     @cached_property
     def raw(self) -> Decimal:
-        """Autograded points."""
+        """Autograded points, before the late factor."""
         return sum((as_decimal(exercise["points"]) for exercise in self.record["exercises"]), ZERO)
 
     @property
@@ -48,16 +53,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class ExerciseResult:
-    """One exercise of a student's result.
+    """The result of one student in one exercise.
 
     Attributes:
         auto: autograded points, before the late factor.
-        max: full points.
-        status: as in the record.
+        max: maximum points.
+        status: status of the exercise in the record.
         misconceptions: names of the recognised misconceptions.
-        changes: changes by hand.
-        points: after the late factor and the changes, not rounded.
-        record: the exercise's part of the record; {} if nothing was handed in.
+        changes: manual changes of this exercise.
+        points: points after the late factor and the manual changes, not rounded.
+        record: the part of the attempt's record about this exercise; {} if nothing was handed in.
     """
 
     name: str
@@ -75,17 +80,17 @@ class StudentResult:
     """The result of one student in one lab.
 
     Attributes:
-        lab: `04_metrics`.
-        student: the id on the roster; without a row there, the id of the submission.
-        person: the row of the roster, or None.
-        not_on_roster: True if there is a roster without a row for this submission.
+        lab: name of the lab, such as `04_metrics`.
+        student: id of the student on the roster; if the student is not on the roster, the id of the submission.
+        person: the student's row on the roster, or None.
+        not_on_roster: True if a roster exists and no row of it belongs to this submission.
         attempts: all attempts, in order.
         chosen: the attempt that counts, or None if nothing was handed in.
         exercises: one result per exercise.
-        changes: changes by hand of the lab as a whole.
-        max: full points.
+        changes: manual changes of the lab as a whole.
+        max: maximum points of the lab.
         final: final points, with two decimals.
-        notes: for the instructor.
+        notes: remarks for the instructor.
         name_clash: True if the name of another submission holds this student's platform number, or the name of this
             submission holds another student's number.
     """
@@ -110,7 +115,7 @@ class StudentResult:
 
     @property
     def status(self) -> str:
-        """graded, unreadable, failed, or nothing handed in."""
+        """One of "graded", "unreadable", "failed" and "nothing handed in"."""
         return self.chosen.record["status"] if self.chosen else NOTHING
 
     @property
@@ -125,7 +130,7 @@ class StudentResult:
 
     @property
     def late_hours(self) -> Decimal | None:
-        """How many hours late the attempt was that counts; None if that is not known."""
+        """Lateness of the attempt that counts, in hours; None if it is not known."""
         return self.chosen.lateness.hours if self.chosen else None
 
     @property
@@ -135,12 +140,12 @@ class StudentResult:
 
     @property
     def by_hand(self) -> Decimal:
-        """Points that the changes by hand added: final points = raw x factor + by_hand."""
+        """Points that manual changes added: final points = raw x factor + by_hand."""
         return self.final - self.raw * self.factor
 
     @property
     def all_changes(self) -> list[Change]:
-        """Changes by hand of each exercise, then those of the whole lab."""
+        """Manual changes of the exercises, followed by those of the whole lab."""
         return [change for exercise in self.exercises for change in exercise.changes] + list(self.changes)
 
     @property
@@ -156,12 +161,12 @@ class StudentResult:
 
 
 def as_decimal(points: float) -> Decimal:
-    """Convert a number of a record to the decimal fraction as which it is written."""
+    """Convert points from a record to an exact decimal fraction: 0.1 becomes Decimal("0.1")."""
     return Decimal(str(points))
 
 
 def choose_attempt(attempts: list[Attempt], rule: str) -> Attempt | None:
-    """Choose the attempt that counts, by the rule "best" or "last"; graded attempts come before all others."""
+    """Choose the attempt that counts by the rule "best" or "last". Other attempts count only if none is graded."""
     candidates = [attempt for attempt in attempts if attempt.record["status"] == "graded"] or attempts
     if not candidates:
         return None
@@ -169,14 +174,14 @@ def choose_attempt(attempts: list[Attempt], rule: str) -> Attempt | None:
 
 
 def apply_changes(points: Decimal, changes: tuple[Change, ...]) -> Decimal:
-    """Apply changes by hand to points: first the one that replaces, then those that are added."""
+    """Apply manual changes to points: the last replacement of the points first, then all additions."""
     with_points = [change for change in changes if change.points is not None]
     replacements = [change.points for change in with_points if not change.adds]
     return sum((change.points for change in with_points if change.adds), replacements[-1] if replacements else points)
 
 
 def _different_names(attempts: Sequence[Attempt]) -> list[str]:
-    """The names of a student's submissions, if they differ and do not all hold the same platform number."""
+    """The different names of a student's submissions; none if all contain the same platform number."""
     names = sorted({attempt.record["student"] for attempt in attempts})
     numbers = {tuple(record_keys(attempt.record)[1:]) for attempt in attempts}
     same_number = len(numbers) == 1 and numbers != {()}

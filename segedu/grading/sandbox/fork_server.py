@@ -222,7 +222,7 @@ def _stderr_tail(scratch: str) -> str:
 
 
 def run_kernel(job: dict, scratch: str, started_write: int) -> None:
-    """Run the kernel: drop every right, then start IPython, whose threads begin only in `initialize`."""
+    """Run the kernel: drop all privileges, then start IPython, whose threads begin only in `initialize`."""
     stage = mounts.STAGE if job["level"] >= 3 else job["stage"]
     os.setsid()
     os.umask(0o022)

@@ -1,9 +1,9 @@
 """Levels of isolation; each is tried once in a throw-away child to find out which of them this machine offers.
 
 Level 3 has a file system, network, process tree and user of its own. Level 2 has no network, no other files and no
-rights, but shares the machine's tree, so shell commands fail because they need a terminal. Level 1 has resource limits
-only. On each level, memory and processes of a kernel and its children are limited by control groups, or by the
-supervisor's watch if none can be created. This module also writes each kernel's job.
+privileges, but shares the host's process tree, so shell commands fail because they need a terminal. Level 1 has
+resource limits only. On each level, memory and processes of a kernel and its children are limited by control groups, or
+by the supervisor's watch if none can be created. This module also writes each kernel's job.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_HEADER = 1 << 16  # bytes of each part except the content
 MAX_TEXT = 1 << 16  # characters kept of each text
-MAX_LINES = 1_000  # of a traceback
+MAX_LINES = 1_000  # lines of a traceback
 _FRAMES = 5  # signature, header, parent header, metadata, content
 
 

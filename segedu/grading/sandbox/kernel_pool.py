@@ -60,7 +60,7 @@ class StepResult:
 
     @property
     def cut_short(self) -> bool:
-        """Whether it ran out of time or was killed by the machine: other work may be to blame."""
+        """Whether the step ran out of time or was killed by the host, which other work may have caused."""
         return self.status in ("timeout", "skipped") or (self.status == "died" and self.evalue.endswith("signal 9"))
 
 
@@ -146,7 +146,7 @@ class _Run:
     ) -> None:
         self.pool, self.files_in, self.output_patterns, self.limits = pool, files_in, output_patterns, limits
         self.result = RunResult([], pool.isolation.level, pool.isolation.reason)
-        self.deadline = 0.0  # of the current step
+        self.deadline = 0.0  # deadline of the current step
         self.extension = 0.0  # seconds of that step in which other work had the processor
         self.kernel: SegKernel | None = None
         self.sandbox: RunningSandbox | None = None

@@ -22,7 +22,7 @@ _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-# what container runtimes mask, and other access to the machine; libraries read limits from `sys`, so it stays
+# what container runtimes mask, and other access to the host; libraries read limits from `sys`, so it stays
 MASKED_PROC = (
     "acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "config.gz", "interrupts", "iomem", "ioports", "kallsyms",
     "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
@@ -31,7 +31,7 @@ MASKED_PROC = (
 SCRATCH = "/scratch"
 STAGE = "/stage"
 SOCKET_BYTES = 128 << 10
-TERMINALS = 32  # a shell command needs one; all sandboxes share the few thousand of the machine
+TERMINALS = 32  # a shell command needs one; all sandboxes share the few thousand of the host
 
 
 def build_root(job: dict) -> str:
@@ -105,7 +105,7 @@ def _make_scratch(job: dict) -> None:
 
 
 def _mount_proc() -> None:
-    """Mount a read-only /proc with this sandbox's processes, and mask what describes the machine."""
+    """Mount a read-only /proc with this sandbox's processes, and mask what describes the host."""
     os.mkdir("proc")
     mount("proc", "proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     for name in ("rmem", "wmem"):  # no process limit includes data buffered in this network's connections

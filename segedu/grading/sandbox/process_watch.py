@@ -2,9 +2,9 @@
 
 Resource limits apply to one process each. Where no control group can be created, the supervisor checks the whole tree
 four times per second: its memory, its processes, and below level 3, where the sandbox has no disk of its own, its
-folder. It kills what exceeds a limit, a moment late: these limits are soft by what a quarter of a second allows. The
-size of a file that has neither a name nor a descriptor, only memory mapped from it, cannot be read; it counts as a
-quarter of the disk limit.
+folder. It kills what exceeds a limit up to a quarter of a second late, so these limits are soft. The size of a file
+that has neither a name nor a descriptor, only memory mapped from it, cannot be read; it counts as a quarter of the disk
+limit.
 
 Linux provides /proc. Elsewhere psutil is used, and a process that has left the tree is known only if it was seen in it.
 """
@@ -347,8 +347,8 @@ def _hides_files(pid: int, user: int | None) -> bool:
 def _mapped_bytes(pids: list[int], folder: str, opened: dict[int, int], minimum: int) -> int:
     """Bytes of the folder's files that have no name and no descriptor and are held only by memory mapped from them.
 
-    Reading their sizes needs administrator rights, so each counts as at least `minimum`. Libraries map files that they
-    also keep open, or large files as a whole.
+    Reading their sizes needs root privileges, so each counts as at least `minimum`. Libraries map files that they also
+    keep open, or large files as a whole.
     """
     files: dict[int, int] = {}
     prefix = os.fsencode(folder.rstrip("/") + "/")

@@ -19,7 +19,7 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that the grader created and everything in it, without following links and without raising."""
+    """Remove a folder that the grader created, with its content. Follow no symbolic link and raise no error."""
     with contextlib.suppress(OSError):
         top = _open(str(folder))
         try:

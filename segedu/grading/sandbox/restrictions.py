@@ -1,7 +1,8 @@
-"""Rights and limits of one kernel: namespaces, control groups, user, capabilities, resource limits, orphans.
+"""Restrict one Jupyter kernel: namespaces, control groups, user, capabilities, resource limits, orphaned processes.
 
-Everything here acts on the calling process, before it has threads: capabilities, Landlock and seccomp are per thread.
-Only the standard library and ctypes are used, because this runs in processes that must not import the course.
+The functions act on the calling process. They are called before it has threads, except for `close_names`, because
+capabilities, Landlock and seccomp apply to single threads. `isolation_levels` describes the levels 1 to 3. Only the
+standard library and this package are used, because processes that run this module must not import the course.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class SandboxError(RuntimeError):
 
 
 def libc() -> ctypes.CDLL:
-    """The C library, with errno."""
+    """Load the C library so that `ctypes.get_errno` returns the error of its last call."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 def checked(result: int, what: str) -> int:
-    """Raise OSError with the name of the step if a call of the C library failed."""
+    """Return the result of a call of the C library, or raise an OSError that begins with `what` if the call failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {errno.errorcode.get(code, code)}")
@@ -64,15 +65,17 @@ def _prctl(option: int, *values: int) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Request a signal for when the thread that forked this process ends."""
+    """Let the operating system send this process a signal when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 @contextlib.contextmanager
 def reading_as_user(user: int | None) -> Iterator[None]:
-    """Open files as this user: root may not trace in most containers, so only a process's own user can inspect it.
+    """Open files with the permissions of a user in the `with` block; None changes nothing.
 
-    Signals and everything else keep root's rights. The change resets what `die_with_parent` has set, so it is restored.
+    In most containers root may not trace processes, so only a process's own user can read all of its files in /proc.
+    Signals are still sent as root. The change of user clears the signal that `die_with_parent` requested, so this
+    function requests the signal again at the end.
     """
     if user is None:
         yield
@@ -92,12 +95,12 @@ def reading_as_user(user: int | None) -> Iterator[None]:
 
 
 def adopt_orphans() -> None:
-    """Make descendants whose parents die children of this process."""
+    """Become the parent of every descendant whose own parent has ended (a child subreaper)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def close_all_but(*keep: int) -> None:
-    """Close every descriptor from 3 up except these."""
+    """Close all file descriptors except 0, 1, 2 and the given ones."""
     low = 3
     for fd in sorted(keep):
         os.closerange(low, fd)
@@ -116,9 +119,10 @@ def unshare(user: bool, own: int | None = None) -> None:
     """Create namespaces for mounts, processes, network, IPC, host name and control groups.
 
     Args:
-        user: also create a user namespace, which gives a process without rights the rights for the others.
-        own: the kernel's own user. The namespace then has root, who alone may read a private interpreter and builds the
-            sandbox, and this user, who has the same id inside and outside and runs the kernel.
+        user: also create a user namespace. An unprivileged process needs one to create the other namespaces.
+        own: id of the user that runs the kernel. The user namespace then contains this user, with the same id inside
+            and outside, and root. Root builds the sandbox, and may read an interpreter that lies in a private folder.
+            With None, the namespace contains only the current user, under the id 65534.
     """
     flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
     if not user:
@@ -136,9 +140,9 @@ def unshare(user: bool, own: int | None = None) -> None:
 
 @contextlib.contextmanager
 def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
-    """Let a process outside write the user map of the namespace that `pid` creates in the `with` block.
+    """Write the user map of the namespace that `pid` creates in the `with` block, from a process outside of it.
 
-    Mapping several users needs CAP_SETUID, which nobody in the new namespace has outside.
+    Only a process with CAP_SETUID in the outer namespace may map several users. No process in the new namespace has it.
     """
     ours, theirs = socket.socketpair()
     child = os.fork()
@@ -166,8 +170,8 @@ def _mapped_from_outside(pid: int, users: str) -> Iterator[None]:
 
 
 def harden_init(level: int) -> None:
-    """Drop all rights of the init and deny its children access to its memory and descriptors."""
-    if level >= 3:  # below level 3 it needs them to kill another user's processes
+    """Deny the init's children access to its memory and file descriptors; at level 3, also drop its capabilities."""
+    if level >= 3:  # below level 3 the init needs capabilities to kill another user's processes
         drop_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
     die_with_parent()
@@ -183,7 +187,7 @@ def drop_capabilities() -> None:
 
 
 def confine(job: dict, scratch: str) -> None:
-    """Apply the kernel's own last restrictions, irreversibly: limits, user, capabilities, Landlock, seccomp."""
+    """Restrict the process that becomes the kernel, irreversibly: limits, user, capabilities, Landlock, seccomp."""
     set_limits(job)
     if job["uid"] is not None:
         os.setgroups([])
@@ -197,7 +201,7 @@ def confine(job: dict, scratch: str) -> None:
     if job["level"] >= 2:
         drop_capabilities()
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 1)  # a change of user denies a process access to its own /proc/self
+    _prctl(_PR_SET_DUMPABLE, 1)  # after a change of user, a process cannot read its own /proc/self
     die_with_parent()
     if job["landlock"]:
         listed = [os.path.dirname(path) for path in job["masked"]]
@@ -212,9 +216,10 @@ def confine(job: dict, scratch: str) -> None:
 
 
 def close_names(job: dict, scratch: str, sockets: tuple[int, ...] = ()) -> None:
-    """Forbid the calling process to bind sockets, where socket names are visible to the whole machine.
+    """Forbid the calling process to bind sockets, if the sandbox shares abstract socket names with the host.
 
-    First wait until the kernel's own sockets, given by number, are bound in `scratch`: a thread binds one of them.
+    First wait until the kernel's own sockets, whose numbers are given, are bound in `scratch`. One of them is bound by
+    a thread, so it may not exist yet.
     """
     if job["level"] < 3 and job["seccomp"]:
         deadline = time.monotonic() + _BOUND_SECONDS
@@ -226,25 +231,25 @@ def close_names(job: dict, scratch: str, sockets: tuple[int, ...] = ()) -> None:
 
 
 def readable(job: dict) -> list[str]:
-    """What a kernel without its own file system may read: no checkout and no installed copy of the course."""
+    """Paths that a kernel without its own file system may read; copies of the course are not among them."""
     folders = [folder for folder in SYSTEM_FOLDERS if not os.path.islink(folder)]
     folders += [*SYSTEM_FILES, "/proc", *job["prefixes"]]
     return [job["stage"], *(part for folder in folders for part in _without_masked(folder, job["masked"]))]
 
 
 def _without_masked(folder: str, masked: list[str]) -> list[str]:
-    """The folder, or if something in it is masked, everything else in it."""
+    """Paths that together contain everything in a folder except the masked paths."""
     if folder in masked:
         return []
     if not any(path.startswith(folder.rstrip("/") + "/") for path in masked):
         return [folder]
     parts = [os.path.join(folder, name) for name in os.listdir(folder)]
-    # links are left out (a venv's lib64): Landlock would follow them, even to something masked
+    # symbolic links, such as a venv's lib64, are omitted: Landlock would follow them, even to a masked path
     return [kept for part in parts if not os.path.islink(part) for kept in _without_masked(part, masked)]
 
 
 def set_limits(job: dict) -> None:
-    """Set resource limits; the memory limit is on top of what the process already holds."""
+    """Set resource limits. The memory limit is in addition to the memory that the process already uses."""
     limits = {
         "CPU": job["cpu_seconds"],
         "CORE": 0,
@@ -253,7 +258,7 @@ def set_limits(job: dict) -> None:
         "MEMLOCK": 64 << 10,
         "MSGQUEUE": 0,
     }
-    if LINUX:  # elsewhere NPROC counts all of the user's processes and DATA has no effect; the watch takes over
+    if LINUX:  # elsewhere NPROC counts all processes of the user and DATA has no effect: see `process_watch`
         has_own_user = job["uid"] is not None or job["level"] >= 3
         limits["NPROC"] = job["processes"] + (0 if has_own_user else _count_user_threads())
         limits["DATA"] = job["memory_bytes"] + _data_bytes()
@@ -263,7 +268,7 @@ def set_limits(job: dict) -> None:
             continue
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(ValueError, OSError):  # macOS does not support some
+        with contextlib.suppress(ValueError, OSError):  # macOS does not support every limit
             resource.setrlimit(kind, (value, value))
 
 
@@ -274,7 +279,7 @@ def _data_bytes() -> int:
 
 
 def _count_user_threads() -> int:
-    """Number of the user's threads, which count towards a kernel's process limit unless it has its own user."""
+    """Number of the user's threads, which count towards a kernel's process limit unless the kernel has its own user."""
     count = 0
     for pid in os.listdir("/proc"):
         with contextlib.suppress(OSError):

@@ -58,7 +58,7 @@ class SandboxFiles:
         """Read a regular file of at most `max_bytes`.
 
         Raises:
-            SandboxFileError: if it is missing, a link, not a regular file, or too large.
+            SandboxFileError: if it is missing, a symbolic link, not a regular file, or too large.
         """
         parts = _parts(path)
         try:
@@ -143,7 +143,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
-    """Call `openat2` if available; otherwise open one path component after the other, none of them a link."""
+    """Call `openat2` if available; otherwise open one path component after the other, none of them a symbolic link."""
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     if sys.platform == "linux":
         libc = _libc()
@@ -152,7 +152,7 @@ def _open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
-        if code not in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a container's filter
+        if code not in (errno.ENOSYS, errno.EPERM):  # an old Linux, or a container's filter
             raise OSError(code, os.strerror(code), path)
     *folders, name = path.split("/")
     parent = os.dup(folder)

@@ -1,6 +1,6 @@
 """A filter of system calls: calls that a kernel never needs and that help to break out fail with EPERM.
 
-Below level 3 a kernel shares the machine's process tree, and often its user, with everything else, and Landlock checks
+Below level 3 a kernel shares the host's process tree, and often its user, with everything else, and Landlock checks
 files only when they are opened. There the filter also denies calls that reach other processes, or that change files by
 name or through a read-only descriptor: signals to others, connections (a session bus starts programs on request),
 socket names, descriptors sent through a socket (no limit counts files in transit), and file owners, modes and flags.
@@ -101,22 +101,22 @@ def available() -> bool:
 
 
 def deny_stores() -> None:
-    """Install the filter of level 1, which claims no isolation: it denies only memory that no limit includes."""
+    """Install the filter of level 1, which does not isolate: it only denies memory that no limit includes."""
     _install(_rules_by_name([(DENIED_STORES, _ERRNO | errno.EPERM)]) + [(_RETURN, 0, 0, _ALLOW)])
 
 
 def deny_names() -> None:
     """Forbid all threads of this process to bind sockets from now on; sockets that are already bound keep their names.
 
-    Below level 3, abstract socket names are visible to the whole machine, so a cell could impersonate a service. The
-    kernel's own sockets have to be bound before.
+    Below level 3, abstract socket names are shared with the host, so a cell could impersonate a service. The kernel's
+    own sockets have to be bound before.
     """
     code = [*_rules_by_name([(_BIND, _ERRNO | errno.EPERM)]), (_RETURN, 0, 0, _ALLOW)]
     _install(code, _ALL_THREADS)
 
 
 def apply(network: bool, own_tree: bool = True, own_signals: bool = True) -> None:
-    """Filter this process and its children permanently; needs `PR_SET_NO_NEW_PRIVS` or administrator rights.
+    """Filter this process and its children permanently; needs `PR_SET_NO_NEW_PRIVS` or root privileges.
 
     Args:
         network: allow internet sockets (for an empty network namespace).
@@ -167,7 +167,7 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     spaces = [(_JUMP_SET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)]
     code += _call(_CLONE[column], [(_LOAD, 0, 0, 16), *spaces, *hiding])
     code += _descriptors(column, own_tree)
-    # answers as if the machine's own limit were small: the buffer keeps its size, which can be counted
+    # answers as if the host's own limit were small: the buffer keeps its size, which can be counted
     sizes = [(_LOAD, 0, 0, 32), *_one_of(_BUFFER_SIZES, _ERRNO, _ALLOW)]
     code += _call(_SET_OPTION[column], [(_LOAD, 0, 0, 24), (_JUMP_EQUAL, 0, len(sizes), _SOL_SOCKET), *sizes])
     code += _call(_PRLIMIT[column], [(_LOAD, 0, 0, 16), *_one_of((0,), _ALLOW, deny)])

@@ -16,12 +16,12 @@ CHUNK = 1 << 16
 
 
 class Relay:
-    """Connections to a kernel's sockets, each through a socket of ours to which one client may connect, once.
+    """Connections to a kernel's sockets. Each goes through a socket of ours, to which one client may connect once.
 
     Args:
         inside: path of the kernel's sockets, without `-1`, `-2`, ...
-        outside: path of ours, in a folder that nobody else can reach.
-        numbers: of the sockets.
+        outside: path of our sockets, likewise, in a folder that nobody else can reach.
+        numbers: numbers of the sockets, which are the ends of their paths.
         limit: bytes that may come from the kernel between two calls of `begin`; beyond it, all connections are closed.
 
     Attributes:

@@ -12,10 +12,11 @@ class Step:
     """One cell to run. Setup, helper and solution steps are run again after a restart.
 
     Attributes:
-        kind: setup, helper, solution, canary or probe.
+        kind: "setup" prepares the kernel; "helper" and "solution" run the student's code; "probe" runs the cases of an
+            exercise; "canary" must fail with a known message, which shows that cells run as they are written.
         name: unique among the steps of its kind.
-        source: of the cell.
-        timeout: in seconds.
+        source: source of the cell.
+        timeout: limit in seconds.
         only_after: "error": run only if the previous step stopped with an error; "loss": only if it lost its kernel.
             A step that does not run has no result.
     """

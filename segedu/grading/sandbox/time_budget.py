@@ -13,8 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-RESERVED = 0.5  # of the total, for the exercises
-GRACE = 0.1  # of the total, for short own cells when the rest is used up
+RESERVED = 0.5  # fraction of the total time that is reserved for the exercises
+GRACE = 0.1  # fraction of the total time for short cells of the student when the rest is used up
 SHORT = 1.0  # seconds per such cell
 LOSSES = 10  # kernels that own cells may lose; then they run for a second each, and after twice as many not at all
 
@@ -67,7 +67,7 @@ class Budget:
         """Record what a step has used; waiting time is given back, up to half of the total.
 
         Args:
-            number: of the step.
+            number: index of the step.
             seconds: wall-clock time.
             waited: the part of it in which other work on the machine had the processor.
             lost: whether the step lost its kernel.
@@ -82,8 +82,8 @@ def worth_repeating(seconds: Sequence[float], left: float) -> list[bool]:
     """Decide for each earlier cell whether to repeat it in a new kernel: all, or only short ones if time is scarce.
 
     Args:
-        seconds: that each cell took.
-        left: for the repeated cells and everything after them.
+        seconds: seconds that each cell took.
+        left: seconds that are left for the repeated cells and everything after them.
     """
     fits = sum(seconds) <= left / 2
     return [fits or duration <= SHORT for duration in seconds]

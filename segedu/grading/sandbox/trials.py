@@ -1,4 +1,4 @@
-"""Escape attempts, made from where a cell runs: after a kernel has dropped its rights, before any student's code.
+"""Escape attempts, made from where a cell runs: after a kernel has dropped its privileges, before any student's code.
 
 Each trial makes the attempt itself and reports the outcome: "refused: EPERM", or what it could do. A trial must not
 change the machine even if nothing prevents it, because it may run as root without a sandbox: files are opened and not
@@ -126,7 +126,7 @@ def _network(probe: dict) -> Outcome:
 
 
 def _take_name(name: str) -> None:
-    """Bind an abstract name; if names are the machine's, the grader holds it, so only other errors count as refused."""
+    """Bind an abstract name. If names are shared with the host, the grader holds it: only other errors are refusals."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             listener.bind(f"\0{name}")

@@ -2,11 +2,12 @@
 
 `students`   one notebook, archive or folder per student; students may have chosen all names.
 `nbgrader`   `submitted/<student>/<lab>/`, as nbgrader collects; `timestamp.txt` holds the submission time.
-`moodle`     the download of an assignment; the number in each entry's name identifies the student.
-`canvas`     the same for Canvas.
+`moodle`     an assignment as downloaded from Moodle; the number in each entry's name identifies the student.
+`canvas`     an assignment as downloaded from Canvas; the number in each entry's name identifies the student.
 
-Without an option, a layout is recognised only if all entries of the folder follow it. A student can hand in a folder
-named `submitted`, or a file whose name holds another student's number, and must not change how others are graded.
+Without the option `--layout`, a layout is recognised only if all entries of the folder follow it. Otherwise a student
+who hands in a folder named `submitted`, or a file whose name contains another student's number, could change how other
+students are graded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SHOWN = 5
 
 
 def is_of(platform: str, name: str) -> bool:
-    """Whether the name of a file or folder has the form that a platform gives to downloaded submissions.
+    """Whether a name has the form that a platform gives to the files and folders of downloaded submissions.
 
     >>> is_of("moodle", "Anna Rossi_4711_assignsubmission_file")
     True
@@ -38,7 +39,7 @@ def is_of(platform: str, name: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder itself, not a link to one, because a student may have made the link."""
+    """Whether a path is a folder. A symbolic link to a folder does not count, because a student may have created it."""
     with contextlib.suppress(OSError, ValueError):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
@@ -49,14 +50,14 @@ def find_layout(folder: Path, names: Sequence[str], layout: str) -> tuple[str, P
 
     Args:
         folder: the folder of submissions.
-        names: its entries, without the instructor's own files.
-        layout: one of `LAYOUTS`, the option `--layout`.
+        names: names of the entries of the folder, without the instructor's own files.
+        layout: the value of the option `--layout`, one of `LAYOUTS`.
 
     Returns:
         The layout, never "auto", and the folder whose entries are the submissions.
 
     Raises:
-        ValueError: if `layout` is unknown, or "auto" for an ambiguous folder.
+        ValueError: if `layout` is unknown, or if it is "auto" and the folder is ambiguous.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"--layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
@@ -76,7 +77,7 @@ def find_layout(folder: Path, names: Sequence[str], layout: str) -> tuple[str, P
 
 
 def _check_alone(folder: Path, inner: Path, others: list[str]) -> None:
-    """Raise an error if other entries lie beside a folder `submitted`, or files in it, where nbgrader has folders."""
+    """Raise a ValueError if `submitted` is not the only entry of the folder, or contains files beside its folders."""
     files: list[str] = []
     with contextlib.suppress(PermissionError):
         files = sorted(path.name for path in inner.iterdir() if not path.name.startswith(".") and not is_folder(path))

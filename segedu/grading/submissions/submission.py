@@ -1,8 +1,8 @@
 """Read the notebook of a submission, and reject hostile or broken files.
 
-Everything here comes from students. Nothing is unpacked to the disk, no link is followed, and every size, count and
-depth is checked before memory or time is spent on it. A bad submission becomes a `Submission` with a `problem`, never
-an exception, because one broken file must not end a batch.
+Everything here comes from students. Nothing is unpacked to the disk, no symbolic link is followed, and every size,
+count and depth is checked before memory or time is spent on it. A bad submission becomes a `Submission` with a
+`problem`, never an exception, because one broken file must not end a batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RawSubmission:
     """The bytes of a submission's notebooks, read but not parsed; it can be sent to another machine.
 
     Attributes:
-        entry: where it was found, and its student.
+        entry: the path of the submission and its student.
         source: the file or folder, relative to the folder of submissions.
         digest: SHA-256 of the notebooks' names and bytes; without a notebook, of the file's name and size.
         notebooks: `(path, bytes)` of each notebook.
@@ -85,8 +85,9 @@ def collect(entry: Entry, lab: str, root: Path) -> RawSubmission:
     """Read an entry's notebooks without parsing them. Any error becomes the `problem` of the result.
 
     Args:
-        entry: from `find_entries`.
-        lab: `04_metrics`; if the student's folder has a folder of this name, only that one is read.
+        entry: an entry from `find_entries`.
+        lab: name of the lab, such as `04_metrics`. If the student's folder contains a folder of this name, only that
+            folder is read.
         root: the folder of submissions, to which `source` is relative.
     """
     source, clash = entry.path.name, (entry.clash,) if entry.clash else ()
@@ -167,7 +168,7 @@ def _digest(notebooks: list[tuple[str, bytes]]) -> str:
 def _name_digest(entry: Entry) -> str:
     """Digest of name and size of a file without a notebook, so that a corrected file is read again."""
     size = 0
-    with contextlib.suppress(OSError):  # lstat: the target of a link is not examined
+    with contextlib.suppress(OSError):  # lstat: the target of a symbolic link is not examined
         size = entry.path.lstat().st_size
     return hashlib.sha256(f"{entry.path.name} {size}".encode(errors="replace")).hexdigest()
 
@@ -223,7 +224,7 @@ def _in_folder(folder: Path, lab: str) -> tuple[list[tuple[str, bytes]], list[st
 
 
 def _walk(start: Path) -> tuple[list[Path], list[str]]:
-    """The plain files in a folder and its folders, and the names of links, which are not followed."""
+    """The plain files in a folder and its folders, and the names of symbolic links, which are not followed."""
     files: list[Path] = []
     links: list[str] = []
     count = 0
@@ -244,7 +245,7 @@ def read_plain(path: Path, max_bytes: int = MAX_FILE) -> bytes:
     """Read a plain file of at most `max_bytes` bytes.
 
     Raises:
-        SubmissionError: if it is larger, or a link, a pipe or another special file.
+        SubmissionError: if it is larger, or a symbolic link, a pipe or another special file.
     """
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(fd, "rb") as file:

@@ -32,16 +32,16 @@ MAX_BIAS_VALUES = 2**23  # values of the attention bias in memory at a time: 32 
 
 
 class ImageEncoder(nn.Module):
-    """Patches, positions, blocks, neck; keys as in the authors' files.
+    """Patch embedding, position embedding, blocks and neck; state dict keys as in the authors' files.
 
     Args:
         image_size: S, height and width in pixels, a multiple of patch_size.
         patch_size: P.
         embed_dim: D of the tokens.
         depth: number of blocks.
-        num_heads: of each block's attention.
+        num_heads: number of heads of the attention in each block.
         out_channels: C of the embeddings.
-        window_size: of the blocks with window attention, in tokens.
+        window_size: side of a window in tokens, in the blocks with window attention.
         global_blocks: indices of the blocks with global attention.
     """
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
     Args:
         embed_dim: D of the tokens.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         size: height and width, in tokens, of a window, or of the image for global attention.
         windows: whether a token attends only to its window.
     """
@@ -134,7 +134,7 @@ class RelativePositionAttention(nn.Module):
 
     Args:
         embed_dim: D of the tokens, a multiple of num_heads.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         size: height and width of the grid.
     """
 
@@ -208,7 +208,7 @@ def split_windows(tokens: Tensor, size: int) -> Tensor:
 
     Args:
         tokens: (B, h, w, D).
-        size: of a window.
+        size: side of a window in tokens.
 
     Returns:
         (B * windows, size, size, D), windows row by row.

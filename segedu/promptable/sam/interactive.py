@@ -1,14 +1,15 @@
-"""How SAM is trained: a simulated annotator clicks, looks at the mask, and clicks again where it is wrong.
+"""How SAM is trained: a simulated annotator clicks, and then clicks repeatedly where the predicted mask is wrong.
 
 Paper: Kirillov, Mintun, Ravi et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, section 3 and appendix A,
     "Losses" and "Training algorithm".
-Idea: First a point inside the object, or its box with noise; three masks, of which only the best learns, so that each
-    mask can specialise in one meaning of the click. Then eight times a point sampled from the erroneous region,
-    together with the logits of the previous mask; one mask. Two further iterations, a random one and the last, have no
-    new point: the network then has to improve the mask alone. The image is encoded once for all eleven iterations.
-Simplified: all objects of a batch start with a point, or all with a box.
+Idea: The first prompt is a point inside the object, or its box with noise. The network predicts three masks, and only
+    the mask with the lowest loss is trained, so that each of the three can specialise in one meaning of the prompt.
+    Eight further iterations each add a point sampled from the region where the mask is wrong. They also receive the
+    logits of the previous mask, and predict one mask. Two iterations, one at a random position and the last one, add no
+    point, so that the network learns to refine a mask by itself. The image is encoded once for all eleven iterations.
+Simplified: in one batch, either all objects start with a point or all objects start with a box.
 Shapes: images (B, 3, H, W), masks (B, N, H, W) bool -> dict of scalars.
-Quality: the small SAM, `segedu/weights/own/shapes_sam.json`, was trained with it.
+Quality: the small SAM, `segedu/weights/own/shapes_sam.json`, was trained with this loss.
 Course: 16-promptable
 Lab: 16_promptable
 """
@@ -45,15 +46,15 @@ def sam_loss(
     The best mask has the lowest weighted sum of focal and Dice loss. All losses are computed at the size of the logits.
 
     Args:
-        outputs: of `SAM`.
+        outputs: outputs of `SAM`.
         targets: ground-truth masks at the size of the images, (B, H, W) or (B, N, H, W) bool; they may be empty.
-        focal_weight: of the focal loss, a mean over the locations of a mask.
-        dice_weight: of the Dice loss.
-        iou_weight: of the squared error of `iou_scores`. Paper: does not specify whether only the best mask has this
-            loss; here all have, otherwise the masks could not be ranked.
+        focal_weight: weight of the focal loss, which is a mean over the locations of a mask.
+        dice_weight: weight of the Dice loss.
+        iou_weight: weight of the squared error of `iou_scores`. Paper: does not specify whether only the best mask has
+            this loss. Here all masks have it, because the scores could not rank the masks otherwise.
 
     Returns:
-        Scalars `focal`, `dice` and `iou`, weighted means over the objects, and `loss`, their sum.
+        Scalars `focal`, `dice` and `iou`, which are weighted means over the objects, and their sum `loss`.
     """
     for name, weight in (("focal", focal_weight), ("dice", dice_weight), ("iou", iou_weight)):
         check_number(f"{name}_weight", weight)
@@ -65,7 +66,7 @@ def sam_loss(
     axes = {name: size for name, size in zip("BN", logits.shape[:-3], strict=False)}
     check_dtype("targets", targets, torch.bool, "B N H W" if logits.ndim == 5 else "B H W", axes)
     logits, scores = logits.flatten(0, -4), scores.flatten(0, -2)  # (G, M, h, w), (G, M)
-    # h x w is the padded square, whose side is the longer side of the image
+    # the logits cover the padded image, a square whose side is the longer side of the image
     side = max(H, W)
     gt_masks = resize_masks(targets.flatten(0, -3), (side, side), logits.shape[-2:])[:, None].expand_as(logits)
     focal = sigmoid_focal_loss(logits, gt_masks, ignore_index=None, reduction="none").mean((2, 3))  # (G, M)
@@ -81,7 +82,7 @@ def sam_loss(
 
 
 def _dice(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - (2 sum p y + 1) / (sum p + sum y + 1), of each mask."""
+    """Dice loss of each mask: 1 - (2 sum p y + 1) / (sum p + sum y + 1)."""
     p, y = logits.sigmoid().flatten(2), target.flatten(2).to(logits)
     return 1 - (2 * (p * y).sum(2) + 1) / (p.sum(2) + y.sum(2) + 1)
 
@@ -105,23 +106,23 @@ def mask_iou(preds: Tensor, target: Tensor) -> Tensor:
 def interactive_loss(
     model: SAM, images: Tensor, masks: Tensor, *, num_points: int = 8, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """The loss of one training step: the mean over the eleven iterations of appendix A, as scalars of `sam_loss`.
+    """Compute the loss of one training step: the means of the scalars of `sam_loss` over all iterations of appendix A.
 
     Args:
-        model: in training mode.
+        model: the network, in training mode.
         images: (B, 3, H, W) in [0, 1].
         masks: (B, N, H, W) bool, N objects or parts per image, none empty.
-        num_points: points sampled from the erroneous region; the first iteration has the first prompt, and two further
-            iterations have no new point.
-        generator: of all random numbers.
+        num_points: number of iterations that add a point from the region where the mask is wrong. There are three more
+            iterations: the first one, and two that add no point.
+        generator: random number generator.
     """
     check_dtype("masks", masks, torch.bool, "B N H W", {"B": len(images)})
     if not bool(masks.flatten(2).any(2).all()):
         raise ValueError("masks has an empty mask, expected at least one pixel in each")
     image_embeddings, size = model.encode(images), images.shape[-2:]
     prompts = first_prompt(masks, generator)
-    # Paper: three masks for the first prompt and one for all others. Here the one also learns from first prompts,
-    # so that it can be compared with the three.
+    # Paper: predicts three masks for the first prompt, and a single mask afterwards. Here the single mask is also
+    # trained on first prompts, so that it can be compared with the three masks.
     outputs = model.decode(image_embeddings, size, **prompts, multimask_output=None)
     one, three = (
         {**outputs, **{key: outputs[key][:, :, part] for key in ("mask_logits", "iou_scores")}}
@@ -139,18 +140,18 @@ def interactive_loss(
 
 
 def click_schedule(num_points: int, generator: torch.Generator | None = None) -> list[bool]:
-    """Whether each iteration after the first has a new point: `num_points` + 2 bools, two of them False."""
+    """Decide which iterations after the first add a point: `num_points` + 2 bools, two of them False."""
     steps = [True] * num_points
     steps.insert(int(torch.randint(num_points + 1, (), generator=generator)), False)
     return [*steps, False]
 
 
 def first_prompt(masks: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """A point inside each mask or, with equal probability, its box with noise.
+    """Sample the first prompts: a point inside each mask or, with probability 1/2, the box of each mask with noise.
 
     Args:
         masks: (B, N, H, W) bool, none empty.
-        generator: of all random numbers.
+        generator: random number generator.
 
     Returns:
         `point_coords` (B, N, 1, 2) and `point_labels` (B, N, 1), or `boxes` (B, N, 4).
@@ -162,14 +163,17 @@ def first_prompt(masks: Tensor, generator: torch.Generator | None = None) -> dic
 
 
 def noisy_boxes(masks: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Boxes of masks with noise: a standard deviation of a tenth of the box, and at most 20 of 1024 pixels.
+    """Compute the boxes of masks and add noise.
+
+    The noise of a coordinate has a standard deviation of a tenth of the box's side, and is at most 20 pixels in an
+    image whose longer side has 1024 pixels.
 
     Args:
         masks: (B, N, H, W) bool, none empty.
-        generator: of the noise.
+        generator: random number generator.
 
     Returns:
-        (B, N, 4), xyxy in pixels; they may extend beyond the image.
+        (B, N, 4), xyxy in pixels; boxes may extend beyond the image.
     """
     boxes = boxes_from_masks(masks.flatten(0, 1))  # (G, 4)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
@@ -179,31 +183,31 @@ def noisy_boxes(masks: Tensor, generator: torch.Generator | None = None) -> Tens
 
 
 def draw_points(regions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Sample a pixel of each region uniformly.
+    """Sample one pixel of each region uniformly.
 
     Args:
         regions: (B, N, H, W) bool, none empty.
-        generator: of the sampling.
+        generator: random number generator.
 
     Returns:
         (B, N, 2) float32, (x, y).
     """
-    # the pixel with the largest random number; multinomial would compute cumulative sums over all pixels
+    # take the pixel with the largest random number; torch.multinomial would compute cumulative sums over all pixels
     random = torch.rand(regions.shape, generator=generator).to(regions.device)
     indices = torch.where(regions, random, -1.0).flatten(2).argmax(dim=2)
     return torch.stack([indices % regions.shape[-1], indices // regions.shape[-1]], dim=-1).float()
 
 
 def correcting_points(preds: Tensor, masks: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Sample a pixel where each mask is wrong: foreground where the object was missed, background elsewhere.
+    """Sample one wrong pixel of each mask: a foreground point if the pixel belongs to the object, else background.
 
     Args:
         preds: (B, N, H, W) bool, the previous predictions.
         masks: (B, N, H, W) bool, the ground truth, none empty.
-        generator: of the sampling.
+        generator: random number generator.
 
     Returns:
-        (B, N, 2) and labels (B, N). If nothing is wrong, a pixel of the object.
+        Points (B, N, 2) and their labels (B, N). If no pixel of a mask is wrong, its point lies inside the object.
     """
     wrong = preds ^ masks
     correct = ~wrong.flatten(2).any(2)[..., None, None]
@@ -214,7 +218,7 @@ def correcting_points(preds: Tensor, masks: Tensor, generator: torch.Generator |
 
 
 def add_points(prompts: Mapping[str, Tensor], points: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Add one point (B, N, 2) with its label (B, N) to the prompts of each object, keywords of `SAM.decode`."""
+    """Add one point (B, N, 2) and its label (B, N) to each object's prompts, which are keywords of `SAM.decode`."""
     points, labels = points[:, :, None], labels[:, :, None]
     if "point_coords" in prompts:
         points = torch.cat([prompts["point_coords"], points], dim=2)
@@ -223,7 +227,7 @@ def add_points(prompts: Mapping[str, Tensor], points: Tensor, labels: Tensor) ->
 
 
 def best_logits(outputs: Mapping[str, Any]) -> Tensor:
-    """Logits (B, N, h, w) of the mask with the highest predicted IoU, as input of the next iteration."""
+    """Logits (B, N, h, w) of the mask with the highest predicted IoU, which are an input of the next iteration."""
     logits = outputs["mask_logits"].detach()
     best = outputs["iou_scores"].argmax(dim=-1)[..., None, None, None].expand(-1, -1, 1, *logits.shape[-2:])
     return logits.gather(2, best)[:, :, 0]

@@ -27,10 +27,10 @@ from segedu.validation.numbers import check_integer, check_multiple
 
 
 class MaskDecoder(nn.Module):
-    """Tokens, two-way transformer, upsampling, and the heads; keys as in the authors' files.
+    """Tokens, two-way transformer, upsampling, and the heads; state dict keys as in the authors' files.
 
     Args:
-        transformer: of the embedding's width D, a multiple of 8.
+        transformer: a `TwoWayTransformer` whose embed_dim is D, a multiple of 8.
         num_masks: M, masks for an ambiguous prompt; one more mask is for prompts that are not ambiguous.
         iou_hidden: width of the hidden layers of the head that predicts the IoU of each mask.
     """
@@ -77,8 +77,8 @@ class TwoWayTransformer(nn.Module):
     Args:
         embed_dim: D.
         depth: number of layers.
-        num_heads: of every attention.
-        hidden: width of the hidden layer of the tokens' MLP.
+        num_heads: number of heads of every attention.
+        hidden: width of the hidden layer of the MLP on the tokens.
     """
 
     def __init__(self, embed_dim: int = 256, depth: int = 2, num_heads: int = 8, hidden: int = 2048) -> None:
@@ -101,9 +101,9 @@ class TwoWayLayer(nn.Module):
 
     Args:
         embed_dim: D.
-        num_heads: of every attention.
+        num_heads: number of heads of every attention.
         hidden: width of the hidden layer of the MLP.
-        first: whether this is the first layer, whose tokens still are the prompt, which is then not added again.
+        first: whether this is the first layer. Its tokens still are the prompt, so the prompt is not added to them.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, hidden: int, first: bool) -> None:
@@ -138,7 +138,7 @@ class CrossAttention(nn.Module):
 
     Args:
         embed_dim: D of inputs and outputs.
-        num_heads: of the attention.
+        num_heads: number of heads of the attention.
         inner_dim: width of queries, keys and values, a multiple of num_heads.
     """
 

@@ -33,13 +33,13 @@ AXES = {"point_coords": "P 2", "point_labels": "P", "boxes": "4", "mask_inputs":
 
 
 class PromptEncoder(nn.Module):
-    """Embed points, boxes and masks; keys as in the authors' files.
+    """Embed points, boxes and masks; state dict keys as in the authors' files.
 
     Args:
         embed_dim: D of the image embedding, a multiple of 2.
         embedding_size: h and w of the image embedding, which are equal.
         image_size: height and width of the encoder's image in pixels; prompts are in these pixels.
-        mask_channels: between the convolutions on masks, a multiple of 4.
+        mask_channels: number of channels between the convolutions on masks, a multiple of 4.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FourierPosition(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        # not trained, but part of the files: the weights only work with the frequencies that they were trained with
+        # not trained, but in the state dict: the weights only work with the frequencies that they were trained with
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, embed_dim // 2))
 
     def forward(self, coords: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def check_prompts(prompts: Mapping[str, Tensor], batch: int, mask_size: int, siz
     """Check prompts for one object of each image, or for N.
 
     Points and boxes must lie in the image, and boxes must not look normalised: with all boxes between 0 and 1 and
-    smaller than a pixel. Values are not checked in an export.
+    smaller than a pixel. Values are not checked while a network is exported.
 
     Args:
         prompts: some of `point_coords`, `point_labels`, `boxes` and `mask_inputs`.

@@ -42,13 +42,13 @@ KEYS = ("mask_logits", "iou_scores", "size", "image_size")
 
 
 class SAM(nn.Module):
-    """Image encoder, prompt encoder and mask decoder (figure 4); keys as in the authors' files.
+    """Image encoder, prompt encoder and mask decoder (figure 4); state dict keys as in the authors' files.
 
     Args:
         image_encoder: normalised images (B, 3, S, S) -> embeddings (B, D, h, h); S and h are the prompt encoder's.
         prompt_encoder: points, boxes and masks to vectors.
         mask_decoder: embeddings and prompts to masks.
-        normalize: applied to images in [0, 1]; None: ImageNet's mean and standard deviation.
+        normalize: applied to images in [0, 1]; None for ImageNet's mean and standard deviation.
         mask_threshold: logits above it belong to the mask. Not used in training.
     """
 
@@ -75,7 +75,7 @@ class SAM(nn.Module):
         return self.decode(self.encode(images), images.shape[-2:], **prompts)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Compute the image embeddings (B, D, h, h), the slow part, once per image.
+        """Compute the image embeddings (B, D, h, h). This is the slow part, which is needed once per image.
 
         Args:
             images: (B, 3, H, W) in [0, 1]. They are resized so that the longer side is S, and padded at the right and
@@ -98,10 +98,10 @@ class SAM(nn.Module):
         mask_inputs: Tensor | None = None,
         multimask_output: bool | None = True,
     ) -> dict[str, Any]:
-        """Decode prompts, the fast part: for each image one object, or N objects with a prompt each.
+        """Decode prompts: for each image one object, or N objects with a prompt each. This is the fast part.
 
         Args:
-            image_embeddings: of `encode`.
+            image_embeddings: result of `encode`.
             size: (H, W) of the images that were encoded: prompts are in their pixels.
             point_coords: (B, P, 2) or (B, N, P, 2), (x, y); (0, 0) is the centre of the upper left pixel.
             point_labels: (B, P) or (B, N, P): 1 for foreground, 0 for background, -1 for padding.
@@ -124,7 +124,7 @@ class SAM(nn.Module):
         prompts = {name: prompt for name, prompt in prompts.items() if prompt is not None}
         many, N = check_prompts(prompts, B, self.prompt_encoder.mask_size, size)
         prompts = {name: prompt if many else prompt[:, None] for name, prompt in prompts.items()}  # (B, N, ...)
-        scale = image_embeddings.new_tensor(scale_to(size, self.image_size), dtype=torch.float64)  # of x, y
+        scale = image_embeddings.new_tensor(scale_to(size, self.image_size), dtype=torch.float64)  # factors of x and y
         sparse, dense = self.prompt_encoder(**_in_encoder_pixels(prompts, scale))
         dense = dense.unflatten(0, (B, N)) if mask_inputs is not None else dense[None]
         sparse = sparse.unflatten(0, (B, N))
@@ -219,8 +219,8 @@ def postprocess(outputs: Mapping[str, Any], *, mask_threshold: float | None = No
     """Masks at the size of the images.
 
     Args:
-        outputs: of `SAM`.
-        mask_threshold: logits above it belong to the mask; None: the model's.
+        outputs: outputs of `SAM`.
+        mask_threshold: logits above it belong to the mask; None for the threshold of the model.
 
     Returns:
         (B, M, H, W) or (B, N, M, H, W) bool. `iou_scores.argmax(-1)` is the mask with the highest predicted IoU.
