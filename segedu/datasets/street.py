@@ -302,7 +302,7 @@ def draw_street(
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`, 255 around things;
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indices into `CLASSES`, 255 around things;
         `label_map` int32 (H, W), 1..N for things, 0 elsewhere; `boxes` float32 (N, 4) xyxy; `labels` int64
         (N,), all in `THINGS`; `masks` bool (N, H, W), the visible pixels; `panoptic_seg` int32 (H, W), 0 for
         void; `segments_info`, a list of dicts with `id`, `category_id`, `isthing`. N may be 0.

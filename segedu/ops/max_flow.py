@@ -272,7 +272,7 @@ def _adopt(node, clock, edges, steps, forest, active, orphans):
         other = node + steps[k]
         if side[other] == own:
             if (edges[other, k ^ 1] if own > 0 else edges[node, k]) > 0:
-                _put(active, other)  # it may add the node to the tree again
+                _put(active, other)  # this neighbour may add the node to the tree again
             if parent[other] == k ^ 1:
                 parent[other] = ORPHAN
                 _put(orphans, other)

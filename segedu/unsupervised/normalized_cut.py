@@ -8,7 +8,8 @@ Idea: A minimum cut often separates single pixels. Divided by the total weight o
     values instead of two labels it is the second eigenvector of (D - W) y = lambda D y, which is then thresholded.
 Simplified: TokenCut's refinement from patches to pixels (a bilateral solver) and its box are not included.
 Shapes: image (3, H, W) -> affinities (N, N) sparse -> labels (N,) int64. Features (h, w, D) -> mask (h, w) bool.
-Quality: eigenvalues as scipy's dense solver to 1e-6, Ncut as scikit-image's `ncut_cost` (its tests).
+Quality: eigenvalues equal those of SciPy's dense solver up to 1e-6, and Ncut equals that of scikit-image's `ncut_cost`
+    (see the tests).
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -37,9 +38,10 @@ WEAK_AFFINITY = 1e-5  # TokenCut: edge between dissimilar patches, which keeps t
 def grid_affinities(
     image: Tensor, radius: float = 5.0, colour_sigma: float = 0.1, position_sigma: float = 4.0
 ) -> sparse.csr_array:
-    """exp(-|I_i - I_j|^2 / colour_sigma^2 - |p_i - p_j|^2 / position_sigma^2) where |p_i - p_j| < radius, else 0.
+    """Compute the affinity of every pair of pixels from the distances of their colours and positions.
 
-    Values of at most `MIN_AFFINITY` are 0 too.
+    It is exp(-|I_i - I_j|^2 / colour_sigma^2 - |p_i - p_j|^2 / position_sigma^2) if |p_i - p_j| < radius. Otherwise,
+    and where this value is at most `MIN_AFFINITY`, it is 0.
 
     Args:
         image: (C, H, W) in [0, 1]; C is 3 for colours, 1 for grey values, or the number of any other features.
