@@ -2,7 +2,7 @@
 
 A scene depends only on its seed and its arguments. The camera stands on the field at the height of a robot's
 head. Beyond the boundary there may be more green carpet, white posts and people, so that neither green nor white
-alone determines what belongs to the field. The boundary is that of the carpet itself, as if nothing stood on it.
+alone determines what belongs to the field. The boundary target is that of the empty carpet, without the objects on it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class MRSlice:
         """Smooth noise in [-1, 1] with knots `length` mm apart.
 
         Args:
-            length: in mm.
+            length: distance between knots in mm.
 
         Returns:
             An array of the shape of the canvas.

@@ -66,8 +66,8 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
     """Read a map of classes or instances.
 
     Args:
-        path: as for `read_nifti`.
-        max_voxels: as for `read_nifti`.
+        path: see `read_nifti`.
+        max_voxels: see `read_nifti`.
 
     Returns:
         The volume, `array` int64 (D, H, W).

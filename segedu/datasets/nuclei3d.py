@@ -68,7 +68,7 @@ class _Block:
         shape = tuple(np.array(size) + 2 * self.margin)
         self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
         self.nuclei: list[Ellipsoid] = []
-        self.whole = np.zeros(0, np.int64)  # voxels of each, drawn alone
+        self.whole = np.zeros(0, np.int64)  # number of voxels of each nucleus, including those that others cover
         self.frame = tuple(slice(m, m + side) for m, side in zip(self.margin, size, strict=True))
 
     def add(self, nucleus: Ellipsoid) -> bool:

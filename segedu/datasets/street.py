@@ -271,7 +271,7 @@ def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) 
 def _targets(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the label map, the classes of its instances, and the semantic target with void borders.
 
-    A pixel next to a thing that is closer to the camera becomes void, and so do things of a few pixels.
+    A pixel next to a thing that is closer to the camera becomes void, as does a thing with few visible pixels.
     """
     at = (slice(FINE // 2, None, FINE),) * 2
     ids, semantic, depth = canvas.instance[at], canvas.category[at].astype(np.int64), canvas.depth[at]

@@ -181,7 +181,7 @@ def person(paints: Paints, height: float) -> Paint:
     """Head, body, arms and two legs in stride.
 
     Args:
-        height: in metres.
+        height: height of the person in metres.
 
     Returns:
         What `Canvas.board` paints with.

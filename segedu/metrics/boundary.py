@@ -1,11 +1,11 @@
 """Metrics of the contours of masks: boundary F1, boundary IoU, and distances between surfaces.
 
-The papers define a contour differently, and so their numbers differ:
+The papers define a contour in different ways, so the values of their metrics differ:
 
 - `boundary_f1` (Csurka et al., BMVC 2013; Martin et al., 2004): pixels with a neighbour outside the mask; the edge of
   the image is not a boundary, because it is unknown what lies beyond it.
-- `boundary_iou` (Cheng et al., CVPR 2021): a band inside the mask; positions beyond the
-  image count as outside the mask.
+- `boundary_iou` (Cheng et al., CVPR 2021): a band inside the mask; positions beyond the image count as
+  outside the mask.
 - `hausdorff_distance_95`, `average_surface_distance` (Heimann et al., IEEE TMI 2009): the pixels of `boundary_f1`, but
   positions beyond the image count as outside the mask.
 """

@@ -198,9 +198,9 @@ def teacher_momentum(step: int, steps: int, start: float = 0.996) -> float:
     """The momentum of the teacher's weights: half a cosine from `start` to 1.
 
     Args:
-        step: from 0 to `steps`.
-        steps: length of the training.
-        start: momentum at the first step.
+        step: index of the iteration, from 0 to `steps`.
+        steps: number of training iterations.
+        start: momentum at the first iteration.
     """
     check_number("start", start, maximum=1)
     check_integer("steps", steps)

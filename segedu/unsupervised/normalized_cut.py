@@ -45,9 +45,9 @@ def grid_affinities(
 
     Args:
         image: (C, H, W) in [0, 1]; C is 3 for colours, 1 for grey values, or the number of any other features.
-        radius: in pixels, above 1. No pixel has an edge to itself.
-        colour_sigma: in units of the image.
-        position_sigma: in pixels.
+        radius: maximum distance of connected pixels, above 1. No pixel has an edge to itself.
+        colour_sigma: scale of the colour distance, in the unit of the image.
+        position_sigma: scale of the distance of positions, in pixels.
 
     Returns:
         Symmetric (H * W, H * W) float64, row by row.
@@ -250,7 +250,7 @@ def token_cut(features: Tensor, tau: float = 0.2) -> Tensor:
 
     Args:
         features: (h, w, D), such as the keys of DINO's last attention. A patch of zeros is similar to no other.
-        tau: from -1 to 1.
+        tau: threshold of the cosine similarity, from -1 to 1.
 
     Returns:
         (h, w) bool, True for the object. All False if the eigenvector is constant, or if there is one patch.

@@ -31,7 +31,7 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
     the lower class, although they are above the threshold. Of equally good thresholds it is the lowest.
 
     Args:
-        values: of any shape, in any unit.
+        values: tensor of any shape, in any unit.
         bins: number of bins.
 
     Returns:
@@ -83,7 +83,7 @@ def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor
     rest into c - 1. This takes classes * bins^2 operations. Ties: the lowest first threshold, then the lowest second.
 
     Args:
-        values: of any shape, in any unit.
+        values: tensor of any shape, in any unit.
         classes: number of classes, at least 2 and at most the number of bins with values.
         bins: number of bins.
 

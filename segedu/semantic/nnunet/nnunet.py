@@ -80,7 +80,7 @@ def build_network(plan: Plan, parts: Parts | None = None) -> UNet3D:
     As in the paper, all levels but the two lowest have deep supervision.
 
     Args:
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
         parts: the layers; None is instance normalisation and leaky ReLU, as in the paper.
     """
     if len(plan.widths) < 2:
@@ -139,7 +139,7 @@ def preprocess(volume: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
     Args:
         volume: dict of `image` (C, D, H, W), `spacing` (3,) in mm and, for training, `semantic` (D, H, W).
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
 
     Returns:
         Dict of `image` (C, D', H', W') float32 and, if the volume has it, `semantic` int64, both at the plan's spacing;
@@ -261,7 +261,7 @@ def predict_volume(model: nn.Module, volume: Mapping[str, Any], plan: Plan, mirr
     Args:
         model: the plan's network. It is put into eval mode.
         volume: dict of `image` (C, D, H, W) and `spacing` (3,) in mm.
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
         mirror: see `predict_patches`.
 
     Returns:

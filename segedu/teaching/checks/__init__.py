@@ -3,7 +3,7 @@
 Vocabulary of this package:
 
 - An exercise has a reference function, wrong answers that students often give, and a generator of cases.
-- A case holds the arguments of one call, and says which gradients or modules to examine.
+- A case holds the arguments of one call, and further entries for the probe, such as the gradients to compute.
 - A probe calls a function on a case and makes a recording: the result or the exception, the arguments after the call,
   gradients.
 - An outcome is derived from a recording. It holds only plain values, which can be compared, sent and stored.

@@ -23,7 +23,7 @@ class CheckFailed(AssertionError):
 
 
 def setup() -> None:
-    """Print one line with versions and the device. It sets no seeds: each cell sets its own, to run again alone."""
+    """Print one line with versions and the device. It does not set seeds: each cell sets its own."""
     import torch
 
     import segedu

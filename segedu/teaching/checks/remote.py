@@ -23,7 +23,7 @@ def write_files(folder: Path, stem: str, files: dict[str, bytes]) -> None:
     Args:
         folder: an existing folder.
         stem: `3` gives `3.json`, `3.0.npy`, ...
-        files: from `codec.pack`.
+        files: the result of `codec.pack`.
     """
     for name, data in sorted(files.items(), key=lambda item: item[0] == "json"):
         part = folder / f".{stem}.{name}.part"

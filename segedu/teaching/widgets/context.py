@@ -30,7 +30,7 @@ class Keyhole(NamedTuple):
 
 @lru_cache
 def find_keyholes(size: int = 13) -> tuple[Keyhole, ...]:
-    """Find one window per class, each in another scene: in the first suitable one, that with the highest contrast."""
+    """Find one window per class, each in a different scene: the window with the highest contrast in that scene."""
     keyholes: dict[str, Keyhole] = {}
     for seed in range(_SEEDS):
         scene = draw_street(seed)

@@ -64,7 +64,7 @@ def gaussian_mask(cell: str, sigma: float, fraction: float) -> np.ndarray:
 
     Args:
         cell: a key of `CELLS`.
-        sigma: in pixels.
+        sigma: standard deviation of the Gaussian in pixels.
         fraction: see `embeddings`.
     """
     return (np.exp(-_squares(cell, fraction) / (2 * sigma**2)) > 0.5) & (scene().label_map > 0)

@@ -184,7 +184,7 @@ def prompt_ious(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
     """IoU of the masks predicted for a click and for a box with the ground truth.
 
     Args:
-        model: in evaluation mode.
+        model: a SAM in evaluation mode.
         image: (3, H, W).
         masks: (N, H, W) bool, the ground truth.
 
@@ -215,7 +215,7 @@ def corrected(model: SAM, embeddings: Tensor, masks: Tensor, logits: Tensor, pro
     """IoU (N,) after `CORRECTIONS` more clicks, each in the centre of the wrong pixels.
 
     Args:
-        model: in evaluation mode.
+        model: a SAM in evaluation mode.
         embeddings: image embeddings of one image.
         masks: (N, H, W) bool, the ground truth.
         logits: (1, N, h, w) of the masks predicted so far.

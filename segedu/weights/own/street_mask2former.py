@@ -135,7 +135,7 @@ def evaluate(outputs: Mapping[str, Sequence[Mapping[str, Any]]], scenes: Sequenc
 
     Args:
         outputs: for each of "semantic", "instance" and "panoptic", the outputs of a network for each scene.
-        scenes: from `draw`.
+        scenes: scenes from `draw`.
 
     Returns:
         `semantic_miou`, `instance_mask_ap50` and `panoptic_quality`, rounded to four digits.
