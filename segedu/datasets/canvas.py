@@ -1,8 +1,8 @@
 """Camera and canvas of scenes in perspective: a ray per pixel and a depth buffer.
 
 Coordinates are metres: x to the right, y up from the ground, z forward. The camera is at (0, eye, 0) and looks along z,
-rotated by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays per pixel antialias
-the edges.
+rotated about z by `roll`. Depth is z. The canvas has twice the rows and columns of the image: four rays per pixel
+antialias the edges.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Canvas:
         """Draw a flat upright figure that faces the camera.
 
         Args:
-            place: (x, y, z) of the middle of its lower edge.
+            place: position (x, y, z) of the middle of its lower edge.
             size: metres across and up.
             paint: (metres from the middle, metres up) -> colour and visible.
             category: semantic class.

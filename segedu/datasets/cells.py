@@ -28,7 +28,7 @@ _MIN_SIZE = 16
 _WAVES = (0.06, 0.06, 0.04)  # the largest w_k
 _REACH = 1 + sum(_WAVES)  # the furthest that an outline can be from the centre, in long half axes
 _STRETCH = 1.3  # the longest half axis, in mean radii
-_OVERLAP = 0.15  # the largest share of a nucleus that another may cover
+_OVERLAP = 0.15  # the largest fraction of a nucleus that another may cover
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,10 @@ def draw_cells(
         unevenness: strength of uneven and stray light, 0 (none) to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indices into
         `CLASSES`; `label_map` int32 (H, W), 0 for background, 1..N; `boxes` float32 (N, 4) xyxy; `labels`
         int64 (N,), all 1; `masks` bool (N, H, W); `areas` float32 (N,), the closed-form area of the complete
-        nucleus; `visible` float32 (N,), the fraction of its pixels that it owns in the image. N may be 0.
+        nucleus; `visible` float32 (N,), the fraction of its pixels that are in its mask. N may be 0.
     """
     size = check_size("size", size, _MIN_SIZE)
     count = None if count is None else check_count(count)

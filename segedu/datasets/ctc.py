@@ -183,7 +183,7 @@ def _read_tiff(path: Path) -> np.ndarray:
     # Its decoders raise RuntimeErrors of their own, and a header that is cut off struct.error.
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error) as error:
         raise ValueError(f"{path} is not a readable image, expected TIFF: {error}") from error
-    if pixels.ndim not in (2, 3):  # a file that is cut short can read as nothing
+    if pixels.ndim not in (2, 3):  # a truncated file can be read as an empty array
         raise ValueError(f"{path} is not a readable image, expected TIFF of shape (H, W) or (D, H, W): {pixels.shape}")
     return pixels
 
@@ -192,7 +192,8 @@ def _decode(path: Path) -> np.ndarray:
     """The pixels by tifffile or, where it lacks a package to unpack them (LZW is common), by Pillow."""
     try:
         with tifffile.TiffFile(path) as file:
-            if file.pages and file.pages[0].samplesperpixel > 1:  # colours would pass for slices
+            # Otherwise the channels of a colour image would be read as slices.
+            if file.pages and file.pages[0].samplesperpixel > 1:
                 channels = file.pages[0].samplesperpixel
                 raise ValueError(f"it has {channels} channels, expected grey values, one for each pixel")
         return tifffile.imread(path)

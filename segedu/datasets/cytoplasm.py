@@ -1,8 +1,8 @@
 """Synthetic microscope images of whole cells in two stains: the body in green, its nucleus in blue; red is empty.
 
-That is how Cellpose is given cells: one channel shows the cytoplasm, another the nuclei. The cells of a sheet press
-against each other, their outlines are irregular, and their brightness says little about where one ends: a threshold
-finds the sheet, or the nuclei, but not the cells.
+This is the input format of Cellpose: one channel shows the cytoplasm, another the nuclei. The cells of a sheet touch
+each other, their outlines are irregular, and their brightness hardly indicates where one cell ends: a threshold
+separates the sheet or the nuclei from the background, but not the cells from each other.
 
 A scene depends only on its seed and its arguments.
 """
@@ -147,11 +147,11 @@ def draw_cytoplasm(
         radius: smallest and largest mean radius of a cell in pixels, 3 to 200.
         touching: probability that a cell is put against another, 0 to 1.
         noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
-        unevenness: of light and stray light, 0 (none) to 1.
+        unevenness: strength of uneven and stray light, 0 (none) to 1.
 
     Returns:
         `image` float32 (3, H, W) in [0, 1]: red is 0, green shows cell bodies, blue nuclei; `semantic` int64 (H, W),
-        indexes of `CLASSES`; `label_map` int32 (H, W) of whole cells, 0 for background, 1..N, each in one piece;
+        indices into `CLASSES`; `label_map` int32 (H, W) of whole cells, 0 for background, 1..N, each in one piece;
         `nuclei_map` int32 (H, W): nucleus k lies in cell k, in one piece, and is absent where the border of the image
         cuts it off; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,), all 1; `masks` bool (N, H, W). N may be 0.
     """

@@ -1,8 +1,8 @@
-"""The 2018 Data Science Bowl as it was handed out: a folder an image, and in it a mask for every nucleus.
+"""The 2018 Data Science Bowl in its original layout: one folder per image, which contains one mask per nucleus.
 
-Caicedo et al. 2019 (Nature Methods 16), BBBC038. `stage1_train/<id>/images/<id>.png` is an image, most of them with a
-fourth channel, transparency, that is opaque everywhere; `stage1_train/<id>/masks/*.png` holds one nucleus a file. Masks
-should not overlap, and a few of them do: such a pixel belongs to the mask that comes first by name.
+Caicedo et al. 2019 (Nature Methods 16), BBBC038. `stage1_train/<id>/images/<id>.png` is an image; most images
+have an alpha channel that is opaque everywhere. `stage1_train/<id>/masks/*.png` holds one nucleus per file. Masks
+should not overlap, but a few do: a pixel of several masks is assigned to the first of them in alphabetical order.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ class DataScienceBowl(Dataset):
 
     Args:
         root: the folder that holds `stage1_train`.
-        stage: the name of the folder of images, all of which need masks.
+        stage: name of the folder of images; every image in it must have masks.
         transforms: called with the sample dict, see `segedu.datasets.transforms`.
 
     Raises:
-        FileNotFoundError: if a folder is missing, also that of the images of an id; on reading, if an image or its
-            folder of masks is.
-        ValueError: if the stage holds no image; on reading, if a file is no 8-bit image, a mask is not an image, or its
-            size is not that of its image.
+        FileNotFoundError: if the stage folder or the folder `images` of an id is missing; on reading, if an image or
+            its folder of masks is missing.
+        ValueError: if the stage has no images; on reading, if an image is not an 8-bit image, a mask is not an image,
+            or the size of a mask differs from that of its image.
 
     Each item has `image` (grey in three equal channels), `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and
-    `masks` (N, H, W), disjoint. An empty folder of masks is an image without nuclei; a mask without a pixel of its own
-    is absent. Images differ in size: crop them (`RandomCrop`) before making batches. `names` are the ids.
+    `masks` (N, H, W), disjoint. An empty folder of masks is an image without nuclei; a mask whose pixels
+    all belong to earlier masks is absent. Images differ in size: crop them (`RandomCrop`) before making batches.
+    `names` are the ids.
     """
 
     def __init__(self, root: str | Path, stage: str = "stage1_train", transforms: Callable | None = None):
@@ -73,7 +74,7 @@ class DataScienceBowl(Dataset):
 
 
 def _read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool: above 0 in any colour; a second or fourth channel is transparency."""
+    """Read a mask (H, W) bool: True where any colour is above 0. A second or fourth channel is alpha and ignored."""
     pixels = read_pixels(path, photograph=True)
     if pixels.shape[:2] != tuple(size):
         raise ValueError(f"{path} has shape {pixels.shape}, expected {tuple(size)} as its image")

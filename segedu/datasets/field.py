@@ -2,7 +2,7 @@
 
 A scene depends only on its seed and its arguments. The camera stands on the field at the height of a robot's
 head. Beyond the boundary there may be more green carpet, white posts and people, so that neither green nor white
-alone says what belongs to the field. The boundary is that of the carpet itself, as if nothing stood on it.
+alone determines what belongs to the field. The boundary target is that of the empty carpet, without the objects on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES = ("background", "field", "line", "goal", "robot", "ball")
 THINGS = (4, 5)
 _BACKGROUND, _FIELD, _LINE, _GOAL, _ROBOT, _BALL = range(len(CLASSES))
 _MIN_SIZE = 32
-_SPECK = 4  # things with fewer visible pixels have no ground truth
+_SPECK = 4  # objects with fewer visible pixels have no ground truth
 _HALF = (4.5, 3.0)  # metres from the centre to the goal line and to the side line
 _LINE_WIDTH = 0.06
 
@@ -107,7 +107,7 @@ def _ball(paints: Paints, radius: float):
 
 
 def _draw_ground(canvas: Canvas, paints: Paints, pose: _Pose) -> np.ndarray:
-    """Carpet with lines, and the floor of the hall with other fields on it; where the carpet is, things apart."""
+    """Draw the carpet with lines and the floor of the hall with other fields; return the mask of the whole carpet."""
     rng, eye = paints.rng, canvas.camera.eye
     below = canvas.down > eye / 40
     ahead = np.where(below, eye / np.where(below, canvas.down, 1), 0)
@@ -118,7 +118,7 @@ def _draw_ground(canvas: Canvas, paints: Paints, pose: _Pose) -> np.ndarray:
     mown = 1 + rng.uniform(0, 0.12) * np.sign(np.sin(x * 2 * np.pi / 1.5))
     grass = green * (mown + 0.18 * paints.at(x * 40 + 4000, y * 40 + 4000))
     planks = floor * (1 + 0.1 * paints.at(x * 3 + 900, y * 0.7 + 900))
-    gap, beyond = rng.uniform(0.3, 2.5), rng.uniform() < 0.6  # a neighbouring field, its carpet much the same
+    gap, beyond = rng.uniform(0.3, 2.5), rng.uniform() < 0.6  # a neighbouring field with a similar carpet
     turf = paints.tone((0.4, 0.85), (0.25, 0.65), hue=(hue - 0.04, hue + 0.04)) * (1 + 0.15 * paints.at(x * 40, y * 40))
     other = below & ~carpet & beyond & (np.abs(y) > _HALF[1] + pose.border + gap)
     colour = np.where(carpet, grass, np.where(other, turf, planks))
@@ -134,7 +134,7 @@ def _draw_ground(canvas: Canvas, paints: Paints, pose: _Pose) -> np.ndarray:
 
 
 def _draw_hall(canvas: Canvas, paints: Paints, pose: _Pose) -> None:
-    """Wall with posters and windows, people and boxes round the field."""
+    """Draw a wall with posters and windows, and people and boxes around the field."""
     rng = paints.rng
     wall, top = paints.tone((0.0, 0.35), (0.35, 0.95)), paints.tone((0.0, 0.2), (0.5, 1.0))
     height = np.clip(-canvas.down * 3, 0, 1)
@@ -194,9 +194,9 @@ def draw_field(
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`; `label_map` int32
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indices into `CLASSES`; `label_map` int32
         (H, W), 1..N for robots and the ball, 0 elsewhere; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,);
-        `masks` bool (N, H, W); `field_mask` bool (H, W), the carpet, what stands on it left out of account;
+        `masks` bool (N, H, W); `field_mask` bool (H, W), the carpet, including the parts that objects hide;
         `boundary` int64 (W,), the first row of the carpet in each column, H where there is none;
         `panoptic_seg` and `segments_info`. N may be 0.
     """
@@ -205,7 +205,8 @@ def draw_field(
     rng = scene_rng(seed)
     paints = Paints(rng, 1.0)
     x, y = rng.uniform(-4.2, 4.2), rng.uniform(-2.8, 2.8)
-    pose = _Pose(x, y, np.arctan2(-y, -x) + rng.uniform(-1.6, 1.6), rng.uniform(0.4, 0.9))  # rather inwards
+    # The camera faces the centre of the field, within 1.6 radians.
+    pose = _Pose(x, y, np.arctan2(-y, -x) + rng.uniform(-1.6, 1.6), rng.uniform(0.4, 0.9))
     tall, wide = FINE * size[0], FINE * size[1]
     row, column = tall * rng.uniform(0.08, 0.42), wide * rng.uniform(0.3, 0.7)
     camera = Camera(rng.uniform(0.45, 0.75), wide * rng.uniform(0.7, 1.0), row, column, np.radians(rng.uniform(-6, 6)))

@@ -1,9 +1,9 @@
 """Synthetic laser scan of a city: the range image of a rotating scanner, with a label for each return.
 
 A scan depends on its seed and its arguments only. Rays leave the scanner at fixed elevations (rows) while it
-turns (columns), and each ends at the nearest of ground, houses, trees, poles, cars and people. A scan is a
-picture, so every network of the course can label it, and it is a set of points: `back_project` and
-`range_image` go from one to the other. Axes as in KITTI: x forward, y left, z up, in metres, from the scanner.
+turns (columns), and each ends at the nearest of ground, houses, trees, poles, cars and people. A scan is an
+image, so every network of the course can segment it, and it is also a set of points: `back_project` and
+`range_image` convert between the two. Axes as in KITTI: x forward, y left, z up, in metres, from the scanner.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def _check_view(field_of_view: tuple[float, float]) -> tuple[float, float]:
 def ray_directions(size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> np.ndarray:
     """Return the unit vectors of the rays of a range image.
 
-    Column 0 begins behind the scanner; columns go from left over ahead to right, rows from top to bottom.
+    Column 0 begins behind the scanner. Columns run from behind over left, ahead and right back to behind, rows from top
+    to bottom.
 
     Args:
         size: height and width of the range image.
@@ -260,7 +261,7 @@ def _measure(rng: np.random.Generator, city: _City, noise: float) -> tuple[np.nd
     bright = np.clip(reflects * (1 + 0.3 * rng.standard_normal(shape)), 0.01, 1)
     lost = 0.02 + 0.25 * np.clip(np.where(back, city.ranges, 0) / MAX_RANGE, 0, 1) ** 2 / np.sqrt(bright)
     back &= rng.uniform(size=shape) > noise * lost
-    blind = smooth_field(rng, shape, max(shape) / 12) > 0.9  # glass and wet spots send nothing back
+    blind = smooth_field(rng, shape, max(shape) / 12) > 0.9  # glass and wet surfaces return no light
     back &= ~(blind & np.isin(city.category, (_BUILDING, _CAR)) & (noise > 0))
     measured = np.where(back, city.ranges, 0) + 0.02 * noise * rng.standard_normal(shape)
     return np.where(back, np.clip(measured, 0.3, MAX_RANGE), 0), np.where(back, bright, 0)
@@ -274,12 +275,12 @@ def draw_lidar(
     Args:
         seed: an integer, or a tuple such as (seed, index); the same seed gives the same scan.
         size: (H, W), number of elevations and of directions around the scanner, at least 16 each.
-        noise: of the ranges, and how many returns are lost; 0 (none) to 3.
+        noise: strength of the range noise and of the loss of returns, 0 (none) to 3.
 
     Returns:
-        `ranges` float32 (H, W), metres, 0 where nothing came back; `intensity` float32 (H, W) in [0, 1];
+        `ranges` float32 (H, W), metres, 0 where there is no return; `intensity` float32 (H, W) in [0, 1];
         `image` float32 (3, H, W) in [0, 1]: nearness 1 - ranges / 80, intensity, and height above ground over
-        8 m, all 0 without return; `semantic` int64 (H, W), indexes of `CLASSES`, 255 without return;
+        8 m, all 0 without return; `semantic` int64 (H, W), indices into `CLASSES`, 255 without return;
         `label_map` int32 (H, W), 1..N for cars and people; `boxes` float32 (N, 4) xyxy (a thing behind the
         scanner may lie at both ends of the image); `labels` int64 (N,); `masks` bool (N, H, W);
         `panoptic_seg` and `segments_info`. N may be 0.

@@ -1,6 +1,6 @@
 """Parts that the synthetic microscope images share: uneven light, photon and camera noise, connected objects.
 
-The functions accept two or three axes unless they say otherwise.
+Unless stated otherwise, the functions accept two or three axes.
 """
 
 from __future__ import annotations

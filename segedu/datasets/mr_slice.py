@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from segedu.datasets.texture import smooth_field
 
-FINE = 3  # points that a pixel averages along each side; the middle one tells its class
+FINE = 3  # points per pixel along each side, which are averaged; the middle one determines the class
 
 
 class MRSlice:
@@ -32,7 +32,7 @@ class MRSlice:
         """Smooth noise in [-1, 1] with knots `length` mm apart.
 
         Args:
-            length: in mm.
+            length: distance between knots in mm.
 
         Returns:
             An array of the shape of the canvas.
@@ -46,9 +46,9 @@ class MRSlice:
 
         Args:
             centre: (y, x) in mm.
-            half: the half axes along y and x, before the turn.
-            tilt: turns it, in radians, clockwise as seen.
-            waves: (2, n): amplitudes and phases of waves 2, 3, ... round the outline; None for none.
+            half: the half axes along y and x, before the rotation.
+            tilt: rotation in radians, clockwise as displayed.
+            waves: (2, n): amplitudes and phases of waves 2, 3, ... around the outline; None: no waves.
 
         Returns:
             An array of the shape of the canvas.
@@ -92,7 +92,7 @@ class MRSlice:
         """The image: partial volume, blur, the coils' bias field, Rician noise.
 
         Args:
-            noise: deviation of the noise in each of the two channels of the signal.
+            noise: standard deviation of the noise in the real and in the imaginary part of the signal.
             bias: strength of the field, 0 for none; at 1 its ends differ by a factor of about two.
 
         Returns:

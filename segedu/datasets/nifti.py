@@ -66,8 +66,8 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
     """Read a map of classes or instances.
 
     Args:
-        path: as for `read_nifti`.
-        max_voxels: as for `read_nifti`.
+        path: see `read_nifti`.
+        max_voxels: see `read_nifti`.
 
     Returns:
         The volume, `array` int64 (D, H, W).
@@ -97,7 +97,7 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     Raises:
         FileNotFoundError: if the folder does not exist.
         TypeError: if `labels` is not a tensor of integers.
-        ValueError: if its shape is another than that of `like`, a label is negative or too large, or the name of
+        ValueError: if its shape differs from that of `like`, a label is negative or too large, or the name of
             the file does not end in .nii or .nii.gz.
     """
     import nibabel
@@ -211,7 +211,7 @@ def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
 
 
 def _read_through(path: Path) -> None:
-    """Unpack to the end, where gzip's checksum is: nibabel stops before it, and a damaged voxel would pass."""
+    """Unpack to gzip's checksum at the end: nibabel stops before it, so a damaged voxel would not be detected."""
     with gzip.open(path) as unpacked:
         for _ in range(8 * MAX_VOXELS >> 20):
             if not unpacked.read(1 << 20):
@@ -232,5 +232,5 @@ def _turn(image: Any, stored: np.ndarray, path: Path) -> Nifti:
     turned = affine @ nibabel.orientations.inv_ornt_aff(turn, stored.shape)
     array = nibabel.apply_orientation(stored, turn).transpose(2, 1, 0)
     spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(turned)[::-1])
-    # a copy: an axis of one voxel may have a negative stride and pass as contiguous, which torch refuses
+    # Copy: an array with an axis of one voxel may be flagged contiguous despite a negative stride, which torch rejects.
     return Nifti(torch.from_numpy(np.array(array, order="C")), spacing, turned, affine, stored.shape)

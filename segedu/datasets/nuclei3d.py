@@ -1,8 +1,8 @@
 """Synthetic fluorescence volumes: ellipsoidal nuclei that touch, in a microscope with lower resolution in depth.
 
 Along the first axis sections are further apart than pixels are, light is smeared over neighbouring sections, and
-deep sections are darker. Nuclei that lie above each other run together, dim and bright ones side by side: one
-threshold for the volume glues and loses them.
+deep sections are darker. Nuclei that lie above each other appear connected, and dim nuclei lie next to bright ones: a
+single threshold for the volume merges some nuclei and misses others.
 
 A scene depends only on its seed and its arguments. Lengths are in pixels of a section; a section is `step` of them
 from the next.
@@ -29,7 +29,7 @@ NUCLEI3D_VERSION = 1  # Increase it when a scene changes: every measured result 
 CLASSES = ("background", "nucleus")
 _MIN_SIZE = 8
 _STRETCH = 1.3  # the longest half axis, in mean radii
-_OVERLAP = 0.12  # the largest share of a nucleus that others may cover
+_OVERLAP = 0.12  # the largest fraction of a nucleus that others may cover
 _SMEAR = (2.2, 0.9)  # standard deviation of the blur along and across the depth, in pixels
 
 
@@ -68,13 +68,13 @@ class _Block:
         shape = tuple(np.array(size) + 2 * self.margin)
         self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
         self.nuclei: list[Ellipsoid] = []
-        self.whole = np.zeros(0, np.int64)  # voxels of each, drawn alone
+        self.whole = np.zeros(0, np.int64)  # number of voxels of each nucleus, including those that others cover
         self.frame = tuple(slice(m, m + side) for m, side in zip(self.margin, size, strict=True))
 
     def add(self, nucleus: Ellipsoid) -> bool:
         """Add a nucleus, or return False if it overlaps others too much or too little of it is in the volume.
 
-        A voxel in two nuclei belongs to the one whose centre it is nearer to, in its own measure.
+        A voxel inside two nuclei belongs to the one in which its relative depth is smaller.
         """
         middle = nucleus.centre / self.scale + self.margin
         reach = nucleus.axes.max() / self.scale
@@ -161,16 +161,16 @@ def draw_nuclei3d(
         count: how many nuclei, or (lowest, highest); 0 is allowed; by default about a quarter of the volume is
             filled. Fewer are drawn if they do not fit.
         radius: smallest and largest mean radius in pixels of a section, 2 to 100.
-        step: from one section to the next, in pixels of a section, 0.5 to 10; 1 is isotropic but for the blur.
+        step: distance of neighbouring sections in pixels of a section, 0.5 to 10; at 1, only the blur is anisotropic.
         touching: probability that a nucleus is placed next to another, 0 to 1.
         noise: strength of photon and camera noise, 0 (none) to 10; 1 is a typical exposure.
-        unevenness: of light and stray light, and how much deep sections fade, 0 (none) to 1.
+        unevenness: strength of uneven light, stray light and the fading of deep sections, 0 (none) to 1.
 
     Returns:
-        `image` float32 (1, D, H, W) in [0, 1]; `semantic` int64 (D, H, W), indexes of `CLASSES`; `label_map` int32
+        `image` float32 (1, D, H, W) in [0, 1]; `semantic` int64 (D, H, W), indices into `CLASSES`; `label_map` int32
         (D, H, W), 0 for background, 1..N, each in one piece; `labels` int64 (N,), all 1; `volumes` float32 (N,), the
-        closed-form number of voxels of the whole nucleus; `visible` float32 (N,), the share of its voxels that it
-        owns in the volume; `spacing` (step, 1.0, 1.0), in pixels, in the order of the axes. N may be 0.
+        closed-form number of voxels of the whole nucleus; `visible` float32 (N,), the fraction of its voxels
+        that have its label in the volume; `spacing` (step, 1.0, 1.0), in pixels, in the order of the axes. N may be 0.
     """
     size = check_size("size", size, _MIN_SIZE, axes=3)
     count = None if count is None else check_count(count)

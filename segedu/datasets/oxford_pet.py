@@ -2,7 +2,7 @@
 
 Parkhi et al. 2012, "Cats and Dogs" (CVPR). The folder holds `images/<name>.jpg`, `annotations/trimaps/<name>.png` and
 the lists `annotations/trainval.txt` and `annotations/test.txt`: lines "name breed species number". In a trimap 1 is
-the animal, 2 the background, and 3 a border that is not decided. The authors offer `images.tar.gz` and
+the animal, 2 the background, and 3 an unlabelled border. The authors offer `images.tar.gz` and
 `annotations.tar.gz` at https://www.robots.ox.ac.uk/~vgg/data/pets/ under CC BY-SA 4.0; unpack both into one folder.
 """
 
@@ -21,7 +21,7 @@ from segedu.datasets.sample import VOID, make_sample
 CLASSES = ("background", "pet")
 SPECIES = ("cat", "dog")
 _ANIMAL, _BACKGROUND, _BORDER = 1, 2, 3
-_MOST_BREEDS = 1000  # of 37: a damaged number must not ask for a list of millions
+_MOST_BREEDS = 1000  # there are 37; a damaged number must not create a list of millions
 _LAYOUT = "images/<name>.jpg, annotations/trimaps/<name>.png and annotations/<trainval|test>.txt"
 
 
@@ -35,12 +35,12 @@ class OxfordPet(Dataset):
 
     Raises:
         FileNotFoundError: if the folder or the list is missing; on reading, if a file is.
-        ValueError: if the list is empty or a line is no line of the list; on reading, if a file is not an image, sizes
-            differ, or a trimap holds another number than 1, 2 and 3.
+        ValueError: if the list is empty or has an invalid line; on reading, if a file is not an image, if sizes differ,
+            or if a trimap has a value other than 1, 2 and 3.
 
-    Each item has the keys of `segedu.datasets.sample`, the animal as one instance (or none, where the trimap has no
-    sure pixel of it), `semantic` with 255 in the border, and `breed` and `species`, int64: indexes of `breeds` of the
-    data set and of `SPECIES`.
+    Each item has the keys of `segedu.datasets.sample`, the animal as one instance (or none, if no pixel of the
+    trimap is certainly the animal), `semantic` with 255 in the border, and `breed` and `species`,
+    int64: indices into the data set's `breeds` and into `SPECIES`.
     """
 
     def __init__(self, root: str | Path, split: str = "trainval", transforms: Callable | None = None):

@@ -1,8 +1,9 @@
 """Synthetic newspaper pages: articles with headlines, columns of text, pictures and captions.
 
 A page depends on its seed and its arguments only. Articles fill the page between gutters; the scan is skewed,
-bent, yellowed and noisy. Ink is ink: that a dark pixel belongs to a headline, to text or to a caption is told
-by size, place and what stands above. The targets are regions, the article of each region, and lines of text.
+bent, yellowed and noisy. All ink has the same colour: whether a dark pixel belongs to a headline, to text or to a
+caption depends on the size of the letters, the position, and the region above. The targets are regions, the article of
+each region, and lines of text.
 """
 
 from __future__ import annotations
@@ -187,10 +188,10 @@ def draw_page(
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`; `label_map` int32
-        (H, W), one number a region, 0 for paper; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,); `masks`
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indices into `CLASSES`; `label_map` int32
+        (H, W), one label per region, 0 for paper; `boxes` float32 (N, 4) xyxy; `labels` int64 (N,); `masks`
         bool (N, H, W); `articles` int64 (N,), the article that each region belongs to; `lines` int32 (H, W),
-        one number a printed line, 0 elsewhere; `panoptic_seg` and `segments_info`.
+        one label per printed line, 0 elsewhere; `panoptic_seg` and `segments_info`.
     """
     size = check_size("size", size, _MIN_SIZE)
     bend, noise = check_number("bend", bend, 0, 3), check_number("noise", noise, 0, 1)

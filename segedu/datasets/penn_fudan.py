@@ -1,4 +1,4 @@
-"""Penn-Fudan: 170 photographs of streets with 345 upright pedestrians, each pedestrian with a mask of his own.
+"""Penn-Fudan: 170 photographs of streets with 345 upright pedestrians, with one mask per pedestrian.
 
 Wang et al. 2007, "Object Detection Combining Recognition and Segmentation" (ACCV). The folder is `PennFudanPed`:
 `PNGImages/FudanPed00001.png` is an image, `PedMasks/FudanPed00001_mask.png` numbers its pedestrians from 1, with 0 for
@@ -36,7 +36,7 @@ class PennFudan(Dataset):
             mask of all pedestrians.
 
     Each item has `image`, `semantic`, `label_map` (1..N), `boxes`, `labels` (all 1) and `masks` (N, H, W), disjoint.
-    A number that a file of masks leaves out is no pedestrian, and one without pedestrians is read as such. Images
+    Labels are renumbered without gaps, and an image without pedestrians has N = 0. Images
     differ in size: `segedu.datasets.batch.instance_batch` keeps them in a list. `names` are the images' names.
     """
 

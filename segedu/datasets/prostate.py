@@ -1,9 +1,10 @@
 """Synthetic slices through the male pelvis, as T2-weighted magnetic resonance shows them, with the prostate.
 
-A scene depends only on its seed and its arguments. The gland varies in size, place and make-up. Its border is faint
-where it meets bladder, rectum and fat: the peripheral zone is nearly as bright as fat, the central gland has the grey
-of marrow and of the rectum's wall, and coils make one side of the image brighter than the other. So no threshold
-finds it; its place among the other organs does. No number measured here says anything about medicine.
+A scene depends only on its seed and its arguments. The gland varies in size, position and composition. Its border is
+faint where it meets bladder, rectum and fat: the peripheral zone is nearly as bright as fat, the central gland has the
+grey of marrow and of the rectum's wall, and coils make one side of the image brighter than the other. So no threshold
+segments it; a network needs its position relative to the other organs. No result measured on these images allows a
+medical conclusion.
 
 Rows go from the front to the back, columns from the patient's right to the left, as radiologists see a slice.
 """
@@ -27,7 +28,7 @@ _MIN_SIZE = 32
 
 
 def _bone(scan: MRSlice, centre: tuple, half: tuple, marrow: float, tilt: float = 0.0) -> None:
-    """Marrow in a dark shell."""
+    """Draw a bone: marrow in a dark shell."""
     scan.put(centre, half, 0.05, tilt=tilt)
     scan.put(centre, (half[0] - 3, half[1] - 3), marrow, tilt=tilt)
 
@@ -62,7 +63,7 @@ def _draw_bladder(scan: MRSlice, rng: np.random.Generator, top: float) -> None:
 
 
 def _draw_prostate(scan: MRSlice, rng: np.random.Generator, centre: tuple, half: tuple) -> None:
-    """A chestnut: the peripheral zone lies round the back of the central gland, which has nodules."""
+    """Draw the prostate: the peripheral zone surrounds the central gland, which has nodules, at the back."""
     waves = np.stack([rng.uniform(0, (0.05, 0.07, 0.04)), rng.uniform(0, 2 * np.pi, 3)])
     tilt = rng.uniform(-0.15, 0.15)
     gland = scan.depth(centre, half, tilt, waves)
@@ -107,8 +108,8 @@ def draw_prostate(
         bias: strength of the bias field, 0 (none) to 2.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indexes of
-        `CLASSES`; `zones` int64 (H, W), indexes of `ZONES`; `label_map`, `boxes`, `labels` and `masks` of the
+        `image` float32 (3, H, W) in [0, 1], three equal grey channels; `semantic` int64 (H, W), indices into
+        `CLASSES`; `zones` int64 (H, W), indices into `ZONES`; `label_map`, `boxes`, `labels` and `masks` of the
         prostate as one instance, see `segedu.datasets.sample`; `spacing`, mm from pixel to pixel down and across.
     """
     size = check_size("size", size, _MIN_SIZE)

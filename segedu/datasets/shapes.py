@@ -161,7 +161,7 @@ def draw_shapes(
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`; `label_map`
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indices into `CLASSES`; `label_map`
         int32 (H, W), 0 for background and 1..N from back to front; `boxes` float32 (N, 4) xyxy; `labels`
         int64 (N,); `masks` bool (N, H, W), the visible pixels; `areas` float32 (N,), the closed-form
         area of the whole shape; `visible` float32 (N,), the fraction of it that is visible. N may be 0.

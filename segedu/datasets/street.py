@@ -271,7 +271,7 @@ def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) 
 def _targets(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the label map, the classes of its instances, and the semantic target with void borders.
 
-    A pixel next to a thing that is closer to the camera becomes void, and so do things of a few pixels.
+    A pixel next to a thing that is closer to the camera becomes void, as does a thing with few visible pixels.
     """
     at = (slice(FINE // 2, None, FINE),) * 2
     ids, semantic, depth = canvas.instance[at], canvas.category[at].astype(np.int64), canvas.depth[at]
@@ -302,7 +302,7 @@ def draw_street(
         noise: standard deviation of the pixel noise, 0 to 1.
 
     Returns:
-        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indexes of `CLASSES`, 255 around things;
+        `image` float32 (3, H, W) in [0, 1]; `semantic` int64 (H, W), indices into `CLASSES`, 255 around things;
         `label_map` int32 (H, W), 1..N for things, 0 elsewhere; `boxes` float32 (N, 4) xyxy; `labels` int64
         (N,), all in `THINGS`; `masks` bool (N, H, W), the visible pixels; `panoptic_seg` int32 (H, W), 0 for
         void; `segments_info`, a list of dicts with `id`, `category_id`, `isthing`. N may be 0.

@@ -1,7 +1,7 @@
 """Surfaces and figures of the street: houses, trees, people, cars, buses, boats.
 
-Colours come from palettes that all classes share as far as the world allows. What a thing is can be told
-from its outline, its parts and its place.
+Colours come from palettes that most classes share, so colour alone does not determine the class of a thing. Its
+outline, its parts and its position do.
 """
 
 from __future__ import annotations
@@ -155,9 +155,9 @@ def tree(paints: Paints, width: float, height: float, bare: float = 0.25) -> Pai
     """A trunk and a crown of leaves with a ragged outline.
 
     Args:
-        width: of the crown in metres.
-        height: of the tree.
-        bare: share of the height that is below the crown.
+        width: width of the crown in metres.
+        height: height of the tree in metres.
+        bare: fraction of the height that is below the crown.
 
     Returns:
         What `Canvas.board` paints with.
@@ -181,7 +181,7 @@ def person(paints: Paints, height: float) -> Paint:
     """Head, body, arms and two legs in stride.
 
     Args:
-        height: in metres.
+        height: height of the person in metres.
 
     Returns:
         What `Canvas.board` paints with.

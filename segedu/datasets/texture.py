@@ -57,7 +57,7 @@ def stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> n
 
     Args:
         size: (H, W).
-        period: of the waves in pixels.
+        period: period of the waves in pixels.
 
     Returns:
         The pattern.

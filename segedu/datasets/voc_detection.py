@@ -2,9 +2,9 @@
 
 Everingham et al. 2010 (IJCV 88), and the challenge's development kit. The folder is `VOCdevkit/VOC2007` or `VOC2012`:
 `ImageSets/Main/<split>.txt` names the images, `JPEGImages/<name>.jpg` and `Annotations/<name>.xml` hold them. In the
-files a box is its first and last pixel, counted from 1: 1, 1, 10, 10 is 10 wide. Here it is 0, 0, 10, 10, as all boxes
-are. An object marked `difficult` costs no one anything in the challenge, found or not; one marked `truncated` goes on
-beyond its box.
+files a box is its first and last pixel, counted from 1: 1, 1, 10, 10 is 10 wide. Here it is 0, 0, 10, 10, as for
+all boxes of this library. The challenge ignores objects marked `difficult`, whether they are detected or not. An object
+marked `truncated` extends beyond its box.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class VOCDetection(Dataset):
         root: the folder VOC2007, VOC2012 or that of another year.
         split: "train", "val" or "trainval"; "test" if its ground truth is available, as for 2007.
         transforms: called with the sample dict.
-        keep_difficult: False leaves difficult objects out, as training usually does; evaluation needs them.
+        keep_difficult: False drops difficult objects, as is usual in training; evaluation needs them.
 
     Raises:
         FileNotFoundError: if the folder, the split or, on reading, a file is missing.
         ValueError: if the split lists no images; on reading, if a file is not an image or not XML, or a class, a
             box or a flag is invalid.
 
-    Each item has `image`, `boxes` (N, 4) float32 xyxy, `labels` (N,) int64, indexes of `segedu.datasets.voc.CLASSES`,
+    Each item has `image`, `boxes` (N, 4) float32 xyxy, `labels` (N,) int64, indices into `segedu.datasets.voc.CLASSES`,
     and `difficult` and `truncated`, (N,) bool. There are no masks: `VOCSegmentation` reads the images that have them.
     An image without objects has N = 0.
     """
@@ -94,7 +94,7 @@ def _read_object(element: ElementTree.Element, path: Path, size: tuple[int, ...]
         raise ValueError(f"{path} has an object of the class {name!r}, expected one of {', '.join(CLASSES[1:])}")
     box = [_number(element.findtext(f"bndbox/{corner}"), corner, path) for corner in _CORNERS]
     H, W = size
-    # from first and last pixel to the edges of both; a box that goes a little beyond the image is cut
+    # Convert first and last pixel to box edges. A box that extends slightly beyond the image is clipped.
     edges = [max(box[0] - 1, 0.0), max(box[1] - 1, 0.0), min(box[2], W), min(box[3], H)]
     if not (edges[0] < edges[2] and edges[1] < edges[3]):
         raise ValueError(f"{path} has the box {box}, expected xmin <= xmax and ymin <= ymax in an image of {W} x {H}")
@@ -112,7 +112,7 @@ def _number(text: str | None, corner: str, path: Path) -> float:
 
 
 def _flag(text: str | None, key: str, path: Path) -> bool:
-    """Files of some years leave a flag out where it is 0."""
+    """Read a flag; in the files of some years, a missing flag means 0."""
     value = (text or "0").strip()
     if value not in ("0", "1"):
         raise ValueError(f"{path} has {key} {text!r}, expected 0 or 1")

@@ -238,7 +238,7 @@ def draw_volume(
 
     Returns:
         `image` float32 (1, D, H, W) in [0, 1], the window `WINDOW` of the Hounsfield units; `hu` float32
-        (D, H, W); `semantic` int64 (D, H, W), indexes of `CLASSES` at the voxel centres;
+        (D, H, W); `semantic` int64 (D, H, W), indices into `CLASSES` at the voxel centres;
         `spacing`, three floats in mm, in the order of the axes.
     """
     size, spacing = _check_volume(size, spacing)

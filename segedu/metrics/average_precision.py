@@ -1,14 +1,14 @@
-"""Average precision, step by step: match detections, compute precision and recall, summarise the curve.
+"""Average precision in three readable steps: match detections, compute precision and recall, summarise the curve.
 
 These functions are meant to be read; each handles one class and one IoU threshold. In an image, detections are matched
 in descending order of their scores. Over all images, they are ranked by their scores, which gives precision and recall.
-A convention reduces this curve to one number. Three conventions are in use, and their numbers differ:
+A convention reduces this curve to one value. Three conventions are in use, and their values differ:
 
 - VOC 2007: mean of the best precision at 11 recalls (Everingham et al. 2010);
 - VOC 2010 and later: area under the envelope of the curve;
 - COCO: mean of the best precision at 101 recalls, and then over IoU thresholds 0.50, 0.55, ... 0.95 and classes.
 
-`segedu.metrics.coco` does the same for whole data sets, and fast.
+`segedu.metrics.coco` computes the same for whole data sets, and is much faster.
 """
 
 from __future__ import annotations

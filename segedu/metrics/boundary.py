@@ -1,12 +1,13 @@
 """Metrics of the contours of masks: boundary F1, boundary IoU, and distances between surfaces.
 
-The papers define a contour differently, and so their numbers differ:
+The papers define a contour in different ways, so the values of their metrics differ:
 
 - `boundary_f1` (Csurka et al., BMVC 2013; Martin et al., 2004): pixels with a neighbour outside the mask; the edge of
   the image is not a boundary, because it is unknown what lies beyond it.
-- `boundary_iou` (Cheng et al., CVPR 2021): a band inside the mask; beyond the image counts as outside.
+- `boundary_iou` (Cheng et al., CVPR 2021): a band inside the mask; positions beyond the image count as
+  outside the mask.
 - `hausdorff_distance_95`, `average_surface_distance` (Heimann et al., IEEE TMI 2009): the pixels of `boundary_f1`, but
-  beyond the image counts as outside.
+  positions beyond the image count as outside the mask.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from segedu.validation.tensors import check_tensor
 def boundary_f1(preds: Tensor | np.ndarray, target: Tensor | np.ndarray, tolerance: float) -> float:
     """F1 of the boundary pixels of two masks.
 
-    1. The boundary of a mask is its pixels that have an outside pixel above, below, left or right. The edge
-       of the image is not a boundary.
+    1. The boundary of a mask consists of its pixels that have a pixel outside the mask above, below, left or right. The
+       edge of the image is not a boundary.
     2. Precision is the fraction of predicted boundary pixels whose Euclidean distance to a ground-truth boundary pixel
        is at most `tolerance`. Recall is the same with the roles exchanged.
     3. F1 is ``2 P R / (P + R)``, and 0 if P and R are 0.
@@ -42,7 +43,7 @@ def boundary_f1(preds: Tensor | np.ndarray, target: Tensor | np.ndarray, toleran
     Returns:
         A number in [0, 1]. Neither an empty mask nor a mask that fills the image has a boundary.
 
-    Two 2x2 squares, one column apart: the two columns of each are 1 and 0, or 0 and 1 pixels away.
+    Two 2x2 squares, shifted by one column: one column of each is 1 pixel away from the other square, and one is 0.
 
     >>> a, b = torch.zeros(6, 6, dtype=torch.bool), torch.zeros(6, 6, dtype=torch.bool)
     >>> a[2:4, 1:3] = True
@@ -66,7 +67,7 @@ def boundary_iou(preds: Tensor | np.ndarray, target: Tensor | np.ndarray, dilati
     """IoU of the inner bands along the contours of two masks (Cheng et al., CVPR 2021, arXiv 2103.16562, eq. 2).
 
     The band of a mask is its pixels at most d steps away from the outside; a step goes to any of the 8 neighbours.
-    The IoU of large objects hardly depends on the contour; this metric depends on nothing else.
+    The mask IoU of a large object hardly depends on its contour. The boundary IoU depends only on the contour.
 
     Args:
         preds: (H, W) predicted mask, bool (or 0 and 1).
@@ -101,12 +102,12 @@ def hausdorff_distance_95(
 
     Compute the distance of every surface pixel of one mask to the nearest surface pixel of the other, and the 95th
     percentile (linear interpolation) of these distances; do the same with the roles exchanged; take the larger one.
-    With the maximum instead of the percentile, this is the Hausdorff distance, which a single stray pixel determines.
+    With the maximum instead of the percentile, this is the Hausdorff distance, which a single outlier can determine.
 
     Args:
         preds: (H, W) or (D, H, W) predicted mask, bool (or 0 and 1).
         target: ground-truth mask, the same shape.
-        spacing: size of a pixel, one number or one for each axis.
+        spacing: size of a pixel, one value for all axes or one per axis.
 
     Returns:
         A number of at least 0 in the units of `spacing`; 0 if both masks are empty, infinity if only one is.
@@ -144,13 +145,13 @@ def average_surface_distance(
 
 
 def mask_boundary(mask: Tensor | np.ndarray) -> Tensor:
-    """The pixels of a mask that have an outside pixel above, below, left or right.
+    """Find the boundary pixels of a mask: those with a pixel outside the mask above, below, left or right.
 
     Args:
         mask: (H, W), bool (or 0 and 1).
 
     Returns:
-        (H, W) bool on the CPU. Nothing beyond the edge of the image counts as outside.
+        (H, W) bool on the CPU. The edge of the image is not a boundary.
 
     >>> mask_boundary(torch.tensor([[1, 1, 1], [1, 1, 1], [0, 0, 0]])).int().tolist()
     [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
@@ -158,7 +159,7 @@ def mask_boundary(mask: Tensor | np.ndarray) -> Tensor:
     mask = as_mask(mask)
     check_tensor("mask", mask, "H? W?")
     pixels = mask.cpu().numpy()
-    # border_value=1: beyond the image counts as inside, so the edge of the image is not a boundary
+    # border_value=1: positions beyond the image count as inside, so the edge of the image is not a boundary
     inner = binary_erosion(pixels, border_value=1) if pixels.size else pixels
     return torch.from_numpy(pixels & ~inner)
 
@@ -170,7 +171,7 @@ def _distance_to(boundary: np.ndarray, sizes: Sequence[float] | None = None) -> 
 
 def _band(mask: np.ndarray, width: int) -> np.ndarray:
     """Pixels of the mask at most `width` steps from the outside: the mask minus its erosion by `width` steps."""
-    padded = np.pad(mask, 1)  # beyond the image counts as outside
+    padded = np.pad(mask, 1)  # positions beyond the image count as outside the mask
     return mask & (distance_transform_cdt(padded, "chessboard")[1:-1, 1:-1] <= width)
 
 

@@ -1,4 +1,4 @@
-"""COCO's evaluation of detected boxes, masks and boundaries: the twelve numbers.
+"""COCO's evaluation of detected boxes, masks and boundaries: the twelve metrics.
 
 AP is the mean over IoU thresholds 0.50, 0.55, ... 0.95 and over classes of the 101-point average precision; AR is the
 mean of the maximum recall. The work is divided between three files: `coco_overlap` compares boxes and masks,
@@ -33,7 +33,7 @@ TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR
 
 
 class CocoEvaluation:
-    """COCO's twelve numbers, accumulated image by image.
+    """COCO's twelve metrics, accumulated image by image.
 
     Per image, it stores the scores, classes and areas of the objects and the IoU of the pairs with an IoU of at least
     1/2, never a mask: 32 bytes per detection, 17 per ground-truth object and 24 per pair, whatever the image size.
@@ -41,9 +41,9 @@ class CocoEvaluation:
     1. Per image and class, the 100 most confident detections count.
     2. A detection that is matched to a crowd, or to an object outside the area range, is ignored; so is an unmatched
        detection that is itself outside the range. The area of a mask is its number of pixels. (pycocotools uses the
-       area of the box if a result has a box besides its mask; then its numbers by area differ.)
-    3. Of equal scores, that of the earlier image comes first. pycocotools sorts images by id.
-    4. A number without ground-truth objects is NaN. (pycocotools prints -1.)
+       area of the box if a result has a box besides its mask; then its metrics per area range differ.)
+    3. Detections with equal scores are ordered by image. pycocotools sorts images by id.
+    4. A metric is NaN if there are no ground-truth objects for it. (pycocotools prints -1.)
 
     One of two cars is detected, by a box with IoU 0.8, which is enough at 7 of the 10 thresholds.
 
@@ -145,11 +145,11 @@ class CocoEvaluation:
         self._append(rows, target_rows, pairs)
 
     def compute(self) -> dict:
-        """The numbers of all images so far.
+        """Compute the metrics over all images so far.
 
         Returns:
-            The twelve as floats: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` (small: up to 32² pixels,
-            large: from 96²), ``AR1``, ``AR10``, ``AR100`` (detections per image and class), ``ARs``, ``ARm``,
+            The twelve metrics as floats: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` (small: up to 32²
+            pixels, large: from 96²), ``AR1``, ``AR10``, ``AR100`` (detections per image and class), ``ARs``, ``ARm``,
             ``ARl``. ``AP_per_class``: the AP of each label that has a ground-truth object. The arrays from which they
             are computed: ``labels`` (K,), ``precision`` (T, R, K, A) and ``recall`` (T, K, A, M) of pycocotools, with
             NaN instead of -1.
@@ -172,11 +172,12 @@ class CocoEvaluation:
     def merge(self, other: CocoEvaluation) -> None:
         """Add the images of another accumulator, for example of another process, after those of this one.
 
-        An image that both contain counts twice. (PyTorch's ``DistributedSampler`` repeats images to fill up.)
+        An image that both contain counts twice. (PyTorch's ``DistributedSampler`` repeats images to give every
+        process the same number.)
 
         Raises:
             TypeError: `other` is not a `CocoEvaluation`.
-            ValueError: `other` has another ``iou_type`` or ``class_agnostic``.
+            ValueError: `other` has a different ``iou_type`` or ``class_agnostic``.
         """
         if not isinstance(other, CocoEvaluation):
             raise TypeError(f"other has type {type(other).__name__}, expected a CocoEvaluation")
@@ -193,7 +194,7 @@ class CocoEvaluation:
             table.append(rows)
 
     def _groups(self, detections: dict, targets: dict) -> tuple[np.ndarray, np.ndarray]:
-        """An index for each image, or each image and class: only objects with the same index are compared."""
+        """The group of each detection and target (its image, or image and class); only equal groups are compared."""
         if self.class_agnostic:
             return detections["image"], targets["image"]
         labels, index = np.unique(np.concatenate([detections["label"], targets["label"]]), return_inverse=True)

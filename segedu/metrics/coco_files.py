@@ -21,14 +21,15 @@ def evaluate_coco(
     iou_type: str = "bbox",
     class_agnostic: bool = False,
 ) -> dict:
-    """COCO's twelve numbers for results in COCO's format.
+    """Compute COCO's twelve metrics for results in COCO's format.
 
     Args:
         annotations: ``instances_*.json`` or its content: ``images`` (``id``, and for masks ``height`` and
             ``width``), ``categories`` (``id``), ``annotations`` (``image_id``, ``category_id``, ``bbox`` or
             ``segmentation``, ``area``; ``iscrowd`` if it is 1). Masks are polygons or run lengths, compressed or not.
-        results: a list of ``{"image_id", "category_id", "score", "bbox" or "segmentation"}``, or its file. A box is
-            x, y, width, height. Results of a category that is not in `annotations` are ignored.
+        results: a list of ``{"image_id", "category_id", "score", "bbox" or "segmentation"}``, or the path of a
+            JSON file with it. A box is x, y, width, height. Results of a category that is not in `annotations` are
+            ignored.
         iou_type: "bbox", "segm" or "boundary".
         class_agnostic: compare objects of all classes with each other (``useCats=0``).
 

@@ -116,8 +116,8 @@ def boundary_rle(rle: dict, dilation_ratio: float = 0.02) -> dict:
     """The part of a mask near its contour: the mask minus its erosion.
 
     Pixels are near the contour if they are at most d pixels away along a row, a column or both, where d is
-    `dilation_ratio` times the diagonal of the image, rounded, at least 1. Beyond the image counts as outside. Cheng et
-    al. 2021 (arXiv 2103.16562).
+    `dilation_ratio` times the diagonal of the image, rounded, at least 1. Positions beyond the image count as
+    outside the mask. Cheng et al. 2021 (arXiv 2103.16562).
 
     Args:
         rle: run lengths of the mask.

@@ -25,10 +25,10 @@ def confusion_matrix(
         preds: predicted classes, integers of any shape, for example (H, W) or (B, H, W).
         target: ground-truth classes, the same shape.
         num_classes: K. Classes are 0 to K - 1.
-        ignore_index: pixels whose target has this value are not counted, whatever is predicted there.
+        ignore_index: pixels whose target has this value are not counted, whatever their predicted class.
 
     Returns:
-        (K, K) int64, rows ground truth, columns prediction. All zeros if no pixel counts.
+        (K, K) int64; rows are the ground truth, columns the prediction. All zeros if every pixel is ignored.
 
     >>> preds = torch.tensor([[0, 1], [1, 1]])
     >>> target = torch.tensor([[0, 0], [1, 255]])
@@ -39,12 +39,12 @@ def confusion_matrix(
     check_integer("num_classes", num_classes)
     preds, target = label_pair(preds, target)
     if ignore_index is not None:
-        # Ignored pixels become pairs (0, 0), which are subtracted below: five times faster than preds[counted].
+        # Count ignored pixels as pairs (0, 0) and subtract them below: five times faster than a boolean index.
         ignored = target == ignore_index
         preds, target = preds.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
     _check_range(target, "target", num_classes, ignore_index)
     _check_range(preds, "preds", num_classes, None)
-    # Each pair (i, j) has the index K*i + j; minlength includes the classes that do not occur.
+    # Pair (i, j) has the index K*i + j. With minlength, pairs that do not occur get a count of 0.
     pairs = (num_classes * target).add_(preds).flatten()
     matrix = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K, K)
     if ignore_index is not None:
@@ -55,7 +55,7 @@ def confusion_matrix(
 class ConfusionMatrix:
     """A confusion matrix that is accumulated over batches.
 
-    Metrics of a data set are computed once, from the accumulated counts. The mean over batches is another number.
+    Compute the metrics of a data set once, from the accumulated counts. The mean of the metrics of all batches differs.
 
     >>> total = ConfusionMatrix(num_classes=2)
     >>> total.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
@@ -66,7 +66,7 @@ class ConfusionMatrix:
     """
 
     def __init__(self, num_classes: int, ignore_index: int | None = None):
-        """Arguments as for `confusion_matrix`."""
+        """Start with counts of 0. Arguments as for `confusion_matrix`."""
         check_integer("num_classes", num_classes)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -77,7 +77,7 @@ class ConfusionMatrix:
         self._matrix += confusion_matrix(preds, target, self.num_classes, self.ignore_index).cpu()
 
     def compute(self) -> Tensor:
-        """A copy of the counts so far: (K, K) int64 on the CPU, rows ground truth."""
+        """Return a copy of the counts so far: (K, K) int64 on the CPU; rows are the ground truth."""
         return self._matrix.clone()
 
     def reset(self) -> None:
@@ -89,7 +89,7 @@ class ConfusionMatrix:
 
         Raises:
             TypeError: `other` is not a `ConfusionMatrix`.
-            ValueError: `other` has another `num_classes` or `ignore_index`.
+            ValueError: `other` has a different `num_classes` or `ignore_index`.
         """
         if not isinstance(other, ConfusionMatrix):
             raise TypeError(f"other has type {type(other).__name__}, expected a ConfusionMatrix")
@@ -100,18 +100,18 @@ class ConfusionMatrix:
 
 
 def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Count the common pixels of each pair of labels that overlap: a sparse confusion matrix.
+    """Count the pixels in the intersection of each pair of overlapping labels: a sparse confusion matrix.
 
-    Label maps have thousands of objects, and each overlaps few others. Time and memory grow with the number of pixels,
-    not with the square of the number of objects.
+    Two label maps may have thousands of objects, but each object overlaps only a few objects of the other map. Time and
+    memory grow with the number of pixels, not with the product of the numbers of objects.
 
     Args:
         preds: predicted label map, integers from 0, any shape.
         target: ground-truth label map, the same shape.
 
     Returns:
-        Predicted label, ground-truth label and number of pixels of every pair that occurs, each (M,) int64 on the CPU,
-        sorted by the ground-truth label, then the predicted one.
+        For the M pairs of labels that occur: predicted labels, ground-truth labels and numbers of pixels, each (M,)
+        int64 on the CPU, sorted by ground-truth label, then by predicted label.
 
     >>> label_overlaps(torch.tensor([[1, 1, 0, 2]]), torch.tensor([[7, 7, 7, 9]]))
     (tensor([0, 1, 2]), tensor([7, 7, 9]), tensor([1, 2, 1]))
@@ -122,20 +122,20 @@ def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> t
     if len(gt) == 0:
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, empty.clone(), empty.clone()
-    # Neighbouring pixels mostly have the same pair, so sorting and conversion are done for runs instead of pixels.
+    # Neighbouring pixels mostly have the same pair of labels, so runs of equal pairs are sorted instead of pixels.
     change = (pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
     lengths = np.diff(starts, append=len(gt))
     pred_labels, pred = _ranks(pred[starts], "preds")
     gt_labels, gt = _ranks(gt[starts], "target")
-    pairs, index = np.unique(gt * len(pred_labels) + pred, return_inverse=True)  # every pair has its own number
+    pairs, index = np.unique(gt * len(pred_labels) + pred, return_inverse=True)  # one integer per pair of labels
     counts = np.bincount(index, weights=lengths).astype(np.int64)
     labels = pred_labels[pairs % len(pred_labels)], gt_labels[pairs // len(pred_labels)]
     return torch.from_numpy(labels[0]), torch.from_numpy(labels[1]), torch.from_numpy(counts)
 
 
 def _ranks(labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The unique labels in order, int64, and the index of each label among them."""
+    """The unique labels in ascending order, int64, and the index of each label in this list."""
     unique, ranks = np.unique(labels.astype(np.int64), return_inverse=True)
     if unique[0] < 0:
         raise ValueError(f"{name} has the label {unique[0]}, expected 0 (background) and above")
@@ -143,7 +143,7 @@ def _ranks(labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Check two maps of integers (or bools, as 0 and 1) of the same shape, tensors or arrays.
+    """Check that two maps of integers or bools have the same shape, and convert them to tensors.
 
     Returns:
         The two maps as int64 tensors, detached, on the device of `target`.
@@ -157,7 +157,7 @@ def label_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple
 
 
 def mask_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Check two binary masks of the same shape, bool (or 0 and 1), and return them as bool tensors.
+    """Check that two binary masks, bool or 0 and 1, have the same shape, and convert them to bool tensors.
 
     >>> mask_pair(np.array([1, 0]), np.array([True, True]))
     (tensor([ True, False]), tensor([True, True]))
@@ -167,10 +167,10 @@ def mask_pair(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> tuple[
 
 
 def as_mask(mask: Tensor | np.ndarray, name: str = "mask") -> Tensor:
-    """Check a binary mask of any shape, bool (or 0 and 1), and return it as a bool tensor.
+    """Check a binary mask of any shape, bool or 0 and 1, and convert it to a bool tensor.
 
     Args:
-        name: the argument's name in errors.
+        name: name of the argument in error messages.
 
     >>> as_mask(np.array([1, 0]))
     tensor([ True, False])
@@ -187,7 +187,7 @@ def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
         raise TypeError(f"{name} has type {type(values).__name__}, expected a tensor or array of integers")
     kind = values.dtype
     if isinstance(values, np.ndarray) and kind.kind in "iub":
-        # via int64: torch has no arithmetic for numpy's uint16, and cannot read a reversed view
+        # Copy to int64: torch lacks arithmetic for uint16, and does not accept arrays with negative strides.
         return torch.from_numpy(values.astype(np.int64))
     if isinstance(values, np.ndarray) or values.is_floating_point() or values.is_complex():
         raise TypeError(f"{name} has dtype {kind}, expected integers (classes, not scores)")
@@ -195,12 +195,12 @@ def _integers(values: Tensor | np.ndarray, name: str) -> Tensor:
 
 
 def _integer_array(values: Tensor | np.ndarray, name: str) -> np.ndarray:
-    """The map as an array, without a copy if it is in the CPU's memory."""
+    """Check and return the map as an array; it is copied only if it is not in CPU memory."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values
     if isinstance(values, Tensor) and not values.is_floating_point() and not values.is_complex():
         return values.detach().cpu().numpy()
-    return _integers(values, name).numpy()  # raises the error
+    return _integers(values, name).numpy()  # any other input: raises the TypeError
 
 
 def _check_same_shape(preds: tuple[int, ...], target: tuple[int, ...]) -> None:

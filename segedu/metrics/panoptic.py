@@ -75,7 +75,7 @@ class PanopticQuality:
 
     >>> road = [{"id": 1, "category_id": 0, "isthing": False}]
     >>> total = PanopticQuality(num_classes=1)
-    >>> for predicted in ([[1, 1, 1, 1]], [[1, 1, 0, 0]]):  # the second has IoU 1/2: no match
+    >>> for predicted in ([[1, 1, 1, 1]], [[1, 1, 0, 0]]):  # the second image has IoU 1/2, so its segments do not match
     ...     preds = {"panoptic_seg": np.array(predicted), "segments_info": road}
     ...     total.update(preds, {"panoptic_seg": np.array([[1, 1, 1, 1]]), "segments_info": road})
     >>> result = total.compute()
@@ -95,7 +95,7 @@ class PanopticQuality:
         self._add(counts, is_thing)
 
     def compute(self) -> dict[str, Any]:
-        """The qualities of all images so far.
+        """Compute PQ, SQ and RQ over all images so far.
 
         Returns:
             ``pq``, ``sq``, ``rq``: means over the classes with TP + FP + FN > 0, and ``num_classes``, the number of
@@ -130,7 +130,7 @@ class PanopticQuality:
 
         Raises:
             TypeError: `other` is not a `PanopticQuality`.
-            ValueError: `other` has another number of classes, or a thing class is stuff there.
+            ValueError: `other` has a different number of classes, or a class is a thing in one and stuff in the other.
         """
         if not isinstance(other, PanopticQuality):
             raise TypeError(f"other has type {type(other).__name__}, expected a PanopticQuality")
@@ -229,7 +229,7 @@ def _check_info(info: Any, name: str, num_classes: int) -> None:
 
 
 def _overlap(pred: _Segments, gt: _Segments) -> np.ndarray:
-    """Common pixels of every ground-truth segment (rows) and every predicted one (columns); index 0 is void."""
+    """Intersection in pixels of every ground-truth segment (rows) and predicted segment (columns); index 0 is void."""
     if len(np.shape(gt.pixels)) != 2:
         raise ValueError(f"target['panoptic_seg'] has shape {tuple(np.shape(gt.pixels))}, expected (H, W)")
     pred_ids, gt_ids, counts = (values.cpu().numpy() for values in label_overlaps(pred.pixels, gt.pixels))

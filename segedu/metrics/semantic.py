@@ -116,8 +116,8 @@ def dice_per_class_from_confusion(matrix: Tensor) -> Tensor:
 def mean_iou(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
     """Mean over classes of the IoU of all pixels together (data-set level).
 
-    Pass a whole data set, or accumulate a `ConfusionMatrix`: the mean over the values of single images is another
-    number, `mean_iou_per_image`. Arguments as for `confusion_matrix`.
+    Pass a whole data set, or accumulate a `ConfusionMatrix`. The mean of the mIoU of single images is a different
+    metric, `mean_iou_per_image`. Arguments as for `confusion_matrix`.
 
     Returns:
         A number in [0, 1]; classes that do not occur are skipped. NaN if every pixel is ignored.

@@ -2,7 +2,8 @@
 
 A sequence is a list of label maps, one per frame, in which a cell keeps its label, and a table of tracks with one row
 ``label, first frame, last frame, parent`` (0: no parent). A ground-truth cell R is matched to the predicted cell S if S
-covers more than half of it, ``|R and S| > |R| / 2``: so at most one S matches it, while one S may match several cells.
+covers more than half of it, ``|R and S| > |R| / 2``. Therefore at most one S matches R, but one S may match
+several cells.
 
 - **SEG** (Maška et al. 2014): the mean over ground-truth cells of the IoU with the matched S, 0 without a match.
 - **TRA** (Matula et al., PLoS ONE 2015): cells are vertices, links in time are edges. The metric compares the cost of
@@ -10,10 +11,10 @@ covers more than half of it, ``|R and S| > |R| / 2``: so at most one S matches i
 
       AOGM = 5 NS + 10 FN + 1 FP + 1 ED + 1.5 EA + 1 EC        TRA = 1 - min(AOGM, AOGM0) / AOGM0
 
-  NS: splits of an S that matches k > 1 cells, k - 1 each. FN: cells to add. FP: unmatched S, to delete.
+  NS: splits; an S that matches k > 1 cells needs k - 1 splits. FN: cells to add. FP: unmatched S, to delete.
   ED: edges to delete, EA: to add, EC: to change between "same cell" and "daughter of".
   Edges of the prediction count if both ends match exactly one cell. AOGM0 = 10 vertices + 1.5 edges.
-- **DET**: the same with vertices alone.
+- **DET**: the same with only the costs of vertices.
 """
 
 from __future__ import annotations

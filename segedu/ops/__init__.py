@@ -1,1 +1,1 @@
-"""Geometry on boxes and masks: no model, no state."""
+"""Operations on boxes, masks, label maps and graphs: functions without parameters or state."""

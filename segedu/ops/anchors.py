@@ -85,12 +85,13 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 
     """Compute the deltas that turn anchors into boxes: the regression targets of a network.
 
     Girshick et al. 2014 (R-CNN, arXiv 1311.2524), equations 6 to 9: the shift of the centre is divided by the anchor's
-    sides, and the sides are compared by the logarithm of their ratio. So deltas do not depend on the size of an object.
+    sides, and for the sides the logarithm of their ratio is used. So deltas do not depend on the size of an object.
 
     Args:
         boxes: (N, 4), xyxy, one box for each anchor, with an area.
         anchors: (N, 4), xyxy, with an area.
-        weights: factors of the deltas (x, y, width, height), above 0. Factors of 10, 10, 5, 5 bring deltas near 1.
+        weights: factors of the deltas (x, y, width, height), above 0. Factors of 10, 10, 5, 5 scale typical deltas to
+            about 1.
 
     Returns:
         (N, 4) deltas (x, y, width, height).
@@ -152,8 +153,8 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
         low: an anchor whose best IoU is below this threshold is background.
         high: an anchor whose best IoU is at least this threshold is an object.
         force_best: whether the anchors with the largest IoU of each ground truth are objects too, however small that
-            IoU is, so that no object remains without an anchor. (They are assigned to the ground truth with which they
-            themselves have the largest IoU, which may be another.) An IoU of 0 forces nothing; in torchvision it makes
+            IoU is, so that no object remains without an anchor. (Each is assigned to the ground truth with which it has
+            the largest IoU, which may be a different one.) An IoU of 0 forces nothing; in torchvision it makes
             an object of every anchor that does not overlap that ground truth.
 
     Returns:
@@ -195,7 +196,7 @@ def sample_matches(
     Args:
         matches: (A,) int64, from `match_anchors`.
         count: number of samples, if there are enough anchors.
-        positive_share: largest share of objects among the samples, in [0, 1].
+        positive_share: maximum fraction of positive samples (objects), in [0, 1].
         generator: random numbers; None for torch's own. On the CPU, the samples are those of torchvision's sampler.
 
     Returns:

@@ -19,7 +19,8 @@ def rgb_to_lab(image: Tensor) -> Tensor:
     """Convert an sRGB image to CIE 1976 L*a*b*: lightness, green to red, blue to yellow.
 
     Undo the gamma of sRGB, convert linear colours to XYZ, divide by daylight (D65), and apply a cube root, with a
-    linear piece near black, as the eye does. A difference of about 2.3 is just noticeable.
+    linear segment near black. This approximates the human perception of lightness. A difference of about 2.3 is just
+    noticeable.
 
     Args:
         image: (..., 3, H, W), floats from 0 to 1.

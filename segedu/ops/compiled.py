@@ -14,7 +14,7 @@ Kernel = TypeVar("Kernel", bound=Callable)
 def compiled(kernel: Kernel) -> Kernel:
     """Compile a function of numbers and arrays with numba, when it is first called.
 
-    The machine code is cached beside the source or in the user's cache folder. Where neither is writable, as in a
+    The machine code is cached next to the source file or in the user's cache folder. Where neither is writable, as in a
     sandbox, every process compiles again, which takes seconds.
 
     >>> @compiled

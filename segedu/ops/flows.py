@@ -2,8 +2,8 @@
 
 Source: Stringer, Wang, Michaelos, Pachitariu, "Cellpose: a generalist algorithm for cellular segmentation", Nature
 Methods 18, 2021, Methods: "Creation of spatial flow fields" and "Recovery of masks". These are the two slow loops of
-Cellpose. Vectorised over pixels, each of 200 steps would read and write all of them. Here, each point makes all its
-steps while its values are in registers, and stops as soon as its path repeats itself.
+Cellpose. If they were vectorised over pixels, each of 200 steps would read and write all pixels. Here, each point makes
+all its steps while its values are in registers, and stops as soon as its path repeats itself.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from segedu.validation.tensors import check_numeric
 def hungarian_matching(cost: Tensor) -> tuple[Tensor, Tensor]:
     """Match rows with columns one to one, so that the total cost is minimal (Kuhn 1955, computed by scipy).
 
-    No gradient flows through the choice.
+    The result is not differentiable.
 
     Args:
         cost: (N, M) finite numbers; N or M may be 0. Give a forbidden pair a large cost, and drop it from the result.

@@ -4,7 +4,7 @@ Source: Boykov, Kolmogorov, "An Experimental Comparison of Min-Cut/Max-Flow Algo
 Vision", TPAMI 26(9), 2004, section 3. One tree grows from the source along edges with residual capacity, the other from
 the sink. Where they touch, there is an augmenting path. The flow along it saturates edges, which cut off subtrees, and
 every node without a parent looks for a new parent in its own tree. So the search for the next path does not start from
-scratch, as in textbook algorithms.
+scratch, unlike in textbook algorithms.
 
 Course: course/02-clustering/graphs.md. Lab: labs/02_clustering.ipynb.
 """
@@ -272,7 +272,7 @@ def _adopt(node, clock, edges, steps, forest, active, orphans):
         other = node + steps[k]
         if side[other] == own:
             if (edges[other, k ^ 1] if own > 0 else edges[node, k]) > 0:
-                _put(active, other)  # it may add the node to the tree again
+                _put(active, other)  # this neighbour may add the node to the tree again
             if parent[other] == k ^ 1:
                 parent[other] = ORPHAN
                 _put(orphans, other)

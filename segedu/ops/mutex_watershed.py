@@ -1,9 +1,13 @@
-"""The mutex watershed: clusters of a graph with attractive and repulsive edges, processed by decreasing weight.
+"""The mutex watershed: cluster a graph with attractive and repulsive edges, processed in order of decreasing weight.
 
 Source: Wolf, Pape, Bailoni, Rahaman, Kreshuk, Koethe, Hamprecht, "The Mutex Watershed: Efficient, Parameter-Free
-Image Partitioning", ECCV 2018, algorithm 1. As in Kruskal's minimum spanning tree, an attractive edge merges two
-clusters, unless they exclude each other; a repulsive edge makes them exclude each other permanently. Every cluster has
-a list of nodes that it excludes. When clusters merge, their lists are joined in one step, and the shorter is searched.
+Image Partitioning", ECCV 2018, algorithm 1.
+
+The algorithm extends Kruskal's algorithm for minimum spanning trees by mutual exclusion (mutex) constraints. A
+repulsive edge adds a constraint between two clusters, so that they can never be merged. An attractive edge merges two
+clusters unless there is a constraint between them. Each cluster has a linked list of the nodes that it must not
+contain. To look for a constraint, the shorter of the two lists is searched. When clusters merge, their lists are
+concatenated in constant time.
 
 Course: course/10-embeddings. Lab: labs/10_embeddings.ipynb.
 """
@@ -20,19 +24,20 @@ from segedu.validation.tensors import check_dtype, check_floats, check_integers_
 
 
 def mutex_watershed(nodes: int, edges: Tensor, weights: Tensor, attractive: Tensor) -> Tensor:
-    """Cluster the nodes of a graph, without a given number of clusters.
+    """Cluster the nodes of a graph; the number of clusters follows from the edges.
 
     Args:
-        nodes: N.
+        nodes: N, the number of nodes.
         edges: (E, 2) integers, pairs of nodes in [0, N).
-        weights: (E,) finite floats of at least 0. Equal weights are processed in their order; edges of weight 0 are
-            ignored.
-        attractive: (E,) bool, False for repulsive edges.
+        weights: (E,) finite, non-negative floats. Edges with equal weights are processed in the given order; edges of
+            weight 0 are ignored.
+        attractive: (E,) bool, True for attractive edges and False for repulsive ones.
 
     Returns:
-        (N,) int64, indices of clusters from 0 in the order of their first nodes.
+        (N,) int64, the cluster of each node; clusters are numbered from 0 in the order of their first nodes.
 
-    0 and 1 merge first; then 2 is excluded from their cluster, so the weak attraction of 1 and 2 comes too late.
+    The edge of weight 0.9 merges nodes 0 and 1. The repulsive edge of weight 0.5 then excludes node 2 from their
+    cluster, so the attractive edge of weight 0.3 between nodes 1 and 2 has no effect.
 
     >>> edges = torch.tensor([[0, 1], [1, 2], [0, 2]])
     >>> mutex_watershed(3, edges, torch.tensor([0.9, 0.3, 0.5]), torch.tensor([True, True, False]))
@@ -60,7 +65,7 @@ def _find(parent, node):
 
 @compiled
 def _excludes(parent, heads, entries, a, b):
-    """Whether a node that cluster a excludes lies in cluster b."""
+    """Whether cluster b contains a node of the exclusion list of cluster a; a and b are root nodes."""
     entry = heads[a]
     while entry >= 0:
         if _find(parent, entries[entry, 0]) == b:
@@ -73,9 +78,9 @@ def _excludes(parent, heads, entries, a, b):
 def _cluster(nodes, first, second, attractive):
     parent = np.arange(nodes)
     size = np.ones(nodes, np.int64)
-    heads, tails = np.full(nodes, -1), np.full(nodes, -1)  # first and last entry of the list of each root
+    heads, tails = np.full(nodes, -1), np.full(nodes, -1)  # ends of the exclusion list of each root
     lengths = np.zeros(nodes, np.int64)
-    entries = np.empty((2 * (len(first) - attractive.sum()), 2), np.int64)  # an excluded node, and the next entry
+    entries = np.empty((2 * (len(first) - attractive.sum()), 2), np.int64)  # (excluded node, next entry)
     used = 0
     for edge in range(len(first)):
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
@@ -94,10 +99,10 @@ def _cluster(nodes, first, second, attractive):
             a, b = b, a
         if _excludes(parent, heads, entries, a, b):
             continue
-        if lengths[a] > 0:  # concatenate the lists: that of a, then that of b, which is not shorter
+        if lengths[a] > 0:  # concatenate the lists: a's entries, then b's
             entries[tails[a], 1] = heads[b]
             heads[b], lengths[b] = heads[a], lengths[a] + lengths[b]
-        if size[a] > size[b]:  # the root of the larger cluster remains
+        if size[a] > size[b]:  # union by size: the larger cluster keeps its root
             a, b = b, a
             heads[b], tails[b], lengths[b] = heads[a], tails[a], lengths[a]
         parent[a] = b
@@ -112,7 +117,7 @@ def _check_graph(nodes: int, edges: Tensor, weights: Tensor, attractive: Tensor)
     sizes = check_integers_tensor("edges", edges, "E? 2")
     check_floats("weights", weights, "E?", sizes)
     check_dtype("attractive", attractive, torch.bool, "E?", sizes)
-    edges = edges.long()  # torch cannot compare uint16
+    edges = edges.long()  # torch has no comparisons for uint16
     if len(edges) and not (edges.min() >= 0 and edges.max() < nodes):
         raise ValueError(f"edges has nodes from {edges.min()} to {edges.max()}, expected nodes in [0, {nodes})")
     if not bool(((weights >= 0) & weights.isfinite()).all()):

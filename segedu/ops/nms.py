@@ -1,7 +1,7 @@
 """Non-maximum suppression: keep the best of several detections of one object.
 
 Greedy suppression drops a box that overlaps a more confident one. Soft suppression lowers its score instead. Matrix
-suppression lowers all scores at once, without a loop. Of equal scores, the first detection comes first.
+suppression lowers all scores at once, without a loop. Detections with equal scores keep their order.
 
 Detectors suppress thousands of boxes in every image, where the loop of `nms` takes ten times as long as torchvision's
 compiled code (`make bench`). Only `batched_nms` chooses between the two: see `COMPILED`.
@@ -129,7 +129,7 @@ def soft_nms(
     """
     boxes = check_boxes("boxes", boxes)
     check_scores("scores", scores, len(boxes))
-    if (scores < 0).any():  # the decay would raise a negative score
+    if (scores < 0).any():  # the decay would increase a negative score
         raise ValueError(f"scores has the value {float(scores.min()):g}, expected values of at least 0")
     check_number("sigma", sigma, exclusive=True)
     boxes = boxes.detach()
@@ -154,13 +154,14 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
 
     A mask j loses score to each more confident mask i of its class, but less if i was itself suppressed:
     ``min_i exp(-sigma IoU_ij²) / exp(-sigma max_k IoU_ki²)``. Wang et al. 2020 (arXiv 2003.10152), equation 4 and
-    figure 4. Paper: exp(-IoU² / sigma); the authors' program multiplies, and so does this function.
+    figure 4. The paper writes exp(-IoU² / sigma), but the authors' code multiplies by
+    sigma, and so does this function.
 
     Args:
         masks: (N, H, W) bool.
         labels: (N,) integers.
         scores: (N,).
-        sigma: strength of the decay, above 0; the authors' program has 2, in the paper's form 1 / 2.
+        sigma: strength of the decay, above 0; 2 in the authors' code, which is 1 / 2 in the paper's formula.
 
     Returns:
         (N,) lowered scores, in the order of the input. The caller applies the threshold.

@@ -133,7 +133,7 @@ def rasterize_polygons(distances: Tensor, points: Tensor, size: tuple[int, int])
         size: (H, W) of the label map.
 
     Returns:
-        (H, W) int32: number of the last polygon that covers the pixel, from 1; 0 is background.
+        (H, W) int32: label of each pixel: i + 1 for polygon i, the last one that covers it; 0 is background.
 
     >>> rasterize_polygons(torch.full((1, 4), 1.0), torch.tensor([[1, 1]]), (3, 4))
     tensor([[0, 1, 0, 0],

@@ -51,7 +51,7 @@ def rasterize_polyhedra(distances: Tensor, points: Tensor, rays: Tensor, faces: 
         size: (D, H, W) of the label map.
 
     Returns:
-        (D, H, W) int32: number of the last polyhedron that covers the voxel, from 1; 0 is background.
+        (D, H, W) int32: label of each voxel: i + 1 for polyhedron i, the last one that covers it; 0 is background.
 
     >>> rays = torch.cat([torch.eye(3), -torch.ones(1, 3) / 3**0.5])
     >>> faces = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])
@@ -73,7 +73,7 @@ def suppress_polyhedra(
     """Greedy suppression: from the first to the last, each polyhedron that is kept removes later ones that overlap it.
 
     The overlap is the intersection over the smaller of both volumes. Most pairs are decided by their bounding boxes, or
-    by spheres inside the polyhedra; the others are rasterised, and their common voxels counted.
+    by spheres inside the polyhedra; the others are rasterised, and the voxels of their intersection are counted.
 
     Args:
         distances: (N, R) floats in voxels, at least 0, the most confident candidate first.

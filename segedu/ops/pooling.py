@@ -20,7 +20,7 @@ def pool_output_size(
     dilation: int = 1,
     ceil_mode: bool = False,
 ) -> int:
-    """Size of the output of a pooling: that of a convolution, or rounded up.
+    """Size of the output of a pooling: as for a convolution, but optionally rounded up instead of down.
 
     With ``ceil_mode``, the last window may extend beyond the end of the padded input. It counts only if it begins
     inside the input or the padding before it; a window that begins in the padding after the input would be empty.

@@ -19,7 +19,7 @@ def ray_lengths(
 ) -> Tensor:
     """Distance along rays, in steps of length 1, until a step ends on another label or outside the map.
 
-    The last step, which leaves the object, counts: on a line of 5 pixels, the distance from the middle is 3.
+    The last step, which leaves the object, is included: in a line of 5 pixels, the distance from the middle pixel is 3.
 
     Args:
         label_map: (H, W) or (D, H, W) integers, 0 is background.

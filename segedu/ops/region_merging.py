@@ -19,7 +19,7 @@ def merge_regions(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, m
         weights: (E,) in ascending order.
         ends: (2, E) the two nodes of each edge.
         nodes: number of nodes.
-        k: in the unit of the weights.
+        k: scale parameter, in the unit of the weights.
         min_size: regions with fewer nodes are merged with a neighbour.
 
     Returns:

@@ -41,9 +41,9 @@ def roi_align(
         output_size: number of bins, (h, w) or one number for both.
         spatial_scale: cells of the feature map per pixel, such as 1 / 16 at a stride of 16.
         sampling_ratio: points of a bin in each direction; below 1: as many as are at most one cell apart.
-        aligned: whether the first cell has its centre at 0.5, as pixels have in boxes. If False, its centre is at 0,
-            which is half a cell off, but what torchvision's detectors were trained with; and boxes have sides of at
-            least one cell.
+        aligned: whether the first cell has its centre at 0.5, like pixels in box coordinates. If False, its centre is
+            at 0, which shifts the samples by half a cell, and boxes have sides of at least one cell. torchvision's
+            detectors were trained with False.
 
     Returns:
         (N, C, h, w), with the boxes of all images in order, N = sum of N_i. With `aligned` and `sampling_ratio` below

@@ -8,13 +8,13 @@ Idea: A student and a teacher of the same architecture see different crops of an
     become uniform: together, this prevents a collapse to one output for all images. In the backbone's feature maps,
     objects stand out in the principal components and in the attention of the token `cls`.
 Simplified: one process, so the centre is the mean of the local batch. The last layer's vectors have length 1, which
-    the paper's authors chose for stability; its freezing in the first epoch is left to the loop. `MultiCrop` also
-    returns the location of each crop, which the paper does not need: segedu/weights/own/scenes_vit.py matches patches
-    by it.
+    the paper's authors chose for stability; freezing it in the first epoch is left to the training loop. `MultiCrop`
+    also returns the location of each crop, which the paper does not need: segedu/weights/own/scenes_vit.py uses it to
+    match patches.
 Shapes: `MultiCrop`: image (3, H, W) -> 2 crops (3, G, G), n crops (3, S, S) and boxes (2 + n, 4). `DINOHead`:
     (..., D) -> (..., K). `dino_loss`: lists of (B, K) -> scalar. The rest: see each function.
-Quality: k-means on the features of a small ViT trained so (34 CPU-s, segedu/weights/own/scenes_vit.py) agrees with the
-    ground truth of 50 streets and 50 scenes of shapes by an adjusted Rand index of 0.581; on colours by 0.474.
+Quality: a small ViT was trained in this way (34 s of CPU time, segedu/weights/own/scenes_vit.py). k-means on its
+    features reaches an adjusted Rand index of 0.581 on 50 streets and 50 scenes of shapes; k-means on colours: 0.474.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -76,10 +76,10 @@ class MultiCrop:
 
     Args:
         global_size: height and width of the two large crops in pixels.
-        local_size: of the small crops.
+        local_size: height and width of the small crops in pixels.
         local_crops: number of small crops.
         global_scale: smallest and largest fraction of the image's area in a large crop.
-        local_scale: of a small crop.
+        local_scale: the same for a small crop.
         colour: strength of the changes of brightness, contrast, saturation and hue.
         grey: probability that a crop becomes grey.
         solarise: probability that the second large crop is solarised: its bright pixels are inverted.
@@ -130,7 +130,7 @@ class MultiCrop:
         return crops, torch.tensor(boxes, dtype=torch.float32)
 
     def _change(self, crop: Tensor, index: int) -> Tensor:
-        """Change colours, then blur: always the first crop, seldom the second, which may be solarised."""
+        """Change colours, then blur: the first crop always, the second with probability 0.1, local crops with 0.5."""
         crop = self.colour(crop)
         if torch.rand(()) < (1.0, 0.1, 0.5)[min(index, 2)]:
             # Paper: up to 2 pixels in crops of 224; here in proportion to the size of the crop
@@ -198,9 +198,9 @@ def teacher_momentum(step: int, steps: int, start: float = 0.996) -> float:
     """The momentum of the teacher's weights: half a cosine from `start` to 1.
 
     Args:
-        step: from 0 to `steps`.
-        steps: length of the training.
-        start: momentum at the first step.
+        step: index of the iteration, from 0 to `steps`.
+        steps: number of training iterations.
+        start: momentum at the first iteration.
     """
     check_number("start", start, maximum=1)
     check_integer("steps", steps)
@@ -214,7 +214,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
     Args:
         teacher: changed in place; its buffers are copied from the student.
-        student: of the same architecture.
+        student: network of the same architecture.
         momentum: m, see `teacher_momentum`.
     """
     check_number("momentum", momentum, maximum=1)

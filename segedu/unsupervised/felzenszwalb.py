@@ -5,11 +5,11 @@ Idea: Pixels are nodes, and edges connect each to its eight neighbours, weighted
     are processed in increasing order, as for a minimum spanning tree; an edge merges two regions if its weight is at
     most the largest weight inside each region plus k / size. A region of fine texture therefore tolerates more than a
     smooth one, and k determines how large a region must be before its own contrast counts.
-Simplified: only the order of equal edges, which the paper leaves open; the paper segments colour channels separately
-    and intersects the results, its authors' program takes the distance of colours, as we do.
+Simplified: the paper segments the colour channels separately and intersects the results. The authors' code uses the
+    Euclidean distance of colours instead, and so do we. The paper does not define the order of edges of equal weight.
 Shapes: image (3, H, W) in [0, 1] -> label map (H, W) int32, 1 to n.
-Quality: the same regions as scikit-image's on noise, on many equal edges and on photographs (its tests).
-    512x512 pixels: 0.4 CPU-s.
+Quality: the same regions as scikit-image's on noise, on many edges of equal weight and on photographs (see the tests).
+    512x512 pixels: 0.4 s of CPU time.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -32,8 +32,9 @@ def felzenszwalb(image: Tensor, scale: float = 100.0, sigma: float = 0.8, min_si
     Args:
         image: (3, H, W) floats in [0, 1].
         scale: k of the paper, for colours from 0 to 255; larger values give larger regions.
-        sigma: of the Gaussian that smooths the image first, in pixels, truncated at four sigma; 0 for none.
-        min_size: pixels. At the end, every edge merges two regions if one of them is smaller.
+        sigma: standard deviation in pixels of the Gaussian that smooths the image first, truncated at four sigma; 0
+            for no smoothing.
+        min_size: minimum size in pixels. At the end, every edge merges two regions if one of them is smaller.
 
     Returns:
         (H, W) int32: the regions, numbered from 1 in the raster order of their first pixels.

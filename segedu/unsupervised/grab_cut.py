@@ -10,11 +10,12 @@ Simplified: no border matting. The mixtures are initialised without randomness: 
     k-means. Paper: the cost of a pixel is that of its own component; here, as in OpenCV, that of the whole mixture. A
     pixel's component is the paper's, including the weights, which OpenCV ignores there.
 Shapes: image (3, H, W) in [0, 1] and a box, or hints (H, W) -> mask (H, W) bool.
-Quality: one iteration from the same models, with equal weights, has IoU of at least 0.999 with OpenCV's on six scenes.
-    The result of the loop depends on its start. Where OpenCV's five seeds agree with each other (IoU 0.95 of every
-    pair: astronaut, chelsea, coffee in a wide box), ours agrees with all five. On coffee in a tight box OpenCV's
-    differ from each other, down to 0.13, and only one of the five ends within 0.95 of ours.
-    512x512 pixels, five iterations: 1.4 CPU-s in a box of 140x200, 3.1 to 4.1 in one of nearly the whole image.
+Quality: one iteration from the same mixtures, with equal weights, has an IoU of at least 0.999 with OpenCV's result on
+    six scenes. The result after convergence depends on the initialisation. Where OpenCV's results for five seeds agree
+    (IoU of at least 0.95 for every pair: astronaut, chelsea, coffee in a wide box), ours agrees with all five. On
+    coffee in a tight box, OpenCV's results differ from each other (IoU down to 0.13), and only one of the five has an
+    IoU of at least 0.95 with ours. 512x512 pixels, five iterations: 1.4 s of CPU time for a box of 140x200 pixels, 3.1
+    to 4.1 s for a box of nearly the whole image.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -34,7 +35,7 @@ from segedu.validation.numbers import check_integers
 from segedu.validation.tensors import check_integers_tensor
 
 SURE_BACKGROUND, SURE_FOREGROUND, POSSIBLE_BACKGROUND, POSSIBLE_FOREGROUND = 0, 1, 2, 3  # OpenCV's values
-LLOYD_STEPS = 10  # of k-means, after the splits
+LLOYD_STEPS = 10  # iterations of k-means after the splits
 JITTER = 0.01 / 255**2  # added to variances, so that a component of one colour has a density
 
 
@@ -102,7 +103,7 @@ def one_iteration(
     Args:
         pixels: (N, 3), N = H W.
         mask: (N,) bool, with some pixels on either side.
-        mixtures: of background and of foreground.
+        mixtures: the mixtures of background and of foreground.
         hints: (H, W), see `grab_cut`.
         pairwise: (4, H, W), see `contrast_weights`.
 
@@ -198,7 +199,7 @@ def fit(colours: np.ndarray, labels: np.ndarray, components: int) -> Mixture:
 
 
 def component_log_densities(colours: np.ndarray, mixture: Mixture) -> np.ndarray:
-    """log(weight_k N(colour | mean_k, covariance_k)) of every colour and component.
+    """Compute log(weight_k N(colour | mean_k, covariance_k)) for every colour and component.
 
     Args:
         colours: (N, 3).

@@ -8,10 +8,10 @@ Idea: The energy of a labelling has a cost for the label of each pixel, and a co
     is the capacity of an edge, so that the capacity of a cut is the energy of its labelling. The minimum cut equals the
     maximum flow, which can be computed in polynomial time.
 Simplified: two labels. The flow, `segedu.ops.max_flow`, uses integers, because only then is it exact: terms are rounded
-    to 1 / `scale`. CPMC's seeds and its ranking of the cuts are not included.
+    to 1 / `scale`. The seeds and the ranking of CPMC are not included.
 Shapes: unary (2, H, W) and pairwise (4, H, W) or (2, H, W) -> mask (H, W) bool and the value of the flow.
-Quality: flow equal to PyMaxflow's, to the last digit, on the rounded terms (its tests).
-    512x512 pixels, eight neighbours: 0.43 CPU-s (PyMaxflow's 1.19).
+Quality: on the rounded terms, the flow equals PyMaxflow's to the last digit (see the tests). 512x512 pixels, eight
+    neighbours: 0.43 s of CPU time (PyMaxflow: 1.19 s).
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -41,7 +41,10 @@ class Cut(NamedTuple):
 
 
 def contrast_weights(image: Tensor, gamma: float = 50.0, neighbours: int = 8) -> Tensor:
-    """gamma / |p - q| exp(-beta |I_p - I_q|^2) with 1 / beta twice the mean of |I_p - I_q|^2 over all pairs.
+    """Compute edge weights that are small where neighbouring colours differ, so that a cut follows edges of the image.
+
+    The weight of pixels p and q is gamma / |p - q| exp(-beta |I_p - I_q|^2), where 1 / beta is twice the mean of
+    |I_p - I_q|^2 over all pairs of neighbours.
 
     Args:
         image: (3, H, W) or (1, H, W) in [0, 1].
@@ -73,7 +76,7 @@ def contrast_weights(image: Tensor, gamma: float = 50.0, neighbours: int = 8) ->
 
 
 def min_cut(unary: Tensor, pairwise: Tensor, scale: float = 1000.0) -> Cut:
-    """The labelling x of minimum energy: sum of unary[x_p, p] over pixels + sum of pairwise where x_p != x_q.
+    """Find the labelling x of minimum energy: sum of unary[x_p, p] over pixels + sum of pairwise where x_p != x_q.
 
     If several are minimal, it is the one with the smallest foreground, which is unique.
 
@@ -89,7 +92,7 @@ def min_cut(unary: Tensor, pairwise: Tensor, scale: float = 1000.0) -> Cut:
     Raises:
         ValueError: the terms together exceed 2^53 / scale, or both labels of a pixel are forbidden.
 
-    >>> unary = torch.tensor([[[5.0, 0.0, 2.0]], [[0.0, 1.0, 3.0]]])  # the middle alone would be background
+    >>> unary = torch.tensor([[[5.0, 0.0, 2.0]], [[0.0, 1.0, 3.0]]])  # alone, the middle would be background
     >>> chain = torch.tensor([[[2.0, 0.5, 0.0]], [[0.0, 0.0, 0.0]]])
     >>> cut = min_cut(unary, chain)
     >>> cut.mask, cut.flow  # 0 + 1 + 2, and 0.5 for the border

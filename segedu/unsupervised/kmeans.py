@@ -9,7 +9,8 @@ Idea: A pixel is a point in feature space, given by its colour and perhaps its p
 Simplified: an empty cluster keeps its centre (scikit-learn moves it to the point that is furthest from its own).
 Shapes: points (N, D), centres (k, D) -> labels (N,) int64, centres (k, D), inertia. Image (3, H, W) -> points
     (H * W, 5) by `colour_position_features`.
-Quality: inertia as scikit-learn's to 1e-9 (its tests); 512x512 photograph, k = 8, 50 steps: 1.2 CPU-s.
+Quality: the inertia equals scikit-learn's up to 1e-9 (see the tests). 512x512 photograph, k = 8, 50 iterations: 1.2 s
+    of CPU time.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -43,7 +44,7 @@ def kmeans_plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tens
     Args:
         points: (N, D), float32 or float64.
         k: number of centres.
-        generator: of random numbers; equal states give equal centres.
+        generator: generator of the random numbers; equal states give equal centres.
 
     Returns:
         Centres (k, D), dtype of `points`.
@@ -138,7 +139,7 @@ def colour_position_features(image: Tensor, position_weight: float) -> Tensor:
             pixels are square.
 
     Returns:
-        (H * W, C + 2): channels, row, column; pixel (row, column) is point row * W + column. Dtype of `image`.
+        (H * W, C + 2), in the dtype of `image`: channels, row, column. Pixel (row, column) is point row * W + column.
 
     >>> colour_position_features(torch.zeros(1, 2, 2), position_weight=4.0)
     tensor([[0., 0., 0.],

@@ -8,7 +8,8 @@ Idea: A minimum cut often separates single pixels. Divided by the total weight o
     values instead of two labels it is the second eigenvector of (D - W) y = lambda D y, which is then thresholded.
 Simplified: TokenCut's refinement from patches to pixels (a bilateral solver) and its box are not included.
 Shapes: image (3, H, W) -> affinities (N, N) sparse -> labels (N,) int64. Features (h, w, D) -> mask (h, w) bool.
-Quality: eigenvalues as scipy's dense solver to 1e-6, Ncut as scikit-image's `ncut_cost` (its tests).
+Quality: eigenvalues equal those of SciPy's dense solver up to 1e-6, and Ncut equals that of scikit-image's `ncut_cost`
+    (see the tests).
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -37,15 +38,16 @@ WEAK_AFFINITY = 1e-5  # TokenCut: edge between dissimilar patches, which keeps t
 def grid_affinities(
     image: Tensor, radius: float = 5.0, colour_sigma: float = 0.1, position_sigma: float = 4.0
 ) -> sparse.csr_array:
-    """exp(-|I_i - I_j|^2 / colour_sigma^2 - |p_i - p_j|^2 / position_sigma^2) where |p_i - p_j| < radius, else 0.
+    """Compute the affinity of every pair of pixels from the distances of their colours and positions.
 
-    Values of at most `MIN_AFFINITY` are 0 too.
+    It is exp(-|I_i - I_j|^2 / colour_sigma^2 - |p_i - p_j|^2 / position_sigma^2) if |p_i - p_j| < radius. Otherwise,
+    and where this value is at most `MIN_AFFINITY`, it is 0.
 
     Args:
         image: (C, H, W) in [0, 1]; C is 3 for colours, 1 for grey values, or the number of any other features.
-        radius: in pixels, above 1. No pixel has an edge to itself.
-        colour_sigma: in units of the image.
-        position_sigma: in pixels.
+        radius: maximum distance of connected pixels, above 1. No pixel has an edge to itself.
+        colour_sigma: scale of the colour distance, in the unit of the image.
+        position_sigma: scale of the distance of positions, in pixels.
 
     Returns:
         Symmetric (H * W, H * W) float64, row by row.
@@ -248,7 +250,7 @@ def token_cut(features: Tensor, tau: float = 0.2) -> Tensor:
 
     Args:
         features: (h, w, D), such as the keys of DINO's last attention. A patch of zeros is similar to no other.
-        tau: from -1 to 1.
+        tau: threshold of the cosine similarity, from -1 to 1.
 
     Returns:
         (h, w) bool, True for the object. All False if the eigenvector is constant, or if there is one patch.

@@ -5,13 +5,14 @@ Idea: An object may differ from its surroundings by its colour, its texture, or 
     any size. Selective search starts from an over-segmentation, merges the most similar pair of neighbours until one
     region remains, and collects the boxes of all regions on the way. Different colour spaces, similarities and initial
     scales make different errors; together, their boxes miss few objects.
-Simplified: of the colour spaces HSV and Lab, as in the paper's fast version. Gaussian derivatives are divided into 10
-    bins between 0 and the largest of the image's channel; the paper does not give the range.
+Simplified: only two of the paper's colour spaces, HSV and Lab, as in its fast version. The 10 bins of a texture
+    histogram span 0 to the largest Gaussian derivative of the channel; the paper does not give the range.
 Shapes: image (3, H, W) in [0, 1] -> boxes (N, 4) float32 xyxy. `group`: image and labels -> (2 n - 1, 4) boxes.
-Quality: OpenCV's boxes from its regions and pairs of neighbours, without texture. With texture and our pairs 192 in
-    common of its 205 and our 201 (astronaut), 109 of 122 and 122 (chelsea), 117 of 121 and 122 (coffee).
-    Shapes of 128x128, eight scenes, `FAST`: recall 1.00 at IoU 0.5 of 50 boxes, 379 boxes per scene (OpenCV's fast:
-    1.00, 163). 512x512 pixels, one strategy: 0.7 CPU-s.
+Quality: without texture similarity, and given OpenCV's initial regions and its list of adjacent regions, the boxes
+    equal OpenCV's. With texture similarity and our own adjacency, most boxes are the same: on the photograph astronaut
+    192 of OpenCV's 205 and our 201, on chelsea 109 of 122 and 122, on coffee 117 of 121 and 122. On eight synthetic
+    scenes of 128x128 pixels, `FAST` recalls all 50 objects at IoU 0.5 with 379 boxes per scene (OpenCV's fast version:
+    all 50, with 163 boxes). 512x512 pixels, one strategy: 0.7 s of CPU time.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -33,11 +34,11 @@ from segedu.unsupervised.felzenszwalb import felzenszwalb
 from segedu.validation.images import check_image
 from segedu.validation.tensors import check_integers_tensor
 
-COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # the paper's
+COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # values of the paper
 
 
 class Weights(NamedTuple):
-    """Weights of the four similarities of a pair of regions, each from 0 to 1 (equations 2 to 6)."""
+    """Weights of the four similarity measures; each measure is in [0, 1] (equations 2 to 6)."""
 
     colour: float = 1.0
     texture: float = 1.0
@@ -52,9 +53,10 @@ def unit_lab(image: Tensor) -> Tensor:
 
 
 class Strategy(NamedTuple):
-    """One run: a colour space (image -> image, in [0, 1]), the scale of the initial segmentation, and the weights.
+    """The settings of one grouping: the colour space, the scale of the initial segmentation, and the weights.
 
-    The defaults are the paper's single strategy.
+    `space` converts an image (3, H, W) in [0, 1] to a colour space scaled to [0, 1], `scale` is the parameter k of
+    `felzenszwalb`, and `weights` are those of the similarity measures. The defaults are the paper's single strategy.
     """
 
     space: Callable[[Tensor], Tensor] = rgb_to_hsv
@@ -76,18 +78,19 @@ def selective_search(
 ) -> Tensor:
     """Propose boxes that may contain objects, the most promising first.
 
-    Every strategy ranks its regions from the last one merged, the whole image, to the first. The ranks times random
-    numbers order the boxes of all strategies, so that large boxes come early, but not exclusively (section 4.4).
+    Each strategy ranks its regions in reverse order of their creation: rank 1 is the last region, the whole image. The
+    boxes of all strategies are then sorted by rank times a uniform random number, so that large boxes tend to come
+    first without displacing all small ones (section 4.4).
 
     Args:
         image: (3, H, W) floats in [0, 1].
-        strategies: runs whose boxes are combined, such as `SINGLE` or `FAST`.
-        sigma: of `felzenszwalb`.
-        min_size: of `felzenszwalb`, None for a strategy's scale, as in the authors' program.
-        generator: of the random numbers; None orders by rank, then by strategy, without random numbers.
+        strategies: the groupings whose boxes are combined, such as `SINGLE` or `FAST`.
+        sigma: `sigma` of `felzenszwalb`, which smooths the image before the initial segmentation.
+        min_size: `min_size` of `felzenszwalb`. None: the scale of the strategy, as in the authors' code.
+        generator: generator of the random numbers. None: no random numbers; boxes of equal rank are sorted by strategy.
 
     Returns:
-        (N, 4) float32: x1, y1, x2, y2 with x2 and y2 just outside, without duplicates.
+        (N, 4) float32, xyxy, without duplicates. x2 and y2 are exclusive: a single pixel is a box of width 1.
     """
     check_image(image)
     if not strategies:
@@ -108,18 +111,19 @@ def selective_search(
 
 
 def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SINGLE[0].weights) -> Tensor:
-    """The paper's algorithm 1: merge the most similar neighbours until none are left.
+    """Merge the most similar pair of adjacent regions until no adjacent regions are left: the paper's algorithm 1.
 
     Args:
         image: (3, H, W) floats in [0, 1], in the colour space of the strategy.
-        labels: (H, W) integers; the pixels of one label are one region.
-        weights: of the similarities. Ties are resolved in favour of the older regions.
+        labels: (H, W) integers, the initial segmentation; all pixels with the same label are one region.
+        weights: weights of the four similarity measures. Of equally similar pairs, the older regions are merged first.
 
     Returns:
-        (2 n - 1, 4) float32 boxes xyxy: of the n initial regions in the order of their labels, then of merged regions.
+        (2 n - 1, 4) float32 boxes, xyxy: first those of the n initial regions in the order of their labels, then those
+        of the merged regions in the order in which they were created.
 
     >>> image = torch.tensor([[0.0, 0.5, 0.5]]).expand(3, 1, 3)
-    >>> group(image, torch.tensor([[1, 2, 3]]))[3:]  # the two greys, then all
+    >>> group(image, torch.tensor([[1, 2, 3]]))[3:]  # box of the two grey pixels, then box of the image
     tensor([[1., 0., 3., 1.],
             [0., 0., 3., 1.]])
     """
@@ -142,7 +146,7 @@ def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SI
     alive = [True] * len(unique_labels)
     while heap:
         _, one, other = heapq.heappop(heap)
-        if not (alive[one] and alive[other]):  # one of them has been merged
+        if not (alive[one] and alive[other]):  # an outdated pair: one of the two regions has been merged since
             continue
         merged = regions.merge(one, other)
         alive[one] = alive[other] = False
@@ -156,7 +160,7 @@ def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SI
 
 
 class _Regions:
-    """Histograms, sizes and boxes of all regions, with space for those that merging creates."""
+    """Histograms, sizes and boxes of the initial regions, with capacity for all merged regions."""
 
     def __init__(self, image: np.ndarray, region: np.ndarray, count: int, weights: Weights) -> None:
         capacity = 2 * count - 1
@@ -165,7 +169,7 @@ class _Regions:
         self.sizes[:count] = np.bincount(region.ravel())
         for i, (rows, columns) in enumerate(ndimage.find_objects(region + 1)):
             self.boxes[i] = columns.start, rows.start, columns.stop, rows.stop
-        # A histogram of weight 0 is not needed and stays empty.
+        # Histograms of a similarity measure with weight 0 are never read, so they are not computed.
         colour = colour_histograms(image, region) if weights.colour else np.zeros((count, 0))
         texture = texture_histograms(image, region) if weights.texture else np.zeros((count, 0))
         self.split = colour.shape[1]
@@ -173,7 +177,7 @@ class _Regions:
         self.histograms[:count] = np.hstack([colour, texture])
 
     def similarity(self, one: np.ndarray, other: np.ndarray | int) -> np.ndarray:
-        """Equations 2, 4, 5 and 6, for pairs of regions."""
+        """Weighted sum of the four similarity measures for pairs of regions (equations 2, 4, 5 and 6)."""
         common = np.minimum(self.histograms[one], self.histograms[other])
         size = self.sizes[one] + self.sizes[other]
         low = np.minimum(self.boxes[one], self.boxes[other])[..., :2]
@@ -184,7 +188,7 @@ class _Regions:
         return histograms + w.size * (1 - size / self.pixels) + w.fill * (1 - gap / self.pixels)
 
     def merge(self, one: int, other: int) -> int:
-        """Equation 3: the histogram, size and box of a merged region follow from those of its parts."""
+        """Merge two regions and return the index of the result, whose histograms are a weighted mean (equation 3)."""
         merged, pair = self.count, [one, other]
         self.count += 1
         self.sizes[merged] = self.sizes[pair].sum()
@@ -195,27 +199,30 @@ class _Regions:
 
 
 def colour_histograms(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Histograms of 25 bins per channel; the sum over all channels of a region is 1.
+    """Compute the colour histogram of each region: 25 bins per channel, normalised to a sum of 1 over all channels.
 
     Args:
         image: (C, H, W) in [0, 1].
         region: (H, W), indices from 0 to n - 1.
 
     Returns:
-        (n, C * 25).
+        (n, C * 25), one row per region.
     """
     return _histograms([channel * COLOUR_BINS for channel in image], COLOUR_BINS, region)
 
 
 def texture_histograms(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Histograms of 10 bins for the positive part of the Gaussian derivative (sigma 1) of each channel in 8 directions.
+    """Compute the texture histogram of each region, normalised to a sum of 1.
+
+    The Gaussian derivatives (sigma 1) of each channel are computed in 8 directions. Negative values are set to 0. Each
+    channel and direction has a histogram of 10 bins.
 
     Args:
         image: (C, H, W).
         region: (H, W), indices from 0 to n - 1.
 
     Returns:
-        (n, C * 8 * 10), rows with a sum of 1.
+        (n, C * 8 * 10), one row per region.
     """
     values = []
     for channel in image:
@@ -227,7 +234,7 @@ def texture_histograms(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def _histograms(values: Sequence[np.ndarray], bins: int, region: np.ndarray) -> np.ndarray:
-    """Histograms of values in units of bins; the last bin includes its upper end."""
+    """Normalised histograms of values that are scaled so that bin i is [i, i + 1); the last bin includes its end."""
     count = region.max() + 1
     start = region.ravel() * bins
     channels = []
@@ -239,7 +246,7 @@ def _histograms(values: Sequence[np.ndarray], bins: int, region: np.ndarray) -> 
 
 
 def _touching(region: np.ndarray) -> np.ndarray:
-    """(P, 2) pairs of regions with adjacent pixels, also diagonally; the smaller index first."""
+    """Find the pairs (P, 2) of regions that are adjacent (8-connectivity), the smaller index first."""
     count = region.max() + 1
     sides = ((region[:, :-1], region[:, 1:]), (region[:-1], region[1:]))
     corners = ((region[:-1, :-1], region[1:, 1:]), (region[1:, :-1], region[:-1, 1:]))

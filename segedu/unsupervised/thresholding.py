@@ -8,7 +8,7 @@ Idea: A threshold t makes two classes, with weights w0, w1 and means m0, m1. The
     between the classes also has the smallest variance within. All t are evaluated on a histogram of 256 bins.
 Simplified: Liao's table of all intervals is kept; his search through all combinations is dynamic programming here.
 Shapes: values of any shape, such as (H, W) -> a number; `otsu_thresholds`: values -> (classes - 1,).
-Quality: equal to scikit-image's `threshold_otsu` to the last bit; 512x512 photograph: 0.01 CPU-s.
+Quality: equal to scikit-image's `threshold_otsu` to the last bit. 512x512 photograph: 0.01 s of CPU time.
 Course: 02-clustering
 Lab: 02_clustering
 """
@@ -31,11 +31,11 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
     the lower class, although they are above the threshold. Of equally good thresholds it is the lowest.
 
     Args:
-        values: of any shape, in any unit.
+        values: tensor of any shape, in any unit.
         bins: number of bins.
 
     Returns:
-        The threshold, in the unit of `values`. If all values are equal, that value: nothing is above it.
+        The threshold, in the unit of `values`. If all values are equal, it is that value, so no value is above it.
 
     >>> otsu_threshold(torch.tensor([0.0, 0.0, 1.0, 1.0]), bins=4)  # bins end at 0.25, 0.5, 0.75 and 1
     0.125
@@ -47,7 +47,7 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> float:
 
 
 def between_class_variance(counts: Tensor) -> Tensor:
-    """w0 w1 (m1 - m0)^2 of every threshold (the paper's equation 14); the grey levels are the indices of the bins.
+    """Compute w0 w1 (m1 - m0)^2 for every threshold (equation 14), with the indices of the bins as grey levels.
 
     The moments are sums of integers and therefore exact: thresholds that are equally good have equal values here.
 
@@ -83,7 +83,7 @@ def otsu_thresholds(values: Tensor, classes: int = 3, bins: int = 256) -> Tensor
     rest into c - 1. This takes classes * bins^2 operations. Ties: the lowest first threshold, then the lowest second.
 
     Args:
-        values: of any shape, in any unit.
+        values: tensor of any shape, in any unit.
         classes: number of classes, at least 2 and at most the number of bins with values.
         bins: number of bins.
 

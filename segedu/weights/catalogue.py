@@ -1,12 +1,16 @@
-"""The table of official weights and of our own small ones: each file's URL, hash, licence, and key map.
+"""The catalogue of pretrained weights, official files and our own small ones: URL, hash, licence and renamed keys.
 
-`catalogue_row` explains a row; networks with queries are in `catalogue_queries`.
+`catalogue_row` documents the fields of an entry. Query-based networks, such as DETR and SAM, are in
+`catalogue_queries`.
 
-Hashes: torchvision publishes the first 8 of the 64 hexadecimal digits of the sha256, at the end of a file's name, and
-we check these 8. That detects damage, but not a file forged on purpose. Facebook publishes no hashes for DINO and
-DINOv2. For six of these files we check the digest on which several independent projects agree (those of DINOv2 are also
-in finegrain-ai/refiners). For `dino_vits16` and `dino_vits8` no two projects agree, so only their size in bytes is
-checked, with a warning. Hugging Face shows the complete digest of each file.
+How each file is verified depends on what its publisher provides:
+
+- torchvision puts the first 8 of the 64 hexadecimal digits of the SHA-256 hash into the file name. We compare these 8
+  digits, which detects a damaged file but not a deliberate forgery.
+- Hugging Face shows the complete hash of each file, and we compare it.
+- Facebook publishes no hashes for DINO and DINOv2. For six of these files, several independent projects list the same
+  hash, which we compare (for DINOv2, one of them is finegrain-ai/refiners). For `dino_vits16` and `dino_vits8` no two
+  projects list the same hash. Only the size in bytes is checked, and loading shows a warning.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from typing import Any
 from segedu.weights.catalogue_queries import QUERIES
 from segedu.weights.catalogue_row import FACEBOOK, TORCHVISION, Weights
 
-# Files made before 2018 name the layers of a dense block norm.1, conv.2; today a module's name cannot have a dot.
+# Files from before 2018 name the layers of a dense block norm.1 and conv.2; module names can no longer contain a dot.
 DENSE_LAYERS = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
-# Files made in 2019 and 2020 name the layers of pyramids and heads without the enclosing block.
+# In the files of 2019 and 2020, the layers of feature pyramids and heads are not yet wrapped in a Sequential block.
 PYRAMID = (r"((?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2")
 TWO_STAGES = (
     PYRAMID,
@@ -38,9 +42,9 @@ CONVNEXT = (
     (r"\.block\.3\.", ".mlp.fc1."),
     (r"\.block\.5\.", ".mlp.fc2."),
 )
-# few channels in the early stages, where a laptop spends most of its time
+# channels per convolution; few in the early stages, which take most of the time on a CPU
 STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
-SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # of crops
+SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # crops of 32 pixels
 
 
 def _torchvision(file: str, mebibytes: float, build: str, trained_on: str = "ImageNet-1k", **more: Any) -> Weights:
@@ -53,9 +57,9 @@ def _classifier(file: str, mebibytes: float, build: str, head: str, **more: Any)
 
 
 def _swin(file: str, mebibytes: float, third: int = 18) -> Weights:
-    """`third`: number of blocks of the third stage."""
+    """Make the entry of a Swin transformer; `third` is the number of blocks in its third stage."""
     blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
-    tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # the model computes them
+    tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # our model computes them
     build, head = f"backbones.swin:{file.split('-')[0]}", ("norm.", "head.", *tables)
     return _torchvision(file, mebibytes, build, rename=SWIN, leave_out=head)
 
@@ -79,7 +83,7 @@ def _dino(file: str, size: int, build: str, sha256: str = "") -> Weights:
 def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> Weights:
     url = f"{FACEBOOK}dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
     build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
-    # the mask token replaced masked patches in training only
+    # the mask token is used only in training, where it replaces masked patches
     return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
 
 
@@ -87,7 +91,7 @@ def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
     url, build = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose.cellpose:official_cellpose"
     images = "images of cells, under CC BY-NC"
     notice = "trained on images under CC BY-NC, so not for commercial use; the code is BSD"
-    options = {"normalize": None, **options}  # None: the percentiles of the authors
+    options = {"normalize": None, **options}  # None: the builder uses percentile normalisation, as the authors do
     return Weights(build, url, sha256, size / 2**20, "BSD-3-Clause", images, options, notice=notice)
 
 
@@ -101,9 +105,9 @@ def _our_own(
     name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
 ) -> Weights:
     build = (
-        f"segedu.{build or f'weights.own.{name}:{name}'}"  # by default, the script that trained them has the builder
+        f"segedu.{build or f'weights.own.{name}:{name}'}"  # by default, the builder is defined in the training script
     )
-    if not normalizes:  # trained on images in [0, 1]; the networks for cells normalise by percentiles themselves
+    if not normalizes:  # None: images in [0, 1] stay as they are, or the builder uses percentiles (cells)
         options["normalize"] = None
     scenes, file = "scenes drawn by segedu.datasets", f"{name}.safetensors"
     return Weights(build, file, sha256, mebibytes, "MIT", scenes, options, normalizes=normalizes)

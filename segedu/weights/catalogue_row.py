@@ -1,4 +1,4 @@
-"""A row of the table of weights: one file, and how it is loaded into a model."""
+"""An entry of the catalogue of weights: one file, and how it is loaded into a model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class Weights:
     """One weights file.
 
     - `build` is "module:function", and `options` are arguments of the function besides `normalize`.
-    - `sha256` is the digest or its published beginning; if it is empty, none is known, and `mebibytes` is exact.
-    - `rename` has pairs of a regular expression and its replacement for the file's keys. Keys that then end in `#0`,
-      `#1` and so on are pieces of one tensor.
-    - `leave_out` has the beginnings of keys whose parts the model does not have.
+    - `sha256` is the SHA-256 hash, or its first digits if only these are published. If it is empty, no hash is known,
+      and the size `mebibytes` is exact.
+    - `rename` has pairs of a regular expression and its replacement, applied to the keys of the file. Tensors
+      whose new keys end in `#0`, `#1` and so on are concatenated to one tensor.
+    - `leave_out` has prefixes of keys that are dropped, because the model has no such parameters.
     - `normalizes`: the builder normalises images without an argument `normalize`.
     - `non_commercial`: the licence forbids commercial use; loading requires `accept_license=True`.
-    - `inside` is the key of the weights in a file that holds a whole training state.
+    - `inside` is the key of the weights in a file that is a complete training checkpoint.
     - `notice` is shown as a warning when the file is loaded.
     """
 

@@ -4,7 +4,7 @@
 The folder is `$SEGEDU_CACHE`, or the operating system's cache folder. Files are read with
 `torch.load(weights_only=True)` or safetensors, so none of them can run code.
 
-Our own small weights are installed in segedu/weights/own, next to the scripts that made them. The table of all files is
+Our own small weights are installed in segedu/weights/own, next to the scripts that made them. All files are listed in
 `segedu.weights.catalogue.WEIGHTS`.
 """
 
@@ -39,7 +39,7 @@ PART, DAY = ".part-", 24 * 3600
 
 
 class WeightsError(RuntimeError):
-    """A weights file is not available or does not fit the model; the message says what to do."""
+    """A weights file is not available or does not fit the model; the message explains what to do."""
 
 
 def load(name: str, *, progress: bool = True, accept_license: bool = False, **options: Any) -> nn.Module:
@@ -57,7 +57,7 @@ def load(name: str, *, progress: bool = True, accept_license: bool = False, **op
         The model on the CPU. All its tensors come from the file.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: `name` is not a key of `WEIGHTS`.
         WeightsError: the licence was not accepted, or the file could not be fetched or stored, is not the published
             one, or does not fit the model.
     """
@@ -78,7 +78,7 @@ def load(name: str, *, progress: bool = True, accept_license: bool = False, **op
 
 
 def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> Path:
-    """The path of a weights file, after its hash (or its size, if no hash is known) was checked.
+    """Return the path of a weights file after its hash (or its size, if no hash is known) has been checked.
 
     Our own files are installed with segedu. Official files are in the cache folder; one that is missing there or is not
     the published file is downloaded. If that fails, the cache is left without the file.
@@ -89,7 +89,7 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
         accept_license: you have read the licence and accept it. Licences that forbid commercial use require this.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: `name` is not a key of `WEIGHTS`.
         WeightsError: the licence was not accepted, or the file could not be fetched or stored.
     """
     weights, folder = _find(name), cache_folder()

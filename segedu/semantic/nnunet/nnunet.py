@@ -4,9 +4,10 @@ Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
 Idea: The choice of network matters less than spacing, patch size, normalisation and sampling. These are computed from
     a fingerprint of the training set (`nnunet_plan`). The rest is fixed: Dice and cross-entropy on several levels,
-    patches of which a third show foreground, and overlapping patches averaged with Gaussian weights and mirroring.
-Simplified: of the augmentations only mirroring, brightness, contrast and noise; no folds, no ensemble, no removal of
-    small components. In all else the defaults are the paper's.
+    a third of the patches centred on foreground, and prediction on overlapping, mirrored patches that are averaged with
+    Gaussian weights.
+Simplified: the only augmentations are mirroring, brightness, contrast and noise. There is no cross-validation, no
+    ensemble and no removal of small components. All other defaults are the paper's.
 Shapes: images (B, C, D, H, W) -> logits (B, K, D, H, W), any size; (B, C, H, W) in a plan on slices.
     `predict_volume`: a dict of `image` (C, D, H, W) and `spacing` (3,) -> labels (D, H, W) in its own voxels.
 Quality: volume: Dice 0.8990, the least of three seeds (thresholds 0.31), 89.9 CPU-s.
@@ -76,10 +77,10 @@ SLICE_PARTS = Parts(
 def build_network(plan: Plan, parts: Parts | None = None) -> UNet3D:
     """Build the U-Net of a plan, with two padded convolutions per level and weights initialised after He.
 
-    Paper: deep supervision on all levels but the two lowest.
+    As in the paper, all levels but the two lowest have deep supervision.
 
     Args:
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
         parts: the layers; None is instance normalisation and leaky ReLU, as in the paper.
     """
     if len(plan.widths) < 2:
@@ -111,7 +112,7 @@ def nnunet_loss(outputs: Mapping[str, Any] | Tensor, target: Tensor, batch_dice:
     is the class of the nearest voxel.
 
     Args:
-        outputs: of `forward_with_aux`, or logits (B, K, D, H, W) of the finest level alone.
+        outputs: output of the network's `forward_with_aux`, or only the logits (B, K, D, H, W) of the finest level.
         target: (B, D, H, W) int64; 255 is ignored.
         batch_dice: whether to compute one Dice for all patches of a batch together, as the paper does for slices.
 
@@ -138,7 +139,7 @@ def preprocess(volume: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
     Args:
         volume: dict of `image` (C, D, H, W), `spacing` (3,) in mm and, for training, `semantic` (D, H, W).
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
 
     Returns:
         Dict of `image` (C, D', H', W') float32 and, if the volume has it, `semantic` int64, both at the plan's spacing;
@@ -173,7 +174,9 @@ def preprocess(volume: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def importance(patch_size: Sequence[int]) -> Tensor:
-    """Weight of each voxel of a patch: a Gaussian of sigma 1/8 of the patch, because networks err near patch borders.
+    """Weight of each voxel of a patch: a Gaussian with a sigma of 1/8 of the patch size.
+
+    It gives a low weight to voxels near the border of a patch, where networks make more errors.
 
     Args:
         patch_size: voxels along each axis.
@@ -258,7 +261,7 @@ def predict_volume(model: nn.Module, volume: Mapping[str, Any], plan: Plan, mirr
     Args:
         model: the plan's network. It is put into eval mode.
         volume: dict of `image` (C, D, H, W) and `spacing` (3,) in mm.
-        plan: from `make_plan`.
+        plan: a plan from `make_plan`.
         mirror: see `predict_patches`.
 
     Returns:

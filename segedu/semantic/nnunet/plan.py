@@ -2,11 +2,11 @@
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: What an expert would look at is measured: spacings, shapes, intensities of the foreground. Rules turn these into
-    a plan. The patch is as large as memory allows, and every axis is pooled until its features have 4 voxels; an
-    axis that is much coarser in millimetres is pooled only when the others have become as coarse.
-Simplified: no cascade and no choice between trained configurations (`Plan.wants_cascade` says where the paper would
-    train one), all foreground voxels instead of a sample of them, and axes keep their order.
+Idea: The properties that an expert would examine are measured: spacings, shapes, intensities of the foreground. Rules
+    derive a plan from them. The patch is as large as memory allows, and every axis is pooled until its features have 4
+    voxels. An axis that is much coarser in millimetres is pooled only when the others have become as coarse.
+Simplified: no cascade and no choice between trained configurations (`Plan.wants_cascade` is True where the paper
+    would train one), all foreground voxels instead of a sample of them, and axes keep their order.
 Shapes: volumes are dicts of `image` (C, D, H, W), `semantic` (D, H, W) and `spacing` (3,) in mm, axes in one order.
 Quality: equal to nnunetv2's planner on random spacings, shapes and memories; see the tests.
 Course: 16-promptable
@@ -79,8 +79,8 @@ class Plan:
     """All settings of preprocessing, network, training and prediction.
 
     `spacing` has one value per axis of the patch. In a plan of two axes, the images are slices across `slice_axis`,
-    along which the spacing does not change. `ct` says for each channel whether it is CT; `masked`, whether the z-score
-    uses only voxels that are not 0. `median_shape` is the median shape of the resampled training volumes.
+    along which the spacing does not change. `ct` is True for CT channels, and `masked` for channels whose z-score is
+    computed only from nonzero voxels. `median_shape` is the median shape of the resampled training volumes.
     """
 
     spacing: tuple[float, ...]
@@ -164,7 +164,7 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
-    """How often each axis is pooled, the kernel sizes, and the patch size that the poolings require.
+    """Derive how often each axis is pooled, the kernel sizes, and the patch size that the poolings require.
 
     At each level, the axes of `axes_to_pool` are halved. A kernel has 1 voxel along an axis until the spacing there is
     within a factor of 2 of the finest, and 3 from then on; 3 everywhere on the lowest level.
@@ -197,7 +197,7 @@ def topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
 
 
 def axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
-    """The axes that the next level halves.
+    """Select the axes that the next pooling halves.
 
     Args:
         spacing: mm along each axis, at this level.
@@ -246,14 +246,14 @@ def largest_patch(
 ) -> tuple[Topology, int]:
     """The largest patch of which two fit into memory, and how many patches of this size fit.
 
-    The first candidate is a block of the same millimetres along all axes, cropped to the median volume. It shrinks
-    along the axis on which it covers the largest share of the volume.
+    The first candidate is a block of the same millimetres along all axes, cropped to the median volume. It is then
+    repeatedly reduced along the axis on which it covers the largest fraction of the volume.
 
     Args:
-        spacing: target, mm.
-        median_shape: of the resampled volumes.
-        num_classes: K.
-        memory_gb: of the GPU.
+        spacing: target spacing in mm.
+        median_shape: median shape of the resampled volumes in voxels.
+        num_classes: K, background included.
+        memory_gb: memory of the GPU in GB.
         base_width: channels of the first level.
 
     Returns:
@@ -271,8 +271,8 @@ def largest_patch(
         step = 2 ** net.pools[largest]
         if size[largest] <= step:
             raise ValueError(f"memory_gb is {memory_gb}, expected enough for a patch larger than {size}")
-        # A step of the current network would skip sizes that a network with one pooling less allows: 256 with six
-        # poolings has steps of 64, but 224 is valid with five. The smaller patch therefore determines the step.
+        # Sizes must be multiples of 2 ** poolings. With six poolings, the next size below 256 is 192. But a smaller
+        # patch has only five poolings, for which 224 is valid. The decrement is therefore that of the smaller patch.
         smaller = [n - step * (axis == largest) for axis, n in enumerate(size)]
         size[largest] -= 2 ** topology(spacing, smaller).pools[largest]
         net = topology(spacing, size)
@@ -291,14 +291,15 @@ def make_plan(
     """Derive a plan from a fingerprint.
 
     Args:
-        dataset_fingerprint: of the training set.
+        dataset_fingerprint: fingerprint of the training set.
         num_classes: K, background included.
         ct: for each channel, whether it holds Hounsfield units. These mean the same in every volume, so all volumes are
             normalised by the statistics of the training set. Other channels get the z-score of their volume.
         axes: 3 plans on volumes, 2 on slices across the coarsest axis.
-        memory_gb: of the GPU; less gives smaller patches, also for a CPU.
+        memory_gb: memory of the GPU in GB. Lower values give smaller patches, which is useful on a CPU too.
         base_width: channels of the first level, 32 in the paper.
-        spacing: (3,) mm to replace that of the rule. In the paper's network on coarser volumes, a patch covers more.
+        spacing: (3,) mm, replaces the rule's target spacing. With a coarser spacing, a patch covers more of a volume,
+            as in the low-resolution network of the paper's cascade.
     """
     check_integer("num_classes", num_classes, 2)
     check_integer("base_width", base_width)

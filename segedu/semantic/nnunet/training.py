@@ -1,12 +1,14 @@
-"""nnU-Net's training: patches of which a third show foreground, and one schedule for all data sets.
+"""nnU-Net's training: a third of the patches is centred on foreground, and one schedule serves all data sets.
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: Most random patches of an abdomen show no spleen. One patch in three is therefore centred on a voxel of a
-    random class of its volume. The optimiser is simple: Nesterov momentum, and a learning rate that decays to 0.
-Simplified: 1000 epochs of 250 iterations in the paper, any number of iterations here; no rotation, scaling or blur.
-Shapes: `Patches` gives image (C, *patch_size) float32 and target (*patch_size) int64, 255 outside the volume.
-Quality: one half of a real CT learnt, the other predicted: mean Dice 0.75 of seven organs (page 16.5).
+Idea: Foreground is rare: most random patches of an abdomen show no spleen. For one patch in three, a foreground class
+    of the volume is therefore chosen at random, and the patch is centred on a random voxel of this class. The optimiser
+    is SGD with Nesterov momentum and a learning rate that decays to 0.
+Simplified: the number of iterations is an argument (250,000 in the paper: 1000 epochs of 250 iterations), and the
+    augmentations rotation, scaling and blur are not included.
+Shapes: `Patches` yields an image (C, *patch_size) float32 and a target (*patch_size) int64, 255 outside the volume.
+Quality: trained on one half of a real CT and tested on the other half: mean Dice 0.75 over seven organs (page 16.5).
 Course: 16-promptable
 Lab: 16_promptable
 """
@@ -33,15 +35,16 @@ nesterov = partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.99, nesterov=Tr
 
 
 class Patches(Dataset):
-    """Random patches of preprocessed volumes; each access draws a new one.
+    """A data set of random patches of preprocessed volumes; each access draws a new patch.
 
-    Random numbers come from torch's generator; whether foreground is forced depends only on the index.
+    The index determines only whether the patch is centred on foreground (see `shows_foreground`). Everything else is
+    drawn from torch's global generator.
 
     Args:
-        volumes: from `preprocess`, with `semantic`.
-        plan: from `make_plan`.
+        volumes: outputs of `preprocess` with a target, `semantic`.
+        plan: the plan from `make_plan`, which determines patch size and batch size.
         length: number of patches per epoch.
-        change: random augmentation (image, target) -> (image, target); None is `augment`.
+        change: random augmentation, a function (image, target) -> (image, target). None: `augment`.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Patches(Dataset):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # every index returns a patch, so without this method a loop over the data set would not end
+        # `__getitem__` never raises IndexError, so without this method a loop over the data set would not end.
         return (self[index] for index in range(self.length))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -84,11 +87,13 @@ class Patches(Dataset):
 
 
 def shows_foreground(index: int, batch_size: int) -> bool:
-    """Whether a patch is centred on foreground: a third of each batch (Paper), at least one; here the last ones.
+    """Whether a patch is centred on foreground.
+
+    As in the paper, this holds for a third of the patches of each batch, and for at least one: here for the last ones.
 
     Args:
-        index: of the patch, counted over all batches.
-        batch_size: of the plan.
+        index: index of the patch, counted over all batches.
+        batch_size: number of patches per batch.
 
     >>> [shows_foreground(index, 2) for index in range(4)]
     [False, True, False, True]
@@ -97,41 +102,47 @@ def shows_foreground(index: int, batch_size: int) -> bool:
 
 
 def class_voxels(target: Tensor) -> list[Tensor]:
-    """Indices (n, 3) of the voxels of each foreground class in a target (D, H, W); 0 is background, 255 ignored."""
+    """Find the voxels of each foreground class in a target (D, H, W): one tensor (n, 3) of indices per class.
+
+    Background (0) and ignored voxels (255) are excluded.
+    """
     labels = [label for label in target.unique().tolist() if label not in (0, 255)]
     return [(target == label).nonzero() for label in labels]
 
 
 def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Crop a patch around a voxel, shifted to lie within the volume; a patch larger than the volume is padded.
+    """Crop a patch around a voxel. It is shifted to lie within the volume, or padded where the volume is smaller.
 
     Args:
         image: (C, D, H, W), or (C, H, W).
         target: (D, H, W), or (H, W).
-        centre: index of the voxel.
-        size: voxels along each axis.
+        centre: index of the voxel along each axis.
+        size: size of the patch in voxels along each axis.
 
     Returns:
-        Image (C, *size), 0 outside the volume, and target (*size), 255 (ignored) outside.
+        The image (C, *size), padded with 0, and the target (*size), padded with 255 (ignored).
     """
     window, padding = [], []
     for middle, patch, volume in zip(centre, size, target.shape, strict=True):
         start = min(max(middle - patch // 2, 0), max(volume - patch, 0))
         window.append(slice(start, start + patch))
         missing = max(patch - volume, 0)
-        padding = [missing // 2, missing - missing // 2, *padding]  # F.pad takes the last axis first
+        padding = [missing // 2, missing - missing // 2, *padding]  # F.pad expects the padding of the last axis first
     image, target = image[(slice(None), *window)], target[tuple(window)]
     return F.pad(image, padding), F.pad(target, padding, value=255)
 
 
 def augment(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror each axis with probability 1/2, and change brightness, contrast and noise a little."""
+    """Mirror each axis with probability 1/2, change brightness and contrast slightly, and add noise."""
     axes = [axis for axis in range(target.ndim) if _draw(2)]
     return brightness_only(image.flip([axis + 1 for axis in axes]), target.flip(axes))
 
 
 def brightness_only(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """`augment` without mirroring: for organs that differ by their side, and for patches too few to learn it."""
+    """Apply `augment` without mirroring.
+
+    Use it if left and right are different classes, or if there are too few patches to learn from mirrored ones.
+    """
     contrast, shift = torch.empty(2).uniform_(-1, 1).tolist()
     image = image * (1 + 0.25 * contrast) + 0.1 * shift
     return image + 0.1 * torch.rand(()) * torch.randn(image.shape), target
@@ -145,15 +156,15 @@ def train_network(
     optimizer: Callable[[Iterable], torch.optim.Optimizer] = nesterov,
     on_step: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
-    """Train with deep supervision; the learning rate decays as (1 - step / steps) to the power of 0.9.
+    """Train with deep supervision and the polynomial learning-rate schedule (1 - step / steps) ** 0.9.
 
     Args:
-        network: of `build_network`; changed in place.
-        patches: its training set; a batch has the plan's size.
-        steps: iterations of the optimiser; 250,000 in the paper.
-        seed: of the patches and their augmentation.
-        optimizer: makes an optimiser from parameters; the paper's by default.
-        on_step: called with the step and the loss, to show progress.
+        network: the network, from `build_network`. It is trained in place.
+        patches: the training set. The batch size is that of its plan.
+        steps: number of training iterations; 250,000 in the paper.
+        seed: seed of torch's global generator, from which patches and augmentations are drawn.
+        optimizer: function that builds an optimiser from the parameters. The default is the paper's SGD.
+        on_step: function called after each iteration with its index and the loss, for example to show progress.
 
     Returns:
         The network, in training mode.

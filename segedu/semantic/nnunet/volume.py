@@ -2,9 +2,9 @@
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: A convolution counts voxels and knows nothing of millimetres. Every volume is therefore resampled to one spacing
-    before the network sees it. Thick slices are not interpolated: cubic splines within the slice, the nearest slice
-    across. Labels are resampled as one map per class, never as values.
+Idea: The receptive field of a convolution is measured in voxels, not in millimetres. Every volume is therefore
+    resampled to one spacing before the network processes it. Values are interpolated by cubic splines, but across thick
+    slices, the nearest slice is used. Labels are resampled as one map per class, never as values.
 Simplified: resampling works on the whole volume in memory.
 Shapes: image (C, D, H, W), semantic (D, H, W), spacing (3,) in mm, axes in one order.
 Quality: equal to nnunetv2's resampling to 1e-8; see the tests.
@@ -84,15 +84,15 @@ def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | 
 
 
 def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None, order: int = 3) -> np.ndarray:
-    """Resample an image to another number of voxels; the ends of each axis stay where they are.
+    """Resample an image to another number of voxels; its extent in space does not change.
 
-    Values stay in their original range, which a spline would leave at an edge.
+    The result is clipped to the original range of values, because a spline overshoots at edges.
 
     Args:
         volume: (D, H, W) floats.
         shape: (D', H', W').
         thick: axis across which the nearest slice is taken, see `thick_axis`.
-        order: of the spline: 3 for images, 1 for probabilities.
+        order: order of the spline: 3 for images, 1 for probabilities.
 
     Returns:
         (D', H', W'), float64.
@@ -118,7 +118,8 @@ def resample(volume: np.ndarray, shape: Sequence[int], thick: int | None = None,
 def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None = None) -> np.ndarray:
     """Resample labels to another number of voxels, one map of 0 and 1 per class.
 
-    Paper: linear interpolation of the one-hot maps, then their argmax. Between classes 1 and 3 lies no class 2.
+    Paper: linear interpolation of the one-hot maps, then argmax. Interpolating the labels themselves would create
+    class 2 between classes 1 and 3.
 
     Args:
         labels: (D, H, W) integers.
@@ -126,7 +127,7 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int], thick: int | None 
         thick: as in `resample`.
 
     Returns:
-        (D', H', W') of the same dtype; the smaller class if two are equal.
+        (D', H', W') of the same dtype. If two classes have equal values, the smaller label is chosen.
 
     >>> resample_labels(np.array([[[1, 3]]]), (1, 1, 4))
     array([[[1, 1, 3, 3]]])
@@ -170,10 +171,10 @@ def normalize_ct(channel: np.ndarray, mean: float, std: float, low: float, high:
 
     Args:
         channel: (D, H, W).
-        mean: of the foreground of all training volumes.
+        mean: mean over the foreground voxels of all training volumes.
         std: standard deviation of the same voxels.
-        low: their percentile 0.5.
-        high: their percentile 99.5.
+        low: 0.5th percentile of the same voxels.
+        high: 99.5th percentile of the same voxels.
 
     Returns:
         (D, H, W) float32.

@@ -1,4 +1,14 @@
-"""Checks that teach: exercises, probes, outcomes, and the judge that names a misconception."""
+"""Checks of the labs' exercises: they compare a student's function with a reference and name the misconception.
+
+Vocabulary of this package:
+
+- An exercise has a reference function, wrong answers that students often give, and a generator of cases.
+- A case holds the arguments of one call, and further entries for the probe, such as the gradients to compute.
+- A probe calls a function on a case and makes a recording: the result or the exception, the arguments after the call,
+  gradients.
+- An outcome is derived from a recording. It holds only plain values, which can be compared, sent and stored.
+- The judge compares the student's outcomes with those of the reference and of the wrong answers, and returns a verdict.
+"""
 
 from __future__ import annotations
 

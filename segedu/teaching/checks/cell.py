@@ -23,7 +23,7 @@ class CheckFailed(AssertionError):
 
 
 def setup() -> None:
-    """Print one line with versions and the device. It sets no seeds: each cell sets its own, to run again alone."""
+    """Print one line with versions and the device. It does not set seeds: each cell sets its own."""
     import torch
 
     import segedu
@@ -99,7 +99,7 @@ def hidden_names(exercises: Sequence[Exercise], forbidden: Sequence[str]) -> lis
 def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: dict[str, Any]) -> Exercise:
     """Find the exercise of a function by its own name, or by the name that the notebook gives it, as grading does.
 
-    A lambda, a partial, an object with `__call__` and a decorated function have another name or none.
+    A lambda, a partial, an object with `__call__` and a decorated function may have a different name or none.
     """
     own_name = getattr(function, "__name__", None)
     name = own_name if own_name in by_name else next((name for name in by_name if notebook.get(name) is function), None)

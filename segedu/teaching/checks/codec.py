@@ -1,6 +1,9 @@
-"""Cases and outcomes as bytes: JSON for the structure, `.npy` for the arrays, never pickle.
+"""Serialisation of the cases and outcomes of a check: JSON for the structure, `.npy` for the arrays, never pickle.
 
-The reader trusts nothing: it checks sizes, depth, counts, headers and types before it builds anything.
+A case holds the arguments of one call of a student's function, and an outcome is what that call did (see `outcomes`).
+Outcomes are written by a process that runs the student's code, so `unpack` does not trust them. Before it builds a
+value, it checks the number of bytes, the nesting depth, the number of values and arrays, and the header and the dtype
+of every array.
 """
 
 from __future__ import annotations
@@ -24,17 +27,22 @@ KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}
 
 
 class CodecError(ValueError):
-    """Bytes that are not a well-formed value."""
+    """The bytes are not a value that `pack` could have written."""
 
 
 def pack(value: Any) -> dict[str, bytes]:
-    """Turn a plain value, which may contain tensors and fixtures, into named byte strings.
+    """Serialise a value to named byte strings.
+
+    Args:
+        value: plain (see `outcomes.plain`: None, numbers, strings, lists, tuples, dicts and arrays), with tensors and
+            fixtures (the callables of `FIXTURES`) allowed inside.
 
     Returns:
-        `{"json": ..., "0.npy": ..., "1.npy": ...}`.
+        `{"json": ..., "0.npy": ..., "1.npy": ...}`: the structure, and each array or tensor in the order in which the
+        structure refers to it.
 
     Raises:
-        NotPlain: for any other class.
+        NotPlain: if the value contains an object of any other class.
     """
     arrays: list[bytes] = []
     document = _encode(value, arrays)
@@ -62,18 +70,19 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
 
 
 def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours: bool = False) -> Any:
-    """Read back what `pack` wrote, from bytes that may be hostile.
+    """Deserialise what `pack` wrote, from bytes that a student's code may have forged.
 
     Args:
-        get: name -> bytes, or None if the file does not exist; it bounds the size of what it reads.
-        max_bytes: of all arrays together.
-        ours: whether the grader packed the bytes itself; only then may they name fixtures.
+        get: function that maps a name such as "json" or "0.npy" to the bytes of that file, or to None if there is no
+            such file. It must itself limit the number of bytes that it reads.
+        max_bytes: limit for the total size of all arrays.
+        ours: whether the grader packed the bytes itself. Only then may they contain fixtures, which are callables.
 
     Returns:
-        The value; arrays as numpy, tensors as torch.
+        The value, with NumPy arrays and PyTorch tensors. Reading never executes or unpickles any part of the input.
 
     Raises:
-        CodecError: if the bytes are malformed or too large. Nothing of the input is run or unpickled.
+        CodecError: if the bytes are malformed or too large.
     """
     text = get("json")
     if text is None:
@@ -86,13 +95,13 @@ def unpack(get: Callable[[str], bytes | None], max_bytes: int = MAX_BYTES, ours:
         raise CodecError(f"the outcome is not JSON: {type(error).__name__}") from None
     reader = _Reader(get, max_bytes, ours)
     value = reader.read(document, 0)
-    if reader.longest * reader.nodes > MAX_JSON:  # numpy would pad each text of a list to the longest
+    if reader.longest * reader.nodes > MAX_JSON:  # NumPy would pad every string of a list to the longest one
         raise CodecError("the outcome holds too many long texts")
     return value
 
 
 class _Reader:
-    """Walk a document and count what has been read."""
+    """Decode a JSON document recursively, and count its values and bytes to enforce the limits."""
 
     def __init__(self, get: Callable[[str], bytes | None], max_bytes: int, ours: bool) -> None:
         self.get, self.bytes_left, self.ours = get, max_bytes, ours
@@ -127,7 +136,7 @@ class _Reader:
         if tag in ("array", "tensor") and type(body) is int and body >= 0:
             array = self._array(body)
             return array if tag == "array" else _tensor(array)
-        raise CodecError("the outcome holds an unknown tag")  # the tag is the student's own text: not quoted
+        raise CodecError("the outcome holds an unknown tag")  # not quoted: it could carry hidden inputs
 
     def _fixture(self, node: dict) -> Any:
         return FIXTURES[node["fixture"]](**node["with"])
@@ -150,33 +159,33 @@ def _tensor(array: np.ndarray) -> Any:
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """Parse `.npy` bytes whose header may be forged.
+    """Parse the bytes of a `.npy` file whose header may be forged.
 
     Returns:
-        A fresh C-ordered array of bool, int, uint or float.
+        A new array in C order, of bools, signed or unsigned integers, or floats, in native byte order.
 
     Raises:
-        CodecError: unless the header declares such a dtype and exactly as many bytes as follow it.
+        CodecError: if the dtype is a different one, or if the size of the data differs from the size in the header.
     """
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = reader(stream, max_header_size=4096)
-    except Exception as error:  # a hostile header may raise nearly anything
+    except Exception as error:  # a forged header can raise exceptions of almost any class
         raise CodecError(f"not a .npy array: {type(error).__name__}") from None
     if dtype.kind not in KINDS or dtype.itemsize not in KINDS[dtype.kind] or dtype.hasobject or dtype.subdtype:
-        kind = dtype.name[:20].partition("[")[0].rstrip("0123456789")  # the student could choose the digits
+        kind = dtype.name[:20].partition("[")[0].rstrip("0123456789")  # digits could carry hidden inputs
         raise CodecError(f"an array of dtype {kind} is not accepted")
     if len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
         raise CodecError("an array has an impossible shape")
     body = data[stream.tell() :]
     if max(shape, default=0) >= 2**31 or math.prod(shape) * dtype.itemsize != len(body):
         raise CodecError(f"an array's header declares another size than its file, which holds {len(body)} bytes")
-    if dtype.kind == "b":  # a byte that is neither 0 nor 1 would be a bool that equals neither
+    if dtype.kind == "b":  # a bool stored as another byte than 0 or 1 would equal neither True nor False
         body = (np.frombuffer(body, np.uint8) != 0).tobytes()
     try:
         array = np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    except ValueError:  # empty, but with sides whose product overflows
+    except ValueError:  # an empty array can declare other dimensions whose product overflows
         raise CodecError("an array has an impossible shape") from None
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="))).reshape(shape)

@@ -1,4 +1,4 @@
-"""What the pictures of check cells share: panels, colours, and text for answers that cannot be drawn."""
+"""What the pictures of check cells share: panels, colours, and text that replaces answers that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito, safe fo
 
 
 def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    """Make a row of panels; `width` is of each panel, `height` of the figure, in inches."""
+    """Make a row of panels; `width` of each panel and `height` of the figure in inches."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
@@ -38,11 +38,11 @@ def two_answers(expected: Any, yours: Any, got: Any, paint: Callable, caption: s
     """Draw the expected and the student's answer side by side; text replaces an answer that cannot be drawn.
 
     Args:
-        expected: as `paint` takes it.
-        yours: the student's answer as `paint` takes it, or None if it cannot be drawn.
-        got: the student's answer as it is.
-        paint: `paint(ax, answer, other)`.
-        caption: below the drawings.
+        expected: the expected answer, in the form that `paint` expects.
+        yours: the student's answer in the same form, or None if it cannot be drawn.
+        got: the student's answer as returned, to describe it in text.
+        paint: function `paint(ax, answer, other)` that draws one of the two answers; `other` is the other one.
+        caption: text below the drawings.
     """
     fig, axes = figure(2, width=3.3, height=3.5)
     for ax, title, answer, other in zip(axes, ("expected", "yours"), (expected, yours), (yours, expected), strict=True):

@@ -1,4 +1,4 @@
-"""The definition of an exercise: cases, a reference, and the wrong answers that students really give."""
+"""The definition of an exercise: cases, a reference, and wrong answers that students often give."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Exercise:
             A group earns its points only if all its cases pass.
         reference: the correct function.
         wrong: at least four misconceptions.
-        tolerance: of values, absolute plus relative.
+        tolerance: largest difference between values, relative to 1 + |expected|.
         kind: chooses the picture of a failed case, see `segedu.teaching.checks.drawing`.
         probe: a function of `segedu.teaching.checks.probes`.
         accept: `(case, expected, got, tolerance) -> bool`, for exercises with many correct answers.

@@ -1,7 +1,7 @@
 """Small callables that a case may pass to a student's function, such as a model that predicts tiles.
 
-A case travels to another process as JSON and arrays, so a callable travels as its name and its parameters.
-None of them contains a solution.
+A case is sent to another process as JSON and arrays, so a callable is sent as the name of its class and its parameters.
+None of these callables contains a solution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ValidFilter:
     Args:
         margin: m, pixels lost on each side.
         num_classes: K, output channels.
-        seed: of the window's weights.
+        seed: seed of the random weights of the window.
         size: the only input size (pixels) that it accepts, as a U-Net accepts only some; None accepts every size that
             is larger than the window.
     """

@@ -1,10 +1,10 @@
-"""Functions of other libraries that a lab asks students to write: hidden during grading and while a check runs.
+"""Hide functions of other libraries that students have to write themselves, in grading and while a check runs.
 
 A lab lists them in `FORBIDDEN` of its package, such as `torchvision.ops.box_iou`. Grading replaces them before a
-student's first cell runs, so every way to the name (an import, `getattr`, `sys.modules`, `__import__`) ends at a stub
-that raises, and so does every other name of the same function, such as the one in `torchvision.models.detection.fcos`.
-A check in a student's notebook replaces them, and the hidden modules of segedu, while the student's function runs, so
-that an answer that passes its check does not fail in grading.
+student's first cell runs, so every access to the name (an import, `getattr`, `sys.modules`, `__import__`) returns a
+stub that raises an error, and so does every other name of the same function, such as the one in
+`torchvision.models.detection.fcos`. A check in a student's notebook replaces them, and the hidden modules of segedu,
+while the student's function runs, so that an answer that passes its check does not fail in grading.
 
 This is a policy and not a security boundary. The other library's files stay readable, and a student may copy them.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 
 class NotHere(RuntimeError):
-    """Raised when an answer calls a function that the lab asks students to write."""
+    """Raised when an answer calls a function that students have to write themselves in this lab."""
 
 
 def stub(name: str) -> Callable:

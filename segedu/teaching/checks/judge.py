@@ -26,14 +26,14 @@ class Verdict:
     """The result of judging one exercise.
 
     Attributes:
-        name: of the exercise.
-        points: earned.
+        name: name of the exercise.
+        points: points earned.
         max_points: points of the exercise.
-        groups: name -> `{"passed", "total", "points", "max"}`, cases and points.
+        groups: name -> `{"passed", "total", "points", "max"}`: cases passed, cases, points earned, points.
         named: at most two misconceptions whose outcomes equal the student's.
         first_line: what a student reads first; contains no expected value.
-        detail: the same for visible cases, with the expected value.
-        hint: where to look next, or "".
+        detail: the same message with the expected value; it is shown for visible cases only.
+        hint: what the student should examine next, or "".
         difference: the first difference, or None.
         failed_case: index of the first failed case among the drawn ones, or None.
     """
@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def tally(self) -> str:
-        """For example `core 3 of 3, edge 0 of 1`."""
+        """Passed cases per group as text, for example `core 3 of 3, edge 0 of 1`."""
         return ", ".join(f"{name} {g['passed']} of {g['total']}" for name, g in self.groups.items())
 
 
@@ -129,7 +129,7 @@ def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers:
 
 
 def _groups(exercise: Exercise, drawn: Drawn, accepted: Sequence[bool]) -> dict[str, dict]:
-    # any seed gives the same names and points of the groups
+    # the names and points of the groups do not depend on the seed
     points = {name: worth for name, (worth, _) in exercise.cases(np.random.default_rng(0)).items()}
     groups = {name: {"passed": 0, "total": 0, "points": 0, "max": worth} for name, worth in points.items()}
     for (name, _, _), ok in zip(drawn, accepted, strict=True):

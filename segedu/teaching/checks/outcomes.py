@@ -19,7 +19,7 @@ PLAIN = (type(None), bool, int, float, str)
 
 
 class NotPlain(TypeError):
-    """A value that an outcome cannot hold; the message names its class."""
+    """Raised for a value that is not plain, so that an outcome cannot hold it; the message names its class."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Difference:
     """The first difference between two outcomes.
 
     Attributes:
-        where: path such as `the result[0]`, in the words that a student reads.
+        where: which value differs, as the student reads it, such as `the result[0]`.
         text: one sentence with the expected values, so it is shown for visible cases only.
         safe: the same sentence without any expected value.
         distance: largest absolute difference, infinity if structure or kind differ.
@@ -51,7 +51,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
     Args:
         value: anything.
-        depth: nesting so far; at most 16 levels.
+        depth: nesting depth of `value`, at most 16.
 
     Returns:
         A fresh plain value that shares no memory with the argument.
@@ -70,7 +70,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise NotPlain(f"an array of dtype {value.dtype}")
-        is_long = value.dtype.kind == "f" and value.dtype.itemsize > 8  # its bytes depend on the machine
+        is_long = value.dtype.kind == "f" and value.dtype.itemsize > 8  # a long double differs between machines
         return np.array(value, dtype=np.float64 if is_long else None, order="C", subok=False)
     if isinstance(value, np.bool_):
         return bool(value)
@@ -169,7 +169,7 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
     """
     left, right = _array_like(expected), _array_like(got)
     if isinstance(got, list) and not got and left is not None and left.shape == (0,):
-        return None  # an empty list has no kind of number that could be wrong
+        return None  # the elements of an empty list have no dtype that could differ
     if left is not None and right is not None:
         return _array_difference(left, right, tolerance, where)
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):

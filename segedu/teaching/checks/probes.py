@@ -38,7 +38,7 @@ def copy_value(value: Any) -> Any:
 
 
 def _builtin_name(error: BaseException) -> str:
-    """Name the nearest built-in class of an exception: a subclass of ValueError is as good as ValueError."""
+    """Name the most specific built-in class of an exception, so that a subclass of ValueError counts as ValueError."""
     for cls in type(error).__mro__:
         if getattr(builtins, cls.__name__, None) is cls:
             return cls.__name__
@@ -166,7 +166,8 @@ def module(function: Callable, case: dict) -> dict:
 def _centre_gradients(net: Any, inputs: list, seed: int) -> list:
     """Gradients of the centre of the output with respect to each input: which input values it depends on, and how much.
 
-    In float64 if the module runs in it: in float32 a ReLU near 0 may be open on one CPU and closed on another.
+    Computed in float64 if the module supports it: in float32, a ReLU with an input near 0 may be active on one CPU and
+    inactive on another.
     """
 
     def gradients(double: bool) -> list:

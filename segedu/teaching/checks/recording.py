@@ -19,7 +19,7 @@ MAX_AXES = 8
 
 
 class BadRecording(ValueError):
-    """A recording that no probe writes; the message says what is wrong with it."""
+    """Raised for a recording that no probe could have written; the message names the malformed part."""
 
 
 def outcome_of(case: dict, recording: dict) -> dict:

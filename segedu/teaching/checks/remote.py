@@ -1,4 +1,4 @@
-"""The part of grading that runs beside the student's function: it reads cases, writes outcomes and holds no answers.
+"""The part of grading that runs in the student's process: it reads cases, writes outcomes and contains no answers.
 
 The grading cells call `run_probe`; another process judges the outcomes.
 """
@@ -23,7 +23,7 @@ def write_files(folder: Path, stem: str, files: dict[str, bytes]) -> None:
     Args:
         folder: an existing folder.
         stem: `3` gives `3.json`, `3.0.npy`, ...
-        files: from `codec.pack`.
+        files: the result of `codec.pack`.
     """
     for name, data in sorted(files.items(), key=lambda item: item[0] == "json"):
         part = folder / f".{stem}.{name}.part"
@@ -45,7 +45,7 @@ def run_probe(name: str, folder: str, namespace: dict[str, Any], out: str = "out
     """Probe `namespace[name]` on every case in the folder and write the outcomes one by one.
 
     Args:
-        name: of the student's function.
+        name: name of the student's function.
         folder: holds `job.json` (`{"probe": "call", "cases": 4}`) and `in/<i>.json` with arrays.
         namespace: the notebook's globals.
         out: the subfolder for the outcomes.

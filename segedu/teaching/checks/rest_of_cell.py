@@ -22,7 +22,7 @@ def run_rest(source: str) -> None:
     """Run the statements of a cell after the one that has just raised, each by itself.
 
     Args:
-        source: of the cell; nothing runs if the kernel's last error did not come from this cell.
+        source: source code of the cell. Nothing runs if the kernel's last error was not raised by this cell.
     """
     from IPython import get_ipython
 
@@ -49,7 +49,7 @@ def _frame_of(text: str, namespace: dict[str, Any]) -> Any:
 
 
 def _is_due_to_grading(error: BaseException) -> bool:
-    is_magic = type(error).__name__ == "UsageError"  # of IPython
+    is_magic = type(error).__name__ == "UsageError"  # IPython's class for errors of magic commands
     return is_magic or (isinstance(error, _MISSING_HERE) and not isinstance(error, NotImplementedError))
 
 
@@ -66,7 +66,7 @@ def first_line(node: ast.stmt) -> int:
 
 
 def stored_names(node: ast.stmt) -> set[str]:
-    """Return the names that a statement may assign; too many rather than too few.
+    """Return all names that a statement may assign, possibly with some that it does not assign.
 
     >>> sorted(stored_names(ast.parse("import a.b as c, d.e").body[0]))
     ['c', 'd']

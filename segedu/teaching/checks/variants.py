@@ -20,9 +20,9 @@ class Variants:
         >>> right = Variants(area)
         >>> right.given(width=lambda a: 2 * a.width)(3, 4)  # the reference, called with other arguments
         24
-        >>> right.then(lambda out, a: out + a.height)(3, 4)  # another result, made from the reference's
+        >>> right.then(lambda out, a: out + a.height)(3, 4)  # a different result, computed from the reference's result
         16
-        >>> right.instead(lambda a: a.width + a.height)(3, 4)  # another computation
+        >>> right.instead(lambda a: a.width + a.height)(3, 4)  # a different computation
         7
 
     Args:

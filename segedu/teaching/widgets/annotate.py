@@ -62,7 +62,7 @@ class Annotate(anywidget.AnyWidget):
     box = traitlets.List().tag(sync=True)
     objects = traitlets.List().tag(sync=True)  # label, pixels, and the position of its number
     status = traitlets.Unicode().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)  # counts, so that the same sentence is an update too
+    answered = traitlets.Int(0).tag(sync=True)  # a counter, so that repeating a sentence is also sent as an update
 
     def __init__(self, work: Annotation) -> None:
         super().__init__(classes=work.classes)

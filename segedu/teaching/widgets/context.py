@@ -1,4 +1,4 @@
-"""Pictures of chapter 8: what a network sees of an object in a small window, and class maps of its errors."""
+"""Pictures of chapter 8: the content of small windows of a scene, and class maps of networks' errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Keyhole(NamedTuple):
 
 @lru_cache
 def find_keyholes(size: int = 13) -> tuple[Keyhole, ...]:
-    """Find one window per class, each in another scene: in the first suitable one, that with the highest contrast."""
+    """Find one window per class, each in a different scene: the window with the highest contrast in that scene."""
     keyholes: dict[str, Keyhole] = {}
     for seed in range(_SEEDS):
         scene = draw_street(seed)
@@ -84,8 +84,8 @@ def class_maps(panels: dict[str, object], columns: int = 4, width: float = 2.7) 
 
     Args:
         panels: title -> image (3, H, W) in [0, 1] or classes (H, W), tensors or arrays; void stays white.
-        columns: of the grid.
-        width: of a panel, in inches.
+        columns: number of columns of the grid.
+        width: width of a panel in inches.
     """
     if not panels:
         raise ValueError("panels is empty, expected at least one panel")

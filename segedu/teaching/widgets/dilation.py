@@ -38,7 +38,7 @@ def rates_of(rate: int, layers: int, pattern: str) -> list[int]:
 
 
 def paths(rates: Sequence[int]) -> np.ndarray:
-    """Count the paths from one output pixel to each pixel of a row, through kernels of 3 taps with these rates.
+    """Count the paths from one output pixel to each input pixel of a row, through kernels of 3 taps with these rates.
 
     Returns:
         int64 (2 sum(rates) + 1,), the output pixel itself in the middle; 0 for pixels that it does not depend on.

@@ -64,7 +64,7 @@ def gaussian_mask(cell: str, sigma: float, fraction: float) -> np.ndarray:
 
     Args:
         cell: a key of `CELLS`.
-        sigma: in pixels.
+        sigma: standard deviation of the Gaussian in pixels.
         fraction: see `embeddings`.
     """
     return (np.exp(-_squares(cell, fraction) / (2 * sigma**2)) > 0.5) & (scene().label_map > 0)
@@ -114,7 +114,7 @@ def draw_walk(fractions: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
 
 
 def draw_sigma(cell: str = "small cell", sigma: float = 4.0, fraction: float = 0.1) -> None:
-    """Show the pixels of one `gaussian_mask`, all embeddings, and the IoU of both cells by sigma."""
+    """Show the pixels of one `gaussian_mask`, all embeddings, and the IoU of both cells as a function of sigma."""
     fig = Figure(figsize=(10.6, 4.0), layout="constrained")
     image, space, curves = fig.subplots(1, 3, width_ratios=(1, 1, 1.15))
     mask, target = gaussian_mask(cell, sigma, fraction), scene().label_map == CELLS[cell]
@@ -168,7 +168,7 @@ def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
 
 
 def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
-    """Plot the IoU of both cells by sigma; returns a sentence on the best common sigma."""
+    """Plot the IoU of both cells as a function of sigma; returns a sentence on the best common sigma."""
     sigmas = np.arange(*SIGMAS[:2], 0.25)
     curves = {name: np.array([iou(name, s, fraction) for s in sigmas]) for name in CELLS}
     for (name, values), style in zip(curves.items(), ("--", "-"), strict=True):

@@ -1,8 +1,8 @@
 """Sliders in a live notebook, a few captioned pictures everywhere else: one call, one drawing function.
 
-In a book build, under nbval and in a script nobody can move a slider, and a live output widget can make a notebook
-runner wait for its timeout. So the same function of plain values is either connected to controls, or called once for
-each static frame.
+In a book build, under nbval and in a script, nobody can move a slider, and a live output widget can make a notebook
+runner wait until its timeout. Therefore the same function of plain values is either connected to controls, or called
+once for each static frame.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def explore(
 
 
 def is_live() -> bool:
-    """Whether somebody can move a control here."""
+    """Whether the user can move controls, see `explore`."""
     setting = os.environ.get("SEGEDU_WIDGETS", "")
     if setting not in ("", "live", "static"):
         raise ValueError(f"SEGEDU_WIDGETS is {setting!r}, expected 'live' or 'static'")

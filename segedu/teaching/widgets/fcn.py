@@ -32,7 +32,7 @@ def street(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def pooled_target(target: Tensor, stride: int, num_classes: int) -> Tensor:
-    """Share of each class in each cell: the best possible scores for cells of this size.
+    """Compute the fraction of each class in each cell: the best possible scores for cells of this size.
 
     Args:
         target: (H, W) int64; 255 does not count.
@@ -40,7 +40,7 @@ def pooled_target(target: Tensor, stride: int, num_classes: int) -> Tensor:
         num_classes: K.
 
     Returns:
-        (K, h, w) floats; 0 for all classes if a cell is all void.
+        (K, h, w) floats; 0 for all classes if all pixels of a cell are void.
 
     >>> pooled_target(torch.tensor([[0, 0, 1, 255], [0, 1, 1, 255]]), 2, 2).tolist()
     [[[0.75, 0.0]], [[0.25, 1.0]]]
@@ -116,7 +116,7 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
 
 
 def net_slider() -> Any:
-    """Strides as the steps of a slider, because JupyterLab keeps the arrow keys of a drop-down list to itself."""
+    """Build a slider over the strides; JupyterLab intercepts the arrow keys in a drop-down list."""
     from ipywidgets import SelectionSlider
 
     return SelectionSlider(options=list(STRIDES.items()), value=32)

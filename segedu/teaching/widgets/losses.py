@@ -32,7 +32,7 @@ def four_losses(z: Tensor, target: str, gamma: float, pixels: int, smooth: float
     Args:
         z: logits, any shape; the probability of "object" is sigmoid(z).
         target: "object" or "background".
-        gamma: of the focal loss, which has no alpha here.
+        gamma: exponent of the focal loss, which has no alpha here.
         pixels: number of pixels in the group.
         smooth: s of the Dice loss.
 
@@ -115,7 +115,7 @@ def race(loss: BoxLoss, steps: int = 600, rate: float = 12.0) -> list[float]:
 
 
 def draw_race(others: dict[str, BoxLoss]) -> None:
-    """Plot the best IoU by step for 1 - IoU, the given losses by name, distance IoU and L1 + (1 - IoU)."""
+    """Plot the best IoU so far per iteration for 1 - IoU, the given losses, distance IoU and L1 + (1 - IoU)."""
     losses = {"1 - IoU": iou_box_loss, **others, "distance IoU": distance_iou_loss}
     losses["L1 / 40 + (1 - IoU)"] = lambda box, target: lp_iou_loss(box, target, weight=1 / 40)
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")

@@ -15,7 +15,7 @@ from segedu.viz import show
 
 INK, OBJECT, PAIR = "#1b1b1b", "#0072B2", "#D55E00"
 CLASSES = ("square", "circle", "nothing")
-OBJECTS = {"A": 0, "B": 0, "C": 1}  # the class of each
+OBJECTS = {"A": 0, "B": 0, "C": 1}  # class of each object
 BOXES = ((0.30, 0.40, 0.20, 0.40), (0.52, 0.40, 0.20, 0.40), (0.80, 0.65, 0.24, 0.30))  # cx, cy, w, h
 # Predictions 2 to 5; the slider moves the first one. Boxes, then probabilities of `CLASSES`.
 OTHERS = ((0.19, 0.40, 0.20, 0.40), (0.76, 0.62, 0.26, 0.34), (0.86, 0.70, 0.20, 0.20), (0.45, 0.85, 0.30, 0.20))

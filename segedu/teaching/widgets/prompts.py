@@ -86,7 +86,7 @@ def scene(name: str) -> Scene:
 
 @lru_cache
 def embedding(name: str) -> Tensor:
-    """The slow part, computed once per scene: every further click needs only the decoder."""
+    """Compute the image embeddings of a scene, the slow part, once: every further click needs only the decoder."""
     with torch.no_grad():
         return model().encode(scene(name).image[None])
 
@@ -98,8 +98,8 @@ def predict(
     """Run SAM on one or two clicks and an optional box, on a scene of `SCENES`.
 
     Args:
-        x: of the click, in percent of the width.
-        y: in percent of the height.
+        x: x of the click in percent of the width.
+        y: y of the click in percent of the height.
         click: one of `CLICKS`.
         second: type of a second click at (x2, y2), or "none".
         box: whether to add the box of the object under the first click, if there is one.
@@ -163,7 +163,7 @@ def draw_masks(
     x2: int = 50,
     y2: int = 50,
 ) -> None:
-    """Show prompts on a scene and the four masks, each with its predicted and its true IoU; see `predict`."""
+    """Show prompts on a scene and the four masks, each with its predicted and its actual IoU; see `predict`."""
     prediction = predict(scene, x, y, click, second, x2, y2, box)
     H, W = SCENES[scene][2]
     fig = Figure(figsize=(11, 0.8 + 2.1 * H / W), layout="constrained")

@@ -1,4 +1,4 @@
-"""A query on its way through Mask2Former (chapter 15): its mask, where that lets it attend next, and its classes."""
+"""A query in the layers of Mask2Former (chapter 15): its mask, its next attention mask, and its class probabilities."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def ious(street: str, query: int) -> list[float] | None:
 
 
 def draw_query(query: int = 10, layer: int = 0, street: str = "people and a car") -> None:
-    """Show a query's mask after some layers, its next attention mask, its classes, and its IoU by layer."""
+    """Show a query's mask after some layers, its next attention mask, its classes, and its IoU per layer."""
     shown = predictions(street)
     fig = Figure(figsize=(10.6, 5.6), layout="constrained")
     axes = fig.subplot_mosaic([["image", "mask", "attended"], ["classes", "classes", "iou"]], height_ratios=(1, 1))
@@ -187,7 +187,7 @@ def _paint_classes(ax: Axes, shown: Predictions, query: int, layer: int) -> str:
 
 
 def _paint_ious(ax: Axes, street: str, query: int, layer: int) -> str:
-    """Plot the IoU of all matched queries by layer, this one thick; returns a description of its own."""
+    """Plot the IoU of all matched queries per layer, that of `query` as a thick line; returns a description of it."""
     for other in predictions(street).matched:
         ax.plot(ious(street, other), color=OTHER, linewidth=1)
     values = ious(street, query)

@@ -54,7 +54,7 @@ def cell_mask(cell: str) -> Tensor:
 
 
 def middle_pixel(mask: Tensor) -> Tensor:
-    """Central pixel (y, x) of a mask: of those at most one pixel shallower than the deepest, the most central."""
+    """Pixel (y, x) nearest to the centroid, of those whose distance to the outline is within 1 of the maximum."""
     depth = signed_distance(mask.int())
     deepest = (depth > depth.max() - 1).nonzero()
     return deepest[(deepest - mask.nonzero().double().mean(dim=0)).norm(dim=1).argmin()]

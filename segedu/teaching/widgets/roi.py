@@ -73,7 +73,7 @@ def roi_align_values(shifts: Tensor, stride: int, points: int, aligned: bool) ->
 
     Args:
         shifts: (N,) pixels to the right.
-        stride: of the feature map, one of `STRIDES`.
+        stride: stride of the feature map, one of `STRIDES`.
         points: sampling points of a bin along each axis.
         aligned: whether the centre of the first location is at 0.5.
     """
@@ -105,7 +105,7 @@ def draw_regions(shift: float = 1.0, stride: int = 8, points: int = 2, aligned: 
 
     Args:
         shift: pixels to the right.
-        stride: of the feature map, one of `STRIDES`.
+        stride: stride of the feature map, one of `STRIDES`.
         points: RoIAlign's sampling points of a bin along each axis.
         aligned: RoIAlign: whether the centre of the first location is at 0.5.
     """

@@ -68,7 +68,7 @@ def _is_legal(size: int, depth: int, padding: int) -> bool:
 
 
 def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_classes: int = 2) -> int:
-    """Count weights and biases of a U-Net, on a network without memory.
+    """Count weights and biases of a U-Net, on PyTorch's meta device, which allocates no memory for them.
 
     >>> count_parameters(64, 4)
     31030658
@@ -83,8 +83,8 @@ def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_c
 def count_activations(down: list[Level], up: list[Level], in_channels: int = 1, num_classes: int = 2) -> int:
     """Count the values in all feature maps of one image, which training keeps for the backward pass; see `walk`.
 
-    The sum has the image, the output of each convolution with its ReLU in place, of each pooling,
-    up-convolution and concatenation, and the logits. Times 4 it is the memory in bytes in float32.
+    The sum includes the image, the outputs of each convolution (with an in-place ReLU), pooling, up-convolution and
+    concatenation, and the logits. Multiply it by 4 for the memory in bytes in float32.
     """
     total = in_channels * down[0].before ** 2
     total += sum(level.channels * (level.middle**2 + level.after**2) for level in down + up)

@@ -1,4 +1,4 @@
-"""A volume slice by slice: three directions, windows of grey values, organs tinted or not, millimetres or voxels."""
+"""A slice viewer for CT volumes (chapter 16): axis, position, intensity window, organ labels and voxel proportions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from segedu.datasets.volume import CLASSES, draw_volume
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import overlay, palette, show
 
-DIRECTIONS = {"axial": 0, "coronal": 1, "sagittal": 2}  # the axis of the slider
-WINDOWS = {"soft tissue": (40.0, 400.0), "lung": (-600.0, 1500.0), "bone": (400.0, 1800.0)}  # level and width, HU
+DIRECTIONS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of the volume along which the slider moves
+# Name -> (level, width) of an intensity window in Hounsfield units; the level is the centre of the window.
+WINDOWS = {"soft tissue": (40.0, 400.0), "lung": (-600.0, 1500.0), "bone": (400.0, 1800.0)}
 SCENE, SIZE = 3, (24, 64, 80)
 
 
@@ -26,9 +27,9 @@ class Slice(NamedTuple):
     Attributes:
         hu: (H, W) Hounsfield units.
         labels: (H, W) classes.
-        aspect: height of a voxel divided by its width.
-        index: number of the slice along its axis.
-        offset_mm: distance from the first slice, in mm.
+        aspect: height of a voxel in the slice divided by its width, both in mm.
+        index: index of the slice along its axis, from 0.
+        offset_mm: distance from the first slice in mm.
     """
 
     hu: np.ndarray
@@ -42,10 +43,10 @@ def cut(volume: Mapping[str, Any], direction: str, position: int) -> Slice:
     """Extract one slice of a volume, with the head or the front of the body at the top.
 
     Args:
-        volume: dict of `hu` (D, H, W), `semantic` (D, H, W) and `spacing`; axes from feet to head, front to back,
-            the patient's right to left.
-        direction: one of `DIRECTIONS`.
-        position: percent of the way along the axis; 0 is the first slice and 100 the last.
+        volume: dict of `hu` (D, H, W), `semantic` (D, H, W) and `spacing` (3,) in mm. The axes run from the feet to the
+            head, from the front to the back, and from the patient's right to the left.
+        direction: a key of `DIRECTIONS`: the orientation of the slice.
+        position: position along the axis in percent; 0 is the first slice and 100 the last.
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"direction is {direction!r}, expected one of {', '.join(DIRECTIONS)}")
@@ -56,13 +57,16 @@ def cut(volume: Mapping[str, Any], direction: str, position: int) -> Slice:
     index = round(position / 100 * (hu.shape[axis] - 1))
     planes = [np.take(array, index, axis) for array in (hu, labels)]
     if axis:
-        planes = [plane[::-1] for plane in planes]  # the head is at the end of axis 0, but belongs at the top
+        planes = [plane[::-1] for plane in planes]  # the head, at the end of axis 0, goes to the top
     height, width = (step for other, step in enumerate(spacing) if other != axis)
     return Slice(planes[0], planes[1], height / width, index, index * spacing[axis])
 
 
 def grey(hu: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Map Hounsfield units to grey values in [0, 1] with a window: its ends are black and white.
+    """Map Hounsfield units to grey values in [0, 1] with an intensity window.
+
+    Values up to level - width / 2 become 0 (black), values from level + width / 2 become 1 (white), and values between
+    these limits are mapped linearly.
 
     >>> grey(np.array([-1000.0, 40.0, 140.0]), 40, 400)
     array([0.  , 0.5 , 0.75])
@@ -72,26 +76,26 @@ def grey(hu: np.ndarray, level: float, width: float) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def scene() -> dict[str, Any]:
-    """The volume of the book: 24 thick slices of the upper abdomen."""
+    """The synthetic CT volume of chapter 16: 24 thick slices of the upper abdomen."""
     return draw_volume(SCENE, SIZE)
 
 
 def figure_of(section: Slice, window: str, organs: bool, millimetres: bool, classes: tuple[str, ...]) -> Figure:
-    """Draw a slice, from `cut`.
+    """Draw one slice as a figure.
 
     Args:
-        section: the slice.
-        window: one of `WINDOWS`.
-        organs: whether to tint the classes.
-        millimetres: draw voxels with their true proportions; False draws them square.
-        classes: names of the classes.
+        section: a slice from `cut`.
+        window: a key of `WINDOWS`.
+        organs: whether to overlay the organ labels as colours, with a legend.
+        millimetres: whether to draw voxels with their physical proportions; False draws them square.
+        classes: name of each class, by label.
     """
     picture = grey(section.hu, *WINDOWS[window])
     fig, ax = plt.subplots(figsize=(6.2, 4.2), layout="constrained")
     shown = overlay(picture, section.labels) if organs else np.repeat(picture[..., None], 3, axis=2)
     ax.imshow(shown, aspect=section.aspect if millimetres else 1.0, interpolation="nearest")
     ax.axis("off")
-    ax.set_anchor("N")  # a flat slice stays below its title
+    ax.set_anchor("N")  # keep a slice of small height directly below the title instead of centring it
     present = [label for label in np.unique(section.labels) if label]
     if organs and present:
         colours = palette(max(present))
@@ -109,7 +113,7 @@ def draw_slice(
     volume: Mapping[str, Any] | None = None,
     classes: tuple[str, ...] = CLASSES,
 ) -> None:
-    """Show one slice of a volume, None for the book's; for the arguments see `cut` and `figure_of`."""
+    """Show one slice of a volume; for the arguments see `cut` and `figure_of`. None: the volume of `scene`."""
     volume = scene() if volume is None else volume
     section = cut(volume, direction, position)
     fig = figure_of(section, window, organs, millimetres, classes)
@@ -125,7 +129,7 @@ def draw_slice(
 
 
 def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] = CLASSES) -> None:
-    """Show the slice viewer of chapter 16, of the book's volume by default: live controls, or four static frames."""
+    """Show the slice viewer for a volume (None: `scene()`): live controls in a notebook, else four static frames."""
 
     def draw(
         direction: str = "axial",
@@ -137,7 +141,7 @@ def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] =
         draw_slice(direction, position, window, organs, millimetres, volume, classes)
 
     last = min(SIZE if volume is None else np.shape(volume["hu"])) - 1
-    step = next((step for step in (1, 2, 5, 10, 25) if step * last >= 100), 50)  # each step shows another slice
+    step = next((step for step in (1, 2, 5, 10, 25) if step * last >= 100), 50)  # so that each step changes the slice
 
     explore(
         draw,
@@ -152,7 +156,7 @@ def explorer(volume: Mapping[str, Any] | None = None, classes: tuple[str, ...] =
             "organs": "tint organs",
             "millimetres": "true proportions",
         },
-        position=(0, 100, step),  # first, because JupyterLab keeps the arrow keys of a list to itself
+        position=(0, 100, step),  # first, because JupyterLab intercepts the arrow keys in a drop-down list
         direction=list(DIRECTIONS),
         window=list(WINDOWS),
         organs=True,

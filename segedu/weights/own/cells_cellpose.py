@@ -25,7 +25,7 @@ DIAMETER = 16.0  # pixels, of the synthetic nuclei
 
 
 def cells_cellpose(normalize: nn.Module | None = None) -> Cellpose:
-    """The network whose weights `segedu.weights.load("cells_cellpose")` loads.
+    """Build the network whose weights `segedu.weights.load("cells_cellpose")` loads.
 
     `normalize` is applied to the images. None: `PercentileNormalize`, as in training.
     """

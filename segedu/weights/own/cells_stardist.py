@@ -25,15 +25,15 @@ from segedu.recipes.task import measure_instances
 from segedu.weights.own import making
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 128, 400, 8, 1e-2  # recipes draw scenes with other seeds
+SCENES_SEED, SCENES, STEPS, BATCH, RATE = 6_000_000, 128, 400, 8, 1e-2  # the scenes of the recipes have other seeds
 HELD_OUT = (7_000_000, 32)  # seed and number of scenes for the accuracy in the log
-WINDOW = 64  # pixels: a quarter of a scene, so the same time allows four times as many steps
+WINDOW = 64  # pixels; a window is a quarter of a scene, so four times as many iterations take the same time
 
 LabelMaps = Callable[[nn.Module, Tensor], Tensor]  # image (3, H, W) -> label map (H, W)
 
 
 def cells_stardist(normalize: Callable | None = None) -> StarDist:
-    """The network whose weights `segedu.weights.load("cells_stardist")` loads.
+    """Build the network whose weights `segedu.weights.load("cells_stardist")` loads.
 
     `normalize` is applied to the images. None: `percentile_normalize`, as in training. Before training, the predicted
     distances are the radius of a nucleus of usual size.

@@ -31,21 +31,21 @@ def train(
     collate: Callable | None = None,
     watch: Callable[[int], Any] | None = None,
 ) -> list[float]:
-    """Train with one cycle of the learning rate.
+    """Train with the one-cycle learning-rate schedule.
 
     Args:
         model: trained in place, and left in evaluation mode.
-        loss: of outputs and targets.
+        loss: function (outputs, targets) -> scalar.
         samples: training set.
         batch: batch size.
         rate: highest learning rate.
-        steps: number of steps.
-        every: number of steps whose losses are averaged.
-        collate: makes a batch of samples that cannot be stacked.
-        watch: called after every `every` steps with the number of steps, while the model is in evaluation mode.
+        steps: number of training iterations.
+        every: number of iterations over which each returned loss is averaged.
+        collate: `collate_fn` of the data loader, for samples that cannot be stacked.
+        watch: called after every `every` iterations with the number of iterations; the model is in evaluation mode.
 
     Returns:
-        The mean loss of every `every` steps.
+        The mean loss of each `every` iterations.
     """
     loader = shuffled_loader(samples, batch, seed=SEED, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)

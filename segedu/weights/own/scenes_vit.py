@@ -9,8 +9,8 @@ centring.
 
 `python -m segedu.weights.own.scenes_vit` makes scenes_vit.safetensors and its log, scenes_vit.json, again; with a seed
 and a file as arguments it trains a second ViT. tests/benchmarks/feature_clusters.py clusters the features with k-means:
-the adjusted Rand index is 0.581, that of colours 0.474. It depends much on the seed: seed 1 reaches 0.544. None of the
-following was better on validation scenes, with one or two seeds each: 1000 steps with twice the batch size, more or
+the adjusted Rand index is 0.581, that of colours 0.474. It depends strongly on the seed: seed 1 reaches 0.544. None of
+the following was better on validation scenes, with one or two seeds each: 1000 steps with twice the batch size, more or
 fewer classes, a wider or deeper ViT, other crops, trainable directions, and other strengths of colour changes.
 """
 
@@ -46,7 +46,7 @@ WEIGHT_OF_WHOLE = 0.05
 
 
 def draw(number: int) -> Tensor:
-    """uint8 (2 number, 3, 64, 64): `number` windows of streets and as many scenes of shapes, in turn."""
+    """Draw `number` windows of streets and as many scenes of shapes, alternating: uint8 (2 * number, 3, 64, 64)."""
     windows, generator = [], torch.Generator().manual_seed(SCENES_SEED)
     for i in tqdm(range(number), desc="draw", unit="scene"):
         street = draw_street((SCENES_SEED, i))["image"]

@@ -32,7 +32,7 @@ loss = partial(detr_loss, no_object_weight=0.3, class_weight=2.0)
 
 
 def shapes_detr() -> DETR:
-    """The network of the file, whose weights `segedu.weights.load("shapes_detr")` loads."""
+    """Build the network whose weights `segedu.weights.load("shapes_detr")` loads."""
     transformer = Transformer(64, 4, encoder_layers=2, decoder_layers=3, hidden=128, dropout=0.0)
     return DETR(features(), transformer, len(CLASSES), num_queries=12)
 

@@ -30,7 +30,7 @@ Detect = Callable[[nn.Module, Tensor], dict[str, Tensor]]  # image (3, H, W) -> 
 
 
 def shapes_mask_rcnn() -> MaskRCNN:
-    """The network of the file, whose weights `segedu.weights.load("shapes_mask_rcnn")` loads."""
+    """Build the network whose weights `segedu.weights.load("shapes_mask_rcnn")` loads."""
     return small_mask_rcnn()
 
 
@@ -53,9 +53,9 @@ def make(build: Callable, train: Callable, detect: Detect, file: Path) -> None:
 
     Args:
         build: () -> the model.
-        train: (model, samples) -> mean losses of 100 steps each.
+        train: (model, samples) -> mean loss of each 100 iterations.
         detect: (model, image) -> detections.
-        file: to write.
+        file: path of the weights file to write.
     """
     torch.set_num_threads(1)
     samples = Examples(examples(Shapes(SCENES, seed=SCENES_SEED)))

@@ -62,7 +62,7 @@ CYCLES = (Cycle(2000, 1e-3), Cycle(2600, 8e-4), Cycle(2400, 8e-4, points=3, kind
 
 
 def shapes_sam() -> SAM:
-    """The network of the file, whose weights `segedu.weights.load("shapes_sam")` loads."""
+    """Build the network whose weights `segedu.weights.load("shapes_sam")` loads."""
     encoder = ImageEncoder(SIZE, PATCH, 96, 5, 4, WIDTH, SIZE // PATCH // 2, (2, 4))
     # With few scenes, three small convolutions learn faster than one large one: Xiao et al. 2021, arXiv 2106.14881.
     encoder.patch_embed = nn.Sequential(*_halve(3, 24), *_halve(24, 48), nn.Conv2d(48, 96, 3, stride=2, padding=1))
@@ -76,7 +76,7 @@ def _halve(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 
 def readings(sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """What a click on a synthetic scene can mean: objects, and clumps of objects that touch each other.
+    """Masks that a click on a synthetic scene can refer to: objects, and clumps of objects that touch each other.
 
     Returns bool masks (N, H, W) of the objects (things and connected pieces of stuff) and (M, H, W) of the clumps.
     """
@@ -105,7 +105,7 @@ class Clicks(Dataset):
 
     Args:
         length: number of scenes.
-        seed: of the scenes.
+        seed: seed of the scenes.
         kinds: kinds of scenes, keys of `KINDS`, in turn.
     """
 
@@ -184,7 +184,7 @@ def prompt_ious(model: SAM, image: Tensor, masks: Tensor) -> dict[str, Tensor]:
     """IoU of the masks predicted for a click and for a box with the ground truth.
 
     Args:
-        model: in evaluation mode.
+        model: a SAM in evaluation mode.
         image: (3, H, W).
         masks: (N, H, W) bool, the ground truth.
 
@@ -215,11 +215,11 @@ def corrected(model: SAM, embeddings: Tensor, masks: Tensor, logits: Tensor, pro
     """IoU (N,) after `CORRECTIONS` more clicks, each in the centre of the wrong pixels.
 
     Args:
-        model: in evaluation mode.
-        embeddings: of one image.
+        model: a SAM in evaluation mode.
+        embeddings: image embeddings of one image.
         masks: (N, H, W) bool, the ground truth.
         logits: (1, N, h, w) of the masks predicted so far.
-        prompts: that led to these logits.
+        prompts: the prompts from which these logits were predicted.
     """
     size = tuple(masks.shape[-2:])
     for _ in range(CORRECTIONS):
@@ -257,7 +257,7 @@ if __name__ == "__main__":
     model, losses, seconds = shapes_sam(), [], 0.0
     for number, cycle in enumerate(CYCLES):
         scenes, start = Clicks(SCENES, SCENES_SEED + number, cycle.kinds), time.process_time()
-        if number:  # so that a cycle can be repeated alone, from the file of the previous one
+        if number:  # so that a single cycle can be repeated, starting from the weights of the previous cycle
             torch.manual_seed(making.SEED + number)
         losses += train(model, scenes, cycle)
         seconds += time.process_time() - start

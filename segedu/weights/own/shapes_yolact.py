@@ -19,7 +19,7 @@ FILE = Path(__file__).with_suffix(".safetensors")
 
 
 def shapes_yolact() -> YOLACT:
-    """The network of the file, whose weights `segedu.weights.load("shapes_yolact")` loads."""
+    """Build the network whose weights `segedu.weights.load("shapes_yolact")` loads."""
     return small_yolact()
 
 

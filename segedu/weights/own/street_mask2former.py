@@ -40,14 +40,14 @@ SIZE, WIDTH, QUERIES = (64, 96), 64, 20  # pixels; embedding dimension; a street
 SCENES_SEED, SCENES, STEPS, BATCH, RATE = 8_000_000, 4096, 4000, 8, 1e-3
 HELD_OUT = (9_000_000, 64)  # seed and number of scenes for the figures in the log
 WATCHED = (10_000_000, 32)  # the same for the curve
-POINTS = 1024  # at which the mask loss is computed: a sixth of the pixels
+POINTS = 1024  # number of points at which the mask loss is computed, a sixth of the pixels
 SURE = 0.5  # lowest score of a panoptic segment
 
 Scene = dict[str, Any]
 
 
 def street_mask2former() -> Mask2Former:
-    """The network of the file, whose weights `segedu.weights.load("street_mask2former")` loads."""
+    """Build the network whose weights `segedu.weights.load("street_mask2former")` loads."""
     decoder = MaskedDecoder(len(CLASSES), QUERIES, WIDTH, num_heads=4, layers=3, hidden=2 * WIDTH)
     return Mask2Former(backbone(), pixel_decoder(), decoder)
 
@@ -135,7 +135,7 @@ def evaluate(outputs: Mapping[str, Sequence[Mapping[str, Any]]], scenes: Sequenc
 
     Args:
         outputs: for each of "semantic", "instance" and "panoptic", the outputs of a network for each scene.
-        scenes: from `draw`.
+        scenes: scenes from `draw`.
 
     Returns:
         `semantic_miou`, `instance_mask_ap50` and `panoptic_quality`, rounded to four digits.

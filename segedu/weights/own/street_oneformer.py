@@ -2,8 +2,8 @@
 
 `python -m segedu.weights.own.street_oneformer` makes street_oneformer.safetensors and its log, street_oneformer.json,
 again. Streets, backbone, pixel decoder, width and number of queries are those of `street_mask2former`, and training
-starts from its weights. New are the queries, which depend on the task, and joint training: each street of a batch gets
-one of the three tasks at random. The text encoder, used only in training, is left out of the file.
+starts from its weights. Two things are new: the queries depend on the task, and training is joint, so each street of a
+batch is assigned one of the three tasks at random. The text encoder, used only in training, is left out of the file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TOKENIZE = WordTokenizer.of_classes(CLASSES)
 
 
 def street_oneformer(text: TextMapper | None = None) -> OneFormer:
-    """The network whose weights `segedu.weights.load("street_oneformer")` loads; `text` is used only in training."""
+    """Build the network whose weights `segedu.weights.load("street_oneformer")` loads; only training needs `text`."""
     decoder = MaskedDecoder(len(CLASSES), QUERIES, WIDTH, num_heads=4, layers=3, hidden=2 * WIDTH)
     queries = TaskQueries(WIDTH, num_heads=4, hidden=2 * WIDTH, dropout=0.0)
     return OneFormer(backbone(), pixel_decoder(), decoder, queries, TOKENIZE, TOKENIZE.length, text)
