@@ -181,14 +181,15 @@ def lost(found, sample):
         label = found[nucleus].mode().values
         if label == 0 or (nucleus & (found == label)).sum() < 0.5 * (nucleus | (found == label)).sum():
             shared = label > 0 and (truth[found == label] != number).float().mean() > 0.5
-            became = "melted into its neighbour" if shared else "overlooked" if label == 0 else "cut short"
+            became = "merged with its neighbour" if shared else "overlooked" if label == 0 else "cut short"
             edge = nucleus[[0, -1]].any() or nucleus[:, [0, -1]].any()
             what = "a piece that the border leaves" if edge else "a whole nucleus"
             yield f"{what} is {became}", bool(image[:, nucleus].mean() < image[:, truth > 0].mean())
 
 
 losses = [list(lost(predictions[i], test[i])) for i in ranked]
-WORST_BECAUSE = [f"{len(every)} lost: {', '.join(why for why, _ in every)}" for every in losses]
+EXTRA = "no nucleus is lost, but a prediction matches no nucleus"
+WORST_BECAUSE = [f"{len(every)} lost: {', '.join(why for why, _ in every)}" if every else EXTRA for every in losses]
 together = [pair for every in losses for pair in every]
 at_edge, dim = sum("border" in why for why, _ in together), sum(dim for _, dim in together)
 print(

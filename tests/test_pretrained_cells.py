@@ -87,7 +87,7 @@ def test_without_h5py_it_says_what_to_install(
         archive.writestr("model/weights_best.h5", "")
     publish(server, monkeypatch, STARDIST[0], tmp_path / "python_model.zip")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(WeightsError, match="cannot be read: Keras files are read by h5py, .* pip install h5py"):
+    with pytest.raises(WeightsError, match="cannot be read: Keras files are read with h5py, .* pip install h5py"):
         load(STARDIST[0], progress=False)
 
 
