@@ -43,9 +43,9 @@ def show(fig: Figure, alt: str) -> None:
     from IPython.display import Image, display
 
     if not isinstance(fig, Figure):
-        raise TypeError(f"fig is a {type(fig).__name__}, expected a matplotlib Figure")
+        raise TypeError(f"fig has type {type(fig).__name__}, expected a matplotlib Figure")
     if not isinstance(alt, str):
-        raise TypeError(f"alt is a {type(alt).__name__}, expected a string that describes the picture")
+        raise TypeError(f"alt has type {type(alt).__name__}, expected a string that describes the picture")
     if len(alt.strip()) < 10:
         raise ValueError(f"alt is {alt!r}, expected at least 10 characters that describe the picture")
     buffer = io.BytesIO()
@@ -60,7 +60,7 @@ def _array(name: str, value: object) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor or an array")
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a tensor or an array")
     return value
 
 
