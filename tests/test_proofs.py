@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import proven
 import pytest
 
+from segedu.teaching import exercises
 from segedu.teaching.evidence import proofs
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +74,7 @@ def test_of_python_only_what_runs_counts(course):
 
 
 def test_errors_say_what_is_expected(course):
-    with pytest.raises(ValueError, match="expected one of two, none"):
+    with pytest.raises(ValueError, match="one of its 2 names, such as 'two', 'none'"):
         proofs.prove(course, ["three"])
     with pytest.raises(ValueError, match="matches no file"):
         proofs.source_hash(course, ["b.py"])
@@ -104,3 +106,17 @@ def test_imports_of_a_source_count_also_through_other_files(course):
     assert proofs.source_hash(course, ["imports of lab.py"]) != before
     with pytest.raises(ValueError, match="matches no file"):
         proofs.source_hash(course, ["imports of none.py"])
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_only_what_a_fresh_row_stands_for_is_skipped(fresh, monkeypatch):
+    monkeypatch.setattr(proven, "STALE", frozenset() if fresh else {proven.SITE, proven.notebooks_of("02_clustering")})
+    assert proven.unless_proven(proven.SITE).args == (fresh,)
+    skips = {each.id or each.values[0]: each.marks for each in proven.each_lab(["02_clustering", "04_metrics"]).args[1]}
+    assert [mark.args for mark in skips["02_clustering"]] == [(fresh,)] and not skips["04_metrics"]
+
+
+def test_each_lab_and_the_site_have_a_claim():
+    names = {claim.name for claim in proofs.read_claims(ROOT)}
+    labs = [lab for lab in exercises.with_notebook() if lab not in proven.ALWAYS]
+    assert {proven.SITE, *map(proven.notebooks_of, labs)} <= names

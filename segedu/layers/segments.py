@@ -17,7 +17,7 @@ from torch import Tensor
 from segedu.ops.crowds import without_crowds
 from segedu.validation.images import Size
 from segedu.validation.targets import check_segment_targets
-from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys
+from segedu.validation.tensors import check_dtype, check_integer_tensor, check_keys
 
 Segments = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ def panoptic_segments(panoptic_seg: Tensor, segments_info: Sequence[Mapping[str,
     >>> segments["labels"].tolist(), segments["masks"][:, 0].int().tolist()
     ([4, 7, 7], [[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
     """
-    check_integers_tensor("panoptic_seg", panoptic_seg, "H? W?")
+    check_integer_tensor("panoptic_seg", panoptic_seg, "H? W?")
     masks: dict[tuple[int, int], Tensor] = {}
     for info in _checked_info(segments_info):
         mask = panoptic_seg == info["id"]

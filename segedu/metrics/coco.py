@@ -26,7 +26,7 @@ from segedu.metrics.coco_overlap import PAIR, box_pairs, mask_pairs
 from segedu.ops.masks import compress_rle, rle_area, rle_encode
 from segedu.validation.boxes import check_boxes
 from segedu.validation.numbers import check_choice
-from segedu.validation.tensors import check_dtype, check_integers_tensor, check_keys, check_numeric
+from segedu.validation.tensors import check_dtype, check_integer_tensor, check_keys, check_numeric
 
 IOU_TYPES = ("bbox", "segm", "boundary")
 TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -275,7 +275,7 @@ def _values(objects: dict, name: str, key: str, count: int, integer: bool = Fals
     name, tensor = f"{name}['{key}']", objects[key]
     if key == "iscrowd" and isinstance(tensor, Tensor) and tensor.dtype == torch.bool:
         tensor = tensor.int()
-    check = check_integers_tensor if integer else check_numeric
+    check = check_integer_tensor if integer else check_numeric
     check(name, tensor)
     if tensor.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({count},), one for each object")

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from segedu.metrics.confusion import label_overlaps
 from segedu.validation.numbers import check_length
-from segedu.validation.tensors import check_integers_tensor
+from segedu.validation.tensors import check_integer_tensor
 
 WEIGHTS = {"NS": 5, "FN": 10, "FP": 1, "ED": 1, "EA": 1.5, "EC": 1}  # table 1 of Matula et al.
 
@@ -273,7 +273,7 @@ def _rows(tracks: Tracks, name: str) -> list[list[int]]:
     integers = isinstance(tracks, np.ndarray) and tracks.dtype.kind in "iu"
     # torch cannot read every array: astype also copies reversed views
     table = torch.from_numpy(tracks.astype(np.int64)) if integers else torch.as_tensor(tracks)
-    check_integers_tensor(name, table, "N? 4")
+    check_integer_tensor(name, table, "N? 4")
     return table.tolist()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segedu.validation.boxes import check_boxes, check_scores
 from segedu.validation.numbers import check_choice, check_length, check_size
-from segedu.validation.tensors import check_dtype, check_floats, check_integers_tensor
+from segedu.validation.tensors import check_dtype, check_floats, check_integer_tensor
 
 
 def masks_from_label_map(label_map: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def masks_from_label_map(label_map: Tensor) -> Tensor:
     <BLANKLINE>
             [[1, 1, 0, 0]]], dtype=torch.int32)
     """
-    check_integers_tensor("label_map", label_map, "H? W?")
+    check_integer_tensor("label_map", label_map, "H? W?")
     if label_map.dtype == torch.uint16:
         label_map = label_map.int()  # torch cannot compare uint16
     if label_map.numel() and int(label_map.min()) < 0:

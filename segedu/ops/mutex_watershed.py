@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segedu.ops.compiled import compiled
 from segedu.validation.numbers import check_integer
-from segedu.validation.tensors import check_dtype, check_floats, check_integers_tensor
+from segedu.validation.tensors import check_dtype, check_floats, check_integer_tensor
 
 
 def mutex_watershed(nodes: int, edges: Tensor, weights: Tensor, attractive: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def _cluster(nodes, first, second, attractive):
 
 def _check_graph(nodes: int, edges: Tensor, weights: Tensor, attractive: Tensor) -> None:
     check_integer("nodes", nodes, 0)
-    sizes = check_integers_tensor("edges", edges, "E? 2")
+    sizes = check_integer_tensor("edges", edges, "E? 2")
     check_floats("weights", weights, "E?", sizes)
     check_dtype("attractive", attractive, torch.bool, "E?", sizes)
     edges = edges.long()  # torch has no comparisons for uint16

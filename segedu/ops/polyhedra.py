@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segedu.ops.compiled import compiled
 from segedu.validation.numbers import check_number, check_size
-from segedu.validation.tensors import check_finite, check_floats, check_integers_tensor, check_numeric
+from segedu.validation.tensors import check_finite, check_floats, check_integer_tensor, check_numeric
 
 EPS = 1e-6
 
@@ -107,7 +107,7 @@ def _check_stars(distances: Tensor, rays: Tensor, faces: Tensor, points: Tensor 
     sizes = check_floats("rays", rays, "R 3")
     if sizes["R"] < 4:
         raise ValueError(f"rays has shape {tuple(rays.shape)}, expected (R, 3) with R >= 4")
-    if check_integers_tensor("faces", faces, "F 3")["F"] < 4:
+    if check_integer_tensor("faces", faces, "F 3")["F"] < 4:
         raise ValueError(f"faces has shape {tuple(faces.shape)}, expected (F, 3) with F >= 4")
     if faces.min() < 0 or faces.max() >= len(rays):
         lowest, highest = int(faces.min()), int(faces.max())

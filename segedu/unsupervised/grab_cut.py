@@ -32,7 +32,7 @@ from torch import Tensor
 from segedu.unsupervised.graph_cut import contrast_weights, min_cut
 from segedu.validation.images import check_image
 from segedu.validation.numbers import check_integers
-from segedu.validation.tensors import check_integers_tensor
+from segedu.validation.tensors import check_integer_tensor
 
 SURE_BACKGROUND, SURE_FOREGROUND, POSSIBLE_BACKGROUND, POSSIBLE_FOREGROUND = 0, 1, 2, 3  # OpenCV's values
 LLOYD_STEPS = 10  # iterations of k-means after the splits
@@ -138,7 +138,7 @@ def _box_to_hints(box: Sequence[float] | Tensor, shape: Sequence[int]) -> np.nda
 
 
 def _check_hints(hints: Tensor, shape: Sequence[int]) -> np.ndarray:
-    check_integers_tensor("hints", hints, "H W", {"H": shape[0], "W": shape[1]})
+    check_integer_tensor("hints", hints, "H W", {"H": shape[0], "W": shape[1]})
     if hints.min() < 0 or hints.max() > 3:
         raise ValueError(f"hints has values from {hints.min()} to {hints.max()}, expected 0, 1, 2 and 3")
     return hints.cpu().numpy()

@@ -32,7 +32,7 @@ from torch import Tensor
 from segedu.ops.colour import rgb_to_hsv, rgb_to_lab
 from segedu.unsupervised.felzenszwalb import felzenszwalb
 from segedu.validation.images import check_image
-from segedu.validation.tensors import check_integers_tensor
+from segedu.validation.tensors import check_integer_tensor
 
 COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # values of the paper
 
@@ -128,7 +128,7 @@ def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SI
             [0., 0., 3., 1.]])
     """
     check_image(image)
-    check_integers_tensor("labels", labels, "H W", {"H": image.shape[1], "W": image.shape[2]})
+    check_integer_tensor("labels", labels, "H W", {"H": image.shape[1], "W": image.shape[2]})
     weights = Weights(*weights)
     if not min(weights) >= 0:
         raise ValueError(f"weights is {tuple(weights)}, expected numbers of at least 0")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from segedu.validation.numbers import check_integer
-from segedu.validation.tensors import check_finite, check_floats, check_integers_tensor
+from segedu.validation.tensors import check_finite, check_floats, check_integer_tensor
 
 
 def otsu_threshold(values: Tensor, bins: int = 256) -> float:
@@ -61,7 +61,7 @@ def between_class_variance(counts: Tensor) -> Tensor:
     >>> between_class_variance(torch.tensor([1, 0, 1]))  # means 0 and 2, weights 1/2: 1/4 * 4
     tensor([1., 1.], dtype=torch.float64)
     """
-    check_integers_tensor("counts", counts, "bins")
+    check_integer_tensor("counts", counts, "bins")
     if len(counts) < 2:
         raise ValueError(f"counts has shape {tuple(counts.shape)}, expected (bins,) with at least 2 bins")
     if (counts < 0).any() or not counts.any():

@@ -24,7 +24,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segedu.validation.numbers import check_choice, check_number
-from segedu.validation.tensors import check_dtype, check_integers_tensor, check_tensor
+from segedu.validation.tensors import check_dtype, check_integer_tensor, check_tensor
 
 DRY, LAND = 0, -1  # states of a pixel without a label: not flooded yet, never flooded
 
@@ -165,7 +165,7 @@ def _check_landscape(elevation: Tensor, markers: Tensor, mask: Tensor | None, co
         raise TypeError(f"elevation has dtype {elevation.dtype}, expected real numbers")
     if bool(elevation.isnan().any()):
         raise ValueError("elevation has a NaN, expected numbers")
-    check_integers_tensor("markers", markers, "H W", sizes)
+    check_integer_tensor("markers", markers, "H W", sizes)
     if markers.min() < 0:
         raise ValueError(f"markers has the value {int(markers.min())}, expected labels above 0, and 0 elsewhere")
     if mask is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segedu.validation.exporting import is_exporting
 from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_integers_tensor, check_list
+from segedu.validation.tensors import check_integer_tensor, check_list
 
 
 def check_boxes(name: str, boxes: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def check_scores(name: str, scores: Tensor, count: int) -> None:
 
 def check_labels(name: str, labels: Tensor, count: int) -> None:
     """Check one integer label (N,) for each of `count` boxes."""
-    check_integers_tensor(name, labels)
+    check_integer_tensor(name, labels)
     if labels.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected ({count},)")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from segedu.validation.numbers import AXES
-from segedu.validation.tensors import check_integers_tensor
+from segedu.validation.tensors import check_integer_tensor
 
 
 def check_label_map(
@@ -26,7 +26,7 @@ def check_label_map(
     >>> check_label_map("label_map", torch.tensor([[0, 3]], dtype=torch.uint16))
     tensor([[0, 3]])
     """
-    check_integers_tensor(name, label_map)
+    check_integer_tensor(name, label_map)
     fits = label_map.ndim in axes if shape is None else label_map.shape == tuple(shape)
     if not fits or 0 in label_map.shape:
         expected = " or ".join(AXES[n] for n in axes) if shape is None else tuple(shape)

@@ -44,11 +44,19 @@ def check_floats(name: str, tensor: Tensor, axes: str | None = None, sizes: Size
     return check_tensor(name, tensor, axes, sizes)
 
 
-def check_integers_tensor(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
+def check_integer_tensor(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
     """Check a tensor of any integer dtype; `torch.bool` is refused. Arguments and result as for `check_tensor`."""
     _check_type(name, tensor, "a tensor of integers", axes)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected integers")
+    return check_tensor(name, tensor, axes, sizes)
+
+
+def check_numeric(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
+    """Check a tensor of any integer or floating-point dtype. Arguments and result as for `check_tensor`."""
+    _check_type(name, tensor, "a tensor of integers or floats", axes)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} has dtype {tensor.dtype}, expected integers or floats")
     return check_tensor(name, tensor, axes, sizes)
 
 
@@ -165,11 +173,3 @@ def _check_type(name: str, value: object, kind: str, axes: str | None) -> None:
     if not isinstance(value, Tensor):
         shape = "" if axes is None else f" of shape ({', '.join(axes.replace('?', '').split())})"
         raise TypeError(f"{name} has type {type(value).__name__}, expected {kind}{shape}")
-
-
-def check_numeric(name: str, tensor: Tensor, axes: str | None = None, sizes: Sizes | None = None) -> Sizes:
-    """Check a tensor of any integer or floating-point dtype. Arguments and result as for `check_tensor`."""
-    _check_type(name, tensor, "a tensor of integers or floats", axes)
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"{name} has dtype {tensor.dtype}, expected integers or floats")
-    return check_tensor(name, tensor, axes, sizes)

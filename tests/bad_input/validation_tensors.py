@@ -7,7 +7,7 @@ from segedu.validation.tensors import (
     check_dtype,
     check_finite,
     check_floats,
-    check_integers_tensor,
+    check_integer_tensor,
     check_keys,
     check_layers,
     check_list,
@@ -39,7 +39,7 @@ ROWS = [
     refused(
         TypeError, "x has dtype torch.int64, expected a floating-point dtype", check_floats, "x", torch.tensor([1])
     ),
-    refused(TypeError, "x has dtype torch.bool, expected integers", check_integers_tensor, "x", torch.zeros(2).bool()),
+    refused(TypeError, "x has dtype torch.bool, expected integers", check_integer_tensor, "x", torch.zeros(2).bool()),
     refused(TypeError, "x has dtype torch.float32, expected torch.bool", check_dtype, "x", torch.zeros(2), torch.bool),
     refused(ValueError, "x has the value nan, expected finite values", check_finite, "x", torch.zeros(2) * NAN),
     refused(ValueError, "out['a'] has a NaN", check_no_nan, "out", {"a": torch.zeros(2) * NAN}, ["a"]),

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proven import SITE, unless_proven
+from proven import SITE, STALE, unless_proven
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"
@@ -84,7 +84,8 @@ def _build(config: pytest.Config) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Begin to build before the first test if any test waits for the site and one process runs all tests."""
     config = session.config
-    if any(map(_needs_site, session.items)) and not (config.option.collectonly or _one_of_several(config)):
+    waiting = any(_needs_site(item) and (SITE in STALE or item.get_closest_marker("prove")) for item in session.items)
+    if waiting and not (config.option.collectonly or _one_of_several(config)):
         _build(config)
 
 

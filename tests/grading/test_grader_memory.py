@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import psutil
 import pytest
 
 from segedu.grading.sandbox.kernel_messages import MAX_HEADER, MAX_TEXT, read_message
 from segedu.grading.sandbox.kernel_pool import KernelPool, Limits, Step
+from segedu.grading.sandbox.nbval_items import SegKernel
 from segedu.grading.sandbox.staged_library import build_stage
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -50,6 +53,21 @@ def test_what_is_shown_does_not_stay(pool, what):
         assert {step.status for step in result.steps} == {status}
         grown.append(psutil.Process().memory_info().rss - before)
     assert min(grown) < megabytes / 3 * 1e6
+
+
+def test_a_slow_reader_loses_no_message(pool, monkeypatch):
+    """The message that ends a cell comes last; ZeroMQ would drop it if more than 1,000 messages were waiting."""
+    poll = SegKernel._poll
+
+    def slow_at_first(kernel, seconds):
+        if not kernel.messages:
+            time.sleep(3)  # the cell has shown everything by then
+        return poll(kernel, seconds)
+
+    monkeypatch.setattr(SegKernel, "_poll", slow_at_first)
+    step = Step("helper", "many", "for i in range(6_000):\n    display({'text/plain': 'x'}, raw=True)")
+    result = pool.run([step], limits=Limits(cell_seconds=60, total_seconds=120, output_bytes=1 << 25))
+    assert [each.status for each in result.steps] == ["ok"]
 
 
 class Session:

@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -153,7 +154,11 @@ def prove(course: Path, names: Sequence[str] = ()) -> None:
     """
     claims = {claim.name: claim for claim in read_claims(course)}
     if unknown := [name for name in names if name not in claims]:
-        raise ValueError(f"claim {unknown[0]!r} is not in tests/claims.toml, expected one of {', '.join(claims)}")
+        similar = get_close_matches(unknown[0], claims, 3, 0.4) or list(claims)[:3]
+        raise ValueError(
+            f"claim {unknown[0]!r} is not in tests/claims.toml, expected one of its {len(claims)} names, such as "
+            + ", ".join(map(repr, similar))
+        )
     failures = []
     for name in names or stale(course):
         print(f"{name} ...", flush=True)
