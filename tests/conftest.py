@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from proven import COURSE, proven_files, unless_proven
 
 matplotlib.use("Agg")  # no test opens a window
 if (
@@ -44,6 +45,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
     config.option.loadscopereorder = False  # the longest come first as they are collected
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the files that a claim runs whole if `make prove` ran them on the same sources."""
+    files = {COURSE / file: claim for file, claim in proven_files().items()}
+    for item in items:
+        if item.path in files and not item.get_closest_marker("prove"):
+            item.add_marker(unless_proven(files[item.path]))
 
 
 @pytest.fixture(autouse=True)

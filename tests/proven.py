@@ -1,12 +1,18 @@
 """Tests that a row of `tests/proofs.csv` stands for: they run only if the sources of the row changed since."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from segedu.teaching.evidence import proofs
 
-STALE = frozenset(proofs.stale(Path(__file__).resolve().parents[1]))  # once: it parses every source of every claim
+COURSE = Path(__file__).resolve().parents[1]
+# once, because it parses every source of every claim; while a claim is being proven, nothing is skipped
+STALE = frozenset(
+    (claim.name for claim in proofs.read_claims(COURSE)) if proofs.PROVING in os.environ else proofs.stale(COURSE)
+)
 SITE = "site: built whole without a warning, every page seen in a browser; tests passed"
 ALWAYS = ("04_metrics", "06_unet")  # two labs run in every case
 
@@ -25,3 +31,13 @@ def each_lab(labs: list[str]) -> pytest.MarkDecorator:
     """Parametrize with `lab`, and skip the labs whose notebooks are unchanged since `make prove` ran them."""
     marks = {lab: () if lab in ALWAYS else unless_proven(notebooks_of(lab)) for lab in labs}
     return pytest.mark.parametrize("lab", [pytest.param(lab, marks=mark) for lab, mark in marks.items()])
+
+
+def proven_files() -> dict[str, str]:
+    """The test files that are run whole by a claim: path in the checkout -> name of the claim."""
+    return {
+        file: claim.name
+        for claim in proofs.read_claims(COURSE)
+        if re.fullmatch(r"python -m pytest -q( tests/\S+\.py)+ -m 'not prove'", claim.command)
+        for file in re.findall(r"tests/\S+\.py", claim.command)
+    }

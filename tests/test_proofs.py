@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import proven
 import pytest
@@ -120,3 +121,41 @@ def test_each_lab_and_the_site_have_a_claim():
     names = {claim.name for claim in proofs.read_claims(ROOT)}
     labs = [lab for lab in exercises.with_notebook() if lab not in proven.ALWAYS]
     assert {proven.SITE, *map(proven.notebooks_of, labs)} <= names
+
+
+def test_a_command_that_fails_gives_no_row_whatever_it_prints(course, capsys):
+    text = CLAIMS.replace('print(\\"answer 2\\")', 'print(\\"answer 2\\"); raise SystemExit(1)', 1)
+    assert text != CLAIMS
+    (course / "tests" / "claims.toml").write_text(text)
+    with pytest.raises(SystemExit):
+        proofs.prove(course, ["two"])
+    assert "no figure for: two" in capsys.readouterr().out and not proofs.read_rows(course)
+
+
+def test_a_claim_in_proof_is_told_to_skip_nothing(course):
+    command = 'import os; print(\\"answer\\", os.environ[\\"SEGEDU_PROVING\\"])'
+    text = CLAIMS.replace('print(\\"answer 2\\")', command, 1)
+    (course / "tests" / "claims.toml").write_text(text)
+    proofs.prove(course, ["two"])
+    assert proofs.read_rows(course)["two"].figure == "1"
+
+
+def test_a_file_that_a_claim_runs_whole_belongs_to_no_other_claim():
+    files = proven.proven_files()
+    assert "tests/grading/test_levels.py" in files and "tests/test_export.py" in files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    words = [
+        word for claim in proofs.read_claims(ROOT) if "not prove" in claim.command for word in claim.command.split()
+    ]
+    assert sorted(files) == sorted(word for word in words if word.endswith(".py"))
+
+
+def test_files_of_a_fresh_claim_are_skipped_and_of_a_stale_one_run(request, monkeypatch):
+    conftest = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    file, claim = next(iter(proven.proven_files().items()))
+    for stale, skipped in ((frozenset(), True), (frozenset({claim}), False)):
+        monkeypatch.setattr(proven, "STALE", stale)
+        item = SimpleNamespace(path=ROOT / file, get_closest_marker=lambda name: None, marks=[])
+        item.add_marker = item.marks.append
+        conftest.pytest_collection_modifyitems([item])
+        assert [mark.args for mark in item.marks] == [(skipped,)]

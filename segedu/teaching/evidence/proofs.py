@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 IMPORTS_OF = "imports of "
+PROVING = "SEGEDU_PROVING"  # set in the environment of a command that measures a claim
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,11 @@ def _measure(course: Path, claim: Claim) -> Row | None:
     launcher = [sys.executable, "-m", "segedu.cli"] if program == "segedu" else [sys.executable]
     digest = source_hash(course, claim.sources)  # before the run, because sources may change during it
     start = time.monotonic()
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # waiting threads spin, which would count as CPU-seconds
-    process = subprocess.run([*launcher, *arguments], cwd=course, env=one_thread, capture_output=True, text=True)
+    # one thread: waiting threads spin, which would count as CPU-seconds
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", PROVING: "1"}
+    process = subprocess.run([*launcher, *arguments], cwd=course, env=environment, capture_output=True, text=True)
     match = re.search(claim.figure, process.stdout, re.M)
-    if not match:
+    if process.returncode or not match:
         print(process.stdout[-2000:] + process.stderr[-2000:])
         return None
     seconds, date = f"{time.monotonic() - start:.0f}", datetime.now(UTC).date().isoformat()
