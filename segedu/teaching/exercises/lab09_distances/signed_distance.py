@@ -164,8 +164,7 @@ exercise = Exercise(
         Wrong(
             "half the wrong way",
             right.then(lambda out, a: out + out.sign()),
-            "Your distances are one pixel too long. The half pixel has to make them shorter, but yours makes them "
-            "longer.",
+            "Your distances are one pixel too long. The half pixel has to shorten them, inside and outside of cells.",
             HALF,
         ),
         Wrong(
