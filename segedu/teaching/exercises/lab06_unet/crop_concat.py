@@ -104,13 +104,13 @@ exercise = Exercise(
         Wrong(
             "odd sizes fail",
             _same_margin_on_both_sides,
-            "You remove the same number of pixels on both sides. If the number is odd, one side has to lose one more.",
+            "Your function fails if an odd number of pixels has to be removed. One side has to lose one pixel more.",
             START,
         ),
         Wrong(
             "negative slice",
             _negative_slice,
-            "If nothing has to be removed, your crop is empty. This looks like a slice m:-m with m = 0.",
+            "Your function fails if nothing has to be removed. This looks like a slice m:-m, which is empty if m is 0.",
             START,
         ),
         Wrong(

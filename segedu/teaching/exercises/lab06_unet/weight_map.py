@@ -134,7 +134,7 @@ exercise = Exercise(
         Wrong(
             "single cell crashes",
             _single_cell_crash,
-            "You assume that there is a second nearest cell. With one cell, or none, leave out the second term.",
+            "Your function raises an error if there are fewer than two cells. Leave out the second term then.",
             "Consider the second term when the second nearest cell is infinitely far away.",
         ),
         Wrong(
