@@ -118,7 +118,7 @@ wrong = [
     Wrong(
         "merged across classes",
         merged,
-        "You label all things together, so touching objects of different classes count as one object.",
+        "You label all things together, so touching objects of different classes merge. Label each class separately.",
         "Label the components of one class at a time.",
     ),
     Wrong(
@@ -130,7 +130,7 @@ wrong = [
     Wrong(
         "presence",
         right.then(lambda counts, a: [min(count, 1) for count in counts]),
-        "You count each class at most once. A class can have several objects, and each of them counts.",
+        "You only record whether a class occurs. A class can have several objects, and each of them counts.",
         "`scipy.ndimage.label` returns the number of components as its second result.",
     ),
     Wrong(

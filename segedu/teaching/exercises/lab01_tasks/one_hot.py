@@ -62,25 +62,25 @@ wrong = [
     Wrong(
         "void raises",
         right.instead(lambda a: torch.nn.functional.one_hot(a.target, a.num_classes).permute(2, 0, 1).float()),
-        "Your function raises an error on void pixels, because 255 is larger than any class.",
+        "Your function raises an error if the map has void pixels. They have to be 0 in every plane.",
         VOID_HINT,
     ),
     Wrong(
         "void is the last class",
         right.given(target=lambda a: a.target.clamp(max=a.num_classes - 1)),
-        "You assign void pixels to the last class.",
+        "You assign void pixels to the last class. They have to be 0 in every plane.",
         VOID_HINT,
     ),
     Wrong(
         "void wraps",
         right.given(target=lambda a: a.target % a.num_classes),
-        "Your void pixels wrap around: you assign them to class 255 modulo K.",
+        "You assign void pixels to class 255 modulo K. They have to be 0 in every plane.",
         VOID_HINT,
     ),
     Wrong(
         "void is background",
         right.given(target=lambda a: torch.where(a.target == VOID, 0, a.target)),
-        "You assign void pixels to class 0.",
+        "You assign void pixels to class 0. They have to be 0 in every plane.",
         VOID_HINT,
     ),
     Wrong(

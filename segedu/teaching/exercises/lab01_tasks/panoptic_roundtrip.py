@@ -88,7 +88,7 @@ wrong = [
     Wrong(
         "uint8 overflow",
         right.then(lambda out, a: (a.category * 1000 + out[0] % 1000, *out[1:])),
-        "You multiply in uint8. 11 * 1000 does not fit into 8 bits and wraps around without a warning.",
+        "You multiply in uint8, where 11 * 1000 wraps around without a warning. The codes need a larger type.",
         "Convert the maps to int64 before you compute with them.",
     ),
     Wrong(
@@ -100,13 +100,13 @@ wrong = [
     Wrong(
         "rounding",
         right.then(lambda out, a: (out[0], (a.codes / 1000).round().long(), out[2])),
-        "You round to the nearest class. From instance 500 on, the class is too large by one.",
+        "You round to the nearest class, so from instance 500 on it is too large by one. Always round down.",
         "Drop the remainder instead of rounding.",
     ),
     Wrong(
         "void becomes class 0",
         right.then(lambda out, a: (torch.where(a.category == VOID, 0, out[0]), *out[1:])),
-        "You encode void as 0, which decodes to class 0, instance 0. Void must stay distinct from class 0.",
+        "You encode void as 0, which is the code of class 0. Encode it like the other classes without instances.",
         "Treat void like any other class: 255 * 1000.",
     ),
     Wrong(
@@ -118,7 +118,7 @@ wrong = [
     Wrong(
         "swapped",
         right.then(lambda out, a: (out[0], out[2], out[1])),
-        "You return the instance before the class.",
+        "You return the instance before the class. Return the encoded map, the class and the instance, in this order.",
         "The thousands are the class. Look at the order of the results in the exercise.",
     ),
     Wrong(

@@ -80,7 +80,7 @@ wrong = [
     Wrong(
         "row-major",
         right.instead(lambda a: (_encode(a.mask.T), _decode(a.counts, a.size[::-1]).T)),
-        "You encode and decode row by row. COCO's run lengths go down the columns.",
+        "You encode and decode row by row. COCO reads the mask column by column.",
         COLUMN_HINT,
     ),
     Wrong(
@@ -104,25 +104,26 @@ wrong = [
     Wrong(
         "no leading zero",
         right.then(lambda out, a: (out[0][1:] if out[0][0] == 0 else out[0], out[1])),
-        "You drop the first run when it is empty. A reader of your counts then swaps zeros and ones.",
+        "You drop the first run of zeros when its length is 0. Keep the 0, or a reader swaps zeros and ones.",
         ZEROS_FIRST_HINT,
     ),
     Wrong(
         "last run dropped",
         right.then(lambda out, a: (out[0][:-1], out[1])),
-        "You lose the last run. The counts must add up to H * W.",
+        "You leave out the last run. The counts must add up to H * W.",
         "Does your loop write a run only when the next one begins?",
     ),
     Wrong(
         "last zeros dropped",
         right.then(lambda out, a: (out[0][:-1] if len(out[0]) % 2 else out[0], out[1])),
-        "You drop the last run when it counts zeros. The counts must add up to H * W.",
+        "You leave out the last run when it counts zeros. The counts must add up to H * W.",
         "What is the sum of your counts of an empty mask?",
     ),
     Wrong(
         "start and length",
         starts_and_lengths,
-        "You write the start and length of each run of ones, as on Kaggle. COCO writes lengths only, of zeros too.",
+        "You write the start and length of each run of ones, as Kaggle does. COCO writes only lengths, those of "
+        "zeros and of ones in turn.",
         "Runs of zeros and ones alternate, so their lengths alone are enough.",
     ),
     Wrong(

@@ -99,7 +99,8 @@ wrong = [
     Wrong(
         "maximum",
         maximum,
-        "You take the maximum over the masks. It prefers the larger class index and fails without instances.",
+        "You take the maximum over the masks, which keeps the larger class and fails if N is 0. Keep the later "
+        "instance.",
         CLASS_HINT,
     ),
     Wrong(
@@ -111,7 +112,7 @@ wrong = [
     Wrong(
         "sum of classes",
         right.instead(lambda a: (a.masks * a.labels[:, None, None]).sum(0)),
-        "Where masks overlap, you add the class indices. The sum is the index of some other class.",
+        "Where masks overlap, you add the class indices. Keep only the class of the later instance.",
         ORDER_HINT,
     ),
     Wrong(

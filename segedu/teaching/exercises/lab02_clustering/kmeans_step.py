@@ -160,7 +160,7 @@ wrong = [
     Wrong(
         "sign kept",
         _assigned(lambda differences: differences.sum(dim=2).argmin(dim=1)),
-        "You add signed differences, so they cancel. Square them first.",
+        "You add signed differences, which can cancel. The Euclidean distance squares them first.",
         "How far is (1, -1) from (0, 0)?",
     ),
     Wrong(

@@ -114,31 +114,31 @@ wrong = [
     Wrong(
         "cut only",
         right.instead(lambda a: _cut(a.weights, a.inside)),
-        "You return the cut itself, which is small for a single node. Divide it by the association of each side.",
+        "You return the cut itself. Divide it by the association of each side, and add the two fractions.",
         FRACTIONS_HINT,
     ),
     Wrong(
         "association within",
         _cut_over(_association_within),
-        "You divide by the weights within a side. The association of a side is with all nodes.",
+        "You divide by the weights within a side. The association sums the weights from that side to all nodes.",
         ROWS_HINT,
     ),
     Wrong(
         "edges counted twice",
         right.then(lambda out, a: 2 * out),
-        "You count every cut edge twice: from A to B, and from B to A.",
+        "You count every cut edge twice, from A to B and from B to A. Count it once.",
         "The weight matrix is symmetric. The cut sums the rows of A over the columns of B only.",
     ),
     Wrong(
         "over numbers of nodes",
         _cut_over(lambda weights, side: side.sum()),
-        "You divide by numbers of nodes, which gives the ratio cut. The normalised cut divides by weights.",
+        "You divide by numbers of nodes, which gives the ratio cut. The normalised cut divides by associations.",
         ROWS_HINT,
     ),
     Wrong(
         "isolated side is NaN",
         _cut_over(_association, empty=float("nan")),
-        "You divide 0 by 0 for a side without edges, so you return NaN.",
+        "For a side without edges, you divide 0 by 0 and return NaN. Its fraction is 0.",
         EMPTY_HINT,
     ),
     Wrong(
@@ -150,7 +150,7 @@ wrong = [
     Wrong(
         "isolated side raises",
         divides_by_zero,
-        "Your function raises an error for a side without edges, because it divides by zero.",
+        "Your function raises an error for a side without edges. Its fraction is 0.",
         EMPTY_HINT,
     ),
     Wrong(
@@ -174,7 +174,7 @@ wrong = [
     Wrong(
         "share of everything",
         right.instead(lambda a: _cut(a.weights, a.inside) / float(a.weights.sum())),
-        "You divide by the total weight of the graph. Divide by the association of each side.",
+        "You divide by the total weight of the graph. Divide by the association of each side, and add the fractions.",
         FRACTIONS_HINT,
     ),
     Wrong(
@@ -186,7 +186,8 @@ wrong = [
     Wrong(
         "normalised association",
         normalised_association,
-        "You return the normalised association, the share of weights within each side, not the normalised cut.",
+        "You return the normalised association, which measures the weights within the sides. Return the normalised "
+        "cut.",
         "The cut is the numerator, the association is the denominator.",
     ),
 ]

@@ -133,7 +133,7 @@ wrong = [
     Wrong(
         "smallest variance between",
         _threshold(lambda centres, variances: centres[variances.argmin()]),
-        "You choose the split with the smallest variance between the groups. The groups should be far apart.",
+        "You choose the split with the smallest variance between the groups. Choose the largest.",
         "The variance that should be small is the one within the groups.",
     ),
     Wrong(
@@ -175,19 +175,20 @@ wrong = [
     Wrong(
         "constant by numpy",
         _if_constant(lambda a: float(a.image.min()) - 0.5 + 0.5 / a.bins),
-        "When all pixels have the same value, `np.histogram` invents a range, and you return one of its bins.",
+        "If all pixels have the same value, you return a bin of the range that `np.histogram` makes up. Return the "
+        "value itself.",
         CONSTANT_HINT,
     ),
     Wrong(
         "an empty class",
         _threshold(lambda centres, variances: centres[-1]),
-        "You also split after the last bin, so no pixel is bright. 0/0 is NaN, and `argmax` chooses the NaN.",
-        "b bins have b - 1 splits.",
+        "You also split after the last bin, where the bright group is empty and you compute 0/0. Leave out this split.",
+        "b bins have b - 1 splits, and `argmax` chooses a NaN if there is one.",
     ),
     Wrong(
         "means only",
         means_only,
-        "You compare only the two means. The variance between the groups also depends on their numbers of pixels.",
+        "You use only the difference of the two means. The variance between the groups also depends on their sizes.",
         "A single very dark pixel has a mean far from all others. How large is its group?",
     ),
     Wrong(

@@ -105,13 +105,13 @@ wrong = [
     Wrong(
         "no centring",
         right.instead(lambda a: _projected(a.features, a.n)),
-        "You do not subtract the mean. Your first direction then mainly points from the origin to the mean.",
+        "You do not subtract the mean of the points. PCA finds the directions of largest variance around that mean.",
         CENTRE_HINT,
     ),
     Wrong(
         "projected without centring",
         right.instead(lambda a: a.features @ _directions(_centred(a.features), a.n)),
-        "You find the directions of the centred points, but project the points uncentred. Scores have mean 0.",
+        "You compute the directions from centred points, but project the original points. Project the centred ones.",
         CENTRE_HINT,
     ),
     Wrong(
@@ -153,7 +153,7 @@ wrong = [
     Wrong(
         "whitened",
         right.then(lambda scores, a: scores / scores.std(dim=0, unbiased=False).clamp(min=1e-6)),
-        "You scale every component to variance 1. Scores keep their variance.",
+        "You scale every component to variance 1. Do not scale the scores: they keep their variance.",
         "Do not divide by the singular values, nor by a standard deviation.",
     ),
     Wrong(
@@ -165,7 +165,7 @@ wrong = [
     Wrong(
         "standardised",
         standardised,
-        "You scale every feature to variance 1 first. Here you only subtract the mean.",
+        "You scale every feature to variance 1 first. Only subtract the mean.",
         "That is another PCA: the one of the correlation matrix.",
     ),
     Wrong(

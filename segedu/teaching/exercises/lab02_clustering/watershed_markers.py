@@ -131,13 +131,13 @@ wrong = [
     Wrong(
         "min_distance ignored",
         right.given(min_distance=lambda a: 1),
-        "You compare each pixel with its direct neighbours only. Its window reaches `min_distance` to each side.",
+        "You compare each pixel only with its direct neighbours. Compare it with all pixels of its window.",
         WINDOW_HINT,
     ),
     Wrong(
         "half the window",
         right.instead(lambda a: _numbered(_maxima(_distance(a.mask), a.min_distance) & a.mask.numpy())),
-        "Your window has `min_distance` rows and columns. It reaches only half as far as it should.",
+        "Your window has `min_distance` rows and columns. It has to reach `min_distance` pixels to each side.",
         WINDOW_HINT,
     ),
     Wrong(
@@ -149,7 +149,7 @@ wrong = [
     Wrong(
         "border is background",
         _with_distance(lambda mask: ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]),
-        "You treat the outside of the image as background. Only pixels of the image that are not in the mask count.",
+        "You treat the outside of the image as background. Only pixels of the image can be background.",
         "A cell that is cut off by the border may have its largest distance right at the border.",
     ),
     Wrong(
@@ -161,19 +161,19 @@ wrong = [
     Wrong(
         "background too",
         right.instead(lambda a: _numbered(_maxima(_distance(a.mask), 2 * a.min_distance + 1))),
-        "You also find maxima in the background, where all distances in the window are 0.",
+        "You also mark maxima in the background, where all distances are 0. Keep only maxima inside the mask.",
         "Keep only those that lie in the mask.",
     ),
     Wrong(
         "threshold",
         thresholded,
-        "You keep distances above half of the largest. Small cells may get no marker, touching cells may share one.",
-        "Compare each pixel with its window, not with one value for the whole image.",
+        "You mark all distances above half of the largest. Mark pixels whose distance is the largest in their window.",
+        "With one threshold for the whole image, small cells may get no marker, and touching cells may share one.",
     ),
     Wrong(
         "steps, not distance",
         _with_distance(lambda mask: ndimage.distance_transform_cdt(mask, "taxicab")),
-        "You count steps up, down, left and right. The distance is Euclidean.",
+        "You measure distances in horizontal and vertical steps. Use the Euclidean distance.",
         "A diagonal neighbour is at distance sqrt(2).",
     ),
     Wrong(

@@ -57,7 +57,7 @@ wrong = [
     Wrong(
         "unscaled pixels",
         right.given(weight=lambda a: a.weight * _longer(a.image)),
-        "Your coordinates are in pixels. Next to colours from 0 to 1, they dominate the distance.",
+        "Your coordinates are in pixels. Divide them by the longer side, or they outweigh colours from 0 to 1.",
         SCALE_HINT,
     ),
     Wrong(
@@ -75,7 +75,7 @@ wrong = [
     Wrong(
         "shorter side",
         right.given(weight=lambda a: a.weight * _longer(a.image) / min(a.image.shape[1:])),
-        "You divide by the shorter side.",
+        "You divide by the shorter side. Divide by the longer side.",
         SCALE_HINT,
     ),
     Wrong(
@@ -87,7 +87,7 @@ wrong = [
     Wrong(
         "place first",
         right.then(lambda out, a: out.roll(2, dims=1)),
-        "You put the coordinates before the channels. They come last.",
+        "You put the coordinates before the channels. The coordinates come last.",
         "The exercise gives the order of the columns of the result.",
     ),
     Wrong(
@@ -105,8 +105,8 @@ wrong = [
     Wrong(
         "weight ignored",
         right.given(weight=lambda a: 1.0),
-        "You do not use the weight.",
-        "It multiplies both coordinates.",
+        "You do not use the weight. Multiply both coordinates by it.",
+        "With weight 0, all coordinates must be 0.",
     ),
     Wrong(
         "colours weighted",
@@ -117,13 +117,14 @@ wrong = [
     Wrong(
         "integer division",
         right.given(weight=lambda a: 0.0),
-        "All your coordinates are 0. This looks like a division of integers that rounds down.",
+        "All your coordinates are 0, which looks like an integer division. They should be fractions of the longer "
+        "side.",
         "3 // 7 is 0, and so is 3 / 7 when you store it in an integer tensor.",
     ),
     Wrong(
         "pixels scrambled",
         right.then(lambda out, a: torch.cat([a.image.reshape(-1, len(a.image)), out[:, -2:]], dim=1)),
-        "You reshape (C, H, W) to (H W, C). A row then holds neighbouring pixels of a channel, not one pixel.",
+        "You reshape (C, H, W) to (H W, C), which mixes pixels. Each row has to hold all channels of one pixel.",
         "Move the channel axis to the end before you flatten the other two axes.",
     ),
     Wrong(

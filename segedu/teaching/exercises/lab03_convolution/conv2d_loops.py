@@ -78,7 +78,7 @@ wrong = [
     Wrong(
         "one input channel",
         right.given(images=lambda a: a.images[:, :1], weight=lambda a: a.weight[:, :1]),
-        "You use only the first input channel. A window reaches through all input channels.",
+        "You use only the first input channel. Sum over all input channels.",
         "A window has the shape (Cin, Kh, Kw).",
     ),
     Wrong(
@@ -96,19 +96,19 @@ wrong = [
     Wrong(
         "no bias",
         right.given(bias=lambda a: torch.zeros_like(a.bias)),
-        "You do not add the bias.",
-        "It has one value per output channel, which is added to each pixel of that channel.",
+        "You do not add the bias. Each output channel has one value that is added to all its pixels.",
+        "The bias has the shape (Cout,).",
     ),
     Wrong(
         "bias for every channel",
         right.given(bias=lambda a: a.bias * a.images.shape[1]),
-        "You add the bias once per input channel. It belongs to the output channel.",
+        "You add the bias once per input channel. Add it only once per output channel.",
         "Add it after the sum over the input channels.",
     ),
     Wrong(
         "no padding",
         right.given(padding=lambda a: 0),
-        "You ignore the padding.",
+        "You ignore the padding. Add P rows and columns of zeros on every side.",
         "First copy the image into a larger tensor of zeros.",
     ),
     Wrong(
@@ -120,7 +120,7 @@ wrong = [
     Wrong(
         "padding is not zero",
         unpadded.given(images=lambda a: F.pad(a.images, [a.padding] * 4, mode="replicate")),
-        "You pad with the pixels at the border of the image. Pad with zeros.",
+        "You pad with copies of the border pixels. Pad with zeros.",
         "Other kinds of padding exist, but this exercise asks for zeros.",
     ),
 ]

@@ -50,7 +50,7 @@ wrong = [
     Wrong(
         "as often printed",
         right.instead(lambda a: (a.size - a.kernel_size + 2 * a.padding) / a.stride + 1),
-        "You use the formula that is often printed, (H - K + 2P)/S + 1. It lacks rounding and dilation.",
+        "You use the formula that is often printed, (H - K + 2P)/S + 1. It lacks rounding down and dilation.",
         "A size counts positions of the kernel, so it is an integer. A dilated kernel spans more than K pixels.",
     ),
     Wrong(
@@ -62,7 +62,7 @@ wrong = [
     Wrong(
         "rounded up",
         right.instead(lambda a: math.ceil(_steps(a)) + 1),
-        "You round up, so the last position of the kernel reaches beyond the end of the row.",
+        "You round up, so the last position of the kernel reaches beyond the end of the row. Round down.",
         "Only pooling has an option for that (ceil_mode). Count the positions for 8 pixels, kernel 3, stride 4.",
     ),
     Wrong(
@@ -74,7 +74,7 @@ wrong = [
     Wrong(
         "dilation times kernel",
         right.instead(lambda a: (a.size + 2 * a.padding - a.dilation * a.kernel_size) // a.stride + 1),
-        "Your kernel spans D times K pixels. There is no gap after its last tap.",
+        "Your kernel spans D times K pixels, as if a gap followed the last tap. Gaps lie only between taps.",
         "Three taps have two gaps between them.",
     ),
     Wrong(
@@ -86,19 +86,20 @@ wrong = [
     Wrong(
         "no + 1",
         right.then(lambda out, a: out - 1),
-        "You count the steps of the kernel. There is one more position than there are steps.",
+        "You count the steps of the kernel. Count its positions: there is one more position than there are steps.",
         "A kernel as large as the input has one position and makes no step.",
     ),
     Wrong(
         "zeros in the input",
         right.given(size=lambda a: (a.size - 1) * a.dilation + 1, dilation=lambda a: 1),
-        "You spread the pixels of the input, as a transposed convolution does. Dilation spreads the kernel.",
+        "You insert gaps between the input pixels, as a transposed convolution does. Dilation inserts them in the "
+        "kernel.",
         "Dilation 2 with padding 2 and a kernel of 3 keeps the size.",
     ),
     Wrong(
         "always the same size",
         right.instead(lambda a: math.ceil(a.size / a.stride)),
-        "You assume that a convolution with stride 1 keeps the size. That depends on the padding.",
+        "You assume that a convolution with stride 1 keeps the size. The size also depends on kernel and padding.",
         "The 3x3 convolutions of U-Net have no padding. What do they do to 572 pixels?",
     ),
 ]

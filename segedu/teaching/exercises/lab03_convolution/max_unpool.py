@@ -113,13 +113,13 @@ wrong = [
     Wrong(
         "shared maxima added",
         summed,
-        "You add the values of windows that share a maximum. The pixel gets the value once.",
+        "You add the values of windows that share a maximum. The pixel gets the value only once.",
         "Write the value instead of adding it.",
     ),
     Wrong(
         "negative maxima lost",
         right.then(lambda out, a: out.clamp(min=0)),
-        "You lose negative maxima. A maximum below 0 is put back unchanged.",
+        "You lose maxima below 0. Put every maximum back unchanged.",
         "Do not compare it with the zeros that fill the plane.",
     ),
 ]

@@ -71,7 +71,8 @@ wrong = [
     Wrong(
         "jump ignored",
         right.then(lambda out, a: (1 + sum(d * (k - 1) for _, k, _, _, d in a.layers), *out[1:])),
-        "You sum the kernel sizes. After a stride, neighbouring taps are several input pixels apart.",
+        "You sum the kernel sizes without the strides. After a stride, neighbouring taps are several input pixels "
+        "apart.",
         "After a stride of 2, two neighbours of the map are two pixels of the image apart.",
     ),
     Wrong(
@@ -83,7 +84,7 @@ wrong = [
     Wrong(
         "dilation times kernel",
         right.given(layers=lambda a: [(name, d * k, s, p, 1) for name, k, s, p, d in a.layers]),
-        "Your kernel spans D times K positions. There is no gap after its last tap.",
+        "Your kernel spans D times K positions, as if a gap followed the last tap. Gaps lie only between taps.",
         "Three taps have two gaps between them.",
     ),
     Wrong(
@@ -95,7 +96,7 @@ wrong = [
     Wrong(
         "order reversed",
         right.given(layers=lambda a: a.layers[::-1]),
-        "You go from the output to the input, but with the formula for the other direction.",
+        "You go from the output to the input, but your formula needs the layers in order, from the input on.",
         "The pixels of the image are one pixel apart. Start with the first layer and a jump of 1.",
     ),
     Wrong(
@@ -107,7 +108,7 @@ wrong = [
     Wrong(
         "strides added",
         strides_added,
-        "You add up the strides. They multiply.",
+        "You add up the strides. Multiply them.",
         "After two poolings with stride 2, how many pixels of the image are two neighbours apart?",
     ),
     Wrong(
@@ -119,7 +120,7 @@ wrong = [
     Wrong(
         "K in place of K - 1",
         whole_kernels,
-        "Each of your layers adds K to the field of the layers before it. It should add K - 1.",
+        "Each of your layers widens the field by K taps. A kernel of K taps has only K - 1 steps between them.",
         "One 3x3 convolution sees 3 pixels, two see 5.",
     ),
 ]

@@ -99,14 +99,15 @@ wrong = [
     Wrong(
         "cut of -0",
         canvas.then(lambda out, a: out[:, :, a.padding : -a.padding, a.padding : -a.padding]),
-        "You crop with [P:-P]. For P = 0 this is [0:0], which is empty.",
+        "If P is 0, your result is empty. This looks like the slice [P:-P], which is then [0:0]. Crop nothing if P "
+        "is 0.",
         "Count the end of the slice from the front: the size minus P.",
     ),
     Wrong(
         "padding ignored",
         right.given(padding=lambda a: 0),
-        "You do not crop the padding.",
-        "P rows and columns are cropped from each side, after all patches are added.",
+        "You do not crop the padding. Crop P rows and columns from each side of the result.",
+        "Crop after all patches are added.",
     ),
     Wrong(
         "cut at the end",

@@ -47,14 +47,14 @@ wrong = [
     Wrong(
         "as often printed",
         right.given(output_padding=lambda a: 0, dilation=lambda a: 1),
-        "You use (H - 1)S + (K - 1) - 2P + 1. This special case lacks dilation and output padding.",
+        "You use the formula that is often printed, (H - 1)S + (K - 1) - 2P + 1. It lacks dilation and output padding.",
         "It is right for D = 1 and OP = 0. Use the span of a dilated kernel, and add the pixels at the end.",
     ),
     Wrong(
         "no output padding",
         right.given(output_padding=lambda a: 0),
-        "You leave out the output padding. Without it, the 4 pixels of the homework can never become 8.",
-        "It adds OP pixels at the end of the result.",
+        "You leave out the output padding. It adds OP pixels at the end of the result.",
+        "Without it, the 4 pixels of the homework can never become 8.",
     ),
     Wrong(
         "output padding twice",
@@ -65,19 +65,19 @@ wrong = [
     Wrong(
         "no dilation",
         right.given(dilation=lambda a: 1),
-        "You leave out the dilation. The patch of each input pixel spans more than K pixels.",
+        "You leave out the dilation. A dilated kernel spans more than K pixels.",
         "How far is the last tap of a dilated kernel from the first?",
     ),
     Wrong(
         "dilation times kernel",
         right.given(kernel_size=lambda a: a.dilation * a.kernel_size, dilation=lambda a: 1),
-        "Your kernel spans D times K pixels. There is no gap after its last tap.",
+        "Your kernel spans D times K pixels, as if a gap followed the last tap. Gaps lie only between taps.",
         "Three taps have two gaps between them.",
     ),
     Wrong(
         "size times stride",
         right.instead(lambda a: a.size * a.stride),
-        "You multiply the size by the stride. Kernel and padding also add and crop pixels at the ends.",
+        "You multiply the size by the stride. Kernel, padding and output padding change the size as well.",
         "One input pixel gives one whole kernel, whatever the stride.",
     ),
     Wrong(
@@ -89,7 +89,7 @@ wrong = [
     Wrong(
         "padding added",
         right.then(lambda out, a: out + 2 * 2 * a.padding),
-        "You add the padding. A transposed convolution crops it.",
+        "You add the padding. A transposed convolution crops P pixels from each of the two sides.",
         "The convolution adds these pixels to its input. On the way back they are removed.",
     ),
     Wrong(

@@ -116,19 +116,19 @@ wrong = [
     Wrong(
         "square, not radius",
         right.instead(lambda a: _f1(*_boundaries(a.preds, a.target), a.tolerance, near=_square)),
-        "You search a square window. The tolerance is a radius, measured in a straight line.",
+        "You search a square window. The tolerance is a radius, so use the Euclidean distance.",
         "A diagonal neighbour is sqrt(2) = 1.41 pixels away, not 1.",
     ),
     Wrong(
         "steps, not radius",
         right.instead(lambda a: _f1(*_boundaries(a.preds, a.target), a.tolerance, near=_steps)),
-        "You count steps up, down, left and right. The tolerance is a radius, measured in a straight line.",
+        "You measure distances in horizontal and vertical steps. Use the Euclidean distance.",
         "Two pixels right and two down is 2.83 pixels away, not 4.",
     ),
     Wrong(
         "width, not radius",
         right.given(tolerance=lambda a: a.tolerance / 2),
-        "You use the tolerance as the width of the band around a boundary. It is the radius.",
+        "You use the tolerance as the full width of the band around a boundary. It is a radius, half of that width.",
         "A boundary pixel that is exactly `tolerance` pixels away still counts.",
     ),
     Wrong(
@@ -140,7 +140,7 @@ wrong = [
     Wrong(
         "image border",
         image_border,
-        "You count the border of the image as boundary. Nothing is known beyond it, so it makes no boundary.",
+        "You count mask pixels at the image border as boundary. The border of the image is not a boundary of the mask.",
         "A mask that fills the image has no boundary at all. Look at `border_value` of the erosion.",
     ),
     Wrong(
@@ -152,13 +152,13 @@ wrong = [
     Wrong(
         "precision only",
         precision_only,
-        "You return the precision. Boundary pixels that the prediction misses then cost nothing.",
+        "You return the precision, which ignores missed boundary pixels. F1 combines precision and recall.",
         DIRECTIONS_HINT,
     ),
     Wrong(
         "recall only",
         recall_only,
-        "You return the recall. Wrongly predicted boundary pixels then cost nothing.",
+        "You return the recall, which ignores wrongly predicted boundary pixels. F1 combines precision and recall.",
         DIRECTIONS_HINT,
     ),
     Wrong(
@@ -170,13 +170,14 @@ wrong = [
     Wrong(
         "empty raises",
         divides_by_zero,
-        "Your function raises an error when a mask has no boundary, because it divides by zero.",
+        "Your function raises an error when a mask has no boundary. Return 1 if neither mask has one, and 0 if only "
+        "one has.",
         EMPTY_HINT,
     ),
     Wrong(
         "empty is NaN",
         right.then(lambda f1, a: f1 if f1 and _both_have_boundaries(a) else float("nan")),
-        "You return NaN when a mask has no boundary.",
+        "You return NaN when a mask has no boundary. Return 1 if neither mask has one, and 0 if only one has.",
         EMPTY_HINT,
     ),
     Wrong(
@@ -188,7 +189,7 @@ wrong = [
     Wrong(
         "empty is 0",
         right.then(lambda f1, a: f1 if _both_have_boundaries(a) else 0.0),
-        "You return 0 when neither mask has a boundary. The two masks agree.",
+        "You return 0 when neither mask has a boundary. The two masks agree then, so return 1.",
         EMPTY_HINT,
     ),
 ]

@@ -92,19 +92,19 @@ wrong = [
     Wrong(
         "inclusive pixels",
         inclusive,
-        "You count the pixels at both ends, x2 - x1 + 1. Coordinates are continuous here.",
+        "You measure a box as x2 - x1 + 1 pixels. Coordinates are continuous here, so its width is x2 - x1.",
         "A box from 0 to 2 is 2 wide.",
     ),
     Wrong(
         "no clamp",
         right.instead(lambda a: _iou(a.boxes1, a.boxes2, lambda sides: sides.prod(-1))),
-        "You multiply negative sides, so boxes that are apart get an overlap.",
+        "You multiply negative widths and heights, so boxes that do not overlap get an intersection. It has to be 0.",
         "How wide is the intersection if its right edge lies to the left of its left edge?",
     ),
     Wrong(
         "clamp after the product",
         right.instead(lambda a: _iou(a.boxes1, a.boxes2, lambda sides: sides.prod(-1).clamp(min=0))),
-        "You clamp the area, not the sides. Two negative sides have a positive product.",
+        "You clamp the area of the intersection. Clamp width and height: two negative numbers have a positive product.",
         "For boxes apart in x and in y, width and height of the intersection are both negative. Clamp each.",
     ),
     Wrong(

@@ -99,45 +99,47 @@ wrong = [
     Wrong(
         "ignored cut off",
         cut_off,
-        "You drop ignored pixels only because their label lies beyond the matrix.",
-        "ignore_index can be one of the classes: 0, to leave out the background. Compare the target with it.",
+        "You drop ignored pixels only because their label lies beyond the matrix. Compare the target with "
+        "ignore_index.",
+        "ignore_index can also be one of the classes, such as 0 to leave out the background.",
     ),
     Wrong(
         "ignored by prediction",
         right.instead(
             lambda a: torch.bincount(_pairs(a, a.preds), minlength=a.num_classes**2).reshape(a.num_classes, -1)
         ),
-        "You leave out pixels by their prediction. The ignored label is in the target.",
+        "You leave out pixels whose prediction is ignore_index. Leave out those whose target is ignore_index.",
         "A network never predicts 255. Which map has to be compared with ignore_index?",
     ),
     Wrong(
         "no minlength",
         right.instead(lambda a: torch.bincount(_pairs(a, a.target)).reshape(a.num_classes, a.num_classes)),
-        "Your bincount is too short when the last classes do not occur.",
+        "Your function raises an error if the last classes do not occur. This looks like a bincount that is too short.",
         BINCOUNT_HINT,
     ),
     Wrong(
         "no minlength, numpy",
         right.instead(lambda a: np.bincount(_pairs(a, a.target).numpy()).reshape(a.num_classes, a.num_classes)),
-        "Your np.bincount is too short when the last classes do not occur.",
+        "Your function raises an error if the last classes do not occur. This looks like an np.bincount that is too "
+        "short.",
         BINCOUNT_HINT,
     ),
     Wrong(
         "classes from the data",
         classes_from_data,
-        "You take the number of classes from the labels that occur. It is an argument.",
+        "You take the number of classes from the labels that occur. Use the argument num_classes.",
         "The matrix is (num_classes, num_classes), even if a class occurs nowhere.",
     ),
     Wrong(
         "averaged over images",
         averaged,
-        "You average the matrices of the images. The matrix holds counts, added over all images.",
+        "You average the matrices of the images. The matrix holds counts, summed over all images.",
         "Each pixel adds 1 to one entry, whichever image it belongs to.",
     ),
     Wrong(
         "shares instead of counts",
         right.then(lambda matrix, a: matrix.double() / matrix.double().sum(1, keepdim=True)),
-        "You divide each row by its sum. The matrix holds counts.",
+        "You divide each row by its sum. Return the counts themselves.",
         "Leave the division to the metrics: counts can be added over batches, fractions cannot.",
     ),
 ]

@@ -71,7 +71,7 @@ wrong = [
     Wrong(
         "clipped at 0",
         clipped,
-        "You clip GIoU at 0. Its negative values measure how far apart two boxes are.",
+        "You clip GIoU at 0. Keep negative values, which measure how far apart two boxes are.",
         "GIoU lies between -1 and 1. Clamp only the sides of the intersection.",
     ),
     Wrong(
@@ -83,7 +83,7 @@ wrong = [
     Wrong(
         "penalty over U",
         over_union,
-        "You divide C - U by U. The penalty is the empty fraction of C.",
+        "You divide C - U by U. Divide it by C: the penalty is the empty fraction of C.",
         "The penalty lies between 0 and 1. Can yours be larger?",
     ),
     Wrong(
@@ -95,17 +95,20 @@ wrong = [
     Wrong(
         "sign",
         right.then(lambda giou, a: 2 * box_iou(a.boxes1, a.boxes2) - giou),
-        "You add the penalty. The empty fraction of C makes the value smaller.",
+        "You add the penalty. Subtract it: empty space in C makes the value smaller.",
         "When two boxes move apart, C grows, and GIoU must fall.",
     ),
     Wrong(
         "C minus I",
         without_intersection,
-        "You subtract the intersection from C. The empty part of C is what neither box covers.",
+        "You subtract the intersection from C. Subtract the union: the penalty counts what neither box covers.",
         "If one box lies inside the other, C is the outer box, and the penalty is 0.",
     ),
     Wrong(
-        "plain IoU", box_iou, "You return the IoU, without the penalty for the enclosing box.", "Subtract (C - U) / C."
+        "plain IoU",
+        box_iou,
+        "You return the IoU. The penalty for empty space in the enclosing box is missing.",
+        "Subtract (C - U) / C.",
     ),
 ]
 

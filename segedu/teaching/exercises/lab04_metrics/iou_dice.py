@@ -86,25 +86,25 @@ wrong = [
     Wrong(
         "true negatives counted",
         with_true_negatives,
-        "You count the background that both masks leave out (true negatives) as overlap. It must not count.",
+        "You count pixels outside both masks (true negatives) as overlap. They must not count.",
         "The intersection is the pixels in both masks, the union is the pixels in at least one.",
     ),
     Wrong(
         "empty is 0",
         _unless_both_empty(lambda iou, dice: (iou, dice), otherwise=(0.0, 0.0)),
-        "You return 0 when both masks are empty.",
+        "You return 0 when both masks are empty. Both values are 1 then.",
         EMPTY_HINT,
     ),
     Wrong(
         "empty is NaN",
         _unless_both_empty(lambda iou, dice: (iou, dice), otherwise=(float("nan"), float("nan"))),
-        "You divide 0 by 0 when both masks are empty, so you return NaN.",
+        "When both masks are empty, you divide 0 by 0 and return NaN. Both values are 1 then.",
         EMPTY_HINT,
     ),
     Wrong(
         "empty raises",
         empty_divides,
-        "Your function raises an error when both masks are empty, because it divides by zero.",
+        "Your function raises an error when both masks are empty. Both values are 1 then.",
         EMPTY_HINT,
     ),
     Wrong(
@@ -116,7 +116,7 @@ wrong = [
     Wrong(
         "Dice without 2",
         _unless_both_empty(lambda iou, dice: (iou, dice / 2)),
-        "Your Dice lacks the factor 2. Equal masks must have Dice 1.",
+        "Your Dice lacks the factor 2 of the intersection. Equal masks must have Dice 1.",
         "The denominator of Dice adds both areas, so it counts a shared pixel twice.",
     ),
     Wrong(
@@ -128,8 +128,8 @@ wrong = [
     Wrong(
         "swapped",
         right.then(lambda out, a: out[::-1]),
-        "You return Dice before IoU.",
-        "The order is (iou, dice). Dice is never smaller than IoU.",
+        "You return Dice before IoU. Return IoU first, then Dice.",
+        "Dice is never smaller than IoU. Which of your two values is larger?",
     ),
     Wrong(
         "percent",

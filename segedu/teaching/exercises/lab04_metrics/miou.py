@@ -106,25 +106,25 @@ wrong = [
     Wrong(
         "absent is 0",
         _metric(lambda matrix, inter, union: (inter / union.clamp(min=1)).mean()),
-        "You count a class that occurs nowhere as IoU 0.",
+        "You count a class that occurs nowhere as IoU 0. Leave it out of the mean.",
         ABSENT_HINT,
     ),
     Wrong(
         "absent is 1",
         _metric(lambda matrix, inter, union: torch.where(union > 0, inter / union, 1.0).mean()),
-        "You count a class that occurs nowhere as IoU 1.",
+        "You count a class that occurs nowhere as IoU 1. Leave it out of the mean.",
         ABSENT_HINT,
     ),
     Wrong(
         "absent is NaN",
         _metric(lambda matrix, inter, union: (inter / union).mean()),
-        "A class that occurs nowhere turns your mean into NaN.",
+        "A class that occurs nowhere turns your mean into NaN. Leave it out of the mean.",
         ABSENT_HINT,
     ),
     Wrong(
         "absent by truth",
         _metric(lambda matrix, inter, union: (inter / union)[matrix.sum(1) > 0].mean()),
-        "You skip a class that is predicted but never true. Its IoU is 0, and it counts.",
+        "You skip a class that is predicted but not in the ground truth. Its IoU is 0, and it counts.",
         "A class is absent if both its row and its column are 0.",
     ),
     Wrong(
@@ -142,7 +142,7 @@ wrong = [
     Wrong(
         "class accuracy",
         _metric(lambda matrix, inter, union: (inter / matrix.sum(1)).nanmean()),
-        "You divide by the true pixels of the class only. False positives then cost nothing.",
+        "You divide by the ground-truth pixels of each class. Divide by the union, which includes false positives.",
         "The union of class k is its row and its column. The row alone leaves something out.",
     ),
     Wrong(

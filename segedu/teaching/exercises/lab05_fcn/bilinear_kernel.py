@@ -96,19 +96,20 @@ exercise = Exercise(
         Wrong(
             "centre at k // 2",
             _from_tent(lambda k: _tent(k, centre=k // 2)),
-            "Your centre is pixel k // 2. In an even kernel, this is half a pixel too far to the right and down.",
+            "Your centre is pixel k // 2. In an even kernel it lies between the two middle pixels.",
             "Where is the middle of the pixels 0, 1, 2, 3?",
         ),
         Wrong(
             "centre at k // 2, width k / 2",
             _from_tent(lambda k: _tent(k, centre=k // 2, half_width=k / 2)),
-            "Your centre, pixel k // 2, is wrong for even k. The half width of your tent, k / 2, is wrong for odd k.",
+            "For even k, your centre lies half a pixel too far to the right and down. For odd k, your tent is too "
+            "narrow.",
             "For k = 4 the tent is 1/4, 3/4, 3/4, 1/4; for k = 3 it is 1/2, 1, 1/2.",
         ),
         Wrong(
             "half width not rounded up",
             _from_tent(lambda k: _tent(k, half_width=k / 2)),
-            "In an odd kernel your tent is half a pixel too narrow. It has to fall to 0 over k / 2 pixels, rounded up.",
+            "In an odd kernel your tent is half a pixel too narrow. It falls to 0 over k / 2 pixels, rounded up.",
             "For k = 3 the tent is 1/2, 1, 1/2.",
         ),
         Wrong(
@@ -126,25 +127,28 @@ exercise = Exercise(
         Wrong(
             "sums to 1",
             right.then(lambda out, a: out / out[0, 0].sum()),
-            "Your kernel sums to 1. With a stride of 2, each output pixel receives only a part of this sum.",
+            "Your kernel sums to 1. Do not normalise it: with stride 2, each output pixel receives only a part of "
+            "the sum.",
             "Upsample a map of ones. Which value should the middle have, and which kernel values are added there?",
         ),
         Wrong(
             "peak of 1",
             right.then(lambda out, a: out / out.max()),
-            "You scale the largest value to 1. In an even kernel no pixel lies at the centre, so no value is 1.",
+            "You scale the largest value to 1. In an even kernel no pixel lies at the centre, so all values are "
+            "below 1.",
             "For k = 4 the largest value is 9/16.",
         ),
         Wrong(
             "mixes channels",
             right.then(lambda out, a: out[:1, :1].expand_as(out)),
-            "You fill the kernel for every pair of channels. Each class would get the sum of all scores.",
+            "You fill the kernel for every pair of channels. It has to be 0 where the two channels differ.",
             DIAGONAL,
         ),
         Wrong(
             "mean of all channels",
             right.then(lambda out, a: out[:1, :1].expand_as(out) / a.channels),
-            "You fill the kernel for every pair of channels and divide it by C. Each class would get the mean score.",
+            "You fill the kernel for every pair of channels and divide it by C. It has to be 0 where the channels "
+            "differ.",
             DIAGONAL,
         ),
         Wrong(

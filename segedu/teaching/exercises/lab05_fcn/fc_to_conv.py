@@ -51,7 +51,7 @@ exercise = Exercise(
         Wrong(
             "channels last",
             right.instead(lambda a: (a.weight.unflatten(1, (*a.kernel_size, -1)).permute(0, 3, 1, 2), a.bias)),
-            "You read each row of the weight as (h, w, C). The features were flattened with the channels first.",
+            "You read each row of the weight as (h, w, C). The features were flattened in the order (C, h, w).",
             "In what order does flatten() write the values of a (C, h, w) tensor?",
         ),
         Wrong(
@@ -69,7 +69,8 @@ exercise = Exercise(
         Wrong(
             "1x1 for the first layer",
             right.instead(lambda a: (a.weight[:, :, None, None], a.bias)),
-            "You return a 1x1 kernel over C * h * w channels. The layer reads C channels, each in an h x w window.",
+            "You return a 1x1 kernel for C * h * w channels. The features have C channels, so the kernel has to be h "
+            "x w.",
             "How large is the window that the layer reads? The kernel has the same size.",
         ),
         Wrong(
@@ -111,7 +112,7 @@ exercise = Exercise(
         Wrong(
             "matrix transposed",
             right.given(weight=lambda a: a.weight.T.reshape(a.weight.shape)),
-            "You transpose the weight matrix before you reshape it. This assigns the values to the wrong outputs.",
+            "You transpose the weight matrix before you reshape it. Its rows already belong to the outputs.",
             "torch.nn.Linear stores (outputs, inputs), which is already the order that you need.",
         ),
         Wrong(

@@ -148,19 +148,19 @@ exercise = Exercise(
         Wrong(
             "concatenates the last",
             Variants(without_score8).then(lambda out, a: torch.cat([out, _crop(a.score8, a.offsets[1], out)], dim=1)),
-            "You concatenate the finest scores. FCN adds them, class by class.",
+            "You concatenate score8 with the other scores. FCN adds them, class by class.",
             "How many channels does your result have?",
         ),
         Wrong(
             "cut at the top left",
             right.given(offsets=lambda a: (0, 0)),
-            "You crop the skips at their top left corner. The offset of a skip is the first row and column to use.",
-            "offsets[0] rows and columns of score16 lie outside the crop.",
+            "You begin each crop at row 0 and column 0. It has to begin at the offset of the skip.",
+            "The first offsets[0] rows and columns of score16 lie outside the crop.",
         ),
         Wrong(
             "centre cut",
             right.instead(lambda a: _fuse(a, crop=_centre_crop)),
-            "You crop the centre of the skips. The margins at the two ends can differ.",
+            "You crop the centre of each skip. The crop has to begin at the offset, which need not be in the centre.",
             "The offset follows from the paddings and strides of the network. Use the one that is given.",
         ),
         Wrong(
@@ -168,8 +168,9 @@ exercise = Exercise(
             right.instead(
                 lambda a: _fuse(a, crop=lambda skip, offset, like: skip[..., offset:-offset, offset:-offset])
             ),
-            "You remove `offset` rows and columns at both ends. At the far end there may be more to remove, or none.",
-            "The offset says where the crop begins. The upsampled scores say how large it is.",
+            "You remove `offset` rows and columns at both ends. The crop begins at the offset and is as large as the "
+            "upsampled scores.",
+            "At the far end, more rows than `offset` may be left over, or none.",
         ),
         Wrong(
             "offsets swapped",
@@ -180,14 +181,15 @@ exercise = Exercise(
         Wrong(
             "skip resized",
             right.instead(lambda a: _fuse(a, crop=_resize)),
-            "You resize the skips to fit, which moves every pixel. A crop leaves each pixel at its position.",
+            "You resize the skips to fit, which moves every pixel. Crop them, so that each pixel keeps its position.",
             "Crop from the offset on, as many rows and columns as the upsampled scores have.",
         ),
         Wrong(
             "sums before upsampling",
             right.instead(_sum_before_upsampling),
-            "You downsample the fine scores and add before you upsample, so the detail of the fine scores is lost.",
-            "Upsample the coarse scores to the resolution of the fine ones, not the other way round.",
+            "You downsample the fine scores before you add, which loses their detail. Upsample the coarse scores "
+            "instead.",
+            "Which of the two resolutions should the sum have?",
         ),
         Wrong(
             "softmax before the sum",
@@ -198,7 +200,7 @@ exercise = Exercise(
         Wrong(
             "finest scores left out",
             without_score8,
-            "You do not add score8. The result is that of FCN-16, upsampled.",
+            "You do not add score8. Upsample the sum once more, and add score8 to it.",
             TWO_SKIPS,
         ),
         Wrong(
@@ -210,7 +212,7 @@ exercise = Exercise(
         Wrong(
             "middle scores left out",
             right.given(score16=lambda a: torch.zeros_like(a.score16)),
-            "You do not add score16.",
+            "You do not add score16. It belongs to the sum after the first upsampling.",
             TWO_SKIPS,
         ),
         Wrong(
@@ -223,13 +225,14 @@ exercise = Exercise(
             "padded transposed convolution",
             right.instead(lambda a: _fuse(a, upsample=lambda s, k: F.conv_transpose2d(s, k, stride=2, padding=1))),
             "You pad the transposed convolution, so h rows become 2h. They have to become 2h + 2.",
-            "Padding a transposed convolution crops its output. The statement asks for no padding.",
+            "Padding a transposed convolution crops its output. This exercise uses no padding.",
         ),
         Wrong(
             "kernel unused",
             right.instead(lambda a: _fuse(a, upsample=_interpolate)),
-            "You interpolate and do not use the kernel. In FCN, the weights of this upsampling are learned.",
-            "torch.nn.functional.conv_transpose2d(scores, kernel, stride=2).",
+            "You interpolate without the kernel. Upsample with a transposed convolution, whose weight is the given "
+            "kernel.",
+            "In FCN, the weights of this upsampling are learned. Look at torch.nn.functional.conv_transpose2d.",
         ),
         Wrong(
             "kernel's channels swapped",

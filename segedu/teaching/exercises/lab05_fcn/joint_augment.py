@@ -112,26 +112,28 @@ exercise = Exercise(
         Wrong(
             "target bilinear",
             right.then(lambda out, a: (out[0], _with_border(_interpolated_target(a).round().long(), a))),
-            "You interpolate the target. Between class 2 and class 8 this creates a class 5 that is not in the scene.",
+            "You interpolate the target. Between classes 2 and 8 this makes up a class 5, so repeat the labels "
+            "instead.",
             NEVER_MIX,
         ),
         Wrong(
             "target bilinear, cut off",
             right.then(lambda out, a: (out[0], _with_border(_interpolated_target(a).long(), a))),
-            "You interpolate the target and truncate the result. There is no class between class 2 and class 8.",
+            "You interpolate the target and truncate the result, which makes up new classes. Repeat the labels "
+            "instead.",
             NEVER_MIX,
         ),
         Wrong(
             "target not mirrored",
             right.then(lambda out, a: (out[0], _without_flip(a.target, a))),
-            "You flip the image but not the target, so they are no longer aligned.",
+            "You flip the image but not the target. Flip both, so that they stay aligned.",
             "Every change of position applies to both the image and the target.",
         ),
         Wrong(
             "target mirrored on another axis",
             right.then(lambda out, a: (out[0], _without_flip(_flipped(a.target, a, axis=0), a))),
-            "You flip the image left and right, but the target upside down. The target has no channel axis.",
-            "Count the axes from the end: in both tensors the last axis holds the columns.",
+            "You flip the image left and right, but the target upside down. Flip both left and right.",
+            "The target has no channel axis. Count from the end: in both tensors the last axis holds the columns.",
         ),
         Wrong(
             "upside down",
@@ -140,7 +142,7 @@ exercise = Exercise(
                 target=lambda a: _flipped(a.target, a, axis=0),
                 flip=lambda a: False,
             ),
-            "You flip upside down. This exercise expects a flip of left and right.",
+            "You flip upside down. This exercise expects a flip from left to right.",
             "The columns are the last axis.",
         ),
         Wrong(
@@ -170,13 +172,14 @@ exercise = Exercise(
         Wrong(
             "image in blocks",
             right.then(_image_in_blocks),
-            "You upsample the image by repeating pixels. It has to be bilinear; only labels are repeated.",
+            "You upsample the image by repeating pixels. Interpolate it bilinearly; only labels are repeated.",
             "torch.nn.functional.interpolate has an argument mode.",
         ),
         Wrong(
             "corners aligned",
             right.then(_align_corners),
-            "You upsample with align_corners=True, so the image is no longer aligned with the target.",
+            "You upsample the image with align_corners=True, which shifts it against the target. Do not align the "
+            "corners.",
             "Look up align_corners. Which value treats pixels as little squares?",
         ),
         Wrong(
@@ -191,7 +194,7 @@ exercise = Exercise(
                 lambda a: joint_augment(*joint_augment(a.image, a.target, a.flip, 1, a.border), False, a.factor, 0)
             ),
             "You add the border before you upsample, so the border grows too. The order is flip, upsample, border.",
-            "Compare the sizes.",
+            "Compare the size of your result with factor * H + 2 * border.",
         ),
     ],
 )

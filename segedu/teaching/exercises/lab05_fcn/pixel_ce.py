@@ -100,20 +100,20 @@ exercise = Exercise(
         Wrong(
             "void taken for class 0",
             right.given(target=lambda a: torch.where(_counted(a), a.target, 0), ignore_index=lambda a: -100),
-            "You count void pixels as if their class were 0.",
+            "You count void pixels as if their class were 0. They must not count at all.",
             "Which pixels have a target other than ignore_index?",
         ),
         Wrong(
             "mean of the images' means",
             right.instead(_mean_of_image_means),
-            "You average over each image first. A pixel then has a larger weight in an image with many void pixels.",
-            "Take one sum over all pixels of the batch and divide once.",
+            "You average over each image first. Take one mean over all pixels of the batch that are not void.",
+            "Otherwise a pixel has a larger weight in an image with many void pixels.",
         ),
         Wrong(
             "ignore_index unused",
             right.instead(lambda a: F.cross_entropy(a.logits, a.target)),
-            "You do not use ignore_index. Void pixels are counted as a class, or raise an error.",
-            "Find the pixels whose target is ignore_index, and exclude them.",
+            "You do not use ignore_index. Pixels whose target has this value must not count.",
+            "Find these pixels and leave them out, both of the sum and of the number of pixels.",
         ),
         Wrong(
             "255 in place of ignore_index",
@@ -121,19 +121,19 @@ exercise = Exercise(
                 target=lambda a: a.target.where(a.target >= 0, a.target + a.logits.shape[1]),
                 ignore_index=lambda a: 255,
             ),
-            "You ignore the value 255, whatever ignore_index is.",
+            "You ignore the value 255, whatever ignore_index is. Ignore the value that is passed to you.",
             "Compare target with the argument.",
         ),
         Wrong(
             "0 / 0",
             right.instead(lambda a: F.cross_entropy(a.logits, a.target, ignore_index=a.ignore_index)),
-            "If all pixels are void you return NaN, which would turn all weights into NaN. This exercise expects 0.",
+            "If all pixels are void you return NaN, which would turn all weights into NaN. Return 0 instead.",
             "Divide by the number of pixels, or by 1 if there are none.",
         ),
         Wrong(
             "sign",
             right.then(lambda out, a: -out),
-            "Your loss is negative. The loss is the negative log-probability, which is at least 0.",
+            "Your loss is negative. It should be the negative log-probability, which is at least 0.",
             "A probability of 1 gives 0, and smaller probabilities give more.",
         ),
         Wrong(
@@ -149,14 +149,14 @@ exercise = Exercise(
         Wrong(
             "logarithm left out",
             right.instead(lambda a: F.nll_loss(a.logits.softmax(1), a.target, ignore_index=a.ignore_index)),
-            "You average probabilities without their logarithm. nll_loss expects log-probabilities, from log_softmax.",
-            "A probability of 1 gives 0, and smaller probabilities give more.",
+            "You average probabilities without their logarithm. The loss is the mean of negative log-probabilities.",
+            "nll_loss expects log-probabilities, as log_softmax returns them.",
         ),
         Wrong(
             "plain number",
             right.then(lambda out, a: out.item()),
-            "You return a Python number, which has no gradient, so the network cannot learn from it.",
-            "Return the tensor without .item(), float() or .detach().",
+            "You return a Python number, which has no gradient. Return a tensor that depends on the logits.",
+            "Leave out .item(), float() and .detach(): without a gradient the network cannot learn.",
         ),
     ],
 )

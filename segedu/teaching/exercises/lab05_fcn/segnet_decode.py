@@ -151,7 +151,7 @@ exercise = Exercise(
         Wrong(
             "size not given",
             _decode_with(unpool=lambda features, indices, size: F.max_unpool2d(features, indices, 2)),
-            "You always unpool to twice the size. 2 rows may come from 4 rows or from 5, which is why sizes is given.",
+            "You always unpool to twice the size. Use the given sizes: 2 rows may come from 4 rows or from 5.",
             "max_unpool2d has an argument output_size.",
         ),
         Wrong(
@@ -175,13 +175,13 @@ exercise = Exercise(
         Wrong(
             "no ReLU",
             _decode_with(activate=lambda features, stage: features),
-            "You do not apply a ReLU between the stages.",
+            "You do not apply a ReLU between the stages. Every convolution except the last needs one.",
             RELU,
         ),
         Wrong(
             "ReLU on the logits",
             _decode_with(activate=lambda features, stage: features.relu()),
-            "You apply a ReLU to the logits too, so no logit can be negative.",
+            "You apply a ReLU to the logits too. The last convolution has none, because logits can be negative.",
             RELU,
         ),
     ],

@@ -124,7 +124,7 @@ exercise = Exercise(
         Wrong(
             "skip after the pooling",
             partial(_Net, skip=_pooled_and_resized),
-            "You take the skip after the pooling. The fine detail is already lost there.",
+            "You take the skip after the pooling, where the fine detail is lost. Take it before the pooling.",
             WHERE,
         ),
         Wrong(
@@ -136,7 +136,7 @@ exercise = Exercise(
         Wrong(
             "channels not halved",
             partial(_Net, channels=(2, 3)),
-            "Your up-convolution keeps the number of channels. It has to halve it.",
+            "Your up-convolution keeps the number of channels. It has to halve the number.",
             "How many channels does each half of a concatenation have in figure 1 of the paper?",
         ),
         Wrong(
@@ -148,7 +148,7 @@ exercise = Exercise(
         Wrong(
             "skips zeroed",
             SkipsZeroed,
-            "Your skips have no effect: the output is the same as with zeros in their place.",
+            "Your skips have no effect on the output. They have to be concatenated with the upsampled features.",
             "Is the list that you fill on the way down used in the concatenation on the way up?",
         ),
         Wrong(
@@ -160,13 +160,13 @@ exercise = Exercise(
         Wrong(
             "up first",
             partial(_Net, join=lambda skip, up: torch.cat([up, skip], dim=1)),
-            "You concatenate the upsampled features first and the skip second.",
-            "The two orders need different weights, so the statement fixes one of them. Which one?",
+            "You concatenate the upsampled features first and the skip second. The skip has to come first.",
+            "The two orders need different weights in the next layer, so the exercise fixes one of them.",
         ),
         Wrong(
             "ReLU at the end",
             partial(_Net, end=torch.relu),
-            "You apply a ReLU after the last convolution. Logits can be negative.",
+            "You apply a ReLU after the last convolution. Leave it out, because logits can be negative.",
             "How does the last arrow of the figure differ from the others?",
         ),
     ],

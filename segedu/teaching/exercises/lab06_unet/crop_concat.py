@@ -75,7 +75,7 @@ def _crop_from(a: SimpleNamespace, start: Callable[[int], int]) -> Tensor:
 
 
 START = "Compute where the crop begins. Where it ends follows from the size of `up`."
-ODD = "If an odd number of pixels has to be removed, the statement says on which side the extra one is removed."
+ODD = "If an odd number of pixels has to be removed, the exercise says on which side the extra one is removed."
 
 exercise = Exercise(
     name="crop_concat",
@@ -98,37 +98,37 @@ exercise = Exercise(
         Wrong(
             "batch axis",
             right.instead(lambda a: torch.cat([_cropped(a), a.up], dim=0)),
-            "You concatenate along the batch axis, so your result has more images instead of more channels.",
+            "You concatenate along the batch axis, which gives more images. Concatenate along the channel axis.",
             "Which axis of (B, C, H, W) holds the channels?",
         ),
         Wrong(
             "odd sizes fail",
             _same_margin_on_both_sides,
-            "You remove the same number of pixels on both sides. This fails if an odd number has to be removed.",
+            "Your function fails if an odd number of pixels has to be removed. One side has to lose one pixel more.",
             START,
         ),
         Wrong(
             "negative slice",
             _negative_slice,
-            "You crop with a slice such as m:-m, which is empty if m is 0.",
+            "Your function fails if nothing has to be removed. This looks like a slice m:-m, which is empty if m is 0.",
             START,
         ),
         Wrong(
             "up first",
             right.instead(lambda a: torch.cat([a.up, _cropped(a)], dim=1)),
-            "You concatenate the upsampled features first and the skip second.",
-            "The two orders need different weights, so the statement fixes one of them. Which one?",
+            "You concatenate the upsampled features first and the skip second. The skip has to come first.",
+            "The two orders need different weights in the next layer, so the exercise fixes one of them.",
         ),
         Wrong(
             "odd rest rounded up",
             right.instead(lambda a: _crop_from(a, start=lambda margin: (margin + 1) // 2)),
-            "Your crop begins one pixel too late if an odd number of pixels has to be removed.",
+            "If an odd number of pixels has to be removed, your crop begins one pixel too late. Round half of it down.",
             ODD,
         ),
         Wrong(
             "odd rest rounded to even",
             right.instead(lambda a: _crop_from(a, start=lambda margin: round(margin / 2))),
-            "You round half a pixel to the nearest even integer, as Python's round and torchvision's center_crop do.",
+            "You round half of an odd number to the nearest even integer, as Python's round does. Always round down.",
             ODD,
         ),
     ],

@@ -57,19 +57,20 @@ exercise = Exercise(
         Wrong(
             "no ReLU between",
             _no_relu_between,
-            "You have no ReLU between the two convolutions. Together they are then a single linear map.",
+            "You have no ReLU after the first convolution, so both together are one linear map. Each needs its own "
+            "ReLU.",
             "Count the ReLUs in figure 1 of the paper: each blue arrow is a convolution and a ReLU.",
         ),
         Wrong(
             "no ReLU at the end",
             lambda in_channels, out_channels: _block(in_channels, out_channels, out_channels)[:-1],
-            "You have no ReLU after the second convolution.",
+            "You have no ReLU after the second convolution. Each of the two convolutions needs its own ReLU.",
             "Each blue arrow in the figure is a convolution and a ReLU, including the second one.",
         ),
         Wrong(
             "batch normalisation",
             _batch_norm,
-            "You add batch normalisation, which makes the biases redundant. The U-Net of 2015 does not have it.",
+            "You add batch normalisation. The U-Net of 2015 has none, and this block follows it.",
             "The block has four layers. Which of your layers have parameters?",
         ),
         Wrong(
@@ -87,7 +88,7 @@ exercise = Exercise(
         Wrong(
             "one convolution",
             lambda in_channels, out_channels: _block(in_channels, out_channels, out_channels)[:2],
-            "Your block has only one convolution.",
+            "Your block has only one convolution. It should have two, each followed by a ReLU.",
             "How many blue arrows are there between two poolings?",
         ),
     ],

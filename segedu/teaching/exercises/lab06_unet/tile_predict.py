@@ -99,7 +99,8 @@ exercise = Exercise(
         Wrong(
             "overlaps summed",
             _sum_where_tiles_overlap,
-            "You add the logits where two output tiles overlap and do not divide by the number of tiles.",
+            "You add the logits where two output tiles overlap. Each pixel needs the logits of one tile, or their "
+            "mean.",
             "If you moved the last tile back, some pixels are predicted twice.",
         ),
         Wrong(
@@ -111,31 +112,31 @@ exercise = Exercise(
         Wrong(
             "border pixel doubled",
             right.instead(lambda a: _tiles(**vars(a), pad_mode="symmetric")),
-            "Your mirror image repeats the pixels at the border.",
+            "Your mirror image repeats the pixels at the border. Mirror the image without repeating them.",
             "In np.pad, this is the difference between the modes symmetric and reflect.",
         ),
         Wrong(
             "border repeated",
             right.instead(lambda a: _tiles(**vars(a), pad_mode="edge")),
-            "You repeat the border pixels instead of mirroring the image.",
+            "You repeat the border pixels. This exercise expects the mirror image outside the border.",
             "The row above the first row has to be the second row.",
         ),
         Wrong(
             "last tile lost",
             right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size - valid + 1, valid))),
-            "You leave zeros where the last tile, which extends beyond the image, should be.",
+            "You leave zeros at the end of the image. Predict the last tile too, although it extends beyond the image.",
             "Compute the number of tiles with a division that rounds up.",
         ),
         Wrong(
             "result too small",
             right.then(lambda out, a: _whole_tiles_only(out, a.image, a.tile_size - 2 * a.margin)),
-            "Your result is smaller than the image. The last tile, which extends beyond the image, is missing.",
+            "Your result is smaller than the image. Predict the last tile too, although it extends beyond the image.",
             "Compute the number of tiles with a division that rounds up, and crop the result at the end.",
         ),
         Wrong(
             "stride of the input tile",
             right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size, a.tile_size))),
-            "Your stride is the size of the input tile. The output tiles are smaller, so gaps remain between them.",
+            "Your stride is the size of the input tile, which leaves gaps. The output tiles are smaller.",
             SIDE_BY_SIDE,
         ),
         Wrong(

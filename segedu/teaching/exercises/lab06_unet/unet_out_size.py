@@ -76,19 +76,20 @@ exercise = Exercise(
         Wrong(
             "padding assumed",
             right.instead(lambda a: a.size),
-            "You return the size of the input, as if the convolutions were padded.",
+            "You return the size of the input, as if the convolutions were padded. Without padding each loses 2 "
+            "pixels.",
             "The image of the paper has 572 pixels per side and its output 388. Where are 184 pixels lost?",
         ),
         Wrong(
             "pooling rounds down",
             right.instead(lambda a: _walk(a.size, a.depth, odd_ok=True)),
-            "You round down if the size before a pooling is odd. Such an image has to be refused.",
+            "You round down if the size before a pooling is odd. Raise a ValueError for such an image.",
             "The pooling drops a row, so the upsampled features are no longer aligned with the skip.",
         ),
         Wrong(
             "one convolution",
             right.instead(lambda a: _walk(a.size, a.depth, down=2, bottom=2, up=2)),
-            "You subtract 2 pixels per block, but a block has two convolutions.",
+            "You subtract 2 pixels per block. A block has two convolutions, and each loses 2 pixels.",
             "Follow the first block of the paper: 572, 570, ...",
         ),
         Wrong(
@@ -100,32 +101,32 @@ exercise = Exercise(
         Wrong(
             "bottom forgotten",
             right.instead(lambda a: _walk(a.size, a.depth, bottom=0)),
-            "You do not count the two convolutions at the bottom of the U.",
+            "You leave out the two convolutions at the bottom of the U. They lose pixels, too.",
             "A U of depth 4 has 9 blocks: 4 on the way down, 4 on the way up, and one more.",
         ),
         Wrong(
             "too small accepted",
             right.instead(lambda a: _walk(a.size, a.depth, small_ok=True)),
-            "You accept images that are so small that no output is left.",
+            "You accept images that are so small that no output is left. Raise a ValueError for them.",
             "What does your function return for size 16 and depth 1?",
         ),
         Wrong(
             "divisible by 2**depth",
             _divisible_at_the_top,
-            "You require the image size to be divisible by 2**depth. This is the rule for padded convolutions.",
-            "572 is not divisible by 16, but it is legal. Which sizes have to be even?",
+            "You require the image size to be divisible by 2**depth. Only the size before each pooling has to be even.",
+            "Your rule is the one for padded convolutions. Here 572 is legal, although 16 does not divide it.",
         ),
         Wrong(
             "184 at every depth",
             right.instead(lambda a: a.size - 184),
-            "You subtract 184 pixels at every depth. This is what a U with four poolings loses.",
+            "You subtract 184 pixels at every depth. That is the loss of a U with four poolings; other depths differ.",
             "Follow an image of 20 pixels through a U of depth 1.",
         ),
         Wrong(
             "nothing refused",
             right.instead(lambda a: _walk(a.size, a.depth, odd_ok=True, small_ok=True)),
-            "You do not refuse any size. Odd sizes are rounded down, and too small ones give 0 or less.",
-            "Raise ValueError if the size before a pooling is odd, and if no output is left.",
+            "You accept every size. Raise a ValueError for an odd size before a pooling, and if no output is left.",
+            "What does your function return for size 16 and depth 1, and for size 573?",
         ),
     ],
     hides=["segedu.semantic.unet"],

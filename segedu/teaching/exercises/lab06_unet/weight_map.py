@@ -116,8 +116,8 @@ exercise = Exercise(
         Wrong(
             "d1 only",
             right.instead(lambda a: _weights(a, lambda d1, d2: d1**2)),
-            "You use only the distance to the nearest cell, so the weights are large all around every cell.",
-            "Which pixels are close to both the nearest and the second nearest cell?",
+            "You use only the distance to the nearest cell. The formula adds the distance to the second nearest cell.",
+            "With d1 alone, weights are large all around every cell. Which pixels are close to two cells?",
         ),
         Wrong(
             "on the cells too",
@@ -128,19 +128,19 @@ exercise = Exercise(
         Wrong(
             "class weight lost",
             right.instead(lambda a: _weights(a, class_term=False)),
-            "You omit the class weight w_c. Your weights are close to 0 far away from all cells.",
+            "You omit the class weight w_c. Every pixel has it, also far away from all cells.",
             "What does the network learn from a pixel of weight 0?",
         ),
         Wrong(
             "single cell crashes",
             _single_cell_crash,
-            "You assume that there is a second nearest cell. With one cell, or none, there is not.",
+            "Your function raises an error if there are fewer than two cells. Leave out the second term then.",
             "Consider the second term when the second nearest cell is infinitely far away.",
         ),
         Wrong(
             "halo round a single cell",
             right.instead(lambda a: _weights(a, distances=_distances_or_zero)),
-            "You use 0 as the distance to a second cell that does not exist.",
+            "You use 0 as the distance to a second cell that does not exist. Leave out the second term then.",
             "A missing cell is not close. What does the formula give for an infinite distance?",
         ),
         Wrong(
@@ -152,19 +152,20 @@ exercise = Exercise(
         Wrong(
             "distance inside the cells",
             right.instead(lambda a: _weights(a, distances=lambda label_map: _distances(label_map, inside=True))),
-            "You measure the distances inside the cells, so they are all 0 on the background.",
+            "Your distances are 0 on the background: you measure inside the cells. Measure from each pixel to the "
+            "cells.",
             "distance_transform_edt returns the distance to the nearest False. Which mask did you pass?",
         ),
         Wrong(
             "touching cells merged",
             right.instead(lambda a: _weights(a, distances=lambda labels: _distances(ndimage.label(labels > 0)[0]))),
-            "You merge cells that touch into one cell. The label map already separates them.",
+            "You merge cells that touch into one cell. Each label of the label map is its own cell.",
             "Do you label the connected components of label_map > 0? Two cells that touch form one component.",
         ),
         Wrong(
             "no square",
             right.instead(lambda a: _weights(a, lambda d1, d2: d1 + d2)),
-            "You do not square the sum of the distances.",
+            "You do not square the sum of the distances. The exponent contains (d1 + d2)^2.",
             "For two cells with 5 pixels between them, which exponent does the pixel in the middle have?",
         ),
     ],

@@ -82,20 +82,21 @@ exercise = Exercise(
         Wrong(
             "log of softmax",
             right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1)), a.target)),
-            "You take the logarithm of the softmax. If a probability is rounded to 0, the loss becomes infinite.",
+            "Large logits give you an infinite loss. This looks like the logarithm of a softmax that was rounded to 0.",
             "Simplify log(e^z / sum e^z) on paper first. torch.logsumexp computes the second term without overflow.",
         ),
         Wrong(
             "bare exponentials",
             right.instead(_unshifted_exponentials),
-            "Logits of 1000 give you NaN. This looks like an overflow of exp, or like 0 times the logarithm of 0.",
+            "Logits of 1000 give you NaN instead of a finite loss. This looks like an overflow of exp, or like 0 "
+            "times log(0).",
             "You may subtract a constant from all logits of a pixel. Or use torch.logsumexp.",
         ),
         Wrong(
             "eps in the logarithm",
             right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1) + 1e-12), a.target)),
-            "You add a constant in the logarithm. Where the network is confident and wrong, the gradient vanishes.",
-            "If p is rounded to 0, the loss of a pixel is in the thousands here, not 28. Use log-probabilities.",
+            "You add a constant inside the logarithm, so the loss of a confident, wrong prediction is too small.",
+            "Compute log-probabilities directly. If p is rounded to 0, the loss is in the thousands here, not 28.",
         ),
         Wrong(
             "wrong dimension",
@@ -136,8 +137,8 @@ exercise = Exercise(
         Wrong(
             "plain number",
             right.then(lambda out, a: out.item()),
-            "You return a Python number, which has no gradient, so the network cannot learn from it.",
-            "Return the tensor without .item(), float() or .detach().",
+            "You return a Python number, which has no gradient. Return a tensor that depends on the logits.",
+            "Leave out .item(), float() and .detach(): without a gradient the network cannot learn.",
         ),
     ],
 )

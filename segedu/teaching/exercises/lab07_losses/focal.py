@@ -70,7 +70,8 @@ exercise = Exercise(
         Wrong(
             "no (1 - p) branch",
             _weighted(lambda a: a.target * a.alpha * (1 - a.p_t) ** a.gamma),
-            "Background pixels have loss 0 in your function. If the target is 0, its probability is 1 - p.",
+            "Background pixels have loss 0 in your function. For target 0, the probability of the ground truth is 1 "
+            "- p.",
             "A network that predicts 'object' everywhere would have loss 0. Define p_t for both targets.",
         ),
         Wrong(
@@ -94,13 +95,13 @@ exercise = Exercise(
         Wrong(
             "gamma as a factor",
             _weighted(lambda a: a.alpha_t * (1 - a.p_t) * a.gamma),
-            "You multiply by gamma. It is an exponent, although it is often misprinted as a factor.",
+            "You multiply by gamma. Use it as an exponent: it is often misprinted as a factor.",
             "With gamma = 0 the loss is weighted cross-entropy, not 0.",
         ),
         Wrong(
             "easy pixels first",
             _weighted(lambda a: a.alpha_t * a.p_t**a.gamma),
-            "Your factor is p_t^gamma. It gives small weights to hard pixels and large ones to easy pixels.",
+            "Your factor is p_t^gamma, which is large for easy pixels. It has to be small for easy pixels.",
             "An easy pixel has p_t close to 1. Its factor should be close to 0.",
         ),
         Wrong(
@@ -118,7 +119,7 @@ exercise = Exercise(
         Wrong(
             "log of 0",
             _weighted(lambda a: -a.alpha_t * (1 - a.p_t) ** a.gamma, loss=lambda a: a.p_t.log()),
-            "You take the logarithm of the sigmoid. Where the network is confident and wrong, this is log(0).",
+            "You take the logarithm of the sigmoid, which can be log(0). Compute the log-probability from the logit.",
             "torch.nn.functional.logsigmoid(z) is log(sigmoid(z)) for any z, and 1 - sigmoid(z) is sigmoid(-z).",
         ),
         Wrong(

@@ -141,8 +141,8 @@ exercise = Exercise(
         Wrong(
             "pairs that overlap only",
             right.instead(_overlapping_pairs_only),
-            "You average over the overlapping pairs only. This loss was designed for pairs that do not overlap.",
-            "Divide the sum over all pairs by the number of all pairs.",
+            "You average over the overlapping pairs only. Pairs that do not overlap count as well.",
+            "GIoU was designed for such pairs. Divide the sum over all pairs by their number.",
         ),
         Wrong(
             "0 / 0",
@@ -153,7 +153,7 @@ exercise = Exercise(
         Wrong(
             "mean of nothing",
             right.instead(lambda a: _losses(*_areas(a.boxes, a.target)).mean()),
-            "If there are no pairs you take the mean of nothing, which is NaN. An image without objects has loss 0.",
+            "If there are no pairs, you return the mean of nothing, which is NaN. The loss is 0 then.",
             "Divide the sum by at least 1.",
         ),
         Wrong(

@@ -118,20 +118,21 @@ exercise = Exercise(
         Wrong(
             "no clamp",
             _with_intersection(lambda sides: sides.prod(1)),
-            "You multiply negative sides. Boxes that do not overlap have an intersection of 0, whose gradient is 0.",
+            "You multiply negative sides, so distant boxes get an intersection. It has to be 0, and its gradient too.",
             "Width and height of the intersection are at least 0.",
         ),
         Wrong(
             "area clamped",
             _with_intersection(lambda sides: torch.relu(sides.prod(1))),
-            "You clamp the area, not its sides. If both sides are negative, their product is positive.",
+            "You clamp the area of the intersection. Clamp its sides: two negative sides have a positive product.",
             "Clamp each side of the intersection at 0 before you multiply them.",
         ),
         Wrong(
             "clamp hides the zero",
             _with_intersection(lambda sides: sides.clamp(min=1e-7).prod(1)),
-            "You keep the intersection above a small positive number. The gradient through the union remains.",
-            "Clamp at exactly 0, and add nothing.",
+            "You clamp the intersection at a small positive number, so the union still gives a gradient. Clamp it at "
+            "0.",
+            "Add no small constant either: where the intersection is 0, all four derivatives are 0.",
         ),
         Wrong(
             "touching boxes",
@@ -162,7 +163,7 @@ exercise = Exercise(
         Wrong(
             "cannot move",
             right.then(lambda out, a: (out[0], (out[0][:, :2] + out[0][:, 2:]).abs().amax(1) < 1e-9)),
-            "You set zero to true if derivatives of opposite sides cancel. The size of the box can still change.",
+            "You set zero to true if the derivatives of opposite sides cancel. All four of them have to be 0.",
             ALL_ZERO,
         ),
     ],

@@ -92,19 +92,19 @@ exercise = Exercise(
         Wrong(
             "pixelwise",
             _with(over=()),
-            "You compute one fraction per pixel and average them. The sums belong inside the fraction.",
-            "First sum y p, y and p over the pixels of an image. Then divide once.",
+            "You compute one fraction per pixel and average them. Sum over the pixels first, then divide once.",
+            "Three sums over the pixels of an image: of y p, of y and of p.",
         ),
         Wrong(
             "whole batch",
             _with(over=(0, 2, 3)),
-            "You sum over the whole batch. Here each image has its own Dice, and the loss is their mean.",
+            "You sum over the whole batch. Each image has its own Dice, and the loss is the mean over images.",
             ROWS_AND_COLUMNS,
         ),
         Wrong(
             "all classes in one sum",
             _with(over=(1, 2, 3)),
-            "You sum over the classes as well. Each class has its own Dice; otherwise the largest class dominates.",
+            "You sum over the classes, so the largest class dominates. Each class has its own Dice.",
             ROWS_AND_COLUMNS,
         ),
         Wrong(
@@ -140,19 +140,20 @@ exercise = Exercise(
         Wrong(
             "rounded",
             right.instead(_round),
-            "You round the probabilities to the predicted class. This has no gradient, so the network cannot learn.",
-            "Use the probabilities as they are.",
+            "You round the probabilities to the predicted class, which has no gradient. Use the probabilities "
+            "themselves.",
+            "Without a gradient the network cannot learn.",
         ),
         Wrong(
             "squares below",
             _with(power=2),
-            "You square the probabilities in the denominator, as V-Net does. Here they are added without a square.",
+            "You square the probabilities in the denominator, as V-Net does. Add them without squaring.",
             "The denominator is the sum of y, the sum of p, and s.",
         ),
         Wrong(
             "2 lost",
             _with(numerator=lambda inter, smooth: inter + smooth),
-            "The factor 2 of the intersection is missing.",
+            "You leave out the factor 2 of the intersection. Equal masks must have Dice 1.",
             "For equal masks, the intersection is half of the sum of the areas.",
         ),
         Wrong(
@@ -164,7 +165,7 @@ exercise = Exercise(
         Wrong(
             "0 / 0",
             _with(ratio=torch.div),
-            "You divide 0 by 0. With s = 0, a class with no pixel and no probability has loss 0.",
+            "You divide 0 by 0. With s = 0, a class that neither occurs nor is predicted has loss 0.",
             "Check the denominator before you divide.",
         ),
         Wrong(

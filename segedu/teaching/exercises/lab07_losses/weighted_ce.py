@@ -126,14 +126,14 @@ exercise = Exercise(
         Wrong(
             "ignored in the divisor",
             right.instead(_ignored_in_divisor),
-            "You exclude ignored pixels from the sum, but not from the divisor.",
+            "You exclude ignored pixels from the sum, but not from the divisor. Exclude them from both.",
             "Their weight is 0 both in the numerator and in the sum of the weights.",
         ),
         Wrong(
             "1 / 0",
             right.instead(lambda a: _mean(*_pixels(a, 1 / a.pixel_counts.double()))),
-            "You divide by a count of 0. The weight of that class becomes infinite, and the loss is not finite.",
-            "A class with a count of 0 has weight 0. torch.where selects between two values.",
+            "You divide by a count of 0, so the weight becomes infinite. A class with a count of 0 has weight 0.",
+            "torch.where selects between two values, here 1 / count and 0.",
         ),
         Wrong(
             "both zeros",
@@ -142,19 +142,19 @@ exercise = Exercise(
                     a.logits, a.target, weight=1 / a.pixel_counts.double(), ignore_index=a.ignore_index
                 )
             ),
-            "You divide by a count of 0, and by a sum of weights that is 0. In both cases the loss is not finite.",
-            "A class with a count of 0 has weight 0. If the sum of all weights is 0, the loss is 0.",
+            "You divide by a count of 0, and by a sum of weights that is 0. Both the weight and the loss are 0 then.",
+            "Check a number before you divide by it: one such batch would make all parameters NaN.",
         ),
         Wrong(
             "0 taken for 1",
             right.given(pixel_counts=lambda a: a.pixel_counts.clamp(min=1)),
-            "You treat a count of 0 as 1, so a class that never occurs gets the largest weight of all.",
-            "Its weight is 0.",
+            "You treat a count of 0 as 1, so that class gets the largest weight of all. Its weight has to be 0.",
+            "A class without pixels in the training set should have no influence on the loss.",
         ),
         Wrong(
             "not inverse",
             right.instead(lambda a: _mean(*_pixels(a, a.pixel_counts.double()))),
-            "You use the count itself as the weight, so frequent classes get larger weights than rare ones.",
+            "You use the count itself as the weight. Use its inverse, so that rare classes get larger weights.",
             "The weight is 1 / count.",
         ),
         Wrong(
@@ -172,8 +172,8 @@ exercise = Exercise(
         Wrong(
             "no weights",
             right.given(pixel_counts=lambda a: torch.ones_like(a.pixel_counts)),
-            "You return the cross-entropy without class weights.",
-            "Each pixel has the weight of its ground-truth class, 1 / count.",
+            "You return the cross-entropy without class weights. Weight each pixel by 1 / count of its class.",
+            "The class is the one of the ground truth, not the predicted one.",
         ),
     ],
 )

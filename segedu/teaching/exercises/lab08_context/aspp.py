@@ -106,13 +106,13 @@ exercise = Exercise(
         Wrong(
             "image pooling missing",
             right.then(lambda out, a: torch.cat(_branches(out, a)[:-1], dim=1)),
-            "The image-level branch is missing. DeepLab v2 does not have it, but v3 does.",
+            "The image-level branch is missing. DeepLab v3 has one after the atrous branches; v2 did not.",
             COUNT,
         ),
         Wrong(
             "1x1 missing",
             right.then(lambda out, a: torch.cat(_branches(out, a)[1:], dim=1)),
-            "The 1x1 branch is missing.",
+            "The 1x1 branch is missing. It has to come before the atrous branches.",
             COUNT,
         ),
         Wrong(
@@ -130,7 +130,7 @@ exercise = Exercise(
         Wrong(
             "rates not scaled",
             right.given(output_stride=lambda a: 16),
-            "You use the rates as given at every output stride. They are meant for an output stride of 16.",
+            "You use the rates as given for every output stride. They are meant for 16, so scale them for the others.",
             "On a map that is twice as dense, how far apart are two positions that were 6 pixels apart?",
         ),
         Wrong(
@@ -157,12 +157,12 @@ exercise = Exercise(
             "no ReLU",
             right.instead(lambda a: _linear_branches(**vars(a))),
             "Your branches have negative values. Each of them has to end with a ReLU.",
-            "Which operation follows each convolution in the statement?",
+            "Which operation ends every branch in the exercise?",
         ),
         Wrong(
             "image first",
             right.then(lambda out, a: torch.cat([_branches(out, a)[-1], *_branches(out, a)[:-1]], dim=1)),
-            "You concatenate the image-level branch first. The statement puts it last.",
+            "You concatenate the image-level branch first. It has to come last.",
             "The order determines which weights of the next layer are applied to which branch.",
         ),
         Wrong(

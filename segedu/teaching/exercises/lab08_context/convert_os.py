@@ -134,7 +134,7 @@ exercise = Exercise(
         Wrong(
             "the strided layer dilated",
             _with(own=lambda before, after: after),
-            "You dilate the layer whose stride you remove. The map that it reads is not denser than before.",
+            "You dilate the layer whose stride you remove. Only the layers after it read a denser map.",
             DENSITY,
         ),
         Wrong(
@@ -170,20 +170,20 @@ exercise = Exercise(
         Wrong(
             "not dilated",
             _with(grow=lambda dilation, stride: 1),
-            "You remove strides but do not dilate any layer, so the taps of later kernels are too close together.",
+            "You remove strides but do not dilate any layer. The layers after a removed stride have to be dilated.",
             DENSITY,
         ),
         Wrong(
             "one stride too many",
             right.given(output_stride=lambda a: max(a.output_stride // 2, 1)),
-            "You remove one stride too many. The product of the strides may be equal to the output stride.",
+            "You remove one stride too many. Keep strides until their product equals the output stride.",
             PRODUCT,
         ),
         Wrong(
             "from the front",
             right.instead(_remove_first_strides),
-            "You remove the first strides and keep the last ones. All feature maps are then large and expensive.",
-            "The first layers stay as they are. Where does the product of the strides exceed the output stride?",
+            "You remove the first strides and keep the last ones. Keep the first strides and remove the last ones.",
+            "Otherwise all feature maps are large and expensive. Where does the product exceed the output stride?",
         ),
     ],
 )

@@ -94,7 +94,7 @@ exercise = Exercise(
         Wrong(
             "as transposed",
             right.instead(lambda a: F.conv_transpose2d(a.features, a.weight.transpose(0, 1), stride=a.rate)),
-            "You compute a transposed convolution, which upsamples the map. Atrous means dilated.",
+            "You compute a transposed convolution, which upsamples the map. An atrous convolution dilates the kernel.",
             WHICH,
         ),
         Wrong(
@@ -106,19 +106,19 @@ exercise = Exercise(
         Wrong(
             "padding 1",
             right.instead(lambda a: F.conv2d(a.features, a.weight, padding=1, dilation=a.rate)),
-            "Your padding is 1 for every rate, so the size of the map changes.",
+            "Your padding is 1 for every rate, so the size of the map changes. The padding has to grow with the rate.",
             REACH,
         ),
         Wrong(
             "no padding",
             right.instead(lambda a: F.conv2d(a.features, a.weight, dilation=a.rate)),
-            "You do not pad the map, so the result is smaller than the map.",
+            "You do not pad the map, so the result is smaller. The result has to be as large as the map.",
             REACH,
         ),
         Wrong(
             "padding is the rate",
             right.instead(lambda a: F.conv2d(a.features, a.weight, padding=a.rate, dilation=a.rate)),
-            "Your padding is the rate. This is right for kernels with 3 taps only.",
+            "Your padding is the rate. This keeps the size only for kernels with 3 taps; others need another padding.",
             "How far from its centre does a kernel with K taps reach, along each axis?",
         ),
         Wrong(
@@ -130,7 +130,8 @@ exercise = Exercise(
         Wrong(
             "rate zeros between taps",
             right.given(rate=lambda a: a.rate + 1),
-            "You insert `rate` zeros between two taps, so they are rate + 1 pixels apart. It has to be `rate` pixels.",
+            "You insert `rate` zeros between two taps, so they are rate + 1 pixels apart. They have to be `rate` "
+            "apart.",
             "With rate 1 there is no gap between the taps.",
         ),
         Wrong(
@@ -142,7 +143,7 @@ exercise = Exercise(
         Wrong(
             "no holes",
             right.given(rate=lambda a: 1),
-            "You ignore the rate, so your kernel is not dilated.",
+            "You ignore the rate. Neighbouring taps of the kernel have to be `rate` pixels apart.",
             "With rate 2, which pixels does the middle row of a 3x3 kernel read?",
         ),
     ],

@@ -126,7 +126,7 @@ exercise = Exercise(
         Wrong(
             "channels not reduced",
             _with(reduce=lambda grid, weight: grid),
-            "You do not apply the 1x1 convolutions. Each level keeps all C channels, so the pyramid outweighs the map.",
+            "You do not apply the 1x1 convolutions. They reduce the channels of each level before it is upsampled.",
             CHANNELS,
         ),
         Wrong(
@@ -144,7 +144,7 @@ exercise = Exercise(
         Wrong(
             "map last",
             right.then(_map_last),
-            "You concatenate the map after its pyramid. The statement puts it first.",
+            "You concatenate the map after its pyramid. The map has to come first.",
             "The order determines which weights of the next layer are applied to which channels.",
         ),
         Wrong(
@@ -156,7 +156,7 @@ exercise = Exercise(
         Wrong(
             "corners not aligned",
             _with(upsample=lambda grid, size: F.interpolate(grid, size, mode="bilinear", align_corners=False)),
-            "You interpolate with align_corners=False. The authors of PSPNet align the corners.",
+            "You interpolate with align_corners=False. The corners have to be aligned, as in the code of PSPNet.",
             "Which value must the corner pixel of the map get from the corner cell?",
         ),
         Wrong(
@@ -168,14 +168,15 @@ exercise = Exercise(
         Wrong(
             "ReLU last",
             right.instead(_relu_last),
-            "You interpolate before the ReLU. Negative cells then reduce the values next to them.",
-            "In which order does the statement list the three steps of a level?",
+            "You interpolate before the ReLU. Apply the ReLU first, so that negative cells do not reduce their "
+            "neighbours.",
+            "In which order does the exercise list the three steps of a level?",
         ),
         Wrong(
             "rest dropped",
             _with(pool=_whole_cells_only),
-            "All your cells have floor(H / n) rows. If n does not divide H, rows are left over or cells are added.",
-            "Cells may overlap. Where does cell i begin, and where does it end?",
+            "All your cells have floor(H / n) rows. If n does not divide H, cells overlap so that they cover all rows.",
+            "Where does cell i begin, and where does it end? The formula rounds one of them down and one up.",
         ),
         Wrong(
             "cells of n pixels",
@@ -186,14 +187,14 @@ exercise = Exercise(
         Wrong(
             "reduced before pooling",
             right.instead(_reduce_before_pooling),
-            "You apply the 1x1 convolution and the ReLU to the whole map before you pool. The mean comes first.",
+            "You apply the 1x1 convolution and the ReLU to the whole map before you pool. The pooling comes first.",
             "A cell with some positive pixels can have a negative mean. What does the ReLU return for this mean?",
         ),
         Wrong(
             "pooled twice",
             right.instead(_pool_twice),
-            "You compute the coarser grids from the finest grid. Where cells overlap, pixels are then counted twice.",
-            "Every grid is computed from the map itself.",
+            "You compute the coarser grids from the finest grid. Compute each grid from the map itself.",
+            "Where cells of the finest grid overlap, you count pixels twice.",
         ),
     ],
 )

@@ -53,7 +53,7 @@ exercise = Exercise(
         Wrong(
             "plain convolution",
             right.instead(lambda a: a.kernel_size**2 * a.in_channels * a.out_channels),
-            "You count the weights of a plain convolution, K x K x C x D. A separable convolution has two steps.",
+            "You count the weights of a plain convolution. Count those of the depthwise and of the pointwise step.",
             STEPS,
         ),
         Wrong(
@@ -65,7 +65,7 @@ exercise = Exercise(
         Wrong(
             "one kernel",
             right.instead(lambda a: a.kernel_size**2 + a.in_channels * a.out_channels),
-            "You count one kernel for all channels. Each channel has its own kernel.",
+            "You count one depthwise kernel for all channels. Each input channel has its own kernel.",
             STEPS,
         ),
         Wrong(
@@ -89,13 +89,13 @@ exercise = Exercise(
         Wrong(
             "kernels of the output",
             right.instead(lambda a: a.kernel_size**2 * a.out_channels + a.in_channels * a.out_channels),
-            "You count one spatial kernel per output channel. The first step has one per input channel.",
+            "You count one depthwise kernel per output channel. There is one per input channel.",
             STEPS,
         ),
         Wrong(
             "holes counted",
             right.given(kernel_size=lambda a: a.rate * (a.kernel_size - 1) + 1),
-            "You count the gaps of the dilated kernel. Dilation moves the taps apart and adds no weights.",
+            "You count the gaps of the dilated kernel. Count only its taps: dilation adds no weights.",
             "How many weights does a 3x3 kernel of rate 2 have? Nine.",
         ),
     ],

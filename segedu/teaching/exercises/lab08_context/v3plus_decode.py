@@ -97,19 +97,19 @@ exercise = Exercise(
         Wrong(
             "low level not reduced",
             _with(reduce=lambda low, weight: low),
-            "You concatenate the low-level features as they are. They have to be reduced by a 1x1 convolution first.",
+            "You concatenate the low-level features as they are. Reduce them by the 1x1 convolution first.",
             "The many channels of the early layer would outweigh the deep ones.",
         ),
         Wrong(
             "always four times",
             _up_by(lambda large, small: 4),
-            "You always upsample by a factor of 4. This is right only for output stride 16 and exact multiples.",
+            "You always upsample by a factor of 4. Upsample to the size of the low-level features.",
             SIZE,
         ),
         Wrong(
             "by a factor",
             _up_by(lambda large, small: large // small),
-            "You upsample by a factor. If the sizes are not multiples, rows and columns are missing or left over.",
+            "You upsample by an integer factor. Upsample to the exact size of the low-level features.",
             SIZE,
         ),
         Wrong(
@@ -121,13 +121,13 @@ exercise = Exercise(
         Wrong(
             "low level first",
             right.instead(lambda a: torch.cat([_reduce(a.low, a.weight), _to_low(a.deep, a.low)], dim=1)),
-            "You concatenate the low-level features first. The statement puts the deep features first.",
+            "You concatenate the low-level features first. The deep features have to come first.",
             "The order determines which weights of the next layer are applied to which channels.",
         ),
         Wrong(
             "low level made small",
             right.instead(_downsample_low),
-            "You downsample the low-level features to the size of the deep ones, which loses their fine outlines.",
+            "You downsample the low-level features, which loses their fine outlines. Upsample the deep ones instead.",
             SIZE,
         ),
         Wrong(
@@ -140,7 +140,7 @@ exercise = Exercise(
             "corners aligned",
             _with(up=lambda deep, low: F.interpolate(deep, low.shape[2:], mode="bilinear", align_corners=True)),
             "You interpolate with align_corners=True. This exercise expects align_corners=False.",
-            "Papers differ in this. The statement decides.",
+            "Papers differ in this. Which value does the exercise name?",
         ),
         Wrong(
             "nearest",

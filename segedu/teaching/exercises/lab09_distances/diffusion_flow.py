@@ -178,7 +178,7 @@ def _gradient_by_roll(heat: Tensor) -> Tensor:
 
 OUTSIDE = "After each step, multiply: heat * inside, with inside = (label_map == label)."
 LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel where that is at least 3e-7."
-STEP_2 = "Read step 2 of the statement again: heat[source] += 1, then the mean over 3x3, then 0 outside."
+STEP_2 = "Read step 2 of the exercise again: heat[source] += 1, then the mean over 3x3, then 0 outside."
 
 exercise = Exercise(
     name="diffusion_flow",
@@ -198,13 +198,13 @@ exercise = Exercise(
         Wrong(
             "last of equally near ones",
             right.instead(lambda a: _flow(a, source=_last_nearest)),
-            "Of several equally near pixels you take the last. Take the first in reading order.",
+            "If several pixels are equally near to the mean, you take the last. Take the first in reading order.",
             "argmin returns the first of equal values.",
         ),
         Wrong(
             "straight to the source",
             straight_to_the_source,
-            "Your vectors point straight at the source, even across the background. They should follow the heat.",
+            "Your vectors point straight at the source, even across the background. Follow the increase of the heat.",
             "In a C-shaped cell the way to the source follows the bend, and so does the heat.",
         ),
         Wrong(
@@ -234,7 +234,7 @@ exercise = Exercise(
         Wrong(
             "background flows",
             background_flows,
-            "Your flow is not 0 in the background. It should be 0 there.",
+            "Your flow is not 0 in the background. Set it to 0 there.",
             "Next to a cell the gradient is not 0, because the heat inside the cell is not.",
         ),
         Wrong(
@@ -288,7 +288,7 @@ exercise = Exercise(
         Wrong(
             "wraps around",
             right.instead(lambda a: _flow(a, gradient=_gradient_by_roll)),
-            "Your gradients wrap around the image. Beyond the border heat is 0, not that of the opposite side.",
+            "Your gradients wrap around to the opposite side of the image. Beyond the border, the heat is 0.",
             "torch.roll and np.roll wrap around. Pad with zeros instead.",
         ),
     ],

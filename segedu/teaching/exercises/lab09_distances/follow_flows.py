@@ -183,19 +183,19 @@ exercise = Exercise(
         Wrong(
             "one step more",
             right.given(steps=lambda a: a.steps + 1),
-            "You take one step too many.",
+            "You take one step too many. Take exactly `steps` steps.",
             "With steps=0 the particles stay where they are.",
         ),
         Wrong(
             "full steps",
             right.given(flows=lambda a: a.flows / a.flows.norm(dim=0).clamp(min=1e-12)),
-            "You normalize all flows to length 1. A step is as long as the flow.",
+            "You normalize all flows to length 1. Use their own lengths: a step is as long as the flow.",
             "Near the meeting point the flow may be short, so that particles come to rest.",
         ),
         Wrong(
             "background counts",
             background_counts,
-            "You use the flow of the background. It counts as 0, whatever `flows` contains there.",
+            "You use the flow of the background. Treat it as 0 there, whatever `flows` contains.",
             "Compute flows * foreground before the first step.",
         ),
         Wrong(
@@ -219,13 +219,14 @@ exercise = Exercise(
         Wrong(
             "pieces of the foreground",
             right.then(lambda out, a: (out[0], follow_flows(a.flows, a.foreground, 0)[1])),
-            "You number connected components of the foreground. Cells are separated by where their pixels end.",
-            "Compare the final positions, not the pixels where the particles started.",
+            "You number connected components of the foreground. Group pixels by their final positions instead.",
+            "Two cells that touch are one component, but their pixels end at different positions.",
         ),
         Wrong(
             "one cell for each pixel of an end",
             _grouped(lambda ends: _chains(ends.round(), 0.5)),
-            "You round the final positions and make a cell of each pixel. Positions at most 1 apart are one cell.",
+            "You round the final positions and make a cell of each pixel. Final positions at most 1 apart are one "
+            "cell.",
             CHAINS,
         ),
         Wrong(
@@ -237,31 +238,31 @@ exercise = Exercise(
         Wrong(
             "at most 2 apart",
             _grouped(lambda ends: _chains(ends, 2.0)),
-            "You join final positions that are more than 1 apart. Two meeting points may be close to each other.",
+            "You join final positions that are more than 1 apart. Join only those at most 1 apart.",
             CHAINS,
         ),
         Wrong(
             "city blocks",
             _grouped(partial(_chains_by_norm, p=1.0)),
-            "You add |dy| and |dx| between two final positions. Use the Euclidean distance.",
+            "You use |dy| + |dx| as the distance between two final positions. Use the Euclidean distance.",
             EUCLIDEAN,
         ),
         Wrong(
             "distance in a square",
             _grouped(partial(_chains_by_norm, p=np.inf)),
-            "You use the larger of |dy| and |dx| between two final positions. Use the Euclidean distance.",
+            "You use the larger of |dy| and |dx| as the distance of two final positions. Use the Euclidean distance.",
             EUCLIDEAN,
         ),
         Wrong(
             "less than 1 apart",
             _grouped(lambda ends: _chains(ends, 1 - 1e-9)),
-            "You do not join final positions that are exactly 1 apart. At most 1 is close enough.",
-            "< or <=?",
+            "You do not join final positions that are exactly 1 apart. Join them: the distance may be at most 1.",
+            "Does your comparison include equality?",
         ),
         Wrong(
             "no chains",
             _grouped(_within_1_of_the_first),
-            "You join only what is close to the first particle of a cell. Chains of close pairs count as well.",
+            "You join only particles close to the first one of a cell. A chain of close particles is one cell, too.",
             CHAINS,
         ),
         Wrong(

@@ -212,14 +212,14 @@ exercise = Exercise(
         Wrong(
             "last of equal scores",
             right.given(scores=lambda a: a.scores.argsort(stable=True).argsort()),
-            "Of equal scores you visit the last polygon first. The polygon with the lower index comes first.",
+            "Among equal scores, you visit the last polygon first. The polygon with the lower index comes first.",
             "Sorting in ascending order and reversing also reverses equal elements. " + ORDER,
         ),
         Wrong(
             "at the limit too",
             right.given(overlap_threshold=lambda a: math.nextafter(a.overlap_threshold, -1)),
             "You suppress a polygon whose overlap equals overlap_threshold. Suppress only above the threshold.",
-            "> or >=?",
+            "Does your comparison include equality?",
         ),
         Wrong(
             "over the union",
@@ -278,8 +278,8 @@ exercise = Exercise(
         Wrong(
             "areas with a sign",
             _with_overlaps(_with_signed_areas),
-            "Some of your areas are negative. The sign of the shoelace formula depends on the order of the corners.",
-            "Take its absolute value, or the diagonal of `shared`.",
+            "Some of your areas are negative. Areas are positive, whichever way round the corners are listed.",
+            "The shoelace formula has a sign. Take its absolute value, or the diagonal of `shared`.",
         ),
         Wrong(
             "0 / 0",

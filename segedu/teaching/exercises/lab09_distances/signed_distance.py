@@ -127,7 +127,7 @@ def without_an_edge(change: Callable[[Tensor], Tensor]) -> Callable:
 
 HALF = "Try one row, [0, 7]: the edge lies midway between the two pixel centres, half a pixel from each."
 EUCLIDEAN = "scipy.ndimage.distance_transform_edt computes Euclidean distances; the e in edt stands for Euclidean."
-NO_EDGE = "Read in the statement what to return for an image without a cell, and for one that a single cell fills."
+NO_EDGE = "Read in the exercise what to return for an image without a cell, and for one that a single cell fills."
 
 exercise = Exercise(
     name="signed_distance",
@@ -152,7 +152,7 @@ exercise = Exercise(
         Wrong(
             "cells that touch merged",
             right.given(label_map=lambda a: (a.label_map > 0).long()),
-            "You treat the foreground as one cell. There is also an edge between two touching cells.",
+            "You treat the foreground as one cell. There is also an edge between two cells that touch.",
             "Process one label at a time: every pixel with another label is outside this cell.",
         ),
         Wrong(
@@ -164,13 +164,13 @@ exercise = Exercise(
         Wrong(
             "half the wrong way",
             right.then(lambda out, a: out + out.sign()),
-            "You measure half a pixel too far. The edge lies before the nearest pixel on the other side, not after it.",
+            "Your distances are one pixel too long. The half pixel has to shorten them, inside and outside of cells.",
             HALF,
         ),
         Wrong(
             "half only inside",
             right.then(lambda out, a: torch.where(out > 0, out, out - 0.5)),
-            "Outside cells your distances are half a pixel too long. The edge is the same for both sides.",
+            "Outside cells your distances are half a pixel too long. The edge is half a pixel nearer there, too.",
             HALF,
         ),
         Wrong(
@@ -182,8 +182,8 @@ exercise = Exercise(
         Wrong(
             "border of the image",
             border_is_an_edge,
-            "You treat the border of the image as an edge. A cell that the border cuts off continues beyond it.",
-            "Do not pad with zeros: only pixels of the image can be outside a cell.",
+            "You treat the border of the image as an edge. Only pixels of the image can lie outside a cell.",
+            "Do not pad with zeros: a cell that the border cuts off continues beyond it.",
         ),
         Wrong(
             "city blocks",
@@ -218,25 +218,26 @@ exercise = Exercise(
         Wrong(
             "numbers without gaps",
             right.then(lambda out, a: torch.where(a.label_map <= len(cell_masks(a.label_map)), out, 0.0)),
-            "You assume that the labels are 1, 2, 3, ... without gaps. Labels may have gaps.",
+            "You assume that the labels are 1, 2, 3, ... without gaps. Use the labels that occur.",
             "torch.unique returns the labels that occur.",
         ),
         Wrong(
             "first number left out",
             smallest_label_skipped,
-            "You skip the smallest label. It is 0 only if the image contains background.",
+            "You skip the smallest label that occurs. Skip only label 0, which does not occur in every image.",
             "label_map[label_map > 0].unique() holds the labels of cells and no other.",
         ),
         Wrong(
             "foreground as one, to the pixel",
             right.instead(lambda a: _edt(a.label_map == 0) - _edt(a.label_map > 0)),
-            "You treat the foreground as one cell, and you measure to pixel centres instead of to the edge.",
+            "You treat the foreground as one cell and measure to pixel centres. Measure to the edge of each cell.",
             "Process one label at a time, and subtract 1/2.",
         ),
         Wrong(
             "no edge not seen",
             right.instead(lambda a: _signed(a.label_map, _edt)),
-            "You use scipy's distance even if the image has no edge, where it is meaningless. Return the diagonal.",
+            "If the image has no edge, scipy's distances mean nothing. Return the diagonal, negative if there is no "
+            "cell.",
             NO_EDGE,
         ),
         Wrong(

@@ -171,7 +171,7 @@ exercise = Exercise(
         Wrong(
             "turns to the top",
             _with_rays(lambda n_rays: _rays(n_rays) * torch.tensor([-1, 1])),
-            "Your rays turn the other way. Because y grows downwards, dy is the sine without a minus sign.",
+            "Your rays turn upwards after ray 0. They should turn downwards: dy is the sine, without a minus sign.",
             RAYS,
         ),
         Wrong(
@@ -183,7 +183,7 @@ exercise = Exercise(
         Wrong(
             "first ray again",
             _with_rays(lambda n_rays: _directions(torch.linspace(0, 2 * math.pi, n_rays, dtype=torch.float64))),
-            "Your last ray has the same direction as the first. Neighbouring rays are 2 pi / R apart.",
+            "Your last ray has the same direction as the first. Neighbouring rays are 2 pi / n_rays apart.",
             "linspace(0, 2 pi, R) contains both ends; 2 pi k / R for k = 0 ... R - 1 does not.",
         ),
         Wrong(
@@ -219,7 +219,7 @@ exercise = Exercise(
         Wrong(
             "half a pixel on every ray",
             _with_edge(lambda largest: torch.full([len(largest)], 0.5)),
-            "You add 0.5 on every ray. Half a pixel along the faster axis is 0.5 / max(|dy|, |dx|) along the ray.",
+            "You add 0.5 on every ray. Add half a pixel along the faster axis, 0.5 / max(|dy|, |dx|).",
             DIAGONAL,
         ),
         Wrong(
@@ -255,7 +255,7 @@ exercise = Exercise(
         Wrong(
             "pixels counted",
             steps_of_one_pixel,
-            "You step from pixel to pixel and count the steps. A step has length 1, even along a diagonal.",
+            "You step from pixel to pixel and count the steps. Each step has length 1, even along a diagonal.",
             "(dy, dx) = (sin, cos) already has length 1.",
         ),
         Wrong(
@@ -267,8 +267,8 @@ exercise = Exercise(
         Wrong(
             "in again on the other side",
             _with_walk(negative_indices),
-            "Your rays leave the image and enter it again on the opposite side. An index of -1 is the last row.",
-            "Check 0 <= y < H and 0 <= x < W before you read label_map[y, x].",
+            "Your rays leave the image and enter it again on the opposite side. Stop where a ray leaves the image.",
+            "An index of -1 is the last row. Check 0 <= y < H and 0 <= x < W before you read label_map[y, x].",
         ),
         Wrong(
             "rays last",

@@ -161,8 +161,8 @@ def nearest_marker(distance: Tensor, min_distance: float) -> Tensor:
 
 
 CALL = "watershed(-distance, markers, mask=distance > 0)"
-STEP_2 = "Read step 2 of the statement again: plateaus by shared edges, their position, no higher neighbour."
-STEP_3 = "Read step 3 of the statement again: in which order are peaks visited, and which of them are dropped?"
+STEP_2 = "Read step 2 of the exercise again: plateaus by shared edges, their position, no higher neighbour."
+STEP_3 = "Read step 3 of the exercise again: in which order are peaks visited, and which of them are dropped?"
 
 exercise = Exercise(
     name="watershed_decode",
@@ -193,13 +193,13 @@ exercise = Exercise(
         Wrong(
             "min_distance ignored",
             right.given(min_distance=lambda a: 0.0),
-            "You keep all peaks. Drop those that are nearer than min_distance to one kept before in their component.",
+            "You keep all peaks. Drop a peak that is nearer than min_distance to a kept one in the same component.",
             STEP_3,
         ),
         Wrong(
             "pieces only",
             right.given(min_distance=lambda a: math.inf),
-            "You number connected components. Cells that touch are in one component, but each has its own peak.",
+            "You number connected components. Touching cells are one component, but each of their peaks is a cell.",
             "The valley between two cells is above 0. Markers at the peaks separate them.",
         ),
         Wrong("seeds only", markers_only, "You return the markers. Flood the foreground from them.", CALL),
@@ -213,7 +213,7 @@ exercise = Exercise(
             "just min_distance away",
             right.given(min_distance=lambda a: a.min_distance + 1e-9 if a.min_distance else 0.0),
             "You drop peaks that are exactly min_distance away. Drop only those that are nearer.",
-            "< or <=?",
+            "Does your comparison include equality?",
         ),
         Wrong(
             "across pieces",
@@ -248,7 +248,7 @@ exercise = Exercise(
         Wrong(
             "last of equal tops",
             _decode(peaks=lambda heights: sorted(_peaks(heights)[::-1], key=lambda p: -heights[p])),
-            "Of equally high peaks you visit the last first. Visit them in reading order.",
+            "Among equally high peaks, you visit the last one first. Visit them in reading order.",
             "Sorting in ascending order and reversing the list also reverses the order of equal elements.",
         ),
         Wrong(
@@ -260,7 +260,7 @@ exercise = Exercise(
         Wrong(
             "nearest seed",
             nearest_marker,
-            "You assign each pixel to the nearest marker. Flooding follows the valleys, which may lie elsewhere.",
+            "You assign each pixel to the nearest marker. Flood from the markers, so that cells meet in the valleys.",
             CALL,
         ),
         Wrong(
@@ -272,7 +272,7 @@ exercise = Exercise(
         Wrong(
             "plateaus by corners",
             _decode(peaks=_peaks_of_8_neighbours),
-            "You use 8 neighbours for plateaus and their higher pixels. Use the 4 that share an edge.",
+            "You use 8 neighbours to find plateaus and higher pixels. Use only the 4 that share an edge.",
             STEP_2,
         ),
         Wrong(
@@ -290,8 +290,8 @@ exercise = Exercise(
         Wrong(
             "0 is inside",
             right.given(distance=lambda a: torch.where(a.distance == 0, 1e-9, a.distance)),
-            "You treat pixels at 0 as foreground. A foreground pixel has a distance above 0.",
-            "> or >=?",
+            "You treat pixels with distance 0 as foreground. Only pixels with a distance above 0 are foreground.",
+            "Does your comparison include 0?",
         ),
     ],
 )

@@ -158,7 +158,7 @@ exercise = Exercise(
         Wrong(
             "negative indices wrap",
             negative_indices,
-            "Your negative indices count from the end: -1 is the last pixel. Outside the image the value is 255.",
+            "Your negative indices wrap around, because -1 is the last pixel. Outside the image the value is 255.",
             BORDER,
         ),
         Wrong(
@@ -194,8 +194,8 @@ exercise = Exercise(
         Wrong(
             "all objects are one",
             right.given(label_map=lambda a: (a.label_map > 0).long()),
-            "You return 1 for pixels of two different objects. It is not enough that both are foreground.",
-            "Compare the labels.",
+            "You return 1 for pixels of two different objects. Return 1 only if both belong to the same object.",
+            "Compare the two labels. It is not enough that both are above 0.",
         ),
         Wrong(
             "boundaries",
@@ -213,7 +213,7 @@ exercise = Exercise(
             "8 neighbours",
             right.given(offsets=lambda a: [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]),
             "You compare with the 8 neighbours of each pixel. Compare only with the pixels at the given offsets.",
-            "One plane per offset.",
+            "Your result has one plane per neighbour. How many planes does the exercise ask for?",
         ),
         Wrong(
             "planes last",

@@ -139,19 +139,19 @@ exercise = Exercise(
         Wrong(
             "sigmas swapped",
             right.given(log_sigmas=lambda a: a.log_sigmas.flip(1)),
-            "You use sigma_x along y and sigma_y along x.",
+            "You use sigma_x along y and sigma_y along x. The first of the two sigmas belongs to y.",
             "Column 0 of log_sigmas belongs to y, like plane 0 of the embeddings.",
         ),
         Wrong(
             "threshold on the exponent",
             _with_exponents(lambda exponents: exponents.sum(dim=1) < 0.5),
-            "You compare the exponent with 1/2, which is one sigma. Compare the Gaussian, exp(-exponent), with 1/2.",
+            "You compare the exponent with 1/2. Compare the Gaussian itself, exp(-exponent), with 1/2.",
             "exp(-x) is above 1/2 where x is below log(2) = 0.69, so up to 1.18 sigma.",
         ),
         Wrong(
             "threshold on d",
             _with_exponents(lambda exponents: (2 * exponents).sum(dim=1).sqrt() < 0.5),
-            "You check if the distance is below half a sigma. Check if the Gaussian is above 1/2.",
+            "You check whether the distance is below half a sigma. Check whether the Gaussian is above 1/2.",
             "Solve exp(-d^2 / (2 sigma^2)) = 1/2 for d: it is 1.18 sigma.",
         ),
         Wrong(
@@ -187,8 +187,8 @@ exercise = Exercise(
         Wrong(
             "pixels, not embeddings",
             right.given(embeddings=lambda a: pixel_positions(a.embeddings.shape)),
-            "You measure from the positions of the pixels. Measure from where they point, the embeddings.",
-            "A pixel at the edge of an object may point exactly at its centre.",
+            "You measure distances from the positions of the pixels. Measure them from the embeddings.",
+            "An embedding is where a pixel points. A pixel at the edge of an object may point at its centre.",
         ),
         Wrong(
             "one object a pixel",

@@ -197,7 +197,7 @@ def around_the_pixel(a: SimpleNamespace) -> Tensor:
 
 
 TWO_LIMITS = "There are two limits: above 1/2 a pixel may join an object, above seed_threshold it may also start one."
-STEP_3 = "Read step 3 of the statement again: what happens to the members, to the number, to the loop?"
+STEP_3 = "Read step 3 of the exercise again: what happens to the members, to the number, to the loop?"
 
 exercise = Exercise(
     name="greedy_cluster",
@@ -240,19 +240,19 @@ exercise = Exercise(
         Wrong(
             "by area",
             right.instead(lambda a: _cluster(a, pick=_most_members)),
-            "You extract the largest object first. The one with the highest seed comes first.",
+            "You extract the largest object first. Extract the one with the highest seed first.",
             "The value of the seed decides, not the number of members.",
         ),
         Wrong(
             "last of equal seeds",
             right.instead(lambda a: _cluster(a, pick=_last_of_the_best)),
-            "Of equal seeds you start from the last. Start from the first in reading order.",
+            "Among equal seeds, you start from the last one. Start from the first in reading order.",
             "argmax returns the first of equal values; sorting in ascending order and reversing gives the last.",
         ),
         Wrong(
             "min_pixels ignored",
             right.given(min_pixels=lambda a: 1),
-            "You keep clusters with fewer than min_pixels members. They should not become objects.",
+            "You keep clusters with fewer than min_pixels members. They must not become objects.",
             STEP_3,
         ),
         Wrong(
@@ -264,7 +264,7 @@ exercise = Exercise(
         Wrong(
             "small ones start again",
             right.instead(lambda a: _cluster(a, restart=True)),
-            "Pixels of a cluster that was too small start another one. They stay free, but must not start any more.",
+            "Pixels of a cluster that was too small start another one. They stay free, but must not start any.",
             STEP_3,
         ),
         Wrong(
@@ -288,7 +288,7 @@ exercise = Exercise(
         Wrong(
             "pixels, not embeddings",
             right.given(embeddings=lambda a: pixel_positions(a.seed.shape)),
-            "You measure distances between pixels. Measure between the positions at which they point, the embeddings.",
+            "You measure distances between the positions of pixels. Measure them between their embeddings.",
             "Pixels of one object lie far apart, but their embeddings lie close together.",
         ),
         Wrong(

@@ -151,19 +151,20 @@ exercise = Exercise(
         Wrong(
             "moved the wrong way",
             right.instead(lambda a: left_sorted(a.errors, a.truth)[a.errors.argsort(descending=True)]),
-            "You invert the sorting the wrong way. The weight of step k belongs to pixel order[k].",
+            "You undo the sorting the wrong way. The weight of step k belongs to the pixel with the k-th largest "
+            "error.",
             "weights[order] = steps undoes the sorting; weights = steps[order] sorts once more.",
         ),
         Wrong(
             "first step free",
             _with_costs(_costs, lambda costs: torch.cat([0 * costs[:1], costs[1:] - costs[:-1]])),
-            "Your first weight is 0. The cost before the first step is 0, so the first weight is the cost after it.",
+            "Your first weight is 0. It should be the cost after the first step, because the cost before it is 0.",
             "The weights sum to 1.",
         ),
         Wrong(
             "first step missing",
             one_too_few,
-            "You return one weight too few. The weight of the first step, the cost after it, is missing.",
+            "You return one weight too few. The first step needs a weight too: the cost after it.",
             "Put a 0 before the costs and then take differences.",
         ),
         Wrong(
@@ -175,7 +176,7 @@ exercise = Exercise(
         Wrong(
             "cumulative the wrong way",
             _with_costs(intersection_grows),
-            "Your intersection grows with every object pixel. The pixels so far are wrong, so it shrinks.",
+            "Your intersection grows with every object pixel. It should shrink, because each of them becomes wrong.",
             COUNT,
         ),
         Wrong(
@@ -193,7 +194,7 @@ exercise = Exercise(
         Wrong(
             "union of all pixels",
             _with_costs(union_of_all),
-            "Your union also grows with object pixels. They belong to it from the start.",
+            "Your union also grows with object pixels. Only background pixels that become wrong are added to it.",
             "Add only pixels with truth 0.",
         ),
         Wrong(
@@ -205,7 +206,7 @@ exercise = Exercise(
         Wrong(
             "nothing without an object",
             right.then(lambda out, a: out * a.truth.any()),
-            "Your weights are 0 for an image without the object. There the first false positive gets the weight 1.",
+            "Without an object, all your weights are 0. The first false positive should then have the weight 1.",
             "n = 0: after the first step the union is 1 and the intersection 0.",
         ),
         Wrong(

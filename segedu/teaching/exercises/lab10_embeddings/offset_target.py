@@ -152,7 +152,7 @@ exercise = Exercise(
         Wrong(
             "centre rounded",
             _to(lambda positions: positions.mean(0).round()),
-            "You round the centre to a pixel. It may lie between pixels.",
+            "You round the centre to a pixel. Do not round it: it may lie between pixels.",
             "The mean of the positions 0 and 1 is 0.5.",
         ),
         Wrong(
@@ -176,7 +176,7 @@ exercise = Exercise(
         Wrong(
             "numbers without gaps",
             labels_without_gaps,
-            "You assume that the labels are 1, 2, 3, ... without gaps. Labels may have gaps.",
+            "You assume that the labels are 1, 2, 3, ... without gaps. Use the labels that occur.",
             "torch.unique returns the labels that occur.",
         ),
         Wrong(

@@ -218,7 +218,7 @@ exercise = Exercise(
         Wrong(
             "one object fails",
             _push(lambda push, C, a: push * torch.nan if C == 1 else push),
-            "With one object your push is 0 / 0. There is no pair, and the push is 0.",
+            "With one object your push is 0 / 0. Return a push of 0, because there is no pair.",
             "How many pairs are there with one object?",
         ),
         Wrong(
@@ -230,7 +230,7 @@ exercise = Exercise(
         Wrong(
             "margin once",
             right.given(push_margin=lambda a: a.push_margin / 2),
-            "Your push ends at a distance of push_margin. It should end at 2 push_margin.",
+            "Your push ends at a distance of push_margin. It should end at twice that distance.",
             "Each of the two means keeps a distance of push_margin around itself.",
         ),
         Wrong(
@@ -249,7 +249,7 @@ exercise = Exercise(
             "terms swapped",
             right.then(lambda out, a: out[::-1]),
             "You return the push first. Return (pull, push).",
-            "The statement says in which order the two are returned.",
+            "The exercise names the order of the two results.",
         ),
         Wrong(
             "pull summed",
@@ -287,8 +287,8 @@ exercise = Exercise(
         Wrong(
             "margins swapped",
             right.given(pull_margin=lambda a: a.push_margin, push_margin=lambda a: a.pull_margin),
-            "You use the push margin for the pull, and the pull margin for the push.",
-            "pull_margin comes before push_margin.",
+            "You swap the margins. The pull uses pull_margin, the push uses push_margin.",
+            "In which order does the exercise list the two arguments?",
         ),
     ],
 )
