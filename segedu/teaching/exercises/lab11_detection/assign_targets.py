@@ -162,13 +162,14 @@ exercise = Exercise(
         Wrong(
             "best not forced",
             right.instead(_not_forced),
-            "An object without a good anchor gets none. Its best anchors are positive, however small their IoU.",
+            "You leave out step 4: the best anchors of every object are positive, even if their IoU is below `high`.",
             FORCE,
         ),
         Wrong(
             "not forced, fails without objects",
             right.instead(lambda a: _by_thresholds(a.iou, a.low, a.high)),
-            "An object without a good anchor gets none (step 4), and your function fails if there are no objects.",
+            "You leave out step 4, in which the best anchors of every object become positive. Your function also "
+            "fails if there are no objects.",
             FORCE,
         ),
         Wrong(
@@ -186,61 +187,67 @@ exercise = Exercise(
         Wrong(
             "best of each object only",
             right.given(high=lambda a: 2.0),
-            "Only the best anchors of each object are positive. All anchors with an IoU of at least `high` are.",
+            "You make only the best anchors of each object positive. All anchors with an IoU of at least `high` "
+            "are positive too.",
             "Steps 1 and 4 both make anchors positive.",
         ),
         Wrong(
             "fails without objects",
             right.instead(lambda a: torch.where(_forced(a.iou), a.iou.argmax(dim=0), _not_forced(a))),
-            "Your function fails if there are no objects. All anchors are background then.",
+            "Your function fails if there are no objects. All anchors should then be background, -1.",
             "An empty tensor has no largest value. Which shape does iou have without objects?",
         ),
         Wrong(
             "left out without objects",
             right.then(lambda out, a: out if len(a.iou) else torch.full_like(out, IGNORED)),
-            "You ignore all anchors if there are no objects. They are background, -1.",
+            "If there are no objects, you label all anchors as ignored. They should be background, -1.",
             "An image without objects shows what background looks like.",
         ),
         Wrong(
             "for the object that forces",
             _forced_by_rows(_all_largest, forcing_object=True),
-            "You match a forced anchor with the object that forces it. Match it with the anchor's own best object.",
+            "You match an anchor of step 4 with the object whose best anchor it is. Match it with the object "
+            "that it overlaps most.",
             "The best anchor of one object may overlap another object more. (SSD matches as you did.)",
         ),
         Wrong(
             "first of equal anchors",
             _forced_by_rows(lambda values: _first_largest(values) & (values > 0)),
-            "If several anchors are equally good for an object, you force only the first. All of them are positive.",
+            "If several anchors are equally good for an object, you make only the first one positive. All of "
+            "them should be.",
             FORCE,
         ),
         Wrong(
             "argmax forces",
             _forced_by_rows(_first_largest),
-            "You force exactly one anchor per object, even if its IoU is 0. Force all ties, and nothing at 0.",
+            "In step 4 you make exactly one anchor per object positive, even if its IoU is 0. All equally good "
+            "anchors should be positive, but none at IoU 0.",
             FORCE,
         ),
         Wrong(
             "argmax for the object that forces",
             _forced_by_rows(_first_largest, forcing_object=True),
-            "You give each object its one best anchor. A forced anchor is matched with *its own* best object.",
+            "In step 4 you choose exactly one anchor per object and match it with this object. Choose all "
+            "equally good anchors, and match each with the object that it overlaps most.",
             "Anchors that are equally good are all positive, but an IoU of 0 forces nothing. " + FORCE,
         ),
         Wrong(
             "forced if nobody answers",
             _forced_by_rows(_all_largest, only_unmatched=True),
-            "You force anchors only for objects that have none so far. The best anchors of every object are positive.",
+            "You apply step 4 only to objects without a positive anchor. Apply it to every object.",
             "An anchor that was forced by another object need not be the best one of this object.",
         ),
         Wrong(
             "an object apart forces",
             right.instead(_forced_by_zeros),
-            "An object that overlaps no anchor makes anchors positive. An IoU of 0 should force nothing.",
+            "You make anchors positive for an object that overlaps none of them. In step 4, an IoU of 0 does not "
+            "count.",
             "The largest IoU of this object is 0, and many anchors have it. (torchvision's Matcher does as you did.)",
         ),
         Wrong(
             "forced from low on",
             right.then(lambda out, a: torch.where(_not_forced(a) == BACKGROUND, BACKGROUND, out)),
-            "You force only anchors with an IoU of at least `low`. The best anchors of an object are always positive.",
+            "You apply step 4 only to anchors with an IoU of at least `low`. Apply it to every IoU above 0.",
             "Step 4 comes last, and its only threshold is 0.",
         ),
         Wrong(

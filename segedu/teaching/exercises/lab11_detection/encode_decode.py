@@ -165,7 +165,8 @@ exercise = Exercise(
         Wrong(
             "log upside down",
             _encoding(lambda deltas, a: deltas * torch.tensor([1, 1, -1, -1])),
-            "Your tw and th have the wrong sign. Divide the side of the box by that of the anchor.",
+            "Your tw and th have the wrong sign. Divide the side of the box by that of the anchor before you "
+            "take the logarithm.",
             "A box that is larger than its anchor has tw above 0.",
         ),
         Wrong(
@@ -189,13 +190,14 @@ exercise = Exercise(
         Wrong(
             "sides swapped",
             _encoding(lambda deltas, a: torch.cat([_offset(a) / _sides(a.anchors).flip(1), deltas[:, 2:]], dim=1)),
-            "You divide the offset in x by the anchor's height and the offset in y by its width.",
+            "You divide the offset in x by the anchor's height and the offset in y by its width. It should be "
+            "the other way round.",
             "wa = x2 - x1 belongs to x.",
         ),
         Wrong(
             "from the box to the anchor",
             _encoding(lambda deltas, a: deltas * torch.tensor([-1, -1, 1, 1])),
-            "Your tx and ty have the wrong sign. They point from the anchor to the box.",
+            "Your tx and ty have the wrong sign. They should point from the anchor to the box.",
             "A box to the right of its anchor has tx above 0.",
         ),
         Wrong(
@@ -215,7 +217,7 @@ exercise = Exercise(
             Variants(
                 right.given(boxes=lambda a: _shifted(a.boxes, -0.5), anchors=lambda a: _shifted(a.anchors, -0.5))
             ).then(lambda out, a: (out[0], _shifted(out[1], 0.5))),
-            "You use the upper left corner of a box as its centre.",
+            "You use the upper left corner of a box as its centre. The centre is the mean of two opposite corners.",
             CENTRE,
         ),
         Wrong(
@@ -241,25 +243,28 @@ exercise = Exercise(
         Wrong(
             "moved by pixels",
             _decoding(lambda boxes, a: _moved(a, a.deltas[:, :2])),
-            "You move the centre by tx pixels. Encoding divided by the anchor's sides, so decoding must multiply.",
+            "You move the centre by tx pixels. Encoding divides the offset by the anchor's sides, so decoding "
+            "multiplies by them.",
             INVERSE,
         ),
         Wrong(
             "moved by the new sides",
             _decoding(lambda boxes, a: _moved(a, a.deltas[:, :2] * (_sides(a.anchors) * a.deltas[:, 2:].exp()))),
-            "You multiply tx and ty by the new sides. Encoding divided by the sides of the anchor.",
+            "You multiply tx and ty by the sides of the decoded box. Multiply them by the sides of the anchor.",
             INVERSE,
         ),
         Wrong(
             "sides not halved",
             _decoding(lambda boxes, a: _corners(_centre_and_sides(boxes)[0], 2 * _sides(boxes))),
-            "Your decoded boxes are twice too wide and twice too high. Each edge is half a side from the centre.",
+            "Your decoded boxes are twice as wide and twice as high as they should be. Each edge is half a side "
+            "from the centre.",
             CENTRE,
         ),
         Wrong(
             "centre as corner",
             _decoding(lambda boxes, a: _shifted(boxes, 0.5)),
-            "Your decoded boxes have their centre as upper left corner. x1 is half a width to the left of the centre.",
+            "You use the decoded centre as the upper left corner of the box. x1 is half a width to the left of "
+            "the centre.",
             CENTRE,
         ),
         Wrong(
@@ -277,19 +282,19 @@ exercise = Exercise(
         Wrong(
             "boxes moved",
             _decoding(lambda boxes, a: _decode(a.boxes, a.deltas)),
-            "You apply the deltas to the boxes. They belong to the anchors.",
+            "You apply the deltas to the boxes. Apply them to the anchors.",
             "At test time there are no boxes: only anchors and deltas are known.",
         ),
         Wrong(
             "axis by axis",
             Variants(right.given(deltas=lambda a: a.deltas[:, AXES])).then(lambda out, a: (out[0][:, AXES], out[1])),
-            "Your deltas are in the order (tx, tw, ty, th). The order is (tx, ty, tw, th).",
+            "Your deltas are in the order (tx, tw, ty, th). They should be in the order (tx, ty, tw, th).",
             "The two deltas of the centre come first.",
         ),
         Wrong(
             "decoded first",
             right.then(lambda out, a: out[::-1]),
-            "You return the decoded boxes first. Return the deltas of the boxes, then the boxes of the deltas.",
+            "You return the decoded boxes first. Return the encoded deltas first, then the decoded boxes.",
             "return encoded, decoded",
         ),
     ],

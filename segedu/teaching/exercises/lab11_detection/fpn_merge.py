@@ -210,19 +210,20 @@ exercise = Exercise(
         Wrong(
             "no way down",
             _merging(lambda levels: levels),
-            "You process each level independently. Upsample each coarse level and add it to the finer one.",
+            "You process each level independently. Upsample each coarse level and add it to the next finer one.",
             TOP_DOWN,
         ),
         Wrong(
             "bottom-up",
             _merging(lambda levels: _merged(levels[::-1])[::-1]),
-            "You add fine levels to coarse ones. The coarse levels should be upsampled and added to the fine ones.",
+            "You add fine levels to coarse ones. Upsample the coarse levels and add them to the fine ones.",
             "The backbone was the bottom-up path. " + TOP_DOWN,
         ),
         Wrong(
             "neighbour only",
             _merging(_next_level_only),
-            "You add the result of the next level's 1x1 convolution. Add the merged map of the next level.",
+            "To each level you add the 1x1 convolution of the next coarser level. Add the merged map of that "
+            "level instead.",
             TOP_DOWN,
         ),
         Wrong(
@@ -252,7 +253,8 @@ exercise = Exercise(
         Wrong(
             "always twice",
             _upsampling(lambda x, size: F.interpolate(x, scale_factor=2)),
-            "You upsample by the factor 2. The result is too large if the size of the finer map is odd.",
+            "You always upsample by a factor of 2, which is too large if the finer map has an odd side. Upsample "
+            "to the size of the finer map.",
             SIZE,
         ),
         Wrong(

@@ -150,7 +150,8 @@ exercise = Exercise(
         Wrong(
             "area over area",
             _before_rounding(lambda a: a.k0 + (_area(a.boxes) / a.canonical**2).log2()),
-            "You divide areas, so a box with twice the side rises by two levels. It should rise by one.",
+            "You divide the area by the square of `canonical`, so a box with twice the side is two levels "
+            "higher. It should be one level higher.",
             "The log2 of a square is twice the log2. Take the root of the area first.",
         ),
         Wrong(
@@ -171,12 +172,13 @@ exercise = Exercise(
             "Your levels are floats. They should be integers, because they are used as indices.",
             ".long()",
         ),
-        Wrong("rounded", _rounding(torch.round), "You round to the nearest level. Round down.", FLOOR),
-        Wrong("rounded up", _rounding(torch.ceil), "You round up. Round down.", FLOOR),
+        Wrong("rounded", _rounding(torch.round), "You round to the nearest level. Round down instead.", FLOOR),
+        Wrong("rounded up", _rounding(torch.ceil), "You round up to the next level. Round down instead.", FLOOR),
         Wrong(
             "rounded towards 0",
             right.instead(_towards_zero),
-            "You round log2 towards 0 before you add k0, so boxes a little smaller than `canonical` stay at level k0.",
+            "You round log2 towards 0, so boxes a little smaller than `canonical` stay at level k0. Round down, "
+            "also below 0.",
             "int() and .long() cut off the fraction: -0.4 becomes 0. " + FLOOR,
         ),
         Wrong(
@@ -203,7 +205,12 @@ exercise = Exercise(
             "You use the longer side of a box. Use the square root of its area.",
             SIZE,
         ),
-        Wrong("width", _by_size(lambda sides: sides[:, 0]), "You use the width. Use the root of the area.", SIZE),
+        Wrong(
+            "width",
+            _by_size(lambda sides: sides[:, 0]),
+            "You use the width of a box. Use the square root of its area.",
+            SIZE,
+        ),
         Wrong(
             "mean of the sides",
             _by_size(lambda sides: sides.mean(dim=1)),
@@ -237,10 +244,16 @@ exercise = Exercise(
         Wrong(
             "canonical forgotten",
             right.given(canonical=lambda a: 1),
-            "You do not divide by `canonical`, so a box of 1 x 1 pixels gets the level k0.",
+            "You do not divide by `canonical`, so a box of 1 x 1 pixels is at level k0. A box of that area "
+            "should be at a lower level.",
             "log2(1) is 0. For which box should this be the case?",
         ),
-        Wrong("k0 forgotten", right.given(k0=lambda a: 0), "You do not add k0, the level of a canonical box.", SIZE),
+        Wrong(
+            "k0 forgotten",
+            right.given(k0=lambda a: 0),
+            "You do not add k0, the level of a box with the side `canonical`. Add it before you clamp the level.",
+            SIZE,
+        ),
         Wrong(
             "the paper's numbers",
             right.instead(lambda a: level_assign(a.boxes, 4, 224, 2, 5)),
@@ -250,7 +263,7 @@ exercise = Exercise(
         Wrong(
             "counted from the lowest",
             right.then(lambda out, a: out - a.lowest),
-            "You count from the lowest level. Return the level itself.",
+            "You count the levels from 0, the lowest level of the pyramid. Return the number of the level itself.",
             "torchvision returns the index in its list of maps. Here, level 2 is 2.",
         ),
         Wrong(

@@ -148,7 +148,8 @@ exercise = Exercise(
         Wrong(
             "no root",
             _with_sides(lambda size, ratio: (size / ratio, size * ratio)),
-            "Your anchors have the right area, but their height is r * r times their width. It should be r times.",
+            "Your anchors have the right area, but their height is r * r times their width. It should be r times "
+            "their width.",
             AREA,
         ),
         Wrong(
@@ -160,7 +161,8 @@ exercise = Exercise(
         Wrong(
             "sides not halved",
             right.given(sizes=lambda a: [2 * size for size in a.sizes]),
-            "Your anchors are twice too wide and twice too high. Each edge is half a side from the centre.",
+            "Your anchors are twice as wide and twice as high as they should be. Each edge is half a side from "
+            "the centre.",
             CORNERS,
         ),
         Wrong(
@@ -184,7 +186,8 @@ exercise = Exercise(
         Wrong(
             "half rounded down",
             right.then(lambda out, a: out - a.stride / 2 + a.stride // 2),
-            "You round half a stride down. The centre of a cell may lie between two pixels.",
+            "You round half a stride down to an integer. Do not round: the centre of a cell may lie between two "
+            "pixels.",
             "5 // 2 is 2, but 5 / 2 is 2.5.",
         ),
         Wrong(
@@ -229,7 +232,12 @@ exercise = Exercise(
             "You return (x1, y1, w, h). Boxes are (x1, y1, x2, y2).",
             "x2 = x + w / 2. (Annotations of COCO are (x1, y1, w, h).)",
         ),
-        Wrong("column by column", _reordered(1, 0, 2, 3), "You go column by column. The order is row by row.", ORDER),
+        Wrong(
+            "column by column",
+            _reordered(1, 0, 2, 3),
+            "You list the cells column by column. List them row by row.",
+            ORDER,
+        ),
         Wrong(
             "size by size",
             _reordered(0, 1, 3, 2),
@@ -239,7 +247,7 @@ exercise = Exercise(
         Wrong(
             "cells inside",
             _reordered(2, 3, 0, 1),
-            "You place one anchor on all cells, then the next anchor. All anchors of a cell should come together.",
+            "You list one anchor of all cells, then the next anchor of all cells. List all anchors of a cell together.",
             ORDER,
         ),
         Wrong(

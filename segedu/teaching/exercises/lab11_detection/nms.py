@@ -177,7 +177,8 @@ exercise = Exercise(
         Wrong(
             "across classes",
             right.given(labels=lambda a: torch.zeros_like(a.labels)),
-            "Your detections remove detections of other classes. A rider must not remove the horse.",
+            "A detection removes detections of other classes in your function. It should remove only those of "
+            "its own class.",
             "Two conditions, combined by &.",
         ),
         Wrong(
@@ -195,7 +196,7 @@ exercise = Exercise(
         Wrong(
             "labels left behind",
             right.given(labels=lambda a: a.labels[_order(a.scores).argsort()]),
-            "You sort the boxes by score, but not their labels. So you compare the classes of other detections.",
+            "You sort the boxes by score, but not their labels. Each label then belongs to another box.",
             "Use labels[order] with boxes[order], or sort nothing and go through the indices in `order`.",
         ),
         Wrong(
@@ -213,7 +214,7 @@ exercise = Exercise(
         Wrong(
             "best of each class",
             right.given(iou_threshold=lambda a: -1),
-            "You keep one detection per class. Detections that do not overlap are different objects.",
+            "You keep one detection per class. Keep every detection that does not overlap a kept one too much.",
             "An image can show two cars.",
         ),
         Wrong(
@@ -297,7 +298,7 @@ exercise = Exercise(
         Wrong(
             "fails without detections",
             right.instead(_fails_without_detections),
-            "Your function fails if there are no detections. It should return no indices then.",
+            "Your function fails if there are no detections. It should then return an empty tensor of indices.",
             "An empty tensor has no largest score. An empty list is a valid result.",
         ),
     ],

@@ -141,7 +141,12 @@ exercise = Exercise(
     kind="decoded",
     hides=["segedu.ops.anchors", "segedu.detection.ssd"],
     wrong=[
-        Wrong("no variances", right.given(variances=lambda a: (1, 1)), "You leave out the variances.", VARIANCE),
+        Wrong(
+            "no variances",
+            right.given(variances=lambda a: (1, 1)),
+            "You leave out the variances. Multiply dx and dy by the first variance, dw and dh by the second one.",
+            VARIANCE,
+        ),
         Wrong(
             "divided by variances",
             right.given(variances=lambda a: (1 / a.variances[0], 1 / a.variances[1])),
@@ -151,49 +156,52 @@ exercise = Exercise(
         Wrong(
             "variances swapped",
             right.given(variances=lambda a: a.variances[::-1]),
-            "You use the second variance for the centre and the first one for the sides.",
+            "You use the second variance for the centre and the first one for the sides. It should be the other "
+            "way round.",
             VARIANCE,
         ),
         Wrong(
             "one variance for all",
             right.given(variances=lambda a: (a.variances[0], a.variances[0])),
-            "You use the first variance for the sides too. They have the second one.",
+            "You use the first variance for the sides too. Use the second variance for them.",
             VARIANCE,
         ),
         Wrong(
             "variance of the centre only",
             right.given(variances=lambda a: (a.variances[0], 1)),
-            "You leave out the variance of the sides.",
+            "You leave out the variance of the sides. Multiply dw and dh by the second variance.",
             VARIANCE,
         ),
         Wrong(
             "always 0.1 and 0.2",
             right.given(variances=lambda a: (0.1, 0.2)),
-            "Your variances are always 0.1 and 0.2. Use the argument.",
+            "Your variances are always 0.1 and 0.2. Use the argument `variances`.",
             "`v, u = variances`.",
         ),
         Wrong(
             "variance outside of exp",
             _decoding(factors=lambda d, u: u * d.exp()),
-            "You multiply the exponential by the variance. It belongs inside, exp(u dw).",
+            "You multiply the exponential by the variance. Multiply dw and dh by it before you take the exponential.",
             "A delta of 0 must not change the sides.",
         ),
         Wrong(
             "no exp",
             _decoding(factors=lambda d, u: 1 + u * d),
-            "You leave out the exponential. w is wa exp(u dw).",
+            "You leave out the exponential. The deltas of the sides are logarithms, so decoding needs an exponential.",
             "The deltas of the sides are logarithms.",
         ),
         Wrong(
             "in pixels",
             _decoding(lambda d, v, sides, factors: v * d),
-            "You move the centre by v dx pixels. The offset is measured in sides of the default box.",
+            "You move the centre by v dx pixels. The offset is relative to the sides of the default box, so "
+            "multiply by them.",
             "x = xa + v dx wa.",
         ),
         Wrong(
             "by the new sides",
             _decoding(lambda d, v, sides, factors: v * d * sides * factors),
-            "You measure the offset of the centre in sides of the predicted box. Use those of the default box.",
+            "You multiply the offset of the centre by the sides of the predicted box. Multiply it by those of "
+            "the default box.",
             "x = xa + v dx wa, whatever w is.",
         ),
         Wrong(
@@ -205,7 +213,8 @@ exercise = Exercise(
         Wrong(
             "sides swapped",
             _decoding(lambda d, v, sides, factors: v * d * sides.flip(1)),
-            "You measure the offset in x in heights and the offset in y in widths.",
+            "You multiply the offset in x by the height of the default box and the offset in y by its width. It "
+            "should be the other way round.",
             "wa = x2 - x1 belongs to x.",
         ),
         Wrong(
@@ -229,19 +238,21 @@ exercise = Exercise(
         Wrong(
             "not permuted",
             _listing(lambda x, A: x.reshape(-1, len(x) // A)),
-            "You reshape the maps directly. Channels are their first axis, and must be the last one in the list.",
+            "You reshape the maps directly, which mixes channels and locations. Move the channels to the last "
+            "axis first.",
             ORDER,
         ),
         Wrong(
             "default box by default box",
             _listing(lambda x, A: x.unflatten(0, (A, -1)).permute(0, 2, 3, 1).flatten(0, 2)),
-            "You list the first default box of all locations, then the second. Go location by location.",
+            "You list the first default box of all locations, then the second one. List all default boxes of a "
+            "location together.",
             ORDER,
         ),
         Wrong(
             "column by column",
             _listing(lambda x, A: x.unflatten(0, (A, -1)).permute(3, 2, 0, 1).flatten(0, 2)),
-            "You list the locations column by column. The order is row by row.",
+            "You list the locations column by column. List them row by row.",
             ORDER,
         ),
         Wrong(
@@ -250,47 +261,54 @@ exercise = Exercise(
             "You take every A-th channel for one default box. The channels of a default box are adjacent.",
             "The first 4 channels of deltas are dx, dy, dw, dh of the first default box.",
         ),
-        Wrong("not cut", _unclipped(lambda boxes, a: boxes), "You do not clip the boxes to the image.", CLIP),
+        Wrong(
+            "not cut",
+            _unclipped(lambda boxes, a: boxes),
+            "You do not clip the boxes to the image. No predicted box should extend beyond its border.",
+            CLIP,
+        ),
         Wrong(
             "cut at 1",
             _unclipped(lambda boxes, a: boxes.clamp(0, 1)),
-            "You clip the boxes to the range from 0 to 1. They are in pixels.",
+            "You clip the boxes to the range from 0 to 1. They are in pixels, so clip them to the size of the image.",
             CLIP,
         ),
         Wrong(
             "cut at 0 only",
             _unclipped(lambda boxes, a: boxes.clamp(min=0)),
-            "You clip the boxes at the left and upper border only.",
+            "You clip the boxes at the left and upper border only. Clip them at the right and lower border too.",
             CLIP,
         ),
         Wrong(
             "height for width",
             right.given(image_size=lambda a: a.image_size[::-1]),
-            "You clip x at the height and y at the width.",
+            "You clip x at the height of the image and y at its width. It should be the other way round.",
             CLIP,
         ),
         Wrong(
             "parts of the image",
             right.then(lambda out, a: (out[0] / torch.tensor(a.image_size[::-1] * 2), out[1])),
-            "You return boxes relative to the image. Return pixels.",
+            "You return boxes relative to the image. Return them in pixels.",
             "The default boxes are in pixels too.",
         ),
         Wrong(
             "as centre and sides",
             right.then(lambda out, a: (xyxy_to_cxcywh(out[0]), out[1])),
-            "You return (x, y, w, h). Return (x1, y1, x2, y2).",
+            "You return boxes as (x, y, w, h). Return them as (x1, y1, x2, y2).",
             CORNER,
         ),
         Wrong(
             "centre as corner",
             _unclipped(lambda boxes, a: _clipped(boxes + _half_sides(boxes), a.image_size)),
-            "Your boxes have their centre as upper left corner.",
+            "You use the predicted centre as the upper left corner of the box. x1 is half a width to the left of "
+            "the centre.",
             CORNER,
         ),
         Wrong(
             "sides not halved",
             _unclipped(lambda boxes, a: _clipped(boxes + OUTWARDS * _half_sides(boxes), a.image_size)),
-            "Your boxes are twice too wide and twice too high. Each edge is half a side from the centre.",
+            "Your boxes are twice as wide and twice as high as they should be. Each edge is half a side from the "
+            "centre.",
             CORNER,
         ),
         Wrong(
@@ -311,23 +329,29 @@ exercise = Exercise(
             "You apply a sigmoid. SSD applies a softmax over the classes.",
             "RetinaNet has sigmoids, and no column for background.",
         ),
-        Wrong("no softmax", _scoring(lambda x: x[:, 1:]), "You return logits, not their softmax.", "softmax(dim=...)"),
+        Wrong(
+            "no softmax",
+            _scoring(lambda x: x[:, 1:]),
+            "You return the logits of the classes. Return their softmax.",
+            "softmax(dim=...)",
+        ),
         Wrong(
             "with background",
             _scoring(lambda x: x.softmax(dim=1)),
-            "You return the background column. Remove it.",
+            "You return the scores of the background too. Remove the background column after the softmax.",
             "K - 1 columns.",
         ),
         Wrong(
             "background left out before",
             _scoring(lambda x: x[:, 1:].softmax(dim=1)),
-            "You remove the background before the softmax. Then the scores of every default box sum to 1.",
+            "You remove the background before the softmax, so the scores of each default box sum to 1. Remove it "
+            "afterwards.",
             "First the softmax over all K classes, then the columns from 1 on.",
         ),
         Wrong(
             "last class left out",
             _scoring(lambda x: x.softmax(dim=1)[:, :-1]),
-            "You remove the last column. Background is column 0.",
+            "You remove the last column of the scores. Remove column 0, which is background.",
             "scores[:, 1:]",
         ),
         Wrong(

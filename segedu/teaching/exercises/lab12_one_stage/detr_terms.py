@@ -49,13 +49,13 @@ def shared_wrong_answers(right: Variants, terms: Callable[..., Callable], formul
         Wrong(
             "no object first",
             right.given(pred_logits=lambda a: a.pred_logits.roll(-1, dims=1)),
-            "You treat column 0 as no object. No object is the last column.",
+            'You treat column 0 as "no object". The last column is "no object".',
             "Label 0 belongs to column 0.",
         ),
         Wrong(
             "mean of four",
             terms(distance=lambda pred, gt: l1(pred, gt) / 4),
-            "You compute the mean of the four differences. Compute their sum.",
+            "You compute the mean of the four absolute differences. Compute their sum.",
             "Sum over the last dimension. F.l1_loss computes a mean by default.",
         ),
         Wrong(
@@ -67,34 +67,51 @@ def shared_wrong_answers(right: Variants, terms: Callable[..., Callable], formul
         Wrong(
             "corners",
             terms(distance=lambda pred, gt: l1(_corners(pred), _corners(gt))),
-            "You compare corners. The distance compares (cx, cy, w, h).",
+            "You compare the corners of the boxes. Compare (cx, cy, w, h), their centres and sides.",
             RELATIVE,
         ),
         Wrong(
             "corners of the objects",
             terms(distance=lambda pred, gt: l1(pred, _corners(gt))),
-            "You compare (cx, cy, w, h) of the predictions with (x1, y1, x2, y2) of the objects.",
+            "You compare (cx, cy, w, h) of the predictions with (x1, y1, x2, y2) of the objects. Convert the "
+            "objects to (cx, cy, w, h).",
             RELATIVE,
         ),
-        Wrong("GIoU missing", terms(weights=(5, 0)), "You leave out the GIoU.", formula),
+        Wrong(
+            "GIoU missing",
+            terms(weights=(5, 0)),
+            "You leave out the term of the GIoU. Boxes are compared by their distance and by their GIoU.",
+            formula,
+        ),
         Wrong(
             "IoU for GIoU",
             terms(overlap=lambda pred, gt: box_iou(_corners(pred), _corners(gt))),
-            "You use the IoU. It is 0 for all boxes that do not overlap, however far apart they are.",
+            "You use the IoU, which is 0 for all boxes that do not overlap, however far apart they are. Use the GIoU.",
             "The GIoU decreases further with the distance, so it has a gradient.",
         ),
-        Wrong("weights swapped", terms(weights=(2, 5)), "You swap the weights. That of the distance is 5.", formula),
-        Wrong("weights missing", terms(weights=(1, 1)), "You leave out the weights, 5 and 2.", formula),
+        Wrong(
+            "weights swapped",
+            terms(weights=(2, 5)),
+            "You swap the weights of the two box terms. The weight of the distance is 5, and that of the GIoU is 2.",
+            formula,
+        ),
+        Wrong(
+            "weights missing",
+            terms(weights=(1, 1)),
+            "You leave out the weights of the two box terms. The weight of the distance is 5, and that of the "
+            "GIoU is 2.",
+            formula,
+        ),
         Wrong(
             "objects in pixels",
             right.given(image_size=lambda a: (1, 1)),
-            "Your objects are in pixels, but your predictions are relative to the image.",
+            "Your objects are in pixels, but the predictions are relative to the image. Make the objects relative too.",
             RELATIVE,
         ),
         Wrong(
             "height for width",
             right.given(image_size=lambda a: a.image_size[::-1]),
-            "You divide x by the height and y by the width.",
+            "You divide x by the height of the image and y by its width. It should be the other way round.",
             "image_size is (H, W).",
         ),
     ]

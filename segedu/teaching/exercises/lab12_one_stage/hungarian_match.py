@@ -117,7 +117,7 @@ def _fails_without_objects(out: Matches, a: SimpleNamespace) -> Matches:
 SIGN = "The assignment minimises the cost, so a good match must have a low cost."
 TERMS = "cost = -p + 5 |b_q - b_n| - 2 GIoU."
 ALL = "The sum over all pairs must be least. linear_sum_assignment finds it."
-NOTHING = "Matching an object has a cost of three terms. Matching no object has no cost."
+NOTHING = "The cost of matching an object has three terms. A query without an object has no cost."
 
 exercise = Exercise(
     name="hungarian_match",
@@ -135,11 +135,17 @@ exercise = Exercise(
             "Your class term has the wrong sign. A query that is confident of the class should have a lower cost.",
             SIGN,
         ),
-        Wrong("class missing", _costs(classes=lambda x, k: 0), "You leave the class out of the cost.", TERMS),
+        Wrong(
+            "class missing",
+            _costs(classes=lambda x, k: 0),
+            "You leave the class out of the cost. A query that is confident of the object's class should have a "
+            "lower cost.",
+            TERMS,
+        ),
         Wrong(
             "logits",
             _costs(classes=lambda x, k: -x[:, k]),
-            "You use the logit of the class. Use its probability.",
+            "You use the logit of the class. Use its probability, after a softmax.",
             "A softmax over the C + 1 columns.",
         ),
         Wrong(
@@ -158,7 +164,7 @@ exercise = Exercise(
             "sigmoids",
             _costs(classes=lambda x, k: -x.sigmoid()[:, k]),
             "You apply a sigmoid. Apply a softmax over the C + 1 columns.",
-            "The columns of a query compete, and one of them is no object.",
+            'The columns of a query compete, and one of them is "no object".',
         ),
         Wrong(
             "softmax over queries",
@@ -169,8 +175,8 @@ exercise = Exercise(
         Wrong(
             "softmax without no object",
             _costs(classes=lambda x, k: -x[:, :-1].softmax(dim=1)[:, k]),
-            "You remove the column of no object before the softmax. Keep it.",
-            "Probability that a query assigns to no object must be missing from the classes.",
+            'You remove the column of "no object" before the softmax. Keep it in the softmax.',
+            'The probability that a query assigns to "no object" must be missing from the classes.',
         ),
         Wrong(
             "labels from 1",
@@ -178,7 +184,12 @@ exercise = Exercise(
             "You use column label - 1. Here, labels and columns both begin with 0.",
             "In yolo_target, label 1 was the first class. Always check where labels begin.",
         ),
-        Wrong("box missing", _costs(weights=(0, 2)), "You leave the distance out of the cost.", TERMS),
+        Wrong(
+            "box missing",
+            _costs(weights=(0, 2)),
+            "You leave the distance between the boxes out of the cost. Add it with its weight, 5.",
+            TERMS,
+        ),
         Wrong(
             "L2",
             _costs(distance=lambda pred, gt: (pred - gt).norm(dim=-1)),
@@ -206,49 +217,53 @@ exercise = Exercise(
         Wrong(
             "distance in pixels",
             detr_terms.distance_in_pixels(right),
-            "You measure the distance in pixels. Compared with it, the class would hardly matter.",
+            "You measure the distance in pixels, so the class hardly matters. Measure it relative to the image.",
             detr_terms.RELATIVE,
         ),
         Wrong(
             "greedy",
             _choice(lambda cost, p: cost.argmin(dim=0)),
-            "You give each object the query with the least cost. Two objects may then share a query.",
+            "You match each object with the query of least cost, so two objects may share a query. Match each "
+            "object with a query of its own.",
             ALL,
         ),
         Wrong(
             "first come",
             _choice(lambda cost, p: choices.one_after_the_other(cost, list(range(cost.shape[1])))),
-            "Your objects choose one after the other. The first ones can leave expensive queries to the others.",
+            "Your objects choose one after the other, which can leave expensive queries to the last ones. "
+            "Minimise the sum of all costs.",
             ALL,
         ),
         Wrong(
             "cheapest pair first",
             _choice(choices.cheapest_pair_first),
-            "You match the pair with the least cost first. The remaining pairs can be expensive.",
+            "You match the pair with the least cost first, which can leave expensive pairs. Minimise the sum of "
+            "all costs.",
             ALL,
         ),
         Wrong(
             "dearest",
             _choice(lambda cost, p: _matched(-cost)),
-            "You find the largest sum of costs. Find the least.",
+            "You find the match with the largest sum of costs. Find the one with the least sum.",
             "linear_sum_assignment minimises by default.",
         ),
         Wrong(
             "in the order of queries",
             _choice(lambda cost, p: _matched(cost).sort().values),
-            "Your queries are sorted. They should be in the order of the objects.",
+            "You return the queries in increasing order. Return them in the order of the objects.",
             "scipy returns pairs sorted by row. Pass cost.T, or sort the pairs by object.",
         ),
         Wrong(
             "turned round",
             _choice(lambda cost, p: choices.queries_by_objects(cost)),
-            "You return queries[objects] of scipy's pairs. This is the inverse of the right order.",
+            "You return queries[objects] of scipy's pairs, which is the inverse of the right order. Entry n "
+            "should be the query of object n.",
             "queries[objects.argsort()], result[objects] = queries, or pass cost.T to scipy.",
         ),
         Wrong(
             "scipy's objects",
             _choice(lambda cost, p: hungarian_matching(cost)[1]),
-            "You return the objects of scipy's pairs. Return the query of each object.",
+            "You return scipy's indices of the objects. Return the query of each object.",
             "linear_sum_assignment(cost) returns rows, the queries, and columns, the objects. For cost.T it is the "
             "other way round.",
         ),
@@ -261,37 +276,40 @@ exercise = Exercise(
         Wrong(
             "for each query",
             _choice(choices.for_queries),
-            "You return the object of each query. Return the query of each object.",
+            "You return one object per query. Return one query per object.",
             "(N,), not (Q,).",
         ),
         Wrong(
             "the first queries",
             _choice(lambda cost, p: torch.arange(cost.shape[1])),
-            "You return the first N queries in order. The costs should decide.",
+            "You return the first N queries, whatever the costs are. Return the queries with the least sum of costs.",
             ALL + " For cost.T, its first result is 0 to N - 1, and the second one has the queries.",
         ),
         Wrong(
             "no-object left out",
             _choice(choices.only_with_objects),
-            "You exclude queries that predict no object. At first all queries do, so none would ever be trained.",
+            'You exclude queries that predict "no object". Include them: at first all queries predict it, and '
+            "none would ever be trained.",
             NOTHING,
         ),
         Wrong(
             "no-object matched",
             _choice(choices.padded),
-            "You match the other queries with no object at a cost. They have no cost, whatever they predict.",
+            'You give the other queries a cost for "no object". A query without an object adds no cost, whatever '
+            "it predicts.",
             NOTHING,
         ),
         Wrong(
             "objects by queries",
             right.then(lambda out, a: (out[0].T, out[1])),
-            "Your cost is (N, Q). It should be (Q, N).",
+            "Your cost has shape (N, Q). It should have shape (Q, N).",
             "pred_boxes[:, None] - boxes[None]",
         ),
         Wrong(
             "fails without objects",
             right.then(_fails_without_objects),
-            "Your function fails if there are no objects. The cost is (Q, 0) then, and nothing is matched.",
+            "Your function fails if there are no objects. It should then return a cost of shape (Q, 0) and an "
+            "empty match.",
             "An image without objects is normal.",
         ),
     ],

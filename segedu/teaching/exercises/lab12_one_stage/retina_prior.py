@@ -94,13 +94,14 @@ exercise = Exercise(
         Wrong(
             "no bias",
             _class_biases(lambda biases, a: 0 * biases),
-            "All your biases are 0, so all sigmoids are 1/2. They should be equal to the prior.",
+            "All your biases are 0, so all sigmoids are 1/2. Choose the biases of the classes so that the "
+            "sigmoids are equal to the prior.",
             SOLVE,
         ),
         Wrong(
             "on the box head too",
             right.then(lambda out, a: (out[0], out[1] + out[0][0])),
-            "You give the box head the same bias. Its initial deltas should be 0.",
+            "You give the box head the same bias. Its biases should be 0, so that all initial deltas are 0.",
             RARE,
         ),
         Wrong(
@@ -142,32 +143,38 @@ exercise = Exercise(
         Wrong(
             "with background",
             right.given(num_classes=lambda a: a.num_classes + 1),
-            "You count a background class. Background is where all sigmoids are low.",
+            "You count a background class. There is none here: an anchor is background if all its sigmoids are low.",
             COUNT,
         ),
-        Wrong("a prior of 0.1", right.given(prior=lambda a: 0.1), "Your prior is always 0.1. Use the argument.", SOLVE),
+        Wrong(
+            "a prior of 0.1",
+            right.given(prior=lambda a: 0.1),
+            "Your prior is always 0.1. Use the argument `prior`.",
+            SOLVE,
+        ),
         Wrong(
             "a prior of 0.01",
             right.given(prior=lambda a: 0.01),
-            "Your prior is always 0.01. Use the argument.",
+            "Your prior is always 0.01. Use the argument `prior`.",
             "0.01 is the value of the paper, and only the default.",
         ),
         Wrong(
             "the prior itself",
             _class_biases(lambda biases, a: 0 * biases + a.prior),
-            "You use the prior as the bias. It should be the sigmoid of the bias.",
+            "You use the prior as the bias. Choose the bias so that its sigmoid is the prior.",
             SOLVE,
         ),
         Wrong(
             "log of the prior",
             _class_biases(lambda biases, a: 0 * biases + math.log(a.prior)),
-            "You use log(prior) as the bias. This inverts exp, not the sigmoid.",
+            "You use log(prior) as the bias, which inverts exp. Use the inverse of the sigmoid.",
             SOLVE,
         ),
         Wrong(
             "for a softmax",
             _class_biases(lambda biases, a: biases - math.log(a.num_classes)),
-            "Your bias suits a softmax over the classes and background. In RetinaNet, each class has a sigmoid.",
+            "Your bias would be right for a softmax over the classes and background. In RetinaNet, each class "
+            "has a sigmoid.",
             SOLVE,
         ),
         Wrong(
@@ -176,7 +183,12 @@ exercise = Exercise(
             "You use the logarithm to base 10. Use the natural logarithm.",
             "math.log",
         ),
-        Wrong("no logarithm", _class_biases(lambda biases, a: -(-biases).exp()), "You leave out the logarithm.", SOLVE),
+        Wrong(
+            "no logarithm",
+            _class_biases(lambda biases, a: -(-biases).exp()),
+            "You leave out the logarithm. The inverse of the sigmoid contains one.",
+            SOLVE,
+        ),
         Wrong(
             "sigmoid of the prior",
             _class_biases(lambda biases, a: torch.full_like(biases, 1 / (1 + math.exp(-a.prior)))),
@@ -186,13 +198,13 @@ exercise = Exercise(
         Wrong(
             "heads swapped",
             right.then(lambda out, a: out[::-1]),
-            "You return the biases of the deltas first. Return those of the classes first.",
+            "You return the biases of the deltas first. Return the biases of the classes first.",
             "(A * K,) and then (4 * A,).",
         ),
         Wrong(
             "one number for each head",
             right.instead(lambda a: (-math.log((1 - a.prior) / a.prior), 0.0)),
-            "You return one number per head. Return a bias for each channel.",
+            "You return one number per head. Return one bias per channel.",
             COUNT,
         ),
     ],

@@ -171,25 +171,25 @@ exercise = Exercise(
         Wrong(
             "no-object weight 1",
             _loss(classes=lambda a: F.cross_entropy(a.pred_logits, a.targets)),
-            "Your queries without an object have weight 1. Their weight is no_object_weight.",
+            "Your queries without an object have weight 1. Give them the weight no_object_weight.",
             MANY,
         ),
         Wrong(
             "always 0.1",
             right.given(no_object_weight=lambda a: 0.1),
-            "Your weight of no object is always 0.1. Use the argument.",
+            'Your weight of "no object" is always 0.1. Use the argument no_object_weight.',
             "0.1 is only the default of no_object_weight.",
         ),
         Wrong(
             "weight of the objects",
             _loss(classes=lambda a: F.cross_entropy(a.pred_logits, a.targets, a.weights[-1] / a.weights)),
-            "You give no_object_weight to the queries with an object. It belongs to the others.",
+            "You give no_object_weight to the queries with an object. Give it to the queries without one.",
             MANY,
         ),
         Wrong(
             "unmatched dropped",
             _loss(classes=_matched_only),
-            "You leave out queries without an object. Then nothing trains them to predict no object.",
+            'You leave out queries without an object. Include them, because they must learn to predict "no object".',
             "Cross-entropy of all Q queries.",
         ),
         Wrong(
@@ -231,8 +231,8 @@ exercise = Exercise(
         Wrong(
             "sigmoids",
             _loss(classes=_binary_cross_entropy),
-            "You apply a sigmoid to each class. Apply a softmax over all columns, including no object.",
-            "RetinaNet does as you did.",
+            'You apply a sigmoid to each class. Apply a softmax over all columns, including "no object".',
+            "RetinaNet applies sigmoids, but DETR does not.",
         ),
         Wrong(
             "labels from 1",
@@ -258,11 +258,16 @@ exercise = Exercise(
             "You compute the mean of all differences. Compute their sum and divide it by the number of objects.",
             'F.l1_loss(..., reduction="sum") / max(1, N).',
         ),
-        Wrong("distance missing", _loss(weights=(0, 2)), "You leave out the distance.", TERMS),
+        Wrong(
+            "distance missing",
+            _loss(weights=(0, 2)),
+            "You leave out the distance between the boxes. Boxes are compared by their distance and by their GIoU.",
+            TERMS,
+        ),
         Wrong(
             "smooth L1",
             _loss(distance=partial(F.smooth_l1_loss, reduction="sum")),
-            "You use the smooth L1 loss of Fast R-CNN. Use the absolute differences.",
+            "You use the smooth L1 loss of Fast R-CNN. Use the sum of the absolute differences.",
             "F.l1_loss",
         ),
         Wrong(
@@ -286,44 +291,45 @@ exercise = Exercise(
         Wrong(
             "fails without objects",
             _loss(count=lambda a: len(a.boxes)),
-            "Without objects, your loss is not a number. Distance and shape should be 0 then.",
+            "Your loss is not a number if there are no objects. Distance and shape should then be 0.",
             "The mean of an empty tensor is NaN. Divide by max(1, N).",
         ),
         Wrong(
             "the first queries",
             right.given(queries=lambda a: torch.arange(len(a.queries))),
-            "You compare object n with query n. It is matched with queries[n].",
+            "You compare object n with query n. Compare it with query queries[n].",
             "pred_boxes[queries]",
         ),
         Wrong(
             "order lost",
             right.given(queries=lambda a: a.queries.sort().values),
-            "You lose the order of the pairs. The n-th object belongs to queries[n].",
-            "A boolean mask tells which queries are matched, but not with which object.",
+            "You compare the objects with the matched queries in increasing order. Compare object n with query "
+            "queries[n].",
+            "A boolean mask shows which queries are matched, but not with which object.",
         ),
         Wrong(
             "in pixels",
             detr_terms.distance_in_pixels(right),
-            "You measure the distance in pixels. Compared with it, the classes would hardly matter.",
+            "You measure the distance in pixels, so the classes hardly matter. Measure it relative to the image.",
             detr_terms.RELATIVE,
         ),
         Wrong(
             "no gradient",
             right.then(lambda loss, a: loss.detach()),
-            "Your loss has no gradient.",
-            "detach() and numpy cut it.",
+            "Your loss has no gradient. It needs one with respect to pred_logits and pred_boxes.",
+            "detach() and numpy stop the gradient.",
         ),
         Wrong(
             "a plain number",
             right.then(lambda loss, a: loss.item()),
-            "You return a plain number, which has no gradient.",
+            "You return a plain number, which has no gradient. Return a scalar tensor.",
             "Return the tensor.",
         ),
         Wrong(
             "boxes without a gradient",
             right.given(pred_boxes=lambda a: a.pred_boxes.detach()),
             "Your loss has no gradient with respect to pred_boxes, so the boxes would never improve.",
-            "detach(), item() and numpy cut it.",
+            "detach(), item() and numpy stop the gradient.",
         ),
     ],
 )

@@ -82,10 +82,16 @@ exercise = Exercise(
         Wrong(
             "all multiplied",
             right.instead(lambda a: a.boxes * 5 * a.classes),
-            "You multiply all three numbers, B * 5 * C. The boxes and the class scores are separate values.",
+            "You multiply all three numbers, B * 5 * C. Boxes and class scores are separate values, so add their "
+            "numbers.",
             "Values that are predicted side by side are added. " + FIVE,
         ),
-        Wrong("no confidence", right.then(lambda out, a: out - a.boxes), "You count 4 values per box. It has 5.", FIVE),
+        Wrong(
+            "no confidence",
+            right.then(lambda out, a: out - a.boxes),
+            "You count 4 values per box. Each box has 5: four coordinates and a confidence.",
+            FIVE,
+        ),
         Wrong(
             "with background",
             right.given(classes=lambda a: a.classes + 1),
@@ -98,27 +104,43 @@ exercise = Exercise(
             "You count the values of the whole grid. Count those of one cell.",
             GRID,
         ),
-        Wrong("shape", right.then(lambda out, a: (a.cells, a.cells, out)), "You return the shape of the output.", GRID),
+        Wrong(
+            "shape",
+            right.then(lambda out, a: (a.cells, a.cells, out)),
+            "You return the shape of the output. Return its depth, an integer.",
+            GRID,
+        ),
         Wrong(
             "always shared",
             right.given(per_anchor=lambda a: False),
-            "You always count the class scores once per cell, whatever per_anchor is.",
+            "You always count the class scores once per cell. If per_anchor is True, count them once per box.",
             WHICH,
         ),
         Wrong(
             "always of each anchor",
             right.given(per_anchor=lambda a: True),
-            "You always count the class scores once per box, whatever per_anchor is.",
+            "You always count the class scores once per box. If per_anchor is False, count them once per cell.",
             WHICH,
         ),
-        Wrong("swapped", right.given(per_anchor=lambda a: not a.per_anchor), "You swap the two conventions.", WHICH),
+        Wrong(
+            "swapped",
+            right.given(per_anchor=lambda a: not a.per_anchor),
+            "You swap the two conventions. Count the class scores once per box if per_anchor is True, and once "
+            "per cell otherwise.",
+            WHICH,
+        ),
         Wrong(
             "one confidence for the cell",
             right.then(lambda out, a: out - a.boxes + 1),
             "You count one confidence per cell. Each box has its own.",
             FIVE,
         ),
-        Wrong("no classes", right.instead(lambda a: a.boxes * 5), "You do not count the class scores.", WHICH),
+        Wrong(
+            "no classes",
+            right.instead(lambda a: a.boxes * 5),
+            "You do not count the class scores. There are C of them, for each cell or for each box.",
+            WHICH,
+        ),
         Wrong(
             "the class as a number",
             right.given(classes=lambda a: 1),
@@ -131,11 +153,16 @@ exercise = Exercise(
             "You do not count a class score if there is only one class. A single class has a score too.",
             "The score would not be necessary, but the formula makes no exception.",
         ),
-        Wrong("one box", right.instead(lambda a: 5 + a.classes), "You count one box per cell. There are B.", FIVE),
+        Wrong(
+            "one box",
+            right.instead(lambda a: 5 + a.classes),
+            "You count one box per cell. Each cell has B boxes.",
+            FIVE,
+        ),
         Wrong(
             "boxes added",
             right.instead(lambda a: a.boxes + 5 + a.classes),
-            "You add the number of boxes. Each box has five values.",
+            "You add the number of boxes. Multiply by it, because each box has five values.",
             FIVE,
         ),
         Wrong(

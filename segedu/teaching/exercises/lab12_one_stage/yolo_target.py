@@ -158,14 +158,15 @@ exercise = Exercise(
         Wrong(
             "corner for the centre",
             right.given(boxes=lambda a: a.boxes - xyxy_to_cxcywh(a.boxes)[:, 2:].repeat(1, 2) / 2),
-            "You use the upper left corner of a box as its centre.",
+            "You use the upper left corner of a box as its centre. The centre is the mean of two opposite corners.",
             CELL,
         ),
         Wrong(
             "nearest line",
             _written_as(cell=lambda a: (a.centres * a.cells).round()),
-            "You round the centre to the nearest line. The cell of the centre begins at the previous line.",
-            "floor, not round.",
+            "You round the centre to the nearest line of the grid. Round down: the cell begins at the line "
+            "before its centre.",
+            "Use floor, not round.",
         ),
         Wrong(
             "to the left of a line",
@@ -188,10 +189,15 @@ exercise = Exercise(
         Wrong(
             "from the middle",
             _written_as(offset=lambda a: (a.centres * a.cells) % 1 - 0.5),
-            "You measure x and y from the middle of the cell. They are 0 at its left and upper line.",
+            "You measure x and y from the middle of the cell. Measure them from its left and its upper line.",
             CELL,
         ),
-        Wrong("no root", _written_as(sides=lambda a: a.sides), "You leave out the roots of width and height.", ROOT),
+        Wrong(
+            "no root",
+            _written_as(sides=lambda a: a.sides),
+            "You leave out the square roots. Write the square roots of the relative width and height.",
+            ROOT,
+        ),
         Wrong(
             "roots of pixels",
             _written_as(sides=lambda a: xyxy_to_cxcywh(a.boxes)[:, 2:].sqrt()),
@@ -233,13 +239,15 @@ exercise = Exercise(
             _written_as(
                 cell=lambda a: _in_cells_of_whole_pixels(a).floor(), offset=lambda a: _in_cells_of_whole_pixels(a) % 1
             ),
-            "You round the side of a cell down to whole pixels. In 100 pixels, each of three cells has 33.3 pixels.",
-            "/ instead of //.",
+            "You round the side of a cell down to an integer. Do not round: in 100 pixels, each of three cells "
+            "has 33.3 pixels.",
+            "Divide with / instead of //.",
         ),
         Wrong(
             "objects added",
             right.instead(_sum_of_objects),
-            "You add up the objects of one cell. The first one in the list keeps the cell.",
+            "You add the values of several objects in one cell. The cell keeps the values of the first object in "
+            "the list.",
             OWNER,
         ),
         Wrong(
@@ -263,13 +271,13 @@ exercise = Exercise(
         Wrong(
             "y before x",
             right.then(lambda out, a: out[..., [1, 0, 3, 2, *range(4, 5 + a.classes)]]),
-            "You write y before x and height before width.",
+            "You write y before x and height before width. The order is x, y, width, height.",
             "x, y, then width, height.",
         ),
         Wrong(
             "height for width",
             right.given(image_size=lambda a: a.image_size[::-1]),
-            "You use the height of the image as its width.",
+            "You use the height of the image as its width. Divide x by the width of the image and y by its height.",
             "image_size is (H, W).",
         ),
         Wrong(
@@ -287,7 +295,7 @@ exercise = Exercise(
         Wrong(
             "with background",
             right.given(labels=lambda a: a.labels + 1, classes=lambda a: a.classes + 1),
-            "You have a column for background. There should be C class columns.",
+            "You have a column for background. There should be C class columns, and none for background.",
             "Where there is no object, the confidence is 0.",
         ),
         Wrong(

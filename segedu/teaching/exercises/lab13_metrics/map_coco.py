@@ -163,9 +163,24 @@ exercise = Exercise(
     reference=map_coco,
     hides=["segedu.metrics.average_precision", "segedu.metrics.coco", "segedu.metrics.coco_matching"],
     wrong=[
-        Wrong("absent is 0", _absent(0.0), "You use AP 0 for a class without objects. Its AP is undefined.", ABSENT),
-        Wrong("absent is -1", _absent(-1.0), "You use AP -1 for a class without objects. Its AP is undefined.", ABSENT),
-        Wrong("absent is 1", _absent(1.0), "You use AP 1 for a class without objects. Its AP is undefined.", ABSENT),
+        Wrong(
+            "absent is 0",
+            _absent(0.0),
+            "You use AP 0 for a class without objects. Its AP is undefined, so exclude the class from the mean.",
+            ABSENT,
+        ),
+        Wrong(
+            "absent is -1",
+            _absent(-1.0),
+            "You use AP -1 for a class without objects. Its AP is undefined, so exclude the class from the mean.",
+            ABSENT,
+        ),
+        Wrong(
+            "absent is 1",
+            _absent(1.0),
+            "You use AP 1 for a class without objects. Its AP is undefined, so exclude the class from the mean.",
+            ABSENT,
+        ),
         Wrong(
             "only 0.5",
             _with_entries(lambda c: {"matched": c["matched"][:1]}),
@@ -187,7 +202,7 @@ exercise = Exercise(
         Wrong(
             "matched of other sizes",
             _judged(matched_always_count),
-            "You count detections of objects of other sizes as false positives. They should be ignored.",
+            "You count detections matched with objects of other sizes as false positives. They should be ignored.",
             AREA,
         ),
         Wrong(
@@ -199,7 +214,7 @@ exercise = Exercise(
         Wrong(
             "all detections",
             right.given(max_dets=lambda a: 10**6),
-            "You count more than max_dets detections of an image.",
+            "You count more than max_dets detections of an image. Keep only the max_dets most confident ones.",
             DETS,
         ),
         Wrong(
@@ -211,13 +226,14 @@ exercise = Exercise(
         Wrong(
             "one too many",
             right.given(max_dets=lambda a: a.max_dets + 1),
-            "You keep one detection too many of each image.",
+            "You keep one detection too many of each image. Keep at most max_dets detections.",
             DETS,
         ),
         Wrong(
             "classes pooled",
             pooled,
-            "You rank the detections of all classes together. Each class has its own curve; average at the end.",
+            "You rank the detections of all classes together. Compute AP for each class, then average over the "
+            "classes.",
             "One AP for each class and threshold, then one mean over all of them.",
         ),
     ],

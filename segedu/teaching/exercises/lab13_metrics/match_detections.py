@@ -161,7 +161,7 @@ exercise = Exercise(
         Wrong(
             "least confident first",
             right.given(scores=lambda a: -a.scores),
-            "You let the least confident detection choose first.",
+            "You let the least confident detection choose first. The most confident one should choose first.",
             "argsort sorts in ascending order by default.",
         ),
         Wrong(
@@ -173,7 +173,8 @@ exercise = Exercise(
         Wrong(
             "argmax only",
             right.instead(lambda a: _greedy(a, prefer=False, best_only=True, crowd_once=True)),
-            "You take the column with the largest IoU, even if it is a taken object or a crowd.",
+            "You take the column with the largest IoU, even if it is a taken object or a crowd. A free object "
+            "comes first.",
             "Exclude taken objects, compare with objects before crowds, and never mark a crowd as taken.",
         ),
         Wrong(

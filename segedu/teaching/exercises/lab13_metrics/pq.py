@@ -175,9 +175,24 @@ exercise = Exercise(
             "You match at an IoU of exactly 1/2, so two halves of a segment both match it. It must be above 1/2.",
             MATCH_HINT,
         ),
-        Wrong("classes ignored", _counted(same=False), "You match segments of different classes.", MATCH_HINT),
-        Wrong("any overlap", _counted(least=1e-9), "You match every pair of segments that overlap.", MATCH_HINT),
-        Wrong("void in the union", _counted(void=False), "You count void pixels in the union.", VOID_HINT),
+        Wrong(
+            "classes ignored",
+            _counted(same=False),
+            "You match segments of different classes. Match only segments of the same class.",
+            MATCH_HINT,
+        ),
+        Wrong(
+            "any overlap",
+            _counted(least=1e-9),
+            "You match every pair of segments that overlap. Their IoU must be above 1/2.",
+            MATCH_HINT,
+        ),
+        Wrong(
+            "void in the union",
+            _counted(void=False),
+            "You count void pixels in the union. Exclude them from it.",
+            VOID_HINT,
+        ),
         Wrong(
             "void not treated",
             _counted(void=False, tolerated=1.0),
@@ -187,7 +202,8 @@ exercise = Exercise(
         Wrong(
             "false over void",
             _counted(tolerated=1.0),
-            "You count a false segment that lies mostly on void as a false positive. Its content is unknown.",
+            "You count a false segment that lies mostly on void as a false positive. Ignore it: its content is "
+            "unknown.",
             "Ignore a predicted segment without a match if more than half of its pixels are void.",
         ),
         Wrong(
@@ -196,9 +212,17 @@ exercise = Exercise(
             "You ignore every false segment that touches void. More than half of its pixels must be void.",
             "Exactly half is not more than half.",
         ),
-        Wrong("no match is NaN", _from_counts(no_match_nan), "Your means are NaN if a class has no match.", EMPTY_HINT),
         Wrong(
-            "no match raises", _from_counts(no_match_raises), "You divide by zero if a class has no match.", EMPTY_HINT
+            "no match is NaN",
+            _from_counts(no_match_nan),
+            "Your means are NaN if a class has no match. Its PQ, SQ and RQ should count as 0.",
+            EMPTY_HINT,
+        ),
+        Wrong(
+            "no match raises",
+            _from_counts(no_match_raises),
+            "You divide by zero if a class has no match. Its PQ, SQ and RQ should count as 0.",
+            EMPTY_HINT,
         ),
         Wrong(
             "no match left out",
@@ -209,7 +233,7 @@ exercise = Exercise(
         Wrong(
             "classes pooled",
             _from_counts(pooled),
-            "You count all classes together. Compute PQ for each class and average at the end.",
+            "You count the segments of all classes together. Compute PQ for each class, then average over the classes.",
             "TP, FP, FN and the sum of IoUs, once for each class.",
         ),
         Wrong(

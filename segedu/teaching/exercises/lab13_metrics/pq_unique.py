@@ -160,7 +160,7 @@ exercise = Exercise(
         Wrong(
             "one too small",
             _below_half(lambda *example: _halves(width=3, cut=2)),
-            "At least one of your two IoUs is not above the threshold.",
+            "At least one of your two IoUs is not above the threshold. Both must be above it.",
             SPLIT_HINT,
         ),
         Wrong(
@@ -172,7 +172,7 @@ exercise = Exercise(
         Wrong(
             "no example",
             right.instead(lambda a: None),
-            "You return None for a threshold below 1/2, where an example exists.",
+            "You return None for a threshold below 1/2. An example exists there: return one.",
             SPLIT_HINT,
         ),
     ],

@@ -119,19 +119,20 @@ exercise = Exercise(
         Wrong(
             "least confident first",
             right.given(scores=lambda a: -a.scores),
-            "You begin with the least confident detection.",
+            "You begin with the least confident detection. Begin with the most confident one.",
             "argsort sorts in ascending order by default.",
         ),
         Wrong(
             "ties reversed",
             right.given(scores=lambda a: a.scores.argsort(stable=True).argsort()),
-            "You reverse the order of equal scores. They keep the order in which they are given.",
+            "You reverse the order of equal scores. Keep the order in which they are given.",
             TIE_HINT,
         ),
         Wrong(
             "ties: hits first",
             hits_first,
-            "Among equal scores you put the true positives first. That makes the curve too good.",
+            "Among equal scores you put the true positives first, which makes the curve too good. Keep the given "
+            "order.",
             "sorted() on pairs compares the second entries if the first ones are equal. " + TIE_HINT,
         ),
         Wrong(
@@ -169,25 +170,25 @@ exercise = Exercise(
             _from_hits(
                 lambda hits, num_target: (hits.cumsum(0) / torch.arange(len(hits)), hits.cumsum(0) / num_target)
             ),
-            "You count the detections from 0. After the first one there is 1.",
+            "You count the detections from 0. After the first detection, the count is 1.",
             "torch.arange(1, P + 1)",
         ),
         Wrong(
             "no object raises",
             no_object_raises,
-            "You divide by zero if there is no ground-truth object.",
+            "You divide by zero if there is no ground-truth object. Recall is undefined in this case, so return NaN.",
             NO_OBJECT_HINT,
         ),
         Wrong(
             "no object is 0",
             _without_objects(0.0),
-            "You return recall 0 if there is no ground-truth object. Recall is undefined in this case.",
+            "You return recall 0 if there is no ground-truth object. Recall is undefined in this case, so return NaN.",
             NO_OBJECT_HINT,
         ),
         Wrong(
             "no object is 1",
             _without_objects(1.0),
-            "You return recall 1 if there is no ground-truth object. Recall is undefined in this case.",
+            "You return recall 1 if there is no ground-truth object. Recall is undefined in this case, so return NaN.",
             NO_OBJECT_HINT,
         ),
     ],

@@ -171,7 +171,8 @@ exercise = Exercise(
         Wrong(
             "groups=1",
             _with_layer(_ungrouped),
-            "Your convolution has groups=1, so each kernel gets the channels of all instances.",
+            "Your convolution has groups=1, so each kernel gets the channels of all instances. It should get "
+            "only those of its own instance.",
             GROUPS,
         ),
         Wrong(
@@ -195,7 +196,8 @@ exercise = Exercise(
         Wrong(
             "layer by layer",
             right.given(parameters=_layer_by_layer),
-            "You split the parameters layer by layer, weight, then bias. All weights come first, then all biases.",
+            "You split the parameters layer by layer: each weight, then its bias. All weights come first, then "
+            "all biases.",
             SPLIT,
         ),
         Wrong(
@@ -213,7 +215,7 @@ exercise = Exercise(
         Wrong(
             "bias along the width",
             _with_layer(lambda x, weight, bias: _convolved(x, weight) + bias[:, None, None, :]),
-            "You add the biases along the width of the map. Each bias belongs to an output channel.",
+            "You add the biases along the width of the map. Add each bias to one output channel.",
             BIAS,
         ),
         Wrong(
@@ -231,7 +233,7 @@ exercise = Exercise(
         Wrong(
             "no coordinates",
             _with_coordinates(lambda relative, a: 0 * relative),
-            "Your two coordinate channels are 0. They should tell where the instance is relative to each cell.",
+            "Your two coordinate channels are 0. They should contain the offset from each cell to the instance.",
             COORDINATES,
         ),
         Wrong(

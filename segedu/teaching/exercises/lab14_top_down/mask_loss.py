@@ -154,7 +154,8 @@ exercise = Exercise(
             _averaged(
                 lambda a: F.cross_entropy(a.logits, (a.targets * a.labels[:, None, None]).long(), reduction="none")
             ),
-            "You classify each pixel, as in semantic segmentation. Only the channel of the label matters.",
+            "You classify each pixel, as in semantic segmentation. Use only the channel of the proposal's "
+            "ground-truth class.",
             CHANNEL,
         ),
         Wrong(
@@ -232,7 +233,8 @@ exercise = Exercise(
         Wrong(
             "logarithm of 0",
             _averaged(_naive_logarithms),
-            "With large logits your loss is infinite or not a number. sigmoid(200) rounds to 1, and log(1 - 1) fails.",
+            "Your loss is infinite or not a number for large logits: sigmoid(200) rounds to 1, and log(1 - 1) is "
+            "infinite. Use a stable formula.",
             STABLE,
         ),
         Wrong(

@@ -171,7 +171,7 @@ exercise = Exercise(
         Wrong(
             "hard",
             right.instead(lambda a: _suppressed(a, only_by_kept=True)),
-            "You remove masks at a threshold of the IoU. Matrix NMS lowers scores and removes no mask.",
+            "You remove masks whose IoU is above a threshold. Matrix NMS lowers scores and removes no mask.",
             FORMULA,
         ),
         Wrong(
@@ -249,7 +249,7 @@ exercise = Exercise(
         Wrong(
             "decay only",
             right.instead(lambda a: _decay(_overlap(a), a.scores, a.sigma)),
-            "You return the factors. Multiply the scores by them.",
+            "You return the decay factors. Multiply the scores by them.",
             "The best mask keeps its score, which is not 1.",
         ),
         Wrong(

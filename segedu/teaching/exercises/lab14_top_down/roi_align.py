@@ -233,7 +233,7 @@ exercise = Exercise(
         Wrong(
             "half a cell twice",
             right.given(boxes=lambda a: a.boxes + 1 / a.spatial_scale),
-            "You shift the points by half a cell in the wrong direction.",
+            "You shift the points by half a cell in the wrong direction. Subtract half a cell after scaling.",
             HALF,
         ),
         Wrong(
@@ -263,7 +263,7 @@ exercise = Exercise(
         Wrong(
             "as many points as cells",
             right.instead(_adaptive_samples),
-            "Your number of points depends on the size of the box. Use samples x samples points in every bin.",
+            "You choose the number of points by the size of the box. Use samples x samples points in every bin.",
             "sampling_ratio=-1 chooses the number by the size of the box. sampling_ratio=samples does not.",
         ),
         Wrong(
@@ -305,13 +305,14 @@ exercise = Exercise(
         Wrong(
             "weights swapped",
             _at_points(lambda points, cells: 2 * points.floor() + 1 - points),  # the point mirrored between two cells
-            "Your interpolation gives the nearer cell the smaller weight.",
+            "Your interpolation gives the nearer cell the smaller weight. Give it the larger weight.",
             "At y = 2.25 the weight of row 2 is 0.75, and that of row 3 is 0.25.",
         ),
         Wrong(
             "border without end",
             _at_points(lambda points, cells: points.clamp(0, cells - 1)),
-            "You continue the border of the map without end. More than one cell beyond the last centre the value is 0.",
+            "You continue the border of the map without end. Points more than one cell beyond the last centre "
+            "have the value 0.",
             OUTSIDE,
         ),
         Wrong(
@@ -331,7 +332,8 @@ exercise = Exercise(
         Wrong(
             "nothing beyond the last centre",
             _at_points(lambda points, cells: points.where((points >= 0) & (points <= cells - 1), -9.0)),
-            "Your values are 0 directly beyond the outermost centres. The border continues for one more cell.",
+            "Your values are 0 directly beyond the outermost centres. The value of the border should continue "
+            "for one more cell.",
             OUTSIDE,
         ),
     ],

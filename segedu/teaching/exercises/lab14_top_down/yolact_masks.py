@@ -119,7 +119,7 @@ exercise = Exercise(
         Wrong(
             "no crop",
             right.instead(lambda a: _right_logits(a).sigmoid()),
-            "You do not crop the masks. Outside its box a mask is 0.",
+            "You do not crop the masks. They should be 0 outside their boxes.",
             "Prototypes do not separate instances: the mask of one object also contains parts of others.",
         ),
         Wrong(
@@ -149,7 +149,7 @@ exercise = Exercise(
         Wrong(
             "sigmoid before the product",
             _before_crop(lambda a: _logits(a.prototypes.sigmoid(), a.coefficients.tanh())),
-            "You apply the sigmoid to the prototypes. Apply it to the sum.",
+            "You apply the sigmoid to the prototypes. Apply it to the sum of prototypes times coefficients.",
             ORDER,
         ),
         Wrong(
@@ -161,7 +161,7 @@ exercise = Exercise(
         Wrong(
             "no sigmoid",
             _before_crop(_right_logits),
-            "You return the sums. The masks are the sigmoids of these sums.",
+            "You return the sums of prototypes times coefficients. Return the sigmoids of these sums.",
             ORDER,
         ),
         Wrong(
@@ -173,7 +173,8 @@ exercise = Exercise(
         Wrong(
             "sigmoid for tanh",
             _before_crop(lambda a: _logits(a.prototypes, a.coefficients.sigmoid()).sigmoid()),
-            "You apply a sigmoid to the coefficients. Use tanh, whose range -1 to 1 allows to subtract a prototype.",
+            "You apply a sigmoid to the coefficients. Apply tanh: with a negative coefficient, an instance can "
+            "subtract a prototype.",
             ORDER,
         ),
         Wrong(
@@ -191,7 +192,7 @@ exercise = Exercise(
         Wrong(
             "threshold",
             right.then(lambda out, a: out > 0.5),
-            "You return True and False. Return the values from 0 to 1.",
+            "You return True and False. Return values from 0 to 1, without a threshold.",
             "The threshold is applied later, at the size of the image.",
         ),
         Wrong(

@@ -25,13 +25,14 @@ def class_wrong_answers(steps: Callable[..., Callable]) -> list[Wrong]:
         Wrong(
             "left out before",
             steps(classes=lambda x: x[:, :-1].softmax(dim=1)),
-            'You remove the column of "no object" before the softmax, so every query seems to predict an object.',
+            'You remove the column of "no object" before the softmax, so every query seems to predict an object. '
+            "Remove it afterwards.",
             SOFTMAX,
         ),
         Wrong(
             "sigmoid of classes",
             steps(classes=lambda x: x.sigmoid()[:, :-1]),
-            "You apply a sigmoid to the class logits. Apply a softmax.",
+            "You apply a sigmoid to the class logits. Apply a softmax over the columns of each query.",
             SOFTMAX,
         ),
         Wrong(
@@ -43,7 +44,7 @@ def class_wrong_answers(steps: Callable[..., Callable]) -> list[Wrong]:
         Wrong(
             "logits of classes",
             steps(classes=lambda x: x[:, :-1]),
-            "You use the class logits as they are. Apply a softmax.",
+            "You use the class logits as they are. Apply a softmax over the columns of each query.",
             SOFTMAX,
         ),
     ]

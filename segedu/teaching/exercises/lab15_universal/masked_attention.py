@@ -157,38 +157,64 @@ exercise = Exercise(
     probe=call_grad,
     hides=["segedu.panoptic.mask2former.mask2former", "segedu.layers.attention"],
     wrong=[
-        Wrong("no mask", no_mask, "You do not use the masks: your queries attend to all locations.", BEFORE),
+        Wrong(
+            "no mask",
+            no_mask,
+            "You do not use the masks, so your queries attend to all locations. Each query should attend only "
+            "inside its mask.",
+            BEFORE,
+        ),
         Wrong(
             "multiplies after softmax",
             _steps(weights=lambda s, inside: s.softmax(dim=1) * inside),
-            "You multiply by the mask after the softmax, so the weights do not sum to 1.",
+            "You multiply by the mask after the softmax, so the weights do not sum to 1. Exclude the locations "
+            "outside before the softmax.",
             BEFORE,
         ),
-        Wrong("scores times mask", zero_scores, "You set the scores outside to 0. Their weight is then not 0.", BEFORE),
-        Wrong("mask added", mask_added, "You add the mask as 0 and 1. A location outside still has a weight.", BEFORE),
+        Wrong(
+            "scores times mask",
+            zero_scores,
+            "You set the scores of locations outside to 0, so these locations still have a weight. Their weight "
+            "should be 0.",
+            BEFORE,
+        ),
+        Wrong(
+            "mask added",
+            mask_added,
+            "You add the mask as 0 and 1 to the scores, so locations outside still have a weight. Their weight "
+            "should be 0.",
+            BEFORE,
+        ),
         Wrong(
             "inverted mask",
             _steps(inside=lambda x, size: ~_inside(x, size)),
-            "Your mask is inverted: your queries attend to the locations outside.",
+            "Your queries attend to the locations outside their masks. They should attend to those inside.",
             "masked_fill, and the attn_mask of nn.MultiheadAttention, expect True at locations to mask out.",
         ),
         Wrong(
             "all-masked row is nan",
             _steps(or_all=lambda inside: inside),
-            "Your result is not a number (NaN) if a mask is empty. Its query should attend to all locations.",
+            "Your result is not a number (NaN) if a mask is empty. The query should then attend to all locations.",
             EMPTY,
         ),
         Wrong(
             "empty before resizing",
             right.instead(_empty_before_resizing),
-            "You test for empty masks before you resize. A small mask can become empty by resizing.",
+            "You test for empty masks before you resize them. Test afterwards, because a small mask can become "
+            "empty by resizing.",
             EMPTY,
         ),
-        Wrong("all-masked row is 0", zeros, "Your result is 0 if a mask is empty. Attend to all locations.", EMPTY),
+        Wrong(
+            "all-masked row is 0",
+            zeros,
+            "Your result is 0 if a mask is empty. The query should then attend to all locations.",
+            EMPTY,
+        ),
         Wrong(
             "all-masked row is the mean",
             _unless_empty(lambda s, inside: s.masked_fill(~inside, -1e30).softmax(dim=1)),
-            "Your result is the mean of all values if a mask is empty: one large negative number replaces all scores.",
+            "If a mask is empty, one large negative number replaces all scores, so your result is the mean of "
+            "all values. Attend to all locations with their own scores.",
             EMPTY,
         ),
         Wrong(
@@ -201,60 +227,132 @@ exercise = Exercise(
         Wrong(
             "patched afterwards",
             _unless_empty(_nan_replaced),
-            "You replace NaN after the softmax. The gradients are still not finite.",
+            "You replace NaN after the softmax, but the gradients are still not finite. Treat empty masks before "
+            "the softmax.",
             EMPTY + " torch.where does not stop the gradient of the branch that is not selected: 0 times NaN is NaN.",
         ),
         Wrong(
             "output patched",
             right.instead(_nan_replaced_in_output),
-            "You replace NaN in the output. The gradient with respect to the values is still not finite.",
+            "You replace NaN in the output, but the gradient with respect to the values is still not finite. "
+            "Treat empty masks before the softmax.",
             EMPTY + " One weight that is NaN makes the gradients of all values NaN.",
         ),
-        Wrong("all rows opened", all_rows, "If one mask is empty, all your queries ignore their masks.", EACH_ROW),
+        Wrong(
+            "all rows opened",
+            all_rows,
+            "If one mask is empty, all your queries ignore their masks. Only the query with the empty mask "
+            "should attend to all locations.",
+            EACH_ROW,
+        ),
         Wrong(
             "opened if all are empty",
             _steps(or_all=lambda inside: inside | ~inside.any()),
-            "Your query with an empty mask attends to all locations only if all masks are empty.",
+            "A query with an empty mask attends to all locations only if all masks are empty. Decide for each "
+            "query on its own.",
             EACH_ROW,
         ),
-        Wrong("threshold on logits 0.5", half, "You compare logits with 1/2. Compare their sigmoids.", HALF),
-        Wrong("above 1/2", above_half, "You exclude locations whose sigmoid is exactly 1/2. They are inside.", HALF),
+        Wrong(
+            "threshold on logits 0.5",
+            half,
+            "You compare the mask logits with 1/2. Compare their sigmoids with 1/2.",
+            HALF,
+        ),
+        Wrong(
+            "above 1/2",
+            above_half,
+            "You exclude locations where the sigmoid is exactly 1/2. They are inside the mask.",
+            HALF,
+        ),
         Wrong(
             "soft mask",
             right.instead(_soft_mask),
-            "You weight the locations by the mask's probability. A location is either inside or outside.",
+            "You weight the locations by the mask's probability. Each location is either inside or outside, with "
+            "a threshold of 1/2.",
             "A soft mask would pass gradients to the mask logits. No gradient flows through this mask.",
         ),
-        Wrong("nearest", nearest, "You resize by nearest neighbour. Resize bilinearly.", RESIZED),
+        Wrong("nearest", nearest, "You resize with the nearest neighbour. Resize bilinearly.", RESIZED),
         Wrong("corners", corners, "You resize with align_corners=True. Use align_corners=False.", RESIZED),
         Wrong(
             "threshold first",
             _steps(inside=lambda x, size: _fraction(x >= 0, size) >= 0.5),
-            "You threshold the mask before you resize it. Resize the logits.",
+            "You threshold the masks before you resize them. Resize the logits first.",
             RESIZED,
         ),
-        Wrong("sigmoid first", sigmoid_first, "You resize the sigmoids. Resize the logits.", RESIZED),
-        Wrong("any pixel", any_pixel, "Your location is inside if any pixel of it is. Resize the logits.", RESIZED),
+        Wrong(
+            "sigmoid first", sigmoid_first, "You resize the sigmoids of the masks. Resize the logits first.", RESIZED
+        ),
+        Wrong(
+            "any pixel",
+            any_pixel,
+            "You count a location as inside if any of its pixels is. Resize the logits, then apply the threshold.",
+            RESIZED,
+        ),
         Wrong(
             "column by column",
             _steps(inside=lambda x, size: (_resized(x, size) >= 0).mT.flatten(1)),
-            "Your locations are in column order. The keys are in row order.",
+            "You flatten the masks column by column. The locations of the keys are row by row.",
             "flatten(1) of (Q, h, w), not of (Q, w, h).",
         ),
-        Wrong("not resized", cut, "You use the first h * w mask logits. Resize the mask instead.", RESIZED),
-        Wrong("one mask for all", shared, "Your queries share one mask. Each has its own.", "The mask is (Q, h * w)."),
-        Wrong("softmax over queries", over_dim_0, "Your softmax is over queries, not locations.", "dim=1 of (Q, hw)."),
-        Wrong("no softmax", _steps(weights=lambda s, inside: s * inside), "You leave out the softmax.", BEFORE),
-        Wrong("mean inside", mean, "You compute the mean of the values inside. Weight them by softmax.", ROOT),
-        Wrong("no root", _steps(scores=lambda q, k: q @ k.T), "You do not divide by the root of D.", ROOT),
-        Wrong("divided by D", by_d, "You divide by D. Divide by its root.", ROOT),
-        Wrong("root of the places", by_hw, "You divide by the root of h * w. Divide by the root of D.", ROOT),
-        Wrong("query added", plus_query, "You add the query to the result.", "The layer adds it afterwards."),
-        Wrong("keys for values", keys_for_values, "You sum the keys. Sum the values.", "weights @ values"),
+        Wrong(
+            "not resized",
+            cut,
+            "You use the first h * w logits of each mask. Resize the mask to the feature map.",
+            RESIZED,
+        ),
+        Wrong(
+            "one mask for all",
+            shared,
+            "You use one mask for all queries. Each query has its own mask.",
+            "The mask is (Q, h * w).",
+        ),
+        Wrong(
+            "softmax over queries",
+            over_dim_0,
+            "Your softmax is over the queries. It should be over the locations.",
+            "dim=1 of (Q, hw).",
+        ),
+        Wrong(
+            "no softmax",
+            _steps(weights=lambda s, inside: s * inside),
+            "You use the scores as weights. Apply a softmax to the scores.",
+            BEFORE,
+        ),
+        Wrong(
+            "mean inside",
+            mean,
+            "You compute the mean of the values inside the mask. Weight the values by a softmax of the scores.",
+            ROOT,
+        ),
+        Wrong(
+            "no root",
+            _steps(scores=lambda q, k: q @ k.T),
+            "You use the dot products as scores. Divide them by the square root of D.",
+            ROOT,
+        ),
+        Wrong("divided by D", by_d, "You divide the scores by D. Divide them by the square root of D.", ROOT),
+        Wrong(
+            "root of the places",
+            by_hw,
+            "You divide the scores by the square root of h * w. Divide them by the square root of D.",
+            ROOT,
+        ),
+        Wrong(
+            "query added",
+            plus_query,
+            "You add the query to the result. Return only the weighted sum of the values.",
+            "The layer adds it afterwards.",
+        ),
+        Wrong(
+            "keys for values",
+            keys_for_values,
+            "You compute the weighted sum of the keys. Compute that of the values.",
+            "weights @ values",
+        ),
         Wrong(
             "without gradient",
             right.then(lambda out, a: out.detach()),
-            "Your result has no gradient. Only the mask should have none.",
+            "Your result has no gradient. Stop the gradient only at the mask.",
             "detach() or no_grad() for the mask, not for the rest.",
         ),
     ],

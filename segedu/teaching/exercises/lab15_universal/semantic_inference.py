@@ -141,11 +141,21 @@ exercise = Exercise(
         Wrong(
             "argmax first",
             _steps(classes=_best_class),
-            "You replace the class probabilities of each query by its best class. Use all K probabilities.",
+            "You replace the class probabilities of each query by 1 for its best class. Use all K probabilities.",
             "Two queries, both unsure of their class, may be right together.",
         ),
-        Wrong("only the best class", best_only, "You use only the best class of each query. Use all classes.", SUM),
-        Wrong("no-object kept", all_k, 'You keep the column of "no object". The result has K classes.', NO_OBJECT),
+        Wrong(
+            "only the best class",
+            best_only,
+            "You use only the probability of the best class of each query. Use the probabilities of all K classes.",
+            SUM,
+        ),
+        Wrong(
+            "no-object kept",
+            all_k,
+            'You keep the column of "no object". Remove it after the softmax, so that the result has K classes.',
+            NO_OBJECT,
+        ),
         *class_wrong_answers(_steps),
         Wrong(
             "silent queries dropped",
@@ -153,16 +163,30 @@ exercise = Exercise(
             'You drop queries that predict "no object". Their small contribution belongs to the sum, too.',
             "They are dropped for panoptic segmentation, not here.",
         ),
-        Wrong("product of logits", product_of_logits, "You multiply logits. Multiply probabilities.", FACTORS),
-        Wrong("logits of masks", logits_of_masks, "You use the mask logits as they are. Apply the sigmoid.", FACTORS),
+        Wrong(
+            "product of logits", product_of_logits, "You multiply logits. Convert them to probabilities first.", FACTORS
+        ),
+        Wrong(
+            "logits of masks", logits_of_masks, "You use the mask logits as they are. Apply a sigmoid to them.", FACTORS
+        ),
         Wrong(
             "softmax of masks over queries",
             _steps(masks=lambda x: x.softmax(dim=0)),
-            "Your queries compete for each pixel in a softmax. Apply a sigmoid to each mask.",
+            "You apply a softmax over the queries, so they compete for each pixel. Apply a sigmoid to each mask.",
             "So a pixel may belong to no mask, and the sums of a pixel need not be 1.",
         ),
-        Wrong("softmax over pixels", over_pixels, "Your mask softmax is over pixels. Use a sigmoid.", FACTORS),
-        Wrong("hard masks", hard_masks, "You threshold the masks at 1/2. Use their probabilities.", FACTORS),
+        Wrong(
+            "softmax over pixels",
+            over_pixels,
+            "You apply a softmax over the pixels of each mask. Apply a sigmoid to each pixel.",
+            FACTORS,
+        ),
+        Wrong(
+            "hard masks",
+            hard_masks,
+            "You threshold the masks at 1/2. Use their probabilities without a threshold.",
+            FACTORS,
+        ),
         Wrong("largest", largest, "You compute the maximum over the queries. Compute the sum.", SUM),
         Wrong("mean", mean, "You compute the mean over the queries. Compute the sum.", SUM),
         Wrong(
@@ -171,11 +195,33 @@ exercise = Exercise(
             "You use only the most confident query of each pixel. Sum over all queries.",
             "For panoptic segmentation, each pixel is assigned to its best query. Here, all of them contribute.",
         ),
-        Wrong("normalised", normalised, "You divide by the sum over classes. Do not normalise.", NORMALISED),
-        Wrong("divided by the masks", by_masks, "You divide by the sum of the masks. Do not normalise.", NORMALISED),
-        Wrong("softmax again", softmax_again, "You apply a softmax to the sums. The scores are not normalised.", SUM),
-        Wrong("label map", label_map, "You return the best class. Return all scores.", "(K, H, W), not (H, W)."),
-        Wrong("classes last", classes_last, "Your result is (H, W, K). It should be (K, H, W).", SUM),
-        Wrong("not summed", _steps(sums=_products), "You return (Q, K, H, W). Sum over the queries.", SUM),
+        Wrong(
+            "normalised", normalised, "You divide by the sum over the classes. Do not normalise the scores.", NORMALISED
+        ),
+        Wrong(
+            "divided by the masks",
+            by_masks,
+            "You divide by the sum of the masks. Do not normalise the scores.",
+            NORMALISED,
+        ),
+        Wrong(
+            "softmax again",
+            softmax_again,
+            "You apply a softmax to the sums over the queries. Return the sums, which are not normalised.",
+            SUM,
+        ),
+        Wrong(
+            "label map",
+            label_map,
+            "You return the best class of each pixel. Return the scores of all K classes.",
+            "(K, H, W), not (H, W).",
+        ),
+        Wrong("classes last", classes_last, "Your result has shape (H, W, K). It should have shape (K, H, W).", SUM),
+        Wrong(
+            "not summed",
+            _steps(sums=_products),
+            "You return the scores of each query, (Q, K, H, W). Sum them over the queries.",
+            SUM,
+        ),
     ],
 )

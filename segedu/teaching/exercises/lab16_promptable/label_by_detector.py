@@ -174,7 +174,7 @@ WRONG = [
     Wrong(
         "box IoU",
         right.given(masks=lambda a: overlaps.filled_boxes(a.masks)),
-        "You compare boxes around the masks. Compare the pixels of the mask: a thin mask can have a large box.",
+        "You compare bounding boxes of the masks. Compare the pixels: a thin mask can have a large box.",
         "(mask & inside).sum() / (mask | inside).sum()",
     ),
     Wrong(
@@ -192,33 +192,38 @@ WRONG = [
     Wrong(
         "most pixels",
         _with(ranked_by=lambda masks, boxes: overlaps.areas(masks, boxes)[0]),
-        "You choose the mask with most pixels in the box. Choose by the IoU.",
+        "You choose the mask with the most pixels in the box. Choose the mask with the largest IoU.",
         IOU,
     ),
-    Wrong("Dice", _with(overlaps.dice), "You compute the Dice coefficient. Compute the IoU.", IOU),
+    Wrong("Dice", _with(overlaps.dice), "You compute the Dice coefficient of mask and box. Compute their IoU.", IOU),
     Wrong(
         "area in numbers",
         _with(overlaps.with_width_times_height),
-        "You use width times height as the area of a box. Count its pixels.",
+        "You use width times height as the area of a box. Count the pixels whose centre is inside.",
         IOU,
     ),
-    Wrong("empty is 1", _with(overlaps.with_empty_as_one), "Your IoU of an empty box and an empty mask is not 0.", IOU),
+    Wrong(
+        "empty is 1",
+        _with(overlaps.with_empty_as_one),
+        "Your IoU of an empty box and an empty mask is not 0. It should be 0.",
+        IOU,
+    ),
     Wrong(
         "class of other",
         right.then(lambda out, a: (out[0], a.labels[: len(out[0])], out[2])),
-        "You assign labels in the order of the list. A mask gets the label of the detection that takes it.",
+        "You assign the labels in the order of the list. A mask should get the label of the detection that takes it.",
         CHOSE,
     ),
     Wrong(
         "label of the mask's number",
         right.then(lambda out, a: (out[0], a.labels[out[0]], out[2])),
-        "You index the labels with the index of the mask. They are the labels of the detections.",
+        "You use the index of the mask for the labels. Use the index of the detection that takes the mask.",
         CHOSE,
     ),
     Wrong(
         "scores of others",
         right.then(lambda out, a: (*out[:2], a.scores[: len(out[0])])),
-        "You return the first scores of the list. Return those of the detections that take a mask.",
+        "You return the first scores of the list. Return the scores of the detections that take a mask.",
         CHOSE,
     ),
     Wrong(
@@ -230,20 +235,20 @@ WRONG = [
     Wrong(
         "best or none",
         _with(excluded=lambda taken: []),
-        "Your detection takes no mask if its best one is taken. It should take the best mask that is left.",
+        "Your detection takes no mask if its best mask is taken. It should take the best mask that is left.",
         "Exclude the masks that are taken before the argmax.",
     ),
     Wrong("masks choose", right.instead(_masks_choose), "Your masks choose boxes. The detections choose masks.", ORDER),
     Wrong(
         "largest sum",
         right.instead(_largest_sum),
-        "You maximise the sum of IoUs. The most confident detection chooses first, whatever remains for the others.",
+        "You maximise the sum of the IoUs. Let the most confident detection choose first, then the next one.",
         ORDER,
     ),
     Wrong(
         "best pair first",
         right.instead(_best_pair_first),
-        "You match the pair with the largest IoU first. The most confident detection chooses first.",
+        "You match the pair with the largest IoU first. Let the most confident detection choose first.",
         ORDER,
     ),
     Wrong(
@@ -255,19 +260,19 @@ WRONG = [
     Wrong(
         "lowest first",
         _with(order=lambda a: a.scores.argsort(stable=True)),
-        "Your least confident detection chooses first. The most confident one should.",
+        "Your least confident detection chooses first. The most confident one should choose first.",
         ORDER,
     ),
     Wrong(
         "last of equals first",
         _with(order=lambda a: a.scores.argsort(stable=True).flip(0)),
-        "Of equal scores, the last detection chooses first. The first of the list should.",
+        "Of detections with equal scores, your last one chooses first. The first one in the list should choose first.",
         "scores.argsort(descending=True, stable=True)",
     ),
     Wrong(
         "order by area",
         _with(order=lambda a: _area_of_boxes(a).argsort(descending=True, stable=True)),
-        "Your largest box chooses first. The most confident detection should.",
+        "Your detection with the largest box chooses first. The most confident one should choose first.",
         ORDER,
     ),
     Wrong(
@@ -293,17 +298,22 @@ WRONG = [
         Variants(right.given(masks=lambda a: a.masks.flip(0))).then(
             lambda out, a: (len(a.masks) - 1 - out[0], *out[1:])
         ),
-        "Of masks with equal IoUs you take the last. Take the first.",
+        "Of masks with equal IoUs you take the last one. Take the first one.",
         "argmax returns the first.",
     ),
     Wrong("any overlap", right.given(iou_threshold=lambda a: EPS), "You accept any overlap. Use iou_threshold.", LEAST),
     Wrong(
         "above the threshold",
         right.given(iou_threshold=lambda a: math.nextafter(a.iou_threshold, 2)),
-        "You reject an IoU that equals iou_threshold. It is enough.",
+        "You reject an IoU that is exactly iou_threshold. Accept it.",
         LEAST,
     ),
-    Wrong("always 1/2", right.given(iou_threshold=lambda a: 0.5), "Your threshold is 1/2. Use iou_threshold.", LEAST),
+    Wrong(
+        "always 1/2",
+        right.given(iou_threshold=lambda a: 0.5),
+        "Your threshold is always 1/2. Use the argument iou_threshold.",
+        LEAST,
+    ),
     Wrong(
         "box cut to whole pixels",
         _with_boxes(torch.floor),
@@ -313,25 +323,26 @@ WRONG = [
     Wrong(
         "one pixel more",
         _with_boxes(lambda boxes: boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])),
-        "Your boxes include one pixel too many on the right and at the bottom.",
+        "Your boxes include one pixel too many on the right and at the bottom. A pixel is inside only if its "
+        "centre is.",
         CENTRE,
     ),
     Wrong(
         "corners for centres",
         _with_boxes(lambda boxes: boxes + 0.5),
-        "You test whether the corner of a pixel is in the box. Test its centre.",
+        "You test whether the corner of a pixel is in the box. Test whether its centre is.",
         CENTRE,
     ),
     Wrong(
         "last centre too",
         _with_boxes(lambda boxes: boxes + EPS * torch.tensor([0, 0, 1, 1])),
-        "Your box includes centres exactly at x2 or y2. It should end before them.",
+        "Your box includes a centre at exactly x2 or y2. Such a centre is outside.",
         CENTRE,
     ),
     Wrong(
         "first centre lost",
         _with_boxes(lambda boxes: boxes + EPS * torch.tensor([1, 1, 0, 0])),
-        "Your box does not include centres exactly at x1 or y1. It should.",
+        "Your box excludes a centre at exactly x1 or y1. Such a centre is inside.",
         CENTRE,
     ),
     Wrong(
@@ -355,19 +366,19 @@ WRONG = [
     Wrong(
         "numbers of detections",
         _with(end=_indices_of_detections),
-        "You return the indices of the detections. The first result is the index of the mask that each one takes.",
+        "You return the indices of the detections. Return the index of the mask that each of them takes.",
         CHOSE,
     ),
     Wrong(
         "the masks themselves",
         right.then(lambda out, a: (a.masks[out[0]], *out[1:])),
-        "You return masks. Return their indices.",
+        "You return the masks themselves. Return their indices.",
         "(R,) integers.",
     ),
     Wrong(
         "fails without masks",
         right.instead(_fails_without_masks),
-        "Your function fails if there are no masks. Then the results are empty.",
+        "Your function fails if there are no masks. It should then return three empty tensors.",
         "The maximum of an empty tensor is an error. Images without objects are normal.",
     ),
 ]

@@ -122,91 +122,96 @@ WRONG = [
     Wrong(
         "pooled until 1",
         _with(axes_to_halve=partial(_axes, least=2, alone=2)),
-        "You pool until an axis has one voxel left. nnU-Net stops at 4.",
+        "You halve axes until one voxel is left. Halve only axes with at least 8 voxels, so that at least 4 are left.",
         "An axis needs at least 8 voxels to be halved.",
     ),
     Wrong(
         "patch not divisible",
         _with(enlarged=lambda patch, strides: patch),
-        "Your patch is not a multiple of 2 ** poolings. The decoder's feature maps would not match the encoder's.",
+        "Your patch is not a multiple of 2 ** poolings. Enlarge it, or the feature maps of decoder and "
+        "encoder do not match.",
         "Halve your patch as your strides say. Is the size an integer at every level?",
     ),
     Wrong(
         "all axes pooled alike",
         _with(axes_to_halve=lambda size, spacing: [0, 1, 2] if min(size) >= 8 else []),
-        "You pool all axes equally often. Then the axis with the fewest voxels decides for the long ones.",
+        "You halve all axes equally often. Decide for each axis on its own.",
         "Decide axis by axis, level by level.",
     ),
     Wrong(
         "spacing ignored",
         _with(axes_to_halve=lambda size, spacing: _axes(size, [1.0] * 3)),
-        "You pool an axis with thick slices from the first level on. It has to wait until the others are as coarse.",
+        "You halve an axis with thick slices from the first level on. It should wait until the others are as coarse.",
         "Compare the spacing of each axis with twice the finest one, and double it when you halve the axis.",
     ),
     Wrong(
         "median of voxels",
         _with(median_shape=lambda shapes, spacings, spacing: np.median(shapes, axis=0)),
-        "You compute the median of shapes in voxels. Voxels of different volumes have different sizes.",
+        "You compute the median of shapes in the volumes' own voxels, which differ in size. Convert the "
+        "shapes to the new spacing first.",
         "Convert every shape to the new spacing first, then compute the median.",
     ),
     Wrong(
         "mean spacing",
         _with(median=np.mean),
-        "You use the mean of the spacings. One unusual scanner changes a mean, but hardly a median.",
+        "You use the mean of the spacings, which one unusual scanner can change. Use the median.",
         "The rule says median.",
     ),
     Wrong(
         "larger than the volumes",
         _with(median_shape=lambda shapes, spacings, spacing: [10**9] * 3),
-        "Your patch may be larger than the median volume.",
+        "Your patch may be larger than the median shape. Limit it to the median shape along each axis.",
         "Limit the block to the median shape, axis by axis, before you pool.",
     ),
     Wrong(
         "one axis alone",
         _with(axes_to_halve=partial(_axes, alone=8)),
-        "You halve a single axis of 8 to 11 voxels. If no other axis is halved, it needs 12.",
+        "You halve a single axis of 8 to 11 voxels. If no other axis is halved, an axis needs at least 12 voxels.",
         "What does the rule say if there is only one axis to halve?",
     ),
     Wrong(
         "alone among the large",
         _with(axes_to_halve=_alone_among_large),
-        "You require 12 voxels only if no other axis has 8. An axis is also the only one if the others have to wait.",
+        "You require 12 voxels only if no other axis has 8. Axes that have to wait do not count: 12 are also "
+        "required if all others wait.",
         "First drop the axes that wait, then count.",
     ),
     Wrong(
         "finest of all axes",
         _with(axes_to_halve=partial(_axes, compared=[0, 1, 2])),
-        "You compare with the finest of all axes. Axes with fewer than 8 voxels no longer count.",
+        "You compare the spacing with the finest of all axes. Compare only axes that have at least 8 voxels left.",
         "Take the finest spacing among the axes that could be halved.",
     ),
     Wrong(
         "spacing not doubled",
         right.instead(_never_coarser),
-        "You do not change the spacings, so a thick axis is never halved. Halving an axis doubles its spacing.",
+        "You do not change the spacings, so a thick axis is never halved. Double the spacing of each axis "
+        "that you halve.",
         "Two lists change from level to level: voxels and spacings.",
     ),
     Wrong(
         "five levels at most",
         right.instead(_five_at_most),
-        "You stop after five poolings. The rule has no such limit.",
+        "You stop after five poolings. Continue until the rule says stop.",
         "Use while instead of for.",
     ),
     Wrong(
         "a stride for the first level",
         right.then(lambda out, a: {**out, "strides": [[1, 1, 1], *out["strides"]]}),
-        "Your strides begin with a row of 1, as in nnU-Net's own files. Here each row is a pooling.",
+        "Your strides begin with a row of 1, as in nnU-Net's own files. Here, the first row belongs to the "
+        "first pooling.",
         "The first row is the first pooling.",
     ),
     Wrong(
         "grown by levels",
         _with(enlarged=lambda patch, strides: _multiples(patch, [2 ** len(strides)] * 3)),
-        "You enlarge every axis to a multiple of 2 ** levels. Count the poolings of each axis.",
+        "You enlarge every axis to a multiple of 2 ** levels. Use the number of poolings of each axis instead.",
         "A thick axis is halved less often, so a smaller number has to divide it.",
     ),
     Wrong(
         "patch shrunk",
         _with(enlarged=_shrunk),
-        "You shrink the patch to a multiple of 2 ** poolings. Enlarge it.",
+        "You shrink the patch to a multiple of 2 ** poolings. Enlarge it to the next multiple.",
         "To the next multiple: -(-n // step) * step.",
     ),
 ]

@@ -143,13 +143,14 @@ WRONG = [
         Variants(right.given(is_labels=lambda a: False)).then(
             lambda out, a: np.round(out).astype(int) if a.is_labels else out
         ),
-        "You interpolate between labels. Halfway from background, 0, to organ 12 you get the label of organ 6.",
+        "You interpolate labels: halfway from background, 0, to organ 12 you get the label of organ 6. Take "
+        "the nearest voxel.",
         "A label is a name, not a quantity. Which voxel's label does a new voxel take?",
     ),
     Wrong(
         "axes reversed",
         right.given(spacing=lambda a: a.spacing[::-1], new_spacing=lambda a: a.new_spacing[::-1]),
-        "You read the spacing as (x, y, z). It is in the order of the array's axes.",
+        "You read the spacing as (x, y, z). It is in the order of the array's axes, (D, H, W).",
         "Axis 0 of the array is the slice. Print shape and spacing side by side, before and after.",
     ),
     Wrong(
@@ -161,25 +162,27 @@ WRONG = [
     Wrong(
         "thick slices interpolated",
         _with(nearest=lambda axis, spacing: False),
-        "You interpolate between thick slices. If they are more than 3 times coarser, take the nearest slice.",
+        "You interpolate between thick slices. If the spacing of an axis is more than 3 times the finest "
+        "one, take the nearest slice.",
         "Between two slices 7 mm apart an organ changes its outline. Their mean shows two faint outlines.",
     ),
     Wrong(
         "coarsest axis never interpolated",
         _with(nearest=lambda axis, spacing: axis == np.argmax(spacing)),
-        "You always take the nearest voxel along the coarsest axis. Do so only if it is over 3 times coarser.",
+        "You always take the nearest voxel along the coarsest axis. Do so only if its spacing is more than 3 "
+        "times the finest one.",
         "Divide the coarsest spacing by the finest one before you decide.",
     ),
     Wrong(
         "factor upside down",
         _with(new_size=lambda n, a, b: max(round(n * b / a), 1)),
-        "Your scale factor is inverted. A finer spacing needs more voxels.",
+        "Your scale factor is inverted. A finer spacing needs more voxels, so divide by the new spacing.",
         "10 voxels of 5 mm cover 50 mm. How many voxels of 2.5 mm cover 50 mm?",
     ),
     Wrong(
         "corner voxels aligned",
         _with(positions=lambda n, m, _: np.linspace(0, n - 1, m)),
-        "You align the first and the last voxel centres of both grids. Then they cover different millimetres.",
+        "You align the first and the last voxel centres of both grids. Align the outer edges of the two grids instead.",
         "A volume ends half a voxel beyond its last centre. Where is the centre of new voxel 0?",
     ),
     Wrong(
@@ -197,37 +200,40 @@ WRONG = [
     Wrong(
         "rounded down",
         _with(positions=lambda n, m, nearest: _centres(n, m, nearest) - 0.5 * nearest),
-        "You round positions down. The nearest voxel may be the next one.",
+        "You round positions down. Take the nearest voxel, which may be the next one.",
         "Position 2.9 is nearest to voxel 3: floor(position + 0.5).",
     ),
     Wrong(
         "torch's nearest",
         _with(positions=lambda n, m, nearest: np.arange(m) * n / m - 0.5 if nearest else _centres(n, m, nearest)),
-        "You take the voxel at i * n / n', rounded down, as torch's mode \"nearest\" does. It ignores the centres.",
+        "You take the voxel at i * n / n', rounded down, as torch's mode \"nearest\" does. Take the voxel "
+        "whose centre is nearest.",
         'Take floor(position + 0.5) of the centre. In torch this is "nearest-exact".',
     ),
     Wrong(
         "zoom as it comes",
         right.instead(_zoomed),
-        "This looks like zoom with its defaults. They align the outer centres, and interpolate thick slices.",
+        "This looks like zoom with its default arguments. It aligns the outer centres, and interpolates "
+        "between thick slices.",
         "There are grid_mode=True and mode='nearest'. The thick axis needs its own order.",
     ),
     Wrong(
         "thick by the new spacing",
         right.instead(lambda a: _resample(**vars(a), nearest=lambda axis, _: _is_thick(axis, a.new_spacing))),
-        "You look for thick slices in new_spacing. The scan's own spacing says how far apart its slices are.",
+        "You look for thick slices in new_spacing. Look for them in the spacing of the scan.",
         RATIO,
     ),
     Wrong(
         "three times is thick",
         _with(nearest=lambda axis, spacing: axis == np.argmax(spacing) and max(spacing) / min(spacing) >= THICK),
-        "You treat slices that are exactly 3 times coarser as thick. They are thick above 3 times.",
+        "You treat slices that are exactly 3 times coarser as thick. They are thick only if they are more "
+        "than 3 times coarser.",
         RATIO,
     ),
     Wrong(
         "all axes thick",
         _with(nearest=lambda axis, spacing: max(spacing) / min(spacing) > THICK),
-        "In volumes with thick slices you take the nearest voxel along all axes. Do so along the coarsest only.",
+        "If slices are thick, you take the nearest voxel along all axes. Do so only along the coarsest axis.",
         "Decide axis by axis.",
     ),
     Wrong(

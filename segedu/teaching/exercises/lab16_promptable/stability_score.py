@@ -137,35 +137,42 @@ WRONG = [
     Wrong(
         "threshold not offset",
         right.given(offset=lambda a: 0.0),
-        "You use one threshold twice. Then every mask is stable.",
+        "You use the same threshold twice, so every mask is stable. Add the offset to one and subtract it "
+        "from the other.",
         TWO,
     ),
     Wrong(
         "upper half",
         _with_limits(lambda a: a.mask_threshold + a.offset, lambda a: a.mask_threshold),
-        "You compare with the mask at mask_threshold itself. Compare with the mask at the lower threshold.",
+        "You use the mask at mask_threshold as the larger mask. Use the mask at mask_threshold - offset.",
         TWO,
     ),
     Wrong(
         "lower half",
         _with_limits(lambda a: a.mask_threshold, lambda a: a.mask_threshold - a.offset),
-        "Your smaller mask is the mask at mask_threshold itself. Use the higher threshold for it.",
+        "You use the mask at mask_threshold as the smaller mask. Use the mask at mask_threshold + offset.",
         TWO,
     ),
     Wrong(
         "on sigmoid",
         right.given(mask_logits=lambda a: a.mask_logits.sigmoid()),
-        "You apply a sigmoid first. The thresholds are for logits.",
+        "You apply a sigmoid first. Compare the logits themselves with the thresholds.",
         "No sigmoid is above 1 or below -1.",
     ),
     Wrong(
         "sigmoid around 1/2",
         right.given(mask_logits=lambda a: a.mask_logits.sigmoid(), mask_threshold=lambda a: 0.5),
-        "Your thresholds are for probabilities, 1/2 plus and minus the offset. Threshold the logits.",
+        "You compare sigmoids with 1/2 plus and minus the offset. Compare the logits with mask_threshold "
+        "plus and minus the offset.",
         TWO,
     ),
-    Wrong("threshold left out", right.given(mask_threshold=lambda a: 0.0), "You leave out mask_threshold.", TWO),
-    Wrong("offset of 1", right.given(offset=lambda a: 1.0), "Your offset is always 1. Use the argument.", TWO),
+    Wrong(
+        "threshold left out",
+        right.given(mask_threshold=lambda a: 0.0),
+        "You leave out mask_threshold. Add the offset to it, and subtract the offset from it.",
+        TWO,
+    ),
+    Wrong("offset of 1", right.given(offset=lambda a: 1.0), "Your offset is always 1. Use the argument `offset`.", TWO),
     Wrong(
         "SAM's numbers",
         right.given(mask_threshold=lambda a: 0.0, offset=lambda a: 1.0),
@@ -175,7 +182,7 @@ WRONG = [
     Wrong(
         "half the offset",
         right.given(offset=lambda a: a.offset / 2),
-        "Your thresholds are half the offset away from mask_threshold. They should be the whole offset away.",
+        "Your thresholds are half the offset away from mask_threshold. They should be the whole offset away from it.",
         TWO,
     ),
     Wrong(
@@ -184,7 +191,12 @@ WRONG = [
         "You multiply mask_threshold by 1 + offset and 1 - offset. Add and subtract the offset.",
         TWO,
     ),
-    Wrong("at the limit", at_least, "You count logits equal to a threshold. Count those above it.", "> instead of >=."),
+    Wrong(
+        "at the limit",
+        at_least,
+        "You count logits that are equal to a threshold. Count only those above it.",
+        "> instead of >=.",
+    ),
     Wrong(
         "empty is nan",
         _dividing(lambda small, large: small / large),
@@ -200,19 +212,19 @@ WRONG = [
     Wrong(
         "one more below",
         _dividing(lambda small, large: small / (large + 1)),
-        "You add 1 to the denominator. Then no score is 1.",
+        "You add 1 to the denominator, so no score is 1. Divide by the number of pixels of the larger mask.",
         EMPTY,
     ),
     Wrong(
         "Dice",
         _dividing(lambda small, large: 2 * small / (small + large).clamp(min=1)),
-        "Compute the IoU instead of the Dice coefficient.",
+        "You compute the Dice coefficient of the two masks. Compute their IoU.",
         RATIO,
     ),
     Wrong(
         "whole numbers",
         _dividing(lambda small, large: small // large.clamp(min=1)),
-        "You use integer division, so most scores are 0.",
+        "You use integer division, so most scores are 0. Divide without rounding.",
         "a / b",
     ),
     Wrong(
@@ -221,16 +233,22 @@ WRONG = [
         "You return the share of the larger mask that is lost. Return the share that remains.",
         RATIO,
     ),
-    Wrong("percent", right.then(lambda out, a: 100 * out), "You return percentages. Return 0 to 1.", RATIO),
     Wrong(
-        "share of all pixels", share_of_all_pixels, "You divide by all pixels. Then every small mask is stable.", RATIO
+        "percent", right.then(lambda out, a: 100 * out), "You return percentages. Return fractions from 0 to 1.", RATIO
     ),
-    Wrong("soft", soft, "You sum sigmoids. Count pixels.", TWO),
-    Wrong("sums of logits", sums_of_logits, "You sum logits. Count pixels instead.", TWO),
+    Wrong(
+        "share of all pixels",
+        share_of_all_pixels,
+        "You divide by the number of all pixels, so every small mask is stable. Divide by the pixels of the "
+        "larger mask.",
+        RATIO,
+    ),
+    Wrong("soft", soft, "You sum the sigmoids of the logits. Count the pixels above each threshold.", TWO),
+    Wrong("sums of logits", sums_of_logits, "You sum the logits above each threshold. Count the pixels above it.", TWO),
     Wrong(
         "all masks together",
         _dividing(_ratio, count=lambda masks: masks.sum()),
-        "You count the pixels of all masks together. Each mask has its own score.",
+        "You count the pixels of all masks together. Compute one score per mask.",
         "(N,).",
     ),
     Wrong(
@@ -240,7 +258,10 @@ WRONG = [
         "dim=(1, 2).",
     ),
     Wrong(
-        "mean of the scores", right.then(lambda out, a: out.mean()), "You average the scores. Return all N.", "(N,)."
+        "mean of the scores",
+        right.then(lambda out, a: out.mean()),
+        "You return the mean of the scores. Return one score per mask.",
+        "(N,).",
     ),
 ]
 
