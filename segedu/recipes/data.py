@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.weights.pretrained import cache_folder
@@ -101,7 +101,7 @@ def cached_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     images, targets = draw_streets(number, seed)
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             save_file({"images": images, "targets": targets}, part)
     return images, targets
 

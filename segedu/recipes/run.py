@@ -68,12 +68,14 @@ def run_recipe(
     fabric = start_fabric(accelerator, devices)
     if fresh:
         _clear(out, fabric)
-    trained, about = _train(recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress)
+    trained, metadata = _train(
+        recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress
+    )
     result = {
         "method": recipe.method,
         "data": recipe.data,
         "folder": None if folder is None else str(folder),
-        "training_data": about["training_data"],
+        "training_data": metadata["training_data"],
         "seed": seed,
         "steps": trained.step,
         "resumed_from": trained.resumed_from,
@@ -117,11 +119,11 @@ def _train(
     total = fabric.broadcast(planned_steps(recipe, model, sets, steps, minutes, checkpoint))
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    about = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
+    metadata = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
     options = {"scheduler": one_cycle(optimizer, recipe.learning_rate, total), "clip_norm": 1.0, "fabric": fabric}
-    options |= {"checkpoint": checkpoint, "about": about, "extend": True, "progress": progress}
+    options |= {"checkpoint": checkpoint, "metadata": metadata, "extend": True, "progress": progress}
     loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
-    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), about
+    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), metadata
 
 
 def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.recipes.data import Pair, Sets
 from segedu.recipes.task import Predict
 
@@ -20,7 +20,7 @@ from segedu.recipes.task import Predict
 def write(path: Path, put: Callable[[Path], Any]) -> None:
     """Let `put` write a temporary file and rename it to `path`, so that `path` is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         put(part)
 
 

@@ -73,7 +73,7 @@ def test_what_is_missing_or_wrong(camvid, tmp_path) -> None:
     (camvid / "valannot").mkdir()
     with pytest.raises(ValueError, match="whose val has no PNG image"):
         CamVid(camvid, "val")
-    with pytest.raises(IndexError, match="index is 2, expected one of 2"):
+    with pytest.raises(IndexError, match="index is 2, expected an index into 2"):
         CamVid(camvid)[2]
     path = camvid / "trainannot" / "0001TP_006690.png"
     Image.fromarray(NUMBERS + 1).save(path)

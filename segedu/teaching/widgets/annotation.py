@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segedu.datasets.coco import check_annotated, to_coco
 from segedu.datasets.cvat import to_cvat
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
 
@@ -235,7 +235,7 @@ class Annotation:
         if path.suffix not in kinds:
             raise ValueError(f"path is {path.name!r}, expected a name that ends in .json for COCO or .xml for CVAT")
         text = self.as_text(kinds[path.suffix])
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             part.write_text(text, encoding="utf-8")
 
     # --- helpers -----------------------------------------------------------------------------------------------
