@@ -80,7 +80,7 @@ def test_what_is_missing_or_wrong(camvid, tmp_path) -> None:
     with pytest.raises(ValueError, match="has the class 12, expected 0 to 10, or 11 for void"):
         CamVid(camvid)[0]
     Image.fromarray(NUMBERS[:2]).save(path)
-    with pytest.raises(ValueError, match=r"shape \(2, 4\) and dtype uint8, expected numbers or colours"):
+    with pytest.raises(ValueError, match=r"shape \(2, 4\) and dtype uint8, expected 8-bit classes or colours"):
         CamVid(camvid)[0]
     path.write_bytes(b"\x89PNG cut short")
     with pytest.raises(ValueError, match="is not a readable image"):
