@@ -197,7 +197,7 @@ def _alternatives(method: str) -> str:
         first = "FOLDER" if data[0] == "nuclei" else data[0]
         return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {first}. "
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
-    official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
+    official = [n for n, w in WEIGHTS.items() if w.builder.partition(":")[0].endswith(f".{method}") and n not in ours]
     text = ""
     if ours:
         text += f'The course has small weights of its own for it: segedu.weights.load("{ours[0]}"); '

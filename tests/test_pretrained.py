@@ -87,7 +87,7 @@ def their_net(name: str) -> nn.Module:
     options = dict(weights_backbone=None, aux_loss=True, num_classes=21) if name in SEGMENTERS else {}
     with torch.device("meta"):  # the random start would be thrown away
         net = getattr(models, name)(weights=None, **options)
-    for head in WEIGHTS[name].leave_out:
+    for head in WEIGHTS[name].ignored_keys:
         setattr(net, head.removesuffix("."), nn.Linear(2, 2))
     randomise(net.to_empty(device="cpu")).float()
     for key, tensor in net.state_dict().items():

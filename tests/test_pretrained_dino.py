@@ -53,7 +53,7 @@ def their_file(net: nn.Module) -> dict[str, Tensor]:
 def our_net(name: str) -> ViT:
     weights = WEIGHTS[name]
     with torch.device("meta"):
-        return pkgutil.resolve_name(weights.build)(**weights.options)
+        return pkgutil.resolve_name(weights.builder)(**weights.options)
 
 
 def test_rows_are_all_here() -> None:

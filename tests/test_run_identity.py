@@ -245,7 +245,7 @@ def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: py
         return " ".join(outcome.output.split())
 
     assert "--fresh" not in printed("--steps", "3")
-    assert "No step was left to take" in printed("--steps", "3")
+    assert "All steps were already taken" in printed("--steps", "3")
     assert "This run was planned with 3 steps and now has 5: from step 3 on" in printed("--steps", "5")
 
 

@@ -122,8 +122,8 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     stored = nibabel.apply_orientation(labels.cpu().numpy().transpose(2, 1, 0), to_stored_order)
     image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=dtype), like.stored_affine)
     image.header.set_xyzt_units("mm")
-    with atomic_path(path) as part:
-        nibabel.save(image, part)
+    with atomic_path(path) as temporary:
+        nibabel.save(image, temporary)
 
 
 def read_case(

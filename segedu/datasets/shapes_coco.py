@@ -112,8 +112,8 @@ def write_shapes_coco(
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES) if number]
     content = {"images": images, "annotations": annotations, "categories": categories}
     path = folder / "instances.json"
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(content), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 

@@ -60,7 +60,7 @@ def run_recipe(
         Stopped: after Ctrl-C or SIGTERM, with the checkpoint written; a KeyboardInterrupt.
         ValueError: a limit, a device, a file of the data or the checkpoint in `out` is not as expected.
     """
-    started, cpu = time.perf_counter(), time.process_time()
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
     check_limits(steps, minutes, seed)
     check_devices(accelerator, devices)
     torch.manual_seed(seed)
@@ -90,8 +90,8 @@ def run_recipe(
     }
     if fabric.is_global_zero:
         save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.task.draw)
-        result["cpu_seconds"] = round(time.process_time() - cpu, 1)
-        result["wall_seconds"] = round(time.perf_counter() - started, 1)
+        result["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
+        result["wall_seconds"] = round(time.perf_counter() - wall_start, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
 

@@ -1,8 +1,8 @@
 """The copy of the library that a sandbox mounts, without what a lab asks students to write.
 
-A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotAvailableError` when they
-are called; constants and imports stay, so that everything built on the module can still be imported. The copy contains
-neither the code itself nor a compiled form of it, so there is nothing to read, disassemble or load.
+A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotAvailableError`
+when they are called; constants and imports stay, so that everything built on the module can still be imported. The copy
+contains neither the code itself nor a compiled form of it, so there is nothing to read, disassemble or load.
 """
 
 from __future__ import annotations
