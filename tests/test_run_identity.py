@@ -87,7 +87,7 @@ def weights(out: Path) -> dict[str, Tensor]:
     ("recipe", "named"),
     [
         (WITH(sets=partial(squares, shift=1)), "training_data"),
-        (WITH(sets=partial(squares, corrected=True)), "training_data.*corrected"),
+        (WITH(sets=partial(squares, corrected=True)), "training_data.*changed"),
         (WITH(method="res_unet"), "method 'unet', expected method 'res_unet'"),
         (WITH(classes=("background", "box")), "classes"),
         (WITH(learning_rate=0.02), "learning_rate 0.01, expected learning_rate 0.02"),

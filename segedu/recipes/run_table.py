@@ -90,6 +90,7 @@ def print_seeds(results: Sequence[dict[str, Any]]) -> None:
     cost = max(result["training_cpu_seconds"] for result in results)
     print(
         f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
-        f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, target {first['target']}; "
-        f"{first['parameters']} parameters, {first['steps']} steps, at most {cost} CPU-seconds of training"
+        f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, "
+        f"target {first['target']}; {first['parameters']} parameters, {first['steps']} steps, "
+        f"at most {cost} CPU-seconds of training"
     )

@@ -51,8 +51,8 @@ class Gradebook:
         chosen, exercises = student_result.chosen, student_result.exercises
         self._insert("submissions", [_submission(student_result, attempt) for attempt in student_result.attempts])
         self._insert("exercises", [
-            (*key, one.name, float(one.auto), float(one.max), one.status, "; ".join(one.misconceptions),
-             float(one.points)) for one in exercises
+            (*key, one.name, float(one.autograded_points), float(one.max_points), one.status,
+             "; ".join(one.misconceptions), float(one.points)) for one in exercises
         ])  # fmt: skip
         notes = [(*key, "", note) for note in student_result.notes]
         notes += [(*key, "", note) for note in (chosen.record["notes"] if chosen else ())]
@@ -63,9 +63,14 @@ class Gradebook:
         ]
         self._insert("manual", changes)
         late = None if student_result.late_hours is None else float(student_result.late_hours)
-        sums = [student_result.by_hand, student_result.final, student_result.max]
+        sums = [student_result.manual_points, student_result.final, student_result.max_points]
         row = [*key, student_result.status, chosen.number if chosen else None, len(student_result.attempts)]
-        row += [float(student_result.raw), late, float(student_result.factor), student_result.late_explanation]
+        row += [
+            float(student_result.autograded_points),
+            late,
+            float(student_result.factor),
+            student_result.late_explanation,
+        ]
         self._insert("standings", [(*row, *map(float, sums), "; ".join(student_result.flags))])
 
     def _insert(self, table: str, rows: list[tuple]) -> None:
@@ -95,7 +100,7 @@ def _submission(student_result: StudentResult, attempt: Attempt) -> tuple:
     record = attempt.record
     level = record["sandbox"]["level"] if record["sandbox"] else None
     submitted = attempt.submitted.isoformat() if attempt.submitted else None
-    points = (float(attempt.raw), float(record["max_points"]), submitted)
+    points = (float(attempt.autograded_points), float(record["max_points"]), submitted)
     rest = (record["source"], record["tool"], level, record["measured"]["seconds"], record["student"])
     return (student_result.lab, student_result.student, attempt.number, record["status"], *points, *rest)
 

@@ -141,21 +141,21 @@ class Change:
     Attributes:
         exercise: its name, or "" for the whole lab.
         points: new points, or points to add; None for a comment alone.
-        adds: True if the points had a sign, so that they are added.
+        is_addition: True if the points had a sign, so that they are added.
         comment: comment for the student.
         line: line number in the file.
     """
 
     exercise: str
     points: Decimal | None
-    adds: bool
+    is_addition: bool
     comment: str
     line: int
 
     @property
     def signed_points(self) -> str:
         """`+1`, `3`, or "" for a comment alone."""
-        return "" if self.points is None else f"{self.points:+f}" if self.adds else f"{self.points:f}"
+        return "" if self.points is None else f"{self.points:+f}" if self.is_addition else f"{self.points:f}"
 
     @property
     def summary(self) -> str:
@@ -250,15 +250,17 @@ def _manual(path: Path, labs: list[str], tables: Tables) -> None:
             raise wrong(path, line, f"lab is {row['lab']!r}", f"one with records: {', '.join(labs)}")
         if not row["student"]:
             raise wrong(path, line, "student is empty", "an id")
-        points, adds = _points(path, line, row["points"])
+        points, is_addition = _points(path, line, row["points"])
         if points is None and not row["comment"]:
             raise wrong(path, line, "neither points nor a comment", "one of them, or no row")
         rows = tables.changes.setdefault((row["lab"], key_of(tables.roster, row["student"])), [])
-        earlier = [one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.adds]
-        if earlier and points is not None and not adds:
+        earlier = [
+            one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.is_addition
+        ]
+        if earlier and points is not None and not is_addition:
             problem = f"line {earlier[0].line} already replaces these points of {row['student']}"
             raise wrong(path, line, problem, "one row that replaces; points with a sign are added")
-        rows.append(Change(row["exercise"], points, adds, row["comment"], line))
+        rows.append(Change(row["exercise"], points, is_addition, row["comment"], line))
 
 
 def _points(path: Path, line: int, text: str) -> tuple[Decimal | None, bool]:

@@ -18,7 +18,7 @@ class ExerciseStatistics:
     """Statistics of one exercise over the graded submissions.
 
     Attributes:
-        max: maximum points of the exercise.
+        max_points: maximum points of the exercise.
         graded: number of graded answers, including blank ones.
         tried: number of answers that are neither blank nor missing.
         solved: number of answers with the maximum points.
@@ -27,7 +27,7 @@ class ExerciseStatistics:
         wrong: number of students per misconception.
     """
 
-    max: Decimal
+    max_points: Decimal
     graded: int = 0
     tried: int = 0
     solved: int = 0
@@ -38,18 +38,18 @@ class ExerciseStatistics:
     @property
     def share(self) -> Decimal:
         """Mean fraction of the points."""
-        return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
+        return self.points / (self.max_points * self.graded) if self.graded and self.max_points else ZERO
 
 
 class LabStatistics:
     """The statistics of one lab, whose exercises are given as pairs of name and maximum points."""
 
     def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
-        self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
+        self.lab, self.max_points = lab, sum((worth for _, worth in exercises), ZERO)
         self.exercises = {name: ExerciseStatistics(worth) for name, worth in exercises}
         for statistics in self.exercises.values():
-            statistics.bins = [0] * (charts.bins_for(statistics.max) + 1)
-        self.bins = [0] * (charts.bins_for(self.max) + 1)
+            statistics.bins = [0] * (charts.bins_for(statistics.max_points) + 1)
+        self.bins = [0] * (charts.bins_for(self.max_points) + 1)
         self.students = self.handed = 0
         self.finals: Counter = Counter()  # final points -> number of students who handed something in
         self.messages: dict[tuple[str, str], str] = {}
@@ -67,10 +67,12 @@ class LabStatistics:
             return
         self.handed += 1
         self.finals[student_result.final] += 1
-        self.bins[charts.bin_index(student_result.final, self.max, len(self.bins) - 1)] += 1
+        self.bins[charts.bin_index(student_result.final, self.max_points, len(self.bins) - 1)] += 1
         if student_result.status == "graded":
             for exercise in student_result.exercises:
-                self._add_exercise(exercise.name, exercise.auto, exercise.status, exercise.record.get("named", ()))
+                self._add_exercise(
+                    exercise.name, exercise.autograded_points, exercise.status, exercise.record.get("named", ())
+                )
 
     def _add_exercise(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
         statistics = self.exercises.get(name)
@@ -78,9 +80,9 @@ class LabStatistics:
             return
         statistics.graded += 1
         statistics.tried += status not in NOT_TRIED
-        statistics.solved += points >= statistics.max
+        statistics.solved += points >= statistics.max_points
         statistics.points += points
-        statistics.bins[charts.bin_index(points, statistics.max, len(statistics.bins) - 1)] += 1
+        statistics.bins[charts.bin_index(points, statistics.max_points, len(statistics.bins) - 1)] += 1
         for wrong in named:
             statistics.wrong[wrong["name"]] += 1
             self.messages[name, wrong["name"]] = wrong["message"]
