@@ -52,7 +52,7 @@ Layout = typer.Option(help="Layout of the folder of submissions: auto, students,
 def _course(course: Path, needed: str = "") -> Path:
     """Resolve the checkout, or raise an error that names what it lacks."""
     if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
-        raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
+        raise typer.BadParameter(f"{course} contains neither labs/ nor solutions/: give the checkout of the course")
     if needed and not (course / needed).exists():
         raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
     return course.resolve()
@@ -160,7 +160,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps. Default: the recipe's.")] = None,
     minutes: Annotated[float | None, typer.Option(help="CPU minutes of training, instead of --steps.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
-    accelerator: Annotated[str, typer.Option(help="Kind of device: cpu, cuda, mps or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="Device type: cpu, cuda, mps or auto.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a simple baseline."""
@@ -350,7 +350,7 @@ def gradescope(
     out: Annotated[Path, typer.Option(help="Zip file to write. It holds the seed of the hidden cases.")],
     seed: Annotated[int | None, HiddenSeed] = None,
     wheel: Annotated[
-        Path | None, typer.Option(help="Wheel of segedu to put in. Default: built from the checkout.")
+        Path | None, typer.Option(help="Wheel of segedu to include. Default: built from the checkout.")
     ] = None,
     level: Level = None,
     cell_seconds: CellSeconds = 30.0,

@@ -184,7 +184,7 @@ def refused(words: str, call=fetch, **options: object) -> None:
         call("resnet18", progress=False, **options)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     if call is fetch:
-        for what in ("nothing was kept", "try again", WEIGHTS["resnet18"].url, "SEGEDU_CACHE"):
+        for what in ("no file was kept", "try again", WEIGHTS["resnet18"].url, "SEGEDU_CACHE"):
             assert what in str(caught.value)
 
 
@@ -364,7 +364,7 @@ def test_code_in_a_file_does_not_run(
     monkeypatch.chdir(tmp_path)
     pickled({"conv1.weight": Evil()}, tmp_path / "weights.pth")
     publish(server, monkeypatch, "resnet18", tmp_path / "weights.pth")
-    refused("holds other objects than tensors", load)
+    refused("contains objects other than tensors", load)
     assert not (tmp_path / "pwned").exists()
 
 

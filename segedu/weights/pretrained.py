@@ -105,7 +105,7 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
         if path.is_file():
             if _is_published(path, weights):
                 return path
-            warnings.warn(f"{path} is not the published file: it is fetched again", stacklevel=2)
+            warnings.warn(f"{path} is not the published file: it is downloaded again", stacklevel=2)
             path.unlink(missing_ok=True)  # another process may have deleted it
         folder.mkdir(parents=True, exist_ok=True)
         _delete_old_parts(folder)
@@ -143,7 +143,7 @@ def _find(name: str) -> Weights:
 def _message(name: str, problem: str) -> str:
     weights = WEIGHTS[name]
     return (
-        f"weights {name!r}: {problem}; nothing was kept. What to do: try again; or download {weights.url} "
+        f"weights {name!r}: {problem}; no file was kept. What to do: try again; or download {weights.url} "
         f"({weights.mebibytes:.0f} MiB) by other means, on another computer if necessary, and put it at "
         f"{cache_folder() / weights.file_name}; or set SEGEDU_CACHE to a folder with more space or with that file."
     )
@@ -205,7 +205,7 @@ def _read(path: Path, checkpoint_key: str = "") -> dict[str, Tensor]:
     except (ValueError, pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
         # torch's message explains how to run the code in such a file, which nobody should do
         raise WeightsError(
-            f"{path} holds other objects than tensors, and is not read ({type(error).__name__})"
+            f"{path} contains objects other than tensors, and was not loaded ({type(error).__name__})"
         ) from None
 
 

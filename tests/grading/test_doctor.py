@@ -73,7 +73,7 @@ def test_level_one_is_said_loudly(said):
     code, text = said([(3, False, "unshare: EPERM"), (1, True, "limits")])
     assert code == 1
     assert "level 3: does not  unshare: EPERM" in text
-    assert "uses level 1. It asks for --i-trust-these-submissions first" in text
+    assert "uses level 1. It requires --i-trust-these-submissions" in text
     assert "A HOSTILE SUBMISSION CAN READ AND CHANGE YOUR FILES" in text
 
 
@@ -106,7 +106,7 @@ def test_a_container_is_seen(monkeypatch):
     monkeypatch.setattr(doctor, "_status", lambda field: "0")
     monkeypatch.setattr(doctor.os.path, "exists", lambda path: False)
     monkeypatch.delenv("container", raising=False)
-    assert doctor._container() == (False, "no sign of one")
+    assert doctor._container() == (False, "not detected")
     monkeypatch.setattr(doctor, "_status", lambda field: "2")
     assert doctor._container()[0]
     monkeypatch.setattr(doctor.os.path, "exists", lambda path: path == "/run/.containerenv")
