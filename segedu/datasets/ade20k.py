@@ -58,7 +58,7 @@ class ADE20K(Dataset):
 
 
 def _names(path: Path) -> list[str]:
-    """The last column of the table, below its head; a class has several names, the first is taken."""
+    """Read the class names: the first name in the last column of each row after the header."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()[1:]

@@ -148,7 +148,7 @@ class _Field:
 
 
 def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, touching: float) -> Rod | None:
-    """A random rod, with probability `touching` beside or behind an existing one; None if it would fold."""
+    """A random rod, with probability `touching` next to or in line with an existing one; None if it would fold."""
     radius, line_length = 0.5 * rng.uniform(*width), np.exp(rng.uniform(*np.log(length)))
     line_length = max(_STEP, line_length - 2 * radius)  # length of the centre line, without the round tips
     centre, heading, draw = rng.uniform(0, 1, 2) * field.size, rng.uniform(0, 2 * np.pi), rng.uniform()

@@ -81,8 +81,8 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
 def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> Tensor:
     """Spherical projection: the range of each point, in the pixel whose ray is closest to it.
 
-    Where several points fall into one pixel, the nearest stays; points above, below or at the scanner are left
-    out. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
+    If several points fall into one pixel, the nearest one is kept. Points above or below the field of view, or at the
+    scanner, are dropped. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
 
     Args:
         points: (P, 3) floats x, y, z; P may be 0.
@@ -164,7 +164,7 @@ class _City:
 
 
 def _ground(rng: np.random.Generator, city: _City, road: tuple[float, float], kerb: float) -> None:
-    """Road between its kerbs, a crossing street, and pavement a little higher on both sides."""
+    """Place the road between its kerbs, sometimes a crossing street, and raised pavements on both sides."""
     down = city.rays[2] < 0
     flat = np.where(down, -_HEIGHT / np.where(down, city.rays[2], -1), MISSED)
     raised = np.where(down, (kerb - _HEIGHT) / np.where(down, city.rays[2], -1), MISSED)
@@ -179,7 +179,7 @@ def _ground(rng: np.random.Generator, city: _City, road: tuple[float, float], ke
 
 
 def _houses(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple[float, float]) -> None:
-    """Rows of houses with gaps along both sides."""
+    """Place rows of houses with gaps along both sides of the road."""
     for side, sign in enumerate((-1, 1)):
         front, x = road[side] + sign * pavement[side], -75.0
         while x < 75:
@@ -196,7 +196,7 @@ def _houses(rng: np.random.Generator, city: _City, road: tuple[float, float], pa
 
 
 def _place_cars(rng: np.random.Generator, city: _City, road: tuple[float, float]) -> None:
-    """Parked and moving: body, cabin, four wheels."""
+    """Place parked and moving cars; each has a body, a cabin and four wheels."""
     city.occupied.append((0.0, 0.0, 2.5))  # the car with the scanner
     for _ in range(int(rng.integers(5, 18))):
         x, y = rng.uniform(-38, 38), rng.uniform(road[0] + 1.1, road[1] - 1.1)
@@ -218,7 +218,7 @@ def _place_cars(rng: np.random.Generator, city: _City, road: tuple[float, float]
 
 
 def _place_people(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple) -> None:
-    """On the pavement and on the road: two legs, a body, a head."""
+    """Place people on the pavement and on the road; each has two legs, a body and a head."""
     for _ in range(int(rng.integers(4, 16))):
         side = int(rng.integers(2))
         sign = 2 * side - 1
@@ -233,7 +233,7 @@ def _place_people(rng: np.random.Generator, city: _City, road: tuple[float, floa
 
 
 def _place_trees(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple) -> None:
-    """Trees and poles along the road, bushes before the houses."""
+    """Place trees and poles along the road, and bushes in front of the houses."""
     for side, sign in enumerate((-1, 1)):
         edge = road[side] + sign * rng.uniform(0.4, 0.9)
         trees, step, offset = rng.uniform() < 0.6, rng.uniform(7, 14), rng.uniform(0, 7)
@@ -259,7 +259,7 @@ def _place_trees(rng: np.random.Generator, city: _City, road: tuple[float, float
 
 
 def _measure(rng: np.random.Generator, city: _City, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges and brightness of the returns, as the scanner gives them: noisy, with some lost."""
+    """Return the ranges and intensities that the scanner measures: noisy, and with some returns missing."""
     shape = city.ranges.shape
     has_return = (city.ranges < MAX_RANGE) & (city.ranges > 0.5)
     reflectance = np.array(_REFLECTANCE)[city.category] * rng.uniform(0.6, 1.4, len(city.labels) + 1)[city.instance]

@@ -87,7 +87,7 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
 
 
 def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
-    """Write labels where `like` was read: same shape, order of axes and affine as its file.
+    """Write labels on the voxel grid of `like`: with the shape, axis order and affine of its file.
 
     Args:
         path: .nii or .nii.gz; the folder must exist, and a file there is replaced.
@@ -178,7 +178,7 @@ def _orientation(codes: str) -> np.ndarray:
 
 
 def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
-    """The image of nibabel and its voxels in the file's order, three axes."""
+    """Return nibabel's image and its voxels, with three axes in the order of the file."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -214,7 +214,7 @@ def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
 
 
 def _verify_checksum(path: Path) -> None:
-    """Unpack to gzip's checksum at the end: nibabel stops before it, so a damaged voxel would not be detected."""
+    """Decompress up to gzip's checksum at the end: nibabel stops before it and would miss a damaged voxel."""
     with gzip.open(path) as unpacked:
         for _ in range(8 * MAX_VOXELS >> 20):
             if not unpacked.read(1 << 20):
@@ -222,7 +222,7 @@ def _verify_checksum(path: Path) -> None:
 
 
 def _reorient(image: Any, stored: np.ndarray, path: Path) -> Nifti:
-    """Bring voxels to (z, y, x) with the fixed directions, and the affine with them."""
+    """Reorder and flip the axes of voxels to (z, y, x) in the fixed directions, and adapt the affine."""
     import nibabel
 
     try:

@@ -62,7 +62,7 @@ class OxfordPet(Dataset):
 
     @staticmethod
     def _row(line: str, path: Path) -> tuple[str, int, int]:
-        """Name, breed from 0, species from 0."""
+        """Parse a line to the name, the breed and the species, both counted from 0."""
         fields = line.split()
         numbers = [int(field) - 1 for field in fields[1:] if field.isascii() and field.isdigit()]
         if len(fields) != 4 or len(numbers) != 3 or not 0 <= numbers[0] < _MOST_BREEDS or numbers[1] not in (0, 1):

@@ -124,7 +124,7 @@ def house(paints: Paints, size: tuple[float, float, float]) -> Paint:
         size: width, height and length in metres.
 
     Returns:
-        What `Canvas.box` paints with.
+        The paint function for `Canvas.box`.
     """
     wall, roof, frame = (paints.surface_colour("building") for _ in range(3))
     glass, lit = paints.tone((0.0, 0.5), (0.08, 0.8)), paints.tone((0.2, 0.6), (0.8, 1.0), hue=(0.1, 0.17))
@@ -160,7 +160,7 @@ def tree(paints: Paints, width: float, height: float, bare: float = 0.25) -> Pai
         bare: fraction of the height that is below the crown.
 
     Returns:
-        What `Canvas.board` paints with.
+        The paint function for `Canvas.board`.
     """
     leaves = paints.surface_colour("vegetation")
     bark, start, fine = (
@@ -192,7 +192,7 @@ def person(paints: Paints, height: float) -> Paint:
         height: height of the person in metres.
 
     Returns:
-        What `Canvas.board` paints with.
+        The paint function for `Canvas.board`.
     """
     skin = paints.tone((0.25, 0.6), (0.25, 0.95), hue=(0.04, 0.1))
     hair, coat, trousers = (paints.tone((0.0, 0.9), (0.08, 0.95)) for _ in range(3))
@@ -220,7 +220,7 @@ def _wheels(across: np.ndarray, up: np.ndarray, length: float, radius: float) ->
 
 
 def put_car(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A body on wheels and a cabin of glass.
+    """Draw a car: a body on wheels with a cabin of glass.
 
     Args:
         spot: position, size, class and instance.
@@ -258,7 +258,7 @@ def put_car(canvas: Canvas, paints: Paints, spot: Spot) -> None:
 
 
 def _two_boxes(canvas: Canvas, paints: tuple[Paint, Paint], spot: Spot, waist: float, inset: float, rim: float) -> None:
-    """A lower box up to `waist`, and on it one that is set in at its ends and at its sides."""
+    """Draw a lower box up to `waist`, and on it an upper box that is shorter and narrower."""
     high = spot.high
     canvas.box(spot.low, (high[0], spot.low[1] + waist, high[2]), paints[0], spot.category, spot.number)
     inner = np.array([rim, 0, 0.8 * inset] if spot.along == 2 else [0.8 * inset, 0, rim])
@@ -266,7 +266,7 @@ def _two_boxes(canvas: Canvas, paints: tuple[Paint, Paint], spot: Spot, waist: f
 
 
 def put_bus(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A long box with a row of windows, as a house has.
+    """Draw a bus: a long box with a row of windows.
 
     Args:
         spot: position, size, class and instance.
@@ -293,7 +293,7 @@ def put_bus(canvas: Canvas, paints: Paints, spot: Spot) -> None:
 
 
 def put_boat(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A hull without wheels and a cabin as a car has it.
+    """Draw a boat: a hull with a cabin on it.
 
     Args:
         spot: position, size, class and instance.

@@ -30,7 +30,7 @@ def scene_rng(seed: int | tuple[int, ...]) -> np.random.Generator:
 
 
 def _interpolate(grid: np.ndarray, length: int) -> np.ndarray:
-    """Stretch the first axis of `grid` to `length` samples with a smooth (cosine) step between knots."""
+    """Interpolate the first axis of `grid` to `length` samples with cosine weights between knots."""
     position = (np.arange(length) + 0.5) / length * (len(grid) - 1)
     knot = np.minimum(position.astype(int), len(grid) - 2)
     weight = (0.5 - 0.5 * np.cos(np.pi * (position - knot)))[:, None]
@@ -38,11 +38,11 @@ def _interpolate(grid: np.ndarray, length: int) -> np.ndarray:
 
 
 def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -> np.ndarray:
-    """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly filled in.
+    """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly interpolated.
 
     Args:
         size: (H, W).
-        cell: distance of the knots in pixels.
+        cell: distance between knots in pixels.
 
     Returns:
         float64 (H, W) in [-1, 1].

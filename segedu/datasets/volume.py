@@ -143,7 +143,7 @@ def _draw_bowel(torso: _Torso, rng: np.random.Generator, dome: float, inside: np
 def _draw_liver(
     torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray, tumours: tuple[int, int]
 ) -> None:
-    """Under the right dome, wedged to the left, sometimes with tumours, which are a little darker."""
+    """Draw the liver under the right dome of the diaphragm, sometimes with slightly darker tumours."""
     hu, centre, half = rng.uniform(85, 125), (dome - 55, -12 + rng.uniform(-6, 6), -62), rng.uniform(0.88, 1.1, 3)
     half = tuple(half * (95, 92, 88))
     box = torso.box(centre, half)

@@ -44,7 +44,7 @@ def test_this_machine(said):
     if best >= 2:
         for name in doctor.TRIAL_LABELS:
             if name != "user" or best == 3:
-                assert " held" in _row(text, f"  {doctor.TRIAL_LABELS[name]}"), name
+                assert " prevented" in _row(text, f"  {doctor.TRIAL_LABELS[name]}"), name
     if restrictions.LINUX:
         names = (
             "container",
@@ -81,8 +81,8 @@ def test_only_what_was_tried_is_said(said):
     outcomes = {"network": (True, "refused: ENOENT"), "settings": (False, "possible: /proc/sys/x")}
     code, text = said([(3, True, "namespaces"), (1, True, "limits")], outcomes)
     assert code == 0 and "HOSTILE" not in text
-    assert _row(text, "  connecting to sockets").split()[-3:] == ["held", "refused:", "ENOENT"]
-    assert "not held" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
+    assert _row(text, "  connecting to sockets").split()[-3:] == ["prevented", "refused:", "ENOENT"]
+    assert "not prevented" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
     assert doctor.TRIAL_LABELS["answers"] not in text and doctor.TRIAL_LABELS["memory"] not in text
 
 

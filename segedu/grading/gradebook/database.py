@@ -13,7 +13,7 @@ from typing import TextIO
 from segedu.grading.gradebook.atomic_files import CsvRows
 from segedu.grading.gradebook.roster import Person
 from segedu.grading.gradebook.student_result import Attempt, StudentResult
-from segedu.grading.judging.atomic_write import replacing
+from segedu.grading.judging.atomic_write import atomic_path
 
 _TABLES = """
 create table submissions (lab text, student text, attempt integer, status text, points real, max_points real,
@@ -115,7 +115,7 @@ def open_gradebook(out: Path) -> Iterator[Gradebook]:
     """Write a new `gradebook.sqlite`, which replaces the old one at the end of the block unless an error occurs."""
     path = out / "gradebook.sqlite"
     try:
-        with replacing(path) as part, contextlib.closing(sqlite3.connect(part)) as book:
+        with atomic_path(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as book:
             book.execute("pragma synchronous = off")  # after a power cut the file is computed again
             book.execute("pragma journal_mode = off")
             yield Gradebook(book)

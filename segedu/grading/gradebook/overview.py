@@ -171,11 +171,11 @@ class Overview:
     def _exercises(self) -> str:
         rows, cards = [], []
         for name, statistics in self.statistics.hardest():
-            wrong = statistics.wrong.most_common(1)
+            wrong = statistics.misconceptions.most_common(1)
             misconception = f"{text(wrong[0][0])} ({wrong[0][1]})" if wrong else ""
             prompt = f'<br><span class="soft">{text(self.prompts[name])}</span>' if name in self.prompts else ""
-            solved, tried = (_fraction(n, statistics.graded) for n in (statistics.solved, statistics.tried))
-            percentages = [_percent(fraction) for fraction in (statistics.share, solved, tried)]
+            solved, tried = (_fraction(n, statistics.graded) for n in (statistics.solved, statistics.attempted))
+            percentages = [_percent(fraction) for fraction in (statistics.mean_fraction, solved, tried)]
             rows.append(row([f"{breakable(name)}{prompt}", *percentages, misconception], (1, 2, 3)))
         for number, (name, statistics) in enumerate(self.statistics.exercises.items(), 1):
             label = f"{name}: autograded points"

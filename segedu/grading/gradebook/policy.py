@@ -23,7 +23,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from segedu.grading.gradebook.late import ONE, YEARS, LabPolicy, PolicyFile, lateness
-from segedu.grading.gradebook.roster import Change, Tables, key_of, read_tables, submission_keys, wrong
+from segedu.grading.gradebook.roster import Change, Tables, entry_error, key_of, read_tables, submission_keys
 from segedu.grading.gradebook.student_result import (
     NOTHING,
     ZERO,
@@ -151,7 +151,7 @@ class LabBook:
             key = self._key(key_of(self.roster, student))
             if self.roster.exists and key not in self.roster.people and key not in self.names:
                 problem = f"{student!r} is not on the roster and handed in nothing"
-                raise self.instructor_files.policy.wrong(f"extensions.{student}", problem, "the id of a student")
+                raise self.instructor_files.policy.entry_error(f"extensions.{student}", problem, "the id of a student")
             extensions[key] = extension
         return extensions
 
@@ -164,7 +164,7 @@ class LabBook:
                 except ValueError as error:
                     problem, _, expected = str(error).partition("submitted: ")[2].partition("; expected ")
                     path = self.instructor_files.out / "submitted.csv"
-                    raise wrong(path, line, f"submitted is {text!r}: {problem}", expected) from None
+                    raise entry_error(path, line, f"submitted is {text!r}: {problem}", expected) from None
         return times
 
     def _remarks(self) -> list[str]:
@@ -196,14 +196,14 @@ class LabBook:
             for change in changes:
                 if key not in self.names and key not in self.roster.people:
                     problem = f"{key!r} has no submission and is not on the roster"
-                    raise wrong(path, change.line, problem, "the id of a student")
+                    raise entry_error(path, change.line, problem, "the id of a student")
                 if change.exercise and change.exercise not in full_points:
                     expected = f"one of {', '.join(full_points)}"
-                    raise wrong(path, change.line, f"exercise is {change.exercise!r}", expected)
+                    raise entry_error(path, change.line, f"exercise is {change.exercise!r}", expected)
                 limit = full_points.get(change.exercise, self.max_points)
                 if change.points is not None and not change.is_addition and change.points > limit:
                     expected = f"at most {limit}; a bonus is added with a sign, such as +1"
-                    raise wrong(path, change.line, f"points is {change.signed_points}", expected)
+                    raise entry_error(path, change.line, f"points is {change.signed_points}", expected)
 
     def _result_of(self, key: str) -> StudentResult:
         person = self.roster.people.get(key)

@@ -20,23 +20,23 @@ class ExerciseStatistics:
     Attributes:
         max_points: maximum points of the exercise.
         graded: number of graded answers, including blank ones.
-        tried: number of answers that are neither blank nor missing.
+        attempted: number of answers that are neither blank nor missing.
         solved: number of answers with the maximum points.
         points: sum of autograded points.
         bins: histogram of autograded points, see `charts.bin_index`.
-        wrong: number of students per misconception.
+        misconceptions: number of students per misconception.
     """
 
     max_points: Decimal
     graded: int = 0
-    tried: int = 0
+    attempted: int = 0
     solved: int = 0
     points: Decimal = ZERO
     bins: list[int] = field(default_factory=list)
-    wrong: Counter = field(default_factory=Counter)
+    misconceptions: Counter = field(default_factory=Counter)
 
     @property
-    def share(self) -> Decimal:
+    def mean_fraction(self) -> Decimal:
         """Mean fraction of the points."""
         return self.points / (self.max_points * self.graded) if self.graded and self.max_points else ZERO
 
@@ -79,12 +79,12 @@ class LabStatistics:
         if statistics is None:  # the record is of an older version of the lab
             return
         statistics.graded += 1
-        statistics.tried += status not in NOT_TRIED
+        statistics.attempted += status not in NOT_TRIED
         statistics.solved += points >= statistics.max_points
         statistics.points += points
         statistics.bins[charts.bin_index(points, statistics.max_points, len(statistics.bins) - 1)] += 1
         for wrong in named:
-            statistics.wrong[wrong["name"]] += 1
+            statistics.misconceptions[wrong["name"]] += 1
             self.messages[name, wrong["name"]] = wrong["message"]
 
     @property
@@ -113,10 +113,10 @@ class LabStatistics:
         counted = [
             (count, exercise, name, self.messages[exercise, name])
             for exercise, statistics in self.exercises.items()
-            for name, count in statistics.wrong.items()
+            for name, count in statistics.misconceptions.items()
         ]
         return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:limit]
 
     def hardest(self) -> list[tuple[str, ExerciseStatistics]]:
         """Exercises sorted by their mean fraction of points, the lowest first."""
-        return sorted(self.exercises.items(), key=lambda pair: pair[1].share)
+        return sorted(self.exercises.items(), key=lambda pair: pair[1].mean_fraction)

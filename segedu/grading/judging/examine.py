@@ -193,7 +193,7 @@ def _exercise(
         notes.append(f"the cell of {name} {_ending(solution, grading_setup)}")
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, grading_setup)}")
-    if probe and probe.left_out:
+    if probe and probe.not_repeated:
         notes.append(f"{name} was checked without cells that were too slow to run again after the kernel was lost")
     notes += extra
     tampering = _tampering_notes(name, plan, steps)
