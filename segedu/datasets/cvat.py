@@ -117,12 +117,12 @@ def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
         if name not in classes[1:]:
             raise ValueError(f"{_name(image)} has the label {name!r}, expected one of {', '.join(classes[1:])}")
         mask = _mask(shape, image, (height, width))
-        key = (name, shape.get("group_id", "0"))
-        if shape.tag == "polygon" and key in groups:
-            masks[groups[key]] |= mask
+        object_key = (name, shape.get("group_id", "0"))
+        if shape.tag == "polygon" and object_key in groups:
+            masks[groups[object_key]] |= mask
             continue
-        if shape.tag == "polygon" and key[1] != "0":
-            groups[key] = len(masks)
+        if shape.tag == "polygon" and object_key[1] != "0":
+            groups[object_key] = len(masks)
         labels.append(classes.index(name, 1))
         masks.append(mask)
     stacked = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
