@@ -128,7 +128,7 @@ def test_refused_namespaces_are_told_with_the_reason(monkeypatch):
 def test_missing_control_groups_are_told(monkeypatch):
     monkeypatch.setattr(cgroups, "parents", lambda *_: [])
     works, why = doctor._groups()
-    assert not works and "memory and processes and processor bounded by looking" in why
+    assert not works and "memory and processes and processor checked four times" in why
     assert any("systemd-run --user --scope -p Delegate=yes" in line for line in doctor.advice(2))
 
 
