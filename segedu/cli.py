@@ -52,7 +52,7 @@ Layout = typer.Option(help="Layout of the folder of submissions: auto, students,
 def _course(course: Path, needed: str = "") -> Path:
     """Resolve the checkout, or raise an error that names what it lacks."""
     if not (course / "labs").is_dir() and not (course / "solutions").is_dir():
-        raise typer.BadParameter(f"{course} holds neither labs/ nor solutions/: give the checkout of the course")
+        raise typer.BadParameter(f"{course} contains neither labs/ nor solutions/: give the checkout of the course")
     if needed and not (course / needed).exists():
         raise typer.BadParameter(f"{course} has no {needed}, which this command reads: give the checkout of the course")
     return course.resolve()
@@ -160,10 +160,11 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps. Default: the recipe's.")] = None,
     minutes: Annotated[float | None, typer.Option(help="CPU minutes of training, instead of --steps.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
-    accelerator: Annotated[str, typer.Option(help="Kind of device: cpu, cuda, mps or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="Device type: cpu, cuda, mps or auto.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
 ) -> None:
     """Train a method by its recipe and print its score beside a simple baseline."""
+    from segedu.recipes.method_suggestions import suggestions
     from segedu.recipes.recipe import find_recipe
     from segedu.recipes.run import run_recipe
     from segedu.recipes.run_table import print_result, print_seeds
@@ -172,7 +173,7 @@ def train(
         recipe, folder = find_recipe(method, data)
     except ValueError as error:
         problem, _, expected = str(error).partition(", expected")
-        raise typer.BadParameter(f"{problem}. {_alternatives(method)}Expected{expected}") from None
+        raise typer.BadParameter(f"{problem}. {suggestions(method)}Expected{expected}") from None
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
     is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
     data_name = recipe.data if folder is None else folder.resolve().name
@@ -184,38 +185,6 @@ def train(
             print_result(results[-1], run)
     if is_first_process and seeds > 1:
         print_seeds(results)
-
-
-def _alternatives(method: str) -> str:
-    """Sentences about other recipes and weights of a method, ending in a space; "" if there are none."""
-    from difflib import get_close_matches
-
-    from segedu.recipes.recipe import NAMES
-    from segedu.weights.catalogue import WEIGHTS
-
-    if data := [data for name, data in NAMES if name == method]:
-        first = "FOLDER" if data[0] == "nuclei" else data[0]
-        return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {first}. "
-    ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
-    official = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0].endswith(f".{method}") and n not in ours]
-    text = ""
-    if ours:
-        text += f'The course has small weights of its own for it: segedu.weights.load("{ours[0]}"); '
-        text += f"python -m segedu.weights.own.{ours[0]} trains them again. "
-    if official:
-        text += f"Official weights are in segedu.weights.load({' or '.join(repr(n) for n in official)}). "
-    if not text and method.isidentifier() and (files := _files_of(method)):
-        text = f"{files[0]} exists, but no recipe trains it. "
-    if not text and (matches := get_close_matches(method, {name for name, _ in NAMES}, 1)):
-        text = f"Did you mean {matches[0]}? "
-    return text
-
-
-def _files_of(method: str) -> list[str]:
-    """Files of the library with a method's name, also inside a folder of the same name."""
-    package = Path(__file__).parent
-    files = sorted([*package.glob(f"*/{method}.py"), *package.glob(f"*/{method}/{method}.py")])
-    return [path.relative_to(package.parent).as_posix() for path in files]
 
 
 @app.command()
@@ -342,7 +311,7 @@ def gradebook(
 
     policy.toml sets due times, late penalties and extensions.
 
-    manual.csv changes points by hand: lab, student, exercise, points, comment. Points replace those of the
+    manual.csv changes points manually: lab, student, exercise, points, comment. Points replace those of the
     exercise; points with a sign are added after the late factor. To undo a change, delete its row.
 
     submitted.csv gives submission times: student, attempt, submitted, lab.
@@ -381,7 +350,7 @@ def gradescope(
     out: Annotated[Path, typer.Option(help="Zip file to write. It holds the seed of the hidden cases.")],
     seed: Annotated[int | None, HiddenSeed] = None,
     wheel: Annotated[
-        Path | None, typer.Option(help="Wheel of segedu to put in. Default: built from the checkout.")
+        Path | None, typer.Option(help="Wheel of segedu to include. Default: built from the checkout.")
     ] = None,
     level: Level = None,
     cell_seconds: CellSeconds = 30.0,

@@ -26,14 +26,14 @@
 
 # %% name="picture" role="show"
 from segedu.viz import show
-from segedu.teaching.widgets.fcn import ceiling, class_picture, street
+from segedu.teaching.widgets.fcn import class_picture, street, upper_bound
 
 image, target = street(3)
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.3), layout="constrained")
 axes[0].imshow(class_picture(target))
 axes[0].set_title("truth")
 for axis, stride in zip(axes[1:], (32, 16, 8)):
-    axis.imshow(class_picture(ceiling(target, stride, 10)))
+    axis.imshow(class_picture(upper_bound(target, stride, 10)))
     axis.set_title(f"from cells of {stride} pixels")
 for axis in axes:
     axis.set_axis_off()
@@ -556,7 +556,7 @@ rows = {"most frequent": iou_per_class(common.expand_as(val_truth), val_truth, l
 for stride in (32, 16, 8):
     rows[f"FCN-{stride}s"] = torch.tensor(scores[stride]["iou_per_class"])
 for stride in (32, 16, 8):
-    best = torch.stack([ceiling(one, stride, len(CLASSES)) for one in val_truth])
+    best = torch.stack([upper_bound(one, stride, len(CLASSES)) for one in val_truth])
     rows[f"stride {stride} at best"] = iou_per_class(best, val_truth, len(CLASSES), ignore_index=255)
 print(f"{'IoU':<18}{'mean':>6} |" + "".join(f"{name[:6]:>7}" for name in CLASSES))
 for name, ious in rows.items():

@@ -620,7 +620,7 @@ check(resample_spacing)
 
 # %% name="resample_spacing_figure" role="show"
 from segedu.datasets import volume as ct
-from segedu.teaching.widgets.volume import cut, grey
+from segedu.teaching.widgets.volume import apply_window, extract_slice
 
 resample, fine = use(resample_spacing), [3.0, 5.5, 5.5]
 patient = ct.draw_volume((16, 3), (24, 48, 64), (12, 5.5, 5.5), tumours=0)
@@ -639,8 +639,8 @@ views = {
 }
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
 for ax, (title, (grid_of, labels)) in zip(axes, views.items()):
-    one = cut({**grid_of, "semantic": finer["semantic"] * 0 if labels is None else labels}, "coronal", 60)
-    ax.imshow(overlay(grey(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
+    one = extract_slice({**grid_of, "semantic": finer["semantic"] * 0 if labels is None else labels}, "coronal", 60)
+    ax.imshow(overlay(apply_window(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
     ax.set(title=title, xticks=[], yticks=[])
 counts = [int((labels == 3).sum()) for labels in (finer["semantic"], wrong)]
 show(
@@ -889,8 +889,10 @@ for row, i, word in zip(axes, (int(by_patient.argmax()), int(by_patient.argmin()
     whose = {"truth": new_labels[i], "found": found[i]}
     views = [(who, view) for view in ("axial", "coronal") for who in whose]
     for ax, (who, view) in zip(row, views):
-        one = cut({"hu": 500 * new_volumes[i, 1] - 300, "semantic": whose[who], "spacing": plan["spacing"]}, view, 55)
-        ax.imshow(overlay(grey(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
+        one = extract_slice(
+            {"hu": 500 * new_volumes[i, 1] - 300, "semantic": whose[who], "spacing": plan["spacing"]}, view, 55
+        )
+        ax.imshow(overlay(apply_window(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"{who}, {view}", fontsize=10)
     row[0].set_ylabel(f"{word}: Dice {by_patient[i]:.2f}")

@@ -185,7 +185,7 @@ def test_a_complete_report_lacks_nothing() -> None:
         (lambda r: {"train": ((0,) * 216,)}, "expected 64 for every image or 216 for every volume"),
         (
             lambda r: {"test": (*r.test[:11], r.test[4])},
-            "1 of 12 test images repeat another, perhaps rotated or flipped: image 11 is image 4",
+            "1 of 12 test images repeat another, perhaps rotated or flipped: image 11 duplicates image 4",
         ),
         (lambda r: {"train": (*r.train, r.test[3])}, "the first is test image 3, training image 12"),
         (lambda r: {"scores": r.scores[1:]}, "scores has 11 values, expected one for each of the 12"),
@@ -355,7 +355,7 @@ def test_fifty_handed_in_some_of_them_no_notebooks(tmp_path: Path) -> None:
     assert seen.exit_code == 1 and "5 of 49 reports are complete." in said
     assert "link.ipynb is a link, which is not followed" in said and "large.ipynb has 200 MB" in said
     assert "clear the pictures, not the last cell" in said and "zipped.zip" in said.partition("not read: ")[2]
-    assert said.count("all numbers are those of") == 3
+    assert said.count("all values are equal to those of") == 3
 
 
 def test_a_report_that_breaks_the_reader_is_not_the_end_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from segedu.recipes.cell_instances import RECIPES, _without_rims
 from segedu.recipes.cells import Objects, boxes_and_masks, cells_instance_sets, nuclei_instance_sets
 from segedu.recipes.data import Sets, flip
 from segedu.recipes.run import predictor, run_recipe
-from segedu.recipes.run_table import stricter, summary
+from segedu.recipes.run_table import higher_iou_scores, summary
 from segedu.recipes.task import INSTANCES, measure_instances
 from segedu.semantic.unet import UNet
 from segedu.training import shuffled_loader
@@ -150,11 +150,11 @@ def test_a_run_counts_objects_and_goes_on_where_it_stopped(tmp_path: Path) -> No
     assert again["rows"] == result["rows"]
     header, lines = summary(result)
     assert header == ["method", "val", "val round", "val none"] and lines[1][0] == "signed_distance"
-    line = stricter(result)  # of the first group: the only disc is found, by both
+    line = higher_iou_scores(result)  # of the first group: the only disc is found, by both
     assert line.startswith(f"val round at IoU 0.5, 0.6, 0.7, 0.8, 0.9: {OtsuWatershed.name} 1.000 ")
     assert re.search(r"; signed_distance 1\.000( [01]\.000){4}$", line)
 
 
 def test_nuclei_need_their_folder() -> None:
-    with pytest.raises(ValueError, match="data is nuclei without a folder, expected --data PATH"):
+    with pytest.raises(ValueError, match="data is nuclei, expected --data PATH"):
         nuclei_instance_sets(signed_distance.signed_distance_targets)(0, None)

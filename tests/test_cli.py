@@ -133,7 +133,7 @@ def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str) -> None
     assert "images/train has 130 x 100 pixels, expected at least 128 x 128" in train()
     index = (folder / "index.csv").read_text()
     (folder / "index.csv").write_text(index.replace("val,val", "val,vla"))
-    assert "index.csv puts val into the split 'vla', expected one of train, val, test" in train()
+    assert "index.csv assigns val to the split 'vla', expected one of train, val, test" in train()
     (folder / "index.csv").write_text(index.replace("val,val", "val,train"))
     assert "split is 'val', expected one of" in train()
     (folder / "index.csv").write_text(index)

@@ -87,7 +87,7 @@ def their_net(name: str) -> nn.Module:
     options = dict(weights_backbone=None, aux_loss=True, num_classes=21) if name in SEGMENTERS else {}
     with torch.device("meta"):  # the random start would be thrown away
         net = getattr(models, name)(weights=None, **options)
-    for head in WEIGHTS[name].leave_out:
+    for head in WEIGHTS[name].ignored_keys:
         setattr(net, head.removesuffix("."), nn.Linear(2, 2))
     randomise(net.to_empty(device="cpu")).float()
     for key, tensor in net.state_dict().items():
@@ -184,7 +184,7 @@ def refused(words: str, call=fetch, **options: object) -> None:
         call("resnet18", progress=False, **options)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     if call is fetch:
-        for what in ("nothing was kept", "try again", WEIGHTS["resnet18"].url, "SEGEDU_CACHE"):
+        for what in ("no file was kept", "try again", WEIGHTS["resnet18"].url, "SEGEDU_CACHE"):
             assert what in str(caught.value)
 
 
@@ -364,7 +364,7 @@ def test_code_in_a_file_does_not_run(
     monkeypatch.chdir(tmp_path)
     pickled({"conv1.weight": Evil()}, tmp_path / "weights.pth")
     publish(server, monkeypatch, "resnet18", tmp_path / "weights.pth")
-    refused("holds other objects than tensors", load)
+    refused("contains objects other than tensors", load)
     assert not (tmp_path / "pwned").exists()
 
 

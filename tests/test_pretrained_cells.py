@@ -96,5 +96,5 @@ def test_a_zip_file_of_something_else(server: type[Server], monkeypatch: pytest.
     with zipfile.ZipFile(tmp_path / "python_model.zip", "w") as archive:
         archive.writestr("readme.txt", "")
     publish(server, monkeypatch, STARDIST[0], tmp_path / "python_model.zip")
-    with pytest.raises(WeightsError, match="holds other objects than tensors, and is not read"):
+    with pytest.raises(WeightsError, match="contains objects other than tensors, and was not loaded"):
         load(STARDIST[0], progress=False)

@@ -53,7 +53,7 @@ def their_file(net: nn.Module) -> dict[str, Tensor]:
 def our_net(name: str) -> ViT:
     weights = WEIGHTS[name]
     with torch.device("meta"):
-        return pkgutil.resolve_name(weights.build)(**weights.options)
+        return pkgutil.resolve_name(weights.builder)(**weights.options)
 
 
 def test_rows_are_all_here() -> None:
@@ -132,7 +132,7 @@ def test_without_a_hash_the_size_is_checked_and_a_warning_says_so(
         assert fetch("dino_vits16", progress=False) == path
     assert len(server.asked) == 1
     path.write_bytes(bytes(1000))
-    with pytest.warns(UserWarning, match="it is fetched again"), pytest.warns(UserWarning, match="only its size"):
+    with pytest.warns(UserWarning, match="it is downloaded again"), pytest.warns(UserWarning, match="only its size"):
         fetch("dino_vits16", progress=False)
     assert path.read_bytes() == bytes(1001) and len(server.asked) == 2
 

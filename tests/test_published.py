@@ -50,7 +50,7 @@ def test_keys_of_detectors_are_those_of_the_file(name: str) -> None:
     """Of both spellings, in sizes alone: a file has 120 to 180 MB."""
     with torch.device("meta"):
         theirs = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).state_dict()
-        ours = pkgutil.resolve_name(WEIGHTS[name].build)()
+        ours = pkgutil.resolve_name(WEIGHTS[name].builder)()
     if "resnet50" in name and not name.endswith(
         "v2"
     ):  # frozen normalisations, as wherever there are weights, count nothing

@@ -87,7 +87,7 @@ def weights(out: Path) -> dict[str, Tensor]:
     ("recipe", "named"),
     [
         (WITH(sets=partial(squares, shift=1)), "training_data"),
-        (WITH(sets=partial(squares, corrected=True)), "training_data.*corrected"),
+        (WITH(sets=partial(squares, corrected=True)), "training_data.*changed"),
         (WITH(method="res_unet"), "method 'unet', expected method 'res_unet'"),
         (WITH(classes=("background", "box")), "classes"),
         (WITH(learning_rate=0.02), "learning_rate 0.01, expected learning_rate 0.02"),
@@ -101,7 +101,7 @@ def weights(out: Path) -> dict[str, Tensor]:
 def test_a_run_of_something_else_is_refused(tmp_path: Path, recipe: Recipe, named: str) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=f"is of the run with {named}.*--fresh.*--out"):
+    with pytest.raises(ValueError, match=f"belongs to a run with {named}.*--fresh.*--out"):
         run(tmp_path, recipe)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     anew = run(tmp_path, recipe, fresh=True)
@@ -118,7 +118,7 @@ def test_the_result_says_which_data_it_is_of(tmp_path: Path) -> None:
 
 def test_another_seed_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match="is of the run with seed 0, expected seed 1"):
+    with pytest.raises(ValueError, match="belongs to a run with seed 0, expected seed 1"):
         run(tmp_path, seed=1)
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_and_readable(tmp_path: Pa
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     del state["about"], state["trained"]["extended"]  # as they were written before
     save_checkpoint(tmp_path / "checkpoint.pt", state)
-    with pytest.raises(ValueError, match="an earlier version and does not say which data and recipe it is of.*--fresh"):
+    with pytest.raises(ValueError, match="an earlier version and does not describe its data and recipe.*--fresh"):
         run(tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["trained"]["step"] == 12
 
@@ -192,7 +192,7 @@ def test_the_recipe_s_steps_extend_a_shorter_run(tmp_path: Path) -> None:
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match="already taken 12 of 12 steps, but steps is 5"):
+    with pytest.raises(ValueError, match="contains 12 of 12 steps, but steps is 5"):
         run(tmp_path, steps=5)
 
 
@@ -203,7 +203,7 @@ def test_more_minutes_extend_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(tmp_path, minutes=0.13)["steps"] == 13  # the same limit is the same run
     longer = run(tmp_path, minutes=0.2)
     assert longer["steps"] == 22 and longer["resumed_from"] == 13
-    with pytest.raises(ValueError, match="already taken 22 of 22 steps, but steps is 14"):
+    with pytest.raises(ValueError, match="contains 22 of 22 steps, but steps is 14"):
         run(tmp_path, minutes=0.13)
 
 
@@ -245,7 +245,7 @@ def test_the_table_says_from_where_a_run_went_on(tmp_path: Path, monkeypatch: py
         return " ".join(outcome.output.split())
 
     assert "--fresh" not in printed("--steps", "3")
-    assert "No step was left to take" in printed("--steps", "3")
+    assert "All steps were already taken" in printed("--steps", "3")
     assert "This run was planned with 3 steps and now has 5: from step 3 on" in printed("--steps", "5")
 
 

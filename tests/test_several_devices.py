@@ -48,7 +48,7 @@ def loss(logits, target):
     return cross_entropy(logits, target)
 
 done = fit(model, loader, loss, optimizer, steps=12, scheduler=schedule, clip_norm=1.0, fabric=fabric,
-           checkpoint=out / "checkpoint.pt", every=3, progress=False)
+           checkpoint=out / "checkpoint.pt", checkpoint_every=3, progress=False)
 if fabric.is_global_zero:
     (out / "losses.json").write_text(json.dumps({"losses": done.losses, "resumed_from": done.resumed_from}))
 """

@@ -65,7 +65,13 @@ def train(checkpoint: Path | None = None, *, steps: int = 14, pause: float = 0.0
         time.sleep(pause)
         return cross_entropy(logits, target)
 
-    options = {"every": 3, "progress": False, "scheduler": schedule, "fabric": start_fabric("cpu"), **options}
+    options = {
+        "checkpoint_every": 3,
+        "progress": False,
+        "scheduler": schedule,
+        "fabric": start_fabric("cpu"),
+        **options,
+    }
     return model, fit(model, loader, loss, optimizer, steps=steps, checkpoint=checkpoint, **options)
 
 
@@ -153,7 +159,7 @@ def test_two_processes_share_an_epoch_without_overlap() -> None:
     shares = []
     for rank in (0, 1):
         sampler = shuffled_loader(Noisy(), 2).sampler
-        sampler.rank, sampler.world = rank, 2
+        sampler.rank, sampler.world_size = rank, 2
         shares.append([index for _, index in sampler])
         assert len(sampler) == len(shares[-1]) == 5
     assert not set(shares[0]) & set(shares[1])
@@ -168,7 +174,7 @@ def test_a_sample_leaves_the_global_generators_alone() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": 15}, "is of the run"), ({"scheduler": None}, "holds .*'scheduler'")],
+    [({"steps": 15}, "belongs to a run"), ({"scheduler": None}, "contains .*'scheduler'")],
     ids=["other steps", "no schedule"],
 )
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict, message: str) -> None:
@@ -329,12 +335,15 @@ MODEL = nn.Conv2d(1, 2, 1)
         (lambda: shuffled_loader(Noisy(0), 1), "dataset has 0 samples"),
         (lambda: shuffled_loader(Noisy(3), 4), "dataset has 3 samples, expected at least 4"),
         (lambda: shuffled_loader(Noisy(), 0), "batch_size is 0"),
-        (lambda: shuffled_loader(Noisy(), 2, seed=-1), "seed -1"),
-        (lambda: shuffled_loader(Noisy(), 2, num_workers=-1), "num_workers -1"),
+        (lambda: shuffled_loader(Noisy(), 2, seed=-1), "seed is -1"),
+        (lambda: shuffled_loader(Noisy(), 2, num_workers=-1), "num_workers is -1"),
         (lambda: fit(MODEL, DataLoader(Noisy()), cross_entropy, plain(MODEL), steps=1), "expected a loader from"),
         (lambda: fit(MODEL, [], cross_entropy, plain(MODEL), steps=1), "sampler NoneType"),
         (lambda: fit(MODEL, shuffled_loader(Noisy(), 2), cross_entropy, plain(MODEL), steps=0), "steps is 0"),
-        (lambda: fit(MODEL, shuffled_loader(Noisy(), 2), cross_entropy, plain(MODEL), steps=1, every=0), "every is 0"),
+        (
+            lambda: fit(MODEL, shuffled_loader(Noisy(), 2), cross_entropy, plain(MODEL), steps=1, checkpoint_every=0),
+            "checkpoint_every is 0",
+        ),
         (lambda: train_one_epoch(MODEL, [], cross_entropy, plain(MODEL)), "loader has no batch"),
         (lambda: evaluate(MODEL, [], 2), "loader has no batch"),
         (lambda: evaluate(MODEL, [(torch.rand(1, 1, 4, 4), torch.zeros(1, 5, 5).long())], 2), "shape"),

@@ -49,16 +49,16 @@ class ADE20K(Dataset):
 
     def _read(self, name: str) -> dict[str, Tensor]:
         image = read_image(self.root / "images" / self.split / f"{name}.jpg")
-        stored = read_labels(self.root / "annotations" / self.split / f"{name}.png", image.shape[1:])
-        if int(stored.max()) > NUM_CLASSES:
+        labels = read_labels(self.root / "annotations" / self.split / f"{name}.png", image.shape[1:])
+        if int(labels.max()) > NUM_CLASSES:
             raise ValueError(
-                f"annotations/{self.split}/{name}.png has the class {int(stored.max())}, expected 0 to 150"
+                f"annotations/{self.split}/{name}.png has the class {int(labels.max())}, expected 0 to 150"
             )
-        return {"image": torch.from_numpy(image), "semantic": torch.where(stored == 0, VOID, stored - 1)}
+        return {"image": torch.from_numpy(image), "semantic": torch.where(labels == 0, VOID, labels - 1)}
 
 
 def _names(path: Path) -> list[str]:
-    """The last column of the table, below its head; a class has several names, the first is taken."""
+    """Read the class names: the first name in the last column of each row after the header."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()[1:]

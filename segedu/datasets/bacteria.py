@@ -19,7 +19,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
+from segedu.datasets.microscope import check_span, draw_count, expose, largest_parts, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_count, scene_rng, smooth_field
@@ -64,24 +64,24 @@ class Rod:
         return np.sqrt(np.clip(squared, 0, None)).reshape(rows.shape) / self.radius
 
 
-def _even(points: np.ndarray) -> np.ndarray:
+def _resample_line(points: np.ndarray) -> np.ndarray:
     """Resample a line to points `_STEP` apart."""
     along = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
     steps = np.linspace(0, along[-1], max(2, round(along[-1] / _STEP) + 1))
     return np.stack([np.interp(steps, along, coordinate) for coordinate in points.T], 1)
 
 
-def _free(rng: np.random.Generator, start: np.ndarray, heading: float, length: float, radius: float) -> np.ndarray:
+def _free_line(rng: np.random.Generator, start: np.ndarray, heading: float, length: float, radius: float) -> np.ndarray:
     """A line from `start` in C or S shape, whose radius of curvature stays above 1.5 times `radius`."""
-    steps = np.linspace(0, 1, max(2, round(length / _STEP) + 1))
-    turn = rng.choice((-1, 1)) * min(4.0, length / (3 * radius)) * rng.uniform() ** 0.7
+    positions = np.linspace(0, 1, max(2, round(length / _STEP) + 1))
+    bend = rng.choice((-1, 1)) * min(4.0, length / (3 * radius)) * rng.uniform() ** 0.7
     wave = min(1.2, length / (20 * radius)) * rng.uniform(-1, 1)
-    angle = heading + turn * steps + wave * np.sin(2 * np.pi * steps)
-    moves = length / (len(steps) - 1) * np.stack([np.sin(angle), np.cos(angle)], 1)[1:]
-    return start + np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)])
+    angle = heading + bend * positions + wave * np.sin(2 * np.pi * positions)
+    steps = length / (len(positions) - 1) * np.stack([np.sin(angle), np.cos(angle)], 1)[1:]
+    return start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
 
 
-def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: float) -> np.ndarray | None:
+def _parallel_line(rng: np.random.Generator, other: Rod, radius: float, length: float) -> np.ndarray | None:
     """A shifted parallel curve of another line, cut to a length; None if it folds."""
     straight = np.arange(1, round(length / _STEP) + 1)[:, None]
     first, last = other.points[0] - other.points[1], other.points[-1] - other.points[-2]
@@ -90,16 +90,16 @@ def _alongside(rng: np.random.Generator, other: Rod, radius: float, length: floa
     )
     tangent = np.gradient(longer, axis=0)
     normal = tangent[:, ::-1] * (1, -1) / np.hypot(*tangent.T)[:, None]
-    moved = longer + rng.choice((-1, 1)) * rng.uniform(0.97, 1.06) * (radius + other.radius) * normal
-    moves = np.diff(moved, axis=0)
-    if ((moves * np.diff(longer, axis=0)).sum(1) < 0.4 * _STEP**2).any():
+    shifted = longer + rng.choice((-1, 1)) * rng.uniform(0.97, 1.06) * (radius + other.radius) * normal
+    steps = np.diff(shifted, axis=0)
+    if ((steps * np.diff(longer, axis=0)).sum(1) < 0.4 * _STEP**2).any():
         return None
-    moved, points = _even(moved), round(length / _STEP) + 1
+    shifted, points = _resample_line(shifted), round(length / _STEP) + 1
     # At least half of the shorter rod lies beside the other.
     beside = min(points, len(other.points)) // 2
     lowest, highest = len(straight) + beside - points, len(straight) + len(other.points) - beside
-    start = int(np.clip(rng.integers(lowest, max(lowest, highest) + 1), 0, max(0, len(moved) - points)))
-    return moved[start : start + points]
+    start = int(np.clip(rng.integers(lowest, max(lowest, highest) + 1), 0, max(0, len(shifted) - points)))
+    return shifted[start : start + points]
 
 
 class _Field:
@@ -108,7 +108,7 @@ class _Field:
     def __init__(self, size: tuple[int, int]):
         self.size = size
         shape = tuple(side + 2 * _MARGIN for side in size)
-        self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
+        self.owner, self.relative_depth = np.zeros(shape, np.int32), np.ones(shape)
         self.rods: list[Rod] = []
         self.lines = np.zeros((0, 3))  # points of all rods, each with the radius of its rod
         self.frame = tuple(slice(_MARGIN, _MARGIN + side) for side in size)
@@ -118,10 +118,10 @@ class _Field:
     def collides(self, rod: Rod) -> bool:
         """Whether a rod would overlap another one or itself."""
         sparse = rod.points[::_SPARSE]
-        own = np.square(sparse[:, None] - sparse[None]).sum(2) < (2.2 * rod.radius) ** 2
+        is_near = np.square(sparse[:, None] - sparse[None]).sum(2) < (2.2 * rod.radius) ** 2
         # Points nearer along the line than this are not tested: even a sharp bend keeps farther ones apart.
-        apart = round(5 * rod.radius / (_STEP * _SPARSE))
-        if np.triu(own, apart).any():
+        min_gap = round(5 * rod.radius / (_STEP * _SPARSE))
+        if np.triu(is_near, min_gap).any():
             return True
         squared = np.square(sparse[:, None] - self.lines[None, :, :2]).sum(2)
         return bool((squared < (_CLOSEST * (self.lines[:, 2] + rod.radius)) ** 2).any())
@@ -130,45 +130,45 @@ class _Field:
         """Add a rod, or return False if it overlaps another, or its visible part is disconnected or below a fifth."""
         if self.collides(rod):
             return False
-        low = np.floor(rod.points.min(0) - rod.radius) + _MARGIN
-        high = np.ceil(rod.points.max(0) + rod.radius) + _MARGIN
-        ends = np.clip([low, high], 0, self.owner.shape).astype(int)
+        lower_corner = np.floor(rod.points.min(0) - rod.radius) + _MARGIN
+        upper_corner = np.ceil(rod.points.max(0) + rod.radius) + _MARGIN
+        ends = np.clip([lower_corner, upper_corner], 0, self.owner.shape).astype(int)
         window = tuple(slice(*pair) for pair in ends.T)
         depth = rod.depth(*(np.mgrid[window] + 0.5 - _MARGIN))
-        mine = depth < self.deep[window]
-        seen = mine & self.framed[window]
-        if seen.sum() < max(4, 0.2 * rod.area) or ndimage.label(seen)[1] != 1:
+        wins = depth < self.relative_depth[window]
+        visible = wins & self.framed[window]
+        if visible.sum() < max(4, 0.2 * rod.area) or ndimage.label(visible)[1] != 1:
             return False
         self.rods.append(rod)
-        self.owner[window][mine] = len(self.rods)
-        self.deep[window] = np.minimum(self.deep[window], depth)
+        self.owner[window][wins] = len(self.rods)
+        self.relative_depth[window] = np.minimum(self.relative_depth[window], depth)
         sparse = rod.points[::_SPARSE]
         self.lines = np.concatenate([self.lines, np.insert(sparse, 2, rod.radius, axis=1)])
         return True
 
 
 def _rod(rng: np.random.Generator, field: _Field, width: tuple, length: tuple, touching: float) -> Rod | None:
-    """A random rod, with probability `touching` beside or behind an existing one; None if it would fold."""
-    radius, tall = 0.5 * rng.uniform(*width), np.exp(rng.uniform(*np.log(length)))
-    tall = max(_STEP, tall - 2 * radius)  # length of the centre line, without the round tips
-    place, heading, kind = rng.uniform(0, 1, 2) * field.size, rng.uniform(0, 2 * np.pi), rng.uniform()
-    if field.rods and kind < touching:
+    """A random rod, with probability `touching` next to or in line with an existing one; None if it would fold."""
+    radius, line_length = 0.5 * rng.uniform(*width), np.exp(rng.uniform(*np.log(length)))
+    line_length = max(_STEP, line_length - 2 * radius)  # length of the centre line, without the round tips
+    centre, heading, draw = rng.uniform(0, 1, 2) * field.size, rng.uniform(0, 2 * np.pi), rng.uniform()
+    if field.rods and draw < touching:
         other = field.rods[rng.integers(len(field.rods))]
-        if kind < 0.75 * touching:
-            points = _alongside(rng, other, radius, tall)
+        if draw < 0.75 * touching:
+            points = _parallel_line(rng, other, radius, line_length)
             return None if points is None else Rod(points, radius)
-        tip, before = other.points[-1], other.points[-2]
-        heading = np.arctan2(*(tip - before)) + rng.uniform(-0.5, 0.5)
+        tip, previous = other.points[-1], other.points[-2]
+        heading = np.arctan2(*(tip - previous)) + rng.uniform(-0.5, 0.5)
         start = tip + 0.99 * (radius + other.radius) * np.array([np.sin(heading), np.cos(heading)])
-        return Rod(_even(_free(rng, start, heading, tall, radius)), radius)
-    points = _even(_free(rng, np.zeros(2), heading, tall, radius))
-    return Rod(points - points.mean(0) + place, radius)
+        return Rod(_resample_line(_free_line(rng, start, heading, line_length, radius)), radius)
+    points = _resample_line(_free_line(rng, np.zeros(2), heading, line_length, radius))
+    return Rod(points - points.mean(0) + centre, radius)
 
 
 def _arrange(rng: np.random.Generator, size, count, width: tuple, length: tuple, touching: float) -> _Field:
     """Add as many rods as fit, up to a random number within `count`."""
     usual = np.mean(width) * (length[1] - length[0]) / np.log(length[1] / length[0]) if length[0] < length[1] else 0
-    target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
+    target_count = draw_count(rng, count, 0.36 * size[0] * size[1] / (usual or np.mean(width) * length[0]))
     field = _Field(size)
     for _ in range(6 * target_count + 10):
         if len(field.rods) == target_count:
@@ -183,8 +183,8 @@ def _photograph(rng: np.random.Generator, field: _Field, noise: float, unevennes
     """Phase-contrast image (H, W) in [0, 1]: dark rods with bright halos, in uneven light, with noise."""
     shape, owner = field.owner.shape, field.owner
     dense = np.append(0, rng.uniform(0.55, 1.0, len(field.rods)))[owner]
-    inside = 1 + 0.25 * smooth_field(rng, shape, 3.0)
-    delay = dense * inside * np.sqrt(np.clip(1 - 0.85 * field.deep**2, 0, None)) * (owner > 0)
+    texture = 1 + 0.25 * smooth_field(rng, shape, 3.0)
+    delay = dense * texture * np.sqrt(np.clip(1 - 0.85 * field.relative_depth**2, 0, None)) * (owner > 0)
     delay = ndimage.gaussian_filter(delay, 0.8)
     near, far = (ndimage.gaussian_filter(delay, sigma, truncate=3)[field.frame] for sigma in (3.5, 9.0))
     light, stray = uneven_light(rng, field.size, 0.6 * unevenness)

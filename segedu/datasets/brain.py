@@ -47,7 +47,7 @@ def _draw_skull(scan: MRSlice, rng: np.random.Generator) -> np.ndarray:
     return scan.depth((0, 0), (half[0] - shrink, half[1] - shrink), 0.0, waves)
 
 
-def _push(scan: MRSlice, centre: tuple[float, float], radius: float, amount: float) -> None:
+def _displace(scan: MRSlice, centre: tuple[float, float], radius: float, amount: float) -> None:
     """Displace tissue away from a growing mass; tissue that is drawn later bends around it."""
     y, x = scan.y - centre[0], scan.x - centre[1]
     distance = np.hypot(y, x) + 1e-6
@@ -55,17 +55,17 @@ def _push(scan: MRSlice, centre: tuple[float, float], radius: float, amount: flo
     scan.y, scan.x = scan.y - shift * y / distance, scan.x - shift * x / distance
 
 
-def _draw_matter(scan: MRSlice, rng: np.random.Generator, deep: np.ndarray, tones: dict[str, float]) -> None:
+def _draw_matter(scan: MRSlice, rng: np.random.Generator, brain_depth: np.ndarray, tones: dict[str, float]) -> None:
     """Draw white matter, the folded cortex with its sulci, grey nuclei, and the fissure between the hemispheres."""
-    inside = deep < 1
+    inside = brain_depth < 1
     grain = 1 + 0.06 * scan.grain(rng, 6)
     fold = scan.grain(rng, 7) + 0.6 * scan.grain(rng, 4)
     scan.fill(inside, tones["white"] * grain, _WHITE)
-    ribbon = inside & (deep > 0.84 + 0.13 * fold)
+    ribbon = inside & (brain_depth > 0.84 + 0.13 * fold)
     gap = np.abs(scan.x + 2 * scan.grain(rng, 25))
     ribbon |= inside & (gap < 4 + 1.5 * fold) & (np.abs(scan.y) > 28)
     scan.fill(ribbon, tones["grey"] * grain, _GREY)
-    furrow = ribbon & (np.abs(scan.grain(rng, 9)) < 0.14) & (deep > 0.8)
+    furrow = ribbon & (np.abs(scan.grain(rng, 9)) < 0.14) & (brain_depth > 0.8)
     scan.fill(furrow | (inside & (gap < 0.9) & (np.abs(scan.y) > 30)), tones["fluid"], _FLUID)
     for side in (-1, 1):
         for y, x, tall, wide, tilt in ((-12, 17, 15, 6, 0.35), (8, 13, 10, 8, 0.0), (-8, 27, 15, 4.5, 0.2)):
@@ -76,21 +76,23 @@ def _draw_matter(scan: MRSlice, rng: np.random.Generator, deep: np.ndarray, tone
 def _draw_ventricles(scan: MRSlice, rng: np.random.Generator, tones: dict[str, float]) -> None:
     """Draw the anterior and posterior horns, of random width, with bright plexus, and bright vessels and sinus."""
     wide, bright = rng.uniform(3.0, 7.5), rng.uniform(0.65, 0.9)
-    scan.put((3, 0), (8, rng.uniform(1.2, 2.5)), tones["fluid"], _FLUID)
+    scan.draw_ellipse((3, 0), (8, rng.uniform(1.2, 2.5)), tones["fluid"], _FLUID)
     for side in (-1, 1):
-        scan.put((-20, (4 + wide) * side), (15, wide), tones["fluid"], _FLUID, tilt=0.3 * side)
-        scan.put((24, (13 + wide) * side), (16, wide), tones["fluid"], _FLUID, tilt=-0.35 * side)
+        scan.draw_ellipse((-20, (4 + wide) * side), (15, wide), tones["fluid"], _FLUID, tilt=0.3 * side)
+        scan.draw_ellipse((24, (13 + wide) * side), (16, wide), tones["fluid"], _FLUID, tilt=-0.35 * side)
         if rng.uniform() < 0.7:
-            scan.put((22, (12 + wide) * side), (5, 2.2), bright, _FLUID, tilt=-0.35 * side)
+            scan.draw_ellipse((22, (12 + wide) * side), (5, 2.2), bright, _FLUID, tilt=-0.35 * side)
     edge = np.abs(scan.y[:, scan.y.shape[1] // 2])
     length = edge[scan.label[:, scan.y.shape[1] // 2] > _FLUID].max(initial=60)
-    scan.put((length, 0), (3.5, 4.5), rng.uniform(0.8, 1.0), _FLUID)  # the sinus behind, filled with contrast agent
+    scan.draw_ellipse(
+        (length, 0), (3.5, 4.5), rng.uniform(0.8, 1.0), _FLUID
+    )  # the sinus behind, filled with contrast agent
     for _ in range(int(rng.integers(2, 7))):  # vessels in the sulci
         turn, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.86, 1.0)
-        scan.put((far * length * np.sin(turn), 0.78 * far * length * np.cos(turn)), (1.6, 1.6), bright, _FLUID)
+        scan.draw_ellipse((far * length * np.sin(turn), 0.78 * far * length * np.cos(turn)), (1.6, 1.6), bright, _FLUID)
 
 
-def _draw_tumour(scan: MRSlice, rng: np.random.Generator, centre: tuple, radius: float, deep: np.ndarray) -> None:
+def _draw_tumour(scan: MRSlice, rng: np.random.Generator, centre: tuple, radius: float, depth: np.ndarray) -> None:
     """Draw the oedema, which follows the white matter, the rim, and the necrotic core."""
     waves = np.stack([rng.uniform(0.02, (0.14, 0.14, 0.1)), rng.uniform(0, 2 * np.pi, 3)])
     mass = scan.depth(centre, (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, np.pi), waves)
@@ -98,7 +100,7 @@ def _draw_tumour(scan: MRSlice, rng: np.random.Generator, centre: tuple, radius:
     reach = 1 + rng.uniform(4, 16) / radius * (1 + 0.5 * scan.grain(rng, 12))
     tone = np.median(scan.signal[white]) * rng.uniform(0.62, 0.8) if white.any() else 0.4
     scan.fill(white & (mass < reach), tone * (1 + 0.08 * scan.grain(rng, 5)), _OEDEMA)
-    inside = (mass < 1) & (deep < 1)
+    inside = (mass < 1) & (depth < 1)
     rim = rng.uniform(0.7, 0.95) * (1 + 0.2 * scan.grain(rng, 8))
     scan.fill(inside, rim, _RIM)
     thickness = np.clip(rng.uniform(3.5, 6.5) / radius * (1 + 0.45 * scan.grain(rng, 10)), 0.1, 0.75)
@@ -133,23 +135,23 @@ def draw_brain(
     tumour = check_number("tumour", tumour, 0, 1)
     rng = scene_rng(seed)
     scan = MRSlice(size, rng.uniform(195, 225), rng, bend=2.5)
-    turn, shift = rng.uniform(-0.12, 0.12), rng.uniform(-5, 5, 2)
+    rotation, shift = rng.uniform(-0.12, 0.12), rng.uniform(-5, 5, 2)
     y, x = scan.y + shift[0], scan.x + shift[1]
-    scan.y, scan.x = y * np.cos(turn) - x * np.sin(turn), x * np.cos(turn) + y * np.sin(turn)
+    scan.y, scan.x = y * np.cos(rotation) - x * np.sin(rotation), x * np.cos(rotation) + y * np.sin(rotation)
     tones = {"white": rng.uniform(0.52, 0.66), "grey": rng.uniform(0.36, 0.46), "fluid": rng.uniform(0.1, 0.18)}
-    ill, radius = rng.uniform() < tumour, rng.uniform(9, 22)
-    place, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.62)
-    centre = (far * 72 * np.sin(place), far * 56 * np.cos(place))
-    deep = _draw_skull(scan, rng)
-    straight = scan.y, scan.x
-    if ill:
-        _push(scan, centre, radius, rng.uniform(0.3, 0.6) * radius)
-    _draw_matter(scan, rng, deep, tones)
+    has_tumour, radius = rng.uniform() < tumour, rng.uniform(9, 22)
+    direction, eccentricity = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.62)
+    centre = (eccentricity * 72 * np.sin(direction), eccentricity * 56 * np.cos(direction))
+    brain_depth = _draw_skull(scan, rng)
+    undeformed = scan.y, scan.x
+    if has_tumour:
+        _displace(scan, centre, radius, rng.uniform(0.3, 0.6) * radius)
+    _draw_matter(scan, rng, brain_depth, tones)
     _draw_ventricles(scan, rng, tones)
-    scan.y, scan.x = straight
-    if ill:
-        _draw_tumour(scan, rng, centre, radius, deep)
+    scan.y, scan.x = undeformed
+    if has_tumour:
+        _draw_tumour(scan, rng, centre, radius, brain_depth)
     image, semantic = scan.photograph(rng, noise, bias), scan.classes()
     sample = make_sample(image, np.zeros(size, np.int32), np.zeros(0, np.int64), stuff=semantic)
-    regions = torch.stack([torch.isin(sample["semantic"], torch.tensor(part)) for part in REGIONS.values()])
+    regions = torch.stack([torch.isin(sample["semantic"], torch.tensor(classes)) for classes in REGIONS.values()])
     return sample | {"regions": regions, "spacing": torch.full((2,), scan.pixel, dtype=torch.float32)}

@@ -48,7 +48,7 @@ class CamVid(Dataset):
     def __init__(self, root: str | Path, split: str = "train", transforms: Callable | None = None):
         self.root, self.transforms = Path(root), transforms
         folder = require(self.root / split, self.root, _LAYOUT)
-        self.truth = require(self.root / f"{split}annot", self.root, _LAYOUT)
+        self.label_folder = require(self.root / f"{split}annot", self.root, _LAYOUT)
         # macOS leaves ._name.png beside name.png
         self.names = sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
         if not self.names:
@@ -63,31 +63,34 @@ class CamVid(Dataset):
 
     def _read(self, name: str) -> dict[str, Tensor | list]:
         image = read_image(self.root / self.split / name)
-        path = self.truth / name
-        stored = read_pixels(path)
-        if stored.shape[:2] != image.shape[1:] or stored.dtype != np.uint8 or stored.shape[2:] not in ((), (3,), (4,)):
+        path = self.label_folder / name
+        pixels = read_pixels(path)
+        if pixels.shape[:2] != image.shape[1:] or pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,), (4,)):
             raise ValueError(
-                f"{path} has shape {stored.shape} and dtype {stored.dtype}, expected numbers or colours of 8 bits and "
+                f"{path} has shape {pixels.shape} and dtype {pixels.dtype}, expected 8-bit classes or colours "
                 f"of size {tuple(image.shape[1:])}"
             )
-        semantic = _from_numbers(stored, path) if stored.ndim == 2 else _from_colours(stored[..., :3], path)
+        if pixels.ndim == 2:
+            semantic = _classes_from_labels(pixels, path)
+        else:
+            semantic = _classes_from_colours(pixels[..., :3], path)
         size = image.shape[1:]
         return make_sample(image, np.zeros(size, np.int32), np.zeros(0, np.int64), stuff=semantic)
 
 
-def _from_numbers(stored: np.ndarray, path: Path) -> np.ndarray:
-    known = (stored <= _STORED_VOID) | (stored == VOID)
-    if not known.all():
-        raise ValueError(f"{path} has the class {stored[~known][0]}, expected 0 to 10, or 11 for void")
-    return np.where(stored >= _STORED_VOID, VOID, stored).astype(np.int64)
+def _classes_from_labels(labels: np.ndarray, path: Path) -> np.ndarray:
+    is_valid = (labels <= _STORED_VOID) | (labels == VOID)
+    if not is_valid.all():
+        raise ValueError(f"{path} has the class {labels[~is_valid][0]}, expected 0 to 10, or 11 for void")
+    return np.where(labels >= _STORED_VOID, VOID, labels).astype(np.int64)
 
 
-def _from_colours(stored: np.ndarray, path: Path) -> np.ndarray:
-    foreign = ~np.isin(stored, _SHADES).all(axis=2)
-    if foreign.any():
-        colour = tuple(int(part) for part in stored[foreign][0])
+def _classes_from_colours(pixels: np.ndarray, path: Path) -> np.ndarray:
+    is_unknown = ~np.isin(pixels, _SHADES).all(axis=2)
+    if is_unknown.any():
+        colour = tuple(int(channel) for channel in pixels[is_unknown][0])
         raise ValueError(f"{path} has the colour {colour}, expected those of CamVid: was it resized or compressed?")
-    semantic = np.full(stored.shape[:2], VOID, np.int64)
-    for number, colour in enumerate(COLOURS.values()):
-        semantic[(stored == colour).all(axis=2)] = number
+    semantic = np.full(pixels.shape[:2], VOID, np.int64)
+    for index, colour in enumerate(COLOURS.values()):
+        semantic[(pixels == colour).all(axis=2)] = index
     return semantic

@@ -91,9 +91,9 @@ class Canvas:
         if low[2] < _NEAREST:
             return slice(0, self.shape[0]), slice(0, self.shape[1])
         corners = np.array(np.meshgrid(*np.stack([low, high], axis=1), indexing="ij")).reshape(3, 8).T
-        seen = self.camera.project(corners)
-        first = np.clip(np.floor(seen.min(axis=0)), 0, self.shape).astype(int)
-        last = np.clip(np.ceil(seen.max(axis=0)), 0, self.shape).astype(int)
+        projected = self.camera.project(corners)
+        first = np.clip(np.floor(projected.min(axis=0)), 0, self.shape).astype(int)
+        last = np.clip(np.ceil(projected.max(axis=0)), 0, self.shape).astype(int)
         return slice(first[0], last[0]), slice(first[1], last[1])
 
     def put(self, window: Window, depth: np.ndarray, colour: np.ndarray, category: int, instance: int = 0) -> None:
@@ -134,17 +134,17 @@ class Canvas:
         colour, visible = paint(axis, np.where(axis == 0, safe - low[2], x), np.where(axis == 1, safe - low[2], y))
         self.put(window, np.where(visible, depth, MISSED), colour, category, instance)
 
-    def board(self, place: tuple, size: tuple[float, float], paint: Paint, category: int, instance: int = 0) -> None:
+    def board(self, position: tuple, size: tuple[float, float], paint: Paint, category: int, instance: int = 0) -> None:
         """Draw a flat upright figure that faces the camera.
 
         Args:
-            place: position (x, y, z) of the middle of its lower edge.
+            position: (x, y, z) of the middle of its lower edge.
             size: metres across and up.
             paint: (metres from the middle, metres up) -> colour and visible.
             category: semantic class.
             instance: instance number of a thing, 0 for stuff.
         """
-        x, y, z = place
+        x, y, z = position
         window = self.window(np.array([x - size[0] / 2, y, z]), np.array([x + size[0] / 2, y + size[1], z]))
         right, down = self.right[window], self.down[window]
         if right.size:

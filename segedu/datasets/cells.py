@@ -16,7 +16,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.datasets.microscope import check_span, expose, number_wanted, uneven_light
+from segedu.datasets.microscope import check_span, draw_count, expose, uneven_light
 from segedu.datasets.sample import make_sample
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_count, scene_rng, smooth_field
@@ -58,9 +58,9 @@ class Nucleus:
         y, x = rows - self.row, columns - self.column
         u = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.a
         v = (y * np.cos(self.angle) - x * np.sin(self.angle)) / self.b
-        turn = np.arctan2(v, u)
+        theta = np.arctan2(v, u)
         waves = zip((2, 3, 4), self.wobble, self.phase, strict=True)
-        return np.hypot(u, v) / (1 + sum(w * np.cos(k * turn + p) for k, w, p in waves))
+        return np.hypot(u, v) / (1 + sum(w * np.cos(k * theta + p) for k, w, p in waves))
 
 
 class _Field:
@@ -69,10 +69,10 @@ class _Field:
     def __init__(self, size: tuple[int, int], margin: int):
         self.size, self.margin = size, margin
         shape = (size[0] + 2 * margin, size[1] + 2 * margin)
-        self.owner, self.deep = np.zeros(shape, np.int32), np.full(shape, np.inf)
+        self.owner, self.relative_depth = np.zeros(shape, np.int32), np.full(shape, np.inf)
         self.nuclei: list[Nucleus] = []
         self.depths: list[np.ndarray] = []  # of each nucleus, on its window
-        self.areas = self.seen = np.zeros(0, np.int64)  # pixels of each nucleus: drawn, and owned within the image
+        self.areas = self.visible = np.zeros(0, np.int64)  # pixels of each nucleus: drawn, and owned within the image
         self.frame = (slice(margin, margin + size[0]), slice(margin, margin + size[1]))
         self.framed = np.zeros(shape, bool)
         self.framed[self.frame] = True
@@ -95,23 +95,23 @@ class _Field:
         A pixel inside two nuclei belongs to the one in which its relative depth is smaller.
         """
         window = self.window(nucleus)
-        owner, deep, depth = self.owner[window], self.deep[window], self.depth(nucleus)
+        owner, relative_depth, depth = self.owner[window], self.relative_depth[window], self.depth(nucleus)
         inside = depth < 1
         pixels = int(inside.sum())
         shared = np.bincount(owner[inside], minlength=len(self.areas) + 1)[1:]
         if (shared > _OVERLAP * np.minimum(pixels, self.areas)).any() or shared.sum() > 2 * _OVERLAP * pixels:
             return False
-        wins = inside & (depth < deep)
+        wins = inside & (depth < relative_depth)
         framed = self.framed[window]
         if (wins & framed).sum() < max(4, 0.2 * pixels):
             return False
         lost = np.bincount(owner[wins & framed], minlength=len(self.areas) + 1)[1:]
-        if len(self.seen) and (self.seen - lost < 1).any():
+        if len(self.visible) and (self.visible - lost < 1).any():
             return False
-        self.seen = np.append(self.seen - lost, (wins & framed).sum())
+        self.visible = np.append(self.visible - lost, (wins & framed).sum())
         self.areas = np.append(self.areas, pixels)
         owner[wins] = len(self.areas)
-        deep[wins] = depth[wins]
+        relative_depth[wins] = depth[wins]
         self.nuclei.append(nucleus)
         self.depths.append(depth)
         return True
@@ -123,17 +123,17 @@ def _nucleus(rng: np.random.Generator, field: _Field, radius: tuple[float, float
     a, b, angle = mean * stretch, mean / stretch, rng.uniform(0, np.pi)
     centre = rng.uniform(0, 1, 2) * field.size
     if rng.uniform() < touching and field.nuclei:
-        other, turn = field.nuclei[rng.integers(len(field.nuclei))], rng.uniform(0, 2 * np.pi)
+        other, angle_to_other = field.nuclei[rng.integers(len(field.nuclei))], rng.uniform(0, 2 * np.pi)
         gap = (mean + np.sqrt(other.a * other.b)) * rng.uniform(0.85, 1.0)
-        near = np.array([other.row + gap * np.sin(turn), other.column + gap * np.cos(turn)])
-        centre = np.clip(near, 0, np.array(field.size) - 1e-6)
+        candidate = np.array([other.row + gap * np.sin(angle_to_other), other.column + gap * np.cos(angle_to_other)])
+        centre = np.clip(candidate, 0, np.array(field.size) - 1e-6)
     wobble = rng.uniform(0, _WAVES)
     return Nucleus(*centre, a, b, angle, tuple(wobble), tuple(rng.uniform(0, 2 * np.pi, 3)))
 
 
 def _arrange(rng: np.random.Generator, size, count, radius: tuple[float, float], touching: float) -> _Field:
     """Add as many nuclei as fit, up to a random number within `count`."""
-    target_count = number_wanted(rng, count, 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
+    target_count = draw_count(rng, count, 0.36 * size[0] * size[1] / (np.pi * np.mean(radius) ** 2))
     field = _Field(size, int(np.ceil(radius[1] * _STRETCH * _REACH)) + 2)
     for _ in range(8 * target_count):
         if len(field.nuclei) == target_count:
@@ -159,9 +159,9 @@ def _photograph(rng, field: _Field, radius: tuple[float, float], noise: float, u
     size = field.size
     signal = _signal(rng, field)
     haze = ndimage.gaussian_filter(signal, 1.5 * np.mean(radius), truncate=2.5)[field.frame]
-    sharp = ndimage.gaussian_filter(signal, 0.8)[field.frame]
+    blurred = ndimage.gaussian_filter(signal, 0.8)[field.frame]
     light, stray = uneven_light(rng, size, unevenness)
-    return expose(rng, light * (0.9 * sharp + 0.4 * haze) + stray, noise)
+    return expose(rng, light * (0.9 * blurred + 0.4 * haze) + stray, noise)
 
 
 def draw_cells(
@@ -200,11 +200,11 @@ def draw_cells(
     unevenness = check_number("unevenness", unevenness, 0, 1)
     rng = scene_rng(seed)
     field = _arrange(rng, size, count, radius, touching)
-    grey = _photograph(rng, field, radius, noise, unevenness)
+    intensity = _photograph(rng, field, radius, noise, unevenness)
     owner = field.owner[field.frame]
-    sample = make_sample(np.repeat(grey[None], 3, axis=0), owner, np.ones(len(field.areas)))
+    sample = make_sample(np.repeat(intensity[None], 3, axis=0), owner, np.ones(len(field.areas)))
     areas = torch.tensor([nucleus.area for nucleus in field.nuclei])
-    return sample | {"areas": areas, "visible": torch.tensor(field.seen / field.areas, dtype=torch.float32)}
+    return sample | {"areas": areas, "visible": torch.tensor(field.visible / field.areas, dtype=torch.float32)}
 
 
 class Cells(Scenes):

@@ -103,11 +103,11 @@ class CocoInstances(Dataset):
         }
 
     def _label(self, annotation: dict, file_name: str) -> int:
-        known = self.category_ids[1:]  # entry 0 is background, and in some files ids start at 0
-        if annotation["category_id"] not in known:
+        category_ids = self.category_ids[1:]  # entry 0 is background, and in some files ids start at 0
+        if annotation["category_id"] not in category_ids:
             problem = f"annotation {annotation.get('id')} of {file_name} has the category {annotation['category_id']}"
-            raise ValueError(f"{problem}, expected one of the categories in the file: {known}")
-        return 1 + known.index(annotation["category_id"])
+            raise ValueError(f"{problem}, expected one of the categories in the file: {category_ids}")
+        return 1 + category_ids.index(annotation["category_id"])
 
     @staticmethod
     def _mask(shape: list | dict, size: tuple[int, int]) -> Tensor:
@@ -137,21 +137,22 @@ class CocoPanoptic(Dataset):
     ):
         self.images, self.segments, self.transforms = Path(images), Path(segments), transforms
         content = _read_json(Path(annotations), ("images", "annotations", "categories"))
-        self.truths = content["annotations"]
+        self.annotations = content["annotations"]
         self.files = {image["id"]: image["file_name"] for image in content["images"]}
-        lost = [annotation["image_id"] for annotation in self.truths if annotation["image_id"] not in self.files]
-        if lost:
+        image_ids = [annotation["image_id"] for annotation in self.annotations]
+        missing = [image_id for image_id in image_ids if image_id not in self.files]
+        if missing:
             raise ValueError(
-                f"annotations is {str(annotations)!r}, which lists no image {lost[0]}, expected all annotated"
+                f"annotations is {str(annotations)!r}, which lists no image {missing[0]}, expected all annotated images"
             )
         self.isthing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
         self.classes, self.category_ids = _classes_and_ids(content["categories"])
 
     def __len__(self) -> int:
-        return len(self.truths)
+        return len(self.annotations)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return item_of(self.truths, index, self.transforms, self._read)
+        return item_of(self.annotations, index, self.transforms, self._read)
 
     def _read(self, annotation: dict) -> dict[str, Tensor]:
         image = read_image(self.images / self.files[annotation["image_id"]])
@@ -178,11 +179,13 @@ class CocoPanoptic(Dataset):
         }
 
     def _check_segments(self, path: Path, segments: list[dict], ids: np.ndarray) -> None:
-        named, present = {segment["id"] for segment in segments}, set(np.unique(ids).tolist()) - {0}
-        for absent in named - present:
-            raise ValueError(f"{path} has no pixel of segment {absent}, expected all that the annotations name")
-        for unnamed in present - named:
-            raise ValueError(f"{path} has pixels of segment {unnamed}, expected only those that the annotations name")
+        annotated, present = {segment["id"] for segment in segments}, set(np.unique(ids).tolist()) - {0}
+        for missing in annotated - present:
+            raise ValueError(
+                f"{path} has no pixel of segment {missing}, expected all segments that the annotations list"
+            )
+        for extra in present - annotated:
+            raise ValueError(f"{path} has pixels of segment {extra}, expected only segments that the annotations list")
         for segment in segments:
             if segment["category_id"] not in self.isthing:
                 problem = f"{path} has a segment {segment['id']} of category {segment['category_id']}"
@@ -239,15 +242,15 @@ def coco_annotation(mask: Tensor, label: int, *, crowd: bool = False, polygons: 
     Returns:
         `category_id`, `iscrowd`, `area` in pixels, `bbox` (x, y, width, height), and `segmentation`.
     """
-    runs = rle_encode(mask)
+    segmentation = rle_encode(mask)
     if polygons and not crowd:
-        runs = mask_outlines(mask)
+        segmentation = mask_outlines(mask)
     elif not crowd:
-        runs = compress_rle(runs)
-        runs["counts"] = runs["counts"].decode()
+        segmentation = compress_rle(segmentation)
+        segmentation["counts"] = segmentation["counts"].decode()
     box = xyxy_to_xywh(boxes_from_masks(mask[None]))[0].tolist()
-    about = {"category_id": int(label), "iscrowd": int(crowd), "area": float(mask.sum())}
-    return {**about, "bbox": box, "segmentation": runs}
+    attributes = {"category_id": int(label), "iscrowd": int(crowd), "area": float(mask.sum())}
+    return {**attributes, "bbox": box, "segmentation": segmentation}
 
 
 def check_annotated(annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str]) -> None:
@@ -255,7 +258,9 @@ def check_annotated(annotated: Mapping[str, Mapping[str, Tensor]], classes: Sequ
     if isinstance(classes, str) or not all(isinstance(name, str) and name.isprintable() for name in classes):
         raise TypeError(f"classes is {classes!r:.80}, expected a list of names, one for each label")
     if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
-        raise ValueError(f"classes is {list(classes)!r:.80}, expected the background and other names, all different")
+        raise ValueError(
+            f"classes is {list(classes)!r:.80}, expected the background and at least one class, all names different"
+        )
     if not isinstance(annotated, Mapping):
         raise TypeError(f"annotated has type {type(annotated).__name__}, expected a dict of instances by image name")
     if not annotated:
@@ -273,17 +278,17 @@ def _check_instances(name: str, instances: Mapping[str, Tensor], classes: Sequen
     labels, masks = instances["labels"], instances["masks"]
     for key, tensor, dtype in (("labels", labels, torch.int64), ("masks", masks, torch.bool)):
         if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{name}[{key!r}] is {kind}, expected a tensor of {dtype}")
+            actual = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name}[{key!r}] is {actual}, expected a tensor of {dtype}")
     if masks.ndim != 3 or 0 in masks.shape[1:]:
         raise ValueError(f"{name}['masks'] has shape {tuple(masks.shape)}, expected (N, H, W), H and W at least 1")
     for key in ("labels", "scores"):
         if key in instances and instances[key].shape != (len(masks),):
             raise ValueError(f"{name}[{key!r}] has shape {tuple(instances[key].shape)}, expected ({len(masks)},)")
-    unnamed = [label for label in labels.tolist() if not 0 < label < len(classes)]
-    if unnamed:
-        known = ", ".join(f"{label} {name}" for label, name in enumerate(classes) if label)
-        raise ValueError(f"{name}['labels'] has {unnamed[0]}, expected labels with a name in classes: {known:.200}")
+    unknown = [label for label in labels.tolist() if not 0 < label < len(classes)]
+    if unknown:
+        expected = ", ".join(f"{label} {name}" for label, name in enumerate(classes) if label)
+        raise ValueError(f"{name}['labels'] has {unknown[0]}, expected labels with a name in classes: {expected:.200}")
     empty = (~masks.flatten(1).any(dim=1)).nonzero().flatten()
     if len(empty):
         raise ValueError(f"{name}['masks'][{int(empty[0])}] has no pixel, expected at least one")

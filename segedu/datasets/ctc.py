@@ -44,9 +44,9 @@ def read_tracks(path: str | Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"path is {str(path)!r}, expected a table of tracks such as man_track.txt")
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for number, row in enumerate(rows, start=1):
+    for line_number, row in enumerate(rows, start=1):
         if len(row) != 4 or not all(re.fullmatch(r"-?\d+", value) for value in row):
-            raise ValueError(f"{path}, line {number} is {' '.join(row)!r}, expected four integers")
+            raise ValueError(f"{path}, line {line_number} is {' '.join(row)!r}, expected four integers")
     return torch.tensor([[int(value) for value in row] for row in rows], dtype=torch.int64).reshape(-1, 4)
 
 
@@ -67,12 +67,12 @@ class CellTracking(Dataset):
     def __init__(self, root: str | Path, sequence: str = "01", transforms: Callable | None = None):
         self.root, self.transforms = Path(root), transforms
         folder = require(self.root / sequence, self.root, _LAYOUT)
-        self.truth = self.root / f"{sequence}_GT"
+        self.ground_truth_folder = self.root / f"{sequence}_GT"
         self.frames = sorted(path for path in folder.glob("t*.tif") if _FRAME.match(path.name))
         if not self.frames:
             raise ValueError(f"root is {str(root)!r}, whose {sequence} has no t000.tif; expected {_LAYOUT}")
         self.shape: tuple[int, ...] | None = None  # of all frames, set when the first is read
-        table = self.truth / "TRA" / "man_track.txt"
+        table = self.ground_truth_folder / "TRA" / "man_track.txt"
         self.tracks = read_tracks(table) if table.is_file() else torch.zeros(0, 4, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -92,25 +92,25 @@ class CellTracking(Dataset):
 
     def _read(self, path: Path) -> dict[str, Tensor]:
         pixels = self.pixels(path)
-        number = _FRAME.match(path.name)[1]
-        sample = {"image": _brightness(pixels, path)[None], "frame": torch.tensor(int(number))}
-        markers = self.truth / "TRA" / f"man_track{number}.tif"
+        frame_number = _FRAME.match(path.name)[1]
+        sample = {"image": _scaled_to_unit_range(pixels, path)[None], "frame": torch.tensor(int(frame_number))}
+        markers = self.ground_truth_folder / "TRA" / f"man_track{frame_number}.tif"
         if markers.is_file():
             sample["markers"] = _read_map(markers, pixels.shape)
-        return sample | self._segmentation(number, pixels.shape)
+        return sample | self._segmentation(frame_number, pixels.shape)
 
-    def _segmentation(self, number: str, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
-        whole = self.truth / "SEG" / f"man_seg{number}.tif"
-        if whole.is_file():
-            return {"label_map": _read_map(whole, shape)}
-        parts = sorted((self.truth / "SEG").glob(f"man_seg_{number}_*.tif"))
-        if not parts:
+    def _segmentation(self, frame_number: str, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
+        full_path = self.ground_truth_folder / "SEG" / f"man_seg{frame_number}.tif"
+        if full_path.is_file():
+            return {"label_map": _read_map(full_path, shape)}
+        slice_paths = sorted((self.ground_truth_folder / "SEG").glob(f"man_seg_{frame_number}_*.tif"))
+        if not slice_paths:
             return {"label_map": None}
         label_map = torch.zeros(shape, dtype=torch.int32)
-        slices = [int(part.stem.rsplit("_", 1)[1]) for part in parts]
-        for place, part in zip(slices, parts, strict=True):
-            _check_slice(part, place, shape)
-            label_map[place] = _read_map(part, shape[1:])
+        slices = [int(slice_path.stem.rsplit("_", 1)[1]) for slice_path in slice_paths]
+        for slice_index, slice_path in zip(slices, slice_paths, strict=True):
+            _check_slice(slice_path, slice_index, shape)
+            label_map[slice_index] = _read_map(slice_path, shape[1:])
         return {"label_map": label_map, "slices": torch.tensor(slices)}
 
 
@@ -132,8 +132,8 @@ class CellInstances(Dataset):
     def __init__(
         self, root: str | Path, sequence: str = "01", markers: bool = False, transforms: Callable | None = None
     ):
-        self.film, self.transforms = CellTracking(root, sequence), transforms
-        folder = self.film.truth / ("TRA" if markers else "SEG")
+        self.tracking, self.transforms = CellTracking(root, sequence), transforms
+        folder = self.tracking.ground_truth_folder / ("TRA" if markers else "SEG")
         self.paths = sorted(path for path in folder.glob("man_*.tif") if _LABELLED.match(path.name))
         if not self.paths:
             raise ValueError(f"root is {str(root)!r}, whose {folder.parent.name} has no {folder.name}/man_*.tif")
@@ -145,23 +145,24 @@ class CellInstances(Dataset):
         return item_of(self.paths, index, self.transforms, self._read)
 
     def _read(self, path: Path) -> dict[str, Tensor]:
-        number, place = _LABELLED.match(path.name).groups()
-        frame = require(self.film.frames[0].parent / f"t{number}.tif", self.film.root, f"the frame of {path.name}")
-        pixels = self.film.pixels(frame)
-        if place is not None:
-            _check_slice(path, int(place), pixels.shape)
-            pixels = pixels[int(place)]
-        label_map, numbers = compact(_read_map(path, pixels.shape))
-        image, labels = _brightness(pixels, frame), torch.ones(len(numbers), dtype=torch.int64)
+        frame_number, slice_index = _LABELLED.match(path.name).groups()
+        file = self.tracking.frames[0].parent / f"t{frame_number}.tif"
+        frame = require(file, self.tracking.root, f"the frame of {path.name}")
+        pixels = self.tracking.pixels(frame)
+        if slice_index is not None:
+            _check_slice(path, int(slice_index), pixels.shape)
+            pixels = pixels[int(slice_index)]
+        label_map, file_labels = compact(_read_map(path, pixels.shape))
+        image, labels = _scaled_to_unit_range(pixels, frame), torch.ones(len(file_labels), dtype=torch.int64)
         if image.ndim == 2:
             sample = make_sample(image.expand(3, -1, -1).numpy(), label_map.numpy(), labels.numpy())
         else:
             semantic = (label_map > 0).long()
             sample = {"image": image[None], "semantic": semantic, "label_map": label_map, "labels": labels}
-        return sample | {"numbers": numbers, "frame": torch.tensor(int(number))}
+        return sample | {"numbers": file_labels, "frame": torch.tensor(int(frame_number))}
 
 
-def _brightness(pixels: np.ndarray, path: Path) -> Tensor:
+def _scaled_to_unit_range(pixels: np.ndarray, path: Path) -> Tensor:
     """Float32 in [0, 1] by the range of the dtype."""
     if not np.issubdtype(pixels.dtype, np.integer):
         if not (pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1):  # NaN too
@@ -172,9 +173,11 @@ def _brightness(pixels: np.ndarray, path: Path) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
 
 
-def _check_slice(path: Path, place: int, shape: tuple[int, ...]) -> None:
-    if len(shape) != 3 or place >= shape[0]:
-        raise ValueError(f"{path} is slice {place} of a frame of shape {shape}, expected (D, H, W) with more slices")
+def _check_slice(path: Path, slice_index: int, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or slice_index >= shape[0]:
+        raise ValueError(
+            f"{path} is slice {slice_index} of a frame of shape {shape}, expected (D, H, W) with more slices"
+        )
 
 
 def _read_tiff(path: Path) -> np.ndarray:
@@ -195,7 +198,7 @@ def _decode(path: Path) -> np.ndarray:
             # Otherwise the channels of a colour image would be read as slices.
             if file.pages and file.pages[0].samplesperpixel > 1:
                 channels = file.pages[0].samplesperpixel
-                raise ValueError(f"it has {channels} channels, expected grey values, one for each pixel")
+                raise ValueError(f"it has {channels} channels, expected one channel")
         return tifffile.imread(path)
     except ValueError as error:
         if "imagecodecs" not in str(error):

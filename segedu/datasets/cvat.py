@@ -60,13 +60,13 @@ def to_cvat(
         label = SubElement(names, "label")
         SubElement(label, "name").text = name
         SubElement(label, "type").text = "any"
-    for number, (name, instances) in enumerate(sorted(annotated.items())):
+    for image_id, (name, instances) in enumerate(sorted(annotated.items())):
         height, width = instances["masks"].shape[1:]
-        image = SubElement(root, "image", id=str(number), name=name, width=str(width), height=str(height))
+        image = SubElement(root, "image", id=str(image_id), name=name, width=str(width), height=str(height))
         for i, (mask, label) in enumerate(zip(instances["masks"], instances["labels"].tolist(), strict=True)):
-            for tag, shape in _polygons(mask, i + 1) if polygons else [("mask", _runs(mask))]:
-                same = {"label": classes[label], "source": "auto", "occluded": "0"}
-                SubElement(image, tag, same | shape | {"z_order": "0"})
+            for tag, shape in _polygons(mask, i + 1) if polygons else [("mask", _rle_attributes(mask))]:
+                common = {"label": classes[label], "source": "auto", "occluded": "0"}
+                SubElement(image, tag, common | shape | {"z_order": "0"})
     ElementTree.indent(root)
     return DECLARATION + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -86,29 +86,29 @@ def from_cvat(text: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     except ElementTree.ParseError as error:
         raise ValueError(f"text is not XML, expected a file of CVAT for images 1.1: {error}") from None
     if root.tag != "annotations" or root.find("track") is not None:
-        kind = "of a video" if root.tag == "annotations" else f"<{root.tag}>"
-        raise ValueError(f"text is {kind}, expected a file of CVAT for images 1.1, <annotations> of <image>")
+        actual = "of a video" if root.tag == "annotations" else f"<{root.tag}>"
+        raise ValueError(f"text is {actual}, expected a file of CVAT for images 1.1, <annotations> of <image>")
     classes = ["background", *(name.text or "" for name in root.findall("./meta//labels/label/name"))]
     return {image.get("name", ""): _instances(image, classes) for image in root.findall("image")}, classes
 
 
-def _polygons(mask: Tensor, group: int) -> Iterator[tuple[str, dict[str, str]]]:
-    pieces = mask_outlines(mask)
-    for outline in pieces:
+def _polygons(mask: Tensor, group_id: int) -> Iterator[tuple[str, dict[str, str]]]:
+    outlines = mask_outlines(mask)
+    for outline in outlines:
         points = ";".join(f"{x:.2f},{y:.2f}" for x, y in zip(outline[::2], outline[1::2], strict=True))
-        yield "polygon", {"points": points} | ({"group_id": str(group)} if len(pieces) > 1 else {})
+        yield "polygon", {"points": points} | ({"group_id": str(group_id)} if len(outlines) > 1 else {})
 
 
-def _runs(mask: Tensor) -> dict[str, str]:
+def _rle_attributes(mask: Tensor) -> dict[str, str]:
     left, top, right, bottom = boxes_from_masks(mask[None])[0].int().tolist()
     # of the transposed mask COCO's run lengths, column by column, are row by row
     counts = rle_encode(mask[top:bottom, left:right].T)["counts"]
-    place = {"left": left, "top": top, "width": right - left, "height": bottom - top}
-    return {"rle": ", ".join(map(str, counts)), **{key: str(number) for key, number in place.items()}}
+    window = {"left": left, "top": top, "width": right - left, "height": bottom - top}
+    return {"rle": ", ".join(map(str, counts)), **{key: str(value) for key, value in window.items()}}
 
 
 def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
-    height, width = (_number(image, key) for key in ("height", "width"))
+    height, width = (_integer_attribute(image, key) for key in ("height", "width"))
     labels, masks, groups = [], [], {}
     for shape in image:
         if shape.tag == "tag":  # of the whole image
@@ -117,17 +117,17 @@ def _instances(image: Element, classes: Sequence[str]) -> dict[str, Tensor]:
         if name not in classes[1:]:
             raise ValueError(f"{_name(image)} has the label {name!r}, expected one of {', '.join(classes[1:])}")
         mask = _mask(shape, image, (height, width))
-        group = (name, shape.get("group_id", "0"))
-        if shape.tag == "polygon" and group in groups:
-            masks[groups[group]] |= mask
+        object_key = (name, shape.get("group_id", "0"))
+        if shape.tag == "polygon" and object_key in groups:
+            masks[groups[object_key]] |= mask
             continue
-        if shape.tag == "polygon" and group[1] != "0":
-            groups[group] = len(masks)
+        if shape.tag == "polygon" and object_key[1] != "0":
+            groups[object_key] = len(masks)
         labels.append(classes.index(name, 1))
         masks.append(mask)
     stacked = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
-    present = stacked.flatten(1).any(dim=1)
-    stacked, labels = stacked[present], torch.tensor(labels, dtype=torch.int64)[present]
+    not_empty = stacked.flatten(1).any(dim=1)
+    stacked, labels = stacked[not_empty], torch.tensor(labels, dtype=torch.int64)[not_empty]
     return {"boxes": boxes_from_masks(stacked), "labels": labels, "masks": stacked}
 
 
@@ -135,17 +135,17 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
     if shape.tag == "polygon":
         pairs = re.split("[;,]", shape.get("points", ""))
         try:
-            return rle_decode(polygons_to_rle([[float(number) for number in pairs]], size))
+            return rle_decode(polygons_to_rle([[float(value) for value in pairs]], size))
         except ValueError:
-            given = shape.get("points", "")
-            raise ValueError(f"{_name(image)} has the points {given!r:.60}, expected x,y;x,y;x,y...") from None
+            points = shape.get("points", "")
+            raise ValueError(f"{_name(image)} has the points {points!r:.60}, expected x,y;x,y;x,y...") from None
     if shape.tag != "mask":
         raise ValueError(f"{_name(image)} has a <{shape.tag}>, expected <mask> and <polygon> only")
-    left, top, width, height = (_number(shape, key, image) for key in ("left", "top", "width", "height"))
-    runs = shape.get("rle", "")
-    if not re.fullmatch(r"[\s,\d]*", runs):
-        raise ValueError(f"{_name(image)} has the runs {runs!r:.60}, expected integers with commas between them")
-    counts = [int(count) for count in re.findall(r"\d+", runs)]
+    left, top, width, height = (_integer_attribute(shape, key, image) for key in ("left", "top", "width", "height"))
+    rle = shape.get("rle", "")
+    if not re.fullmatch(r"[\s,\d]*", rle):
+        raise ValueError(f"{_name(image)} has the runs {rle!r:.60}, expected integers with commas between them")
+    counts = [int(count) for count in re.findall(r"\d+", rle)]
     if sum(counts) != width * height:
         raise ValueError(f"{_name(image)} has runs of {sum(counts)} pixels, expected {width} * {height}")
     if left + width > size[1] or top + height > size[0]:
@@ -157,12 +157,12 @@ def _mask(shape: Element, image: Element, size: Size) -> Tensor:
     return mask
 
 
-def _number(element: Element, key: str, image: Element | None = None) -> int:
-    given = element.get(key, "")
-    if not given.isdigit():
-        name = _name(element if image is None else image)
-        raise ValueError(f"{name} has the {key} {given!r} of <{element.tag}>, expected an integer")
-    return int(given)
+def _integer_attribute(element: Element, key: str, image: Element | None = None) -> int:
+    text = element.get(key, "")
+    if not text.isdigit():
+        image_name = _name(element if image is None else image)
+        raise ValueError(f"{image_name} has the {key} {text!r} of <{element.tag}>, expected an integer")
+    return int(text)
 
 
 def _name(image: Element) -> str:

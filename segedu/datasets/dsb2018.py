@@ -63,7 +63,7 @@ class DataScienceBowl(Dataset):
         label_map, number = np.zeros(image.shape[1:], np.int32), 0
         for path in sorted(masks.glob("[!.]*")):
             if path.suffix.lower() in _OTHER_IMAGES:
-                raise ValueError(f"{path} is no PNG file, expected a mask of one nucleus: {_LAYOUT}")
+                raise ValueError(f"{path} is not a PNG file, expected a mask of one nucleus: {_LAYOUT}")
             if path.suffix.lower() != ".png":
                 continue
             free = _read_mask(path, label_map.shape) & (label_map == 0)

@@ -73,7 +73,7 @@ def _lines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _robot(paints: Paints, tall: float):
     """A pale body with a jersey and dark joints, two legs, a round head with eyes."""
     shell, jersey = paints.tone((0.0, 0.12), (0.6, 0.98)), paints.tone((0.5, 1.0), (0.25, 0.9))
-    joint, stride, lean = paints.tone((0.0, 0.2), (0.08, 0.3)), paints.pick(0.0, 0.05), paints.pick(-0.04, 0.04)
+    joint, stride, lean = paints.tone((0.0, 0.2), (0.08, 0.3)), paints.uniform(0.0, 0.05), paints.uniform(-0.04, 0.04)
 
     def paint(u, v):
         u, v = u / tall - lean * v / tall, v / tall
@@ -94,7 +94,7 @@ def _robot(paints: Paints, tall: float):
 
 def _ball(paints: Paints, radius: float):
     """White with dark patches, darker below."""
-    spots = [(0.0, 0.0), *[(0.72 * np.cos(a), 0.72 * np.sin(a)) for a in paints.pick(0, 1) + np.arange(5) * 1.257]]
+    spots = [(0.0, 0.0), *[(0.72 * np.cos(a), 0.72 * np.sin(a)) for a in paints.uniform(0, 1) + np.arange(5) * 1.257]]
 
     def paint(u, v):
         u, v = u / radius, v / radius - 1
@@ -116,10 +116,12 @@ def _draw_ground(canvas: Canvas, paints: Paints, pose: _Pose) -> np.ndarray:
     hue, floor = rng.uniform(0.24, 0.45), paints.tone((0.0, 0.4), (0.2, 0.8))
     green = paints.tone((0.4, 0.85), (0.25, 0.65), hue=(hue, hue))
     mown = 1 + rng.uniform(0, 0.12) * np.sign(np.sin(x * 2 * np.pi / 1.5))
-    grass = green * (mown + 0.18 * paints.at(x * 40 + 4000, y * 40 + 4000))
-    planks = floor * (1 + 0.1 * paints.at(x * 3 + 900, y * 0.7 + 900))
+    grass = green * (mown + 0.18 * paints.grain_at(x * 40 + 4000, y * 40 + 4000))
+    planks = floor * (1 + 0.1 * paints.grain_at(x * 3 + 900, y * 0.7 + 900))
     gap, beyond = rng.uniform(0.3, 2.5), rng.uniform() < 0.6  # a neighbouring field with a similar carpet
-    turf = paints.tone((0.4, 0.85), (0.25, 0.65), hue=(hue - 0.04, hue + 0.04)) * (1 + 0.15 * paints.at(x * 40, y * 40))
+    turf = paints.tone((0.4, 0.85), (0.25, 0.65), hue=(hue - 0.04, hue + 0.04)) * (
+        1 + 0.15 * paints.grain_at(x * 40, y * 40)
+    )
     other = below & ~carpet & beyond & (np.abs(y) > _HALF[1] + pose.border + gap)
     colour = np.where(carpet, grass, np.where(other, turf, planks))
     line = carpet & (_lines(x, y) < _LINE_WIDTH / 2)
@@ -221,10 +223,10 @@ def draw_field(
     image = np.clip(image * light * (1 + rng.uniform(-0.1, 0.1, (3, 1, 1))), 0, 1)
     image = np.clip(image + noise * rng.standard_normal(image.shape), 0, 1)
     at = (slice(FINE // 2, None, FINE),) * 2
-    seen, category, mask = canvas.instance[at].copy(), canvas.category[at].astype(np.int64), carpet[at]
-    speck = (seen > 0) & (np.bincount(seen.ravel())[seen] < _SPECK)
+    visible, category, mask = canvas.instance[at].copy(), canvas.category[at].astype(np.int64), carpet[at]
+    speck = (visible > 0) & (np.bincount(visible.ravel())[visible] < _SPECK)
     category[speck] = np.where(mask, _FIELD, _BACKGROUND)[speck]
-    label_map, old = compact(torch.from_numpy(np.where(speck, 0, seen)))
+    label_map, old = compact(torch.from_numpy(np.where(speck, 0, visible)))
     sample = make_sample(image, label_map.numpy(), np.array(labels, np.int64)[old.numpy() - 1], stuff=category)
     boundary = np.where(mask.any(axis=0), mask.argmax(axis=0), size[0])
     return sample | {"field_mask": torch.from_numpy(mask.copy()), "boundary": torch.from_numpy(boundary)}

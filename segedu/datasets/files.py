@@ -33,18 +33,18 @@ def require(path: Path, root: Path, layout: str) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Write a temporary file and move it to `path` at the end, so that no reader sees an incomplete file.
 
     Yields:
         The temporary path, with the same suffix and in the same folder. After an error the old file remains.
     """
-    part = path.with_name(f".part-{secrets.token_hex(4)}.{path.name}")
+    temporary = path.with_name(f".part-{secrets.token_hex(4)}.{path.name}")
     try:
-        yield part
-        os.replace(part, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_pixels(path: Path, photograph: bool = False) -> np.ndarray:
@@ -63,11 +63,11 @@ def read_pixels(path: Path, photograph: bool = False) -> np.ndarray:
             colours of 16 bits or, as a photograph, transparent pixels or another colour space.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, expected an image: the data set names it")
+        raise FileNotFoundError(f"{path} is missing, expected an image: the data set lists it")
     problem = ""
     try:
         with Image.open(path) as image:
-            problem = _ambiguous(image) or (photograph and _no_photograph(image))
+            problem = _ambiguous(image) or (photograph and _not_opaque_colour(image))
             pixels = np.array(image.convert("RGB") if photograph and image.mode in _TO_COLOUR else image)
     except Exception as error:  # decoders raise many types on a damaged file
         if not problem:
@@ -86,26 +86,26 @@ def _ambiguous(image: Image.Image) -> str:
     orientation = image.getexif().get(_ORIENTATION, 1)
     if orientation not in (0, 1):
         return (
-            f"has the EXIF orientation {orientation}, expected none: programs show it turned, but its pixels are not, "
-            "and masks may belong to either; save it upright (PIL.ImageOps.exif_transpose), and its masks to fit"
+            f"has the EXIF orientation {orientation}, expected none: programs rotate it for display, but not its "
+            "pixels, and masks may belong to either; save it upright (PIL.ImageOps.exif_transpose), and its masks too"
         )
     if ";16" in layouts and image.mode in ("RGB", "RGBA", "LA"):
-        return "has colours of 16 bits, expected 8-bit grey or colour: scale them by a range that you choose"
+        return "has colours of 16 bits, expected 8-bit grey or colour: rescale them to 8 bits"
     if image.mode == "L" and 2 in np.atleast_1d(getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, 1)):
         return "has signed 8-bit values, expected integers of at least 0"
     return ""
 
 
-def _no_photograph(image: Image.Image) -> str:
+def _not_opaque_colour(image: Image.Image) -> str:
     """Return why an image does not have one opaque colour per pixel; empty if it has."""
     if image.mode in _OTHER_COLOURS:
-        return f"has colours of the kind {image.mode}, expected grey, RGB, CMYK or a palette"
+        return f"has the colour mode {image.mode}, expected grey, RGB, CMYK or a palette"
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
         if lowest < 255:
             return (
-                f"is transparent in places (alpha of {lowest}), expected an opaque image: nobody sees the colours that "
-                "lie there; put it on a background"
+                f"has transparent pixels (smallest alpha {lowest}), expected an opaque image: the colours of "
+                "transparent pixels are undefined; paste it on a background"
             )
     return ""
 
@@ -164,7 +164,7 @@ def check_label_map(labels: np.ndarray | Tensor, path: Path, binary: tuple[int, 
     if pieces > 1:
         raise ValueError(
             f"{path} has only the values 0 and {values[0]}, in {pieces} separate pieces: a mask of all objects, "
-            f"expected a label map, in which each object has a different number (skimage.measure.label makes one)"
+            f"expected a label map, in which each object has its own label (skimage.measure.label makes one)"
         )
 
 
@@ -177,6 +177,6 @@ def item_of(names: list, index: int, transforms: Callable | None, read: Callable
         read: returns the sample of a name.
     """
     if not -len(names) <= index < len(names):
-        raise IndexError(f"index is {index}, expected one of {len(names)} images")
+        raise IndexError(f"index is {index}, expected an index into {len(names)} images")
     sample = read(names[index])
     return transforms(sample) if transforms else sample

@@ -29,7 +29,7 @@ MAX_RANGE = 80.0  # metres
 _ROAD, _SIDEWALK, _BUILDING, _VEGETATION, _POLE, _CAR, _PERSON = range(len(CLASSES))
 _MIN_SIZE = 16
 _HEIGHT = 1.8  # of the scanner above the ground
-_REFLECTS = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # fraction of the light that is reflected, by class
+_REFLECTANCE = (0.18, 0.35, 0.45, 0.3, 0.6, 0.5, 0.4)  # fraction of the light that is reflected, by class
 
 
 def _check_view(field_of_view: tuple[float, float]) -> tuple[float, float]:
@@ -74,15 +74,15 @@ def back_project(ranges: Tensor, field_of_view: tuple[float, float] = FIELD_OF_V
     """
     _check_ranges(ranges)
     rays = torch.from_numpy(ray_directions(tuple(ranges.shape), field_of_view))
-    here = ranges > 0
-    return (ranges.double() * rays)[:, here].T.contiguous()
+    has_return = ranges > 0
+    return (ranges.double() * rays)[:, has_return].T.contiguous()
 
 
 def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[float, float] = FIELD_OF_VIEW) -> Tensor:
     """Spherical projection: the range of each point, in the pixel whose ray is closest to it.
 
-    Where several points fall into one pixel, the nearest stays; points above, below or at the scanner are left
-    out. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
+    If several points fall into one pixel, the nearest one is kept. Points above or below the field of view, or at the
+    scanner, are dropped. It is the inverse of `back_project`: range_image(back_project(r), r.shape) is r.
 
     Args:
         points: (P, 3) floats x, y, z; P may be 0.
@@ -94,7 +94,7 @@ def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[floa
     """
     check_floats("points", points, "P? 3")
     if not points.isfinite().all():
-        raise ValueError("points holds a number that is not finite, expected metres")
+        raise ValueError("points contains NaN or infinity, expected finite coordinates in metres")
     height, width = check_size("size", size, 1)
     upper, lower = np.radians(_check_view(field_of_view))
     distance = points.double().norm(dim=1)
@@ -112,7 +112,7 @@ def range_image(points: Tensor, size: tuple[int, int], field_of_view: tuple[floa
 def _check_ranges(ranges: Tensor) -> None:
     check_floats("ranges", ranges, "H W")
     if not ranges.isfinite().all() or (ranges < 0).any():
-        raise ValueError("ranges holds a number below 0 or not finite, expected metres, 0 for no return")
+        raise ValueError("ranges contains negative or non-finite values, expected metres, 0 for no return")
 
 
 @dataclass
@@ -124,20 +124,20 @@ class _City:
     category: np.ndarray
     instance: np.ndarray
     labels: list[int] = field(default_factory=list)
-    taken: list[tuple[float, float, float]] = field(default_factory=list)
+    occupied: list[tuple[float, float, float]] = field(default_factory=list)
 
     def claim(self, x: float, y: float, radius: float) -> bool:
         """Reserve a disc of the ground; False if it overlaps a reserved one."""
-        if any(np.hypot(x - a, y - b) < radius + c for a, b, c in self.taken):
+        if any(np.hypot(x - a, y - b) < radius + c for a, b, c in self.occupied):
             return False
-        self.taken.append((x, y, radius))
+        self.occupied.append((x, y, radius))
         return True
 
-    def number(self, category: int) -> int:
+    def add_instance(self, category: int) -> int:
         self.labels.append(category)
         return len(self.labels)
 
-    def near(self, x: float, y: float, radius: float) -> slice | np.ndarray:
+    def columns_near(self, x: float, y: float, radius: float) -> slice | np.ndarray:
         """Columns of the rays that can meet a disc of ground."""
         distance, width = np.hypot(x, y), self.rays.shape[2]
         if distance <= 1.05 * radius:
@@ -153,18 +153,18 @@ class _City:
 
     def box(self, low: tuple, high: tuple, category: int, instance: int = 0) -> None:
         middle, half = (np.array(low) + high) / 2, np.hypot(high[0] - low[0], high[1] - low[1]) / 2
-        columns = self.near(middle[0], middle[1], half)
+        columns = self.columns_near(middle[0], middle[1], half)
         hit, _ = box_hit(np.zeros(3), self.rays[:, :, columns], np.array(low), np.array(high))
         self.put(columns, hit, category, instance)
 
     def pole(self, x: float, y: float, radius: float, low: float, high: float, category: int, instance=0) -> None:
-        columns = self.near(x, y, radius)
+        columns = self.columns_near(x, y, radius)
         hit = pole_hit(self.rays[:, :, columns], (x, y), radius, (low, high))
         self.put(columns, hit, category, instance)
 
 
 def _ground(rng: np.random.Generator, city: _City, road: tuple[float, float], kerb: float) -> None:
-    """Road between its kerbs, a crossing street, and pavement a little higher on both sides."""
+    """Place the road between its kerbs, sometimes a crossing street, and raised pavements on both sides."""
     down = city.rays[2] < 0
     flat = np.where(down, -_HEIGHT / np.where(down, city.rays[2], -1), MISSED)
     raised = np.where(down, (kerb - _HEIGHT) / np.where(down, city.rays[2], -1), MISSED)
@@ -179,7 +179,7 @@ def _ground(rng: np.random.Generator, city: _City, road: tuple[float, float], ke
 
 
 def _houses(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple[float, float]) -> None:
-    """Rows of houses with gaps along both sides."""
+    """Place rows of houses with gaps along both sides of the road."""
     for side, sign in enumerate((-1, 1)):
         front, x = road[side] + sign * pavement[side], -75.0
         while x < 75:
@@ -196,31 +196,36 @@ def _houses(rng: np.random.Generator, city: _City, road: tuple[float, float], pa
 
 
 def _place_cars(rng: np.random.Generator, city: _City, road: tuple[float, float]) -> None:
-    """Parked and moving: body, cabin, four wheels."""
-    city.taken.append((0.0, 0.0, 2.5))  # the car with the scanner
+    """Place parked and moving cars; each has a body, a cabin and four wheels."""
+    city.occupied.append((0.0, 0.0, 2.5))  # the car with the scanner
     for _ in range(int(rng.integers(5, 18))):
         x, y = rng.uniform(-38, 38), rng.uniform(road[0] + 1.1, road[1] - 1.1)
         long, wide, tall = rng.uniform((3.6, 1.6, 1.35), (5.0, 2.0, 1.9))
         if city.claim(x, y, 0.5 * long):
-            number, base = city.number(_CAR), 0.25 - _HEIGHT
+            number, base = city.add_instance(_CAR), 0.25 - _HEIGHT
             low, high = (x - long / 2, y - wide / 2), (x + long / 2, y + wide / 2)
             city.box((*low, base), (*high, base + 0.5 * tall), _CAR, number)
             inner = (low[0] + 0.2 * long, low[1] + 0.1, base), (high[0] - 0.15 * long, high[1] - 0.1, tall - _HEIGHT)
             city.box(*inner, _CAR, number)
             for wheel in ((0.2, 0), (0.2, 1), (0.8, 0), (0.8, 1)):
-                at = low[0] + wheel[0] * long, low[1] + 0.15 + wheel[1] * (wide - 0.3)
-                city.box((at[0] - 0.3, at[1] - 0.12, -_HEIGHT), (at[0] + 0.3, at[1] + 0.12, base), _CAR, number)
+                centre = low[0] + wheel[0] * long, low[1] + 0.15 + wheel[1] * (wide - 0.3)
+                city.box(
+                    (centre[0] - 0.3, centre[1] - 0.12, -_HEIGHT),
+                    (centre[0] + 0.3, centre[1] + 0.12, base),
+                    _CAR,
+                    number,
+                )
 
 
 def _place_people(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple) -> None:
-    """On the pavement and on the road: two legs, a body, a head."""
+    """Place people on the pavement and on the road; each has two legs, a body and a head."""
     for _ in range(int(rng.integers(4, 16))):
         side = int(rng.integers(2))
         sign = 2 * side - 1
         y = road[side] + sign * rng.uniform(0.3, pavement[side]) if rng.uniform() < 0.85 else rng.uniform(*road)
         x, tall = rng.choice([-1, 1]) * rng.uniform(2, 24), rng.uniform(1.2, 1.95)
         if city.claim(x, y, 0.4):
-            number = city.number(_PERSON)
+            number = city.add_instance(_PERSON)
             for foot in (-0.12, 0.12):
                 city.pole(x + foot, y, 0.09, -_HEIGHT, 0.5 * tall - _HEIGHT, _PERSON, number)
             city.pole(x, y, 0.22, 0.48 * tall - _HEIGHT, 0.84 * tall - _HEIGHT, _PERSON, number)
@@ -228,7 +233,7 @@ def _place_people(rng: np.random.Generator, city: _City, road: tuple[float, floa
 
 
 def _place_trees(rng: np.random.Generator, city: _City, road: tuple[float, float], pavement: tuple) -> None:
-    """Trees and poles along the road, bushes before the houses."""
+    """Place trees and poles along the road, and bushes in front of the houses."""
     for side, sign in enumerate((-1, 1)):
         edge = road[side] + sign * rng.uniform(0.4, 0.9)
         trees, step, offset = rng.uniform() < 0.6, rng.uniform(7, 14), rng.uniform(0, 7)
@@ -254,17 +259,17 @@ def _place_trees(rng: np.random.Generator, city: _City, road: tuple[float, float
 
 
 def _measure(rng: np.random.Generator, city: _City, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges and brightness of the returns, as the scanner gives them: noisy, with some lost."""
+    """Return the ranges and intensities that the scanner measures: noisy, and with some returns missing."""
     shape = city.ranges.shape
-    back = (city.ranges < MAX_RANGE) & (city.ranges > 0.5)
-    reflects = np.array(_REFLECTS)[city.category] * rng.uniform(0.6, 1.4, len(city.labels) + 1)[city.instance]
-    bright = np.clip(reflects * (1 + 0.3 * rng.standard_normal(shape)), 0.01, 1)
-    lost = 0.02 + 0.25 * np.clip(np.where(back, city.ranges, 0) / MAX_RANGE, 0, 1) ** 2 / np.sqrt(bright)
-    back &= rng.uniform(size=shape) > noise * lost
+    has_return = (city.ranges < MAX_RANGE) & (city.ranges > 0.5)
+    reflectance = np.array(_REFLECTANCE)[city.category] * rng.uniform(0.6, 1.4, len(city.labels) + 1)[city.instance]
+    bright = np.clip(reflectance * (1 + 0.3 * rng.standard_normal(shape)), 0.01, 1)
+    loss = 0.02 + 0.25 * np.clip(np.where(has_return, city.ranges, 0) / MAX_RANGE, 0, 1) ** 2 / np.sqrt(bright)
+    has_return &= rng.uniform(size=shape) > noise * loss
     blind = smooth_field(rng, shape, max(shape) / 12) > 0.9  # glass and wet surfaces return no light
-    back &= ~(blind & np.isin(city.category, (_BUILDING, _CAR)) & (noise > 0))
-    measured = np.where(back, city.ranges, 0) + 0.02 * noise * rng.standard_normal(shape)
-    return np.where(back, np.clip(measured, 0.3, MAX_RANGE), 0), np.where(back, bright, 0)
+    has_return &= ~(blind & np.isin(city.category, (_BUILDING, _CAR)) & (noise > 0))
+    measured = np.where(has_return, city.ranges, 0) + 0.02 * noise * rng.standard_normal(shape)
+    return np.where(has_return, np.clip(measured, 0.3, MAX_RANGE), 0), np.where(has_return, bright, 0)
 
 
 def draw_lidar(
@@ -299,11 +304,11 @@ def draw_lidar(
     _place_people(rng, city, road, pavement)
     _place_trees(rng, city, road, pavement)
     ranges, bright = _measure(rng, city, noise)
-    here = ranges > 0
-    seen, old = compact(torch.from_numpy(np.where(here, city.instance, 0)))
-    labels = np.array(city.labels, np.int64)[old.numpy() - 1]
+    has_return = ranges > 0
+    label_map, old_labels = compact(torch.from_numpy(np.where(has_return, city.instance, 0)))
+    labels = np.array(city.labels, np.int64)[old_labels.numpy() - 1]
     height = np.clip((ranges * rays[2] + _HEIGHT) / 8, 0, 1)
-    image = np.stack([np.where(here, 1 - ranges / MAX_RANGE, 0), bright, np.where(here, height, 0)])
-    sample = make_sample(image, seen.numpy(), labels, stuff=np.where(here, city.category, VOID))
+    image = np.stack([np.where(has_return, 1 - ranges / MAX_RANGE, 0), bright, np.where(has_return, height, 0)])
+    sample = make_sample(image, label_map.numpy(), labels, stuff=np.where(has_return, city.category, VOID))
     extra = {"ranges": ranges, "intensity": bright}
     return sample | {key: torch.from_numpy(value.astype(np.float32)) for key, value in extra.items()}

@@ -22,7 +22,7 @@ def check_span(name: str, span: tuple[float, float], lowest: float, highest: flo
     return smallest, largest
 
 
-def number_wanted(rng: np.random.Generator, count: tuple[int, int] | None, expected: float) -> int:
+def draw_count(rng: np.random.Generator, count: tuple[int, int] | None, expected: float) -> int:
     """Draw the number of objects of a scene.
 
     Args:
@@ -72,10 +72,10 @@ def largest_parts(label_map: np.ndarray) -> np.ndarray:
     Returns:
         A label map of the same shape and type; pixels that share an edge (voxels: a face) are connected.
     """
-    kept = np.zeros_like(label_map)
+    result = np.zeros_like(label_map)
     for label, window in enumerate(ndimage.find_objects(label_map), start=1):
         if window is not None:
-            parts, number = ndimage.label(label_map[window] == label)
-            largest = 1 if number == 1 else 1 + np.bincount(parts.ravel())[1:].argmax()
-            kept[window][parts == largest] = label
-    return kept
+            components, count = ndimage.label(label_map[window] == label)
+            largest = 1 if count == 1 else 1 + np.bincount(components.ravel())[1:].argmax()
+            result[window][components == largest] = label
+    return result

@@ -59,8 +59,8 @@ class MRSlice:
         depth = np.hypot(y / half[0], x / half[1])
         if waves is None:
             return depth
-        turn = np.arctan2(y, x)
-        outline = sum(a * np.cos(k * turn + p) for k, (a, p) in enumerate(waves.T, start=2))
+        theta = np.arctan2(y, x)
+        outline = sum(a * np.cos(k * theta + p) for k, (a, p) in enumerate(waves.T, start=2))
         return depth / (1 + outline)
 
     def fill(self, inside: np.ndarray, tone: float | np.ndarray, label: int = 0) -> None:
@@ -74,7 +74,7 @@ class MRSlice:
         self.signal[inside] = np.broadcast_to(tone, inside.shape)[inside]
         self.label[inside] = label
 
-    def put(
+    def draw_ellipse(
         self, centre: tuple[float, float], half: tuple[float, float], tone: float, label: int = 0, tilt: float = 0.0
     ) -> None:
         """Draw an ellipse."""

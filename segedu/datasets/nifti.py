@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 
 MAX_VOXELS = 2**28  # 1 GiB as float32; the size in a damaged header may be arbitrary
 _MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -59,7 +59,7 @@ def read_nifti(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
         ValueError: if the file is not NIfTI, damaged, not one volume, too large, in colour, or has a singular affine.
     """
     image, stored = _load(Path(path), max_voxels)
-    return _turn(image, stored.astype(np.float32), Path(path))
+    return _reorient(image, stored.astype(np.float32), Path(path))
 
 
 def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
@@ -79,15 +79,15 @@ def read_nifti_labels(path: str | Path, max_voxels: int = MAX_VOXELS) -> Nifti:
     path = Path(path)
     image, stored = _load(path, max_voxels)
     # NaN fails every comparison
-    known = (stored == np.round(stored)) & (stored >= 0) & (stored < 2.0**63)
-    if not known.all():
-        wrong = stored[~known][0]
-        raise ValueError(f"{path} has a voxel of {wrong}, expected integers of at least 0: is it an image?")
-    return _turn(image, stored.astype(np.int64), path)
+    is_valid = (stored == np.round(stored)) & (stored >= 0) & (stored < 2.0**63)
+    if not is_valid.all():
+        invalid = stored[~is_valid][0]
+        raise ValueError(f"{path} has a voxel of {invalid}, expected integers of at least 0: is it an image?")
+    return _reorient(image, stored.astype(np.int64), path)
 
 
 def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
-    """Write labels where `like` was read: same shape, order of axes and affine as its file.
+    """Write labels on the voxel grid of `like`: with the shape, axis order and affine of its file.
 
     Args:
         path: .nii or .nii.gz; the folder must exist, and a file there is replaced.
@@ -106,7 +106,7 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"path is {str(path)!r}, expected a name that ends in .nii or .nii.gz")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"path is {str(path)!r}, expected one in a folder that exists")
+        raise FileNotFoundError(f"path is {str(path)!r}, expected a path in an existing folder")
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels has type {type(labels).__name__}, expected a Tensor")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -115,14 +115,15 @@ def write_nifti_labels(path: str | Path, labels: Tensor, like: Nifti) -> None:
         raise ValueError(f"labels has shape {tuple(labels.shape)}, expected {tuple(like.array.shape)} as its volume")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > np.iinfo(np.int32).max:
-        raise ValueError(f"labels hold {low} to {high}, expected 0 to {np.iinfo(np.int32).max}")
-    kind = next(kind for kind in (np.uint8, np.uint16, np.int32) if high <= np.iinfo(kind).max)
-    back = nibabel.orientations.ornt_transform(_orientation("LPS"), nibabel.io_orientation(like.stored_affine))
-    stored = nibabel.apply_orientation(labels.cpu().numpy().transpose(2, 1, 0), back)
-    image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=kind), like.stored_affine)
+        raise ValueError(f"labels has values from {low} to {high}, expected 0 to {np.iinfo(np.int32).max}")
+    dtype = next(dtype for dtype in (np.uint8, np.uint16, np.int32) if high <= np.iinfo(dtype).max)
+    stored_orientation = nibabel.io_orientation(like.stored_affine)
+    to_stored_order = nibabel.orientations.ornt_transform(_orientation("LPS"), stored_orientation)
+    stored = nibabel.apply_orientation(labels.cpu().numpy().transpose(2, 1, 0), to_stored_order)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(stored, dtype=dtype), like.stored_affine)
     image.header.set_xyzt_units("mm")
-    with replacing(path) as part:
-        nibabel.save(image, part)
+    with atomic_path(path) as temporary:
+        nibabel.save(image, temporary)
 
 
 def read_case(
@@ -156,17 +157,17 @@ def read_case(
     scaled = ((values - low) / (high - low)).clamp(0, 1).nan_to_num(0).float()
     sample = {"image": scaled[None], "values": values, "spacing": volume.spacing}
     if labels is not None:
-        truth = read_nifti_labels(labels)
-        if truth.array.shape != values.shape:
+        label_volume = read_nifti_labels(labels)
+        if label_volume.array.shape != values.shape:
             raise ValueError(
-                f"{labels} has shape {tuple(truth.array.shape)}, expected {tuple(values.shape)} as its image"
+                f"{labels} has shape {tuple(label_volume.array.shape)}, expected {tuple(values.shape)} as its image"
             )
-        # at the eight corners: a step that is a little longer adds up over the volume
+        # at the eight corners, because a small difference in spacing adds up over the volume
         corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in values.shape[::-1]))])
-        apart = np.abs(corners @ (truth.affine - volume.affine).T).max()
-        if apart > 0.1 * min(volume.spacing):
-            raise ValueError(f"{labels} lies elsewhere than its image {image}, expected affines that agree")
-        sample["semantic"] = truth.array
+        distance = np.abs(corners @ (label_volume.affine - volume.affine).T).max()
+        if distance > 0.1 * min(volume.spacing):
+            raise ValueError(f"{labels} is at another position than its image {image}, expected matching affines")
+        sample["semantic"] = label_volume.array
     return sample
 
 
@@ -177,49 +178,51 @@ def _orientation(codes: str) -> np.ndarray:
 
 
 def _load(path: Path, max_voxels: int) -> tuple[Any, np.ndarray]:
-    """The image of nibabel and its voxels in the file's order, three axes."""
+    """Return nibabel's image and its voxels, with three axes in the order of the file."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
     if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}, which is no file; expected {_LAYOUT}")
-    damage = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+        raise FileNotFoundError(f"path is {str(path)!r}, which is not a file; expected {_LAYOUT}")
+    read_errors = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
     try:
         image = nibabel.load(path)
-    except damage as error:
+    except read_errors as error:
         raise ValueError(f"{path} is not a readable file, expected {_LAYOUT}: {error}") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"{path} is a {type(image).__name__}, expected {_LAYOUT}")
     shape = image.shape
     if len(shape) < 3 or any(length != 1 for length in shape[3:]) or 0 in shape:
-        raise ValueError(f"{path} has shape {shape}, expected one volume (x, y, z): take a time or a channel out first")
+        raise ValueError(
+            f"{path} has shape {shape}, expected one volume (x, y, z): extract one time point or channel first"
+        )
     if np.prod(shape, dtype=object) > max_voxels:
         raise ValueError(f"{path} has shape {shape}, expected at most {max_voxels} voxels: give max_voxels for more")
     if image.get_data_dtype().kind not in "iufb":
-        raise ValueError(f"{path} has dtype {image.get_data_dtype()}, expected one number a voxel")
+        raise ValueError(f"{path} has dtype {image.get_data_dtype()}, expected one number per voxel")
     affine = image.affine
-    steps = np.linalg.norm(affine[:3, :3], axis=0)  # in the file's unit, which may be metres
-    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 1e-9 * steps.prod():
-        raise ValueError(f"{path} has the affine {affine.tolist()}, expected three directions that span space")
+    axis_lengths = np.linalg.norm(affine[:3, :3], axis=0)  # in the file's unit, which may be metres
+    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 1e-9 * axis_lengths.prod():
+        raise ValueError(f"{path} has the affine {affine.tolist()}, expected three linearly independent directions")
     try:
         if path.name.endswith(".gz"):
-            _read_through(path)
+            _verify_checksum(path)
         return image, np.asanyarray(image.dataobj).reshape(shape[:3])
-    except damage as error:
-        raise ValueError(f"{path} is damaged or cut short, expected {_LAYOUT}: {error}") from error
+    except read_errors as error:
+        raise ValueError(f"{path} is damaged or truncated, expected {_LAYOUT}: {error}") from error
 
 
-def _read_through(path: Path) -> None:
-    """Unpack to gzip's checksum at the end: nibabel stops before it, so a damaged voxel would not be detected."""
+def _verify_checksum(path: Path) -> None:
+    """Decompress up to gzip's checksum at the end: nibabel stops before it and would miss a damaged voxel."""
     with gzip.open(path) as unpacked:
         for _ in range(8 * MAX_VOXELS >> 20):
             if not unpacked.read(1 << 20):
                 return
 
 
-def _turn(image: Any, stored: np.ndarray, path: Path) -> Nifti:
-    """Bring voxels to (z, y, x) with the fixed directions, and the affine with them."""
+def _reorient(image: Any, stored: np.ndarray, path: Path) -> Nifti:
+    """Reorder and flip the axes of voxels to (z, y, x) in the fixed directions, and adapt the affine."""
     import nibabel
 
     try:
@@ -228,9 +231,9 @@ def _turn(image: Any, stored: np.ndarray, path: Path) -> Nifti:
         raise ValueError(f"{path} has the unit {error} of a damaged header, expected {_LAYOUT}") from error
     metric = np.diag([*[_MILLIMETRES[unit]] * 3, 1.0])
     affine = metric @ image.affine
-    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), _orientation("LPS"))
-    turned = affine @ nibabel.orientations.inv_ornt_aff(turn, stored.shape)
-    array = nibabel.apply_orientation(stored, turn).transpose(2, 1, 0)
-    spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(turned)[::-1])
+    reorientation = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), _orientation("LPS"))
+    reoriented_affine = affine @ nibabel.orientations.inv_ornt_aff(reorientation, stored.shape)
+    array = nibabel.apply_orientation(stored, reorientation).transpose(2, 1, 0)
+    spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(reoriented_affine)[::-1])
     # Copy: an array with an axis of one voxel may be flagged contiguous despite a negative stride, which torch rejects.
-    return Nifti(torch.from_numpy(np.array(array, order="C")), spacing, turned, affine, stored.shape)
+    return Nifti(torch.from_numpy(np.array(array, order="C")), spacing, reoriented_affine, affine, stored.shape)

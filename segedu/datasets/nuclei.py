@@ -32,7 +32,7 @@ def _read_index(root: Path) -> list[dict[str, str]]:
     if not root.is_dir():
         raise FileNotFoundError(f"root is {str(root)!r}, expected a folder with index.csv, images/ and labels/")
     if not path.is_file():
-        raise FileNotFoundError(f"root is {str(root)!r}, which has no index.csv; expected it beside images/")
+        raise FileNotFoundError(f"root is {str(root)!r}, which has no index.csv; expected it next to images/")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -41,9 +41,9 @@ def _read_index(root: Path) -> list[dict[str, str]]:
         raise ValueError(
             f"{path} is not a table, expected text with the columns {', '.join(_COLUMNS)}: {error}"
         ) from error
-    absent = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-    if absent:
-        raise ValueError(f"{path} has no column {absent[0]!r}, expected at least {', '.join(_COLUMNS)}")
+    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}, expected at least {', '.join(_COLUMNS)}")
     if not rows:
         raise ValueError(f"{path} lists no images, expected one line per image")
     _check_rows(rows, path)
@@ -58,7 +58,9 @@ def _check_rows(rows: list[dict[str, str]], path: Path) -> None:
         if not name or Path(name).name != name:
             raise ValueError(f"{path} names the file {name!r}, expected a plain name without a folder")
         if row["split"] not in SPLITS:
-            raise ValueError(f"{path} puts {name} into the split {row['split']!r}, expected one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"{path} assigns {name} to the split {row['split']!r}, expected one of {', '.join(SPLITS)}"
+            )
         if not row["domain"]:
             raise ValueError(f"{path} gives {name} no domain, expected a word such as fluorescence")
         if name in seen:
@@ -70,9 +72,9 @@ def _choose(rows: list[dict[str, str]], column: str, value: str | None) -> list[
     """Return the rows whose column is `value`, or all rows if it is None."""
     if value is None:
         return rows
-    known = sorted({row[column] for row in rows})
-    if value not in known:
-        raise ValueError(f"{column} is {value!r}, expected one of {known} or None for all")
+    allowed = sorted({row[column] for row in rows})
+    if value not in allowed:
+        raise ValueError(f"{column} is {value!r}, expected one of {allowed} or None for all")
     return [row for row in rows if row[column] == value]
 
 

@@ -19,7 +19,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segedu.datasets.microscope import check_span, expose, largest_parts, number_wanted, uneven_light
+from segedu.datasets.microscope import check_span, draw_count, expose, largest_parts, uneven_light
 from segedu.datasets.sample import compact
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.texture import check_count, scene_rng
@@ -39,7 +39,7 @@ class Ellipsoid:
 
     centre: np.ndarray
     axes: np.ndarray
-    turn: np.ndarray
+    rotation: np.ndarray
 
     @property
     def volume(self) -> float:
@@ -55,8 +55,8 @@ class Ellipsoid:
         Returns:
             An array of shape (...).
         """
-        away = points - self.centre.reshape(3, *[1] * (points.ndim - 1))
-        return np.linalg.norm(np.tensordot(self.turn / self.axes[:, None], away, 1), axis=0)
+        offset = points - self.centre.reshape(3, *[1] * (points.ndim - 1))
+        return np.linalg.norm(np.tensordot(self.rotation / self.axes[:, None], offset, 1), axis=0)
 
 
 class _Block:
@@ -66,9 +66,9 @@ class _Block:
         self.size, self.scale = size, np.array([step, 1.0, 1.0])
         self.margin = np.ceil(reach / self.scale).astype(int) + 1
         shape = tuple(np.array(size) + 2 * self.margin)
-        self.owner, self.deep = np.zeros(shape, np.int32), np.ones(shape)
+        self.owner, self.relative_depth = np.zeros(shape, np.int32), np.ones(shape)
         self.nuclei: list[Ellipsoid] = []
-        self.whole = np.zeros(0, np.int64)  # number of voxels of each nucleus, including those that others cover
+        self.voxel_counts = np.zeros(0, np.int64)  # number of voxels of each nucleus, including those that others cover
         self.frame = tuple(slice(m, m + side) for m, side in zip(self.margin, size, strict=True))
 
     def add(self, nucleus: Ellipsoid) -> bool:
@@ -80,22 +80,22 @@ class _Block:
         reach = nucleus.axes.max() / self.scale
         spans = np.clip([np.floor(middle - reach), np.ceil(middle + reach)], 0, np.reshape(self.owner.shape, (1, 3)))
         window = tuple(slice(*pair) for pair in spans.astype(int).T)
-        away = np.mgrid[window] + (0.5 - self.margin).reshape(3, 1, 1, 1)
-        depth = nucleus.depth(away * self.scale.reshape(3, 1, 1, 1))
+        positions = np.mgrid[window] + (0.5 - self.margin).reshape(3, 1, 1, 1)
+        depth = nucleus.depth(positions * self.scale.reshape(3, 1, 1, 1))
         owner, inside = self.owner[window], depth < 1
         voxels = int(inside.sum())
-        shared = np.bincount(owner[inside], minlength=len(self.whole) + 1)[1:]
-        if (shared > _OVERLAP * np.minimum(voxels, self.whole)).any() or shared.sum() > 2 * _OVERLAP * voxels:
+        shared = np.bincount(owner[inside], minlength=len(self.voxel_counts) + 1)[1:]
+        if (shared > _OVERLAP * np.minimum(voxels, self.voxel_counts)).any() or shared.sum() > 2 * _OVERLAP * voxels:
             return False
-        number = len(self.whole) + 1
-        claimed = np.where(depth < self.deep[window], number, owner)
+        number = len(self.voxel_counts) + 1
+        claimed = np.where(depth < self.relative_depth[window], number, owner)
         before, self.owner[window] = owner.copy(), claimed
         if (self.owner[self.frame] == number).sum() < max(4, 0.2 * voxels) or self._hides(number):
             self.owner[window] = before
             return False
-        self.deep[window] = np.minimum(self.deep[window], depth)
+        self.relative_depth[window] = np.minimum(self.relative_depth[window], depth)
         self.nuclei.append(nucleus)
-        self.whole = np.append(self.whole, voxels)
+        self.voxel_counts = np.append(self.voxel_counts, voxels)
         return True
 
     def _hides(self, number: int) -> bool:
@@ -120,7 +120,7 @@ def _nucleus(rng: np.random.Generator, block: _Block, radius: tuple[float, float
 def _arrange(rng: np.random.Generator, block: _Block, count, radius: tuple[float, float], touching: float) -> None:
     """Add as many nuclei as fit, up to a random number within `count`."""
     space = np.prod(block.size) * block.scale[0]
-    target_count = number_wanted(rng, count, 0.24 * space / (4 / 3 * np.pi * np.mean(radius) ** 3))
+    target_count = draw_count(rng, count, 0.24 * space / (4 / 3 * np.pi * np.mean(radius) ** 3))
     for _ in range(8 * target_count):
         if len(block.nuclei) == target_count:
             break
@@ -132,14 +132,14 @@ def _photograph(rng: np.random.Generator, block: _Block, noise: float, unevennes
     step, shape = block.scale[0], block.owner.shape
     grain = ndimage.gaussian_filter(rng.standard_normal(shape), 1.6 / block.scale)
     bright = np.append(0, 0.35 + 0.75 * rng.uniform(size=len(block.nuclei)) ** 1.4)[block.owner]
-    thick = np.sqrt(np.clip(1 - 0.6 * block.deep**2, 0, None))
+    thick = np.sqrt(np.clip(1 - 0.6 * block.relative_depth**2, 0, None))
     signal = bright * thick * np.clip(1 + 0.22 * grain / grain.std(), 0.2, None)
-    long, wide = _SMEAR
-    sharp = ndimage.gaussian_filter(signal, (long / step, wide, wide))[block.frame]
-    haze = ndimage.gaussian_filter(sharp, (6 / step, 6, 6), truncate=2.5)
+    axial_sigma, lateral_sigma = _SMEAR
+    blurred = ndimage.gaussian_filter(signal, (axial_sigma / step, lateral_sigma, lateral_sigma))[block.frame]
+    haze = ndimage.gaussian_filter(blurred, (6 / step, 6, 6), truncate=2.5)
     light, stray = uneven_light(rng, block.size[1:], unevenness)
     fade = np.exp(-0.6 * unevenness * np.linspace(0, 1, block.size[0]))[:, None, None]
-    return expose(rng, fade * light * (0.9 * sharp + 0.35 * haze) + 0.6 * stray, noise)
+    return expose(rng, fade * light * (0.9 * blurred + 0.35 * haze) + 0.6 * stray, noise)
 
 
 def draw_nuclei3d(
@@ -183,14 +183,14 @@ def draw_nuclei3d(
     _arrange(rng, block, count, radius, touching)
     image = _photograph(rng, block, noise, unevenness)
     label_map, _ = compact(torch.from_numpy(largest_parts(block.owner[block.frame])))
-    seen = torch.bincount(label_map.flatten(), minlength=len(block.nuclei) + 1)[1:]
+    visible = torch.bincount(label_map.flatten(), minlength=len(block.nuclei) + 1)[1:]
     return {
         "image": torch.from_numpy(image.astype(np.float32))[None],
         "semantic": (label_map > 0).long(),
         "label_map": label_map,
         "labels": torch.ones(len(block.nuclei), dtype=torch.int64),
         "volumes": torch.tensor([nucleus.volume / step for nucleus in block.nuclei], dtype=torch.float32),
-        "visible": (seen / torch.from_numpy(block.whole)).float(),
+        "visible": (visible / torch.from_numpy(block.voxel_counts)).float(),
         "spacing": (step, 1.0, 1.0),
     }
 

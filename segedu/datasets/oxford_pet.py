@@ -49,7 +49,9 @@ class OxfordPet(Dataset):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text, expected lines such as 'Abyssinian_100 1 1 1': {error}") from error
+            raise ValueError(
+                f"{path} is not a text file, expected lines such as 'Abyssinian_100 1 1 1': {error}"
+            ) from error
         # Lines that begin with # are comments, as in the authors' list.txt.
         self.rows = [self._row(line, path) for line in lines if line.strip() and not line.startswith("#")]
         if not self.rows:
@@ -60,12 +62,12 @@ class OxfordPet(Dataset):
 
     @staticmethod
     def _row(line: str, path: Path) -> tuple[str, int, int]:
-        """Name, breed from 0, species from 0."""
-        parts = line.split()
-        numbers = [int(part) - 1 for part in parts[1:] if part.isascii() and part.isdigit()]
-        if len(parts) != 4 or len(numbers) != 3 or not 0 <= numbers[0] < _MOST_BREEDS or numbers[1] not in (0, 1):
+        """Parse a line to the name, the breed and the species, both counted from 0."""
+        fields = line.split()
+        numbers = [int(field) - 1 for field in fields[1:] if field.isascii() and field.isdigit()]
+        if len(fields) != 4 or len(numbers) != 3 or not 0 <= numbers[0] < _MOST_BREEDS or numbers[1] not in (0, 1):
             raise ValueError(f"{path} has the line {line!r}, expected 'name breed species number', counted from 1")
-        return parts[0], numbers[0], numbers[1]
+        return fields[0], numbers[0], numbers[1]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,10 +79,12 @@ class OxfordPet(Dataset):
         name, breed, species = row
         image = read_image(self.root / "images" / f"{name}.jpg")
         trimap = read_labels(self.root / "annotations" / "trimaps" / f"{name}.png", image.shape[1:])
-        known = (trimap >= _ANIMAL) & (trimap <= _BORDER)
-        if not known.all():
-            wrong = int(trimap[~known][0])
-            raise ValueError(f"trimaps/{name}.png has the value {wrong}, expected 1 (pet), 2 (background), 3 (border)")
+        is_valid = (trimap >= _ANIMAL) & (trimap <= _BORDER)
+        if not is_valid.all():
+            invalid = int(trimap[~is_valid][0])
+            raise ValueError(
+                f"trimaps/{name}.png has the value {invalid}, expected 1 (pet), 2 (background), 3 (border)"
+            )
         animal = trimap == _ANIMAL
         sample = make_sample(image, animal.int().numpy(), [1] if animal.any() else [])
         sample["semantic"] = sample["semantic"].masked_fill(trimap == _BORDER, VOID)

@@ -52,8 +52,8 @@ def _letters(rng: np.random.Generator, height: int, width: int, dark: float) -> 
     ends = np.cumsum(rng.integers(2, 9, count))
     bits[:, ends[ends < count]] = False  # and after each word
     rows = np.minimum(np.arange(height) * 5 // height, 4)
-    place = np.arange(width) / step
-    letter, part = place.astype(int), np.minimum((place % 1 * 3).astype(int), 2)
+    position = np.arange(width) / step
+    letter, part = position.astype(int), np.minimum((position % 1 * 3).astype(int), 2)
     ink = bits[rows[:, None], letter[None], part[None]].astype(float)
     if height < 4:  # too small to be read: grey strokes
         ink = 0.35 * ~bits[0].all(axis=1)[letter] + 0.6 * ink
@@ -114,15 +114,23 @@ def _article(rng: np.random.Generator, page: _Page, box: tuple, columns: int, ar
         first = int(rng.integers(0, columns - span + 1))
         x0, x1 = edges[first], edges[first + span] - gutter
         height = min(int(0.55 * (bottom - top)), max(10, int((x1 - x0) * rng.uniform(0.5, 0.9))))
-        low = top if rng.uniform() < 0.7 else top + max(0, (bottom - top) // 3)
-        page.add(low, x0, low + height, x1, _FIGURE, article)
-        page.ink[low : low + height, x0:x1] = _picture(rng, height, x1 - x0)
+        y0 = top if rng.uniform() < 0.7 else top + max(0, (bottom - top) // 3)
+        page.add(y0, x0, y0 + height, x1, _FIGURE, article)
+        page.ink[y0 : y0 + height, x0:x1] = _picture(rng, height, x1 - x0)
         lines = int(rng.integers(1, 3))
-        _text(rng, page, (low + height + 2, x0, low + height + 2 + 3 * lines, x1), 3, _CAPTION, article, 0.95)
-        if low > top + 6:
+        _text(
+            rng,
+            page,
+            (y0 + height + 2, x0, y0 + height + 2 + 3 * lines, x1),
+            3,
+            _CAPTION,
+            article,
+            0.95,
+        )
+        if y0 > top + 6:
             for number in range(first, first + span):
-                _text(rng, page, (top, edges[number], low - 2, edges[number + 1] - gutter), 3, _TEXT, article)
-        tops[first : first + span] = low + height + 3 * lines + 4
+                _text(rng, page, (top, edges[number], y0 - 2, edges[number + 1] - gutter), 3, _TEXT, article)
+        tops[first : first + span] = y0 + height + 3 * lines + 4
     for number in range(columns):
         _text(rng, page, (tops[number], edges[number], bottom, edges[number + 1] - gutter), 3, _TEXT, article)
 
@@ -163,17 +171,19 @@ def _scan(rng: np.random.Generator, page: _Page, noise: float, bend: float) -> t
     size = page.ink.shape
     rows, columns = np.mgrid[: size[0], : size[1]] - (np.array(size)[:, None, None] - 1) / 2
     angle = np.radians(rng.uniform(-2.0, 2.0)) * bend
-    at = np.stack([rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)])
-    at += (np.array(size)[:, None, None] - 1) / 2
-    at += bend * 0.012 * max(size) * np.stack([smooth_field(rng, size, max(size) / 2) for _ in range(2)])
-    ink = ndimage.map_coordinates(page.ink, at, order=1, mode="constant")
-    behind = ndimage.gaussian_filter(page.ink[:, ::-1], 1.0) * rng.uniform(0.0, 0.16)
+    position = np.stack(
+        [rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)]
+    )
+    position += (np.array(size)[:, None, None] - 1) / 2
+    position += bend * 0.012 * max(size) * np.stack([smooth_field(rng, size, max(size) / 2) for _ in range(2)])
+    ink = ndimage.map_coordinates(page.ink, position, order=1, mode="constant")
+    show_through = ndimage.gaussian_filter(page.ink[:, ::-1], 1.0) * rng.uniform(0.0, 0.16)
     paper = np.array([1.0, rng.uniform(0.9, 0.98), rng.uniform(0.68, 0.95)])[:, None, None] * rng.uniform(0.75, 0.97)
     stains = 1 - 0.12 * np.clip(smooth_field(rng, size, max(size) / 4), 0, 1) - 0.03 * rng.uniform(0, 1, size)
     light = 1 + 0.12 * smooth_field(rng, size, max(size))
     black = rng.uniform(0.05, 0.25)
-    image = paper * stains * light * (1 - behind) * (1 - (1 - black) * ink)
-    return np.clip(image + noise * rng.standard_normal((3, *size)), 0, 1), at
+    image = paper * stains * light * (1 - show_through) * (1 - (1 - black) * ink)
+    return np.clip(image + noise * rng.standard_normal((3, *size)), 0, 1), position
 
 
 def draw_page(
@@ -197,15 +207,15 @@ def draw_page(
     bend, noise = check_number("bend", bend, 0, 3), check_number("noise", noise, 0, 1)
     rng = scene_rng(seed)
     page = _compose(rng, size)
-    image, at = _scan(rng, page, noise, bend)
-    row, column = np.round(at).astype(int)
+    image, page_positions = _scan(rng, page, noise, bend)
+    row, column = np.round(page_positions).astype(int)
     inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
     row, column = row.clip(0, size[0] - 1), column.clip(0, size[1] - 1)
-    seen, lines = page.regions[row, column] * inside, page.lines[row, column] * inside
-    seen[np.isin(seen, np.flatnonzero(np.bincount(seen.ravel()) < _SPECK))] = 0
-    lines[seen == 0] = 0
-    label_map, kept = compact(torch.from_numpy(seen))
-    labels, articles = (np.array(values, np.int64)[kept.numpy() - 1] for values in (page.labels, page.articles))
+    visible_regions, lines = page.regions[row, column] * inside, page.lines[row, column] * inside
+    visible_regions[np.isin(visible_regions, np.flatnonzero(np.bincount(visible_regions.ravel()) < _SPECK))] = 0
+    lines[visible_regions == 0] = 0
+    label_map, old_labels = compact(torch.from_numpy(visible_regions))
+    labels, articles = (np.array(values, np.int64)[old_labels.numpy() - 1] for values in (page.labels, page.articles))
     sample = make_sample(image, label_map.numpy(), labels, stuff=np.zeros(size, np.int64))
     line_map, _ = compact(torch.from_numpy(lines))
     return sample | {"articles": torch.from_numpy(articles), "lines": line_map}

@@ -29,26 +29,26 @@ _MIN_SIZE = 32
 
 def _bone(scan: MRSlice, centre: tuple, half: tuple, marrow: float, tilt: float = 0.0) -> None:
     """Draw a bone: marrow in a dark shell."""
-    scan.put(centre, half, 0.05, tilt=tilt)
-    scan.put(centre, (half[0] - 3, half[1] - 3), marrow, tilt=tilt)
+    scan.draw_ellipse(centre, half, 0.05, tilt=tilt)
+    scan.draw_ellipse(centre, (half[0] - 3, half[1] - 3), marrow, tilt=tilt)
 
 
 def _draw_pelvis(scan: MRSlice, rng: np.random.Generator) -> None:
     """Skin and fat, muscles, hip joints, the pubic bones in front."""
     fat, muscle, marrow = rng.uniform(0.55, 0.75), rng.uniform(0.14, 0.24), rng.uniform(0.38, 0.55)
     scan.signal[:] = 0.01
-    scan.put((0, 0), (rng.uniform(108, 128), rng.uniform(165, 190)), fat)
+    scan.draw_ellipse((0, 0), (rng.uniform(108, 128), rng.uniform(165, 190)), fat)
     flesh = muscle * (1 + 0.35 * scan.grain(rng, 7))
     for side in (-1, 1):
         hip = (rng.uniform(-22, -10), side * rng.uniform(82, 92))
         scan.fill(scan.depth((68, 66 * side), (36, 62), 0.35 * side) < 1, flesh)  # of the buttock
         scan.fill(scan.depth((-52, 84 * side), (30, 42), -0.4 * side) < 1, flesh)  # of the thigh
         _bone(scan, (hip[0] + 4, hip[1] - 12 * side), (42, 27), marrow, tilt=0.3 * side)  # socket
-        scan.put(hip, (30, 30), 0.05)
+        scan.draw_ellipse(hip, (30, 30), 0.05)
         _bone(scan, hip, (27, 27), marrow * rng.uniform(0.95, 1.2))
         scan.fill(scan.depth((8, 52 * side), (42, 11), -0.12 * side) < 1, flesh)  # lines the inner wall
         _bone(scan, (-60, 20 * side), (12, 25), marrow, tilt=-0.5 * side)  # pubic bone
-    scan.put((rng.uniform(88, 98), 0), (9, 14), 0.4)  # coccyx
+    scan.draw_ellipse((rng.uniform(88, 98), 0), (9, 14), 0.4)  # coccyx
     spots = np.abs(scan.grain(rng, 5)) > rng.uniform(0.72, 0.8)  # vessels and strands
     inner = scan.depth((5, 0), (52, 46)) < 1
     scan.fill(spots & inner & (scan.signal > 0.5), rng.uniform(0.1, 0.35))
@@ -58,8 +58,8 @@ def _draw_bladder(scan: MRSlice, rng: np.random.Generator, top: float) -> None:
     """Draw the bladder, bright urine in a dark wall, in front of the prostate, which begins at `top`."""
     half = (rng.uniform(12, 24), rng.uniform(22, 38))
     centre = (top - half[0] * rng.uniform(0.3, 0.9), rng.uniform(-5, 5))
-    scan.put(centre, half, rng.uniform(0.15, 0.25))
-    scan.put(centre, (half[0] - 3, half[1] - 3), rng.uniform(0.75, 1.0))
+    scan.draw_ellipse(centre, half, rng.uniform(0.15, 0.25))
+    scan.draw_ellipse(centre, (half[0] - 3, half[1] - 3), rng.uniform(0.75, 1.0))
 
 
 def _draw_prostate(scan: MRSlice, rng: np.random.Generator, centre: tuple, half: tuple) -> None:
@@ -89,7 +89,7 @@ def _draw_rectum(scan: MRSlice, rng: np.random.Generator, bottom: float, middle:
     for side in (-1, 1):
         band = scan.depth((centre[0] - 8, centre[1] + side * (half[1] + 9)), (30, 3.5), 0.25 * side) < 1
         scan.fill(band & (scan.label == 0), rng.uniform(0.15, 0.25))
-    scan.put(centre, half, rng.uniform(0.25, 0.42))
+    scan.draw_ellipse(centre, half, rng.uniform(0.25, 0.42))
     gas = rng.uniform() < 0.5
     tone = rng.uniform(0.01, 0.05) if gas else rng.uniform(0.35, 0.6)
     inner = scan.depth(centre, (half[0] - 4, half[1] - 4)) < 1

@@ -27,9 +27,9 @@ def compact(label_map: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The new label map (H, W) int32, and the old labels (N,) int64 in ascending order: new label i was `old[i - 1]`.
     """
-    old, inverse = label_map.long().unique(return_inverse=True)
-    things = old > 0
-    return things.cumsum(0).to(torch.int32)[inverse], old[things]
+    old_labels, inverse = label_map.long().unique(return_inverse=True)
+    is_object = old_labels > 0
+    return is_object.cumsum(0).to(torch.int32)[inverse], old_labels[is_object]
 
 
 def panoptic_truth(label_map: Tensor, labels: Tensor, semantic: Tensor) -> tuple[Tensor, list[dict[str, int | bool]]]:
@@ -45,13 +45,13 @@ def panoptic_truth(label_map: Tensor, labels: Tensor, semantic: Tensor) -> tuple
         void. `segments_info` is a list with one dict of `id`, `category_id` and `isthing` per segment.
     """
     ids = label_map.to(torch.int32).clone()
-    info = [{"id": i, "category_id": c, "isthing": True} for i, c in enumerate(labels.tolist(), start=1)]
+    segments_info = [{"id": i, "category_id": c, "isthing": True} for i, c in enumerate(labels.tolist(), start=1)]
     stuff = torch.where(label_map == 0, semantic, torch.full_like(semantic, VOID))
     for category in stuff.unique().tolist():
         if category != VOID:
-            info.append({"id": len(info) + 1, "category_id": category, "isthing": False})
-            ids[stuff == category] = len(info)
-    return ids, info
+            segments_info.append({"id": len(segments_info) + 1, "category_id": category, "isthing": False})
+            ids[stuff == category] = len(segments_info)
+    return ids, segments_info
 
 
 def make_sample(
@@ -76,8 +76,8 @@ def make_sample(
     masks = masks_from_label_map(ids)
     semantic = torch.cat([torch.zeros(1, dtype=torch.int64), classes])[ids.long()]
     if stuff is not None:
-        rest = torch.from_numpy(np.ascontiguousarray(stuff, dtype=np.int64))
-        semantic = torch.where(ids == 0, rest, semantic)
+        stuff_classes = torch.from_numpy(np.ascontiguousarray(stuff, dtype=np.int64))
+        semantic = torch.where(ids == 0, stuff_classes, semantic)
     sample = {
         "image": torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)),
         "semantic": semantic,

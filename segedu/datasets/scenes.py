@@ -46,6 +46,6 @@ class Scenes(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor | list]:
         if not -self.length <= index < self.length:
-            raise IndexError(f"index is {index}, expected one of {self.length} scenes")
+            raise IndexError(f"index is {index}, expected an index into {self.length} scenes")
         sample = self.draw((self.seed, index % self.length), **self.scene)
         return self.transforms(sample) if self.transforms else sample

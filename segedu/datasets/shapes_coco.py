@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation, label
 from torch import Tensor
 
 from segedu.datasets.coco import coco_annotation
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.datasets.texture import check_count
 from segedu.ops.masks import boxes_from_masks
@@ -44,33 +44,33 @@ def merge_crowds(sample: Mapping[str, Tensor], smallest: int = 3) -> dict[str, T
     if smallest < 2:
         raise ValueError(f"smallest is {smallest}, expected at least 2 objects")
     masks, labels, crowds = sample["masks"], sample["labels"], []
-    alone = torch.ones(len(labels), dtype=torch.bool)
-    for kind in labels.unique().tolist():
-        own = torch.nonzero(labels == kind).flatten()
-        regions = _regions(masks[own].numpy())
+    is_single = torch.ones(len(labels), dtype=torch.bool)
+    for category in labels.unique().tolist():
+        indices = torch.nonzero(labels == category).flatten()
+        regions = _regions(masks[indices].numpy())
         for region in np.unique(regions):
-            members = own[torch.from_numpy(regions == region)]
+            members = indices[torch.from_numpy(regions == region)]
             if len(members) >= smallest:
-                crowds.append((kind, masks[members].any(dim=0)))
-                alone[members] = False
-    kinds = torch.tensor([kind for kind, _ in crowds], dtype=torch.int64)
-    merged = torch.cat([masks[alone], torch.stack([mask for _, mask in crowds]) if crowds else masks[:0]])
+                crowds.append((category, masks[members].any(dim=0)))
+                is_single[members] = False
+    crowd_labels = torch.tensor([category for category, _ in crowds], dtype=torch.int64)
+    merged = torch.cat([masks[is_single], torch.stack([mask for _, mask in crowds]) if crowds else masks[:0]])
     return {
         "boxes": boxes_from_masks(merged),
-        "labels": torch.cat([labels[alone], kinds]),
+        "labels": torch.cat([labels[is_single], crowd_labels]),
         "masks": merged,
-        "iscrowd": torch.arange(len(merged)) >= int(alone.sum()),
+        "iscrowd": torch.arange(len(merged)) >= int(is_single.sum()),
     }
 
 
 def _regions(masks: np.ndarray) -> np.ndarray:
     """Index (N,) of the connected region (8-connectivity) of each of the masks (N, H, W)."""
-    numbers, _ = label(masks.any(axis=0), structure=np.ones((3, 3)))
-    near = [binary_dilation(mask) for mask in masks]  # connects the parts of an object that others cut in two
+    components, _ = label(masks.any(axis=0), structure=np.ones((3, 3)))
+    dilated = [binary_dilation(mask) for mask in masks]  # connects the parts of an object that others cut in two
     parents = list(range(len(masks)))
     for i in range(len(masks)):
         for j in range(i):
-            if (near[i] & masks[j]).any() or np.intersect1d(numbers[masks[i]], numbers[masks[j]]).size:
+            if (dilated[i] & masks[j]).any() or np.intersect1d(components[masks[i]], components[masks[j]]).size:
                 parents = [parents[j] if parent == parents[i] else parent for parent in parents]
     return np.array(parents)
 
@@ -112,8 +112,8 @@ def write_shapes_coco(
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES) if number]
     content = {"images": images, "annotations": annotations, "categories": categories}
     path = folder / "instances.json"
-    with replacing(path) as part:
-        part.write_text(json.dumps(content), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 

@@ -44,7 +44,7 @@ class _Street:
     def spans(self, category: int) -> list[tuple[float, float]]:
         """Intervals of x between the houses that belong to strips of one class."""
         pairs = zip(self.edges[:-1], self.edges[1:], self.strips[1:-1], strict=True)
-        return [(low, high) for low, high, kind in pairs if kind == category]
+        return [(low, high) for low, high, strip_class in pairs if strip_class == category]
 
     def claim(self, x: float, z: float, half_width: float, half_length: float) -> bool:
         """Reserve a rectangle of the ground; False if it overlaps a reserved one."""
@@ -54,7 +54,7 @@ class _Street:
         self.shadows.append((x, z, half_width, half_length))
         return True
 
-    def number(self, category: int) -> int:
+    def add_instance(self, category: int) -> int:
         """Add a thing and return its instance number."""
         self.labels.append(category)
         return len(self.labels)
@@ -71,9 +71,9 @@ def _plan(rng: np.random.Generator) -> _Street:
             widths += [(_WATER, rng.uniform(9, 18))]
         if rng.uniform() < (0.7 if side == canal else 0.4):
             widths += [(_VEGETATION, rng.uniform(1, 6))]
-        for kind, width in widths:
+        for category, width in widths:
             edges = [edges[0] - width, *edges] if sign < 0 else [*edges, edges[-1] + width]
-            strips = [kind, *strips] if sign < 0 else [*strips, kind]
+            strips = [category, *strips] if sign < 0 else [*strips, category]
     walls = (edges[0], edges[-1])
     outside = int(rng.choice([_VEGETATION, _SIDEWALK]))
     start = rng.uniform(10, 40)
@@ -81,17 +81,17 @@ def _plan(rng: np.random.Generator) -> _Street:
     return _Street(np.array(edges), (outside, *strips, outside), walls, crossing)
 
 
-def _surface(paints: Paints, kind: int, x: np.ndarray, z: np.ndarray, sky: np.ndarray) -> np.ndarray:
+def _surface(paints: Paints, category: int, x: np.ndarray, z: np.ndarray, sky: np.ndarray) -> np.ndarray:
     """Colour (3, P) of the ground of one class, with grain, slabs or ripples."""
-    rough, tone = paints.pick(0.03, 0.2), paints.of(CLASSES[kind])[..., 0]
-    rough = 0.3 if kind == _VEGETATION else rough
-    colour = tone * (1 + rough * paints.at(x * paints.pick(2, 8) + 500, z * paints.pick(1, 4)))
-    if kind == _WATER:
-        ripple = np.sin(z * paints.pick(3, 7) + 1.5 * np.sin(x * 1.3) + 6 * paints.at(x * 0.4 + 99, z * 0.4))
-        mix = paints.pick(0.2, 0.6)
+    rough, tone = paints.uniform(0.03, 0.2), paints.surface_colour(CLASSES[category])[..., 0]
+    rough = 0.3 if category == _VEGETATION else rough
+    colour = tone * (1 + rough * paints.grain_at(x * paints.uniform(2, 8) + 500, z * paints.uniform(1, 4)))
+    if category == _WATER:
+        ripple = np.sin(z * paints.uniform(3, 7) + 1.5 * np.sin(x * 1.3) + 6 * paints.grain_at(x * 0.4 + 99, z * 0.4))
+        mix = paints.uniform(0.2, 0.6)
         colour = (mix * sky[:, None] + (1 - mix) * colour) * (1 + 0.18 * ripple)
-    elif kind == _SIDEWALK or (kind == _ROAD and paints.pick(0, 1) < 0.25):
-        slab = paints.pick(0.5, 1.2)
+    elif category == _SIDEWALK or (category == _ROAD and paints.uniform(0, 1) < 0.25):
+        slab = paints.uniform(0.5, 1.2)
         joint = ((x / slab) % 1 < 0.12) | ((z / slab) % 1 < 0.12)
         colour = colour * np.where(joint & (z < 14), 0.78, 1)
     return colour
@@ -101,15 +101,15 @@ def _markings(paints: Paints, street: _Street, x: np.ndarray, z: np.ndarray) -> 
     """Mask of the road markings: dashed centre line, edge lines, sometimes a zebra crossing."""
     left, right = street.spans(_ROAD)[0]
     middle, width = (left + right) / 2, right - left
-    dash, mark = paints.pick(3, 7), np.zeros(x.shape, bool)
-    if paints.pick(0, 1) < 0.75:
-        mark |= (np.abs(x - middle) < 0.09) & ((z / dash) % 1 < paints.pick(0.4, 1.0))
-    if paints.pick(0, 1) < 0.4:
-        mark |= np.abs(np.abs(x - middle) - (width / 2 - 0.35)) < 0.07
-    if paints.pick(0, 1) < 0.4:
-        near = paints.pick(6, 22)
-        mark |= (np.abs(z - near) < 1.6) & (((x - left) / 1.0) % 1 < 0.5)
-    return mark
+    dash, mask = paints.uniform(3, 7), np.zeros(x.shape, bool)
+    if paints.uniform(0, 1) < 0.75:
+        mask |= (np.abs(x - middle) < 0.09) & ((z / dash) % 1 < paints.uniform(0.4, 1.0))
+    if paints.uniform(0, 1) < 0.4:
+        mask |= np.abs(np.abs(x - middle) - (width / 2 - 0.35)) < 0.07
+    if paints.uniform(0, 1) < 0.4:
+        distance = paints.uniform(6, 22)
+        mask |= (np.abs(z - distance) < 1.6) & (((x - left) / 1.0) % 1 < 0.5)
+    return mask
 
 
 def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarray) -> None:
@@ -118,89 +118,93 @@ def _draw_ground(canvas: Canvas, street: _Street, paints: Paints, sky: np.ndarra
     z = canvas.camera.eye / canvas.down[below]
     x = canvas.right[below] * z
     strip = np.searchsorted(street.edges, x)
-    kinds = np.array(street.strips, np.uint8)[strip]
-    dry = kinds != _WATER
+    categories = np.array(street.strips, np.uint8)[strip]
+    dry = categories != _WATER
     crossed = (z > street.crossing[0]) & (z < street.crossing[1]) & dry
-    kinds[crossed] = _ROAD
+    categories[crossed] = _ROAD
     strip[crossed] = street.strips.index(_ROAD)
     colour = np.zeros((3, len(z)), np.float32)
-    for number, kind in enumerate(street.strips):
-        here = strip == number
-        if here.any():
-            colour[:, here] = _surface(paints, kind, x[here], z[here], sky)
+    for number, category in enumerate(street.strips):
+        in_strip = strip == number
+        if in_strip.any():
+            colour[:, in_strip] = _surface(paints, category, x[in_strip], z[in_strip], sky)
     road = street.spans(_ROAD)[0]
     for _ in range(int(paints.rng.integers(0, 4))):  # repaired patches, in the colours of the pavement
-        px, pz, tone = paints.pick(*road), paints.pick(4, 25), paints.of("sidewalk")[..., 0]
-        patch = (kinds == _ROAD) & (np.abs(x - px) < paints.pick(0.4, 1.5)) & (np.abs(z - pz) < paints.pick(0.5, 2.5))
+        px, pz, tone = paints.uniform(*road), paints.uniform(4, 25), paints.surface_colour("sidewalk")[..., 0]
+        patch = (
+            (categories == _ROAD)
+            & (np.abs(x - px) < paints.uniform(0.4, 1.5))
+            & (np.abs(z - pz) < paints.uniform(0.5, 2.5))
+        )
         colour[:, patch] = tone
-    painted = _markings(paints, street, x, z) & (kinds == _ROAD) & ~crossed
-    colour[:, painted] = 0.3 * colour[:, painted] + 0.7 * paints.tone((0, 0.3), (0.8, 1), hue=(0.1, 0.15))[..., 0]
+    marked = _markings(paints, street, x, z) & (categories == _ROAD) & ~crossed
+    colour[:, marked] = 0.3 * colour[:, marked] + 0.7 * paints.tone((0, 0.3), (0.8, 1), hue=(0.1, 0.15))[..., 0]
     kerb = np.abs(x[:, None] - np.array(road)).min(axis=1) < 0.1
-    colour[:, kerb & ~crossed] *= paints.pick(0.6, 1.2)
+    colour[:, kerb & ~crossed] *= paints.uniform(0.6, 1.2)
     for sx, sz, wide, long in street.shadows:
         gap = np.maximum(np.abs(x - sx) / (wide + 0.1), np.abs(z - sz) / (long + 0.15))
         colour *= np.where((gap < 1.25) & dry, 0.55 + 0.36 * np.clip(gap, 0, 1.25), 1).astype(np.float32)
-    canvas.depth[below], canvas.category[below], canvas.colour[:, below] = z, kinds, colour
+    canvas.depth[below], canvas.category[below], canvas.colour[:, below] = z, categories, colour
 
 
 def _draw_sky(canvas: Canvas, paints: Paints, horizon: np.ndarray) -> None:
     """Draw a colour gradient upwards from the horizon, clouds, and sometimes hills."""
     rng, shape = paints.rng, canvas.shape
     zenith = paints.tone((0.0, 0.7), (0.25, 0.95), hue=(0.52, 0.68))
-    height = np.clip(-canvas.down * paints.pick(1.0, 2.5), 0, 1)
+    height = np.clip(-canvas.down * paints.uniform(1.0, 2.5), 0, 1)
     canvas.colour[:] = horizon[:, None, None] * (1 - height) + zenith * height
-    clouds = smooth_field(rng, shape, shape[1] / paints.pick(3, 7)) + 0.5 * smooth_field(rng, shape, shape[1] / 16)
-    cover = np.clip(clouds * 1.6 - paints.pick(-0.6, 1.0), 0, 0.85).astype(np.float32)
+    clouds = smooth_field(rng, shape, shape[1] / paints.uniform(3, 7)) + 0.5 * smooth_field(rng, shape, shape[1] / 16)
+    cover = np.clip(clouds * 1.6 - paints.uniform(-0.6, 1.0), 0, 0.85).astype(np.float32)
     canvas.colour[:] += cover * (paints.tone((0.0, 0.12), (0.6, 1.0)) - canvas.colour)
     canvas.category[:] = _SKY
     if rng.uniform() < 0.3:
         bumps = smooth_field(rng, (2, 512), 40)[0] + 0.25 * smooth_field(rng, (2, 512), 6)[0]
-        ridge = paints.pick(0.03, 0.12) * (1.4 + bumps)
+        ridge = paints.uniform(0.03, 0.12) * (1.4 + bumps)
         above = ridge[((canvas.right * 120 + 256).astype(int)) % 512]
         hill = canvas.down > -above
         canvas.category[hill] = _VEGETATION
-        canvas.colour[:, hill] = (0.5 * horizon[:, None, None] + 0.5 * paints.of("vegetation"))[:, 0]
+        canvas.colour[:, hill] = (0.5 * horizon[:, None, None] + 0.5 * paints.surface_colour("vegetation"))[:, 0]
         canvas.depth[hill] = 300
 
 
 def _draw_houses(canvas: Canvas, street: _Street, paints: Paints) -> None:
     """Draw rows of houses along both sides, with gaps, and often a row across the far end of the street."""
     for side, wall in enumerate(street.walls):
-        z, usual = paints.pick(-6, 4), paints.pick(5, 16)
-        built = paints.pick(0.55, 1.0)
+        z, usual = paints.uniform(-6, 4), paints.uniform(5, 16)
+        built = paints.uniform(0.55, 1.0)
         while z < 90:
-            width, height, depth = paints.pick(6, 18), usual * paints.pick(0.6, 1.5), paints.pick(7, 12)
+            width, height, depth = paints.uniform(6, 18), usual * paints.uniform(0.6, 1.5), paints.uniform(7, 12)
             blocked = z < street.crossing[1] and z + width > street.crossing[0]
-            if paints.pick(0, 1) < built and not blocked:
-                setback = paints.pick(0, 1.5)
+            if paints.uniform(0, 1) < built and not blocked:
+                setback = paints.uniform(0, 1.5)
                 x = (wall - setback - depth, wall - setback) if side == 0 else (wall + setback, wall + setback + depth)
                 size = (depth, height, width)
                 canvas.box((x[0], 0, max(z, 0.05)), (x[1], height, z + width), house(paints, size), _BUILDING)
-            z += width + (paints.pick(2, 8) if paints.pick(0, 1) < 0.3 else 0)
-    if paints.pick(0, 1) < 0.7:
-        x, far = -50.0, paints.pick(55, 110)
+            z += width + (paints.uniform(2, 8) if paints.uniform(0, 1) < 0.3 else 0)
+    if paints.uniform(0, 1) < 0.7:
+        x, far = -50.0, paints.uniform(55, 110)
         while x < 50:
-            width, height = paints.pick(8, 20), paints.pick(6, 26)
+            width, height = paints.uniform(8, 20), paints.uniform(6, 26)
             canvas.box((x, 0, far), (x + width, height, far + 8), house(paints, (width, height, 8)), _BUILDING)
-            x += width + (paints.pick(3, 20) if paints.pick(0, 1) < 0.4 else 0)
+            x += width + (paints.uniform(3, 20) if paints.uniform(0, 1) < 0.4 else 0)
 
 
 def _place_trees(canvas: Canvas, street: _Street, paints: Paints) -> None:
     """Draw trees along the pavement at regular distances, and anywhere on grass."""
     for low, high in street.spans(_SIDEWALK):
-        if paints.pick(0, 1) < 0.45 and high - low < 20:
-            x, step, height = paints.pick(low + 0.2, high - 0.2), paints.pick(6, 14), paints.pick(3.5, 8)
-            for z in np.arange(paints.pick(5, 12), 70, step):
-                tall = height * paints.pick(0.8, 1.2)
+        if paints.uniform(0, 1) < 0.45 and high - low < 20:
+            x, step, height = paints.uniform(low + 0.2, high - 0.2), paints.uniform(6, 14), paints.uniform(3.5, 8)
+            for z in np.arange(paints.uniform(5, 12), 70, step):
+                tall = height * paints.uniform(0.8, 1.2)
                 if street.claim(x, z, 0.3, 0.3):
-                    wide = tall * paints.pick(0.5, 0.8)
+                    wide = tall * paints.uniform(0.5, 0.8)
                     canvas.board((x, 0, z), (wide * 1.5, tall * 1.1), tree(paints, wide, tall), _VEGETATION)
     for low, high in street.spans(_VEGETATION):
         for _ in range(int(paints.rng.integers(0, 7))):
-            x, z, tall = paints.pick(low, high), paints.pick(5, 60), paints.pick(0.6, 7)
+            x, z, tall = paints.uniform(low, high), paints.uniform(5, 60), paints.uniform(0.6, 7)
             if street.claim(x, z, 0.3, 0.3):
                 bare = 0.0 if tall < 2 else 0.2
-                wide = tall * paints.pick(0.6, 1.4)
+                wide = tall * paints.uniform(0.6, 1.4)
                 canvas.board((x, 0, z), (wide * 1.5, tall * 1.1), tree(paints, wide, tall, bare), _VEGETATION)
 
 
@@ -212,28 +216,30 @@ def _place_vehicles(canvas: Canvas, street: _Street, paints: Paints) -> None:
         bus = rng.uniform() < 0.28
         across = not bus and street.crossing[1] > street.crossing[0] and rng.uniform() < 0.35
         size = (
-            (2.5, paints.pick(2.9, 3.3), paints.pick(8, 12))
+            (2.5, paints.uniform(2.9, 3.3), paints.uniform(8, 12))
             if bus
             else tuple(rng.uniform((1.65, 1.35, 3.6), (1.95, 1.8, 4.9)))
         )
-        x, z = paints.pick(road[0] + 1.0, road[1] - 1.0), 3.5 + 14 * rng.uniform() ** 1.4
+        x, z = paints.uniform(road[0] + 1.0, road[1] - 1.0), 3.5 + 14 * rng.uniform() ** 1.4
         if across:
-            x, z = paints.pick(-18, 18), paints.pick(*street.crossing)
-        _put(canvas, street, paints, put_bus if bus else put_car, (x, 0.0, z), size, 0 if across else 2)
+            x, z = paints.uniform(-18, 18), paints.uniform(*street.crossing)
+        _add_vehicle(canvas, street, paints, put_bus if bus else put_car, (x, 0.0, z), size, 0 if across else 2)
     for low, high in water:
         for _ in range(int(rng.integers(3, 9))):
             size = tuple(rng.uniform((2.0, 1.6, 4.5), (3.2, 3.2, 9.0)))
-            position = (paints.pick(low + 1.7, high - 1.7), -0.1, 3.5 + 9 * rng.uniform())
-            _put(canvas, street, paints, put_boat, position, size, 0 if rng.uniform() < 0.4 else 2)
+            position = (paints.uniform(low + 1.7, high - 1.7), -0.1, 3.5 + 9 * rng.uniform())
+            _add_vehicle(canvas, street, paints, put_boat, position, size, 0 if rng.uniform() < 0.4 else 2)
 
 
-def _put(canvas: Canvas, street: _Street, paints: Paints, put, position: tuple, size: tuple, along: int) -> None:
+def _add_vehicle(
+    canvas: Canvas, street: _Street, paints: Paints, draw, position: tuple, size: tuple, along: int
+) -> None:
     """Draw a vehicle, unless its ground is taken; `position` is the middle of its near edge."""
     x, y, z = position
     wide, long = (size[0], size[2]) if along == 2 else (size[2], size[0])
     if street.claim(x, z + long / 2, wide / 2 + 0.2, long / 2 + 0.4):
-        category = {put_car: _CAR, put_bus: _BUS, put_boat: _BOAT}[put]
-        put(canvas, paints, Spot(np.array([x - wide / 2, y, z]), size, along, category, street.number(category)))
+        category = {put_car: _CAR, put_bus: _BUS, put_boat: _BOAT}[draw]
+        draw(canvas, paints, Spot(np.array([x - wide / 2, y, z]), size, along, category, street.add_instance(category)))
 
 
 def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
@@ -242,13 +248,13 @@ def _place_people(canvas: Canvas, street: _Street, paints: Paints) -> None:
     spans = street.spans(_SIDEWALK)
     for _ in range(int(rng.integers(4, 11))):
         low, high = spans[rng.integers(len(spans))] if rng.uniform() < 0.8 else street.spans(_ROAD)[0]
-        x, z = paints.pick(low, high), 2.2 + 5 * rng.uniform()
+        x, z = paints.uniform(low, high), 2.2 + 5 * rng.uniform()
         for _ in range(int(rng.integers(1, 4)) if rng.uniform() < 0.35 else 1):
-            tall = paints.pick(1.05, 1.4) if rng.uniform() < 0.2 else paints.pick(1.5, 1.95)
+            tall = paints.uniform(1.05, 1.4) if rng.uniform() < 0.2 else paints.uniform(1.5, 1.95)
             if street.claim(x, z, 0.2, 0.2):
-                figure, number = person(paints, tall), street.number(_PERSON)
+                figure, number = person(paints, tall), street.add_instance(_PERSON)
                 canvas.board((x, 0, z), (0.7 * tall, 1.02 * tall), figure, _PERSON, number)
-            x, z = x + paints.pick(0.4, 0.8) * rng.choice([-1, 1]), z + paints.pick(-0.6, 0.6)
+            x, z = x + paints.uniform(0.4, 0.8) * rng.choice([-1, 1]), z + paints.uniform(-0.6, 0.6)
 
 
 def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) -> np.ndarray:
@@ -256,15 +262,15 @@ def _photograph(canvas: Canvas, paints: Paints, haze: np.ndarray, noise: float) 
     rng = paints.rng
     image = canvas.colour
     misty, dark = rng.uniform(size=2) < (0.2 * paints.variety, 0.15 * paints.variety)
-    clear = np.exp(-canvas.depth / (paints.pick(50, 120) if misty else paints.pick(150, 500)))
+    clear = np.exp(-canvas.depth / (paints.uniform(50, 120) if misty else paints.uniform(150, 500)))
     image = np.where(canvas.category == _SKY, image, image * clear + haze[:, None, None] * (1 - clear))
     height, width = (side // FINE for side in canvas.shape)
     image = image.reshape(3, height, FINE, width, FINE).mean(axis=(2, 4))
-    image = ndimage.gaussian_filter(image, (0, *[paints.pick(0.0, 0.45)] * 2), truncate=2)
+    image = ndimage.gaussian_filter(image, (0, *[paints.uniform(0.0, 0.45)] * 2), truncate=2)
     light = 1 + 0.2 * paints.variety * smooth_field(rng, (height, width), width / 2)
-    exposure = paints.pick(0.5, 0.7) if dark else 1 + paints.variety * paints.pick(-0.25, 0.2)
+    exposure = paints.uniform(0.5, 0.7) if dark else 1 + paints.variety * paints.uniform(-0.25, 0.2)
     tint = 1 + paints.variety * rng.uniform(-0.12, 0.12, (3, 1, 1))
-    image = np.clip(image * light * exposure * tint, 0, 1) ** paints.pick(0.8, 1.25)
+    image = np.clip(image * light * exposure * tint, 0, 1) ** paints.uniform(0.8, 1.25)
     return np.clip(image + noise * rng.standard_normal(image.shape), 0, 1)
 
 
@@ -273,13 +279,17 @@ def _targets(canvas: Canvas, labels: list[int]) -> tuple[np.ndarray, np.ndarray,
 
     A pixel next to a thing that is closer to the camera becomes void, as does a thing with few visible pixels.
     """
-    at = (slice(FINE // 2, None, FINE),) * 2
-    ids, semantic, depth = canvas.instance[at], canvas.category[at].astype(np.int64), canvas.depth[at]
+    centre = (slice(FINE // 2, None, FINE),) * 2
+    ids, semantic, depth = (
+        canvas.instance[centre],
+        canvas.category[centre].astype(np.int64),
+        canvas.depth[centre],
+    )
     border = np.zeros(ids.shape, bool)
     for axis in (0, 1):
         for shift in (1, -1):
-            beside, nearer = np.roll(ids, shift, axis), np.roll(depth, shift, axis) < depth
-            edge = (beside != ids) & (beside > 0) & (nearer | (ids == 0))
+            neighbours, nearer = np.roll(ids, shift, axis), np.roll(depth, shift, axis) < depth
+            edge = (neighbours != ids) & (neighbours > 0) & (nearer | (ids == 0))
             edge[(slice(None),) * axis + (0 if shift == 1 else -1,)] = False  # pixels that np.roll wrapped around
             border |= edge
     border |= np.isin(ids, np.flatnonzero(np.bincount(np.where(border, 0, ids).ravel()) < _SPECK)) & (ids > 0)

@@ -70,25 +70,25 @@ class Paints:
         hsv = self.rng.uniform(*hue) % 1, self.rng.uniform(*saturation), self.rng.uniform(*value)
         return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)[:, None, None]
 
-    def of(self, kind: str) -> np.ndarray:
+    def surface_colour(self, surface: str) -> np.ndarray:
         """A random colour of a surface, between its usual colour and one from a palette that several classes share.
 
         Args:
-            kind: road, sidewalk, building, water or vegetation.
+            surface: road, sidewalk, building, water or vegetation.
 
         Returns:
             (3, 1, 1).
         """
-        leaves = kind == "vegetation"
+        leaves = surface == "vegetation"
         hsv = (
             self.rng.uniform((0.04, 0.1, 0.2), (0.45, 0.75, 0.75))
             if leaves
             else self.rng.uniform((-0.05, 0.0, 0.25), (0.65, 0.45, 0.85))
         )
-        mixed = (1 - self.variety) * np.array(_TYPICAL[kind]) + self.variety * hsv
+        mixed = (1 - self.variety) * np.array(_TYPICAL[surface]) + self.variety * hsv
         return np.array(colorsys.hsv_to_rgb(mixed[0] % 1, *mixed[1:]), np.float32)[:, None, None]
 
-    def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def grain_at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Grain at two coordinates, one value per unit square, repeated every 128.
 
         Args:
@@ -100,7 +100,7 @@ class Paints:
         """
         return self.grain.take((u.astype(np.int32) & (_TILE - 1)) * _TILE + (v.astype(np.int32) & (_TILE - 1)))
 
-    def pick(self, low: float, high: float) -> float:
+    def uniform(self, low: float, high: float) -> float:
         """A random number.
 
         Args:
@@ -124,25 +124,25 @@ def house(paints: Paints, size: tuple[float, float, float]) -> Paint:
         size: width, height and length in metres.
 
     Returns:
-        What `Canvas.box` paints with.
+        The paint function for `Canvas.box`.
     """
-    wall, roof, frame = (paints.of("building") for _ in range(3))
+    wall, roof, frame = (paints.surface_colour("building") for _ in range(3))
     glass, lit = paints.tone((0.0, 0.5), (0.08, 0.8)), paints.tone((0.2, 0.6), (0.8, 1.0), hue=(0.1, 0.17))
-    storey, bay = paints.pick(2.6, 3.6), paints.pick(1.6, 3.6)
-    tall, wide = paints.pick(0.22, 0.36), paints.pick(0.2, 0.38)
-    lamps, rough, scale = paints.pick(-0.6, 1.0), paints.pick(0.04, 0.2), paints.pick(2, 12)
-    start, bricks = paints.pick(0, 100), paints.pick(0, 1) < 0.4
+    storey, bay = paints.uniform(2.6, 3.6), paints.uniform(1.6, 3.6)
+    tall, wide = paints.uniform(0.22, 0.36), paints.uniform(0.2, 0.38)
+    lamps, rough, scale = paints.uniform(-0.6, 1.0), paints.uniform(0.04, 0.2), paints.uniform(2, 12)
+    start, bricks = paints.uniform(0, 100), paints.uniform(0, 1) < 0.4
 
     def paint(axis, across, up):
         u, v = across / bay, up / storey
-        surface = wall * (1 + rough * paints.at(across * scale + start, up * scale))
+        surface = wall * (1 + rough * paints.grain_at(across * scale + start, up * scale))
         if bricks:
             surface = surface * np.where((up * 4) % 1 < 0.25, 0.85, 1).astype(np.float32)
         in_u, in_v = np.abs(u % 1 - 0.5), np.abs(v % 1 - 0.5)
         whole = (up < size[1] - 0.3) & (v > 0.05)
         pane = whole & (in_u < wide) & (in_v < tall)
         rim = whole & (in_u < wide + 0.06) & (in_v < tall + 0.05) & ~pane
-        shine = paints.at(u + start, v)
+        shine = paints.grain_at(u + start, v)
         panes = np.where(shine > lamps, glass * (0.8 + 0.4 * shine), lit)
         surface = np.where(pane, panes, np.where(rim, frame, surface))
         surface = np.where(up > size[1] - 0.35, frame * 0.9, surface)
@@ -160,19 +160,27 @@ def tree(paints: Paints, width: float, height: float, bare: float = 0.25) -> Pai
         bare: fraction of the height that is below the crown.
 
     Returns:
-        What `Canvas.board` paints with.
+        The paint function for `Canvas.board`.
     """
-    leaves = paints.of("vegetation")
-    bark, start, fine = paints.tone((0.1, 0.5), (0.15, 0.5), hue=(0.02, 0.12)), paints.pick(0, 99), paints.pick(4, 8)
-    lean = paints.pick(-0.15, 0.15)
+    leaves = paints.surface_colour("vegetation")
+    bark, start, fine = (
+        paints.tone((0.1, 0.5), (0.15, 0.5), hue=(0.02, 0.12)),
+        paints.uniform(0, 99),
+        paints.uniform(4, 8),
+    )
+    lean = paints.uniform(-0.15, 0.15)
 
     def paint(u, v):
         top = (v / height - bare) / (1 - bare) * 2 - 1
-        ragged = 0.28 * paints.at((u + 50) * fine + start, (v + 50) * fine) + 0.2 * paints.at((u + 50) * 1.3, v * 1.3)
+        ragged = 0.28 * paints.grain_at((u + 50) * fine + start, (v + 50) * fine) + 0.2 * paints.grain_at(
+            (u + 50) * 1.3, v * 1.3
+        )
         crown = np.square(u / (width / 2) + lean * top) + np.square(top) < 0.8 + ragged
         trunk = _inside(u, 0, 0.05 * width) & (v < 0.6 * height)
-        light = 0.85 + 0.25 * top + 0.3 * paints.at((u + 50) * 5 + start, (v + 50) * 5)
-        return np.where(crown, leaves * light, bark * (1 + 0.2 * paints.at(u * 9, v * 3))), (crown | trunk) & (v >= 0)
+        light = 0.85 + 0.25 * top + 0.3 * paints.grain_at((u + 50) * 5 + start, (v + 50) * 5)
+        return np.where(crown, leaves * light, bark * (1 + 0.2 * paints.grain_at(u * 9, v * 3))), (crown | trunk) & (
+            v >= 0
+        )
 
     return paint
 
@@ -184,11 +192,11 @@ def person(paints: Paints, height: float) -> Paint:
         height: height of the person in metres.
 
     Returns:
-        What `Canvas.board` paints with.
+        The paint function for `Canvas.board`.
     """
     skin = paints.tone((0.25, 0.6), (0.25, 0.95), hue=(0.04, 0.1))
     hair, coat, trousers = (paints.tone((0.0, 0.9), (0.08, 0.95)) for _ in range(3))
-    stride, broad, long = paints.pick(0.02, 0.13), paints.pick(0.115, 0.15), paints.pick(0.3, 0.47)
+    stride, broad, long = paints.uniform(0.02, 0.13), paints.uniform(0.115, 0.15), paints.uniform(0.3, 0.47)
 
     def paint(u, v):
         u, v = u / height, v / height
@@ -212,14 +220,14 @@ def _wheels(across: np.ndarray, up: np.ndarray, length: float, radius: float) ->
 
 
 def put_car(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A body on wheels and a cabin of glass.
+    """Draw a car: a body on wheels with a cabin of glass.
 
     Args:
         spot: position, size, class and instance.
     """
     coat = paints.tone((0.0, 0.9), (0.12, 0.95))
     (width, height, length), along = spot.size, spot.along
-    waist, front = 0.55 * height, paints.pick(0, 1) < 0.5
+    waist, front = 0.55 * height, paints.uniform(0, 1) < 0.5
     lamp = paints.tone((0.0, 0.2), (0.85, 1.0)) if front else paints.tone((0.8, 1.0), (0.6, 0.95), hue=(-0.02, 0.03))
 
     def body(axis, across, up):
@@ -250,7 +258,7 @@ def put_car(canvas: Canvas, paints: Paints, spot: Spot) -> None:
 
 
 def _two_boxes(canvas: Canvas, paints: tuple[Paint, Paint], spot: Spot, waist: float, inset: float, rim: float) -> None:
-    """A lower box up to `waist`, and on it one that is set in at its ends and at its sides."""
+    """Draw a lower box up to `waist`, and on it an upper box that is shorter and narrower."""
     high = spot.high
     canvas.box(spot.low, (high[0], spot.low[1] + waist, high[2]), paints[0], spot.category, spot.number)
     inner = np.array([rim, 0, 0.8 * inset] if spot.along == 2 else [0.8 * inset, 0, rim])
@@ -258,14 +266,14 @@ def _two_boxes(canvas: Canvas, paints: tuple[Paint, Paint], spot: Spot, waist: f
 
 
 def put_bus(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A long box with a row of windows, as a house has.
+    """Draw a bus: a long box with a row of windows.
 
     Args:
         spot: position, size, class and instance.
     """
     coat, band = paints.tone((0.0, 0.9), (0.25, 0.95)), paints.tone((0.0, 0.9), (0.2, 0.95))
     (width, height, length), along = spot.size, spot.along
-    pitch = paints.pick(1.1, 1.8)
+    pitch = paints.uniform(1.1, 1.8)
 
     def paint(axis, across, up):
         side, end = axis == 2 - along, axis == along
@@ -285,7 +293,7 @@ def put_bus(canvas: Canvas, paints: Paints, spot: Spot) -> None:
 
 
 def put_boat(canvas: Canvas, paints: Paints, spot: Spot) -> None:
-    """A hull without wheels and a cabin as a car has it.
+    """Draw a boat: a hull with a cabin on it.
 
     Args:
         spot: position, size, class and instance.

@@ -25,31 +25,31 @@ def scene_rng(seed: int | tuple[int, ...]) -> np.random.Generator:
     if not all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in parts):
         raise TypeError(f"seed is {seed!r}, expected an integer or a tuple of integers")
     if not parts or min(parts) < 0:
-        raise ValueError(f"seed is {seed!r}, expected numbers of at least 0")
+        raise ValueError(f"seed is {seed!r}, expected integers of at least 0")
     return np.random.default_rng([int(part) for part in parts])
 
 
-def _fill_in(grid: np.ndarray, length: int) -> np.ndarray:
-    """Stretch the first axis of `grid` to `length` samples with a smooth (cosine) step between knots."""
-    place = (np.arange(length) + 0.5) / length * (len(grid) - 1)
-    left = np.minimum(place.astype(int), len(grid) - 2)
-    step = (0.5 - 0.5 * np.cos(np.pi * (place - left)))[:, None]
-    return grid[left] * (1 - step) + grid[left + 1] * step
+def _interpolate(grid: np.ndarray, length: int) -> np.ndarray:
+    """Interpolate the first axis of `grid` to `length` samples with cosine weights between knots."""
+    position = (np.arange(length) + 0.5) / length * (len(grid) - 1)
+    knot = np.minimum(position.astype(int), len(grid) - 2)
+    weight = (0.5 - 0.5 * np.cos(np.pi * (position - knot)))[:, None]
+    return grid[knot] * (1 - weight) + grid[knot + 1] * weight
 
 
 def smooth_field(rng: np.random.Generator, size: tuple[int, int], cell: float) -> np.ndarray:
-    """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly filled in.
+    """Value noise: uniform numbers in [-1, 1] on a grid of about `cell` pixels, smoothly interpolated.
 
     Args:
         size: (H, W).
-        cell: distance of the knots in pixels.
+        cell: distance between knots in pixels.
 
     Returns:
         float64 (H, W) in [-1, 1].
     """
     knots = [max(2, round(side / cell) + 1) for side in size]
     grid = rng.uniform(-1, 1, knots)
-    return _fill_in(_fill_in(grid, size[0]).T, size[1]).T
+    return _interpolate(_interpolate(grid, size[0]).T, size[1]).T
 
 
 def stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> np.ndarray:

@@ -33,16 +33,20 @@ FILL = {tv_tensors.Image: 0, tv_tensors.Mask: 255, LabelMap: 0}
 def _check_sample(sample: dict[str, Tensor], keys: tuple[str, ...]) -> None:
     if not isinstance(sample, dict):
         raise TypeError(f"sample has type {type(sample).__name__}, expected a dict with {', '.join(keys)}")
-    absent = [key for key in keys if key not in sample]
-    if absent:
-        raise ValueError(f"sample has no {absent[0]!r}, expected the keys {', '.join(keys)}")
+    missing = [key for key in keys if key not in sample]
+    if missing:
+        raise ValueError(f"sample has no {missing[0]!r}, expected the keys {', '.join(keys)}")
     image = sample["image"]
     if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"sample has an image of shape {tuple(image.shape)}, expected (3, H, W), not empty")
+        raise ValueError(
+            f"sample has an image of shape {tuple(image.shape)}, expected (3, H, W) with at least one pixel"
+        )
     for key in ("semantic", "label_map"):
         if sample[key].shape != image.shape[1:]:
             shape = tuple(sample[key].shape)
-            raise ValueError(f"sample has a {key} of shape {shape}, expected {tuple(image.shape[1:])} as its image")
+            raise ValueError(
+                f"sample has a {key} of shape {shape}, expected {tuple(image.shape[1:])}, the size of its image"
+            )
 
 
 def to_tv_tensors(sample: dict[str, Tensor]) -> dict[str, Any]:
@@ -77,7 +81,7 @@ class Joint:
     def __init__(self, *transforms: v2.Transform):
         for transform in transforms:
             if not isinstance(transform, v2.Transform):
-                raise TypeError(f"transforms hold {transform!r}, expected transforms of torchvision.transforms.v2")
+                raise TypeError(f"transforms contains {transform!r}, expected transforms of torchvision.transforms.v2")
         self.transforms = transforms
 
     def __call__(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,9 +93,9 @@ class Joint:
         }
         for transform in self.transforms:
             transformed = transform(transformed)
-        label_map, old = compact(transformed["label_map"].as_subclass(Tensor))
+        label_map, old_labels = compact(transformed["label_map"].as_subclass(Tensor))
         masks = masks_from_label_map(label_map)
-        semantic, labels = transformed["semantic"].as_subclass(Tensor).contiguous(), sample["labels"][old - 1]
+        semantic, labels = transformed["semantic"].as_subclass(Tensor).contiguous(), sample["labels"][old_labels - 1]
         result = {
             "image": transformed["image"].as_subclass(Tensor).clamp(0, 1).contiguous(),
             "semantic": semantic,
@@ -101,7 +105,7 @@ class Joint:
             "masks": masks,
         }
         if "iscrowd" in sample:
-            result["iscrowd"] = sample["iscrowd"][old - 1]
+            result["iscrowd"] = sample["iscrowd"][old_labels - 1]
         if "panoptic_seg" in sample:
             result["panoptic_seg"], result["segments_info"] = panoptic_truth(label_map, labels, semantic)
         return result
@@ -171,37 +175,37 @@ class ElasticDeformation(v2.Transform):
 
     def field(self, size: tuple[int, int]) -> Tensor:
         """Draw displacements (2, H, W) in pixels, down (dy) and right (dx), from each output pixel to its source."""
-        nodes = self.sigma * torch.randn(1, 2, self.grid, self.grid, generator=self.generator)
-        return F.interpolate(nodes, size=size, mode="bicubic", align_corners=True)[0]
+        displacements = self.sigma * torch.randn(1, 2, self.grid, self.grid, generator=self.generator)
+        return F.interpolate(displacements, size=size, mode="bicubic", align_corners=True)[0]
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(flat_inputs[0])
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        return {"at": torch.stack([rows, columns]) + self.field((height, width))}
+        return {"positions": torch.stack([rows, columns]) + self.field((height, width))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        plain = inpt.as_subclass(Tensor)
+        tensor = inpt.as_subclass(Tensor)
         if isinstance(inpt, tv_tensors.Mask):
-            return tv_tensors.wrap(_sample_nearest(plain, params["at"], FILL[type(inpt)]), like=inpt)
-        return tv_tensors.wrap(_sample_bilinear(plain, params["at"]), like=inpt)
+            return tv_tensors.wrap(_sample_nearest(tensor, params["positions"], FILL[type(inpt)]), like=inpt)
+        return tv_tensors.wrap(_sample_bilinear(tensor, params["positions"]), like=inpt)
 
 
-def _sample_nearest(labels: Tensor, at: Tensor, fill: int) -> Tensor:
-    """Sample labels (..., H, W) at positions (2, h, w) of (row, column); `fill` outside the image."""
+def _sample_nearest(labels: Tensor, positions: Tensor, fill: int) -> Tensor:
+    """Sample labels (..., H, W) at (row, column) positions (2, h, w); `fill` outside the image."""
     height, width = labels.shape[-2:]
-    row, column = at.round().long()
+    row, column = positions.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     values = labels[..., row.clamp(0, height - 1), column.clamp(0, width - 1)]
     return torch.where(inside, values, torch.tensor(fill, dtype=labels.dtype))
 
 
-def _sample_bilinear(image: Tensor, at: Tensor) -> Tensor:
-    """Sample an image (C, H, W) at positions (2, h, w) of (row, column); the border pixel repeats outside."""
+def _sample_bilinear(image: Tensor, positions: Tensor) -> Tensor:
+    """Sample an image (C, H, W) at (row, column) positions (2, h, w); the border pixel repeats outside."""
     height, width = image.shape[-2:]
-    row, column = at[0].clamp(0, height - 1), at[1].clamp(0, width - 1)
+    row, column = positions[0].clamp(0, height - 1), positions[1].clamp(0, width - 1)
     top, left = row.floor().long(), column.floor().long()
-    down, right = (row - top).to(image.dtype), (column - left).to(image.dtype)
-    below, beside = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    upper = image[:, top, left] * (1 - right) + image[:, top, beside] * right
-    lower = image[:, below, left] * (1 - right) + image[:, below, beside] * right
-    return upper * (1 - down) + lower * down
+    dy, dx = (row - top).to(image.dtype), (column - left).to(image.dtype)
+    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
+    upper = image[:, top, left] * (1 - dx) + image[:, top, right] * dx
+    lower = image[:, bottom, left] * (1 - dx) + image[:, bottom, right] * dx
+    return upper * (1 - dy) + lower * dy

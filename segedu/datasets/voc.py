@@ -55,19 +55,19 @@ class VOCSegmentation(Dataset):
         image = read_image(self.root / "JPEGImages" / f"{name}.jpg")
         size = image.shape[1:]
         semantic = read_labels(self.root / "SegmentationClass" / f"{name}.png", size)
-        known = (semantic < len(CLASSES)) | (semantic == VOID)
-        if not known.all():
-            wrong = int(semantic[~known][0])
-            raise ValueError(f"SegmentationClass/{name}.png has the class {wrong}, expected 0 to 20, or 255 for void")
+        is_valid = (semantic < len(CLASSES)) | (semantic == VOID)
+        if not is_valid.all():
+            invalid = int(semantic[~is_valid][0])
+            raise ValueError(f"SegmentationClass/{name}.png has the class {invalid}, expected 0 to 20, or 255 for void")
         objects = read_labels(self.root / "SegmentationObject" / f"{name}.png", size)
         objects[objects == VOID] = 0
         label_map, old = compact(objects)
         # An instance has the class of most of its pixels: masks of classes and of objects were drawn together.
-        labels = [int(torch.mode(semantic[objects == number]).values) for number in old]
-        for number, label in zip(old.tolist(), labels, strict=True):
+        labels = [int(torch.mode(semantic[objects == object_label]).values) for object_label in old]
+        for object_label, label in zip(old.tolist(), labels, strict=True):
             if label in (0, VOID):
                 what = "background" if label == 0 else "void"
                 raise ValueError(
-                    f"SegmentationObject/{name}.png has an object {number}, which is {what} among the classes"
+                    f"SegmentationObject/{name}.png has an object {object_label}, which is {what} among the classes"
                 )
         return make_sample(image, label_map.numpy(), labels) | {"semantic": semantic}

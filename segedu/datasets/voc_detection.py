@@ -78,11 +78,11 @@ class VOCDetection(Dataset):
 def _read_objects(path: Path, size: tuple[int, ...]) -> list[tuple[list[float], int, bool, bool]]:
     """Box, label, difficult and truncated of each object."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, expected an XML file of VOC: the data set names it")
+        raise FileNotFoundError(f"{path} is missing, expected an XML file of VOC: the list of images names it")
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is none
-        raise ValueError(f"{path} is no XML, expected an annotation of VOC: {error}") from error
+        raise ValueError(f"{path} is not XML, expected an annotation of VOC: {error}") from error
     if root.tag != "annotation":
         raise ValueError(f"{path} has the root <{root.tag}>, expected <annotation>")
     return [_read_object(element, path, size) for element in root.findall("object")]

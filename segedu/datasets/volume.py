@@ -63,7 +63,7 @@ class _Torso:
             y, x = y * np.cos(tilt) - x * np.sin(tilt), x * np.cos(tilt) + y * np.sin(tilt)
         return (z / half[0]) ** 2 + (y / half[1]) ** 2 + (x / half[2]) ** 2
 
-    def put(self, centre: tuple, half: tuple, hu: float, label: int = 0, tilt: float = 0.0) -> None:
+    def draw_ellipsoid(self, centre: tuple, half: tuple, hu: float, label: int = 0, tilt: float = 0.0) -> None:
         """Draw an ellipsoid, (z, y, x) in mm; an infinite half axis makes a tube."""
         box = self.box(centre, half)
         self.fill(box, self.depth(box, centre, half, tilt) < 1, hu, label)
@@ -110,19 +110,21 @@ def _draw_trunk(torso: _Torso, rng: np.random.Generator) -> tuple[float, float, 
 
 def _draw_back(torso: _Torso, rng: np.random.Generator, deep: float) -> None:
     """Draw muscles of the back, spine with discs, canal and arch, and aorta and vena cava in front of it."""
-    at, tall = deep - rng.uniform(24, 32), np.inf
+    spine_y, tall = deep - rng.uniform(24, 32), np.inf
     for side in (-1, 1):
-        torso.put((0, at + 26, 30 * side), (tall, 22, 25), _MUSCLE + rng.uniform(-8, 8))
-        torso.put((-130, at, 34 * side), (110, 18, 17), _MUSCLE + rng.uniform(-8, 8))
+        torso.draw_ellipsoid((0, spine_y + 26, 30 * side), (tall, 22, 25), _MUSCLE + rng.uniform(-8, 8))
+        torso.draw_ellipsoid((-130, spine_y, 34 * side), (110, 18, 17), _MUSCLE + rng.uniform(-8, 8))
     bone, wide = rng.uniform(180, 320), rng.uniform(19, 24)
-    torso.put((0, at + 26, 0), (tall, 20, 13), bone + rng.uniform(50, 150), _SPINE)
-    torso.put((0, at, 0), (tall, 0.85 * wide, wide), bone, _SPINE)
+    torso.draw_ellipsoid((0, spine_y + 26, 0), (tall, 20, 13), bone + rng.uniform(50, 150), _SPINE)
+    torso.draw_ellipsoid((0, spine_y, 0), (tall, 0.85 * wide, wide), bone, _SPINE)
     gap, start = rng.uniform(30, 38), rng.uniform(0, 30)
-    torso.hu[(np.mod(torso.z + start, gap) < 6) & (torso.label == _SPINE) & (torso.y < at + 15)] = rng.uniform(80, 120)
-    torso.put((0, at + 24, 0), (tall, 7.5, 9), rng.uniform(10, 35))
+    torso.hu[(np.mod(torso.z + start, gap) < 6) & (torso.label == _SPINE) & (torso.y < spine_y + 15)] = rng.uniform(
+        80, 120
+    )
+    torso.draw_ellipsoid((0, spine_y + 24, 0), (tall, 7.5, 9), rng.uniform(10, 35))
     blood = rng.uniform(110, 200)
-    torso.put((0, at - wide - 8, rng.uniform(8, 16)), (tall, 11, 11), blood)
-    torso.put((0, at - wide - 12, -rng.uniform(17, 24)), (tall, 11, 13), blood - rng.uniform(0, 40))
+    torso.draw_ellipsoid((0, spine_y - wide - 8, rng.uniform(8, 16)), (tall, 11, 11), blood)
+    torso.draw_ellipsoid((0, spine_y - wide - 12, -rng.uniform(17, 24)), (tall, 11, 13), blood - rng.uniform(0, 40))
 
 
 def _draw_bowel(torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray) -> None:
@@ -130,39 +132,39 @@ def _draw_bowel(torso: _Torso, rng: np.random.Generator, dome: float, inside: np
     for _ in range(int(rng.integers(14, 24))):
         centre = (dome - rng.uniform(110, 230), rng.uniform(-75, 15), rng.uniform(-95, 95))
         half = tuple(rng.uniform(11, 24, 3))
-        kind = rng.uniform()
-        box, content = torso.box(centre, half), rng.uniform(-20, 150) if kind < 0.85 else rng.uniform(200, 350)
+        draw = rng.uniform()
+        box, content = torso.box(centre, half), rng.uniform(-20, 150) if draw < 0.85 else rng.uniform(200, 350)
         loop = torso.depth(box, centre, half)
         torso.fill(box, (loop < 1) & inside[box], content)
-        if kind > 0.6:  # the patient lies on the back: gas collects in front
+        if draw > 0.6:  # the patient lies on the back: gas collects in front
             torso.fill(box, (loop < 0.7) & inside[box] & (torso.y[box] < centre[1]), -900)
 
 
 def _draw_liver(
     torso: _Torso, rng: np.random.Generator, dome: float, inside: np.ndarray, tumours: tuple[int, int]
 ) -> None:
-    """Under the right dome, wedged to the left, sometimes with tumours, which are a little darker."""
+    """Draw the liver under the right dome of the diaphragm, sometimes with slightly darker tumours."""
     hu, centre, half = rng.uniform(85, 125), (dome - 55, -12 + rng.uniform(-6, 6), -62), rng.uniform(0.88, 1.1, 3)
     half = tuple(half * (95, 92, 88))
     box = torso.box(centre, half)
     floor = dome - rng.uniform(110, 140) + rng.uniform(0.35, 0.6) * (torso.x[box] + 110)
-    behind = torso.y[box] < 45 - 0.5 * (torso.x[box] + 40)
-    shape = (torso.depth(box, centre, half) < 1) & (torso.z[box] > floor) & behind & inside[box]
+    is_behind = torso.y[box] < 45 - 0.5 * (torso.x[box] + 40)
+    shape = (torso.depth(box, centre, half) < 1) & (torso.z[box] > floor) & is_behind & inside[box]
     torso.fill(box, shape, hu, _LIVER)
     darker, share = rng.uniform(45, 75), rng.uniform(0, 1)
-    spots = np.random.default_rng(
+    tumour_rng = np.random.default_rng(
         rng.integers(2**32)
     )  # a separate generator, so that the number of tumours changes nothing else
     for _ in range(tumours[0] + int(share * (tumours[1] - tumours[0] + 1))):
-        z, y, x = spots.uniform((-75, -55, -115), (-15, 25, -10))
-        radius = spots.uniform(15, 32)
-        centre, half = (dome + z, y, x), (radius, radius, radius * spots.uniform(0.8, 1.2))
+        z, y, x = tumour_rng.uniform((-75, -55, -115), (-15, 25, -10))
+        radius = tumour_rng.uniform(15, 32)
+        centre, half = (dome + z, y, x), (radius, radius, radius * tumour_rng.uniform(0.8, 1.2))
         box = torso.box(centre, half)
         mine = (torso.depth(box, centre, half) < 1) & np.isin(torso.label[box], (_LIVER, _TUMOUR))
         torso.fill(box, mine, hu - darker, _TUMOUR)
 
 
-def _draw_left(torso: _Torso, rng: np.random.Generator, wide: float, dome: float, inside: np.ndarray) -> None:
+def _draw_left_organs(torso: _Torso, rng: np.random.Generator, wide: float, dome: float, inside: np.ndarray) -> None:
     """Draw the stomach with gas at its front, then the spleen behind it."""
     centre, half = (dome - 60, -30 + rng.uniform(-10, 10), 62), tuple(rng.uniform(0.8, 1.1, 3) * (45, 36, 38))
     box, content = torso.box(centre, half), rng.uniform(0, 140)
@@ -180,8 +182,8 @@ def _draw_kidneys(torso: _Torso, rng: np.random.Generator, deep: float, dome: fl
     hu = rng.uniform(120, 200)
     for side, drop in ((-1, rng.uniform(122, 142)), (1, rng.uniform(108, 130))):
         centre, half = (dome - drop, deep - rng.uniform(36, 44), 64 * side), rng.uniform(0.85, 1.12, 3) * (52, 27, 29)
-        torso.put(centre, tuple(half), hu, _KIDNEY, tilt=0.5 * side)
-        torso.put((centre[0], centre[1] - 8, centre[2] - 18 * side), tuple(half * (0.45, 0.45, 0.5)), _FAT)
+        torso.draw_ellipsoid(centre, tuple(half), hu, _KIDNEY, tilt=0.5 * side)
+        torso.draw_ellipsoid((centre[0], centre[1] - 8, centre[2] - 18 * side), tuple(half * (0.45, 0.45, 0.5)), _FAT)
 
 
 def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator, tumours: tuple[int, int]) -> _Torso:
@@ -189,11 +191,11 @@ def _draw_patient(axes: list[np.ndarray], rng: np.random.Generator, tumours: tup
     torso = _Torso(axes, rng)
     wide, deep, dome, above = _draw_trunk(torso, rng)
     centre = (dome + rng.uniform(15, 30), -28, 22)
-    torso.put(centre, (rng.uniform(35, 45), rng.uniform(38, 46), rng.uniform(46, 58)), rng.uniform(90, 170))
+    torso.draw_ellipsoid(centre, (rng.uniform(35, 45), rng.uniform(38, 46), rng.uniform(46, 58)), rng.uniform(90, 170))
     inside = (above < -4) & (np.hypot(torso.x / (wide - 3), torso.y / (deep - 3)) < 1)
     _draw_bowel(torso, rng, dome, inside)
     _draw_liver(torso, rng, dome, inside, tumours)
-    _draw_left(torso, rng, wide, dome, inside)
+    _draw_left_organs(torso, rng, wide, dome, inside)
     _draw_kidneys(torso, rng, deep, dome)
     _draw_back(torso, rng, deep)
     return torso
@@ -246,8 +248,8 @@ def draw_volume(
     rng = scene_rng(seed)
     patient = rng.integers(2**32)
     voxels = [_centres(length, step) for length, step in zip(size, spacing, strict=True)]
-    parts = zip(size, spacing, _FINE, strict=True)
-    points = [_centres(length * fine, step / fine) for length, step, fine in parts]
+    axes = zip(size, spacing, _FINE, strict=True)
+    points = [_centres(length * fine, step / fine) for length, step, fine in axes]
     semantic = _draw_patient(voxels, np.random.default_rng(patient), tumours).label
     fine = _draw_patient(points, np.random.default_rng(patient), tumours).hu
     (depth, height, width), (a, b, c) = size, _FINE

@@ -36,7 +36,7 @@ def notebooks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             inside = [file for file in files if file.suffix.lower() == ".ipynb"]
             others += [file for file in files if file.suffix.lower() != ".ipynb"]
             if not inside:
-                raise ValueError(f"{path} holds no notebook, expected capstones, saved as .ipynb")
+                raise ValueError(f"{path} contains no notebook, expected capstones, saved as .ipynb")
         books += inside
     return books, others
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Report:
     parts = [output.get("data") for output in outputs if isinstance(output, dict)]
     reports = [part[MIME] for part in parts if isinstance(part, dict) and MIME in part]
     if not reports:
-        raise ValueError(f"{path.name} holds no report: run its last cell, save the notebook, and hand it in again")
+        raise ValueError(f"{path.name} contains no report: run its last cell, save the notebook, and hand it in again")
     return from_json(reports[-1])
 
 
@@ -75,15 +75,16 @@ def print_reports(handed_in: Sequence[Path]) -> int:
             _print_table(console, report)
             same_rows = seen.setdefault(report.rows, path)
             if same_rows != path and report.rows:
-                console.print(f"  [yellow]same[/]   all numbers are those of {_line(same_rows)}", soft_wrap=True)
+                text = f"all values are equal to those of {_line(same_rows)}"
+                console.print(f"  [yellow]same[/]   {text}", soft_wrap=True)
         for problem in missing[:_MAX_ROWS]:
             console.print(f"  [red]lacks[/]  {_line(problem)}", soft_wrap=True)
         if len(missing) > _MAX_ROWS:
-            console.print(f"  [red]lacks[/]  {len(missing) - _MAX_ROWS} things more")
+            console.print(f"  [red]lacks[/]  {len(missing) - _MAX_ROWS} more")
         incomplete += [path] if missing else []
     console.print(f"\n{len(books) - len(incomplete)} of {len(books)} reports are complete.", end=" ")
-    console.print("What they say is the students' word; the rubric is for you.", soft_wrap=True)
-    for name, paths in (("Not complete", incomplete), ("No notebook, not read", others)):
+    console.print("The reports contain the students' own statements: grade them with the rubric.", soft_wrap=True)
+    for name, paths in (("Not complete", incomplete), ("Not a notebook, not read", others)):
         if paths:
             console.print(f"{name}: {', '.join(map(_line, paths))}", soft_wrap=True)
     return 1 if incomplete else 0

@@ -32,14 +32,14 @@ from segedu.grading.sandbox import (
 )
 
 TRIAL_LABELS = {
-    "user": "whose files a cell writes", "rights": "rights of root, a namespace, a trace",
+    "user": "owner of the files that a cell writes", "rights": "rights of root, a namespace, a trace",
     "settings": "writing settings of the machine",
     "network": "connecting to sockets of this machine, or taking their names",
     "answers": "reading the course's exercises and a private file", "files": "writing files of the machine",
     "processes": "reaching the grader's process", "stores": "shared memory that outlives its process",
     "queues": "using message queues and semaphores of the machine",
     "memory": "more memory than is allowed", "memory of children": "the same, spread over children",
-    "forks": "200 processes", "disk": "more files than there is room for", "terminals": "200 terminals",
+    "forks": "200 processes", "disk": "more files than the limit allows", "terminals": "200 terminals",
 }  # fmt: skip
 _LOCKS = "an advisory lock (flock) on a file of Python or of the system, which another program may wait for"
 REMAINING_RISKS = {
@@ -76,7 +76,7 @@ def doctor(console: Console | None = None) -> int:
         console.print(f"level {level}: {mark}  {escape(reason)}", soft_wrap=True)
     best = max((level for level, available, _ in levels if available), default=0)
     style = "" if best >= SAFE_LEVEL else "bold red"
-    confirmation = "" if best >= SAFE_LEVEL else " It asks for --i-trust-these-submissions first."
+    confirmation = "" if best >= SAFE_LEVEL else " It requires --i-trust-these-submissions."
     console.print(f"\nGrading here uses level {best}.{confirmation}", style=style, soft_wrap=True)
     if best:
         console.print(f"A cell at level {best} has just tried:", soft_wrap=True)
@@ -105,7 +105,8 @@ def _trial_table(outcomes: dict[str, tuple[bool, str]]) -> Table:
     for name, label in TRIAL_LABELS.items():
         if name in outcomes:
             prevented, text = outcomes[name]
-            table.add_row(f"  {label}", "[green]held[/green]" if prevented else "[red]not held[/red]", escape(text))
+            mark = "[green]prevented[/green]" if prevented else "[red]not prevented[/red]"
+            table.add_row(f"  {label}", mark, escape(text))
     return table
 
 
@@ -149,7 +150,7 @@ def advice(best: int) -> list[str]:
 
 def _user() -> str:
     uid = os.geteuid()
-    return "root" if uid == 0 else f"an ordinary one ({uid})"
+    return "root" if uid == 0 else f"not root ({uid})"
 
 
 def _read(path: str) -> str:
@@ -174,7 +175,7 @@ def _container() -> tuple[bool, str]:
     indications += ["the variable container"] * ("container" in os.environ)
     filtered = _status("Seccomp") == "2"
     indications += ["a filter of system calls on this process"] * filtered
-    return bool(indications), ", ".join(indications) or "no sign of one"
+    return bool(indications), ", ".join(indications) or "not detected"
 
 
 def _in_a_child(attempt: Callable[[], str | None]) -> tuple[bool, str]:
@@ -212,19 +213,19 @@ def _user_namespaces() -> tuple[bool, str]:
     if _read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
         reasons.append("kernel.unprivileged_userns_clone is 0")
     if _read_int("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
-        reasons.append("AppArmor takes the rights in one away from ordinary programs (Ubuntu 23.10 and later)")
-    return works, ", ".join(reasons) or "one was made, and a folder mounted in it"
+        reasons.append("AppArmor removes the privileges in one from ordinary programs (Ubuntu 23.10 and later)")
+    return works, ", ".join(reasons) or "one was created, and a folder was mounted in it"
 
 
 def _sys_admin() -> tuple[bool, str]:
     works, why = _in_a_child(lambda: restrictions.unshare(user=False))
-    return works, "namespaces were made without a user namespace" if works else f"without a user namespace: {why}"
+    return works, "namespaces were created without a user namespace" if works else f"without a user namespace: {why}"
 
 
 def _seccomp() -> tuple[bool, str]:
     machine = platform.machine()
     if not seccomp.available():
-        return False, f"the numbers of system calls on {machine} are not known here"
+        return False, f"the system call numbers of {machine} are not known"
     return _in_a_child(_denied_calls)
 
 
@@ -263,7 +264,7 @@ def _landlock() -> tuple[bool, str]:
     works, why = _in_a_child(attempt)
     gaps = [text for minimum, text in ((3, "truncation"), (4, "TCP"), (6, "signals")) if version < minimum]
     text = f"version {version}" + (f", which lacks {', '.join(gaps)}" if gaps else "")
-    return works, f"{text}; a file was closed to a child" if works else f"{text}; {why}"
+    return works, f"{text}; a child process could not open a protected file" if works else f"{text}; {why}"
 
 
 def _mount_api() -> tuple[bool, str]:
@@ -279,9 +280,9 @@ def _mount_api() -> tuple[bool, str]:
 def _pidfd() -> tuple[bool, str]:
     try:
         os.close(os.pidfd_open(os.getpid()))
-        return True, "the end of a kernel is seen at once"
+        return True, "the end of a kernel is noticed immediately"
     except (OSError, AttributeError):
-        return False, "the end of a kernel is seen a tenth of a second late"
+        return False, "the end of a kernel is noticed a tenth of a second late"
 
 
 def _groups() -> tuple[bool, str]:
@@ -290,15 +291,15 @@ def _groups() -> tuple[bool, str]:
     limited = sorted(groups.limited)
     groups.clear()
     missing = sorted({"memory", "processes", "processor"} - set(limited))
-    description = f"version {version or '?'}, one was made for {' and '.join(limited) or 'nothing'}"
-    watched = f"; {' and '.join(missing)} bounded by looking four times a second" if missing else ""
+    description = f"version {version or '?'}, one was created, with limits on {' and '.join(limited) or 'nothing'}"
+    watched = f"; {' and '.join(missing)} checked four times per second" if missing else ""
     return not {"memory", "processes"} & set(missing), description + watched
 
 
 def _interpreter() -> tuple[bool, str]:
     if os.geteuid() != 0:
         readable = isolation_levels.readable_by_others()
-        return readable, f"{sys.prefix}, by the modes of its folders"
+        return readable, f"{sys.prefix}, according to the permissions of its folders"
 
     def attempt() -> None:
         other = isolation_levels.own_user()

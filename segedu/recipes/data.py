@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.street import STREET_VERSION, draw_street
 from segedu.weights.pretrained import cache_folder
@@ -51,11 +51,11 @@ class Pairs(Dataset):
 
 
 def pairs_of(
-    samples: Dataset, target: str = "semantic", change: Callable[[Tensor], Tensor] = lambda image: image
+    samples: Dataset, target: str = "semantic", transform: Callable[[Tensor], Tensor] = lambda image: image
 ) -> list[Pair]:
     """The images of all samples, each changed once, with the target of that key, as plain tensors."""
     all_samples = (samples[i] for i in range(len(samples)))
-    return [(change(s["image"].as_subclass(Tensor)), s[target].as_subclass(Tensor)) for s in all_samples]
+    return [(transform(s["image"].as_subclass(Tensor)), s[target].as_subclass(Tensor)) for s in all_samples]
 
 
 def synthetic_sets(
@@ -101,8 +101,8 @@ def cached_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     images, targets = draw_streets(number, seed)
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            save_file({"images": images, "targets": targets}, part)
+        with atomic_path(path) as temporary:
+            save_file({"images": images, "targets": targets}, temporary)
     return images, targets
 
 
@@ -132,7 +132,7 @@ def nuclei_sets(seed: int, folder: Path | None, *, target: str, dataset: Callabl
 def nuclei_images(folder: Path | None) -> tuple[Nuclei, list[tuple[str, dict[str, Nuclei]]]]:
     """All training images of a folder, and for each held-out split its images by domain."""
     if folder is None:
-        raise ValueError("data is nuclei without a folder, expected --data PATH to the folder with index.csv")
+        raise ValueError("data is nuclei, expected --data PATH with the folder that contains index.csv")
     held_out = []
     for split in ("val", "test"):
         domains = sorted({row["domain"] for row in Nuclei(folder, split).rows})
@@ -169,10 +169,10 @@ def normalize_exposure(image: Tensor) -> Tensor:
 
 def flip(image: Tensor, target: Tensor) -> Pair:
     """Apply one of the eight symmetries of a square, or of the four of an oblong, at random."""
-    turns = torch.randint(0, 2, (3,)).tolist()
-    axes = [axis for axis, turn in zip((-1, -2), turns, strict=False) if turn]
+    draws = torch.randint(0, 2, (3,)).tolist()
+    axes = [axis for axis, is_flipped in zip((-1, -2), draws, strict=False) if is_flipped]
     image, target = image.flip(axes), target.flip(axes)
-    if turns[2] and image.shape[-1] == image.shape[-2]:
+    if draws[2] and image.shape[-1] == image.shape[-2]:
         image, target = image.transpose(-1, -2), target.transpose(-1, -2)
     return image, target
 

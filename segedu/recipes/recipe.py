@@ -102,9 +102,9 @@ def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
         raise FileNotFoundError(
             f"data is {data!r}, which {problem}, expected a folder with index.csv, images and labels"
         )
-    known = ", ".join(f"{name} on {data_set}" for name, data_set in NAMES)
+    available = ", ".join(f"{name} on {data_set}" for name, data_set in NAMES)
     raise ValueError(
-        f"no recipe trains {method!r} on {data!r}, expected one of: {known}; for nuclei, data is the path of a "
+        f"no recipe trains {method!r} on {data!r}, expected one of: {available}; for nuclei, data is the path of a "
         f"folder that holds index.csv, images and labels"
     )
 
@@ -115,7 +115,7 @@ def quick_layout(model: nn.Module) -> nn.Module:
     PyTorch 2.15 on a CPU corrupts memory in the backward pass of a strided 1x1 convolution with few channels in this
     layout, so networks with such residual shortcuts are returned unchanged.
     """
-    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
-    if any(part.kernel_size == (1, 1) and part.stride != (1, 1) for part in convolutions):
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    if any(layer.kernel_size == (1, 1) and layer.stride != (1, 1) for layer in convolutions):
         return model
     return model.to(memory_format=torch.channels_last)

@@ -60,7 +60,7 @@ def run_recipe(
         Stopped: after Ctrl-C or SIGTERM, with the checkpoint written; a KeyboardInterrupt.
         ValueError: a limit, a device, a file of the data or the checkpoint in `out` is not as expected.
     """
-    started, cpu = time.perf_counter(), time.process_time()
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
     check_limits(steps, minutes, seed)
     check_devices(accelerator, devices)
     torch.manual_seed(seed)
@@ -68,12 +68,14 @@ def run_recipe(
     fabric = start_fabric(accelerator, devices)
     if fresh:
         _clear(out, fabric)
-    trained, about = _train(recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress)
+    trained, metadata = _train(
+        recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress
+    )
     result = {
         "method": recipe.method,
         "data": recipe.data,
         "folder": None if folder is None else str(folder),
-        "training_data": about["training_data"],
+        "training_data": metadata["training_data"],
         "seed": seed,
         "steps": trained.step,
         "resumed_from": trained.resumed_from,
@@ -88,8 +90,8 @@ def run_recipe(
     }
     if fabric.is_global_zero:
         save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.task.draw)
-        result["cpu_seconds"] = round(time.process_time() - cpu, 1)
-        result["wall_seconds"] = round(time.perf_counter() - started, 1)
+        result["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
+        result["wall_seconds"] = round(time.perf_counter() - wall_start, 1)
         write(Path(out) / "result.json", lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
     return result
 
@@ -117,11 +119,11 @@ def _train(
     total = fabric.broadcast(planned_steps(recipe, model, sets, steps, minutes, checkpoint))
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    about = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
+    metadata = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
     options = {"scheduler": one_cycle(optimizer, recipe.learning_rate, total), "clip_norm": 1.0, "fabric": fabric}
-    options |= {"checkpoint": checkpoint, "about": about, "extend": True, "progress": progress}
+    options |= {"checkpoint": checkpoint, "metadata": metadata, "extend": True, "progress": progress}
     loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
-    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), about
+    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), metadata
 
 
 def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.recipes.data import Pair, Sets
 from segedu.recipes.task import Predict
 
 
-def write(path: Path, put: Callable[[Path], Any]) -> None:
-    """Let `put` write a temporary file and rename it to `path`, so that `path` is never incomplete."""
+def write(path: Path, write_file: Callable[[Path], Any]) -> None:
+    """Let `write_file` write a temporary file and rename it to `path`, so that `path` is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        put(part)
+    with atomic_path(path) as temporary:
+        write_file(temporary)
 
 
 def three_images(sets: Sets) -> list[Pair]:

@@ -30,7 +30,7 @@ def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
     function or a random change invalidates older checkpoints. `preprocessing` names the random changes of a sample.
     `training_data` is a digest of the images and targets before these changes: it detects a corrected mask.
     """
-    changes = {name: _name(value) for name, value in vars(sets.train).items() if name != "pairs"}
+    augmentation = {name: _name(value) for name, value in vars(sets.train).items() if name != "pairs"}
     return {
         "method": recipe.method,
         "data": recipe.data,
@@ -38,7 +38,7 @@ def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
         "network": _short(hashlib.sha256(_without_addresses(str(model)).encode())),
         "loss": _name(recipe.loss),
         "learning_rate": recipe.learning_rate,
-        "preprocessing": {"samples": type(sets.train).__name__, **changes, "collate": _name(recipe.collate)},
+        "preprocessing": {"samples": type(sets.train).__name__, **augmentation, "collate": _name(recipe.collate)},
         "training_data": data_digest(sets.train.pairs),
     }
 
@@ -62,8 +62,8 @@ def _add(digest: Any, value: Any) -> None:
             _add(digest, value[key])
     elif isinstance(value, list | tuple):
         digest.update(f"list {len(value)}".encode())
-        for part in value:
-            _add(digest, part)
+        for item in value:
+            _add(digest, item)
     else:
         digest.update(repr(value).encode())
 
@@ -122,8 +122,8 @@ def steps_in(minutes: float, recipe: Recipe, model: nn.Module, sets: Sets) -> in
     steps = train_steps(trial, batches, recipe.loss, torch.optim.AdamW(trial.parameters()))
     next(steps)
     start = time.process_time()
-    counted = sum(1 for _ in steps)
-    return max(10, int(minutes * 60 * counted / max(time.process_time() - start, 1e-6)))
+    num_steps = sum(1 for _ in steps)
+    return max(10, int(minutes * 60 * num_steps / max(time.process_time() - start, 1e-6)))
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, highest: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

@@ -27,54 +27,56 @@ def print_result(result: dict[str, Any], out: Path) -> None:
 
     header, lines = summary(result)
     metric = result["metric"].replace("_", " ").replace("iou", "IoU").replace("ap", "AP")
-    how = "mean over images" if metric.startswith("instance") else "as COCO" if "AP" in metric else "pixels pooled"
-    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {how}")
+    averaging = (
+        "mean over images" if metric.startswith("instance") else "as COCO" if "AP" in metric else "pixels pooled"
+    )
+    table = Table(*header, title=f"{result['method']} on {result['data']}: {metric}, {averaging}")
     for line in lines:
         table.add_row(*line)
     console = Console(width=max(Console().width, 110))  # a narrow terminal must not truncate figures
     console.print(table)
     if result["metric"] == "instance_accuracy":
-        console.print(stricter(result), soft_wrap=True)
+        console.print(higher_iou_scores(result), soft_wrap=True)
     console.print(
         f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
         f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
         f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
         soft_wrap=True,
     )
-    if line := continued(result, out):
+    if line := resume_note(result, out):
         console.print(line, soft_wrap=True)
     console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)
 
 
-def continued(result: dict[str, Any], out: Path) -> str:
+def resume_note(result: dict[str, Any], out: Path) -> str:
     """A sentence about the checkpoint from which a run resumed; empty if there was none."""
-    first, steps, extended = result["resumed_from"], result["steps"], result["extended"]
+    resumed_from, steps, extended = result["resumed_from"], result["steps"], result["extended"]
     lines = []
     if extended:
         taken, planned = extended[-1]
         lines.append(
             f"This run was planned with {planned} steps and now has {steps}: from step {taken} on, its learning rates "
-            f"are those of a run of {steps} steps. A run of {steps} from the start (--fresh) gives other weights."
+            f"are those of a run of {steps} steps. A run of {steps} from the start (--fresh) gives different weights."
         )
-    if first == steps:
+    if resumed_from == steps:
         lines.append(
-            f"No step was left to take: {out / 'checkpoint.pt'} already held all {steps}; --fresh trains again."
+            f"All steps were already taken: {out / 'checkpoint.pt'} contains all {steps}; use --fresh to train again."
         )
-    elif first:
-        lines.append(f"It resumed from step {first} of {out / 'checkpoint.pt'}.")
+    elif resumed_from:
+        lines.append(f"It resumed from step {resumed_from} of {out / 'checkpoint.pt'}.")
     return " ".join(lines)
 
 
-def stricter(result: dict[str, Any]) -> str:
+def higher_iou_scores(result: dict[str, Any]) -> str:
     """The instance accuracy at higher IoU thresholds, on the first group of the last split."""
     thresholds = ", ".join(f"{threshold}" for threshold in INSTANCE_IOUS)
-    parts = []
+    texts = []
     for name, table in result["rows"].items():
         split, groups = list(table.items())[-1]
-        group = next((group for group in groups if group != "all"), "all")
-        values = [value for key, value in groups[group].items() if key.startswith("instance_accuracy")]
-        parts.append(f"{name} {' '.join('-' if value is None else f'{value:.3f}' for value in values)}")
-    return f"{split}{'' if group == 'all' else f' {group}'} at IoU {thresholds}: {'; '.join(parts)}"
+        domain = next((domain for domain in groups if domain != "all"), "all")
+        values = [value for key, value in groups[domain].items() if key.startswith("instance_accuracy")]
+        texts.append(f"{name} {' '.join('-' if value is None else f'{value:.3f}' for value in values)}")
+    return f"{split}{'' if domain == 'all' else f' {domain}'} at IoU {thresholds}: {'; '.join(texts)}"
 
 
 def print_seeds(results: Sequence[dict[str, Any]]) -> None:
@@ -82,12 +84,13 @@ def print_seeds(results: Sequence[dict[str, Any]]) -> None:
     first = results[0]
     metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
     baseline = next(iter(first["rows"]))
-    plain, reached = (
+    baselines, scores = (
         [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
     )
     cost = max(result["training_cpu_seconds"] for result in results)
     print(
         f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
-        f"{baseline} {' '.join(plain)}; {method} {' '.join(reached)}; least {min(reached)}, target {first['target']}; "
-        f"{first['parameters']} parameters, {first['steps']} steps, at most {cost} CPU-seconds of training"
+        f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, "
+        f"target {first['target']}; {first['parameters']} parameters, {first['steps']} steps, "
+        f"at most {cost} CPU-seconds of training"
     )

@@ -63,10 +63,10 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())  # the data must be on the disk before the file is renamed
         os.replace(temporary, path)
     except OSError as error:
-        before = "the previous checkpoint is unchanged" if path.is_file() else "there was no checkpoint before"
+        previous = "the previous checkpoint is unchanged" if path.is_file() else "there was no checkpoint before"
         with suppress(OSError):
             temporary.unlink()
-        raise OSError(error.errno, f"cannot write the checkpoint ({error.strerror}); {before}", str(path)) from error
+        raise OSError(error.errno, f"cannot write the checkpoint ({error.strerror}); {previous}", str(path)) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -84,12 +84,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a readable checkpoint ({reason}): delete it to start again") from error
     if not isinstance(state, dict) or not {"model", "run", "trained"} <= state.keys():
-        raise ValueError(f"{path} is not a checkpoint of segedu.training.fit: expected the keys model, run and trained")
+        raise ValueError(f"{path} is not a checkpoint of segedu.training.fit, expected the keys model, run and trained")
     return state
 
 
 def check_same_run(
-    path: str | Path, state: dict[str, Any], run: dict[str, Any], about: dict[str, Any] | None, extend: bool
+    path: str | Path, state: dict[str, Any], run: dict[str, Any], metadata: dict[str, Any] | None, extend: bool
 ) -> None:
     """Raise a ValueError if a checkpoint belongs to another run, does not describe its run, or has taken more steps.
 
@@ -97,27 +97,27 @@ def check_same_run(
         path: path of the checkpoint, for the message.
         state: content of the checkpoint.
         run: number of steps, seed, samples, batch size and processes of the run that resumes.
-        about: description of the run that resumes, as in `fit`.
-        extend: whether the number of steps and `about["limits"]` may differ.
+        metadata: description of the run that resumes, as in `fit`.
+        extend: whether the number of steps and `metadata["limits"]` may differ.
     """
     advice = "start again (segedu train --fresh, or delete the checkpoint) or give another path (--out)"
     saved = state.get("about")
-    if about is not None and saved is None:
+    if metadata is not None and saved is None:
         raise ValueError(
-            f"checkpoint {path} was written by an earlier version and does not say which data and recipe it is of, "
+            f"checkpoint {path} was written by an earlier version and does not describe its data and recipe, "
             f"expected one that does: {advice}"
         )
-    saved, current = {**state["run"], **(saved or {})}, {**run, **(about or {})}
+    saved, current = {**state["run"], **(saved or {})}, {**run, **(metadata or {})}
     may_differ = ("steps", "limits") if extend else ()
     names = [name for name in {**current, **saved} if saved.get(name) != current.get(name) and name not in may_differ]
     if names:
         actual, expected = (", ".join(f"{name} {record.get(name)!r}" for name in names) for record in (saved, current))
-        reason = " (images or masks are different ones, or were corrected)" if "training_data" in names else ""
-        raise ValueError(f"checkpoint {path} is of the run with {actual}, expected {expected}{reason}: {advice}")
+        reason = " (images or masks were changed)" if "training_data" in names else ""
+        raise ValueError(f"checkpoint {path} belongs to a run with {actual}, expected {expected}{reason}: {advice}")
     taken, planned = state["trained"]["step"], state["run"]["steps"]
     if run["steps"] != planned and run["steps"] <= taken:
         raise ValueError(
-            f"checkpoint {path} has already taken {taken} of {planned} steps, but steps is {run['steps']}: "
+            f"checkpoint {path} contains {taken} of {planned} steps, but steps is {run['steps']}: "
             f"give more than {taken} to extend the run, {planned} to repeat its result, or {advice}"
         )
 
@@ -128,11 +128,11 @@ class Stopped(KeyboardInterrupt):
     `signal` is the number of the signal.
     """
 
-    def __init__(self, path: str | Path, step: int, steps: int, number: int) -> None:
+    def __init__(self, path: str | Path, step: int, steps: int, signal_number: int) -> None:
         super().__init__(
             f"Stopped after step {step} of {steps}. The checkpoint {path} is written: the same command resumes from it."
         )
-        self.signal = number
+        self.signal = signal_number
 
 
 class StopRequest:
@@ -144,22 +144,22 @@ class StopRequest:
     def __init__(self, active: bool = True) -> None:
         self.signal = 0
         self._active = active and threading.current_thread() is threading.main_thread()
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM) if self._active else ():
-            before = signal.getsignal(number)
-            if before not in (None, signal.SIG_IGN):  # None: a handler that was not installed by Python
-                self._before[number] = signal.signal(number, self._record)
+        for signal_number in (signal.SIGINT, signal.SIGTERM) if self._active else ():
+            handler = signal.getsignal(signal_number)
+            if handler not in (None, signal.SIG_IGN):  # None: a handler that was not installed by Python
+                self._handlers[signal_number] = signal.signal(signal_number, self._record)
         return self
 
-    def _record(self, number: int, frame: Any) -> None:
-        self.signal = number
+    def _record(self, signal_number: int, frame: Any) -> None:
+        self.signal = signal_number
         self._restore()
 
     def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def __exit__(self, *error: object) -> None:
         self._restore()
@@ -168,23 +168,23 @@ class StopRequest:
 class EpochSampler(Sampler):
     """Sample the indices of one epoch in a random order that depends only on (seed, epoch).
 
-    It yields pairs (epoch, index). With `world` processes, each process takes every `world`-th entry of the order. All
-    processes take the same number of entries, and the remaining entries are dropped in this epoch. A process skips the
-    first `first` of its entries, which it has used before a restart.
+    It yields pairs (epoch, index). With `world_size` processes, each process takes every `world_size`-th entry of the
+    order. All processes take the same number of entries, and the remaining entries are dropped in this epoch. A process
+    skips the first `first` of its entries, which it has used before a restart.
     """
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
         self.epoch, self.first = 0, 0
-        self.rank, self.world = 0, 1
+        self.rank, self.world_size = 0, 1
 
     def __len__(self) -> int:
-        return self.length // self.world - self.first
+        return self.length // self.world_size - self.first
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        of_this_process = order[: self.length // self.world * self.world][self.rank :: self.world]
-        return ((self.epoch, int(index)) for index in of_this_process[self.first :])
+        entries = order[: self.length // self.world_size * self.world_size][self.rank :: self.world_size]
+        return ((self.epoch, int(index)) for index in entries[self.first :])
 
 
 class _SeededSamples(Dataset):
@@ -200,7 +200,7 @@ class _SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
-        before = random_state(cuda=False)
+        state_before = random_state(cuda=False)
         seed = int(np.random.SeedSequence((self.seed, *key)).generate_state(1)[0])
         torch.random.default_generator.manual_seed(seed)
         np.random.seed(seed)
@@ -208,7 +208,7 @@ class _SeededSamples(Dataset):
         try:
             return self.dataset[key[1]]
         finally:
-            set_random_state(before)
+            set_random_state(state_before)
 
 
 def shuffled_loader(
@@ -238,7 +238,7 @@ def shuffled_loader(
     """
     if batch_size < 1 or seed < 0 or num_workers < 0:
         raise ValueError(
-            f"batch_size is {batch_size}, seed {seed}, num_workers {num_workers}, expected at least 1, 0 and 0"
+            f"batch_size is {batch_size}, seed is {seed} and num_workers is {num_workers}, expected at least 1, 0 and 0"
         )
     needed = batch_size if drop_last else 1
     if len(dataset) < needed:

@@ -81,9 +81,9 @@ def train_steps(
         images, targets = to_device(images, device), to_device(targets, device)
         losses = loss_function(model(images), targets)
         loss = losses["loss"] if isinstance(losses, dict) else losses
-        value = _value(loss, fabric)
+        value = _mean_over_devices(loss, fabric)
         if not np.isfinite(value):
-            raise ValueError(f"the loss is {value}, expected a finite number: lower the learning rate")
+            raise ValueError(f"the loss is {value}, expected a finite value: lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss) if fabric else loss.backward()
         if clip_norm is not None:
@@ -94,7 +94,7 @@ def train_steps(
         yield value
 
 
-def _value(loss: Tensor, fabric: Any) -> float:
+def _mean_over_devices(loss: Tensor, fabric: Any) -> float:
     """The mean loss over the devices: all of them get the same value, and stop together if it is not finite."""
     if fabric is None or fabric.world_size == 1:
         return float(loss.detach())
@@ -195,10 +195,10 @@ class _Plan:
     """Arguments of `fit` that decide when and what it writes."""
 
     path: str | Path | None
-    every: int
+    checkpoint_every: int
     parts: dict[str, Any]  # model, optimizer, scheduler, precision
     run: dict[str, Any]
-    about: dict[str, Any] | None
+    metadata: dict[str, Any] | None
     extend: bool
 
 
@@ -216,13 +216,13 @@ def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
 
 
 def _save(plan: _Plan, trained: Trained, fabric: Any) -> None:
-    randoms = [random_state()]
+    random_states = [random_state()]
     if fabric.world_size > 1:
-        randoms = [None] * fabric.world_size
-        torch.distributed.all_gather_object(randoms, random_state())
+        random_states = [None] * fabric.world_size
+        torch.distributed.all_gather_object(random_states, random_state())
     if fabric.is_global_zero:
         states = {name: part.state_dict() for name, part in plan.parts.items() if part is not None}
-        record = {"run": plan.run, "about": plan.about, "trained": asdict(trained), "random": randoms}
+        record = {"run": plan.run, "about": plan.metadata, "trained": asdict(trained), "random": random_states}
         save_checkpoint(plan.path, {**states, **record})
     fabric.barrier()
 
@@ -234,11 +234,11 @@ def _resume(plan: _Plan, fabric: Any) -> Trained:
             _save(plan, Trained(), fabric)
         return Trained()
     state, path = load_checkpoint(plan.path), plan.path
-    check_same_run(path, state, plan.run, plan.about, plan.extend)
+    check_same_run(path, state, plan.run, plan.metadata, plan.extend)
     expected = {name for name, part in plan.parts.items() if part is not None}
     saved = state.keys() & plan.parts.keys()
     if expected != saved:
-        raise ValueError(f"checkpoint {path} holds {sorted(saved)}, expected {sorted(expected)}")
+        raise ValueError(f"checkpoint {path} contains {sorted(saved)}, expected {sorted(expected)}")
     trained = Trained(**state["trained"])
     trained.resumed_from = trained.step
     if plan.run["steps"] != state["run"]["steps"]:
@@ -280,9 +280,9 @@ def fit(
     clip_norm: float | None = None,
     fabric: Any = None,
     checkpoint: str | Path | None = None,
-    about: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     extend: bool = False,
-    every: int = 100,
+    checkpoint_every: int = 100,
     progress: bool = True,
 ) -> Trained:
     """Train for `steps` steps, and resume from `checkpoint` if it exists.
@@ -302,12 +302,12 @@ def fit(
         clip_norm: as in `train_steps`.
         fabric: from `start_fabric`; None for one device, the fastest available.
         checkpoint: file to resume from and to write; None for no checkpoints.
-        about: a description of the run as plain values, such as a digest of its data. It is kept in the checkpoint, and
-            a run with another description refuses to resume from it. With None, only the loader and `steps` are
+        metadata: description of the run as plain values, such as a digest of its data. It is kept in the checkpoint,
+            and a run with another description refuses to resume from it. With None, only the loader and `steps` are
             compared.
-        extend: resume also if the number of steps or `about["limits"]` differ. The schedule continues as that of
+        extend: resume also if the number of steps or `metadata["limits"]` differ. The schedule continues as that of
             `steps` steps would, so a run of 12 steps that is extended to 40 differs from a run of 40.
-        every: number of steps between checkpoints; the last step is always saved.
+        checkpoint_every: number of steps between checkpoints; the last step is always saved.
         progress: show a progress bar.
 
     Raises:
@@ -319,14 +319,14 @@ def fit(
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, EpochSampler):
         raise ValueError(f"loader has the sampler {type(sampler).__name__}, expected a loader from shuffled_loader")
-    if steps < 1 or every < 1:
-        raise ValueError(f"steps is {steps} and every is {every}, expected at least 1")
+    if steps < 1 or checkpoint_every < 1:
+        raise ValueError(f"steps is {steps} and checkpoint_every is {checkpoint_every}, expected at least 1")
     fabric = fabric or start_fabric()
-    sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
+    sampler.rank, sampler.world_size = fabric.global_rank, fabric.world_size
     run = {"steps": steps, "seed": sampler.seed, "samples": sampler.length, "batch_size": loader.batch_size}
     run["world"] = fabric.world_size
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "precision": fabric.strategy.precision}
-    plan = _Plan(checkpoint, every, parts, run, about, extend)
+    plan = _Plan(checkpoint, checkpoint_every, parts, run, metadata, extend)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     trained = _resume(plan, fabric)
@@ -354,7 +354,7 @@ def _train_epoch(
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         stop = plan.path is not None and _stop_signal(request, fabric)
-        if plan.path and (trained.step % plan.every == 0 or trained.step == steps or stop):
+        if plan.path and (trained.step % plan.checkpoint_every == 0 or trained.step == steps or stop):
             _save(plan, trained, fabric)
         if stop:
             raise Stopped(plan.path, trained.step, steps, stop)

@@ -47,70 +47,70 @@ STREET_VGG_STAGES = ((16,), (16, 16), (32, 32), (64, 64), (128, 128))
 SCENES_VIT = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4, "image_size": 32}  # crops of 32 pixels
 
 
-def _torchvision(file: str, mebibytes: float, build: str, trained_on: str = "ImageNet-1k", **more: Any) -> Weights:
+def _torchvision(file: str, mebibytes: float, builder: str, trained_on: str = "ImageNet-1k", **more: Any) -> Weights:
     sha256 = file.removesuffix(".pth").rsplit("-", 1)[-1]
-    return Weights(f"segedu.{build}", TORCHVISION + file, sha256, mebibytes, "BSD-3-Clause", trained_on, **more)
+    return Weights(f"segedu.{builder}", TORCHVISION + file, sha256, mebibytes, "BSD-3-Clause", trained_on, **more)
 
 
-def _classifier(file: str, mebibytes: float, build: str, head: str, **more: Any) -> Weights:
-    return _torchvision(file, mebibytes, f"backbones.{build}", leave_out=(head,), **more)
+def _classifier(file: str, mebibytes: float, builder: str, head: str, **more: Any) -> Weights:
+    return _torchvision(file, mebibytes, f"backbones.{builder}", ignored_keys=(head,), **more)
 
 
 def _swin(file: str, mebibytes: float, third: int = 18) -> Weights:
     """Make the entry of a Swin transformer; `third` is the number of blocks in its third stage."""
     blocks = ((i, j) for i, depth in enumerate((2, 2, third, 2)) for j in range(depth))
     tables = (f"features.{2 * i + 1}.{j}.attn.relative_position_index" for i, j in blocks)  # our model computes them
-    build, head = f"backbones.swin:{file.split('-')[0]}", ("norm.", "head.", *tables)
-    return _torchvision(file, mebibytes, build, rename=SWIN, leave_out=head)
+    builder, head = f"backbones.swin:{file.split('-')[0]}", ("norm.", "head.", *tables)
+    return _torchvision(file, mebibytes, builder, rename=SWIN, ignored_keys=head)
 
 
-def _segmenter(file: str, mebibytes: float, build: str) -> Weights:
+def _segmenter(file: str, mebibytes: float, builder: str) -> Weights:
     trained_on = "images of COCO 2017 with the 20 classes of Pascal VOC"
     options = {"num_classes": 21, "aux": True}
-    return _torchvision(file, mebibytes, f"semantic.{build}", trained_on, options=options)
+    return _torchvision(file, mebibytes, f"semantic.{builder}", trained_on, options=options)
 
 
-def _detector(file: str, mebibytes: float, build: str, **more: Any) -> Weights:
-    return _torchvision(file, mebibytes, build, "COCO 2017", normalizes=True, **more)
+def _detector(file: str, mebibytes: float, builder: str, **more: Any) -> Weights:
+    return _torchvision(file, mebibytes, builder, "COCO 2017", normalizes=True, **more)
 
 
-def _dino(file: str, size: int, build: str, sha256: str = "") -> Weights:
+def _dino(file: str, size: int, builder: str, sha256: str = "") -> Weights:
     url = f"{FACEBOOK}dino/{file}/{file}.pth"
-    build = f"segedu.backbones.vit:{build}"
-    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", "ImageNet-1k without labels")
+    builder = f"segedu.backbones.vit:{builder}"
+    return Weights(builder, url, sha256, size / 2**20, "Apache-2.0", "ImageNet-1k without labels")
 
 
-def _dinov2(file: str, size: int, build: str, sha256: str, **options: Any) -> Weights:
+def _dinov2(file: str, size: int, builder: str, sha256: str, **options: Any) -> Weights:
     url = f"{FACEBOOK}dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
-    build, images = f"segedu.backbones.vit:{build}", "142 million images without labels (LVD-142M)"
+    builder, images = f"segedu.backbones.vit:{builder}", "142 million images without labels (LVD-142M)"
     # the mask token is used only in training, where it replaces masked patches
-    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, options, leave_out=("mask_token",))
+    return Weights(builder, url, sha256, size / 2**20, "Apache-2.0", images, options, ignored_keys=("mask_token",))
 
 
 def _cellpose(file: str, size: int, sha256: str, **options: Any) -> Weights:
-    url, build = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose.cellpose:official_cellpose"
+    url, builder = f"https://www.cellpose.org/models/{file}", "segedu.instance.cellpose.cellpose:official_cellpose"
     images = "images of cells, under CC BY-NC"
     notice = "trained on images under CC BY-NC, so not for commercial use; the code is BSD"
     options = {"normalize": None, **options}  # None: the builder uses percentile normalisation, as the authors do
-    return Weights(build, url, sha256, size / 2**20, "BSD-3-Clause", images, options, notice=notice)
+    return Weights(builder, url, sha256, size / 2**20, "BSD-3-Clause", images, options, notice=notice)
 
 
 def _stardist(file: str, sha256: str, trained_on: str, **options: Any) -> Weights:
     url = f"https://github.com/stardist/stardist-models/releases/download/v0.1/python_{file}.zip"
-    build, options = "segedu.instance.stardist:official_stardist", {"normalize": None, **options}
-    return Weights(build, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
+    builder, options = "segedu.instance.stardist:official_stardist", {"normalize": None, **options}
+    return Weights(builder, url, sha256, 5.4, "BSD-3-Clause", trained_on, options)
 
 
 def _our_own(
-    name: str, sha256: str, mebibytes: float, build: str = "", normalizes: bool = False, **options: Any
+    name: str, sha256: str, mebibytes: float, builder: str = "", normalizes: bool = False, **options: Any
 ) -> Weights:
-    build = (
-        f"segedu.{build or f'weights.own.{name}:{name}'}"  # by default, the builder is defined in the training script
+    builder = (
+        f"segedu.{builder or f'weights.own.{name}:{name}'}"  # by default, the builder is defined in the training script
     )
     if not normalizes:  # None: images in [0, 1] stay as they are, or the builder uses percentiles (cells)
         options["normalize"] = None
     scenes, file = "scenes drawn by segedu.datasets", f"{name}.safetensors"
-    return Weights(build, file, sha256, mebibytes, "MIT", scenes, options, normalizes=normalizes)
+    return Weights(builder, file, sha256, mebibytes, "MIT", scenes, options, normalizes=normalizes)
 
 
 WEIGHTS: dict[str, Weights] = {

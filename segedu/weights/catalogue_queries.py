@@ -17,7 +17,7 @@ MOBILE_SAM = (
 
 def _detr(file: str, mebibytes: float, depth: int, output_stride: int = 32, panoptic: bool = False) -> Weights:
     sha256, url = file.rsplit("-", 1)[-1], f"{FACEBOOK}detr/{file}.pth"
-    more = {"options": {"output_stride": output_stride}, "normalizes": True, "inside": "model"}
+    more = {"options": {"output_stride": output_stride}, "normalizes": True, "checkpoint_key": "model"}
     name = f"panoptic.detr_panoptic:detr_resnet{depth}_panoptic" if panoptic else f"detection.detr:detr_resnet{depth}"
     return Weights(f"segedu.{name}", url, sha256, mebibytes, "Apache-2.0", "COCO 2017", **more)
 
@@ -31,18 +31,21 @@ def _index_tables(encoder: str, depths: Sequence[int]) -> tuple[str, ...]:
 def _oneformer(file: str, sha256: str, mebibytes: float, size: str, depths: Sequence[int], trained_on: str) -> Weights:
     """`depths`: number of blocks per stage of the Swin transformer."""
     tables = _index_tables("model.pixel_level_module.encoder.encoder", depths)
-    build, url = f"segedu.panoptic.oneformer:oneformer_swin_{size}", f"https://huggingface.co/shi-labs/{file}"
-    more = {"rename": ONEFORMER, "leave_out": (*tables, "criterion."), "normalizes": True}
-    return Weights(build, url, sha256, mebibytes, "MIT", trained_on, **more)
+    builder, url = f"segedu.panoptic.oneformer:oneformer_swin_{size}", f"https://huggingface.co/shi-labs/{file}"
+    more = {"rename": ONEFORMER, "ignored_keys": (*tables, "criterion."), "normalizes": True}
+    return Weights(builder, url, sha256, mebibytes, "MIT", trained_on, **more)
 
 
-def _maskformer(repository: str, sha256: str, megabytes: int, build: str, num_classes: int = 150) -> Weights:
+def _maskformer(repository: str, sha256: str, megabytes: int, builder: str, num_classes: int = 150) -> Weights:
     url = f"https://huggingface.co/facebook/maskformer-{repository}/resolve/main/pytorch_model.bin"
     body = "model.pixel_level_module.encoder.model."
-    tables = _index_tables(f"{body}encoder", (2, 2, 6 if build == "swin_tiny" else 18, 2))
+    tables = _index_tables(f"{body}encoder", (2, 2, 6 if builder == "swin_tiny" else 18, 2))
     more = {"options": {"num_classes": num_classes}, "rename": MASKFORMER, "normalizes": True, "non_commercial": True}
-    more["leave_out"] = (*tables, f"{body}layernorm.", "criterion.")
-    name, trained_on = f"segedu.panoptic.maskformer:maskformer_{build}", "ADE20K" if num_classes == 150 else "COCO 2017"
+    more["ignored_keys"] = (*tables, f"{body}layernorm.", "criterion.")
+    name, trained_on = (
+        f"segedu.panoptic.maskformer:maskformer_{builder}",
+        "ADE20K" if num_classes == 150 else "COCO 2017",
+    )
     return Weights(name, url, sha256, megabytes * 1e6 / 2**20, "CC BY-NC 4.0", trained_on, **more)
 
 
@@ -51,17 +54,17 @@ def _mask2former(
 ) -> Weights:
     """`depths`: number of blocks per stage of the Swin transformer; `size` in bytes."""
     tables = _index_tables("model.pixel_level_module.encoder.encoder", depths)
-    build = f"segedu.panoptic.mask2former.mask2former:mask2former_swin_{swin}"
+    builder = f"segedu.panoptic.mask2former.mask2former:mask2former_swin_{swin}"
     url = f"https://huggingface.co/facebook/{file}"
-    more = {"rename": MASK2FORMER, "leave_out": (*tables, "criterion."), "normalizes": True, "non_commercial": True}
+    more = {"rename": MASK2FORMER, "ignored_keys": (*tables, "criterion."), "normalizes": True, "non_commercial": True}
     options = {"num_classes": num_classes}
-    return Weights(build, url, sha256, size / 2**20, "CC BY-NC 4.0", trained_on, options=options, **more)
+    return Weights(builder, url, sha256, size / 2**20, "CC BY-NC 4.0", trained_on, options=options, **more)
 
 
-def _sam(file: str, size: int, build: str, sha256: str) -> Weights:
-    url, build = f"{FACEBOOK}segment_anything/{file}.pth", f"segedu.promptable.sam.sam:{build}"
+def _sam(file: str, size: int, builder: str, sha256: str) -> Weights:
+    url, builder = f"{FACEBOOK}segment_anything/{file}.pth", f"segedu.promptable.sam.sam:{builder}"
     images = "11 million photographs with 1.1 billion masks (SA-1B)"
-    return Weights(build, url, sha256, size / 2**20, "Apache-2.0", images, normalizes=True)
+    return Weights(builder, url, sha256, size / 2**20, "Apache-2.0", images, normalizes=True)
 
 
 QUERIES: dict[str, Weights] = {
@@ -127,7 +130,7 @@ QUERIES: dict[str, Weights] = {
         "Apache-2.0",
         "embeddings of SAM ViT-H, of 1 % of the 11 million images of SA-1B",
         rename=MOBILE_SAM,
-        leave_out=("image_encoder.norm_head.", "image_encoder.head."),  # the classifier is not used
+        ignored_keys=("image_encoder.norm_head.", "image_encoder.head."),  # the classifier is not used
         normalizes=True,
     ),
     "sam_vit_b": _sam(

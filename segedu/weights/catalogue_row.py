@@ -14,19 +14,19 @@ TORCHVISION, FACEBOOK = "https://download.pytorch.org/models/", "https://dl.fbai
 class Weights:
     """One weights file.
 
-    - `build` is "module:function", and `options` are arguments of the function besides `normalize`.
+    - `builder` is "module:function", and `options` are arguments of the function besides `normalize`.
     - `sha256` is the SHA-256 hash, or its first digits if only these are published. If it is empty, no hash is known,
       and the size `mebibytes` is exact.
     - `rename` has pairs of a regular expression and its replacement, applied to the keys of the file. Tensors
       whose new keys end in `#0`, `#1` and so on are concatenated to one tensor.
-    - `leave_out` has prefixes of keys that are dropped, because the model has no such parameters.
+    - `ignored_keys` has prefixes of keys that are dropped, because the model has no such parameters.
     - `normalizes`: the builder normalises images without an argument `normalize`.
     - `non_commercial`: the licence forbids commercial use; loading requires `accept_license=True`.
-    - `inside` is the key of the weights in a file that is a complete training checkpoint.
+    - `checkpoint_key` is the key of the weights in a file that is a complete training checkpoint.
     - `notice` is shown as a warning when the file is loaded.
     """
 
-    build: str
+    builder: str
     url: str
     sha256: str
     mebibytes: float
@@ -34,11 +34,11 @@ class Weights:
     trained_on: str
     options: Mapping[str, Any] = field(default_factory=dict)
     rename: tuple[tuple[str, str], ...] = ()
-    leave_out: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
     notice: str = ""
     normalizes: bool = False
     non_commercial: bool = False
-    inside: str = ""
+    checkpoint_key: str = ""
 
     @property
     def file_name(self) -> str:

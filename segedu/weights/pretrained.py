@@ -65,12 +65,12 @@ def load(name: str, *, progress: bool = True, accept_license: bool = False, **op
     path = fetch(name, progress=progress, accept_license=accept_license)
     normalize = {} if weights.normalizes else {"normalize": Normalize(IMAGENET_MEAN, IMAGENET_STD)}
     arguments = normalize | dict(weights.options) | options
-    model = pkgutil.resolve_name(weights.build)(**arguments)
+    model = pkgutil.resolve_name(weights.builder)(**arguments)
     try:
-        model.load_state_dict(_our_keys(_read(path, weights.inside), weights), strict=True)
+        model.load_state_dict(_our_keys(_read(path, weights.checkpoint_key), weights), strict=True)
     except RuntimeError as error:  # torch lists the keys and shapes that do not fit
         raise WeightsError(
-            f"weights {name!r}: {path} does not fit {weights.build} with {options or 'its defaults'}: {error}"
+            f"weights {name!r}: {path} does not fit {weights.builder} with {options or 'its defaults'}: {error}"
         ) from None
     if weights.notice:
         warnings.warn(f"weights {name!r}: {weights.notice}", stacklevel=2)
@@ -105,7 +105,7 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
         if path.is_file():
             if _is_published(path, weights):
                 return path
-            warnings.warn(f"{path} is not the published file: it is fetched again", stacklevel=2)
+            warnings.warn(f"{path} is not the published file: it is downloaded again", stacklevel=2)
             path.unlink(missing_ok=True)  # another process may have deleted it
         folder.mkdir(parents=True, exist_ok=True)
         _delete_old_parts(folder)
@@ -143,7 +143,7 @@ def _find(name: str) -> Weights:
 def _message(name: str, problem: str) -> str:
     weights = WEIGHTS[name]
     return (
-        f"weights {name!r}: {problem}; nothing was kept. What to do: try again; or download {weights.url} "
+        f"weights {name!r}: {problem}; no file was kept. What to do: try again; or download {weights.url} "
         f"({weights.mebibytes:.0f} MiB) by other means, on another computer if necessary, and put it at "
         f"{cache_folder() / weights.file_name}; or set SEGEDU_CACHE to a folder with more space or with that file."
     )
@@ -188,24 +188,24 @@ def _download(weights: Weights, path: Path, progress: bool) -> None:
         pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
 
 
-def _read(path: Path, inside: str = "") -> dict[str, Tensor]:
+def _read(path: Path, checkpoint_key: str = "") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         if path.suffix == ".zip":
             return from_keras(read_keras(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not inside:
+        if not checkpoint_key:
             return state
-        if not isinstance(state, Mapping) or inside not in state:
-            raise ValueError(f"no {inside!r}")
-        return state[inside]
+        if not isinstance(state, Mapping) or checkpoint_key not in state:
+            raise ValueError(f"no {checkpoint_key!r}")
+        return state[checkpoint_key]
     except ImportError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
     except (ValueError, pickle.UnpicklingError, safetensors.SafetensorError, EOFError) as error:
         # torch's message explains how to run the code in such a file, which nobody should do
         raise WeightsError(
-            f"{path} holds other objects than tensors, and is not read ({type(error).__name__})"
+            f"{path} contains objects other than tensors, and was not loaded ({type(error).__name__})"
         ) from None
 
 
@@ -213,7 +213,7 @@ def _our_keys(tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Tens
     """Rename the tensors of a file, and concatenate those that are pieces of one of our tensors."""
     ours, pieces = {}, {}
     for key, tensor in tensors.items():
-        if key.startswith(weights.leave_out):
+        if key.startswith(weights.ignored_keys):
             continue
         for pattern, replacement in weights.rename:
             key = re.sub(pattern, replacement, key)

@@ -113,7 +113,7 @@ def test_modules_that_a_function_imports_are_whole_after_its_check(monkeypatch):
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     function = notebook("def f():\n    import colorsys\n    colorsys.rgb_to_hsv(0, 0, 0)")["f"]
     finders = list(sys.meta_path)
-    with pytest.raises(hidden.NotHere), hidden.without(["colorsys.rgb_to_hsv"], function):
+    with pytest.raises(hidden.NotAvailableError), hidden.without(["colorsys.rgb_to_hsv"], function):
         function()
     function()
     assert sys.meta_path == finders
@@ -123,7 +123,7 @@ def test_a_module_that_is_first_imported_while_functions_are_hidden_gets_them_af
     (tmp_path / "imported_late.py").write_text("from torchvision.ops import box_area as area")
     monkeypatch.syspath_prepend(tmp_path)
     function = notebook("def area(b):\n    import imported_late\n    return imported_late.area(b)")["area"]
-    with pytest.raises(hidden.NotHere), hidden.without(NAMES, function):
+    with pytest.raises(hidden.NotAvailableError), hidden.without(NAMES, function):
         function(torch.ones(2, 4))
     assert sys.modules.pop("imported_late").area is torchvision.ops.box_area
 
@@ -160,7 +160,7 @@ def _every_name_of(value: object) -> set[tuple[str, str]]:
 def test_hidden_for_good_now_and_in_modules_that_come_later():
     code = """
 import sys
-from segedu.teaching.checks.hidden import NotHere, hide
+from segedu.teaching.checks.hidden import NotAvailableError, hide
 import torchvision
 hide([
     "torchvision.ops.nms", "torch.ops.torchvision.nms", "colorsys.rgb_to_hsv", "nowhere.at_all", "sklearn.metrics.auc",
@@ -176,7 +176,7 @@ for call in (
     try:
         call(1, 2, 3)
         raise SystemExit(f"{call} ran")
-    except NotHere:
+    except NotAvailableError:
         pass
 assert colorsys.hsv_to_rgb(0, 0, 1) == (1, 1, 1)
 try:

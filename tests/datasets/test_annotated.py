@@ -186,7 +186,12 @@ BAD = [
     (TypeError, "classes is 'cat', expected a list of names", {"a": GOOD}, "cat"),
     (TypeError, "classes is ['background', 3]", {"a": GOOD}, ["background", 3]),
     (TypeError, "classes is ['background', 'a\\nb']", {"a": GOOD}, ["background", "a\nb"]),
-    (ValueError, "classes is ['background'], expected the background and other names", {"a": GOOD}, ["background"]),
+    (
+        ValueError,
+        "classes is ['background'], expected the background and at least one class",
+        {"a": GOOD},
+        ["background"],
+    ),
     (ValueError, "classes is ['background', 'cat', 'cat']", {"a": GOOD}, ["background", "cat", "cat"]),
 ]
 

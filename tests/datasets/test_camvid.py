@@ -73,14 +73,14 @@ def test_what_is_missing_or_wrong(camvid, tmp_path) -> None:
     (camvid / "valannot").mkdir()
     with pytest.raises(ValueError, match="whose val has no PNG image"):
         CamVid(camvid, "val")
-    with pytest.raises(IndexError, match="index is 2, expected one of 2"):
+    with pytest.raises(IndexError, match="index is 2, expected an index into 2"):
         CamVid(camvid)[2]
     path = camvid / "trainannot" / "0001TP_006690.png"
     Image.fromarray(NUMBERS + 1).save(path)
     with pytest.raises(ValueError, match="has the class 12, expected 0 to 10, or 11 for void"):
         CamVid(camvid)[0]
     Image.fromarray(NUMBERS[:2]).save(path)
-    with pytest.raises(ValueError, match=r"shape \(2, 4\) and dtype uint8, expected numbers or colours"):
+    with pytest.raises(ValueError, match=r"shape \(2, 4\) and dtype uint8, expected 8-bit classes or colours"):
         CamVid(camvid)[0]
     path.write_bytes(b"\x89PNG cut short")
     with pytest.raises(ValueError, match="is not a readable image"):

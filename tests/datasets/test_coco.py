@@ -148,7 +148,7 @@ def test_a_mask_of_another_size(files):
 
 def test_pixels_of_a_segment_that_nobody_named(files):
     changed(files / "panoptic.json", lambda content: content["annotations"][0]["segments_info"].pop())
-    with pytest.raises(ValueError, match="has pixels of segment 77, expected only those that the annotations name"):
+    with pytest.raises(ValueError, match="has pixels of segment 77, expected only segments that the annotations list"):
         CocoPanoptic(files, files / "segments", files / "panoptic.json")[0]
 
 

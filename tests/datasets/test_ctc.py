@@ -163,7 +163,7 @@ def test_labels_that_do_not_fit(deep):
         (np.full((9, 12), 4095, np.float32), "t000.tif has float32 from 4095.0 to 4095.0, expected 0 to 1"),
         (np.full((9, 12), np.nan, np.float32), "t000.tif has float32 from nan to nan"),
         (np.full((9, 12), -3, np.int16), "t000.tif has the value -3, expected at least 0"),
-        (np.zeros((9, 12, 3), np.uint8), "t000.tif is not a readable image.*has 3 channels, expected grey values"),
+        (np.zeros((9, 12, 3), np.uint8), "t000.tif is not a readable image.*has 3 channels, expected one channel"),
     ],
 )
 def test_frames_whose_brightness_is_unknown(flat, pixels, message):

@@ -82,10 +82,10 @@ def test_what_is_missing(folder: Path) -> None:
 def test_what_would_be_left_out_without_a_word(folder: Path) -> None:
     stage = folder / "stage1_train"
     put(stage / "c" / "masks" / "1.tif", np.zeros(SIZE, np.uint8))
-    with pytest.raises(ValueError, match=r"c/masks/1.tif is no PNG file"):
+    with pytest.raises(ValueError, match=r"c/masks/1.tif is not a PNG file"):
         DataScienceBowl(folder)[2]
     put(stage / "a" / "images" / "a.png", np.zeros((*SIZE, 4), np.uint8))
-    with pytest.raises(ValueError, match=r"a.png is transparent in places \(alpha of 0\)"):
+    with pytest.raises(ValueError, match=r"a.png has transparent pixels \(smallest alpha 0\)"):
         DataScienceBowl(folder)[0]
     (stage / "b" / "images").rename(stage / "b" / "image")
     with pytest.raises(FileNotFoundError, match="has no stage1_train/b/images"):

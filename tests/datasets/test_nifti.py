@@ -135,26 +135,26 @@ def test_grids_that_differ(volume, path, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 5, 6\), expected \(4, 5, 6\) as its image"):
         read_case(path, other)
     stored_in("RAS", volume, (2.0, 0.6, 1.25)).to_filename(other)
-    with pytest.raises(ValueError, match="lies elsewhere than its image"):
+    with pytest.raises(ValueError, match="is at another position than its image"):
         read_case(path, other)
     with pytest.raises(ValueError, match=r"window is \(5, 5\)"):
         read_case(path, window=(5, 5))
 
 
 def test_missing_damaged_and_foreign_files(volume, path, tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="case.nii.gz', which is no file; expected a NIfTI file"):
+    with pytest.raises(FileNotFoundError, match="case.nii.gz', which is not a file; expected a NIfTI file"):
         read_nifti(path)
-    with pytest.raises(FileNotFoundError, match="which is no file"):
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
         read_nifti(tmp_path)
     noisy = np.random.default_rng(0).normal(size=(30, 30, 30)).astype(np.float32)
     stored_in("RAS", noisy).to_filename(path)
     whole = path.read_bytes()
     for content in (b"", b"not gzip at all", whole[:200], whole[: len(whole) // 2], gzip.compress(b"x" * 400)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="case.nii.gz is (not a readable file|damaged or cut short)"):
+        with pytest.raises(ValueError, match="case.nii.gz is (not a readable file|damaged or truncated)"):
             read_nifti(path)
     path.write_bytes(whole[:5000] + bytes(50) + whole[5050:])  # damaged in the middle: gzip's own check
-    with pytest.raises(ValueError, match="case.nii.gz is damaged or cut short"):
+    with pytest.raises(ValueError, match="case.nii.gz is damaged or truncated"):
         read_nifti(path)
     foreign = tmp_path / "case.mgz"
     nibabel.MGHImage(volume.astype(np.int32), np.eye(4)).to_filename(foreign)
@@ -186,12 +186,12 @@ def test_volumes_that_are_none_or_too_much(volume, tmp_path) -> None:
         read_nifti(path)
     colours = np.zeros((3, 3, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.Nifti1Image(colours, np.eye(4)).to_filename(path)
-    with pytest.raises(ValueError, match="expected one number a voxel"):
+    with pytest.raises(ValueError, match="expected one number per voxel"):
         read_nifti(path)
     image = nibabel.Nifti1Image(volume, np.eye(4))
     image.to_filename(path)
     raw_header(path, 280, "12f", *([1, 0, 0, 0] * 3))  # srow_x, srow_y, srow_z: three times the same direction
-    with pytest.raises(ValueError, match="expected three directions that span space"):
+    with pytest.raises(ValueError, match="expected three linearly independent directions"):
         read_nifti(path)
 
 
@@ -207,7 +207,7 @@ def test_bad_labels(volume, path, tmp_path) -> None:
     for labels, where, error, message in (
         (good.float(), out, TypeError, "labels has dtype torch.float32"),
         (good[1:], out, ValueError, r"shape \(3, 5, 6\), expected \(4, 5, 6\)"),
-        (good - 1, out, ValueError, "labels hold -1 to -1"),
+        (good - 1, out, ValueError, "labels has values from -1 to -1"),
         (good + 2**31, out, ValueError, "expected 0 to 2147483647"),
         (good, tmp_path / "out.png", ValueError, "ends in .nii or .nii.gz"),
     ):
@@ -243,7 +243,7 @@ def test_a_step_that_is_a_little_longer_adds_up(path, tmp_path) -> None:
     tall, labels = np.zeros((100, 2, 2), np.uint8), tmp_path / "labels.nii"
     nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1, 1])).to_filename(path)
     nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1.05, 1])).to_filename(labels)
-    with pytest.raises(ValueError, match="lies elsewhere than its image"):
+    with pytest.raises(ValueError, match="is at another position than its image"):
         read_case(path, labels)
     nibabel.Nifti1Image(tall.T, np.diag([1.0, 1, 1.0005, 1])).to_filename(labels)
     assert not read_case(path, labels)["semantic"].any()
@@ -263,7 +263,7 @@ def test_labels_that_cannot_be_written(volume, path, tmp_path) -> None:
     case, labels = read_nifti(path), torch.zeros(4, 5, 6, dtype=torch.int64)
     with pytest.raises(TypeError, match="labels has type ndarray"):
         write_nifti_labels(tmp_path / "out.nii", labels.numpy(), case)
-    with pytest.raises(FileNotFoundError, match="^path is .*out.nii', expected one in a folder that exists"):
+    with pytest.raises(FileNotFoundError, match="^path is .*out.nii', expected a path in an existing folder"):
         write_nifti_labels(tmp_path / "none" / "out.nii", labels, case)
     (tmp_path / "folder.nii").mkdir()
     with pytest.raises(OSError):

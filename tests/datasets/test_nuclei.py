@@ -82,11 +82,11 @@ def test_bad_folder(folder: Path, damage, error: type, message: str) -> None:
     [
         (
             ["a,train,fluorescence", "b,trian,histology"],
-            "puts b into the split 'trian', expected one of train, val, test",
+            "assigns b to the split 'trian', expected one of train, val, test",
         ),
-        (["a,train,fluorescence", "b,,histology"], "puts b into the split ''"),
-        (["a,train,fluorescence", "b, val,histology"], "puts b into the split ' val'"),
-        (["a,train,fluorescence", "b"], "puts b into the split None"),
+        (["a,train,fluorescence", "b,,histology"], "assigns b to the split ''"),
+        (["a,train,fluorescence", "b, val,histology"], "assigns b to the split ' val'"),
+        (["a,train,fluorescence", "b"], "assigns b to the split None"),
         (["a,train,fluorescence", "b,val,"], "gives b no domain"),
         (["a,train,fluorescence", "a,val,fluorescence"], "names a twice"),
         ([], "lists no images"),

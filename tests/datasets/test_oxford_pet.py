@@ -52,7 +52,7 @@ def test_transforms_keep_the_border(pets) -> None:
 def test_what_is_missing_or_wrong(pets, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="has no annotations/test.txt; expected images/<name>.jpg"):
         OxfordPet(pets, "test")
-    with pytest.raises(IndexError, match="index is 2, expected one of 2"):
+    with pytest.raises(IndexError, match="index is 2, expected an index into 2"):
         OxfordPet(pets)[2]
     trimap = pets / "annotations" / "trimaps" / "Abyssinian_100.png"
     for values, message in (
@@ -81,7 +81,7 @@ def test_what_is_missing_or_wrong(pets, tmp_path) -> None:
     [
         (b"Abyssinian_100 999999999 1 1", "expected 'name breed species number'"),  # names of a thousand million breeds
         ("Abyssinian_100 \u00b2 1 1".encode(), "expected 'name breed species number'"),
-        (b"\xff\xfe\x00A", "is no text, expected lines such as"),
+        (b"\xff\xfe\x00A", "is not a text file, expected lines such as"),
     ],
 )
 def test_damaged_lists(pets, content: bytes, message: str) -> None:

@@ -70,7 +70,7 @@ def test_what_is_missing_or_wrong(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="whose PNGImages holds no image; expected the folder"):
         PennFudan(tmp_path / "empty")
     data = PennFudan(folder)
-    with pytest.raises(IndexError, match="index is 3, expected one of 3"):
+    with pytest.raises(IndexError, match="index is 3, expected an index into 3"):
         data[3]
     put(folder / "PedMasks" / "FudanPed00002_mask.png", np.zeros((5, 5), np.uint8))
     with pytest.raises(ValueError, match=r"has shape \(5, 5\) and dtype uint8, expected integers of shape \(5, 4\)"):

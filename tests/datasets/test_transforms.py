@@ -169,12 +169,12 @@ BAD = [
     (lambda: ElasticDeformation(sigma=float("nan")), ValueError, "sigma is nan"),
     (lambda: RandomScale((0.0, 1.0)), ValueError, "limits is"),
     (lambda: RandomScale((2.0, 1.0)), ValueError, "limits is"),
-    (lambda: Joint(lambda sample: sample), TypeError, "transforms hold"),
+    (lambda: Joint(lambda sample: sample), TypeError, "transforms contains"),
     (lambda: Joint()([1]), TypeError, "sample has type list"),
     (lambda: Joint()(_without("semantic")), ValueError, "no 'semantic'"),
     (lambda: to_tv_tensors(_without("boxes")), ValueError, "no 'boxes'"),
     (lambda: Joint()(draw_shapes(0) | {"image": torch.rand(64, 64)}), ValueError, "image of shape"),
-    (lambda: Joint()(draw_shapes(0) | {"image": torch.rand(3, 0, 64)}), ValueError, "not empty"),
+    (lambda: Joint()(draw_shapes(0) | {"image": torch.rand(3, 0, 64)}), ValueError, "at least one pixel"),
     (lambda: Joint()(draw_shapes(0) | {"label_map": torch.zeros(5, 5)}), ValueError, "label_map of shape"),
 ]
 

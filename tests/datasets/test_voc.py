@@ -59,7 +59,7 @@ def test_what_is_missing_or_wrong(voc, tmp_path):
         VOCSegmentation(voc, "val")
     with pytest.raises(FileNotFoundError, match="expected VOCdevkit"):
         VOCSegmentation(tmp_path / "nowhere")
-    with pytest.raises(IndexError, match="index is 2, expected one of 2"):
+    with pytest.raises(IndexError, match="index is 2, expected an index into 2"):
         VOCSegmentation(voc)[2]
     palette_image(np.full((10, 13), 77), voc / "SegmentationClass" / "2007_000039.png")
     with pytest.raises(ValueError, match="has the class 77, expected 0 to 20"):

@@ -81,7 +81,7 @@ def test_what_is_missing(voc: Path, tmp_path: Path) -> None:
     (voc / "ImageSets/Main/empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="empty.txt lists no images"):
         VOCDetection(voc, "empty")
-    with pytest.raises(IndexError, match="index is 2, expected one of 2"):
+    with pytest.raises(IndexError, match="index is 2, expected an index into 2"):
         VOCDetection(voc)[2]
     (voc / "Annotations/2007_000039.xml").unlink()
     with pytest.raises(FileNotFoundError, match="2007_000039.xml is missing, expected an XML file of VOC"):
@@ -99,9 +99,9 @@ def test_what_is_missing(voc: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("<annotation><object>", "is no XML, expected an annotation of VOC"),
-        ("", "is no XML"),
-        ('<?xml version="1.0" encoding="no-such"?><annotation/>', "is no XML"),
+        ("<annotation><object>", "is not XML, expected an annotation of VOC"),
+        ("", "is not XML"),
+        ('<?xml version="1.0" encoding="no-such"?><annotation/>', "is not XML"),
         ("<html></html>", "has the root <html>, expected <annotation>"),
         (annotation(thing("unicorn", (1, 1, 2, 2))), "of the class 'unicorn', expected one of aeroplane"),
         (annotation(thing("background", (1, 1, 2, 2))), "of the class 'background'"),

@@ -105,7 +105,7 @@ def test_moodle_gets_its_own_file_back_but_for_our_cells(out, tmp_path):
     worksheet.write_bytes(MOODLE.encode())
     filled = fill_moodle(worksheet, book_of(out), out / "00_tiny" / "moodle-filled.csv")
     after = filled.path.read_bytes().decode()
-    comment = '"5.5 of 6 from the autograder; by hand: total +0.25 =well, done. 5.75 points."'
+    comment = '"5.5 of 6 from the autograder; manual change: total +0.25 =well, done. 5.75 points."'
     ours = {
         '"Submitted for grading",,6.00': '"Submitted for grading",5.75,6.00',
         '2026","-",\n': f'2026","-",{comment}\n',

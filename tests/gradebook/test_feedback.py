@@ -64,7 +64,10 @@ def test_lateness_comments_and_attempts(made, tmp_path):
     )
     text = page_of(out)
     assert "feedback for Anna &amp; Co" in text and '<p class="total">5.5 of 6 points</p>' in text
-    assert "<li>5 of 6 points from the autograder</li><li>26 h late: x 0.5: 2.5 points</li><li>by hand: +3</li>" in text
+    assert (
+        "<li>5 of 6 points from the autograder</li><li>26 h late: x 0.5: 2.5 points</li><li>manual change: +3</li>"
+        in text
+    )
     assert "<strong>From your instructor, +1 point</strong>: Good &lt;plots&gt;" in text
     assert "<strong>From your instructor, 3 points instead</strong>: fine" in text
     assert "<strong>From your instructor</strong>: Read <code>np.where</code>" in text

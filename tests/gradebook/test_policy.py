@@ -105,7 +105,7 @@ def test_the_example_in_the_documentation_is_one(tmp_path):
 def test_a_late_submission_and_its_words(tmp_path, made):
     out = made.write(tmp_path, made.record(points=(3, 2), submitted="2026-10-07T01:59:00+02:00"), policy=POLICY)
     one = only(out)
-    assert (one.raw, one.factor, one.late_hours, one.final) == (5, Decimal("0.5"), 26, Decimal("2.50"))
+    assert (one.autograded_points, one.factor, one.late_hours, one.final) == (5, Decimal("0.5"), 26, Decimal("2.50"))
     assert one.late_explanation == "26 h late: x 0.5" and one.flags == ["late"]
     assert [exercise.points for exercise in one.exercises] == [Decimal("1.5"), Decimal("1.0")]
 
@@ -169,7 +169,7 @@ def test_points_by_hand_come_after_the_factor_and_go_with_their_row(tmp_path, ma
     for rows, final in cases.items():
         one = only(made.write(out, manual=header + rows + "\n"))
         assert one.final == Decimal(final), rows
-        assert one.raw * one.factor + one.by_hand == one.final and "by hand" in one.flags
+        assert one.autograded_points * one.factor + one.manual_points == one.final and "manual change" in one.flags
     made.write(out, manual=header)
     assert only(out).final == before and only(out).flags == ["late"]
 
@@ -178,7 +178,7 @@ def test_numbers_are_decimal_and_rounded_once(tmp_path, made):
     policy = POLICY.replace("0.9", "0.333")
     record = made.record(points=(0.1, 0.2), submitted="2026-10-06T10:00:00+02:00")
     one = only(made.write(tmp_path, record, policy=policy))
-    assert one.raw == Decimal("0.3") and one.exercises[0].points == Decimal("0.0333")
+    assert one.autograded_points == Decimal("0.3") and one.exercises[0].points == Decimal("0.0333")
     assert one.final == Decimal("0.10")  # each rounded by itself would give 0.03 + 0.07
     exact = made.record(points=(0.5, 0), submitted="2026-10-06T10:00:00+02:00")
     assert only(made.write(tmp_path, exact, policy=POLICY.replace("0.9", "0.25"))).final == Decimal("0.13")
@@ -212,7 +212,7 @@ def test_the_roster_finds_its_submissions_by_any_of_their_names(tmp_path, made):
     assert found["anna"].person.name == "Anna Ångström" and found["anna"].notes[0].startswith("handed in under 3 names")
     assert found["mallory"].not_on_roster and found["mallory"].flags == ["not on roster"]
     absent = found["chris"]
-    assert (absent.status, absent.final, absent.max, absent.chosen) == ("nothing handed in", 0, 6, None)
+    assert (absent.status, absent.final, absent.max_points, absent.chosen) == ("nothing handed in", 0, 6, None)
     assert [exercise.status for exercise in absent.exercises] == ["nothing handed in"] * 2
     assert submission_keys("bert")[1:] == []
 

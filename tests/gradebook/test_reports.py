@@ -98,7 +98,7 @@ def test_the_gradebook_holds_what_counts_and_where_it_comes_from(batch, out, mad
         ("=evil", 0.0, 6.0), ("anna", 4.0, 6.0), ("broken", 0.0, 6.0), ("zoe", 0.0, 6.0)]  # fmt: skip
     columns = "attempt, attempts, raw_points, late_hours, factor, late, manual_points, final_points, flags"
     assert ask(f"select {columns} from standings where student='anna'") == [
-        (1, 2, 3.0, 0.0, 1.0, "", 1.0, 4.0, "by hand")]  # fmt: skip
+        (1, 2, 3.0, 0.0, 1.0, "", 1.0, 4.0, "manual change")]  # fmt: skip
     assert ask("select status, attempt, late_hours from standings where student='zoe'") == [
         ("nothing handed in", None, None)]  # fmt: skip
     assert ask("select exercise, points, comment from manual") == [("total", "+1", "good")]

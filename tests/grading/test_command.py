@@ -111,7 +111,7 @@ def run(*arguments):
 def test_the_command_line_says_what_is_wrong(job, tmp_path):
     subs, course = job.submissions, ("--course", job.course)
     assert run()[0] == 2 and "give SUBMISSIONS and --lab" in run()[1]
-    assert "holds neither labs/ nor solutions/" in run(subs, "--lab", "00_tiny", "--course", tmp_path)[1]
+    assert "contains neither labs/ nor solutions/" in run(subs, "--lab", "00_tiny", "--course", tmp_path)[1]
     code, text = run(subs, "--lab", "77_none", "--out", tmp_path / "o", *course)
     assert code == 2 and "expected one of 00_tiny" in text
     code, text = run(tmp_path / "nowhere", "--lab", "00_tiny", "--out", tmp_path / "o", *course)

@@ -14,7 +14,7 @@ from segedu.teaching.checks.outcomes import NotPlain, first_difference, plain
 
 
 @pytest.mark.parametrize(
-    "name", ["ValueError", "ZeroDivisionError", "LinAlgError", "NotHere", "OutOfMemoryError", "error"]
+    "name", ["ValueError", "ZeroDivisionError", "LinAlgError", "NotAvailableError", "OutOfMemoryError", "error"]
 )
 def test_exceptions_of_python_and_of_libraries_have_their_names(name):
     assert error_name(name) == name

@@ -44,7 +44,7 @@ def test_this_machine(said):
     if best >= 2:
         for name in doctor.TRIAL_LABELS:
             if name != "user" or best == 3:
-                assert " held" in _row(text, f"  {doctor.TRIAL_LABELS[name]}"), name
+                assert " prevented" in _row(text, f"  {doctor.TRIAL_LABELS[name]}"), name
     if restrictions.LINUX:
         names = (
             "container",
@@ -73,7 +73,7 @@ def test_level_one_is_said_loudly(said):
     code, text = said([(3, False, "unshare: EPERM"), (1, True, "limits")])
     assert code == 1
     assert "level 3: does not  unshare: EPERM" in text
-    assert "uses level 1. It asks for --i-trust-these-submissions first" in text
+    assert "uses level 1. It requires --i-trust-these-submissions" in text
     assert "A HOSTILE SUBMISSION CAN READ AND CHANGE YOUR FILES" in text
 
 
@@ -81,8 +81,8 @@ def test_only_what_was_tried_is_said(said):
     outcomes = {"network": (True, "refused: ENOENT"), "settings": (False, "possible: /proc/sys/x")}
     code, text = said([(3, True, "namespaces"), (1, True, "limits")], outcomes)
     assert code == 0 and "HOSTILE" not in text
-    assert _row(text, "  connecting to sockets").split()[-3:] == ["held", "refused:", "ENOENT"]
-    assert "not held" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
+    assert _row(text, "  connecting to sockets").split()[-3:] == ["prevented", "refused:", "ENOENT"]
+    assert "not prevented" in _row(text, "  writing settings") and "/proc/sys/x" in _row(text, "  writing settings")
     assert doctor.TRIAL_LABELS["answers"] not in text and doctor.TRIAL_LABELS["memory"] not in text
 
 
@@ -106,7 +106,7 @@ def test_a_container_is_seen(monkeypatch):
     monkeypatch.setattr(doctor, "_status", lambda field: "0")
     monkeypatch.setattr(doctor.os.path, "exists", lambda path: False)
     monkeypatch.delenv("container", raising=False)
-    assert doctor._container() == (False, "no sign of one")
+    assert doctor._container() == (False, "not detected")
     monkeypatch.setattr(doctor, "_status", lambda field: "2")
     assert doctor._container()[0]
     monkeypatch.setattr(doctor.os.path, "exists", lambda path: path == "/run/.containerenv")
@@ -128,7 +128,7 @@ def test_refused_namespaces_are_told_with_the_reason(monkeypatch):
 def test_missing_control_groups_are_told(monkeypatch):
     monkeypatch.setattr(cgroups, "parents", lambda *_: [])
     works, why = doctor._groups()
-    assert not works and "memory and processes and processor bounded by looking" in why
+    assert not works and "memory and processes and processor checked four times" in why
     assert any("systemd-run --user --scope -p Delegate=yes" in line for line in doctor.advice(2))
 
 

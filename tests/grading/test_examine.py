@@ -79,7 +79,7 @@ def test_a_failing_helper_costs_nothing(grade, tiny):
     cells = tiny.answered(**tiny.RIGHT)
     cells.insert(3, tiny.cell("mine", "1 / 0"))
     record = grade(cells)
-    assert record["points"] == 9 and record["notes"] == ["one cell of the notebook did not run to its end"]
+    assert record["points"] == 9 and record["notes"] == ["one cell of the notebook did not run to completion"]
     assert record["instructor_notes"] == ["the cell at position 4 stopped with ZeroDivisionError"]
 
 

@@ -191,7 +191,7 @@ def test_a_kernel_that_falls_silent_is_no_failure_of_the_autograder(place, serve
     assert (
         violations(results) == []
         and results["score"] == 20
-        and "one cell of the notebook did not run to its end" in results["output"]
+        and "one cell of the notebook did not run to completion" in results["output"]
     )
 
 

@@ -174,7 +174,7 @@ def test_cells_that_are_too_slow_to_run_again_are_named(pool):
     ]
     result = pool.run(steps, limits=Limits(cell_seconds=10, total_seconds=12))
     assert _statuses(result) == ["ok", "ok", "died", "ok"]
-    assert result.steps[3].output == "2\n" and result.steps[3].left_out == ("cell 1",)
+    assert result.steps[3].output == "2\n" and result.steps[3].not_repeated == ("cell 1",)
 
 
 @pytest.mark.parametrize("source", [

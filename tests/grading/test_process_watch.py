@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from segedu.grading.sandbox import process_watch, restrictions
-from segedu.grading.sandbox.process_watch import Watch, folder_use
+from segedu.grading.sandbox.folder_usage import folder_usage
+from segedu.grading.sandbox.process_watch import Watch
 
 ENDLESS = "import os, sys, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(99)\n    time.sleep(99)\nprint(1, flush=True)\ntime.sleep(99)"
 
@@ -70,15 +71,15 @@ def test_processes_and_memory_are_bounded(family, through, monkeypatch):
 
 
 def test_a_folder_is_measured(tmp_path):
-    empty = folder_use(str(tmp_path), 100)
+    empty = folder_usage(str(tmp_path), 100)
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(bytes(1 << 20))
     (tmp_path / "link").symlink_to("/usr")
     (tmp_path / "sparse").open("wb").truncate(1 << 40)
-    size, count = folder_use(str(tmp_path), 100)
+    size, count = folder_usage(str(tmp_path), 100)
     assert empty == (0, 0) and count == 5 and 1 << 20 <= size < 2 << 20
-    assert folder_use(str(tmp_path), 3)[1] == 4  # it stops counting
-    assert folder_use(str(tmp_path / "missing"), 3) == (0, 0)
+    assert folder_usage(str(tmp_path), 3)[1] == 4  # it stops counting
+    assert folder_usage(str(tmp_path / "missing"), 3) == (0, 0)
 
 
 def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
     for _ in range(70):
         deep = deep / "d"
     deep.mkdir(parents=True)
-    assert folder_use(str(tmp_path), 1000)[1] == 1001
+    assert folder_usage(str(tmp_path), 1000)[1] == 1001
     opened = os.open
 
     def refusing(path, flags, mode=0o777, *, dir_fd=None):
@@ -96,9 +97,9 @@ def test_a_folder_that_cannot_be_measured_is_too_much(tmp_path, monkeypatch):
 
     other = tmp_path / "other"
     (other / "closed").mkdir(parents=True)
-    assert folder_use(str(other), 1000)[1] == 1
+    assert folder_usage(str(other), 1000)[1] == 1
     monkeypatch.setattr(process_watch.os, "open", refusing)  # root can read everything
-    assert folder_use(str(other), 1000)[1] == 1001
+    assert folder_usage(str(other), 1000)[1] == 1001
 
 
 @linux

@@ -130,7 +130,7 @@ def test_it_is_as_harmless_in_an_answer(pool):
     ]
     result = pool.run(steps, limits=LIMITS)
     assert [step.status for step in result.steps] == ["ok", "died", "ok"]
-    assert "no longer says" in result.steps[1].evalue
+    assert "no longer reports" in result.steps[1].evalue
 
 
 def test_stopping_twice_is_stopping_once(pool, monkeypatch):

@@ -85,7 +85,7 @@ def seen(stage) -> list[str]:
         print(*names)
         print(segedu.__file__)
 
-        from segedu.not_here import NotHere
+        from segedu.not_here import NotAvailableError
         from segedu.ops.boxes import box_iou
         from segedu.semantic import unet
         class Mine(unet.UNet):
@@ -94,9 +94,9 @@ def seen(stage) -> list[str]:
         for call in (box_iou, unet.UNet, unet.DoubleConv, Mine, unet.UNet.forward, unet.unet_out_size):
             try:
                 call(1)
-            except NotHere as error:
+            except NotAvailableError as error:
                 said.append(str(error))
-        print(len(said), isinstance(3, unet.UNet), issubclass(NotHere, RuntimeError))
+        print(len(said), isinstance(3, unet.UNet), issubclass(NotAvailableError, RuntimeError))
         print(said[0])
 
         from segedu.losses.cross_entropy import cross_entropy
@@ -107,7 +107,7 @@ def seen(stage) -> list[str]:
         import segedu.teaching.exercises
         try:
             segedu.teaching.exercises.load("04_metrics")
-        except NotHere as error:
+        except NotAvailableError as error:
             print(error)
     """
     return _python(stage, source).splitlines()

@@ -213,7 +213,7 @@ def test_rows_of_official_files() -> None:
         assert row.url == f"https://dl.fbaipublicfiles.com/detr/{file}.pth"
         assert file.endswith(f"-{row.sha256}") and len(row.sha256) == 8 and row.licence == "Apache-2.0"
         with torch.device("meta"):
-            net = pkgutil.resolve_name(row.build)(**row.options)
+            net = pkgutil.resolve_name(row.builder)(**row.options)
         assert net.detr.backbone[0]["body"].strides[-1] == (16 if "dc5" in name else 32)
 
 

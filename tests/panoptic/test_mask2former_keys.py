@@ -160,10 +160,10 @@ def test_every_row_fits_its_builder(name: str) -> None:
     transformers = pytest.importorskip("transformers")
     row = ROWS[name]
     swin = {"tiny": mask2former.swin_t, "small": mask2former.swin_s, "base": mask2former.swin_b}[
-        row.build.split("_")[-1]
+        row.builder.split("_")[-1]
     ]
     with torch.device("meta"):
-        ours, body = getattr(mask2former, row.build.split(":")[1])(**row.options), swin()
+        ours, body = getattr(mask2former, row.builder.split(":")[1])(**row.options), swin()
         stages = [stage for stage in body.features if isinstance(stage, nn.Sequential)]
         window = ours.backbone.features[1][0].attn.window_size
         config = transformers.SwinConfig(

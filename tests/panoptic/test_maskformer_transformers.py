@@ -202,7 +202,7 @@ def looped_cost(logits: Tensor, found: Tensor, labels: Tensor, masks: Tensor) ->
 
 def state_of_file(name: str) -> dict[str, Tensor]:
     """Keys and shapes of a file of 2022: those of transformers, but two names of the decoder."""
-    kind, size = WEIGHTS[name].build.rsplit("_", 2)[-2:] if "swin" in name else ("resnet", 50)
+    kind, size = WEIGHTS[name].builder.rsplit("_", 2)[-2:] if "swin" in name else ("resnet", 50)
     stages = ["stage1", "stage2", "stage3", "stage4"]
     if kind == "resnet":
         body = transformers.ResNetConfig(depths=[3, 4, 6 if size == 50 else 23, 3], out_features=stages)

@@ -75,7 +75,7 @@ def both(folder: Path, text: bool = True) -> tuple[OneFormer, nn.Module]:
     theirs.criterion.empty_weight.fill_(1)[-1] = 0.1
     theirs.save_pretrained(folder)
     unused = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.empty_weight")
-    row = replace(ROW, leave_out=unused if text else (*unused, "criterion."))
+    row = replace(ROW, ignored_keys=unused if text else (*unused, "criterion."))
     state = pretrained._our_keys(load_file(folder / "model.safetensors"), row)
     ours = fresh(text).double().eval()
     ours.load_state_dict(state, strict=True)

@@ -20,7 +20,7 @@ from segedu.semantic.nnunet.nnunet import (
     preprocess,
 )
 from segedu.semantic.nnunet.plan import Intensities, Plan, Topology, fingerprint, make_plan
-from segedu.semantic.nnunet.training import Patches, augment, cut_patch, shows_foreground, train_network
+from segedu.semantic.nnunet.training import Patches, augment, crop_patch, oversamples_foreground, train_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -251,7 +251,7 @@ def test_patches() -> None:
 def test_a_third_of_each_batch_shows_foreground(batch: int, forced: int) -> None:
     """Of one patch in a batch that is the one; the same in every batch."""
     for start in (0, batch, 7 * batch):
-        assert sum(shows_foreground(i, batch) for i in range(start, start + batch)) == forced
+        assert sum(oversamples_foreground(i, batch) for i in range(start, start + batch)) == forced
 
 
 def test_patches_of_slices() -> None:
@@ -260,11 +260,11 @@ def test_patches_of_slices() -> None:
     assert patches[0][0].shape == (1, 8, 8) and patches[0][1].shape == (8, 8)
 
 
-def test_cut_patch_stays_inside() -> None:
+def test_crop_patch_stays_inside() -> None:
     target = torch.arange(5 * 6 * 7).reshape(5, 6, 7)
     for centre in ([0, 0, 0], [4, 5, 6], [2, 3, 3]):
-        image, cut = cut_patch(target[None].float(), target, centre, (2, 4, 4))
-        assert torch.equal(image[0], cut.float()) and target[tuple(centre)] in cut and 255 not in cut[:0]
+        image, crop = crop_patch(target[None].float(), target, centre, (2, 4, 4))
+        assert torch.equal(image[0], crop.float()) and target[tuple(centre)] in crop and 255 not in crop[:0]
 
 
 def test_augmentation_moves_image_and_target_together() -> None:
@@ -297,7 +297,7 @@ def test_training_stops_at_a_loss_that_is_no_number() -> None:
     plan = small_plan()
     done = preprocess(ball(0), plan)
     done["image"] = np.full_like(done["image"], np.inf)
-    with pytest.raises(ValueError, match="the loss is nan at step 0"):
+    with pytest.raises(ValueError, match="the loss is nan at iteration 0"):
         train_network(build_network(plan), Patches([done], plan, 9), 1)
 
 

@@ -19,7 +19,7 @@ import torch
 from segedu.datasets.nifti import read_case
 from segedu.semantic.nnunet.nnunet import build_network, predict_volume, preprocess
 from segedu.semantic.nnunet.plan import Plan, fingerprint, make_plan
-from segedu.semantic.nnunet.training import Patches, brightness_only, train_network
+from segedu.semantic.nnunet.training import Patches, augment_intensity, train_network
 from segedu.viz import overlay
 
 ORGANS = {  # of TotalSegmentator's classes, left and right
@@ -98,7 +98,7 @@ def test_one_half_of_a_body_predicts_the_other(halves: list[dict[str, Any]]) -> 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plan = small_plan(halves)
-    patches = Patches([preprocess(halves[0], plan)], plan, 1000, brightness_only)
+    patches = Patches([preprocess(halves[0], plan)], plan, 1000, augment_intensity)
     network = build_network(plan)
     train_network(network, patches, STEPS, optimizer=partial(torch.optim.AdamW, lr=4e-3))
     trained = time.process_time() - start

@@ -34,11 +34,11 @@ def test_anchors_are_those_of_the_exercise(stride, sizes, ratios):
     assert torch.allclose(widget.anchors(stride, sizes, ratios).double(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("high", [0.3, 0.5, 0.7])
-def test_the_picture_counts_what_the_exercise_assigns(shown, high):
-    widget.draw_anchors(high=high)
+@pytest.mark.parametrize("positive_iou", [0.3, 0.5, 0.7])
+def test_the_picture_counts_what_the_exercise_assigns(shown, positive_iou):
+    widget.draw_anchors(positive_iou=positive_iou)
     iou = box_iou(widget.scene()[1], widget.anchors(8, "12, 17, 24", "0.5, 1, 2"))
-    targets = assign_targets(iou, 0.3, high)
+    targets = assign_targets(iou, 0.3, positive_iou)
     counts = [int((targets == row).sum()) for row in range(5)]
     each = ", ".join(f"{name} {n}" for name, n in zip(widget.OBJECTS, counts, strict=True))
     assert f"object {sum(counts)}," in shown[0][1] and each in shown[0][1]

@@ -67,7 +67,7 @@ def test_one_click_has_three_answers_and_more_prompts_one() -> None:
         (40, 30),
         point_coords=torch.tensor([[[10.0, 20.0], [3.0, 4.0]]]),
         point_labels=torch.tensor([[1, 0]]),
-        mask_inputs=done.state.low[done.state.choice][None],
+        mask_inputs=done.state.mask_logits[done.state.choice][None],
         multimask_output=False,
     )
     done.click(3, 4, positive=False)
@@ -184,7 +184,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         (lambda d: d.keep(3), "label is 3, expected 1 to 2"),
         (lambda d: d.remove(0), "index is 0, expected one of the 0 objects"),
         (lambda d: d.relabel(0, 1), "index is 0, expected one of the 0 objects"),
-        (lambda d: d.as_text("yolo"), "kind is 'yolo', expected 'coco' or 'cvat'"),
+        (lambda d: d.as_text("yolo"), "file_format is 'yolo', expected 'coco' or 'cvat'"),
         (lambda d: d.save("a.txt"), "path is 'a.txt', expected a name that ends in .json"),
     ],
 )
@@ -204,12 +204,27 @@ def test_bad_steps_are_refused_and_change_nothing(act: Any, words: str) -> None:
         ([torch.zeros(3, 4, 4)], {}, TypeError, "images has type list, expected a dict"),
         ({"a": torch.zeros(3, 4, 4).byte()}, {}, TypeError, r"has type torch.uint8, expected a float tensor"),
         ({"a": torch.zeros(1, 4, 4)}, {}, ValueError, r"shape \(1, 4, 4\), expected \(3, H, W\); for a grey image"),
-        ({"a": torch.full((3, 4, 4), 255.0)}, {}, ValueError, r"runs from 255 to 255, expected values in \[0, 1\]"),
-        ({"a": torch.full((3, 4, 4), torch.nan)}, {}, ValueError, r"runs from nan to nan, expected values in \[0, 1\]"),
+        (
+            {"a": torch.full((3, 4, 4), 255.0)},
+            {},
+            ValueError,
+            r"has values from 255 to 255, expected values in \[0, 1\]",
+        ),
+        (
+            {"a": torch.full((3, 4, 4), torch.nan)},
+            {},
+            ValueError,
+            r"has values from nan to nan, expected values in \[0, 1\]",
+        ),
         ({"a\n": torch.zeros(3, 4, 4)}, {}, ValueError, "expected the name of an image file"),
-        ({"a": torch.zeros(3, 4, 4)}, {"classes": []}, ValueError, "expected the background and other names"),
-        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background"]}, ValueError, "expected the background and other"),
-        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "all different"),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": []}, ValueError, "expected the background and at least one class"),
+        (
+            {"a": torch.zeros(3, 4, 4)},
+            {"classes": ["background"]},
+            ValueError,
+            "expected the background and at least one class",
+        ),
+        ({"a": torch.zeros(3, 4, 4)}, {"classes": ["background", "a", "a"]}, ValueError, "all names different"),
         ({"a": torch.zeros(3, 4, 4)}, {"classes": "cats"}, TypeError, "classes is 'cats', expected a list of names"),
         ({"a": torch.zeros(3, 4, 4)}, {"kept": {"b": {}}}, ValueError, "kept has the image 'b'"),
         (

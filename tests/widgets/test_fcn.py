@@ -37,7 +37,7 @@ def test_bringing_up_is_fcns_bilinear_kernel(stride):
 def test_finer_scores_can_say_more(seed):
     target = fcn.street(seed)[1]
     scores = [
-        float(mean_iou(fcn.ceiling(target, stride, 10), target, 10, ignore_index=255))
+        float(mean_iou(fcn.upper_bound(target, stride, 10), target, 10, ignore_index=255))
         for stride in (32, 16, 8, 4, 2, 1)
     ]
     assert scores == sorted(scores) and scores[-1] == 1
@@ -47,11 +47,11 @@ def test_finer_scores_can_say_more(seed):
 def test_picture_says_its_numbers(monkeypatch):
     shown = []
     monkeypatch.setattr(fcn, "show", lambda fig, alt: shown.append((fig, alt)))
-    fcn.draw_ceiling()
-    fcn.draw_ceiling(stride=8, seed=1)
+    fcn.draw_upper_bound()
+    fcn.draw_upper_bound(stride=8, seed=1)
     assert "6 by 10 cells of 32 pixels" in shown[0][1] and "24 by 40 cells of 8 pixels" in shown[1][1]
     target = fcn.street(1)[1]
-    iou = float(mean_iou(fcn.ceiling(target, 8, 10), target, 10, ignore_index=255))
+    iou = float(mean_iou(fcn.upper_bound(target, 8, 10), target, 10, ignore_index=255))
     assert f"upper bound {iou:.2f} mean IoU" in shown[1][1]
     assert len(shown[0][0].axes) == 4
 

@@ -34,11 +34,11 @@ def cars(**changes):
 
 
 def test_a_car_broken_off_centre_is_found_with_a_false_part():
-    assert cars(cut=2) == (pytest.approx((2 + 6 / 8) / 3.5), pytest.approx((2 + 6 / 8) / 3), [3, 1, 0])
+    assert cars(split_column=2) == (pytest.approx((2 + 6 / 8) / 3.5), pytest.approx((2 + 6 / 8) / 3), [3, 1, 0])
 
 
 def test_a_car_broken_in_the_middle_is_missed_and_both_halves_are_false():
-    assert cars(cut=4) == (pytest.approx(2 / 3.5), 1.0, [2, 2, 1])
+    assert cars(split_column=4) == (pytest.approx(2 / 3.5), 1.0, [2, 2, 1])
 
 
 def test_two_cars_merged_are_both_missed():
@@ -56,7 +56,7 @@ def test_a_moved_car_is_lost_when_its_iou_falls_to_one_half(shift, matched):
 def test_pictures_say_their_numbers(shown):
     ranking.draw_ranking(threshold=0.5)
     ranking.draw_ranking(threshold=1.0)
-    ranking.draw_panoptic(cut=4)
+    ranking.draw_panoptic(split_column=4)
     alts = [alt for _, alt in shown]
     assert "TP 5, FP 3, FN 5" in alts[0] and "nothing is kept" in alts[1]
     assert "TP 2, FP 2, FN 1" in alts[2] and "car PQ 0.57 = SQ 1.00 x RQ 0.57" in alts[2]

@@ -22,23 +22,23 @@ def test_the_default_scene_shows_what_the_page_speaks_of(scene):
 
 
 def test_answers_hold_the_arrays_of_the_contracts(scene):
-    assert tasks.answer("classification", scene)["label"] in THINGS
-    assert set(tasks.answer("detection", scene)) == {"boxes", "labels"}
-    assert set(tasks.answer("instance", scene)) == {"masks", "labels"}
-    assert tasks.answer("semantic", scene)["semantic"] is scene["semantic"]
-    assert set(tasks.answer("panoptic", scene)) == {"panoptic_seg", "segments_info"}
+    assert tasks.task_output("classification", scene)["label"] in THINGS
+    assert set(tasks.task_output("detection", scene)) == {"boxes", "labels"}
+    assert set(tasks.task_output("instance", scene)) == {"masks", "labels"}
+    assert tasks.task_output("semantic", scene)["semantic"] is scene["semantic"]
+    assert set(tasks.task_output("panoptic", scene)) == {"panoptic_seg", "segments_info"}
     with pytest.raises(ValueError, match="^task is 'depth', expected one of classification"):
-        tasks.answer("depth", scene)
+        tasks.task_output("depth", scene)
 
 
 def test_the_one_label_is_the_thing_with_most_pixels(scene):
     counts = {k: int((scene["semantic"] == k).sum()) for k in THINGS}
-    assert counts[tasks.answer("classification", scene)["label"]] == max(counts.values())
+    assert counts[tasks.task_output("classification", scene)["label"]] == max(counts.values())
 
 
 def test_a_scene_without_things_is_labelled_by_its_stuff(scene):
     semantic = torch.full((64, 64), CLASSES.index("road"))
-    assert CLASSES[tasks.answer("classification", {"semantic": semantic})["label"]] == "road"
+    assert CLASSES[tasks.task_output("classification", {"semantic": semantic})["label"]] == "road"
 
 
 def test_words_say_shape_and_number(scene):
@@ -58,7 +58,7 @@ def test_every_segment_has_a_name(scene):
 def test_other_scenes_bring_their_own_classes():
     categories = tasks.Categories(("paper", "text"), (1,))
     scene = {"semantic": torch.tensor([[0, 0, 0], [1, 255, 0]]), "labels": torch.tensor([1])}
-    assert tasks.answer("classification", scene, categories) == {"label": 1}
+    assert tasks.task_output("classification", scene, categories) == {"label": 1}
     labels, words = tasks._semantic_labels(scene, categories)
     assert labels.tolist() == [[2, 2, 2], [1, 0, 2]] and words == {1: "text", 2: "paper"}
 

@@ -18,7 +18,7 @@ def test_shapes_parameters_and_feature_maps_are_those_of_the_net(depth, base, pa
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
             layer.register_forward_hook(lambda m, i, o: shapes.append((o.shape[1], o.shape[2])))
     logits = net(torch.zeros(1, 1, size, size))
-    down, up = widget.walk(size, base, depth, padding)
+    down, up = widget.level_sizes(size, base, depth, padding)
     expected = [(level.channels, n) for level in down + up for n in (level.middle, level.after)]
     assert shapes == expected
     assert logits.shape[-1] == up[-1].after
@@ -26,11 +26,11 @@ def test_shapes_parameters_and_feature_maps_are_those_of_the_net(depth, base, pa
 
 
 def test_the_paper():
-    down, up = widget.walk(572, 64, 4, 0)
+    down, up = widget.level_sizes(572, 64, 4, 0)
     assert [level.channels for level in down] == [64, 128, 256, 512, 1024]
     assert (down[-1].after, up[-1].after) == (28, 388)
     # by hand: one level of one channel on 8 x 8, padded, depth 1
-    down, up = widget.walk(8, 1, 1, 1)
+    down, up = widget.level_sizes(8, 1, 1, 1)
     by_hand = 64 + 2 * 64 + 16 + 2 * 2 * 16 + 64 + 2 * 64 + 2 * 64 + 2 * 64
     assert widget.count_activations(down, up) == by_hand
 
@@ -43,7 +43,7 @@ def test_a_legal_size_is_the_next_one(depth, padding):
     if padding:
         assert size % 2**depth == 0
     else:
-        assert unet_out_size(size, depth) == widget.walk(size, 4, depth, 0)[1][-1].after
+        assert unet_out_size(size, depth) == widget.level_sizes(size, 4, depth, 0)[1][-1].after
 
 
 @pytest.mark.parametrize("depth, base, padding, size", [(4, 64, 0, 572), (1, 4, 1, 64), (5, 8, 0, 100)])

@@ -16,7 +16,7 @@ def small() -> dict:
 
 
 @pytest.mark.parametrize(
-    ("direction", "position", "plane", "aspect", "index", "place"),
+    ("orientation", "position", "plane", "aspect", "index", "place"),
     [
         ("axial", 0, lambda a: a[0], 2.0, 0, 0.0),
         ("axial", 100, lambda a: a[2], 2.0, 2, 12.0),
@@ -24,29 +24,31 @@ def small() -> dict:
         ("sagittal", 50, lambda a: a[::-1, :, 2], 3.0, 2, 2.0),
     ],
 )
-def test_the_slice(direction, position, plane, aspect, index, place):
-    one = widget.cut(small(), direction, position)
+def test_the_slice(orientation, position, plane, aspect, index, place):
+    one = widget.extract_slice(small(), orientation, position)
     np.testing.assert_array_equal(one.hu, plane(small()["hu"]))
     np.testing.assert_array_equal(one.labels, plane(small()["semantic"]))
     assert (one.aspect, one.index, one.offset_mm) == (aspect, index, place)
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="^direction is 'oblique', expected one of axial"):
-        widget.cut(small(), "oblique", 5)
+    with pytest.raises(ValueError, match="^orientation is 'oblique', expected one of axial"):
+        widget.extract_slice(small(), "oblique", 5)
     with pytest.raises(ValueError, match="^position is 101, expected"):
-        widget.cut(small(), "axial", 101)
+        widget.extract_slice(small(), "axial", 101)
 
 
 def test_the_head_is_up_and_the_lungs_are_above_the_kidneys():
-    one = widget.cut(widget.scene(), "coronal", 62)
+    one = widget.extract_slice(widget.scene(), "coronal", 62)
     rows = {name: np.flatnonzero((one.labels == CLASSES.index(name)).any(axis=1)) for name in ("lung", "kidney")}
     assert rows["lung"].size and rows["kidney"].size and rows["lung"].mean() < rows["kidney"].mean()
 
 
 def test_the_windows_ends_are_black_and_white():
     for level, width in widget.WINDOWS.values():
-        ends = widget.grey(np.array([level - width, level - width / 2, level, level + width / 2, 3000]), level, width)
+        ends = widget.apply_window(
+            np.array([level - width, level - width / 2, level, level + width / 2, 3000]), level, width
+        )
         np.testing.assert_allclose(ends, [0, 0, 0.5, 1, 1])
 
 
@@ -63,8 +65,8 @@ def test_the_picture_shows_true_proportions_or_square_voxels(monkeypatch):
 def test_organs_tint_and_do_not(monkeypatch):
     seen = []
     monkeypatch.setattr(widget, "show", lambda fig, alt: seen.append((fig.axes[0].images[0].get_array(), alt)))
-    for organs in (False, True):
-        widget.draw_slice(organs=organs)
+    for show_labels in (False, True):
+        widget.draw_slice(show_labels=show_labels)
     (plain, without), (tinted, words) = seen
     assert (plain[..., 0] == plain[..., 2]).all() and not (tinted[..., 0] == tinted[..., 2]).all()
     assert "no organ tinted" in without and "liver" in words and "slice 13 of 24" in words
@@ -87,7 +89,7 @@ def test_live_controls(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     widget.explorer()
     words = [control.description for control in shown[0].children[:-1]]
-    assert words == ["position along the axis, in %", "direction", "window", "tint organs", "true proportions"]
+    assert words == ["position along the axis, in %", "orientation", "window", "tint organs", "true proportions"]
 
 
 @pytest.mark.parametrize(("shape", "step"), [(None, 5), ((101, 120, 130), 1), ((6, 40, 40), 25), ((1, 8, 8), 50)])
@@ -102,8 +104,8 @@ def test_each_step_of_the_slider_shows_another_slice(monkeypatch, shape, step):
     slider = shown[0].children[0]
     assert slider.step == step and slider.value == 50
     volume = widget.scene() if volume is None else volume
-    for direction, axis in widget.DIRECTIONS.items():
+    for orientation, axis in widget.ORIENTATIONS.items():
         if volume["hu"].shape[axis] > 5:
             places = range(slider.min, slider.max + 1, slider.step)
-            found = [widget.cut(volume, direction, place).index for place in places]
-            assert len(set(found)) == len(found), direction
+            found = [widget.extract_slice(volume, orientation, place).index for place in places]
+            assert len(set(found)) == len(found), orientation

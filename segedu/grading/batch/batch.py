@@ -135,7 +135,7 @@ def grade_batch(
 def _check_out(job: Job) -> None:
     """Raise an error if the output folder lies among the submissions.
 
-    A student can hand in a folder of any name: a folder `graded` with a seed, records and points by hand, or a folder
+    A student can hand in a folder of any name: a folder `graded` with a seed, records and manual points, or a folder
     `records`, would be mistaken for the grader's.
     """
     folder, out = job.submissions.resolve(), job.out.resolve()

@@ -74,8 +74,8 @@ class _Running:
 def records_of(
     grader_pool: GraderPool,
     todo: Iterable[RawSubmission],
-    failed: Callable[[RawSubmission, Exception], dict],
-    student_of: Callable[[RawSubmission], str] = lambda raw: raw.entry.student,
+    failure_record: Callable[[RawSubmission, Exception], dict],
+    student_of: Callable[[RawSubmission], str] = lambda submission: submission.entry.student,
 ) -> Iterator[dict]:
     """Grade submissions and yield their records as they are ready; only a few submissions are in memory at a time.
 
@@ -87,11 +87,11 @@ def records_of(
     Args:
         grader_pool: the graders.
         todo: read from the disk when a grader needs work.
-        failed: makes the record of a submission whose workers were lost `MAX_TRIES` times.
+        failure_record: makes the record of a submission whose workers were lost `MAX_TRIES` times.
         student_of: the student of a submission.
     """
     queue = _SubmissionQueue(grader_pool, iter(todo))
-    alone: Counter[str] = Counter()  # student -> number of attempts graded again alone
+    regraded_alone: Counter[str] = Counter()  # student -> number of attempts graded again alone
     queue.refill()
     while queue.running:
         for future in wait(queue.running, return_when=FIRST_COMPLETED).done:
@@ -103,11 +103,11 @@ def records_of(
                 if running.tries < MAX_TRIES:
                     queue.suspects.append((running.submission, running.tries + 1))
                     continue
-                record = failed(running.submission, error)
+                record = failure_record(running.submission, error)
             student = student_of(running.submission)
-            if running.beside_others and disturbed(record) and alone[student] < MAX_ALONE:
-                alone[student] += 1
-                queue.again.append(running.submission)
+            if running.beside_others and disturbed(record) and regraded_alone[student] < MAX_ALONE:
+                regraded_alone[student] += 1
+                queue.to_regrade.append(running.submission)
                 continue
             yield record
         queue.refill()
@@ -120,8 +120,8 @@ class _SubmissionQueue:
         self.grader_pool, self.waiting = grader_pool, waiting
         self.running: dict[Future, _Running] = {}
         self.suspects: list[tuple[RawSubmission, int]] = []
-        self.again: list[RawSubmission] = []
-        self.alone = False
+        self.to_regrade: list[RawSubmission] = []
+        self.exclusive = False
 
     def refill(self) -> None:
         """Submit as many as there is room for."""
@@ -129,16 +129,16 @@ class _SubmissionQueue:
             self._submit(*self.suspects.pop())
         if self.suspects or any(running.tries > 1 for running in self.running.values()):
             return
-        self.alone = bool(self.again) and (self.alone or len(self.again) >= self.grader_pool.count)
+        self.exclusive = bool(self.to_regrade) and (self.exclusive or len(self.to_regrade) >= self.grader_pool.count)
         capacity = QUEUED_PER_GRADER * self.grader_pool.count
-        while not self.alone and len(self.running) + len(self.again) < capacity:
+        while not self.exclusive and len(self.running) + len(self.to_regrade) < capacity:
             submission = next(self.waiting, None)
             if submission is None:
-                self.alone = bool(self.again)
+                self.exclusive = bool(self.to_regrade)
                 break
             self._submit(submission)
-        if self.alone and not self.running:
-            self._submit(self.again.pop(0), tries=MAX_TRIES - 1)
+        if self.exclusive and not self.running:
+            self._submit(self.to_regrade.pop(0), tries=MAX_TRIES - 1)
 
     def _submit(self, submission: RawSubmission, tries: int = 1) -> None:
         self.running[self.grader_pool.submit(submission)] = _Running(submission, tries)

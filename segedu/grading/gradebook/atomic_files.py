@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-from segedu.grading.judging.atomic_write import replacing
+from segedu.grading.judging.atomic_write import atomic_path
 
 Number = int | float | Decimal
 MAX_CELL = 32_000  # characters; spreadsheets move what exceeds 32,767 characters to other cells
@@ -29,8 +29,8 @@ def write_derived(path: Path, data: bytes) -> bool:
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_bytes(data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
     return True
 
 
@@ -41,8 +41,8 @@ def derived_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
     The encoding of CSV files for Excel is "utf-8-sig": without a byte order mark Excel reads them wrongly.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, if_changed=True) as part:
-        with part.open("w", encoding=encoding, newline="", errors="replace") as file:
+    with atomic_path(path, if_changed=True) as temporary:
+        with temporary.open("w", encoding=encoding, newline="", errors="replace") as file:
             yield file
 
 

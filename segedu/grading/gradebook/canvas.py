@@ -76,8 +76,12 @@ def _other_maximum(texts: list[str], finders: list[tuple[int, Finder]]) -> list[
     remarks = []
     for column, finder in finders:
         canvas_points = texts[column].strip() if column < len(texts) else ""
-        lab_points = points_text(finder.book.max)
-        if canvas_points and canvas_points not in (lab_points, f"{finder.book.max:.1f}", f"{finder.book.max:.2f}"):
+        lab_points = points_text(finder.book.max_points)
+        if canvas_points and canvas_points not in (
+            lab_points,
+            f"{finder.book.max_points:.1f}",
+            f"{finder.book.max_points:.2f}",
+        ):
             problem = f"{finder.book.lab} has {lab_points} points, its column in Canvas {canvas_points}"
             remarks.append(f"{problem}: points are not rescaled")
     return remarks
@@ -108,7 +112,9 @@ class FreshCanvas:
 
     def __init__(self, file: TextIO, book: LabBook) -> None:
         self.rows = CsvRows(file, [*CANVAS, book.policy.canvas or book.lab])
-        csv.writer(file, lineterminator="\n").writerow(["    Points Possible", "", "", "", "", points_text(book.max)])
+        csv.writer(file, lineterminator="\n").writerow(
+            ["    Points Possible", "", "", "", "", points_text(book.max_points)]
+        )
 
     def add(self, student_result: StudentResult) -> None:
         """Write the row of one student."""

@@ -120,14 +120,14 @@ def table(book: LabBook, out: Path) -> Table:
     title = f"{book.lab}: {len(book)} students"
     result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("student", overflow="ellipsis", no_wrap=True, min_width=12, max_width=24)
-    result.add_column(f"of {points_text(book.max)}", justify="right", no_wrap=True)
+    result.add_column(f"of {points_text(book.max_points)}", justify="right", no_wrap=True)
     result.add_column("raw", justify="right", no_wrap=True)
     result.add_column("lateness", overflow="ellipsis", no_wrap=True, max_width=30)
     result.add_column("flags", overflow="ellipsis", no_wrap=True)
     for student_result in islice(book, ROWS):
         final = Text(points_text(student_result.final), style="bold")
         texts = (Text(student_result.late_explanation), Text(", ".join(student_result.flags)))
-        result.add_row(Text(student_result.student), final, points_text(student_result.raw), *texts)
+        result.add_row(Text(student_result.student), final, points_text(student_result.autograded_points), *texts)
     if len(book) > ROWS:
         page = out / book.lab / "index.html"
         result.caption, result.caption_justify = Text(f"and {len(book) - ROWS} more: see {page}"), "left"

@@ -13,7 +13,7 @@ from typing import TextIO
 from segedu.grading.gradebook.atomic_files import CsvRows
 from segedu.grading.gradebook.roster import Person
 from segedu.grading.gradebook.student_result import Attempt, StudentResult
-from segedu.grading.judging.atomic_write import replacing
+from segedu.grading.judging.atomic_write import atomic_path
 
 _TABLES = """
 create table submissions (lab text, student text, attempt integer, status text, points real, max_points real,
@@ -51,8 +51,8 @@ class Gradebook:
         chosen, exercises = student_result.chosen, student_result.exercises
         self._insert("submissions", [_submission(student_result, attempt) for attempt in student_result.attempts])
         self._insert("exercises", [
-            (*key, one.name, float(one.auto), float(one.max), one.status, "; ".join(one.misconceptions),
-             float(one.points)) for one in exercises
+            (*key, one.name, float(one.autograded_points), float(one.max_points), one.status,
+             "; ".join(one.misconceptions), float(one.points)) for one in exercises
         ])  # fmt: skip
         notes = [(*key, "", note) for note in student_result.notes]
         notes += [(*key, "", note) for note in (chosen.record["notes"] if chosen else ())]
@@ -63,9 +63,14 @@ class Gradebook:
         ]
         self._insert("manual", changes)
         late = None if student_result.late_hours is None else float(student_result.late_hours)
-        sums = [student_result.by_hand, student_result.final, student_result.max]
+        sums = [student_result.manual_points, student_result.final, student_result.max_points]
         row = [*key, student_result.status, chosen.number if chosen else None, len(student_result.attempts)]
-        row += [float(student_result.raw), late, float(student_result.factor), student_result.late_explanation]
+        row += [
+            float(student_result.autograded_points),
+            late,
+            float(student_result.factor),
+            student_result.late_explanation,
+        ]
         self._insert("standings", [(*row, *map(float, sums), "; ".join(student_result.flags))])
 
     def _insert(self, table: str, rows: list[tuple]) -> None:
@@ -95,7 +100,7 @@ def _submission(student_result: StudentResult, attempt: Attempt) -> tuple:
     record = attempt.record
     level = record["sandbox"]["level"] if record["sandbox"] else None
     submitted = attempt.submitted.isoformat() if attempt.submitted else None
-    points = (float(attempt.raw), float(record["max_points"]), submitted)
+    points = (float(attempt.autograded_points), float(record["max_points"]), submitted)
     rest = (record["source"], record["tool"], level, record["measured"]["seconds"], record["student"])
     return (student_result.lab, student_result.student, attempt.number, record["status"], *points, *rest)
 
@@ -110,7 +115,7 @@ def open_gradebook(out: Path) -> Iterator[Gradebook]:
     """Write a new `gradebook.sqlite`, which replaces the old one at the end of the block unless an error occurs."""
     path = out / "gradebook.sqlite"
     try:
-        with replacing(path) as part, contextlib.closing(sqlite3.connect(part)) as book:
+        with atomic_path(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as book:
             book.execute("pragma synchronous = off")  # after a power cut the file is computed again
             book.execute("pragma journal_mode = off")
             yield Gradebook(book)

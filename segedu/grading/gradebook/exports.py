@@ -41,16 +41,16 @@ class Wide:
     def add(self, student_result: StudentResult) -> None:
         """Write one row."""
         record = student_result.chosen.record if student_result.chosen else None
-        points = {exercise.name: exercise.auto for exercise in student_result.exercises}
+        points = {exercise.name: exercise.autograded_points for exercise in student_result.exercises}
         level = record["sandbox"]["level"] if record and record["sandbox"] else ""
         notes = [*(all_notes(record) if record else []), *student_result.notes]
-        notes += [f"by hand: {change.summary}" for change in student_result.all_changes]
+        notes += [f"manual change: {change.summary}" for change in student_result.all_changes]
         attempt = student_result.chosen.number if student_result.chosen else ""
         late = [student_result.late_hours, str(student_result.factor), student_result.late_explanation]
-        sums = [student_result.raw, *late, student_result.by_hand, student_result.final]
+        sums = [student_result.autograded_points, *late, student_result.manual_points, student_result.final]
         person = student_result.person
         contact = [person.name, person.email, person.section] if person else ["", "", ""]
-        row = [student_result.student, student_result.status, student_result.final, student_result.max]
+        row = [student_result.student, student_result.status, student_result.final, student_result.max_points]
         row += [*(points.get(name) for name in self.names), level, "; ".join(notes), *sums]
         row += [attempt, len(student_result.attempts), *contact, "; ".join(student_result.flags)]
         self.rows.add(row)
@@ -65,7 +65,7 @@ class Long:
     def add(self, student_result: StudentResult) -> None:
         """Write the rows of one student."""
         for exercise in student_result.exercises:
-            row = [student_result.student, student_result.lab, exercise.name, exercise.points, exercise.max]
+            row = [student_result.student, student_result.lab, exercise.name, exercise.points, exercise.max_points]
             self.rows.add([*row, exercise.status, "; ".join(exercise.misconceptions)])
 
 

@@ -66,16 +66,21 @@ def _safe(words: str) -> str:
 
 def _points(student_result: StudentResult) -> str:
     """The final points, and how they were computed if lateness or manual changes affect them."""
-    final, max_points, raw = map(points_text, (student_result.final, student_result.max, student_result.raw))
+    final, max_points, autograded = map(
+        points_text, (student_result.final, student_result.max_points, student_result.autograded_points)
+    )
     steps = []
     if student_result.late_explanation:
-        steps.append(f"{raw} of {max_points} points from the autograder")
-        counted = f": {points_text(student_result.chosen.counted)} points" if student_result.factor != 1 else ""
-        steps.append(f"{student_result.late_explanation}{counted}")
+        steps.append(f"{autograded} of {max_points} points from the autograder")
+        late_points = (
+            f": {points_text(student_result.chosen.points_after_lateness)} points" if student_result.factor != 1 else ""
+        )
+        steps.append(f"{student_result.late_explanation}{late_points}")
     elif student_result.all_changes:
-        steps.append(f"{raw} of {max_points} points from the autograder")
-    if student_result.by_hand:
-        steps.append(f"by hand: {'+' if student_result.by_hand > 0 else ''}{points_text(student_result.by_hand)}")
+        steps.append(f"{autograded} of {max_points} points from the autograder")
+    if student_result.manual_points:
+        sign = "+" if student_result.manual_points > 0 else ""
+        steps.append(f"manual change: {sign}{points_text(student_result.manual_points)}")
     comments = "".join(f"<p>{_change(change)}</p>" for change in student_result.changes)
     total = f'<p class="total">{final} of {max_points} points</p>'
     return f'<div class="card sum">{total}{listed(steps)}{comments}</div>'
@@ -85,7 +90,7 @@ def _change(change: Change) -> str:
     amount = ""
     if change.points is not None:
         unit = "point" if abs(change.points) == 1 else "points"
-        amount = f", {change.signed_points} {unit}{' instead' * (not change.adds)}"
+        amount = f", {change.signed_points} {unit}{' instead' * (not change.is_addition)}"
     comment = f": {text(change.comment)}" if change.comment else ""
     return f"<strong>From your instructor{escape(amount)}</strong>{comment}"
 
@@ -94,7 +99,7 @@ def _exercise(exercise: ExerciseResult, prompt: str) -> str:
     record, status = exercise.record, exercise.status
     css_class = status if status in ("passed", "partly") else "none" if status in _MARKS else "wrong"
     mark = f'<span aria-hidden="true">{_MARKS.get(status, chr(0x2717))}</span> '
-    points = f"{points_text(exercise.auto)} of {points_text(exercise.max)} points"
+    points = f"{points_text(exercise.autograded_points)} of {points_text(exercise.max_points)} points"
     lines = [f"<h2><span>{breakable(exercise.name)}</span><span>{points}</span></h2>"]
     lines += [f'<p class="soft">Task: {text(prompt)}</p>'] if prompt else []
     lines.append(f'<p class="state">{mark}{escape(STATUS_TEXT.get(status, status))}</p>')
@@ -135,7 +140,7 @@ def _attempts(student_result: StudentResult, policy: LabPolicy) -> str:
 
 def _attempt(attempt: Attempt, counts: bool, policy: LabPolicy) -> str:
     graded = attempt.record["status"] == "graded"
-    points = points_text(attempt.raw) if graded else STATUS_TEXT["not graded"].lower()
+    points = points_text(attempt.autograded_points) if graded else STATUS_TEXT["not graded"].lower()
     when = moment(policy.shown(attempt.submitted)) if attempt.submitted else "not known"
     explanation = attempt.lateness.explanation
     late = f'<br><span class="soft">{text(explanation)}</span>' if explanation else ""

@@ -187,19 +187,21 @@ class PolicyFile:
             except ValueError:
                 value = None
         if not isinstance(value, datetime):
-            raise self.wrong(key, "it is not a date with a time", "such as 2026-10-05 23:59")
+            raise self.entry_error(key, "it is not a date with a time", "such as 2026-10-05 23:59")
         if value.year not in YEARS:
-            raise self.wrong(key, f"the year is {value.year}", f"one from {YEARS[0]} to {YEARS[-1]}")
+            raise self.entry_error(key, f"the year is {value.year}", f"one from {YEARS[0]} to {YEARS[-1]}")
         if value.tzinfo:
             return value
         if self.zone is None:
-            raise self.wrong(key, "the time has no zone", 'timezone = "Europe/Zurich" above, or +02:00 after the time')
+            raise self.entry_error(
+                key, "the time has no zone", 'timezone = "Europe/Zurich" above, or +02:00 after the time'
+            )
         first, last = (value.replace(tzinfo=self.zone, fold=fold) for fold in (0, 1))
         if first.astimezone(UTC).astimezone(self.zone).replace(tzinfo=None) != value:
-            raise self.wrong(key, f"{value} does not exist in {self.zone}: the clocks go forward", "another time")
+            raise self.entry_error(key, f"{value} does not exist in {self.zone}: the clocks go forward", "another time")
         return max(first, last, key=lambda time: time.astimezone(UTC))  # an hour that exists twice: the later one
 
-    def wrong(self, key: str, problem: str, expected: str) -> ValueError:
+    def entry_error(self, key: str, problem: str, expected: str) -> ValueError:
         """The error of a wrong entry, with its line number if only one line has the key."""
         last = key.rpartition(".")[2]
         lines = [n for n, line in enumerate(self.text.splitlines(), 1) if re.search(rf"\b{re.escape(last)}\b", line)]
@@ -209,12 +211,12 @@ class PolicyFile:
     def _check_keys(self, table: dict, known: set[str], prefix: str) -> None:
         for key in table:
             if key not in known:
-                raise self.wrong(f"{prefix}{key}", "there is no such entry", f"one of {', '.join(sorted(known))}")
+                raise self.entry_error(f"{prefix}{key}", "there is no such entry", f"one of {', '.join(sorted(known))}")
 
     def _table(self, table: dict, key: str) -> dict:
         value = table.get(key, {})
         if not isinstance(value, dict):
-            raise self.wrong(key, f"it is {value!r}", f"a table: [{key}]")
+            raise self.entry_error(key, f"it is {value!r}", f"a table: [{key}]")
         return value
 
     def _zone(self, name: object) -> ZoneInfo | None:
@@ -224,16 +226,16 @@ class PolicyFile:
             return ZoneInfo(str(name))
         except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
             expected = "a name such as Europe/Zurich or UTC (on Windows, `pip install tzdata` installs the names)"
-            raise self.wrong("timezone", f"{name!r} is not known here", expected) from None
+            raise self.entry_error("timezone", f"{name!r} is not known here", expected) from None
 
     def _attempts(self, value: object, prefix: str = "") -> str:
         if value not in ATTEMPTS:
-            raise self.wrong(f"{prefix}attempts", f"it is {value!r}", '"best" or "last"')
+            raise self.entry_error(f"{prefix}attempts", f"it is {value!r}", '"best" or "last"')
         return str(value)
 
     def _number(self, value: object, key: str, low: float, high: float, expected: str) -> Decimal:
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise self.wrong(key, f"it is {value!r}", expected)
+            raise self.entry_error(key, f"it is {value!r}", expected)
         return Decimal(str(value))
 
     def _hours(self, value: object, key: str, low: float = 0) -> timedelta:
@@ -241,7 +243,7 @@ class PolicyFile:
 
     def _late(self, table: object, prefix: str = "") -> LatePolicy:
         if not isinstance(table, dict):
-            raise self.wrong(f"{prefix}late", f"it is {table!r}", "a table: [late]")
+            raise self.entry_error(f"{prefix}late", f"it is {table!r}", "a table: [late]")
         prefix = f"{prefix}late."
         self._check_keys(table, _LATE_KEYS, prefix)
         grace = self._number(table.get("grace_minutes", 0), f"{prefix}grace_minutes", 0, 1e6, "minutes, 0 or more")
@@ -249,32 +251,34 @@ class PolicyFile:
         steps, rows = [], table.get("steps", [])
         for row in rows if isinstance(rows, list) else [None]:
             if not isinstance(row, dict) or set(row) != {"hours", "factor"}:
-                raise self.wrong(f"{prefix}steps", f"one is {row!r}", "{hours = 24, factor = 0.9}")
+                raise self.entry_error(f"{prefix}steps", f"one is {row!r}", "{hours = 24, factor = 0.9}")
             hours = self._hours(row["hours"], f"{prefix}steps.hours")
             if steps and hours <= steps[-1][0]:
                 problem = f"a step of {row['hours']} hours follows one of as many or more"
-                raise self.wrong(f"{prefix}steps", problem, "rising hours")
+                raise self.entry_error(f"{prefix}steps", problem, "rising hours")
             steps.append((hours, self._number(row["factor"], f"{prefix}steps.factor", 0, 1, factor_range)))
         if table and "after" not in table and (steps or "grace_minutes" in table):
-            raise self.wrong(f"{prefix}after", "it is missing", "the factor after the last step: after = 0")
+            raise self.entry_error(f"{prefix}after", "it is missing", "the factor after the last step: after = 0")
         after = self._number(table.get("after", 1), f"{prefix}after", 0, 1, factor_range)
         return LatePolicy(timedelta(minutes=float(grace)), tuple(steps), after)
 
     def _extensions(self, table: object, prefix: str = "") -> dict[str, timedelta | datetime]:
         if not isinstance(table, dict):
-            raise self.wrong(f"{prefix}extensions", f"it is {table!r}", "a table: [extensions]")
+            raise self.entry_error(f"{prefix}extensions", f"it is {table!r}", "a table: [extensions]")
         extensions: dict[str, timedelta | datetime] = {}
         for student, value in table.items():
             key = f"{prefix}extensions.{student}"
             if not prefix and not isinstance(value, int | float):
-                raise self.wrong(key, f"it is {value!r}", "hours for every lab; a due time belongs below [labs.NAME]")
+                raise self.entry_error(
+                    key, f"it is {value!r}", "hours for every lab; a due time belongs below [labs.NAME]"
+                )
             extensions[student] = self._hours(value, key) if isinstance(value, int | float) else self.time(value, key)
         return extensions
 
     def _lab(self, name: str, table: object) -> LabPolicy:
         prefix = f"labs.{name}."
         if not re.fullmatch(r"\d\d_\w+", name) or not isinstance(table, dict):
-            raise self.wrong(f"labs.{name}", "it is not a table of a lab", "such as [labs.04_metrics]")
+            raise self.entry_error(f"labs.{name}", "it is not a table of a lab", "such as [labs.04_metrics]")
         self._check_keys(table, _LAB_KEYS, prefix)
         due = self.time(table["due"], f"{prefix}due") if "due" in table else None
         late = self._late(table["late"], prefix) if "late" in table else self.late

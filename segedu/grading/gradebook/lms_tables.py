@@ -70,7 +70,8 @@ def name_keys(*texts: str) -> list[str]:
 
 def comment_of(student_result: StudentResult) -> str:
     """One line for a student that explains the points."""
-    parts = [f"{points_text(student_result.raw)} of {points_text(student_result.max)} from the autograder"]
+    points, max_points = points_text(student_result.autograded_points), points_text(student_result.max_points)
+    parts = [f"{points} of {max_points} from the autograder"]
     parts += [student_result.late_explanation] if student_result.late_explanation else []
-    parts += [f"by hand: {change.summary}" for change in student_result.all_changes]
+    parts += [f"manual change: {change.summary}" for change in student_result.all_changes]
     return f"{'; '.join(parts)}. {points_text(student_result.final)} points."

@@ -38,9 +38,9 @@ def fill_moodle(worksheet: Path, book: LabBook, target: Path) -> Filled:
                 _fill_row(cells, texts, table, finder, seen, result)
             write(cells, end)
     result.missing = [key for key, row in finder.rows.items() if row is not None and key not in seen]
-    maxima -= {"", points_text(book.max), f"{book.max:.2f}"}
+    maxima -= {"", points_text(book.max_points), f"{book.max_points:.2f}"}
     if maxima:
-        problem = f"{book.lab} has {points_text(book.max)} points, in Moodle {', '.join(sorted(maxima))}"
+        problem = f"{book.lab} has {points_text(book.max_points)} points, in Moodle {', '.join(sorted(maxima))}"
         result.remarks.append(f"{problem}: points are not rescaled")
     return result
 
@@ -84,7 +84,11 @@ class FreshMoodle:
         row = [f"Participant {number}" if number else "", (person.name if person else "") or student_result.student]
         row += [person.email if person else ""]
         row += ["No submission" if student_result.chosen is None else "Submitted for grading"]
-        row += ["" if idle(student_result) else f"{student_result.final:.2f}", f"{student_result.max:.2f}", "Yes"]
+        row += [
+            "" if idle(student_result) else f"{student_result.final:.2f}",
+            f"{student_result.max_points:.2f}",
+            "Yes",
+        ]
         submitted = student_result.chosen.submitted if student_result.chosen else None
         row += [self.book.policy.shown(submitted) if submitted else "-"]
         self.rows.add([*row, "" if idle(student_result) else comment_of(student_result)])

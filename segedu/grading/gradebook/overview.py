@@ -42,7 +42,7 @@ _ADVICE = {
     "time unknown": "submitted.csv has no time for the attempt that counts: add a row",
     "not on roster": "the submission belongs to nobody on the roster: add its name there as an alias",
     "late": "points were deducted for lateness",
-    "by hand": "manual.csv changes the points or adds a comment",
+    "manual change": "manual.csv changes the points or adds a comment",
     NOTHING: "on the roster, without a submission",
 }
 
@@ -91,7 +91,7 @@ class Overview:
 
     def _row(self, student_result: StudentResult) -> str:
         person, chosen = student_result.person, student_result.chosen
-        points = {exercise.name: points_text(exercise.auto) for exercise in student_result.exercises}
+        points = {exercise.name: points_text(exercise.autograded_points) for exercise in student_result.exercises}
         name = text(person.name if person else "")
         name += f'<br><span class="soft">{text(person.section)}</span>' if person and person.section else ""
         more = f" of {len(student_result.attempts)}" if len(student_result.attempts) > 1 else ""
@@ -103,7 +103,7 @@ class Overview:
         return row([*cells, attempt, text(student_result.late_explanation)], self.numeric)
 
     def _table(self) -> str:
-        header = ["Student", f"Points of {points_text(self.book.max)}", "Name", "Flags"]
+        header = ["Student", f"Points of {points_text(self.book.max_points)}", "Name", "Flags"]
         header += [f"{breakable(name)} ({points_text(maximum)})" for name, maximum in self.book.exercises]
         students = table([*header, "Attempt", "Lateness"], self.rows, self.numeric, "Students")
         return f'<div class="students">{students}</div>'
@@ -136,7 +136,7 @@ class Overview:
 
     def _facts(self) -> str:
         statistics, policy = self.statistics, self.book.policy
-        maximum = points_text(statistics.max)
+        maximum = points_text(statistics.max_points)
         facts = [("Students", statistics.students), ("Handed in", statistics.handed), ("Full points", statistics.full)]
         facts += [("Mean", f"{points_text(statistics.mean)} of {maximum}")]
         facts += [("Median", f"{points_text(statistics.median)} of {maximum}")]
@@ -156,9 +156,13 @@ class Overview:
         return f'<h2>Needs attention</h2><ul class="card look">{"".join(items)}</ul>' if items else ""
 
     def _totals(self) -> str:
-        chart = charts.histogram(self.statistics.bins, self.statistics.max, "Final points, all exercises", "all", 150)
+        chart = charts.histogram(
+            self.statistics.bins, self.statistics.max_points, "Final points, all exercises", "all", 150
+        )
         bins = len(self.statistics.bins) - 1
-        spans = [(charts.span_of(i, bins, self.statistics.max), count) for i, count in enumerate(self.statistics.bins)]
+        spans = [
+            (charts.span_of(i, bins, self.statistics.max_points), count) for i, count in enumerate(self.statistics.bins)
+        ]
         rows = [row([text(span), str(count)], (1,)) for span, count in spans]
         counts = table(["Points", "Students"], rows, (1,), "Points")
         details = f"<details><summary>The same as a table</summary>{counts}</details>"
@@ -167,15 +171,15 @@ class Overview:
     def _exercises(self) -> str:
         rows, cards = [], []
         for name, statistics in self.statistics.hardest():
-            wrong = statistics.wrong.most_common(1)
+            wrong = statistics.misconceptions.most_common(1)
             misconception = f"{text(wrong[0][0])} ({wrong[0][1]})" if wrong else ""
             prompt = f'<br><span class="soft">{text(self.prompts[name])}</span>' if name in self.prompts else ""
-            solved, tried = (_fraction(n, statistics.graded) for n in (statistics.solved, statistics.tried))
-            percentages = [_percent(fraction) for fraction in (statistics.share, solved, tried)]
+            solved, tried = (_fraction(n, statistics.graded) for n in (statistics.solved, statistics.attempted))
+            percentages = [_percent(fraction) for fraction in (statistics.mean_fraction, solved, tried)]
             rows.append(row([f"{breakable(name)}{prompt}", *percentages, misconception], (1, 2, 3)))
         for number, (name, statistics) in enumerate(self.statistics.exercises.items(), 1):
             label = f"{name}: autograded points"
-            chart = charts.histogram(statistics.bins, statistics.max, label, f"e{number}")
+            chart = charts.histogram(statistics.bins, statistics.max_points, label, f"e{number}")
             cards.append(f'<div class="card"><h3>{breakable(name)}</h3>{chart}</div>')
         header = ["Exercise, hardest first", "Mean points", "Solved", "Tried", "Most frequent misconception"]
         exercises = table(header, rows, (1, 2, 3), "Exercises")
@@ -217,10 +221,10 @@ def write_front(out: Path, statistics_of_labs: list[LabStatistics], course: tupl
     for statistics in statistics_of_labs:
         serious = sum(statistics.flags[word] for word in _SERIOUS)
         cells = [link(f"{statistics.lab}/index.html", statistics.lab), f"{statistics.handed} of {statistics.students}"]
-        cells += [points_text(points) for points in (statistics.mean, statistics.median, statistics.max)]
+        cells += [points_text(points) for points in (statistics.mean, statistics.median, statistics.max_points)]
         rows.append(row([*cells, *map(str, (statistics.full, statistics.flags["late"], serious))], numeric))
     students, mean = course
-    maximum = sum((statistics.max for statistics in statistics_of_labs), Decimal(0))
+    maximum = sum((statistics.max_points for statistics in statistics_of_labs), Decimal(0))
     last = ["All labs", str(students), points_text(mean), "", points_text(maximum), "", "", ""]
     rows.append(row([f"<strong>{cell}</strong>" if cell else "" for cell in last], numeric))
     header = ["Lab", "Handed in", "Mean", "Median", "Maximum", "With full points", "Late", "Needs attention"]

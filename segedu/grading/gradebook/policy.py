@@ -23,7 +23,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from segedu.grading.gradebook.late import ONE, YEARS, LabPolicy, PolicyFile, lateness
-from segedu.grading.gradebook.roster import Change, Tables, key_of, read_tables, submission_keys, wrong
+from segedu.grading.gradebook.roster import Change, Tables, entry_error, key_of, read_tables, submission_keys
 from segedu.grading.gradebook.student_result import (
     NOTHING,
     ZERO,
@@ -128,7 +128,7 @@ class LabBook:
         return map(self._result_of, self.keys)
 
     @property
-    def max(self) -> Decimal:
+    def max_points(self) -> Decimal:
         """Full points of the lab."""
         return sum((worth for _, worth in self.exercises), ZERO)
 
@@ -151,7 +151,7 @@ class LabBook:
             key = self._key(key_of(self.roster, student))
             if self.roster.exists and key not in self.roster.people and key not in self.names:
                 problem = f"{student!r} is not on the roster and handed in nothing"
-                raise self.instructor_files.policy.wrong(f"extensions.{student}", problem, "the id of a student")
+                raise self.instructor_files.policy.entry_error(f"extensions.{student}", problem, "the id of a student")
             extensions[key] = extension
         return extensions
 
@@ -164,7 +164,7 @@ class LabBook:
                 except ValueError as error:
                     problem, _, expected = str(error).partition("submitted: ")[2].partition("; expected ")
                     path = self.instructor_files.out / "submitted.csv"
-                    raise wrong(path, line, f"submitted is {text!r}: {problem}", expected) from None
+                    raise entry_error(path, line, f"submitted is {text!r}: {problem}", expected) from None
         return times
 
     def _remarks(self) -> list[str]:
@@ -196,14 +196,14 @@ class LabBook:
             for change in changes:
                 if key not in self.names and key not in self.roster.people:
                     problem = f"{key!r} has no submission and is not on the roster"
-                    raise wrong(path, change.line, problem, "the id of a student")
+                    raise entry_error(path, change.line, problem, "the id of a student")
                 if change.exercise and change.exercise not in full_points:
                     expected = f"one of {', '.join(full_points)}"
-                    raise wrong(path, change.line, f"exercise is {change.exercise!r}", expected)
-                limit = full_points.get(change.exercise, self.max)
-                if change.points is not None and not change.adds and change.points > limit:
+                    raise entry_error(path, change.line, f"exercise is {change.exercise!r}", expected)
+                limit = full_points.get(change.exercise, self.max_points)
+                if change.points is not None and not change.is_addition and change.points > limit:
                     expected = f"at most {limit}; a bonus is added with a sign, such as +1"
-                    raise wrong(path, change.line, f"points is {change.signed_points}", expected)
+                    raise entry_error(path, change.line, f"points is {change.signed_points}", expected)
 
     def _result_of(self, key: str) -> StudentResult:
         person = self.roster.people.get(key)
@@ -217,9 +217,10 @@ class LabBook:
         lab_changes = tuple(change for change in changes if not change.exercise)
         final = apply_changes(sum((exercise.points for exercise in exercises), ZERO), lab_changes)
         student = person.student if person else attempts[0].record["student"]
+        max_points = sum((one.max_points for one in exercises), ZERO)
         return StudentResult(
             self.lab, student, person, self.roster.exists and person is None, tuple(attempts), chosen, exercises,
-            lab_changes, sum((one.max for one in exercises), ZERO), max(ZERO, final).quantize(CENT, ROUND_HALF_UP),
+            lab_changes, max_points, max(ZERO, final).quantize(CENT, ROUND_HALF_UP),
             (*dict.fromkeys(self.name_notes.get(key, ())), *notes_on(attempts, chosen)), key in self.name_notes,
         )  # fmt: skip
 
@@ -259,7 +260,7 @@ class LabBook:
         reason = clean(self.store.damage(name))
         return {
             "status": "failed", "lab": self.lab, "notes": [],
-            "problem": f"its record is damaged; grade it again ({reason})", "points": 0, "max_points": self.max,
+            "problem": f"its record is damaged; grade it again ({reason})", "points": 0, "max_points": self.max_points,
             "sandbox": None, "source": "", "tool": "", "measured": {"seconds": 0.0}, "exercises": [],
         }  # fmt: skip
 
@@ -270,12 +271,14 @@ class LabBook:
         results = []
         for name, maximum in full_points.items():
             record = records.get(name, {})
-            auto = as_decimal(record.get("points", 0))
+            autograded = as_decimal(record.get("points", 0))
             own_changes = tuple(change for change in changes if change.exercise == name)
             misconceptions = tuple(wrong_answer["name"] for wrong_answer in record.get("named", ()))
             status = record.get("status", NOTHING if chosen is None else "not graded")
-            points = apply_changes(auto * factor, own_changes)
-            results.append(ExerciseResult(name, auto, maximum, status, misconceptions, own_changes, points, record))
+            points = apply_changes(autograded * factor, own_changes)
+            results.append(
+                ExerciseResult(name, autograded, maximum, status, misconceptions, own_changes, points, record)
+            )
         return tuple(results)
 
 

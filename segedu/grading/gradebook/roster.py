@@ -141,21 +141,21 @@ class Change:
     Attributes:
         exercise: its name, or "" for the whole lab.
         points: new points, or points to add; None for a comment alone.
-        adds: True if the points had a sign, so that they are added.
+        is_addition: True if the points had a sign, so that they are added.
         comment: comment for the student.
         line: line number in the file.
     """
 
     exercise: str
     points: Decimal | None
-    adds: bool
+    is_addition: bool
     comment: str
     line: int
 
     @property
     def signed_points(self) -> str:
         """`+1`, `3`, or "" for a comment alone."""
-        return "" if self.points is None else f"{self.points:+f}" if self.adds else f"{self.points:f}"
+        return "" if self.points is None else f"{self.points:+f}" if self.is_addition else f"{self.points:f}"
 
     @property
     def summary(self) -> str:
@@ -194,7 +194,7 @@ def read_tables(out: Path, labs: list[str]) -> Tables:
     return tables
 
 
-def wrong(path: Path, line: int, problem: str, expected: str) -> ValueError:
+def entry_error(path: Path, line: int, problem: str, expected: str) -> ValueError:
     """The error of a wrong entry in one of the instructor's files."""
     return ValueError(f"{path}, line {line}: {problem}; expected {expected}")
 
@@ -212,16 +212,16 @@ def _rows(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str
             missing = [name for name in required if name not in names]
             if missing or len({*filter(None, names)}) < len([*filter(None, names)]):
                 problem = f"the columns are {', '.join(names) or 'none'}"
-                raise wrong(path, 1, problem, f"each once, and among them {', '.join(required)}")
+                raise entry_error(path, 1, problem, f"each once, and among them {', '.join(required)}")
             reader.fieldnames = names
             for row in reader:
                 if any(row.pop(None, ())):
-                    raise wrong(path, reader.line_num, f"more than {len(names)} cells", "one cell per column")
+                    raise entry_error(path, reader.line_num, f"more than {len(names)} cells", "one cell per column")
                 yield reader.line_num, {name: (value or "").strip() for name, value in row.items()}
     except UnicodeDecodeError as error:
-        raise wrong(path, 1, f"byte {error.start} is not UTF-8", "the file saved as CSV UTF-8") from None
+        raise entry_error(path, 1, f"byte {error.start} is not UTF-8", "the file saved as CSV UTF-8") from None
     except csv.Error as error:
-        raise wrong(path, reader.line_num, f"not CSV ({error})", "cells in matching quotes") from None
+        raise entry_error(path, reader.line_num, f"not CSV ({error})", "cells in matching quotes") from None
 
 
 def _roster(path: Path) -> Roster:
@@ -229,7 +229,7 @@ def _roster(path: Path) -> Roster:
     for line, row in _rows(path, ("student",)):
         if not row["student"]:
             if any(row.values()):
-                raise wrong(path, line, "student is empty", "an id in every row")
+                raise entry_error(path, line, "student is empty", "an id in every row")
             continue
         ids = tuple((name, value) for name, value in row.items() if name.endswith("_id") and value)
         texts = {name: row.get(name, "") for name in PERSON_COLUMNS}
@@ -238,7 +238,7 @@ def _roster(path: Path) -> Roster:
         if clash:
             first = next(number for number, other in _rows(path, ()) if other["student"] == clash[1])
             problem = f"{clash[0]!r} names {person.student!r}, and on line {first} another student"
-            raise wrong(path, line, problem, "ids, aliases and addresses that name one student each")
+            raise entry_error(path, line, problem, "ids, aliases and addresses that name one student each")
     return roster
 
 
@@ -247,18 +247,20 @@ def _manual(path: Path, labs: list[str], tables: Tables) -> None:
         if not any(row.values()):
             continue
         if row["lab"] not in labs:
-            raise wrong(path, line, f"lab is {row['lab']!r}", f"one with records: {', '.join(labs)}")
+            raise entry_error(path, line, f"lab is {row['lab']!r}", f"one with records: {', '.join(labs)}")
         if not row["student"]:
-            raise wrong(path, line, "student is empty", "an id")
-        points, adds = _points(path, line, row["points"])
+            raise entry_error(path, line, "student is empty", "an id")
+        points, is_addition = _points(path, line, row["points"])
         if points is None and not row["comment"]:
-            raise wrong(path, line, "neither points nor a comment", "one of them, or no row")
+            raise entry_error(path, line, "neither points nor a comment", "one of them, or no row")
         rows = tables.changes.setdefault((row["lab"], key_of(tables.roster, row["student"])), [])
-        earlier = [one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.adds]
-        if earlier and points is not None and not adds:
+        earlier = [
+            one for one in rows if one.exercise == row["exercise"] and one.points is not None and not one.is_addition
+        ]
+        if earlier and points is not None and not is_addition:
             problem = f"line {earlier[0].line} already replaces these points of {row['student']}"
-            raise wrong(path, line, problem, "one row that replaces; points with a sign are added")
-        rows.append(Change(row["exercise"], points, adds, row["comment"], line))
+            raise entry_error(path, line, problem, "one row that replaces; points with a sign are added")
+        rows.append(Change(row["exercise"], points, is_addition, row["comment"], line))
 
 
 def _points(path: Path, line: int, text: str) -> tuple[Decimal | None, bool]:
@@ -270,7 +272,7 @@ def _points(path: Path, line: int, text: str) -> tuple[Decimal | None, bool]:
             return Decimal(text.replace(",", ".")), text[0] in "+-"
         except InvalidOperation:
             pass
-    raise wrong(path, line, f"points is {text!r}", "a number such as 3, 2.5, +1 or -0.5, or nothing")
+    raise entry_error(path, line, f"points is {text!r}", "a number such as 3, 2.5, +1 or -0.5, or nothing")
 
 
 def _submitted(path: Path, labs: list[str], tables: Tables) -> None:
@@ -280,16 +282,16 @@ def _submitted(path: Path, labs: list[str], tables: Tables) -> None:
         lab = row.get("lab", "")
         if lab not in labs and (lab or len(labs) > 1):
             problem = f"lab is {lab!r}" if "lab" in row else f"no column lab, and there are {len(labs)} labs"
-            raise wrong(path, line, problem, f"a column lab with one of {', '.join(labs)}")
+            raise entry_error(path, line, problem, f"a column lab with one of {', '.join(labs)}")
         if not row["student"] or not row["submitted"]:
-            raise wrong(path, line, "student or submitted is empty", "an id and a time, such as 2026-10-01 23:59")
+            raise entry_error(path, line, "student or submitted is empty", "an id and a time, such as 2026-10-01 23:59")
         if not re.fullmatch(r"[1-9]\d{0,3}|", row["attempt"]):
-            raise wrong(path, line, f"attempt is {row['attempt']!r}", "1, 2, ..., or nothing for 1")
+            raise entry_error(path, line, f"attempt is {row['attempt']!r}", "1, 2, ..., or nothing for 1")
         lab, attempt = lab or (labs[0] if labs else ""), int(row["attempt"] or 1)
         key = (lab, key_of(tables.roster, row["student"]), attempt)
         if key in tables.submitted:
             problem = f"attempt {attempt} of {row['student']} again, after line {tables.submitted[key][0]}"
-            raise wrong(path, line, problem, "one row per attempt")
+            raise entry_error(path, line, problem, "one row per attempt")
         tables.submitted[key] = (line, row["submitted"])
 
 

@@ -18,38 +18,38 @@ class ExerciseStatistics:
     """Statistics of one exercise over the graded submissions.
 
     Attributes:
-        max: maximum points of the exercise.
+        max_points: maximum points of the exercise.
         graded: number of graded answers, including blank ones.
-        tried: number of answers that are neither blank nor missing.
+        attempted: number of answers that are neither blank nor missing.
         solved: number of answers with the maximum points.
         points: sum of autograded points.
         bins: histogram of autograded points, see `charts.bin_index`.
-        wrong: number of students per misconception.
+        misconceptions: number of students per misconception.
     """
 
-    max: Decimal
+    max_points: Decimal
     graded: int = 0
-    tried: int = 0
+    attempted: int = 0
     solved: int = 0
     points: Decimal = ZERO
     bins: list[int] = field(default_factory=list)
-    wrong: Counter = field(default_factory=Counter)
+    misconceptions: Counter = field(default_factory=Counter)
 
     @property
-    def share(self) -> Decimal:
+    def mean_fraction(self) -> Decimal:
         """Mean fraction of the points."""
-        return self.points / (self.max * self.graded) if self.graded and self.max else ZERO
+        return self.points / (self.max_points * self.graded) if self.graded and self.max_points else ZERO
 
 
 class LabStatistics:
     """The statistics of one lab, whose exercises are given as pairs of name and maximum points."""
 
     def __init__(self, lab: str, exercises: list[tuple[str, Decimal]]) -> None:
-        self.lab, self.max = lab, sum((worth for _, worth in exercises), ZERO)
+        self.lab, self.max_points = lab, sum((worth for _, worth in exercises), ZERO)
         self.exercises = {name: ExerciseStatistics(worth) for name, worth in exercises}
         for statistics in self.exercises.values():
-            statistics.bins = [0] * (charts.bins_for(statistics.max) + 1)
-        self.bins = [0] * (charts.bins_for(self.max) + 1)
+            statistics.bins = [0] * (charts.bins_for(statistics.max_points) + 1)
+        self.bins = [0] * (charts.bins_for(self.max_points) + 1)
         self.students = self.handed = 0
         self.finals: Counter = Counter()  # final points -> number of students who handed something in
         self.messages: dict[tuple[str, str], str] = {}
@@ -67,22 +67,24 @@ class LabStatistics:
             return
         self.handed += 1
         self.finals[student_result.final] += 1
-        self.bins[charts.bin_index(student_result.final, self.max, len(self.bins) - 1)] += 1
+        self.bins[charts.bin_index(student_result.final, self.max_points, len(self.bins) - 1)] += 1
         if student_result.status == "graded":
             for exercise in student_result.exercises:
-                self._add_exercise(exercise.name, exercise.auto, exercise.status, exercise.record.get("named", ()))
+                self._add_exercise(
+                    exercise.name, exercise.autograded_points, exercise.status, exercise.record.get("named", ())
+                )
 
     def _add_exercise(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
         statistics = self.exercises.get(name)
         if statistics is None:  # the record is of an older version of the lab
             return
         statistics.graded += 1
-        statistics.tried += status not in NOT_TRIED
-        statistics.solved += points >= statistics.max
+        statistics.attempted += status not in NOT_TRIED
+        statistics.solved += points >= statistics.max_points
         statistics.points += points
-        statistics.bins[charts.bin_index(points, statistics.max, len(statistics.bins) - 1)] += 1
+        statistics.bins[charts.bin_index(points, statistics.max_points, len(statistics.bins) - 1)] += 1
         for wrong in named:
-            statistics.wrong[wrong["name"]] += 1
+            statistics.misconceptions[wrong["name"]] += 1
             self.messages[name, wrong["name"]] = wrong["message"]
 
     @property
@@ -111,10 +113,10 @@ class LabStatistics:
         counted = [
             (count, exercise, name, self.messages[exercise, name])
             for exercise, statistics in self.exercises.items()
-            for name, count in statistics.wrong.items()
+            for name, count in statistics.misconceptions.items()
         ]
         return sorted(counted, key=lambda one: (-one[0], one[1], one[2]))[:limit]
 
     def hardest(self) -> list[tuple[str, ExerciseStatistics]]:
         """Exercises sorted by their mean fraction of points, the lowest first."""
-        return sorted(self.exercises.items(), key=lambda pair: pair[1].share)
+        return sorted(self.exercises.items(), key=lambda pair: pair[1].mean_fraction)

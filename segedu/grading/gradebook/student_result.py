@@ -41,14 +41,14 @@ class Attempt:
     time_status: str = ""
 
     @cached_property
-    def raw(self) -> Decimal:
+    def autograded_points(self) -> Decimal:
         """Autograded points, before the late factor."""
         return sum((as_decimal(exercise["points"]) for exercise in self.record["exercises"]), ZERO)
 
     @property
-    def counted(self) -> Decimal:
+    def points_after_lateness(self) -> Decimal:
         """Autograded points after the late factor."""
-        return self.raw * self.lateness.factor
+        return self.autograded_points * self.lateness.factor
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ExerciseResult:
     """The result of one student in one exercise.
 
     Attributes:
-        auto: autograded points, before the late factor.
-        max: maximum points.
+        autograded_points: autograded points, before the late factor.
+        max_points: maximum points.
         status: status of the exercise in the record.
         misconceptions: names of the recognised misconceptions.
         changes: manual changes of this exercise.
@@ -66,8 +66,8 @@ class ExerciseResult:
     """
 
     name: str
-    auto: Decimal
-    max: Decimal
+    autograded_points: Decimal
+    max_points: Decimal
     status: str
     misconceptions: tuple[str, ...]
     changes: tuple[Change, ...]
@@ -88,7 +88,7 @@ class StudentResult:
         chosen: the attempt that counts, or None if nothing was handed in.
         exercises: one result per exercise.
         changes: manual changes of the lab as a whole.
-        max: maximum points of the lab.
+        max_points: maximum points of the lab.
         final: final points, with two decimals.
         notes: remarks for the instructor.
         name_clash: True if the name of another submission holds this student's platform number, or the name of this
@@ -103,7 +103,7 @@ class StudentResult:
     chosen: Attempt | None
     exercises: tuple[ExerciseResult, ...]
     changes: tuple[Change, ...]
-    max: Decimal
+    max_points: Decimal
     final: Decimal
     notes: tuple[str, ...] = ()
     name_clash: bool = False
@@ -119,9 +119,9 @@ class StudentResult:
         return self.chosen.record["status"] if self.chosen else NOTHING
 
     @property
-    def raw(self) -> Decimal:
+    def autograded_points(self) -> Decimal:
         """Autograded points of the attempt that counts."""
-        return self.chosen.raw if self.chosen else ZERO
+        return self.chosen.autograded_points if self.chosen else ZERO
 
     @property
     def factor(self) -> Decimal:
@@ -139,9 +139,9 @@ class StudentResult:
         return self.chosen.lateness.explanation if self.chosen else ""
 
     @property
-    def by_hand(self) -> Decimal:
-        """Points that manual changes added: final points = raw x factor + by_hand."""
-        return self.final - self.raw * self.factor
+    def manual_points(self) -> Decimal:
+        """Points that manual changes added: final points = autograded points x late factor + manual points."""
+        return self.final - self.autograded_points * self.factor
 
     @property
     def all_changes(self) -> list[Change]:
@@ -157,7 +157,13 @@ class StudentResult:
         clashes = self.name_clash or any(attempt.record.get("clash") for attempt in self.attempts)
         status += ["name clash"] * bool(clashes) + ["several names"] * bool(_different_names(self.attempts))
         status += ["time unknown"] * bool(self.chosen and self.chosen.time_status)
-        return tampered + status + late + ["by hand"] * bool(self.all_changes) + ["not on roster"] * self.not_on_roster
+        return (
+            tampered
+            + status
+            + late
+            + ["manual change"] * bool(self.all_changes)
+            + ["not on roster"] * self.not_on_roster
+        )
 
 
 def as_decimal(points: float) -> Decimal:
@@ -170,14 +176,16 @@ def choose_attempt(attempts: list[Attempt], rule: str) -> Attempt | None:
     candidates = [attempt for attempt in attempts if attempt.record["status"] == "graded"] or attempts
     if not candidates:
         return None
-    return candidates[-1] if rule == "last" else max(candidates, key=lambda attempt: attempt.counted)
+    return candidates[-1] if rule == "last" else max(candidates, key=lambda attempt: attempt.points_after_lateness)
 
 
 def apply_changes(points: Decimal, changes: tuple[Change, ...]) -> Decimal:
     """Apply manual changes to points: the last replacement of the points first, then all additions."""
     with_points = [change for change in changes if change.points is not None]
-    replacements = [change.points for change in with_points if not change.adds]
-    return sum((change.points for change in with_points if change.adds), replacements[-1] if replacements else points)
+    replacements = [change.points for change in with_points if not change.is_addition]
+    return sum(
+        (change.points for change in with_points if change.is_addition), replacements[-1] if replacements else points
+    )
 
 
 def _different_names(attempts: Sequence[Attempt]) -> list[str]:

@@ -11,25 +11,25 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path, if_changed: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, if_changed: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder and move it to `path` at the end; after an error the old file stays.
 
     Args:
         path: its folder must exist.
         if_changed: leave the old file untouched when the new one has the same bytes.
     """
-    part = path.parent / f".{secrets.token_hex(8)}.part"
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        yield part
-        if not (if_changed and path.is_file() and filecmp.cmp(part, path, shallow=False)):
-            os.replace(part, path)
+        yield temporary
+        if not (if_changed and path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            os.replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file atomically with these permissions and flush it to disk, so that it survives a power failure."""
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()

@@ -23,7 +23,7 @@ from segedu.grading.judging.disclosure import (
 )
 from segedu.teaching.checks import codec
 from segedu.teaching.checks.exercise import Exercise
-from segedu.teaching.checks.judge import Answers, Drawn, Verdict, draw, judge
+from segedu.teaching.checks.judge import Answers, DrawnCases, Verdict, draw, judge
 from segedu.teaching.checks.recording import BadRecording, outcome_of
 
 __all__ = [
@@ -51,7 +51,7 @@ class ExerciseCases:
     """
 
     exercise: Exercise
-    drawn: Drawn
+    drawn: DrawnCases
     files: dict[str, bytes]
     answers: Answers
 

@@ -26,7 +26,7 @@ _LIBRARY_ERRORS = frozenset(
     DecompressionBombError DivisionByZero DuplicateError EinopsError Empty EmptyDataError Error
     FrozenInstanceError Full HTTPError IncompleteRead InconsistentVersionWarning IndexingError InputMismatch
     InvalidFileException InvalidOperation InvalidStateError JSONDecodeError LinAlgError LinAlgWarning MagicError
-    NotFittedError NotHere OutOfMemoryError PILError ParserError PickleError PicklingError QhullError
+    NotAvailableError NotFittedError OutOfMemoryError PILError ParserError PickleError PicklingError QhullError
     SameFileError StatisticsError StdinNotImplementedError TclError TimeoutExpired TokenError TraitError
     TypingError URLError UnidentifiedImageError UnpicklingError UnsupportedOperation UsageError
     VisibleDeprecationWarning error gaierror timeout""".split()

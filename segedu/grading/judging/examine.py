@@ -149,9 +149,9 @@ def _helper_notes(results: Sequence[StepResult], grading_setup: GradingSetup) ->
     details = [f"{_describe_cell(step.name)} {_ending(step, grading_setup)}" for step in shown]
     details += ["and more cells did not end well"] * (len(failed) > len(shown))
     if len(failed) == 1:
-        return ["one cell of the notebook did not run to its end"], details
+        return ["one cell of the notebook did not run to completion"], details
     count = str(len(failed)) if len(failed) <= MAX_HELPER_NOTES else f"more than {MAX_HELPER_NOTES}"
-    return [f"{count} cells of the notebook did not run to their end"], details
+    return [f"{count} cells of the notebook did not run to completion"], details
 
 
 def _describe_cell(name: str) -> str:
@@ -186,14 +186,14 @@ def _exercise(
     if len(positions) > 1:
         notes.append(
             f"{name} was defined or checked again below its check; graded at positions "
-            f"{', '.join(map(str, positions))}, counted is position {positions[number - 1]}"
+            f"{', '.join(map(str, positions))}; position {positions[number - 1]} counts"
         )
     solution, probe = steps.get(("solution", name)), steps.get(("probe", probe_name(name, number)))
     if solution and solution.status != "ok":
         notes.append(f"the cell of {name} {_ending(solution, grading_setup)}")
     if probe and probe.status != "ok":
         notes.append(f"the check of {name} {_ending(probe, grading_setup)}")
-    if probe and probe.left_out:
+    if probe and probe.not_repeated:
         notes.append(f"{name} was checked without cells that were too slow to run again after the kernel was lost")
     notes += extra
     tampering = _tampering_notes(name, plan, steps)

@@ -115,7 +115,7 @@ class _Child:
     def _exit_error(self) -> Exception:
         code = self.process.wait()
         if self.timed_out:
-            return RuntimeError(f"the code was not read within {WALL_SECONDS:g} s: the machine has too much to do")
+            return RuntimeError(f"the code was not read within {WALL_SECONDS:g} s: the machine is overloaded")
         if code == -getattr(signal, "SIGXCPU", 0):
             return SubmissionError(f"reading its code takes more than {CPU_SECONDS} s, the limit")
         if code in (-signal.SIGSEGV, -signal.SIGABRT, -getattr(signal, "SIGBUS", signal.SIGSEGV)):

@@ -315,7 +315,7 @@ class _Builder:
     def _note(self, exercise: str, text: str) -> None:
         notes = self.plan.notes[exercise]
         if len(notes) < MAX_NOTES and text not in notes:
-            notes.append(text if len(notes) < MAX_NOTES - 1 else "and more of this kind, which is not listed")
+            notes.append(text if len(notes) < MAX_NOTES - 1 else "and more of this kind, not listed")
 
 
 def _import_each(lines: Sequence[str]) -> str:

@@ -150,9 +150,9 @@ def batch_seed(out: Path, seed: int | None) -> int:
         try:
             stored = int(json.loads(path.read_text())["seed"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            raise ValueError(f"{path} is damaged; delete it and {out}'s records to grade anew") from None
+            raise ValueError(f"{path} is damaged; delete it and {out}'s records to grade again") from None
         if seed is not None and seed != stored:
-            advice = "leave --seed out to go on with that one, or give another --out"
+            advice = "omit --seed to continue with that one, or give another --out"
             raise ValueError(f"--seed is {seed}, but {out} was graded with another seed; {advice}")
         return stored
     seed = secrets.randbits(63) if seed is None else seed

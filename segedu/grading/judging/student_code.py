@@ -68,7 +68,7 @@ def _tree(text: str) -> ast.Module:
                 return ast.parse(text)
             except SystemError:
                 continue
-    raise ValueError("Python's parser failed again and again")
+    raise ValueError("Python's parser failed repeatedly")
 
 
 def binds(source: str, name: str) -> bool:

@@ -193,7 +193,7 @@ class Exported:
 def export_grades(grades: Path, lab: str, out: Path) -> Exported:
     """Copy the points of each student's last attempt into nbgrader's `gradebook.db`, as if nbgrader had graded.
 
-    Points that an instructor gave by hand in nbgrader stay and count.
+    Manual points that an instructor gave in nbgrader stay and count.
 
     Args:
         grades: the output folder of `segedu grade`.

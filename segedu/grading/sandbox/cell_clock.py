@@ -25,7 +25,7 @@ class Clock:
     def __init__(self, seconds: float, waited: Callable[[], float] = lambda: 0.0) -> None:
         start = time.monotonic()
         self.deadline, self.latest_deadline = start + seconds, start + PATIENCE * seconds
-        self.waited, self.counted = waited, waited()
+        self.waited, self.credited_wait = waited, waited()
         self.extension = 0.0
 
     def left(self) -> float:
@@ -34,10 +34,10 @@ class Clock:
         if left > 0:
             return left
         waited = self.waited()
-        extra = min(waited - self.counted, self.latest_deadline - self.deadline)
+        extra = min(waited - self.credited_wait, self.latest_deadline - self.deadline)
         if extra <= 0:
             return left
-        self.counted = waited
+        self.credited_wait = waited
         self.deadline += extra
         self.extension += extra
         return self.deadline - time.monotonic()

@@ -56,7 +56,7 @@ class StepResult:
     wall: float = 0.0
     restarted: bool = False
     hurried: bool = False  # its limit was shorter than a cell's, because the submission's time was almost used up
-    left_out: tuple[str, ...] = ()  # earlier steps that were too slow to be repeated after a restart
+    not_repeated: tuple[str, ...] = ()  # earlier steps that were too slow to be repeated after a restart
 
     @property
     def cut_short(self) -> bool:
@@ -152,7 +152,7 @@ class _Run:
         self.sandbox: RunningSandbox | None = None
         self.resources: HostResources | None = None
         self.replay: list[tuple[Step, SegCell, float]] = []  # (step, item, seconds that it took)
-        self.left_out: tuple[str, ...] = ()
+        self.not_repeated: tuple[str, ...] = ()
         self.starts = 0
 
     def run_steps(self, steps: list[Step]) -> RunResult:
@@ -194,7 +194,7 @@ class _Run:
         kernel = self.kernel
         result = StepResult(
             step.name, step.kind, status, wall=time.monotonic() - start, restarted=restarted, hurried=hurried,
-            left_out=self.left_out, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
+            not_repeated=self.not_repeated, output=_cut("".join(kernel.text)), **_failure(status, message, kernel),
         )  # fmt: skip
         if status not in ("ok", "error"):
             self.end_kernel()
@@ -222,8 +222,10 @@ class _Run:
     def replay_steps(self) -> None:
         """Run the earlier steps in a new kernel, as many of them as there is time for."""
         repeated = worth_repeating([seconds for _, _, seconds in self.replay], self.deadline - time.monotonic())
-        self.left_out = tuple(step.name for (step, _, _), runs in zip(self.replay, repeated, strict=True) if not runs)
-        for earlier in [one for one, runs in zip(list(self.replay), repeated, strict=True) if runs]:
+        self.not_repeated = tuple(
+            step.name for (step, _, _), repeat in zip(self.replay, repeated, strict=True) if not repeat
+        )
+        for earlier in [one for one, repeat in zip(list(self.replay), repeated, strict=True) if repeat]:
             step, cell, _ = earlier
             self.insert_work_folder(step, cell)
             if self.run_cell(cell, self.limits.cell_seconds)[0] not in ("ok", "error"):

@@ -147,7 +147,7 @@ class SegKernel(RunningKernel):
             if received or left > 0:
                 continue
             if self.replied:
-                raise KernelLost("died", "the kernel no longer says when a cell has ended")
+                raise KernelLost("died", "the kernel no longer reports when a cell has ended")
             if self.clock.left() <= 0:
                 raise KernelLost("timeout", "the time limit was reached")
             raise Empty

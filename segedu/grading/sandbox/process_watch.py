@@ -18,10 +18,10 @@ import stat
 import time
 from pathlib import Path
 
+from segedu.grading.sandbox.folder_usage import folder_usage
 from segedu.grading.sandbox.restrictions import LINUX, reading_as_user
 
 INTERVAL = 0.25
-_MAX_DEPTH = 64
 _LOWEST_PRIORITY = 19
 _LIBRARY_BYTES = 256 << 20  # torch's own files in each process, where shared memory cannot be told apart
 _PTMX = os.makedev(5, 2)  # /dev/ptmx: each open descriptor is one terminal
@@ -113,7 +113,7 @@ class Watch:
     def _disk(self, pids: list[int]) -> tuple[str, str] | None:
         if "folder" not in self.bounds:
             return None
-        self.folder_bytes, inodes = folder_use(self.bounds["folder"], self.bounds["inodes"])
+        self.folder_bytes, inodes = folder_usage(self.bounds["folder"], self.bounds["inodes"])
         if inodes > self.bounds["inodes"]:
             return "disk", f"more than {self.bounds['inodes']} files"
         return None
@@ -267,43 +267,6 @@ def _sizes(pid: int, name: str, fields: tuple[str, ...]) -> list[int]:
         return [int(word[1]) << 10 for word in words if word and word[0] in fields]
     except (OSError, ValueError, IndexError):
         return []
-
-
-def folder_use(folder: str, max_entries: int) -> tuple[int, int]:
-    """Return the bytes on disk and the number of entries below a folder; counting stops beyond `max_entries`.
-
-    An unreadable folder counts as too many entries, because nobody needs folders that their owner cannot read.
-    """
-    totals = [0, 0]
-    try:
-        _count_entries(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW), 0, totals, max_entries)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        totals[1] = max_entries + 1
-    return totals[0], totals[1]
-
-
-def _count_entries(fd: int, depth: int, totals: list[int], max_entries: int) -> None:
-    try:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                totals[0] += status.st_blocks * 512
-                totals[1] += 1
-                if totals[1] > max_entries:
-                    return
-                if stat.S_ISDIR(status.st_mode):
-                    if depth == _MAX_DEPTH:
-                        raise OSError("too deep")
-                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                        _count_entries(os.open(entry.name, flags, dir_fd=fd), depth + 1, totals, max_entries)
-    finally:
-        os.close(fd)
 
 
 def sockets_of_network() -> int:

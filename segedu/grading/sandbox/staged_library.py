@@ -1,8 +1,8 @@
 """The copy of the library that a sandbox mounts, without what a lab asks students to write.
 
-A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotHere` when they
-are called; constants and imports stay, so that everything built on the module can still be imported. The copy contains
-neither the code itself nor a compiled form of it, so there is nothing to read, disassemble or load.
+A hidden module is replaced on disk by a stub with the same names. Its functions and classes raise `NotAvailableError`
+when they are called; constants and imports stay, so that everything built on the module can still be imported. The copy
+contains neither the code itself nor a compiled form of it, so there is nothing to read, disassemble or load.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STUB_MODULE = "not_here"
 _NOT_HERE = '''"""What stands in for the parts of the library that this lab asks for."""
 
 
-class NotHere(RuntimeError):
+class NotAvailableError(RuntimeError):
     """A part of the library that a lab asks students to write was called while grading."""
 
 
@@ -31,7 +31,7 @@ def not_here(name):
     """A function that says that `name` is not available."""
 
     def missing(*_, **__):
-        raise NotHere(f"{name} is not available while grading: this lab asks you to write it yourself")
+        raise NotAvailableError(f"{name} is not available while grading: this lab asks you to write it yourself")
 
     missing.__name__ = missing.__qualname__ = name.rsplit(".", 1)[-1]
     return missing
@@ -108,7 +108,7 @@ def _hide(module: str, destination: Path) -> None:
 
 
 def stub_source(source: str, module: str) -> str:
-    """Return the stub of a module: its docstring, imports and constants, and names that raise `NotHere`."""
+    """Return the stub of a module: its docstring, imports and constants, and names that raise `NotAvailableError`."""
     tree = ast.parse(source)
     defined = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -60,8 +60,8 @@ class Budget:
             return available, available
         if self.losses[""] >= 2 * LOSSES:
             return 0.0, 0.0
-        hurry = available <= self.grace or self.losses[""] >= LOSSES
-        return available, min(SHORT, available) if hurry else available - self.grace
+        is_short_of_time = available <= self.grace or self.losses[""] >= LOSSES
+        return available, min(SHORT, available) if is_short_of_time else available - self.grace
 
     def spend(self, number: int, seconds: float, waited: float, lost: bool) -> None:
         """Record what a step has used; waiting time is given back, up to half of the total.
@@ -85,5 +85,5 @@ def worth_repeating(seconds: Sequence[float], left: float) -> list[bool]:
         seconds: seconds that each cell took.
         left: seconds that are left for the repeated cells and everything after them.
     """
-    fits = sum(seconds) <= left / 2
-    return [fits or duration <= SHORT for duration in seconds]
+    fit_in_time = sum(seconds) <= left / 2
+    return [fit_in_time or duration <= SHORT for duration in seconds]

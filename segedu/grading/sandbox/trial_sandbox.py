@@ -27,7 +27,7 @@ SECONDS = 20.0  # for one trial that exhausts a resource
 CLAIMED = {
     "user": "act as the grader's user", "rights": "use rights of root", "settings": "change the machine's settings",
     "network": "reach sockets of the machine", "answers": "read the answers", "files": "change files of the machine",
-    "processes": "reach the grader's process", "stores": "take memory that no limit counts",
+    "processes": "reach the grader's process", "stores": "use memory that no limit counts",
     "queues": "use message queues and semaphores of the machine",
 }  # fmt: skip
 Outcome = tuple[bool, str]
@@ -88,7 +88,7 @@ def _outcomes(
         return {name: (True, f"ended by the watch: {sandbox.limit_exceeded[1]}")}
     if name and resources.out_of_memory():
         return {name: (True, "ended by the control group")}
-    raise SandboxError("what was tried in it left no answer")
+    raise SandboxError("the trial left no result")
 
 
 def _user(uid: int, isolation: IsolationLevel) -> Outcome:

@@ -59,7 +59,7 @@ def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]
         raise SubmissionError(f"{name} is nested too deep") from None
     except (ValueError, MemoryError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        advice = "it was cut off or edited by hand; save it again from JupyterLab"
+        advice = "it is truncated or was edited as text; save it again from JupyterLab"
         raise SubmissionError(f"{name} is not valid JSON{line}: {advice}") from None
     version = document.get("nbformat") if isinstance(document, dict) else None
     if version is None:

@@ -37,14 +37,14 @@ nesterov = partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.99, nesterov=Tr
 class Patches(Dataset):
     """A data set of random patches of preprocessed volumes; each access draws a new patch.
 
-    The index determines only whether the patch is centred on foreground (see `shows_foreground`). Everything else is
-    drawn from torch's global generator.
+    The index determines only whether the patch is centred on foreground (see `oversamples_foreground`). Everything
+    else is drawn from torch's global generator.
 
     Args:
         volumes: outputs of `preprocess` with a target, `semantic`.
         plan: the plan from `make_plan`, which determines patch size and batch size.
         length: number of patches per epoch.
-        change: random augmentation, a function (image, target) -> (image, target). None: `augment`.
+        augmentation: function (image, target) -> (image, target) that augments a patch. None: `augment`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Patches(Dataset):
         volumes: Sequence[Mapping[str, Any]],
         plan: Plan,
         length: int,
-        change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        augmentation: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         for volume in volumes:
             if "semantic" not in volume or np.shape(volume["semantic"]) != np.shape(volume["image"])[1:]:
@@ -61,7 +61,7 @@ class Patches(Dataset):
         if not volumes:
             raise ValueError("volumes has 0 volumes, expected at least one")
         check_integer("length", length)
-        self.plan, self.length, self.change = plan, length, change or augment
+        self.plan, self.length, self.augmentation = plan, length, augmentation or augment
         self.pairs = [(torch.as_tensor(v["image"]), torch.as_tensor(v["semantic"])) for v in volumes]
         self.voxels = [class_voxels(target) for _, target in self.pairs]
 
@@ -76,18 +76,18 @@ class Patches(Dataset):
         i = _draw(len(self.pairs))
         image, target = self.pairs[i]
         centre = [_draw(n) for n in target.shape]
-        if shows_foreground(index, self.plan.batch_size) and self.voxels[i]:
+        if oversamples_foreground(index, self.plan.batch_size) and self.voxels[i]:
             voxels = self.voxels[i][_draw(len(self.voxels[i]))]
             centre = voxels[_draw(len(voxels))].tolist()
         axis = self.plan.slice_axis
         if axis is not None:
             position = centre.pop(axis)
             image, target = image.select(axis + 1, position), target.select(axis, position)
-        return self.change(*cut_patch(image, target, centre, self.plan.patch_size))
+        return self.augmentation(*crop_patch(image, target, centre, self.plan.patch_size))
 
 
-def shows_foreground(index: int, batch_size: int) -> bool:
-    """Whether a patch is centred on foreground.
+def oversamples_foreground(index: int, batch_size: int) -> bool:
+    """Whether a patch is centred on a random foreground voxel.
 
     As in the paper, this holds for a third of the patches of each batch, and for at least one: here for the last ones.
 
@@ -95,7 +95,7 @@ def shows_foreground(index: int, batch_size: int) -> bool:
         index: index of the patch, counted over all batches.
         batch_size: number of patches per batch.
 
-    >>> [shows_foreground(index, 2) for index in range(4)]
+    >>> [oversamples_foreground(index, 2) for index in range(4)]
     [False, True, False, True]
     """
     return index % batch_size >= batch_size - max(1, round(batch_size / 3))
@@ -110,7 +110,7 @@ def class_voxels(target: Tensor) -> list[Tensor]:
     return [(target == label).nonzero() for label in labels]
 
 
-def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+def crop_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Crop a patch around a voxel. It is shifted to lie within the volume, or padded where the volume is smaller.
 
     Args:
@@ -135,10 +135,10 @@ def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequen
 def augment(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Mirror each axis with probability 1/2, change brightness and contrast slightly, and add noise."""
     axes = [axis for axis in range(target.ndim) if _draw(2)]
-    return brightness_only(image.flip([axis + 1 for axis in axes]), target.flip(axes))
+    return augment_intensity(image.flip([axis + 1 for axis in axes]), target.flip(axes))
 
 
-def brightness_only(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def augment_intensity(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Apply `augment` without mirroring.
 
     Use it if left and right are different classes, or if there are too few patches to learn from mirrored ones.
@@ -180,7 +180,7 @@ def train_network(
         images, target = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
         loss = nnunet_loss(network.forward_with_aux(images), target, batch_dice=target.ndim == 3)["loss"]
         if not np.isfinite(loss.item()):
-            raise ValueError(f"the loss is {loss.item()} at step {step}, expected a finite number")
+            raise ValueError(f"the loss is {loss.item()} at iteration {step}, expected a finite value")
         opt.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)

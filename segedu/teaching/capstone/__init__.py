@@ -114,7 +114,7 @@ def _split_problems(report: Report) -> Iterator[str]:
         first, again = duplicates[0]
         yield (
             f"{len({b for _, b in duplicates})} of {len(report.test)} test images repeat another, perhaps rotated "
-            f"or flipped: image {again} is image {first} again and would count twice"
+            f"or flipped: image {again} duplicates image {first} and would count twice"
         )
 
 
@@ -127,7 +127,7 @@ def _worst_problems(report: Report) -> Iterator[str]:
         yield "scores are NaN for every test image: the first metric must be defined for single images"
     enough, inside = len(set(indices)) >= len(lowest_scores), all(0 <= i < len(report.test) for i in indices)
     if not enough or not inside or len(set(indices)) < len(indices):
-        yield f"worst names the images {indices}, expected {len(lowest_scores)} different test images"
+        yield f"worst lists the images {indices}, expected {len(lowest_scores)} different test images"
         return
     lowest = worst(report.scores, len(indices))
     threshold = report.scores[lowest[-1]] if lowest else math.nan

@@ -30,7 +30,7 @@ def fingerprint(image: Any) -> tuple[int, ...]:
     """
     values = _array(image)
     if values.ndim not in (3, 4) or not values.size or not np.isfinite(values).all():
-        finite = "" if values.ndim not in (3, 4) or not values.size else " with NaN or infinity in it"
+        finite = "" if values.ndim not in (3, 4) or not values.size else " with NaN or infinite values"
         raise ValueError(f"image has shape {values.shape}{finite}, expected finite values (C, H, W) or (1, D, H, W)")
     if values.shape[-1] in (3, 4) and values.shape[0] > 4:
         raise ValueError(f"image has shape {values.shape}, channels last, expected (C, H, W): permute it first")

@@ -105,7 +105,7 @@ def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: 
     name = own_name if own_name in by_name else next((name for name in by_name if notebook.get(name) is function), None)
     if name is None:
         shown = own_name or type(function).__name__
-        raise ValueError(f"check was given {shown}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
+        raise ValueError(f"function is {shown}, expected one of the functions of lab {lab}: {', '.join(by_name)}")
     return by_name[name]
 
 

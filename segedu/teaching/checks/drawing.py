@@ -117,21 +117,21 @@ def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     """Draw the boxes of the arguments in one panel, with the two answers above."""
     from matplotlib.patches import Rectangle
 
-    sets = [np.asarray(plain(a), dtype=float).reshape(-1, 4) for a in case["args"][:2]]
-    everything = np.concatenate(sets)
+    box_sets = [np.asarray(plain(a), dtype=float).reshape(-1, 4) for a in case["args"][:2]]
+    everything = np.concatenate(box_sets)
     if everything.size == 0:
         return None
     fig, axes = figure(1, width=4.2)
-    for name, boxes, colour, style in zip("ab", sets, COLOURS, ("-", "--"), strict=True):
+    for name, boxes, colour, style in zip("ab", box_sets, COLOURS, ("-", "--"), strict=True):
         for i, (x1, y1, x2, y2) in enumerate(boxes[:6]):
             axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, lw=2))
             axes[0].text(x1, y1, f"{name}{i}", color=colour, fontsize=9, va="bottom")
-    low, high = everything.reshape(-1, 2).min(0), everything.reshape(-1, 2).max(0)
-    pad = 0.1 * (high - low).max() + 0.5
-    axes[0].set(xlim=(low[0] - pad, high[0] + pad), ylim=(high[1] + pad, low[1] - pad), aspect="equal")
+    lower, upper = everything.reshape(-1, 2).min(0), everything.reshape(-1, 2).max(0)
+    pad = 0.1 * (upper - lower).max() + 0.5
+    axes[0].set(xlim=(lower[0] - pad, upper[0] + pad), ylim=(upper[1] + pad, lower[1] - pad), aspect="equal")
     answer = f"first pair: expected {_first(expected)}, yours {_first(got)}"
     axes[0].set_title(answer, fontsize=9, color=INK)
-    return fig, f"{len(sets[0])} boxes a, solid, and {len(sets[1])} boxes b, dashed; {answer}."
+    return fig, f"{len(box_sets[0])} boxes a, solid, and {len(box_sets[1])} boxes b, dashed; {answer}."
 
 
 class _PointSet(NamedTuple):
@@ -151,21 +151,21 @@ def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     if yours and (yours.labels is None) != (target.labels is None):  # centres without labels, or unexpected labels
         yours = None
     target, titles, below = _point_texts(target, yours)
-    old = _point_set(case, case["args"][1]).positions if target.labels is not None else target.centres
+    old_centres = _point_set(case, case["args"][1]).positions if target.labels is not None else target.centres
     fig, axes = figure(2, width=3.3, height=3.5)
     parts = [part for answer in (target, yours) if answer for part in (answer.positions, answer.centres)]
-    around = np.concatenate([old, *parts])
-    around = around[np.isfinite(around).all(1)]
-    low, high = around.min(0, initial=0), around.max(0, initial=0)
-    pad = 0.1 * (high - low).max() + 0.1
+    extent = np.concatenate([old_centres, *parts])
+    extent = extent[np.isfinite(extent).all(1)]
+    lower, upper = extent.min(0, initial=0), extent.max(0, initial=0)
+    pad = 0.1 * (upper - lower).max() + 0.1
     for ax, title, answer, other in zip(axes, titles, (target, yours), (yours, target), strict=True):
         ax.set_title(title, fontsize=8, color=INK)
         if answer is None:
             ax.text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
             ax.set_axis_off()
             continue
-        _draw_points(ax, answer, other, old)
-        ax.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad))
+        _draw_points(ax, answer, other, old_centres)
+        ax.set(xlim=(lower[0] - pad, upper[0] + pad), ylim=(lower[1] - pad, upper[1] + pad))
         ax.tick_params(labelsize=7)
     fig.supxlabel(below, fontsize=8, color=INK)
     return fig, f"{len(target.positions)} points in the plane, twice: {titles[0]}; {titles[1]}. {below}"
@@ -173,14 +173,14 @@ def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
 
 def _point_texts(target: _PointSet, yours: _PointSet | None) -> tuple[_PointSet, list[str], str]:
     """Return the expected points, with signs flipped to match the student's, the titles, and the text below."""
-    cut = f" (first 2 of {target.shape[1]} coordinates)" if target.shape[1] > 2 else ""
+    suffix = f" (first 2 of {target.shape[1]} coordinates)" if target.shape[1] > 2 else ""
     if target.labels is None:
         titles = [f"expected {target.shape}", f"yours {yours.shape if yours else ''}"]
         if yours and yours.positions.shape == target.positions.shape:
             signs = np.where(np.nansum(target.positions * yours.positions, axis=0) < 0, -1.0, 1.0)
             target = target._replace(positions=target.positions * signs)
             titles[0] += ", signs flipped to match yours" * bool((signs < 0).any())
-        return target, titles, f"Each point has its index{cut}. Both panels have the same scale."
+        return target, titles, f"Each point has its index{suffix}. Both panels have the same scale."
     your_title = "yours"
     if yours:
         moved = [k for k, same in enumerate(_same_centres(target.centres, yours.centres)) if not same]
@@ -188,7 +188,7 @@ def _point_texts(target: _PointSet, yours: _PointSet | None) -> tuple[_PointSet,
         count = f"{len(yours.centres)} centres instead of {len(target.centres)}"
         which = f"centre{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} wrong" if moved else "centres right"
         your_title += f": {wrong}, {which if len(yours.centres) == len(target.centres) else count}"
-    below = f"Circles: points with their labels{cut}; red rings: labels that differ."
+    below = f"Circles: points with their labels{suffix}; red rings: labels that differ."
     return target, ["expected", your_title], f"{below}\nSquares: centres; arrows: from the old centres."
 
 
@@ -197,7 +197,7 @@ def _same_centres(one: np.ndarray, other: np.ndarray) -> list[bool]:
     return [bool(np.allclose(a, b, atol=1e-6)) for a, b in zip(one, other, strict=False)]
 
 
-def _draw_points(ax: Any, answer: _PointSet, other: _PointSet | None, old: np.ndarray) -> None:
+def _draw_points(ax: Any, answer: _PointSet, other: _PointSet | None, old_centres: np.ndarray) -> None:
     """Draw points by label or index, ringed if the labels differ, and centres with an arrow from the old centre."""
     from segedu.viz import palette
 
@@ -216,8 +216,10 @@ def _draw_points(ax: Any, answer: _PointSet, other: _PointSet | None, old: np.nd
     for k, centre in enumerate(answer.centres):
         if str(k) in undefined:
             continue
-        if k < len(old) and len(old) == len(answer.centres):
-            ax.annotate("", centre, old[k], arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 7})
+        if k < len(old_centres) and len(old_centres) == len(answer.centres):
+            ax.annotate(
+                "", centre, old_centres[k], arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 7}
+            )
         ax.plot(*centre, "s", ms=12, mfc=colours[k % 7], mec=INK, mew=1.8)
         ax.text(*centre, str(k), ha="center", va="center_baseline", fontsize=8, weight="bold", color=INK)
 
@@ -246,7 +248,7 @@ def _first(value: Any) -> str:
     return f"{array.reshape(-1)[0]:.4g}" if array.dtype.kind in "iuf" and array.size else short(value)
 
 
-def _cells(ax: Any, label_map: np.ndarray) -> None:
+def _draw_label_map(ax: Any, label_map: np.ndarray) -> None:
     """Draw a label map in light colours."""
     from segedu.viz import palette
 
@@ -263,8 +265,8 @@ def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     if not len(polygons):
         return None
     flat = isinstance(got, np.ndarray) and got.ndim == 1 and got.dtype != bool
-    kept = got.tolist() if flat and set(got.tolist()) <= set(range(len(polygons))) else None
-    low, high = polygons.reshape(-1, 2).min(0) - 1, polygons.reshape(-1, 2).max(0) + 1
+    indices = got.tolist() if flat and set(got.tolist()) <= set(range(len(polygons))) else None
+    lower, upper = polygons.reshape(-1, 2).min(0) - 1, polygons.reshape(-1, 2).max(0) + 1
 
     def paint(ax: Any, answer: list, other: list | None) -> None:
         for i, corners in enumerate(polygons):
@@ -272,11 +274,11 @@ def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
             style = {"fc": to_rgba(colour, 0.25), "ls": "-"} if i in answer else {"fc": "none", "ls": "--"}
             ax.add_patch(Polygon(corners[:, ::-1], ec=colour, lw=1.5, **style))
             ax.text(*corners[corners[:, 0].argmin(), ::-1], f"{i}: {scores[i]:.2f}", fontsize=6, color=INK, va="bottom")
-        ax.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
+        ax.set(xlim=(lower[1], upper[1]), ylim=(upper[0], lower[0]))
         ax.set_xlabel(f"{answer}" if len(answer) < 12 else f"{len(answer)} indices", fontsize=8)
 
     caption = "Polygons with index and score. Filled: kept; dashed: suppressed; vermilion: kept in one answer only."
-    return two_answers(expected.tolist(), kept, got, paint, caption)
+    return two_answers(expected.tolist(), indices, got, paint, caption)
 
 
 def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
@@ -287,7 +289,7 @@ def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     angles = np.arange(len(expected)) * 2 * np.pi / len(expected)
 
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
-        _cells(ax, label_map)
+        _draw_label_map(ax, label_map)
         corners = x + answer[:, y, x] * np.cos(angles), y + answer[:, y, x] * np.sin(angles)
         for k, (right, down) in enumerate(zip(*corners, strict=True)):
             colour = COLOURS[int(other is not None and not abs(answer[k, y, x] - other[k, y, x]) < 1e-6)]
@@ -304,10 +306,10 @@ def _arrows(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     label_map, yours = np.asarray(plain(case["args"][0])), like(expected, got)
 
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
-        _cells(ax, label_map)
+        _draw_label_map(ax, label_map)
         wrong = ~(np.abs(answer - (answer if other is None else other)).max(0) < 1e-6)
-        for on, colour in zip((~wrong, wrong), COLOURS, strict=True):
-            y, x = (on & (np.nan_to_num(answer, nan=1.0) != 0).any(0)).nonzero()
+        for selected, colour in zip((~wrong, wrong), COLOURS, strict=True):
+            y, x = (selected & (np.nan_to_num(answer, nan=1.0) != 0).any(0)).nonzero()
             dy, dx = answer[:, y, x]
             ax.quiver(x, y, dx, dy, color=colour, angles="xy", scale_units="xy", scale=1.15, pivot="mid", width=0.012)
             ax.plot(*np.isnan(answer).any(0).nonzero()[::-1], "x", color=COLOURS[1])
@@ -325,7 +327,7 @@ def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     yours = None if any(answer is None for answer in yours) else yours
 
     def paint(ax: Any, answer: tuple, other: tuple | None) -> None:
-        _cells(ax, np.asarray(answer[1]))
+        _draw_label_map(ax, np.asarray(answer[1]))
         for p, (start, end) in enumerate(zip(starts, answer[0], strict=True)):
             colour = COLOURS[int(other is not None and not np.abs(end - other[0][p]).max() < 1e-4)]
             ax.plot(*np.stack([start, end])[:, ::-1].T, color=colour, lw=0.8, marker="o", ms=3, markevery=[1])

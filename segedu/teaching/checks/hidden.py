@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 
-class NotHere(RuntimeError):
+class NotAvailableError(RuntimeError):
     """Raised when an answer calls a function that students have to write themselves in this lab."""
 
 
 def stub(name: str) -> Callable:
-    """Return a function that raises `NotHere` with this dotted name."""
+    """Return a function that raises `NotAvailableError` with this dotted name."""
 
     def missing(*_: Any, **__: Any) -> None:
-        raise NotHere(f"{name} is not available in this lab, which asks you to write it yourself")
+        raise NotAvailableError(f"{name} is not available in this lab, which asks you to write it yourself")
 
     missing.__name__ = missing.__qualname__ = name.rsplit(".", 1)[-1]
     return missing
@@ -87,9 +87,9 @@ def _replace(names: Sequence[str], *more: dict) -> list[tuple[Callable, Any, str
 
 def _put_back(names: Sequence[str], replaced: list[tuple[Callable, Any, str]], *more: dict) -> None:
     """Undo `_replace`, also in modules that were imported since and bound a stub."""
-    values = {id(of): value for of, value, _ in replaced}
-    for space, key, of in _bindings({id(of): name for of, _, name in replaced}, *more):
-        space[key] = values[id(of)]
+    values = {id(replaced_stub): value for replaced_stub, value, _ in replaced}
+    for space, key, replaced_stub in _bindings({id(replaced_stub): name for replaced_stub, _, name in replaced}, *more):
+        space[key] = values[id(replaced_stub)]
     for kind, last, _ in _operator_classes(names):
         if last in vars(kind):
             delattr(kind, last)

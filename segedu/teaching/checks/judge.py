@@ -18,7 +18,7 @@ from segedu.teaching.checks.outcomes import Difference, first_difference, same_o
 from segedu.teaching.checks.probes import copy_value
 from segedu.teaching.checks.recording import outcome_of
 
-Drawn = list[tuple[str, int, Case]]
+DrawnCases = list[tuple[str, int, Case]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Verdict:
         return ", ".join(f"{name} {g['passed']} of {g['total']}" for name, g in self.groups.items())
 
 
-def draw(exercise: Exercise, seed: int) -> Drawn:
+def draw(exercise: Exercise, seed: int) -> DrawnCases:
     """Draw the cases of an exercise, in order, with a seed: fixed for the visible check, secret in grading."""
     rng = np.random.default_rng(seed)
     groups = exercise.cases(rng)
@@ -73,22 +73,22 @@ def _with_cotangent(case: Case, rng: np.random.Generator) -> Case:
     return {**case, "cotangent": int(rng.integers(2**31))}
 
 
-def outcomes_of(exercise: Exercise, function: Callable, drawn: Drawn, threads: int = 1) -> list[dict]:
+def outcomes_of(exercise: Exercise, function: Callable, drawn: DrawnCases, threads: int = 1) -> list[dict]:
     """Probe a function on fresh copies of the drawn cases, in this process with `threads` torch threads."""
     import torch
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         return [outcome_of(case, exercise.probe(function, copy_value(case))) for _, _, case in drawn]
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
 
 
 class Answers:
     """Outcomes of the reference and of the wrong answers on drawn cases, computed on first use and then kept."""
 
-    def __init__(self, exercise: Exercise, drawn: Drawn) -> None:
+    def __init__(self, exercise: Exercise, drawn: DrawnCases) -> None:
         self.exercise, self.drawn = exercise, drawn
         self._wrong: dict[str, list[dict]] = {}
 
@@ -104,7 +104,7 @@ class Answers:
         return self._wrong[wrong.name]
 
 
-def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
+def judge(exercise: Exercise, drawn: DrawnCases, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
     """Compare a student's outcomes, one per drawn case or None if there is none, with the reference's.
 
     `answers` are our outcomes on the same cases, shared when many students are judged on them.
@@ -128,10 +128,10 @@ def judge(exercise: Exercise, drawn: Drawn, got: Sequence[dict | None], answers:
     return _explain(answers, got, first, (points, groups))
 
 
-def _groups(exercise: Exercise, drawn: Drawn, accepted: Sequence[bool]) -> dict[str, dict]:
+def _groups(exercise: Exercise, drawn: DrawnCases, accepted: Sequence[bool]) -> dict[str, dict]:
     # the names and points of the groups do not depend on the seed
-    points = {name: worth for name, (worth, _) in exercise.cases(np.random.default_rng(0)).items()}
-    groups = {name: {"passed": 0, "total": 0, "points": 0, "max": worth} for name, worth in points.items()}
+    points = {name: max_points for name, (max_points, _) in exercise.cases(np.random.default_rng(0)).items()}
+    groups = {name: {"passed": 0, "total": 0, "points": 0, "max": max_points} for name, max_points in points.items()}
     for (name, _, _), ok in zip(drawn, accepted, strict=True):
         groups[name]["total"] += 1
         groups[name]["passed"] += bool(ok)
@@ -140,19 +140,19 @@ def _groups(exercise: Exercise, drawn: Drawn, accepted: Sequence[bool]) -> dict[
     return groups
 
 
-def _explain(answers: Answers, got: Sequence, first: int, score: tuple) -> Verdict:
+def _explain(answers: Answers, got: Sequence, failed_case: int, score: tuple) -> Verdict:
     exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     points, groups = score
-    outcome = got[first]
+    outcome = got[failed_case]
     named = [] if outcome is None else diagnose(answers, got)
     if outcome is None:
         difference = Difference(
             "the result", *2 * ("your function returned no result, because its cell was stopped first",), np.inf
         )
     else:
-        difference = first_difference(expected[first], outcome, exercise.tolerance)
+        difference = first_difference(expected[failed_case], outcome, exercise.tolerance)
         # The reference's value is only one of many correct ones: do not print it as the expected value.
-        by_property = exercise.accept is not same_outcome and "value" in outcome and "value" in expected[first]
+        by_property = exercise.accept is not same_outcome and "value" in outcome and "value" in expected[failed_case]
         if difference is None or (by_property and difference.where != "arguments"):
             text = "the result does not have the property that the exercise requires"
             difference = Difference("the result", text, text, np.inf)
@@ -161,10 +161,10 @@ def _explain(answers: Answers, got: Sequence, first: int, score: tuple) -> Verdi
         line = f"{exercise.name} is not written yet."
     return Verdict(
         exercise.name, points, exercise.points, groups, named,
-        first_line=line or f"On {_case_name(drawn[first])}: {difference.safe}.",
-        detail=f"On {_case_name(drawn[first])}: {difference.text}.",
+        first_line=line or f"On {_case_name(drawn[failed_case])}: {difference.safe}.",
+        detail=f"On {_case_name(drawn[failed_case])}: {difference.text}.",
         hint=" ".join(dict.fromkeys(wrong.hint for wrong in named if wrong.hint)),
-        difference=difference, failed_case=first,
+        difference=difference, failed_case=failed_case,
     )  # fmt: skip
 
 
@@ -189,6 +189,6 @@ def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
     return matching[:2]
 
 
-def _differs(exercise: Exercise, drawn: Drawn, expected: list[dict], outcomes: list[dict]) -> bool:
+def _differs(exercise: Exercise, drawn: DrawnCases, expected: list[dict], outcomes: list[dict]) -> bool:
     triples: Any = zip(drawn, expected, outcomes, strict=True)
     return any(not exercise.accept(case, ours, theirs, exercise.tolerance) for (_, _, case), ours, theirs in triples)

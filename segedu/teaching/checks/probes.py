@@ -64,13 +64,13 @@ def _guarded(run: Callable[[], dict]) -> dict:
 
 def _after_call(arguments: list) -> list:
     """Record the arguments as the function left them; None for arguments that are not plain, such as fixtures."""
-    left: list = []
+    values: list = []
     for argument in arguments:
         try:
-            left.append(plain(argument))
+            values.append(plain(argument))
         except NotPlain:
-            left.append(None)
-    return left
+            values.append(None)
+    return values
 
 
 def call(function: Callable, case: dict) -> dict:
@@ -198,18 +198,18 @@ def fill_weights(net: Any, inputs: list, seed: int) -> None:
         for hook in hooks:
             hook.remove()
     executed = list(dict.fromkeys(order))
-    rest = [m for m in net.modules() if m not in set(executed)]
-    seen: dict[tuple, int] = {}
-    done: set[int] = set()
-    for part in executed + rest:
-        tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+    not_executed = [m for m in net.modules() if m not in set(executed)]
+    counts: dict[tuple, int] = {}
+    filled: set[int] = set()
+    for layer in executed + not_executed:
+        tensors = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
         for name, tensor in tensors:
-            if id(tensor) in done or not tensor.is_floating_point():
+            if id(tensor) in filled or not tensor.is_floating_point():
                 continue
-            done.add(id(tensor))
+            filled.add(id(tensor))
             key = (*tensor.shape, name in ("running_var",))
-            seen[key] = seen.get(key, 0) + 1
-            _fill(tensor, name, [seed, seen[key], *tensor.shape])
+            counts[key] = counts.get(key, 0) + 1
+            _fill(tensor, name, [seed, counts[key], *tensor.shape])
 
 
 def _fill(tensor: Any, name: str, key: list[int]) -> None:

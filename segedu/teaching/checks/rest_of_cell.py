@@ -31,9 +31,9 @@ def run_rest(source: str) -> None:
     frame = _frame_of(text, shell.user_ns)
     if frame is None:
         return
-    kept = set() if _is_due_to_grading(sys.last_value) else set(shell.user_ns)
+    protected = set() if _is_due_to_grading(sys.last_value) else set(shell.user_ns)
     for node in ast.parse(text).body:
-        if first_line(node) > frame.tb_lineno and not kept & stored_names(node):
+        if first_line(node) > frame.tb_lineno and not protected & stored_names(node):
             _run(node, frame.tb_frame.f_code.co_filename, shell)
 
 

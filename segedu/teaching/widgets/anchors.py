@@ -26,11 +26,11 @@ PER_OBJECT = 4  # detections of each object in the second widget
 SIZES = {"17": (17.0,), "12, 17, 24": (12.0, 17.0, 24.0)}  # in pixels
 RATIOS = {"1": (1.0,), "0.5, 1, 2": (0.5, 1.0, 2.0)}  # height over width
 FRAMES = [
-    {"stride": 8, "sizes": "17", "ratios": "1", "high": 0.7, "forced": False},
-    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "high": 0.7, "forced": False},
-    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "high": 0.7, "forced": True},
-    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "high": 0.5, "forced": True},
-    {"stride": 16, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "high": 0.7, "forced": True},
+    {"stride": 8, "sizes": "17", "ratios": "1", "positive_iou": 0.7, "force_best": False},
+    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "positive_iou": 0.7, "force_best": False},
+    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "positive_iou": 0.7, "force_best": True},
+    {"stride": 8, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "positive_iou": 0.5, "force_best": True},
+    {"stride": 16, "sizes": "12, 17, 24", "ratios": "0.5, 1, 2", "positive_iou": 0.7, "force_best": True},
 ]
 NMS_FRAMES = [
     {"iou_threshold": 0.5, "step": 0},
@@ -94,9 +94,9 @@ def suppress(iou_threshold: float, step: int) -> Step:
     overlaps = box_iou(detections().boxes, detections().boxes) > iou_threshold
     waiting, kept, removed_before, removed = list(range(len(overlaps))), [], [], []
     while waiting and len(kept) < step:
-        best, *rest = waiting
-        removed_before, removed = removed_before + removed, [i for i in rest if overlaps[best, i]]
-        kept, waiting = [*kept, best], [i for i in rest if not overlaps[best, i]]
+        best, *others = waiting
+        removed_before, removed = removed_before + removed, [i for i in others if overlaps[best, i]]
+        kept, waiting = [*kept, best], [i for i in others if not overlaps[best, i]]
     return Step(kept, removed_before, removed, waiting)
 
 
@@ -104,12 +104,16 @@ def count_detected(kept: list[int], min_iou: float = 0.5) -> int:
     """Count the objects whose IoU with a kept box is at least `min_iou`; a box counts for its best object only."""
     if not kept:
         return 0
-    best, row = box_iou(scene()[1], detections().boxes[kept]).max(dim=0)
-    return len(row[best >= min_iou].unique())
+    best_iou, row = box_iou(scene()[1], detections().boxes[kept]).max(dim=0)
+    return len(row[best_iou >= min_iou].unique())
 
 
 def draw_anchors(
-    stride: int = 8, sizes: str = "12, 17, 24", ratios: str = "0.5, 1, 2", high: float = 0.7, forced: bool = True
+    stride: int = 8,
+    sizes: str = "12, 17, 24",
+    ratios: str = "0.5, 1, 2",
+    positive_iou: float = 0.7,
+    force_best: bool = True,
 ) -> None:
     """Show the grid locations with the anchors of one of them, the positive anchors, and the best IoU of all anchors.
 
@@ -117,19 +121,19 @@ def draw_anchors(
         stride: distance between locations in pixels.
         sizes: a key of `SIZES`.
         ratios: a key of `RATIOS`.
-        high: an anchor is positive if its best IoU reaches this; below 0.3 it is background.
-        forced: whether the best anchor of each object is positive too.
+        positive_iou: an anchor is positive if its best IoU reaches this; below 0.3 it is background.
+        force_best: whether the best anchor of each object is positive too.
     """
-    low = min(0.3, high)
+    negative_iou = min(0.3, positive_iou)
     image, objects = scene()
     boxes = anchors(stride, sizes, ratios)
     iou = box_iou(objects, boxes)
-    matches = match_anchors(iou, low, high, force_best=forced)
+    matches = match_anchors(iou, negative_iou, positive_iou, force_best=force_best)
     fig = Figure(figsize=(10.6, 3.9), layout="constrained")
     axes = fig.subplots(1, 3, width_ratios=(1, 1, 1.05))
     _paint_grid(axes[0], boxes, stride)
     _paint_positives(axes[1], boxes, matches)
-    _paint_thresholds(axes[2], iou.amax(dim=0), matches, (low, high))
+    _paint_thresholds(axes[2], iou.amax(dim=0), matches, (negative_iou, positive_iou))
     counts = [int((matches == row).sum()) for row in range(len(objects))]
     each = ", ".join(f"{name} {n}" for name, n in zip(OBJECTS, counts, strict=True))
     show(
@@ -213,10 +217,10 @@ def _paint_grid(ax: Axes, boxes: Tensor, stride: int) -> None:
     middle = (torch.arange(locations) + 0.5) * stride
     x, y = torch.meshgrid(middle, middle, indexing="xy")
     ax.plot(x.flatten(), y.flatten(), ".", color="white", mec=INK, mew=0.4, ms=6)
-    own = boxes.reshape(locations, locations, -1, 4)[locations // 2, locations // 2]
-    for box in own:
+    anchors_here = boxes.reshape(locations, locations, -1, 4)[locations // 2, locations // 2]
+    for box in anchors_here:
         _box(ax, box, color=INK, lw=1.2)
-    each = "1 anchor" if len(own) == 1 else f"{len(own)} anchors"
+    each = "1 anchor" if len(anchors_here) == 1 else f"{len(anchors_here)} anchors"
     ax.set_title(f"{locations} x {locations} locations, {each} each", fontsize=10, color=INK)
 
 
@@ -224,23 +228,30 @@ def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
     """Draw positive anchors in the colour of their object; an object without one is marked "none"."""
     _show_image(ax)
     for row, (box, colour) in enumerate(zip(scene()[1], palette(len(scene()[1])), strict=True)):
-        own = boxes[matches == row]
-        for anchor in own:
+        positives = boxes[matches == row]
+        for anchor in positives:
             _box(ax, anchor, color=colour, lw=1.4)
         _box(ax, box, color=INK, lw=1.4, ls="--")
-        mark = str(len(own)) if len(own) else "none"
+        mark = str(len(positives)) if len(positives) else "none"
         ax.text(*box[:2].tolist(), mark, fontsize=9, va="top", bbox={"fc": "white", "pad": 1.5, "lw": 0})
     ax.set_title("objects (dashed), number of anchors each", fontsize=10, color=INK)
 
 
-def _paint_thresholds(ax: Axes, best: Tensor, matches: Tensor, limits: tuple[float, float]) -> None:
+def _paint_thresholds(ax: Axes, best_iou: Tensor, matches: Tensor, limits: tuple[float, float]) -> None:
     """Plot the best IoU of every anchor, largest first, and its label."""
-    order = best.argsort(descending=True, stable=True)
-    rank = np.arange(1, len(best) + 1)
+    order = best_iou.argsort(descending=True, stable=True)
+    rank = np.arange(1, len(best_iou) + 1)
     labels = (("object", matches >= 0, KEPT, "o"), ("neither", matches == NEITHER, PALE, "x"))
-    for name, where, colour, marker in (*labels, ("background", matches == BACKGROUND, REMOVED, ".")):
-        shown = where[order].numpy()
-        ax.plot(rank[shown], best[order][shown], marker, color=colour, ms=6, label=f"{name}: {shown.sum()}")
+    for name, selected, colour, marker in (*labels, ("background", matches == BACKGROUND, REMOVED, ".")):
+        is_selected = selected[order].numpy()
+        ax.plot(
+            rank[is_selected],
+            best_iou[order][is_selected],
+            marker,
+            color=colour,
+            ms=6,
+            label=f"{name}: {is_selected.sum()}",
+        )
     for limit in limits:
         ax.axhline(limit, color=INK, lw=1, ls="--")
     ax.set(xscale="log", xlabel="anchor, best first", ylabel="best IoU with an object", ylim=(-0.02, 1))
@@ -254,15 +265,15 @@ def explorer() -> None:
         draw_anchors,
         static=FRAMES,
         labels={
-            "high": "lowest IoU of a positive anchor",
-            "forced": "best anchor of each object is positive",
+            "positive_iou": "lowest IoU of a positive anchor",
+            "force_best": "best anchor of each object is positive",
             "ratios": "height / width",
         },
-        high=(0.3, 0.9, 0.05),
+        positive_iou=(0.3, 0.9, 0.05),
         stride=[4, 8, 16],
         sizes=list(SIZES),
         ratios=list(RATIOS),
-        forced=True,
+        force_best=True,
     )
 
 

@@ -95,8 +95,8 @@ class Annotate(anywidget.AnyWidget):
         raise ValueError(f"action is {action!r}, expected an action of the tool")
 
     def _prompt(self, action: str, message: dict[str, Any]) -> str:
-        work, before = self.work, self.work.state
-        if message.get("number", before.image) != before.image:  # clicked before the new image was shown
+        work, state_before = self.work, self.work.state
+        if message.get("number", state_before.image) != state_before.image:  # clicked before the new image was shown
             raise ValueError("another image has been opened in the meantime. Repeat it on this image.")
         if action == "click":
             work.click(float(message["x"]), float(message["y"]), bool(message["positive"]))
@@ -104,17 +104,19 @@ class Annotate(anywidget.AnyWidget):
             work.draw_box(*(float(v) for v in message["corners"]))
         elif action == "next_mask":
             work.next_mask()
-            if work.state is before and work.mask is not None:
+            if work.state is state_before and work.mask is not None:
                 return "SAM predicts one mask for these prompts. Add a click where it is wrong."
         else:
             work.clear()
         state, mask = work.state, work.mask
         if mask is None:
             return START
-        many = len(state.scores) > 1
-        which = f"mask {state.choice + 1} of {len(state.scores)}, " if many else ""
+        is_ambiguous = len(state.scores) > 1
+        which = f"mask {state.choice + 1} of {len(state.scores)}, " if is_ambiguous else ""
         other_options = (
-            ", look at the next mask, or click where this one is wrong" if many else ", or click where it is wrong"
+            ", look at the next mask, or click where this one is wrong"
+            if is_ambiguous
+            else ", or click where it is wrong"
         )
         advice = f"Keep it{other_options}." if mask.any() else "The mask is empty: undo, or use other prompts."
         return f"{int(mask.sum())} pixels, {which}SAM predicts an IoU of {state.scores[state.choice]:.2f}. {advice}"
@@ -133,19 +135,23 @@ class Annotate(anywidget.AnyWidget):
         work.remove(int(message["index"]) if action == "remove" else len(work.kept) - 1)
         return "Removed. Undo restores it."
 
-    def _go(self, by: int) -> str:
-        work, before = self.work, self.work.state
-        work.go(before.image + by)
-        if work.state is before:
+    def _go(self, step: int) -> str:
+        work, state_before = self.work, self.work.state
+        work.go(state_before.image + step)
+        if work.state is state_before:
             return "There is no other image."
-        return f"{START} (The last mask was not kept. Undo restores it.)" if before.masks is not None else START
+        return f"{START} (The last mask was not kept. Undo restores it.)" if state_before.masks is not None else START
 
-    def _export(self, kind: str, view: Any) -> str:
-        text = self.work.as_text(kind)
+    def _export(self, file_format: str, view: Any) -> str:
+        text = self.work.as_text(file_format)
         count = sum(len(kept) for kept in self.work.state.kept)
-        self.send({"file": FILES[kind], "text": text, "view": view})  # only the view that sent the request downloads it
+        self.send(
+            {"file": FILES[file_format], "text": text, "view": view}
+        )  # only the view that sent the request downloads it
         objects = f"{count} object{'' if count == 1 else 's'}"
-        return f"{FILES[kind]}, with {objects} of {len(self.work.names)} image(s), is in the browser's downloads."
+        return (
+            f"{FILES[file_format]}, with {objects} of {len(self.work.names)} image(s), is in the browser's downloads."
+        )
 
     def show(self, text: str) -> None:
         """Show the state of `work`, with a sentence below the picture; call it after changes from another cell."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segedu.datasets.coco import check_annotated, to_coco
 from segedu.datasets.cvat import to_cvat
-from segedu.datasets.files import replacing
+from segedu.datasets.files import atomic_path
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.sam import SAM, postprocess
 
@@ -25,7 +25,7 @@ STEPS = 100  # steps that can be undone; each holds SAM's masks in memory
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptObject:
     """An object that was kept: its class and its mask (H, W) bool."""
 
     label: int
@@ -37,17 +37,17 @@ class State:
     """Everything that an undo restores.
 
     `points` are (x, y, 1 or 0) and `box` is xyxy, in pixels with (0, 0) at the centre of the first one. `masks`
-    (M, H, W) bool are SAM's masks for them, `scores` their predicted IoUs, `low` (M, h, w) their logits, `choice` the
-    index of the mask that is shown.
+    (M, H, W) bool are SAM's masks for them, `scores` their predicted IoUs, `mask_logits` (M, h, w) their logits,
+    `choice` the index of the mask that is shown.
     """
 
     image: int
-    kept: tuple[tuple[Kept, ...], ...]
+    kept: tuple[tuple[KeptObject, ...], ...]
     points: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
     masks: Tensor | None = None
     scores: tuple[float, ...] = ()
-    low: Tensor | None = None
+    mask_logits: Tensor | None = None
     choice: int = 0
 
 
@@ -83,7 +83,7 @@ class Annotation:
         self._future: list[State] = []
         self.state = State(0, self._initial_objects(kept or {}))
 
-    def _initial_objects(self, kept: Mapping[str, Mapping[str, Tensor]]) -> tuple[tuple[Kept, ...], ...]:
+    def _initial_objects(self, kept: Mapping[str, Mapping[str, Tensor]]) -> tuple[tuple[KeptObject, ...], ...]:
         if unknown := [name for name in kept if name not in self.names]:
             raise ValueError(f"kept has the image {unknown[0]!r}, expected one of {', '.join(self.names)}")
         sizes = {name: tuple(image.shape[1:]) for name, image in zip(self.names, self.images, strict=True)}
@@ -100,7 +100,7 @@ class Annotation:
                     f"kept[{name!r}] has masks of {tuple(masks.shape[1:])} pixels, expected {sizes[name]}, as the image"
                 )
             initial.append(
-                tuple(Kept(k, mask.cpu()) for k, mask in zip(instances["labels"].tolist(), masks, strict=True))
+                tuple(KeptObject(k, mask.cpu()) for k, mask in zip(instances["labels"].tolist(), masks, strict=True))
             )
         return tuple(initial)
 
@@ -128,7 +128,7 @@ class Annotation:
         box = (float(min(x1, x2)), float(min(y1, y2)), float(max(x1, x2)), float(max(y1, y2)))
         if box[0] == box[2] or box[1] == box[3]:
             raise ValueError(f"box is {box}, expected a box with an area: drag from one corner to the opposite one")
-        self._prompt(replace(self.state, box=box, low=None))
+        self._prompt(replace(self.state, box=box, mask_logits=None))
 
     def next_mask(self) -> None:
         """Show another of SAM's masks, such as a part instead of the object that contains it."""
@@ -141,7 +141,7 @@ class Annotation:
         mask = self.mask
         if mask is None or not mask.any():
             raise ValueError("there is no mask to keep: click on an object or draw a box around it")
-        self._do(State(self.state.image, self._replace_kept((*self.kept, Kept(int(label), mask)))))
+        self._do(State(self.state.image, self._replace_kept((*self.kept, KeptObject(int(label), mask)))))
 
     def remove(self, index: int) -> None:
         """Remove a kept object of the open image by its index."""
@@ -201,7 +201,7 @@ class Annotation:
         return None if self.state.masks is None else self.state.masks[self.state.choice]
 
     @property
-    def kept(self) -> tuple[Kept, ...]:
+    def kept(self) -> tuple[KeptObject, ...]:
         """The objects of the open image, the oldest first."""
         return self.state.kept[self.state.image]
 
@@ -220,23 +220,23 @@ class Annotation:
             instances[name] = {"boxes": boxes_from_masks(masks), "labels": labels, "masks": masks}
         return instances
 
-    def as_text(self, kind: str) -> str:
-        """Write all kept objects as text: `kind` "coco" for COCO instances, "cvat" for CVAT for images 1.1."""
-        if kind == "coco":
+    def as_text(self, file_format: str) -> str:
+        """Write all kept objects as text: `file_format` "coco" for COCO instances, "cvat" for CVAT for images 1.1."""
+        if file_format == "coco":
             return json.dumps(to_coco(self.annotated(), self.classes))
-        if kind == "cvat":
+        if file_format == "cvat":
             return to_cvat(self.annotated(), self.classes)
-        raise ValueError(f"kind is {kind!r}, expected 'coco' or 'cvat'")
+        raise ValueError(f"file_format is {file_format!r}, expected 'coco' or 'cvat'")
 
     def save(self, path: str | Path) -> None:
         """Write all kept objects to a .json file (COCO) or an .xml file (CVAT), never an incomplete one."""
         path = Path(path)
-        kinds = {".json": "coco", ".xml": "cvat"}
-        if path.suffix not in kinds:
+        formats = {".json": "coco", ".xml": "cvat"}
+        if path.suffix not in formats:
             raise ValueError(f"path is {path.name!r}, expected a name that ends in .json for COCO or .xml for CVAT")
-        text = self.as_text(kinds[path.suffix])
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        text = self.as_text(formats[path.suffix])
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     # --- helpers -----------------------------------------------------------------------------------------------
 
@@ -253,10 +253,10 @@ class Annotation:
         if not 0 <= index < len(self.kept):
             raise ValueError(f"index is {index}, expected one of the {len(self.kept)} objects of this image")
 
-    def _replace_kept(self, kept: tuple[Kept, ...]) -> tuple[tuple[Kept, ...], ...]:
+    def _replace_kept(self, kept: tuple[KeptObject, ...]) -> tuple[tuple[KeptObject, ...], ...]:
         """The objects of all images, with these on the open one."""
-        image, before = self.state.image, self.state.kept
-        return (*before[:image], kept, *before[image + 1 :])
+        image, kept_by_image = self.state.image, self.state.kept
+        return (*kept_by_image[:image], kept, *kept_by_image[image + 1 :])
 
     def _do(self, state: State) -> None:
         self._past.append(self.state)
@@ -275,8 +275,8 @@ class Annotation:
             prompts["point_labels"] = torch.tensor([[point[2] for point in state.points]], device=device)
         if state.box:
             prompts["boxes"] = torch.tensor([state.box], device=device)
-        if state.low is not None:  # as in its training, the previous mask is a prompt too
-            prompts["mask_inputs"] = state.low[state.choice][None]
+        if state.mask_logits is not None:  # as in its training, the previous mask is a prompt too
+            prompts["mask_inputs"] = state.mask_logits[state.choice][None]
         one_click = len(state.points) == 1 and not state.box
         size = tuple(self.image.shape[1:])
         outputs = self.model.decode(self._embedded[index], size, **prompts, multimask_output=one_click)
@@ -287,7 +287,7 @@ class Annotation:
                 state,
                 masks=postprocess(outputs)[0].cpu(),
                 scores=tuple(scores.tolist()),
-                low=outputs["mask_logits"][0],
+                mask_logits=outputs["mask_logits"][0],
                 choice=best,
             )
         )
@@ -300,15 +300,15 @@ def _check_images(images: Mapping[str, Tensor]) -> None:
         raise ValueError("images is empty, expected at least one (3, H, W) by its file name")
     for name, image in images.items():
         if not isinstance(image, Tensor) or not image.is_floating_point():
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"images[{name!r}] has type {kind}, expected a float tensor (3, H, W) in [0, 1]")
+            actual = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise TypeError(f"images[{name!r}] has type {actual}, expected a float tensor (3, H, W) in [0, 1]")
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            grey = (
+            advice = (
                 "; for a grey image (1, H, W) use image.expand(3, -1, -1)"
                 if image.ndim == 3 and len(image) == 1
                 else ""
             )
-            raise ValueError(f"images[{name!r}] has shape {tuple(image.shape)}, expected (3, H, W){grey}")
+            raise ValueError(f"images[{name!r}] has shape {tuple(image.shape)}, expected (3, H, W){advice}")
         if not bool(((image >= -1e-6) & (image <= 1 + 1e-6)).all()):
-            low, high = image.min().item(), image.max().item()
-            raise ValueError(f"images[{name!r}] runs from {low:g} to {high:g}, expected values in [0, 1]")
+            lowest, highest = image.min().item(), image.max().item()
+            raise ValueError(f"images[{name!r}] has values from {lowest:g} to {highest:g}, expected values in [0, 1]")

@@ -47,11 +47,11 @@ def find_keyholes(size: int = 13) -> tuple[Keyhole, ...]:
 
 def _best_window(scene: dict, label: int, size: int) -> tuple[int, int] | None:
     """First pixel of the window with the highest contrast among those that show (almost) only the class, or None."""
-    inside = (scene["semantic"].numpy() == label).astype(float)
-    share = ndimage.uniform_filter(inside, size, mode="constant")
-    grey = scene["image"].numpy().mean(axis=0)
-    contrast = ndimage.uniform_filter(grey**2, size) - ndimage.uniform_filter(grey, size) ** 2
-    contrast = np.where(share > 0.97, contrast, -1)
+    is_class = (scene["semantic"].numpy() == label).astype(float)
+    fraction = ndimage.uniform_filter(is_class, size, mode="constant")
+    intensity = scene["image"].numpy().mean(axis=0)
+    contrast = ndimage.uniform_filter(intensity**2, size) - ndimage.uniform_filter(intensity, size) ** 2
+    contrast = np.where(fraction > 0.97, contrast, -1)
     row, column = np.unravel_index(contrast.argmax(), contrast.shape)
     half = size // 2
     return (int(row) - half, int(column) - half) if contrast[row, column] > 0.004 else None

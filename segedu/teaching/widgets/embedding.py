@@ -55,8 +55,8 @@ def scene() -> Scene:
 
 def embeddings(fraction: float) -> np.ndarray:
     """Positions (2, H, W), y before x, after each pixel has moved by a fraction of its offset to its centre."""
-    shown = scene()
-    return np.mgrid[: SIZE[0], : SIZE[1]] + fraction * (shown.offsets + shown.noise)
+    sample = scene()
+    return np.mgrid[: SIZE[0], : SIZE[1]] + fraction * (sample.offsets + sample.noise)
 
 
 def gaussian_mask(cell: str, sigma: float, fraction: float) -> np.ndarray:
@@ -88,18 +88,18 @@ def iou(cell: str, sigma: float, fraction: float) -> float:
 
 def draw_walk(fractions: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
     """Show an image, and its pixels at the given fractions of their offsets to the centres of their cells."""
-    shown = scene()
-    inside = shown.label_map > 0
-    colours = palette(int(shown.label_map.max()))[shown.label_map[inside] - 1]
+    sample = scene()
+    inside = sample.label_map > 0
+    colours = palette(int(sample.label_map.max()))[sample.label_map[inside] - 1]
     fig = Figure(figsize=(11, 3.1), layout="constrained")
     first, *others = fig.subplots(1, 1 + len(fractions))
-    first.imshow(np.moveaxis(shown.image, 0, 2).clip(0, 1))
+    first.imshow(np.moveaxis(sample.image, 0, 2).clip(0, 1))
     first.set_title("touching cells", fontsize=10, color=INK)
     for ax, fraction in zip(others, fractions, strict=True):
         positions = embeddings(fraction)
         ax.scatter(positions[1][inside], positions[0][inside], s=2, c=colours)
-        for label in np.unique(shown.label_map[inside]):
-            row, column = positions[:, shown.label_map == label].mean(axis=1)
+        for label in np.unique(sample.label_map[inside]):
+            row, column = positions[:, sample.label_map == label].mean(axis=1)
             ax.text(column, row, str(label), ha="center", va="center", fontsize=8, bbox={"fc": "white", "pad": 1})
         ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), aspect="equal")
         ax.set_title(
@@ -131,17 +131,17 @@ def draw_sigma(cell: str = "small cell", sigma: float = 4.0, fraction: float = 0
 
 def _paint_image(ax: Axes, mask: np.ndarray, target: np.ndarray) -> None:
     """Draw the image with correct and wrong pixels; a hatch repeats the meaning of each colour."""
-    shown = scene()
-    ax.imshow(np.moveaxis(shown.image, 0, 2).clip(0, 1))
+    sample = scene()
+    ax.imshow(np.moveaxis(sample.image, 0, 2).clip(0, 1))
     outcomes = (("correct", mask & target, RIGHT, ""), ("missed", target & ~mask, MISSED, "////"))
     handles = []
-    for name, where, colour, hatch in (*outcomes, ("of other cells", mask & ~target, FALSE, "....")):
+    for name, mask_part, colour, hatch in (*outcomes, ("of other cells", mask & ~target, FALSE, "....")):
         tint = np.zeros((*SIZE, 4))
-        tint[where] = to_rgba(colour, 0.75)
+        tint[mask_part] = to_rgba(colour, 0.75)
         ax.imshow(tint)
-        if hatch and where.any():
-            ax.contourf(where, levels=[0.5, 1.5], colors="none", hatches=[hatch])
-        handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=INK, label=f"{name}: {where.sum()}"))
+        if hatch and mask_part.any():
+            ax.contourf(mask_part, levels=[0.5, 1.5], colors="none", hatches=[hatch])
+        handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=INK, label=f"{name}: {mask_part.sum()}"))
     edge = np.zeros((*SIZE, 4))
     edge[outline(np.where(target, 1, 0))] = 1
     ax.imshow(edge)
@@ -153,13 +153,13 @@ def _paint_image(ax: Axes, mask: np.ndarray, target: np.ndarray) -> None:
 def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
     """Draw the embeddings of all cells, and the circle inside which the Gaussian is above 1/2."""
     positions, label_map, centre = embeddings(fraction), scene().label_map, _centre(cell, fraction)
-    own = label_map == CELLS[cell]
-    for where, marker, colour, name in (
-        (~own & (label_map > 0), "x", OTHER, "other cells"),
-        (own, ".", INK, "this cell"),
+    is_this_cell = label_map == CELLS[cell]
+    for selected, marker, colour, name in (
+        (~is_this_cell & (label_map > 0), "x", OTHER, "other cells"),
+        (is_this_cell, ".", INK, "this cell"),
     ):
         ax.scatter(
-            positions[1][where], positions[0][where], s=9, marker=marker, color=colour, linewidth=0.6, label=name
+            positions[1][selected], positions[0][selected], s=9, marker=marker, color=colour, linewidth=0.6, label=name
         )
     ax.add_patch(Circle(centre[::-1], HALF_WIDTH * sigma, fill=False, ec=FALSE, lw=2))
     ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")

@@ -47,10 +47,10 @@ def pooled_target(target: Tensor, stride: int, num_classes: int) -> Tensor:
     """
     height, width = target.shape
     target = F.pad(target, (0, -width % stride, 0, -height % stride), value=VOID)
-    counted = (target != VOID)[None]
+    is_labelled = (target != VOID)[None]
     one_hot = (target == torch.arange(num_classes)[:, None, None]).double()
-    cells = F.avg_pool2d(one_hot, stride), F.avg_pool2d(counted.double(), stride)
-    return cells[0] / cells[1].clamp(min=1e-9)
+    pooled = F.avg_pool2d(one_hot, stride), F.avg_pool2d(is_labelled.double(), stride)
+    return pooled[0] / pooled[1].clamp(min=1e-9)
 
 
 def upsampled_labels(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
@@ -59,7 +59,7 @@ def upsampled_labels(scores: Tensor, stride: int, size: tuple[int, int]) -> Tens
     return pixels[0, :, : size[0], : size[1]].argmax(0)
 
 
-def ceiling(target: Tensor, stride: int, num_classes: int) -> Tensor:
+def upper_bound(target: Tensor, stride: int, num_classes: int) -> Tensor:
     """Labels (H, W) of a network whose scores at this stride are the pooled ground truth: an upper bound."""
     return upsampled_labels(pooled_target(target, stride, num_classes), stride, tuple(target.shape))
 
@@ -72,28 +72,28 @@ def class_picture(labels: Tensor, lines: bool = True) -> np.ndarray:
     return np.where(dark[..., None], 0.15, colours)
 
 
-def error_picture(image: Tensor, wrong: Tensor) -> np.ndarray:
+def error_picture(image: Tensor, errors: Tensor) -> np.ndarray:
     """Colour wrong pixels (H, W) bool in vermilion on the image (3, H, W) in grey; returns (H, W, 3)."""
-    grey = 0.5 + 0.3 * image.mean(0).numpy()[..., None].repeat(3, axis=2)
+    background = 0.5 + 0.3 * image.mean(0).numpy()[..., None].repeat(3, axis=2)
     colour = np.array(ListedColormap([WRONG])(0)[:3])
-    return np.where(wrong.numpy()[..., None], colour, grey)
+    return np.where(errors.numpy()[..., None], colour, background)
 
 
-def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
+def draw_upper_bound(stride: int = 32, seed: int = 3) -> None:
     """Show the ground truth, its cells, the upsampled cells, and the pixels where those are wrong."""
     image, target = street(seed)
     scores = pooled_target(target, stride, len(CLASSES))
-    cells = torch.where(scores.sum(0) > 0, scores.argmax(0), VOID)
+    cell_labels = torch.where(scores.sum(0) > 0, scores.argmax(0), VOID)
     labels = upsampled_labels(scores, stride, tuple(target.shape))
-    wrong = (labels != target) & (target != VOID)
+    errors = (labels != target) & (target != VOID)
     iou = float(mean_iou(labels, target, len(CLASSES), ignore_index=VOID))
     accuracy = float(pixel_accuracy(labels, target, len(CLASSES), ignore_index=VOID))
-    height, width = cells.shape
+    height, width = cell_labels.shape
     panels = {
         "ground truth": class_picture(target),
-        f"scores: {height} x {width} cells": class_picture(cells, lines=False),
+        f"scores: {height} x {width} cells": class_picture(cell_labels, lines=False),
         "upsampled": class_picture(labels),
-        "wrong pixels": error_picture(image, wrong),
+        "wrong pixels": error_picture(image, errors),
     }
     fig, axes = plt.subplots(2, 2, figsize=(8.4, 5.9), layout="constrained")
     for ax, (title, picture) in zip(axes.flat, panels.items(), strict=True):
@@ -101,21 +101,21 @@ def draw_ceiling(stride: int = 32, seed: int = 3) -> None:
         ax.imshow(picture, extent=(0, step * picture.shape[1], step * picture.shape[0], 0))
         ax.set_title(title, fontsize=10)
         ax.set(xticks=[], yticks=[], xlim=(0, target.shape[1]), ylim=(target.shape[0], 0))
-    present = [k for k in range(len(CLASSES)) if (target == k).any()]
-    handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in present]
+    classes = [k for k in range(len(CLASSES)) if (target == k).any()]
+    handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in classes]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-    lost = [CLASSES[k] for k in present if not (labels == k).any()]
+    missing = [CLASSES[k] for k in classes if not (labels == k).any()]
     summary = f"upper bound {iou:.2f} mean IoU, {accuracy:.1%} of pixels"
-    summary += f"; lost: {', '.join(lost)}" if lost else ""
+    summary += f"; lost: {', '.join(missing)}" if missing else ""
     fig.suptitle(f"stride {stride}: {summary}", fontsize=11)
     show(
         fig,
         alt=f"Classes of a street; the same pooled to {height} by {width} cells of {stride} pixels; the cells after "
-        f"bilinear upsampling; and {int(wrong.sum())} wrong pixels along outlines. {summary}.",
+        f"bilinear upsampling; and {int(errors.sum())} wrong pixels along outlines. {summary}.",
     )
 
 
-def net_slider() -> Any:
+def stride_slider() -> Any:
     """Build a slider over the strides; JupyterLab intercepts the arrow keys in a drop-down list."""
     from ipywidgets import SelectionSlider
 
@@ -125,9 +125,9 @@ def net_slider() -> Any:
 def explorer() -> None:
     """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
     explore(
-        draw_ceiling,
+        draw_upper_bound,
         static=[{"stride": stride, "seed": 3} for stride in (32, 16, 8)],
         labels={"stride": "stride of the scores", "seed": "scene"},
-        stride=net_slider() if is_live() else STRIDES,
+        stride=stride_slider() if is_live() else STRIDES,
         seed=(0, 20, 1),
     )

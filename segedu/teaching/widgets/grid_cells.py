@@ -88,35 +88,35 @@ def cell_rows(cells: int, x: float, y: float, classes: str) -> list[list[str]]:
         Rows of values; "" where the target is undefined, "0" for the confidence of a box without an object.
     """
     boxes = scene_boxes(x, y)
-    where = slots(boxes, cells, classes)
-    objects = [name for name, slot in where.items() if slot.kept and slot[:2] == where[BUS][:2]]
+    object_slots = slots(boxes, cells, classes)
+    objects = [name for name, slot in object_slots.items() if slot.kept and slot[:2] == object_slots[BUS][:2]]
     if classes == ONCE:
         target = yolov1_targets(boxes[objects[0]][None], torch.tensor([1]), cells, (SIZE, SIZE), 2)
-        values = [f"{value:.2f}" for value in target["coordinates"][where[BUS][:2]].tolist()]
+        values = [f"{value:.2f}" for value in target["coordinates"][object_slots[BUS][:2]].tolist()]
         return [[*values, "IoU"] for _ in ANCHORS] + [_one_hot(objects[0])]
     rows = [["", "", "", "", "0", "", "", ""] for _ in ANCHORS]
     for name in objects:
         target = yolov1_targets(boxes[name][None], torch.tensor([1]), cells, (SIZE, SIZE), 2)
-        anchor = _anchors_at(boxes[name])[where[name].anchor][None]
+        anchor = _anchors_at(boxes[name])[object_slots[name].anchor][None]
         sides = encode_boxes(boxes[name][None], anchor)[0, 2:].tolist()  # log of the sides, relative to the anchor
-        values = target["coordinates"][where[name][:2]].tolist()[:2] + sides
-        rows[where[name].anchor] = [*(f"{value:.2f}" for value in values), "IoU", *_one_hot(name)]
+        values = target["coordinates"][object_slots[name][:2]].tolist()[:2] + sides
+        rows[object_slots[name].anchor] = [*(f"{value:.2f}" for value in values), "IoU", *_one_hot(name)]
     return rows
 
 
 def draw_grid_cells(cells: int = 7, x: int = 40, y: int = 38, classes: str = ONCE) -> None:
     """Show the cell that predicts each object, and the target of the bus's cell; see `slots`."""
     boxes = scene_boxes(x, y)
-    where = slots(boxes, cells, classes)
+    object_slots = slots(boxes, cells, classes)
     fig = Figure(figsize=(10.2, 4.3), layout="constrained")
     image, vector = fig.subplots(1, 2, width_ratios=(1, 1.35))
-    _paint_image(image, boxes, where, cells)
-    _paint_vector(vector, cell_rows(cells, x, y, classes), classes, where)
-    lost = [name for name, slot in where.items() if not slot.kept]
+    _paint_image(image, boxes, object_slots, cells)
+    _paint_vector(vector, cell_rows(cells, x, y, classes), classes, object_slots)
+    lost = [name for name, slot in object_slots.items() if not slot.kept]
     summary = f"the {lost[0]} is lost: its slot is occupied" if lost else "every object has its own slot"
     image.set_title(f"{cells} x {cells} cells: {summary}", fontsize=10, color=INK)
     locations = "; ".join(
-        f"{name}: row {slot.row}, column {slot.column}{_anchor(slot)}" for name, slot in where.items()
+        f"{name}: row {slot.row}, column {slot.column}{_anchor(slot)}" for name, slot in object_slots.items()
     )
     volume = f"{cells} x {cells} x {depth(classes)}"
     show(
@@ -141,9 +141,9 @@ def _one_hot(name: str) -> list[str]:
     return [str(int(other == name)) for other in COLOURS]
 
 
-def _paint_image(ax: Axes, boxes: dict[str, Tensor], where: dict[str, Slot], cells: int) -> None:
+def _paint_image(ax: Axes, boxes: dict[str, Tensor], object_slots: dict[str, Slot], cells: int) -> None:
     side = SIZE / cells
-    for name, slot in where.items():
+    for name, slot in object_slots.items():
         hatch = {TREE: "////", BALL: "....", BUS: "\\\\\\\\"}[name]
         corner = (slot.column * side, slot.row * side)
         ax.add_patch(Rectangle(corner, side, side, fc=COLOURS[name], alpha=0.25, lw=0))
@@ -156,7 +156,7 @@ def _paint_image(ax: Axes, boxes: dict[str, Tensor], where: dict[str, Slot], cel
         x1, y1, x2, y2 = box.tolist()
         style = {"fc": COLOURS[name], "ec": INK, "lw": 0.8, "alpha": 0.75}
         ax.add_patch(_shape(name, x1, y1, x2, y2, style))
-        kept = where[name].kept
+        kept = object_slots[name].kept
         colour, dashes = (INK, "-") if kept else (LOST, "--")
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=dashes, lw=1.8, zorder=4))
         ax.plot((x1 + x2) / 2, (y1 + y2) / 2, "o" if kept else "X", color=colour, mec="white", ms=9, zorder=5)
@@ -176,7 +176,7 @@ def _shape(name: str, x1: float, y1: float, x2: float, y2: float, style: dict) -
     return FancyBboxPatch((x1 + 2, y1 + 2), x2 - x1 - 4, y2 - y1 - 4, boxstyle="round,pad=2", **style)
 
 
-def _paint_vector(ax: Axes, rows: list[list[str]], classes: str, where: dict[str, Slot]) -> None:
+def _paint_vector(ax: Axes, rows: list[list[str]], classes: str, object_slots: dict[str, Slot]) -> None:
     """Draw the values of one cell as squares, filled where the target is defined."""
     sizes = ("√w", "√h") if classes == ONCE else ("log w", "log h")
     heads, shared = ["x", "y", *sizes, "conf.", *COLOURS], classes == ONCE
@@ -199,16 +199,16 @@ def _paint_vector(ax: Axes, rows: list[list[str]], classes: str, where: dict[str
         else "an object is assigned to the anchor with the most\nsimilar shape; empty: no target, only confidence 0"
     )
     ax.text(0, len(rows) + 0.25, note, va="top", fontsize=9, color=INK)
-    if not where[BUS].kept:
-        words = f"the bus is lost: this is the target of the {_owner(where)}"
+    if not object_slots[BUS].kept:
+        words = f"the bus is lost: this is the target of the {_owner(object_slots)}"
         ax.text(0, len(rows) + 1.05, words, va="top", fontsize=9, color=LOST)
     ax.set(xlim=(-1.5, 8.1), ylim=(len(rows) + 1.6, -0.6))
     ax.set_axis_off()
 
 
-def _owner(where: dict[str, Slot]) -> str:
+def _owner(object_slots: dict[str, Slot]) -> str:
     """Name of the object in the slot of the bus."""
-    return next(name for name, slot in where.items() if slot.kept and slot[:3] == where[BUS][:3])
+    return next(name for name, slot in object_slots.items() if slot.kept and slot[:3] == object_slots[BUS][:3])
 
 
 def explorer() -> None:

@@ -78,8 +78,8 @@ def draw_matching(x: float = 0.38, score: float = 0.8, rule: str = LEAST) -> Non
     image, matrix = fig.subplots(1, 2, width_ratios=(1.15, 1))
     _paint_image(image, boxes, chosen)
     _paint_matrix(matrix, cost, chosen)
-    twice = sorted({row + 1 for row in chosen if chosen.count(row) > 1})
-    conflict = f"; prediction {twice[0]} is matched twice" if twice else ""
+    repeated = sorted({row + 1 for row in chosen if chosen.count(row) > 1})
+    conflict = f"; prediction {repeated[0]} is matched twice" if repeated else ""
     image.set_title(f"rule: {rule}", fontsize=10, color=INK)
     matrix.set_title(f"sum {total:.2f}{conflict}", fontsize=10, color=INK)
     pairs = ", ".join(f"{name} with prediction {row + 1}" for name, row in zip(OBJECTS, chosen, strict=True))

@@ -90,11 +90,11 @@ def draw_ranking(threshold: float = 0.5) -> None:
     )
 
 
-def panoptic_scene(cut: int = 0, merge: bool = False, shift: int = 0) -> dict[str, dict]:
+def panoptic_scene(split_column: int = 0, merge: bool = False, shift: int = 0) -> dict[str, dict]:
     """Make a road with three cars, and a prediction of it.
 
     Args:
-        cut: columns after which the first car is split in two; 0 does not split it.
+        split_column: columns after which the first car is split in two; 0 does not split it.
         merge: whether the second and the third car are predicted as one.
         shift: pixels by which the prediction of the third car is shifted to the right.
 
@@ -107,13 +107,13 @@ def panoptic_scene(cut: int = 0, merge: bool = False, shift: int = 0) -> dict[st
         target[top : top + CAR[0], left : left + CAR[1]] = number
         offset = shift if number == 4 else 0
         preds[top : top + CAR[0], left + offset : left + offset + CAR[1]] = 3 if merge and number == 4 else number
-    if cut:
+    if split_column:
         top, left = CARS[2]
-        preds[top : top + CAR[0], left + cut : left + CAR[1]] = 5
-    return {"preds": _with_info(preds), "target": _with_info(target)}
+        preds[top : top + CAR[0], left + split_column : left + CAR[1]] = 5
+    return {"preds": _with_segments_info(preds), "target": _with_segments_info(target)}
 
 
-def _with_info(label_map: np.ndarray) -> dict:
+def _with_segments_info(label_map: np.ndarray) -> dict:
     ids = np.unique(label_map).tolist()
     info = [{"id": i, "category_id": int(i > 1), "isthing": i > 1} for i in ids]
     return {"panoptic_seg": label_map, "segments_info": info}
@@ -133,9 +133,9 @@ def _draw_segments(axis: Axes, side: dict, title: str) -> None:
     axis.set_axis_off()
 
 
-def draw_panoptic(cut: int = 0, merge: bool = False, shift: int = 0) -> None:
+def draw_panoptic(split_column: int = 0, merge: bool = False, shift: int = 0) -> None:
     """Show ground truth, prediction and the three qualities of both classes; see `panoptic_scene`."""
-    scene = panoptic_scene(cut, merge, shift)
+    scene = panoptic_scene(split_column, merge, shift)
     result = panoptic_quality(scene["preds"], scene["target"], num_classes=2)
     table = {name: values.tolist() for name, values in result["per_class"].items()}
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 2.9), width_ratios=(1.2, 1.2, 1), layout="constrained")
@@ -177,13 +177,13 @@ def panoptic_explorer() -> None:
     explore(
         draw_panoptic,
         static=[
-            {"cut": 2, "merge": False, "shift": 0},
-            {"cut": 4, "merge": False, "shift": 0},
-            {"cut": 0, "merge": True, "shift": 0},
-            {"cut": 0, "merge": False, "shift": 3},
+            {"split_column": 2, "merge": False, "shift": 0},
+            {"split_column": 4, "merge": False, "shift": 0},
+            {"split_column": 0, "merge": True, "shift": 0},
+            {"split_column": 0, "merge": False, "shift": 3},
         ],
-        labels={"cut": "split car 1 after column", "merge": "merge cars 2 and 3", "shift": "shift car 3 by"},
-        cut=(0, CAR[1] - 1, 1),
+        labels={"split_column": "split car 1 after column", "merge": "merge cars 2 and 3", "shift": "shift car 3 by"},
+        split_column=(0, CAR[1] - 1, 1),
         merge=False,
         shift=(0, 6, 1),
     )

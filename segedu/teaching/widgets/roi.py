@@ -54,8 +54,8 @@ class Scene(NamedTuple):
 def scene() -> Scene:
     """A scene whose only feature is brightness: each location of a map has the mean of its pixels."""
     image = draw_shapes(SEED, SIZE)["image"].as_subclass(Tensor)
-    grey = image.mean(dim=0)[None, None]
-    return Scene(np.moveaxis(image.numpy(), 0, 2), {stride: F.avg_pool2d(grey, stride) for stride in STRIDES})
+    brightness = image.mean(dim=0)[None, None]
+    return Scene(np.moveaxis(image.numpy(), 0, 2), {stride: F.avg_pool2d(brightness, stride) for stride in STRIDES})
 
 
 def shifted_boxes(shifts: Tensor) -> Tensor:
@@ -80,24 +80,24 @@ def roi_align_values(shifts: Tensor, stride: int, points: int, aligned: bool) ->
     return roi_align(scene().features[stride], [shifted_boxes(shifts)], BINS, 1 / stride, points, aligned)[:, 0]
 
 
-def pool_bins(low: float, high: float) -> list[tuple[int, int]]:
-    """First location and end of each RoIPool bin along one axis of a box from `low` to `high`; bins may overlap.
+def pool_bins(start: float, end: float) -> list[tuple[int, int]]:
+    """First location and end of each RoIPool bin along one axis of a box from `start` to `end`; bins may overlap.
 
     >>> pool_bins(0.4, 3.6)
     [(0, 2), (1, 4), (3, 5)]
     """
-    first, last = (int(np.floor(edge + 0.5)) for edge in (low, high))
+    first, last = (int(np.floor(edge + 0.5)) for edge in (start, end))
     side = (last - first + 1) / BINS  # the last location is inside
     return [(first + int(np.floor(k * side)), first + int(np.ceil((k + 1) * side))) for k in range(BINS)]
 
 
-def align_points(low: float, high: float, points: int) -> np.ndarray:
-    """Sampling points of RoIAlign along one axis of a box from `low` to `high`, in units of the feature map.
+def align_points(start: float, end: float, points: int) -> np.ndarray:
+    """Sampling points of RoIAlign along one axis of a box from `start` to `end`, in units of the feature map.
 
     >>> align_points(0.0, 3.0, 1)
     array([0.5, 1.5, 2.5])
     """
-    return low + (high - low) * (np.arange(BINS * points) + 0.5) / (BINS * points)
+    return start + (end - start) * (np.arange(BINS * points) + 0.5) / (BINS * points)
 
 
 def draw_regions(shift: float = 1.0, stride: int = 8, points: int = 2, aligned: bool = True) -> None:
@@ -161,13 +161,13 @@ def _paint_bins(ax: Axes, box: np.ndarray, stride: int) -> None:
 def _paint_points(ax: Axes, box: np.ndarray, stride: int, points: int, aligned: bool) -> None:
     """Draw the sampling points of RoIAlign's bins. Without `aligned`, location 0 is at its drawn corner."""
     _paint_map(ax, box, stride)
-    drawn = box if aligned else box + 0.5
-    edges = [np.linspace(drawn[axis], drawn[axis + 2], BINS + 1) for axis in (0, 1)]
+    shifted_box = box if aligned else box + 0.5
+    edges = [np.linspace(shifted_box[axis], shifted_box[axis + 2], BINS + 1) for axis in (0, 1)]
     for j in range(BINS):
         for i in range(BINS):
             corners = np.array([edges[0][j], edges[1][i], edges[0][j + 1], edges[1][i + 1]])
             _frame(ax, corners, ALIGN, highlighted=(i, j) == HIGHLIGHTED)
-    x, y = (align_points(drawn[axis], drawn[axis + 2], points) for axis in (0, 1))
+    x, y = (align_points(shifted_box[axis], shifted_box[axis + 2], points) for axis in (0, 1))
     ax.scatter(*np.meshgrid(x, y), s=16, color=ALIGN, edgecolor="white", linewidth=0.7, zorder=3)
     _frame(ax, box, INK)
     ax.set_title("RoIAlign: sampling points of each bin", fontsize=10, color=INK)

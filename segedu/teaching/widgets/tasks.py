@@ -35,14 +35,14 @@ class Categories(NamedTuple):
 STREET = Categories(CLASSES, THINGS)
 
 
-def answer(task: str, scene: dict, categories: Categories = STREET) -> dict:
+def task_output(task: str, scene: dict, categories: Categories = STREET) -> dict:
     """Ground truth of a scene, such as `segedu.datasets.street.draw_street` gives, as the output of a task.
 
     Returns:
         The arrays of the output by their names in the course's data contracts; `label` for classification is the thing
         class with the most pixels, or the stuff class if there are no things.
     """
-    parts = {
+    names_by_task = {
         "detection": ("boxes", "labels"),
         "semantic": ("semantic",),
         "instance": ("masks", "labels"),
@@ -50,14 +50,14 @@ def answer(task: str, scene: dict, categories: Categories = STREET) -> dict:
     }
     if task == "classification":
         return {"label": _main_class(scene, categories)}
-    if task not in parts:
+    if task not in names_by_task:
         raise ValueError(f"task is {task!r}, expected one of {', '.join(TASKS)}")
-    return {name: scene[name] for name in parts[task]}
+    return {name: scene[name] for name in names_by_task[task]}
 
 
 def _main_class(scene: dict, categories: Categories) -> int:
-    known = scene["semantic"][scene["semantic"] != VOID]
-    pixels = np.bincount(known.numpy(), minlength=len(categories.names))
+    labels = scene["semantic"][scene["semantic"] != VOID]
+    pixels = np.bincount(labels.numpy(), minlength=len(categories.names))
     things = pixels[list(categories.things)]
     return categories.things[int(things.argmax())] if things.any() else int(pixels.argmax())
 
@@ -68,7 +68,7 @@ def describe(task: str, scene: dict, categories: Categories = STREET) -> str:
     Returns:
         For example `boxes (3, 4) and 3 labels`.
     """
-    output = answer(task, scene, categories)
+    output = task_output(task, scene, categories)
     if task == "classification":
         return f"one label: {categories.names[output['label']]}"
     if task == "semantic":
@@ -130,7 +130,7 @@ def _semantic_labels(scene: dict, categories: Categories) -> tuple[np.ndarray, d
     return table[scene["semantic"].numpy()], {i: categories.names[k] for i, k in enumerate(order, start=1)}
 
 
-def draw_answer(axis: plt.Axes, task: str, scene: dict, categories: Categories = STREET) -> None:
+def draw_output(axis: plt.Axes, task: str, scene: dict, categories: Categories = STREET) -> None:
     """Draw the output of one task over the image. Numbers and names repeat the meaning of the colours."""
     if task == "classification":
         axis.imshow(scene["image"].permute(1, 2, 0), interpolation="nearest")
@@ -159,7 +159,7 @@ def five_ways(scene: dict, categories: Categories = STREET, name: str = "street"
     axes.flat[0].set_title(f"image\n{tuple(scene['image'].shape)}", fontsize=9)
     axes.flat[0].set_axis_off()
     for axis, task in zip(axes.flat[1:], TASKS, strict=True):
-        draw_answer(axis, task, scene, categories)
+        draw_output(axis, task, scene, categories)
     descriptions = "; ".join(f"{task}: {describe(task, scene, categories)}" for task in TASKS)
     return fig, f"A synthetic {name} and the outputs of five tasks. {descriptions}."
 
@@ -176,7 +176,7 @@ def draw_task(task: str = "classification", scene: int = SCENE) -> None:
     axes[0].imshow(street["image"].permute(1, 2, 0), interpolation="nearest")
     axes[0].set_title(f"image\n{tuple(street['image'].shape)}", fontsize=9)
     axes[0].set_axis_off()
-    draw_answer(axes[1], task, street)
+    draw_output(axes[1], task, street)
     names = ", ".join(CLASSES[k] for k in street["labels"].tolist()) or "none"
     show(
         fig,

@@ -25,26 +25,26 @@ class Level:
     after: int
 
 
-def walk(size: int, base_channels: int, depth: int, padding: int) -> tuple[list[Level], list[Level]]:
+def level_sizes(size: int, base_channels: int, depth: int, padding: int) -> tuple[list[Level], list[Level]]:
     """Follow a square image through the U-Net; its size must be legal for this depth and padding (see `legal_size`).
 
     Returns:
         The levels of the encoder, the bottom last, and those of the decoder, the full resolution last.
 
-    >>> [level.after for level in walk(572, 64, 4, 0)[1]]
+    >>> [level.after for level in level_sizes(572, 64, 4, 0)[1]]
     [52, 100, 196, 388]
     """
-    lost = 0 if padding else 2
-    down, up = [], []
+    border = 0 if padding else 2
+    encoder, decoder = [], []
     for step in range(depth + 1):
-        down.append(Level(base_channels * 2**step, size, size - lost, size - 2 * lost))
-        size = (size - 2 * lost) // 2
-    size = down[-1].after
+        encoder.append(Level(base_channels * 2**step, size, size - border, size - 2 * border))
+        size = (size - 2 * border) // 2
+    size = encoder[-1].after
     for step in reversed(range(depth)):
         size *= 2
-        up.append(Level(base_channels * 2**step, size, size - lost, size - 2 * lost))
-        size -= 2 * lost
-    return down, up
+        decoder.append(Level(base_channels * 2**step, size, size - border, size - 2 * border))
+        size -= 2 * border
+    return encoder, decoder
 
 
 def legal_size(size: int, depth: int, padding: int) -> int:
@@ -80,53 +80,57 @@ def count_parameters(base_channels: int, depth: int, in_channels: int = 1, num_c
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def count_activations(down: list[Level], up: list[Level], in_channels: int = 1, num_classes: int = 2) -> int:
-    """Count the values in all feature maps of one image, which training keeps for the backward pass; see `walk`.
+def count_activations(encoder: list[Level], decoder: list[Level], in_channels: int = 1, num_classes: int = 2) -> int:
+    """Count the values in all feature maps of one image, which training keeps for the backward pass; see `level_sizes`.
 
     The sum includes the image, the outputs of each convolution (with an in-place ReLU), pooling, up-convolution and
     concatenation, and the logits. Multiply it by 4 for the memory in bytes in float32.
     """
-    total = in_channels * down[0].before ** 2
-    total += sum(level.channels * (level.middle**2 + level.after**2) for level in down + up)
-    total += sum(level.channels * (level.after // 2) ** 2 for level in down[:-1])  # poolings
-    total += sum(3 * level.channels * level.before**2 for level in up)  # up-convolution, concatenation
-    return total + num_classes * up[-1].after ** 2
+    total = in_channels * encoder[0].before ** 2
+    total += sum(level.channels * (level.middle**2 + level.after**2) for level in encoder + decoder)
+    total += sum(level.channels * (level.after // 2) ** 2 for level in encoder[:-1])  # poolings
+    total += sum(3 * level.channels * level.before**2 for level in decoder)  # up-convolution, concatenation
+    return total + num_classes * decoder[-1].after ** 2
 
 
 def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: int = 572) -> None:
     """Draw the U-Net with its sizes, for an image whose size is rounded up to the next legal one."""
     size = legal_size(size, depth, padding)
-    down, up = walk(size, base_channels, depth, padding)
-    fig = figure_of(down, up)
+    encoder, decoder = level_sizes(size, base_channels, depth, padding)
+    fig = figure_of(encoder, decoder)
     parameters = count_parameters(base_channels, depth)
-    memory = 4 * count_activations(down, up) / 2**20
+    memory = 4 * count_activations(encoder, decoder) / 2**20
     cost = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps per image"
-    fig.suptitle(f"image {size} x {size}, logits {up[-1].after} x {up[-1].after}; {cost}", fontsize=10.5, color=INK)
-    deepest = down[-1]
+    fig.suptitle(
+        f"image {size} x {size}, logits {decoder[-1].after} x {decoder[-1].after}; {cost}", fontsize=10.5, color=INK
+    )
+    deepest, out_size = encoder[-1], decoder[-1].after
     alt = (
         f"A U-Net of {depth} poolings: {size} pixels per side and {base_channels} channels at the top left, "
         f"{deepest.after} pixels and {deepest.channels} channels at the bottom, "
-        f"{up[-1].after} pixels at the top right; {cost}."
+        f"{out_size} pixels at the top right; {cost}."
     )
     show(fig, alt)
 
 
-def figure_of(down: list[Level], up: list[Level]) -> Figure:
-    """Draw the levels, from `walk`, as boxes with arrows between them."""
-    depth = len(up)
+def figure_of(encoder: list[Level], decoder: list[Level]) -> Figure:
+    """Draw the levels, from `level_sizes`, as boxes with arrows between them."""
+    depth = len(decoder)
     fig = Figure(figsize=(8.4, 1.1 + 0.85 * (depth + 1)), layout="constrained")
     ax = fig.subplots()
     positions = {}
-    for step, level in enumerate(down):
+    for step, level in enumerate(encoder):
         positions["down", step] = _box(ax, step, -step, level, f"{level.before} to {level.after}")
-    for level_number, level in enumerate(up):
+    for level_number, level in enumerate(decoder):
         step = depth - 1 - level_number
         positions["up", step] = _box(ax, 2 * depth - step, -step, level, f"{level.before} to {level.after}")
     for step in range(depth):
         below = positions["up", step + 1] if step + 1 < depth else positions["down", depth]
         _arrow(ax, positions["down", step], positions["down", step + 1], POOL, "pool 2x2")
         _arrow(ax, below, positions["up", step], UP, "up 2x2")
-        _arrow(ax, positions["down", step], positions["up", step], SKIP, _crop(down[step], up[depth - 1 - step]))
+        _arrow(
+            ax, positions["down", step], positions["up", step], SKIP, _crop(encoder[step], decoder[depth - 1 - step])
+        )
     ax.set(xlim=(-0.8, 2 * depth + 0.8), ylim=(-depth - 0.62, 0.72))
     ax.axis("off")
     return fig

@@ -55,12 +55,12 @@ def draw(number: int) -> Tensor:
     return (torch.stack(windows) * 255).round().to(torch.uint8)
 
 
-def matching_positions(here: Tensor, there: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+def matching_positions(boxes: Tensor, other_boxes: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     """Positions near the patches of one crop, in the coordinates of another crop of the same image.
 
     Args:
-        here: boxes (B, 4) of crops from `MultiCrop`; x0 > x1 in a mirrored crop.
-        there: boxes of the other crops.
+        boxes: (B, 4) crops from `MultiCrop`; x0 > x1 in a mirrored crop.
+        other_boxes: (B, 4) of the other crops.
         grid: number of patches along a side of a crop.
 
     Returns:
@@ -68,12 +68,12 @@ def matching_positions(here: Tensor, there: Tensor, grid: int) -> tuple[Tensor, 
         the other crop has four patches around the position, (B, grid, grid).
     """
     centres = (torch.arange(grid) + 0.5) / grid
-    corners, sides = here[:, :2], here[:, 2:] - here[:, :2]
-    across = (corners[:, :1] + sides[:, :1] * centres)[:, None, :].expand(-1, grid, -1)  # (B, grid, grid), x
-    down = (corners[:, 1:] + sides[:, 1:] * centres)[:, :, None].expand(-1, -1, grid)
-    positions = torch.stack([across, down], dim=-1)
+    corners, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    x = (corners[:, :1] + sides[:, :1] * centres)[:, None, :].expand(-1, grid, -1)  # (B, grid, grid), x
+    y = (corners[:, 1:] + sides[:, 1:] * centres)[:, :, None].expand(-1, -1, grid)
+    positions = torch.stack([x, y], dim=-1)
     positions = positions + NEAR * torch.randn_like(positions)
-    fractions = (positions - there[:, None, None, :2]) / (there[:, 2:] - there[:, :2])[:, None, None]
+    fractions = (positions - other_boxes[:, None, None, :2]) / (other_boxes[:, 2:] - other_boxes[:, :2])[:, None, None]
     positions = 2 * fractions - 1
     return positions, (positions.abs() <= 1 - 1 / grid).all(dim=-1)
 
@@ -95,9 +95,9 @@ def whitening(images: Tensor) -> nn.Conv2d:
 @torch.no_grad()
 def fold(vit: ViT) -> ViT:
     """Merge the whitening in `vit.normalize` into the patch embedding, in place: the file is that of a plain ViT."""
-    first, white = vit.patch_embed.proj, vit.normalize
-    first.bias += torch.einsum("dchw,c->d", first.weight, white.bias)
-    first.weight.copy_(torch.einsum("dchw,ce->dehw", first.weight, white.weight[:, :, 0, 0]))
+    embedding, whitening = vit.patch_embed.proj, vit.normalize
+    embedding.bias += torch.einsum("dchw,c->d", embedding.weight, whitening.bias)
+    embedding.weight.copy_(torch.einsum("dchw,ce->dehw", embedding.weight, whitening.weight[:, :, 0, 0]))
     vit.normalize = nn.Identity()
     return vit
 
@@ -138,19 +138,19 @@ def sinkhorn_knopp(scores: Tensor, iterations: int = 3) -> Tensor:
     return probabilities
 
 
-def patch_loss(student: Tensor, teacher: Tensor, here: Tensor, there: Tensor) -> Tensor:
+def patch_loss(student: Tensor, teacher: Tensor, student_boxes: Tensor, teacher_boxes: Tensor) -> Tensor:
     """Cross-entropy between the student's patches and the teacher's output near the same positions in the other crop.
 
     Args:
-        student: (B, K, h, h), of crops with the boxes `here`.
-        teacher: (B, K, h, h), of crops with the boxes `there`.
-        here: (B, 4).
-        there: (B, 4).
+        student: (B, K, h, h), of crops with the boxes `student_boxes`.
+        teacher: (B, K, h, h), of crops with the boxes `teacher_boxes`.
+        student_boxes: (B, 4).
+        teacher_boxes: (B, 4).
 
     Returns:
         A scalar, the mean over patches whose positions lie in both crops.
     """
-    positions, shared = matching_positions(here, there, student.shape[2])
+    positions, shared = matching_positions(student_boxes, teacher_boxes, student.shape[2])
     targets = F.grid_sample(teacher, positions, align_corners=False).permute(0, 2, 3, 1)[shared]  # (P, K)
     logits = student.permute(0, 2, 3, 1)[shared]
     return F.cross_entropy(logits / STUDENT_TEMPERATURE, sinkhorn_knopp(targets))
@@ -172,8 +172,8 @@ def loss_of(student: Distilled, teacher: Distilled, batch: tuple, centre: Tensor
         teacher_whole, teacher_patches = (part.chunk(2) for part in teacher(both))
     student_whole, student_patches = (part.chunk(2) for part in student(both))
     loss = WEIGHT_OF_WHOLE * dino_loss(student_whole, teacher_whole, centre, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE)
-    for here, there in ((0, 1), (1, 0)):
-        loss = loss + patch_loss(student_patches[here], teacher_patches[there], boxes[here], boxes[there]) / 2
+    for first, second in ((0, 1), (1, 0)):
+        loss = loss + patch_loss(student_patches[first], teacher_patches[second], boxes[first], boxes[second]) / 2
     return loss, update_centre(centre, teacher_whole)
 
 
@@ -204,7 +204,7 @@ def main(steps: int = STEPS, seed: int = SEED, file: Path = FILE) -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     images = draw(SCENES)
-    drawn = time.process_time()
+    training_start = time.process_time()
     vit, losses = train(images, steps, seed)
     save_file({name: tensor.contiguous() for name, tensor in vit.state_dict().items()}, file)
     log = {
@@ -214,8 +214,8 @@ def main(steps: int = STEPS, seed: int = SEED, file: Path = FILE) -> None:
         "steps": steps,
         "seed": seed,
         "losses_of_100_steps": losses,
-        "cpu_seconds_of_drawing": round(drawn - start),
-        "cpu_seconds_of_training": round(time.process_time() - drawn),
+        "cpu_seconds_of_drawing": round(training_start - start),
+        "cpu_seconds_of_training": round(time.process_time() - training_start),
         "torch": torch.__version__,
     }
     file.with_suffix(".json").write_text(json.dumps(log, indent=2) + "\n")

@@ -36,9 +36,9 @@ def names(monkeypatch):
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_each_skip_is_worth_something(seed, cells, names, capsys):
-    from segedu.teaching.widgets.fcn import ceiling
+    from segedu.teaching.widgets.fcn import upper_bound
 
-    names["ceiling"] = ceiling
+    names["upper_bound"] = upper_bound
     for name in ("train_parts", "train", "train_table"):
         exec(cells[name].replace("manual_seed(0)", f"manual_seed({seed})"), names)
     found = {stride: score["mean_iou"] for stride, score in names["scores"].items()}
