@@ -38,7 +38,7 @@ from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_length
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: 0 to 255, with the mean subtracted
 # Sides of the square boxes of the six maps relative to the image, and one more scale, as in the paper for COCO.
@@ -345,6 +345,6 @@ def _xavier(module: nn.Module) -> nn.Module:
 def _checked(outputs: Mapping[str, Any]) -> Tensor:
     """Check that the outputs of the predictors match the default boxes, and return the default boxes."""
     check_keys("outputs", outputs, KEYS)
-    check_maps("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
+    check_tensor_dict("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
     check_length("outputs['sizes']", outputs["sizes"], len(outputs["logits"]), of="image")
     return outputs["anchors"]

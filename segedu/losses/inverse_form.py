@@ -59,9 +59,9 @@ def inverse_form_loss(
         tensor(0.3000)
     """
     check_floats("boundary_logits", boundary_logits, "B H W")
-    target, counted = check_soft_target(boundary_logits, boundary, ignore_index)
+    target, valid = check_soft_target(boundary_logits, boundary, ignore_index)
     check_integer("tile", tile)
-    preds = torch.sigmoid(full_precision(boundary_logits)) * counted
+    preds = torch.sigmoid(full_precision(boundary_logits)) * valid
     preds, target = cut_tiles(preds, tile), cut_tiles(target, tile)
     with_boundary = target.flatten(1).any(1)
     if not with_boundary.any():

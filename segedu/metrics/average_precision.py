@@ -103,12 +103,12 @@ def precision_recall_curve(
     """
     scores = _floats(scores, "scores", "(P,)")
     if scores.isnan().any():
-        raise ValueError("scores has a NaN, expected numbers")
+        raise ValueError("scores contains NaN, expected finite values")
     matched = _flags(matched, "matched", len(scores))
-    counted = ~_flags(ignored, "ignored", len(scores))
-    check_integer("num_target", num_target, minimum=int((matched & counted).sum()))
-    order = torch.argsort(scores[counted], descending=True, stable=True)
-    true_positive = matched[counted][order].double().cumsum(0)
+    valid = ~_flags(ignored, "ignored", len(scores))
+    check_integer("num_target", num_target, minimum=int((matched & valid).sum()))
+    order = torch.argsort(scores[valid], descending=True, stable=True)
+    true_positive = matched[valid][order].double().cumsum(0)
     precision = true_positive / torch.arange(1, len(order) + 1)
     return precision, true_positive / num_target
 

@@ -150,20 +150,20 @@ def precision_and_recall(
     bounds = [np.searchsorted(sorted_labels, labels, side=side) for side in ("left", "right")]
     for k, (start, stop) in enumerate(zip(*bounds, strict=True)):
         rows = order[start:stop]
-        counted = ~ignored[rows]
-        tp = matched[rows] & counted  # (n, A, T)
+        valid = ~ignored[rows]
+        tp = matched[rows] & valid  # (n, A, T)
         for m, most in enumerate(MAX_DETECTIONS):
             with np.errstate(invalid="ignore", divide="ignore"):
                 recall[:, k, :, m] = tp[detections["rank"][rows] < most].sum(axis=0).T / positives[k]
         for a in np.flatnonzero(positives[k]):
-            precision[:, :, k, a] = _precision_at_recalls(tp[:, a], counted[:, a], positives[k, a])
+            precision[:, :, k, a] = _precision_at_recalls(tp[:, a], valid[:, a], positives[k, a])
     return labels, precision, recall
 
 
-def _precision_at_recalls(tp: np.ndarray, counted: np.ndarray, positives: int) -> np.ndarray:
-    """(T, R): the best precision at each recall or above, 0 if a recall is not reached; tp and counted are (n, T)."""
+def _precision_at_recalls(tp: np.ndarray, valid: np.ndarray, positives: int) -> np.ndarray:
+    """(T, R): the best precision at each recall or above, 0 if a recall is not reached; tp and valid are (n, T)."""
     cumulative_tp = np.cumsum(tp, axis=0)
-    precision = cumulative_tp / (np.cumsum(counted, axis=0) + np.spacing(1))
+    precision = cumulative_tp / (np.cumsum(valid, axis=0) + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     envelope = np.concatenate([envelope, np.zeros((1, tp.shape[1]))])
     recall = cumulative_tp / positives

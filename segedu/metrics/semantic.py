@@ -23,7 +23,7 @@ Map = Tensor | np.ndarray
 
 
 def pixel_accuracy(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Fraction of the counted pixels that are classified correctly, in [0, 1]. Arguments as for `confusion_matrix`.
+    """Fraction of correctly classified pixels, in [0, 1], without ignored ones. Arguments as for `confusion_matrix`.
 
     >>> pixel_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=2)
     0.75

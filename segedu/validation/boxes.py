@@ -77,7 +77,7 @@ def check_scores(name: str, scores: Tensor, count: int) -> None:
     if scores.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(scores.shape)}, expected ({count},)")
     if not is_exporting() and scores.isnan().any():
-        raise ValueError(f"{name} has a NaN, expected numbers")
+        raise ValueError(f"{name} contains NaN, expected finite values")
 
 
 def check_labels(name: str, labels: Tensor, count: int) -> None:
