@@ -75,24 +75,24 @@ def decode_distances(logits: Tensor) -> Tensor:
     return 1 - log_uncovered(logits, torch.ones_like(logits[:, 0], dtype=torch.bool)).exp()
 
 
-def truncated_distance(target: Tensor, largest: int) -> Tensor:
+def truncated_distance(target: Tensor, max_distance: int) -> Tensor:
     """Distance of each pixel of a mask to the nearest pixel outside, rounded up and at most N.
 
     Args:
         target: (B, H, W) masks, 0 and 1.
-        largest: N, at least 1.
+        max_distance: N, at least 1.
 
     Returns:
         (B, H, W) int64, 0 outside the mask. A mask that fills its image is N everywhere, as if it continued outside.
 
     Example:
-        >>> truncated_distance(torch.tensor([[[0, 1, 1, 1, 1]]]), largest=3)
+        >>> truncated_distance(torch.tensor([[[0, 1, 1, 1, 1]]]), max_distance=3)
         tensor([[[0, 1, 2, 3, 3]]])
     """
-    check_integer("largest", largest)
+    check_integer("max_distance", max_distance)
     masks = target.bool()[:, None]
-    distance = torch.where(masks & ~masks.all((2, 3), keepdim=True), distance_inside(masks), largest * masks)
-    return distance[:, 0].ceil().clamp(max=largest).long()
+    distance = torch.where(masks & ~masks.all((2, 3), keepdim=True), distance_inside(masks), max_distance * masks)
+    return distance[:, 0].ceil().clamp(max=max_distance).long()
 
 
 def log_uncovered(logits: Tensor, valid: Tensor) -> Tensor:

@@ -94,8 +94,8 @@ def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
 def _erode(maps: Tensor) -> Tensor:
     pool = F.max_pool2d if maps.ndim == 4 else F.max_pool3d
     axes = maps.ndim - 2
-    arms = [[3 if axis == arm else 1 for axis in range(axes)] for arm in range(axes)]
-    eroded = [-pool(-maps, arm, 1, [size // 2 for size in arm]) for arm in arms]
+    kernel_sizes = [[3 if axis == long_axis else 1 for axis in range(axes)] for long_axis in range(axes)]
+    eroded = [-pool(-maps, kernel_size, 1, [size // 2 for size in kernel_size]) for kernel_size in kernel_sizes]
     return torch.stack(eroded).amin(0) if axes > 2 else torch.minimum(*eroded)
 
 

@@ -79,10 +79,12 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.0, 0.0]), torch.tensor([1, 255]))  # log 2
         tensor(0.6931)
     """
-    soft, valid = check_soft_target(logits, target, ignore_index)
+    soft_target, valid = check_soft_target(logits, target, ignore_index)
     logits = full_precision(logits)
     check_weights("pixel_weights", pixel_weights, tuple(target.shape))
-    loss = -(soft * F.logsigmoid(logits) + (1 - soft) * F.logsigmoid(-logits))  # log(1 - p) = logsigmoid(-z)
+    loss = -(
+        soft_target * F.logsigmoid(logits) + (1 - soft_target) * F.logsigmoid(-logits)
+    )  # log(1 - p) = logsigmoid(-z)
     weight = valid.to(loss.dtype)
     if pixel_weights is not None:
         weight = weight * pixel_weights.to(loss)

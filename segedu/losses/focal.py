@@ -50,16 +50,16 @@ def sigmoid_focal_loss(
         >>> sigmoid_focal_loss(torch.tensor([0.0]), torch.tensor([1]))
         tensor(0.0433)
     """
-    soft, valid = check_soft_target(logits, target, ignore_index)
+    soft_target, valid = check_soft_target(logits, target, ignore_index)
     check_number("gamma", gamma)
     logits = full_precision(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+    ce = F.binary_cross_entropy_with_logits(logits, soft_target, reduction="none")
     # sigmoid(-z), because 1 - sigmoid(z) is rounded to 0 for large z
-    error = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)  # 1 - p_t
-    loss = power_from_zero(error, gamma) * entropy
+    error = (1 - soft_target) * torch.sigmoid(logits) + soft_target * torch.sigmoid(-logits)  # 1 - p_t
+    loss = power_from_zero(error, gamma) * ce
     if alpha is not None:
         check_number("alpha", alpha, maximum=1)
-        loss = (soft * alpha + (1 - soft) * (1 - alpha)) * loss
+        loss = (soft_target * alpha + (1 - soft_target) * (1 - alpha)) * loss
     return reduce_loss(loss, valid.to(loss.dtype), reduction)
 
 

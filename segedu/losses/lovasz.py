@@ -47,8 +47,8 @@ def lovasz_softmax_loss(
         p, y = (x.movedim(1, 0).flatten(1)[None] for x in (p, y))
     valid = y.sum(1, keepdim=True).bool().expand_as(y)
     loss = lovasz_extension((y - p).abs(), y, valid)  # (B, K)
-    averaged = y.any(2) if only_present else valid.any(2)
-    loss_per_image = (loss * averaged).sum(1) / averaged.sum(1).clamp(min=1)
+    class_included = y.any(2) if only_present else valid.any(2)
+    loss_per_image = (loss * class_included).sum(1) / class_included.sum(1).clamp(min=1)
     return loss_per_image.mean()
 
 

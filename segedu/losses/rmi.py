@@ -67,12 +67,12 @@ def rmi_loss(
         )
     z = full_precision(logits)
     y = class_masks(target, z.shape[1], valid)[0].to(z.dtype)  # (B, K, H, W)
-    entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * valid[:, None]
-    entropy = entropy.sum() / valid.sum().clamp(min=1)
+    ce = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * valid[:, None]
+    ce = ce.sum() / valid.sum().clamp(min=1)
     p = torch.sigmoid(z) * valid[:, None]
     target_vectors, pred_vectors = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, p))
     unexplained = half_log_det_unexplained(target_vectors, pred_vectors, eps).to(z.dtype)  # (B, K)
-    return weight * entropy + (1 - weight) * unexplained.sum(1).mean() / region**2
+    return weight * ce + (1 - weight) * unexplained.sum(1).mean() / region**2
 
 
 def region_vectors(maps: Tensor, region: int) -> Tensor:

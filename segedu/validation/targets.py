@@ -152,9 +152,9 @@ def check_segment_targets(targets: Targets, sizes: Sequence[Size], num_classes: 
 
 
 def check_rows(
-    name: str, target: Mapping[str, Tensor], count: int, lowest: int, num_classes: int, size: Size | None, of: str
+    name: str, target: Mapping[str, Tensor], count: int, min_label: int, num_classes: int, size: Size | None, of: str
 ) -> None:
-    """Check `labels` (N,) from `lowest` to K - 1 and, if a size is given, `masks` (N, h, w) of one image.
+    """Check `labels` (N,) from `min_label` to K - 1 and, if a size is given, `masks` (N, h, w) of one image.
 
     Args:
         count: N.
@@ -169,8 +169,10 @@ def check_rows(
         if masks.shape != (count, *size):
             shape = tuple(masks.shape)
             raise ValueError(f"{name}['masks'] has shape {shape}, expected {(count, *size)}, one mask for each {of}")
-    if count and not lowest <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected {lowest} to {num_classes - 1}")
+    if count and not min_label <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"{name}['labels'] has the values {labels.tolist()}, expected {min_label} to {num_classes - 1}"
+        )
 
 
 def check_categories(name: str, categories: Collection[int], num_classes: int | None = None) -> None:
