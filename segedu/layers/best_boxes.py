@@ -34,14 +34,14 @@ def best_proposals(
     Returns:
         (P, 4), the best first. In an exported program the rows after the last proposal are 0.
     """
-    large_enough = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(dim=1)
+    large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(dim=1)
     if is_exporting():
-        parts = zip(boxes.split(levels), scores.split(levels), large_enough.split(levels), strict=True)
+        parts = zip(boxes.split(levels), scores.split(levels), large.split(levels), strict=True)
         kept = torch.cat([nms_mask(*part, iou_threshold) for part in parts])
         rows, kept = _best(scores, kept, count)
         return boxes[rows] * kept[:, None]
     level = torch.arange(len(levels), device=boxes.device).repeat_interleave(torch.tensor(levels, device=boxes.device))
-    rows = torch.nonzero(large_enough).flatten()
+    rows = torch.nonzero(large).flatten()
     return boxes[rows[batched_nms(boxes[rows], scores[rows], level[rows], iou_threshold)[:count]]]
 
 
@@ -74,10 +74,8 @@ def best_detections(
         return _fixed_detections(boxes, scores, size, score_threshold, iou_threshold, count, min_size)
     row, column = torch.nonzero(scores > score_threshold, as_tuple=True)
     boxes, scores = clip_boxes(boxes[row, column], size), scores[row, column]
-    large_enough = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_size).all(1)).flatten()
-    kept = large_enough[batched_nms(boxes[large_enough], scores[large_enough], column[large_enough], iou_threshold)][
-        :count
-    ]
+    large = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_size).all(1)).flatten()
+    kept = large[batched_nms(boxes[large], scores[large], column[large], iou_threshold)][:count]
     return {"boxes": boxes[kept], "labels": column[kept] + 1, "scores": scores[kept]}
 
 

@@ -222,9 +222,9 @@ class _Table:
     def append(self, rows: np.ndarray) -> None:
         count = self._count + len(rows)
         if count > len(self._array):
-            grown = np.empty(max(count, 2 * len(self._array)), self._array.dtype)
-            grown[: self._count] = self.rows()
-            self._array = grown
+            new_array = np.empty(max(count, 2 * len(self._array)), self._array.dtype)
+            new_array[: self._count] = self.rows()
+            self._array = new_array
         self._array[self._count : count] = rows
         self._count = count
 

@@ -44,4 +44,4 @@ def float64_array(values: Tensor) -> np.ndarray:
     >>> float64_array(Tensor([1, 2]))
     array([1., 2.])
     """
-    return np.ascontiguousarray(values.detach().double().numpy(force=True))
+    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy has no bfloat16
