@@ -125,13 +125,11 @@ def graph_operations(preds: Frames, target: Frames, pred_tracks: Tracks, target_
     gt_edges = _edges(target_tracks, "target_tracks", [frame.target for frame in frames])
     operations = _vertex_operations(frames)
     # the ground-truth cell of every predicted cell that matches exactly one
-    matched_gt: dict[Vertex, Vertex] = {}
+    gt_vertex: dict[Vertex, Vertex] = {}
     for t, frame in enumerate(frames):
-        matched_gt |= {(t, s): (t, cells[0]) for s, cells in frame.matches.items() if len(cells) == 1}
+        gt_vertex |= {(t, s): (t, cells[0]) for s, cells in frame.matches.items() if len(cells) == 1}
     mapped = {
-        (matched_gt[a], matched_gt[b]): kind
-        for (a, b), kind in pred_edges.items()
-        if a in matched_gt and b in matched_gt
+        (gt_vertex[a], gt_vertex[b]): kind for (a, b), kind in pred_edges.items() if a in gt_vertex and b in gt_vertex
     }
     operations["ED"] = len(mapped.keys() - gt_edges.keys())
     operations["EA"] = len(gt_edges.keys() - mapped.keys())

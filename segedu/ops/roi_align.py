@@ -101,7 +101,7 @@ class _Regions(NamedTuple):
 
 
 def _split_into_batches(rows: Tensor, counts: Tensor) -> list[Tensor]:
-    """Split boxes into batches. All boxes of a batch but the last have fewer than `MAX_BATCH_POINTS` points in total."""
+    """Split boxes into batches. All boxes of a batch but the last have fewer than `MAX_BATCH_POINTS` points."""
     batch = ((counts[rows].double().cumsum(0) - counts[rows]) / MAX_BATCH_POINTS).long()
     return list(rows.split(batch.unique_consecutive(return_counts=True)[1].tolist())) if len(rows) else []
 

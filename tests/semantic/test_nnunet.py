@@ -20,7 +20,7 @@ from segedu.semantic.nnunet.nnunet import (
     preprocess,
 )
 from segedu.semantic.nnunet.plan import Intensities, Plan, Topology, fingerprint, make_plan
-from segedu.semantic.nnunet.training import Patches, augment, cut_patch, shows_foreground, train_network
+from segedu.semantic.nnunet.training import Patches, augment, crop_patch, shows_foreground, train_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -233,7 +233,7 @@ def test_the_plans_net_has_the_plans_shapes(axes: int) -> None:
 def test_patches() -> None:
     plan = small_plan(patch=(4, 8, 32))
     done = [preprocess(ball(i), plan) for i in range(2)]
-    patches = Patches(done, plan, 9, change=lambda image, target: (image, target))
+    patches = Patches(done, plan, 9, augmentation=lambda image, target: (image, target))
     assert len(patches) == 9
     torch.manual_seed(0)
     for index in range(plan.batch_size - 1, 60, plan.batch_size):
@@ -263,7 +263,7 @@ def test_patches_of_slices() -> None:
 def test_cut_patch_stays_inside() -> None:
     target = torch.arange(5 * 6 * 7).reshape(5, 6, 7)
     for centre in ([0, 0, 0], [4, 5, 6], [2, 3, 3]):
-        image, cut = cut_patch(target[None].float(), target, centre, (2, 4, 4))
+        image, cut = crop_patch(target[None].float(), target, centre, (2, 4, 4))
         assert torch.equal(image[0], cut.float()) and target[tuple(centre)] in cut and 255 not in cut[:0]
 
 

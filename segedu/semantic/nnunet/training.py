@@ -44,7 +44,7 @@ class Patches(Dataset):
         volumes: outputs of `preprocess` with a target, `semantic`.
         plan: the plan from `make_plan`, which determines patch size and batch size.
         length: number of patches per epoch.
-        change: random augmentation, a function (image, target) -> (image, target). None: `augment`.
+        augmentation: random augmentation, a function (image, target) -> (image, target). None: `augment`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Patches(Dataset):
         volumes: Sequence[Mapping[str, Any]],
         plan: Plan,
         length: int,
-        change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        augmentation: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         for volume in volumes:
             if "semantic" not in volume or np.shape(volume["semantic"]) != np.shape(volume["image"])[1:]:
@@ -61,7 +61,7 @@ class Patches(Dataset):
         if not volumes:
             raise ValueError("volumes has 0 volumes, expected at least one")
         check_integer("length", length)
-        self.plan, self.length, self.change = plan, length, change or augment
+        self.plan, self.length, self.augmentation = plan, length, augmentation or augment
         self.pairs = [(torch.as_tensor(v["image"]), torch.as_tensor(v["semantic"])) for v in volumes]
         self.voxels = [class_voxels(target) for _, target in self.pairs]
 
@@ -83,7 +83,7 @@ class Patches(Dataset):
         if axis is not None:
             position = centre.pop(axis)
             image, target = image.select(axis + 1, position), target.select(axis, position)
-        return self.change(*cut_patch(image, target, centre, self.plan.patch_size))
+        return self.augmentation(*crop_patch(image, target, centre, self.plan.patch_size))
 
 
 def shows_foreground(index: int, batch_size: int) -> bool:
@@ -110,7 +110,7 @@ def class_voxels(target: Tensor) -> list[Tensor]:
     return [(target == label).nonzero() for label in labels]
 
 
-def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+def crop_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Crop a patch around a voxel. It is shifted to lie within the volume, or padded where the volume is smaller.
 
     Args:
@@ -135,10 +135,10 @@ def cut_patch(image: Tensor, target: Tensor, centre: Sequence[int], size: Sequen
 def augment(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Mirror each axis with probability 1/2, change brightness and contrast slightly, and add noise."""
     axes = [axis for axis in range(target.ndim) if _draw(2)]
-    return brightness_only(image.flip([axis + 1 for axis in axes]), target.flip(axes))
+    return augment_intensity(image.flip([axis + 1 for axis in axes]), target.flip(axes))
 
 
-def brightness_only(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def augment_intensity(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Apply `augment` without mirroring.
 
     Use it if left and right are different classes, or if there are too few patches to learn from mirrored ones.
