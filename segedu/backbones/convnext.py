@@ -90,7 +90,7 @@ class ConvNeXt(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, smallest=self.strides[-1])
+        check_images(images, self.in_channels, min_size=self.strides[-1])
         x, features = self.normalize(images), []
         for downsample, stage in zip(self.features[::2], self.features[1::2], strict=True):
             x = stage(downsample(x))  # (B, C, H / s, W / s)

@@ -128,13 +128,13 @@ class DenseNet(nn.Module):
         self.channels = tuple(channels)
         self.strides = tuple(2**i for i in range(1, len(channels) + 1))
         # the convolution and the max pooling round up; each row after a transition needs two rows before it
-        self.smallest = 4 * (2 ** (len(layers) - 1) - 1) + 1
+        self.min_size = 4 * (2 ** (len(layers) - 1) - 1) + 1
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, self.smallest)
+        check_images(images, self.in_channels, self.min_size)
         features, x = [], self.normalize(images)
         for name, layer in self.features.named_children():
             if isinstance(layer, Transition):

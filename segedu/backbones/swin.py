@@ -199,7 +199,7 @@ class Swin(nn.Module):
         self.in_channels = in_channels
         self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.strides = tuple(PATCH * 2**i for i in range(len(depths)))
-        self.smallest = 1 if dense else PATCH
+        self.min_size = 1 if dense else PATCH
         self.normalize = nn.Identity() if normalize is None else normalize
         layers: list[nn.Module] = []
         for i, (width, depth, heads) in enumerate(zip(self.channels, depths, num_heads, strict=True)):
@@ -215,7 +215,7 @@ class Swin(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, smallest=self.smallest)
+        check_images(images, self.in_channels, min_size=self.min_size)
         x, features = self.normalize(images), []
         for downsample, stage, norm in zip(self.features[::2], self.features[1::2], self.norms, strict=True):
             x = stage(downsample(x))  # (B, H / s, W / s, D)

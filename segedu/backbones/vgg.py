@@ -53,7 +53,7 @@ class VGG(nn.Module):
         self.channels = tuple(widths[-1] for widths in stages)
         self.strides = tuple(2**i for i in range(1, len(stages) + 1))
         # smallest image that leaves one location after the last pooling; a first padding above 1 enlarges the features
-        self.smallest = max((1 if ceil_mode else self.strides[-1]) - 2 * (first_padding - 1), 1)
+        self.min_size = max((1 if ceil_mode else self.strides[-1]) - 2 * (first_padding - 1), 1)
         self.normalize = nn.Identity() if normalize is None else normalize
         self.features = nn.Sequential()
         for widths in stages:
@@ -84,7 +84,7 @@ class VGG(nn.Module):
         return self.features[start : pools[index]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, self.smallest)
+        check_images(images, self.in_channels, self.min_size)
         features, x = [], self.normalize(images)
         for layer in self.features:
             x = layer(x)

@@ -42,7 +42,7 @@ from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.ops.boxes import clip_boxes, cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_multiple, check_number
-from segedu.validation.tensors import check_layers, check_no_nan
+from segedu.validation.tensors import check_decoder_outputs, check_no_nan
 
 AXES = {"class_logits": "B Q C", "boxes": "B Q 4"}  # axes of the outputs of a decoder layer
 
@@ -207,7 +207,7 @@ def detr_loss(
     weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
         check_number(name, weight)
-    layers = check_layers(outputs, **AXES)
+    layers = check_decoder_outputs(outputs, **AXES)
     targets = check_targets(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     labels = [target["labels"] for target in targets]
     pairs = zip(targets, outputs["sizes"], strict=True)
@@ -258,7 +258,7 @@ def postprocess(outputs: Mapping[str, Any], *, score_threshold: float = 0.0) -> 
         For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64, `scores` (N,) and `queries` (N,), the
         index of the query that predicted each box; highest score first.
     """
-    check_layers(outputs, **AXES)
+    check_decoder_outputs(outputs, **AXES)
     check_no_nan("outputs", outputs, AXES)
     detections = []
     for logits, boxes, (h, w) in zip(outputs["class_logits"], outputs["boxes"], outputs["sizes"], strict=True):

@@ -37,11 +37,11 @@ from segedu.ops.roi_pool import roi_pool
 from segedu.validation.boxes import check_proposals
 from segedu.validation.images import check_sizes
 from segedu.validation.numbers import check_integer
-from segedu.validation.tensors import check_keys, check_maps
+from segedu.validation.tensors import check_keys, check_tensor_dict
 
 KEYS = ("class_logits", "deltas", "proposals", "sizes")
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # weights of the deltas: about 1 over their standard deviation
-SAMPLING = Sampling(count=64, positive_share=0.25, high=0.5, low=0.1)  # section 2.3
+SAMPLING = Sampling(count=64, positive_fraction=0.25, positive_iou=0.5, negative_iou=0.1)  # section 2.3
 
 
 class LastConvolutions(nn.Module):
@@ -209,5 +209,5 @@ def _checked(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Class logits (P, K) and deltas (P, K, 4) in full precision, for as many proposals as the outputs have."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"P": sum(len(boxes) for boxes in outputs["proposals"])}
-    check_maps("outputs", outputs, lengths, class_logits="P? K", deltas="P? K 4")
+    check_tensor_dict("outputs", outputs, lengths, class_logits="P? K", deltas="P? K 4")
     return full_precision(outputs["class_logits"]), full_precision(outputs["deltas"])

@@ -52,8 +52,9 @@ from segedu.validation.tensors import check_keys
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
 SIZES = (32, 64, 128, 256, 512)  # anchor sizes in pixels, one per level
 RATIOS = (0.5, 1.0, 2.0)
-PROPOSALS = Sampling(count=512, positive_share=0.25, high=0.5)  # FPN's; on one level the paper has Fast R-CNN's 64
-ANCHORS = Sampling(count=256, positive_share=0.5, high=0.7, low=0.3)
+# FPN's; on one level the paper has Fast R-CNN's 64
+PROPOSALS = Sampling(count=512, positive_fraction=0.25, positive_iou=0.5)
+ANCHORS = Sampling(count=256, positive_fraction=0.5, positive_iou=0.7, negative_iou=0.3)
 MIN_SIZE = 1e-3  # shortest side of a proposal, in pixels
 BETA = 1 / 9  # where smooth L1 changes from quadratic to linear
 
@@ -259,7 +260,8 @@ def rpn_loss(
         outputs: outputs of `RPN`.
         targets: B dicts with `boxes`.
         generator: random number generator for sampling anchors.
-        sampling: how many per image, and which IoU makes an anchor positive (`high`) or negative (below `low`).
+        sampling: how many per image, and which IoU makes an anchor positive (`positive_iou`) or negative (below
+            `negative_iou`).
 
     Returns:
         Scalars `objectness` (binary cross-entropy) and `anchor_box` (smooth L1).
@@ -269,8 +271,10 @@ def rpn_loss(
     pairs = zip(full_precision(outputs["objectness"]), full_precision(outputs["anchor_deltas"]), targets, strict=True)
     for objectness, deltas, target in pairs:
         gt_boxes = without_crowds(target)["boxes"].to(anchors)
-        matches = match_anchors(box_iou(gt_boxes, anchors), sampling.low, sampling.high, force_best=True)
-        positive, negative = sample_matches(matches, sampling.count, sampling.positive_share, generator)
+        matches = match_anchors(
+            box_iou(gt_boxes, anchors), sampling.negative_iou, sampling.positive_iou, force_best=True
+        )
+        positive, negative = sample_matches(matches, sampling.count, sampling.positive_fraction, generator)
         logits += [objectness[positive], objectness[negative]]
         labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
         preds.append(deltas[positive])

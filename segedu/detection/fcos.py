@@ -43,7 +43,7 @@ from segedu.ops.boxes import box_area, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_length, check_number
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 STRIDES = (8, 16, 32, 64, 128)  # strides of levels P3 to P7
 RADIUS = 1.5  # centre sampling: largest distance of a location from the centre of its box, in strides
@@ -348,6 +348,6 @@ def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}
-    lengths = check_maps("outputs", outputs, lengths, logits="B A K", distances="B A 4", centreness="B A")
+    lengths = check_tensor_dict("outputs", outputs, lengths, logits="B A K", distances="B A 4", centreness="B A")
     check_length("outputs['sizes']", outputs["sizes"], lengths["B"], of="image")
     return list(outputs["anchors"])

@@ -41,7 +41,7 @@ from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_sizes
 from segedu.validation.numbers import check_integer, check_length
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 # Of P3 to P7. The three sizes of a level differ by factors of 2^(1/3), and the next level continues the sequence.
 ANCHOR_SIZES = tuple(tuple(int(size * 2 ** (i / 3)) for i in range(3)) for size in (32, 64, 128, 256, 512))
@@ -300,6 +300,6 @@ def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}
-    lengths = check_maps("outputs", outputs, lengths, logits="B A K", deltas="B A 4")
+    lengths = check_tensor_dict("outputs", outputs, lengths, logits="B A K", deltas="B A 4")
     check_length("outputs['sizes']", outputs["sizes"], lengths["B"], of="image")
     return list(outputs["anchors"])

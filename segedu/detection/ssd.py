@@ -38,7 +38,7 @@ from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_length
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)  # Caffe's: 0 to 255, with the mean subtracted
 # Sides of the square boxes of the six maps relative to the image, and one more scale, as in the paper for COCO.
@@ -71,17 +71,17 @@ class SSDFeatures(nn.Module):
         self.features = nn.Sequential(*vgg.features[: pools[3]])  # to conv4_3
         self.features[pools[2]] = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)  # 75 becomes 38
         blocks = [nn.Sequential(*vgg.features[pools[3] : pools[4]], _fully_connected(vgg.channels[4], hidden))]
-        self.channels, self.smallest = [vgg.channels[3], hidden], 1
+        self.channels, self.min_size = [vgg.channels[3], hidden], 1
         for inner_channels, channels, stride in extras:
             blocks.append(_extra(self.channels[-1], inner_channels, channels, stride))
             self.channels.append(channels)
         for _, _, stride in reversed(extras):  # the smallest input that leaves one location at the end
-            self.smallest = 2 * self.smallest - 1 if stride == 2 else self.smallest + 2
-        self.smallest = 4 * (2 * (2 * self.smallest) - 1)  # back through four pooling layers; the third rounds up
+            self.min_size = 2 * self.min_size - 1 if stride == 2 else self.min_size + 2
+        self.min_size = 4 * (2 * (2 * self.min_size) - 1)  # back through four pooling layers; the third rounds up
         self.extra = nn.ModuleList(blocks)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        check_images(images, self.in_channels, self.smallest)
+        check_images(images, self.in_channels, self.min_size)
         x = self.features(self.normalize(images))
         # conv4_3 has larger values than the other maps: vectors are normalised, then scaled by weights that start at 20
         features = [self.scale_weight[:, None, None] * F.normalize(x, dim=1)]
@@ -345,6 +345,6 @@ def _xavier(module: nn.Module) -> nn.Module:
 def _checked(outputs: Mapping[str, Any]) -> Tensor:
     """Check that the outputs of the predictors match the default boxes, and return the default boxes."""
     check_keys("outputs", outputs, KEYS)
-    check_maps("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
+    check_tensor_dict("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")
     check_length("outputs['sizes']", outputs["sizes"], len(outputs["logits"]), of="image")
     return outputs["anchors"]

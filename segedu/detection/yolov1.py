@@ -36,7 +36,7 @@ from segedu.ops.nms import batched_nms
 from segedu.validation.boxes import check_boxes
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer, check_integers
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 # Figure 3 of the paper: (kernel, channels) or (kernel, channels, stride) for a convolution, POOL for a max-pooling.
 POOL = ()
@@ -312,6 +312,6 @@ def _iou_with_objects(coordinates: Tensor, gt_coordinates: Tensor, image_size: t
 def _checked(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """The outputs in full precision, and the lengths of their axes."""
     check_keys("outputs", outputs, (*MAPS, "image_size", "sizes"))
-    axes = check_maps("outputs", outputs, **MAPS)
+    axes = check_tensor_dict("outputs", outputs, **MAPS)
     check_no_nan("outputs", outputs, tuple(MAPS))
     return {**outputs, **{key: full_precision(outputs[key]) for key in MAPS}}, axes

@@ -35,7 +35,14 @@ from segedu.ops.label_maps import drop_small_objects
 from segedu.ops.mutex_watershed import mutex_watershed
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan, check_shape
+from segedu.validation.tensors import (
+    check_dtype,
+    check_floats,
+    check_keys,
+    check_no_nan,
+    check_shape,
+    check_tensor_dict,
+)
 
 Offsets = Sequence[tuple[int, int]]
 NEAR: Offsets = ((-1, 0), (0, -1))  # what to join
@@ -252,7 +259,7 @@ def _check_offsets(offsets: Offsets) -> tuple[tuple[int, int], ...]:
 
 def _affinities_and_logits(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits of affinities (B, A, H, W) and of the foreground (B, H, W)."""
-    check_maps("outputs", outputs, affinities="B A H W", foreground="B 1 H W")
+    check_tensor_dict("outputs", outputs, affinities="B A H W", foreground="B 1 H W")
     return outputs["affinities"], outputs["foreground"][:, 0]
 
 

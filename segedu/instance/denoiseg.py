@@ -32,7 +32,14 @@ from segedu.ops.masks import connected_components
 from segedu.validation.images import check_images
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_integers, check_number
-from segedu.validation.tensors import check_dtype, check_keys, check_maps, check_no_nan, check_shape, check_tensor
+from segedu.validation.tensors import (
+    check_dtype,
+    check_keys,
+    check_no_nan,
+    check_shape,
+    check_tensor,
+    check_tensor_dict,
+)
 
 BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
 UNKNOWN = 255  # the class of pixels without a label, which are ignored
@@ -170,8 +177,8 @@ def denoiseg_loss(
     """
     check_number("alpha", alpha, maximum=1)
     check_keys("targets", targets, ("images", "blind", "classes"))
-    sizes = check_maps("outputs", outputs, denoised="B C H W", logits="B 3 H W")
-    check_maps("targets", targets, sizes, images="B C H W")
+    sizes = check_tensor_dict("outputs", outputs, denoised="B C H W", logits="B 3 H W")
+    check_tensor_dict("targets", targets, sizes, images="B C H W")
     check_dtype("targets['blind']", targets["blind"], torch.bool, "B H W", sizes)
     check_tensor("targets['classes']", targets["classes"], "B H W", sizes)
     denoised, images, blind = outputs["denoised"], targets["images"], targets["blind"]
@@ -195,7 +202,7 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
     Returns:
         B label maps (H, W) int32, on the device of the outputs. Components are 8-connected, as in `three_classes`.
     """
-    check_maps("outputs", outputs, logits="B 3 H W")
+    check_tensor_dict("outputs", outputs, logits="B 3 H W")
     check_no_nan("outputs", outputs, ("logits",))
     check_number("foreground_threshold", foreground_threshold, maximum=1)
     inside = outputs["logits"].detach().softmax(dim=1)[:, FOREGROUND] > foreground_threshold

@@ -32,7 +32,14 @@ from segedu.losses.reduction import full_precision
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_integer, check_number
-from segedu.validation.tensors import check_dtype, check_floats, check_keys, check_maps, check_no_nan, check_shape
+from segedu.validation.tensors import (
+    check_dtype,
+    check_floats,
+    check_keys,
+    check_no_nan,
+    check_shape,
+    check_tensor_dict,
+)
 
 PULL_MARGIN, PUSH_MARGIN = 0.5, 1.5  # the paper's: an object is at most 1 wide, and 2 from the next one
 
@@ -233,5 +240,5 @@ def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5
 
 def _embeddings_and_logits(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D, H, W) and logits (B, H, W)."""
-    check_maps("outputs", outputs, embeddings="B D H W", foreground="B 1 H W")
+    check_tensor_dict("outputs", outputs, embeddings="B D H W", foreground="B 1 H W")
     return outputs["embeddings"], outputs["foreground"][:, 0]

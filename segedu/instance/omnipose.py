@@ -37,7 +37,14 @@ from segedu.ops.eikonal import solve_eikonal
 from segedu.ops.label_maps import drop_small_objects, relabel_by_occurrence
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_integer, check_number
-from segedu.validation.tensors import check_dtype, check_finite, check_floats, check_maps, check_no_nan, check_tensor
+from segedu.validation.tensors import (
+    check_dtype,
+    check_finite,
+    check_floats,
+    check_no_nan,
+    check_tensor,
+    check_tensor_dict,
+)
 
 OUTSIDE = -1.0  # target distance of the background, as far below 0 as the edge of a cell is above
 LINES = ((1, 0, 1.0), (0, 1, 1.0), (1, 1, 0.5), (1, -1, 0.5))  # (down, right, 1 / length^2) of the lines to neighbours
@@ -139,7 +146,7 @@ def omnipose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
         `flows`, `distance`, `boundary` and their sum `loss`, scalars.
     """
     axes = {"flows": "B 2 H W", "distance": "B H W", "boundary": "B H W"}
-    check_maps("targets", targets, check_maps("outputs", outputs, **axes), **axes)
+    check_tensor_dict("targets", targets, check_tensor_dict("outputs", outputs, **axes), **axes)
     losses = {
         "flows": l2_loss(outputs["flows"], FLOW_SCALE * targets["flows"].to(outputs["flows"])) / 2,
         "distance": smooth_l1_loss(outputs["distance"], targets["distance"].to(outputs["distance"])),
@@ -284,7 +291,7 @@ def postprocess(
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
     """
-    check_maps("outputs", outputs, flows="B 2 H W", distance="B H W")
+    check_tensor_dict("outputs", outputs, flows="B 2 H W", distance="B H W")
     check_no_nan("outputs", outputs, ("flows", "distance"))
     check_number("threshold", threshold, minimum=-math.inf)
     flows, inside = outputs["flows"].detach() / FLOW_SCALE, outputs["distance"] > threshold

@@ -33,7 +33,7 @@ from segedu.losses.regression import l1_loss
 from segedu.ops.label_maps import relabel_sequential
 from segedu.unsupervised.watershed import watershed
 from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_floats, check_maps, check_shape
+from segedu.validation.tensors import check_floats, check_shape, check_tensor_dict
 
 
 def signed_distance(label_map: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ def signed_distance_loss(
     tensor(0.7616)
     """
     check_number("scale", scale, exclusive=True)
-    sizes = check_maps("outputs", outputs, distance="B H W")
-    check_maps("targets", targets, sizes, distance="B H W")
+    sizes = check_tensor_dict("outputs", outputs, distance="B H W")
+    check_tensor_dict("targets", targets, sizes, distance="B H W")
     pred, target = outputs["distance"], targets["distance"].to(outputs["distance"])
     error = l1_loss(pred / scale, torch.tanh(target / scale))
     return {"distance": error, "loss": error}
@@ -210,5 +210,5 @@ def postprocess(
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
     """
-    check_maps("outputs", outputs, distance="B H W")
+    check_tensor_dict("outputs", outputs, distance="B H W")
     return [watershed_decode(distance, threshold, min_distance, depth) for distance in outputs["distance"]]

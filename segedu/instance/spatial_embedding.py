@@ -33,7 +33,7 @@ from segedu.losses.reduction import full_precision
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_choice, check_number
-from segedu.validation.tensors import check_floats, check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_floats, check_keys, check_no_nan, check_tensor_dict
 
 UNIT = 1024.0  # pixels in one unit of length: an image of the paper, 2048 x 1024 pixels, is 2 wide and 1 high
 SIGMA_SCALE = 10.0  # sigma's activation is exp(10 x), so that small outputs reach all sizes of objects
@@ -323,5 +323,5 @@ def _exponent(embeddings: Tensor, centre: Tensor, precision: Tensor) -> Tensor:
 
 
 def _full_precision_maps(outputs: Mapping[str, Tensor]) -> list[Tensor]:
-    check_maps("outputs", outputs, offsets="B 2 H W", sigma="B 1|2 H W", seed="B 1 H W")
+    check_tensor_dict("outputs", outputs, offsets="B 2 H W", sigma="B 1|2 H W", seed="B 1 H W")
     return [full_precision(outputs[key]) for key in KEYS]

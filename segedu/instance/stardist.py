@@ -36,7 +36,7 @@ from segedu.validation.boxes import check_scores
 from segedu.validation.images import check_images
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_integer, check_number
-from segedu.validation.tensors import Sizes, check_maps, check_no_nan
+from segedu.validation.tensors import Sizes, check_no_nan, check_tensor_dict
 
 MIN_DISTANCE = 1e-3  # in pixels; networks also predict distances below 0
 
@@ -220,7 +220,7 @@ def check_pair(name: str, maps: Mapping[str, Tensor], first: str, sizes: Sizes |
     """Check a dict with `distances` and the key `first` on the same pixels or voxels, and return the axes' lengths."""
     logits = maps.get(first) if isinstance(maps, Mapping) else None
     axes = "d h w" if isinstance(logits, Tensor) and logits.ndim == 5 else "h w"
-    return check_maps(name, maps, sizes, **{first: f"B 1 {axes}", "distances": f"B R {axes}"})
+    return check_tensor_dict(name, maps, sizes, **{first: f"B 1 {axes}", "distances": f"B R {axes}"})
 
 
 def check_grid(logits: Tensor, size: Sequence[int], grid: Sequence[int]) -> None:

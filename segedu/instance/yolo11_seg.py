@@ -43,7 +43,7 @@ from segedu.ops.boxes import box_iou, clip_boxes
 from segedu.ops.nms import batched_nms
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_choice, check_integers
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 GREY = 114 / 255  # of the padding, as documented
 PRIOR = 0.01  # of every class, before training (RetinaNet, section 4.1)
@@ -373,6 +373,6 @@ def postprocess(
 def _full_precision_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs in full precision."""
     check_keys("outputs", outputs, (*AXES, "image_size", "sizes"))
-    check_maps("outputs", outputs, **AXES)
+    check_tensor_dict("outputs", outputs, **AXES)
     check_no_nan("outputs", outputs, tuple(AXES))
     return {**outputs, **{key: full_precision(outputs[key]) for key in AXES}}

@@ -19,7 +19,7 @@ NO_OBJECT = -1e4  # a logit whose probability is 0 in every dtype
 
 
 def best_proposals(
-    boxes: Tensor, scores: Tensor, levels: Sequence[int], iou_threshold: float, count: int, smallest: float
+    boxes: Tensor, scores: Tensor, levels: Sequence[int], iou_threshold: float, count: int, min_size: float
 ) -> Tensor:
     """The proposals of an image: suppression on each level of the pyramid, then the best of all levels.
 
@@ -29,12 +29,12 @@ def best_proposals(
         levels: number of boxes on each level, N together.
         iou_threshold: of the suppression.
         count: largest number of boxes. An exported program returns exactly this number (or N, if that is less).
-        smallest: proposals with a shorter side are dropped; pixels.
+        min_size: proposals with a shorter side are dropped; pixels.
 
     Returns:
         (P, 4), the best first. In an exported program the rows after the last proposal are 0.
     """
-    large = (boxes[:, 2:] - boxes[:, :2] >= smallest).all(dim=1)
+    large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(dim=1)
     if is_exporting():
         parts = zip(boxes.split(levels), scores.split(levels), large.split(levels), strict=True)
         kept = torch.cat([nms_mask(*part, iou_threshold) for part in parts])
@@ -52,7 +52,7 @@ def best_detections(
     score_threshold: float,
     iou_threshold: float,
     count: int,
-    smallest: float,
+    min_size: float,
 ) -> dict[str, Tensor]:
     """The detections of an image: suppression within each class, then the best of all classes.
 
@@ -64,17 +64,17 @@ def best_detections(
         iou_threshold: of the suppression.
         count: largest number of detections. An exported program returns exactly this number (or all pairs, if these are
             fewer).
-        smallest: detections with a shorter side are dropped; pixels.
+        min_size: detections with a shorter side are dropped; pixels.
 
     Returns:
         `boxes` (N, 4), `labels` (N,) from 1 to K - 1 and `scores` (N,), the best first. In an exported program the rows
         after the last detection have score 0 and boxes of 0.
     """
     if is_exporting():
-        return _fixed_detections(boxes, scores, size, score_threshold, iou_threshold, count, smallest)
+        return _fixed_detections(boxes, scores, size, score_threshold, iou_threshold, count, min_size)
     row, column = torch.nonzero(scores > score_threshold, as_tuple=True)
     boxes, scores = clip_boxes(boxes[row, column], size), scores[row, column]
-    large = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= smallest).all(1)).flatten()
+    large = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_size).all(1)).flatten()
     kept = large[batched_nms(boxes[large], scores[large], column[large], iou_threshold)][:count]
     return {"boxes": boxes[kept], "labels": column[kept] + 1, "scores": scores[kept]}
 
@@ -103,11 +103,11 @@ def _fixed_detections(
     score_threshold: float,
     iou_threshold: float,
     count: int,
-    smallest: float,
+    min_size: float,
 ) -> dict[str, Tensor]:
     P, classes = scores.shape
     boxes = clip_boxes(boxes.reshape(-1, 4), size).reshape(P, classes, 4)
-    valid = (scores > score_threshold) & (boxes[..., 2:] - boxes[..., :2] >= smallest).all(dim=-1)  # (P, K - 1)
+    valid = (scores > score_threshold) & (boxes[..., 2:] - boxes[..., :2] >= min_size).all(dim=-1)  # (P, K - 1)
     kept = [nms_mask(boxes[:, k], scores[:, k], valid[:, k], iou_threshold) for k in range(classes)]
     rows, kept = _best(scores.flatten(), torch.stack(kept, dim=1).flatten(), count)
     boxes, scores = boxes.reshape(-1, 4)[rows] * kept[:, None], scores.flatten()[rows] * kept

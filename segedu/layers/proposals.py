@@ -15,20 +15,21 @@ from segedu.ops.crowds import without_crowds
 from segedu.validation.exporting import is_exporting
 from segedu.validation.targets import Targets
 
-SMALLEST = 1e-2  # pixels: detections with a shorter side are dropped
+MIN_SIDE = 1e-2  # pixels: detections with a shorter side are dropped
 
 
 class Sampling(NamedTuple):
     """Which proposals of an image are used for training.
 
-    At most `count` proposals, a fraction `positive_share` of them objects, which have an IoU of at least `high` with a
-    ground-truth box. The others are background. If some of these have an IoU of at least `low`, only they are sampled.
+    At most `count` proposals, a fraction `positive_fraction` of them objects, which have an IoU of at least
+    `positive_iou` with a ground-truth box. The others are background. If some of these have an IoU of at least
+    `negative_iou`, only they are sampled.
     """
 
     count: int = 128
-    positive_share: float = 0.25
-    high: float = 0.5
-    low: float = 0.0
+    positive_fraction: float = 0.25
+    positive_iou: float = 0.5
+    negative_iou: float = 0.0
 
 
 def add_ground_truth(proposals: Sequence[Tensor], targets: Targets) -> list[Tensor]:
@@ -62,31 +63,31 @@ def sample_proposals(
     samples = []
     for boxes, target in zip(add_ground_truth(proposals, targets), targets, strict=True):
         iou = box_iou(target["boxes"].to(boxes), boxes)  # (N, P)
-        matches = match_anchors(iou, sampling.high, sampling.high)
+        matches = match_anchors(iou, sampling.positive_iou, sampling.positive_iou)
         if len(iou):
-            easy = (matches < 0) & (iou.amax(0) < sampling.low)
+            easy = (matches < 0) & (iou.amax(0) < sampling.negative_iou)
             if not bool((easy == (matches < 0)).all()):  # otherwise there is no hard background
                 matches[easy] = NEITHER
-        rows = sample_matches(matches, sampling.count, sampling.positive_share, generator)
+        rows = sample_matches(matches, sampling.count, sampling.positive_fraction, generator)
         samples.append(boxes[torch.cat(rows)])
     return samples
 
 
 def label_proposals(
-    proposals: Tensor, target: Mapping[str, Tensor], high: float = 0.5, weights: Sequence[float] = (1, 1, 1, 1)
+    proposals: Tensor, target: Mapping[str, Tensor], positive_iou: float = 0.5, weights: Sequence[float] = (1, 1, 1, 1)
 ) -> tuple[Tensor, Tensor]:
     """Classes and regression targets of the proposals of one image.
 
     Args:
         proposals: (P, 4), with an area.
         target: `boxes` (N, 4) and `labels` (N,) of the image.
-        high: smallest IoU with an object; proposals below it are background, class 0.
+        positive_iou: smallest IoU with an object; proposals below it are background, class 0.
         weights: of `encode_boxes`.
 
     Returns:
         (P,) int64 classes, and (P, 4) deltas to the object, 0 for background.
     """
-    matches = match_anchors(box_iou(target["boxes"].to(proposals), proposals), high, high)
+    matches = match_anchors(box_iou(target["boxes"].to(proposals), proposals), positive_iou, positive_iou)
     labels, deltas, positive = torch.zeros_like(matches), torch.zeros_like(proposals), matches >= 0
     labels[positive] = target["labels"].to(matches.device)[matches[positive]]
     deltas[positive] = encode_boxes(target["boxes"].to(proposals)[matches[positive]], proposals[positive], weights)
@@ -115,10 +116,10 @@ def detections(
         B dicts of `boxes`, `labels` and `scores`, the best first.
     """
     if not is_exporting() and bool(scores.isnan().any()):
-        raise ValueError("outputs has a NaN among the scores, expected numbers")
+        raise ValueError("outputs has scores with NaN, expected finite values")
     counts = [len(proposals) for proposals in outputs["proposals"]]
     return [
-        best_detections(image_boxes, image_scores, size, score_threshold, iou_threshold, count, SMALLEST)
+        best_detections(image_boxes, image_scores, size, score_threshold, iou_threshold, count, MIN_SIDE)
         for image_boxes, image_scores, size in zip(
             boxes.split(counts), scores.split(counts), outputs["sizes"], strict=True
         )

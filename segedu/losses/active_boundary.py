@@ -26,8 +26,8 @@ def active_boundary_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    share: float = 0.01,
-    farthest: float = 20.0,
+    boundary_fraction: float = 0.01,
+    max_distance: float = 20.0,
     smoothing: float = 0.2,
     detach_neighbours: bool = True,
     ignore_index: int | None = 255,
@@ -46,8 +46,8 @@ def active_boundary_loss(
     Args:
         logits: (B, K, H, W) with K >= 2 classes, before the softmax.
         target: (B, H, W) int64 classes.
-        share: fraction of an image's pixels that form the predicted boundary, above 0 and at most 1.
-        farthest: θ in pixels, above 0.
+        boundary_fraction: fraction of an image's pixels that form the predicted boundary, above 0 and at most 1.
+        max_distance: θ in pixels, above 0.
         smoothing: label smoothing of the direction, in [0, 1].
         detach_neighbours: whether the neighbours of a boundary pixel get no gradient.
         ignore_index: pixels with this target are neither boundary nor neighbour.
@@ -64,33 +64,33 @@ def active_boundary_loss(
         >>> active_boundary_loss(logits, torch.tensor([[[0, 0, 0, 0, 1, 1]]]), smoothing=0)
         tensor(0.0526)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
-    check_number("share", share, maximum=1, exclusive=True)
-    check_number("farthest", farthest, exclusive=True)
+    valid = check_logits_and_target(logits, target, ignore_index)
+    check_number("boundary_fraction", boundary_fraction, maximum=1, exclusive=True)
+    check_number("max_distance", max_distance, exclusive=True)
     check_number("smoothing", smoothing, maximum=1)
     check_floats("logits", logits, "B K H W")
     log_p = torch.log_softmax(full_precision(logits), dim=1)
-    divergence, is_neighbour = neighbour_divergence(log_p, counted, detach_neighbours)  # (B, 8, H, W)
-    distance = distance_to_boundary(target, counted)  # (B, H, W), infinite without a boundary
-    valid = is_neighbour & distance.isfinite()[:, None]
-    on_boundary = predicted_boundary(divergence.detach(), counted, share) & valid.any(1)
-    weight = on_boundary * distance.clamp(max=farthest).to(log_p.dtype) / farthest
+    divergence, is_neighbour = neighbour_divergence(log_p, valid, detach_neighbours)  # (B, 8, H, W)
+    distance = distance_to_boundary(target, valid)  # (B, H, W), infinite without a boundary
+    valid_neighbours = is_neighbour & distance.isfinite()[:, None]
+    on_boundary = predicted_boundary(divergence.detach(), valid, boundary_fraction) & valid_neighbours.any(1)
+    weight = on_boundary * distance.clamp(max=max_distance).to(log_p.dtype) / max_distance
     neighbour_distance = torch.stack([_shift(distance, dy, dx, math.inf) for dy, dx in NEIGHBOURS], dim=1)
-    direction = torch.where(valid, neighbour_distance, math.inf).argmin(1, keepdim=True)  # (B, 1, H, W)
-    log_q = torch.where(valid, divergence, -1e30).log_softmax(1)
-    nearest, total = log_q.gather(1, direction)[:, 0], torch.where(valid, log_q, 0.0).sum(1)
-    num_others = (valid.sum(1) - 1).clamp(min=1)
-    smooth = smoothing * (valid.sum(1) > 1).to(log_p.dtype)  # a single neighbour cannot be smoothed
+    direction = torch.where(valid_neighbours, neighbour_distance, math.inf).argmin(1, keepdim=True)  # (B, 1, H, W)
+    log_q = torch.where(valid_neighbours, divergence, -1e30).log_softmax(1)
+    nearest, total = log_q.gather(1, direction)[:, 0], torch.where(valid_neighbours, log_q, 0.0).sum(1)
+    num_others = (valid_neighbours.sum(1) - 1).clamp(min=1)
+    smooth = smoothing * (valid_neighbours.sum(1) > 1).to(log_p.dtype)  # a single neighbour cannot be smoothed
     loss = -((1 - smooth) * nearest + smooth / num_others * (total - nearest))
     return (weight * torch.where(on_boundary, loss, 0.0)).sum() / on_boundary.sum().clamp(min=1)
 
 
-def neighbour_divergence(log_p: Tensor, counted: Tensor, detach_neighbours: bool = False) -> tuple[Tensor, Tensor]:
+def neighbour_divergence(log_p: Tensor, valid: Tensor, detach_neighbours: bool = False) -> tuple[Tensor, Tensor]:
     """``KL(P_i, P_j)`` of each pixel to its 8 neighbours.
 
     Args:
         log_p: (B, K, H, W) log-probabilities.
-        counted: (B, H, W) bool; other pixels are not neighbours.
+        valid: (B, H, W) bool; other pixels are not neighbours.
         detach_neighbours: whether P_j gets no gradient.
 
     Returns:
@@ -105,22 +105,22 @@ def neighbour_divergence(log_p: Tensor, counted: Tensor, detach_neighbours: bool
         tensor([[0.3681, 0.0000]])
     """
     p, log_p_neighbours = log_p.exp(), log_p.detach() if detach_neighbours else log_p
-    divergences, valid = [], []
+    divergences, valid_neighbours = [], []
     for dy, dx in NEIGHBOURS:
-        is_neighbour = _shift(counted, dy, dx, False) & counted
+        is_neighbour = _shift(valid, dy, dx, False) & valid
         difference = torch.where(is_neighbour[:, None], log_p - _shift(log_p_neighbours, dy, dx, 0.0), 0.0)
         divergences.append((p * difference).sum(1))
-        valid.append(is_neighbour)
-    return torch.stack(divergences, dim=1), torch.stack(valid, dim=1)
+        valid_neighbours.append(is_neighbour)
+    return torch.stack(divergences, dim=1), torch.stack(valid_neighbours, dim=1)
 
 
-def predicted_boundary(divergence: Tensor, counted: Tensor, share: float) -> Tensor:
+def predicted_boundary(divergence: Tensor, valid: Tensor, boundary_fraction: float) -> Tensor:
     """The pixels of each image that differ most from their right or lower neighbour.
 
     Args:
         divergence: (B, 8, H, W) of ``neighbour_divergence``.
-        counted: (B, H, W) bool, False where ignored.
-        share: fraction of the pixels that are not ignored; rounded down, at least one.
+        valid: (B, H, W) bool, False where ignored.
+        boundary_fraction: fraction of the pixels that are not ignored; rounded down, at least one.
 
     Returns:
         (B, H, W) bool. Pixels of divergence 0 are excluded; ties with the last pixel are included.
@@ -128,22 +128,22 @@ def predicted_boundary(divergence: Tensor, counted: Tensor, share: float) -> Ten
     Example:
         >>> divergence = torch.zeros(1, 8, 1, 3)
         >>> divergence[0, 4, 0, 1] = 0.7  # the middle pixel to its right neighbour
-        >>> predicted_boundary(divergence, torch.ones(1, 1, 3).bool(), share=0.5)
+        >>> predicted_boundary(divergence, torch.ones(1, 1, 3).bool(), boundary_fraction=0.5)
         tensor([[[False,  True, False]]])
     """
     right, below = (divergence[:, NEIGHBOURS.index(step)] for step in ((0, 1), (1, 0)))
-    largest = torch.where(counted, torch.maximum(right, below), 0.0).flatten(1)
-    num_kept = (counted.flatten(1).sum(1) * share).long().clamp(min=1)
+    largest = torch.where(valid, torch.maximum(right, below), 0.0).flatten(1)
+    num_kept = (valid.flatten(1).sum(1) * boundary_fraction).long().clamp(min=1)
     threshold = largest.sort(dim=1, descending=True).values.gather(1, num_kept[:, None] - 1)
-    return ((largest >= threshold) & (largest > 0)).reshape(counted.shape)
+    return ((largest >= threshold) & (largest > 0)).reshape(valid.shape)
 
 
-def distance_to_boundary(target: Tensor, counted: Tensor) -> Tensor:
+def distance_to_boundary(target: Tensor, valid: Tensor) -> Tensor:
     """Distance of each pixel to the nearest pixel whose right or lower neighbour is of another class.
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool, False where ignored; ignored pixels form no boundary.
+        valid: (B, H, W) bool, False where ignored; ignored pixels form no boundary.
 
     Returns:
         (B, H, W) float64, infinite in an image without a boundary.
@@ -152,9 +152,9 @@ def distance_to_boundary(target: Tensor, counted: Tensor) -> Tensor:
         >>> distance_to_boundary(torch.tensor([[[0, 0, 1, 1]]]), torch.ones(1, 1, 4).bool())
         tensor([[[1., 0., 1., 2.]]], dtype=torch.float64)
     """
-    edge = torch.zeros_like(counted)
+    edge = torch.zeros_like(valid)
     for dy, dx in ((0, 1), (1, 0)):
-        both = counted & _shift(counted, dy, dx, False)
+        both = valid & _shift(valid, dy, dx, False)
         edge |= both & (target != _shift(target, dy, dx, 0))
     distance = distance_inside(~edge[:, None])[:, 0]
     return torch.where(edge.any((1, 2), keepdim=True), distance, math.inf)

@@ -45,10 +45,10 @@ def boundary_loss(
         >>> boundary_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
         tensor(0.2500)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     p = torch.softmax(full_precision(logits), dim=1)
-    distance = signed_distance(*class_masks(target, p.shape[1], counted)).to(p.dtype)
-    return _mean_of_pixels(p * distance, counted, include_background)
+    distance = signed_distance(*class_masks(target, p.shape[1], valid)).to(p.dtype)
+    return _mean_of_pixels(p * distance, valid, include_background)
 
 
 def hausdorff_loss(
@@ -81,14 +81,14 @@ def hausdorff_loss(
         >>> hausdorff_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # (4 + 1 + 1 + 4) / 4 · 1/4
         tensor(0.6250)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("alpha", alpha, exclusive=True)
     p = torch.softmax(full_precision(logits), dim=1)
-    inside, outside = class_masks(target, p.shape[1], counted)
+    inside, outside = class_masks(target, p.shape[1], valid)
     weight = _distance_to_edge(inside, outside) ** alpha
     predicted = p.detach() > 0.5
-    weight = weight + _distance_to_edge(predicted & counted[:, None], ~predicted & counted[:, None]) ** alpha
-    return _mean_of_pixels((p - inside.to(p.dtype)) ** 2 * weight.to(p.dtype), counted, include_background)
+    weight = weight + _distance_to_edge(predicted & valid[:, None], ~predicted & valid[:, None]) ** alpha
+    return _mean_of_pixels((p - inside.to(p.dtype)) ** 2 * weight.to(p.dtype), valid, include_background)
 
 
 def _distance_to_edge(inside: Tensor, outside: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ def boundary_dou_loss(
         >>> boundary_dou_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1).long(), smooth=0)
         tensor(0.6667)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("smooth", smooth)
-    p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]  # (B, K, H, W)
-    y = class_masks(target, p.shape[1], counted)[0]
+    p = torch.softmax(full_precision(logits), dim=1) * valid[:, None]  # (B, K, H, W)
+    y = class_masks(target, p.shape[1], valid)[0]
     at_edge = y & ~_all_neighbours_inside(y)
     y, at_edge = y.to(p.dtype).flatten(2), at_edge.to(p.dtype).flatten(2)
     pixels = 2 if per_image else (0, 2)
@@ -185,16 +185,16 @@ def region_wise_loss(
         >>> region_wise_loss(torch.zeros(1, 2, 1, 3), torch.tensor([[[0, 0, 1]]]))
         tensor(0.0417)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     p = torch.softmax(full_precision(logits), dim=1)
-    inside, outside = class_masks(target, p.shape[1], counted)
+    inside, outside = class_masks(target, p.shape[1], valid)
     distance = distance_inside(inside, outside)
     deepest = distance.flatten(2).amax(2).reshape(*p.shape[:2], *[1] * (p.ndim - 2))
     depth = torch.where(deepest > 0, distance / deepest.clamp(min=1), 1.0)  # 1 for a class that fills its image
-    return _mean_of_pixels(p * torch.where(inside, -depth, 1.0).to(p.dtype), counted, include_background=True)
+    return _mean_of_pixels(p * torch.where(inside, -depth, 1.0).to(p.dtype), valid, include_background=True)
 
 
-def _mean_of_pixels(loss: Tensor, counted: Tensor, include_background: bool) -> Tensor:
+def _mean_of_pixels(loss: Tensor, valid: Tensor, include_background: bool) -> Tensor:
     """Mean of (B, K, H, W) over the pixels that are not ignored and the classes."""
     loss = loss if include_background else loss[:, 1:]
-    return reduce_loss(loss, counted[:, None].expand_as(loss).to(loss.dtype), "mean")
+    return reduce_loss(loss, valid[:, None].expand_as(loss).to(loss.dtype), "mean")

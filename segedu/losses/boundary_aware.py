@@ -47,12 +47,12 @@ def boundary_aware_loss(logits: Tensor, target: Tensor, *, ignore_index: int | N
         tensor(0.6931)
     """
     _check_distance_logits(logits)
-    counted = check_soft_target(logits[:, 0], target, ignore_index)[1]
-    log_outside = log_uncovered(logits, counted)  # (B, H, W)
-    mask = torch.where(counted, target, 0).to(log_outside.dtype)
+    valid = check_soft_target(logits[:, 0], target, ignore_index)[1]
+    log_outside = log_uncovered(logits, valid)  # (B, H, W)
+    mask = torch.where(valid, target, 0).to(log_outside.dtype)
     inside = -torch.expm1(log_outside)
     loss = -(mask * inside.clamp(min=EPS).log() + (1 - mask) * log_outside)
-    return reduce_loss(loss, counted.to(loss.dtype), "mean")
+    return reduce_loss(loss, valid.to(loss.dtype), "mean")
 
 
 def decode_distances(logits: Tensor) -> Tensor:
@@ -75,32 +75,32 @@ def decode_distances(logits: Tensor) -> Tensor:
     return 1 - log_uncovered(logits, torch.ones_like(logits[:, 0], dtype=torch.bool)).exp()
 
 
-def truncated_distance(target: Tensor, largest: int) -> Tensor:
+def truncated_distance(target: Tensor, max_distance: int) -> Tensor:
     """Distance of each pixel of a mask to the nearest pixel outside, rounded up and at most N.
 
     Args:
         target: (B, H, W) masks, 0 and 1.
-        largest: N, at least 1.
+        max_distance: N, at least 1.
 
     Returns:
         (B, H, W) int64, 0 outside the mask. A mask that fills its image is N everywhere, as if it continued outside.
 
     Example:
-        >>> truncated_distance(torch.tensor([[[0, 1, 1, 1, 1]]]), largest=3)
+        >>> truncated_distance(torch.tensor([[[0, 1, 1, 1, 1]]]), max_distance=3)
         tensor([[[0, 1, 2, 3, 3]]])
     """
-    check_integer("largest", largest)
+    check_integer("max_distance", max_distance)
     masks = target.bool()[:, None]
-    distance = torch.where(masks & ~masks.all((2, 3), keepdim=True), distance_inside(masks), largest * masks)
-    return distance[:, 0].ceil().clamp(max=largest).long()
+    distance = torch.where(masks & ~masks.all((2, 3), keepdim=True), distance_inside(masks), max_distance * masks)
+    return distance[:, 0].ceil().clamp(max=max_distance).long()
 
 
-def log_uncovered(logits: Tensor, counted: Tensor) -> Tensor:
+def log_uncovered(logits: Tensor, valid: Tensor) -> Tensor:
     """Logarithm of the probability that no disc covers a pixel.
 
     Args:
         logits: (B, N + 1, H, W) with distances 0 to N.
-        counted: (B, H, W) bool; other pixels have no disc.
+        valid: (B, H, W) bool; other pixels have no disc.
 
     Returns:
         (B, H, W), at most 0.
@@ -113,7 +113,7 @@ def log_uncovered(logits: Tensor, counted: Tensor) -> Tensor:
     total = torch.zeros_like(log_p[:, 0])
     for n in range(1, logits.shape[1]):
         log_not_n = torch.cat([log_p[:, :n], log_p[:, n + 1 :]], dim=1).logsumexp(1)  # log(1 - b_n), (B, H, W)
-        log_not_n = torch.where(counted, log_not_n.clamp(max=0), 0.0)
+        log_not_n = torch.where(valid, log_not_n.clamp(max=0), 0.0)
         offsets = torch.arange(1 - n, n, device=logits.device)
         disc = (offsets[:, None] ** 2 + offsets**2 < n * n).to(log_p.dtype)
         total = total + F.conv2d(log_not_n[:, None], disc[None, None], padding=n - 1)[:, 0]  # log Π = Σ log

@@ -50,12 +50,12 @@ def cldice_loss(
         >>> cldice_loss(logits, target, smooth=0)  # precision 1, sensitivity 1/2
         tensor(0.3333)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("smooth", smooth)
     if logits.ndim not in (4, 5):
         raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, K, H, W) or (B, K, D, H, W)")
-    p = torch.softmax(full_precision(logits), dim=1) * counted[:, None]
-    y = class_masks(target, p.shape[1], counted)[0].to(p.dtype)
+    p = torch.softmax(full_precision(logits), dim=1) * valid[:, None]
+    y = class_masks(target, p.shape[1], valid)[0].to(p.dtype)
     pixels = tuple(range(2, p.ndim)) if per_image else (0, *range(2, p.ndim))
     skeleton_p, skeleton_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
     precision = ratio_or_one((skeleton_p * y).sum(pixels) + smooth, skeleton_p.sum(pixels) + smooth)
@@ -94,8 +94,8 @@ def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
 def _erode(maps: Tensor) -> Tensor:
     pool = F.max_pool2d if maps.ndim == 4 else F.max_pool3d
     axes = maps.ndim - 2
-    arms = [[3 if axis == arm else 1 for axis in range(axes)] for arm in range(axes)]
-    eroded = [-pool(-maps, arm, 1, [size // 2 for size in arm]) for arm in arms]
+    kernel_sizes = [[3 if axis == long_axis else 1 for axis in range(axes)] for long_axis in range(axes)]
+    eroded = [-pool(-maps, kernel_size, 1, [size // 2 for size in kernel_size]) for kernel_size in kernel_sizes]
     return torch.stack(eroded).amin(0) if axes > 2 else torch.minimum(*eroded)
 
 

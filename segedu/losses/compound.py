@@ -12,7 +12,7 @@ from segedu.losses.overlap import class_masks, power_from_zero, soft_counts
 from segedu.losses.reduction import full_precision, reduce_loss, true_class_weight
 from segedu.losses.region import tversky_error
 from segedu.validation.numbers import check_number
-from segedu.validation.targets import check_logits_and_target, counted_pixels
+from segedu.validation.targets import check_logits_and_target, valid_pixels
 
 
 def combo_loss(
@@ -52,16 +52,16 @@ def combo_loss(
         >>> combo_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).long())
         tensor(0.2733)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("alpha", alpha, maximum=1)
     check_number("beta", beta, maximum=1)
     first = 0 if include_background else 1
     log_p, log_not_p = (x[:, first:] for x in log_probabilities(logits))
-    masks = class_masks(target, logits.shape[1], counted)[0][:, first:]
-    entropy = -torch.where(masks, beta * log_p, (1 - beta) * log_not_p)  # (B, K, H, W)
-    entropy = reduce_loss(entropy, counted[:, None].expand_as(entropy).to(entropy.dtype), "mean")
+    masks = class_masks(target, logits.shape[1], valid)[0][:, first:]
+    ce = -torch.where(masks, beta * log_p, (1 - beta) * log_not_p)  # (B, K, H, W)
+    ce = reduce_loss(ce, valid[:, None].expand_as(ce).to(ce.dtype), "mean")
     options = {"ignore_index": ignore_index, "smooth": smooth, "include_background": include_background}
-    return alpha * entropy + (1 - alpha) * dice_loss(logits, target, **options)
+    return alpha * ce + (1 - alpha) * dice_loss(logits, target, **options)
 
 
 def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,13 +127,13 @@ def exponential_logarithmic_loss(
     check_number("dice_weight", dice_weight, maximum=1)
     check_number("gamma", gamma, exclusive=True)
     check_number("smooth", smooth, exclusive=True)
-    counted = check_logits_and_target(logits, target, ignore_index)
-    weight = true_class_weight(target, counted, class_weights, logits)
+    valid = check_logits_and_target(logits, target, ignore_index)
+    weight = true_class_weight(target, valid, class_weights, logits)
     tp, fp, fn = soft_counts(logits, target, ignore_index)
     minus_log_dice = torch.log1p((fp + fn) / (2 * tp + smooth))  # -log((2 TP + s) / (2 TP + FP + FN + s))
-    entropy = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    entropy = reduce_loss(power_from_zero(entropy, gamma), weight, "mean")
-    return dice_weight * power_from_zero(minus_log_dice, gamma).mean() + (1 - dice_weight) * entropy
+    ce = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    ce = reduce_loss(power_from_zero(ce, gamma), weight, "mean")
+    return dice_weight * power_from_zero(minus_log_dice, gamma).mean() + (1 - dice_weight) * ce
 
 
 def unified_focal_loss(
@@ -182,10 +182,10 @@ def unified_focal_loss(
     check_number("gamma", gamma, maximum=1)
     if gamma == 1:
         raise ValueError("gamma is 1, expected a number below 1")
-    rare = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    background = focal_loss(logits, target, gamma=gamma, ignore_index=ignore_index, reduction="none")
-    loss = torch.where(target == 0, (1 - delta) * background, delta * rare)
-    focal = reduce_loss(loss, counted_pixels(target, ignore_index).to(loss.dtype), "mean")
+    foreground_loss = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    background_loss = focal_loss(logits, target, gamma=gamma, ignore_index=ignore_index, reduction="none")
+    loss = torch.where(target == 0, (1 - delta) * background_loss, delta * foreground_loss)
+    focal = reduce_loss(loss, valid_pixels(target, ignore_index).to(loss.dtype), "mean")
     counts = soft_counts(logits, target, ignore_index)
     error = tversky_error(counts, alpha=1 - delta, beta=delta, smooth=smooth)  # (B, K)
     tversky = torch.cat([error[:, :1], power_from_zero(error[:, 1:], 1 - gamma)], dim=1).mean()

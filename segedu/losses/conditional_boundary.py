@@ -63,7 +63,7 @@ def conditional_boundary_loss(
         >>> conditional_boundary_loss(features, features, target, window=3, temperature=1.0)
         tensor(0.3133)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("temperature", temperature, exclusive=True)
     check_number("pull", pull)
     check_number("push", push)
@@ -72,12 +72,12 @@ def conditional_boundary_loss(
     if window % 2 == 0:
         raise ValueError(f"window is {window}, expected an odd integer")
     f = F.normalize(full_precision(features), dim=1)  # (B, D, H, W)
-    correct = counted & (logits.argmax(1) == target)
+    correct = valid & (logits.argmax(1) == target)
     neighbours = _windows(f, window)  # (B, D, W², P)
-    labels, usable, in_image = (_windows(x[:, None].to(f.dtype), window)[:, 0] for x in (target, correct, counted))
+    labels, usable, in_image = (_windows(x[:, None].to(f.dtype), window)[:, 0] for x in (target, correct, valid))
     own_label = target.flatten(1)[:, None]
     same, other = labels == own_label, (labels != own_label) & in_image.bool()
-    anchors = counted.flatten(1) & other.any(1)  # (B, P): ground-truth boundary
+    anchors = valid.flatten(1) & other.any(1)  # (B, P): ground-truth boundary
     is_self = torch.arange(window**2, device=target.device).reshape(1, -1, 1) == window**2 // 2
     positive = same & usable.bool() & ~is_self & anchors[:, None]  # (B, W², P)
     negative = other & usable.bool() & anchors[:, None]

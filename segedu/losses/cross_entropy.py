@@ -43,10 +43,10 @@ def cross_entropy(
         >>> cross_entropy(logits, torch.zeros(1, 1, 1, dtype=torch.int64))  # log 2
         tensor(0.6931)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
-    weight = true_class_weight(target, counted, class_weights, logits)
+    valid = check_logits_and_target(logits, target, ignore_index)
+    weight = true_class_weight(target, valid, class_weights, logits)
     check_weights("pixel_weights", pixel_weights, tuple(target.shape))
-    safe_target = torch.where(counted, target, 0)  # 255 is not a valid index; its pixels get weight 0 below
+    safe_target = torch.where(valid, target, 0)  # 255 is not a valid index; its pixels get weight 0 below
     log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W); no overflow, unlike log(softmax)
     loss = -log_p.gather(1, safe_target[:, None])[:, 0]  # (B, H, W)
     if pixel_weights is not None:
@@ -79,11 +79,13 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.0, 0.0]), torch.tensor([1, 255]))  # log 2
         tensor(0.6931)
     """
-    soft, counted = check_soft_target(logits, target, ignore_index)
+    soft_target, valid = check_soft_target(logits, target, ignore_index)
     logits = full_precision(logits)
     check_weights("pixel_weights", pixel_weights, tuple(target.shape))
-    loss = -(soft * F.logsigmoid(logits) + (1 - soft) * F.logsigmoid(-logits))  # log(1 - p) = logsigmoid(-z)
-    weight = counted.to(loss.dtype)
+    loss = -(
+        soft_target * F.logsigmoid(logits) + (1 - soft_target) * F.logsigmoid(-logits)
+    )  # log(1 - p) = logsigmoid(-z)
+    weight = valid.to(loss.dtype)
     if pixel_weights is not None:
         weight = weight * pixel_weights.to(loss)
     return reduce_loss(loss, weight, reduction)

@@ -137,7 +137,7 @@ def generalized_wasserstein_dice_loss(
         >>> generalized_wasserstein_dice_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).long(), M, smooth=0)
         tensor(0.3333)
     """
-    counted = check_logits_and_target(logits, target, ignore_index).flatten(1)  # (B, P)
+    valid = check_logits_and_target(logits, target, ignore_index).flatten(1)  # (B, P)
     check_number("smooth", smooth)
     check_weights("class_distances", class_distances, (logits.shape[1], logits.shape[1]))
     p = torch.softmax(full_precision(logits).flatten(2), dim=1)  # (B, K, P)
@@ -145,7 +145,7 @@ def generalized_wasserstein_dice_loss(
     if bool(class_distances.diagonal().any()) or not torch.equal(class_distances, class_distances.T) or maximum == 0:
         raise ValueError("class_distances is not a distance, expected a symmetric matrix, not all 0, with diagonal 0")
     distances = (class_distances / maximum).to(p)
-    safe_target = torch.where(counted, target.flatten(1), 0)
-    cost = (distances[safe_target].movedim(-1, 1) * p).sum(1) * counted  # (B, P): W
-    correct = (distances[safe_target, 0] * (1 - cost) * counted).sum(1)  # 0 for background pixels
+    safe_target = torch.where(valid, target.flatten(1), 0)
+    cost = (distances[safe_target].movedim(-1, 1) * p).sum(1) * valid  # (B, P): W
+    correct = (distances[safe_target, 0] * (1 - cost) * valid).sum(1)  # 0 for background pixels
     return (1 - ratio_or_one(2 * correct + smooth, 2 * correct + cost.sum(1) + smooth)).mean()

@@ -47,10 +47,10 @@ def top_k_loss(
         >>> top_k_loss(logits, torch.tensor([[[0, 1]]]), k=50)
         tensor(1.3863)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("k", k, maximum=100, exclusive=True)
     options = {"ignore_index": ignore_index, "class_weights": class_weights, "reduction": "none"}
-    loss = cross_entropy(logits, target, **options)[counted]  # (P,)
+    loss = cross_entropy(logits, target, **options)[valid]  # (P,)
     if loss.numel() == 0:
         return logits.sum() * 0
     num_kept = max(1, int(loss.numel() * k / 100))
@@ -93,19 +93,19 @@ def distance_map_cross_entropy(
         >>> distance_map_cross_entropy(torch.zeros(1, 2, 1, 3), torch.tensor([[[0, 0, 1]]]), reduction="none")
         tensor([[[0.6931, 1.3863, 0.6931]]])
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
-    weight = true_class_weight(target, counted, class_weights, logits)
+    valid = check_logits_and_target(logits, target, ignore_index)
+    weight = true_class_weight(target, valid, class_weights, logits)
     loss = cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    loss = (1 + boundary_nearness(target, logits.shape[1], counted).to(loss.dtype)) * loss
+    loss = (1 + boundary_nearness(target, logits.shape[1], valid).to(loss.dtype)) * loss
     return reduce_loss(loss, weight, reduction)
 
 
-def boundary_nearness(target: Tensor, num_classes: int, counted: Tensor) -> Tensor:
+def boundary_nearness(target: Tensor, num_classes: int, valid: Tensor) -> Tensor:
     """φ of each pixel: the largest distance to a boundary of its class in its image, minus its own distance.
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool, False where ignored.
+        valid: (B, H, W) bool, False where ignored.
 
     Returns:
         (B, H, W) float64, at least 0; 0 where ignored.
@@ -114,7 +114,7 @@ def boundary_nearness(target: Tensor, num_classes: int, counted: Tensor) -> Tens
         >>> boundary_nearness(torch.tensor([[[0, 0, 0, 1]]]), 2, torch.ones(1, 1, 4).bool())
         tensor([[[0., 1., 2., 0.]]], dtype=torch.float64)
     """
-    inside, outside = class_masks(target, num_classes, counted)
+    inside, outside = class_masks(target, num_classes, valid)
     distance = distance_inside(inside, outside)  # (B, K, H, W)
     deepest = distance.flatten(2).amax(2).reshape(*distance.shape[:2], *[1] * (target.ndim - 1))
     return torch.where(inside, deepest - distance, 0).sum(1)

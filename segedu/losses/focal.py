@@ -50,17 +50,17 @@ def sigmoid_focal_loss(
         >>> sigmoid_focal_loss(torch.tensor([0.0]), torch.tensor([1]))
         tensor(0.0433)
     """
-    soft, counted = check_soft_target(logits, target, ignore_index)
+    soft_target, valid = check_soft_target(logits, target, ignore_index)
     check_number("gamma", gamma)
     logits = full_precision(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+    ce = F.binary_cross_entropy_with_logits(logits, soft_target, reduction="none")
     # sigmoid(-z), because 1 - sigmoid(z) is rounded to 0 for large z
-    error = (1 - soft) * torch.sigmoid(logits) + soft * torch.sigmoid(-logits)  # 1 - p_t
-    loss = power_from_zero(error, gamma) * entropy
+    error = (1 - soft_target) * torch.sigmoid(logits) + soft_target * torch.sigmoid(-logits)  # 1 - p_t
+    loss = power_from_zero(error, gamma) * ce
     if alpha is not None:
         check_number("alpha", alpha, maximum=1)
-        loss = (soft * alpha + (1 - soft) * (1 - alpha)) * loss
-    return reduce_loss(loss, counted.to(loss.dtype), reduction)
+        loss = (soft_target * alpha + (1 - soft_target) * (1 - alpha)) * loss
+    return reduce_loss(loss, valid.to(loss.dtype), reduction)
 
 
 def focal_loss(
@@ -92,10 +92,10 @@ def focal_loss(
         >>> focal_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64))
         tensor(0.1733)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("gamma", gamma)
-    weight = true_class_weight(target, counted, class_weights, logits)
-    safe_target = torch.where(counted, target, 0)[:, None]  # (B, 1, H, W)
+    weight = true_class_weight(target, valid, class_weights, logits)
+    safe_target = torch.where(valid, target, 0)[:, None]  # (B, 1, H, W)
     log_p = torch.log_softmax(full_precision(logits), dim=1)  # (B, K, H, W)
     # log(1 - p_t) from the other classes, because 1 - p_t itself is rounded to 0 for confident predictions
     log_error = log_p.scatter(1, safe_target, -torch.inf).logsumexp(dim=1)  # (B, H, W)

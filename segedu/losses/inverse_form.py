@@ -59,21 +59,21 @@ def inverse_form_loss(
         tensor(0.3000)
     """
     check_floats("boundary_logits", boundary_logits, "B H W")
-    target, counted = check_soft_target(boundary_logits, boundary, ignore_index)
+    target, valid = check_soft_target(boundary_logits, boundary, ignore_index)
     check_integer("tile", tile)
-    preds = torch.sigmoid(full_precision(boundary_logits)) * counted
-    preds, target = cut_tiles(preds, tile), cut_tiles(target, tile)
-    with_boundary = target.flatten(1).any(1)
-    if not with_boundary.any():
+    preds = torch.sigmoid(full_precision(boundary_logits)) * valid
+    preds, target = split_into_tiles(preds, tile), split_into_tiles(target, tile)
+    has_boundary = target.flatten(1).any(1)
+    if not has_boundary.any():
         return preds.sum() * 0
-    theta = inverse_net(preds[with_boundary], target[with_boundary])
+    theta = inverse_net(preds[has_boundary], target[has_boundary])
     check_tensor("the result of inverse_net", theta, "N 6|8")
     squares = (theta - theta.new_tensor(IDENTITY[: theta.shape[1]])).square().sum(1)
     positive = squares > 0  # the gradient of the square root is infinite at 0
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0).mean()
 
 
-def cut_tiles(maps: Tensor, tile: int) -> Tensor:
+def split_into_tiles(maps: Tensor, tile: int) -> Tensor:
     """Divide maps into square tiles, padded with 0 at the right and bottom.
 
     Args:
@@ -84,7 +84,7 @@ def cut_tiles(maps: Tensor, tile: int) -> Tensor:
         (N, 1, T, T), image by image, row by row.
 
     Example:
-        >>> cut_tiles(torch.arange(6.0).reshape(1, 2, 3), 2)[:, 0].tolist()
+        >>> split_into_tiles(torch.arange(6.0).reshape(1, 2, 3), 2)[:, 0].tolist()
         [[[0.0, 1.0], [3.0, 4.0]], [[2.0, 0.0], [5.0, 0.0]]]
     """
     B, H, W = maps.shape
@@ -112,9 +112,9 @@ def class_boundary(target: Tensor, ignore_index: int | None = 255) -> Tensor:
     for axis in (1, 2):
         size = target.shape[axis] - 1
         first, second = target.narrow(axis, 0, size), target.narrow(axis, 1, size)
-        differ = (first != second) & ~ignored.narrow(axis, 0, size) & ~ignored.narrow(axis, 1, size)
-        boundary.narrow(axis, 0, size).masked_fill_(differ, 1)
-        boundary.narrow(axis, 1, size).masked_fill_(differ, 1)
+        is_boundary = (first != second) & ~ignored.narrow(axis, 0, size) & ~ignored.narrow(axis, 1, size)
+        boundary.narrow(axis, 0, size).masked_fill_(is_boundary, 1)
+        boundary.narrow(axis, 1, size).masked_fill_(is_boundary, 1)
     return torch.where(ignored, target, boundary)
 
 
@@ -167,8 +167,8 @@ def synthetic_tiles(count: int, tile: int, generator: torch.Generator) -> tuple[
         the transformed tile to its source position, in coordinates from -1 to 1.
 
     Example:
-        >>> moved, tiles, theta = synthetic_tiles(2, 16, torch.Generator().manual_seed(0))
-        >>> moved.shape, theta.shape
+        >>> warped, tiles, theta = synthetic_tiles(2, 16, torch.Generator().manual_seed(0))
+        >>> warped.shape, theta.shape
         (torch.Size([2, 1, 16, 16]), torch.Size([2, 6]))
     """
     check_integer("count", count)
@@ -190,13 +190,15 @@ def synthetic_tiles(count: int, tile: int, generator: torch.Generator) -> tuple[
     return F.grid_sample(tiles, grid, align_corners=True), tiles, theta
 
 
-def train_inverse_net(net: InverseNet, *, steps: int = 300, batch: int = 64, tile: int = 32, seed: int = 0) -> float:
+def train_inverse_net(
+    net: InverseNet, *, steps: int = 300, batch_size: int = 64, tile: int = 32, seed: int = 0
+) -> float:
     """Train a network on synthetic pairs with known transformations, then freeze it.
 
     Args:
         net: changed in place; afterwards its parameters do not require gradients.
         steps: number of Adam steps.
-        batch: pairs per step.
+        batch_size: pairs per step.
         tile: side of the network's tiles.
         seed: of the pairs.
 
@@ -205,7 +207,7 @@ def train_inverse_net(net: InverseNet, *, steps: int = 300, batch: int = 64, til
 
     Example:
         >>> net = InverseNet(tile=8, width=2)
-        >>> error = train_inverse_net(net, steps=1, batch=2, tile=8)
+        >>> error = train_inverse_net(net, steps=1, batch_size=2, tile=8)
         >>> any(parameter.requires_grad for parameter in net.parameters())
         False
     """
@@ -214,8 +216,8 @@ def train_inverse_net(net: InverseNet, *, steps: int = 300, batch: int = 64, til
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     errors = []
     for _ in range(steps):
-        moved, tiles, theta = synthetic_tiles(batch, tile, generator)
-        loss = (net(moved, tiles) - theta).abs().mean()
+        warped, tiles, theta = synthetic_tiles(batch_size, tile, generator)
+        loss = (net(warped, tiles) - theta).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -45,10 +45,10 @@ def lovasz_softmax_loss(
     p, y = class_probabilities(logits, target, ignore_index)  # (B, K, P)
     if not per_image:
         p, y = (x.movedim(1, 0).flatten(1)[None] for x in (p, y))
-    counted = y.sum(1, keepdim=True).bool().expand_as(y)
-    loss = lovasz_extension((y - p).abs(), y, counted)  # (B, K)
-    averaged = y.any(2) if only_present else counted.any(2)
-    loss_per_image = (loss * averaged).sum(1) / averaged.sum(1).clamp(min=1)
+    valid = y.sum(1, keepdim=True).bool().expand_as(y)
+    loss = lovasz_extension((y - p).abs(), y, valid)  # (B, K)
+    class_included = y.any(2) if only_present else valid.any(2)
+    loss_per_image = (loss * class_included).sum(1) / class_included.sum(1).clamp(min=1)
     return loss_per_image.mean()
 
 
@@ -75,18 +75,18 @@ def lovasz_hinge_loss(
         >>> lovasz_hinge_loss(torch.tensor([[2.0, -0.5]]), torch.tensor([[1, 0]]))
         tensor(0.2500)
     """
-    y, counted = check_soft_target(logits, target, ignore_index)
+    y, valid = check_soft_target(logits, target, ignore_index)
     not_binary = y[(y != 0) & (y != 1)]
     if not_binary.numel():
         raise ValueError(f"target has the value {not_binary[0].item():g}, expected 0 or 1")
     if logits.ndim < 2:
         raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, H, W)")
     shape = (1, -1) if not per_image else (logits.shape[0], -1)
-    z, y, counted = (x.reshape(shape) for x in (full_precision(logits), y, counted))
-    return lovasz_extension((1 - z * (2 * y - 1)).clamp(min=0), y, counted).mean()
+    z, y, valid = (x.reshape(shape) for x in (full_precision(logits), y, valid))
+    return lovasz_extension((1 - z * (2 * y - 1)).clamp(min=0), y, valid).mean()
 
 
-def lovasz_extension(errors: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def lovasz_extension(errors: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Sum of the errors in descending order, each times the IoU that is lost when its pixel becomes wrong as well.
 
     Paper: algorithm 1, for all classes at once. Ignored pixels are sorted to the end and add nothing.
@@ -94,7 +94,7 @@ def lovasz_extension(errors: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     Args:
         errors: (..., P), at least 0.
         target: (..., P), 1 on the class and 0 off it (and where ignored).
-        counted: (..., P) bool, False where ignored.
+        valid: (..., P) bool, False where ignored.
 
     Returns:
         (...,), at most the largest error.
@@ -106,11 +106,11 @@ def lovasz_extension(errors: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         >>> lovasz_extension(torch.tensor([1.0, 1.0, 0.0]), target, torch.ones(3).bool())
         tensor(0.6667)
     """
-    errors, order = torch.where(counted, errors, -1.0).sort(dim=-1, descending=True)
-    target, counted = target.gather(-1, order), counted.gather(-1, order)
+    errors, order = torch.where(valid, errors, -1.0).sort(dim=-1, descending=True)
+    target, valid = target.gather(-1, order), valid.gather(-1, order)
     total = target.sum(-1, keepdim=True)
     intersection = total - target.cumsum(-1)  # without the false negatives so far
     union = total + (1 - target).cumsum(-1)  # with the false positives so far
     jaccard = 1 - intersection / union  # 1 - IoU after each pixel; union >= 1
     gradient = torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=-1)
-    return (errors * gradient * counted).sum(-1)
+    return (errors * gradient * valid).sum(-1)

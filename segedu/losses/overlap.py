@@ -29,11 +29,11 @@ def class_probabilities(logits: Tensor, target: Tensor, ignore_index: int | None
         >>> p.tolist(), y.tolist()
         ([[[0.5, 0.0], [0.5, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]])
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
-    safe_target = torch.where(counted, target, 0).flatten(1)[:, None]  # (B, 1, P)
-    counted = counted.flatten(1)[:, None]
-    p = torch.softmax(full_precision(logits).flatten(2), dim=1) * counted  # (B, K, P)
-    y = torch.zeros_like(p).scatter_(1, safe_target, counted.to(p.dtype))
+    valid = check_logits_and_target(logits, target, ignore_index)
+    safe_target = torch.where(valid, target, 0).flatten(1)[:, None]  # (B, 1, P)
+    valid = valid.flatten(1)[:, None]
+    p = torch.softmax(full_precision(logits).flatten(2), dim=1) * valid  # (B, K, P)
+    y = torch.zeros_like(p).scatter_(1, safe_target, valid.to(p.dtype))
     return p, y
 
 
@@ -59,26 +59,26 @@ def soft_counts(
         >>> soft_counts(torch.zeros(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64))
         (tensor([[1., 0.]]), tensor([[0., 1.]]), tensor([[1., 0.]]))
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
-    safe_target = torch.where(counted, target, 0).flatten(1)  # (B, P)
-    counted = counted.flatten(1)
+    valid = check_logits_and_target(logits, target, ignore_index)
+    safe_target = torch.where(valid, target, 0).flatten(1)  # (B, P)
+    valid = valid.flatten(1)
     p = torch.softmax(full_precision(logits).flatten(2), dim=1)  # (B, K, P)
     p_target = p.gather(1, safe_target[:, None])[:, 0]  # (B, P) probability of the ground truth
     # without a one-hot tensor: a pixel adds to TP and FN of its own class, and to FP of all other classes
     zeros = p.new_zeros(p.shape[:2])
-    tp = zeros.scatter_add(1, safe_target, p_target * counted)
-    fn = zeros.scatter_add(1, safe_target, (1 - p_target) * counted)
+    tp = zeros.scatter_add(1, safe_target, p_target * valid)
+    fn = zeros.scatter_add(1, safe_target, (1 - p_target) * valid)
     p_others = p.scatter(1, safe_target[:, None], 0.0)  # (B, K, P)
-    fp = (p_others if counted.all() else p_others * counted[:, None]).sum(2)
+    fp = (p_others if valid.all() else p_others * valid[:, None]).sum(2)
     return (tp, fp, fn) if per_image else tuple(count.sum(0, keepdim=True) for count in (tp, fp, fn))
 
 
-def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tensor, Tensor]:
+def class_masks(target: Tensor, num_classes: int, valid: Tensor) -> tuple[Tensor, Tensor]:
     """The mask of each class, and the mask of all other classes; ignored pixels are in neither.
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool, False where ignored.
+        valid: (B, H, W) bool, False where ignored.
 
     Returns:
         Two bool tensors (B, K, H, W).
@@ -88,8 +88,8 @@ def class_masks(target: Tensor, num_classes: int, counted: Tensor) -> tuple[Tens
         >>> inside.int().tolist(), outside.int().tolist()
         ([[[[1, 0, 0]], [[0, 1, 0]]]], [[[[0, 1, 0]], [[1, 0, 0]]]])
     """
-    inside = torch.stack([(target == k) & counted for k in range(num_classes)], dim=1)
-    return inside, ~inside & counted[:, None]
+    inside = torch.stack([(target == k) & valid for k in range(num_classes)], dim=1)
+    return inside, ~inside & valid[:, None]
 
 
 def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -54,12 +54,12 @@ def reduce_loss(loss: Tensor, weight: Tensor, reduction: str) -> Tensor:
     return weighted.sum() / torch.where(total > 0, total, 1.0)  # avoids 0 / 0
 
 
-def true_class_weight(target: Tensor, counted: Tensor, class_weights: Tensor | None, logits: Tensor) -> Tensor:
+def true_class_weight(target: Tensor, valid: Tensor, class_weights: Tensor | None, logits: Tensor) -> Tensor:
     """The class weight of each pixel's ground truth, 0 for ignored pixels.
 
     Args:
         target: (B, H, W) int64.
-        counted: (B, H, W) bool, False where ignored.
+        valid: (B, H, W) bool, False where ignored.
         class_weights: (K,) at least 0; None stands for weights of 1.
         logits: (B, K, H, W), for K and the dtype of the result.
 
@@ -72,5 +72,5 @@ def true_class_weight(target: Tensor, counted: Tensor, class_weights: Tensor | N
         tensor([[[0.5000, 2.0000, 0.0000]]])
     """
     check_weights("class_weights", class_weights, (logits.shape[1],))
-    weight = counted.to(full_precision(logits).dtype)
-    return weight if class_weights is None else weight * class_weights.to(weight)[torch.where(counted, target, 0)]
+    weight = valid.to(full_precision(logits).dtype)
+    return weight if class_weights is None else weight * class_weights.to(weight)[torch.where(valid, target, 0)]

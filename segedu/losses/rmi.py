@@ -56,7 +56,7 @@ def rmi_loss(
         >>> rmi_loss(torch.zeros(1, 2, 2, 2), target, weight=0, region=1, pool=1)
         tensor(-1.3863)
     """
-    counted = check_logits_and_target(logits, target, ignore_index)
+    valid = check_logits_and_target(logits, target, ignore_index)
     check_number("weight", weight, maximum=1)
     check_number("eps", eps, exclusive=True)
     check_integers(region=region, pool=pool)
@@ -66,13 +66,13 @@ def rmi_loss(
             f" pool x region = {pool * region}"
         )
     z = full_precision(logits)
-    y = class_masks(target, z.shape[1], counted)[0].to(z.dtype)  # (B, K, H, W)
-    entropy = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * counted[:, None]
-    entropy = entropy.sum() / counted.sum().clamp(min=1)
-    p = torch.sigmoid(z) * counted[:, None]
+    y = class_masks(target, z.shape[1], valid)[0].to(z.dtype)  # (B, K, H, W)
+    ce = -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)) * valid[:, None]
+    ce = ce.sum() / valid.sum().clamp(min=1)
+    p = torch.sigmoid(z) * valid[:, None]
     target_vectors, pred_vectors = (region_vectors(F.avg_pool2d(x, pool), region) for x in (y, p))
     unexplained = half_log_det_unexplained(target_vectors, pred_vectors, eps).to(z.dtype)  # (B, K)
-    return weight * entropy + (1 - weight) * unexplained.sum(1).mean() / region**2
+    return weight * ce + (1 - weight) * unexplained.sum(1).mean() / region**2
 
 
 def region_vectors(maps: Tensor, region: int) -> Tensor:

@@ -61,15 +61,16 @@ def match_detections(
     crowd = _flags(iscrowd, "iscrowd", N)
     optional = crowd | _flags(ignore, "ignore", N)
     check_number("iou_threshold", iou_threshold, maximum=1, exclusive=True)
-    enough = iou >= min(iou_threshold, 1 - 1e-10)  # (P, N); as in COCO, a threshold of 1 tolerates rounding errors
-    free = torch.ones(N, dtype=torch.bool)
+    # as in COCO, a threshold of 1 tolerates rounding errors
+    above_threshold = iou >= min(iou_threshold, 1 - 1e-10)  # (P, N)
+    available = torch.ones(N, dtype=torch.bool)
     matched = torch.full((P,), -1)
     for p in range(P):
-        for group in (~optional, optional):
-            candidates = torch.nonzero(group & free & enough[p])[:, 0]
+        for eligible in (~optional, optional):
+            candidates = torch.nonzero(eligible & available & above_threshold[p])[:, 0]
             if len(candidates):
                 matched[p] = candidates[_last_argmax(iou[p, candidates])]
-                free[matched[p]] = crowd[matched[p]]
+                available[matched[p]] = crowd[matched[p]]
                 break
     ignored = (matched >= 0) & optional[matched] if N else torch.zeros(P, dtype=torch.bool)
     return matched, ignored
@@ -103,12 +104,12 @@ def precision_recall_curve(
     """
     scores = _floats(scores, "scores", "(P,)")
     if scores.isnan().any():
-        raise ValueError("scores has a NaN, expected numbers")
+        raise ValueError("scores contains NaN, expected finite values")
     matched = _flags(matched, "matched", len(scores))
-    counted = ~_flags(ignored, "ignored", len(scores))
-    check_integer("num_target", num_target, minimum=int((matched & counted).sum()))
-    order = torch.argsort(scores[counted], descending=True, stable=True)
-    true_positive = matched[counted][order].double().cumsum(0)
+    valid = ~_flags(ignored, "ignored", len(scores))
+    check_integer("num_target", num_target, minimum=int((matched & valid).sum()))
+    order = torch.argsort(scores[valid], descending=True, stable=True)
+    true_positive = matched[valid][order].double().cumsum(0)
     precision = true_positive / torch.arange(1, len(order) + 1)
     return precision, true_positive / num_target
 

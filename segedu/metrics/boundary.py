@@ -196,10 +196,10 @@ def _surface_distances(
 
 
 def _sizes(spacing: float | Sequence[float], axes: int) -> list[float]:
-    several = isinstance(spacing, list | tuple | np.ndarray)
-    if several and len(spacing) != axes:
+    is_sequence = isinstance(spacing, list | tuple | np.ndarray)
+    if is_sequence and len(spacing) != axes:
         raise ValueError(f"spacing is {spacing}, expected one number, or {axes}")
-    return [check_number("spacing", value, exclusive=True) for value in (spacing if several else [spacing] * axes)]
+    return [check_number("spacing", value, exclusive=True) for value in (spacing if is_sequence else [spacing] * axes)]
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -29,7 +29,7 @@ from segedu.validation.numbers import check_choice
 from segedu.validation.tensors import check_dtype, check_integer_tensor, check_keys, check_numeric
 
 IOU_TYPES = ("bbox", "segm", "boundary")
-TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 class CocoEvaluation:
@@ -162,7 +162,7 @@ class CocoEvaluation:
         values += [recall[:, :, 0, m] for m in range(len(MAX_DETECTIONS))]
         values += [recall[:, :, area, -1] for area in (1, 2, 3)]
         per_class = {int(label): _mean(precision[:, :, k, 0]) for k, label in enumerate(labels)}
-        result = dict(zip(TWELVE, map(_mean, values), strict=True))
+        result = dict(zip(METRIC_NAMES, map(_mean, values), strict=True))
         return result | {"AP_per_class": per_class, "labels": labels, "precision": precision, "recall": recall}
 
     def reset(self) -> None:
@@ -222,9 +222,9 @@ class _Table:
     def append(self, rows: np.ndarray) -> None:
         count = self._count + len(rows)
         if count > len(self._array):
-            grown = np.empty(max(count, 2 * len(self._array)), self._array.dtype)
-            grown[: self._count] = self.rows()
-            self._array = grown
+            new_array = np.empty(max(count, 2 * len(self._array)), self._array.dtype)
+            new_array[: self._count] = self.rows()
+            self._array = new_array
         self._array[self._count : count] = rows
         self._count = count
 

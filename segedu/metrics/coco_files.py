@@ -49,24 +49,28 @@ def evaluate_coco(
     images = _columns(annotations["images"], "annotations['images']", ["id"] if boxes else ["id", "height", "width"])
     categories = _columns(annotations["categories"], "annotations['categories']", ["id"])["id"]
     arguments = []
-    for records, name, number in ((results, "results", "score"), (annotations["annotations"], "annotations", "area")):
-        columns = _columns(records, name, ["image_id", "category_id", number])
-        known = np.isin(columns["category_id"], categories)
-        records, columns = list(itertools.compress(records, known)), {k: v[known] for k, v in columns.items()}
+    for records, name, value_key in (
+        (results, "results", "score"),
+        (annotations["annotations"], "annotations", "area"),
+    ):
+        columns = _columns(records, name, ["image_id", "category_id", value_key])
+        has_known_category = np.isin(columns["category_id"], categories)
+        records = list(itertools.compress(records, has_known_category))
+        columns = {key: values[has_known_category] for key, values in columns.items()}
         image = _image_indices(columns["image_id"], images["id"], name)
-        objects = {"image": image, "label": columns["category_id"], number: columns[number]}
+        objects = {"image": image, "label": columns["category_id"], value_key: columns[value_key]}
         arguments += [objects, _boxes(records, name) if boxes else _masks(records, image, images, name)]
     arguments[2]["crowd"] = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
     evaluation.add_images(*arguments)
     return evaluation.compute()
 
 
-def _read(source: dict | list | str | PathLike, kind: type, name: str) -> dict | list:
+def _read(source: dict | list | str | PathLike, expected_type: type, name: str) -> dict | list:
     if isinstance(source, str | PathLike):
         source = json.loads(Path(source).read_text(encoding="utf-8"))
-    if not isinstance(source, kind):
+    if not isinstance(source, expected_type):
         raise TypeError(
-            f"{name} has type {type(source).__name__}, expected a {kind.__name__} or the path of its JSON file"
+            f"{name} has type {type(source).__name__}, expected a {expected_type.__name__} or the path of its JSON file"
         )
     return source
 
@@ -75,18 +79,18 @@ def _column(records: list[dict], name: str, key: str) -> list:
     try:
         return [record[key] for record in records]
     except (KeyError, TypeError):
-        wrong = next(record for record in records if not isinstance(record, dict) or key not in record)
-        raise ValueError(f"{name} has the entry {wrong!r:.60}, expected a dict with {key!r}") from None
+        invalid = next(record for record in records if not isinstance(record, dict) or key not in record)
+        raise ValueError(f"{name} has the entry {invalid!r:.60}, expected a dict with {key!r}") from None
 
 
 def _columns(records: list[dict], name: str, keys: list[str]) -> dict[str, np.ndarray]:
     """Arrays of integers, and of floats for scores and areas, from a list of dicts; sorted by ``id`` if it is a key."""
     columns = {}
     for key in keys:
-        dtype, kinds = (np.float64, "iuf") if key in ("score", "area") else (np.int64, "iu")
+        dtype, dtype_kinds = (np.float64, "iuf") if key in ("score", "area") else (np.int64, "iu")
         values = np.array(_column(records, name, key) or np.empty(0, dtype))
-        if values.ndim != 1 or values.dtype.kind not in kinds:
-            expected = "numbers" if "f" in kinds else "integers"
+        if values.ndim != 1 or values.dtype.kind not in dtype_kinds:
+            expected = "numbers" if "f" in dtype_kinds else "integers"
             raise TypeError(f"{name} has {key} of dtype {values.dtype}, expected {expected}")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has the {key} {values[~np.isfinite(values)][0]}, expected finite numbers")
@@ -95,12 +99,12 @@ def _columns(records: list[dict], name: str, keys: list[str]) -> dict[str, np.nd
     return {key: values[order] for key, values in columns.items()}
 
 
-def _image_indices(image_ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
+def _image_indices(image_ids: np.ndarray, known_ids: np.ndarray, name: str) -> np.ndarray:
     """The index of each image among the sorted ids."""
-    unknown = np.setdiff1d(image_ids, known)
+    unknown = np.setdiff1d(image_ids, known_ids)
     if len(unknown):
         raise ValueError(f"{name} has the image_id {unknown[0]}, expected an id of annotations['images']")
-    return np.searchsorted(known, image_ids)
+    return np.searchsorted(known_ids, image_ids)
 
 
 def _boxes(records: list[dict], name: str) -> np.ndarray:
@@ -108,9 +112,9 @@ def _boxes(records: list[dict], name: str) -> np.ndarray:
     if any(len(box) != 4 for box in column):
         raise ValueError(f"{name} has a bbox of {next(len(b) for b in column if len(b) != 4)} values, expected 4")
     boxes = np.array(column, dtype=np.float64).reshape(-1, 4)
-    wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
-    if wrong.any():
-        raise ValueError(f"{name} has the bbox {boxes[wrong][0].tolist()}, expected finite x, y, width, height >= 0")
+    invalid = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+    if invalid.any():
+        raise ValueError(f"{name} has the bbox {boxes[invalid][0].tolist()}, expected finite x, y, width, height >= 0")
     return boxes
 
 

@@ -75,27 +75,27 @@ def match_ranks(detections: np.ndarray, targets: np.ndarray, pairs: np.ndarray) 
     A, T = optional.shape[1], len(IOU_THRESHOLDS)
     matched = np.zeros((len(detections), A, T), bool)
     ignored = np.repeat(outside_area_ranges(detections["area"])[:, :, None], T, axis=2)
-    taken = np.zeros((len(targets), A, T), bool)
+    is_taken = np.zeros((len(targets), A, T), bool)
     # From here on, pairs are sorted by rank, and by detection within a rank.
     rank = detections["rank"][pairs["detection"]]
     pairs = pairs[np.lexsort((pairs["detection"], rank))]
     priority, pair_of_priority = _priorities(pairs, optional)
-    enough = pairs["iou"][:, None] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # (pairs, T)
+    above_threshold = pairs["iou"][:, None] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # (pairs, T)
     ranges = np.arange(A)[:, None]
     for start, stop in itertools.pairwise([0, *np.cumsum(np.bincount(rank)).tolist()]):
         if start == stop:
             continue
         step = slice(start, stop)
         target, detection = pairs["target"][step], pairs["detection"][step]
-        free = ~taken[target] & enough[step, None]  # (step, A, T)
+        available = ~is_taken[target] & above_threshold[step, None]  # (step, A, T)
         first = np.flatnonzero(np.diff(detection, prepend=-1))
-        best = np.maximum.reduceat(priority[step, :, None] * free, first)  # (detections, A, T), 0: none
+        best = np.maximum.reduceat(priority[step, :, None] * available, first)  # (detections, A, T), 0: none
         has_match = best > 0
         winner = pairs["target"][pair_of_priority[ranges, best]]
         matched[detection[first]] = has_match
         ignored[detection[first]] = np.where(has_match, optional[winner, ranges], ignored[detection[first]])
         d, a, t = np.nonzero(has_match & ~targets["crowd"][winner])
-        taken[winner[d, a, t], a, t] = True
+        is_taken[winner[d, a, t], a, t] = True
     return matched, ignored
 
 
@@ -150,20 +150,20 @@ def precision_and_recall(
     bounds = [np.searchsorted(sorted_labels, labels, side=side) for side in ("left", "right")]
     for k, (start, stop) in enumerate(zip(*bounds, strict=True)):
         rows = order[start:stop]
-        counted = ~ignored[rows]
-        tp = matched[rows] & counted  # (n, A, T)
-        for m, most in enumerate(MAX_DETECTIONS):
+        valid = ~ignored[rows]
+        tp = matched[rows] & valid  # (n, A, T)
+        for m, max_detections in enumerate(MAX_DETECTIONS):
             with np.errstate(invalid="ignore", divide="ignore"):
-                recall[:, k, :, m] = tp[detections["rank"][rows] < most].sum(axis=0).T / positives[k]
+                recall[:, k, :, m] = tp[detections["rank"][rows] < max_detections].sum(axis=0).T / positives[k]
         for a in np.flatnonzero(positives[k]):
-            precision[:, :, k, a] = _precision_at_recalls(tp[:, a], counted[:, a], positives[k, a])
+            precision[:, :, k, a] = _precision_at_recalls(tp[:, a], valid[:, a], positives[k, a])
     return labels, precision, recall
 
 
-def _precision_at_recalls(tp: np.ndarray, counted: np.ndarray, positives: int) -> np.ndarray:
-    """(T, R): the best precision at each recall or above, 0 if a recall is not reached; tp and counted are (n, T)."""
+def _precision_at_recalls(tp: np.ndarray, valid: np.ndarray, positives: int) -> np.ndarray:
+    """(T, R): the best precision at each recall or above, 0 if a recall is not reached; tp and valid are (n, T)."""
     cumulative_tp = np.cumsum(tp, axis=0)
-    precision = cumulative_tp / (np.cumsum(counted, axis=0) + np.spacing(1))
+    precision = cumulative_tp / (np.cumsum(valid, axis=0) + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     envelope = np.concatenate([envelope, np.zeros((1, tp.shape[1]))])
     recall = cumulative_tp / positives
@@ -172,6 +172,6 @@ def _precision_at_recalls(tp: np.ndarray, counted: np.ndarray, positives: int) -
 
 
 def _check_indices(indices: np.ndarray, count: int, name: str) -> None:
-    wrong = indices[(indices < 0) | (indices >= count)]
-    if len(wrong):
-        raise ValueError(f"pairs has the {name} {wrong[0]}, expected 0 to {count - 1}")
+    invalid = indices[(indices < 0) | (indices >= count)]
+    if len(invalid):
+        raise ValueError(f"pairs has the {name} {invalid[0]}, expected 0 to {count - 1}")

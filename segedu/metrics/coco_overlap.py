@@ -52,7 +52,7 @@ def box_pairs(
     area = first[:, 2] * first[:, 3]
     union = np.where(iscrowd[columns], area, area + second[:, 2] * second[:, 3] - intersection)
     iou = np.divide(intersection, union, out=np.zeros(len(rows)), where=intersection > 0)
-    return _enough(rows, columns, iou, iou_threshold)
+    return _pairs_above_threshold(rows, columns, iou, iou_threshold)
 
 
 def mask_pairs(
@@ -90,7 +90,7 @@ def mask_pairs(
         if boundary:
             iou = np.minimum(iou, _boundary_iou(preds, rows, target, columns, iscrowd[columns], iou >= iou_threshold))
         indices = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
-        parts.append(_enough(*indices, iou.ravel(), iou_threshold))
+        parts.append(_pairs_above_threshold(*indices, iou.ravel(), iou_threshold))
     pairs = np.concatenate(parts)
     return pairs[np.argsort(pairs["detection"], kind="stable")]
 
@@ -162,8 +162,8 @@ def same_group_pairs(groups1: np.ndarray, groups2: np.ndarray) -> tuple[np.ndarr
     start, stop = (np.searchsorted(groups2[order], groups1, side=side) for side in ("left", "right"))
     count = stop - start  # partners of each entry of groups1
     rows = np.repeat(np.arange(len(groups1)), count)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... for each row
-    return rows, order[np.repeat(start, count) + within]
+    index_in_group = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... for each row
+    return rows, order[np.repeat(start, count) + index_in_group]
 
 
 def _common_groups(groups1: np.ndarray, groups2: np.ndarray):
@@ -178,7 +178,7 @@ def _common_groups(groups1: np.ndarray, groups2: np.ndarray):
         yield orders[0][start1:stop1], orders[1][start2:stop2]
 
 
-def _enough(rows: np.ndarray, columns: np.ndarray, iou: np.ndarray, iou_threshold: float) -> np.ndarray:
+def _pairs_above_threshold(rows: np.ndarray, columns: np.ndarray, iou: np.ndarray, iou_threshold: float) -> np.ndarray:
     keep = iou >= iou_threshold
     pairs = np.empty(int(keep.sum()), PAIR)
     pairs["detection"], pairs["target"], pairs["iou"] = rows[keep], columns[keep], iou[keep]

@@ -123,8 +123,8 @@ def label_overlaps(preds: Tensor | np.ndarray, target: Tensor | np.ndarray) -> t
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, empty.clone(), empty.clone()
     # Neighbouring pixels mostly have the same pair of labels, so runs of equal pairs are sorted instead of pixels.
-    change = (pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1])
+    starts_run = (pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(starts_run) + 1])
     lengths = np.diff(starts, append=len(gt))
     pred_labels, pred = _ranks(pred[starts], "preds")
     gt_labels, gt = _ranks(gt[starts], "target")

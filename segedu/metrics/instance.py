@@ -224,27 +224,27 @@ def _matched_ious(overlap: _Overlap, threshold: float) -> np.ndarray:
     Above 1/2, an object has at most one possible partner, and below 1/2 mostly too. Only connected groups in which an
     object has two possible partners need the Hungarian algorithm.
     """
-    enough = overlap.iou >= threshold
-    rows, columns = overlap.rows[enough], overlap.columns[enough]
-    several = np.concatenate([rows[_repeated(rows)], columns[_repeated(columns)] + overlap.n_preds])
-    if len(several) == 0:
-        return overlap.iou[enough]
+    above_threshold = overlap.iou >= threshold
+    rows, columns = overlap.rows[above_threshold], overlap.columns[above_threshold]
+    ambiguous = np.concatenate([rows[_repeated(rows)], columns[_repeated(columns)] + overlap.n_preds])
+    if len(ambiguous) == 0:
+        return overlap.iou[above_threshold]
     size = overlap.n_preds + overlap.n_target
     edges = coo_array((overlap.iou, (overlap.rows, overlap.columns + overlap.n_preds)), shape=(size, size))
-    group_of_object = connected_components(edges, directed=False)[1]
-    group = group_of_object[overlap.rows]  # (M,), of each pair
-    contested = np.isin(group, group_of_object[several])
-    matched = [overlap.iou[enough & ~contested]]
-    for number in np.unique(group[contested]):
-        matched.append(_hungarian(overlap, group == number, threshold))
+    component_of_object = connected_components(edges, directed=False)[1]
+    component = component_of_object[overlap.rows]  # (M,), of each pair
+    contested = np.isin(component, component_of_object[ambiguous])
+    matched = [overlap.iou[above_threshold & ~contested]]
+    for number in np.unique(component[contested]):
+        matched.append(_match_component(overlap, component == number, threshold))
     return np.concatenate(matched)
 
 
-def _hungarian(overlap: _Overlap, chosen: np.ndarray, threshold: float) -> np.ndarray:
+def _match_component(overlap: _Overlap, selected: np.ndarray, threshold: float) -> np.ndarray:
     """IoUs of the matched pairs of one connected group."""
-    unique = [np.unique(values[chosen], return_inverse=True) for values in (overlap.rows, overlap.columns)]
+    unique = [np.unique(values[selected], return_inverse=True) for values in (overlap.rows, overlap.columns)]
     iou = np.zeros([len(ids) for ids, _ in unique])
-    iou[unique[0][1], unique[1][1]] = overlap.iou[chosen]
+    iou[unique[0][1], unique[1][1]] = overlap.iou[selected]
     # A pair above the threshold counts 1; the scaled IoUs of all pairs add up to at most 1/2.
     gain = (iou >= threshold) + iou / (2 * min(iou.shape))
     matched = iou[linear_sum_assignment(gain, maximize=True)]

@@ -139,7 +139,7 @@ class PanopticQuality:
         self._add(other._counts, other._is_thing)
 
     def _add(self, counts: Tensor, is_thing: Tensor) -> None:
-        self._is_thing = _agreed(self._is_thing, is_thing)
+        self._is_thing = _combine_is_thing(self._is_thing, is_thing)
         self._counts += counts
 
 
@@ -164,15 +164,15 @@ def _count(preds: Panoptic, target: Panoptic, num_classes: int) -> tuple[Tensor,
         np.bincount(pred.category[false_positive], minlength=num_classes),
         np.bincount(gt.category[false_negative], minlength=num_classes),
     ]
-    return torch.from_numpy(np.stack(counts)), _agreed(pred.is_thing, gt.is_thing)
+    return torch.from_numpy(np.stack(counts)), _combine_is_thing(pred.is_thing, gt.is_thing)
 
 
-def _means(quality: dict[str, Tensor], chosen: Tensor) -> dict[str, float | int]:
-    means = {name: float(values[chosen].mean()) for name, values in quality.items()}  # NaN without classes
-    return {**means, "num_classes": int(chosen.sum())}
+def _means(quality: dict[str, Tensor], selected: Tensor) -> dict[str, float | int]:
+    means = {name: float(values[selected].mean()) for name, values in quality.items()}  # NaN without classes
+    return {**means, "num_classes": int(selected.sum())}
 
 
-def _agreed(first: Tensor, second: Tensor) -> Tensor:
+def _combine_is_thing(first: Tensor, second: Tensor) -> Tensor:
     """Combine two records of each class: 1 thing, 0 stuff, -1 unknown."""
     conflict = torch.nonzero((first != second) & (first >= 0) & (second >= 0))
     if len(conflict):
@@ -206,8 +206,8 @@ def _segments(segmentation: Panoptic, name: str, num_classes: int) -> _Segments:
         _check_info(info, name, num_classes)
         key, category, thing = int(info["id"]), int(info["category_id"]), int(bool(info["isthing"]))
         if key in index or key < 0:
-            twice = " twice" if key in index and key else ""
-            raise ValueError(f"{name}['segments_info'] has the id {key}{twice}, expected ids above 0, each once")
+            repeated = " twice" if key in index and key else ""
+            raise ValueError(f"{name}['segments_info'] has the id {key}{repeated}, expected ids above 0, each once")
         if is_thing[category] == 1 - thing:
             raise ValueError(f"{name} has thing and stuff segments of class {category}, expected one isthing per class")
         is_thing[category] = thing

@@ -23,7 +23,7 @@ Map = Tensor | np.ndarray
 
 
 def pixel_accuracy(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
-    """Fraction of the counted pixels that are classified correctly, in [0, 1]. Arguments as for `confusion_matrix`.
+    """Fraction of correctly classified pixels, in [0, 1], without ignored ones. Arguments as for `confusion_matrix`.
 
     >>> pixel_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), num_classes=2)
     0.75
@@ -85,8 +85,8 @@ def iou_per_class_from_confusion(matrix: Tensor) -> Tensor:
     >>> iou_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
     [0.6, 0.3333333333333333]
     """
-    true_positive, wrong = _true_positive_and_wrong(matrix)
-    return true_positive / (true_positive + wrong)  # (K,), 0/0 is NaN
+    true_positive, errors = _true_positives_and_errors(matrix)
+    return true_positive / (true_positive + errors)  # (K,), 0/0 is NaN
 
 
 def dice_per_class(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> Tensor:
@@ -109,8 +109,8 @@ def dice_per_class_from_confusion(matrix: Tensor) -> Tensor:
     >>> dice_per_class_from_confusion(torch.tensor([[6, 2], [2, 2]])).tolist()
     [0.75, 0.5]
     """
-    true_positive, wrong = _true_positive_and_wrong(matrix)
-    return 2 * true_positive / (2 * true_positive + wrong)  # (K,), 0/0 is NaN
+    true_positive, errors = _true_positives_and_errors(matrix)
+    return 2 * true_positive / (2 * true_positive + errors)  # (K,), 0/0 is NaN
 
 
 def mean_iou(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
@@ -156,8 +156,8 @@ def present_classes_from_confusion(matrix: Tensor) -> Tensor:
     >>> int(present_classes_from_confusion(torch.tensor([[6, 2, 0], [2, 2, 0], [0, 0, 0]])).sum())
     2
     """
-    true_positive, wrong = _true_positive_and_wrong(matrix)
-    return true_positive + wrong > 0
+    true_positive, errors = _true_positives_and_errors(matrix)
+    return true_positive + errors > 0
 
 
 def mean_iou_per_image(preds: Map, target: Map, num_classes: int, ignore_index: int | None = None) -> float:
@@ -247,8 +247,8 @@ def _counts(matrix: Tensor) -> Tensor:
     return matrix.double()
 
 
-def _true_positive_and_wrong(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _true_positives_and_errors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     matrix = _counts(matrix)
     true_positive = matrix.diagonal()  # (K,)
-    wrong = matrix.sum(dim=0) + matrix.sum(dim=1) - 2 * true_positive  # FP + FN, (K,)
-    return true_positive, wrong
+    errors = matrix.sum(dim=0) + matrix.sum(dim=1) - 2 * true_positive  # FP + FN, (K,)
+    return true_positive, errors

@@ -125,10 +125,12 @@ def graph_operations(preds: Frames, target: Frames, pred_tracks: Tracks, target_
     gt_edges = _edges(target_tracks, "target_tracks", [frame.target for frame in frames])
     operations = _vertex_operations(frames)
     # the ground-truth cell of every predicted cell that matches exactly one
-    gt_of: dict[Vertex, Vertex] = {}
+    gt_vertex: dict[Vertex, Vertex] = {}
     for t, frame in enumerate(frames):
-        gt_of |= {(t, s): (t, cells[0]) for s, cells in frame.matches.items() if len(cells) == 1}
-    mapped = {(gt_of[a], gt_of[b]): kind for (a, b), kind in pred_edges.items() if a in gt_of and b in gt_of}
+        gt_vertex |= {(t, s): (t, cells[0]) for s, cells in frame.matches.items() if len(cells) == 1}
+    mapped = {
+        (gt_vertex[a], gt_vertex[b]): kind for (a, b), kind in pred_edges.items() if a in gt_vertex and b in gt_vertex
+    }
     operations["ED"] = len(mapped.keys() - gt_edges.keys())
     operations["EA"] = len(gt_edges.keys() - mapped.keys())
     operations["EC"] = sum(mapped[edge] != gt_edges[edge] for edge in mapped.keys() & gt_edges.keys())
@@ -292,6 +294,6 @@ def _check_tracks(rows: list[list[int]], name: str, labels: list[list[int]], las
         for t in range(first, last + 1):
             listed[t].add(label)
     for t, (in_table, in_map) in enumerate(zip(listed, labels, strict=True)):
-        if different := in_table.symmetric_difference(in_map):
-            missing = "map" if min(different) in in_table else "table"
-            raise ValueError(f"{name}: frame {t}, label {min(different)} is not in the {missing}, expected it in both")
+        if mismatch := in_table.symmetric_difference(in_map):
+            missing = "map" if min(mismatch) in in_table else "table"
+            raise ValueError(f"{name}: frame {t}, label {min(mismatch)} is not in the {missing}, expected it in both")

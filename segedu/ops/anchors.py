@@ -45,18 +45,18 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     root = torch.tensor(ratios, dtype=torch.float64).sqrt()[:, None]  # (R, 1)
     size = torch.tensor(sizes, dtype=torch.float64)  # (S,)
     width, height = (size / root).flatten(), (size * root).flatten()
-    cells = torch.stack([-width, -height, width, height], dim=1) / 2
-    return (cells.round() if rounded else cells).to(torch.get_default_dtype())
+    anchors = torch.stack([-width, -height, width, height], dim=1) / 2
+    return (anchors.round() if rounded else anchors).to(torch.get_default_dtype())
 
 
-def grid_anchors(cells: Tensor, size: tuple[int, int], stride: float | tuple[float, float]) -> Tensor:
+def grid_anchors(base_anchors: Tensor, size: tuple[int, int], stride: float | tuple[float, float]) -> Tensor:
     """The anchors of all locations of a feature map; those of row i, column j are shifted by (stride * j, stride * i).
 
     The first location is at the corner of the image, as in torchvision. To centre anchors on the pixels that a feature
-    covers, pass ``cells + stride / 2``.
+    covers, pass ``base_anchors + stride / 2``.
 
     Args:
-        cells: (A, 4), xyxy, the anchors of one location.
+        base_anchors: (A, 4), xyxy, the anchors of one location.
         size: (H, W) of the feature map.
         stride: pixels between neighbouring locations, or (vertical, horizontal) if these differ.
 
@@ -68,17 +68,17 @@ def grid_anchors(cells: Tensor, size: tuple[int, int], stride: float | tuple[flo
     tensor([[-1., -1.,  1.,  1.],
             [ 3., -1.,  5.,  1.]])
     """
-    cells = check_boxes("cells", cells)
+    base_anchors = check_boxes("base_anchors", base_anchors)
     if len(size) != 2 or min(size) < 0:
         raise ValueError(f"size is {tuple(size)}, expected (H, W) of the feature map, integers of at least 0")
     down, right = stride if isinstance(stride, (tuple, list)) else (stride, stride)
     if not (0 < down < math.inf and 0 < right < math.inf):
         raise ValueError(f"stride is {stride}, expected a number of pixels above 0, or (vertical, horizontal)")
-    y = torch.arange(size[0], dtype=cells.dtype, device=cells.device) * down
-    x = torch.arange(size[1], dtype=cells.dtype, device=cells.device) * right
+    y = torch.arange(size[0], dtype=base_anchors.dtype, device=base_anchors.device) * down
+    x = torch.arange(size[1], dtype=base_anchors.dtype, device=base_anchors.device) * right
     y, x = torch.meshgrid(y, x, indexing="ij")  # (H, W)
     shifts = torch.stack([x, y, x, y], dim=-1)  # (H, W, 4)
-    return (shifts[:, :, None] + cells).reshape(-1, 4)
+    return (shifts[:, :, None] + base_anchors).reshape(-1, 4)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
@@ -142,7 +142,7 @@ def decode_boxes(
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False) -> Tensor:
+def match_anchors(iou: Tensor, negative_iou: float, positive_iou: float, force_best: bool = False) -> Tensor:
     """Assign to each anchor the ground truth with the largest IoU, if that IoU is large enough.
 
     Ren et al. 2015, section 3.1.2. The gap between the two thresholds excludes anchors from the loss that are neither
@@ -150,8 +150,8 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
 
     Args:
         iou: (N, A), of every ground truth with every anchor.
-        low: an anchor whose best IoU is below this threshold is background.
-        high: an anchor whose best IoU is at least this threshold is an object.
+        negative_iou: an anchor whose best IoU is below this threshold is background.
+        positive_iou: an anchor whose best IoU is at least this threshold is an object.
         force_best: whether the anchors with the largest IoU of each ground truth are objects too, however small that
             IoU is, so that no object remains without an anchor. (Each is assigned to the ground truth with which it has
             the largest IoU, which may be a different one.) An IoU of 0 forces nothing; in torchvision it makes
@@ -162,22 +162,25 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
 
     One ground truth: the IoU of its best anchor is too small, but the anchor is forced.
 
-    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7)
+    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), negative_iou=0.3, positive_iou=0.7)
     tensor([-1, -2, -2])
-    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), low=0.3, high=0.7, force_best=True)
+    >>> match_anchors(torch.tensor([[0.1, 0.4, 0.6]]), negative_iou=0.3, positive_iou=0.7, force_best=True)
     tensor([-1, -2,  0])
     """
     check_floats("iou", iou, "N? A?")
     if not is_exporting() and iou.isnan().any():
-        raise ValueError("iou has a NaN, expected values in [0, 1]")
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"low and high are {low} and {high}, expected 0 <= low <= high <= 1")
+        raise ValueError("iou contains NaN, expected values in [0, 1]")
+    if not 0 <= negative_iou <= positive_iou <= 1:
+        raise ValueError(
+            f"negative_iou and positive_iou are {negative_iou} and {positive_iou},"
+            " expected 0 <= negative_iou <= positive_iou <= 1"
+        )
     N, A = iou.shape
     if N == 0 or A == 0:
         return torch.full((A,), BACKGROUND, dtype=torch.int64, device=iou.device)
     best, row = iou.max(dim=0)  # (A,)
-    matches = torch.where(best >= high, row, NEITHER)
-    matches[best < low] = BACKGROUND
+    matches = torch.where(best >= positive_iou, row, NEITHER)
+    matches[best < negative_iou] = BACKGROUND
     if force_best:
         largest = iou.max(dim=1, keepdim=True).values  # (N, 1): several anchors may have it
         forced = ((iou == largest) & (largest > 0)).any(dim=0)  # (A,)
@@ -186,7 +189,7 @@ def match_anchors(iou: Tensor, low: float, high: float, force_best: bool = False
 
 
 def sample_matches(
-    matches: Tensor, count: int, positive_share: float, generator: torch.Generator | None = None
+    matches: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sample anchors for the loss, so that the background, which is nearly everywhere, does not outweigh the objects.
 
@@ -196,7 +199,7 @@ def sample_matches(
     Args:
         matches: (A,) int64, from `match_anchors`.
         count: number of samples, if there are enough anchors.
-        positive_share: maximum fraction of positive samples (objects), in [0, 1].
+        positive_fraction: maximum fraction of positive samples (objects), in [0, 1].
         generator: random numbers; None for torch's own. On the CPU, the samples are those of torchvision's sampler.
 
     Returns:
@@ -204,13 +207,13 @@ def sample_matches(
 
     Half of four samples may be objects. There is only one object, so three samples are background.
 
-    >>> sample_matches(torch.tensor([-1, 0, -1, -2, -1]), count=4, positive_share=0.5)
+    >>> sample_matches(torch.tensor([-1, 0, -1, -2, -1]), count=4, positive_fraction=0.5)
     (tensor([1]), tensor([0, 2, 4]))
     """
     check_dtype("matches", matches, torch.int64, "A?")
     check_integer("count", count, 0)
-    check_number("positive_share", positive_share, maximum=1)
-    positives = _sample(torch.nonzero(matches >= 0).flatten(), int(count * positive_share), generator)
+    check_number("positive_fraction", positive_fraction, maximum=1)
+    positives = _sample(torch.nonzero(matches >= 0).flatten(), int(count * positive_fraction), generator)
     negatives = _sample(torch.nonzero(matches == BACKGROUND).flatten(), count - len(positives), generator)
     return positives, negatives
 

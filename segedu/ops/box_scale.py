@@ -51,10 +51,10 @@ def without_overflow(*boxes: Tensor) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def _is_ordinary(boxes: Tensor) -> bool:
     limit = 2.0 ** EXPONENT[boxes.dtype]
-    low, high, shortest = extent(boxes)
-    if max(-low, high) >= limit:
+    smallest, largest, shortest_side = extent(boxes)
+    if max(-smallest, largest) >= limit:
         return False
-    if shortest >= 1 / limit:
+    if shortest_side >= 1 / limit:
         return True
     sides = boxes[:, 2:] - boxes[:, :2]
     return not bool(((sides > 0) & (sides < 1 / limit)).any())

@@ -1,4 +1,4 @@
-"""Loops that numba compiles to machine code, which is cached for later runs."""
+"""Loops that numba compiles to machine code, which is cached for later runs, and the arrays that they process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 from numba import njit
+from torch import Tensor
 
 Kernel = TypeVar("Kernel", bound=Callable)
 
@@ -32,3 +34,14 @@ def compiled(kernel: Kernel) -> Kernel:
         return njit(cache=True)(kernel)
     except RuntimeError:  # numba has no folder to write to
         return njit(kernel)
+
+
+def float64_array(values: Tensor) -> np.ndarray:
+    """Convert a tensor to a contiguous float64 array in CPU memory, for a compiled loop. The array has no gradient.
+
+    Where dtype and memory layout already agree, the array shares the memory of the tensor.
+
+    >>> float64_array(Tensor([1, 2]))
+    array([1., 2.])
+    """
+    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy has no bfloat16

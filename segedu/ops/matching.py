@@ -29,6 +29,6 @@ def hungarian_matching(cost: Tensor) -> tuple[Tensor, Tensor]:
     check_numeric("cost", cost, "N? M?")
     values = cost.detach().double().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ValueError("cost has a NaN or an infinity, expected finite values")
+        raise ValueError("cost contains NaN or infinity, expected finite values")
     rows, columns = linear_sum_assignment(values)
     return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.ops.compiled import compiled
+from segedu.ops.compiled import compiled, float64_array
 from segedu.validation.numbers import check_integer, check_number, check_size
 from segedu.validation.tensors import check_finite, check_floats, check_numeric
 
@@ -90,13 +90,13 @@ def polygon_intersections(distances: Tensor, points: Tensor, other_distances: Te
     _check_stars(distances, points)
     _check_stars(other_distances, other_points)
     rays = star_rays(distances.shape[1]).numpy()
-    shared = _intersections(
-        _numpy(star_polygons(distances.double(), points)),
-        _numpy(points),
+    intersection = _intersections(
+        float64_array(star_polygons(distances.double(), points)),
+        float64_array(points),
         rays,
-        _numpy(star_polygons(other_distances.double(), other_points)),
+        float64_array(star_polygons(other_distances.double(), other_points)),
     )
-    return torch.from_numpy(shared).to(distances.device)
+    return torch.from_numpy(intersection).to(distances.device)
 
 
 def polygon_iou(distances: Tensor, points: Tensor, other_distances: Tensor, other_points: Tensor) -> Tensor:
@@ -115,11 +115,11 @@ def polygon_iou(distances: Tensor, points: Tensor, other_distances: Tensor, othe
     >>> polygon_iou(square, torch.tensor([[0, 0]]), square, torch.tensor([[1, 1]])).round(decimals=4)
     tensor([[0.3333]], dtype=torch.float64)
     """
-    shared = polygon_intersections(distances, points, other_distances, other_points)
+    intersection = polygon_intersections(distances, points, other_distances, other_points)
     areas = polygon_areas(star_polygons(distances.double(), points))
     others = polygon_areas(star_polygons(other_distances.double(), other_points))
-    union = areas[:, None] + others.to(areas.device) - shared
-    return torch.where(union > 0, shared / union.clamp(min=EPS), 0.0)
+    union = areas[:, None] + others.to(areas.device) - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=EPS), 0.0)
 
 
 def rasterize_polygons(distances: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
@@ -144,7 +144,7 @@ def rasterize_polygons(distances: Tensor, points: Tensor, size: tuple[int, int])
     size = check_size("size", size)
     label_map = np.zeros(size, np.int32)
     rays = star_rays(distances.shape[1]).numpy()
-    _paint(label_map, _numpy(star_polygons(distances.double(), points)), _numpy(points), rays)
+    _paint(label_map, float64_array(star_polygons(distances.double(), points)), float64_array(points), rays)
     return torch.from_numpy(label_map).to(distances.device)
 
 
@@ -171,18 +171,14 @@ def suppress_polygons(distances: Tensor, points: Tensor, overlap_threshold: floa
     if len(distances) == 0:
         return torch.zeros(0, dtype=torch.bool, device=distances.device)
     polygons = star_polygons(distances.double(), points)
-    radii, rays = _numpy(distances), star_rays(distances.shape[1]).numpy()
+    radii, rays = float64_array(distances), star_rays(distances.shape[1]).numpy()
     # Between two rays, the outline may be closer to the centre than at both rays, but at most by this factor.
-    inner = radii.min(axis=1) * math.cos(math.pi / radii.shape[1])
-    areas, corners, centers = _numpy(polygon_areas(polygons)), _numpy(polygons), _numpy(points)
+    inner_radii = radii.min(axis=1) * math.cos(math.pi / radii.shape[1])
+    areas, corners, centers = float64_array(polygon_areas(polygons)), float64_array(polygons), float64_array(points)
     cell = max(2 * radii.max(axis=1).mean(), 1.0)
     buckets = _buckets(corners.min(axis=1), corners.max(axis=1), cell)
-    kept = _suppress(corners, centers, rays, areas, inner, overlap_threshold, buckets)
+    kept = _suppress(corners, centers, rays, areas, inner_radii, overlap_threshold, buckets)
     return torch.from_numpy(kept).to(distances.device)
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy has no bfloat16
 
 
 def _check_stars(distances: Tensor, points: Tensor) -> None:
@@ -289,35 +285,35 @@ def _paint(label_map, polygons, centers, rays):
 
 
 @compiled
-def _buckets(low, high, cell):
+def _buckets(lower, upper, cell):
     """Grid cells and the polygons that touch each: those of cell c are members[starts[c] : starts[c + 1]]."""
-    origin_y, origin_x = low[:, 0].min(), low[:, 1].min()
-    cell = max(cell, max(high[:, 0].max() - origin_y, high[:, 1].max() - origin_x) / 4096)
-    columns = int((high[:, 1].max() - origin_x) / cell) + 1
-    first = np.empty((len(low), 2), np.int64)
-    last = np.empty((len(low), 2), np.int64)
-    counts = np.zeros((int((high[:, 0].max() - origin_y) / cell) + 1) * columns + 1, np.int64)
-    for i in range(len(low)):
-        first[i, 0], first[i, 1] = int((low[i, 0] - origin_y) / cell), int((low[i, 1] - origin_x) / cell)
-        last[i, 0], last[i, 1] = int((high[i, 0] - origin_y) / cell), int((high[i, 1] - origin_x) / cell)
+    origin_y, origin_x = lower[:, 0].min(), lower[:, 1].min()
+    cell = max(cell, max(upper[:, 0].max() - origin_y, upper[:, 1].max() - origin_x) / 4096)
+    columns = int((upper[:, 1].max() - origin_x) / cell) + 1
+    first = np.empty((len(lower), 2), np.int64)
+    last = np.empty((len(lower), 2), np.int64)
+    counts = np.zeros((int((upper[:, 0].max() - origin_y) / cell) + 1) * columns + 1, np.int64)
+    for i in range(len(lower)):
+        first[i, 0], first[i, 1] = int((lower[i, 0] - origin_y) / cell), int((lower[i, 1] - origin_x) / cell)
+        last[i, 0], last[i, 1] = int((upper[i, 0] - origin_y) / cell), int((upper[i, 1] - origin_x) / cell)
         for row in range(first[i, 0], last[i, 0] + 1):
             for column in range(first[i, 1], last[i, 1] + 1):
                 counts[row * columns + column + 1] += 1
     starts = np.cumsum(counts)
     filled, members = starts.copy(), np.empty(starts[-1], np.int64)
-    for i in range(len(low)):
+    for i in range(len(lower)):
         for row in range(first[i, 0], last[i, 0] + 1):
             for column in range(first[i, 1], last[i, 1] + 1):
                 members[filled[row * columns + column]] = i
                 filled[row * columns + column] += 1
-    return low, high, first, last, columns, starts, members
+    return lower, upper, first, last, columns, starts, members
 
 
 @compiled
-def _suppress(polygons, centers, rays, areas, inner, threshold, buckets):
-    low, high, first, last, columns, starts, members = buckets
+def _suppress(polygons, centers, rays, areas, inner_radii, threshold, buckets):
+    lower, upper, first, last, columns, starts, members = buckets
     kept = np.ones(len(polygons), np.bool_)
-    seen = np.full(len(polygons), -1)
+    last_compared = np.full(len(polygons), -1)
     for i in range(len(polygons)):
         if not kept[i]:
             continue
@@ -325,18 +321,18 @@ def _suppress(polygons, centers, rays, areas, inner, threshold, buckets):
             for column in range(first[i, 1], last[i, 1] + 1):
                 for m in range(starts[row * columns + column], starts[row * columns + column + 1]):
                     j = members[m]
-                    if j > i and kept[j] and seen[j] < i:
-                        seen[j] = i  # a polygon may touch several cells
+                    if j > i and kept[j] and last_compared[j] < i:
+                        last_compared[j] = i  # a polygon may touch several cells
                         limit = (threshold + EPS) * min(areas[i], areas[j])  # sums of areas are not exact
-                        height = min(high[i, 0], high[j, 0]) - max(low[i, 0], low[j, 0])
-                        width = min(high[i, 1], high[j, 1]) - max(low[i, 1], low[j, 1])
+                        height = min(upper[i, 0], upper[j, 0]) - max(lower[i, 0], lower[j, 0])
+                        width = min(upper[i, 1], upper[j, 1]) - max(lower[i, 1], lower[j, 1])
                         if height <= 0 or width <= 0 or height * width <= limit:
                             continue  # not even their bounding boxes overlap enough
                         distance = math.hypot(centers[i, 0] - centers[j, 0], centers[i, 1] - centers[j, 1])
-                        shared = _circles(distance, inner[i], inner[j])
-                        if shared <= limit:  # otherwise, the circles inside both overlap enough
-                            shared = _intersection(polygons[i], centers[i], rays, polygons[j])
-                        kept[j] = shared <= limit
+                        intersection = _circles(distance, inner_radii[i], inner_radii[j])
+                        if intersection <= limit:  # otherwise, the circles inside both overlap enough
+                            intersection = _intersection(polygons[i], centers[i], rays, polygons[j])
+                        kept[j] = intersection <= limit
     return kept
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segedu.ops.compiled import compiled
+from segedu.ops.compiled import compiled, float64_array
 from segedu.validation.numbers import check_number, check_size
 from segedu.validation.tensors import check_finite, check_floats, check_integer_tensor, check_numeric
 
@@ -63,7 +63,7 @@ def rasterize_polyhedra(distances: Tensor, points: Tensor, rays: Tensor, faces: 
     size = check_size("size", size, axes=3)
     label_map = np.zeros(size, np.int32)
     ends = distances.double()[..., None] * rays.double()
-    _paint(label_map, _numpy(ends), _numpy(points), faces.cpu().numpy().astype(np.int64))
+    _paint(label_map, float64_array(ends), float64_array(points), faces.cpu().numpy().astype(np.int64))
     return torch.from_numpy(label_map).to(distances.device)
 
 
@@ -94,13 +94,11 @@ def suppress_polyhedra(
     """
     _check_stars(distances, rays, faces, points)
     check_number("overlap_threshold", overlap_threshold, maximum=1)
-    volumes = _numpy(polyhedron_volumes(distances, rays, faces))
-    ends, corners = _numpy(distances.double()[..., None] * rays.double()), faces.cpu().numpy().astype(np.int64)
-    return torch.from_numpy(_suppress(ends, _numpy(points), corners, volumes, overlap_threshold)).to(distances.device)
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().double().numpy(force=True))  # numpy has no bfloat16
+    volumes = float64_array(polyhedron_volumes(distances, rays, faces))
+    ends, corners = float64_array(distances.double()[..., None] * rays.double()), faces.cpu().numpy().astype(np.int64)
+    return torch.from_numpy(_suppress(ends, float64_array(points), corners, volumes, overlap_threshold)).to(
+        distances.device
+    )
 
 
 def _check_stars(distances: Tensor, rays: Tensor, faces: Tensor, points: Tensor | None = None) -> None:
@@ -122,8 +120,8 @@ def _check_stars(distances: Tensor, rays: Tensor, faces: Tensor, points: Tensor 
 
 
 @compiled
-def _fill(box, value, low, ends, center, faces):
-    """Write `value` into the voxels of a polyhedron; `box` starts at voxel `low`."""
+def _fill(box, value, lower, ends, center, faces):
+    """Write `value` into the voxels of a polyhedron; `box` starts at voxel `lower`."""
     for face in range(len(faces)):
         a, b, c = ends[faces[face, 0]], ends[faces[face, 1]], ends[faces[face, 2]]
         # A voxel is alpha a + beta b + gamma c; these rows of the inverse matrix give the three weights.
@@ -138,14 +136,14 @@ def _fill(box, value, low, ends, center, faces):
             lowest = min(min(a[axis], b[axis]), min(c[axis], 0.0)) + center[axis]
             highest = max(max(a[axis], b[axis]), max(c[axis], 0.0)) + center[axis]
             # Clamp before rounding: an int64 cannot hold coordinates that are too far away.
-            first[axis] = math.ceil(max(lowest - EPS, float(low[axis]))) - low[axis]
-            last[axis] = math.floor(min(highest + EPS, low[axis] + box.shape[axis] - 1.0)) - low[axis]
+            first[axis] = math.ceil(max(lowest - EPS, float(lower[axis]))) - lower[axis]
+            last[axis] = math.floor(min(highest + EPS, lower[axis] + box.shape[axis] - 1.0)) - lower[axis]
         for i in range(first[0], last[0] + 1):
-            z = i + low[0] - center[0]
+            z = i + lower[0] - center[0]
             for j in range(first[1], last[1] + 1):
-                y = j + low[1] - center[1]
+                y = j + lower[1] - center[1]
                 for k in range(first[2], last[2] + 1):
-                    x = k + low[2] - center[2]
+                    x = k + lower[2] - center[2]
                     alpha = (z * rz + y * ry + x * rx) / volume
                     beta = (z * sz + y * sy + x * sx) / volume
                     gamma = (z * tz + y * ty + x * tx) / volume
@@ -186,29 +184,29 @@ def _spheres(distance, a, b):
 def _suppress(ends, centers, faces, volumes, threshold):
     count = len(ends)
     kept = np.ones(count, np.bool_)
-    low, high, inner = np.empty((count, 3)), np.empty((count, 3)), np.empty(count)
+    lower, upper, inner_radii = np.empty((count, 3)), np.empty((count, 3)), np.empty(count)
     for n in range(count):
         for axis in range(3):
-            low[n, axis] = ends[n, :, axis].min() + centers[n, axis]
-            high[n, axis] = ends[n, :, axis].max() + centers[n, axis]
-        inner[n] = _inner_radius(ends[n], faces)
+            lower[n, axis] = ends[n, :, axis].min() + centers[n, axis]
+            upper[n, axis] = ends[n, :, axis].max() + centers[n, axis]
+        inner_radii[n] = _inner_radius(ends[n], faces)
     for i in range(count):
         if not kept[i]:
             continue
-        corner = np.ceil(low[i] - EPS).astype(np.int64)
-        shape = np.floor(high[i] + EPS).astype(np.int64) - corner + 1
+        corner = np.ceil(lower[i] - EPS).astype(np.int64)
+        shape = np.floor(upper[i] + EPS).astype(np.int64) - corner + 1
         voxels = np.zeros((shape[0], shape[1], shape[2]), np.uint8)
         _fill(voxels, 1, corner, ends[i], centers[i], faces)
         other = np.zeros_like(voxels)
         for j in range(i + 1, count):
-            sides = np.minimum(high[i], high[j]) - np.maximum(low[i], low[j])
+            sides = np.minimum(upper[i], upper[j]) - np.maximum(lower[i], lower[j])
             limit = min(volumes[i], volumes[j]) * threshold
             if not kept[j] or sides.min() <= 0:
                 continue
-            shared = _spheres(math.sqrt(((centers[i] - centers[j]) ** 2).sum()), inner[i], inner[j])
-            if shared <= limit:  # otherwise, the spheres inside both overlap enough
+            intersection = _spheres(math.sqrt(((centers[i] - centers[j]) ** 2).sum()), inner_radii[i], inner_radii[j])
+            if intersection <= limit:  # otherwise, the spheres inside both overlap enough
                 other[:] = 0
                 _fill(other, 1, corner, ends[j], centers[j], faces)
-                shared = (voxels * other).sum()
-            kept[j] = shared <= limit
+                intersection = (voxels * other).sum()
+            kept[j] = intersection <= limit
     return kept

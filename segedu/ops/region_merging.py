@@ -34,7 +34,7 @@ def merge_regions(weights: np.ndarray, ends: np.ndarray, nodes: int, k: float, m
     if ends.min(initial=0) < 0 or ends.max(initial=-1) >= nodes:
         raise ValueError(f"ends has nodes from {ends.min()} to {ends.max()}, expected nodes in [0, {nodes})")
     if not (np.diff(weights) >= 0).all():
-        raise ValueError("weights is not in ascending order or has a NaN, expected ascending values")
+        raise ValueError("weights is not in ascending order or contains NaN, expected ascending values")
     parent = np.arange(nodes)
     _merge(weights, ends, parent, k, min_size)
     while (parent != parent[parent]).any():

@@ -19,8 +19,8 @@ from segedu.ops.roi_pool import check_regions
 from segedu.validation.exporting import is_exporting
 
 Size = tuple[int, int]
-FEW = 4096  # boxes with at most so many points are always read point by point
-MOST = 2**23  # points of the boxes that are pooled at once: their indices and weights take 0.4 GB
+MIN_SEPARABLE_POINTS = 4096  # boxes with at most this many points are always read point by point
+MAX_BATCH_POINTS = 2**23  # points of the boxes that are pooled at once: their indices and weights take 0.4 GB
 
 
 def roi_align(
@@ -74,14 +74,14 @@ def roi_align(
     regions = _Regions(image, start, side, points)
 
     # A box as large as the feature map has at most this many points. Most points of larger boxes lie outside the map.
-    many = h * w * points.prod(dim=1) > max(FEW, (2 * W + w) * (2 * H + h))
+    is_separable = h * w * points.prod(dim=1) > max(MIN_SEPARABLE_POINTS, (2 * W + w) * (2 * H + h))
     rows, bins = [], []
-    for group in _parts(torch.nonzero(~many).flatten(), h * w * points.prod(dim=1)):
-        rows.append(group)
-        bins.append(_add_rows(table, regions.select(group), (h, w), (H, W)))
-    for row in torch.nonzero(many):  # (1,)
+    for batch in _split_into_batches(torch.nonzero(~is_separable).flatten(), h * w * points.prod(dim=1)):
+        rows.append(batch)
+        bins.append(_pool_gathered(table, regions.select(batch), (h, w), (H, W)))
+    for row in torch.nonzero(is_separable):  # (1,)
         rows.append(row)
-        bins.append(_add_lines(table, regions.select(row), (h, w), (H, W)))
+        bins.append(_pool_separable(table, regions.select(row), (h, w), (H, W)))
     # Restore the order of the boxes, which a single part has already.
     bins = bins[0] if len(bins) == 1 else torch.cat(bins)[torch.cat(rows).argsort()]
     return bins.permute(0, 3, 1, 2).contiguous().to(features.dtype)
@@ -100,13 +100,13 @@ class _Regions(NamedTuple):
         return _Regions(*(values[rows] for values in self))
 
 
-def _parts(rows: Tensor, counts: Tensor) -> list[Tensor]:
-    """Split boxes into groups, in each of which all boxes but the last have fewer than `MOST` points together."""
-    group = ((counts[rows].double().cumsum(0) - counts[rows]) / MOST).long()
-    return list(rows.split(group.unique_consecutive(return_counts=True)[1].tolist())) if len(rows) else []
+def _split_into_batches(rows: Tensor, counts: Tensor) -> list[Tensor]:
+    """Split boxes into batches. All boxes of a batch but the last have fewer than `MAX_BATCH_POINTS` points."""
+    batch = ((counts[rows].double().cumsum(0) - counts[rows]) / MAX_BATCH_POINTS).long()
+    return list(rows.split(batch.unique_consecutive(return_counts=True)[1].tolist())) if len(rows) else []
 
 
-def _add_rows(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tensor:
+def _pool_gathered(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tensor:
     """(N, h, w, C): weighted sums of rows of the table, whose indices and weights are listed bin by bin."""
     (h, w), (H, W) = bins, size
     # All boxes with the same number of points are processed at once.
@@ -115,30 +115,31 @@ def _add_rows(table: Tensor, regions: _Regions, bins: Size, size: Size) -> Tenso
     index, weight = [], []
     for (points_x, points_y), n in zip(unique_points.tolist(), order.split(counts.tolist()), strict=True):
         image, start, side, _ = regions.select(n)
-        x, weight_x = _read(start[:, 0], side[:, 0], w, points_x, W)  # (n, w, 2 points)
-        y, weight_y = _read(start[:, 1], side[:, 1], h, points_y, H)  # (n, h, 2 points)
+        x, weight_x = _gather_indices(start[:, 0], side[:, 0], w, points_x, W)  # (n, w, 2 points)
+        y, weight_y = _gather_indices(start[:, 1], side[:, 1], h, points_y, H)  # (n, h, 2 points)
         row = (image[:, None, None] * H + y) * W
         index.append((row[:, :, None, :, None] + x[:, None, :, None, :]).flatten())  # bin by bin
         weight.append((weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]).flatten())
     length = (4 * unique_points.prod(dim=1))[group[order]].repeat_interleave(h * w)  # rows of each bin
     # embedding_bag sums rows without copying them. There is one call for all boxes, because its gradient is as large as
     # the table.
-    added = F.embedding_bag(
+    pooled = F.embedding_bag(
         torch.cat(index), table, length.cumsum(0) - length, per_sample_weights=torch.cat(weight), mode="sum"
     )
-    return added.reshape(-1, h, w, table.shape[1])[order.argsort()]
+    return pooled.reshape(-1, h, w, table.shape[1])[order.argsort()]
 
 
-def _add_lines(table: Tensor, region: _Regions, bins: Size, size: Size) -> Tensor:
+def _pool_separable(table: Tensor, region: _Regions, bins: Size, size: Size) -> Tensor:
     """(1, h, w, C) of one box: the weight of a cell is that of its row times that of its column, each summed first."""
     features = table.reshape(-1, *size, table.shape[1])[region.image[0]]  # (H, W, C)
     x, y = (
-        _line(*(float(values[0, axis]) for values in region[1:]), bins[1 - axis], size[1 - axis]) for axis in (0, 1)
+        _axis_weights(*(float(values[0, axis]) for values in region[1:]), bins[1 - axis], size[1 - axis])
+        for axis in (0, 1)
     )
     return torch.einsum("iy,jx,yxc->ijc", y.to(table), x.to(table), features)[None]
 
 
-def _line(start: float, side: float, points: float, bins: int, length: int) -> Tensor:
+def _axis_weights(start: float, side: float, points: float, bins: int, length: int) -> Tensor:
     """(bins, length) float64: weight of each cell in each bin along one axis. Only points on the map are computed."""
     step = side / bins / points
     inside = math.ceil((length + 1) / step) + 3  # at most this many points of a bin lie from -1 to length
@@ -146,16 +147,16 @@ def _line(start: float, side: float, points: float, bins: int, length: int) -> T
     begin = start + b * (side / bins)
     first = ((-1 - begin) / step - 1.5).floor().clamp(0, points)
     p = first + torch.arange(min(inside, int(min(points, 2**53))), dtype=torch.float64)  # (bins, n)
-    at = begin + (p + 0.5) * step
-    share = ((at >= -1) & (at <= length) & (p < points)).double() / points
-    at = at.clamp(0, length - 1)
-    before = at.floor()
+    position = begin + (p + 0.5) * step
+    share = ((position >= -1) & (position <= length) & (p < points)).double() / points
+    position = position.clamp(0, length - 1)
+    lower = position.floor()
     line = torch.zeros(bins, length, dtype=torch.float64)
-    line.scatter_add_(1, before.long(), (before + 1 - at) * share)
-    return line.scatter_add_(1, (before + 1).clamp(max=length - 1).long(), (at - before) * share)
+    line.scatter_add_(1, lower.long(), (lower + 1 - position) * share)
+    return line.scatter_add_(1, (lower + 1).clamp(max=length - 1).long(), (position - lower) * share)
 
 
-def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> tuple[Tensor, Tensor]:
+def _gather_indices(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> tuple[Tensor, Tensor]:
     """Indices and weights of the cells that the points of each bin read along one axis: two neighbours per point.
 
     In two dimensions, a point reads four cells, and the weight of each is the product of its weights along both axes.
@@ -166,10 +167,10 @@ def _read(start: Tensor, side: Tensor, bins: int, points: int, length: int) -> t
     bin_side = side[:, None, None] / bins
     b = torch.arange(bins, dtype=side.dtype, device=side.device)[:, None]
     p = torch.arange(points, dtype=side.dtype, device=side.device) + 0.5
-    at = start[:, None, None] + b * bin_side + p * bin_side / max(points, 1)  # (N, bins, points)
-    inside = (at >= -1) & (at <= length)
-    at = at.clamp(0, length - 1)
-    before = at.floor()
-    share = inside.to(at.dtype) / max(points, 1)
-    weights = torch.cat([(before + 1 - at) * share, (at - before) * share], dim=-1)
-    return torch.cat([before, (before + 1).clamp(max=length - 1)], dim=-1).long(), weights
+    position = start[:, None, None] + b * bin_side + p * bin_side / max(points, 1)  # (N, bins, points)
+    inside = (position >= -1) & (position <= length)
+    position = position.clamp(0, length - 1)
+    lower = position.floor()
+    share = inside.to(position.dtype) / max(points, 1)
+    weights = torch.cat([(lower + 1 - position) * share, (position - lower) * share], dim=-1)
+    return torch.cat([lower, (lower + 1).clamp(max=length - 1)], dim=-1).long(), weights

@@ -38,7 +38,7 @@ from segedu.ops.matching import hungarian_matching
 from segedu.validation.images import check_images, check_padded_sizes, check_sizes
 from segedu.validation.numbers import check_length, check_multiple, check_number
 from segedu.validation.targets import check_categories
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 KEYS = ("class_logits", "boxes", "mask_logits", "sizes", "image_size")
 SMALL_AREA = 4  # pixels; segments of at most this area are removed
@@ -277,5 +277,5 @@ def _panoptic(
 
 def _check(outputs: Mapping[str, Any]) -> None:
     check_keys("outputs", outputs, KEYS)
-    check_maps("outputs", outputs, class_logits="B Q C", boxes="B Q 4", mask_logits="B Q h w")
+    check_tensor_dict("outputs", outputs, class_logits="B Q C", boxes="B Q 4", mask_logits="B Q h w")
     check_padded_sizes("outputs['sizes']", outputs["sizes"], outputs["image_size"], len(outputs["boxes"]))

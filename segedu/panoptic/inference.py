@@ -31,7 +31,7 @@ from segedu.ops.masks import boxes_from_masks
 from segedu.validation.images import check_padded_sizes
 from segedu.validation.numbers import check_integer, check_number
 from segedu.validation.targets import check_categories
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
 KEYS = ("class_logits", "mask_logits", "sizes", "image_size")
 
@@ -178,7 +178,7 @@ def _upsample(mask_logits: Tensor, image_size: tuple[int, int], size: tuple[int,
 def _check(outputs: Mapping[str, Any]) -> int:
     """Check the outputs, and return K."""
     check_keys("outputs", outputs, KEYS)
-    letters = check_maps("outputs", outputs, class_logits="B Q C", mask_logits="B Q h w")
+    letters = check_tensor_dict("outputs", outputs, class_logits="B Q C", mask_logits="B Q h w")
     check_no_nan("outputs", outputs, KEYS[:2])
     check_padded_sizes("outputs['sizes']", outputs["sizes"], outputs["image_size"], letters["B"])
     return check_integer("the number of classes in outputs['class_logits']", letters["C"] - 1)

@@ -43,7 +43,7 @@ from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integers, check_multiple, check_number
-from segedu.validation.tensors import check_layers
+from segedu.validation.tensors import check_decoder_outputs
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 LEVELS = 4  # features at strides 4, 8, 16 and 32
@@ -244,7 +244,7 @@ def maskformer_loss(
     weights = {"class_weight": class_weight, "focal_weight": focal_weight, "dice_weight": dice_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
         check_number(name, weight)
-    layers = check_layers(outputs, "image_size", **AXES)
+    layers = check_decoder_outputs(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     device = outputs["class_logits"].device
     labels = [target["labels"].to(device) for target in targets]

@@ -40,7 +40,7 @@ def nuclei_mask_rcnn() -> nn.Module:
             rpn=RPN(64, sizes=((6.0, 11.0), (16.0, 24.0), (34.0, 50.0), (70.0, 100.0)), ratios=(0.6, 1.0, 1.7)),
             head=TwoLayerHead(64, size=7, hidden=256),
             mask_head=mask_rcnn.MaskHead(64, size=7, depth=2),
-            sampling=Sampling(count=64, positive_share=0.5, high=0.5),
+            sampling=Sampling(count=64, positive_fraction=0.5, positive_iou=0.5),
             counts=(300, 1000),
             detect={"score_threshold": 0.5, "iou_threshold": 0.4, "count": 500},
         )

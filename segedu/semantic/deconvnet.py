@@ -74,10 +74,10 @@ class DeconvNet(nn.Module):
         # The last deconvolution keeps its channels, because it does not reconstruct an image.
         self.decoder[-1][-1] = deconv_bn_relu(finest, finest, padding=1)
         self.classifier = nn.Conv2d(finest, num_classes, kernel_size=1)
-        self.smallest = encoder.strides[-1] * (kernel_size - 1) + 1
+        self.min_size = encoder.strides[-1] * (kernel_size - 1) + 1
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.encoder.in_channels, self.smallest)
+        check_images(images, self.encoder.in_channels, self.min_size)
         x = self.encoder.normalize(images)
         pooled = []
         for i in range(len(self.decoder)):

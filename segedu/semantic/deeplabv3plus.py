@@ -70,9 +70,9 @@ class Decoder(nn.Module):
     """The lower half of figure 2: reduced fine features and upsampled coarse features, concatenated and convolved.
 
     Args:
-        low_channels: C of the features of stride 4.
+        low_level_channels: C of the features of stride 4.
         in_channels: C of the coarse features.
-        low_width: channels to which the fine features are reduced.
+        low_level_width: channels to which the fine features are reduced.
         width: channels of the result.
         refinements: number of 3x3 convolutions; the paper's table 2 compares 1, 2 and 3.
         align_corners: of the upsampling, see `DeepLabV3Plus`.
@@ -80,23 +80,24 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        low_channels: int,
+        low_level_channels: int,
         in_channels: int,
-        low_width: int = 48,
+        low_level_width: int = 48,
         width: int = 256,
         refinements: int = 2,
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        check_integers(low_width=low_width, width=width, refinements=refinements)
+        check_integers(low_level_width=low_level_width, width=width, refinements=refinements)
         self.align_corners = align_corners
-        self.reduce = conv_bn_relu(low_channels, low_width, kernel_size=1)
-        inputs = [in_channels + low_width] + [width] * (refinements - 1)
+        self.reduce = conv_bn_relu(low_level_channels, low_level_width, kernel_size=1)
+        inputs = [in_channels + low_level_width] + [width] * (refinements - 1)
         self.refine = nn.Sequential(*(separable_bn_relu(channels, width) for channels in inputs))
 
-    def forward(self, low: Tensor, features: Tensor) -> Tensor:
-        up = upsample_to(features, low, self.align_corners)  # not by a factor of 4, which is one pixel off at odd sizes
-        return self.refine(torch.cat([up, self.reduce(low)], dim=1))  # (B, width, H / 4, W / 4)
+    def forward(self, low_level: Tensor, features: Tensor) -> Tensor:
+        # not by a factor of 4, which is one pixel off at odd sizes
+        up = upsample_to(features, low_level, self.align_corners)
+        return self.refine(torch.cat([up, self.reduce(low_level)], dim=1))  # (B, width, H / 4, W / 4)
 
 
 class DeepLabV3Plus(nn.Module):
@@ -108,7 +109,7 @@ class DeepLabV3Plus(nn.Module):
         num_classes: K, background included.
         rates: of the ASPP. The default is for a backbone of output stride 16; `aspp_rates(8)` for one of 8.
         width: channels of the ASPP and of the decoder.
-        low_width: channels to which the features of stride 4 are reduced.
+        low_level_width: channels to which the features of stride 4 are reduced.
         refinements: number of 3x3 convolutions of the decoder.
         dropout: dropout probability in the ASPP.
         align_corners: whether bilinear upsampling maps corner pixels onto corner pixels. True as in
@@ -121,7 +122,7 @@ class DeepLabV3Plus(nn.Module):
         num_classes: int,
         rates: Sequence[int] = (6, 12, 18),
         width: int = 256,
-        low_width: int = 48,
+        low_level_width: int = 48,
         *,
         refinements: int = 2,
         dropout: float = 0.5,
@@ -133,13 +134,15 @@ class DeepLabV3Plus(nn.Module):
             raise ValueError(f"backbone has strides {backbone.strides}, expected one of them to be 4")
         self.num_classes, self.align_corners = num_classes, align_corners
         self.backbone = backbone
-        self.low = backbone.strides.index(4)
+        self.low_level = backbone.strides.index(4)
         self.aspp = ASPP(backbone.channels[-1], rates, width, dropout, convolution=separable_bn_relu)
-        self.decoder = Decoder(backbone.channels[self.low], width, low_width, width, refinements, align_corners)
+        self.decoder = Decoder(
+            backbone.channels[self.low_level], width, low_level_width, width, refinements, align_corners
+        )
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(images)
-        decoded = self.decoder(features[self.low], self.aspp(features[-1]))
+        decoded = self.decoder(features[self.low_level], self.aspp(features[-1]))
         logits = self.classifier(decoded)  # (B, K, H / 4, W / 4)
         return upsample_to(logits, images, self.align_corners)

@@ -81,7 +81,7 @@ class MultiCrop:
         global_scale: smallest and largest fraction of the image's area in a large crop.
         local_scale: the same for a small crop.
         colour: strength of the changes of brightness, contrast, saturation and hue.
-        grey: probability that a crop becomes grey.
+        grayscale: probability that a crop becomes grey.
         solarise: probability that the second large crop is solarised: its bright pixels are inverted.
     """
 
@@ -93,7 +93,7 @@ class MultiCrop:
         global_scale: tuple[float, float] = (0.4, 1.0),
         local_scale: tuple[float, float] = (0.05, 0.4),
         colour: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
-        grey: float = 0.2,
+        grayscale: float = 0.2,
         solarise: float = 0.2,
     ) -> None:
         for name, (smallest, largest) in (("global_scale", global_scale), ("local_scale", local_scale)):
@@ -104,8 +104,8 @@ class MultiCrop:
         large, small = v2.RandomResizedCrop(global_size, global_scale), v2.RandomResizedCrop(local_size, local_scale)
         self.croppers = [large] * 2 + [small] * local_crops
         self.sizes = [global_size] * 2 + [local_size] * local_crops
-        changes = [v2.RandomApply([v2.ColorJitter(*colour)], p=0.8), v2.RandomGrayscale(p=grey)]
-        self.colour, self.solarise = v2.Compose(changes), v2.RandomSolarize(0.5, p=solarise)
+        colour_transforms = [v2.RandomApply([v2.ColorJitter(*colour)], p=0.8), v2.RandomGrayscale(p=grayscale)]
+        self.colour, self.solarise = v2.Compose(colour_transforms), v2.RandomSolarize(0.5, p=solarise)
 
     def __call__(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Crop one image.
@@ -124,12 +124,12 @@ class MultiCrop:
             top, left, height, width = (box[name] for name in ("top", "left", "height", "width"))
             crop = v2.functional.resized_crop(image, top, left, height, width, [size, size])
             flipped = torch.rand(()) < 0.5
-            crops.append(self._change(crop.flip(-1) if flipped else crop, index))
+            crops.append(self._augment(crop.flip(-1) if flipped else crop, index))
             sides = (left + width, left) if flipped else (left, left + width)
             boxes.append([sides[0], top, sides[1], top + height])
         return crops, torch.tensor(boxes, dtype=torch.float32)
 
-    def _change(self, crop: Tensor, index: int) -> Tensor:
+    def _augment(self, crop: Tensor, index: int) -> Tensor:
         """Change colours, then blur: the first crop always, the second with probability 0.1, local crops with 0.5."""
         crop = self.colour(crop)
         if torch.rand(()) < (1.0, 0.1, 0.5)[min(index, 2)]:
@@ -305,5 +305,5 @@ def attention_masks(maps: Tensor, keep: float = 0.6) -> Tensor:
     check_number("keep", keep, maximum=1)
     shares, order = maps.flatten(-2).sort(dim=-1, descending=True)
     before = shares.cumsum(dim=-1) - shares  # sum over all patches with more attention
-    needed = before < keep * shares.sum(dim=-1, keepdim=True)
-    return torch.zeros_like(needed).scatter(-1, order, needed).view(maps.shape)
+    is_selected = before < keep * shares.sum(dim=-1, keepdim=True)
+    return torch.zeros_like(is_selected).scatter(-1, order, is_selected).view(maps.shape)

@@ -164,6 +164,6 @@ def _check(unary: Tensor, pairwise: Tensor, scale: float) -> None:
     check_floats("pairwise", pairwise, "2|4 H W", sizes)
     check_number("scale", scale, exclusive=True)
     if not (pairwise.isfinite().all() and pairwise.min() >= 0):
-        raise ValueError("pairwise has negative values, inf or NaN, expected finite numbers of at least 0")
+        raise ValueError("pairwise contains negative values, infinity or NaN, expected finite numbers of at least 0")
     if unary.isnan().any() or unary.isneginf().any() or unary.isposinf().all(dim=0).any():
         raise ValueError("unary has NaN, -inf or a pixel whose two labels are inf, expected at least one finite cost")

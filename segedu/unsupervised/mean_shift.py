@@ -6,7 +6,7 @@ Idea: The density of the points may have any number of modes of any shape, so th
     points that reach one mode form a cluster. Filtering an image gives every pixel the colour of its mode in the joint
     space of position and colour; segmentation also merges neighbouring pixels whose modes are close.
 Simplified: flat kernels only, and one size of window for all points. Images: pixels are binned in joint space first
-    (`cell`), which the paper does not do; neighbours are merged in the image, not in all of the joint space.
+    (`bin_size`), which the paper does not do; neighbours are merged in the image, not in all of the joint space.
 Shapes: points (N, D) -> labels (N,), modes (M, D). Image (3, H, W) -> `joint_modes` (5, H, W), which holds row,
     column and colour, and `mean_shift_segmentation` (H, W).
 Quality: labels and modes equal scikit-learn's (see the tests). 512x512 photograph, windows of 8 pixels and 8 units of
@@ -110,7 +110,9 @@ def _climb(
     return positions, mass
 
 
-def joint_modes(image: Tensor, spatial: float, colour: float, cell: float = 0.5, steps: int = 100) -> Tensor:
+def joint_modes(
+    image: Tensor, spatial_radius: float, colour_radius: float, bin_size: float = 0.5, steps: int = 100
+) -> Tensor:
     """Find the mode of every pixel in the joint space of position and colour. Its colours form the filtered image.
 
     For speed, the pixels of one cell of a 5-dimensional grid act as one point at their mean, weighted by their number,
@@ -118,9 +120,9 @@ def joint_modes(image: Tensor, spatial: float, colour: float, cell: float = 0.5,
 
     Args:
         image: (3, H, W), in any colour space, preferably L*a*b* (`segedu.ops.colour.rgb_to_lab`).
-        spatial: h_s, radius of the window in pixels.
-        colour: h_r, radius of the window in the unit of `image`.
-        cell: side of a cell of the grid, as a fraction of each radius. 0: one seed per pixel, the exact method.
+        spatial_radius: h_s, radius of the window in pixels.
+        colour_radius: h_r, radius of the window in the unit of `image`.
+        bin_size: side of a cell of the grid, as a fraction of each radius. 0: one seed per pixel, the exact method.
         steps: maximum number of moves of a seed.
 
     Returns:
@@ -128,56 +130,64 @@ def joint_modes(image: Tensor, spatial: float, colour: float, cell: float = 0.5,
     """
     check_floats("image", image, "3 H W")
     check_finite("image", image)
-    check_number("spatial", spatial, exclusive=True)
-    check_number("colour", colour, exclusive=True)
-    check_number("cell", cell, maximum=1)
+    check_number("spatial_radius", spatial_radius, exclusive=True)
+    check_number("colour_radius", colour_radius, exclusive=True)
+    check_number("bin_size", bin_size, maximum=1)
     check_integer("steps", steps)
     _, height, width = image.shape
     positions = torch.from_numpy(np.indices((height, width)))
-    scale = np.array([spatial, spatial, colour, colour, colour])
+    scale = np.array([spatial_radius, spatial_radius, colour_radius, colour_radius, colour_radius])
     pixels = torch.cat([positions.double(), image.detach().cpu().double()]).flatten(1).T.numpy() / scale  # (H * W, 5)
-    if cell:
-        points, weights, index = _binned(pixels, cell)
+    if bin_size:
+        points, weights, index = _binned(pixels, bin_size)
     else:
         points, weights, index = pixels, np.ones(len(pixels)), np.arange(len(pixels))
     modes, _ = _climb(points, points, weights, 2, 1.0, 1e-2, steps)
     return torch.from_numpy((modes[index] * scale).T.reshape(5, height, width)).to(image)
 
 
-def _binned(pixels: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _binned(pixels: np.ndarray, bin_size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means (S, 5) and counts (S,) of the pixels in each cell of the grid, and the cell (N,) of each pixel."""
-    keys = np.floor((pixels - pixels.min(axis=0)) / cell)
+    keys = np.floor((pixels - pixels.min(axis=0)) / bin_size)
     _, index, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(index, column) for column in pixels.T], axis=1)
     return sums / counts[:, None], counts.astype(np.float64), index
 
 
 def mean_shift_segmentation(
-    image: Tensor, spatial: float, colour: float, min_size: int = 20, cell: float = 0.5, steps: int = 100
+    image: Tensor,
+    spatial_radius: float,
+    colour_radius: float,
+    min_size: int = 20,
+    bin_size: float = 0.5,
+    steps: int = 100,
 ) -> Tensor:
     """Segment an image: the paper's section 4.2.
 
-    Pixels that share a side are merged if their modes are at most `spatial` apart in position and `colour` apart in
-    colour. Then every region of fewer than `min_size` pixels is merged into the adjacent region of the nearest mean
-    colour, until none is left.
+    Pixels that share a side are merged if their modes are at most `spatial_radius` apart in position and
+    `colour_radius` apart in colour. Then every region of fewer than `min_size` pixels is merged into the adjacent
+    region of the nearest mean colour, until none is left.
 
     Args:
         image: (3, H, W), see `joint_modes`.
-        spatial: h_s in pixels.
-        colour: h_r in the unit of `image`.
+        spatial_radius: h_s in pixels.
+        colour_radius: h_r in the unit of `image`.
         min_size: M of the paper, pixels; 1 keeps all regions.
-        cell: see `joint_modes`.
+        bin_size: see `joint_modes`.
         steps: see `joint_modes`.
 
     Returns:
         Labels (H, W) int64 from 0, in the order of the regions' first pixels; each region is connected.
     """
     check_integer("min_size", min_size)
-    modes = joint_modes(image, spatial, colour, cell, steps).cpu().double().flatten(1).T.numpy()  # (N, 5)
+    modes = joint_modes(image, spatial_radius, colour_radius, bin_size, steps)
+    modes = modes.cpu().double().flatten(1).T.numpy()  # (N, 5)
     pixels = np.arange(len(modes)).reshape(image.shape[1:])
     neighbours = [(pixels[:, :-1], pixels[:, 1:]), (pixels[:-1], pixels[1:])]
     i, j = (np.concatenate([pair[end].ravel() for pair in neighbours]) for end in (0, 1))
-    distance = np.abs(modes[i] - modes[j]) / np.array([spatial, spatial, colour, colour, colour])
+    distance = np.abs(modes[i] - modes[j]) / np.array(
+        [spatial_radius, spatial_radius, colour_radius, colour_radius, colour_radius]
+    )
     near = ((distance[:, :2] ** 2).sum(axis=1) <= 1) & ((distance[:, 2:] ** 2).sum(axis=1) <= 1)
     labels = _components(i[near], j[near], len(modes))
     labels = _merge_small(labels, i, j, modes[:, 2:], min_size)

@@ -7,7 +7,8 @@ Idea: An object may differ from its surroundings by its colour, its texture, or 
     scales make different errors; together, their boxes miss few objects.
 Simplified: only two of the paper's colour spaces, HSV and Lab, as in its fast version. The 10 bins of a texture
     histogram span 0 to the largest Gaussian derivative of the channel; the paper does not give the range.
-Shapes: image (3, H, W) in [0, 1] -> boxes (N, 4) float32 xyxy. `group`: image and labels -> (2 n - 1, 4) boxes.
+Shapes: image (3, H, W) in [0, 1] -> boxes (N, 4) float32 xyxy. `hierarchical_grouping`: image and labels ->
+    (2 n - 1, 4) boxes.
 Quality: without texture similarity, and given OpenCV's initial regions and its list of adjacent regions, the boxes
     equal OpenCV's. With texture similarity and our own adjacency, most boxes are the same: on the photograph astronaut
     192 of OpenCV's 205 and our 201, on chelsea 109 of 122 and 122, on coffee 117 of 121 and 122. On eight synthetic
@@ -101,7 +102,7 @@ def selective_search(
         if (space, scale) not in segmentations:
             smallest = round(scale) if min_size is None else min_size
             segmentations[space, scale] = felzenszwalb(converted, scale, sigma, smallest)
-        boxes = group(converted, segmentations[space, scale], weights).flip(0)
+        boxes = hierarchical_grouping(converted, segmentations[space, scale], weights).flip(0)
         rank = torch.arange(1, len(boxes) + 1, dtype=torch.float64)
         all_boxes.append(boxes)
         priorities.append(rank if generator is None else rank * torch.rand(len(rank), generator=generator))
@@ -110,7 +111,9 @@ def selective_search(
     return torch.from_numpy(boxes[np.sort(first)]).to(image.device)
 
 
-def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SINGLE[0].weights) -> Tensor:
+def hierarchical_grouping(
+    image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SINGLE[0].weights
+) -> Tensor:
     """Merge the most similar pair of adjacent regions until no adjacent regions are left: the paper's algorithm 1.
 
     Args:
@@ -123,7 +126,7 @@ def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SI
         of the merged regions in the order in which they were created.
 
     >>> image = torch.tensor([[0.0, 0.5, 0.5]]).expand(3, 1, 3)
-    >>> group(image, torch.tensor([[1, 2, 3]]))[3:]  # box of the two grey pixels, then box of the image
+    >>> hierarchical_grouping(image, torch.tensor([[1, 2, 3]]))[3:]  # box of the two grey pixels, then box of the image
     tensor([[1., 0., 3., 1.],
             [0., 0., 3., 1.]])
     """
@@ -136,22 +139,22 @@ def group(image: Tensor, labels: Tensor, weights: Weights | Sequence[float] = SI
     region = region.reshape(labels.shape)
     regions = _Regions(image.double().numpy(force=True), region, len(unique_labels), weights)
     neighbours: list[set[int]] = [set() for _ in unique_labels]
-    pairs = _touching(region)
+    pairs = _adjacent_pairs(region)
     for one, other in pairs.tolist():
         neighbours[one].add(other)
         neighbours[other].add(one)
     similarities = regions.similarity(pairs[:, 0], pairs[:, 1])
     heap = [(-s, one, other) for s, (one, other) in zip(similarities.tolist(), pairs.tolist(), strict=True)]
     heapq.heapify(heap)
-    alive = [True] * len(unique_labels)
+    active = [True] * len(unique_labels)
     while heap:
         _, one, other = heapq.heappop(heap)
-        if not (alive[one] and alive[other]):  # an outdated pair: one of the two regions has been merged since
+        if not (active[one] and active[other]):  # an outdated pair: one of the two regions has been merged since
             continue
         merged = regions.merge(one, other)
-        alive[one] = alive[other] = False
-        alive.append(True)
-        neighbours.append({n for n in neighbours[one] | neighbours[other] if alive[n]})
+        active[one] = active[other] = False
+        active.append(True)
+        neighbours.append({n for n in neighbours[one] | neighbours[other] if active[n]})
         adjacent = sorted(neighbours[merged])
         for neighbour, s in zip(adjacent, regions.similarity(np.array(adjacent, dtype=int), merged), strict=True):
             neighbours[neighbour].add(merged)
@@ -178,14 +181,16 @@ class _Regions:
 
     def similarity(self, one: np.ndarray, other: np.ndarray | int) -> np.ndarray:
         """Weighted sum of the four similarity measures for pairs of regions (equations 2, 4, 5 and 6)."""
-        common = np.minimum(self.histograms[one], self.histograms[other])
+        intersection = np.minimum(self.histograms[one], self.histograms[other])
         size = self.sizes[one] + self.sizes[other]
-        low = np.minimum(self.boxes[one], self.boxes[other])[..., :2]
-        high = np.maximum(self.boxes[one], self.boxes[other])[..., 2:]
-        gap = (high - low).prod(axis=-1) - size
+        top_left = np.minimum(self.boxes[one], self.boxes[other])[..., :2]
+        bottom_right = np.maximum(self.boxes[one], self.boxes[other])[..., 2:]
+        empty_area = (bottom_right - top_left).prod(axis=-1) - size
         w = self.weights
-        histograms = w.colour * common[..., : self.split].sum(axis=-1) + w.texture * common[..., self.split :].sum(-1)
-        return histograms + w.size * (1 - size / self.pixels) + w.fill * (1 - gap / self.pixels)
+        histograms = w.colour * intersection[..., : self.split].sum(axis=-1) + w.texture * intersection[
+            ..., self.split :
+        ].sum(-1)
+        return histograms + w.size * (1 - size / self.pixels) + w.fill * (1 - empty_area / self.pixels)
 
     def merge(self, one: int, other: int) -> int:
         """Merge two regions and return the index of the result, whose histograms are a weighted mean (equation 3)."""
@@ -245,7 +250,7 @@ def _histograms(values: Sequence[np.ndarray], bins: int, region: np.ndarray) -> 
     return histograms / histograms.sum(axis=1, keepdims=True)
 
 
-def _touching(region: np.ndarray) -> np.ndarray:
+def _adjacent_pairs(region: np.ndarray) -> np.ndarray:
     """Find the pairs (P, 2) of regions that are adjacent (8-connectivity), the smaller index first."""
     count = region.max() + 1
     sides = ((region[:, :-1], region[:, 1:]), (region[:-1], region[1:]))

@@ -63,7 +63,7 @@ def slic(image: Tensor, n_segments: int, compactness: float = 10.0, iterations: 
         for axis, coordinates in enumerate(np.indices((height, width))):
             total = np.bincount(labels.ravel(), coordinates.ravel(), minlength=len(centres))
             positions[filled, axis] = np.rint(total[filled] / count[filled])
-    joined = join_orphans(labels, min_size=step**2 / 4)
+    joined = enforce_connectivity(labels, min_size=step**2 / 4)
     return torch.from_numpy(joined).to(image.device)
 
 
@@ -129,7 +129,7 @@ def nearest_centres(features: np.ndarray, centres: np.ndarray, positions: np.nda
     return labels
 
 
-def join_orphans(labels: np.ndarray, min_size: float) -> np.ndarray:
+def enforce_connectivity(labels: np.ndarray, min_size: float) -> np.ndarray:
     """Give every connected piece its own label, and merge small pieces into a neighbour.
 
     Pieces are processed from the smallest to the largest; a piece of fewer than `min_size` pixels joins the neighbour
@@ -142,7 +142,7 @@ def join_orphans(labels: np.ndarray, min_size: float) -> np.ndarray:
     Returns:
         (H, W) int32, 4-connected labels from 1 to n in the raster order of their first pixels.
 
-    >>> join_orphans(np.array([[3, 3, 3, 5], [3, 3, 7, 5]]), min_size=2)
+    >>> enforce_connectivity(np.array([[3, 3, 3, 5], [3, 3, 7, 5]]), min_size=2)
     array([[1, 1, 1, 2],
            [1, 1, 1, 2]], dtype=int32)
     """

@@ -164,7 +164,7 @@ def _check_landscape(elevation: Tensor, markers: Tensor, mask: Tensor | None, co
     if elevation.is_complex() or elevation.dtype == torch.bool:
         raise TypeError(f"elevation has dtype {elevation.dtype}, expected real numbers")
     if bool(elevation.isnan().any()):
-        raise ValueError("elevation has a NaN, expected numbers")
+        raise ValueError("elevation contains NaN, expected finite values")
     check_integer_tensor("markers", markers, "H W", sizes)
     if markers.min() < 0:
         raise ValueError(f"markers has the value {int(markers.min())}, expected labels above 0, and 0 elsewhere")

@@ -26,8 +26,8 @@ def check_boxes(name: str, boxes: Tensor) -> Tensor:
     boxes = float_boxes(name, boxes)
     if is_exporting():
         return boxes
-    low, high, shortest = extent(boxes)
-    if not (math.isfinite(low) and math.isfinite(high) and shortest >= 0):
+    smallest, largest, shortest_side = extent(boxes)
+    if not (math.isfinite(smallest) and math.isfinite(largest) and shortest_side >= 0):
         finite = torch.isfinite(boxes).all(dim=1)
         ordered = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
         row = int(torch.nonzero(~(finite & ordered))[0])
@@ -61,8 +61,8 @@ def extent(boxes: Tensor) -> tuple[float, float, float]:
     """
     if not boxes.numel():
         return 0.0, 0.0, 0.0
-    low, high = boxes.aminmax()
-    return low.item(), high.item(), (boxes[:, 2:] - boxes[:, :2]).amin().item()
+    smallest, largest = boxes.aminmax()
+    return smallest.item(), largest.item(), (boxes[:, 2:] - boxes[:, :2]).amin().item()
 
 
 def check_scores(name: str, scores: Tensor, count: int) -> None:
@@ -77,7 +77,7 @@ def check_scores(name: str, scores: Tensor, count: int) -> None:
     if scores.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(scores.shape)}, expected ({count},)")
     if not is_exporting() and scores.isnan().any():
-        raise ValueError(f"{name} has a NaN, expected numbers")
+        raise ValueError(f"{name} contains NaN, expected finite values")
 
 
 def check_labels(name: str, labels: Tensor, count: int) -> None:

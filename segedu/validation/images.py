@@ -18,18 +18,18 @@ Size = tuple[int, int]
 OVERSHOOT, NORMALISED = 1.0, 9.0
 
 
-def check_images(images: Tensor, in_channels: int, smallest: int = 1, axes: int = 2) -> None:
+def check_images(images: Tensor, in_channels: int, min_size: int = 1, axes: int = 2) -> None:
     """Check a floating-point batch of images (B, C, H, W), or of volumes (B, C, D, H, W) with `axes=3`.
 
     Args:
         in_channels: the expected C.
-        smallest: the smallest allowed H and W (and D).
+        min_size: the smallest allowed H and W (and D).
     """
     letters = " ".join("DHW"[-axes:])
     check_floats("images", images, f"B {in_channels} {letters}")
-    if min(images.shape[2:]) < smallest:
+    if min(images.shape[2:]) < min_size:
         sides = " and ".join(letters.split())
-        raise ValueError(f"images has shape {tuple(images.shape)}, expected {sides} of at least {smallest}")
+        raise ValueError(f"images has shape {tuple(images.shape)}, expected {sides} of at least {min_size}")
 
 
 def check_image(image: Tensor, channels: tuple[int, ...] = (3,), batch: bool = False) -> None:
@@ -69,14 +69,14 @@ def check_unit_range(images: Tensor, name: str = "images", tolerance: float = OV
     check_floats(name, images)
     if is_exporting() or torch.compiler.is_compiling() or images.is_meta or not images.numel():
         return
-    low, high = (float(value) for value in images.detach().aminmax())
-    if low < -tolerance:
+    lowest, highest = (float(value) for value in images.detach().aminmax())
+    if lowest < -tolerance:
         advice = f"pass {name} as they were before a mean was subtracted"
-    elif high > 1 + tolerance:
+    elif highest > 1 + tolerance:
         advice = f"divide {name} by 255, or by the largest value of their dtype"
     else:
         return
-    raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}, expected values in [0, 1]: {advice}")
+    raise ValueError(f"{name} has values from {lowest:.4g} to {highest:.4g}, expected values in [0, 1]: {advice}")
 
 
 def check_sizes(sizes: Sequence[Size] | None, images: Tensor) -> list[Size]:

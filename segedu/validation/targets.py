@@ -22,10 +22,10 @@ def check_logits(logits: Tensor) -> None:
         raise ValueError(f"logits has shape {tuple(logits.shape)}, expected at least one image and one pixel")
 
 
-def counted_pixels(target: Tensor, ignore_index: int | None) -> Tensor:
+def valid_pixels(target: Tensor, ignore_index: int | None) -> Tensor:
     """A bool mask of the pixels that are not ignored; with `ignore_index=None`, of all pixels.
 
-    >>> counted_pixels(torch.tensor([0, 255]), 255)
+    >>> valid_pixels(torch.tensor([0, 255]), 255)
     tensor([ True, False])
     """
     if ignore_index is None:
@@ -63,14 +63,14 @@ def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int | 
         raise ValueError(
             f"target has shape {tuple(target.shape)}, expected {expected} for logits {tuple(logits.shape)}"
         )
-    counted = counted_pixels(target, ignore_index)
-    outside = counted & ((target < 0) | (target >= logits.shape[1]))
+    valid = valid_pixels(target, ignore_index)
+    outside = valid & ((target < 0) | (target >= logits.shape[1]))
     if bool(outside.any()):
         raise ValueError(
             f"target has the value {int(target[outside][0])}, expected classes 0 to {logits.shape[1] - 1}"
             f" or ignore_index={ignore_index}"
         )
-    return counted
+    return valid
 
 
 def check_soft_target(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
@@ -91,12 +91,12 @@ def check_soft_target(logits: Tensor, target: Tensor, ignore_index: int | None) 
     check_tensor("target", target)
     if target.shape != logits.shape:
         raise ValueError(f"target has shape {tuple(target.shape)}, expected that of logits, {tuple(logits.shape)}")
-    counted = counted_pixels(target, ignore_index)
-    soft = torch.where(counted, target, 0).to(torch.promote_types(logits.dtype, torch.float32))
+    valid = valid_pixels(target, ignore_index)
+    soft = torch.where(valid, target, 0).to(torch.promote_types(logits.dtype, torch.float32))
     if not (soft.min() >= 0 and soft.max() <= 1):  # NaN too
         outside = soft[~((soft >= 0) & (soft <= 1))]
         raise ValueError(f"target has the value {outside[0].item():g}, expected values in [0, 1]")
-    return soft, counted
+    return soft, valid
 
 
 def check_weights(name: str, weights: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -152,9 +152,9 @@ def check_segment_targets(targets: Targets, sizes: Sequence[Size], num_classes: 
 
 
 def check_rows(
-    name: str, target: Mapping[str, Tensor], count: int, lowest: int, num_classes: int, size: Size | None, of: str
+    name: str, target: Mapping[str, Tensor], count: int, min_label: int, num_classes: int, size: Size | None, of: str
 ) -> None:
-    """Check `labels` (N,) from `lowest` to K - 1 and, if a size is given, `masks` (N, h, w) of one image.
+    """Check `labels` (N,) from `min_label` to K - 1 and, if a size is given, `masks` (N, h, w) of one image.
 
     Args:
         count: N.
@@ -169,8 +169,10 @@ def check_rows(
         if masks.shape != (count, *size):
             shape = tuple(masks.shape)
             raise ValueError(f"{name}['masks'] has shape {shape}, expected {(count, *size)}, one mask for each {of}")
-    if count and not lowest <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"{name}['labels'] has the values {labels.tolist()}, expected {lowest} to {num_classes - 1}")
+    if count and not min_label <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"{name}['labels'] has the values {labels.tolist()}, expected {min_label} to {num_classes - 1}"
+        )
 
 
 def check_categories(name: str, categories: Collection[int], num_classes: int | None = None) -> None:

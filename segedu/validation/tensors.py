@@ -108,7 +108,7 @@ def check_no_nan(name: str, outputs: Mapping[str, Tensor], keys: Collection[str]
     """
     for key in keys:
         if not is_exporting() and bool(outputs[key].isnan().any()):
-            raise ValueError(f"{name}[{key!r}] has a NaN, expected numbers")
+            raise ValueError(f"{name}[{key!r}] contains NaN, expected finite values")
 
 
 def check_keys(name: str, value: Mapping[str, Any], keys: Collection[str]) -> None:
@@ -130,7 +130,7 @@ def check_list(name: str, value: Sequence[Any], length: int, of: str = "image") 
     check_length(name, value, length, of)
 
 
-def check_maps(name: str, value: Mapping[str, Tensor], sizes: Sizes | None = None, /, **axes: str) -> Sizes:
+def check_tensor_dict(name: str, value: Mapping[str, Tensor], sizes: Sizes | None = None, /, **axes: str) -> Sizes:
     """Check a dict of floating-point tensors that share axes, for example the outputs of a network.
 
     Args:
@@ -146,7 +146,7 @@ def check_maps(name: str, value: Mapping[str, Tensor], sizes: Sizes | None = Non
     return dict(sizes or {})
 
 
-def check_layers(outputs: Mapping[str, Any], /, *keys: str, **axes: str) -> list[Mapping[str, Tensor]]:
+def check_decoder_outputs(outputs: Mapping[str, Any], /, *keys: str, **axes: str) -> list[Mapping[str, Tensor]]:
     """Check the outputs of a decoder that predicts after every layer.
 
     Args:
@@ -159,12 +159,12 @@ def check_layers(outputs: Mapping[str, Any], /, *keys: str, **axes: str) -> list
         The maps of each layer, in the order of the layers.
     """
     check_keys("outputs", outputs, (*axes, "aux_outputs", "sizes", *keys))
-    letters = check_maps("outputs", outputs, **axes)
+    letters = check_tensor_dict("outputs", outputs, **axes)
     aux = outputs["aux_outputs"]
     if isinstance(aux, Mapping) or not isinstance(aux, Sequence):
         raise TypeError(f"outputs['aux_outputs'] has type {type(aux).__name__}, expected a list of dicts")
     for i, layer in enumerate(aux):
-        check_maps(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
+        check_tensor_dict(f"outputs['aux_outputs'][{i}]", layer, letters, **axes)
     check_length("outputs['sizes']", outputs["sizes"], letters["B"], of="image")
     return [*aux, outputs]
 

@@ -19,8 +19,8 @@ from segedu.losses.conditional_boundary import conditional_boundary_loss
 from segedu.losses.inverse_form import (
     InverseNet,
     class_boundary,
-    cut_tiles,
     inverse_form_loss,
+    split_into_tiles,
     synthetic_tiles,
     train_inverse_net,
 )
@@ -36,9 +36,9 @@ def any_net(preds, target):
 
 ROWS = [
     *logits_and_target(active_boundary_loss),
-    refused(ValueError, "share is 0", active_boundary_loss, LOGITS, TARGET, share=0),
-    refused(ValueError, "share is 2", active_boundary_loss, LOGITS, TARGET, share=2),
-    refused(ValueError, "farthest is 0", active_boundary_loss, LOGITS, TARGET, farthest=0),
+    refused(ValueError, "boundary_fraction is 0", active_boundary_loss, LOGITS, TARGET, boundary_fraction=0),
+    refused(ValueError, "boundary_fraction is 2", active_boundary_loss, LOGITS, TARGET, boundary_fraction=2),
+    refused(ValueError, "max_distance is 0", active_boundary_loss, LOGITS, TARGET, max_distance=0),
     refused(ValueError, "smoothing is 1.1", active_boundary_loss, LOGITS, TARGET, smoothing=1.1),
     refused(ValueError, "logits has shape (1, 2, 1, 4, 5)", active_boundary_loss, *VOLUME),
     defined(0.0, active_boundary_loss, LOGITS, ALL_IGNORED),
@@ -54,7 +54,7 @@ ROWS = [
     defined(0.0, boundary_aware_loss, LOGITS, ALL_IGNORED),
     refused(TypeError, "logits has type NoneType", decode_distances, None),
     defined(torch.zeros(1, 4, 5), log_uncovered, LOGITS, ~ALL),
-    refused(ValueError, "largest is 0", truncated_distance, TARGET, 0),
+    refused(ValueError, "max_distance is 0", truncated_distance, TARGET, 0),
     defined(TARGET + 3, truncated_distance, TARGET + 1, 3),
     refused(TypeError, "logits has type list", CONDITIONAL, FEATURES, [0.0], TARGET),
     refused(ValueError, "logits has shape (1, 1, 4, 5)", CONDITIONAL, FEATURES, LOGITS[:, :1], TARGET),
@@ -78,7 +78,7 @@ ROWS = [
     refused(ValueError, "the result of inverse_net has shape", inverse_form_loss, SCORES, TARGET + 1, any_net, tile=2),
     defined(0.0, inverse_form_loss, SCORES, TARGET, any_net),
     defined(0.0, inverse_form_loss, SCORES, ALL_IGNORED, any_net),
-    defined(torch.zeros(1, 1, 8, 8), cut_tiles, SCORES, 8),
+    defined(torch.zeros(1, 1, 8, 8), split_into_tiles, SCORES, 8),
     defined(zeros(1, 1, 1), class_boundary, zeros(1, 1, 1)),
     refused(ValueError, "tile is 12", InverseNet, 12),
     refused(ValueError, "count is 0", synthetic_tiles, 0, 8, torch.Generator()),

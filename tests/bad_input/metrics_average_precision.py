@@ -38,7 +38,7 @@ ROWS = [
     defined(([0], [True]), match_detections, np.array([[0.9, 0.0]]), np.array([1, 0])),
     refused(TypeError, "scores has type list", precision_recall_curve, [0.9, 0.5], HITS, 1),
     refused(ValueError, "scores has shape (1, 2)", precision_recall_curve, SCORES[None], HITS, 1),
-    refused(ValueError, "scores has a NaN", precision_recall_curve, NAN * SCORES, HITS, 1),
+    refused(ValueError, "scores contains NaN", precision_recall_curve, NAN * SCORES, HITS, 1),
     refused(TypeError, "matched has type list", precision_recall_curve, SCORES, [True, False], 1),
     refused(TypeError, "matched has dtype torch.float32", precision_recall_curve, SCORES, SCORES, 1),
     refused(ValueError, "matched has shape (0,)", precision_recall_curve, SCORES, NO_HITS, 1),

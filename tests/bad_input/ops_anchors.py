@@ -11,9 +11,9 @@ ROWS = [
     *(refused(ValueError, "sizes is", cell_anchors, bad, [1]) for bad in ([], [0], [8, -1], [INF], [NAN])),
     *(refused(ValueError, "ratios is", cell_anchors, [8], bad) for bad in ([], [0], [1, -1], [INF], [NAN])),
     defined([[-2, -2, 2, 2]], cell_anchors, [3], [1], rounded=True),
-    refused(TypeError, "cells has type list", grid_anchors, [[0, 0, 1, 1]], (2, 2), 8),
-    refused(ValueError, "cells has shape (4,)", grid_anchors, BOX[0], (2, 2), 8),
-    refused(ValueError, "cells[0] is", grid_anchors, -BOX, (2, 2), 8),
+    refused(TypeError, "base_anchors has type list", grid_anchors, [[0, 0, 1, 1]], (2, 2), 8),
+    refused(ValueError, "base_anchors has shape (4,)", grid_anchors, BOX[0], (2, 2), 8),
+    refused(ValueError, "base_anchors[0] is", grid_anchors, -BOX, (2, 2), 8),
     refused(ValueError, "size is (2,)", grid_anchors, BOX, (2,), 8),
     refused(ValueError, "size is (2, -1)", grid_anchors, BOX, (2, -1), 8),
     *(refused(ValueError, f"stride is {bad}", grid_anchors, BOX, (2, 2), bad) for bad in (0, -8, NAN, INF)),
@@ -53,9 +53,9 @@ ROWS = [
     refused(TypeError, "iou has type list", match_anchors, [[0.5]], 0.3, 0.7),
     refused(TypeError, "iou has dtype torch.int64", match_anchors, zeros(1, 2), 0.3, 0.7),
     refused(ValueError, "iou has shape (2,)", match_anchors, IOU[0], 0.3, 0.7),
-    refused(ValueError, "iou has a NaN", match_anchors, IOU * NAN, 0.3, 0.7),
+    refused(ValueError, "iou contains NaN", match_anchors, IOU * NAN, 0.3, 0.7),
     *(
-        refused(ValueError, f"low and high are {low} and {high}", match_anchors, IOU, low, high)
+        refused(ValueError, f"negative_iou and positive_iou are {low} and {high}", match_anchors, IOU, low, high)
         for low, high in ((0.7, 0.3), (-0.1, 0.5), (0.5, 1.5), (NAN, 0.5))
     ),
     defined([-1, -1], match_anchors, IOU[:0], 0.3, 0.7, force_best=True),
@@ -64,7 +64,7 @@ ROWS = [
     refused(TypeError, "matches has dtype torch.int32", sample_matches, zeros(2).int(), 2, 0.5),
     refused(ValueError, "matches has shape (2, 1)", sample_matches, zeros(2, 1), 2, 0.5),
     refused(ValueError, "count is -1", sample_matches, zeros(2), -1, 0.5),
-    *(refused(ValueError, f"positive_share is {bad}", sample_matches, zeros(2), 2, bad) for bad in (-0.1, 1.5, NAN)),
+    *(refused(ValueError, f"positive_fraction is {bad}", sample_matches, zeros(2), 2, bad) for bad in (-0.1, 1.5, NAN)),
     defined(zeros(2, 0), sample_matches, zeros(0), 2, 0.5),
     defined(zeros(2, 0), sample_matches, zeros(3), 0, 0.5),
 ]

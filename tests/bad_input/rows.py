@@ -97,5 +97,5 @@ def scores_of(function, arguments):
         refused(TypeError, "scores has dtype torch.bool", function, *arguments(zeros(2).bool())),
         refused(ValueError, "scores has shape (3,)", function, *arguments(torch.zeros(3))),
         refused(ValueError, "scores has shape (2, 1)", function, *arguments(torch.zeros(2, 1))),
-        refused(ValueError, "scores has a NaN", function, *arguments(torch.tensor([0.0, NAN]))),
+        refused(ValueError, "scores contains NaN", function, *arguments(torch.tensor([0.0, NAN]))),
     ]

@@ -42,7 +42,7 @@ ROWS = [
     refused(TypeError, "scores has type float, expected a tensor of shape (1,)", check_scores, "scores", 0.5, 1),
     refused(TypeError, "scores has dtype torch.bool", check_scores, "scores", torch.zeros(1).bool(), 1),
     refused(ValueError, "scores has shape (2,), expected (1,)", check_scores, "scores", torch.zeros(2), 1),
-    refused(ValueError, "scores has a NaN", check_scores, "scores", torch.zeros(1) * NAN, 1),
+    refused(ValueError, "scores contains NaN", check_scores, "scores", torch.zeros(1) * NAN, 1),
     refused(TypeError, "labels has dtype torch.float32, expected integers", check_labels, "labels", torch.zeros(1), 1),
     refused(ValueError, "labels has shape (1,), expected (2,)", check_labels, "labels", torch.zeros(1).long(), 2),
     refused(ValueError, "iou_threshold is 1.5", check_iou_threshold, "iou_threshold", 1.5),

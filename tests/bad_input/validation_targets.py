@@ -12,7 +12,7 @@ from segedu.validation.targets import (
     check_segment_targets,
     check_soft_target,
     check_weights,
-    counted_pixels,
+    valid_pixels,
 )
 
 ONES, SIZES = torch.ones(2), [(4, 6)]
@@ -36,8 +36,8 @@ ROWS = [
     refused(TypeError, "target has type NoneType", check_soft_target, ONES, None, 255),
     refused(ValueError, "target has shape (1,)", check_soft_target, ONES, ONES[:1], 255),
     refused(ValueError, "target has the value 255", check_soft_target, ONES, 255 * ONES, None),
-    defined([False, True], counted_pixels, torch.tensor([255, 0]), 255),
-    defined([True, True], counted_pixels, torch.tensor([255, 0]), None),
+    defined([False, True], valid_pixels, torch.tensor([255, 0]), 255),
+    defined([True, True], valid_pixels, torch.tensor([255, 0]), None),
     refused(TypeError, "class_weights has type float", check_weights, "class_weights", 1.0, (2,)),
     refused(ValueError, "class_weights has shape (2,)", check_weights, "class_weights", ONES, (3,)),
     refused(

@@ -4,25 +4,25 @@ import torch
 from bad_input.rows import NAN, defined, refused
 
 from segedu.validation.tensors import (
+    check_decoder_outputs,
     check_dtype,
     check_finite,
     check_floats,
     check_integer_tensor,
     check_keys,
-    check_layers,
     check_list,
-    check_maps,
     check_no_nan,
     check_numeric,
     check_shape,
     check_tensor,
+    check_tensor_dict,
 )
 
 MAPS = {"logits": torch.zeros(2, 3), "aux_outputs": [], "sizes": [(4, 4)] * 2}
 
 
 def layers(**changed):
-    return check_layers(MAPS | changed, logits="B Q")
+    return check_decoder_outputs(MAPS | changed, logits="B Q")
 
 
 ROWS = [
@@ -42,7 +42,7 @@ ROWS = [
     refused(TypeError, "x has dtype torch.bool, expected integers", check_integer_tensor, "x", torch.zeros(2).bool()),
     refused(TypeError, "x has dtype torch.float32, expected torch.bool", check_dtype, "x", torch.zeros(2), torch.bool),
     refused(ValueError, "x has the value nan, expected finite values", check_finite, "x", torch.zeros(2) * NAN),
-    refused(ValueError, "out['a'] has a NaN", check_no_nan, "out", {"a": torch.zeros(2) * NAN}, ["a"]),
+    refused(ValueError, "out['a'] contains NaN", check_no_nan, "out", {"a": torch.zeros(2) * NAN}, ["a"]),
     refused(TypeError, "out has type list, expected a dict with the keys a, b", check_keys, "out", [], ["a", "b"]),
     refused(ValueError, "out has the keys ['a'], expected a, b", check_keys, "out", {"a": 1}, ["a", "b"]),
     refused(TypeError, "targets has type dict, expected a list", check_list, "targets", {}, 1),
@@ -50,13 +50,13 @@ ROWS = [
     refused(
         ValueError,
         "out['b'] has shape (3,)",
-        check_maps,
+        check_tensor_dict,
         "out",
         {"a": torch.zeros(2), "b": torch.zeros(3)},
         a="B",
         b="B",
     ),
-    refused(TypeError, "outputs has type list", check_layers, [], logits="B Q"),
+    refused(TypeError, "outputs has type list", check_decoder_outputs, [], logits="B Q"),
     refused(TypeError, "outputs['aux_outputs'] has type dict", layers, aux_outputs={}),
     refused(ValueError, "outputs['aux_outputs'][0] has the keys []", layers, aux_outputs=[{}]),
     refused(ValueError, "outputs['sizes'] has 1 entries, expected 2", layers, sizes=[(4, 4)]),

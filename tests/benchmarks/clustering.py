@@ -102,7 +102,7 @@ def mean_shifts() -> Iterator[Pair]:
     pixels = np.ascontiguousarray((255 * part).round().byte().permute(1, 2, 0).numpy())
     filter_ours = lambda: joint_modes(255 * part, 8, 16)[2:]  # noqa: E731
     filter_peer = lambda: cv2.pyrMeanShiftFiltering(pixels, 8, 16, maxLevel=0)  # noqa: E731
-    exact = joint_modes(255 * part, 8, 16, cell=0)[2:]
+    exact = joint_modes(255 * part, 8, 16, bin_size=0)[2:]
     theirs = torch.from_numpy(filter_peer()).permute(2, 0, 1)
     results = {"nothing done": 255 * part, "cells": filter_ours(), "OpenCV": theirs}
     for name, result in results.items():

@@ -77,7 +77,7 @@ def image_by_image(images, iou_type):
 
 def pairs():
     """Yield name, ours, peer, as in `run.py`."""
-    from segedu.metrics.coco import TWELVE
+    from segedu.metrics.coco import METRIC_NAMES
     from segedu.metrics.coco_files import evaluate_coco
 
     make = scenes()
@@ -88,7 +88,7 @@ def pairs():
         lists = annotations, make.only(key, results), iou_type
         images = tensors(annotations, results, key)
         ours = evaluate_coco(*lists)
-        np.testing.assert_allclose([ours[name] for name in TWELVE], peer(*lists), rtol=0, atol=1e-12)
+        np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], peer(*lists), rtol=0, atol=1e-12)
         theirs = functools.partial(peer, *lists)
         yield f"{IMAGES} images, {iou_type}, lists / pycocotools", functools.partial(evaluate_coco, *lists), theirs
         one_by_one = functools.partial(image_by_image, images, iou_type)

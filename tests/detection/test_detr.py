@@ -327,9 +327,9 @@ def test_bad_outputs(change: Any, error: type[Exception], words: str) -> None:
 def test_bad_input() -> None:
     outputs, net = random_outputs(1), small()
     broken = {**outputs, "class_logits": outputs["class_logits"] * torch.nan}
-    with pytest.raises(ValueError, match="has a NaN, expected numbers"):
+    with pytest.raises(ValueError, match="contains NaN, expected finite values"):
         postprocess(broken)
-    with pytest.raises(ValueError, match="cost has a NaN or an infinity, expected finite values"):
+    with pytest.raises(ValueError, match="cost contains NaN or infinity, expected finite values"):
         detr_loss(broken, [scene((40, 96), 1, 0)])
     with pytest.raises(ValueError, match="targets has 2 entries, expected 1, one for each image"):
         detr_loss(outputs, [NOTHING] * 2)

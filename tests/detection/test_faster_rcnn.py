@@ -192,8 +192,10 @@ def test_constants_are_torchvisions() -> None:
         (rpn.proposal_matcher, rpn.fg_bg_sampler, ANCHORS),
         (heads.proposal_matcher, heads.fg_bg_sampler, ours.sampling),
     ):
-        assert (sampler.batch_size_per_image, sampler.positive_fraction) == (sampling.count, sampling.positive_share)
-        assert matcher.high_threshold == sampling.high and matcher.low_threshold == (sampling.low or sampling.high)
+        assert (sampler.batch_size_per_image, sampler.positive_fraction) == (sampling.count, sampling.positive_fraction)
+        assert matcher.high_threshold == sampling.positive_iou and matcher.low_threshold == (
+            sampling.negative_iou or sampling.positive_iou
+        )
     defaults = {name: p.default for name, p in inspect.signature(postprocess).parameters.items()}
     assert heads.score_thresh == defaults["score_threshold"] and heads.nms_thresh == defaults["iou_threshold"]
     assert heads.detections_per_img == defaults["count"] and heads.box_coder.weights == WEIGHTS

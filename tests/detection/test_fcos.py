@@ -326,7 +326,7 @@ def test_learns_two_scenes() -> None:
         (lambda o: {**o, "centreness": o["centreness"][:, 1:]}, ValueError, r"outputs\['centreness'\] has shape"),
         (lambda o: {**o, "anchors": [o["anchors"][0][:1]]}, ValueError, r"outputs\['logits'\] has shape"),
         (lambda o: {**o, "sizes": []}, ValueError, r"outputs\['sizes'\] has 0 entries, expected 1, one for each image"),
-        (lambda o: {**o, "distances": o["distances"] * math.nan}, ValueError, r"\['distances'\] has a NaN"),
+        (lambda o: {**o, "distances": o["distances"] * math.nan}, ValueError, r"\['distances'\] contains NaN"),
     ],
 )
 def test_bad_outputs(change: object, error: type[Exception], words: str) -> None:

@@ -364,7 +364,7 @@ def test_bad_outputs(change: object, error: type[Exception], words: str) -> None
 def test_bad_input() -> None:
     outputs = random_outputs((64, 64), 1)
     broken = {**outputs, "logits": outputs["logits"] * torch.nan}
-    with pytest.raises(ValueError, match="has a NaN, expected numbers"):
+    with pytest.raises(ValueError, match="contains NaN, expected finite values"):
         postprocess(broken)
     with pytest.raises(ValueError, match="targets has 2 entries, expected 1, one for each image"):
         retinanet_loss(outputs, [NOTHING] * 2)

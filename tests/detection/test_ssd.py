@@ -303,7 +303,7 @@ def test_the_papers_maps_and_the_smallest_image() -> None:
     channels, sides = (512, 1024, 512, 256, 256, 256), (38, 19, 10, 5, 3, 1)
     assert grids == [(c, side, side) for c, side in zip(channels, sides, strict=True)]
     assert small[-1] == (1, 1)
-    assert our_net().backbone.smallest == 76 and net.backbone.smallest == 268
+    assert our_net().backbone.min_size == 76 and net.backbone.min_size == 268
     with torch.device("meta"), pytest.raises(ValueError, match="expected H and W of at least 268"):
         net.backbone(torch.zeros(1, 3, 300, 267))
 
@@ -376,7 +376,7 @@ def test_bad_outputs(change: object, error: type[Exception], words: str) -> None
 def test_bad_input() -> None:
     outputs = random_outputs((96, 96), 1)
     broken = {**outputs, "deltas": outputs["deltas"] * torch.nan}
-    with pytest.raises(ValueError, match="has a NaN, expected numbers"):
+    with pytest.raises(ValueError, match="contains NaN, expected finite values"):
         postprocess(broken)
     with pytest.raises(ValueError, match="targets has 2 entries, expected 1, one for each image"):
         ssd_loss(outputs, [NOTHING] * 2)

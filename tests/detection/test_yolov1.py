@@ -243,7 +243,7 @@ def test_bad_input() -> None:
             "expected a centre within the image",
         ),
         (lambda: yolov1_loss({}, [good]), ValueError, r"outputs has the keys \[\], expected coordinates"),
-        (lambda: postprocess(outputs | {"confidences": outputs["confidences"] * math.nan}), ValueError, "has a NaN"),
+        (lambda: postprocess(outputs | {"confidences": outputs["confidences"] * math.nan}), ValueError, "contains NaN"),
         (lambda: postprocess(outputs | {"confidences": outputs["confidences"][0]}), ValueError, "expected "),
         (lambda: tiny(cells=0), ValueError, "cells is 0, expected an integer of at least 1"),
         (lambda: tiny(num_classes=1), ValueError, "num_classes is 1, expected an integer of at least 2"),

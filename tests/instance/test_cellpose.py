@@ -172,7 +172,7 @@ def test_bad_input():
         ),
         (
             ValueError,
-            r"outputs\['flows'\] has a NaN",
+            r"outputs\['flows'\] contains NaN",
             lambda: postprocess({"flows": outputs["flows"] / 0, "logits": outputs["logits"] + 1}),
         ),
     ):

@@ -301,7 +301,11 @@ TARGET = target_of(block(0, 0, 9, 9, (16, 16)))
         (lambda: condinst_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 16, 16\)"),
         (lambda: condinst_loss(GOOD, [TARGET], max_positives=0), ValueError, "max_positives is 0"),
         (lambda: postprocess([GOOD]), TypeError, "outputs has type list"),
-        (lambda: postprocess({**GOOD, "weights": GOOD["weights"] * math.nan}), ValueError, r"\['weights'\] has a NaN"),
+        (
+            lambda: postprocess({**GOOD, "weights": GOOD["weights"] * math.nan}),
+            ValueError,
+            r"\['weights'\] contains NaN",
+        ),
         (lambda: split_weights(torch.zeros(3, 168)), ValueError, r"weights has shape \(3, 168\), expected \(N, 169\)"),
         (lambda: tiny(depth=0), ValueError, "depth is 0"),
         (

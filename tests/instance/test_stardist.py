@@ -209,7 +209,7 @@ ROWS = [
     (
         lambda: polygon_nms(torch.ones(1, 8), torch.zeros(1, 2), torch.tensor([math.nan])),
         ValueError,
-        "scores has a NaN",
+        "scores contains NaN",
     ),
     (lambda: polygon_nms(torch.ones(1, 8), torch.zeros(1, 2), torch.ones(1), 2), ValueError, "overlap_threshold is 2"),
     (

@@ -353,7 +353,7 @@ TARGET = target_of(block(0, 0, 4, 4, (8, 8)))
         (lambda: yolact_loss(GOOD, [{**TARGET, "labels": torch.tensor([3])}]), ValueError, "expected 1 to 2"),
         (lambda: yolact_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 8, 8\)"),
         (lambda: postprocess([GOOD]), TypeError, "outputs has type list"),
-        (lambda: postprocess({**GOOD, "deltas": GOOD["deltas"] * math.nan}), ValueError, r"\['deltas'\] has a NaN"),
+        (lambda: postprocess({**GOOD, "deltas": GOOD["deltas"] * math.nan}), ValueError, r"\['deltas'\] contains NaN"),
         (lambda: tiny(1), ValueError, "num_classes is 1"),
         (lambda: tiny(scales=(4.0, 8.0)), ValueError, "scales and ratios are"),
         (lambda: tiny()(torch.rand(1, 3, 32, 32), sizes=[(33, 3)]), ValueError, r"sizes\[0\] is \(33, 3\), expected"),

@@ -369,7 +369,11 @@ def test_bad_input() -> None:
             ValueError,
             r"outputs\['points'\] has shape",
         ),
-        (lambda: postprocess(outputs | {"class_logits": outputs["class_logits"] * math.nan}), ValueError, "has a NaN"),
+        (
+            lambda: postprocess(outputs | {"class_logits": outputs["class_logits"] * math.nan}),
+            ValueError,
+            "contains NaN",
+        ),
         (lambda: yolo11_seg("xl"), ValueError, "scale is 'xl', expected 'n', 's', 'm', 'l' or 'x'"),
         (lambda: tiny(num_classes=1), ValueError, "num_classes is 1, expected an integer of at least 2"),
     ):

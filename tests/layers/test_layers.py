@@ -53,9 +53,9 @@ def test_normalize_refuses() -> None:
 
 def test_check_images() -> None:
     check_images(torch.zeros(1, 3, 1, 1), 3)
-    check_images(torch.zeros(2, 1, 8, 9), 1, smallest=8)
+    check_images(torch.zeros(2, 1, 8, 9), 1, min_size=8)
     with pytest.raises(ValueError, match=r"^images has shape \(2, 1, 7, 9\), expected H and W of at least 8"):
-        check_images(torch.zeros(2, 1, 7, 9), 1, smallest=8)
+        check_images(torch.zeros(2, 1, 7, 9), 1, min_size=8)
 
 
 def test_check_images_of_volumes() -> None:
@@ -63,6 +63,6 @@ def test_check_images_of_volumes() -> None:
     with pytest.raises(ValueError, match=r"^images has shape \(1, 2, 4, 5\), expected \(B, 2, D, H, W\)"):
         check_images(torch.zeros(1, 2, 4, 5), 2, axes=3)
     with pytest.raises(ValueError, match="expected D and H and W of at least 2"):
-        check_images(torch.zeros(1, 2, 1, 4, 5), 2, smallest=2, axes=3)
+        check_images(torch.zeros(1, 2, 1, 4, 5), 2, min_size=2, axes=3)
     with pytest.raises(TypeError, match="images has type ndarray"):
         check_images(torch.zeros(1, 2, 1, 4, 5).numpy(), 2, axes=3)

@@ -104,7 +104,7 @@ LOSSES = [
     ),
     Entry(
         "active_boundary_loss",
-        partial(active_boundary_loss, share=0.3),
+        partial(active_boundary_loss, boundary_fraction=0.3),
         mirrors=False,
         slopes={"detach_neighbours": False},
         **PLACE,

@@ -19,7 +19,7 @@ def divergence(p, q):
     return (p * (p / q).log()).sum()
 
 
-def by_hand(z, target, share, farthest, smoothing, fixed):
+def by_hand(z, target, boundary_fraction, max_distance, smoothing, fixed):
     """`fixed` holds the probabilities of neighbours: theirs get no gradient."""
     p, count, total = z.softmax(1), 0, 0.0
     for image, other, truth in zip(p, fixed, target, strict=True):
@@ -34,7 +34,7 @@ def by_hand(z, target, share, farthest, smoothing, fixed):
         for i, j in counted:
             found = [divergence(other[:, i, j], other[(slice(None), *q)]).item() for q in right_and_below(i, j)]
             strength[i, j] = max(found, default=0.0)
-        kept = max(1, int(share * len(counted)))
+        kept = max(1, int(boundary_fraction * len(counted)))
         threshold = sorted(strength.values(), reverse=True)[kept - 1]
         for i, j in counted:
             around = [(i + dy, j + dx) for dy, dx in NEIGHBOURS if (i + dy, j + dx) in counted]
@@ -46,15 +46,15 @@ def by_hand(z, target, share, farthest, smoothing, fixed):
             s = smoothing if len(around) > 1 else 0
             truth_q = torch.full_like(log_q, s / max(len(around) - 1, 1))
             truth_q[best] = 1 - s
-            total = total - min(distance[i, j], farthest) / farthest * (truth_q * log_q).sum()
+            total = total - min(distance[i, j], max_distance) / max_distance * (truth_q * log_q).sum()
             count += 1
     return total / max(count, 1)
 
 
 CHOICES = [
-    {"share": 0.3, "farthest": 20.0, "smoothing": 0.2},
-    {"share": 0.01, "farthest": 1.5, "smoothing": 0.0},
-    {"share": 1.0, "farthest": 3.0, "smoothing": 0.5},
+    {"boundary_fraction": 0.3, "max_distance": 20.0, "smoothing": 0.2},
+    {"boundary_fraction": 0.01, "max_distance": 1.5, "smoothing": 0.0},
+    {"boundary_fraction": 1.0, "max_distance": 3.0, "smoothing": 0.5},
 ]
 
 
@@ -68,7 +68,7 @@ def test_equals_the_formula(options):
     assert_same(lambda z: active_boundary_loss(z, target, **options), theirs, logits)
     whole = lambda z: active_boundary_loss(z, target, detach_neighbours=False, **options)  # noqa: E731
     assert whole(logits).item() == pytest.approx(theirs(logits).item())
-    for wrong in (whole, lambda z: active_boundary_loss(z, target, **options | {"farthest": 2.5})):
+    for wrong in (whole, lambda z: active_boundary_loss(z, target, **options | {"max_distance": 2.5})):
         with pytest.raises(AssertionError):
             assert_same(wrong, theirs, logits)
 
@@ -84,7 +84,7 @@ def soft_logits(classes, size=2.0):
 
 def test_no_loss_where_both_boundaries_are():
     target = step_image(6)
-    assert active_boundary_loss(soft_logits(target), target, share=0.08).item() == 0
+    assert active_boundary_loss(soft_logits(target), target, boundary_fraction=0.08).item() == 0
 
 
 @pytest.mark.parametrize("predicted", [3, 9])
@@ -93,12 +93,12 @@ def test_pushes_the_boundary_towards_the_true_one(predicted):
     target, logits = step_image(6), soft_logits(step_image(predicted)).requires_grad_()
     near = (predicted, predicted + 1) if predicted < 6 else (predicted - 2, predicted - 1)
     before = (logits[0, 1, 2, near[1]] - logits[0, 1, 2, near[0]]).item()
-    loss = active_boundary_loss(logits, target, share=0.08)
+    loss = active_boundary_loss(logits, target, boundary_fraction=0.08)
     (gradient,) = torch.autograd.grad(loss, logits)
     at_boundary = predicted - 1  # the last pixel of background differs from its right neighbour
     assert gradient[0, :, :, at_boundary].abs().max() > 0
     assert before == 0 and loss.item() > 0
-    moved = active_boundary_loss(logits - 5 * gradient, target, share=0.08)
+    moved = active_boundary_loss(logits - 5 * gradient, target, boundary_fraction=0.08)
     assert moved < loss
 
 
@@ -114,10 +114,10 @@ def test_predicted_boundary_keeps_its_share():
     logits, _ = random_maps((2, 3, 10, 10))
     everywhere = torch.ones(2, 10, 10).bool()
     divergences, _ = neighbour_divergence(logits.log_softmax(1), everywhere)
-    for share, kept in (
+    for boundary_fraction, kept in (
         (0.01, 1),
         (0.1, 10),
         (0.999, 99),
         (1.0, 99),
     ):  # the last corner has no neighbour to differ from
-        assert predicted_boundary(divergences, everywhere, share).sum((1, 2)).tolist() == [kept, kept]
+        assert predicted_boundary(divergences, everywhere, boundary_fraction).sum((1, 2)).tolist() == [kept, kept]

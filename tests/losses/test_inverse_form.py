@@ -8,8 +8,8 @@ from segedu.losses.inverse_form import (
     IDENTITY,
     InverseNet,
     class_boundary,
-    cut_tiles,
     inverse_form_loss,
+    split_into_tiles,
     synthetic_tiles,
     train_inverse_net,
 )
@@ -57,7 +57,7 @@ def test_class_boundary():
 
 def test_tiles_put_together_are_the_image():
     maps = torch.randn(2, 8, 12)
-    tiles = cut_tiles(maps, 4).reshape(2, 2, 3, 4, 4)
+    tiles = split_into_tiles(maps, 4).reshape(2, 2, 3, 4, 4)
     assert torch.equal(tiles.transpose(2, 3).reshape(2, 8, 12), maps)
 
 
@@ -83,8 +83,8 @@ def trained():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = InverseNet(tile=SIDE, width=8)
-    untrained = train_inverse_net(InverseNet(tile=SIDE, width=1), steps=1, batch=256, tile=SIDE)
-    error = train_inverse_net(net, steps=200, batch=32, tile=SIDE)
+    untrained = train_inverse_net(InverseNet(tile=SIDE, width=1), steps=1, batch_size=256, tile=SIDE)
+    error = train_inverse_net(net, steps=200, batch_size=32, tile=SIDE)
     assert error < 0.75 * untrained
     return net
 

@@ -5,7 +5,7 @@ import torch
 
 from segedu.losses.reduction import reduce_loss, true_class_weight
 from segedu.validation.numbers import check_number
-from segedu.validation.targets import check_soft_target, counted_pixels
+from segedu.validation.targets import check_soft_target, valid_pixels
 
 
 def test_reductions():
@@ -40,4 +40,4 @@ def test_numbers_at_their_bounds(value, options):
 
 
 def test_ignoring_minus_one_does_not_ignore_255():
-    assert counted_pixels(torch.tensor([255, 1], dtype=torch.uint8), -1).all()
+    assert valid_pixels(torch.tensor([255, 1], dtype=torch.uint8), -1).all()

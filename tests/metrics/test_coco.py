@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics import coco_scenes as scenes
 
-from segedu.metrics.coco import TWELVE, CocoEvaluation
+from segedu.metrics.coco import METRIC_NAMES, CocoEvaluation
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import rle_decode
 
@@ -46,7 +46,7 @@ def evaluate(images, **options):
 
 
 def twelve(result):
-    return np.array([result[name] for name in TWELVE])
+    return np.array([result[name] for name in METRIC_NAMES])
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
@@ -73,7 +73,7 @@ NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
 
 def test_a_perfect_detector():
     result = evaluate([(FOUND, ONE), (NONE, NONE)]).compute()
-    for name in TWELVE:
+    for name in METRIC_NAMES:
         small_or_large = name in ("APs", "APl", "ARs", "ARl")
         assert math.isnan(result[name]) if small_or_large else result[name] == pytest.approx(1)
     assert result["AP_per_class"] == {2: pytest.approx(1)}
@@ -82,7 +82,7 @@ def test_a_perfect_detector():
 def test_without_an_image_or_an_object_all_is_undefined():
     for images in ([], [(NONE, NONE)], [(FOUND, NONE)]):
         result = evaluate(images).compute()
-        assert all(math.isnan(result[name]) for name in TWELVE) and result["AP_per_class"] == {}
+        assert all(math.isnan(result[name]) for name in METRIC_NAMES) and result["AP_per_class"] == {}
 
 
 def test_a_missed_object_and_a_wrong_class_count_zero():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from metrics import coco_scenes as scenes
 
-from segedu.metrics.coco import TWELVE
+from segedu.metrics.coco import METRIC_NAMES
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import decompress_rle
 
@@ -16,7 +16,7 @@ KEYS = {"bbox": "bbox", "segm": "segmentation"}
 
 def twelve(result):
     """As pycocotools prints them: -1 where nothing is to be found."""
-    return np.nan_to_num([result[name] for name in TWELVE], nan=-1.0)
+    return np.nan_to_num([result[name] for name in METRIC_NAMES], nan=-1.0)
 
 
 def assert_equal(ours, peer, class_agnostic):
@@ -127,9 +127,9 @@ def test_forms_of_a_mask_and_of_the_arguments(tmp_path):
 
 def test_nothing_there():
     empty = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []}
-    assert all(np.isnan(evaluate_coco(empty, [])[name]) for name in TWELVE)
+    assert all(np.isnan(evaluate_coco(empty, [])[name]) for name in METRIC_NAMES)
     box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600}
     missed = evaluate_coco(empty | {"annotations": [box]}, [])
     assert missed["AP"] == missed["APm"] == missed["AR100"] == 0 and np.isnan(missed["APs"])
     invented = evaluate_coco(empty, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 1.0}])
-    assert all(np.isnan(invented[name]) for name in TWELVE) and invented["AP_per_class"] == {}
+    assert all(np.isnan(invented[name]) for name in METRIC_NAMES) and invented["AP_per_class"] == {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segedu.metrics.coco import TWELVE
+from segedu.metrics.coco import METRIC_NAMES
 from segedu.metrics.coco_files import evaluate_coco
 from segedu.ops.masks import (
     boxes_from_masks,
@@ -42,7 +42,7 @@ def test_twelve_numbers(folder, annotations, expected, iou_type, class_agnostic)
     results = folder / "results" / f"instances_val2014_fake{iou_type}100_results.json"
     ours = evaluate_coco(folder / "instances_val2014_100.json", results, iou_type, class_agnostic)
     key = "useCats0_stats" if class_agnostic else "stats"
-    np.testing.assert_allclose([ours[name] for name in TWELVE], expected[iou_type][key], rtol=0, atol=1e-12)
+    np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], expected[iou_type][key], rtol=0, atol=1e-12)
     if not class_agnostic:
         names = {category["id"]: category["name"] for category in annotations["categories"]}
         per_class = {names[label]: ap for label, ap in ours["AP_per_class"].items()}

@@ -183,7 +183,7 @@ def test_boxes_larger_than_the_features_equal_torchvision(side, aligned, monkeyp
     boxes = list(torch.cat([corner, corner + torch.tensor([side, 0.7 * side])], dim=1).split(3))
     expected = oracle(features, boxes, (3, 5), 0.5, -1, aligned)
     for few in (0, 10**9):
-        monkeypatch.setattr("segedu.ops.roi_align.FEW", few)
+        monkeypatch.setattr("segedu.ops.roi_align.MIN_SEPARABLE_POINTS", few)
         got = roi_align(features, boxes, (3, 5), 0.5, -1, aligned)
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
@@ -194,7 +194,7 @@ def test_gradient_of_both_ways_is_the_same(ratio, monkeypatch):
     boxes = [box * 30 for box in boxes]
     gradients = []
     for few in (0, 10**9):
-        monkeypatch.setattr("segedu.ops.roi_align.FEW", few)
+        monkeypatch.setattr("segedu.ops.roi_align.MIN_SEPARABLE_POINTS", few)
         given = features.clone().requires_grad_()
         out = roi_align(given, boxes, (3, 5), 0.25, ratio)
         gradients.append(torch.autograd.grad((out * torch.arange(out.numel()).view_as(out)).sum(), given)[0])
@@ -204,7 +204,7 @@ def test_gradient_of_both_ways_is_the_same(ratio, monkeypatch):
 def test_boxes_in_several_parts_equal_boxes_at_once(monkeypatch):
     features, boxes = scene(13, 17)
     at_once = roi_align(features, boxes, (3, 5), 0.25)
-    monkeypatch.setattr("segedu.ops.roi_align.MOST", 100)
+    monkeypatch.setattr("segedu.ops.roi_align.MAX_BATCH_POINTS", 100)
     torch.testing.assert_close(roi_align(features, boxes, (3, 5), 0.25), at_once, rtol=0, atol=0)
 
 

@@ -213,7 +213,7 @@ NAN = torch.full_like(ODD["class_logits"], torch.nan)
     [
         (TypeError, "outputs has type list", []),
         (ValueError, "outputs has the keys", {"class_logits": ODD["class_logits"]}),
-        (ValueError, r"\['class_logits'\] has a NaN", {**ODD, "class_logits": NAN}),
+        (ValueError, r"\['class_logits'\] contains NaN", {**ODD, "class_logits": NAN}),
         (TypeError, "dtype torch.int64", {**ODD, "mask_logits": ODD["mask_logits"].long()}),
         (ValueError, "mask_logits", {**ODD, "mask_logits": ODD["mask_logits"][:, 1:]}),
         (ValueError, r"\['sizes'\] has 2 entries, expected 1, one for each image", {**ODD, "sizes": [(1, 1)] * 2}),

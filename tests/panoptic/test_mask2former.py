@@ -275,7 +275,7 @@ def test_bad_targets_and_numbers() -> None:
     for name, value in (("points", 0), ("oversample", 0.5), ("importance", 1.5), ("no_object_weight", math.nan)):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             mask2former_loss(outputs, targets, **{name: value})
-    with pytest.raises(ValueError, match="cost has a NaN"):
+    with pytest.raises(ValueError, match="cost contains NaN"):
         mask2former_loss({**outputs, "mask_logits": outputs["mask_logits"] * math.nan}, targets, points=5)
 
 

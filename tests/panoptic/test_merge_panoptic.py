@@ -148,7 +148,7 @@ def test_merge_is_that_of_loops_over_pixels() -> None:
         (ValueError, r"instances\['masks'\] has shape", {"masks": torch.ones(1, 3, 2).bool()}),
         (TypeError, r"instances\['masks'\] has dtype torch.uint8", {"masks": torch.ones(1, 2, 3).byte()}),
         (TypeError, r"instances\['labels'\] has dtype torch.float32", {"labels": torch.ones(1)}),
-        (ValueError, r"instances\['scores'\] has a NaN", {"scores": torch.tensor([torch.nan])}),
+        (ValueError, r"instances\['scores'\] contains NaN", {"scores": torch.tensor([torch.nan])}),
         (TypeError, "semantic has dtype torch.uint8", {"semantic": torch.ones(2, 3).byte()}),
         (ValueError, r"semantic has shape \(1, 2, 3\)", {"semantic": torch.ones(1, 2, 3).long()}),
         (TypeError, r"instances\['scores'\] has type list, expected a tensor", {"scores": [1.0]}),

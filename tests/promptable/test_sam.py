@@ -271,7 +271,7 @@ def test_bad_numbers_and_outputs() -> None:
     outputs = small()(torch.rand(1, 3, 40, 40), boxes=torch.tensor([[1.0, 2.0, 30.0, 20.0]]))
     with pytest.raises(ValueError, match="has the keys"):
         postprocess({"mask_logits": outputs["mask_logits"]})
-    with pytest.raises(ValueError, match="has a NaN"):
+    with pytest.raises(ValueError, match="contains NaN"):
         postprocess({**outputs, "iou_scores": outputs["iou_scores"] * torch.nan})
     with pytest.raises(ValueError, match=r"outputs\['iou_scores'\] has shape"):
         postprocess({**outputs, "iou_scores": outputs["iou_scores"][:, 1:]})

@@ -103,7 +103,7 @@ def test_the_papers_table_without_its_memory() -> None:
 def test_one_cell_between_fc6_and_the_deconvolution_at_the_smallest_size() -> None:
     net, seen = DeconvNet(VGG(((2,), (3,)), batch_norm=True), 2, hidden=4, kernel_size=7).eval(), []
     net.bottleneck.fc7.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    assert net.smallest == 25
+    assert net.min_size == 25
     assert net(torch.rand(2, 3, 28, 25)).shape == (2, 2, 28, 25) and seen == [(2, 4, 1, 1)]
     with pytest.raises(ValueError, match="expected H and W of at least 25"):
         net(torch.rand(1, 3, 28, 24))

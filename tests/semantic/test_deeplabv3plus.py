@@ -26,7 +26,7 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def small_net(num_classes: int = 4, **options: object) -> DeepLabV3Plus:
     torch.manual_seed(0)
     backbone = ResNet(BasicBlock, (1, 1, 1, 1), (8, 8, 16, 16), output_stride=16)
-    return DeepLabV3Plus(backbone, num_classes, RATES, width=8, low_width=4, **options)
+    return DeepLabV3Plus(backbone, num_classes, RATES, width=8, low_level_width=4, **options)
 
 
 # --- parity -----------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_separable_convolution_has_few_weights() -> None:
 
 def test_decoder_looks_at_low_features_sharply() -> None:
     # one place of stride 4 is seen by the 5x5 around it: two 3x3 convolutions, and no upsampling in between
-    decoder = randomise(Decoder(4, 6, low_width=3, width=8))
+    decoder = randomise(Decoder(4, 6, low_level_width=3, width=8))
     for norm in (m for m in decoder.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.constant_(norm.bias, 9)  # so that the ReLUs let everything pass
     low = random(1, 4, 11, 11).requires_grad_()
@@ -177,7 +177,7 @@ def test_number_of_refinements_and_widths() -> None:
 
 def test_backbone_of_output_stride_8() -> None:
     backbone = ResNet(BasicBlock, (1, 1, 1, 1), (4, 4, 8, 8), output_stride=8)
-    net = DeepLabV3Plus(backbone, 3, RATES, width=8, low_width=4).eval()
+    net = DeepLabV3Plus(backbone, 3, RATES, width=8, low_level_width=4).eval()
     assert net(random(1, 3, 33, 40, dtype=torch.float32)).shape == (1, 3, 33, 40)
 
 
@@ -197,7 +197,7 @@ def test_fits_one_batch() -> None:
     ("call", "message"),
     [
         (lambda: small_net(num_classes=0), "num_classes is 0, expected"),
-        (lambda: Decoder(8, 8, low_width=0), "low_width is 0, expected"),
+        (lambda: Decoder(8, 8, low_level_width=0), "low_level_width is 0, expected"),
         (lambda: small_net(refinements=0), "refinements is 0, expected"),
         (lambda: SeparableConv(0, 4), "in_channels is 0, expected"),
         (lambda: SeparableConv(4, 4, dilation=0), "dilation is 0, expected"),

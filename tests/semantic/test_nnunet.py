@@ -264,7 +264,7 @@ def test_crop_patch_stays_inside() -> None:
     target = torch.arange(5 * 6 * 7).reshape(5, 6, 7)
     for centre in ([0, 0, 0], [4, 5, 6], [2, 3, 3]):
         image, crop = crop_patch(target[None].float(), target, centre, (2, 4, 4))
-        assert torch.equal(image[0], crop.float()) and target[tuple(centre)] in crop and 255 not in crop[:0]
+        assert torch.equal(image[0], crop.float()) and target[tuple(centre)] in crop and 255 not in crop
 
 
 def test_augmentation_moves_image_and_target_together() -> None:

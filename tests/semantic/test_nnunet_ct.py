@@ -61,15 +61,15 @@ def small_plan(halves: list[dict[str, Any]]) -> Plan:
 def test_the_plan_of_a_real_volume(halves: list[dict[str, Any]]) -> None:
     """3 mm along each axis: nothing is thick. On the GPU of the paper the patch is as large as the volume."""
     found = fingerprint(halves[:1])
-    assert found.kept == 1 and found.spacings.tolist() == [[3.0, 3.0, 3.0]]
+    assert found.nonzero_fraction == 1 and found.spacings.tolist() == [[3.0, 3.0, 3.0]]
     (numbers,) = found.intensities
     assert -200 < numbers.low < 0 < numbers.mean < 200 < numbers.high < 2000
     plan = make_plan(found, len(ORGANS) + 1, ct=(True,))
     assert plan.spacing == (3.0, 3.0, 3.0) and set(plan.topology.kernels) == {(3, 3, 3)}
     assert all(n >= whole for n, whole in zip(plan.patch_size, plan.median_shape, strict=True))
-    assert not plan.wants_cascade and plan.batch_size == 2
-    assert make_plan(found, len(ORGANS) + 1, ct=(True,), memory_gb=0.04, base_width=8).wants_cascade
-    assert not small_plan(halves).wants_cascade
+    assert not plan.needs_cascade and plan.batch_size == 2
+    assert make_plan(found, len(ORGANS) + 1, ct=(True,), memory_gb=0.04, base_width=8).needs_cascade
+    assert not small_plan(halves).needs_cascade
 
 
 def dice(found: np.ndarray, truth: np.ndarray, label: int) -> float:

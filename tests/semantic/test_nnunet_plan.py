@@ -148,7 +148,7 @@ def test_fingerprint() -> None:
     found = fingerprint(iter(given))
     np.testing.assert_array_equal(found.spacings, [[4, 1, 1], [5, 1, 1], [6, 1, 1]])
     np.testing.assert_array_equal(found.shapes, [[10, 36, 40]] * 3)
-    assert found.kept == 0.9
+    assert found.nonzero_fraction == 0.9
     voxels = np.concatenate([v["image"][0][v["semantic"] == 2] for v in given])
     expected = (voxels.mean(), voxels.std(), *np.percentile(voxels, (0.5, 99.5)))
     (numbers,) = found.intensities
@@ -169,7 +169,7 @@ def test_less_memory_gives_smaller_patches_and_wishes_for_a_cascade() -> None:
     sizes = [math.prod(make_plan(found, 2, memory_gb=memory).patch_size) for memory in (8, 2, 0.5)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     small = make_plan(found, 2, memory_gb=0.5)
-    assert small.wants_cascade and small.masked
+    assert small.needs_cascade and small.masked
     with pytest.raises(ValueError, match="memory_gb is 1e-07, expected"):
         make_plan(found, 2, memory_gb=1e-7)
 
@@ -177,7 +177,7 @@ def test_less_memory_gives_smaller_patches_and_wishes_for_a_cascade() -> None:
 def test_a_coarser_spacing_lets_the_patch_see_more() -> None:
     found = Fingerprint(np.ones((5, 3)), np.full((5, 3), 200), (Intensities(0, 1, -2, 2),), 1.0)
     coarse = make_plan(found, 2, memory_gb=0.5, spacing=(4, 4, 4))
-    assert coarse.spacing == (4.0, 4.0, 4.0) and coarse.median_shape == (50.0, 50.0, 50.0) and not coarse.wants_cascade
+    assert coarse.spacing == (4.0, 4.0, 4.0) and coarse.median_shape == (50.0, 50.0, 50.0) and not coarse.needs_cascade
 
 
 def test_bad_input() -> None:

@@ -163,7 +163,7 @@ def test_crops_and_where_they_lie() -> None:
     rows, columns = torch.arange(60.0) + 0.5, torch.arange(90.0) + 0.5
     image = torch.stack([(columns / 90).expand(60, 90), (rows / 60)[:, None].expand(60, 90), torch.zeros(60, 90)])
     torch.manual_seed(0)
-    crop = MultiCrop(32, 16, local_crops=6, global_scale=(0.5, 1), local_scale=(0.1, 0.4), grey=0, solarise=0)
+    crop = MultiCrop(32, 16, local_crops=6, global_scale=(0.5, 1), local_scale=(0.1, 0.4), grayscale=0, solarise=0)
     crop.colour = nn.Identity()
     mirrored = 0
     for _ in range(8):

@@ -177,8 +177,8 @@ def at(tensor: Tensor, value: float) -> Tensor:
         (lambda: min_cut(U, P[:, :3]), ValueError, r"pairwise has shape \(4, 3, 5\)"),
         (lambda: min_cut(at(U, torch.nan), P), ValueError, "unary has NaN"),
         (lambda: min_cut(at(U, torch.inf), P), ValueError, "two labels are inf"),
-        (lambda: min_cut(U, at(P, -1.0)), ValueError, "pairwise has negative"),
-        (lambda: min_cut(U, at(P, torch.nan)), ValueError, "pairwise has negative values, inf or NaN"),
+        (lambda: min_cut(U, at(P, -1.0)), ValueError, "pairwise contains negative"),
+        (lambda: min_cut(U, at(P, torch.nan)), ValueError, "pairwise contains negative values, infinity or NaN"),
         (
             lambda: min_cut(U, 1e13 * P),
             ValueError,

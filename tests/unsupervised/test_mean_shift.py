@@ -116,15 +116,15 @@ def by_loops(image: Tensor, spatial: float, colour: float) -> np.ndarray:
 @pytest.mark.parametrize(("spatial", "colour"), [(4.3, 8.1), (3.2, 15.7)])
 def test_without_cells_as_loops(spatial: float, colour: float) -> None:
     image = patch(24)[:, :, :19]
-    ours, loops = joint_modes(image, spatial, colour, cell=0).numpy(), by_loops(image, spatial, colour)
+    ours, loops = joint_modes(image, spatial, colour, bin_size=0).numpy(), by_loops(image, spatial, colour)
     np.testing.assert_allclose(ours, loops, rtol=0, atol=1e-9)
     assert abs(ours[2:] - image.numpy()).mean() > 1  # the filter does something
-    assert abs(joint_modes(image, spatial, 0.9 * colour, cell=0).numpy() - loops).mean() > 0.1
+    assert abs(joint_modes(image, spatial, 0.9 * colour, bin_size=0).numpy() - loops).mean() > 0.1
 
 
 def test_cells_are_close_to_the_exact_filter() -> None:
     image = patch(48)
-    exact = joint_modes(image, 8, 8, cell=0)
+    exact = joint_modes(image, 8, 8, bin_size=0)
     moved = (exact[2:] - image).norm(dim=0).mean()
     away = [float((joint_modes(image, 8, 8, cell)[2:] - exact[2:]).norm(dim=0).mean()) for cell in (0.25, 0.5, 1.0)]
     assert away[0] < away[1] < away[2] and away[0] < 0.15 * moved and away[1] < 0.35 * moved
@@ -263,12 +263,12 @@ POINTS, IMAGE = torch.zeros(4, 2), torch.zeros(3, 4, 5)
         (lambda: joint_modes(IMAGE[:1], 1, 1), ValueError, r"image has shape \(1, 4, 5\)"),
         (lambda: joint_modes(IMAGE[None], 1, 1), ValueError, r"image has shape \(1, 3, 4, 5\)"),
         (lambda: joint_modes(IMAGE / 0, 1, 1), ValueError, "image has the value"),
-        (lambda: joint_modes(IMAGE, -1, 1), ValueError, "spatial is -1"),
-        (lambda: joint_modes(IMAGE, 1, math.nan), ValueError, "colour is nan"),
-        (lambda: joint_modes(IMAGE, 1, 1, -0.5), ValueError, "cell is -0.5"),
+        (lambda: joint_modes(IMAGE, -1, 1), ValueError, "spatial_radius is -1"),
+        (lambda: joint_modes(IMAGE, 1, math.nan), ValueError, "colour_radius is nan"),
+        (lambda: joint_modes(IMAGE, 1, 1, -0.5), ValueError, "bin_size is -0.5"),
         (lambda: joint_modes(IMAGE, 1, 1, steps=1.5), TypeError, "steps is 1.5"),
         (lambda: mean_shift_segmentation(IMAGE, 1, 1, 0), ValueError, "min_size is 0"),
-        (lambda: mean_shift_segmentation(IMAGE, 0, 1), ValueError, "spatial is 0"),
+        (lambda: mean_shift_segmentation(IMAGE, 0, 1), ValueError, "spatial_radius is 0"),
     ],
 )
 def test_bad_input(call, error: type[Exception], message: str) -> None:

@@ -14,7 +14,14 @@ from skimage import data
 from segedu.datasets.shapes import draw_shapes
 from segedu.ops.boxes import box_iou
 from segedu.unsupervised import selective_search as search_file
-from segedu.unsupervised.selective_search import FAST, Strategy, Weights, group, selective_search, unit_lab
+from segedu.unsupervised.selective_search import (
+    FAST,
+    Strategy,
+    Weights,
+    hierarchical_grouping,
+    selective_search,
+    unit_lab,
+)
 
 cv2 = pytest.importorskip("cv2")
 peer = pytest.importorskip("cv2.ximgproc").segmentation
@@ -95,18 +102,18 @@ WITHOUT_TEXTURE = [(1, 0, 1, 1), (1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 def test_boxes_equal_opencv(monkeypatch, name, weights):
     pixels = photograph(name)
     region, right = theirs(pixels, weights)
-    near = as_set(group(tensor_of(pixels), torch.from_numpy(region), weights))
+    near = as_set(hierarchical_grouping(tensor_of(pixels), torch.from_numpy(region), weights))
     print(f"{name} {weights}: {len(right)} boxes, with our neighbours {len(near)}, in common {len(near & right)}")
     assert len(near & right) > 0.9 * len(near | right)
-    monkeypatch.setattr(search_file, "_touching", opencv_pairs)
-    assert as_set(group(tensor_of(pixels), torch.from_numpy(region), weights)) == right
+    monkeypatch.setattr(search_file, "_adjacent_pairs", opencv_pairs)
+    assert as_set(hierarchical_grouping(tensor_of(pixels), torch.from_numpy(region), weights)) == right
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
 def test_with_texture_most_boxes_are_opencvs(name):
     pixels = photograph(name)
     region, right = theirs(pixels, (1, 1, 1, 1))
-    ours = as_set(group(tensor_of(pixels), torch.from_numpy(region)))
+    ours = as_set(hierarchical_grouping(tensor_of(pixels), torch.from_numpy(region)))
     print(f"{name}: {len(right)} and {len(ours)} boxes, {len(ours & right)} in common")
     assert len(ours & right) > 0.8 * len(ours | right)
 
@@ -115,7 +122,7 @@ def test_with_texture_most_boxes_are_opencvs(name):
 def test_parity_notices_a_mistake(monkeypatch, mistake):
     pixels = photograph("coffee")
     region, right = theirs(pixels, (1, 0, 1, 1))
-    monkeypatch.setattr(search_file, "_touching", opencv_pairs)
+    monkeypatch.setattr(search_file, "_adjacent_pairs", opencv_pairs)
     merge = search_file._Regions.merge
 
     def wrong(self, one, other):
@@ -129,7 +136,7 @@ def test_parity_notices_a_mistake(monkeypatch, mistake):
     monkeypatch.setattr(search_file._Regions, "merge", wrong)
     if mistake == "four bins":
         monkeypatch.setattr(search_file, "COLOUR_BINS", 4)
-    assert as_set(group(tensor_of(pixels), torch.from_numpy(region), (1, 0, 1, 1))) != right
+    assert as_set(hierarchical_grouping(tensor_of(pixels), torch.from_numpy(region), (1, 0, 1, 1))) != right
 
 
 def recall_of(boxes, truth, threshold=0.5):
@@ -214,7 +221,7 @@ def test_grouping_equals_the_paper_read_literally(weights):
         seeds = np.stack([rng.integers(0, n, 7) for n in (height, width)], axis=1)
         away = ((np.indices((height, width)).transpose(1, 2, 0)[:, :, None] - seeds) ** 2).sum(-1)
         labels = away.argmin(-1) * 3 + 5  # any numbers will do
-        found = group(torch.from_numpy(image), torch.from_numpy(labels), weights).int().tolist()
+        found = hierarchical_grouping(torch.from_numpy(image), torch.from_numpy(labels), weights).int().tolist()
         assert list(map(tuple, found)) == by_paper(image, labels, weights)
 
 
@@ -248,13 +255,13 @@ def test_unit_lab_stays_in_range():
 def test_one_pixel_constant_and_one_region():
     assert selective_search(torch.zeros(3, 1, 1)).tolist() == [[0, 0, 1, 1]]
     assert selective_search(torch.full((3, 5, 9), 0.4), FAST).tolist() == [[0, 0, 9, 5]]
-    assert group(torch.rand(3, 2, 3), torch.zeros(2, 3).int()).tolist() == [[0, 0, 3, 2]]
+    assert hierarchical_grouping(torch.rand(3, 2, 3), torch.zeros(2, 3).int()).tolist() == [[0, 0, 3, 2]]
 
 
 def test_arguments_are_left_as_they_were():
     image, labels = torch.rand(3, 6, 7), torch.arange(42).reshape(6, 7)
     copies = image.clone(), labels.clone()
-    group(image, labels)
+    hierarchical_grouping(image, labels)
     selective_search(image)
     assert torch.equal(image, copies[0]) and torch.equal(labels, copies[1])
 
@@ -270,11 +277,15 @@ IMAGE, LABELS = torch.zeros(3, 4, 5), torch.zeros(4, 5).long()
         (lambda: selective_search(IMAGE[None]), ValueError, r"image has shape \(1, 3, 4, 5\), expected"),
         (lambda: selective_search(IMAGE, []), ValueError, "strategies is empty, expected"),
         (lambda: selective_search(IMAGE, [Strategy(scale=-1.0)], min_size=1), ValueError, "scale is -1.0, expected"),
-        (lambda: group(IMAGE + 2, LABELS), ValueError, r"image has values outside \[0, 1\], expected"),
-        (lambda: group(IMAGE, LABELS.float()), TypeError, "labels has dtype torch.float32, expected"),
-        (lambda: group(IMAGE, LABELS.tolist()), TypeError, "labels has type list, expected"),
-        (lambda: group(IMAGE, LABELS.mT), ValueError, r"labels has shape \(5, 4\), expected"),
-        (lambda: group(IMAGE, LABELS, (1, -1, 1, 1)), ValueError, r"weights is \(1, -1, 1, 1\), expected"),
+        (lambda: hierarchical_grouping(IMAGE + 2, LABELS), ValueError, r"image has values outside \[0, 1\], expected"),
+        (lambda: hierarchical_grouping(IMAGE, LABELS.float()), TypeError, "labels has dtype torch.float32, expected"),
+        (lambda: hierarchical_grouping(IMAGE, LABELS.tolist()), TypeError, "labels has type list, expected"),
+        (lambda: hierarchical_grouping(IMAGE, LABELS.mT), ValueError, r"labels has shape \(5, 4\), expected"),
+        (
+            lambda: hierarchical_grouping(IMAGE, LABELS, (1, -1, 1, 1)),
+            ValueError,
+            r"weights is \(1, -1, 1, 1\), expected",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

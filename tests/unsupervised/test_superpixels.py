@@ -9,7 +9,7 @@ from skimage import data, segmentation
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
 from segedu.unsupervised import superpixels as slic_file
-from segedu.unsupervised.superpixels import initial_positions, join_orphans, nearest_centres, slic
+from segedu.unsupervised.superpixels import enforce_connectivity, initial_positions, nearest_centres, slic
 
 
 def photograph(name):
@@ -59,20 +59,20 @@ def test_orphans_join_the_longest_border():
     labels[:, 6:] = 1
     labels[2:4, 5:7] = [[2, 2], [3, 2]]  # a piece of three and a piece of one
     labels[7, 1] = 1  # a pixel of another superpixel inside
-    joined = join_orphans(labels, min_size=5)
+    joined = enforce_connectivity(labels, min_size=5)
     assert joined.max() == 2 and joined[7, 1] == 1 and joined[3, 5] == 1
     for number in (1, 2):
         assert ndimage.label(joined == number)[1] == 1
-    kept = join_orphans(labels, min_size=0)
+    kept = enforce_connectivity(labels, min_size=0)
     assert kept.max() == 5  # every piece by itself, 4-connected
-    assert join_orphans(np.eye(2, dtype=int), min_size=1).tolist() == [[1, 2], [3, 4]]
+    assert enforce_connectivity(np.eye(2, dtype=int), min_size=1).tolist() == [[1, 2], [3, 4]]
 
 
 def test_orphans_leave_no_small_piece():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 3, rng.integers(1, 25, 2))
-        joined = join_orphans(labels, min_size=6)
+        joined = enforce_connectivity(labels, min_size=6)
         sizes = np.bincount(joined.ravel())[1:]
         assert len(sizes) == 1 or sizes.min() >= 6
         assert all(ndimage.label(joined == k)[1] == 1 for k in range(1, joined.max() + 1))
@@ -105,7 +105,7 @@ def test_a_round_is_what_the_paper_writes():
         for k in range(len(centres)):
             rows, columns = np.nonzero(labels == k)
             centres[k] = np.array([*lab[rows, columns].mean(0), rows.mean(), columns.mean()])
-    np.testing.assert_array_equal(found, join_orphans(labels, step**2 / 4))
+    np.testing.assert_array_equal(found, enforce_connectivity(labels, step**2 / 4))
 
 
 def test_each_superpixel_is_one_piece():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segedu.unsupervised import superpixels as slic_file
-from segedu.unsupervised.superpixels import initial_positions, join_orphans, slic
+from segedu.unsupervised.superpixels import enforce_connectivity, initial_positions, slic
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_a_centre_without_pixels_stays(monkeypatch):
 def test_orphans_go_by_border_not_by_size_and_grow_on_the_way():
     """A column of 2 between a large piece on one side of it and a small one on three sides."""
     labels = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 2, 2, 2], [1, 1, 1, 3, 3, 2], [1, 1, 1, 2, 2, 2]])
-    assert join_orphans(labels, min_size=3).tolist() == (np.where(labels == 1, 1, 2)).tolist()
+    assert enforce_connectivity(labels, min_size=3).tolist() == (np.where(labels == 1, 1, 2)).tolist()
     chain = np.array([[1, 2, 3, 4, 4, 4, 4]])  # 1 joins 2, and 1-2 is then as large as asked for; 3 joins it
-    assert join_orphans(chain, min_size=2).tolist() == [[1, 1, 1, 2, 2, 2, 2]]
+    assert enforce_connectivity(chain, min_size=2).tolist() == [[1, 1, 1, 2, 2, 2, 2]]
 
 
 def test_the_smallest_orphan_goes_first():
     """The piece of one joins the first of two neighbours, and what is left of the other is then too small as well."""
-    assert join_orphans(np.array([[1, 1, 1, 1, 2, 3, 3]]), min_size=3).tolist() == [[1] * 7]
+    assert enforce_connectivity(np.array([[1, 1, 1, 1, 2, 3, 3]]), min_size=3).tolist() == [[1] * 7]
 
 
 def test_the_window_follows_its_centre_to_the_nearest_pixel(monkeypatch):

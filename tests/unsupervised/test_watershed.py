@@ -292,7 +292,7 @@ FLAT, NONE = torch.zeros(2, 3), torch.zeros(2, 3).long()
         (lambda: watershed(FLAT.bool(), NONE), TypeError, "elevation has dtype torch.bool, expected"),
         (lambda: watershed(FLAT[0], NONE), ValueError, r"elevation has shape \(3,\), expected"),
         (lambda: watershed(FLAT[:0], NONE[:0]), ValueError, r"elevation has shape \(0, 3\), expected"),
-        (lambda: watershed(FLAT / 0, NONE), ValueError, "elevation has a NaN, expected"),
+        (lambda: watershed(FLAT / 0, NONE), ValueError, "elevation contains NaN, expected"),
         (lambda: watershed(FLAT, FLAT), TypeError, "markers has dtype torch.float32, expected"),
         (lambda: watershed(FLAT, NONE.bool()), TypeError, "markers has dtype torch.bool, expected"),
         (lambda: watershed(FLAT, NONE.mT), ValueError, r"markers has shape \(3, 2\), expected"),

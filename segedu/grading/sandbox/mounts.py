@@ -15,7 +15,7 @@ import platform
 import socket
 import struct
 
-from segedu.grading.sandbox.restrictions import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, checked, libc
+from segedu.grading.sandbox.restrictions import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, check_call, libc
 
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _BIND, _REC, _PRIVATE, _DETACH = 1, 2, 4, 8, 4096, 16384, 1 << 18, 2
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
@@ -56,8 +56,8 @@ def build_root(job: dict) -> str:
     _write_user_files(job["uid"] if job["uid"] is not None else 65534)
     _mount_proc()
     set_attributes(_AT_FDCWD, b".", _ATTR_RDONLY, 0)
-    checked(libc().syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
-    checked(libc().umount2(b".", _DETACH), "umount2")
+    check_call(libc().syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
+    check_call(libc().umount2(b".", _DETACH), "umount2")
     os.chdir("/")
     _loopback_up()
     return SCRATCH
@@ -66,13 +66,13 @@ def build_root(job: dict) -> str:
 def mount(source: str, target: str, file_system: str | None, flags: int, data: str | None = None) -> None:
     """Call `mount(2)`, for the few mounts that have no tree to clone."""
     encoded = [text.encode() if text is not None else None for text in (source, target, file_system, data)]
-    checked(libc().mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
+    check_call(libc().mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
 
 
 def clone(path: str, device: bool = False) -> int:
     """Return a detached copy of what is mounted at `path`, read-only unless it is a device."""
     flags = 1 | os.O_CLOEXEC | _AT_RECURSIVE  # OPEN_TREE_CLONE
-    tree = checked(libc().syscall(_OPEN_TREE, _AT_FDCWD, path.encode(), flags), f"open_tree {path}")
+    tree = check_call(libc().syscall(_OPEN_TREE, _AT_FDCWD, path.encode(), flags), f"open_tree {path}")
     attributes = _ATTR_NOSUID | (0 if device else _ATTR_RDONLY | _ATTR_NODEV)
     set_attributes(tree, b"", attributes, _AT_EMPTY_PATH | _AT_RECURSIVE)
     return tree
@@ -82,7 +82,7 @@ def set_attributes(folder: int, path: bytes, attributes: int, flags: int) -> Non
     """Call `mount_setattr`, which sets flags and clears none, so that it works on locked mounts too."""
     packed = ctypes.c_char_p(struct.pack("QQQQ", attributes, 0, 0, 0))
     call = libc().syscall(_MOUNT_SETATTR, folder, path, flags, packed, ctypes.c_size_t(32))
-    checked(call, "mount_setattr")
+    check_call(call, "mount_setattr")
 
 
 def _make_scratch(job: dict) -> None:
@@ -124,7 +124,7 @@ def _attach_tree(tree: int, path: str, is_folder: bool) -> None:
     if not is_folder and not os.path.exists(path):
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
     call = libc().syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, path.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
-    checked(call, f"move_mount {path}")
+    check_call(call, f"move_mount {path}")
     os.close(tree)
 
 

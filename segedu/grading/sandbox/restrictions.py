@@ -45,7 +45,7 @@ def libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def checked(result: int, what: str) -> int:
+def check_call(result: int, what: str) -> int:
     """Return the result of a call of the C library, or raise an OSError that begins with `what` if the call failed."""
     if result < 0:
         code = ctypes.get_errno()
@@ -61,7 +61,7 @@ def thread_count() -> int:
 def _prctl(option: int, *values: int) -> None:
     if LINUX:
         padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
-        checked(libc().prctl(option, *padded), f"prctl {option}")
+        check_call(libc().prctl(option, *padded), f"prctl {option}")
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
@@ -126,16 +126,16 @@ def unshare(user: bool, own: int | None = None) -> None:
     """
     flags = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP | (_NEWUSER if user else 0)
     if not user:
-        checked(libc().unshare(flags), "unshare")
+        check_call(libc().unshare(flags), "unshare")
     elif own is None:
         uid, gid = os.geteuid(), os.getegid()
-        checked(libc().unshare(flags), "unshare")
+        check_call(libc().unshare(flags), "unshare")
         for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     else:
         with _mapped_from_outside(os.getpid(), f"0 0 1\n{own} {own} 1"):
-            checked(libc().unshare(flags), "unshare")
+            check_call(libc().unshare(flags), "unshare")
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def drop_capabilities() -> None:
         header = struct.pack("Ii", 0x20080522, 0)
         with contextlib.suppress(OSError):
             _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-        checked(libc().capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
+        check_call(libc().capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
 
 
 def confine(job: dict, scratch: str) -> None:

@@ -32,7 +32,7 @@ from segedu.instance.cellpose.flows import follow_flows as follow_flows
 from segedu.validation.images import check_images
 from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_integer, check_number
-from segedu.validation.tensors import check_keys, check_maps, check_no_nan, check_tensor
+from segedu.validation.tensors import check_keys, check_no_nan, check_tensor, check_tensor_dict
 
 FLOW_SCALE = 5.0  # the network predicts five times the flow of length 1
 
@@ -216,8 +216,8 @@ def cellpose_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
         Scalars `flow`, `foreground`, and `loss`, their sum.
     """
     check_keys("targets", targets, ("flows", "foreground"))
-    sizes = check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
-    check_maps("targets", targets, sizes, flows="B 2 H W")
+    sizes = check_tensor_dict("outputs", outputs, flows="B 2 H W", logits="B H W")
+    check_tensor_dict("targets", targets, sizes, flows="B 2 H W")
     check_tensor("targets['foreground']", targets["foreground"], "B H W", sizes)
     flow = F.mse_loss(outputs["flows"], FLOW_SCALE * targets["flows"].to(outputs["flows"])) / 2
     foreground = F.binary_cross_entropy_with_logits(outputs["logits"], targets["foreground"].to(outputs["logits"]))
@@ -243,7 +243,7 @@ def postprocess(
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
     """
-    check_maps("outputs", outputs, flows="B 2 H W", logits="B H W")
+    check_tensor_dict("outputs", outputs, flows="B 2 H W", logits="B H W")
     check_no_nan("outputs", outputs, ("flows", "logits"))
     check_number("logit_threshold", logit_threshold, minimum=-math.inf)
     flows, foreground = outputs["flows"] / FLOW_SCALE, outputs["logits"] > logit_threshold

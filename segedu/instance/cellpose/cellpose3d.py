@@ -29,7 +29,7 @@ from segedu.instance.cellpose.flows import check_flows, diffusion_flow, group_en
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.images import check_images
 from segedu.validation.numbers import check_integer, check_number
-from segedu.validation.tensors import check_maps, check_no_nan
+from segedu.validation.tensors import check_no_nan, check_tensor_dict
 
 # The axis perpendicular to the slices, and the two components of the flow within a slice.
 VIEWS = ((0, (1, 2)), (1, (0, 2)), (2, (0, 1)))
@@ -143,7 +143,7 @@ def postprocess3d(
     Returns:
         B label maps (D, H, W) int32, on the device of the outputs.
     """
-    check_maps("outputs", outputs, flows="B 3 D H W", logits="B D H W")
+    check_tensor_dict("outputs", outputs, flows="B 3 D H W", logits="B D H W")
     check_no_nan("outputs", outputs, ("flows", "logits"))
     check_number("logit_threshold", logit_threshold, minimum=-math.inf)
     flows, foreground = outputs["flows"] / FLOW_SCALE, outputs["logits"] > logit_threshold

@@ -25,7 +25,7 @@ from segedu.layers.segments import check_segments, pad_masks
 from segedu.losses.reduction import full_precision
 from segedu.losses.set_prediction import matched_cross_entropy
 from segedu.validation.numbers import check_number
-from segedu.validation.tensors import check_layers
+from segedu.validation.tensors import check_decoder_outputs
 
 AXES = {"class_logits": "B Q C", "mask_logits": "B Q h w"}  # of a decoder layer's outputs
 
@@ -150,7 +150,7 @@ def mask2former_loss(
     check_number("points", points, minimum=1)
     check_number("oversample", oversample, minimum=1)
     check_number("importance", importance, maximum=1)
-    *earlier, last = check_layers(outputs, "image_size", **AXES)
+    *earlier, last = check_decoder_outputs(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
     padded = [_padded(target, outputs) for target in targets]
     sampling = (int(points), oversample, importance, generator)

@@ -36,7 +36,7 @@ from segedu.promptable.sam.prompt_encoder import PromptEncoder, check_prompts
 from segedu.validation.exporting import is_exporting
 from segedu.validation.images import check_images, check_unit_range
 from segedu.validation.numbers import check_choice
-from segedu.validation.tensors import check_floats, check_keys, check_maps, check_no_nan
+from segedu.validation.tensors import check_floats, check_keys, check_no_nan, check_tensor_dict
 
 KEYS = ("mask_logits", "iou_scores", "size", "image_size")
 
@@ -246,4 +246,4 @@ def check_outputs(outputs: Mapping[str, Any]) -> None:
     logits = outputs["mask_logits"]
     many = "N " if isinstance(logits, Tensor) and logits.ndim == 5 else ""
     axes = {"mask_logits": f"B {many}M h w", "iou_scores": f"B {many}M"}
-    check_maps("outputs", outputs, **axes)
+    check_tensor_dict("outputs", outputs, **axes)

@@ -251,7 +251,7 @@ def predict_patches(
 
 def _average_mirrored(model: Callable[[Tensor], Tensor], patch: Tensor, mirror: bool) -> Tensor:
     axes = range(2, patch.ndim) if mirror else ()
-    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+    flips = [flip_axes for n in range(len(axes) + 1) for flip_axes in itertools.combinations(axes, n)]
     return sum(model(patch.flip(flip)).flip(flip) for flip in flips) / len(flips)
 
 
@@ -273,9 +273,9 @@ def predict_volume(model: nn.Module, volume: Mapping[str, Any], plan: Plan, mirr
     if plan.slice_axis is None:
         logits = predict_patches(model, image, plan.patch_size, mirror)
     else:
-        across = plan.slice_axis + 1
-        slices = [predict_patches(model, one, plan.patch_size, mirror) for one in image.unbind(across)]
-        logits = torch.stack(slices, dim=across)
+        slice_dim = plan.slice_axis + 1
+        slices = [predict_patches(model, x, plan.patch_size, mirror) for x in image.unbind(slice_dim)]
+        logits = torch.stack(slices, dim=slice_dim)
     labels = np.zeros(np.asarray(volume["image"]).shape[1:], dtype=np.int64)
     inside = labels[prepared["window"]]
     probabilities = _at_least_float32(logits).softmax(dim=0).cpu().numpy()

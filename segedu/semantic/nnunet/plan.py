@@ -5,7 +5,7 @@ Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring
 Idea: The properties that an expert would examine are measured: spacings, shapes, intensities of the foreground. Rules
     derive a plan from them. The patch is as large as memory allows, and every axis is pooled until its features have 4
     voxels. An axis that is much coarser in millimetres is pooled only when the others have become as coarse.
-Simplified: no cascade and no choice between trained configurations (`Plan.wants_cascade` is True where the paper
+Simplified: no cascade and no choice between trained configurations (`Plan.needs_cascade` is True where the paper
     would train one), all foreground voxels instead of a sample of them, and axes keep their order.
 Shapes: volumes are dicts of `image` (C, D, H, W), `semantic` (D, H, W) and `spacing` (3,) in mm, axes in one order.
 Quality: equal to nnunetv2's planner on random spacings, shapes and memories; see the tests.
@@ -30,9 +30,9 @@ Size = tuple[int, ...]
 ANISOTROPIC = 3  # an axis more than 3 times coarser than the others is thick
 SMALLEST_FEATURES = 4  # voxels along an axis, in the lowest level
 BASE_WIDTH, WIDEST = 32, {2: 512, 3: 320}
-MIN_BATCH, MOST_OF_DATA = 2, 0.05
+MIN_BATCH, MAX_DATA_FRACTION = 2, 0.05
 # 8 GB hold this many values in the feature maps of a batch of this size.
-REFERENCE_GB, REFERENCE_NUMBERS, REFERENCE_BATCH = 8, {2: 85_000_000, 3: 560_000_000}, {2: 12, 3: 2}
+REFERENCE_GB, REFERENCE_FEATURES, REFERENCE_BATCH = 8, {2: 85_000_000, 3: 560_000_000}, {2: 12, 3: 2}
 FIRST_PATCH = {2: 2048**2, 3: 256**3}  # voxels, larger than any memory holds
 
 
@@ -50,14 +50,14 @@ class Intensities:
 class Fingerprint:
     """Measurements of a training set.
 
-    `spacings` in mm and `shapes` after the crop have one row per volume, `intensities` one entry per channel. `kept` is
-    the median fraction of voxels that remain after the crop.
+    `spacings` in mm and `shapes` after the crop have one row per volume, `intensities` one entry per channel.
+    `nonzero_fraction` is the median fraction of voxels that remain after the crop.
     """
 
     spacings: np.ndarray
     shapes: np.ndarray
     intensities: tuple[Intensities, ...]
-    kept: float
+    nonzero_fraction: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Plan:
         return self.topology.patch_size
 
     @property
-    def wants_cascade(self) -> bool:
+    def needs_cascade(self) -> bool:
         """Whether the patch covers less than a quarter of a volume: the paper adds a network on coarser volumes."""
         return self.slice_axis is None and math.prod(self.patch_size) < 0.25 * math.prod(self.median_shape)
 
@@ -112,7 +112,7 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
         volumes: dicts of `image` (C, D, H, W), `semantic` (D, H, W) with 0 for background and 255 for ignored, and
             `spacing` (3,) in mm; at least one volume has foreground. An iterator may read one file at a time.
     """
-    spacings, shapes, kept, foreground = [], [], [], []
+    spacings, shapes, nonzero_fraction, foreground = [], [], [], []
     for volume in volumes:
         image, semantic = np.asarray(volume["image"]), np.asarray(volume["semantic"])
         window = crop_to_nonzero(image)
@@ -124,7 +124,7 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
         cropped, labels = image[(slice(None), *window)], semantic[window]
         spacings.append(np.asarray(volume["spacing"], dtype=float))
         shapes.append(labels.shape)
-        kept.append(labels.size / semantic.size)
+        nonzero_fraction.append(labels.size / semantic.size)
         foreground.append(cropped[:, (labels > 0) & (labels != 255)])
         if not np.isfinite(foreground[-1]).all():
             raise ValueError("image has NaN or infinite foreground voxels, expected finite voxels")
@@ -134,7 +134,7 @@ def fingerprint(volumes: Iterable[Mapping[str, Any]]) -> Fingerprint:
     intensities = tuple(
         Intensities(float(v.mean()), float(v.std()), *map(float, np.percentile(v, (0.5, 99.5)))) for v in voxels
     )
-    return Fingerprint(np.array(spacings), np.array(shapes), intensities, float(np.median(kept)))
+    return Fingerprint(np.array(spacings), np.array(shapes), intensities, float(np.median(nonzero_fraction)))
 
 
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
@@ -182,11 +182,13 @@ def topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
             f"spacing is {spacing} and patch_size {patch_size}, expected positive numbers, one per axis in each"
         )
     distance, size, axes = list(map(float, spacing)), list(patch_size), range(len(spacing))
-    wide = [False for _ in axes]  # whether kernels have 3 voxels
+    kernel_is_wide = [False for _ in axes]  # whether kernels have 3 voxels
     strides, kernels = [(1,) * len(size)], []
     while pooled := axes_to_pool(distance, size):
-        wide = [was or distance[axis] / min(distance) < 2 for axis, was in enumerate(wide)]
-        kernels.append(tuple(3 if w else 1 for w in wide))
+        kernel_is_wide = [
+            was_wide or distance[axis] / min(distance) < 2 for axis, was_wide in enumerate(kernel_is_wide)
+        ]
+        kernels.append(tuple(3 if w else 1 for w in kernel_is_wide))
         strides.append(tuple(2 if axis in pooled else 1 for axis in axes))
         for axis in pooled:
             distance[axis], size[axis] = 2 * distance[axis], math.ceil(size[axis] / 2)
@@ -230,8 +232,8 @@ def count_features(net: Topology, widths: Sequence[int], num_classes: int) -> in
     total, size = num_classes * math.prod(net.patch_size), list(net.patch_size)
     for level, (width, stride) in enumerate(zip(widths, net.strides, strict=True)):
         size = [n // step for n, step in zip(size, stride, strict=True)]
-        lowest = level == len(widths) - 1
-        total += (2 if lowest else 5) * width * math.prod(size)
+        is_lowest = level == len(widths) - 1
+        total += (2 if is_lowest else 5) * width * math.prod(size)
     return total
 
 
@@ -260,11 +262,11 @@ def largest_patch(
         The topology and the batch size that memory allows.
     """
     axes = len(spacing)
-    share = 1 / np.asarray(spacing, dtype=float)
-    block = share * (FIRST_PATCH[axes] / share.prod()) ** (1 / axes)
+    inverse_spacing = 1 / np.asarray(spacing, dtype=float)
+    block = inverse_spacing * (FIRST_PATCH[axes] / inverse_spacing.prod()) ** (1 / axes)
     patch = [min(round(n), limit) for n, limit in zip(block, median_shape, strict=True)]
     net = topology(spacing, patch)
-    budget = REFERENCE_NUMBERS[axes] * memory_gb / REFERENCE_GB
+    budget = REFERENCE_FEATURES[axes] * memory_gb / REFERENCE_GB
     while (used := count_features(net, widths_of(net, base_width), num_classes)) / REFERENCE_BATCH[axes] * 2 > budget:
         size = list(net.patch_size)
         largest = int(np.argsort([n / median for n, median in zip(size, median_shape, strict=True)])[-1])
@@ -314,7 +316,7 @@ def make_plan(
     inside = [axis for axis in range(3) if axis != slice_axis]
     net, batch = largest_patch(spacing[inside], median[inside], num_classes, memory_gb, base_width)
     # A batch must not contain more than a twentieth of the data: the network would overfit.
-    largest_batch = round(float(median.prod()) * len(shapes) * MOST_OF_DATA / math.prod(net.patch_size))
+    largest_batch = round(float(median.prod()) * len(shapes) * MAX_DATA_FRACTION / math.prod(net.patch_size))
     return Plan(
         spacing=tuple(map(float, spacing[inside])),
         median_shape=tuple(map(float, median[inside])),
@@ -322,7 +324,7 @@ def make_plan(
         widths=widths_of(net, base_width),
         batch_size=max(min(batch, largest_batch), MIN_BATCH),
         ct=tuple(ct),
-        masked=dataset_fingerprint.kept < 0.75,
+        masked=dataset_fingerprint.nonzero_fraction < 0.75,
         intensities=dataset_fingerprint.intensities,
         num_classes=num_classes,
         slice_axis=slice_axis,

@@ -180,7 +180,7 @@ def loss_of(student: Distilled, teacher: Distilled, batch: tuple, centre: Tensor
 def train(images: Tensor, steps: int = STEPS, seed: int = SEED, every: int = 100) -> tuple[ViT, list[float]]:
     """The teacher's ViT after `steps` steps, and the mean loss of every `every` steps."""
     torch.manual_seed(seed)
-    crop = MultiCrop(CROP, local_crops=0, global_scale=SCALE, colour=COLOUR, grey=0, solarise=0)
+    crop = MultiCrop(CROP, local_crops=0, global_scale=SCALE, colour=COLOUR, grayscale=0, solarise=0)
     student = Distilled(whitening(images))
     teacher, centre = copy.deepcopy(student).requires_grad_(False), torch.zeros(CLASSES)
     weights = [weight for weight in student.parameters() if weight.requires_grad]

@@ -52,7 +52,7 @@ def test_aspp_is_the_librarys_before_its_projection(size, output_stride):
 
 
 def test_v3plus_decode_is_what_the_librarys_decoder_refines():
-    module = bare(Decoder(6, 5, low_width=3, width=4, align_corners=False))
+    module = bare(Decoder(6, 5, low_level_width=3, width=4, align_corners=False))
     seen = []
     module.refine.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     low, deep = torch.randn(2, 6, 9, 14, dtype=torch.float64), torch.randn(2, 5, 3, 4, dtype=torch.float64)
