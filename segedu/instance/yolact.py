@@ -43,7 +43,7 @@ MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)  # of red, green, bl
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # pixels, for P3 to P7
 RATIOS = (1.0, 0.5, 2.0)
 WEIGHTS = (10, 10, 5, 5)  # of the deltas, as in SSD
-NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5  # anchors with a largest IoU below the first are background
+NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5  # anchors below the first are background, from the second on positive
 NEG_TO_POS_RATIO = 3  # for each positive, the hardest
 BOX_WEIGHT, MASK_WEIGHT = 1.5, 6.125
 KEYS = ("class_logits", "deltas", "coefficients", "prototypes", "semantic_logits", "anchors", "image_size", "sizes")
@@ -327,14 +327,16 @@ def postprocess(
     results, image_size = [], outputs["image_size"]
     for b, size in enumerate(outputs["sizes"]):
         scores = outputs["class_logits"][b].softmax(-1)[:, 1:]  # (A, K - 1)
-        rows = (scores > score_threshold).any(1).nonzero().flatten()
-        boxes = clip_boxes(decode_boxes(outputs["deltas"][b][rows], outputs["anchors"][rows], WEIGHTS), size)
-        row, label = fast_nms(boxes, scores[rows], iou_threshold, topk_candidates)
-        keep = (scores[rows][row, label] > score_threshold).nonzero().flatten()[:max_detections]
+        candidates = (scores > score_threshold).any(1).nonzero().flatten()
+        boxes = clip_boxes(
+            decode_boxes(outputs["deltas"][b][candidates], outputs["anchors"][candidates], WEIGHTS), size
+        )
+        row, label = fast_nms(boxes, scores[candidates], iou_threshold, topk_candidates)
+        keep = (scores[candidates][row, label] > score_threshold).nonzero().flatten()[:max_detections]
         row, label = row[keep], label[keep]
-        boxes, scores = boxes[row], scores[rows[row], label]
+        boxes, scores = boxes[row], scores[candidates[row], label]
         prototypes = outputs["prototypes"][b]
-        masks = assemble_masks(prototypes, outputs["coefficients"][b][rows[row]]).sigmoid()
+        masks = assemble_masks(prototypes, outputs["coefficients"][b][candidates[row]]).sigmoid()
         masks = masks * inside_boxes(boxes, tuple(masks.shape[-2:]), image_size)
         resized = _resize(masks[:, None], image_size)[:, 0] if len(row) else masks.new_zeros(0, *image_size)
         masks = resized[:, : size[0], : size[1]] > mask_threshold
