@@ -276,7 +276,7 @@ def test_bad_input() -> None:
             "things has 3 entries, expected 4, one for each channel of mask_logits",
             lambda: postprocess(without, (6, 7, 8), STUFF),
         ),
-        (ValueError, "expected each category once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
+        (ValueError, "expected each category exactly once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
         (ValueError, "has the value 6, expected one of", lambda: to_network_classes(draw_street(0), (7, 8, 9), STUFF)),
         (
             TypeError,
