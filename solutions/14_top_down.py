@@ -669,7 +669,7 @@ class SmallMaskRCNN(FasterRCNN):
         backbone = FPN(VGG(((width,), (2 * width,), (4 * width,) * 2), batch_norm=True), 3 * width, (2,), PoolLevel())
         sides = [tuple(scale * side for side in level) for level in ((12, 17, 24), (20, 28, 34))]  # of anchors
         parts = {"rpn": RPN(3 * width, sides), "head": TwoLayerHead(3 * width, size=5, hidden=8 * width)}
-        super().__init__(backbone, num_classes, **parts, sampling=Sampling(64), counts=(60, 40))
+        super().__init__(backbone, num_classes, **parts, sampling=Sampling(64), max_proposals=(60, 40))
         self.roi = roi
         self.heads = nn.ModuleDict({name: mask_head(3 * width, num_classes) for name in ("RoIAlign", "RoIPool")})
 
@@ -962,7 +962,7 @@ show(
 # - Half a cell off: `right = align`, then `align = lambda maps, boxes, *rest: right(maps, boxes + 4, *rest)`. Do it once in a
 #   new cell after the training, and run the table again; and once in the cell that trains, below its three lines with `trainable`.
 #   Which of the two hurts, and why?
-# - Change `counts=(60, 40)` in `SmallMaskRCNN`. How many proposals does a scene of seven objects need?
+# - Change `max_proposals=(60, 40)` in `SmallMaskRCNN`. How many proposals does a scene of seven objects need?
 # - Give `matrix_nms` a sigma of 0.5, and of 8. Which doubles stay?
 # - `segedu train mask_rcnn --data shapes` trains the library's network, and `yolact`, `condinst` or `solov2` in its place the
 #   others. The [results page](../course/results.md) has their numbers side by side.

@@ -162,9 +162,11 @@ CONFIDENT = {"score_threshold": 0.386}
 
 
 def _few_proposals(masks: bool) -> FasterRCNN:
-    parts = {**_two_stages(), "counts": (1000, 1000)}  # more than remain after the suppression
+    parts = {**_two_stages(), "max_proposals": (1000, 1000)}  # more than remain after the suppression
     if masks:
-        model = MaskRCNN(**parts, mask_head=MaskHead(8, size=4, depth=1), detect={**CONFIDENT, "count": 300})
+        model = MaskRCNN(
+            **parts, mask_head=MaskHead(8, size=4, depth=1), detection_options={**CONFIDENT, "max_detections": 300}
+        )
     else:
         model = FasterRCNN(**parts)
     return randomise(model)
@@ -187,7 +189,7 @@ def test_detections_of_an_exported_program_are_those_of_the_network(masks: bool)
 
 
 def test_images_that_must_be_resized_cannot_be_exported() -> None:
-    with pytest.raises(ValueError, match="expected .* in an export: images are resized by Pillow"):
+    with pytest.raises(ValueError, match="expected .* in an export, because the resizing by Pillow"):
         torch.export.export(small_sam(), (torch.zeros(1, 3, 20, 30),), _prompts(torch.float32))
     fitted = fit_images(torch.zeros(1, 3, 20, 30), SIZE)
     assert max(fitted.shape[-2:]) == SIZE

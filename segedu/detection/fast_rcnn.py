@@ -169,23 +169,23 @@ def fast_rcnn_loss(
         Scalars `classes` (cross-entropy), `box` (smooth L1 of the deltas of the ground-truth class), and their sum
         `loss`; all are 0 if there is no proposal.
     """
-    logits, deltas = _checked(outputs)
+    logits, deltas = _check_outputs(outputs)
     targets = check_targets(targets, outputs["sizes"], logits.shape[1])
     pairs = zip(outputs["proposals"], targets, strict=True)
     matched = (label_proposals(boxes, target, weights=WEIGHTS) for boxes, target in pairs)
     labels, target_deltas = (torch.cat(parts) for parts in zip(*matched, strict=True))
-    count, objects = max(len(labels), 1), torch.nonzero(labels).flatten()
+    count, positive = max(len(labels), 1), torch.nonzero(labels).flatten()
     classes = F.cross_entropy(logits, labels, reduction="sum") / count
     box = deltas.sum() * 0
-    if len(objects):
-        preds = deltas[objects, labels[objects]]
-        box = smooth_l1_loss(preds, target_deltas.to(deltas)[objects], beta=beta, reduction="sum")
+    if len(positive):
+        preds = deltas[positive, labels[positive]]
+        box = smooth_l1_loss(preds, target_deltas.to(deltas)[positive], beta=beta, reduction="sum")
         box = box_weight * box / count
     return {"classes": classes, "box": box, "loss": classes + box}
 
 
 def postprocess(
-    outputs: Mapping[str, Any], *, score_threshold: float = 0.05, iou_threshold: float = 0.5, count: int = 100
+    outputs: Mapping[str, Any], *, score_threshold: float = 0.05, iou_threshold: float = 0.5, max_detections: int = 100
 ) -> list[dict[str, Tensor]]:
     """Convert outputs to detections, with non-maximum suppression. A proposal may be detected as several classes.
 
@@ -194,18 +194,18 @@ def postprocess(
         score_threshold: detections need a softmax score above this.
         iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this. Paper:
             R-CNN's, 0.3.
-        count: maximum number of detections per image.
+        max_detections: maximum number of detections per image.
 
     Returns:
         B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), highest score first.
     """
-    logits, deltas = (tensor.detach() for tensor in _checked(outputs))
+    logits, deltas = (tensor.detach() for tensor in _check_outputs(outputs))
     scores = logits.softmax(1)[:, 1:]
     boxes = decode_boxes(deltas[:, 1:], torch.cat(list(outputs["proposals"]))[:, None], WEIGHTS)
-    return detections(boxes, scores, outputs, score_threshold, iou_threshold, count)
+    return detections(boxes, scores, outputs, score_threshold, iou_threshold, max_detections)
 
 
-def _checked(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _check_outputs(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Class logits (P, K) and deltas (P, K, 4) in full precision, for as many proposals as the outputs have."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"P": sum(len(boxes) for boxes in outputs["proposals"])}

@@ -52,9 +52,8 @@ from segedu.validation.tensors import check_keys
 KEYS = ("objectness", "anchor_deltas", "anchors", "class_logits", "deltas", "proposals", "sizes")
 SIZES = (32, 64, 128, 256, 512)  # anchor sizes in pixels, one per level
 RATIOS = (0.5, 1.0, 2.0)
-# FPN's; on one level the paper has Fast R-CNN's 64
-PROPOSALS = Sampling(count=512, positive_fraction=0.25, positive_iou=0.5)
-ANCHORS = Sampling(count=256, positive_fraction=0.5, positive_iou=0.7, negative_iou=0.3)
+PROPOSAL_SAMPLING = Sampling(count=512, positive_fraction=0.25, positive_iou=0.5)  # FPN's; the paper, on one level: 64
+ANCHOR_SAMPLING = Sampling(count=256, positive_fraction=0.5, positive_iou=0.7, negative_iou=0.3)
 MIN_SIZE = 1e-3  # shortest side of a proposal, in pixels
 BETA = 1 / 9  # where smooth L1 changes from quadratic to linear
 
@@ -64,16 +63,16 @@ class RPNHead(nn.Module):
 
     Args:
         channels: C of every level.
-        anchors: number of anchors at each location.
+        num_anchors: number of anchors at each location.
         depth: number of 3x3 convolutions.
     """
 
-    def __init__(self, channels: int, anchors: int, depth: int = 1) -> None:
+    def __init__(self, channels: int, num_anchors: int, depth: int = 1) -> None:
         super().__init__()
         convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
         self.conv = nn.Sequential(*(nn.Sequential(conv, nn.ReLU()) for conv in convolutions))
-        self.cls_logits = nn.Conv2d(channels, anchors, kernel_size=1)
-        self.bbox_pred = nn.Conv2d(channels, 4 * anchors, kernel_size=1)
+        self.cls_logits = nn.Conv2d(channels, num_anchors, kernel_size=1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * num_anchors, kernel_size=1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -110,7 +109,9 @@ class RPN(nn.Module):
         self.sizes = tuple(tuple(size) if isinstance(size, Sequence) else (size,) for size in sizes)
         self.ratios = tuple(ratios)
         if len({len(size) for size in self.sizes}) != 1:
-            raise ValueError(f"sizes is {tuple(sizes)}, expected as many sizes on each level: the head is shared")
+            raise ValueError(
+                f"sizes is {tuple(sizes)}, expected the same number of sizes on every level: all levels share one head"
+            )
         self.head = RPNHead(channels, len(self.sizes[0]) * len(self.ratios), depth)
 
     def anchors(self, features: Sequence[Tensor], size: Size) -> list[Tensor]:
@@ -124,9 +125,9 @@ class RPN(nn.Module):
         anchors = []
         for level, sizes in zip(features, self.sizes, strict=True):
             h, w = level.shape[-2:]
-            cells = cell_anchors(sizes, self.ratios, rounded=True).to(level)
+            base_anchors = cell_anchors(sizes, self.ratios, rounded=True).to(level)
             # Paper: uses the stride of the level. torchvision divides sizes, which gives less if a level is rounded up.
-            anchors.append(grid_anchors(cells, (h, w), (size[0] // h, size[1] // w)))
+            anchors.append(grid_anchors(base_anchors, (h, w), (size[0] // h, size[1] // w)))
         return anchors
 
     def forward(self, features: Sequence[Tensor], size: Size) -> dict[str, Any]:
@@ -136,14 +137,14 @@ class RPN(nn.Module):
 
 @torch.no_grad()
 def propose(
-    outputs: Mapping[str, Any], sizes: Sequence[Size], count: int = 1000, iou_threshold: float = 0.7
+    outputs: Mapping[str, Any], sizes: Sequence[Size], max_proposals: int = 1000, iou_threshold: float = 0.7
 ) -> list[Tensor]:
     """Convert outputs to proposals: the most confident boxes per level, then non-maximum suppression in each level.
 
     Args:
         outputs: outputs of `RPN`.
         sizes: (h, w) of each image.
-        count: maximum number of boxes per level before non-maximum suppression, and per image after it.
+        max_proposals: maximum number of boxes per level before non-maximum suppression, and per image after it.
         iou_threshold: IoU threshold of non-maximum suppression.
 
     Returns:
@@ -152,12 +153,12 @@ def propose(
     levels = [len(anchors) for anchors in outputs["anchors"]]
     boxes = decode_boxes(full_precision(outputs["anchor_deltas"]), torch.cat(list(outputs["anchors"])))  # (B, A, 4)
     index = torch.arange(sum(levels), device=boxes.device).split(levels)
-    proposals, tops = [], [min(count, n) for n in levels]
+    proposals, topk_per_level = [], [min(max_proposals, n) for n in levels]
     for box, logits, size in zip(boxes, full_precision(outputs["objectness"]), sizes, strict=True):
-        parts = zip(index, logits.split(levels), tops, strict=True)
-        rows = torch.cat([rows[part.topk(top).indices] for rows, part, top in parts])
+        parts = zip(index, logits.split(levels), topk_per_level, strict=True)
+        rows = torch.cat([level_rows[level_logits.topk(k).indices] for level_rows, level_logits, k in parts])
         box, score = clip_boxes(box[rows], size), logits[rows].sigmoid()
-        proposals.append(best_proposals(box, score, tops, iou_threshold, count, MIN_SIZE))
+        proposals.append(best_proposals(box, score, topk_per_level, iou_threshold, max_proposals, MIN_SIZE))
     return proposals
 
 
@@ -189,7 +190,8 @@ class FasterRCNN(nn.Module):
         head: pooled features (P, C, size, size) -> (P, D), with `size` and `channels`; None for `TwoLayerHead` with
             1024 channels.
         sampling: how proposals are sampled if targets are given.
-        counts: numbers of proposals per image: the first when targets are given, the second when they are not.
+        max_proposals: maximum numbers of proposals per image: the first when targets are given, the second without
+            targets.
     """
 
     def __init__(
@@ -198,11 +200,11 @@ class FasterRCNN(nn.Module):
         num_classes: int,
         rpn: RPN | None = None,
         head: nn.Module | None = None,
-        sampling: Sampling = PROPOSALS,
-        counts: tuple[int, int] = (2000, 1000),
+        sampling: Sampling = PROPOSAL_SAMPLING,
+        max_proposals: tuple[int, int] = (2000, 1000),
     ) -> None:
         super().__init__()
-        self.num_classes, self.sampling, self.counts = num_classes, sampling, counts
+        self.num_classes, self.sampling, self.max_proposals = num_classes, sampling, max_proposals
         self.backbone, channels = backbone, backbone.channels[0]
         self.rpn = RPN(channels) if rpn is None else rpn
         head = TwoLayerHead(channels, size=7, hidden=1024) if head is None else head
@@ -219,10 +221,11 @@ class FasterRCNN(nn.Module):
         sizes = check_sizes(sizes, images)
         outputs = self.rpn(features, images.shape[-2:])
         if targets is None:
-            proposals = propose(outputs, sizes, self.counts[1])
+            proposals = propose(outputs, sizes, self.max_proposals[1])
         else:
             targets = check_targets(targets, sizes, self.num_classes)
-            proposals = sample_proposals(propose(outputs, sizes, self.counts[0]), targets, self.sampling, generator)
+            proposals = propose(outputs, sizes, self.max_proposals[0])
+            proposals = sample_proposals(proposals, targets, self.sampling, generator)
         head, predictor = self.roi_heads["box_head"], self.roi_heads["box_predictor"]
         class_logits, deltas = predictor(head(self.pool(features, proposals, head.size)))
         outputs |= {"class_logits": drop_padding(class_logits, proposals), "deltas": deltas, "proposals": proposals}
@@ -252,7 +255,10 @@ def faster_rcnn_loss(
 
 
 def rpn_loss(
-    outputs: Mapping[str, Any], targets: Targets, generator: torch.Generator | None = None, sampling: Sampling = ANCHORS
+    outputs: Mapping[str, Any],
+    targets: Targets,
+    generator: torch.Generator | None = None,
+    sampling: Sampling = ANCHOR_SAMPLING,
 ) -> dict[str, Tensor]:
     """Equation 1: means over the sampled anchors of the whole batch. Only positive anchors have a box loss.
 

@@ -147,16 +147,16 @@ class FCOS(nn.Module):
         """
         logits = [self.head["classification_head"](level) for level in features]
         distances, centreness, towers = zip(*map(self.head["regression_head"], features), strict=True)
-        anchors = [self._anchors(level, images, side) for level, side in zip(features, self.strides, strict=True)]
+        anchors = [self._anchors(level, images, stride) for level, stride in zip(features, self.strides, strict=True)]
         outputs = {"logits": concat_levels(logits), "distances": concat_levels(distances)}
         outputs |= {"centreness": concat_levels(centreness)[..., 0], "anchors": anchors}
         return {**outputs, "sizes": check_sizes(sizes, images)}, list(towers)
 
-    def _anchors(self, features: Tensor, images: Tensor, side: float) -> Tensor:
+    def _anchors(self, features: Tensor, images: Tensor, stride: float) -> Tensor:
         """The anchors (A_l, 4) of one level."""
         (H, W), (h, w) = images.shape[-2:], features.shape[-2:]
         down, right = H // h, W // w  # as torchvision: equal to the stride unless a level is rounded up
-        half = side / 2
+        half = stride / 2
         square = full_precision(features[:0]).new_tensor([[-half, -half, half, half]])
         return grid_anchors(square + self.offset * square.new_tensor([right, down] * 2), (h, w), (down, right))
 
@@ -234,11 +234,11 @@ def match_locations(boxes: Tensor, anchors: Sequence[Tensor], radius: float = RA
     side = (squares[:, 2:] - squares[:, :2])[:, :1]  # (A, 1)
     near = (location - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(-1) < radius * side  # (A, N)
     sides = torch.cat([location - boxes[:, :2], boxes[:, 2:] - location], dim=-1)  # (A, N, 4)
-    low, high = RANGE[0] * side, RANGE[1] * side  # (A, 1)
-    low[: len(anchors[0])], high[len(squares) - len(anchors[-1]) :] = 0, math.inf
+    lower, upper = RANGE[0] * side, RANGE[1] * side  # (A, 1)
+    lower[: len(anchors[0])], upper[len(squares) - len(anchors[-1]) :] = 0, math.inf
     furthest = sides.amax(-1)
-    fits = near & (sides.amin(-1) > 0) & (furthest > low) & (furthest < high)
-    area, row = torch.where(fits, box_area(boxes), math.inf).min(dim=1)
+    is_assigned = near & (sides.amin(-1) > 0) & (furthest > lower) & (furthest < upper)
+    area, row = torch.where(is_assigned, box_area(boxes), math.inf).min(dim=1)
     return torch.where(area < math.inf, row, BACKGROUND)
 
 
@@ -257,7 +257,7 @@ def fcos_loss(
     Returns:
         Scalars `classification`, `boxes` and `centreness`, and their sum `loss`.
     """
-    anchors = _checked(outputs)
+    anchors = _check_outputs(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
     squares, num_positive, sums = torch.cat(anchors), 0, []
     for b, target in enumerate(targets):
@@ -288,7 +288,7 @@ def postprocess(
     *,
     score_threshold: float = 0.2,
     iou_threshold: float = 0.6,
-    candidates: int = 1000,
+    topk_candidates: int = 1000,
     max_detections: int = 100,
 ) -> list[dict[str, Tensor]]:
     """Convert outputs to detections: the highest scores per level, then non-maximum suppression within each class.
@@ -299,26 +299,26 @@ def postprocess(
         outputs: outputs of `FCOS`.
         score_threshold: detections need a score above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores per level before non-maximum suppression.
+        topk_candidates: maximum number of scores per level before non-maximum suppression.
         max_detections: maximum number of boxes per image.
 
     Returns:
         For each image `boxes` (N, 4), clipped to the image, `labels` (N,), `scores` (N,) and `locations` (N,), the
         index of the location that predicted each box; highest score first.
     """
-    anchors = _checked(outputs)
+    anchors = _check_outputs(outputs)
     check_no_nan("outputs", outputs, KEYS[:3])
     counts, detections = [len(level) for level in anchors], []
     for b, size in enumerate(outputs["sizes"]):
         logits, distances, centreness = (full_precision(outputs[key][b]) for key in KEYS[:3])
         scores = (logits.sigmoid() * centreness.sigmoid()[:, None]).sqrt()
-        parts, start = [], 0
+        parts, offset = [], 0
         for level in scores.split(counts):
-            above = torch.nonzero(level.flatten() > score_threshold).flatten()
-            best, order = level.flatten()[above].topk(min(candidates, len(above)))
-            location, label = above[order] // level.shape[1], above[order] % level.shape[1]
-            parts.append((best, label, location + start))
-            start += len(level)
+            above_threshold = torch.nonzero(level.flatten() > score_threshold).flatten()
+            best, order = level.flatten()[above_threshold].topk(min(topk_candidates, len(above_threshold)))
+            location, label = above_threshold[order] // level.shape[1], above_threshold[order] % level.shape[1]
+            parts.append((best, label, location + offset))
+            offset += len(level)
         scores, labels, locations = (torch.cat(part) for part in zip(*parts, strict=True))
         boxes = clip_boxes(decode_distances(distances[locations], torch.cat(anchors)[locations]), size)
         keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
@@ -344,7 +344,7 @@ def concat_levels(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
 
 
-def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
+def _check_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}

@@ -47,7 +47,7 @@ Targets = Sequence[Mapping[str, Tensor]]
 KEYS = ("features", "class_logits", "svm_scores", "deltas", "proposals", "sizes")
 FEATURE_NORM = 20.0  # features are scaled to this mean length for the SVMs, as in the authors' program
 RIDGE = 1000.0  # the paper's lambda
-BOX_IOU = 0.6  # smallest IoU of proposals that the box regressions are fitted to (appendix C)
+MIN_REGRESSION_IOU = 0.6  # smallest IoU of proposals that the box regressions are fitted to (appendix C)
 SAMPLING = Sampling()
 
 
@@ -56,16 +56,16 @@ class CropFeatures(nn.Module):
 
     Args:
         backbone: images -> list of features, with `channels`, such as `VGG` or `ResNet`.
-        cells: cells along each side of the grid.
+        grid_size: number of cells along each side of the grid.
     """
 
-    def __init__(self, backbone: nn.Module, cells: int = 2) -> None:
+    def __init__(self, backbone: nn.Module, grid_size: int = 2) -> None:
         super().__init__()
-        self.backbone, self.cells = backbone, cells
-        self.channels = backbone.channels[-1] * cells**2
+        self.backbone, self.grid_size = backbone, grid_size
+        self.channels = backbone.channels[-1] * grid_size**2
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(self.backbone(images)[-1], self.cells).flatten(1)  # (N, D)
+        return F.adaptive_avg_pool2d(self.backbone(images)[-1], self.grid_size).flatten(1)  # (N, D)
 
 
 class RCNN(nn.Module):
@@ -173,7 +173,7 @@ def fit_heads(model: RCNN, outputs: Mapping[str, Any], targets: Targets, *, cost
     signs, labels, deltas = [], [], []
     for boxes, target in zip(outputs["proposals"], targets, strict=True):
         signs.append(svm_labels(boxes, target, model.num_classes))
-        box_labels, box_deltas = label_proposals(boxes, target, BOX_IOU)
+        box_labels, box_deltas = label_proposals(boxes, target, MIN_REGRESSION_IOU)
         labels.append(box_labels)
         deltas.append(box_deltas)
     signs, labels, deltas = torch.cat(signs), torch.cat(labels), torch.cat(deltas).to(features)
@@ -184,19 +184,19 @@ def fit_heads(model: RCNN, outputs: Mapping[str, Any], targets: Targets, *, cost
         model.box.weight[4 * c : 4 * c + 4], model.box.bias[4 * c : 4 * c + 4] = weight, bias
 
 
-def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int, low: float = 0.3) -> Tensor:
+def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int, negative_iou: float = 0.3) -> Tensor:
     """Labels of proposals for the SVM of each class, stricter than the labels for fine-tuning.
 
     Args:
         proposals: (P, 4) of one image.
         target: `boxes` and `labels` of the image.
         num_classes: K, including the background.
-        low: proposals whose IoU with every object of the class is below this are negatives. Paper: found by a grid
-            search.
+        negative_iou: proposals whose IoU with every object of the class is below this are negatives. Paper: found by
+            a grid search.
 
     Returns:
         (P, K - 1) int64: 1 for a ground-truth box of the class, -1 if the IoU with every object of the class is below
-        `low`, otherwise 0: the proposal is ignored.
+        `negative_iou`, otherwise 0: the proposal is ignored.
 
     >>> target = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([2])}
     >>> svm_labels(torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]]), target, num_classes=3)
@@ -207,7 +207,7 @@ def svm_labels(proposals: Tensor, target: Mapping[str, Tensor], num_classes: int
     classes = torch.arange(1, num_classes, device=proposals.device)
     of_class = target["labels"].to(proposals.device)[:, None] == classes  # (N, K - 1)
     best = torch.cat([torch.where(of_class, iou[..., None], 0), iou.new_zeros(len(iou), 1, num_classes - 1)], 1).amax(1)
-    return (best > 1 - 1e-6).long() - (best < low).long()
+    return (best > 1 - 1e-6).long() - (best < negative_iou).long()
 
 
 def fit_svm(features: Tensor, labels: Tensor, cost: float = 1e-3, passes: int = 3) -> tuple[Tensor, Tensor]:
@@ -228,19 +228,19 @@ def fit_svm(features: Tensor, labels: Tensor, cost: float = 1e-3, passes: int = 
         return torch.zeros_like(features[:0].sum(0)), features.new_tensor(1.0 if positive.any() else -1.0)
     scale = FEATURE_NORM / features.norm(dim=1).mean().clamp(min=1e-12)
     points, signs = (scale * features).cpu().numpy(), labels.cpu().numpy()
-    chosen = positive | (negative & (negative.cumsum(0) <= 10 * positive.sum()))
+    selected = positive | (negative & (negative.cumsum(0) <= 10 * positive.sum()))
     for _ in range(passes):
         svm = LinearSVC(
             C=cost, loss="hinge", class_weight={1: 2.0}, intercept_scaling=10.0, max_iter=20000, random_state=0
         )
-        rows = chosen.cpu().numpy()
+        rows = selected.cpu().numpy()
         svm.fit(points[rows], signs[rows])
         weight = scale * torch.as_tensor(svm.coef_[0]).to(features)
         bias = torch.as_tensor(svm.intercept_[0]).to(features)
-        hard = negative & (features @ weight + bias > -1) & ~chosen
-        if not hard.any():
+        hard_negative = negative & (features @ weight + bias > -1) & ~selected
+        if not hard_negative.any():
             break
-        chosen = chosen | hard
+        selected = selected | hard_negative
     return weight, bias
 
 
@@ -268,7 +268,7 @@ def fit_ridge(features: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[
 
 
 def postprocess(
-    outputs: Mapping[str, Any], *, score_threshold: float = 0.0, iou_threshold: float = 0.3, count: int = 100
+    outputs: Mapping[str, Any], *, score_threshold: float = 0.0, iou_threshold: float = 0.3, max_detections: int = 100
 ) -> list[dict[str, Tensor]]:
     """Convert outputs to detections: refined boxes, then non-maximum suppression within each class.
 
@@ -276,11 +276,11 @@ def postprocess(
         outputs: outputs of `RCNN` when it was called without targets.
         score_threshold: detections need an SVM score above this; 0 is the decision boundary of the SVM.
         iou_threshold: a detection is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        count: maximum number of detections per image.
+        max_detections: maximum number of detections per image.
 
     Returns:
         B dicts of `boxes` (N, 4), `labels` (N,) and `scores` (N,), highest score first.
     """
     check_keys("outputs", outputs, KEYS)
     boxes = decode_boxes(outputs["deltas"].detach(), torch.cat(list(outputs["proposals"]))[:, None])
-    return detections(boxes, outputs["svm_scores"].detach(), outputs, score_threshold, iou_threshold, count)
+    return detections(boxes, outputs["svm_scores"].detach(), outputs, score_threshold, iou_threshold, max_detections)

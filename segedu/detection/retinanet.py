@@ -72,7 +72,7 @@ class ClassificationHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, features: Tensor) -> Tensor:
-        return _by_anchor(self.cls_logits(self.conv(features)), self.num_classes)
+        return _permute_and_flatten(self.cls_logits(self.conv(features)), self.num_classes)
 
 
 class RegressionHead(nn.Module):
@@ -92,7 +92,7 @@ class RegressionHead(nn.Module):
         nn.init.zeros_(self.bbox_reg.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return _by_anchor(self.bbox_reg(self.conv(features)), 4)
+        return _permute_and_flatten(self.bbox_reg(self.conv(features)), 4)
 
 
 class RetinaNet(nn.Module):
@@ -123,12 +123,12 @@ class RetinaNet(nn.Module):
         for sizes in anchor_sizes:
             check_length("sizes of a level", sizes, len(anchor_sizes[0]))
         self.backbone = backbone
-        self.cells = [cell_anchors(sizes, ratios, rounded=True) for sizes in anchor_sizes]
-        channels, count = backbone.channels[0], len(self.cells[0])
+        self.base_anchors = [cell_anchors(sizes, ratios, rounded=True) for sizes in anchor_sizes]
+        channels, num_anchors = backbone.channels[0], len(self.base_anchors[0])
         self.head = nn.ModuleDict(
             {
-                "classification_head": ClassificationHead(channels, count, num_classes, norm_groups),
-                "regression_head": RegressionHead(channels, count, norm_groups),
+                "classification_head": ClassificationHead(channels, num_anchors, num_classes, norm_groups),
+                "regression_head": RegressionHead(channels, num_anchors, norm_groups),
             }
         )
 
@@ -137,17 +137,19 @@ class RetinaNet(nn.Module):
         outputs = {
             "logits": torch.cat([self.head["classification_head"](level) for level in features], dim=1),
             "deltas": torch.cat([self.head["regression_head"](level) for level in features], dim=1),
-            "anchors": [self._anchors(*pair, images.shape[-2:]) for pair in zip(self.cells, features, strict=True)],
+            "anchors": [
+                self._anchors(*pair, images.shape[-2:]) for pair in zip(self.base_anchors, features, strict=True)
+            ],
             "sizes": check_sizes(sizes, images),
         }
         return onnx_outputs(outputs)
 
-    def _anchors(self, cells: Tensor, features: Tensor, image_size: tuple[int, int]) -> Tensor:
+    def _anchors(self, base_anchors: Tensor, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """The anchors (A_l, 4) of one level."""
         (H, W), (h, w) = image_size, features.shape[-2:]
         # Paper: anchors are 8 to 128 pixels apart. Here, as in torchvision, they are H // h and W // w pixels apart,
         # which differs if the size of a level is rounded up: 96 pixels give 2 locations of P6, 48 pixels apart.
-        return grid_anchors(cells.to(full_precision(features[:0])), (h, w), (H // h, W // w))
+        return grid_anchors(base_anchors.to(full_precision(features[:0])), (h, w), (H // h, W // w))
 
 
 def retinanet_resnet50_fpn(num_classes: int = 91, **options: Any) -> RetinaNet:
@@ -179,8 +181,8 @@ def retinanet_loss(
     outputs: Mapping[str, Any],
     targets: Sequence[Mapping[str, Tensor]],
     *,
-    low: float = 0.4,
-    high: float = 0.5,
+    negative_iou: float = 0.4,
+    positive_iou: float = 0.5,
     alpha: float = 0.25,
     gamma: float = 2.0,
     giou: bool = False,
@@ -188,14 +190,14 @@ def retinanet_loss(
     """Focal loss of all anchors, and box regression loss of the positive anchors.
 
     Both losses are summed over the anchors of an image, divided by its number of positive anchors (at least 1), and
-    then averaged over images. An anchor whose largest IoU lies between `low` and `high` has no loss.
+    then averaged over images. An anchor whose largest IoU lies between `negative_iou` and `positive_iou` has no loss.
 
     Args:
         outputs: outputs of `RetinaNet`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
-        low: anchors whose largest IoU with an object is below this are background.
-        high: anchors whose largest IoU is at least this are positive. So is the anchor with the largest IoU of each
-            object.
+        negative_iou: anchors whose largest IoU with an object is below this are background.
+        positive_iou: anchors whose largest IoU is at least this are positive. So is the anchor with the largest IoU
+            of each object.
         alpha: α of `sigmoid_focal_loss`, the weight of positives.
         gamma: γ of `sigmoid_focal_loss`; 0 gives α-weighted cross-entropy.
         giou: use the generalised IoU of the boxes instead of the sum of the four absolute differences of the deltas.
@@ -203,21 +205,21 @@ def retinanet_loss(
     Returns:
         Scalars `classification` and `boxes`, and their sum `loss`.
     """
-    anchors = torch.cat(_checked(outputs))
+    anchors = torch.cat(_check_outputs(outputs))
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
-    scores, boxes = [], []
+    class_losses, box_losses = [], []
     for logits, deltas, target in zip(outputs["logits"], full_precision(outputs["deltas"]), targets, strict=True):
         gt_boxes = target["boxes"].to(anchors)
-        matches = match_anchors(box_iou(gt_boxes, anchors), low, high, force_best=True)  # (A,)
+        matches = match_anchors(box_iou(gt_boxes, anchors), negative_iou, positive_iou, force_best=True)  # (A,)
         positive = torch.nonzero(matches >= 0).flatten()
         matched_idxs, count = matches[positive], max(1, len(positive))
         gt_classes = torch.zeros_like(logits)  # (A, K), one-hot
         gt_classes[matches == NEITHER] = IGNORED
         gt_classes[positive, target["labels"][matched_idxs]] = 1
         focal = sigmoid_focal_loss(logits, gt_classes, alpha=alpha, gamma=gamma, ignore_index=IGNORED, reduction="sum")
-        scores.append(focal / count)
-        boxes.append(_box_loss(deltas[positive], anchors[positive], gt_boxes[matched_idxs], giou) / count)
-    classification, box = torch.stack(scores).mean(), torch.stack(boxes).mean()
+        class_losses.append(focal / count)
+        box_losses.append(_box_loss(deltas[positive], anchors[positive], gt_boxes[matched_idxs], giou) / count)
+    classification, box = torch.stack(class_losses).mean(), torch.stack(box_losses).mean()
     return {"classification": classification, "boxes": box, "loss": classification + box}
 
 
@@ -234,7 +236,7 @@ def postprocess(
     *,
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
-    candidates: int = 1000,
+    topk_candidates: int = 1000,
     max_detections: int = 300,
 ) -> list[dict[str, Tensor]]:
     """Convert outputs to detections: the highest scores per level, then non-maximum suppression within each class.
@@ -246,18 +248,18 @@ def postprocess(
         outputs: outputs of `RetinaNet`.
         score_threshold: detections need a score above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores per level before non-maximum suppression.
+        topk_candidates: maximum number of scores per level before non-maximum suppression.
         max_detections: maximum number of boxes per image. Paper: 100.
 
     Returns:
         For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64 and `scores` (N,), highest score first.
     """
-    anchors = _checked(outputs)
+    anchors = _check_outputs(outputs)
     check_no_nan("outputs", outputs, ("logits", "deltas"))
     counts, detections = [len(level) for level in anchors], []
     for logits, deltas, size in zip(outputs["logits"], outputs["deltas"], outputs["sizes"], strict=True):
         levels = [
-            _best(*level, score_threshold, candidates)
+            _topk_detections(*level, score_threshold, topk_candidates)
             for level in zip(logits.split(counts), deltas.split(counts), anchors, strict=True)
         ]
         boxes, labels, scores = (torch.cat(parts) for parts in zip(*levels, strict=True))
@@ -267,14 +269,14 @@ def postprocess(
     return detections
 
 
-def _best(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, candidates: int
+def _topk_detections(
+    logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, topk_candidates: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, labels and scores of one level of one image, before non-maximum suppression."""
     scores = full_precision(logits).sigmoid().flatten()  # (A_l * K,)
-    above = torch.nonzero(scores > threshold).flatten()
-    scores, order = scores[above].topk(min(candidates, len(above)))
-    index, label = above[order] // logits.shape[1], above[order] % logits.shape[1]
+    above_threshold = torch.nonzero(scores > threshold).flatten()
+    scores, order = scores[above_threshold].topk(min(topk_candidates, len(above_threshold)))
+    index, label = above_threshold[order] // logits.shape[1], above_threshold[order] % logits.shape[1]
     return decode_boxes(full_precision(deltas[index]), anchors[index]), label, scores
 
 
@@ -290,13 +292,13 @@ def _tower(channels: int, norm_groups: int | None) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _by_anchor(maps: Tensor, channels: int) -> Tensor:
+def _permute_and_flatten(maps: Tensor, channels: int) -> Tensor:
     """Reshape (B, A * channels, h, w) to (B, h * w * A, channels), in the order of `grid_anchors`."""
     B, _, h, w = maps.shape
     return maps.unflatten(1, (-1, channels)).permute(0, 3, 4, 1, 2).reshape(B, -1, channels)
 
 
-def _checked(outputs: Mapping[str, Any]) -> list[Tensor]:
+def _check_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Check that the outputs of the heads match the anchors, and return the anchors of each level."""
     check_keys("outputs", outputs, KEYS)
     lengths = {"A": sum(len(level) for level in outputs["anchors"])}

@@ -96,20 +96,22 @@ class Predictors(nn.Module):
 
     Args:
         channels: number of channels of each map.
-        counts: number of default boxes per location of each map.
-        columns: length of the vector.
+        num_anchors: number of default boxes per location of each map.
+        num_columns: length of the vector.
     """
 
-    def __init__(self, channels: Sequence[int], counts: Sequence[int], columns: int) -> None:
+    def __init__(self, channels: Sequence[int], num_anchors: Sequence[int], num_columns: int) -> None:
         super().__init__()
-        self.columns = columns
-        convs = [nn.Conv2d(c, n * columns, kernel_size=3, padding=1) for c, n in zip(channels, counts, strict=True)]
+        self.num_columns = num_columns
+        convs = [
+            nn.Conv2d(c, n * num_columns, kernel_size=3, padding=1) for c, n in zip(channels, num_anchors, strict=True)
+        ]
         self.module_list = _xavier(nn.ModuleList(convs))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         maps = [conv(x) for conv, x in zip(self.module_list, features, strict=True)]
-        rows = [x.unflatten(1, (-1, self.columns)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in maps]
-        return torch.cat(rows, dim=1)  # (B, A, columns)
+        rows = [x.unflatten(1, (-1, self.num_columns)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in maps]
+        return torch.cat(rows, dim=1)  # (B, A, num_columns)
 
 
 class SSD(nn.Module):
@@ -140,11 +142,11 @@ class SSD(nn.Module):
             check_length("steps", steps, maps, of="feature map")
         check_integer("num_classes", num_classes, minimum=2)
         self.backbone, self.scales, self.ratios, self.steps = backbone, scales, ratios, steps
-        counts = [2 + 2 * len(map_ratios) for map_ratios in ratios]
+        num_anchors = [2 + 2 * len(map_ratios) for map_ratios in ratios]
         self.head = nn.ModuleDict(
             {
-                "classification_head": Predictors(backbone.channels, counts, num_classes),
-                "regression_head": Predictors(backbone.channels, counts, 4),
+                "classification_head": Predictors(backbone.channels, num_anchors, num_classes),
+                "regression_head": Predictors(backbone.channels, num_anchors, 4),
             }
         )
 
@@ -245,7 +247,7 @@ def ssd_loss(
     targets: Sequence[Mapping[str, Tensor]],
     *,
     iou_threshold: float = 0.5,
-    negatives: float = 3.0,
+    neg_to_pos_ratio: float = 3.0,
 ) -> dict[str, Tensor]:
     """Cross-entropy of the positive default boxes and of the hardest negatives, and smooth L1 of the positives' deltas.
 
@@ -256,14 +258,14 @@ def ssd_loss(
         outputs: outputs of `SSD`.
         targets: B dicts of `boxes` (N, 4) and `labels` (N,) from 1 to K - 1; N may be 0.
         iou_threshold: default boxes with an IoU of at least this with an object are positive.
-        negatives: number of negatives per positive of an image; those with the largest loss are used.
+        neg_to_pos_ratio: number of negatives per positive of an image; those with the largest loss are used.
 
     Returns:
         Scalars `classification` and `boxes`, and their sum `loss`.
     """
-    anchors = _checked(outputs)
+    anchors = _check_outputs(outputs)
     targets = check_targets(targets, outputs["sizes"], outputs["logits"].shape[-1])
-    scores, boxes, count = [], [], 0
+    class_losses, box_losses, num_positive = [], [], 0
     for logits, deltas, target in zip(*(full_precision(outputs[key]) for key in KEYS[:2]), targets, strict=True):
         gt_boxes = target["boxes"].to(anchors)
         matches = match_default_boxes(box_iou(gt_boxes, anchors), iou_threshold)  # (A,)
@@ -272,12 +274,12 @@ def ssd_loss(
         gt_labels[positive] = target["labels"][matches[positive]]
         entropy = F.cross_entropy(logits, gt_labels, reduction="none")  # (A,)
         negative = entropy[matches < 0]
-        hardest = negative.topk(min(int(negatives * len(positive)), len(negative))).values
-        scores.append(entropy[positive].sum() + hardest.sum())
+        hardest = negative.topk(min(int(neg_to_pos_ratio * len(positive)), len(negative))).values
+        class_losses.append(entropy[positive].sum() + hardest.sum())
         target_deltas = encode_boxes(gt_boxes[matches[positive]], anchors[positive], WEIGHTS).to(deltas)
-        boxes.append(F.smooth_l1_loss(deltas[positive], target_deltas, reduction="sum"))
-        count += len(positive)
-    classification, box = (torch.stack(sums).sum() / max(1, count) for sums in (scores, boxes))
+        box_losses.append(F.smooth_l1_loss(deltas[positive], target_deltas, reduction="sum"))
+        num_positive += len(positive)
+    classification, box = (torch.stack(sums).sum() / max(1, num_positive) for sums in (class_losses, box_losses))
     return {"classification": classification, "boxes": box, "loss": classification + box}
 
 
@@ -287,7 +289,7 @@ def postprocess(
     *,
     score_threshold: float = 0.01,
     iou_threshold: float = 0.45,
-    candidates: int = 400,
+    topk_candidates: int = 400,
     max_detections: int = 200,
 ) -> list[dict[str, Tensor]]:
     """Convert outputs to detections: the highest scores per class, then non-maximum suppression within each class.
@@ -296,20 +298,20 @@ def postprocess(
         outputs: outputs of `SSD`.
         score_threshold: detections need a score, a softmax over the classes, above this.
         iou_threshold: a box is dropped if its IoU with a higher-scoring one of its class exceeds this.
-        candidates: maximum number of scores per class before non-maximum suppression.
+        topk_candidates: maximum number of scores per class before non-maximum suppression.
         max_detections: maximum number of boxes per image.
 
     Returns:
         For each image `boxes` (N, 4), clipped to the image, `labels` (N,) int64 from 1 and `scores` (N,), highest score
         first.
     """
-    anchors = _checked(outputs)
+    anchors = _check_outputs(outputs)
     check_no_nan("outputs", outputs, ("logits", "deltas"))
     logits, deltas = (full_precision(outputs[key]) for key in KEYS[:2])
     detections = []
     all_boxes = decode_boxes(deltas, anchors, WEIGHTS)  # (B, A, 4)
     for scores, boxes, size in zip(logits.softmax(-1), all_boxes, outputs["sizes"], strict=True):
-        scores, index = scores[:, 1:].topk(min(candidates, len(anchors)), dim=0)  # (candidates, K - 1)
+        scores, index = scores[:, 1:].topk(min(topk_candidates, len(anchors)), dim=0)  # (topk_candidates, K - 1)
         row, column = torch.nonzero(scores > score_threshold, as_tuple=True)
         labels, scores, boxes = column + 1, scores[row, column], clip_boxes(boxes[index[row, column]], size)
         keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
@@ -342,7 +344,7 @@ def _xavier(module: nn.Module) -> nn.Module:
     return module
 
 
-def _checked(outputs: Mapping[str, Any]) -> Tensor:
+def _check_outputs(outputs: Mapping[str, Any]) -> Tensor:
     """Check that the outputs of the predictors match the default boxes, and return the default boxes."""
     check_keys("outputs", outputs, KEYS)
     check_tensor_dict("outputs", outputs, logits="B A K", deltas="B A 4", anchors="A 4")

@@ -108,7 +108,7 @@ class YOLOv1(nn.Module):
         check_integers(cells=cells, boxes=boxes)
         check_integer("num_classes", num_classes, minimum=2)
         self.backbone, self.num_classes, self.cells, self.boxes = backbone, num_classes, cells, boxes
-        self.side = cells * backbone.strides[-1]
+        self.input_size = cells * backbone.strides[-1]
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Linear(backbone.channels[-1] * cells**2, hidden),
@@ -121,9 +121,11 @@ class YOLOv1(nn.Module):
         check_images(images, self.backbone.in_channels)
         sizes = check_sizes(sizes, images)
         # as in the paper, images of any aspect ratio are resized to a square
-        square = F.interpolate(images, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        raw = self.head(self.backbone(square)[-1]).unflatten(1, (self.cells, self.cells, -1))  # (B, S, S, depth)
-        boxes, class_scores = raw.split([5 * self.boxes, self.num_classes - 1], dim=-1)
+        square = F.interpolate(images, size=(self.input_size, self.input_size), mode="bilinear", align_corners=False)
+        predictions = self.head(self.backbone(square)[-1]).unflatten(
+            1, (self.cells, self.cells, -1)
+        )  # (B, S, S, depth)
+        boxes, class_scores = predictions.split([5 * self.boxes, self.num_classes - 1], dim=-1)
         boxes = boxes.unflatten(-1, (self.boxes, 5))
         coordinates, confidences = boxes[..., :4], boxes[..., 4]
         outputs = {
@@ -245,7 +247,7 @@ def yolov1_loss(
         Scalars `centre`, `size`, `object`, `no_object` and `classes`, all weighted, and their sum `loss`. Without any
         object, all terms except `no_object` are 0.
     """
-    outputs, axes = _checked(outputs)
+    outputs, axes = _check_outputs(outputs)
     targets = check_targets(targets, outputs["sizes"], axes["C"] + 1)
     grids = [
         yolov1_targets(target["boxes"], target["labels"], axes["S"], outputs["image_size"], axes["C"] + 1)
@@ -285,7 +287,7 @@ def postprocess(
         For each image `boxes` (N, 4) xyxy clipped to its size, `labels` (N,) and `scores` (N,), highest score first.
         Boxes outside the image are dropped. A box may occur once per class.
     """
-    outputs, _ = _checked(outputs)
+    outputs, _ = _check_outputs(outputs)
     all_boxes = decode_cells(outputs["coordinates"].detach(), outputs["image_size"])
     # regressed values may leave [0, 1]: two negative ones must not give a high score
     confidences, classes = (outputs[key].detach().clamp(0, 1) for key in ("confidences", "class_scores"))
@@ -309,7 +311,7 @@ def _iou_with_objects(coordinates: Tensor, gt_coordinates: Tensor, image_size: t
     return (1 - loss).reshape(boxes.shape[:-1]).to(coordinates)
 
 
-def _checked(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+def _check_outputs(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """The outputs in full precision, and the lengths of their axes."""
     check_keys("outputs", outputs, (*MAPS, "image_size", "sizes"))
     axes = check_tensor_dict("outputs", outputs, **MAPS)

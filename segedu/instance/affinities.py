@@ -45,9 +45,9 @@ from segedu.validation.tensors import (
 )
 
 Offsets = Sequence[tuple[int, int]]
-NEAR: Offsets = ((-1, 0), (0, -1))  # what to join
-FAR: Offsets = ((-4, 0), (0, -4), (-4, -4), (4, -4), (-12, 0), (0, -12))  # what to keep apart
-OFFSETS: Offsets = (*NEAR, *FAR)
+ATTRACTIVE_OFFSETS: Offsets = ((-1, 0), (0, -1))  # to direct neighbours
+REPULSIVE_OFFSETS: Offsets = ((-4, 0), (0, -4), (-4, -4), (4, -4), (-12, 0), (0, -12))  # to distant pixels
+OFFSETS: Offsets = (*ATTRACTIVE_OFFSETS, *REPULSIVE_OFFSETS)
 OUTSIDE = 255  # the target of a pair whose other pixel is outside the image, which is ignored
 KEYS = ("affinities", "foreground")
 
@@ -129,8 +129,8 @@ def affinity_loss(
 
 
 def _dice(p: Tensor, target: Tensor) -> Tensor:
-    counted = (target.long() != OUTSIDE).to(p)
-    y, p = target.to(p) * counted, p * counted
+    valid = (target.long() != OUTSIDE).to(p)
+    y, p = target.to(p) * valid, p * valid
     positives, intersection, total = (x.sum((0, 2, 3)) for x in (y, p * y, p**2 + y**2))  # (A,)
     present = positives > 0
     return ((1 - 2 * intersection / total.clamp(min=1)) * present).sum() / present.sum().clamp(min=1)
@@ -161,10 +161,10 @@ def decode_mutex(affinities: Tensor, foreground: Tensor, offsets: Offsets = OFFS
     edges, weights, attractive = [], [], []
     for affinity, offset in zip(affinities.detach(), offsets, strict=True):
         pairs, values = _edges(affinity, foreground, offset)
-        near = abs(offset[0]) + abs(offset[1]) == 1
+        is_attractive = abs(offset[0]) + abs(offset[1]) == 1
         edges.append(pairs)
-        weights.append(values if near else 1 - values)
-        attractive.append(torch.full(values.shape, near, dtype=torch.bool, device=values.device))
+        weights.append(values if is_attractive else 1 - values)
+        attractive.append(torch.full(values.shape, is_attractive, dtype=torch.bool, device=values.device))
     clusters = mutex_watershed(foreground.numel(), torch.cat(edges), torch.cat(weights), torch.cat(attractive))
     return _as_label_map(clusters, foreground, min_pixels)
 
@@ -268,10 +268,10 @@ def _check_decode(affinities: Tensor, foreground: Tensor, offsets: Offsets, min_
     offsets = _check_offsets(offsets)
     if len(affinities) != len(offsets):
         expected = (len(offsets), *foreground.shape)
-        raise ValueError(f"affinities has shape {tuple(affinities.shape)}, expected {expected} for these offsets")
+        raise ValueError(f"affinities has shape {tuple(affinities.shape)}, expected {expected}, one channel per offset")
     if not bool(((affinities >= 0) & (affinities <= 1)).all()):
-        raise ValueError("affinities has a value outside [0, 1] or a NaN, expected probabilities")
+        raise ValueError("affinities contains NaN or values outside [0, 1], expected probabilities")
     if not any(abs(dy) + abs(dx) == 1 for dy, dx in offsets):
-        raise ValueError(f"offsets is {offsets}, expected one of a neighbour such as (-1, 0): nothing would be joined")
+        raise ValueError(f"offsets is {offsets}, expected at least one direct neighbour, such as (-1, 0)")
     check_number("min_pixels", min_pixels, minimum=1)
     return offsets

@@ -28,21 +28,21 @@ from torch import Tensor, nn
 from segedu.backbones.fpn import FPN, LevelsP6P7
 from segedu.backbones.resnet import resnet50
 from segedu.detection.fcos import FCOS, concat_levels, fcos_loss, match_locations
-from segedu.detection.fcos import postprocess as find_boxes
+from segedu.detection.fcos import postprocess as fcos_postprocess
 from segedu.layers.conv import conv_bn_relu
 from segedu.layers.instance_targets import Size, check_targets
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.onnx_outputs import onnx_outputs
-from segedu.losses.dice import dice_loss
+from segedu.losses.masks import mask_dice_loss
 from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_integer
 from segedu.validation.tensors import check_keys, check_no_nan, check_tensor
 
 WIDTH = 8  # channels of the mask features and inside a mask head
 WIDTHS = (2 + WIDTH, WIDTH, WIDTH, 1)  # two coordinates and the features go in, a logit comes out
-COUNT = sum((before + 1) * after for before, after in zip(WIDTHS, WIDTHS[1:], strict=False))  # 169
+NUM_WEIGHTS = sum((c_in + 1) * c_out for c_in, c_out in zip(WIDTHS, WIDTHS[1:], strict=False))  # 169
 STRIDE, FACTOR = 8, 2  # the mask features have the stride of P3; masks are upsampled by 2, to stride 4
-REACH = 8  # relative coordinates are in units of 8 strides of the object's level: 64 pixels for P3
+COORDINATE_SCALE = 8  # relative coordinates are in units of 8 strides of the object's level: 64 pixels for P3
 KEYS = ("logits", "weights", "mask_features", "anchors", "image_size", "sizes")
 
 
@@ -62,9 +62,9 @@ class CondInst(nn.Module):
             raise ValueError(f"detector has a finest stride of {stride}, expected {STRIDE}")
         check_integer("depth", depth)
         self.detector = detector
-        branch = [conv_bn_relu(before, width) for before in (channels, *[width] * (depth - 1))]
+        branch = [conv_bn_relu(c_in, width) for c_in in (channels, *[width] * (depth - 1))]
         self.mask_branch = nn.Sequential(*branch, nn.Conv2d(width, WIDTH, kernel_size=1))
-        self.controller = nn.Conv2d(channels, COUNT, kernel_size=3, padding=1)
+        self.controller = nn.Conv2d(channels, NUM_WEIGHTS, kernel_size=3, padding=1)
         nn.init.normal_(self.controller.weight, std=0.01)
         nn.init.zeros_(self.controller.bias)
 
@@ -109,7 +109,7 @@ def relative_coordinates(squares: Tensor, size: Size) -> Tensor:
     y, x = (STRIDE * (torch.arange(n, dtype=squares.dtype, device=squares.device) + 0.5) for n in size)
     right = (location[:, 0, None, None] - x).expand(-1, *size)
     down = (location[:, 1, None, None] - y[:, None]).expand(-1, *size)
-    return torch.stack([right, down], dim=1) / (REACH * side)[:, None, None, None]
+    return torch.stack([right, down], dim=1) / (COORDINATE_SCALE * side)[:, None, None, None]
 
 
 def split_weights(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -124,7 +124,7 @@ def split_weights(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
     >>> [(tuple(kernel.shape), tuple(bias.shape)) for kernel, bias in split_weights(torch.zeros(5, 169))]
     [((5, 8, 10), (5, 8)), ((5, 8, 8), (5, 8)), ((5, 1, 8), (5, 1))]
     """
-    check_tensor("weights", weights, f"N? {COUNT}")
+    check_tensor("weights", weights, f"N? {NUM_WEIGHTS}")
     shapes = list(zip(WIDTHS[1:], WIDTHS[:-1], strict=True))
     kernels = weights[:, : sum(a * b for a, b in shapes)].split([a * b for a, b in shapes], dim=1)
     biases = weights[:, -sum(WIDTHS[1:]) :].split(WIDTHS[1:], dim=1)
@@ -201,30 +201,24 @@ def condinst_loss(
     matches = torch.stack([match_locations(target["boxes"].to(squares), outputs["anchors"]) for target in targets])
     image, location = (matches >= 0).nonzero().unbind(1)  # of all positives of the batch
     if len(location) > max_positives:
-        chosen = torch.randperm(len(location), generator=generator)[:max_positives].sort().values.to(location.device)
-        image, location = image[chosen], location[chosen]
+        sampled = torch.randperm(len(location), generator=generator)[:max_positives].sort().values.to(location.device)
+        image, location = image[sampled], location[sampled]
     total = 0 * features.sum()
     for b, target in enumerate(targets):
-        own = location[image == b]
-        if len(own):
-            logits = mask_heads(features[b], squares[own], outputs["weights"][b, own])
-            gt_masks = _downsampled(target["masks"], tuple(logits.shape[-2:]))[matches[b, own]]
-            total = total + len(own) * _dice(logits, gt_masks)
+        image_locations = location[image == b]
+        if len(image_locations):
+            logits = mask_heads(features[b], squares[image_locations], outputs["weights"][b, image_locations])
+            gt_masks = _downsample_masks(target["masks"], tuple(logits.shape[-2:]))[matches[b, image_locations]]
+            total = total + len(image_locations) * mask_dice_loss(logits, gt_masks)
     losses = {**losses, "mask": total / max(len(location), 1)}
     return {**losses, "loss": losses["loss"] + losses["mask"]}
 
 
-def _downsampled(masks: Tensor, size: Size) -> Tensor:
+def _downsample_masks(masks: Tensor, size: Size) -> Tensor:
     """Masks (N, *size): of every 4 x 4 pixels the one to which `aligned_upsample` maps a pixel of `size`."""
     step = STRIDE // FACTOR
     padded = F.pad(masks, (0, step * size[1] - masks.shape[-1], 0, step * size[0] - masks.shape[-2]))
     return padded[:, step // 2 :: step, step // 2 :: step]
-
-
-def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - 2 sum(p y) / (sum(p^2) + sum(y^2)), mean over masks. A softmax over (0, z) is the sigmoid of z."""
-    both, options = torch.stack([torch.zeros_like(logits), logits], dim=1), {"smooth": 0.0, "squared": True}
-    return dice_loss(both, masks.long(), ignore_index=None, include_background=False, **options)
 
 
 @torch.no_grad()
@@ -243,7 +237,7 @@ def postprocess(outputs: Mapping[str, Any], mask_threshold: float = 0.5, **optio
     check_keys("outputs", outputs, KEYS)
     check_no_nan("outputs", outputs, ("weights", "mask_features"))
     squares, results = torch.cat(list(outputs["anchors"])), []
-    for b, detections in enumerate(find_boxes(outputs, **options)):
+    for b, detections in enumerate(fcos_postprocess(outputs, **options)):
         locations, (h, w) = detections.pop("locations"), outputs["sizes"][b]
         logits = mask_heads(outputs["mask_features"][b], squares[locations], outputs["weights"][b, locations])
         resized = aligned_upsample(logits.sigmoid()[:, None], STRIDE // FACTOR)[:, 0]

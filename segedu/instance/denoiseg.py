@@ -65,20 +65,20 @@ def blind_spots(
         The changed images (B, C, H, W), a copy, and the blind spots (B, H, W) bool.
 
     >>> images = torch.arange(6.0).reshape(1, 1, 1, 6)
-    >>> changed, chosen = blind_spots(images, side=3, generator=torch.Generator().manual_seed(0))
-    >>> (changed != images)[0].equal(chosen)
+    >>> changed, blind = blind_spots(images, side=3, generator=torch.Generator().manual_seed(0))
+    >>> (changed != images)[0].equal(blind)
     True
     """
     check_images(images, images.shape[1] if isinstance(images, Tensor) and images.ndim == 4 else 1)
     batch, _, height, width = images.shape
     if height * width < 2:
-        raise ValueError(f"images has shape {tuple(images.shape)}, expected at least two pixels: a pixel's neighbour")
+        raise ValueError(f"images has shape {tuple(images.shape)}, expected at least two pixels per image")
     check_integers(side=side, radius=radius)
 
-    def random_integers(high: Tensor) -> Tensor:
-        """Random integers from 0 to high - 1."""
-        random = torch.rand(high.shape, generator=generator, device=images.device, dtype=torch.float64)
-        return (random * high).long()
+    def random_integers(upper: Tensor) -> Tensor:
+        """Random integers from 0 to upper - 1."""
+        random = torch.rand(upper.shape, generator=generator, device=images.device, dtype=torch.float64)
+        return (random * upper).long()
 
     squares = torch.full((2, batch, -(-height // side), -(-width // side)), side, device=images.device)
     inner = random_integers(squares)  # (2, B, rows, columns): position in the square
@@ -94,10 +94,10 @@ def blind_spots(
     )
     pick = random_integers(height_range * width_range - 1)
     pick += pick >= (y - top) * width_range + x - left  # skips the pixel itself
-    changed, chosen = images.clone(), torch.zeros(batch, height, width, dtype=torch.bool, device=images.device)
+    changed, blind = images.clone(), torch.zeros(batch, height, width, dtype=torch.bool, device=images.device)
     changed[b, :, y, x] = images[b, :, top + pick // width_range, left + pick % width_range]
-    chosen[b, y, x] = True
-    return changed, chosen
+    blind[b, y, x] = True
+    return changed, blind
 
 
 def three_classes(label_map: Tensor) -> Tensor:
@@ -119,11 +119,13 @@ def three_classes(label_map: Tensor) -> Tensor:
     label_map = check_label_map("label_map", label_map, (2,))
     labels = label_map.double()[None, None]  # exact for every int32, and max_pool2d takes it
     cells = (labels > 0).double()
-    beside = torch.maximum(F.max_pool2d(cells, (3, 1), 1, (1, 0)), F.max_pool2d(cells, (1, 3), 1, (0, 1)))[0, 0] > 0
+    touches_cell = (
+        torch.maximum(F.max_pool2d(cells, (3, 1), 1, (1, 0)), F.max_pool2d(cells, (1, 3), 1, (0, 1)))[0, 0] > 0
+    )
     highest = F.max_pool2d(labels, 3, 1, 1)[0, 0]
     lowest = -F.max_pool2d(torch.where(labels > 0, -labels, -torch.inf), 3, 1, 1)[0, 0]  # of cells only
     inside = label_map > 0
-    border = torch.where(inside, highest != lowest, beside)
+    border = torch.where(inside, highest != lowest, touches_cell)
     return torch.where(border, BORDER, inside.long())
 
 

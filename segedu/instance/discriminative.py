@@ -185,14 +185,14 @@ def cluster_embeddings(
     check_integer("steps", steps)
     points = embeddings.detach()[:, foreground].T.double().cpu().numpy()  # (P, D)
     if not np.isfinite(points).all():
-        raise ValueError("embeddings has a NaN or infinity in the foreground, expected finite numbers")
+        raise ValueError("embeddings contains NaN or infinity in the foreground, expected finite values")
     objects = np.zeros(len(points), dtype=np.int32)
-    tree, free, count = cKDTree(points) if len(points) else None, np.ones(len(points), dtype=bool), 0
+    tree, unassigned, count = cKDTree(points) if len(points) else None, np.ones(len(points), dtype=bool), 0
     for start in range(len(points)):
-        if not free[start]:
+        if not unassigned[start]:
             continue
-        members = _mean_shift(points, tree, free, start, bandwidth, steps)
-        free[members] = False
+        members = _mean_shift(points, tree, unassigned, start, bandwidth, steps)
+        unassigned[members] = False
         if len(members) >= min_pixels:
             count += 1
             objects[members] = count
@@ -202,20 +202,20 @@ def cluster_embeddings(
 
 
 def _mean_shift(
-    points: np.ndarray, tree: cKDTree, free: np.ndarray, start: int, bandwidth: float, steps: int
+    points: np.ndarray, tree: cKDTree, unassigned: np.ndarray, start: int, bandwidth: float, steps: int
 ) -> np.ndarray:
-    """Indices of the free points (N,) around the mode that mean shift reaches from `start`, which is one of them."""
+    """Indices (N,) of the unassigned points around the mode that mean shift reaches from `start`, one of them."""
     mean = points[start]
     for _ in range(steps):
         ball = np.array(tree.query_ball_point(mean, bandwidth), dtype=np.int64)
-        ball = ball[free[ball]]
+        ball = ball[unassigned[ball]]
         if not len(ball):  # the last mean lies in a hole between points
             break
         previous, mean = mean, points[ball].mean(axis=0)
         if np.linalg.norm(mean - previous) <= 1e-3 * bandwidth:
             break
     ball = np.array(tree.query_ball_point(mean, bandwidth), dtype=np.int64)
-    return np.union1d(ball[free[ball]], [start])
+    return np.union1d(ball[unassigned[ball]], [start])
 
 
 def postprocess(outputs: Mapping[str, Tensor], foreground_threshold: float = 0.5, **options: Any) -> list[Tensor]:

@@ -99,7 +99,7 @@ class MaskRCNN(FasterRCNN):
         num_classes: K, with the background.
         mask_head: pooled features (M, C, size, size) -> (M, D, size, size), with `size` and `channels`; None:
             `MaskHead`.
-        detect: options of Faster R-CNN's `postprocess`, which selects the detections that get a mask.
+        detection_options: options of Faster R-CNN's `postprocess`, which selects the detections that get a mask.
         **options: of `FasterRCNN`.
     """
 
@@ -108,12 +108,12 @@ class MaskRCNN(FasterRCNN):
         backbone: nn.Module,
         num_classes: int,
         mask_head: nn.Module | None = None,
-        detect: Mapping[str, Any] | None = None,
+        detection_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(backbone, num_classes, **options)
         mask_head = MaskHead(backbone.channels[0]) if mask_head is None else mask_head
-        self.detect = dict(detect or {})
+        self.detection_options = dict(detection_options or {})
         self.roi_heads["mask_head"] = mask_head
         self.roi_heads["mask_predictor"] = MaskPredictor(mask_head.channels, num_classes)
 
@@ -128,28 +128,28 @@ class MaskRCNN(FasterRCNN):
         outputs = super().forward(images, sizes, targets, generator)
         # in training both branches use the same proposals; at test time masks are predicted for the detected boxes
         if targets is None:
-            instances = faster_rcnn.postprocess({**outputs, "sizes": sizes}, **self.detect)
+            instances = faster_rcnn.postprocess({**outputs, "sizes": sizes}, **self.detection_options)
         else:
             targets = check_targets(targets, sizes, self.num_classes, masks=True)
-            instances = [objects(boxes, target) for boxes, target in zip(outputs["proposals"], targets, strict=True)]
+            instances = [positive_proposals(*pair) for pair in zip(outputs["proposals"], targets, strict=True)]
         head = self.roi_heads["mask_head"]
         pooled = self.pool(outputs["features"], [instance["boxes"] for instance in instances], head.size)
         return outputs | {"instances": instances, "mask_logits": self.roi_heads["mask_predictor"](head(pooled))}
 
 
-def objects(proposals: Tensor, target: Mapping[str, Tensor], high: float = 0.5) -> dict[str, Tensor]:
-    """The proposals (P, 4) of one image that overlap an object with IoU `high` or more.
+def positive_proposals(proposals: Tensor, target: Mapping[str, Tensor], positive_iou: float = 0.5) -> dict[str, Tensor]:
+    """The proposals (P, 4) of one image that overlap an object with IoU `positive_iou` or more.
 
     Args:
         proposals: (P, 4) of one image.
         target: its `boxes` (N, 4) and `labels` (N,).
-        high: smallest IoU.
+        positive_iou: smallest IoU.
 
     Returns:
         `boxes` (M, 4) and the `labels` (M,) of their objects.
     """
     best, rows = _best_match(proposals, target)
-    positive = best >= high
+    positive = best >= positive_iou
     return {"boxes": proposals[positive], "labels": target["labels"].to(rows.device)[rows[positive]]}
 
 
@@ -157,8 +157,8 @@ def _best_match(boxes: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Te
     """IoU of each box with the object that it overlaps most, and the object's index; zeros if there is no object."""
     if not len(target["boxes"]):
         return boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-    best = box_iou(target["boxes"].to(boxes), boxes).max(dim=0)
-    return best.values, best.indices
+    best_iou = box_iou(target["boxes"].to(boxes), boxes).max(dim=0)
+    return best_iou.values, best_iou.indices
 
 
 def mask_targets(boxes: Tensor, target: Mapping[str, Tensor], size: int) -> Tensor:
@@ -175,15 +175,16 @@ def mask_targets(boxes: Tensor, target: Mapping[str, Tensor], size: int) -> Tens
     if not len(boxes):
         return boxes.new_zeros(0, size, size)
     rows = _best_match(boxes, target)[1]
-    own = [boxes[rows == i] for i in range(len(target["masks"]))]  # RoIAlign sees each ground-truth mask as an image
-    crops = roi_align(target["masks"][:, None].to(boxes), own, (size, size))[:, 0]
+    # RoIAlign sees each ground-truth mask as an image
+    mask_boxes = [boxes[rows == i] for i in range(len(target["masks"]))]
+    crops = roi_align(target["masks"][:, None].to(boxes), mask_boxes, (size, size))[:, 0]
     return crops[rows.argsort(stable=True).argsort()]
 
 
 def mask_rcnn_loss(
     outputs: Mapping[str, Any], targets: Targets, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """The loss of Faster R-CNN, and binary cross-entropy of the masks of the ground-gt_masks classes.
+    """The loss of Faster R-CNN, and binary cross-entropy of the masks of the ground-truth classes.
 
     Args:
         outputs: of the network, called with these targets.
@@ -202,8 +203,9 @@ def mask_rcnn_loss(
     pairs = list(zip(outputs["instances"], targets, strict=True))
     gt_masks = torch.cat([mask_targets(instance["boxes"], target, logits.shape[-1]) for instance, target in pairs])
     labels = torch.cat([instance["labels"] for instance in outputs["instances"]])
-    own = logits[torch.arange(len(labels), device=labels.device), labels]  # (M, 28, 28)
-    mask = F.binary_cross_entropy_with_logits(own, gt_masks.to(own), reduction="sum") / max(own.numel(), 1)
+    class_logits = logits[torch.arange(len(labels), device=labels.device), labels]  # (M, 28, 28)
+    entropy = F.binary_cross_entropy_with_logits(class_logits, gt_masks.to(class_logits), reduction="sum")
+    mask = entropy / max(class_logits.numel(), 1)
     return {**losses, "mask": mask, "loss": total + mask}
 
 
@@ -226,7 +228,7 @@ def postprocess(
     """
     check_keys("outputs", outputs, KEYS)
     if any("scores" not in instance for instance in outputs["instances"]):
-        raise ValueError("outputs['instances'] has no scores, expected those of the network called without targets")
+        raise ValueError("outputs['instances'] has no scores, expected the outputs of a call without targets")
     probability = class_masks(outputs)
     results, counts = [], [len(instance["boxes"]) for instance in outputs["instances"]]
     for instance, masks, size in zip(outputs["instances"], probability.split(counts), outputs["sizes"], strict=True):

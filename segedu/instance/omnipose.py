@@ -46,7 +46,7 @@ from segedu.validation.tensors import (
     check_tensor_dict,
 )
 
-OUTSIDE = -1.0  # target distance of the background, as far below 0 as the edge of a cell is above
+BACKGROUND_DISTANCE = -1.0  # target distance of the background, as far below 0 as the edge of a cell is above
 LINES = ((1, 0, 1.0), (0, 1, 1.0), (1, 1, 0.5), (1, -1, 0.5))  # (down, right, 1 / length^2) of the lines to neighbours
 
 
@@ -130,7 +130,7 @@ def omnipose_targets(label_map: Tensor) -> dict[str, Tensor]:
     inside = label_map > 0
     return {
         "flows": field_flow(distance, label_map),
-        "distance": torch.where(inside, distance, OUTSIDE),
+        "distance": torch.where(inside, distance, BACKGROUND_DISTANCE),
         "boundary": (edge & inside).float(),
     }
 
@@ -222,8 +222,8 @@ def cluster_points(points: Tensor, eps: float = math.sqrt(2), min_points: int = 
     positions[position_of] = rounded / 8
     tree = cKDTree(positions)
     first, second = tree.query_pairs(eps + 1e-6, output_type="ndarray").T
-    near = counts + np.bincount(first, counts[second], len(keys)) + np.bincount(second, counts[first], len(keys))
-    core = near >= min_points
+    neighbours = counts + np.bincount(first, counts[second], len(keys)) + np.bincount(second, counts[first], len(keys))
+    core = neighbours >= min_points
     both = core[first] & core[second]
     links = coo_array((both[both], (first[both], second[both])), shape=(len(keys), len(keys)))
     cluster = connected_components(links, directed=False)[1]

@@ -142,7 +142,7 @@ def watershed_decode(distance: Tensor, threshold: float = 0.0, min_distance: flo
     """
     check_floats("distance", distance, "H W")
     if bool(distance.isnan().any()):
-        raise ValueError("distance has a NaN, expected numbers")
+        raise ValueError("distance contains NaN, expected finite values")
     check_number("threshold", threshold, minimum=-math.inf)
     check_number("min_distance", min_distance)
     check_number("depth", depth)
@@ -151,11 +151,11 @@ def watershed_decode(distance: Tensor, threshold: float = 0.0, min_distance: flo
     if not inside.any():
         return torch.zeros(distance.shape, dtype=torch.int32, device=distance.device)
     height = torch.where(inside, distance, distance.new_tensor(-torch.inf))
-    markers = _markers(height.numpy(force=True), _level(height, depth).numpy(force=True), min_distance)
+    markers = _markers(height.numpy(force=True), _h_maxima(height, depth).numpy(force=True), min_distance)
     return watershed(-distance, torch.from_numpy(markers).to(distance.device), inside)
 
 
-def _level(height: Tensor, depth: float) -> Tensor:
+def _h_maxima(height: Tensor, depth: float) -> Tensor:
     """Cut every hill of up to `depth` down to the height of its pass: a reconstruction by dilation."""
     if depth == 0:
         return height
@@ -192,9 +192,9 @@ def _regional_maxima(level: np.ndarray) -> np.ndarray:
     neighbours = sliding_window_view(np.pad(level, 1, constant_values=-np.inf), (3, 3)).reshape(*level.shape, 9)
     neighbours = neighbours[..., 1::2]  # (H, W, 4): those that share an edge
     highest = level >= neighbours.max(axis=-1)
-    beside = sliding_window_view(np.pad(highest, 1), (3, 3)).reshape(*level.shape, 9)[..., 1::2]
+    touches_highest = sliding_window_view(np.pad(highest, 1), (3, 3)).reshape(*level.shape, 9)[..., 1::2]
     # a neighbour of equal height has a higher neighbour itself, so the plateau is not a maximum
-    slope = highest & (~beside & (neighbours == level[..., None])).any(axis=-1)
+    slope = highest & (~touches_highest & (neighbours == level[..., None])).any(axis=-1)
     plateaus, _ = ndimage.label(highest)
     return highest & ~np.isin(plateaus, plateaus[slope])
 

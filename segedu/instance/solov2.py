@@ -32,8 +32,8 @@ from segedu.backbones.resnet import resnet50
 from segedu.layers.instance_targets import Size, check_targets, resize_masks
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.layers.onnx_outputs import onnx_outputs
-from segedu.losses.dice import dice_loss
 from segedu.losses.focal import sigmoid_focal_loss
+from segedu.losses.masks import mask_dice_loss
 from segedu.ops.masks import boxes_from_masks
 from segedu.ops.nms import matrix_nms
 from segedu.validation.images import check_images, check_sizes
@@ -42,13 +42,13 @@ from segedu.validation.tensors import check_keys
 
 GRIDS = (40, 36, 24, 16, 12)  # cells along each side, for P2 to P6
 RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # square root of the area of a grid's boxes
-CENTRE = 0.2  # part of an object's box, about its centre, whose cells are responsible
+CENTRE_FRACTION = 0.2  # part of an object's box, about its centre, whose cells are responsible
 MASK_WEIGHT = 3.0  # lambda of equation 5 of SOLO
 MIN_AREAS = (8, 8, 16, 32, 32)  # pixels of the mask features; smaller masks of a grid are dropped
 KEYS = ("class_logits", "kernels", "mask_features", "image_size", "sizes")
 
 
-def coordinates(features: Tensor) -> Tensor:
+def append_coordinates(features: Tensor) -> Tensor:
     """Append channels x and y from -1 to 1 to features (B, C, H, W), because a convolution alone ignores positions."""
     batch, _, *size = features.shape
     y, x = (torch.linspace(-1, 1, length, dtype=features.dtype, device=features.device) for length in size)
@@ -91,7 +91,7 @@ class MaskFeatures(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         total = self.levels[0][0](features[0])
         for i in range(1, len(self.levels)):
-            x = coordinates(features[i]) if i == len(self.levels) - 1 else features[i]
+            x = append_coordinates(features[i]) if i == len(self.levels) - 1 else features[i]
             for step, convolution in enumerate(self.levels[i]):
                 x = _resize(convolution(x), features[i - 1 - step].shape[-2:])
             total = total + x
@@ -127,7 +127,10 @@ class SOLOv2(nn.Module):
         levels, channels = len(backbone.strides), backbone.channels[0]
         check_integer("num_classes", num_classes, minimum=2)
         if len(grids) != levels or min(grids) < 1 or levels < 2:
-            raise ValueError(f"grids is {tuple(grids)}, expected one integer for each of {levels} (at least 2) levels")
+            raise ValueError(
+                f"grids is {tuple(grids)}, expected one integer of at least 1 for each of the "
+                f"{levels} levels of the backbone, which needs at least 2"
+            )
         self.backbone = backbone
         self.grids = tuple(grids)
         self.num_classes = num_classes
@@ -156,9 +159,9 @@ class SOLOv2(nn.Module):
         resized = [_resize(features[0], half), *features[1:-1], _resize(features[-1], last.shape[-2:])]
         logits, kernels = [], []
         for level, grid in zip(resized, self.grids, strict=True):
-            cells = _resize(coordinates(level), (grid, grid))  # (B, C + 2, S, S)
-            logits.append(self.class_logits(self.class_convs(cells[:, :-2])))
-            kernels.append(self.kernels(self.kernel_convs(cells)))
+            grid_features = _resize(append_coordinates(level), (grid, grid))  # (B, C + 2, S, S)
+            logits.append(self.class_logits(self.class_convs(grid_features[:, :-2])))
+            kernels.append(self.kernels(self.kernel_convs(grid_features)))
         outputs = {"class_logits": logits, "kernels": kernels, "mask_features": self.mask_features(features)}
         return onnx_outputs({**outputs, "image_size": tuple(images.shape[-2:]), "sizes": sizes})
 
@@ -196,18 +199,19 @@ def responsible_cells(
     owner = torch.full((grid, grid), -1, dtype=torch.int64, device=masks.device)
     sides = (boxes[:, 2:] - boxes[:, :2]).double()  # (N, 2): width, height
     scale = sides.prod(1).sqrt()
-    fits = (scale >= scale_range[0]) & (scale <= scale_range[1]) & masks.flatten(1).any(1)
+    in_range = (scale >= scale_range[0]) & (scale <= scale_range[1]) & masks.flatten(1).any(1)
     for n in scale.argsort(descending=True).tolist():  # the smaller ones overwrite
-        if not fits[n]:
+        if not in_range[n]:
             continue
         ranges = []
         for axis in (0, 1):  # y, x
             centre = masks[n].nonzero()[:, axis].double().mean().item() + 0.5
-            reach = CENTRE / 2 * sides[n, 1 - axis].item()
-            low, cell, high = (
-                math.floor(position / image_size[axis] * grid) for position in (centre - reach, centre, centre + reach)
+            half_side = CENTRE_FRACTION / 2 * sides[n, 1 - axis].item()
+            first, middle, last = (
+                math.floor(position / image_size[axis] * grid)
+                for position in (centre - half_side, centre, centre + half_side)
             )
-            ranges.append(slice(max(low, cell - 1, 0), min(high, cell + 1, grid - 1) + 1))
+            ranges.append(slice(max(first, middle - 1, 0), min(last, middle + 1, grid - 1) + 1))
         owner[ranges[0], ranges[1]] = n
     return owner
 
@@ -249,7 +253,7 @@ def solov2_loss(
             )
             if responsible.any():
                 masks = dynamic_masks(level_kernels[b][:, responsible].T, features[b])
-                mask_sum = mask_sum + len(masks) * _dice(masks, gt_masks[owner[responsible]])
+                mask_sum = mask_sum + len(masks) * mask_dice_loss(masks, gt_masks[owner[responsible]])
                 count += len(masks)
     class_loss, mask_loss = class_sum / (count + 1), mask_weight * mask_sum / max(count, 1)
     return {"class": class_loss, "mask": mask_loss, "loss": class_loss + mask_loss}
@@ -262,12 +266,6 @@ def dynamic_masks(kernels: Tensor, features: Tensor) -> Tensor:
     tensor([[[13.]]])
     """
     return torch.einsum("ne,ehw->nhw", kernels, features)
-
-
-def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - 2 sum(p y) / (sum(p^2) + sum(y^2)), mean over masks. A softmax over (0, z) is the sigmoid of z."""
-    both, options = torch.stack([torch.zeros_like(logits), logits], dim=1), {"smooth": 0.0, "squared": True}
-    return dice_loss(both, masks.long(), ignore_index=None, include_background=False, **options)
 
 
 def point_nms(scores: Tensor) -> Tensor:
@@ -283,7 +281,7 @@ def postprocess(
     update_threshold: float = 0.05,
     *,
     sigma: float = 2.0,
-    candidates: int = 500,
+    topk_candidates: int = 500,
     max_detections: int = 100,
     min_areas: Sequence[int] = MIN_AREAS,
 ) -> list[dict[str, Tensor]]:
@@ -295,7 +293,7 @@ def postprocess(
         mask_threshold: of the pixels of a mask.
         update_threshold: of the score after Matrix NMS.
         sigma: of Matrix NMS.
-        candidates: maximum number that enter Matrix NMS, the best ones.
+        topk_candidates: maximum number that enter Matrix NMS, the best ones.
         max_detections: maximum number of objects per image.
         min_areas: for each grid, masks need more pixels than this, at the resolution of the mask features.
 
@@ -305,38 +303,42 @@ def postprocess(
     """
     check_keys("outputs", outputs, KEYS)
     if len(min_areas) < (grids := len(outputs["class_logits"])):
-        raise ValueError(f"min_areas is {tuple(min_areas)}, expected one for each of {grids} grids")
+        raise ValueError(f"min_areas is {tuple(min_areas)}, expected at least {grids} numbers, one per grid")
     if any(bool(tensor.isnan().any()) for tensor in (*outputs["class_logits"], outputs["mask_features"])):
-        raise ValueError("outputs has a NaN, expected numbers")
+        raise ValueError("outputs contains NaN, expected finite values")
     results = []
     for b, size in enumerate(outputs["sizes"]):
         scores, labels, kernels, areas = _candidates(outputs, b, score_threshold, min_areas)
-        soft = dynamic_masks(kernels, outputs["mask_features"][b]).sigmoid()
-        masks = soft > mask_threshold
+        probabilities = dynamic_masks(kernels, outputs["mask_features"][b]).sigmoid()
+        masks = probabilities > mask_threshold
         area = masks.flatten(1).sum(1)
-        scores = scores * (soft * masks).flatten(1).sum(1) / area.clamp(min=1)  # "maskness"
+        scores = scores * (probabilities * masks).flatten(1).sum(1) / area.clamp(min=1)  # "maskness"
         keep = (area > areas).nonzero().flatten()
-        keep = keep[scores[keep].argsort(descending=True, stable=True)[:candidates]]
-        scores, labels, soft = scores[keep], labels[keep], soft[keep]
+        keep = keep[scores[keep].argsort(descending=True, stable=True)[:topk_candidates]]
+        scores, labels, probabilities = scores[keep], labels[keep], probabilities[keep]
         scores = matrix_nms(masks[keep], labels, scores, sigma)
         order = scores.argsort(descending=True, stable=True)[:max_detections]
         order = order[scores[order] >= update_threshold]
-        resized = _resize(soft[order][:, None], outputs["image_size"])[:, 0] if len(order) else soft.new_zeros(0, *size)
+        resized = (
+            _resize(probabilities[order][:, None], outputs["image_size"])[:, 0]
+            if len(order)
+            else probabilities.new_zeros(0, *size)
+        )
         masks = resized[:, : size[0], : size[1]] > mask_threshold
-        boxes = boxes_from_masks(masks).to(soft.dtype)
+        boxes = boxes_from_masks(masks).to(probabilities.dtype)
         results.append({"boxes": boxes, "labels": labels[order], "scores": scores[order], "masks": masks})
     return results
 
 
 def _candidates(
-    outputs: Mapping[str, Any], image: int, threshold: float, min_areas: Sequence[int]
+    outputs: Mapping[str, Any], b: int, threshold: float, min_areas: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score, label, kernel and minimum area of every cell and class above the threshold, of all grids."""
     parts = []
     for logits, kernels, area in zip(outputs["class_logits"], outputs["kernels"], min_areas, strict=False):
-        scores = point_nms(logits[image : image + 1].sigmoid())[0]
+        scores = point_nms(logits[b : b + 1].sigmoid())[0]
         label, y, x = (scores > threshold).nonzero().unbind(1)
-        parts.append((scores[label, y, x], label + 1, kernels[image][:, y, x].T, torch.full_like(label, area)))
+        parts.append((scores[label, y, x], label + 1, kernels[b][:, y, x].T, torch.full_like(label, area)))
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 

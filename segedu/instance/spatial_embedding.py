@@ -37,8 +37,8 @@ from segedu.validation.tensors import check_floats, check_keys, check_no_nan, ch
 
 UNIT = 1024.0  # pixels in one unit of length: an image of the paper, 2048 x 1024 pixels, is 2 wide and 1 high
 SIGMA_SCALE = 10.0  # sigma's activation is exp(10 x), so that small outputs reach all sizes of objects
-MARGIN = math.sqrt(2 * math.log(2))  # sigmas from the centre to where the Gaussian is 1/2
-TAIL = 18.0  # a Gaussian below e^-18 counts as 0
+HALF_WIDTH = math.sqrt(2 * math.log(2))  # sigmas from the centre to where the Gaussian is 1/2
+MAX_EXPONENT = 18.0  # a Gaussian below e^-18 counts as 0
 KEYS = ("offsets", "sigma", "seed")
 
 
@@ -126,9 +126,9 @@ def gaussian(embeddings: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
     return (-_exponent(embeddings, centre, 0.5 / sigma**2)).exp()
 
 
-def bandwidth(raw: Tensor) -> Tensor:
-    """Convert raw sigma channels to sigma in units of length: 1 / (2 sigma^2) = exp(10 raw), always positive."""
-    return (-SIGMA_SCALE * raw).exp().div(2).sqrt()
+def decode_sigma(raw_sigma: Tensor) -> Tensor:
+    """Convert raw sigma channels to sigma in units of length: 1 / (2 sigma^2) = exp(10 raw_sigma), always positive."""
+    return (-SIGMA_SCALE * raw_sigma).exp().div(2).sqrt()
 
 
 def offset_targets(label_map: Tensor, unit: float = UNIT) -> Tensor:
@@ -189,11 +189,11 @@ def spatial_embedding_loss(
         Scalars `mask`, `smooth` and `seed`, weighted, and `loss`, their sum. Without objects `mask` and `smooth`
         are 0.
     """
-    offsets, raw, seed = _full_precision_maps(outputs)
+    offsets, raw_sigmas, seed = _full_precision_maps(outputs)
     check_keys("targets", targets, ("label_map",))
     label_maps = check_label_map("targets['label_map']", targets["label_map"], shape=seed[:, 0].shape)
     sums = []
-    images = zip(embed(offsets, unit), raw, seed.sigmoid(), label_maps, strict=True)
+    images = zip(embed(offsets, unit), raw_sigmas, seed.sigmoid(), label_maps, strict=True)
     for embeddings, raw_sigma, seeds, label_map in images:
         mask, smooth, seed_target = _object_losses(embeddings, raw_sigma, label_map, learned_centre, unit)
         weight = torch.where(label_map > 0, foreground_weight, 1.0)
@@ -203,7 +203,7 @@ def spatial_embedding_loss(
 
 
 def _object_losses(
-    embeddings: Tensor, raw: Tensor, label_map: Tensor, learned_centre: bool, unit: float
+    embeddings: Tensor, raw_sigma: Tensor, label_map: Tensor, learned_centre: bool, unit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of the masks and sigmas of one image, means over objects, and the targets of its seeds (H, W)."""
     seed_target = torch.zeros_like(embeddings[0])
@@ -215,10 +215,12 @@ def _object_losses(
     for label in labels:
         inside = label_map == label
         centre = (embeddings if learned_centre else pixels)[:, inside].mean(1)
-        mean = raw[:, inside].mean(1)  # Paper: the mean of sigma. Here of its logarithm, which the network predicts.
-        smooths.append(((raw[:, inside] - mean[:, None]) ** 2).sum(0).mean())
+        mean = raw_sigma[:, inside].mean(
+            1
+        )  # Paper: the mean of sigma. Here of its logarithm, which the network predicts.
+        smooths.append(((raw_sigma[:, inside] - mean[:, None]) ** 2).sum(0).mean())
         exponent = _exponent(embeddings, centre, (SIGMA_SCALE * mean).exp())
-        near = inside | (exponent < TAIL)
+        near = inside | (exponent < MAX_EXPONENT)
         phi = (-exponent[near]).exp()
         masks.append(lovasz_hinge_loss(2 * phi[None] - 1, inside[near][None], ignore_index=None))
         seed_target[inside] = (-exponent[inside]).exp().detach()  # no gradient from seeds to embeddings
@@ -233,7 +235,7 @@ def greedy_cluster(
     seed_threshold: float = 0.5,
     foreground_threshold: float = 0.5,
     min_pixels: int = 1,
-    min_free: float = 0.0,
+    min_free_fraction: float = 0.0,
 ) -> Tensor:
     """Extract objects one by one: the best seed that is left, and all free pixels whose Gaussian around it is > 1/2.
 
@@ -246,8 +248,8 @@ def greedy_cluster(
         seed_threshold: an object starts only from a seed above this.
         foreground_threshold: only pixels with a seed above this join an object.
         min_pixels: smaller clusters are rejected.
-        min_free: smallest share of the foreground pixels in a Gaussian that no earlier object has taken. The paper uses
-            0; 1/2 rejects the rim of an object that was left over by its own Gaussian.
+        min_free_fraction: smallest fraction of the foreground pixels in a Gaussian that no earlier object has taken.
+            The paper uses 0; 1/2 rejects the rim of an object that was left over by its own Gaussian.
 
     Returns:
         (H, W) int32 label map, 1 for the first object.
@@ -262,33 +264,33 @@ def greedy_cluster(
     for name, share in (
         ("seed_threshold", seed_threshold),
         ("foreground_threshold", foreground_threshold),
-        ("min_free", min_free),
+        ("min_free_fraction", min_free_fraction),
     ):
         check_number(name, share, maximum=1)
     check_number("min_pixels", min_pixels, minimum=1)
     if not all(bool(tensor.isfinite().all()) for tensor in (embeddings, sigma, seed)) or not bool((sigma > 0).all()):
-        raise ValueError("embeddings, sigma or seed has a NaN, an infinity or a sigma of 0, expected finite numbers")
+        raise ValueError("embeddings, sigma or seed contains NaN, infinity or a sigma of 0, expected finite values")
     scores = seed.detach().cpu().double().numpy().ravel()
     pixels = np.flatnonzero(scores > foreground_threshold)
     labels = np.zeros(seed.numel(), dtype=np.int32)
     points = embeddings.detach().cpu().double().flatten(1).numpy().T[pixels]  # (M, 2)
-    reach = sigma.detach().cpu().double().expand(2, *seed.shape).flatten(1).numpy().T[pixels] * MARGIN
+    reach = sigma.detach().cpu().double().expand(2, *seed.shape).flatten(1).numpy().T[pixels] * HALF_WIDTH
     scores = scores[pixels]
     tree = cKDTree(points) if len(points) else None
-    free, may_seed = np.ones(len(pixels), dtype=bool), scores > seed_threshold
+    unassigned, may_seed = np.ones(len(pixels), dtype=bool), scores > seed_threshold
     count = 0
     for i in np.argsort(-scores, kind="stable"):
-        if not (free[i] and may_seed[i]):
+        if not (unassigned[i] and may_seed[i]):
             continue
         near = np.array(tree.query_ball_point(points[i], reach[i].max()), dtype=np.int64)
         inside = near[(((points[near] - points[i]) / reach[i]) ** 2).sum(1) < 1]
-        members = inside[free[inside]]
-        if len(members) < min_pixels or len(members) < min_free * len(inside):
+        members = inside[unassigned[inside]]
+        if len(members) < min_pixels or len(members) < min_free_fraction * len(inside):
             may_seed[members] = False
             continue
         count += 1
         labels[pixels[members]] = count
-        free[members] = False
+        unassigned[members] = False
     return torch.from_numpy(labels.reshape(seed.shape)).to(seed.device)
 
 
@@ -303,10 +305,10 @@ def postprocess(outputs: Mapping[str, Tensor], unit: float = UNIT, **options: An
     Returns:
         B label maps (H, W) int32, on the device of the outputs.
     """
-    offsets, raw, seed = _full_precision_maps(outputs)
+    offsets, raw_sigmas, seed = _full_precision_maps(outputs)
     check_no_nan("outputs", outputs, KEYS)
-    raw = raw.double().clamp(-30, 30)  # avoids a sigma of 0 or infinity
-    parts = zip(embed(offsets.double(), unit), bandwidth(raw), seed.double().sigmoid()[:, 0], strict=True)
+    raw_sigmas = raw_sigmas.double().clamp(-30, 30)  # avoids a sigma of 0 or infinity
+    parts = zip(embed(offsets.double(), unit), decode_sigma(raw_sigmas), seed.double().sigmoid()[:, 0], strict=True)
     return [greedy_cluster(*image, **options) for image in parts]
 
 

@@ -9,7 +9,7 @@ Simplified: overlaps are computed one at a time. Boxes and inner spheres decide 
     volume is counted in voxels, as StarDist's code does in the end, after spheres, kernels and convex hulls.
 Shapes: volumes (B, C, D, H, W) -> `logits` (B, 1, d, h, w) and `distances` (B, R, d, h, w), d = ceil(D / grid).
     `postprocess`: outputs -> B label maps (D, H, W) int32.
-Quality: label maps turned into 96 distances at their objects' centres and painted again: mean IoU 0.842 on the 51
+Quality: label maps turned into 96 distances at their objects' centres and rendered again: mean IoU 0.842 on the 51
     nuclei of StarDist's sample volume.
 Course: 09-distances
 Lab: 09_distances
@@ -105,8 +105,8 @@ def stardist3d_targets(
         spacing: size of a voxel along each axis, for the object probability. None: 1.
     """
     distances = star_distances3d(label_map, rays, grid)
-    every = tuple(slice(None, None, step) for step in grid)
-    return {"probability": object_probability(label_map, spacing)[every][None], "distances": distances}
+    grid_slices = tuple(slice(None, None, step) for step in grid)
+    return {"probability": object_probability(label_map, spacing)[grid_slices][None], "distances": distances}
 
 
 def stardist3d(
@@ -182,8 +182,8 @@ def render_polyhedra(
     if scores is not None and scores.shape != (len(points),):
         raise ValueError(f"scores has shape {tuple(scores.shape)}, expected {(len(points),)}")
     order = torch.arange(len(points), device=points.device) if scores is None else scores.argsort(stable=True)
-    painted = rasterize_polyhedra(distances[order], points[order], rays, faces, size)
-    return torch.cat([order.new_zeros(1), order + 1]).int()[painted.long()]
+    rendered = rasterize_polyhedra(distances[order], points[order], rays, faces, size)
+    return torch.cat([order.new_zeros(1), order + 1]).int()[rendered.long()]
 
 
 @torch.no_grad()

@@ -43,8 +43,8 @@ MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)  # of red, green, bl
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # pixels, for P3 to P7
 RATIOS = (1.0, 0.5, 2.0)
 WEIGHTS = (10, 10, 5, 5)  # of the deltas, as in SSD
-LOW, HIGH = 0.4, 0.5  # IoU of an anchor with an object: below LOW background, from HIGH on positive
-NEGATIVES = 3  # for each positive, the hardest
+NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5  # anchors below the first are background, from the second on positive
+NEG_TO_POS_RATIO = 3  # for each positive, the hardest
 BOX_WEIGHT, MASK_WEIGHT = 1.5, 6.125
 KEYS = ("class_logits", "deltas", "coefficients", "prototypes", "semantic_logits", "anchors", "image_size", "sizes")
 
@@ -78,13 +78,13 @@ class Pyramid(nn.Module):
         return levels
 
 
-def _protonet(width: int, count: int) -> nn.Sequential:
+def _protonet(width: int, num_prototypes: int) -> nn.Sequential:
     """Figure 3: three convolutions on P3, 2x upsampling, one more, and 1x1 to the prototypes; ReLU throughout."""
     convolutions = [nn.Conv2d(width, width, 3, padding=1) for _ in range(4)]
     layers = [layer for convolution in convolutions for layer in (convolution, nn.ReLU())]
     # the authors have another ReLU after the upsampling, which has no effect here; Identity keeps the numbering
     upsample = [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), nn.Identity()]
-    return nn.Sequential(*layers[:6], *upsample, *layers[6:], nn.Conv2d(width, count, 1), nn.ReLU())
+    return nn.Sequential(*layers[:6], *upsample, *layers[6:], nn.Conv2d(width, num_prototypes, 1), nn.ReLU())
 
 
 class YOLACT(nn.Module):
@@ -94,11 +94,11 @@ class YOLACT(nn.Module):
         backbone: such as `ResNet`; its last three features, C3 to C5, are used.
         num_classes: K, with the background.
         width: channels of the pyramid, the prototypes' branch and the head.
-        prototypes: k.
+        num_prototypes: k.
         scales: of the anchors in pixels, for each level: three of the backbone and the extra ones.
         ratios: width over height, of the anchors at each position.
-        square: True: an anchor of scale s and ratio r has two sides of s sqrt(r): an error in the authors' code with
-            which their published weights were trained. False: s sqrt(r) wide and s / sqrt(r) high.
+        use_square_anchors: True: an anchor of scale s and ratio r has two sides of s sqrt(r): an error in the authors'
+            code with which their published weights were trained. False: s sqrt(r) wide and s / sqrt(r) high.
     """
 
     def __init__(
@@ -106,23 +106,25 @@ class YOLACT(nn.Module):
         backbone: ResNet,
         num_classes: int,
         width: int = 256,
-        prototypes: int = 32,
+        num_prototypes: int = 32,
         scales: Sequence[float] = SCALES,
         ratios: Sequence[float] = RATIOS,
-        square: bool = True,
+        use_square_anchors: bool = True,
     ) -> None:
         super().__init__()
         check_integer("num_classes", num_classes, minimum=2)
         if len(scales) < 3 or not len(ratios) or min(*scales, *ratios) <= 0:
-            raise ValueError(f"scales and ratios are {tuple(scales)}, {tuple(ratios)}, expected 3 and 1 numbers > 0")
+            raise ValueError(
+                f"scales and ratios are {tuple(scales)}, {tuple(ratios)}, expected at least 3 and 1, above 0"
+            )
         self.backbone, self.num_classes = backbone, num_classes
-        self.scales, self.ratios, self.square = tuple(scales), tuple(ratios), square
+        self.scales, self.ratios, self.use_square_anchors = tuple(scales), tuple(ratios), use_square_anchors
         self.pyramid = Pyramid(backbone.channels[-3:], width, len(scales) - 3)
-        self.protonet = _protonet(width, prototypes)
+        self.protonet = _protonet(width, num_prototypes)
         self.shared = nn.Conv2d(width, width, 3, padding=1)
         self.class_logits = nn.Conv2d(width, len(ratios) * num_classes, 3, padding=1)
         self.deltas = nn.Conv2d(width, len(ratios) * 4, 3, padding=1)
-        self.coefficients = nn.Conv2d(width, len(ratios) * prototypes, 3, padding=1)
+        self.coefficients = nn.Conv2d(width, len(ratios) * num_prototypes, 3, padding=1)
         self.semantic = nn.Conv2d(width, num_classes - 1, 1)
         for name, parameter in self.named_parameters():
             if not name.startswith("backbone."):
@@ -150,7 +152,9 @@ class YOLACT(nn.Module):
         size = tuple(level.shape[-2:])
         strides = tuple(pixels / cells for pixels, cells in zip(image_size, size, strict=True))
         roots = level.new_tensor(self.ratios).sqrt()
-        sides = torch.stack([roots, roots if self.square else 1 / roots], dim=1) * scale  # (R, 2): width, height
+        sides = (
+            torch.stack([roots, roots if self.use_square_anchors else 1 / roots], dim=1) * scale
+        )  # (R, 2): width, height
         middle = level.new_tensor([strides[1], strides[0]]) / 2
         return grid_anchors(torch.cat([middle - sides / 2, middle + sides / 2], dim=1), size, strides)
 
@@ -206,7 +210,7 @@ def inside_boxes(boxes: Tensor, size: Size, image_size: Size) -> Tensor:
     return masks[0][:, :, None] & masks[1][:, None, :]
 
 
-def fast_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, candidates: int = 200) -> tuple[Tensor, Tensor]:
+def fast_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, topk_candidates: int = 200) -> tuple[Tensor, Tensor]:
     """Fast NMS (section 4.1): a box is removed if it overlaps *any* better box of its class, removed or not.
 
     In ordinary NMS, a box that the first box suppresses cannot suppress a third one. Here it does; in exchange no loop
@@ -216,7 +220,7 @@ def fast_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, candidates: in
         boxes: (A, 4).
         scores: (A, K - 1), of each class.
         iou_threshold: a box is removed if its IoU is above it.
-        candidates: maximum number of boxes of a class, the best ones.
+        topk_candidates: maximum number of boxes of a class, the best ones.
 
     Returns:
         (n,) indices of boxes and (n,) of classes from 0 on, best score first.
@@ -226,7 +230,7 @@ def fast_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, candidates: in
     tensor([0])
     """
     scores, order = scores.T.sort(dim=1, descending=True, stable=True)  # (K - 1, A)
-    scores, order = scores[:, :candidates], order[:, :candidates]
+    scores, order = scores[:, :topk_candidates], order[:, :topk_candidates]
     iou = torch.stack([box_iou(boxes[row], boxes[row]) for row in order]).triu(1)  # (K - 1, n, n)
     label, rank = (iou.amax(dim=1) <= iou_threshold).nonzero().unbind(1) if iou.numel() else order.nonzero().unbind(1)
     best = scores[label, rank].argsort(descending=True, stable=True)
@@ -252,7 +256,7 @@ def yolact_loss(outputs: Mapping[str, Any], targets: Sequence[Mapping[str, Tenso
     for b, target in enumerate(targets):
         logits, deltas, coefficients, prototypes, semantic = (outputs[key][b] for key in KEYS[:5])
         boxes, labels = target["boxes"].to(deltas), target["labels"]
-        matches = match_anchors(box_iou(boxes, outputs["anchors"]), LOW, HIGH, force_best=True)
+        matches = match_anchors(box_iou(boxes, outputs["anchors"]), NEGATIVE_IOU, POSITIVE_IOU, force_best=True)
         positive, row = matches >= 0, matches[matches >= 0]
         positives += len(row)
         parts["class"].append(_class_loss(logits, matches, labels))
@@ -274,7 +278,7 @@ def _class_loss(logits: Tensor, matches: Tensor, labels: Tensor) -> Tensor:
     target[positive] = labels[matches[positive]]
     loss = F.cross_entropy(logits, target, reduction="none")  # (A,)
     background = (matches == BACKGROUND).nonzero().flatten()
-    hardest = loss[background].detach().argsort(descending=True, stable=True)[: NEGATIVES * int(positive.sum())]
+    hardest = loss[background].detach().argsort(descending=True, stable=True)[: NEG_TO_POS_RATIO * int(positive.sum())]
     return loss[positive].sum() + loss[background[hardest]].sum()
 
 
@@ -302,7 +306,7 @@ def postprocess(
     iou_threshold: float = 0.5,
     mask_threshold: float = 0.5,
     *,
-    candidates: int = 200,
+    topk_candidates: int = 200,
     max_detections: int = 100,
 ) -> list[dict[str, Tensor]]:
     """Objects of each image: Fast NMS, then masks, cropped to the predicted boxes, at the size of the image.
@@ -312,7 +316,7 @@ def postprocess(
         score_threshold: of the probability of a class.
         iou_threshold: of Fast NMS.
         mask_threshold: of the pixels of a mask.
-        candidates: maximum number per class that enter Fast NMS.
+        topk_candidates: maximum number per class that enter Fast NMS.
         max_detections: maximum number of objects per image.
 
     Returns:
@@ -323,14 +327,16 @@ def postprocess(
     results, image_size = [], outputs["image_size"]
     for b, size in enumerate(outputs["sizes"]):
         scores = outputs["class_logits"][b].softmax(-1)[:, 1:]  # (A, K - 1)
-        likely = (scores > score_threshold).any(1).nonzero().flatten()
-        boxes = clip_boxes(decode_boxes(outputs["deltas"][b][likely], outputs["anchors"][likely], WEIGHTS), size)
-        row, label = fast_nms(boxes, scores[likely], iou_threshold, candidates)
-        keep = (scores[likely][row, label] > score_threshold).nonzero().flatten()[:max_detections]
+        candidates = (scores > score_threshold).any(1).nonzero().flatten()
+        boxes = clip_boxes(
+            decode_boxes(outputs["deltas"][b][candidates], outputs["anchors"][candidates], WEIGHTS), size
+        )
+        row, label = fast_nms(boxes, scores[candidates], iou_threshold, topk_candidates)
+        keep = (scores[candidates][row, label] > score_threshold).nonzero().flatten()[:max_detections]
         row, label = row[keep], label[keep]
-        boxes, scores = boxes[row], scores[likely[row], label]
+        boxes, scores = boxes[row], scores[candidates[row], label]
         prototypes = outputs["prototypes"][b]
-        masks = assemble_masks(prototypes, outputs["coefficients"][b][likely[row]]).sigmoid()
+        masks = assemble_masks(prototypes, outputs["coefficients"][b][candidates[row]]).sigmoid()
         masks = masks * inside_boxes(boxes, tuple(masks.shape[-2:]), image_size)
         resized = _resize(masks[:, None], image_size)[:, 0] if len(row) else masks.new_zeros(0, *image_size)
         masks = resized[:, : size[0], : size[1]] > mask_threshold

@@ -45,7 +45,7 @@ from segedu.validation.images import check_images, check_sizes
 from segedu.validation.numbers import check_choice, check_integers
 from segedu.validation.tensors import check_keys, check_no_nan, check_tensor_dict
 
-GREY = 114 / 255  # of the padding, as documented
+PADDING_VALUE = 114 / 255  # of the padding, as documented
 PRIOR = 0.01  # of every class, before training (RetinaNet, section 4.1)
 AXES = {
     "box_logits": "B A 4 R",
@@ -64,7 +64,7 @@ class YOLO11Seg(nn.Module):
         pyramid: returns features; has `in_channels`, `channels` and `strides`.
         num_classes: K, with the background: labels are 1..K - 1, and there are K - 1 columns of class logits.
         prototype_width: channels inside the prototype branch.
-        prototypes: P, the number of prototypes.
+        num_prototypes: P, the number of prototypes.
         bins: R, distances in strides from 0 to R - 1.
     """
 
@@ -73,24 +73,24 @@ class YOLO11Seg(nn.Module):
         pyramid: nn.Module,
         num_classes: int = 81,
         prototype_width: int = 64,
-        prototypes: int = 32,
+        num_prototypes: int = 32,
         bins: int = 16,
     ) -> None:
         super().__init__()
         check_integers(2, num_classes=num_classes, bins=bins)
-        check_integers(1, prototype_width=prototype_width, prototypes=prototypes)
+        check_integers(1, prototype_width=prototype_width, num_prototypes=num_prototypes)
         self.pyramid, self.bins = pyramid, bins
         fine, classes = pyramid.channels[0], num_classes - 1
         box_width = max(16, fine // 4, 4 * bins)
-        class_width, mask_width = max(fine, min(classes, 100)), max(fine // 4, prototypes)
+        class_width, mask_width = max(fine, min(classes, 100)), max(fine // 4, num_prototypes)
         self.boxes = nn.ModuleList(_branch(c, box_width, 4 * bins) for c in pyramid.channels)
         self.classes = nn.ModuleList(_light_branch(c, class_width, classes) for c in pyramid.channels)
-        self.coefficients = nn.ModuleList(_branch(c, mask_width, prototypes) for c in pyramid.channels)
+        self.coefficients = nn.ModuleList(_branch(c, mask_width, num_prototypes) for c in pyramid.channels)
         self.prototypes = nn.Sequential(
             ConvBlock(fine, prototype_width, 3),
             nn.ConvTranspose2d(prototype_width, prototype_width, kernel_size=2, stride=2),
             ConvBlock(prototype_width, prototype_width, 3),
-            ConvBlock(prototype_width, prototypes),
+            ConvBlock(prototype_width, num_prototypes),
         )
         for branch in self.classes:  # otherwise the many negatives dominate the first iterations
             nn.init.constant_(branch[-1].bias, -math.log((1 - PRIOR) / PRIOR))
@@ -100,7 +100,7 @@ class YOLO11Seg(nn.Module):
         sizes = check_sizes(sizes, images)
         coarsest = self.pyramid.strides[-1]
         right, below = (-images.shape[axis] % coarsest for axis in (-1, -2))
-        images = F.pad(images, (0, right, 0, below), value=GREY)
+        images = F.pad(images, (0, right, 0, below), value=PADDING_VALUE)
         features = self.pyramid(images)
 
         def predict(branches: nn.ModuleList) -> Tensor:
@@ -138,13 +138,13 @@ def _light_branch(in_channels: int, width: int, out_channels: int) -> nn.Sequent
 
 def _locations(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The centre of each location in pixels (A, 2), x before y, and its stride (A,)."""
-    points, lengths = [], []
+    points, point_strides = [], []
     for level, stride in zip(features, strides, strict=True):
         # not in bfloat16, which cannot represent 1028
         rows, columns = (torch.arange(n).to(full_precision(level[:0])) + 0.5 for n in level.shape[-2:])
         points.append(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1) * stride)
-        lengths.append(points[-1].new_full((len(points[-1]),), stride))
-    return torch.cat(points), torch.cat(lengths)
+        point_strides.append(points[-1].new_full((len(points[-1]),), stride))
+    return torch.cat(points), torch.cat(point_strides)
 
 
 def yolo11_seg(scale: str = "n", num_classes: int = 81) -> YOLO11Seg:
@@ -194,8 +194,8 @@ def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
     distances = distances.clamp(0, logits.shape[-1] - 1 - 0.01)
     lower = distances.floor()
     log_p = logits.log_softmax(dim=-1)
-    low, high = (log_p.gather(-1, n.long()[..., None])[..., 0] for n in (lower, lower + 1))
-    return -((lower + 1 - distances) * low + (distances - lower) * high)
+    log_p_lower, log_p_upper = (log_p.gather(-1, n.long()[..., None])[..., 0] for n in (lower, lower + 1))
+    return -((lower + 1 - distances) * log_p_lower + (distances - lower) * log_p_upper)
 
 
 @torch.no_grad()
@@ -205,13 +205,13 @@ def assign(
     points: Tensor,
     target: Mapping[str, Tensor],
     *,
-    count: int = 10,
+    topk: int = 10,
     alpha: float = 0.5,
     beta: float = 6.0,
 ) -> tuple[Tensor, Tensor]:
     """Assign objects to locations: TOOD, section 3.2, with YOLO11's three parameters.
 
-    Of the locations within an object's box, the `count` ones with the largest t = score^alpha IoU^beta are assigned to
+    Of the locations within an object's box, the `topk` ones with the largest t = score^alpha IoU^beta are assigned to
     it, where score is that of its class. A location chosen by several objects goes to the one with the largest IoU.
     Paper: a box that contains no location takes the nearest one, otherwise the smallest objects would never be learned.
 
@@ -220,7 +220,7 @@ def assign(
         boxes: (A, 4), the predicted boxes.
         points: (A, 2).
         target: `boxes` (N, 4) and `labels` (N,).
-        count: number of locations per object.
+        topk: number of locations per object.
         alpha: exponent of the score.
         beta: exponent of the IoU.
 
@@ -238,12 +238,12 @@ def assign(
     inside = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
     iou = box_iou(gt_boxes, boxes).to(scores)  # (N, A)
     t = scores[:, labels - 1].mT ** alpha * iou**beta
-    best = torch.where(inside, t, -1).topk(min(count, len(points)), dim=1).indices
+    best = torch.where(inside, t, -1).topk(min(topk, len(points)), dim=1).indices
     chosen = torch.zeros_like(inside).scatter_(1, best, True) & inside
     owner = torch.where(chosen.any(dim=0), torch.where(chosen, iou, -1).argmax(dim=0), -1)  # (A,)
-    own = owner == torch.arange(len(gt_boxes), device=owner.device)[:, None]
-    most_t, most_iou = ((values * own).amax(dim=1, keepdim=True) for values in (t, iou))
-    return owner, (own * t / most_t.clamp(min=torch.finfo(t.dtype).tiny) * most_iou).sum(dim=0)
+    is_owner = owner == torch.arange(len(gt_boxes), device=owner.device)[:, None]
+    max_t, max_iou = ((values * is_owner).amax(dim=1, keepdim=True) for values in (t, iou))
+    return owner, (is_owner * t / max_t.clamp(min=torch.finfo(t.dtype).tiny) * max_iou).sum(dim=0)
 
 
 def yolo11_seg_loss(
@@ -263,7 +263,7 @@ def yolo11_seg_loss(
         box_weight: of 1 - CIoU, as documented.
         class_weight: of the binary cross-entropy of all locations and classes, as documented.
         distance_weight: of the distribution focal loss, the mean over the sides, as documented.
-        mask_weight: of the binary cross-entropy of mask pixels within the ground-gt_boxes box, the mean over pixels and
+        mask_weight: of the binary cross-entropy of mask pixels within the ground-truth box, the mean over pixels and
             locations.
 
     Returns:
@@ -293,11 +293,11 @@ def yolo11_seg_loss(
         sums["distance"] = sums["distance"] + (distance * quality).sum()
         sums["mask"] = sums["mask"] + _mask_loss(outputs, i, positive, owner, target)
         score_sum, positives = score_sum + quality.sum(), positives + len(positive)
-    share = 1 / torch.as_tensor(score_sum).clamp(min=1)
+    scale = 1 / torch.as_tensor(score_sum).clamp(min=1)
     losses = {
-        "box": box_weight * share * sums["box"],
-        "class": class_weight * share * sums["class"],
-        "distance": distance_weight * share * sums["distance"],
+        "box": box_weight * scale * sums["box"],
+        "class": class_weight * scale * sums["class"],
+        "distance": distance_weight * scale * sums["distance"],
         "mask": mask_weight * sums["mask"] / max(positives, 1),
     }
     return losses | {"loss": sum(losses.values())}
@@ -310,7 +310,9 @@ def _mask_loss(
     prototypes = outputs["prototypes"][i]
     masks = resize_masks(target["masks"], outputs["image_size"], prototypes.shape[-2:]).to(prototypes)
     logits = mix_masks(outputs["coefficients"][i, positive], prototypes)  # (P, h, w)
-    inside = _inside(target["boxes"].to(prototypes), outputs["image_size"], prototypes.shape[-2:]).to(prototypes)[owner]
+    inside = _inside_boxes(target["boxes"].to(prototypes), outputs["image_size"], prototypes.shape[-2:]).to(prototypes)[
+        owner
+    ]
     pixels = F.binary_cross_entropy_with_logits(logits, masks[owner], weight=inside, reduction="none")
     return (pixels.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)).sum()
 
@@ -320,7 +322,7 @@ def mix_masks(coefficients: Tensor, prototypes: Tensor) -> Tensor:
     return torch.einsum("np,phw->nhw", coefficients, prototypes)
 
 
-def _inside(boxes: Tensor, image_size: Size, size: Size) -> Tensor:
+def _inside_boxes(boxes: Tensor, image_size: Size, size: Size) -> Tensor:
     """(N, *size) bool: whether the centre of a pixel lies in the box, where `size` pixels cover the image."""
     y, x = ((torch.arange(n).to(boxes) + 0.5) * (length / n) for n, length in zip(size, image_size, strict=True))
     x1, y1, x2, y2 = boxes[:, :, None].unbind(dim=1)  # (N, 1) each
@@ -359,7 +361,7 @@ def postprocess(
             logits = F.interpolate(logits, size=outputs["image_size"], mode="bilinear", align_corners=False)[
                 :, 0, :h, :w
             ]
-            masks.append((logits > 0) & _inside(boxes[part], (h, w), (h, w)))
+            masks.append((logits > 0) & _inside_boxes(boxes[part], (h, w), (h, w)))
         detections = {
             "boxes": boxes[keep],
             "labels": labels[keep] + 1,

@@ -1,4 +1,4 @@
-"""Focal and Dice loss of masks that are predicted by queries, as in DETR and MaskFormer."""
+"""Focal and Dice losses of binary masks, each predicted for one object."""
 
 from __future__ import annotations
 
@@ -45,3 +45,27 @@ def mask_losses(mask_logits: Tensor, masks: Tensor, count: float) -> tuple[Tenso
     two_classes = torch.cat([torch.zeros_like(logits), logits], dim=1)  # softmax of 0 and z is sigmoid of z
     dice = dice_loss(two_classes, masks.long(), ignore_index=None, include_background=False)  # mean over masks
     return focal.mean(dim=(1, 2)).sum() / count, len(masks) * dice / count
+
+
+def mask_dice_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice loss of masks with squares in the denominator, ``1 - 2 Σ p y / (Σ p² + Σ y²)``, averaged over masks.
+
+    Wang et al. 2020 (SOLO, arXiv 1912.04488) and Tian et al. 2020 (CondInst, arXiv 2003.05664).
+
+    Args:
+        mask_logits: (N, H, W), before the sigmoid; N is at least 1.
+        masks: (N, H, W) bool, the ground-truth masks.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Example:
+        Two pixels with p = 1/2: 1 - 2 * 1/2 / (1/4 + 1/4 + 1).
+
+        >>> mask_dice_loss(torch.zeros(1, 1, 2), torch.tensor([[[True, False]]]))
+        tensor(0.3333)
+    """
+    check_dtype("masks", masks, torch.bool, "N H W", check_floats("mask_logits", mask_logits, "N H W"))
+    two_classes = torch.stack([torch.zeros_like(mask_logits), mask_logits], dim=1)  # softmax of 0 and z is sigmoid of z
+    options = {"ignore_index": None, "include_background": False}
+    return dice_loss(two_classes, masks.long(), smooth=0.0, squared=True, **options)

@@ -86,7 +86,9 @@ class MaskHead(nn.Module):
         widths = (embed_dim + num_heads, *(embed_dim // 2**i for i in (1, 2, 3, 4)))
         check_length("channels", channels, 3, of="stride")
         if embed_dim % 16 or any(width % groups for width in widths):
-            raise ValueError(f"embed_dim and num_heads give the widths {widths}, expected multiples of {groups} groups")
+            raise ValueError(
+                f"embed_dim and num_heads give the widths {widths}, expected multiples of {groups} (groups)"
+            )
         for i, (in_width, width) in enumerate(zip((widths[0], *widths), widths, strict=False), start=1):
             self.add_module(f"lay{i}", nn.Conv2d(in_width, width, 3, padding=1))
             self.add_module(f"gn{i}", nn.GroupNorm(groups, width))

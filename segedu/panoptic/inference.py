@@ -56,7 +56,7 @@ def semantic_inference(outputs: Mapping[str, Any]) -> Tensor:
 
 @torch.no_grad()
 def instance_inference(
-    outputs: Mapping[str, Any], things: Collection[int], *, count: int = 100, score_threshold: float = 0.0
+    outputs: Mapping[str, Any], things: Collection[int], *, topk_candidates: int = 100, score_threshold: float = 0.0
 ) -> list[dict[str, Tensor]]:
     """Instances from every pair of a query and a class, scored by p(class) times the mean probability inside the mask.
 
@@ -66,7 +66,7 @@ def instance_inference(
     Args:
         outputs: of a network that classifies masks.
         things: categories that have instances.
-        count: number of candidates per image, those with the largest p; of these, stuff is then dropped.
+        topk_candidates: number of candidates per image, those with the largest p; of these, stuff is then dropped.
         score_threshold: instances need a score above this.
 
     Returns:
@@ -75,7 +75,7 @@ def instance_inference(
     """
     num_classes = _check(outputs)
     check_categories("things", things, num_classes)
-    check_number("count", count)
+    check_number("topk_candidates", topk_candidates)
     check_number("score_threshold", score_threshold)
     things = torch.tensor(sorted(things), dtype=torch.int64)
     instances = []
@@ -83,7 +83,7 @@ def instance_inference(
         outputs["class_logits"], outputs["mask_logits"], outputs["sizes"], strict=True
     ):
         p = full_precision(logits).softmax(dim=-1)[:, :-1].flatten()  # (Q K,)
-        best = p.argsort(descending=True, stable=True)[: int(count)]
+        best = p.argsort(descending=True, stable=True)[: int(topk_candidates)]
         best = best[torch.isin(best % num_classes, things.to(best.device))]
         queries, row = (best // num_classes).unique(return_inverse=True)  # a mask of several classes is computed once
         probability = _upsample(mask_logits[queries], outputs["image_size"], size).sigmoid()
@@ -146,22 +146,25 @@ def _panoptic(
     winner = (scores[:, None, None] * masks).argmax(dim=0)  # (h, w)
     inside = masks >= 0.5
     in_winner = inside.gather(0, winner[None])[0]  # the pixel is inside the mask of its winner
-    count = len(labels)
-    won, visible = winner.flatten().bincount(minlength=count), winner[in_winner].bincount(minlength=count)
-    area = inside.flatten(1).sum(dim=1)
-    # Paper: does not mention pixels won outside the mask. The authors' code counts them in `won`, and so do we.
-    keep = (visible > 0) & (won / area.clamp(min=1) >= overlap_threshold)
-    ids, info, stuff = won.new_zeros(count), [], {}
+    num_queries = len(labels)
+    won_area, visible_area = (
+        winner.flatten().bincount(minlength=num_queries),
+        winner[in_winner].bincount(minlength=num_queries),
+    )
+    mask_area = inside.flatten(1).sum(dim=1)
+    # Paper: does not mention pixels won outside the mask. As in the authors' code, `won_area` counts them.
+    keep = (visible_area > 0) & (won_area / mask_area.clamp(min=1) >= overlap_threshold)
+    ids, info, stuff_segments = won_area.new_zeros(num_queries), [], {}
     for i in keep.nonzero().flatten().tolist():
         label, score = labels[i], float(scores[i])
-        if label in stuff:
-            segment = stuff[label]
+        if label in stuff_segments:
+            segment = stuff_segments[label]
             segment["score"] = max(segment["score"], score)
         else:
             segment = {"id": len(info) + 1, "category_id": label, "isthing": label in things, "score": score}
             info.append(segment)
             if label not in things:
-                stuff[label] = segment
+                stuff_segments[label] = segment
         ids[i] = segment["id"]
     return torch.where(in_winner, ids[winner], 0).to(torch.int32), info
 
@@ -178,7 +181,7 @@ def _upsample(mask_logits: Tensor, image_size: tuple[int, int], size: tuple[int,
 def _check(outputs: Mapping[str, Any]) -> int:
     """Check the outputs, and return K."""
     check_keys("outputs", outputs, KEYS)
-    letters = check_tensor_dict("outputs", outputs, class_logits="B Q C", mask_logits="B Q h w")
+    lengths = check_tensor_dict("outputs", outputs, class_logits="B Q C", mask_logits="B Q h w")
     check_no_nan("outputs", outputs, KEYS[:2])
-    check_padded_sizes("outputs['sizes']", outputs["sizes"], outputs["image_size"], letters["B"])
-    return check_integer("the number of classes in outputs['class_logits']", letters["C"] - 1)
+    check_padded_sizes("outputs['sizes']", outputs["sizes"], outputs["image_size"], lengths["B"])
+    return check_integer("the number of classes in outputs['class_logits']", lengths["C"] - 1)

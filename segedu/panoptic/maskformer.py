@@ -139,34 +139,34 @@ def maskformer_resnet50(num_classes: int = 150, **options: Any) -> MaskFormer:
         num_classes: K; 150 for ADE20K.
         **options: arguments of `Transformer`, and `num_queries`.
     """
-    return _on(resnet50(normalize=_normalize()), num_classes, **options)
+    return _with_backbone(resnet50(normalize=_normalize()), num_classes, **options)
 
 
 def maskformer_resnet101(num_classes: int = 150, **options: Any) -> MaskFormer:
     """The paper's network on ResNet-101. Arguments as for `maskformer_resnet50`."""
-    return _on(resnet101(normalize=_normalize()), num_classes, **options)
+    return _with_backbone(resnet101(normalize=_normalize()), num_classes, **options)
 
 
 def maskformer_swin_tiny(num_classes: int = 150, **options: Any) -> MaskFormer:
     """The paper's network on Swin-T, 42 million parameters. Arguments as for `maskformer_resnet50`."""
-    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_small(num_classes: int = 150, **options: Any) -> MaskFormer:
     """The paper's network on Swin-S. Arguments as for `maskformer_resnet50`."""
-    return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def maskformer_swin_base(num_classes: int = 150, **options: Any) -> MaskFormer:
     """The paper's network on Swin-B with windows of 12 x 12 tokens. Arguments as for `maskformer_resnet50`."""
-    return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def _normalize() -> Normalize:
     return Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _on(backbone: nn.Module, num_classes: int, num_queries: int = 100, **options: Any) -> MaskFormer:
+def _with_backbone(backbone: nn.Module, num_classes: int, num_queries: int = 100, **options: Any) -> MaskFormer:
     pixel_decoder = PixelDecoder(backbone.channels[-LEVELS:])
     transformer = Transformer(**{"encoder_layers": 0, **options})
     return MaskFormer(backbone, pixel_decoder, transformer, num_classes, num_queries)

@@ -150,13 +150,13 @@ class OneFormer(nn.Module):
         if sentences is None:
             return {}
         if self.text is None:
-            raise ValueError("sentences is a list, expected None: this model has no `text` to encode them")
+            raise ValueError("sentences was given, expected None, because the model has no `text` encoder")
         B, Q, _ = queries.shape
         check_length("sentences", sentences, B, of="image")
         for b, lines in enumerate(sentences):
             check_length(f"sentences[{b}]", lines, Q - len(self.text.context))
-        known = {line: self.tokenize(line) for line in {line for lines in sentences for line in lines}}
-        tokens = torch.stack([torch.stack([known[line] for line in lines]) for lines in sentences])  # (B, N, L)
+        token_ids = {line: self.tokenize(line) for line in {line for lines in sentences for line in lines}}
+        tokens = torch.stack([torch.stack([token_ids[line] for line in lines]) for lines in sentences])  # (B, N, L)
         return {"text_queries": self.text(tokens.to(queries.device)), "logit_scale": self.text.logit_scale}
 
 
@@ -168,7 +168,7 @@ def oneformer_swin_tiny(num_classes: int = 150, num_queries: int = 150, text: Te
         num_queries: Q.
         text: encodes sentences, for training.
     """
-    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, num_queries, text)
+    return _with_backbone(swin_t(normalize=_normalize(), dense=True), num_classes, num_queries, text)
 
 
 def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: TextMapper | None = None) -> OneFormer:
@@ -180,19 +180,21 @@ def oneformer_swin_large(num_classes: int = 133, num_queries: int = 150, text: T
         text: encodes sentences, for training.
     """
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
-    return _on(Swin(*sizes, window_size=12, normalize=_normalize(), dense=True), num_classes, num_queries, text)
+    return _with_backbone(
+        Swin(*sizes, window_size=12, normalize=_normalize(), dense=True), num_classes, num_queries, text
+    )
 
 
 def _normalize() -> Normalize:
     return Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _on(backbone: Swin, num_classes: int, num_queries: int, text: TextMapper | None) -> OneFormer:
+def _with_backbone(backbone: Swin, num_classes: int, num_queries: int, text: TextMapper | None) -> OneFormer:
     pixels, decoder = PixelDecoder(backbone.channels), MaskedDecoder(num_classes, num_queries)
     return OneFormer(backbone, pixels, decoder, TaskQueries(), clip_task_tokens, text=text)
 
 
-def draw_tasks(count: int, generator: torch.Generator | None = None) -> list[str]:
+def sample_tasks(count: int, generator: torch.Generator | None = None) -> list[str]:
     """Sample a task for each of `count` images of a training batch, uniformly (section 3.1)."""
     return [TASKS[i] for i in torch.randint(len(TASKS), (count,), generator=generator).tolist()]
 

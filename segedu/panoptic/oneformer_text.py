@@ -64,10 +64,10 @@ def segment_sentences(labels: Tensor, task: str, class_names: Sequence[str], cou
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
         raise ValueError(f"labels has the values {labels.tolist()}, expected 0 to {len(class_names) - 1}")
     sentences = [f"a photo with a {class_names[k]}" for k in labels.sort().values.tolist()]
-    return (sentences + [_photo(task)] * count)[:count]
+    return (sentences + [_padding_sentence(task)] * count)[:count]
 
 
-def _photo(task: str) -> str:
+def _padding_sentence(task: str) -> str:
     return f"{'an' if check_task(task) == 'instance' else 'a'} {task} photo"
 
 
@@ -92,12 +92,12 @@ class WordTokenizer:
     @classmethod
     def of_classes(cls, class_names: Sequence[str]) -> WordTokenizer:
         """The tokenizer of all sentences of OneFormer over these classes, with the smallest possible length."""
-        lines = [sentence(task) for sentence in (task_sentence, _photo) for task in TASKS]
+        lines = [sentence(task) for sentence in (task_sentence, _padding_sentence) for task in TASKS]
         lines += [f"a photo with a {name}" for name in class_names]
         return cls(lines, 1 + max(len(line.split()) for line in lines))
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """Number of token ids."""
         return len(self.ids) + 2
 
@@ -113,7 +113,9 @@ class WordTokenizer:
         words = sentence.lower().split()
         unknown = [word for word in words if word not in self.ids]
         if unknown:
-            raise ValueError(f"sentence has the words {', '.join(unknown)}, expected words of {', '.join(self.ids)}")
+            raise ValueError(
+                f"sentence contains {', '.join(unknown)}, expected words of the vocabulary: {', '.join(self.ids)}"
+            )
         if len(words) >= self.length:
             raise ValueError(f"sentence has {len(words)} words, expected at most {self.length - 1}")
         ids = [*(self.ids[word] for word in words), len(self.ids) + 1]
@@ -131,8 +133,10 @@ def clip_task_tokens(sentence: str) -> Tensor:
     for task, ids in _CLIP_TASKS.items():
         if sentence.lower() == task_sentence(task):
             return torch.tensor(ids + (0,) * (77 - len(ids)))
-    known = ", ".join(repr(task_sentence(task)) for task in TASKS)
-    raise ValueError(f"sentence is {sentence!r}, expected one of {known}; for others give CLIP's own tokenizer")
+    expected = ", ".join(repr(task_sentence(task)) for task in TASKS)
+    raise ValueError(
+        f"sentence is {sentence!r}, expected one of {expected}. Use CLIP's own tokenizer for other sentences"
+    )
 
 
 class TextLayer(nn.Module):
@@ -161,16 +165,16 @@ class TextEncoder(nn.Module):
     """Encode sentences into one vector each: the last-layer state of the end token.
 
     Args:
-        vocabulary: number of token ids.
+        vocab_size: number of token ids.
         length: L, tokens per sentence.
         width: of a token.
         depth: number of layers.
         num_heads: of each attention; None: one per 64 of the width.
     """
 
-    def __init__(self, vocabulary: int, length: int, width: int, depth: int, num_heads: int | None = None) -> None:
+    def __init__(self, vocab_size: int, length: int, width: int, depth: int, num_heads: int | None = None) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(length, width))
         self.layers = nn.Sequential(*(TextLayer(width, num_heads or max(1, width // 64)) for _ in range(depth)))
         self.ln_final = nn.LayerNorm(width)

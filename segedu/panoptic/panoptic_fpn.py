@@ -147,12 +147,12 @@ def panoptic_fpn_loss(
     instance_losses = mask_rcnn_loss(outputs, targets, generator=generator)
     losses = {name: instance_weight * value for name, value in instance_losses.items() if name != "loss"}
     logits = full_precision(outputs["semantic_logits"])
-    semantic = _padded(targets, outputs["sizes"], logits)
+    semantic = _pad_semantic(targets, outputs["sizes"], logits)
     losses["semantic"] = semantic_weight * cross_entropy(logits, semantic, ignore_index=VOID)
     return {**losses, "loss": sum(losses.values())}
 
 
-def _padded(targets: Targets, sizes: Sequence[Size], logits: Tensor) -> Tensor:
+def _pad_semantic(targets: Targets, sizes: Sequence[Size], logits: Tensor) -> Tensor:
     """Semantic targets (B, H, W); padding is ignored."""
     B, _, H, W = logits.shape
     semantic = torch.full((B, H, W), VOID, dtype=torch.int64, device=logits.device)
@@ -177,19 +177,19 @@ def to_network_classes(target: Mapping[str, Tensor], things: Sequence[int], stuf
     """
     check_keys("target", target, ("labels", "semantic"))
     _check_disjoint(things, stuff)
-    labels = _look_up("target['labels']", target["labels"], {c: i for i, c in enumerate(things, start=1)})
+    labels = _map_categories("target['labels']", target["labels"], {c: i for i, c in enumerate(things, start=1)})
     classes = {c: i for i, c in enumerate(stuff, start=1)} | dict.fromkeys(things, 0) | {VOID: VOID}
-    return {**target, "labels": labels, "semantic": _look_up("target['semantic']", target["semantic"], classes)}
+    return {**target, "labels": labels, "semantic": _map_categories("target['semantic']", target["semantic"], classes)}
 
 
 def _check_disjoint(things: Sequence[int], stuff: Sequence[int]) -> None:
     check_categories("things", things, VOID)
     check_categories("stuff", stuff, VOID)
     if len({*things, *stuff}) < len(things) + len(stuff):
-        raise ValueError(f"things is {tuple(things)} and stuff {tuple(stuff)}, expected each category once")
+        raise ValueError(f"things is {tuple(things)} and stuff {tuple(stuff)}, expected each category exactly once")
 
 
-def _look_up(name: str, categories: Tensor, classes: Mapping[int, int]) -> Tensor:
+def _map_categories(name: str, categories: Tensor, classes: Mapping[int, int]) -> Tensor:
     """Replace each category by its class."""
     check_dtype(name, categories, torch.int64)
     unknown = set(categories.unique().tolist()) - set(classes)
@@ -243,21 +243,21 @@ def merge_panoptic(
     panoptic_seg = torch.zeros_like(semantic, dtype=torch.int32)
     segments_info: list[dict[str, Any]] = []
 
-    def add(mask: Tensor, category: int, **more: Any) -> None:
+    def add_segment(mask: Tensor, category: int, **more: Any) -> None:
         segments_info.append({"id": len(segments_info) + 1, "category_id": category, **more})
         panoptic_seg[mask] = len(segments_info)
 
     labels, scores, masks = (instances[key] for key in ("labels", "scores", "masks"))
     for i in scores.argsort(descending=True, stable=True).tolist():
-        free = masks[i] & (panoptic_seg == 0)  # (H, W): masks are compared, not boxes
+        visible = masks[i] & (panoptic_seg == 0)  # (H, W): masks are compared, not boxes
         area = int(masks[i].sum())
-        taken = area - int(free.sum())
-        if scores[i] >= score_threshold and taken < area and taken <= overlap_threshold * area:
-            add(free, int(labels[i]), isthing=True, score=float(scores[i]))
+        occluded_area = area - int(visible.sum())
+        if scores[i] >= score_threshold and occluded_area < area and occluded_area <= overlap_threshold * area:
+            add_segment(visible, int(labels[i]), isthing=True, score=float(scores[i]))
     remaining = semantic[panoptic_seg == 0]
     for category in remaining.unique().tolist():
         if category != VOID and category not in things and int((remaining == category).sum()) >= stuff_area:
-            add((semantic == category) & (panoptic_seg == 0), category, isthing=False)
+            add_segment((semantic == category) & (panoptic_seg == 0), category, isthing=False)
     return panoptic_seg, segments_info
 
 
@@ -270,7 +270,7 @@ def _check_merge(instances: Mapping[str, Tensor], semantic: Tensor, things: Coll
     check_dtype("instances['masks']", instances["masks"], torch.bool, "N? H W", lengths)
     check_scores("instances['scores']", instances["scores"], len(instances["masks"]))
     check_labels("instances['labels']", instances["labels"], len(instances["masks"]))
-    _look_up("instances['labels']", instances["labels"], dict.fromkeys(things, 0))
+    _map_categories("instances['labels']", instances["labels"], dict.fromkeys(things, 0))
 
 
 def postprocess(

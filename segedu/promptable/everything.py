@@ -75,8 +75,8 @@ class Settings:
         check_number("crop_edge", self.crop_edge)
         if self.points_per_side < self.crop_points_divisor**self.crop_layers:
             raise ValueError(
-                f"points_per_side is {self.points_per_side}, expected at least one point per side in the last of "
-                f"{self.crop_layers} crop_layers, with crop_points_divisor {self.crop_points_divisor}"
+                f"points_per_side is {self.points_per_side}, expected at least "
+                f"crop_points_divisor ** crop_layers = {self.crop_points_divisor**self.crop_layers}"
             )
 
 
@@ -104,7 +104,7 @@ def segment_everything(model: SAM, image: Tensor, settings: Settings | None = No
     masks = _masks(model, preds, size)
     if settings.min_region_area:
         threshold = max(settings.nms_threshold, settings.crop_nms_threshold)
-        masks, keep = without_small_regions(masks, settings.min_region_area, threshold)
+        masks, keep = postprocess_small_regions(masks, settings.min_region_area, threshold)
         preds = _select(preds, keep)
     names = ("scores", "stability", "point_coords", "crop_boxes")
     labels = torch.ones(len(masks), dtype=torch.int64, device=image.device)
@@ -130,7 +130,7 @@ def _segment_crop(model: SAM, image: Tensor, box: Box, layer: int, settings: Set
         }
         if settings.iou_threshold > 0:
             preds = _select(preds, preds["scores"] > settings.iou_threshold)
-        batches.append(_stable(model, preds, size, settings))
+        batches.append(_filter_stable(model, preds, size, settings))
     preds = _concatenate(batches)
     corner = points.new_tensor([x1, y1])
     preds["nms_boxes"] = preds["nms_boxes"] + corner.repeat(2).to(preds["nms_boxes"])
@@ -140,7 +140,9 @@ def _segment_crop(model: SAM, image: Tensor, box: Box, layer: int, settings: Set
     return _select(preds, nms(preds["nms_boxes"], preds["scores"], settings.nms_threshold))
 
 
-def _stable(model: SAM, preds: dict[str, Tensor], size: tuple[int, int], settings: Settings) -> dict[str, Tensor]:
+def _filter_stable(
+    model: SAM, preds: dict[str, Tensor], size: tuple[int, int], settings: Settings
+) -> dict[str, Tensor]:
     """Keep the stable ones of the masks with a high predicted IoU, and compute their boxes."""
     stability, boxes = [], []
     for logits in preds["mask_logits"].split(BATCH_SIZE):
@@ -255,7 +257,7 @@ def near_crop_edge(boxes: Tensor, crop: Box, size: tuple[int, int], distance: fl
     return (near_crop & ~near_image).any(dim=1)
 
 
-def without_small_regions(masks: Tensor, min_area: int, nms_threshold: float) -> tuple[Tensor, Tensor]:
+def postprocess_small_regions(masks: Tensor, min_area: int, nms_threshold: float) -> tuple[Tensor, Tensor]:
     """Fill small holes, remove small islands, and drop masks that have become duplicates.
 
     Args:

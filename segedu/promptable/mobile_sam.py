@@ -37,7 +37,9 @@ class MobileImageEncoder(nn.Module):
     def __init__(self, backbone: TinyViT, out_channels: int = 256) -> None:
         super().__init__()
         if backbone.strides[-1] != 16:
-            raise ValueError(f"backbone has the strides {backbone.strides}, expected 16 at last: last_stride=1")
+            raise ValueError(
+                f"backbone has the strides {backbone.strides}, expected a last stride of 16. Pass last_stride=1"
+            )
         self.backbone = backbone
         self.neck = neck(backbone.channels[-1], out_channels)
 

@@ -41,8 +41,8 @@ def nuclei_mask_rcnn() -> nn.Module:
             head=TwoLayerHead(64, size=7, hidden=256),
             mask_head=mask_rcnn.MaskHead(64, size=7, depth=2),
             sampling=Sampling(count=64, positive_fraction=0.5, positive_iou=0.5),
-            counts=(300, 1000),
-            detect={"score_threshold": 0.5, "iou_threshold": 0.4, "count": 500},
+            max_proposals=(300, 1000),
+            detection_options={"score_threshold": 0.5, "iou_threshold": 0.4, "max_detections": 500},
         )
     )
 
@@ -84,7 +84,7 @@ def embedding_functions(unit: float) -> dict[str, Any]:
         "loss": partial(spatial_embedding.spatial_embedding_loss, unit=unit, foreground_weight=10.0),
         # without these limits, the rim that an object's own Gaussian does not cover becomes an object
         "postprocess": lambda outputs, size: spatial_embedding.postprocess(
-            outputs, unit=unit, min_pixels=15, min_free=0.5
+            outputs, unit=unit, min_pixels=15, min_free_fraction=0.5
         ),
     }
 

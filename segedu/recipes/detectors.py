@@ -78,7 +78,7 @@ def two_stage_parts() -> dict[str, Any]:
         "num_classes": len(CLASSES),
         "rpn": faster_rcnn.RPN(48, sizes=(ANCHOR_SIDES, (20.0, 28.0, 34.0))),
         "head": TwoLayerHead(48, size=5, hidden=128),
-        "counts": (100, 50),
+        "max_proposals": (100, 50),
     }
 
 
@@ -90,7 +90,13 @@ def small_mask_rcnn() -> mask_rcnn.MaskRCNN:
 def small_yolact() -> yolact.YOLACT:
     """A narrow YOLACT with 16 prototypes."""
     return yolact.YOLACT(
-        features(4), len(CLASSES), 48, prototypes=16, scales=ANCHOR_SIDES, ratios=(1.0, 0.5, 2.0), square=False
+        features(4),
+        len(CLASSES),
+        48,
+        num_prototypes=16,
+        scales=ANCHOR_SIDES,
+        ratios=(1.0, 0.5, 2.0),
+        use_square_anchors=False,
     )
 
 

@@ -100,7 +100,7 @@ def small_panoptic_fpn() -> PanopticFPN:
         rpn=RPN(48, sizes=(14.0, 24.0, 40.0, 70.0), ratios=(0.5, 1.0, 2.0)),
         head=TwoLayerHead(48, size=5, hidden=128),
         mask_head=MaskHead(48, size=7, depth=2),
-        counts=(100, 50),
+        max_proposals=(100, 50),
     )
 
 

@@ -50,11 +50,11 @@ def random_cells(seed: int, size: int = 96, cells: int = 14, radius: tuple[float
 
 def five_hundred_cells() -> Tensor:
     """A label map of 1024 x 1024 pixels, int32."""
-    from segedu.instance.cellpose.flows import tidy
+    from segedu.instance.cellpose.flows import fill_holes_and_remove_small
 
     tiles = [random_cells(seed, 256, 90, (10, 20)) for seed in range(16)]
     tiles = [np.where(tile > 0, tile + 100 * n, 0) for n, tile in enumerate(tiles)]
-    label_map = tidy(torch.from_numpy(np.block([tiles[n : n + 4] for n in range(0, 16, 4)])), 15)
+    label_map = fill_holes_and_remove_small(torch.from_numpy(np.block([tiles[n : n + 4] for n in range(0, 16, 4)])), 15)
     label_map[label_map > 500] = 0
     assert label_map.shape == (1024, 1024) and label_map.max() == 500
     return label_map

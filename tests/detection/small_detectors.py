@@ -102,22 +102,22 @@ def _fast_rcnn() -> nn.Module:
 
 def _two_stages() -> dict[str, Any]:
     parts = {"rpn": RPN(8, ((8,), (16,), (24,), (32,), (48,))), "head": TwoLayerHead(8, 3, 8)}
-    return {"backbone": _levels(1), "num_classes": 4, "counts": (REGIONS, REGIONS), **parts}
+    return {"backbone": _levels(1), "num_classes": 4, "max_proposals": (REGIONS, REGIONS), **parts}
 
 
 def _mask_rcnn() -> MaskRCNN:
-    detect = {"score_threshold": 0.0, "iou_threshold": 0.9, "count": REGIONS}
-    return MaskRCNN(**_two_stages(), mask_head=MaskHead(8, size=4, depth=1), detect=detect)
+    detect = {"score_threshold": 0.0, "iou_threshold": 0.9, "max_detections": REGIONS}
+    return MaskRCNN(**_two_stages(), mask_head=MaskHead(8, size=4, depth=1), detection_options=detect)
 
 
 def _panoptic_fpn() -> PanopticFPN:
-    detect = {"score_threshold": 0.0, "iou_threshold": 0.9, "count": REGIONS}
-    parts = {**_two_stages(), "mask_head": MaskHead(8, size=4, depth=1), "detect": detect}
+    detect = {"score_threshold": 0.0, "iou_threshold": 0.9, "max_detections": REGIONS}
+    parts = {**_two_stages(), "mask_head": MaskHead(8, size=4, depth=1), "detection_options": detect}
     return PanopticFPN(**parts, num_stuff=2, semantic_branch=SemanticBranch(8, 3, width=8, groups=2))
 
 
 def _yolo11_seg() -> YOLO11Seg:
-    return YOLO11Seg(YOLO11Pyramid(Scale(0.5, 0.125, 1024, deep=False)), 4, prototype_width=8, prototypes=4, bins=4)
+    return YOLO11Seg(YOLO11Pyramid(Scale(0.5, 0.125, 1024, deep=False)), 4, prototype_width=8, num_prototypes=4, bins=4)
 
 
 def _detr() -> DETR:

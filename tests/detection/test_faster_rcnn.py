@@ -26,7 +26,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from segedu.detection.fast_rcnn import WEIGHTS, TwoLayerHead
 from segedu.detection.faster_rcnn import (
-    ANCHORS,
+    ANCHOR_SAMPLING,
     MIN_SIZE,
     RPN,
     FasterRCNN,
@@ -100,7 +100,7 @@ def test_detections_are_torchvisions(pair, sizes, multiple) -> None:
     images = draw_images(sizes)
     batch, inside = batch_of(images, multiple)
     for size, there, expected, found in zip(
-        sizes, inside, theirs(images), postprocess(ours(batch, inside), count=DETECTIONS), strict=True
+        sizes, inside, theirs(images), postprocess(ours(batch, inside), max_detections=DETECTIONS), strict=True
     ):
         assert len(found["scores"]) == DETECTIONS and len(found["labels"].unique()) > 1
         assert torch.equal(found["labels"], expected["labels"])
@@ -118,7 +118,7 @@ def test_another_weight_gives_other_detections(name) -> None:
     images = draw_images(IMAGES[:1])
     batch, inside = batch_of(images)
     ours.state_dict()[name] += 0.001
-    found, expected = postprocess(ours(batch, inside), count=DETECTIONS)[0], theirs(images)[0]
+    found, expected = postprocess(ours(batch, inside), max_detections=DETECTIONS)[0], theirs(images)[0]
     same = found["scores"].shape == expected["scores"].shape
     assert not (same and torch.allclose(found["scores"], expected["scores"], **CLOSE))
 
@@ -159,7 +159,7 @@ def test_version_2_is_torchvisions() -> None:
     expected, outputs = their_stages(theirs, images), ours(batch, inside)
     for key in ("objectness", "anchor_deltas", "class_logits", "deltas"):
         torch.testing.assert_close(outputs[key], expected[key], **CLOSE)
-    for found, other in zip(postprocess(outputs, count=DETECTIONS), theirs(images), strict=True):
+    for found, other in zip(postprocess(outputs, max_detections=DETECTIONS), theirs(images), strict=True):
         torch.testing.assert_close(found["scores"], other["scores"], **CLOSE)
 
 
@@ -185,11 +185,11 @@ def test_constants_are_torchvisions() -> None:
     rpn, heads = theirs.rpn, theirs.roi_heads
     assert rpn.anchor_generator.sizes == ours.rpn.sizes and rpn.anchor_generator.aspect_ratios[0] == ours.rpn.ratios
     assert (rpn._post_nms_top_n, rpn._pre_nms_top_n) == ({"training": 2000, "testing": 1000},) * 2
-    assert ours.counts == (2000, 1000)
+    assert ours.max_proposals == (2000, 1000)
     defaults = {name: p.default for name, p in inspect.signature(propose).parameters.items()}
     assert (rpn.nms_thresh, rpn.min_size, rpn.score_thresh) == (defaults["iou_threshold"], MIN_SIZE, 0)
     for matcher, sampler, sampling in (
-        (rpn.proposal_matcher, rpn.fg_bg_sampler, ANCHORS),
+        (rpn.proposal_matcher, rpn.fg_bg_sampler, ANCHOR_SAMPLING),
         (heads.proposal_matcher, heads.fg_bg_sampler, ours.sampling),
     ):
         assert (sampler.batch_size_per_image, sampler.positive_fraction) == (sampling.count, sampling.positive_fraction)
@@ -198,7 +198,7 @@ def test_constants_are_torchvisions() -> None:
         )
     defaults = {name: p.default for name, p in inspect.signature(postprocess).parameters.items()}
     assert heads.score_thresh == defaults["score_threshold"] and heads.nms_thresh == defaults["iou_threshold"]
-    assert heads.detections_per_img == defaults["count"] and heads.box_coder.weights == WEIGHTS
+    assert heads.detections_per_img == defaults["max_detections"] and heads.box_coder.weights == WEIGHTS
     assert heads.box_roi_pool.output_size == (ours.roi_heads["box_head"].size,) * 2
 
 
@@ -228,16 +228,16 @@ def test_proposals_by_hand() -> None:
     }
     # the second overlaps the first by 7/8, the third is too thin, the fourth is on another level
     assert propose(outputs, [(6, 30)])[0].tolist() == [[0, 0, 8, 6], [0, 0, 8, 6]]
-    assert propose(outputs, [(30, 30)], count=1)[0].tolist() == [[0, 0, 8, 8.5]]  # the best of its level was too thin
+    assert propose(outputs, [(30, 30)], max_proposals=1)[0].tolist() == [[0, 0, 8, 8.5]]  # the best was too thin
 
 
 # --- what is no matter of parity --------------------------------------------------------------------------------
 
 
-def small(counts: tuple[int, int] = (40, 20), num_classes: int = 4) -> FasterRCNN:
+def small(max_proposals: tuple[int, int] = (40, 20), num_classes: int = 4) -> FasterRCNN:
     torch.manual_seed(0)
     rpn = RPN(16, (8, 12, 16, 24, 32))
-    return FasterRCNN(small_pyramid(16), num_classes, rpn, TwoLayerHead(16, 5, 32), counts=counts)
+    return FasterRCNN(small_pyramid(16), num_classes, rpn, TwoLayerHead(16, 5, 32), max_proposals=max_proposals)
 
 
 def test_the_generator_draws() -> None:

@@ -113,7 +113,7 @@ def test_detections_equal_torchvision(sizes: list[tuple[int, int]], multiple: in
     images = random_images(sizes)
     theirs.transform.size_divisible = multiple
     batch, inside = batch_of(images, multiple)
-    options = {"score_threshold": 0.1, "candidates": 100, "max_detections": 30}
+    options = {"score_threshold": 0.1, "topk_candidates": 100, "max_detections": 30}
     found, expected = postprocess(ours(batch, inside), **options), theirs(images)
     for got, wanted, image, size in zip(found, expected, images, inside, strict=True):
         assert len(wanted["boxes"]) > 10

@@ -106,7 +106,7 @@ def test_detections_by_hand() -> None:
     assert first["labels"].tolist() == [2, 1, 2]
     torch.testing.assert_close(first["scores"], torch.tensor([2.0, 0.9, 0.2]))
     assert second["boxes"].tolist() == [[0, 0, 8, 8]] and second["labels"].tolist() == [1]
-    assert [len(found["boxes"]) for found in postprocess(outputs, count=1)] == [1, 1]
+    assert [len(found["boxes"]) for found in postprocess(outputs, max_detections=1)] == [1, 1]
     assert [len(found["boxes"]) for found in postprocess(outputs, score_threshold=9.0)] == [0, 0]
     assert len(postprocess(outputs, iou_threshold=0.95)[0]["boxes"]) == 4
 
@@ -129,7 +129,7 @@ def test_heads_are_set_and_boxes_move_to_their_objects() -> None:
     outputs["deltas"] = model.box(features).reshape(321, 3, 4)
     assert outputs["svm_scores"][-1, 1] > outputs["svm_scores"][300:320, 1].max()
     assert not model.svm.weight[[0, 2]].any() and (model.svm.bias[[0, 2]] == -1).all()  # classes without an object
-    found = postprocess(outputs, score_threshold=-torch.inf, iou_threshold=1.0, count=1000)[0]
+    found = postprocess(outputs, score_threshold=-torch.inf, iou_threshold=1.0, max_detections=1000)[0]
     own = found["boxes"][found["labels"] == 2]
     assert ((own - truth["boxes"]).abs().amax(1) < 0.2).sum() >= 300
 

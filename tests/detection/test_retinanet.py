@@ -119,7 +119,7 @@ def test_detections_equal_torchvision(v2: bool, sizes: list[tuple[int, int]], mu
     images = random_images(sizes)
     theirs.transform.size_divisible = multiple
     batch, inside = batch_of(images, multiple)
-    options = {"score_threshold": 0.7, "candidates": 50, "max_detections": 500}
+    options = {"score_threshold": 0.7, "topk_candidates": 50, "max_detections": 500}
     found, expected = postprocess(ours(batch, inside), **options), theirs(images)
     for got, wanted, image, size in zip(found, expected, images, inside, strict=True):
         assert 50 < len(wanted["boxes"]) < 200  # some are dropped for their score, some as no candidates
@@ -190,7 +190,9 @@ def test_losses_and_gradients_equal_torchvision(v2: bool, size: tuple[int, int])
         torch.testing.assert_close(got, grad, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("change", [{"alpha": 0.26}, {"gamma": 2.01}, {"low": 0.3}, {"high": 0.6}, {"giou": True}])
+@pytest.mark.parametrize(
+    "change", [{"alpha": 0.26}, {"gamma": 2.01}, {"negative_iou": 0.3}, {"positive_iou": 0.6}, {"giou": True}]
+)
 def test_every_option_of_the_loss_is_seen(change: dict[str, float]) -> None:
     outputs = random_outputs((64, 96), 1)
     targets = [scene(torch.cat(outputs["anchors"])[:800], 0, 9)]

@@ -119,7 +119,7 @@ def test_detections_equal_torchvision(size: tuple[int, int], shape: tuple[int, i
     ours, theirs = both(size, score_thresh=0.4, topk_candidates=40, detections_per_img=500)
     image = torch.rand(3, *shape, generator=generator(), dtype=torch.float64)
     squeezed = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)
-    options = {"score_threshold": 0.4, "candidates": 40, "max_detections": 500}
+    options = {"score_threshold": 0.4, "topk_candidates": 40, "max_detections": 500}
     got, wanted = postprocess(ours(squeezed), **options)[0], theirs([image])[0]
     assert 50 < len(wanted["boxes"]) < 100  # some are dropped for their score, some as no candidates
     torch.testing.assert_close(resize_boxes(got["boxes"], size, shape), wanted["boxes"], rtol=0, atol=1e-4)
@@ -211,7 +211,7 @@ def test_tiny_objects_have_nearly_tied_default_boxes_and_equal_losses_on_equal_b
     torch.testing.assert_close(losses["boxes"], expected["bbox_regression"], **CLOSE)
 
 
-@pytest.mark.parametrize("change", [{"iou_threshold": 0.6}, {"negatives": 2.0}])
+@pytest.mark.parametrize("change", [{"iou_threshold": 0.6}, {"neg_to_pos_ratio": 2.0}])
 def test_every_option_of_the_loss_is_seen(change: dict[str, float]) -> None:
     outputs = random_outputs((96, 96), 1)
     targets = [scene(outputs["anchors"], 0)]
@@ -230,7 +230,7 @@ def test_loss_by_hand() -> None:
     hardest = sum(math.log(math.exp(-wrong) + 2) + wrong for wrong in (1, 2, 3))
     assert losses["classification"].item() == pytest.approx(math.log(3) + hardest, rel=1e-6)
     assert losses["boxes"].item() == pytest.approx(0.5, rel=1e-5)
-    all_of_them = ssd_loss(outputs, targets, negatives=100)["classification"].item()  # and no box twice
+    all_of_them = ssd_loss(outputs, targets, neg_to_pos_ratio=100)["classification"].item()  # and no box twice
     rest = math.log(3) + math.log(math.exp(9) + 2) - 9
     assert all_of_them == pytest.approx(math.log(3) + hardest + rest, rel=1e-5)
     half = {**outputs, "logits": logits.half(), "deltas": outputs["deltas"].half()}

@@ -49,7 +49,7 @@ def test_the_papers_network() -> None:
         model = yolov1()
     assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == 24
     assert sum(p.numel() for p in model.parameters()) == 271_703_550
-    assert (model.side, model.backbone.channels, model.backbone.strides) == (448, (1024,), (64,))
+    assert (model.input_size, model.backbone.channels, model.backbone.strides) == (448, (1024,), (64,))
     assert model.backbone(torch.zeros(1, 3, 448, 448, device="meta"))[0].shape == (1, 1024, 7, 7)
     assert model.head[-1].out_features == 7 * 7 * 30
     assert yolo_depth(2, 20) == 30 and yolo_depth(5, 20) == 45

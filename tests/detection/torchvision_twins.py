@@ -72,9 +72,10 @@ def our_detector(masks: bool = False, v2: bool = False) -> FasterRCNN:
     if v2:
         normalize_pyramid(backbone)
     head = ConvolutionalHead(CHANNELS, 7, HIDDEN) if v2 else TwoLayerHead(CHANNELS, 7, HIDDEN)
-    parts = {"rpn": RPN(CHANNELS, SIZES, depth=1 + v2), "head": head, "counts": (COUNT, COUNT)}
+    parts = {"rpn": RPN(CHANNELS, SIZES, depth=1 + v2), "head": head, "max_proposals": (COUNT, COUNT)}
     if masks:
-        return MaskRCNN(backbone, CLASSES, MaskHead(CHANNELS, depth=2, batch_norm=v2), {"count": DETECTIONS}, **parts)
+        mask_head = MaskHead(CHANNELS, depth=2, batch_norm=v2)
+        return MaskRCNN(backbone, CLASSES, mask_head, {"max_detections": DETECTIONS}, **parts)
     return FasterRCNN(backbone, CLASSES, **parts)
 
 

@@ -60,7 +60,7 @@ def open_the_way() -> None:
     for prefix in {os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}:
         for folder in reversed(Path(prefix).parents):
             if not folder.stat().st_mode & 0o001:
-                restrictions.checked(restrictions.libc().unshare(0x20000), "unshare")
+                restrictions.check_call(restrictions.libc().unshare(0x20000), "unshare")
                 mounts.mount("none", "/", None, 16384 | 1 << 18)
                 tree = mounts.clone(prefix)
                 mounts.mount("tmpfs", str(folder), "tmpfs", 0, "mode=0755")
@@ -75,7 +75,7 @@ def become(words: list[str]) -> None:
     if root and ("user" in words or "readable" in words):
         open_the_way()
     if root and "masked-proc" in words:
-        restrictions.checked(restrictions.libc().unshare(0x20000), "unshare")
+        restrictions.check_call(restrictions.libc().unshare(0x20000), "unshare")
         mounts.mount("none", "/", None, 16384 | 1 << 18)
         mounts.mount("tmpfs", "/proc/acpi", "tmpfs", 0)
     if root and ("container" in words or "no-admin" in words):
@@ -84,7 +84,7 @@ def become(words: list[str]) -> None:
         restrictions.libc().capget(ctypes.c_char_p(header), (ctypes.c_char * 24).from_buffer(most))
         for place in (2, 6, 10):
             most[place] &= ~(1 << 21 - 16)
-        restrictions.checked(restrictions.libc().capset(ctypes.c_char_p(header), bytes(most)), "capset")
+        restrictions.check_call(restrictions.libc().capset(ctypes.c_char_p(header), bytes(most)), "capset")
     if root and "user" in words:
         os.setgroups([])
         os.setresgid(UID, UID, UID)

@@ -324,7 +324,7 @@ def _give_up_tracing() -> None:
     held = int(lines["CapPrm"], 16) & ~(1 << 19 | 1 << 21)
     low, high = held & 0xFFFFFFFF, held >> 32
     header, sets = struct.pack("Ii", 0x20080522, 0), struct.pack("IIIIII", low, low, 0, high, high, 0)
-    restrictions.checked(restrictions.libc().capset(header, sets), "capset")
+    restrictions.check_call(restrictions.libc().capset(header, sets), "capset")
 
 
 @linux

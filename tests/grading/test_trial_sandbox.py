@@ -64,7 +64,7 @@ HARMLESS = """
 import os, socket
 from segedu.grading.sandbox import isolation_levels, restrictions, trial_sandbox
 if os.geteuid() == 0:
-    restrictions.checked(restrictions.libc().unshare(0x20000 | 0x4000000), "unshare")  # should a trial be harmful after all
+    restrictions.check_call(restrictions.libc().unshare(0x20000 | 0x4000000), "unshare")  # should a trial be harmful after all
 look = lambda: [open("/proc/self/mountinfo").read(), socket.gethostname(), os.getcwd(), os.stat("/").st_ino,
                 os.listdir("/proc/self/ns"), open("/proc/sys/kernel/core_pattern").read(), open("/etc/passwd").read(),
                 len(open("/proc/sysvipc/shm").readlines())]

@@ -12,9 +12,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from segedu.instance.affinities import (
-    FAR,
-    NEAR,
+    ATTRACTIVE_OFFSETS,
     OFFSETS,
+    REPULSIVE_OFFSETS,
     AffinityNet,
     affinity_loss,
     affinity_targets,
@@ -152,12 +152,12 @@ def test_one_wrong_pair_joins_components_but_not_the_mutex_watershed() -> None:
     assert decode_components(affinities, foreground).max() == 1
     assert same_partition(decode_mutex(affinities, foreground), label_map)
     # without far pairs nothing forbids the join
-    near = affinities[: len(NEAR)]
-    assert decode_mutex(near, foreground, NEAR).max() == 1
+    near = affinities[: len(ATTRACTIVE_OFFSETS)]
+    assert decode_mutex(near, foreground, ATTRACTIVE_OFFSETS).max() == 1
     # a yes that is surer than all noes wins
     assert decode_mutex(two_squares(0.97)[0], foreground).max() == 1
     assert decode_components(affinities, foreground, affinity_threshold=0.92).max() == 2
-    assert len(OFFSETS) == len(NEAR) + len(FAR)
+    assert len(OFFSETS) == len(ATTRACTIVE_OFFSETS) + len(REPULSIVE_OFFSETS)
 
 
 def test_only_the_four_neighbours_attract() -> None:
@@ -235,14 +235,14 @@ TARGETS = {"affinities": torch.ones(2, 1, 4, 5).byte(), "foreground": torch.ones
         (lambda: affinity_loss(OUTPUTS, TARGETS, dice_weight=-1.0), ValueError, "dice_weight is -1"),
         (lambda: decode_mutex(P.int(), INSIDE, NEAR_ONLY), TypeError, "affinities has dtype torch.int32"),
         (lambda: decode_mutex(P, INSIDE.int(), NEAR_ONLY), TypeError, "foreground has dtype torch.int32"),
-        (lambda: decode_mutex(P, INSIDE), ValueError, r"expected \(8, 4, 5\) for these offsets"),
+        (lambda: decode_mutex(P, INSIDE), ValueError, r"expected \(8, 4, 5\), one channel per offset"),
         (
             lambda: decode_mutex(P, INSIDE[:2], NEAR_ONLY),
             ValueError,
             r"foreground has shape \(2, 5\), expected \(H, W\) with H = 4",
         ),
         (lambda: decode_mutex(3 * P + 1, INSIDE, NEAR_ONLY), ValueError, "outside"),
-        (lambda: decode_mutex(P, INSIDE, [(0, -2)]), ValueError, "nothing would be joined"),
+        (lambda: decode_mutex(P, INSIDE, [(0, -2)]), ValueError, "expected at least one direct neighbour"),
         (lambda: decode_components(P, INSIDE, NEAR_ONLY, min_pixels=0), ValueError, "min_pixels is 0"),
         (
             lambda: decode_components(P, INSIDE, NEAR_ONLY, affinity_threshold=2.0),

@@ -125,7 +125,7 @@ def test_bad_input():
         ),
         (ValueError, "flows has the value nan", lambda: masks_from_flows3d(flows / 0, inside)),
         (ValueError, "steps is -1", lambda: follow_flows3d(flows, inside, -1)),
-        (ValueError, "max_share is 2", lambda: masks_from_flows3d(flows, inside, max_share=2)),
+        (ValueError, "max_size_fraction is 2", lambda: masks_from_flows3d(flows, inside, max_size_fraction=2)),
         (ValueError, "outputs has the keys", lambda: postprocess3d({"flows": flows})),
         (
             ValueError,

@@ -6,12 +6,12 @@ import torch
 from benchmarks.cells import random_cells
 
 from segedu.instance.cellpose.flows import (
+    cluster_end_points,
     diffusion_flow,
+    fill_holes_and_remove_small,
     flow_error,
     follow_flows,
-    group_ends,
     masks_from_flows,
-    tidy,
 )
 from segedu.ops.flows import drift
 from segedu.ops.label_maps import relabel_by_occurrence
@@ -115,7 +115,7 @@ def test_ends_and_groups_are_those_of_cellpose():
         assert (np.abs(ends[:, foreground].numpy() - expected) < 1e-3).mean() > 0.99
         rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
         assert torch.equal(ends[:, ~foreground], torch.stack([rows, columns]).float()[:, ~foreground])
-        groups = group_ends(torch.from_numpy(expected), (96, 96), 0.4)
+        groups = cluster_end_points(torch.from_numpy(expected), (96, 96), 0.4)
         theirs = dynamics.get_masks_torch(torch.from_numpy(expected).int(), places, (96, 96))
         np.testing.assert_array_equal(groups.numpy(), theirs[places])
 
@@ -199,7 +199,7 @@ def test_label_maps_of_small_cells_are_those_of_cellpose_where_its_labels_have_n
 def test_round_trip_finds_nearly_all_cells():
     found = total = 0
     for seed in range(30):
-        label_map = tidy(torch.from_numpy(random_cells(seed)), 40)
+        label_map = fill_holes_and_remove_small(torch.from_numpy(random_cells(seed)), 40)
         ours = masks_from_flows(diffusion_flow(label_map), label_map > 0)
         scores = partition(label_map.numpy(), ours.numpy())
         found, total = found + sum(score > 0.9 for score in scores), total + len(scores)
@@ -226,7 +226,7 @@ def test_the_filter_drops_a_cell_whose_flow_is_wrong():
     label_map = torch.from_numpy(EDGE_CASES["numbers left out"])
     flows = diffusion_flow(label_map)
     turned = torch.where(label_map == 900, flows.flip(0), flows)  # to the middle no more: axes swapped
-    assert masks_from_flows(flows, label_map > 0, max_share=1).max() == 2
+    assert masks_from_flows(flows, label_map > 0, max_size_fraction=1).max() == 2
     errors = flow_error(label_map, turned)
     assert errors[0] < 1e-6 and errors[1] > 0.4
 
@@ -238,10 +238,10 @@ def test_tidy_fills_holes_and_drops_small_cells():
     label_map[6, 6] = 9  # in the hole: it is swallowed
     label_map[20:23, 20:24] = 7  # 12 pixels
     label_map[20:24, 2:6] = 2  # 16
-    found = tidy(torch.from_numpy(label_map), 15)
+    found = fill_holes_and_remove_small(torch.from_numpy(label_map), 15)
     assert found.dtype == torch.int32 and found.unique().tolist() == [0, 1, 2]
     assert (found[2:14, 2:14] == 1).all() and (found[20:24, 2:6] == 2).all() and (found > 0).sum() == 144 + 16
-    assert len(tidy(torch.from_numpy(label_map), 0).unique()) == 4
+    assert len(fill_holes_and_remove_small(torch.from_numpy(label_map), 0).unique()) == 4
 
 
 def test_nothing_to_find():
@@ -252,7 +252,7 @@ def test_nothing_to_find():
     assert flow_error(none.int(), flows).shape == (0,)
     filled = torch.ones(40, 40, dtype=torch.int32)
     assert not masks_from_flows(diffusion_flow(filled), filled > 0).any()  # 0.4 of the image is the most
-    assert (masks_from_flows(diffusion_flow(filled), filled > 0, max_share=1) == 1).all()
+    assert (masks_from_flows(diffusion_flow(filled), filled > 0, max_size_fraction=1) == 1).all()
 
 
 def test_bad_input():
@@ -279,7 +279,7 @@ def test_bad_input():
         (ValueError, "flows has the value nan", lambda: masks_from_flows(flows * torch.nan, inside)),
         (ValueError, "steps is -1", lambda: follow_flows(flows, inside, -1)),
         (ValueError, "flow_threshold is nan", lambda: masks_from_flows(flows, inside, flow_threshold=float("nan"))),
-        (ValueError, "max_share is 0", lambda: masks_from_flows(flows, inside, max_share=0)),
+        (ValueError, "max_size_fraction is 0", lambda: masks_from_flows(flows, inside, max_size_fraction=0)),
         (ValueError, "flows has the value nan", lambda: flow_error(label_map, flows / 0)),
     ):
         with pytest.raises(error, match=words):

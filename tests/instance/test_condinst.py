@@ -16,7 +16,7 @@ from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.datasets.shapes import draw_shapes
 from segedu.detection.fcos import FCOS, encode_distances, fcos_loss, match_locations
 from segedu.instance.condinst import (
-    COUNT,
+    NUM_WEIGHTS,
     CondInst,
     aligned_upsample,
     condinst_loss,
@@ -49,7 +49,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_a_head_has_169_weights() -> None:
-    assert COUNT == 169 == (10 * 8 + 8) + (8 * 8 + 8) + (8 + 1)
+    assert NUM_WEIGHTS == 169 == (10 * 8 + 8) + (8 * 8 + 8) + (8 + 1)
     numbers = torch.arange(169.0)[None]
     (k1, b1), (k2, b2), (k3, b3) = split_weights(numbers)
     # kernels first, 80, 64 and 8 of them, row by row; then the biases, 8, 8 and 1

@@ -60,7 +60,7 @@ def test_ideal_outputs_give_the_label_map_back(n_sigma: int) -> None:
         assert got.max() == len(expected.unique()) - 1
 
 
-def cluster_by_loops(places, sigma, seed, seed_threshold, foreground_threshold, min_pixels, min_free):
+def cluster_by_loops(places, sigma, seed, seed_threshold, foreground_threshold, min_pixels, min_free_fraction):
     height, width = seed.shape
     pixels = [(y, x) for y in range(height) for x in range(width) if seed[y, x] > foreground_threshold]
     sigma = sigma.expand(2, height, width)
@@ -73,7 +73,7 @@ def cluster_by_loops(places, sigma, seed, seed_threshold, foreground_threshold, 
         index = (slice(None), *best)
         inside = [p for p in pixels if gaussian(places[(slice(None), *p)], places[index], sigma[index]) > 0.5]
         members = [p for p in inside if not labels[p]]
-        if len(members) < min_pixels or len(members) < min_free * len(inside):
+        if len(members) < min_pixels or len(members) < min_free_fraction * len(inside):
             tried.update(members)
         else:
             count += 1
@@ -89,7 +89,7 @@ def test_greedy_cluster_is_its_description(seed: int) -> None:
         "seed_threshold": [0.3, 0.7][seed % 2],
         "foreground_threshold": 0.25,
         "min_pixels": [1, 4, 6][seed % 3],
-        "min_free": [0.0, 0.6][seed // 3],
+        "min_free_fraction": [0.0, 0.6][seed // 3],
     }
     expected = cluster_by_loops(places, sigma, seeds, **options)
     got = greedy_cluster(places, sigma, seeds, **options)
@@ -114,9 +114,9 @@ def test_clusters_start_from_the_best_seed_with_its_own_sigma() -> None:
 def test_pixels_are_used_once() -> None:
     # the second object would cover all of the first
     assert line([0, 0.5, 2, 3], [0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 9.0, 9.0]) == [1, 1, 2, 2]
-    # half of what it would cover is taken: with min_free it is no object
-    assert line([0, 0.5, 2, 3], [0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 9.0, 9.0], min_free=0.6) == [1, 1, 0, 0]
-    assert line([0, 0.5, 2, 3], [0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 9.0, 9.0], min_free=0.5) == [1, 1, 2, 2]
+    # half of what it would cover is taken: with min_free_fraction it is no object
+    assert line([0, 0.5, 2, 3], [0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 9.0, 9.0], min_free_fraction=0.6) == [1, 1, 0, 0]
+    assert line([0, 0.5, 2, 3], [0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 9.0, 9.0], min_free_fraction=0.5) == [1, 1, 2, 2]
 
 
 def test_thresholds_and_least_size() -> None:
@@ -147,7 +147,7 @@ PLACES, SIGMA, SEED = torch.rand(2, 3, 4), torch.rand(2, 3, 4) + 0.1, torch.rand
         (lambda: greedy_cluster(PLACES * float("nan"), SIGMA, SEED), ValueError, "NaN"),
         (lambda: greedy_cluster(PLACES, SIGMA, SEED.int()), TypeError, "seed has dtype torch.int32"),
         (lambda: greedy_cluster(PLACES, SIGMA, SEED, seed_threshold=1.5), ValueError, "seed_threshold is 1.5"),
-        (lambda: greedy_cluster(PLACES, SIGMA, SEED, min_free=-1), ValueError, "min_free is -1"),
+        (lambda: greedy_cluster(PLACES, SIGMA, SEED, min_free_fraction=-1), ValueError, "min_free_fraction is -1"),
         (lambda: greedy_cluster(PLACES, SIGMA, SEED, min_pixels=0), ValueError, "min_pixels is 0"),
     ],
 )

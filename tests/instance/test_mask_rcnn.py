@@ -31,7 +31,7 @@ from segedu.instance.mask_rcnn import (
     mask_rcnn_resnet50_fpn,
     mask_rcnn_resnet50_fpn_v2,
     mask_targets,
-    objects,
+    positive_proposals,
     postprocess,
 )
 from segedu.layers.image_batch import resize_boxes
@@ -181,29 +181,33 @@ def test_targets_by_hand() -> None:
     masks[1, 4:, 4:] = True
     target = {"boxes": torch.tensor([[0.0, 0, 4, 8], [4, 4, 8, 8]]), "labels": torch.tensor([3, 1]), "masks": masks}
     boxes = torch.tensor([[4.0, 4, 8, 8], [0, 0, 4, 8], [4, 4, 8, 7], [5, 0, 8, 2], [0, 0, 5, 8]])
-    found = objects(boxes, target)
+    found = positive_proposals(boxes, target)
     assert found["boxes"].tolist() == boxes[[0, 1, 2, 4]].tolist() and found["labels"].tolist() == [1, 3, 1, 3]
     drawn = mask_targets(found["boxes"], target, 4)
     assert drawn.shape == (4, 4, 4)
     # RoIAlign with its half-pixel offset reads at 4.5, 5.5, ...: inside; and at 3.5, between the last column and 0
     torch.testing.assert_close(drawn[0], torch.ones(4, 4))
     torch.testing.assert_close(drawn[1], torch.tensor([1.0, 1, 1, 0.5]).expand(4, 4))
-    assert objects(boxes, NONE)["boxes"].shape == (0, 4) and mask_targets(boxes[:0], NONE, 4).shape == (0, 4, 4)
+    assert positive_proposals(boxes, NONE)["boxes"].shape == (0, 4) and mask_targets(boxes[:0], NONE, 4).shape == (
+        0,
+        4,
+        4,
+    )
 
 
 def small(**options: object) -> MaskRCNN:
     torch.manual_seed(0)
-    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "counts": (100, 50)}
+    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "max_proposals": (100, 50)}
     return MaskRCNN(small_pyramid(16), 4, MaskHead(16, depth=2), **{**parts, **options})
 
 
 def test_keys_are_the_same_with_and_without_targets() -> None:
-    model, (images, targets) = small(detect={"count": 3, "score_threshold": 0.0}).eval(), scenes(2)
+    model, (images, targets) = small(detection_options={"max_detections": 3, "score_threshold": 0.0}).eval(), scenes(2)
     without, with_them = model(images), model(images, targets=targets)
     assert without.keys() == with_them.keys()
     assert [len(instance["boxes"]) for instance in without["instances"]] == [3, 3]
     assert without["mask_logits"].shape == (6, 4, 28, 28)
-    with pytest.raises(ValueError, match="has no scores, expected those of the network called without targets"):
+    with pytest.raises(ValueError, match="has no scores, expected the outputs of a call without targets"):
         postprocess(with_them)
     found = postprocess(without, score_threshold=1.0)
     assert [tuple(f["masks"].shape) for f in found] == [(0, 64, 64)] * 2

@@ -90,7 +90,7 @@ def test_mask_heads_of_condinst() -> None:
 
 def test_fast_nms_and_cutting_of_yolact() -> None:
     boxes, scores = record.nms_inputs()
-    row, label = yolact.fast_nms(boxes, scores, 0.3, candidates=40)
+    row, label = yolact.fast_nms(boxes, scores, 0.3, topk_candidates=40)
     values, labels = RECORDED["yolact"]["fast_nms"]
     assert 5 < len(values) < 60
     torch.testing.assert_close(scores[row, label], torch.tensor(values, dtype=torch.float64))

@@ -196,7 +196,7 @@ MAP, FLAT = torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 3)
         (lambda: watershed_decode(MAP), TypeError, "distance has dtype torch.int32, expected"),
         (lambda: watershed_decode([1.0]), TypeError, "distance has type list, expected"),
         (lambda: watershed_decode(FLAT[0]), ValueError, r"distance has shape \(3,\), expected"),
-        (lambda: watershed_decode(FLAT / 0), ValueError, "distance has a NaN, expected"),
+        (lambda: watershed_decode(FLAT / 0), ValueError, "distance contains NaN, expected"),
         (lambda: watershed_decode(FLAT, float("nan")), ValueError, "threshold is nan, expected"),
         (lambda: watershed_decode(FLAT, min_distance=-1), ValueError, "min_distance is -1, expected"),
         (lambda: watershed_decode(FLAT, depth=float("nan")), ValueError, "depth is nan, expected"),

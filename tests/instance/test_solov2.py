@@ -16,7 +16,7 @@ from segedu.backbones.resnet import BasicBlock, ResNet
 from segedu.datasets.shapes import draw_shapes
 from segedu.instance.solov2 import (
     SOLOv2,
-    coordinates,
+    append_coordinates,
     point_nms,
     postprocess,
     responsible_cells,
@@ -39,7 +39,7 @@ def tiny(num_classes: int = 4, **options: int) -> SOLOv2:
 
 
 def test_coordinates() -> None:
-    x, y = coordinates(torch.zeros(2, 3, 3, 5))[1, 3:]
+    x, y = append_coordinates(torch.zeros(2, 3, 3, 5))[1, 3:]
     assert x[2].tolist() == [-1, -0.5, 0, 0.5, 1] and y[:, 4].tolist() == [-1, 0, 1]
 
 
@@ -214,7 +214,7 @@ def test_stage_by_stage() -> None:
     for level, grid, logits, kernels in zip(levels, GRIDS, got["class_logits"], got["kernels"], strict=True):
         cells = F.interpolate(level, size=(grid, grid), mode="bilinear")
         torch.testing.assert_close(logits, net.class_logits(net.class_convs(cells)), rtol=0, atol=1e-12)
-        places = F.interpolate(coordinates(level)[:, -2:], size=(grid, grid), mode="bilinear")
+        places = F.interpolate(append_coordinates(level)[:, -2:], size=(grid, grid), mode="bilinear")
         expected = net.kernels(net.kernel_convs(torch.cat([cells, places], 1)))
         torch.testing.assert_close(kernels, expected, rtol=0, atol=1e-12)
 
@@ -342,11 +342,15 @@ FLAT = {**TARGET, "boxes": torch.tensor([[1.0, 1.0, 1.0, 4.0]])}
         (lambda: solov2_loss(GOOD, [{**TARGET, "masks": TARGET["masks"][..., :7]}]), ValueError, r"\(1, 8, 8\)"),
         (lambda: solov2_loss(GOOD, [TARGET]), ValueError, "ranges has 5 entries, expected 1, one for each grid"),
         (lambda: postprocess([GOOD]), TypeError, "outputs has type list"),
-        (lambda: postprocess(GOOD, min_areas=()), ValueError, "min_areas is .*, expected one for each of 1 grids"),
+        (
+            lambda: postprocess(GOOD, min_areas=()),
+            ValueError,
+            "min_areas is .*, expected at least 1 numbers, one per grid",
+        ),
         (
             lambda: postprocess({**GOOD, "mask_features": GOOD["mask_features"] * math.nan}),
             ValueError,
-            "outputs has a NaN",
+            "outputs contains NaN",
         ),
         (lambda: tiny(1), ValueError, "num_classes is 1"),
         (lambda: SOLOv2(tiny().backbone, 3, (4, 4)), ValueError, r"grids is \(4, 4\), expected one integer .* 5"),

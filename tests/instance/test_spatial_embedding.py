@@ -13,7 +13,7 @@ from torch import Tensor
 from segedu.backbones.erfnet import ERFNetEncoder
 from segedu.instance.spatial_embedding import (
     SpatialEmbedding,
-    bandwidth,
+    decode_sigma,
     embed,
     offset_targets,
     postprocess,
@@ -223,8 +223,8 @@ def test_units_and_activations() -> None:
     far = embed(torch.tensor([1e3, -1e3]).reshape(2, 1, 1))
     assert far.flatten().tolist() == [1, -1]  # tanh
     raw = torch.tensor([0.0, 0.2], dtype=torch.float64)
-    assert bandwidth(raw).tolist() == pytest.approx([math.sqrt(0.5), math.sqrt(0.5) / math.e])
-    assert (bandwidth(torch.linspace(-3, 3, 7)) > 0).all()
+    assert decode_sigma(raw).tolist() == pytest.approx([math.sqrt(0.5), math.sqrt(0.5) / math.e])
+    assert (decode_sigma(torch.linspace(-3, 3, 7)) > 0).all()
 
 
 # --- the network ------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_channels_of_the_file_are_x_before_y() -> None:
 def test_untrained_margin() -> None:
     for margin, unit in ((8.0, 1024.0), (3.0, 100.0)):
         outputs = tiny(margin=margin, unit=unit).eval()(torch.rand(1, 3, 32, 32))
-        pixels = bandwidth(outputs["sigma"]) * math.sqrt(2 * math.log(2)) * unit
+        pixels = decode_sigma(outputs["sigma"]) * math.sqrt(2 * math.log(2)) * unit
         assert pixels.flatten().tolist() == pytest.approx([margin] * pixels.numel(), rel=0.03)
 
 

@@ -73,7 +73,7 @@ def test_fast_nms_by_loops() -> None:
         for place, i in enumerate(order):
             if all(box_iou(boxes[j][None], boxes[i][None]) <= 0.3 for j in order[:place]):
                 kept.append((scores[i, k].item(), i, k))
-    row, label = fast_nms(boxes, scores, 0.3, candidates=25)
+    row, label = fast_nms(boxes, scores, 0.3, topk_candidates=25)
     assert list(zip(row.tolist(), label.tolist(), strict=True)) == [(i, k) for _, i, k in sorted(kept, reverse=True)]
     assert [x.shape for x in fast_nms(boxes[:0], scores[:0], 0.3)] == [(0,), (0,)]
 
@@ -215,7 +215,7 @@ def test_no_objects() -> None:
 
 
 def test_anchors() -> None:
-    anchors = tiny(square=False)(torch.rand(1, 3, 64, 96))["anchors"]
+    anchors = tiny(use_square_anchors=False)(torch.rand(1, 3, 64, 96))["anchors"]
     assert len(anchors) == 3 * (8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
     wide = 12 * math.sqrt(2) / 2
     # the second place of the first row: its middle is at (12, 4); width over height 1, 1/2, 2

@@ -32,7 +32,7 @@ TARGET = ("boxes", "labels", "masks")
 def tiny(num_classes: int = 4, deep: bool = False) -> YOLO11Seg:
     torch.manual_seed(0)
     pyramid = YOLO11Pyramid(Scale(0.5, 1.0, 1024, deep), base_channels=(8, 16, 16, 32, 32))
-    return YOLO11Seg(pyramid, num_classes, prototype_width=8, prototypes=8, bins=8)
+    return YOLO11Seg(pyramid, num_classes, prototype_width=8, num_prototypes=8, bins=8)
 
 
 def rectangles(boxes: list[list[int]], labels: list[int], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ def test_assignment_equals_a_slow_one(seed: int, count: int) -> None:
     boxes = torch.cat([points - sides[:, :2], points + sides[:, 2:]], dim=1)
     scores = torch.rand(64, 3, generator=generator, dtype=torch.float64)
     labels = torch.tensor([1, 3, 3])
-    owner, quality = assign(scores, boxes, points, {"boxes": truth, "labels": labels}, count=count)
+    owner, quality = assign(scores, boxes, points, {"boxes": truth, "labels": labels}, topk=count)
     slow_owner, slow_quality = slow_assign(scores, boxes, points, truth, labels, count)
     assert owner.tolist() == slow_owner and quality.tolist() == pytest.approx(slow_quality)
     assert (owner >= 0).any() and set(owner[quality > 0].tolist()) <= {0, 1, 2}

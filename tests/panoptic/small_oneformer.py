@@ -30,7 +30,7 @@ def fresh(text: bool = True, layers: int = 3, dropout: float = 0.0) -> OneFormer
     pixels = PixelDecoder(body.channels, WIDTH, 2, layers=2, hidden=24)
     decoder = MaskedDecoder(CLASSES, QUERIES, WIDTH, 2, layers=layers, hidden=20)
     queries = TaskQueries(WIDTH, 2, hidden=20, dropout=dropout)
-    mapper = TextMapper(TextEncoder(TOKENIZE.vocabulary, TOKENIZE.length, 64, 2), WIDTH, CONTEXT) if text else None
+    mapper = TextMapper(TextEncoder(TOKENIZE.vocab_size, TOKENIZE.length, 64, 2), WIDTH, CONTEXT) if text else None
     return OneFormer(body, pixels, decoder, queries, TOKENIZE, TOKENIZE.length, mapper)
 
 

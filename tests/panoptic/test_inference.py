@@ -81,12 +81,12 @@ def test_instances_by_hand() -> None:
     """Query 0 is a 0 or a 1, of the same mask; query 1's mask is empty, query 2 is of stuff."""
     p = [[0.6, 0.3, 0.05, 0.05], [0.9, 0.04, 0.03, 0.03], [0.01, 0.01, 0.9, 0.08]]
     masks = [[[0.9, 0.7, 0.5, 0.1]], [[0.4, 0.4, 0.5, 0.4]], [[0.9, 0.9, 0.9, 0.9]]]
-    (found,) = instance_inference(one(p, masks), {0, 1}, count=5, score_threshold=0.2)
+    (found,) = instance_inference(one(p, masks), {0, 1}, topk_candidates=5, score_threshold=0.2)
     assert found["labels"].tolist() == [0, 1]
     torch.testing.assert_close(found["scores"], torch.tensor([0.6 * 0.8, 0.3 * 0.8], dtype=torch.float64), **CLOSE)
     assert found["masks"].tolist() == [[[True, True, False, False]]] * 2
     assert found["boxes"].tolist() == [[0, 0, 2, 1]] * 2
-    (fewer,) = instance_inference(one(p, masks), {0, 1}, count=3)  # 0.9 of nothing, 0.9 of stuff, 0.6
+    (fewer,) = instance_inference(one(p, masks), {0, 1}, topk_candidates=3)  # 0.9 of nothing, 0.9 of stuff, 0.6
     assert fewer["labels"].tolist() == [0]
 
 
@@ -94,7 +94,7 @@ def test_instances_by_hand() -> None:
 def test_instances_equal_transformers(seed: int) -> None:
     outputs = at_384(seed)
     (wanted,) = oracle("instance", outputs, threshold=0.4, return_binary_maps=True)
-    (found,) = instance_inference(outputs, range(CLASSES), count=QUERIES, score_threshold=0.4)
+    (found,) = instance_inference(outputs, range(CLASSES), topk_candidates=QUERIES, score_threshold=0.4)
     assert 2 < len(found["scores"]) < QUERIES
     order = sorted(range(len(wanted["segments_info"])), key=lambda i: -wanted["segments_info"][i]["score"])
     # transformers divides by the area and 1e-6, and rounds to six places

@@ -130,21 +130,21 @@ def one_segment() -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
 
 def test_loss_by_hand() -> None:
     outputs, targets = one_segment()
-    losses = mask2former_loss(outputs, targets, points=5000, importance=0.0, generator=generator())
+    losses = mask2former_loss(outputs, targets, num_points=5000, importance_sample_ratio=0.0, generator=generator())
     assert losses["classification"].item() == pytest.approx(2 * math.log(3), rel=1e-6)
     assert losses["dice"] < 0.6 and losses["loss"] == losses["classification"] + losses["mask"] + losses["dice"]
     right = [{"labels": torch.tensor([1]), "masks": ~targets[0]["masks"]}]
-    again = mask2former_loss(outputs, right, points=5000, importance=0.0, generator=generator())
+    again = mask2former_loss(outputs, right, num_points=5000, importance_sample_ratio=0.0, generator=generator())
     assert again["dice"] < 0.6  # the first query's
     # logits of 0: log 2, and Dice 1 - (2 * 1/2 * T + 1) / (P / 2 + T + 1) with T of P points inside: 1/2, about
     outputs["mask_logits"] = torch.zeros(1, 2, 1, 2)
-    losses = mask2former_loss(outputs, targets, points=5000, importance=0.0, generator=generator())
+    losses = mask2former_loss(outputs, targets, num_points=5000, importance_sample_ratio=0.0, generator=generator())
     assert losses["mask"].item() == pytest.approx(5 * math.log(2), rel=1e-6)
     assert losses["dice"].item() == pytest.approx(5 / 2, rel=0.05)
     for name, weight in (("class_weight", 1.0), ("mask_weight", 2.5), ("dice_weight", 2.5)):
         key = {"class": "classification"}.get(name[:-7], name[:-7])
-        half = mask2former_loss(outputs, targets, points=5000, **{name: weight}, generator=generator())
-        whole = mask2former_loss(outputs, targets, points=5000, generator=generator())
+        half = mask2former_loss(outputs, targets, num_points=5000, **{name: weight}, generator=generator())
+        whole = mask2former_loss(outputs, targets, num_points=5000, generator=generator())
         assert half[key].item() == pytest.approx(whole[key].item() / 2, rel=1e-5)
         with pytest.raises(ValueError, match=f"{name} is -1, expected a finite number of at least 0"):
             mask2former_loss(outputs, targets, **{name: -1})
@@ -153,7 +153,7 @@ def test_loss_by_hand() -> None:
 def test_no_segment_at_all() -> None:
     outputs, _ = one_segment()
     leaves = [outputs[key].requires_grad_() for key in ("class_logits", "mask_logits")]
-    losses = mask2former_loss({**outputs, "aux_outputs": [outputs]}, [NOTHING], points=50)
+    losses = mask2former_loss({**outputs, "aux_outputs": [outputs]}, [NOTHING], num_points=50)
     assert losses["mask"] == losses["dice"] == 0 and losses["classification"].item() == pytest.approx(4 * math.log(3))
     losses["loss"].backward()
     assert (leaves[0].grad[..., -1] < 0).all()
@@ -163,15 +163,15 @@ def test_padding_is_no_mask() -> None:
     outputs, targets = one_segment()
     outputs["sizes"] = [(4, 4)]
     padded = [{"labels": torch.tensor([1]), "masks": targets[0]["masks"][..., :4]}]
-    whole = mask2former_loss({**outputs, "sizes": [(4, 8)]}, targets, points=200, generator=generator())
-    part = mask2former_loss(outputs, padded, points=200, generator=generator())
+    whole = mask2former_loss({**outputs, "sizes": [(4, 8)]}, targets, num_points=200, generator=generator())
+    part = mask2former_loss(outputs, padded, num_points=200, generator=generator())
     assert whole["loss"] == part["loss"]
 
 
 def test_more_segments_than_queries() -> None:
     outputs, (target,) = one_segment()
     thrice = {key: torch.cat([value] * 3) for key, value in target.items()}
-    assert mask2former_loss(outputs, [thrice], points=50)["loss"].isfinite()
+    assert mask2former_loss(outputs, [thrice], num_points=50)["loss"].isfinite()
 
 
 # --- network ----------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_more_segments_than_queries() -> None:
 def test_gradient_reaches_all() -> None:
     net, (images, sizes) = small().train(), batch_of([(64, 96), (41, 50)])
     targets = [segments(size, 3, 5) for size in sizes]
-    mask2former_loss(net(images, sizes), targets, points=300)["loss"].backward()
+    mask2former_loss(net(images, sizes), targets, num_points=300)["loss"].backward()
     # 32 channels in 32 groups: a normalisation takes each channel's mean away, and with it what a bias adds
     idle = {f"pixel_decoder.input_proj.{i}.0.bias" for i in range(3)}
     assert {name for name, parameter in net.named_parameters() if parameter.grad.abs().max() < 1e-12} == idle
@@ -193,10 +193,10 @@ def test_float64_and_half_precision() -> None:
     for key in ("class_logits", "mask_logits"):
         assert double[key].dtype == torch.float64 and single[key].dtype == torch.float32
         torch.testing.assert_close(single[key].double(), double[key], rtol=1e-3, atol=1e-3)
-    assert mask2former_loss(double, targets, points=50)["loss"].dtype == torch.float64
+    assert mask2former_loss(double, targets, num_points=50)["loss"].dtype == torch.float64
     half = net.to(torch.bfloat16)(images.to(torch.bfloat16), sizes)
     assert half["mask_logits"].dtype == torch.bfloat16
-    assert mask2former_loss(half, targets, points=50)["loss"].dtype == torch.float32
+    assert mask2former_loss(half, targets, num_points=50)["loss"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (33, 70)])
@@ -228,7 +228,7 @@ def test_learns_two_streets() -> None:
     body.maxpool = nn.Identity()  # things are small: strides 2, 4, 8, 16
     pixels = PixelDecoder((16, 24, 32, 32), 32, 4, 1, 64)
     net = Mask2Former(body, pixels, MaskedDecoder(len(STREET), 16, 32, 4, 3, 64))
-    fit(net, lambda: mask2former_loss(net(images), targets, points=512)["loss"], steps=80, max_norm=1.0)
+    fit(net, lambda: mask2former_loss(net(images), targets, num_points=512)["loss"], steps=80, max_norm=1.0)
     net.train()  # with the batch's statistics
     found = panoptic_inference(net(images), THINGS, score_threshold=0.5)
     for (seg, info), scene in zip(found, scenes, strict=True):
@@ -272,11 +272,16 @@ def test_bad_targets_and_numbers() -> None:
     ):
         with pytest.raises(error, match=r"targets\[0\]"):
             mask2former_loss(outputs, [targets[0] | bad])
-    for name, value in (("points", 0), ("oversample", 0.5), ("importance", 1.5), ("no_object_weight", math.nan)):
+    for name, value in (
+        ("num_points", 0),
+        ("oversample_ratio", 0.5),
+        ("importance_sample_ratio", 1.5),
+        ("no_object_weight", math.nan),
+    ):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             mask2former_loss(outputs, targets, **{name: value})
     with pytest.raises(ValueError, match="cost contains NaN"):
-        mask2former_loss({**outputs, "mask_logits": outputs["mask_logits"] * math.nan}, targets, points=5)
+        mask2former_loss({**outputs, "mask_logits": outputs["mask_logits"] * math.nan}, targets, num_points=5)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_costs_losses_and_gradients_equal_transformers(counts: tuple[int, ...]) 
     terms = criterion(drawn[-1], logits[-1], masks, labels, aux)
     layers = [{"class_logits": k, "mask_logits": m} for k, m in zip(logits, drawn, strict=True)]
     given = {**layers[-1], "aux_outputs": layers[:-1], "sizes": outputs["sizes"], "image_size": size}
-    losses = mask2former_loss(given, targets, points=200, generator=torch.Generator().manual_seed(5))
+    losses = mask2former_loss(given, targets, num_points=200, generator=torch.Generator().manual_seed(5))
     assert list(losses) == ["classification", "mask", "dice", "loss"]
     totals = {key: sum(value for name, value in terms.items() if name.startswith(key)) for key in weights}
     for name, key in zip(losses, weights, strict=False):

@@ -26,10 +26,10 @@ from segedu.panoptic.inference import instance_inference, panoptic_inference, se
 from segedu.panoptic.oneformer import (
     OneFormer,
     TaskQueries,
-    draw_tasks,
     oneformer_loss,
     oneformer_swin_large,
     oneformer_swin_tiny,
+    sample_tasks,
     task_targets,
 )
 
@@ -95,16 +95,16 @@ def test_targets_of_the_three_tasks() -> None:
 
 
 def test_each_task_is_drawn_as_often() -> None:
-    drawn = draw_tasks(3000, generator(1))
+    drawn = sample_tasks(3000, generator(1))
     assert all(abs(drawn.count(task) - 1000) < 100 for task in TASKS) and len(drawn) == 3000
-    assert drawn == draw_tasks(3000, generator(1)) and draw_tasks(0) == []
+    assert drawn == sample_tasks(3000, generator(1)) and sample_tasks(0) == []
 
 
 def test_loss_reaches_every_weight_and_needs_no_segments() -> None:
     model = small().train()
     targets = targets_of(TASKS, (32, 48))
     outputs = model(images_of(3, (32, 48)), tasks=TASKS, sentences=sentences_of(targets, TASKS))
-    losses = oneformer_loss(outputs, targets, points=40)
+    losses = oneformer_loss(outputs, targets, num_points=40)
     assert list(losses) == ["classification", "mask", "dice", "contrastive", "loss"]
     torch.testing.assert_close(losses["loss"], sum(list(losses.values())[:-1]))
     losses["loss"].backward()
@@ -112,16 +112,18 @@ def test_loss_reaches_every_weight_and_needs_no_segments() -> None:
     assert not still
     empty = [task_targets(target, "instance", ()) for target in targets]
     assert empty[0]["masks"].shape == (0, 32, 48)
-    losses = oneformer_loss(outputs, empty, points=40)
+    losses = oneformer_loss(outputs, empty, num_points=40)
     assert losses["mask"] == losses["dice"] == 0 and losses["loss"].isfinite()
 
 
 def test_without_sentences_nothing_is_compared() -> None:
     model, targets = small(), targets_of(TASKS, (32, 32))
     outputs = model(images_of(3, (32, 32)), tasks=TASKS)
-    assert oneformer_loss(outputs, targets, points=40)["contrastive"] == 0
+    assert oneformer_loss(outputs, targets, num_points=40)["contrastive"] == 0
     told = model(images_of(3, (32, 32)), tasks=TASKS, sentences=sentences_of(targets, TASKS))
-    half, whole = (oneformer_loss(told, targets, points=40, contrastive_weight=w)["contrastive"] for w in (0.5, 1.0))
+    half, whole = (
+        oneformer_loss(told, targets, num_points=40, contrastive_weight=w)["contrastive"] for w in (0.5, 1.0)
+    )
     torch.testing.assert_close(2 * half, whole)
 
 
@@ -136,7 +138,7 @@ def test_refuses_what_does_not_fit() -> None:
         model(images, sentences=lines)
     with pytest.raises(ValueError, match=r"sentences\[1\] has 1 entries, expected 4"):
         model(images, sentences=[*lines, ["a semantic photo"]])
-    with pytest.raises(ValueError, match="sentences is a list, expected None: this model has no `text`"):
+    with pytest.raises(ValueError, match="sentences was given, expected None, because the model has no `text`"):
         small(text=False)(images, sentences=2 * lines)
     with pytest.raises(TypeError, match="images has dtype torch.uint8"):
         model((images * 255).byte())
@@ -170,7 +172,7 @@ def test_a_tiny_one_learns_two_cars_on_a_road() -> None:
     images, sentences, history = image.expand(3, -1, -1, -1), sentences_of(targets, TASKS), []
 
     def loss_of() -> torch.Tensor:
-        losses = oneformer_loss(model(images, tasks=TASKS, sentences=sentences), targets, points=100)
+        losses = oneformer_loss(model(images, tasks=TASKS, sentences=sentences), targets, num_points=100)
         history.append(losses["contrastive"].item())
         return losses["loss"]
 

@@ -43,10 +43,12 @@ def test_words_of_all_sentences_have_a_number_and_others_are_refused() -> None:
     tokens = torch.stack([tokenize(sentence) for sentence in sentences])
     assert tokens.shape == (15, 7) and tokens.dtype == torch.int64  # "a photo with a bus stop", and the end
     assert len(tokens.unique(dim=0)) == len(set(sentences)) == 9
-    assert tokens.max() == tokenize.vocabulary - 1
+    assert tokens.max() == tokenize.vocab_size - 1
     ends = tokens.argmax(dim=1)
     assert ends.tolist() == [len(sentence.split()) for sentence in sentences]
-    with pytest.raises(ValueError, match=r"sentence has the words boat, expected words of a, an, bus, car, "):
+    with pytest.raises(
+        ValueError, match=r"sentence contains boat, expected words of the vocabulary: a, an, bus, car, "
+    ):
         tokenize("a photo with a boat")
     with pytest.raises(ValueError, match="sentence has 7 words, expected at most 6"):
         tokenize("a a a a a a a")

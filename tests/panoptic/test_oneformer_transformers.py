@@ -68,7 +68,7 @@ def both(folder: Path, text: bool = True) -> tuple[OneFormer, nn.Module]:
         backbone_config=body, num_queries=QUERIES, num_labels=CLASSES, conv_dim=WIDTH, mask_dim=WIDTH, hidden_dim=WIDTH,
         encoder_feedforward_dim=24, encoder_layers=2, decoder_layers=4, dim_feedforward=20, num_attention_heads=2,
         text_encoder_width=64, text_encoder_context_length=TOKENIZE.length, text_encoder_num_layers=2,
-        text_encoder_vocab_size=TOKENIZE.vocabulary, text_encoder_n_ctx=CONTEXT, task_seq_len=TOKENIZE.length,
+        text_encoder_vocab_size=TOKENIZE.vocab_size, text_encoder_n_ctx=CONTEXT, task_seq_len=TOKENIZE.length,
         is_training=text, dropout=0.0, train_num_points=50,
     )  # fmt: skip
     theirs = randomise(transformers.OneFormerForUniversalSegmentation(config))
@@ -150,7 +150,7 @@ def test_losses_and_gradients_equal_transformers(size: tuple[int, int], tmp_path
     sentences = sentences_of(targets, TASKS)
     outputs = ours(images, tasks=TASKS, sentences=sentences)
     torch.manual_seed(1)
-    losses = oneformer_loss(outputs, targets, points=50)
+    losses = oneformer_loss(outputs, targets, num_points=50)
     layers = [*outputs["aux_outputs"], outputs]
     leaves = [outputs["queries"], outputs["text_queries"], ours.text.logit_scale]
     leaves += [layer[key] for layer in layers for key in ("class_logits", "mask_logits")]

@@ -111,7 +111,7 @@ def test_paper_network_has_as_many_parameters_as_the_authors() -> None:
 
 def small(**options: object) -> PanopticFPN:
     torch.manual_seed(0)
-    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "counts": (100, 50)}
+    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "max_proposals": (100, 50)}
     branch = SemanticBranch(16, 7, width=16, groups=4)
     return PanopticFPN(small_pyramid(16), 5, 6, branch, mask_head=MaskHead(16, 7, 2), **{**parts, **options})
 
@@ -125,11 +125,15 @@ def streets(count: int, size: tuple[int, int] = (64, 96)) -> tuple[Tensor, list[
 
 
 def test_rest_is_mask_rcnn() -> None:
-    ours = small(detect={"count": 3, "score_threshold": 0.0}).double().eval()
+    ours = small(detection_options={"max_detections": 3, "score_threshold": 0.0}).double().eval()
     images, targets, _ = streets(2)
     images, targets = images.double(), [{**t, "boxes": t["boxes"].double()} for t in targets]
-    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "counts": (100, 50)}
-    theirs = MaskRCNN(small_pyramid(16), 5, MaskHead(16, 7, 2), detect=ours.detect, **parts).double().eval()
+    parts = {"rpn": RPN(16, (8, 12, 16, 24, 32)), "head": TwoLayerHead(16, 5, 32), "max_proposals": (100, 50)}
+    theirs = (
+        MaskRCNN(small_pyramid(16), 5, MaskHead(16, 7, 2), detection_options=ours.detection_options, **parts)
+        .double()
+        .eval()
+    )
     state = {key: value for key, value in ours.state_dict().items() if not key.startswith("semantic_branch.")}
     theirs.load_state_dict(state, strict=True)
     sizes = [(64, 96), (50, 80)]
@@ -226,7 +230,7 @@ def test_postprocess_by_hand() -> None:
 def test_learns_four_streets() -> None:
     images, targets, drawn = streets(4)
     torch.manual_seed(0)
-    net = small(detect={"iou_threshold": 0.5})
+    net = small(detection_options={"iou_threshold": 0.5})
     fit(net, lambda: panoptic_fpn_loss(net(images, targets=targets), targets)["loss"], steps=120)
     quality = PanopticQuality(10)
     with torch.no_grad():
@@ -272,7 +276,7 @@ def test_bad_input() -> None:
             "things has 3 entries, expected 4, one for each channel of mask_logits",
             lambda: postprocess(without, (6, 7, 8), STUFF),
         ),
-        (ValueError, "expected each category once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
+        (ValueError, "expected each category exactly once", lambda: postprocess(without, (6, 7, 8, 5), STUFF)),
         (ValueError, "has the value 6, expected one of", lambda: to_network_classes(draw_street(0), (7, 8, 9), STUFF)),
         (
             TypeError,

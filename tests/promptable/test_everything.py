@@ -19,10 +19,10 @@ from segedu.promptable.everything import (
     crop_boxes,
     near_crop_edge,
     point_grid,
+    postprocess_small_regions,
     remove_small_regions,
     segment_everything,
     stability_score,
-    without_small_regions,
 )
 from segedu.promptable.sam.sam import SAM
 from segedu.weights import pretrained
@@ -127,9 +127,9 @@ def test_small_regions() -> None:
     assert changed and kept.sum() > 20
     nothing = torch.zeros(4, 4, dtype=torch.bool)
     assert not remove_small_regions(nothing, 5)[0].any()
-    masks, which = without_small_regions(torch.stack([mask, clean]), 3, 0.7)
+    masks, which = postprocess_small_regions(torch.stack([mask, clean]), 3, 0.7)
     assert which.tolist() == [1] and torch.equal(masks[0], clean)  # alike now: the one that was not changed stays
-    assert without_small_regions(mask[:0].reshape(0, 9, 9), 3, 0.7)[1].tolist() == []
+    assert postprocess_small_regions(mask[:0].reshape(0, 9, 9), 3, 0.7)[1].tolist() == []
 
 
 def test_nothing_to_find() -> None:

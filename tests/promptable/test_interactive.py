@@ -15,13 +15,13 @@ from segedu.promptable.sam.interactive import (
     add_points,
     best_logits,
     click_schedule,
-    correcting_points,
-    draw_points,
     first_prompt,
     interactive_loss,
     mask_iou,
     noisy_boxes,
     sam_loss,
+    sample_correction_points,
+    sample_points,
 )
 from segedu.promptable.sam.mask_decoder import MaskDecoder, TwoWayTransformer
 from segedu.promptable.sam.prompt_encoder import PromptEncoder
@@ -117,7 +117,7 @@ def test_bad_weights_and_masks() -> None:
     with pytest.raises(ValueError, match="dice_weight is -1"):
         sam_loss(*two_masks(), dice_weight=-1.0)
     net, images = small(), torch.rand(1, 3, 40, 40)
-    with pytest.raises(ValueError, match="masks has an empty mask"):
+    with pytest.raises(ValueError, match="masks contains an empty mask"):
         interactive_loss(net, images, torch.zeros(1, 2, 40, 40, dtype=torch.bool))
     with pytest.raises(ValueError, match="masks has shape"):
         interactive_loss(net, images, torch.ones(2, 2, 40, 40, dtype=torch.bool))
@@ -134,7 +134,7 @@ def squares() -> Tensor:
 
 
 def test_points_lie_in_their_regions() -> None:
-    drawn = torch.stack([draw_points(squares(), generator(i)) for i in range(300)])[:, 0]
+    drawn = torch.stack([sample_points(squares(), generator(i)) for i in range(300)])[:, 0]
     x, y = drawn[:, 0].unbind(1)
     assert x.min() == 10 and x.max() == 29 and y.min() == 5 and y.max() == 14
     assert abs(x.mean() - 19.5) < 1.5 and abs(y.mean() - 9.5) < 0.8  # all as likely
@@ -162,7 +162,7 @@ def test_corrections_come_from_where_the_mask_is_wrong() -> None:
     preds = masks.clone()
     preds[0, 0, 2, 1] = False  # missed here
     preds[0, 1, 6, 7] = True  # too much here
-    points, labels = correcting_points(preds, masks, generator())
+    points, labels = sample_correction_points(preds, masks, generator())
     assert points[0, :2].tolist() == [[1, 2], [7, 6]] and labels[0].tolist() == [1, 0, 1]
     assert points[0, 2, 0] < 4  # nothing is wrong: a pixel of the object
 

@@ -135,5 +135,5 @@ def test_the_official_file_loads_strictly(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_an_encoder_of_another_stride() -> None:
-    with pytest.raises(ValueError, match=r"^backbone has the strides \(4, 8, 16, 32\), expected 16 at last"):
+    with pytest.raises(ValueError, match=r"^backbone has the strides \(4, 8, 16, 32\), expected a last stride of 16"):
         MobileImageEncoder(TinyViT(**SMALL))

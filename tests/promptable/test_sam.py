@@ -219,7 +219,7 @@ def click(**change: Any) -> dict[str, Any]:
     ("prompts", "error", "words"),
     [
         ({}, ValueError, "no prompt was given, expected point_coords with point_labels, boxes or mask_inputs"),
-        (click(point_labels=None), ValueError, "given are point_coords, expected point_coords and point_labels"),
+        (click(point_labels=None), ValueError, "prompts has point_coords, expected point_coords and point_labels"),
         (click(point_labels=torch.tensor([[1, 2]])), ValueError, "point_labels has the values [1, 2], expected"),
         (click(point_labels=torch.ones(1, 3)), ValueError, "point_labels has shape (1, 3)"),
         (click(point_coords=torch.zeros(2, 2, 2)), ValueError, "point_coords has shape (2, 2, 2)"),

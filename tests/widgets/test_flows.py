@@ -36,7 +36,7 @@ def test_in_the_end_each_cell_is_one_group_of_its_own(scene):
     places = [ends[:, owners == label].long().unique(dim=1) for label in range(1, int(label_map.max()) + 1)]
     assert all(place.shape[1] <= 2 for place in places)
     assert len(torch.cat(places, dim=1).unique(dim=1)[0]) == sum(place.shape[1] for place in places)
-    found = masks_from_flows(widget.flow_of(scene), label_map > 0, max_share=1.0)
+    found = masks_from_flows(widget.flow_of(scene), label_map > 0, max_size_fraction=1.0)
     assert instance_accuracy(found, label_map, 0.99) == 1
 
 

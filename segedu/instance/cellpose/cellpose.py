@@ -39,10 +39,10 @@ FLOW_SCALE = 5.0  # the network predicts five times the flow of length 1
 
 def _norm_conv(in_channels: int, out_channels: int, kernel_size: int, relu: bool = True) -> nn.Sequential:
     """Batch norm, ReLU, convolution: pre-activation, as in the second version of residual networks."""
-    between = [nn.ReLU(inplace=True)] if relu else []
+    activation = [nn.ReLU(inplace=True)] if relu else []
     return nn.Sequential(
         nn.BatchNorm2d(in_channels, eps=1e-5, momentum=0.05),
-        *between,
+        *activation,
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
     )
 
@@ -174,16 +174,16 @@ class PercentileNormalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         ordered = images.flatten(2).sort(dim=2).values  # torch.quantile refuses large images
-        low, high = (self._percentile(ordered, share)[:, :, None, None] for share in (0.01, 0.99))
-        spread = high - low
-        return torch.where(spread > 1e-3, (images - low) / spread.clamp(min=1e-3), 0.0)
+        p1, p99 = (self._percentile(ordered, quantile)[:, :, None, None] for quantile in (0.01, 0.99))
+        spread = p99 - p1
+        return torch.where(spread > 1e-3, (images - p1) / spread.clamp(min=1e-3), 0.0)
 
     @staticmethod
-    def _percentile(ordered: Tensor, share: float) -> Tensor:
-        position = share * (ordered.shape[2] - 1)
-        below = int(position)
-        above = min(below + 1, ordered.shape[2] - 1)
-        return torch.lerp(ordered[:, :, below], ordered[:, :, above], position - below)
+    def _percentile(ordered: Tensor, quantile: float) -> Tensor:
+        position = quantile * (ordered.shape[2] - 1)
+        lower = int(position)
+        upper = min(lower + 1, ordered.shape[2] - 1)
+        return torch.lerp(ordered[:, :, lower], ordered[:, :, upper], position - lower)
 
 
 def official_cellpose(normalize: nn.Module | None = None, diam_mean: float = 30.0) -> Cellpose:

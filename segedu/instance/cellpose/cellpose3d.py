@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segedu.instance.cellpose.cellpose import FLOW_SCALE
-from segedu.instance.cellpose.flows import check_flows, diffusion_flow, group_ends, tidy
+from segedu.instance.cellpose.flows import check_flows, cluster_end_points, diffusion_flow, fill_holes_and_remove_small
 from segedu.ops.label_maps import relabel_sequential
 from segedu.validation.images import check_images
 from segedu.validation.numbers import check_integer, check_number
@@ -50,8 +50,8 @@ class ThreeViews(nn.Module):
 
     def forward(self, volumes: Tensor) -> dict[str, Tensor]:
         check_images(volumes, self.network.in_channels, axes=3)
-        each = [self._volume(volume) for volume in volumes]
-        return {key: torch.stack([outputs[key] for outputs in each]) for key in each[0]}
+        outputs_per_volume = [self._volume(volume) for volume in volumes]
+        return {key: torch.stack([outputs[key] for outputs in outputs_per_volume]) for key in outputs_per_volume[0]}
 
     def _volume(self, volume: Tensor) -> dict[str, Tensor]:
         logits, flows = 0, [0, 0, 0]
@@ -106,7 +106,7 @@ def follow_flows3d(flows: Tensor, foreground: Tensor, steps: int = 200) -> Tenso
 
 
 def masks_from_flows3d(
-    flows: Tensor, foreground: Tensor, *, steps: int = 200, min_size: int = 15, max_share: float = 0.4
+    flows: Tensor, foreground: Tensor, *, steps: int = 200, min_size: int = 15, max_size_fraction: float = 0.4
 ) -> Tensor:
     """Cells of a volume from flows: follow them, group voxels by their end points, fill holes.
 
@@ -117,16 +117,16 @@ def masks_from_flows3d(
         foreground: (D, H, W) bool.
         steps: number of steps along the flow.
         min_size: voxels, smaller cells are dropped.
-        max_share: of the volume, in (0, 1]; a larger cell becomes background.
+        max_size_fraction: of the volume, in (0, 1]; a larger cell becomes background.
 
     Returns:
         (D, H, W) int32 label map: 1, 2, ... without gaps; all 0 if there is no cell.
     """
-    check_number("max_share", max_share, maximum=1, exclusive=True)
+    check_number("max_size_fraction", max_size_fraction, maximum=1, exclusive=True)
     ends = follow_flows3d(flows, foreground, steps).cpu()
     labels = np.zeros(tuple(foreground.shape), np.int32)
-    labels[foreground.numpy(force=True)] = group_ends(ends, tuple(foreground.shape), max_share)
-    return tidy(torch.from_numpy(labels), min_size).to(flows.device)
+    labels[foreground.numpy(force=True)] = cluster_end_points(ends, tuple(foreground.shape), max_size_fraction)
+    return fill_holes_and_remove_small(torch.from_numpy(labels), min_size).to(flows.device)
 
 
 def postprocess3d(

@@ -28,9 +28,9 @@ from segedu.ops.label_maps import relabel_by_occurrence, relabel_sequential
 from segedu.validation.numbers import check_number
 from segedu.validation.tensors import check_dtype, check_finite, check_floats
 
-# Of a sink: more than PEAK pixels end on its peak and more than FLOOR on each of its other pixels; it extends at most
-# REACH pixels from its peak, which is the maximum of a square of side APART.
-PEAK, FLOOR, REACH, APART = 10, 2, 5, 5
+# Of a sink: more than MIN_PEAK_COUNT pixels end on its peak and more than MIN_COUNT on each of its other pixels; it
+# extends at most SINK_RADIUS pixels from its peak, which is the maximum of a square of side PEAK_WINDOW.
+MIN_PEAK_COUNT, MIN_COUNT, SINK_RADIUS, PEAK_WINDOW = 10, 2, 5, 5
 
 
 def diffusion_flow(label_map: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def masks_from_flows(
     steps: int = 200,
     flow_threshold: float = 0.4,
     min_size: int = 15,
-    max_share: float = 0.4,
+    max_size_fraction: float = 0.4,
 ) -> Tensor:
     """Cells from flows: follow them, group pixels by their end points, drop doubtful cells, fill holes.
 
@@ -115,24 +115,24 @@ def masks_from_flows(
         steps: number of steps along the flow.
         flow_threshold: cells with a larger `flow_error` are dropped; 0 drops none.
         min_size: pixels, smaller cells are dropped, before and after holes are filled.
-        max_share: of the image, in (0, 1]; a larger cell becomes background.
+        max_size_fraction: of the image, in (0, 1]; a larger cell becomes background.
 
     Returns:
         (H, W) int32 label map: 1, 2, ... without gaps; all 0 if there is no cell. A cell is missed if no pixel of its
         sink collects more than 10 end points, for example a cell of 3x3 pixels.
     """
     check_number("flow_threshold", flow_threshold)
-    check_number("max_share", max_share, maximum=1, exclusive=True)
+    check_number("max_size_fraction", max_size_fraction, maximum=1, exclusive=True)
     ends = follow_flows(flows, foreground, steps)
     labels = torch.zeros(foreground.shape, dtype=torch.int32)
-    labels[foreground.cpu()] = group_ends(ends[:, foreground].cpu(), foreground.shape, max_share)
+    labels[foreground.cpu()] = cluster_end_points(ends[:, foreground].cpu(), foreground.shape, max_size_fraction)
     if flow_threshold > 0 and labels.any():
-        bad = flow_error(labels, flows.cpu()) > flow_threshold
-        labels = torch.where(F.pad(bad, (1, 0))[labels.long()], 0, labels)
-    return tidy(labels, min_size).to(flows.device)
+        inconsistent = flow_error(labels, flows.cpu()) > flow_threshold
+        labels = torch.where(F.pad(inconsistent, (1, 0))[labels.long()], 0, labels)
+    return fill_holes_and_remove_small(labels, min_size).to(flows.device)
 
 
-def group_ends(ends: Tensor, size: tuple[int, ...], max_share: float) -> Tensor:
+def cluster_end_points(ends: Tensor, size: tuple[int, ...], max_size_fraction: float) -> Tensor:
     """Cluster end points: sinks are the peaks of a histogram with one bin per pixel.
 
     A peak has more than 10 end points and is the maximum of the 5x5 bins around it. From the peak, the sink grows five
@@ -142,33 +142,33 @@ def group_ends(ends: Tensor, size: tuple[int, ...], max_share: float) -> Tensor:
     Args:
         ends: (A, N) end points in an image or volume of A axes.
         size: (H, W), or (D, H, W).
-        max_share: of the image; larger groups get 0.
+        max_size_fraction: of the image; larger groups get 0.
 
     Returns:
         (N,) int32: 1, 2, ... in the order in which groups occur; 0 for points that ended in no sink.
     """
     pool, ones = (F.max_pool2d, (1, 1)) if len(size) == 2 else (F.max_pool3d, (1, 1, 1))
-    padded = [length + 2 * REACH for length in size]  # so that windows stay within the array
+    padded = [length + 2 * SINK_RADIUS for length in size]  # so that windows stay within the array
     strides = torch.tensor(np.cumprod((1, *padded[:0:-1]))[::-1].copy())
-    bins = strides @ (ends.long() + REACH)  # (N,): indices into the flattened image
+    bins = strides @ (ends.long() + SINK_RADIUS)  # (N,): indices into the flattened image
     counts = torch.bincount(bins, minlength=int(np.prod(padded))).float()
     grid = counts.reshape(1, *padded)
-    peaks = ((counts > PEAK) & (grid == pool(grid, APART, 1, APART // 2)).flatten()).nonzero()
+    peaks = ((counts > MIN_PEAK_COUNT) & (grid == pool(grid, PEAK_WINDOW, 1, PEAK_WINDOW // 2)).flatten()).nonzero()
     peaks = peaks[counts[peaks[:, 0]].argsort(stable=True)]  # (S, 1), the lowest first
     if not len(peaks):
         return torch.zeros(len(bins), dtype=torch.int32)
-    offsets = torch.meshgrid(*[torch.arange(-REACH, REACH + 1)] * len(size), indexing="ij")  # A of 11x11
+    offsets = torch.meshgrid(*[torch.arange(-SINK_RADIUS, SINK_RADIUS + 1)] * len(size), indexing="ij")  # A of 11x11
     window = sum(stride * offset for stride, offset in zip(strides, offsets, strict=True))
     neighbours = peaks.reshape(-1, *ones) + window  # (S, 11, 11)
-    allowed = counts[neighbours] > FLOOR
-    grown = (window == 0).float().expand(neighbours.shape)
-    for _ in range(REACH):
-        grown = pool(grown, 3, 1, 1) * allowed
-    sink = grown > 0
+    allowed = counts[neighbours] > MIN_COUNT
+    sinks = (window == 0).float().expand(neighbours.shape)
+    for _ in range(SINK_RADIUS):
+        sinks = pool(sinks, 3, 1, 1) * allowed
+    in_sink = sinks > 0
     owner = torch.zeros(len(counts), dtype=torch.long)
-    owner.scatter_reduce_(0, neighbours[sink], sink.nonzero()[:, 0] + 1, "amax")
+    owner.scatter_reduce_(0, neighbours[in_sink], in_sink.nonzero()[:, 0] + 1, "amax")
     labels = owner[bins]
-    labels[(torch.bincount(labels) > max_share * np.prod(size))[labels]] = 0
+    labels[(torch.bincount(labels) > max_size_fraction * np.prod(size))[labels]] = 0
     return relabel_by_occurrence(labels)
 
 
@@ -194,7 +194,7 @@ def flow_error(label_map: Tensor, flows: Tensor) -> Tensor:
     return torch.from_numpy(sums / np.bincount(labels[cells])[1:]).to(label_map.device)
 
 
-def tidy(label_map: Tensor, min_size: int) -> Tensor:
+def fill_holes_and_remove_small(label_map: Tensor, min_size: int) -> Tensor:
     """Drop small cells, fill the holes of the others, and relabel them without gaps.
 
     Everything in a hole, even another cell, becomes part of the cell around it.

@@ -31,7 +31,7 @@ from segedu.validation.label_maps import check_label_map
 from segedu.validation.numbers import check_number
 from segedu.validation.tensors import check_tensor
 
-SMALLEST = 5.0  # pixels, lower bound of estimates
+MIN_DIAMETER = 5.0  # pixels, lower bound of estimates
 # The classes in a pickled dictionary of arrays, before and after NumPy 2.
 ARRAY_CLASSES = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
@@ -61,7 +61,7 @@ class SizeModel:
         """Estimate diameters (B,), float64 in pixels and at least 5, from the styles (B, S) of `Cellpose`."""
         check_tensor("styles", styles, f"B? {len(self.weights)}")
         logs = (styles.detach().cpu().double() - self.style_mean) @ self.weights + self.log_mean
-        return (self.diam_mean * logs.exp()).clamp(min=SMALLEST)
+        return (self.diam_mean * logs.exp()).clamp(min=MIN_DIAMETER)
 
 
 def fit_size_model(styles: Tensor, diameters: Tensor, diam_mean: float = 30.0, ridge: float = 1.0) -> SizeModel:
@@ -81,8 +81,8 @@ def fit_size_model(styles: Tensor, diameters: Tensor, diam_mean: float = 30.0, r
     styles, logs = styles.detach().cpu().double(), (diameters.cpu().double() / diam_mean).log()
     style_mean, log_mean = styles.mean(dim=0), logs.mean()
     centred = styles - style_mean
-    normal = centred.T @ centred + ridge * torch.eye(styles.shape[1], dtype=torch.float64)
-    weights = torch.linalg.solve(normal, centred.T @ (logs - log_mean))
+    gram = centred.T @ centred + ridge * torch.eye(styles.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(gram, centred.T @ (logs - log_mean))
     return SizeModel(weights, style_mean, float(log_mean), float(diam_mean))
 
 
@@ -105,11 +105,11 @@ def read_size_model(path: str | Path) -> SizeModel:
             version = npy.read_magic(file)
             shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
             if shape != () or dtype.kind != "O":
-                raise ValueError(f"it holds an array of shape {shape} and dtype {dtype}")
+                raise ValueError(f"it contains an array of shape {shape} and dtype {dtype}")
             values = _ArrayUnpickler(file).load().item()
         weights, mean = (torch.from_numpy(np.array(values[key], np.float64).reshape(-1)) for key in ("A", "smean"))
         if len(weights) != len(mean):
-            raise ValueError(f"A has {len(weights)} values and smean {len(mean)}")
+            raise ValueError(f"A has {len(weights)} values and smean {len(mean)}, expected equal lengths")
         scalars = (float(np.asarray(values[key]).reshape(())) for key in ("ymean", "diam_mean"))
         return SizeModel(weights, mean, *scalars)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
@@ -142,13 +142,13 @@ def run_at_diameter(model: Cellpose, images: Tensor, diameter: float) -> dict[st
         The outputs of the network, `flows` and `logits` with the size of `images`, for `postprocess`.
     """
     height, width = images.shape[-2:]
-    outputs = model(_resized(images, float(model.diam_mean), diameter))
+    outputs = model(_resize_to_diameter(images, float(model.diam_mean), diameter))
     maps = torch.cat([outputs["flows"], outputs["logits"][:, None]], dim=1)
     maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
     return {**outputs, "flows": maps[:, :2], "logits": maps[:, 2]}
 
 
-def _resized(images: Tensor, diam_mean: float, diameter: float) -> Tensor:
+def _resize_to_diameter(images: Tensor, diam_mean: float, diameter: float) -> Tensor:
     check_number("diameter", diameter, exclusive=True)
     size = [max(1, int(length * diam_mean / diameter)) for length in images.shape[-2:]]
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
@@ -170,7 +170,7 @@ def estimate_diameter(model: Cellpose, size_model: SizeModel, image: Tensor) -> 
     images = image[None]
     style_estimate = float(size_model.diameters(model(images)["style"])[0])
     style_estimate = style_estimate if math.isfinite(style_estimate) else size_model.diam_mean
-    resized = _resized(images, size_model.diam_mean, style_estimate)
+    resized = _resize_to_diameter(images, size_model.diam_mean, style_estimate)
     (label_map,) = postprocess(model(resized))
     estimate = cell_diameter(label_map) * math.sqrt(image[0].numel() / resized[0, 0].numel())
     return estimate or size_model.diam_mean, style_estimate

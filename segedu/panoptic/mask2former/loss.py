@@ -48,25 +48,29 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 @torch.no_grad()
 def uncertain_points(
-    mask_logits: Tensor, count: int, oversample: float, importance: float, generator: torch.Generator | None = None
+    mask_logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Random points, separately for each mask, most of them where its logits are nearest to 0.
 
     Args:
         mask_logits: (N, h, w).
-        count: P, points per mask.
-        oversample: how many times as many points are drawn as candidates.
-        importance: share of the P points that are the most uncertain candidates; the others are random.
+        num_points: P, points per mask.
+        oversample_ratio: how many times as many points are drawn as candidates.
+        importance_sample_ratio: share of the P points that are the most uncertain candidates; the others are random.
         generator: of the points; None: torch's default generator.
 
     Returns:
         (N, P, 2), (x, y) in [0, 1] relative to the mask.
     """
-    N, num_uncertain = len(mask_logits), int(importance * count)
-    candidates = torch.rand(N, int(oversample * count), 2, generator=generator, device=mask_logits.device)
+    N, num_uncertain = len(mask_logits), int(importance_sample_ratio * num_points)
+    candidates = torch.rand(N, int(oversample_ratio * num_points), 2, generator=generator, device=mask_logits.device)
     certainty = sample_points(mask_logits, candidates).abs()  # (N, candidates)
     rows = certainty.topk(num_uncertain, dim=1, largest=False).indices
-    random = torch.rand(N, count - num_uncertain, 2, generator=generator, device=mask_logits.device)
+    random = torch.rand(N, num_points - num_uncertain, 2, generator=generator, device=mask_logits.device)
     return torch.cat([candidates.gather(1, rows[..., None].expand(-1, -1, 2)), random], dim=1)
 
 
@@ -113,9 +117,9 @@ def mask2former_loss(
     outputs: Mapping[str, Any],
     targets: Sequence[Mapping[str, Tensor]],
     *,
-    points: int = 12544,
-    oversample: float = 3.0,
-    importance: float = 0.75,
+    num_points: int = 12544,
+    oversample_ratio: float = 3.0,
+    importance_sample_ratio: float = 0.75,
     no_object_weight: float = 0.1,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
@@ -132,9 +136,9 @@ def mask2former_loss(
         outputs: of `Mask2Former`.
         targets: B dicts of `labels` (N,) from 0 to K - 1 and `masks` (N, h, w), of the image without its padding; N may
             be 0.
-        points: P, at which masks are compared. Paper: 12544, which is 112 x 112.
-        oversample: how many times as many points are drawn as candidates.
-        importance: share of the points that are the most uncertain candidates; the others are random.
+        num_points: P, the number of points at which masks are compared. Paper: 12544, which is 112 x 112.
+        oversample_ratio: how many times as many points are drawn as candidates.
+        importance_sample_ratio: share of the points that are the most uncertain candidates; the others are random.
         no_object_weight: weight of unmatched queries in the cross-entropy; matched queries have weight 1.
         class_weight: of the cross-entropy, and of the class in the matching cost.
         mask_weight: of the cross-entropy of masks, here and in the matching cost.
@@ -147,20 +151,20 @@ def mask2former_loss(
     weights = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
     for name, weight in {**weights, "no_object_weight": no_object_weight}.items():
         check_number(name, weight)
-    check_number("points", points, minimum=1)
-    check_number("oversample", oversample, minimum=1)
-    check_number("importance", importance, maximum=1)
+    check_number("num_points", num_points, minimum=1)
+    check_number("oversample_ratio", oversample_ratio, minimum=1)
+    check_number("importance_sample_ratio", importance_sample_ratio, maximum=1)
     *earlier, last = check_decoder_outputs(outputs, "image_size", **AXES)
     targets = check_segments(targets, outputs["sizes"], outputs["class_logits"].shape[-1] - 1)
-    padded = [_padded(target, outputs) for target in targets]
-    sampling = (int(points), oversample, importance, generator)
-    terms = [_layer_loss(layer, padded, weights, no_object_weight, sampling) for layer in (last, *earlier)]
+    padded_targets = [_pad_target(target, outputs) for target in targets]
+    sampling = (int(num_points), oversample_ratio, importance_sample_ratio, generator)
+    terms = [_layer_loss(layer, padded_targets, weights, no_object_weight, sampling) for layer in (last, *earlier)]
     classification, mask, dice = (torch.stack(term).sum() for term in zip(*terms, strict=True))
     parts = {"classification": class_weight * classification, "mask": mask_weight * mask, "dice": dice_weight * dice}
     return {**parts, "loss": sum(parts.values())}
 
 
-def _padded(target: Mapping[str, Tensor], outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _pad_target(target: Mapping[str, Tensor], outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Labels (N,), and masks (N, H, W) of the padded image as floats."""
     logits = outputs["mask_logits"]
     masks = pad_masks(target["masks"].to(logits.device), outputs["image_size"])
@@ -176,18 +180,18 @@ def _layer_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of classes, cross-entropy and Dice loss of masks of one layer, without weights."""
     logits, masks = full_precision(layer["class_logits"]), full_precision(layer["mask_logits"])
-    points, oversample, importance, generator = sampling
+    num_points, oversample_ratio, importance_sample_ratio, generator = sampling
     costs = []
     for b, (labels, gt_masks) in enumerate(targets):
-        shared = torch.rand(1, points, 2, generator=generator, device=masks.device)
+        shared_points = torch.rand(1, num_points, 2, generator=generator, device=masks.device)
         point_logits, point_targets = (
-            sample_points(maps, shared.expand(len(maps), -1, -1)) for maps in (masks[b].detach(), gt_masks)
+            sample_points(maps, shared_points.expand(len(maps), -1, -1)) for maps in (masks[b].detach(), gt_masks)
         )
         costs.append(matching_cost(logits[b], point_logits, labels, point_targets, **weights))
     classification, pairs = matched_cross_entropy(logits, [labels for labels, _ in targets], costs, no_object_weight)
     matched = torch.cat([masks[b, queries] for b, (queries, _) in enumerate(pairs)])  # (N, h, w)
     gt_masks = torch.cat([targets[b][1][segments] for b, (_, segments) in enumerate(pairs)])  # (N, H, W)
-    coords = uncertain_points(matched.detach(), points, oversample, importance, generator)
+    coords = uncertain_points(matched.detach(), num_points, oversample_ratio, importance_sample_ratio, generator)
     entropy, dice = _mask_losses(sample_points(matched, coords), sample_points(gt_masks, coords))
     count = max(1, sum(len(labels) for labels, _ in targets))
     return classification, entropy / count, dice / count

@@ -208,39 +208,39 @@ def mask2former_resnet50(num_classes: int = 133, **options: Any) -> Mask2Former:
         num_classes: K; 133 for COCO's things and stuff.
         **options: arguments of `MaskedDecoder`, such as `num_queries`.
     """
-    return _on(freeze_batch_norm(resnet50(normalize=_normalize())), num_classes, **options)
+    return _with_backbone(freeze_batch_norm(resnet50(normalize=_normalize())), num_classes, **options)
 
 
 def mask2former_resnet101(num_classes: int = 133, **options: Any) -> Mask2Former:
     """The paper's network on ResNet-101. Arguments as for `mask2former_resnet50`."""
-    return _on(freeze_batch_norm(resnet101(normalize=_normalize())), num_classes, **options)
+    return _with_backbone(freeze_batch_norm(resnet101(normalize=_normalize())), num_classes, **options)
 
 
 def mask2former_swin_tiny(num_classes: int = 133, **options: Any) -> Mask2Former:
     """The paper's network on Swin-T, 47 million parameters. Arguments as for `mask2former_resnet50`."""
-    return _on(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_t(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_small(num_classes: int = 133, **options: Any) -> Mask2Former:
     """The paper's network on Swin-S, 69 million parameters. Arguments as for `mask2former_resnet50`."""
-    return _on(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_s(normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_base(num_classes: int = 133, **options: Any) -> Mask2Former:
     """The paper's network on Swin-B with windows of 12 x 12 tokens, as trained on images of 384 pixels."""
-    return _on(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
+    return _with_backbone(swin_b(window_size=12, normalize=_normalize(), dense=True), num_classes, **options)
 
 
 def mask2former_swin_large(num_classes: int = 133, *, num_queries: int = 200, **options: Any) -> Mask2Former:
     """The paper's largest network, on Swin-L with windows of 12 x 12 tokens, with twice as many queries."""
     sizes: Any = (192, (2, 2, 18, 2), (6, 12, 24, 48))
     backbone = Swin(*sizes, window_size=12, normalize=_normalize(), dense=True)
-    return _on(backbone, num_classes, num_queries=num_queries, **options)
+    return _with_backbone(backbone, num_classes, num_queries=num_queries, **options)
 
 
 def _normalize() -> Normalize:
     return Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _on(backbone: ResNet | Swin, num_classes: int, **options: Any) -> Mask2Former:
+def _with_backbone(backbone: ResNet | Swin, num_classes: int, **options: Any) -> Mask2Former:
     return Mask2Former(backbone, PixelDecoder(backbone.channels[-4:]), MaskedDecoder(num_classes, **options))

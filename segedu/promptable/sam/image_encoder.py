@@ -66,7 +66,7 @@ class ImageEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, grid, grid, embed_dim))
         sizes = [grid if i in global_blocks else window_size for i in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, size, windows=i not in global_blocks) for i, size in enumerate(sizes)
+            Block(embed_dim, num_heads, size, windowed=i not in global_blocks) for i, size in enumerate(sizes)
         )
         self.neck = neck(embed_dim, out_channels)
         self._initialise()
@@ -104,16 +104,16 @@ class Block(nn.Module):
         embed_dim: D of the tokens.
         num_heads: number of heads of the attention.
         size: height and width, in tokens, of a window, or of the image for global attention.
-        windows: whether a token attends only to its window.
+        windowed: whether a token attends only to its window.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, size: int, windows: bool) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, size: int, windowed: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = RelativePositionAttention(embed_dim, num_heads, size)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = MLP(embed_dim, 4 * embed_dim)
-        self.window_size = size if windows else None
+        self.window_size = size if windowed else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         h, w = tokens.shape[1:3]
@@ -153,7 +153,7 @@ class RelativePositionAttention(nn.Module):
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
         queries, keys, values = qkv  # (B, heads, h, w, d)
         keys, values = keys.flatten(2, 3), values.flatten(2, 3)  # (B, heads, L, d)
-        rows, columns = by_distance(self.rel_pos_h, h), by_distance(self.rel_pos_w, w)  # (h, h, d), (w, w, d)
+        rows, columns = get_rel_pos(self.rel_pos_h, h), get_rel_pos(self.rel_pos_w, w)  # (h, h, d), (w, w, d)
         step = max(1, MAX_BIAS_VALUES // (B * self.num_heads * h * w * w))
         attended = []
         for top in range(0, h, step):
@@ -185,7 +185,7 @@ class MLP(nn.Module):
         return self.lin2(self.act(self.lin1(tokens)))
 
 
-def by_distance(table: Tensor, size: int) -> Tensor:
+def get_rel_pos(table: Tensor, size: int) -> Tensor:
     """Look up the vector of the distance between each pair of positions on a line.
 
     Args:
@@ -195,7 +195,7 @@ def by_distance(table: Tensor, size: int) -> Tensor:
     Returns:
         (size, size, d): the vector of i - j at [i, j].
 
-    >>> by_distance(torch.tensor([[-1], [0], [1]]), 2)[..., 0]
+    >>> get_rel_pos(torch.tensor([[-1], [0], [1]]), 2)[..., 0]
     tensor([[ 0, -1],
             [ 1,  0]])
     """

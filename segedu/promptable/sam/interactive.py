@@ -62,7 +62,7 @@ def sam_loss(
     logits, scores = full_precision(outputs["mask_logits"]), full_precision(outputs["iou_scores"])
     H, W = outputs["size"]
     if isinstance(targets, Tensor) and targets.shape[-2:] != (H, W):
-        raise ValueError(f"targets has shape {tuple(targets.shape)}, expected (..., {H}, {W}) as the images")
+        raise ValueError(f"targets has shape {tuple(targets.shape)}, expected (..., {H}, {W}), the size of the images")
     axes = {name: size for name, size in zip("BN", logits.shape[:-3], strict=False)}
     check_dtype("targets", targets, torch.bool, "B N H W" if logits.ndim == 5 else "B H W", axes)
     logits, scores = logits.flatten(0, -4), scores.flatten(0, -2)  # (G, M, h, w), (G, M)
@@ -118,21 +118,21 @@ def interactive_loss(
     """
     check_dtype("masks", masks, torch.bool, "B N H W", {"B": len(images)})
     if not bool(masks.flatten(2).any(2).all()):
-        raise ValueError("masks has an empty mask, expected at least one pixel in each")
+        raise ValueError("masks contains an empty mask, expected at least one pixel in each mask")
     image_embeddings, size = model.encode(images), images.shape[-2:]
     prompts = first_prompt(masks, generator)
     # Paper: predicts three masks for the first prompt, and a single mask afterwards. Here the single mask is also
     # trained on first prompts, so that it can be compared with the three masks.
     outputs = model.decode(image_embeddings, size, **prompts, multimask_output=None)
-    one, three = (
+    single_mask, three_masks = (
         {**outputs, **{key: outputs[key][:, :, part] for key in ("mask_logits", "iou_scores")}}
         for part in (slice(0, 1), slice(1, None))
     )
-    losses, mask_logits = [sam_loss(one, masks), sam_loss(three, masks)], best_logits(three)
-    for adds_a_point in click_schedule(num_points, generator):
-        if adds_a_point:
+    losses, mask_logits = [sam_loss(single_mask, masks), sam_loss(three_masks, masks)], best_logits(three_masks)
+    for adds_point in click_schedule(num_points, generator):
+        if adds_point:
             preds = full_size(mask_logits, model.image_size, size) > model.mask_threshold
-            prompts = add_points(prompts, *correcting_points(preds, masks, generator))
+            prompts = add_points(prompts, *sample_correction_points(preds, masks, generator))
         outputs = model.decode(image_embeddings, size, **prompts, mask_inputs=mask_logits, multimask_output=False)
         losses.append(sam_loss(outputs, masks))
         mask_logits = best_logits(outputs)
@@ -158,7 +158,7 @@ def first_prompt(masks: Tensor, generator: torch.Generator | None = None) -> dic
     """
     if torch.rand((), generator=generator) < 0.5:
         return {"boxes": noisy_boxes(masks, generator)}
-    points = draw_points(masks, generator)[:, :, None]
+    points = sample_points(masks, generator)[:, :, None]
     return {"point_coords": points, "point_labels": torch.full(points.shape[:-1], FOREGROUND, device=masks.device)}
 
 
@@ -182,7 +182,7 @@ def noisy_boxes(masks: Tensor, generator: torch.Generator | None = None) -> Tens
     return (boxes + noise.clamp(-limit, limit)).unflatten(0, masks.shape[:2])
 
 
-def draw_points(regions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def sample_points(regions: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample one pixel of each region uniformly.
 
     Args:
@@ -198,7 +198,9 @@ def draw_points(regions: Tensor, generator: torch.Generator | None = None) -> Te
     return torch.stack([indices % regions.shape[-1], indices // regions.shape[-1]], dim=-1).float()
 
 
-def correcting_points(preds: Tensor, masks: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def sample_correction_points(
+    preds: Tensor, masks: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Sample one wrong pixel of each mask: a foreground point if the pixel belongs to the object, else background.
 
     Args:
@@ -209,9 +211,9 @@ def correcting_points(preds: Tensor, masks: Tensor, generator: torch.Generator |
     Returns:
         Points (B, N, 2) and their labels (B, N). If no pixel of a mask is wrong, its point lies inside the object.
     """
-    wrong = preds ^ masks
-    correct = ~wrong.flatten(2).any(2)[..., None, None]
-    points = draw_points(wrong | (correct & masks), generator)
+    errors = preds ^ masks
+    is_correct = ~errors.flatten(2).any(2)[..., None, None]
+    points = sample_points(errors | (is_correct & masks), generator)
     x, y = points.long().unbind(-1)
     inside = masks.flatten(2).gather(2, (y * masks.shape[-1] + x)[..., None])[..., 0]
     return points, torch.where(inside, FOREGROUND, BACKGROUND)

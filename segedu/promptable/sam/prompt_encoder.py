@@ -156,19 +156,19 @@ def check_prompts(prompts: Mapping[str, Tensor], batch: int, mask_size: int, siz
     if not prompts:
         raise ValueError("no prompt was given, expected point_coords with point_labels, boxes or mask_inputs")
     if ("point_coords" in prompts) != ("point_labels" in prompts):
-        raise ValueError(f"given are {', '.join(prompts)}, expected point_coords and point_labels together")
+        raise ValueError(f"prompts has {', '.join(prompts)}, expected point_coords and point_labels together")
     first = next(iter(prompts))
-    many = isinstance(prompts[first], Tensor) and prompts[first].ndim == 2 + len(AXES[first].split())
+    has_object_axis = isinstance(prompts[first], Tensor) and prompts[first].ndim == 2 + len(AXES[first].split())
     lengths = {"B": batch, "h": mask_size, "w": mask_size}
     for name, prompt in prompts.items():
-        axes = f"B N {AXES[name]}" if many else f"B {AXES[name]}"
+        axes = f"B N {AXES[name]}" if has_object_axis else f"B {AXES[name]}"
         lengths = (check_tensor if name == "point_labels" else check_floats)(name, prompt, axes, lengths)
         check_finite(name, prompt)
     if not is_exporting() and "point_labels" in prompts:
         _check_points(prompts["point_coords"], prompts["point_labels"], size)
     if not is_exporting() and "boxes" in prompts:
         _check_boxes(prompts["boxes"].flatten(0, -2), size)
-    return many, lengths.get("N", 1)
+    return has_object_axis, lengths.get("N", 1)
 
 
 def _check_points(points: Tensor, labels: Tensor, size: Size) -> None:

@@ -122,8 +122,9 @@ class SAM(nn.Module):
             "mask_inputs": mask_inputs,
         }
         prompts = {name: prompt for name, prompt in prompts.items() if prompt is not None}
-        many, N = check_prompts(prompts, B, self.prompt_encoder.mask_size, size)
-        prompts = {name: prompt if many else prompt[:, None] for name, prompt in prompts.items()}  # (B, N, ...)
+        has_object_axis, N = check_prompts(prompts, B, self.prompt_encoder.mask_size, size)
+        if not has_object_axis:
+            prompts = {name: prompt[:, None] for name, prompt in prompts.items()}  # (B, N, ...)
         scale = image_embeddings.new_tensor(scale_to(size, self.image_size), dtype=torch.float64)  # factors of x and y
         sparse, dense = self.prompt_encoder(**_in_encoder_pixels(prompts, scale))
         dense = dense.unflatten(0, (B, N)) if mask_inputs is not None else dense[None]
@@ -131,7 +132,7 @@ class SAM(nn.Module):
         mask_logits, scores = self.mask_decoder(image_embeddings, self.prompt_encoder.dense_positions(), sparse, dense)
         masks = slice(None) if multimask_output is None else slice(1, None) if multimask_output else slice(0, 1)
         mask_logits, scores = mask_logits[:, :, masks], scores[:, :, masks]
-        if not many:
+        if not has_object_axis:
             mask_logits, scores = mask_logits[:, 0], scores[:, 0]
         outputs = {
             "mask_logits": mask_logits,
@@ -194,8 +195,8 @@ def fit_images(images: Tensor, image_size: int) -> Tensor:
         return images
     if is_exporting():
         raise ValueError(
-            f"images has size {tuple(images.shape[-2:])}, expected {size} in an export: images are resized by Pillow,"
-            " which cannot be exported. Call fit_images first."
+            f"images has size {tuple(images.shape[-2:])}, expected {size} in an export, because the "
+            "resizing by Pillow cannot be exported. Call fit_images before the export."
         )
     # Paper: the authors' code resizes byte images with Pillow, so their weights were trained with its rounding.
     h, w = size
@@ -244,6 +245,6 @@ def check_outputs(outputs: Mapping[str, Any]) -> None:
     """Check the outputs of `SAM`."""
     check_keys("outputs", outputs, KEYS)
     logits = outputs["mask_logits"]
-    many = "N " if isinstance(logits, Tensor) and logits.ndim == 5 else ""
-    axes = {"mask_logits": f"B {many}M h w", "iou_scores": f"B {many}M"}
+    object_axis = "N " if isinstance(logits, Tensor) and logits.ndim == 5 else ""
+    axes = {"mask_logits": f"B {object_axis}M h w", "iou_scores": f"B {object_axis}M"}
     check_tensor_dict("outputs", outputs, **axes)

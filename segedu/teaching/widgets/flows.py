@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from segedu.instance.cellpose.flows import diffusion_flow, follow_flows, group_ends
+from segedu.instance.cellpose.flows import cluster_end_points, diffusion_flow, follow_flows
 from segedu.teaching.widgets.explore import explore
 from segedu.viz import palette, show
 
@@ -72,7 +72,7 @@ def count_positions(ends: Tensor) -> int:
 def draw_flows(step: int = 0, scene: str = TOUCHING) -> None:
     """Show the flow, the pixels after 0 to 80 steps, and the number of occupied positions."""
     label_map, ends = draw_scene(scene), particles(scene, step)
-    groups = int(group_ends(ends, tuple(label_map.shape), 1.0).max())
+    groups = int(cluster_end_points(ends, tuple(label_map.shape), 1.0).max())
     pixels, positions, cells = ends.shape[1], count_positions(ends), int(label_map.max())
     fig = Figure(figsize=(10.6, 3.4), layout="constrained")
     axes = fig.subplots(1, 3, width_ratios=(1.25, 1.25, 1))

@@ -48,7 +48,7 @@ def boxes_of_masks(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     return {key: detections[key] for key in ("boxes", "labels", "scores")}
 
 
-mask_loss = partial(mask2former_loss, points=256)
+mask_loss = partial(mask2former_loss, num_points=256)
 NETS: dict[str, tuple[Callable, Callable, Callable]] = {  # builder, loss, detections
     "DETR": (shapes_detr.shapes_detr, shapes_detr.loss, shapes_detr.detect),
     "Mask2Former, looks everywhere": (partial(mask_net, False), mask_loss, boxes_of_masks),

@@ -126,7 +126,7 @@ def stack(samples: Sequence[tuple[Tensor, Mapping[str, Tensor]]]) -> tuple[Tenso
 def train(model: nn.Module, samples: Dataset, steps: int = STEPS, every: int = 100, **watch: Any) -> list[float]:
     """`making.train` with the settings of this network."""
     options = {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack, **watch}
-    return making.train(model, partial(mask2former_loss, points=POINTS), samples, **options)
+    return making.train(model, partial(mask2former_loss, num_points=POINTS), samples, **options)
 
 
 @torch.no_grad()

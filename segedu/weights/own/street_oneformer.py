@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from segedu.datasets.street import CLASSES, STREET_VERSION, THINGS
 from segedu.panoptic.mask2former.mask2former import MaskedDecoder
-from segedu.panoptic.oneformer import OneFormer, TaskQueries, draw_tasks, oneformer_loss, task_targets
+from segedu.panoptic.oneformer import OneFormer, TaskQueries, oneformer_loss, sample_tasks, task_targets
 from segedu.panoptic.oneformer_text import TASKS, TextEncoder, TextMapper, WordTokenizer, segment_sentences
 from segedu.weights import load
 from segedu.weights.own import making
@@ -55,7 +55,7 @@ def street_oneformer(text: TextMapper | None = None) -> OneFormer:
 
 def reader() -> TextMapper:
     """A text encoder of two layers for the small vocabulary."""
-    return TextMapper(TextEncoder(TOKENIZE.vocabulary, TOKENIZE.length, WIDTH, depth=2), WIDTH, CONTEXT)
+    return TextMapper(TextEncoder(TOKENIZE.vocab_size, TOKENIZE.length, WIDTH, depth=2), WIDTH, CONTEXT)
 
 
 def start_from_street_mask2former(model: OneFormer) -> None:
@@ -77,7 +77,7 @@ class StreetsWithTasks(Dataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         image, segments = self.streets[index]
-        (task,) = draw_tasks(1)
+        (task,) = sample_tasks(1)
         target = task_targets(segments, task, THINGS)
         sentences = segment_sentences(target["labels"], task, CLASSES, QUERIES - CONTEXT)
         return {"images": image, "tasks": task, "sentences": sentences}, target
@@ -104,7 +104,7 @@ class WithTasks(nn.Module):
 def train(model: OneFormer, samples: Dataset, steps: int = STEPS, every: int = 100, **options: Any) -> list[float]:
     """`making.train` with the settings of this network."""
     options |= {"batch": BATCH, "rate": RATE, "steps": steps, "every": every, "collate": stack}
-    return making.train(WithTasks(model), partial(oneformer_loss, points=POINTS), samples, **options)
+    return making.train(WithTasks(model), partial(oneformer_loss, num_points=POINTS), samples, **options)
 
 
 @torch.no_grad()
