@@ -233,7 +233,7 @@ def test_the_plans_net_has_the_plans_shapes(axes: int) -> None:
 def test_patches() -> None:
     plan = small_plan(patch=(4, 8, 32))
     done = [preprocess(ball(i), plan) for i in range(2)]
-    patches = Patches(done, plan, 9, change=lambda image, target: (image, target))
+    patches = Patches(done, plan, 9, augmentation=lambda image, target: (image, target))
     assert len(patches) == 9
     torch.manual_seed(0)
     for index in range(plan.batch_size - 1, 60, plan.batch_size):
