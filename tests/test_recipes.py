@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path: Path, monkeypatch: 
     real = experiment.fit
 
     def killed(*args, **options):
-        options["every"] = 5
+        options["checkpoint_every"] = 5
         taken = 0
 
         def loss(logits: Tensor, target: Tensor):
@@ -353,7 +353,7 @@ def test_gaussian_otsu() -> None:
         (lambda: find_recipe("vnet", "shapes"), "no recipe trains 'vnet'"),
         (lambda: find_recipe("vnet", "street"), "expected one of: unet on shapes"),
         (lambda: find_recipe("unet", "nuclei"), "the path of a folder that holds index.csv"),
-        (lambda: load_recipe("unet", "nuclei").sets(0, None), "without a folder"),
+        (lambda: load_recipe("unet", "nuclei").sets(0, None), "expected --data PATH"),
         (lambda: gaussian_otsu(torch.rand(8, 8)), "image has shape"),
         (lambda: gaussian_otsu(torch.rand(3, 0, 8)), "image has shape"),
     ],
