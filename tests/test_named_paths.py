@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import types
@@ -154,3 +155,83 @@ def test_a_name_that_leads_nowhere_is_found():
     page = "```{code-cell} python\n---\ntags: [hide-input]\n---\nfrom segedu import nowhere\nfrom segedu.ops import boxes\n```\n"
     page += "```python\nboxes.box_iou(boxes.no_such)\n```\n```python\nan excerpt ...\n```\n"
     assert [is_there(*each) for each in names_used(code_of(page))] == [False, True, True, False]
+
+
+EXCERPT = re.compile(r"^```\{literalinclude\} /(\S+)\n(?::\w.*\n)*?:pyobject: (\S+)", re.M)
+
+
+def defined_in(code: str) -> set[str]:
+    """The functions, classes and methods of a file, as `Class.method`."""
+    found = set()
+    for node in ast.parse(code).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return found
+
+
+def missing_excerpts(page: str) -> list[tuple[str, str]]:
+    """(file, object) of each part of the library that a page shows and that is not there."""
+    return [
+        (file, name)
+        for file, name in EXCERPT.findall(page)
+        if not (ROOT / file).is_file() or name not in defined_in((ROOT / file).read_text(encoding="utf-8"))
+    ]
+
+
+def test_excerpts_of_the_library_on_pages_are_there():
+    pages = {name: text for name, text in texts().items() if name.startswith("course/") and name.endswith(".md")}
+    assert sum(len(EXCERPT.findall(text)) for text in pages.values()) > 50
+    assert {name: gone for name, text in pages.items() if (gone := missing_excerpts(text))} == {}
+
+
+def test_an_excerpt_that_is_not_there_is_found():
+    page = "```{literalinclude} /segedu/ops/boxes.py\n:language: python\n:pyobject: no_such\n```\n"
+    assert missing_excerpts(page) == [("segedu/ops/boxes.py", "no_such")]
+    assert missing_excerpts(page.replace("no_such", "box_iou")) == []
+
+
+def wrong_keywords(code: str) -> list[tuple[str, str]]:
+    """(function, keyword) of each call of a function or class of segedu with a keyword that it does not have."""
+    nodes = list(ast.walk(ast.parse(code)))
+    callables, found = {}, []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segedu":
+            for alias in node.names:
+                callables[alias.asname or alias.name] = getattr(module_named(node.module), alias.name, None)
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in nodes:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        function = node.func
+        if function.id == "partial" and node.args and isinstance(node.args[0], ast.Name):
+            function = node.args[0]
+        called = callables.get(function.id)
+        if function.id in own or not (inspect.isfunction(called) or inspect.isclass(called)):
+            continue
+        parameters = inspect.signature(called).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            known = {parameter.name for parameter in parameters}
+            found += [
+                (function.id, keyword.arg) for keyword in node.keywords if keyword.arg and keyword.arg not in known
+            ]
+    return found
+
+
+def test_keywords_of_calls_on_pages_and_in_labs_are_there():
+    """A renamed argument that a page still passes is otherwise seen when the site is built."""
+    found = {}
+    for name, text in texts().items():
+        if name.startswith("solutions/") and name.endswith(".py"):
+            found[name] = wrong_keywords(text)
+        elif name.startswith("course/") and name.endswith(".md"):
+            found[name] = wrong_keywords(code_of(text))
+    assert {name: keywords for name, keywords in found.items() if keywords} == {}
+
+
+def test_a_keyword_that_is_not_there_is_found():
+    code = "from functools import partial\nfrom segedu.viz import show\nfrom segedu.ops.boxes import box_iou\n"
+    code += "box_iou(a, b, no_such=1)\npartial(box_iou, none=2)\nbox_iou(boxes1=a, boxes2=b)\n"
+    assert wrong_keywords(code) == [("box_iou", "no_such"), ("box_iou", "none")]

@@ -145,8 +145,8 @@ def weights(method: Method) -> tuple[list[str], list[str]]:
     """Names for `segedu.weights.load`: of small weights that the course trained, and of official ones."""
     stem, module = Path(method.path).stem, method.path.removesuffix(".py").replace("/", ".")
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and MADE_FOR.get(n, n.partition("_")[2]) == stem]
-    built = [n for n, w in WEIGHTS.items() if w.build.partition(":")[0] == module]
-    as_backbone = [n for n, w in WEIGHTS.items() if w.build.startswith("segedu.backbones.") and n.startswith(stem)]
+    built = [n for n, w in WEIGHTS.items() if w.builder.partition(":")[0] == module]
+    as_backbone = [n for n, w in WEIGHTS.items() if w.builder.startswith("segedu.backbones.") and n.startswith(stem)]
     return ours, built + as_backbone
 
 
