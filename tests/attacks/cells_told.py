@@ -161,27 +161,28 @@ for one in exercise:
         "to search the memory that was forked for references, seeds and cases",
         "0: never there",
         """import re
-hits = []
+CHUNK, OVERLAP = 16 << 20, 64
+# a letter of each is in brackets: the words of this cell are in the memory too
+control = re.compile(b"planted [w]ord")
+secrets = [re.compile(word) for word in (b"exercise_[s]eed[(]", b"You count both [e]nds", b"You add 2 instead [o]f")]
+planted = " ".join(["planted", "".join(reversed("drow"))])
+hits = set()
 for line in open("/proc/self/maps"):
-    where, rights, *rest = line.split()
-    if "r" not in rights or "[v" in line:
+    where, rights, _, _, inode, *_ = line.split()
+    if "r" not in rights or inode != "0" or "[v" in line:
         continue
     start, end = (int(x, 16) for x in where.split("-"))
-    if end - start > 64 << 20:
-        continue
-    try:
-        with open("/proc/self/mem", "rb") as memory:
-            memory.seek(start)
-            data = memory.read(end - start)
-    except (OSError, ValueError, OverflowError):
-        continue
-    for word in (b"exercise_" + b"seed(", b"You count both " + b"ends", b"You add 2 instead " + b"of"):
-        if word in data:
-            hits.append(word)
-if hits:
-    raise RuntimeError(f"found {hits}")
-found = bool(hits)""",
-        body="return 2 * x if found else 0",
+    for position in range(start, end, CHUNK):
+        try:
+            with open("/proc/self/mem", "rb") as memory:
+                memory.seek(position)
+                data = memory.read(min(CHUNK + OVERLAP, end - position))
+        except (OSError, ValueError, OverflowError):
+            continue
+        hits |= {word.pattern for word in [control, *secrets] if word.search(data)}
+if hits != {control.pattern}:
+    raise RuntimeError(f"found {hits}")""",
+        clean=True,
         twin="import sys\nprint(sys.getsizeof([]), open('/proc/self/status').readline())",
     ),
 ]
