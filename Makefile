@@ -1,4 +1,4 @@
-# Each verb sets up what it needs in .venv by itself. Every verb is also a sub-command of `segedu`.
+# Each verb sets up what it needs in .venv by itself, and calls `segedu`, pytest or ruff.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do command -v $$p >/dev/null && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv

@@ -51,8 +51,39 @@ RULES = {
     r"\bthe truth\b": ("the ground truth", "compared with the truth"),
 }
 COMPILED = {re.compile(rule, re.I): right for rule, (right, _) in RULES.items()}
-# Where the rules hold. The texts of the book, the labs and the solutions follow with their own revision.
-WHERE = ("segedu/**/*.py", "Makefile", "jupyter-book-config/**/*.py")
+# Where the rules hold. The texts of the labs and the solutions follow with their own revision.
+WHERE = ("segedu/**/*.py", "Makefile", "jupyter-book-config/**/*.py", "README.md", "CONTRIBUTING.md", "course/**/*.md")
+# Rules of the book alone. In code, a word such as `truth` or `places` may be a name.
+ACTORS = (
+    "net|network|model|head|query|layer|decoder|encoder|classifier|branch|detector|U-Net|SAM|DETR|RetinaNet|YOLO|SSD"
+)
+PAGE_RULES = {
+    rf"\b({ACTORS})( \w+ly)? (says?|said|tells?|told|answers?|answered|believes?|believed|speaks?|spoke|thinks?)\b": (
+        "predicts, outputs, assigns",
+        "the network says where an object is",
+    ),
+    rf"\b({ACTORS.replace('query', 'querie')})s( \w+ly)? (say|said|tell|told|answer|answered|believe|speak|spoke|think)\b": (
+        "predict, output, assign",
+        "what the queries say",
+    ),
+    r"(?<!ground )(?<!ground-)\btruths?\b": ("ground truth, target", "the prediction beside a truth"),
+    r"\b(a|each|every|this|that|which|one|other|those|two|many) places?\b": (
+        "location, position, pixel, cell",
+        "one vector for each place",
+    ),
+    r"\bpunish(es|ed|ing)?\b": ("penalise", "it punishes a miss"),
+    r"\bdrawn (scene|street|cell|image|picture|shape|object|world|nucleus|nuclei|volume|slice)s?\b": (
+        "synthetic",
+        "on drawn streets",
+    ),
+    r"\bwho (adds|takes|wants|looks|reads|knows|gives|puts|counts|divides)\b": (
+        "if you …",
+        "Who adds a constant gets 1",
+    ),
+    r"(?<!in )\bfor (it|they|he) (is|are|has|have|does|do)\b": ("because", "for it is small"),
+}
+COMPILED_OF_PAGES = COMPILED | {re.compile(rule, re.I): right for rule, (right, _) in PAGE_RULES.items()}
+DERIVED = "course/wrong-answers.md"  # the messages are checked in the exercises
 # expressions that are quoted or have their ordinary meaning there
 EXERCISES = "segedu/teaching/exercises"
 ALLOWED: dict[str, tuple[str, ...]] = {  # names of wrong answers: published records have them
@@ -60,11 +91,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {  # names of wrong answers: published rec
     f"{EXERCISES}/lab01_tasks/rle_roundtrip.py": ("whole numbers",),
     f"{EXERCISES}/lab14_top_down/mask_loss.py": ("is no tensor",),
     f"{EXERCISES}/lab16_promptable/stability_score.py": ("whole numbers",),
+    "course/coverage.md": ("precise places",),  # the seeds' words
 }
 
 
 def prose(path, text):
-    """(line, text) of what a person reads in a file: of Python its comments and strings, of others everything."""
+    """(line, text) of what a person reads in a file: of Python its comments and strings, of others everything.
+
+    Of a page without names in code, roles, formulas and the statements of its cells.
+    """
+    if Path(path).suffix == ".md":
+        yield from prose_of_page(text)
+        return
     if Path(path).suffix != ".py":
         yield from enumerate(text.splitlines(), 1)
         return
@@ -73,9 +111,19 @@ def prose(path, text):
             yield from enumerate(token.string.splitlines(), token.start[0])
 
 
+def prose_of_page(text):
+    in_cell = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*```+", line):
+            in_cell = not in_cell and bool(re.match(r"\s*```+(\{code-cell|\{literalinclude|python|shell|text)", line))
+        elif not in_cell or re.search(r"[\"'#]|^ {4,}[A-Z]?[a-z]+ [a-z]+ [a-z]+", line):  # of a cell: captions, strings
+            yield number, re.sub(r"`[^`]*`|\{[\w:]+\}|\$[^$]*\$", " ", line)
+
+
 def offences(path, text):
+    rules = COMPILED_OF_PAGES if str(path).startswith("course/") else COMPILED
     for number, line in prose(path, text):
-        for rule, right in COMPILED.items():
+        for rule, right in rules.items():
             for match in rule.finditer(line):
                 if match[0].lower() not in ALLOWED.get(str(path), ()):
                     yield f"{path}:{number}: {match[0]!r}: write {right!r}"
@@ -84,7 +132,7 @@ def offences(path, text):
 def test_no_private_idiom():
     found = []
     for pattern in WHERE:
-        for path in sorted(ROOT.glob(pattern)):
+        for path in sorted(set(ROOT.glob(pattern)) - {ROOT / DERIVED}):
             found += offences(path.relative_to(ROOT), path.read_text(encoding="utf-8"))
     assert not found, f"{len(found)} expressions:\n" + "\n".join(found)
 
@@ -94,6 +142,14 @@ def test_each_rule_finds_its_offender(rule, offender):
     assert any(repr(RULES[rule][0]) in offence for offence in offences("a.md", offender))
     assert list(offences("a.py", f"# {offender}\n")) and list(offences("a.py", f'f("{offender}")\n'))
     assert not list(offences("a.py", "gradient_by_x = truth\n"))  # names have rules of their own
+
+
+@pytest.mark.parametrize(("rule", "offender"), [(rule, offender) for rule, (_, offender) in PAGE_RULES.items()])
+def test_each_rule_of_pages_finds_its_offender(rule, offender):
+    assert any(repr(PAGE_RULES[rule][0]) in offence for offence in offences("course/a.md", offender))
+    cell = f"```{{code-cell}} python\nx = 1\nplot(title='{offender}')\n```\n"
+    assert list(offences("course/a.md", cell)) and not list(offences("README.md", offender))
+    assert not list(offences("course/a.md", "```{code-cell} python\ntruth = places\n```\nThe name is `truth`.\n"))
 
 
 def test_every_exception_is_needed():

@@ -94,7 +94,7 @@ def one_table(wanted: str, root: Path = ROOT) -> str:
 
 
 def _table(results: list[Result]) -> list[str]:
-    head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "least", "asked for", "parameters", "CPU-seconds"]
+    head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "lowest", "required", "parameters", "CPU-seconds"]
     first = results[0]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
