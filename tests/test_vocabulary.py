@@ -112,11 +112,19 @@ def prose(path, text):
 
 
 def prose_of_page(text):
-    in_cell = False
+    """(line, text) of a page: its prose, and of its cells the options, the strings and the comments."""
+    fence, options = "", False
     for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*```+", line):
-            in_cell = not in_cell and bool(re.match(r"\s*```+(\{code-cell|\{literalinclude|python|shell|text)", line))
-        elif not in_cell or re.search(r"[\"'#]|^ {4,}[A-Z]?[a-z]+ [a-z]+ [a-z]+", line):  # of a cell: captions, strings
+        mark = re.match(r"\s*(```+)(\S*)", line)
+        if mark and not fence:
+            fence = mark[1] if re.match(r"\{code-cell|python|shell", mark[2]) else ""
+        elif mark and mark[1] == fence:
+            fence = ""
+        elif fence and line == "---":
+            options = not options
+        elif fence and not options:
+            yield number, " ".join(re.findall(r"\"[^\"]*\"|'[^']*'|#.*", line))
+        else:
             yield number, re.sub(r"`[^`]*`|\{[\w:]+\}|\$[^$]*\$", " ", line)
 
 
