@@ -85,7 +85,7 @@ def test_the_seed_is_drawn_once_kept_and_private(tmp_path):
     seed = batch_seed(tmp_path, None)
     assert batch_seed(tmp_path, None) == batch_seed(tmp_path, seed) == seed
     assert stat.S_IMODE((tmp_path / "seed.json").stat().st_mode) == 0o600
-    with pytest.raises(ValueError, match="graded with another seed; leave --seed out"):
+    with pytest.raises(ValueError, match="graded with another seed; omit --seed"):
         batch_seed(tmp_path, seed + 1)
     (tmp_path / "seed.json").write_text("{}")
     with pytest.raises(ValueError, match="is damaged; delete it"):
