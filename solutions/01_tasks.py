@@ -21,8 +21,8 @@
 # function instead, so the notebook always runs to its end.
 #
 # Your functions may call other libraries. They may not call a ready-made solution of an exercise, such as
-# `torchvision.ops.masks_to_boxes`: such functions are not available during checks and grading ([full
-# list](../course/grading/trust.md)).
+# `torchvision.ops.masks_to_boxes`: such functions are not available during checks and grading
+# ([full list](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 
@@ -49,7 +49,8 @@ show(fig, alt=alt)
 # %% [markdown] name="one_hot_idea"
 # ## 1. One-hot planes (3 points)
 #
-# **Idea.** A network for semantic segmentation outputs one plane of scores per class. To compare these planes with the
+# **Idea.** A class map stores the class of each pixel as an integer. A network for semantic segmentation does not
+# output such integers. It outputs one plane, an array of H x W scores, per class. To compare these planes with the
 # ground truth, you need the ground truth in the same form: plane $k$ is 1 where the pixel has class $k$, and 0
 # elsewhere.
 #
@@ -146,17 +147,18 @@ check(semantic_from_instances)
 
 # %% [markdown] name="paint_figure_text"
 # For the next figure the masks of the street were dilated by a few pixels, so that they overlap like the masks of a
-# detector. Objects whose lower edge is lower in the image are nearer to the camera. The left panel paints the nearest
-# objects last, as it should be. The right panel uses the opposite order. Compare the two where objects overlap.
+# detector. The lower the bottom edge of an object is in the image, the nearer the object is to the camera. The left
+# panel paints the nearest objects last, which is the correct order. The right panel uses the opposite order. Compare
+# the two panels where objects overlap.
 
 # %% name="paint_figure" role="show"
-grown = torch.nn.functional.max_pool2d(scene["masks"].float(), 13, stride=1, padding=6) > 0
+dilated = torch.nn.functional.max_pool2d(scene["masks"].float(), 13, stride=1, padding=6) > 0
 order = scene["boxes"][:, 3].argsort()
 paint = use(semantic_from_instances)
-maps = [torch.as_tensor(paint(grown[o], scene["labels"][o])) for o in (order, order.flip(0))]
+maps = [torch.as_tensor(paint(dilated[o], scene["labels"][o])) for o in (order, order.flip(0))]
 fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.2), layout="constrained")
-for ax, painted, title in zip(axes, maps, ("nearest last", "nearest first")):
-    shown = torch.where(painted > 0, painted - THINGS[0] + 1, 0)
+for ax, class_map, title in zip(axes, maps, ("nearest last", "nearest first")):
+    shown = torch.where(class_map > 0, class_map - THINGS[0] + 1, 0)
     ax.imshow(overlay(scene["image"], shown, opacity=0.6))
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
@@ -255,8 +257,8 @@ show(fig, alt=f"Bar chart of the number of pixels of {len(values)} encoded value
 # | 0 | 0 | 2 | 3 |
 # | 3 | 3 | 255 | 3 |
 #
-# Class 2 has two components, because they touch only at a corner. Class 3 has two components as well: the void pixel
-# between them belongs to neither, so it does not connect them.
+# Class 2 has two components, because its two groups of pixels touch only at a corner. Class 3 has two components as
+# well: the void pixel between them belongs to neither, so it does not connect them.
 #
 # A useful function is `scipy.ndimage.label(mask)`. It numbers the connected components of a mask, and returns the map
 # of these numbers and the number of components. By default it uses 4-connectivity.
@@ -279,8 +281,8 @@ def count_things(semantic, num_classes, things):
     ### BEGIN SOLUTION: for each class, count the connected components if the class is in `things`, else 0
     counts = []
     for k in range(num_classes):
-        pieces = ndimage.label((semantic == k).numpy())[1] if k in things else 0
-        counts.append(pieces)
+        components = ndimage.label((semantic == k).numpy())[1] if k in things else 0
+        counts.append(components)
     return counts
     ### END SOLUTION
 
@@ -290,12 +292,13 @@ check(count_things)
 
 # %% [markdown] name="count_figure_text"
 # The next figure compares the number of things with the number of connected components of the class map, for four
-# classes in twelve streets. The dotted line marks one component per thing.
+# classes in twelve streets. The dotted line marks one component per thing. Above the line there are too many
+# components, below it too few.
 #
-# - Left: the ground truth. Its void borders separate thin parts of objects from the rest, and an object that is partly
-#   hidden can be split. Points above the line have too many components.
+# - Left: the ground truth, with its void borders. The borders separate thin parts of objects from the rest, and an
+#   object that is partly hidden can be split. The count is then too large.
 # - Right: every void pixel has the class of the nearest labelled pixel, as in a prediction, which never contains void.
-#   Things of one class that touch merge. Points below the line have too few components.
+#   Things of one class that touch merge. The count is then too small.
 #
 # Counting things from a class map is therefore unreliable. Instance segmentation solves this problem.
 
@@ -320,7 +323,7 @@ for column, (ax, title) in enumerate(zip(axes, ("with void borders", "void fille
     ax.set(xlabel="things (with a small random shift)", title=title, xticks=range(limit + 1), yticks=range(limit + 1))
     few, many = (sum(sign * row[column] > sign * row[0] for row in results) for sign in (-1, 1))
     summary.append(f"{title}: too few components {few} times, too many {many} times")
-axes[0].set(ylabel="connected pieces of the class map")
+axes[0].set(ylabel="connected components of the class map")
 axes[0].legend(fontsize=9)
 show(
     fig,
@@ -353,7 +356,7 @@ def mask_to_box(mask):
     column plus one, and y2 is the index of the last row plus one. For an empty mask, returns
     [0, 0, 0, 0].
     """
-    ### BEGIN SOLUTION: treat the empty mask; then take the smallest and largest row and column of the True pixels
+    ### BEGIN SOLUTION: handle the empty mask; then take the smallest and largest row and column of the True pixels
     if not mask.any():
         return [0, 0, 0, 0]
     rows, columns = torch.nonzero(mask, as_tuple=True)
@@ -398,8 +401,8 @@ show(fig, alt=f"Boxes around the masks of the street, and the fraction of each b
 # to zeros, so it is 0 if the mask begins with a one. All counts add up to $H \cdot W$.
 #
 # **Worked example.** The mask $\begin{pmatrix} 0 & 1 & 1 \\ 0 & 1 & 0 \end{pmatrix}$ is read as 0 0, 1 1, 1 0. These
-# are two zeros, three ones and one zero, so the counts are [2, 3, 1]. (If you read the mask row by row, you get [1, 2,
-# 1, 1, 1], which is wrong.)
+# are two zeros, three ones and one zero, so the counts are [2, 3, 1]. (If you read the mask row by row, you get
+# [1, 2, 1, 1, 1], which is wrong.)
 #
 # Your function does both: it encodes one mask, and it decodes the counts of another mask.
 
@@ -419,13 +422,13 @@ def rle_roundtrip(mask, counts, size):
     ### BEGIN SOLUTION: encode: find where the value changes down the columns; decode: repeat False and True in turn
     pixels = mask.T.flatten().numpy()
     edges = [0, *(np.flatnonzero(pixels[1:] != pixels[:-1]) + 1), len(pixels)]
-    found = np.diff(edges).tolist()
+    runs = np.diff(edges).tolist()
     if pixels[0]:
-        found = [0, *found]
+        runs = [0, *runs]
     height, width = size
     values = np.arange(len(counts)) % 2 == 1
     other = np.repeat(values, counts).reshape(width, height).T
-    return found, torch.from_numpy(other.copy())
+    return runs, torch.from_numpy(other.copy())
     ### END SOLUTION
 
 
@@ -434,8 +437,8 @@ check(rle_roundtrip)
 
 # %% [markdown] name="rle_figure_text"
 # How much memory do run lengths save? The next figure shows the number of pixels and the number of counts for discs of
-# increasing radius. The encoding needs at most two changes of value in each column that the disc covers, so the number
-# of counts grows in proportion to the radius. The number of pixels grows with the square of the radius.
+# increasing radius. In each column that the disc covers, the value changes at most twice, so the number of counts
+# grows in proportion to the radius. The number of pixels grows with the square of the radius.
 
 # %% name="rle_figure" role="show"
 y, x = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")

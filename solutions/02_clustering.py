@@ -14,8 +14,8 @@
 # function instead, so the notebook always runs to its end.
 #
 # Your functions may call other libraries. They may not call a ready-made solution of an exercise, such as
-# `sklearn.decomposition.PCA`: such functions are not available during checks and grading ([full
-# list](../course/grading/trust.md)).
+# `sklearn.decomposition.PCA`: such functions are not available during checks and
+# grading ([full list](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 
@@ -31,9 +31,9 @@
 # - explain why a minimum cut tends to separate single pixels, and how the normalised cut avoids this;
 # - separate touching cells by a watershed with one marker per cell.
 #
-# The idea behind all six exercises is that an image is a set of points in a feature space. The next figure shows a
-# photograph and its pixels as points, whose coordinates are the red and the blue value of the pixel. Which groups of
-# points do you see, and to which objects do they belong?
+# Most of these methods treat an image as a set of points in a feature space. The next figure shows a photograph and
+# its pixels as points, whose coordinates are the red and the blue value of the pixel. Which groups of points do you
+# see, and to which objects do they belong?
 
 # %% name="picture" role="show"
 from segedu.viz import palette, show
@@ -110,7 +110,7 @@ check(otsu)
 # %% [markdown] name="otsu_after"
 # The next figure shows coins on a dark background. The threshold was computed once for the whole image, and then
 # separately for each quarter of the image. Where does the single threshold classify background as coin, and why there?
-# Can any threshold separate the coins from the background if both occur with the same grey value?
+# Can any threshold separate a coin from a part of the background that has the same grey value?
 
 # %% name="otsu_figure" role="show"
 grey = small_image(coins()[..., None], 2)[0]
@@ -170,11 +170,11 @@ def kmeans_step(points, centres):
     ### BEGIN SOLUTION: find the nearest centre of each point; then take the mean of the points of each centre
     squared = ((points[:, None] - centres[None]) ** 2).sum(dim=2)
     labels = squared.argmin(dim=1)
-    moved = centres.clone()
+    new_centres = centres.clone()
     for k in range(len(centres)):
         if (labels == k).any():
-            moved[k] = points[labels == k].mean(dim=0)
-    return labels, moved
+            new_centres[k] = points[labels == k].mean(dim=0)
+    return labels, new_centres
     ### END SOLUTION
 
 
@@ -183,8 +183,8 @@ check(kmeans_step)
 
 # %% [markdown] name="kmeans_step_after"
 # The next figure repeats your step on the colours of the cup, starting from two different sets of centres. The inertia
-# never increases. Does it reach the same value from both starts? Which of the two results is better, and what did the
-# other start miss?
+# never increases. Does it reach the same value from both starts? Which of the two results is better, and what does the
+# other one miss?
 
 
 # %% name="kmeans_figure" role="show"
@@ -253,8 +253,8 @@ def xy_features(image, weight):
     ### BEGIN SOLUTION: append the scaled rows and columns as two more channels; then make one row per pixel
     C, H, W = image.shape
     y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    place = torch.stack([y, x]) * (weight / max(H, W))
-    return torch.cat([image, place.to(image.dtype)]).reshape(C + 2, H * W).T
+    position = torch.stack([y, x]) * (weight / max(H, W))
+    return torch.cat([image, position.to(image.dtype)]).reshape(C + 2, H * W).T
     ### END SOLUTION
 
 
@@ -277,8 +277,9 @@ show(
 # %% [markdown] name="widget_text"
 # ## Vary the weight of the position
 #
-# Move the controls and answer these questions. For which $k$ does the spoon get a cluster of its own? Does another
-# colour space help? From which weight on do the clusters become tiles that ignore the objects? In the second
+# The figure above shows clusters of the cup for four weights of the position. The widget varies this weight, the
+# number of clusters, the colour space and the photograph. For which $k$ does the spoon get a cluster of its own? Does
+# another colour space help? From which weight on do the clusters become tiles that ignore the objects? In the second
 # photograph, how many clusters cover the sky, and why is it more than one?
 
 # %% name="widget" role="widget"
@@ -291,7 +292,8 @@ explorer()
 #
 # **Idea.** The colour of a single pixel contains no information about texture. A neighbourhood of 7 x 7 pixels with 3
 # channels does, and it has 147 values. The features of a network can have 384 values. You cannot plot so many values
-# directly. Most of them are strongly correlated, however, so that a few **directions** contain most of the variance.
+# directly. Many of the values are strongly correlated, however, so that a few **directions** contain most of the
+# variance.
 # Principal component analysis (PCA) finds these directions.
 #
 # **Formula.** Subtract from every column its mean: $X_c = X - \bar x$. The first direction $v_1$ has length 1, and the
@@ -365,8 +367,8 @@ show(
 # **Idea.** This method has no centres. It represents the image as a **graph**: pixels are nodes, and the weight of the
 # edge between two nodes is their similarity. A segmentation into two parts removes all edges between the parts, and
 # the sum of their weights is the cut. Which cut should be chosen? The minimum cut often separates one single pixel
-# from the rest, because a single pixel has few edges. Shi and Malik (2000) therefore compare the cut of each side with
-# the **total weight of all edges** of that side.
+# from the rest, because a single pixel has few edges. Shi and Malik (2000) therefore compare the cut with the **total
+# weight of all edges** of each side.
 #
 # **Formula.** Let $A$ and $B$ be the two sides, $V$ the set of all nodes, and $W$ the symmetric matrix of weights. The
 # association of a side is the sum of the weights from its nodes to all nodes:
@@ -381,7 +383,7 @@ show(
 #
 # **Worked example.** Three nodes form a chain with $W_{01} = 3$, $W_{12} = 1$ and zeros on the diagonal. For
 # $A = \{0, 1\}$, the cut is 1, assoc(A) $= 3 + (3 + 1) = 7$ and assoc(B) $= 1$, so Ncut $= 1/7 + 1 = 1.14$. For
-# $A = \{0\}$, it is $3/3 + 3/5 = 1.6$. The minimum of Ncut is therefore at the first of these splits.
+# $A = \{0\}$, it is $3/3 + 3/5 = 1.6$. Of these two splits, the first has the smaller Ncut.
 
 
 # %% name="ncut_value" role="solution"
@@ -445,7 +447,8 @@ show(
 #   of the image.
 # - A pixel of the mask is a **local maximum** if no pixel in its window has a larger $d$.
 # - Maxima that touch, also at a corner, form **one** marker.
-# - Markers are numbered 1, 2, ... in the reading order of their first pixels, as by `scipy.ndimage.label`.
+# - Markers are numbered 1, 2, ... in the reading order of their first pixels, like the labels of
+#   `scipy.ndimage.label`.
 #
 # **Worked example.** An image has one row, and its mask is 0 1 1 1 1 0 1. The distances are 0 1 2 2 1 0 1. With
 # `min_distance` 1, both pixels with distance 2 are maxima. They touch, so they form marker 1. The last pixel has a
@@ -468,8 +471,8 @@ def watershed_markers(mask, min_distance):
 
     distance = nd.distance_transform_edt(mask.numpy())
     highest = nd.maximum_filter(distance, size=2 * min_distance + 1)
-    summits = (distance == highest) & mask.numpy()
-    return torch.from_numpy(nd.label(summits, structure=np.ones((3, 3)))[0])
+    maxima = (distance == highest) & mask.numpy()
+    return torch.from_numpy(nd.label(maxima, structure=np.ones((3, 3)))[0])
     ### END SOLUTION
 
 
@@ -547,7 +550,7 @@ from tqdm.auto import tqdm
 
 
 def small_vit():
-    """Create the untrained network: 64 features per patch of 4 x 4 pixels."""
+    """Create the small network without training: 64 features per patch of 4 x 4 pixels."""
     torch.manual_seed(0)
     return ViT(**catalogue.SCENES_VIT).eval()
 
@@ -614,7 +617,7 @@ show(
 # The score is the **adjusted Rand index**. It considers all pairs of pixels, and counts how often the ground truth and
 # the clustering agree that a pair belongs to the same group or to different groups. The index is 1 for identical
 # groupings, and 0 on average for random ones. It does not depend on the labels of the clusters. The patches of a ViT
-# are larger than a pixel, which lowers its score a little.
+# are larger than a pixel, which lowers its score.
 
 # %% name="score" role="train"
 from segedu.datasets.street import draw_street
@@ -705,5 +708,5 @@ for kind, values in rand_indices.items():
 #   DINO learns.
 # - Change one thing: apply `xy_features` to Lab colours, run k-means from ten starts and keep the best result, or set
 #   `PHOTO` to an image of your own.
-# - How good is a segmentation? To answer this question you need a metric, which is the topic of [lab
-#   4](04_metrics.ipynb).
+# - How good is a segmentation? To answer this question you need a metric, which is the topic of
+#   [lab 4](04_metrics.ipynb).
