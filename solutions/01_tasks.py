@@ -209,7 +209,7 @@ def panoptic_roundtrip(category, instance, things, codes):
     of every pixel of `codes`, each of shape (H2, W2). Stuff and void have instance 0 in the encoded
     map. Do not change the arguments.
     """
-    ### BEGIN SOLUTION: encode the class times 1000, plus the instance for things only; decode by integer division
+    ### BEGIN SOLUTION: encode: class times 1000, plus the instance for things only; decode by integer division
     category = category.long()
     is_thing = torch.isin(category, torch.tensor(things))
     encoded = category * 1000 + torch.where(is_thing, instance, 0)
@@ -356,7 +356,7 @@ def mask_to_box(mask):
     column plus one, and y2 is the index of the last row plus one. For an empty mask, returns
     [0, 0, 0, 0].
     """
-    ### BEGIN SOLUTION: handle the empty mask; then take the smallest and largest row and column of the True pixels
+    ### BEGIN SOLUTION: handle the empty mask; take the smallest and largest row and column of the True pixels
     if not mask.any():
         return [0, 0, 0, 0]
     rows, columns = torch.nonzero(mask, as_tuple=True)
@@ -419,7 +419,7 @@ def rle_roundtrip(mask, counts, size):
     a bool tensor (H2, W2). Both use column-major order. The first count is that of zeros and may be
     0; no other count is 0.
     """
-    ### BEGIN SOLUTION: encode: find where the value changes down the columns; decode: repeat False and True in turn
+    ### BEGIN SOLUTION: encode: find the changes of value down the columns; decode: repeat False, True in turn
     pixels = mask.T.flatten().numpy()
     edges = [0, *(np.flatnonzero(pixels[1:] != pixels[:-1]) + 1), len(pixels)]
     runs = np.diff(edges).tolist()

@@ -92,7 +92,7 @@ def otsu(image, bins):
     Returns a number, the threshold: the centre of the last dark bin in the best split. If several splits are equally
     good, the first one counts. If all pixels have the same value, returns that value.
     """
-    ### BEGIN SOLUTION: compute a histogram and the variance between the groups for every split; return a bin centre
+    ### BEGIN SOLUTION: compute a histogram; find the split with the largest variance; return a bin centre
     if image.min() == image.max():
         return float(image.min())
     counts, edges = np.histogram(image.numpy().astype(np.float64), bins)
@@ -321,7 +321,7 @@ def pca_project(features, n):
     Returns the scores, (N, n), with the component of largest variance first. Do not scale the scores: they keep their
     variance. Either sign of a column is correct.
     """
-    ### BEGIN SOLUTION: subtract the mean, find the directions of largest variance, project the points onto them
+    ### BEGIN SOLUTION: subtract the mean, find the directions of largest variance, project onto them
     centred = features - features.mean(dim=0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     return centred @ directions[:n].T
@@ -395,7 +395,7 @@ def ncut_value(weights, inside):
 
     Returns Ncut, a number from 0 to 2. The fraction of a side whose association is 0 is 0.
     """
-    ### BEGIN SOLUTION: divide the cut by the association of each side, if that is not 0, and add the two fractions
+    ### BEGIN SOLUTION: divide the cut by the association of each side (unless it is 0); add both fractions
     cut = float(weights[inside][:, ~inside].sum())
     associations = (float(weights[side].sum()) for side in (inside, ~inside))
     return sum(cut / association for association in associations if association > 0)
@@ -466,7 +466,7 @@ def watershed_markers(mask, min_distance):
     Returns integers (H, W): the number of the marker, 1, 2, ..., at the local maxima as defined above, and 0
     elsewhere. An empty mask has no markers.
     """
-    ### BEGIN SOLUTION: compare each distance with the maximum of its window, inside the mask; number the local maxima
+    ### BEGIN SOLUTION: find the pixels of the mask with the largest distance in their window; number them
     import scipy.ndimage as nd
 
     distance = nd.distance_transform_edt(mask.numpy())

@@ -99,7 +99,7 @@ check(conv_out)
 
 # %% [markdown] name="conv_figure_text"
 # The next figure shows the output sizes of the convolution from the homework. The dotted line is the formula without
-# rounding. It agrees with the correct size only for every second input size.
+# rounding. It agrees with the correct size only for every second input size, the odd ones.
 
 # %% name="conv_figure" role="show"
 in_sizes = np.arange(3, 17)
@@ -128,8 +128,8 @@ show(fig, alt=f"Output sizes {out_sizes} for inputs of 3 to 16 pixels: steps of 
 # flipped. In signal processing a convolution flips the kernel, and the operation of this formula is called
 # cross-correlation.
 #
-# **Worked example.** The row 1, 2, 4, 8 and the kernel (1, -1) give $1 - 2$, $2 - 4$ and $4 - 8$. The output is -1,
-# -2, -4.
+# **Worked example.** The row 1, 2, 4, 8 and the kernel (1, -1) give $1 - 2$, $2 - 4$ and $4 - 8$. The output
+# is -1, -2, -4.
 #
 # Three special cases are worth knowing:
 #
@@ -315,7 +315,7 @@ def tconv_out(size, kernel_size, stride, padding, output_padding, dilation):
 
     All arguments are integers, and the result has at least one pixel. Returns an integer.
     """
-    ### BEGIN SOLUTION: add the steps between the patches and the span of the kernel; crop; add the output padding
+    ### BEGIN SOLUTION: add the steps and the span of the kernel, subtract the padding, add the output padding
     span = dilation * (kernel_size - 1) + 1
     return (size - 1) * stride + span - 2 * padding + output_padding
     ### END SOLUTION
@@ -660,6 +660,6 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # ## What next
 #
 # - [The pages of chapter 3](../course/03-convolution/index.md) contain the reading list.
-# - Chapter 5 builds FCN and SegNet from these operations. In lab 6 you follow the sizes of a U-Net from 572 pixels to
-#   388.
+# - Chapter 5 builds FCN and SegNet from these operations.
+# - In lab 6 you follow the sizes of a U-Net from 572 pixels to 388 pixels.
 # - Chapter 8 uses dilation to keep the resolution of deep maps.

@@ -3,7 +3,7 @@
 #
 # A metric measures how well a prediction agrees with the ground truth, so that you can compare models. The choice of
 # the metric matters: with an unsuitable one, a model that predicts "background" at every pixel wins. In this lab you
-# implement six metrics or parts of them, each with a few lines of code.
+# implement the confusion matrix and six metrics, each with a few lines of code.
 #
 # **After this lab you can**
 #
@@ -21,8 +21,8 @@
 # function instead, so the notebook always runs to its end.
 #
 # Your functions may call other libraries. They may not call a ready-made solution of an exercise, such as
-# `torchvision.ops.box_iou`: such functions are not available during checks and grading ([full
-# list](../course/grading/trust.md)).
+# `torchvision.ops.box_iou`: such functions are not available during checks and grading
+# ([full list](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 
@@ -154,7 +154,7 @@ def iou_dice(preds, target):
 
     Returns the tuple (iou, dice), two numbers from 0 to 1. If both masks are empty, returns (1, 1).
     """
-    ### BEGIN SOLUTION: compute the intersection and the sum of the areas; treat two empty masks separately
+    ### BEGIN SOLUTION: compute the intersection and the sum of the areas; handle two empty masks separately
     inter = (preds & target).sum().item()
     areas = preds.sum().item() + target.sum().item()
     if areas == 0:
@@ -199,7 +199,7 @@ show(
 # ## 3. The mean IoU of a data set (4 points)
 #
 # **Idea.** The mean IoU averages over classes and not over pixels, so that a rare class has the same weight as a
-# frequent one. Before it divides, it adds the counts of *all* images. The mean of the IoUs of single images is a
+# frequent one. The counts of *all* images are added before the division. The mean of the IoUs of single images is a
 # different metric, in which an image with only a few pixels of a class has the same weight as an image full of that
 # class.
 #
@@ -228,7 +228,7 @@ def miou(matrices):
     together. The mean includes the classes that occur in the ground truth or in the prediction of any
     image. If nothing is counted at all, returns float("nan").
     """
-    ### BEGIN SOLUTION: add the matrices, compute the IoU of each class, average the classes whose union is not 0
+    ### BEGIN SOLUTION: add the matrices; compute the IoU per class; average the classes with a non-zero union
     total = matrices.sum(dim=0).double()
     inter = total.diagonal()
     union = total.sum(dim=0) + total.sum(dim=1) - inter
@@ -301,7 +301,7 @@ show(fig, alt=alt)
 #
 # **Picture.** Why measure the overlap of two boxes, and not the distance of their coordinates? In both panels of the
 # next figure, the dashed box is shifted by one pixel in $x$ and in $y$. The distance of the coordinates, an $L_p$
-# error, is the same in both panels. The overlap is not: for the small box, the same shift is a much larger error.
+# error, is the same in both panels. The overlap differs: the small boxes share a much smaller part of their area.
 
 # %% name="boxes_picture" role="show"
 from matplotlib.patches import Rectangle
@@ -505,7 +505,7 @@ def boundary_f1(preds, target, tolerance):
     Returns a number from 0 to 1. A mask has no boundary if it is empty or fills the image. If neither
     mask has a boundary, returns 1. If only one mask has a boundary, returns 0.
     """
-    ### BEGIN SOLUTION: find both boundaries; treat masks without one; compute precision and recall by distances
+    ### BEGIN SOLUTION: find both boundaries; handle masks without one; compute precision, recall and F1
     edges = []
     for mask in (preds.numpy(), target.numpy()):
         edges.append(mask & ~binary_erosion(mask, border_value=1))
