@@ -1,29 +1,35 @@
 # %% [markdown] name="goals"
 # # Lab 3: Convolution arithmetic
 #
-# A network for segmentation makes maps smaller, and then large again. If one size is off by a pixel, nothing fits. In
-# this lab you write the operations that change sizes, and the formulas that predict them.
+# A segmentation network first reduces the size of its maps and then increases it again. If two maps that have to be
+# joined differ by a single pixel, the network fails. In this lab you write the operations that change the size of a
+# map, and the formulas that predict the new size.
 #
 # **After this lab you can**
 #
-# - predict the size of every map: convolution, pooling, transposed convolution, with stride, padding and dilation;
-# - say what a transposed convolution does, and why it is not a dilated one;
-# - undo a max pooling by its indices;
-# - say which pixels of the image one output pixel sees.
+# - predict the size of a map after a convolution, a pooling or a transposed convolution, with stride, padding and
+#   dilation;
+# - explain what a transposed convolution computes, and why it is not a dilated convolution;
+# - restore the positions of maxima with the indices of a max pooling;
+# - compute on which pixels of the image one output pixel depends.
 #
-# **Time**: 60 minutes. **Points**: 20, in six exercises. **Before**: the pages of
-# [chapter 3](../course/03-convolution/index.md).
+# **Time**: 60 minutes. **Points**: 20, in six exercises.
 #
-# Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
-# always runs to its end.
+# **Prerequisites**: [chapter 3](../course/03-convolution/index.md), which introduces convolution; matrix
+# multiplication and transposition for exercise 5. You do not need an earlier lab.
+#
+# Run the cells from top to bottom. Until your function for an exercise passes its check, later cells use the library's
+# function instead, so the notebook always runs to its end.
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="picture"
 # ## One image, four operations
 #
-# Each picture is the one before it, after one operation. Look at the sizes in the titles: the way up does not lead back
-# to where the way down began. Why, and what could be done about it?
+# The next figure shows an image and the maps after four operations, each applied to the result of the previous one: a
+# convolution, max pooling, max unpooling, and a transposed convolution. The titles give the sizes. The last two
+# operations should reverse the size changes of the first two. Compare the sizes: where do they differ, and how could
+# you correct this?
 
 # %% name="scene" role="show"
 import torch.nn.functional as F
@@ -37,46 +43,52 @@ edges = F.conv2d(photo, sobel, stride=2).abs()
 values, indices = F.max_pool2d(edges, 2, return_indices=True)
 sparse = F.max_unpool2d(values, indices, 2)
 large = F.conv_transpose2d(sparse, torch.ones(1, 1, 3, 3, dtype=torch.float64), stride=2)
-steps = {"image": photo, "convolution": edges, "max pooling": values, "unpooling": sparse, "transposed conv.": large}
+stages = {"image": photo, "convolution": edges, "max pooling": values, "unpooling": sparse, "transposed conv.": large}
 fig, axes = plt.subplots(1, 5, figsize=(12, 2.8), layout="constrained")
-for ax, (name, step) in zip(axes, steps.items(), strict=True):
-    ax.imshow(step[0, 0], cmap="gray", extent=(0, step.shape[3], step.shape[2], 0))
+for ax, (name, stage) in zip(axes, stages.items(), strict=True):
+    ax.imshow(stage[0, 0], cmap="gray", extent=(0, stage.shape[3], stage.shape[2], 0))
     ax.set(xlim=(0, 70), ylim=(70, 0), xticks=[], yticks=[])
-    ax.set_title(f"{name}\n{step.shape[2]} x {step.shape[3]}", fontsize=10)
-sizes = [step.shape[2] for step in steps.values()]
-show(fig, alt=f"A photograph, its edges, pooled, unpooled and enlarged, to scale; sides of {sizes} pixels.")
+    ax.set_title(f"{name}\n{stage.shape[2]} x {stage.shape[3]}", fontsize=10)
+sizes = [stage.shape[2] for stage in stages.values()]
+show(
+    fig,
+    alt="A photograph, its edges, and the edges after max pooling, max unpooling and a transposed convolution, "
+    f"drawn to scale; the sides have {sizes} pixels.",
+)
 
 # %% [markdown] name="conv_idea"
-# ## 1. The size after a convolution
+# ## 1. The size after a convolution (3 points)
 #
-# **Idea.** A kernel of $K$ taps is laid on the padded row at its left end. It moves by $S$ pixels as long as it fits. Each
-# place gives one output pixel. With dilation $D$ neighbouring taps are $D$ pixels apart, so the kernel spans
-# $D(K-1)+1$ pixels: $K$ taps have $K-1$ gaps.
+# **Idea.** A kernel with $K$ weights, called taps, starts at the left end of the padded row. It moves on by the
+# stride, $S$ pixels, as long as it fits. Each position of the kernel gives one output pixel, so the output size is the
+# number of positions. With dilation $D$, neighbouring taps are $D$ pixels apart. The kernel then spans $D(K-1)+1$
+# pixels, because $K$ taps have $K-1$ gaps between them.
 #
 # **Formula.** The padded row has $H + 2P$ pixels.
 #
 # $$H_{\text{out}} = \left\lfloor \frac{H + 2P - D(K - 1) - 1}{S} \right\rfloor + 1$$
 #
-# The brackets round down: if the rest is too short for another step, it is not seen. Slides and books often print
-# this formula without them, and without $D$.
+# The brackets mean rounding down: pixels at the end that are too few for another step are not used. Slides and books
+# often print this formula without the rounding and without $D$.
 #
-# **By hand (the homework).** $K = 3$, $S = 2$, $P = 1$, $D = 1$. From 7 pixels: $\lfloor 6/2 \rfloor + 1 = 4$. From 8
-# pixels: $\lfloor 7/2 \rfloor + 1 = 4$. Two sizes, one result.
+# **Worked example.** This is the homework of the chapter, with $K = 3$, $S = 2$, $P = 1$ and $D = 1$. For 7 pixels,
+# the size is $\lfloor 6/2 \rfloor + 1 = 4$. For 8 pixels, it is $\lfloor 7/2 \rfloor + 1 = 4$. Two different input
+# sizes have the same output size.
 
 
 # %% name="conv_out" role="solution"
 def conv_out(size, kernel_size, stride, padding, dilation):
-    """Size of the output of a convolution along one axis.
+    """Compute the output size of a convolution along one axis.
 
-    size:        H, pixels of the input
-    kernel_size: K, taps of the kernel
+    size:        H, the number of pixels of the input
+    kernel_size: K, the number of taps of the kernel
     stride:      S, at least 1
-    padding:     P, pixels added on each of the two sides
-    dilation:    D, distance between neighbouring taps, at least 1
+    padding:     P, the number of pixels added on each of the two sides
+    dilation:    D, the distance between neighbouring taps, at least 1
 
-    All are whole numbers, and the kernel fits into the padded input. Returns a whole number.
+    All arguments are integers, and the kernel fits into the padded input. Returns an integer.
     """
-    ### BEGIN SOLUTION: the number of places of the kernel, from its span and the padded size
+    ### BEGIN SOLUTION: compute the number of positions of the kernel from its span and the padded size
     span = dilation * (kernel_size - 1) + 1
     return (size + 2 * padding - span) // stride + 1
     ### END SOLUTION
@@ -86,50 +98,59 @@ def conv_out(size, kernel_size, stride, padding, dilation):
 check(conv_out)
 
 # %% [markdown] name="conv_figure_text"
-# The sizes of the homework's convolution. The dotted line is the formula without rounding: it meets the stairs at every
-# second size only.
+# The next figure shows the output sizes of the convolution from the homework. The dotted line is the formula without
+# rounding. It agrees with the correct size only for every second input size, the odd ones.
 
 # %% name="conv_figure" role="show"
-before = np.arange(3, 17)
-after = [use(conv_out)(int(h), 3, 2, 1, 1) for h in before]
+in_sizes = np.arange(3, 17)
+out_sizes = [use(conv_out)(int(h), 3, 2, 1, 1) for h in in_sizes]
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-ax.step(before, after, where="mid", color="#0072B2")
-ax.plot(before, after, "o", color="#0072B2", label="with the floor")
-ax.plot(before, (before + 2 - 3) / 2 + 1, ":", color="#D55E00", label="as often printed, without")
-ax.set(xlabel="input size H", ylabel="output size", title="K = 3, S = 2, P = 1", xticks=before)
+ax.step(in_sizes, out_sizes, where="mid", color="#0072B2")
+ax.plot(in_sizes, out_sizes, "o", color="#0072B2", label="with rounding down")
+ax.plot(in_sizes, (in_sizes + 2 - 3) / 2 + 1, ":", color="#D55E00", label="without rounding, as often printed")
+ax.set(xlabel="input size H", ylabel="output size", title="K = 3, S = 2, P = 1", xticks=in_sizes)
 ax.legend()
-show(fig, alt=f"Output sizes {after} for inputs of 3 to 16 pixels: stairs, each two pixels wide, below a dotted line.")
+show(fig, alt=f"Output sizes {out_sizes} for inputs of 3 to 16 pixels: steps of two pixels, at or below a dotted line.")
 
 # %% [markdown] name="loops_idea"
-# ## 2. Convolution in loops
+# ## 2. Convolution in loops (4 points)
 #
-# **Idea.** One output value is the sum of the products of a window of the image and the kernel. The window reaches through
-# all input channels. Each output channel has its own kernel and its own bias. Images of a batch do not meet.
+# **Idea.** One output value is the sum of the products of a window of the image and the kernel. The window includes
+# all input channels. Each output channel has its own kernel and its own bias. Each image of a batch is processed
+# separately.
 #
-# **Formula.** With $x$ the padded images,
+# **Formula.** With the padded images $x$, the weights $w$ and the biases $\beta$, the output $y$ of image $b$ in
+# channel $o$ at row $i$ and column $j$ is
 #
 # $$y_{b,o,i,j} = \beta_o + \sum_{c,\,u,\,v} x_{b,\; c,\; iS + u,\; jS + v} \; w_{o,c,u,v}$$
 #
-# Deep learning does not flip the kernel. Signal processing does, and calls this one cross-correlation.
+# The sum runs over the input channels $c$ and the taps $(u, v)$ of the kernel. In deep learning the kernel is not
+# flipped. In signal processing a convolution flips the kernel, and the operation of this formula is called
+# cross-correlation.
 #
-# **By hand.** The row 1, 2, 4, 8 and the kernel (1, -1): $1 - 2$, $2 - 4$, $4 - 8$, so -1, -2, -4.
+# **Worked example.** The row 1, 2, 4, 8 and the kernel (1, -1) give $1 - 2$, $2 - 4$ and $4 - 8$. The output
+# is -1, -2, -4.
 #
-# Special cases: a 1x1 kernel mixes the channels of each pixel and sees no neighbour. A kernel as large as the image has
-# one place: that is a fully connected layer. Padding of $K - 1$ on each side, called full, lets every overlap count.
+# Three special cases are worth knowing:
 #
-# Four loops are enough (image, output channel, row, column), because a sum over a whole window is one expression.
-# `torch.nn.functional.pad(images, [P, P, P, P])` puts zeros around.
+# - A 1x1 kernel combines the channels of each pixel, and does not use the neighbouring pixels.
+# - A kernel as large as the image has one position. It computes the same as a fully connected layer.
+# - With a padding of $K - 1$ on each side, called full padding, every position at which the kernel overlaps the image
+#   contributes an output pixel.
+#
+# Four loops are enough: over images, output channels, rows and columns. The sum over a whole window is a single
+# expression. `torch.nn.functional.pad(images, [P, P, P, P])` adds the zeros around the images.
 
 
 # %% name="conv2d_loops" role="solution"
 def conv2d_loops(images, weight, bias, stride, padding):
-    """Convolution of a batch of images, without flipping the kernel.
+    """Convolve a batch of images without flipping the kernel.
 
     images:  float tensor (B, Cin, H, W)
     weight:  float tensor (Cout, Cin, Kh, Kw)
-    bias:    float tensor (Cout,)
+    bias:    float tensor (Cout,), one value per output channel
     stride:  S, the same along both axes
-    padding: P rows and columns of zeros on each side
+    padding: P, the number of rows and columns of zeros that are added on each side
 
     Returns a float tensor (B, Cout, Hout, Wout). Do not change the arguments.
     """
@@ -151,44 +172,46 @@ def conv2d_loops(images, weight, bias, stride, padding):
 check(conv2d_loops)
 
 # %% [markdown] name="loops_figure_text"
-# Three kernels on the photograph: two edge filters, and a blur with stride 3. In a network nobody writes the numbers of a
-# kernel. They are learned.
+# The next figure applies three kernels to the photograph: two edge filters, and a blur with stride 3. These kernels
+# were designed by people. In a network, the weights of the kernels are learned.
 
 # %% name="loops_figure" role="show"
 blur = torch.full((1, 1, 5, 5), 1 / 25, dtype=torch.float64)
-kernels = [("left-right edges", sobel, 1), ("up-down edges", sobel.mT, 1), ("blur, stride 3", blur, 3)]
-convolve, none = use(conv2d_loops), torch.zeros(1, dtype=torch.float64)
+kernels = [("vertical edges", sobel, 1), ("horizontal edges", sobel.mT, 1), ("blur, stride 3", blur, 3)]
+convolve, no_bias = use(conv2d_loops), torch.zeros(1, dtype=torch.float64)
 fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 axes[0].imshow(photo[0, 0], cmap="gray")
 axes[0].set_title("image, 70 x 70", fontsize=10)
-said = []
+titles = []
 for ax, (name, kernel, stride) in zip(axes[1:], kernels, strict=True):
-    result = torch.as_tensor(convolve(photo, kernel, none, stride, 1))[0, 0]
+    result = torch.as_tensor(convolve(photo, kernel, no_bias, stride, 1))[0, 0]
     ax.imshow(result, cmap="gray")
-    said.append(f"{name}, {result.shape[0]} x {result.shape[1]}")
-    ax.set_title(said[-1], fontsize=10)
+    titles.append(f"{name}, {result.shape[0]} x {result.shape[1]}")
+    ax.set_title(titles[-1], fontsize=10)
 for ax in axes:
     ax.set_axis_off()
-show(fig, alt=f"A photograph and three convolutions of it: {'; '.join(said)}.")
+show(fig, alt=f"A photograph and three convolutions of it: {'; '.join(titles)}.")
 
 # %% [markdown] name="pool_idea"
-# ## 3. Pooling, and back
+# ## 3. Pooling and unpooling (3 points)
 #
-# **Idea.** Pooling keeps one number of each window: the largest, or the mean. Resolution is lost, and with it the place of
-# the maximum, *unless somebody writes it down*. SegNet's decoder is built on that: it keeps the indices of the maxima, one
-# small integer a window, and puts each value back where it came from. The result is sparse. Convolutions after it make
-# it dense.
+# **Idea.** Pooling keeps one value per window: the maximum, or the mean. This lowers the resolution, and the position
+# of the maximum is lost *unless you store it*. The decoder of SegNet is based on this observation. For each window,
+# the encoder stores the index of the maximum. In the decoder, max unpooling puts each value back at this index. The
+# result is sparse, and the convolutions that follow fill the gaps.
 #
-# **The index** counts the pixels of one plane in reading order: $yW + x$. Each image and each channel has its own.
+# **The index** counts the pixels of one plane in reading order: pixel $(y, x)$ has the index $yW + x$, where $W$ is
+# the width of the plane. Each image and each channel has its own indices.
 #
-# **By hand.** A 4x4 plane, windows of 2x2. The three panels of the next figure: maxima 4, 5, 6, 8 have the indices 4, 7,
-# 8, 14. For example $14 = 3 \cdot 4 + 2$: row 3, column 2.
+# **Worked example.** The next figure shows a 4x4 plane with windows of 2x2. The maxima 4, 5, 6 and 8 have the indices
+# 4, 7, 8 and 14. For example, the maximum 8 is in row 3 and column 2, so its index is $3 \cdot 4 + 2 = 14$. The last
+# two panels show average pooling and average unpooling.
 
 # %% name="pool_picture" role="show"
 plane = torch.tensor([[1.0, 3, 2, 1], [4, 2, 0, 5], [6, 1, 3, 2], [0, 2, 8, 4]])
-most, places = F.max_pool2d(plane[None, None], 2, return_indices=True)
+maxima, indices = F.max_pool2d(plane[None, None], 2, return_indices=True)
 mean = F.avg_pool2d(plane[None, None], 2)[0, 0]
-panels = {"plane": plane, "max pooling": most[0, 0], "indices": places[0, 0], "average pooling": mean}
+panels = {"plane": plane, "max pooling": maxima[0, 0], "indices": indices[0, 0], "average pooling": mean}
 panels["average unpooling"] = mean.repeat_interleave(2, 0).repeat_interleave(2, 1)
 fig, axes = plt.subplots(1, 5, figsize=(11, 2.5), layout="constrained")
 for ax, (name, grid) in zip(axes, panels.items(), strict=True):
@@ -197,26 +220,34 @@ for ax, (name, grid) in zip(axes, panels.items(), strict=True):
         ax.text(x, y, f"{value:g}", ha="center", va="center", color="white" if value < 5 else "black")
     ax.set_title(name, fontsize=10)
     ax.set(xticks=[], yticks=[])
-show(fig, alt=f"A plane {plane.tolist()}, its maxima {most.flatten().tolist()}, indices, averages, and these repeated.")
+show(
+    fig,
+    alt=f"A plane {plane.tolist()}, its maxima {maxima.flatten().tolist()}, their indices, "
+    "the means of its windows, and a plane in which each window is filled with its mean.",
+)
 
 # %% [markdown] name="unpool_formula"
-# Average unpooling fills each window with its mean. Max unpooling puts the maximum at its index, and 0 everywhere else.
+# Average unpooling fills each window with its mean. Max unpooling puts each maximum at its index, and writes 0
+# everywhere else.
 #
-# Two things to decide. *The size*: planes of 4 and of 5 rows both pool to 2 rows, so the size before must be given. *Shared
-# maxima*: where windows overlap, two of them may have the same pixel as their maximum. Its index then occurs twice. It
-# had its value once, so it gets it once.
+# Max unpooling needs two conventions:
+#
+# - *Size.* With 2x2 windows, planes of 4 rows and of 5 rows are both pooled to 2 rows. The size before the pooling
+#   must therefore be an argument.
+# - *Shared maxima.* If windows overlap, two of them can have the same pixel as their maximum. Its index then occurs
+#   twice. The pixel had its value once, so unpooling writes the value once and does not add it up.
 
 
 # %% name="max_unpool" role="solution"
 def max_unpool(values, indices, size):
-    """Put each maximum back where it was.
+    """Put each maximum back at its position before the pooling.
 
     values:  float tensor (B, C, h, w), the maxima
-    indices: int64 tensor (B, C, h, w), y * W + x in the plane of the same image and channel;
-             an index that occurs twice in a plane has the same value both times
+    indices: int64 tensor (B, C, h, w), the index y * W + x of each maximum in the plane of the same image
+             and channel; an index that occurs twice in a plane has the same value both times
     size:    (H, W), the size before the pooling
 
-    Returns a float tensor (B, C, H, W), 0 wherever no maximum was.
+    Returns a float tensor (B, C, H, W) with each value at its index, and 0 where there was no maximum.
     """
     ### BEGIN SOLUTION: write each value into a flat plane of zeros at its index
     H, W = size
@@ -230,56 +261,61 @@ def max_unpool(values, indices, size):
 check(max_unpool)
 
 # %% [markdown] name="unpool_figure_text"
-# The edges of the photograph, pooled by 4 and brought back in two ways. Which one keeps outlines where they were?
+# The next figure starts with the edges of the photograph, pooled with windows of 4x4. The two panels on the right
+# restore the size by max unpooling and by average unpooling. In which of them are the outlines still at their original
+# positions?
 
 # %% name="unpool_figure" role="show"
 fine = F.conv2d(photo, sobel, padding=1).abs()[..., :68, :68]
-maxima, where = F.max_pool2d(fine, 4, return_indices=True)
-back = torch.as_tensor(use(max_unpool)(maxima, where, (68, 68)))
+maxima, indices = F.max_pool2d(fine, 4, return_indices=True)
+unpooled = torch.as_tensor(use(max_unpool)(maxima, indices, (68, 68)))
 smooth = F.avg_pool2d(fine, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-panels = {"edges": fine, "max pooled": maxima, "max unpooled": back, "average pooled and unpooled": smooth}
+panels = {"edges": fine, "max pooled": maxima, "max unpooled": unpooled, "average pooled and unpooled": smooth}
 fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 for ax, (name, grid) in zip(axes, panels.items(), strict=True):
     ax.imshow(grid[0, 0], cmap="gray", vmin=0, vmax=2)
     ax.set_title(f"{name}, {grid.shape[2]} x {grid.shape[3]}", fontsize=9)
     ax.set_axis_off()
-share = float((back != 0).double().mean())
-alt = f"Edges, their maxima, the maxima at their places ({share:.1%} of pixels are not zero), and blurred blocks."
+fraction = float((unpooled != 0).double().mean())
+alt = f"Edges, their maxima, the maxima at their positions ({fraction:.1%} of pixels are not 0), and blocks of means."
 show(fig, alt=alt)
 
 # %% [markdown] name="tconv_idea"
-# ## 4. The size after a transposed convolution
+# ## 4. The size after a transposed convolution (3 points)
 #
-# **Idea.** The transposed convolution is the way back of a convolution, for *shapes*: each input pixel puts down one whole
-# kernel, and neighbouring kernels lie $S$ pixels apart. Padding was there before the forward convolution began, so on
-# the way back it is *cut off*.
+# **Idea.** For the *shapes*, a transposed convolution is the reverse of a convolution. Each input pixel adds one whole
+# patch, the kernel times its value, to the output. The patches of neighbouring input pixels are $S$ pixels apart. The
+# convolution adds its padding before it starts, so the transposed convolution *crops* the padding at the end.
 #
-# **Formula.** $H-1$ steps of $S$, one span of the kernel, $P$ cut from each side:
+# **Formula.** The size consists of $H-1$ steps of $S$ pixels and the span of one kernel, and $P$ pixels are cropped
+# from each side:
 #
 # $$H_{\text{out}} = (H - 1)S - 2P + D(K - 1) + 1 + OP$$
 #
-# The last term is the *output padding*. Forward, 7 and 8 pixels both gave 4. Backward, 4 must choose. Without $OP$ it
-# takes the smaller, 7. With $OP = 1$ one more row and column are kept at the end: 8. As the forward formula drops up to
-# $S - 1$ pixels, $OP$ is below $S$ (torch also allows up to $D - 1$).
+# The last term is the *output padding*. In the homework, the convolution maps both 7 and 8 pixels to 4, so in the
+# reverse direction there are two possible sizes for 4 pixels. Without output padding, the transposed convolution gives
+# the smaller one, 7. With $OP = 1$, one more row and one more column at the end are kept, which gives 8. The
+# convolution can leave up to $S - 1$ pixels unused, so $OP$ is smaller than $S$. (PyTorch also accepts an $OP$ up to
+# $D - 1$.)
 #
-# **By hand.** $K = 3$, $S = 2$, $P = 0$: 2 pixels become $1 \cdot 2 + 2 + 1 = 5$. With $P = 1$, 4 pixels become
-# $3 \cdot 2 - 2 + 2 + 1 = 7$, and 8 with $OP = 1$.
+# **Worked example.** With $K = 3$, $S = 2$ and $P = 0$, 2 pixels become $1 \cdot 2 + 2 + 1 = 5$. With $P = 1$, 4
+# pixels become $3 \cdot 2 - 2 + 2 + 1 = 7$, and 8 with $OP = 1$.
 
 
 # %% name="tconv_out" role="solution"
 def tconv_out(size, kernel_size, stride, padding, output_padding, dilation):
-    """Size of the output of a transposed convolution along one axis.
+    """Compute the output size of a transposed convolution along one axis.
 
-    size:           H, pixels of the input
-    kernel_size:    K, taps of the kernel
-    stride:         S, distance between the patches of neighbouring input pixels
-    padding:        P, pixels cut from each of the two sides
-    output_padding: OP, pixels more at the end of the result
-    dilation:       D, distance between neighbouring taps
+    size:           H, the number of pixels of the input
+    kernel_size:    K, the number of taps of the kernel
+    stride:         S, the distance between the patches of neighbouring input pixels
+    padding:        P, the number of pixels cropped from each of the two sides
+    output_padding: OP, the number of additional pixels at the end of the result
+    dilation:       D, the distance between neighbouring taps
 
-    All are whole numbers, and at least one pixel is left. Returns a whole number.
+    All arguments are integers, and the result has at least one pixel. Returns an integer.
     """
-    ### BEGIN SOLUTION: steps between the pixels, one span of the kernel, the cut, and the output padding
+    ### BEGIN SOLUTION: add the steps and the span of the kernel, subtract the padding, add the output padding
     span = dilation * (kernel_size - 1) + 1
     return (size - 1) * stride + span - 2 * padding + output_padding
     ### END SOLUTION
@@ -289,53 +325,62 @@ def tconv_out(size, kernel_size, stride, padding, output_padding, dilation):
 check(tconv_out)
 
 # %% [markdown] name="tconv_figure_text"
-# Down by the homework's convolution and up by its transpose. Sizes that met on the way down are parted by the output
-# padding only.
+# The next figure applies the convolution of the homework to sizes from 5 to 12, and the transposed convolution to the
+# results. Pairs of sizes are mapped to the same size. Only the output padding (dashed arrows) can restore the larger
+# size of each pair.
 
 # %% name="tconv_figure" role="show"
 fig, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
-up, down, returned = use(tconv_out), use(conv_out), {}
+up_size, down_size, restored = use(tconv_out), use(conv_out), {}
 for h in range(5, 13):
-    small = down(h, 3, 2, 1, 1)
+    small = down_size(h, 3, 2, 1, 1)
     ax.annotate("", xy=(small, 1), xytext=(h, 2), arrowprops={"arrowstyle": "->", "color": "#0072B2", "shrinkB": 10})
-    returned[small] = [up(small, 3, 2, 1, extra, 1) for extra in (0, 1)]
-for small, ends in returned.items():
-    for extra, end in enumerate(ends):
+    restored[small] = [up_size(small, 3, 2, 1, extra, 1) for extra in (0, 1)]
+for small, sizes in restored.items():
+    for extra, size in enumerate(sizes):
         style = {"arrowstyle": "->", "color": "#D55E00", "linestyle": ("-", "--")[extra], "shrinkB": 10}
-        ax.annotate("", xy=(end, 0), xytext=(small, 1), arrowprops=style)
-for row, found in enumerate([sorted(sum(returned.values(), [])), list(returned), range(5, 13)]):
-    for n in found:
+        ax.annotate("", xy=(size, 0), xytext=(small, 1), arrowprops=style)
+for row, sizes in enumerate([sorted(sum(restored.values(), [])), list(restored), range(5, 13)]):
+    for n in sizes:
         ax.text(n, row, n, ha="center", va="center", bbox={"boxstyle": "circle", "fc": "white", "ec": "#666666"})
 ax.set(xlim=(2, 13), ylim=(-0.4, 2.4), xticks=[])
-ax.set_yticks([2, 1, 0], ["size", "convolution", "transposed\n(dashed: OP = 1)"])
-show(fig, alt=f"Sizes 5 to 12 go down in pairs; back they go without and with output padding: {returned}.")
+ax.set_yticks([2, 1, 0], ["input size", "convolution", "transposed\n(dashed: OP = 1)"])
+show(
+    fig,
+    alt="The convolution maps pairs of the sizes 5 to 12 to the same size. "
+    f"The transposed convolution maps each of these sizes back, without and with output padding: {restored}.",
+)
 
 # %% [markdown] name="scatter_idea"
-# ## 5. Transposed convolution
+# ## 5. Transposed convolution (4 points)
 #
-# **Idea.** Gather becomes scatter. A convolution reads a window for each output pixel. The transposed convolution writes a
-# window for each *input* pixel: its value times the kernel, as it lies. Where patches overlap they add. Many call it
-# deconvolution. That is a bad name: it undoes the shape, not the values.
+# **Idea.** A convolution gathers: for each output pixel, it reads a window of the input. A transposed convolution
+# scatters: for each *input* pixel, it adds a patch to the output. The patch is the value of the pixel times the
+# kernel, which is not flipped. Where patches overlap, their values add up. The operation is often called
+# deconvolution. This name is misleading, because the operation restores only the shape of the input of a convolution,
+# not its values.
 #
-# **By hand, in 1-D.** Pixels 1, 2, kernel (1, 2, 3), stride 2. The first puts 1, 2, 3 at places 0 to 2, the second 2, 4, 6
-# at places 2 to 4. Together 1, 2, **5**, 4, 6. With $P = 1$ both ends go: 2, 5, 4.
+# **Worked example in 1-D.** The input has the pixels 1, 2, the kernel is (1, 2, 3), and the stride is 2. The first
+# pixel adds 1, 2, 3 at positions 0 to 2. The second pixel adds 2, 4, 6 at positions 2 to 4. The sum is 1, 2, **5**,
+# 4, 6. With $P = 1$, the first and the last position are cropped, which leaves 2, 5, 4.
 #
-# **The weight** has the shape $(C_{in}, C_{out}, K_h, K_w)$: the input channel comes first, because it is the weight of the
-# convolution that runs the other way.
+# **The weight** has the shape $(C_{in}, C_{out}, K_h, K_w)$. The input channel comes first, because it is the weight
+# of the convolution in the opposite direction.
 #
-# **Picture.** 2x2 to 5x5, one patch after the other.
+# **Picture.** The next figure shows a 2x2 image that becomes a 5x5 map, with a 3x3 kernel of ones and stride 2. The
+# first four panels show the patch of each input pixel, and the last panel shows their sum.
 
 # %% name="scatter_picture" role="show"
-four = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
+image = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
 kernel = torch.ones(1, 1, 3, 3, dtype=torch.float64)
 fig, axes = plt.subplots(1, 5, figsize=(11, 2.5), layout="constrained")
 total = torch.zeros(5, 5, dtype=torch.float64)
 for k, (y, x) in enumerate(np.ndindex(2, 2)):
     one = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
-    one[0, 0, y, x] = four[y, x]
+    one[0, 0, y, x] = image[y, x]
     patch = F.conv_transpose2d(one, kernel, stride=2)[0, 0]
     total += patch
-    axes[k].set_title(f"pixel ({y}, {x}), value {four[y, x]:g}", fontsize=9)
+    axes[k].set_title(f"pixel ({y}, {x}), value {image[y, x]:g}", fontsize=9)
     axes[k].imshow(patch, cmap="cividis", vmin=0, vmax=10)
 axes[4].imshow(total, cmap="cividis", vmin=0, vmax=10)
 axes[4].set_title("sum", fontsize=9)
@@ -348,17 +393,17 @@ show(fig, alt=f"Four patches of 3 by 3 on a 5 by 5 map, and their sum {total.int
 
 # %% name="tconv2d" role="solution"
 def tconv2d(images, weight, stride, padding):
-    """Transposed convolution of a batch of images.
+    """Compute the transposed convolution of a batch of images, without flipping the kernel.
 
     images:  float tensor (B, Cin, H, W)
-    weight:  float tensor (Cin, Cout, Kh, Kw), the input channel first
-    stride:  S, distance between the patches of neighbouring pixels
-    padding: P rows and columns cut from each side of the result
+    weight:  float tensor (Cin, Cout, Kh, Kw), with the input channel first
+    stride:  S, the distance between the patches of neighbouring input pixels
+    padding: P, the number of rows and columns cropped from each side of the result
 
     Returns a float tensor (B, Cout, (H - 1) * S + Kh - 2 * P, (W - 1) * S + Kw - 2 * P).
     Do not change the arguments.
     """
-    ### BEGIN SOLUTION: for each input pixel add its patch to a map of zeros; cut P off each side at the end
+    ### BEGIN SOLUTION: for each input pixel, add its patch to a map of zeros; finally crop P from each side
     (B, _, H, W), (_, Cout, Kh, Kw) = images.shape, weight.shape
     out = torch.zeros(B, Cout, (H - 1) * stride + Kh, (W - 1) * stride + Kw, dtype=images.dtype)
     for i in range(H):
@@ -373,13 +418,15 @@ def tconv2d(images, weight, stride, padding):
 check(tconv2d)
 
 # %% [markdown] name="matrix_text"
-# **Why "transposed"?** A convolution is linear, so it is a matrix $W$. Its columns are the results for images with a single
-# 1. The columns of the transposed convolution come from your other function. Compare the two pictures.
+# **Why "transposed"?** A convolution is linear, so it is the multiplication by a matrix $W$. Each column of $W$ is the
+# result for an image with a single 1 and zeros elsewhere. The next figure shows this matrix, computed with your
+# `conv2d_loops`, and the matrix of the transposed convolution, computed in the same way with your `tconv2d`. How are
+# the two matrices related?
 
 # %% name="matrix_figure" role="show"
 kernel = torch.arange(1.0, 10, dtype=torch.float64).reshape(1, 1, 3, 3)
 ones = torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4)
-forward = torch.as_tensor(use(conv2d_loops)(ones, kernel, none, 1, 0)).reshape(16, 4).T
+forward = torch.as_tensor(use(conv2d_loops)(ones, kernel, no_bias, 1, 0)).reshape(16, 4).T
 ones = torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2)
 backward = torch.as_tensor(use(tconv2d)(ones, kernel, 1, 0)).reshape(4, 16).T
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", width_ratios=(3, 1))
@@ -391,61 +438,72 @@ for ax, name, matrix in ((axes[0], "convolution, 4x4 to 2x2", forward), (axes[1]
     ax.set(xlabel="input pixel", ylabel="output pixel", xticks=[], yticks=[])
     ax.set_title(name, fontsize=10)
 equal = torch.equal(forward.T, backward)
-print("The second is the transpose of the first:", equal)
-show(fig, alt=f"A 4 by 16 matrix with nine numbers a row, and a 16 by 4 matrix; transposes of one another: {equal}.")
+print("The second matrix is the transpose of the first:", equal)
+show(fig, alt=f"A 4 by 16 matrix with nine values per row, and a 16 by 4 matrix; transposes of each other: {equal}.")
 
 # %% [markdown] name="checker_text"
-# **Checkerboards.** A constant image and a constant kernel. With $K = 3$ and $S = 2$ some pixels get four patches, others
-# one. With $K = 4$, a multiple of the stride, all inner pixels get the same number. (Training can learn to balance the
-# first. It often does not quite.)
+# **Checkerboards.** The next figure shows transposed convolutions of a constant image with constant kernels and
+# stride 2. The value at each pixel is the number of patches that overlap there. With $K = 3$, this number differs
+# between neighbouring pixels: 1, 2 or 4. With $K = 2$ and $K = 4$, which are multiples of the stride, it is the same
+# at all inner pixels. A network can learn weights that compensate for an uneven overlap, but it often does so only
+# partly. Its output then shows a checkerboard pattern.
 
 # %% name="checker_figure" role="show"
 flat = torch.ones(1, 1, 6, 6, dtype=torch.float64)
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
-said = []
+counts = []
 for ax, k in zip(axes, (2, 3, 4), strict=True):
     board = torch.as_tensor(use(tconv2d)(flat, torch.ones(1, 1, k, k, dtype=torch.float64), 2, 0))[0, 0]
     inner = sorted(set(board[3:-3, 3:-3].flatten().tolist()))
     ax.imshow(board, cmap="cividis", vmin=0, vmax=4)
-    said.append(f"K = {k}: {', '.join(f'{v:g}' for v in inner)}")
-    ax.set_title(f"patches inside, {said[-1]}", fontsize=10)
+    counts.append(f"K = {k}: {', '.join(f'{v:g}' for v in inner)}")
+    ax.set_title(f"patches per pixel, {counts[-1]}", fontsize=10)
     ax.set_axis_off()
-show(fig, alt=f"Transposed convolutions of a constant image, stride 2. Numbers of patches inside, {'; '.join(said)}.")
+show(
+    fig,
+    alt="Transposed convolutions of a constant image with stride 2. "
+    f"Number of patches that overlap at an inner pixel: {'; '.join(counts)}.",
+)
 
 # %% [markdown] name="field_idea"
-# ## 6. The receptive field
+# ## 6. The receptive field (3 points)
 #
-# **Dilated is not transposed.** Both put zeros somewhere, and both have been called "atrous". A *dilated* (atrous)
-# convolution spreads its kernel: with $K = 3$, $D = 2$, $P = 2$, 7 pixels stay 7, and each sees a wider field. A
-# *transposed* (fractionally strided) one spreads its input: with $K = 3$, $S = 2$, 7 pixels become 15.
+# **Dilated is not transposed.** Both operations can be computed by inserting zeros, and both have been called
+# "atrous". A *dilated* (atrous) convolution inserts zeros between the taps of its kernel. With $K = 3$, $D = 2$ and
+# $P = 2$, 7 pixels remain 7, and each output pixel depends on a wider range of the input. A *transposed* (fractionally
+# strided) convolution inserts zeros between the pixels of its input. With $K = 3$ and $S = 2$, 7 pixels become 15.
 #
-# **Idea.** How wide a field does one pixel of a deep map see? Go from the input up. Keep three numbers. The *size* of the
-# field, 1 at first. The *jump*: how many input pixels two neighbours of the map lie apart, 1 at first. The *padding*: how
-# far the first field hangs over the edge of the image, 0 at first.
+# **Idea.** On how many pixels of the image does one pixel of a deep map depend? These pixels are its receptive field.
+# You can compute it layer by layer, starting at the image, with three values:
 #
-# **Formula.** A layer with $K, S, P, D$ changes them in this order:
+# - the *size* of the receptive field, which starts at 1;
+# - the *jump*, the distance in image pixels between two neighbouring pixels of the current map, which starts at 1;
+# - the *padding*, the number of pixels by which the first receptive field extends beyond the edge of the image, which
+#   starts at 0.
+#
+# **Formula.** A layer with $K, S, P, D$ changes the three values in this order:
 #
 # $$\text{size} \mathrel{+}= D(K-1) \cdot \text{jump} \qquad \text{padding} \mathrel{+}= P \cdot \text{jump} \qquad
 # \text{jump} \mathrel{\times}= S$$
 #
-# So a whole stack looks at the image as one convolution does, with that kernel size, stride and padding. A pooling counts
-# like any other layer.
+# A whole stack of layers therefore depends on the same pixels as one convolution with that kernel size, stride and
+# padding. A pooling counts like any other layer.
 #
-# **By hand.** Two 3x3 convolutions: 1, 3, 5. Then a pooling by 2: $5 + 1 \cdot 1 = 6$, jump 2. One more 3x3:
-# $6 + 2 \cdot 2 = 10$.
+# **Worked example.** Two 3x3 convolutions increase the size from 1 to 3 and then to 5. A pooling by 2 follows: the
+# size becomes $5 + 1 \cdot 1 = 6$, and the jump becomes 2. One more 3x3 convolution gives $6 + 2 \cdot 2 = 10$.
 
 
 # %% name="receptive_field" role="solution"
 def receptive_field(layers):
-    """What one output pixel of a stack of layers sees, along one axis.
+    """Compute the receptive field of a stack of layers along one axis.
 
-    layers: list from input to output of tuples (name, kernel_size, stride, padding, dilation);
+    layers: list of tuples (name, kernel_size, stride, padding, dilation), from input to output;
             the name is "conv" or "pool"; the list may be empty
 
-    Returns the tuple (size, jump, padding) of whole numbers: output pixel u sees the input pixels
-    from u * jump - padding on, size of them. No layer: (1, 1, 0).
+    Returns a tuple of three integers (size, jump, padding): output pixel u depends on `size` input
+    pixels, starting at pixel u * jump - padding. Without any layer, returns (1, 1, 0).
     """
-    ### BEGIN SOLUTION: begin with (1, 1, 0) and let each layer change the three numbers
+    ### BEGIN SOLUTION: start with (1, 1, 0), and update the three values for each layer
     size, jump, start = 1, 1, 0
     for _, kernel_size, stride, padding, dilation in layers:
         size += dilation * (kernel_size - 1) * jump
@@ -459,32 +517,35 @@ def receptive_field(layers):
 check(receptive_field)
 
 # %% [markdown] name="field_figure_text"
-# Three ways to see far with 3x3 kernels. Plain convolutions gain 2 pixels a layer. Poolings double what each later layer
-# gains, and lose resolution. Dilations of 1, 2, 4, ... double it too, and lose none.
+# The next figure compares three ways to enlarge the receptive field with 3x3 kernels. Ordinary convolutions add 2
+# pixels per layer. Each pooling doubles what every later layer adds, but it lowers the resolution. Dilations of 1, 2,
+# 4 and so on double the contribution as well, and keep the resolution.
 
 # %% name="field_figure" role="show"
 field, conv, pool = use(receptive_field), ("conv", 3, 1, 1, 1), ("pool", 2, 2, 0, 1)
 stacks = {
-    "plain 3x3": [conv] * 10,
-    "3x3 and pooling by 2 in turn": [conv, pool] * 5,
+    "ordinary 3x3": [conv] * 10,
+    "3x3 and pooling by 2, alternating": [conv, pool] * 5,
     "dilation 1, 2, 4, ...": [("conv", 3, 1, 2**i, 2**i) for i in range(7)],
 }
 fig, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
-said = []
+summary = []
 for (name, stack), style in zip(stacks.items(), ("o-", "s--", "^:"), strict=True):
-    seen = [field(stack[:n])[0] for n in range(len(stack) + 1)]
+    sizes = [field(stack[:n])[0] for n in range(len(stack) + 1)]
     jump = field(stack)[1]
-    ax.plot(range(len(seen)), seen, style, label=f"{name}: jump {jump} at the end")
-    said.append(f"{name}: {seen[-1]} pixels after {len(stack)} layers, jump {jump}")
-ax.set(xlabel="layers", ylabel="pixels seen (log scale)", yscale="log")
+    ax.plot(range(len(sizes)), sizes, style, label=f"{name}: final jump {jump}")
+    summary.append(f"{name}: {sizes[-1]} pixels after {len(stack)} layers, jump {jump}")
+ax.set(xlabel="number of layers", ylabel="receptive field (pixels)", yscale="log")
 ax.legend()
-show(fig, alt=f"The receptive field by layers. {'; '.join(said)}.")
+show(fig, alt=f"The receptive field against the number of layers. {'; '.join(summary)}.")
 
 # %% [markdown] name="widget_text"
-# ## Move the kernel
+# ## Explore the kernel
 #
-# All six numbers have a slider. `pixel` moves the window (or the patch). Set the convolution to $K=3$, $S=2$, $P=1$ and go
-# from $H = 7$ to $8$: what is crossed out? Then take the transposed one, and read how many patches add up in each pixel.
+# Each of the six settings has a slider. The slider `pixel` selects the output pixel whose window is marked, or, for
+# the transposed convolution, the input pixel whose patch is marked. Set the convolution to $K=3$, $S=2$, $P=1$ and
+# change $H$ from 7 to 8. Which rows and columns are crossed out? Then choose the transposed convolution, and read how
+# many patches overlap at each output pixel.
 
 # %% name="grids_widget" role="widget"
 from segedu.teaching.widgets.convolution import explorer
@@ -494,9 +555,10 @@ explorer()
 # %% [markdown] name="scale_text"
 # ## At scale
 #
-# Nobody convolves in Python loops. One old trick: copy every window into a column (*im2col*), and the convolution is one
-# product of matrices. It costs memory: a 3x3 kernel copies each pixel nine times. This cell times it against
-# torch's convolution, which chooses among several methods, and against your loops.
+# Loops in Python are too slow for real networks. A classic alternative copies every window into a column of a matrix
+# (*im2col*), so that the convolution becomes one matrix product. This needs more memory: with a 3x3 kernel, each pixel
+# is copied nine times. The next cell measures the time of im2col, of PyTorch's convolution, which chooses among
+# several methods, and of your loops.
 
 # %% name="scale" role="train"
 import time
@@ -504,25 +566,25 @@ import time
 from tqdm.auto import tqdm
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
-BATCH, CHANNELS, SIDE, ROUNDS = {"cpu": (2, 32, 64, 5), "gpu": (16, 64, 256, 20)}[SCALE]
+BATCH, CHANNELS, SIDE, REPEATS = {"cpu": (2, 32, 64, 5), "gpu": (16, 64, 256, 20)}[SCALE]
 
 
 def im2col(images, weight):
-    """3x3 convolution with padding 1 as one matrix product."""
+    """Compute a 3x3 convolution with padding 1 as one matrix product."""
     columns = F.unfold(images, 3, padding=1)  # (B, 9 * Cin, H * W)
     return (weight.flatten(1) @ columns).unflatten(2, images.shape[2:])
 
 
 def speed(function, images, weight):
-    """Milliseconds a call (median), and billion multiplications a second."""
+    """Measure the median time per call in milliseconds, and the multiplications per second in billions."""
     work, times = images[:, 0].numel() * weight.numel(), []
-    for _ in tqdm(range(ROUNDS + 1), desc=function.__name__, leave=False):
+    for _ in tqdm(range(REPEATS + 1), desc=function.__name__, leave=False):
         start = time.perf_counter()
         out = function(images, weight)
         float(torch.as_tensor(out).flatten()[-1])  # waits for the GPU
         times.append(time.perf_counter() - start)
-    middle = sorted(times[1:])[ROUNDS // 2]  # the first call warms up
-    return f"{1e3 * middle:8.2f} ms, {work / middle / 1e9:9.4f} billion multiplications a second"
+    median = sorted(times[1:])[REPEATS // 2]  # the first call, which warms up, is not counted
+    return f"{1e3 * median:8.2f} ms, {work / median / 1e9:9.4f} billion multiplications per second"
 
 
 def torch_conv(images, weight):
@@ -538,8 +600,8 @@ torch.manual_seed(0)
 images, weight = torch.rand(BATCH, CHANNELS, SIDE, SIDE), torch.randn(CHANNELS, CHANNELS, 3, 3)
 for device in ("cpu", "cuda") if SCALE == "gpu" else ("cpu",):
     inputs = (images if device == SCALE or device == "cuda" else images[:2]).to(device), weight.to(device)
-    gap = float((im2col(*inputs) - torch_conv(*inputs)).abs().max())
-    print(f"{device}, {tuple(inputs[0].shape)} (largest difference {gap:.1e})")
+    difference = float((im2col(*inputs) - torch_conv(*inputs)).abs().max())
+    print(f"{device}, {tuple(inputs[0].shape)} (largest difference between im2col and PyTorch {difference:.1e})")
     for function in (torch_conv, im2col):
         print(f"  {function.__name__:<11}{speed(function, *inputs)}")
 print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[:4, :4])} (on 16 x 16 pixels)")
@@ -547,49 +609,57 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # %% [markdown] name="quiz"
 # ## Quiz
 #
-# **1.** Find the slip: "$H_{out} = (H - K + 2P)/S + 1$."
+# **1.** Find the error: "$H_{out} = (H - K + 2P)/S + 1$."
 #
 # <details><summary>Answer</summary>
-# Two things are missing: the floor, and the dilation. With K = 3, S = 2, P = 1 it gives 4.5 for 8 pixels.
+# The rounding down and the dilation are missing. With K = 3, S = 2, P = 1, the formula gives 4.5 for 8 pixels.
 # </details>
 #
-# **2.** Find the slip, from a textbook: feed X into a convolution f, Y = f(X), and let g be the transposed convolution with
-# the same kernel size, padding and stride; "then g(Y) will have the same shape as X".
+# **2.** Find the error in this statement from a textbook. Apply a convolution f to X, which gives Y = f(X), and let g
+# be the transposed convolution with the same kernel size, padding and stride. "Then g(Y) will have the same shape as
+# X."
 #
 # <details><summary>Answer</summary>
-# Only if the floor lost nothing. With K = 3, S = 2, P = 1, X of 8 pixels gives Y of 4, and g(Y) has 7. An output padding
-# of 1 repairs it.
+# This is true only if the rounding in f discards nothing. With K = 3, S = 2, P = 1, an X of 8 pixels gives a Y of 4
+# pixels, and g(Y) has 7. An output padding of 1 corrects this.
 # </details>
 #
-# **3.** Find the slip: "Atrous, dilated, transposed and fractionally strided convolution are four names of one operation."
+# **3.** Find the error: "Atrous, dilated, transposed and fractionally strided convolution are four names of one
+# operation."
 #
 # <details><summary>Answer</summary>
-# Two pairs. Atrous is dilated: zeros in the kernel, resolution kept. Transposed is fractionally strided: zeros in the
-# input, resolution raised.
+# They are names of two operations. An atrous convolution is a dilated convolution: the zeros are in the kernel, and
+# the resolution stays the same. A transposed convolution is a fractionally strided convolution: the zeros are in the
+# input, and the resolution increases.
 # </details>
 #
-# **4.** Find the slip: "FCN turns VGG's three fully connected layers into 1-D convolutions."
+# **4.** Find the error: "FCN turns VGG's three fully connected layers into 1-D convolutions."
 #
 # <details><summary>Answer</summary>
-# They are 2-D. The first layer saw a map of 7x7, so it becomes a 7x7 convolution; the other two become 1x1.
+# The convolutions are 2-D. The input of the first fully connected layer is a map of 7x7, so the layer becomes a 7x7
+# convolution. The other two layers become 1x1 convolutions.
 # </details>
 #
-# **5.** A decoder upsamples with kernels of 3 and stride 2, and its outputs show a fine grid. Why, and what helps?
+# **5.** A decoder upsamples by transposed convolutions with kernel size 3 and stride 2, and its outputs show a fine
+# grid. What is the reason, and what helps?
 #
 # <details><summary>Answer</summary>
-# Patches overlap unevenly: 1, 2 or 4 add up in a pixel. A kernel that is a multiple of the stride, or resizing followed by
-# a convolution, has no such pattern built in.
+# The patches overlap unevenly: 1, 2 or 4 patches add up at a pixel. Two remedies avoid the uneven overlap: a kernel
+# size that is a multiple of the stride, or resizing followed by a convolution.
 # </details>
 #
-# **6.** One 3x3 convolution more: before or after a pooling by 2, what does it add to the receptive field?
+# **6.** You add a 3x3 convolution either before or after a pooling by 2. By how much does it enlarge the receptive
+# field in each case?
 #
 # <details><summary>Answer</summary>
-# Before: 2 pixels. After: 4, because its neighbours are two pixels of the image apart.
+# Before the pooling, by 2 pixels. After the pooling, by 4 pixels, because neighbouring pixels of the pooled map are
+# two image pixels apart.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - [The pages of chapter 3](../course/03-convolution/index.md), with the reading list.
-# - Chapter 5 builds FCN and SegNet from these parts; lab 6 walks a U-Net from 572 to 388 pixels.
-# - Chapter 8 lives on dilation.
+# - [The pages of chapter 3](../course/03-convolution/index.md) contain the reading list.
+# - Chapter 5 builds FCN and SegNet from these operations.
+# - In lab 6 you follow the sizes of a U-Net from 572 pixels to 388 pixels.
+# - Chapter 8 uses dilation to keep the resolution of deep maps.
