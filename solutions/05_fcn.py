@@ -57,8 +57,8 @@ show(
 # of scores. A convolution computes this map at once.
 #
 # **Formula.** A classification network ends in **fully connected** layers: the features $(C, h, w)$ are flattened and
-# multiplied by a matrix. They are flattened channel by channel, and row by row within a channel. So column $c\,hw +
-# y\,w + x$ of the matrix belongs to the feature at channel $c$, row $y$, column $x$:
+# multiplied by a matrix. They are flattened channel by channel, and row by row within a channel. So column
+# $c\,hw + y\,w + x$ of the matrix belongs to the feature at channel $c$, row $y$, column $x$:
 #
 # $$ s_o = b_o + \sum_{c,\,y,\,x} M_{o,\;c\,hw + y\,w + x}\; f_{c,y,x} $$
 #
@@ -401,9 +401,9 @@ show(
 # image. Pixels without a ground-truth class (**void** pixels, for example the border around objects) are excluded both
 # from the sum and from the number of pixels by which you divide. If all pixels are void, the loss is 0.
 #
-# **Worked example.** Take two classes and the logits (2, 0). If the ground truth is class 0, $\ell = \log(e^2 + 1) - 2
-# = 0.127$. If it is class 1, $\ell = 2.127$. If the pixel is void, it contributes neither to the sum nor to the number
-# of pixels.
+# **Worked example.** Take two classes and the logits (2, 0). If the ground truth is class 0,
+# $\ell = \log(e^2 + 1) - 2 = 0.127$. If it is class 1, $\ell = 2.127$. If the pixel is void, it contributes neither to
+# the sum nor to the number of pixels.
 
 
 # %% name="pixel_ce" role="solution"
@@ -640,7 +640,7 @@ shown = int((val_targets == CLASSES.index("person")).sum((1, 2)).argmax())
 fig, axes = plt.subplots(2, 4, figsize=(12, 4.4), layout="constrained")
 axes[0, 0].imshow(val_images[shown].permute(1, 2, 0))
 axes[1, 0].imshow(class_picture(val_targets[shown]))
-axes[0, 0].set_title("validation scene, ground targets")
+axes[0, 0].set_title("validation scene, ground truth")
 for column, (stride, net) in zip(axes.T[1:], nets.items()):
     with torch.no_grad():
         labels = net(val_images[shown : shown + 1])[0].argmax(0)
@@ -653,7 +653,7 @@ for axis in axes.flat:
     axis.set_axis_off()
 show(
     fig,
-    alt="A street and its ground-targets classes, and the predictions of FCN-32s, FCN-16s and FCN-8s and below them "
+    alt="A street and its ground-truth classes, and the predictions of FCN-32s, FCN-16s and FCN-8s, and below them "
     "their wrong pixels.",
 )
 

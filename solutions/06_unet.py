@@ -202,8 +202,8 @@ show(
 # and the upsampled features would no longer be aligned with the skips. A size is also illegal if no pixels are left:
 # every size along the way, including that of the output, has to be at least 1.
 #
-# **Worked example.** At depth 1, $20 \to 16 \to 8 \to 4 \to 8 \to 4$ is legal. The size 21 is illegal, because $21 \to
-# 17$ and 17 is odd. The size 16 is illegal, because $16 \to 12 \to 6 \to 2 \to 4 \to 0$ leaves no pixels.
+# **Worked example.** At depth 1, $20 \to 16 \to 8 \to 4 \to 8 \to 4$ is legal. The size 21 is illegal, because
+# $21 \to 17$ and 17 is odd. The size 16 is illegal, because $16 \to 12 \to 6 \to 2 \to 4 \to 0$ leaves no pixels.
 
 
 # %% name="unet_out_size" role="solution"
@@ -374,8 +374,8 @@ show(
 # In this lab the second term is added on the **background only**, and it is omitted if there are fewer than two cells.
 #
 # **Worked example.** Let the gap be one pixel wide, with $w_0 = 10$ and $\sigma = 5$. Then $d_1 = d_2 = 1$, so the
-# second term is $10\, e^{-4/50} = 9.23$. Half-way between two cells that are 20 pixels apart it is $10\, e^{-400/50} =
-# 0.003$.
+# second term is $10\, e^{-4/50} = 9.23$. Half-way between two cells that are 20 pixels apart it is
+# $10\, e^{-400/50} = 0.003$.
 #
 # The function `scipy.ndimage.distance_transform_edt(mask)` returns, for each pixel of the mask, the distance between
 # its centre and the centre of the nearest pixel outside the mask.
