@@ -203,8 +203,8 @@ show(
 # ## 3. Add the scores of finer layers (4 points)
 #
 # **Idea.** Interpolation cannot recover outlines. But the features before the last poolings still contain them. FCN
-# therefore computes scores from these features too, with a 1x1 convolution for each of two earlier layers. These are
-# its skip connections. The scores are **added**, class by class, before any softmax.
+# therefore computes scores from these features too, with a 1x1 convolution for each of two earlier layers. These scores
+# are called skips. The scores are **added**, class by class, before any softmax.
 #
 # **Formula.** With $U$ the transposed convolution,
 #
@@ -228,6 +228,8 @@ show(
 # corresponds to row $(-23.5 + 95.5) / 8 = 9$ of $s_8$. The same holds for columns. The crop is as large as the
 # upsampled scores. The rows that remain after it are removed as well, and their number may differ from the offset. Your
 # function receives both offsets as an argument.
+#
+# The result has stride 8. FCN-8s then upsamples it by 8 to the size of the image, which is not part of this exercise.
 #
 # **Worked example.** Take one class, and let all weights of the kernel be 1. Then $s_{32} = (4)$ becomes a 4x4 map of
 # fours. If $s_{16}$ is $-1$ everywhere, the sum is 3 everywhere.
@@ -269,8 +271,8 @@ def fcn8_fuse(
 check(fcn8_fuse)
 
 # %% [markdown] name="fuse_after"
-# What does the sum gain? The next figure uses artificial scores. Those of stride 32 are exact but blurred. Those of
-# stride 16 and 8 have sharper outlines, but noise was added to them, and most of it at stride 8. The noise is
+# What is the advantage of the sum? The next figure uses artificial scores. Those of stride 32 are exact but blurred.
+# Those of stride 16 and 8 have sharper outlines, but noise was added to them, and most of it at stride 8. The noise is
 # independent at each stride, so in the sum it often does not suffice to change the predicted class.
 
 # %% name="fuse_figure" role="show"
@@ -357,10 +359,10 @@ def segnet_decode(
 check(segnet_decode)
 
 # %% [markdown] name="segnet_after"
-# The next figure applies an encoder that consists of two poolings only to the outlines of the street. It then upsamples
-# the result in two ways: by bilinear interpolation, and by your decoder. The weights of the decoder were set manually,
-# and its last convolution spreads each value over its neighbours. With the indices, every value returns to a pixel of
-# an outline.
+# The encoder of the next figure consists of two poolings and has no convolutions. Its input is an image of the outlines
+# of the street. The result is upsampled in two ways: by bilinear interpolation, and by your decoder. The weights of the
+# decoder were set manually, and its last convolution spreads each value over its neighbours. With the indices, every
+# value returns to a pixel of an outline.
 
 # %% name="segnet_figure" role="show"
 from segedu.viz import outline
@@ -528,8 +530,8 @@ show(
 #
 # <details><summary>Why does FCN stop at stride 8?</summary>
 # Finer scores have a higher upper bound. But the layers that compute them have small receptive fields, so their
-# features carry little information about classes. The authors of the paper stopped because a further skip connection
-# improved the results hardly at all.
+# features carry little information about classes. The authors of the paper observed diminishing returns: adding the
+# scores of stride 8 improved the results less than adding those of stride 16.
 # </details>
 
 # %% name="widget" role="widget"
@@ -653,7 +655,7 @@ for axis in axes.flat:
     axis.set_axis_off()
 show(
     fig,
-    alt="A street and its ground-truth classes, and the predictions of FCN-32s, FCN-16s and FCN-8s, and below them "
+    alt="A street and its ground-truth classes; the predictions of FCN-32s, FCN-16s and FCN-8s; and below them "
     "their wrong pixels.",
 )
 
@@ -726,8 +728,8 @@ if VOC:
 #
 # <details><summary>Answer</summary>
 # Indices store where the maximum of each window was, in 2 bits per window, and nothing about the other three pixels.
-# Features store the values of all four pixels. They also determine the indices, so only the memory that they need
-# speaks against them.
+# Features store the values of all four pixels. They also determine the indices, so their only disadvantage is that they
+# need more memory.
 # </details>
 #
 # **5. In a batch, half of all pixels are void. Your code divides the sum of the losses by the number of all pixels.

@@ -492,12 +492,12 @@ def tile_predict(model, image: torch.Tensor, tile_size: int, margin: int) -> tor
 check(tile_predict)
 
 # %% [markdown] name="tile_predict_after"
-# Do the tiles join without a seam? The next cell compares tiles with a prediction of the whole mirrored image, for two
+# Do tiles and whole image agree? The next cell compares tiles with a prediction of the whole mirrored image, for two
 # networks: your block of exercise 1, which has no pooling, and the same block followed by a 4x4 max pooling with stride
 # 4 and nearest-neighbour upsampling. Both networks remove 2 pixels on each side, so tiles of 24 pixels have a stride of
-# 20, which is a multiple of 4. In the last map, the pooled network also crops one more pixel on each side. The margin
-# is then 3 and the stride 18, which is not a multiple of 4. Notice that only this last map shows differences larger
-# than rounding errors.
+# 20, which is a multiple of 4. For the last map, the output of the pooled network is also cropped by one pixel on each
+# side. The margin is then 3 and the stride 18, which is not a multiple of 4. Notice that only this last map shows
+# differences larger than rounding errors.
 
 # %% name="tile_predict_figure" role="show"
 torch.manual_seed(0)
@@ -532,8 +532,8 @@ show(
 # ## Explore depth, width and padding
 #
 # The depth, the number of base channels and the padding determine the shapes, the number of parameters and the memory.
-# Move the sliders. Which change has the larger effect on the number of parameters, and which on the memory? Why does
-# depth 5 need such a large image without padding?
+# Which change doubles the number of parameters, and which change doubles the memory? Why does depth 5 need such a large
+# image without padding?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.unet import explorer

@@ -32,8 +32,8 @@
 #
 # The next figure shows four losses of a single object pixel. The network assigns it the probability $p = \sigma(z)$ of
 # being object, where $z$ is the logit. Left: the values of the losses. Right: the absolute values of their derivatives
-# with respect to the logit $z$, that is, how strongly each loss changes it. Look at the left end of the right plot,
-# where the network is confident and wrong.
+# with respect to the logit $z$, that is, how strongly gradient descent changes $z$. Look at the left end of the right
+# plot, where the network is confident and wrong.
 
 # %% name="four_losses" role="show"
 from segedu.viz import show
@@ -74,7 +74,7 @@ def ce_from_logits(logits, target):
 
     Returns a tensor with a single value, differentiable with respect to logits: the mean over the B * H * W pixels.
     """
-    ### BEGIN SOLUTION: log-probabilities without overflow; those of the ground truth, or the weighted sum over classes
+    ### BEGIN SOLUTION: log-probabilities without overflow; pick the ground truth, or sum over classes with weights
     log_p = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     if target.is_floating_point():
         return -(target * log_p).sum(dim=1).mean()
@@ -268,7 +268,7 @@ axes[0].set(xlabel="probability of the ground truth, $p_t$", ylabel="loss", ylim
 axes[0].legend()
 axes[1].bar([f"{g:g}" for g in gammas], fractions, color=colours)
 axes[1].bar_label(axes[1].containers[0], fmt="%.3f")
-axes[1].set(xlabel="gamma", ylabel="fraction of the easy pixels", ylim=(0, 1))
+axes[1].set(xlabel="gamma", ylabel="loss fraction of easy pixels", ylim=(0, 1))
 summary = ", ".join(f"gamma {g:g}: {s:.3f}" for g, s in zip(gammas, fractions))
 show(
     fig,
@@ -293,8 +293,8 @@ show(
 #
 # **Worked example.** Four pixels have $y = (1, 1, 0, 0)$ and $p = (1, \tfrac12, \tfrac12, 0)$, and $s = 1$. Then
 # $\sum yp = 1.5$, both areas are 2, and $L = 1 - 4/5 = 0.2$. The mean of one fraction per pixel gives a different
-# result, $1 - (1 + 0.8 + 0.667 + 1)/4 = 0.133$. It does not compare masks any more, because each pixel is scored on its
-# own.
+# result, $1 - (1 + 0.8 + 0.667 + 1)/4 = 0.133$. It does not compare masks, because each pixel contributes a fraction of
+# its own.
 #
 # **What does $s$ do?** It prevents $0/0$, but it also reduces the loss of small objects. With $s = 0$, a class without
 # ground-truth pixels whose probability is 0 everywhere has the fraction $0/0$. In this exercise its loss is 0.
@@ -480,8 +480,8 @@ check(giou_loss)
 
 # %% [markdown] name="giou_figure_text"
 # The next figure compares four box losses: $1 - \text{IoU}$, your GIoU loss, and two further remedies from the library,
-# distance IoU and $L_1 + (1 - \text{IoU})$. The same distant box is moved by gradient descent on each of them. The
-# curves show the best IoU that each loss has reached so far.
+# distance IoU and $L_1 + (1 - \text{IoU})$. Gradient descent on each of them moves the same distant box. The curves
+# show the best IoU that each loss has reached so far.
 
 # %% name="giou_figure" role="show"
 from segedu.teaching.widgets.losses import draw_race
@@ -664,6 +664,6 @@ show(
 # ## What next
 #
 # - [The pages of chapter 7](../course/07-losses/index.md) present all 25 losses of a survey, in the survey's groups.
-# - Change one thing in the training cell: $\gamma = 0$, $s = 100$, or four times as many iterations. Does cross-entropy
+# - Change one thing in the training cell: $\gamma = 0$, $s = 100$, or ten times as many iterations. Does cross-entropy
 #   reach the IoU of Dice?
 # - Chapters 11 and 12 train detectors with box losses. Chapter 15 combines Dice and cross-entropy for masks.

@@ -44,13 +44,14 @@ draw_keyholes()
 # pyramid. A level contains little information, so it needs few channels: a 1x1 convolution reduces the $C$ channels to
 # $C/4$. The four levels together then have as many channels as the map itself.
 #
-# **Formula.** Along an axis with $n$ cells, cell $i$ (counted from 0) covers the rows
+# **Formula.** A grid of $n$ x $n$ cells divides the $H$ rows of the map into $n$ parts. Part $i$ (counted from 0)
+# covers the rows
 #
 # $$ \left\lfloor \tfrac{iH}{n} \right\rfloor, \;\ldots,\; \left\lceil \tfrac{(i+1)H}{n} \right\rceil - 1 $$
 #
-# and columns likewise. If $n$ does not divide $H$, neighbouring cells may overlap. (`adaptive_avg_pool2d` uses these
-# cells.) Three steps are applied to the means of each level, in this order: **1x1 convolution, ReLU, bilinear
-# upsampling** to the size of the map.
+# and columns are divided likewise. If $n$ does not divide $H$, some neighbouring cells overlap. (`adaptive_avg_pool2d`
+# uses these cells.) Three steps are applied to the means of each level, in this order: **1x1 convolution, ReLU,
+# bilinear upsampling** to the size of the map.
 #
 # **Worked example.** The five pixels 1 2 3 4 5 are divided into 2 cells: pixels 0 to 2 and pixels 2 to 4, with the
 # means 2 and 4. Upsampled to 5 pixels with **aligned corners**, they become 2, 2.5, 3, 3.5, 4. (With aligned corners,
@@ -71,7 +72,7 @@ def ppm(features, weights, bins):
     features: float tensor (B, C, H, W)
     weights:  list of float tensors (c, C), one for each level: its 1x1 convolution, without bias
     bins:     list of equally many integers, such as [1, 2, 3, 6]. The grid of a level has n x n cells, where n is its
-              entry in this list. n may be larger than H or W, and may not divide them: see the formula above.
+              entry in this list. n may be larger than H or W, and does not have to divide them: see the formula above.
 
     Each level: the mean of each cell, 1x1 convolution, ReLU, bilinear upsampling to H x W with align_corners=True.
     Returns (B, C + len(bins) * c, H, W): first the features, unchanged, then the levels in the order of `bins`.
@@ -242,7 +243,7 @@ check(convert_os)
 # %% [markdown] name="convert_os_after"
 # Does the converted network compute the same features? The next figure shows four layers of stride 2 with random
 # weights, at output stride 16, and the same weights after your conversion to output stride 4. Every fourth pixel of the
-# dense map must be equal to a pixel of the coarse map.
+# dense map, along both axes, must be equal to the corresponding pixel of the coarse map.
 
 # %% name="convert_os_figure" role="show"
 torch.manual_seed(0)
