@@ -225,13 +225,13 @@ def unet_out_size(size: int, depth: int = 4) -> int:
     for _ in range(depth):
         size -= 4
         if size % 2:
-            raise ValueError("a pooling meets an odd size")
+            raise ValueError("a pooling receives a map of odd size")
         size //= 2
     size -= 4
     for _ in range(depth):
         size = 2 * size - 4
     if size < 1:
-        raise ValueError("nothing is left")
+        raise ValueError("no pixels are left")
     return size
     ### END SOLUTION
 
