@@ -1,28 +1,35 @@
 # %% [markdown] name="title"
 # # Lab 5: FCN and SegNet
 #
-# You turn a classifier into a net that answers for every pixel. Its first answer is coarse. You bring it up, sharpen it
-# in two ways, by adding scores of finer layers and by putting maxima back to their places, and train the result.
+# In this lab you turn a classifier into a network that predicts a class for every pixel. Its first prediction is
+# coarse. You upsample it and recover the outlines in two ways: FCN adds the scores of finer layers, and SegNet puts
+# each maximum back at its stored position. At the end you train FCN-32s, FCN-16s and FCN-8s.
 #
-# **Time:** about 70 minutes. **Points:** 20, in six exercises. Read
-# [chapter 5](../course/05-fcn/index.md) first, or beside this lab.
+# **Time:** about 70 minutes. **Points:** 20, in six exercises.
 #
-# Each exercise has a cell to write in and a cell that checks it. The check draws a few inputs, and grading
-# draws new ones. If you are stuck, go on: later cells use the library's function until yours passes.
+# **Prerequisites:** the pages of [chapter 5](../course/05-fcn/index.md), and labs 3 (convolutions) and 4 (mean IoU).
+# The mathematics is sums, logarithms and the softmax.
+#
+# Each exercise has a cell in which you write a function, and a cell that checks your function on a few random inputs.
+# Grading uses other random inputs. If you are stuck, go on to the next exercise: later cells use the library's function
+# until yours passes its check.
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="goals"
-# ## What you can do afterwards
+# ## Goals
 #
-# - run a fully connected layer as a convolution, over images of any size;
-# - write the kernel with which a transposed convolution interpolates;
-# - add scores of strides 32, 16 and 8, each pixel on its own place;
-# - decode as SegNet does, by the indices of the poolings;
-# - write the loss of all these nets, and augment image and target together.
+# After this lab you can
 #
-# After five poolings one number stands for 32 by 32 pixels. How much can such a net say at all? In this picture no net
-# took part: the truth itself was averaged over cells of 32, 16 and 8 pixels, and interpolated again.
+# - apply a fully connected layer as a convolution, to images of any size;
+# - write the kernel with which a transposed convolution interpolates bilinearly;
+# - add scores of strides 32, 16 and 8, so that every pixel keeps its position;
+# - decode as SegNet does, with the indices of the pooling maxima;
+# - write the loss of all these networks, and augment an image and its target together.
+#
+# After five poolings, one score represents 32 by 32 pixels. How accurate can a prediction of this resolution be? The
+# next figure shows an approximate upper bound. No network was used for it. Instead, the ground truth of a synthetic
+# street was averaged over cells of 32, 16 and 8 pixels, and then upsampled to the size of the image.
 
 # %% name="picture" role="show"
 from segedu.viz import show
@@ -31,29 +38,37 @@ from segedu.teaching.widgets.fcn import class_picture, street, upper_bound
 image, target = street(3)
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.3), layout="constrained")
 axes[0].imshow(class_picture(target))
-axes[0].set_title("truth")
+axes[0].set_title("ground truth")
 for axis, stride in zip(axes[1:], (32, 16, 8)):
     axis.imshow(class_picture(upper_bound(target, stride, 10)))
-    axis.set_title(f"from cells of {stride} pixels")
+    axis.set_title(f"cells of {stride} pixels, upsampled")
 for axis in axes:
     axis.set_axis_off()
-show(fig, alt="A street's ten classes; from cells of 32 pixels only large shapes are left, from 8 pixels nearly all.")
+show(
+    fig,
+    alt="The ten ground-truth classes of a street, and three upsampled versions: cells of 32 pixels keep only large "
+    "shapes, cells of 8 pixels keep nearly all.",
+)
 
 # %% [markdown] name="fc_to_conv_text"
-# ## 1. A classifier sees one window. Slide it (4 points)
+# ## 1. A fully connected layer as a convolution (4 points)
 #
-# A classification net ends in **fully connected** layers: the features $(C, h, w)$ are flattened and multiplied by a
-# matrix. Flattened means channel after channel, and within a channel row after row. So column $c\,hw + y\,w + x$ of the
-# matrix belongs to the feature at channel $c$, row $y$, column $x$:
+# **Idea.** A classifier sees one window of fixed size. If you apply it to every window of a larger image, you get a map
+# of scores. A convolution computes this map at once.
+#
+# **Formula.** A classification network ends in **fully connected** layers: the features $(C, h, w)$ are flattened and
+# multiplied by a matrix. They are flattened channel by channel, and row by row within a channel. So column
+# $c\,hw + y\,w + x$ of the matrix belongs to the feature at channel $c$, row $y$, column $x$:
 #
 # $$ s_o = b_o + \sum_{c,\,y,\,x} M_{o,\;c\,hw + y\,w + x}\; f_{c,y,x} $$
 #
-# That is a convolution whose kernel is as large as the map. On a larger map the kernel slides, and the one score
-# becomes a **map of scores**. In VGG-16 the first such layer sees 7x7 features of 512 channels: it becomes a 7x7
-# convolution. Those after it see one pixel, and become 1x1 convolutions.
+# This is a convolution whose kernel is as large as the feature map. On a larger map the kernel fits at several
+# positions, and the single score becomes a **map of scores**. In VGG-16 the first fully connected layer reads 7x7
+# features of 512 channels, so it becomes a 7x7 convolution. Each of the following layers reads a single position and
+# becomes a 1x1 convolution.
 #
-# With numbers: the matrix (1, 2, 3, 4) over one channel of 2x2 becomes the kernel below. On the 3x3 map it gives
-# four scores, one for each window.
+# **Worked example.** The matrix (1, 2, 3, 4), applied to one channel of 2x2 features, becomes the kernel in the next
+# cell. On a 3x3 map it gives four scores, one for each window.
 
 # %% name="fc_by_hand" role="show"
 layer = torch.nn.Linear(4, 1, bias=False)
@@ -61,25 +76,25 @@ layer.weight.data = torch.tensor([[1.0, 2, 3, 4]])
 features = torch.tensor([[[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]])
 with torch.no_grad():
     windows = {(y, x): layer(features[:, y : y + 2, x : x + 2].flatten()).item() for y in (0, 1) for x in (0, 1)}
-print("the layer, window by window:", windows)
-print("the convolution:", torch.nn.functional.conv2d(features, torch.tensor([[[[1.0, 2], [3, 4]]]])).tolist())
+print("fully connected layer, window by window:", windows)
+print("convolution:", torch.nn.functional.conv2d(features, torch.tensor([[[[1.0, 2], [3, 4]]]])).tolist())
 
 
 # %% name="fc_to_conv" role="solution"
 def fc_to_conv(
     weight: torch.Tensor, bias: torch.Tensor, kernel_size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of a fully connected layer as those of a convolution that gives the same numbers.
+    """Convert the weights of a fully connected layer to those of a convolution that gives the same result.
 
     Args:
-        weight: (O, C h w), as in torch.nn.Linear, for features (C, h, w) flattened in this order.
+        weight: (O, C * h * w), as in torch.nn.Linear, for features (C, h, w) that were flattened in this order.
         bias: (O,).
-        kernel_size: (h, w) of the features that the layer reads. C follows from the weight.
+        kernel_size: (h, w), the size of the features that the layer reads. C follows from the shape of the weight.
 
     Returns:
-        The weight (O, C, h, w) and the bias (O,) for a torch.nn.Conv2d without padding.
+        A pair: the weight (O, C, h, w) and the bias (O,) of a torch.nn.Conv2d without padding.
     """
-    ### BEGIN SOLUTION: return the weight in its new shape, and the bias
+    ### BEGIN SOLUTION: return the reshaped weight, and the bias
     return weight.reshape(weight.shape[0], -1, *kernel_size), bias
     ### END SOLUTION
 
@@ -88,15 +103,16 @@ def fc_to_conv(
 check(fc_to_conv)
 
 # %% [markdown] name="fc_after"
-# A classifier of one class: is this window the eye in the white frame? It is one fully connected layer, fitted by least
-# squares to all windows of the photograph: 1 for this one, 0 for every other. As a convolution it asks at every place
-# at once.
+# Here is a classifier with one class: does this window show the eye inside the white frame? The classifier is one fully
+# connected layer, fitted by least squares to all windows of the photograph. The target is 1 for the framed window and 0
+# for every other window. Your function converts the layer to a convolution, which computes the scores of all windows at
+# once.
 
 # %% name="fc_figure" role="show"
 from skimage.data import astronaut
 
 photo = torch.from_numpy(astronaut()[20:260:2, 130:370:2] / 255.0).permute(2, 0, 1)  # (3, 120, 120)
-windows = torch.nn.functional.unfold(photo[None], 12)[0].T  # one row for each window, flattened
+windows = torch.nn.functional.unfold(photo[None], 12)[0].T  # one row per flattened window
 centred, eye = windows - windows.mean(0), 34 * 109 + 48  # the window at row 34, column 48; there are 109 in a row
 spread = centred.T @ centred / len(windows) + 1e-3 * torch.eye(432, dtype=torch.float64)
 matrix = torch.linalg.solve(spread, centred[eye])[None]
@@ -106,48 +122,52 @@ best = divmod(int(scores.argmax()), scores.shape[1])
 fig, axes = plt.subplots(1, 2, figsize=(6.4, 3), layout="constrained")
 axes[0].imshow(photo.permute(1, 2, 0))
 axes[0].add_patch(plt.Rectangle((47.5, 33.5), 12, 12, fill=False, edgecolor="white", linewidth=2))
-axes[0].set_title("the window that was learnt")
+axes[0].set_title("image, with the window to detect")
 axes[1].imshow(scores.clamp(min=0), cmap="cividis")
 axes[1].plot(best[1], best[0], "o", color="white", fillstyle="none", markersize=14)
-axes[1].set_title(f"{scores.shape[0]} x {scores.shape[1]} scores, best at {best}")
+axes[1].set_title(f"{scores.shape[0]} x {scores.shape[1]} scores, highest at {best}")
 show(
-    fig, alt=f"A face with a frame around one eye, and a map of scores with one bright peak, at row and column {best}."
+    fig,
+    alt=f"A face with a white frame around one eye, and the map of scores, with the highest value at {best}.",
 )
 
 # %% [markdown] name="bilinear_text"
-# ## 2. Bring it up (3 points)
+# ## 2. Bilinear upsampling (3 points)
 #
-# The map of scores is small. A transposed convolution with stride $f$ enlarges it: each score puts down a kernel,
-# weighted by itself, $f$ pixels from its neighbour's. Which kernel gives a smooth result? A **tent** in each direction:
-# 1 above the score, falling to 0 where the next score is. For a kernel of $k$ pixels, with
-# $f = \lceil k/2 \rceil$ and the centre at $(k-1)/2$,
+# **Idea.** The map of scores is small. A transposed convolution with stride $f$ upsamples it: it adds one copy of its
+# kernel per score. Each copy is multiplied by the score, and neighbouring copies are $f$ pixels apart. Which kernel
+# gives a smooth result? A **tent** along each axis: it is 1 at the position of the score and falls linearly to 0 at the
+# position of the next score.
+#
+# **Formula.** For a kernel of $k$ pixels, with $f = \lceil k/2 \rceil$ and the centre at $(k-1)/2$,
 #
 # $$ t_i = 1 - \frac{\lvert i - (k-1)/2 \rvert}{f}, \qquad w_{y,x} = t_y\, t_x $$
 #
-# In an even kernel the centre lies between two pixels, in an odd one on a pixel. With numbers, $k = 4$, $f = 2$:
-# $t = (\tfrac14, \tfrac34, \tfrac34, \tfrac14)$, so the corner of the kernel is $\tfrac1{16}$, the middle
-# $\tfrac9{16}$.
+# In an even kernel the centre lies between two pixels, in an odd kernel on a pixel.
 #
-# The kernel does not sum to 1. For $k = 2f$ it sums to $f^2$, because one score has $f^2$ pixels to fill. And it mixes
-# no classes: from class $c$ to class $c$ there is the tent, between different classes there are zeros.
+# **Worked example.** For $k = 4$ and $f = 2$, the tent is $t = (\tfrac14, \tfrac34, \tfrac34, \tfrac14)$. So the value
+# at the corner of the kernel is $\tfrac1{16}$, and the value in the middle is $\tfrac9{16}$.
 #
-# FCN starts with these weights. Training may change those of its first steps, which you meet in section 3. The last
-# step, to the size of the image, stays as it is.
+# The kernel does not sum to 1. For $k = 2f$ it sums to $f^2$, because each score has to fill $f^2$ pixels. The kernel
+# also does not mix classes: from class $c$ to class $c$ it is the tent, and between different classes it is zero.
+#
+# FCN initialises its transposed convolutions with these weights. Training may change the weights of the upsampling by
+# 2, which you meet in section 3. The last upsampling, to the size of the image, keeps the tent.
 
 
 # %% name="bilinear_kernel" role="solution"
 def bilinear_kernel(channels: int, kernel_size: int) -> torch.Tensor:
-    """Weight with which a transposed convolution interpolates bilinearly, each channel by itself.
+    """Return the weight with which a transposed convolution interpolates each channel bilinearly.
 
     Args:
-        channels: C, of the scores and of the result, at least 1.
-        kernel_size: k, height and width, odd or even, at least 1.
+        channels: C, the number of channels of the input and of the output, at least 1.
+        kernel_size: k, the height and width of the kernel, odd or even, at least 1.
 
     Returns:
-        Floats (C, C, k, k), as torch.nn.ConvTranspose2d has them (without groups): the product of two tents
-        where both channels are the same, 0 where they differ.
+        Floats (C, C, k, k), the layout of torch.nn.ConvTranspose2d without groups. The kernel is the product of
+        two tents where the input and the output channel are the same, and 0 where they differ.
     """
-    ### BEGIN SOLUTION: a tent, its product with itself, and a place for it in each channel
+    ### BEGIN SOLUTION: compute the tent and its product with itself, and write it to each weight[c, c]
     factor = (kernel_size + 1) // 2
     tent = 1 - (torch.arange(kernel_size) - (kernel_size - 1) / 2).abs() / factor
     weight = torch.zeros(channels, channels, kernel_size, kernel_size)
@@ -164,42 +184,55 @@ check(bilinear_kernel)
 small = torch.tensor([[0.0, 1, 0, 0], [0, 2, 1, 0], [0, 0, 3, 0]])[None, None]
 kernel = torch.as_tensor(use(bilinear_kernel)(1, 16), dtype=torch.float32)
 large = torch.nn.functional.conv_transpose2d(small, kernel, stride=8)
-panels = {"3 x 4 scores": small, "one kernel, 16 x 16": kernel, f"{large.shape[2]} x {large.shape[3]} scores": large}
+panels = {
+    "3 x 4 scores": small,
+    "kernel, 16 x 16": kernel,
+    f"{large.shape[2]} x {large.shape[3]} scores, upsampled": large,
+}
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.7), layout="constrained")
 for axis, (title, panel) in zip(axes, panels.items()):
     axis.imshow(panel[0, 0], cmap="cividis")
     axis.set(title=title, xticks=[], yticks=[])
 show(
     fig,
-    alt="A grid of 3 by 4 scores, a bright square bump, and the scores enlarged smoothly with kernels that overlap.",
+    alt="A grid of 3 by 4 scores; the kernel, which is bright in the middle and falls to dark at its border; and the "
+    "smoothly upsampled scores, a sum of overlapping kernels.",
 )
 
 # %% [markdown] name="fuse_text"
-# ## 3. Add what finer layers say (4 points)
+# ## 3. Add the scores of finer layers (4 points)
 #
-# Enlarging brings no outline back. But layers before the last poolings still know where things are, so FCN asks them
-# too: a 1x1 convolution gives each its own scores. Then, with $U$ the transposed convolution,
+# **Idea.** Interpolation cannot recover outlines. But the features before the last poolings still contain them. FCN
+# therefore computes scores from these features too, with a 1x1 convolution for each of two earlier layers. These scores
+# are called skips. The scores are **added**, class by class, before any softmax.
 #
-# $$ s = U\bigl(U(s_{32}) + \operatorname{cut}(s_{16})\bigr) + \operatorname{cut}(s_8) $$
+# **Formula.** With $U$ the transposed convolution,
 #
-# $U$ has a kernel of 4, stride 2, no padding: $h$ rows become $2h + 2$. The scores are **added**, class by class, before
-# any softmax. The skips are larger, because the net pads its input by 100 pixels. Which part lies under $U(s_{32})$? In
-# a map of stride $s$ neighbours are $s$ pixels of the image apart. Where the first one stands, the table says: in rows
-# of the image, so that what is negative lies in the padding.
+# $$ s = U\bigl(U(s_{32}) + \operatorname{crop}(s_{16})\bigr) + \operatorname{crop}(s_8) $$
 #
-# | map | stride | its row 0 stands at row |
+# $U$ has a kernel of 4x4, stride 2 and no padding, so $h$ rows become $2h + 2$. The skips are larger than the upsampled
+# scores, because FCN pads its input by 100 pixels. So each skip has to be cropped to the part that covers the same
+# region of the image as the upsampled scores.
+#
+# **Where does the crop begin?** In a map of stride $s$, the centres of neighbouring rows are $s$ pixels of the image
+# apart. The table gives the centre of row 0 of each map, as a row of the image. Negative values lie in the padding.
+#
+# | map | stride | centre of its row 0, as a row of the image |
 # |---|---|---|
 # | $s_{16}$ | 16 | $-91.5$ |
 # | $U(s_{32})$ | 16 | $-11.5$ |
 # | $s_8$ | 8 | $-95.5$ |
 # | $U$ of the first sum | 8 | $-23.5$ |
 #
-# So row 0 of $U(s_{32})$ belongs on row $(-11.5 + 91.5) / 16 = 5$ of $s_{16}$, and row 0 of the next one on row
-# $(-23.5 + 95.5) / 8 = 9$ of $s_8$; with columns it is the same. What is too much at the other end goes too; it need not
-# be as much. Your function is given both offsets.
+# So row 0 of $U(s_{32})$ corresponds to row $(-11.5 + 91.5) / 16 = 5$ of $s_{16}$. Row 0 of the second upsampled map
+# corresponds to row $(-23.5 + 95.5) / 8 = 9$ of $s_8$. The same holds for columns. The crop is as large as the
+# upsampled scores. The rows that remain after it are removed as well, and their number may differ from the offset. Your
+# function receives both offsets as an argument.
 #
-# With numbers: one class, all weights of the kernel 1. $s_{32} = (4)$ becomes a 4x4 map of fours. If $s_{16}$ is $-1$
-# everywhere, the sum is 3 everywhere.
+# The result has stride 8. FCN-8s then upsamples it by 8 to the size of the image, which is not part of this exercise.
+#
+# **Worked example.** Take one class, and let all weights of the kernel be 1. Then $s_{32} = (4)$ becomes a 4x4 map of
+# fours. If $s_{16}$ is $-1$ everywhere, the sum is 3 everywhere.
 
 
 # %% name="fcn8_fuse" role="solution"
@@ -210,19 +243,21 @@ def fcn8_fuse(
     kernel: torch.Tensor,
     offsets: tuple[int, int],
 ) -> torch.Tensor:
-    """Scores of three strides, each brought up, laid on the next finer one, and added.
+    """Upsample the coarsest scores and add the cropped finer scores, twice.
 
     Args:
         score32: (B, K, h, w), the coarsest scores.
-        score16: (B, K, H, W), at least as large as what lies on it; so is score8, with an H and W of its own.
-        score8: (B, K, H, W).
-        kernel: (K, K, 4, 4), weight of the transposed convolution, of stride 2 without padding, for both steps.
-        offsets: the first row and column of score16, and of score8, that is used (5 and 9 in the paper's net).
+        score16: (B, K, H, W), large enough for the crop, which begins at its offset and is as large as the
+            upsampled scores.
+        score8: (B, K, H, W), with its own H and W, large enough for its crop as well.
+        kernel: (K, K, 4, 4), the weight of the transposed convolution (stride 2, no padding), used both times.
+        offsets: two integers. The first is the row, and also the column, at which the crop of score16 begins. The
+            second is the same for score8. In the network of the paper they are 5 and 9.
 
     Returns:
-        (B, K, 4h + 6, 4w + 6). The arguments stay as they are.
+        (B, K, 4h + 6, 4w + 6). Do not change the arguments in place.
     """
-    ### BEGIN SOLUTION: bring up, cut, add; twice
+    ### BEGIN SOLUTION: upsample, crop the skip, add; do this for both skips
     scores = score32
     for skip, first in zip((score16, score8), offsets):
         scores = torch.nn.functional.conv_transpose2d(scores, kernel, stride=2)
@@ -236,8 +271,9 @@ def fcn8_fuse(
 check(fcn8_fuse)
 
 # %% [markdown] name="fuse_after"
-# What is the sum good for? Below, the coarse scores are right but blunt. The finer ones know outlines, but are unsure:
-# noise was added, and most at stride 8. Each alone makes mistakes of its own kind.
+# What is the advantage of the sum? The next figure uses artificial scores. Those of stride 32 are exact but blurred.
+# Those of stride 16 and 8 have sharper outlines, but noise was added to them, and most of it at stride 8. The noise is
+# independent at each stride, so in the sum it often does not suffice to change the predicted class.
 
 # %% name="fuse_figure" role="show"
 from segedu.teaching.widgets.fcn import pooled_target, upsampled_labels
@@ -246,11 +282,11 @@ from segedu.metrics.semantic import mean_iou
 
 noise = torch.Generator().manual_seed(0)
 exact = [pooled_target(target, stride, 10).float() for stride in (32, 16, 8)]
-unsure = [s + a * torch.randn(s.shape, generator=noise) for s, a in zip(exact, (0, 0.2, 0.3))]
-# beyond the image the scores repeat: the maps that come up reach 1 and 3 cells further on each side
-skips = [torch.nn.functional.pad(s[None], [more] * 4, mode="replicate") for s, more in zip(unsure, (0, 1, 3))]
+noisy = [s + a * torch.randn(s.shape, generator=noise) for s, a in zip(exact, (0, 0.2, 0.3))]
+# repeat the scores beyond the image: the upsampled maps extend 1 and 3 cells further on each side
+skips = [torch.nn.functional.pad(s[None], [extra] * 4, mode="replicate") for s, extra in zip(noisy, (0, 1, 3))]
 fused = use(fcn8_fuse)(*skips, torch.as_tensor(use(bilinear_kernel)(10, 4), dtype=torch.float32), (0, 0))
-maps = dict(zip(("stride 32", "stride 16", "stride 8"), unsure)) | {"the sum": torch.as_tensor(fused)[0, :, 3:-3, 3:-3]}
+maps = dict(zip(("stride 32", "stride 16", "stride 8"), noisy)) | {"sum": torch.as_tensor(fused)[0, :, 3:-3, 3:-3]}
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.4), layout="constrained")
 for axis, (name, scores) in zip(axes, maps.items()):
     labels = upsampled_labels(scores, 192 // scores.shape[1], (192, 320))
@@ -258,25 +294,32 @@ for axis, (name, scores) in zip(axes, maps.items()):
     iou = mean_iou(labels, target, 10, ignore_index=255)
     axis.set_title(f"{name}: mean IoU {iou:.2f}")
     axis.set_axis_off()
-show(fig, alt="Four answers: from stride 32 blunt, from 16 and 8 full of specks, and the sum, cleaner than all three.")
+show(
+    fig,
+    alt="Four predictions: stride 32 has blurred outlines, strides 16 and 8 have many noisy pixels, and the sum has "
+    "sharper outlines than stride 32 and fewer noisy pixels than the other two.",
+)
 
 # %% [markdown] name="segnet_text"
-# ## 4. The other way up: remembered places (4 points)
+# ## 4. SegNet: decode with pooling indices (4 points)
 #
-# SegNet adds no scores. Each of its poolings writes down *where* each maximum was. The decoder goes backwards: it puts
-# every value back to that place, leaves 0 everywhere else, and lets a convolution fill the gaps. Then comes the
-# pooling before, until the image's size is reached.
+# **Idea.** SegNet adds no scores. Each of its poolings stores the *position* of each maximum. The decoder undoes the
+# poolings in reverse order. For each of them it puts every value back at the stored position, leaves 0 everywhere else,
+# and lets a convolution fill the gaps. After the last of these stages, the map is as large as the image.
+#
+# **Formula.**
 #
 # $$ x_{i-1} = \operatorname{ReLU}\bigl( W_i * \operatorname{unpool}(x_i, \text{indices}_i) \bigr) $$
 #
-# The last convolution, $W_1$, gives the logits and has no ReLU. The indices belong to one plane of one image. And the
-# size has to be known: 4 and 5 rows both pool to 2.
+# The last convolution, $W_1$, computes the logits and has no ReLU. Each image and each channel has its own indices. The
+# size before each pooling has to be known as well, because 4 rows and 5 rows both pool to 2.
 #
-# Why not keep the features, as U-Net does? Memory: the four features of a window take 4 x 32 = 128 bits, the place of the
-# largest among four takes 2. (Frameworks spend 64 bits on an index all the same.)
+# **Why not store the features, as the U-Net does?** Because of the memory. The four features of a window need 4 x 32 =
+# 128 bits. The position of the largest of the four needs 2 bits. (Deep learning frameworks nevertheless store an index
+# in 64 bits.)
 #
-# With numbers: the value 7 with index 4 in a plane 3 columns wide goes to row 1, column 1. A 3x3 kernel of ones then
-# writes a 7 there and on the eight pixels around it.
+# **Worked example.** The value 7 with index 4, in a plane 3 columns wide, goes to row 1, column 1. A 3x3 kernel of ones
+# then gives 7 at this pixel and at the eight pixels around it.
 
 
 # %% name="segnet_decode" role="solution"
@@ -286,21 +329,22 @@ def segnet_decode(
     sizes: list[tuple[int, int]],
     weights: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Undo the poolings one after the other, the last one first; after each unpooling follows a convolution.
+    """Undo the poolings, the last one first; apply a convolution after each unpooling.
 
     Args:
-        features: (B, C, h, w), what the last pooling gave.
-        indices: one int64 tensor for each pooling, the first pooling of the encoder first. indices[i] has the
-            shape of what pooling i gave: row * width + column of each maximum in its plane before pooling i.
-        sizes: (H, W) before each pooling, in the same order. All poolings are 2x2 with stride 2; a last odd row
-            or column was left out.
-        weights: of the 3x3 convolutions, (channels out, channels in, 3, 3), in the same order: weights[i] follows
-            the unpooling that undoes pooling i. Stride 1, padding 1, no bias.
+        features: (B, C, h, w), the output of the last pooling.
+        indices: one int64 tensor per pooling, the first pooling of the encoder first. indices[i] has the shape of
+            the output of pooling i. It holds the position of each maximum in its plane before pooling i, as
+            row * width + column, where width is that of the plane.
+        sizes: (H, W) before each pooling, in the same order. All poolings are 2x2 with stride 2. If a size is odd,
+            the pooling ignored the last row or column.
+        weights: one weight (out_channels, in_channels, 3, 3) per convolution, in the same order: weights[i] is
+            applied after the unpooling that undoes pooling i. Stride 1, padding 1, no bias.
 
     Returns:
-        (B, K, *sizes[0]). After each convolution comes a ReLU, but not after the last one, weights[0].
+        (B, K, *sizes[0]). A ReLU follows every convolution except the last one, which has weights[0].
     """
-    ### BEGIN SOLUTION: from the last pooling to the first: unpool, convolve, ReLU
+    ### BEGIN SOLUTION: from the last pooling to the first: unpool, convolve, and apply the ReLU except at the end
     for stage in reversed(range(len(indices))):
         size = list(sizes[stage])
         features = torch.nn.functional.max_unpool2d(features, indices[stage], 2, output_size=size)
@@ -315,60 +359,69 @@ def segnet_decode(
 check(segnet_decode)
 
 # %% [markdown] name="segnet_after"
-# An encoder of poolings alone, two of them, takes outlines of the first picture. Two ways back: interpolation, and
-# your decoder, with kernels written by hand (the last one spreads each value over its neighbours). With the indices,
-# every value lands on an outline again.
+# The encoder of the next figure consists of two poolings and has no convolutions. Its input is an image of the outlines
+# of the street. The result is upsampled in two ways: by bilinear interpolation, and by your decoder. The weights of the
+# decoder were set manually, and its last convolution spreads each value over its neighbours. With the indices, every
+# value returns to a pixel of an outline.
 
 # %% name="segnet_figure" role="show"
 from segedu.viz import outline
 
 lines = torch.from_numpy(outline(target.numpy()) * 1.0)[None, None, 71:192, 60:225]  # 121 x 165
-x, places, sizes = lines, [], []
+x, indices, sizes = lines, [], []
 for _ in range(2):
     sizes.append(tuple(x.shape[2:]))
-    x, where = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
-    places.append(where)
+    x, positions = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+    indices.append(positions)
 spread = torch.outer(*[torch.tensor([0.5, 1, 0.5], dtype=torch.float64)] * 2)[None, None]
 keep = (spread == 1).double()
-decoded = torch.as_tensor(use(segnet_decode)(x, places, sizes, [spread, keep]))
+decoded = torch.as_tensor(use(segnet_decode)(x, indices, sizes, [spread, keep]))
 smooth = torch.nn.functional.interpolate(x, size=sizes[0], mode="bilinear")
-panels = {"outlines": lines, "after two poolings": x, "interpolated": smooth, "SegNet's way": decoded}
+panels = {"outlines": lines, "after two poolings": x, "interpolated": smooth, "decoded by SegNet": decoded}
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
 for axis, (title, panel) in zip(axes, panels.items()):
     axis.imshow(panel[0, 0], cmap="gray", vmin=0, vmax=1)
     axis.set_title(f"{title}, {panel.shape[2]} x {panel.shape[3]}", fontsize=10)
     axis.set_axis_off()
-show(fig, alt="Thin outlines, what two poolings leave, blurred bands, and dotted lines where the outlines were.")
+show(
+    fig,
+    alt="Four images: thin outlines; the coarse map after two poolings; its interpolation, with broad blurred bands; "
+    "and the decoded map, with dotted lines at the positions of the outlines.",
+)
 
 # %% [markdown] name="ce_text"
-# ## 5. The loss of all these nets (3 points)
+# ## 5. The loss of all these networks (3 points)
 #
-# A net that labels every pixel is a classifier at every pixel. So its loss is that of a classifier, collected over the
-# pixels: with $z$ the $K$ logits of a pixel and $y$ its true class,
+# **Idea.** A network that labels every pixel is a classifier applied at every pixel. So its loss is the loss of a
+# classifier, combined over all pixels.
+#
+# **Formula.** With $z$ the $K$ logits of a pixel and $y$ its ground-truth class, the loss of the pixel is
 #
 # $$ \ell = -\log \operatorname{softmax}(z)_y = \log \sum_k e^{z_k} - z_y $$
 #
-# The papers write the sum over pixels. Here the mean is taken, so that the loss does not grow with the image. Pixels
-# without a truth (**void**, the border around things) are in neither the sum nor the number that divides it. If no
-# pixel counts, the loss is 0.
+# The papers sum this loss over the pixels. Here you take the mean, so that the loss does not grow with the size of the
+# image. Pixels without a ground-truth class (**void** pixels, for example the border around objects) are excluded both
+# from the sum and from the number of pixels by which you divide. If all pixels are void, the loss is 0.
 #
-# With numbers: two classes, logits (2, 0). If class 0 is true, $\ell = \log(e^2 + 1) - 2 = 0.127$; if class 1 is,
-# $2.127$. If the pixel is void, it has no part in anything.
+# **Worked example.** Take two classes and the logits (2, 0). If the ground truth is class 0,
+# $\ell = \log(e^2 + 1) - 2 = 0.127$. If it is class 1, $\ell = 2.127$. If the pixel is void, it contributes neither to
+# the sum nor to the number of pixels.
 
 
 # %% name="pixel_ce" role="solution"
 def pixel_ce(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """Mean cross-entropy over all pixels of the batch that count.
+    """Mean cross-entropy over all pixels of the batch that are not ignored.
 
     Args:
-        logits: (B, K, H, W) scores, before the softmax.
-        target: (B, H, W) int64, the true class of each pixel, or ignore_index. Its other values are 0 to K - 1.
-        ignore_index: mark of pixels that do not count: often 255, but also -1, or a class that is not to be learnt.
+        logits: (B, K, H, W), scores before the softmax.
+        target: (B, H, W) int64, the ground-truth class of each pixel, 0 to K - 1, or ignore_index.
+        ignore_index: pixels whose target has this value must not count. It is often 255, but it may also be -1, or
+            a class from 0 to K - 1 that the network should not learn.
 
     Returns:
-        A tensor with one number, whose gradient reaches the logits; 0 if no pixel counts.
+        A tensor with a single value, through which gradients flow back to the logits; 0 if all pixels are ignored.
     """
-    ### BEGIN SOLUTION: log-probabilities, those of the true classes, the mean over pixels that count
+    ### BEGIN SOLUTION: log-probabilities of the ground-truth classes; their mean over pixels not ignored
     counted = target != ignore_index
     truth = torch.where(counted, target, 0)
     log_p = torch.log_softmax(logits, dim=1).gather(1, truth[:, None])[:, 0]
@@ -380,58 +433,64 @@ def pixel_ce(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) -> t
 check(pixel_ce)
 
 # %% [markdown] name="ce_after"
-# Where does the loss of a coarse net sit? Here are the scores of the first picture as logits, and the loss of each
-# pixel: dark inside, bright along the outlines. The number above each map is your mean.
+# At which pixels is the loss of a coarse network large? The next figure uses the upsampled scores of the first figure
+# as probabilities, and shows the loss of each pixel. The loss is small (dark) inside large regions and large (bright)
+# along the outlines. The number above each map is the mean that your function returns.
 
 # %% name="ce_figure" role="show"
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
 for axis, stride in zip(axes, (32, 16, 8)):
-    shares = torch.nn.functional.interpolate(
+    fractions = torch.nn.functional.interpolate(
         pooled_target(target, stride, 10)[None], scale_factor=stride, mode="bilinear"
     )
-    logits = torch.log(shares + 1e-3)
+    logits = torch.log(fractions + 1e-3)
     each = torch.nn.functional.cross_entropy(logits, target[None], ignore_index=255, reduction="none")
     axis.imshow(each[0], cmap="cividis", vmin=0, vmax=3)
     axis.set_title(f"stride {stride}: mean {float(use(pixel_ce)(logits, target[None], 255)):.3f}")
     axis.set_axis_off()
-show(fig, alt="Three maps of the loss: broad bright bands along outlines at stride 32, thin lines at stride 8.")
+show(
+    fig,
+    alt="Three maps of the loss per pixel: at stride 32 there are broad bright bands along the outlines, at stride 8 "
+    "thin lines.",
+)
 
 # %% [markdown] name="augment_text"
-# ## 6. One change for two (2 points)
+# ## 6. Augment the image and its target together (2 points)
 #
-# Labels are dear, so each image is changed a little every time it is used. What happens to *places* happens to image
-# and target alike. What happens to *values* depends on what they are: brightness may be mixed, names of classes may
-# not. Half-way between class 2 and class 8 there is no class 5.
+# **Idea.** Labels are expensive. Each labelled image is therefore changed at random every time it is used, which is
+# called **augmentation**. A change of *positions* must be applied to the image and to the target alike. A change of
+# *values* depends on what the values mean: you may interpolate brightness, but not class indices. The mean of class 2
+# and class 8 is not class 5.
 #
-# Three steps, in this order:
+# Apply three operations, in this order:
 #
-# 1. mirror left and right, if `flip`;
-# 2. enlarge `factor` times: the image bilinearly (`align_corners=False`), the target by repeating each pixel;
-# 3. a border of `border` pixels on all four sides: 0 in the image, and in the target 255, because nobody knows what
-#    is there.
+# 1. If `flip`, flip left and right.
+# 2. Upsample by `factor`: the image bilinearly (`align_corners=False`), the target by repeating each pixel.
+# 3. Add a border of `border` pixels on all four sides. The border is 0 in the image. In the target it is 255 (void),
+#    because the class of these pixels is unknown.
 #
-# With numbers: the target row (2, 8), mirrored, twice as large, with a border of 1, is
-# (255, 8, 8, 2, 2, 255), between two rows of 255.
+# **Worked example.** The target row (2, 8), flipped, upsampled by 2 and with a border of 1, becomes (255, 8, 8, 2, 2,
+# 255). It occurs twice, because rows are repeated too, and lies between two rows of 255.
 
 
 # %% name="joint_augment" role="solution"
 def joint_augment(
     image: torch.Tensor, target: torch.Tensor, flip: bool, factor: int, border: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror, enlarge and surround an image and its target.
+    """Flip an image and its target, upsample them, and add a border.
 
     Args:
         image: (3, H, W) floats.
-        target: (H, W) int64, classes, and 255 for void.
-        flip: whether to mirror left and right.
-        factor: a whole number of at least 1.
-        border: pixels on each side, at least 0.
+        target: (H, W) int64, class indices, and 255 for void pixels.
+        flip: whether to flip left and right.
+        factor: an integer, at least 1.
+        border: number of pixels to add on each side, at least 0.
 
     Returns:
-        The image (3, H', W') and the target (H', W'), still int64, with H' = factor H + 2 border, and W' likewise.
-        The arguments stay as they are.
+        The image (3, H', W') and the target (H', W'), still int64, with H' = factor * H + 2 * border, and
+        W' likewise. Do not change the arguments in place.
     """
-    ### BEGIN SOLUTION: both alike in place, each in its own way in value
+    ### BEGIN SOLUTION: flip both; interpolate the image and repeat the target; add both borders
     if flip:
         image, target = image.flip(-1), target.flip(-1)
     image = torch.nn.functional.interpolate(image[None], scale_factor=factor, mode="bilinear", align_corners=False)[0]
@@ -445,28 +504,34 @@ def joint_augment(
 check(joint_augment)
 
 # %% name="augment_figure" role="show"
-cut = (slice(88, 184), slice(60, 200))
-changes = {"as it was": (False, 1, 0), "mirrored": (True, 1, 0), "3 x, with a border": (False, 3, 30)}
+crop = (slice(88, 184), slice(60, 200))
+changes = {"unchanged": (False, 1, 0), "flipped": (True, 1, 0), "3 x, with a border": (False, 3, 30)}
 fig, axes = plt.subplots(2, 3, figsize=(9, 4.4), layout="constrained")
 for column, (title, change) in zip(axes.T, changes.items()):
-    changed = use(joint_augment)(image[:, cut[0], cut[1]], target[cut], *change)
+    changed = use(joint_augment)(image[:, crop[0], crop[1]], target[crop], *change)
     picture, labels = (torch.as_tensor(part) for part in changed)
     column[0].imshow(picture.clamp(0, 1).permute(1, 2, 0))
     column[0].set_title(f"{title}: {labels.shape[0]} x {labels.shape[1]}", fontsize=10)
     column[1].imshow(class_picture(labels))
     for axis in column:
         axis.set_axis_off()
-show(fig, alt="A part of a street and its classes: as it was, mirrored, and three times as large inside a dark border.")
+show(
+    fig,
+    alt="A crop of a street and its classes, in three versions: unchanged, flipped left and right, and three times as "
+    "large inside a dark border.",
+)
 
 # %% [markdown] name="widget_text"
-# ## Move the stride
+# ## Explore the stride
 #
-# How much can scores of each stride say at best? Move to a stride and a scene, with the mouse, or with Tab and the arrow
-# keys. Which classes are lost first? What does stride 16 bring, and what does 8 bring on top? Why does FCN stop at 8?
+# How accurate can a prediction with scores of each stride be? Choose a stride and a scene, with the mouse or with Tab
+# and the arrow keys. Which classes are lost first? How much does stride 16 improve the upper bound over stride 32, and
+# stride 8 over stride 16? Why does FCN stop at 8?
 #
-# <details><summary>Why at 8?</summary>
-# At best, finer scores could say more. But the layers they come from see little of the scene and hardly know classes. The
-# paper's authors stopped when another skip gained next to nothing.
+# <details><summary>Why does FCN stop at stride 8?</summary>
+# Finer scores have a higher upper bound. But the layers that compute them have small receptive fields, so their
+# features carry little information about classes. The authors of the paper observed diminishing returns: adding the
+# scores of stride 8 improved the results less than adding those of stride 16.
 # </details>
 
 # %% name="widget" role="widget"
@@ -475,15 +540,17 @@ from segedu.teaching.widgets.fcn import explorer
 explorer()
 
 # %% [markdown] name="train_text"
-# ## Train three nets
+# ## Train three networks
 #
-# FCN-32s, FCN-16s and FCN-8s learn the ten classes of a street. Recipes of `segedu train` build them. Each starts from
-# the same small VGG, which has learnt to name what windows of other streets show, as the paper's VGG knew ImageNet. Each
-# sees the same images in the same order, and takes the same number of steps. They differ in one thing: how many finer
-# layers are asked for scores. Your `joint_augment` mirrors about half of the images, and your `pixel_ce` is the loss.
+# FCN-32s, FCN-16s and FCN-8s learn the ten classes of a synthetic street. The recipes of `segedu train` build them.
+# Each network starts from the same small VGG, which was trained to classify windows of other streets, as the VGG of the
+# paper was trained on ImageNet. All three networks see the same images in the same order, and are trained for the same
+# number of iterations. They differ only in how many finer layers contribute scores. Your `joint_augment` flips about
+# half of the images, and your `pixel_ce` is the loss.
 #
-# On a CPU there are only seconds for each net. So the streets are plain ones: the sun shines, and every surface has the
-# colour that one would expect (`variety` 0). On a GPU they are as usual, the images larger, the steps more.
+# On a CPU there is time for only a few seconds of training per network. The streets are therefore simple: the sun
+# shines, and every surface has its typical colour (`variety` 0). On a GPU the streets have their usual variety, the
+# images are larger, and there are more iterations.
 
 # %% name="train_parts" role="train"
 from segedu.datasets.batch import semantic_batch
@@ -499,11 +566,11 @@ augment, yours = use(joint_augment), use(pixel_ce)
 def draw_streets(length, seed, size, variety):
     """Images (B, 3, H, W) and targets (B, H, W)."""
     scenes = Scenes(draw_street, length, seed, size, variety=variety)
-    return semantic_batch(list(tqdm(scenes, desc="draw", unit="image")))
+    return semantic_batch(list(tqdm(scenes, desc="render", unit="image")))
 
 
 def batches(images, target, steps, batch):
-    """Random batches, half of the images mirrored; the same ones at every call."""
+    """Random batches, about half of the images flipped; every call yields the same batches."""
     order = torch.Generator().manual_seed(0)
     for _ in range(steps):
         picks = torch.randint(len(images), (batch,), generator=order).tolist()
@@ -514,7 +581,7 @@ def batches(images, target, steps, batch):
 
 
 def loss(logits, target):
-    """Yours on the CPU; torch's on a GPU, for yours may make tensors that are not there."""
+    """Your loss on the CPU; torch's on a GPU, because yours may create tensors on the CPU."""
     torchs = torch.nn.functional.cross_entropy
     return torchs(logits, target, ignore_index=255) if logits.is_cuda else yours(logits, target, 255)
 
@@ -525,17 +592,17 @@ scales = {"cpu": ((96, 160), 0.0, 160, 250, 4), "gpu": ((256, 256), 0.35, 400, 2
 size, variety, length, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
-images, truth = draw_streets(length, 0, size, variety)
-val_images, val_truth = draw_streets(length // 5, 1, size, variety)
-val = list(zip(val_images.split(batch), val_truth.split(batch)))
+    torch.set_num_threads(1)  # such a small network does not become faster with more threads
+images, targets = draw_streets(length, 0, size, variety)
+val_images, val_targets = draw_streets(length // 5, 1, size, variety)
+val = list(zip(val_images.split(batch), val_targets.split(batch)))
 nets, scores = {}, {}
 for stride in (32, 16, 8):
     torch.manual_seed(0)
     net = find_recipe(f"fcn{stride}", "street")[0].build().to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
-    loader = batches(images, truth, steps, batch)
+    loader = batches(images, targets, steps, batch)
     run = train_steps(net, loader, loss, optimizer, scheduler=schedule, clip_norm=1.0)
     bar = tqdm(run, f"FCN-{stride}s", steps)
     for value in bar:
@@ -545,38 +612,41 @@ for stride in (32, 16, 8):
     print(f"FCN-{stride}s: mean IoU {scores[stride]['mean_iou']:.3f} on {len(val_images)} new scenes, scale {SCALE}")
 
 # %% [markdown] name="table_text"
-# The table begins with a plain baseline: at each pixel the class that is most frequent there in the training
-# scenes. The rows "at best" are no nets: scores made of the truth itself, as in the widget.
+# The first row of the table is a simple baseline: at each pixel it predicts the class that is most frequent at this
+# position in the training scenes. The rows "upper bound" are not predictions of a network. They use scores computed
+# from the ground truth, as the widget does.
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
 
-common = torch.stack([(truth == k).sum(0) for k in range(len(CLASSES))]).argmax(0)
-rows = {"most frequent": iou_per_class(common.expand_as(val_truth), val_truth, len(CLASSES), ignore_index=255)}
+most_frequent = torch.stack([(targets == k).sum(0) for k in range(len(CLASSES))]).argmax(0)
+rows = {
+    "most frequent": iou_per_class(most_frequent.expand_as(val_targets), val_targets, len(CLASSES), ignore_index=255)
+}
 for stride in (32, 16, 8):
     rows[f"FCN-{stride}s"] = torch.tensor(scores[stride]["iou_per_class"])
 for stride in (32, 16, 8):
-    best = torch.stack([upper_bound(one, stride, len(CLASSES)) for one in val_truth])
-    rows[f"stride {stride} at best"] = iou_per_class(best, val_truth, len(CLASSES), ignore_index=255)
+    best = torch.stack([upper_bound(single, stride, len(CLASSES)) for single in val_targets])
+    rows[f"upper bound, {stride}"] = iou_per_class(best, val_targets, len(CLASSES), ignore_index=255)
 print(f"{'IoU':<18}{'mean':>6} |" + "".join(f"{name[:6]:>7}" for name in CLASSES))
 for name, ious in rows.items():
     print(f"{name:<18}{float(ious.nanmean()):6.2f} |" + "".join(f"{float(value):7.2f}" for value in ious))
 
 # %% [markdown] name="train_figure_text"
-# Look at the outlines, and at thin things. Large surfaces are alike in all three answers.
+# Compare the outlines and the thin objects. On large surfaces the three predictions are similar.
 
 # %% name="train_figure" role="train"
 from segedu.teaching.widgets.fcn import error_picture
 
-shown = int((val_truth == CLASSES.index("person")).sum((1, 2)).argmax())
+shown = int((val_targets == CLASSES.index("person")).sum((1, 2)).argmax())
 fig, axes = plt.subplots(2, 4, figsize=(12, 4.4), layout="constrained")
 axes[0, 0].imshow(val_images[shown].permute(1, 2, 0))
-axes[1, 0].imshow(class_picture(val_truth[shown]))
-axes[0, 0].set_title("a new scene, and its truth")
+axes[1, 0].imshow(class_picture(val_targets[shown]))
+axes[0, 0].set_title("validation scene, ground truth")
 for column, (stride, net) in zip(axes.T[1:], nets.items()):
     with torch.no_grad():
         labels = net(val_images[shown : shown + 1])[0].argmax(0)
-    wrong = (labels != val_truth[shown]) & (val_truth[shown] != 255)
+    wrong = (labels != val_targets[shown]) & (val_targets[shown] != 255)
     column[0].imshow(class_picture(labels))
     column[0].set_title(f"FCN-{stride}s")
     column[1].imshow(error_picture(val_images[shown], wrong))
@@ -585,14 +655,16 @@ for axis in axes.flat:
     axis.set_axis_off()
 show(
     fig,
-    alt="A street, its classes, and the answers of three nets with their wrong pixels: outlines sharpen from 32 to 8.",
+    alt="A street and its ground-truth classes; the predictions of FCN-32s, FCN-16s and FCN-8s; and below them "
+    "their wrong pixels.",
 )
 
 # %% [markdown] name="voc_text"
-# ## The real thing, if you have it
+# ## Photographs: PASCAL VOC 2012
 #
-# PASCAL VOC 2012 cannot be shipped with a course. If you have it, write its folder into the cell. The backbone is a
-# ResNet-18; `PRETRAINED` fetches 45 MiB of weights for it that were trained on ImageNet. Use a GPU.
+# PASCAL VOC 2012 cannot be distributed with this course. If you have downloaded it, enter the path of its folder in the
+# next cell. The backbone is a ResNet-18. If you set `PRETRAINED` to `True`, the cell downloads 45 MiB of weights that
+# were trained on ImageNet. Use a GPU.
 
 # %% name="voc" role="train"
 VOC = None  # for example "VOCdevkit/VOC2012"
@@ -605,18 +677,18 @@ if VOC:
     from segedu.datasets.voc import VOCSegmentation
 
     def window(sample):
-        """256 x 256 pixels from a random place, mirrored or not; a border of void where the image is smaller."""
+        """Crop 256 x 256 pixels at a random position, flipped at random; pad smaller images with void."""
         border = max(0, 256 - min(sample["semantic"].shape))
         pair = augment(sample["image"], sample["semantic"], bool(torch.rand(()) < 0.5), 1, border)
         photo, labels = (torch.as_tensor(part) for part in pair)
         top, left = (int(torch.randint(side - 255, ())) for side in labels.shape)
-        cut = (..., slice(top, top + 256), slice(left, left + 256))
-        return {"image": photo[cut].float(), "semantic": labels[cut].long()}
+        crop = (..., slice(top, top + 256), slice(left, left + 256))
+        return {"image": photo[crop].float(), "semantic": labels[crop].long()}
 
     data = VOCSegmentation(VOC, "train", window)
     sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=VOC_STEPS * batch)
     loader = torch.utils.data.DataLoader(data, batch, sampler=sampler, collate_fn=semantic_batch, num_workers=2)
-    FCN = type(nets[8])  # of the nets above, which a recipe built
+    FCN = type(nets[8])  # the class of the networks above, which a recipe built
     net = FCN(pretrained.load("resnet18") if PRETRAINED else resnet18(), 21, stride=8).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=VOC_STEPS, pct_start=0.1)
@@ -630,51 +702,56 @@ if VOC:
 # %% [markdown] name="quiz"
 # ## Quiz
 #
-# **1. VGG-16 ends in three fully connected layers over 7x7 features. What are they as convolutions?**
+# **1. VGG-16 ends in three fully connected layers, the first of which reads 7x7 features. Which kernel size does each
+# layer have as a convolution?**
 #
 # <details><summary>Answer</summary>
-# 7x7, then 1x1, then 1x1. Often all three are called "1x1 convolutions": that is wrong for the first.
+# 7x7, 1x1 and 1x1. Often all three are called "1x1 convolutions", which is wrong for the first one.
 # </details>
 #
-# **2. A net takes images of 224 pixels, has five poolings and then a 7x7 convolution without padding. An image of 320
-# pixels comes. How many scores come out?**
+# **2. A network accepts images of 224 x 224 pixels. It has five poolings and then a 7x7 convolution without padding.
+# How many scores per class does it compute for an image of 320 x 320 pixels?**
 #
 # <details><summary>Answer</summary>
-# 320 / 32 = 10 features a side, so 4 x 4 scores for each class. No weight changes.
+# There are 320 / 32 = 10 features per side, so there are 4 x 4 scores per class. The weights do not change.
 # </details>
 #
-# **3. Why are the skips of FCN-8 added, and those of the U-Net concatenated?**
+# **3. Why does FCN-8s add its skips, while the U-Net concatenates them?**
 #
 # <details><summary>Answer</summary>
-# FCN's skips are scores of the same classes: adding them is a vote. The U-Net's are features without a fixed meaning,
-# which the next convolution has to weigh itself.
+# The skips of FCN are scores of the same classes, so adding them combines several predictions. The skips of the U-Net
+# are features without a fixed meaning, and the next convolution learns how to combine them.
 # </details>
 #
-# **4. SegNet stores indices, U-Net features. What does each know that the other does not?**
+# **4. SegNet stores indices, and the U-Net stores features. Which information does each of the two keep that the other
+# does not?**
 #
 # <details><summary>Answer</summary>
-# Indices say where the maximum of each window was, for 2 bits, and nothing of the other pixels. Features say what
-# every pixel looked like, for much more memory.
+# Indices store where the maximum of each window was, in 2 bits per window, and nothing about the other three pixels.
+# Features store the values of all four pixels. They also determine the indices, so their only disadvantage is that they
+# need more memory.
 # </details>
 #
-# **5. In a batch half of all pixels are void. Somebody divides the sum of the losses by all pixels. What happens?**
+# **5. In a batch, half of all pixels are void. Your code divides the sum of the losses by the number of all pixels.
+# What happens?**
 #
 # <details><summary>Answer</summary>
-# The loss and all gradients are half as large as they should be, and how much so changes from batch to batch: a
-# learning rate that wobbles.
+# The loss and all gradients are half as large as they should be. The factor depends on the number of void pixels, so it
+# differs from batch to batch, as if the learning rate changed from batch to batch.
 # </details>
 #
-# **6. Find the slip: "A deconvolution undoes a convolution."**
+# **6. Find the error: "A deconvolution undoes a convolution."**
 #
 # <details><summary>Answer</summary>
-# It only brings the size back. The transposed convolution puts down weighted kernels; what the convolution lost, stays
-# lost. That is why FCN needs its skips.
+# It restores only the size. The transposed convolution adds weighted copies of its kernel, and the information that the
+# convolution discarded remains lost. This is why FCN needs its skip connections.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - Change one thing in the training cell: start `FCN` with `stride=4`. Is it worth it? What does the widget say?
-# - Turn the mirroring off. How does the loss in training change, and how the mean IoU?
-# - Chapter 6 gives the way up as many channels as the way down: the U-Net.
-# - Chapter 8 asks what FCN cannot see: the whole scene at once.
+# - Change one thing in the training cell: build an `FCN` with `stride=4`. Does the mean IoU increase? Compare it with
+#   the upper bound in the widget.
+# - Switch off the random flips. How do the training loss and the mean IoU change?
+# - Chapter 6 gives the upsampling path about as many channels as the downsampling path. The result is the U-Net.
+# - Chapter 8 examines what FCN cannot see: the whole scene at once.

@@ -1,28 +1,33 @@
 # %% [markdown] name="title"
 # # Lab 6: U-Net
 #
-# You build the U-Net from its smallest block to the whole net, work out which image sizes it takes, train it,
-# look at what its skips are for, give more weight to the borders between cells, and predict an image
-# that is larger than the net's input.
+# In this lab you build the U-Net, from its smallest block to the whole network. You compute which image sizes it
+# accepts, train it with and without its skips, give large weights to the pixels between cells, and predict an image
+# that is larger than the input of the network.
 #
-# **Time:** about 80 minutes. **Points:** 20, in six exercises. Read
-# [chapter 6](../course/06-unet/index.md) first, or beside this lab.
+# **Time:** about 80 minutes. **Points:** 20, in six exercises.
 #
-# Each exercise has a cell to write in and a cell that checks it. The check draws a few inputs, and grading
-# draws new ones. If you are stuck, go on: later cells use the library's function until yours passes.
+# **Prerequisites:** the pages of [chapter 6](../course/06-unet/index.md), and labs 3 (convolutions) and 5 (loss and
+# training). The mathematics is integer arithmetic and the exponential function.
+#
+# Each exercise has a cell in which you write a function, and a cell that checks your function on a few random inputs.
+# Grading uses other random inputs. If you are stuck, go on to the next exercise: later cells use the library's function
+# until yours passes its check.
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="goals"
-# ## What you can do afterwards
+# ## Goals
+#
+# After this lab you can
 #
 # - build a U-Net and say what each arrow of its figure does;
-# - say how large its output is, and which images it refuses;
-# - train it, and show what happens without skips;
-# - weight the pixels between touching cells;
-# - predict an image of any size in tiles, without seams.
+# - compute the size of its output, and say which image sizes it does not accept;
+# - train it, and show what it loses without its skips;
+# - give large weights to the pixels between touching cells;
+# - predict an image of any size in tiles, and say when the tiles join without seams.
 #
-# Here is what the U-Net was made for: cells that touch, of which only a few images are labelled.
+# The U-Net was designed for images like those in the next figure: the cells touch, and only a few images are labelled.
 
 # %% name="picture" role="show"
 from segedu.datasets.cells import draw_cells
@@ -31,21 +36,24 @@ from segedu.viz import gallery, show
 cells = [draw_cells(seed, size=(96, 96)) for seed in (1, 2)]
 pictures = [sample["image"] for sample in cells for _ in range(2)]
 labels = [label for sample in cells for label in (None, sample["label_map"])]
-titles = ["image", "every cell a number", "image", "every cell a number"]
+titles = ["image", "one label per cell", "image", "one label per cell"]
 show(
     gallery(pictures, labels, titles=titles, numbers=True),
-    alt="Two noisy microscope images of bright touching cells, each beside its truth, where every cell has a number.",
+    alt="Two noisy synthetic microscope images of bright touching cells. Beside each is its ground truth, in which "
+    "every cell has its own colour and number.",
 )
 
 # %% [markdown] name="idea"
 # ## The idea
 #
-# A net that pools sees a large part of the image, but it forgets where things are. The U-Net pools and then
-# goes back up. On the way up it gets, at every resolution, a copy of what the way down saw there: the **skip**.
-# The way down says *what* is in the picture, the skips say *where* its outline runs.
+# A network with poolings has a large receptive field, but it loses the exact positions of what it sees. The U-Net first
+# reduces the resolution with poolings (the contracting path), and then restores it (the expanding path). At every
+# resolution, the expanding path receives a copy of the features that the contracting path computed at this resolution.
+# This copy is called a **skip** or skip connection. The contracting path recognises *what* is in the image. The skips
+# preserve *where* its outlines are.
 #
-# In the figure each box is two convolutions, with the number of channels inside it and the sizes before and
-# after them below it.
+# In the next figure each box stands for two convolutions. The number inside the box is the number of channels. The
+# numbers below it are the sizes before and after the two convolutions.
 
 # %% name="the_u" role="show"
 from segedu.teaching.widgets.unet import draw_unet
@@ -55,16 +63,18 @@ draw_unet(depth=4, base_channels=64, padding=0, size=572)
 # %% [markdown] name="double_conv_text"
 # ## 1. The block (2 points)
 #
-# Every box is the same block: a 3x3 convolution, a ReLU, another 3x3 convolution, another ReLU. The
-# convolutions of the paper are **unpadded**: a window that would stick out of the image is left out, so each
-# convolution takes one pixel off every side. A block therefore takes 4 pixels off the height and 4 off the width:
+# **Idea.** Every box of the figure is the same block: a 3x3 convolution, a ReLU, another 3x3 convolution and another
+# ReLU. The convolutions of the paper are **unpadded**: they compute an output only where the window lies entirely
+# inside the image. So each convolution removes one pixel on every side.
+#
+# **Formula.** A block therefore reduces the height by 4, and the width by 4 as well:
 #
 # $$ H \;\to\; H - 2 \;\to\; H - 4 $$
 #
-# With numbers: a 5x5 image becomes 3x3, then 1x1.
+# **Worked example.** A 5x5 image becomes 3x3, and then 1x1. The next cell shows these sizes.
 #
-# The first convolution changes the number of channels, the second keeps it. There is no batch normalisation:
-# the paper is from 2015, and has none.
+# The first convolution changes the number of channels, and the second one keeps it. The block has no batch
+# normalisation, because the U-Net of the paper, published in 2015, has none.
 
 # %% name="sizes_by_hand" role="show"
 image = torch.zeros(1, 1, 5, 5)
@@ -74,11 +84,11 @@ print(tuple(image.shape), "->", tuple(layer(image).shape), "->", tuple(layer(lay
 
 # %% name="double_conv" role="solution"
 def double_conv(in_channels: int, out_channels: int) -> torch.nn.Module:
-    """The block: 3x3 convolution, ReLU, 3x3 convolution, ReLU; unpadded, with bias, without normalisation.
+    """Build the block: 3x3 convolution, ReLU, 3x3 convolution, ReLU; unpadded, with bias, without normalisation.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels after the first convolution and after the second.
+        in_channels: number of channels of the input.
+        out_channels: number of channels after the first convolution, and also after the second.
 
     Returns:
         A module that maps (B, in_channels, H, W) to (B, out_channels, H - 4, W - 4).
@@ -97,8 +107,9 @@ def double_conv(in_channels: int, out_channels: int) -> torch.nn.Module:
 check(double_conv)
 
 # %% [markdown] name="double_conv_after"
-# What can such a block see? Each value that comes out depends on a 5x5 window of the image. Here is the
-# gradient of one output value by the image, for a block with random weights.
+# How large is the receptive field of such a block? Each output value depends on a 5x5 window of the image. The next
+# figure shows the absolute value of the gradient of one output position, summed over its channels, with respect to the
+# image. The block has random weights.
 
 # %% name="double_conv_figure" role="show"
 torch.manual_seed(0)
@@ -107,39 +118,49 @@ image = torch.rand(1, 1, 13, 13, requires_grad=True)
 block(image)[0, :, 4, 4].sum().backward()
 fig, axis = plt.subplots(figsize=(3.2, 3))
 axis.imshow(image.grad[0, 0].abs(), cmap="cividis")
-axis.set(title="what one output value sees", xticks=[], yticks=[])
-show(fig, alt="A 13 by 13 grid, zero but for a 5 by 5 window in the middle: the pixels one output value depends on.")
+axis.set(title="gradient of one output position", xticks=[], yticks=[])
+show(
+    fig,
+    alt="A grid of 13 by 13 pixels. The gradient is zero except in a window of 5 by 5 pixels in the middle, on which "
+    "the output depends.",
+)
 
 # %% [markdown] name="crop_concat_text"
 # ## 2. The skip (3 points)
 #
-# Unpadded convolutions make the way up smaller than the way down. At the top level of the figure the skip has
-# 568 pixels a side, and what comes from below has 392. The skip is cut to its **centre**: all four sides lost the
-# same. The cut begins at
+# **Idea.** Because of the unpadded convolutions, the maps of the expanding path are smaller than those of the
+# contracting path. At the top level of the figure, the skip has 568 pixels per side, and the upsampled features have
+# 392 pixels per side. The skip is therefore cropped to its **centre**, because the convolutions removed equally many
+# pixels on all four sides.
+#
+# **Formula.** The crop begins at
 #
 # $$ \text{top} = \left\lfloor \frac{H - h}{2} \right\rfloor, \qquad
 #    \text{left} = \left\lfloor \frac{W - w}{2} \right\rfloor $$
 #
-# so when an odd number of rows has to go, one more goes at the bottom. With numbers: from 8 rows to 5,
-# $\lfloor 3/2 \rfloor = 1$: rows 1 to 5 stay, one row goes at the top and two at the bottom.
+# So if the number of rows to remove is odd, one more row is removed at the bottom than at the top.
 #
-# Then the two are **concatenated along the channels**, skip first. Nothing is added: the next convolution decides
-# itself how to mix them.
+# **Worked example.** A skip of 8 rows is cropped to 5 rows. The crop begins at row $\lfloor 3/2 \rfloor = 1$, so rows 1
+# to 5 remain. One row is removed at the top and two at the bottom.
+#
+# After the crop, the skip and the upsampled features are **concatenated along the channels**, skip first. They are not
+# added: the next convolution learns how to combine them.
 
 
 # %% name="crop_concat" role="solution"
 def crop_concat(skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Cut the centre of the skip to the size of `up`; put both side by side along the channels, skip first.
+    """Crop the centre of `skip` to the size of `up`, and concatenate both along the channels, skip first.
 
     Args:
         skip: (B, C, H, W).
-        up: (B, D, h, w) with h <= H and w <= W. H - h and W - w may be odd, 0, and different from each other.
+        up: (B, D, h, w), the upsampled features, with h <= H and w <= W. H - h and W - w may be odd, 0, and
+            different from each other.
 
     Returns:
-        (B, C + D, h, w): the C channels of the skip from row (H - h) // 2 and column (W - w) // 2 on, then the
-        D channels of `up`. The arguments stay as they are.
+        (B, C + D, h, w): first the C channels of the crop, which begins at row (H - h) // 2 and column
+        (W - w) // 2 of the skip, then the D channels of `up`. Do not change the arguments in place.
     """
-    ### BEGIN SOLUTION: cut the centre out of the skip and concatenate
+    ### BEGIN SOLUTION: crop the centre of the skip and concatenate
     h, w = up.shape[-2:]
     top, left = (skip.shape[-2] - h) // 2, (skip.shape[-1] - w) // 2
     return torch.cat([skip[:, :, top : top + h, left : left + w], up], dim=1)
@@ -154,57 +175,63 @@ rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="i
 skip, up = (8 * rows + columns)[None, None], torch.full((1, 1, 5, 5), 63.0)
 joined = use(crop_concat)(skip, up)
 fig, axes = plt.subplots(1, 3, figsize=(7.5, 2.6))
-panels = [("skip, 8 x 8", skip[0, 0]), ("channel 0: its centre", joined[0, 0]), ("channel 1: up", joined[0, 1])]
+panels = [("skip, 8 x 8", skip[0, 0]), ("channel 0: its crop", joined[0, 0]), ("channel 1: up", joined[0, 1])]
 for axis, (title, panel) in zip(axes, panels):
     axis.imshow(panel, cmap="cividis", vmin=0, vmax=63)
     axis.set(title=title, xticks=range(len(panel)), yticks=range(len(panel)))
-show(fig, alt="An 8 by 8 ramp of numbers, its 5 by 5 centre that begins in row 1 and column 1, and a constant map.")
+show(
+    fig,
+    alt="A skip of 8 by 8 values that increase row by row; its crop of 5 by 5 values, which begins at row 1 and "
+    "column 1; and a constant map, the upsampled features.",
+)
 
 # %% [markdown] name="unet_out_size_text"
-# ## 3. Which sizes are legal? (3 points)
+# ## 3. Which image sizes are legal? (3 points)
 #
-# Now the whole walk. The image of the paper has 572 pixels a side:
+# **Idea.** Follow one side of an image through the whole network. A block removes 4 pixels, a pooling halves the size,
+# and an up-convolution doubles it. The image of the paper has 572 pixels per side. Its size changes on the contracting
+# path as follows:
 #
 # $$ 572 \to 568 \to 284 \to 280 \to 140 \to 136 \to 68 \to 64 \to 32 \to 28 $$
 #
-# on the way down (a block takes 4, a pooling halves), and
+# On the expanding path it changes as follows:
 #
 # $$ 28 \to 56 \to 52 \to 104 \to 100 \to 200 \to 196 \to 392 \to 388 $$
 #
-# on the way up (an up-convolution doubles, a block takes 4).
+# **Rule.** An image size is **illegal** if a pooling receives a map of odd size. The pooling would then ignore a row,
+# and the upsampled features would no longer be aligned with the skips. A size is also illegal if no pixels are left:
+# every size along the way, including that of the output, has to be at least 1.
 #
-# A size is **illegal** if a pooling meets an odd number, because then a row would be lost and the way up would
-# no longer lie on the way down. It is also illegal if nothing is left: every size on the walk, the output too, has to
-# be at least 1. With numbers, depth 1: $20 \to 16 \to 8 \to 4 \to 8 \to 4$ is legal. $21 \to 17$ is not: 17 is odd. $16 \to
-# 12 \to 6 \to 2 \to 4 \to 0$ is not: nothing is left.
+# **Worked example.** At depth 1, $20 \to 16 \to 8 \to 4 \to 8 \to 4$ is legal. The size 21 is illegal, because
+# $21 \to 17$ and 17 is odd. The size 16 is illegal, because $16 \to 12 \to 6 \to 2 \to 4 \to 0$ leaves no pixels.
 
 
 # %% name="unet_out_size" role="solution"
 def unet_out_size(size: int, depth: int = 4) -> int:
-    """Height of the output of the unpadded U-Net for an image of height `size`.
+    """Compute the height of the output of the unpadded U-Net for an image of height `size`.
 
     Args:
         size: height (or width) of the image, at least 1.
-        depth: number of poolings, at least 1. There are depth blocks on the way down, one at the bottom,
-            and depth on the way up.
+        depth: number of poolings, at least 1. The contracting path has `depth` blocks, there is one block at the
+            bottom, and the expanding path has `depth` blocks.
 
     Returns:
         Height (or width) of the output, an int.
 
     Raises:
-        ValueError: a pooling meets an odd size, or less than one pixel is left.
+        ValueError: if a pooling receives a map of odd size, or if a size is less than 1.
     """
-    ### BEGIN SOLUTION: walk down and up; raise ValueError for an illegal size
+    ### BEGIN SOLUTION: follow the size down and up again; raise a ValueError if it is illegal
     for _ in range(depth):
         size -= 4
         if size % 2:
-            raise ValueError("a pooling meets an odd size")
+            raise ValueError("a pooling receives a map of odd size")
         size //= 2
     size -= 4
     for _ in range(depth):
         size = 2 * size - 4
     if size < 1:
-        raise ValueError("nothing is left")
+        raise ValueError("no pixels are left")
     return size
     ### END SOLUTION
 
@@ -215,7 +242,7 @@ check(unet_out_size)
 
 # %% name="unet_out_size_figure" role="show"
 def sizes(depth):
-    """All legal sizes up to 300 with their outputs."""
+    """All legal image sizes up to 300, with their output sizes."""
     for size in range(1, 301):
         try:
             yield size, use_size(size, depth)
@@ -231,46 +258,52 @@ axis.set(xlabel="legal image size", ylabel="output size")
 axis.legend()
 show(
     fig,
-    alt="Output size against legal image size: four lines of dots; the deeper the net, the rarer and lower the dots.",
+    alt="Output size against legal image size, one series of markers per depth from 1 to 4. For deeper networks there "
+    "are fewer legal sizes, and the outputs are smaller.",
 )
 
 # %% [markdown] name="build_unet_text"
-# ## 4. The whole net (5 points)
+# ## 4. The whole network (5 points)
 #
-# Most people pad the convolutions nowadays: the logits are then as large as the image, and nothing is
-# cut. Build that U-Net. It has, in order of execution,
+# Most implementations today pad the convolutions. The logits are then as large as the image, and no skip has to be
+# cropped. Build this padded U-Net. It has, in order of execution:
 #
 # 1. a block (3x3 convolution, ReLU, 3x3 convolution, ReLU, **padding 1**) from `in_channels` to `base_channels`;
-# 2. for each of the `depth` levels below: a 2x2 max pooling, then a block that doubles the channels;
-# 3. for each level on the way back up: a **2x2 up-convolution with stride 2 that halves the channels**
-#    (`torch.nn.ConvTranspose2d`), the concatenation **skip first**, and a block that brings the doubled channels
-#    back to those of the level;
-# 4. a 1x1 convolution from `base_channels` to `num_classes`. No ReLU and no softmax after it: the net returns
-#    logits.
+# 2. for each of the `depth` levels of the contracting path: a 2x2 max pooling, and then a block that doubles the number
+#    of channels;
+# 3. for each level of the expanding path: a **2x2 up-convolution with stride 2 that halves the number of channels**
+#    (`torch.nn.ConvTranspose2d`), the concatenation with the skip, **skip first**, and a block that reduces the
+#    concatenated channels to the number of channels of this level;
+# 4. a 1x1 convolution from `base_channels` to `num_classes`. Neither a ReLU nor a softmax follows, because the network
+#    returns logits.
 #
-# The skip of a level is the output of its block, before the pooling. All layers have a bias. With numbers, for
-# `build_unet(3, 4, 8, 2)`: channels 3, 8, 16, 32, then 16 + 16, 16, then 8 + 8, 8, and 4 at the end.
+# The skip of a level is the output of its block, before the pooling. All layers have a bias.
 #
-# The check fills your weights in the order in which your layers run: their names and the order of construction do
-# not matter. Write the block again inside; do not call your other exercises.
+# **Worked example.** In `build_unet(3, 4, 8, 2)` the image has 3 channels, and the blocks of the contracting path
+# output 8, 16 and 32. The first concatenation has 16 + 16 channels, and its block outputs 16. The second has 8 + 8, and
+# its block outputs 8. The logits have 4 channels.
+#
+# The check copies its own weights into your layers, in the order in which the layers are executed. The names of your
+# layers and the order in which you create them do not matter. Write the block again inside this function, and do not
+# call the functions of your other exercises.
 
 
 # %% name="build_unet" role="solution"
 def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: int) -> torch.nn.Module:
-    """A padded U-Net, as described above.
+    """Build the padded U-Net that is described above.
 
     Args:
-        in_channels: channels of the image.
-        num_classes: channels of the logits.
-        base_channels: channels at the full resolution; every pooling is followed by a doubling.
+        in_channels: number of channels of the image.
+        num_classes: number of channels of the logits.
+        base_channels: number of channels at the full resolution; it doubles after every pooling.
         depth: number of poolings, at least 1.
 
     Returns:
-        A module that maps images (B, in_channels, H, W), H and W divisible by 2**depth, to logits
-        (B, num_classes, H, W).
+        A module that maps images (B, in_channels, H, W) to logits (B, num_classes, H, W). H and W are divisible by
+        2**depth.
     """
 
-    ### BEGIN SOLUTION: define a class derived from torch.nn.Module in here and return one
+    ### BEGIN SOLUTION: define a subclass of torch.nn.Module in this function, and return an instance of it
     def block(before, after):
         first = torch.nn.Conv2d(before, after, 3, padding=1)
         second = torch.nn.Conv2d(after, after, 3, padding=1)
@@ -304,8 +337,9 @@ def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: in
 check(build_unet)
 
 # %% [markdown] name="build_unet_after"
-# How far does one logit see? The picture shows the gradient of the logits in the middle by the image, for your
-# net at depth 1, 2 and 3. The scale is logarithmic: far away there is little, but it is not nothing.
+# How large is the receptive field of one logit? The next figure shows the gradient of the logits in the middle with
+# respect to the image, for your network at depth 1, 2 and 3. The scale is logarithmic: the influence of distant pixels
+# is small, but not zero.
 
 # %% name="build_unet_figure" role="show"
 torch.manual_seed(0)
@@ -316,43 +350,52 @@ for axis, depth in zip(axes, (1, 2, 3)):
     net(x)[0, :, 32, 32].sum().backward()
     seen = int((x.grad != 0).any(dim=3).sum())
     axis.imshow(torch.log10(x.grad[0, 0].abs() + 1e-12), cmap="cividis", vmin=-9, vmax=-1)
-    axis.set(title=f"depth {depth}: {seen} rows seen", xticks=[], yticks=[])
-show(fig, alt="Three maps: the window that the middle logit depends on grows with the depth of the net.")
+    axis.set(title=f"depth {depth}: depends on {seen} rows", xticks=[], yticks=[])
+show(
+    fig,
+    alt="Three maps of the gradient, for depth 1, 2 and 3. The window on which the middle logits depend grows with the "
+    "depth of the network.",
+)
 
 # %% [markdown] name="weight_map_text"
 # ## 5. The weight map (4 points)
 #
-# Two cells that touch are separated by a line one or two pixels wide. It is so few pixels that the loss hardly
-# notices when the net forgets it. So the paper makes them expensive. Each pixel gets the weight
+# **Idea.** Two neighbouring cells are separated by a line of background that is one or two pixels wide. These pixels
+# are so few that the mean loss hardly increases if the network misses them. The paper therefore makes errors on these
+# pixels expensive: the loss of each pixel is multiplied by a weight, which is large in narrow gaps.
+#
+# **Formula.** The weight of a pixel is
 #
 # $$ w = w_c + w_0 \exp\left( - \frac{(d_1 + d_2)^2}{2 \sigma^2} \right) $$
 #
-# where $d_1$ is the distance to the nearest cell and $d_2$ the distance to the second nearest one. Both are small
-# only in a gap between two cells. The class weight $w_c$ makes up for one class being rarer than the other.
+# where $d_1$ is the distance to the nearest cell and $d_2$ the distance to the second nearest cell. Both distances are
+# small only in a gap between two cells. The class weight $w_c$ compensates for one class being rarer than the other.
 #
-# In this lab the second term is there on the **background only**, and it is 0 with fewer than two cells. With
-# numbers, for a gap one pixel wide, $w_0 = 10$ and $\sigma = 5$: $d_1 = d_2 = 1$, so the term is
-# $10\, e^{-4/50} = 9.23$. Half-way between cells that are 20 pixels apart it is $10\, e^{-400/50} = 0.003$.
+# In this lab the second term is added on the **background only**, and it is omitted if there are fewer than two cells.
 #
-# `scipy.ndimage.distance_transform_edt(mask)` gives for each pixel of the mask the distance to the nearest pixel
-# outside it, from centre to centre.
+# **Worked example.** Let the gap be one pixel wide, with $w_0 = 10$ and $\sigma = 5$. Then $d_1 = d_2 = 1$, so the
+# second term is $10\, e^{-4/50} = 9.23$. Half-way between two cells that are 20 pixels apart it is
+# $10\, e^{-400/50} = 0.003$.
+#
+# The function `scipy.ndimage.distance_transform_edt(mask)` returns, for each pixel of the mask, the distance between
+# its centre and the centre of the nearest pixel outside the mask.
 
 
 # %% name="weight_map" role="solution"
 def weight_map(label_map: np.ndarray, class_weights: tuple[float, float], w0: float, sigma: float) -> np.ndarray:
-    """Weight of each pixel in the loss.
+    """Compute the weight of each pixel in the loss.
 
     Args:
-        label_map: (H, W) integers, 0 is background, every other number is one cell. The numbers need not be
-            1, 2, 3, ...; cells may touch; there may be one cell or none.
-        class_weights: w_c of background pixels and of pixels of cells.
-        w0: height of the second term.
-        sigma: its reach in pixels.
+        label_map: (H, W) integers. 0 is the background, and every other label is one cell. The labels are not
+            necessarily 1, 2, 3, ...; cells may touch; there may be only one cell, or none.
+        class_weights: two values of w_c, for background pixels and for pixels of cells.
+        w0: the factor of the second term.
+        sigma: its range, in pixels.
 
     Returns:
         (H, W) floats: w_c, plus the second term on background pixels if there are at least two cells.
     """
-    ### BEGIN SOLUTION: distances to each cell, the two smallest, the formula
+    ### BEGIN SOLUTION: compute the distances to all cells, take the two smallest, and apply the formula
     from scipy.ndimage import distance_transform_edt
 
     weights = np.where(label_map == 0, class_weights[0], class_weights[1])
@@ -376,45 +419,61 @@ for number, (row, column, radius) in enumerate([(20, 13, 10), (20, 35, 10), (19,
 weights = use(weight_map)(label_map, (0.7, 1.8), 10.0, 5.0)
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.7))
 axes[0].imshow(label_map, cmap="cividis")
-axes[0].set(title="label map: three cells", xticks=[], yticks=[])
+axes[0].set(title="label map of three cells", xticks=[], yticks=[])
 picture = axes[1].imshow(weights, cmap="cividis")
 axes[1].set(title="weights", xticks=[], yticks=[])
 fig.colorbar(picture, ax=axes[1])
-show(fig, alt="Three discs, and a map that is brightest in the narrow gaps between them, up to ten times the rest.")
+show(
+    fig,
+    alt="A label map with three discs, and their weight map. The weights are largest in the narrow gaps between the "
+    "discs, up to about ten times as large as elsewhere.",
+)
 
 # %% [markdown] name="tile_predict_text"
 # ## 6. Tiles (3 points)
 #
-# A microscope image may have 10,000 pixels a side: too large for the memory. An unpadded net can work on it in
-# **tiles** without any seam, because every logit that it gives has seen its full neighbourhood. The input tiles
-# overlap, the output tiles lie side by side:
+# **Idea.** A microscope image may have 10,000 pixels per side, which is too large for the memory of a GPU. The image is
+# therefore predicted in **tiles**. The input tiles overlap, and the output tiles lie side by side. If the network is
+# unpadded, every logit depends only on pixels of the (mirrored) image, and not on zeros that padding adds at the border
+# of a tile.
 #
-# - a tile of $t$ pixels gives an output of $s = t - 2m$ pixels, $m$ on each side being the **margin**;
-# - output tile $i$ begins at row $i \cdot s$ of the image; its input begins $m$ rows above;
-# - what sticks out of the image is filled by **mirroring**. Row $-1$ is row 1, row $-2$ is row 2. The border row
-#   itself is not repeated (`mode="reflect"` in `np.pad` and `torch.nn.functional.pad`);
-# - the last tile hangs over the end; what is too much of its output is thrown away.
+# **Rules.**
 #
-# With numbers: an image of 17 rows, $t = 10$, $m = 2$, so $s = 6$. Three tiles begin at rows 0, 6 and 12 of the
-# output, and 1 row of the last one is thrown away.
+# - An input tile of $t$ pixels gives an output tile of $s = t - 2m$ pixels. The model removes $m$ pixels on each side,
+#   called the **margin**.
+# - Output tile $i$ begins at row $i \cdot s$ of the image. Its input tile begins $m$ rows above. The same holds for
+#   columns.
+# - Outside the image, the input tile is filled by **mirroring**. Row $-1$ is row 1, and row $-2$ is row 2. The border
+#   row itself is not repeated (`mode="reflect"` in `np.pad` and in `torch.nn.functional.pad`).
+# - The last tile may extend beyond the image. The part of its output that lies outside the image is discarded.
+#
+# **Worked example.** For an image of 17 rows, $t = 10$ and $m = 2$, the output tiles have $s = 6$ rows. Three output
+# tiles begin at rows 0, 6 and 12, and 1 row of the last one is discarded.
+#
+# **When do the tiles agree with a prediction of the whole image?** For an unpadded network without pooling, they always
+# agree. With poolings, the stride between the tiles, here $s$, has to be a multiple of the product of the pooling
+# strides, which is $2^D$ for a U-Net of depth $D$. The reason is that a pooling forms its windows from the corner of
+# its tile. If $s$ is not such a multiple, some tiles form other windows than the whole image does, so their logits
+# differ, and seams can appear between the tiles. The output tile of the paper has 388 pixels, which is not a multiple
+# of 16. [Page 6.2](../course/06-unet/sizes.md) shows the effect for a U-Net, and uses a smaller stride to avoid it.
 
 
 # %% name="tile_predict" role="solution"
 def tile_predict(model, image: torch.Tensor, tile_size: int, margin: int) -> torch.Tensor:
-    """Predict a whole image with a model that takes tiles of one size only.
+    """Predict a whole image, tile by tile, with a model that accepts tiles of one size only.
 
     Args:
-        model: maps a tensor (1, C, t, t), t = tile_size, to a tensor (1, K, s, s), s = t - 2 margin. It takes
-            no other height and width. Many tiles at once, (B, C, t, t), are allowed.
-        image: (C, H, W), H and W at least tile_size.
-        tile_size: t.
-        margin: m, pixels that the model takes off each side.
+        model: maps a tensor (1, C, t, t), with t = tile_size, to a tensor (1, K, s, s), with s = t - 2 * margin. It
+            accepts no other height and width. You may pass a batch of several tiles, (B, C, t, t).
+        image: (C, H, W), with H and W at least tile_size.
+        tile_size: t, the height and width of an input tile.
+        margin: m, the number of pixels that the model removes on each side.
 
     Returns:
-        (K, H, W): for each pixel what the model gives for it in the mirrored image. K is known from the
-        model's output only. The image stays as it is.
+        (K, H, W): for each pixel, the output of the model for this pixel, computed from a tile of the mirrored
+        image. K follows from the output of the model only. Do not change the image in place.
     """
-    ### BEGIN SOLUTION: mirror the image, cut tiles, put the outputs side by side
+    ### BEGIN SOLUTION: mirror the image, crop the tiles, and put the outputs side by side
     _, height, width = image.shape
     valid = tile_size - 2 * margin
     down, right = -height % valid, -width % valid
@@ -433,30 +492,48 @@ def tile_predict(model, image: torch.Tensor, tile_size: int, margin: int) -> tor
 check(tile_predict)
 
 # %% [markdown] name="tile_predict_after"
-# Is there a seam? Your block from exercise 1 takes 2 pixels off each side. Here it runs over an image in 12
-# tiles, and over the whole mirrored image at once. The last map shows the difference.
+# Do tiles and whole image agree? The next cell compares tiles with a prediction of the whole mirrored image, for two
+# networks: your block of exercise 1, which has no pooling, and the same block followed by a 4x4 max pooling with stride
+# 4 and nearest-neighbour upsampling. Both networks remove 2 pixels on each side, so tiles of 24 pixels have a stride of
+# 20, which is a multiple of 4. For the last map, the output of the pooled network is also cropped by one pixel on each
+# side. The margin is then 3 and the stride 18, which is not a multiple of 4. Notice that only this last map shows
+# differences larger than rounding errors.
 
 # %% name="tile_predict_figure" role="show"
 torch.manual_seed(0)
-block, image = use(double_conv)(1, 8), draw_cells(3, size=(50, 66))["image"][:1]
+block, image = use(double_conv)(1, 8), draw_cells(3, size=(52, 68))["image"][:1]
+pooled = torch.nn.Sequential(block, torch.nn.MaxPool2d(4), torch.nn.Upsample(scale_factor=4))
+mirrored = torch.nn.functional.pad(image[None], (2, 2, 2, 2), mode="reflect")
+runs = {  # title: the model of a tile, the margin that it removes, the same model for the whole image
+    "no pooling, stride 20": (block, 2, block),
+    "pooling by 4, stride 20": (pooled, 2, pooled),
+    "pooling by 4, stride 18": (lambda tile: pooled(tile)[..., 1:-1, 1:-1], 3, pooled),
+}
+differences = {}
 with torch.no_grad():
-    tiles = use(tile_predict)(block, image, tile_size=24, margin=2)
-    whole = block(torch.nn.functional.pad(image[None], (2, 2, 2, 2), mode="reflect"))[0]
-gap = (tiles - whole).abs()
-fig, axes = plt.subplots(1, 3, figsize=(9, 2.6))
-panels = [("image", image[0]), ("from 12 tiles", tiles.sum(0)), (f"difference, at most {gap.max():.0e}", gap.sum(0))]
-for axis, (title, panel) in zip(axes, panels):
-    axis.imshow(panel, cmap="cividis", vmin=0, vmax=max(1e-3, float(panel.max())))
-    axis.set(title=title, xticks=[], yticks=[])
+    for title, (model, margin, whole_model) in runs.items():
+        tiles = use(tile_predict)(model, image, tile_size=24, margin=margin)
+        differences[title] = (tiles - whole_model(mirrored)[0]).abs().amax(0)
+largest = {title: f"{float(gap.max()):.0e}" for title, gap in differences.items()}
+fig, axes = plt.subplots(1, 4, figsize=(12, 2.9))
+axes[0].imshow(image[0], cmap="cividis")
+axes[0].set(title="image", xticks=[], yticks=[])
+for axis, (title, gap) in zip(axes[1:], differences.items()):
+    axis.imshow(gap, cmap="cividis", vmin=0, vmax=max(1e-3, *(float(gap.max()) for gap in differences.values())))
+    axis.set(title=f"{title}\nat most {largest[title]}", xticks=[], yticks=[])
+    print(f"{title}: tiles and whole image differ by at most {largest[title]}")
 show(
-    fig, alt="An image of cells, its features computed in tiles, and the difference to the whole: no seam can be seen."
+    fig,
+    alt="An image of cells, and three maps of the difference between tiles and whole image, for each pixel. Largest "
+    f"difference: {'; '.join(f'{title}: {value}' for title, value in largest.items())}.",
 )
 
 # %% [markdown] name="widget_text"
-# ## Move the numbers
+# ## Explore depth, width and padding
 #
-# Depth, base channels and padding decide the shapes, the number of parameters and the memory. Try: what doubles the
-# parameters, and what doubles the memory? Why does depth 5 need so large an image without padding?
+# The depth, the number of base channels and the padding determine the shapes, the number of parameters and the memory.
+# Which change doubles the number of parameters, and which change doubles the memory? Why does depth 5 need such a large
+# image without padding?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.unet import explorer
@@ -466,11 +543,13 @@ explorer()
 # %% [markdown] name="train_text"
 # ## Train it, with skips and without
 #
-# Now your net learns: cell or background? Beside it learns a net that is the same but for one thing: where the
-# skips arrive, it gets zeros. It has as many weights, and the same number of steps.
+# Now you train your network to classify each pixel as cell or background. A second network is trained for comparison.
+# It differs in one respect only: its skips are replaced by zeros. It has equally many weights, and is trained for the
+# same number of iterations.
 #
-# Images and weights begin as in the paper: images about 0, weights Gaussian with deviation
-# $\sqrt{2/N}$ for $N$ incoming values. Without this, a net without normalisation learns slowly or not at all.
+# Images and weights are initialised as in the paper. The images have a mean of about 0. The weights are Gaussian with
+# standard deviation $\sqrt{2/N}$, where $N$ is the number of inputs of one output value. Without this initialisation, a
+# network without normalisation learns slowly or not at all.
 
 # %% name="train_parts" role="train"
 from segedu.datasets.batch import semantic_batch
@@ -479,19 +558,19 @@ from tqdm.auto import tqdm
 
 
 def draw_data(length, seed, size):
-    """Images (B, 1, H, W) of mean about 0 and deviation about 1, and their targets (B, H, W)."""
-    samples = tqdm(Cells(length, seed, (size, size)), desc="draw", unit="image")
+    """Images (B, 1, H, W) with mean about 0 and standard deviation about 1, and targets (B, H, W)."""
+    samples = tqdm(Cells(length, seed, (size, size)), desc="render", unit="image")
     images, target = semantic_batch(list(samples))
     return standardise(images[:, :1]), target
 
 
 def standardise(images):
-    """The same shift and scale for all images: these cells have mean 0.3 and deviation 0.2, about."""
+    """Apply the same shift and scale to all images, whose mean is about 0.3 and standard deviation about 0.2."""
     return (images - 0.3) / 0.2
 
 
 def paper_weights(net):
-    """Gaussian weights of deviation sqrt(2 / N), biases 0."""
+    """Set Gaussian weights with standard deviation sqrt(2 / N), and biases of 0."""
     for layer in net.modules():
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
             taps = 1 if isinstance(layer, torch.nn.ConvTranspose2d) else layer.kernel_size[0] ** 2
@@ -510,7 +589,7 @@ scales = {"cpu": (64, 256, 8, 3, 120, 16), "gpu": (512, 96, 32, 4, 600, 8)}
 size, length, base, depth, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
+    torch.set_num_threads(1)  # such a small network does not become faster with more threads
 images, target = draw_data(length, 0, size)
 val = list(zip(*(part.split(batch) for part in draw_data(length // 4, 1, size))))
 nets, scores = {}, {}
@@ -529,11 +608,12 @@ for name, build in (("with skips", use(build_unet)), ("without skips", without_s
     print(f"{name}: mean IoU {scores[name]:.3f} on {length // 4} new images, scale {SCALE}")
 
 # %% [markdown] name="train_after"
-# What do the skips bring? Look at the outlines. Both nets find the cells; only one of them knows exactly where they
-# end. The first row of the table is the plain method of chapter 2: smooth the image, then take Otsu's threshold.
+# What do the skips contribute? Compare the outlines in the figures below. Both networks detect the cells, but only the
+# network with skips locates their outlines accurately. The first row of the table is a baseline from chapter 2: smooth
+# the image, and then apply Otsu's threshold.
 #
-# One run proves little. With three seeds we measured on a CPU 0.86 to 0.89 with skips, 0.76 to 0.82 without, and
-# 0.74 for Otsu.
+# A single run proves little. With three seeds on a CPU we measured a mean IoU of 0.86 to 0.89 with skips, of 0.76 to
+# 0.82 without skips, and of 0.74 for Otsu's threshold.
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import mean_iou
@@ -541,8 +621,8 @@ from skimage.filters import gaussian, threshold_otsu
 
 val_images, val_target = (torch.cat(part) for part in zip(*val))
 smooth = [gaussian(image[0].numpy(), sigma=1) for image in val_images]
-plain = torch.stack([torch.from_numpy(image > threshold_otsu(image)).long() for image in smooth])
-print(f"{'Gaussian, then Otsu':<20} mean IoU {mean_iou(plain, val_target, 2):.3f}")
+otsu = torch.stack([torch.from_numpy(image > threshold_otsu(image)).long() for image in smooth])
+print(f"{'Gaussian, then Otsu':<20} mean IoU {mean_iou(otsu, val_target, 2):.3f}")
 for name, score in scores.items():
     print(f"{'U-Net ' + name:<20} mean IoU {score:.3f}")
 
@@ -555,12 +635,18 @@ for name, net in nets.items():
         predicted = net(val_images[:1])[0].argmax(dim=0)
     fig = compare(shown, val_target[0], predicted)
     fig.suptitle(f"U-Net {name}", y=1.04)
-    show(fig, alt=f"A new image, its truth, the prediction of the U-Net {name}, and its errors by kind.")
+    show(
+        fig,
+        alt=f"A new image, its ground truth, the prediction of the U-Net {name}, and its errors: false "
+        "positives and false negatives.",
+    )
 
 # %% [markdown] name="tiles_of_the_net"
-# Now everything together: your net was trained on small squares, and your tiles carry it over an image of 200 by
-# 264 pixels. A padded net sees zeros beyond the edge of a tile, so 16 pixels of its output are cut off on each
-# side and count as its margin.
+# Now you combine both parts: your network was trained on small square images, and your `tile_predict` applies it to an
+# image of 200 by 264 pixels. A padded network sees zeros beyond the edge of each tile. The next cell therefore crops 16
+# pixels from each side of its output and treats them as the margin. The stride is then $64 - 2 \cdot 16 = 32$, a
+# multiple of $2^3$ and of $2^4$, so the poolings of all tiles are aligned. Some influence of the zeros remains: a
+# margin of $6 \cdot 2^D$ pixels, 48 at depth 3, would remove it entirely.
 
 # %% name="whole_image" role="train"
 large = draw_cells(7, size=(200, 264))
@@ -568,24 +654,29 @@ net = nets["with skips"]
 
 
 def without_margin(tile):
-    """The net's logits less 16 pixels on each side, as an unpadded net would give them."""
+    """Crop 16 pixels from each side of the logits, so that the output is smaller than the tile."""
     with torch.no_grad():
         return net(tile)[..., 16:-16, 16:-16]
 
 
 predicted = use(tile_predict)(without_margin, standardise(large["image"][:1]), 64, 16).argmax(dim=0)
 fig = compare(large["image"], large["semantic"], predicted, width=3.4)
-show(fig, alt="A large image of cells, its truth, the prediction put together from tiles, and its errors: no seams.")
+show(
+    fig,
+    alt="A large image of cells, its ground truth, the prediction composed of tiles, and its errors. No seams are "
+    "visible.",
+)
 
 # %% [markdown] name="prostate_text"
 # ## A small organ, with the focal loss
 #
-# The same net for another task: the prostate in drawn slices that look like magnetic resonance. It covers about 3 % of
-# the pixels, so "no organ anywhere" has an accuracy of 0.97 and a Dice score of 0.
+# The same network can be trained for another task: it segments the prostate in synthetic slices that resemble magnetic
+# resonance images. The prostate covers about 3 % of the pixels. So a network that predicts "no prostate" everywhere has
+# an accuracy of 0.97, but a Dice score of 0.
 #
-# The focal loss $-(1 - p_t)^\gamma \log p_t$, $p_t$ being the probability of the true class, makes what is easy cheap.
-# With $\gamma = 2$, a pixel of fat with $p_t = 0.9$ counts $0.1^2 = 0.01$ of its cross-entropy. A pixel of the organ with
-# $p_t = 0.3$ counts $0.7^2 = 0.49$ of it.
+# The focal loss is $-(1 - p_t)^\gamma \log p_t$, where $p_t$ is the probability of the ground-truth class. It reduces
+# the loss of easy pixels. With $\gamma = 2$, a pixel of fat with $p_t = 0.9$ contributes $0.1^2 = 0.01$ of its
+# cross-entropy. A pixel of the prostate with $p_t = 0.3$ contributes $0.7^2 = 0.49$ of it.
 
 # %% name="prostate" role="train"
 from segedu.datasets.prostate import draw_prostate
@@ -593,19 +684,19 @@ from segedu.datasets.scenes import Scenes
 from segedu.losses.focal import focal_loss
 from segedu.metrics.semantic import dice_per_class_from_confusion
 
-side, slices, width, turns = {"cpu": (64, 96, 8, 250), "gpu": (192, 256, 32, 600)}[SCALE]
+side, slices, width, iterations = {"cpu": (64, 96, 8, 250), "gpu": (192, 256, 32, 600)}[SCALE]
 (mri, organ), (new_mri, new_organ) = (
-    semantic_batch(list(tqdm(Scenes(draw_prostate, number, seed, (side, side)), "draw", unit="slice")))
+    semantic_batch(list(tqdm(Scenes(draw_prostate, number, seed, (side, side)), "render", unit="slice")))
     for number, seed in ((slices, 0), (32, 1))
 )
 torch.manual_seed(0)
 net = paper_weights(use(build_unet)(1, 2, width, 3)).to(device)
-net = net.to(memory_format=torch.channels_last)  # a layout in memory that convolutions on a CPU like
+net = net.to(memory_format=torch.channels_last)  # in this memory layout, convolutions on a CPU are faster
 optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=turns, pct_start=0.1)
-picks = torch.randint(slices, (turns, 8), generator=torch.Generator().manual_seed(0))
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=iterations, pct_start=0.1)
+picks = torch.randint(slices, (iterations, 8), generator=torch.Generator().manual_seed(0))
 loader = ((standardise(mri[pick, :1]), organ[pick]) for pick in picks)
-bar = tqdm(train_steps(net, loader, focal_loss, optimizer, scheduler=schedule, clip_norm=1.0), "prostate", turns)
+bar = tqdm(train_steps(net, loader, focal_loss, optimizer, scheduler=schedule, clip_norm=1.0), "prostate", iterations)
 for loss in bar:
     bar.set_postfix(loss=f"{loss:.4f}")
 matrix = evaluate(net, zip(standardise(new_mri[:, :1]).split(8), new_organ.split(8)), 2)["confusion"]
@@ -616,13 +707,17 @@ print(f"prostate: Dice {dice:.3f} on 32 new slices, scale {SCALE}")
 with torch.no_grad():
     predicted = net(standardise(new_mri[:1, :1]).to(device))[0].argmax(dim=0).cpu()
 fig = compare(new_mri[0], new_organ[0], predicted)
-show(fig, alt="A new slice through a drawn pelvis, its prostate, the prediction of the U-Net, and its errors by kind.")
+show(
+    fig,
+    alt="A new synthetic slice through a pelvis, the ground truth of its prostate, the prediction of the U-Net, and "
+    "its errors: false positives and false negatives.",
+)
 
 # %% [markdown] name="pets_text"
-# ## Photographs, if you have them
+# ## Photographs: Oxford-IIIT Pet
 #
-# Oxford-IIIT Pet has 7,349 photographs of cats and dogs with their outlines. If you have it, write its folder into the
-# cell: the one that holds `images` and `annotations`. Use a GPU.
+# Oxford-IIIT Pet has 7,349 photographs of cats and dogs with their outlines. If you have downloaded it, enter the path
+# of its folder in the next cell. This is the folder that contains `images` and `annotations`. Use a GPU.
 
 # %% name="pets" role="train"
 PETS = None  # for example "oxford-iiit-pet"
@@ -651,48 +746,51 @@ if PETS:
 # %% [markdown] name="quiz"
 # ## Quiz
 #
-# **1. The paper's image has 572 pixels a side. Which is the next larger legal size?**
+# **1. The image of the paper has 572 pixels per side. Which is the next larger legal size?**
 #
 # <details><summary>Answer</summary>
-# 588. At depth 4 legal sizes are 16 pixels apart: each pooling halves the distance, and at the bottom it has to be 1.
+# 588. At depth 4, legal sizes are 16 pixels apart: the size at the bottom of the U changes in steps of 1, and each of
+#      the four poolings doubles this step in the image.
 # </details>
 #
-# **2. Somebody pads the convolutions and says: the image must still have 572 pixels. Is it legal now?**
+# **2. You pad the convolutions of a U-Net of depth 4, and keep images of 572 pixels per side. Is this size legal?**
 #
 # <details><summary>Answer</summary>
-# No. With padding only the poolings change the size, so it has to be divisible by 16, and 572 = 35.75 x 16.
+# No. With padding only the poolings and up-convolutions change the size, so it has to be divisible by 16, and 572 =
+# 35.75 x 16.
 # </details>
 #
-# **3. The net without skips has as many parameters as the net with them. Why is it worse?**
+# **3. The network without skips has as many parameters as the network with skips. Why is it worse?**
 #
 # <details><summary>Answer</summary>
-# Its only way from the image to the logits leads through three poolings. What they throw away, where exactly an
-# outline runs, cannot be brought back by any number of parameters.
+# All information from the image to the logits passes through three poolings. They discard the exact positions of the
+# outlines, and no number of parameters can recover them.
 # </details>
 #
-# **4. In the weight map, why are there two distances and not one?**
+# **4. Why does the weight map use two distances and not one?**
 #
 # <details><summary>Answer</summary>
-# With one, every cell would get a bright rim. Both distances are small only between two cells.
+# With one distance, every cell would get a rim of large weights. The sum of two distances is small only between two
+# cells.
 # </details>
 #
-# **5. Find the slip: "The contracting path of the U-Net is an existing classification network."**
+# **5. Find the error: "The contracting path of the U-Net is an existing classification network."**
 #
 # <details><summary>Answer</summary>
 # The U-Net of the paper is trained from scratch. Encoders taken from classification networks came later.
 # </details>
 #
-# **6. Where would tiles show a seam, if each tile were padded with zeros instead of overlapping its neighbours?**
+# **6. Suppose that each tile is padded with zeros instead of overlapping its neighbours. Where do seams appear?**
 #
 # <details><summary>Answer</summary>
-# Along every edge between two tiles, not only at the border of the image: the net sees black pixels there which
-# the image does not have.
+# Along every edge between two tiles, and not only at the border of the image: next to these edges the network sees
+# zeros, which are not in the image.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - Change one thing in the training cell: depth 1, or 4 base channels. What do the skips bring then?
-# - Train with your weight map: `cross_entropy` takes `pixel_weights`.
-# - Chapter 7 is about losses: what to do when the cells are 2 % of the image.
-# - Later chapters separate the cells that touch (9, 10) and take the U into three dimensions (16).
+# - Change one thing in the training cell: depth 1, or 4 base channels. How much do the skips contribute then?
+# - Train with your weight map: `cross_entropy` has an argument `pixel_weights`.
+# - Chapter 7 is about losses: how do you train when the cells cover 2 % of the image?
+# - Later chapters separate cells that touch (9, 10) and extend the U-Net to three dimensions (16).
