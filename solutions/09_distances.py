@@ -124,9 +124,9 @@ show(fig, alt="Two signed distance maps: hills with valleys between touching cel
 # %% [markdown] name="watershed_decode_idea"
 # ## 2. From distances back to cells (3 points)
 #
-# **Idea.** Each peak of the map is a cell. Turn the map upside down, so that peaks become pits, and let water rise from
-# each pit. The border between two cells lies where the water from two pits meets. This is the watershed of chapter 2,
-# applied to a map that a network predicts.
+# **Idea.** Each peak of the map is a cell. Turn the map upside down, so that peaks become pits, and flood the map from
+# the pits. The border between two cells lies where two floods meet. This is the watershed of chapter 2, applied to a
+# map that a network predicts.
 #
 # **What can go wrong.** A predicted map is never perfectly smooth. One cell then has several peaks and would be split.
 # Therefore, of two peaks that are nearer to each other than `min_distance`, only the higher one is kept. This rule
