@@ -229,9 +229,9 @@ show(
 #
 # **Worked example.** The image is the single row `0 7 7 7 7 0`, and the rays start at the second 7. To the right, steps
 # 1 and 2 reach a 7 and step 3 reaches a 0, so $d = 3 - 1 + 0.5 = 2.5$. To the left, step 1 reaches a 7 and step 2
-# reaches a 0, so $d = 1.5$. The sum is 4, the width of the cell. Upwards and downwards, step 1 leaves the image, so $d
-# = 0.5$. On a diagonal $dy = dx = 0.71$, and half a pixel along one axis is a length of $0.5 / 0.71 = 0.71$ along the
-# ray.
+# reaches a 0, so $d = 1.5$. The sum is 4, the width of the cell. Upwards and downwards, step 1 leaves the image, so
+# $d = 0.5$. On a diagonal $dy = dx = 0.71$, and half a pixel along one axis is a length of $0.5 / 0.71 = 0.71$ along
+# the ray.
 
 
 # %% name="star_distances" role="solution"
@@ -321,7 +321,7 @@ show(
 # %% [markdown] name="widget_rays_text"
 # ## Move the rays
 #
-# Change the shape and the number of rays. From which number on does the polygon of the round cell hardly improve? How
+# Change the cell and the number of rays. From which number on does the polygon of the round cell hardly improve? How
 # many rays does the long cell need? Why does no number of rays describe the C-shaped cell?
 
 # %% name="widget_rays" role="widget"

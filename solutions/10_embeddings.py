@@ -297,9 +297,9 @@ show(
 # An object pixel that becomes wrong leaves the intersection. A background pixel that becomes wrong is added to the
 # union.
 #
-# **Worked example.** A background pixel has the error 0.9, and two object pixels have the errors 0.5 and 0.2, so $n =
-# 2$. The costs are $1 - 2/3 = 1/3$, $1 - 1/3 = 2/3$ and $1 - 0/3 = 1$. Each weight is $1/3$, and the loss is $(0.9 +
-# 0.5 + 0.2)/3 = 0.53$.
+# **Worked example.** A background pixel has the error 0.9, and two object pixels have the errors 0.5 and 0.2, so
+# $n = 2$. The costs are $1 - 2/3 = 1/3$, $1 - 1/3 = 2/3$ and $1 - 0/3 = 1$. Each weight is $1/3$, and the loss is
+# $(0.9 + 0.5 + 0.2)/3 = 0.53$.
 
 
 # %% name="lovasz_grad" role="solution"
@@ -376,9 +376,9 @@ show(
 #
 # **Worked example.** The vectors have one value per pixel. Object 1 has the values 0 and 2, object 2 has the value 5,
 # and the margins are 0.5 and 3. The means are 1 and 5. Both pixels of object 1 are at distance 1 from their mean, which
-# is 0.5 more than the margin, so object 1 contributes $0.5^2 = 0.25$. Object 2 contributes 0. The pull is $(0.25 + 0)/2
-# = 0.125$. The means are 4 apart, which is 2 less than twice the push margin, 6. The push is $(2^2 + 2^2)/2 = (4 + 4)/2
-# = 4$.
+# is 0.5 more than the margin, so object 1 contributes $0.5^2 = 0.25$. Object 2 contributes 0. The pull is
+# $(0.25 + 0)/2 = 0.125$. The means are 4 apart, which is 2 less than twice the push margin, 6. The push is
+# $(2^2 + 2^2)/2 = (4 + 4)/2 = 4$.
 
 
 # %% name="pull_push" role="solution"
