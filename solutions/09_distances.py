@@ -220,9 +220,9 @@ show(
 # rays are the corners of a polygon, so **every single pixel describes a whole cell**. This works for cells whose whole
 # outline is visible from a pixel in the middle. Such shapes are called star-convex, and most nuclei are star-convex.
 #
-# **Formula.** Ray $k$ has the angle $2 \pi k / R$ and the direction $(dy, dx) = (\sin, \cos)$ of this angle. Because
-# $y$ grows downwards, ray 0 points to the right, and the next rays turn towards the bottom of the image. Walk in steps
-# of length 1 and round each position to the nearest pixel. Let step number $t$ be the first one that leaves the cell or
+# **Formula.** Ray $k$ has the angle $2 \pi k / R$ and the direction $(dy, dx) = (\sin, \cos)$ of this angle. Ray 0
+# points to the right. Because $y$ grows downwards, the next rays turn towards the bottom of the image. Walk in steps of
+# length 1 and round each position to the nearest pixel. Let step number $t$ be the first one that leaves the cell or
 # the image. The edge lies half a pixel before this position, measured along the axis that changes faster:
 #
 # $$ d = t - 1 + \frac{0.5}{\max(|dy|, |dx|)} $$
